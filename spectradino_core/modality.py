@@ -1,0 +1,74 @@
+"""The four bands a SpectraDINO sees: their names, order, channels and wavelengths.
+
+The order is the paper's modality index (Section 3.1.3); it is stored in checkpoints and model files and never changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+__all__ = ["INFRARED", "Band", "Modality"]
+
+
+@dataclass(frozen=True)
+class Band:
+    """What is physically known of a band.
+
+    Attributes:
+        channels: image channels a camera of this band delivers.
+        wavelength_um: (shortest, longest) wavelength in micrometres.
+        description: a phrase for help texts and model cards.
+    """
+
+    channels: int
+    wavelength_um: tuple[float, float]
+    description: str
+
+
+class Modality(IntEnum):
+    """A band, by its index in the paper: RGB 0, NIR 1, SWIR 2, LWIR 3."""
+
+    RGB = 0
+    NIR = 1
+    SWIR = 2
+    LWIR = 3
+
+    @property
+    def band(self) -> Band:
+        return _BANDS[self]
+
+    @property
+    def key(self) -> str:
+        """The lower-case name used in manifests, model files, parameters and messages."""
+        return self.name.lower()
+
+    @classmethod
+    def parse(cls, name: str | int | Modality) -> Modality:
+        """The band called `name` (any case) or numbered so.
+
+        Raises:
+            ValueError: no such band; the message lists those there are.
+        """
+        if isinstance(name, str):
+            try:
+                return cls[name.strip().upper()]
+            except KeyError:
+                pass
+        else:
+            try:
+                return cls(name)
+            except ValueError:
+                pass
+        raise ValueError(f"unknown band {name!r}: choose one of {', '.join(m.key for m in cls)}")
+
+
+_BANDS = {
+    Modality.RGB: Band(3, (0.38, 0.75), "colour"),
+    Modality.NIR: Band(1, (0.75, 1.0), "near infrared"),
+    Modality.SWIR: Band(1, (1.0, 2.5), "short-wave infrared"),
+    Modality.LWIR: Band(1, (8.0, 14.0), "long-wave (thermal) infrared"),
+}
+
+INFRARED = (Modality.NIR, Modality.SWIR, Modality.LWIR)
+"""The bands beside RGB, in the round-robin order of training (Section 3.3)."""
