@@ -1,0 +1,129 @@
+"""The model file and what it says of itself.
+
+A model file is one ONNX file whose metadata holds, under the key "spectradino", a JSON text with everything that serving
+needs to know. The node, the bag evaluator and the command line ask the file, never a second configuration. A checkpoint
+(safetensors) carries the same text under the same key, so both kinds of file can be asked the same questions.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from spectradino_core.modality import Modality
+from spectradino_core.thermal import ThermalContract, ThermalError
+
+__all__ = ["FORMAT", "METADATA_KEY", "BundleError", "ModelInfo"]
+
+METADATA_KEY = "spectradino"
+FORMAT = 1
+"""Raised when a reader of the old form could misread the new one."""
+
+_PATCH = 14
+
+
+class BundleError(RuntimeError):
+    """A model file is missing, damaged, not ours, or for something else; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model file says of itself.
+
+    Attributes:
+        name: a short name for logs and reports.
+        variant: the backbone's variant ("tiny", "s", "b", "l", "g").
+        bands: the two bands it takes, RGB first: (RGB, LWIR), for example.
+        box_classes: names of the detection classes, by label.
+        mask_classes: names of the segmentation classes, by value in the mask; empty: no such head.
+        palette: one (r, g, b) in 0..255 per mask class, for drawing.
+        input_size: (width, height) of the network's input, multiples of the patch size 14.
+        thermal: how raw infrared counts become network input.
+        score_threshold: least score of a detection unless the user asks for another.
+        nms_iou: overlap above which the lower-scored of two boxes of one class is dropped.
+        max_detections: most detections per frame.
+        strides: pixels of the network's input per cell of each detection level.
+        provenance: free facts on how it was made (recipe, data, seeds, commit, date).
+        parity: measured differences between the exported graph and PyTorch; empty for a checkpoint.
+    """
+
+    name: str
+    variant: str
+    bands: tuple[Modality, Modality]
+    box_classes: tuple[str, ...]
+    mask_classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    input_size: tuple[int, int]
+    thermal: ThermalContract
+    score_threshold: float = 0.3
+    nms_iou: float = 0.6
+    max_detections: int = 100
+    strides: tuple[float, ...] = (7.0, 14.0, 28.0)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    parity: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        problems = []
+        if len(self.bands) != 2 or self.bands[0] is not Modality.RGB or self.bands[1] is Modality.RGB:
+            problems.append(f"bands are RGB and one infrared band, got {[b.key for b in self.bands]}")
+        if not self.box_classes:
+            problems.append("no detection classes")
+        if len(self.palette) != len(self.mask_classes):
+            problems.append(f"{len(self.palette)} palette colours for {len(self.mask_classes)} mask classes")
+        if any(side <= 0 or side % _PATCH for side in self.input_size):
+            problems.append(f"input size {self.input_size} is not a multiple of {_PATCH}")
+        if not 0 <= self.score_threshold <= 1 or not 0 <= self.nms_iou <= 1:
+            problems.append("score_threshold and nms_iou must lie in 0..1")
+        if problems:
+            raise BundleError("model description is inconsistent: " + "; ".join(problems))
+
+    @property
+    def infrared(self) -> Modality:
+        """The infrared band this model takes."""
+        return self.bands[1]
+
+    def with_(self, **changes: Any) -> ModelInfo:
+        """A copy with some fields changed, checked anew."""
+        return replace(self, **changes)
+
+    def to_json(self) -> str:
+        data = asdict(self) | {
+            "format": FORMAT,
+            "bands": [band.key for band in self.bands],
+            "thermal": self.thermal.to_dict(),
+        }
+        return json.dumps(data, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str, source: str | Path) -> ModelInfo:
+        """The description that `to_json` wrote; `source` is named in errors.
+
+        Raises:
+            BundleError: not JSON, a newer format, or a field that is missing, unknown or out of range.
+        """
+        try:
+            data = json.loads(text)
+            version = data.pop("format")
+        except (ValueError, KeyError, AttributeError, TypeError):
+            raise BundleError(f"{source}: its description is damaged; export the model again") from None
+        if version != FORMAT:
+            raise BundleError(f"{source}: format {version}, this software reads format {FORMAT}; export the model again or upgrade")
+        try:
+            return cls(
+                **data
+                | {
+                    "bands": tuple(Modality.parse(b) for b in data["bands"]),
+                    "box_classes": tuple(data["box_classes"]),
+                    "mask_classes": tuple(data["mask_classes"]),
+                    "palette": tuple((int(r), int(g), int(b)) for r, g, b in data["palette"]),
+                    "input_size": (int(data["input_size"][0]), int(data["input_size"][1])),
+                    "thermal": ThermalContract.from_dict(data["thermal"]),
+                    "strides": tuple(float(s) for s in data["strides"]),
+                }
+            )
+        except (KeyError, TypeError, ValueError, IndexError, ThermalError) as error:
+            raise BundleError(f"{source}: its description is damaged ({error}); export the model again") from None
+        except BundleError as error:
+            raise BundleError(f"{source}: {error}") from None

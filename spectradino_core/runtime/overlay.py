@@ -1,0 +1,53 @@
+"""Percepts drawn over a frame, for people to look at.
+
+Letters: h x w a source image.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from spectradino_core.runtime.bundle import ModelInfo
+from spectradino_core.runtime.percepts import Percepts
+
+__all__ = ["BOX_COLOURS", "draw_overlay", "infrared_to_grey"]
+
+BOX_COLOURS = ((255, 64, 64), (64, 220, 255), (255, 214, 10), (120, 255, 120), (255, 120, 255), (255, 160, 64), (160, 160, 255))
+"""RGB, one per box class, round robin."""
+
+
+def infrared_to_grey(frame: np.ndarray) -> np.ndarray:
+    """An infrared frame uint8 or uint16 [h, w] as grey uint8 [h, w, 3], stretched between its 1st and 99th percentile."""
+    low, high = np.percentile(frame, (1, 99))
+    grey = np.clip((frame.astype(np.float32) - low) * (255.0 / max(high - low, 1.0)), 0, 255).astype(np.uint8)
+    return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
+
+
+def draw_overlay(image: np.ndarray, percepts: Percepts, info: ModelInfo, mask_alpha: float = 0.35) -> np.ndarray:
+    """Mask, boxes, class names and scores over a copy of `image`.
+
+    Args:
+        image: uint8 [h, w, 3], RGB order, of the size the percepts are in.
+        percepts: what to draw.
+        info: names and colours.
+        mask_alpha: share of the mask's colour, 0 (no mask) to 1.
+    """
+    canvas = image.copy()
+    if percepts.mask is not None and mask_alpha > 0:
+        table = np.zeros((256, 3), np.uint8)
+        table[: len(info.palette)] = info.palette
+        coloured = table[percepts.mask]
+        blended = cv2.addWeighted(canvas, 1 - mask_alpha, coloured, mask_alpha, 0)
+        canvas = np.where((percepts.mask < len(info.palette))[..., None], blended, canvas)
+    scale = max(0.35, min(percepts.size) / 1100)
+    for box, score, label in zip(percepts.boxes, percepts.scores, percepts.labels, strict=True):
+        colour = BOX_COLOURS[int(label) % len(BOX_COLOURS)]
+        x1, y1, x2, y2 = (round(float(v)) for v in box)
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, 1 if min(percepts.size) < 700 else 2)
+        text = f"{info.box_classes[int(label)]} {score:.2f}"
+        (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+        top = max(y1, height + base)
+        cv2.rectangle(canvas, (x1, top - height - base), (x1 + width, top), colour, cv2.FILLED)
+        cv2.putText(canvas, text, (x1, top - base // 2 - 1), cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 1, cv2.LINE_AA)
+    return canvas

@@ -1,0 +1,48 @@
+"""What the pipeline finds in one pair of frames.
+
+Letters: K detections, H x W the source image of the reference camera.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+
+__all__ = ["Mode", "Percepts"]
+
+
+class Mode(str, Enum):
+    """Which streams an answer rests on."""
+
+    FUSED = "fused"
+    RGB_ONLY = "rgb_only"
+    IR_ONLY = "ir_only"
+    STALE = "stale"
+
+
+@dataclass
+class Percepts:
+    """Detections and mask of one pair, in the pixels of the reference camera's source image.
+
+    Attributes:
+        boxes: float32 [K, 4], x1 y1 x2 y2 in source pixels, best score first.
+        scores: float32 [K] in 0..1.
+        labels: int64 [K], indices into the model's box classes.
+        mask: uint8 [H, W], indices into the model's mask classes; None where the model has no such head.
+        mode: the streams used.
+        size: (width, height) of the source image.
+        steps_ms: wall-clock milliseconds by step, in order: preprocess, engine, postprocess.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    mask: np.ndarray | None
+    mode: Mode
+    size: tuple[int, int]
+    steps_ms: dict[str, float] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.boxes)

@@ -1,0 +1,114 @@
+"""Raw frames in, percepts out: what the node, the bag evaluator and the command line all call.
+
+Letters: h x w a source image, H x W the network's input.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from spectradino_core.runtime.boxes import select_detections
+from spectradino_core.runtime.engines import Engine, open_engine
+from spectradino_core.runtime.percepts import Mode, Percepts
+from spectradino_core.runtime.preprocess import FrameError, Letterbox, infrared_input, rgb_input
+from spectradino_core.thermal import ThermalNormaliser
+
+__all__ = ["Pipeline"]
+
+
+class Pipeline:
+    """One model on one stream of pairs. Not for several threads at once: the thermal range and buffers are its state."""
+
+    def __init__(self, engine: Engine, score_threshold: float | None = None, nms_iou: float | None = None) -> None:
+        """
+        Args:
+            engine: what runs the network; its `info` says all else.
+            score_threshold: least score of a detection, 0..1; None takes the model's own.
+            nms_iou: overlap above which the lower-scored of two boxes goes, 0..1; None takes the model's own.
+        """
+        self.engine = engine
+        self.info = engine.info
+        self.score_threshold = self.info.score_threshold if score_threshold is None else score_threshold
+        self.nms_iou = self.info.nms_iou if nms_iou is None else nms_iou
+        self._thermal = ThermalNormaliser(self.info.thermal)
+
+    @classmethod
+    def open(cls, path: str | Path, device: str = "auto", threads: int = 0, score_threshold: float | None = None) -> Pipeline:
+        """Opens a model file; see `engines.open_engine` for what can go wrong."""
+        return cls(open_engine(path, device=device, threads=threads), score_threshold=score_threshold)
+
+    def warm_up(self) -> float:
+        """One pass over empty input, so that the first frame is as fast as the rest. Returns its milliseconds."""
+        width, height = self.info.input_size
+        start = perf_counter()
+        blank = np.zeros((1, 3, height, width), np.float32)
+        self.engine.run(blank, blank[:, :1].copy(), np.ones(2, np.float32))
+        return (perf_counter() - start) * 1e3
+
+    def reset(self) -> None:
+        """Forgets what it remembers from frame to frame, as after a gap in the stream."""
+        self._thermal.reset()
+
+    def __call__(self, rgb: np.ndarray | None, infrared: np.ndarray | None) -> Percepts:
+        """Detections and mask of one pair, or of one camera alone.
+
+        Args:
+            rgb: uint8 [h, w, 3] in RGB order, or None: infrared only.
+            infrared: raw counts, uint8 or uint16 [h', w'], or None: RGB only.
+
+        Returns:
+            Percepts in the pixels of the colour image, or of the infrared one where there is no colour image.
+
+        Raises:
+            FrameError: both are missing, or the colour frame is not uint8 [h, w, 3].
+            ThermalError: the infrared frame does not fit the model's thermal contract.
+            EngineError: the engine failed; the pipeline can be called again.
+        """
+        start = perf_counter()
+        reference = rgb if rgb is not None else infrared
+        if reference is None:
+            raise FrameError("no frame given: at least one of the two streams is needed")
+        if reference.ndim < 2 or reference.size == 0:
+            raise FrameError(f"an empty or shapeless frame was given: {tuple(reference.shape)}")
+        size = (int(reference.shape[1]), int(reference.shape[0]))
+        letterbox = Letterbox.fit(size, self.info.input_size)
+        width, height = self.info.input_size
+        rgb_in = np.zeros((3, height, width), np.float32) if rgb is None else rgb_input(rgb, letterbox)
+        ir_in = (
+            np.zeros((1, height, width), np.float32)
+            if infrared is None
+            else infrared_input(infrared, letterbox, self._thermal)
+        )
+        present = np.array([rgb is not None, infrared is not None], np.float32)
+
+        prepared = perf_counter()
+        boxes, scores, mask = self.engine.run(rgb_in[None], ir_in[None], present)
+
+        inferred = perf_counter()
+        boxes, scores, labels = select_detections(
+            boxes, scores, self.score_threshold, self.nms_iou, self.info.max_detections
+        )
+        percepts = Percepts(
+            boxes=letterbox.to_source(boxes),
+            scores=scores,
+            labels=labels,
+            mask=None if mask is None else letterbox.mask_to_source(mask),
+            mode=_mode(rgb, infrared),
+            size=size,
+        )
+        done = perf_counter()
+        percepts.steps_ms = {
+            "preprocess": (prepared - start) * 1e3,
+            "engine": (inferred - prepared) * 1e3,
+            "postprocess": (done - inferred) * 1e3,
+        }
+        return percepts
+
+
+def _mode(rgb: np.ndarray | None, infrared: np.ndarray | None) -> Mode:
+    if rgb is None:
+        return Mode.IR_ONLY
+    return Mode.RGB_ONLY if infrared is None else Mode.FUSED

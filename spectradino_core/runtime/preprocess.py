@@ -1,0 +1,113 @@
+"""Source frames to network input: the same code in training, in replay and on the robot.
+
+The picture is scaled to fit the network's input with its aspect kept, laid at the top left corner, and the rest is filled:
+RGB with the mean colour, infrared with 0. `Letterbox` remembers the exact factors, so that boxes come back on the pixels
+they came from whatever the rounding was.
+
+Letters: H x W the network's input, h x w a source image, K boxes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from spectradino_core.thermal import ThermalNormaliser
+
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "FrameError", "Letterbox", "infrared_input", "rgb_input"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""What DINOv2 was trained with, in RGB order on values in [0, 1]."""
+
+
+class FrameError(ValueError):
+    """A frame is not the kind of array that the pipeline takes."""
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """Where a source image lies in the network's input.
+
+    Attributes:
+        source: (width, height) of the source image in pixels.
+        network: (width, height) of the network's input.
+        content: (width, height) of the scaled picture inside it, from the top left corner.
+    """
+
+    source: tuple[int, int]
+    network: tuple[int, int]
+    content: tuple[int, int]
+
+    @classmethod
+    def fit(cls, source: tuple[int, int], network: tuple[int, int]) -> Letterbox:
+        """The largest placing of `source` in `network`, both (width, height), that keeps the aspect."""
+        scale = min(network[0] / source[0], network[1] / source[1])
+        content = tuple(max(1, min(n, round(s * scale))) for s, n in zip(source, network, strict=True))
+        return cls(source, network, (content[0], content[1]))
+
+    def to_source(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes [K, 4] x1 y1 x2 y2 from network pixels to source pixels, clipped to the source image."""
+        factors = np.array([s / c for s, c in zip(self.source, self.content, strict=True)] * 2, np.float32)
+        limits = np.array(self.source * 2, np.float32)
+        return np.clip(boxes.astype(np.float32) * factors, 0.0, limits)
+
+    def to_network(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes [K, 4] x1 y1 x2 y2 from source pixels to network pixels."""
+        factors = np.array([c / s for s, c in zip(self.source, self.content, strict=True)] * 2, np.float32)
+        return boxes.astype(np.float32) * factors
+
+    def mask_to_source(self, mask: np.ndarray) -> np.ndarray:
+        """A class mask uint8 [H, W] over the network's input to uint8 [h, w] over the source image (nearest)."""
+        content = mask[: self.content[1], : self.content[0]]
+        return cv2.resize(np.ascontiguousarray(content), self.source, interpolation=cv2.INTER_NEAREST)
+
+    def mask_to_network(self, mask: np.ndarray, fill: int = 255) -> np.ndarray:
+        """A class mask uint8 [h, w] over the source image to uint8 [H, W], `fill` outside the picture."""
+        out = np.full((self.network[1], self.network[0]), fill, np.uint8)
+        out[: self.content[1], : self.content[0]] = cv2.resize(mask, self.content, interpolation=cv2.INTER_NEAREST)
+        return out
+
+
+def rgb_input(image: np.ndarray, box: Letterbox) -> np.ndarray:
+    """A colour image uint8 [h, w, 3] in RGB order to float32 [3, H, W], normalised as DINOv2 expects.
+
+    Raises:
+        FrameError: not uint8 [h, w, 3].
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        raise FrameError(f"a colour frame is uint8 [h, w, 3], got {image.dtype} {tuple(image.shape)}")
+    small = _scale(image, box.content)
+    gain = np.float32(1.0) / (np.float32(255.0) * np.array(IMAGENET_STD, np.float32))
+    bias = np.array(IMAGENET_MEAN, np.float32) / np.array(IMAGENET_STD, np.float32)
+    out = np.zeros((3, box.network[1], box.network[0]), np.float32)
+    for channel in range(3):  # three planar passes beat one strided pass over [h, w, 3]
+        np.multiply(small[..., channel], gain[channel], out=out[channel, : box.content[1], : box.content[0]])
+        out[channel, : box.content[1], : box.content[0]] -= bias[channel]
+    return out
+
+
+def infrared_input(frame: np.ndarray, box: Letterbox, normaliser: ThermalNormaliser) -> np.ndarray:
+    """An infrared frame of raw counts, uint8 or uint16 [h', w'], to float32 [1, H, W] in [0, 1].
+
+    The frame is laid over the same content rectangle as its colour partner whatever its own size: the two cameras are
+    taken to see the same field.
+
+    Raises:
+        ThermalError: the frame does not fit the model's thermal contract.
+    """
+    normaliser.contract.check(frame)
+    small = normaliser(_scale(frame, box.content))
+    out = np.zeros((1, box.network[1], box.network[0]), np.float32)
+    out[0, : box.content[1], : box.content[0]] = small
+    return out
+
+
+def _scale(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """`image` resized to (width, height): averaged over the area where it shrinks, bilinear where it grows."""
+    if (image.shape[1], image.shape[0]) == size:
+        return image
+    shrinks = size[0] < image.shape[1] or size[1] < image.shape[0]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
