@@ -1,0 +1,7 @@
+"""SpectraDINO as a ROS 2 node: wiring and messages; the arithmetic is in spectradino_core."""
+
+from __future__ import annotations
+
+from spectradino_core import __version__
+
+__all__ = ["__version__"]
