@@ -1,0 +1,94 @@
+"""Adapters: after each block, every band bends the shared features its own way through a narrow bottleneck.
+
+    B batch    T tokens    D width    M bands of the model    b bottleneck    K groups: runs of one band in a batch
+
+The adapters of all bands of one block are one stack of parameters, so a batch of any mixture of bands goes through two
+batched matmuls; nothing loops over samples. SpectraDINO Section 3.1.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["Adapter", "Routing"]
+
+INIT_STD = 1e-3
+"""Ours: the paper says "small". 1e-2 would move each block's output by 2 to 2.6 %, this moves it by 0.02 %."""
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Which band each sample of a batch is of. Bands are given as slots, their index in the adapter stack (0..M-1).
+
+    Attributes:
+        slots: the slot of each run of consecutive samples.
+        sizes: the length of each run, in samples.
+    """
+
+    slots: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+    @property
+    def batch(self) -> int:
+        """B."""
+        return sum(self.sizes)
+
+    @property
+    def even(self) -> bool:
+        """All runs are of one length: a batch of K groups, with one matmul a group."""
+        return len(set(self.sizes)) == 1
+
+    def index(self, device: torch.device) -> Tensor:
+        """The slot of every sample, [B]."""
+        slots = torch.tensor(self.slots, device=device)
+        return slots.repeat_interleave(torch.tensor(self.sizes, device=device), output_size=self.batch)
+
+    def pick(self, stack: Tensor) -> Tensor:
+        """From a stack [M, ...] what the matmul needs: [K, ...] for an even batch, otherwise [B, ...]."""
+        if not self.even:
+            return stack[self.index(stack.device)]
+        first, count = self.slots[0], len(self.slots)
+        if self.slots == tuple(range(first, first + count)):
+            return stack[first : first + count]  # a view: serving and most training copies no weight at all
+        return torch.stack([stack[slot] for slot in self.slots])
+
+
+class Adapter(nn.Module):
+    """One block's adapters: `z + W_up · GELU(W_down · z + b) + b'`, with the weights of each sample's band.
+
+    Args:
+        bands: M.
+        width: D.
+        bottleneck: b, the paper's D/4.
+    """
+
+    def __init__(self, bands: int, width: int, bottleneck: int) -> None:
+        super().__init__()
+        self.down = nn.Parameter(torch.empty(bands, width, bottleneck).normal_(std=INIT_STD))
+        self.down_bias = nn.Parameter(torch.zeros(bands, bottleneck))
+        self.up = nn.Parameter(torch.empty(bands, bottleneck, width).normal_(std=INIT_STD))
+        self.up_bias = nn.Parameter(torch.zeros(bands, width))
+
+    def forward(self, z: Tensor, routing: Routing) -> Tensor:
+        """[B, T, D] to [B, T, D]."""
+        pick = routing.pick
+        x = z.reshape(len(routing.slots), -1, z.shape[-1]) if routing.even else z  # [K, B/K·T, D] or [B, T, D]
+        hidden = F.gelu(torch.baddbmm(pick(self.down_bias)[:, None], x, pick(self.down)))
+        return z + torch.baddbmm(pick(self.up_bias)[:, None], hidden, pick(self.up)).reshape(z.shape)
+
+    @torch.no_grad()
+    def keep(self, slots: Sequence[int]) -> None:
+        """Drop the bands that are not in `slots`; the rest is renumbered in that order."""
+        for name, stack in list(self.named_parameters()):
+            setattr(self, name, nn.Parameter(stack[list(slots)].clone(), requires_grad=stack.requires_grad))
+
+    @torch.no_grad()
+    def zero_output(self) -> None:
+        """Make the adapters of all bands the identity; `down` stays random, so that they can still learn."""
+        nn.init.zeros_(self.up)
+        nn.init.zeros_(self.up_bias)

@@ -1,0 +1,386 @@
+"""A plain DINOv2 vision transformer: colour images in, tokens out.
+
+    B batch    H, W image height and width in pixels    P patch side (14)
+    h, w grid: H/P and W/P    N patch tokens: h·w    R register tokens (0 or 4)
+    T all tokens: 1 + R + N    D width    G side of the trained position grid (37)
+
+Tokens are ordered [CLS, registers, patches row by row]. Parameter names are those of the official DINOv2 checkpoints,
+so that layout loads as it is (`checkpoints.py` knows the others). Nothing here knows of infrared: see `spectradino.py`.
+
+Sources: "DINOv2" (Oquab et al. 2023), "Vision Transformers Need Registers" (Darcet et al. 2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+__all__ = ["TAPS", "VARIANTS", "Block", "Features", "ViT", "ViTConfig", "interpolate_pos_embed", "vit_config"]
+
+LAYER_NORM_EPS = 1e-6
+INIT_STD = 0.02
+OFFSET = 0.1  # see interpolate_pos_embed
+
+
+# ---------------------------------------------------------------------------------------------------------- variants
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """The shape of one ViT.
+
+    Attributes:
+        name: key in `VARIANTS`.
+        width: D.
+        depth: number of blocks.
+        heads: attention heads; divides `width`.
+        mlp_ratio: hidden width of the MLP over D.
+        patch: P, pixels.
+        registers: R. With registers the position embedding follows the second interpolation rule, as the official
+            models with registers do.
+        swiglu: gated MLP (the official G) in place of GELU.
+        pos_grid: G; 37 is 518 / 14, DINOv2's final training size.
+        layer_scale_init: start value of both LayerScales. The official builders construct with 1.0, and so do we: these
+            models are either overwritten by a checkpoint or few blocks deep and trained from scratch.
+    """
+
+    name: str
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: int = 4
+    patch: int = 14
+    registers: int = 0
+    swiglu: bool = False
+    pos_grid: int = 37
+    layer_scale_init: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+
+    @property
+    def title(self) -> str:
+        """How people call it: "ViT-S/14", "ViT-G/14 with 4 registers"."""
+        tail = f" with {self.registers} registers" if self.registers else ""
+        return f"ViT-{self.name.capitalize()}/{self.patch}{tail}"
+
+    @property
+    def hidden(self) -> int:
+        """Hidden width of the MLP. A gated MLP has two inputs, so it takes 2/3, rounded up to a multiple of 8."""
+        hidden = self.mlp_ratio * self.width
+        return (int(hidden * 2 / 3) + 7) // 8 * 8 if self.swiglu else hidden
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """Blocks (0-based) that dense heads read: the ends of the four quarters, e.g. (2, 5, 8, 11) of twelve."""
+        return tuple(sorted({-(-self.depth * quarter // 4) - 1 for quarter in (1, 2, 3, 4)}))
+
+
+VARIANTS = {
+    "test": ViTConfig("test", width=48, depth=2, heads=3),
+    "tiny": ViTConfig("tiny", width=128, depth=8, heads=4, pos_grid=16),  # ours: the model in the box, from scratch
+    "s": ViTConfig("s", width=384, depth=12, heads=6),
+    "b": ViTConfig("b", width=768, depth=12, heads=12),
+    "l": ViTConfig("l", width=1024, depth=24, heads=16),
+    "g": ViTConfig("g", width=1536, depth=40, heads=24, swiglu=True),
+}
+"""The variants without registers; `dataclasses.replace(config, registers=4)` makes the others."""
+
+TAPS = {name: config.taps for name, config in VARIANTS.items()}
+"""The default taps of each variant: the paper's for S, B, L and G, the same rule for the rest."""
+
+
+def vit_config(variant: ViTConfig | str) -> ViTConfig:
+    """The config called `variant` ("s", "b", ...), or `variant` itself when it is one.
+
+    Raises:
+        ValueError: no such variant; the message lists those there are.
+    """
+    if isinstance(variant, ViTConfig):
+        return variant
+    try:
+        return VARIANTS[variant]
+    except KeyError:
+        raise ValueError(f"unknown ViT variant {variant!r}: choose one of {', '.join(VARIANTS)}") from None
+
+
+# ------------------------------------------------------------------------------------------------------------ output
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a backbone says of a batch of images of one band. Every token went through the final LayerNorm.
+
+    Attributes:
+        cls: [B, D].
+        registers: [B, R, D].
+        patches: [B, N, D], row by row.
+        grid: (h, w), N = h·w.
+        tapped: patches [B, N, D] after each block asked for in `taps`, in the order asked.
+    """
+
+    cls: Tensor
+    registers: Tensor
+    patches: Tensor
+    grid: tuple[int, int]
+    tapped: list[Tensor] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, tokens: Tensor, grid: tuple[int, int], tapped: Sequence[Tensor] = ()) -> Features:
+        """Cut final tokens [B, T, D], and tapped ones of the same shape, into their kinds."""
+        first = tokens.shape[1] - grid[0] * grid[1]
+        return cls(tokens[:, 0], tokens[:, 1:first], tokens[:, first:], grid, [tap[:, first:] for tap in tapped])
+
+    def as_map(self, patches: Tensor | None = None) -> Tensor:
+        """`patches` [B, N, D] (default: the final ones) as an image [B, D, h, w]."""
+        patches = self.patches if patches is None else patches
+        return patches.transpose(1, 2).unflatten(2, self.grid)
+
+
+# -------------------------------------------------------------------------------------------------------- transformer
+
+
+class PatchEmbed(nn.Module):
+    """Cut an image into patches of PxP pixels and project each: [B, 3, H, W] to [B, N, D]."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, config.width, kernel_size=config.patch, stride=config.patch)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.proj(images).flatten(2).transpose(1, 2)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, [B, T, D] to [B, T, D]."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.proj = nn.Linear(config.width, config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # [B, T, 3·D] -> three of [B, heads, T, D / heads]
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        x = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(x.transpose(1, 2).flatten(2))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with GELU between, [B, T, D] to [B, T, D]."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(config.width, config.hidden)
+        self.fc2 = nn.Linear(config.hidden, config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class SwiGLU(nn.Module):
+    """The gated MLP of ViT-G: the first half of `w12` gates the second. [B, T, D] to [B, T, D]."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.w12 = nn.Linear(config.width, 2 * config.hidden)
+        self.w3 = nn.Linear(config.hidden, config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = self.w12(x).chunk(2, dim=-1)
+        return self.w3(F.silu(gate) * value)
+
+
+class LayerScale(nn.Module):
+    """A learned gain per channel on a residual branch."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((config.width,), config.layer_scale_init))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+class Block(nn.Module):
+    """One pre-norm transformer block, [B, T, D] to [B, T, D]."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self.attn = Attention(config)
+        self.ls1: nn.Module = LayerScale(config)
+        self.norm2 = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self.mlp = SwiGLU(config) if config.swiglu else Mlp(config)
+        self.ls2: nn.Module = LayerScale(config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.ls1(self.attn(self.norm1(x)))
+        return x + self.ls2(self.mlp(self.norm2(x)))
+
+    @torch.no_grad()
+    def fold_layer_scale(self) -> None:
+        """Multiply both LayerScales into the linear layer before them: same function, two operations fewer. For serving
+        only, since the folded block has no `gamma` any more and its checkpoint is no DINOv2 checkpoint."""
+        mlp_out = self.mlp.w3 if isinstance(self.mlp, SwiGLU) else self.mlp.fc2
+        for name, linear in (("ls1", self.attn.proj), ("ls2", mlp_out)):
+            scale = getattr(self, name)
+            if isinstance(scale, LayerScale):
+                linear.weight.mul_(scale.gamma[:, None])
+                linear.bias.mul_(scale.gamma)
+                setattr(self, name, nn.Identity())
+
+
+class ViT(nn.Module):
+    """DINOv2.
+
+    Args:
+        config: a `ViTConfig`, or the name of one in `VARIANTS`.
+        activation_checkpointing: recompute each block in the backward pass; saves memory, costs a forward pass.
+    """
+
+    def __init__(self, config: ViTConfig | str, activation_checkpointing: bool = False) -> None:
+        super().__init__()
+        config = vit_config(config)
+        self.config = config
+        self.activation_checkpointing = activation_checkpointing
+        self.patch_embed = PatchEmbed(config)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
+        self.register_tokens = (
+            nn.Parameter(torch.zeros(1, config.registers, config.width)) if config.registers else None
+        )
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.pos_grid**2, config.width))  # CLS first
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self._frozen_grid: tuple[int, int] | None = None
+        self.register_buffer("_frozen_pos", None, persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialise for training from scratch, as DINOv2 does."""
+        nn.init.trunc_normal_(self.pos_embed, std=INIT_STD)
+        nn.init.normal_(self.cls_token, std=1e-6)
+        if self.register_tokens is not None:
+            nn.init.normal_(self.register_tokens, std=1e-6)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=INIT_STD)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, images: Tensor, taps: Sequence[int] = ()) -> Features:
+        """Tokens of colour images.
+
+        Args:
+            images: [B, 3, H, W], normalised with ImageNet's mean and standard deviation; H and W multiples of P.
+            taps: blocks, 0-based, whose patches to return beside the last one's.
+
+        Raises:
+            ValueError: a wrong image shape, or a tap that is not a block.
+        """
+        check_taps(taps, self.config.depth)
+        tokens, grid = self.embed(images)
+        tapped: dict[int, Tensor] = {}
+        for index, block in enumerate(self.blocks):
+            tokens = self.run(block, tokens)
+            if index in taps:
+                tapped[index] = self.norm(tokens)
+        return Features.of(self.norm(tokens), grid, [tapped[index] for index in taps])
+
+    def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Images [B, 3, H, W] to the first block's input [B, T, D], and the grid (h, w)."""
+        grid = grid_of(images, self.config.patch)
+        x = self.patch_embed(images)
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+        x = x + self.position(grid).to(x.dtype)
+        if self.register_tokens is not None:  # after the position embedding: registers have no place
+            x = torch.cat([x[:, :1], self.register_tokens.expand(len(x), -1, -1), x[:, 1:]], dim=1)
+        return x, grid
+
+    def run(self, layer: nn.Module, *args: Tensor) -> Tensor:
+        """`layer(*args)`, its activations recomputed in the backward pass if `activation_checkpointing` is on."""
+        if self.activation_checkpointing and torch.is_grad_enabled():
+            return checkpoint(layer, *args, use_reentrant=False)
+        return layer(*args)
+
+    def position(self, grid: tuple[int, int]) -> Tensor:
+        """The position embedding [1, 1 + N, D] for a grid of (h, w) patches."""
+        if self._frozen_grid is None:
+            return interpolate_pos_embed(self.pos_embed, grid, antialias=self.config.registers > 0)
+        if self._frozen_grid != grid:
+            raise ValueError(f"this ViT is frozen to a grid of {self._frozen_grid} patches and was given one of {grid}")
+        return self._frozen_pos
+
+    @torch.no_grad()
+    def freeze_grid(self, h: int, w: int) -> None:
+        """Bake the position embedding for h x w patches, so that no bicubic resize is left in an exported graph. Other
+        sizes are refused from now on, and `pos_embed` is no longer read, until `thaw_grid`."""
+        self.thaw_grid()
+        self._frozen_pos = self.position((h, w)).clone()
+        self._frozen_grid = (h, w)
+
+    def thaw_grid(self) -> None:
+        """Undo `freeze_grid`."""
+        self._frozen_grid = self._frozen_pos = None
+
+    def fold_layer_scale(self) -> None:
+        """`Block.fold_layer_scale` in every block."""
+        for block in self.blocks:
+            block.fold_layer_scale()
+
+
+# -------------------------------------------------------------------------------------------------------------- shapes
+
+
+def interpolate_pos_embed(pos_embed: Tensor, grid: tuple[int, int], antialias: bool) -> Tensor:
+    """The trained position embedding at another grid, by the rule of the official models.
+
+    Both rules resize bicubically in fp32 and leave the trained grid as it is. Models without registers resize by the
+    scale factor (h + 0.1) / G; the 0.1, which the official code added against rounding down, shifts every sample a
+    little, so it must be there to reproduce their features. Models with registers resize by size, with antialias.
+
+    Args:
+        pos_embed: [1, 1 + G², D], CLS first.
+        grid: (h, w), patches.
+        antialias: the rule of the models with registers.
+
+    Returns:
+        [1, 1 + h·w, D].
+    """
+    cls, patches = pos_embed[:, :1], pos_embed[:, 1:]
+    side = round(patches.shape[1] ** 0.5)
+    if grid == (side, side):
+        return pos_embed
+    trained = patches.float().unflatten(1, (side, side)).permute(0, 3, 1, 2)  # [1, D, G, G]
+    if antialias:
+        resized = F.interpolate(trained, size=grid, mode="bicubic", antialias=True)
+    else:
+        scale = ((grid[0] + OFFSET) / side, (grid[1] + OFFSET) / side)
+        resized = F.interpolate(trained, scale_factor=scale, mode="bicubic")
+    return torch.cat([cls, resized.flatten(2).transpose(1, 2).to(pos_embed.dtype)], dim=1)
+
+
+def grid_of(images: Tensor, patch: int) -> tuple[int, int]:
+    """(h, w) of images [..., H, W].
+
+    Raises:
+        ValueError: a side is no multiple of the patch; the message gives the nearest size that is.
+    """
+    height, width = int(images.shape[-2]), int(images.shape[-1])
+    if height % patch or width % patch or not height or not width:
+        near = " x ".join(str(max(1, round(side / patch)) * patch) for side in (height, width))
+        raise ValueError(f"images of {height} x {width} pixels do not divide into patches of {patch}: resize to {near}")
+    return height // patch, width // patch
+
+
+def check_taps(taps: Sequence[int], depth: int) -> None:
+    """Raises ValueError if `taps` names a block that a ViT of `depth` blocks does not have."""
+    wrong = [tap for tap in taps if not 0 <= tap < depth]
+    if wrong:
+        raise ValueError(f"no such blocks to tap: {wrong}; this ViT's blocks are 0 to {depth - 1}")
