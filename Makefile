@@ -1,0 +1,130 @@
+# SpectraDINO on a machine without a ROS distribution: everything comes from pinned wheels into .venv.
+# A ROS workspace builds with colcon and needs none of this; see README.md.
+
+PYTHON ?= python3.11
+VENV ?= .venv
+DATA ?=
+# More arguments for every `pip install`, e.g. PIP_ARGS="--index-url ..." for a mirror or for CPU builds of torch.
+PIP_ARGS ?=
+# More arguments for pytest, e.g. PYTEST_ARGS="-k pairing -x".
+PYTEST_ARGS ?=
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+# Stages share one environment and one network: in order, also under `make -j`.
+.NOTPARALLEL:
+
+PREFIX := $(abspath $(VENV))
+PY := $(PREFIX)/bin/python
+PIP := PYTHONWARNINGS=ignore $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
+
+# A sourced ROS distribution would put its packages before those of the environment.
+unexport PYTHONPATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE
+ifdef ROS_DISTRO
+unexport LD_LIBRARY_PATH ROS_DISTRO
+endif
+export AMENT_PREFIX_PATH := $(PREFIX)
+# Fast DDS loses most large images by default; the file says why. Nothing here is meant for other machines.
+export FASTRTPS_DEFAULT_PROFILES_FILE := $(CURDIR)/config/fastdds_large_images.xml
+export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
+
+# What was done leaves a stamp in the environment, so that deleting the environment forgets all of it.
+CREATED := $(VENV)/.stamp-created
+RUNTIME := $(VENV)/.stamp-runtime
+MSGS := $(VENV)/.stamp-msgs
+DEV := $(VENV)/.stamp-dev
+PACKAGING := setup.py setup.cfg pyproject.toml package.xml constraints.txt
+VISION_MSGS_SOURCES := $(wildcard msg/pip_only/vision_msgs/* msg/pip_only/vision_msgs/msg/*) msg/pip_only/build.sh
+SPECTRADINO_MSGS_SOURCES := $(wildcard msg/*.msg) msg/CMakeLists.txt msg/package.xml msg/pip_only/build.sh
+
+.PHONY: help demo test test-fast lint format types setup runtime msgs constraints clean distclean
+
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: runtime ## run the node on synthetic scenes, or DATA=folder of pairs; look into demo_out/
+	@$(PY) -m spectradino_ros.demo --out demo_out $(if $(DATA),--data "$(DATA)")
+
+test: setup ## run every test
+	@$(PY) -m pytest --durations=10 $(PYTEST_ARGS)
+
+test-fast: setup ## run the tests that take seconds
+	@$(PY) -m pytest -q -m "not slow" $(PYTEST_ARGS)
+
+lint: setup ## check style and formatting (ruff)
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+format: setup ## put the code into format, and fix what can be fixed safely
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+types: setup ## check types (mypy)
+	@$(PY) -m mypy
+
+setup: runtime $(DEV) ## make .venv with all that serving, training and the tests need
+
+runtime: $(RUNTIME) msgs ## make .venv with only what serving needs
+
+msgs: $(MSGS)-vision $(MSGS)-spectradino ## build the messages into .venv
+
+constraints: setup ## write constraints.txt from the versions that .venv holds
+	@$(PY) .ci/pin.py > constraints.txt.new
+	@mv constraints.txt.new constraints.txt
+	@touch $(RUNTIME) $(MSGS)-vision $(MSGS)-spectradino $(DEV)
+
+clean: ## remove what was built, cached and drawn; keep .venv
+	@rm -rf build install log dist demo_out .pytest_cache .mypy_cache .ruff_cache .hypothesis ./*.egg-info constraints.txt.new
+	@find spectradino_core spectradino_ros tests launch benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## remove .venv too
+	@rm -rf "$(VENV)"
+
+$(CREATED):
+	@command -v "$(PYTHON)" > /dev/null || { \
+	  echo "$(PYTHON) is not installed. On Debian or Ubuntu: apt install $(PYTHON) $(PYTHON)-venv $(PYTHON)-dev;" \
+	    "or name another one: make PYTHON=python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || { \
+	  echo "$(PYTHON) is $$("$(PYTHON)" --version 2>&1); the ROS 2 wheels are made for Python 3.11 and 3.12." \
+	    "Name one of these: make PYTHON=python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2> /dev/null || { \
+	  echo "$(PYTHON) cannot make virtual environments. On Debian or Ubuntu: apt install $(PYTHON)-venv" >&2; exit 1; }
+	@echo "[1/4] $(VENV), with $$("$(PYTHON)" --version)"
+	@test -x $(PY) || "$(PYTHON)" -m venv "$(VENV)"
+	@touch $@
+
+# The editable install knows the code only. What ROS looks up by path is linked, as `colcon build --symlink-install` does.
+$(RUNTIME): $(PACKAGING) | $(CREATED)
+	@echo "[2/4] packages for serving: ROS 2, ONNX Runtime, OpenCV"
+	@$(PIP) setuptools
+	@$(PIP) --no-build-isolation --editable ".[runtime,jazzy]"
+	@mkdir -p $(VENV)/share/spectradino_ros $(VENV)/share/ament_index/resource_index/packages $(VENV)/lib/spectradino_ros
+	@ln -sfn $(CURDIR)/{launch,config,models,package.xml} $(VENV)/share/spectradino_ros/
+	@ln -sfn $(CURDIR)/resource/spectradino_ros $(VENV)/share/ament_index/resource_index/packages/
+	@ln -sfn ../../bin/{detector_node,spectradino} $(VENV)/lib/spectradino_ros/
+	@touch $@
+
+define have_tools
+	@for tool in cmake gcc g++; do command -v $$tool > /dev/null || { \
+	  echo "$$tool is not installed. On Debian or Ubuntu: apt install cmake build-essential" >&2; exit 1; }; done
+endef
+
+$(MSGS)-vision: $(VISION_MSGS_SOURCES) constraints.txt | $(RUNTIME)
+	$(have_tools)
+	@echo "[3/4] messages: vision_msgs"
+	@if $(PY) -m pip show --quiet ros-jazzy-vision-msgs 2> /dev/null; then echo "      comes from a wheel"; \
+	  else msg/pip_only/build.sh $(VENV) msg/pip_only/vision_msgs build/vision_msgs; fi
+	@touch $@
+
+$(MSGS)-spectradino: $(SPECTRADINO_MSGS_SOURCES) constraints.txt | $(RUNTIME)
+	$(have_tools)
+	@echo "[3/4] messages: spectradino_msgs"
+	@msg/pip_only/build.sh $(VENV) msg build/spectradino_msgs
+	@touch $@
+
+$(DEV): $(PACKAGING) | $(RUNTIME)
+	@echo "[4/4] packages for training and tests: PyTorch, pytest, ruff, mypy"
+	@$(PIP) --no-build-isolation --editable ".[runtime,jazzy,bag,train,dev]"
+	@touch $@
