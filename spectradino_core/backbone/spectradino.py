@@ -109,7 +109,7 @@ class SpectraDINO(nn.Module):
             channels = band.band.channels
             if batch.ndim != 4 or batch.shape[1] != channels or not len(batch):
                 raise ValueError(f"{band.key} images must be [B, {channels}, H, W] with B > 0, not {list(batch.shape)}")
-        shapes = {band.key: tuple(batch.shape[2:]) for band, batch in images.items()}
+        shapes = {band.key: tuple(map(int, batch.shape[2:])) for band, batch in images.items()}
         if len(set(shapes.values())) > 1:
             raise ValueError(f"the bands of one call must be of one size, not {shapes}")
 
@@ -129,8 +129,9 @@ class SpectraDINO(nn.Module):
         model.stems = nn.ModuleDict({band.key: model.stems[band.key] for band in bands})
         embedding = model.modality_embedding
         model.modality_embedding = nn.Parameter(embedding.detach()[slots].clone(), embedding.requires_grad)
-        for adapter in model.adapters:
-            adapter.keep(slots)
+        for module in model.modules():
+            if isinstance(module, Adapter):
+                module.keep(slots)
         return model
 
     def freeze_grid(self, h: int, w: int) -> None:

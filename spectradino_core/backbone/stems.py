@@ -23,9 +23,8 @@ class RGBStem(nn.Conv2d):
 
     def __init__(self) -> None:
         super().__init__(3, 3, kernel_size=1)
-        with torch.no_grad():
-            self.weight.copy_(torch.eye(3)[:, :, None, None])
-            nn.init.zeros_(self.bias)
+        self.weight = nn.Parameter(torch.eye(3)[:, :, None, None].clone())
+        self.bias = nn.Parameter(torch.zeros(3))
 
 
 class InfraredStem(nn.Module):
@@ -42,6 +41,7 @@ class InfraredStem(nn.Module):
         self.norm = nn.InstanceNorm2d(3, affine=True)
         for conv in (self.conv1, self.conv2):
             nn.init.xavier_uniform_(conv.weight)
+            assert conv.bias is not None
             nn.init.zeros_(conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:

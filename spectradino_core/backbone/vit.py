@@ -246,6 +246,8 @@ class ViT(nn.Module):
         activation_checkpointing: recompute each block in the backward pass; saves memory, costs a forward pass.
     """
 
+    _frozen_pos: Tensor | None
+
     def __init__(self, config: ViTConfig | str, activation_checkpointing: bool = False) -> None:
         super().__init__()
         config = vit_config(config)
@@ -311,7 +313,7 @@ class ViT(nn.Module):
 
     def position(self, grid: tuple[int, int]) -> Tensor:
         """The position embedding [1, 1 + N, D] for a grid of (h, w) patches."""
-        if self._frozen_grid is None:
+        if self._frozen_grid is None or self._frozen_pos is None:
             return interpolate_pos_embed(self.pos_embed, grid, antialias=self.config.registers > 0)
         if self._frozen_grid != grid:
             raise ValueError(f"this ViT is frozen to a grid of {self._frozen_grid} patches and was given one of {grid}")
@@ -331,8 +333,9 @@ class ViT(nn.Module):
 
     def fold_layer_scale(self) -> None:
         """`Block.fold_layer_scale` in every block."""
-        for block in self.blocks:
-            block.fold_layer_scale()
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.fold_layer_scale()
 
 
 # -------------------------------------------------------------------------------------------------------------- shapes
