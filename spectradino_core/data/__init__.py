@@ -1,0 +1,3 @@
+"""Where pairs come from: folders of real images and the synthetic street."""
+
+from __future__ import annotations

@@ -1,0 +1,301 @@
+"""Pairs of colour and infrared images in a folder, with boxes where they are known.
+
+The layout: `<root>/<split>/<modality>/<id>.<ext>`; `<root>/index_<split>.json` lists the items, {"items": [{"id",
+"width", "height", one path per modality, "label": path of a mask or null}]}; `<root>/instances_<split>.json`, where it
+exists, holds boxes as COCO JSON. Paths are relative to the root and may not leave it: an index is data from outside.
+All images of an item share one pixel grid. Torch-free, because the demo replays such folders too.
+
+Letters: h w an image, N boxes as x1 y1 x2 y2.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+__all__ = ["CLASS_ALIASES", "PairedFolder", "PairedFolderError", "PairedItem"]
+
+CLASS_ALIASES = {"bike": "bicycle", "people": "person", "pedestrian": "person"}
+"""Names that data sets use for the classes of this project's models."""
+
+_COLOUR_KEYS = ("rgb", "vis")
+"""What the colour image of an item may be called; a grey "vis" image is given three equal channels."""
+
+
+class PairedFolderError(ValueError):
+    """A folder, its index or one of its images is missing, damaged or not what it says; the message names it."""
+
+
+@dataclass(frozen=True)
+class PairedItem:
+    """One pair. Images are read when asked for.
+
+    Attributes:
+        id: the item's name in the index.
+        size: (width, height) in pixels, of both images.
+        rgb_path, infrared_path: the two image files.
+        boxes: float32 [N, 4] in pixels, clipped to the image; [0, 4] where the image is known to hold none; None where
+            nothing is known.
+        labels: int64 [N], indices into the folder's `classes`; None with `boxes`.
+        mask_path: file of the class mask, None where there is none.
+        time: "day", "night" or whatever else the annotations say; None where they say nothing.
+    """
+
+    id: str
+    size: tuple[int, int]
+    rgb_path: Path
+    infrared_path: Path
+    boxes: np.ndarray | None
+    labels: np.ndarray | None
+    mask_path: Path | None
+    time: str | None = None
+
+    def load_rgb(self) -> np.ndarray:
+        """The colour image, uint8 [h, w, 3] in RGB order.
+
+        Raises:
+            PairedFolderError: the file is missing, damaged, not 8-bit, or not of the size that the index gives.
+        """
+        image = _read_image(self.rgb_path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, self.size)
+        if image.dtype != np.uint8:
+            raise PairedFolderError(
+                f"{self.rgb_path}: a colour image has 8 bits per channel, this one is {image.dtype}"
+            )
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+    def load_infrared(self) -> np.ndarray:
+        """The infrared image as stored, uint8 or uint16 [h, w] (three equal channels count as one).
+
+        Raises:
+            PairedFolderError: the file is missing, damaged, of another type, or not of the size that the index gives.
+        """
+        image = _read_image(self.infrared_path, cv2.IMREAD_ANYDEPTH, self.size)
+        if image.dtype not in (np.uint8, np.uint16):
+            raise PairedFolderError(f"{self.infrared_path}: infrared images are 8 or 16 bit, this one is {image.dtype}")
+        return image
+
+    def load_mask(self) -> np.ndarray | None:
+        """The class mask uint8 [h, w], or None where there is none.
+
+        Raises:
+            PairedFolderError: the file is missing, damaged, not 8-bit, or not of the size that the index gives.
+        """
+        if self.mask_path is None:
+            return None
+        mask = _read_image(self.mask_path, cv2.IMREAD_UNCHANGED, self.size)
+        if mask.ndim != 2 or mask.dtype != np.uint8:
+            raise PairedFolderError(f"{self.mask_path}: a mask is one 8-bit channel, got {mask.dtype} {mask.shape}")
+        return mask
+
+
+class PairedFolder:
+    """The pairs of one split, in the order of its index.
+
+    Attributes:
+        root: the folder.
+        name: the set's name, as its index gives it.
+        split: "train" or "val".
+        infrared: key of the infrared band ("lwir", "nir", "swir", ..).
+        classes: names that labels index.
+        scored_classes: those of `classes` that the annotations know; the others never have a true box here.
+        ignored_boxes: how many boxes were left out, by class name, because `classes` lacks it or they mark a crowd.
+    """
+
+    def __init__(
+        self, root: str | Path, split: str, infrared: str = "lwir", classes: Sequence[str] | None = None
+    ) -> None:
+        """
+        Args:
+            root: the folder that holds `index_<split>.json`.
+            split: which split.
+            infrared: which of the items' modalities is the infrared image.
+            classes: names that labels shall index, a model's box classes for example; None takes those of the
+                annotations, in their order. `CLASS_ALIASES` apply to the annotations' names.
+
+        Raises:
+            PairedFolderError: what is missing or damaged, by name, and what there is instead.
+        """
+        self.root = Path(root)
+        self.split = split
+        self.infrared = infrared
+        index = self._open_index()
+        self.name = str(index.get("set") or self.root.name)
+        annotations = _Annotations.read(self.root / f"instances_{split}.json", classes)
+        self.classes = annotations.classes
+        self.scored_classes = annotations.scored_classes
+        self._items = [self._item(place, entry, annotations) for place, entry in enumerate(index["items"])]
+        self.ignored_boxes = dict(annotations.ignored)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, place: int) -> PairedItem:
+        return self._items[place]
+
+    def __iter__(self) -> Iterator[PairedItem]:
+        return iter(self._items)
+
+    def _open_index(self) -> dict[str, Any]:
+        path = self.root / f"index_{self.split}.json"
+        if not self.root.is_dir():
+            raise PairedFolderError(f"{self.root}: no such folder (looked for {path.name} in it)")
+        if not path.is_file():
+            there = sorted(p.name for p in self.root.glob("index_*.json"))
+            below = sorted(p.parent.name for p in self.root.glob(f"*/{path.name}"))
+            hint = "it holds no index at all"
+            if there:
+                hint = f"it holds {', '.join(there)}"
+            elif below:
+                hint = "a folder of sets was given; choose one of " + ", ".join(below)
+            raise PairedFolderError(f"{self.root}: looked for {path.name} in it and found none; {hint}")
+        index = _read_json(path)
+        if not isinstance(index, dict) or not isinstance(index.get("items"), list) or not index["items"]:
+            raise PairedFolderError(f'{path}: an index is {{"items": [..]}} with at least one item')
+        return index
+
+    def _item(self, place: int, entry: Any, annotations: _Annotations) -> PairedItem:
+        where = f"{self.root / f'index_{self.split}.json'}: item {place}"
+        try:
+            name, size = str(entry["id"]), (int(entry["width"]), int(entry["height"]))
+        except (KeyError, TypeError, ValueError):
+            raise PairedFolderError(f"{where} lacks an id, width or height") from None
+        colour = next((key for key in _COLOUR_KEYS if entry.get(key)), None)
+        if colour is None or not entry.get(self.infrared):
+            wanted = f"colour image ({' or '.join(_COLOUR_KEYS)})" if colour is None else f"{self.infrared} image"
+            images = [k for k, v in entry.items() if isinstance(v, str) and "/" in v and k != "label"]
+            raise PairedFolderError(f"{where} ({name}) has no {wanted}; it has {', '.join(images) or 'no images'}")
+        texts = [entry[colour], entry[self.infrared]]
+        boxes, labels, time = annotations.of(texts, size)
+        label = entry.get("label")
+        return PairedItem(
+            id=name,
+            size=size,
+            rgb_path=self._inside(where, texts[0]),
+            infrared_path=self._inside(where, texts[1]),
+            boxes=boxes,
+            labels=labels,
+            mask_path=self._inside(where, label) if isinstance(label, str) else None,
+            time=time,
+        )
+
+    def _inside(self, where: str, text: Any) -> Path:
+        path = self.root / str(text)
+        if not path.resolve().is_relative_to(self.root.resolve()):
+            raise PairedFolderError(f"{where} names {text!r}, which lies outside {self.root}")
+        return path
+
+
+class _Annotations:
+    """COCO boxes by image path; empty where the split has none."""
+
+    def __init__(self, classes: Sequence[str], scored: Sequence[str]) -> None:
+        self.classes = tuple(classes)
+        self.scored_classes = tuple(scored)
+        self.ignored: Counter[str] = Counter()
+        self._source = Path()
+        self._images: dict[str, Mapping[str, Any]] = {}
+        self._boxes: dict[int, list[Mapping[str, Any]]] = {}
+        self._names: dict[int, str] = {}
+
+    @classmethod
+    def read(cls, path: Path, classes: Sequence[str] | None) -> _Annotations:
+        if not path.is_file():
+            return cls(classes or (), ())
+        data = _read_json(path)
+        try:
+            names = {int(c["id"]): CLASS_ALIASES.get(c["name"], str(c["name"])) for c in data["categories"]}
+            chosen = tuple(dict.fromkeys(names.values())) if classes is None else tuple(classes)
+            made = cls(chosen, [name for name in chosen if name in names.values()])
+            made._source, made._names = path, names
+            for image in data["images"]:
+                made._boxes[int(image["id"])] = []
+                for key in ("file_name", "lwir_file_name"):
+                    if key in image:
+                        made._images[str(image[key])] = image
+            for annotation in data["annotations"]:
+                if int(annotation["category_id"]) not in names:
+                    raise KeyError("category_id")
+                made._boxes[int(annotation["image_id"])].append(annotation)
+        except (KeyError, TypeError, ValueError) as error:
+            raise PairedFolderError(f"{path}: not COCO annotations ({type(error).__name__}: {error})") from None
+        return made
+
+    def of(
+        self, texts: Sequence[str], size: tuple[int, int]
+    ) -> tuple[np.ndarray | None, np.ndarray | None, str | None]:
+        """Boxes, labels and time of day of the image that has one of these paths; all None where it is not listed."""
+        image = next((self._images[text] for text in texts if text in self._images), None)
+        if image is None:
+            return None, None, None
+        boxes, labels = [], []
+        for annotation in self._boxes[int(image["id"])]:
+            name = self._names[int(annotation["category_id"])]
+            if name not in self.classes or annotation.get("iscrowd"):
+                self.ignored[name] += 1
+                continue
+            boxes.append(self._corners(annotation, size))
+            labels.append(self.classes.index(name))
+        time = image.get("time")
+        return (
+            np.array(boxes, np.float32).reshape(-1, 4),
+            np.array(labels, np.int64),
+            None if time is None else str(time),
+        )
+
+    def _corners(self, annotation: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
+        try:
+            x, y, width, height = (float(v) for v in annotation["bbox"])
+        except (KeyError, TypeError, ValueError):
+            raise PairedFolderError(
+                f"{self._source}: annotation {annotation.get('id')} has no bbox [x, y, w, h]"
+            ) from None
+        corners = np.clip(np.array([x, y, x + width, y + height]), 0, np.array([*size, *size], float))
+        if not (np.isfinite(corners).all() and corners[2] > corners[0] and corners[3] > corners[1]):
+            raise PairedFolderError(
+                f"{self._source}: annotation {annotation.get('id')} has an empty box, or one outside its "
+                f"{size[0]}x{size[1]} image: {annotation['bbox']}"
+            )
+        return corners
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PairedFolderError(f"{path}: can't be read as JSON ({error})") from None
+
+
+def _read_image(path: Path, flags: int, size: tuple[int, int]) -> np.ndarray:
+    """An image in OpenCV's order on its stored pixel grid: a rotation noted in the file would part the pair."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise PairedFolderError(f"{path}: can't be read ({error.strerror})") from None
+    if _is_cut_short(data):
+        raise PairedFolderError(f"{path}: the file is cut short; fetch it again")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION) if data else None
+    except cv2.error:
+        image = None
+    if image is None:
+        raise PairedFolderError(f"{path}: not an image, or a damaged one")
+    if (image.shape[1], image.shape[0]) != size:
+        raise PairedFolderError(
+            f"{path}: {image.shape[1]}x{image.shape[0]} pixels, its index says {size[0]}x{size[1]}; "
+            "both images of a pair share one pixel grid"
+        )
+    return image
+
+
+def _is_cut_short(data: bytes) -> bool:
+    """Whether a JPEG or PNG lacks its end; OpenCV would fill the rest with grey and say nothing."""
+    if data.startswith(b"\xff\xd8"):
+        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")  # end of image before the last start of scan
+    return data.startswith(b"\x89PNG") and b"IEND" not in data
