@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
-from spectradino_core.backbone import SpectraDINO, ViT, parameter_roles
+from spectradino_core.backbone import VARIANTS, SpectraDINO, ViT, parameter_roles
 from spectradino_core.modality import INFRARED, Modality
 
 RGB, NIR, SWIR, LWIR = Modality
@@ -79,3 +81,92 @@ def test_roles_cover_every_parameter() -> None:
     assert set(roles) == {name for name, _ in model.named_parameters()}
     shared = {"patch_embed", "tokens", "blocks.0", "blocks.1", "norm"}
     assert set(roles.values()) == shared | {"stems.rgb", "stems.lwir", "adapters", "modality_embedding"}
+
+
+@pytest.mark.parametrize("trained", [{"stems.lwir"}, {"adapters"}, {"modality_embedding", "norm"}, {"blocks.1"}])
+def test_gradient_flows_only_where_roles_say(model: SpectraDINO, trained: set[str]) -> None:
+    roles = parameter_roles(model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(roles[name] in trained)
+    out = model({RGB: images(RGB), LWIR: images(LWIR)})
+    weights = torch.randn(48)
+    sum((f.cls @ weights).square().sum() + (f.patches @ weights).square().sum() for f in out.values()).backward()
+    with_gradient = {roles[n] for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    assert with_gradient == trained
+    assert all(p.grad is None for n, p in model.named_parameters() if roles[n] not in trained)
+
+
+def test_a_band_not_in_the_batch_gets_no_gradient(model: SpectraDINO) -> None:
+    out = model({RGB: images(RGB), LWIR: images(LWIR)})
+    sum(f.patches[..., 0].square().sum() for f in out.values()).backward()
+    assert all(p.grad is None for p in model.stems["swir"].parameters())
+    assert [bool(row.any()) for row in model.modality_embedding.grad] == [True, False, False, True]
+    assert [bool(row.any()) for row in model.adapters[0].up.grad] == [True, False, False, True]
+
+
+def test_modality_embedding_reaches_every_token() -> None:
+    """On the first block's input: CLS, registers and patches all move by the band's vector."""
+    config = dataclasses.replace(VARIANTS["test"], registers=4)
+    model = SpectraDINO(config, (RGB, LWIR)).eval()
+    seen: list[torch.Tensor] = []
+    model.vit.blocks[0].register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().clone()))
+    batch = {RGB: images(RGB, 1), LWIR: images(LWIR, 2)}
+    with torch.no_grad():
+        model(batch)
+        model.modality_embedding.copy_(torch.stack([torch.zeros(48), torch.arange(48.0)]))
+        model(batch)
+    moved = seen[1] - seen[0]
+    assert moved.shape == (3, 1 + 4 + 3 * 4, 48)
+    assert not moved[0].any()
+    torch.testing.assert_close(moved[1:], torch.arange(48.0).expand(2, 17, 48), rtol=1e-5, atol=1e-5)
+
+
+def test_selected_bands_see_as_before(model: SpectraDINO) -> None:
+    model.vit.pos_embed.requires_grad_(False)
+    small = model.select_bands((LWIR, RGB))
+    assert small.bands == (RGB, LWIR)
+    assert set(small.stems) == {"rgb", "lwir"}
+    assert small.adapters[0].down.shape[0] == len(small.modality_embedding) == 2
+    assert not small.vit.pos_embed.requires_grad
+    batch = {RGB: images(RGB), LWIR: images(LWIR)}
+    with torch.no_grad():
+        before, after = model(batch), small(batch)
+        for band in batch:
+            torch.testing.assert_close(after[band].patches, before[band].patches, rtol=1e-5, atol=1e-5)
+        small.vit.norm.weight.zero_()
+    assert model.vit.norm.weight.any()  # it is a copy
+
+
+def test_bf16_autocast_stays_near_fp32(model: SpectraDINO) -> None:
+    batch = {RGB: images(RGB), LWIR: images(LWIR, 1)}
+    with torch.no_grad():
+        exact = model(batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = model(batch)
+    for band in batch:
+        error = (rough[band].patches.float() - exact[band].patches).norm() / exact[band].patches.norm()
+        assert error < 0.03
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ({}, "no images"),
+        ({SWIR: torch.zeros(1, 1, 28, 28)}, "no swir band: it holds rgb, lwir"),
+        ({LWIR: torch.zeros(1, 3, 28, 28)}, r"lwir images must be \[B, 1, H, W\].*not \[1, 3, 28, 28\]"),
+        ({RGB: torch.zeros(3, 28, 28)}, r"rgb images must be \[B, 3, H, W\]"),
+        ({RGB: torch.zeros(0, 3, 28, 28)}, "with B > 0"),
+        ({RGB: torch.zeros(1, 3, 28, 28), LWIR: torch.zeros(1, 1, 28, 42)}, "of one size.*'lwir': \\(28, 42\\)"),
+        ({RGB: torch.zeros(1, 3, 30, 28)}, "resize to 28 x 28"),
+    ],
+)
+def test_refusals_name_the_culprit(batch: dict[Modality, torch.Tensor], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SpectraDINO("test", (RGB, LWIR))(batch)
+
+
+def test_bands_are_refused_twice_and_when_absent() -> None:
+    with pytest.raises(ValueError, match="each once"):
+        SpectraDINO("test", (RGB, RGB))
+    with pytest.raises(ValueError, match="no nir: it holds rgb, lwir"):
+        SpectraDINO("test", (RGB, LWIR)).select_bands((RGB, NIR))

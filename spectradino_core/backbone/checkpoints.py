@@ -1,0 +1,349 @@
+"""Files of weights: DINOv2's, in the four key layouts in use, and our own.
+
+    D width    N patch positions trained    R register tokens
+
+DINOv2 weights come as a `.pth` or `.bin` (read with `weights_only=True`: tensors, no code) or as a `.safetensors`. The
+layout is recognised by its keys and translated to the official one, whose names are those of `vit.py`:
+
+- official: `blocks.0.attn.qkv`. Training files nest it under `teacher`, prefix it `backbone.`, chunk it `blocks.c.i`.
+- timm: as official, but SwiGLU is `fc1`/`fc2`, and with registers these are `reg_token` and the CLS position is part of
+  `cls_token`. Without either it is the official layout.
+- transformers: `encoder.layer.0.attention.q_proj`; q, k and v apart, SwiGLU's gate and value apart.
+- transformers, older: `encoder.layer.0.attention.attention.query`; q, k and v apart, SwiGLU `weights_in`/`weights_out`.
+
+`mask_token` is dropped: it served DINOv2's own training only. Our own files are safetensors whose metadata hold the
+config and the bands.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from spectradino_core.backbone.spectradino import SpectraDINO
+from spectradino_core.backbone.vit import VARIANTS, LayerScale, ViT, ViTConfig
+from spectradino_core.modality import Modality
+
+__all__ = [
+    "CheckpointError",
+    "config_of",
+    "load_dinov2",
+    "load_spectradino",
+    "read_dinov2",
+    "read_metadata",
+    "read_tensors",
+    "save_spectradino",
+]
+
+FORMAT = "spectradino-backbone/1"
+SHOWN = 6  # names listed in an error before "and n more"
+
+State = dict[str, Tensor]
+
+
+class CheckpointError(ValueError):
+    """A file is not what was asked for; the message says which file, what it is, and what to do."""
+
+
+# ------------------------------------------------------------------------------------------------------------- DINOv2
+
+
+def load_dinov2(model: ViT | SpectraDINO, path: str | os.PathLike[str]) -> str:
+    """Load plain DINOv2 weights into a ViT, or into that of a SpectraDINO, whose stems and adapters stay as they are.
+
+    Returns:
+        The name of the layout that was found.
+
+    Raises:
+        CheckpointError: the file is missing, unreadable, no DINOv2, another variant than the model's, or incomplete.
+    """
+    vit = model.vit if isinstance(model, SpectraDINO) else model
+    state, layout = read_dinov2(path)
+    held, asked = config_of(state), vit.config
+    if any(getattr(held, name) != getattr(asked, name) for name in _TOLD_BY_SHAPES):
+        raise CheckpointError(f"{path} holds a {_describe(held)}; the model asked for is {_describe(asked)}")
+    _load(vit, state, path)
+    return layout
+
+
+def read_dinov2(path: str | os.PathLike[str]) -> tuple[State, str]:
+    """The weights in a DINOv2 file under the names of `vit.ViT`, and the name of the layout they were in.
+
+    Raises:
+        CheckpointError: the file is missing, unreadable or no DINOv2.
+    """
+    state = _unwrap(read_tensors(path))
+    if any(".attention.attention.query." in key for key in state):
+        layout, state = "transformers, older", _from_transformers(state)
+    elif any(".attention.q_proj." in key for key in state):
+        layout, state = "transformers", _from_transformers(state)
+    elif "reg_token" in state or _is_gated(state):
+        layout, state = "timm", _from_timm(state)
+    else:
+        layout, state = "official", {_BLOCK_CHUNK.sub(r"blocks.\1.", key): value for key, value in state.items()}
+    state.pop("mask_token", None)
+    if not {"cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.norm1.weight"} <= state.keys():
+        raise CheckpointError(
+            f"{path} holds no DINOv2 in a layout known here (official, timm, transformers): its tensors are called "
+            f"{_some(state)}"
+        )
+    return state, layout
+
+
+def config_of(state: Mapping[str, Tensor]) -> ViTConfig:
+    """The config of weights in the official layout, told by their shapes.
+
+    What shapes do not tell (the number of heads) is taken from the variant of the same width; a width of no variant
+    gets heads of 64 channels, as all of DINOv2's are, and the name "?".
+    """
+    width = state["cls_token"].shape[-1]
+    depth = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
+    swiglu = "blocks.0.mlp.w12.weight" in state
+    like = [config for config in VARIANTS.values() if (config.width, config.swiglu) == (width, swiglu)]
+    base = like[0] if like else ViTConfig("?", width, depth, max(1, width // 64), swiglu=swiglu)
+    return dataclasses.replace(
+        base,
+        depth=depth,
+        patch=state["patch_embed.proj.weight"].shape[-1],
+        registers=state["register_tokens"].shape[1] if "register_tokens" in state else 0,
+        pos_grid=round((state["pos_embed"].shape[1] - 1) ** 0.5),
+    )
+
+
+_TOLD_BY_SHAPES = ("width", "depth", "patch", "registers", "swiglu", "pos_grid")
+
+
+def _describe(config: ViTConfig) -> str:
+    """ "ViT-B/14 (width 768, 12 blocks, no registers, GELU, positions 37 x 37)"."""
+    registers = f"{config.registers} registers" if config.registers else "no registers"
+    mlp = "SwiGLU" if config.swiglu else "GELU"
+    positions = f"positions {config.pos_grid} x {config.pos_grid}"
+    title = dataclasses.replace(config, registers=0).title
+    return f"{title} (width {config.width}, {config.depth} blocks, {registers}, {mlp}, {positions})"
+
+
+# ------------------------------------------------------------------------------------------------------- key layouts
+
+_BLOCK_CHUNK = re.compile(r"^blocks\.\d+\.(\d+)\.")  # blocks.chunk.index: the index already counts over all chunks
+
+_TRANSFORMERS = [
+    (r"^embeddings\.(cls_token|mask_token|register_tokens)$", r"\1"),
+    (r"^embeddings\.position_embeddings$", "pos_embed"),
+    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^layernorm\.", "norm."),
+    (r"^encoder\.layer\.", "blocks."),
+    (r"\.layer_scale([12])\.lambda1$", r".ls\1.gamma"),
+    (r"\.attention\.(?:o_proj|output\.dense)\.", ".attn.proj."),
+    (r"\.attention\.(?:attention\.)?(?:q_proj|query)\.", ".attn.q."),
+    (r"\.attention\.(?:attention\.)?(?:k_proj|key)\.", ".attn.k."),
+    (r"\.attention\.(?:attention\.)?(?:v_proj|value)\.", ".attn.v."),
+    (r"\.mlp\.weights_in\.", ".mlp.w12."),
+    (r"\.mlp\.(?:weights_out|down_proj)\.", ".mlp.w3."),
+    (r"\.mlp\.gate_proj\.", ".mlp.w1."),
+    (r"\.mlp\.up_proj\.", ".mlp.w2."),
+]
+
+
+def _from_transformers(state: State) -> State:
+    """Either generation of the transformers library's layout to the official one."""
+    renamed = {}
+    for key, value in state.items():
+        for pattern, name in _TRANSFORMERS:
+            key = re.sub(pattern, name, key)
+        renamed[key] = value
+    return _stack(_stack(renamed, ("attn.q", "attn.k", "attn.v"), "attn.qkv"), ("mlp.w1", "mlp.w2"), "mlp.w12")
+
+
+def _stack(state: State, parts: Sequence[str], whole: str) -> State:
+    """Replace the linear layers `parts` by one, `whole`, of their rows in that order; leave incomplete sets alone."""
+    stacked = dict(state)
+    for key in state:
+        if f".{parts[0]}." in key:
+            keys = [key.replace(f".{parts[0]}.", f".{part}.") for part in parts]
+            if all(part in state for part in keys):
+                stacked[key.replace(f".{parts[0]}.", f".{whole}.")] = torch.cat([stacked.pop(part) for part in keys])
+    return stacked
+
+
+def _from_timm(state: State) -> State:
+    """timm's layout to the official one."""
+    if _is_gated(state):
+        state = {key.replace(".mlp.fc1.", ".mlp.w12.").replace(".mlp.fc2.", ".mlp.w3."): v for key, v in state.items()}
+    else:
+        state = dict(state)
+    if "reg_token" in state:
+        state["register_tokens"] = state.pop("reg_token")
+    positions = state.get("pos_embed")
+    if positions is not None and round(positions.shape[1] ** 0.5) ** 2 == positions.shape[1]:
+        # A full square: no row for CLS, whose position is part of cls_token already.
+        state["pos_embed"] = torch.cat([torch.zeros_like(positions[:, :1]), positions], dim=1)
+    return state
+
+
+def _is_gated(state: State) -> bool:
+    """timm's SwiGLU: `fc1` makes gate and value, `fc2` reads their product."""
+    fc1, fc2 = state.get("blocks.0.mlp.fc1.weight"), state.get("blocks.0.mlp.fc2.weight")
+    return fc1 is not None and fc2 is not None and fc1.shape[0] == 2 * fc2.shape[1]
+
+
+def _unwrap(state: State) -> State:
+    """Without the name that a larger module gave the backbone, and without that module's other parts."""
+    for prefix in ("backbone.", "module.", "dinov2_with_registers.", "dinov2."):
+        inner = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        if inner:
+            return _unwrap(inner)
+    return state
+
+
+# -------------------------------------------------------------------------------------------------------- SpectraDINO
+
+
+def save_spectradino(
+    model: SpectraDINO, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a backbone, whole or not at all, as safetensors with its config and bands in the metadata.
+
+    Args:
+        model: any device, any precision.
+        path: the file; its folder must exist.
+        metadata: more to keep beside them, e.g. the stage and the data; not "format", "config" or "bands".
+
+    Raises:
+        ValueError: the model's LayerScales are folded (it is made for serving), or a reserved metadata key.
+    """
+    if sum(isinstance(module, LayerScale) for module in model.modules()) != 2 * model.config.depth:
+        raise ValueError("the LayerScales of this model are folded for serving: save the model it was made from")
+    own = {
+        "format": FORMAT,
+        "config": json.dumps(dataclasses.asdict(model.config)),
+        "bands": ",".join(band.key for band in model.bands),
+    }
+    reserved = own.keys() & (metadata or {}).keys()
+    if reserved:
+        raise ValueError(f"metadata keys {', '.join(sorted(reserved))} are reserved")
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+
+    path = Path(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        save_file(state, name, own | dict(metadata or {}))
+        with open(name, "rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # mkstemp's is 0600
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def load_spectradino(path: str | os.PathLike[str], bands: Sequence[Modality] | None = None) -> SpectraDINO:
+    """The backbone that `save_spectradino` wrote, on the CPU, in training mode; only `bands` of it if given.
+
+    Raises:
+        CheckpointError: the file is missing, unreadable, not ours, or lacks weights or a band.
+    """
+    metadata = read_metadata(path)
+    try:
+        config = ViTConfig(**json.loads(metadata["config"]))
+        held = [Modality.parse(key) for key in metadata["bands"].split(",")]
+        model = SpectraDINO(config, held)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} says of itself what this version does not understand: {error}") from error
+    _load(model, read_tensors(path), path)
+    if bands is None:
+        return model
+    try:
+        return model.select_bands(bands)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """What one of our files says of itself: "format", "config" (JSON), "bands" ("rgb,lwir") and what its writer added.
+
+    Raises:
+        CheckpointError: the file is missing, unreadable or not ours.
+    """
+    path = _existing(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is truncated or no safetensors file: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} is not a SpectraDINO backbone of format {FORMAT} (it says {metadata.get('format')!r}); "
+            "plain DINOv2 weights are read by load_dinov2"
+        )
+    return metadata
+
+
+# -------------------------------------------------------------------------------------------------------------- files
+
+
+def read_tensors(path: str | os.PathLike[str]) -> State:
+    """The tensors in a safetensors file or in a file of `torch.save`, of which no code is run.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, or holds something else.
+    """
+    path = _existing(path)
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, framework="pt") as file:
+                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no mapping
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path} is truncated or no safetensors file: {error}") from error
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load documents no list: zip, pickle, end of file and runtime errors all occur
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"{path} is truncated, no checkpoint, or holds more than tensors ({reason}); save a plain state_dict"
+        ) from error
+    for wrapper in ("teacher", "model", "state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+    if not tensors:
+        raise CheckpointError(f"{path} holds a {type(content).__name__} without tensors: save a plain state_dict")
+    return tensors
+
+
+def _existing(path: str | os.PathLike[str]) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path}")
+    return path
+
+
+def _load(module: nn.Module, state: State, path: str | os.PathLike[str]) -> None:
+    """`load_state_dict`, strict, with an error that lists what does not fit."""
+    wanted = module.state_dict()
+    faults = []
+    if missing := wanted.keys() - state.keys():
+        faults.append(f"missing {_some(missing)}")
+    if unexpected := state.keys() - wanted.keys():
+        faults.append(f"unexpected {_some(unexpected)}")
+    for key in sorted(wanted.keys() & state.keys()):
+        if wanted[key].shape != state[key].shape:
+            faults.append(f"{key} is {list(state[key].shape)} and should be {list(wanted[key].shape)}")
+    if faults:
+        raise CheckpointError(f"{path} does not fit the model: {'; '.join(faults)}")
+    module.load_state_dict(state)
+
+
+def _some(names: Mapping[str, Tensor] | set[str]) -> str:
+    shown = sorted(names)[:SHOWN]
+    return ", ".join(shown) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

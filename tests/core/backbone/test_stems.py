@@ -1,0 +1,73 @@
+"""Stems: RGB passes untouched, infrared is three channels of instance-normalised features, in fp32."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from spectradino_core.backbone.stems import InfraredStem, RGBStem, make_stem
+from spectradino_core.modality import INFRARED, Modality
+
+
+def test_rgb_stem_starts_as_the_identity() -> None:
+    x = torch.randn(2, 3, 17, 23)
+    assert torch.equal(RGBStem()(x), x)
+
+
+def test_infrared_stem_is_in_conv_gelu_conv() -> None:
+    torch.manual_seed(0)
+    stem = InfraredStem()
+    x = torch.rand(2, 1, 20, 30)
+    with torch.no_grad():
+        stem.norm.weight.copy_(torch.tensor([1.0, 2.0, 3.0]))
+        stem.norm.bias.copy_(torch.tensor([0.1, 0.2, 0.3]))
+        y = stem.conv2(torch.nn.functional.gelu(stem.conv1(x)))
+        mean, var = y.mean(dim=(2, 3), keepdim=True), y.var(dim=(2, 3), keepdim=True, unbiased=False)
+        expected = (y - mean) / (var + 1e-5).sqrt()
+        expected = expected * stem.norm.weight[:, None, None] + stem.norm.bias[:, None, None]
+        torch.testing.assert_close(stem(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("band", INFRARED)
+def test_infrared_stem_is_xavier_uniform_without_bias(band: Modality) -> None:
+    stem = make_stem(band)
+    assert stem.conv1.weight.shape == (32, 1, 3, 3)
+    assert stem.conv2.weight.shape == (3, 32, 3, 3)
+    for conv in (stem.conv1, stem.conv2):
+        bound = (6 / (9 * (conv.in_channels + conv.out_channels))) ** 0.5
+        assert 0.8 * bound < conv.weight.abs().max() <= bound
+        assert not conv.bias.any()
+
+
+def test_each_image_is_normalised_alone() -> None:
+    stem = InfraredStem().train()
+    x = torch.rand(3, 1, 14, 14)
+    together = stem(x)
+    torch.testing.assert_close(together[1:2], stem(x[1:2]))
+
+
+def test_instance_norm_is_fp32_under_autocast() -> None:
+    """In bf16 a mean of 100 leaves 0.5 of resolution: the norm of the fp32 copy must be what comes out."""
+    stem = InfraredStem()
+    with torch.no_grad():
+        stem.conv2.bias.fill_(100.0)
+    x = torch.rand(1, 1, 32, 32)
+    seen = {}
+    original = torch.nn.functional.instance_norm
+
+    def spy(y, **kwargs):
+        seen["dtypes"] = {y.dtype, kwargs["weight"].dtype, kwargs["bias"].dtype}
+        seen["out"] = original(y, **kwargs)
+        return seen["out"]
+
+    with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", torch.bfloat16):
+        patch.setattr(torch.nn.functional, "instance_norm", spy)
+        out = stem(x)
+    assert seen["dtypes"] == {torch.float32}
+    assert seen["out"].dtype == torch.float32
+    assert out.dtype == torch.bfloat16
+
+
+def test_flat_image_stays_finite() -> None:
+    """A lens cap is no reason for NaN."""
+    assert torch.isfinite(InfraredStem()(torch.zeros(1, 1, 28, 28))).all()
