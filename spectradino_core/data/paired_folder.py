@@ -1,9 +1,10 @@
 """Pairs of colour and infrared images in a folder, with boxes where they are known.
 
 The layout: `<root>/<split>/<modality>/<id>.<ext>`; `<root>/index_<split>.json` lists the items, {"items": [{"id",
-"width", "height", one path per modality, "label": path of a mask or null}]}; `<root>/instances_<split>.json`, where it
-exists, holds boxes as COCO JSON. Paths are relative to the root and may not leave it: an index is data from outside.
-All images of an item share one pixel grid. Torch-free, because the demo replays such folders too.
+"width", "height", one path per modality, "label": path of a mask or null}]}, and may name the mask's values under
+"mask_classes"; `<root>/instances_<split>.json`, where it exists, holds boxes as COCO JSON. Paths are relative to the
+root and may not leave it: an index is data from outside. All images of an item share one pixel grid.
+Torch-free, because the demo replays such folders too.
 
 Letters: h w an image, N boxes as x1 y1 x2 y2.
 """
@@ -20,10 +21,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-__all__ = ["CLASS_ALIASES", "PairedFolder", "PairedFolderError", "PairedItem"]
+from spectradino_core.data.sample import PairedSample
+
+__all__ = ["CLASS_ALIASES", "PairedFolder", "PairedFolderError", "PairedItem", "UNLABELLED"]
 
 CLASS_ALIASES = {"bike": "bicycle", "people": "person", "pedestrian": "person"}
 """Names that data sets use for the classes of this project's models."""
+
+UNLABELLED = 255
+"""Value in a mask of a pixel without class."""
 
 _COLOUR_KEYS = ("rgb", "vis")
 """What the colour image of an item may be called; a grey "vis" image is given three equal channels."""
@@ -45,6 +51,7 @@ class PairedItem:
             nothing is known.
         labels: int64 [N], indices into the folder's `classes`; None with `boxes`.
         mask_path: file of the class mask, None where there is none.
+        ir_offset_ms: exposure of the infrared image less that of the colour one, 0 unless the index says otherwise.
         time: "day", "night" or whatever else the annotations say; None where they say nothing.
     """
 
@@ -56,6 +63,7 @@ class PairedItem:
     labels: np.ndarray | None
     mask_path: Path | None
     time: str | None = None
+    ir_offset_ms: float = 0.0
 
     def load_rgb(self) -> np.ndarray:
         """The colour image, uint8 [h, w, 3] in RGB order.
@@ -82,7 +90,7 @@ class PairedItem:
         return image
 
     def load_mask(self) -> np.ndarray | None:
-        """The class mask uint8 [h, w], or None where there is none.
+        """The class mask as stored, uint8 [h, w], or None where there is none.
 
         Raises:
             PairedFolderError: the file is missing, damaged, not 8-bit, or not of the size that the index gives.
@@ -105,11 +113,17 @@ class PairedFolder:
         infrared: key of the infrared band ("lwir", "nir", "swir", ..).
         classes: names that labels index.
         scored_classes: those of `classes` that the annotations know; the others never have a true box here.
+        mask_classes: names of the values in masks given by `load`; empty: it gives no masks.
         ignored_boxes: how many boxes were left out, by class name, because `classes` lacks it or they mark a crowd.
     """
 
     def __init__(
-        self, root: str | Path, split: str, infrared: str = "lwir", classes: Sequence[str] | None = None
+        self,
+        root: str | Path,
+        split: str,
+        infrared: str = "lwir",
+        classes: Sequence[str] | None = None,
+        mask_classes: Sequence[str] | None = None,
     ) -> None:
         """
         Args:
@@ -118,6 +132,7 @@ class PairedFolder:
             infrared: which of the items' modalities is the infrared image.
             classes: names that labels shall index, a model's box classes for example; None takes those of the
                 annotations, in their order. `CLASS_ALIASES` apply to the annotations' names.
+            mask_classes: names that mask values shall index; None takes the index's own.
 
         Raises:
             PairedFolderError: what is missing or damaged, by name, and what there is instead.
@@ -127,6 +142,13 @@ class PairedFolder:
         self.infrared = infrared
         index = self._open_index()
         self.name = str(index.get("set") or self.root.name)
+        stored = tuple(str(name) for name in index.get("mask_classes") or ())
+        # Masks whose values nobody named mean something else in every data set, so they are not given out as classes.
+        self.mask_classes = () if not stored else stored if mask_classes is None else tuple(mask_classes)
+        self._mask_table = np.full(256, UNLABELLED, np.uint8)
+        for value, name in enumerate(stored):
+            if name in self.mask_classes:
+                self._mask_table[value] = self.mask_classes.index(name)
         annotations = _Annotations.read(self.root / f"instances_{split}.json", classes)
         self.classes = annotations.classes
         self.scored_classes = annotations.scored_classes
@@ -141,6 +163,26 @@ class PairedFolder:
 
     def __iter__(self) -> Iterator[PairedItem]:
         return iter(self._items)
+
+    @property
+    def items(self) -> tuple[PairedItem, ...]:
+        return tuple(self._items)
+
+    def load(self, item: PairedItem) -> PairedSample:
+        """The pair's images with all that is known of them; the mask's values index `mask_classes`.
+
+        Raises:
+            PairedFolderError: an image is missing, damaged or of the wrong type or size.
+        """
+        mask = item.load_mask() if self.mask_classes else None
+        return PairedSample(
+            rgb=item.load_rgb(),
+            infrared=item.load_infrared(),
+            boxes=item.boxes,
+            labels=item.labels,
+            mask=None if mask is None else self._mask_table[mask],
+            name=f"{self.name}/{item.id}",
+        )
 
     def _open_index(self) -> dict[str, Any]:
         path = self.root / f"index_{self.split}.json"
@@ -182,7 +224,8 @@ class PairedFolder:
             boxes=boxes,
             labels=labels,
             mask_path=self._inside(where, label) if isinstance(label, str) else None,
-            time=time,
+            time=time if time is not None else entry.get("time"),
+            ir_offset_ms=float(entry.get("ir_offset_ms") or 0.0),
         )
 
     def _inside(self, where: str, text: Any) -> Path:

@@ -88,6 +88,21 @@ def test_boxes_have_our_names_and_stay_in_the_image(root: Path) -> None:
     assert PairedFolder(root, "val").classes == ("person", "bicycle", "dog")
 
 
+def test_a_pair_is_loaded_with_the_masks_values_renamed(root: Path) -> None:
+    plain = PairedFolder(root, "val", classes=CLASSES)
+    assert plain.load(plain[1]).mask is None  # nobody said what its values mean
+    edit(root / "index_val.json", lambda d: d.update(mask_classes=["sky", "road", "tree", "car"]))
+    own = PairedFolder(root, "val", classes=CLASSES).items
+    folder = PairedFolder(root, "val", classes=CLASSES, mask_classes=("car", "road"))
+    assert folder.load(folder[0]).mask is None
+    sample = folder.load(folder[1])
+    assert np.unique(sample.mask).tolist() == [0]
+    assert (sample.boxes, sample.size, sample.name) == (None, (40, 30), "mini/b")
+    assert np.unique(PairedFolder(root, "val").load(own[1]).mask).tolist() == [3]
+    others = PairedFolder(root, "val", mask_classes=("road",))
+    assert np.unique(others.load(others[1]).mask).tolist() == [255]
+
+
 def test_a_listed_image_without_boxes_is_known_to_be_empty(root: Path) -> None:
     edit(root / "instances_val.json", lambda d: d.update(annotations=[]))
     item = PairedFolder(root, "val", classes=CLASSES)[0]
