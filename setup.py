@@ -1,8 +1,8 @@
 """Package of SpectraDINO for ROS 2: an ament_python package that pip can install too.
 
-In a ROS workspace colcon calls this file, and every dependency comes from the distribution through package.xml (rosdep);
-pip must not bring another NumPy or OpenCV beside those that cv_bridge was built for. So the base package asks for nothing
-but setuptools, and those who use pip choose extras.
+In a ROS workspace colcon calls this file, and every dependency comes from the distribution through package.xml
+(rosdep); pip must not bring another NumPy or OpenCV beside those that cv_bridge was built for. So the base package
+asks for nothing but setuptools, and those who use pip choose extras.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ HERE = Path(__file__).resolve().parent
 # Read, not imported: at build time nothing of the package need be importable.
 VERSION = re.search(r'^__version__ = "([^"]+)"', (HERE / "spectradino_core/__init__.py").read_text(), re.M)
 if VERSION is None:
-    raise RuntimeError("spectradino_core/__init__.py must hold a line `__version__ = \"...\"`")
+    raise RuntimeError('spectradino_core/__init__.py must hold a line `__version__ = "..."`')
 
-# Ranges admit Python 3.10 (Humble, JetPack 6: NumPy 1.26 or 2.2, ONNX Runtime up to 1.23), 3.11, and 3.12 (Jazzy, JetPack 7).
+# Ranges admit Python 3.10 (Humble, JetPack 6: NumPy up to 2.2, ONNX Runtime up to 1.23), 3.11, and 3.12 (Jazzy,
+# JetPack 7).
 SERVING = ["numpy>=1.26,<3", "opencv-python-headless>=4.5,<6"]
 EXTRAS = {
     # Serving on the CPU. `runtime` and `gpu` are alternatives: both provide the module onnxruntime, and the one

@@ -1,0 +1,42 @@
+"""What every test may ask for: the repository, the shared data set, and a ROS environment of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Before anything imports rclpy, and inherited by the processes that tests start. `make test` sets the same.
+os.environ.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", str(REPOSITORY / "config/fastdds_large_images.xml"))
+os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+# Without a sourced ROS distribution the environment itself is where packages are looked up.
+os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the working tree."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real image pairs: $SPECTRADINO_DATA, or `../shared/data` beside the repository."""
+    folder = Path(os.environ.get("SPECTRADINO_DATA") or REPOSITORY.parent / "shared/data")
+    if not folder.is_dir():
+        pytest.skip(f"no data at {folder}: set SPECTRADINO_DATA to the folder that holds roadscene_rgb_lwir")
+    return folder
+
+
+@pytest.fixture
+def ros_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A ROS domain id that no other test of this machine uses now, also set in the environment."""
+    domain_coordinator = pytest.importorskip("domain_coordinator", reason="no ROS in this environment")
+    with domain_coordinator.domain_id() as domain:
+        monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+        yield int(domain)

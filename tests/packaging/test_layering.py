@@ -1,0 +1,201 @@
+"""Arrows point down: who may import whom, read from the source; and what importing the robot's path really loads."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CORE, ROS = "spectradino_core", "spectradino_ros"
+
+# Room (a module or a folder directly in spectradino_core) -> rooms it may import. Every arrow is written down.
+ARROWS: dict[str, set[str]] = {
+    "modality": set(),
+    "thermal": set(),
+    "files": set(),
+    "losses": set(),
+    "heads": set(),
+    "backbone": {"modality"},
+    "perception": {"backbone", "heads", "modality"},
+    "data": {"modality", "thermal"},
+    "runtime": {"modality", "thermal"},
+    "streams": {"modality", "runtime", "thermal"},
+    # PyTorch behind runtime's Engine interface; a room of its own, so that runtime stays free of torch.
+    "torch_engine": {"backbone", "heads", "modality", "perception", "runtime"},
+    "evaluation": {"data", "modality", "perception", "runtime", "streams", "thermal"},
+    "training": {
+        "backbone", "data", "evaluation", "heads", "losses", "modality", "perception", "runtime", "thermal",
+    },
+    "export": {"backbone", "heads", "modality", "perception", "runtime", "thermal", "training"},
+    "cli": {
+        "backbone", "data", "evaluation", "export", "heads", "losses", "modality", "perception", "runtime", "streams",
+        "thermal", "torch_engine", "training",
+    },
+    # Not rooms of core, but callers of it.
+    ROS: {"modality", "runtime", "streams", "thermal"},
+    # The demo plays the robot's surroundings too: it draws scenes and scores the answers.
+    f"{ROS}.demo": {"data", "evaluation", "modality", "runtime", "streams", "thermal"},
+}  # fmt: skip
+# Small helpers without knowledge of the field, for every room that has to do with files.
+HELPERS = {"files"}
+WITHOUT_FILES = {"modality", "thermal", "losses", "heads", "files"}
+# Imports inside a function, for what a user asks for by name and may not have installed.
+LATE_ARROWS = {("runtime", "torch_engine")}
+
+ROBOT_PATH = {"modality", "thermal", "runtime", "streams", ROS, f"{ROS}.demo"}
+NOT_ON_ROBOT = {
+    "faster_coco_eval", "matplotlib", "onnx", "onnxscript", "pycocotools", "safetensors", "timm", "torch",
+    "torchvision", "transformers",
+}  # fmt: skip
+OF_ROS = {
+    "ament_index_python", "builtin_interfaces", "cv_bridge", "diagnostic_msgs", "geometry_msgs", "launch", "launch_ros",
+    "lifecycle_msgs", "rcl_interfaces", "rclpy", "rosidl_runtime_py", "sensor_msgs", "spectradino_msgs", "std_msgs",
+    "vision_msgs", ROS,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module, and whether it is imported only when a function is called."""
+
+    module: str
+    line: int
+    late: bool
+
+
+def imports(source: str) -> Iterator[Import]:
+    """Every import of a file but those for type checkers; `from a import b` gives a.b, as b may be a module."""
+    todo: list[tuple[ast.AST, bool]] = [(ast.parse(source), False)]
+    while todo:
+        node, late = todo.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
+            todo += [(child, late) for child in node.orelse]
+            continue
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, node.lineno, late)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield Import(f"{'.' * node.level}{node.module or ''}.{alias.name}", node.lineno, late)
+        late = late or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        todo += [(child, late) for child in ast.iter_child_nodes(node)]
+
+
+def below(room: str) -> set[str]:
+    """The rooms that one may import."""
+    return ARROWS[room] | (set() if room in WITHOUT_FILES else HELPERS)
+
+
+def room_of(path: str) -> str:
+    """The room of a file given relative to the root, e.g. spectradino_core/runtime/bundle.py -> runtime."""
+    package, inside = path.split("/", 1)
+    first = inside.split("/")[0].removesuffix(".py")
+    if package == ROS:
+        return f"{ROS}.demo" if first.startswith("demo") else ROS
+    return first
+
+
+def complaints(path: str, source: str) -> list[str]:
+    """What in one file goes against the arrows; empty when it keeps to them."""
+    room = room_of(path)
+    if room == "__init__":
+        wrong = [i for i in imports(source) if i.module.startswith((CORE, ROS, "."))]
+        return [f"{path}:{i.line}: the package itself imports nothing of its rooms" for i in wrong]
+    if room not in ARROWS:
+        return [f"{path}: {room} is not in ARROWS; add it with the rooms it may import"]
+    found = []
+    for i in imports(source):
+        top, _, rest = i.module.partition(".")
+        if top == "":
+            found.append(f"{path}:{i.line}: relative import {i.module}")
+        elif top in NOT_ON_ROBOT and room in ROBOT_PATH:
+            found.append(f"{path}:{i.line}: {room} is on the robot's path and imports {top}")
+        elif top in OF_ROS and not room.startswith(ROS):
+            found.append(f"{path}:{i.line}: core imports {top} of ROS")
+        elif top == CORE:
+            other = rest.split(".")[0]
+            allowed = other == room or other in below(room) or other.startswith("__")
+            if not allowed and not (i.late and (room, other) in LATE_ARROWS):
+                found.append(f"{path}:{i.line}: {room} may not import {other}")
+    return found
+
+
+FILES = sorted(p.relative_to(ROOT).as_posix() for package in (CORE, ROS) for p in (ROOT / package).rglob("*.py"))
+
+
+def test_files_are_found() -> None:
+    assert {f"{CORE}/modality.py", f"{CORE}/runtime/pipeline.py", f"{ROS}/__init__.py"} <= set(FILES)
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_arrows_point_down(path: str) -> None:
+    assert not complaints(path, (ROOT / path).read_text())
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("spectradino_core/runtime/a.py", "import torch"),
+        ("spectradino_core/streams/a.py", "def f():\n    from torch import nn"),
+        ("spectradino_core/streams/a.py", "import rclpy.node"),
+        ("spectradino_core/cli.py", "from sensor_msgs.msg import Image"),
+        ("spectradino_core/heads/a.py", "from spectradino_core.backbone import vit"),
+        ("spectradino_core/backbone/a.py", "from spectradino_core import perception"),
+        ("spectradino_core/runtime/a.py", "from spectradino_core.torch_engine import TorchEngine"),
+        ("spectradino_core/losses/a.py", "from ..modality import Modality"),
+        ("spectradino_core/attic/a.py", ""),
+        ("spectradino_ros/a.py", "import spectradino_core.training.loop"),
+        ("spectradino_ros/demo.py", "try:\n    import matplotlib.pyplot\nexcept ImportError:\n    pass"),
+        ("spectradino_core/__init__.py", "from spectradino_core.perception import Perception"),
+    ],
+)
+def test_a_wrong_arrow_is_noticed(path: str, source: str) -> None:
+    assert len(complaints(path, source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("spectradino_core/runtime/a.py", "def f():\n    from spectradino_core.torch_engine import TorchEngine"),
+        ("spectradino_core/runtime/a.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"),
+        ("spectradino_core/backbone/a.py", "from spectradino_core.modality import Modality\nimport torch"),
+        ("spectradino_ros/a.py", "import rclpy\nfrom spectradino_core.streams.pairing import Pairer"),
+        ("spectradino_ros/a.py", "from spectradino_core import __version__"),
+    ],
+)
+def test_a_right_arrow_passes(path: str, source: str) -> None:
+    assert complaints(path, source) == []
+
+
+def test_arrows_make_no_circle() -> None:
+    done: set[str] = set()
+    left = dict(ARROWS)
+    while ready := [room for room in left if below(room) <= done]:
+        done.update(ready)
+        left = {room: arrows for room, arrows in left.items() if room not in done}
+    assert left == {}
+
+
+def modules(*rooms: str) -> list[str]:
+    """Importable names of all files in these rooms of core."""
+    names = (f.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for f in FILES if room_of(f) in rooms)
+    return sorted(n for n in names if n.startswith(CORE))
+
+
+@pytest.mark.parametrize("rooms", [("modality", "thermal", "runtime"), ("streams",)], ids=" ".join)
+def test_importing_the_robots_path_loads_no_torch(rooms: tuple[str, ...]) -> None:
+    names = modules(*rooms)
+    assert names, f"no module in {rooms}"
+    program = (
+        f"import sys, {', '.join(names)}\n"
+        f"print(*sorted({NOT_ON_ROBOT | OF_ROS!r} & {{m.partition('.')[0] for m in sys.modules}}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
