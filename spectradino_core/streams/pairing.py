@@ -1,0 +1,407 @@
+"""Two cameras' frames to pairs, by their stamps alone.
+
+The rule, with a frame's neighbours in the other stream measured after the constant offset is taken out:
+
+- a pair is at most `slop_ms` apart, its frames are in order, and no frame is used twice;
+- where one camera is faster, each frame of the slower one gets the nearest frame of the faster one, which is the best
+  that can be had: a faster camera's frames are surplus;
+- where both are equally fast, each frame counts. Partners follow one another without gaps, and a frame is given up for
+  a better phase only where that pays: at once when half a period is won, or when the smaller gains missed so far add up
+  to two periods. So a phase near half a period with jitter does not flip to and fro, and a bad phase does not stay.
+
+A pair leaves as soon as it is known that nothing nearer is coming: at once if its distance is below half the period of
+the stream that would have to bring something nearer, else when that stream's next frame is there. There is no clock
+here: the same calls give the same pairs, live and in replay. The memory is `depth` frames a stream.
+
+Times are integers in nanoseconds, of the header stamps.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Generic, TypeVar
+
+__all__ = ["Frame", "Pair", "Pairer", "Stream"]
+
+Payload = TypeVar("Payload")
+
+JUMP_MS = 500.0
+"""A step back by more than this is a clock that was set or a bag that starts again, not two frames out of order."""
+
+_MS = 1_000_000
+_STEPS_BACK_BELIEVED = 3  # so many frames in a row behind the newest stamp: the clock was set back by a little
+_INTERVALS = 9
+_EQUAL_RATES = 0.95  # periods whose ratio is nearer to 1 than this count as equal
+_DRY_SPELL = 20  # accepted frames of each stream without any pair, after which it is told why
+_OFFSETS = 31
+
+
+class Stream(str, Enum):
+    """Which camera a frame is from."""
+
+    RGB = "rgb"
+    IR = "ir"
+
+    @property
+    def other(self) -> Stream:
+        return Stream.IR if self is Stream.RGB else Stream.RGB
+
+
+@dataclass(frozen=True)
+class Frame(Generic[Payload]):
+    """A frame that was accepted: its stamp, as in its header, and what was pushed with it."""
+
+    stamp_ns: int
+    payload: Payload
+    time_ns: int
+    """The stamp with the infrared camera's constant offset taken out."""
+    arrival: int
+    """How many frames, of both streams, were accepted before it."""
+
+
+@dataclass(frozen=True)
+class Pair(Generic[Payload]):
+    """Two frames taken at one time.
+
+    Attributes:
+        rgb, ir: what was pushed.
+        rgb_stamp_ns, ir_stamp_ns: the stamps as in the headers.
+        offset_ns: infrared stamp minus colour stamp, as in the headers.
+        error_ns: the same after the constant offset is taken out; what `slop_ms` limits.
+    """
+
+    rgb: Payload
+    ir: Payload
+    rgb_stamp_ns: int
+    ir_stamp_ns: int
+    error_ns: int
+
+    @property
+    def offset_ns(self) -> int:
+        return self.ir_stamp_ns - self.rgb_stamp_ns
+
+
+@dataclass
+class _Queue(Generic[Payload]):
+    """One stream's frames without a partner yet, oldest first, and what is known of its rhythm."""
+
+    frames: deque[Frame[Payload]] = field(default_factory=deque)
+    last_ns: int | None = None
+    last_arrival: int = -1
+    intervals: deque[int] = field(default_factory=lambda: deque(maxlen=_INTERVALS))
+    behind: list[int] = field(default_factory=list)
+    in_past_loop: bool = False
+    since_pair: int = 0
+
+    @property
+    def period_ns(self) -> int | None:
+        """The usual time from frame to frame: the median of the last intervals."""
+        return sorted(self.intervals)[len(self.intervals) // 2] if self.intervals else None
+
+    @property
+    def least_period_ns(self) -> int | None:
+        """How soon a next frame is to be reckoned with: the lower quartile of the last intervals."""
+        return sorted(self.intervals)[len(self.intervals) // 4] if self.intervals else None
+
+    def accept(self, frame: Frame[Payload]) -> None:
+        if self.last_ns is not None:
+            self.intervals.append(frame.time_ns - self.last_ns)
+        self.last_ns, self.last_arrival = frame.time_ns, frame.arrival
+        self.behind.clear()
+        self.since_pair += 1
+        self.frames.append(frame)
+
+    def restart(self) -> None:
+        self.last_ns = None
+        self.intervals.clear()
+        self.behind.clear()
+        self.in_past_loop = False
+
+
+class Pairer(Generic[Payload]):
+    """Pairs two streams; see the module's head for the rule. Not for several threads at once.
+
+    Attributes:
+        drops: how many frames were dropped, by cause: "zero_stamp", "duplicate_stamp", "backward_stamp" (refused at the
+            door), "unpaired_rgb", "unpaired_ir" (no partner within the slop), "overflow" (the buffer was full while the
+            other camera was alive: its frames come later than `depth` frames of this one), "previous_loop" (came after
+            the other stream had started again), "released_rgb", "released_ir" (given out alone, see `release`).
+        restarts: how often time jumped back, as when a bag is played again.
+        pairs: how many pairs were made.
+    """
+
+    def __init__(self, slop_ms: float, offset_ms: float = 0.0, depth: int = 16) -> None:
+        """
+        Args:
+            slop_ms: largest distance of two frames of a pair, > 0.
+            offset_ms: how much later the infrared camera stamps the same moment; negative: earlier.
+            depth: most frames of one stream that wait for a partner.
+
+        Raises:
+            ValueError: `slop_ms` is not above 0, or `depth` below 2.
+        """
+        if not slop_ms > 0:
+            raise ValueError(f"slop_ms must be above 0, got {slop_ms}")
+        if depth < 2:
+            raise ValueError(f"depth must be at least 2, got {depth}")
+        self.slop_ns = round(slop_ms * _MS)
+        self.offset_ns = round(offset_ms * _MS)
+        self.depth = depth
+        self.drops: Counter[str] = Counter()
+        self.restarts = 0
+        self.pairs = 0
+        self._queues: dict[Stream, _Queue[Payload]] = {Stream.RGB: _Queue(), Stream.IR: _Queue()}
+        self._arrivals = 0
+        self._missed_gain_ns = 0
+        self._nearest_miss_ns: int | None = None
+        self._offsets: deque[int] = deque(maxlen=_OFFSETS)
+        self._events: deque[str] = deque(maxlen=64)
+        self._told: set[str] = set()
+
+    # ---- in and out ----------------------------------------------------------------------------------------------
+
+    def push(self, stream: Stream | str, stamp_ns: int, payload: Payload) -> list[Pair[Payload]]:
+        """Takes one frame and gives the pairs that are now certain, oldest first.
+
+        Args:
+            stream: "rgb" or "ir".
+            stamp_ns: its header stamp.
+            payload: what the pair shall hold: a message or an array.
+
+        Raises:
+            ValueError: `stream` is neither.
+        """
+        stream = Stream(stream)
+        pairs: list[Pair[Payload]] = []
+        if self._admit(stream, stamp_ns, pairs):
+            frame = Frame(stamp_ns, payload, self._time(stream, stamp_ns), self._arrivals)
+            self._arrivals += 1
+            self._queues[stream].accept(frame)
+            self._settle(pairs, final=False)
+            self._bound(stream, pairs)
+            self._tell_dry_spell()
+        return pairs
+
+    def flush(self) -> list[Pair[Payload]]:
+        """Decides at once what waited for something nearer, as at a bag's end or when a stream falls silent."""
+        pairs: list[Pair[Payload]] = []
+        self._settle(pairs, final=True)
+        return pairs
+
+    def release(self, stream: Stream | str) -> list[Frame[Payload]]:
+        """Takes out the frames of one stream that wait for a partner, oldest first.
+
+        This is how a camera is used alone while the other is silent: `push`, then `release`. Counted as released.
+        """
+        stream = Stream(stream)
+        queue = self._queues[stream]
+        frames = list(queue.frames)
+        queue.frames.clear()
+        self.drops[f"released_{stream.value}"] += len(frames)
+        return frames
+
+    def clear(self) -> None:
+        """Forgets both streams, as when the node is deactivated; waiting frames count as unpaired. Counters stay."""
+        for stream, queue in self._queues.items():
+            self._drop_all(stream)
+            queue.restart()
+            queue.since_pair = 0
+        self._missed_gain_ns = 0
+        self._nearest_miss_ns = None
+
+    def take_events(self) -> list[str]:
+        """What is worth a line in the log and was not taken yet: jumps of time, zero stamps, clocks that never meet."""
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+    def waiting(self, stream: Stream | str) -> int:
+        """How many frames of a stream wait for a partner: at most `depth`."""
+        return len(self._queues[Stream(stream)].frames)
+
+    @property
+    def median_offset_ms(self) -> float | None:
+        """Infrared stamp minus colour stamp in the last pairs, median, in milliseconds: a hint for `offset_ms`."""
+        return sorted(self._offsets)[len(self._offsets) // 2] / _MS if self._offsets else None
+
+    def period_ms(self, stream: Stream | str) -> float | None:
+        """The usual time from frame to frame of a stream in milliseconds; None before its second frame."""
+        period = self._queues[Stream(stream)].period_ns
+        return None if period is None else period / _MS
+
+    # ---- the door ------------------------------------------------------------------------------------------------
+
+    def _time(self, stream: Stream, stamp_ns: int) -> int:
+        return stamp_ns - self.offset_ns if stream is Stream.IR else stamp_ns
+
+    def _admit(self, stream: Stream, stamp_ns: int, pairs: list[Pair[Payload]]) -> bool:
+        """Whether a frame may enter; notices jumps of time on the way."""
+        if stamp_ns <= 0:
+            return self._refuse(
+                "zero_stamp", stream, "its header.stamp is zero: let the camera driver stamp its frames"
+            )
+        queue, time_ns = self._queues[stream], self._time(stream, stamp_ns)
+        if queue.last_ns is not None:
+            step = time_ns - queue.last_ns
+            if step == 0:
+                return self._refuse("duplicate_stamp", stream, "it has the stamp of the frame before it")
+            if step < 0 and not self._is_jump(queue, time_ns, step):
+                return self._refuse("backward_stamp", stream, "it is older than the frame before it")
+            if step < 0:
+                self._restart(stream, time_ns, -step, pairs)
+        return not (queue.in_past_loop and self._is_straggler(stream, time_ns))
+
+    def _refuse(self, cause: str, stream: Stream, why: str) -> bool:
+        self.drops[cause] += 1
+        if (key := f"{cause} {stream.value}") not in self._told:
+            self._told.add(key)
+            self._events.append(f"{stream.value} frame dropped ({cause}): {why}. Told once; the count goes on")
+        return False
+
+    @staticmethod
+    def _is_jump(queue: _Queue[Payload], time_ns: int, step: int) -> bool:
+        if -step > JUMP_MS * _MS:
+            return True
+        if queue.behind and time_ns <= queue.behind[-1]:
+            queue.behind.clear()
+        queue.behind.append(time_ns)
+        return len(queue.behind) >= _STEPS_BACK_BELIEVED
+
+    def _restart(self, stream: Stream, time_ns: int, back_ns: int, pairs: list[Pair[Payload]]) -> None:
+        """`stream` went back to `time_ns`: what belongs to the time before leaves, in pairs where it can.
+
+        Of a bag that starts again, the streams jump one after the other. The first to jump restarts both; late frames
+        of the other are then recognised by being far ahead, and its own jump restarts nobody but itself.
+        """
+        queue, other = self._queues[stream], self._queues[stream.other]
+        expected = queue.in_past_loop
+        if not expected:
+            self._settle(pairs, final=True)
+            self.restarts += 1
+            self._missed_gain_ns = 0
+            self._events.append(
+                f"time jumped backwards {back_ns / 1e9:.1f} s on {stream.value} (a bag that starts again, or a clock "
+                "that was set): pairing restarted"
+            )
+        self._drop_all(stream)
+        queue.restart()
+        while other.frames and self._is_ahead(other.frames[-1].time_ns, time_ns):
+            other.frames.pop()
+            self.drops[f"unpaired_{stream.other.value}"] += 1
+        if not expected:
+            other.in_past_loop = other.last_ns is not None and self._is_ahead(other.last_ns, time_ns)
+
+    def _is_straggler(self, stream: Stream, time_ns: int) -> bool:
+        """Whether a frame still belongs to the time before the other stream's jump; if not, that time is over."""
+        queue, other = self._queues[stream], self._queues[stream.other]
+        if other.last_ns is not None and self._is_ahead(time_ns, other.last_ns):
+            queue.last_ns = time_ns
+            self.drops["previous_loop"] += 1
+            return True
+        queue.restart()
+        return False
+
+    @staticmethod
+    def _is_ahead(time_ns: int, of_ns: int) -> bool:
+        return time_ns - of_ns > JUMP_MS * _MS
+
+    # ---- the decision --------------------------------------------------------------------------------------------
+
+    def _settle(self, pairs: list[Pair[Payload]], final: bool) -> None:
+        """Pairs and drops from the old end of both queues until the next decision needs a frame that is not there."""
+        queues = self._queues
+        while queues[Stream.RGB].frames and queues[Stream.IR].frames:
+            rgb, ir = queues[Stream.RGB].frames[0], queues[Stream.IR].frames[0]
+            early = Stream.RGB if rgb.time_ns <= ir.time_ns else Stream.IR
+            distance = abs(rgb.time_ns - ir.time_ns)
+            if distance > self.slop_ns:  # all that the other stream still brings is later yet
+                self._note_miss(ir.time_ns - rgb.time_ns)
+                self._drop_oldest(early)
+                continue
+            gain, known = self._gain_of_waiting(early, distance)
+            pays = gain > 0 and self._pays(early, gain)
+            if pays and known:
+                self._missed_gain_ns = 0
+                self._drop_oldest(early)
+                continue
+            if pays and not final:
+                return
+            self._missed_gain_ns = max(0, self._missed_gain_ns + gain) if self._is_equal_rate() else 0
+            pairs.append(self._pair())
+
+    def _gain_of_waiting(self, early: Stream, distance: int) -> tuple[int, bool]:
+        """By how much the early stream's second frame is nearer to the late frame than its first, and whether it is
+        there or only foreseen from the stream's rhythm. Negative: it is farther away."""
+        queue, late_ns = self._queues[early], self._queues[early.other].frames[0].time_ns
+        if len(queue.frames) > 1:
+            return distance - abs(queue.frames[1].time_ns - late_ns), True
+        period = queue.least_period_ns
+        if period is None:
+            return -distance, False
+        return distance - abs(queue.frames[0].time_ns + period - late_ns), False
+
+    def _pays(self, early: Stream, gain: int) -> bool:
+        """Whether giving up the early stream's first frame is worth `gain` nanoseconds."""
+        mine, others = self._queues[early].period_ns, self._queues[early.other].period_ns
+        if mine is None or others is None or self._is_equal_rate():
+            period = mine if mine is not None else others
+            return period is None or gain > period // 2 or self._missed_gain_ns + gain > 2 * period
+        if mine < others:
+            return True  # the faster camera's frames are surplus
+        return gain > mine // 2  # the slower camera's are not, unless its frame was all but missed
+
+    def _is_equal_rate(self) -> bool:
+        rgb, ir = self._queues[Stream.RGB].period_ns, self._queues[Stream.IR].period_ns
+        return rgb is not None and ir is not None and min(rgb, ir) > _EQUAL_RATES * max(rgb, ir)
+
+    def _pair(self) -> Pair[Payload]:
+        rgb, ir = self._queues[Stream.RGB].frames.popleft(), self._queues[Stream.IR].frames.popleft()
+        for queue in self._queues.values():
+            queue.since_pair = 0
+        self._nearest_miss_ns = None
+        self._told.discard("dry spell")
+        self._offsets.append(ir.stamp_ns - rgb.stamp_ns)
+        self.pairs += 1
+        return Pair(rgb.payload, ir.payload, rgb.stamp_ns, ir.stamp_ns, ir.time_ns - rgb.time_ns)
+
+    # ---- what leaves without a partner ---------------------------------------------------------------------------
+
+    def _bound(self, stream: Stream, pairs: list[Pair[Payload]]) -> None:
+        """Keeps `stream` at `depth` frames: a pair that waits for something nearer goes first, then the oldest."""
+        queue, other = self._queues[stream], self._queues[stream.other]
+        if len(queue.frames) > self.depth:
+            self._settle(pairs, final=True)
+        while len(queue.frames) > self.depth:
+            if other.last_arrival > queue.frames[0].arrival:
+                queue.frames.popleft()
+                self._refuse(
+                    "overflow", stream, f"{self.depth} of them wait while {stream.other.value} frames come much later"
+                )
+            else:
+                self._drop_oldest(stream)
+
+    def _drop_oldest(self, stream: Stream) -> None:
+        self._queues[stream].frames.popleft()
+        self.drops[f"unpaired_{stream.value}"] += 1
+
+    def _drop_all(self, stream: Stream) -> None:
+        self.drops[f"unpaired_{stream.value}"] += len(self._queues[stream].frames)
+        self._queues[stream].frames.clear()
+
+    def _note_miss(self, offset_ns: int) -> None:
+        if self._nearest_miss_ns is None or abs(offset_ns) < abs(self._nearest_miss_ns):
+            self._nearest_miss_ns = offset_ns
+
+    def _tell_dry_spell(self) -> None:
+        """Once, when both cameras send and no two frames meet."""
+        if self._nearest_miss_ns is None or "dry spell" in self._told:
+            return
+        if min(queue.since_pair for queue in self._queues.values()) >= _DRY_SPELL:
+            self._told.add("dry spell")
+            self._events.append(
+                f"no pair in the last {_DRY_SPELL} frames of each camera: at the nearest, ir is stamped "
+                f"{self._nearest_miss_ns / _MS:+.1f} ms from rgb (ir_time_offset_ms {self.offset_ns / _MS:g} taken out), "
+                f"but sync_slop_ms is {self.slop_ns / _MS:g}: synchronise the clocks, or set ir_time_offset_ms"
+            )
