@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -28,10 +29,12 @@ class Routing:
     Attributes:
         slots: the slot of each run of consecutive samples.
         sizes: the length of each run, in samples.
+        device: where the batch is.
     """
 
     slots: tuple[int, ...]
     sizes: tuple[int, ...]
+    device: torch.device | str = "cpu"
 
     @property
     def batch(self) -> int:
@@ -43,18 +46,18 @@ class Routing:
         """All runs are of one length: a batch of K groups, with one matmul a group."""
         return len(set(self.sizes)) == 1
 
-    def index(self, device: torch.device) -> Tensor:
-        """The slot of every sample, [B]."""
-        slots = torch.tensor(self.slots, device=device)
-        return slots.repeat_interleave(torch.tensor(self.sizes, device=device), output_size=self.batch)
+    @cached_property
+    def index(self) -> Tensor:
+        """The slot of every sample, [B]; made once for all blocks."""
+        return torch.tensor(self.slots).repeat_interleave(torch.tensor(self.sizes)).to(self.device)
 
     def pick(self, stack: Tensor) -> Tensor:
         """From a stack [M, ...] what the matmul needs: [K, ...] for an even batch, otherwise [B, ...]."""
         if not self.even:
-            return stack[self.index(stack.device)]
+            return stack[self.index]
         first, count = self.slots[0], len(self.slots)
         if self.slots == tuple(range(first, first + count)):
-            return stack[first : first + count]  # a view: serving and most training copies no weight at all
+            return stack[first : first + count]  # a view: serving copies no weights
         return torch.stack([stack[slot] for slot in self.slots])
 
 

@@ -76,7 +76,8 @@ class SpectraDINO(nn.Module):
         check_taps(taps, self.config.depth)
         self._check(images)
         sizes = tuple(len(batch) for batch in images.values())
-        routing = Routing(tuple(self.bands.index(band) for band in images), sizes)
+        device = self.modality_embedding.device
+        routing = Routing(tuple(self.bands.index(band) for band in images), sizes, device)
 
         colours = [self.stems[band.key](batch) for band, batch in images.items()]
         tokens, grid = self.vit.embed(torch.cat(colours))

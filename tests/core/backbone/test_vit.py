@@ -22,8 +22,10 @@ def randomise(module: torch.nn.Module, seed: int = 0) -> None:
                 parameter.copy_(1 + 0.1 * noise)
             elif "lambda1" in name or "gamma" in name:
                 parameter.copy_(0.5 + 0.1 * noise)
+            elif parameter.ndim in (2, 4):  # linear and convolution: keep the scale, so that attention is far from even
+                parameter.copy_(noise * parameter[0].numel() ** -0.5)
             else:
-                parameter.copy_(noise * (0.5 if "embeddings" in name and parameter.ndim == 3 else 0.03))
+                parameter.copy_(0.3 * noise)
 
 
 def transformers_model(config: ViTConfig) -> torch.nn.Module:
@@ -44,6 +46,7 @@ def transformers_model(config: ViTConfig) -> torch.nn.Module:
         )
     )
     randomise(model)
+    model.set_attn_implementation("eager")  # written out, where ours is scaled_dot_product_attention
     return model.eval()
 
 
@@ -53,10 +56,16 @@ def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
-SHAPES = [("test", 2, 0), ("test", 2, 4), ("s", 2, 0), ("s", 2, 4), ("b", 2, 0), ("l", 1, 0), ("g", 1, 0), ("g", 1, 4)]
+SHAPES = [
+    ("test", 2, 0),
+    ("s", 2, 4),
+    *(
+        pytest.param(*shape, marks=pytest.mark.slow)
+        for shape in [("s", 12, 0), ("b", 2, 0), ("b", 2, 4), ("l", 2, 0), ("l", 2, 4), ("g", 1, 0), ("g", 1, 4)]
+    ),
+]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("variant", "depth", "registers"), SHAPES)
 def test_parity_with_transformers_at_518(variant: str, depth: int, registers: int, tmp_path) -> None:
     """All tokens, full width and heads; depth is cut to keep the test small."""
