@@ -30,8 +30,8 @@ class ThermalContract:
     Attributes:
         kind: "percentile" stretches between two percentiles of the frame; "fixed" maps a fixed range, so that equal
             temperatures look equal in every frame; "none" divides by the largest value of the frame's type.
-        low, high: percentiles (0 to 100) for "percentile"; counts, or kelvin if `kelvin_per_count` is given, for "fixed".
-        kelvin_per_count: what one count is worth on a radiometric camera (0.01 or 0.04 are usual); None: not radiometric.
+        low, high: percentiles (0 to 100) for "percentile"; for "fixed" counts, or kelvin if `kelvin_per_count` is given.
+        kelvin_per_count: what one count is worth on a radiometric camera (0.01 or 0.04 are usual); None: it is not one.
         min_span: the least distance, in counts, between the two percentiles; keeps a uniform scene from becoming noise.
         smoothing: share of the previous range kept at each frame of a stream (0: none), so that a hot object that
             enters does not make the whole picture jump. Training sees single frames and never smooths.
@@ -51,7 +51,7 @@ class ThermalContract:
             raise ThermalError(f"thermal normalisation {self.kind!r} is not one of {', '.join(KINDS)}")
         if self.kind != "none" and not self.low < self.high:
             raise ThermalError(f"thermal range is empty: low {self.low} is not below high {self.high}")
-        if self.kind == "percentile" and not (0 <= self.low and self.high <= 100):
+        if self.kind == "percentile" and not (self.low >= 0 and self.high <= 100):
             raise ThermalError(f"percentiles must lie in 0..100, got {self.low} and {self.high}")
         if not 0 <= self.smoothing < 1:
             raise ThermalError(f"thermal smoothing must lie in [0, 1), got {self.smoothing}")
@@ -87,7 +87,7 @@ class ThermalContract:
         if bits not in self.depths:
             wanted = " or ".join(f"{d}-bit" for d in self.depths)
             raise ThermalError(
-                f"the model wants {wanted} infrared frames (normalisation '{self.kind}'), the topic carries {bits}-bit ones: "
+                f"the model wants {wanted} infrared frames (normalisation '{self.kind}'), these are {bits}-bit: "
                 "switch the camera's output format or use a model for it"
             )
 

@@ -73,5 +73,3 @@ class SimpleFeaturePyramid(nn.Module):
         """Tokens [B, N, D] over a grid (h, w) to one map [B, P, h_i, w_i] per stride."""
         x = tokens.transpose(1, 2).unflatten(2, grid)
         return [level(x) for level in self.levels]
-
-

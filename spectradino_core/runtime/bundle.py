@@ -1,8 +1,8 @@
 """The model file and what it says of itself.
 
-A model file is one ONNX file whose metadata holds, under the key "spectradino", a JSON text with everything that serving
-needs to know. The node, the bag evaluator and the command line ask the file, never a second configuration. A checkpoint
-(safetensors) carries the same text under the same key, so both kinds of file can be asked the same questions.
+A model file is one ONNX file whose metadata holds, under the key "spectradino", a JSON text with everything that
+serving needs to know. The node, the bag evaluator and the command line ask the file, never a second configuration. A
+checkpoint (safetensors) carries the same text under the same key, so both kinds can be asked the same questions.
 """
 
 from __future__ import annotations
@@ -109,7 +109,9 @@ class ModelInfo:
         except (ValueError, KeyError, AttributeError, TypeError):
             raise BundleError(f"{source}: its description is damaged; export the model again") from None
         if version != FORMAT:
-            raise BundleError(f"{source}: format {version}, this software reads format {FORMAT}; export the model again or upgrade")
+            raise BundleError(
+                f"{source}: format {version}, this software reads format {FORMAT}; export the model again or upgrade"
+            )
         try:
             return cls(
                 **data

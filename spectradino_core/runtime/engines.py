@@ -87,7 +87,8 @@ class OnnxEngine:
             import onnxruntime as ort
         except ImportError as error:
             raise EngineError(
-                f"ONNX Runtime is not installed ({error}): pip install onnxruntime, or onnxruntime-gpu for CUDA and TensorRT"
+                f"ONNX Runtime is not installed ({error}): pip install onnxruntime, or onnxruntime-gpu for CUDA and "
+                "TensorRT"
             ) from None
         path = Path(path)
         providers = _choose_providers(device, ort.get_available_providers())
@@ -100,7 +101,9 @@ class OnnxEngine:
         try:
             session = ort.InferenceSession(str(path), sess_options=options, providers=list(providers))
         except Exception as error:  # ONNX Runtime raises types of its own that share no base class
-            raise BundleError(f"{path} is not a readable ONNX model (truncated or damaged?): {_first_line(error)}") from None
+            raise BundleError(
+                f"{path} is not a readable ONNX model (truncated or damaged?): {_first_line(error)}"
+            ) from None
         metadata = session.get_modelmeta().custom_metadata_map
         if METADATA_KEY not in metadata:
             raise BundleError(f"{path} is an ONNX model but not a SpectraDINO one: make it with 'spectradino export'")
@@ -109,8 +112,8 @@ class OnnxEngine:
         used = session.get_providers()
         if device not in ("auto", "cpu") and used[0] != providers[0]:
             raise EngineError(
-                f"device '{device}' was asked for but ONNX Runtime fell back to {used[0]}: check the GPU driver and that "
-                "onnxruntime-gpu fits the installed CUDA; or set device to 'cpu'"
+                f"device '{device}' was asked for but ONNX Runtime fell back to {used[0]}: check the GPU driver and "
+                "that onnxruntime-gpu fits the installed CUDA; or set device to 'cpu'"
             )
         self._session = session
         self._outputs = [output.name for output in session.get_outputs()]
@@ -126,7 +129,13 @@ class OnnxEngine:
 
     def run(self, rgb: np.ndarray, infrared: np.ndarray, present: np.ndarray) -> RawPredictions:
         try:
-            results = dict(zip(self._outputs, self._session.run(None, {"rgb": rgb, "ir": infrared, "present": present}), strict=True))
+            results = dict(
+                zip(
+                    self._outputs,
+                    self._session.run(None, {"rgb": rgb, "ir": infrared, "present": present}),
+                    strict=True,
+                )
+            )
         except Exception as error:
             raise EngineError(f"{self.label} failed on a frame: {_first_line(error)}") from error
         return results["boxes"], results["scores"], results.get("mask")

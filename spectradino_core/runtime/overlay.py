@@ -13,12 +13,20 @@ from spectradino_core.runtime.percepts import Percepts
 
 __all__ = ["BOX_COLOURS", "draw_overlay", "infrared_to_grey"]
 
-BOX_COLOURS = ((255, 64, 64), (64, 220, 255), (255, 214, 10), (120, 255, 120), (255, 120, 255), (255, 160, 64), (160, 160, 255))
+BOX_COLOURS = (
+    (255, 64, 64),
+    (64, 220, 255),
+    (255, 214, 10),
+    (120, 255, 120),
+    (255, 120, 255),
+    (255, 160, 64),
+    (160, 160, 255),
+)
 """RGB, one per box class, round robin."""
 
 
 def infrared_to_grey(frame: np.ndarray) -> np.ndarray:
-    """An infrared frame uint8 or uint16 [h, w] as grey uint8 [h, w, 3], stretched between its 1st and 99th percentile."""
+    """A frame uint8 or uint16 [h, w] as grey uint8 [h, w, 3], stretched between its 1st and 99th percentile."""
     low, high = np.percentile(frame, (1, 99))
     grey = np.clip((frame.astype(np.float32) - low) * (255.0 / max(high - low, 1.0)), 0, 255).astype(np.uint8)
     return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)

@@ -20,7 +20,7 @@ __all__ = ["Pipeline"]
 
 
 class Pipeline:
-    """One model on one stream of pairs. Not for several threads at once: the thermal range and buffers are its state."""
+    """One model on one stream of pairs. Not for several threads at once: the thermal range is its state."""
 
     def __init__(self, engine: Engine, score_threshold: float | None = None, nms_iou: float | None = None) -> None:
         """
@@ -36,7 +36,9 @@ class Pipeline:
         self._thermal = ThermalNormaliser(self.info.thermal)
 
     @classmethod
-    def open(cls, path: str | Path, device: str = "auto", threads: int = 0, score_threshold: float | None = None) -> Pipeline:
+    def open(
+        cls, path: str | Path, device: str = "auto", threads: int = 0, score_threshold: float | None = None
+    ) -> Pipeline:
         """Opens a model file; see `engines.open_engine` for what can go wrong."""
         return cls(open_engine(path, device=device, threads=threads), score_threshold=score_threshold)
 

@@ -1,8 +1,8 @@
 """Source frames to network input: the same code in training, in replay and on the robot.
 
-The picture is scaled to fit the network's input with its aspect kept, laid at the top left corner, and the rest is filled:
-RGB with the mean colour, infrared with 0. `Letterbox` remembers the exact factors, so that boxes come back on the pixels
-they came from whatever the rounding was.
+The picture is scaled to fit the network's input with its aspect kept, laid at the top left corner, and the rest is
+filled: RGB with the mean colour, infrared with 0. `Letterbox` remembers the exact factors, so that boxes come back on
+the pixels they came from whatever the rounding was.
 
 Letters: H x W the network's input, h x w a source image, K boxes.
 """

@@ -1,0 +1,127 @@
+"""Where training pairs come from: any number of sources, mixed by weight.
+
+Sample i of a run is a pure function of (seed, i): the same whichever worker draws it, and after a resume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from spectradino_core.data.augment import Augmentation, augment
+from spectradino_core.data.paired_folder import PairedFolder, PairedItem
+from spectradino_core.data.sample import PairedSample
+from spectradino_core.data.scenes import BOX_CLASSES, SceneOptions, render_scene
+from spectradino_core.modality import Modality
+
+__all__ = ["FIRST_TEST_SEED", "FolderSource", "Mixture", "SceneSource", "Source", "folder_sample", "scene_sample"]
+
+FIRST_TEST_SEED = 9_000_000
+"""Scenes with this seed and above are never trained on; tests, demonstrations and model cards use them."""
+
+_TRAINING_SEEDS = 1_000_000
+
+
+class Source(Protocol):
+    """Something that gives labelled pairs."""
+
+    def draw(self, rng: np.random.Generator) -> PairedSample: ...
+
+
+@dataclass(frozen=True)
+class SceneSource:
+    """Freshly rendered streets, never the same twice.
+
+    Attributes:
+        infrared: the band beside RGB.
+        size: (width, height) of the rendering.
+        misregistration_px: greatest shift between the bands.
+    """
+
+    infrared: Modality
+    size: tuple[int, int]
+    misregistration_px: float = 1.5
+
+    def draw(self, rng: np.random.Generator) -> PairedSample:
+        seed = int(rng.integers(_TRAINING_SEEDS))
+        return scene_sample(seed, self.infrared, self.size, float(rng.uniform(0, self.misregistration_px)))
+
+
+def scene_sample(
+    seed: int,
+    infrared: Modality,
+    size: tuple[int, int],
+    misregistration_px: float = 0.0,
+    time_of_day: str | None = None,
+) -> PairedSample:
+    """The street of `seed` as a labelled pair; size is (width, height)."""
+    scene = render_scene(
+        seed,
+        SceneOptions(
+            width=size[0],
+            height=size[1],
+            bands=(Modality.RGB, infrared),
+            misregistration_px=misregistration_px,
+            time_of_day=time_of_day,
+        ),
+    )
+    return PairedSample(
+        rgb=scene.images[Modality.RGB],
+        infrared=scene.images[infrared],
+        boxes=scene.boxes,
+        labels=scene.labels,
+        mask=scene.mask,
+        name=f"scene {seed} ({scene.time_of_day})",
+    )
+
+
+class FolderSource:
+    """The labelled pairs of a folder (see `paired_folder`), read once and kept: such sets are small."""
+
+    def __init__(self, root: str | Path, split: str = "train", infrared: Modality = Modality.LWIR) -> None:
+        """
+        Raises:
+            ValueError: the folder is not one of paired images, or none of its pairs has boxes.
+        """
+        folder = PairedFolder(root, split, infrared=infrared.key, classes=BOX_CLASSES)
+        self._samples = [folder_sample(item) for item in folder if item.boxes is not None]
+        if not self._samples:
+            raise ValueError(f"{root}: no pair of its {split} split has boxes (instances_{split}.json)")
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def draw(self, rng: np.random.Generator) -> PairedSample:
+        return self._samples[int(rng.integers(len(self._samples)))]
+
+
+def folder_sample(item: PairedItem) -> PairedSample:
+    """The item's images and boxes as a labelled pair; its mask is left out, since its classes are the set's own."""
+    return PairedSample(item.load_rgb(), item.load_infrared(), item.boxes, item.labels, name=item.id)
+
+
+class Mixture:
+    """Sources drawn from by weight, then augmented."""
+
+    def __init__(self, sources: Sequence[tuple[float, Source]], augmentation: Augmentation, seed: int) -> None:
+        weights = np.array([weight for weight, _ in sources], float)
+        if not len(weights) or (weights <= 0).any():
+            raise ValueError("a mixture needs at least one source, each with a positive weight")
+        self._sources = [source for _, source in sources]
+        self._shares = np.cumsum(weights / weights.sum())
+        self._augmentation = augmentation
+        self._seed = seed
+
+    def sample(self, index: int) -> tuple[PairedSample, np.ndarray]:
+        """Sample `index` of the run, and which of its two bands count: bool [2] (rgb, infrared)."""
+        rng = np.random.default_rng((self._seed, index))
+        which = min(int(np.searchsorted(self._shares, rng.random(), side="right")), len(self._sources) - 1)
+        sample = augment(self._sources[which].draw(rng), self._augmentation, rng)
+        present = np.ones(2, bool)
+        if rng.random() < 2 * self._augmentation.band_dropout:
+            present[int(rng.integers(2))] = False
+        return sample, present

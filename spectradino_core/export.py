@@ -1,0 +1,132 @@
+"""A trained perception module becomes a model file: one ONNX graph of static size that says everything of itself.
+
+The graph is held against PyTorch on sample pairs before it is written, and what was measured is stored in it.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from spectradino_core.data.sample import PairedSample
+from spectradino_core.files import written_atomically
+from spectradino_core.perception import Perception
+from spectradino_core.runtime.bundle import METADATA_KEY, ModelInfo
+from spectradino_core.runtime.engines import OnnxEngine
+from spectradino_core.runtime.preprocess import Letterbox, infrared_input, rgb_input
+from spectradino_core.thermal import ThermalNormaliser
+from spectradino_core.torch_engine import ServingGraph, TorchEngine
+
+__all__ = ["OPSET", "ParityError", "export", "measure_parity"]
+
+log = logging.getLogger(__name__)
+
+OPSET = 20
+"""The first with GELU as one operator; LayerNormalization (17) stays one operator too, which half precision needs."""
+
+TOLERANCE = {"boxes_px": 1e-2, "scores": 1e-3, "mask_differs": 1e-3}
+"""Greatest difference admitted: boxes in network pixels, scores, share of mask pixels."""
+
+
+class ParityError(RuntimeError):
+    """The exported graph does not compute what the module does; nothing was written."""
+
+
+def export(model: Perception, info: ModelInfo, path: str | Path, samples: Iterable[PairedSample]) -> dict[str, Any]:
+    """Writes `path` and returns the measured parity, which is stored in the file too.
+
+    Args:
+        model: the trained module; it is not changed.
+        info: its description.
+        path: the `.onnx` file.
+        samples: pairs on which the graph is compared with the module, both streams and each alone.
+
+    Raises:
+        ParityError: the two differ by more than `TOLERANCE`.
+        OSError: the file could not be written; what was there is untouched.
+    """
+    module = deepcopy(model).cpu().eval()
+    width, height = info.input_size
+    module.backbone.freeze_grid(height // 14, width // 14)
+    module.backbone.vit.fold_layer_scale()
+    graph = ServingGraph(module, info.input_size).eval()
+    outputs = ["boxes", "scores"] + (["mask"] if info.mask_classes else [])
+    with written_atomically(path) as scratch:
+        _trace(graph, info.input_size, outputs, scratch)
+        described = onnx.load(str(scratch))
+        _describe(described, info)
+        onnx.save(described, str(scratch))
+        parity = measure_parity(TorchEngine.of(model, info), OnnxEngine(scratch, device="cpu"), samples)
+        for name, limit in TOLERANCE.items():
+            if not parity[name] <= limit:
+                raise ParityError(
+                    f"the exported graph differs from the module: {name} {parity[name]:.2e} > {limit:.0e}"
+                )
+        _describe(described, info.with_(parity=parity))
+        onnx.save(described, str(scratch))
+    log.info("wrote %s (%.1f MB), parity %s", path, Path(path).stat().st_size / 1e6, parity)
+    return parity
+
+
+def _trace(graph: ServingGraph, size: tuple[int, int], outputs: list[str], path: Path) -> None:
+    width, height = size
+    example = (torch.randn(1, 3, height, width), torch.rand(1, 1, height, width), torch.ones(2))
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of operators that are not used here
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the tracer warns of shapes that are constants here by design
+        torch.onnx.export(
+            graph,
+            example,
+            str(path),
+            input_names=["rgb", "ir", "present"],
+            output_names=outputs,
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+
+def _describe(graph: onnx.ModelProto, info: ModelInfo) -> None:
+    del graph.metadata_props[:]
+    graph.metadata_props.add(key=METADATA_KEY, value=info.to_json())
+    graph.producer_name, graph.doc_string = "spectradino", f"SpectraDINO {info.name}"
+
+
+def measure_parity(reference: TorchEngine, engine: OnnxEngine, samples: Iterable[PairedSample]) -> dict[str, Any]:
+    """The largest differences between two engines over pairs, each with both streams and with one alone.
+
+    Boxes are compared where the reference's score is at least a tenth of the serving threshold: elsewhere a box means
+    nothing.
+
+    Returns:
+        {"boxes_px", "scores", "mask_differs", "pairs"}.
+    """
+    info = reference.info
+    worst = {"boxes_px": 0.0, "scores": 0.0, "mask_differs": 0.0}
+    pairs = 0
+    for sample in samples:
+        pairs += 1
+        letterbox = Letterbox.fit(sample.size, info.input_size)
+        rgb = rgb_input(sample.rgb, letterbox)[None]
+        ir = infrared_input(sample.infrared, letterbox, ThermalNormaliser(info.thermal))[None]
+        for present in ((1, 1), (1, 0), (0, 1)):
+            inputs = (rgb * present[0], ir * present[1], np.array(present, np.float32))
+            boxes, scores, mask = reference.run(*inputs)
+            other_boxes, other_scores, other_mask = engine.run(*inputs)
+            told = scores.max(axis=1) >= 0.1 * info.score_threshold
+            worst["boxes_px"] = max(worst["boxes_px"], float(np.abs(boxes - other_boxes)[told].max(initial=0)))
+            worst["scores"] = max(worst["scores"], float(np.abs(scores - other_scores).max(initial=0)))
+            if mask is not None and other_mask is not None:
+                worst["mask_differs"] = max(worst["mask_differs"], float((mask != other_mask).mean()))
+    if not pairs:
+        raise ValueError("parity needs at least one pair")
+    return {name: float(f"{value:.3g}") for name, value in worst.items()} | {"pairs": pairs}

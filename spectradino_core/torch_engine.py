@@ -1,0 +1,87 @@
+"""A checkpoint run in PyTorch behind the interface of the exported model: the reference that exports are held to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spectradino_core.backbone.checkpoints import CheckpointError
+from spectradino_core.modality import Modality
+from spectradino_core.perception import Perception
+from spectradino_core.runtime.bundle import BundleError, ModelInfo
+from spectradino_core.runtime.engines import EngineError, RawPredictions
+from spectradino_core.training.perception_checkpoint import load_perception
+
+__all__ = ["ServingGraph", "TorchEngine"]
+
+
+class ServingGraph(nn.Module):
+    """What is exported: one pair in, probabilities, boxes and a class mask out.
+
+    Letters: H x W the network's input, A cells, C box classes.
+    """
+
+    def __init__(self, model: Perception, size: tuple[int, int]) -> None:
+        """
+        Args:
+            model: the trained module.
+            size: (width, height) of the network's input.
+        """
+        super().__init__()
+        self.model = model
+        self.size = size
+
+    def forward(self, rgb: Tensor, ir: Tensor, present: Tensor) -> tuple[Tensor, ...]:
+        """rgb [1, 3, H, W], ir [1, 1, H, W], present [2] to boxes [A, 4], scores [A, C], and mask uint8 [H, W] if any."""
+        predictions = self.model({Modality.RGB: rgb, self.model.infrared: ir}, present[None])
+        outputs = (predictions.boxes[0], predictions.logits[0].float().sigmoid())
+        if predictions.mask_logits is None:
+            return outputs
+        full = nn.functional.interpolate(
+            predictions.mask_logits.float(), size=self.size[::-1], mode="bilinear", align_corners=False
+        )
+        return (*outputs, full[0].argmax(dim=0).to(torch.uint8))
+
+
+class TorchEngine:
+    """See `runtime.engines.Engine`."""
+
+    def __init__(self, path: str | Path, device: str = "auto", threads: int = 0) -> None:
+        """
+        Raises:
+            BundleError: the file is not a perception checkpoint.
+            EngineError: the device asked for is not to be had.
+        """
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "tensorrt" or (device == "cuda" and not torch.cuda.is_available()):
+            raise EngineError(f"a checkpoint can't run on '{device}' here: set device to 'cpu', or export it to ONNX")
+        if threads:
+            torch.set_num_threads(threads)
+        try:
+            model, info = load_perception(path, device)
+        except CheckpointError as error:
+            raise BundleError(str(error)) from None
+        self._start(model, info, torch.device(device))
+
+    @classmethod
+    def of(cls, model: Perception, info: ModelInfo) -> TorchEngine:
+        """An engine around a module in memory, on the device where it is."""
+        engine = cls.__new__(cls)
+        engine._start(model, info, next(model.parameters()).device)
+        return engine
+
+    def _start(self, model: Perception, info: ModelInfo, device: torch.device) -> None:
+        self.info = info
+        self.label = f"PyTorch {torch.__version__} on {device}"
+        self._device = device
+        self._graph = ServingGraph(model, info.input_size).eval()
+
+    @torch.inference_mode()
+    def run(self, rgb: np.ndarray, infrared: np.ndarray, present: np.ndarray) -> RawPredictions:
+        inputs = [torch.from_numpy(x).to(self._device) for x in (rgb, infrared, present)]
+        outputs = [x.cpu().numpy() for x in self._graph(*inputs)]
+        return outputs[0], outputs[1], outputs[2] if len(outputs) == 3 else None

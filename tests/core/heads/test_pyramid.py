@@ -1,0 +1,36 @@
+"""The pyramid's strides, shapes and odd grids."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from spectradino_core.heads.pyramid import ChannelNorm, SimpleFeaturePyramid
+
+
+def test_every_stride_gives_its_map():
+    pyramid = SimpleFeaturePyramid(16, 8, (3.5, 7.0, 14.0, 28.0)).eval()
+    maps = pyramid(torch.randn(2, 37 * 9, 16), (37, 9))
+    assert [tuple(m.shape) for m in maps] == [(2, 8, 148, 36), (2, 8, 74, 18), (2, 8, 37, 9), (2, 8, 18, 4)]
+
+
+def test_tokens_are_laid_out_row_by_row():
+    tokens = torch.zeros(1, 6, 16)
+    ramp = torch.linspace(-1, 1, 16).expand(1, 6, 16)
+    tokens[0, 4, :8] = 5.0  # row 1, column 1 of a grid of 2 x 3
+    pyramid = SimpleFeaturePyramid(16, 16, (14.0,)).eval()
+    for conv in (pyramid.levels[0][0], pyramid.levels[0][2]):  # identity convolutions: only the layout is left
+        torch.nn.init.dirac_(conv.weight)
+    changed = (pyramid(tokens + ramp, (2, 3))[0] - pyramid(ramp, (2, 3))[0]).abs().sum(dim=1)[0]
+    assert changed.argmax().item() == 4
+
+
+def test_refuses_a_stride_that_patch_14_does_not_give():
+    with pytest.raises(ValueError, match="stride 8.0"):
+        SimpleFeaturePyramid(16, 8, (8.0,))
+
+
+def test_channel_norm_normalises_channels_at_each_place():
+    out = ChannelNorm(8)(torch.randn(2, 8, 3, 4) * 7 + 3)
+    torch.testing.assert_close(out.mean(dim=1), torch.zeros(2, 3, 4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(out.std(dim=1, unbiased=False), torch.ones(2, 3, 4), atol=1e-3, rtol=0)
