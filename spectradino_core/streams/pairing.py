@@ -402,6 +402,6 @@ class Pairer(Generic[Payload]):
             self._told.add("dry spell")
             self._events.append(
                 f"no pair in the last {_DRY_SPELL} frames of each camera: at the nearest, ir is stamped "
-                f"{self._nearest_miss_ns / _MS:+.1f} ms from rgb (ir_time_offset_ms {self.offset_ns / _MS:g} taken out), "
-                f"but sync_slop_ms is {self.slop_ns / _MS:g}: synchronise the clocks, or set ir_time_offset_ms"
+                f"{self._nearest_miss_ns / _MS:+.1f} ms off rgb, ir_time_offset_ms {self.offset_ns / _MS:g} taken out; "
+                f"sync_slop_ms is {self.slop_ns / _MS:g}: synchronise the clocks, or set ir_time_offset_ms"
             )

@@ -1,0 +1,207 @@
+"""What to do when a camera falls silent: which streams the answers rest on, and when that changes.
+
+The rule: a camera is alive as long as its last frame is at most `stale_ms` old. One that was silent is alive again after
+`back_after` frames without such a gap, so that a camera that stutters does not flip the mode. Both cameras alive is
+FUSED; one alone is RGB_ONLY or IR_ONLY where the fallback allows it; anything else is STALE. At the start both count as
+alive, so that each has `stale_ms` for its first frame.
+
+An infrared camera that repeats one picture (its shutter closes for calibration for 1 to 3 s, and the driver goes on
+sending) is recognised by `FrozenDetector`; it counts as silent from then on until the picture moves again.
+
+There is no clock here: time is passed in, in nanoseconds, of whatever clock the frames are received by (never their
+stamps: a camera may be silent and its clock wrong at once).
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from spectradino_core.runtime.percepts import Mode
+from spectradino_core.streams.pairing import Stream
+
+__all__ = ["FALLBACKS", "FrozenDetector", "ModeChange", "ModeMachine"]
+
+_MS = 1_000_000
+
+FALLBACKS = {
+    "auto": frozenset({Mode.RGB_ONLY, Mode.IR_ONLY}),
+    "fused_only": frozenset(),
+    "rgb_only": frozenset({Mode.RGB_ONLY}),
+    "ir_only": frozenset({Mode.IR_ONLY}),
+}
+"""Values of the parameter `fallback_mode`, and the modes with one camera that each allows."""
+
+_ALONE = {Stream.RGB: Mode.RGB_ONLY, Stream.IR: Mode.IR_ONLY}
+
+
+@dataclass(frozen=True)
+class ModeChange:
+    """One change of the mode, with the reason in words for the log."""
+
+    mode: Mode
+    before: Mode
+    reason: str
+    time_ns: int
+
+
+@dataclass
+class _Camera:
+    """What is known of one camera."""
+
+    heard_ns: int
+    alive: bool = True
+    streak: int = 0
+    frozen: bool = False
+    gap_ns: int = 0
+    seen: bool = False
+
+
+class ModeMachine:
+    """Decides the mode from who was heard when. Call `frame` at each frame, and `update` now and then; see `due_ns`."""
+
+    def __init__(self, now_ns: int, stale_ms: float, fallback: str = "auto", back_after: int = 3) -> None:
+        """
+        Args:
+            now_ns: the time at which it begins to wait for frames.
+            stale_ms: a camera silent for longer than this is not waited for, > 0.
+            fallback: a key of `FALLBACKS`.
+            back_after: frames after which a camera that was silent is alive again, >= 1.
+
+        Raises:
+            ValueError: an argument is out of its range.
+        """
+        if not stale_ms > 0:
+            raise ValueError(f"stale_ms must be above 0, got {stale_ms}")
+        if fallback not in FALLBACKS:
+            raise ValueError(f"fallback_mode {fallback!r} is not one of {', '.join(FALLBACKS)}")
+        if back_after < 1:
+            raise ValueError(f"back_after must be at least 1, got {back_after}")
+        self.stale_ns = round(stale_ms * _MS)
+        self.back_after = back_after
+        self.fallback = fallback
+        self.mode = Mode.FUSED
+        self.reason = "started: both cameras are waited for"
+        self._restart(now_ns)
+
+    def frame(self, stream: Stream | str, now_ns: int, frozen: bool = False) -> ModeChange | None:
+        """Notes a frame received at `now_ns`; `frozen`: it belongs to a picture that `FrozenDetector` found frozen.
+
+        Returns:
+            The change of the mode that this brings about, if any.
+        """
+        self._advance(now_ns)
+        camera = self._cameras[Stream(stream)]
+        camera.gap_ns = now_ns - camera.heard_ns
+        camera.heard_ns, camera.seen, camera.frozen = now_ns, True, frozen
+        if frozen:
+            camera.alive, camera.streak = False, 0
+        else:
+            camera.streak = camera.streak + 1 if camera.gap_ns <= self.stale_ns else 1
+            camera.alive = camera.alive or camera.streak >= self.back_after
+        return self._decide()
+
+    def update(self, now_ns: int) -> ModeChange | None:
+        """Notes that it is `now_ns`; returns the change of the mode that this brings about, if any."""
+        self._advance(now_ns)
+        return self._decide()
+
+    @property
+    def due_ns(self) -> int | None:
+        """The time at which `update` would change something if no frame came; None: never."""
+        due = [camera.heard_ns + self.stale_ns + 1 for camera in self._cameras.values() if camera.alive]
+        return min(due) if due else None
+
+    def is_alive(self, stream: Stream | str) -> bool:
+        """Whether a camera counts as alive."""
+        return self._cameras[Stream(stream)].alive
+
+    def _restart(self, now_ns: int) -> None:
+        self._now_ns = now_ns
+        self._cameras = {stream: _Camera(heard_ns=now_ns) for stream in Stream}
+
+    def _advance(self, now_ns: int) -> None:
+        if now_ns < self._now_ns:  # simulated time that starts again: as at the start, both are waited for
+            self._restart(now_ns)
+        self._now_ns = now_ns
+        for camera in self._cameras.values():
+            if camera.alive and now_ns - camera.heard_ns > self.stale_ns:
+                camera.alive, camera.streak = False, 0
+
+    def _decide(self) -> ModeChange | None:
+        alive = [stream for stream, camera in self._cameras.items() if camera.alive]
+        mode = Mode.FUSED if len(alive) == 2 else Mode.STALE
+        if len(alive) == 1 and _ALONE[alive[0]] in FALLBACKS[self.fallback]:
+            mode = _ALONE[alive[0]]
+        if mode is self.mode:
+            return None
+        before, self.mode = self.mode, mode
+        self.reason = self._reason(mode, alive)
+        return ModeChange(mode, before, self.reason, self._now_ns)
+
+    def _reason(self, mode: Mode, alive: list[Stream]) -> str:
+        if mode is Mode.FUSED:
+            return "both cameras are alive"
+        silent = "; ".join(self._silence(s) for s in Stream if s not in alive)
+        if mode is Mode.STALE and alive:
+            return f"{silent}; fallback_mode {self.fallback} lets {alive[0].value} not answer alone"
+        return silent
+
+    def _silence(self, stream: Stream) -> str:
+        camera = self._cameras[stream]
+        age_ms, stale_ms = (self._now_ns - camera.heard_ns) / _MS, self.stale_ns / _MS
+        if not camera.seen:
+            return f"{stream.value} has sent nothing for {age_ms:.0f} ms (stale_ms {stale_ms:g})"
+        if camera.frozen:
+            return f"{stream.value} repeats one picture (shutter calibration, or it hangs)"
+        text = f"{stream.value} is silent for {age_ms:.0f} ms (stale_ms {stale_ms:g})"
+        if camera.gap_ns > self.stale_ns:
+            text += f"; its frames come {camera.gap_ns / _MS:.0f} ms apart, stale_ms should be well above that"
+        return text
+
+
+class FrozenDetector:
+    """Recognises a stream that repeats one picture, from a checksum of every `stride`-th pixel both ways.
+
+    A sensor's noise changes some of those thousands of pixels in every real frame. Cameras that send each picture two or
+    three times by design (27 Hz of a 9 Hz sensor) repeat for less than `frozen_ms`.
+    """
+
+    def __init__(self, frozen_ms: float = 400.0, stride: int = 8) -> None:
+        """
+        Args:
+            frozen_ms: the same picture for at least this long is frozen, > 0; 0: never.
+            stride: pixels between two that are looked at, >= 1.
+
+        Raises:
+            ValueError: an argument is out of its range.
+        """
+        if frozen_ms < 0 or stride < 1:
+            raise ValueError(f"frozen_ms must be 0 or above and stride at least 1, got {frozen_ms} and {stride}")
+        self.frozen_ns = round(frozen_ms * _MS)
+        self.stride = stride
+        self.repeats = 0
+        self._seen: tuple[Any, ...] | None = None
+        self._since_ns = 0
+
+    def __call__(self, frame: np.ndarray, now_ns: int) -> bool:
+        """Whether `frame`, of any type and shape [h, w, ...], continues a picture unchanged for `frozen_ms`.
+
+        Args:
+            frame: the picture.
+            now_ns: when it was received, or its stamp.
+        """
+        sample = np.ascontiguousarray(frame[:: self.stride, :: self.stride])
+        seen = (frame.shape, frame.dtype.str, zlib.crc32(sample.tobytes()))
+        if seen != self._seen or now_ns < self._since_ns:
+            self._seen, self._since_ns, self.repeats = seen, now_ns, 0
+            return False
+        self.repeats += 1
+        return bool(self.frozen_ns) and now_ns - self._since_ns >= self.frozen_ns
+
+    def reset(self) -> None:
+        """Forgets the picture, as after a gap in the stream."""
+        self._seen, self.repeats = None, 0
