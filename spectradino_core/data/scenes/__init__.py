@@ -1,0 +1,41 @@
+"""Synthetic streets: one seed is one scene, rendered in RGB, NIR, SWIR and 16-bit LWIR with exact truth.
+
+What is where:
+
+- `scene.py`: the options, the result, the classes.
+- `layout.py`: what stands where; `weather.py`: light and temperatures; `materials.py`: reflectance and heat.
+- `people.py`, `bicycles.py`, `cars.py`, `buildings.py`, `plants.py`, `furniture.py`, `street.py`: how each is drawn.
+- `canvas.py`: painting by surface number; `shading.py`: surface numbers to radiance; `sensors.py`: radiance to counts.
+- `render.py`: the two functions people call; `sheet.py`: pictures for people.
+"""
+
+from __future__ import annotations
+
+from spectradino_core.data.scenes.render import render_scene, render_sequence
+from spectradino_core.data.scenes.scene import (
+    BOX_CLASSES,
+    FAR_M,
+    MASK_CLASSES,
+    MASK_PALETTE,
+    TIMES_OF_DAY,
+    UNLABELLED,
+    Scene,
+    SceneOptions,
+)
+from spectradino_core.data.scenes.sheet import colourise_mask, contact_sheet, display
+
+__all__ = [
+    "BOX_CLASSES",
+    "FAR_M",
+    "MASK_CLASSES",
+    "MASK_PALETTE",
+    "TIMES_OF_DAY",
+    "UNLABELLED",
+    "Scene",
+    "SceneOptions",
+    "colourise_mask",
+    "contact_sheet",
+    "display",
+    "render_scene",
+    "render_sequence",
+]

@@ -1,0 +1,91 @@
+"""A pinhole camera at the ego vehicle's windscreen, with an optional homography behind it.
+
+World axes: x right, y up, z forward, metres; the ego vehicle starts at z = 0.
+Pixels: continuous, the centre of the first pixel is (0.5, 0.5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Camera", "seeded_homography"]
+
+_NEAREST_M = 0.4
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Attributes: size and focal length in pixels, principal point (v0 is the horizon), eye in metres, and `post`, the
+    homography [3, 3] from the pinhole's pixels to this image's pixels (None: none)."""
+
+    width: int
+    height: int
+    focal: float
+    u0: float
+    v0: float
+    eye: tuple[float, float, float]
+    post: np.ndarray | None = None
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """World points [..., 3] to pixels [..., 2]. Points nearer than 0.4 m are pushed to it."""
+        offset = points - np.asarray(self.eye)
+        scale = self.focal / np.maximum(offset[..., 2], _NEAREST_M)
+        pixels = np.empty((*points.shape[:-1], 2))
+        pixels[..., 0] = self.u0 + scale * offset[..., 0]
+        pixels[..., 1] = self.v0 - scale * offset[..., 1]
+        if self.post is None:
+            return pixels
+        mapped = pixels @ self.post[:, :2].T + self.post[:, 2]
+        return mapped[..., :2] / mapped[..., 2:]
+
+    def metres_per_pixel(self, z: float) -> float:
+        """The size of a pixel at world depth z, metres."""
+        return max(z - self.eye[2], _NEAREST_M) / self.focal
+
+    def rays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Slopes of each pixel's ray, x/z (right) and y/z (down): float32, broadcastable to [H, W]."""
+        u = np.arange(self.width) + 0.5
+        v = np.arange(self.height)[:, None] + 0.5
+        if self.post is not None:
+            back = np.linalg.inv(self.post)
+            w = back[2, 0] * u + back[2, 1] * v + back[2, 2]
+            u, v = (
+                (back[0, 0] * u + back[0, 1] * v + back[0, 2]) / w,
+                (back[1, 0] * u + back[1, 1] * v + back[1, 2]) / w,
+            )
+        return ((u - self.u0) / self.focal).astype(np.float32), ((v - self.v0) / self.focal).astype(np.float32)
+
+
+def seeded_homography(rng: np.random.Generator, width: int, height: int, limit_px: float) -> np.ndarray:
+    """A shift with a little scale, rotation and perspective that moves no pixel of the image by more than `limit_px`.
+
+    Returns:
+        float64 [3, 3]; the identity for a limit of zero.
+    """
+    if limit_px == 0.0:
+        return np.eye(3)
+    angle = rng.uniform(0.0, 2.0 * np.pi)
+    shift = rng.uniform(0.45, 0.7) * np.array([np.cos(angle), np.sin(angle)])
+    corners = np.array([[0.0, 0.0], [width, 0.0], [width, height], [0.0, height]])
+    moved = shift + rng.uniform(-0.19, 0.19, size=(4, 2))
+    edge = np.linspace(0.0, 1.0, 9)
+    grid = np.stack(np.meshgrid(edge * width, edge * height), axis=-1).reshape(-1, 2)
+    scale = limit_px
+    for _ in range(8):
+        homography = _from_corners(corners, corners + scale * moved)
+        mapped = grid @ homography[:, :2].T + homography[:, 2]
+        furthest = np.linalg.norm(mapped[:, :2] / mapped[:, 2:] - grid, axis=1).max()
+        if furthest <= limit_px:
+            return homography
+        scale *= 0.98 * limit_px / furthest
+    raise AssertionError("the homography did not shrink to its limit")
+
+
+def _from_corners(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    rows, right = [], []
+    for (x, y), (u, v) in zip(source, target, strict=True):
+        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
+        right += [u, v]
+    return np.append(np.linalg.solve(np.array(rows), np.array(right)), 1.0).reshape(3, 3)

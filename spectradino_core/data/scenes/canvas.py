@@ -1,0 +1,154 @@
+"""The painter's canvas: every pixel holds the number of the surface seen there; what a surface is like stands in a table.
+
+Things are painted back to front. A thing is a list of polygons, each of one surface; a surface is a plane in camera space
+with a material, a share of the light, a warmth, a class and an instance. So depth, masks and every band follow from one
+index image by table look-up, and all bands show exactly the same street.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from spectradino_core.data.scenes.camera import Camera
+from spectradino_core.data.scenes.scene import UNLABELLED
+from spectradino_core.data.scenes.textures import TILE, grain_tile
+
+__all__ = ["Canvas", "Part", "Silhouette"]
+
+Part = tuple[int, int, int, int]
+"""(first vertex, end vertex, vertices per polygon, surface): one or more polygons of one surface."""
+
+_SUBPIXEL_BITS = 4
+
+
+@dataclass(frozen=True)
+class Silhouette:
+    """What a thing covers were nothing in front of it: box in canvas pixels (x1, y1, x2, y2; exclusive ends), pixels in
+    it, and the share of its bounding box that lies in the image."""
+
+    box: tuple[int, int, int, int]
+    pixels: int
+    in_image: float
+
+
+class Canvas:
+    """Attributes: `index` uint16 [H, W] of surface numbers (0: nothing yet), `grain` uint8 [H, W, 2] of surface texture,
+    `silhouettes` by instance number."""
+
+    def __init__(self, camera: Camera, sun_direction: np.ndarray) -> None:
+        self.camera = camera
+        self.sun_direction = sun_direction
+        self.index = np.zeros((camera.height, camera.width), np.uint16)
+        self.grain = np.full((camera.height, camera.width, 2), 128, np.uint8)
+        self.silhouettes: dict[int, Silhouette] = {}
+        self.cloud_offset = (0, 0)
+        self.first_ground = self.last_ground = 0
+        self._rows: list[tuple[float, ...]] = [(0, 0, 0, 0, 0, 0, 1e-3, UNLABELLED, 0)]
+
+    def surface(
+        self,
+        material: int,
+        *,
+        ambient: float = 1.0,
+        sun: float = 0.5,
+        warmer: float = 0.0,
+        plane: tuple[float, float, float] = (0.0, 0.0, 1e-3),
+        mask_class: int = UNLABELLED,
+        instance: int = 0,
+    ) -> int:
+        """Register a surface, return its number.
+
+        Args:
+            material: number in the street's material table.
+            ambient, sun: shares of the sky's and the sun's light that reach it.
+            warmer: kelvin above what its material and light would give.
+            plane: (a, b, c) with 1 / depth = a * ray_x + b * ray_y + c.
+            mask_class: index into MASK_CLASSES or UNLABELLED.
+            instance: number of the labelled object it is part of, 0 for none.
+        """
+        self._rows.append((material, ambient, sun, warmer, *plane, mask_class, instance))
+        return len(self._rows) - 1
+
+    def stamp(self, pixels: np.ndarray, parts: Sequence[Part], *, grain_m: float, z: float, instance: int = 0) -> None:
+        """Paint a thing over what is there.
+
+        Args:
+            pixels: [n, 2] vertices of all polygons.
+            parts: painted in order.
+            grain_m: metres of a texel of its texture; 0 for a smooth thing.
+            z: its depth in the world, for the scale of the texture.
+            instance: note the silhouette under this number.
+        """
+        low, high = pixels.min(axis=0), pixels.max(axis=0)
+        x1, y1 = max(int(np.floor(low[0])) - 1, 0), max(int(np.floor(low[1])) - 1, 0)
+        x2, y2 = min(int(np.ceil(high[0])) + 1, self.camera.width), min(int(np.ceil(high[1])) + 1, self.camera.height)
+        if x1 >= x2 or y1 >= y2:
+            return
+        patch = np.zeros((y2 - y1, x2 - x1), np.uint16)
+        corner = (x1 + 0.5, y1 + 0.5)
+        fixed = np.rint(np.clip(pixels - corner, -1e5, 1e5) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+        for first, end, each, surface in parts:
+            if end - first == each:
+                cv2.fillPoly(patch, [fixed[first:end]], surface, cv2.LINE_8, _SUBPIXEL_BITS)
+            else:
+                for start in range(first, end, each):
+                    cv2.fillConvexPoly(patch, fixed[start : start + each], surface, cv2.LINE_8, _SUBPIXEL_BITS)
+        covered = patch != 0
+        np.copyto(self.index[y1:y2, x1:x2], patch, where=covered)
+        self._texture((x1, y1, x2, y2), low, covered, grain_m, z)
+        if instance:
+            self._note(instance, covered, (x1, y1), low, high)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add_shaded_ground(self, still: bool) -> int:
+        """Register a twin of every ground surface that the sun does not reach; returns the offset to the twin.
+
+        Args:
+            still: the shadow has lain there for long, so the ground in it is cool as well.
+        """
+        offset = len(self._rows) - self.first_ground
+        for row in self._rows[self.first_ground : self.last_ground + 1]:
+            material, ambient, sun, warmer, *rest = row
+            # The heat of the ground under a passing shadow is that of the sunlit ground: a negative share says so.
+            self._rows.append((material, 0.8 * ambient, 0.0 if still else -sun, warmer, *rest))
+        return offset
+
+    def table(self) -> np.ndarray:
+        """float64 [surfaces, 9]: material, ambient, sun, warmer, plane a, b, c, class, instance."""
+        return np.array(self._rows)
+
+    def _texture(
+        self, roi: tuple[int, int, int, int], low: np.ndarray, covered: np.ndarray, grain_m: float, z: float
+    ) -> None:
+        x1, y1, x2, y2 = roi
+        target = self.grain[y1:y2, x1:x2]
+        if grain_m <= 0.0:
+            target[covered] = 128
+            return
+        texels = max(self.camera.metres_per_pixel(z) / grain_m, 1.0 / 64.0)
+        width, height = max(2, int((x2 - x1) * texels)), max(2, int((y2 - y1) * texels))
+        width, height = min(width, TILE), min(height, TILE)
+        # The texture hangs on the thing's own corner, so that it moves with it; the depth picks another piece for each.
+        column = int((x1 - low[0]) * texels + 977.0 * grain_m + 61.0 * z) % (TILE - width + 1)
+        row = int((y1 - low[1]) * texels + 37.0 * z) % (TILE - height + 1)
+        piece = grain_tile()[row : row + height, column : column + width]
+        way = cv2.INTER_LINEAR if texels < 1.0 else cv2.INTER_NEAREST
+        np.copyto(target, cv2.resize(piece, (x2 - x1, y2 - y1), interpolation=way), where=covered[..., None])
+
+    def _note(
+        self, instance: int, covered: np.ndarray, corner: tuple[int, int], low: np.ndarray, high: np.ndarray
+    ) -> None:
+        rows, columns = covered.any(axis=1).nonzero()[0], covered.any(axis=0).nonzero()[0]
+        if len(rows) == 0:
+            return
+        x, y = corner
+        box = (x + int(columns[0]), y + int(rows[0]), x + int(columns[-1]) + 1, y + int(rows[-1]) + 1)
+        whole = max(high[0] - low[0], 1.0) * max(high[1] - low[1], 1.0)
+        inside = (box[2] - box[0]) * (box[3] - box[1])
+        self.silhouettes[instance] = Silhouette(box, int(covered.sum()), float(min(1.0, inside / whole)))

@@ -1,0 +1,193 @@
+"""Renders a seed's street at a moment: paints it back to front, shades it per band, and reads the truth off the canvas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+
+from spectradino_core.data.scenes.camera import Camera, seeded_homography
+from spectradino_core.data.scenes.canvas import Canvas
+from spectradino_core.data.scenes.layout import Street, draw_street
+from spectradino_core.data.scenes.scene import Scene, SceneOptions
+from spectradino_core.data.scenes.sensors import expose_lwir, expose_nir, expose_rgb, expose_swir
+from spectradino_core.data.scenes.shading import Shader
+from spectradino_core.data.scenes.street import paint_ground, paint_shadows, paint_sky
+from spectradino_core.modality import INFRARED, Modality
+
+__all__ = ["render_scene", "render_sequence"]
+
+_LEAST_VISIBLE = 0.25
+_LEAST_HEIGHT = 6.0 / 512.0
+_NOISE = 7
+
+
+def render_scene(seed: int, options: SceneOptions = SceneOptions()) -> Scene:
+    """The street of `seed` at time 0. A pure function: the same arguments give the same bytes.
+
+    Args:
+        seed: not negative.
+        options: what to render.
+
+    Raises:
+        ValueError: a negative seed.
+    """
+    return next(render_sequence(seed, 1, options=options))
+
+
+def render_sequence(
+    seed: int, frames: int, rate_hz: float = 10.0, options: SceneOptions = SceneOptions()
+) -> Iterator[Scene]:
+    """The street of `seed` as it goes on: people walk, cars drive, the ego car may roll.
+
+    Args:
+        seed: not negative.
+        frames: how many moments.
+        rate_hz: moments per second; frame k is stamped `options.start_ns` + k / rate.
+        options: what to render.
+
+    Raises:
+        ValueError: a negative seed or a rate that is not positive.
+    """
+    if seed < 0:
+        raise ValueError(f"seed {seed} is negative: seeds are 0, 1, 2, ...")
+    if not rate_hz > 0.0:
+        raise ValueError(f"rate_hz {rate_hz} must be positive")
+    return _frames(seed, frames, rate_hz, options)
+
+
+def _frames(seed: int, frames: int, rate_hz: float, options: SceneOptions) -> Iterator[Scene]:
+    street = draw_street(seed, options.time_of_day, options.traffic)
+    warp = np.random.default_rng([seed, 5])
+    rgb_to_ir = np.linalg.inv(seeded_homography(warp, options.width, options.height, options.misregistration_px))
+    for frame in range(frames):
+        elapsed_ns = round(frame * 1e9 / rate_hz)
+        yield _moment(seed, frame, street, elapsed_ns, rgb_to_ir, options)
+
+
+def _moment(
+    seed: int, frame: int, street: Street, elapsed_ns: int, rgb_to_ir: np.ndarray, options: SceneOptions
+) -> Scene:
+    offset_ns = round(options.clock_offset_ms * 1e6)
+    canvas = _paint(street, _camera(street, elapsed_ns, options, np.eye(3)), elapsed_ns)
+    shader = Shader(canvas, street.materials, street.weather, street.lamps)
+    infrared = [band for band in options.bands if band in INFRARED]
+    ir_shader = shader
+    if infrared and (offset_ns != 0 or options.misregistration_px > 0.0):
+        later = elapsed_ns + offset_ns
+        ir_canvas = _paint(street, _camera(street, later, options, rgb_to_ir), later)
+        ir_shader = Shader(ir_canvas, street.materials, street.weather, street.lamps)
+    images = {}
+    for band in options.bands:
+        rng = np.random.default_rng([seed, _NOISE, frame, int(band)])
+        images[band] = _expose(band, shader if band is Modality.RGB else ir_shader, street, options, rng)
+    boxes, labels, visible, mask, instances = _truth(canvas, shader, street, options)
+    stamps = {band: options.start_ns + elapsed_ns + (offset_ns if band in INFRARED else 0) for band in options.bands}
+    return Scene(
+        images=images,
+        boxes=boxes,
+        labels=labels,
+        visible=visible,
+        mask=mask,
+        instances=instances,
+        depth=_pick(shader.depth, options),
+        stamps_ns=stamps,
+        time_of_day=street.weather.time_of_day,
+        ir_to_rgb=np.linalg.inv(rgb_to_ir) / np.linalg.inv(rgb_to_ir)[2, 2],
+        seed=seed,
+    )
+
+
+def _camera(street: Street, elapsed_ns: int, options: SceneOptions, warp: np.ndarray) -> Camera:
+    view, fine = street.view, options.supersample
+    width, height = options.width * fine, options.height * fine
+    c, s = np.cos(view.roll), np.sin(view.roll)
+    x, y = 0.5 * width, 0.5 * height
+    roll = np.array([[c, -s, x - c * x + s * y], [s, c, y - s * x - c * y], [0.0, 0.0, 1.0]])
+    scale = np.diag([fine, fine, 1.0])
+    return Camera(
+        width=width,
+        height=height,
+        focal=view.focal * width,
+        u0=view.column * width,
+        v0=view.horizon * height,
+        eye=(0.0, view.eye_height, view.speed * elapsed_ns * 1e-9),
+        post=scale @ warp @ np.linalg.inv(scale) @ roll,
+    )
+
+
+def _paint(street: Street, camera: Camera, elapsed_ns: int) -> Canvas:
+    t = elapsed_ns * 1e-9
+    canvas = Canvas(camera, street.weather.sun_direction)
+    canvas.cloud_offset = street.cloud_offset
+    paint_sky(canvas, street.materials)
+    paint_ground(canvas, street.road, street.materials)
+    still, passing = canvas.add_shaded_ground(still=True), canvas.add_shaded_ground(still=False)
+    if street.weather.sun.any():
+        standing = [thing.shadow_points(t) for thing in street.things] + [
+            actor.shadow_points(t) for actor in street.actors if actor.speed == 0.0
+        ]
+        paint_shadows(canvas, [hull for hull in standing if len(hull)], still)
+        paint_shadows(canvas, [actor.shadow_points(t) for actor in street.actors if actor.speed > 0.0], passing)
+    far_first: list[tuple[float, int, object]] = []
+    for order, thing in enumerate([*street.things, *street.actors]):
+        far = thing.far if hasattr(thing, "far") else thing.position(t)[1]
+        far_first.append((-far, order, thing))
+    for _, _, thing in sorted(far_first, key=lambda entry: entry[:2]):
+        thing.paint(canvas, t)
+    return canvas
+
+
+def _expose(
+    band: Modality, shader: Shader, street: Street, options: SceneOptions, rng: np.random.Generator
+) -> np.ndarray:
+    weather = street.weather
+    if band is Modality.RGB:
+        return expose_rgb([_average(shader.radiance(k), options) for k in range(3)], weather, options, rng)
+    if band is Modality.NIR:
+        return expose_nir(_average(shader.radiance(3), options), weather, options, rng)
+    if band is Modality.SWIR:
+        return expose_swir(_average(shader.radiance(4), options), weather, options, rng)
+    return expose_lwir(_average(shader.temperature(), options), options, rng)
+
+
+def _average(plane: np.ndarray, options: SceneOptions) -> np.ndarray:
+    if options.supersample == 1:
+        return plane
+    return cv2.resize(plane, (options.width, options.height), interpolation=cv2.INTER_AREA)
+
+
+def _pick(plane: np.ndarray, options: SceneOptions) -> np.ndarray:
+    """The sample nearest each output pixel's centre (classes and depths are not averaged)."""
+    fine = options.supersample
+    return np.ascontiguousarray(plane[fine // 2 :: fine, fine // 2 :: fine])
+
+
+def _truth(
+    canvas: Canvas, shader: Shader, street: Street, options: SceneOptions
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """boxes [N, 4], labels [N], visible [N], mask [H, W], instances [H, W]; see `Scene`."""
+    numbers = shader.instances()
+    seen = np.bincount(numbers.reshape(-1), minlength=len(street.actors) + 1)
+    boxes, labels, visible = [], [], []
+    renumber = np.zeros(len(street.actors) + 1, np.uint16)
+    for actor in street.actors:
+        silhouette = canvas.silhouettes.get(actor.instance)
+        if silhouette is None:
+            continue
+        share = seen[actor.instance] / silhouette.pixels * silhouette.in_image
+        x1, y1, x2, y2 = (edge / options.supersample for edge in silhouette.box)
+        if share < _LEAST_VISIBLE or y2 - y1 < _LEAST_HEIGHT * options.height:
+            continue
+        boxes.append((x1, y1, x2, y2))
+        labels.append(actor.label)
+        visible.append(share)
+        renumber[actor.instance] = len(boxes)
+    return (
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.array(labels, np.int64),
+        np.array(visible, np.float32),
+        _pick(shader.classes(), options),
+        _pick(renumber[numbers], options),
+    )

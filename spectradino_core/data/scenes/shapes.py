@@ -1,0 +1,50 @@
+"""Outlines as arrays: capsules (limbs, tubes, heads), rings (wheels), ragged blobs (crowns of trees)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["blobs", "capsules", "circle", "ring"]
+
+_CAP = np.linspace(0.5 * np.pi, 1.5 * np.pi, 6)
+_TURN = np.concatenate([_CAP, _CAP + np.pi])
+CAPSULE_VERTICES = len(_TURN)
+
+
+def capsules(ends: np.ndarray) -> np.ndarray:
+    """Limbs with round ends.
+
+    Args:
+        ends: [K, 6], rows ax, ay, ra, bx, by, rb: the two centres and radii, any unit.
+
+    Returns:
+        [K, 12, 2] outlines in the same unit.
+    """
+    a, ra, b, rb = ends[:, None, 0:2], ends[:, 2:3], ends[:, None, 3:5], ends[:, 5:6]
+    along = np.arctan2(ends[:, 4] - ends[:, 1], ends[:, 3] - ends[:, 0])[:, None]
+    angle = along + _TURN
+    half = len(_CAP)
+    radius = np.concatenate([np.repeat(ra, half, 1), np.repeat(rb, half, 1)], axis=1)
+    centre = np.concatenate([np.repeat(a, half, 1), np.repeat(b, half, 1)], axis=1)
+    return centre + radius[..., None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+
+
+def circle(vertices: int) -> np.ndarray:
+    """Unit circle [vertices, 2]."""
+    angle = np.linspace(0.0, 2.0 * np.pi, vertices, endpoint=False)
+    return np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+
+
+def ring(outer: tuple[float, float], inner: tuple[float, float], vertices: int = 18) -> np.ndarray:
+    """An elliptic annulus as one outline that runs round the outer edge and back round the inner: [2 * vertices, 2]."""
+    angle = np.linspace(0.0, 2.0 * np.pi, vertices)
+    unit = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    return np.concatenate([unit * outer, unit[::-1] * inner])
+
+
+def blobs(rng: np.random.Generator, centres: np.ndarray, radii: np.ndarray, vertices: int, ragged: float) -> np.ndarray:
+    """Leafy outlines [K, vertices, 2] about `centres` [K, 2] with mean `radii` [K] (or [K, 2])."""
+    unit = circle(vertices)
+    wobble = 1.0 + ragged * rng.standard_normal((len(centres), vertices))
+    radii = radii[:, None, None] if radii.ndim == 1 else radii[:, None, :]
+    return centres[:, None] + radii * np.clip(wobble, 0.5, 1.5)[..., None] * unit

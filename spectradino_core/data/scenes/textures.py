@@ -1,0 +1,51 @@
+"""Noise tiles made once and cut from ever after: surface grain and sensor noise that cost next to nothing."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+__all__ = ["TILE", "grain_tile", "noise_tile", "smooth_tile"]
+
+TILE = 1024
+"""Side of every tile; the grain and smooth tiles wrap around."""
+
+
+@lru_cache(maxsize=None)
+def grain_tile() -> np.ndarray:
+    """uint8 [TILE, TILE, 2], 128 neutral: channel 0 rich in fine detail (reflectance), 1 blotchy (temperature)."""
+    rng = np.random.default_rng(20_240_001)
+    planes = []
+    for weights in (((2, 1.0), (5, 0.9), (14, 0.8), (45, 0.7)), ((3, 0.35), (10, 0.8), (30, 1.0), (90, 0.8))):
+        total = sum(weight * _octave(rng, sigma) for sigma, weight in weights)
+        planes.append(np.clip(128 + 42 * total / total.std(), 0, 255).astype(np.uint8))
+    return np.ascontiguousarray(np.dstack(planes))
+
+
+@lru_cache(maxsize=None)
+def smooth_tile() -> np.ndarray:
+    """float32 [TILE, TILE], about -1..1: clouds, stretched along the rows, and slow drifts."""
+    rng = np.random.default_rng(20_240_002)
+    total = sum(weight * _octave(rng, sigma, 0.45) for sigma, weight in ((60, 1.0), (25, 0.6), (9, 0.35), (3, 0.15)))
+    return np.clip(total / (2.0 * total.std()), -1.0, 1.0).astype(np.float32)
+
+
+@lru_cache(maxsize=None)
+def noise_tile() -> np.ndarray:
+    """float32 [TILE, TILE], standard normal, white."""
+    return np.random.default_rng(20_240_003).standard_normal((TILE, TILE), dtype=np.float32)
+
+
+def _octave(rng: np.random.Generator, sigma: float, squash: float = 1.0) -> np.ndarray:
+    """Wrapped noise of one scale with unit variance, computed small and enlarged."""
+    step = max(1, int(sigma // 2))
+    step = 1 << (step.bit_length() - 1)
+    small = rng.standard_normal((TILE // step, TILE // step)).astype(np.float32)
+    margin = int(4 * sigma / step) + 2
+    small = cv2.copyMakeBorder(small, margin, margin, margin, margin, cv2.BORDER_WRAP)
+    small = cv2.GaussianBlur(small, (0, 0), sigmaX=sigma / step, sigmaY=squash * sigma / step)
+    large = cv2.resize(small, None, fx=step, fy=step, interpolation=cv2.INTER_LINEAR)
+    plane = large[margin * step :, margin * step :][:TILE, :TILE]
+    return plane / plane.std()
