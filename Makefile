@@ -115,13 +115,13 @@ $(MSGS)-vision: $(VISION_MSGS_SOURCES) constraints.txt | $(RUNTIME)
 	$(have_tools)
 	@echo "[3/4] messages: vision_msgs"
 	@if $(PY) -m pip show --quiet ros-jazzy-vision-msgs 2> /dev/null; then echo "      comes from a wheel"; \
-	  else msg/pip_only/build.sh $(VENV) msg/pip_only/vision_msgs build/vision_msgs; fi
+	  else msg/pip_only/build.sh $(VENV) msg/pip_only/vision_msgs $(VENV)/.build/vision_msgs; fi
 	@touch $@
 
 $(MSGS)-spectradino: $(SPECTRADINO_MSGS_SOURCES) constraints.txt | $(RUNTIME)
 	$(have_tools)
 	@echo "[3/4] messages: spectradino_msgs"
-	@msg/pip_only/build.sh $(VENV) msg build/spectradino_msgs
+	@msg/pip_only/build.sh $(VENV) msg $(VENV)/.build/spectradino_msgs
 	@touch $@
 
 $(DEV): $(PACKAGING) | $(RUNTIME)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds one interface package and installs it into a virtual environment that holds ROS 2 Jazzy from wheels.
-# Usage: msg/pip_only/build.sh VENV SOURCE BUILD    e.g. .venv msg build/msg
+# Usage: msg/pip_only/build.sh VENV SOURCE BUILD    e.g. .venv msg .venv/.build/spectradino_msgs
 # A ROS workspace builds with colcon instead; see README.md.
 set -euo pipefail
 
