@@ -99,7 +99,7 @@ $(CREATED):
 $(RUNTIME): $(PACKAGING) | $(CREATED)
 	@echo "[2/4] packages for serving: ROS 2, ONNX Runtime, OpenCV"
 	@$(PIP) setuptools
-	@$(PIP) --no-build-isolation --editable ".[runtime,jazzy]"
+	@$(PIP) --no-build-isolation --editable ".[runtime,jazzy,demo]"
 	@mkdir -p $(VENV)/share/spectradino_ros $(VENV)/share/ament_index/resource_index/packages $(VENV)/lib/spectradino_ros
 	@ln -sfn $(CURDIR)/{launch,config,models,package.xml} $(VENV)/share/spectradino_ros/
 	@ln -sfn $(CURDIR)/resource/spectradino_ros $(VENV)/share/ament_index/resource_index/packages/
@@ -126,5 +126,5 @@ $(MSGS)-spectradino: $(SPECTRADINO_MSGS_SOURCES) constraints.txt | $(RUNTIME)
 
 $(DEV): $(PACKAGING) | $(RUNTIME)
 	@echo "[4/4] packages for training and tests: PyTorch, pytest, ruff, mypy"
-	@$(PIP) --no-build-isolation --editable ".[runtime,jazzy,bag,train,dev]"
+	@$(PIP) --no-build-isolation --editable ".[runtime,jazzy,demo,bag,train,dev]"
 	@touch $@

@@ -29,6 +29,8 @@ EXTRAS = {
     # installed last overwrites the other.
     "runtime": [*SERVING, "onnxruntime>=1.17"],
     "gpu": [*SERVING, "onnxruntime-gpu>=1.17"],
+    # `make demo` shows how far it is.
+    "demo": ["tqdm>=4.60"],
     # Reading and writing rosbag2 without a ROS installation.
     "bag": ["numpy>=1.26,<3", "rosbags>=0.10"],
     # Training, evaluation and export. Nothing here may need torchvision.

@@ -88,6 +88,6 @@ def test_stages_are_not_redone(repository: Path, tmp_path: Path) -> None:
 def test_demo_runs_on_what_serving_needs(repository: Path, tmp_path: Path) -> None:
     planned = make("--dry-run", "demo", f"VENV={tmp_path / 'venv'}", "DATA=a folder", cwd=repository)
     assert planned.returncode == 0
-    assert "[runtime,jazzy]" in planned.stdout
+    assert "[runtime,jazzy,demo]" in planned.stdout
     assert ",train" not in planned.stdout
     assert '-m spectradino_ros.demo --out demo_out --data "a folder"' in planned.stdout

@@ -74,9 +74,9 @@ def test_licence_is_apache_2() -> None:
 def test_every_ros_package_that_is_imported_is_in_the_manifest() -> None:
     manifest = ET.parse(ROOT / "package.xml")
     declared = {d.text for tag in ("depend", "exec_depend") for d in manifest.iter(tag)}
-    keys = {"cv2": "python3-opencv", "numpy": "python3-numpy", "yaml": "python3-yaml"}
-    # ONNX Runtime has no rosdep key of its own in every distribution; tqdm is for people at a terminal.
-    elsewhere = {"onnxruntime", "tqdm", "spectradino_core", "spectradino_ros"}
+    keys = {"cv2": "python3-opencv", "numpy": "python3-numpy", "tqdm": "python3-tqdm", "yaml": "python3-yaml"}
+    # ONNX Runtime has no rosdep key of its own in every distribution.
+    elsewhere = {"onnxruntime", "spectradino_core", "spectradino_ros"}
     used: dict[str, str] = {}
     for path in [*(ROOT / "spectradino_ros").rglob("*.py"), *(ROOT / "launch").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -133,7 +133,7 @@ def test_only_one_onnxruntime_at_a_time() -> None:
     assert "onnxruntime-gpu" not in constraints()
 
 
-@pytest.mark.parametrize("extra", ["runtime", "jazzy", "bag", "train", "dev"])
+@pytest.mark.parametrize("extra", ["runtime", "jazzy", "demo", "bag", "train", "dev"])
 def test_every_direct_requirement_is_pinned_within_its_range(extra: str) -> None:
     pins = constraints()
     wanted = requirements(extra)
