@@ -221,6 +221,14 @@ def test_what_does_not_fit_is_listed(change: Callable[[State], object], message:
         load_dinov2(ViT("test"), path)
 
 
+def test_a_missing_third_of_qkv_is_listed(tmp_path: Path) -> None:
+    state = transformers(ViT("test"))
+    del state["encoder.layer.1.attention.k_proj.bias"]
+    torch.save(state, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match="missing blocks.1.attn.qkv.bias; unexpected blocks.1.attn.q.bias"):
+        load_dinov2(ViT("test"), tmp_path / "weights.pth")
+
+
 class Evil:
     """Code that a pickle would run."""
 

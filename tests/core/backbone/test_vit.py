@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from spectradino_core.backbone import TAPS, VARIANTS, ViT, ViTConfig
+from spectradino_core.backbone.checkpoints import load_dinov2
 from spectradino_core.backbone.vit import interpolate_pos_embed
 
 
@@ -58,6 +59,7 @@ def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 SHAPES = [
     ("test", 2, 0),
+    ("gated test", 2, 4),  # the MLP of G
     ("s", 2, 4),
     *(
         pytest.param(*shape, marks=pytest.mark.slow)
@@ -69,9 +71,9 @@ SHAPES = [
 @pytest.mark.parametrize(("variant", "depth", "registers"), SHAPES)
 def test_parity_with_transformers_at_518(variant: str, depth: int, registers: int, tmp_path) -> None:
     """All tokens, full width and heads; depth is cut to keep the test small."""
-    from spectradino_core.backbone.checkpoints import load_dinov2
-
-    config = dataclasses.replace(VARIANTS[variant], depth=depth, registers=registers)
+    config = dataclasses.replace(VARIANTS[variant.removeprefix("gated ")], depth=depth, registers=registers)
+    if variant.startswith("gated "):
+        config = dataclasses.replace(config, swiglu=True)
     theirs = transformers_model(config)
     torch.save(theirs.state_dict(), tmp_path / "weights.pth")
     ours = ViT(config).eval()
@@ -86,8 +88,6 @@ def test_parity_with_transformers_at_518(variant: str, depth: int, registers: in
 
 def test_parity_off_518_where_transformers_follows_the_official_rule(tmp_path) -> None:
     """transformers' model with registers resizes as the official one does; its model without does not."""
-    from spectradino_core.backbone.checkpoints import load_dinov2
-
     config = dataclasses.replace(VARIANTS["test"], registers=4)
     theirs = transformers_model(config)
     torch.save(theirs.state_dict(), tmp_path / "weights.pth")
