@@ -7,7 +7,7 @@ import configparser
 import re
 import sys
 import xml.etree.ElementTree as ET
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 import pytest
@@ -19,12 +19,12 @@ ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = ["package.xml", "msg/package.xml", "msg/pip_only/vision_msgs/package.xml"]
 
 
-def installed():
-    """The metadata of the installed package."""
-    try:
-        return distribution("spectradino_ros")
-    except PackageNotFoundError:
-        pytest.skip("the package is not installed by pip (a colcon workspace?)")
+def installed() -> Distribution:
+    """The metadata of the installed package; not what a build by pip has left in the working tree."""
+    for found in distributions(name="spectradino_ros"):
+        if Path(str(found.locate_file(""))).resolve() != ROOT:
+            return found
+    pytest.skip("the package is not installed: run `make setup`, or build the workspace")
 
 
 def requirements(extra: str) -> dict[str, Requirement]:
