@@ -1,0 +1,136 @@
+"""From captures to published answers, on the worker's thread."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from time import perf_counter
+
+from rclpy.lifecycle import LifecycleNode
+from rclpy.time import Time
+from std_msgs.msg import Header
+
+from spectradino_core.runtime.pipeline import Pipeline
+from spectradino_core.runtime.preprocess import FrameError
+from spectradino_core.thermal import ThermalError
+from spectradino_ros.cameras import TOPICS
+from spectradino_ros.frames import Capture
+from spectradino_ros.health import Health
+from spectradino_ros.notices import Notices
+from spectradino_ros.outputs import Outputs
+from spectradino_ros.parameters import Settings
+from spectradino_ros.publishing import Facts
+
+__all__ = ["Answerer"]
+
+_ASPECT_TOLERANCE = 0.05
+_CLOCK_TOLERANCE_S = 10.0
+"""Stamps farther than this from the node's clock are not late frames but another clock."""
+
+
+class Answerer:
+    """Runs the pipeline on one capture after the other and publishes what it finds. For one thread."""
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        pipeline: Pipeline,
+        outputs: Outputs,
+        settings: Callable[[], Settings],
+        drops: Callable[[], dict[str, int]],
+        health: Health,
+        notices: Notices,
+    ) -> None:
+        """
+        Args:
+            node: its clock and topic names are used.
+            pipeline: finds things.
+            outputs: publishes them.
+            settings: the parameters in force.
+            drops: frames dropped since activation, by cause.
+            health: counts answers and failures.
+            notices: says what is wrong.
+        """
+        self._node = node
+        self._pipeline = pipeline
+        self._outputs = outputs
+        self._settings = settings
+        self._drops = drops
+        self._health = health
+        self._notices = notices
+        self._topics = {key: node.resolve_topic_name(name) for key, name in TOPICS.items()}
+
+    def answer(self, capture: Capture) -> None:
+        """Finds and publishes. Raises what the pipeline raises, see `failed`."""
+        settings, rgb, ir = self._settings(), capture.rgb, capture.ir
+        start = perf_counter()
+        if capture.after_jump:
+            self._pipeline.reset()
+        self._pipeline.score_threshold = settings.threshold_of(self._pipeline.info)
+        self._check_aspects(capture)
+        percepts = self._pipeline(None if rgb is None else rgb.pixels, None if ir is None else ir.pixels)
+
+        header = capture.reference.header
+        latency_ms = self._latency_ms(header)
+        found = perf_counter()
+        self._outputs.publish_percepts(percepts, header)
+        published = perf_counter()
+        steps_ms = {
+            "decode": sum(frame.decode_ms for frame in (rgb, ir) if frame is not None),
+            "pairing": (capture.ready_s - capture.reference.received_s) * 1e3,
+            "queue": (start - capture.ready_s) * 1e3,
+            **percepts.steps_ms,
+            "publish": (published - found) * 1e3,
+        }
+        if settings.publish_overlay and self._outputs.publish_overlay(
+            percepts, None if rgb is None else rgb.pixels, None if ir is None else ir.pixels, header
+        ):
+            steps_ms["overlay"] = (perf_counter() - published) * 1e3
+        facts = Facts(
+            rgb_stamp=None if rgb is None else rgb.header.stamp,
+            ir_stamp=None if ir is None else ir.header.stamp,
+            ir_offset_ms=float("nan") if capture.error_ns is None else capture.error_ns / 1e6,
+            latency_ms=latency_ms,
+            steps_ms=steps_ms,
+            drops=self._drops(),
+            deadline_ms=settings.deadline_ms,
+        )
+        self._health.answered(latency_ms, facts.deadline_met)
+        self._outputs.publish_report(percepts, facts, header)
+
+    def failed(self, error: Exception) -> None:
+        """Counts and says what an exception of `answer` cost: one capture."""
+        if isinstance(error, ThermalError):
+            self._health.dropped("ir_thermal_mismatch")
+            self._notices.error("thermal", f"dropped a frame of {self._topics['ir']}: {error}")
+        elif isinstance(error, FrameError):
+            self._health.dropped("bad_frame")
+            self._notices.error("frame", f"dropped a frame of {' and '.join(self._topics.values())}: {error}")
+        elif self._node.context.ok():  # else it is only that ROS was shut down under our feet
+            self._health.dropped("inference_failed")
+            self._health.failed()
+            trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+            self._notices.error("inference", f"inference failed on one frame, the next is tried: {error}\n{trace}")
+
+    def _latency_ms(self, header: Header) -> float:
+        behind_s = (self._node.get_clock().now() - Time.from_msg(header.stamp)).nanoseconds / 1e9
+        if abs(behind_s) > _CLOCK_TOLERANCE_S:
+            self._notices.warn(
+                "clock",
+                f"stamps of {self._topics['rgb']} are {abs(behind_s):.1f} s {'behind' if behind_s > 0 else 'ahead of'} "
+                "this node's clock, so latencies mean nothing: synchronise the clocks, or set use_sim_time for a bag "
+                "played with --clock",
+            )
+        return behind_s * 1e3
+
+    def _check_aspects(self, capture: Capture) -> None:
+        if capture.rgb is None or capture.ir is None:
+            return
+        (rgb_height, rgb_width), (ir_height, ir_width) = capture.rgb.pixels.shape[:2], capture.ir.pixels.shape[:2]
+        if abs(rgb_width * ir_height / (rgb_height * ir_width) - 1) > _ASPECT_TOLERANCE:
+            self._notices.warn(
+                "aspect",
+                f"{self._topics['ir']} has {ir_width}x{ir_height} pixels and {self._topics['rgb']} "
+                f"{rgb_width}x{rgb_height}: their shapes differ, so the infrared picture is stretched over the colour "
+                "one. Crop one of them to the same field of view",
+            )

@@ -1,0 +1,122 @@
+"""One camera's topic: subscribed as sensor data, and spoken of when it is silent or can't match."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+from rclpy.node import Node
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import Image
+
+from spectradino_ros.health import Health
+from spectradino_ros.notices import Notices
+
+__all__ = ["TOPICS", "Camera"]
+
+TOPICS = {"rgb": "rgb/image_raw", "ir": "ir/image_raw"}
+"""The input topics before remapping, by camera."""
+
+
+class Camera:
+    """A subscription to one camera, from activation to deactivation.
+
+    Attributes:
+        key: "rgb" or "ir", as it is counted in `Health`.
+        topic: the resolved topic name, after remapping.
+    """
+
+    def __init__(
+        self, node: Node, key: str, name: str, receive: Callable[[Image], None], health: Health, notices: Notices
+    ) -> None:
+        """
+        Args:
+            node: whose subscription it is.
+            key: "rgb" or "ir".
+            name: the topic's name before remapping, relative.
+            receive: called with each message, on the executor's thread.
+            health: counts the messages and those lost.
+            notices: says what is wrong.
+        """
+        self.key = key
+        self.topic = node.resolve_topic_name(name)
+        self._name = name
+        self._node = node
+        self._receive = receive
+        self._health = health
+        self._notices = notices
+        # Best effort matches reliable and best-effort cameras alike; depth 2, because only the newest frame is of use.
+        qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=2, reliability=ReliabilityPolicy.BEST_EFFORT)
+        events: dict[str, Any] = {
+            "incompatible_qos": self._incompatible_qos,
+            "incompatible_type": self._incompatible_type,
+        }
+        try:
+            self._subscription = self._subscribe(qos, events | {"message_lost": self._message_lost})
+        except UnsupportedEventTypeError:  # not every middleware tells of lost messages
+            self._subscription = self._subscribe(qos, events)
+
+    def destroy(self) -> None:
+        """Ends the subscription."""
+        self._node.destroy_subscription(self._subscription)
+
+    def watch(self, timeout_s: float) -> None:
+        """Says so if no message has come for `timeout_s` seconds, with what is known of the reason."""
+        silent_s = self._health.silent_for(self.key)
+        if silent_s < timeout_s:
+            return
+        publishers = self._node.count_publishers(self.topic)
+        if publishers == 0:
+            why = (
+                f"nobody publishes it. Is the camera running? Is '{self._name}' remapped to its topic "
+                f"(launch argument {self.key}_topic, or -r {self._name}:=...)?"
+            )
+        elif self._health.total(self.key) == 0:
+            why = (
+                f"though {publishers} publisher(s) are there. Is the driver streaming, is it an Image? "
+                "Large images are lost under DDS's defaults: see config/fastdds_large_images.xml"
+            )
+        else:
+            why = f"though {publishers} publisher(s) are there. Has the camera stopped?"
+        self._notices.warn(f"silent {self.topic}", f"no message on {self.topic} for {silent_s:.0f} s, {why}")
+
+    def _subscribe(self, qos: QoSProfile, events: dict[str, Any]) -> Subscription:
+        return self._node.create_subscription(
+            Image,
+            self._name,
+            self._on_message,
+            qos,
+            event_callbacks=SubscriptionEventCallbacks(**events),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+
+    def _on_message(self, message: Image) -> None:
+        self._health.arrived(self.key)
+        self._receive(message)
+
+    def _incompatible_qos(self, event: Any) -> None:
+        policy = qos_policy_name_from_kind(event.last_policy_kind)
+        self._notices.warn(
+            f"qos {self.topic}",
+            f"a publisher of {self.topic} offers incompatible QoS ({policy}): nothing will be received from it. "
+            f"Change the camera's QoS, or the parameter qos_overrides.{self.topic}.subscription.{policy.lower()}",
+        )
+
+    def _incompatible_type(self, _event: Any) -> None:
+        self._notices.warn(
+            f"type {self.topic}",
+            f"a publisher of {self.topic} sends another type than sensor_msgs/msg/Image: "
+            "nothing will be received from it",
+        )
+
+    def _message_lost(self, event: Any) -> None:
+        count = int(event.total_count_change)
+        self._health.dropped(f"{self.key}_lost_in_transport", count)
+        self._notices.warn(
+            f"lost {self.topic}",
+            f"{count} message(s) on {self.topic} were lost on the way or came faster than they were taken. "
+            "With Fast DDS's defaults large images are lost: see config/fastdds_large_images.xml",
+        )

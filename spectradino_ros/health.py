@@ -1,0 +1,142 @@
+"""How the node is doing: what it counts, and the same as a diagnostics message once a second."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from time import monotonic
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+__all__ = ["Health"]
+
+_WINDOW_S = 10.0
+_LATENCIES = 300
+
+
+class Health:
+    """Counts of one activation: messages and their rates, answers, drops by cause, latencies. Safe from any thread."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        """
+        Args:
+            clock: seconds from anywhere, never going backwards.
+        """
+        self._clock = clock
+        self._lock = threading.Lock()
+        self.reset()
+
+    def reset(self) -> None:
+        """Starts anew, as at each activation."""
+        with self._lock:
+            self._since = self._clock()
+            self._arrivals: dict[str, deque[float]] = {}
+            self._totals: Counter[str] = Counter()
+            self._drops: Counter[str] = Counter()
+            self._latencies: deque[float] = deque(maxlen=_LATENCIES)
+            self._late = 0
+            self._errors = 0
+
+    def arrived(self, what: str) -> None:
+        """A message of a camera came, by the camera's key."""
+        now = self._clock()
+        with self._lock:
+            self._totals[what] += 1
+            self._arrivals.setdefault(what, deque(maxlen=1000)).append(now)
+
+    def dropped(self, cause: str, count: int = 1) -> None:
+        """Frames went unused."""
+        with self._lock:
+            self._drops[cause] += count
+
+    def failed(self) -> None:
+        """Inference raised an exception."""
+        with self._lock:
+            self._errors += 1
+
+    def answered(self, latency_ms: float, in_time: bool) -> None:
+        """An answer was made, so long after its stamp."""
+        self.arrived("answers")
+        with self._lock:
+            self._latencies.append(latency_ms)
+            self._late += not in_time
+
+    def drops(self) -> dict[str, int]:
+        """Frames dropped by cause since the last reset."""
+        with self._lock:
+            return dict(self._drops)
+
+    def total(self, what: str) -> int:
+        """How many of a kind there were since the last reset."""
+        with self._lock:
+            return self._totals[what]
+
+    def silent_for(self, what: str) -> float:
+        """Seconds since the last of a kind, or since the reset where there was none."""
+        with self._lock:
+            times = self._arrivals.get(what)
+            return self._clock() - (times[-1] if times else self._since)
+
+    def rate(self, what: str) -> float:
+        """How many of a kind a second there were lately [Hz]; 0 with fewer than two."""
+        with self._lock:
+            return self._rate(what)
+
+    def _rate(self, what: str) -> float:
+        oldest = self._clock() - _WINDOW_S
+        recent = [t for t in self._arrivals.get(what, ()) if t >= oldest]
+        return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else 0.0
+
+    def diagnostics(
+        self,
+        name: str,
+        state: str,
+        facts: Mapping[str, str],
+        inputs: Mapping[str, str],
+        drops: Mapping[str, int],
+        timeout_s: float,
+    ) -> DiagnosticArray:
+        """One status; its header's stamp is left to the caller.
+
+        Args:
+            name: the status's name, by convention "node: what".
+            state: the lifecycle state.
+            facts: key values that are not counted here, such as model and engine.
+            inputs: topic names of the cameras by the key under which their messages were counted.
+            drops: all drops by cause, also those counted elsewhere.
+            timeout_s: a camera silent for longer makes it a warning.
+        """
+        with self._lock:
+            totals = dict(self._totals)
+            latencies, late, errors = list(self._latencies), self._late, self._errors
+            rates = {what: self._rate(what) for what in (*inputs, "answers")}
+        silent = [topic for what, topic in inputs.items() if self.silent_for(what) > timeout_s]
+        values = {"state": state, **facts}
+        for what, topic in inputs.items():
+            values[f"{topic} rate [Hz]"] = f"{rates[what]:.2f}"
+            values[f"{topic} messages"] = str(totals.get(what, 0))
+            values[f"{topic} age [s]"] = f"{self.silent_for(what):.2f}" if totals.get(what) else "never"
+        values["answers rate [Hz]"] = f"{rates['answers']:.2f}"
+        values["answers"] = str(totals.get("answers", 0))
+        if latencies:
+            for share, value in zip((50, 95, 99), np.percentile(latencies, (50, 95, 99)), strict=True):
+                values[f"latency p{share} [ms]"] = f"{value:.1f}"
+        values["deadline missed"] = str(late)
+        values["inference errors"] = str(errors)
+        values |= {f"dropped: {cause}": str(count) for cause, count in sorted(drops.items())}
+
+        level, text = DiagnosticStatus.OK, f"{rates['answers']:.1f} answers/s"
+        if state != "active":
+            text = state
+        elif silent:
+            level, text = DiagnosticStatus.WARN, f"no message on {', '.join(silent)}"
+        elif not totals.get("answers"):
+            level, text = DiagnosticStatus.WARN, "no answer yet"
+        elif rates["answers"] == 0.0:
+            level, text = DiagnosticStatus.WARN, "no answer lately"
+        status = DiagnosticStatus(
+            level=level, name=name, message=text, values=[KeyValue(key=k, value=v) for k, v in values.items()]
+        )
+        return DiagnosticArray(status=[status])

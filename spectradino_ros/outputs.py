@@ -1,0 +1,82 @@
+"""The node's output topics, from configuration to clean-up."""
+
+from __future__ import annotations
+
+import numpy as np
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+from spectradino_msgs.msg import FrameReport
+from std_msgs.msg import Header
+from vision_msgs.msg import Detection2DArray, LabelInfo
+
+from spectradino_core.runtime.bundle import ModelInfo
+from spectradino_core.runtime.overlay import draw_overlay, infrared_to_grey
+from spectradino_core.runtime.percepts import Percepts
+from spectradino_ros.publishing import Facts, detections_message, image_message, label_message, report_message
+
+__all__ = ["Outputs"]
+
+_RESULTS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE)
+_LATCHED = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST,
+    depth=1,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+
+
+class Outputs:
+    """Publishers of one model's answers. Images are made only while someone subscribes to them."""
+
+    def __init__(self, node: LifecycleNode, info: ModelInfo) -> None:
+        """
+        Args:
+            node: whose topics they are; its transitions enable and disable them.
+            info: the model's names and colours; a model without mask classes has no mask topics.
+        """
+        self._node = node
+        self._info = info
+        self._detections = node.create_lifecycle_publisher(Detection2DArray, "~/detections", _RESULTS)
+        self._labels = node.create_lifecycle_publisher(LabelInfo, "~/label_info", _LATCHED)
+        self._report = node.create_lifecycle_publisher(FrameReport, "~/frame_report", _RESULTS)
+        self._overlay = node.create_lifecycle_publisher(Image, "~/segmentation/overlay", _RESULTS)
+        self._mask = self._mask_labels = None
+        if info.mask_classes:
+            self._mask = node.create_lifecycle_publisher(Image, "~/segmentation/mask", _RESULTS)
+            self._mask_labels = node.create_lifecycle_publisher(LabelInfo, "~/segmentation/label_info", _LATCHED)
+
+    def destroy(self) -> None:
+        """Takes the topics away."""
+        for publisher in (self._detections, self._labels, self._report, self._overlay, self._mask, self._mask_labels):
+            if publisher is not None:
+                self._node.destroy_lifecycle_publisher(publisher)
+
+    def publish_labels(self, score_threshold: float) -> None:
+        """Names of the classes, for those who listen now and those who come later."""
+        header = Header(stamp=self._node.get_clock().now().to_msg())
+        self._labels.publish(label_message(self._info.box_classes, header, score_threshold))
+        if self._mask_labels is not None:
+            self._mask_labels.publish(label_message(self._info.mask_classes, header, 0.0))
+
+    def publish_percepts(self, percepts: Percepts, header: Header) -> None:
+        """Detections, empty ones too, and the mask."""
+        self._detections.publish(detections_message(percepts, header))
+        if self._mask is not None and percepts.mask is not None and self._mask.get_subscription_count():
+            self._mask.publish(image_message(percepts.mask, "mono8", header))
+
+    def publish_overlay(
+        self, percepts: Percepts, rgb: np.ndarray | None, infrared: np.ndarray | None, header: Header
+    ) -> bool:
+        """The picture to look at. Returns whether it was drawn: not while nobody listens."""
+        if not self._overlay.get_subscription_count():
+            return False
+        canvas = rgb if rgb is not None else None if infrared is None else infrared_to_grey(infrared)
+        if canvas is None:
+            return False
+        self._overlay.publish(image_message(draw_overlay(canvas, percepts, self._info), "rgb8", header))
+        return True
+
+    def publish_report(self, percepts: Percepts, facts: Facts, header: Header) -> None:
+        """How this answer came about."""
+        self._report.publish(report_message(percepts, facts, self._info, header))

@@ -1,0 +1,240 @@
+"""Every parameter of the node once: its default, what it means, its range and when a change takes effect.
+
+`Settings` is what the node reads. From its fields come the declarations with their descriptors, the checks with their
+reasons, the launch file's descriptions and the table in the README (`python -m spectradino_ros.parameters` prints it).
+ROS is imported only where parameters are declared, so that table and launch description need no node.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from dataclasses import dataclass, field, fields, replace
+from enum import Enum
+from typing import Any
+
+from spectradino_core.runtime.bundle import ModelInfo
+from spectradino_core.runtime.engines import DEVICES
+from spectradino_core.streams.modes import FALLBACKS
+
+__all__ = ["ParameterError", "Settings", "When", "check", "declare", "markdown_table", "parameter", "unknown_overrides"]
+
+
+class ParameterError(ValueError):
+    """A parameter's value is refused; the message names the parameter and says what is allowed."""
+
+
+class When(str, Enum):
+    """When a changed value takes effect."""
+
+    LIVE = "at once"
+    CONFIGURE = "when the node is configured"
+    START = "read-only"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What is known of one parameter beside its value. `low` and `high` are both allowed values."""
+
+    name: str
+    default: Any
+    description: str
+    when: When
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> type:
+        return type(self.default)
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values in words, empty where the type says it all."""
+        if self.choices:
+            return ", ".join(self.choices)
+        return "" if self.low is None else f"{self.low:g} to {self.high:g}"
+
+
+def _parameter(
+    default: Any,
+    description: str,
+    when: When = When.LIVE,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    return field(
+        default=default,
+        metadata={"description": description, "when": when, "low": low, "high": high, "choices": choices},
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The node's parameters with their values. Immutable: another thread sees a change whole or not at all."""
+
+    model: str = _parameter("", "Model file (.onnx) to serve; empty: the model in the box.", When.CONFIGURE)
+    device: str = _parameter(
+        "auto", "What runs the network; auto takes the best that is there.", When.CONFIGURE, choices=DEVICES
+    )
+    threads: int = _parameter(
+        0, "CPU threads of the network; 0 leaves it to ONNX Runtime.", When.CONFIGURE, low=0, high=256
+    )
+    score_threshold: float = _parameter(
+        -1.0, "Least score of a detection, 0 to 1; -1: the model's own.", low=-1.0, high=1.0
+    )
+    sync_slop_ms: float = _parameter(
+        50.0,
+        "Largest time between the stamps of a colour and an infrared frame taken as a pair [ms].",
+        low=0.1,
+        high=10000.0,
+    )
+    ir_time_offset_ms: float = _parameter(
+        0.0,
+        "Constant by which the infrared camera's stamps are late against the colour camera's [ms]; it is subtracted "
+        "before frames are paired.",
+        low=-60000.0,
+        high=60000.0,
+    )
+    fallback_mode: str = _parameter(
+        "auto",
+        "Which camera may answer alone while the other is silent: auto: either; fused_only: none.",
+        choices=tuple(FALLBACKS),
+    )
+    stale_ms: float = _parameter(
+        1000.0,
+        "A camera silent for longer than this is not waited for [ms]; well above the slower camera's period.",
+        low=1.0,
+        high=60000.0,
+    )
+    publish_overlay: bool = _parameter(
+        True, "Draw and publish ~/segmentation/overlay, as long as someone subscribes to it."
+    )
+    deadline_ms: float = _parameter(
+        0.0,
+        "Budget from the colour frame's stamp to publishing [ms]; frames that miss it are counted; 0: none.",
+        low=0.0,
+        high=60000.0,
+    )
+    no_message_timeout_s: float = _parameter(
+        5.0, "A camera topic that is silent for so long is named in a warning [s].", low=0.1, high=3600.0
+    )
+    warning_period_s: float = _parameter(
+        10.0, "A warning that holds on is repeated at most this often [s].", low=0.1, high=3600.0
+    )
+    autostart: bool = _parameter(
+        True,
+        "Configure and activate at start by itself; a failure then ends the process with a code other than 0. "
+        "False: a lifecycle manager does it.",
+        When.START,
+    )
+
+    def with_(self, **changes: Any) -> Settings:
+        """A copy with some values changed."""
+        return replace(self, **changes)
+
+    def threshold_of(self, info: ModelInfo) -> float:
+        """The least score in force for a model."""
+        return info.score_threshold if self.score_threshold < 0 else self.score_threshold
+
+
+def specs() -> dict[str, Spec]:
+    """All parameters by name, in the order of the table."""
+    return {f.name: Spec(name=f.name, default=f.default, **f.metadata) for f in fields(Settings)}
+
+
+def parameter(name: str) -> Spec:
+    """One parameter's facts."""
+    return specs()[name]
+
+
+def check(name: str, value: Any) -> Any:
+    """The value as the node uses it: an integer is accepted for a floating-point parameter.
+
+    Raises:
+        ParameterError: wrong type, not finite, out of range, not among the choices, or no such parameter.
+    """
+    if name not in specs():
+        raise ParameterError(f"parameter '{name}' is unknown{_did_you_mean(name)}")
+    spec = specs()[name]
+    if spec.kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not spec.kind:
+        raise ParameterError(f"parameter '{name}' is a {_WORDS[spec.kind]}, got {value!r}")
+    if spec.choices and value not in spec.choices:
+        raise ParameterError(f"parameter '{name}' is one of {spec.allowed}, got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ParameterError(f"parameter '{name}' must be finite, got {value}")
+    if isinstance(value, (int, float)) and spec.low is not None and not spec.low <= value <= (spec.high or 0.0):
+        raise ParameterError(f"parameter '{name}' lies in {spec.allowed}, got {value:g}")
+    if name == "score_threshold" and value != -1.0 and value < 0.0:
+        raise ParameterError(f"parameter 'score_threshold' lies in 0 to 1, or is -1 for the model's own, got {value:g}")
+    return value
+
+
+_WORDS = {float: "floating-point number", int: "whole number", bool: "truth value (true or false)", str: "text"}
+
+
+def _did_you_mean(name: str) -> str:
+    near = difflib.get_close_matches(name, specs(), n=1)
+    return f": did you mean '{near[0]}'?" if near else f": there are {', '.join(specs())}"
+
+
+def declare(node: Any) -> Settings:
+    """Declares all parameters on an rclpy node and reads them, with what the command line or a YAML file set.
+
+    Raises:
+        ParameterError: a value given at start is refused.
+    """
+    from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+    from rclpy.exceptions import InvalidParameterValueException
+
+    values = {}
+    for spec in specs().values():
+        descriptor = ParameterDescriptor(
+            name=spec.name,
+            description=spec.description + (f" Takes effect {spec.when.value}." if spec.when is When.CONFIGURE else ""),
+            additional_constraints=f"one of: {spec.allowed}" if spec.choices else "",
+            read_only=spec.when is When.START,
+            # Types are checked by `check`: it takes 50 for 50.0, on which static typing would stop the node.
+            dynamic_typing=True,
+        )
+        if spec.kind is float and spec.low is not None:
+            descriptor.floating_point_range = [FloatingPointRange(from_value=spec.low, to_value=spec.high)]
+        elif spec.kind is int and spec.low is not None:
+            descriptor.integer_range = [IntegerRange(from_value=int(spec.low), to_value=int(spec.high or 0), step=1)]
+        try:
+            given = node.declare_parameter(spec.name, spec.default, descriptor).value
+        except InvalidParameterValueException as error:  # ROS checks the range before we can
+            raise ParameterError(f"parameter '{spec.name}' lies in {spec.allowed}: {error}") from None
+        values[spec.name] = check(spec.name, given)
+    return Settings(**values)
+
+
+def unknown_overrides(names: list[str]) -> list[str]:
+    """A complaint for each of the names given at start that no parameter has: ROS itself passes over typing errors."""
+    theirs = ("use_sim_time", "start_type_description_service")
+    return [
+        f"parameter '{name}' is unknown and has no effect{_did_you_mean(name)}"
+        for name in names
+        if name not in specs() and name not in theirs and not name.startswith("qos_overrides.")
+    ]
+
+
+def markdown_table() -> str:
+    """The parameters as the table of the README."""
+    rows = ["| parameter | type | default | allowed | takes effect | meaning |", "|---|---|---|---|---|---|"]
+    types = {float: "double", int: "int", bool: "bool", str: "string"}
+    for spec in specs().values():
+        default = json.dumps(spec.default)  # the same as in YAML
+        rows.append(
+            f"| `{spec.name}` | {types[spec.kind]} | `{default}` | {spec.allowed} | {spec.when.value} "
+            f"| {spec.description} |"
+        )
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    print(markdown_table())

@@ -1,0 +1,90 @@
+"""A lifecycle node as a process: it comes up by itself or waits for a manager, stops quietly, exits truthfully.
+
+rclpy's own signal handlers shut the context down under the node's feet, and a second Ctrl-C raises in the middle of the
+clean-up. Here a signal only sets a flag; the node then deactivates and cleans up while ROS still works.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
+
+from spectradino_ros.parameters import ParameterError
+
+__all__ = ["StopRequest", "run"]
+
+_POLL_S = 0.1
+"""How long a signal may go unnoticed: Python runs its handlers between two calls into ROS."""
+
+
+class StopRequest:
+    """Whether SIGINT or SIGTERM was received, any number of times."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._receive)
+
+    def _receive(self, _number: int, _frame: Any) -> None:
+        self.requested = True
+
+
+def run(make_node: Callable[[], Any], args: Sequence[str] | None = None) -> int:
+    """Makes the node and serves it until it is told to stop.
+
+    Args:
+        make_node: called once ROS is initialised. A LifecycleNode with `autostart`, whether it comes up by itself, and
+            `release`, which ends all that it holds in whatever state it is.
+        args: command line, `sys.argv` by default.
+
+    Returns:
+        The process's exit code: 0 after SIGINT, SIGTERM or a shutdown from outside, 1 when the node could not be made
+        or could not come up by itself. Why was logged.
+    """
+    stop = StopRequest()
+    try:
+        rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
+    except Exception as error:  # a bad command line or parameter file; ROS has no logger yet
+        print(f"detector_node cannot start: {error}", file=sys.stderr)
+        return 1
+    try:
+        try:
+            node = make_node()
+        except ParameterError as error:
+            rclpy.logging.get_logger("detector_node").fatal(f"cannot start: {error}")
+            return 1
+        try:
+            return _serve(node, stop)
+        finally:
+            node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+
+
+def _serve(node: Any, stop: StopRequest) -> int:
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        if node.autostart:
+            for name, transition in (("configure", node.trigger_configure), ("activate", node.trigger_activate)):
+                if stop.requested:
+                    return 0
+                if transition() is not TransitionCallbackReturn.SUCCESS:
+                    node.get_logger().fatal(f"autostart failed: could not {name}, the reason is in the lines above")
+                    return 1
+        while rclpy.ok() and not stop.requested:
+            executor.spin_once(timeout_sec=_POLL_S)
+        return 0
+    except ExternalShutdownException:
+        return 0
+    finally:
+        executor.remove_node(node)
+        executor.shutdown()
+        node.release()
