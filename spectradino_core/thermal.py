@@ -30,7 +30,7 @@ class ThermalContract:
     Attributes:
         kind: "percentile" stretches between two percentiles of the frame; "fixed" maps a fixed range, so that equal
             temperatures look equal in every frame; "none" divides by the largest value of the frame's type.
-        low, high: percentiles (0 to 100) for "percentile"; for "fixed" counts, or kelvin if `kelvin_per_count` is given.
+        low, high: percentiles (0 to 100) for "percentile"; for "fixed" counts, or kelvin with `kelvin_per_count`.
         kelvin_per_count: what one count is worth on a radiometric camera (0.01 or 0.04 are usual); None: it is not one.
         min_span: the least distance, in counts, between the two percentiles; keeps a uniform scene from becoming noise.
         smoothing: share of the previous range kept at each frame of a stream (0: none), so that a hot object that

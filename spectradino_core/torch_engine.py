@@ -35,7 +35,7 @@ class ServingGraph(nn.Module):
         self.size = size
 
     def forward(self, rgb: Tensor, ir: Tensor, present: Tensor) -> tuple[Tensor, ...]:
-        """rgb [1, 3, H, W], ir [1, 1, H, W], present [2] to boxes [A, 4], scores [A, C], and mask uint8 [H, W] if any."""
+        """rgb [1, 3, H, W], ir [1, 1, H, W], present [2] to boxes [A, 4], scores [A, C], mask uint8 [H, W] if any."""
         predictions = self.model({Modality.RGB: rgb, self.model.infrared: ir}, present[None])
         outputs = (predictions.boxes[0], predictions.logits[0].float().sigmoid())
         if predictions.mask_logits is None:

@@ -84,7 +84,7 @@ class ViTConfig:
 
 VARIANTS = {
     "test": ViTConfig("test", width=48, depth=2, heads=3),
-    "tiny": ViTConfig("tiny", width=128, depth=8, heads=4, pos_grid=16),  # ours: the model in the box, from scratch
+    "tiny": ViTConfig("tiny", width=128, depth=6, heads=2, pos_grid=16),  # ours: the model in the box, from scratch
     "s": ViTConfig("s", width=384, depth=12, heads=6),
     "b": ViTConfig("b", width=768, depth=12, heads=12),
     "l": ViTConfig("l", width=1024, depth=24, heads=16),

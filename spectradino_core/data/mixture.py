@@ -13,12 +13,12 @@ from typing import Protocol
 import numpy as np
 
 from spectradino_core.data.augment import Augmentation, augment
-from spectradino_core.data.paired_folder import PairedFolder, PairedItem
+from spectradino_core.data.paired_folder import PairedFolder
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.scenes import BOX_CLASSES, SceneOptions, render_scene
 from spectradino_core.modality import Modality
 
-__all__ = ["FIRST_TEST_SEED", "FolderSource", "Mixture", "SceneSource", "Source", "folder_sample", "scene_sample"]
+__all__ = ["FIRST_TEST_SEED", "FolderSource", "Mixture", "SceneSource", "Source", "scene_sample"]
 
 FIRST_TEST_SEED = 9_000_000
 """Scenes with this seed and above are never trained on; tests, demonstrations and model cards use them."""
@@ -88,7 +88,7 @@ class FolderSource:
             ValueError: the folder is not one of paired images, or none of its pairs has boxes.
         """
         folder = PairedFolder(root, split, infrared=infrared.key, classes=BOX_CLASSES)
-        self._samples = [folder_sample(item) for item in folder if item.boxes is not None]
+        self._samples = [folder.load(item) for item in folder if item.boxes is not None]
         if not self._samples:
             raise ValueError(f"{root}: no pair of its {split} split has boxes (instances_{split}.json)")
 
@@ -97,11 +97,6 @@ class FolderSource:
 
     def draw(self, rng: np.random.Generator) -> PairedSample:
         return self._samples[int(rng.integers(len(self._samples)))]
-
-
-def folder_sample(item: PairedItem) -> PairedSample:
-    """The item's images and boxes as a labelled pair; its mask is left out, since its classes are the set's own."""
-    return PairedSample(item.load_rgb(), item.load_infrared(), item.boxes, item.labels, name=item.id)
 
 
 class Mixture:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spectradino_core.data.mixture import FIRST_TEST_SEED, folder_sample, scene_sample
+from spectradino_core.data.mixture import FIRST_TEST_SEED, scene_sample
 from spectradino_core.data.paired_folder import PairedFolder
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.scenes import BOX_CLASSES
@@ -48,13 +48,13 @@ class FolderSet:
         Raises:
             ValueError: the folder is not one of paired images, or none of its pairs has boxes.
         """
-        folder = PairedFolder(root, split, infrared=infrared.key, classes=BOX_CLASSES)
-        self._items = [item for item in folder if item.boxes is not None]
+        self._folder = PairedFolder(root, split, infrared=infrared.key, classes=BOX_CLASSES)
+        self._items = [item for item in self._folder if item.boxes is not None]
         if not self._items:
             raise ValueError(f"{root}: no pair of its {split} split has boxes (instances_{split}.json)")
 
     def __iter__(self) -> Iterator[PairedSample]:
-        return map(folder_sample, self._items)
+        return map(self._folder.load, self._items)
 
 
 def validation_scenes(infrared: Modality, size: tuple[int, int], count: int, first: int = 500_000) -> SceneSet:

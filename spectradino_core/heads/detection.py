@@ -34,7 +34,7 @@ class Cells:
 
     @classmethod
     def of(cls, maps: Sequence[Tensor], strides: Sequence[float]) -> Cells:
-        """Cells of the maps [B, P, h_i, w_i]; cell (i, j) is centred at ((j + 0.5) s, (i + 0.5) s), s a float."""
+        """Cells of the maps [B, P, h_i, w_i]; cell (i, j) is centred at ((j + 0.5) s, (i + 0.5) s)."""
         centres, sizes = [], []
         for x, stride in zip(maps, strides, strict=True):
             height, width = x.shape[-2:]

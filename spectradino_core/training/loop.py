@@ -104,7 +104,7 @@ def train(
             total = losses["total"]
             if not torch.isfinite(total):
                 raise NonFiniteLossError(
-                    f"the loss is {total.item()} at step {step}: lower the learning rate; {resume} is the last good state"
+                    f"the loss is {total.item()} at step {step}: lower the learning rate; {resume} is the last good one"
                 )
             optimiser.zero_grad(set_to_none=True)
             total.backward()

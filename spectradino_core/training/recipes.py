@@ -116,9 +116,9 @@ def box() -> FinetuneRecipe:
         name="box",
         architecture=Architecture("tiny", "lwir", len(BOX_CLASSES), len(MASK_CLASSES), pyramid_width=64),
         input_size=(322, 252),
-        loop=LoopOptions(steps=2400, warmup=150),
-        batch=16,
-        rates={"head": 1e-3, "adapters": 1e-3, "blocks": 1e-3},
+        loop=LoopOptions(steps=5000, warmup=250),
+        batch=8,
+        rates={"head": 8e-4, "adapters": 8e-4, "blocks": 8e-4},
         scene_share=0.75,
         real=("roadscene_rgb_lwir",),
     )
