@@ -1,0 +1,86 @@
+"""The loop: schedule, averaging, resuming, failures."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from spectradino_core.training.loop import LoopOptions, NonFiniteLossError, learning_rate, resume_step, train
+
+OPTIONS = LoopOptions(steps=30, warmup=5, ema=0.9, amp="fp32", checkpoint_every=10, log_every=1)
+
+
+class Batch:
+    def __init__(self, step: int) -> None:
+        generator = torch.Generator().manual_seed(step)
+        self.x = torch.randn(8, 4, generator=generator)
+        self.y = self.x @ torch.tensor([1.0, -2.0, 0.5, 3.0])
+
+    def to(self, device: torch.device) -> Batch:
+        return self
+
+
+def loss_of(model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+    return {"total": ((model(batch.x)[:, 0] - batch.y) ** 2).mean()}
+
+
+def run(folder: Path, stop: int | None = None, options: LoopOptions = OPTIONS, loss=loss_of) -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.GELU(), nn.Linear(8, 1))
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    batches = (Batch(step) for step in range(resume_step(folder), stop or options.steps))
+    return train(model, loss, batches, optimiser, options, folder, torch.device("cpu"))
+
+
+def losses(folder: Path) -> list[float]:
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [row["total"] for row in rows if "total" in row]
+
+
+def test_schedule_warms_up_and_decays():
+    options = LoopOptions(steps=100, warmup=10, final=0.1)
+    shares = [learning_rate(step, options) for step in range(100)]
+    assert shares[0] == pytest.approx(0.1)
+    assert shares[9] == pytest.approx(1.0)
+    assert max(shares) == pytest.approx(1.0)
+    assert shares[55] == pytest.approx(0.55, abs=0.01)  # halfway down the cosine
+    assert shares[-1] == pytest.approx(0.1, abs=1e-3)
+    assert shares[10:] == sorted(shares[10:], reverse=True)
+
+
+def test_learns(tmp_path):
+    run(tmp_path, options=replace(OPTIONS, steps=150))
+    curve = losses(tmp_path)
+    assert sum(curve[-10:]) < 0.5 * sum(curve[:10])
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path):
+    whole = run(tmp_path / "whole")
+    run(tmp_path / "parts", stop=20)  # ends at a checkpoint, as a killed process ends after one
+    assert resume_step(tmp_path / "parts") == 20
+    parts = run(tmp_path / "parts")
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    for (name, a), (_, b) in zip(whole.state_dict().items(), parts.state_dict().items(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_what_is_kept_is_the_average(tmp_path):
+    averaged = run(tmp_path / "a", options=replace(OPTIONS, ema=0.99))
+    plain = run(tmp_path / "b", options=replace(OPTIONS, ema=0.0))
+    assert not torch.equal(averaged[0].weight, plain[0].weight)
+    assert not averaged.training
+
+
+def test_a_broken_loss_stops_and_names_the_step(tmp_path):
+    def breaks(model, batch):
+        value = loss_of(model, batch)["total"]
+        return {"total": value * float("nan") if (tmp_path / "resume.pt").exists() else value}
+
+    with pytest.raises(NonFiniteLossError, match="step 10"):
+        run(tmp_path, loss=breaks)
+    assert resume_step(tmp_path) == 10  # the last good state is still there
