@@ -1,9 +1,9 @@
 """What to do when a camera falls silent: which streams the answers rest on, and when that changes.
 
-The rule: a camera is alive as long as its last frame is at most `stale_ms` old. One that was silent is alive again after
-`back_after` frames without such a gap, so that a camera that stutters does not flip the mode. Both cameras alive is
-FUSED; one alone is RGB_ONLY or IR_ONLY where the fallback allows it; anything else is STALE. At the start both count as
-alive, so that each has `stale_ms` for its first frame.
+The rule: a camera is alive as long as its last frame is at most `stale_ms` old. One that was silent is alive again
+after `back_after` frames without such a gap, so that a camera that stutters does not flip the mode. Both cameras alive
+is FUSED; one alone is RGB_ONLY or IR_ONLY where the fallback allows it; anything else is STALE. At the start both count
+as alive, so that each has `stale_ms` for its first frame.
 
 An infrared camera that repeats one picture (its shutter closes for calibration for 1 to 3 s, and the driver goes on
 sending) is recognised by `FrozenDetector`; it counts as silent from then on until the picture moves again.
@@ -166,8 +166,8 @@ class ModeMachine:
 class FrozenDetector:
     """Recognises a stream that repeats one picture, from a checksum of every `stride`-th pixel both ways.
 
-    A sensor's noise changes some of those thousands of pixels in every real frame. Cameras that send each picture two or
-    three times by design (27 Hz of a 9 Hz sensor) repeat for less than `frozen_ms`.
+    A sensor's noise changes some of those thousands of pixels in every real frame. Cameras that send each picture two
+    or three times by design (27 Hz of a 9 Hz sensor) repeat for less than `frozen_ms`.
     """
 
     def __init__(self, frozen_ms: float = 400.0, stride: int = 8) -> None:

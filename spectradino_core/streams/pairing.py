@@ -19,105 +19,21 @@ Times are integers in nanoseconds, of the header stamps.
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import Generic, TypeVar
+from dataclasses import replace
+from typing import Generic
+
+from spectradino_core.streams.queues import Frame, Pair, Payload, Queue, Stream
 
 __all__ = ["Frame", "Pair", "Pairer", "Stream"]
-
-Payload = TypeVar("Payload")
 
 JUMP_MS = 500.0
 """A step back by more than this is a clock that was set or a bag that starts again, not two frames out of order."""
 
 _MS = 1_000_000
 _STEPS_BACK_BELIEVED = 3  # so many frames in a row behind the newest stamp: the clock was set back by a little
-_INTERVALS = 9
 _EQUAL_RATES = 0.95  # periods whose ratio is nearer to 1 than this count as equal
 _DRY_SPELL = 20  # accepted frames of each stream without any pair, after which it is told why
 _OFFSETS = 31
-
-
-class Stream(str, Enum):
-    """Which camera a frame is from."""
-
-    RGB = "rgb"
-    IR = "ir"
-
-    @property
-    def other(self) -> Stream:
-        return Stream.IR if self is Stream.RGB else Stream.RGB
-
-
-@dataclass(frozen=True)
-class Frame(Generic[Payload]):
-    """A frame that was accepted: its stamp, as in its header, and what was pushed with it."""
-
-    stamp_ns: int
-    payload: Payload
-    time_ns: int
-    """The stamp with the infrared camera's constant offset taken out."""
-    arrival: int
-    """How many frames, of both streams, were accepted before it."""
-
-
-@dataclass(frozen=True)
-class Pair(Generic[Payload]):
-    """Two frames taken at one time.
-
-    Attributes:
-        rgb, ir: what was pushed.
-        rgb_stamp_ns, ir_stamp_ns: the stamps as in the headers.
-        offset_ns: infrared stamp minus colour stamp, as in the headers.
-        error_ns: the same after the constant offset is taken out; what `slop_ms` limits.
-    """
-
-    rgb: Payload
-    ir: Payload
-    rgb_stamp_ns: int
-    ir_stamp_ns: int
-    error_ns: int
-
-    @property
-    def offset_ns(self) -> int:
-        return self.ir_stamp_ns - self.rgb_stamp_ns
-
-
-@dataclass
-class _Queue(Generic[Payload]):
-    """One stream's frames without a partner yet, oldest first, and what is known of its rhythm."""
-
-    frames: deque[Frame[Payload]] = field(default_factory=deque)
-    last_ns: int | None = None
-    last_arrival: int = -1
-    intervals: deque[int] = field(default_factory=lambda: deque(maxlen=_INTERVALS))
-    behind: list[int] = field(default_factory=list)
-    in_past_loop: bool = False
-    since_pair: int = 0
-
-    @property
-    def period_ns(self) -> int | None:
-        """The usual time from frame to frame: the median of the last intervals."""
-        return sorted(self.intervals)[len(self.intervals) // 2] if self.intervals else None
-
-    @property
-    def least_period_ns(self) -> int | None:
-        """How soon a next frame is to be reckoned with: the lower quartile of the last intervals."""
-        return sorted(self.intervals)[len(self.intervals) // 4] if self.intervals else None
-
-    def accept(self, frame: Frame[Payload]) -> None:
-        if self.last_ns is not None:
-            self.intervals.append(frame.time_ns - self.last_ns)
-        self.last_ns, self.last_arrival = frame.time_ns, frame.arrival
-        self.behind.clear()
-        self.since_pair += 1
-        self.frames.append(frame)
-
-    def restart(self) -> None:
-        self.last_ns = None
-        self.intervals.clear()
-        self.behind.clear()
-        self.in_past_loop = False
 
 
 class Pairer(Generic[Payload]):
@@ -147,12 +63,12 @@ class Pairer(Generic[Payload]):
         if depth < 2:
             raise ValueError(f"depth must be at least 2, got {depth}")
         self.slop_ns = round(slop_ms * _MS)
-        self.offset_ns = round(offset_ms * _MS)
+        self._offset_ns = round(offset_ms * _MS)
         self.depth = depth
         self.drops: Counter[str] = Counter()
         self.restarts = 0
         self.pairs = 0
-        self._queues: dict[Stream, _Queue[Payload]] = {Stream.RGB: _Queue(), Stream.IR: _Queue()}
+        self._queues: dict[Stream, Queue[Payload]] = {Stream.RGB: Queue(), Stream.IR: Queue()}
         self._arrivals = 0
         self._missed_gain_ns = 0
         self._nearest_miss_ns: int | None = None
@@ -199,7 +115,7 @@ class Pairer(Generic[Payload]):
         queue = self._queues[stream]
         frames = list(queue.frames)
         queue.frames.clear()
-        self.drops[f"released_{stream.value}"] += len(frames)
+        self._count(f"released_{stream.value}", len(frames))
         return frames
 
     def clear(self) -> None:
@@ -210,6 +126,19 @@ class Pairer(Generic[Payload]):
             queue.since_pair = 0
         self._missed_gain_ns = 0
         self._nearest_miss_ns = None
+
+    @property
+    def offset_ns(self) -> int:
+        """The infrared camera's constant offset. It may be set while frames wait: theirs is taken out anew."""
+        return self._offset_ns
+
+    @offset_ns.setter
+    def offset_ns(self, offset_ns: int) -> None:
+        queue, shift = self._queues[Stream.IR], self._offset_ns - offset_ns
+        queue.frames = deque(replace(frame, time_ns=frame.time_ns + shift) for frame in queue.frames)
+        queue.behind = [time_ns + shift for time_ns in queue.behind]
+        queue.last_ns = None if queue.last_ns is None else queue.last_ns + shift
+        self._offset_ns = offset_ns
 
     def take_events(self) -> list[str]:
         """What is worth a line in the log and was not taken yet: jumps of time, zero stamps, clocks that never meet."""
@@ -234,7 +163,7 @@ class Pairer(Generic[Payload]):
     # ---- the door ------------------------------------------------------------------------------------------------
 
     def _time(self, stream: Stream, stamp_ns: int) -> int:
-        return stamp_ns - self.offset_ns if stream is Stream.IR else stamp_ns
+        return stamp_ns - self._offset_ns if stream is Stream.IR else stamp_ns
 
     def _admit(self, stream: Stream, stamp_ns: int, pairs: list[Pair[Payload]]) -> bool:
         """Whether a frame may enter; notices jumps of time on the way."""
@@ -261,7 +190,7 @@ class Pairer(Generic[Payload]):
         return False
 
     @staticmethod
-    def _is_jump(queue: _Queue[Payload], time_ns: int, step: int) -> bool:
+    def _is_jump(queue: Queue[Payload], time_ns: int, step: int) -> bool:
         if -step > JUMP_MS * _MS:
             return True
         if queue.behind and time_ns <= queue.behind[-1]:
@@ -387,8 +316,12 @@ class Pairer(Generic[Payload]):
         self.drops[f"unpaired_{stream.value}"] += 1
 
     def _drop_all(self, stream: Stream) -> None:
-        self.drops[f"unpaired_{stream.value}"] += len(self._queues[stream].frames)
+        self._count(f"unpaired_{stream.value}", len(self._queues[stream].frames))
         self._queues[stream].frames.clear()
+
+    def _count(self, cause: str, frames: int) -> None:
+        if frames:
+            self.drops[cause] += frames
 
     def _note_miss(self, offset_ns: int) -> None:
         if self._nearest_miss_ns is None or abs(offset_ns) < abs(self._nearest_miss_ns):

@@ -1,0 +1,243 @@
+"""Modes: who is silent, who is back, and what that means under each fallback."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spectradino_core.runtime.percepts import Mode
+from spectradino_core.streams.modes import FALLBACKS, FrozenDetector, ModeChange, ModeMachine
+
+MS = 1_000_000
+
+
+def machine(fallback: str = "auto", stale_ms: float = 500, back_after: int = 3) -> ModeMachine:
+    return ModeMachine(0, stale_ms, fallback, back_after)
+
+
+def run(modes: ModeMachine, cameras: str, start_ms: int, end_ms: int, every_ms: int = 100) -> list[ModeChange]:
+    """Sends frames of the cameras named ("rgb ir") every so often; gives the changes."""
+    changes = []
+    for at in range(start_ms, end_ms, every_ms):
+        changes.append(modes.update(at * MS))
+        changes += [modes.frame(camera, at * MS) for camera in cameras.split()]
+    return [change for change in changes if change is not None]
+
+
+def test_both_cameras_are_fused_and_nothing_changes():
+    modes = machine()
+    assert run(modes, "rgb ir", 0, 10_000) == []
+    assert modes.mode is Mode.FUSED
+
+
+@pytest.mark.parametrize(
+    ("left", "fallback", "mode"),
+    [
+        ("rgb", "auto", Mode.RGB_ONLY),
+        ("ir", "auto", Mode.IR_ONLY),
+        ("rgb", "rgb_only", Mode.RGB_ONLY),
+        ("ir", "rgb_only", Mode.STALE),
+        ("rgb", "ir_only", Mode.STALE),
+        ("ir", "ir_only", Mode.IR_ONLY),
+        ("rgb", "fused_only", Mode.STALE),
+        ("ir", "fused_only", Mode.STALE),
+        ("", "auto", Mode.STALE),
+    ],
+)
+def test_one_camera_silent_under_each_fallback(left, fallback, mode):
+    modes = machine(fallback)
+    run(modes, "rgb ir", 0, 1000)
+    changes = run(modes, left, 1000, 3000)
+    assert modes.mode is mode
+    (change,) = changes
+    assert (change.before, change.mode) == (Mode.FUSED, mode)
+    # The last frame came at 900 ms: the change comes within one timeout and one tick.
+    assert 1400 * MS < change.time_ns <= 1500 * MS
+    assert ("ir" if left == "rgb" else "rgb") in change.reason
+    assert "stale_ms 500" in change.reason
+    assert ("fallback_mode" in change.reason) == (mode is Mode.STALE and left != "")
+
+
+def test_it_comes_back_after_three_frames_and_not_before():
+    modes = machine()
+    run(modes, "rgb ir", 0, 1000)
+    run(modes, "rgb", 1000, 3000)
+    assert modes.frame("ir", 3000 * MS) is None
+    assert modes.frame("ir", 3100 * MS) is None
+    assert modes.mode is Mode.RGB_ONLY
+    modes.frame("rgb", 3150 * MS)
+    change = modes.frame("ir", 3200 * MS)
+    assert change is not None
+    assert change.mode is Mode.FUSED
+    assert modes.is_alive("ir")
+
+
+def test_a_camera_that_stutters_does_not_flip_the_mode():
+    modes = machine()
+    run(modes, "rgb ir", 0, 1000)
+    changes = []
+    for at in range(1000, 10_000, 100):
+        cameras = "rgb ir" if at % 1000 < 200 else "rgb"  # two infrared frames, then 900 ms nothing
+        changes += run(modes, cameras, at, at + 100)
+    assert [change.mode for change in changes] == [Mode.RGB_ONLY]
+
+
+def test_a_camera_slower_than_the_timeout_is_named_with_the_remedy():
+    modes = machine(stale_ms=300)
+    run(modes, "ir", 0, 1)
+    for at in range(100, 1100, 100):
+        modes.frame("rgb", at * MS)
+    modes.frame("ir", 1000 * MS)
+    for at in range(1100, 3000, 100):
+        modes.frame("rgb", at * MS)
+    assert modes.mode is Mode.RGB_ONLY
+    modes.update(4000 * MS)
+    assert modes.mode is Mode.STALE
+    assert "1000 ms apart" in modes.reason
+
+
+def test_nothing_at_all_after_the_start_is_stale_after_one_timeout():
+    modes = machine()
+    assert modes.update(500 * MS) is None
+    change = modes.update(501 * MS)
+    assert change is not None
+    assert change.mode is Mode.STALE
+    assert "rgb has sent nothing" in change.reason
+    assert "ir has sent nothing" in change.reason
+
+
+def test_due_tells_when_to_look_again():
+    modes = machine()
+    modes.frame("rgb", 100 * MS)
+    modes.frame("ir", 200 * MS)
+    due = modes.due_ns
+    assert due == 600 * MS + 1
+    assert modes.update(due - 1) is None
+    change = modes.update(due)
+    assert change is not None
+    assert change.mode is Mode.IR_ONLY
+    modes.update(5000 * MS)
+    assert modes.due_ns is None
+
+
+def test_a_frozen_camera_is_left_out_at_once_and_taken_back_when_it_moves():
+    modes = machine()
+    run(modes, "rgb ir", 0, 1000)
+    change = modes.frame("ir", 1000 * MS, frozen=True)
+    assert change is not None
+    assert change.mode is Mode.RGB_ONLY
+    assert "repeats one picture" in change.reason
+    for at in range(1100, 2000, 100):
+        modes.frame("rgb", at * MS)
+        assert modes.frame("ir", at * MS, frozen=True) is None
+    assert [change.mode for change in run(modes, "rgb ir", 2000, 2500)] == [Mode.FUSED]
+
+
+def test_time_that_starts_again_waits_for_both_anew():
+    modes = machine()
+    run(modes, "rgb", 50_000, 52_000)
+    assert modes.mode is Mode.RGB_ONLY
+    changes = run(modes, "rgb ir", 0, 2000)
+    assert modes.mode is Mode.FUSED
+    assert len(changes) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"stale_ms": 0}, {"stale_ms": -1}, {"stale_ms": 1, "fallback": "both"}, {"stale_ms": 1, "back_after": 0}],
+)
+def test_settings_out_of_range_are_refused(arguments):
+    with pytest.raises(ValueError, match=r"stale_ms|fallback_mode|back_after"):
+        ModeMachine(0, **arguments)
+
+
+calls = st.lists(st.tuples(st.sampled_from(["rgb", "ir", "tick"]), st.integers(-50, 900), st.booleans()), max_size=60)
+
+
+@settings(max_examples=200, deadline=None)
+@given(calls, st.sampled_from(sorted(FALLBACKS)), st.integers(1, 4))
+def test_whatever_comes_the_mode_is_one_that_the_fallback_allows(calls, fallback, back_after):
+    modes = ModeMachine(0, 300, fallback, back_after)
+    now, last = 0, modes.mode
+    for what, step, frozen in calls:
+        now = max(0, now + step)
+        change = modes.update(now * MS) if what == "tick" else modes.frame(what, now * MS, frozen)
+        assert (change is not None) == (modes.mode is not last)
+        if change is not None:
+            assert (change.before, change.mode, change.time_ns) == (last, modes.mode, now * MS)
+            assert change.reason
+        last = modes.mode
+        assert last in {Mode.FUSED, Mode.STALE} | FALLBACKS[fallback]
+        assert (last is Mode.FUSED) == (modes.is_alive("rgb") and modes.is_alive("ir"))
+
+
+@settings(max_examples=100, deadline=None)
+@given(calls)
+def test_due_is_exact(calls):
+    """If no frame comes, nothing changes before `due_ns`, and at it a camera is given up."""
+    modes, now = ModeMachine(0, 300), 0
+    for what, step, frozen in calls:
+        now = max(0, now + step)
+        if what == "tick":
+            modes.update(now * MS)
+        else:
+            modes.frame(what, now * MS, frozen)
+    alive = modes.is_alive("rgb") + modes.is_alive("ir")
+    due = modes.due_ns
+    assert (due is None) == (alive == 0)
+    if due is not None:
+        assert modes.update(due - 1) is None
+        modes.update(due)
+        assert modes.is_alive("rgb") + modes.is_alive("ir") < alive
+
+
+class TestFrozenDetector:
+    @pytest.fixture
+    def frames(self) -> list[np.ndarray]:
+        rng = np.random.default_rng(0)
+        base = rng.integers(20000, 21000, (512, 640)).astype(np.uint16)
+        return [(base + rng.integers(0, 3, base.shape)).astype(np.uint16) for _ in range(3)]
+
+    def test_noise_alone_is_no_freeze(self, frames):
+        detector = FrozenDetector(400)
+        assert not any(detector(frames[i % 3], i * 111 * MS) for i in range(30))
+
+    def test_the_same_picture_is_frozen_after_the_time_and_not_before(self, frames):
+        detector = FrozenDetector(400)
+        detector(frames[1], 0)
+        answers = [detector(frames[0].copy(), t * MS) for t in (100, 200, 400, 499, 500, 600)]
+        assert answers == [False, False, False, False, True, True]
+        assert not detector(frames[2], 700 * MS)
+        assert detector.repeats == 0
+
+    def test_pictures_sent_three_times_by_design_are_not_frozen(self, frames):
+        detector = FrozenDetector(400)
+        assert not any(detector(frames[i // 3 % 3], i * 37 * MS) for i in range(60))
+
+    def test_zero_switches_it_off(self, frames):
+        detector = FrozenDetector(0)
+        assert not any(detector(frames[0], i * 1000 * MS) for i in range(10))
+
+    def test_time_that_goes_back_and_reset_begin_anew(self, frames):
+        detector = FrozenDetector(400)
+        detector(frames[0], 9000 * MS)
+        assert detector(frames[0], 9500 * MS)
+        assert not detector(frames[0], 100 * MS)
+        assert not detector(frames[0], 400 * MS)
+        detector.reset()
+        assert not detector(frames[0], 1000 * MS)
+
+    @pytest.mark.parametrize("shape", [(1, 1), (7, 9), (40, 40, 3)])
+    def test_any_shape_even_a_view(self, shape):
+        frame = np.zeros((*shape, 2), np.uint8)[..., 0]
+        detector = FrozenDetector(1)
+        assert not detector(frame, 0)
+        assert detector(frame, 10 * MS)
+        assert not detector(frame.astype(np.uint16), 20 * MS)
+
+    @pytest.mark.parametrize("arguments", [{"frozen_ms": -1}, {"stride": 0}])
+    def test_settings_out_of_range_are_refused(self, arguments):
+        with pytest.raises(ValueError, match="stride"):
+            FrozenDetector(**arguments)
