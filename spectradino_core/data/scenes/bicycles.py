@@ -69,7 +69,7 @@ class Bicycle:
         for axle in _AXLES:
             outer = (max(abs(side) * _WHEEL, 0.5 * thick), _WHEEL)
             inner = (max(outer[0] - thick * max(abs(side), 0.4), 0.0), _WHEEL - thick)
-            outlines.append(ring(outer, inner) + (side * axle, _WHEEL))
+            outlines.append(ring(outer, inner) + np.array([side * axle, _WHEEL]))
         rows = np.empty((len(_TUBES), 6))
         rows[:, 0], rows[:, 1] = side * _TUBES[:, 0] + front * _TUBES[:, 2], _TUBES[:, 1]
         rows[:, 3], rows[:, 4] = side * _TUBES[:, 3] + front * _TUBES[:, 5], _TUBES[:, 4]
@@ -100,6 +100,13 @@ class Bicycle:
         parts = [(0, wheel, wheel, tyre), (wheel, first, wheel, tyre)]
         parts += [(first, painted, CAPSULE_VERTICES, frame), (painted, len(flat), CAPSULE_VERTICES, dark)]
         canvas.stamp(canvas.camera.project(world), parts, grain_m=0.0, z=z, instance=self.instance)
+
+    def footprint(self, t: float) -> np.ndarray:
+        """World points [n, 3] of the ground it stands on."""
+        x, z, heading = self.position(t)
+        along = 0.75 * np.array([np.sin(heading), 0.0, np.cos(heading)])
+        across = 0.06 * np.array([np.cos(heading), 0.0, -np.sin(heading)])
+        return np.array([x, 0.0, z]) + np.array([along + across, along - across, -along - across, across - along])
 
     def shadow_points(self, t: float) -> np.ndarray:
         x, z, heading = self.position(t)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from spectradino_core.data.scenes.canvas import Canvas
-from spectradino_core.data.scenes.materials import Material, MaterialTable
+from spectradino_core.data.scenes.materials import Material, MaterialTable, channels
 from spectradino_core.data.scenes.scene import MASK_CLASSES
 
 __all__ = ["House", "draw_wall_material"]
@@ -31,7 +32,7 @@ def draw_wall_material(rng: np.random.Generator, materials: MaterialTable) -> in
     colour = np.clip(base * (0.7 + 0.5 * u[1]) * (0.92 + 0.16 * u[2:5]), 0.03, 0.85)
     return materials.add(
         Material(
-            (*(float(c) for c in colour), float(colour.mean() * 1.15 + 0.05), float(colour.mean() * 1.1 + 0.08)),
+            channels(colour, colour.mean() * 1.15 + 0.05, colour.mean() * 1.1 + 0.08),
             sun_heat=9.0,
             night=float(0.5 + 2.5 * u[5]),
             grain=0.18,
@@ -155,7 +156,15 @@ class House:
         )
 
     def _panes(
-        self, add, facing, quads: np.ndarray, z0: float, near: float, plane, light: float, lit: np.ndarray
+        self,
+        add: Callable[[np.ndarray, int], None],
+        facing: Callable[..., int],
+        quads: np.ndarray,
+        z0: float,
+        near: float,
+        plane: tuple[float, float, float],
+        light: float,
+        lit: np.ndarray,
     ) -> None:
         keep = z0 + quads[:, :, 0].max(axis=1) > near + 0.3
         quads, lit = quads[keep], lit[: len(keep)][keep]
@@ -167,7 +176,7 @@ class House:
                 add(group, facing(self.materials[name], plane, light, 0.72))
 
     def _grid(self, length: float, there: np.ndarray, first_floor: int) -> np.ndarray:
-        """Windows of a wall as [n, 4, 2] of (along, up); at most as many as `there` has entries, False leaves one out."""
+        """Windows of a wall as [n, 4, 2] of (along, up); `there` says which exist and limits how many."""
         storey = self.height / self.floors
         columns = max(1, int(length / 3.0))
         pitch = length / columns

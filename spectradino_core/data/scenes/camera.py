@@ -7,6 +7,7 @@ Pixels: continuous, the centre of the first pixel is (0.5, 0.5).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -44,6 +45,7 @@ class Camera:
         """The size of a pixel at world depth z, metres."""
         return max(z - self.eye[2], _NEAREST_M) / self.focal
 
+    @cached_property
     def rays(self) -> tuple[np.ndarray, np.ndarray]:
         """Slopes of each pixel's ray, x/z (right) and y/z (down): float32, broadcastable to [H, W]."""
         u = np.arange(self.width) + 0.5

@@ -1,8 +1,8 @@
-"""The painter's canvas: every pixel holds the number of the surface seen there; what a surface is like stands in a table.
+"""The painter's canvas: every pixel holds the number of the surface seen there; a table says what a surface is like.
 
-Things are painted back to front. A thing is a list of polygons, each of one surface; a surface is a plane in camera space
-with a material, a share of the light, a warmth, a class and an instance. So depth, masks and every band follow from one
-index image by table look-up, and all bands show exactly the same street.
+Things are painted back to front. A thing is a list of polygons, each of one surface; a surface is a plane in camera
+space with a material, a share of the light, a warmth, a class and an instance. So depth, masks and every band follow
+from one index image by table look-up, and all bands show exactly the same street.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Silhouette:
 
 
 class Canvas:
-    """Attributes: `index` uint16 [H, W] of surface numbers (0: nothing yet), `grain` uint8 [H, W, 2] of surface texture,
+    """Attributes: `index` uint16 [H, W] of surface numbers (0: nothing yet), `grain` uint8 [H, W, 2] of texture,
     `silhouettes` by instance number."""
 
     def __init__(self, camera: Camera, sun_direction: np.ndarray) -> None:
@@ -106,17 +106,19 @@ class Canvas:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add_shaded_ground(self, still: bool) -> int:
+    def add_shaded_ground(self, ambient_share: float, still: bool, warmer: float = 0.0) -> int:
         """Register a twin of every ground surface that the sun does not reach; returns the offset to the twin.
 
         Args:
+            ambient_share: how much of the sky's light still reaches it.
             still: the shadow has lain there for long, so the ground in it is cool as well.
+            warmer: kelvin that what stands over it warms it by.
         """
         offset = len(self._rows) - self.first_ground
         for row in self._rows[self.first_ground : self.last_ground + 1]:
-            material, ambient, sun, warmer, *rest = row
+            material, ambient, sun, own, *rest = row
             # The heat of the ground under a passing shadow is that of the sunlit ground: a negative share says so.
-            self._rows.append((material, 0.8 * ambient, 0.0 if still else -sun, warmer, *rest))
+            self._rows.append((material, ambient_share * ambient, 0.0 if still else -sun, own + warmer, *rest))
         return offset
 
     def table(self) -> np.ndarray:

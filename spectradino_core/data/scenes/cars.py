@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
 from spectradino_core.data.scenes.canvas import Canvas
-from spectradino_core.data.scenes.materials import Material, MaterialTable
+from spectradino_core.data.scenes.materials import Material, MaterialTable, channels
 from spectradino_core.data.scenes.scene import MASK_CLASSES
 from spectradino_core.data.scenes.shapes import circle
 
@@ -39,7 +40,7 @@ def draw_car_paint(rng: np.random.Generator, materials: MaterialTable) -> int:
             colour = np.array([0.65, 0.45, 0.05])
     return materials.add(
         Material(
-            (*(float(c) for c in colour), float(0.35 * colour.mean() + 0.12 + 0.35 * u[5]), float(0.15 + 0.3 * u[4])),
+            channels(colour, 0.35 * colour.mean() + 0.12 + 0.35 * u[5], 0.15 + 0.3 * u[4]),
             gloss=0.12,
             # Dark paint takes more of the sun; metal over an air gap cools below air under a clear night sky.
             emissivity=0.88,
@@ -59,6 +60,7 @@ class Car:
     lights: head and tail lights are on.
     sway: for a car that drives ahead of the ego car: it falls back and catches up by so many metres.
     warm: 0 cold .. 1 warmed through.
+    cabin: kelvin that its panes are warmer than panes are.
     """
 
     shape: str
@@ -73,6 +75,7 @@ class Car:
     braking: bool = False
     sway: float = 0.0
     warm: float = 0.6
+    cabin: float = 0.0
     instance: int = 0
     _solid: _Solid | None = field(default=None, repr=False)
 
@@ -131,6 +134,14 @@ class Car:
         pixels[np.setdiff1d(np.arange(len(pixels)), used, assume_unique=True)] = pixels[used[0]]
         canvas.stamp(pixels, parts, grain_m=0.02, z=z, instance=self.instance)
 
+    def footprint(self, t: float) -> np.ndarray:
+        """World points [4, 3] of the ground under it."""
+        x, z, heading = self.position(t)
+        length, width = _SHAPES[self.shape][:2]
+        along = 0.5 * length * np.array([np.sin(heading), 0.0, np.cos(heading)])
+        across = 0.52 * width * np.array([np.cos(heading), 0.0, -np.sin(heading)])
+        return np.array([x, 0.0, z]) + np.array([along + across, along - across, -along - across, across - along])
+
     def shadow_points(self, t: float) -> np.ndarray:
         x, z, heading = self.position(t)
         length, width, height = _SHAPES[self.shape][:3]
@@ -140,8 +151,9 @@ class Car:
         return np.array(
             [
                 centre + a * 0.5 * length * along + b * 0.5 * width * across + (0.0, y, 0.0)
-                for a, b, y in [(-1, -1, 0), (-1, 1, 0), (1, -1, 0), (1, 1, 0)]
-                + [(-0.8, -0.8, height), (-0.8, 0.8, height), (0.2, -0.8, height), (0.2, 0.8, height)]
+                for ends, share, y in (((-1.0, 1.0), 1.0, 0.0), ((-0.8, 0.2), 0.8, height))
+                for a in ends
+                for b in (-share, share)
             ]
         )
 
@@ -218,7 +230,7 @@ def _build(car: Car) -> _Solid:
         (nose - 0.05, sill),
     ]
     warm = [3.0 * hot, 0.0, 0.0, 0.0, 6.0 * hot, 5.0 * hot, 6.0 * hot, 4.0 * hot]
-    for (a, b), w in zip(zip(profile[:-1], profile[1:], strict=True), warm, strict=True):
+    for (a, b), w in zip(pairwise(profile), warm, strict=True):
         build.across(a, b, (half, half), paint, w)
     outline = np.array(profile)
     for side in (-1.0, 1.0):
@@ -238,9 +250,7 @@ def _build(car: Car) -> _Solid:
     # Cabin, narrower at the top.
     lower, upper = 0.94 * half, (0.90 if car.shape == "van" else 0.76) * half
     cabin = [(rear + share * length, y) for share, y in ((rb, belt), (rt, height), (ft, height), (fb, belt))]
-    for (a, b), halves in zip(
-        zip(cabin[:-1], cabin[1:], strict=True), ((lower, upper), (upper, upper), (upper, lower)), strict=True
-    ):
+    for (a, b), halves in zip(pairwise(cabin), ((lower, upper), (upper, upper), (upper, lower)), strict=True):
         build.across(a, b, halves, paint, 0.0)
     for side in (-1.0, 1.0):
         lean = np.array([0.0, lower - upper, side * (height - belt)])
@@ -251,10 +261,10 @@ def _build(car: Car) -> _Solid:
         first = 0.55 if car.shape == "van" else 0.05
         for low, high in ((first, 0.47), (0.53, 0.95)):
             if low < high:
-                build.face(_pane(wall, low, high, 0.08, 0.88), lean, m["glass"])
+                build.face(_pane(wall, low, high, 0.08, 0.88), lean, m["glass"], car.cabin)
     for (a, b), halves in (((cabin[0], cabin[1]), (lower, upper)), ((cabin[2], cabin[3]), (upper, lower))):
         before = build.count
-        build.across(a, b, halves, m["glass"], 1.5 * car.warm * hot)
+        build.across(a, b, halves, m["glass"], car.cabin)
         pane = build.vertices[-1]
         centre = pane.mean(axis=0)
         pane[:] = centre + (pane - centre) * (0.9, 0.8, 0.9)

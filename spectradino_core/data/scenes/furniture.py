@@ -66,7 +66,7 @@ class Furniture:
                 outline = np.array([(-0.55, -0.2), (-0.55, 0.2), (0.55, 0.2), (0.55, -0.2)])
             else:
                 outline = circle(8 if name == "sign_red" else 14) * 0.34
-            plates = [(outline + (0, height), name)]
+            plates = [(outline + np.array([0.0, height]), name)]
         elif self.kind == "signal":
             height = 3.2 + v
             limbs = [(0, 0, 0.07, 0, height, 0.06)]

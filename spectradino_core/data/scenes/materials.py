@@ -1,7 +1,8 @@
 """Materials: reflectance in the five reflective channels and what decides their temperature.
 
-Channels of every 5-vector: R, G, B, NIR, SWIR (linear, 0..1). Typical values after the public spectral libraries' orders
-of magnitude: leaves bright in NIR, dyed cloth bright in NIR whatever its colour, skin and water dark in SWIR.
+Channels of every 5-vector: R, G, B, NIR, SWIR (linear, 0..1). Typical values, to the order of
+magnitude of public spectral libraries: leaves bright in NIR, dyed cloth bright in NIR whatever its colour, skin and
+water dark in SWIR.
 """
 
 from __future__ import annotations
@@ -10,9 +11,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["CHANNELS", "Material", "MaterialTable"]
+__all__ = ["CHANNELS", "Channels", "Material", "MaterialTable", "channels"]
+
+Channels = tuple[float, float, float, float, float]
 
 CHANNELS = ("red", "green", "blue", "nir", "swir")
+
+
+def channels(colour: np.ndarray, nir: float, swir: float) -> Channels:
+    """A colour [3] and the two infrared channels as one tuple of plain floats."""
+    red, green, blue = colour.tolist()
+    return red, green, blue, float(nir), float(swir)
 
 
 @dataclass(frozen=True)
@@ -29,8 +38,8 @@ class Material:
     thermal_grain: strength of its texture in kelvin.
     """
 
-    albedo: tuple[float, float, float, float, float]
-    emission: tuple[float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0)
+    albedo: Channels
+    emission: Channels = (0.0, 0.0, 0.0, 0.0, 0.0)
     gloss: float = 0.0
     emissivity: float = 0.95
     sun_heat: float = 8.0
@@ -41,9 +50,9 @@ class Material:
 
 
 _STANDARD: dict[str, Material] = {
-    "sky": Material((0, 0, 0, 0, 0), grain=0.25, thermal_grain=3.0),
-    "asphalt": Material((0.11, 0.11, 0.115, 0.13, 0.16), sun_heat=17, night=3.0, grain=0.3, thermal_grain=0.8),
-    "worn_asphalt": Material((0.17, 0.165, 0.16, 0.19, 0.22), sun_heat=18, night=3.6, grain=0.3, thermal_grain=0.8),
+    "sky": Material((0, 0, 0, 0, 0), grain=0.25, thermal_grain=2.2),
+    "asphalt": Material((0.11, 0.11, 0.115, 0.13, 0.16), sun_heat=13, night=2.4, grain=0.4, thermal_grain=0.9),
+    "worn_asphalt": Material((0.17, 0.165, 0.16, 0.19, 0.22), sun_heat=14, night=3.0, grain=0.3, thermal_grain=0.8),
     "concrete": Material((0.34, 0.33, 0.30, 0.38, 0.42), sun_heat=12, night=2.0, grain=0.2, thermal_grain=0.7),
     "paving": Material((0.27, 0.22, 0.19, 0.33, 0.38), sun_heat=13, night=2.0, grain=0.3, thermal_grain=0.7),
     "curb": Material((0.42, 0.41, 0.39, 0.45, 0.45), sun_heat=9, night=1.0),
@@ -59,7 +68,7 @@ _STANDARD: dict[str, Material] = {
     "sign_yellow": Material((0.75, 0.50, 0.03, 0.7, 0.5), emissivity=0.85, sun_heat=5, night=-1.0, gloss=0.1),
     "sign_white": Material((0.75, 0.75, 0.75, 0.75, 0.6), emissivity=0.85, sun_heat=4, night=-1.0, gloss=0.1),
     "bin": Material((0.04, 0.10, 0.07, 0.25, 0.20), sun_heat=10, night=-0.5),
-    "window": Material((0.05, 0.06, 0.07, 0.06, 0.05), gloss=0.28, emissivity=0.82, sun_heat=2, night=2.0, grain=0.05),
+    "window": Material((0.04, 0.045, 0.05, 0.05, 0.04), gloss=0.14, emissivity=0.80, sun_heat=2, night=1.5, grain=0.3),
     "lit_window": Material(
         (0.3, 0.25, 0.2, 0.3, 0.3), (0.55, 0.40, 0.2, 0.45, 0.4), emissivity=0.85, night=4.0, sun_heat=2, grain=0.15
     ),
@@ -68,7 +77,9 @@ _STANDARD: dict[str, Material] = {
     "tyre": Material((0.028, 0.028, 0.03, 0.04, 0.05), sun_heat=9, night=0.5, grain=0.05),
     "rim": Material((0.35, 0.35, 0.36, 0.4, 0.4), gloss=0.2, emissivity=0.6, sun_heat=3),
     "plastic": Material((0.03, 0.03, 0.032, 0.06, 0.1), sun_heat=12, night=-0.5, grain=0.05),
-    "glass": Material((0.04, 0.045, 0.05, 0.04, 0.03), gloss=0.35, emissivity=0.80, sun_heat=3, night=-1.0, grain=0.0),
+    "glass": Material(
+        (0.02, 0.022, 0.025, 0.025, 0.02), gloss=0.05, emissivity=0.70, sun_heat=2, night=-1.5, grain=0.3
+    ),
     "shade": Material((0.018, 0.018, 0.019, 0.02, 0.03), sun_heat=0, night=0.5, grain=0.05),
     "lens": Material((0.55, 0.55, 0.55, 0.5, 0.4), gloss=0.3, emissivity=0.85, sun_heat=3),
     "lamp_white": Material((0.8, 0.8, 0.8, 0.8, 0.8), (5.0, 4.7, 4.0, 5.0, 4.0), night=12.0, grain=0.0),

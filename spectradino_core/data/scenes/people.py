@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spectradino_core.data.scenes.canvas import Canvas
-from spectradino_core.data.scenes.materials import Material, MaterialTable
+from spectradino_core.data.scenes.materials import Material, MaterialTable, channels
 from spectradino_core.data.scenes.scene import MASK_CLASSES
 from spectradino_core.data.scenes.shapes import CAPSULE_VERTICES, capsules
 
@@ -55,7 +55,7 @@ def draw_outfit(rng: np.random.Generator, materials: MaterialTable, air_c: float
         )
     )
     cold = air_c < 12.0
-    warmth = (0.22 if cold else 0.42) + 0.22 * u[1]
+    warmth = (0.10 if cold else 0.28) + 0.26 * u[1]
     return Outfit(
         skin=skin,
         hair=materials["hair"],
@@ -82,7 +82,7 @@ def _cloth(rng: np.random.Generator, materials: MaterialTable, warmth: float, da
     return materials.add(
         Material(
             # Dyes hardly absorb beyond 0.75 um: cloth is bright in NIR whatever its colour.
-            (*(float(c) for c in colour), float(0.30 + 0.45 * u[5]), float(0.20 + 0.35 * u[3])),
+            channels(colour, 0.30 + 0.45 * u[5], 0.20 + 0.35 * u[3]),
             body=float(np.clip(warmth, 0.0, 0.85)),
             sun_heat=7.0,
             grain=0.22,
@@ -160,6 +160,13 @@ class Person:
                 )
             parts.append((k * CAPSULE_VERTICES, (k + 1) * CAPSULE_VERTICES, CAPSULE_VERTICES, numbers[key]))
         canvas.stamp(pixels, parts, grain_m=0.012, z=z, instance=self.instance)
+
+    def footprint(self, t: float) -> np.ndarray:
+        """World points [n, 3] of the ground it stands on."""
+        x, z, _ = self.position(t)
+        return np.array(
+            [[x - 0.22, 0, z - 0.15], [x + 0.22, 0, z - 0.15], [x + 0.22, 0, z + 0.2], [x - 0.22, 0, z + 0.2]]
+        )
 
     def shadow_points(self, t: float) -> np.ndarray:
         """World points [n, 3] whose hull, thrown on the ground, is the shadow."""
@@ -288,7 +295,7 @@ def _riding(outfit: Outfit, phase: float) -> list[Limb]:
         )
         shoulder = (chest[0] + 0.02, chest[1] + 0.03 * h, sign * 0.115 * g)
         hand = (0.42, 1.04, sign * 0.22)
-        elbow = tuple(0.5 * (s + e) + d for s, e, d in zip(shoulder, hand, (-0.03, -0.06, sign * 0.05), strict=True))
+        elbow = (0.5 * shoulder[0] + 0.18, 0.5 * shoulder[1] + 0.46, 0.5 * shoulder[2] + sign * 0.16)
         fore = outfit.skin if outfit.short_sleeves else outfit.top
         limbs.append((outfit.top, 1.05 * tone, shoulder, 0.036 * g, elbow, 0.029 * g))
         limbs.append((fore, 1.05 * tone, elbow, 0.028 * g, hand, 0.022 * g))

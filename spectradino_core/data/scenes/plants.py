@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spectradino_core.data.scenes.canvas import Canvas
-from spectradino_core.data.scenes.materials import Material, MaterialTable
+from spectradino_core.data.scenes.materials import Material, MaterialTable, channels
 from spectradino_core.data.scenes.scene import MASK_CLASSES
 from spectradino_core.data.scenes.shapes import blobs, capsules
 
@@ -24,11 +24,11 @@ def draw_leaf_material(rng: np.random.Generator, materials: MaterialTable, air_c
         colour = np.array([0.25, 0.15, 0.03]) * (0.6 + 0.8 * u[0])
     return materials.add(
         Material(
-            (*(float(c) for c in colour), float(0.40 + 0.22 * u[1]), float(0.16 + 0.14 * u[2])),
+            channels(colour, 0.40 + 0.22 * u[1], 0.16 + 0.14 * u[2]),
             sun_heat=3.0 + 2.0 * float(u[3]),
             night=0.3,
-            grain=0.85,
-            thermal_grain=1.4,
+            grain=1.25,
+            thermal_grain=1.8,
         )
     )
 
@@ -94,9 +94,9 @@ class Tree:
         radius = np.sqrt(rng.random(count)) * 0.5
         centres = np.column_stack([lean + w * radius * np.cos(angle), h * (0.68 + 0.32 * radius * np.sin(angle))])
         radii = np.column_stack([w * rng.uniform(0.28, 0.45, count), 0.32 * h * rng.uniform(0.45, 0.75, count)])
-        under = blobs(rng, centres - (0, 0.03 * h), radii * 1.05, 34, 0.09)
-        upper = blobs(rng, centres + (0, 0.05 * h), radii * 0.85, 30, 0.10)
-        bright = blobs(rng, centres[:5] + (0.06 * w, 0.10 * h), radii[:5] * 0.5, 24, 0.14)
+        under = blobs(rng, centres - np.array([0.0, 0.03 * h]), radii * 1.05, 34, 0.09)
+        upper = blobs(rng, centres + np.array([0.0, 0.05 * h]), radii * 0.85, 30, 0.10)
+        bright = blobs(rng, centres[:5] + np.array([0.06 * w, 0.10 * h]), radii[:5] * 0.5, 24, 0.14)
         return [(under, 0.55, -0.4), (upper, 0.85, 0.0), (bright, 1.2, 0.8)]
 
     def _conifer(self, rng: np.random.Generator, lean: float) -> list[tuple[np.ndarray, float, float]]:
@@ -120,8 +120,8 @@ class Tree:
             along = np.array([np.cos(angle), np.sin(angle)]) * length
             drop = np.array([0.0, -0.35 * length])
             mid, tip = top + 0.6 * along, top + along + drop
-            wide = 0.08 * self.spread
-            fronds.append(np.array([top, mid + (0, wide), tip, mid - (0, wide)]))
+            wide = np.array([0.0, 0.08 * self.spread])
+            fronds.append(np.array([top, mid + wide, tip, mid - wide]))
         return [(np.array(fronds[::2]), 0.65, 0.0), (np.array(fronds[1::2]), 1.05, 0.3)]
 
     def shadow_points(self, t: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Renders a seed's street at a moment: paints it back to front, shades it per band, and reads the truth off the canvas."""
+"""Renders a seed's street at a moment: paints it back to front, shades it per band, reads the truth off the canvas."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ __all__ = ["render_scene", "render_sequence"]
 _LEAST_VISIBLE = 0.25
 _LEAST_HEIGHT = 6.0 / 512.0
 _NOISE = 7
+_DEFAULT = SceneOptions()
 
 
-def render_scene(seed: int, options: SceneOptions = SceneOptions()) -> Scene:
+def render_scene(seed: int, options: SceneOptions = _DEFAULT) -> Scene:
     """The street of `seed` at time 0. A pure function: the same arguments give the same bytes.
 
     Args:
@@ -36,9 +37,7 @@ def render_scene(seed: int, options: SceneOptions = SceneOptions()) -> Scene:
     return next(render_sequence(seed, 1, options=options))
 
 
-def render_sequence(
-    seed: int, frames: int, rate_hz: float = 10.0, options: SceneOptions = SceneOptions()
-) -> Iterator[Scene]:
+def render_sequence(seed: int, frames: int, rate_hz: float = 10.0, options: SceneOptions = _DEFAULT) -> Iterator[Scene]:
     """The street of `seed` as it goes on: people walk, cars drive, the ego car may roll.
 
     Args:
@@ -123,19 +122,19 @@ def _paint(street: Street, camera: Camera, elapsed_ns: int) -> Canvas:
     canvas.cloud_offset = street.cloud_offset
     paint_sky(canvas, street.materials)
     paint_ground(canvas, street.road, street.materials)
-    still, passing = canvas.add_shaded_ground(still=True), canvas.add_shaded_ground(still=False)
+    still, passing = canvas.add_shaded_ground(0.8, still=True), canvas.add_shaded_ground(0.8, still=False)
+    under = canvas.add_shaded_ground(0.35, still=True, warmer=1.5)
+    paint_shadows(canvas, [actor.footprint(t) for actor in street.actors], under)
     if street.weather.sun.any():
         standing = [thing.shadow_points(t) for thing in street.things] + [
             actor.shadow_points(t) for actor in street.actors if actor.speed == 0.0
         ]
         paint_shadows(canvas, [hull for hull in standing if len(hull)], still)
         paint_shadows(canvas, [actor.shadow_points(t) for actor in street.actors if actor.speed > 0.0], passing)
-    far_first: list[tuple[float, int, object]] = []
-    for order, thing in enumerate([*street.things, *street.actors]):
-        far = thing.far if hasattr(thing, "far") else thing.position(t)[1]
-        far_first.append((-far, order, thing))
-    for _, _, thing in sorted(far_first, key=lambda entry: entry[:2]):
-        thing.paint(canvas, t)
+    far_first = [(-thing.far, thing.paint) for thing in street.things]
+    far_first += [(-actor.position(t)[1], actor.paint) for actor in street.actors]
+    for _, paint in sorted(far_first, key=lambda entry: entry[0]):
+        paint(canvas, t)
     return canvas
 
 

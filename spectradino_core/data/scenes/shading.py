@@ -99,7 +99,7 @@ class Shader:
 
     def _depth(self) -> np.ndarray:
         index = self.canvas.index
-        right, down = self.canvas.camera.rays()
+        right, down = self.canvas.camera.rays
         inverse = np.take(self.table[:, 6].astype(np.float32), index)
         inverse += np.take(self.table[:, 5].astype(np.float32), index) * down
         inverse += np.take(self.table[:, 4].astype(np.float32), index) * right
@@ -115,7 +115,8 @@ class Shader:
     def _artificial(self, channel: int) -> np.ndarray:
         if self._lamp_light is None:
             self._light_fields()
-        assert self._lamp_light is not None and self._beam_light is not None
+        assert self._lamp_light is not None
+        assert self._beam_light is not None
         light = self._lamp_light * np.float32(self.weather.lamp[channel])
         light += self._beam_light * np.float32(self.weather.beam[channel])
         return light
@@ -123,7 +124,7 @@ class Shader:
     def _light_fields(self) -> None:
         """Irradiance of the street lamps and of the ego car's beams at every pixel's place in the world."""
         eye = self.canvas.camera.eye
-        right, down = self.canvas.camera.rays()
+        right, down = self.canvas.camera.rays
         z = np.minimum(self.depth, np.float32(300.0))
         x, y = right * z, down * z
         lamps = np.zeros_like(z)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ __all__ = ["SKY_STRIPS", "Road", "paint_ground", "paint_shadows", "paint_sky"]
 _ROAD, _VEGETATION, _SKY = (MASK_CLASSES.index(name) for name in ("road", "vegetation", "sky"))
 SKY_STRIPS = 64
 """The sky's colour goes from the horizon up in so many steps."""
+_TEXELS_PER_M = 14.0
 _SKY_TOP = 0.75  # slope (up / ahead) where the last strip ends
 
 
@@ -52,9 +54,9 @@ class Road:
     dash: tuple[float, float]
     patches: np.ndarray
 
-    def shift(self, z: np.ndarray | float) -> np.ndarray | float:
-        """How far the street has bent to the right at z."""
-        return self.bend * np.maximum(z, 0.0) ** 2
+    def shift(self, z: float) -> float:
+        """How far the street has bent to the right at z, metres."""
+        return self.bend * max(float(z), 0.0) ** 2
 
 
 def paint_sky(canvas: Canvas, materials: MaterialTable) -> None:
@@ -64,7 +66,7 @@ def paint_sky(canvas: Canvas, materials: MaterialTable) -> None:
     for k in range(SKY_STRIPS):
         number = canvas.surface(materials["sky"], ambient=0.0, sun=(k + 0.5) / SKY_STRIPS, mask_class=_SKY)
         assert number == first + k
-    _, down = canvas.camera.rays()
+    _, down = canvas.camera.rays
     step = np.clip(-down * (SKY_STRIPS / _SKY_TOP), 0, SKY_STRIPS - 1).astype(np.uint16) + first
     canvas.index[:] = step
     clouds = smooth_tile()
@@ -98,7 +100,7 @@ def paint_ground(canvas: Canvas, road: Road, materials: MaterialTable) -> int:
         near, far = start - camera.eye[2], end - camera.eye[2]
         at = np.concatenate([[near], z[(z > near) & (z < far)], [far]]) if near > 0.5 else np.append(z[z < far], far)
         at = at + camera.eye[2]
-        bend = road.shift(at)
+        bend = road.bend * np.maximum(at, 0.0) ** 2
         a = np.column_stack([left + bend, np.zeros_like(at), at])
         b = np.column_stack([right + bend, np.zeros_like(at), at])
         return np.concatenate([a, b[::-1]])
@@ -153,7 +155,7 @@ def _lines(road: Road, marking: int, centre: int) -> list[tuple[float, int, bool
             (road.right - road.parking[1] - 0.15, marking, True),
         ]
     own = sorted(lane for lane in road.lanes if lane > road.centre)
-    lines += [(0.5 * (a + b), marking, False) for a, b in zip(own[:-1], own[1:], strict=True)]
+    lines += [(0.5 * (a + b), marking, False) for a, b in pairwise(own)]
     return lines
 
 
@@ -173,7 +175,7 @@ def _fill(canvas: Canvas, polygons: list[tuple[np.ndarray, int]]) -> None:
 
 def _ground_texture(canvas: Canvas) -> None:
     camera = canvas.camera
-    right, down = camera.rays()
+    right, down = camera.rays
     rows = np.flatnonzero((down > 0.004).any(axis=1)) if down.ndim == 2 else np.array([], int)
     if len(rows) == 0:
         return
@@ -182,12 +184,10 @@ def _ground_texture(canvas: Canvas) -> None:
     z = camera.eye[1] / below
     x = right[top:] * z if right.shape[0] > 1 else right * z
     tile = grain_tile()
-    for texels_per_m, weight_from in ((14.0, 0.0),):
-        column = ((x + camera.eye[0]) * texels_per_m).astype(np.int32) & (TILE - 1)
-        row = ((z + camera.eye[2]) * texels_per_m).astype(np.int32) & (TILE - 1)
-        piece = np.take(tile.view(np.uint16).reshape(-1), row * TILE + column)
-        piece = piece.view(np.uint8).reshape(*piece.shape, 2)
-        del weight_from
+    column = ((x + camera.eye[0]) * _TEXELS_PER_M).astype(np.int32) & (TILE - 1)
+    row = ((z + camera.eye[2]) * _TEXELS_PER_M).astype(np.int32) & (TILE - 1)
+    piece = np.take(tile.view(np.uint16).reshape(-1), row * TILE + column)
+    piece = piece.view(np.uint8).reshape(*piece.shape, 2)
     # Far away a pixel averages over many texels: the texture fades.
     fade = np.clip(9.0 / z, 0.12, 1.0).astype(np.float32)
     target = canvas.grain[top:]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import cv2
 import numpy as np
@@ -13,26 +13,30 @@ TILE = 1024
 """Side of every tile; the grain and smooth tiles wrap around."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def grain_tile() -> np.ndarray:
     """uint8 [TILE, TILE, 2], 128 neutral: channel 0 rich in fine detail (reflectance), 1 blotchy (temperature)."""
     rng = np.random.default_rng(20_240_001)
     planes = []
-    for weights in (((2, 1.0), (5, 0.9), (14, 0.8), (45, 0.7)), ((3, 0.35), (10, 0.8), (30, 1.0), (90, 0.8))):
-        total = sum(weight * _octave(rng, sigma) for sigma, weight in weights)
+    for weights in (
+        ((1, 0.8), (2.5, 1.2), (6, 1.0), (14, 0.6), (45, 0.6)),
+        ((2, 0.8), (5, 0.8), (12, 0.8), (30, 0.8), (90, 0.8)),
+    ):
+        total = np.sum([weight * _octave(rng, sigma) for sigma, weight in weights], axis=0)
         planes.append(np.clip(128 + 42 * total / total.std(), 0, 255).astype(np.uint8))
     return np.ascontiguousarray(np.dstack(planes))
 
 
-@lru_cache(maxsize=None)
+@cache
 def smooth_tile() -> np.ndarray:
     """float32 [TILE, TILE], about -1..1: clouds, stretched along the rows, and slow drifts."""
     rng = np.random.default_rng(20_240_002)
-    total = sum(weight * _octave(rng, sigma, 0.45) for sigma, weight in ((60, 1.0), (25, 0.6), (9, 0.35), (3, 0.15)))
+    octaves = ((60, 1.0), (25, 0.6), (9, 0.35), (3, 0.15))
+    total = np.sum([weight * _octave(rng, sigma, 0.45) for sigma, weight in octaves], axis=0)
     return np.clip(total / (2.0 * total.std()), -1.0, 1.0).astype(np.float32)
 
 
-@lru_cache(maxsize=None)
+@cache
 def noise_tile() -> np.ndarray:
     """float32 [TILE, TILE], standard normal, white."""
     return np.random.default_rng(20_240_003).standard_normal((TILE, TILE), dtype=np.float32)
@@ -40,7 +44,7 @@ def noise_tile() -> np.ndarray:
 
 def _octave(rng: np.random.Generator, sigma: float, squash: float = 1.0) -> np.ndarray:
     """Wrapped noise of one scale with unit variance, computed small and enlarged."""
-    step = max(1, int(sigma // 2))
+    step = max(1, int(sigma / 2))
     step = 1 << (step.bit_length() - 1)
     small = rng.standard_normal((TILE // step, TILE // step)).astype(np.float32)
     margin = int(4 * sigma / step) + 2

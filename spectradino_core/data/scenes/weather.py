@@ -1,6 +1,7 @@
 """Light, air and temperatures of one street: what the seed draws for a day, a dusk or a night.
 
-5-vectors are per channel R, G, B, NIR, SWIR, linear, in units of a white wall in full sun; temperatures in degrees Celsius.
+5-vectors are per channel R, G, B, NIR, SWIR, linear, in units of a white wall in full sun; temperatures in
+degrees Celsius.
 """
 
 from __future__ import annotations
@@ -90,9 +91,9 @@ def draw_weather(rng: np.random.Generator, time_of_day: str | None) -> Weather:
         low = (2.2 * level) * (clear * glow + cloud * np.array([0.7, 0.72, 0.8, 0.5, 0.3]))
         high = (1.6 * level) * np.array([0.40, 0.50, 0.85, 0.25, 0.1])
         load = 0.12 * clear
-        lamp = 0.55 * (0.5 + u[12]) * _lamp_colour(u[13])
-        beam = 0.35 * np.array([1.0, 0.95, 0.85, 1.6, 0.8])
-        exposure = np.full(5, 1.4 + 1.8 * u[10])
+        lamp = 0.35 * (0.3 + u[12]) * _lamp_colour(u[13])
+        beam = 0.2 * np.array([1.0, 0.95, 0.85, 1.6, 0.8])
+        exposure = np.full(5, 1.1 + 1.5 * u[10])
     else:
         sun = zero
         level = 0.0015 + 0.010 * u[8] ** 2
@@ -100,8 +101,8 @@ def draw_weather(rng: np.random.Generator, time_of_day: str | None) -> Weather:
         low = level * np.array([1.5, 1.3, 1.0, 0.8, 2.0]) * (1.0 + 2.5 * u[11])
         high = level * np.array([0.7, 0.7, 0.9, 0.5, 1.5])
         load = 0.0
-        lamp = 0.9 * (0.2 + u[12]) * _lamp_colour(u[13])
-        beam = (0.25 + 0.6 * u[14]) * np.array([1.0, 0.95, 0.85, 1.6, 0.8])
+        lamp = 0.75 * (0.1 + u[12] ** 1.5) * _lamp_colour(u[13])
+        beam = (0.12 + 0.4 * u[14]) * np.array([1.0, 0.95, 0.85, 2.5, 1.2])
         exposure = np.full(5, 1.1 + 1.5 * u[10])
         exposure[4] *= 3.0
     tint = 1.0 + 0.10 * (u[15:20] - 0.5)
@@ -129,5 +130,5 @@ def draw_weather(rng: np.random.Generator, time_of_day: str | None) -> Weather:
 
 
 def _lamp_colour(u: float) -> np.ndarray:
-    sodium, led = np.array([1.0, 0.62, 0.22, 0.9, 0.6]), np.array([0.9, 0.95, 1.0, 0.3, 0.05])
+    sodium, led = np.array([1.0, 0.72, 0.38, 0.9, 0.6]), np.array([0.92, 0.95, 1.0, 0.3, 0.05])
     return sodium if u < 0.55 else led
