@@ -1,0 +1,367 @@
+"""Shows the whole way once: a node, two cameras played from a folder, and pictures of what it saw.
+
+    python -m spectradino_ros.demo --out demo_out [--data FOLDER] [--pairs N] [--rate HZ] [--model FILE]
+
+Leaves `overlays/NNNN.png`, `contact_sheet.png`, `report.json` and `node.log` in the output folder. Exit code 0 when
+pairs were answered, 1 when not, 2 for a wrong argument.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+from tqdm import tqdm
+
+from spectradino_core.data.paired_folder import PairedFolder, PairedFolderError
+from spectradino_core.data.sample import PairedSample
+from spectradino_core.runtime.bundle import BundleError, ModelInfo
+from spectradino_core.runtime.engines import EngineError, open_engine
+from spectradino_ros.demo.collector import Collector, Sent
+from spectradino_ros.demo.figures import Outcome, Scores, replay_figures, summary, versions
+from spectradino_ros.demo.pictures import contact_sheet, pair_picture
+from spectradino_ros.demo.processes import Child, DemoError, PlayerProcess, ros_environment
+from spectradino_ros.demo.street import FIRST_SEED, FRAMES_PER_DRIVE, write_street
+from spectradino_ros.model_path import resolve_model
+from spectradino_ros.shared_files import find_shared
+
+__all__ = ["main"]
+
+_DETECTOR = "detector_node"
+_LEAST_SCORE = 0.05
+"""What the node is asked to publish, because average precision needs the doubtful boxes too; they are not drawn."""
+_STREET_PAIRS = 48
+_SHEET_PICTURES = 12
+_START_TIMEOUT_S = 60.0
+_SILENCE_S = 5.0
+"""How long the last answers are waited for."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line."""
+
+    out: Path
+    data: Path | None
+    split: str
+    pairs: int | None
+    rate: float | None
+    model: str
+    device: str
+    domain: int
+    keep_pairs: bool
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs the demo and returns its exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the node and the player are ended too
+    try:
+        return _demo(_parse(args))
+    except (DemoError, PairedFolderError, BundleError, EngineError, FileNotFoundError) as error:
+        print(f"\nThe demo stopped: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nThe demo was interrupted.", file=sys.stderr)
+        return 130
+
+
+def _parse(args: Sequence[str] | None) -> Options:
+    parser = argparse.ArgumentParser(
+        prog="python -m spectradino_ros.demo",
+        description="Start the detector node, replay pairs of frames to it over DDS and draw what it publishes.",
+    )
+    parser.add_argument("--out", type=Path, default=Path("demo_out"), help="folder for the results (%(default)s)")
+    parser.add_argument(
+        "--data", type=Path, help="folder of real pairs, with index_val.json; without: synthetic scenes"
+    )
+    parser.add_argument("--split", default="val", help="which split of --data (%(default)s)")
+    parser.add_argument("--pairs", type=int, help=f"how many pairs; default: all of --data, or {_STREET_PAIRS} scenes")
+    parser.add_argument("--rate", type=float, help="pairs per second; default: what the node keeps up with")
+    parser.add_argument("--model", default="", help="model file (.onnx); default: the model in the box")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or tensorrt (%(default)s)")
+    parser.add_argument("--domain", type=int, help="ROS_DOMAIN_ID of the demo's processes; default: one of its own")
+    parser.add_argument("--keep-pairs", action="store_true", help="keep the synthetic pairs, in OUT/pairs")
+    given = parser.parse_args(args)
+    if given.pairs is not None and given.pairs < 1:
+        parser.error("--pairs must be at least 1")
+    if given.rate is not None and not 0.01 <= given.rate <= 1000:
+        parser.error("--rate must lie in 0.01 to 1000 pairs per second")
+    if given.domain is not None and not 0 <= given.domain <= 232:
+        parser.error("--domain must lie in 0 to 232")
+    if given.domain is None:
+        given.domain = 30 + os.getpid() % 70  # 0, the usual one, may have a robot in it
+    return Options(**vars(given))
+
+
+def _demo(options: Options) -> int:
+    _prepare(options.out)
+    model = resolve_model(options.model)
+    # asked before anything starts: a wrong file is an error here, not in a log
+    engine = open_engine(model, device=options.device)
+    info, label = engine.info, engine.label
+    del engine
+    with tempfile.TemporaryDirectory(prefix=".work-", dir=options.out) as work:
+        total = None if options.data is not None else options.pairs or _STREET_PAIRS
+        if options.data is not None:
+            folder = _real_pairs(options, info)
+            total = min(options.pairs or len(folder), len(folder))
+        assert total is not None
+        stages = 2 if options.data is not None else 3
+        with tqdm(total=stages * total, bar_format="{desc:<22} {percentage:3.0f}% |{bar}| {elapsed}") as bar:
+            if options.data is None:
+                bar.set_description("rendering a street")
+                place = options.out / "pairs" if options.keep_pairs else Path(work) / "pairs"
+                write_street(place, total, info.infrared, tick=bar.update)
+                folder = PairedFolder(place, "val", info.infrared.key, info.box_classes, info.mask_classes)
+            replay = _replay(folder, total, model, info, options, Path(work), bar)
+            report = _report(replay, folder, model, info, label, options)
+            report |= _draw(replay, report, folder, info, options.out, bar)
+            bar.set_description("done")
+    (options.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    print(f"\n{summary(report)}\n")
+    answered = report["pairs"]["answered"]
+    if not answered:
+        print(f"No pair was answered; the node's log is {options.out / 'node.log'}.", file=sys.stderr)
+        return 1
+    print(
+        f"Look at  {options.out / 'contact_sheet.png'}   some pairs at a glance\n"
+        f"         {options.out / 'overlays'}/            every pair, colour and infrared side by side\n"
+        f"         {options.out / 'report.json'}         all figures\n"
+        f"         {options.out / 'node.log'}            what the node said"
+    )
+    return 0
+
+
+def _prepare(out: Path) -> None:
+    """Makes the output folder and takes away what an earlier demo left there, and nothing else."""
+    try:
+        (out / "overlays").mkdir(parents=True, exist_ok=True)
+        for old in [
+            *(out / "overlays").glob("[0-9][0-9][0-9][0-9].png"),
+            out / "contact_sheet.png",
+            out / "report.json",
+        ]:
+            old.unlink(missing_ok=True)
+    except OSError as error:
+        raise DemoError(f"can't write to {out}: {error.strerror}; choose another folder with --out") from None
+
+
+def _real_pairs(options: Options, info: ModelInfo) -> PairedFolder:
+    assert options.data is not None
+    try:
+        return PairedFolder(options.data, options.split, info.infrared.key, info.box_classes, info.mask_classes)
+    except PairedFolderError as error:
+        raise DemoError(
+            f"{error}\n--data wants a folder with index_{options.split}.json whose items have a colour image (rgb or "
+            f"vis) and one called {info.infrared.key}, because that is what the model {info.name} takes"
+        ) from None
+
+
+@dataclass
+class Replay:
+    """What was sent, what came back, and how fast."""
+
+    outcomes: list[Outcome]
+    warm_ups: int
+    drops: dict[str, int]
+    rate_hz: float | None
+    engine: str | None
+
+
+def _replay(
+    folder: PairedFolder, count: int, model: Path, info: ModelInfo, options: Options, work: Path, bar: tqdm
+) -> Replay:
+    """Starts the node and the player, listens until all is answered or silent, and ends both."""
+    environment = ros_environment(options.domain, find_shared("config/fastdds_large_images.xml"), work / "ros_log")
+    os.environ.update(environment)  # read by this process's own ROS context, too
+    namespace = f"/demo_{os.getpid()}"
+    bar.set_description("starting the node")
+    parameters = {
+        "model": model.resolve(),
+        "device": options.device,
+        "score_threshold": min(_LEAST_SCORE, info.score_threshold),
+    }
+    ros_arguments = ["-r", f"__ns:={namespace}", "-r", f"__node:={_DETECTOR}"]
+    for name, value in parameters.items():
+        ros_arguments += ["-p", f"{name}:={value}"]
+    node = Child(
+        "detector node",
+        ["-m", "spectradino_ros.detector_node", "--ros-args", *ros_arguments],
+        environment,
+        options.out / "node.log",
+    )
+    player: PlayerProcess | None = None
+    try:
+        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+        collector = Collector(namespace, _DETECTOR, with_mask=bool(info.mask_classes))
+        executor = SingleThreadedExecutor()
+        executor.add_node(collector)
+        end = time.monotonic() + _START_TIMEOUT_S
+        while not collector.ready:
+            executor.spin_once(timeout_sec=0.05)
+            node.check()
+            if time.monotonic() > end:
+                raise DemoError(
+                    f"the node was not active after {_START_TIMEOUT_S:.0f} s. The last lines of {node.log}:\n"
+                    + node.last_lines()
+                )
+        if tuple(collector.class_names.values()) != info.box_classes:
+            raise DemoError(f"the node's classes {collector.class_names} are not those of {model}")
+        bar.set_description("replaying to the node")
+        player = PlayerProcess(
+            ["--folder", str(folder.root), "--split", folder.split, "--infrared", folder.infrared]
+            + ["--count", str(count), "--namespace", namespace, "--detector", _DETECTOR]
+            + ([] if options.rate is None else ["--rate", str(options.rate)]),
+            environment,
+            options.out / "player.log",
+        )
+        sent, warm_ups, rate = _listen(collector, executor, node, player, count, bar)
+        return Replay(
+            outcomes=[Outcome(s, folder[s.place].id, collector.answer_to(s)) for s in sent],
+            warm_ups=warm_ups,
+            drops=collector.drops(),
+            rate_hz=rate,
+            engine=collector.diagnostics.get("engine"),
+        )
+    finally:
+        if player is not None and player.stop() == 0:
+            player.log.unlink(missing_ok=True)  # it says something only when something went wrong
+        node.stop()
+        rclpy.try_shutdown()
+
+
+def _listen(
+    collector: Collector, executor: SingleThreadedExecutor, node: Child, player: PlayerProcess, count: int, bar: tqdm
+) -> tuple[list[Sent], int, float | None]:
+    """Takes messages until every pair is answered, or the player is done and nothing came for a while.
+
+    Returns what was sent, how many pairs went before to warm up, and the rate in pairs per second.
+    """
+    sent: list[Sent] = []
+    waiting: list[Sent] = []
+    rate: float | None = None
+    warm_ups = 0
+    done = False
+    heard, heard_at = collector.received, time.monotonic()
+    before = bar.n
+    while True:
+        executor.spin_once(timeout_sec=0.02)
+        for event in player.events():
+            if event["event"] == "sent":
+                sent.append(Sent(event["place"], event["rgb_ns"], event["ir_ns"]))
+                waiting.append(sent[-1])
+            elif event["event"] == "warm_up":
+                warm_ups += 1
+            elif event["event"] == "done":
+                done, rate = True, event["rate_hz"]
+        answered = [s for s in waiting if collector.answer_to(s) is not None]
+        waiting = [s for s in waiting if s not in answered]
+        if answered:
+            bar.update(len(answered))
+        if collector.received != heard or not done:
+            heard, heard_at = collector.received, time.monotonic()
+        if done and (not waiting or time.monotonic() - heard_at > _SILENCE_S):
+            bar.update(count - (bar.n - before))
+            return sent, warm_ups, rate
+        node.check()
+        if not done:
+            player.check()
+
+
+def _report(
+    replay: Replay, folder: PairedFolder, model: Path, info: ModelInfo, label: str, options: Options
+) -> dict[str, Any]:
+    synthetic = options.data is None
+    data: dict[str, Any] = {"set": folder.name, "split": folder.split, "infrared": folder.infrared}
+    if synthetic:
+        drives = -(-len(folder) // FRAMES_PER_DRIVE)
+        data |= {"set": "synthetic street", "seeds": [FIRST_SEED, FIRST_SEED + drives - 1]}
+        data |= {"frames_per_seed": FRAMES_PER_DRIVE}
+    return {
+        "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "data": data,
+        "model": {
+            "name": info.name,
+            "file": model.name,
+            "bytes": model.stat().st_size,
+            "input_size": list(info.input_size),
+            "engine": replay.engine or label,
+            "published_above_score": min(_LEAST_SCORE, info.score_threshold),
+            "drawn_above_score": info.score_threshold,
+        },
+        "rate_hz": None if replay.rate_hz is None else round(replay.rate_hz, 3),
+        "asked_rate_hz": options.rate,
+        **replay_figures(replay.outcomes, replay.drops, replay.warm_ups),
+        "versions": versions(),
+    }
+
+
+def _draw(
+    replay: Replay, report: dict[str, Any], folder: PairedFolder, info: ModelInfo, out: Path, bar: tqdm
+) -> dict[str, Any]:
+    """Writes the pictures and returns the scores: each pair's images are read once for both."""
+    bar.set_description("drawing")
+    scores = Scores(info, folder.mask_classes)
+    count = len(replay.outcomes)
+    chosen = set(np.linspace(0, count - 1, min(_SHEET_PICTURES, count)).round().astype(int).tolist())
+    sheet: list[np.ndarray] = []
+    for number, outcome in enumerate(replay.outcomes):
+        item = folder[outcome.sent.place]
+        sample: PairedSample = folder.load(item)
+        answer = outcome.answer
+        percepts = None if answer is None else answer.percepts(sample.size)
+        scores.add(sample, percepts)
+        facts = "not answered"
+        if answer is not None and answer.report is not None and percepts is not None:
+            shown = int((percepts.scores >= info.score_threshold).sum())
+            facts = (
+                f"{percepts.mode.value.replace('_', ' ')} - {shown} object{'' if shown == 1 else 's'} - "
+                f"{answer.report.latency_ms:.0f} ms"
+            )
+        title = " - ".join([f"{folder.name}  {item.id}", *([item.time] if item.time else [])])
+        picture = pair_picture(sample, percepts, info, title, facts, info.score_threshold)
+        _write(out / "overlays" / f"{number:04d}.png", picture)
+        if number in chosen:
+            sheet.append(picture)
+        bar.update()
+    figures = scores.figures()
+    if sheet:
+        _write(out / "contact_sheet.png", contact_sheet(sheet, info, *_headline(report | figures)))
+    return figures
+
+
+def _headline(report: dict[str, Any]) -> tuple[str, str]:
+    pairs, latency = report["pairs"], report["latency_ms"]
+    facts = [f"{pairs['answered']} of {pairs['sent']} pairs answered", report["model"]["engine"]]
+    if latency:
+        facts.append(f"latency p50 {latency['p50']:.0f} ms, p95 {latency['p95']:.0f} ms")
+    if report["detection"] and report["detection"]["mean_AP50"] is not None:
+        facts.append(f"AP50 {report['detection']['mean_AP50']:.2f}")
+    if report["segmentation"]:
+        facts.append(f"mIoU {report['segmentation']['mIoU']:.2f}")
+    return f"{report['model']['name']} on {report['data']['set']}", "  -  ".join(facts)
+
+
+def _write(path: Path, picture: np.ndarray) -> None:
+    # level 3: half the time of OpenCV's default for a tenth more bytes
+    if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 3]):
+        raise DemoError(f"{path} could not be written")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

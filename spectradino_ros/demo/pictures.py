@@ -1,0 +1,197 @@
+"""What came back, for the eye: an overlay per pair and a contact sheet of all.
+
+Letters: h w a source image, K boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from spectradino_core.data.sample import PairedSample
+from spectradino_core.runtime.bundle import ModelInfo
+from spectradino_core.runtime.overlay import BOX_COLOURS, draw_overlay, infrared_to_grey
+from spectradino_core.runtime.percepts import Percepts
+
+__all__ = ["PANEL_WIDTH", "contact_sheet", "pair_picture"]
+
+PANEL_WIDTH = 640
+"""Width of each of the two panels in pixels; the height follows from the frame's aspect."""
+
+_GAP = 4
+_STRIP = 40
+_TAG_SCALE = 0.4
+_TAG_HEIGHT = 14
+_BACKGROUND = (24, 26, 30)
+_BRIGHT = (236, 238, 240)
+_DIM = (150, 156, 164)
+_OVERSAMPLING = 4
+
+
+def pair_picture(
+    sample: PairedSample, percepts: Percepts | None, info: ModelInfo, title: str, facts: str, threshold: float
+) -> np.ndarray:
+    """Both frames of a pair side by side, with what was found on both, over a caption.
+
+    Args:
+        sample: the frames that were sent.
+        percepts: the answer, None where there was none.
+        info: names and colours.
+        title: left in the caption.
+        facts: right in the caption.
+        threshold: least score of a box that is drawn.
+
+    Returns:
+        uint8 [H, 2 * PANEL_WIDTH + gap, 3], RGB order.
+    """
+    width, height = sample.size
+    factor = PANEL_WIDTH / width
+    size = (PANEL_WIDTH, max(1, round(height * factor)))
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    panels = [
+        cv2.resize(frame, size, interpolation=method) for frame in (sample.rgb, infrared_to_grey(sample.infrared))
+    ]
+    if percepts is not None:
+        shown = _scaled(percepts, size, threshold)
+        # the infrared panel keeps its greys: the mask is on the other one
+        panels[0] = draw_overlay(panels[0], _without_boxes(shown), info, mask_alpha=0.35)
+        for panel in panels:
+            _boxes(panel, shown, info)
+    for panel, name in zip(panels, ("RGB", info.infrared.name), strict=True):
+        _badge(panel, name)
+    if percepts is None:
+        for panel in panels:
+            panel[:] = panel // 3
+            _text(panel, "no answer", (PANEL_WIDTH // 2 - 55, size[1] // 2), _BRIGHT, 0.7)
+    strip = np.full((_STRIP, 2 * PANEL_WIDTH + _GAP, 3), _BACKGROUND, np.uint8)
+    _text(strip, title, (12, 27), _BRIGHT, 0.65)
+    _text(strip, facts, (strip.shape[1] - 12 - _text_width(facts, 0.65), 27), _DIM, 0.65)
+    gap = np.full((size[1], _GAP, 3), _BACKGROUND, np.uint8)
+    return np.concatenate([np.concatenate([panels[0], gap, panels[1]], axis=1), strip])
+
+
+def contact_sheet(
+    pictures: Sequence[np.ndarray], info: ModelInfo, title: str, facts: str, columns: int = 3, cell_width: int = 800
+) -> np.ndarray:
+    """Pictures in a grid under a title, with the key to the colours: uint8 [H, W, 3], RGB order.
+
+    Args:
+        pictures: RGB pictures of any sizes, at least one.
+        info: names and colours.
+        title, facts: the two lines at the top.
+        columns: of the grid, at most.
+        cell_width: each picture is scaled to this width.
+    """
+    columns = min(columns, len(pictures))
+    cells = []
+    for picture in pictures:
+        height = max(1, round(picture.shape[0] * cell_width / picture.shape[1]))
+        cells.append(cv2.resize(picture, (cell_width, height), interpolation=cv2.INTER_AREA))
+    margin = 16
+    width = columns * cell_width + (columns + 1) * margin
+    rows = []
+    for start in range(0, len(cells), columns):
+        row = cells[start : start + columns]
+        band = np.full((max(cell.shape[0] for cell in row) + margin, width, 3), _BACKGROUND, np.uint8)
+        for place, cell in enumerate(row):
+            left = margin + place * (cell_width + margin)
+            band[: cell.shape[0], left : left + cell_width] = cell
+        rows.append(band)
+    return np.concatenate([_header(width, margin, info, title, facts), *rows])
+
+
+def _header(width: int, margin: int, info: ModelInfo, title: str, facts: str) -> np.ndarray:
+    keys = [(name, BOX_COLOURS[i % len(BOX_COLOURS)], False) for i, name in enumerate(info.box_classes)]
+    keys += [(name, colour, True) for name, colour in zip(info.mask_classes, info.palette, strict=True)]
+    header = np.full((118, width, 3), _BACKGROUND, np.uint8)
+    _text(header, title, (margin, 38), _BRIGHT, 0.9)
+    _text(header, facts, (margin, 68), _DIM, 0.55)
+    left = margin
+    for name, colour, filled in keys:
+        corner = (left + 13, 103)
+        cv2.rectangle(header, (left, 90), corner, colour, cv2.FILLED if filled else 2, cv2.LINE_AA)
+        _text(header, name, (left + 21, 102), _DIM, 0.5)
+        left += 21 + _text_width(name, 0.5) + 22
+    return header
+
+
+def _scaled(percepts: Percepts, size: tuple[int, int], threshold: float) -> Percepts:
+    """Percepts over a picture scaled to `size` (width, height), without boxes that score less than `threshold`."""
+    factors = np.array([new / old for new, old in zip(size, percepts.size, strict=True)] * 2, np.float32)
+    keep = percepts.scores >= threshold
+    mask = percepts.mask
+    return replace(
+        percepts,
+        boxes=percepts.boxes[keep] * factors,
+        scores=percepts.scores[keep],
+        labels=percepts.labels[keep],
+        mask=None if mask is None else cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST),
+        size=size,
+    )
+
+
+def _without_boxes(percepts: Percepts) -> Percepts:
+    return replace(percepts, boxes=percepts.boxes[:0], scores=percepts.scores[:0], labels=percepts.labels[:0])
+
+
+def _boxes(panel: np.ndarray, percepts: Percepts, info: ModelInfo) -> None:
+    """Boxes with class and score. The best-scored get their tags first; a tag without room is left out."""
+    height, width = panel.shape[:2]
+    corners = np.round(percepts.boxes).astype(int).tolist()
+    colours = [BOX_COLOURS[int(label) % len(BOX_COLOURS)] for label in percepts.labels]
+    for (x1, y1, x2, y2), colour in reversed(list(zip(corners, colours, strict=True))):
+        thickness = 2 if min(x2 - x1, y2 - y1) > 24 else 1
+        cv2.rectangle(panel, (x1, y1), (min(x2, width - 1), min(y2, height - 1)), colour, thickness)
+    # the badge in the corner is there first
+    taken = [(width - 70, 0, width, 22)]
+    for (x1, y1, x2, y2), colour, score, label in zip(corners, colours, percepts.scores, percepts.labels, strict=True):
+        text = f"{info.box_classes[int(label)]} {score:.2f}"
+        tag_width = _text_width(text, _TAG_SCALE) + 6
+        for left, top in ((x1, y1 - _TAG_HEIGHT), (x2 - tag_width, y1 - _TAG_HEIGHT), (x1, y2), (x2 - tag_width, y2)):
+            left = min(max(left, 0), width - tag_width)
+            tag = (left, top, left + tag_width, top + _TAG_HEIGHT)
+            if 0 <= top <= height - _TAG_HEIGHT and not any(_overlap(tag, other) for other in taken):
+                cv2.rectangle(panel, tag[:2], (tag[2] - 1, tag[3] - 1), colour, cv2.FILLED)
+                _text(panel, text, (left + 3, top + _TAG_HEIGHT - 4), (0, 0, 0), _TAG_SCALE)
+                taken.append(tag)
+                break
+
+
+def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _badge(panel: np.ndarray, name: str) -> None:
+    width = _text_width(name, 0.45) + 16
+    panel[:22, -width:] = panel[:22, -width:] // 3
+    _text(panel, name, (panel.shape[1] - width + 8, 15), _BRIGHT, 0.45)
+
+
+def _text_width(text: str, scale: float) -> int:
+    (width, _), _ = cv2.getTextSize(_ascii(text), cv2.FONT_HERSHEY_DUPLEX, scale * _OVERSAMPLING, _OVERSAMPLING)
+    return -(-width // _OVERSAMPLING)
+
+
+def _text(canvas: np.ndarray, text: str, origin: tuple[int, int], colour: tuple[int, int, int], scale: float) -> None:
+    """Text whose baseline begins at `origin`; drawn large and averaged down, because small strokes look broken."""
+    height, width = canvas.shape[0], canvas.shape[1]
+    n = _OVERSAMPLING
+    up, down = round(26 * scale) + 2, round(10 * scale) + 2
+    top, bottom = max(0, origin[1] - up), min(height, origin[1] + down)
+    left, right = max(0, origin[0]), min(width, origin[0] + _text_width(text, scale) + 2)
+    if right <= left or bottom <= top:
+        return
+    large = np.zeros(((bottom - top) * n, (right - left) * n), np.uint8)
+    place = ((origin[0] - left) * n, (origin[1] - top) * n)
+    cv2.putText(large, _ascii(text), place, cv2.FONT_HERSHEY_DUPLEX, scale * n, 255, n, cv2.LINE_AA)
+    cover = cv2.resize(large, (right - left, bottom - top), interpolation=cv2.INTER_AREA)[..., None] / np.float32(255)
+    patch = canvas[top:bottom, left:right]
+    patch[:] = (patch * (1 - cover) + np.array(colour, np.float32) * cover + 0.5).astype(np.uint8)
+
+
+def _ascii(text: str) -> str:
+    """OpenCV's fonts know nothing beyond ASCII."""
+    return text.replace("·", "-").replace("–", "-").encode("ascii", "replace").decode()

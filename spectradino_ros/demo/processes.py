@@ -1,0 +1,133 @@
+"""The two processes beside the demo's own: the detector node and the player."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Child", "DemoError", "PlayerProcess", "ros_environment"]
+
+_LOG_LINES = 15
+
+
+class DemoError(RuntimeError):
+    """The demo can't go on; the message says why and what to look at."""
+
+
+def ros_environment(domain: int, profiles: Path, log_folder: Path) -> dict[str, str]:
+    """What all processes of the demo need: a ROS domain of their own on this machine, and room for images in DDS.
+
+    Args:
+        domain: ROS_DOMAIN_ID.
+        profiles: the Fast DDS profile for large images.
+        log_folder: where ROS writes its own log files.
+
+    Raises:
+        DemoError: the profile is not there.
+    """
+    if not profiles.is_file():
+        raise DemoError(f"the Fast DDS profile {profiles} is missing: without it large images are lost on their way")
+    return {
+        "ROS_DOMAIN_ID": str(domain),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "FASTRTPS_DEFAULT_PROFILES_FILE": str(profiles),  # the only name that Fast DDS 2.14 reads
+        "ROS_LOG_DIR": str(log_folder),
+        "AMENT_PREFIX_PATH": os.environ.get("AMENT_PREFIX_PATH") or sys.prefix,
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+class Child:
+    """A Python module run in a process of its own, its output in a log file."""
+
+    def __init__(self, name: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        """
+        Args:
+            name: for messages.
+            arguments: of `python`, "-m" and the module first.
+            environment: added to this process's.
+            log: file for stderr, and for stdout unless `PlayerProcess` reads that.
+        """
+        self.name = name
+        self.log = log
+        with log.open("wb") as sink:
+            self.process = subprocess.Popen(
+                [sys.executable, *arguments],
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=self._stdout(sink),
+                stderr=sink,
+            )
+
+    def _stdout(self, sink: Any) -> Any:
+        return sink
+
+    def check(self) -> None:
+        """
+        Raises:
+            DemoError: the process has ended, with the last lines of its log.
+        """
+        code = self.process.poll()
+        if code is None:
+            return
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        raise DemoError(f"the {self.name} {how}. The last lines of {self.log}:\n{self.last_lines()}")
+
+    def last_lines(self) -> str:
+        """The end of its log, indented."""
+        lines = self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+        return "\n".join(f"    {line}" for line in lines) or "    (it wrote nothing)"
+
+    def stop(self, patience_s: float = 8.0) -> int:
+        """Asks it to end as Ctrl-C would, insists where it does not; returns its exit code."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            if self.process.poll() is None:
+                self.process.send_signal(number)
+                try:
+                    self.process.wait(patience_s)
+                except subprocess.TimeoutExpired:
+                    continue
+        return self.process.wait()
+
+
+class PlayerProcess(Child):
+    """The player, whose stdout says what it sent."""
+
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        super().__init__("player", ["-m", "spectradino_ros.demo.player", *arguments], environment, log)
+        self._events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, name="player's stdout", daemon=True)
+        self._reader.start()
+
+    def _stdout(self, sink: Any) -> Any:
+        return subprocess.PIPE
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """What it has told since the last call."""
+        while True:
+            try:
+                yield self._events.get_nowait()
+            except queue.Empty:
+                return
+
+    def check(self) -> None:
+        """As of any child, but only when all that it told has been taken: its last line may be that it is done."""
+        if not self._reader.is_alive() and self._events.empty():
+            super().check()
+
+    def _read(self) -> None:
+        stdout = self.process.stdout
+        assert stdout is not None
+        for line in stdout:
+            try:
+                self._events.put(json.loads(line))
+            except ValueError:
+                print(f"player: {line.decode(errors='replace').rstrip()}", file=sys.stderr)
