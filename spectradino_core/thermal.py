@@ -57,6 +57,14 @@ class ThermalContract:
             raise ThermalError(f"thermal smoothing must lie in [0, 1), got {self.smoothing}")
         if not self.depths or not set(self.depths) <= {8, 16}:
             raise ThermalError(f"thermal depths must be 8, 16 or both, got {self.depths}")
+        if self.kind == "fixed" and len(set(self.depths)) != 1:
+            raise ThermalError(
+                f"a fixed range of counts belongs to one depth: set depths to (8,) or (16,), got {self.depths}"
+            )
+        if not self.min_span > 0:
+            raise ThermalError(f"thermal min_span must be above 0 counts, got {self.min_span}")
+        if self.kelvin_per_count is not None and not self.kelvin_per_count > 0:
+            raise ThermalError(f"kelvin_per_count must be above 0, got {self.kelvin_per_count}")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"depths": list(self.depths)}
@@ -70,7 +78,7 @@ class ThermalContract:
         """
         try:
             return cls(**(data | {"depths": tuple(data.get("depths", (8, 16)))}))
-        except TypeError as error:
+        except (AttributeError, TypeError) as error:
             raise ThermalError(f"thermal contract not understood: {error}") from None
 
     def check(self, frame: np.ndarray) -> None:

@@ -47,10 +47,9 @@ def select_detections(
     alive = np.ones(len(picked), bool)
     kept: list[int] = []
     for i in range(len(picked)):
-        if not alive[i]:
-            continue
-        kept.append(i)
-        if len(kept) == most:
+        if len(kept) >= most:
             break
-        alive &= ~clashes[i]
+        if alive[i]:
+            kept.append(i)
+            alive &= ~clashes[i]
     return picked[kept], values[kept].astype(np.float32), labels[kept].astype(np.int64)

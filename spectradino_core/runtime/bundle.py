@@ -70,12 +70,20 @@ class ModelInfo:
             problems.append(f"bands are RGB and one infrared band, got {[b.key for b in self.bands]}")
         if not self.box_classes:
             problems.append("no detection classes")
+        if not all(isinstance(name, str) and name for name in (*self.box_classes, *self.mask_classes)):
+            problems.append("a class has no name")
+        if len(self.mask_classes) > 255:
+            problems.append(
+                f"{len(self.mask_classes)} mask classes, more than the 255 that fit a mask beside 'unlabelled'"
+            )
         if len(self.palette) != len(self.mask_classes):
             problems.append(f"{len(self.palette)} palette colours for {len(self.mask_classes)} mask classes")
         if any(side <= 0 or side % _PATCH for side in self.input_size):
             problems.append(f"input size {self.input_size} is not a multiple of {_PATCH}")
         if not 0 <= self.score_threshold <= 1 or not 0 <= self.nms_iou <= 1:
             problems.append("score_threshold and nms_iou must lie in 0..1")
+        if not isinstance(self.max_detections, int) or self.max_detections < 1:
+            problems.append(f"max_detections must be a whole number of at least 1, got {self.max_detections}")
         if problems:
             raise BundleError("model description is inconsistent: " + "; ".join(problems))
 
@@ -106,7 +114,7 @@ class ModelInfo:
         try:
             data = json.loads(text)
             version = data.pop("format")
-        except (ValueError, KeyError, AttributeError, TypeError):
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             raise BundleError(f"{source}: its description is damaged; export the model again") from None
         if version != FORMAT:
             raise BundleError(
@@ -117,15 +125,22 @@ class ModelInfo:
                 **data
                 | {
                     "bands": tuple(Modality.parse(b) for b in data["bands"]),
-                    "box_classes": tuple(data["box_classes"]),
-                    "mask_classes": tuple(data["mask_classes"]),
+                    "box_classes": _names(data["box_classes"]),
+                    "mask_classes": _names(data["mask_classes"]),
                     "palette": tuple((int(r), int(g), int(b)) for r, g, b in data["palette"]),
                     "input_size": (int(data["input_size"][0]), int(data["input_size"][1])),
                     "thermal": ThermalContract.from_dict(data["thermal"]),
                     "strides": tuple(float(s) for s in data["strides"]),
                 }
             )
-        except (KeyError, TypeError, ValueError, IndexError, ThermalError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError, ThermalError) as error:
             raise BundleError(f"{source}: its description is damaged ({error}); export the model again") from None
         except BundleError as error:
             raise BundleError(f"{source}: {error}") from None
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    """A list of names; a text alone would pass for the list of its letters."""
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} is not a list of names")
+    return tuple(value)

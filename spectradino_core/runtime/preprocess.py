@@ -60,14 +60,20 @@ class Letterbox:
         return boxes.astype(np.float32) * factors
 
     def mask_to_source(self, mask: np.ndarray) -> np.ndarray:
-        """A class mask uint8 [H, W] over the network's input to uint8 [h, w] over the source image (nearest)."""
+        """A class mask uint8 [H, W] over the network's input to uint8 [h, w] over the source image.
+
+        Each pixel takes the class nearest to its centre, as boxes and pictures are laid; OpenCV's plain INTER_NEAREST
+        goes by the pixel's corner and shifts the mask by up to half a pixel.
+        """
         content = mask[: self.content[1], : self.content[0]]
-        return cv2.resize(np.ascontiguousarray(content), self.source, interpolation=cv2.INTER_NEAREST)
+        return cv2.resize(np.ascontiguousarray(content), self.source, interpolation=cv2.INTER_NEAREST_EXACT)
 
     def mask_to_network(self, mask: np.ndarray, fill: int = 255) -> np.ndarray:
         """A class mask uint8 [h, w] over the source image to uint8 [H, W], `fill` outside the picture."""
         out = np.full((self.network[1], self.network[0]), fill, np.uint8)
-        out[: self.content[1], : self.content[0]] = cv2.resize(mask, self.content, interpolation=cv2.INTER_NEAREST)
+        out[: self.content[1], : self.content[0]] = cv2.resize(
+            mask, self.content, interpolation=cv2.INTER_NEAREST_EXACT
+        )
         return out
 
 

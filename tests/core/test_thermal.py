@@ -1,0 +1,198 @@
+"""The thermal contract: what each kind does to counts, what it refuses, and that a stream does not flicker."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from spectradino_core.thermal import KINDS, ThermalContract, ThermalError, ThermalNormaliser
+
+
+def scene(hot: bool = False) -> np.ndarray:
+    """A 16-bit street around 20 °C at 0.01 K per count, with an engine at 80 °C when `hot`."""
+    frame = np.random.default_rng(0).normal(29315, 120, (60, 80)).astype(np.uint16)
+    if hot:
+        frame[20:40, 30:60] = 35315
+    return frame
+
+
+class TestKinds:
+    def test_none_divides_by_the_largest_value_of_the_type(self):
+        normaliser = ThermalNormaliser(ThermalContract(kind="none"))
+        assert normaliser(np.array([[0, 51, 255]], np.uint8))[0] == pytest.approx([0, 0.2, 1])
+        assert normaliser(np.array([[0, 13107, 65535]], np.uint16))[0] == pytest.approx([0, 0.2, 1])
+
+    def test_fixed_counts_map_linearly_and_clip(self):
+        normaliser = ThermalNormaliser(ThermalContract(kind="fixed", low=1000, high=2000, depths=(16,)))
+        got = normaliser(np.array([[0, 1000, 1250, 2000, 60000]], np.uint16))
+        assert got.dtype == np.float32
+        assert got[0] == pytest.approx([0, 0, 0.25, 1, 1])
+
+    def test_fixed_kelvin_by_hand(self):
+        contract = ThermalContract(kind="fixed", low=273.15, high=323.15, kelvin_per_count=0.01, depths=(16,))
+        # 273.15 K is 27315 counts; 298.15 K lies in the middle.
+        got = ThermalNormaliser(contract)(np.array([[27315, 29815, 32315, 40000]], np.uint16))
+        assert got[0] == pytest.approx([0, 0.5, 1, 1], abs=1e-4)
+
+    def test_fixed_shows_equal_temperatures_equally_whatever_else_is_seen(self):
+        normaliser = ThermalNormaliser(ThermalContract(kind="fixed", low=28000, high=36000, depths=(16,)))
+        np.testing.assert_array_equal(normaliser(scene())[:20], normaliser(scene(hot=True))[:20])
+
+    def test_percentile_by_hand(self):
+        """The 10th and 90th percentile of 0..99, by nearest rank, are 9 and 89."""
+        frame = np.random.default_rng(0).permutation(100).astype(np.uint16).reshape(10, 10)
+        normaliser = ThermalNormaliser(ThermalContract(low=10, high=90, min_span=1))
+        got = normaliser(frame)
+        assert normaliser.range == (9, 89)
+        np.testing.assert_allclose(got, np.clip((frame - 9.0) / 80, 0, 1), atol=1e-6)
+
+    @settings(max_examples=80, deadline=None)
+    @given(
+        hnp.arrays(st.sampled_from([np.uint8, np.uint16]), hnp.array_shapes(min_dims=2, max_dims=2, max_side=20)),
+        st.floats(0, 49),
+        st.floats(51, 100),
+    )
+    def test_percentiles_equal_numpys_by_inverted_cdf(self, frame, low, high):
+        normaliser = ThermalNormaliser(ThermalContract(low=low, high=high, min_span=1e-9))
+        normaliser(frame)
+        first, last = np.percentile(frame, (low, high), method="inverted_cdf")
+        ranks = np.array([low, high]) / 100 * frame.size
+        if np.abs(ranks - np.round(ranks)).min() > 1e-6 and first != last:  # not on the edge of a rank
+            assert normaliser.range == (first, last)
+
+    def test_a_uniform_scene_is_grey_and_not_noise(self):
+        frame = np.full((20, 20), 29000, np.uint16)
+        frame[0, :5] += 1
+        got = ThermalNormaliser(ThermalContract(min_span=8))(frame)
+        assert got.std() < 0.02
+        assert 0.4 < got.mean() < 0.6
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        hnp.arrays(st.sampled_from([np.uint8, np.uint16]), hnp.array_shapes(min_dims=2, max_dims=2, max_side=12)),
+        st.sampled_from(KINDS),
+        st.floats(0, 0.95),
+    )
+    def test_whatever_the_frame_the_answer_is_finite_and_in_0_to_1(self, frame, kind, smoothing):
+        depths = (frame.dtype.itemsize * 8,)
+        normaliser = ThermalNormaliser(ThermalContract(kind=kind, smoothing=smoothing, depths=depths))
+        before = frame.copy()
+        for _ in range(2):
+            got = normaliser(frame)
+            assert got.dtype == np.float32
+            assert got.shape == frame.shape
+            assert np.isfinite(got).all()
+            assert got.min() >= 0
+            assert got.max() <= 1
+        np.testing.assert_array_equal(frame, before)
+
+    @settings(max_examples=50, deadline=None)
+    @given(hnp.arrays(np.uint16, (6, 6)), st.sampled_from(KINDS))
+    def test_hotter_is_never_darker(self, frame, kind):
+        got = ThermalNormaliser(ThermalContract(kind=kind, depths=(16,)))(frame).ravel()
+        order = np.argsort(frame.ravel(), kind="stable")
+        assert (np.diff(got[order]) >= 0).all()
+
+
+class TestSmoothing:
+    def test_the_range_follows_by_the_share_kept(self):
+        normaliser = ThermalNormaliser(ThermalContract(low=0, high=100, smoothing=0.75, min_span=1))
+        normaliser(np.array([[100, 200]], np.uint16))
+        normaliser(np.array([[100, 600]], np.uint16))
+        assert normaliser.range == (100, 300)
+
+    def test_a_hot_object_that_enters_does_not_make_the_rest_jump(self):
+        def jump(smoothing: float) -> float:
+            normaliser = ThermalNormaliser(ThermalContract(smoothing=smoothing))
+            before, after = normaliser(scene()), normaliser(scene(hot=True))
+            return float(np.abs(after[:20] - before[:20]).mean())
+
+        assert jump(0.0) > 0.3
+        assert jump(0.95) < 0.5 * jump(0.0)
+
+    def test_it_arrives_in_the_end_and_reset_forgets(self):
+        normaliser = ThermalNormaliser(ThermalContract(smoothing=0.9))
+        single = ThermalNormaliser(ThermalContract())(scene(hot=True))
+        normaliser(scene())
+        for _ in range(150):
+            got = normaliser(scene(hot=True))
+        np.testing.assert_allclose(got, single, atol=1e-3)
+        normaliser(scene())
+        normaliser.reset()
+        np.testing.assert_array_equal(normaliser(scene(hot=True)), single)
+
+    def test_without_smoothing_each_frame_stands_alone(self):
+        normaliser = ThermalNormaliser(ThermalContract())
+        first = normaliser(scene())
+        normaliser(scene(hot=True))
+        np.testing.assert_array_equal(normaliser(scene()), first)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("fields", "words"),
+        [
+            ({"kind": "auto"}, "auto"),
+            ({"low": 99, "high": 1}, "99"),
+            ({"low": float("nan")}, "nan"),
+            ({"low": -1}, "0..100"),
+            ({"high": 100.5}, "0..100"),
+            ({"kind": "fixed", "low": 5, "high": 5, "depths": (16,)}, "empty"),
+            ({"kind": "fixed", "low": 0, "high": 255}, "one depth"),
+            ({"smoothing": 1.0}, "smoothing"),
+            ({"smoothing": float("nan")}, "smoothing"),
+            ({"depths": ()}, "depths"),
+            ({"depths": (12,)}, "12"),
+            ({"min_span": 0}, "min_span"),
+            ({"kelvin_per_count": 0}, "kelvin_per_count"),
+            ({"kelvin_per_count": -0.01}, "kelvin_per_count"),
+        ],
+    )
+    def test_settings_that_make_no_sense(self, fields, words):
+        with pytest.raises(ThermalError, match=words):
+            ThermalContract(**fields)
+
+    @pytest.mark.parametrize(
+        ("frame", "words"),
+        [
+            (np.zeros((4, 4, 3), np.uint8), r"\[H, W\]"),
+            (np.zeros((0, 4), np.uint8), r"\[H, W\]"),
+            (np.zeros((4, 4), np.float32), "float32"),
+            (np.zeros((4, 4), np.int16), "int16"),
+        ],
+    )
+    def test_frames_that_are_no_counts(self, frame, words):
+        with pytest.raises(ThermalError, match=words):
+            ThermalNormaliser(ThermalContract())(frame)
+
+    @pytest.mark.parametrize(("model", "topic"), [(8, np.uint16), (16, np.uint8)])
+    def test_a_depth_that_the_model_was_not_made_for_names_both_and_the_remedy(self, model, topic):
+        with pytest.raises(ThermalError, match=f"wants {model}-bit.*are {24 - model}-bit.*camera") as caught:
+            ThermalNormaliser(ThermalContract(depths=(model,)))(np.zeros((4, 4), topic))
+        assert "percentile" in str(caught.value)
+
+
+class TestStorage:
+    @pytest.mark.parametrize(
+        "contract",
+        [
+            ThermalContract(),
+            ThermalContract(kind="fixed", low=250, high=350, kelvin_per_count=0.04, depths=(16,)),
+            ThermalContract(kind="none", depths=(8,), smoothing=0.5),
+        ],
+    )
+    def test_round_trip_through_json(self, contract):
+        assert ThermalContract.from_dict(json.loads(json.dumps(contract.to_dict()))) == contract
+
+    @pytest.mark.parametrize(
+        "data",
+        [{"gain": 2}, {"kind": "auto"}, {"low": "a"}, {"depths": 8}, {"depths": [[8]]}, {"smoothing": None}, [], None],
+    )
+    def test_a_damaged_contract_is_a_thermal_error(self, data):
+        with pytest.raises(ThermalError):
+            ThermalContract.from_dict(data)
