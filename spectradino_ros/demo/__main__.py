@@ -206,6 +206,7 @@ def _replay(
         options.out / "node.log",
     )
     player: PlayerProcess | None = None
+    collector: Collector | None = None
     try:
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         collector = Collector(namespace, _DETECTOR, with_mask=bool(info.mask_classes))
@@ -231,6 +232,8 @@ def _replay(
             options.out / "player.log",
         )
         sent, warm_ups, rate = _listen(collector, executor, node, player, count, bar)
+        if player.finish() == 0:
+            player.log.unlink()  # it says something only when something went wrong
         return Replay(
             outcomes=[Outcome(s, folder[s.place].id, collector.answer_to(s)) for s in sent],
             warm_ups=warm_ups,
@@ -239,9 +242,11 @@ def _replay(
             engine=collector.diagnostics.get("engine"),
         )
     finally:
-        if player is not None and player.stop() == 0:
-            player.log.unlink(missing_ok=True)  # it says something only when something went wrong
+        if player is not None:
+            player.stop()
         node.stop()
+        if collector is not None:
+            collector.destroy_node()  # or its shared memory stays behind in /dev/shm
         rclpy.try_shutdown()
 
 

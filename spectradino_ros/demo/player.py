@@ -211,7 +211,10 @@ def main(args: list[str] | None = None) -> int:
         folder = PairedFolder(options.folder, options.split, options.infrared)
         rclpy.init(args=[])
         player = Player(options.namespace, options.detector)
-        play(folder, player, min(options.count or len(folder), len(folder)), options.rate)
+        try:
+            play(folder, player, min(options.count or len(folder), len(folder)), options.rate)
+        finally:
+            player.destroy_node()  # or its shared memory stays behind in /dev/shm
     except (PairedFolderError, TimeoutError) as error:
         print(f"player: {error}", file=sys.stderr)
         return 1

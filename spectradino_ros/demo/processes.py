@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -85,6 +86,12 @@ class Child:
         """The end of its log, indented."""
         lines = self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
         return "\n".join(f"    {line}" for line in lines) or "    (it wrote nothing)"
+
+    def finish(self, patience_s: float = 8.0) -> int:
+        """Waits until it ends by itself; stops it when it takes longer. Returns its exit code."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.process.wait(patience_s)
+        return self.stop()
 
     def stop(self, patience_s: float = 8.0) -> int:
         """Asks it to end as Ctrl-C would, insists where it does not; returns its exit code."""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -144,6 +148,58 @@ def test_a_model_that_answers_nothing(data: Path, ros_domain: int, tmp_path: Pat
     assert report["pairs"]["warm_up"] == 1
     assert report["drops"] == {"ir_thermal_mismatch": 3}  # that of the warm-up among them
     assert "8-bit" in (tmp_path / "out/node.log").read_text()
+
+
+def children(pid: int) -> dict[str, int]:
+    """Process ids of a process's children by the module they run."""
+    listing = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+    )
+    found = (line.split(maxsplit=1) for line in listing.stdout.splitlines())
+    return {name: int(number) for number, args in found for name in ("detector_node", "player") if name in args}
+
+
+@pytest.fixture
+def running(data: Path, model: Path, ros_domain: int, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A demo in the middle of a long replay."""
+    out = tmp_path / "out"
+    arguments = ["--out", out, "--data", data, "--model", model, "--rate", 0.2, "--domain", ros_domain]
+    command = [sys.executable, "-m", "spectradino_ros.demo", *map(str, arguments)]
+    demo = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while len(children(demo.pid)) < 2 and time.monotonic() < end:
+        assert demo.poll() is None
+        time.sleep(0.1)
+    yield demo, out
+    if demo.poll() is None:
+        demo.kill()
+    demo.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_in_the_middle_it_leaves_no_process_behind(running, number: signal.Signals, code: int) -> None:
+    demo, out = running
+    theirs = children(demo.pid)
+    assert theirs.keys() == {"detector_node", "player"}
+    demo.send_signal(number)
+    _, stderr = demo.communicate(timeout=40)
+    assert demo.returncode == code
+    assert "Traceback" not in stderr
+    assert not [pid for pid in theirs.values() if Path(f"/proc/{pid}").exists()]
+    assert not list(out.glob(".work-*"))
+
+
+@pytest.mark.slow
+def test_a_node_that_dies_is_told(running) -> None:
+    demo, out = running
+    os.kill(children(demo.pid)["detector_node"], signal.SIGKILL)
+    _, stderr = demo.communicate(timeout=40)
+    assert demo.returncode == 1
+    assert "the detector node was ended by SIGKILL" in stderr
+    assert str(out / "node.log") in stderr
+    assert "active: pairs from" in stderr  # the last thing it said
+    assert "Traceback" not in stderr
 
 
 def test_wrong_arguments_name_what_was_looked_for(data: Path, model: Path, tmp_path: Path) -> None:
