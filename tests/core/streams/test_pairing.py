@@ -71,6 +71,13 @@ class TestByHand:
         assert pairs == [(t, t) for t in range(0, 1000, 100) if t != 500]
         assert pairer.drops == {"unpaired_ir": 1}
 
+    def test_a_gap_in_the_fast_camera_does_not_cost_frames_of_the_slow_one(self):
+        """Colour has nothing between 33 and 170, which is 59 from 111 and 52 from 222; but 222 has better at 236."""
+        pairer = Pairer(slop_ms=70)
+        push(pairer, *[("rgb", t) for t in (-67, -34, 0, 33)], ("ir", -111), ("ir", 0))
+        frames = [("ir", 111), ("rgb", 170), ("rgb", 203), ("ir", 222), ("rgb", 236)]
+        assert push(pairer, *frames) == [(170, 111), (236, 222)]
+
     def test_half_a_period_with_jitter_does_not_cost_frames(self):
         rng = random.Random(1)
         recording = Recording(camera(30, 20, 0, 2, 0, rng), camera(30, 20, 16.7, 2, 0, rng))
@@ -169,9 +176,9 @@ class TestFaultsOfTime:
         rng = random.Random(5)
         rgb, ir = camera(30, 9, 0, 2, 0.02, rng), camera(9, 9, 80, 2, 0.02, rng)
         if tail_first == "ir":
-            rgb = [t for t in rgb if START + 700 < t < START + 8000]
+            ir, rgb = [t for t in ir if t > START + 700], [t for t in rgb if t < START + 8300]
         else:
-            ir = [t for t in ir if START + 600 < t < START + 8300]
+            rgb, ir = [t for t in rgb if t > START + 600], [t for t in ir if t < START + 8000]
         loop = [(s, t) for _, s, t in Recording(rgb, ir).arrivals()]
         played = loop * 3
         for seam in (len(loop), 2 * len(loop)):
@@ -179,6 +186,8 @@ class TestFaultsOfTime:
             tail = [f for f in played[seam - 6 : seam] if f[0] == tail_first]
             head = [f for f in played[seam - 6 : seam] if f[0] != tail_first]
             ahead = [f for f in played[seam : seam + 6] if f[0] != tail_first][:swap]
+            assert len(ahead) == swap
+            assert tail
             rest = list(played[seam : seam + 6])
             for frame in ahead:
                 rest.remove(frame)
@@ -194,6 +203,7 @@ class TestFaultsOfTime:
         assert len(loops) == 3
         assert loops[0] == loops[1] == loops[2]
         assert len(loops[0]) >= len([t for t in ir if rgb[0] <= t <= rgb[-1]]) - 1
+        assert (pairer.drops["previous_loop"] > 0) == (swap > 0)
 
     def test_clocks_that_never_meet_are_told_with_the_remedy(self):
         pairer = Pairer(slop_ms=20)
