@@ -169,6 +169,17 @@ class TestFaultsOfTime:
         assert len(pairs) >= 28
         assert pairs[-1] == (2900, 2900)
 
+    def test_one_stamp_from_the_past_costs_little_and_the_next_loop_is_still_seen(self):
+        pairer = Pairer(slop_ms=20)
+        frames = [(s, t) for t in range(60_000, 63_000, 100) for s in ("rgb", "ir")]
+        frames[20] = ("rgb", 100)
+        pairs = push(pairer, *frames)
+        assert len(pairs) >= 28
+        assert pairs[-1] == (62_900, 62_900)
+        assert pairer.restarts == 1
+        push(pairer, *[(s, t) for t in range(50_000, 51_000, 100) for s in ("ir", "rgb")])
+        assert pairer.restarts == 2
+
     @pytest.mark.parametrize("tail_first", ["rgb", "ir"])
     @pytest.mark.parametrize("swap", [0, 1, 3])
     def test_a_bag_looped_three_times_with_ragged_ends_gives_equal_counts(self, tail_first, swap):
