@@ -210,6 +210,7 @@ class DetectorNode(LifecycleNode):
                 facts["ir stamp minus rgb stamp, median [ms]"] = f"{intake.median_offset_ms:.2f}"
         message = self._health.diagnostics(
             name=f"{self.get_name()}: detector",
+            node=self.get_fully_qualified_name(),
             state=state,
             facts=facts,
             inputs={} if intake is None else {key: camera.topic for key, camera in intake.cameras.items()},

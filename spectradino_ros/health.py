@@ -92,6 +92,7 @@ class Health:
     def diagnostics(
         self,
         name: str,
+        node: str,
         state: str,
         facts: Mapping[str, str],
         inputs: Mapping[str, str],
@@ -102,6 +103,7 @@ class Health:
 
         Args:
             name: the status's name, by convention "node: what".
+            node: the node's full name, which tells several of them apart.
             state: the lifecycle state.
             facts: key values that are not counted here, such as model and engine.
             inputs: topic names of the cameras by the key under which their messages were counted.
@@ -137,6 +139,10 @@ class Health:
         elif rates["answers"] == 0.0:
             level, text = DiagnosticStatus.WARN, "no answer lately"
         status = DiagnosticStatus(
-            level=level, name=name, message=text, values=[KeyValue(key=k, value=v) for k, v in values.items()]
+            level=level,
+            name=name,
+            message=text,
+            hardware_id=node,
+            values=[KeyValue(key=k, value=v) for k, v in values.items()],
         )
         return DiagnosticArray(status=[status])

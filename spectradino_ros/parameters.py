@@ -169,7 +169,7 @@ def check(name: str, value: Any) -> Any:
         raise ParameterError(f"parameter '{name}' must be finite, got {value}")
     if isinstance(value, (int, float)) and spec.low is not None and not spec.low <= value <= (spec.high or 0.0):
         raise ParameterError(f"parameter '{name}' lies in {spec.allowed}, got {value:g}")
-    if name == "score_threshold" and value != -1.0 and value < 0.0:
+    if name == "score_threshold" and isinstance(value, float) and -1.0 < value < 0.0:
         raise ParameterError(f"parameter 'score_threshold' lies in 0 to 1, or is -1 for the model's own, got {value:g}")
     return value
 

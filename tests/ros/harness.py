@@ -24,7 +24,7 @@ from sensor_msgs.msg import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 DOMAIN = 20 + os.getpid() % 80
-PATIENCE_S = 60.0
+PATIENCE_S = float(os.environ.get("SPECTRADINO_TEST_PATIENCE_S", "60"))
 """How long a condition may take on a machine that is busy with other things; reached only when something is broken."""
 
 RELIABLE = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
@@ -63,6 +63,7 @@ class NodeProcess:
             words += ["--params-file", str(params_file)]
         for name, value in parameters.items():
             words += ["-p", f"{name}:={str(value).lower() if isinstance(value, bool) else value}"]
+        self.words = words
         self.lines: list[str] = []
         self._process = subprocess.Popen(
             words, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -172,9 +173,9 @@ class Peer:
 
 
 @contextlib.contextmanager
-def running(*ros_args: str, **parameters: object) -> Iterator[NodeProcess]:
+def running(*ros_args: str, params_file: Path | None = None, **parameters: object) -> Iterator[NodeProcess]:
     """A node that is active, ended at the end."""
-    node = NodeProcess(*ros_args, **parameters)
+    node = NodeProcess(*ros_args, params_file=params_file, **parameters)
     try:
         node.wait_for_line("active: pairs from")
         yield node

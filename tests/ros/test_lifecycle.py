@@ -1,0 +1,168 @@
+"""The node managed from outside: transitions through its services, changes of parameters in each state, diagnostics."""
+
+from __future__ import annotations
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.msg import Parameter, ParameterValue
+from rcl_interfaces.srv import DescribeParameters, SetParameters
+from sensor_msgs.msg import Image
+from vision_msgs.msg import Detection2DArray, LabelInfo
+
+from spectradino_ros.parameters import specs
+from tests.ros.harness import LATCHED, NodeProcess, image, ir_pixels, rgb_pixels, wait_until
+
+SIZE = (160, 120)
+
+
+class Manager:
+    """Talks to the services of /managed/detector_node."""
+
+    NAME = "/managed/detector_node"
+
+    def __init__(self, peer, process: NodeProcess) -> None:
+        self.peer, self.process = peer, process
+
+    def state(self) -> str:
+        return self.peer.call(GetState, f"{self.NAME}/get_state", GetState.Request()).current_state.label
+
+    def change(self, transition: int) -> bool:
+        request = ChangeState.Request(transition=Transition(id=transition))
+        return self.peer.call(ChangeState, f"{self.NAME}/change_state", request).success
+
+    def set(self, name: str, value) -> tuple[bool, str]:
+        types = {
+            bool: (1, "bool_value"),
+            int: (2, "integer_value"),
+            float: (3, "double_value"),
+            str: (4, "string_value"),
+        }
+        kind, field = types[type(value)]
+        parameter = Parameter(name=name, value=ParameterValue(type=kind, **{field: value}))
+        result = self.peer.call(
+            SetParameters, f"{self.NAME}/set_parameters", SetParameters.Request(parameters=[parameter])
+        )
+        return result.results[0].successful, result.results[0].reason
+
+
+@pytest.fixture
+def manager(peer, blob_model):
+    node = NodeProcess("-r", "__ns:=/managed", model=blob_model, device="cpu", threads=1, autostart=False)
+    yield Manager(peer, node)
+    assert node.stop() == 0, node.log
+    assert "Traceback" not in node.log
+
+
+def test_the_whole_life(manager, peer):
+    def subscribers() -> int:
+        return peer.node.count_subscribers("/managed/rgb/image_raw")
+
+    detections = peer.collect(Detection2DArray, "/managed/detector_node/detections")
+    cameras = {key: peer.node.create_publisher(Image, f"/managed/{key}/image_raw", 5) for key in ("rgb", "ir")}
+
+    def answered() -> bool:
+        before, stamp = len(detections), peer.now()
+        cameras["rgb"].publish(image(rgb_pixels(SIZE, None), "rgb8", stamp, "rgb"))
+        cameras["ir"].publish(image(ir_pixels(SIZE, (40, 40, 80, 80)), "mono16", stamp, "ir"))
+        try:
+            return wait_until(lambda: len(detections) > before, "an answer", 0.3)
+        except AssertionError:
+            return False
+
+    assert manager.state() == "unconfigured"
+    for _ in range(2):
+        assert manager.change(Transition.TRANSITION_CONFIGURE)
+        assert manager.state() == "inactive"
+        assert subscribers() == 0
+        assert manager.change(Transition.TRANSITION_ACTIVATE)
+        assert manager.state() == "active"
+        wait_until(answered, "an answer while active")
+        assert manager.change(Transition.TRANSITION_DEACTIVATE)
+        wait_until(lambda: subscribers() == 0, "the subscriptions' end")
+        assert not answered()
+        assert manager.change(Transition.TRANSITION_ACTIVATE)
+        wait_until(answered, "an answer while active again")
+        assert manager.change(Transition.TRANSITION_DEACTIVATE)
+        assert manager.change(Transition.TRANSITION_CLEANUP)
+        assert manager.state() == "unconfigured"
+        wait_until(lambda: peer.node.count_publishers("/managed/detector_node/detections") == 0, "the topics' end")
+    assert manager.change(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
+    assert manager.state() == "finalized"
+
+
+def test_a_failed_configuration_leaves_it_unconfigured_and_can_be_mended(manager, blob_model, tmp_path):
+    assert manager.set("model", str(tmp_path / "nowhere.onnx")) == (True, "")
+    assert not manager.change(Transition.TRANSITION_CONFIGURE)
+    assert manager.state() == "unconfigured"
+    manager.process.wait_for_line(r"\[ERROR\].*cannot configure: model file .*nowhere.onnx does not exist")
+    assert manager.set("model", str(blob_model)) == (True, "")
+    assert manager.change(Transition.TRANSITION_CONFIGURE)
+    good, reason = manager.set("model", "other.onnx")
+    assert not good
+    assert "takes effect when the node is configured: clean it up first" in reason
+
+
+def test_parameters_change_live_and_are_checked(manager, peer):
+    assert manager.change(Transition.TRANSITION_CONFIGURE)
+    assert manager.change(Transition.TRANSITION_ACTIVATE)
+    labels = peer.collect(LabelInfo, "/managed/detector_node/label_info", LATCHED)
+    wait_until(lambda: labels and labels[-1].threshold == pytest.approx(0.5), "the model's threshold")
+    assert manager.set("score_threshold", 0.85) == (True, "")
+    wait_until(lambda: labels[-1].threshold == pytest.approx(0.85), "the new threshold in the class names")
+    assert manager.set("sync_slop_ms", 30) == (True, ""), "a whole number is as good"
+    assert manager.set("fallback_mode", "fused_only") == (True, "")
+    for name, value, reason in [
+        ("score_threshold", -0.5, "is -1 for the model's own"),
+        ("score_threshold", 1.5, "score_threshold"),
+        ("sync_slop_ms", 0.0, "sync_slop_ms"),
+        ("sync_slop_ms", "wide", "is a floating-point number"),
+        ("fallback_mode", "never", "is one of auto, fused_only, rgb_only, ir_only"),
+        ("publish_overlay", 1, "is a truth value"),
+        ("autostart", True, "read-only"),
+    ]:
+        good, said = manager.set(name, value)
+        assert not good
+        assert reason in said
+
+
+def test_every_parameter_describes_itself(manager, peer):
+    names = list(specs())
+    request = DescribeParameters.Request(names=names)
+    answer = peer.call(DescribeParameters, f"{manager.NAME}/describe_parameters", request)
+    for descriptor, spec in zip(answer.descriptors, specs().values(), strict=True):
+        assert descriptor.description.startswith(spec.description)
+        assert descriptor.read_only == (spec.name == "autostart")
+        ranges = [*descriptor.floating_point_range, *descriptor.integer_range]
+        assert [(r.from_value, r.to_value) for r in ranges] == ([] if spec.low is None else [(spec.low, spec.high)])
+
+
+def test_diagnostics_follow_the_state(manager, peer):
+    arrays = peer.collect(DiagnosticArray, "/diagnostics")
+
+    def status(state: str) -> DiagnosticStatus | None:
+        for array in list(arrays):
+            for found in array.status:
+                values = {v.key: v.value for v in found.values}
+                if found.hardware_id == manager.NAME and values["state"] == state:
+                    return found
+        return None
+
+    assert wait_until(lambda: status("unconfigured"), "diagnostics").level == DiagnosticStatus.OK
+    assert manager.change(Transition.TRANSITION_CONFIGURE)
+    assert manager.set("no_message_timeout_s", 0.5) == (True, "")
+    assert manager.change(Transition.TRANSITION_ACTIVATE)
+
+    def silent() -> DiagnosticStatus | None:
+        found = status("active")
+        return found if found is not None and found.level == DiagnosticStatus.WARN else arrays.clear()
+
+    found = wait_until(silent, "a warning that the cameras are silent")
+    values = {v.key: v.value for v in found.values}
+    assert (
+        "no message on /managed/rgb/image_raw, /managed/ir/image_raw" in found.message or "no answer" in found.message
+    )
+    assert values["model"] == "blob"
+    assert values["engine"].startswith("ONNX Runtime")
+    assert values["/managed/ir/image_raw messages"] == "0"
