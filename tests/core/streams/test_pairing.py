@@ -177,7 +177,9 @@ class TestFaultsOfTime:
         assert len(pairs) >= 28
         assert pairs[-1] == (62_900, 62_900)
         assert pairer.restarts == 1
-        push(pairer, *[(s, t) for t in range(50_000, 51_000, 100) for s in ("ir", "rgb")])
+        push(pairer, ("ir", 50_000))
+        assert pairer.restarts == 2
+        assert push(pairer, ("rgb", 50_000)) == [(50_000, 50_000)]
         assert pairer.restarts == 2
 
     @pytest.mark.parametrize("tail_first", ["rgb", "ir"])
