@@ -152,7 +152,11 @@ class House:
             self._panes(add, facing, quads, z0, near, side_plane, side_light, draws[200 : 200 + len(quads)] < self.lit)
         world = np.concatenate(points)
         canvas.stamp(
-            canvas.camera.project(world), parts, grain_m=0.05, z=max(0.5 * (near + self.z2), near + 2), instance=0
+            canvas.camera.project(world),
+            parts,
+            grain_m=0.05,
+            z=max(0.5 * (near + self.z2), near + 2),
+            piece=self.seed % 1024,
         )
 
     def _panes(

@@ -41,6 +41,26 @@ class Camera:
         mapped = pixels @ self.post[:, :2].T + self.post[:, 2]
         return mapped[..., :2] / mapped[..., 2:]
 
+    @cached_property
+    def _back(self) -> np.ndarray | None:
+        return None if self.post is None else np.linalg.inv(self.post)
+
+    def unwarp(self, u: float, v: float) -> tuple[tuple[float, float], np.ndarray]:
+        """The pinhole's pixel that `post` takes to (u, v), and how it moves with it: [2, 2], d pinhole / d image."""
+        if self._back is None:
+            return (u, v), np.eye(2)
+        (a, b, c), (d, e, f), (g, h, i) = self._back.tolist()
+        w = g * u + h * v + i
+        x, y = (a * u + b * v + c) / w, (d * u + e * v + f) / w
+        return (x, y), np.array([[a - g * x, b - h * x], [d - g * y, e - h * y]]) / w
+
+    def sees(self, x: float, z: float, reach: float) -> bool:
+        """Whether something within `reach` metres to either side of (x, z) may be in the image (generously)."""
+        distance = max(z - self.eye[2], _NEAREST_M)
+        middle = self.u0 + self.focal * (x - self.eye[0]) / distance
+        half = self.focal * reach / distance + 0.15 * self.width
+        return middle + half > 0.0 and middle - half < self.width
+
     def metres_per_pixel(self, z: float) -> float:
         """The size of a pixel at world depth z, metres."""
         return max(z - self.eye[2], _NEAREST_M) / self.focal
@@ -51,7 +71,8 @@ class Camera:
         u = np.arange(self.width) + 0.5
         v = np.arange(self.height)[:, None] + 0.5
         if self.post is not None:
-            back = np.linalg.inv(self.post)
+            back = self._back
+            assert back is not None
             w = back[2, 0] * u + back[2, 1] * v + back[2, 2]
             u, v = (
                 (back[0, 0] * u + back[0, 1] * v + back[0, 2]) / w,

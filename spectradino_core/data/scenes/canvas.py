@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from spectradino_core.data.scenes.camera import Camera
-from spectradino_core.data.scenes.scene import UNLABELLED
+from spectradino_core.data.scenes.scene import FAR_M, UNLABELLED
 from spectradino_core.data.scenes.textures import TILE, grain_tile
 
 __all__ = ["Canvas", "Part", "Silhouette"]
@@ -47,7 +47,7 @@ class Canvas:
         self.silhouettes: dict[int, Silhouette] = {}
         self.cloud_offset = (0, 0)
         self.first_ground = self.last_ground = 0
-        self._rows: list[tuple[float, ...]] = [(0, 0, 0, 0, 0, 0, 1e-3, UNLABELLED, 0)]
+        self._rows: list[tuple[float, ...]] = [(0, 0, 0, 0, 0, 0, 1.0 / FAR_M, UNLABELLED, 0)]
 
     def surface(
         self,
@@ -56,7 +56,7 @@ class Canvas:
         ambient: float = 1.0,
         sun: float = 0.5,
         warmer: float = 0.0,
-        plane: tuple[float, float, float] = (0.0, 0.0, 1e-3),
+        plane: tuple[float, float, float] = (0.0, 0.0, 1.0 / FAR_M),
         mask_class: int = UNLABELLED,
         instance: int = 0,
     ) -> int:
@@ -73,7 +73,16 @@ class Canvas:
         self._rows.append((material, ambient, sun, warmer, *plane, mask_class, instance))
         return len(self._rows) - 1
 
-    def stamp(self, pixels: np.ndarray, parts: Sequence[Part], *, grain_m: float, z: float, instance: int = 0) -> None:
+    def stamp(
+        self,
+        pixels: np.ndarray,
+        parts: Sequence[Part],
+        *,
+        grain_m: float,
+        z: float,
+        piece: int = 0,
+        instance: int = 0,
+    ) -> None:
         """Paint a thing over what is there.
 
         Args:
@@ -81,6 +90,7 @@ class Canvas:
             parts: painted in order.
             grain_m: metres of a texel of its texture; 0 for a smooth thing.
             z: its depth in the world, for the scale of the texture.
+            piece: any number; things of different ones get different pieces of the texture.
             instance: note the silhouette under this number.
         """
         low, high = pixels.min(axis=0), pixels.max(axis=0)
@@ -99,7 +109,7 @@ class Canvas:
                     cv2.fillConvexPoly(patch, fixed[start : start + each], surface, cv2.LINE_8, _SUBPIXEL_BITS)
         covered = patch != 0
         np.copyto(self.index[y1:y2, x1:x2], patch, where=covered)
-        self._texture((x1, y1, x2, y2), low, covered, grain_m, z)
+        self._texture((x1, y1, x2, y2), pixels[0], covered, grain_m, z, instance or piece)
         if instance:
             self._note(instance, covered, (x1, y1), low, high)
 
@@ -126,22 +136,36 @@ class Canvas:
         return np.array(self._rows)
 
     def _texture(
-        self, roi: tuple[int, int, int, int], low: np.ndarray, covered: np.ndarray, grain_m: float, z: float
+        self,
+        roi: tuple[int, int, int, int],
+        anchor: np.ndarray,
+        covered: np.ndarray,
+        grain_m: float,
+        z: float,
+        piece: int,
     ) -> None:
         x1, y1, x2, y2 = roi
         target = self.grain[y1:y2, x1:x2]
         if grain_m <= 0.0:
             target[covered] = 128
             return
-        texels = max(self.camera.metres_per_pixel(z) / grain_m, 1.0 / 64.0)
-        width, height = max(2, int((x2 - x1) * texels)), max(2, int((y2 - y1) * texels))
-        width, height = min(width, TILE), min(height, TILE)
-        # The texture hangs on the thing's own corner, so that it moves with it; the depth picks another piece for each.
-        column = int((x1 - low[0]) * texels + 977.0 * grain_m + 61.0 * z) % (TILE - width + 1)
-        row = int((y1 - low[1]) * texels + 37.0 * z) % (TILE - height + 1)
-        piece = grain_tile()[row : row + height, column : column + width]
+        texels = self.camera.metres_per_pixel(z) / grain_m
+        # The texture hangs on the thing's first vertex, so that it moves with it; each thing has another piece of it.
+        middle = (0.5 * (x2 - x1), 0.5 * (y2 - y1))
+        (u, v), turn = self.camera.unwarp(x1 + middle[0], y1 + middle[1])
+        (u0, v0), _ = self.camera.unwarp(*anchor)
+        turn = texels * turn
+        column = (u - u0) * texels + 389.0 * piece - turn[0] @ middle
+        row = (v - v0) * texels + 577.0 * piece - turn[1] @ middle
         way = cv2.INTER_LINEAR if texels < 1.0 else cv2.INTER_NEAREST
-        np.copyto(target, cv2.resize(piece, (x2 - x1, y2 - y1), interpolation=way), where=covered[..., None])
+        texture = cv2.warpAffine(
+            grain_tile(),
+            np.array([[*turn[0], column % TILE], [*turn[1], row % TILE]]),
+            (x2 - x1, y2 - y1),
+            flags=way | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_WRAP,
+        )
+        np.copyto(target, texture, where=covered[..., None])
 
     def _note(
         self, instance: int, covered: np.ndarray, corner: tuple[int, int], low: np.ndarray, high: np.ndarray
@@ -151,6 +175,7 @@ class Canvas:
             return
         x, y = corner
         box = (x + int(columns[0]), y + int(rows[0]), x + int(columns[-1]) + 1, y + int(rows[-1]) + 1)
-        whole = max(high[0] - low[0], 1.0) * max(high[1] - low[1], 1.0)
-        inside = (box[2] - box[0]) * (box[3] - box[1])
-        self.silhouettes[instance] = Silhouette(box, int(covered.sum()), float(min(1.0, inside / whole)))
+        size = np.array([self.camera.width, self.camera.height])
+        inside = np.clip(high, 0, size) - np.clip(low, 0, size)
+        share = float(np.prod(inside) / max(float(np.prod(high - low)), 1e-6))
+        self.silhouettes[instance] = Silhouette(box, int(covered.sum()), share)

@@ -95,6 +95,8 @@ class Car:
         reach = 0.5 * self.length
         if z - eye[2] - reach * abs(np.cos(heading)) < 1.0:
             return
+        if not canvas.camera.sees(x, z - reach, reach):
+            return
         if self._solid is None:
             self._solid = _build(self)
         solid = self._solid
@@ -108,10 +110,14 @@ class Car:
         light = canvas_light(canvas, normals)
         # Plane n.(P - eye) = d in camera axes (y down): 1/z = n.ray / d.
         d = np.einsum("fi,fi->f", normals, centroids)
+        planes = np.column_stack([normals[:, 0], -normals[:, 1], normals[:, 2]]) / np.where(d == 0.0, 1.0, d)[:, None]
+        # A face seen edge-on covers a line of pixels whose centres may miss its plane by metres: give it one depth.
+        planes[towards < 0.2 * np.linalg.norm(centroids, axis=1), :2] = 0.0
+        flat = (planes[:, :2] == 0.0).all(axis=1)
+        planes[flat, 2] = 1.0 / centroids[flat, 2]
         parts = []
         for k in np.flatnonzero(towards > 1e-3):
             first, end, each, material, warmer = solid.faces[k]
-            n = normals[k]
             parts.append(
                 (
                     first,
@@ -122,7 +128,7 @@ class Car:
                         ambient=light[0][k],
                         sun=light[1][k],
                         warmer=warmer,
-                        plane=(n[0] / d[k], -n[1] / d[k], n[2] / d[k]),
+                        plane=tuple(planes[k]),
                         mask_class=_CAR,
                         instance=self.instance,
                     ),
@@ -176,14 +182,12 @@ class _Builder:
         self.vertices: list[np.ndarray] = []
         self.faces: list[tuple[int, int, int, int, float]] = []
         self.normals: list[np.ndarray] = []
-        self.centroids: list[np.ndarray] = []
         self.count = 0
 
     def face(self, points: np.ndarray, normal: np.ndarray, material: int, warmer: float = 0.0) -> None:
         self.vertices.append(points)
         self.faces.append((self.count, self.count + len(points), len(points), material, warmer))
-        self.normals.append(normal / np.linalg.norm(normal))
-        self.centroids.append(points.mean(axis=0))
+        self.normals.append(normal)
         self.count += len(points)
 
     def across(
@@ -196,7 +200,11 @@ class _Builder:
         self.face(points, np.array([-(b[1] - a[1]), b[0] - a[0], 0.0]), material, warm)
 
     def solid(self) -> _Solid:
-        return _Solid(np.concatenate(self.vertices), np.array(self.normals), np.array(self.centroids), self.faces)
+        vertices, normals = np.concatenate(self.vertices), np.array(self.normals)
+        sizes = np.array([len(points) for points in self.vertices])
+        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        centroids = np.add.reduceat(vertices, starts) / sizes[:, None]
+        return _Solid(vertices, normals / np.linalg.norm(normals, axis=1, keepdims=True), centroids, self.faces)
 
 
 def _build(car: Car) -> _Solid:

@@ -38,7 +38,7 @@ class Furniture:
 
     def paint(self, canvas: Canvas, t: float) -> None:
         distance = self.z - canvas.camera.eye[2]
-        if distance < 1.0:
+        if distance < 1.0 or not canvas.camera.sees(self.x, self.z, 2.5):
             return
         thin = 0.45 * canvas.camera.metres_per_pixel(self.z)
         limbs: list[tuple[float, float, float, float, float, float]] = []
@@ -130,7 +130,7 @@ class Furniture:
             count += len(outline)
         points = np.concatenate(flat)
         world = np.column_stack([self.x + points[:, 0], points[:, 1], np.full(len(points), self.z)])
-        canvas.stamp(canvas.camera.project(world), parts, grain_m=0.02, z=self.z)
+        canvas.stamp(canvas.camera.project(world), parts, grain_m=0.02, z=self.z, piece=int(97 * self.variant))
 
     def shadow_points(self, t: float) -> np.ndarray:
         del t

@@ -54,7 +54,7 @@ class Tree:
     def paint(self, canvas: Canvas, t: float) -> None:
         del t
         distance = self.z - canvas.camera.eye[2]
-        if distance < 1.5:
+        if distance < 1.5 or not canvas.camera.sees(self.x, self.z, 0.8 * self.spread):
             return
         rng = np.random.default_rng(self.seed)
         h = self.height
@@ -85,7 +85,7 @@ class Tree:
                 flat.append(outline)
         points = np.concatenate(flat)
         world = np.column_stack([self.x + points[:, 0], points[:, 1], np.full(len(points), self.z)])
-        canvas.stamp(canvas.camera.project(world), parts, grain_m=0.035, z=self.z)
+        canvas.stamp(canvas.camera.project(world), parts, grain_m=0.035, z=self.z, piece=self.seed % 1024)
 
     def _round(self, rng: np.random.Generator, lean: float) -> list[tuple[np.ndarray, float, float]]:
         h, w = self.height, self.spread
@@ -172,7 +172,9 @@ class Hedge:
             points.append(outline)
             parts.append((count, count + len(outline), len(outline), number))
             count += len(outline)
-        canvas.stamp(canvas.camera.project(np.concatenate(points)), parts, grain_m=0.03, z=near + 5.0)
+        canvas.stamp(
+            canvas.camera.project(np.concatenate(points)), parts, grain_m=0.03, z=near + 5.0, piece=self.seed % 1024
+        )
 
     def shadow_points(self, t: float) -> np.ndarray:
         del t

@@ -59,14 +59,14 @@ def render_sequence(seed: int, frames: int, rate_hz: float = 10.0, options: Scen
 def _frames(seed: int, frames: int, rate_hz: float, options: SceneOptions) -> Iterator[Scene]:
     street = draw_street(seed, options.time_of_day, options.traffic)
     warp = np.random.default_rng([seed, 5])
-    rgb_to_ir = np.linalg.inv(seeded_homography(warp, options.width, options.height, options.misregistration_px))
+    ir_to_rgb = seeded_homography(warp, options.width, options.height, options.misregistration_px)
     for frame in range(frames):
         elapsed_ns = round(frame * 1e9 / rate_hz)
-        yield _moment(seed, frame, street, elapsed_ns, rgb_to_ir, options)
+        yield _moment(seed, frame, street, elapsed_ns, ir_to_rgb, options)
 
 
 def _moment(
-    seed: int, frame: int, street: Street, elapsed_ns: int, rgb_to_ir: np.ndarray, options: SceneOptions
+    seed: int, frame: int, street: Street, elapsed_ns: int, ir_to_rgb: np.ndarray, options: SceneOptions
 ) -> Scene:
     offset_ns = round(options.clock_offset_ms * 1e6)
     canvas = _paint(street, _camera(street, elapsed_ns, options, np.eye(3)), elapsed_ns)
@@ -75,25 +75,21 @@ def _moment(
     ir_shader = shader
     if infrared and (offset_ns != 0 or options.misregistration_px > 0.0):
         later = elapsed_ns + offset_ns
-        ir_canvas = _paint(street, _camera(street, later, options, rgb_to_ir), later)
+        ir_canvas = _paint(street, _camera(street, later, options, np.linalg.inv(ir_to_rgb)), later)
         ir_shader = Shader(ir_canvas, street.materials, street.weather, street.lamps)
     images = {}
     for band in options.bands:
         rng = np.random.default_rng([seed, _NOISE, frame, int(band)])
         images[band] = _expose(band, shader if band is Modality.RGB else ir_shader, street, options, rng)
-    boxes, labels, visible, mask, instances = _truth(canvas, shader, street, options)
+    truth = _truth(canvas, shader, street, options)
     stamps = {band: options.start_ns + elapsed_ns + (offset_ns if band in INFRARED else 0) for band in options.bands}
     return Scene(
         images=images,
-        boxes=boxes,
-        labels=labels,
-        visible=visible,
-        mask=mask,
-        instances=instances,
+        **truth,
         depth=_pick(shader.depth, options),
         stamps_ns=stamps,
         time_of_day=street.weather.time_of_day,
-        ir_to_rgb=np.linalg.inv(rgb_to_ir) / np.linalg.inv(rgb_to_ir)[2, 2],
+        ir_to_rgb=ir_to_rgb,
         seed=seed,
     )
 
@@ -163,13 +159,11 @@ def _pick(plane: np.ndarray, options: SceneOptions) -> np.ndarray:
     return np.ascontiguousarray(plane[fine // 2 :: fine, fine // 2 :: fine])
 
 
-def _truth(
-    canvas: Canvas, shader: Shader, street: Street, options: SceneOptions
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """boxes [N, 4], labels [N], visible [N], mask [H, W], instances [H, W]; see `Scene`."""
+def _truth(canvas: Canvas, shader: Shader, street: Street, options: SceneOptions) -> dict[str, np.ndarray]:
+    """Boxes, labels, visible, tracks, mask and instances of a `Scene`."""
     numbers = shader.instances()
     seen = np.bincount(numbers.reshape(-1), minlength=len(street.actors) + 1)
-    boxes, labels, visible = [], [], []
+    boxes, labels, visible, tracks = [], [], [], []
     renumber = np.zeros(len(street.actors) + 1, np.uint16)
     for actor in street.actors:
         silhouette = canvas.silhouettes.get(actor.instance)
@@ -182,11 +176,13 @@ def _truth(
         boxes.append((x1, y1, x2, y2))
         labels.append(actor.label)
         visible.append(share)
+        tracks.append(actor.instance)
         renumber[actor.instance] = len(boxes)
-    return (
-        np.array(boxes, np.float32).reshape(-1, 4),
-        np.array(labels, np.int64),
-        np.array(visible, np.float32),
-        _pick(shader.classes(), options),
-        _pick(renumber[numbers], options),
-    )
+    return {
+        "boxes": np.array(boxes, np.float32).reshape(-1, 4),
+        "labels": np.array(labels, np.int64),
+        "visible": np.array(visible, np.float32),
+        "tracks": np.array(tracks, np.int64),
+        "mask": _pick(shader.classes(), options),
+        "instances": _pick(renumber[numbers], options),
+    }

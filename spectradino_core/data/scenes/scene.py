@@ -42,7 +42,7 @@ MASK_PALETTE: tuple[tuple[int, int, int], ...] = (
 UNLABELLED = 255
 """Mask value of what has no class: poles, signs, bins, bare soil."""
 
-FAR_M = 1000.0
+FAR_M = 1024.0
 """Depth written for the sky, in metres."""
 
 TIMES_OF_DAY = ("day", "dusk", "night")
@@ -112,6 +112,7 @@ class Scene:
             own silhouette as it would be without occluders, clipped to the image.
         labels: int64 [N], indices into BOX_CLASSES.
         visible: float32 [N], the part of the object that is in the image and not hidden by another, 0..1.
+        tracks: int64 [N], who it is: the same number throughout a sequence.
         mask: uint8 [H, W], indices into MASK_CLASSES or UNLABELLED, in the RGB camera's view.
         instances: uint16 [H, W]; pixel value k + 1 belongs to box k, 0 to none.
         depth: float32 [H, W], metres along the optical axis, FAR_M for the sky, in the RGB camera's view.
@@ -125,6 +126,7 @@ class Scene:
     boxes: np.ndarray
     labels: np.ndarray
     visible: np.ndarray
+    tracks: np.ndarray
     mask: np.ndarray
     instances: np.ndarray
     depth: np.ndarray

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 __all__ = ["blobs", "capsules", "circle", "ring"]
@@ -29,10 +31,13 @@ def capsules(ends: np.ndarray) -> np.ndarray:
     return centre + radius[..., None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
 
 
+@cache
 def circle(vertices: int) -> np.ndarray:
-    """Unit circle [vertices, 2]."""
+    """Unit circle [vertices, 2]; shared, not to be written to."""
     angle = np.linspace(0.0, 2.0 * np.pi, vertices, endpoint=False)
-    return np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    points = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    points.flags.writeable = False
+    return points
 
 
 def ring(outer: tuple[float, float], inner: tuple[float, float], vertices: int = 18) -> np.ndarray:

@@ -75,6 +75,8 @@ def paint_sky(canvas: Canvas, materials: MaterialTable) -> None:
     columns = int(min(TILE, width / scale))
     piece = clouds[canvas.cloud_offset[0] :, canvas.cloud_offset[1] :][:rows, :columns]
     piece = cv2.resize((128 + 110 * piece).astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR)
+    if canvas.camera.post is not None:
+        piece = cv2.warpPerspective(piece, canvas.camera.post, (width, height), borderMode=cv2.BORDER_REFLECT)
     canvas.grain[..., 0] = piece
     canvas.grain[..., 1] = piece
 
@@ -106,8 +108,11 @@ def paint_ground(canvas: Canvas, road: Road, materials: MaterialTable) -> int:
         return np.concatenate([a, b[::-1]])
 
     polygons: list[tuple[np.ndarray, int]] = []
-    polygons.append((band(-400.0, road.centre), verge(road.verge[0])))
-    polygons.append((band(road.centre, 400.0), verge(road.verge[1])))
+    # To either side only as wide as any lens sees: a point far off the axis would fall behind a tilted image plane.
+    reach = np.column_stack([8.0 + 2.0 * z, np.zeros_like(z), z + camera.eye[2]])
+    middle = np.column_stack([road.centre + road.bend * z**2, np.zeros_like(z), z + camera.eye[2]])
+    for sign, name in ((-1.0, road.verge[0]), (1.0, road.verge[1])):
+        polygons.append((np.concatenate([reach * (sign, 1.0, 1.0), middle[::-1]]), verge(name)))
     walk, curb, asphalt = ground(road.walk), ground("curb"), ground(road.surface)
     for side, edge, width in ((-1.0, road.left, road.sidewalk[0]), (1.0, road.right, road.sidewalk[1])):
         if width > 0.0:
