@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("model", type=Path, help="the .onnx file to write")
     command.add_argument("--name", help="name in place of the recipe's")
     command.add_argument("--score-threshold", type=float, help="score threshold to store")
+    command.add_argument("--data", type=Path, help="folder of paired images: parity is measured on its val split too")
     command.set_defaults(run=_export)
 
     command = commands.add_parser("evaluate", help="AP50 and mIoU of a model file or checkpoint, fused and single-band")
@@ -95,15 +96,17 @@ def _finetune(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     from spectradino_core.data.mixture import FIRST_TEST_SEED
-    from spectradino_core.evaluation.perception import SceneSet
+    from spectradino_core.evaluation.perception import FolderSet, SceneSet
     from spectradino_core.export import export
     from spectradino_core.training.perception_checkpoint import load_perception
 
     model, info = load_perception(options.checkpoint)
     changes = {"name": options.name, "score_threshold": options.score_threshold}
     info = info.with_(**{key: value for key, value in changes.items() if value is not None})
-    scenes = SceneSet(range(FIRST_TEST_SEED, FIRST_TEST_SEED + 8), info.infrared, (640, 512))
-    parity = export(model, info, options.model, scenes)
+    pairs = list(SceneSet(range(FIRST_TEST_SEED, FIRST_TEST_SEED + 8), info.infrared, (640, 512)))
+    if options.data is not None:
+        pairs += FolderSet(options.data, "val", info.infrared)
+    parity = export(model, info, options.model, pairs)
     print(f"{options.model}: {options.model.stat().st_size / 1e6:.1f} MB, largest differences from PyTorch: {parity}")
     return 0
 

@@ -21,7 +21,6 @@ import dataclasses
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from torch import Tensor, nn
 
 from spectradino_core.backbone.spectradino import SpectraDINO
 from spectradino_core.backbone.vit import VARIANTS, LayerScale, ViT, ViTConfig
+from spectradino_core.files import written_atomically
 from spectradino_core.modality import Modality
 
 __all__ = [
@@ -233,18 +233,8 @@ def save_spectradino(
         raise ValueError(f"metadata keys {', '.join(sorted(reserved))} are reserved")
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
 
-    path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        save_file(state, name, own | dict(metadata or {}))
-        with open(name, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp's is 0600
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    with written_atomically(path) as scratch:
+        save_file(state, scratch, own | dict(metadata or {}))
 
 
 def load_spectradino(path: str | os.PathLike[str], bands: Sequence[Modality] | None = None) -> SpectraDINO:
@@ -275,12 +265,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     Raises:
         CheckpointError: the file is missing, unreadable or not ours.
     """
-    path = _existing(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is truncated or no safetensors file: {error}") from error
+    metadata = read_header(path)
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} is not a SpectraDINO backbone of format {FORMAT} (it says {metadata.get('format')!r}); "
@@ -290,6 +275,20 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 # -------------------------------------------------------------------------------------------------------------- files
+
+
+def read_header(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The texts that a safetensors file carries beside its tensors.
+
+    Raises:
+        CheckpointError: the file is missing, truncated or no safetensors file.
+    """
+    path = _existing(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is truncated or no safetensors file: {error}") from error
 
 
 def read_tensors(path: str | os.PathLike[str]) -> State:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from spectradino_core.backbone.checkpoints import read_metadata, read_tensors
+from spectradino_core.backbone.checkpoints import read_header, read_tensors
 from spectradino_core.files import written_atomically
 from spectradino_core.perception import Architecture, Perception
 from spectradino_core.runtime.bundle import METADATA_KEY, BundleError, ModelInfo
@@ -37,7 +37,7 @@ def load_perception(path: str | Path, device: str | torch.device = "cpu") -> tup
         BundleError: the file is not such a checkpoint, or its weights don't fit its description.
         CheckpointError: the file is missing, truncated or not safetensors.
     """
-    metadata = read_metadata(path)
+    metadata = read_header(path)
     if METADATA_KEY not in metadata or _ARCHITECTURE_KEY not in metadata:
         raise BundleError(f"{path} holds tensors but is no perception checkpoint: make one with 'spectradino finetune'")
     info = ModelInfo.from_json(metadata[METADATA_KEY], path)

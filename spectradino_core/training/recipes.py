@@ -37,6 +37,7 @@ class FinetuneRecipe:
         weight_decay, beta2: of AdamW.
         class_weight, box_weight, mask_weight: of the losses.
         scene_size: (width, height) that scenes are rendered at.
+        scene_pool: how many different scenes are rendered; None: fresh ones without end.
         scene_share: share of the samples that are scenes; the rest is shared by `real`.
         real: data sets beside the scenes, by folder name under the data root.
         augmentation: how pairs are varied.
@@ -56,7 +57,8 @@ class FinetuneRecipe:
     class_weight: float = 1.0
     box_weight: float = 1.5
     mask_weight: float = 1.0
-    scene_size: tuple[int, int] = (400, 320)
+    scene_size: tuple[int, int] = (360, 288)
+    scene_pool: int | None = None
     scene_share: float = 1.0
     real: tuple[str, ...] = ()
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -98,7 +100,7 @@ class FinetuneRecipe:
         shares: dict[str, float] = {}
         real = self.real if data is not None else ()
         scene_share = self.scene_share if real else 1.0
-        sources.append((scene_share, SceneSource(band, self.scene_size)))
+        sources.append((scene_share, SceneSource(band, self.scene_size, pool=self.scene_pool)))
         shares["scenes"] = scene_share
         for name in real:
             assert data is not None
@@ -115,10 +117,11 @@ def box() -> FinetuneRecipe:
     return FinetuneRecipe(
         name="box",
         architecture=Architecture("tiny", "lwir", len(BOX_CLASSES), len(MASK_CLASSES), pyramid_width=64),
-        input_size=(322, 252),
-        loop=LoopOptions(steps=5000, warmup=250),
+        input_size=(280, 224),
+        loop=LoopOptions(steps=5000, warmup=200),
         batch=8,
         rates={"head": 8e-4, "adapters": 8e-4, "blocks": 8e-4},
+        scene_pool=6000,
         scene_share=0.75,
         real=("roadscene_rgb_lwir",),
     )

@@ -1,0 +1,74 @@
+"""Sample i of a run is a pure function of seed and index."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from spectradino_core.data.augment import Augmentation
+from spectradino_core.data.mixture import FIRST_TEST_SEED, Mixture, SceneSource
+from spectradino_core.data.sample import PairedSample
+from spectradino_core.modality import Modality
+
+
+class Constant:
+    """A source whose pairs tell which source they came from."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def draw(self, rng: np.random.Generator) -> PairedSample:
+        rng.random()
+        return PairedSample(
+            np.full((32, 40, 3), self.value, np.uint8), np.full((32, 40), self.value, np.uint8), name=str(self.value)
+        )
+
+
+def mixture(seed: int = 0, **options) -> Mixture:
+    return Mixture([(3.0, Constant(50)), (1.0, Constant(200))], Augmentation(**options), seed)
+
+
+def test_a_sample_does_not_depend_on_what_was_drawn_before():
+    forwards = mixture()
+    backwards = mixture()
+    a = [forwards.sample(i) for i in range(6)]
+    b = [backwards.sample(i) for i in reversed(range(6))][::-1]
+    for (x, present_x), (y, present_y) in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x.rgb, y.rgb)
+        np.testing.assert_array_equal(x.infrared, y.infrared)
+        np.testing.assert_array_equal(present_x, present_y)
+
+
+def test_seeds_and_indices_differ():
+    assert not np.array_equal(mixture(0).sample(0)[0].rgb, mixture(1).sample(0)[0].rgb)
+    assert not np.array_equal(mixture(0).sample(0)[0].rgb, mixture(0).sample(1)[0].rgb)
+
+
+def test_sources_are_drawn_by_weight():
+    names = [mixture().sample(i)[0].name for i in range(400)]
+    assert names.count("50") / 400 == pytest.approx(0.75, abs=0.06)
+
+
+def test_bands_are_hidden_one_at_a_time_at_the_stated_rate():
+    present = np.stack([mixture(band_dropout=0.2).sample(i)[1] for i in range(500)])
+    assert present.any(axis=1).all()
+    np.testing.assert_allclose(1 - present.mean(axis=0), [0.2, 0.2], atol=0.05)
+
+
+def test_needs_sources_with_positive_weight():
+    with pytest.raises(ValueError, match="positive weight"):
+        Mixture([(0.0, Constant(1))], Augmentation(), 0)
+
+
+def test_a_pool_of_scenes_repeats_and_an_endless_source_does_not():
+    pool = SceneSource(Modality.LWIR, (80, 64), pool=2)
+    names = {pool.draw(np.random.default_rng(i)).name for i in range(12)}
+    assert len(names) == 2
+    endless = SceneSource(Modality.LWIR, (80, 64))
+    assert len({endless.draw(np.random.default_rng(i)).name for i in range(6)}) == 6
+
+
+def test_training_never_sees_the_seeds_of_tests():
+    source = SceneSource(Modality.LWIR, (80, 64))
+    seeds = [int(source.draw(np.random.default_rng(i)).name.split()[1]) for i in range(20)]
+    assert max(seeds) < FIRST_TEST_SEED

@@ -1,0 +1,158 @@
+"""The exported graph computes what the module does, on real pairs where they are at hand, and says what it is."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from spectradino_core import export as export_module
+from spectradino_core.data.mixture import scene_sample
+from spectradino_core.data.paired_folder import PairedFolder
+from spectradino_core.export import ParityError, export
+from spectradino_core.modality import Modality
+from spectradino_core.perception import Perception
+from spectradino_core.runtime.bundle import METADATA_KEY, BundleError
+from spectradino_core.runtime.engines import EngineError, OnnxEngine, open_engine
+from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.pipeline import Pipeline
+from spectradino_core.torch_engine import TorchEngine
+from spectradino_core.training.perception_checkpoint import save_perception
+from spectradino_core.training.recipes import box, smoke
+
+
+def lively(recipe) -> Perception:
+    """A module with random weights whose scores spread over 0..1, so that a comparison of them means something."""
+    torch.manual_seed(0)
+    model = Perception(recipe.architecture).eval()
+    with torch.no_grad():
+        for tensor in (model.fusion.absent, model.segmentation.classify.weight):
+            tensor.normal_(std=0.1)
+        model.detection.regress.weight.normal_(std=0.01)
+        model.detection.classify.weight.normal_(std=0.15)
+        model.detection.classify.bias.fill_(-1.5)
+        model.detection.regress.bias.normal_(std=0.3)
+    return model
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export")
+    recipe = smoke()
+    model = lively(recipe)
+    pairs = [scene_sample(9_000_000 + i, Modality.LWIR, (320, 256)) for i in range(3)]
+    parity = export(model, recipe.info(), folder / "m.onnx", pairs)
+    save_perception(folder / "m.safetensors", model, recipe.info())
+    return folder, model, parity
+
+
+def test_parity_is_measured_and_stored(exported):
+    folder, _, parity = exported
+    assert parity["pairs"] == 3
+    assert OnnxEngine(folder / "m.onnx", device="cpu").info.parity == parity
+    assert 0 < parity["scores"] <= 1e-3
+
+
+def test_graph_keeps_the_operators_that_half_precision_needs(exported):
+    folder, _, _ = exported
+    graph = onnx.load(str(folder / "m.onnx"))
+    operators = {node.op_type for node in graph.graph.node}
+    assert graph.opset_import[0].version == 20
+    assert {"LayerNormalization", "InstanceNormalization", "Gelu", "Softmax"} <= operators
+    assert not operators & {"ReduceMean", "Erf", "If", "Loop"}
+    assert all(d.dim_value > 0 for i in graph.graph.input for d in i.type.tensor_type.shape.dim)
+
+
+def test_file_says_what_it_is(exported):
+    folder, _, _ = exported
+    metadata = {p.key: p.value for p in onnx.load(str(folder / "m.onnx")).metadata_props}
+    told = json.loads(metadata[METADATA_KEY])
+    assert told["bands"] == ["rgb", "lwir"]
+    assert told["thermal"]["kind"] == "percentile"
+    assert len(told["palette"]) == len(told["mask_classes"])
+
+
+@pytest.mark.parametrize("mode", [Mode.FUSED, Mode.RGB_ONLY, Mode.IR_ONLY])
+def test_pipelines_agree_on_real_pairs(shared_data, tmp_path_factory, mode):
+    """The box's architecture, ONNX Runtime against torch: boxes and scores within 1e-3, masks on 99.9 % of pixels."""
+    folder = PairedFolder(shared_data / "roadscene_rgb_lwir", "val")
+    recipe = box()
+    model = lively(recipe)
+    path = tmp_path_factory.getbasetemp() / "box_random.onnx"
+    if not path.exists():
+        export(model, recipe.info(), path, [folder.load(folder[0])])
+    torch_pipeline = Pipeline(TorchEngine.of(model, recipe.info()), score_threshold=0.4)
+    onnx_pipeline = Pipeline(OnnxEngine(path, device="cpu"), score_threshold=0.4)
+    found = 0
+    for item in list(folder)[:8]:
+        sample = folder.load(item)
+        frames = (
+            None if mode is Mode.IR_ONLY else sample.rgb,
+            None if mode is Mode.RGB_ONLY else sample.infrared,
+        )
+        a, b = torch_pipeline(*frames), onnx_pipeline(*frames)
+        assert a.mode is b.mode is mode
+        assert len(a) == len(b)
+        found += len(a)
+        a_rows, b_rows = (np.column_stack((p.labels, p.boxes, p.scores)) for p in (a, b))
+        # scores that are equal but for rounding may come in either order: rows are put side by side by box
+        nearest = np.abs(a_rows[:, None, :5] - b_rows[None, :, :5]).max(axis=2).argmin(axis=1)
+        assert sorted(nearest) == list(range(len(b)))
+        np.testing.assert_allclose(a_rows, b_rows[nearest], atol=1e-3)
+        assert a.mask.shape == sample.infrared.shape
+        assert (a.mask == b.mask).mean() > 0.999
+    assert found > 20
+
+
+def test_a_checkpoint_serves_through_the_same_door(exported):
+    folder, _, _ = exported
+    sample = scene_sample(9_000_100, Modality.LWIR, (320, 256))
+    a = Pipeline.open(folder / "m.onnx", device="cpu")(sample.rgb, sample.infrared)
+    b = Pipeline.open(folder / "m.safetensors", device="cpu")(sample.rgb, sample.infrared)
+    np.testing.assert_allclose(a.scores, b.scores, atol=1e-3)
+
+
+def test_a_wrong_graph_is_not_written(tmp_path, monkeypatch):
+    recipe = smoke()
+    trace = export_module._trace
+
+    def sabotage(graph, *arguments):
+        with torch.no_grad():
+            graph.model.detection.classify.bias.add_(0.5)
+        trace(graph, *arguments)
+
+    monkeypatch.setattr(export_module, "_trace", sabotage)
+    (tmp_path / "m.onnx").write_bytes(b"the old one")
+    with pytest.raises(ParityError, match="scores"):
+        export(lively(recipe), recipe.info(), tmp_path / "m.onnx", [scene_sample(1, Modality.LWIR, (200, 160))])
+    assert (tmp_path / "m.onnx").read_bytes() == b"the old one"
+    assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_bad_model_files_are_refused_by_name(exported, tmp_path):
+    folder, _, _ = exported
+    with pytest.raises(BundleError, match=r"nowhere\.onnx does not exist"):
+        open_engine(tmp_path / "nowhere.onnx")
+    (tmp_path / "cut.onnx").write_bytes((folder / "m.onnx").read_bytes()[:20000])
+    with pytest.raises(BundleError, match=r"cut\.onnx is not a readable ONNX model"):
+        open_engine(tmp_path / "cut.onnx")
+    foreign = onnx.load(str(folder / "m.onnx"))
+    del foreign.metadata_props[:]
+    onnx.save(foreign, str(tmp_path / "foreign.onnx"))
+    with pytest.raises(BundleError, match=r"foreign\.onnx is an ONNX model but not a SpectraDINO one"):
+        open_engine(tmp_path / "foreign.onnx")
+
+
+def test_a_device_that_is_not_there_is_refused(exported):
+    import onnxruntime
+
+    folder, _, _ = exported
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(EngineError, match="device 'cuda' needs ONNX Runtime's CUDAExecutionProvider"):
+        open_engine(folder / "m.onnx", device="cuda")
+    with pytest.raises(EngineError, match="unknown device 'tpu'"):
+        open_engine(folder / "m.onnx", device="tpu")

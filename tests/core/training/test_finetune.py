@@ -1,0 +1,148 @@
+"""From recipe to checkpoint to exported model file, at the smallest size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from spectradino_core.backbone.checkpoints import CheckpointError
+from spectradino_core.data.mixture import scene_sample
+from spectradino_core.losses.segmentation import IGNORE
+from spectradino_core.modality import Modality
+from spectradino_core.perception import Architecture, Perception, perception_roles
+from spectradino_core.runtime.bundle import BundleError
+from spectradino_core.thermal import ThermalContract
+from spectradino_core.training.batches import LabelledBatch, make_batch
+from spectradino_core.training.finetune import finetune, perception_loss
+from spectradino_core.training.perception_checkpoint import load_perception, save_perception
+from spectradino_core.training.recipes import RECIPES, smoke
+
+SIZE = (168, 140)
+BOTH = np.ones(2, bool)
+
+
+@pytest.fixture(scope="module")
+def batch() -> LabelledBatch:
+    samples = [(scene_sample(seed, Modality.LWIR, (200, 160)), BOTH) for seed in range(4)]
+    samples[3][0].boxes = samples[3][0].labels = samples[3][0].mask = None
+    return make_batch(samples, Modality.LWIR, SIZE, ThermalContract())
+
+
+def tiny_model() -> Perception:
+    torch.manual_seed(0)
+    return Perception(smoke().architecture)
+
+
+def test_a_batch_is_what_serving_would_feed(batch):
+    assert batch.images[Modality.RGB].shape == (4, 3, 140, 168)
+    assert batch.images[Modality.LWIR].shape == (4, 1, 140, 168)
+    assert batch.images[Modality.LWIR].min() >= 0
+    assert batch.images[Modality.LWIR].max() <= 1
+    assert batch.boxes[3] is None
+    assert (batch.mask[3] == IGNORE).all()
+    assert (batch.mask[0] != IGNORE).any()
+
+
+def test_loss_falls_when_a_batch_is_learnt_by_heart(batch):
+    recipe, model = smoke(), tiny_model()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    losses = []
+    for _ in range(40):
+        loss = perception_loss(model(batch.images, batch.present), batch, recipe)
+        optimiser.zero_grad()
+        loss["total"].backward()
+        optimiser.step()
+        losses.append(loss["total"].item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_unlabelled_images_teach_nothing(batch):
+    model = tiny_model().eval()
+    only = replace(
+        batch,
+        images={band: x[3:] for band, x in batch.images.items()},
+        present=batch.present[3:],
+        boxes=[None],
+        labels=[None],
+        mask=batch.mask[3:],
+    )
+    loss = perception_loss(model(only.images, only.present), only, smoke())
+    loss["total"].backward()
+    assert loss["total"].item() == 0
+    assert all((p.grad == 0).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_streams_alone_equal_streams_with_the_other_hidden(batch):
+    model = tiny_model().eval()
+    torch.nn.init.normal_(model.fusion.absent)
+    with torch.no_grad():
+        alone = model({Modality.RGB: batch.images[Modality.RGB]})
+        hidden = model(batch.images, torch.tensor([[1.0, 0.0]] * 4))
+        torch.testing.assert_close(alone.logits, hidden.logits, atol=1e-4, rtol=1e-4)
+        thermal = model({Modality.LWIR: batch.images[Modality.LWIR]})
+        assert not torch.allclose(thermal.logits, alone.logits)
+
+
+def test_every_parameter_has_a_role():
+    roles = perception_roles(tiny_model())
+    heads = {name.split(".")[0] for name, role in roles.items() if role == "head"}
+    assert heads == {"fusion", "pyramid", "detection", "segmentation"}
+    assert {role for role in roles.values() if role.startswith("stems")} == {"stems.rgb", "stems.lwir"}
+
+
+def test_box_recipe_fits_in_the_box():
+    recipe = RECIPES["box"]()
+    parameters = sum(p.numel() for p in Perception(recipe.architecture).parameters())
+    assert parameters * 4 <= 12e6
+
+
+def test_checkpoint_round_trip(tmp_path):
+    model, info = tiny_model().eval(), smoke().info()
+    save_perception(tmp_path / "m.safetensors", model, info)
+    loaded, told = load_perception(tmp_path / "m.safetensors")
+    assert told == info
+    assert loaded.architecture == model.architecture
+    for (name, a), (_, b) in zip(model.state_dict().items(), loaded.state_dict().items(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_foreign_and_damaged_checkpoints_are_refused_by_name(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(2)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(BundleError, match=r"foreign\.safetensors holds tensors but is no perception checkpoint"):
+        load_perception(tmp_path / "foreign.safetensors")
+    good = tmp_path / "good.safetensors"
+    save_perception(good, tiny_model(), smoke().info())
+    (tmp_path / "cut.safetensors").write_bytes(good.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match=r"cut\.safetensors"):
+        load_perception(tmp_path / "cut.safetensors")
+
+
+@pytest.mark.slow
+def test_the_smoke_recipe_runs_stops_and_goes_on(tmp_path):
+    recipe = smoke()
+    short = replace(recipe, loop=replace(recipe.loop, steps=4, warmup=2, checkpoint_every=2, log_every=1))
+    finetune(short, tmp_path / "run", data=None, device="cpu", workers=0)
+    longer = replace(short, loop=replace(short.loop, steps=6))
+    path = finetune(longer, tmp_path / "run", data=None, device="cpu", workers=0)
+    _, info = load_perception(path)
+    assert info.provenance["recipe"] == "smoke"
+    assert info.provenance["sources"] == {"scenes": 1.0}
+    assert info.provenance["steps"] == 6
+    assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) >= 6 + 3
+
+
+def test_a_missing_data_set_is_named(tmp_path):
+    recipe = RECIPES["box"]()
+    with pytest.raises(ValueError, match="roadscene_rgb_lwir"):
+        recipe.mixture(Path(tmp_path))
+
+
+def test_architecture_survives_json():
+    architecture = Architecture("s", "swir", 6, 0, registers=4, strides=(3.5, 7.0))
+    assert Architecture.from_dict(architecture.to_dict()) == architecture
