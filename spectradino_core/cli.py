@@ -119,7 +119,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     pipeline = Pipeline.open(options.model, device=options.device)
     info = pipeline.info
-    sets = {}
+    sets: dict[str, SceneSet | FolderSet] = {}
     if options.data is not None:
         sets[f"{options.data.name} val"] = FolderSet(options.data, "val", info.infrared)
     if options.scenes:

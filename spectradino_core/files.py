@@ -11,7 +11,7 @@ __all__ = ["written_atomically"]
 
 
 @contextmanager
-def written_atomically(path: str | Path) -> Iterator[Path]:
+def written_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A scratch path beside `path` to write to; on leaving the block it replaces `path` in one step.
 
     A crash, a full disk or an exception leaves what was at `path` untouched and removes the scratch file.

@@ -34,7 +34,7 @@ class Cells:
 
     @classmethod
     def of(cls, maps: Sequence[Tensor], strides: Sequence[float]) -> Cells:
-        """Cells of the maps [B, P, h_i, w_i]; cell (i, j) is centred at ((j + 0.5) s, (i + 0.5) s)."""
+        """Cells of the maps [B, P, h_i, w_i]; cell (i, j) is at ((j + 0.5) s, (i + 0.5) s)."""
         centres, sizes = [], []
         for x, stride in zip(maps, strides, strict=True):
             height, width = x.shape[-2:]
@@ -67,6 +67,8 @@ class DenseHead(nn.Module):
         self.classify = nn.Conv2d(width, classes, 3, padding=1)
         self.regress = nn.Conv2d(width, 4, 3, padding=1)
         self.level_gain = nn.Parameter(torch.ones(levels))
+        assert self.classify.bias is not None
+        assert self.regress.bias is not None
         nn.init.normal_(self.classify.weight, std=0.01)
         # Nearly every cell is background: starting at probability 0.01 keeps the first steps from drowning the objects.
         nn.init.constant_(self.classify.bias, -math.log((1 - _PRIOR) / _PRIOR))

@@ -17,6 +17,7 @@ class LinearSegmentationHead(nn.Module):
         super().__init__()
         self.norm = nn.BatchNorm2d(width)
         self.classify = nn.Conv2d(width, classes, 1)
+        assert self.classify.bias is not None
         nn.init.normal_(self.classify.weight, std=0.01)
         nn.init.zeros_(self.classify.bias)
 

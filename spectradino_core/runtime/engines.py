@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -120,7 +120,7 @@ class OnnxEngine:
         self.label = f"ONNX Runtime {ort.__version__} on {used[0].removesuffix('ExecutionProvider')}"
         log.info("%s: %s, input %dx%d", path.name, self.label, *self.info.input_size)
 
-    def _check_signature(self, session, path: Path) -> None:
+    def _check_signature(self, session: Any, path: Path) -> None:
         width, height = self.info.input_size
         wanted = {"rgb": [1, 3, height, width], "ir": [1, 1, height, width], "present": [2]}
         found = {node.name: node.shape for node in session.get_inputs()}

@@ -66,7 +66,9 @@ def make_batch(
     thermal: ThermalContract,
 ) -> LabelledBatch:
     """Samples and their present streams to one batch; size is the network's (width, height)."""
-    rgb, ir, boxes, labels, masks = [], [], [], [], []
+    rgb, ir, masks = [], [], []
+    boxes: list[Tensor | None] = []
+    labels: list[Tensor | None] = []
     for sample, _ in samples:
         letterbox = Letterbox.fit(sample.size, size)
         rgb.append(rgb_input(sample.rgb, letterbox))

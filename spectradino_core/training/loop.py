@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ from tqdm import tqdm
 from spectradino_core.files import written_atomically
 
 __all__ = ["LoopOptions", "NonFiniteLossError", "learning_rate", "resume_step", "train"]
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 class NonFiniteLossError(RuntimeError):
@@ -62,15 +64,15 @@ def learning_rate(step: int, options: LoopOptions) -> float:
 
 
 def train(
-    model: nn.Module,
-    loss_of: Callable[[nn.Module, Any], dict[str, Tensor]],
+    model: Model,
+    loss_of: Callable[[Model, Any], dict[str, Tensor]],
     batches: Iterable[Any],
     optimiser: torch.optim.Optimizer,
     options: LoopOptions,
     folder: Path,
     device: torch.device,
-    every: Callable[[int, nn.Module], dict[str, float]] | None = None,
-) -> nn.Module:
+    every: Callable[[int, Model], dict[str, float]] | None = None,
+) -> Model:
     """Trains `model` and returns what is to be kept: its moving average, or itself where there is none.
 
     Args:
@@ -141,7 +143,14 @@ def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
         kept.copy_(new)
 
 
-def _save(path: Path, model, average, optimiser, step: int, peaks: list[float]) -> None:
+def _save(
+    path: Path,
+    model: nn.Module,
+    average: nn.Module | None,
+    optimiser: torch.optim.Optimizer,
+    step: int,
+    peaks: list[float],
+) -> None:
     state = {
         "step": step,
         "model": model.state_dict(),
@@ -153,7 +162,7 @@ def _save(path: Path, model, average, optimiser, step: int, peaks: list[float]) 
         torch.save(state, scratch)
 
 
-def _load(path: Path, model, average, optimiser) -> int:
+def _load(path: Path, model: nn.Module, average: nn.Module | None, optimiser: torch.optim.Optimizer) -> int:
     state = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(state["model"])
     if average is not None and state["average"] is not None:
@@ -168,6 +177,6 @@ def resume_step(folder: Path) -> int:
     return int(torch.load(path, map_location="cpu", weights_only=True)["step"]) if path.is_file() else 0
 
 
-def _write(log, row: dict[str, Any]) -> None:
+def _write(log: TextIO, row: dict[str, Any]) -> None:
     log.write(json.dumps(row) + "\n")
     log.flush()
