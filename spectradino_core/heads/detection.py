@@ -49,8 +49,8 @@ class Cells:
 class DenseHead(nn.Module):
     """Convolution towers shared by all levels; per cell C class logits and one box.
 
-    A box is its centre's offset from the cell's centre and the logarithms of its sides, all in units of the stride, so a
-    cell may answer for an object smaller than itself or one whose centre lies in the next cell.
+    A box is its centre's offset from the cell's centre and the logarithms of its sides, all in units of the stride, so
+    a cell may answer for an object smaller than itself or one whose centre lies in the next cell.
     """
 
     def __init__(self, width: int, classes: int, levels: int, depth: int = 2) -> None:
