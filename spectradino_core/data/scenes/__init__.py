@@ -3,8 +3,10 @@
 What is where:
 
 - `scene.py`: the options, the result, the classes.
-- `layout.py`: what stands where; `weather.py`: light and temperatures; `materials.py`: reflectance and heat.
-- `people.py`, `bicycles.py`, `cars.py`, `buildings.py`, `plants.py`, `furniture.py`, `street.py`: how each is drawn.
+- `layout.py`, `traffic.py`: what and who stands where; `weather.py`: light and temperatures; `materials.py`:
+  reflectance and heat.
+- `people.py`, `bicycles.py`, `cars.py`, `buildings.py`, `plants.py`, `furniture.py`, `street.py`: how each is drawn;
+  `motion.py`: how they get on.
 - `canvas.py`: painting by surface number; `shading.py`: surface numbers to radiance; `sensors.py`: radiance to counts.
 - `render.py`: the two functions people call; `sheet.py`: pictures for people.
 """

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spectradino_core.data.scenes.canvas import Canvas
+from spectradino_core.data.scenes.motion import follow
 from spectradino_core.data.scenes.scene import MASK_CLASSES
 from spectradino_core.data.scenes.shapes import CAPSULE_VERTICES, capsules, ring
 
@@ -50,11 +51,7 @@ class Bicycle:
     label = 1
 
     def position(self, t: float) -> tuple[float, float, float]:
-        return (
-            self.x + np.sin(self.heading) * self.speed * t,
-            self.z + np.cos(self.heading) * self.speed * t,
-            self.heading,
-        )
+        return follow(self.x, self.z, self.heading, self.speed * t)
 
     def paint(self, canvas: Canvas, t: float) -> None:
         x, z, heading = self.position(t)

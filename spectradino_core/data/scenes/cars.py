@@ -9,6 +9,7 @@ import numpy as np
 
 from spectradino_core.data.scenes.canvas import Canvas
 from spectradino_core.data.scenes.materials import Material, MaterialTable, channels
+from spectradino_core.data.scenes.motion import follow
 from spectradino_core.data.scenes.scene import MASK_CLASSES
 from spectradino_core.data.scenes.shapes import circle
 
@@ -82,8 +83,7 @@ class Car:
     label = 2
 
     def position(self, t: float) -> tuple[float, float, float]:
-        ahead = self.speed * t + self.sway * np.sin(0.4 * t)
-        return self.x + np.sin(self.heading) * ahead, self.z + np.cos(self.heading) * ahead, self.heading
+        return follow(self.x, self.z, self.heading, self.speed * t + self.sway * np.sin(0.4 * t))
 
     @property
     def length(self) -> float:

@@ -25,7 +25,7 @@ Thing = House | Tree | Hedge | Horizon | Furniture
 @dataclass(frozen=True)
 class View:
     """How the camera looks: focal length in image widths, horizon in image heights, principal column in image widths,
-    eye height in metres, roll in radians, speed of the ego car in metres per second."""
+    eye height in metres, roll in radians, speed of the ego car in metres per second, metres to its halt."""
 
     focal: float
     horizon: float
@@ -33,6 +33,11 @@ class View:
     eye_height: float
     roll: float
     speed: float
+    way: float
+
+    def travelled(self, t: float) -> float:
+        """How far the ego car has rolled at time t: it slows to a halt within `way`."""
+        return self.way * (1.0 - float(np.exp(-self.speed * t / self.way))) if self.way > 0.0 else 0.0
 
 
 @dataclass
@@ -56,6 +61,11 @@ def draw_street(seed: int, time_of_day: str | None = None, traffic: float = 1.0)
     weather = draw_weather(sky, time_of_day)
     materials = MaterialTable()
     u = plan.random(8)
+    road = _draw_road(plan)
+    things = _draw_sides(sides, road, weather, materials)
+    actors = draw_traffic(crowd, road, weather, materials, traffic)
+    # Who is in the ego car's way decides how far it may roll.
+    ahead = [actor.z for actor in actors if abs(actor.x) < 2.5]
     view = View(
         focal=0.72 + 0.62 * u[0],
         horizon=0.36 + 0.2 * u[1],
@@ -63,10 +73,8 @@ def draw_street(seed: int, time_of_day: str | None = None, traffic: float = 1.0)
         eye_height=1.2 + 0.6 * u[3],
         roll=np.deg2rad(3.0) * (u[4] - 0.5),
         speed=0.0 if u[5] < 0.5 else 1.4 * u[6],
+        way=float(np.clip(min(ahead, default=20.0) - 9.0, 0.0, 10.0)),
     )
-    road = _draw_road(plan)
-    things = _draw_sides(sides, road, weather, materials)
-    actors = draw_traffic(crowd, road, weather, materials, traffic)
     offset = (int(sky.integers(0, 300)), int(sky.integers(0, 300)))
     return Street(weather, view, road, materials, things, actors, offset)
 

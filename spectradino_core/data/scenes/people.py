@@ -12,6 +12,7 @@ import numpy as np
 
 from spectradino_core.data.scenes.canvas import Canvas
 from spectradino_core.data.scenes.materials import Material, MaterialTable, channels
+from spectradino_core.data.scenes.motion import follow, pace
 from spectradino_core.data.scenes.scene import MASK_CLASSES
 from spectradino_core.data.scenes.shapes import CAPSULE_VERTICES, capsules
 
@@ -115,8 +116,10 @@ class Person:
     label = 0
 
     def position(self, t: float) -> tuple[float, float, float]:
-        """x, z, heading at time t (seconds); walkers turn round after 14 s, riders come again from the far end."""
-        return _walk(self, t)
+        """x, z, heading at time t (seconds)."""
+        if self.riding:
+            return follow(self.x, self.z, self.heading, self.speed * t)
+        return pace(self.x, self.z, self.heading, self.speed, t) if self.speed > 0.0 else (self.x, self.z, self.heading)
 
     def paint(self, canvas: Canvas, t: float) -> None:
         x, z, heading = self.position(t)
@@ -173,21 +176,6 @@ class Person:
         x, z, _ = self.position(t)
         w, h = 0.2, self.outfit.height + (0.2 if self.riding else 0.0)
         return np.array([[x - w, 0, z], [x + w, 0, z], [x - w, h * 0.8, z], [x + w, h * 0.8, z], [x, h, z]])
-
-
-def _walk(actor: Person, t: float) -> tuple[float, float, float]:
-    leg = 14.0
-    travelled = actor.speed * t
-    if actor.speed > 0.0 and not actor.riding:
-        turns, rest = divmod(t, leg)
-        if turns % 2:
-            return (
-                actor.x + np.sin(actor.heading) * actor.speed * (leg - rest),
-                actor.z + np.cos(actor.heading) * actor.speed * (leg - rest),
-                actor.heading + np.pi,
-            )
-        travelled = actor.speed * rest
-    return actor.x + np.sin(actor.heading) * travelled, actor.z + np.cos(actor.heading) * travelled, actor.heading
 
 
 Limb = tuple[int, float, tuple[float, float, float], float, tuple[float, float, float], float]

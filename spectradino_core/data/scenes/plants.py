@@ -60,7 +60,7 @@ class Tree:
         h = self.height
         bole = {"round": 0.45, "conifer": 0.12, "palm": 0.93}[self.kind] * h
         thick = max(0.022 * h + 0.05, 0.5 * canvas.camera.metres_per_pixel(self.z))
-        lean = 0.04 * h * rng.standard_normal()
+        lean = 0.09 * bole * rng.standard_normal()
         trunk = capsules(np.array([[0.0, -0.02, thick, lean, bole, 0.65 * thick]]))
         layers = {"round": self._round, "conifer": self._conifer, "palm": self._palm}[self.kind](rng, lean)
         plane = (0.0, 0.0, 1.0 / distance)

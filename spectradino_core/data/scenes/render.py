@@ -107,7 +107,7 @@ def _camera(street: Street, elapsed_ns: int, options: SceneOptions, warp: np.nda
         focal=view.focal * width,
         u0=view.column * width,
         v0=view.horizon * height,
-        eye=(0.0, view.eye_height, view.speed * elapsed_ns * 1e-9),
+        eye=(0.0, view.eye_height, view.travelled(elapsed_ns * 1e-9)),
         post=scale @ warp @ np.linalg.inv(scale) @ roll,
     )
 

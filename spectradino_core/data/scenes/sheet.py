@@ -37,7 +37,11 @@ def contact_sheet(scenes: list[Scene], boxes: bool = True, mask: bool = True) ->
     for scene in scenes:
         cells = []
         for band in sorted(scene.images):
-            cell = np.ascontiguousarray(display(scene.images[band]).copy())
+            image = scene.images[band]
+            if band is Modality.SWIR:
+                # Proportional to radiance: the eye wants a tone curve before the stretch.
+                image = np.sqrt(image.astype(np.float32))
+            cell = np.ascontiguousarray(display(image).copy())
             cells.append(_annotate(cell, scene, band, boxes))
         if mask:
             cells.append(colourise_mask(scene.mask))

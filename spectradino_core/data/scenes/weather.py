@@ -106,7 +106,7 @@ def draw_weather(rng: np.random.Generator, time_of_day: str | None) -> Weather:
         exposure = np.full(5, 1.1 + 1.5 * u[10])
         exposure[4] *= 3.0
     tint = 1.0 + 0.10 * (u[15:20] - 0.5)
-    sky_c = air - 8.0 - (18.0 + 30.0 * u[20]) * (1.0 - 0.75 * cloud)
+    sky_c = air - 5.0 - (8.0 + 22.0 * u[20]) * (1.0 - 0.75 * cloud)
     wet = max(0.0, (u[21] - 0.8) * 5.0) if cloud > 0.4 else 0.0
     return Weather(
         time_of_day=time,

@@ -25,6 +25,7 @@ from spectradino_core.data.scenes import (
 )
 from spectradino_core.data.scenes.__main__ import main
 from spectradino_core.data.scenes.camera import seeded_homography
+from spectradino_core.data.scenes.motion import follow, pace
 from spectradino_core.modality import Modality
 
 RGB, NIR, SWIR, LWIR = Modality.RGB, Modality.NIR, Modality.SWIR, Modality.LWIR
@@ -307,6 +308,24 @@ def test_a_clock_offset_is_in_the_stamps_and_in_the_picture() -> None:
     assert np.array_equal(late.images[LWIR], after.images[LWIR])
 
 
+def test_walkers_keep_their_way_through_the_start_and_turn_later() -> None:
+    steps = np.array([pace(3.0, 12.0, 2.5, 1.4, t)[:2] for t in (-0.2, -0.1, 0.0, 0.1, 0.2)])
+    assert np.allclose(np.diff(steps, axis=0), steps[1] - steps[0])
+    track = np.array([pace(3.0, 12.0, 2.5, 1.4, t)[:2] for t in np.arange(0.0, 60.0, 0.1)])
+    assert np.linalg.norm(np.diff(track, axis=0), axis=1).max() < 0.14 + 1e-6
+    assert track[:, 1].min() > 4.0
+
+
+@pytest.mark.parametrize("heading", [0.0, np.pi, 0.5 * np.pi, 2.0])
+def test_drivers_start_where_they_stand_and_come_again(heading: float) -> None:
+    assert np.allclose(follow(4.0, 20.0, heading, 0.0), (4.0, 20.0, heading))
+    track = np.array([follow(4.0, 20.0, heading, travelled) for travelled in np.arange(0.0, 400.0, 0.5)])
+    steps = np.linalg.norm(np.diff(track[:, :2], axis=0), axis=1)
+    assert np.median(steps) == pytest.approx(0.5)
+    assert 2 <= (steps > 1.0).sum() <= 8
+    assert np.abs(track[:, :2]).max() < 130.0
+
+
 def test_a_sequence_goes_on_smoothly() -> None:
     moved = 0.0
     for seed in range(6):
@@ -325,6 +344,16 @@ def test_a_sequence_goes_on_smoothly() -> None:
                 # Fast cars close by cross at most a tenth of the picture in a tenth of a second.
                 assert step < 64.0
     assert moved > 2.0
+
+
+def test_a_long_sequence_does_not_run_empty() -> None:
+    """A minute on, the streets are as full as at the start (within the chance of who is in view)."""
+    start = later = 0
+    for seed in range(25):
+        frames = list(render_sequence(seed, 3, rate_hz=1 / 30.0, options=SMALL))
+        start += len(frames[0].labels)
+        later += len(frames[2].labels)
+    assert later > 0.6 * start
 
 
 def test_traffic_scales_the_crowd() -> None:
