@@ -97,6 +97,7 @@ class Answerer:
         )
         self._health.answered(latency_ms, facts.deadline_met)
         self._outputs.publish_report(percepts, facts, header)
+        self._node.get_logger().debug(f"{percepts.mode.value}: {len(percepts)} detections, {latency_ms:.1f} ms")
 
     def failed(self, error: Exception) -> None:
         """Counts and says what an exception of `answer` cost: one capture."""

@@ -81,7 +81,8 @@ class Camera:
             )
         else:
             why = f"though {publishers} publisher(s) are there. Has the camera stopped?"
-        self._notices.warn(f"silent {self.topic}", f"no message on {self.topic} for {silent_s:.0f} s, {why}")
+        text = f"no message on {self.topic} for {silent_s:.0f} s, {why}"
+        self._notices.warn(f"silent {self.topic}", text, counted=False)
 
     def _subscribe(self, qos: QoSProfile, events: dict[str, Any]) -> Subscription:
         return self._node.create_subscription(

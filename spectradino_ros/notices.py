@@ -31,16 +31,25 @@ class Notices:
         self._last: dict[str, float] = {}
         self._held_back: dict[str, int] = {}
 
-    def warn(self, key: str, text: str) -> bool:
-        """Logs a warning unless one of the same key was logged within the period. Returns whether it was logged."""
-        line = self._due(key, text)
+    def warn(self, key: str, text: str, counted: bool = True) -> bool:
+        """Logs a warning unless one of the same key was logged within the period.
+
+        Args:
+            key: what it is about.
+            text: the line.
+            counted: say with the next line how many were held back; not where a lasting state is looked at repeatedly.
+
+        Returns:
+            Whether it was logged.
+        """
+        line = self._due(key, text, counted)
         if line is not None:
             self._logger.warning(line)
         return line is not None
 
     def error(self, key: str, text: str) -> bool:
         """As `warn`, as an error."""
-        line = self._due(key, text)
+        line = self._due(key, text, counted=True)
         if line is not None:
             self._logger.error(line)
         return line is not None
@@ -51,12 +60,12 @@ class Notices:
             self._last.clear()
             self._held_back.clear()
 
-    def _due(self, key: str, text: str) -> str | None:
+    def _due(self, key: str, text: str, counted: bool) -> str | None:
         with self._lock:
             now = self._clock()
             last = self._last.get(key)
             if last is not None and now - last < self.period_s:
-                self._held_back[key] = self._held_back.get(key, 0) + 1
+                self._held_back[key] = self._held_back.get(key, 0) + counted
                 return None
             self._last[key] = now
             more = self._held_back.pop(key, 0)

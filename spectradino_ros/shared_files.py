@@ -1,4 +1,4 @@
-"""Where the files that come with the package lie: in a ROS workspace, in a pip installation, in a source checkout."""
+"""Where the files that come with the package lie: in a source checkout, a ROS workspace or a pip installation."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ _PACKAGE = "spectradino_ros"
 
 def candidates(relative: str) -> list[Path]:
     """All places where a file of the package, such as "config/lwir_detector.yaml", may lie, in the order of trial."""
-    folders = []
+    # Beside the code first: in a source checkout an older installation elsewhere must not win over it.
+    folders = [Path(__file__).resolve().parents[1]]
     try:
         from ament_index_python.packages import get_package_share_directory
 
         folders.append(Path(get_package_share_directory(_PACKAGE)))
     except (ImportError, LookupError, OSError):
         pass  # no ROS environment is sourced here, or none with this package in it
-    folders += [Path(sys.prefix) / "share" / _PACKAGE, Path(__file__).resolve().parents[1]]
+    folders.append(Path(sys.prefix) / "share" / _PACKAGE)
     return list(dict.fromkeys(folder / relative for folder in folders))
 
 

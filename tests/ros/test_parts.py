@@ -1,0 +1,207 @@
+"""The node's smaller parts alone: throttled notices, the newest-only worker, health, messages, shared files."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticStatus
+from std_msgs.msg import Header
+
+from spectradino_core.runtime.bundle import BundleError
+from spectradino_core.runtime.percepts import Mode, Percepts
+from spectradino_ros import shared_files
+from spectradino_ros.health import Health
+from spectradino_ros.model_path import BOX_MODEL, resolve_model
+from spectradino_ros.notices import Notices
+from spectradino_ros.publishing import Facts, detections_message, image_message, report_message
+from spectradino_ros.worker import NewestOnlyWorker
+from tests.blob_model import blob_info
+
+HEADER = Header(stamp=Time(sec=7, nanosec=8), frame_id="rgb_optical")
+
+
+class Lines(list):
+    """Takes log lines as a logger does."""
+
+    def warning(self, text: str) -> None:
+        self.append(("warning", text))
+
+    def error(self, text: str) -> None:
+        self.append(("error", text))
+
+
+class Seconds:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_notice_is_said_once_a_period_and_what_was_held_back_is_counted():
+    lines, clock = Lines(), Seconds()
+    notices = Notices(lines, 10.0, clock)
+    assert notices.warn("a", "first")
+    assert not notices.warn("a", "second")
+    assert notices.error("b", "of another key")
+    clock.now += 9.9
+    assert not notices.warn("a", "third")
+    clock.now += 0.2
+    assert notices.warn("a", "fourth")
+    assert lines == [
+        ("warning", "first"),
+        ("error", "of another key"),
+        ("warning", "fourth (2 more since the last such line)"),
+    ]
+    notices.forget()
+    assert notices.warn("a", "after a new start")
+    assert lines[-1] == ("warning", "after a new start")
+
+
+def test_a_state_that_lasts_is_not_counted():
+    lines, clock = Lines(), Seconds()
+    notices = Notices(lines, 10.0, clock)
+    for _ in range(30):
+        notices.warn("silent", "no message", counted=False)
+        clock.now += 0.5
+    assert [text for _, text in lines] == ["no message", "no message"]
+
+
+def test_the_worker_takes_the_newest_and_gives_back_what_it_replaces():
+    entered, go = threading.Event(), threading.Event()
+    done: list[int] = []
+
+    def work(job: int) -> None:
+        entered.set()
+        assert go.wait(10)
+        done.append(job)
+
+    worker = NewestOnlyWorker(work, lambda error: None)
+    assert worker.submit(1) is None
+    assert entered.wait(10)
+    assert worker.submit(2) is None
+    assert worker.submit(3) == 2
+    assert worker.submit(4) == 3
+    go.set()
+    while len(done) < 2:
+        entered.wait(0.01)
+    assert worker.stop()
+    assert done == [1, 4]
+
+
+def test_the_worker_survives_an_exception_and_tells_of_it():
+    errors: list[Exception] = []
+    answered = threading.Event()
+
+    def work(job: int) -> None:
+        if job == 0:
+            raise ZeroDivisionError("of job 0")
+        answered.set()
+
+    worker = NewestOnlyWorker(work, errors.append)
+    worker.submit(0)
+    while not errors:
+        answered.wait(0.01)
+    worker.submit(1)
+    assert answered.wait(10)
+    assert worker.stop()
+    assert [str(error) for error in errors] == ["of job 0"]
+
+
+def test_the_worker_says_when_it_can_not_be_stopped_in_time():
+    entered, go = threading.Event(), threading.Event()
+    worker = NewestOnlyWorker(lambda job: (entered.set(), go.wait(10)), lambda error: None)
+    worker.submit(1)
+    assert entered.wait(10)
+    assert not worker.stop(0.01)
+    go.set()
+    assert worker.stop()
+
+
+def test_health_counts_rates_ages_and_latencies():
+    clock = Seconds()
+    health = Health(clock)
+    for _ in range(21):
+        health.arrived("rgb")
+        health.answered(40.0, True)
+        clock.now += 0.1
+    health.answered(140.0, False)
+    health.dropped("overload", 3)
+    assert health.rate("rgb") == pytest.approx(10.0)
+    assert health.rate("ir") == 0.0
+    assert health.silent_for("rgb") == pytest.approx(0.1)
+    assert health.silent_for("ir") == pytest.approx(2.1)
+    array = health.diagnostics(
+        "node: detector", "/node", "active", {"model": "blob"}, {"rgb": "/rgb", "ir": "/ir"}, health.drops(), 1.0
+    )
+    (status,) = array.status
+    values = {item.key: item.value for item in status.values}
+    assert (status.level, status.message) == (DiagnosticStatus.WARN, "no message on /ir")
+    assert values["/rgb rate [Hz]"] == "10.00"
+    assert values["/ir age [s]"] == "never"
+    assert values["latency p50 [ms]"] == "40.0"
+    assert values["deadline missed"] == "1"
+    assert values["dropped: overload"] == "3"
+    health.reset()
+    assert health.drops() == {}
+    assert health.total("rgb") == 0
+
+
+def percepts(**changes) -> Percepts:
+    fields = {
+        "boxes": np.array([[10.5, 20.0, 30.5, 60.0], [0.0, 0.0, 5.0, 5.0]], np.float32),
+        "scores": np.array([0.9, 0.25], np.float32),
+        "labels": np.array([1, 0]),
+        "mask": None,
+        "mode": Mode.RGB_ONLY,
+        "size": (64, 48),
+    }
+    return Percepts(**fields | changes)
+
+
+def test_detections_carry_centre_size_class_and_header():
+    message = detections_message(percepts(), HEADER)
+    first = message.detections[0]
+    assert message.header == first.header == HEADER
+    assert (first.bbox.center.position.x, first.bbox.center.position.y) == (20.5, 40.0)
+    assert (first.bbox.size_x, first.bbox.size_y) == (20.0, 40.0)
+    assert first.results[0].hypothesis.class_id == "1"
+    assert first.results[0].hypothesis.score == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)])
+def test_an_image_message_holds_the_pixels_row_by_row(shape):
+    pixels = np.arange(np.prod(shape) * 2, dtype=np.uint8).reshape(shape[0], -1, *shape[2:])[:, ::2]  # not contiguous
+    message = image_message(pixels, "mono8" if len(shape) == 2 else "rgb8", HEADER)
+    assert (message.height, message.width, message.step) == (5, 7, 7 * (shape[2] if len(shape) == 3 else 1))
+    assert bytes(message.data) == pixels.tobytes()
+
+
+@pytest.mark.parametrize(("latency_ms", "deadline_ms", "met"), [(50, 0, True), (50, 60, True), (61, 60, False)])
+def test_the_report_judges_the_deadline(latency_ms, deadline_ms, met):
+    facts = Facts(HEADER.stamp, None, float("nan"), latency_ms, {"engine": 5.0}, {"overload": 2}, deadline_ms)
+    message = report_message(percepts(), facts, blob_info(), HEADER)
+    assert message.deadline_met is met
+    assert message.mode == message.MODE_RGB_ONLY
+    assert message.ir_stamp == Time()
+    assert [(s.name, s.milliseconds) for s in message.steps] == [("engine", 5.0)]
+    assert [(d.cause, d.count) for d in message.drops] == [("overload", 2)]
+    assert message.model == "blob"
+
+
+def test_the_model_in_the_box_is_looked_for_and_all_places_are_named(tmp_path, monkeypatch):
+    places = [tmp_path / name / "models" / BOX_MODEL for name in ("first", "second")]
+    monkeypatch.setattr(shared_files, "candidates", lambda relative: places)
+    with pytest.raises(BundleError, match="no model in the box") as caught:
+        resolve_model("")
+    assert all(str(place) in str(caught.value) for place in places)
+    places[1].parent.mkdir(parents=True)
+    places[1].touch()
+    assert resolve_model("") == places[1]
+    assert str(resolve_model("~/mine.onnx")).endswith("/mine.onnx")
+    assert "~" not in str(resolve_model("~/mine.onnx"))
