@@ -25,6 +25,9 @@ class Augmentation:
         flip: probability of a left-right flip.
         zoom: least and greatest factor; below 1 the picture shrinks into an empty frame, above 1 a crop is taken.
         brightness, contrast, gamma: greatest relative change of the colour frame.
+        saturation: greatest relative change of the colours' strength.
+        blur: probability, for each band, of a slight defocus.
+        local_contrast: probability that an 8-bit infrared frame is equalised locally, as many cameras do by themselves.
         infrared_gain: greatest relative change of the infrared frame's contrast before its normalisation.
         noise: greatest standard deviation of added noise, in 8-bit counts.
         eight_bit: probability that a 16-bit infrared frame is seen as an 8-bit camera with automatic gain gives it.
@@ -37,6 +40,9 @@ class Augmentation:
     brightness: float = 0.25
     contrast: float = 0.25
     gamma: float = 0.3
+    saturation: float = 0.4
+    blur: float = 0.2
+    local_contrast: float = 0.3
     infrared_gain: float = 0.3
     noise: float = 4.0
     eight_bit: float = 0.5
@@ -104,30 +110,40 @@ def zoom(sample: PairedSample, factor: float, rng: np.random.Generator, least_vi
 
 
 def jitter_rgb(image: np.ndarray, options: Augmentation, rng: np.random.Generator) -> np.ndarray:
-    """Gamma, contrast, brightness per channel, now and then grey, and noise: uint8 [h, w, 3] to the same."""
+    """Gamma, saturation, contrast, brightness, now and then grey or out of focus, and noise: uint8 [h, w, 3]."""
     gamma = np.exp(rng.uniform(-options.gamma, options.gamma))
-    gains = 1 + rng.uniform(-options.contrast, options.contrast) + rng.uniform(-0.06, 0.06, 3)
+    table = np.clip(255 * np.linspace(0, 1, 256) ** gamma, 0, 255).astype(np.uint8)
+    colour = 0.0 if rng.random() < 0.1 else 1 + rng.uniform(-options.saturation, options.saturation)
+    grey = np.tile(np.array([0.299, 0.587, 0.114]), (3, 1))
+    gains = (1 + rng.uniform(-options.contrast, options.contrast)) * (1 + rng.uniform(-0.06, 0.06, 3))
+    mix = gains[:, None] * (colour * np.eye(3) + (1 - colour) * grey)
     shift = 255 * rng.uniform(-options.brightness, options.brightness) * 0.5
-    ramp = 255 * np.linspace(0, 1, 256) ** gamma
-    table = np.clip(ramp[:, None] * gains + shift, 0, 255).astype(np.uint8)
-    out = cv2.LUT(np.ascontiguousarray(image), table[None])
-    if rng.random() < 0.1:
-        out = np.repeat(cv2.cvtColor(out, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
-    return _add_noise(out, rng.uniform(0, options.noise), rng)
+    out = cv2.LUT(np.ascontiguousarray(image), table)
+    out = cv2.transform(out, np.column_stack([mix, [shift] * 3]))
+    return _add_noise(_defocus(out, options, rng), rng.uniform(0, options.noise), rng)
 
 
 def jitter_infrared(frame: np.ndarray, options: Augmentation, rng: np.random.Generator) -> np.ndarray:
-    """Automatic gain to 8 bits now and then, a change of contrast, and noise: uint8 or uint16 [h, w]."""
+    """Automatic gain to 8 bits now and then, changed contrast, blur and noise: uint8 or uint16 [h, w]."""
     if frame.dtype == np.uint16 and rng.random() < options.eight_bit:
         low, high = np.percentile(frame[::4, ::4], (rng.uniform(0, 2), rng.uniform(98, 100)))
         gain = 255 / max(high - low, 1)
         frame = np.clip((frame.astype(np.float32) - low) * gain, 0, 255).astype(np.uint8)
     if frame.dtype != np.uint8:
-        return frame
+        return _defocus(np.ascontiguousarray(frame), options, rng)
+    frame = np.ascontiguousarray(frame)
+    if rng.random() < options.local_contrast:
+        frame = cv2.createCLAHE(float(rng.uniform(1, 4)), (4, 4)).apply(frame)
     gain, middle = 1 + rng.uniform(-options.infrared_gain, options.infrared_gain), float(frame.mean())
     ramp = (np.arange(256) - middle) * gain + middle + rng.uniform(-12, 12)
-    frame = cv2.LUT(np.ascontiguousarray(frame), np.clip(ramp, 0, 255).astype(np.uint8))
-    return _add_noise(frame, rng.uniform(0, options.noise), rng)
+    frame = cv2.LUT(frame, np.clip(ramp, 0, 255).astype(np.uint8))
+    return _add_noise(_defocus(frame, options, rng), rng.uniform(0, options.noise), rng)
+
+
+def _defocus(image: np.ndarray, options: Augmentation, rng: np.random.Generator) -> np.ndarray:
+    if rng.random() >= options.blur:
+        return image
+    return cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.4, 1.2)))
 
 
 def _add_noise(image: np.ndarray, std: float, rng: np.random.Generator) -> np.ndarray:

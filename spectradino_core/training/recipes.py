@@ -118,7 +118,7 @@ def box() -> FinetuneRecipe:
         name="box",
         architecture=Architecture("tiny", "lwir", len(BOX_CLASSES), len(MASK_CLASSES), pyramid_width=64),
         input_size=(280, 224),
-        loop=LoopOptions(steps=5000, warmup=200),
+        loop=LoopOptions(steps=4500, warmup=200),
         batch=8,
         rates={"head": 8e-4, "adapters": 8e-4, "blocks": 8e-4},
         scene_pool=6000,

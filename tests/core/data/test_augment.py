@@ -75,7 +75,7 @@ def test_a_box_that_is_mostly_cut_off_goes():
 
 
 def test_noise_reaches_all_channels():
-    options = Augmentation(brightness=0, contrast=0, gamma=0, noise=30.0)
+    options = Augmentation(brightness=0, contrast=0, gamma=0, blur=0, noise=30.0)
     rng = np.random.default_rng(3)
     image = np.full((64, 64, 3), 128, np.uint8)
     deviations = np.stack([jitter_rgb(image, options, rng).reshape(-1, 3).std(axis=0) for _ in range(8)])
