@@ -1,0 +1,56 @@
+"""Overlays: where things are drawn, and that the input is left alone."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from spectradino_core.runtime.overlay import BOX_COLOURS, draw_overlay, infrared_to_grey
+from spectradino_core.runtime.percepts import Mode, Percepts
+from tests.blob_model import blob_info
+
+
+def percepts(mask: np.ndarray | None) -> Percepts:
+    return Percepts(
+        boxes=np.array([[40, 60, 100, 120]], np.float32),
+        scores=np.array([0.7], np.float32),
+        labels=np.array([1]),
+        mask=mask,
+        mode=Mode.FUSED,
+        size=(160, 140),
+    )
+
+
+def test_box_in_its_class_colour_where_it_is():
+    image = np.full((140, 160, 3), 30, np.uint8)
+    drawn = draw_overlay(image, percepts(None), blob_info())
+    assert tuple(drawn[90, 40]) == BOX_COLOURS[1]
+    assert tuple(drawn[120, 70]) == BOX_COLOURS[1]
+    assert (drawn[130:, :30] == 30).all()
+    assert (image == 30).all()
+
+
+def test_mask_is_blended_and_unlabelled_pixels_are_not():
+    image = np.full((140, 160, 3), 100, np.uint8)
+    mask = np.full((140, 160), 255, np.uint8)
+    mask[:20, 130:] = 1  # red in the blob model's palette
+    drawn = draw_overlay(image, percepts(mask), blob_info(), mask_alpha=0.5)
+    assert abs(int(drawn[5, 150, 0]) - 178) <= 1
+    assert abs(int(drawn[5, 150, 1]) - 50) <= 1
+    assert (drawn[135, 150] == 100).all()
+
+
+def test_a_box_at_the_top_keeps_its_text_inside():
+    image = np.zeros((140, 160, 3), np.uint8)
+    found = percepts(None)
+    found.boxes[:] = (0, 0, 159, 30)
+    assert (draw_overlay(image, found, blob_info())[:12, :40] != 0).any()
+
+
+def test_sixteen_bits_are_stretched_over_their_percentiles():
+    ramp = np.linspace(29000, 31000, 100 * 100).reshape(100, 100).astype(np.uint16)
+    ramp[0, 0] = 65535  # one hot pixel must not darken the rest
+    grey = infrared_to_grey(ramp)
+    assert grey.dtype == np.uint8
+    assert grey.shape == (100, 100, 3)
+    assert grey[98, 50, 0] > 240
+    assert grey[2, 50, 0] < 15

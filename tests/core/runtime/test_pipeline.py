@@ -1,0 +1,139 @@
+"""Frames in, percepts out: on a model whose answers are known, at sizes that don't divide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spectradino_core.runtime.engines import EngineError
+from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.pipeline import Pipeline
+from spectradino_core.runtime.preprocess import FrameError
+from spectradino_core.thermal import ThermalContract, ThermalError
+from tests.blob_model import HOT_SCORE, RED_SCORE, make_blob_model
+
+RED, HOT = 0, 1
+SIZES = [(640, 512), (617, 459), (394, 161), (161, 394), (1280, 1024), (37, 29)]
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory) -> Pipeline:
+    return Pipeline.open(make_blob_model(tmp_path_factory.mktemp("blob") / "blob.onnx"), device="cpu")
+
+
+def frames(size: tuple[int, int], dtype=np.uint16) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """A red rectangle in the colour frame, a hot one in the infrared frame, and both boxes."""
+    width, height = size
+    rgb = np.full((height, width, 3), 60, np.uint8)
+    infrared = np.linspace(100, 120, width * height).reshape(height, width).astype(dtype)
+    red = np.array([width // 8, height // 4, width // 3, height // 2])
+    hot = np.array([width // 2, height // 3, width - width // 6, height - height // 5])
+    rgb[red[1] : red[3], red[0] : red[2]] = (255, 0, 0)
+    infrared[hot[1] : hot[3], hot[0] : hot[2]] = 250
+    return rgb, infrared, red, hot
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_boxes_lie_on_source_pixels(pipeline, size):
+    rgb, infrared, red, hot = frames(size)
+    percepts = pipeline(rgb, infrared)
+    assert percepts.size == size
+    assert percepts.mode is Mode.FUSED
+    assert percepts.labels.tolist() == [HOT, RED]  # best first
+    np.testing.assert_allclose(percepts.scores, [HOT_SCORE, RED_SCORE], atol=1e-6)
+    tolerance = 1.01 * max(size[0] / 644, size[1] / 476, 1.0)  # one pixel of whichever grid is the coarser
+    np.testing.assert_allclose(percepts.boxes[0], hot, atol=tolerance)
+    np.testing.assert_allclose(percepts.boxes[1], red, atol=tolerance)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_mask_lies_on_source_pixels(pipeline, size):
+    rgb, infrared, red, _ = frames(size)
+    percepts = pipeline(rgb, infrared)
+    truth = np.zeros((size[1], size[0]), bool)
+    truth[red[1] : red[3], red[0] : red[2]] = True
+    found = percepts.mask == 1
+    assert percepts.mask.shape == truth.shape
+    assert (found & truth).sum() / (found | truth).sum() > 0.85
+
+
+def test_either_camera_alone(pipeline):
+    rgb, infrared, red, hot = frames((617, 459))
+    only_rgb = pipeline(rgb, None)
+    assert (only_rgb.mode, only_rgb.labels.tolist()) == (Mode.RGB_ONLY, [RED])
+    only_ir = pipeline(None, infrared)
+    assert (only_ir.mode, only_ir.labels.tolist()) == (Mode.IR_ONLY, [HOT])
+    np.testing.assert_allclose(only_rgb.boxes[0], red, atol=1.1)
+    np.testing.assert_allclose(only_ir.boxes[0], hot, atol=1.1)
+
+
+def test_infrared_of_another_resolution_is_laid_over_the_colour_frame(pipeline):
+    rgb, _, _, _ = frames((1280, 1024))
+    _, infrared, _, hot = frames((640, 512))
+    percepts = pipeline(rgb, infrared)
+    np.testing.assert_allclose(percepts.boxes[0], 2 * hot, atol=4.1)
+
+
+def test_steps_are_timed(pipeline):
+    rgb, infrared, _, _ = frames((640, 512))
+    assert list(pipeline(rgb, infrared).steps_ms) == ["preprocess", "engine", "postprocess"]
+    assert all(ms >= 0 for ms in pipeline(rgb, infrared).steps_ms.values())
+    assert pipeline.warm_up() > 0
+
+
+def test_threshold_of_the_model_unless_another_is_asked_for(tmp_path):
+    path = make_blob_model(tmp_path / "blob.onnx", score_threshold=0.85)
+    rgb, infrared, _, _ = frames((640, 512))
+    assert Pipeline.open(path, device="cpu")(rgb, infrared).labels.tolist() == [HOT]
+    assert Pipeline.open(path, device="cpu", score_threshold=0.1)(rgb, infrared).labels.tolist() == [HOT, RED]
+
+
+def test_same_frames_same_answer(pipeline):
+    rgb, infrared, _, _ = frames((617, 459))
+    a, b = pipeline(rgb, infrared), pipeline(rgb, infrared)
+    np.testing.assert_array_equal(a.boxes, b.boxes)
+    np.testing.assert_array_equal(a.mask, b.mask)
+
+
+@pytest.mark.parametrize(
+    ("rgb", "infrared", "message"),
+    [
+        (None, None, "at least one of the two streams"),
+        (np.zeros((8, 8), np.uint8), None, "a colour frame is uint8"),
+        (np.zeros((8, 8, 3), np.float32), None, "a colour frame is uint8"),
+        (np.zeros((0, 8, 3), np.uint8), None, "empty"),
+    ],
+)
+def test_frames_that_are_none_are_refused(pipeline, rgb, infrared, message):
+    with pytest.raises(FrameError, match=message):
+        pipeline(rgb, infrared)
+
+
+def test_a_depth_that_the_model_does_not_take_is_refused_aloud(tmp_path):
+    thermal = ThermalContract("fixed", 273.0, 323.0, kelvin_per_count=0.01, depths=(16,))
+    pipeline = Pipeline.open(make_blob_model(tmp_path / "blob.onnx", thermal=thermal), device="cpu")
+    rgb, infrared, _, _ = frames((640, 512), np.uint8)
+    with pytest.raises(ThermalError, match="16-bit infrared frames"):
+        pipeline(rgb, infrared)
+
+
+def test_a_failing_engine_costs_one_frame(pipeline):
+    rgb, infrared, _, _ = frames((640, 512))
+    poison = rgb.copy()
+    poison[:8, :8] = (0, 255, 0)  # makes the graph fail
+    with pytest.raises(EngineError, match="failed on a frame"):
+        pipeline(poison, infrared)
+    assert pipeline(rgb, infrared).labels.tolist() == [HOT, RED]
+
+
+def test_model_in_the_box_is_small_and_says_where_it_comes_from(repository: Path):
+    path = repository / "models" / "lwir_box.onnx"
+    info = Pipeline.open(path, device="cpu").info
+    assert path.stat().st_size <= 12e6
+    assert info.box_classes == ("person", "bicycle", "car")
+    assert info.provenance["recipe"] == "box"
+    assert 0 <= info.parity["boxes_px"] <= 1e-3
+    assert 0 <= info.parity["scores"] <= 1e-3
+    assert info.parity["mask_differs"] <= 1e-3
