@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         "--data", type=Path, help="folder that holds the recipe's real data sets; without: scenes only"
     )
     command.add_argument("--out", type=Path, help="run folder (default: runs/RECIPE); a run that stopped is taken up")
+    command.add_argument("--start", type=Path, help="checkpoint to start from, also one for another infrared band")
     command.add_argument("--steps", type=int, help="optimiser steps in place of the recipe's")
     command.add_argument("--seed", type=int, help="seed in place of the recipe's")
     command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: %(default)s")
@@ -89,7 +90,7 @@ def _finetune(options: argparse.Namespace) -> int:
     if options.seed is not None:
         recipe = replace(recipe, seed=options.seed)
     folder = options.out or Path("runs") / recipe.name
-    path = finetune(recipe, folder, options.data, device=options.device, workers=options.workers)
+    path = finetune(recipe, folder, options.data, options.start, device=options.device, workers=options.workers)
     print(f"{path}: export it with 'spectradino export {path} model.onnx'")
     return 0
 

@@ -22,7 +22,7 @@ from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.torch_engine import TorchEngine
 from spectradino_core.training.batches import BatchStream, LabelledBatch, stream
 from spectradino_core.training.loop import resume_step, train
-from spectradino_core.training.perception_checkpoint import save_perception
+from spectradino_core.training.perception_checkpoint import save_perception, warm_start
 from spectradino_core.training.recipes import FinetuneRecipe
 
 __all__ = ["finetune", "perception_loss"]
@@ -60,13 +60,21 @@ def perception_loss(predictions: Predictions, batch: LabelledBatch, recipe: Fine
     return {"total": total, "class": class_loss.detach(), "box": box_loss.detach(), "mask": mask_loss.detach()}
 
 
-def finetune(recipe: FinetuneRecipe, folder: Path, data: Path | None, device: str = "auto", workers: int = 1) -> Path:
+def finetune(
+    recipe: FinetuneRecipe,
+    folder: Path,
+    data: Path | None,
+    start: Path | None = None,
+    device: str = "auto",
+    workers: int = 1,
+) -> Path:
     """Runs a recipe, or takes it up where it stopped, and returns the checkpoint's path, `<folder>/model.safetensors`.
 
     Args:
         recipe: what to do.
         folder: gets the log, the state to resume from and the checkpoint.
         data: the folder that holds the recipe's real data sets; None: those sets are left out, and that is recorded.
+        start: a checkpoint of the same architecture to start from, also one for another band; None: random weights.
         device: "auto", "cpu" or "cuda".
         workers: processes that make batches ahead.
     """
@@ -85,7 +93,10 @@ def finetune(recipe: FinetuneRecipe, folder: Path, data: Path | None, device: st
             "device": torch.cuda.get_device_name() if device == "cuda" else f"CPU ({platform.machine()})",
         }
     )
-    model = Perception(recipe.architecture).to(device)
+    model = Perception(recipe.architecture)
+    if start is not None:
+        info.provenance["start"] = warm_start(model, start)
+    model = model.to(device)
     optimiser = torch.optim.AdamW(_groups(model, recipe), betas=(0.9, recipe.beta2), fused=True)
     first = resume_step(folder)
     if first:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from spectradino_core.files import written_atomically
 from spectradino_core.perception import Architecture, Perception
 from spectradino_core.runtime.bundle import METADATA_KEY, BundleError, ModelInfo
 
-__all__ = ["load_perception", "save_perception"]
+__all__ = ["load_perception", "save_perception", "warm_start"]
 
 _ARCHITECTURE_KEY = "architecture"
 
@@ -47,3 +48,25 @@ def load_perception(path: str | Path, device: str | torch.device = "cpu") -> tup
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
         raise BundleError(f"{path}: weights and description do not fit each other ({error})") from None
     return model.to(device).eval(), info
+
+
+def warm_start(model: Perception, path: str | Path) -> str:
+    """Weights of a trained model as the start of another, which may be for another infrared band.
+
+    The stem, adapters and embedding of the one infrared band then start where those of the other ended: nearer to it
+    than random ones are.
+
+    Returns:
+        The other model's name.
+
+    Raises:
+        BundleError, CheckpointError: the file can't be read, or its architecture differs in more than the band.
+    """
+    other, info = load_perception(path)
+    if replace(other.architecture, infrared=model.architecture.infrared) != model.architecture:
+        raise BundleError(
+            f"{path} can't be the start of this model: it is {other.architecture}, wanted is {model.architecture}"
+        )
+    old, new = f"backbone.stems.{other.infrared.key}.", f"backbone.stems.{model.infrared.key}."
+    model.load_state_dict({name.replace(old, new): tensor for name, tensor in other.state_dict().items()})
+    return info.name

@@ -6,7 +6,7 @@ A recipe is Python, so that it can be read, searched and checked like the rest; 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from spectradino_core.data.augment import Augmentation
@@ -77,7 +77,7 @@ class FinetuneRecipe:
     def info(self) -> ModelInfo:
         """What the resulting model says of itself."""
         return ModelInfo(
-            name=f"{self.name}_{self.architecture.infrared}",
+            name=f"{self.architecture.infrared}_{self.name.split('_')[0]}",
             variant=self.architecture.variant,
             bands=self.architecture.bands,
             box_classes=BOX_CLASSES,
@@ -127,6 +127,19 @@ def box() -> FinetuneRecipe:
     )
 
 
+def box_of(infrared: str) -> FinetuneRecipe:
+    """The model in the box for another infrared band: on scenes alone, since no labelled pairs of it are at hand, and
+    short, since it starts from the LWIR box (`--start`)."""
+    return replace(
+        box(),
+        name=f"box_{infrared}",
+        architecture=replace(box().architecture, infrared=infrared),
+        loop=LoopOptions(steps=1000, warmup=100),
+        rates=dict.fromkeys(("head", "adapters", "blocks"), 4e-4),
+        real=(),
+    )
+
+
 def smoke() -> FinetuneRecipe:
     """A minute's run of everything, for tests and for a first try on a new machine; its model is of no use."""
     return FinetuneRecipe(
@@ -140,4 +153,9 @@ def smoke() -> FinetuneRecipe:
     )
 
 
-RECIPES: dict[str, Callable[[], FinetuneRecipe]] = {"box": box, "smoke": smoke}
+RECIPES: dict[str, Callable[[], FinetuneRecipe]] = {
+    "box": box,
+    "box_nir": lambda: box_of("nir"),
+    "box_swir": lambda: box_of("swir"),
+    "smoke": smoke,
+}

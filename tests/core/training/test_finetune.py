@@ -18,7 +18,7 @@ from spectradino_core.runtime.bundle import BundleError
 from spectradino_core.thermal import ThermalContract
 from spectradino_core.training.batches import LabelledBatch, make_batch
 from spectradino_core.training.finetune import finetune, perception_loss
-from spectradino_core.training.perception_checkpoint import load_perception, save_perception
+from spectradino_core.training.perception_checkpoint import load_perception, save_perception, warm_start
 from spectradino_core.training.recipes import RECIPES, smoke
 
 SIZE = (168, 140)
@@ -108,6 +108,21 @@ def test_checkpoint_round_trip(tmp_path):
     assert loaded.architecture == model.architecture
     for (name, a), (_, b) in zip(model.state_dict().items(), loaded.state_dict().items(), strict=True):
         assert torch.equal(a, b), name
+
+
+def test_a_model_for_one_band_starts_another(tmp_path):
+    lwir = tiny_model().eval()
+    torch.nn.init.normal_(lwir.backbone.stems["lwir"].conv1.weight)
+    save_perception(tmp_path / "lwir.safetensors", lwir, smoke().info())
+    nir = Perception(replace(smoke().architecture, infrared="nir")).eval()
+    warm_start(nir, tmp_path / "lwir.safetensors")
+    rgb, ir = torch.randn(1, 3, 140, 168), torch.rand(1, 1, 140, 168)
+    with torch.no_grad():
+        a = lwir({Modality.RGB: rgb, Modality.LWIR: ir}).logits
+        b = nir({Modality.RGB: rgb, Modality.NIR: ir}).logits
+    torch.testing.assert_close(a, b)
+    with pytest.raises(BundleError, match="can't be the start"):
+        warm_start(Perception(RECIPES["box"]().architecture), tmp_path / "lwir.safetensors")
 
 
 def test_foreign_and_damaged_checkpoints_are_refused_by_name(tmp_path):
