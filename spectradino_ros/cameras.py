@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
-from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import Image
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+except ImportError:  # its name up to and with Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 from spectradino_ros.health import Health
 from spectradino_ros.notices import Notices
@@ -50,12 +55,12 @@ class Camera:
         self._notices = notices
         # Best effort matches reliable and best-effort cameras alike; depth 2, because only the newest frame is of use.
         qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=2, reliability=ReliabilityPolicy.BEST_EFFORT)
-        events: dict[str, Any] = {
+        events = {
             "incompatible_qos": self._incompatible_qos,
             "incompatible_type": self._incompatible_type,
         }
         try:
-            self._subscription = self._subscribe(qos, events | {"message_lost": self._message_lost})
+            self._subscription = self._subscribe(qos, {**events, "message_lost": self._message_lost})
         except UnsupportedEventTypeError:  # not every middleware tells of lost messages
             self._subscription = self._subscribe(qos, events)
 
@@ -85,12 +90,13 @@ class Camera:
         self._notices.warn(f"silent {self.topic}", text, counted=False)
 
     def _subscribe(self, qos: QoSProfile, events: dict[str, Any]) -> Subscription:
+        known = inspect.signature(SubscriptionEventCallbacks).parameters  # Humble does not tell of types
         return self._node.create_subscription(
             Image,
             self._name,
             self._on_message,
             qos,
-            event_callbacks=SubscriptionEventCallbacks(**events),
+            event_callbacks=SubscriptionEventCallbacks(**{k: v for k, v in events.items() if k in known}),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
 

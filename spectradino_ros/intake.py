@@ -13,7 +13,7 @@ from sensor_msgs.msg import Image
 
 from spectradino_core.runtime.percepts import Mode
 from spectradino_core.streams.decode import DecodeError
-from spectradino_core.streams.modes import ModeChange, ModeMachine
+from spectradino_core.streams.modes import ModeMachine
 from spectradino_core.streams.pairing import Pairer
 from spectradino_ros.cameras import TOPICS, Camera
 from spectradino_ros.frames import CameraFrame, Capture, CvBridgeConverter, stamp_ns
@@ -25,6 +25,8 @@ __all__ = ["Intake"]
 
 _ALONE = {Mode.RGB_ONLY: "rgb", Mode.IR_ONLY: "ir"}
 _PERIODS_TO_WAIT = 3.0
+_COMING_BACK_S = 0.25
+"""A camera heard so lately is about to count as alive again, and a frame of the other is kept for it."""
 
 
 class Intake:
@@ -62,6 +64,7 @@ class Intake:
         self._modes = ModeMachine(monotonic_ns(), settings.stale_ms, settings.fallback_mode)
         self._timeout_s = settings.no_message_timeout_s
         self._restarts_seen = 0
+        self._mode_told = self._modes.mode
         self.cameras = {
             key: Camera(node, key, name, self._receiver(key), health, notices) for key, name in TOPICS.items()
         }
@@ -98,7 +101,8 @@ class Intake:
         """Looks for what does not come; to be called now and then."""
         for camera in self.cameras.values():
             camera.watch(self._timeout_s)
-        self._tell(self._modes.update(monotonic_ns()))
+        self._modes.update(monotonic_ns())
+        self._tell_mode()
         # A pair that waits for something nearer, which never comes because a camera has stopped.
         if any(self._is_overdue(key) for key in self.cameras):
             self._pass_on(self._pairer.flush())
@@ -118,9 +122,10 @@ class Intake:
             self._health.dropped(f"{key}_{error.cause}")
             self._notices.warn(f"{error.cause} {topic}", f"dropped a frame of {topic}: {error}")
             return
-        self._tell(self._modes.frame(key, monotonic_ns()))
+        self._modes.frame(key, monotonic_ns())
         self._pass_on(self._pairer.push(key, stamp_ns(message.header), frame))
-        if _ALONE.get(self._modes.mode) == key:
+        other = "ir" if key == "rgb" else "rgb"
+        if _ALONE.get(self._modes.mode) == key and self._health.silent_for(other) > _COMING_BACK_S:
             self._pass_on_alone(key)
 
     def _pass_on(self, pairs: list) -> None:
@@ -152,12 +157,15 @@ class Intake:
         jumped, self._restarts_seen = self._pairer.restarts != self._restarts_seen, self._pairer.restarts
         return jumped
 
-    def _tell(self, change: ModeChange | None) -> None:
-        if change is None:
+    def _tell_mode(self) -> None:
+        """Says a change of the mode that has lasted until now: at the start the mode may change with every frame."""
+        before, mode = self._mode_told, self._modes.mode
+        if mode is before:
             return
-        text = f"mode {change.before.value} -> {change.mode.value}: {change.reason} ({self._names()})"
+        self._mode_told = mode
+        text = f"mode {before.value} -> {mode.value}: {self._modes.reason} ({self._names()})"
         started = any(self._health.total(key) for key in self.cameras)
-        if change.mode is Mode.FUSED or not started:  # before the first frame nothing was lost
+        if mode is Mode.FUSED or not started:  # before the first frame nothing was lost
             self._logger.info(text)
         else:
             self._logger.warning(text)

@@ -246,10 +246,26 @@ def test_a_camera_that_never_comes_is_named_and_the_other_answers_alone(blob_mod
             rgb_out.publish(image(rgb_pixels(SIZE, RED), "rgb8", stamp, "rgb_optical"))
             ir_out.publish(image(ir_pixels(SIZE, HOT), "mono16", stamp, "ir_optical"))
             time.sleep(0.05)
-            return reports[-1].mode == FrameReport.MODE_FUSED
+            return reports[-1].mode == FrameReport.MODE_FUSED and node.count(r"\[INFO\].*mode \w+ -> fused")
 
         wait_until(fused, "fused answers once the camera is there")
-        node.wait_for_line(r"mode rgb_only -> fused")
+
+
+def test_cameras_that_come_late_are_fused_from_the_first_pair_on(blob_model, peer):
+    """Until both count as alive again, no frame is answered alone that has a partner."""
+    with running("-r", "__ns:=/late", model=blob_model, device="cpu", stale_ms=200.0) as node:
+        rgb_out, ir_out = (peer.node.create_publisher(Image, f"/late/{key}/image_raw", 5) for key in ("rgb", "ir"))
+        reports = peer.collect(FrameReport, "/late/detector_node/frame_report")
+        wait_until(lambda: rgb_out.get_subscription_count() and ir_out.get_subscription_count(), "subscriptions")
+        node.wait_for_line(r"\[INFO\].*mode fused -> stale: rgb has sent nothing")
+        for _ in range(10):
+            stamp = peer.now()
+            rgb_out.publish(image(rgb_pixels(SIZE, RED), "rgb8", stamp, "rgb"))
+            ir_out.publish(image(ir_pixels(SIZE, HOT), "mono16", stamp, "ir"))
+            time.sleep(0.1)
+        wait_until(lambda: reports and to_ns(reports[-1].header.stamp) == stamp, "the answer to the last pair")
+        assert {r.mode for r in reports} == {FrameReport.MODE_FUSED}
+        assert list(reports[-1].drops) == [], "counted since activation, so for the first pairs too"
 
 
 def test_a_slow_model_answers_the_newest_and_counts_the_rest(tmp_path, peer):
@@ -270,5 +286,7 @@ def test_a_slow_model_answers_the_newest_and_counts_the_rest(tmp_path, peer):
         )
         drops = {drop.cause: drop.count for drop in report.drops}
         assert drops["overload"] > 0
-        assert drops["overload"] + len(reports) == 100
+        # A starved machine may also lose frames in the subscription's queue of two, which nobody can count.
+        assert 50 < drops["overload"] + len(reports) <= 100
+        assert [to_ns(r.header.stamp) for r in reports] == sorted(to_ns(r.header.stamp) for r in reports)
         node.wait_for_line(r"\[WARN\].*dropped a frame because a newer one came while the model was busy")
