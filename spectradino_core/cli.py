@@ -99,7 +99,7 @@ def _export(options: argparse.Namespace) -> int:
     from spectradino_core.data.mixture import FIRST_TEST_SEED
     from spectradino_core.evaluation.perception import FolderSet, SceneSet
     from spectradino_core.export import export
-    from spectradino_core.training.perception_checkpoint import load_perception
+    from spectradino_core.perception_checkpoint import load_perception
 
     model, info = load_perception(options.checkpoint)
     changes = {"name": options.name, "score_threshold": options.score_threshold}

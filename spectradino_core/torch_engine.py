@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from spectradino_core.backbone.checkpoints import CheckpointError
 from spectradino_core.modality import Modality
 from spectradino_core.perception import Perception
+from spectradino_core.perception_checkpoint import load_perception
 from spectradino_core.runtime.bundle import BundleError, ModelInfo
 from spectradino_core.runtime.engines import EngineError, RawPredictions
-from spectradino_core.training.perception_checkpoint import load_perception
 
 __all__ = ["ServingGraph", "TorchEngine"]
 

@@ -18,11 +18,11 @@ from spectradino_core.heads.detection import assign
 from spectradino_core.losses.detection import focal_loss, giou_loss
 from spectradino_core.losses.segmentation import segmentation_loss
 from spectradino_core.perception import Perception, Predictions, perception_roles
+from spectradino_core.perception_checkpoint import save_perception, warm_start
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.torch_engine import TorchEngine
 from spectradino_core.training.batches import BatchStream, LabelledBatch, stream
 from spectradino_core.training.loop import resume_step, train
-from spectradino_core.training.perception_checkpoint import save_perception, warm_start
 from spectradino_core.training.recipes import FinetuneRecipe
 
 __all__ = ["finetune", "perception_loss"]

@@ -15,12 +15,12 @@ from spectradino_core.data.paired_folder import PairedFolder
 from spectradino_core.export import ParityError, export
 from spectradino_core.modality import Modality
 from spectradino_core.perception import Perception
+from spectradino_core.perception_checkpoint import save_perception
 from spectradino_core.runtime.bundle import METADATA_KEY, BundleError
 from spectradino_core.runtime.engines import EngineError, OnnxEngine, open_engine
 from spectradino_core.runtime.percepts import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.torch_engine import TorchEngine
-from spectradino_core.training.perception_checkpoint import save_perception
 from spectradino_core.training.recipes import box, smoke
 
 

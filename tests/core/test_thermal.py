@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from spectradino_core.thermal import KINDS, ThermalContract, ThermalError, ThermalNormaliser
+from spectradino_core.thermal import (
+    KINDS,
+    STREAM_SMOOTHING,
+    Smoothing,
+    ThermalContract,
+    ThermalError,
+    ThermalNormaliser,
+)
 
 
 def scene(hot: bool = False) -> np.ndarray:
@@ -133,6 +140,122 @@ class TestSmoothing:
         np.testing.assert_array_equal(normaliser(scene()), first)
 
 
+def street(rng: np.random.Generator, hot_share: float = 0.0, warmer: float = 0.0) -> np.ndarray:
+    """A frame of a 16-bit stream at 0.01 K per count: sky and street with sensor noise, and an engine at 80 °C over a
+    share of the upper half; the lower half never changes but for the noise."""
+    frame = rng.normal(29315, 40, (96, 128))
+    frame[48:] += 250
+    frame[60:72, 40:52] += 900  # a person
+    frame[10:40, : round(hot_share * 128)] = 35315
+    return (frame + warmer).astype(np.uint16)
+
+
+def greys(normaliser: ThermalNormaliser, frames: list[np.ndarray]) -> np.ndarray:
+    """Mean grey of the lower half, 0 to 255, frame by frame."""
+    return np.array([255 * normaliser(frame)[48:].mean() for frame in frames])
+
+
+class TestStream:
+    """What serving does by default: `STREAM_SMOOTHING`."""
+
+    @settings(max_examples=12, deadline=None)
+    @given(st.floats(0.05, 0.9), st.integers(1, 20), st.integers(0, 1000))
+    def test_no_flicker_when_a_hot_object_enters_and_leaves(self, share, frames_to_enter, seed):
+        rng = np.random.default_rng(seed)
+        shares = [0.0] * 20 + [share * min(1, (i + 1) / frames_to_enter) for i in range(60)] + [0.0] * 60
+        frames = [street(rng, s) for s in shares]
+        plain = np.abs(np.diff(greys(ThermalNormaliser(ThermalContract()), frames))).max()
+        calm = np.abs(np.diff(greys(ThermalNormaliser(ThermalContract(), STREAM_SMOOTHING), frames))).max()
+        assert plain > 60  # without it the picture jumps by a third of all greys or more
+        assert calm < 6
+
+    def test_a_running_mean_alone_would_not_do(self):
+        rng = np.random.default_rng(0)
+        frames = [street(rng, 0.4 if i >= 20 else 0.0) for i in range(40)]
+        mean_only = ThermalNormaliser(ThermalContract(smoothing=0.9))
+        assert np.abs(np.diff(greys(mean_only, frames))).max() > 15
+
+    @pytest.mark.parametrize(("before", "after"), [(0.0, 0.4), (0.4, 0.0)])
+    def test_it_has_adapted_after_two_seconds_at_30_hz(self, before, after):
+        rng = np.random.default_rng(1)
+        normaliser = ThermalNormaliser(ThermalContract(), STREAM_SMOOTHING)
+        for _ in range(30):
+            normaliser(street(rng, before))
+        for _ in range(60):
+            got = normaliser(street(rng, after))
+        single = ThermalNormaliser(ThermalContract())(street(np.random.default_rng(2), after))
+        assert 255 * np.abs(got.mean() - single.mean()) < 2
+
+    def test_another_scene_is_shown_at_once(self):
+        rng = np.random.default_rng(3)
+        normaliser = ThermalNormaliser(ThermalContract(), STREAM_SMOOTHING)
+        for _ in range(10):
+            normaliser(street(rng))
+        warm = street(rng, warmer=4000.0)  # 40 K: the robot drove indoors, or the camera changed its gain
+        np.testing.assert_array_equal(normaliser(warm), ThermalNormaliser(ThermalContract())(warm))
+
+    def test_noise_from_frame_to_frame_is_calmer_than_without(self):
+        rng = np.random.default_rng(4)
+        frames = [street(rng) for _ in range(60)]
+        plain, calm = (
+            greys(ThermalNormaliser(ThermalContract(), s), frames)[20:].std() for s in (None, STREAM_SMOOTHING)
+        )
+        assert calm < 0.6 * plain
+
+    def test_the_first_frame_of_a_stream_is_as_in_training(self):
+        frame = street(np.random.default_rng(5))
+        normaliser = ThermalNormaliser(ThermalContract(), STREAM_SMOOTHING)
+        wanted = ThermalNormaliser(ThermalContract())(frame)
+        np.testing.assert_array_equal(normaliser(frame), wanted)
+        normaliser(street(np.random.default_rng(6), 0.5))
+        normaliser.reset()
+        np.testing.assert_array_equal(normaliser(frame), wanted)
+
+    def test_the_models_own_share_is_kept_where_it_has_one(self):
+        assert ThermalNormaliser(ThermalContract(smoothing=0.5), STREAM_SMOOTHING).keep == 0.5
+        assert ThermalNormaliser(ThermalContract(), STREAM_SMOOTHING).keep == 0.9
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.lists(hnp.arrays(np.uint16, (5, 6)), min_size=2, max_size=6))
+    def test_whatever_comes_the_range_stays_one(self, frames):
+        normaliser = ThermalNormaliser(ThermalContract(), Smoothing(0.5, 1.0))
+        for frame in frames:
+            got = normaliser(frame)
+            assert np.isfinite(got).all()
+            assert got.min() >= 0
+            assert got.max() <= 1
+            low, high = normaliser.range
+            assert high - low >= 8 * (1 - 1e-9)
+
+    @pytest.mark.parametrize("values", [(1.0, 3.0), (-0.1, 3.0), (0.9, 0.0), (float("nan"), 3.0), (0.9, float("nan"))])
+    def test_settings_that_make_no_sense_are_refused(self, values):
+        with pytest.raises(ThermalError):
+            Smoothing(*values)
+
+
+class TestValidPixels:
+    def test_the_percentiles_look_at_valid_pixels_only_and_the_rest_is_0(self):
+        frame = np.full((10, 20), 60000, np.uint16)
+        frame[:, :10] = np.arange(100).reshape(10, 10) + 1000
+        valid = np.zeros(frame.shape, bool)
+        valid[:, :10] = True
+        normaliser = ThermalNormaliser(ThermalContract(low=10, high=90, min_span=1))
+        got = normaliser(frame, valid)
+        np.testing.assert_array_equal(got[:, :10], ThermalNormaliser(normaliser.contract)(frame[:, :10].copy()))
+        assert normaliser.range == (1009, 1089)
+        assert (got[:, 10:] == 0).all()
+
+    def test_a_frame_without_a_valid_pixel_is_0_and_teaches_nothing(self):
+        normaliser = ThermalNormaliser(ThermalContract(), STREAM_SMOOTHING)
+        nothing = np.zeros((6, 8), bool)
+        assert (normaliser(np.full((6, 8), 9, np.uint16), nothing) == 0).all()
+        assert normaliser.range is None
+
+    def test_valid_pixels_of_another_size_are_refused(self):
+        with pytest.raises(ThermalError, match="valid pixels"):
+            ThermalNormaliser(ThermalContract())(np.zeros((4, 4), np.uint8), np.ones((4, 5), bool))
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("fields", "words"),
@@ -175,6 +298,22 @@ class TestRefusals:
         with pytest.raises(ThermalError, match=f"wants {model}-bit.*are {24 - model}-bit.*camera") as caught:
             ThermalNormaliser(ThermalContract(depths=(model,)))(np.zeros((4, 4), topic))
         assert "percentile" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("contract", "words"),
+    [
+        (ThermalContract(), "percentile 1 to 99, 8-bit or 16-bit"),
+        (ThermalContract(kind="none", depths=(8,)), "none, 8-bit"),
+        (ThermalContract(kind="fixed", low=0, high=255, depths=(8,)), "fixed 0 to 255 counts, 8-bit"),
+        (
+            ThermalContract(kind="fixed", low=263.15, high=323.15, kelvin_per_count=0.04, depths=(16,)),
+            "fixed 263.15 to 323.15 K at 0.04 K per count, 16-bit",
+        ),
+    ],
+)
+def test_a_contract_in_words(contract, words):
+    assert contract.describe() == words
 
 
 class TestStorage:

@@ -28,18 +28,18 @@ ARROWS: dict[str, set[str]] = {
     "runtime": {"modality", "thermal"},
     "streams": {"modality", "runtime", "thermal"},
     # PyTorch behind runtime's Engine interface; a room of its own, so that runtime stays free of torch.
-    "torch_engine": {"backbone", "heads", "modality", "perception", "runtime", "training.perception_checkpoint"},
-    # A single file may be a room: what training writes is read by those below the rest of training.
-    "training.perception_checkpoint": {"backbone", "modality", "perception", "runtime"},
+    "torch_engine": {"backbone", "heads", "modality", "perception", "runtime", "perception_checkpoint"},
+    # What training writes, for those who read it without training.
+    "perception_checkpoint": {"backbone", "modality", "perception", "runtime"},
     "evaluation": {"data", "modality", "perception", "runtime", "streams", "thermal"},
     "training": {
         "backbone", "data", "evaluation", "heads", "losses", "modality", "perception", "runtime", "thermal",
-        "torch_engine", "training.perception_checkpoint",
+        "torch_engine", "perception_checkpoint",
     },
     "export": {"backbone", "data", "heads", "modality", "perception", "runtime", "thermal", "torch_engine", "training"},
     "cli": {
         "backbone", "data", "evaluation", "export", "heads", "losses", "modality", "perception", "runtime", "streams",
-        "thermal", "torch_engine", "training", "training.perception_checkpoint",
+        "thermal", "torch_engine", "training", "perception_checkpoint",
     },
     # Not rooms of core, but callers of it.
     ROS: {"modality", "runtime", "streams", "thermal"},

@@ -179,7 +179,7 @@ def test_default_taps_are_the_papers() -> None:
     assert TAPS["s"] == TAPS["b"] == (2, 5, 8, 11)
     assert TAPS["l"] == (5, 11, 17, 23)
     assert TAPS["g"] == (9, 19, 29, 39)
-    assert TAPS["tiny"] == (1, 3, 5, 7)
+    assert TAPS["tiny"] == (1, 2, 4, 5)
 
 
 def test_taps_come_normed_and_in_the_order_asked() -> None:

@@ -14,11 +14,11 @@ from spectradino_core.data.mixture import scene_sample
 from spectradino_core.losses.segmentation import IGNORE
 from spectradino_core.modality import Modality
 from spectradino_core.perception import Architecture, Perception, perception_roles
+from spectradino_core.perception_checkpoint import load_perception, save_perception, warm_start
 from spectradino_core.runtime.bundle import BundleError
 from spectradino_core.thermal import ThermalContract
 from spectradino_core.training.batches import LabelledBatch, make_batch
 from spectradino_core.training.finetune import finetune, perception_loss
-from spectradino_core.training.perception_checkpoint import load_perception, save_perception, warm_start
 from spectradino_core.training.recipes import RECIPES, smoke
 
 SIZE = (168, 140)
@@ -47,6 +47,7 @@ def test_a_batch_is_what_serving_would_feed(batch):
     assert (batch.mask[0] != IGNORE).any()
 
 
+@pytest.mark.slow
 def test_loss_falls_when_a_batch_is_learnt_by_heart(batch):
     recipe, model = smoke(), tiny_model()
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3)
