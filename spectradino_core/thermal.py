@@ -9,12 +9,13 @@ Letters: H height, W width.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-__all__ = ["KINDS", "ThermalContract", "ThermalError", "ThermalNormaliser"]
+__all__ = ["KINDS", "STREAM_SMOOTHING", "Smoothing", "ThermalContract", "ThermalError", "ThermalNormaliser"]
 
 KINDS = ("percentile", "fixed", "none")
 
@@ -66,6 +67,16 @@ class ThermalContract:
         if self.kelvin_per_count is not None and not self.kelvin_per_count > 0:
             raise ThermalError(f"kelvin_per_count must be above 0, got {self.kelvin_per_count}")
 
+    def describe(self) -> str:
+        """The contract in words, for logs: "fixed 263.15 to 323.15 K at 0.04 K per count, 16-bit"."""
+        text = self.kind
+        if self.kind == "percentile":
+            text += f" {self.low:g} to {self.high:g}"
+        elif self.kind == "fixed":
+            unit = "counts" if self.kelvin_per_count is None else f"K at {self.kelvin_per_count:g} K per count"
+            text += f" {self.low:g} to {self.high:g} {unit}"
+        return f"{text}, {' or '.join(f'{depth}-bit' for depth in self.depths)}"
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"depths": list(self.depths)}
 
@@ -100,50 +111,123 @@ class ThermalContract:
             )
 
 
+@dataclass(frozen=True)
+class Smoothing:
+    """How the percentile range follows a stream. Training and single images don't smooth.
+
+    A hot object multiplies the range at once, so that a plain running mean still makes the picture jump: therefore a
+    frame moves the range at most so far that the grey of the scene (the quartiles of its counts) moves by `max_levels`.
+    A frame of which more than half lies outside of the range is another scene (the robot turned, the camera changed its
+    gain): there the range is taken anew, because a black or white picture is worse than a jump.
+
+    Attributes:
+        keep: share of the previous range kept at each frame, in [0, 1).
+        max_levels: how far the grey of the scene may move from one frame to the next, of 255, > 0.
+    """
+
+    keep: float = 0.9
+    max_levels: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.keep < 1:
+            raise ThermalError(f"the share of the range that is kept must lie in [0, 1), got {self.keep}")
+        if not self.max_levels > 0:
+            raise ThermalError(f"the levels a frame may move the grey by must be above 0, got {self.max_levels}")
+
+
+STREAM_SMOOTHING = Smoothing()
+"""What the pipeline does on a stream: settled within 2 s at 30 Hz even when the range grows twelvefold."""
+
+
 class ThermalNormaliser:
     """Applies one contract to a stream of frames; its only state is the smoothed range."""
 
-    def __init__(self, contract: ThermalContract) -> None:
+    def __init__(self, contract: ThermalContract, smoothing: Smoothing | None = None) -> None:
+        """
+        Args:
+            contract: what becomes of the counts.
+            smoothing: how a percentile range follows the stream, with the contract's own share where that is above 0;
+                None: a running mean by the contract's share alone, which by default is none.
+        """
         self.contract = contract
+        self.keep = contract.smoothing or (smoothing.keep if smoothing is not None else 0.0)
+        self.max_step = math.inf if smoothing is None else smoothing.max_levels / 255
         self.range: tuple[float, float] | None = None
 
     def reset(self) -> None:
         """Forgets the smoothed range, as after a gap in the stream."""
         self.range = None
 
-    def __call__(self, frame: np.ndarray) -> np.ndarray:
+    def __call__(self, frame: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
         """Raw counts uint8 or uint16 [H, W] to float32 [H, W] in [0, 1].
 
+        Args:
+            frame: the counts.
+            valid: bool [H, W], where the frame holds what the camera saw; elsewhere the answer is 0 and the percentiles
+                don't look. None: everywhere.
+
         Raises:
-            ThermalError: see `ThermalContract.check`.
+            ThermalError: see `ThermalContract.check`; or `valid` is of another size.
         """
         self.contract.check(frame)
-        low, high = self._range_of(frame)
+        if valid is not None and valid.shape != frame.shape:
+            raise ThermalError(f"valid pixels are given as {valid.shape}, the frame is {frame.shape}")
+        low, high = self._range_of(frame, valid)
         scaled = (frame.astype(np.float32) - np.float32(low)) * np.float32(1.0 / (high - low))
-        return np.clip(scaled, 0.0, 1.0, out=scaled)
+        np.clip(scaled, 0.0, 1.0, out=scaled)
+        if valid is not None:
+            scaled *= valid
+        return scaled
 
-    def _range_of(self, frame: np.ndarray) -> tuple[float, float]:
+    def _range_of(self, frame: np.ndarray, valid: np.ndarray | None) -> tuple[float, float]:
         contract = self.contract
         if contract.kind == "none":
             return 0.0, float(np.iinfo(frame.dtype).max)
         if contract.kind == "fixed":
             counts_per_unit = 1.0 if contract.kelvin_per_count is None else 1.0 / contract.kelvin_per_count
             return contract.low * counts_per_unit, contract.high * counts_per_unit
-        low, high = _percentiles(frame, contract.low, contract.high)
+        counts = _cumulated(frame if valid is None else frame[valid])
+        if counts[-1] == 0:  # nothing was seen, so nothing is learnt
+            return self.range or (0.0, float(np.iinfo(frame.dtype).max))
+        low, high = _percentile(counts, contract.low), _percentile(counts, contract.high)
         if high - low < contract.min_span:
             centre = (low + high) / 2
             low, high = centre - contract.min_span / 2, centre + contract.min_span / 2
-        if contract.smoothing and self.range is not None:
-            keep = contract.smoothing
-            low, high = keep * self.range[0] + (1 - keep) * low, keep * self.range[1] + (1 - keep) * high
-        self.range = (low, high)
-        return low, high
+        self.range = (low, high) if not self.keep or self.range is None else self._followed(counts, low, high)
+        return self.range
+
+    def _followed(self, counts: np.ndarray, low: float, high: float) -> tuple[float, float]:
+        """The range that follows the last one to a frame's own `low` and `high`; see `Smoothing`."""
+        assert self.range is not None
+        old_low, old_high = self.range
+        limited = math.isfinite(self.max_step)
+        if limited and 2 * _share_within(counts, old_low, old_high) < counts[-1]:
+            return low, high
+        step = 1 - self.keep
+        if limited:
+            by_low, by_high, span = low - old_low, high - old_high, old_high - old_low
+            for percent in (25, 50, 75):
+                grey = min(max((_percentile(counts, percent) - old_low) / span, 0.0), 1.0)
+                # A step t moves this grey by t |by_low + grey (by_high - by_low)| / (span + t (by_high - by_low)).
+                excess = abs(by_low + grey * (by_high - by_low)) - self.max_step * (by_high - by_low)
+                if excess > 0:
+                    step = min(step, self.max_step * span / excess)
+        return old_low + step * (low - old_low), old_high + step * (high - old_high)
 
 
-def _percentiles(frame: np.ndarray, low: float, high: float) -> tuple[float, float]:
-    """Two percentiles (nearest rank) of an integer frame, from its histogram: several times faster than sorting."""
-    counts = np.cumsum(np.bincount(frame.ravel()))
-    total = counts[-1]
-    first = np.searchsorted(counts, max(1, np.ceil(total * low / 100)))
-    last = np.searchsorted(counts, max(1, np.ceil(total * high / 100)))
-    return float(first), float(last)
+def _cumulated(values: np.ndarray) -> np.ndarray:
+    """How many of the integers are at most 0, 1, 2, ...: several times faster than sorting them."""
+    return np.cumsum(np.bincount(values.ravel(), minlength=1))
+
+
+def _percentile(counts: np.ndarray, percent: float) -> float:
+    """A percentile, nearest rank, from `_cumulated`."""
+    return float(np.searchsorted(counts, max(1, np.ceil(counts[-1] * percent / 100))))
+
+
+def _share_within(counts: np.ndarray, low: float, high: float) -> int:
+    """How many of the values lie in [low, high], from `_cumulated`."""
+    first, last = int(np.ceil(low)) - 1, min(int(np.floor(high)), len(counts) - 1)
+    if last < 0:
+        return 0
+    return int(counts[last]) - (int(counts[min(first, len(counts) - 1)]) if first >= 0 else 0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,8 @@ from spectradino_core.runtime.boxes import select_detections
 from spectradino_core.runtime.engines import Engine, open_engine
 from spectradino_core.runtime.percepts import Mode, Percepts
 from spectradino_core.runtime.preprocess import FrameError, Letterbox, infrared_input, rgb_input
-from spectradino_core.thermal import ThermalNormaliser
+from spectradino_core.runtime.registration import Registration
+from spectradino_core.thermal import STREAM_SMOOTHING, Smoothing, ThermalContract, ThermalNormaliser
 
 __all__ = ["Pipeline"]
 
@@ -22,25 +24,42 @@ __all__ = ["Pipeline"]
 class Pipeline:
     """One model on one stream of pairs. Not for several threads at once: the thermal range is its state."""
 
-    def __init__(self, engine: Engine, score_threshold: float | None = None, nms_iou: float | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        score_threshold: float | None = None,
+        nms_iou: float | None = None,
+        registration: Registration | None = None,
+        thermal: ThermalContract | None = None,
+        smoothing: Smoothing | None = STREAM_SMOOTHING,
+    ) -> None:
         """
         Args:
             engine: what runs the network; its `info` says all else.
             score_threshold: least score of a detection, 0..1; None takes the model's own.
             nms_iou: overlap above which the lower-scored of two boxes goes, 0..1; None takes the model's own.
+            registration: where infrared pixels lie in the colour image; None: the infrared image over the whole of it.
+                It may be set later, between calls.
+            thermal: how counts become input; None: as the model says. See `thermal_override.override_contract`.
+            smoothing: how a percentile range follows the stream; None: by the contract alone. Call `reset` before each
+                image of a set that is no stream.
         """
         self.engine = engine
         self.info = engine.info
         self.score_threshold = self.info.score_threshold if score_threshold is None else score_threshold
         self.nms_iou = self.info.nms_iou if nms_iou is None else nms_iou
-        self._thermal = ThermalNormaliser(self.info.thermal)
+        self.registration = registration
+        self._thermal = ThermalNormaliser(self.info.thermal if thermal is None else thermal, smoothing)
 
     @classmethod
-    def open(
-        cls, path: str | Path, device: str = "auto", threads: int = 0, score_threshold: float | None = None
-    ) -> Pipeline:
-        """Opens a model file; see `engines.open_engine` for what can go wrong."""
-        return cls(open_engine(path, device=device, threads=threads), score_threshold=score_threshold)
+    def open(cls, path: str | Path, device: str = "auto", threads: int = 0, **options: Any) -> Pipeline:
+        """Opens a model file; see `engines.open_engine` for what can go wrong. `options` are the constructor's."""
+        return cls(open_engine(path, device=device, threads=threads), **options)
+
+    @property
+    def thermal(self) -> ThermalContract:
+        """The contract in force."""
+        return self._thermal.contract
 
     def warm_up(self) -> float:
         """One pass over empty input, so that the first frame is as fast as the rest. Returns its milliseconds."""
@@ -66,7 +85,8 @@ class Pipeline:
 
         Raises:
             FrameError: both are missing, or the colour frame is not uint8 [h, w, 3].
-            ThermalError: the infrared frame does not fit the model's thermal contract.
+            ThermalError: the infrared frame does not fit the thermal contract.
+            RegistrationError: the registration is not for frames of these sizes.
             EngineError: the engine failed; the pipeline can be called again.
         """
         start = perf_counter()
@@ -82,7 +102,7 @@ class Pipeline:
         ir_in = (
             np.zeros((1, height, width), np.float32)
             if infrared is None
-            else infrared_input(infrared, letterbox, self._thermal)
+            else infrared_input(infrared, letterbox, self._thermal, None if rgb is None else self.registration)
         )
         present = np.array([rgb is not None, infrared is not None], np.float32)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from spectradino_core.runtime.registration import Registration, Warp
 from spectradino_core.thermal import ThermalNormaliser
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "FrameError", "Letterbox", "infrared_input", "rgb_input"]
@@ -95,17 +96,26 @@ def rgb_input(image: np.ndarray, box: Letterbox) -> np.ndarray:
     return out
 
 
-def infrared_input(frame: np.ndarray, box: Letterbox, normaliser: ThermalNormaliser) -> np.ndarray:
+def infrared_input(
+    frame: np.ndarray, box: Letterbox, normaliser: ThermalNormaliser, registration: Registration | None = None
+) -> np.ndarray:
     """An infrared frame of raw counts, uint8 or uint16 [h', w'], to float32 [1, H, W] in [0, 1].
 
-    The frame is laid over the same content rectangle as its colour partner whatever its own size: the two cameras are
-    taken to see the same field.
+    With a registration the frame is warped onto the pixels of its colour partner, which `box` places; where the
+    infrared camera sees nothing, the input is 0 as it is outside of the picture, and the contract's percentiles don't
+    look there. Without one it is laid over the whole colour picture whatever its own size: the two cameras are taken to
+    see the same field.
 
     Raises:
         ThermalError: the frame does not fit the model's thermal contract.
+        RegistrationError: the registration is not for images of these sizes.
     """
     normaliser.contract.check(frame)
-    small = normaliser(_scale(frame, box.content))
+    if registration is None:
+        small = normaliser(_scale(frame, box.content))
+    else:
+        warp = Warp.of(registration, (frame.shape[1], frame.shape[0]), box.source, box.content)
+        small = normaliser(warp(frame), warp.valid)
     out = np.zeros((1, box.network[1], box.network[0]), np.float32)
     out[0, : box.content[1], : box.content[0]] = small
     return out

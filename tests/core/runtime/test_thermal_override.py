@@ -1,0 +1,87 @@
+"""What a user may ask of a model's thermal contract, and what is refused as contradicting it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from spectradino_core.runtime.thermal_override import NORMALIZATIONS, override_contract
+from spectradino_core.thermal import ThermalContract, ThermalError, ThermalNormaliser
+
+ANY = ThermalContract()
+KELVIN = ThermalContract(kind="fixed", low=263.15, high=323.15, kelvin_per_count=0.04, depths=(16,))
+COUNTS = ThermalContract(kind="fixed", low=2000, high=12000, depths=(16,))
+EIGHT = ThermalContract(depths=(8,))
+
+
+@pytest.mark.parametrize("model", [ANY, KELVIN, COUNTS, EIGHT])
+def test_the_defaults_leave_the_model_alone(model):
+    assert override_contract(model) is model
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "wanted"),
+    [
+        (ANY, ("percentile", 5, 95), ThermalContract(low=5, high=95)),
+        (ThermalContract(low=2, high=98), ("percentile",), ThermalContract(low=2, high=98)),
+        (KELVIN, ("percentile",), ThermalContract(depths=(16,))),
+        (ANY, ("none",), ThermalContract(kind="none")),
+        (EIGHT, ("none",), ThermalContract(kind="none", depths=(8,))),
+        (ANY, ("fixed", 2000, 12000), COUNTS),
+        (ANY, ("fixed", 10, 200), ThermalContract(kind="fixed", low=10, high=200, depths=(8,))),
+        (ANY, ("fixed", 263.15, 323.15, 0.04), KELVIN),
+        (COUNTS, ("fixed", 263.15, 323.15, 0.04), KELVIN),
+        (COUNTS, ("fixed",), COUNTS),
+    ],
+)
+def test_what_is_asked_for(model, asked, wanted):
+    assert override_contract(model, *asked) == wanted
+
+
+@pytest.mark.parametrize("normalization", ["model", "fixed"])
+def test_another_cameras_scale_for_a_model_in_kelvin(normalization):
+    """Equal temperatures look equal, whatever a count of the camera is worth."""
+    other = override_contract(KELVIN, normalization, kelvin_per_count=0.01)
+    assert (other.low, other.high, other.kelvin_per_count) == (263.15, 323.15, 0.01)
+    kelvin = np.array([[270.0, 293.15, 310.0]])
+    fine = ThermalNormaliser(other)((kelvin / 0.01).astype(np.uint16))
+    coarse = ThermalNormaliser(KELVIN)((kelvin / 0.04).astype(np.uint16))
+    np.testing.assert_allclose(fine, coarse, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "words"),
+    [
+        (ANY, ("auto",), "ir_normalization 'auto'.*model, percentile, fixed, none"),
+        (ANY, ("model", 1, 99), "no effect while ir_normalization is 'model'.*percentile 1 to 99"),
+        (ANY, ("model", 0, 0, 0.01), "not in kelvin"),
+        (COUNTS, ("model", 0, 0, 0.01), "not in kelvin.*2000 to 12000 counts"),
+        (COUNTS, ("fixed", 0, 0, 0.01), "not in kelvin"),
+        (ANY, ("none", 0, 255), "neither a range"),
+        (ANY, ("none", 0, 0, 0.01), "neither a range"),
+        (ANY, ("percentile", 5, 120), "0 to 100, got 5 and 120"),
+        (ANY, ("percentile", 99, 1), "99 is not below ir_range_high 1"),
+        (ANY, ("percentile", 1, 99, 0.01), "no effect with ir_normalization 'percentile'"),
+        (ANY, ("fixed",), "needs ir_range_low and ir_range_high"),
+        (ANY, ("fixed", 5, 5), "is not below"),
+        (ANY, ("fixed", float("nan"), 5), "is not below"),
+        (ANY, ("fixed", -5, 200), "a 8-bit frame holds 0 to 255"),
+        (ANY, ("fixed", 0, 70000), "a 16-bit frame holds 0 to 65535"),
+        (ANY, ("fixed", 263, 900, 0.01), "90000 counts.*ir_kelvin_per_count"),
+        (ANY, ("fixed", 263, 323, -0.04), "ir_kelvin_per_count must be above 0"),
+        (KELVIN, ("model", 0, 0, 0.001), "263150 to 323150 counts"),
+        (EIGHT, ("fixed", 263, 323, 0.04), "needs a camera with 16 bits, the model takes 8-bit"),
+        (EIGHT, ("fixed", 0, 4000), "a 8-bit frame holds 0 to 255"),
+    ],
+)
+def test_what_contradicts_itself_or_the_model_is_refused(model, asked, words):
+    with pytest.raises(ThermalError, match=words):
+        override_contract(model, *asked)
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS[1:])
+def test_the_depths_stay_the_models(normalization):
+    asked = (normalization, 1, 99) if normalization == "fixed" else (normalization,)
+    contract = override_contract(EIGHT, *asked)
+    with pytest.raises(ThermalError, match="16-bit"):
+        ThermalNormaliser(contract)(np.zeros((4, 4), np.uint16))
