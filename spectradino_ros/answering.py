@@ -71,7 +71,7 @@ class Answerer:
         percepts = self._pipeline(None if rgb is None else rgb.pixels, None if ir is None else ir.pixels)
 
         header = capture.reference.header
-        latency_ms = self._latency_ms(header)
+        latency_ms = self._latency_ms(header, self._topics["ir" if rgb is None else "rgb"])
         found = perf_counter()
         self._outputs.publish_percepts(percepts, header)
         published = perf_counter()
@@ -113,12 +113,12 @@ class Answerer:
             trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
             self._notices.error("inference", f"inference failed on one frame, the next is tried: {error}\n{trace}")
 
-    def _latency_ms(self, header: Header) -> float:
+    def _latency_ms(self, header: Header, topic: str) -> float:
         behind_s = (self._node.get_clock().now() - Time.from_msg(header.stamp)).nanoseconds / 1e9
         if abs(behind_s) > _CLOCK_TOLERANCE_S:
             self._notices.warn(
                 "clock",
-                f"stamps of {self._topics['rgb']} are {abs(behind_s):.1f} s {'behind' if behind_s > 0 else 'ahead of'} "
+                f"stamps of {topic} are {abs(behind_s):.1f} s {'behind' if behind_s > 0 else 'ahead of'} "
                 "this node's clock, so latencies mean nothing: synchronise the clocks, or set use_sim_time for a bag "
                 "played with --clock",
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import domain_coordinator
 import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
@@ -23,7 +25,10 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-DOMAIN = 20 + os.getpid() % 80
+_of_this_process = contextlib.ExitStack()
+atexit.register(_of_this_process.close)
+DOMAIN = int(_of_this_process.enter_context(domain_coordinator.domain_id()))
+"""Of this process alone: two test runs side by side would answer each other's frames."""
 PATIENCE_S = float(os.environ.get("SPECTRADINO_TEST_PATIENCE_S", "60"))
 """How long a condition may take on a machine that is busy with other things; reached only when something is broken."""
 

@@ -12,7 +12,7 @@ from spectradino_msgs.msg import FrameReport
 from vision_msgs.msg import Detection2DArray
 
 from tests.blob_model import make_blob_model
-from tests.ros.harness import Peer, image, ir_pixels, rgb_pixels, running, to_ns, wait_until
+from tests.ros.harness import Peer, corners, image, ir_pixels, rgb_pixels, running, to_ns, wait_until
 
 SIZE = (160, 120)
 RED, HOT = (20, 20, 60, 50), (80, 60, 120, 100)
@@ -220,33 +220,53 @@ def test_frames_that_never_meet_are_explained(tmp_path, blob_model, peer):
         node.wait_for_line(r"\[WARN\].*no pair.*\+180.0 ms.*sync_slop_ms is 50.*ir_time_offset_ms.*/apart/ir/image_raw")
 
 
-def test_a_camera_that_never_comes_is_named_and_the_other_answers_alone(blob_model, peer):
-    with running("-r", "__ns:=/lone", model=blob_model, device="cpu", no_message_timeout_s=1.0, stale_ms=500.0) as node:
-        rgb_out = peer.node.create_publisher(Image, "/lone/rgb/image_raw", 5)
-        reports = peer.collect(FrameReport, "/lone/detector_node/frame_report")
-        detections = peer.collect(Detection2DArray, "/lone/detector_node/detections")
+@pytest.mark.parametrize(("here", "gone"), [("rgb", "ir"), ("ir", "rgb")])
+def test_a_camera_that_never_comes_is_named_and_the_other_answers_alone(blob_model, peer, here, gone):
+    with running(
+        "-r", f"__ns:=/lone_{here}", model=blob_model, device="cpu", no_message_timeout_s=1.0, stale_ms=500.0
+    ) as node:
+        publishers = {here: peer.node.create_publisher(Image, f"/lone_{here}/{here}/image_raw", 5)}
+        reports = peer.collect(FrameReport, f"/lone_{here}/detector_node/frame_report")
+        detections = peer.collect(Detection2DArray, f"/lone_{here}/detector_node/detections")
+        overlays = peer.collect(Image, f"/lone_{here}/detector_node/segmentation/overlay")
 
-        def sent() -> bool:
-            rgb_out.publish(image(rgb_pixels(SIZE, RED), "rgb8", peer.now(), "rgb_optical"))
+        def send() -> None:
+            stamp = peer.now()
+            for key, publisher in publishers.items():
+                if key == "rgb":
+                    publisher.publish(image(rgb_pixels(SIZE, RED), "rgb8", stamp, "rgb_optical"))
+                else:
+                    publisher.publish(image(ir_pixels(SIZE, HOT), "mono16", stamp, "ir_optical"))
             time.sleep(0.05)
-            return bool(reports and detections)
 
-        wait_until(sent, "an answer from colour alone")
-        assert reports[0].mode == FrameReport.MODE_RGB_ONLY
-        assert reports[0].header.frame_id == "rgb_optical"
-        assert to_ns(reports[0].ir_stamp) == 0
+        def alone() -> bool:
+            send()
+            return bool(reports and detections and overlays)
+
+        wait_until(alone, f"an answer from {here} alone")
+        assert reports[0].mode == {"rgb": FrameReport.MODE_RGB_ONLY, "ir": FrameReport.MODE_IR_ONLY}[here]
+        assert reports[0].header.frame_id == detections[0].header.frame_id == f"{here}_optical"
+        assert to_ns(getattr(reports[0], f"{here}_stamp")) == to_ns(reports[0].header.stamp)
+        assert to_ns(getattr(reports[0], f"{gone}_stamp")) == 0
         assert np.isnan(reports[0].ir_offset_ms)
-        assert [d.results[0].hypothesis.class_id for d in detections[0].detections] == ["0"]
-        node.wait_for_line(r"\[WARN\].*no message on /lone/ir/image_raw for \d+ s, nobody publishes it.*ir_topic")
-        node.wait_for_line(r"mode .* -> rgb_only: ir has sent nothing .*ir is /lone/ir/image_raw")
-        ir_out = peer.node.create_publisher(Image, "/lone/ir/image_raw", 5)
+        (detection,) = detections[0].detections
+        assert detection.results[0].hypothesis.class_id == {"rgb": "0", "ir": "1"}[here]
+        np.testing.assert_allclose(corners(detection), {"rgb": RED, "ir": HOT}[here], atol=1.05)
+        assert (overlays[0].width, overlays[0].height) == SIZE
+
+        def named() -> bool:
+            send()
+            silent = (
+                rf"\[WARN\].*no message on /lone_{here}/{gone}/image_raw for \d+ s, nobody publishes it.*{gone}_topic"
+            )
+            return bool(node.count(silent) and node.count(rf"mode .* -> {here}_only: {gone} has sent nothing"))
+
+        wait_until(named, "the silent camera's name in the log")
+        publishers[gone] = peer.node.create_publisher(Image, f"/lone_{here}/{gone}/image_raw", 5)
 
         def fused() -> bool:
-            stamp = peer.now()
-            rgb_out.publish(image(rgb_pixels(SIZE, RED), "rgb8", stamp, "rgb_optical"))
-            ir_out.publish(image(ir_pixels(SIZE, HOT), "mono16", stamp, "ir_optical"))
-            time.sleep(0.05)
-            return reports[-1].mode == FrameReport.MODE_FUSED and node.count(r"\[INFO\].*mode \w+ -> fused")
+            send()
+            return reports[-1].mode == FrameReport.MODE_FUSED and node.count(r"\[INFO\].*mode \w+ -> fused") > 0
 
         wait_until(fused, "fused answers once the camera is there")
 
@@ -265,7 +285,8 @@ def test_cameras_that_come_late_are_fused_from_the_first_pair_on(blob_model, pee
             time.sleep(0.1)
         wait_until(lambda: reports and to_ns(reports[-1].header.stamp) == stamp, "the answer to the last pair")
         assert {r.mode for r in reports} == {FrameReport.MODE_FUSED}
-        assert list(reports[-1].drops) == [], "counted since activation, so for the first pairs too"
+        # Counted since activation, so for the first pairs too; a machine that halts for a while may overload the node.
+        assert {drop.cause for drop in reports[-1].drops} <= {"overload"}
 
 
 def test_a_slow_model_answers_the_newest_and_counts_the_rest(tmp_path, peer):
