@@ -1,0 +1,160 @@
+"""The calibration file: how a rig's infrared camera lies to its colour camera, in space and in time.
+
+YAML, written by `spectradino calibrate` or by hand, read by the node (parameter `calibration_file`):
+
+    spectradino_calibration: 1      # version of this format
+    ir_to_rgb:                      # infrared to colour pixels, (0, 0) is the centre of the top left pixel
+    - [2.01, 0.012, -31.5]
+    - [-0.011, 2.0, 12.2]
+    - [1.0e-06, -2.0e-06, 1.0]
+    ir_size: [640, 512]             # width, height of the images it was made from; scaled copies of them are served too
+    rgb_size: [1280, 1024]
+    time_offset_ms: 12.5            # optional: the infrared camera stamps the same moment so much later
+    residual_px: 0.8                # optional: how far the homography is off, in colour pixels
+    made_by: spectradino calibrate 0.1.0            # optional
+    notes: outdoor rig, targets at 8 to 20 m        # optional
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spectradino_core.runtime.registration import Registration, RegistrationError
+
+__all__ = ["FORMAT", "Calibration", "load_calibration", "save_calibration"]
+
+FORMAT = 1
+_VERSION_KEY = "spectradino_calibration"
+_LARGEST_FILE = 1 << 20
+_WANTED = (_VERSION_KEY, "ir_to_rgb", "ir_size", "rgb_size")
+_OPTIONAL = ("time_offset_ms", "residual_px", "made_by", "notes")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a calibration file says.
+
+    Attributes:
+        registration: infrared to colour pixels, with the sizes that it is for.
+        time_offset_ms: how much later the infrared camera stamps the same moment; None: not measured.
+        residual_px: how far the homography is off, in colour pixels; None: not measured.
+        made_by, notes: free text.
+    """
+
+    registration: Registration
+    time_offset_ms: float | None = None
+    residual_px: float | None = None
+    made_by: str = ""
+    notes: str = ""
+
+
+def load_calibration(path: str | Path) -> Calibration:
+    """Reads a calibration file.
+
+    Raises:
+        RegistrationError: it is missing, no YAML, lacks or misspells an entry, is of a newer format, or its homography
+            makes no sense; the message names file and entry.
+    """
+    path = Path(path)
+    data = _read(path)
+    if not isinstance(data, dict):
+        raise RegistrationError(f"{path} is no calibration file: it holds no entries such as ir_to_rgb")
+    for key in data:
+        if key not in (*_WANTED, *_OPTIONAL):
+            near = difflib.get_close_matches(str(key), (*_WANTED, *_OPTIONAL), n=1)
+            raise RegistrationError(f"{path}: unknown entry {key!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+    missing = [key for key in _WANTED if key not in data]
+    if missing:
+        raise RegistrationError(f"{path}: entry {' and '.join(missing)} is missing")
+    if data[_VERSION_KEY] != FORMAT:
+        raise RegistrationError(
+            f"{path}: format {data[_VERSION_KEY]!r}, this software reads format {FORMAT}: calibrate again, or upgrade"
+        )
+    registration = Registration(
+        _nine(data["ir_to_rgb"], path), _size(data, "ir_size", path), _size(data, "rgb_size", path), str(path)
+    )
+    return Calibration(
+        registration,
+        time_offset_ms=_number(data, "time_offset_ms", path),
+        residual_px=_number(data, "residual_px", path, least=0.0),
+        made_by=str(data.get("made_by") or ""),
+        notes=str(data.get("notes") or ""),
+    )
+
+
+def save_calibration(path: str | Path, calibration: Calibration) -> None:
+    """Writes a calibration file that `load_calibration` reads back equal.
+
+    Raises:
+        RegistrationError: the registration does not say which image sizes it is for.
+        OSError: the file cannot be written.
+    """
+    import yaml
+
+    registration = calibration.registration
+    if registration.ir_size is None or registration.rgb_size is None:
+        raise RegistrationError("a calibration file needs the sizes of both images: give Registration its sizes")
+    data: dict[str, Any] = {
+        _VERSION_KEY: FORMAT,
+        "ir_to_rgb": [list(registration.matrix[row : row + 3]) for row in (0, 3, 6)],
+        "ir_size": list(registration.ir_size),
+        "rgb_size": list(registration.rgb_size),
+    }
+    for key in _OPTIONAL:
+        value = getattr(calibration, key)
+        if value not in (None, ""):
+            data[key] = value
+    text = yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+    Path(path).write_text(text, encoding="utf-8")
+
+
+def _read(path: Path) -> Any:
+    try:
+        import yaml
+    except ImportError as error:  # in a ROS workspace it is always there
+        raise RegistrationError(f"{path} cannot be read without PyYAML ({error}): pip install pyyaml") from None
+    try:
+        size = path.stat().st_size
+        if size > _LARGEST_FILE:
+            raise RegistrationError(f"{path} is no calibration file: it has {size} bytes")
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RegistrationError(f"calibration file {path} cannot be read: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        if isinstance(error, RegistrationError):
+            raise
+        raise RegistrationError(f"{path} is no valid YAML: {' '.join(str(error).split())[:200]}") from None
+
+
+def _nine(rows: Any, path: Path) -> tuple[float, ...]:
+    flat: list[Any] = []
+    if isinstance(rows, list):
+        for row in rows:
+            flat.extend(row if isinstance(row, list) else [row])
+    if len(flat) != 9 or not all(_is_number(value) for value in flat):
+        raise RegistrationError(f"{path}: ir_to_rgb is three rows of three numbers, got {str(rows)[:200]}")
+    return tuple(float(value) for value in flat)
+
+
+def _size(data: dict[Any, Any], key: str, path: Path) -> tuple[int, int]:
+    value = data[key]
+    if not (isinstance(value, list) and len(value) == 2 and all(type(v) is int and v > 0 for v in value)):
+        raise RegistrationError(f"{path}: {key} is [width, height] in pixels, got {str(value)[:200]}")
+    return value[0], value[1]
+
+
+def _number(data: dict[Any, Any], key: str, path: Path, least: float = -math.inf) -> float | None:
+    value = data.get(key)
+    if value is None:
+        return None
+    if not _is_number(value) or not math.isfinite(value) or value < least:
+        raise RegistrationError(f"{path}: {key} is a finite number, got {str(value)[:200]}")
+    return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
