@@ -43,11 +43,12 @@ def draw_overlay(image: np.ndarray, percepts: Percepts, info: ModelInfo, mask_al
     """
     canvas = image.copy()
     if percepts.mask is not None and mask_alpha > 0:
-        table = np.zeros((256, 3), np.uint8)
-        table[: len(info.palette)] = info.palette
-        coloured = table[percepts.mask]
+        table = np.zeros((1, 256, 3), np.uint8)
+        table[0, : len(info.palette)] = info.palette
+        coloured = cv2.LUT(cv2.merge([percepts.mask] * 3), table)
         blended = cv2.addWeighted(canvas, 1 - mask_alpha, coloured, mask_alpha, 0)
-        canvas = np.where((percepts.mask < len(info.palette))[..., None], blended, canvas)
+        labelled = cv2.compare(percepts.mask, len(info.palette), cv2.CMP_LT)
+        canvas = cv2.copyTo(blended, labelled, canvas)
     scale = max(0.35, min(percepts.size) / 1100)
     for box, score, label in zip(percepts.boxes, percepts.scores, percepts.labels, strict=True):
         colour = BOX_COLOURS[int(label) % len(BOX_COLOURS)]
