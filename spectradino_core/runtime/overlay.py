@@ -27,7 +27,7 @@ BOX_COLOURS = (
 
 def infrared_to_grey(frame: np.ndarray) -> np.ndarray:
     """A frame uint8 or uint16 [h, w] as grey uint8 [h, w, 3], stretched between its 1st and 99th percentile."""
-    low, high = np.percentile(frame, (1, 99))
+    low, high = np.percentile(frame[::4, ::4], (1, 99))  # of every sixteenth pixel: close enough to look at
     grey = np.clip((frame.astype(np.float32) - low) * (255.0 / max(high - low, 1.0)), 0, 255).astype(np.uint8)
     return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
 
