@@ -125,5 +125,7 @@ def _scale(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """`image` resized to (width, height): averaged over the area where it shrinks, bilinear where it grows."""
     if (image.shape[1], image.shape[0]) == size:
         return image
+    if image.shape[:2] == (1, 1):  # with three channels OpenCV 4.5 refuses it
+        image = np.repeat(image, 2, axis=1)
     shrinks = size[0] < image.shape[1] or size[1] < image.shape[0]
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

@@ -101,7 +101,11 @@ def decode_rgb(message: ImageMessage, converter: Converter | None = None) -> np.
         return _converted(message, encoding, "rgb8", converter, RGB_ENCODINGS, hint)
     channels, conversion = _TO_RGB[encoding]
     pixels = _pixels(message, encoding, channels, np.dtype(np.uint8))
-    return pixels if conversion is None else cv2.cvtColor(pixels, conversion)
+    if conversion is None:
+        return pixels
+    if pixels.shape[:2] == (1, 1):  # with three channels OpenCV 4.5 refuses it
+        return np.ascontiguousarray(cv2.cvtColor(np.repeat(pixels, 2, axis=1), conversion)[:, :1])
+    return cv2.cvtColor(pixels, conversion)
 
 
 def decode_infrared(message: ImageMessage, converter: Converter | None = None) -> np.ndarray:

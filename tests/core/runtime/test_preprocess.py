@@ -113,6 +113,11 @@ class TestRgb:
         np.testing.assert_array_equal(rgb_input(locked, box), wanted)
         np.testing.assert_array_equal(rgb_input(np.ascontiguousarray(image[..., ::-1])[..., ::-1], box), wanted)
 
+    def test_a_single_pixel_fills_the_picture(self):
+        got = rgb_input(np.full((1, 1, 3), (255, 0, 128), np.uint8), Letterbox.fit((1, 1), (28, 14)))
+        wanted = (np.array([1, 0, 128 / 255]) - IMAGENET_MEAN) / IMAGENET_STD
+        np.testing.assert_allclose(got[:, :14, :14], np.broadcast_to(wanted[:, None, None], (3, 14, 14)), atol=1e-5)
+
     @pytest.mark.parametrize(
         "image",
         [

@@ -215,6 +215,14 @@ class TestConverter:
         assert caught.value.cause == "converter_failed"
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 2), (2, 1)])
+def test_the_smallest_pictures_are_read(height, width):
+    rgb = np.arange(3 * height * width, dtype=np.uint8).reshape(height, width, 3)
+    got = decode_rgb(message_of(rgb[..., ::-1], "bgr8"))
+    assert got.flags.c_contiguous
+    np.testing.assert_array_equal(got, rgb)
+
+
 sizes = st.one_of(st.integers(-2, 40), st.integers(-(2**40), 2**40), st.none(), st.floats(), st.text(max_size=3))
 odd_messages = st.builds(
     Message,
