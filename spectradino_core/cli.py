@@ -18,7 +18,8 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0 done, 1 it could not, 2 wrong usage."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=options.log_level.upper(), format="%(levelname)s %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")  # other libraries are talkative
+    logging.getLogger("spectradino_core").setLevel(options.log_level.upper())
     try:
         return options.run(options)
     except KeyboardInterrupt:

@@ -26,6 +26,7 @@ def written_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield scratch
         with scratch.open("rb") as file:
             os.fsync(file.fileno())  # else a power cut could leave the new name on an empty file
+        scratch.chmod(0o644)  # some writers make files that only their owner may read
         os.replace(scratch, path)
     except OSError as error:
         raise OSError(error.errno, f"{path} could not be written: {error.strerror or error}") from error
