@@ -13,4 +13,4 @@ from spectradino_ros.launch_description import detector_launch_description
 
 
 def generate_launch_description() -> LaunchDescription:
-    return detector_launch_description("lwir_detector.yaml")
+    return detector_launch_description("lwir")

@@ -6,6 +6,7 @@ file. Descriptions and choices come from `parameters`, so that they are written 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 # The repository has a folder of this name too, which is what mypy finds where the package is not installed.
@@ -14,7 +15,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from spectradino_ros.parameters import ParameterError, Spec, check, parameter
+from spectradino_ros.parameters import TRANSPORTS, ParameterError, Spec, check, parameter
 from spectradino_ros.shared_files import find_shared
 
 __all__ = ["NODE_NAME", "detector_launch_description"]
@@ -24,6 +25,8 @@ NODE_NAME = "detector_node"
 _PARAMETERS = (
     "model",
     "device",
+    "rgb_transport",
+    "ir_transport",
     "score_threshold",
     "sync_slop_ms",
     "ir_time_offset_ms",
@@ -35,12 +38,15 @@ _PARAMETERS = (
 
 _BOOLEANS = ("true", "false")
 
+_LARGE_IMAGES = "large_images"
 
-def detector_launch_description(params_file: str) -> LaunchDescription:
+
+def detector_launch_description(band: str) -> LaunchDescription:
     """The arguments and the node.
 
     Args:
-        params_file: name of the default parameter file in the package's folder `config`.
+        band: of the infrared camera, "lwir", "swir" or "nir". The default parameter file is the band's in the package's
+            folder `config`; in a file of the user's own the parameter `infrared_band` may be left out.
     """
     arguments = [
         DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node and of its topics."),
@@ -52,7 +58,7 @@ def detector_launch_description(params_file: str) -> LaunchDescription:
         ),
         DeclareLaunchArgument(
             "params_file",
-            default_value=str(find_shared(f"config/{params_file}")),
+            default_value=str(find_shared(f"config/{band}_detector.yaml")),
             description="YAML file with the node's parameters.",
         ),
         DeclareLaunchArgument(
@@ -72,9 +78,22 @@ def detector_launch_description(params_file: str) -> LaunchDescription:
         ),
         DeclareLaunchArgument("rgb_topic", default_value="rgb/image_raw", description="Topic of the colour camera."),
         DeclareLaunchArgument("ir_topic", default_value="ir/image_raw", description="Topic of the infrared camera."),
+        DeclareLaunchArgument(
+            "image_transport",
+            default_value="",
+            choices=("", *TRANSPORTS),
+            description="How the images of both cameras come: raw, or compressed, from <topic>/compressed. "
+            "rgb_transport and ir_transport set one camera's. Empty: as in params_file.",
+        ),
+        DeclareLaunchArgument(
+            "dds_profile",
+            default_value="",
+            description=f"Fast DDS profile of the node: {_LARGE_IMAGES}, which is shipped, or an XML file. The camera "
+            "drivers need the same, in FASTRTPS_DEFAULT_PROFILES_FILE. Empty: as in the environment.",
+        ),
         *(_declare(parameter(name)) for name in _PARAMETERS),
     ]
-    return LaunchDescription([*arguments, OpaqueFunction(function=_node)])
+    return LaunchDescription([*arguments, OpaqueFunction(function=lambda context: _node(context, band))])
 
 
 def _declare(spec: Spec) -> DeclareLaunchArgument:
@@ -87,14 +106,17 @@ def _declare(spec: Spec) -> DeclareLaunchArgument:
     )
 
 
-def _node(context: LaunchContext) -> list[Node]:
+def _node(context: LaunchContext, band: str) -> list[Node]:
     def given(name: str) -> str:
         return LaunchConfiguration(name).perform(context).strip()
 
     values: dict[str, Any] = {name: given(name) == "true" for name in ("use_sim_time", "autostart")}
+    if given("image_transport"):
+        values |= {"rgb_transport": given("image_transport"), "ir_transport": given("image_transport")}
     for name in _PARAMETERS:
         if given(name):
             values[name] = _parse(parameter(name), given(name))
+    profile = given("dds_profile")
     return [
         Node(
             package="spectradino_ros",
@@ -103,12 +125,28 @@ def _node(context: LaunchContext) -> list[Node]:
             namespace=given("namespace"),
             parameters=[given("params_file"), values],
             remappings=[("rgb/image_raw", given("rgb_topic")), ("ir/image_raw", given("ir_topic"))],
-            arguments=["--ros-args", "--log-level", given("log_level")],
+            # The band comes before the parameter file, which may say otherwise.
+            arguments=["--ros-args", "--log-level", given("log_level"), "-p", f"infrared_band:={band}"],
+            additional_env={"FASTRTPS_DEFAULT_PROFILES_FILE": str(_profile(profile))} if profile else {},
             respawn=given("use_respawn") == "true",
             respawn_delay=2.0,
             output="screen",
         )
     ]
+
+
+def _profile(given: str) -> Path:
+    """The file meant by the launch argument `dds_profile`.
+
+    Raises:
+        ParameterError: there is no such file, which Fast DDS would pass over without a word.
+    """
+    path = find_shared("config/fastdds_large_images.xml") if given == _LARGE_IMAGES else Path(given).expanduser()
+    if not path.is_file():
+        raise ParameterError(
+            f"launch argument 'dds_profile' is {_LARGE_IMAGES} or an XML file, and there is none at {path}"
+        )
+    return path.resolve()
 
 
 def _parse(spec: Spec, text: str) -> Any:

@@ -1,20 +1,24 @@
-"""Which model file is meant by the parameter `model`."""
+"""Which model file is meant by the parameters `model` and `infrared_band`, and whether it is for that band."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from spectradino_core.runtime.bundle import BundleError
+from spectradino_core.runtime.bundle import BundleError, ModelInfo
 from spectradino_ros.shared_files import find_shared
 
-__all__ = ["BOX_MODEL", "resolve_model"]
+__all__ = ["box_model", "check_band", "resolve_model"]
 
-BOX_MODEL = "lwir_box.onnx"
-"""The model in the box, in the package's folder `models`."""
+_DEFAULT_BAND = "lwir"
 
 
-def resolve_model(model: str) -> Path:
-    """The model file for a path (`~` is the home folder), or for "": the model in the box.
+def box_model(band: str = "") -> str:
+    """Name of the model in the box for an infrared band ("": long-wave), in the package's folder `models`."""
+    return f"{band or _DEFAULT_BAND}_box.onnx"
+
+
+def resolve_model(model: str, band: str = "") -> Path:
+    """The model file for a path (`~` is the home folder), or for "": the model in the box for the band.
 
     Raises:
         BundleError: "" was given and the model in the box is in none of its places, all of which are named.
@@ -22,9 +26,23 @@ def resolve_model(model: str) -> Path:
     if model:
         return Path(model).expanduser()
     try:
-        return find_shared(f"models/{BOX_MODEL}")
+        return find_shared(f"models/{box_model(band)}")
     except FileNotFoundError as error:
         raise BundleError(
-            f"no model in the box: {error}. "
-            "Install the package with its models, or set the parameter 'model' to a model file"
+            f"no model in the box for {(band or _DEFAULT_BAND).upper()}: {error}. "
+            "Install the package with its models, or give a model file (parameter or launch argument 'model')"
         ) from None
+
+
+def check_band(info: ModelInfo, band: str, path: Path) -> None:
+    """That a model is for the infrared band asked for; "": any is.
+
+    Raises:
+        BundleError: it is for another.
+    """
+    if band and info.infrared.key != band:
+        raise BundleError(
+            f"a model for another band: {path} takes {info.infrared.key.upper()}, infrared_band is '{band}'. Give a "
+            f"model for {band.upper()} (parameter or launch argument 'model'), or launch "
+            f"{info.infrared.key}_detector.launch.py"
+        )

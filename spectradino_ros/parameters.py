@@ -18,7 +18,19 @@ from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.engines import DEVICES
 from spectradino_core.streams.modes import FALLBACKS
 
-__all__ = ["ParameterError", "Settings", "When", "check", "declare", "markdown_table", "parameter", "unknown_overrides"]
+__all__ = [
+    "TRANSPORTS",
+    "ParameterError",
+    "Settings",
+    "When",
+    "check",
+    "declare",
+    "markdown_table",
+    "parameter",
+    "unknown_overrides",
+]
+
+TRANSPORTS = ("raw", "compressed")
 
 
 class ParameterError(ValueError):
@@ -53,7 +65,7 @@ class Spec:
     def allowed(self) -> str:
         """The allowed values in words, empty where the type says it all."""
         if self.choices:
-            return ", ".join(self.choices)
+            return ", ".join(choice or '""' for choice in self.choices)
         return "" if self.low is None else f"{self.low:g} to {self.high:g}"
 
 
@@ -75,12 +87,46 @@ def _parameter(
 class Settings:
     """The node's parameters with their values. Immutable: another thread sees a change whole or not at all."""
 
-    model: str = _parameter("", "Model file (.onnx) to serve; empty: the model in the box.", When.CONFIGURE)
+    model: str = _parameter(
+        "", "Model file (.onnx) to serve; empty: the model in the box for infrared_band.", When.CONFIGURE
+    )
+    infrared_band: str = _parameter(
+        "",
+        "Band of the infrared camera; a model for another band is refused; empty: whatever the model takes.",
+        When.CONFIGURE,
+        choices=("", "lwir", "swir", "nir"),
+    )
     device: str = _parameter(
         "auto", "What runs the network; auto takes the best that is there.", When.CONFIGURE, choices=DEVICES
     )
     threads: int = _parameter(
         0, "CPU threads of the network; 0 leaves it to ONNX Runtime.", When.CONFIGURE, low=0, high=256
+    )
+    max_engine_rebuilds: int = _parameter(
+        3,
+        "How often the engine is opened anew after it failed on several frames in a row, as when a GPU is lost.",
+        low=0,
+        high=100,
+    )
+    allow_cpu_fallback: bool = _parameter(
+        True,
+        "Go on with the CPU when rebuilding the engine did not help; false: give up, to the unconfigured state.",
+    )
+    rgb_transport: str = _parameter(
+        "raw",
+        "How the colour images come: raw: the topic itself; compressed: <topic>/compressed (JPEG, PNG or TIFF).",
+        When.CONFIGURE,
+        choices=TRANSPORTS,
+    )
+    ir_transport: str = _parameter(
+        "raw",
+        "The same of the infrared images. For 16 bits the publisher must compress to PNG or TIFF: JPEG keeps 8.",
+        When.CONFIGURE,
+        choices=TRANSPORTS,
+    )
+    lazy_subscription: bool = _parameter(
+        False,
+        "Subscribe to the cameras only while someone subscribes to detections, masks, overlays or reports.",
     )
     score_threshold: float = _parameter(
         -1.0, "Least score of a detection, 0 to 1; -1: the model's own.", low=-1.0, high=1.0

@@ -28,6 +28,8 @@ def test_every_default_passes_its_own_check():
         ("sync_slop_ms", "50", "is a floating-point number, got '50'"),
         ("threads", 2.0, "is a whole number"),
         ("threads", -1, "lies in 0 to 256"),
+        ("infrared_band", "mwir", 'is one of "", lwir, swir, nir'),
+        ("rgb_transport", "theora", "is one of raw, compressed"),
         ("device", "gpu", "is one of auto, cpu, cuda, tensorrt"),
         ("model", 5, "is a text"),
         ("publish_overlay", "yes", "is a truth value"),
@@ -57,12 +59,14 @@ def test_misspelt_names_are_told_from_ros_own():
     assert told == ["parameter 'modle' is unknown and has no effect: did you mean 'model'?"]
 
 
-def test_the_shipped_file_sets_known_parameters_to_their_defaults():
+@pytest.mark.parametrize("band", ["lwir", "swir", "nir"])
+def test_the_shipped_files_set_known_parameters_to_their_defaults_and_the_band(band):
     (values,) = (
         node["ros__parameters"]
-        for node in yaml.safe_load(find_shared("config/lwir_detector.yaml").read_text()).values()
+        for node in yaml.safe_load(find_shared(f"config/{band}_detector.yaml").read_text()).values()
     )
-    assert values == {name: spec.default for name, spec in specs().items() if name != "autostart"}
+    assert values.pop("infrared_band") == band
+    assert values == {n: spec.default for n, spec in specs().items() if n not in ("autostart", "infrared_band")}
 
 
 def test_the_table_has_a_row_for_each():

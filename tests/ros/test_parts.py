@@ -14,7 +14,7 @@ from spectradino_core.runtime.bundle import BundleError
 from spectradino_core.runtime.percepts import Mode, Percepts
 from spectradino_ros import shared_files
 from spectradino_ros.health import Health
-from spectradino_ros.model_path import BOX_MODEL, resolve_model
+from spectradino_ros.model_path import box_model, check_band, resolve_model
 from spectradino_ros.notices import Notices
 from spectradino_ros.publishing import Facts, detections_message, image_message, report_message
 from spectradino_ros.worker import NewestOnlyWorker
@@ -194,14 +194,25 @@ def test_the_report_judges_the_deadline(latency_ms, deadline_ms, met):
     assert message.model == "blob"
 
 
-def test_the_model_in_the_box_is_looked_for_and_all_places_are_named(tmp_path, monkeypatch):
-    places = [tmp_path / name / "models" / BOX_MODEL for name in ("first", "second")]
-    monkeypatch.setattr(shared_files, "candidates", lambda relative: places)
-    with pytest.raises(BundleError, match="no model in the box") as caught:
-        resolve_model("")
+@pytest.mark.parametrize(("band", "name"), [("", "lwir_box.onnx"), ("nir", "nir_box.onnx"), ("swir", "swir_box.onnx")])
+def test_the_model_in_the_box_is_looked_for_and_all_places_are_named(tmp_path, monkeypatch, band, name):
+    assert box_model(band) == name
+    folders = [tmp_path / "first", tmp_path / "second"]
+    monkeypatch.setattr(shared_files, "candidates", lambda relative: [folder / relative for folder in folders])
+    places = [folder / "models" / name for folder in folders]
+    with pytest.raises(BundleError, match="no model in the box.*'model'") as caught:
+        resolve_model("", band)
     assert all(str(place) in str(caught.value) for place in places)
     places[1].parent.mkdir(parents=True)
     places[1].touch()
-    assert resolve_model("") == places[1]
-    assert str(resolve_model("~/mine.onnx")).endswith("/mine.onnx")
-    assert "~" not in str(resolve_model("~/mine.onnx"))
+    assert resolve_model("", band) == places[1]
+    assert str(resolve_model("~/mine.onnx", band)).endswith("/mine.onnx")
+    assert "~" not in str(resolve_model("~/mine.onnx", band))
+
+
+def test_a_model_for_another_band_is_refused(tmp_path):
+    check_band(blob_info(), "", tmp_path)
+    check_band(blob_info(), "lwir", tmp_path)
+    refusal = r"another band: .* takes LWIR, infrared_band is 'nir'.*lwir_detector.launch.py"
+    with pytest.raises(BundleError, match=refusal):
+        check_band(blob_info(), "nir", tmp_path)

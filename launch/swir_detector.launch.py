@@ -1,0 +1,16 @@
+"""Detections and masks from a colour and a short-wave infrared camera.
+
+    ros2 launch spectradino_ros swir_detector.launch.py rgb_topic:=/camera/image_raw ir_topic:=/swir/image_raw
+
+All arguments: `ros2 launch spectradino_ros swir_detector.launch.py --show-args`.
+"""
+
+from __future__ import annotations
+
+from launch import LaunchDescription
+
+from spectradino_ros.launch_description import detector_launch_description
+
+
+def generate_launch_description() -> LaunchDescription:
+    return detector_launch_description("swir")
