@@ -136,7 +136,8 @@ class Smoothing:
 
 
 STREAM_SMOOTHING = Smoothing()
-"""What the pipeline does on a stream: settled within 2 s at 30 Hz even when the range grows twelvefold."""
+"""What the pipeline does on a stream. Whatever enters or leaves, the range has followed within about 110 frames (from
+black to white at 3 levels a frame is 85), 2 to 4 s at 30 Hz."""
 
 
 class ThermalNormaliser:

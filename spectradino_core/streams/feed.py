@@ -1,0 +1,350 @@
+"""Two cameras' frames in, captures out: pairs, or a frame alone while one camera is silent.
+
+The node and the bag evaluator both feed their frames through here, so that they decide alike: pairing (`pairing.py`),
+modes and frozen cameras (`modes.py`), and the learnt time offset (`offset.py`).
+
+The rule: a pair is always passed on. A frame without a partner is passed on while its camera is the only one alive and
+`fallback_mode` lets it answer alone. A frozen infrared camera's frames are dropped. A pair that waits for something
+nearer is passed on when a camera has been silent for half a second and three of its periods.
+
+There is no clock here. What time brings about (a camera has become stale, a pair waits in vain) happens at its own due
+time, whenever the next call comes: a node whose timer ticks now and then and a replay without any timer make the same
+captures and the same changes of mode, at the same times.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass
+from typing import Generic
+
+import numpy as np
+
+from spectradino_core.runtime.percepts import Mode
+from spectradino_core.streams.modes import FrozenDetector, ModeChange, ModeMachine
+from spectradino_core.streams.offset import LearntOffset, OffsetLearner
+from spectradino_core.streams.pairing import Pair, Pairer
+from spectradino_core.streams.queues import Payload, Stream
+
+__all__ = ["Capture", "Feed", "FeedEvent", "FeedSettings"]
+
+_MS = 1_000_000
+_ALONE = {Mode.RGB_ONLY: Stream.RGB, Mode.IR_ONLY: Stream.IR}
+_PERIODS_TO_WAIT = 3.0
+_LEAST_WAIT_MS = 500.0
+_MOST_EVENTS = 256
+
+
+@dataclass(frozen=True)
+class FeedSettings:
+    """What users may set; the names are the node's parameters.
+
+    Attributes:
+        sync_slop_ms: largest distance of the frames of a pair, > 0.
+        ir_time_offset_ms: how much later the infrared camera stamps the same moment.
+        learn_ir_time_offset: learn that offset; until then `ir_time_offset_ms` holds.
+        stale_ms: a camera silent for longer is not waited for, > 0.
+        fallback_mode: a key of `modes.FALLBACKS`.
+        frozen_ms: an infrared picture repeated for so long is a frozen camera; 0: never.
+    """
+
+    sync_slop_ms: float = 50.0
+    ir_time_offset_ms: float = 0.0
+    learn_ir_time_offset: bool = False
+    stale_ms: float = 1000.0
+    fallback_mode: str = "auto"
+    frozen_ms: float = 400.0
+
+
+@dataclass(frozen=True)
+class Capture(Generic[Payload]):
+    """What one answer is made from.
+
+    Attributes:
+        rgb, ir: what was fed in; one of them is None where a camera answers alone.
+        rgb_stamp_ns, ir_stamp_ns: their header stamps.
+        error_ns: infrared stamp minus colour stamp, less the offset in force; None with one frame.
+        ready_ns: the time, by the clock of arrivals, at which it was decided.
+        after_jump: time jumped back since the capture before, so nothing smoothed over time holds.
+    """
+
+    rgb: Payload | None
+    ir: Payload | None
+    rgb_stamp_ns: int | None
+    ir_stamp_ns: int | None
+    error_ns: int | None
+    ready_ns: int
+    after_jump: bool
+
+    @property
+    def mode(self) -> Mode:
+        """The streams it holds."""
+        if self.rgb is None:
+            return Mode.IR_ONLY
+        return Mode.RGB_ONLY if self.ir is None else Mode.FUSED
+
+
+@dataclass(frozen=True)
+class FeedEvent:
+    """Something worth a line in the log.
+
+    Attributes:
+        text: the line.
+        warning: it is nothing normal.
+        time_ns: when, by the clock of arrivals.
+        change: the change of mode, where it is one.
+        offset: the learnt offset, where it is one.
+    """
+
+    text: str
+    warning: bool
+    time_ns: int
+    change: ModeChange | None = None
+    offset: LearntOffset | None = None
+
+
+class Feed(Generic[Payload]):
+    """See the module's head. Not for several threads at once, but for `drops`. Memory is bounded."""
+
+    def __init__(self, settings: FeedSettings, now_ns: int) -> None:
+        """
+        Args:
+            settings: how to pair and when to fall back; `apply` changes it.
+            now_ns: when it begins to wait for frames, by the clock of arrivals.
+
+        Raises:
+            ValueError: a setting is out of its range.
+        """
+        self.settings = settings
+        self._pairer: Pairer[Payload] = Pairer(settings.sync_slop_ms, settings.ir_time_offset_ms)
+        self._modes = ModeMachine(now_ns, settings.stale_ms, settings.fallback_mode)
+        self._frozen = FrozenDetector(settings.frozen_ms)
+        self._learner = OffsetLearner()
+        self._drops: Counter[str] = Counter()
+        self._events: deque[FeedEvent] = deque(maxlen=_MOST_EVENTS)
+        self._now_ns = now_ns
+        self._last_ns = dict.fromkeys(Stream, now_ns)
+        self._started = False
+        self._is_frozen = False
+        self._restarts_seen = 0
+        self._jump_pending = False
+        self._last_capture_ns: int | None = None
+
+    # ---- in and out ----------------------------------------------------------------------------------------------
+
+    def frame(
+        self, stream: Stream | str, stamp_ns: int, arrival_ns: int, payload: Payload, pixels: np.ndarray
+    ) -> list[Capture[Payload]]:
+        """Takes one decoded frame and gives the captures that are now certain, oldest first.
+
+        Args:
+            stream: "rgb" or "ir".
+            stamp_ns: its header stamp.
+            arrival_ns: when it came: a monotonic clock live, the recorded time in replay.
+            payload: what the capture shall hold.
+            pixels: its pixels; an infrared camera's are looked at for a picture that does not move.
+        """
+        stream = Stream(stream)
+        captures = self.watch(arrival_ns)
+        self._last_ns[stream] = arrival_ns
+        frozen = stream is Stream.IR and self._look(pixels, arrival_ns)
+        change = self._modes.frame(stream, arrival_ns, frozen)
+        self._started = True
+        self._tell_mode(change)
+        if frozen:
+            self._drops["frozen_ir"] += 1
+            return captures
+        if self.settings.learn_ir_time_offset:
+            self._learn(self._learner.push(stream, stamp_ns, arrival_ns))
+        captures += self._captures(self._pairer.push(stream, stamp_ns, payload))
+        if _ALONE.get(self._modes.mode) is stream:
+            captures += self._alone(stream)
+        return captures
+
+    def watch(self, now_ns: int) -> list[Capture[Payload]]:
+        """Does what is due by `now_ns`. Call it now and then, or at `due_ns`; `frame` calls it by itself."""
+        captures: list[Capture[Payload]] = []
+        if now_ns < self._now_ns:  # simulated time that starts again
+            self._last_ns = dict.fromkeys(Stream, now_ns)
+            self._tell_mode(self._modes.update(now_ns))
+        while (due := self.due_ns) is not None and due <= now_ns:
+            self._now_ns = max(due, self._now_ns)  # earlier where a setting was shortened
+            self._tell_mode(self._modes.update(self._now_ns))
+            flush_due = self._flush_due_ns
+            if flush_due is not None and flush_due <= self._now_ns:
+                captures += self._captures(self._pairer.flush())
+        self._now_ns = now_ns
+        return captures
+
+    def flush(self) -> list[Capture[Payload]]:
+        """Decides at once what waits for something nearer, as at a bag's end."""
+        return self._captures(self._pairer.flush())
+
+    def waiting(self, stream: Stream | str) -> int:
+        """How many frames of a stream wait for a partner."""
+        return self._pairer.waiting(stream)
+
+    @property
+    def due_ns(self) -> int | None:
+        """The time at which `watch` would do something if no frame came; None: never."""
+        due = [at for at in (self._modes.due_ns, self._flush_due_ns) if at is not None]
+        return min(due) if due else None
+
+    def apply(self, settings: FeedSettings) -> None:
+        """Takes over changed settings without losing what is known of the streams.
+
+        Raises:
+            ValueError: a setting is out of its range; nothing is changed then.
+        """
+        if settings == self.settings:
+            return
+        Feed(settings, 0)  # every check there is
+        before, self.settings = self.settings, settings
+        self._pairer.slop_ns = round(settings.sync_slop_ms * _MS)
+        self._modes.stale_ns = round(settings.stale_ms * _MS)
+        self._modes.fallback = settings.fallback_mode
+        self._frozen.frozen_ns = round(settings.frozen_ms * _MS)
+        if settings.learn_ir_time_offset != before.learn_ir_time_offset:
+            self._learner.reset()
+        if self._learner.learnt is None or settings.ir_time_offset_ms != before.ir_time_offset_ms:
+            self._learner.reset()
+            self._pairer.offset_ns = round(settings.ir_time_offset_ms * _MS)
+        self._tell_mode(self._modes.update(self._now_ns))
+
+    # ---- what is known -------------------------------------------------------------------------------------------
+
+    @property
+    def mode(self) -> Mode:
+        """Which cameras are alive and may answer."""
+        return self._modes.mode
+
+    @property
+    def reason(self) -> str:
+        """Why the mode is what it is."""
+        return self._modes.reason
+
+    @property
+    def ir_frozen(self) -> bool:
+        """Whether the infrared camera repeats one picture."""
+        return self._is_frozen
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs were made."""
+        return self._pairer.pairs
+
+    @property
+    def restarts(self) -> int:
+        """How often time jumped back."""
+        return self._pairer.restarts
+
+    @property
+    def ir_time_offset_ms(self) -> float:
+        """The offset in force: the one given, or the one learnt."""
+        return self._pairer.offset_ns / _MS
+
+    @property
+    def learnt_offset(self) -> LearntOffset | None:
+        """What was learnt, if anything."""
+        return self._learner.learnt
+
+    @property
+    def median_offset_ms(self) -> float | None:
+        """Infrared stamp minus colour stamp in the last pairs; None before the first."""
+        return self._pairer.median_offset_ms
+
+    def period_ms(self, stream: Stream | str) -> float | None:
+        """The usual time from frame to frame of a stream, by its stamps; None before its second frame."""
+        return self._pairer.period_ms(stream)
+
+    def drops(self) -> dict[str, int]:
+        """Frames that went into no capture, by cause: `Pairer.drops` and "frozen_ir". May be called from any thread."""
+        # Copies made in one step each, because another thread may be counting. Frames released were answered alone.
+        drops = {cause: n for cause, n in dict(self._pairer.drops).items() if not cause.startswith("released_")}
+        for cause, count in dict(self._drops).items():
+            drops[cause] = drops.get(cause, 0) + count
+        return {cause: count for cause, count in drops.items() if count}
+
+    def take_events(self) -> list[FeedEvent]:
+        """What is worth a line in the log and was not taken yet, in order."""
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+    # ---- how it is done ------------------------------------------------------------------------------------------
+
+    @property
+    def _flush_due_ns(self) -> int | None:
+        """When a pair that waits for something nearer has waited long enough; None: none waits."""
+        if not (self._pairer.waiting(Stream.RGB) and self._pairer.waiting(Stream.IR)):
+            return None
+        waits = []
+        for stream, last in self._last_ns.items():
+            period_ms = self._pairer.period_ms(stream) or 0.0
+            waits.append(last + round(max(_LEAST_WAIT_MS, _PERIODS_TO_WAIT * period_ms) * _MS) + 1)
+        return min(waits)
+
+    def _look(self, pixels: np.ndarray, arrival_ns: int) -> bool:
+        frozen = self._frozen(pixels, arrival_ns)
+        if frozen and not self._is_frozen:
+            self._say(
+                f"ir repeats one picture for {self.settings.frozen_ms:g} ms: it is treated as silent until the picture "
+                "moves (shutter calibration; for a simulated camera without noise set frozen_ms to 0)",
+                arrival_ns,
+            )
+        self._is_frozen = frozen
+        return frozen
+
+    def _captures(self, pairs: list[Pair[Payload]]) -> list[Capture[Payload]]:
+        for event in self._pairer.take_events():
+            self._say(event, self._now_ns)
+        return [self._capture(pair.rgb, pair.ir, pair.rgb_stamp_ns, pair.ir_stamp_ns, pair.error_ns) for pair in pairs]
+
+    def _alone(self, stream: Stream) -> list[Capture[Payload]]:
+        waiting = self._pairer.release(stream)
+        if not waiting:
+            return []
+        if len(waiting) > 1:  # they waited for a partner until the other camera was given up
+            self._drops[f"unpaired_{stream.value}"] += len(waiting) - 1
+        frame = waiting[-1]
+        if stream is Stream.RGB:
+            return [self._capture(frame.payload, None, frame.stamp_ns, None, None)]
+        return [self._capture(None, frame.payload, None, frame.stamp_ns, None)]
+
+    def _capture(
+        self,
+        rgb: Payload | None,
+        ir: Payload | None,
+        rgb_stamp_ns: int | None,
+        ir_stamp_ns: int | None,
+        error_ns: int | None,
+    ) -> Capture[Payload]:
+        if self._pairer.restarts != self._restarts_seen:
+            self._restarts_seen, self._jump_pending = self._pairer.restarts, True
+        time_ns = rgb_stamp_ns if rgb_stamp_ns is not None else (ir_stamp_ns or 0) - self._pairer.offset_ns
+        # A jump also hands out pairs of the time before it: the first that is earlier than its forerunner is after it.
+        after_jump = self._jump_pending and (self._last_capture_ns is None or time_ns < self._last_capture_ns)
+        self._jump_pending &= not after_jump
+        self._last_capture_ns = time_ns
+        return Capture(rgb, ir, rgb_stamp_ns, ir_stamp_ns, error_ns, self._now_ns, after_jump)
+
+    def _learn(self, learnt: LearntOffset | None) -> None:
+        if learnt is None:
+            return
+        if learnt.confidence == 0.0:  # nothing beyond what delays explain: what was given holds
+            offset_ns = round(self.settings.ir_time_offset_ms * _MS)
+        else:
+            offset_ns = learnt.offset_ns
+        self._pairer.offset_ns = offset_ns
+        text = f"infrared time offset learnt: {learnt}; in force: {offset_ns / _MS:+.1f} ms"
+        self._events.append(FeedEvent(text, False, self._now_ns, offset=learnt))
+
+    def _tell_mode(self, change: ModeChange | None) -> None:
+        if change is None:
+            return
+        text = f"mode {change.before.value} -> {change.mode.value}: {change.reason}"
+        warning = change.mode is not Mode.FUSED and self._started  # before the first frame nothing was lost
+        self._events.append(FeedEvent(text, warning, change.time_ns, change=change))
+
+    def _say(self, text: str, time_ns: int) -> None:
+        self._events.append(FeedEvent(text, True, time_ns))

@@ -1,0 +1,183 @@
+"""The constant by which the infrared camera's stamps are late, learnt from both streams while they run.
+
+What can honestly be known, and what cannot:
+
+- From the stamps alone, an offset shows only in how the infrared frames lie between the colour frames, so only modulo
+  the colour camera's period, and only if the two cameras are triggered together (at equal rates or whole multiples).
+  Of cameras that run freely the phase says nothing about the clocks; it drifts, or is spread, and is not used.
+- The arrival times at this computer tell which of those whole periods it is, and for free-running cameras all there is
+  to know: stamp minus arrival is the clock's offset minus the delay on the way, so what the cameras differ by is the
+  offset plus the difference of their delays. Up to `plausible_delay_ms` it is taken to be delay, not offset; what is
+  beyond is believed.
+
+So an offset of 100 to 900 ms that differs from start to start is found: to about a millisecond with triggered cameras
+whose delays differ by less than half a period, to the difference of delays with free-running ones. Anything better
+needs the pictures.
+
+There is no clock here: the same calls give the same offset. Times are integers in nanoseconds.
+"""
+
+from __future__ import annotations
+
+import cmath
+import math
+from bisect import bisect_left
+from collections import deque
+from dataclasses import dataclass
+
+from spectradino_core.streams.queues import Stream
+
+__all__ = ["LearntOffset", "OffsetLearner"]
+
+_MS = 1_000_000
+_LOCKED = 0.8
+"""Least concentration of the phases (1: all equal, 0: spread evenly) of cameras that are triggered together."""
+_DRIFT = 0.05  # of a period between the first and the second half of a window
+_SLIPPED = 0.15  # of a period since the first window: they are not triggered together after all
+_MISSED = 3  # windows in a row without a phase: likewise
+
+
+@dataclass(frozen=True)
+class LearntOffset:
+    """What was learnt.
+
+    Attributes:
+        offset_ns: infrared stamp minus colour stamp of the same moment.
+        confidence: 0 to 1: how sharply the phases agree for triggered cameras; for others how far the offset stands
+            above what delays may explain (0: not at all).
+        triggered: the cameras run in step, so that the offset is known within a period.
+        frames: infrared frames it was learnt from.
+    """
+
+    offset_ns: int
+    confidence: float
+    triggered: bool
+    frames: int
+
+    def __str__(self) -> str:
+        how = "cameras in step" if self.triggered else "cameras not in step, from the arrival times"
+        return f"{self.offset_ns / _MS:+.1f} ms ({how}; confidence {self.confidence:.2f}, {self.frames} frames)"
+
+
+class OffsetLearner:
+    """Learns the offset from windows of frames; see the module's head. Memory: one window of each stream."""
+
+    def __init__(self, frames: int = 60, plausible_delay_ms: float = 100.0) -> None:
+        """
+        Args:
+            frames: infrared frames of one window, at least 8.
+            plausible_delay_ms: difference of the cameras' delays that is not taken for an offset, >= 0.
+
+        Raises:
+            ValueError: an argument is out of its range.
+        """
+        if frames < 8 or not plausible_delay_ms >= 0:
+            raise ValueError(f"frames must be at least 8 and plausible_delay_ms at least 0, got {frames}")
+        self.frames = frames
+        self.plausible_ns = round(plausible_delay_ms * _MS)
+        self.learnt: LearntOffset | None = None
+        self._in_step = True
+        self._anchor_ns: int | None = None
+        self._missed = 0
+        self._rgb: deque[tuple[int, int]] = deque(maxlen=16 * frames)
+        self._ir: list[tuple[int, int]] = []
+
+    def push(self, stream: Stream | str, stamp_ns: int, arrival_ns: int) -> LearntOffset | None:
+        """Notes a frame; gives the offset when a window is full and it is new or has changed by over a millisecond.
+
+        Frames without a stamp, and those not newer than the one before, are passed over; after a jump of time the
+        window begins anew and what was learnt stays.
+
+        Args:
+            stream: "rgb" or "ir".
+            stamp_ns: the header stamp.
+            arrival_ns: when the frame came to this computer, by a clock that both streams share.
+        """
+        frames = self._rgb if Stream(stream) is Stream.RGB else self._ir
+        if stamp_ns <= 0:
+            return None
+        if frames and stamp_ns <= frames[-1][0]:
+            if frames[-1][0] - stamp_ns > 500 * _MS:
+                self._rgb.clear()
+                self._ir.clear()
+                frames.append((stamp_ns, arrival_ns))
+            return None
+        frames.append((stamp_ns, arrival_ns))
+        if len(self._ir) < self.frames:
+            return None
+        found = self._estimate()
+        self._ir.clear()
+        self._rgb.clear()
+        if found is None:
+            return None
+        known = self.learnt
+        if known is not None and known.triggered == found.triggered and abs(found.offset_ns - known.offset_ns) <= _MS:
+            return None
+        self.learnt = found
+        return found
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self.learnt, self._in_step, self._anchor_ns, self._missed = None, True, None, 0
+        self._rgb.clear()
+        self._ir.clear()
+
+    def _estimate(self) -> LearntOffset | None:
+        if len(self._rgb) < 8:
+            return None
+        coarse = _lag(self._ir) - _lag(self._rgb)
+        beyond = abs(coarse) > self.plausible_ns
+        if not beyond:
+            coarse = 0
+        locked = self._phase() if self._in_step else None
+        if locked is not None:
+            phase, period, confidence = locked
+            self._missed = 0
+            offset = phase + period * round((coarse - phase) / period)
+            if self._anchor_ns is None:
+                self._anchor_ns = offset
+            slip = (offset - self._anchor_ns) / period
+            if abs(slip - round(slip)) <= _SLIPPED:
+                if not beyond or abs(coarse - self._anchor_ns) <= self.plausible_ns:
+                    offset -= round(slip) * period  # a whole period more or less is the arrival times' noise
+                return LearntOffset(offset, confidence, True, len(self._ir))
+            self._in_step = False  # the phase wanders: free-running at nearly equal rates
+        known = self.learnt
+        if locked is None and self._in_step and known is not None and known.triggered:
+            self._missed += 1
+            if self._missed < _MISSED:
+                return known  # one disturbed window
+            self._in_step = False
+        if known is not None and not known.triggered and abs(coarse - known.offset_ns) <= self.plausible_ns:
+            return known  # a constant, once found, does not follow the noise of delays
+        confidence = 1 - self.plausible_ns / abs(coarse) if beyond else 0.0
+        return LearntOffset(coarse, confidence, False, len(self._ir))
+
+    def _phase(self) -> tuple[int, int, float] | None:
+        """Where infrared frames lie between colour frames: (phase, colour period, concentration); None: nowhere."""
+        stamps = [stamp for stamp, _ in self._rgb]
+        steps = [b - a for a, b in zip(stamps, stamps[1:])]
+        usual = sorted(steps)[len(steps) // 2]
+        # The mean, where frames that were lost are counted in: an error in it would add up over a large offset.
+        period = max(1, round(sum(steps) / max(1, sum(round(step / usual) for step in steps))))
+        differences = []
+        for stamp, _ in self._ir:
+            at = bisect_left(stamps, stamp)
+            differences.append(min((stamp - s for s in stamps[max(0, at - 1) : at + 1]), key=abs))
+        turns = [cmath.exp(2j * math.pi * d / period) for d in differences]
+        mean = sum(turns) / len(turns)
+        half = len(turns) // 2
+        drift = cmath.phase((sum(turns[half:]) * sum(turns[:half]).conjugate()) or 1) / (2 * math.pi)
+        if abs(mean) < _LOCKED or abs(drift) > _DRIFT:
+            return None
+        # The median about the mean direction: jitter and a few lost frames don't move it.
+        turn = cmath.phase(mean)
+        rest = sorted(cmath.phase(t * cmath.exp(-1j * turn)) for t in turns)
+        phase = (turn + rest[len(rest) // 2]) / (2 * math.pi) * period
+        return round(phase), period, abs(mean)
+
+
+def _lag(frames: deque[tuple[int, int]] | list[tuple[int, int]]) -> int:
+    """Stamp minus arrival, median."""
+    lags = sorted(stamp - arrival for stamp, arrival in frames)
+    return lags[len(lags) // 2]

@@ -1,0 +1,358 @@
+"""Frames in, captures out: pairs, or single frames while a camera is silent, whenever the clock is looked at."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spectradino_core.runtime.percepts import Mode
+from spectradino_core.streams.feed import Capture, Feed, FeedSettings
+
+MS = 1_000_000
+START = 1_700_000_000_000
+"""Milliseconds: stamps as large as real ones; arrivals count from 0."""
+
+PICTURES = [np.random.default_rng(i).integers(0, 4000, (32, 40)).astype(np.uint16) for i in range(50)]
+
+
+class Rig:
+    """A feed with a clock in milliseconds, as a node or a replay would hold it."""
+
+    def __init__(self, **asked) -> None:
+        self.feed: Feed[tuple[str, float]] = Feed(FeedSettings(**asked), 0)
+        self.captures: list[Capture] = []
+        self.pushed = 0
+        self.modes: list[tuple[float, str]] = []
+        self.lines: list[str] = []
+
+    def push(
+        self, stream: str, stamp: float, arrival: float | None = None, picture: int | None = None
+    ) -> list[Capture]:
+        arrival = stamp if arrival is None else arrival
+        pixels = PICTURES[(self.pushed if picture is None else picture) % len(PICTURES)]
+        self.pushed += 1
+        got = self.feed.frame(
+            stream, round((START + stamp) * MS) if stamp >= 0 else 0, round(arrival * MS), (stream, stamp), pixels
+        )
+        return self._note(got)
+
+    def watch(self, now: float) -> list[Capture]:
+        return self._note(self.feed.watch(round(now * MS)))
+
+    def _note(self, captures: list[Capture]) -> list[Capture]:
+        self.captures += captures
+        for event in self.feed.take_events():
+            self.lines.append(event.text)
+            if event.change is not None:
+                self.modes.append((event.time_ns / MS, event.change.mode.value))
+        return captures
+
+    def run(self, frames: list[tuple[float, str, float]]) -> Rig:
+        for arrival, stream, stamp in sorted(frames):
+            self.push(stream, stamp, arrival)
+        return self
+
+    @property
+    def counts(self) -> dict[str, int]:
+        counts = dict.fromkeys(("fused", "rgb_only", "ir_only"), 0)
+        for capture in self.captures:
+            counts[capture.mode.value] += 1
+        return counts
+
+
+def camera(stream: str, first: float, last: float, period: float, delay: float = 0.0) -> list[tuple[float, str, float]]:
+    return [(t + delay, stream, t) for t in np.arange(first, last, period).tolist()]
+
+
+def odd_recording(seed: int) -> list[tuple[float, str, float]]:
+    """Two cameras with jitter, losses, gaps of seconds, stamps that are zero, double or early, and a jump back."""
+    rng = random.Random(seed)
+    frames = []
+    for stream in ("rgb", "ir"):
+        now, stamp = rng.uniform(0, 40), 0.0
+        period, back = rng.choice([16.7, 33.3, 100.0, 111.0]), 0.0
+        while now < 9000:
+            kind = rng.random()
+            if kind < 0.01:
+                now += rng.uniform(600, 2500)  # silent
+            elif kind < 0.015:
+                back += rng.uniform(600, 3000)  # a bag that starts again
+            stamp = now - back
+            if kind > 0.99:
+                stamp -= 2 * period
+            elif kind > 0.98:
+                stamp = -1.0  # zero
+            if rng.random() > 0.05:
+                frames.append((now + 10, stream, max(stamp, -1.0)))
+            now += period + rng.uniform(-2, 2)
+    return sorted(frames)
+
+
+class TestPairs:
+    def test_both_cameras_alive_give_pairs_and_nothing_else(self):
+        rig = Rig().run(camera("rgb", 1, 2000, 33.3) + camera("ir", 5, 2000, 33.3))
+        assert rig.counts["rgb_only"] == rig.counts["ir_only"] == 0
+        assert rig.counts["fused"] == 60
+        assert all(c.rgb[0] == "rgb" and c.ir[0] == "ir" for c in rig.captures)
+        assert {round(c.error_ns / MS) for c in rig.captures} == {4}
+        assert rig.modes == []
+        assert rig.feed.mode is Mode.FUSED
+
+    def test_a_capture_tells_its_stamps_and_when_it_was_certain(self):
+        rig = Rig(ir_time_offset_ms=100)
+        rig.push("rgb", 10, arrival=15)
+        (capture,) = rig.push("ir", 112, arrival=40) or rig.feed.flush()
+        assert (capture.rgb_stamp_ns, capture.ir_stamp_ns) == ((START + 10) * MS, (START + 112) * MS)
+        assert capture.error_ns == 2 * MS
+        assert capture.ready_ns == 40 * MS
+        assert capture.mode is Mode.FUSED
+
+    def test_a_pair_that_waits_for_something_nearer_leaves_when_nothing_comes(self):
+        rig = Rig(sync_slop_ms=60).run(camera("rgb", 0, 340, 33) + camera("ir", 20, 360, 111))
+        assert rig.feed.waiting("rgb") == rig.feed.waiting("ir") == 1  # the colour frame of 363 ms would be nearer
+        assert not rig.watch(800)
+        (capture,) = rig.watch(2000)
+        assert (capture.rgb[1], capture.ir[1]) == (330, 353)
+        assert capture.ready_ns / MS == pytest.approx(830, abs=1)  # half a second after the colour camera's last frame
+
+
+class TestSilence:
+    def test_infrared_stops_and_comes_back(self):
+        rig = Rig(stale_ms=500).run(
+            camera("rgb", 0, 6000, 40) + camera("ir", 3, 2000, 40) + camera("ir", 4003, 6000, 40)
+        )
+        assert [mode for _, mode in rig.modes] == ["rgb_only", "fused"]
+        stopped, back = (at for at, _ in rig.modes)
+        assert 2400 < stopped < 2500  # one timeout after the last frame
+        assert 4050 < back < 4150  # with hysteresis: the third frame
+        alone = [c for c in rig.captures if c.mode is Mode.RGB_ONLY]
+        assert len(alone) == pytest.approx((back - stopped) / 40, abs=4)
+        times = [c.rgb_stamp_ns for c in rig.captures]
+        assert times == sorted(set(times))  # none twice, none out of order
+        longest = max(b - a for a, b in zip(times, times[1:])) / MS
+        assert longest <= 580  # the picture stands still for no longer than the timeout
+
+    def test_colour_stops(self):
+        rig = Rig(stale_ms=300).run(camera("rgb", 0, 1000, 40) + camera("ir", 3, 3000, 40))
+        assert [mode for _, mode in rig.modes] == ["ir_only"]
+        assert all(c.ir is not None for c in rig.captures)
+        assert rig.counts["ir_only"] > 35
+
+    @pytest.mark.parametrize(
+        ("fallback", "silent", "mode"),
+        [("fused_only", "ir", "stale"), ("ir_only", "ir", "stale"), ("rgb_only", "ir", "rgb_only")],
+    )
+    def test_the_fallback_decides_who_may_answer_alone(self, fallback, silent, mode):
+        rig = Rig(stale_ms=300, fallback_mode=fallback).run(camera("rgb", 0, 3000, 40) + camera("ir", 3, 1000, 40))
+        assert [m for _, m in rig.modes] == [mode]
+        assert (rig.counts["rgb_only"] > 0) == (mode == "rgb_only")
+
+    def test_both_stop(self):
+        rig = Rig(stale_ms=300).run(camera("rgb", 0, 1000, 40) + camera("ir", 3, 1000, 40))
+        rig.watch(5000)
+        assert [m for _, m in rig.modes][-1] == "stale"
+        assert rig.feed.mode is Mode.STALE
+
+    def test_frames_that_waited_for_a_camera_that_was_given_up_are_counted(self):
+        rig = Rig(stale_ms=300).run(camera("rgb", 0, 600, 40))
+        assert rig.counts == {"fused": 0, "rgb_only": len(rig.captures), "ir_only": 0}
+        assert rig.feed.drops() == {"unpaired_rgb": rig.pushed - len(rig.captures)}
+
+
+class TestFrozen:
+    def frames(self, rig: Rig, frozen: tuple[float, float], end: float = 4000) -> Rig:
+        for arrival, stream, stamp in sorted(camera("rgb", 0, end, 40) + camera("ir", 3, end, 40)):
+            stuck = stream == "ir" and frozen[0] <= stamp < frozen[1]
+            rig.push(stream, stamp, arrival, picture=7 if stuck else None)
+        return rig
+
+    def test_a_shutter_calibration_is_bridged_by_the_colour_camera(self):
+        rig = self.frames(Rig(), (1000, 2500))
+        assert [mode for _, mode in rig.modes] == ["rgb_only", "fused"]
+        stopped, back = (at for at, _ in rig.modes)
+        assert 1380 < stopped < 1450  # frozen_ms after the first of the equal pictures
+        assert 2500 < back < 2650
+        assert 26 <= rig.feed.drops()["frozen_ir"] <= 30
+        assert not [c for c in rig.captures if c.ir is not None and stopped < c.ir[1] < 2500]
+        assert sum("repeats one picture for 400 ms" in line for line in rig.lines) == 1
+        assert not rig.feed.ir_frozen
+
+    def test_it_can_be_switched_off(self):
+        rig = self.frames(Rig(frozen_ms=0), (1000, 2500))
+        assert rig.modes == []
+        assert "frozen_ir" not in rig.feed.drops()
+
+    def test_a_colour_camera_may_look_at_a_wall(self):
+        rig = Rig()
+        for arrival, stream, stamp in sorted(camera("rgb", 0, 2000, 40) + camera("ir", 3, 2000, 40)):
+            rig.push(stream, stamp, arrival, picture=7 if stream == "rgb" else None)
+        assert rig.modes == []
+
+
+class TestTime:
+    @settings(max_examples=40, deadline=None)
+    @given(st.integers(0, 10_000), st.integers(0, 10_000), st.sampled_from(["auto", "fused_only", "rgb_only"]))
+    def test_it_does_not_matter_when_the_clock_is_looked_at(self, seed, watch_seed, fallback):
+        """A node whose timer ticks at odd times, and a replay without one, decide the same at the same times."""
+        frames = odd_recording(seed)
+        replay, node = (Rig(stale_ms=400, fallback_mode=fallback, learn_ir_time_offset=True) for _ in range(2))
+        rng = random.Random(watch_seed)
+        for arrival, stream, stamp in frames:
+            replay.push(stream, stamp, arrival)
+        now = 0.0
+        for arrival, stream, stamp in frames:
+            while now + 100 < arrival:
+                now += rng.uniform(1, 600)
+                if now < arrival:
+                    node.watch(now)
+            node.push(stream, stamp, arrival)
+            now = max(now, arrival)
+        for rig in (replay, node):
+            rig.watch(20_000)
+        assert node.captures == replay.captures
+        assert node.modes == replay.modes
+        assert node.feed.drops() == replay.feed.drops()
+        assert node.lines == replay.lines
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.integers(0, 10_000), st.sampled_from(["auto", "fused_only", "ir_only"]))
+    def test_every_frame_is_in_one_capture_or_in_one_counter(self, seed, fallback):
+        rig = Rig(stale_ms=400, fallback_mode=fallback).run(odd_recording(seed))
+        answered = sum((c.rgb is not None) + (c.ir is not None) for c in rig.captures)
+        waiting = rig.feed.waiting("rgb") + rig.feed.waiting("ir")
+        assert answered + waiting + sum(rig.feed.drops().values()) == rig.pushed
+        used = [frame for c in rig.captures for frame in (c.rgb, c.ir) if frame is not None]
+        assert len(used) == answered
+        assert waiting <= 32
+        for capture in rig.captures:
+            if capture.mode is Mode.FUSED:
+                assert abs(capture.error_ns) <= 50 * MS
+
+    def test_a_bag_looped_three_times_gives_equal_counts_and_tells_the_jumps(self):
+        """With ragged ends: the infrared stream of each loop ends 200 ms before the colour one."""
+        rig, counts = Rig(), []
+        for loop in range(3):
+            before = len(rig.captures)
+            frames = camera("rgb", 0, 4000, 33.3) + camera("ir", 8, 3800, 33.3)
+            for arrival, stream, stamp in sorted(frames):
+                rig.push(stream, stamp, arrival + 4030 * loop)
+            counts.append(len(rig.captures) - before)
+        assert max(counts) - min(counts) <= 1
+        jumps = [i for i, c in enumerate(rig.captures) if c.after_jump]
+        assert len(jumps) == 2
+        for i in jumps:
+            assert rig.captures[i].rgb_stamp_ns < rig.captures[i - 1].rgb_stamp_ns
+        assert rig.feed.restarts == 2
+
+    def test_simulated_time_that_starts_again_waits_for_both_anew(self):
+        rig = Rig(stale_ms=300).run(camera("rgb", 0, 2000, 40))
+        assert rig.feed.mode is Mode.RGB_ONLY
+        rig.run(camera("rgb", 0, 200, 40) + camera("ir", 3, 200, 40))
+        assert rig.feed.mode is Mode.FUSED
+
+    def test_due_ns_is_when_something_happens(self):
+        rig = Rig(stale_ms=300)
+        rig.push("rgb", 5)
+        rig.push("ir", 20)
+        due = rig.feed.due_ns / MS
+        assert not rig.watch(due - 0.001)
+        assert rig.modes == []
+        rig.watch(due)
+        assert rig.modes or rig.captures
+        for _ in range(9):
+            if rig.feed.due_ns is None:
+                break
+            rig.watch(rig.feed.due_ns / MS)
+        assert rig.feed.due_ns is None
+
+
+class TestOffset:
+    def frames(self, offset: float, seconds: float = 6.0) -> list[tuple[float, str, float]]:
+        rng = random.Random(0)
+        frames = []
+        for i in range(round(seconds * 30)):
+            seen = i * 33.333
+            frames.append((seen + 20 + rng.random(), "rgb", seen))
+            frames.append((seen + 25 + rng.random(), "ir", seen + offset))
+        return frames
+
+    def test_an_offset_beyond_the_slop_is_learnt_and_pairs_come(self):
+        rig = Rig(learn_ir_time_offset=True).run(self.frames(420.0))
+        assert rig.feed.ir_time_offset_ms == pytest.approx(420, abs=1)
+        assert rig.feed.learnt_offset.triggered
+        assert any("infrared time offset learnt: +420.0 ms" in line for line in rig.lines)
+        late = [c for c in rig.captures if c.rgb is not None and c.rgb[1] > 3500]
+        assert len(late) > 60
+        assert all(abs(c.ir[1] - c.rgb[1] - 420) < 1 for c in late)
+        # Without it, pairs are made of moments 400 ms apart.
+        assert all(
+            abs(c.ir[1] - c.rgb[1] - 420) > 300 for c in Rig().run(self.frames(420.0)).captures if c.rgb and c.ir
+        )
+
+    def test_it_is_not_learnt_unless_asked_for(self):
+        rig = Rig().run(self.frames(420.0))
+        assert rig.feed.learnt_offset is None
+        assert rig.feed.ir_time_offset_ms == 0
+
+    def test_what_is_given_anew_holds_and_switching_off_returns_to_it(self):
+        rig = Rig(learn_ir_time_offset=True).run(self.frames(420.0))
+        rig.feed.apply(replace(rig.feed.settings, sync_slop_ms=20.0))
+        assert rig.feed.ir_time_offset_ms == pytest.approx(420, abs=1)
+        rig.feed.apply(replace(rig.feed.settings, ir_time_offset_ms=300.0))
+        assert rig.feed.ir_time_offset_ms == 300
+        rig.feed.apply(replace(rig.feed.settings, learn_ir_time_offset=False, ir_time_offset_ms=7.0))
+        assert rig.feed.ir_time_offset_ms == 7
+        assert rig.feed.learnt_offset is None
+
+    def test_cameras_in_time_keep_what_was_given(self):
+        rig = Rig(learn_ir_time_offset=True, ir_time_offset_ms=0.0).run(self.frames(0.0))
+        assert abs(rig.feed.ir_time_offset_ms) < 1
+
+
+class TestSettings:
+    def test_changes_hold_at_once_and_streams_are_not_forgotten(self):
+        rig = Rig(stale_ms=1000).run(camera("rgb", 0, 1500, 40) + camera("ir", 3, 700, 40))
+        assert rig.modes == []
+        rig.feed.apply(replace(rig.feed.settings, stale_ms=300.0))
+        rig.watch(1500)
+        assert [m for _, m in rig.modes] == ["rgb_only"]
+        rig.feed.apply(replace(rig.feed.settings, fallback_mode="fused_only"))
+        rig.watch(1501)
+        assert [m for _, m in rig.modes] == ["rgb_only", "stale"]
+        assert rig.feed.pairs > 10
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"sync_slop_ms": 0.0}, {"stale_ms": -1.0}, {"fallback_mode": "any"}, {"frozen_ms": -1.0}],
+    )
+    def test_what_makes_no_sense_is_refused_and_changes_nothing(self, change):
+        feed: Feed[int] = Feed(FeedSettings(), 0)
+        with pytest.raises(ValueError, match=next(iter(change)).removeprefix("sync_")):
+            feed.apply(replace(feed.settings, **change))
+        assert feed.settings == FeedSettings()
+        with pytest.raises(ValueError, match="."):
+            Feed(FeedSettings(**change), 0)
+
+    def test_before_the_first_frame_a_mode_is_no_warning(self):
+        feed: Feed[int] = Feed(FeedSettings(stale_ms=100), 0)
+        feed.watch(1000 * MS)
+        (event,) = feed.take_events()
+        assert event.change.mode is Mode.STALE
+        assert not event.warning
+        feed.frame("rgb", START * MS, 1001 * MS, 0, PICTURES[0])
+        feed.frame("rgb", (START + 1) * MS, 1002 * MS, 0, PICTURES[0])
+        feed.frame("rgb", (START + 2) * MS, 1003 * MS, 0, PICTURES[0])
+        assert feed.take_events()[-1].warning
+
+    def test_events_nobody_takes_are_bounded(self):
+        feed: Feed[int] = Feed(FeedSettings(stale_ms=1), 0)
+        for i in range(2000):
+            feed.watch(i * 100 * MS)
+            for j in range(3):
+                feed.frame("rgb", (START + i * 100 + j) * MS, (i * 100) * MS + j, 0, PICTURES[0])
+        assert len(feed.take_events()) <= 256
