@@ -12,12 +12,16 @@ __all__ = ["iou_matrix", "select_detections"]
 
 def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Intersection over union of every box of `a` [N, 4] with every box of `b` [K, 4]: float32 [N, K]."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    overlap = np.prod(np.clip(high - low, 0, None), axis=2)
-    area_a = np.prod(np.clip(a[:, 2:] - a[:, :2], 0, None), axis=1)
-    area_b = np.prod(np.clip(b[:, 2:] - b[:, :2], 0, None), axis=1)
-    return (overlap / np.maximum(area_a[:, None] + area_b[None] - overlap, 1e-9)).astype(np.float32)
+    a, b = a.astype(np.float32), b.astype(np.float32)
+    # one plane per coordinate: several times faster than a last axis of two
+    ax1, ay1, ax2, ay2 = (column[:, None] for column in a.T)
+    bx1, by1, bx2, by2 = b.T
+    width = np.minimum(ax2, bx2) - np.maximum(ax1, bx1)
+    height = np.minimum(ay2, by2) - np.maximum(ay1, by1)
+    overlap = width.clip(0) * height.clip(0)
+    area_a = (ax2 - ax1).clip(0) * (ay2 - ay1).clip(0)
+    area_b = (bx2 - bx1).clip(0) * (by2 - by1).clip(0)
+    return overlap / np.maximum(area_a + area_b - overlap, np.float32(1e-9))
 
 
 def select_detections(
