@@ -82,6 +82,9 @@ class TorchEngine:
 
     @torch.inference_mode()
     def run(self, rgb: np.ndarray, infrared: np.ndarray, present: np.ndarray) -> RawPredictions:
-        inputs = [torch.from_numpy(x).to(self._device) for x in (rgb, infrared, present)]
-        outputs = [x.cpu().numpy() for x in self._graph(*inputs)]
+        try:
+            inputs = [torch.from_numpy(x).to(self._device) for x in (rgb, infrared, present)]
+            outputs = [x.cpu().numpy() for x in self._graph(*inputs)]
+        except RuntimeError as error:  # torch's own are RuntimeErrors: out of memory, a device that was lost
+            raise EngineError(f"{self.label} failed on a frame: {error}") from error
         return outputs[0], outputs[1], outputs[2] if len(outputs) == 3 else None

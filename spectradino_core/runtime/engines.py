@@ -11,13 +11,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Protocol
 
 import numpy as np
 
 from spectradino_core.runtime.bundle import METADATA_KEY, BundleError, ModelInfo
 
-__all__ = ["DEVICES", "Engine", "EngineError", "OnnxEngine", "RawPredictions", "open_engine"]
+__all__ = ["DEVICES", "Engine", "EngineError", "OnnxEngine", "RawPredictions", "open_engine", "warm_up"]
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,19 @@ def open_engine(path: str | Path, device: str = "auto", threads: int = 0) -> Eng
 
         return TorchEngine(path, device=device, threads=threads)
     return OnnxEngine(path, device=device, threads=threads)
+
+
+def warm_up(engine: Engine) -> float:
+    """One pass over empty input, which also shows that the engine works. Returns its milliseconds.
+
+    Raises:
+        EngineError: it does not.
+    """
+    width, height = engine.info.input_size
+    blank = np.zeros((1, 3, height, width), np.float32)
+    start = perf_counter()
+    engine.run(blank, blank[:, :1].copy(), np.ones(2, np.float32))
+    return (perf_counter() - start) * 1e3
 
 
 class OnnxEngine:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from spectradino_core.runtime.boxes import select_detections
-from spectradino_core.runtime.engines import Engine, open_engine
+from spectradino_core.runtime.engines import Engine, open_engine, warm_up
 from spectradino_core.runtime.percepts import Mode, Percepts
 from spectradino_core.runtime.preprocess import FrameError, Letterbox, infrared_input, rgb_input
 from spectradino_core.runtime.registration import Registration
@@ -63,11 +63,7 @@ class Pipeline:
 
     def warm_up(self) -> float:
         """One pass over empty input, so that the first frame is as fast as the rest. Returns its milliseconds."""
-        width, height = self.info.input_size
-        start = perf_counter()
-        blank = np.zeros((1, 3, height, width), np.float32)
-        self.engine.run(blank, blank[:, :1].copy(), np.ones(2, np.float32))
-        return (perf_counter() - start) * 1e3
+        return warm_up(self.engine)
 
     def reset(self) -> None:
         """Forgets what it remembers from frame to frame, as after a gap in the stream."""
