@@ -3,7 +3,9 @@
 The rule: a camera is alive as long as its last frame is at most `stale_ms` old. One that was silent is alive again
 after `back_after` frames without such a gap, so that a camera that stutters does not flip the mode. Both cameras alive
 is FUSED; one alone is RGB_ONLY or IR_ONLY where the fallback allows it; anything else is STALE. At the start both count
-as alive, so that each has `stale_ms` for its first frame.
+as alive, so that each has `stale_ms` for its first frame. The very first frame of a camera makes it alive at once: it
+did not stutter, its driver came up late. The first of all, if it comes late, is a new start: the other camera's driver
+may be a moment behind, and has `stale_ms` again.
 
 An infrared camera that repeats one picture (its shutter closes for calibration for 1 to 3 s, and the driver goes on
 sending) is recognised by `FrozenDetector`; it counts as silent from then on until the picture moves again.
@@ -94,14 +96,17 @@ class ModeMachine:
             The change of the mode that this brings about, if any.
         """
         self._advance(now_ns)
+        if not any(camera.seen for camera in self._cameras.values()):
+            self._restart(now_ns)
         camera = self._cameras[Stream(stream)]
+        first = not camera.seen
         camera.gap_ns = now_ns - camera.heard_ns
         camera.heard_ns, camera.seen, camera.frozen = now_ns, True, frozen
         if frozen:
             camera.alive, camera.streak = False, 0
         else:
             camera.streak = camera.streak + 1 if camera.gap_ns <= self.stale_ns else 1
-            camera.alive = camera.alive or camera.streak >= self.back_after
+            camera.alive = camera.alive or first or camera.streak >= self.back_after
         return self._decide()
 
     def update(self, now_ns: int) -> ModeChange | None:
@@ -144,7 +149,8 @@ class ModeMachine:
 
     def _reason(self, mode: Mode, alive: list[Stream]) -> str:
         if mode is Mode.FUSED:
-            return "both cameras are alive"
+            awaited = [stream.value for stream, camera in self._cameras.items() if not camera.seen]
+            return f"{awaited[0]} is waited for, the other has come" if awaited else "both cameras are alive"
         silent = "; ".join(self._silence(s) for s in Stream if s not in alive)
         if mode is Mode.STALE and alive:
             return f"{silent}; fallback_mode {self.fallback} lets {alive[0].value} not answer alone"

@@ -345,9 +345,10 @@ class TestSettings:
         assert event.change.mode is Mode.STALE
         assert not event.warning
         feed.frame("rgb", START * MS, 1001 * MS, 0, PICTURES[0])
-        feed.frame("rgb", (START + 1) * MS, 1002 * MS, 0, PICTURES[0])
-        feed.frame("rgb", (START + 2) * MS, 1003 * MS, 0, PICTURES[0])
-        assert feed.take_events()[-1].warning
+        assert [(e.change.mode, e.warning) for e in feed.take_events()] == [(Mode.FUSED, False)]
+        feed.frame("rgb", (START + 60) * MS, 1061 * MS, 0, PICTURES[0])
+        feed.frame("rgb", (START + 120) * MS, 1121 * MS, 0, PICTURES[0])
+        assert [(e.change.mode, e.warning) for e in feed.take_events()] == [(Mode.RGB_ONLY, True)]
 
     def test_events_nobody_takes_are_bounded(self):
         feed: Feed[int] = Feed(FeedSettings(stale_ms=1), 0)

@@ -108,6 +108,26 @@ def test_nothing_at_all_after_the_start_is_stale_after_one_timeout():
     assert "ir has sent nothing" in change.reason
 
 
+def test_the_first_frame_of_a_camera_makes_it_alive_at_once_however_late_it_comes():
+    modes = machine()
+    assert [c.mode for c in run(modes, "rgb", 0, 5000)] == [Mode.RGB_ONLY]
+    change = modes.frame("ir", 5000 * MS)
+    assert change is not None
+    assert (change.mode, change.reason) == (Mode.FUSED, "both cameras are alive")
+
+
+def test_drivers_that_come_up_late_are_a_new_start():
+    modes = machine()
+    assert [c.mode for c in run(modes, "", 0, 5000)] == [Mode.STALE]
+    change = modes.frame("rgb", 5000 * MS)
+    assert change is not None
+    assert (change.mode, change.reason) == (Mode.FUSED, "ir is waited for, the other has come")
+    assert run(modes, "rgb", 5100, 5501) == [], "the other has its time again"
+    (change,) = run(modes, "rgb", 5501, 6000)
+    assert change.mode is Mode.RGB_ONLY
+    assert "ir has sent nothing for 501 ms" in change.reason
+
+
 def test_due_tells_when_to_look_again():
     modes = machine()
     modes.frame("rgb", 100 * MS)
