@@ -12,8 +12,10 @@ from std_msgs.msg import Header
 
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import FrameError
+from spectradino_core.runtime.recovery import DeviceLostError, RebuildInterruptedError
+from spectradino_core.streams.decode import DecodeError
 from spectradino_core.thermal import ThermalError
-from spectradino_ros.cameras import TOPICS
+from spectradino_ros.cameras import TOPICS, camera_topic
 from spectradino_ros.frames import Capture
 from spectradino_ros.health import Health
 from spectradino_ros.notices import Notices
@@ -40,6 +42,7 @@ class Answerer:
         drops: Callable[[], dict[str, int]],
         health: Health,
         notices: Notices,
+        lost: Callable[[str], None],
     ) -> None:
         """
         Args:
@@ -50,7 +53,9 @@ class Answerer:
             drops: frames dropped since activation, by cause.
             health: counts answers and failures.
             notices: says what is wrong.
+            lost: told, at each capture, that the engine was given up, and why.
         """
+        self._lost = lost
         self._node = node
         self._pipeline = pipeline
         self._outputs = outputs
@@ -58,7 +63,7 @@ class Answerer:
         self._drops = drops
         self._health = health
         self._notices = notices
-        self._topics = {key: node.resolve_topic_name(name) for key, name in TOPICS.items()}
+        self._topics = {key: camera_topic(node, name, settings().transport_of(key)) for key, name in TOPICS.items()}
 
     def answer(self, capture: Capture) -> None:
         """Finds and publishes. Raises what the pipeline raises, see `failed`."""
@@ -101,7 +106,16 @@ class Answerer:
 
     def failed(self, error: Exception) -> None:
         """Counts and says what an exception of `answer` cost: one capture."""
-        if isinstance(error, ThermalError):
+        if isinstance(error, RebuildInterruptedError):
+            self._health.dropped("engine_rebuilding")
+        elif isinstance(error, DeviceLostError):
+            self._health.dropped("engine_lost")
+            self._lost(str(error))
+        elif isinstance(error, DecodeError):  # of the colour frame, which is unpacked only here
+            self._health.dropped(f"rgb_{error.cause}")
+            topic = self._topics["rgb"]
+            self._notices.warn(f"{error.cause} {topic}", f"dropped a frame of {topic}: {error}")
+        elif isinstance(error, ThermalError):
             self._health.dropped("ir_thermal_mismatch")
             self._notices.error("thermal", f"dropped a frame of {self._topics['ir']}: {error}")
         elif isinstance(error, FrameError):

@@ -1,16 +1,17 @@
-"""One camera's topic: subscribed as sensor data, and spoken of when it is silent or can't match."""
+"""One camera's topic, raw or compressed: subscribed as sensor data, spoken of when it is silent or can't match."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
@@ -20,10 +21,27 @@ except ImportError:  # its name up to and with Humble
 from spectradino_ros.health import Health
 from spectradino_ros.notices import Notices
 
-__all__ = ["TOPICS", "Camera"]
+__all__ = ["TOPICS", "Camera", "camera_topic"]
 
 TOPICS = {"rgb": "rgb/image_raw", "ir": "ir/image_raw"}
 """The input topics before remapping, by camera."""
+
+_LOST = (
+    "With Fast DDS's defaults large images are lost: start the node and the camera drivers with "
+    "config/fastdds_large_images.xml (launch argument dds_profile:=large_images for the node, the environment variable "
+    "FASTRTPS_DEFAULT_PROFILES_FILE for a driver)"
+)
+
+
+def camera_topic(node: Node, name: str, transport: str = "raw") -> str:
+    """The topic subscribed to for `name`, of raw or of compressed images."""
+    return node.resolve_topic_name(_asked_for(node, name, transport))
+
+
+def _asked_for(node: Node, name: str, transport: str) -> str:
+    # As image_transport has it the image is what is remapped: with `rgb/image_raw:=/cam/image` compressed images come
+    # from `/cam/image/compressed`.
+    return name if transport == "raw" else f"{node.resolve_topic_name(name)}/compressed"
 
 
 class Camera:
@@ -35,7 +53,14 @@ class Camera:
     """
 
     def __init__(
-        self, node: Node, key: str, name: str, receive: Callable[[Image], None], health: Health, notices: Notices
+        self,
+        node: Node,
+        key: str,
+        name: str,
+        receive: Callable[[Any], None],
+        health: Health,
+        notices: Notices,
+        transport: str = "raw",
     ) -> None:
         """
         Args:
@@ -45,9 +70,13 @@ class Camera:
             receive: called with each message, on the executor's thread.
             health: counts the messages and those lost.
             notices: says what is wrong.
+            transport: "raw" or "compressed": whether the messages are Image or CompressedImage.
         """
         self.key = key
-        self.topic = node.resolve_topic_name(name)
+        self.topic = camera_topic(node, name, transport)
+        self._kind = Image if transport == "raw" else CompressedImage
+        self._transport = transport
+        self._since = monotonic()
         self._name = name
         self._node = node
         self._receive = receive
@@ -70,19 +99,23 @@ class Camera:
 
     def watch(self, timeout_s: float) -> None:
         """Says so if no message has come for `timeout_s` seconds, with what is known of the reason."""
-        silent_s = self._health.silent_for(self.key)
+        silent_s = min(self._health.silent_for(self.key), monotonic() - self._since)
         if silent_s < timeout_s:
             return
         publishers = self._node.count_publishers(self.topic)
-        if publishers == 0:
+        other = "compressed" if self._transport == "raw" else "raw"
+        elsewhere = camera_topic(self._node, self._name, other)
+        if publishers == 0 and self._node.count_publishers(elsewhere):
+            why = f"but {elsewhere} is published: set the parameter {self.key}_transport to {other}"
+        elif publishers == 0:
             why = (
                 f"nobody publishes it. Is the camera running? Is '{self._name}' remapped to its topic "
                 f"(launch argument {self.key}_topic, or -r {self._name}:=...)?"
             )
         elif self._health.total(self.key) == 0:
             why = (
-                f"though {publishers} publisher(s) are there. Is the driver streaming, is it an Image? "
-                "Large images are lost under DDS's defaults: see config/fastdds_large_images.xml"
+                f"though {publishers} publisher(s) are there. Is the driver streaming, does it send "
+                f"{self._kind.__name__}? {_LOST}"
             )
         else:
             why = f"though {publishers} publisher(s) are there. Has the camera stopped?"
@@ -92,15 +125,15 @@ class Camera:
     def _subscribe(self, qos: QoSProfile, events: dict[str, Any]) -> Subscription:
         known = inspect.signature(SubscriptionEventCallbacks).parameters  # Humble does not tell of types
         return self._node.create_subscription(
-            Image,
-            self._name,
+            self._kind,
+            _asked_for(self._node, self._name, self._transport),
             self._on_message,
             qos,
             event_callbacks=SubscriptionEventCallbacks(**{k: v for k, v in events.items() if k in known}),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
 
-    def _on_message(self, message: Image) -> None:
+    def _on_message(self, message: Any) -> None:
         self._health.arrived(self.key)
         self._receive(message)
 
@@ -115,8 +148,8 @@ class Camera:
     def _incompatible_type(self, _event: Any) -> None:
         self._notices.warn(
             f"type {self.topic}",
-            f"a publisher of {self.topic} sends another type than sensor_msgs/msg/Image: "
-            "nothing will be received from it",
+            f"a publisher of {self.topic} sends another type than sensor_msgs/msg/{self._kind.__name__}: "
+            f"nothing will be received from it. See parameter {self.key}_transport",
         )
 
     def _message_lost(self, event: Any) -> None:
@@ -124,6 +157,5 @@ class Camera:
         self._health.dropped(f"{self.key}_lost_in_transport", count)
         self._notices.warn(
             f"lost {self.topic}",
-            f"{count} message(s) on {self.topic} were lost on the way or came faster than they were taken. "
-            "With Fast DDS's defaults large images are lost: see config/fastdds_large_images.xml",
+            f"{count} message(s) on {self.topic} were lost on the way or came faster than they were taken. {_LOST}",
         )

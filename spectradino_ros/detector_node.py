@@ -6,6 +6,9 @@ Subscribed: `rgb/image_raw`, `ir/image_raw`. Published: `~/detections`, `~/label
 Two threads. The executor's takes messages, decodes and pairs them, and lays the newest pair into a slot; the worker's
 takes pairs from there, runs the pipeline and publishes. A pair that finds the slot full replaces the older one.
 
+An engine that fails frame after frame is opened anew, or moved to the CPU, on the worker's thread (`runtime.recovery`).
+One that is lost for good takes the node through error processing to the unconfigured state.
+
     python -m spectradino_ros.detector_node --ros-args --params-file config/lwir_detector.yaml
 """
 
@@ -16,20 +19,22 @@ import traceback
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
 from spectradino_core.runtime.bundle import BundleError
-from spectradino_core.runtime.engines import EngineError
+from spectradino_core.runtime.engines import EngineError, open_engine
 from spectradino_core.runtime.pipeline import Pipeline
+from spectradino_core.runtime.recovery import Condition, RecoveringEngine, RecoveryPolicy
 from spectradino_ros.answering import Answerer
+from spectradino_ros.cameras import TOPICS, camera_topic
 from spectradino_ros.frames import Capture
 from spectradino_ros.health import Health
 from spectradino_ros.intake import Intake
-from spectradino_ros.model_path import resolve_model
+from spectradino_ros.model_path import check_band, resolve_model
 from spectradino_ros.notices import Notices
 from spectradino_ros.outputs import Outputs
 from spectradino_ros.parameters import ParameterError, Settings, When, check, declare, parameter, unknown_overrides
@@ -54,10 +59,13 @@ class DetectorNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._notices = Notices(self.get_logger(), self.settings.warning_period_s)
         self._health = Health()
+        self._engine: RecoveringEngine | None = None
         self._pipeline: Pipeline | None = None
         self._outputs: Outputs | None = None
         self._worker: NewestOnlyWorker[Capture] | None = None
         self._intake: Intake | None = None
+        self._stopping: NewestOnlyWorker[Capture] | None = None
+        self._lost = ""
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # Neither warnings nor diagnostics may stop when simulated time does.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -79,8 +87,12 @@ class DetectorNode(LifecycleNode):
         return self._transition("activate", self._activate, super().on_activate, state, after=self._publish_labels)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribes and stops the worker."""
-        return self._transition("deactivate", self._deactivate, super().on_deactivate, state)
+        """Unsubscribes and stops the worker. An error if that is because the engine is lost, see `on_error`."""
+        result = self._transition("deactivate", self._deactivate, super().on_deactivate, state)
+        if not self._lost:
+            return result
+        self.get_logger().error(f"{self._lost}. The node is unconfigured until then")
+        return TransitionCallbackReturn.ERROR
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lets go of the model and takes the output topics away."""
@@ -119,7 +131,14 @@ class DetectorNode(LifecycleNode):
         settings = self.settings
         path = resolve_model(settings.model)
         start = perf_counter()
-        pipeline = Pipeline.open(path, device=settings.device, threads=settings.threads)
+        engine = RecoveringEngine(
+            lambda device: open_engine(path, device, settings.threads),
+            settings.device,
+            lambda: RecoveryPolicy(self.settings.max_engine_rebuilds, self.settings.allow_cpu_fallback),
+            self.get_logger().warning,
+        )
+        check_band(engine.info, settings.infrared_band, path)
+        pipeline = Pipeline(engine)
         opened = perf_counter()
         warm_up_ms = pipeline.warm_up()
         info = pipeline.info
@@ -130,20 +149,54 @@ class DetectorNode(LifecycleNode):
             f"first pass {warm_up_ms:.0f} ms"
         )
         self._outputs = Outputs(self, info)
-        self._pipeline = pipeline
+        self._pipeline, self._engine, self._lost = pipeline, engine, ""
 
     def _activate(self) -> None:
-        pipeline, outputs, settings = self._pipeline, self._outputs, self.settings
+        pipeline, engine, outputs, settings = self._pipeline, self._engine, self._outputs, self.settings
         assert pipeline is not None
+        assert engine is not None
         assert outputs is not None
+        if self._stopping is not None and not self._stopping.stop(0.0):
+            raise EngineError("inference of before the deactivation still runs: activate again once it has ended")
+        self._stopping = None
+        engine.rearm()
         pipeline.reset()
         self._health.reset()
         self._notices.forget()
-        answerer = Answerer(self, pipeline, outputs, lambda: self.settings, self._drops, self._health, self._notices)
+        answerer = Answerer(
+            self, pipeline, outputs, lambda: self.settings, self._drops, self._health, self._notices, self._on_lost
+        )
         self._worker = NewestOnlyWorker(answerer.answer, answerer.failed)
-        self._intake = Intake(self, settings, self._health, self._notices, self._worker.submit)
-        topics = " and ".join(camera.topic for camera in self._intake.cameras.values())
-        self.get_logger().info(f"active: pairs from {topics}, at most {settings.sync_slop_ms:g} ms apart")
+        self._follow_listeners()
+        topics = " and ".join(camera_topic(self, name, settings.transport_of(key)) for key, name in TOPICS.items())
+        idle = "" if self._intake is not None else ", as soon as someone subscribes to an output (lazy_subscription)"
+        self.get_logger().info(f"active: pairs from {topics}, at most {settings.sync_slop_ms:g} ms apart{idle}")
+
+    def _follow_listeners(self) -> None:
+        """Subscribes to the cameras, or ends that while nobody listens, if lazy."""
+        outputs, intake = self._outputs, self._intake
+        assert outputs is not None
+        wanted = not self.settings.lazy_subscription or outputs.listened
+        if wanted and intake is None:
+            self._intake = Intake(self, self.settings, self._health, self._notices, self._submit)
+        elif not wanted and intake is not None:
+            self._intake = None
+            intake.destroy()
+            for cause, count in intake.drops().items():  # which are told since the activation
+                self._health.dropped(cause, count)
+
+    def _submit(self, capture: Capture) -> Capture | None:
+        """Gives a capture to the worker. Returns the one that it was too busy for, if any."""
+        worker, engine = self._worker, self._engine
+        passed_over = None if worker is None else worker.submit(capture)
+        if passed_over is not None and engine is not None and engine.condition is Condition.REBUILDING:
+            self._health.dropped("engine_rebuilding")
+            return None
+        return passed_over
+
+    def _on_lost(self, why: str) -> None:
+        """Notes, on the worker's thread, that the engine is given up; the executor's sees to it."""
+        self._lost = why
 
     def _publish_labels(self) -> None:
         if self._outputs is not None and self._pipeline is not None:
@@ -154,7 +207,10 @@ class DetectorNode(LifecycleNode):
         if intake is not None:
             intake.destroy()
         worker, self._worker = self._worker, None
+        if self._engine is not None:
+            self._engine.interrupt()
         if worker is not None and not worker.stop():
+            self._stopping = worker
             self.get_logger().warning("inference still runs 10 s after deactivation: its result will be thrown away")
 
     def release(self) -> None:
@@ -163,7 +219,7 @@ class DetectorNode(LifecycleNode):
         outputs, self._outputs = self._outputs, None
         if outputs is not None:
             outputs.destroy()
-        self._pipeline = None
+        self._pipeline = self._engine = None
 
     # ---- parameters ----------------------------------------------------------------------------------------------
 
@@ -195,15 +251,23 @@ class DetectorNode(LifecycleNode):
     # ---- timers --------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
+        if self._worker is None:
+            return
+        if self._lost:
+            self.trigger_deactivate()
+            return
+        self._follow_listeners()
         if self._intake is not None:
             self._intake.watch()
 
     def _publish_diagnostics(self) -> None:
-        pipeline, intake = self._pipeline, self._intake
+        pipeline, engine, intake = self._pipeline, self._engine, self._intake
         state = "active" if intake is not None else "inactive" if pipeline is not None else "unconfigured"
+        if intake is None and self._worker is not None:
+            state = "active, nobody listens"
         facts = {}
-        if pipeline is not None:
-            facts = {"model": pipeline.info.name, "engine": pipeline.engine.label}
+        if pipeline is not None and engine is not None:
+            facts = {"model": pipeline.info.name, "engine": engine.label, "engine rebuilds": str(engine.rebuilds)}
         if intake is not None:
             facts["mode"] = intake.mode.value
             if intake.median_offset_ms is not None:
@@ -217,6 +281,11 @@ class DetectorNode(LifecycleNode):
             drops=self._drops(),
             timeout_s=self.settings.no_message_timeout_s,
         )
+        (status,) = message.status
+        if self._lost:
+            status.level, status.message = DiagnosticStatus.ERROR, self._lost
+        elif engine is not None and engine.condition is not Condition.GOOD:
+            status.level, status.message = DiagnosticStatus.WARN, f"the engine is {engine.condition.value}"
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 

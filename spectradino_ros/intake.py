@@ -66,7 +66,8 @@ class Intake:
         self._restarts_seen = 0
         self._mode_told = self._modes.mode
         self.cameras = {
-            key: Camera(node, key, name, self._receiver(key), health, notices) for key, name in TOPICS.items()
+            key: Camera(node, key, name, self._receiver(key), health, notices, settings.transport_of(key))
+            for key, name in TOPICS.items()
         }
 
     def destroy(self) -> None:

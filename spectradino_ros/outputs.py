@@ -52,6 +52,12 @@ class Outputs:
             if publisher is not None:
                 self._node.destroy_lifecycle_publisher(publisher)
 
+    @property
+    def listened(self) -> bool:
+        """Whether someone subscribes to what is made from frames."""
+        of_frames = (self._detections, self._report, self._overlay, self._mask)
+        return any(publisher is not None and publisher.get_subscription_count() for publisher in of_frames)
+
     def publish_labels(self, score_threshold: float) -> None:
         """Names of the classes, for those who listen now and those who come later."""
         header = Header(stamp=self._node.get_clock().now().to_msg())

@@ -181,6 +181,10 @@ class Settings:
         """A copy with some values changed."""
         return replace(self, **changes)
 
+    def transport_of(self, camera: str) -> str:
+        """How the images of the camera "rgb" or "ir" come: one of `TRANSPORTS`."""
+        return self.rgb_transport if camera == "rgb" else self.ir_transport
+
     def threshold_of(self, info: ModelInfo) -> float:
         """The least score in force for a model."""
         return info.score_threshold if self.score_threshold < 0 else self.score_threshold

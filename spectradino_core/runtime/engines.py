@@ -42,8 +42,11 @@ class Engine(Protocol):
     """What the pipeline asks of an engine."""
 
     info: ModelInfo
-    label: str
-    """Runtime and device in words, for logs and diagnostics."""
+
+    @property
+    def label(self) -> str:
+        """Runtime and device in words, for logs and diagnostics."""
+        ...
 
     def run(self, rgb: np.ndarray, infrared: np.ndarray, present: np.ndarray) -> RawPredictions:
         """One forward pass.

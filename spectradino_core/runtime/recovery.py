@@ -47,7 +47,7 @@ class Condition(Enum):
     """How an engine is."""
 
     GOOD = "good"
-    REBUILDING = "rebuilding"
+    REBUILDING = "being rebuilt"
     ON_CPU = "on the CPU, its device was lost"
     LOST = "lost"
 

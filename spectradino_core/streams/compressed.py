@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable, Sized
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import cv2
@@ -19,7 +21,13 @@ import numpy as np
 
 from spectradino_core.streams.decode import DecodeError, check_size, flat_bytes, grey_of
 
-__all__ = ["MAX_PIXELS", "CompressedImageMessage", "decode_compressed_infrared", "decode_compressed_rgb"]
+__all__ = [
+    "MAX_PIXELS",
+    "CompressedImageMessage",
+    "decode_compressed_infrared",
+    "decode_compressed_rgb",
+    "open_compressed_rgb",
+]
 
 MAX_PIXELS = 1 << 26
 """More pixels than any camera on a robot has (8192 x 8192): a file that claims more is damaged, or meant to do harm."""
@@ -42,8 +50,25 @@ def decode_compressed_rgb(message: CompressedImageMessage) -> np.ndarray:
     Raises:
         DecodeError: not JPEG, PNG or TIFF; damaged; or more than `MAX_PIXELS`.
     """
-    image = _unpack(message, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)[0]
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return open_compressed_rgb(message)()
+
+
+def open_compressed_rgb(message: CompressedImageMessage) -> Callable[[], np.ndarray]:
+    """As `decode_compressed_rgb` in two steps: checks what can be seen without unpacking, and gives what unpacks.
+
+    Unpacking takes milliseconds, in vain where a newer frame comes before this one is needed.
+
+    Raises:
+        DecodeError: not JPEG, PNG or TIFF, more than `MAX_PIXELS`, or visibly damaged. What is returned raises it for
+            damage that only shows on unpacking.
+    """
+    file = _open(message)
+
+    def unpack() -> np.ndarray:
+        image = _unpack(file, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+    return unpack
 
 
 def decode_compressed_infrared(message: CompressedImageMessage) -> np.ndarray:
@@ -55,7 +80,9 @@ def decode_compressed_infrared(message: CompressedImageMessage) -> np.ndarray:
         DecodeError: not JPEG, PNG or TIFF; damaged; more than `MAX_PIXELS`; a picture with colours; a JPEG made from
             16-bit counts, which it cannot carry; or 8 bits where the format's text says 16.
     """
-    image, kind, text = _unpack(message, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    file = _open(message)
+    kind, text = file.kind, file.text
+    image = _unpack(file, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     made_from_16_bits = "16" in text.split(";")[0]
     if made_from_16_bits and kind == "jpeg":
         raise DecodeError(
@@ -74,8 +101,18 @@ def decode_compressed_infrared(message: CompressedImageMessage) -> np.ndarray:
     return image if image.ndim == 2 else grey_of(image, kind)
 
 
-def _unpack(message: CompressedImageMessage, flags: int) -> tuple[np.ndarray, str, str]:
-    """The picture as OpenCV reads it, the kind of file, and the format's text."""
+@dataclass(frozen=True)
+class _File:
+    """A picture whose head was read: its bytes uint8 [N], kind of file, format's text, and size in pixels."""
+
+    data: np.ndarray
+    kind: str
+    text: str
+    width: int
+    height: int
+
+
+def _open(message: CompressedImageMessage) -> _File:
     text = getattr(message, "format", None)
     if not isinstance(text, str):
         raise DecodeError("bad_field", f"the compressed image's format is a {type(text).__name__}, not a text")
@@ -96,18 +133,24 @@ def _unpack(message: CompressedImageMessage, flags: int) -> tuple[np.ndarray, st
     check_size(height, width, f"the {kind} image")
     if width * height > MAX_PIXELS:
         raise DecodeError("implausible_size", f"the {kind} image claims {width}x{height} pixels, above {MAX_PIXELS}")
+    return _File(data, kind, text, width, height)
+
+
+def _unpack(file: _File, flags: int) -> np.ndarray:
+    """The picture as OpenCV reads it."""
     try:
-        image = cv2.imdecode(data, flags)
+        image = cv2.imdecode(file.data, flags)
     except cv2.error:
         image = None
     if image is None or image.size == 0:
-        raise _corrupt(kind, raw, "OpenCV cannot read it")
-    if image.shape[:2] != (height, width):
-        raise _corrupt(kind, raw, f"it claims {width}x{height} pixels and holds {image.shape[1]}x{image.shape[0]}")
-    return image, kind, text
+        raise _corrupt(file.kind, file.data, "OpenCV cannot read it")
+    if image.shape[:2] != (file.height, file.width):
+        size = f"{image.shape[1]}x{image.shape[0]}"
+        raise _corrupt(file.kind, file.data, f"it claims {file.width}x{file.height} pixels and holds {size}")
+    return image
 
 
-def _corrupt(kind: str, raw: bytes, why: str) -> DecodeError:
+def _corrupt(kind: str, raw: Sized, why: str) -> DecodeError:
     return DecodeError("corrupt_data", f"the {kind} image of {len(raw)} bytes is damaged: {why}")
 
 
