@@ -21,6 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from spectradino_core.data.images import ImageFileError, read_image
 from spectradino_core.data.sample import PairedSample
 
 __all__ = ["CLASS_ALIASES", "PairedFolder", "PairedFolderError", "PairedItem", "UNLABELLED"]
@@ -316,29 +317,13 @@ def _read_json(path: Path) -> Any:
 
 
 def _read_image(path: Path, flags: int, size: tuple[int, int]) -> np.ndarray:
-    """An image in OpenCV's order on its stored pixel grid: a rotation noted in the file would part the pair."""
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise PairedFolderError(f"{path}: can't be read ({error.strerror})") from None
-    if _is_cut_short(data):
-        raise PairedFolderError(f"{path}: the file is cut short; fetch it again")
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION) if data else None
-    except cv2.error:
-        image = None
-    if image is None:
-        raise PairedFolderError(f"{path}: not an image, or a damaged one")
+        image = read_image(path, flags)
+    except ImageFileError as error:
+        raise PairedFolderError(str(error)) from None
     if (image.shape[1], image.shape[0]) != size:
         raise PairedFolderError(
             f"{path}: {image.shape[1]}x{image.shape[0]} pixels, its index says {size[0]}x{size[1]}; "
             "both images of a pair share one pixel grid"
         )
     return image
-
-
-def _is_cut_short(data: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end; OpenCV would fill the rest with grey and say nothing."""
-    if data.startswith(b"\xff\xd8"):
-        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")  # end of image before the last start of scan
-    return data.startswith(b"\x89PNG") and b"IEND" not in data

@@ -1,0 +1,225 @@
+"""Batches of pairs for the three stages of SpectraDINO: each step one infrared band, each item RGB and that band.
+
+Letters: B items in this rank's share of a batch, S side of the square crop in pixels, K items that hold another band.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from spectradino_core.data.plan import DamageReport, LoadedView, Place, Plan
+from spectradino_core.data.sampling import BandSampling, RoundRobin
+from spectradino_core.data.sources import ImageSource
+from spectradino_core.data.views import ViewOptions, colour_tensor, infrared_tensor
+from spectradino_core.modality import INFRARED, Modality
+from spectradino_core.thermal import ThermalContract
+
+__all__ = ["PretrainBatch", "PretrainStream", "available_bands", "pretraining_batches", "steps_per_epoch"]
+
+
+@dataclass
+class PretrainBatch:
+    """Pairs of one infrared band.
+
+    Attributes:
+        band: the infrared band of this step.
+        rgb: float32 [B, 3, S, S], normalised with ImageNet's mean and standard deviation.
+        infrared: float32 [B, 1, S, S] in [0, 1].
+        names: where each item came from, for messages.
+        keys: int64 [B], the item's number over all sources, or its view's where `ViewOptions.count` is set.
+        extra: other infrared bands of the items that have them, float32 [K, 1, S, S]; only if asked for.
+        extra_rows: int64 [K], which items of the batch those are.
+    """
+
+    band: Modality
+    rgb: Tensor
+    infrared: Tensor
+    names: list[str]
+    keys: Tensor
+    extra: dict[Modality, Tensor] = field(default_factory=dict)
+    extra_rows: dict[Modality, Tensor] = field(default_factory=dict)
+
+    def to(self, device: torch.device | str) -> PretrainBatch:
+        """The same batch on `device`."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        return PretrainBatch(
+            self.band,
+            move(self.rgb),
+            move(self.infrared),
+            self.names,
+            move(self.keys),
+            {band: move(x) for band, x in self.extra.items()},
+            {band: move(x) for band, x in self.extra_rows.items()},
+        )
+
+
+def available_bands(sources: Sequence[ImageSource]) -> tuple[Modality, ...]:
+    """The infrared bands that any item of the sources has, in the order of training."""
+    keys: set[str] = set()
+    for source in sources:
+        for item in range(len(source)):
+            keys.update(source.modalities(item))
+            if len(keys.intersection(band.key for band in INFRARED)) == len(INFRARED):
+                return INFRARED
+    return tuple(band for band in INFRARED if band.key in keys)
+
+
+def pretraining_batches(
+    sources: Sequence[ImageSource],
+    batch: int,
+    crop: int,
+    seed: int,
+    steps: int,
+    first: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    sampling: BandSampling | None = None,
+    workers: int = 0,
+    bands: Sequence[Modality] | None = None,
+    views: ViewOptions | None = None,
+    thermal: ThermalContract | None = None,
+    extra: bool = False,
+    max_damaged: float = 0.01,
+) -> PretrainStream:
+    """The batches of steps `first` to `steps - 1`, each a function of the seed and its step alone.
+
+    Args:
+        sources: images; several may hold the same band.
+        batch: items per step over *all* ranks; a step's items are the same whatever `world` is.
+        crop: S, a multiple of the patch (224 is 16 patches of 14).
+        seed: of order, views and noise.
+        steps: of the whole run.
+        first: the step to begin at, after a resume.
+        rank, world: this process's contiguous share of every batch is the rank-th of `world`.
+        sampling: which band a step shows; None: round robin over `bands`.
+        workers: processes that make batches ahead; 0: this one makes them.
+        bands: the infrared bands to train; None: all that the sources have.
+        views: how views are drawn; None: the defaults.
+        thermal: from counts to network input; None: the default contract.
+        extra: load the other infrared bands of items that have them too.
+        max_damaged: share of all items that may be damaged before the run is refused.
+
+    Raises:
+        ValueError: nothing to train on, a band with fewer pairs than a batch, or a batch that `world` does not divide.
+    """
+    if batch % world or not 0 <= rank < world:
+        raise ValueError(
+            f"a batch of {batch} can't be shared by {world} ranks (this is rank {rank}): choose a multiple"
+        )
+    chosen = tuple(Modality.parse(b) for b in bands) if bands is not None else available_bands(sources)
+    if not chosen or Modality.RGB in chosen:
+        raise ValueError(
+            "the sources hold no infrared band" if not chosen else "RGB is in every pair: name infrared bands"
+        )
+    views = views if views is not None else ViewOptions()
+    plan = Plan(sources, {band.key: (band.key,) for band in chosen}, batch, crop, seed, views)
+    return PretrainStream(
+        plan, sampling or RoundRobin([band.key for band in chosen]), thermal or ThermalContract(),
+        steps, first, rank, world, workers, extra, max_damaged,
+    )  # fmt: skip
+
+
+def steps_per_epoch(sources: Sequence[ImageSource], batch: int, bands: Sequence[Modality] | None = None) -> int:
+    """All whole batches of all bands: an epoch of the paper. Round robin deals these steps evenly among the bands, so
+    the pairs of a smaller set are seen more often in it than those of a larger one."""
+    chosen = bands if bands is not None else available_bands(sources)
+    return sum(
+        sum(band.key in source.modalities(item) for source in sources for item in range(len(source))) // batch
+        for band in chosen
+    )
+
+
+class PretrainStream:
+    """An iterable of `PretrainBatch`.
+
+    Attributes:
+        sampling: decides the bands; its `record` wants every step's loss where it is adaptive.
+        damage: what could not be read so far.
+    """
+
+    def __init__(
+        self, plan: Plan, sampling: BandSampling, thermal: ThermalContract, steps: int, first: int, rank: int,
+        world: int, workers: int, extra: bool, max_damaged: float,
+    ) -> None:  # fmt: skip
+        self.sampling = sampling
+        self.damage = DamageReport(plan.items, max_damaged)
+        self._dataset = _Batches(plan, thermal, rank, world, extra)
+        self._steps, self._first, self._workers = steps, first, workers
+
+    def __len__(self) -> int:
+        return max(0, self._steps - self._first)
+
+    def __iter__(self) -> Iterator[PretrainBatch]:
+        loader = DataLoader(
+            self._dataset,
+            batch_size=None,
+            sampler=_Places(self.sampling, self._first, self._steps),
+            num_workers=self._workers,
+            worker_init_fn=_quiet_worker,
+        )
+        for batch, damage in loader:
+            self.damage.add(damage)
+            yield batch
+
+
+class _Places:
+    """Asks the sampling what each step shows; runs in the training process, ahead of it by what the workers hold."""
+
+    def __init__(self, sampling: BandSampling, first: int, steps: int) -> None:
+        self._sampling, self._first, self._steps = sampling, first, steps
+
+    def __len__(self) -> int:
+        return max(0, self._steps - self._first)
+
+    def __iter__(self) -> Iterator[Place]:
+        for step in range(self._first, self._steps):
+            yield Place(step, *self._sampling.place(step))
+
+
+class _Batches(Dataset):
+    """Place to batch."""
+
+    def __init__(self, plan: Plan, thermal: ThermalContract, rank: int, world: int, extra: bool) -> None:
+        self._plan, self._thermal, self._rank, self._world = plan, thermal, rank, world
+        self._also = tuple(band.key for band in INFRARED) if extra else ()
+
+    def __getitem__(self, place: Place) -> tuple[PretrainBatch, list[str]]:
+        views, damage = self._plan.load(place, self._rank, self._world, self._also)
+        return make_batch(views, Modality.parse(place.group), self._thermal), damage
+
+
+def make_batch(views: Sequence[LoadedView], band: Modality, thermal: ThermalContract) -> PretrainBatch:
+    """Loaded views to tensors.
+
+    Raises:
+        ThermalError: an infrared frame does not fit the contract.
+    """
+    batch = PretrainBatch(
+        band=band,
+        rgb=torch.from_numpy(np.stack([colour_tensor(view.images["rgb"]) for view in views])),
+        infrared=torch.from_numpy(np.stack([infrared_tensor(view.images[band.key], thermal) for view in views])),
+        names=[view.name for view in views],
+        keys=torch.tensor([view.key for view in views], dtype=torch.int64),
+    )
+    for other in INFRARED:
+        rows = [row for row, view in enumerate(views) if other.key in view.images]
+        if other is not band and rows:
+            frames = [infrared_tensor(views[row].images[other.key], thermal) for row in rows]
+            batch.extra[other] = torch.from_numpy(np.stack(frames))
+            batch.extra_rows[other] = torch.tensor(rows, dtype=torch.int64)
+    return batch
+
+
+def _quiet_worker(_: int) -> None:
+    cv2.setNumThreads(0)  # the training process has the cores
+    torch.set_num_threads(1)
