@@ -1,0 +1,75 @@
+"""Three of SpectraDINO's four pretraining losses: distillation, contrast, patches (Section 3.2.1 to 3.2.3).
+
+    B samples on this process    D width    N patches    S patches sampled    W processes
+
+All compare directions: their inputs are normalised here. All are computed in fp32 whatever the precision around them,
+and are means over this process's samples: averaged over processes they are the global batch's.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spectradino_core.losses.gathering import first_row, gather
+
+__all__ = ["contrastive_loss", "distillation_loss", "patch_loss", "sample_positions"]
+
+
+def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean of `1 - cos(student, teacher)`, 0 to 2 (Equation 6).
+
+    Args:
+        student: CLS of the infrared images, [B, D].
+        teacher: CLS of the paired RGB images, from the frozen teacher, [B, D].
+    """
+    return (1 - _cosine(student, teacher)).mean()
+
+
+def contrastive_loss(rgb: Tensor, infrared: Tensor, temperature: float | Tensor) -> Tensor:
+    """Symmetric InfoNCE: half of RGB finding its infrared, half of infrared finding its RGB (Equations 7 and 8).
+
+    The negatives are the rest of the global batch, gathered from all processes.
+
+    Args:
+        rgb, infrared: the student's CLS of the two images of each pair, [B, D].
+        temperature: what similarities are divided by.
+    """
+    # In fp32 also under autocast: a bf16 similarity is off by 0.004, which the temperature turns into 6 %.
+    with torch.autocast(rgb.device.type, enabled=False):
+        a, b = _unit(rgb), _unit(infrared)
+        all_a, all_b = gather(a), gather(b)  # [W·B, D]
+        target = torch.arange(len(a), device=a.device) + first_row(len(a))
+        forth = F.cross_entropy(a @ all_b.T / temperature, target)
+        back = F.cross_entropy(b @ all_a.T / temperature, target)
+        return 0.5 * (forth + back)
+
+
+def patch_loss(rgb: Tensor, infrared: Tensor) -> Tensor:
+    """Mean of `1 - cos` between the student's patch tokens at the same places (Equation 9).
+
+    Args:
+        rgb, infrared: patch tokens at the sampled positions, [B, S, D].
+    """
+    return (1 - _cosine(rgb, infrared)).mean()
+
+
+def sample_positions(patches: int, ratio: float, generator: torch.Generator) -> Tensor:
+    """floor(ratio·N) different patch positions, int64 [S], at least one; the same for all images of a step.
+
+    Raises:
+        ValueError: the ratio is not in (0, 1].
+    """
+    if not 0 < ratio <= 1:
+        raise ValueError(f"the share of patches sampled must lie in (0, 1], not be {ratio}")
+    count = max(1, int(ratio * patches + 1e-9))
+    return torch.randperm(patches, generator=generator)[:count].sort().values
+
+
+def _unit(x: Tensor) -> Tensor:
+    return F.normalize(x if x.dtype == torch.float64 else x.float(), dim=-1)
+
+
+def _cosine(a: Tensor, b: Tensor) -> Tensor:
+    return (_unit(a) * _unit(b)).sum(dim=-1)
