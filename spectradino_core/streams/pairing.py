@@ -95,6 +95,7 @@ class Pairer(Generic[Payload]):
             frame = Frame(stamp_ns, payload, self._time(stream, stamp_ns), self._arrivals)
             self._arrivals += 1
             self._queues[stream].accept(frame)
+            self._end_past_loop(stream.other, frame.time_ns)
             self._settle(pairs, final=False)
             self._bound(stream, pairs)
             self._tell_dry_spell()
@@ -231,6 +232,12 @@ class Pairer(Generic[Payload]):
             return True
         queue.restart()
         return False
+
+    def _end_past_loop(self, stream: Stream, others_ns: int) -> None:
+        """Lets `stream` in again once the other has caught up with it: it was no new loop but one wrong stamp."""
+        queue = self._queues[stream]
+        if queue.in_past_loop and queue.last_ns is not None and not self._is_ahead(queue.last_ns, others_ns):
+            queue.in_past_loop = False
 
     @staticmethod
     def _is_ahead(time_ns: int, of_ns: int) -> bool:

@@ -182,6 +182,17 @@ class TestFaultsOfTime:
         assert push(pairer, ("rgb", 50_000)) == [(50_000, 50_000)]
         assert pairer.restarts == 2
 
+    @pytest.mark.parametrize("wrong", ["rgb", "ir"])
+    @pytest.mark.parametrize("period_ms", [100, 700, 5000])
+    def test_one_stamp_from_the_past_costs_little_however_slow_the_cameras_are(self, wrong, period_ms):
+        """Where frames are farther apart than a jump, each looked like the time before one."""
+        pairer = Pairer(slop_ms=20)
+        frames = [(s, t) for t in range(10**8, 10**8 + 30 * period_ms, period_ms) for s in ("rgb", "ir")]
+        frames.insert(20, (wrong, 1_000_000))
+        pairs = push(pairer, *frames)
+        assert len(pairs) >= 28
+        assert pairs[-1] == (frames[-1][1], frames[-1][1])
+
     @pytest.mark.parametrize("tail_first", ["rgb", "ir"])
     @pytest.mark.parametrize("swap", [0, 1, 3])
     def test_a_bag_looped_three_times_with_ragged_ends_gives_equal_counts(self, tail_first, swap):
