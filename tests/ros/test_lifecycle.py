@@ -5,52 +5,21 @@ from __future__ import annotations
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState, GetState
-from rcl_interfaces.msg import Parameter, ParameterValue
-from rcl_interfaces.srv import DescribeParameters, SetParameters
+from rcl_interfaces.srv import DescribeParameters
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from spectradino_ros.parameters import specs
 from tests.ros.harness import LATCHED, NodeProcess, image, ir_pixels, rgb_pixels, wait_until
+from tests.ros.management import Manager
 
 SIZE = (160, 120)
-
-
-class Manager:
-    """Talks to the services of /managed/detector_node."""
-
-    NAME = "/managed/detector_node"
-
-    def __init__(self, peer, process: NodeProcess) -> None:
-        self.peer, self.process = peer, process
-
-    def state(self) -> str:
-        return self.peer.call(GetState, f"{self.NAME}/get_state", GetState.Request()).current_state.label
-
-    def change(self, transition: int) -> bool:
-        request = ChangeState.Request(transition=Transition(id=transition))
-        return self.peer.call(ChangeState, f"{self.NAME}/change_state", request).success
-
-    def set(self, name: str, value) -> tuple[bool, str]:
-        types = {
-            bool: (1, "bool_value"),
-            int: (2, "integer_value"),
-            float: (3, "double_value"),
-            str: (4, "string_value"),
-        }
-        kind, field = types[type(value)]
-        parameter = Parameter(name=name, value=ParameterValue(type=kind, **{field: value}))
-        result = self.peer.call(
-            SetParameters, f"{self.NAME}/set_parameters", SetParameters.Request(parameters=[parameter])
-        )
-        return result.results[0].successful, result.results[0].reason
 
 
 @pytest.fixture
 def manager(peer, blob_model):
     node = NodeProcess("-r", "__ns:=/managed", model=blob_model, device="cpu", threads=1, autostart=False)
-    yield Manager(peer, node)
+    yield Manager(peer, node, "/managed/detector_node")
     assert node.stop() == 0, node.log
     assert "Traceback" not in node.log
 
@@ -92,6 +61,19 @@ def test_the_whole_life(manager, peer):
     assert manager.state() == "finalized"
 
 
+@pytest.mark.parametrize("state", ["unconfigured", "inactive", "active"])
+def test_it_shuts_down_from_any_state(manager, peer, state):
+    if state != "unconfigured":
+        assert manager.change(Transition.TRANSITION_CONFIGURE)
+    if state == "active":
+        assert manager.change(Transition.TRANSITION_ACTIVATE)
+        wait_until(lambda: peer.node.count_subscribers("/managed/rgb/image_raw"), "the subscriptions")
+    assert manager.change(getattr(Transition, f"TRANSITION_{state.upper()}_SHUTDOWN"))
+    assert manager.state() == "finalized"
+    wait_until(lambda: peer.node.count_subscribers("/managed/rgb/image_raw") == 0, "the subscriptions' end")
+    wait_until(lambda: peer.node.count_publishers("/managed/detector_node/detections") == 0, "the topics' end")
+
+
 def test_a_failed_configuration_leaves_it_unconfigured_and_can_be_mended(manager, blob_model, tmp_path):
     assert manager.set("model", str(tmp_path / "nowhere.onnx")) == (True, "")
     assert not manager.change(Transition.TRANSITION_CONFIGURE)
@@ -130,7 +112,7 @@ def test_parameters_change_live_and_are_checked(manager, peer):
 def test_every_parameter_describes_itself(manager, peer):
     names = list(specs())
     request = DescribeParameters.Request(names=names)
-    answer = peer.call(DescribeParameters, f"{manager.NAME}/describe_parameters", request)
+    answer = peer.call(DescribeParameters, f"{manager.name}/describe_parameters", request)
     for descriptor, spec in zip(answer.descriptors, specs().values(), strict=True):
         assert descriptor.description.startswith(spec.description)
         assert descriptor.read_only == (spec.name == "autostart")
@@ -145,7 +127,7 @@ def test_diagnostics_follow_the_state(manager, peer):
         for array in list(arrays):
             for found in array.status:
                 values = {v.key: v.value for v in found.values}
-                if found.hardware_id == manager.NAME and values["state"] == state:
+                if found.hardware_id == manager.name and values["state"] == state:
                     return found
         return None
 
