@@ -1,29 +1,34 @@
 """The one training loop: batches in, a trained module out.
 
-What a step computes is the task's business (`finetune.py`); this file holds what every training shares: the schedule,
-mixed precision, clipping, the moving average of the weights, the log, and a checkpoint to resume from.
+What a step computes is the task's business (`finetune.py`, `pretrain.py`, `omnivorous.py`); this file holds what every
+training shares: the schedule, mixed precision, clipping, the moving average of the weights, the log, and checkpoints to
+resume from. It runs alike in one process and in many (`distributed.py`).
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
-from spectradino_core.files import written_atomically
+from spectradino_core.training.checkpoints import Checkpoints, Stateful, resume_step
+from spectradino_core.training.distributed import Place, is_sharded, mean_over_processes
+from spectradino_core.training.journal import Journal
 
 __all__ = ["LoopOptions", "NonFiniteLossError", "learning_rate", "resume_step", "train"]
 
 Model = TypeVar("Model", bound=nn.Module)
+
+_PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class NonFiniteLossError(RuntimeError):
@@ -40,9 +45,11 @@ class LoopOptions:
         final: the learning rate at the end, as a share of its peak (cosine decay in between).
         clip: greatest gradient norm; 0: no clipping.
         ema: decay of the moving average of the weights; 0: none.
-        amp: "bf16" or "fp32".
+        amp: "bf16", "fp16" (with a loss scaler) or "fp32".
         checkpoint_every: steps between checkpoints.
         log_every: steps between log lines.
+        keep: checkpoints to keep, the newest.
+        tensorboard: log to TensorBoard too.
     """
 
     steps: int
@@ -53,6 +60,14 @@ class LoopOptions:
     amp: str = "bf16"
     checkpoint_every: int = 500
     log_every: int = 20
+    keep: int = 2
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        if self.amp not in _PRECISIONS:
+            raise ValueError(f"unknown precision {self.amp!r}: choose one of {', '.join(_PRECISIONS)}")
+        if min(self.steps, self.checkpoint_every, self.log_every, self.keep) < 1:
+            raise ValueError("steps, checkpoint_every, log_every and keep must be at least 1")
 
 
 def learning_rate(step: int, options: LoopOptions) -> float:
@@ -65,72 +80,98 @@ def learning_rate(step: int, options: LoopOptions) -> float:
 
 def train(
     model: Model,
-    loss_of: Callable[[Model, Any], dict[str, Tensor]],
+    loss_of: Callable[[Any, Any], dict[str, Tensor]],
     batches: Iterable[Any],
     optimiser: torch.optim.Optimizer,
     options: LoopOptions,
     folder: Path,
     device: torch.device,
     every: Callable[[int, Model], dict[str, float]] | None = None,
+    *,
+    runner: nn.Module | None = None,
+    after_step: Callable[[int, Any, dict[str, Tensor]], None] | None = None,
+    stateful: Mapping[str, Stateful] | None = None,
 ) -> Model:
     """Trains `model` and returns what is to be kept: its moving average, or itself where there is none.
 
     Args:
         model: the module, on `device`.
-        loss_of: (model, batch on device) to named scalars, of which "total" is minimised and all are logged.
-        batches: those of the steps still to do, each with a `.to(device)`.
+        loss_of: (runner, batch on device) to named scalars, of which "total" is minimised and all are logged.
+        batches: those of the steps still to do (`resume_step` tells from where), each with a `.to(device)`.
         optimiser: with each group's peak learning rate in "lr".
-        folder: gets `log.jsonl` and `resume.pt`; a `resume.pt` that is there is taken up.
-        every: called at each checkpoint with (step, module to keep); what it returns is logged.
+        folder: gets `log.jsonl` and `checkpoints/`; the newest checkpoint that is there is taken up.
+        every: called before each checkpoint with (step, module to keep); what it returns is logged.
+        runner: what `loss_of` is called with: the model as this process runs it (see `distributed.spread`).
+        after_step: called after each optimiser step with (its number from 0, batch, losses).
+        stateful: what the task keeps between steps, by name; saved and taken up with the model.
 
     Raises:
         NonFiniteLossError: names the step.
         OSError: a checkpoint could not be written; the one before is still whole.
+        ResumeError: the checkpoint in `folder` is damaged or of another run.
     """
+    place = Place.current()
     folder.mkdir(parents=True, exist_ok=True)
+    if options.ema and is_sharded(model):
+        raise ValueError("a moving average needs the whole model on each process: use ema=0 with fsdp")
+    runner = model if runner is None else runner
     average = deepcopy(model).requires_grad_(False) if options.ema else None
     peaks = [group["lr"] for group in optimiser.param_groups]
-    resume = folder / "resume.pt"
-    step = _load(resume, model, average, optimiser) if resume.is_file() else 0
+    precision = _PRECISIONS[options.amp]
+    scaler = torch.amp.GradScaler(device.type, enabled=options.amp == "fp16")
+    kept_state = {"scaler": scaler, **(stateful or {})}
+    checkpoints = Checkpoints(folder, options.keep)
+    step = checkpoints.load(model, average, optimiser, kept_state)
+    journal = Journal(folder, step, options.tensorboard, silent=not place.first)
     started, first = time.monotonic(), step
-    bar = tqdm(total=options.steps, initial=step, unit="step", dynamic_ncols=True, mininterval=1.0)
+    bar = tqdm(
+        total=options.steps, initial=step, unit="step", dynamic_ncols=True, mininterval=1.0, disable=not place.first
+    )
 
     model.train()
-    with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
-        for batch in batches:
-            share = learning_rate(step, options)
-            for group, peak in zip(optimiser.param_groups, peaks, strict=True):
-                group["lr"] = peak * share
-            with torch.autocast(device.type, torch.bfloat16, enabled=options.amp == "bf16"):
-                losses = loss_of(model, batch.to(device))
-            total = losses["total"]
-            if not torch.isfinite(total):
-                raise NonFiniteLossError(
-                    f"the loss is {total.item()} at step {step}: lower the learning rate; {resume} is the last good one"
-                )
-            optimiser.zero_grad(set_to_none=True)
-            total.backward()
-            if options.clip:
-                nn.utils.clip_grad_norm_(model.parameters(), options.clip)
-            optimiser.step()
-            step += 1
-            if average is not None:
-                _follow(average, model, min(options.ema, (1 + step) / (10 + step)))
-            bar.update()
+    for batch in batches:
+        share = learning_rate(step, options)
+        for group, peak in zip(optimiser.param_groups, peaks, strict=True):
+            group["lr"] = peak * share
+        batch = batch.to(device)
+        with torch.autocast(device.type, precision, enabled=precision is not None):
+            losses = loss_of(runner, batch)
+        total = losses["total"]
+        if not torch.isfinite(total):
+            raise NonFiniteLossError(
+                f"the loss is {total.item()} at step {step}: lower the learning rate; {folder / 'checkpoints'} holds "
+                "the last good state"
+            )
+        optimiser.zero_grad(set_to_none=True)
+        scaler.scale(total).backward()
+        if options.clip:
+            scaler.unscale_(optimiser)
+            norm = nn.utils.clip_grad_norm_(model.parameters(), options.clip)
+            losses["gradient"] = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        scaler.step(optimiser)
+        scaler.update()
+        if after_step is not None:
+            after_step(step, batch, losses)
+        step += 1
+        if average is not None:
+            _follow(average, model, min(options.ema, (1 + step) / (10 + step)))
+        bar.update()
 
-            if step % options.log_every == 0 or step == options.steps:
-                row = {name: round(value.item(), 5) for name, value in losses.items()}
-                bar.set_postfix({"loss": f"{row['total']:.3f}"}, refresh=False)
-                rate = (step - first) / (time.monotonic() - started)
-                _write(log, {"step": step, "lr": peaks[0] * share, "steps_per_s": round(rate, 3)} | row)
-            if step % options.checkpoint_every == 0 or step == options.steps:
-                _save(resume, model, average, optimiser, step, peaks)
-                if every is not None:
-                    kept = model if average is None else average
-                    kept.eval()
-                    _write(log, {"step": step} | every(step, kept))
-                    model.train()
+        last = step == options.steps
+        if step % options.log_every == 0 or last:
+            row = {name: float(f"{value:.9g}") for name, value in mean_over_processes(losses).items()}
+            bar.set_postfix({"loss": f"{row['total']:.3f}"}, refresh=False)
+            rate = (step - first) / (time.monotonic() - started)
+            journal.write({"step": step, "lr": peaks[0] * share, "steps_per_s": round(rate, 3)} | row)
+        if step % options.checkpoint_every == 0 or last:
+            if every is not None:
+                kept = model if average is None else average
+                kept.eval()
+                journal.write({"step": step} | every(step, kept))
+                model.train()
+            checkpoints.save(step, model, average, optimiser, kept_state)
     bar.close()
+    journal.close()
     return (model if average is None else average).eval()
 
 
@@ -141,42 +182,3 @@ def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
     torch._foreach_lerp_([a for a, _ in pairs], [m.detach() for _, m in pairs], 1 - decay)
     for kept, new in zip(average.buffers(), model.buffers(), strict=True):
         kept.copy_(new)
-
-
-def _save(
-    path: Path,
-    model: nn.Module,
-    average: nn.Module | None,
-    optimiser: torch.optim.Optimizer,
-    step: int,
-    peaks: list[float],
-) -> None:
-    state = {
-        "step": step,
-        "model": model.state_dict(),
-        "average": None if average is None else average.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "peaks": peaks,
-    }
-    with written_atomically(path) as scratch:
-        torch.save(state, scratch)
-
-
-def _load(path: Path, model: nn.Module, average: nn.Module | None, optimiser: torch.optim.Optimizer) -> int:
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    if average is not None and state["average"] is not None:
-        average.load_state_dict(state["average"])
-    optimiser.load_state_dict(state["optimiser"])
-    return int(state["step"])
-
-
-def resume_step(folder: Path) -> int:
-    """The step that a run in `folder` would go on from; 0 for a new one."""
-    path = folder / "resume.pt"
-    return int(torch.load(path, map_location="cpu", weights_only=True)["step"]) if path.is_file() else 0
-
-
-def _write(log: TextIO, row: dict[str, Any]) -> None:
-    log.write(json.dumps(row) + "\n")
-    log.flush()

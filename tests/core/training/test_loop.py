@@ -79,7 +79,7 @@ def test_what_is_kept_is_the_average(tmp_path):
 def test_a_broken_loss_stops_and_names_the_step(tmp_path):
     def breaks(model, batch):
         value = loss_of(model, batch)["total"]
-        return {"total": value * float("nan") if (tmp_path / "resume.pt").exists() else value}
+        return {"total": value * float("nan") if resume_step(tmp_path) else value}
 
     with pytest.raises(NonFiniteLossError, match="step 10"):
         run(tmp_path, loss=breaks)

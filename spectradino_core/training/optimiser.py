@@ -1,0 +1,122 @@
+"""AdamW for parameters of which a step trains a part: the adapters' stacks hold all bands, a batch shows two.
+
+    M bands
+
+A stack [M, ...] is one parameter, so after a step on NIR pairs its gradient is there for LWIR too, and is zero. Plain
+AdamW would decay LWIR's weights all the same and push them on along their old momentum, twice for each step that
+trained them. Here each band's slice is stepped only if the step showed that band, with a step count of its own: as if
+each band's adapters were parameters of their own that got no gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim.adamw import adamw
+
+from spectradino_core.backbone.spectradino import SpectraDINO, parameter_roles
+
+__all__ = ["BandedAdamW", "adamw_for", "shown_bands"]
+
+_UNDECAYED = ("_bias", "_embedding", "_embed", "_token", "_tokens", "log_scale")
+
+
+class BandedAdamW(torch.optim.Optimizer):
+    """AdamW that steps stacks slice by slice.
+
+    Args:
+        groups: as for AdamW, each with "lr" and "weight_decay".
+        stacks: the parameters whose first dimension is the bands.
+        shown: which slots of the stacks the gradients at hand are for.
+        betas, eps: of AdamW.
+    """
+
+    def __init__(
+        self,
+        groups: Iterable[dict[str, Any]],
+        stacks: Iterable[nn.Parameter],
+        shown: Callable[[], Sequence[int]],
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        self._stacks = {id(parameter) for parameter in stacks}
+        self._shown = shown
+        super().__init__(groups, {"lr": 1e-4, "weight_decay": 0.05, "betas": betas, "eps": eps})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Steps what the step showed."""
+        shown = list(self._shown())
+        for group in self.param_groups:
+            lists: tuple[list[Tensor], ...] = ([], [], [], [], [])
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                whole = [_local(parameter), _local(parameter.grad)]
+                stacked = id(parameter) in self._stacks
+                if not state:
+                    state["step"] = torch.zeros(len(whole[0]) if stacked else 1)
+                    state["exp_avg"] = torch.zeros_like(whole[0])
+                    state["exp_avg_sq"] = torch.zeros_like(whole[0])
+                whole += [state["exp_avg"], state["exp_avg_sq"]]
+                slots: list[int | None] = list(shown) if stacked else [None]
+                for slot in slots:
+                    for into, tensor in zip(lists, whole, strict=False):
+                        into.append(tensor if slot is None else tensor[slot])
+                    lists[4].append(state["step"][slot or 0])
+            if lists[0]:
+                _adamw(lists, group)
+
+
+def _adamw(lists: tuple[list[Tensor], ...], group: dict[str, Any]) -> None:
+    parameters, gradients, averages, squares, steps = lists
+    beta1, beta2 = group["betas"]
+    adamw(
+        parameters, gradients, averages, squares, [], steps, foreach=True, amsgrad=False, beta1=beta1, beta2=beta2,
+        lr=group["lr"], weight_decay=group["weight_decay"], eps=group["eps"], maximize=False,
+    )  # fmt: skip
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """This process's share of a sharded tensor; AdamW treats every element by itself."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor.detach()
+
+
+def shown_bands(backbone: SpectraDINO) -> list[int]:
+    """Slots of the bands that the gradients at hand are for.
+
+    RGB is part of every pair. The stem of an infrared band that was not shown has no gradient, which every kind of
+    distribution keeps so; a band whose stem is frozen counts as shown.
+    """
+    shown = []
+    for slot, band in enumerate(backbone.bands):
+        trained = [p for p in backbone.stems[band.key].parameters() if p.requires_grad]
+        if band.band.channels == 3 or not trained or any(p.grad is not None for p in trained):
+            shown.append(slot)
+    return shown
+
+
+def adamw_for(
+    module: nn.Module, backbone: SpectraDINO, rate: float, weight_decay: float, beta2: float = 0.999
+) -> BandedAdamW:
+    """The optimiser of what `module`, which holds `backbone`, trains.
+
+    Weight decay is for matrices and kernels: norms, biases, gains and embeddings are left alone (ours; the paper gives
+    the one figure of 0.05).
+    """
+    roles = parameter_roles(backbone)
+    stacks = [p for name, p in backbone.named_parameters() if roles[name] in ("adapters", "modality_embedding")]
+    decayed, plain = [], []
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            (plain if parameter.ndim < 2 or name.endswith(_UNDECAYED) else decayed).append(parameter)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups = [{**group, "lr": rate} for group in groups if group["params"]]
+    if not groups:
+        raise ValueError("nothing to train: every parameter is frozen")
+    return BandedAdamW(groups, stacks, lambda: shown_bands(backbone), betas=(0.9, beta2))
