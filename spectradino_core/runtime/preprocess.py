@@ -90,9 +90,10 @@ def rgb_input(image: np.ndarray, box: Letterbox) -> np.ndarray:
     gain = np.float32(1.0) / (np.float32(255.0) * np.array(IMAGENET_STD, np.float32))
     bias = np.array(IMAGENET_MEAN, np.float32) / np.array(IMAGENET_STD, np.float32)
     out = np.zeros((3, box.network[1], box.network[0]), np.float32)
-    for channel in range(3):  # three planar passes beat one strided pass over [h, w, 3]
-        np.multiply(small[..., channel], gain[channel], out=out[channel, : box.content[1], : box.content[0]])
-        out[channel, : box.content[1], : box.content[0]] -= bias[channel]
+    for channel, plane in enumerate(cv2.split(small)):  # planar passes beat strided ones over [h, w, 3]
+        content = out[channel, : box.content[1], : box.content[0]]
+        np.multiply(plane, gain[channel], out=content)
+        content -= bias[channel]
     return out
 
 
