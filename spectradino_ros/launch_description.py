@@ -78,6 +78,14 @@ def detector_launch_description(band: str) -> LaunchDescription:
         ),
         DeclareLaunchArgument("rgb_topic", default_value="rgb/image_raw", description="Topic of the colour camera."),
         DeclareLaunchArgument("ir_topic", default_value="ir/image_raw", description="Topic of the infrared camera."),
+        *(
+            DeclareLaunchArgument(
+                f"{key}_info_topic",
+                default_value="",
+                description=f"Topic of the {camera} camera's CameraInfo. Empty: camera_info beside {key}_topic.",
+            )
+            for key, camera in (("rgb", "colour"), ("ir", "infrared"))
+        ),
         DeclareLaunchArgument(
             "image_transport",
             default_value="",
@@ -117,6 +125,11 @@ def _node(context: LaunchContext, band: str) -> list[Node]:
         if given(name):
             values[name] = _parse(parameter(name), given(name))
     profile = given("dds_profile")
+    remappings = []
+    for key in ("rgb", "ir"):
+        images = given(f"{key}_topic")
+        info = given(f"{key}_info_topic") or "".join((*images.rpartition("/")[:2], "camera_info"))
+        remappings += [(f"{key}/image_raw", images), (f"{key}/camera_info", info)]
     return [
         Node(
             package="spectradino_ros",
@@ -124,7 +137,7 @@ def _node(context: LaunchContext, band: str) -> list[Node]:
             name=NODE_NAME,
             namespace=given("namespace"),
             parameters=[given("params_file"), values],
-            remappings=[("rgb/image_raw", given("rgb_topic")), ("ir/image_raw", given("ir_topic"))],
+            remappings=remappings,
             # The band comes before the parameter file, which may say otherwise.
             arguments=["--ros-args", "--log-level", given("log_level"), "-p", f"infrared_band:={band}"],
             additional_env={"FASTRTPS_DEFAULT_PROFILES_FILE": str(_profile(profile))} if profile else {},
