@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,7 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("checkpoint", type=Path, help="model.safetensors of a fine-tuning run")
     command.add_argument("model", type=Path, help="the .onnx file to write")
     command.add_argument("--name", help="name in place of the recipe's")
-    command.add_argument("--score-threshold", type=float, help="score threshold to store")
+    command.add_argument("--score-threshold", type=float, help="score threshold to store in place of the recipe's")
+    command.add_argument("--nms-iou", type=float, help="overlap of non-maximum suppression to store, likewise")
     command.add_argument("--data", type=Path, help="folder of paired images: parity is measured on its val split too")
     command.set_defaults(run=_export)
 
@@ -103,7 +105,7 @@ def _export(options: argparse.Namespace) -> int:
     from spectradino_core.perception_checkpoint import load_perception
 
     model, info = load_perception(options.checkpoint)
-    changes = {"name": options.name, "score_threshold": options.score_threshold}
+    changes = {"name": options.name, "score_threshold": options.score_threshold, "nms_iou": options.nms_iou}
     info = info.with_(**{key: value for key, value in changes.items() if value is not None})
     pairs = list(SceneSet(range(FIRST_TEST_SEED, FIRST_TEST_SEED + 8), info.infrared, (640, 512)))
     if options.data is not None:
@@ -140,7 +142,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         print("|---" * (len(info.box_classes) + 3) + "|")
         for row in rows:
             figures = [*row["ap50"].values(), row["map50"], row["miou"]]
-            print(f"| {row['mode']} | {' | '.join(f'{100 * f:.1f}' for f in figures)} |")
+            print(f"| {row['mode']} | {' | '.join('-' if math.isnan(f) else f'{100 * f:.1f}' for f in figures)} |")
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps({"model": info.name, "results": results}, indent=2) + "\n", encoding="utf-8")
