@@ -117,10 +117,10 @@ def pretraining_batches(
             f"a batch of {batch} can't be shared by {world} ranks (this is rank {rank}): choose a multiple"
         )
     chosen = tuple(Modality.parse(b) for b in bands) if bands is not None else available_bands(sources)
-    if not chosen or Modality.RGB in chosen:
-        raise ValueError(
-            "the sources hold no infrared band" if not chosen else "RGB is in every pair: name infrared bands"
-        )
+    if not chosen:
+        raise ValueError("the sources hold no infrared band")
+    if Modality.RGB in chosen:
+        raise ValueError("RGB is in every pair: name infrared bands")
     views = views if views is not None else ViewOptions()
     plan = Plan(sources, {band.key: (band.key,) for band in chosen}, batch, crop, seed, views)
     return PretrainStream(

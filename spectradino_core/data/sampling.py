@@ -1,4 +1,4 @@
-"""Which band a step shows, and which items: pure functions of the seed and the step, so that a resumed run goes on alike.
+"""Which band a step shows, and which items: pure functions of seed and step, so that a resumed run goes on alike.
 
 Letters: M groups of items to choose from (as a rule one an infrared band), N items of one group, B items in a batch.
 """
@@ -52,8 +52,8 @@ class RoundRobin:
 
 
 class AdaptiveBands:
-    """Shows more of what is still learnt badly: the chance of a group grows with its running loss. Ours, off by default;
-    the paper names it as an open question (Section 5).
+    """Shows more of what is still learnt badly: the chance of a group grows with its running loss. Ours, off by
+    default; the paper names it as an open question (Appendix, "Limitations").
 
     Chances change once a round of `period` steps, and what a round does is settled by the losses up to the end of the
     round before last. Batches may therefore be made up to `period` steps ahead without changing what they are.
@@ -166,6 +166,9 @@ class AdaptiveBands:
         return self._before[number]
 
 
+_SWAPS = 100
+
+
 def spread_order(
     sequences: np.ndarray, frames: np.ndarray, gaps: np.ndarray, batch: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, int]:
@@ -173,7 +176,7 @@ def spread_order(
 
     Two items are neighbours if they are of one sequence and fewer frames apart than its gap (or a frame is unknown):
     in a batch they would be each other's false negatives. Long sequences are dealt evenly over the epoch first; an item
-    that would meet a neighbour then waits for a later batch.
+    that would meet a neighbour then waits for a later batch; those left at the end change places with earlier ones.
 
     Args:
         sequences: int64 [N], number of the recording.
@@ -188,7 +191,7 @@ def spread_order(
     count = len(sequences)
     order = deque(_dealt(sequences, rng))
     out: list[int] = []
-    met = 0
+    misplaced: list[int] = []  # places in out
     for _ in range(count // batch):
         taken: list[int] = []
         waiting: list[int] = []
@@ -202,11 +205,28 @@ def spread_order(
                 taken.append(item)
                 others.append(int(frames[item]))
         short = batch - len(taken)
-        met += short
+        misplaced += range(len(out) + len(taken), len(out) + batch)
         taken += waiting[:short]
         order.extendleft(reversed(waiting[short:]))
         out += taken
-    return np.array(out, np.int64), met
+    rows = np.array(out, np.int64)
+
+    def fits(place: int, row: int) -> bool:
+        """Whether `row` would meet no neighbour at `place`."""
+        first = place // batch * batch
+        others = np.delete(rows[first : first + batch], place - first)
+        others = others[sequences[others] == sequences[row]]
+        return not _meets(int(frames[row]), [int(f) for f in frames[others]], int(gaps[row]))
+
+    met = 0
+    for place in misplaced:
+        for other in rng.integers(len(rows), size=_SWAPS):
+            if fits(place, rows[other]) and fits(int(other), rows[place]):
+                rows[[place, other]] = rows[[other, place]]
+                break
+        else:
+            met += not fits(place, rows[place])
+    return rows, met
 
 
 def _dealt(sequences: np.ndarray, rng: np.random.Generator) -> Iterable[int]:

@@ -141,6 +141,10 @@ class SceneSource:
         kept = self._kept[item]
         return ImageSet({key: kept.images[key] for key in ("rgb", *modalities)}, kept.name)
 
+    def forget(self, item: int) -> None:
+        """Frees the memory of an item that won't be asked for again."""
+        self._kept.pop(item, None)
+
     def _render(self, item: int) -> ImageSet:
         if not 0 <= item < self._count:
             raise IndexError(f"{self.name}: no item {item}")

@@ -1,0 +1,119 @@
+"""`spectradino data make-manifest`: a manifest of a data set on disk, or of synthetic streets written to disk."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from spectradino_core.data.layouts import LAYOUTS, find_pairs
+from spectradino_core.data.manifest import ManifestItem, write_manifest
+from spectradino_core.data.sources import MAPS, SceneSource
+from spectradino_core.files import written_atomically
+from spectradino_core.modality import INFRARED, Modality
+
+__all__ = ["add_arguments", "make_manifest", "run", "write_scenes"]
+
+DEPTH_PER_METRE = 63.0
+"""Counts per metre of a scene's depth image: the sky, 1024 m away, still fits into 16 bits."""
+
+
+def make_manifest(layout: str, root: Path, out: Path, split: str = "train", pattern: str | None = None) -> str:
+    """Writes the manifest of a data set and says what is in it; see `layouts.find_pairs` for arguments and errors.
+
+    Raises:
+        LayoutError: the root is not that data set, or only part of it.
+        ValueError: `out` lies outside the root's folder tree in a way that paths can't be relative to it.
+    """
+    items = find_pairs(layout, root, split, pattern)
+    folder = out.parent.resolve()
+    if folder != root.resolve():
+        if not root.resolve().is_relative_to(folder):
+            raise ValueError(f"{out}: a manifest lies in {root} or above it: its paths are relative to its folder")
+        prefix = root.resolve().relative_to(folder).as_posix()
+        items = [replace(item, paths={k: f"{prefix}/{path}" for k, path in item.paths.items()}) for item in items]
+    write_manifest(items, out)
+    return f"{out}: {_summary(items)}"
+
+
+def write_scenes(
+    folder: Path,
+    count: int,
+    size: tuple[int, int] = (320, 256),
+    first: int = 0,
+    bands: Sequence[Modality] = INFRARED,
+    maps: Sequence[str] = MAPS,
+) -> Path:
+    """Renders scenes into a folder with a manifest, so that they are rendered once for all runs and workers.
+
+    Args:
+        folder: gets `<modality>/<seed>.png` and `manifest.jsonl`.
+        count, size, first, bands, maps: see `SceneSource`.
+
+    Returns:
+        The manifest.
+    """
+    source = SceneSource(count, size, bands, maps, first)
+
+    def items() -> Iterator[ManifestItem]:
+        for item in range(count):
+            images = source.load(item, source.modalities(item)).images
+            paths = {}
+            for key, image in images.items():
+                paths[key] = f"{key}/{first + item:07d}.png"
+                if key == "rgb":
+                    image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+                elif key == "depth":
+                    image = np.clip(np.rint(image * DEPTH_PER_METRE), 0, 65535).astype(np.uint16)
+                with written_atomically(folder / paths[key]) as scratch:
+                    scratch.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+            source.forget(item)
+            yield ManifestItem(paths, source.moment(item), "scenes", None, DEPTH_PER_METRE)
+
+    path = folder / "manifest.jsonl"
+    write_manifest(items(), path)
+    return path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("root", type=Path, help="folder of the data set; with --scenes: the folder to write")
+    parser.add_argument(
+        "--layout", default="folder", choices=(*LAYOUTS, "scenes"), help="how it is laid out (default: %(default)s)"
+    )
+    parser.add_argument("--split", default="train", help="for the layout 'folder' (default: %(default)s)")
+    parser.add_argument("--out", type=Path, help="the manifest (default: ROOT/manifest_SPLIT.jsonl, or manifest.jsonl)")
+    parser.add_argument(
+        "--sequence-pattern",
+        metavar="REGEX",
+        help="groups 'sequence' and 'frame' in the colour image's path, e.g. '(?P<sequence>FLIR)_(?P<frame>\\d+)'",
+    )
+    parser.add_argument("--scenes", type=int, metavar="N", help="with --layout scenes: how many to render")
+    parser.add_argument("--first", type=int, default=0, help="with --layout scenes: the first seed")
+
+
+def run(options: argparse.Namespace) -> int:
+    """The command."""
+    if options.layout == "scenes":
+        if options.scenes is None:
+            raise ValueError("--layout scenes needs --scenes N")
+        path = write_scenes(options.root, options.scenes, first=options.first)
+        print(f"{path}: {options.scenes} scenes")
+        return 0
+    name = f"manifest_{options.split}.jsonl" if options.layout == "folder" else "manifest.jsonl"
+    out = options.out or options.root / name
+    print(make_manifest(options.layout, options.root, out, options.split, options.sequence_pattern))
+    return 0
+
+
+def _summary(items: Sequence[ManifestItem]) -> str:
+    """ "130 items (lwir 130), 4 sequences"."""
+    counts = Counter(key for item in items for key in item.paths if key != "rgb")
+    sequences = {item.moment.sequence for item in items if item.moment is not None}
+    kinds = ", ".join(f"{key} {count}" for key, count in counts.items())
+    return f"{len(items)} items ({kinds}), {len(sequences) or 'no'} sequences"

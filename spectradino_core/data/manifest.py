@@ -1,0 +1,215 @@
+"""Pair manifests: JSON lines, one per item, that name the image of each band and where in a recording it was taken.
+
+    {"rgb": "seq1/rgb/000001.png", "nir": "seq1/nir/000001.png", "sequence": "seq1", "frame": 1, "source": "ms2"}
+
+| key | meaning |
+|---|---|
+| `rgb` | path of the colour image, relative to the root; a grey one will do |
+| `nir`, `swir`, `lwir`, `depth`, `segmentation` | paths of the others, at least one |
+| `sequence`, `frame` | the recording, and the place in it; without: the item has no neighbours |
+| `source` | name of the data set, for messages |
+| `class` | what the picture shows, where that is known; k-NN judges by it |
+| `depth_per_metre` | what a count of the depth image is worth; default 256 |
+
+All images of an item show the same field of view. Paths may not leave the root: a manifest is data from outside.
+`spectradino data make-manifest` writes one (see `layouts.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from spectradino_core.data.images import ImageFileError, read_colour, read_counts
+from spectradino_core.data.sources import MODALITY_KEYS, ImageSet, ItemError, Moment
+from spectradino_core.files import written_atomically
+
+__all__ = ["FRAME_GAP", "ManifestError", "ManifestItem", "ManifestSource", "read_manifest", "write_manifest"]
+
+FRAME_GAP = 100
+"""Ours: ten seconds at 10 Hz."""
+
+_NOT_RGB = tuple(key for key in MODALITY_KEYS if key != "rgb")
+_DEPTH_PER_METRE = 256.0
+
+
+class ManifestError(ValueError):
+    """A manifest is missing, or a line of it is not what it should be; the message says which, and why."""
+
+
+@dataclass(frozen=True)
+class ManifestItem:
+    """One line.
+
+    Attributes:
+        paths: by modality key, relative to the root, with "/".
+        moment: where in a recording; None: nowhere.
+        source: the data set's name.
+        label: what the picture shows; None: unknown.
+        depth_per_metre: counts per metre of the depth image.
+    """
+
+    paths: dict[str, str]
+    moment: Moment | None = None
+    source: str = ""
+    label: str | None = None
+    depth_per_metre: float = _DEPTH_PER_METRE
+
+    def to_json(self) -> dict[str, Any]:
+        out: dict[str, Any] = dict(self.paths)
+        if self.moment is not None:
+            out["sequence"] = self.moment.sequence
+            if self.moment.frame is not None:
+                out["frame"] = self.moment.frame
+        if self.source:
+            out["source"] = self.source
+        if self.label is not None:
+            out["class"] = self.label
+        if "depth" in self.paths and self.depth_per_metre != _DEPTH_PER_METRE:
+            out["depth_per_metre"] = self.depth_per_metre
+        return out
+
+    @classmethod
+    def from_json(cls, entry: Any) -> ManifestItem:
+        """
+        Raises:
+            ValueError: what is wrong with the entry.
+        """
+        if not isinstance(entry, dict):
+            raise ValueError("not an object {..}")
+        known = {*MODALITY_KEYS, "sequence", "frame", "source", "class", "depth_per_metre"}
+        if unknown := sorted(entry.keys() - known):
+            raise ValueError(f"unknown key {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        paths = {key: entry[key] for key in MODALITY_KEYS if key in entry}
+        if "rgb" not in paths or len(paths) < 2:
+            raise ValueError(f"an item has rgb and at least one of {', '.join(_NOT_RGB)}")
+        for key, text in paths.items():
+            if not isinstance(text, str) or not text:
+                raise ValueError(f"{key} is not a path")
+            path = PurePosixPath(text)
+            if path.is_absolute() or ".." in path.parts or "\\" in text or ":" in path.parts[0]:
+                raise ValueError(f"{key} names {text!r}; paths are relative to the root and may not leave it")
+        sequence, frame = entry.get("sequence"), entry.get("frame")
+        if frame is not None and (sequence is None or not isinstance(frame, int) or isinstance(frame, bool)):
+            raise ValueError("a frame is a whole number of a sequence")
+        return cls(
+            paths,
+            None if sequence is None else Moment(str(sequence), frame),
+            str(entry.get("source", "")),
+            None if entry.get("class") is None else str(entry["class"]),
+            float(entry.get("depth_per_metre", _DEPTH_PER_METRE)),
+        )
+
+
+def write_manifest(items: Iterable[ManifestItem], path: Path) -> int:
+    """Writes the items, whole or not at all; returns how many."""
+    count = 0
+    with written_atomically(path) as scratch, Path(scratch).open("w", encoding="utf-8") as file:
+        for item in items:
+            file.write(json.dumps(item.to_json(), ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def read_manifest(path: Path) -> list[ManifestItem]:
+    """
+    Raises:
+        ManifestError: no such file, no items, or a line that can't be understood (by its number).
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: can't be read as a manifest ({error})") from None
+    items = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            items.append(ManifestItem.from_json(json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise ManifestError(f"{path}, line {number}: {error}") from None
+    if not items:
+        raise ManifestError(f"{path}: no items; make one with `spectradino data make-manifest`")
+    return items
+
+
+@dataclass
+class ManifestSource:
+    """The items of a manifest, read from files when asked for.
+
+    Attributes:
+        path: the manifest.
+        root: the folder that paths are relative to; None: the manifest's own.
+        frame_gap: frames between items of a sequence that may meet in a batch.
+        items: its lines.
+    """
+
+    path: Path
+    root: Path | None = None
+    frame_gap: int = FRAME_GAP
+    items: list[ManifestItem] = field(init=False, repr=False)
+    name: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            ManifestError: see `read_manifest`; or there is no such root.
+        """
+        self.path = Path(self.path)
+        self.items = read_manifest(self.path)
+        self.root = Path(self.root) if self.root is not None else self.path.parent
+        if not self.root.is_dir():
+            raise ManifestError(f"{self.root}: no such folder; {self.path} says where its images are relative to it")
+        self._real_root = self.root.resolve()
+        self.name = str(self.path)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def modalities(self, item: int) -> tuple[str, ...]:
+        return tuple(key for key in self.items[item].paths if key != "rgb")
+
+    def moment(self, item: int) -> Moment:
+        return self.items[item].moment or Moment(f"item {item}", 0)
+
+    def load(self, item: int, modalities: Sequence[str]) -> ImageSet:
+        """
+        Raises:
+            ItemError: an image is missing or damaged, or the pair's shapes differ so much that it can be no pair.
+            ManifestError: a link leads out of the root.
+        """
+        entry = self.items[item]
+        images = {}
+        for key in ("rgb", *modalities):
+            path = self._inside(entry.paths[key])
+            try:
+                images[key] = read_colour(path) if key == "rgb" else read_counts(path)
+            except ImageFileError as error:
+                raise ItemError(str(error)) from None
+            if key == "depth":
+                images[key] = images[key].astype(np.float32) / np.float32(entry.depth_per_metre)
+        _check_shapes(entry, images)
+        return ImageSet(images, f"{entry.source or self.path.stem}/{entry.paths['rgb']}")
+
+    def _inside(self, text: str) -> Path:
+        assert self.root is not None
+        path = self.root / text
+        if not path.resolve().is_relative_to(self._real_root):
+            raise ManifestError(f"{self.path} names {text!r}, which is a link that leads out of {self.root}")
+        return path
+
+
+def _check_shapes(entry: ManifestItem, images: dict[str, np.ndarray]) -> None:
+    height, width = images["rgb"].shape[:2]
+    for key, image in images.items():
+        ratio = image.shape[1] / image.shape[0] * height / width
+        if not 0.8 < ratio < 1.25:
+            raise ItemError(
+                f"{entry.paths[key]}: {image.shape[1]}x{image.shape[0]} pixels beside a {width}x{height} colour image; "
+                "the images of an item show the same field of view"
+            )
