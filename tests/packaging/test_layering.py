@@ -24,7 +24,8 @@ ARROWS: dict[str, set[str]] = {
     "heads": set(),
     "backbone": {"modality"},
     "perception": {"backbone", "heads", "modality"},
-    "data": {"modality", "thermal"},
+    # Pretraining pairs are normalised by the numbers that serve.
+    "data": {"modality", "runtime", "thermal"},
     "runtime": {"modality", "thermal"},
     "streams": {"modality", "runtime", "thermal"},
     # PyTorch behind runtime's Engine interface; a room of its own, so that runtime stays free of torch.
