@@ -1,0 +1,234 @@
+"""The losses and the image mixing of "A Mixed Diet Makes DINO an Omnivorous Vision Encoder" (Sections 3.1 to 3.3).
+
+    B samples on this process    D width    S patch positions sampled    M modalities    H, W pixels    K palette bins
+
+The equations were lost in conversion and are rebuilt from the prose. Features are compared by direction: they are
+normalised here, in fp32 whatever the precision around them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import combinations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from spectradino_core.losses.gathering import first_row, gather
+
+__all__ = [
+    "LogitScale",
+    "alignment_loss",
+    "anchoring_loss",
+    "colourise",
+    "dense_alignment_loss",
+    "luminance",
+    "mixup",
+    "palette",
+]
+
+PALETTE_BINS = 64
+PALETTE_WIDTH = 5
+PALETTE_EPS = 1e-6
+_ROWS = 4096  # of a similarity matrix at a time
+
+
+class LogitScale(nn.Module):
+    """A learned factor on similarities, the inverse of a temperature, kept in (0, 100]. Starts at 1 / 0.07 (assumed).
+
+    The parameter itself is clipped, so that it can come back from the limit.
+    """
+
+    LARGEST = 100.0
+
+    def __init__(self, start: float = 1 / 0.07) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(math.log(start)))
+
+    def forward(self) -> Tensor:
+        """The factor, a scalar."""
+        with torch.no_grad():
+            self.log_scale.clamp_(max=math.log(self.LARGEST))
+        return self.log_scale.exp()
+
+
+def alignment_loss(cls: Mapping[str, Tensor], scale: Tensor | float) -> Tensor:
+    """Symmetric InfoNCE on CLS, averaged over all pairs of modalities.
+
+    Negatives are the other samples of the global batch, gathered from all processes.
+
+    Args:
+        cls: by modality, the student's CLS, [B, D]; row i is of item i in all of them.
+        scale: factor on the similarities.
+
+    Raises:
+        ValueError: fewer than two modalities.
+    """
+    with torch.autocast(_device(cls), enabled=False):
+        units = {key: _unit(x) for key, x in cls.items()}
+        everyone = {key: gather(x) for key, x in units.items()}
+        losses = []
+        for a, b in _pairs(units):
+            target = torch.arange(len(units[a]), device=units[a].device) + first_row(len(units[a]))
+            forth = F.cross_entropy(scale * units[a] @ everyone[b].T, target)
+            back = F.cross_entropy(scale * units[b] @ everyone[a].T, target)
+            losses.append(0.5 * (forth + back))
+        return torch.stack(losses).mean()
+
+
+def dense_alignment_loss(tokens: Mapping[str, Tensor], scale: Tensor | float) -> Tensor:
+    """Symmetric InfoNCE on patch tokens, averaged over all pairs of modalities.
+
+    A token's positive is the token at the same place of the same item in the other modality; its negatives are the
+    tokens of all *other* items: those of the same item may well show the same thing, and are masked out.
+
+    Args:
+        tokens: by modality, the student's patch tokens at the sampled places, [B, S, D]; the same places in all.
+        scale: factor on the similarities.
+
+    Raises:
+        ValueError: fewer than two modalities.
+    """
+    with torch.autocast(_device(tokens), enabled=False):
+        units = {key: _unit(x) for key, x in tokens.items()}
+        everyone = {key: gather(x).flatten(0, 1) for key, x in units.items()}
+        losses = []
+        for a, b in _pairs(units):
+            first, positions = first_row(len(units[a])), units[a].shape[1]
+            forth = _dense_rows(units[a], everyone[b], scale, first, positions)
+            back = _dense_rows(units[b], everyone[a], scale, first, positions)
+            losses.append(0.5 * (forth + back))
+        return torch.stack(losses).mean()
+
+
+def anchoring_loss(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
+    """Mean over modalities of `1 - cos(student, frozen teacher)`, each of the same modality.
+
+    Args:
+        student, teacher: by modality, tokens [..., D] of one shape.
+
+    Raises:
+        ValueError: the two hold different modalities.
+    """
+    if not student or student.keys() != teacher.keys():
+        raise ValueError(f"the student has {', '.join(student)}, the teacher {', '.join(teacher)}")
+    with torch.autocast(_device(student), enabled=False):
+        distances = [1 - (_unit(x) * _unit(teacher[key])).sum(-1).mean() for key, x in student.items()]
+        return torch.stack(distances).mean()
+
+
+# -------------------------------------------------------------------------------------------------------------- images
+
+
+def luminance(rgb: Tensor) -> Tensor:
+    """Brightness (ITU-R BT.601) of colours in [0, 1], [B, 3, H, W] to [B, H, W]."""
+    return (rgb * rgb.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(dim=1)
+
+
+def palette(rgb: Tensor, bins: int = PALETTE_BINS, width: int = PALETTE_WIDTH, eps: float = PALETTE_EPS) -> Tensor:
+    """Each picture's own colours from dark to bright: the mean RGB of its pixels by luminance bin, box-smoothed.
+
+    That bins go by luminance is ours, the text says "mean RGB per bin" only. Sums and counts are smoothed before they
+    are divided, so that an empty bin takes its neighbours' colour; one far from any pixel takes the nearest bin's.
+
+    Args:
+        rgb: colours in [0, 1], [B, 3, H, W].
+        bins: K.
+        width: of the box, in bins, odd.
+        eps: keeps the division of an empty bin finite.
+
+    Returns:
+        [B, 3, K].
+    """
+    batch = len(rgb)
+    index = _bin(luminance(rgb), bins).flatten(1)  # [B, H·W]
+    sums = rgb.new_zeros(batch, 3, bins).scatter_add_(2, index[:, None].expand(-1, 3, -1), rgb.flatten(2))
+    counts = rgb.new_zeros(batch, 1, bins).scatter_add_(
+        2, index[:, None], torch.ones_like(index, dtype=rgb.dtype)[:, None]
+    )
+    box = rgb.new_ones(1, 1, width)
+    sums = F.conv1d(sums.flatten(0, 1)[:, None], box, padding=width // 2)[:, 0].unflatten(0, (batch, 3))
+    counts = F.conv1d(counts, box, padding=width // 2)
+    means = sums / (counts + eps)
+    known = counts > 0.5
+    places = torch.arange(bins, device=rgb.device)
+    distance = (places[:, None] - places[None]).abs()[None] + (bins * ~known).long()  # [B, K, K]: of bin k to each bin
+    nearest = distance.argmin(dim=2)
+    return means.gather(2, nearest[:, None].expand(-1, 3, -1))
+
+
+def colourise(image: Tensor, colours: Tensor) -> Tensor:
+    """A map in the colours of a palette.
+
+    Args:
+        image: values in [0, 1], [B, 1, H, W].
+        colours: [B, 3, K], see `palette`.
+
+    Returns:
+        [B, 3, H, W].
+    """
+    index = _bin(image[:, 0], colours.shape[2])
+    return colours.gather(2, index.flatten(1)[:, None].expand(-1, 3, -1)).unflatten(2, index.shape[1:])
+
+
+def mixup(image: Tensor, rgb: Tensor, alpha: Tensor) -> Tensor:
+    """`(1 - alpha)·image + alpha·rgb`, each sample by its own alpha.
+
+    Args:
+        image, rgb: of one shape, [B, C, H, W].
+        alpha: in [0, 1], [B]; the paper draws it from [0, 0.5].
+    """
+    share = alpha[:, None, None, None]
+    return (1 - share) * image + share * rgb
+
+
+# ------------------------------------------------------------------------------------------------------------- helpers
+
+
+def _dense_rows(rows: Tensor, columns: Tensor, scale: Tensor | float, first: int, positions: int) -> Tensor:
+    """Mean cross entropy of tokens [B, S, D] against all processes' [W·B·S, D], a few thousand rows at a time: at the
+    paper's batch of 512 the whole matrix would take 4 GB."""
+    step = max(1, _ROWS // positions)
+    scale = torch.as_tensor(scale, device=rows.device)
+    total = rows.new_zeros(())
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step]
+        arguments = (part, columns, scale, first + start)
+        if step < len(rows) and torch.is_grad_enabled():
+            total = total + checkpoint(_dense_part, *arguments, use_reentrant=False)
+        else:
+            total = total + _dense_part(*arguments)
+    return total / (len(rows) * positions)
+
+
+def _dense_part(rows: Tensor, columns: Tensor, scale: Tensor, first: int) -> Tensor:
+    """Sum of the cross entropies of rows [b, S, D], whose first is item number `first`."""
+    count, positions = rows.shape[:2]
+    logits = scale * rows.flatten(0, 1) @ columns.T  # [b·S, W·B·S]
+    token = torch.arange(count * positions, device=rows.device)
+    target = token + first * positions
+    own = (torch.arange(len(columns), device=rows.device) // positions)[None] == (target // positions)[:, None]
+    own[token, target] = False
+    return F.cross_entropy(logits.masked_fill(own, float("-inf")), target, reduction="sum")
+
+
+def _pairs(units: Mapping[str, Tensor]) -> list[tuple[str, str]]:
+    if len(units) < 2:
+        raise ValueError(f"alignment needs at least two modalities, got {', '.join(units) or 'none'}")
+    return list(combinations(units, 2))
+
+
+def _bin(values: Tensor, bins: int) -> Tensor:
+    """Values in [0, 1] to bins 0 .. K - 1, int64."""
+    return (values * bins).long().clamp_(0, bins - 1)
+
+
+def _unit(x: Tensor) -> Tensor:
+    return F.normalize(x if x.dtype == torch.float64 else x.float(), dim=-1)
+
+
+def _device(tensors: Mapping[str, Tensor]) -> str:
+    return next(iter(tensors.values())).device.type if tensors else "cpu"
