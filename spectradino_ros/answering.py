@@ -13,6 +13,7 @@ from std_msgs.msg import Header
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import FrameError
 from spectradino_core.runtime.recovery import DeviceLostError, RebuildInterruptedError
+from spectradino_core.runtime.registration import RegistrationError
 from spectradino_core.streams.decode import DecodeError
 from spectradino_core.thermal import ThermalError
 from spectradino_ros.cameras import TOPICS, camera_topic
@@ -22,6 +23,7 @@ from spectradino_ros.notices import Notices
 from spectradino_ros.outputs import Outputs
 from spectradino_ros.parameters import Settings
 from spectradino_ros.publishing import Facts
+from spectradino_ros.registering import Registering
 
 __all__ = ["Answerer"]
 
@@ -42,6 +44,7 @@ class Answerer:
         drops: Callable[[], dict[str, int]],
         health: Health,
         notices: Notices,
+        registering: Registering,
         lost: Callable[[str], None],
     ) -> None:
         """
@@ -53,9 +56,11 @@ class Answerer:
             drops: frames dropped since activation, by cause.
             health: counts answers and failures.
             notices: says what is wrong.
+            registering: knows where infrared pixels lie in the colour image.
             lost: told, at each capture, that the engine was given up, and why.
         """
         self._lost = lost
+        self._registering = registering
         self._node = node
         self._pipeline = pipeline
         self._outputs = outputs
@@ -72,6 +77,9 @@ class Answerer:
         if capture.after_jump:
             self._pipeline.reset()
         self._pipeline.score_threshold = settings.threshold_of(self._pipeline.info)
+        if rgb is not None and ir is not None:
+            self._registering.check()
+        self._pipeline.registration = self._registering.current
         self._check_aspects(capture)
         percepts = self._pipeline(None if rgb is None else rgb.pixels, None if ir is None else ir.pixels)
 
@@ -91,6 +99,11 @@ class Answerer:
             percepts, None if rgb is None else rgb.pixels, None if ir is None else ir.pixels, header
         ):
             steps_ms["overlay"] = (perf_counter() - published) * 1e3
+        drawn = perf_counter()
+        if rgb is not None and ir is not None:
+            registration = self._registering.current
+            if self._outputs.publish_registration(rgb.pixels, ir.pixels, registration, header):
+                steps_ms["registration"] = (perf_counter() - drawn) * 1e3
         facts = Facts(
             rgb_stamp=None if rgb is None else rgb.header.stamp,
             ir_stamp=None if ir is None else ir.header.stamp,
@@ -118,6 +131,9 @@ class Answerer:
         elif isinstance(error, ThermalError):
             self._health.dropped("ir_thermal_mismatch")
             self._notices.error("thermal", f"dropped a frame of {self._topics['ir']}: {error}")
+        elif isinstance(error, RegistrationError):
+            self._health.dropped("registration")
+            self._notices.error("registration", f"dropped a pair of {' and '.join(self._topics.values())}: {error}")
         elif isinstance(error, FrameError):
             self._health.dropped("bad_frame")
             self._notices.error("frame", f"dropped a frame of {' and '.join(self._topics.values())}: {error}")
@@ -139,7 +155,7 @@ class Answerer:
         return behind_s * 1e3
 
     def _check_aspects(self, capture: Capture) -> None:
-        if capture.rgb is None or capture.ir is None:
+        if capture.rgb is None or capture.ir is None or self._registering.current is not None:
             return
         (rgb_height, rgb_width), (ir_height, ir_width) = capture.rgb.pixels.shape[:2], capture.ir.pixels.shape[:2]
         if abs(rgb_width * ir_height / (rgb_height * ir_width) - 1) > _ASPECT_TOLERANCE:
@@ -147,5 +163,6 @@ class Answerer:
                 "aspect",
                 f"{self._topics['ir']} has {ir_width}x{ir_height} pixels and {self._topics['rgb']} "
                 f"{rgb_width}x{rgb_height}: their shapes differ, so the infrared picture is stretched over the colour "
-                "one. Crop one of them to the same field of view",
+                "one. Say how it lies there (parameters calibration_file, ir_to_rgb), or crop one of them to the same "
+                "field of view",
             )

@@ -1,7 +1,8 @@
 """The lifecycle node: two cameras in, detections, masks and reports out.
 
-Subscribed: `rgb/image_raw`, `ir/image_raw`. Published: `~/detections`, `~/label_info`, `~/segmentation/mask`,
-`~/segmentation/label_info`, `~/segmentation/overlay`, `~/frame_report`, `/diagnostics`. Parameters: `parameters.py`.
+Subscribed: `rgb/image_raw`, `ir/image_raw`, and if asked for `rgb/camera_info`, `ir/camera_info`. Published:
+`~/detections`, `~/label_info`, `~/segmentation/mask`, `~/segmentation/label_info`, `~/segmentation/overlay`,
+`~/frame_report`, `~/mode`, `~/debug/registration`, `/diagnostics`. Parameters: `parameters.py`.
 
 Two threads. The executor's takes messages, decodes and pairs them, and lays the newest pair into a slot; the worker's
 takes pairs from there, runs the pipeline and publishes. A pair that finds the slot full replaces the older one.
@@ -19,7 +20,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -27,8 +28,12 @@ from rclpy.parameter import Parameter
 
 from spectradino_core.runtime.bundle import BundleError
 from spectradino_core.runtime.engines import EngineError, open_engine
+from spectradino_core.runtime.percepts import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.recovery import Condition, RecoveringEngine, RecoveryPolicy
+from spectradino_core.runtime.registration import RegistrationError
+from spectradino_core.thermal import ThermalError
+from spectradino_ros import diagnosing
 from spectradino_ros.answering import Answerer
 from spectradino_ros.cameras import TOPICS, camera_topic
 from spectradino_ros.frames import Capture
@@ -39,6 +44,7 @@ from spectradino_ros.notices import Notices
 from spectradino_ros.outputs import Outputs
 from spectradino_ros.parameters import ParameterError, Settings, When, check, declare, parameter, unknown_overrides
 from spectradino_ros.process import run
+from spectradino_ros.registering import Registering
 from spectradino_ros.worker import NewestOnlyWorker
 
 __all__ = ["NODE_NAME", "DetectorNode", "main"]
@@ -46,6 +52,8 @@ __all__ = ["NODE_NAME", "DetectorNode", "main"]
 NODE_NAME = "detector_node"
 _WATCH_S = 0.5
 _DIAGNOSTICS_S = 1.0
+_EXPLAINED = (BundleError, EngineError, ParameterError, RegistrationError, ThermalError)
+"""Exceptions whose texts say what is wrong and what to do, so that no traceback is needed."""
 
 
 class DetectorNode(LifecycleNode):
@@ -60,6 +68,7 @@ class DetectorNode(LifecycleNode):
         self._notices = Notices(self.get_logger(), self.settings.warning_period_s)
         self._health = Health()
         self._engine: RecoveringEngine | None = None
+        self._registering: Registering | None = None
         self._pipeline: Pipeline | None = None
         self._outputs: Outputs | None = None
         self._worker: NewestOnlyWorker[Capture] | None = None
@@ -84,7 +93,7 @@ class DetectorNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Starts the worker and subscribes to the cameras."""
-        return self._transition("activate", self._activate, super().on_activate, state, after=self._publish_labels)
+        return self._transition("activate", self._activate, super().on_activate, state, after=self._publish_latched)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribes and stops the worker. An error if that is because the engine is lost, see `on_error`."""
@@ -121,7 +130,13 @@ class DetectorNode(LifecycleNode):
             if after is not None:
                 after()
             return result
-        except (BundleError, EngineError, ParameterError) as error:  # their texts say what to do
+        except (
+            BundleError,
+            EngineError,
+            ParameterError,
+            RegistrationError,
+            ThermalError,
+        ) as error:  # their texts say what to do
             self.get_logger().error(f"cannot {name}: {error}")
         except Exception as error:
             self.get_logger().error(f"cannot {name}: {type(error).__name__}: {error}\n{traceback.format_exc()}")
@@ -129,6 +144,7 @@ class DetectorNode(LifecycleNode):
 
     def _configure(self) -> None:
         settings = self.settings
+        registering = Registering(settings)
         path = resolve_model(settings.model)
         start = perf_counter()
         engine = RecoveringEngine(
@@ -138,7 +154,7 @@ class DetectorNode(LifecycleNode):
             self.get_logger().warning,
         )
         check_band(engine.info, settings.infrared_band, path)
-        pipeline = Pipeline(engine)
+        pipeline = Pipeline(engine, thermal=settings.contract_of(engine.info), smoothing=settings.smoothing)
         opened = perf_counter()
         warm_up_ms = pipeline.warm_up()
         info = pipeline.info
@@ -148,14 +164,18 @@ class DetectorNode(LifecycleNode):
             f"{info.input_size[0]}x{info.input_size[1]}: opened in {opened - start:.1f} s, "
             f"first pass {warm_up_ms:.0f} ms"
         )
+        self.get_logger().info(f"thermal: {pipeline.thermal.describe()}; registration: {registering.describe()}")
+        for name in registering.without_effect:
+            self.get_logger().warning(f"parameter '{name}' has no effect without registration_from_camera_info")
         self._outputs = Outputs(self, info)
-        self._pipeline, self._engine, self._lost = pipeline, engine, ""
+        self._pipeline, self._engine, self._registering, self._lost = pipeline, engine, registering, ""
 
     def _activate(self) -> None:
         pipeline, engine, outputs, settings = self._pipeline, self._engine, self._outputs, self.settings
         assert pipeline is not None
         assert engine is not None
         assert outputs is not None
+        assert self._registering is not None
         if self._stopping is not None and not self._stopping.stop(0.0):
             raise EngineError("inference of before the deactivation still runs: activate again once it has ended")
         self._stopping = None
@@ -164,7 +184,15 @@ class DetectorNode(LifecycleNode):
         self._health.reset()
         self._notices.forget()
         answerer = Answerer(
-            self, pipeline, outputs, lambda: self.settings, self._drops, self._health, self._notices, self._on_lost
+            self,
+            pipeline,
+            outputs,
+            lambda: self.settings,
+            self._drops,
+            self._health,
+            self._notices,
+            self._registering,
+            self._on_lost,
         )
         self._worker = NewestOnlyWorker(answerer.answer, answerer.failed)
         self._follow_listeners()
@@ -174,14 +202,19 @@ class DetectorNode(LifecycleNode):
 
     def _follow_listeners(self) -> None:
         """Subscribes to the cameras, or ends that while nobody listens, if lazy."""
-        outputs, intake = self._outputs, self._intake
+        outputs, intake, registering = self._outputs, self._intake, self._registering
         assert outputs is not None
+        assert registering is not None
         wanted = not self.settings.lazy_subscription or outputs.listened
         if wanted and intake is None:
-            self._intake = Intake(self, self.settings, self._health, self._notices, self._submit)
+            self._intake = Intake(
+                self, self.settings, self._health, self._notices, self._submit, registering, outputs.publish_mode
+            )
+            self._publish_mode()
         elif not wanted and intake is not None:
             self._intake = None
             intake.destroy()
+            self._publish_mode()
             for cause, count in intake.drops().items():  # which are told since the activation
                 self._health.dropped(cause, count)
 
@@ -202,10 +235,20 @@ class DetectorNode(LifecycleNode):
         if self._outputs is not None and self._pipeline is not None:
             self._outputs.publish_labels(self.settings.threshold_of(self._pipeline.info))
 
+    def _publish_mode(self) -> None:
+        """The mode in force; stale while no camera is subscribed to."""
+        if self._outputs is not None and self.context.ok():
+            self._outputs.publish_mode(Mode.STALE if self._intake is None else self._intake.feed.mode)
+
+    def _publish_latched(self) -> None:
+        self._publish_labels()
+        self._publish_mode()
+
     def _deactivate(self) -> None:
         intake, self._intake = self._intake, None
         if intake is not None:
             intake.destroy()
+        self._publish_mode()
         worker, self._worker = self._worker, None
         if self._engine is not None:
             self._engine.interrupt()
@@ -219,7 +262,7 @@ class DetectorNode(LifecycleNode):
         outputs, self._outputs = self._outputs, None
         if outputs is not None:
             outputs.destroy()
-        self._pipeline = self._engine = None
+        self._pipeline = self._engine = self._registering = None
 
     # ---- parameters ----------------------------------------------------------------------------------------------
 
@@ -266,12 +309,10 @@ class DetectorNode(LifecycleNode):
         if intake is None and self._worker is not None:
             state = "active, nobody listens"
         facts = {}
-        if pipeline is not None and engine is not None:
-            facts = {"model": pipeline.info.name, "engine": engine.label, "engine rebuilds": str(engine.rebuilds)}
+        if pipeline is not None and engine is not None and self._registering is not None:
+            facts = diagnosing.model_facts(self.settings, pipeline, engine, self._registering)
         if intake is not None:
-            facts["mode"] = intake.mode.value
-            if intake.median_offset_ms is not None:
-                facts["ir stamp minus rgb stamp, median [ms]"] = f"{intake.median_offset_ms:.2f}"
+            facts |= diagnosing.intake_facts(intake)
         message = self._health.diagnostics(
             name=f"{self.get_name()}: detector",
             node=self.get_fully_qualified_name(),
@@ -280,12 +321,8 @@ class DetectorNode(LifecycleNode):
             inputs={} if intake is None else {key: camera.topic for key, camera in intake.cameras.items()},
             drops=self._drops(),
             timeout_s=self.settings.no_message_timeout_s,
+            problems=diagnosing.problems(engine, self._registering, intake, self._health, self._lost),
         )
-        (status,) = message.status
-        if self._lost:
-            status.level, status.message = DiagnosticStatus.ERROR, self._lost
-        elif engine is not None and engine.condition is not Condition.GOOD:
-            status.level, status.message = DiagnosticStatus.WARN, f"the engine is {engine.condition.value}"
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 

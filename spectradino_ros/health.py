@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 
 import numpy as np
@@ -14,6 +14,10 @@ __all__ = ["Health"]
 
 _WINDOW_S = 10.0
 _LATENCIES = 300
+_TOLERATED_LATE = 0.05
+"""Share of the last answers that may miss the deadline without a warning."""
+_BY_DESIGN = ("overload", "engine_rebuilding", "engine_lost")
+"""Drops that are no warning here: what they mean is said elsewhere."""
 
 
 class Health:
@@ -35,7 +39,9 @@ class Health:
             self._arrivals: dict[str, deque[float]] = {}
             self._totals: Counter[str] = Counter()
             self._drops: Counter[str] = Counter()
+            self._last_drop: dict[str, float] = {}
             self._latencies: deque[float] = deque(maxlen=_LATENCIES)
+            self._missed: deque[bool] = deque(maxlen=_LATENCIES)
             self._late = 0
             self._errors = 0
 
@@ -50,6 +56,7 @@ class Health:
         """Frames went unused."""
         with self._lock:
             self._drops[cause] += count
+            self._last_drop[cause] = self._clock()
 
     def failed(self) -> None:
         """Inference raised an exception."""
@@ -61,6 +68,7 @@ class Health:
         self.arrived("answers")
         with self._lock:
             self._latencies.append(latency_ms)
+            self._missed.append(not in_time)
             self._late += not in_time
 
     def drops(self) -> dict[str, int]:
@@ -98,6 +106,7 @@ class Health:
         inputs: Mapping[str, str],
         drops: Mapping[str, int],
         timeout_s: float,
+        problems: Sequence[tuple[bytes, str]] = (),
     ) -> DiagnosticArray:
         """One status; its header's stamp is left to the caller.
 
@@ -109,8 +118,12 @@ class Health:
             inputs: topic names of the cameras by the key under which their messages were counted.
             drops: all drops by cause, also those counted elsewhere.
             timeout_s: a camera silent for longer makes it a warning.
+            problems: levels and texts of what is wrong that is not counted here.
         """
         with self._lock:
+            oldest = self._clock() - _WINDOW_S
+            refused = sorted(c for c, at in self._last_drop.items() if at >= oldest and c not in _BY_DESIGN)
+            missed = sum(self._missed) / len(self._missed) if self._missed else 0.0
             totals = dict(self._totals)
             latencies, late, errors = list(self._latencies), self._late, self._errors
             rates = {what: self._rate(what) for what in (*inputs, "answers")}
@@ -129,15 +142,21 @@ class Health:
         values["inference errors"] = str(errors)
         values |= {f"dropped: {cause}": str(count) for cause, count in sorted(drops.items())}
 
-        level, text = DiagnosticStatus.OK, f"{rates['answers']:.1f} answers/s"
-        if state != "active":
-            text = state
-        elif silent:
-            level, text = DiagnosticStatus.WARN, f"no message on {', '.join(silent)}"
-        elif not totals.get("answers"):
-            level, text = DiagnosticStatus.WARN, "no answer yet"
-        elif rates["answers"] == 0.0:
-            level, text = DiagnosticStatus.WARN, "no answer lately"
+        found = list(problems)
+        if state == "active":
+            if silent:
+                found.append((DiagnosticStatus.WARN, f"no message on {', '.join(silent)}"))
+            if refused:  # of one frame a warning; where nothing else comes, it is what keeps the node from its work
+                level = DiagnosticStatus.WARN if rates["answers"] else DiagnosticStatus.ERROR
+                found.append((level, f"dropped lately: {', '.join(refused)}"))
+            if missed > _TOLERATED_LATE:
+                found.append((DiagnosticStatus.WARN, f"{missed:.0%} of the last answers missed the deadline"))
+            if not found and rates["answers"] == 0.0:
+                found.append((DiagnosticStatus.WARN, f"no answer {'lately' if totals.get('answers') else 'yet'}"))
+        level = max((level for level, _ in found), default=DiagnosticStatus.OK)
+        text = "; ".join(text for _, text in sorted(found, key=lambda one: one[0], reverse=True))
+        if not text:
+            text = f"{rates['answers']:.1f} answers/s" if state == "active" else state
         status = DiagnosticStatus(
             level=level,
             name=name,

@@ -7,12 +7,14 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from spectradino_msgs.msg import FrameReport
-from std_msgs.msg import Header
+from std_msgs.msg import Header, String
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.overlay import draw_overlay, infrared_to_grey
-from spectradino_core.runtime.percepts import Percepts
+from spectradino_core.runtime.percepts import Mode, Percepts
+from spectradino_core.runtime.registration import Registration
+from spectradino_core.streams.checkerboard import checkerboard
 from spectradino_ros.publishing import Facts, detections_message, image_message, label_message, report_message
 
 __all__ = ["Outputs"]
@@ -41,6 +43,8 @@ class Outputs:
         self._labels = node.create_lifecycle_publisher(LabelInfo, "~/label_info", _LATCHED)
         self._report = node.create_lifecycle_publisher(FrameReport, "~/frame_report", _RESULTS)
         self._overlay = node.create_lifecycle_publisher(Image, "~/segmentation/overlay", _RESULTS)
+        self._mode = node.create_lifecycle_publisher(String, "~/mode", _LATCHED)
+        self._registration = node.create_lifecycle_publisher(Image, "~/debug/registration", _RESULTS)
         self._mask = self._mask_labels = None
         if info.mask_classes:
             self._mask = node.create_lifecycle_publisher(Image, "~/segmentation/mask", _RESULTS)
@@ -48,14 +52,15 @@ class Outputs:
 
     def destroy(self) -> None:
         """Takes the topics away."""
-        for publisher in (self._detections, self._labels, self._report, self._overlay, self._mask, self._mask_labels):
+        always = (self._detections, self._labels, self._report, self._overlay, self._mode, self._registration)
+        for publisher in (*always, self._mask, self._mask_labels):
             if publisher is not None:
                 self._node.destroy_lifecycle_publisher(publisher)
 
     @property
     def listened(self) -> bool:
         """Whether someone subscribes to what is made from frames."""
-        of_frames = (self._detections, self._report, self._overlay, self._mask)
+        of_frames = (self._detections, self._report, self._overlay, self._mask, self._registration)
         return any(publisher is not None and publisher.get_subscription_count() for publisher in of_frames)
 
     def publish_labels(self, score_threshold: float) -> None:
@@ -64,6 +69,10 @@ class Outputs:
         self._labels.publish(label_message(self._info.box_classes, header, score_threshold))
         if self._mask_labels is not None:
             self._mask_labels.publish(label_message(self._info.mask_classes, header, 0.0))
+
+    def publish_mode(self, mode: Mode) -> None:
+        """Which cameras are alive and may answer, for those who listen now and those who come later."""
+        self._mode.publish(String(data=mode.value))
 
     def publish_percepts(self, percepts: Percepts, header: Header) -> None:
         """Detections, empty ones too, and the mask."""
@@ -81,6 +90,15 @@ class Outputs:
         if canvas is None:
             return False
         self._overlay.publish(image_message(draw_overlay(canvas, percepts, self._info), "rgb8", header))
+        return True
+
+    def publish_registration(
+        self, rgb: np.ndarray, infrared: np.ndarray, registration: Registration | None, header: Header
+    ) -> bool:
+        """Tiles of both bands to judge the registration by. Returns whether it was drawn: not while nobody listens."""
+        if not self._registration.get_subscription_count():
+            return False
+        self._registration.publish(image_message(checkerboard(rgb, infrared, registration), "rgb8", header))
         return True
 
     def publish_report(self, percepts: Percepts, facts: Facts, header: Header) -> None:

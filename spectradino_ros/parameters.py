@@ -7,16 +7,21 @@ ROS is imported only where parameters are declared, so that table and launch des
 
 from __future__ import annotations
 
+import array
 import difflib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from typing import Any
 
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.engines import DEVICES
+from spectradino_core.runtime.thermal_override import NORMALIZATIONS, override_contract
+from spectradino_core.streams.feed import FeedSettings
 from spectradino_core.streams.modes import FALLBACKS
+from spectradino_core.thermal import Smoothing, ThermalContract
 
 __all__ = [
     "TRANSPORTS",
@@ -47,7 +52,11 @@ class When(str, Enum):
 
 @dataclass(frozen=True)
 class Spec:
-    """What is known of one parameter beside its value. `low` and `high` are both allowed values."""
+    """What is known of one parameter beside its value.
+
+    `low` and `high` are both allowed values. A list's default is a tuple of floating-point numbers; `lengths` are those
+    that it may have.
+    """
 
     name: str
     default: Any
@@ -56,6 +65,7 @@ class Spec:
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
+    lengths: tuple[int, ...] = ()
 
     @property
     def kind(self) -> type:
@@ -66,6 +76,8 @@ class Spec:
         """The allowed values in words, empty where the type says it all."""
         if self.choices:
             return ", ".join(choice or '""' for choice in self.choices)
+        if self.lengths:
+            return f"{' or '.join(map(str, self.lengths))} numbers"
         return "" if self.low is None else f"{self.low:g} to {self.high:g}"
 
 
@@ -76,11 +88,10 @@ def _parameter(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    lengths: tuple[int, ...] = (),
 ) -> Any:
-    return field(
-        default=default,
-        metadata={"description": description, "when": when, "low": low, "high": high, "choices": choices},
-    )
+    facts = {"description": description, "when": when, "low": low, "high": high, "choices": choices, "lengths": lengths}
+    return field(default=default, metadata=facts)
 
 
 @dataclass(frozen=True)
@@ -140,9 +151,14 @@ class Settings:
     ir_time_offset_ms: float = _parameter(
         0.0,
         "Constant by which the infrared camera's stamps are late against the colour camera's [ms]; it is subtracted "
-        "before frames are paired.",
+        "before frames are paired. 0: the calibration file's, where it has one.",
         low=-60000.0,
         high=60000.0,
+    )
+    learn_ir_time_offset: bool = _parameter(
+        False,
+        "Learn that constant from the streams while they run; until it is learnt, the one given holds. See "
+        "/diagnostics for what was learnt.",
     )
     fallback_mode: str = _parameter(
         "auto",
@@ -154,6 +170,85 @@ class Settings:
         "A camera silent for longer than this is not waited for [ms]; well above the slower camera's period.",
         low=1.0,
         high=60000.0,
+    )
+    frozen_ms: float = _parameter(
+        400.0,
+        "An infrared camera that repeats one picture for so long counts as silent until the picture moves [ms], as in "
+        "shutter calibration; 0: never, as for still pictures without noise.",
+        low=0.0,
+        high=60000.0,
+    )
+    ir_normalization: str = _parameter(
+        "model",
+        "How infrared counts become the network's input; model: as the model's file says, which it was trained with.",
+        When.CONFIGURE,
+        choices=NORMALIZATIONS,
+    )
+    ir_range_low: float = _parameter(
+        0.0,
+        "Lower end of the range: counts, or kelvin with ir_kelvin_per_count, for ir_normalization fixed; a percentile "
+        "for percentile. Both ends 0: not given.",
+        When.CONFIGURE,
+        low=0.0,
+        high=65535.0,
+    )
+    ir_range_high: float = _parameter(0.0, "Upper end of the range.", When.CONFIGURE, low=0.0, high=65535.0)
+    ir_kelvin_per_count: float = _parameter(
+        0.0,
+        "What one count of a radiometric camera is worth [K]; 0: not given.",
+        When.CONFIGURE,
+        low=0.0,
+        high=100.0,
+    )
+    thermal_smoothing: float = _parameter(
+        0.9,
+        "Share of the range kept from frame to frame where it follows the picture (percentile), so that a hot object "
+        "does not make it flicker; 0: each frame by itself.",
+        When.CONFIGURE,
+        low=0.0,
+        high=0.99,
+    )
+    ir_to_rgb: tuple[float, ...] = _parameter(
+        (0.0,) * 9,
+        "Homography from infrared to colour pixels, row by row; all 0: none, the infrared picture is laid over the "
+        "whole colour one.",
+        When.CONFIGURE,
+        lengths=(9,),
+    )
+    calibration_file: str = _parameter(
+        "",
+        "File of 'spectradino calibrate' with that homography, the sizes it is for and the time offset; empty: none.",
+        When.CONFIGURE,
+    )
+    registration_from_camera_info: bool = _parameter(
+        False,
+        "Make that homography from rgb/camera_info, ir/camera_info, the extrinsics below and a plane; pairs are not "
+        "answered before both have come.",
+        When.CONFIGURE,
+    )
+    extrinsic_rotation: tuple[float, ...] = _parameter(
+        (0.0, 0.0, 0.0, 1.0),
+        "Rotation from the infrared to the colour camera's optical frame: quaternion x y z w, or a matrix row by row.",
+        When.CONFIGURE,
+        lengths=(4, 9),
+    )
+    extrinsic_translation: tuple[float, ...] = _parameter(
+        (0.0,) * 3,
+        "The infrared camera's place in the colour camera's optical frame: x right, y down, z forward [m].",
+        When.CONFIGURE,
+        lengths=(3,),
+    )
+    plane_distance_m: float = _parameter(
+        10.0,
+        "How far before the infrared camera the two pictures shall fall together [m]: where things usually are.",
+        When.CONFIGURE,
+        low=0.01,
+        high=100000.0,
+    )
+    images_rectified: bool = _parameter(
+        False,
+        "The images come rectified (image_proc), so camera_info's P counts instead of K and the distortion.",
+        When.CONFIGURE,
     )
     publish_overlay: bool = _parameter(
         True, "Draw and publish ~/segmentation/overlay, as long as someone subscribes to it."
@@ -189,6 +284,33 @@ class Settings:
         """The least score in force for a model."""
         return info.score_threshold if self.score_threshold < 0 else self.score_threshold
 
+    def contract_of(self, info: ModelInfo) -> ThermalContract:
+        """The thermal contract in force for a model.
+
+        Raises:
+            ThermalError: the parameters contradict each other or the model.
+        """
+        contract = override_contract(
+            info.thermal, self.ir_normalization, self.ir_range_low, self.ir_range_high, self.ir_kelvin_per_count
+        )
+        return contract if self.thermal_smoothing else replace(contract, smoothing=0.0)
+
+    @property
+    def smoothing(self) -> Smoothing | None:
+        """How the thermal range follows the stream."""
+        return Smoothing(keep=self.thermal_smoothing) if self.thermal_smoothing else None
+
+    def feed(self, calibrated_offset_ms: float | None = None) -> FeedSettings:
+        """How frames are paired and when one camera is enough, with the calibration file's offset if none is given."""
+        return FeedSettings(
+            sync_slop_ms=self.sync_slop_ms,
+            ir_time_offset_ms=self.ir_time_offset_ms or calibrated_offset_ms or 0.0,
+            learn_ir_time_offset=self.learn_ir_time_offset,
+            stale_ms=self.stale_ms,
+            fallback_mode=self.fallback_mode,
+            frozen_ms=self.frozen_ms,
+        )
+
 
 def specs() -> dict[str, Spec]:
     """All parameters by name, in the order of the table."""
@@ -209,6 +331,8 @@ def check(name: str, value: Any) -> Any:
     if name not in specs():
         raise ParameterError(f"parameter '{name}' is unknown{_did_you_mean(name)}")
     spec = specs()[name]
+    if spec.kind is tuple:
+        return _checked_numbers(spec, value)
     if spec.kind is float and type(value) is int:
         value = float(value)
     if type(value) is not spec.kind:
@@ -222,6 +346,16 @@ def check(name: str, value: Any) -> Any:
     if name == "score_threshold" and isinstance(value, float) and -1.0 < value < 0.0:
         raise ParameterError(f"parameter 'score_threshold' lies in 0 to 1, or is -1 for the model's own, got {value:g}")
     return value
+
+
+def _checked_numbers(spec: Spec, value: Any) -> tuple[float, ...]:
+    if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, array.array)):
+        raise ParameterError(f"parameter '{spec.name}' is a list of {spec.allowed}, got {value!r}")
+    if not all(type(v) in (int, float) and math.isfinite(v) for v in value):
+        raise ParameterError(f"parameter '{spec.name}' is a list of {spec.allowed}, all finite, got {list(value)}")
+    if len(value) not in spec.lengths:
+        raise ParameterError(f"parameter '{spec.name}' is a list of {spec.allowed}, got {len(value)}: {list(value)}")
+    return tuple(float(v) for v in value)
 
 
 _WORDS = {float: "floating-point number", int: "whole number", bool: "truth value (true or false)", str: "text"}
@@ -246,7 +380,7 @@ def declare(node: Any) -> Settings:
         descriptor = ParameterDescriptor(
             name=spec.name,
             description=spec.description + (f" Takes effect {spec.when.value}." if spec.when is When.CONFIGURE else ""),
-            additional_constraints=f"one of: {spec.allowed}" if spec.choices else "",
+            additional_constraints=f"one of: {spec.allowed}" if spec.choices else spec.allowed if spec.lengths else "",
             read_only=spec.when is When.START,
             # Types are checked by `check`: it takes 50 for 50.0, on which static typing would stop the node.
             dynamic_typing=True,
@@ -256,7 +390,8 @@ def declare(node: Any) -> Settings:
         elif spec.kind is int and spec.low is not None:
             descriptor.integer_range = [IntegerRange(from_value=int(spec.low), to_value=int(spec.high or 0), step=1)]
         try:
-            given = node.declare_parameter(spec.name, spec.default, descriptor).value
+            default = list(spec.default) if spec.kind is tuple else spec.default
+            given = node.declare_parameter(spec.name, default, descriptor).value
         except InvalidParameterValueException as error:  # ROS checks the range before we can
             raise ParameterError(f"parameter '{spec.name}' lies in {spec.allowed}: {error}") from None
         values[spec.name] = check(spec.name, given)
@@ -276,7 +411,7 @@ def unknown_overrides(names: list[str]) -> list[str]:
 def markdown_table() -> str:
     """The parameters as the table of the README."""
     rows = ["| parameter | type | default | allowed | takes effect | meaning |", "|---|---|---|---|---|---|"]
-    types = {float: "double", int: "int", bool: "bool", str: "string"}
+    types = {float: "double", int: "int", bool: "bool", str: "string", tuple: "double_array"}
     for spec in specs().values():
         default = json.dumps(spec.default)  # the same as in YAML
         rows.append(

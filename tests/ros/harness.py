@@ -66,6 +66,7 @@ class NodeProcess:
         words = [sys.executable, "-m", "spectradino_ros.detector_node", "--ros-args", *ros_args]
         if params_file is not None:
             words += ["--params-file", str(params_file)]
+        parameters.setdefault("frozen_ms", 0.0)  # our pictures have no noise: they would pass for a frozen camera's
         for name, value in parameters.items():
             words += ["-p", f"{name}:={str(value).lower() if isinstance(value, bool) else value}"]
         self.words = words
@@ -75,6 +76,19 @@ class NodeProcess:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def rss_mb(self) -> float:
+        """The memory that the process holds, in 10^6 bytes.
+
+        Raises:
+            FileNotFoundError: it has ended, or this is not Linux.
+        """
+        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
     @property
     def log(self) -> str:

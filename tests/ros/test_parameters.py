@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import array
 import json
+from dataclasses import fields
 
 import pytest
 import yaml
 
+from spectradino_core.streams.feed import FeedSettings
+from spectradino_core.thermal import ThermalContract
 from spectradino_ros.parameters import ParameterError, Settings, check, markdown_table, specs, unknown_overrides
 from spectradino_ros.shared_files import find_shared
 from tests.blob_model import blob_info
@@ -33,6 +37,15 @@ def test_every_default_passes_its_own_check():
         ("device", "gpu", "is one of auto, cpu, cuda, tensorrt"),
         ("model", 5, "is a text"),
         ("publish_overlay", "yes", "is a truth value"),
+        ("ir_normalization", "auto", "is one of model, percentile, fixed, none"),
+        ("ir_range_high", 65536.0, "lies in 0 to 65535"),
+        ("thermal_smoothing", 1.0, "lies in 0 to 0.99"),
+        ("ir_to_rgb", [1.0, 0.0], "is a list of 9 numbers, got 2"),
+        ("ir_to_rgb", [1.0, 0.0, 0.0, 0.0, float("nan"), 0.0, 0.0, 0.0, 1.0], "9 numbers, all finite"),
+        ("ir_to_rgb", "identity", "is a list of 9 numbers, got 'identity'"),
+        ("extrinsic_rotation", [0.0, 0.0, 1.0], "is a list of 4 or 9 numbers, got 3"),
+        ("extrinsic_translation", [True, False, False], "3 numbers, all finite"),
+        ("registration_from_camera_info", 1, "is a truth value"),
         ("ir_time_offset", 5.0, "is unknown: did you mean 'ir_time_offset_ms'?"),
     ],
 )
@@ -46,6 +59,32 @@ def test_whole_numbers_are_taken_for_floating_point_parameters():
     value = check("sync_slop_ms", 50)
     assert value == 50.0
     assert type(value) is float
+
+
+def test_lists_come_as_ros_has_them():
+    assert check("extrinsic_translation", array.array("d", [0.5, 0, -1])) == (0.5, 0.0, -1.0)
+    assert check("extrinsic_translation", [1, 0, 2]) == (1.0, 0.0, 2.0)
+
+
+def test_a_calibrated_time_offset_holds_until_another_is_given():
+    assert Settings().feed().ir_time_offset_ms == 0.0
+    assert Settings().feed(12.5).ir_time_offset_ms == 12.5
+    assert Settings(ir_time_offset_ms=-3.0).feed(12.5).ir_time_offset_ms == -3.0
+
+
+def test_settings_of_the_feed_are_the_nodes_by_name():
+    changed = Settings(sync_slop_ms=7.0, stale_ms=9.0, frozen_ms=11.0, fallback_mode="ir_only")
+    for name in (f.name for f in fields(FeedSettings)):
+        assert getattr(changed.feed(), name) == getattr(changed, name)
+
+
+def test_the_thermal_contract_is_the_models_unless_told_otherwise():
+    info = blob_info(thermal=ThermalContract(smoothing=0.5))
+    assert Settings().contract_of(info) == info.thermal
+    assert Settings(thermal_smoothing=0.0).contract_of(info).smoothing == 0.0
+    assert Settings(thermal_smoothing=0.0).smoothing is None
+    fixed = Settings(ir_normalization="fixed", ir_range_low=7000.0, ir_range_high=9000.0).contract_of(info)
+    assert (fixed.kind, fixed.low, fixed.high, fixed.depths) == ("fixed", 7000.0, 9000.0, (16,))
 
 
 def test_the_models_own_threshold_holds_until_another_is_asked_for():
@@ -66,7 +105,9 @@ def test_the_shipped_files_set_known_parameters_to_their_defaults_and_the_band(b
         for node in yaml.safe_load(find_shared(f"config/{band}_detector.yaml").read_text()).values()
     )
     assert values.pop("infrared_band") == band
-    assert values == {n: spec.default for n, spec in specs().items() if n not in ("autostart", "infrared_band")}
+    assert {n: check(n, value) for n, value in values.items()} == {
+        n: spec.default for n, spec in specs().items() if n not in ("autostart", "infrared_band")
+    }
 
 
 def test_the_table_has_a_row_for_each():

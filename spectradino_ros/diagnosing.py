@@ -1,0 +1,81 @@
+"""What diagnostics say beside what `health` counts: model, device, mode, clocks, registration, thermal range."""
+
+from __future__ import annotations
+
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.pipeline import Pipeline
+from spectradino_core.runtime.recovery import Condition, RecoveringEngine
+from spectradino_ros.health import Health
+from spectradino_ros.intake import Intake
+from spectradino_ros.parameters import Settings
+from spectradino_ros.registering import Registering
+
+__all__ = ["intake_facts", "model_facts", "problems"]
+
+
+def model_facts(
+    settings: Settings, pipeline: Pipeline, engine: RecoveringEngine, registering: Registering
+) -> dict[str, str]:
+    """Key values of a configured node."""
+    residual = registering.residual_px
+    return {
+        "model": pipeline.info.name,
+        "bands": " + ".join(band.key for band in pipeline.info.bands),
+        "engine": engine.label,
+        "device": engine.label.rpartition(" on ")[2],
+        "engine condition": engine.condition.value,
+        "engine rebuilds": str(engine.rebuilds),
+        "thermal contract": pipeline.thermal.describe(),
+        "registration": registering.describe(),
+        "registration residual [px]": "not known" if residual is None else f"{residual:.2f}",
+        "deadline [ms]": f"{settings.deadline_ms:g}" if settings.deadline_ms else "none",
+    }
+
+
+def intake_facts(intake: Intake) -> dict[str, str]:
+    """Key values of an active node's streams."""
+    feed = intake.feed
+    median, learnt = feed.median_offset_ms, feed.learnt_offset
+    if not feed.settings.learn_ir_time_offset:
+        learnt_text = "off (learn_ir_time_offset)"
+    else:
+        learnt_text = "not yet" if learnt is None else str(learnt)
+    return {
+        "mode": feed.mode.value,
+        "mode reason": feed.reason,
+        "ir frozen": str(feed.ir_frozen).lower(),
+        "ir stamp minus rgb stamp, median [ms]": "no pair yet" if median is None else f"{median:.2f}",
+        "ir time offset in force [ms]": f"{feed.ir_time_offset_ms:.2f}",
+        "ir time offset learnt": learnt_text,
+        "pairs": str(feed.pairs),
+        "time jumps": str(feed.restarts),
+    }
+
+
+def problems(
+    engine: RecoveringEngine | None, registering: Registering | None, intake: Intake | None, health: Health, lost: str
+) -> list[tuple[bytes, str]]:
+    """Levels of DiagnosticStatus and texts, of what `Health` does not see.
+
+    Args:
+        engine, registering: None while unconfigured.
+        intake: None while no camera is subscribed to.
+        health: knows whether a frame ever came; before, a silent camera is its affair.
+        lost: why the engine was given up, empty if it was not.
+    """
+    found = []
+    if lost:
+        found.append((DiagnosticStatus.ERROR, lost))
+    elif engine is not None and engine.condition is not Condition.GOOD:
+        found.append((DiagnosticStatus.WARN, f"the engine is {engine.condition.value}"))
+    if intake is None:
+        return found
+    if registering is not None and registering.pending:
+        found.append((DiagnosticStatus.WARN, f"the registration {registering.describe()}"))
+    mode = intake.feed.mode
+    if mode is not Mode.FUSED and (health.total("rgb") or health.total("ir")):
+        level = DiagnosticStatus.ERROR if mode is Mode.STALE else DiagnosticStatus.WARN
+        found.append((level, f"mode {mode.value}: {intake.feed.reason}"))
+    return found
