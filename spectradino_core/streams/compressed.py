@@ -138,16 +138,26 @@ def _open(message: CompressedImageMessage) -> _File:
 
 def _unpack(file: _File, flags: int) -> np.ndarray:
     """The picture as OpenCV reads it."""
-    try:
-        image = cv2.imdecode(file.data, flags)
-    except cv2.error:
-        image = None
+    image = _read(file.data, flags)
     if image is None or image.size == 0:
         raise _corrupt(file.kind, file.data, "OpenCV cannot read it")
     if image.shape[:2] != (file.height, file.width):
         size = f"{image.shape[1]}x{image.shape[0]}"
         raise _corrupt(file.kind, file.data, f"it claims {file.width}x{file.height} pixels and holds {size}")
     return image
+
+
+def _read(data: np.ndarray, flags: int) -> np.ndarray | None:
+    """What OpenCV reads, None where it can't; its own complaints, a line or two for each picture, are kept quiet."""
+    logging: Any = cv2.utils.logging if hasattr(cv2.utils, "logging") else cv2  # the latter up to 4.5
+    level = logging.getLogLevel()
+    logging.setLogLevel(0)
+    try:
+        return cv2.imdecode(data, flags)
+    except cv2.error:
+        return None
+    finally:
+        logging.setLogLevel(level)
 
 
 def _corrupt(kind: str, raw: Sized, why: str) -> DecodeError:

@@ -187,3 +187,11 @@ def test_damage_is_an_image_of_the_right_kind_or_a_decode_error(extension, flips
         return
     assert image.ndim == 2
     assert image.size > 0
+
+
+def test_a_damaged_picture_is_refused_without_a_word_of_opencvs_own(rgb, capfd):
+    data = bytearray(packed(".tiff", rgb))
+    data[-60:] = bytes(60)  # the directory, which OpenCV would complain of at length
+    with pytest.raises(DecodeError):
+        decode_compressed_rgb(message(bytes(data), "tiff"))
+    assert capfd.readouterr().err == ""
