@@ -32,6 +32,11 @@ class StopRequest:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._receive)
 
+    def ignore(self) -> None:
+        """Nothing is left to stop. Python gives its handlers back on exit, and a second signal then would kill."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+
     def _receive(self, _number: int, _frame: Any) -> None:
         self.requested = True
 
@@ -66,6 +71,7 @@ def run(make_node: Callable[[], Any], args: Sequence[str] | None = None) -> int:
             node.destroy_node()
     finally:
         rclpy.try_shutdown()
+        stop.ignore()
 
 
 def _serve(node: Any, stop: StopRequest) -> int:

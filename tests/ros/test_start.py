@@ -106,6 +106,16 @@ def test_signals_stop_it_quietly(blob_model, signals):
         assert node.count(r"\[(WARN|ERROR|FATAL)\]") == 0, node.log
 
 
+def test_an_impatient_user_does_not_spoil_the_exit(blob_model):
+    """A Ctrl-C in a terminal reaches the node twice: from the terminal and from launch, the second time at any moment."""
+    with running(model=blob_model, device="cpu") as node:
+        while node.running:
+            node.send(signal.SIGINT)
+            time.sleep(0.001)
+        assert node.wait() == 0, node.log
+        assert "Traceback" not in node.log
+
+
 def test_a_signal_in_the_middle_of_inference_stops_it(tmp_path, peer):
     from sensor_msgs.msg import Image
 
