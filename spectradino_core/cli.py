@@ -1,4 +1,4 @@
-"""The command line: `spectradino finetune | evaluate | export | info`.
+"""The command line: `spectradino pretrain | finetune | evaluate | export | info`.
 
 Each command imports what it needs when it runs, so that `spectradino info` works on a robot without torch.
 """
@@ -12,6 +12,8 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from spectradino_core.commands import pretrain
 
 __all__ = ["main"]
 
@@ -39,6 +41,8 @@ def _parser() -> argparse.ArgumentParser:
         "--log-level", default="info", choices=("debug", "info", "warning"), help="default: %(default)s"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    pretrain.add(commands)
 
     command = commands.add_parser("finetune", help="train heads and backbone on labelled pairs")
     command.add_argument("--recipe", required=True, help="a recipe of training/recipes.py, such as 'box'")

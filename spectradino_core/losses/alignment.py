@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spectradino_core.losses.gathering import first_row, gather
+from spectradino_core.losses.gathering import first_row, gather, processes
 
 __all__ = ["contrastive_loss", "distillation_loss", "patch_loss", "sample_positions"]
 
@@ -27,7 +27,7 @@ def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return (1 - _cosine(student, teacher)).mean()
 
 
-def contrastive_loss(rgb: Tensor, infrared: Tensor, temperature: float | Tensor) -> Tensor:
+def contrastive_loss(rgb: Tensor, infrared: Tensor, temperature: float | Tensor, held: Tensor | None = None) -> Tensor:
     """Symmetric InfoNCE: half of RGB finding its infrared, half of infrared finding its RGB (Equations 7 and 8).
 
     The negatives are the rest of the global batch, gathered from all processes.
@@ -35,15 +35,22 @@ def contrastive_loss(rgb: Tensor, infrared: Tensor, temperature: float | Tensor)
     Args:
         rgb, infrared: the student's CLS of the two images of each pair, [B, D].
         temperature: what similarities are divided by.
+        held: bool [B], which pairs there are: the rest is neither asked nor a negative; None: all. With none in the
+            global batch the loss is 0.
     """
     # In fp32 also under autocast: a bf16 similarity is off by 0.004, which the temperature turns into 6 %.
     with torch.autocast(rgb.device.type, enabled=False):
         a, b = _unit(rgb), _unit(infrared)
         all_a, all_b = gather(a), gather(b)  # [W·B, D]
         target = torch.arange(len(a), device=a.device) + first_row(len(a))
-        forth = F.cross_entropy(a @ all_b.T / temperature, target)
-        back = F.cross_entropy(b @ all_a.T / temperature, target)
-        return 0.5 * (forth + back)
+        forth, back = a @ all_b.T / temperature, b @ all_a.T / temperature  # [B, W·B]
+        if held is None:
+            return 0.5 * (F.cross_entropy(forth, target) + F.cross_entropy(back, target))
+        all_held = gather(held.float()) > 0
+        forth, back = (logits.masked_fill(~all_held, -1e9) for logits in (forth, back))
+        both = F.cross_entropy(forth, target, reduction="none") + F.cross_entropy(back, target, reduction="none")
+        # The mean over the pairs of all processes, as this process's share of an average over processes.
+        return 0.5 * torch.where(held, both, 0).sum() * processes() / all_held.sum().clamp(min=1)
 
 
 def patch_loss(rgb: Tensor, infrared: Tensor) -> Tensor:

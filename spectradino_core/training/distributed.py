@@ -1,7 +1,7 @@
 """Several processes as one: where this one stands, and how a model is spread over them.
 
 Started by `torchrun`, each process has one device. DDP keeps the whole model in each; FSDP2 keeps a share of it, for
-ViT-G and for cards that do not hold what they train. Without `torchrun` there is one process, and all of this is nothing.
+ViT-G and for cards that do not hold what they train. Without `torchrun` there is one process, and this does nothing.
 """
 
 from __future__ import annotations

@@ -111,7 +111,8 @@ def adamw_for(
     """
     roles = parameter_roles(backbone)
     stacks = [p for name, p in backbone.named_parameters() if roles[name] in ("adapters", "modality_embedding")]
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             (plain if parameter.ndim < 2 or name.endswith(_UNDECAYED) else decayed).append(parameter)

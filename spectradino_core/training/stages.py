@@ -6,13 +6,11 @@ marked so; everything else is the paper's. `tiny` and `test` are ours, for a lap
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from spectradino_core.backbone.spectradino import SpectraDINO, parameter_roles
-from spectradino_core.backbone.vit import VARIANTS
 
-__all__ = ["STAGES", "LossWeights", "StageRecipe", "freeze", "stage_recipe", "trainable"]
+__all__ = ["STAGES", "LossWeights", "StageRecipe", "changed", "freeze", "parse_stages", "stage_recipe", "trainable"]
 
 STAGES = (1, 2, 3)
 GPUS = 2
@@ -89,26 +87,39 @@ _WEIGHTS = {
     3: LossWeights(0.5, 1.5, 0.25, 0.5, neighbourhood=1.0),
 }
 
-_EPOCHS = {
-    "s": (100, 10, 75),
-    "b": (100, 10, 75),
-    "l": (100, 10, 75),
-    "g": (50, 10, 30),
-    "tiny": (6, 3, 4),
-    "test": (2, 2, 1),
-}
-_BATCH_PER_GPU = {
-    "s": (128, 128, 128), "b": (128, 128, 128), "l": (64, 64, 64), "g": (24, 24, 16), "tiny": (16, 16, 16), "test": (4, 4, 4),
-}  # fmt: skip
-_UNFROZEN = {"s": 6, "b": 6, "l": 12, "g": 10, "tiny": 3, "test": 1}
 
-_RATE = {"s": 2e-4, "b": 1e-4, "l": 5e-5, "g": 2e-5, "tiny": 1e-3, "test": 1e-3}
-"""Of Stage I. Assumed: the text says "inverse with model size", its figures are lost."""
+@dataclass(frozen=True)
+class _Size:
+    """Table 2: one variant's figures; tuples are of Stages I, II and III.
+
+    Attributes:
+        epochs: passes over the data.
+        batch: pairs per GPU.
+        unfrozen: blocks that Stage III trains.
+        rate: peak learning rate of Stage I. Assumed: "inverse with model size", the figures are lost.
+        crop: side of the views, pixels. Assumed.
+    """
+
+    epochs: tuple[int, int, int]
+    batch: tuple[int, int, int]
+    unfrozen: int
+    rate: float
+    crop: int = 224
+
+
+_SIZES = {
+    "s": _Size((100, 10, 75), (128, 128, 128), 6, 2e-4),
+    "b": _Size((100, 10, 75), (128, 128, 128), 6, 1e-4),
+    "l": _Size((100, 10, 75), (64, 64, 64), 12, 5e-5),
+    "g": _Size((50, 10, 30), (24, 24, 16), 10, 2e-5),
+    "tiny": _Size((6, 3, 4), (16, 16, 16), 3, 1e-3, crop=112),
+    "test": _Size((2, 2, 1), (4, 4, 4), 1, 1e-3, crop=56),
+}
+
 _RATE_SHARE = {1: 1.0, 2: 0.5, 3: 0.2}
 """Of Stage I's rate. Assumed."""
 _WARMUP = {1: 0.05, 2: 0.0, 3: 0.0}
 """Stages II and III have none (given); Stage I's length is assumed."""
-_CROP = {"tiny": 112, "test": 56}
 
 
 def stage_recipe(variant: str, stage: int) -> StageRecipe:
@@ -117,29 +128,30 @@ def stage_recipe(variant: str, stage: int) -> StageRecipe:
     Raises:
         ValueError: no such variant or stage; the message lists those there are.
     """
-    if variant not in _EPOCHS:
-        raise ValueError(f"no pretraining recipe for variant {variant!r}: choose one of {', '.join(_EPOCHS)}")
+    if variant not in _SIZES:
+        raise ValueError(f"no pretraining recipe for variant {variant!r}: choose one of {', '.join(_SIZES)}")
     if stage not in STAGES:
         raise ValueError(f"no stage {stage}: choose of 1, 2, 3")
+    size = _SIZES[variant]
     return StageRecipe(
         variant=variant,
         stage=stage,
-        epochs=_EPOCHS[variant][stage - 1],
-        batch=GPUS * _BATCH_PER_GPU[variant][stage - 1],
-        rate=_RATE[variant] * _RATE_SHARE[stage],
+        epochs=size.epochs[stage - 1],
+        batch=GPUS * size.batch[stage - 1],
+        rate=size.rate * _RATE_SHARE[stage],
         weights=_WEIGHTS[stage],
-        unfrozen=_UNFROZEN[variant] if stage == 3 else 0,
+        unfrozen=size.unfrozen if stage == 3 else 0,
         rgb_stem=stage == 3,
         warmup=_WARMUP[stage],
-        crop=_CROP.get(variant, 224),
+        crop=size.crop,
     )
 
 
 def trainable(recipe: StageRecipe, model: SpectraDINO) -> list[str]:
     """Names, in `model.named_parameters()`, of what the stage trains.
 
-    All stages: the infrared stems, all adapters (RGB's too), the modality embedding, the final LayerNorm. Stage III: the
-    deepest blocks and the RGB stem too. Patch embedding, tokens and the shallower blocks stay DINOv2's throughout.
+    All stages: the infrared stems, all adapters (RGB's too), the modality embedding, the final LayerNorm. Stage III:
+    the deepest blocks and the RGB stem too. Patch embedding, tokens and the shallower blocks stay DINOv2's throughout.
 
     Raises:
         ValueError: the recipe unfreezes more blocks than there are.
@@ -172,15 +184,10 @@ def parse_stages(text: str) -> tuple[int, ...]:
     """ "1,2,3" to (1, 2, 3).
 
     Raises:
-        ValueError: no list of stages in rising order.
+        ValueError: no stages in a row.
     """
-    try:
-        stages: Sequence[int] = [int(part) for part in text.split(",")]
-    except ValueError:
-        stages = []
-    if not stages or any(s not in STAGES for s in stages) or list(stages) != list(range(stages[0], stages[-1] + 1)):
-        raise ValueError(f"--stages {text}: give stages in a row, such as 1 or 1,2,3")
-    return tuple(stages)
-
-
-assert set(_EPOCHS) == set(VARIANTS)
+    for first in STAGES:
+        for last in range(first, len(STAGES) + 1):
+            if text.replace(" ", "") == ",".join(str(stage) for stage in range(first, last + 1)):
+                return tuple(range(first, last + 1))
+    raise ValueError(f"stages {text!r}: give stages in a row, such as 1 or 2,3 or 1,2,3")

@@ -105,3 +105,14 @@ def test_contrast_is_exact_under_autocast():
     exact = contrastive_loss(x, y, 0.07).item()
     with torch.autocast("cpu", torch.bfloat16):
         assert contrastive_loss(x, y, 0.07).item() == exact
+
+
+def test_pairs_that_are_not_there_take_no_part():
+    x, y = (torch.randn(6, 8, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    held = torch.tensor([True, False, True, True, False, False])
+    y[~held] = 0
+    assert contrastive_loss(x, y, 0.2, held).item() == pytest.approx(contrastive_loss(x[held], y[held], 0.2).item())
+    x.requires_grad_()
+    contrastive_loss(x, y, 0.2, held).backward()
+    assert (x.grad[~held] == 0).all()
+    assert contrastive_loss(x, y, 0.2, torch.zeros(6, dtype=torch.bool)).item() == 0

@@ -1,0 +1,373 @@
+"""SpectraDINO's pretraining: the three stages, one after another, each taken up where it stopped.
+
+`<folder>/stage1/` ... `stage3/` each hold `best.safetensors` and `last.safetensors` (backbones), `queue.safetensors`
+(the teacher queue, where there is one), `recipe.json`, `log.jsonl` and `checkpoints/`; `<folder>/losses.png` shows the
+curves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from spectradino_core.backbone.checkpoints import load_spectradino, read_tensors, save_spectradino
+from spectradino_core.backbone.spectradino import SpectraDINO
+from spectradino_core.data.pretraining import (
+    PretrainBatch,
+    available_bands,
+    pretraining_batches,
+    steps_per_epoch,
+)
+from spectradino_core.data.sampling import AdaptiveBands, BandSampling, RoundRobin
+from spectradino_core.data.sources import ImageSource
+from spectradino_core.data.views import PLAIN, ViewOptions
+from spectradino_core.files import written_atomically
+from spectradino_core.losses.neighbourhood import TeacherQueue, queue_capacity
+from spectradino_core.modality import INFRARED
+from spectradino_core.training.distributed import (
+    Place,
+    full_state,
+    is_sharded,
+    mean_over_processes,
+    process_group,
+    spread,
+)
+from spectradino_core.training.journal import plot_losses
+from spectradino_core.training.loop import LoopOptions, resume_step, train
+from spectradino_core.training.optimiser import adamw_for
+from spectradino_core.training.stages import StageRecipe, freeze
+from spectradino_core.training.student import PretrainTask, Student
+from spectradino_core.training.teacher import Teacher, TeacherCache, load_teacher, random_teacher
+
+__all__ = ["PretrainOptions", "pretrain"]
+
+log = logging.getLogger(__name__)
+
+_VALIDATION_BATCHES = 12
+
+
+@dataclass(frozen=True)
+class PretrainOptions:
+    """How a recipe is run; nothing here is the paper's.
+
+    Attributes:
+        folder: of the run.
+        teacher: file of the teacher's weights; None: random ones.
+        start: backbone that the first stage of this run starts from; None: the teacher's weights in Stage I, otherwise
+            what the stage before left in `folder`.
+        steps: optimiser steps of each stage; None: the recipe's epochs.
+        device: "auto", "cpu" or "cuda".
+        strategy: "ddp" or "fsdp".
+        parts: of a process's batch that go through one after another (see `Student`).
+        activation_checkpointing: recompute each block in the backward pass.
+        amp: "bf16", "fp16" or "fp32".
+        workers: processes that make batches, per training process.
+        views: how views are drawn.
+        cache_teacher: keep the teacher's answers (needs a fixed number of views).
+        adaptive: bands by their loss in place of round robin. Ours.
+        max_damaged: share of the items that may be unreadable.
+        seed: of weights, views and sampled positions.
+        checkpoint_every: steps; None: once an epoch.
+        log_every: steps.
+        keep: checkpoints to keep.
+        tensorboard: log there too.
+    """
+
+    folder: Path
+    teacher: Path | None = None
+    start: Path | None = None
+    steps: int | None = None
+    device: str = "auto"
+    strategy: str = "ddp"
+    parts: int = 1
+    activation_checkpointing: bool = False
+    amp: str = "bf16"
+    workers: int = 2
+    views: ViewOptions = field(default_factory=ViewOptions)
+    cache_teacher: bool = False
+    adaptive: bool = False
+    max_damaged: float = 0.01
+    seed: int = 0
+    checkpoint_every: int | None = None
+    log_every: int = 20
+    keep: int = 2
+    tensorboard: bool = False
+
+
+def pretrain(
+    recipes: Sequence[StageRecipe],
+    sources: Sequence[ImageSource],
+    validation: Sequence[ImageSource],
+    options: PretrainOptions,
+) -> Path:
+    """Runs stages in order; returns the last one's `last.safetensors`.
+
+    Stage II starts from Stage I's best by the validation losses (its last where there is no validation data), Stage III
+    from Stage II's last, whose queue it takes over.
+
+    Args:
+        recipes: of the stages to run, of one variant.
+        sources: the training pairs.
+        validation: held-out pairs; may be empty.
+        options: how.
+
+    Raises:
+        CheckpointError: a file to start from is missing or of another kind.
+        ValueError: no data for the batch asked for, or options that don't go together.
+    """
+    variant = recipes[0].variant
+    with process_group(options.device) as (place, device):
+        if place.first:
+            options.folder.mkdir(parents=True, exist_ok=True)
+        if options.teacher is not None:
+            teacher = load_teacher(options.teacher, variant)
+        else:
+            if place.first:
+                random_teacher(variant, options.seed, options.folder / "teacher.safetensors")
+            place.wait()
+            teacher = load_teacher(options.folder / "teacher.safetensors", variant)
+            teacher.origin = f"random weights, seed {options.seed}"
+        teacher.to(device)
+        for number, recipe in enumerate(recipes):
+            start = options.start if number == 0 else None
+            _Stage(recipe, sources, validation, options, teacher, device, start).run()
+        if place.first:
+            logs = {f"stage {n}": _folder(options, n) / "log.jsonl" for n in (1, 2, 3)}
+            plot_losses({n: path for n, path in logs.items() if path.is_file()}, options.folder / "losses.png")
+    return _folder(options, recipes[-1].stage) / "last.safetensors"
+
+
+def _folder(options: PretrainOptions, stage: int) -> Path:
+    return options.folder / f"stage{stage}"
+
+
+class _Stage:
+    """One stage on one process."""
+
+    def __init__(
+        self, recipe: StageRecipe, sources: Sequence[ImageSource], validation: Sequence[ImageSource],
+        options: PretrainOptions, teacher: Teacher, device: torch.device, start: Path | None,
+    ) -> None:  # fmt: skip
+        self.recipe, self.options, self.teacher, self.device = recipe, options, teacher, device
+        self.sources, self.validation, self.place = sources, validation, Place.current()
+        self.folder = _folder(options, recipe.stage)
+        if recipe.batch % self.place.world:
+            raise ValueError(
+                f"a batch of {recipe.batch} can't be shared by {self.place.world} processes: "
+                "choose a multiple (--batch)"
+            )
+        self.bands = available_bands(sources)
+        untrained = [band.key for band in INFRARED if band not in self.bands]
+        if untrained:
+            log.warning("no pairs of %s: its stem and adapters stay untrained", " and ".join(untrained))
+        whole_epoch = max(1, steps_per_epoch(sources, recipe.batch, self.bands))
+        self.steps = options.steps or recipe.epochs * whole_epoch
+        self.epoch = max(1, self.steps // recipe.epochs)
+        self.first = resume_step(self.folder)
+        torch.manual_seed(options.seed + recipe.stage)
+        self.backbone, self.start = self._start(start)
+        freeze(recipe, self.backbone)
+        self.queue = self._queue()
+        self.best: dict[str, float] = {}
+
+    def run(self) -> None:
+        recipe, options = self.recipe, self.options
+        if self.first:
+            log.info("stage %d: taking up %s at step %d of %d", recipe.stage, self.folder, self.first, self.steps)
+        elif self.place.first:
+            self._write_recipe()
+        student = Student(
+            self.backbone, options.parts, recipe.temperature if recipe.learn_temperature else None
+        ).to(self.device)  # fmt: skip
+        blocks = [*self.backbone.vit.blocks, *self.backbone.adapters]
+        runner = spread(student, blocks, options.strategy, self.device)
+        optimiser = adamw_for(student, self.backbone, recipe.rate, recipe.weight_decay)
+        sampling = self._sampling()
+        task = PretrainTask(recipe, self._ask(), self.queue, options.seed, self.first, self.epoch)
+        held_out = self._held_out()
+        best = _Best()
+
+        def after_step(step: int, batch: PretrainBatch, losses: dict[str, Tensor]) -> None:
+            task.after_step(step, batch, losses)
+            if options.adaptive:
+                sampling.record(step, batch.band.key, mean_over_processes({"total": losses["total"]})["total"])
+
+        def every(step: int, kept: Student) -> dict[str, float]:
+            scores = self._validate(task, kept, held_out)
+            if scores and best.improves(step, scores["val_total"]):
+                self._save(kept.backbone, "best.safetensors", step, scores)
+            return scores
+
+        stateful: dict[str, Any] = {"sampling": sampling, "best": best}
+        if self.queue is not None:
+            stateful["queue"] = self.queue
+        kept = train(
+            student,
+            task.losses,
+            pretraining_batches(
+                self.sources, recipe.batch, recipe.crop, options.seed + recipe.stage, self.steps, self.first,
+                self.place.rank, self.place.world, sampling, options.workers, self.bands, options.views,
+                extra=recipe.weights.infrared > 0, max_damaged=options.max_damaged,
+            ),
+            optimiser,
+            LoopOptions(
+                steps=self.steps,
+                warmup=round(recipe.warmup * self.steps),
+                clip=recipe.clip,
+                ema=recipe.ema,
+                amp=options.amp,
+                checkpoint_every=options.checkpoint_every or self.epoch,
+                log_every=options.log_every,
+                keep=options.keep,
+                tensorboard=options.tensorboard,
+            ),
+            self.folder,
+            self.device,
+            every,
+            runner=runner,
+            after_step=after_step,
+            stateful=stateful,
+        )  # fmt: skip
+        self._save(kept.backbone, "last.safetensors", self.steps, {})
+        if not held_out:
+            self._save(kept.backbone, "best.safetensors", self.steps, {})
+        if self.queue is not None and self.place.first:
+            with written_atomically(self.folder / "queue.safetensors") as scratch:
+                save_file({name: value.cpu() for name, value in self.queue.state_dict().items()}, scratch)
+        self.place.wait()
+
+    def _start(self, given: Path | None) -> tuple[SpectraDINO, str]:
+        """The backbone to begin with, and where it is from."""
+        before = {2: "stage1/best.safetensors", 3: "stage2/last.safetensors"}.get(self.recipe.stage)
+        path = given
+        if path is None and before is not None:
+            path = self.options.folder / before
+            if not path.is_file():
+                raise ValueError(
+                    f"stage {self.recipe.stage} starts from {path}, which is not there: run the stage before "
+                    "(--stages 1,2,3), or give a backbone (--start FILE)"
+                )
+        if path is None:
+            backbone, origin = self.teacher.student(), f"the teacher ({self.teacher.origin})"
+        else:
+            backbone, origin = load_spectradino(path), f"{path.parent.name}/{path.name}"
+            if backbone.config != self.teacher.config:
+                raise ValueError(f"{path} is a {backbone.config.title}, the teacher a {self.teacher.config.title}")
+        backbone.vit.activation_checkpointing = self.options.activation_checkpointing
+        return backbone, origin
+
+    def _queue(self) -> TeacherQueue | None:
+        if not self.recipe.weights.neighbourhood:
+            return None
+        capacity = queue_capacity(self.recipe.queue, sum(len(source) for source in self.sources))
+        queue = TeacherQueue(capacity, self.teacher.config.width)
+        earlier = self.options.folder / "stage2" / "queue.safetensors"
+        if self.recipe.stage == 3:
+            if earlier.is_file():
+                queue.take_over(read_tensors(earlier))
+            else:
+                log.warning("stage 3 begins with an empty teacher queue: there is no %s", earlier)
+        return queue.to(self.device)
+
+    def _sampling(self) -> BandSampling:
+        keys = [band.key for band in self.bands]
+        return AdaptiveBands(keys, self.options.seed) if self.options.adaptive else RoundRobin(keys)
+
+    def _ask(self) -> Any:
+        """Batch to the teacher's CLS."""
+        if not self.options.cache_teacher:
+            return lambda batch: self.teacher(batch.rgb)
+        items, views, options = sum(len(s) for s in self.sources), self.options.views, self.options
+        about = {
+            "crop": self.recipe.crop, "seed": options.seed + self.recipe.stage, "amp": options.amp, "view": repr(views),
+            "sources": [[source.name, len(source)] for source in self.sources],
+        }  # fmt: skip
+        name = f"teacher_cache_{self.place.rank}.f32"
+        return TeacherCache(self.teacher, self.folder / name, items * max(1, views.count), views.count, about)
+
+    def _held_out(self) -> list[PretrainBatch]:
+        """Validation batches of all bands, plain views, this process's share."""
+        world = self.place.world
+        bands = available_bands(self.validation) if self.validation else ()
+        found: list[PretrainBatch] = []
+        for band in bands:
+            items = sum(band.key in s.modalities(item) for s in self.validation for item in range(len(s)))
+            batch = min(items, self.recipe.batch) // world * world
+            if batch < 2:
+                log.warning("validation: too few %s pairs (%d)", band.key, items)
+                continue
+            steps = min(items // batch, max(1, _VALIDATION_BATCHES // len(bands)))
+            found += pretraining_batches(
+                self.validation, batch, self.recipe.crop, 0, steps, 0, self.place.rank, world, bands=[band], views=PLAIN
+            )
+        return found
+
+    def _validate(self, task: PretrainTask, kept: Student, held_out: Sequence[PretrainBatch]) -> dict[str, float]:
+        sums: dict[str, float] = {}
+        for batch in held_out:
+            losses = mean_over_processes(task.validation_losses(kept, batch.to(self.device)))
+            for name, value in losses.items():
+                sums[f"val_{name}"] = sums.get(f"val_{name}", 0.0) + value / len(held_out)
+        return {name: float(f"{value:.9g}") for name, value in sums.items()}
+
+    def _save(self, backbone: SpectraDINO, name: str, step: int, scores: dict[str, float]) -> None:
+        if is_sharded(backbone):
+            state = full_state(backbone)
+            backbone = SpectraDINO(backbone.config, backbone.bands)
+            backbone.load_state_dict(state)
+        if not self.place.first:
+            return
+        told = {
+            "stage": str(self.recipe.stage),
+            "step": str(step),
+            "trained_bands": ",".join(band.key for band in self.bands),
+            "teacher": self.teacher.origin,
+            "start": self.start,
+            "recipe": json.dumps(dataclasses.asdict(self.recipe)),
+            "validation": json.dumps(scores),
+        }
+        save_spectradino(backbone, self.folder / name, told)
+
+    def _write_recipe(self) -> None:
+        content = {
+            "recipe": dataclasses.asdict(self.recipe),
+            "steps": self.steps,
+            "processes": self.place.world,
+            "sources": {source.name: len(source) for source in self.sources},
+            "teacher": self.teacher.origin,
+            "start": self.start,
+            "seed": self.options.seed,
+            "amp": self.options.amp,
+            "torch": torch.__version__,
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with written_atomically(self.folder / "recipe.json") as scratch:
+            scratch.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+class _Best:
+    """The best validation so far; part of the checkpoint."""
+
+    def __init__(self) -> None:
+        self.value, self.step = float("inf"), 0
+
+    def improves(self, step: int, value: float) -> bool:
+        better = value < self.value
+        if better:
+            self.value, self.step = value, step
+        return better
+
+    def state_dict(self) -> dict[str, float]:
+        return {"value": self.value, "step": self.step}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.value, self.step = float(state["value"]), int(state["step"])
