@@ -5,23 +5,23 @@ Letters: B items in this rank's share of a batch, S side of the square crop in p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from spectradino_core.data.plan import DamageReport, LoadedView, Place, Plan
+from spectradino_core.data.plan import LoadedView, Place, Plan
 from spectradino_core.data.sampling import BandSampling, RoundRobin
 from spectradino_core.data.sources import ImageSource
+from spectradino_core.data.stream import Stream
 from spectradino_core.data.views import ViewOptions, colour_tensor, infrared_tensor
 from spectradino_core.modality import INFRARED, Modality
 from spectradino_core.thermal import ThermalContract
 
-__all__ = ["PretrainBatch", "PretrainStream", "available_bands", "pretraining_batches", "steps_per_epoch"]
+__all__ = ["PretrainBatch", "available_bands", "pretraining_batches", "steps_per_epoch"]
 
 
 @dataclass
@@ -90,7 +90,7 @@ def pretraining_batches(
     thermal: ThermalContract | None = None,
     extra: bool = False,
     max_damaged: float = 0.01,
-) -> PretrainStream:
+) -> Stream[PretrainBatch]:
     """The batches of steps `first` to `steps - 1`, each a function of the seed and its step alone.
 
     Args:
@@ -112,10 +112,6 @@ def pretraining_batches(
     Raises:
         ValueError: nothing to train on, a band with fewer pairs than a batch, or a batch that `world` does not divide.
     """
-    if batch % world or not 0 <= rank < world:
-        raise ValueError(
-            f"a batch of {batch} can't be shared by {world} ranks (this is rank {rank}): choose a multiple"
-        )
     chosen = tuple(Modality.parse(b) for b in bands) if bands is not None else available_bands(sources)
     if not chosen:
         raise ValueError("the sources hold no infrared band")
@@ -123,10 +119,18 @@ def pretraining_batches(
         raise ValueError("RGB is in every pair: name infrared bands")
     views = views if views is not None else ViewOptions()
     plan = Plan(sources, {band.key: (band.key,) for band in chosen}, batch, crop, seed, views)
-    return PretrainStream(
-        plan, sampling or RoundRobin([band.key for band in chosen]), thermal or ThermalContract(),
-        steps, first, rank, world, workers, extra, max_damaged,
-    )  # fmt: skip
+    return Stream(
+        plan,
+        partial(_collate, thermal or ThermalContract()),
+        sampling or RoundRobin([band.key for band in chosen]),
+        steps,
+        first,
+        rank,
+        world,
+        workers,
+        tuple(band.key for band in INFRARED) if extra else (),
+        max_damaged,
+    )
 
 
 def steps_per_epoch(sources: Sequence[ImageSource], batch: int, bands: Sequence[Modality] | None = None) -> int:
@@ -137,65 +141,6 @@ def steps_per_epoch(sources: Sequence[ImageSource], batch: int, bands: Sequence[
         sum(band.key in source.modalities(item) for source in sources for item in range(len(source))) // batch
         for band in chosen
     )
-
-
-class PretrainStream:
-    """An iterable of `PretrainBatch`.
-
-    Attributes:
-        sampling: decides the bands; its `record` wants every step's loss where it is adaptive.
-        damage: what could not be read so far.
-    """
-
-    def __init__(
-        self, plan: Plan, sampling: BandSampling, thermal: ThermalContract, steps: int, first: int, rank: int,
-        world: int, workers: int, extra: bool, max_damaged: float,
-    ) -> None:  # fmt: skip
-        self.sampling = sampling
-        self.damage = DamageReport(plan.items, max_damaged)
-        self._dataset = _Batches(plan, thermal, rank, world, extra)
-        self._steps, self._first, self._workers = steps, first, workers
-
-    def __len__(self) -> int:
-        return max(0, self._steps - self._first)
-
-    def __iter__(self) -> Iterator[PretrainBatch]:
-        loader = DataLoader(
-            self._dataset,
-            batch_size=None,
-            sampler=_Places(self.sampling, self._first, self._steps),
-            num_workers=self._workers,
-            worker_init_fn=_quiet_worker,
-        )
-        for batch, damage in loader:
-            self.damage.add(damage)
-            yield batch
-
-
-class _Places:
-    """Asks the sampling what each step shows; runs in the training process, ahead of it by what the workers hold."""
-
-    def __init__(self, sampling: BandSampling, first: int, steps: int) -> None:
-        self._sampling, self._first, self._steps = sampling, first, steps
-
-    def __len__(self) -> int:
-        return max(0, self._steps - self._first)
-
-    def __iter__(self) -> Iterator[Place]:
-        for step in range(self._first, self._steps):
-            yield Place(step, *self._sampling.place(step))
-
-
-class _Batches(Dataset):
-    """Place to batch."""
-
-    def __init__(self, plan: Plan, thermal: ThermalContract, rank: int, world: int, extra: bool) -> None:
-        self._plan, self._thermal, self._rank, self._world = plan, thermal, rank, world
-        self._also = tuple(band.key for band in INFRARED) if extra else ()
-
-    def __getitem__(self, place: Place) -> tuple[PretrainBatch, list[str]]:
-        views, damage = self._plan.load(place, self._rank, self._world, self._also)
-        return make_batch(views, Modality.parse(place.group), self._thermal), damage
 
 
 def make_batch(views: Sequence[LoadedView], band: Modality, thermal: ThermalContract) -> PretrainBatch:
@@ -220,6 +165,5 @@ def make_batch(views: Sequence[LoadedView], band: Modality, thermal: ThermalCont
     return batch
 
 
-def _quiet_worker(_: int) -> None:
-    cv2.setNumThreads(0)  # the training process has the cores
-    torch.set_num_threads(1)
+def _collate(thermal: ThermalContract, place: Place, views: list[LoadedView]) -> PretrainBatch:
+    return make_batch(views, Modality.parse(place.group), thermal)

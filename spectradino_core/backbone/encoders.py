@@ -1,0 +1,119 @@
+"""One face for both backbones: images of any modality in, features of each out.
+
+    B batch    H, W pixels    T tokens    D width
+
+A modality is named by its key: a band's ("rgb", "nir", ..) or a map's ("depth", "segmentation"). A plain DINOv2 sees
+everything as a colour picture. A SpectraDINO sees its infrared bands through their stems, and maps as colour pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from spectradino_core.backbone.spectradino import SpectraDINO
+from spectradino_core.backbone.vit import Features, ViT
+from spectradino_core.modality import Modality
+
+__all__ = ["BandedEncoder", "Encoder", "PlainEncoder", "Prefix", "encoder_of"]
+
+
+class Encoder(Protocol):
+    """What judgements ask of a backbone."""
+
+    def channels(self, key: str) -> int:
+        """3 (a colour picture, normalised with ImageNet's mean and standard deviation) or 1 (in [0, 1])."""
+        ...
+
+    def __call__(self, images: Mapping[str, Tensor]) -> dict[str, Features]: ...
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Tokens [sum of B, T, D] after the first blocks, and how to part them again."""
+
+    tokens: Tensor
+    grid: tuple[int, int]
+    keys: tuple[str, ...]
+    sizes: tuple[int, ...]
+
+
+class PlainEncoder(nn.Module):
+    """A plain DINOv2 for everything.
+
+    Args:
+        vit: the model.
+        shared: how many of the first blocks run without gradients, in `begin`; their result serves any number of
+            `finish`es. 0: all blocks may learn.
+    """
+
+    def __init__(self, vit: ViT, shared: int = 0) -> None:
+        super().__init__()
+        if not 0 <= shared <= vit.config.depth:
+            raise ValueError(f"{shared} blocks to share, the model has {vit.config.depth}")
+        self.vit, self.shared = vit, shared
+
+    def channels(self, key: str) -> int:
+        return 3
+
+    def forward(self, images: Mapping[str, Tensor]) -> dict[str, Features]:
+        """By modality, [B, 3, H, W] each, to its features."""
+        return self.finish(self.begin(images))
+
+    def begin(self, images: Mapping[str, Tensor]) -> Prefix:
+        """Everything as one batch, through the embedding and the shared blocks."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.shared):
+            tokens, grid = self.vit.embed(torch.cat(list(images.values())))
+            for block in self.vit.blocks[: self.shared]:
+                tokens = block(tokens)
+        return Prefix(tokens, grid, tuple(images), tuple(len(x) for x in images.values()))
+
+    def finish(self, prefix: Prefix) -> dict[str, Features]:
+        """Through the other blocks and the final norm."""
+        tokens = prefix.tokens
+        for block in self.vit.blocks[self.shared :]:
+            tokens = self.vit.run(block, tokens)
+        parts = self.vit.norm(tokens).split(prefix.sizes)
+        return {key: Features.of(part, prefix.grid) for key, part in zip(prefix.keys, parts, strict=True)}
+
+
+class BandedEncoder(nn.Module):
+    """A SpectraDINO: bands by their own stems and adapters, everything else as colour."""
+
+    def __init__(self, backbone: SpectraDINO) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def channels(self, key: str) -> int:
+        return self._band(key).band.channels
+
+    def forward(self, images: Mapping[str, Tensor]) -> dict[str, Features]:
+        """By modality, [B, C, H, W] with C its `channels`, to its features."""
+        together: dict[Modality, list[str]] = {}
+        for key in images:
+            together.setdefault(self._band(key), []).append(key)
+        answers = self.backbone({band: torch.cat([images[k] for k in keys]) for band, keys in together.items()})
+        out = {}
+        for band, keys in together.items():
+            out.update(_part(answers[band], keys, [len(images[key]) for key in keys]))
+        return {key: out[key] for key in images}
+
+    def _band(self, key: str) -> Modality:
+        band = next((band for band in self.backbone.bands if band.key == key), Modality.RGB)
+        if key in (b.key for b in Modality) and band.key != key:
+            raise ValueError(f"this model has no {key} band: it holds {', '.join(b.key for b in self.backbone.bands)}")
+        return band
+
+
+def encoder_of(model: ViT | SpectraDINO) -> PlainEncoder | BandedEncoder:
+    """The face of either."""
+    return PlainEncoder(model) if isinstance(model, ViT) else BandedEncoder(model)
+
+
+def _part(features: Features, keys: Sequence[str], sizes: Sequence[int]) -> dict[str, Features]:
+    pieces = zip(features.cls.split(sizes), features.registers.split(sizes), features.patches.split(sizes))
+    return {key: Features(*piece, features.grid) for key, piece in zip(keys, pieces, strict=True)}

@@ -1,0 +1,180 @@
+"""Batches for the Omnivorous recipe: items seen in RGB and in any other modalities, bands and maps alike.
+
+Letters: B items in this process's share of a batch, S side of the square crop in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spectradino_core.data.plan import LoadedView, Place, Plan
+from spectradino_core.data.sampling import BandSampling, RoundRobin
+from spectradino_core.data.sources import MAPS, ImageSource
+from spectradino_core.data.stream import Stream
+from spectradino_core.data.views import ViewOptions, colour_tensor, infrared_tensor
+from spectradino_core.modality import INFRARED
+from spectradino_core.runtime.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from spectradino_core.thermal import ThermalContract
+
+__all__ = [
+    "DietBatch",
+    "as_colour",
+    "available_groups",
+    "depth_values",
+    "diet_batches",
+    "from_imagenet",
+    "map_tensor",
+    "segmentation_values",
+    "to_imagenet",
+]
+
+NEAREST_M, FARTHEST_M = 1.0, 100.0
+"""The depths that are white and black. Ours: fixed, so that equal depths look equal in every picture."""
+
+_ALPHA = 23  # stream of random numbers, see plan.py
+
+
+@dataclass
+class DietBatch:
+    """Items of one group of modalities.
+
+    Attributes:
+        images: by modality key. "rgb": float32 [B, 3, S, S], normalised with ImageNet's mean and standard deviation;
+            all others: float32 [B, 1, S, S] in [0, 1].
+        alpha: how much RGB to blend into each of the others, float32 [B] in [0, 1]; a function of (seed, step, item).
+        names: where each item came from, for messages.
+        keys: int64 [B], the item's number over all sources.
+    """
+
+    images: dict[str, Tensor]
+    alpha: dict[str, Tensor]
+    names: list[str]
+    keys: Tensor
+
+    def to(self, device: torch.device | str) -> DietBatch:
+        """The same batch on `device`."""
+        return DietBatch(
+            {key: x.to(device, non_blocking=True) for key, x in self.images.items()},
+            {key: x.to(device, non_blocking=True) for key, x in self.alpha.items()},
+            self.names,
+            self.keys.to(device, non_blocking=True),
+        )
+
+
+def available_groups(sources: Sequence[ImageSource]) -> dict[str, tuple[str, ...]]:
+    """What steps can show: the paper's three modalities where items have both maps, then each infrared band."""
+    have = {frozenset(source.modalities(item)) for source in sources for item in range(len(source))}
+    groups: dict[str, tuple[str, ...]] = {}
+    if any(set(MAPS) <= keys for keys in have):
+        groups["maps"] = MAPS
+    for band in INFRARED:
+        if any(band.key in keys for keys in have):
+            groups[band.key] = (band.key,)
+    return groups
+
+
+def diet_batches(
+    sources: Sequence[ImageSource],
+    groups: Mapping[str, Sequence[str]],
+    batch: int,
+    crop: int,
+    seed: int,
+    steps: int,
+    first: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    largest_alpha: float = 0.5,
+    sampling: BandSampling | None = None,
+    workers: int = 0,
+    views: ViewOptions | None = None,
+    thermal: ThermalContract | None = None,
+    max_damaged: float = 0.01,
+) -> Stream[DietBatch]:
+    """The batches of steps `first` to `steps - 1`, each a function of the seed and its step alone.
+
+    Args:
+        groups: by name, the modalities beside RGB that one step shows (see `available_groups`); steps take turns.
+        largest_alpha: alpha is drawn evenly from 0 to this.
+        sources, batch, crop, seed, steps, first, rank, world, sampling, workers, views, thermal, max_damaged: see
+            `pretraining.pretraining_batches`.
+
+    Raises:
+        ValueError: no groups, one with fewer items than a batch, or a batch that `world` does not divide.
+    """
+    if not groups:
+        raise ValueError("the sources hold nothing beside RGB to align")
+    if not 0 <= largest_alpha <= 1:
+        raise ValueError(f"the greatest share of RGB, {largest_alpha}, must lie in 0..1")
+    plan = Plan(sources, groups, batch, crop, seed, views if views is not None else ViewOptions())
+    collate = partial(_collate, seed, largest_alpha, thermal or ThermalContract())
+    return Stream(
+        plan, collate, sampling or RoundRobin(list(groups)), steps, first, rank, world, workers, (), max_damaged
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- tensors
+
+
+def map_tensor(key: str, image: np.ndarray, thermal: ThermalContract) -> np.ndarray:
+    """An image of any modality but RGB, [S, S], to float32 [1, S, S] in [0, 1]."""
+    if key == "depth":
+        return depth_values(image)[None]
+    if key == "segmentation":
+        return segmentation_values(image)[None]
+    return infrared_tensor(image, thermal)
+
+
+def depth_values(metres: np.ndarray) -> np.ndarray:
+    """Depth as brightness, near is white: 1 at 1 m, 0 at 100 m and beyond, by the logarithm; 0 where unknown."""
+    known = metres > 0
+    depth = np.clip(np.where(known, metres, FARTHEST_M), NEAREST_M, FARTHEST_M)
+    value = 1 - np.log(depth / NEAREST_M) / np.log(FARTHEST_M / NEAREST_M)
+    return np.where(known, value, 0).astype(np.float32)
+
+
+def segmentation_values(mask: np.ndarray) -> np.ndarray:
+    """Class numbers as brightness: far apart for neighbouring numbers, the same in every picture; 0 where unlabelled.
+
+    Numbers have no order, so class c takes the fractional part of (c + 1) times the golden ratio.
+    """
+    table = ((np.arange(256) + 1) * 0.6180339887498949 % 1).astype(np.float32)
+    table[255] = 0
+    return table[mask]
+
+
+def to_imagenet(colours: Tensor) -> Tensor:
+    """Colours in [0, 1] [B, 3, H, W] to what DINOv2 expects."""
+    mean, std = (colours.new_tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return (colours - mean) / std
+
+
+def from_imagenet(normalised: Tensor) -> Tensor:
+    """The inverse of `to_imagenet`."""
+    mean, std = (normalised.new_tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return (normalised * std + mean).clamp(0, 1)
+
+
+def as_colour(image: Tensor) -> Tensor:
+    """One channel in [0, 1], [B, 1, H, W], as a grey picture for a plain DINOv2, [B, 3, H, W]."""
+    return to_imagenet(image.expand(-1, 3, -1, -1))
+
+
+def _collate(
+    seed: int, largest_alpha: float, thermal: ThermalContract, place: Place, views: list[LoadedView]
+) -> DietBatch:
+    images: dict[str, Tensor] = {}
+    alpha: dict[str, Tensor] = {}
+    rngs = [np.random.default_rng((seed, _ALPHA, place.step, view.key)) for view in views]
+    for key in views[0].images:
+        if key == "rgb":
+            images[key] = torch.from_numpy(np.stack([colour_tensor(view.images[key]) for view in views]))
+            continue
+        images[key] = torch.from_numpy(np.stack([map_tensor(key, view.images[key], thermal) for view in views]))
+        alpha[key] = torch.tensor([rng.uniform(0, largest_alpha) for rng in rngs], dtype=torch.float32)
+    return DietBatch(images, alpha, [v.name for v in views], torch.tensor([v.key for v in views], dtype=torch.int64))
