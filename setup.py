@@ -113,7 +113,7 @@ setup(
     zip_safe=False,
     entry_points={
         "console_scripts": [
-            "detector_node = spectradino_ros.detector_node:main",
+            "detector_node = spectradino_ros.entry:main",
             "spectradino = spectradino_core.cli:main",
         ],
     },

@@ -145,7 +145,7 @@ class DetectorNode(LifecycleNode):
     def _configure(self) -> None:
         settings = self.settings
         registering = Registering(settings)
-        path = resolve_model(settings.model)
+        path = resolve_model(settings.model, settings.infrared_band)
         start = perf_counter()
         engine = RecoveringEngine(
             lambda device: open_engine(path, device, settings.threads),

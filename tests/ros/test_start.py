@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 
 import onnx
@@ -30,6 +32,18 @@ def test_a_missing_model(tmp_path):
     path = tmp_path / "nowhere.onnx"
     node = fails(r"\[ERROR\].*cannot configure: model file .*nowhere.onnx does not exist.*'model'", model=path)
     assert node.count(r"\[FATAL\].*autostart failed") == 1
+
+
+@pytest.mark.parametrize("band", ["lwir", "swir", "nir"])
+def test_without_a_model_the_one_in_the_box_for_the_band_is_meant(band):
+    node = NodeProcess(infrared_band=band, device="cpu")
+    try:
+        node.wait_for_line(
+            rf"cannot configure: no model in the box for {band.upper()}: models/{band}_box.onnx .*'model'"
+            rf"|\[INFO\].*model .*\(rgb \+ {band}, .* from .*/models/{band}_box.onnx"
+        )
+    finally:
+        node.stop()
 
 
 def test_a_truncated_model(tmp_path, blob_model):
@@ -107,13 +121,27 @@ def test_signals_stop_it_quietly(blob_model, signals):
 
 
 def test_an_impatient_user_does_not_spoil_the_exit(blob_model):
-    """A Ctrl-C in a terminal reaches the node twice: from the terminal and from launch, the second time at any moment."""
+    """A Ctrl-C in a terminal reaches the node twice, from there and from launch, and the second at any moment."""
     with running(model=blob_model, device="cpu") as node:
         while node.running:
             node.send(signal.SIGINT)
             time.sleep(0.001)
         assert node.wait() == 0, node.log
         assert "Traceback" not in node.log
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_it_is_being_loaded_stops_it_quietly(blob_model, number):
+    load = "import sys, spectradino_ros.entry as e; print('loading', flush=True); sys.exit(e.main())"
+    process = subprocess.Popen(
+        [sys.executable, "-c", load], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "loading\n"
+    time.sleep(0.1)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=30)
+    assert (process.returncode, output) == (0, "")
 
 
 def test_a_signal_in_the_middle_of_inference_stops_it(tmp_path, peer):
