@@ -23,7 +23,7 @@ import numpy as np
 from spectradino_core.runtime.percepts import Mode
 from spectradino_core.streams.modes import FrozenDetector, ModeChange, ModeMachine
 from spectradino_core.streams.offset import LearntOffset, OffsetLearner
-from spectradino_core.streams.pairing import Pair, Pairer
+from spectradino_core.streams.pairing import JUMP_EVENT, Pair, Pairer
 from spectradino_core.streams.queues import Payload, Stream
 
 __all__ = ["Capture", "Feed", "FeedEvent", "FeedSettings"]
@@ -33,6 +33,8 @@ _ALONE = {Mode.RGB_ONLY: Stream.RGB, Mode.IR_ONLY: Stream.IR}
 _PERIODS_TO_WAIT = 3.0
 _LEAST_WAIT_MS = 500.0
 _MOST_EVENTS = 256
+_JUMP_QUIET_NS = 5_000 * _MS
+"""A clock that goes to and fro jumps many times a second; a bag that is played again hardly that often."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ class Feed(Generic[Payload]):
         self._is_frozen = False
         self._restarts_seen = 0
         self._jump_pending = False
+        self._jump_told_ns: int | None = None
         self._last_capture_ns: int | None = None
 
     # ---- in and out ----------------------------------------------------------------------------------------------
@@ -297,8 +300,17 @@ class Feed(Generic[Payload]):
 
     def _captures(self, pairs: list[Pair[Payload]]) -> list[Capture[Payload]]:
         for event in self._pairer.take_events():
-            self._say(event, self._now_ns)
+            if not event.startswith(JUMP_EVENT) or self._is_worth_telling():
+                self._say(event, self._now_ns)
         return [self._capture(pair.rgb, pair.ir, pair.rgb_stamp_ns, pair.ir_stamp_ns, pair.error_ns) for pair in pairs]
+
+    def _is_worth_telling(self) -> bool:
+        """Whether the last jump was told long ago; all are counted in `restarts`."""
+        told = self._jump_told_ns
+        if told is not None and 0 <= self._now_ns - told < _JUMP_QUIET_NS:
+            return False
+        self._jump_told_ns = self._now_ns
+        return True
 
     def _alone(self, stream: Stream) -> list[Capture[Payload]]:
         waiting = self._pairer.release(stream)

@@ -24,10 +24,13 @@ from typing import Generic
 
 from spectradino_core.streams.queues import Frame, Pair, Payload, Queue, Stream
 
-__all__ = ["Frame", "Pair", "Pairer", "Stream"]
+__all__ = ["JUMP_EVENT", "Frame", "Pair", "Pairer", "Stream"]
 
 JUMP_MS = 500.0
 """A step back by more than this is a clock that was set or a bag that starts again, not two frames out of order."""
+
+JUMP_EVENT = "time jumped backwards"
+"""How the event of a jump begins: the only one that may come again and again."""
 
 _MS = 1_000_000
 _STEPS_BACK_BELIEVED = 3  # so many frames in a row behind the newest stamp: the clock was set back by a little
@@ -212,7 +215,7 @@ class Pairer(Generic[Payload]):
             self.restarts += 1
             self._missed_gain_ns = 0
             self._events.append(
-                f"time jumped backwards {back_ns / 1e9:.1f} s on {stream.value} (a bag that starts again, or a clock "
+                f"{JUMP_EVENT} {back_ns / 1e9:.1f} s on {stream.value} (a bag that starts again, or a clock "
                 "that was set): pairing restarted"
             )
         self._drop_all(stream)

@@ -249,6 +249,14 @@ class TestTime:
             assert rig.captures[i].rgb_stamp_ns < rig.captures[i - 1].rgb_stamp_ns
         assert rig.feed.restarts == 2
 
+    def test_a_clock_that_goes_to_and_fro_is_told_of_now_and_then(self):
+        rig = Rig()
+        for t in range(0, 12_000, 50):
+            rig.push("rgb", t if t % 100 else t + 60_000, t)
+        jumps = [line for line in rig.lines if "time jumped backwards" in line]
+        assert rig.feed.restarts > 100
+        assert len(jumps) == 3  # at once, after 5 s and after 10 s
+
     def test_simulated_time_that_starts_again_waits_for_both_anew(self):
         rig = Rig(stale_ms=300).run(camera("rgb", 0, 2000, 40))
         assert rig.feed.mode is Mode.RGB_ONLY
