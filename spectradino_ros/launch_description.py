@@ -30,6 +30,8 @@ _PARAMETERS = (
     "score_threshold",
     "sync_slop_ms",
     "ir_time_offset_ms",
+    "ir_normalization",
+    "calibration_file",
     "fallback_mode",
     "publish_overlay",
     "deadline_ms",

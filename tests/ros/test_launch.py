@@ -80,9 +80,11 @@ def test_arguments_reach_the_node(prefix, blob_model):
         "rgb_topic:=/camera/color",
         "ir_topic:=/thermal/raw",
         "sync_slop_ms:=33",
+        "ir_normalization:=none",
         until="active: ",
     )
     assert "[robot.detector_node]: active: pairs from /camera/color and /thermal/raw, at most 33 ms apart" in output
+    assert "thermal: none" in output
     assert "process has finished cleanly" in output
     assert "Traceback" not in output
     assert code == 0
