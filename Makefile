@@ -3,7 +3,13 @@
 
 PYTHON ?= python3.11
 VENV ?= .venv
+# The interpreter of ROS 2 Humble and JetPack 6, for `make test-py310`.
+PYTHON310 ?= python3.10
+VENV310 ?= .venv310
 DATA ?=
+FUZZ_MESSAGES ?= 10000
+FUZZ_ARGS ?=
+BENCH_ARGS ?= all
 # More arguments for every `pip install`, e.g. PIP_ARGS="--index-url ..." for a mirror or for CPU builds of torch.
 PIP_ARGS ?=
 # More arguments for pytest, e.g. PYTEST_ARGS="-k pairing -x".
@@ -35,14 +41,18 @@ CREATED := $(VENV)/.stamp-created
 RUNTIME := $(VENV)/.stamp-runtime
 MSGS := $(VENV)/.stamp-msgs
 DEV := $(VENV)/.stamp-dev
+PREFIX310 := $(abspath $(VENV310))
+PY310 := $(VENV310)/.stamp-robot
+# The rooms that run on a robot without ROS; nothing there needs torch.
+ROBOT_TESTS := tests/core/test_thermal.py tests/core/runtime tests/core/streams
 PACKAGING := setup.py setup.cfg pyproject.toml package.xml constraints.txt
 VISION_MSGS_SOURCES := $(wildcard msg/pip_only/vision_msgs/* msg/pip_only/vision_msgs/msg/*) msg/pip_only/build.sh
 SPECTRADINO_MSGS_SOURCES := $(wildcard msg/*.msg) msg/CMakeLists.txt msg/package.xml msg/pip_only/build.sh
 
-.PHONY: help demo test test-fast lint format types setup runtime msgs constraints clean distclean
+.PHONY: help demo test test-fast test-py310 fuzz bench-node lint format types setup runtime msgs constraints clean distclean
 
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: runtime ## run the node on synthetic scenes, or DATA=folder of pairs; look into demo_out/
 	@$(PY) -m spectradino_ros.demo --out demo_out $(if $(DATA),--data "$(DATA)")
@@ -52,6 +62,15 @@ test: setup ## run every test
 
 test-fast: setup ## run the tests that take seconds
 	@$(PY) -m pytest -q -m "not slow" $(PYTEST_ARGS)
+
+test-py310: $(PY310) ## test what runs on a robot, with Python 3.10 and its oldest packages
+	@$(PREFIX310)/bin/python -m pytest -q -p no:cacheprovider $(ROBOT_TESTS) $(PYTEST_ARGS)
+
+fuzz: setup ## send FUZZ_MESSAGES malformed and odd messages to a real node (FUZZ_ARGS="--seed 1")
+	@$(PY) -m tests.fuzz --messages $(FUZZ_MESSAGES) $(FUZZ_ARGS)
+
+bench-node: setup ## measure the node's overhead and its endurance (BENCH_ARGS="soak --minutes 1"); see benchmarks/
+	@$(PY) -m benchmarks.node $(BENCH_ARGS)
 
 lint: setup ## check style and formatting (ruff)
 	@$(PY) -m ruff check .
@@ -79,8 +98,8 @@ clean: ## remove what was built, cached and drawn; keep .venv
 	@rm -rf build install log dist demo_out .pytest_cache .mypy_cache .ruff_cache .hypothesis ./*.egg-info constraints.txt.new
 	@find spectradino_core spectradino_ros tests launch benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-distclean: clean ## remove .venv too
-	@rm -rf "$(VENV)"
+distclean: clean ## remove .venv and .venv310 too
+	@rm -rf "$(VENV)" "$(VENV310)"
 
 $(CREATED):
 	@command -v "$(PYTHON)" > /dev/null || { \
@@ -127,4 +146,17 @@ $(MSGS)-spectradino: $(SPECTRADINO_MSGS_SOURCES) constraints.txt | $(RUNTIME)
 $(DEV): $(PACKAGING) | $(RUNTIME)
 	@echo "[4/4] packages for training and tests: PyTorch, pytest, ruff, mypy"
 	@$(PIP) --no-build-isolation --editable ".[runtime,jazzy,demo,bag,train,dev]"
+	@touch $@
+
+# Not an install of the package: the tests run on the source, and pip may not bring a newer NumPy or OpenCV.
+$(PY310): constraints-py310.txt
+	@"$(PYTHON310)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 10))' 2> /dev/null || { \
+	  echo "$(PYTHON310) is not a Python 3.10 that runs here. Ubuntu 22.04 has it: apt install python3.10 python3.10-venv;" \
+	    "elsewhere pyenv or uv installs one. Name it: make test-py310 PYTHON310=path/to/python3.10" >&2; exit 1; }
+	@echo "[1/1] $(VENV310), with $$("$(PYTHON310)" --version) and the packages of constraints-py310.txt"
+	@rm -rf "$(VENV310)"
+	@"$(PYTHON310)" -m venv "$(VENV310)"
+	@PYTHONWARNINGS=ignore $(PREFIX310)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints-py310.txt $(PIP_ARGS) numpy onnx onnxruntime opencv-python-headless pyyaml rosbags \
+	  hypothesis "pytest>=8" "pytest-timeout>=2.3"
 	@touch $@

@@ -29,7 +29,7 @@ from tests.ros.harness import PATIENCE_S, NodeProcess, Peer, image, to_ns, to_st
 __all__ = ["BATCH", "Campaign", "Outcome", "node_parameters"]
 
 BATCH = 50
-MOST_LINES = 120
+MOST_LINES = 60
 """Each kind of fault says a line once for each camera, whatever the number of messages."""
 MOST_GROWTH_MB = 10.0
 MOST_TRIES = 5
@@ -57,6 +57,7 @@ def node_parameters(model: Path, transport: str) -> dict[str, object]:
         "rgb_transport": transport,
         "ir_transport": transport,
         "sync_slop_ms": 20.0,
+        "frozen_ms": 400.0,
         "fallback_mode": "fused_only",
         "warning_period_s": 3600.0,
         **qos,

@@ -23,7 +23,7 @@ def test_make_alone_lists_every_target(repository: Path) -> None:
     assert listed.returncode == 0
     phony = re.search(r"^\.PHONY: (.*)$", (repository / "Makefile").read_text(), re.M)
     assert phony is not None
-    assert sorted(re.findall(r"^  make ([a-z-]+) +\S", listed.stdout, re.M)) == sorted(phony.group(1).split())
+    assert sorted(re.findall(r"^  make ([a-z0-9-]+) +\S", listed.stdout, re.M)) == sorted(phony.group(1).split())
     assert {"demo", "test", "test-fast", "lint", "types", "setup", "clean"} <= set(phony.group(1).split())
 
 
@@ -91,3 +91,16 @@ def test_demo_runs_on_what_serving_needs(repository: Path, tmp_path: Path) -> No
     assert "[runtime,jazzy,demo]" in planned.stdout
     assert ",train" not in planned.stdout
     assert '-m spectradino_ros.demo --out demo_out --data "a folder"' in planned.stdout
+
+
+def test_a_missing_python_of_the_robot_is_named(repository: Path, tmp_path: Path) -> None:
+    """As of a version manager whose command is there and says that the version is not."""
+    shim = tmp_path / "python3.10"
+    shim.write_text("#!/bin/sh\necho 'python3.10: command not found' >&2\nexit 127\n")
+    shim.chmod(0o755)
+    for python in (shim, "python3.99"):
+        done = make("test-py310", f"VENV310={tmp_path / 'venv'}", f"PYTHON310={python}", cwd=repository)
+        assert done.returncode != 0
+        assert f"{python} is not a Python 3.10 that runs here" in done.stderr
+        assert "make test-py310 PYTHON310=" in done.stderr
+        assert not (tmp_path / "venv").exists()
