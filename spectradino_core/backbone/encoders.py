@@ -82,7 +82,10 @@ class PlainEncoder(nn.Module):
 
 
 class BandedEncoder(nn.Module):
-    """A SpectraDINO: bands by their own stems and adapters, everything else as colour."""
+    """A SpectraDINO: bands by their own stems and adapters, everything else as colour.
+
+    One that holds RGB alone sees everything as colour, as a plain DINOv2 does.
+    """
 
     def __init__(self, backbone: SpectraDINO) -> None:
         super().__init__()
@@ -104,7 +107,7 @@ class BandedEncoder(nn.Module):
 
     def _band(self, key: str) -> Modality:
         band = next((band for band in self.backbone.bands if band.key == key), Modality.RGB)
-        if key in (b.key for b in Modality) and band.key != key:
+        if band.key != key and key in (b.key for b in Modality) and len(self.backbone.bands) > 1:
             raise ValueError(f"this model has no {key} band: it holds {', '.join(b.key for b in self.backbone.bands)}")
         return band
 
