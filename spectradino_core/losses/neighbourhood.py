@@ -100,7 +100,7 @@ class TeacherQueue(nn.Module):
     @torch.no_grad()
     def put(self, teacher: Tensor) -> None:
         """Add this step's teacher CLS [B, D] of all processes; the oldest leave. Call it after the optimiser's step."""
-        rows = gather(F.normalize(teacher.detach().float(), dim=-1))[-self.capacity :].to(self.stored.dtype)
+        rows = gather(F.normalize(teacher.detach().to(self.stored.dtype), dim=-1))[-self.capacity :]
         places = (torch.arange(len(rows), device=rows.device) + int(self.written)) % self.capacity
         self.stored[places] = rows
         self.written += len(rows)

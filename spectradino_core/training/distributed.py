@@ -80,6 +80,8 @@ def process_group(device: str) -> Iterator[tuple[Place, torch.device]]:
     started = "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
     if started:
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(minutes=30))
+    if not Place.current().first:
+        logging.getLogger("spectradino_core").setLevel(logging.ERROR)  # the first one says it for all
     try:
         yield Place.current(), chosen
     finally:

@@ -69,8 +69,8 @@ class Student(nn.Module):
         features = self.backbone({Modality.RGB: rgb, band: infrared})
         a, b = features[Modality.RGB], features[band]
         return {
-            "rgb": a.cls,
-            "infrared": b.cls,
+            "rgb": a.cls.clone(),  # no views leave the module: FSDP2 hooks its outputs
+            "infrared": b.cls.clone(),
             "rgb_patches": a.patches[:, positions],
             "infrared_patches": b.patches[:, positions],
         }
