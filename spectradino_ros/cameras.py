@@ -102,7 +102,8 @@ class Camera:
         silent_s = min(self._health.silent_for(self.key), monotonic() - self._since)
         if silent_s < timeout_s:
             return
-        publishers = self._node.count_publishers(self.topic)
+        kinds = [info.topic_type for info in self._node.get_publishers_info_by_topic(self.topic)]
+        publishers, wanted = len(kinds), f"sensor_msgs/msg/{self._kind.__name__}"
         other = "compressed" if self._transport == "raw" else "raw"
         elsewhere = camera_topic(self._node, self._name, other)
         if publishers == 0 and self._node.count_publishers(elsewhere):
@@ -112,11 +113,13 @@ class Camera:
                 f"nobody publishes it. Is the camera running? Is '{self._name}' remapped to its topic "
                 f"(launch argument {self.key}_topic, or -r {self._name}:=...)?"
             )
-        elif self._health.total(self.key) == 0:
+        elif wanted not in kinds:  # Fast DDS has no event for it
             why = (
-                f"though {publishers} publisher(s) are there. Is the driver streaming, does it send "
-                f"{self._kind.__name__}? {_LOST}"
+                f"what is published there is {', '.join(sorted(set(kinds)))}, not {wanted}: see parameter "
+                f"{self.key}_transport"
             )
+        elif self._health.total(self.key) == 0:
+            why = f"though {publishers} publisher(s) are there. Is the driver streaming? {_LOST}"
         else:
             why = f"though {publishers} publisher(s) are there. Has the camera stopped?"
         text = f"no message on {self.topic} for {silent_s:.0f} s, {why}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -16,7 +18,18 @@ from sensor_msgs.msg import CompressedImage, Image
 from spectradino_msgs.msg import FrameReport
 from vision_msgs.msg import Detection2DArray
 
-from tests.ros.harness import BEST_EFFORT, RELIABLE, corners, image, ir_pixels, rgb_pixels, running, to_ns, to_stamp
+from tests.ros.harness import (
+    BEST_EFFORT,
+    RELIABLE,
+    ROOT,
+    corners,
+    image,
+    ir_pixels,
+    rgb_pixels,
+    running,
+    to_ns,
+    to_stamp,
+)
 from tests.ros.harness import wait_until as wait
 
 SIZE = (160, 120)
@@ -162,7 +175,9 @@ def test_compressed_images_that_can_not_be_used_are_named_with_the_remedy(blob_m
 
 
 def test_the_other_transport_is_pointed_to(blob_model, peer):
-    with running("-r", "__ns:=/other", model=blob_model, device="cpu", no_message_timeout_s=0.5) as node:
+    with running(
+        "-r", "__ns:=/other", model=blob_model, device="cpu", no_message_timeout_s=0.5, warning_period_s=0.5
+    ) as node:
         rig = Rig(peer, "/other")
         rig.camera("rgb", JPEG_RGB)
         node.wait_for_line(
@@ -170,6 +185,34 @@ def test_the_other_transport_is_pointed_to(blob_model, peer):
             "is published: set the parameter rgb_transport to compressed"
         )
         node.wait_for_line(r"\[WARN\].*no message on /other/ir/image_raw for \d+ s, nobody publishes it")
+
+
+def test_a_publisher_of_another_type_is_named(blob_model, peer):
+    with running(
+        "-r", "__ns:=/typed", model=blob_model, device="cpu", no_message_timeout_s=0.5, warning_period_s=0.5
+    ) as node:
+        publisher = peer.node.create_publisher(CompressedImage, "/typed/ir/image_raw", 5)
+        node.wait_for_line(
+            r"\[WARN\].*no message on /typed/ir/image_raw for \d+ s, what is published there is "
+            "sensor_msgs/msg/CompressedImage, not sensor_msgs/msg/Image: see parameter ir_transport"
+        )
+        peer.node.destroy_publisher(publisher)
+
+
+@pytest.mark.slow
+def test_frames_that_go_missing_under_the_defaults_of_dds_are_counted_with_the_remedy(blob_model, peer, monkeypatch):
+    monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE")
+    name = "rgb/image_raw:=/large_images"
+    with running("-r", "__ns:=/lossy", "-r", name, model=blob_model, device="cpu", stale_ms=100.0) as node:
+        reports = peer.collect(FrameReport, "/lossy/detector_node/frame_report")
+        sender = [sys.executable, "tests/packaging/image_stream.py", "send", "90"]
+        subprocess.run(sender, cwd=ROOT, check=True, timeout=60)
+        line = node.wait_for_line(r"\[WARN\].*message\(s\) on /large_images were lost on the way")
+        assert "config/fastdds_large_images.xml (launch argument dds_profile:=large_images" in line
+        assert "FASTRTPS_DEFAULT_PROFILES_FILE for a driver" in line
+        wait(lambda: reports, "an answer to one that came")
+        drops = {d.cause: d.count for d in reports[-1].drops}
+        assert 0 < drops["rgb_lost_in_transport"] < 90
 
 
 def test_reliable_and_best_effort_cameras_are_both_served_and_a_user_may_ask_for_more(blob_model, peer):
