@@ -17,7 +17,7 @@ from spectradino_core.streams.registration import (
 )
 from spectradino_ros.parameters import ParameterError, Settings, parameter
 
-__all__ = ["CAMERA_INFO_TOPICS", "Registering"]
+__all__ = ["CAMERA_INFO_TOPICS", "Registering", "camera_info_topic"]
 
 CAMERA_INFO_TOPICS = {"rgb": "rgb/camera_info", "ir": "ir/camera_info"}
 """The topics of the cameras' calibrations before remapping, by camera."""

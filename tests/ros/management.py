@@ -29,6 +29,7 @@ class Manager:
             int: (2, "integer_value"),
             float: (3, "double_value"),
             str: (4, "string_value"),
+            list: (8, "double_array_value"),
         }
         kind, field = types[type(value)]
         parameter = Parameter(name=name, value=ParameterValue(type=kind, **{field: value}))

@@ -273,7 +273,7 @@ def test_a_camera_that_never_comes_is_named_and_the_other_answers_alone(blob_mod
 
 def test_cameras_that_come_late_are_fused_from_the_first_pair_on(blob_model, peer):
     """Until both count as alive again, no frame is answered alone that has a partner."""
-    with running("-r", "__ns:=/late", model=blob_model, device="cpu", stale_ms=200.0) as node:
+    with running("-r", "__ns:=/late", model=blob_model, device="cpu", stale_ms=500.0) as node:
         rgb_out, ir_out = (peer.node.create_publisher(Image, f"/late/{key}/image_raw", 5) for key in ("rgb", "ir"))
         reports = peer.collect(FrameReport, "/late/detector_node/frame_report")
         wait_until(lambda: rgb_out.get_subscription_count() and ir_out.get_subscription_count(), "subscriptions")

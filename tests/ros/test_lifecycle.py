@@ -109,6 +109,25 @@ def test_parameters_change_live_and_are_checked(manager, peer):
         assert reason in said
 
 
+def test_values_of_every_kind_are_checked_before_it_is_configured(manager):
+    for name, good, bad, reason in [
+        ("ir_to_rgb", [2.0, 0.0, 0.5, 0.0, 2.0, 0.5, 0.0, 0.0, 1.0], [1.0, 0.0], "is a list of 9 numbers, got 2"),
+        ("extrinsic_rotation", [0.0, 0.0, 0.0, 1.0], 1.0, "is a list of 4 or 9 numbers, got 1.0"),
+        ("threads", 2, 2.5, "is a whole number"),
+        ("stale_ms", 300.0, float("nan"), "stale_ms"),
+        ("ir_normalization", "percentile", "log", "is one of model, percentile, fixed, none"),
+        ("learn_ir_time_offset", True, "true", "is a truth value"),
+        ("calibration_file", "", 3, "is a text"),
+    ]:
+        assert manager.set(name, good) == (True, "")
+        accepted, said = manager.set(name, bad)
+        assert not accepted
+        assert name in said
+        assert reason in said
+    assert manager.change(Transition.TRANSITION_CONFIGURE)
+    manager.process.wait_for_line("thermal: percentile 1 to 99.*; registration: parameter ir_to_rgb")
+
+
 def test_every_parameter_describes_itself(manager, peer):
     names = list(specs())
     request = DescribeParameters.Request(names=names)

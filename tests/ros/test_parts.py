@@ -152,6 +152,46 @@ def test_health_counts_rates_ages_and_latencies():
     assert health.total("rgb") == 0
 
 
+def status_of(health: Health, problems=(), state: str = "active") -> tuple[bytes, str]:
+    topics = {"rgb": "/rgb", "ir": "/ir"}
+    (status,) = health.diagnostics("name", "/node", state, {}, topics, health.drops(), 5.0, problems).status
+    return status.level, status.message
+
+
+def test_the_level_of_diagnostics_follows_what_is_wrong():
+    clock = Seconds()
+    health = Health(clock)
+    ok, warn, error = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+
+    def frames(answers: bool) -> None:
+        for _ in range(11):
+            clock.now += 0.1
+            health.arrived("rgb")
+            health.arrived("ir")
+            if answers:
+                health.answered(20.0, True)
+
+    assert status_of(health, state="inactive") == (ok, "inactive")
+    frames(answers=False)
+    assert status_of(health) == (warn, "no answer yet")
+    health.dropped("registration")
+    assert status_of(health) == (error, "dropped lately: registration"), "it is all that comes"
+    frames(answers=True)
+    assert status_of(health) == (warn, "dropped lately: registration")
+    clock.now += 11.0
+    frames(answers=True)
+    health.dropped("overload", 5)
+    assert status_of(health) == (ok, "10.0 answers/s"), "long ago, and dropping what is too much is what it is made for"
+    text = "mode stale: rgb is silent; ir is silent"
+    assert status_of(health, [(error, text)]) == (error, text)
+    assert status_of(health, [(warn, "a"), (error, "b")]) == (error, "b; a")
+    for _ in range(3):
+        health.answered(50.0, False)
+    assert status_of(health) == (warn, "12% of the last answers missed the deadline")
+    clock.now += 6.0
+    assert status_of(health, [(error, "lost")])[1].startswith("lost; no message on /rgb, /ir")
+
+
 def percepts(**changes) -> Percepts:
     fields = {
         "boxes": np.array([[10.5, 20.0, 30.5, 60.0], [0.0, 0.0, 5.0, 5.0]], np.float32),

@@ -1,0 +1,100 @@
+"""Which registration is in force by the parameters: one source at a time, CameraInfo that comes, changes and errs."""
+
+from __future__ import annotations
+
+import pytest
+from sensor_msgs.msg import CameraInfo
+
+from spectradino_core.runtime.registration import Registration, RegistrationError
+from spectradino_core.streams.calibration import Calibration, save_calibration
+from spectradino_ros.parameters import ParameterError, Settings
+from spectradino_ros.registering import Registering, camera_info_topic
+
+MATRIX = (2.0, 0.0, 10.0, 0.0, 2.0, 5.0, 0.0, 0.0, 1.0)
+
+
+def info(width: int, height: int, focal: float) -> CameraInfo:
+    k = [focal, 0.0, (width - 1) / 2, 0.0, focal, (height - 1) / 2, 0.0, 0.0, 1.0]
+    return CameraInfo(width=width, height=height, distortion_model="plumb_bob", k=k, d=[0.0] * 5)
+
+
+def test_without_any_source_there_is_none():
+    registering = Registering(Settings())
+    assert (registering.current, registering.residual_px, registering.time_offset_ms) == (None, None, None)
+    assert not registering.pending
+    registering.check()
+    assert registering.describe().startswith("none: ")
+
+
+def test_the_nine_numbers():
+    registering = Registering(Settings(ir_to_rgb=MATRIX))
+    assert registering.current == Registration(MATRIX, source="parameter ir_to_rgb")
+
+
+def test_the_file(tmp_path):
+    path = tmp_path / "rig.yaml"
+    calibration = Calibration(Registration(MATRIX, (320, 240), (640, 480)), time_offset_ms=7.5, residual_px=0.5)
+    save_calibration(path, calibration)
+    registering = Registering(Settings(calibration_file=str(path)))
+    assert registering.current is not None
+    assert registering.current.matrix == MATRIX
+    assert (registering.residual_px, registering.time_offset_ms) == (0.5, 7.5)
+    assert registering.describe() == f"{path}, for 320x240 on 640x480, off by at most 0.50 px"
+
+
+def test_two_sources_are_refused():
+    with pytest.raises(ParameterError, match="'ir_to_rgb' and 'calibration_file' each give a registration"):
+        Registering(Settings(ir_to_rgb=MATRIX, calibration_file="rig.yaml"))
+
+
+def test_extrinsics_that_say_nothing_are_named():
+    settings = Settings(plane_distance_m=3.0, extrinsic_translation=(0.1, 0.0, 0.0))
+    assert Registering(settings).without_effect == ["extrinsic_translation", "plane_distance_m"]
+    assert Registering(settings.with_(registration_from_camera_info=True)).without_effect == []
+
+
+def test_camera_info_comes_changes_and_errs():
+    registering = Registering(Settings(registration_from_camera_info=True))
+    assert registering.pending
+    assert registering.missing == ["rgb", "ir"]
+    assert not registering.take("rgb", info(640, 480, 600.0))
+    assert registering.missing == ["ir"]
+    with pytest.raises(RegistrationError, match="no message on ir/camera_info yet"):
+        registering.check()
+    assert registering.take("ir", info(320, 240, 300.0))
+    first = registering.current
+    assert first is not None
+    assert registering.residual_px == 0.0
+    registering.check()
+    assert not registering.take("ir", info(320, 240, 300.0)), "the same again"
+    assert registering.current is first
+    assert registering.take("ir", info(160, 120, 150.0)), "the camera was set to another size"
+    assert registering.current is not None
+    assert registering.current.ir_size == (160, 120)
+    with pytest.raises(RegistrationError, match="the ir camera is not calibrated"):
+        registering.take("ir", info(160, 120, 0.0))
+    assert registering.pending, "the old one is not for this camera"
+    with pytest.raises(RegistrationError, match="camera_info can not be used"):
+        registering.check()
+
+
+class Names:
+    """Resolves names as a node with remappings does."""
+
+    def __init__(self, **remapped: str) -> None:
+        self.remapped = {name.replace("__", "/"): to for name, to in remapped.items()}
+
+    def resolve_topic_name(self, name: str, only_expand: bool = False) -> str:
+        return f"/robot/{name}" if only_expand or name not in self.remapped else self.remapped[name]
+
+
+@pytest.mark.parametrize(
+    ("remapped", "topic"),
+    [
+        ({}, "/robot/ir/camera_info"),
+        ({"ir__image_raw": "/flir/thermal/image"}, "/flir/thermal/camera_info"),
+        ({"ir__image_raw": "/flir/thermal/image", "ir__camera_info": "/other/info"}, "/other/info"),
+    ],
+)
+def test_the_calibration_lies_beside_the_image_unless_it_is_remapped(remapped, topic):
+    assert camera_info_topic(Names(**remapped), "ir", "ir/image_raw") == topic
