@@ -23,22 +23,36 @@ DEPTH_PER_METRE = 63.0
 """Counts per metre of a scene's depth image: the sky, 1024 m away, still fits into 16 bits."""
 
 
-def make_manifest(layout: str, root: Path, out: Path, split: str = "train", pattern: str | None = None) -> str:
-    """Writes the manifest of a data set and says what is in it; see `layouts.find_pairs` for arguments and errors.
+def make_manifest(
+    layout: str,
+    root: Path,
+    out: Path,
+    split: str = "train",
+    pattern: str | None = None,
+    base: Path | None = None,
+) -> str:
+    """Writes the manifest of a data set and says what is in it.
+
+    Args:
+        layout, root, split, pattern: see `layouts.find_pairs`.
+        out: the manifest.
+        base: the folder that paths are relative to, the root or one above it, so that manifests of several data sets
+            can share one; None: the manifest's own folder where that is such a one, otherwise the root.
 
     Raises:
         LayoutError: the root is not that data set, or only part of it.
-        ValueError: `out` lies outside the root's folder tree in a way that paths can't be relative to it.
+        ValueError: `base` is neither the root nor above it.
     """
     items = find_pairs(layout, root, split, pattern)
-    folder = out.parent.resolve()
-    if folder != root.resolve():
-        if not root.resolve().is_relative_to(folder):
-            raise ValueError(f"{out}: a manifest lies in {root} or above it: its paths are relative to its folder")
-        prefix = root.resolve().relative_to(folder).as_posix()
-        items = [replace(item, paths={k: f"{prefix}/{path}" for k, path in item.paths.items()}) for item in items]
+    own, real = out.parent.resolve(), root.resolve()
+    chosen = base.resolve() if base is not None else own if real.is_relative_to(own) else real
+    if not real.is_relative_to(chosen):
+        raise ValueError(f"{base} is neither {root} nor above it, so no path can be relative to it")
+    below = real.relative_to(chosen)
+    items = [replace(item, paths={k: (below / path).as_posix() for k, path in item.paths.items()}) for item in items]
     write_manifest(items, out)
-    return f"{out}: {_summary(items)}"
+    how = "" if chosen == own else f"; its paths are relative to {chosen}: give that as --root"
+    return f"{out}: {_summary(items)}{how}"
 
 
 def write_scenes(
@@ -89,6 +103,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="train", help="for the layout 'folder' (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="the manifest (default: ROOT/manifest_SPLIT.jsonl, or manifest.jsonl)")
     parser.add_argument(
+        "--relative-to",
+        type=Path,
+        metavar="FOLDER",
+        help="what paths are relative to, ROOT or above it (default: the manifest's own folder, else ROOT)",
+    )
+    parser.add_argument(
         "--sequence-pattern",
         metavar="REGEX",
         help="groups 'sequence' and 'frame' in the colour image's path, e.g. '(?P<sequence>FLIR)_(?P<frame>\\d+)'",
@@ -107,7 +127,9 @@ def run(options: argparse.Namespace) -> int:
         return 0
     name = f"manifest_{options.split}.jsonl" if options.layout == "folder" else "manifest.jsonl"
     out = options.out or options.root / name
-    print(make_manifest(options.layout, options.root, out, options.split, options.sequence_pattern))
+    print(
+        make_manifest(options.layout, options.root, out, options.split, options.sequence_pattern, options.relative_to)
+    )
     return 0
 
 

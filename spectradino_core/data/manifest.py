@@ -177,6 +177,10 @@ class ManifestSource:
     def moment(self, item: int) -> Moment:
         return self.items[item].moment or Moment(f"item {item}", 0)
 
+    def label(self, item: int) -> str | None:
+        """What the item shows, where the manifest says so."""
+        return self.items[item].label
+
     def load(self, item: int, modalities: Sequence[str]) -> ImageSet:
         """
         Raises:

@@ -179,8 +179,12 @@ class OmnivorousStudent(nn.Module):
 
     def forward(self, images: Mapping[str, Tensor], positions: Tensor) -> dict[str, object]:
         """See `StudentAnswer`; a dict, because DDP looks for tensors in those."""
-        prefix = self.encoder.begin(images) if isinstance(self.encoder, PlainEncoder) else None
-        features = self.encoder.finish(prefix) if prefix is not None else self.encoder(images)
+        prefix: Prefix | None = None
+        if isinstance(self.encoder, PlainEncoder):
+            prefix = self.encoder.begin(images)
+            features = self.encoder.finish(prefix)
+        else:
+            features = self.encoder(images)
         cls, tokens = _pick(features, positions)
         return {
             "cls": cls,

@@ -32,7 +32,9 @@ ARROWS: dict[str, set[str]] = {
     "torch_engine": {"backbone", "heads", "modality", "perception", "runtime", "perception_checkpoint"},
     # What training writes, for those who read it without training.
     "perception_checkpoint": {"backbone", "modality", "perception", "runtime"},
-    "evaluation": {"data", "modality", "perception", "runtime", "streams", "thermal"},
+    "evaluation": {
+        "backbone", "data", "modality", "perception", "perception_checkpoint", "runtime", "streams", "thermal",
+    },
     "training": {
         "backbone", "data", "evaluation", "heads", "losses", "modality", "perception", "runtime", "thermal",
         "torch_engine", "perception_checkpoint",

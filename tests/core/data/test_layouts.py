@@ -122,8 +122,16 @@ def test_a_manifest_above_the_root_names_the_way_down(tmp_path):
     assert "8 items (nir 8, lwir 8), 2 sequences" in text
     source = ManifestSource(tmp_path / "all.jsonl")
     assert source.load(0, ("nir",)).images["nir"].shape == (8, 10)
-    with pytest.raises(ValueError, match="in .* or above it"):
-        make_manifest("ms2", tmp_path / "sets/ms2", tmp_path / "elsewhere/all.jsonl")
+
+
+def test_a_manifest_elsewhere_wants_a_root(tmp_path):
+    root, out = ms2(tmp_path / "sets/ms2"), tmp_path / "elsewhere/all.jsonl"
+    assert f"relative to {root}" in make_manifest("ms2", root, out)
+    assert ManifestSource(out, root).load(0, ("nir",)).images["nir"].shape == (8, 10)
+    assert f"relative to {tmp_path / 'sets'}" in make_manifest("ms2", root, out, base=tmp_path / "sets")
+    assert ManifestSource(out, tmp_path / "sets").items[0].paths["rgb"].startswith("ms2/sync_data/")
+    with pytest.raises(ValueError, match="neither .* nor above it"):
+        make_manifest("ms2", root, out, base=tmp_path / "elsewhere")
 
 
 def test_scenes_on_disk_are_the_scenes(tmp_path):

@@ -1,0 +1,103 @@
+"""Features as a picture for people: pairs of two modalities in the plane, joined by lines (SpectraDINO Figure 3).
+
+The paper shows t-SNE; here it is principal components, which need no tuning and can be compared from stage to stage.
+t-SNE is drawn where scikit-learn is installed.
+
+Letters: N items, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spectradino_core.files import written_atomically
+
+__all__ = ["plot_pairs", "principal_components", "tsne"]
+
+COLOURS = {
+    "rgb": "#1b9e77",
+    "nir": "#e6ab02",
+    "swir": "#7570b3",
+    "lwir": "#d95f02",
+    "depth": "#666666",
+    "segmentation": "#e7298a",
+}
+
+
+def principal_components(features: np.ndarray, count: int = 2) -> np.ndarray:
+    """Coordinates along the directions of greatest variance, [N, D] to [N, count], zeros where there are fewer.
+
+    Signs are fixed: in each direction the item farthest out lies on the positive side.
+    """
+    centred = np.asarray(features, np.float64) - np.mean(features, axis=0)
+    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    points = u[:, :count] * s[:count]
+    farthest = points[np.abs(points).argmax(axis=0), np.arange(points.shape[1])]
+    points = points * np.where(farthest < 0, -1.0, 1.0)
+    return np.pad(points, ((0, 0), (0, count - points.shape[1])))
+
+
+def tsne(features: np.ndarray, seed: int = 0) -> np.ndarray | None:
+    """t-SNE coordinates [N, 2], or None without scikit-learn."""
+    if find_spec("sklearn") is None or len(features) < 4:
+        return None
+    from sklearn.manifold import TSNE
+
+    return TSNE(2, perplexity=min(30.0, (len(features) - 1) / 3), init="pca", random_state=seed).fit_transform(features)
+
+
+def plot_pairs(
+    stages: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], path: Path, most: int = 100, title: str = ""
+) -> None:
+    """One panel a stage: every item's RGB and other features, normalised, in the two principal components of all.
+
+    Args:
+        stages: by name of a stage, by key of a modality, (RGB features, its features), [N, D] each.
+        path: a PNG.
+        most: items drawn of a modality, the first ones.
+        title: of the picture.
+
+    Raises:
+        ValueError: nothing to draw.
+    """
+    if not any(stages.values()):
+        raise ValueError("no features to draw")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * len(stages), 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(stages), squeeze=False)[0]
+    for axis, (name, pairs) in zip(axes, stages.items(), strict=True):
+        _panel(axis, name, {key: (a[:most], b[:most]) for key, (a, b) in pairs.items()})
+    handles = {handle.get_label(): handle for axis in axes for handle in axis.get_legend_handles_labels()[0]}
+    figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=len(handles), frameon=False)
+    if title:
+        figure.suptitle(title, fontsize=11)
+    with written_atomically(path) as scratch:
+        figure.savefig(scratch, format="png", dpi=130)
+
+
+def _panel(axis: Any, name: str, pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    blocks: Sequence[np.ndarray] = [_unit(x) for pair in pairs.values() for x in pair]
+    points = principal_components(np.concatenate(blocks))
+    start = 0
+    for place, (key, (rgb, other)) in enumerate(pairs.items()):
+        a, b = points[start : start + len(rgb)], points[start + len(rgb) : start + len(rgb) + len(other)]
+        start += len(rgb) + len(other)
+        axis.plot([a[:, 0], b[:, 0]], [a[:, 1], b[:, 1]], color="#bbbbbb", linewidth=0.4, zorder=1)
+        axis.scatter(a[:, 0], a[:, 1], s=9, color=COLOURS["rgb"], label="rgb" if place == 0 else None, zorder=2)
+        axis.scatter(b[:, 0], b[:, 1], s=9, color=COLOURS.get(key, "#333333"), label=key, zorder=2)
+    axis.set_title(name, fontsize=10)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.set_aspect("equal", adjustable="datalim")
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)

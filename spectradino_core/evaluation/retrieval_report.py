@@ -1,0 +1,263 @@
+"""`spectradino evaluate retrieval`: one table over backbones and held-out sets, as Markdown and JSON, and a picture."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from spectradino_core.backbone.checkpoints import (
+    FORMAT,
+    CheckpointError,
+    config_of,
+    load_spectradino,
+    read_dinov2,
+    read_header,
+)
+from spectradino_core.backbone.encoders import BandedEncoder, PlainEncoder, encoder_of
+from spectradino_core.backbone.spectradino import SpectraDINO
+from spectradino_core.backbone.vit import ViT
+from spectradino_core.data.manifest import ManifestSource
+from spectradino_core.data.scenes import MASK_CLASSES
+from spectradino_core.data.sources import MAPS, ImageSource, SceneSource
+from spectradino_core.evaluation.projection import plot_pairs
+from spectradino_core.evaluation.representations import (
+    Collected,
+    collect,
+    judge_neighbours,
+    judge_pairs,
+    judge_probes,
+)
+from spectradino_core.files import written_atomically
+from spectradino_core.modality import INFRARED, Modality
+from spectradino_core.perception_checkpoint import load_perception
+
+__all__ = ["add_arguments", "judge", "open_encoder", "pairs_table", "run"]
+
+
+def open_encoder(path: Path, plain: bool = False) -> PlainEncoder | BandedEncoder:
+    """The backbone of a file: DINOv2 in any layout, a backbone of ours, or a fine-tuned model.
+
+    Args:
+        path: the file.
+        plain: take the RGB path only, so that every modality is seen as a colour picture: the baseline.
+
+    Raises:
+        CheckpointError: none of these, or damaged.
+    """
+    header = read_header(path) if path.suffix == ".safetensors" else {}
+    model: ViT | SpectraDINO
+    if header.get("format") == FORMAT:
+        model = load_spectradino(path)
+    elif "architecture" in header:
+        model = load_perception(path)[0].backbone
+    else:
+        state, _ = read_dinov2(path)
+        model = ViT(config_of(state))
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            raise CheckpointError(f"{path} is no whole DINOv2: {error}") from error
+    if plain and isinstance(model, SpectraDINO):
+        model = model.select_bands([Modality.RGB])
+    encoder = encoder_of(model.requires_grad_(False))
+    return encoder.eval()
+
+
+def judge(
+    encoders: Mapping[str, PlainEncoder | BandedEncoder],
+    sets: Mapping[str, ImageSource],
+    side: int,
+    teacher: PlainEncoder | BandedEncoder | None = None,
+    maps: bool = False,
+    device: torch.device | str = "cpu",
+) -> tuple[dict[str, dict[str, dict[str, Any]]], dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]]:
+    """Pairs of every modality of every set by every encoder.
+
+    Args:
+        encoders: by name, on `device`.
+        sets: held-out items by name.
+        side: of the square views, pixels.
+        teacher: whose RGB features are to be kept; None: retention is not judged.
+        maps: judge depth and segmentation maps too, beside infrared.
+        device: of all encoders.
+
+    Returns:
+        {encoder: {"set, modality": see `judge_pairs`}}, and for a picture {encoder: {modality: (RGB, other) features}}
+        of the first set that has the modality.
+    """
+    judged: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in encoders}
+    drawn: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {name: {} for name in encoders}
+    for title, source in sets.items():
+        for key in _modalities(source, maps):
+            reference = None if teacher is None else collect(teacher, source, (key,), side, device=device)
+            for name, encoder in encoders.items():
+                if not _sees(encoder, key):
+                    continue
+                found = collect(encoder, source, (key,), side, device=device)
+                judged[name][f"{title}, {key}"] = judge_pairs(found, reference)[key]
+                drawn[name].setdefault(key, (found.cls["rgb"], found.cls[key]))
+    return judged, drawn
+
+
+def pairs_table(judged: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """Markdown; a row for each set and encoder."""
+    lines = [
+        "| pairs (items) | model | R@1 → | R@5 → | median → | R@1 ← | R@5 ← | median ← | cos true | cos unrelated | "
+        "patch cos | RGB kept (CLS, patches) |",
+        "|---|---|" + "---:|" * 10,
+    ]
+    pairs = list(dict.fromkeys(pair for sets in judged.values() for pair in sets))
+    for pair in pairs:
+        for model, sets in judged.items():
+            if pair not in sets:
+                continue
+            row = sets[pair]
+            kept = "–"
+            if "retention_cls" in row:
+                kept = f"{row['retention_cls']:.3f}, {row['retention_patches']:.3f}"
+            figures = [
+                *(f"{100 * row[way][k]:.1f}" if k != "median_rank" else f"{row[way][k]:g}"
+                  for way in ("from_rgb", "to_rgb") for k in ("r1", "r5", "median_rank")),
+                f"{row['cosine']['true']:.3f}",
+                f"{row['cosine']['unrelated']:.3f}",
+                f"{row['patch_cosine']:.3f}",
+                kept,
+            ]  # fmt: skip
+            lines.append(f"| {pair} ({row['items']}) | {model} | {' | '.join(figures)} |")
+    return "\n".join(lines) + "\n\n→ RGB looks for its partner, ← the partner looks for RGB. R@k in per cent.\n"
+
+
+def probes_table(judged: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Markdown; a row for each modality and encoder."""
+    lines = ["| probe | model | depth RMSE (m) | depth δ1 | mIoU |", "|---|---|---:|---:|---:|"]
+    for probe in dict.fromkeys(probe for probes in judged.values() for probe in probes):
+        for model, probes in judged.items():
+            if probe in probes:
+                row = probes[probe]
+                lines.append(
+                    f"| {probe} | {model} | {row['depth_rmse']:.2f} | {row['depth_delta1']:.3f} | {row['miou']:.3f} |"
+                )
+    return "\n".join(lines) + "\n\n`a to b`: fitted on a's features, read from b's without another step of learning.\n"
+
+
+def neighbours_table(judged: Mapping[str, Mapping[str, float]]) -> str:
+    """Markdown; a row for each encoder."""
+    kinds = list(dict.fromkeys(kind for scores in judged.values() for kind in scores))
+    lines = [f"| model | {' | '.join(f'k-NN {kind}' for kind in kinds)} |", "|---|" + "---:|" * len(kinds)]
+    for model, scores in judged.items():
+        lines.append(f"| {model} | {' | '.join(f'{100 * scores[k]:.1f}' if k in scores else '–' for k in kinds)} |")
+    return "\n".join(lines) + "\n"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument(
+        "models", nargs="+", metavar="[NAME=]FILE", help="backbones, DINOv2 weights or fine-tuned models"
+    )
+    parser.add_argument(
+        "--data", type=Path, action="append", default=[], metavar="MANIFEST", help="held-out pairs; may be given again"
+    )
+    parser.add_argument("--root", type=Path, help="folder that paths are relative to (default: the manifest's own)")
+    parser.add_argument("--scenes", type=int, default=0, metavar="N", help="N unseen synthetic scenes")
+    parser.add_argument("--teacher", type=Path, help="whose RGB features should be kept; also judged, as the baseline")
+    parser.add_argument("--knn-train", type=Path, metavar="MANIFEST", help="items with classes; --data with classes is "
+                        "judged against them")  # fmt: skip
+    parser.add_argument("--maps", action="store_true", help="depth and segmentation maps of the scenes too")
+    parser.add_argument("--probes", type=int, default=0, metavar="N", help="fit linear probes on N training scenes")
+    parser.add_argument("--crop", type=int, default=224, help="side of the square views (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default: %(default)s")
+    parser.add_argument("--out", type=Path, help="folder for retrieval.md, retrieval.json and pairs.png")
+
+
+def run(options: argparse.Namespace) -> int:
+    """The command.
+
+    Raises:
+        ValueError: nothing to judge on.
+    """
+    sets: dict[str, ImageSource] = {path.stem: ManifestSource(path, options.root) for path in options.data}
+    if options.scenes:
+        sets[f"{options.scenes} scenes"] = SceneSource.held_out(options.scenes)
+    if not sets:
+        raise ValueError("nothing to judge on: give --data MANIFEST, --scenes N or both")
+    encoders = {}
+    teacher = None
+    if options.teacher is not None:
+        teacher = open_encoder(options.teacher, plain=True).to(options.device)
+        encoders["baseline (teacher, infrared as grey)"] = teacher
+    for text in options.models:
+        name, _, file = text.rpartition("=")
+        encoders[name or Path(file).stem] = open_encoder(Path(file)).to(options.device)
+
+    judged, drawn = judge(encoders, sets, options.crop, teacher, options.maps, options.device)
+    texts = [pairs_table(judged)]
+    result: dict[str, Any] = {"crop": options.crop, "pairs": judged}
+    if options.knn_train is not None:
+        result["neighbours"] = _neighbours(encoders, sets, ManifestSource(options.knn_train, options.root), options)
+        texts.append(neighbours_table(result["neighbours"]))
+    if options.probes:
+        result["probes"] = _probes(encoders, options)
+        texts.append(probes_table(result["probes"]))
+    print("\n".join(texts))
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        for name, text in (("retrieval.md", "\n".join(texts)), ("retrieval.json", json.dumps(result, indent=2) + "\n")):
+            with written_atomically(options.out / name) as scratch:
+                scratch.write_text(text, encoding="utf-8")
+        plot_pairs({name: pairs for name, pairs in drawn.items() if pairs}, options.out / "pairs.png")
+    return 0
+
+
+def _neighbours(
+    encoders: Mapping[str, PlainEncoder | BandedEncoder],
+    sets: Mapping[str, ImageSource],
+    train: ManifestSource,
+    options: argparse.Namespace,
+) -> dict[str, dict[str, float]]:
+    """Of the first set whose items have classes."""
+    test = next((s for s in sets.values() if isinstance(s, ManifestSource) and s.label(0) is not None), None)
+    if test is None:
+        raise ValueError("--knn-train: none of the --data manifests gives classes")
+    key = next(iter(_modalities(test, False)))
+    out = {}
+    for name, encoder in encoders.items():
+        if _sees(encoder, key):
+            known, asked = (collect(encoder, s, (key,), options.crop, device=options.device) for s in (train, test))
+            out[name] = judge_neighbours(known, asked)
+    return out
+
+
+def _probes(
+    encoders: Mapping[str, PlainEncoder | BandedEncoder], options: argparse.Namespace
+) -> dict[str, dict[str, dict[str, float]]]:
+    train, test = SceneSource(options.probes, misregistration_px=0.0), SceneSource.held_out(max(8, options.scenes))
+    classes = len(MASK_CLASSES)
+    out = {}
+    for name, encoder in encoders.items():
+        keys = [key for key in (*(b.key for b in INFRARED), *MAPS) if _sees(encoder, key)]
+        found: list[Collected] = [
+            collect(encoder, source, keys, options.crop, truth_classes=classes, device=options.device)
+            for source in (train, test)
+        ]
+        out[name] = judge_probes(found[0], found[1], classes)
+    return out
+
+
+def _modalities(source: ImageSource, maps: bool) -> Sequence[str]:
+    have = {key for item in range(len(source)) for key in source.modalities(item)}
+    return [key for key in (*(band.key for band in INFRARED), *(MAPS if maps else ())) if key in have]
+
+
+def _sees(encoder: PlainEncoder | BandedEncoder, key: str) -> bool:
+    """Whether the encoder has the band, or sees everything as colour."""
+    try:
+        encoder.channels(key)
+    except ValueError:
+        return False
+    return True
