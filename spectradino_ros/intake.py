@@ -5,6 +5,7 @@ All of it runs on the executor's thread. What is dropped on the way is counted, 
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from functools import partial
 from time import monotonic_ns, perf_counter
@@ -108,15 +109,18 @@ class Intake:
 
     def _on_image(self, key: str, message: Any) -> None:
         arrival_ns = monotonic_ns()
+        topic = self.cameras[key].topic
         try:
             frame = CameraFrame.decode(key, message, self._converter)
             pixels = frame.pixels if key == "ir" else _UNSEEN
+            self._hand_over(self.feed.frame(key, stamp_ns(frame.header), arrival_ns, frame, pixels))
         except DecodeError as error:
-            topic = self.cameras[key].topic
             self._health.dropped(f"{key}_{error.cause}")
             self._notices.warn(f"{error.cause} {topic}", f"dropped a frame of {topic}: {error}")
-            return
-        self._hand_over(self.feed.frame(key, stamp_ns(frame.header), arrival_ns, frame, pixels))
+        except Exception as error:  # one frame is lost, never the node: rclpy would end the process
+            self._health.dropped("intake_failed")
+            trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+            self._notices.error(f"intake {topic}", f"dropped a frame of {topic}: {error}\n{trace}")
 
     def _on_camera_info(self, key: str, info: CameraInfo) -> None:
         try:

@@ -195,6 +195,7 @@ def _replay(
         "model": model.resolve(),
         "device": options.device,
         "score_threshold": min(_LEAST_SCORE, info.score_threshold),
+        "frozen_ms": 0.0,  # the warm-up's pictures come again: no camera's noise is on them
     }
     ros_arguments = ["-r", f"__ns:={namespace}", "-r", f"__node:={_DETECTOR}"]
     for name, value in parameters.items():
