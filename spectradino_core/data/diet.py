@@ -135,7 +135,7 @@ def depth_values(metres: np.ndarray) -> np.ndarray:
     known = metres > 0
     depth = np.clip(np.where(known, metres, FARTHEST_M), NEAREST_M, FARTHEST_M)
     value = 1 - np.log(depth / NEAREST_M) / np.log(FARTHEST_M / NEAREST_M)
-    return np.where(known, value, 0).astype(np.float32)
+    return np.where(known, np.clip(value, 0, 1), 0).astype(np.float32)
 
 
 def segmentation_values(mask: np.ndarray) -> np.ndarray:
