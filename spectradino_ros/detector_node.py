@@ -2,7 +2,7 @@
 
 Subscribed: `rgb/image_raw`, `ir/image_raw`, and if asked for `rgb/camera_info`, `ir/camera_info`. Published:
 `~/detections`, `~/label_info`, `~/segmentation/mask`, `~/segmentation/label_info`, `~/segmentation/overlay`,
-`~/frame_report`, `~/mode`, `~/debug/registration`, `/diagnostics`. Parameters: `parameters.py`.
+`~/frame_report`, `~/mode`, `~/debug/registration`, `/diagnostics`. Parameters: `settings.py`.
 
 Two threads. The executor's takes messages, decodes and pairs them, and lays the newest pair into a slot; the worker's
 takes pairs from there, runs the pipeline and publishes. A pair that finds the slot full replaces the older one.
