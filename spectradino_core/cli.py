@@ -1,4 +1,4 @@
-"""The command line: `spectradino pretrain | finetune | evaluate | export | info`.
+"""The command line: `spectradino data | pretrain | finetune | evaluate | export | info`.
 
 Each command imports what it needs when it runs, so that `spectradino info` works on a robot without torch.
 """
@@ -13,14 +13,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from spectradino_core.commands import pretrain
+from spectradino_core.commands import data, evaluate_retrieval, pretrain
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0 done, 1 it could not, 2 wrong usage."""
-    options = _parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if "evaluate" in words[:3] and words[words.index("evaluate") + 1 :][:1] == ["retrieval"]:
+        at = words.index("evaluate")
+        words[at : at + 2] = [evaluate_retrieval.NAME]
+    options = _parser().parse_args(words)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")  # other libraries are talkative
     logging.getLogger("spectradino_core").setLevel(options.log_level.upper())
     try:
@@ -42,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
+    data.add(commands)
     pretrain.add(commands)
+    evaluate_retrieval.add(commands)
 
     command = commands.add_parser("finetune", help="train heads and backbone on labelled pairs")
     command.add_argument("--recipe", required=True, help="a recipe of training/recipes.py, such as 'box'")

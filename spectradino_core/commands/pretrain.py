@@ -1,10 +1,12 @@
-"""`spectradino pretrain`: the three stages of SpectraDINO on pairs, on one process or under torchrun."""
+"""`spectradino pretrain`: the three stages of SpectraDINO on pairs (or Omnivorous), alone or under torchrun."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 from typing import Any
+
+from spectradino_core.commands import omnivorous
 
 __all__ = ["add"]
 
@@ -24,6 +26,9 @@ def add(commands: Any) -> None:
         "Start it with torchrun for several GPUs: see docs/pretraining.md.",
     )
     command.add_argument("--variant", required=True, help="s, b, l, g; tiny and test are for trying things out")
+    command.add_argument(
+        "--system", default="spectradino", choices=("spectradino", "omnivorous"), help="default: %(default)s"
+    )
     which = command.add_mutually_exclusive_group()
     which.add_argument("--stage", help="the stage to run: 1, 2 or 3")
     which.add_argument("--stages", help="stages in a row (default: 1,2,3)")
@@ -52,6 +57,7 @@ def add(commands: Any) -> None:
     ours = command.add_argument_group("beyond the paper")
     ours.add_argument("--adaptive", action="store_true", help="show more of the bands whose loss is high")
     ours.add_argument("--infrared-alignment", type=float, metavar="WEIGHT", help="align infrared bands with each other")
+    omnivorous.add_arguments(command)
     run = command.add_argument_group("machine")
     run.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: %(default)s")
     run.add_argument("--amp", default="bf16", choices=("bf16", "fp16", "fp32"), help="default: %(default)s")
@@ -77,6 +83,8 @@ def _run(options: argparse.Namespace) -> int:
     from spectradino_core.training.pretrain import PretrainOptions, pretrain
     from spectradino_core.training.stages import changed, parse_stages, stage_recipe
 
+    if options.system == "omnivorous":
+        return omnivorous.run(options)
     for name in ("epochs", "steps", "batch", "crop", "checkpoint_every"):
         value = getattr(options, name)
         if value is not None and value < 1:

@@ -1,8 +1,7 @@
-"""`spectradino data make-manifest`: a manifest of a data set on disk, or of synthetic streets written to disk."""
+"""Manifests of data sets on disk, and of synthetic streets written to disk."""
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -11,13 +10,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from spectradino_core.data.layouts import LAYOUTS, find_pairs
+from spectradino_core.data.layouts import find_pairs
 from spectradino_core.data.manifest import ManifestItem, write_manifest
 from spectradino_core.data.sources import MAPS, SceneSource
 from spectradino_core.files import written_atomically
 from spectradino_core.modality import INFRARED, Modality
 
-__all__ = ["add_arguments", "make_manifest", "run", "write_scenes"]
+__all__ = ["make_manifest", "write_scenes"]
 
 DEPTH_PER_METRE = 63.0
 """Counts per metre of a scene's depth image: the sky, 1024 m away, still fits into 16 bits."""
@@ -92,45 +91,6 @@ def write_scenes(
     path = folder / "manifest.jsonl"
     write_manifest(items(), path)
     return path
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
-    parser.add_argument("root", type=Path, help="folder of the data set; with --scenes: the folder to write")
-    parser.add_argument(
-        "--layout", default="folder", choices=(*LAYOUTS, "scenes"), help="how it is laid out (default: %(default)s)"
-    )
-    parser.add_argument("--split", default="train", help="for the layout 'folder' (default: %(default)s)")
-    parser.add_argument("--out", type=Path, help="the manifest (default: ROOT/manifest_SPLIT.jsonl, or manifest.jsonl)")
-    parser.add_argument(
-        "--relative-to",
-        type=Path,
-        metavar="FOLDER",
-        help="what paths are relative to, ROOT or above it (default: the manifest's own folder, else ROOT)",
-    )
-    parser.add_argument(
-        "--sequence-pattern",
-        metavar="REGEX",
-        help="groups 'sequence' and 'frame' in the colour image's path, e.g. '(?P<sequence>FLIR)_(?P<frame>\\d+)'",
-    )
-    parser.add_argument("--scenes", type=int, metavar="N", help="with --layout scenes: how many to render")
-    parser.add_argument("--first", type=int, default=0, help="with --layout scenes: the first seed")
-
-
-def run(options: argparse.Namespace) -> int:
-    """The command."""
-    if options.layout == "scenes":
-        if options.scenes is None:
-            raise ValueError("--layout scenes needs --scenes N")
-        path = write_scenes(options.root, options.scenes, first=options.first)
-        print(f"{path}: {options.scenes} scenes")
-        return 0
-    name = f"manifest_{options.split}.jsonl" if options.layout == "folder" else "manifest.jsonl"
-    out = options.out or options.root / name
-    print(
-        make_manifest(options.layout, options.root, out, options.split, options.sequence_pattern, options.relative_to)
-    )
-    return 0
 
 
 def _summary(items: Sequence[ManifestItem]) -> str:

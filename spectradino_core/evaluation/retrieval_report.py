@@ -37,7 +37,7 @@ from spectradino_core.files import written_atomically
 from spectradino_core.modality import INFRARED, Modality
 from spectradino_core.perception_checkpoint import load_perception
 
-__all__ = ["add_arguments", "judge", "open_encoder", "pairs_table", "run"]
+__all__ = ["judge", "open_encoder", "pairs_table", "run"]
 
 
 def open_encoder(path: Path, plain: bool = False) -> PlainEncoder | BandedEncoder:
@@ -155,28 +155,8 @@ def neighbours_table(judged: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
-    parser.add_argument(
-        "models", nargs="+", metavar="[NAME=]FILE", help="backbones, DINOv2 weights or fine-tuned models"
-    )
-    parser.add_argument(
-        "--data", type=Path, action="append", default=[], metavar="MANIFEST", help="held-out pairs; may be given again"
-    )
-    parser.add_argument("--root", type=Path, help="folder that paths are relative to (default: the manifest's own)")
-    parser.add_argument("--scenes", type=int, default=0, metavar="N", help="N unseen synthetic scenes")
-    parser.add_argument("--teacher", type=Path, help="whose RGB features should be kept; also judged, as the baseline")
-    parser.add_argument("--knn-train", type=Path, metavar="MANIFEST", help="items with classes; --data with classes is "
-                        "judged against them")  # fmt: skip
-    parser.add_argument("--maps", action="store_true", help="depth and segmentation maps of the scenes too")
-    parser.add_argument("--probes", type=int, default=0, metavar="N", help="fit linear probes on N training scenes")
-    parser.add_argument("--crop", type=int, default=224, help="side of the square views (default: %(default)s)")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default: %(default)s")
-    parser.add_argument("--out", type=Path, help="folder for retrieval.md, retrieval.json and pairs.png")
-
-
 def run(options: argparse.Namespace) -> int:
-    """The command.
+    """The command; its options are declared in `commands/evaluate_retrieval.py`.
 
     Raises:
         ValueError: nothing to judge on.
