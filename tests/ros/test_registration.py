@@ -43,7 +43,7 @@ def numbers(matrix: tuple[float, ...]) -> str:
 def by_parameter(blob_model, peer):
     with running(
         "-r", "__ns:=/numbers", model=blob_model, device="cpu", threads=1, ir_to_rgb=numbers(MATRIX),
-        sync_slop_ms=20.0, learn_ir_time_offset=True,
+        sync_slop_ms=20.0, learn_ir_time_offset=True, fallback_mode="fused_only",
     ) as node:  # fmt: skip
         rig = Rig(peer, "numbers")
         rig.wait_for_node()
@@ -190,6 +190,7 @@ def test_a_registration_is_made_from_camera_info_extrinsics_and_a_plane(blob_mod
     with running(
         "-r", "__ns:=/info", "-r", "rgb/image_raw:=cam/image", model=blob_model, device="cpu", threads=1,
         registration_from_camera_info=True, extrinsic_translation="[0.1, 0.0, 0.0]", plane_distance_m=2.0,
+        fallback_mode="fused_only",
     ) as node:  # fmt: skip
         rig = Rig(peer, "info")
         rig.cameras["rgb"] = peer.node.create_publisher(Image, "/info/cam/image", RELIABLE)
