@@ -1,0 +1,111 @@
+"""Several processes (gloo, started by torchrun) do what one does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from spectradino_core.training.checkpoints import resume_step
+from spectradino_core.training.distributed import Place, process_group, spread
+from spectradino_core.training.journal import read_log
+from tests.conftest import REPOSITORY
+from tests.core.training.test_resume import losses
+
+pytestmark = pytest.mark.slow
+
+
+def start(processes: int, module: str, *arguments: object) -> subprocess.CompletedProcess:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", str(port)]
+    command = [sys.executable, *(launcher if processes > 1 else []), "-m", module, *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=280)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_equal_one(tmp_path, strategy):
+    """Losses, the gradient's norm, the weights after it, and the queue: the negatives are those of the whole batch."""
+    counts = (1, 2, 3) if strategy == "ddp" else (1, 2)
+    for processes in counts:
+        done = start(processes, "tests.core.training.two_steps", tmp_path / f"{processes}.pt", strategy)
+        assert done.returncode == 0, done.stderr
+    one = torch.load(tmp_path / "1.pt", weights_only=True)
+    for processes in counts[1:]:
+        several = torch.load(tmp_path / f"{processes}.pt", weights_only=True)
+        torch.testing.assert_close(several["queue"], one["queue"], rtol=0, atol=1e-12)
+        for a, b in zip(several["losses"], one["losses"], strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+        for name, weight in one["weights"].items():
+            if name.endswith("conv2.bias"):
+                continue  # the stem's norm takes it out again: its gradient is rounding noise, scaled up by Adam
+            torch.testing.assert_close(several["weights"][name], weight, rtol=0, atol=1e-6, msg=name)
+
+
+RUN = "tests.core.training.run_patterns"
+
+
+@pytest.mark.parametrize(("strategy", "options"), [("ddp", ("--adaptive", "--alignment", "0.5")), ("fsdp", ())])
+def test_whole_runs_agree_and_go_on_after_a_kill(tmp_path, strategy, options):
+    arguments = ("--steps", 4, "--every", 2, *options)
+    assert start(1, RUN, tmp_path / "one", *arguments).returncode == 0
+    killed = start(2, RUN, tmp_path / "two", *arguments, "--strategy", strategy, "--die-at", 3, "--die-in", 2)
+    assert killed.returncode != 0
+    assert f"Signal {signal.SIGKILL.value}" in killed.stderr
+    assert resume_step(tmp_path / "two/stage2") == 2
+    again = start(2, RUN, tmp_path / "two", *arguments, "--strategy", strategy)
+    assert again.returncode == 0, again.stderr
+    for ours, theirs in zip(losses(tmp_path / "two"), losses(tmp_path / "one"), strict=True):
+        assert len(ours) == len(theirs)
+        for a, b in zip(ours, theirs, strict=True):
+            assert a.keys() == b.keys()
+            for name, value in b.items():
+                assert a[name] == pytest.approx(value, rel=1e-4, abs=1e-4), (name, b["step"])  # fp32, four steps
+
+
+def test_sharded_parameters_go_on_with_as_many_processes(tmp_path):
+    arguments = (tmp_path, "--stages", "1", "--strategy", "fsdp")
+    assert start(2, RUN, *arguments, "--steps", 2).returncode == 0
+    names = {path.name for path in (tmp_path / "stage1/checkpoints/step-00000002").iterdir()}
+    assert names == {"weights.safetensors", "state-0.pt", "state-1.pt"}
+    more = start(4, RUN, *arguments, "--steps", 4)
+    assert more.returncode != 0
+    assert "another number of processes" in more.stderr or "this run has 4" in more.stderr
+    assert start(2, RUN, *arguments, "--steps", 4).returncode == 0
+    assert [row["step"] for row in read_log(tmp_path / "stage1/log.jsonl") if "total" in row] == [1, 2, 3, 4]
+
+
+def test_a_batch_that_can_not_be_shared_is_refused(tmp_path):
+    done = start(3, RUN, tmp_path, "--stages", "1")
+    assert done.returncode != 0
+    assert "a batch of 4 can't be shared by 3 processes" in done.stderr
+
+
+def test_alone_there_is_nothing_to_spread():
+    with process_group("cpu") as (place, device):
+        assert place == Place(0, 1)
+        model = torch.nn.Linear(2, 2)
+        assert spread(model, [], "ddp", device) is model
+        with pytest.raises(ValueError, match="start several with torchrun"):
+            spread(model, [], "fsdp", device)
+        with pytest.raises(ValueError, match="choose ddp or fsdp"):
+            spread(model, [], "zero", device)
+
+
+def test_a_missing_device_is_told(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="sees no CUDA device"), process_group("cuda"):
+        pass
+
+
+def test_logs_of_two_processes_are_written_once(tmp_path: Path):
+    assert start(2, RUN, tmp_path, "--stages", "1", "--steps", 2).returncode == 0
+    assert [row["step"] for row in read_log(tmp_path / "stage1/log.jsonl") if "total" in row] == [1, 2]
