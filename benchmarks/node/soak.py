@@ -1,0 +1,115 @@
+"""Endurance: more pairs than the model can take, for long. Latency and memory must not grow; drops are counted."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from spectradino_msgs.msg import FrameReport
+
+from benchmarks.node.cameras import Cameras
+from tests.ros.harness import RELIABLE, Peer, running
+
+__all__ = ["Slope", "slope", "soak"]
+
+_BLOCKS = 20
+_STUDENT_T = 2.10  # two-sided 95 %, for as many blocks less two
+
+
+@dataclass(frozen=True)
+class Slope:
+    """A straight line through a series.
+
+    Attributes:
+        per_minute: its slope.
+        error: half the width of the slope's 95 % confidence interval.
+    """
+
+    per_minute: float
+    error: float
+
+    def grows(self, noise: float = 0.0) -> bool:
+        """Whether the whole interval lies above `noise` a minute."""
+        return self.per_minute - self.error > noise
+
+    def __str__(self) -> str:
+        return f"{self.per_minute:+.3f} ± {self.error:.3f} a minute"
+
+
+def slope(minutes: Sequence[float], values: Sequence[float]) -> Slope:
+    """Least squares over means of blocks: neighbouring samples depend on each other, blocks hardly do.
+
+    Raises:
+        ValueError: fewer than three samples.
+    """
+    if len(values) < 3:
+        raise ValueError(f"a slope needs three samples or more, got {len(values)}")
+    blocks = min(_BLOCKS, len(values))
+    x = np.array([block.mean() for block in np.array_split(np.asarray(minutes, float), blocks)])
+    y = np.array([block.mean() for block in np.array_split(np.asarray(values, float), blocks)])
+    centred = x - x.mean()
+    gain = float(centred @ y / (centred @ centred))
+    residual = y - y.mean() - gain * centred
+    error = math.sqrt(float(residual @ residual) / (blocks - 2) / float(centred @ centred))
+    return Slope(gain, _STUDENT_T * error)
+
+
+def soak(
+    model: Path, size: tuple[int, int], rate_hz: float, minutes: float, progress: Callable[[str], None]
+) -> tuple[list[dict[str, float]], dict[str, int]]:
+    """A row a second: answers, their latency, the node's memory, and drops until then; and all drops by cause.
+
+    Args:
+        model: a slow model's file.
+        size: (width, height) of both images.
+        rate_hz: pairs a second that are sent.
+        minutes: for how long.
+        progress: told of each second in a few words.
+    """
+    rows: list[dict[str, float]] = []
+    latencies: list[float] = []
+    drops: dict[str, int] = {}
+    lock = threading.Lock()
+
+    def on_report(report: FrameReport) -> None:
+        with lock:
+            latencies.append(report.latency_ms)
+            drops.update({drop.cause: drop.count for drop in report.drops})
+
+    peer = Peer("benchmark")
+    try:
+        with running(
+            model=model, device="cpu", threads=1, fallback_mode="fused_only", frozen_ms=400.0, warning_period_s=3600.0
+        ) as node:
+            peer.node.create_subscription(FrameReport, "/detector_node/frame_report", on_report, RELIABLE)
+            peer.wait_for_node()
+            cameras = Cameras(peer, size)
+
+            def each(since: float) -> None:
+                if since < len(rows) + 1:
+                    return
+                with lock:
+                    answered, latencies[:] = list(latencies), []
+                    dropped = dict(drops)
+                rows.append(
+                    {
+                        "second": round(since, 2),
+                        "sent": cameras.sent,
+                        "answers": len(answered),
+                        "latency_ms": float(np.median(answered)) if answered else math.nan,
+                        "latency_max_ms": max(answered, default=math.nan),
+                        "rss_mb": node.rss_mb(),
+                        "overload": dropped.get("overload", 0),
+                        "other_drops": sum(n for cause, n in dropped.items() if cause != "overload"),
+                    }
+                )
+                progress(f"{since / 60:.1f} of {minutes:g} min, {len(answered)} answers/s")
+
+            cameras.stream(rate_hz, 60 * minutes + 1, each=each)
+    finally:
+        peer.close()
+    return rows, drops
