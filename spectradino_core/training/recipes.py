@@ -136,7 +136,8 @@ def box_of(infrared: str) -> FinetuneRecipe:
         box(),
         name=f"box_{infrared}",
         architecture=replace(box().architecture, infrared=infrared),
-        loop=LoopOptions(steps=1000, warmup=100),
+        loop=LoopOptions(steps=600, warmup=60, ema=0.995),
+        scene_pool=2000,
         rates=dict.fromkeys(("head", "adapters", "blocks"), 4e-4),
         real=(),
     )
