@@ -40,9 +40,11 @@ ARROWS: dict[str, set[str]] = {
         "torch_engine", "perception_checkpoint",
     },
     "export": {"backbone", "data", "heads", "modality", "perception", "runtime", "thermal", "torch_engine", "training"},
+    # The larger commands of the command line, one a file.
+    "commands": {"data", "evaluation", "training"},
     "cli": {
-        "backbone", "data", "evaluation", "export", "heads", "losses", "modality", "perception", "runtime", "streams",
-        "thermal", "torch_engine", "training", "perception_checkpoint",
+        "backbone", "commands", "data", "evaluation", "export", "heads", "losses", "modality", "perception", "runtime",
+        "streams", "thermal", "torch_engine", "training", "perception_checkpoint",
     },
     # Not rooms of core, but callers of it.
     ROS: {"modality", "runtime", "streams", "thermal"},
