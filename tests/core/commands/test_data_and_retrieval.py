@@ -1,0 +1,92 @@
+"""The commands of data, Omnivorous pretraining and retrieval, from words to files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from spectradino_core.backbone.checkpoints import save_spectradino
+from spectradino_core.backbone.spectradino import SpectraDINO
+from spectradino_core.cli import main
+from spectradino_core.data.manifest import read_manifest
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> Path:
+    """A manifest of six scenes on disk."""
+    folder = tmp_path_factory.mktemp("scenes")
+    assert main(["data", "make-manifest", str(folder), "--layout", "scenes", "--scenes", "6"]) == 0
+    return folder / "manifest.jsonl"
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("backbone") / "backbone.safetensors"
+    save_spectradino(SpectraDINO("test"), path)
+    return path
+
+
+def test_a_manifest_of_scenes(scenes):
+    items = read_manifest(scenes)
+    assert len(items) == 6
+    assert set(items[0].paths) == {"rgb", "nir", "swir", "lwir", "depth", "segmentation"}
+    assert all((scenes.parent / path).is_file() for item in items for path in item.paths.values())
+
+
+def test_a_manifest_of_a_real_set(shared_data, tmp_path, capsys):
+    out = tmp_path / "epfl.jsonl"
+    root = shared_data / "epfl_rgb_nir"
+    assert main(["data", "make-manifest", str(root), "--split", "val", "--out", str(out)]) == 0
+    assert "29 items (nir 29)" in capsys.readouterr().out
+    assert {item.label for item in read_manifest(out)} > {"country", "indoor"}
+
+
+def test_a_wrong_root_ends_with_status_1(tmp_path, capsys):
+    assert main(["data", "make-manifest", str(tmp_path), "--layout", "ms2"]) == 1
+    assert "looked for sync_data" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_omnivorous_and_retrieval(scenes, backbone, tmp_path, capsys):
+    words = ["pretrain", "--system", "omnivorous", "--variant", "test", "--base", "both", "--start", str(backbone)]
+    words += [
+        "--data",
+        str(scenes),
+        "--steps",
+        "3",
+        "--workers",
+        "0",
+        "--device",
+        "cpu",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert main(words) == 0
+    recipe = json.loads((tmp_path / "run/recipe.json").read_text())
+    assert (recipe["system"], recipe["steps"], recipe["sources"]) == ("omnivorous", 3, {str(scenes): 6})
+    out = tmp_path / "judged"
+    words = ["evaluate", "retrieval", f"after={tmp_path / 'run/last.safetensors'}", f"before={backbone}"]
+    words += ["--teacher", str(backbone), "--scenes", "4", "--maps", "--probes", "4", "--crop", "56", "--out", str(out)]
+    capsys.readouterr()
+    assert main(words) == 0
+    table = capsys.readouterr().out
+    assert table.strip() == (out / "retrieval.md").read_text().strip()
+    judged = json.loads((out / "retrieval.json").read_text())
+    assert set(judged["pairs"]) == {"baseline (teacher, infrared as grey)", "after", "before"}
+    for sets in judged["pairs"].values():
+        assert [pair.rsplit(" ", 1)[1] for pair in sets] == ["nir", "swir", "lwir", "depth", "segmentation"]
+    assert judged["pairs"]["before"]["4 scenes, lwir"]["retention_cls"] == pytest.approx(1, abs=1e-6)
+    assert judged["pairs"]["after"]["4 scenes, lwir"]["retention_cls"] < 1
+    assert "rgb to depth" in judged["probes"]["after"]
+    assert (out / "pairs.png").stat().st_size > 5000
+
+
+def test_what_does_not_go_together_is_refused(backbone, capsys):
+    assert main(["evaluate", "retrieval", str(backbone)]) == 1
+    assert "nothing to judge on" in capsys.readouterr().err
+    assert main(["pretrain", "--system", "omnivorous", "--variant", "test", "--stages", "1", "--scenes", "8"]) == 1
+    assert "--stages: of SpectraDINO's stages" in capsys.readouterr().err

@@ -1,0 +1,104 @@
+"""Judgements of encoders whose answers are known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from spectradino_core.backbone.encoders import PlainEncoder
+from spectradino_core.backbone.vit import Features, ViT
+from spectradino_core.data.scenes import MASK_CLASSES
+from spectradino_core.data.sources import SceneSource
+from spectradino_core.evaluation.representations import (
+    Collected,
+    collect,
+    judge_neighbours,
+    judge_pairs,
+    judge_probes,
+)
+from spectradino_core.evaluation.retrieval_report import neighbours_table, pairs_table, probes_table
+
+SIDE = 56
+
+
+class Eye:
+    """An encoder that says what it sees: a patch's features are its pixels, CLS is their mean."""
+
+    def channels(self, key: str) -> int:
+        return 3 if key == "rgb" else 1
+
+    def __call__(self, images):
+        out = {}
+        for key, image in images.items():
+            cells = torch.nn.functional.unfold(image.mean(dim=1, keepdim=True), 14, stride=14).transpose(1, 2)
+            out[key] = Features(cells.mean(dim=1), cells[:, :0], cells, (SIDE // 14, SIDE // 14))
+        return out
+
+
+@pytest.fixture(scope="module")
+def scenes() -> SceneSource:
+    return SceneSource(5, (84, 70), misregistration_px=0.0)
+
+
+def test_what_is_collected_is_what_the_encoder_says(scenes):
+    vit = PlainEncoder(ViT("test").eval())
+    found = collect(vit, scenes, ("lwir",), SIDE, batch=2, truth_classes=len(MASK_CLASSES))
+    assert found.cls["rgb"].shape == (5, 48)
+    assert found.patches["lwir"].shape == (5, 16, 48)
+    assert found.depth.shape == found.classes.shape == (5, 16)
+    again = collect(vit, scenes, ("lwir",), SIDE, batch=5)
+    np.testing.assert_allclose(found.cls["lwir"], again.cls["lwir"], atol=1e-5)
+    with pytest.raises(ValueError, match="no item has depth"):
+        collect(vit, SceneSource(1, (84, 70), maps=()), ("depth",), SIDE)
+
+
+def test_truth_lies_where_the_encoder_looks(scenes):
+    # Depth shown to an encoder that repeats it: a probe reads it on scenes it was not fitted on, and not from RGB.
+    others = SceneSource(8, (84, 70), misregistration_px=0.0, first=100)
+    train, test = (
+        collect(Eye(), source, ("depth",), SIDE, truth_classes=len(MASK_CLASSES)) for source in (others, scenes)
+    )
+    scores = judge_probes(train, test, len(MASK_CLASSES))
+    assert scores["depth"]["depth_delta1"] > scores["rgb"]["depth_delta1"] + 0.3
+    assert scores["depth"]["depth_rmse"] < 0.7 * scores["rgb"]["depth_rmse"]
+    assert set(scores) == {"rgb", "depth", "rgb to depth"}
+
+
+def collected(rgb, nir, labels=None) -> Collected:
+    patches = {"rgb": np.asarray(rgb)[:, None], "nir": np.asarray(nir)[:, None]}
+    return Collected({"rgb": np.asarray(rgb), "nir": np.asarray(nir)}, patches, labels or [None] * len(rgb))
+
+
+def test_pairs_and_retention():
+    x = np.eye(4)
+    judged = judge_pairs(collected(x, 2 * x), collected(x[[1, 0, 2, 3]], x))["nir"]
+    assert judged["from_rgb"]["r1"] == judged["to_rgb"]["r1"] == 1.0
+    assert judged["cosine"] == {"true": pytest.approx(1), "unrelated": pytest.approx(0)}
+    assert judged["patch_cosine"] == pytest.approx(1)
+    assert judged["retention_cls"] == pytest.approx(0.5)
+    assert "retention_cls" not in judge_pairs(collected(x, x))["nir"]
+
+
+def test_neighbours_within_and_across_modalities():
+    x = np.eye(4)
+    train, test = collected(x, x[::-1], list("abcd")), collected(x, x[::-1], list("abcd"))
+    assert judge_neighbours(train, test, k=1) == {"rgb": 1.0, "nir": 1.0, "rgb to nir": 0.0}
+    with pytest.raises(ValueError, match="class is known"):
+        judge_neighbours(train, replace(test, labels=["a", "b", None, "d"]))
+
+
+def test_tables_show_every_row():
+    x = np.eye(4)
+    judged = {name: {"val, nir": judge_pairs(collected(x, x), collected(x, x))["nir"]} for name in ("before", "after")}
+    table = pairs_table(judged)
+    assert (
+        "| val, nir (4) | before | 100.0 | 100.0 | 1 | 100.0 | 100.0 | 1 | 1.000 | 0.000 | 1.000 | 1.000, 1.000 |"
+        in table
+    )
+    assert table.count("val, nir") == 2
+    probes = {"a": {"rgb": {"depth_rmse": 1.0, "depth_delta1": 0.5, "miou": 0.25}}}
+    assert "| rgb | a | 1.00 | 0.500 | 0.250 |" in probes_table(probes)
+    assert "| a | 50.0 | – |" in neighbours_table({"a": {"rgb": 0.5}, "b": {"nir": 1.0}})
