@@ -22,7 +22,7 @@ __all__ = ["Pipeline"]
 
 
 class Pipeline:
-    """One model on one stream of pairs. Not for several threads at once: the thermal range is its state."""
+    """One model on one stream of pairs. Not for several threads at once: range and input are its state."""
 
     def __init__(
         self,
@@ -49,6 +49,7 @@ class Pipeline:
         self.score_threshold = self.info.score_threshold if score_threshold is None else score_threshold
         self.nms_iou = self.info.nms_iou if nms_iou is None else nms_iou
         self.registration = registration
+        self._inputs: tuple[Letterbox, np.ndarray, np.ndarray] | None = None
         self._thermal = ThermalNormaliser(self.info.thermal if thermal is None else thermal, smoothing)
 
     @classmethod
@@ -93,13 +94,15 @@ class Pipeline:
             raise FrameError(f"an empty or shapeless frame was given: {tuple(reference.shape)}")
         size = (int(reference.shape[1]), int(reference.shape[0]))
         letterbox = Letterbox.fit(size, self.info.input_size)
-        width, height = self.info.input_size
-        rgb_in = np.zeros((3, height, width), np.float32) if rgb is None else rgb_input(rgb, letterbox)
-        ir_in = (
-            np.zeros((1, height, width), np.float32)
-            if infrared is None
-            else infrared_input(infrared, letterbox, self._thermal, None if rgb is None else self.registration)
-        )
+        rgb_in, ir_in = self._buffers(letterbox)
+        if rgb is None:
+            rgb_in[...] = 0
+        else:
+            rgb_input(rgb, letterbox, rgb_in)
+        if infrared is None:
+            ir_in[...] = 0
+        else:
+            infrared_input(infrared, letterbox, self._thermal, None if rgb is None else self.registration, ir_in)
         present = np.array([rgb is not None, infrared is not None], np.float32)
 
         prepared = perf_counter()
@@ -124,6 +127,14 @@ class Pipeline:
             "postprocess": (done - inferred) * 1e3,
         }
         return percepts
+
+    def _buffers(self, letterbox: Letterbox) -> tuple[np.ndarray, np.ndarray]:
+        """The network's two inputs, [3, H, W] and [1, H, W]: 0 outside of the picture, whatever the last frame was."""
+        if self._inputs is None or self._inputs[0] != letterbox:
+            width, height = letterbox.network
+            planes = np.zeros((4, height, width), np.float32)
+            self._inputs = (letterbox, planes[:3], planes[3:])
+        return self._inputs[1:]
 
 
 def _mode(rgb: np.ndarray | None, infrared: np.ndarray | None) -> Mode:

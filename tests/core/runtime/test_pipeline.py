@@ -137,3 +137,22 @@ def test_model_in_the_box_is_small_and_says_where_it_comes_from(repository: Path
     assert 0 <= info.parity["boxes_px"] <= 1e-3
     assert 0 <= info.parity["scores"] <= 1e-3
     assert info.parity["mask_differs"] <= 1e-3
+
+
+def test_an_earlier_frame_leaves_nothing_behind(pipeline):
+    """The input's memory is used again: for another size, another mode, and the same once more."""
+    rgb, infrared, _, _ = frames((617, 459))
+    fresh = Pipeline(pipeline.engine)
+    expected = {mode: fresh(*mode_frames) for mode, mode_frames in single_and_both(rgb, infrared).items()}
+    used = Pipeline(pipeline.engine)
+    for other in ((394, 161), (161, 394)):
+        used(*frames(other)[:2])
+        for mode, mode_frames in single_and_both(rgb, infrared).items():
+            found = used(*mode_frames)
+            used.reset()
+            np.testing.assert_array_equal(found.boxes, expected[mode].boxes)
+            np.testing.assert_array_equal(found.mask, expected[mode].mask)
+
+
+def single_and_both(rgb, infrared) -> dict[Mode, tuple]:
+    return {Mode.FUSED: (rgb, infrared), Mode.RGB_ONLY: (rgb, None), Mode.IR_ONLY: (None, infrared)}
