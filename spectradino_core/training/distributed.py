@@ -154,7 +154,7 @@ def mean_over_processes(values: Mapping[str, Tensor]) -> dict[str, float]:
     """Scalars averaged over all processes, which must all call it with the same names."""
     if not values:
         return {}
-    stacked = torch.stack([value.detach().float().reshape(()) for value in values.values()])
+    stacked = torch.stack([value.detach().double().reshape(()) for value in values.values()])
     if Place.current().world > 1:
         dist.all_reduce(stacked)
         stacked /= Place.current().world

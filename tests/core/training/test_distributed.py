@@ -43,7 +43,8 @@ def test_two_processes_equal_one(tmp_path, strategy):
         several = torch.load(tmp_path / f"{processes}.pt", weights_only=True)
         torch.testing.assert_close(several["queue"], one["queue"], rtol=0, atol=1e-12)
         for a, b in zip(several["losses"], one["losses"], strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+            torch.testing.assert_close(a[:-1], b[:-1], rtol=1e-6, atol=1e-6)
+            torch.testing.assert_close(a[-1], b[-1], rtol=1e-5, atol=0.0)  # the norm of gradients through fp32 stems
         for name, weight in one["weights"].items():
             if name.endswith("conv2.bias"):
                 continue  # the stem's norm takes it out again: its gradient is rounding noise, scaled up by Adam
