@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 OPSET = 20
 """The first with GELU as one operator; LayerNormalization (17) stays one operator too, which half precision needs."""
+IR_VERSION = 9
+"""The one that came with the opset. What exporters write by themselves grows with ONNX, and a robot's runtime refuses
+a newer one (ONNX Runtime 1.17 one above 9)."""
 
 TOLERANCE = {"boxes_px": 1e-3, "scores": 1e-3, "mask_differs": 1e-3}
 """Greatest difference admitted: boxes in network pixels, scores, share of mask pixels."""
@@ -62,6 +65,7 @@ def export(model: Perception, info: ModelInfo, path: str | Path, samples: Iterab
     with written_atomically(path) as scratch:
         _trace(graph, info.input_size, outputs, scratch)
         described = onnx.load(str(scratch))
+        described.ir_version = IR_VERSION
         _describe(described, info)
         onnx.save(described, str(scratch))
         parity = measure_parity(TorchEngine.of(model, info), OnnxEngine(scratch, device="cpu"), samples)

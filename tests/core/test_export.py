@@ -12,7 +12,7 @@ import torch
 from spectradino_core import export as export_module
 from spectradino_core.data.mixture import scene_sample
 from spectradino_core.data.paired_folder import PairedFolder
-from spectradino_core.export import ParityError, export
+from spectradino_core.export import IR_VERSION, OPSET, ParityError, export
 from spectradino_core.modality import Modality
 from spectradino_core.perception import Perception
 from spectradino_core.perception_checkpoint import save_perception
@@ -61,6 +61,7 @@ def test_graph_keeps_the_operators_that_half_precision_needs(exported):
     graph = onnx.load(str(folder / "m.onnx"))
     operators = [node.op_type for node in graph.graph.node]
     assert graph.opset_import[0].version == 20
+    assert graph.ir_version == IR_VERSION
     assert {"LayerNormalization", "Gelu", "Softmax"} <= set(operators)
     assert not set(operators) & {"Erf", "If", "Loop"}
     assert operators.count("ReduceMean") == 4  # the stem's instance norm, and no LayerNorm taken apart
@@ -157,3 +158,10 @@ def test_a_device_that_is_not_there_is_refused(exported):
         open_engine(folder / "m.onnx", device="cuda")
     with pytest.raises(EngineError, match="unknown device 'tpu'"):
         open_engine(folder / "m.onnx", device="tpu")
+
+
+@pytest.mark.parametrize("name", ["lwir_box", "nir_box", "swir_box"])
+def test_the_models_in_the_box_are_read_by_the_oldest_runtime(repository, name):
+    graph = onnx.load(str(repository / "models" / f"{name}.onnx"))
+    assert graph.ir_version <= IR_VERSION
+    assert graph.opset_import[0].version <= OPSET
