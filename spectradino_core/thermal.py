@@ -159,13 +159,14 @@ class ThermalNormaliser:
         """Forgets the smoothed range, as after a gap in the stream."""
         self.range = None
 
-    def __call__(self, frame: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
+    def __call__(self, frame: np.ndarray, valid: np.ndarray | None = None, out: np.ndarray | None = None) -> np.ndarray:
         """Raw counts uint8 or uint16 [H, W] to float32 [H, W] in [0, 1].
 
         Args:
             frame: the counts.
             valid: bool [H, W], where the frame holds what the camera saw; elsewhere the answer is 0 and the percentiles
                 don't look. None: everywhere.
+            out: float32 [H, W] to fill and return; None: fresh memory.
 
         Raises:
             ThermalError: see `ThermalContract.check`; or `valid` is of another size.
@@ -174,7 +175,9 @@ class ThermalNormaliser:
         if valid is not None and valid.shape != frame.shape:
             raise ThermalError(f"valid pixels are given as {valid.shape}, the frame is {frame.shape}")
         low, high = self._range_of(frame, valid)
-        scaled = (frame.astype(np.float32) - np.float32(low)) * np.float32(1.0 / (high - low))
+        scaled = np.empty(frame.shape, np.float32) if out is None else out
+        np.subtract(frame, np.float32(low), out=scaled, dtype=np.float32)
+        scaled *= np.float32(1.0 / (high - low))
         np.clip(scaled, 0.0, 1.0, out=scaled)
         if valid is not None:
             scaled *= valid

@@ -150,3 +150,15 @@ class TestInfrared:
         normaliser = ThermalNormaliser(ThermalContract(depths=(16,)))
         with pytest.raises(ThermalError, match="16-bit"):
             infrared_input(np.zeros((12, 16), np.uint8), Letterbox.fit((16, 12), (14, 14)), normaliser)
+
+
+@pytest.mark.parametrize("size", [(161, 394), (394, 161), (640, 512)])
+def test_colour_is_normalised_as_by_hand_wherever_the_picture_lies(size):
+    image = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    box = Letterbox(size, (644, 518), size)  # as it is, in the corner: strided memory
+    found = rgb_input(image, box)
+    mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
+    by_hand = ((image / 255 - mean) / std).transpose(2, 0, 1)
+    np.testing.assert_allclose(found[:, : size[1], : size[0]], by_hand, atol=1e-5)
+    assert (found[:, size[1] :] == 0).all()
+    assert (found[:, :, size[0] :] == 0).all()
