@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import cmath
 import math
-from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass
 
@@ -158,13 +157,8 @@ class OffsetLearner:
         stamps = [stamp for stamp, _ in self._rgb]
         steps = [b - a for a, b in zip(stamps, stamps[1:])]
         usual = sorted(steps)[len(steps) // 2]
-        # The mean, where frames that were lost are counted in: an error in it would add up over a large offset.
-        period = max(1, round(sum(steps) / max(1, sum(round(step / usual) for step in steps))))
-        differences = []
-        for stamp, _ in self._ir:
-            at = bisect_left(stamps, stamp)
-            differences.append(min((stamp - s for s in stamps[max(0, at - 1) : at + 1]), key=abs))
-        turns = [cmath.exp(2j * math.pi * d / period) for d in differences]
+        origin, period = _rhythm(stamps, usual)
+        turns = [cmath.exp(2j * math.pi * (stamp - stamps[0] - origin) / period) for stamp, _ in self._ir]
         mean = sum(turns) / len(turns)
         half = len(turns) // 2
         drift = cmath.phase((sum(turns[half:]) * sum(turns[:half]).conjugate()) or 1) / (2 * math.pi)
@@ -174,7 +168,23 @@ class OffsetLearner:
         turn = cmath.phase(mean)
         rest = sorted(cmath.phase(t * cmath.exp(-1j * turn)) for t in turns)
         phase = (turn + rest[len(rest) // 2]) / (2 * math.pi) * period
-        return round(phase), period, abs(mean)
+        return round(phase), round(period), abs(mean)
+
+
+def _rhythm(stamps: list[int], usual: int) -> tuple[float, float]:
+    """(origin, period) of evenly spaced stamps by least squares, lost frames counted in; the origin is relative to the
+    first stamp. Infrared frames far ahead of all colour frames are measured against it, so that neither the jitter of
+    the newest stamp nor that of the first and last, on which the mean step rests, adds up to a drift."""
+    places, place = [0], 0
+    for before, after in zip(stamps, stamps[1:]):
+        place += max(1, round((after - before) / usual))
+        places.append(place)
+    middle = sum(places) / len(places)
+    mean = sum(s - stamps[0] for s in stamps) / len(stamps)
+    centred = [p - middle for p in places]
+    period = sum(c * (s - stamps[0]) for c, s in zip(centred, stamps)) / sum(c * c for c in centred)
+    period = max(1.0, period)
+    return mean - middle * period, period
 
 
 def _lag(frames: deque[tuple[int, int]] | list[tuple[int, int]]) -> int:
