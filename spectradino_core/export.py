@@ -66,6 +66,7 @@ def export(model: Perception, info: ModelInfo, path: str | Path, samples: Iterab
         _trace(graph, info.input_size, outputs, scratch)
         described = onnx.load(str(scratch))
         described.ir_version = IR_VERSION
+        _forget_where_it_was_made(described)
         _describe(described, info)
         onnx.save(described, str(scratch))
         parity = measure_parity(TorchEngine.of(model, info), OnnxEngine(scratch, device="cpu"), samples)
@@ -97,6 +98,17 @@ def _trace(graph: ServingGraph, size: tuple[int, int], outputs: list[str], path:
             external_data=False,
             verbose=False,
         )
+
+
+def _forget_where_it_was_made(model: onnx.ModelProto) -> None:
+    """Takes out what exporters note at each node: stack traces, with the paths of the machine that exported."""
+    del model.graph.metadata_props[:]
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    for tensor in model.graph.initializer:
+        del tensor.metadata_props[:]
+        tensor.doc_string = ""
 
 
 def _describe(graph: onnx.ModelProto, info: ModelInfo) -> None:

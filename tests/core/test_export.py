@@ -68,6 +68,14 @@ def test_graph_keeps_the_operators_that_half_precision_needs(exported):
     assert all(d.dim_value > 0 for i in graph.graph.input for d in i.type.tensor_type.shape.dim)
 
 
+def test_file_holds_no_path_of_the_machine_that_made_it(exported, repository):
+    folder, _, _ = exported
+    for path in (folder / "m.onnx", *sorted((repository / "models").glob("*.onnx"))):
+        content = path.read_bytes()
+        assert str(repository).encode() not in content
+        assert b'File "' not in content, f"{path.name} holds stack traces"
+
+
 def test_file_says_what_it_is(exported):
     folder, _, _ = exported
     metadata = {p.key: p.value for p in onnx.load(str(folder / "m.onnx")).metadata_props}
