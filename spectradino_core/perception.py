@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
-import torch
 from torch import Tensor, nn
 
 from spectradino_core.backbone import SpectraDINO, ViTConfig, parameter_roles, vit_config
@@ -132,17 +131,3 @@ def perception_roles(model: Perception) -> dict[str, str]:
     """
     backbone = {f"backbone.{name}": role for name, role in parameter_roles(model.backbone).items()}
     return {name: backbone.get(name, "head") for name, _ in model.named_parameters()}
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Trainable and frozen parameters together."""
-    return sum(p.numel() for p in model.parameters())
-
-
-def dummy_pair(model: Perception, size: tuple[int, int], batch: int = 1) -> dict[Modality, Tensor]:
-    """Random images of the model's two bands; size is (width, height)."""
-    width, height = size
-    return {
-        Modality.RGB: torch.randn(batch, 3, height, width),
-        model.infrared: torch.rand(batch, 1, height, width),
-    }
