@@ -4,6 +4,9 @@ The rule: within an image and a class, detections go best score first; each take
 most, if by at least the IoU asked for; what took none is false. Over all images the precision, made non-increasing in
 recall, is averaged at the 101 recalls 0, 0.01 .. 1. At IoU 0.5 this is the COCO "AP50".
 
+Own code, because the demo on the robot and the curves of a training need it and nothing else of COCO's; whoever reports
+figures takes `coco.py`, which counts with a library. Both are held to pycocotools.
+
 Letters: K detections, N true boxes, boxes as x1 y1 x2 y2.
 """
 
@@ -13,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-__all__ = ["MAX_DETECTIONS", "average_precision", "mean_average_precision"]
+__all__ = ["MAX_DETECTIONS", "average_precision", "checked_arrays", "mean_average_precision"]
 
 MAX_DETECTIONS = 100
 """COCO looks at this many detections, the best-scored, of each class in each image."""
@@ -47,7 +50,7 @@ def average_precision(
     if not 0 < iou <= 1:
         raise ValueError(f"iou must lie in (0, 1], got {iou}")
     checked = [
-        (_checked(f"prediction {i}", p, len(classes)), _checked(f"truth {i}", t, len(classes)))
+        (checked_arrays(f"prediction {i}", p, len(classes)), checked_arrays(f"truth {i}", t, len(classes)))
         for i, (p, t) in enumerate(zip(predictions, truths, strict=True))
     ]
     return {name: _class_ap(checked, label, iou) for label, name in enumerate(classes)}
@@ -59,13 +62,19 @@ def mean_average_precision(per_class: Mapping[str, float]) -> float:
     return float(np.mean(known)) if known else float("nan")
 
 
-def _checked(what: str, arrays: Sequence[np.ndarray], classes: int) -> list[np.ndarray]:
-    """Arrays as float64 boxes [K, 4], (float64 scores [K],) int64 labels [K]."""
+def checked_arrays(what: str, arrays: Sequence[np.ndarray], classes: int) -> list[np.ndarray]:
+    """One image's arrays as float64 boxes [K, 4], (float64 scores [K],) int64 labels [K] in 0..classes - 1.
+
+    Raises:
+        ValueError: they don't fit each other, or a number is not finite; says so of `what`.
+    """
     boxes, *rest = (np.asarray(a) for a in arrays)
     boxes = boxes.reshape(-1, 4) if boxes.size == 0 else boxes
     if boxes.ndim != 2 or boxes.shape[1] != 4 or any(r.shape != (len(boxes),) for r in rest):
         shapes = ", ".join(str(tuple(np.shape(a))) for a in arrays)
         raise ValueError(f"{what}: boxes are [K, 4] and the others [K], got {shapes}")
+    if not all(np.isfinite(a).all() for a in (boxes, *rest)):
+        raise ValueError(f"{what} holds a number that is not finite")
     labels = rest[-1].astype(np.int64)
     if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
         raise ValueError(f"{what}: a label lies outside 0..{classes - 1}")

@@ -1,0 +1,226 @@
+"""A report as one HTML file: nothing outside of it is loaded, all text is escaped, and the same content gives the same
+bytes.
+
+    page = Page("What was measured")
+    page.table(["model", "mAP"], [["ours", 0.41]])
+    with page.details("Worst examples"):
+        page.images([(picture, "scene 3")])
+    page.write(folder / "report.html")
+
+Letters: h x w a picture.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from spectradino_core.files import written_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Cell", "Page", "cell_text", "markdown_table"]
+
+Cell = str | int | float | None
+
+_NUMBER = re.compile(r"[-+−]?[\d.,]+( ?± ?[\d.,]+)?( ?%)?|[-–]|")
+_JPEG_QUALITY = 82
+
+# Nothing may be fetched or run even if an escape were missing somewhere.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1c1e21; --paper: #fff; --soft: #5c6370; --line: #d5d9e0; --band: #f3f5f8;
+  --accent: #0b62c4; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e4e6ea; --paper: #16181c; --soft: #9aa2af; --line: #363b44;
+  --band: #1f2228; --accent: #74b1ff; } }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0 auto;
+  max-width: 72rem; padding: 1.5rem; }
+h1, h2, h3 { line-height: 1.2; margin: 1.8em 0 .5em; }
+h1 { margin-top: 0; } h2 { border-bottom: 1px solid var(--line); }
+p { max-width: 52rem; } .soft, figcaption, caption { color: var(--soft); }
+.scroll { overflow-x: auto; margin: .8em 0; } table { border-collapse: collapse; }
+caption { text-align: left; padding: .3em 0; } th, td { padding: .28em .7em; border-bottom: 1px solid var(--line);
+  text-align: left; vertical-align: top; } th { background: var(--band); } td.n, th.n { text-align: right;
+  font-variant-numeric: tabular-nums; white-space: nowrap; } tr.strong td { font-weight: 600; }
+figure { margin: 1em 0; } figure img { max-width: 100%; height: auto; }
+img.drawn { background: #fff; border-radius: 6px; } .many { display: grid; gap: 1em;
+  grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); } .many figure { margin: 0; } .many img { width: 100%; }
+pre, code { background: var(--band); border-radius: 4px; } code { padding: .1em .3em; } pre { padding: .7em; overflow-x:
+  auto; } details { border: 1px solid var(--line); border-radius: 6px; margin: .8em 0; padding: .3em .9em; }
+summary { cursor: pointer; font-weight: 600; color: var(--accent); }
+""".strip()
+
+
+class Page:
+    """Parts are put one below the other in the order of the calls."""
+
+    def __init__(self, title: str, lead: str = "") -> None:
+        """
+        Args:
+            title: of the page; plain text, as all text here.
+            lead: a paragraph below it.
+        """
+        self.title = title
+        self._parts = [f"<h1>{_escaped(title)}</h1>"]
+        if lead:
+            self.text(lead)
+
+    def heading(self, text: str, level: int = 2) -> None:
+        """A heading of level 2 to 4."""
+        if not 2 <= level <= 4:
+            raise ValueError(f"a heading has level 2 to 4, got {level}")
+        self._parts.append(f"<h{level}>{_escaped(text)}</h{level}>")
+
+    def text(self, text: str, soft: bool = False) -> None:
+        """A paragraph; `soft`: in the colour of notes."""
+        self._parts.append(f"<p{' class=soft' if soft else ''}>{_escaped(text)}</p>")
+
+    def code(self, text: str) -> None:
+        """Lines as typed, such as a command."""
+        self._parts.append(f"<pre>{_escaped(text)}</pre>")
+
+    def table(
+        self, header: Sequence[str], rows: Sequence[Sequence[Cell]], caption: str = "", strong: Sequence[int] = ()
+    ) -> None:
+        """A table; columns of figures are set to the right.
+
+        Args:
+            header: one text per column.
+            rows: cells; see `cell_text` for what is made of numbers.
+            caption: above it.
+            strong: rows, by number, that are set in bold.
+
+        Raises:
+            ValueError: a row has more or fewer cells than the header.
+        """
+        texts = _rows(header, rows)
+        numeric = [bool(texts) and all(_NUMBER.fullmatch(row[i]) for row in texts) for i in range(len(header))]
+        marks = [" class=n" if n else "" for n in numeric]
+        head = "".join(f"<th{mark}>{_escaped(text)}</th>" for mark, text in zip(marks, header, strict=True))
+        body = "".join(
+            f"<tr{' class=strong' if number in strong else ''}>"
+            + "".join(f"<td{mark}>{_escaped(text)}</td>" for mark, text in zip(marks, row, strict=True))
+            + "</tr>\n"
+            for number, row in enumerate(texts)
+        )
+        title = f"<caption>{_escaped(caption)}</caption>" if caption else ""
+        self._parts.append(
+            f"<div class=scroll><table>{title}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>"
+        )
+
+    def figure(self, figure: Figure, caption: str) -> None:
+        """A matplotlib figure as vector graphics; the caption is also what a screen reader says."""
+        import matplotlib
+
+        buffer = io.BytesIO()
+        # Without these every run would give other ids, a date and the version.
+        with matplotlib.rc_context({"svg.hashsalt": "spectradino", "svg.fonttype": "path"}):
+            figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
+        # As an image of its own: several drawings in one document would share their ids.
+        self._picture(_data_uri("image/svg+xml", buffer.getvalue()), caption, drawn=True)
+
+    def image(self, image: np.ndarray, caption: str, longest_side: int = 960) -> None:
+        """A picture uint8 [h, w, 3] in RGB order or [h, w], made smaller if a side is longer than `longest_side`."""
+        self._picture(_jpeg(image, longest_side), caption)
+
+    def images(self, images: Sequence[tuple[np.ndarray, str]], longest_side: int = 640) -> None:
+        """Pictures with captions side by side; see `image`."""
+        self._parts.append("<div class=many>")
+        for image, caption in images:
+            self.image(image, caption, longest_side)
+        self._parts.append("</div>")
+
+    @contextmanager
+    def details(self, summary: str, is_open: bool = False) -> Iterator[None]:
+        """What is added inside can be folded away."""
+        self._parts.append(f"<details{' open' if is_open else ''}><summary>{_escaped(summary)}</summary>")
+        yield
+        self._parts.append("</details>")
+
+    def html(self) -> str:
+        """The whole document."""
+        return (
+            "<!DOCTYPE html>\n<html lang=en>\n<head>\n<meta charset=utf-8>\n"
+            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+            '<meta name=viewport content="width=device-width, initial-scale=1">\n'
+            f"<title>{_escaped(self.title)}</title>\n<style>\n{_STYLE}\n</style>\n</head>\n<body>\n"
+            + "\n".join(self._parts)
+            + "\n</body>\n</html>\n"
+        )
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Writes the document in one step.
+
+        Raises:
+            OSError: not written; what was at `path` is untouched.
+        """
+        with written_atomically(path) as scratch:
+            scratch.write_bytes(self.html().encode())
+
+    def _picture(self, source: str, caption: str, drawn: bool = False) -> None:
+        text = _escaped(caption)
+        kind = " class=drawn" if drawn else ""
+        self._parts.append(f'<figure><img{kind} alt="{text}" src="{source}"><figcaption>{text}</figcaption></figure>')
+
+
+def cell_text(cell: Cell) -> str:
+    """What stands in a cell: texts and whole numbers as they are, other numbers to one decimal, nothing or nan as –."""
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return "–"
+    return f"{cell:.1f}" if isinstance(cell, float) else str(cell)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Cell]], strong: Sequence[int] = ()) -> str:
+    """The same table in Markdown, ending with a line break; `strong` rows have their first cell in bold.
+
+    Raises:
+        ValueError: a row has more or fewer cells than the header.
+    """
+    texts = [[text.replace("|", "\\|").replace("\n", " ") for text in row] for row in _rows(header, rows)]
+    numeric = [bool(texts) and all(_NUMBER.fullmatch(row[i]) for row in texts) for i in range(len(header))]
+    lines = ["| " + " | ".join(header) + " |", "|" + "|".join("---:" if n else "---" for n in numeric) + "|"]
+    for number, row in enumerate(texts):
+        first = f"**{row[0]}**" if number in strong else row[0]
+        lines.append("| " + " | ".join([first, *row[1:]]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _rows(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[list[str]]:
+    for number, row in enumerate(rows):
+        if len(row) != len(header):
+            raise ValueError(f"row {number} has {len(row)} cells, the header {len(header)}")
+    return [[cell_text(cell) for cell in row] for row in rows]
+
+
+def _escaped(text: str) -> str:
+    return html.escape(text.encode("utf-8", "replace").decode(), quote=True)
+
+
+def _jpeg(image: np.ndarray, longest_side: int) -> str:
+    if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)) or not image.size:
+        raise ValueError(f"a picture is uint8 [h, w, 3] or [h, w], got {image.dtype} {tuple(image.shape)}")
+    scale = longest_side / max(image.shape[:2])
+    if scale < 1:
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    if image.ndim == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    if not done:
+        raise ValueError(f"a picture of {image.shape[1]}x{image.shape[0]} can't be stored as JPEG")
+    return _data_uri("image/jpeg", data.tobytes())
+
+
+def _data_uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
