@@ -23,6 +23,7 @@ class PairedSample:
         labels: int64 [K] or None.
         mask: uint8 [h, w], 255 where unlabelled; None: not labelled.
         name: where it came from, for messages.
+        time_of_day: "day", "dusk" or "night" where it is known; tables show these apart.
     """
 
     rgb: np.ndarray
@@ -31,6 +32,7 @@ class PairedSample:
     labels: np.ndarray | None = None
     mask: np.ndarray | None = None
     name: str = ""
+    time_of_day: str | None = None
 
     @property
     def size(self) -> tuple[int, int]:
