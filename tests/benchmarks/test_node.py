@@ -23,7 +23,7 @@ class TestSlope:
     def test_of_a_line_by_hand(self):
         line = slope(MINUTES, 5 + 0.5 * MINUTES)
         assert line.per_minute == pytest.approx(0.5)
-        assert line.error == pytest.approx(0, abs=1e-9)
+        assert (line.low, line.high) == (pytest.approx(0.5), pytest.approx(0.5))
         assert line.grows()
         assert not line.grows(noise=0.6)
 
@@ -39,6 +39,11 @@ class TestSlope:
             grown += slope(MINUTES, 100 + noise).grows()
             assert slope(MINUTES, 100 + MINUTES + noise).grows()
         assert grown <= 15
+
+    def test_one_step_is_no_slope_and_step_after_step_is_one(self):
+        once = np.where(MINUTES < 3, 215.4, 219.4)
+        assert not slope(MINUTES, once).grows()
+        assert slope(MINUTES, 215.4 + np.floor(MINUTES)).grows(noise=0.1)
 
     def test_two_samples_are_too_few(self):
         with pytest.raises(ValueError, match="three samples"):
