@@ -87,7 +87,7 @@ def scene_sample(
         labels=scene.labels,
         mask=scene.mask,
         name=f"scene {seed} ({scene.time_of_day})",
-        time_of_day=scene.time_of_day,
+        subsets=(scene.time_of_day,),
     )
 
 

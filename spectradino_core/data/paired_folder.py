@@ -183,6 +183,7 @@ class PairedFolder:
             labels=item.labels,
             mask=None if mask is None else self._mask_table[mask],
             name=f"{self.name}/{item.id}",
+            subsets=() if item.time is None else (str(item.time),),
         )
 
     def _open_index(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """One labelled pair of frames, as it travels from a reader through augmentation into a batch.
 
-Letters: h x w the pair's common pixel grid, K objects.
+Letters: h x w the pair's common pixel grid, K objects, I ignored ones.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ class PairedSample:
         labels: int64 [K] or None.
         mask: uint8 [h, w], 255 where unlabelled; None: not labelled.
         name: where it came from, for messages.
-        time_of_day: "day", "dusk" or "night" where it is known; tables show these apart.
+        ignored, ignored_labels: float32 [I, 4] and int64 [I], as `boxes` and `labels`: crowds and the like, which
+            it is neither right nor wrong to find; None: there are none.
+        subsets: subsets of its data set that it belongs to, such as "day" or "night"; tables show these apart.
     """
 
     rgb: np.ndarray
@@ -32,7 +34,9 @@ class PairedSample:
     labels: np.ndarray | None = None
     mask: np.ndarray | None = None
     name: str = ""
-    time_of_day: str | None = None
+    ignored: np.ndarray | None = None
+    ignored_labels: np.ndarray | None = None
+    subsets: tuple[str, ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:
