@@ -15,6 +15,7 @@ from spectradino_core.runtime.preprocess import FrameError
 from spectradino_core.runtime.recovery import DeviceLostError, RebuildInterruptedError
 from spectradino_core.runtime.registration import RegistrationError
 from spectradino_core.streams.decode import DecodeError
+from spectradino_core.streams.detecting import different_shapes, drop_cause, find
 from spectradino_core.thermal import ThermalError
 from spectradino_ros.cameras import TOPICS, camera_topic
 from spectradino_ros.frames import Capture
@@ -27,7 +28,6 @@ from spectradino_ros.registering import Registering
 
 __all__ = ["Answerer"]
 
-_ASPECT_TOLERANCE = 0.05
 _CLOCK_TOLERANCE_S = 10.0
 """Stamps farther than this from the node's clock are not late frames but another clock."""
 
@@ -74,14 +74,8 @@ class Answerer:
         """Finds and publishes. Raises what the pipeline raises, see `failed`."""
         settings, rgb, ir = self._settings(), capture.rgb, capture.ir
         start = perf_counter()
-        if capture.after_jump:
-            self._pipeline.reset()
-        self._pipeline.score_threshold = settings.threshold_of(self._pipeline.info)
-        if rgb is not None and ir is not None:
-            self._registering.check()
-        self._pipeline.registration = self._registering.current
-        self._check_aspects(capture)
-        percepts = self._pipeline(None if rgb is None else rgb.pixels, None if ir is None else ir.pixels)
+        percepts = find(self._pipeline, self._registering, settings, rgb, ir, capture.after_jump)
+        self._check_shapes(capture)
 
         header = capture.reference.header
         latency_ms = self._latency_ms(header, self._topics["ir" if rgb is None else "rgb"])
@@ -119,26 +113,25 @@ class Answerer:
 
     def failed(self, error: Exception) -> None:
         """Counts and says what an exception of `answer` cost: one capture."""
+        cause = drop_cause(error)
+        if cause == "inference_failed" and not self._node.context.ok():
+            return  # it is only that ROS was shut down under our feet
+        self._health.dropped(cause)
+        both = " and ".join(self._topics.values())
         if isinstance(error, RebuildInterruptedError):
-            self._health.dropped("engine_rebuilding")
-        elif isinstance(error, DeviceLostError):
-            self._health.dropped("engine_lost")
+            return
+        if isinstance(error, DeviceLostError):
             self._lost(str(error))
-        elif isinstance(error, DecodeError):  # of the colour frame, which is unpacked only here
-            self._health.dropped(f"rgb_{error.cause}")
+        elif isinstance(error, DecodeError):
             topic = self._topics["rgb"]
             self._notices.warn(f"{error.cause} {topic}", f"dropped a frame of {topic}: {error}")
         elif isinstance(error, ThermalError):
-            self._health.dropped("ir_thermal_mismatch")
             self._notices.error("thermal", f"dropped a frame of {self._topics['ir']}: {error}")
         elif isinstance(error, RegistrationError):
-            self._health.dropped("registration")
-            self._notices.error("registration", f"dropped a pair of {' and '.join(self._topics.values())}: {error}")
+            self._notices.error("registration", f"dropped a pair of {both}: {error}")
         elif isinstance(error, FrameError):
-            self._health.dropped("bad_frame")
-            self._notices.error("frame", f"dropped a frame of {' and '.join(self._topics.values())}: {error}")
-        elif self._node.context.ok():  # else it is only that ROS was shut down under our feet
-            self._health.dropped("inference_failed")
+            self._notices.error("frame", f"dropped a frame of {both}: {error}")
+        else:
             self._health.failed()
             trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
             self._notices.error("inference", f"inference failed on one frame, the next is tried: {error}\n{trace}")
@@ -154,15 +147,6 @@ class Answerer:
             )
         return behind_s * 1e3
 
-    def _check_aspects(self, capture: Capture) -> None:
-        if capture.rgb is None or capture.ir is None or self._registering.current is not None:
-            return
-        (rgb_height, rgb_width), (ir_height, ir_width) = capture.rgb.pixels.shape[:2], capture.ir.pixels.shape[:2]
-        if abs(rgb_width * ir_height / (rgb_height * ir_width) - 1) > _ASPECT_TOLERANCE:
-            self._notices.warn(
-                "aspect",
-                f"{self._topics['ir']} has {ir_width}x{ir_height} pixels and {self._topics['rgb']} "
-                f"{rgb_width}x{rgb_height}: their shapes differ, so the infrared picture is stretched over the colour "
-                "one. Say how it lies there (parameters calibration_file, ir_to_rgb), or crop one of them to the same "
-                "field of view",
-            )
+    def _check_shapes(self, capture: Capture) -> None:
+        if text := different_shapes(self._registering, capture.rgb, capture.ir, self._topics):
+            self._notices.warn("aspect", text)

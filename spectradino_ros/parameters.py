@@ -1,20 +1,17 @@
 """The node's parameters at work: values checked with reasons, declared with their descriptors, told in the README.
 
-What there is, with defaults and ranges: `settings.py`. From its fields come the declarations, the checks, the launch
-file's descriptions and the table in the README (`python -m spectradino_ros.parameters` prints it). ROS is imported only
-where parameters are declared, so that table and launch description need no node.
+What there is, with defaults and ranges: `spectradino_core/streams/settings.py`. From its fields come the declarations,
+the checks, the launch file's descriptions and the table in the README (`python -m spectradino_ros.parameters` prints
+it). ROS is imported only where parameters are declared, so that table and launch description need no node.
 """
 
 from __future__ import annotations
 
-import array
-import difflib
 import json
-import math
-from collections.abc import Sequence
 from typing import Any
 
-from spectradino_ros.settings import TRANSPORTS, Settings, Spec, When, parameter, specs
+from spectradino_core.streams.parameter_values import check, did_you_mean
+from spectradino_core.streams.settings import TRANSPORTS, ParameterError, Settings, Spec, When, parameter, specs
 
 __all__ = [
     "TRANSPORTS",
@@ -29,54 +26,6 @@ __all__ = [
     "specs",
     "unknown_overrides",
 ]
-
-
-class ParameterError(ValueError):
-    """A parameter's value is refused; the message names the parameter and says what is allowed."""
-
-
-def check(name: str, value: Any) -> Any:
-    """The value as the node uses it: an integer is accepted for a floating-point parameter.
-
-    Raises:
-        ParameterError: wrong type, not finite, out of range, not among the choices, or no such parameter.
-    """
-    if name not in specs():
-        raise ParameterError(f"parameter '{name}' is unknown{_did_you_mean(name)}")
-    spec = specs()[name]
-    if spec.kind is tuple:
-        return _checked_numbers(spec, value)
-    if spec.kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not spec.kind:
-        raise ParameterError(f"parameter '{name}' is a {_WORDS[spec.kind]}, got {value!r}")
-    if spec.choices and value not in spec.choices:
-        raise ParameterError(f"parameter '{name}' is one of {spec.allowed}, got {value!r}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ParameterError(f"parameter '{name}' must be finite, got {value}")
-    if isinstance(value, (int, float)) and spec.low is not None and not spec.low <= value <= (spec.high or 0.0):
-        raise ParameterError(f"parameter '{name}' lies in {spec.allowed}, got {value:g}")
-    if name == "score_threshold" and isinstance(value, float) and -1.0 < value < 0.0:
-        raise ParameterError(f"parameter 'score_threshold' lies in 0 to 1, or is -1 for the model's own, got {value:g}")
-    return value
-
-
-def _checked_numbers(spec: Spec, value: Any) -> tuple[float, ...]:
-    if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, array.array)):
-        raise ParameterError(f"parameter '{spec.name}' is a list of {spec.allowed}, got {value!r}")
-    if not all(type(v) in (int, float) and math.isfinite(v) for v in value):
-        raise ParameterError(f"parameter '{spec.name}' is a list of {spec.allowed}, all finite, got {list(value)}")
-    if len(value) not in spec.lengths:
-        raise ParameterError(f"parameter '{spec.name}' is a list of {spec.allowed}, got {len(value)}: {list(value)}")
-    return tuple(float(v) for v in value)
-
-
-_WORDS = {float: "floating-point number", int: "whole number", bool: "truth value (true or false)", str: "text"}
-
-
-def _did_you_mean(name: str) -> str:
-    near = difflib.get_close_matches(name, specs(), n=1)
-    return f": did you mean '{near[0]}'?" if near else f": there are {', '.join(specs())}"
 
 
 def declare(node: Any) -> Settings:
@@ -115,7 +64,7 @@ def unknown_overrides(names: list[str]) -> list[str]:
     """A complaint for each of the names given at start that no parameter has: ROS itself passes over typing errors."""
     theirs = ("use_sim_time", "start_type_description_service")
     return [
-        f"parameter '{name}' is unknown and has no effect{_did_you_mean(name)}"
+        f"parameter '{name}' is unknown and has no effect{did_you_mean(name)}"
         for name in names
         if name not in specs() and name not in theirs and not name.startswith("qos_overrides.")
     ]

@@ -1,142 +1,13 @@
-"""Which registration is in force: of a parameter, of a calibration file, or made from both cameras' CameraInfo."""
+"""The topics on which the cameras' calibrations come. What is made of them: `spectradino_core.streams.registering`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from sensor_msgs.msg import CameraInfo
-
-from spectradino_core.runtime.registration import Registration, RegistrationError
-from spectradino_core.streams.calibration import load_calibration
-from spectradino_core.streams.registration import (
-    registration_from_camera_infos,
-    registration_from_numbers,
-    rotation_matrix,
-)
-from spectradino_ros.parameters import ParameterError, Settings, parameter
+from spectradino_core.streams.registering import CAMERA_INFO_TOPICS, Registering
 
 __all__ = ["CAMERA_INFO_TOPICS", "Registering", "camera_info_topic"]
-
-CAMERA_INFO_TOPICS = {"rgb": "rgb/camera_info", "ir": "ir/camera_info"}
-"""The topics of the cameras' calibrations before remapping, by camera."""
-
-_OF_CAMERA_INFO = ("extrinsic_rotation", "extrinsic_translation", "plane_distance_m", "images_rectified")
-
-
-class Registering:
-    """The registration from configuration to clean-up. `take` is for one thread; the rest may be read from any.
-
-    Attributes:
-        current: infrared to colour pixels; None: the infrared image is laid over the whole colour one, or none is known
-            yet, see `pending`.
-        residual_px: how far the homography is off, in colour pixels; None: not known.
-        time_offset_ms: what the calibration file says of the infrared camera's clock; None: nothing.
-        from_camera_info: whether it is made from what `take` is given.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        """
-        Args:
-            settings: say where it comes from.
-
-        Raises:
-            ParameterError: two parameters give a registration.
-            RegistrationError: it makes no sense, or the calibration file can't be read.
-        """
-        self._settings = settings
-        self._infos: dict[str, CameraInfo] = {}
-        self.current: Registration | None = None
-        self.residual_px: float | None = None
-        self.time_offset_ms: float | None = None
-        self.from_camera_info = settings.registration_from_camera_info
-        given = {
-            "ir_to_rgb": any(settings.ir_to_rgb),
-            "calibration_file": bool(settings.calibration_file),
-            "registration_from_camera_info": self.from_camera_info,
-        }
-        sources = [f"'{name}'" for name, is_given in given.items() if is_given]
-        if len(sources) > 1:
-            raise ParameterError(f"parameters {' and '.join(sources)} each give a registration: keep one of them")
-        if given["ir_to_rgb"]:
-            self.current = registration_from_numbers(settings.ir_to_rgb, source="parameter ir_to_rgb")
-        elif given["calibration_file"]:
-            calibration = load_calibration(Path(settings.calibration_file).expanduser())
-            self.current, self.residual_px = calibration.registration, calibration.residual_px
-            self.time_offset_ms = calibration.time_offset_ms
-        elif self.from_camera_info:
-            rotation_matrix(settings.extrinsic_rotation)  # refused now, not when the first message comes
-
-    @property
-    def pending(self) -> bool:
-        """Whether pairs can't be registered yet, because a camera's calibration has not come."""
-        return self.from_camera_info and self.current is None
-
-    @property
-    def missing(self) -> list[str]:
-        """The cameras, "rgb" and "ir", whose calibration has not come."""
-        return [key for key in CAMERA_INFO_TOPICS if self.from_camera_info and key not in self._infos]
-
-    @property
-    def without_effect(self) -> list[str]:
-        """Names of parameters that were set and say nothing while no CameraInfo is used."""
-        if self.from_camera_info:
-            return []
-        return [name for name in _OF_CAMERA_INFO if getattr(self._settings, name) != parameter(name).default]
-
-    def take(self, key: str, info: CameraInfo) -> bool:
-        """Takes the calibration of the camera "rgb" or "ir", and makes the registration from both if one is new.
-
-        Returns:
-            Whether there is a registration that was not there before.
-
-        Raises:
-            RegistrationError: nothing can be made of them; said once for each that differs from the one before.
-        """
-        known = self._infos.get(key)
-        if known is not None and _is_same(known, info):
-            return False
-        self._infos[key] = info
-        if self.missing:
-            return False
-        settings = self._settings
-        self.current = self.residual_px = None  # the old one is not for these cameras
-        made = registration_from_camera_infos(
-            self._infos["rgb"],
-            self._infos["ir"],
-            settings.extrinsic_rotation,
-            settings.extrinsic_translation,
-            settings.plane_distance_m,
-            rectified=settings.images_rectified,
-        )
-        self.residual_px, self.current = made.residual_px, made.registration
-        return True
-
-    def check(self) -> None:
-        """Refuses a pair while the registration is pending.
-
-        Raises:
-            RegistrationError: it is; the topics or the reason are named where it was found.
-        """
-        if self.pending:
-            why = f"no message on {' and '.join(CAMERA_INFO_TOPICS[key] for key in self.missing)} yet"
-            raise RegistrationError(
-                f"{why if self.missing else 'the camera_info can not be used'}, and registration_from_camera_info "
-                "needs both cameras'"
-            )
-
-    def describe(self) -> str:
-        """Where it comes from and how good it is, for logs and diagnostics."""
-        if self.pending:
-            return f"waits for {' and '.join(CAMERA_INFO_TOPICS[key] for key in self.missing) or 'good camera_info'}"
-        if self.current is None:
-            return "none: the infrared picture is laid over the whole colour one"
-        text = self.current.source
-        if self.current.ir_size is not None and self.current.rgb_size is not None:
-            (ir_width, ir_height), (width, height) = self.current.ir_size, self.current.rgb_size
-            text += f", for {ir_width}x{ir_height} on {width}x{height}"
-        return text if self.residual_px is None else f"{text}, off by at most {self.residual_px:.2f} px"
 
 
 def camera_info_topic(node: Any, key: str, image: str) -> str:
@@ -151,12 +22,3 @@ def camera_info_topic(node: Any, key: str, image: str) -> str:
     resolve: Callable[..., str] = node.resolve_topic_name
     is_remapped = resolve(name) != resolve(name, only_expand=True)
     return resolve(name) if is_remapped else f"{resolve(image).rpartition('/')[0]}/camera_info"
-
-
-def _is_same(a: CameraInfo, b: CameraInfo) -> bool:
-    return (
-        (a.width, a.height, a.distortion_model) == (b.width, b.height, b.distortion_model)
-        and all((x == y).all() for x, y in ((a.k, b.k), (a.p, b.p), (a.r, b.r)))
-        and list(a.d) == list(b.d)
-        and (a.binning_x, a.binning_y, a.roi) == (b.binning_x, b.binning_y, b.roi)
-    )

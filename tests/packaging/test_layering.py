@@ -28,6 +28,8 @@ ARROWS: dict[str, set[str]] = {
     "data": {"modality", "runtime", "thermal"},
     "runtime": {"modality", "thermal"},
     "streams": {"modality", "runtime", "thermal"},
+    # Recorded drives: replayed by the node's own code, made up from the data sets, scored.
+    "bags": {"data", "evaluation", "modality", "runtime", "streams", "thermal"},
     # PyTorch behind runtime's Engine interface; a room of its own, so that runtime stays free of torch.
     "torch_engine": {"backbone", "heads", "modality", "perception", "runtime", "perception_checkpoint"},
     # What training writes, for those who read it without training.
@@ -41,7 +43,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "export": {"backbone", "data", "heads", "modality", "perception", "runtime", "thermal", "torch_engine", "training"},
     # The larger commands of the command line, one a file.
-    "commands": {"data", "evaluation", "training"},
+    "commands": {"bags", "data", "evaluation", "modality", "runtime", "streams", "training"},
     "cli": {
         "backbone", "commands", "data", "evaluation", "export", "heads", "losses", "modality", "perception", "runtime",
         "streams", "thermal", "torch_engine", "training", "perception_checkpoint",

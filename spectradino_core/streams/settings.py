@@ -1,6 +1,7 @@
 """Every parameter of the node once: its default, what it means, its range and when a change takes effect.
 
-`Settings` is what the node reads. How values are checked, declared and told: `parameters.py`.
+`Settings` is what the node reads. How values are checked: `parameter_values.py`; how the node declares and tells
+them: `spectradino_ros/parameters.py`. A bag is replayed under the same parameters.
 """
 
 from __future__ import annotations
@@ -16,9 +17,13 @@ from spectradino_core.streams.feed import FeedSettings
 from spectradino_core.streams.modes import FALLBACKS
 from spectradino_core.thermal import Smoothing, ThermalContract
 
-__all__ = ["TRANSPORTS", "Settings", "Spec", "When", "parameter", "specs"]
+__all__ = ["TRANSPORTS", "ParameterError", "Settings", "Spec", "When", "parameter", "specs"]
 
 TRANSPORTS = ("raw", "compressed")
+
+
+class ParameterError(ValueError):
+    """A parameter's value is refused; the message names the parameter and says what is allowed."""
 
 
 class When(str, Enum):

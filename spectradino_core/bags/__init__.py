@@ -1,0 +1,11 @@
+"""Recorded drives: rosbag2 read, replayed through the node's own pairing and pipeline, written and made up.
+
+What is where, free of torch and of ROS:
+
+- `storage.py`, `salvage.py`: files to raw messages, whole or damaged; `message_types.py`: raw messages to fields.
+- `reader.py`: which topics are the cameras, and their frames in stamp order.
+- `replay.py`: frames to answers, by the same code as the live node.
+- `writer.py`, `make.py`, `annotate.py`: bags written: made up with known truth, or with what the node would publish.
+"""
+
+from __future__ import annotations

@@ -1,0 +1,260 @@
+"""A recorded drive through the node's own pairing and pipeline: what the node would have answered, every time the same.
+
+The node's code decides: `streams.feed` on captures and modes, `streams.detecting` on percepts. Two things differ from a
+robot. Time is the bag's, the moment at which each frame was recorded, so that the machine's speed changes nothing; and
+no frame is passed over because the model is busy.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from spectradino_core.bags.reader import BagFrame, BagReader
+from spectradino_core.runtime.bundle import BundleError
+from spectradino_core.runtime.engines import open_engine
+from spectradino_core.runtime.percepts import Mode, Percepts
+from spectradino_core.runtime.pipeline import Pipeline
+from spectradino_core.runtime.registration import RegistrationError
+from spectradino_core.streams.decode import DecodeError
+from spectradino_core.streams.detecting import different_shapes, drop_cause, find
+from spectradino_core.streams.feed import Capture, Feed, FeedEvent
+from spectradino_core.streams.frames import CameraFrame
+from spectradino_core.streams.queues import Stream
+from spectradino_core.streams.registering import Registering
+from spectradino_core.streams.settings import Settings
+
+__all__ = ["Answer", "Replay", "open_pipeline"]
+
+_UNSEEN = np.empty((0, 0), np.uint8)
+_MOST_EVENTS = 10_000
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one capture became.
+
+    Attributes:
+        number: 0, 1, 2, ... in the order of captures, those that failed too.
+        mode: the cameras it rests on: FUSED, RGB_ONLY or IR_ONLY.
+        stamp_ns: stamp of the reference frame (the colour one, or the infrared one alone), as in published headers.
+        rgb_stamp_ns, ir_stamp_ns: header stamps of the frames, None where there was none.
+        error_ns: pairing error: infrared stamp minus colour stamp less the offset in force; None with one frame.
+        ready_ns: the bag's time at which it was decided.
+        received_ns: the bag's time at which the reference frame came.
+        frame_id: of the reference frame's header.
+        percepts: what was found, in the reference frame's pixels; None where it failed.
+        cause: why it failed, as the node counts it ("rgb_corrupt_data", "ir_thermal_mismatch", ..); "" otherwise.
+        error: the same in words.
+        steps_ms: wall-clock milliseconds by step: decode, preprocess, engine, postprocess.
+        drops: frames that went into no answer since the beginning, by cause, as in the node's reports.
+        rgb, ir: the frames, whose `pixels` are there to be looked at, and whose headers are the messages'.
+    """
+
+    number: int
+    mode: Mode
+    stamp_ns: int
+    rgb_stamp_ns: int | None
+    ir_stamp_ns: int | None
+    error_ns: int | None
+    ready_ns: int
+    received_ns: int
+    frame_id: str
+    percepts: Percepts | None
+    cause: str
+    error: str
+    steps_ms: dict[str, float]
+    drops: dict[str, int]
+    rgb: CameraFrame | None = field(repr=False)
+    ir: CameraFrame | None = field(repr=False)
+
+    @property
+    def wait_ms(self) -> float:
+        """How long the reference frame waited for its partner, by the bag's time."""
+        return (self.ready_ns - self.received_ns) / 1e6
+
+
+@dataclass(frozen=True)
+class _Shot:
+    frame: CameraFrame
+    received_ns: int
+
+
+def open_pipeline(model: str | Path, settings: Settings | None = None) -> Pipeline:
+    """A model file under the node's parameters: device, threads, thermal contract and smoothing.
+
+    Raises:
+        BundleError: no such model, or it is for another band than the parameter `infrared_band`.
+        EngineError: nothing here runs it.
+        ThermalError: the parameters contradict each other or the model.
+    """
+    settings = settings or Settings()
+    engine = open_engine(model, settings.device, settings.threads)
+    band = engine.info.infrared.key
+    if settings.infrared_band and settings.infrared_band != band:
+        raise BundleError(f"{model} is for {band.upper()}, parameter infrared_band is '{settings.infrared_band}'")
+    return Pipeline(engine, thermal=settings.contract_of(engine.info), smoothing=settings.smoothing)
+
+
+class Replay:
+    """Frames in, answers out. Its memory does not grow with the drive. For one drive and one thread.
+
+    Attributes:
+        feed: what decides on captures and modes; to be read only. None before the first frame.
+        registering: which registration is in force.
+        frames: how many frames were taken, by "rgb" and "ir".
+        answers: how many captures were answered, by mode.
+    """
+
+    def __init__(self, pipeline: Pipeline, settings: Settings | None = None) -> None:
+        """
+        Args:
+            pipeline: finds things; see `open_pipeline`. Its threshold, registration and memory are the replay's.
+            settings: the node's parameters.
+
+        Raises:
+            ParameterError: two parameters give a registration.
+            RegistrationError: it makes no sense, or the calibration file can't be read.
+        """
+        self._pipeline = pipeline
+        self._settings = settings or Settings()
+        self.registering = Registering(self._settings)
+        self.feed: Feed[_Shot] | None = None
+        self.frames: Counter[str] = Counter()
+        self.answers: Counter[str] = Counter()
+        self._drops: Counter[str] = Counter()
+        self._events: list[FeedEvent] = []
+        self._told: set[str] = set()
+        self._topics: dict[str, str] = {}
+        self._arrival_ns = 0
+        self._captures = 0
+
+    def run(self, frames: BagReader | Iterable[BagFrame]) -> Iterator[Answer]:
+        """The answers to a drive, in order; failed captures too.
+
+        Args:
+            frames: an open bag, or its frames in stamp order, perhaps with some of them left out or changed.
+
+        Raises:
+            BagError: the registration shall come from camera_info, and the bag holds none that will do.
+        """
+        if isinstance(frames, BagReader):
+            if self.registering.from_camera_info:
+                self.take_camera_infos(frames)
+            frames = frames.frames()
+        self._pipeline.reset()
+        for frame in frames:
+            yield from self.frame(frame)
+        if self.feed is not None:
+            yield from self._answered(self.feed.flush())
+
+    def frame(self, frame: BagFrame) -> Iterator[Answer]:
+        """Takes one frame and gives the answers that are now certain."""
+        key = frame.stream.value
+        self.frames[key] += 1
+        self._topics[key] = frame.topic
+        # Frames are in stamp order, so their times of arrival may be a little out of it; a clock only goes on.
+        restarted = frame.received_ns < self._arrival_ns - 1_000_000_000
+        self._arrival_ns = frame.received_ns if restarted else max(self._arrival_ns, frame.received_ns)
+        if self.feed is None:
+            self.feed = Feed(self._settings.feed(self.registering.time_offset_ms), self._arrival_ns)
+        try:
+            decoded = frame.decode()
+            pixels = decoded.pixels if frame.stream is Stream.IR else _UNSEEN
+        except DecodeError as error:
+            self._drop(f"{key}_{error.cause}", f"dropped a frame of {frame.topic}: {error}")
+            return
+        shot = _Shot(decoded, self._arrival_ns)
+        captures = self.feed.frame(frame.stream, frame.stamp_ns, self._arrival_ns, shot, pixels)
+        yield from self._answered(captures)
+
+    def take_camera_infos(self, reader: BagReader) -> None:
+        """Makes the registration from the first camera_info of each camera, beside its images.
+
+        Raises:
+            RegistrationError: a camera has none, or nothing can be made of them.
+        """
+        for stream in Stream:
+            image = reader.topic_of(stream).removesuffix("/compressed")
+            topic = f"{image.rpartition('/')[0]}/camera_info"
+            if topic not in reader.topics or not reader.topics[topic].count:
+                raise RegistrationError(
+                    f"{reader.path}: registration_from_camera_info needs {topic}, which is not in the bag"
+                )
+            self.registering.take(stream.value, next(iter(reader.messages(topic))).message)
+
+    def drops(self) -> dict[str, int]:
+        """Frames and captures that led to no answer so far, by cause, as the node counts them."""
+        drops = Counter(self._drops)
+        drops.update({} if self.feed is None else self.feed.drops())
+        return dict(sorted(drops.items()))
+
+    def take_events(self) -> list[FeedEvent]:
+        """What the node would have written into its log, since this was last asked; each complaint once a drive."""
+        self._collect()
+        events, self._events = self._events, []
+        return events
+
+    def _collect(self) -> None:
+        if self.feed is not None:
+            self._events += self.feed.take_events()
+        del self._events[:-_MOST_EVENTS]
+
+    def _drop(self, cause: str, text: str) -> None:
+        self._drops[cause] += 1
+        self._tell(cause, text)
+
+    def _tell(self, key: str, text: str) -> None:
+        if key not in self._told:
+            self._told.add(key)
+            self._events.append(FeedEvent(text, True, self._arrival_ns))
+
+    def _answered(self, captures: list[Capture[_Shot]]) -> Iterator[Answer]:
+        self._collect()
+        for capture in captures:
+            yield self._answer(capture)
+
+    def _answer(self, capture: Capture[_Shot]) -> Answer:
+        rgb = None if capture.rgb is None else capture.rgb.frame
+        ir = None if capture.ir is None else capture.ir.frame
+        shot = capture.rgb or capture.ir
+        stamp_ns = capture.rgb_stamp_ns if capture.rgb is not None else capture.ir_stamp_ns
+        assert shot is not None
+        assert stamp_ns is not None
+        percepts, cause, error = None, "", ""
+        start = perf_counter()
+        try:
+            percepts = find(self._pipeline, self.registering, self._settings, rgb, ir, capture.after_jump)
+            if text := different_shapes(self.registering, rgb, ir, self._topics):
+                self._tell("aspect", text)
+            self.answers[percepts.mode.value] += 1
+        except Exception as failure:  # one capture is lost, as in the node, and counted
+            cause, error = drop_cause(failure), f"{failure}"
+            self._drop(cause, f"dropped a capture ({type(failure).__name__}): {failure}")
+        elapsed_ms = (perf_counter() - start) * 1e3
+        steps_ms = {"decode": sum(frame.decode_ms for frame in (rgb, ir) if frame is not None)}
+        steps_ms |= {"failed": elapsed_ms} if percepts is None else percepts.steps_ms
+        number, self._captures = self._captures, self._captures + 1
+        return Answer(
+            number=number,
+            mode=capture.mode,
+            stamp_ns=stamp_ns,
+            rgb_stamp_ns=capture.rgb_stamp_ns,
+            ir_stamp_ns=capture.ir_stamp_ns,
+            error_ns=capture.error_ns,
+            ready_ns=capture.ready_ns,
+            received_ns=shot.received_ns,
+            frame_id=str(shot.frame.header.frame_id),
+            percepts=percepts,
+            cause=cause,
+            error=error,
+            steps_ms=steps_ms,
+            drops=self.drops(),
+            rgb=rgb,
+            ir=ir,
+        )

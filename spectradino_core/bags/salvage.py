@@ -1,0 +1,196 @@
+"""What can still be read of a bag file whose end is missing: a recorder that was killed, a full disk, a broken copy.
+
+MCAP (https://mcap.dev/spec): records of an opcode, a length and a content follow one another; chunks hold records. Read
+from the front, all is good up to the first record that is cut. SQLite: the messages' table is read in the order of
+writing until the database refuses.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import BinaryIO
+from zlib import crc32
+
+from lz4.frame import decompress as decompress_lz4
+from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
+
+from spectradino_core.bags.errors import BagError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+__all__ = ["Salvaged", "salvage"]
+
+_MAGIC = b"\x89MCAP0\r\n"
+_SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END, _FOOTER = 0x03, 0x04, 0x05, 0x06, 0x0F, 0x02
+_FORMATS = {"ros2msg": MessageDefinitionFormat.MSG, "ros2idl": MessageDefinitionFormat.IDL}
+_LARGEST_RECORD = 1 << 32
+_NO_DEFINITION = MessageDefinition(MessageDefinitionFormat.NONE, "")
+
+
+class Salvaged:
+    """The readable part of one file, as far as one pass over it found it.
+
+    Attributes:
+        topics: name to (type, definition, number of readable messages).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.topics: dict[str, tuple[str, MessageDefinition, int]] = {}
+
+    def messages(self, topics: Collection[str]) -> Iterator[tuple[str, int, bytes]]:
+        """Topic, time of receiving in nanoseconds and raw bytes of the readable messages of some topics."""
+        raise NotImplementedError
+
+
+def salvage(path: Path) -> Salvaged:
+    """The readable part of an .mcap or .db3 file.
+
+    Raises:
+        BagError: nothing of it is readable.
+    """
+    return _Mcap(path) if path.suffix == ".mcap" else _Sqlite(path)
+
+
+class _Mcap(Salvaged):
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._schemas: dict[int, tuple[str, MessageDefinition]] = {}
+        self._channels: dict[int, tuple[str, int]] = {}
+        counts: Counter[int] = Counter(channel for channel, _, _ in self._scan())
+        for channel, (topic, schema) in self._channels.items():
+            kind, definition = self._schemas.get(schema, ("", _NO_DEFINITION))
+            before = self.topics.get(topic, ("", _NO_DEFINITION, 0))[2]
+            self.topics[topic] = (kind, definition, before + counts[channel])
+        if not self._channels:
+            raise BagError(f"{path}: nothing in this file can be read; it ends before its first topic, or is no MCAP")
+
+    def messages(self, topics: Collection[str]) -> Iterator[tuple[str, int, bytes]]:
+        for channel, received_ns, raw in self._scan():
+            topic = self._channels[channel][0] if channel in self._channels else ""
+            if topic in topics:
+                yield topic, received_ns, raw
+
+    def _scan(self) -> Iterator[tuple[int, int, bytes]]:
+        with self.path.open("rb") as file:
+            if file.read(8) != _MAGIC:
+                return
+            yield from self._records(file)
+
+    def _records(self, file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
+        while (record := _next_record(file)) is not None:
+            code, content = record
+            try:
+                if code == _MESSAGE:
+                    yield _message(content)
+                elif code == _CHUNK:
+                    yield from self._chunk(content)
+                elif code in (_DATA_END, _FOOTER):
+                    return
+                else:
+                    self._describe(code, content)
+            except (struct.error, ValueError, KeyError, RuntimeError, EOFError, OSError, zstd.ZstdError):
+                continue  # this record is damaged, the next one need not be
+
+    def _chunk(self, content: bytes) -> Iterator[tuple[int, int, bytes]]:
+        size, crc, length = struct.unpack_from("<QII", content, 16)
+        compression = content[32 : 32 + length].decode()
+        packed = content[40 + length :]
+        records = {"": bytes, "zstd": zstd.decompress, "lz4": decompress_lz4}[compression](packed)
+        if len(records) != size or (crc and crc32(records) != crc):
+            raise ValueError("checksum")
+        found = []
+        at = 0
+        while at + 9 <= len(records):
+            code, length = struct.unpack_from("<BQ", records, at)
+            body = records[at + 9 : at + 9 + length]
+            if code == _MESSAGE:
+                found.append(_message(body))
+            else:
+                self._describe(code, body)
+            at += 9 + length
+        yield from sorted(found, key=lambda message: message[1])  # of one time: as they were written
+
+    def _describe(self, code: int, content: bytes) -> None:
+        if code == _SCHEMA:
+            number = struct.unpack_from("<H", content)[0]
+            name, at = _text(content, 2)
+            encoding, at = _text(content, at)
+            text, _ = _text(content, at)
+            form = _FORMATS.get(encoding)
+            self._schemas[number] = (name, _NO_DEFINITION if form is None else MessageDefinition(form, text))
+        elif code == _CHANNEL:
+            number, schema = struct.unpack_from("<HH", content)
+            self._channels[number] = (_text(content, 4)[0], schema)
+
+
+def _next_record(file: BinaryIO) -> tuple[int, bytes] | None:
+    """Opcode and content, None where the file ends or is cut."""
+    head = file.read(9)
+    if len(head) < 9:
+        return None
+    code, length = struct.unpack("<BQ", head)
+    if length > _LARGEST_RECORD:
+        return None
+    content = file.read(length)
+    return (code, content) if len(content) == length else None
+
+
+def _message(content: bytes) -> tuple[int, int, bytes]:
+    channel, _, received_ns, _ = struct.unpack_from("<HIQQ", content)
+    return channel, received_ns, content[22:]
+
+
+def _text(content: bytes, at: int) -> tuple[str, int]:
+    length = struct.unpack_from("<I", content, at)[0]
+    if at + 4 + length > len(content):
+        raise ValueError("a text is cut")
+    return content[at + 4 : at + 4 + length].decode(), at + 4 + length
+
+
+class _Sqlite(Salvaged):
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._ids: dict[int, str] = {}
+        try:
+            with closing(self._connect()) as database:
+                topics = database.execute("SELECT id, name, type FROM topics").fetchall()
+        except (sqlite3.Error, OSError) as error:
+            raise BagError(f"{path}: nothing in this file can be read ({error})") from None
+        self._ids = {number: name for number, name, _ in topics}
+        definitions = self._definitions()
+        counts: Counter[str] = Counter(topic for topic, _, _ in self.messages(set(self._ids.values())))
+        for _, name, kind in topics:
+            self.topics[name] = (kind, definitions.get(kind, _NO_DEFINITION), counts[name])
+
+    def messages(self, topics: Collection[str]) -> Iterator[tuple[str, int, bytes]]:
+        try:
+            with closing(self._connect()) as database:
+                for number, received_ns, raw in database.execute("SELECT topic_id, timestamp, data FROM messages"):
+                    topic = self._ids.get(number, "")
+                    if topic in topics:
+                        yield topic, received_ns, raw
+        except sqlite3.Error:
+            return  # here it is cut
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(f"{self.path.absolute().as_uri()}?immutable=1", uri=True)
+
+    def _definitions(self) -> dict[str, MessageDefinition]:
+        try:
+            with closing(self._connect()) as database:
+                rows = database.execute(
+                    "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
+                ).fetchall()
+        except sqlite3.Error:
+            return {}
+        return {kind: MessageDefinition(_FORMATS[form], text) for kind, form, text in rows if form in _FORMATS}

@@ -1,0 +1,134 @@
+"""Which topics of a bag are the two cameras: by name, then by what the images are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+from spectradino_core.bags.errors import BagError
+from spectradino_core.bags.storage import StoredTopic
+from spectradino_core.streams.queues import Stream
+
+__all__ = ["COMPRESSED", "IMAGE", "choose_camera", "image_topics"]
+
+IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+
+_USUAL = {Stream.RGB: "/rgb/image_raw", Stream.IR: "/ir/image_raw"}
+"""The node's topics before remapping."""
+_WORDS = {
+    Stream.RGB: ("rgb", "color", "colour", "visible", "vis", "eo", "webcam", "usb_cam", "bgr"),
+    Stream.IR: (
+        "ir", "infrared", "infra", "thermal", "therm", "lwir", "swir", "nir", "mwir", "flir", "boson", "lepton", "seek",
+        "hikmicro", "optris", "tau2",
+    ),
+}  # fmt: skip
+_NO_CAMERA = ("mask", "overlay", "segmentation", "depth", "disparity", "debug", "detections", "compresseddepth")
+_TRANSPORT = "/compressed"
+
+
+def image_topics(topics: Mapping[str, StoredTopic]) -> list[StoredTopic]:
+    """The topics that may be a camera's, by name; those without messages too."""
+    return [
+        topic
+        for name, topic in sorted(topics.items())
+        if topic.kind in (IMAGE, COMPRESSED) and not set(_words(name)) & set(_NO_CAMERA)
+    ]
+
+
+def choose_camera(
+    stream: Stream,
+    topics: Mapping[str, StoredTopic],
+    wanted: str | None,
+    encoding_of: Callable[[str], str],
+    path: object,
+    other: str = "",
+) -> tuple[str, str]:
+    """The topic of one camera and how it was found, in words.
+
+    Args:
+        stream: which camera.
+        topics: those of the bag.
+        wanted: the topic to take; its image_transport sibling `<topic>/compressed` serves where it is not there. None:
+            find it. "": there shall be none.
+        encoding_of: the encoding of a topic's first image, for topics whose names say nothing.
+        path: the bag, for messages.
+        other: the other camera's topic, which is not considered.
+
+    Raises:
+        BagError: it isn't there, holds no images, or can't be told: names what there is.
+    """
+    if wanted == "":
+        return "", "none, as asked for"
+    if wanted is not None:
+        return _given(stream, topics, wanted, path)
+    candidates = [t for t in _without_siblings(image_topics(topics)) if t.count and t.name != other]
+    option = f"--{stream.value}-topic"
+    if not candidates:
+        raise BagError(f"{path}: no topic for the {stream.value} camera; {_listed(image_topics(topics), topics)}")
+    usual = [t for t in candidates if t.name.removesuffix(_TRANSPORT) == _USUAL[stream]]
+    if len(usual) == 1:
+        return usual[0].name, "the node's own topic"
+    named = [t for t in candidates if set(_words(t.name)) & set(_WORDS[stream])]
+    named = [t for t in named if not set(_words(t.name)) & set(_WORDS[stream.other])] or named
+    if len(named) == 1:
+        return named[0].name, "by its name"
+    if not named:
+        left = [t for t in candidates if not set(_words(t.name)) & set(_WORDS[stream.other])]
+        fitting = [t for t in left if _fits(stream, encoding_of(t.name))]
+        if len(fitting) == 1:
+            return fitting[0].name, f"by its images ({encoding_of(fitting[0].name)})"
+        named = fitting
+    if named:
+        raise BagError(
+            f"{path}: which topic is the {stream.value} camera? "
+            f"{', '.join(_said(t, encoding_of(t.name)) for t in named)} may be: give {option} "
+            '(or "" if there is none)'
+        )
+    raise BagError(
+        f"{path}: no topic looks like the {stream.value} camera; {_listed(candidates, topics)}. Give {option} "
+        '(or "" if there is none)'
+    )
+
+
+def _given(stream: Stream, topics: Mapping[str, StoredTopic], wanted: str, path: object) -> tuple[str, str]:
+    name = wanted if wanted.startswith("/") else f"/{wanted}"
+    found = topics.get(name) or topics.get(name + _TRANSPORT)
+    if found is None:
+        raise BagError(f"{path}: there is no topic {name}; {_listed(image_topics(topics), topics)}")
+    if found.kind not in (IMAGE, COMPRESSED):
+        raise BagError(
+            f"{path}: topic {found.name} holds {found.kind}, no images, so it can't be the {stream.value} camera; "
+            f"{_listed(image_topics(topics), topics)}"
+        )
+    if not found.count:
+        raise BagError(f"{path}: topic {found.name} holds no message; {_listed(image_topics(topics), topics)}")
+    return found.name, "as asked for"
+
+
+def _without_siblings(topics: list[StoredTopic]) -> list[StoredTopic]:
+    """One topic a camera where it was recorded both raw and compressed: the raw one, which lost nothing."""
+    raw = {t.name for t in topics if t.kind == IMAGE and t.count}
+    return [t for t in topics if not (t.kind == COMPRESSED and t.name.removesuffix(_TRANSPORT) in raw)]
+
+
+def _fits(stream: Stream, encoding: str) -> bool:
+    is_grey = encoding.startswith(("mono", "8UC1", "16UC1"))
+    return is_grey if stream is Stream.IR else bool(encoding) and not is_grey
+
+
+def _words(name: str) -> list[str]:
+    parts = re.findall(r"[a-z]+(?:_cam)?[0-9]*", name.lower().replace("usb_cam", "usb_cam/"))
+    return [word for part in parts for word in (part, part.rstrip("0123456789"))]
+
+
+def _said(topic: StoredTopic, encoding: str = "") -> str:
+    kind = topic.kind.rpartition("/")[2]
+    return f"{topic.name} ({', '.join(filter(None, (kind, encoding, f'{topic.count} messages')))})"
+
+
+def _listed(images: list[StoredTopic], topics: Mapping[str, StoredTopic]) -> str:
+    if images:
+        return f"image topics are {', '.join(map(_said, images))}"
+    if topics:
+        return f"it holds no camera's images, only {', '.join(_said(t) for t in list(topics.values())[:12])}"
+    return "it holds no messages at all"
