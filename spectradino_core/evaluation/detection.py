@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-__all__ = ["MAX_DETECTIONS", "average_precision", "checked_arrays", "mean_average_precision"]
+__all__ = ["MAX_DETECTIONS", "average_precision", "checked_arrays", "match_boxes", "mean_average_precision"]
 
 MAX_DETECTIONS = 100
 """COCO looks at this many detections, the best-scored, of each class in each image."""
@@ -91,7 +91,7 @@ def _class_ap(images: Sequence[tuple[list[np.ndarray], list[np.ndarray]]], label
         mine = np.flatnonzero(labels == label)
         mine = mine[np.argsort(-values[mine], kind="stable")[:MAX_DETECTIONS]]
         scores.append(values[mine])
-        hits.append(_match(boxes[mine], truth, iou))
+        hits.append(match_boxes(boxes[mine], truth, iou) >= 0)
     if positives == 0:
         return float("nan")
     order = np.argsort(-np.concatenate(scores), kind="stable")
@@ -106,11 +106,11 @@ def _class_ap(images: Sequence[tuple[list[np.ndarray], list[np.ndarray]]], label
     return float(np.where(reached, precision[np.minimum(places, len(precision) - 1)], 0.0).mean())
 
 
-def _match(boxes: np.ndarray, truth: np.ndarray, iou: float) -> np.ndarray:
-    """Which of the boxes [K, 4], best first, take a true box [N, 4]: bool [K]."""
-    hit = np.zeros(len(boxes), bool)
+def match_boxes(boxes: np.ndarray, truth: np.ndarray, iou: float = 0.5) -> np.ndarray:
+    """Which true box [N, 4] each of the boxes [K, 4], best first, takes: int64 [K], -1 for none."""
+    taken = np.full(len(boxes), -1, np.int64)
     if not len(truth) or not len(boxes):
-        return hit
+        return taken
     overlaps = _iou(boxes, truth)
     free = np.ones(len(truth), bool)
     least = min(iou, 1 - 1e-10)  # rounding must not refuse a perfect overlap at iou=1
@@ -120,8 +120,8 @@ def _match(boxes: np.ndarray, truth: np.ndarray, iou: float) -> np.ndarray:
         best = len(candidates) - 1 - int(np.argmax(candidates[::-1]))
         if candidates[best] >= least:
             free[best] = False
-            hit[row] = True
-    return hit
+            taken[row] = best
+    return taken
 
 
 def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -1,18 +1,61 @@
 """Scores of a class mask, from one confusion matrix over all images.
 
+What counts differs from benchmark to benchmark, in two ways that must not be mixed up. Pixels that nobody labelled are
+255 in the truth and are not counted at all (FMB's and MCubeS's void). A class that stands for "anything else" is
+labelled and does count where the benchmark's authors count it: MFNet's "unlabelled" and SemanticRT's "background" are
+in their mean, which raises it by some points; `left_out` takes such a class out of a mean and leaves its pixels in.
+
 Letters: h w an image, C classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-__all__ = ["UNLABELLED", "ConfusionMatrix"]
+__all__ = ["UNLABELLED", "ConfusionMatrix", "SegmentationScores"]
 
 UNLABELLED = 255
 """A pixel of no known class: in the truth it is not counted; in a prediction it is a miss of the true class."""
+
+
+@dataclass(frozen=True)
+class SegmentationScores:
+    """Scores in 0..1; nan where nothing was labelled.
+
+    Attributes:
+        miou: mean of `iou` over the classes that have one and are not left out.
+        macc: mean of `accuracy` likewise.
+        pixel_accuracy: share of all labelled pixels that were given their class.
+        iou: intersection over union by class.
+        accuracy: share of each class's pixels that were given it (its recall).
+        left_out: classes that the means leave out.
+    """
+
+    miou: float
+    macc: float
+    pixel_accuracy: float
+    iou: Mapping[str, float]
+    accuracy: Mapping[str, float]
+    left_out: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; None where a value is nan, which JSON does not know."""
+
+        def known(value: float) -> float | None:
+            return None if np.isnan(value) else value
+
+        return {
+            **{name: known(getattr(self, name)) for name in ("miou", "macc", "pixel_accuracy")},
+            **{
+                name: {label: known(value) for label, value in getattr(self, name).items()}
+                for name in ("iou", "accuracy")
+            },
+            "left_out": list(self.left_out),
+        }
 
 
 class ConfusionMatrix:
@@ -61,10 +104,51 @@ class ConfusionMatrix:
 
     def mean_iou(self) -> float:
         """Mean of `iou` over the classes that have one; nan before any labelled pixel was added."""
-        known = [value for value in self.iou().values() if not np.isnan(value)]
-        return float(np.mean(known)) if known else float("nan")
+        return _mean(self.iou(), ())
+
+    def class_accuracy(self) -> dict[str, float]:
+        """Share of each class's pixels that were given it, 0..1; nan for a class without true pixels."""
+        total = self.counts.sum(axis=1)
+        inside = np.diagonal(self.counts).astype(np.float64)
+        values = np.divide(inside, total, out=np.full(len(inside), np.nan), where=total > 0)
+        return {name: float(value) for name, value in zip(self.classes, values, strict=True)}
 
     def accuracy(self) -> float:
         """Share of the labelled pixels that were given their class; nan before any was added."""
         total = int(self.counts.sum())
         return float(np.trace(self.counts[:, :-1])) / total if total else float("nan")
+
+    def scores(self, left_out: Collection[str] = ()) -> SegmentationScores:
+        """All scores.
+
+        Args:
+            left_out: classes that the benchmark leaves out of its means; their pixels still count as mistakes where
+                another class was predicted on them.
+
+        Raises:
+            ValueError: a class to be left out is not one of these.
+        """
+        unknown = sorted(set(left_out) - set(self.classes))
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)} can't be left out of {', '.join(self.classes)}")
+        iou, accuracy = self.iou(), self.class_accuracy()
+        return SegmentationScores(
+            _mean(iou, left_out), _mean(accuracy, left_out), self.accuracy(), iou, accuracy, tuple(left_out)
+        )
+
+    def __add__(self, other: ConfusionMatrix) -> ConfusionMatrix:
+        """Both sets of images together.
+
+        Raises:
+            ValueError: other classes.
+        """
+        if other.classes != self.classes:
+            raise ValueError("counts of different classes can't be added")
+        total = ConfusionMatrix(self.classes)
+        total.counts = self.counts + other.counts
+        return total
+
+
+def _mean(by_class: Mapping[str, float], left_out: Collection[str]) -> float:
+    known = [value for name, value in by_class.items() if name not in left_out and not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")

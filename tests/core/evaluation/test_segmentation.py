@@ -40,6 +40,52 @@ def test_equals_a_naive_count(seed: int) -> None:
     assert matrix.accuracy() == pytest.approx(right / sum(int((t != UNLABELLED).sum()) for _, t in pairs))
 
 
+def naive_accuracy(pairs: list[tuple[np.ndarray, np.ndarray]], label: int) -> float:
+    right = there = 0
+    for predicted, truth in pairs:
+        for p, t in zip(predicted.ravel().tolist(), truth.ravel().tolist()):
+            there += t == label
+            right += t == label and p == label
+    return right / there if there else math.nan
+
+
+@pytest.mark.parametrize("left_out", [(), ("sky",), ("road", "car")])
+@pytest.mark.parametrize("seed", range(3))
+def test_means_by_a_benchmarks_rule_equal_a_naive_count(seed: int, left_out: tuple[str, ...]) -> None:
+    rng = np.random.default_rng(seed)
+    values = np.array([*range(3 if seed else 2), UNLABELLED], np.uint8)  # in seed 0 no car is true
+    pairs = [(rng.integers(0, 3, (9, 11)).astype(np.uint8), rng.choice(values, (9, 11))) for _ in range(3)]
+    total = ConfusionMatrix(CLASSES)
+    for predicted, truth in pairs:
+        one = ConfusionMatrix(CLASSES)
+        one.add(predicted, truth)
+        total = total + one
+    scores = total.scores(left_out)
+    assert scores.left_out == left_out
+    for mean, by_class, naive in (
+        (scores.miou, scores.iou, naive_iou),
+        (scores.macc, scores.accuracy, naive_accuracy),
+    ):
+        expected = {name: naive(pairs, label) for label, name in enumerate(CLASSES)}
+        assert by_class == pytest.approx(expected, abs=1e-12, nan_ok=True)
+        counted = [v for name, v in expected.items() if name not in left_out and not math.isnan(v)]
+        assert mean == pytest.approx(sum(counted) / len(counted) if counted else math.nan, nan_ok=True)
+
+
+def test_mfnet_counts_unlabelled_and_void_counts_nowhere() -> None:
+    """The two rules by hand: a class "unlabelled" is scored as any other, pixels of 255 are not there."""
+    matrix = ConfusionMatrix(("unlabelled", "car"))
+    truth = np.array([[0, 0, 0, 0, 1, 1, UNLABELLED, UNLABELLED]], np.uint8)
+    matrix.add(np.array([[0, 0, 0, 1, 1, 0, 0, 1]], np.uint8), truth)
+    assert matrix.scores().iou == pytest.approx({"unlabelled": 3 / 5, "car": 1 / 3})
+    assert matrix.scores().miou == pytest.approx((3 / 5 + 1 / 3) / 2)
+    assert matrix.scores().macc == pytest.approx((3 / 4 + 1 / 2) / 2)
+    # left out of the mean, its pixels still spoil the car's
+    assert matrix.scores(["unlabelled"]).miou == pytest.approx(1 / 3)
+    with pytest.raises(ValueError, match="sea can't be left out of unlabelled, car"):
+        matrix.scores(["sea"])
+
+
 def test_nothing_counted_is_nan() -> None:
     matrix = ConfusionMatrix(CLASSES)
     matrix.add(np.zeros((2, 2), np.uint8), np.full((2, 2), UNLABELLED, np.uint8))

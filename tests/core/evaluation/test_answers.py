@@ -1,0 +1,138 @@
+"""Answers on pairs whose truth is known, for a model that finds red and hot things."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from spectradino_core.data.sample import PairedSample
+from spectradino_core.evaluation.answers import ALL, Run, collect
+from spectradino_core.evaluation.confusion import DetectionConfusion
+from spectradino_core.evaluation.vocabulary import Vocabulary
+from spectradino_core.evaluation.worst import Worst
+from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.pipeline import Pipeline
+from tests.blob_model import make_blob_model
+
+RED_BOX, HOT_BOX = (40, 30, 200, 150), (300, 200, 420, 330)
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory) -> Pipeline:
+    return Pipeline.open(make_blob_model(tmp_path_factory.mktemp("blob") / "blob.onnx"), device="cpu")
+
+
+def pair(red: bool = True, hot: bool = True, **changes) -> PairedSample:
+    """A red and a hot thing, as far as they are to be seen; both are always true."""
+    rgb = np.full((476, 644, 3), 60, np.uint8)
+    infrared = np.full((476, 644), 100, np.uint8)
+    mask = np.zeros((476, 644), np.uint8)
+    for seen, image, value, label, (x1, y1, x2, y2) in (
+        (red, rgb, (255, 0, 0), 1, RED_BOX),
+        (hot, infrared, 250, 2, HOT_BOX),
+    ):
+        mask[y1:y2, x1:x2] = label
+        if seen:
+            image[y1:y2, x1:x2] = value
+    boxes = np.array([RED_BOX, HOT_BOX], np.float32)
+    return replace(PairedSample(rgb, infrared, boxes, np.array([0, 1]), mask, name="pair"), **changes)
+
+
+class Labels:
+    def __init__(self, boxes=(), masks=()) -> None:
+        self.box_classes, self.mask_classes = boxes, masks
+
+
+def test_night_is_scored_apart_from_day(pipeline):
+    pairs = [pair(subsets=("day",)), pair(red=False, subsets=("night",)), pair(red=False, subsets=("night",))]
+    answers = collect({"a": Run(pipeline)}, pairs)["a"]
+    assert answers.subsets == (ALL, "day", "night")
+    day, night, together = (answers.scores(name) for name in ("day", "night", ALL))
+    assert (day.images, night.images, together.images) == (1, 2, 3)
+    assert day.detection.map50 == pytest.approx(1.0)
+    assert night.detection.ap50 == pytest.approx({"red": 0.0, "hot": 1.0})
+    assert together.detection.instances == {"red": 3, "hot": 3}
+    assert night.segmentation.iou[pipeline.info.mask_classes[1]] == 0
+    assert (together.pixels.counts == day.pixels.counts + night.pixels.counts).all()
+
+
+def test_a_subset_of_everything_is_not_named_twice(pipeline):
+    answers = collect({"a": Run(pipeline)}, [pair(subsets=("day",))] * 2)["a"]
+    assert answers.subsets == (ALL,)
+
+
+def test_every_run_sees_the_streams_that_it_shall(pipeline):
+    runs = {mode.value: Run(pipeline, mode) for mode in (Mode.FUSED, Mode.RGB_ONLY, Mode.IR_ONLY)}
+    found = {name: answers.scores() for name, answers in collect(runs, iter([pair()])).items()}
+    assert found["fused"].detection.ap50 == pytest.approx({"red": 1.0, "hot": 1.0})
+    assert found["rgb_only"].detection.ap50 == pytest.approx({"red": 1.0, "hot": 0.0})
+    assert found["ir_only"].detection.ap50 == pytest.approx({"red": 0.0, "hot": 1.0})
+    # at the serving threshold: each single stream misses one box
+    assert found["fused"].boxes.counts[:2, 2].tolist() == [0, 0]
+    assert found["rgb_only"].boxes.counts[:2, 2].tolist() == [0, 1]
+    assert found["ir_only"].boxes.counts[:2, 2].tolist() == [1, 0]
+
+
+def test_what_is_to_be_ignored_is_neither_right_nor_wrong(pipeline):
+    only_red = pair(boxes=np.array([RED_BOX], np.float32), labels=np.array([0]))
+    crowd = replace(only_red, ignored=np.array([HOT_BOX], np.float32), ignored_labels=np.array([1]))
+    strict, lenient = (collect({"a": Run(pipeline)}, [p])["a"].scores() for p in (only_red, crowd))
+    assert strict.boxes.counts[2].tolist() == [0, 1, 0]
+    assert lenient.boxes.counts[2].tolist() == [0, 0, 0]
+    assert lenient.detection.instances == {"red": 1, "hot": 0}
+
+
+def test_without_labels_there_are_no_scores_and_the_threshold_is_put_back(pipeline):
+    before = pipeline.score_threshold
+    scores = collect({"a": Run(pipeline)}, [pair(boxes=None, labels=None, mask=None)])["a"].scores()
+    assert (scores.detection, scores.boxes, scores.segmentation, scores.images) == (None, None, None, 1)
+    assert pipeline.score_threshold == before
+    with pytest.raises(ZeroDivisionError):
+        collect({"a": Run(pipeline)}, (1 / 0 for _ in range(1)))
+    assert pipeline.score_threshold == before
+
+
+def test_labels_are_matched_by_name(pipeline):
+    data = Labels(boxes=("truck", "hot", "red"), masks=("hot", "lake"))
+    vocabulary = Vocabulary.between(pipeline.info, data, "a set")
+    assert vocabulary.unknown_boxes == ("truck",)
+    boxes = np.array([[0, 0, 9, 9], HOT_BOX, RED_BOX], np.float32)
+    mask = np.full((476, 644), 255, np.uint8)
+    mask[0], mask[1] = 0, 1
+    sample = vocabulary(pair(boxes=boxes, labels=np.array([0, 1, 2]), mask=mask))
+    assert sample.labels.tolist() == [1, 0]
+    assert sample.boxes.tolist() == [list(HOT_BOX), list(RED_BOX)]
+    hot = pipeline.info.mask_classes.index("hot") if "hot" in pipeline.info.mask_classes else 255
+    assert sample.mask[0, 0] == hot
+    assert sample.mask[1, 0] == sample.mask[2, 0] == 255
+    with pytest.raises(ValueError, match=r"lakes can't be used to judge blob: it labels boxes of lake, the model"):
+        Vocabulary.between(pipeline.info, Labels(boxes=("lake",)), "lakes")
+
+
+def test_the_worst_answers_are_kept_in_order_with_what_is_wrong(pipeline):
+    worst = Worst(2)
+    pairs = [
+        pair(name="perfect", mask=None),
+        pair(red=False, name="one", mask=None),
+        pair(red=False, hot=False, name="two", mask=None),
+        pair(hot=False, name="another", mask=None),
+    ]
+    collect({"a": Run(pipeline)}, pairs, {"a": worst})
+    (first, told), (_, second) = worst.pictures()
+    assert told == "two: 2 mistaken boxes"
+    assert second == "one: 1 mistaken box"
+    assert first.shape == (476, 2 * 644, 3)
+
+
+def test_confusions_by_hand():
+    counts = DetectionConfusion(("a", "b"))
+    true = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10.0]])
+    found = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [80, 0, 90, 10.0]])
+    # the first is right, the second takes b for a, the third is nothing; the last true box is missed
+    assert counts.add(found, np.array([0, 0, 1]), true, np.array([0, 1, 1])) == 3
+    assert counts.counts.tolist() == [[1, 0, 0], [1, 0, 1], [0, 1, 0]]
+    assert counts.precision() == {"a": 0.5, "b": 0.0}
+    assert counts.recall() == {"a": 1.0, "b": 0.0}
+    assert DetectionConfusion(("a",)).add(np.zeros((0, 4)), np.zeros(0, int), np.zeros((0, 4)), np.zeros(0, int)) == 0
