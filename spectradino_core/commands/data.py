@@ -1,10 +1,13 @@
-"""`spectradino data make-manifest`: pair manifests of data sets on disk, or of synthetic streets."""
+"""`spectradino data`: `make-manifest` writes pair manifests of data sets on disk, or of synthetic streets; `list` and
+`check` are in `data_sets`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 from typing import Any
+
+from spectradino_core.commands import data_sets
 
 __all__ = ["add"]
 
@@ -17,8 +20,9 @@ def add(commands: Any) -> None:
     Args:
         commands: what `ArgumentParser.add_subparsers` returned.
     """
-    command = commands.add_parser("data", help="prepare data for pretraining")
+    command = commands.add_parser("data", help="which data sets can be read, whether they are whole; manifests")
     kinds = command.add_subparsers(dest="kind", required=True, metavar="WHAT")
+    data_sets.add(kinds)
     made = kinds.add_parser(
         "make-manifest",
         help="list the pairs of a data set in a manifest (JSON lines)",

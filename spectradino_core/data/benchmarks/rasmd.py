@@ -71,9 +71,9 @@ RASMD = Benchmark(
     "their terms)",
     licence="by request; see its page",
     ignore="crowds are ignored, objects of other classes left out",
-    assumed="where the boxes lie, their form (COCO) and the split are not published",
+    assumed="where the boxes lie, their form (COCO) and the split: no public description was found",
     notes=(
-        "Its detection labels cover a small part of the 100,000 pairs; no list of the split used in papers is public.",
+        "Its detection labels cover a small part of the 100,000 pairs; no list of a split was found in public.",
         "Frames of one recording are neighbours in time: a split by frame, not by recording, leaks.",
         "Day and night by the colour image's mean luminance; the weather by the folder's name.",
     ),
