@@ -128,9 +128,10 @@ def _check(options: argparse.Namespace) -> int:
     print(f"{one.infrared.name}, {' and '.join(one.tasks)}; what counts: {one.ignore}")
     if one.assumed:
         print(f"assumed: {one.assumed}")
-    told: set[str] = set()
     for report in reports:
-        _tell(one, report, told)
+        _tell(one, report)
+    if any(one.advice in problem for report in reports for problem in report.problems):
+        print(f"\n{one.advice}")
     sound = [report for report in reports if report.usable and report.pairs is not None]
     if options.out is not None and sound:
         drawn = next((report for report in sound if report.split == one.report_split), sound[0])
@@ -145,7 +146,7 @@ def _check(options: argparse.Namespace) -> int:
     return 0
 
 
-def _tell(one: Benchmark, report: SplitReport, told: set[str]) -> None:
+def _tell(one: Benchmark, report: SplitReport) -> None:
     if report.pairs is None:
         print(f"\n{report.split}")
     else:
@@ -163,8 +164,7 @@ def _tell(one: Benchmark, report: SplitReport, told: set[str]) -> None:
     for remark in report.remarks:
         print(f"  - {remark}")
     for problem in report.problems:
-        print(f"  ! {problem if problem not in told else 'as above'}")
-        told.add(problem)
+        print(f"  ! {problem.removesuffix(f'. {one.advice}')}")
 
 
 def _counts(counts: Counter[str]) -> str:

@@ -39,6 +39,7 @@ class Boxes:
         left_out: how many were left out, by the name of a class that the table lacks.
         clipped: how many reached beyond the image.
         empty: how many had no area within the image, and were left out.
+        mostly_outside: how many of those clipped lost more than half of their area.
     """
 
     boxes: np.ndarray
@@ -48,6 +49,7 @@ class Boxes:
     left_out: Counter[str] = field(default_factory=Counter)
     clipped: int = 0
     empty: int = 0
+    mostly_outside: int = 0
 
 
 def boxes_of(
@@ -65,7 +67,7 @@ def boxes_of(
         aliases: other names of the classes, in lower case.
     """
     left_out: Counter[str] = Counter()
-    clipped = empty = 0
+    clipped = empty = outside = 0
     kept: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     labels: tuple[list[int], list[int]] = ([], [])
     limit = np.array([*size, *size], np.float64)
@@ -81,8 +83,9 @@ def boxes_of(
             empty += 1
             continue
         clipped += bool((inside != box).any())
+        outside += bool(2 * np.prod(inside[2:] - inside[:2]) < np.prod(box[2:] - box[:2]))
         kept[ignored].append(inside)
         labels[ignored].append(classes.index(key))
     arrays = [np.array(part, np.float32).reshape(-1, 4) for part in kept]
     numbers = [np.array(part, np.int64) for part in labels]
-    return Boxes(arrays[0], numbers[0], arrays[1], numbers[1], left_out, clipped, empty)
+    return Boxes(arrays[0], numbers[0], arrays[1], numbers[1], left_out, clipped, empty, outside)

@@ -182,6 +182,7 @@ def _count(report: SplitReport, notes: _Notes, item: LabelledItem, sample: Paire
             notes.add(f"class {name}", where, count)
         if boxes.clipped:
             notes.add("clipped", where, boxes.clipped)
+        notes.counts["outside"] += boxes.mostly_outside
         if boxes.empty:
             notes.add("empty", where, boxes.empty)
     if sample.mask is not None:
@@ -202,14 +203,15 @@ def _conclude(report: SplitReport, notes: _Notes, pairs: LabelledPairs) -> None:
     total = sum(report.boxes.values())
     if pairs.box_classes and report.read and not total:
         report.problems.append("not one box of its classes was found: are these its annotations?")
-    odd = notes.counts["clipped"] + notes.counts["empty"]
+    odd = notes.counts["outside"] + notes.counts["empty"]
     if notes.counts["clipped"]:
         report.remarks.append(told("clipped", "boxes reach beyond their image and are clipped"))
     if notes.counts["empty"]:
         report.remarks.append(told("empty", "boxes have no area within their image and are left out"))
-    if odd > _MOST_ODD_BOXES * max(total, 1):
+    listed = total + notes.counts["empty"]
+    if odd > _MOST_ODD_BOXES * listed:
         report.problems.append(
-            f"{odd} of {total} boxes don't fit their images: are these its annotations and pictures?"
+            f"{odd} of {listed} boxes lie mostly outside their images: are these its annotations and pictures?"
         )
     for kind in notes.counts:
         if kind.startswith("class "):

@@ -1,0 +1,169 @@
+"""`spectradino data list` and `data check`, as a user types them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from spectradino_core.cli import main
+from spectradino_core.data.benchmarks import BENCHMARKS
+from spectradino_core.runtime.overlay import BOX_COLOURS
+from tests.core.data.benchmarks.miniatures import MINIATURES, voc_xml, write_image
+
+
+def made(name: str, root: Path) -> Path:
+    MINIATURES[name].write(root)
+    return root
+
+
+@pytest.mark.parametrize("name", sorted(MINIATURES))
+def test_check_of_a_usable_set_ends_with_0(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, sheet = made(name, tmp_path / "set"), tmp_path / "sheets" / "s.png"
+    assert main(["data", "check", "--dataset", name, "--root", str(root), "--out", str(sheet)]) == 0
+    out = capsys.readouterr().out
+    for split, names in MINIATURES[name].pairs.items():
+        assert f"\n{split}: {len(names)} pairs" in out
+    assert out.splitlines()[-1] in ("whole", "usable; see the remarks above")
+    assert "!" not in out
+    image = cv2.imread(str(sheet))
+    assert image.shape[1] >= 840
+    assert image.std() > 10
+
+
+def test_check_counts_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", "--dataset", "flir", "--root", str(made("flir", tmp_path))]) == 0
+    out = capsys.readouterr().out
+    assert "boxes: person 3, car 3; pairs without any: 0" in out
+    assert "subsets: day 2, night 1" in out
+    assert "1 objects of the class dog are left out: not one of the benchmark's, such as FLIR_01059" in out
+    assert "3 pairs are listed, 4129 published" in out
+    assert "no bicycle in what was read" in out
+    assert "32x24, infrared uint8: 3 pairs" in out
+    assert main(["data", "check", "--dataset", "fmb", "--root", str(made("fmb", tmp_path / "fmb"))]) == 0
+    assert "pixels: road 25 %, pole 25 %, unlabelled 50 %" in capsys.readouterr().out
+
+
+def test_check_draws_boxes_where_they_are(tmp_path: Path) -> None:
+    root, sheet = made("llvip", tmp_path / "set"), tmp_path / "s.png"
+    assert (
+        main(["data", "check", "--dataset", "llvip", "--root", str(root), "--out", str(sheet), "--samples", "1"]) == 0
+    )
+    image = cv2.cvtColor(cv2.imread(str(sheet)), cv2.COLOR_BGR2RGB)
+    scale = 420 / 32
+    row = 20 + round(12 * scale)  # half way down the first box, below the caption
+    for left in (0, 424):  # colour, then infrared
+        edge = image[row, left + round(1 * scale) - 2 : left + round(1 * scale) + 3].astype(int)
+        assert (np.abs(edge - BOX_COLOURS[0]).max(axis=1) < 3).any()
+
+
+def test_check_names_what_is_wrong_and_ends_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = made("mfnet", tmp_path)
+    write_image(root / "labels/01606N.png", np.full((24, 32), 77, np.uint8))
+    broken = root / "images/00932D.png"
+    broken.write_bytes(broken.read_bytes()[:100])
+    assert main(["data", "check", "--dataset", "mfnet", "--root", str(root)]) == 1
+    told = capsys.readouterr()
+    assert "01606N.png: holds 77, which the class table lacks" in told.out
+    assert "00932D.png: the file is cut short" in told.out
+    assert "not usable: val, test" in told.err
+    assert main(["data", "check", "--dataset", "mfnet", "--root", str(root), "--split", "train"]) == 0
+
+
+def test_check_finds_pairs_in_two_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = made("mfnet", tmp_path)
+    (root / "test.txt").write_text("01499D\n00001D\n")
+    assert main(["data", "check", "--dataset", "mfnet", "--root", str(root)]) == 1
+    assert "1 of its pairs are in train too, such as 00001D" in capsys.readouterr().out
+
+
+def test_check_finds_boxes_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = made("flir", tmp_path)
+    for path in (root / "Annotations").iterdir():
+        path.write_text(voc_xml([("car", (300.0, 200.0, 400.0, 300.0)), ("car", (10.0, 10.0, 60.0, 60.0))]))
+    assert main(["data", "check", "--dataset", "flir", "--root", str(root)]) == 1
+    out = capsys.readouterr().out
+    assert "3 boxes have no area within their image and are left out, such as FLIR_00002_PreviewData.xml" in out
+    assert "3 boxes reach beyond their image and are clipped" in out
+    assert "6 of 6 boxes lie mostly outside their images" in out
+
+
+def test_check_finds_annotations_of_another_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = made("llvip", tmp_path)
+    for path in (root / "Annotations").iterdir():
+        path.write_text(voc_xml([("boat", (1, 2, 3, 4))]))
+    assert main(["data", "check", "--dataset", "llvip", "--root", str(root)]) == 1
+    assert "not one box of its classes was found" in capsys.readouterr().out
+
+
+def test_check_of_half_a_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = made("llvip", tmp_path)
+    (root / "infrared/test/190002.jpg").unlink()
+    assert main(["data", "check", "--dataset", "llvip", "--root", str(root)]) == 1
+    out = capsys.readouterr().out
+    assert "1 of 2 pairs lack a file, such as infrared/test/190002; it seems only partly extracted" in out
+
+
+def test_check_reads_a_few_pairs_if_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = made("flir", tmp_path)
+    assert main(["data", "check", "--dataset", "flir", "--root", str(root), "--split", "train", "--at-most", "2"]) == 0
+    assert "only 2 of its 3 pairs were read" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--dataset", "kaist"], "unknown data set 'kaist': choose one of flir"),
+        (["--dataset", "flir"], "flir needs --root, the folder it was extracted to. Looked for: JPEGImages/"),
+        (["--dataset", "flir", "--root", ".", "--split", "test"], "flir has no split 'test': choose one of train, val"),
+        (["--dataset", "flir", "--root", ".", "--at-most", "0"], "--at-most must be at least 1"),
+        (["--dataset", "flir", "--root", ".", "--samples", "0"], "--samples must be at least 1"),
+    ],
+)
+def test_wrong_words_are_told_in_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", *words]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_check_of_a_wrong_root_says_what_was_looked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", "--dataset", "mcubes", "--root", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "Looked for: polL_color/<name>.png" in out
+    assert "Get it: multimodal_dataset.zip" in out
+    assert out.count("Looked for") == 1
+    assert out.count("it holds none of polL_color, NIR_warped, NIR_warped_mask, GT, list_folder/") == 3
+
+
+def test_check_refuses_a_sheet_that_is_no_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = made("fmb", tmp_path / "set")
+    assert main(["data", "check", "--dataset", "fmb", "--root", str(root), "--out", str(tmp_path / "s.txt")]) == 1
+    assert "s.txt: a sheet is written as .png or .jpg" in capsys.readouterr().err
+
+
+def test_list_shows_every_set_and_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made("flir", tmp_path / "FLIR" / "align")
+    made("mcubes", tmp_path / "materials")
+    assert main(["data", "list", "--root", str(tmp_path)]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert set(lines) == {"name", *BENCHMARKS}
+    assert lines["flir"].endswith(f"{tmp_path / 'FLIR'} (2 of val)")
+    assert lines["mcubes"].endswith(f"{tmp_path / 'materials'} (1 of test)")
+    assert lines["llvip"].endswith(" -")
+    assert lines["scenes"].endswith("rendered")
+    assert "NIR" in lines["mcubes"]
+    assert "segmentation" in lines["mcubes"]
+
+
+def test_list_tells_everything_of_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["data", "list", "rasmd", "--root", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "SWIR" in out
+    assert "assumed: " in out
+    assert "train (unknown)" in out
+    assert out.endswith("found: no\n")
+    assert main(["data", "list", "--root", str(tmp_path / "nowhere")]) == 1
+    assert "no such folder" in capsys.readouterr().err

@@ -1,0 +1,160 @@
+"""Boxes and masks from outside: what is clipped, left out, ignored and refused."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spectradino_core.data.benchmarks.boxes import LabelledObject, boxes_of
+from spectradino_core.data.benchmarks.files import BenchmarkError
+from spectradino_core.data.benchmarks.masks import mask_of, read_numbers
+from spectradino_core.data.benchmarks.voc import read_voc
+from tests.core.data.benchmarks.miniatures import voc_xml
+
+CLASSES = ("person", "car")
+
+
+def test_boxes_by_hand() -> None:
+    objects = [
+        LabelledObject("Car", (-5, 2, 10, 30)),  # clipped
+        LabelledObject("people", (1, 1, 2, 2)),  # an alias
+        LabelledObject("car", (40, 2, 50, 9)),  # outside
+        LabelledObject("car", (9, 9, 3, 12)),  # inside out
+        LabelledObject("dog", (1, 1, 2, 2)),
+        LabelledObject("person", (0, 0, 9, 9), ignored=True),
+    ]
+    found = boxes_of(objects, CLASSES, (32, 24), {"people": "person"})
+    np.testing.assert_array_equal(found.boxes, [[0, 2, 10, 24], [1, 1, 2, 2]])
+    np.testing.assert_array_equal(found.labels, [1, 0])
+    np.testing.assert_array_equal(found.ignored, [[0, 0, 9, 9]])
+    np.testing.assert_array_equal(found.ignored_labels, [0])
+    assert (found.clipped, found.mostly_outside, found.empty, dict(found.left_out)) == (1, 0, 2, {"dog": 1})
+    assert boxes_of([LabelledObject("car", (-11, 2, 10, 30))], CLASSES, (32, 24)).mostly_outside == 1
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["person", "car", "CAR", "tree"]),
+            st.tuples(*[st.floats(-50, 80, allow_nan=False)] * 4),
+            st.booleans(),
+        ),
+        max_size=12,
+    )
+)
+def test_every_object_is_kept_ignored_left_out_or_empty(objects) -> None:
+    found = boxes_of([LabelledObject(*one) for one in objects], CLASSES, (32, 24))
+    kept = np.concatenate([found.boxes, found.ignored])
+    assert len(kept) + found.empty + sum(found.left_out.values()) == len(objects)
+    assert len(found.labels) == len(found.boxes)
+    assert len(found.ignored_labels) == len(found.ignored)
+    assert (kept >= 0).all()
+    assert (kept[:, [0, 2]] <= 32).all()
+    assert (kept[:, [1, 3]] <= 24).all()
+    assert found.boxes.dtype == np.float32
+    assert found.labels.dtype == np.int64
+
+
+def test_voc_gives_names_and_corners(tmp_path: Path) -> None:
+    path = tmp_path / "a.xml"
+    path.write_text(voc_xml([("person", (1.5, 2, 3, 4))]))
+    assert read_voc(path) == [LabelledObject("person", (1.5, 2, 3, 4))]
+    path.write_text(voc_xml([]))
+    assert read_voc(path) == []
+
+
+BOMB = """<?xml version="1.0"?><!DOCTYPE annotation [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>
+<annotation><object><name>&b;</name></object></annotation>"""
+OUTSIDE = """<!DOCTYPE annotation [<!ENTITY f SYSTEM "file:///etc/passwd">]><annotation>&f;</annotation>"""
+REMOTE = """<!DOCTYPE annotation SYSTEM "http://127.0.0.1:9/x.dtd"><annotation/>"""
+
+
+@pytest.mark.parametrize("text", [BOMB, OUTSIDE, REMOTE])
+def test_voc_with_a_document_type_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "evil.xml"
+    path.write_text(text)
+    with pytest.raises(BenchmarkError, match="evil.xml: has a document type"):
+        read_voc(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (voc_xml([("person", (1, 2, 3, 4))])[:-20], "not XML, or cut short"),
+        ("", "not XML"),
+        ("width: 3", "not XML"),
+        ("<annotation><object><name>car</name></object></annotation>", "object 0 has no name or no bndbox"),
+        (voc_xml([("car", (1, 2, 3, "x"))]), "object 0 has"),
+        (voc_xml([("car", (1, 2, 3, "nan"))]), "object 0 has"),
+        (voc_xml([("car", (1, 2, 3, 4)), ("", (1, 2, 3, 4))]), "object 1 has"),
+        (" " * (5 << 20), "is too long"),
+    ],
+)
+def test_damaged_voc_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "bad.xml"
+    path.write_text(text)
+    with pytest.raises(BenchmarkError, match=message) as failed:
+        read_voc(path)
+    assert "bad.xml" in str(failed.value)
+
+
+def indexed_png(path: Path, numbers: np.ndarray, palette: np.ndarray) -> None:
+    """A PNG with a palette, as many annotation tools write masks; OpenCV can't."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width = numbers.shape
+    rows = b"".join(b"\0" + row.tobytes() for row in numbers)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0))
+        + chunk(b"PLTE", palette.astype(np.uint8).tobytes())
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+
+
+def test_masks_with_a_palette_give_its_numbers(tmp_path: Path) -> None:
+    numbers = np.arange(60, dtype=np.uint8).reshape(6, 10) % 13
+    palette = np.random.default_rng(3).integers(1, 256, (256, 3))
+    palette[0] = 0
+    indexed_png(tmp_path / "m.png", numbers, palette)
+    assert cv2.imread(str(tmp_path / "m.png"), cv2.IMREAD_UNCHANGED).ndim == 3  # the trap
+    np.testing.assert_array_equal(read_numbers(tmp_path / "m.png"), numbers)
+
+
+def test_masks_whose_palette_has_a_colour_twice_are_refused(tmp_path: Path) -> None:
+    palette = np.zeros((256, 3), int)
+    palette[1] = palette[2] = (10, 20, 30)
+    indexed_png(tmp_path / "m.png", np.ones((4, 4), np.uint8), palette)
+    with pytest.raises(BenchmarkError, match="m.png: its palette has the colour #0a141e twice"):
+        read_numbers(tmp_path / "m.png")
+    indexed_png(tmp_path / "m.png", np.zeros((4, 4), np.uint8), palette)  # unused rows are black too, and mean 0
+    assert not read_numbers(tmp_path / "m.png").any()
+
+
+def test_masks_in_other_forms(tmp_path: Path) -> None:
+    path = tmp_path / "m.png"
+    numbers = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    for image in (numbers, cv2.merge([numbers] * 3), numbers.astype(np.uint16)):
+        cv2.imwrite(str(path), image)
+        np.testing.assert_array_equal(read_numbers(path), numbers)
+    cv2.imwrite(str(path), numbers.astype(np.uint16) * 1000)
+    with pytest.raises(BenchmarkError, match="class numbers up to 255"):
+        read_numbers(path)
+
+
+def test_masks_are_mapped_by_their_table(tmp_path: Path) -> None:
+    path = tmp_path / "m.png"
+    cv2.imwrite(str(path), np.array([[0, 1, 2]], np.uint8))
+    np.testing.assert_array_equal(mask_of(path, {0: 255, 1: 0, 2: 1}), [[255, 0, 1]])
+    with pytest.raises(BenchmarkError, match="m.png: holds 1, 2, which the class table lacks"):
+        mask_of(path, {0: 0})
