@@ -1,0 +1,205 @@
+"""Bags scored: which there are, what is still to be done, done by processes or a cluster, and written as one result.
+
+In the output folder: `result.json` (the same bytes at every repetition on one machine), `timings.json`, `report.html`,
+with a sweep `sweeps.csv`, and below `bags/` a folder a bag (see `node_run.py`). What is finished there is not done
+again as long as bag, labels, model, parameters and version are the same.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from spectradino_core.bags.errors import BagError
+from spectradino_core.bags.evaluation_options import Options, Unit, file_digest, work_key
+from spectradino_core.bags.jobs import run_jobs
+from spectradino_core.bags.node_run import run_node
+from spectradino_core.bags.replay import open_pipeline
+from spectradino_core.bags.results import BagEvidence, json_bytes, result, sweep_table, timings
+from spectradino_core.bags.sweep_run import NODE, run_sweep, sweep_runs
+from spectradino_core.files import written_atomically
+
+__all__ = ["do_unit", "evaluate_bags", "find_bags"]
+
+log = logging.getLogger(__name__)
+
+_DATA = re.compile(r"\.(mcap|db3)(\.zstd)?$")
+_NUMBERED = re.compile(r"^(.*)_\d+\.(mcap|db3)(\.zstd)?$")
+
+
+def find_bags(paths: Sequence[str | Path]) -> dict[str, Path]:
+    """Bags by the names they have in reports, in the order of the names.
+
+    A path is a bag, a folder of bags, or a text file (`.txt`) with one path a line, relative to itself. A name is the
+    bag's own, with as many of its folders before it as make it the only one.
+
+    Raises:
+        BagError: a path is none of these, or the same bag is there twice.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        found += _bags_at(path)
+    resolved = [path.resolve() for path in found]
+    for path, real in zip(found, resolved):
+        if resolved.count(real) > 1:
+            raise BagError(f"{path} is given twice: it would count twice")
+    for depth in range(1, 1 + max((len(path.parts) for path in resolved), default=1)):
+        names = ["/".join((*path.parts[-depth:-1], _stem(path))) for path in resolved]
+        if len(set(names)) == len(names):
+            break
+    return dict(sorted(zip(names, found), key=lambda row: row[0]))
+
+
+def evaluate_bags(
+    bags: Mapping[str, Path],
+    options: Options,
+    out: Path,
+    jobs: int = 1,
+    engine: str = "processes",
+    fresh: bool = False,
+    tell: Callable[[str], None] | None = None,
+) -> tuple[dict[str, Any], list[BagEvidence]]:
+    """Scores bags and writes result, timings and the sweeps' table; see the module's head. The report: `report.py`.
+
+    Args:
+        bags: by name, see `find_bags`.
+        options: what is asked for.
+        out: folder to write to.
+        jobs: how many replays run at once.
+        engine: "processes" or "ray".
+        fresh: do everything again.
+        tell: told in words as each replay ends.
+
+    Returns:
+        What `result.json` holds, its "failed" bags among it; and the evidence of the others.
+
+    Raises:
+        BundleError, EngineError, ThermalError, ParameterError, RegistrationError: model or parameters are refused.
+        OSError: the output folder can't be written to.
+    """
+    tell = tell or log.info
+    info = open_pipeline(options.model, options.settings).info  # refused now, and once
+    runs = [NODE, *sweep_runs(options.sweeps)]
+    model = file_digest(options.model)
+    todo: dict[str, tuple[Unit, str]] = {}
+    errors: dict[str, str] = {}
+    units: dict[str, list[Unit]] = {}
+    for name, path in bags.items():
+        folder = out / "bags" / name.replace("/", "__")
+        folder.mkdir(parents=True, exist_ok=True)
+        units[name] = [Unit(path, name, folder, run, options, progress=jobs == 1) for run in runs]
+        try:
+            content = [_bag_digest(path), _labels_digest(name, options)]
+        except (OSError, ValueError) as error:
+            errors[name] = _without_path(str(error), path, name)
+            continue
+        for unit in units[name]:
+            key = work_key(content, model, options.described(), options.settings.device, _kept(unit))
+            if fresh or not unit.is_finished(key):
+                unit.unfinish()
+                todo[f"{name}: {unit.run}"] = (unit, key)
+    done = sum(map(len, units.values())) - len(todo)
+    if done and not errors:
+        tell(f"{done} of {done + len(todo)} replays are finished already (--fresh does them again)")
+    names = {job: unit.name for job, (unit, _) in todo.items()}
+    failed = run_jobs(
+        do_unit, todo, jobs, engine, lambda job, error: tell(f"{job}: {'done' if error is None else error}")
+    )
+    for job, why in failed.items():
+        name = names[job]
+        run = todo[job][0].run
+        text = _without_path(why, bags[name], name)
+        errors.setdefault(name, text if run == NODE else f"{run}: {text}")
+    evidence = [BagEvidence(name, units[name][0].folder) for name in bags if name not in errors]
+    found = result(evidence, errors, info, options, alone=len(bags) == 1)
+    files = {"result.json": json_bytes(found)}
+    files["timings.json"] = json_bytes(timings(evidence, options.settings.threads))
+    if found["sweeps"]:
+        files["sweeps.csv"] = sweep_table(found["sweeps"]).encode()
+    for file, data in files.items():
+        with written_atomically(out / file) as scratch:
+            scratch.write_bytes(data)
+    return found, evidence
+
+
+def do_unit(work: tuple[Unit, str]) -> None:
+    """One piece of work, in whatever process. Raises as `run_node`."""
+    import cv2
+
+    unit, key = work
+    cv2.setNumThreads(1)  # processes share the machine by jobs, not by threads
+    (run_node if unit.run == NODE else run_sweep)(unit)
+    unit.finish(key)
+
+
+def _bags_at(path: Path) -> list[Path]:
+    if path.suffix == ".txt" and path.is_file():
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        found = [bag for line in lines if line and not line.startswith("#") for bag in _bags_at(path.parent / line)]
+        if not found:
+            raise BagError(f"{path} lists no bags: one path a line is wanted")
+        return found
+    if not path.is_dir() or (path / "metadata.yaml").is_file():
+        return [path]  # the reader says what is wrong with it
+    files = sorted(p for p in path.iterdir() if _DATA.search(p.name))
+    parts = {found[1] if (found := _NUMBERED.match(p.name)) else p.name for p in files}
+    if files and len(parts) == 1:
+        return [path]  # one recording, cut off before its metadata was written
+    below = [p for p in sorted(path.iterdir()) if p.is_dir() and _is_bag(p)]
+    if not files and not below:
+        return [path]
+    return [*files, *below]
+
+
+def _is_bag(folder: Path) -> bool:
+    return (folder / "metadata.yaml").is_file() or any(_DATA.search(p.name) for p in folder.iterdir())
+
+
+def _stem(path: Path) -> str:
+    return _DATA.sub("", path.name)
+
+
+def _bag_digest(path: Path) -> list[Any]:
+    files = [path] if path.is_file() else sorted(p for p in path.glob("*") if p.is_file())
+    wanted = [p for p in files if _DATA.search(p.name) or p.name == "metadata.yaml" or p.name.endswith("-wal")]
+    return [[p.name, file_digest(p)] for p in wanted or files]
+
+
+def _labels_digest(name: str, options: Options) -> list[Any]:
+    file = options.labels.file_for(name)
+    if file is None:
+        return []
+    if not file.is_file():
+        raise BagError(f"{file}: there are no such labels; --labels takes a COCO JSON file, or a folder of them")
+    return [file_digest(file), [_state(file.parent / mask) for mask in _mask_files(file)]]
+
+
+def _mask_files(labels: Path) -> list[str]:
+    """What the labels name as masks; their bytes would take long to read, their sizes and times say enough."""
+    try:
+        images = json.loads(labels.read_text(encoding="utf-8"))["images"]
+        return sorted({str(image["sem_seg_file_name"]) for image in images if "sem_seg_file_name" in image})
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return []  # the reader says what is wrong with it
+
+
+def _state(path: Path) -> list[int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return []
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _kept(unit: Unit) -> list[Any]:
+    """What changes the files that a run leaves, but no figure."""
+    return [unit.run, unit.options.pictures, unit.options.masks] if unit.run == NODE else [unit.run]
+
+
+def _without_path(text: str, bag: Path, name: str) -> str:
+    """The bag by its name: the same failure of the same bag elsewhere gives the same bytes."""
+    return text.replace(str(bag), name).replace(str(bag.resolve()), name)

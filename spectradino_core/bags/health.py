@@ -1,0 +1,98 @@
+"""How well the two streams of a drive went together, in figures that are the same at every replay."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from spectradino_core.bags.scores import rounded
+from spectradino_core.bags.tally import MODES, Arrays
+from spectradino_core.runtime.percepts import Mode
+from spectradino_core.streams.feed import FeedEvent
+
+__all__ = ["NO_ERROR", "joined_health", "mode_seconds", "pairing_figures", "percentiles", "stream_figures"]
+
+NO_ERROR = np.iinfo(np.int64).min
+"""In arrays of pairing errors and of stamps: there is none."""
+
+_MS = 1e6
+_PERCENTILES = (5, 50, 95, 99)
+
+
+def percentiles(values: np.ndarray, digits: int = 3) -> dict[str, float | int] | None:
+    """n, mean, min, p5, p50, p95, p99, max; None of nothing."""
+    if not len(values):
+        return None
+    figures = {"mean": values.mean(), "min": values.min(), "max": values.max()}
+    figures |= dict(zip((f"p{p}" for p in _PERCENTILES), np.percentile(values, _PERCENTILES)))
+    return {"n": len(values)} | {name: round(float(value), digits) + 0.0 for name, value in figures.items()}
+
+
+def stream_figures(stamps_ns: np.ndarray) -> dict[str, Any]:
+    """Of one camera by its stamps: how many frames, how long, the usual period and the longest gap [ms]."""
+    steps = np.diff(np.unique(stamps_ns))
+    return rounded(
+        {
+            "frames": len(stamps_ns),
+            "seconds": float(np.ptp(stamps_ns)) / 1e9 if len(stamps_ns) else 0.0,
+            "period_ms": float(np.median(steps)) / _MS if len(steps) else None,
+            "longest_gap_ms": float(steps.max()) / _MS if len(steps) else None,
+        }
+    )
+
+
+def pairing_figures(answers: Sequence[Arrays]) -> dict[str, Any]:
+    """Of the answers of one bag or several: how many by mode, pairing errors and waits [ms].
+
+    Args:
+        answers: each with error_ns int64 [K] (`NO_ERROR` with one camera), mode int8 [K], wait_ns int64 [K] and failed
+            bool [K].
+    """
+    error_ns, mode, wait_ns, failed = (
+        np.concatenate([part[key] for part in answers]) if answers else np.empty(0, np.int64)
+        for key in ("error_ns", "mode", "wait_ns", "failed")
+    )
+    errors_ms = error_ns[error_ns != NO_ERROR] / _MS
+    total = len(mode)
+    counts = {m.value: int((mode == code).sum()) for code, m in enumerate(MODES)}
+    return {
+        "captures": total,
+        "failed_captures": int(np.count_nonzero(failed)),
+        "captures_by_mode": counts,
+        "share_by_mode": rounded({key: count / total if total else None for key, count in counts.items()}),
+        "pairs": len(errors_ms),
+        "error_ms": percentiles(errors_ms),
+        "absolute_error_ms": percentiles(np.abs(errors_ms)),
+        "wait_ms": percentiles(wait_ns / _MS),
+    }
+
+
+def mode_seconds(events: Sequence[FeedEvent], first_ns: int, last_ns: int) -> dict[str, float]:
+    """How long each mode held, by the bag's time [s]; the drive begins as fused."""
+    seconds: Counter[str] = Counter({mode.value: 0 for mode in Mode})
+    since, mode = first_ns, Mode.FUSED.value
+    for event in events:
+        if event.change is not None:
+            at = min(max(event.change.time_ns, first_ns), last_ns)
+            seconds[mode] += max(0, at - since)
+            since, mode = max(at, since), event.change.mode.value
+    seconds[mode] += max(0, last_ns - since)
+    return rounded({name: held / 1e9 for name, held in seconds.items()})
+
+
+def joined_health(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What can be added up of several bags: drops by cause, restarts, changes of mode, seconds by mode."""
+    drops: Counter[str] = Counter()
+    seconds: Counter[str] = Counter()
+    for part in parts:
+        drops.update(part["drops"])
+        seconds.update(part["mode_seconds"])
+    return {
+        "drops": dict(sorted(drops.items())),
+        "restarts": sum(part["restarts"] for part in parts),
+        "mode_changes": sum(len(part["mode_changes"]) for part in parts),
+        "mode_seconds": rounded(dict(sorted(seconds.items()))),
+    }

@@ -1,0 +1,173 @@
+"""Many bags at once: a process each on this machine, or a task each on a Ray cluster. One that fails is named.
+
+Work is any function of one picklable argument that leaves its results in files; what order the jobs end in can
+therefore not matter. A worker that raises, crashes or is killed costs its own job, never the others'.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import traceback
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+__all__ = ["ENGINES", "KILLED", "run_here", "run_jobs"]
+
+log = logging.getLogger(__name__)
+
+ENGINES = ("processes", "ray")
+KILLED = "its process was killed"
+"""How the error of a worker that left no word begins."""
+
+Work = Callable[[Any], None]
+Told = Callable[[str, "str | None"], None]
+"""Called with a job's name and its error, None when it succeeded, as each ends."""
+
+
+def run_jobs(
+    work: Work, jobs: Mapping[str, Any], at_once: int, engine: str = "processes", tell: Told | None = None
+) -> dict[str, str]:
+    """Does all jobs.
+
+    Args:
+        work: a function of a module, so that other processes find it.
+        jobs: its argument by the job's name.
+        at_once: how many run together, at least 1. One alone runs in this process, unless `engine` is "ray".
+        engine: one of `ENGINES`.
+        tell: told as each ends.
+
+    Returns:
+        What went wrong, by name; jobs that succeeded are not in it.
+
+    Raises:
+        ValueError: an argument is out of its range.
+        RuntimeError: Ray is asked for and can't be had.
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"engine {engine!r} is not one of {', '.join(ENGINES)}")
+    if at_once < 1:
+        raise ValueError(f"at least one job at a time is wanted, got {at_once}")
+    tell = tell or (lambda name, error: None)
+    if engine == "ray":
+        return _on_ray(work, jobs, at_once, tell)
+    if at_once == 1 or len(jobs) == 1:
+        errors = {}
+        for name, argument in jobs.items():
+            error = run_here(work, argument)
+            tell(name, error)
+            if error is not None:
+                errors[name] = error
+        return errors
+    return _in_processes(work, jobs, at_once, tell)
+
+
+def run_here(work: Work, argument: Any) -> str | None:
+    """Does one job in this process; gives its error in words, None when it succeeded."""
+    try:
+        work(argument)
+        return None
+    except (OSError, ValueError, RuntimeError) as error:  # their texts say what is wrong
+        log.debug("%s", traceback.format_exc())
+        return str(error) or type(error).__name__
+    except MemoryError:
+        return "not enough memory: run fewer jobs at once"
+    except Exception as error:  # a mistake of ours: the others go on, and the trace is needed
+        log.error("%s", traceback.format_exc())
+        return f"{type(error).__name__}: {error}"
+
+
+def _in_processes(work: Work, jobs: Mapping[str, Any], at_once: int, tell: Told) -> dict[str, str]:
+    # Spawned, not forked: threads of ONNX Runtime and OpenCV don't survive a fork.
+    context = multiprocessing.get_context("spawn")
+    errors: dict[str, str] = {}
+    left = list(jobs.items())
+    running: dict[Any, tuple[str, Any, Connection]] = {}
+    try:
+        while left or running:
+            while left and len(running) < at_once:
+                name, argument = left.pop(0)
+                mine, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=_child, args=(work, argument, theirs, log.getEffectiveLevel()))
+                process.start()
+                theirs.close()  # so that its death is seen as an end of file
+                running[process.sentinel] = (name, process, mine)
+            for sentinel in wait(list(running)):
+                name, process, mine = running.pop(sentinel)
+                process.join()
+                error = _answer(mine, process.exitcode)
+                tell(name, error)
+                if error is not None:
+                    errors[name] = error
+    finally:  # interrupted: nobody would read what they still do
+        for _, process, mine in running.values():
+            process.terminate()
+            process.join()
+            mine.close()
+    return {name: errors[name] for name in jobs if name in errors}
+
+
+def _child(work: Work, argument: Any, answer: Connection, level: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its children
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    logging.getLogger("spectradino_core").setLevel(level)
+    answer.send((run_here(work, argument),))
+    answer.close()
+
+
+def _answer(answer: Connection, code: int | None) -> str | None:
+    """What a process that has ended said; the way it ended, if it said nothing."""
+    try:
+        if answer.poll():
+            return answer.recv()[0]
+    except (EOFError, OSError):
+        pass
+    finally:
+        answer.close()
+    if code is not None and code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        return f"{KILLED} ({name}); out of memory? Run fewer jobs at once"
+    return f"{KILLED} (exit code {code})"
+
+
+def _on_ray(work: Work, jobs: Mapping[str, Any], at_once: int, tell: Told) -> dict[str, str]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+    try:
+        import ray
+    except ImportError as error:
+        raise RuntimeError(f"Ray is not installed ({error}): pip install 'spectradino_ros[ray]'") from None
+    started = not ray.is_initialized()
+    if started:  # the cluster of RAY_ADDRESS, else one of this machine
+        own: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": at_once, "include_dashboard": False}
+        try:
+            ray.init(log_to_driver=True, logging_level=logging.WARNING, **own)
+        except Exception as error:  # it raises what its parts raise
+            raise RuntimeError(f"no Ray cluster to be had ({error}): see RAY_ADDRESS") from None
+    task = ray.remote(num_cpus=1, max_retries=0)(run_here)
+    errors: dict[str, str] = {}
+    left, running = list(jobs.items()), {}
+    try:
+        while left or running:
+            while left and len(running) < at_once:
+                name, argument = left.pop(0)
+                running[task.remote(work, argument)] = name
+            done, _ = ray.wait(list(running), num_returns=1)
+            for reference in done:
+                name = running.pop(reference)
+                try:
+                    error = ray.get(reference)
+                except ray.exceptions.RayError as lost:
+                    error = f"{KILLED} ({type(lost).__name__}); out of memory? Run fewer jobs at once"
+                tell(name, error)
+                if error is not None:
+                    errors[name] = error
+    finally:
+        if started:
+            ray.shutdown()
+    return {name: errors[name] for name in jobs if name in errors}

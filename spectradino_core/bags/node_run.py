@@ -1,0 +1,306 @@
+"""One bag replayed as the node would have answered it, and what is kept of that.
+
+In the bag's folder: `detections.jsonl` (one line an answer), `node.npz` (what scores and plots are made from, see
+`tally.py`), `node.json` (health of the pairing, facts on bag and truth), `timings.npz`, `pictures/`, and `masks/` if
+asked for. Everything but the timings is the same at every replay.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import cv2
+import numpy as np
+
+from spectradino_core.bags.evaluation_options import SCORE_FLOOR, Options, Unit
+from spectradino_core.bags.health import NO_ERROR, mode_seconds, pairing_figures, stream_figures
+from spectradino_core.bags.pictures import WorstFrames
+from spectradino_core.bags.replay import Answer, Replay, open_pipeline
+from spectradino_core.bags.scored_bag import ScoredBag, open_scored
+from spectradino_core.bags.tally import MODES, Tally, in_colour_pixels, stored
+from spectradino_core.files import written_atomically
+from spectradino_core.runtime.bundle import ModelInfo
+from spectradino_core.runtime.percepts import Mode, Percepts
+from spectradino_core.streams.feed import FeedEvent
+
+__all__ = ["Matcher", "answer_line", "progress_bar", "run_node", "save_arrays"]
+
+_MS = 1_000_000
+
+
+def run_node(unit: Unit) -> None:
+    """Replays and leaves the files of the module's head.
+
+    Raises:
+        BagError, GroundTruthError, BundleError, EngineError, ..: as what it calls; ValueErrors and RuntimeErrors whose
+            texts say what to do.
+    """
+    options = unit.options
+    started = perf_counter()
+    pipeline = open_pipeline(options.model, options.settings)
+    info = pipeline.info
+    threshold = options.settings.threshold_of(info)
+    pipeline.warm_up()
+    opened = perf_counter()
+    settings = options.settings.with_(score_threshold=min(SCORE_FLOOR, threshold))
+    with open_scored(
+        unit.bag, unit.name, info, options.settings, options.labels, options.rgb_topic, options.ir_topic
+    ) as bag:
+        replay = Replay(pipeline, settings)
+        kept = _Kept(unit, bag, replay, info, threshold)
+        begun = perf_counter()
+        with (
+            written_atomically(unit.folder / "detections.jsonl") as scratch,
+            scratch.open("w", encoding="utf-8") as out,
+        ):
+            for answer in progress_bar(replay.run(bag.reader), unit, len(bag.rgb_ns) or len(bag.ir_ns)):
+                out.write(answer_line(answer, info, threshold) + "\n")
+                kept.take(answer)
+        ended = perf_counter()
+        kept.events += replay.take_events()
+        kept.write(
+            {"label": pipeline.engine.label, "open_s": opened - started, "replay_s": ended - begun},
+            {"thermal": pipeline.thermal.describe(), "registration": _described(replay)},
+        )
+
+
+def answer_line(answer: Answer, info: ModelInfo, threshold: float) -> str:
+    """An answer as one line of JSON; of the detections the first `served` are those that the node publishes."""
+    percepts = answer.percepts
+    line: dict[str, Any] = {
+        "stamp_ns": answer.stamp_ns,
+        "rgb_stamp_ns": answer.rgb_stamp_ns,
+        "ir_stamp_ns": answer.ir_stamp_ns,
+        "error_ms": None if answer.error_ns is None else answer.error_ns / _MS,
+        "mode": answer.mode.value,
+        "frame_id": answer.frame_id,
+    }
+    if percepts is None:
+        line |= {"failed": answer.cause, "why": answer.error}
+    else:
+        line["size"] = list(percepts.size)
+        line["served"] = int((percepts.scores >= threshold).sum())
+        line["detections"] = [
+            {
+                "class": info.box_classes[int(label)],
+                "score": round(float(score), 6),
+                "box": [round(float(v), 3) for v in box],
+            }
+            for box, score, label in zip(percepts.boxes, percepts.scores, percepts.labels, strict=True)
+        ]
+    return json.dumps(line, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+class Matcher:
+    """Which moment an answer belongs to by the colour camera's clock, and what it found in that camera's pixels."""
+
+    def __init__(self, bag: ScoredBag, options: Options) -> None:
+        self._bag = bag
+        self._tolerance_ns = bag.tolerance_ns
+        self._slop_ns = max(round(options.settings.sync_slop_ms * _MS), bag.tolerance_ns)
+
+    def judged(self, answer: Answer, replay: Replay) -> tuple[int, Percepts, int] | None:
+        """(stamp, percepts, tolerance) for `Tally.add`; None of a capture that failed."""
+        percepts = answer.percepts
+        if percepts is None:
+            return None
+        if answer.rgb_stamp_ns is not None or replay.feed is None or self._bag.colour_size is None:
+            return answer.stamp_ns, percepts, self._tolerance_ns
+        offset_ns = round(replay.feed.ir_time_offset_ms * _MS)
+        percepts = in_colour_pixels(percepts, replay.registering.current, self._bag.colour_size)
+        return answer.stamp_ns - offset_ns, percepts, self._slop_ns
+
+
+class _Kept:
+    """What is gathered while a bag is replayed."""
+
+    def __init__(self, unit: Unit, bag: ScoredBag, replay: Replay, info: ModelInfo, threshold: float) -> None:
+        self._unit, self._bag, self._replay = unit, bag, replay
+        self._info, self._threshold = info, threshold
+        self._tally = None if bag.truth is None else Tally(bag.truth, bag.places, info)
+        self._match = Matcher(bag, unit.options)
+        self._worst = WorstFrames(info, threshold, unit.options.pictures)
+        self._rows: list[tuple[int, ...]] = []
+        self._failures: dict[str, str] = {}
+        self._drops: list[tuple[int, dict[str, int]]] = []
+        self._steps: list[dict[str, float]] = []
+        self.events: list[FeedEvent] = []
+        if unit.options.masks:
+            (unit.folder / "masks").mkdir(parents=True, exist_ok=True)
+
+    def take(self, answer: Answer) -> None:
+        self.events += self._replay.take_events()
+        percepts = answer.percepts
+        found = 0 if percepts is None else int((percepts.scores >= self._threshold).sum())
+        self._rows.append(
+            (
+                answer.stamp_ns,
+                NO_ERROR if answer.rgb_stamp_ns is None else answer.rgb_stamp_ns,
+                NO_ERROR if answer.ir_stamp_ns is None else answer.ir_stamp_ns,
+                NO_ERROR if answer.error_ns is None else answer.error_ns,
+                answer.ready_ns,
+                answer.ready_ns - answer.received_ns,
+                MODES.index(answer.mode),
+                percepts is None,
+                found,
+            )
+        )
+        if not self._drops or self._drops[-1][1] != answer.drops:
+            self._drops.append((answer.ready_ns, dict(answer.drops)))
+        self._steps.append(answer.steps_ms)
+        judged = self._match.judged(answer, self._replay)
+        if percepts is None or judged is None:
+            self._failures.setdefault(answer.cause, answer.error)
+            return
+        stamp_ns, in_colour, tolerance_ns = judged
+        place = None if self._tally is None else self._tally.add(stamp_ns, in_colour, tolerance_ns)
+        if self._tally is None or place is not None:
+            self._look_at(answer, percepts, in_colour, place)
+        if self._unit.options.masks and percepts.mask is not None:
+            cv2.imwrite(str(self._unit.folder / "masks" / f"{answer.stamp_ns}.png"), percepts.mask)
+
+    def write(self, engine: dict[str, Any], described: dict[str, str]) -> None:
+        folder = self._unit.folder
+        arrays = self._answer_arrays()
+        evidence = stored("answers", arrays) | stored("truth", self._bag.truth_arrays())
+        if self._tally is not None:
+            evidence |= stored("node", self._tally.arrays())
+        save_arrays(folder / "timings.npz", self._timings())
+        self._write_pictures(folder / "pictures")
+        facts = self._facts(arrays) | described | {"engine": engine.pop("label")}
+        with written_atomically(folder / "node.json") as scratch:
+            scratch.write_text(json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+        with written_atomically(folder / "engine.json") as scratch:
+            scratch.write_text(json.dumps(engine, sort_keys=True) + "\n", encoding="utf-8")
+        save_arrays(self._unit.evidence, evidence)  # last: what is there then is whole
+
+    def _answer_arrays(self) -> dict[str, np.ndarray]:
+        names = ("stamp_ns", "rgb_ns", "ir_ns", "error_ns", "ready_ns", "wait_ns", "mode", "failed", "found")
+        table = np.array(self._rows, np.int64).reshape(-1, len(names))
+        arrays = dict(zip(names, table.T))
+        arrays["mode"], arrays["failed"] = arrays["mode"].astype(np.int8), arrays["failed"].astype(bool)
+        causes = sorted({cause for _, drops in self._drops for cause in drops})
+        arrays["drop_causes"] = np.array(causes, np.str_)
+        arrays["drop_ns"] = np.array([at for at, _ in self._drops], np.int64)
+        counts = [[drops.get(cause, 0) for cause in causes] for _, drops in self._drops]
+        arrays["drop_counts"] = np.array(counts, np.int64).reshape(len(self._drops), len(causes))
+        return arrays
+
+    def _timings(self) -> dict[str, np.ndarray]:
+        names = list(dict.fromkeys(name for steps in self._steps for name in steps))
+        table = np.array([[steps.get(name, np.nan) for name in names] for steps in self._steps], np.float64)
+        return dict(zip(names, table.reshape(-1, len(names)).T))
+
+    def _facts(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+        bag, replay = self._bag, self._replay
+        changes = [
+            {
+                "at_s": round((e.change.time_ns - bag.first_ns) / 1e9, 3),
+                "from": e.change.before.value,
+                "to": e.change.mode.value,
+                "why": e.change.reason,
+            }
+            for e in self.events
+            if e.change is not None
+        ]
+        drops = replay.drops()
+        drops.update({cause: count for cause, count in bag.reader.events.items() if count and cause not in drops})
+        learnt = None if replay.feed is None else replay.feed.learnt_offset
+        tally = self._tally
+        return {
+            "first_ns": bag.first_ns,
+            "seconds": round((bag.last_ns - bag.first_ns) / 1e9, 3),
+            "cameras": {
+                "rgb": self._camera("rgb", bag.rgb_ns, bag.rgb_size),
+                "ir": self._camera("ir", bag.ir_ns, bag.ir_size),
+            },
+            "pairing": pairing_figures([arrays]),
+            "drops": dict(sorted(drops.items())),
+            "failures": dict(sorted(self._failures.items())),
+            "restarts": 0 if replay.feed is None else replay.feed.restarts,
+            "mode_changes": changes,
+            "mode_seconds": mode_seconds(self.events, bag.first_ns, bag.last_ns),
+            "ir_time_offset_ms": None if replay.feed is None else round(replay.feed.ir_time_offset_ms, 6),
+            "learnt_offset": None
+            if learnt is None
+            else {
+                "offset_ms": round(learnt.offset_ns / _MS, 6),
+                "confidence": round(learnt.confidence, 6),
+                "triggered": learnt.triggered,
+                "frames": learnt.frames,
+            },
+            "events": [
+                {"at_s": round((e.time_ns - bag.first_ns) / 1e9, 3), "warning": e.warning, "text": e.text}
+                for e in self.events
+            ],
+            "damage": [text.replace(str(self._unit.bag), Path(self._unit.name).name) for text in bag.reader.damage],
+            "truth": bag.truth_facts(),
+            "answers_without_truth": None if tally is None else tally.without_truth,
+            "answers_repeated": None if tally is None else tally.repeated,
+        }
+
+    def _camera(self, key: str, stamps_ns: np.ndarray, size: tuple[int, int] | None) -> dict[str, Any]:
+        reader = self._bag.reader
+        return stream_figures(stamps_ns) | {
+            "topic": reader.topic_of(key),
+            "size": None if size is None else list(size),
+            "encoding": self._bag.encodings.get(key, ""),
+        }
+
+    def _look_at(self, answer: Answer, percepts: Percepts, in_colour: Percepts, place: int | None) -> None:
+        truth = None if self._bag.truth is None or place is None else self._bag.truth.frames[place]
+        rgb = None if answer.rgb is None else answer.rgb.pixels
+        ir = None if answer.ir is None else answer.ir.pixels
+        if answer.mode is not Mode.IR_ONLY or truth is None:
+            self._worst.add(answer.stamp_ns, percepts, rgb, ir, truth)
+        elif ir is not None:  # truth is in colour pixels, so the infrared picture is brought there
+            size = in_colour.size
+            registration = self._replay.registering.current
+            if registration is None:
+                picture = cv2.resize(ir, size, interpolation=cv2.INTER_LINEAR)
+            else:
+                picture = cv2.warpPerspective(ir, registration.for_sizes(percepts.size, size), size)
+            self._worst.add(answer.stamp_ns, in_colour, None, picture, truth)
+
+    def _write_pictures(self, folder: Path) -> None:
+        with suppress(FileNotFoundError):
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        pictures = self._worst.pictures()
+        for number, picture in enumerate(pictures):
+            (folder / f"{number:03d}.jpg").write_bytes(picture.jpeg)
+        rows = [
+            {"file": f"{n:03d}.jpg", "mistakes": p.mistakes, "stamp_ns": p.stamp_ns, "caption": p.caption}
+            for n, p in enumerate(pictures)
+        ]
+        (folder / "pictures.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+def progress_bar(answers: Any, unit: Unit, frames: int) -> Any:
+    """The same answers, with a bar on a terminal if the unit asks for one and tqdm is there."""
+    if not unit.progress:
+        return answers
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return answers
+    return tqdm(answers, total=frames, desc=f"{unit.name} {unit.run}", unit=" answers", leave=False, disable=None)
+
+
+def _described(replay: Replay) -> str:
+    current = replay.registering.current
+    if current is None:
+        return replay.registering.describe()
+    source = Path(current.source).name if "/" in current.source else current.source
+    return f"{source}: " + ", ".join(f"{v:.6g}" for v in current.matrix)
+
+
+def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes arrays into one compressed file, whole or not at all."""
+    with written_atomically(path) as scratch, scratch.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]

@@ -1,0 +1,180 @@
+"""The frames worth looking at: those with the most mistakes, drawn with truth and detections, kept as small JPEGs.
+
+A mistake is a detection that the node would publish and that is false, or a true box that it did not find, at IoU 0.5.
+Where nothing is labelled, frames evenly spread over the drive are kept instead. Memory: `most` pictures.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from spectradino_core.bags.ground_truth import TrueFrame, in_seconds
+from spectradino_core.bags.scores import frame_errors
+from spectradino_core.runtime.bundle import ModelInfo
+from spectradino_core.runtime.overlay import infrared_to_grey
+from spectradino_core.runtime.percepts import Percepts
+
+__all__ = ["Picture", "WorstFrames", "draw_judged"]
+
+_RIGHT, _FALSE, _MISSED, _CROWD, _UNJUDGED = (
+    (40, 200, 80),
+    (255, 70, 60),
+    (255, 200, 0),
+    (150, 150, 150),
+    (80, 190, 255),
+)
+_LONGEST_SIDE = 800
+_QUALITY = 85
+
+
+@dataclass(frozen=True, order=True)
+class Picture:
+    """One picture to show.
+
+    Attributes:
+        mistakes: false detections and boxes not found.
+        stamp_ns: the moment.
+        caption: what is to be seen.
+        jpeg: the picture's file.
+    """
+
+    mistakes: int
+    stamp_ns: int
+    caption: str
+    jpeg: bytes
+
+
+class WorstFrames:
+    """Keeps the pictures of the frames with the most mistakes; of equals the earlier one."""
+
+    def __init__(self, info: ModelInfo, threshold: float, most: int = 8) -> None:
+        """
+        Args:
+            info: names of the classes.
+            threshold: least score of a detection that counts.
+            most: how many pictures are kept, at least 0.
+        """
+        self._info, self._threshold, self._most = info, threshold, most
+        self._worst: list[tuple[int, int, int, Picture]] = []
+        self._spread: list[tuple[int, Picture]] = []
+        self._every, self._seen = 1, 0
+
+    def add(
+        self, stamp_ns: int, percepts: Percepts, rgb: np.ndarray | None, ir: np.ndarray | None, truth: TrueFrame | None
+    ) -> None:
+        """Looks at one answer.
+
+        Args:
+            stamp_ns: its moment.
+            percepts: in the pixels of the picture that is drawn on.
+            rgb: the colour frame, uint8 [h, w, 3], if there is one.
+            ir: the infrared frame, if there is one; drawn on where there is no colour frame.
+            truth: what should have been found, in the same pixels; None: not labelled.
+        """
+        if not self._most:
+            return
+        served = percepts.scores >= self._threshold
+        if truth is None or truth.boxes is None or truth.labels is None or truth.crowd is None:
+            self._keep_spread(stamp_ns, percepts, served, rgb, ir)
+            return
+        right, found = frame_errors(
+            percepts.boxes[served], percepts.labels[served], truth.boxes, truth.labels, truth.crowd
+        )
+        mistakes = int((~right).sum() + (~found).sum())
+        place = (mistakes, -stamp_ns)
+        if not mistakes or (len(self._worst) == self._most and place <= self._worst[0][:2]):
+            return
+        image = draw_judged(_picture(rgb, ir), percepts, served, self._info, right, truth, found)
+        caption = (
+            f"{in_seconds(stamp_ns)} ({percepts.mode.value}): {int(right.sum())} right, {int((~right).sum())} false, "
+            f"{int((~found).sum())} not found"
+        )
+        kept = Picture(mistakes, stamp_ns, caption, _jpeg(image))
+        heapq.heappush(self._worst, (*place, len(self._worst), kept))
+        if len(self._worst) > self._most:
+            heapq.heappop(self._worst)
+
+    def pictures(self) -> list[Picture]:
+        """The worst first; without any mistake those that are spread over the drive, in their order."""
+        if self._worst:
+            return [kept for *_, kept in sorted(self._worst, key=lambda row: (-row[0], -row[1]))]
+        return [kept for _, kept in self._spread]
+
+    def _keep_spread(
+        self, stamp_ns: int, percepts: Percepts, served: np.ndarray, rgb: np.ndarray | None, ir: np.ndarray | None
+    ) -> None:
+        number, self._seen = self._seen, self._seen + 1
+        if number % self._every:
+            return
+        caption = f"{in_seconds(stamp_ns)} ({percepts.mode.value}): {int(served.sum())} detections"
+        image = draw_judged(_picture(rgb, ir), percepts, served, self._info)
+        self._spread.append((number, Picture(0, stamp_ns, caption, _jpeg(image))))
+        if len(self._spread) > self._most:  # every second goes, and only every second comes from now on
+            self._every *= 2
+            self._spread = [row for row in self._spread if row[0] % self._every == 0]
+
+
+def draw_judged(
+    image: np.ndarray,
+    percepts: Percepts,
+    served: np.ndarray,
+    info: ModelInfo,
+    right: np.ndarray | None = None,
+    truth: TrueFrame | None = None,
+    found: np.ndarray | None = None,
+) -> np.ndarray:
+    """Boxes over a copy of a picture: detections green if right, else red; true boxes not found yellow, crowds grey.
+
+    Args:
+        image: uint8 [h, w, 3] in RGB order.
+        percepts: the detections [K].
+        served: which of them are drawn, bool [K].
+        info: names of the classes.
+        right: which of those drawn are right; None: nobody knows, they are blue.
+        truth: the true boxes [N].
+        found: which of them were found, bool [N].
+    """
+    scale = min(1.0, _LONGEST_SIDE / max(image.shape[:2]))
+    canvas = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image.copy()
+    if truth is not None and truth.boxes is not None and truth.labels is not None and truth.crowd is not None:
+        for number, (box, label) in enumerate(zip(truth.boxes, truth.labels, strict=True)):
+            if truth.crowd[number]:
+                _draw(canvas, box * scale, _CROWD, "ignored")
+            elif found is None or not found[number]:
+                _draw(canvas, box * scale, _MISSED, f"missed {info.box_classes[int(label)]}", below=True)
+    rows = np.flatnonzero(served)
+    for number in range(len(rows) - 1, -1, -1):  # the best score on top
+        row = rows[number]
+        colour = _UNJUDGED if right is None else _RIGHT if right[number] else _FALSE
+        text = f"{info.box_classes[int(percepts.labels[row])]} {percepts.scores[row]:.2f}"
+        _draw(canvas, percepts.boxes[row] * scale, colour, text)
+    return canvas
+
+
+def _draw(canvas: np.ndarray, box: np.ndarray, colour: tuple[int, int, int], text: str, below: bool = False) -> None:
+    x1, y1, x2, y2 = (round(float(v)) for v in box)
+    cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, 2)
+    (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.42, 1)
+    left = min(max(x1, 0), max(0, canvas.shape[1] - width))
+    top = min(y2, canvas.shape[0] - height - base) if below else max(y1 - height - base, 0)
+    cv2.rectangle(canvas, (left, top), (left + width, top + height + base), colour, cv2.FILLED)
+    place = (left, top + height + base // 2)
+    cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
+
+
+def _picture(rgb: np.ndarray | None, ir: np.ndarray | None) -> np.ndarray:
+    if rgb is not None:
+        return rgb
+    assert ir is not None
+    return infrared_to_grey(ir)
+
+
+def _jpeg(image: np.ndarray) -> bytes:
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    if not done:
+        raise ValueError(f"a picture of {image.shape[1]}x{image.shape[0]} can't be stored as JPEG")
+    return data.tobytes()

@@ -1,0 +1,294 @@
+"""The evaluation as one HTML file that loads nothing from elsewhere, and as a few lines for the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from spectradino_core.bags import report_figures as figures
+from spectradino_core.bags.results import BagEvidence, timings
+from spectradino_core.bags.sweep_run import LINES
+from spectradino_core.bags.tally import MODES
+from spectradino_core.evaluation.page import Cell, Page, markdown_table
+
+__all__ = ["summary_lines", "write_report"]
+
+_MOST_PICTURES = 12
+_MOST_EVENTS = 100
+_HEAD = ["", "frames", "mAP", "mAP50", "mAP75", "mIoU"]
+
+
+def write_report(path: Path, result: Mapping[str, Any], bags: Sequence[BagEvidence]) -> None:
+    """Writes the page.
+
+    Args:
+        path: the HTML file.
+        result: what `result.json` holds.
+        bags: the evidence of the bags that succeeded, in its order.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    total, info = result["total"], result["model"]["description"]
+    name = bags[0].name if len(bags) == 1 else f"{total['bags']} bags"
+    page = Page(f"{name}: {info['name']}", _lead(result))
+    for complaint in complaints(result, [bag.name for bag in bags]):
+        page.text(f"⚠ {complaint}")
+    if result["failed"]:
+        page.heading("Bags that failed")
+        page.table(["bag", "why"], [[row["name"], row["why"]] for row in result["failed"]])
+    if total["scores"] is not None:
+        _write_scores(page, result, bags)
+    for kind, sweep in result["sweeps"].items():
+        if kind == next(iter(result["sweeps"])):
+            page.heading("As things get worse")
+        _write_sweep(page, kind, sweep)
+    _write_pictures(page, bags, labelled=total["scores"] is not None)
+    _write_pairing(page, total)
+    for bag in bags:
+        page.heading(f"{bag.name} over time" if len(bags) > 1 else "Over time")
+        _write_bag(page, bag)
+    _write_timings(page, bags)
+    _write_provenance(page, result)
+    page.write(path)
+
+
+def summary_lines(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """What the command prints: scores, pairing, and what is wrong.
+
+    Args:
+        result: what `result.json` holds.
+        names: of the bags that succeeded, in its order.
+    """
+    total = result["total"]
+    lines = [_lead(result), ""]
+    if total["scores"] is not None:
+        lines += markdown_table(_HEAD, _score_rows(result, names)).splitlines()
+    for kind, sweep in result["sweeps"].items():
+        lines += ["", f"{kind}: {sweep['what']}, mAP50"]
+        header, rows = _sweep_rows(sweep, ("map50",))
+        lines += markdown_table(header, rows).splitlines()
+    lines += [f"warning: {text}" for text in complaints(result, names)]
+    lines += [f"failed: {row['name']}: {row['why']}" for row in result["failed"]]
+    return lines
+
+
+def complaints(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """What a reader of the figures must know, in words."""
+    found = []
+    for name, bag in zip(names, result["bags"], strict=True):
+        truth, scores = bag["truth"], bag["scores"]
+        if not bag["pairing"]["captures"]:
+            found.append(f"{name}: no capture was made, see the drops: {_counts(bag['drops']) or 'none'}")
+        if bag["pairing"]["failed_captures"]:
+            why = "; ".join(f"{cause}: {text}" for cause, text in bag["failures"].items())
+            found.append(f"{name}: {bag['pairing']['failed_captures']} captures failed ({why})")
+        found += [f"{name}: {text}" for text in bag["damage"]]
+        if truth is None:
+            continue
+        if truth["unknown_classes"]:
+            found.append(
+                f"{name}: labels of classes that the model does not have count for nothing: "
+                f"{_counts(truth['unknown_classes'])}"
+            )
+        if scores["frames"]["missed"]:
+            frames = scores["frames"]
+            found.append(
+                f"{name}: {frames['missed']} of {frames['scored']} labelled frames got no answer and count as missed "
+                f"({frames['missed_recorded']} recorded but dropped, {frames['missed_not_recorded']} not in the bag)"
+            )
+        if truth["outside_the_bag"]:
+            found.append(f"{name}: {truth['outside_the_bag']} labels lie before or after the recording, not scored")
+    return found
+
+
+def _lead(result: Mapping[str, Any]) -> str:
+    total = result["total"]
+    pairing, info = total["pairing"], result["model"]["description"]
+    text = f"{info['name']} ({' + '.join(info['bands'])}): {pairing['captures']} captures"
+    modes = {mode: count for mode, count in pairing["captures_by_mode"].items() if count}
+    text += f" ({_counts(modes)})" if modes else ""
+    if pairing["absolute_error_ms"] is not None:
+        error = pairing["absolute_error_ms"]
+        text += f"; pairs {error['p50']:.1f} ms apart (median; 95 % within {error['p95']:.1f} ms)"
+    drops = _counts(total["drops"])
+    return text + (f"; dropped: {drops}." if drops else "; nothing dropped.")
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100 * value
+
+
+def _score_row(name: str, frames: int, figures_: Mapping[str, Any]) -> list[Cell]:
+    return [name, frames, *(_percent(figures_[key]) for key in ("map", "map50", "map75", "miou"))]
+
+
+def _score_rows(result: Mapping[str, Any], names: Sequence[str]) -> list[list[Cell]]:
+    scores = result["total"]["scores"]
+    rows = [_score_row("all", scores["frames"]["scored"], scores["all"])]
+    if scores["frames"]["missed"]:
+        rows.append(_score_row("answered frames only", scores["frames"]["answered"], scores["answered"]))
+    if len(scores["by_mode"]) > 1:
+        rows += [_score_row(mode, scores["frames"][mode], row) for mode, row in scores["by_mode"].items()]
+    if len(names) > 1:
+        rows += [
+            _score_row(name, bag["scores"]["frames"]["scored"], bag["scores"]["all"])
+            for name, bag in zip(names, result["bags"], strict=True)
+            if bag["scores"] is not None
+        ]
+    return rows
+
+
+def _write_scores(page: Page, result: Mapping[str, Any], bags: Sequence[BagEvidence]) -> None:
+    scores = result["total"]["scores"]
+    page.heading("Scores")
+    page.table(
+        _HEAD,
+        _score_rows(result, [bag.name for bag in bags]),
+        "in percent; a labelled frame without an answer counts as missed",
+        strong=[0],
+    )
+    found = scores["all"]
+    if any(found["instances"].values()):
+        rows: list[list[Cell]] = [
+            [name, count, *(_percent(found[key][name]) for key in ("ap", "ap50", "ap75"))]
+            for name, count in found["instances"].items()
+        ]
+        page.table(["class", "true boxes", "AP", "AP50", "AP75"], rows)
+        page.figure(figures.curves(found), "Precision over recall at IoU 0.5")
+    if found["iou"]:
+        rows = [[name, _percent(value)] for name, value in found["iou"].items()]
+        page.table(["mask class", "IoU"], [*rows, ["pixel accuracy", _percent(found["pixel_accuracy"])]])
+
+
+def _sweep_rows(sweep: Mapping[str, Any], keys: Sequence[str]) -> tuple[list[str], list[list[Cell]]]:
+    titles = {"map": "mAP", "map50": "mAP50", "miou": "mIoU"}
+    header = [""] + [f"{figures.LINE_NAMES[line]} {titles[key]}" for line in LINES for key in keys]
+    rows: list[list[Cell]] = [
+        [f"{value:g}", *(_percent(sweep[line][number][key]) for line in LINES for key in keys)]
+        for number, value in enumerate(sweep["values"])
+    ]
+    return header, rows
+
+
+def _write_sweep(page: Page, kind: str, sweep: Mapping[str, Any]) -> None:
+    page.heading(f"{kind}: {sweep['what']}", level=3)
+    page.figure(figures.sweep_curves(kind, sweep), f"Scores by {sweep['what']}")
+    with page.details("Figures"):
+        keys = [key for key in ("map", "map50", "miou") if any(p[key] is not None for p in sweep["fused"])]
+        page.table(*_sweep_rows(sweep, keys))
+
+
+def _write_pictures(page: Page, bags: Sequence[BagEvidence], labelled: bool) -> None:
+    rows = [(row["mistakes"], bag, row) for bag in bags for row in bag.pictures]
+    if not rows:
+        return
+    rows.sort(key=lambda row: -row[0])  # stable: of equals in the order of bags and of their own pictures
+    page.heading("Worst frames" if labelled else "Frames of the drive")
+    if labelled:
+        page.text("Green: right. Red: false. Yellow: not found. Grey: region to be ignored.", soft=True)
+    pictures = []
+    for _, bag, row in rows[:_MOST_PICTURES]:
+        data = np.frombuffer((bag.folder / "pictures" / row["file"]).read_bytes(), np.uint8)
+        caption = f"{bag.name}: {row['caption']}" if len(bags) > 1 else row["caption"]
+        pictures.append((cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), caption))
+    page.images(pictures)
+
+
+def _write_pairing(page: Page, total: Mapping[str, Any]) -> None:
+    pairing = total["pairing"]
+    page.heading("Pairing")
+    figures_ = ["error_ms", "absolute_error_ms", "wait_ms"]
+    names = ["infrared later than colour [ms]", "apart [ms]", "waited for the partner [ms]"]
+    keys = ("n", "mean", "p5", "p50", "p95", "p99", "max")
+    rows = [[name, *(pairing[key][k] for k in keys)] for key, name in zip(figures_, names) if pairing[key]]
+    if rows:
+        page.table(["", *keys], rows)
+    shares: list[list[Cell]] = [
+        [
+            mode,
+            pairing["captures_by_mode"].get(mode),
+            _percent(pairing["share_by_mode"].get(mode)),
+            total["mode_seconds"].get(mode),
+        ]
+        for mode in [*(m.value for m in MODES), "stale"]
+    ]
+    page.table(["mode", "captures", "share %", "seconds"], shares)
+    page.text(
+        f"{pairing['pairs']} pairs, {total['mode_changes']} changes of mode, {total['restarts']} restarts of the "
+        f"streams, {pairing['failed_captures']} captures that failed."
+    )
+    if total["drops"]:
+        page.table(["dropped because", "frames"], [[cause, count] for cause, count in total["drops"].items()])
+
+
+def _write_bag(page: Page, bag: BagEvidence) -> None:
+    facts = bag.facts
+    page.figure(figures.timeline(bag), f"{bag.name}: modes, pairing errors, drops and computing time")
+    rows: list[list[Cell]] = []
+    for key, camera in facts["cameras"].items():
+        size = "–" if camera["size"] is None else f"{camera['size'][0]}x{camera['size'][1]}"
+        rows.append(
+            [
+                key, camera["topic"] or "none", camera["encoding"] or "–", size, camera["frames"], camera["period_ms"],
+                camera["longest_gap_ms"],
+            ]
+        )  # fmt: skip
+    page.table(["camera", "topic", "encoding", "size", "frames", "period [ms]", "longest gap [ms]"], rows)
+    learnt = facts["learnt_offset"]
+    offset = f"Infrared time offset in force at the end: {facts['ir_time_offset_ms'] or 0.0:+.1f} ms"
+    if learnt is not None:
+        offset += f" (learnt: {learnt['offset_ms']:+.1f} ms, confidence {learnt['confidence']:.2f})"
+    page.text(f"{offset}. Registration: {facts['registration']}. Thermal: {facts['thermal']}. {facts['engine']}.")
+    if facts["mode_changes"]:
+        rows = [[f"{c['at_s']:.2f}", c["from"], c["to"], c["why"]] for c in facts["mode_changes"][:_MOST_EVENTS]]
+        page.table(["at [s]", "from", "to", "why"], rows, caption="changes of mode")
+    if facts["events"]:
+        with page.details(f"What the node would have logged ({len(facts['events'])})"):
+            events = [[f"{e['at_s']:.2f}", e["text"]] for e in facts["events"][:_MOST_EVENTS]]
+            page.table(["at [s]", "text"], events)
+
+
+def _write_timings(page: Page, bags: Sequence[BagEvidence]) -> None:
+    if not bags:
+        return
+    found = timings(bags, 0)
+    page.heading("Computing time")
+    keys = ("n", "mean", "p50", "p95", "p99", "max")
+    page.table(
+        ["step [ms]", *keys], [[step, *(row[k] for k in keys)] for step, row in found["steps_ms"].items()], strong=[]
+    )
+    rows: list[list[Cell]] = [
+        [name, row["answers"], row["answers_per_s"], row["recorded_captures_per_s"]]
+        for name, row in found["bags"].items()
+    ]
+    page.table(["bag", "answers", "answers per second", "captures per second in the drive"], rows)
+    page.text(
+        "A robot keeps up with the drive where the second figure is at least the third; otherwise the node passes over "
+        "what is not the newest.",
+        soft=True,
+    )
+
+
+def _write_provenance(page: Page, result: Mapping[str, Any]) -> None:
+    page.heading("How it was made")
+    truth = next((bag["truth"] for bag in result["bags"] if bag["truth"]), None)
+    if truth is not None:
+        page.text(
+            f"Truth: {truth['source']}, matched by header stamp within {truth['tolerance_ms']:g} ms; boxes of "
+            f"{', '.join(truth['classes']) or 'no class'}; masks of {', '.join(truth['mask_classes']) or 'no class'}; "
+            f"{truth['ignored_regions']} regions to be ignored."
+        )
+    page.text(f"{result['software']}, model sha256 {result['model']['sha256']}.")
+    for title, data in (("Model", result["model"]), ("Settings", result["settings"])):
+        with page.details(title):
+            page.code(json.dumps(data, indent=1, ensure_ascii=False))

@@ -1,0 +1,199 @@
+"""From what the bags' folders hold to one result: the same bytes however many processes made them, and in what order.
+
+What depends on the machine's speed goes into `timings`, everything else into `result`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spectradino_core import __version__
+from spectradino_core.bags.evaluation_options import SWEEPS, Options, file_digest
+from spectradino_core.bags.health import joined_health, pairing_figures, percentiles
+from spectradino_core.bags.scores import Part, rounded, score, summary
+from spectradino_core.bags.sweep_run import LINES, place_of
+from spectradino_core.bags.tally import MODES, Arrays
+from spectradino_core.runtime.bundle import ModelInfo
+
+__all__ = ["BagEvidence", "json_bytes", "result", "sweep_table", "timings"]
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class BagEvidence:
+    """What the runs of one bag left in its folder, read when asked for."""
+
+    name: str
+    folder: Path
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """See `node_run`."""
+        return json.loads((self.folder / "node.json").read_text(encoding="utf-8"))
+
+    @cached_property
+    def pictures(self) -> list[dict[str, Any]]:
+        """ "file" (below `folder`/pictures), "mistakes", "stamp_ns", "caption"; the worst first."""
+        return json.loads((self.folder / "pictures" / "pictures.json").read_text(encoding="utf-8"))
+
+    @cached_property
+    def answers(self) -> Arrays:
+        return self._arrays("node", "answers")
+
+    @cached_property
+    def truth(self) -> Arrays:
+        """Empty where nothing is labelled."""
+        return self._arrays("node", "truth")
+
+    @cached_property
+    def steps(self) -> Arrays:
+        """Milliseconds by step, float64 [K]; nan where an answer had no such step."""
+        with np.load(self.folder / "timings.npz", allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+
+    @property
+    def engine(self) -> dict[str, Any]:
+        """What opening and replaying took."""
+        return json.loads((self.folder / "engine.json").read_text(encoding="utf-8"))
+
+    def part(self, run: str = "node", name: str = "node") -> Part:
+        """What one way of answering found at the true frames."""
+        return self.truth, self._arrays(run, name)
+
+    def _arrays(self, run: str, name: str) -> Arrays:
+        with np.load(self.folder / f"{run}.npz", allow_pickle=False) as file:
+            return {key.partition("/")[2]: file[key] for key in file.files if key.partition("/")[0] == name}
+
+
+def result(
+    bags: Sequence[BagEvidence], errors: Mapping[str, str], info: ModelInfo, options: Options, alone: bool
+) -> dict[str, Any]:
+    """What `result.json` holds.
+
+    Args:
+        bags: those that succeeded, in the order of their names.
+        errors: why the others failed, by name.
+        info: the model.
+        options: what was asked for.
+        alone: one bag was asked for: it is not named, so that copies of a drive give the same bytes.
+    """
+    scored = [bag for bag in bags if bag.truth]
+    rows = []
+    for bag in bags:
+        row = {
+            **bag.facts,
+            "detections_sha256": file_digest(bag.folder / "detections.jsonl"),
+            "scores": score([bag.part()], info, curves=False) if bag.truth else None,
+        }
+        rows.append(row if alone else {"name": bag.name, **row})
+    return {
+        "format": _FORMAT,
+        "software": f"spectradino {__version__}",
+        "model": _model(info, options),
+        "settings": options.described(),
+        "bags": rows,
+        "failed": [{"name": name, "why": errors[name]} for name in sorted(errors)],
+        "total": {
+            "bags": len(bags),
+            "failed": len(errors),
+            "pairing": pairing_figures([bag.answers for bag in bags]),
+            **joined_health([bag.facts for bag in bags]),
+            "scores": score([bag.part() for bag in scored], info) if scored else None,
+        },
+        "sweeps": _sweeps(scored, info, options) if scored else {},
+    }
+
+
+def timings(bags: Sequence[BagEvidence], threads: int) -> dict[str, Any]:
+    """What `timings.json` holds: seconds and milliseconds of this machine, by step, all and by mode."""
+    rows = {}
+    for bag in bags:
+        engine, count = bag.engine, len(bag.answers["mode"])
+        seconds = bag.facts["seconds"]
+        rows[bag.name] = {
+            **rounded(engine),
+            "answers": count,
+            "answers_per_s": round(count / engine["replay_s"], 3) if engine["replay_s"] else None,
+            "recorded_captures_per_s": round(count / seconds, 3) if seconds else None,
+            "steps_ms": _steps([bag], None),
+            "steps_ms_by_mode": {
+                mode.value: _steps([bag], code)
+                for code, mode in enumerate(MODES)
+                if (bag.answers["mode"] == code).any()
+            },
+        }
+    return {
+        "threads": threads,
+        "cpus": os.cpu_count(),
+        "engine": sorted({bag.facts["engine"] for bag in bags}),
+        "bags": rows,
+        "steps_ms": _steps(bags, None),
+    }
+
+
+def sweep_table(sweeps: Mapping[str, Any]) -> str:
+    """The sweeps as CSV: one row a point and line."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["sweep", "value", "line", "map", "map50", "map75", "miou"])
+    for kind, sweep in sweeps.items():
+        for line in LINES:
+            for value, point in zip(sweep["values"], sweep[line], strict=True):
+                figures = [point[name] for name in ("map", "map50", "map75", "miou")]
+                writer.writerow([kind, f"{value:.10g}", line, *("" if f is None else f for f in figures)])
+    return out.getvalue()
+
+
+def json_bytes(data: Any) -> bytes:
+    """JSON as written: sorted keys, one way of spelling everything, no nan."""
+    return (json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _model(info: ModelInfo, options: Options) -> dict[str, Any]:
+    return {
+        "sha256": file_digest(options.model),
+        "served_score_threshold": options.settings.threshold_of(info),
+        "description": json.loads(info.to_json()),
+    }
+
+
+def _sweeps(bags: Sequence[BagEvidence], info: ModelInfo, options: Options) -> dict[str, Any]:
+    known: dict[tuple[str, str], dict[str, float | None]] = {}  # many points of a single camera are one and the same
+    found: dict[str, Any] = {}
+    for sweep in options.sweeps:
+        found[sweep.kind] = {"what": SWEEPS[sweep.kind][0], "values": list(sweep.values)}
+        for line in LINES:
+            points = []
+            for value in sweep.values:
+                place = place_of(line, sweep.kind, value)
+                if place not in known:
+                    known[place] = summary([bag.part(*place) for bag in bags], info)
+                points.append(known[place])
+            found[sweep.kind][line] = points
+    return found
+
+
+def _steps(bags: Sequence[BagEvidence], mode: int | None) -> dict[str, Any]:
+    names = list(dict.fromkeys(name for bag in bags for name in bag.steps))
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    totals = []
+    for bag in bags:
+        chosen = np.ones(len(bag.answers["mode"]), bool) if mode is None else bag.answers["mode"] == mode
+        for name, values in bag.steps.items():
+            columns[name].append(values[chosen & ~np.isnan(values)])
+        if bag.steps:
+            totals.append(np.nansum(np.stack(list(bag.steps.values())), axis=0)[chosen])
+    figures = {name: percentiles(np.concatenate(parts)) for name, parts in columns.items() if parts}
+    figures["total"] = percentiles(np.concatenate(totals)) if totals else None
+    return {name: row for name, row in figures.items() if row is not None}

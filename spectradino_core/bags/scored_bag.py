@@ -1,0 +1,228 @@
+"""One bag prepared for scoring: its frames looked through, its ground truth found, and which true frames count.
+
+Everything that scores a bag, the node's own way and the ways of a sweep, opens it by this, so that all mean the same
+true frames: those from the first to the last recorded frame of either camera.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spectradino_core.bags.ground_truth import GroundTruth, GroundTruthError, in_seconds
+from spectradino_core.bags.ground_truth_coco import read_coco
+from spectradino_core.bags.ground_truth_topics import read_topics
+from spectradino_core.bags.reader import BagReader
+from spectradino_core.bags.tally import truth_arrays
+from spectradino_core.runtime.bundle import ModelInfo
+from spectradino_core.runtime.registration import Size
+from spectradino_core.streams.decode import DecodeError
+from spectradino_core.streams.queues import Stream
+from spectradino_core.streams.registering import Registering
+from spectradino_core.streams.settings import Settings
+
+__all__ = ["Labels", "ScoredBag", "open_scored"]
+
+_MS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Where the ground truth is; nothing: the bag is replayed without scores.
+
+    Attributes:
+        file: COCO JSON file, or a folder with one `<bag's name>.json` a bag.
+        topic: Detection2DArray topic of the bag.
+        mask_topic: mask Image topic of the bag.
+        mask_classes: names of its values; empty: see `ground_truth_topics`.
+        tolerance_ms: largest difference of the stamps of a true frame and of the colour frame.
+    """
+
+    file: Path | None = None
+    topic: str | None = None
+    mask_topic: str | None = None
+    mask_classes: tuple[str, ...] = ()
+    tolerance_ms: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.file is not None and (self.topic or self.mask_topic):
+            raise GroundTruthError("labels come from a file or from topics of the bag: give one of them")
+        if not 0 <= self.tolerance_ms <= 1000:
+            raise GroundTruthError(f"the tolerance of stamps lies in 0 to 1000 ms, got {self.tolerance_ms:g}")
+
+    def __bool__(self) -> bool:
+        return self.file is not None or bool(self.topic or self.mask_topic)
+
+    @property
+    def tolerance_ns(self) -> int:
+        return round(self.tolerance_ms * _MS)
+
+    def file_for(self, name: str) -> Path | None:
+        """The labels of one bag.
+
+        Raises:
+            GroundTruthError: a folder was given that has none for it.
+        """
+        if self.file is None or not self.file.is_dir():
+            return self.file
+        plain = name.rpartition("/")[2]
+        path = self.file / f"{plain}.json"
+        if not path.is_file():
+            there = ", ".join(sorted(p.name for p in self.file.glob("*.json"))[:8]) or "no JSON files"
+            raise GroundTruthError(f"{self.file} holds no {plain}.json, labels of bag {name}; it holds {there}")
+        return path
+
+
+@dataclass
+class ScoredBag:
+    """An open bag with what scoring needs.
+
+    Attributes:
+        reader: the bag.
+        rgb_ns, ir_ns: all header stamps of the cameras, in order.
+        first_ns, last_ns: the bag's time of the first and last recorded frame.
+        rgb_size, ir_size: (width, height) of the first frame that can be read; None where there is none.
+        encodings: what the images of each camera are, by "rgb" and "ir", and how many.
+        truth: None: nothing is labelled.
+        places: the true frames that count.
+    """
+
+    reader: BagReader
+    rgb_ns: np.ndarray
+    ir_ns: np.ndarray
+    first_ns: int = 0
+    last_ns: int = 0
+    rgb_size: Size | None = None
+    ir_size: Size | None = None
+    encodings: dict[str, str] = field(default_factory=dict)
+    truth: GroundTruth | None = None
+    places: range = range(0)
+    tolerance_ns: int = 0
+
+    @property
+    def colour_size(self) -> Size | None:
+        """Of the pixels that truth is in: the colour camera's, or the infrared one's where there is no other."""
+        return self.rgb_size or self.ir_size
+
+    def truth_arrays(self) -> dict[str, np.ndarray]:
+        """See `tally.truth_arrays`; empty where nothing is labelled."""
+        if self.truth is None:
+            return {}
+        stamps = np.sort(self.rgb_ns)
+        wanted = [self.truth.frames[place].stamp_ns for place in self.places]
+        in_bag = [bool(gap <= self.tolerance_ns) for gap in _gaps(np.array(wanted, np.int64), stamps)]
+        return truth_arrays(self.truth, self.places, in_bag)
+
+    def truth_facts(self) -> dict[str, Any] | None:
+        """What is known of the ground truth, for JSON."""
+        if self.truth is None:
+            return None
+        return {
+            "source": self.truth.source,
+            "frames": len(self.truth),
+            "outside_the_bag": len(self.truth) - len(self.places),
+            "classes": list(self.truth.classes),
+            "mask_classes": list(self.truth.mask_classes),
+            "unknown_classes": dict(sorted(self.truth.unknown.items())),
+            "ignored_regions": self.truth.crowd,
+            "tolerance_ms": self.tolerance_ns / _MS,
+        }
+
+
+@contextmanager
+def open_scored(
+    bag: Path,
+    name: str,
+    info: ModelInfo,
+    settings: Settings,
+    labels: Labels,
+    rgb_topic: str | None = None,
+    ir_topic: str | None = None,
+) -> Iterator[ScoredBag]:
+    """Opens a bag and finds what should be found in it.
+
+    Raises:
+        BagError: it can't be read, or lacks a camera.
+        GroundTruthError: the labels are missing or damaged, or none of them belongs to a frame of the bag.
+    """
+    with BagReader(bag, rgb_topic, ir_topic) as reader:
+        scored = _looked_through(reader)
+        if labels:
+            file = labels.file_for(name)
+            if file is not None:
+                scored.truth = read_coco(file, info)
+            else:
+                scored.truth = read_topics(bag, info, labels.topic, labels.mask_topic, labels.mask_classes)
+            scored.tolerance_ns = labels.tolerance_ns
+            offset_ns = round(settings.feed(Registering(settings).time_offset_ms).ir_time_offset_ms * _MS)
+            slop_ns = round(settings.sync_slop_ms * _MS)
+            scored.places = _places(scored, name, offset_ns, slop_ns)
+        yield scored
+
+
+def _looked_through(reader: BagReader) -> ScoredBag:
+    stamps: dict[Stream, list[int]] = {stream: [] for stream in Stream}
+    sizes: dict[Stream, Size] = {}
+    kinds: dict[Stream, str] = {}
+    received: list[int] = []
+    for frame in reader.frames():
+        stamps[frame.stream].append(frame.stamp_ns)
+        received = (
+            [min(received[0], frame.received_ns), max(received[1], frame.received_ns)]
+            if received
+            else ([frame.received_ns] * 2)
+        )
+        if frame.stream not in sizes:
+            try:
+                pixels = frame.decode().pixels
+            except DecodeError:
+                continue
+            sizes[frame.stream] = (int(pixels.shape[1]), int(pixels.shape[0]))
+            kinds[frame.stream] = str(getattr(frame.message, "encoding", "") or getattr(frame.message, "format", ""))
+    first_ns, last_ns = received or (0, 0)
+    return ScoredBag(
+        reader,
+        np.array(stamps[Stream.RGB], np.int64),
+        np.array(stamps[Stream.IR], np.int64),
+        first_ns,
+        last_ns,
+        sizes.get(Stream.RGB),
+        sizes.get(Stream.IR),
+        {stream.value: kind for stream, kind in kinds.items()},
+    )
+
+
+def _places(bag: ScoredBag, name: str, offset_ns: int, slop_ns: int) -> range:
+    truth, tolerance_ns = bag.truth, bag.tolerance_ns
+    assert truth is not None
+    stamps = np.concatenate([bag.rgb_ns, bag.ir_ns - offset_ns])
+    if not stamps.size:
+        raise GroundTruthError(f"{name} holds no frames, so labels belong to none")
+    which, near_ns = ("colour", tolerance_ns) if bag.rgb_ns.size else ("infrared", max(slop_ns, tolerance_ns))
+    wanted = np.array([frame.stamp_ns for frame in truth.frames], np.int64)
+    recorded = np.sort(bag.rgb_ns if bag.rgb_ns.size else bag.ir_ns - offset_ns)
+    gaps = _gaps(wanted, recorded)
+    if gaps.min() > near_ns:
+        best = int(gaps.argmin())
+        nearest = recorded[np.abs(recorded - wanted[best]).argmin()]
+        raise GroundTruthError(
+            f"{truth.source}: none of its {len(wanted)} stamps is within {near_ns / _MS:g} ms of a {which} frame of "
+            f"{name}; the nearest gap is {gaps[best] / _MS:.3f} ms (label {in_seconds(int(wanted[best]))}, frame "
+            f"{in_seconds(int(nearest))}). Labels go by the header stamps of the colour images: are they of another "
+            "drive, or do they hold times of receipt?"
+        )
+    return truth.between(int(stamps.min()), int(stamps.max()), tolerance_ns)
+
+
+def _gaps(wanted: np.ndarray, recorded: np.ndarray) -> np.ndarray:
+    """From each stamp to the nearest of sorted ones, int64 [F]; the largest number there is where there are none."""
+    if not recorded.size:
+        return np.full(wanted.shape, np.iinfo(np.int64).max)
+    right = np.clip(np.searchsorted(recorded, wanted), 0, len(recorded) - 1)
+    left = np.clip(right - 1, 0, len(recorded) - 1)
+    return np.minimum(np.abs(recorded[right] - wanted), np.abs(recorded[left] - wanted))

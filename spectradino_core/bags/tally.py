@@ -1,0 +1,217 @@
+"""What answers found at each true frame of one bag, in arrays that can be stored, joined over bags and scored.
+
+One `Tally` is one way of answering (the node's own, or one of a sweep). An answer that rests on a colour frame belongs
+to the true frame of the same stamp; one of the infrared camera alone to the nearest in time that is near enough. True
+frames that no answer belongs to stay in: they found nothing.
+
+Letters: F true frames, K detections, N true boxes, C mask classes, h x w the colour image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from spectradino_core.bags.ground_truth import GroundTruth, GroundTruthError, in_seconds
+from spectradino_core.evaluation.segmentation import UNLABELLED, ConfusionMatrix
+from spectradino_core.runtime.bundle import ModelInfo
+from spectradino_core.runtime.percepts import Mode, Percepts
+from spectradino_core.runtime.registration import Registration, Size
+
+__all__ = ["MODES", "Arrays", "Tally", "in_colour_pixels", "truth_arrays"]
+
+MODES = (Mode.FUSED, Mode.RGB_ONLY, Mode.IR_ONLY)
+"""A mode's code in arrays is its place here; -1: no answer."""
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Tally:
+    """See the module's head. `add` each answer in order, then take `arrays`.
+
+    Attributes:
+        repeated: answers to a true frame that had one already, as when a drive is played twice in one bag.
+        without_truth: answers to moments that nobody labelled.
+    """
+
+    def __init__(self, truth: GroundTruth, places: range, info: ModelInfo) -> None:
+        """
+        Args:
+            truth: all that is known.
+            places: the true frames that count.
+            info: the model's classes.
+        """
+        self._truth, self._places = truth, places
+        self._classes = info.mask_classes
+        self.repeated = self.without_truth = 0
+        self._found: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self._mode: dict[int, int] = {}
+        self._gap: dict[int, int] = {}
+        self._counts: dict[int, np.ndarray] = {}
+        columns = len(self._classes) + 1
+        self._confusion = np.zeros((len(MODES) + 1, max(0, columns - 1), columns), np.int64)
+        self._finished = False
+
+    def add(self, stamp_ns: int, percepts: Percepts, tolerance_ns: int) -> int | None:
+        """Notes an answer.
+
+        Args:
+            stamp_ns: the moment it belongs to, by the colour camera's clock.
+            percepts: what was found, in the colour image's pixels.
+            tolerance_ns: how near the true frame must be.
+
+        Returns:
+            The true frame's place; None where none is near, or another answer is nearer.
+
+        Raises:
+            GroundTruthError: labels and images differ in size.
+        """
+        near = self._truth.gap_ns(stamp_ns)
+        if near is None or near[0] > tolerance_ns or near[1] not in self._places:
+            self.without_truth += 1
+            return None
+        gap, place = near
+        if place in self._gap and self._gap[place] <= gap:
+            self.repeated += 1
+            return None
+        frame = self._truth.frames[place]
+        if frame.size is not None and frame.size != percepts.size:
+            raise GroundTruthError(
+                f"{self._truth.source}: labels at {in_seconds(frame.stamp_ns)} are for images of {frame.size[0]}x"
+                f"{frame.size[1]}, the bag's are {percepts.size[0]}x{percepts.size[1]}: scale the labels, or label "
+                "the recorded images"
+            )
+        mode = MODES.index(percepts.mode)
+        self._take_back(place)
+        if self._classes and frame.mask is not None:
+            self._count(place, mode, frame.mask(), percepts.mask, replaceable=percepts.mode is Mode.IR_ONLY)
+        self._found[place] = (
+            percepts.boxes.astype(np.float32),
+            percepts.scores.astype(np.float32),
+            percepts.labels.astype(np.int16),
+        )
+        self._mode[place], self._gap[place] = mode, gap
+        return place
+
+    def answered(self, place: int) -> bool:
+        """Whether a true frame has an answer."""
+        return place in self._mode
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """mode int8 [F], count int32 [F], boxes float32 [K, 4], scores float32 [K], labels int16 [K], and confusion
+        int64 [4, C, C + 1]: pixels by mode (the last: no answer), true and predicted class."""
+        if not self._finished and self._classes:
+            for place in self._places:
+                mask = self._truth.frames[place].mask
+                if mask is not None and place not in self._mode:
+                    self._count(place, len(MODES), mask(), None, replaceable=False)
+        self._finished = True
+        nothing = (np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int16))
+        rows = [self._found.get(place, nothing) for place in self._places]
+        return {
+            "mode": np.array([self._mode.get(place, -1) for place in self._places], np.int8),
+            "count": np.array([len(row[0]) for row in rows], np.int32),
+            "boxes": np.concatenate([nothing[0], *(row[0] for row in rows)]),
+            "scores": np.concatenate([nothing[1], *(row[1] for row in rows)]),
+            "labels": np.concatenate([nothing[2], *(row[2] for row in rows)]),
+            "confusion": self._confusion,
+        }
+
+    def _take_back(self, place: int) -> None:
+        """A nearer answer of the infrared camera alone replaces one."""
+        before = self._counts.pop(place, None)
+        if before is not None:
+            self._confusion[self._mode[place]] -= before
+        self.repeated += place in self._mode
+
+    def _count(self, place: int, mode: int, truth: np.ndarray, found: np.ndarray | None, replaceable: bool) -> None:
+        if found is None:
+            found = np.full(truth.shape, UNLABELLED, np.uint8)
+        if found.shape != truth.shape:
+            raise GroundTruthError(
+                f"{self._truth.source}: the mask at {in_seconds(self._truth.frames[place].stamp_ns)} has "
+                f"{truth.shape[1]}x{truth.shape[0]} pixels, the bag's images {found.shape[1]}x{found.shape[0]}"
+            )
+        matrix = ConfusionMatrix(self._classes)
+        matrix.add(found, truth)
+        self._confusion[mode] += matrix.counts
+        if replaceable:
+            self._counts[place] = matrix.counts
+
+
+def truth_arrays(truth: GroundTruth, places: Sequence[int], in_bag: Sequence[bool]) -> dict[str, np.ndarray]:
+    """The true frames that count: stamp_ns int64 [F], labelled bool [F] (boxes are known), masked bool [F], in_bag bool
+    [F] (a colour frame of that stamp was recorded), count int32 [F], boxes float64 [N, 4], labels int16 [N], crowd
+    bool [N]."""
+    frames = [truth.frames[place] for place in places]
+    with_boxes = [f for f in frames if f.boxes is not None]
+    return {
+        "stamp_ns": np.array([f.stamp_ns for f in frames], np.int64),
+        "labelled": np.array([f.boxes is not None for f in frames], bool),
+        "masked": np.array([f.mask is not None for f in frames], bool),
+        "in_bag": np.array(in_bag, bool),
+        "count": np.array([0 if f.boxes is None else len(f.boxes) for f in frames], np.int32),
+        "boxes": np.concatenate([np.empty((0, 4)), *(f.boxes for f in with_boxes if f.boxes is not None)]),
+        "labels": np.concatenate(
+            [np.empty(0, np.int16), *(f.labels.astype(np.int16) for f in with_boxes if f.labels is not None)]
+        ),
+        "crowd": np.concatenate([np.empty(0, bool), *(f.crowd for f in with_boxes if f.crowd is not None)]),
+    }
+
+
+def in_colour_pixels(
+    percepts: Percepts, registration: Registration | None, size: Size, shift_px: float = 0.0
+) -> Percepts:
+    """An answer of the infrared camera alone, brought to the colour image's pixels; others are returned as they are.
+
+    A box becomes the bounding box of its four corners, cut to the colour image; where that is empty it goes, since the
+    colour camera does not see the place. Pixels of the mask that the infrared camera does not see are unlabelled.
+
+    Args:
+        percepts: the answer.
+        registration: infrared to colour pixels; None: the infrared image over the whole colour one.
+        size: (width, height) of the colour image.
+        shift_px: how far to the right the registration is off, in colour pixels.
+
+    Raises:
+        RegistrationError: the registration is not for images of these sizes.
+    """
+    if percepts.mode is not Mode.IR_ONLY:
+        return percepts
+    registration = registration or Registration.whole(percepts.size, size)
+    matrix = shift_right(shift_px) @ registration.for_sizes(percepts.size, size)
+    boxes = percepts.boxes.astype(np.float64).reshape(-1, 4)
+    # Edges of boxes are pixel borders, the matrix maps pixel centres: half a pixel between the two.
+    corners = np.stack([boxes[:, [0, 1]], boxes[:, [2, 1]], boxes[:, [2, 3]], boxes[:, [0, 3]]], axis=1) - 0.5
+    mapped = np.concatenate([corners, np.ones((len(boxes), 4, 1))], axis=2) @ matrix.T
+    mapped = mapped[..., :2] / mapped[..., 2:] + 0.5
+    low = np.clip(mapped.min(axis=1), 0, size)
+    high = np.clip(mapped.max(axis=1), 0, size)
+    inside = (high > low).all(axis=1)
+    mask = percepts.mask
+    if mask is not None:
+        mask = cv2.warpPerspective(
+            mask, matrix, size, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=UNLABELLED
+        )
+    return Percepts(
+        boxes=np.concatenate([low, high], axis=1)[inside].astype(np.float32),
+        scores=percepts.scores[inside],
+        labels=percepts.labels[inside],
+        mask=mask,
+        mode=percepts.mode,
+        size=size,
+        steps_ms=percepts.steps_ms,
+    )
+
+
+def shift_right(pixels: float) -> np.ndarray:
+    """The homography [3, 3] that moves colour pixels to the right."""
+    return np.array([[1.0, 0.0, pixels], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+
+
+def stored(name: str, arrays: Arrays) -> dict[str, Any]:
+    """Arrays under names that begin with `name/`, for one file of several."""
+    return {f"{name}/{key}": value for key, value in arrays.items()}

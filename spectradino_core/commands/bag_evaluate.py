@@ -1,0 +1,123 @@
+"""`spectradino bag evaluate`: how well a model does on recorded drives, and how well the two cameras went together."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from spectradino_core.commands.node_parameters import add_parameters, settings_of
+
+__all__ = ["add"]
+
+log = logging.getLogger(__name__)
+
+_EXAMPLES = """examples:
+  spectradino bag evaluate drive --model models/lwir_box.onnx --labels drive.json --out report
+  spectradino bag evaluate drives/ --model m.onnx --labels labels/ --jobs 4
+  spectradino bag evaluate drive.mcap --model m.onnx --gt-topic /ground_truth/detections \\
+      --sweep dropout=0,0.25,0.5,1 --sweep offset=0,20,50,100 --sweep shift=0,2,5,10,20
+
+Without labels everything but scores is given. result.json is the same bytes at every repetition on one machine, for any
+number of jobs. The exit status is 1 if any bag failed; the others' results are there all the same."""
+
+
+def add(commands: Any) -> None:
+    """Declares the command.
+
+    Args:
+        commands: what `add_subparsers` of `spectradino bag` returned.
+    """
+    command = commands.add_parser(
+        "evaluate",
+        help="score a model on bags by the node's own pairing and pipeline; an HTML report",
+        description="Replays bags through the node's own pairing and pipeline, scores what it finds, and reports how "
+        "the two streams went together.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_EXAMPLES,
+    )
+    command.add_argument(
+        "bags", nargs="+", type=Path, metavar="BAG", help="rosbag2 folders, .mcap or .db3 files, folders of them, .txt"
+    )
+    command.add_argument("--model", type=Path, required=True, help="model file (.onnx)")
+    command.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default: %(default)s)")
+    command.add_argument("--rgb-topic", metavar="T", help='the colour camera (default: found by name; "": none)')
+    command.add_argument("--ir-topic", metavar="T", help='the infrared camera (default: found by name; "": none)')
+    truth = command.add_argument_group("ground truth")
+    truth.add_argument(
+        "--labels", type=Path, metavar="JSON", help="COCO file with stamps, or a folder with one BAG.json a bag"
+    )
+    truth.add_argument("--gt-topic", metavar="T", help="Detection2DArray topic of the bag")
+    truth.add_argument("--gt-mask-topic", metavar="T", help="mask topic of the bag (mono8, 255 unlabelled)")
+    truth.add_argument(
+        "--gt-mask-classes", type=_names, default=(), metavar="A,B", help="names of the mask's values, in their order"
+    )
+    truth.add_argument(
+        "--stamp-tolerance-ms",
+        type=float,
+        default=1.0,
+        metavar="MS",
+        help="how far a label's stamp may be from its colour frame's (default: %(default)s)",
+    )
+    command.add_argument(
+        "--sweep",
+        action="append",
+        default=[],
+        metavar="NAME=V,V,..",
+        help="scores as something gets worse: dropout (of either camera; dropout_rgb, dropout_ir), offset (infrared "
+        "stamps late, ms), shift (infrared too far right, px)",
+    )
+    command.add_argument("--seed", type=int, default=0, help="of the frames that dropout takes (default: %(default)s)")
+    command.add_argument("--jobs", type=int, default=1, metavar="N", help="replays at once (default: %(default)s)")
+    command.add_argument(
+        "--engine",
+        default="processes",
+        choices=("processes", "ray"),
+        help="what runs them: this machine's processes, or a Ray cluster (RAY_ADDRESS) that sees the same folders",
+    )
+    command.add_argument("--fresh", action="store_true", help="do again what is finished in the output folder")
+    command.add_argument(
+        "--pictures", type=int, default=8, metavar="N", help="pictures of the worst frames a bag (default: %(default)s)"
+    )
+    command.add_argument("--save-masks", action="store_true", help="write each mask as PNG below the output folder")
+    add_parameters(command)
+    command.set_defaults(run=_run)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _run(options: argparse.Namespace) -> int:
+    from spectradino_core.bags.evaluate import evaluate_bags, find_bags
+    from spectradino_core.bags.evaluation_options import Options, parse_sweeps
+    from spectradino_core.bags.report import summary_lines, write_report
+    from spectradino_core.bags.scored_bag import Labels
+
+    settings = settings_of(options)
+    if options.parameter_threads is None and options.params_file is None:
+        settings = settings.with_(threads=1)  # the same rounding whatever the number of jobs
+    labels = Labels(
+        options.labels, options.gt_topic, options.gt_mask_topic, options.gt_mask_classes, options.stamp_tolerance_ms
+    )
+    asked = Options(
+        model=options.model,
+        settings=settings,
+        labels=labels,
+        rgb_topic=options.rgb_topic,
+        ir_topic=options.ir_topic,
+        sweeps=parse_sweeps(options.sweep),
+        seed=options.seed,
+        pictures=options.pictures,
+        masks=options.save_masks,
+    )
+    bags = find_bags(options.bags)
+    found, evidence = evaluate_bags(
+        bags, asked, options.out, options.jobs, options.engine, options.fresh, lambda text: print(text, file=sys.stderr)
+    )
+    write_report(options.out / "report.html", found, evidence)
+    print("\n".join(summary_lines(found, [bag.name for bag in evidence])))
+    print(f"\n{options.out / 'report.html'}")
+    return 1 if found["failed"] else 0
