@@ -8,12 +8,11 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from spectradino_core.commands import data, evaluate_retrieval, pretrain
+from spectradino_core.commands import data, evaluate, evaluate_retrieval, pretrain
 
 __all__ = ["main"]
 
@@ -25,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         at = words.index("evaluate")
         words[at : at + 2] = [evaluate_retrieval.NAME]
     options = _parser().parse_args(words)
+    options.words = words  # reports say what was typed
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")  # other libraries are talkative
     logging.getLogger("spectradino_core").setLevel(options.log_level.upper())
     try:
@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
 
     data.add(commands)
     pretrain.add(commands)
+    evaluate.add(commands)
     evaluate_retrieval.add(commands)
 
     command = commands.add_parser("finetune", help="train heads and backbone on labelled pairs")
@@ -71,15 +72,6 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--nms-iou", type=float, help="overlap of non-maximum suppression to store, likewise")
     command.add_argument("--data", type=Path, help="folder of paired images: parity is measured on its val split too")
     command.set_defaults(run=_export)
-
-    command = commands.add_parser("evaluate", help="AP50 and mIoU of a model file or checkpoint, fused and single-band")
-    command.add_argument("model", type=Path, help=".onnx or .safetensors")
-    command.add_argument("--data", type=Path, help="folder of paired images with boxes (its val split)")
-    command.add_argument("--scenes", type=int, default=0, metavar="N", help="N unseen synthetic scenes")
-    command.add_argument("--time-of-day", choices=("day", "dusk", "night"), help="of the scenes; default: mixed")
-    command.add_argument("--out", type=Path, help="JSON file for the figures")
-    command.add_argument("--device", default="auto", help="auto, cpu, cuda or tensorrt (default: %(default)s)")
-    command.set_defaults(run=_evaluate)
 
     command = commands.add_parser("info", help="what a model file or checkpoint says of itself")
     command.add_argument("model", type=Path)
@@ -110,7 +102,7 @@ def _finetune(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     from spectradino_core.data.mixture import FIRST_TEST_SEED
-    from spectradino_core.evaluation.perception import FolderSet, SceneSet
+    from spectradino_core.evaluation.sets import FolderSet, SceneSet
     from spectradino_core.export import export
     from spectradino_core.perception_checkpoint import load_perception
 
@@ -122,40 +114,6 @@ def _export(options: argparse.Namespace) -> int:
         pairs += FolderSet(options.data, "val", info.infrared)
     parity = export(model, info, options.model, pairs)
     print(f"{options.model}: {options.model.stat().st_size / 1e6:.1f} MB, largest differences from PyTorch: {parity}")
-    return 0
-
-
-def _evaluate(options: argparse.Namespace) -> int:
-    from spectradino_core.data.mixture import FIRST_TEST_SEED
-    from spectradino_core.evaluation.perception import FolderSet, SceneSet, score_samples
-    from spectradino_core.runtime.percepts import Mode
-    from spectradino_core.runtime.pipeline import Pipeline
-
-    pipeline = Pipeline.open(options.model, device=options.device)
-    info = pipeline.info
-    sets: dict[str, SceneSet | FolderSet] = {}
-    if options.data is not None:
-        sets[f"{options.data.name} val"] = FolderSet(options.data, "val", info.infrared)
-    if options.scenes:
-        seeds = range(FIRST_TEST_SEED, FIRST_TEST_SEED + options.scenes)
-        name = f"{options.scenes} {options.time_of_day or 'mixed'} scenes"
-        sets[name] = SceneSet(seeds, info.infrared, (640, 512), options.time_of_day)
-    if not sets:
-        raise ValueError("nothing to evaluate on: give --data FOLDER, --scenes N or both")
-    results = {
-        name: [score_samples(pipeline, samples, mode) for mode in (Mode.FUSED, Mode.RGB_ONLY, Mode.IR_ONLY)]
-        for name, samples in sets.items()
-    }
-    for name, rows in results.items():
-        print(f"\n{name} ({rows[0]['pairs']} pairs), {info.name}")
-        print(f"| streams | {' | '.join(f'AP50 {c}' for c in info.box_classes)} | mAP50 | mIoU |")
-        print("|---" * (len(info.box_classes) + 3) + "|")
-        for row in rows:
-            figures = [*row["ap50"].values(), row["map50"], row["miou"]]
-            print(f"| {row['mode']} | {' | '.join('-' if math.isnan(f) else f'{100 * f:.1f}' for f in figures)} |")
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps({"model": info.name, "results": results}, indent=2) + "\n", encoding="utf-8")
     return 0
 
 

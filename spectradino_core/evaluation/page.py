@@ -53,10 +53,11 @@ p { max-width: 52rem; } .soft, figcaption, caption { color: var(--soft); }
 .scroll { overflow-x: auto; margin: .8em 0; } table { border-collapse: collapse; }
 caption { text-align: left; padding: .3em 0; } th, td { padding: .28em .7em; border-bottom: 1px solid var(--line);
   text-align: left; vertical-align: top; } th { background: var(--band); } td.n, th.n { text-align: right;
-  font-variant-numeric: tabular-nums; white-space: nowrap; } tr.strong td { font-weight: 600; }
+  font-variant-numeric: tabular-nums; white-space: nowrap; } td:first-child { white-space: nowrap; }
+tr.strong td { font-weight: 600; }
 figure { margin: 1em 0; } figure img { max-width: 100%; height: auto; }
 img.drawn { background: #fff; border-radius: 6px; } .many { display: grid; gap: 1em;
-  grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); } .many figure { margin: 0; } .many img { width: 100%; }
+  grid-template-columns: repeat(auto-fill, minmax(26rem, 1fr)); } .many figure { margin: 0; } .many img { width: 100%; }
 pre, code { background: var(--band); border-radius: 4px; } code { padding: .1em .3em; } pre { padding: .7em; overflow-x:
   auto; } details { border: 1px solid var(--line); border-radius: 6px; margin: .8em 0; padding: .3em .9em; }
 summary { cursor: pointer; font-weight: 600; color: var(--accent); }
@@ -183,7 +184,7 @@ def cell_text(cell: Cell) -> str:
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Cell]], strong: Sequence[int] = ()) -> str:
-    """The same table in Markdown, ending with a line break; `strong` rows have their first cell in bold.
+    """The same table in Markdown, ending with a line break; `strong` rows are in bold.
 
     Raises:
         ValueError: a row has more or fewer cells than the header.
@@ -192,8 +193,8 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Cell]], strong
     numeric = [bool(texts) and all(_NUMBER.fullmatch(row[i]) for row in texts) for i in range(len(header))]
     lines = ["| " + " | ".join(header) + " |", "|" + "|".join("---:" if n else "---" for n in numeric) + "|"]
     for number, row in enumerate(texts):
-        first = f"**{row[0]}**" if number in strong else row[0]
-        lines.append("| " + " | ".join([first, *row[1:]]) + " |")
+        cells = [f"**{text}**" if number in strong and text else text for text in row]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -43,6 +43,22 @@ def test_errors_are_one_line_and_exit_1(tmp_path, capsys):
     assert "choose one of box, box_nir, box_swir, smoke" in capsys.readouterr().err
 
 
+def test_evaluate_says_what_it_needs(blob, tmp_path, capsys):
+    for words, told in (
+        ([], "nothing to evaluate on: give --dataset NAME"),
+        (["--root", str(tmp_path)], "name it with --dataset"),
+        (["--dataset", "nonsense"], "choose one of flir"),
+        (["--scenes", "1", "--out", str(blob)], "is a file: give a folder"),
+        (["--scenes", "1", "--stride", "14x14"], "needs --slide"),
+        (["--scenes", "1", "--slide", "1288x1036"], "only a checkpoint (.safetensors) can slide"),
+        (["--scenes", "1", "--baseline", str(blob)], "a model was given twice"),
+    ):
+        assert main(["evaluate", str(blob), *words, "--device", "cpu"]) == 1
+        error = capsys.readouterr().err
+        assert told in error
+        assert error.count("\n") == 1
+
+
 def test_wrong_usage_exits_2(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["finetune"])
@@ -57,11 +73,13 @@ def test_finetune_export_evaluate(tmp_path, capsys):
     assert main(["finetune", "--recipe", "smoke", "--steps", "3", "--out", str(run), "--workers", "0"]) == 0
     model = tmp_path / "m.onnx"
     assert main(["export", str(run / "model.safetensors"), str(model), "--name", "mine"]) == 0
-    figures = tmp_path / "figures.json"
-    assert main(["evaluate", str(model), "--scenes", "3", "--out", str(figures), "--device", "cpu"]) == 0
+    report = tmp_path / "report"
+    assert main(["evaluate", str(model), "--scenes", "3", "--out", str(report), "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
-    assert "| fused |" in printed
-    assert "| ir_only |" in printed
-    rows = json.loads(figures.read_text())["results"]["3 mixed scenes"]
-    assert [row["mode"] for row in rows] == ["fused", "rgb_only", "ir_only"]
-    assert all(row["pairs"] == 3 for row in rows)
+    assert "| all (3) | RGB only |" in printed
+    assert "frozen DINOv2, IR as grey, not trained: run `spectradino finetune" in printed
+    found = json.loads((report / "result.json").read_text())
+    assert found["command"].startswith(f"spectradino evaluate {model} --scenes 3")
+    rows = found["sets"][0]["subsets"]["all"]["rows"]
+    assert [len(row["seeds"]) for row in rows.values()] == [1, 1, 1, 0]
+    assert (report / "report.html").stat().st_size > 20_000

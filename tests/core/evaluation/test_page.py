@@ -106,7 +106,7 @@ def test_only_columns_of_figures_are_set_to_the_right():
 
 def test_markdown_tables_say_the_same():
     table = markdown_table(["name", "a"], [["x|y", 1.25], ["z", None]], strong=[0])
-    assert table == "| name | a |\n|---|---:|\n| **x\\|y** | 1.2 |\n| z | – |\n"
+    assert table == "| name | a |\n|---|---:|\n| **x\\|y** | **1.2** |\n| z | – |\n"
 
 
 def test_what_does_not_fit_is_refused():

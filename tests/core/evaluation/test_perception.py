@@ -7,7 +7,8 @@ import pytest
 
 from spectradino_core.data.mixture import FIRST_TEST_SEED
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.evaluation.perception import SceneSet, score_samples
+from spectradino_core.evaluation.perception import score_samples
+from spectradino_core.evaluation.sets import SceneSet
 from spectradino_core.modality import Modality
 from spectradino_core.runtime.percepts import Mode
 from spectradino_core.runtime.pipeline import Pipeline

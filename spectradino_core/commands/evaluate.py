@@ -1,0 +1,136 @@
+"""`spectradino evaluate`: the tables of a model on labelled pairs, with the baseline beside it."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spectradino_core.evaluation.sets import LabelledSet
+    from spectradino_core.runtime.bundle import ModelInfo
+    from spectradino_core.runtime.pipeline import Pipeline
+
+__all__ = ["add"]
+
+
+def add(commands: Any) -> None:
+    """Declares the command.
+
+    Args:
+        commands: what `ArgumentParser.add_subparsers` returned.
+    """
+    command = commands.add_parser(
+        "evaluate",
+        help="COCO mAP and mIoU of a model: fused, on each stream alone, and beside the baseline",
+        description="Several model files are taken as seeds of one model: figures are their mean ± standard deviation. "
+        "`spectradino evaluate retrieval` judges backbones.",
+    )
+    command.add_argument("models", type=Path, nargs="+", metavar="MODEL", help=".onnx or .safetensors")
+    command.add_argument(
+        "--baseline",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="frozen DINOv2 with the same head, its seeds",
+    )
+    data = command.add_argument_group("data")
+    data.add_argument("--dataset", metavar="NAME", help="a published data set: flir, llvip, rasmd, mfnet, ...")
+    data.add_argument("--root", type=Path, help="folder that it was extracted to")
+    data.add_argument("--split", help="default: the one that published figures are of")
+    data.add_argument("--data", type=Path, help="folder of paired images with boxes (its val split)")
+    data.add_argument("--scenes", type=int, default=0, metavar="N", help="N unseen synthetic scenes")
+    data.add_argument("--time-of-day", choices=("day", "dusk", "night"), help="of the scenes; default: mixed")
+    how = command.add_argument_group("how")
+    how.add_argument("--slide", type=_size, metavar="WxH", help="scale pictures into WxH and slide a window over them")
+    how.add_argument("--stride", type=_size, metavar="XxY", help="from window to window (default: two thirds of it)")
+    how.add_argument("--leave-out", nargs="+", default=[], metavar="CLASS", help="mask classes not in the means")
+    how.add_argument("--device", default="auto", help="auto, cpu, cuda or tensorrt (default: %(default)s)")
+    command.add_argument("--out", type=Path, metavar="FOLDER", help="gets result.json, result.md and report.html")
+    command.add_argument(
+        "--worst", type=int, default=8, metavar="K", help="worst answers to draw (default: %(default)s)"
+    )
+    command.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from spectradino_core.evaluation.comparison import compare, same_task
+    from spectradino_core.evaluation.report import Report, files_by_name
+
+    if options.out is not None and options.out.exists() and not options.out.is_dir():
+        raise ValueError(f"--out {options.out} is a file: give a folder")
+    if options.stride is not None and options.slide is None:
+        raise ValueError("--stride needs --slide WxH")
+    files = [*options.models, *options.baseline]
+    names = files_by_name(files)
+    if len(set(names)) < len(names):
+        raise ValueError("a model was given twice: seeds must be different files")
+    pipelines = dict(zip(names, (_open(file, options) for file in files), strict=True))
+    same_task({name: pipeline.info for name, pipeline in pipelines.items()})
+    models, baselines = names[: len(options.models)], names[len(options.models) :]
+    info = pipelines[models[0]].info
+    sets = _sets(options, info)
+    report = Report(
+        {name: pipelines[name].info for name in models},
+        {name: pipelines[name].info for name in baselines},
+        shlex.join(["spectradino", *options.words]),
+        _baseline_command(info),
+    )
+    for data in sets:
+        report.add(
+            compare(
+                [pipelines[name] for name in models], [pipelines[name] for name in baselines], data, options.worst,
+                options.leave_out,
+            )
+        )  # fmt: skip
+    print(report.markdown())
+    if options.out is not None:
+        report.write(options.out)
+        print(f"{options.out / 'report.html'}: with curves, confusions and the worst answers")
+    return 0
+
+
+def _open(file: Path, options: argparse.Namespace) -> Pipeline:
+    from spectradino_core.runtime.pipeline import Pipeline
+
+    if options.slide is None:
+        return Pipeline.open(file, device=options.device)
+    from spectradino_core.evaluation.sliding import SlidingEngine
+
+    return Pipeline(SlidingEngine.open(file, options.slide, options.stride, options.device))
+
+
+def _sets(options: argparse.Namespace, info: ModelInfo) -> Sequence[LabelledSet]:
+    from spectradino_core.data.benchmarks.registry import find_benchmark
+    from spectradino_core.evaluation.sets import FolderSet, held_out_scenes
+
+    sets: list[LabelledSet] = []
+    if options.dataset is not None:
+        benchmark = find_benchmark(options.dataset)
+        sets.append(benchmark.open(options.root, options.split or benchmark.report_split))
+    elif options.root is not None or options.split is not None:
+        raise ValueError("--root and --split are of a data set: name it with --dataset")
+    if options.data is not None:
+        sets.append(FolderSet(options.data, "val", info.infrared))
+    if options.scenes:
+        sets.append(held_out_scenes(info.infrared, options.scenes, options.time_of_day))
+    if not sets:
+        raise ValueError("nothing to evaluate on: give --dataset NAME --root DIR, --data FOLDER or --scenes N")
+    return sets
+
+
+def _baseline_command(info: ModelInfo) -> str:
+    """What to type for the baseline of a model."""
+    recipe = info.provenance.get("recipe", "RECIPE")
+    return f"spectradino finetune --recipe {recipe} --backbone dinov2_repeat --mode head --teacher DINOV2_WEIGHTS"
+
+
+def _size(text: str) -> tuple[int, int]:
+    """ "644x518" to (644, 518)."""
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isdigit() and int(side) for side in sides):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 644x518")
+    return int(sides[0]), int(sides[1])

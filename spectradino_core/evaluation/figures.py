@@ -1,0 +1,129 @@
+"""What a comparison looks like: precision-recall curves, bars by class and by subset, confusion matrices.
+
+Letters: C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from spectradino_core.evaluation.answers import ALL
+from spectradino_core.evaluation.coco import RECALLS
+from spectradino_core.evaluation.comparison import Comparison
+from spectradino_core.evaluation.spread import Spread
+
+__all__ = ["COLOURS", "class_bars", "confusion_matrix", "grouped_bars", "precision_recall", "subset_bars"]
+
+COLOURS = ("#0072B2", "#D55E00", "#E69F00", "#7F7F7F", "#009E73", "#CC79A7", "#56B4E9", "#000000")
+"""Of rows, in their order; people who don't see all colours can tell them apart (Okabe and Ito)."""
+
+_NAMES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "iou": "IoU", "accuracy": "accuracy"}
+_MOST_CLASSES_WITH_NUMBERS = 14
+
+
+def precision_recall(comparison: Comparison, subset: str = ALL) -> Figure | None:
+    """Precision over recall at IoU 0.5, a panel for each class with true boxes, mean over seeds; None without any."""
+    found = {row: [s.detection for s in scores if s.detection] for row, scores in comparison.scores[subset].items()}
+    first = next((scores[0] for scores in found.values() if scores), None)
+    classes = [] if first is None else [name for name, count in first.instances.items() if count]
+    if first is None or not classes:
+        return None
+    columns = min(3, len(classes))
+    figure, panels = _panels(len(classes), columns, 3.6, 3.0)
+    for panel, label in zip(panels, classes, strict=True):
+        for number, (row, scores) in enumerate(found.items()):
+            if scores:
+                mean = np.mean([one.precision[label] for one in scores], axis=0)
+                panel.plot(RECALLS, mean, color=COLOURS[number], label=row, linewidth=1.6)
+        panel.set(title=f"{label} ({first.instances[label]})", xlim=(0, 1), ylim=(0, 1.02))
+        panel.set(xlabel="recall", ylabel="precision")
+        panel.grid(alpha=0.25)
+    _legend(figure, panels[0])
+    return figure
+
+
+def class_bars(comparison: Comparison, kind: str, subset: str = ALL) -> Figure | None:
+    """Scores by class, a bar for each row; kind as in `Comparison.by_class`. None where nothing was labelled."""
+    values = {row: comparison.by_class(kind, row, subset) for row in comparison.rows}
+    known = [v for v in values.values() if v]
+    classes = [label for label in (known[0] if known else ()) if any(not math.isnan(v[label].mean) for v in known)]
+    if not classes:
+        return None
+    return grouped_bars(
+        classes,
+        {row: [v[label] for label in classes] for row, v in values.items() if v},
+        f"{_NAMES.get(kind, kind)} in per cent",
+    )
+
+
+def subset_bars(comparison: Comparison, metric: str) -> Figure | None:
+    """One metric by subset, a bar for each row; None where there is but one subset."""
+    if len(comparison.subsets) < 2:
+        return None
+    names = [f"{subset} ({comparison.images[subset]})" for subset in comparison.subsets]
+    values = {
+        row: [comparison.figure(metric, row, subset) for subset in comparison.subsets]
+        for row in comparison.rows
+        if comparison.scores[ALL][row]
+    }
+    return grouped_bars(names, values, f"{metric} in per cent")
+
+
+def grouped_bars(groups: Sequence[str], values: dict[str, list[Spread]], ylabel: str) -> Figure:
+    """Bars of several rows side by side in each group, in per cent, with the spread over seeds where there is one."""
+    figure = Figure(figsize=(max(4.0, 1.2 + 0.28 * len(groups) * (len(values) + 1)), 3.2), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / max(1, len(values))
+    for number, (row, spreads) in enumerate(values.items()):
+        places = np.arange(len(groups)) + (number - (len(values) - 1) / 2) * width
+        heights = [0.0 if math.isnan(s.mean) else 100 * s.mean for s in spreads]
+        errors = [0.0 if math.isnan(s.std) else 100 * s.std for s in spreads]
+        axes.bar(places, heights, width, color=COLOURS[number % len(COLOURS)], label=row)
+        if any(errors):
+            axes.errorbar(places, heights, errors, fmt="none", ecolor="black", elinewidth=1, capsize=2)
+    slant = any(len(name) > 12 for name in groups) or len(groups) > 8
+    axes.set_xticks(np.arange(len(groups)), groups, rotation=30 if slant else 0, ha="right" if slant else "center")
+    axes.set(ylabel=ylabel)
+    axes.grid(axis="y", alpha=0.25)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    _legend(figure, axes)
+    return figure
+
+
+def confusion_matrix(counts: np.ndarray, rows: Sequence[str], columns: Sequence[str], what: str) -> Figure:
+    """Counts [rows, columns] as shares of each row: how often what is true was taken for what."""
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+    figure = Figure(figsize=(1.8 + 0.5 * len(columns), 1.4 + 0.42 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    if len(columns) <= _MOST_CLASSES_WITH_NUMBERS:
+        for (row, column), share in np.ndenumerate(shares):
+            if counts[row, column]:
+                ink = "white" if share > 0.55 else "black"
+                axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=8, color=ink)
+    axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right")
+    axes.set_yticks(range(len(rows)), [f"{name} ({int(n):,})" for name, n in zip(rows, totals[:, 0], strict=True)])
+    axes.set(xlabel="answered", ylabel="true", title=f"{what}, per cent of each row")
+    return figure
+
+
+def _panels(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    lines = math.ceil(count / columns)
+    figure = Figure(figsize=(columns * width, lines * height + 0.4), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    for spare in axes[count:]:
+        spare.set_axis_off()
+    return figure, list(axes[:count])
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    if len(labels) > 1:
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False)

@@ -1,0 +1,240 @@
+"""Comparisons as JSON, as Markdown and as a page: the same figures three times.
+
+Letters: C classes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from spectradino_core.evaluation.answers import ALL, Scores
+from spectradino_core.evaluation.comparison import BASELINE, FUSED, METRICS, Comparison
+from spectradino_core.evaluation.figures import class_bars, confusion_matrix, precision_recall, subset_bars
+from spectradino_core.evaluation.page import Cell, Page, markdown_table
+from spectradino_core.files import written_atomically
+from spectradino_core.runtime.bundle import ModelInfo
+
+__all__ = ["Report"]
+
+_HOW_TO_READ = (
+    "mAP is COCO's (IoU 0.5 to 0.95), mIoU and mAcc are means over classes; all in per cent. RGB only and IR only "
+    "withhold the other frame from the same model. The last row is plain frozen DINOv2 that sees infrared as a grey "
+    "picture, under the same head: what the adapters add is what is above it."
+)
+
+
+class Report:
+    """The tables of one model, of one seed or several, on any number of sets."""
+
+    def __init__(
+        self, models: Mapping[str, ModelInfo], baselines: Mapping[str, ModelInfo], command: str, train_baseline: str
+    ) -> None:
+        """
+        Args:
+            models: the seeds of the model, by file.
+            baselines: those of the baseline; none: every table says how to train one.
+            command: what was typed to get this report.
+            train_baseline: what to type to get a baseline.
+        """
+        self.models, self.baselines = dict(models), dict(baselines)
+        self.command, self.train_baseline = command, train_baseline
+        self.comparisons: list[Comparison] = []
+
+    @property
+    def title(self) -> str:
+        name = next(iter(self.models.values())).name
+        return f"{name}, {len(self.models)} seeds" if len(self.models) > 1 else name
+
+    def add(self, comparison: Comparison) -> None:
+        self.comparisons.append(comparison)
+
+    def write(self, folder: Path) -> None:
+        """`result.json`, `result.md` and `report.html`.
+
+        Raises:
+            OSError: one was not written.
+        """
+        page = self.page()
+        texts = {
+            "result.json": json.dumps(self.result(), indent=1, allow_nan=False) + "\n",
+            "result.md": self.markdown(),
+        }
+        for name, text in texts.items():
+            with written_atomically(folder / name) as scratch:
+                scratch.write_text(text, encoding="utf-8")
+        page.write(folder / "report.html")
+
+    def result(self) -> dict[str, Any]:
+        """Everything, for other programs; scores are in 0..1, None where nothing was labelled."""
+        return {
+            "format": 1,
+            "command": self.command,
+            "models": [_model(file, info) for file, info in self.models.items()],
+            "baselines": [_model(file, info) for file, info in self.baselines.items()],
+            "sets": [self._set_result(comparison) for comparison in self.comparisons],
+        }
+
+    def _set_result(self, comparison: Comparison) -> dict[str, Any]:
+        return {
+            "name": comparison.name,
+            "about": list(comparison.about),
+            "left_out_classes": list(comparison.unknown),
+            "subsets": {
+                subset: {
+                    "images": comparison.images[subset],
+                    "rows": {
+                        row: {
+                            "mean": {m: comparison.figure(m, row, subset).to_dict() for m in comparison.metrics},
+                            "seeds": [_scores(scores) for scores in seeds],
+                        }
+                        for row, seeds in comparison.scores[subset].items()
+                    },
+                }
+                for subset in comparison.subsets
+            },
+        }
+
+    def markdown(self) -> str:
+        """The main tables, and those by class."""
+        parts = [f"# {self.title}\n"]
+        for comparison in self.comparisons:
+            parts.append(f"## {comparison.name} ({comparison.images[ALL]} pairs)\n")
+            parts += [f"{note}\n" for note in _notes(comparison)]
+            header, rows, strong = self._main_table(comparison)
+            parts.append(markdown_table(header, rows, strong))
+            for title, header, rows in _class_tables(comparison):
+                parts.append(f"{title}\n")
+                parts.append(markdown_table(header, rows))
+        return "\n".join([*parts, f"{_HOW_TO_READ}\n", f"`{self.command}`\n"])
+
+    def page(self) -> Page:
+        """The same with curves, bars, confusion matrices and the worst answers."""
+        page = Page(self.title, _HOW_TO_READ)
+        page.code(self.command)
+        for comparison in self.comparisons:
+            self._add_set(page, comparison)
+        page.heading("The models")
+        for kind, models in (("model", self.models), (BASELINE, self.baselines)):
+            for file, info in models.items():
+                with page.details(f"{file} ({kind})"):
+                    page.code(json.dumps(json.loads(info.to_json()), indent=2))
+        return page
+
+    def _add_set(self, page: Page, comparison: Comparison) -> None:
+        page.heading(f"{comparison.name} ({comparison.images[ALL]} pairs)")
+        for note in _notes(comparison):
+            page.text(note, soft=True)
+        page.table(*self._main_table(comparison)[:2], strong=self._main_table(comparison)[2])
+        for metric in comparison.metrics:
+            if metric in ("mAP", "mIoU") and (bars := subset_bars(comparison, metric)) is not None:
+                page.figure(bars, f"{metric} by subset (pairs)")
+        for kind, title in (("ap", "AP by class"), ("iou", "IoU by class")):
+            if (bars := class_bars(comparison, kind)) is not None:
+                page.figure(bars, title)
+        for title, header, rows in _class_tables(comparison):
+            with page.details(title):
+                page.table(header, rows)
+        if (curves := precision_recall(comparison)) is not None:
+            page.figure(curves, "Precision over recall at IoU 0.5, by class (true boxes), mean over seeds")
+        first = comparison.scores[ALL][FUSED][0]
+        if first.boxes is not None:
+            classes = comparison.info.box_classes
+            counts = first.boxes.counts
+            page.figure(
+                confusion_matrix(counts, (*classes, "nothing there"), (*classes, "missed"), "Boxes"),
+                f"Boxes at the model's own threshold ({comparison.info.score_threshold:g}), first model, fused",
+            )
+            page.table(*_threshold_table(first), caption="At that threshold")
+        if first.pixels is not None:
+            classes = comparison.info.mask_classes
+            counts, columns = first.pixels.counts, (*classes, "unlabelled")
+            if not counts[:, -1].any():
+                counts, columns = counts[:, :-1], classes
+            page.figure(confusion_matrix(counts, classes, columns, "Pixels"), "Pixels, first model, fused")
+        if pictures := comparison.worst.pictures():
+            with page.details(f"The {len(pictures)} worst answers of the first model, fused"):
+                page.text("Left: what was found, on the colour picture. Right: what is true, on the infrared picture.")
+                page.images(pictures, longest_side=960)
+
+    def _main_table(self, comparison: Comparison) -> tuple[list[str], list[list[Cell]], list[int]]:
+        """Header, rows and the numbers of the fused rows; every subset has all rows."""
+        rows: list[list[Cell]] = []
+        strong: list[int] = []
+        for subset in comparison.subsets:
+            for row in comparison.rows:
+                label = row
+                if not comparison.scores[subset][row]:
+                    label += f", not trained: run `{self.train_baseline}`" if subset == ALL else ", not trained"
+                if row == FUSED:
+                    strong.append(len(rows))
+                figures = [comparison.figure(metric, row, subset).per_cent() for metric in comparison.metrics]
+                rows.append([f"{subset} ({comparison.images[subset]})", label, *figures])
+        return ["pairs", "streams", *comparison.metrics], rows, strong
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    notes = [f"Rule: {rule}." for rule in comparison.about]
+    if comparison.unknown:
+        notes.append(f"Left out, since the model does not know them: {', '.join(comparison.unknown)}.")
+    segmentation = next((s.segmentation for s in comparison.scores[ALL][FUSED] if s.segmentation), None)
+    if segmentation is not None and segmentation.left_out:
+        notes.append(f"Not in the means: {', '.join(segmentation.left_out)}.")
+    return notes
+
+
+def _class_tables(comparison: Comparison) -> list[tuple[str, list[str], list[list[Cell]]]]:
+    """(title, header, rows) for AP, AP50 and IoU; a row for each class, a column for each row of the main table."""
+    tables: list[tuple[str, list[str], list[list[Cell]]]] = []
+    rows = [row for row in comparison.rows if comparison.scores[ALL][row]]
+    first = comparison.scores[ALL][FUSED][0]
+    for kind, title in (("ap", "AP by class"), ("ap50", "AP50 by class"), ("iou", "IoU by class")):
+        columns = {row: comparison.by_class(kind, row) for row in rows}
+        if not columns[FUSED]:
+            continue
+        counted = kind != "iou" and first.detection is not None
+        body: list[list[Cell]] = []
+        for label in columns[FUSED]:
+            cells: list[Cell] = [label]
+            if counted and first.detection is not None:
+                cells.append(first.detection.instances[label])
+            body.append([*cells, *(columns[row][label].per_cent() for row in rows)])
+        tables.append((title, ["class", *(["true boxes"] if counted else []), *rows], body))
+    return tables
+
+
+def _threshold_table(scores: Scores) -> tuple[list[str], list[list[Cell]]]:
+    assert scores.boxes is not None
+    precision, recall = scores.boxes.precision(), scores.boxes.recall()
+    rows: list[list[Cell]] = [
+        [label, 100 * precision[label], 100 * recall[label]] for label in scores.boxes.classes
+    ]  # fmt: skip
+    return ["class", "precision", "recall"], rows
+
+
+def _model(file: str, info: ModelInfo) -> dict[str, Any]:
+    return {"file": file, "name": info.name, "variant": info.variant, "provenance": info.provenance}
+
+
+def _scores(scores: Scores) -> dict[str, Any]:
+    out: dict[str, Any] = {name: of(scores) for name, of in METRICS.items()}
+    out = {name: None if value is None or value != value else value for name, value in out.items()}
+    if scores.detection is not None:
+        out["detection"] = scores.detection.to_dict()
+    if scores.boxes is not None:
+        out["boxes_at_threshold"] = {
+            "classes": list(scores.boxes.classes),
+            "true_by_answered": scores.boxes.counts.tolist(),
+        }
+    if scores.segmentation is not None and scores.pixels is not None:
+        out["segmentation"] = scores.segmentation.to_dict()
+        out["pixels"] = {"classes": list(scores.pixels.classes), "true_by_answered": scores.pixels.counts.tolist()}
+    return out
+
+
+def files_by_name(files: Sequence[Path]) -> list[str]:
+    """What files are called in a report: their names, with the folder where two have the same."""
+    names = [file.name for file in files]
+    return [f"{f.parent.name}/{f.name}" if names.count(f.name) > 1 else f.name for f in files]

@@ -1,0 +1,53 @@
+"""One figure from several seeds: its mean and how far the seeds lie apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Spread"]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """
+    Attributes:
+        values: of each seed, in 0..1; nan where a seed has none.
+    """
+
+    values: tuple[float, ...]
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> Spread:
+        """None counts as nan."""
+        return cls(tuple(math.nan if value is None else float(value) for value in values))
+
+    @property
+    def mean(self) -> float:
+        """Of the values that are known; nan if none is."""
+        known = [value for value in self.values if not math.isnan(value)]
+        return float(np.mean(known)) if known else math.nan
+
+    @property
+    def std(self) -> float:
+        """Standard deviation over the seeds (n - 1 in the denominator); nan for fewer than two known values."""
+        known = [value for value in self.values if not math.isnan(value)]
+        return float(np.std(known, ddof=1)) if len(known) > 1 else math.nan
+
+    def per_cent(self) -> str:
+        """ "41.2", "41.2 ± 0.6", or "–" where nothing is known."""
+        if math.isnan(self.mean):
+            return "–"
+        text = f"{100 * self.mean:.1f}"
+        return text if math.isnan(self.std) else f"{text} ± {100 * self.std:.1f}"
+
+    def to_dict(self) -> dict[str, float | list[float | None] | None]:
+        """For JSON."""
+
+        def known(value: float) -> float | None:
+            return None if math.isnan(value) else value
+
+        return {"mean": known(self.mean), "std": known(self.std), "values": [known(value) for value in self.values]}

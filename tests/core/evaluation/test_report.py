@@ -1,0 +1,160 @@
+"""Reports on sets whose truth is known: what every table carries, the spread of seeds, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from spectradino_core.data.sample import PairedSample
+from spectradino_core.evaluation.answers import ALL
+from spectradino_core.evaluation.comparison import BASELINE, FUSED, compare, same_task
+from spectradino_core.evaluation.report import Report
+from spectradino_core.evaluation.spread import Spread
+from spectradino_core.modality import Modality
+from spectradino_core.runtime.pipeline import Pipeline
+from tests.blob_model import make_blob_model
+
+RED_BOX, HOT_BOX = (40, 30, 200, 150), (300, 200, 420, 330)
+
+
+@pytest.fixture(scope="module")
+def blob(tmp_path_factory):
+    return make_blob_model(tmp_path_factory.mktemp("blob") / "blob.onnx")
+
+
+def pair(subset: str, red: bool = True) -> PairedSample:
+    """A red and a hot thing; the red one may be out of sight though it is there."""
+    rgb = np.full((476, 644, 3), 60, np.uint8)
+    infrared = np.full((476, 644), 100, np.uint8)
+    mask = np.zeros((476, 644), np.uint8)
+    if red:
+        rgb[RED_BOX[1] : RED_BOX[3], RED_BOX[0] : RED_BOX[2]] = (255, 0, 0)
+    infrared[HOT_BOX[1] : HOT_BOX[3], HOT_BOX[0] : HOT_BOX[2]] = 250
+    mask[RED_BOX[1] : RED_BOX[3], RED_BOX[0] : RED_BOX[2]] = 1
+    mask[HOT_BOX[1] : HOT_BOX[3], HOT_BOX[0] : HOT_BOX[2]] = 2
+    boxes = np.array([RED_BOX, HOT_BOX], np.float32)
+    return PairedSample(rgb, infrared, boxes, np.array([0, 1]), mask, name=f"a {subset} pair", subsets=(subset,))
+
+
+class Pairs:
+    """Two pairs by day, of which one hides the red thing, and one by night."""
+
+    name = "pairs"
+    infrared = Modality.LWIR
+    ignore = "nothing is ignored here"
+
+    def __init__(self, info, boxes=None) -> None:
+        self.box_classes, self.mask_classes = boxes or info.box_classes, info.mask_classes
+
+    def __len__(self) -> int:
+        return 3
+
+    def samples(self) -> Iterator[PairedSample]:
+        return iter([pair("day"), pair("day", red=False), pair("night")])
+
+
+def made(blob, seeds: int = 1, baselines: int = 0) -> Report:
+    models = [Pipeline.open(blob, device="cpu", score_threshold=0.3 + 0.1 * n) for n in range(seeds + baselines)]
+    infos = {f"m{n}.onnx": m.info for n, m in enumerate(models)}
+    names = list(infos)
+    report = Report(
+        {n: infos[n] for n in names[:seeds]},
+        {n: infos[n] for n in names[seeds:]},
+        "spectradino evaluate ...",
+        "train <it>",
+    )
+    report.add(compare(models[:seeds], models[seeds:], Pairs(models[0].info), worst=2))
+    return report
+
+
+def test_every_table_has_all_streams_and_says_how_to_get_the_baseline(blob):
+    report = made(blob)
+    text = report.markdown()
+    for subset in ("all (3)", "day (2)", "night (1)"):
+        for row in (
+            f"**{subset}** | **fused**",
+            f"{subset} | RGB only",
+            f"{subset} | IR only",
+            f"{subset} | {BASELINE}",
+        ):
+            assert f"| {row}" in text, row
+    assert f"{BASELINE}, not trained: run `train <it>` | – | – | – | – | – |" in text
+    assert "Rule: nothing is ignored here." in text
+    page = report.page().html()
+    assert "not trained: run `train &lt;it&gt;`" in page
+    assert page.count("data:image/svg+xml") >= 6  # mAP and mIoU by subset, two kinds of bars, curves, two confusions
+    assert page.count("data:image/jpeg") == 1  # the one pair with a mistake
+
+
+def test_figures_are_those_of_the_answers(blob):
+    comparison = made(blob).comparisons[0]
+    assert comparison.subsets == (ALL, "day", "night")
+    assert comparison.figure("mAP50", FUSED, "night").mean == pytest.approx(1.0)
+    assert comparison.by_class("ap50", FUSED, "day")["hot"].mean == pytest.approx(1.0)
+    assert comparison.by_class("ap50", FUSED, "day")["red"].mean == pytest.approx(51 / 101)
+    assert comparison.figure("mAP50", "RGB only", "night").mean == pytest.approx(0.5)
+    assert math.isnan(comparison.figure("mAP", BASELINE).mean)
+
+
+def test_a_given_baseline_stands_in_its_row(blob):
+    report = made(blob, seeds=1, baselines=1)
+    assert "not trained" not in report.markdown()
+    comparison = report.comparisons[0]
+    assert comparison.figure("mAP", BASELINE) == comparison.figure("mAP", FUSED)
+
+
+def test_several_seeds_have_a_mean_and_a_spread(blob):
+    report = made(blob, seeds=3)
+    assert "lwir" not in report.title
+    assert "3 seeds" in report.title
+    assert len(report.comparisons[0].figure("mAP", FUSED).values) == 3
+    # three times the same model: known figures, no spread
+    assert "± 0.0" in report.markdown()
+
+
+def test_what_is_written_agrees_and_repeats(blob, tmp_path):
+    for name in ("a", "b"):
+        made(blob).write(tmp_path / name)
+    files = ["report.html", "result.json", "result.md"]
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == files
+    assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
+    result = json.loads((tmp_path / "a" / "result.json").read_text())
+    (found,) = result["sets"]
+    rows = found["subsets"]["night"]["rows"]
+    assert rows["RGB only"]["seeds"][0]["detection"]["ap50"] == pytest.approx({"red": 1.0, "hot": 0.0})
+    assert rows["RGB only"]["mean"]["mAP50"]["mean"] == pytest.approx(0.5)
+    assert rows[BASELINE]["seeds"] == []
+    assert result["baselines"] == []
+
+
+def test_classes_that_the_model_lacks_are_named(blob):
+    model = Pipeline.open(blob, device="cpu")
+    comparison = compare([model], [], Pairs(model.info, ("red", "lorry")))
+    assert comparison.unknown == ("lorry",)
+    report = Report({"m": model.info}, {}, "c", "t")
+    report.add(comparison)
+    assert "Left out, since the model does not know them: lorry." in report.markdown()
+
+
+def test_what_does_not_belong_together_is_refused(blob):
+    model = Pipeline.open(blob, device="cpu")
+    other = model.info.with_(box_classes=("dog", "cat"))
+    with pytest.raises(ValueError, match=r"b.onnx can't stand beside a.onnx: it knows the boxes \['dog', 'cat'\]"):
+        same_task({"a.onnx": model.info, "b.onnx": other})
+    data = Pairs(model.info)
+    data.infrared = Modality.NIR
+    with pytest.raises(ValueError, match="pairs pairs colour with nir, blob takes lwir"):
+        compare([model], [], data)
+
+
+def test_spread_by_hand():
+    three = Spread.of([0.1, 0.2, 0.3])
+    assert (three.mean, three.std) == pytest.approx((0.2, 0.1))
+    assert three.per_cent() == "20.0 ± 10.0"
+    assert Spread.of([0.5, None]).per_cent() == "50.0"
+    assert Spread.of([None]).per_cent() == "–"
+    assert Spread.of([None, 0.5]).to_dict() == {"mean": 0.5, "std": None, "values": [None, 0.5]}
