@@ -4,7 +4,7 @@
 |---|---|---|
 | `folder` | `index_<split>.json`, or `<split>/<modality>/<id>.<ext>` with equal ids | ours |
 | `ms2` | `sync_data/<sequence>/{rgb,nir,thr}/img_left/<frame>.png` | published |
-| `rasmd` | sibling folders `rgb` and `swir` at any depth, equal file names | assumed: not documented |
+| `rasmd` | sibling folders `rgb` and `swir` at any depth, names equal but for a prefix | as work on it has it |
 | `ir500k` | sibling folders `RGB` and `TIR` at any depth, equal file names | as code that reads it has it |
 
 MS2 has one stereo rig a band: its bands are synchronised but not registered, so patches correspond only roughly (CLS
@@ -119,7 +119,8 @@ def _siblings(layout: str) -> Callable[[Path, str], list[ManifestItem]]:
             present = {key: folder for key, folder in found.items() if folder is not None and _has_images(folder)}
             if len(present) == len(names):
                 where = parent.relative_to(root).as_posix()
-                items += _paired(root, present, layout, where if where != "." else layout)
+                name_of = _frame_name if layout == "rasmd" else str
+                items += _paired(root, present, layout, where if where != "." else layout, name_of)
         if not items:
             wanted = " beside ".join(" or ".join(choices) for choices in names.values())
             raise LayoutError(
@@ -177,9 +178,15 @@ def _of_entry(entry: Mapping[str, Any], source: str) -> ManifestItem:
     return ManifestItem.from_json(line)
 
 
-def _paired(root: Path, folders: Mapping[str, Path], source: str, sequence: str | None) -> list[ManifestItem]:
-    """Items of files with equal stems. The colour image must be there; of the others, at least one."""
-    files = {key: {path.stem: path for path in _images(folder)} for key, folder in folders.items()}
+def _paired(
+    root: Path,
+    folders: Mapping[str, Path],
+    source: str,
+    sequence: str | None,
+    name_of: Callable[[str], str] = str,
+) -> list[ManifestItem]:
+    """Items of files whose stems have equal names. The colour image must be there; of the others, at least one."""
+    files = {key: {name_of(path.stem): path for path in _images(folder)} for key, folder in folders.items()}
     stems = sorted(set().union(*files.values()))
     items, missing = [], []
     for place, stem in enumerate(stems):
@@ -193,6 +200,11 @@ def _paired(root: Path, folders: Mapping[str, Path], source: str, sequence: str 
             items.append(ManifestItem(paths, None if sequence is None else Moment(sequence, frame), source))
     _check_missing(root, len(stems) - len(missing), missing)
     return items
+
+
+def _frame_name(stem: str) -> str:
+    """rgb_aligned_000012 and swir_original_000012 are both 000012; other names stay as they are."""
+    return re.sub(r"^(rgb_aligned|swir_original)_", "", stem)
 
 
 def _check_missing(root: Path, whole: int, missing: Sequence[str]) -> None:

@@ -174,6 +174,10 @@ class Benchmark:
             log.warning("%s; they are left out", told)
         return pairs
 
+    def __reduce__(self) -> tuple[Callable[[str], Benchmark], tuple[str]]:
+        """Other processes take it from their own registry: readers hold functions, which don't travel."""
+        return _named, (self.name,)
+
     @property
     def advice(self) -> str:
         """What a person without the data is told."""
@@ -280,6 +284,11 @@ class LabelledPairs(Sequence[LabelledItem]):
         """How many pairs each subset has."""
         return Counter(name for item in self._found.items for name in self._subsets_of(item))
 
+    def __reduce__(self) -> tuple[Callable[..., LabelledPairs], tuple[object, ...]]:
+        """Other processes open the folder themselves, and take the same items in the same order."""
+        names = [item.name for item in self._found.items]
+        return _reopened, (self.benchmark, self.root, self.split, names, self._subset)
+
     def _read(self, item: LabelledItem) -> PairedSample:
         found = self._found
         if found.sample is not None:
@@ -306,3 +315,15 @@ class LabelledPairs(Sequence[LabelledItem]):
 
     def _with(self, items: Sequence[LabelledItem], subset: str | None) -> LabelledPairs:
         return LabelledPairs(self.benchmark, self.root, self.split, replace(self._found, items=list(items)), subset)
+
+
+def _named(name: str) -> Benchmark:
+    from spectradino_core.data.benchmarks.registry import find_benchmark  # it imports every reader, and they this file
+
+    return find_benchmark(name)
+
+
+def _reopened(benchmark: Benchmark, root: Path, split: str, names: Sequence[str], subset: str | None) -> LabelledPairs:
+    pairs = benchmark.open(root, split, allow_missing=True)
+    items = {item.name: item for item in pairs}
+    return pairs._with([items[name] for name in names], subset)

@@ -62,7 +62,6 @@ RASMD = Benchmark(
     train_split="train",
     report_split="test",
     find=_find,
-    time_rule="luminance",
     stated_subsets=_WEATHER,
     layout="<1_sunny>/<data_3_urban>/croped_data/rgb/rgb_aligned_<000000>.jpg with "
     "../swir/swir_original_<000000>.jpg, and (assumed) annotations/instances_{train,val,test}.json in COCO's form, "
@@ -75,6 +74,6 @@ RASMD = Benchmark(
     notes=(
         "Its detection labels cover a small part of the 100,000 pairs; no list of a split was found in public.",
         "Frames of one recording are neighbours in time: a split by frame, not by recording, leaks.",
-        "Day and night by the colour image's mean luminance; the weather by the folder's name.",
+        "The weather is that of the folder's name; day and night are not told apart.",
     ),
 )

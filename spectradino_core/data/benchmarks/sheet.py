@@ -24,7 +24,7 @@ _LINE = 20
 _GAP = 4
 _PAPER = 250
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_ALPHA = 0.45
+_ALPHA = 0.4
 
 
 def write_sheet(path: Path, pairs: LabelledPairs, count: int = 8) -> None:
@@ -75,7 +75,7 @@ def _row(pairs: LabelledPairs, sample: PairedSample) -> np.ndarray:
     if sample.mask is not None:
         mask = cv2.resize(np.ascontiguousarray(sample.mask), size, interpolation=cv2.INTER_NEAREST)
         painted = _painted(mask, pairs.palette)
-        labelled = (mask != UNLABELLED)[..., None]
+        labelled = ((mask != UNLABELLED) & painted.any(axis=2))[..., None]  # a black class is background: not painted
         pictures = [np.where(labelled, cv2.addWeighted(p, 1 - _ALPHA, painted, _ALPHA, 0), p) for p in pictures]
         pictures.append(painted)
     for picture in pictures[:2]:

@@ -81,6 +81,19 @@ def test_sibling_folders(tmp_path, layout, colour, infrared, key):
     assert items[4].moment == Moment("night/b", 1)
 
 
+def test_rasmds_own_names(tmp_path):
+    where = "1_sunny/data_3_urban/croped_data"
+    fill(tmp_path, *(f"{where}/rgb/rgb_aligned_{k:06d}.jpg" for k in (0, 7)))
+    fill(tmp_path, *(f"{where}/swir/swir_original_{k:06d}.jpg" for k in (0, 7)))
+    first, second = find_pairs("rasmd", tmp_path)
+    assert first.paths["swir"] == f"{where}/swir/swir_original_000000.jpg"
+    assert second.paths == {
+        "rgb": f"{where}/rgb/rgb_aligned_000007.jpg",
+        "swir": f"{where}/swir/swir_original_000007.jpg",
+    }
+    assert second.moment == Moment(where, 7)
+
+
 @pytest.mark.parametrize("layout", ["folder", "ms2", "rasmd", "ir500k"])
 def test_a_wrong_root_says_what_was_looked_for(tmp_path, layout):
     fill(tmp_path, "something/else.png")
