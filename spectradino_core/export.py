@@ -61,9 +61,8 @@ def export(model: Perception, info: ModelInfo, path: str | Path, samples: Iterab
     module.backbone.freeze_grid(height // 14, width // 14)
     module.backbone.vit.fold_layer_scale()
     graph = ServingGraph(module, info.input_size).eval()
-    outputs = ["boxes", "scores"] + (["mask"] if info.mask_classes else [])
     with written_atomically(path) as scratch:
-        _trace(graph, info.input_size, outputs, scratch)
+        _trace(graph, info.input_size, graph.outputs, scratch)
         described = onnx.load(str(scratch))
         described.ir_version = IR_VERSION
         _forget_where_it_was_made(described)
@@ -138,7 +137,7 @@ def measure_parity(reference: TorchEngine, engine: OnnxEngine, samples: Iterable
             inputs = (rgb * present[0], ir * present[1], np.array(present, np.float32))
             boxes, scores, mask = reference.run(*inputs)
             other_boxes, other_scores, other_mask = engine.run(*inputs)
-            told = scores.max(axis=1) >= 0.1 * info.score_threshold
+            told = scores.max(axis=1, initial=0) >= 0.1 * info.score_threshold
             seen = np.array(info.input_size * 2, np.float32)  # what lies outside the picture is clipped anyway
             difference = np.abs(np.clip(boxes, 0, seen) - np.clip(other_boxes, 0, seen))[told]
             worst["boxes_px"] = max(worst["boxes_px"], float(difference.max(initial=0)))

@@ -1,27 +1,43 @@
 """Backbone, fusion and heads joined: the module that is fine-tuned and exported.
 
-    rgb ─┐              ┌─ fusion ─ pyramid ─┬─ detection head: classes and boxes per cell
-         ├─ SpectraDINO ┤                    │
-    ir  ─┘   (one pass) └                    └─ segmentation head: classes per pixel
+    rgb ─┐            ┌─ fusion (at the last block, or ─┬─ (pyramid) ─ detection head: classes and boxes per cell
+         ├─ backbone ─┤   one at each tapped block)     │
+    ir  ─┘ (one pass) └                                 └─ (pyramid) ─ segmentation head: classes per pixel
 
-Letters: B batch, H x W input pixels, A cells of all pyramid levels, C box classes, S mask classes.
+Which heads, fusion and backbone: `Architecture`. A head that is not trained is not there.
+
+Letters: B batch, N tokens, D width, H x W input pixels, A cells of all levels, C box classes, S mask classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import repeat
+from typing import Any
 
 from torch import Tensor, nn
 
-from spectradino_core.backbone import SpectraDINO, ViTConfig, parameter_roles, vit_config
-from spectradino_core.heads.detection import Cells, DenseHead
-from spectradino_core.heads.fusion import ConcatFusion
+from spectradino_core.backbone import Features, SpectraDINO, ViT, ViTConfig, parameter_roles, vit_config
+from spectradino_core.backbone.repeated import RepeatedViT
+from spectradino_core.heads.detection import Cells
 from spectradino_core.heads.pyramid import SimpleFeaturePyramid
-from spectradino_core.heads.segmentation import LinearSegmentationHead
+from spectradino_core.heads.registry import (
+    DETECTION,
+    FUSIONS,
+    LAST_LAYERS,
+    SEGMENTATION,
+    Fused,
+    HeadSize,
+    Kind,
+    choose,
+)
 from spectradino_core.modality import Modality
 
-__all__ = ["Architecture", "Perception", "Predictions", "perception_roles"]
+__all__ = ["BACKBONES", "Architecture", "Perception", "Predictions", "perception_roles"]
+
+BACKBONES: dict[str, type[SpectraDINO] | type[RepeatedViT]] = {"spectradino": SpectraDINO, "dinov2_repeat": RepeatedViT}
+"""`dinov2_repeat` is the baseline: plain DINOv2 with infrared repeated to three channels."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +46,26 @@ class Architecture:
 
     Attributes:
         variant: backbone variant.
-        registers: register tokens of the backbone, 0 or 4.
         infrared: key of the infrared band beside RGB.
-        box_classes: C.
+        box_classes: C; 0: no detection head.
         mask_classes: S; 0: no segmentation head.
+        registers: register tokens of the backbone, 0 or 4.
         pyramid_width: channels of each pyramid level.
-        strides: input pixels per cell of each level.
-        tower_depth: convolutions in each tower of the detection head.
+        strides: input pixels per cell of each pyramid level (`pyramid.PRESETS` names the usual ones).
+        tower_depth: convolutions in each tower of the dense detection head.
+        backbone: one of `BACKBONES`.
+        detection: one of `registry.DETECTION`: "dense" (ViTDet's pyramid and convolution towers), "linear" (a probe).
+        segmentation: one of `registry.SEGMENTATION`: "pyramid_linear", "linear", "linear4", "upernet".
+        fusion: one of `registry.FUSIONS`: "concat", "cross_attention", "gated".
+        fuse_at: "last": the two streams are fused after the last block, and every head reads that; "taps": after each
+            tapped block, by a fusion of its own, and heads of several scales read shallow blocks for fine scales. The
+            paper does the first for ViTDet and the second for UPerNet (Section 4.2.1).
+        taps: the tapped blocks, 0-based, ascending, the last block last; empty: the variant's own (`ViTConfig.taps`),
+            for "linear4" the last four blocks.
+        upernet_width: channels of UPerNet.
+
+    Raises:
+        ValueError: an unknown name, or parts that don't go together.
     """
 
     variant: str
@@ -47,6 +76,25 @@ class Architecture:
     pyramid_width: int = 256
     strides: tuple[float, ...] = (7.0, 14.0, 28.0)
     tower_depth: int = 2
+    backbone: str = "spectradino"
+    detection: str = "dense"
+    segmentation: str = "pyramid_linear"
+    fusion: str = "concat"
+    fuse_at: str = "last"
+    taps: tuple[int, ...] = ()
+    upernet_width: int = 256
+
+    def __post_init__(self) -> None:
+        choose(BACKBONES, "backbone", self.backbone)
+        choose(FUSIONS, "fusion", self.fusion)
+        choose(DETECTION, "detection head", self.detection)
+        choose(SEGMENTATION, "segmentation head", self.segmentation)
+        choose({"last": 0, "taps": 0}, "place of fusion", self.fuse_at)
+        if self.mask_classes and SEGMENTATION[self.segmentation].several and self.fuse_at == "last":
+            raise ValueError(f"the head {self.segmentation!r} reads several blocks: it needs fuse_at 'taps'")
+        last = self.vit.depth - 1
+        if self.taps and (self.taps[-1] != last or sorted(set(self.taps)) != list(self.taps) or self.taps[0] < 0):
+            raise ValueError(f"taps are blocks 0..{last}, ascending, the last one {last}; not {list(self.taps)}")
 
     @property
     def vit(self) -> ViTConfig:
@@ -56,12 +104,40 @@ class Architecture:
     def bands(self) -> tuple[Modality, Modality]:
         return Modality.RGB, Modality.parse(self.infrared)
 
+    @property
+    def fused(self) -> tuple[int, ...]:
+        """The blocks after which the streams are fused, ascending."""
+        depth = self.vit.depth
+        if self.fuse_at == "last":
+            return (depth - 1,)
+        if self.taps:
+            return self.taps
+        if self.mask_classes and self.segmentation == "linear4":
+            return tuple(range(max(0, depth - LAST_LAYERS), depth))
+        return self.vit.taps
+
+    @property
+    def kinds(self) -> tuple[Kind | None, Kind | None]:
+        """The detection head's and the segmentation head's, None where there is no such head."""
+        return (
+            DETECTION[self.detection] if self.box_classes else None,
+            SEGMENTATION[self.segmentation] if self.mask_classes else None,
+        )
+
+    @property
+    def cell_strides(self) -> tuple[float, ...]:
+        """Input pixels per cell of each level of the detection head; without one, of the pyramid."""
+        kind = self.kinds[0]
+        return self.strides if kind is None or kind.strides is None else kind.strides
+
     def to_dict(self) -> dict:
-        return asdict(self) | {"strides": list(self.strides)}
+        return asdict(self) | {"strides": list(self.strides), "taps": list(self.taps)}
 
     @classmethod
     def from_dict(cls, data: dict) -> Architecture:
-        return cls(**data | {"strides": tuple(data["strides"])})
+        """What `to_dict` gave; fields that an older version did not know get their defaults, which are what it did."""
+        tuples: dict[str, Any] = {"strides": tuple(data["strides"]), "taps": tuple(data.get("taps", ()))}
+        return cls(**data | tuples)
 
 
 @dataclass
@@ -69,15 +145,15 @@ class Predictions:
     """Raw output of the heads.
 
     Attributes:
-        logits: [B, A, C], before the sigmoid.
+        logits: [B, A, C], before the sigmoid; None without a detection head, as are `boxes` and `cells`.
         boxes: float32 [B, A, 4], x1 y1 x2 y2 in network pixels.
         cells: where the A cells are.
-        mask_logits: [B, S, h, w] at the finest pyramid level; None without a segmentation head.
+        mask_logits: [B, S, h, w] at the segmentation head's resolution; None without one.
     """
 
-    logits: Tensor
-    boxes: Tensor
-    cells: Cells
+    logits: Tensor | None
+    boxes: Tensor | None
+    cells: Cells | None
     mask_logits: Tensor | None
 
 
@@ -87,23 +163,36 @@ class Perception(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
-        self.backbone = SpectraDINO(architecture.vit, architecture.bands)
-        width = self.backbone.config.width
-        self.fusion = ConcatFusion(width)
-        self.pyramid = SimpleFeaturePyramid(width, architecture.pyramid_width, architecture.strides)
-        self.detection = DenseHead(
-            architecture.pyramid_width, architecture.box_classes, len(architecture.strides), architecture.tower_depth
+        self.backbone = BACKBONES[architecture.backbone](architecture.vit, architecture.bands)
+        width, blocks = self.backbone.config.width, architecture.fused
+        fusion = FUSIONS[architecture.fusion]
+        self.fusion = fusion(width) if architecture.fuse_at == "last" else nn.ModuleList(fusion(width) for _ in blocks)
+        size = HeadSize(
+            width,
+            len(blocks),
+            architecture.pyramid_width,
+            architecture.strides,
+            architecture.tower_depth,
+            architecture.upernet_width,
         )
-        self.segmentation = (
-            LinearSegmentationHead(architecture.pyramid_width, architecture.mask_classes)
-            if architecture.mask_classes
+        self.pyramid = (
+            SimpleFeaturePyramid(width, architecture.pyramid_width, architecture.strides)
+            if any(kind is not None and kind.pyramid for kind in architecture.kinds)
             else None
         )
+        detection, segmentation = architecture.kinds
+        self.detection = detection.make(size, architecture.box_classes) if detection else None
+        self.segmentation = segmentation.make(size, architecture.mask_classes) if segmentation else None
 
     @property
     def infrared(self) -> Modality:
         """The infrared band this model takes."""
         return self.architecture.bands[1]
+
+    @property
+    def encoder(self) -> SpectraDINO | ViT:
+        """The backbone for those who judge or teach with it: of the baseline, its plain DINOv2."""
+        return self.backbone.vit if isinstance(self.backbone, RepeatedViT) else self.backbone
 
     def forward(self, images: Mapping[Modality, Tensor], present: Tensor | None = None) -> Predictions:
         """Dense predictions for a batch of pairs.
@@ -113,15 +202,34 @@ class Perception(nn.Module):
                 once and the fusion's stand-in takes the other's place.
             present: [B, 2], nonzero where the stream (rgb, infrared) counts; None: all that is given counts.
         """
-        features = self.backbone(images)
+        fused = self.fuse(images, present)
+        found, marked = self.architecture.kinds
+        logits = boxes = cells = mask_logits = None
+        if found is not None:
+            logits, boxes, cells = found.run(self.detection, fused, self.architecture.cell_strides)
+        if marked is not None:
+            mask_logits = marked.run(self.segmentation, fused, self.architecture.strides)
+        return Predictions(logits, boxes, cells, mask_logits)
+
+    def fuse(self, images: Mapping[Modality, Tensor], present: Tensor | None = None) -> Fused:
+        """What the heads read, of images as `forward` takes them."""
+        at_taps = isinstance(self.fusion, nn.ModuleList)
+        features = self.backbone(images, self.architecture.fused if at_taps else None)
         rgb, infrared = features.get(Modality.RGB), features.get(self.infrared)
+        streams = zip(_layers(rgb, at_taps), _layers(infrared, at_taps))
+        if isinstance(self.fusion, nn.ModuleList):
+            layers = [fusion(a, b, present) for fusion, (a, b) in zip(self.fusion, streams)]
+        else:
+            layers = [self.fusion(a, b, present) for a, b in streams]
         grid = next(iter(features.values())).grid
-        fused = self.fusion(
-            None if rgb is None else rgb.patches, None if infrared is None else infrared.patches, present
-        )
-        maps = self.pyramid(fused, grid)
-        logits, boxes, cells = self.detection(maps, self.architecture.strides)
-        return Predictions(logits, boxes, cells, self.segmentation(maps[0]) if self.segmentation else None)
+        return Fused(layers, grid, self.pyramid(layers, grid) if self.pyramid is not None else [])
+
+
+def _layers(features: Features | None, tapped: bool) -> Iterable[Tensor | None]:
+    """The layers of one stream that are fused; Nones without end for an absent one."""
+    if features is None:
+        return repeat(None)
+    return features.tapped if tapped else [features.patches]
 
 
 def perception_roles(model: Perception) -> dict[str, str]:

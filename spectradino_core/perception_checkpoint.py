@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
-from spectradino_core.backbone.checkpoints import read_header, read_tensors
+from spectradino_core.backbone import SpectraDINO, ViTConfig
+from spectradino_core.backbone.checkpoints import FORMAT as BACKBONE_FORMAT
+from spectradino_core.backbone.checkpoints import (
+    CheckpointError,
+    config_of,
+    load_dinov2,
+    load_spectradino,
+    read_dinov2,
+    read_header,
+    read_tensors,
+)
 from spectradino_core.files import written_atomically
 from spectradino_core.perception import Architecture, Perception
 from spectradino_core.runtime.bundle import METADATA_KEY, BundleError, ModelInfo
 
-__all__ = ["load_perception", "save_perception", "warm_start"]
+__all__ = ["backbone_config", "load_backbone", "load_perception", "save_perception", "warm_start"]
+
+log = logging.getLogger(__name__)
 
 _ARCHITECTURE_KEY = "architecture"
 
@@ -70,3 +83,59 @@ def warm_start(model: Perception, path: str | Path) -> str:
     old, new = f"backbone.stems.{other.infrared.key}.", f"backbone.stems.{model.infrared.key}."
     model.load_state_dict({name.replace(old, new): tensor for name, tensor in other.state_dict().items()})
     return info.name
+
+
+def backbone_config(path: str | Path) -> ViTConfig:
+    """The shape of the ViT in a file that `load_backbone` reads.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or none of these.
+    """
+    header = _header(path)
+    if header.get("format") == BACKBONE_FORMAT:
+        return load_spectradino(path).config
+    if _ARCHITECTURE_KEY in header:
+        return load_perception(path)[0].backbone.config
+    return config_of(read_dinov2(path)[0])
+
+
+def load_backbone(model: Perception, path: str | Path) -> str:
+    """Gives a model the weights of a backbone; its heads stay as they are.
+
+    Args:
+        model: with a SpectraDINO, or with a plain DINOv2 (the baseline, `dinov2_repeat`).
+        path: a backbone of `spectradino pretrain`, whose bands must include the model's; a model of `spectradino
+            finetune`, likewise; or DINOv2's own weights, with which stems and adapters stay fresh.
+
+    Returns:
+        Where the weights are from, in words.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, of another variant, or lacks a band.
+    """
+    path, header, target = Path(path), _header(path), model.backbone
+    if header.get("format") != BACKBONE_FORMAT and _ARCHITECTURE_KEY not in header:
+        layout = load_dinov2(target if isinstance(target, SpectraDINO) else target.vit, path)
+        return f"{path.name} (DINOv2, {layout} layout)"
+    source = load_spectradino(path) if header.get("format") == BACKBONE_FORMAT else load_perception(path)[0].backbone
+    if source.config != target.config:
+        raise CheckpointError(f"{path} is a {source.config.title}, the model's backbone a {target.config.title}")
+    if isinstance(target, SpectraDINO):
+        if not isinstance(source, SpectraDINO):
+            raise CheckpointError(f"{path} holds a plain DINOv2 inside a fine-tuned model: give DINOv2's own file")
+        try:
+            source = source.select_bands(target.bands)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}") from None
+        target.load_state_dict(source.state_dict())
+        return (
+            f"{path.parent.name}/{path.name} ({(header.get('stage') and 'stage ' + header['stage']) or 'fine-tuned'})"
+        )
+    if isinstance(source, SpectraDINO):
+        log.warning("%s: its blocks may have been trained further; the baseline is meant for DINOv2's own", path)
+    target.vit.load_state_dict(source.vit.state_dict())
+    return f"{path.parent.name}/{path.name} (its ViT alone)"
+
+
+def _header(path: str | Path) -> dict[str, str]:
+    return read_header(path) if Path(path).suffix == ".safetensors" else {}

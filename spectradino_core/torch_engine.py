@@ -13,7 +13,7 @@ from spectradino_core.modality import Modality
 from spectradino_core.perception import Perception
 from spectradino_core.perception_checkpoint import load_perception
 from spectradino_core.runtime.bundle import BundleError, ModelInfo
-from spectradino_core.runtime.engines import EngineError, RawPredictions
+from spectradino_core.runtime.engines import EngineError, RawPredictions, raw_predictions
 
 __all__ = ["ServingGraph", "TorchEngine"]
 
@@ -35,15 +35,26 @@ class ServingGraph(nn.Module):
         self.size = size
 
     def forward(self, rgb: Tensor, ir: Tensor, present: Tensor) -> tuple[Tensor, ...]:
-        """rgb [1, 3, H, W], ir [1, 1, H, W], present [2] to boxes [A, 4], scores [A, C], mask uint8 [H, W] if any."""
+        """rgb [1, 3, H, W], ir [1, 1, H, W], present [2] to what `outputs` names.
+
+        Boxes [A, 4] and scores [A, C] come from a detection head, the mask uint8 [H, W] from a segmentation head.
+        """
         predictions = self.model({Modality.RGB: rgb, self.model.infrared: ir}, present[None])
-        outputs = (predictions.boxes[0], predictions.logits[0].float().sigmoid())
+        outputs: tuple[Tensor, ...] = ()
+        if predictions.boxes is not None and predictions.logits is not None:
+            outputs = (predictions.boxes[0], predictions.logits[0].float().sigmoid())
         if predictions.mask_logits is None:
             return outputs
         full = nn.functional.interpolate(
             predictions.mask_logits.float(), size=self.size[::-1], mode="bilinear", align_corners=False
         )
         return (*outputs, full[0].argmax(dim=0).to(torch.uint8))
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of what `forward` returns, in order."""
+        boxes = [] if self.model.detection is None else ["boxes", "scores"]
+        return boxes + ([] if self.model.segmentation is None else ["mask"])
 
 
 class TorchEngine:
@@ -84,7 +95,7 @@ class TorchEngine:
     def run(self, rgb: np.ndarray, infrared: np.ndarray, present: np.ndarray) -> RawPredictions:
         try:
             inputs = [torch.from_numpy(x).to(self._device) for x in (rgb, infrared, present)]
-            outputs = [x.cpu().numpy() for x in self._graph(*inputs)]
+            outputs = {name: x.cpu().numpy() for name, x in zip(self._graph.outputs, self._graph(*inputs), strict=True)}
         except RuntimeError as error:  # torch's own are RuntimeErrors: out of memory, a device that was lost
             raise EngineError(f"{self.label} failed on a frame: {error}") from error
-        return outputs[0], outputs[1], outputs[2] if len(outputs) == 3 else None
+        return raw_predictions(outputs)

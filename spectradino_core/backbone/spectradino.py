@@ -144,8 +144,8 @@ class SpectraDINO(nn.Module):
         self.vit.thaw_grid()
 
 
-def parameter_roles(model: SpectraDINO | ViT) -> dict[str, str]:
-    """What each parameter is for, by its name in `model.named_parameters()`.
+def parameter_roles(model: nn.Module) -> dict[str, str]:
+    """What each parameter of a backbone is for, by its name in `model.named_parameters()`.
 
     The roles, in which training stages and fine-tuning modes say what they train:
 

@@ -14,9 +14,13 @@ from torch import Tensor, nn
 
 from spectradino_core.heads.pyramid import ChannelNorm
 
-__all__ = ["Cells", "DenseHead", "assign"]
+__all__ = ["NEITHER", "PRIOR", "Cells", "DenseHead", "assign", "decode"]
 
-_PRIOR = 0.01
+PRIOR = 0.01
+"""Probability that a fresh head gives every class of every cell: nearly every cell is background, and starting low
+keeps the first steps from drowning the objects."""
+NEITHER = -2
+"""Of a cell that is neither an object's nor background: it lies in a region that is to be ignored."""
 _REACH = 4.0
 
 
@@ -35,15 +39,22 @@ class Cells:
     @classmethod
     def of(cls, maps: Sequence[Tensor], strides: Sequence[float]) -> Cells:
         """Cells of the maps [B, P, h_i, w_i]; cell (i, j) is at ((j + 0.5) s, (i + 0.5) s)."""
-        centres, sizes = [], []
-        for x, stride in zip(maps, strides, strict=True):
-            height, width = x.shape[-2:]
-            ys = (torch.arange(height, device=x.device, dtype=torch.float32) + 0.5) * stride
-            xs = (torch.arange(width, device=x.device, dtype=torch.float32) + 0.5) * stride
+        sizes = [(int(x.shape[-2]), int(x.shape[-1])) for x in maps]
+        return cls.of_sizes(sizes, strides, maps[0].device)
+
+    @classmethod
+    def of_sizes(
+        cls, sizes: Sequence[tuple[int, int]], strides: Sequence[float], device: torch.device | str = "cpu"
+    ) -> Cells:
+        """Cells of maps of these sizes (h_i, w_i)."""
+        centres, spacing = [], []
+        for (height, width), stride in zip(sizes, strides, strict=True):
+            ys = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) * stride
+            xs = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) * stride
             grid = torch.stack((xs[None].expand(height, width), ys[:, None].expand(height, width)), dim=-1)
             centres.append(grid.reshape(-1, 2))
-            sizes.append(torch.full((height * width,), stride, device=x.device))
-        return cls(torch.cat(centres), torch.cat(sizes))
+            spacing.append(torch.full((height * width,), stride, device=device))
+        return cls(torch.cat(centres), torch.cat(spacing))
 
 
 class DenseHead(nn.Module):
@@ -70,8 +81,7 @@ class DenseHead(nn.Module):
         assert self.classify.bias is not None
         assert self.regress.bias is not None
         nn.init.normal_(self.classify.weight, std=0.01)
-        # Nearly every cell is background: starting at probability 0.01 keeps the first steps from drowning the objects.
-        nn.init.constant_(self.classify.bias, -math.log((1 - _PRIOR) / _PRIOR))
+        nn.init.constant_(self.classify.bias, -math.log((1 - PRIOR) / PRIOR))
         nn.init.normal_(self.regress.weight, std=0.01)
         nn.init.zeros_(self.regress.bias)
 
@@ -96,7 +106,9 @@ def decode(deltas: Tensor, cells: Cells) -> Tensor:
     return torch.cat((centre - half, centre + half), dim=-1)
 
 
-def assign(boxes: Tensor, cells: Cells, radius: float = 1.5, largest: float = 8.0) -> Tensor:
+def assign(
+    boxes: Tensor, cells: Cells, radius: float = 1.5, largest: float = 8.0, ignored: Tensor | None = None
+) -> Tensor:
     """Which object each cell answers for (centre sampling as in FCOS, with ranges scaled to patch 14's strides).
 
     An object belongs to the finest level whose stride is at least its longer side divided by `largest`; there the cells
@@ -106,11 +118,17 @@ def assign(boxes: Tensor, cells: Cells, radius: float = 1.5, largest: float = 8.
     Args:
         boxes: [K, 4] x1 y1 x2 y2 in network pixels.
         cells: of A cells.
+        radius, largest: see above.
+        ignored: [I, 4], regions whose cells are background to nobody, such as crowds.
 
     Returns:
-        int64 [A]: the object's index, or -1 for background.
+        int64 [A]: the object's index, or -1 for background, or `NEITHER`.
     """
     owner = torch.full((len(cells.strides),), -1, dtype=torch.int64, device=cells.strides.device)
+    if ignored is not None and len(ignored):
+        x, y = cells.centres[None, :, 0], cells.centres[None, :, 1]
+        hidden = (x > ignored[:, :1]) & (y > ignored[:, 1:2]) & (x < ignored[:, 2:3]) & (y < ignored[:, 3:])
+        owner[hidden.any(dim=0)] = NEITHER
     if len(boxes) == 0:
         return owner
     sides = boxes[:, 2:] - boxes[:, :2]

@@ -1,4 +1,6 @@
-"""Two streams of tokens become one.
+"""Two streams of tokens become one: what every fusion shares, and the paper's own, concatenation.
+
+The others are in `cross_attention.py` and `gated.py`; `registry.py` knows them by name.
 
 Letters: B batch, N tokens, D width.
 """
@@ -8,21 +10,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ConcatFusion"]
+__all__ = ["ConcatFusion", "Fusion"]
 
 
-class ConcatFusion(nn.Module):
-    """Tokens side by side on the feature axis, projected back: Linear(2D to D), LayerNorm, GELU (paper, Section 4.2.1).
+class Fusion(nn.Module):
+    """A fusion of RGB and infrared tokens that also serves with one of them absent.
 
     A stream that is absent, or hidden during training, is stood in for by one learned token (ours: the paper always has
-    both), so the same weights serve both cameras, RGB alone and infrared alone.
+    both), so the same weights serve both cameras, RGB alone and infrared alone. Subclasses say in `fuse` what becomes
+    of two streams.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.project = nn.Linear(2 * width, width)
-        self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.act = nn.GELU()
         self.absent = nn.Parameter(torch.zeros(2, width))
 
     def forward(self, rgb: Tensor | None, infrared: Tensor | None, present: Tensor | None = None) -> Tensor:
@@ -47,4 +47,23 @@ class ConcatFusion(nn.Module):
                 streams.append(tokens)
             else:
                 streams.append(torch.where(present[:, index, None, None] > 0, tokens, stand_in))
-        return self.act(self.norm(self.project(torch.cat(streams, dim=-1))))
+        counts = given.new_ones(len(given), 2) if present is None else (present > 0).to(given.dtype)
+        seen = counts * counts.new_tensor([[rgb is not None, infrared is not None]])
+        return self.fuse(streams[0], streams[1], seen)
+
+    def fuse(self, rgb: Tensor, infrared: Tensor, seen: Tensor) -> Tensor:
+        """[B, N, D] twice to [B, N, D]; seen [B, 2] is 1 where a stream is real and 0 where it is the stand-in."""
+        raise NotImplementedError
+
+
+class ConcatFusion(Fusion):
+    """Tokens side by side on the feature axis, projected back: Linear(2D to D), LayerNorm, GELU (Section 4.2.1)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.project = nn.Linear(2 * width, width)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.act = nn.GELU()
+
+    def fuse(self, rgb: Tensor, infrared: Tensor, seen: Tensor) -> Tensor:
+        return self.act(self.norm(self.project(torch.cat((rgb, infrared), dim=-1))))

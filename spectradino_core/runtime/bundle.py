@@ -36,7 +36,7 @@ class ModelInfo:
         name: a short name for logs and reports.
         variant: the backbone's variant ("tiny", "s", "b", "l", "g").
         bands: the two bands it takes, RGB first: (RGB, LWIR), for example.
-        box_classes: names of the detection classes, by label.
+        box_classes: names of the detection classes, by label; empty: no such head.
         mask_classes: names of the segmentation classes, by value in the mask; empty: no such head.
         palette: one (r, g, b) in 0..255 per mask class, for drawing.
         input_size: (width, height) of the network's input, multiples of the patch size 14.
@@ -68,8 +68,8 @@ class ModelInfo:
         problems = []
         if len(self.bands) != 2 or self.bands[0] is not Modality.RGB or self.bands[1] is Modality.RGB:
             problems.append(f"bands are RGB and one infrared band, got {[b.key for b in self.bands]}")
-        if not self.box_classes:
-            problems.append("no detection classes")
+        if not self.box_classes and not self.mask_classes:
+            problems.append("neither detection classes nor mask classes")
         if not all(isinstance(name, str) and name for name in (*self.box_classes, *self.mask_classes)):
             problems.append("a class has no name")
         if len(self.mask_classes) > 255:

@@ -9,7 +9,7 @@ Letters: H x W the network's input, A anchors (cells of all levels), C box class
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
@@ -18,7 +18,16 @@ import numpy as np
 
 from spectradino_core.runtime.bundle import METADATA_KEY, BundleError, ModelInfo
 
-__all__ = ["DEVICES", "Engine", "EngineError", "OnnxEngine", "RawPredictions", "open_engine", "warm_up"]
+__all__ = [
+    "DEVICES",
+    "Engine",
+    "EngineError",
+    "OnnxEngine",
+    "RawPredictions",
+    "open_engine",
+    "raw_predictions",
+    "warm_up",
+]
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +40,9 @@ _PROVIDERS = {
 }
 
 RawPredictions = tuple[np.ndarray, np.ndarray, "np.ndarray | None"]
-"""boxes float32 [A, 4] in network pixels, scores float32 [A, C] in 0..1, mask uint8 [H, W] or None."""
+"""boxes float32 [A, 4] in network pixels, scores float32 [A, C] in 0..1, mask uint8 [H, W] or None.
+
+A model without a detection head has A = C = 0."""
 
 
 class EngineError(RuntimeError):
@@ -155,7 +166,14 @@ class OnnxEngine:
             )
         except Exception as error:
             raise EngineError(f"{self.label} failed on a frame: {_first_line(error)}") from error
-        return results["boxes"], results["scores"], results.get("mask")
+        return raw_predictions(results)
+
+
+def raw_predictions(outputs: Mapping[str, np.ndarray]) -> RawPredictions:
+    """A graph's outputs by name as an engine gives them; boxes that the model has no head for are none."""
+    if "boxes" not in outputs:
+        return np.zeros((0, 4), np.float32), np.zeros((0, 0), np.float32), outputs["mask"]
+    return outputs["boxes"], outputs["scores"], outputs.get("mask")
 
 
 def _choose_providers(device: str, available: Sequence[str]) -> tuple[str, ...]:

@@ -43,8 +43,9 @@ def test_the_text_is_the_same_each_time():
     assert INFO.to_json() == ModelInfo.from_json(INFO.to_json(), "m.onnx").to_json()
 
 
-def test_a_model_without_a_mask():
-    info = INFO.with_(mask_classes=(), palette=())
+@pytest.mark.parametrize("lacking", [{"mask_classes": (), "palette": ()}, {"box_classes": ()}], ids=["mask", "boxes"])
+def test_a_model_with_one_head_only(lacking):
+    info = INFO.with_(**lacking)
     assert ModelInfo.from_json(info.to_json(), "m.onnx") == info
 
 
@@ -54,7 +55,7 @@ def test_a_model_without_a_mask():
         ({"bands": (Modality.LWIR, Modality.RGB)}, "bands"),
         ({"bands": (Modality.RGB, Modality.RGB)}, "bands"),
         ({"bands": (Modality.RGB,)}, "bands"),
-        ({"box_classes": ()}, "no detection classes"),
+        ({"box_classes": (), "mask_classes": (), "palette": ()}, "neither detection classes nor mask classes"),
         ({"box_classes": ("person", "")}, "no name"),
         ({"palette": ()}, "palette"),
         ({"mask_classes": tuple(map(str, range(256))), "palette": ((0, 0, 0),) * 256}, "256 mask classes"),
@@ -72,8 +73,8 @@ def test_a_description_that_contradicts_itself_is_refused(changes, words):
 
 
 def test_several_faults_are_told_at_once():
-    with pytest.raises(BundleError, match=r"no detection classes; .*nms_iou"):
-        INFO.with_(box_classes=(), nms_iou=2)
+    with pytest.raises(BundleError, match=r"1 palette colours for 2 mask classes; .*nms_iou"):
+        INFO.with_(palette=((1, 2, 3),), nms_iou=2)
 
 
 @pytest.mark.parametrize(

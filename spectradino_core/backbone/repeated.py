@@ -1,0 +1,78 @@
+"""The baseline: a plain DINOv2 that sees infrared as a grey picture, three times the same channel.
+
+    B batch    H, W pixels    D width
+
+No stems, no adapters, no modality embedding: what SpectraDINO adds is judged against this in every table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from spectradino_core.backbone.spectradino import in_order
+from spectradino_core.backbone.vit import Features, ViT, ViTConfig
+from spectradino_core.modality import Modality
+
+__all__ = ["RepeatedViT"]
+
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""ImageNet's, in RGB order on values in [0, 1]: what DINOv2 was trained with."""
+
+
+class RepeatedViT(nn.Module):
+    """DINOv2 behind the interface of `SpectraDINO`.
+
+    Args:
+        config: a `ViTConfig`, or the name of one in `vit.VARIANTS`.
+        bands: what it is given.
+        activation_checkpointing: as in `SpectraDINO`.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, config: ViTConfig | str, bands: Sequence[Modality], activation_checkpointing: bool = False
+    ) -> None:
+        super().__init__()
+        self.bands = in_order(bands)
+        self.vit = ViT(config, activation_checkpointing)
+        self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(_STD)[:, None, None], persistent=False)
+
+    @property
+    def config(self) -> ViTConfig:
+        return self.vit.config
+
+    def forward(self, images: Mapping[Modality, Tensor], taps: Sequence[int] | None = None) -> dict[Modality, Features]:
+        """Features of images of one band or several, in one pass.
+
+        Args:
+            images: by band, [B_m, C_m, H, W]: RGB normalised with ImageNet's mean and standard deviation, infrared in
+                [0, 1], which is repeated to three channels and normalised likewise here.
+            taps: blocks, 0-based, whose patches to return beside the last one's.
+
+        Raises:
+            ValueError: no images, a wrong shape, a tap that is not a block.
+        """
+        if not images:
+            raise ValueError("no images: give at least one band")
+        wrong = [f"{band.key} {list(x.shape)}" for band, x in images.items() if x.ndim != 4 or x.shape[1] not in (1, 3)]
+        if wrong:
+            raise ValueError(f"images are [B, 1 or 3, H, W], not {', '.join(wrong)}")
+        colours = [(x - self.mean) / self.std if x.shape[1] == 1 else x for x in images.values()]
+        features = self.vit(torch.cat(colours), taps or ())
+        sizes = [len(x) for x in images.values()]
+        pieces = zip(features.cls.split(sizes), features.registers.split(sizes), features.patches.split(sizes))
+        tapped = [tap.split(sizes) for tap in features.tapped]
+        return {
+            band: Features(*piece, features.grid, [tap[run] for tap in tapped])
+            for run, (band, piece) in enumerate(zip(images, pieces))
+        }
+
+    def freeze_grid(self, h: int, w: int) -> None:
+        """See `ViT.freeze_grid`."""
+        self.vit.freeze_grid(h, w)

@@ -1,0 +1,48 @@
+"""The linear detection probe: what boxes can be read off each token by itself.
+
+Letters: B batch, D width, C classes, h x w the patch grid, A = h·w cells.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from spectradino_core.heads.batch_norm import BatchNorm
+from spectradino_core.heads.detection import PRIOR, Cells, decode
+
+__all__ = ["LinearDetectionHead"]
+
+
+class LinearDetectionHead(nn.Module):
+    """BatchNorm and a 1x1 convolution each for classes and boxes on the last fused map, stride 14.
+
+    The paper compares "a linear probe" with ViTDet's head (Table 9) and says no more of it; built like DINOv2's linear
+    segmentation probe. Boxes are coded as the dense head codes them, so both are trained and decoded alike.
+    """
+
+    def __init__(self, width: int, classes: int) -> None:
+        """
+        Args:
+            width: D of the tokens.
+            classes: C.
+        """
+        super().__init__()
+        self.norm = BatchNorm(width)
+        self.classify = nn.Conv2d(width, classes, 1)
+        self.regress = nn.Conv2d(width, 4, 1)
+        for conv in (self.classify, self.regress):
+            assert conv.bias is not None
+            nn.init.normal_(conv.weight, std=0.01)
+            nn.init.zeros_(conv.bias)
+        assert self.classify.bias is not None
+        nn.init.constant_(self.classify.bias, -math.log((1 - PRIOR) / PRIOR))
+
+    def forward(self, maps: Sequence[Tensor], strides: Sequence[float]) -> tuple[Tensor, Tensor, Cells]:
+        """One map [B, D, h, w] to class logits [B, A, C], boxes [B, A, 4] x1 y1 x2 y2 in network pixels, and cells."""
+        cells = Cells.of(maps, strides)
+        x = self.norm(maps[0])
+        logits = self.classify(x).flatten(2).transpose(1, 2)
+        return logits, decode(self.regress(x).flatten(2).transpose(1, 2), cells), cells

@@ -1,0 +1,137 @@
+"""Heads and fusions by name: how each is built, and what it reads.
+
+A new one is a file in this folder, a line here, and a test.
+
+Letters: B batch, N tokens, D width, h x w the patch grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spectradino_core.heads.cross_attention import CrossAttentionFusion
+from spectradino_core.heads.detection import DenseHead
+from spectradino_core.heads.fusion import ConcatFusion, Fusion
+from spectradino_core.heads.gated import GatedFusion
+from spectradino_core.heads.linear_detection import LinearDetectionHead
+from spectradino_core.heads.pyramid import PATCH
+from spectradino_core.heads.segmentation import LinearSegmentationHead
+from spectradino_core.heads.upernet import UPerNet
+
+__all__ = ["DETECTION", "FUSIONS", "LAST_LAYERS", "SEGMENTATION", "Fused", "HeadSize", "Kind", "choose"]
+
+LAST_LAYERS = 4
+"""How many of the last blocks "linear4" concatenates (DINOv2's linear probe)."""
+
+
+@dataclass(frozen=True)
+class HeadSize:
+    """What heads are built from.
+
+    Attributes:
+        width: D.
+        layers: fused layers there are, 1 when fusion is at the last block only.
+        pyramid_width, strides, tower_depth, upernet_width: see `Architecture`.
+    """
+
+    width: int
+    layers: int
+    pyramid_width: int
+    strides: tuple[float, ...]
+    tower_depth: int
+    upernet_width: int
+
+
+@dataclass(frozen=True)
+class Fused:
+    """What heads read.
+
+    Attributes:
+        layers: fused tokens [B, N, D], shallow to deep; the last one is the last block's.
+        grid: (h, w).
+        maps: the pyramid's levels, where one was built.
+    """
+
+    layers: Sequence[Tensor]
+    grid: tuple[int, int]
+    maps: Sequence[Tensor]
+
+    def image(self, *layers: Tensor) -> Tensor:
+        """Layers [B, N, D], side by side on the feature axis, as a map [B, n·D, h, w]."""
+        return torch.cat(layers, dim=-1).transpose(1, 2).unflatten(2, self.grid)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of head.
+
+    Attributes:
+        make: (sizes, classes) to the module.
+        run: (module, what is fused, strides) to the head's output.
+        pyramid: it reads the pyramid, which is shared by all heads that do.
+        strides: of its cells, where they are not the architecture's choice; detection only.
+        several: it can't do with one layer: fusion must be at the taps.
+    """
+
+    make: Callable[[HeadSize, int], nn.Module]
+    run: Callable[[Any, Fused, Sequence[float]], Any]
+    pyramid: bool = False
+    strides: tuple[float, ...] | None = None
+    several: bool = False
+
+
+FUSIONS: dict[str, type[Fusion]] = {
+    "concat": ConcatFusion,
+    "cross_attention": CrossAttentionFusion,
+    "gated": GatedFusion,
+}
+
+DETECTION = {
+    "dense": Kind(
+        make=lambda size, classes: DenseHead(size.pyramid_width, classes, len(size.strides), size.tower_depth),
+        run=lambda head, fused, strides: head(fused.maps, strides),
+        pyramid=True,
+    ),
+    "linear": Kind(
+        make=lambda size, classes: LinearDetectionHead(size.width, classes),
+        run=lambda head, fused, strides: head([fused.image(fused.layers[-1])], strides),
+        strides=(PATCH,),
+    ),
+}
+
+SEGMENTATION = {
+    "pyramid_linear": Kind(
+        make=lambda size, classes: LinearSegmentationHead(size.pyramid_width, classes),
+        run=lambda head, fused, strides: head(fused.maps[0]),
+        pyramid=True,
+    ),
+    "linear": Kind(
+        make=lambda size, classes: LinearSegmentationHead(size.width, classes),
+        run=lambda head, fused, strides: head(fused.image(fused.layers[-1])),
+    ),
+    "linear4": Kind(
+        make=lambda size, classes: LinearSegmentationHead(size.width * size.layers, classes),
+        run=lambda head, fused, strides: head(fused.image(*fused.layers)),
+        several=True,
+    ),
+    "upernet": Kind(
+        make=lambda size, classes: UPerNet(size.width, classes, size.upernet_width),
+        run=lambda head, fused, strides: head(fused.layers, fused.grid),
+    ),
+}
+
+
+def choose(table: dict[str, Any], what: str, name: str) -> Any:
+    """The entry called `name`.
+
+    Raises:
+        ValueError: there is none; names those there are.
+    """
+    if name not in table:
+        raise ValueError(f"unknown {what} {name!r}: choose one of {', '.join(table)}")
+    return table[name]
