@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from spectradino_core.commands import data, evaluate, evaluate_retrieval, pretrain
+from spectradino_core.commands import bag, data, evaluate, evaluate_retrieval, finetune, pretrain
 
 __all__ = ["main"]
 
@@ -20,7 +20,7 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0 done, 1 it could not, 2 wrong usage."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if "evaluate" in words[:3] and words[words.index("evaluate") + 1 :][:1] == ["retrieval"]:
+    if "bag" not in words[:3] and "evaluate" in words[:3] and words[words.index("evaluate") + 1 :][:1] == ["retrieval"]:
         at = words.index("evaluate")
         words[at : at + 2] = [evaluate_retrieval.NAME]
     options = _parser().parse_args(words)
@@ -48,21 +48,10 @@ def _parser() -> argparse.ArgumentParser:
 
     data.add(commands)
     pretrain.add(commands)
+    finetune.add(commands)
     evaluate.add(commands)
     evaluate_retrieval.add(commands)
-
-    command = commands.add_parser("finetune", help="train heads and backbone on labelled pairs")
-    command.add_argument("--recipe", required=True, help="a recipe of training/recipes.py, such as 'box'")
-    command.add_argument(
-        "--data", type=Path, help="folder that holds the recipe's real data sets; without: scenes only"
-    )
-    command.add_argument("--out", type=Path, help="run folder (default: runs/RECIPE); a run that stopped is taken up")
-    command.add_argument("--start", type=Path, help="checkpoint to start from, also one for another infrared band")
-    command.add_argument("--steps", type=int, help="optimiser steps in place of the recipe's")
-    command.add_argument("--seed", type=int, help="seed in place of the recipe's")
-    command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: %(default)s")
-    command.add_argument("--workers", type=int, default=1, help="processes that make batches (default: %(default)s)")
-    command.set_defaults(run=_finetune)
+    bag.add(commands)
 
     command = commands.add_parser("export", help="a checkpoint to a model file for the robot (ONNX)")
     command.add_argument("checkpoint", type=Path, help="model.safetensors of a fine-tuning run")
@@ -77,27 +66,6 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("model", type=Path)
     command.set_defaults(run=_info)
     return parser
-
-
-def _finetune(options: argparse.Namespace) -> int:
-    from dataclasses import replace
-
-    from spectradino_core.training.finetune import finetune
-    from spectradino_core.training.recipes import RECIPES
-
-    if options.recipe not in RECIPES:
-        raise ValueError(f"unknown recipe '{options.recipe}': choose one of {', '.join(sorted(RECIPES))}")
-    recipe = RECIPES[options.recipe]()
-    if options.steps is not None:
-        if options.steps < 1:
-            raise ValueError("--steps must be at least 1")
-        recipe = replace(recipe, loop=replace(recipe.loop, steps=options.steps))
-    if options.seed is not None:
-        recipe = replace(recipe, seed=options.seed)
-    folder = options.out or Path("runs") / recipe.name
-    path = finetune(recipe, folder, options.data, options.start, device=options.device, workers=options.workers)
-    print(f"{path}: export it with 'spectradino export {path} model.onnx'")
-    return 0
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -2,19 +2,19 @@
 
 Every function takes its own random generator, so that sample i of a run is the same whoever draws it and whenever.
 
-Letters: h x w a pair's pixel grid, K objects.
+Letters: h x w a pair's pixel grid, K objects (and, apart, those to be ignored).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from spectradino_core.data.sample import PairedSample
 
-__all__ = ["Augmentation", "augment", "flip", "jitter_infrared", "jitter_rgb", "zoom"]
+__all__ = ["PLAIN", "Augmentation", "augment", "flip", "jitter_infrared", "jitter_rgb", "shrink", "zoom"]
 
 
 @dataclass(frozen=True)
@@ -24,19 +24,26 @@ class Augmentation:
     Attributes:
         flip: probability of a left-right flip.
         zoom: least and greatest factor; below 1 the picture shrinks into an empty frame, above 1 a crop is taken.
+        stretch: greatest relative change of the aspect ratio.
         brightness, contrast, gamma: greatest relative change of the colour frame.
         saturation: greatest relative change of the colours' strength.
         blur: probability, for each band, of a slight defocus.
         local_contrast: probability that an 8-bit infrared frame is equalised locally, as many cameras do by themselves.
         infrared_gain: greatest relative change of the infrared frame's contrast before its normalisation.
-        noise: greatest standard deviation of added noise, in 8-bit counts.
+        infrared_gamma: as `gamma`, of the infrared frame.
+        inversion: probability that an infrared frame is reversed, as cameras do that show what is hot in black.
+        noise: greatest standard deviation of added noise, in 8-bit counts; on 16 bits in 255ths of the frame's span.
         eight_bit: probability that a 16-bit infrared frame is seen as an 8-bit camera with automatic gain gives it.
         band_dropout: probability, for each band, that it is hidden, so that single-band inference holds up.
         least_visible: a box that keeps a smaller share of its area after a crop is dropped.
+
+    Raises:
+        ValueError: a probability outside of 0..1, a negative strength, or an empty range of zoom.
     """
 
     flip: float = 0.5
     zoom: tuple[float, float] = (0.75, 1.6)
+    stretch: float = 0.0
     brightness: float = 0.25
     contrast: float = 0.25
     gamma: float = 0.3
@@ -44,17 +51,51 @@ class Augmentation:
     blur: float = 0.2
     local_contrast: float = 0.3
     infrared_gain: float = 0.3
+    infrared_gamma: float = 0.0
+    inversion: float = 0.0
     noise: float = 4.0
     eight_bit: float = 0.5
     band_dropout: float = 0.15
     least_visible: float = 0.35
 
+    def __post_init__(self) -> None:
+        chances = ("flip", "blur", "local_contrast", "inversion", "eight_bit", "least_visible")
+        strengths = (
+            "stretch",
+            "brightness",
+            "contrast",
+            "gamma",
+            "saturation",
+            "infrared_gain",
+            "infrared_gamma",
+            "noise",
+        )
+        wrong = [name for name in chances if not 0 <= getattr(self, name) <= 1]
+        wrong += [name for name in strengths if not getattr(self, name) >= 0]
+        if wrong:
+            raise ValueError(f"augmentation: {', '.join(wrong)} out of range (probabilities lie in 0..1)")
+        if not 0 < self.zoom[0] <= self.zoom[1]:
+            raise ValueError(f"augmentation: zoom goes from a least to a greatest factor above 0, not {self.zoom}")
+        if not 0 <= self.band_dropout <= 0.5:
+            raise ValueError(f"augmentation: band_dropout is for each of two bands, 0..0.5, not {self.band_dropout}")
+
+
+PLAIN = Augmentation(
+    flip=0, zoom=(1, 1), brightness=0, contrast=0, gamma=0, saturation=0, blur=0, local_contrast=0, infrared_gain=0,
+    noise=0, eight_bit=0, band_dropout=0,
+)  # fmt: skip
+"""Nothing is varied."""
+
 
 def augment(sample: PairedSample, options: Augmentation, rng: np.random.Generator) -> PairedSample:
     """A variation of `sample`; the input's arrays are not changed."""
+    if options == PLAIN:
+        return replace(sample)
     if rng.random() < options.flip:
         sample = flip(sample)
-    sample = zoom(sample, float(np.exp(rng.uniform(*np.log(options.zoom)))), rng, options.least_visible)
+    factor = float(np.exp(rng.uniform(*np.log(options.zoom))))
+    wider = float(np.exp(rng.uniform(-1, 1) * np.log1p(options.stretch) / 2)) if options.stretch else 1.0
+    sample = zoom(sample, factor, rng, options.least_visible, wider)
     sample.rgb = jitter_rgb(sample.rgb, options, rng)
     sample.infrared = jitter_infrared(sample.infrared, options, rng)
     return sample
@@ -62,50 +103,92 @@ def augment(sample: PairedSample, options: Augmentation, rng: np.random.Generato
 
 def flip(sample: PairedSample) -> PairedSample:
     """Left and right exchanged."""
-    boxes = sample.boxes
-    if boxes is not None:
+
+    def turned(boxes: np.ndarray | None) -> np.ndarray | None:
+        if boxes is None:
+            return None
         boxes = boxes.copy()
         boxes[:, [0, 2]] = sample.size[0] - boxes[:, [2, 0]]
-    return PairedSample(
+        return boxes
+
+    return replace(
+        sample,
         rgb=sample.rgb[:, ::-1],
         infrared=sample.infrared[:, ::-1],
-        boxes=boxes,
-        labels=sample.labels,
+        boxes=turned(sample.boxes),
+        ignored=turned(sample.ignored),
         mask=None if sample.mask is None else sample.mask[:, ::-1],
-        name=sample.name,
     )
 
 
-def zoom(sample: PairedSample, factor: float, rng: np.random.Generator, least_visible: float) -> PairedSample:
+def zoom(
+    sample: PairedSample, factor: float, rng: np.random.Generator, least_visible: float, wider: float = 1.0
+) -> PairedSample:
     """The pair seen `factor` times larger at a random place, in a frame of the same size.
 
     Areas that come into view from outside are black in RGB, the frame's median in infrared, unlabelled in the mask.
+
+    Args:
+        sample: the pair.
+        factor: below 1 the picture shrinks into an empty frame, above 1 a crop is taken.
+        rng: draws the place.
+        least_visible: boxes that keep a smaller share of their area are dropped.
+        wider: the width grows by this factor and the height shrinks by it.
     """
     width, height = sample.size
-    spare_x, spare_y = width - width * factor, height - height * factor
+    scale = np.array([factor * wider, factor / wider])
+    spare_x, spare_y = width - width * scale[0], height - height * scale[1]
     shift_x, shift_y = rng.uniform(min(0, spare_x), max(0, spare_x)), rng.uniform(min(0, spare_y), max(0, spare_y))
     # pixel centres: x' + 0.5 = factor (x + 0.5) + shift
-    matrix = np.array([[factor, 0, shift_x + factor / 2 - 0.5], [0, factor, shift_y + factor / 2 - 0.5]])
+    matrix = np.array(
+        [[scale[0], 0, shift_x + scale[0] / 2 - 0.5], [0, scale[1], shift_y + scale[1] / 2 - 0.5]], np.float64
+    )
 
     def warp(image: np.ndarray, flags: int, border: float) -> np.ndarray:
         return cv2.warpAffine(
             np.ascontiguousarray(image), matrix, (width, height), flags=flags, borderValue=(border,) * 4
         )
 
-    boxes, labels = sample.boxes, sample.labels
-    if boxes is not None and labels is not None:
-        moved = boxes * factor + np.array([shift_x, shift_y] * 2, np.float32)
-        clipped = np.clip(moved, 0, np.array([width, height] * 2, np.float32))
-        area, before = (np.prod(b[:, 2:] - b[:, :2], axis=1) for b in (clipped, moved))
+    def moved(boxes: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        placed = boxes * np.tile(scale, 2) + np.array([shift_x, shift_y] * 2)
+        clipped = np.clip(placed, 0, np.array([width, height] * 2))
+        area, before = (np.prod(b[:, 2:] - b[:, :2], axis=1) for b in (clipped, placed))
         keep = area > least_visible * before
-        boxes, labels = clipped[keep].astype(np.float32), labels[keep]
-    return PairedSample(
+        return clipped[keep].astype(np.float32), labels[keep]
+
+    changed = replace(
+        sample,
         rgb=warp(sample.rgb, cv2.INTER_LINEAR, 0),
         infrared=warp(sample.infrared, cv2.INTER_LINEAR, float(np.median(sample.infrared[::8, ::8]))),
-        boxes=boxes,
-        labels=labels,
         mask=None if sample.mask is None else warp(sample.mask, cv2.INTER_NEAREST, 255),
-        name=sample.name,
+    )
+    if sample.boxes is not None and sample.labels is not None:
+        changed.boxes, changed.labels = moved(sample.boxes, sample.labels)
+    if sample.ignored is not None and sample.ignored_labels is not None:
+        changed.ignored, changed.ignored_labels = moved(sample.ignored, sample.ignored_labels)
+    return changed
+
+
+def shrink(sample: PairedSample, largest: tuple[int, int]) -> PairedSample:
+    """The pair made to fit into (width, height) with its aspect kept; as it is where it fits already.
+
+    For training: a network of 280 x 224 pixels has no use of the megapixels around it, and memory has.
+    """
+    factor = min(largest[0] / sample.size[0], largest[1] / sample.size[1])
+    if factor >= 1:
+        return sample
+    size = max(1, round(sample.size[0] * factor)), max(1, round(sample.size[1] * factor))
+    ratio = np.array([new / old for new, old in zip(size, sample.size, strict=True)] * 2, np.float32)
+    mask = sample.mask
+    return replace(
+        sample,
+        rgb=cv2.resize(np.ascontiguousarray(sample.rgb), size, interpolation=cv2.INTER_AREA),
+        infrared=cv2.resize(np.ascontiguousarray(sample.infrared), size, interpolation=cv2.INTER_AREA),
+        boxes=None if sample.boxes is None else sample.boxes.astype(np.float32) * ratio,
+        ignored=None if sample.ignored is None else sample.ignored.astype(np.float32) * ratio,
+        mask=None
+        if mask is None
+        else cv2.resize(np.ascontiguousarray(mask), size, interpolation=cv2.INTER_NEAREST_EXACT),
     )
 
 
@@ -124,20 +207,48 @@ def jitter_rgb(image: np.ndarray, options: Augmentation, rng: np.random.Generato
 
 
 def jitter_infrared(frame: np.ndarray, options: Augmentation, rng: np.random.Generator) -> np.ndarray:
-    """Automatic gain to 8 bits now and then, changed contrast, blur and noise: uint8 or uint16 [h, w]."""
+    """Automatic gain to 8 bits now and then, reversal, gamma, changed contrast, blur and noise: uint8 or uint16 [h, w].
+
+    A frame that stays 16 bits wide keeps its range of counts, which may be temperatures.
+    """
+    if options.inversion and rng.random() < options.inversion:
+        low, high = int(frame.min()), int(frame.max())
+        frame = ((low + high) - frame.astype(np.int32)).astype(frame.dtype)
     if frame.dtype == np.uint16 and rng.random() < options.eight_bit:
         low, high = np.percentile(frame[::4, ::4], (rng.uniform(0, 2), rng.uniform(98, 100)))
         gain = 255 / max(high - low, 1)
         frame = np.clip((frame.astype(np.float32) - low) * gain, 0, 255).astype(np.uint8)
+    exponent = (
+        float(np.exp(rng.uniform(-options.infrared_gamma, options.infrared_gamma))) if options.infrared_gamma else 1.0
+    )
     if frame.dtype != np.uint8:
-        return _defocus(np.ascontiguousarray(frame), options, rng)
+        return _jitter_counts(_defocus(np.ascontiguousarray(frame), options, rng), exponent, options.noise, rng)
     frame = np.ascontiguousarray(frame)
     if rng.random() < options.local_contrast:
         frame = cv2.createCLAHE(float(rng.uniform(1, 4)), (4, 4)).apply(frame)
     gain, middle = 1 + rng.uniform(-options.infrared_gain, options.infrared_gain), float(frame.mean())
-    ramp = (np.arange(256) - middle) * gain + middle + rng.uniform(-12, 12)
-    frame = cv2.LUT(frame, np.clip(ramp, 0, 255).astype(np.uint8))
+    ramp = (np.arange(256) - middle) * gain + middle + rng.uniform(-40, 40) * min(options.infrared_gain, 0.3)
+    ramp = np.clip(ramp, 0, 255)
+    if exponent != 1.0:
+        ramp = 255 * (ramp / 255) ** exponent
+    frame = cv2.LUT(frame, ramp.astype(np.uint8))
     return _add_noise(_defocus(frame, options, rng), rng.uniform(0, options.noise), rng)
+
+
+def _jitter_counts(frame: np.ndarray, exponent: float, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """Gamma within the frame's own range and noise, of raw counts uint16 [h, w]."""
+    low, high = (float(edge) for edge in np.percentile(frame[::4, ::4], (1, 99)))
+    span = max(high - low, 1.0)
+    out = frame.astype(np.float32)
+    if exponent != 1.0:
+        inside = np.clip((out - low) / span, 0, 1)
+        out += span * (inside**exponent - inside)
+    if noise:
+        grain = np.empty(frame.shape, np.float32)
+        cv2.setRNGSeed(int(rng.integers(2**31)))
+        cv2.randn(grain, 0, max(rng.uniform(0, noise) * span / 255, 1e-3))
+        out += grain
+    return np.clip(np.rint(out), 0, 65535).astype(np.uint16)
 
 
 def _defocus(image: np.ndarray, options: Augmentation, rng: np.random.Generator) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Where training pairs come from: any number of sources, mixed by weight.
+"""Where training pairs come from: sources mixed by weight, or the pairs of one labelled set, epoch by epoch.
 
 Sample i of a run is a pure function of (seed, i): the same whichever worker draws it, and after a resume.
 """
@@ -7,17 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from spectradino_core.data.augment import Augmentation, augment
+from spectradino_core.data.augment import Augmentation, augment, shrink
 from spectradino_core.data.paired_folder import PairedFolder
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.scenes import BOX_CLASSES, SceneOptions, render_scene
 from spectradino_core.modality import Modality
 
-__all__ = ["FIRST_TEST_SEED", "FolderSource", "Mixture", "SceneSource", "Source", "scene_sample"]
+__all__ = [
+    "FIRST_TEST_SEED",
+    "Epochs",
+    "FolderSource",
+    "KeptPairs",
+    "LabelledSet",
+    "Mixture",
+    "SceneSource",
+    "Source",
+    "scene_sample",
+]
 
 FIRST_TEST_SEED = 9_000_000
 """Scenes with this seed and above are never trained on; tests, demonstrations and model cards use them."""
@@ -128,7 +138,76 @@ class Mixture:
         rng = np.random.default_rng((self._seed, index))
         which = min(int(np.searchsorted(self._shares, rng.random(), side="right")), len(self._sources) - 1)
         sample = augment(self._sources[which].draw(rng), self._augmentation, rng)
-        present = np.ones(2, bool)
-        if rng.random() < 2 * self._augmentation.band_dropout:
-            present[int(rng.integers(2))] = False
-        return sample, present
+        return sample, _present(self._augmentation, rng)
+
+
+def _present(augmentation: Augmentation, rng: np.random.Generator) -> np.ndarray:
+    """Which of the two bands count: one of them is hidden now and then, never both."""
+    present = np.ones(2, bool)
+    if rng.random() < 2 * augmentation.band_dropout:
+        present[int(rng.integers(2))] = False
+    return present
+
+
+class LabelledSet(Protocol):
+    """A labelled set of pairs, such as `benchmarks.LabelledPairs`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: int, /) -> Any: ...
+
+    def load(self, item: Any, /) -> PairedSample: ...
+
+
+class KeptPairs:
+    """Pairs of a labelled set, each read once and kept in memory as far as there is room.
+
+    Args:
+        pairs: the set.
+        largest: (width, height) that pairs are made to fit into; None: as they are.
+        room: bytes of pixels to keep; what comes later is read again each time.
+    """
+
+    def __init__(self, pairs: LabelledSet, largest: tuple[int, int] | None = None, room: int = 1 << 30) -> None:
+        self._pairs, self._largest, self._room = pairs, largest, room
+        self._kept: dict[int, PairedSample] = {}
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, place: int) -> PairedSample:
+        """The pair at a place. Its arrays are not to be written to."""
+        if place in self._kept:
+            return self._kept[place]
+        sample = self._pairs.load(self._pairs[place])
+        if self._largest is not None:
+            sample = shrink(sample, self._largest)
+        self._room -= sample.rgb.nbytes + sample.infrared.nbytes + (0 if sample.mask is None else sample.mask.nbytes)
+        if self._room >= 0:
+            self._kept[place] = sample
+        return sample
+
+
+class Epochs:
+    """A labelled set, every pair once an epoch, in an order that each epoch draws anew, then augmented.
+
+    Args:
+        pairs: at least one.
+        augmentation: how they are varied.
+        seed: of orders and variations.
+    """
+
+    def __init__(self, pairs: KeptPairs, augmentation: Augmentation, seed: int) -> None:
+        if not len(pairs):
+            raise ValueError("no pairs to train on")
+        self._pairs, self._augmentation, self._seed = pairs, augmentation, seed
+        self._order: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
+
+    def sample(self, index: int) -> tuple[PairedSample, np.ndarray]:
+        """Sample `index` of the run, and which of its two bands count: bool [2] (rgb, infrared)."""
+        epoch, place = divmod(index, len(self._pairs))
+        if self._order[0] != epoch:
+            self._order = (epoch, np.random.default_rng((self._seed, 0, epoch)).permutation(len(self._pairs)))
+        rng = np.random.default_rng((self._seed, 1, index))
+        sample = augment(self._pairs[int(self._order[1][place])], self._augmentation, rng)
+        return sample, _present(self._augmentation, rng)

@@ -14,17 +14,22 @@ IGNORE = 255
 """The mask value of pixels without a label."""
 
 
-def segmentation_loss(logits: Tensor, mask: Tensor, class_weights: Tensor | None = None) -> Tensor:
+def segmentation_loss(
+    logits: Tensor, mask: Tensor, class_weights: Tensor | None = None, pixels: Tensor | None = None
+) -> Tensor:
     """Mean cross entropy over labelled pixels; 0 where no pixel has a label.
 
     Args:
         logits: [B, S, h, w], interpolated bilinearly to the mask's size.
         mask: integer [B, H, W], `IGNORE` where unlabelled.
         class_weights: [S] or None.
+        pixels: divide by this number in place of the labelled pixels here, where these are part of a larger batch.
     """
     mask = mask.long()
     logits = F.interpolate(logits.float(), size=mask.shape[-2:], mode="bilinear", align_corners=False)
     total = F.cross_entropy(logits, mask, weight=class_weights, ignore_index=IGNORE, reduction="sum")
+    if pixels is not None:
+        return total / pixels.clamp(min=1)
     labelled = mask != IGNORE
     if class_weights is None:
         return total / labelled.sum().clamp(min=1)

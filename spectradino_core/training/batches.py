@@ -5,7 +5,9 @@ Letters: B batch, H x W the network's input, K objects of one image.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -13,14 +15,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from spectradino_core.data.mixture import Mixture
 from spectradino_core.data.sample import PairedSample
+from spectradino_core.heads.detection import Cells, assign
 from spectradino_core.losses.segmentation import IGNORE
 from spectradino_core.modality import Modality
 from spectradino_core.runtime.preprocess import Letterbox, infrared_input, rgb_input
 from spectradino_core.thermal import ThermalContract, ThermalNormaliser
 
-__all__ = ["BatchStream", "LabelledBatch", "make_batch", "stream"]
+__all__ = ["BatchStream", "LabelledBatch", "Samples", "make_batch", "stream"]
 
 _SMALLEST_SIDE = 2.0
 """Network pixels; what is smaller after scaling teaches nothing and is left out."""
@@ -36,6 +38,10 @@ class LabelledBatch:
         boxes: per image float32 [K, 4] in network pixels, or None where the image has no box labels.
         labels: per image int64 [K] or None.
         mask: uint8 [B, H, W], 255 where unlabelled.
+        owners: per image int64 [A], the object that each cell answers for (see `assign`), or None; all None where the
+            cells were not known when the batch was made.
+        counts: float64 [2], the cells that answer for an object and the labelled pixels of the *whole* batch on this
+            process, of which this may be a part.
     """
 
     images: dict[Modality, Tensor]
@@ -43,6 +49,8 @@ class LabelledBatch:
     boxes: list[Tensor | None]
     labels: list[Tensor | None]
     mask: Tensor
+    owners: list[Tensor | None]
+    counts: Tensor
 
     def to(self, device: torch.device) -> LabelledBatch:
         """The same batch on `device`."""
@@ -56,7 +64,26 @@ class LabelledBatch:
             boxes=[move(b) for b in self.boxes],
             labels=[move(x) for x in self.labels],
             mask=self.mask.to(device, non_blocking=True),
+            owners=[move(x) for x in self.owners],
+            counts=self.counts.to(device, non_blocking=True),
         )
+
+    def split(self, count: int) -> list[LabelledBatch]:
+        """In so many parts of about equal size; fewer where there are fewer images. `counts` stay the whole batch's."""
+        size = len(self.present)
+        edges = [size * part // min(count, size) for part in range(min(count, size) + 1)]
+        return [
+            replace(
+                self,
+                images={band: x[start:end] for band, x in self.images.items()},
+                present=self.present[start:end],
+                boxes=self.boxes[start:end],
+                labels=self.labels[start:end],
+                mask=self.mask[start:end],
+                owners=self.owners[start:end],
+            )
+            for start, end in zip(edges, edges[1:])
+        ]
 
 
 def make_batch(
@@ -64,8 +91,17 @@ def make_batch(
     infrared: Modality,
     size: tuple[int, int],
     thermal: ThermalContract,
+    cells: Cells | None = None,
 ) -> LabelledBatch:
-    """Samples and their present streams to one batch; size is the network's (width, height)."""
+    """Samples and their present streams to one batch.
+
+    Args:
+        samples: each with which of its streams count, bool [2].
+        infrared: the band beside RGB.
+        size: the network's (width, height).
+        thermal: how counts become input.
+        cells: the detection head's; given, `owners` is filled here, in the process that makes batches ahead.
+    """
     rgb, ir, masks = [], [], []
     boxes: list[Tensor | None] = []
     labels: list[Tensor | None] = []
@@ -86,32 +122,71 @@ def make_batch(
             if sample.mask is None
             else letterbox.mask_to_network(np.ascontiguousarray(sample.mask), IGNORE)
         )
+    owners = [
+        None if cells is None or b is None else assign(b, cells, ignored=_ignored(sample, size))
+        for b, (sample, _) in zip(boxes, samples, strict=True)
+    ]
+    mask = torch.from_numpy(np.stack(masks))
+    positives = sum(int((owner >= 0).sum()) for owner in owners if owner is not None)
     return LabelledBatch(
         images={Modality.RGB: torch.from_numpy(np.stack(rgb)), infrared: torch.from_numpy(np.stack(ir))},
         present=torch.from_numpy(np.stack([p for _, p in samples]).astype(np.float32)),
         boxes=boxes,
         labels=labels,
-        mask=torch.from_numpy(np.stack(masks)),
+        mask=mask,
+        owners=owners,
+        counts=torch.tensor([positives, int((mask != IGNORE).sum())], dtype=torch.float64),
     )
 
 
+def _ignored(sample: PairedSample, size: tuple[int, int]) -> Tensor | None:
+    """Regions to be ignored, in network pixels."""
+    if sample.ignored is None:
+        return None
+    return torch.from_numpy(Letterbox.fit(sample.size, size).to_network(sample.ignored.reshape(-1, 4)))
+
+
+class Samples(Protocol):
+    """What a run is made of: `Mixture`, `Epochs`."""
+
+    def sample(self, index: int) -> tuple[PairedSample, np.ndarray]:
+        """Sample `index` of the run, and which of its two bands count: bool [2] (rgb, infrared)."""
+        ...
+
+
 class BatchStream(Dataset):
-    """Batch i of a run, for i from `first` to `steps`: whole batches, so that a worker makes each by itself."""
+    """Batch i of a run, for i from `first` to `steps`: whole batches, so that a worker makes each by itself.
+
+    Args:
+        samples: where they come from.
+        batch: pairs per step over all processes.
+        infrared, size, thermal, cells: see `make_batch`.
+        steps, first: of the run.
+        rank, world: this process makes its share of each batch; all shares together are what one process would make.
+
+    Raises:
+        ValueError: the batch can't be shared by so many processes.
+    """
 
     def __init__(
-        self, mixture: Mixture, batch: int, infrared: Modality, size: tuple[int, int], thermal: ThermalContract,
-        steps: int, first: int = 0,
+        self, samples: Samples, batch: int, infrared: Modality, size: tuple[int, int], thermal: ThermalContract,
+        steps: int, first: int = 0, *, cells: Cells | None = None, rank: int = 0, world: int = 1,
     ) -> None:  # fmt: skip
-        self._mixture, self._batch, self._infrared = mixture, batch, infrared
+        if batch % world:
+            raise ValueError(f"a batch of {batch} can't be shared by {world} processes: choose a multiple (--batch)")
+        self._samples, self._batch, self._infrared = samples, batch, infrared
         self._size, self._thermal, self._steps, self._first = size, thermal, steps, first
+        self._cells, self._share, self._rank = cells, batch // world, rank
 
     def __len__(self) -> int:
         return self._steps - self._first
 
     def __getitem__(self, index: int) -> LabelledBatch:
-        start = (self._first + index) * self._batch
-        samples = [self._mixture.sample(start + i) for i in range(self._batch)]
-        return make_batch(samples, self._infrared, self._size, self._thermal)
+        start = (self._first + index) * self._batch + self._rank * self._share
+        samples: Sequence[tuple[PairedSample, np.ndarray]] = [
+            self._samples.sample(start + i) for i in range(self._share)
+        ]
+        return make_batch(list(samples), self._infrared, self._size, self._thermal, self._cells)
 
 
 def stream(batches: BatchStream, workers: int) -> DataLoader:

@@ -18,7 +18,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-__all__ = ["Place", "full_state", "is_sharded", "load_full_state", "mean_over_processes", "process_group", "spread"]
+__all__ = [
+    "Place",
+    "full_state",
+    "is_sharded",
+    "load_full_state",
+    "mean_over_processes",
+    "process_group",
+    "spread",
+    "sum_over_processes",
+]
 
 log = logging.getLogger(__name__)
 
@@ -159,3 +168,11 @@ def mean_over_processes(values: Mapping[str, Tensor]) -> dict[str, float]:
         dist.all_reduce(stacked)
         stacked /= Place.current().world
     return dict(zip(values, stacked.tolist(), strict=True))
+
+
+def sum_over_processes(values: Tensor) -> Tensor:
+    """A tensor without gradient summed over all processes, which must all call it."""
+    if Place.current().world > 1:
+        values = values.detach().clone()
+        dist.all_reduce(values)
+    return values

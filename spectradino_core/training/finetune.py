@@ -1,63 +1,65 @@
-"""Fine-tuning on labelled pairs: what a step computes, and one run from recipe to checkpoint.
+"""Fine-tuning on labelled pairs: one run from recipe to checkpoint.
 
-Letters: B batch, A cells, C box classes, K positives.
+`<folder>/` gets `model.safetensors`, `recipe.json`, `log.jsonl`, `losses.png` and `checkpoints/`, from which a run that
+stopped is taken up. Several processes started by torchrun share each batch and compute what one would.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import logging
 import platform
 import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
+from spectradino_core.data.benchmarks.registry import find_benchmark, open_benchmark
+from spectradino_core.data.mixture import Epochs, KeptPairs, LabelledSet
+from spectradino_core.data.sample import PairedSample
 from spectradino_core.evaluation.perception import score_samples, validation_scenes
-from spectradino_core.heads.detection import assign
-from spectradino_core.losses.detection import focal_loss, giou_loss
-from spectradino_core.losses.segmentation import segmentation_loss
-from spectradino_core.perception import Perception, Predictions, perception_roles
-from spectradino_core.perception_checkpoint import save_perception, warm_start
+from spectradino_core.files import written_atomically
+from spectradino_core.heads.detection import Cells
+from spectradino_core.heads.pyramid import level_sizes
+from spectradino_core.perception import Architecture, Perception
+from spectradino_core.perception_checkpoint import load_backbone, save_perception, warm_start
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.torch_engine import TorchEngine
-from spectradino_core.training.batches import BatchStream, LabelledBatch, stream
-from spectradino_core.training.loop import resume_step, train
-from spectradino_core.training.recipes import FinetuneRecipe
+from spectradino_core.training.batches import BatchStream, Samples, stream
+from spectradino_core.training.distributed import Place, process_group, spread
+from spectradino_core.training.journal import plot_losses
+from spectradino_core.training.loop import LoopOptions, resume_step, train
+from spectradino_core.training.modes import count_trainable, freeze_for, parameter_groups
+from spectradino_core.training.perception_loss import perception_loss
+from spectradino_core.training.recipes import BY_EPOCH, FinetuneRecipe
 
-__all__ = ["finetune", "perception_loss"]
+__all__ = ["TrainingData", "finetune", "open_training_data", "perception_loss"]
 
 log = logging.getLogger(__name__)
 
+_HELD_OUT = 60
+"""Most pairs that a training curve's scores are made of."""
 
-def perception_loss(predictions: Predictions, batch: LabelledBatch, recipe: FinetuneRecipe) -> dict[str, Tensor]:
-    """Focal loss, GIoU loss and cross entropy, weighted: {"total", "class", "box", "mask"}, scalars.
 
-    Focal and GIoU sums are divided by the number of positive cells of the batch. Images without box labels take no part
-    in the detection loss, pixels without a label none in the mask's.
+@dataclass
+class TrainingData:
+    """What a run learns from, and what its curves are drawn on.
+
+    Attributes:
+        samples: an endless stream of pairs.
+        held_out: labelled pairs that are not trained on, iterated at each checkpoint; may be empty.
+        sources: each source's share of the samples, for the model's provenance.
+        epoch: pairs of one epoch; None: there are no epochs.
     """
-    targets = torch.zeros_like(predictions.logits, dtype=torch.float32)
-    labelled, predicted, wanted = [], [], []
-    for image, (boxes, labels) in enumerate(zip(batch.boxes, batch.labels, strict=True)):
-        if boxes is None or labels is None:
-            continue
-        labelled.append(image)
-        owner = assign(boxes, predictions.cells)
-        positive = owner >= 0
-        targets[image, positive, labels[owner[positive]]] = 1.0
-        predicted.append(predictions.boxes[image, positive])
-        wanted.append(boxes[owner[positive]])
-    zero = predictions.boxes.sum() * 0  # keeps every parameter in the graph when there is nothing to learn from
-    class_loss, box_loss = zero, zero
-    if labelled:
-        positives = max(1, sum(len(p) for p in predicted))
-        class_loss = focal_loss(predictions.logits[labelled], targets[labelled]) / positives
-        box_loss = giou_loss(torch.cat(predicted), torch.cat(wanted)).sum() / positives
-    mask_loss = zero
-    if predictions.mask_logits is not None:
-        mask_loss = segmentation_loss(predictions.mask_logits, batch.mask)
-    total = recipe.class_weight * class_loss + recipe.box_weight * box_loss + recipe.mask_weight * mask_loss
-    return {"total": total, "class": class_loss.detach(), "box": box_loss.detach(), "mask": mask_loss.detach()}
+
+    samples: Samples
+    held_out: Iterable[PairedSample]
+    sources: dict[str, float]
+    epoch: int | None = None
 
 
 def finetune(
@@ -67,75 +69,210 @@ def finetune(
     start: Path | None = None,
     device: str = "auto",
     workers: int = 1,
+    *,
+    backbone: Path | None = None,
+    training_data: TrainingData | None = None,
+    activation_checkpointing: bool = False,
 ) -> Path:
     """Runs a recipe, or takes it up where it stopped, and returns the checkpoint's path, `<folder>/model.safetensors`.
 
     Args:
         recipe: what to do.
         folder: gets the log, the state to resume from and the checkpoint.
-        data: the folder that holds the recipe's real data sets; None: those sets are left out, and that is recorded.
+        data: the root of the recipe's data set; for recipes of scenes and `real` sets the folder that holds the latter,
+            None: those sets are left out, and that is recorded.
         start: a checkpoint of the same architecture to start from, also one for another band; None: random weights.
         device: "auto", "cpu" or "cuda".
-        workers: processes that make batches ahead.
+        workers: processes that make batches ahead, for each training process.
+        backbone: weights of the backbone alone, see `load_backbone`; heads start at random.
+        training_data: in place of what the recipe would open, e.g. kept from an earlier run.
+        activation_checkpointing: recompute each block in the backward pass: less memory for one more forward pass.
+
+    Raises:
+        ValueError: the recipe's parts don't go together, or the data is not what was said (`BenchmarkError`).
+        CheckpointError, BundleError: a file to start from does not fit.
+        ResumeError: what is in `folder` is damaged or of another run.
+        NonFiniteLossError: the loss diverged.
+        OSError: a file could not be written.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.manual_seed(recipe.seed)
-    mixture, sources = recipe.mixture(data)
-    info = recipe.info().with_(
-        provenance={
+    with process_group(device) as (place, chosen):
+        run = _Run(recipe, folder, data, start, backbone, training_data, place, chosen)
+        run.model.backbone.vit.activation_checkpointing = activation_checkpointing
+        return run.go(workers)
+
+
+class _Run:
+    """One run on one process."""
+
+    def __init__(
+        self, recipe: FinetuneRecipe, folder: Path, data: Path | None, start: Path | None, backbone: Path | None,
+        training_data: TrainingData | None, place: Place, device: torch.device,
+    ) -> None:  # fmt: skip
+        if start is not None and backbone is not None:
+            raise ValueError("a run starts from a whole model (start) or from a backbone, not from both")
+        self.recipe, self.folder, self.place, self.device = recipe, folder, place, device
+        self.data = training_data if training_data is not None else open_training_data(recipe, data)
+        self.loop = _loop_of(recipe, self.data)
+        torch.manual_seed(recipe.seed)
+        self.model = Perception(recipe.architecture)
+        origin: dict[str, Any] = {}
+        if start is not None:
+            origin["start"] = warm_start(self.model, start)
+        if backbone is not None:
+            origin["backbone"] = load_backbone(self.model, backbone)
+        freeze_for(recipe.mode, self.model)
+        self.model.to(device)
+        groups = parameter_groups(self.model, recipe.rates, recipe.weight_decay, recipe.layer_decay)
+        self.optimiser = torch.optim.AdamW(groups, betas=(0.9, recipe.beta2), fused=True)
+        self.info = recipe.info().with_(provenance=self._provenance() | origin)
+
+    def go(self, workers: int) -> Path:
+        recipe, place = self.recipe, self.place
+        first = resume_step(self.folder)
+        trained, whole = count_trainable(self.model)
+        if first:
+            log.info("taking up the run in %s at step %d of %d", self.folder, first, self.loop.steps)
+        elif place.first:
+            log.info(
+                "%s: mode %s trains %.2f of %.2f million parameters, %d steps of %d pairs",
+                recipe.name, recipe.mode, trained / 1e6, whole / 1e6, self.loop.steps, recipe.batch,
+            )  # fmt: skip
+            self._write_recipe()
+        runner = spread(self.model, [], "ddp", self.device)
+        batches = BatchStream(
+            self.data.samples, recipe.batch, recipe.architecture.bands[1], recipe.input_size, recipe.thermal,
+            self.loop.steps, first, cells=_cells(recipe), rank=place.rank, world=place.world,
+        )  # fmt: skip
+        started = time.time()
+        kept = train(
+            self.model,
+            lambda module, batch: perception_loss(module(batch.images, batch.present), batch, recipe),
+            stream(batches, workers),
+            self.optimiser,
+            self.loop,
+            self.folder,
+            self.device,
+            every=self._check,
+            runner=runner,
+        )
+        self.info.provenance["minutes"] = round((time.time() - started) / 60, 1)
+        path = self.folder / "model.safetensors"
+        if place.first:
+            save_perception(path, kept, self.info)
+            plot_losses({recipe.name: self.folder / "log.jsonl"}, self.folder / "losses.png")
+        place.wait()
+        return path
+
+    def _check(self, step: int, kept: Perception) -> dict[str, float]:
+        """Scores on what is held out, by the pipeline that serves; one process makes them."""
+        if not self.place.first:
+            return {}
+        held_out = _with_labels_of(self.recipe.architecture, self.data.held_out)
+        scores = score_samples(Pipeline(TorchEngine.of(kept, self.info)), held_out)
+        told = {"val_map50": scores["map50"], "val_miou": scores["miou"]}
+        return {name: value for name, value in told.items() if value == value}  # not of what there is no label or head
+
+    def _provenance(self) -> dict[str, Any]:
+        recipe, device = self.recipe, self.device
+        return {
             "recipe": recipe.name,
+            "mode": recipe.mode,
             "seed": recipe.seed,
-            "steps": recipe.loop.steps,
+            "steps": self.loop.steps,
             "batch": recipe.batch,
-            "sources": sources,
+            "sources": self.data.sources,
             "torch": torch.__version__,
-            "device": torch.cuda.get_device_name() if device == "cuda" else f"CPU ({platform.machine()})",
+            "device": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU ({platform.machine()})",
         }
-    )
-    model = Perception(recipe.architecture)
-    if start is not None:
-        info.provenance["start"] = warm_start(model, start)
-    model = model.to(device)
-    optimiser = torch.optim.AdamW(_groups(model, recipe), betas=(0.9, recipe.beta2), fused=True)
-    first = resume_step(folder)
-    if first:
-        log.info("taking up the run in %s at step %d", folder, first)
-    batches = BatchStream(
-        mixture, recipe.batch, recipe.architecture.bands[1], recipe.input_size, recipe.thermal, recipe.loop.steps, first
-    )
-    held_out = validation_scenes(recipe.architecture.bands[1], recipe.scene_size, 40)
 
-    def check(step: int, kept: Perception) -> dict[str, float]:
-        scores = score_samples(Pipeline(TorchEngine.of(kept, info)), held_out)
-        return {"val_map50": scores["map50"], "val_miou": scores["miou"]}
-
-    started = time.time()
-    kept = train(
-        model,
-        lambda module, batch: perception_loss(module(batch.images, batch.present), batch, recipe),
-        stream(batches, workers),
-        optimiser,
-        recipe.loop,
-        folder,
-        torch.device(device),
-        every=check,
-    )
-    info.provenance["minutes"] = round((time.time() - started) / 60, 1)
-    path = folder / "model.safetensors"
-    save_perception(path, kept, info)
-    return path
+    def _write_recipe(self) -> None:
+        content = {
+            "recipe": dataclasses.asdict(replace(self.recipe, loop=self.loop)),
+            "processes": self.place.world,
+            "trained": [name for name, p in self.model.named_parameters() if p.requires_grad],
+            "provenance": self.info.provenance,
+        }
+        with written_atomically(self.folder / "recipe.json") as scratch:
+            scratch.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
 
 
-def _groups(model: Perception, recipe: FinetuneRecipe) -> list[dict]:
-    """Parameter groups: a learning rate by role, and no weight decay on norms, biases, gains and embeddings."""
-    roles = perception_roles(model)
-    groups: dict[tuple[float, float], list[Tensor]] = {}
-    for name, parameter in model.named_parameters():
-        rate = recipe.rate_of(roles[name])
-        if rate == 0:
-            parameter.requires_grad_(False)
-            continue
-        plain = parameter.ndim < 2 or name.endswith(("_bias", "_embedding", "_embed", "_token", "_tokens", "absent"))
-        groups.setdefault((rate, 0.0 if plain else recipe.weight_decay), []).append(parameter)
-    return [{"params": p, "lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()]
+def open_training_data(recipe: FinetuneRecipe, data: Path | None) -> TrainingData:
+    """What a recipe learns from.
+
+    Args:
+        recipe: its `dataset`, or its scenes and `real` sets.
+        data: see `finetune`.
+
+    Raises:
+        ValueError: a set is missing or not what it was said to be.
+    """
+    if recipe.dataset is None:
+        mixture, sources = recipe.mixture(data)
+        return TrainingData(mixture, validation_scenes(recipe.architecture.bands[1], recipe.scene_size, 40), sources)
+    benchmark = find_benchmark(recipe.dataset)
+    pairs = open_benchmark(benchmark.name, data, benchmark.train_split)
+    # More pixels than the largest zoom shows are of no use.
+    largest = recipe.augmentation.zoom[1]
+    sides = (round(recipe.input_size[0] * largest), round(recipe.input_size[1] * largest))
+    samples = Epochs(_OnlyLabels(KeptPairs(pairs, sides), recipe.architecture), recipe.augmentation, recipe.seed)
+    held_out = open_benchmark(benchmark.name, data, "val" if "val" in benchmark.splits else benchmark.report_split)
+    return TrainingData(samples, _Few(held_out, recipe.input_size), {pairs.name: 1.0}, epoch=len(pairs))
+
+
+def _loop_of(recipe: FinetuneRecipe, data: TrainingData) -> LoopOptions:
+    """The recipe's loop with its epochs as steps."""
+    loop = recipe.loop
+    if recipe.epochs is not None:
+        if data.epoch is None:
+            raise ValueError("this recipe counts in epochs, and its data has none: give steps")
+        steps = max(1, -(-recipe.epochs * data.epoch // recipe.batch))
+        loop = replace(loop, steps=steps, warmup=min(loop.warmup, steps // 10))
+    if loop.checkpoint_every == BY_EPOCH:
+        epoch = -(-(data.epoch or 1) // recipe.batch)
+        loop = replace(loop, checkpoint_every=min(loop.steps, max(epoch, -(-loop.steps // 10))))
+    return loop
+
+
+def _cells(recipe: FinetuneRecipe) -> Cells | None:
+    """Those of the detection head, on which the processes that make batches assign objects."""
+    strides, (width, height) = recipe.architecture.cell_strides, recipe.input_size
+    if not recipe.architecture.box_classes:
+        return None
+    return Cells.of_sizes(level_sizes((height // 14, width // 14), strides), strides)
+
+
+def _with_labels_of(architecture: Architecture, samples: Iterable[PairedSample]) -> Iterator[PairedSample]:
+    """Samples without the labels that no head learns."""
+    for sample in samples:
+        yield _stripped(sample, architecture)
+
+
+def _stripped(sample: PairedSample, architecture: Architecture) -> PairedSample:
+    if not architecture.box_classes:
+        sample = replace(sample, boxes=None, labels=None, ignored=None, ignored_labels=None)
+    return sample if architecture.mask_classes else replace(sample, mask=None)
+
+
+class _OnlyLabels(KeptPairs):
+    """Kept pairs without the labels that no head learns."""
+
+    def __init__(self, pairs: KeptPairs, architecture: Architecture) -> None:
+        self._whole, self._architecture = pairs, architecture
+
+    def __len__(self) -> int:
+        return len(self._whole)
+
+    def __getitem__(self, place: int) -> PairedSample:
+        return _stripped(self._whole[place], self._architecture)
+
+
+class _Few:
+    """A few pairs of a set, spread over it, as large as the network needs them."""
+
+    def __init__(self, pairs: LabelledSet, size: tuple[int, int]) -> None:
+        self._pairs = KeptPairs(pairs, (2 * size[0], 2 * size[1]), room=1 << 28)
+
+    def __iter__(self) -> Iterator[PairedSample]:
+        count = len(self._pairs)
+        places = sorted({place * count // min(count, _HELD_OUT) for place in range(min(count, _HELD_OUT))})
+        return (self._pairs[place] for place in places)

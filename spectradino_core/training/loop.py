@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,8 @@ class LoopOptions:
         log_every: steps between log lines.
         keep: checkpoints to keep, the newest.
         tensorboard: log to TensorBoard too.
+        parts: gradient accumulation: a batch goes through in so many parts, each backward before the next, and one step
+            follows. Batches must then have `split(parts)`, and each part's loss be its share of the batch's.
     """
 
     steps: int
@@ -62,12 +65,13 @@ class LoopOptions:
     log_every: int = 20
     keep: int = 2
     tensorboard: bool = False
+    parts: int = 1
 
     def __post_init__(self) -> None:
         if self.amp not in _PRECISIONS:
             raise ValueError(f"unknown precision {self.amp!r}: choose one of {', '.join(_PRECISIONS)}")
-        if min(self.steps, self.checkpoint_every, self.log_every, self.keep) < 1:
-            raise ValueError("steps, checkpoint_every, log_every and keep must be at least 1")
+        if min(self.steps, self.checkpoint_every, self.log_every, self.keep, self.parts) < 1:
+            raise ValueError("steps, checkpoint_every, log_every, keep and parts must be at least 1")
 
 
 def learning_rate(step: int, options: LoopOptions) -> float:
@@ -134,16 +138,21 @@ def train(
         for group, peak in zip(optimiser.param_groups, peaks, strict=True):
             group["lr"] = peak * share
         batch = batch.to(device)
-        with torch.autocast(device.type, precision, enabled=precision is not None):
-            losses = loss_of(runner, batch)
-        total = losses["total"]
-        if not torch.isfinite(total):
-            raise NonFiniteLossError(
-                f"the loss is {total.item()} at step {step}: lower the learning rate; {folder / 'checkpoints'} holds "
-                "the last good state"
-            )
         optimiser.zero_grad(set_to_none=True)
-        scaler.scale(total).backward()
+        losses: dict[str, Tensor] = {}
+        for part, synchronise in _parts(batch, options.parts):
+            with nullcontext() if synchronise else _apart(runner):
+                with torch.autocast(device.type, precision, enabled=precision is not None):
+                    told = loss_of(runner, part)
+                total = told["total"]
+                if not torch.isfinite(total):
+                    raise NonFiniteLossError(
+                        f"the loss is {total.item()} at step {step}: lower the learning rate; "
+                        f"{folder / 'checkpoints'} holds the last good state"
+                    )
+                scaler.scale(total).backward()
+            told = {name: value.detach() for name, value in told.items()}
+            losses = {name: losses[name] + value for name, value in told.items()} if losses else told
         if options.clip:
             scaler.unscale_(optimiser)
             norm = nn.utils.clip_grad_norm_(model.parameters(), options.clip)
@@ -173,6 +182,18 @@ def train(
     bar.close()
     journal.close()
     return (model if average is None else average).eval()
+
+
+def _parts(batch: Any, count: int) -> Iterator[tuple[Any, bool]]:
+    """A batch's parts, and whether processes exchange gradients after each: after the last one only."""
+    parts = [batch] if count == 1 else batch.split(count)
+    for index, part in enumerate(parts):
+        yield part, index == len(parts) - 1
+
+
+def _apart(runner: nn.Module) -> AbstractContextManager:
+    """Gradients stay on their process."""
+    return runner.no_sync() if isinstance(runner, nn.parallel.DistributedDataParallel) else nullcontext()
 
 
 @torch.no_grad()

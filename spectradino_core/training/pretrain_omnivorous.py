@@ -177,13 +177,14 @@ def _open(path: Path, variant: str, base: str) -> ViT | SpectraDINO:
         raise ValueError(f"unknown base {base!r}: choose plain or both")
     if base == "plain":
         return load_teacher(path, variant).network.requires_grad_(True)
+    model: ViT | SpectraDINO
     if "architecture" in read_header(path):
-        model = load_perception(path)[0].backbone
+        model = load_perception(path)[0].encoder
     else:
         model = load_spectradino(path)
     if model.config.name != variant:
         raise ValueError(f"{path} is a {model.config.title}; the recipe is of variant {variant!r}")
-    if len(model.bands) < 2:
+    if isinstance(model, ViT) or len(model.bands) < 2:
         raise ValueError(f'{path} holds no infrared band; use base "plain"')
     return model
 

@@ -1,6 +1,7 @@
 """Fine-tuning recipes: everything that decides a run, in one typed object each.
 
 A recipe is Python, so that it can be read, searched and checked like the rest; nothing overrides it from elsewhere.
+Here are the models in the box; `downstream.py` makes those of the benchmarks.
 """
 
 from __future__ import annotations
@@ -17,8 +18,12 @@ from spectradino_core.perception import Architecture
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.thermal import ThermalContract
 from spectradino_core.training.loop import LoopOptions
+from spectradino_core.training.modes import MODES, RATE_GROUPS
 
-__all__ = ["RECIPES", "FinetuneRecipe", "box", "smoke"]
+__all__ = ["BY_EPOCH", "RECIPES", "FinetuneRecipe", "box", "smoke"]
+
+BY_EPOCH = 1_000_000_000
+"""Of a loop's `checkpoint_every`: ten checkpoints in a run, none within an epoch."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +34,16 @@ class FinetuneRecipe:
         name: key in `RECIPES`.
         architecture: the module.
         input_size: (width, height) of the network's input.
-        loop: steps, schedule, averaging.
-        batch: pairs per step.
+        loop: steps, schedule, averaging, precision, gradient accumulation.
+        batch: pairs per step, over all processes.
         rates: peak learning rate by role: "head", "adapters" (stems and the modality embedding too), "blocks" (patch
             embedding, tokens and norms too); 0 freezes. The paper sets one per module group and its values are lost
             (Section 4.3); for fine-tuning from DINOv2 1e-4, 5e-5 and 1e-5 are assumed.
+        mode: one of `modes.MODES`: what is trained at all.
+        layer_decay: see `modes.parameter_groups`; 1: none.
+        dataset: one of `data.benchmarks`, on whose training split the model is trained; None: `real` and scenes.
+        epochs: passes over that data set, in place of the loop's steps; None: the loop's steps.
+        box_classes, mask_classes, palette: names that labels and mask values index; a colour for each of the latter.
         weight_decay, beta2: of AdamW.
         class_weight, box_weight, mask_weight: of the losses.
         scene_size: (width, height) that scenes are rendered at.
@@ -52,6 +62,13 @@ class FinetuneRecipe:
     loop: LoopOptions
     batch: int
     rates: dict[str, float]
+    mode: str = "full"
+    layer_decay: float = 1.0
+    dataset: str | None = None
+    epochs: int | None = None
+    box_classes: tuple[str, ...] = BOX_CLASSES
+    mask_classes: tuple[str, ...] = MASK_CLASSES
+    palette: tuple[tuple[int, int, int], ...] = MASK_PALETTE
     weight_decay: float = 0.05
     beta2: float = 0.98
     class_weight: float = 1.0
@@ -67,28 +84,37 @@ class FinetuneRecipe:
     nms_iou: float = 0.5
     seed: int = 0
 
-    def rate_of(self, role: str) -> float:
-        """The peak learning rate of a parameter role (see `perception_roles`)."""
-        if role == "head":
-            return self.rates["head"]
-        if role.startswith("stems") or role in ("adapters", "modality_embedding"):
-            return self.rates["adapters"]
-        return self.rates["blocks"]
+    def __post_init__(self) -> None:
+        """Raises ValueError where parts don't go together."""
+        if self.mode not in MODES:
+            raise ValueError(f"unknown fine-tuning mode {self.mode!r}: choose one of {', '.join(MODES)}")
+        if set(self.rates) != set(RATE_GROUPS) or min(self.rates.values()) < 0:
+            raise ValueError(f"learning rates are for {', '.join(RATE_GROUPS)}, none negative; not {self.rates}")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer decay is a factor in (0, 1], not {self.layer_decay}")
+        if self.batch < self.loop.parts:
+            raise ValueError(f"a batch of {self.batch} pairs does not split into {self.loop.parts} parts")
+        counts = (len(self.box_classes), len(self.mask_classes))
+        if counts != (self.architecture.box_classes, self.architecture.mask_classes):
+            raise ValueError(
+                f"{counts[0]} box classes and {counts[1]} mask classes are named; the architecture has "
+                f"{self.architecture.box_classes} and {self.architecture.mask_classes}"
+            )
 
     def info(self) -> ModelInfo:
         """What the resulting model says of itself."""
         return ModelInfo(
-            name=f"{self.architecture.infrared}_{self.name.split('_')[0]}",
+            name=f"{self.architecture.infrared}_{self.name.split('_')[0]}" if self.dataset is None else self.name,
             variant=self.architecture.variant,
             bands=self.architecture.bands,
-            box_classes=BOX_CLASSES,
-            mask_classes=MASK_CLASSES,
-            palette=MASK_PALETTE,
+            box_classes=self.box_classes,
+            mask_classes=self.mask_classes,
+            palette=self.palette,
             input_size=self.input_size,
             thermal=self.thermal,
             score_threshold=self.score_threshold,
             nms_iou=self.nms_iou,
-            strides=self.architecture.strides,
+            strides=self.architecture.cell_strides,
         )
 
     def mixture(self, data: Path | None) -> tuple[Mixture, dict[str, float]]:

@@ -95,7 +95,7 @@ def load_teacher(path: Path, variant: str) -> Teacher:
     if header.get("format") == BACKBONE_FORMAT:
         network = load_spectradino(path)
     elif "architecture" in header:
-        network = load_perception(path)[0].backbone
+        network = load_perception(path)[0].encoder
     else:
         state, _ = read_dinov2(path)
         network = ViT(config_of(state))

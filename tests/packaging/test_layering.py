@@ -43,7 +43,9 @@ ARROWS: dict[str, set[str]] = {
     },
     "export": {"backbone", "data", "heads", "modality", "perception", "runtime", "thermal", "torch_engine", "training"},
     # The larger commands of the command line, one a file.
-    "commands": {"bags", "data", "evaluation", "modality", "runtime", "streams", "training"},
+    "commands": {
+        "bags", "data", "evaluation", "heads", "modality", "perception_checkpoint", "runtime", "streams", "training",
+    },
     "cli": {
         "backbone", "commands", "data", "evaluation", "export", "heads", "losses", "modality", "perception", "runtime",
         "streams", "thermal", "torch_engine", "training", "perception_checkpoint",

@@ -1,0 +1,150 @@
+"""Recipes of the benchmarks: all settings of fine-tuning, by data set and variant, in this one place.
+
+The paper gives the heads, the losses, AdamW, the fine-tuning modes and that learning rates go by module group (Sections
+4.2 to 4.4, Appendix A). Input sizes, batch sizes, epochs and the rates themselves are not in its text: **everything in
+the tables below is assumed**, chosen so that a data set's own aspect is kept at a size that patch 14 divides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spectradino_core.data.augment import Augmentation
+from spectradino_core.data.benchmarks.registry import find_benchmark
+from spectradino_core.heads.pyramid import PRESETS
+from spectradino_core.heads.registry import DETECTION, SEGMENTATION, choose
+from spectradino_core.perception import Architecture
+from spectradino_core.training.loop import LoopOptions
+from spectradino_core.training.recipes import BY_EPOCH, FinetuneRecipe
+
+__all__ = ["RATES", "SETTINGS", "TASKS", "Setting", "downstream_recipe"]
+
+TASKS = ("detection", "segmentation", "both")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a data set is trained on. Assumed.
+
+    Attributes:
+        input_size: (width, height) of the network's input, for S, B, L and G.
+        small: the same for tiny and test.
+        batch: pairs per step.
+        epochs: passes over the training split.
+    """
+
+    input_size: tuple[int, int]
+    small: tuple[int, int]
+    batch: int
+    epochs: int
+
+
+SETTINGS = {
+    "flir": Setting((644, 518), (280, 224), 16, 24),  # 640x512
+    "llvip": Setting((644, 518), (280, 224), 16, 12),  # 1280x1024
+    "rasmd": Setting((644, 518), (280, 224), 16, 12),
+    "mfnet": Setting((644, 490), (280, 210), 16, 100),  # 640x480
+    "semanticrt": Setting((644, 518), (280, 224), 16, 30),  # about 5:4
+    "fmb": Setting((798, 602), (280, 210), 16, 60),  # 800x600
+    "mcubes": Setting((616, 518), (280, 238), 8, 120),  # 1224x1024
+    "roadscene": Setting((518, 322), (280, 168), 8, 40),  # crops of many sizes
+    "scenes": Setting((644, 518), (280, 224), 8, 12),  # 640x512
+}
+"""By data set; `scenes_nir` and the like take what `scenes` takes."""
+
+RATES = {
+    "pretrained": {"head": 1e-4, "adapters": 5e-5, "blocks": 1e-5},
+    "small": {"head": 1e-3, "adapters": 5e-4, "blocks": 1e-4},
+}
+"""Peak learning rates (assumed: the paper's are lost) of S, B, L and G, and of tiny and test, ten times as high."""
+
+_SMALL = {"tiny": (64, 2), "test": (32, 1)}
+"""Pyramid and UPerNet width, and tower depth, of the variants that are not the paper's."""
+
+
+def downstream_recipe(
+    dataset: str,
+    task: str | None = None,
+    variant: str = "b",
+    *,
+    mode: str = "half",
+    backbone: str = "spectradino",
+    detection: str = "dense",
+    segmentation: str = "upernet",
+    fusion: str = "concat",
+    fuse_at: str | None = None,
+    strides: str = "7-28",
+    registers: int = 0,
+    layer_decay: float = 1.0,
+    upernet_width: int | None = None,
+    amp: str = "bf16",
+    seed: int = 0,
+) -> FinetuneRecipe:
+    """The recipe of a data set; `dataclasses.replace` changes what is not an argument.
+
+    Args:
+        dataset: one of `data.benchmarks`.
+        task: "detection", "segmentation" or "both"; None: what the data set has labels for. The head of a task that is
+            not trained is not built.
+        variant: of the backbone.
+        mode: one of `modes.MODES`.
+        backbone: one of `perception.BACKBONES`.
+        detection, segmentation: kinds of heads, see `Architecture`.
+        fusion: kind of fusion.
+        fuse_at: "last" or "taps"; None: as the paper does, taps for "upernet" (and "linear4"), last for the rest.
+        strides: of the detection pyramid, one of `pyramid.PRESETS`.
+        registers: of the backbone.
+        layer_decay: see `modes.parameter_groups`.
+        upernet_width: None: 256; for tiny and test narrower.
+        amp: "bf16", "fp16" or "fp32".
+        seed: of weights and samples.
+
+    Raises:
+        ValueError: an unknown name, or the data set lacks labels for the task.
+    """
+    benchmark = find_benchmark(dataset)
+    setting = SETTINGS.get(benchmark.name) or SETTINGS.get(benchmark.name.split("_")[0])
+    if setting is None:
+        raise ValueError(f"no settings for {benchmark.name}: there are some for {', '.join(SETTINGS)}")
+    for one in _parts_of(task) if task else ():
+        if one not in benchmark.tasks:
+            raise ValueError(f"{benchmark.name} has no labels for {one}: it has some for {', '.join(benchmark.tasks)}")
+    tasks = _parts_of(task) if task else benchmark.tasks
+    boxes = benchmark.box_classes if "detection" in tasks else ()
+    masks = benchmark.mask_classes if "segmentation" in tasks else ()
+    several = bool(masks) and (
+        segmentation == "upernet" or choose(SEGMENTATION, "segmentation head", segmentation).several
+    )
+    choose(DETECTION, "detection head", detection)
+    small = variant in _SMALL
+    width, depth = _SMALL.get(variant, (256, 2))
+    heads = [name for name, there in ((detection, boxes), (segmentation, masks)) if there]
+    return FinetuneRecipe(
+        name="_".join([benchmark.name, variant, *heads, mode if backbone == "spectradino" else f"{backbone}_{mode}"]),
+        architecture=Architecture(
+            variant, benchmark.infrared.key, len(boxes), len(masks), registers=registers, pyramid_width=width,
+            strides=choose(PRESETS, "strides", strides), tower_depth=depth, backbone=backbone,
+            detection=detection, segmentation=segmentation, fusion=fusion,
+            fuse_at=fuse_at or ("taps" if several else "last"), upernet_width=upernet_width or width,
+        ),
+        input_size=setting.small if small else setting.input_size,
+        loop=LoopOptions(steps=1, warmup=500, ema=0.999, amp=amp, checkpoint_every=BY_EPOCH),
+        batch=setting.batch,
+        rates=RATES["small" if small else "pretrained"],
+        mode=mode,
+        layer_decay=layer_decay,
+        dataset=benchmark.name,
+        epochs=setting.epochs,
+        box_classes=boxes,
+        mask_classes=masks,
+        palette=benchmark.palette if masks else (),
+        augmentation=Augmentation(stretch=0.2, infrared_gamma=0.2),
+        score_threshold=0.3,
+        seed=seed,
+    )  # fmt: skip
+
+
+def _parts_of(task: str) -> tuple[str, ...]:
+    if task not in TASKS:
+        raise ValueError(f"unknown task {task!r}: choose one of {', '.join(TASKS)}")
+    return ("detection", "segmentation") if task == "both" else (task,)

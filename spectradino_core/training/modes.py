@@ -1,0 +1,112 @@
+"""Fine-tuning modes: exactly which parameters each trains, and at which learning rate.
+
+Paper, Section 4.3 and Appendix A. Layer decay is ours, an option.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from spectradino_core.backbone.repeated import RepeatedViT
+from spectradino_core.perception import Perception, perception_roles
+
+__all__ = ["MODES", "RATE_GROUPS", "count_trainable", "freeze_for", "parameter_groups", "rate_group", "trainable"]
+
+MODES = {
+    "head": "the heads and fusions",
+    "adapters": "these, the adapters, all stems and the modality embedding",
+    "half": "these, the deeper half of the blocks and the final norm",
+    "full": "everything",
+}
+"""What each trains. "half" is the paper's default: the best on most data sets, where "full" loses (Table 11)."""
+
+RATE_GROUPS = ("head", "adapters", "blocks")
+
+_UNDECAYED = ("_bias", "_embedding", "_embed", "_token", "_tokens", "absent")
+
+
+def trainable(mode: str, model: Perception) -> list[str]:
+    """Names, in `model.named_parameters()`, of what the mode trains.
+
+    "half" trains the deeper half of the blocks (of an odd number the smaller half) and the final LayerNorm; patch
+    embedding, tokens and positions are trained by "full" only.
+
+    Raises:
+        ValueError: no such mode, or one that a model without adapters can't be trained in.
+    """
+    if mode not in MODES:
+        raise ValueError(f"unknown fine-tuning mode {mode!r}: choose one of {', '.join(MODES)}")
+    if mode == "adapters" and isinstance(model.backbone, RepeatedViT):
+        raise ValueError("a plain DINOv2 has no adapters or stems to train: choose mode head, half or full")
+    depth = model.backbone.config.depth
+    upper = {f"blocks.{index}" for index in range(depth - depth // 2, depth)}
+
+    def wanted(role: str) -> bool:
+        if mode == "full" or role == "head":
+            return True
+        if rate_group(role) == "adapters":
+            return mode in ("adapters", "half")
+        return mode == "half" and (role in upper or role == "norm")
+
+    return [name for name, role in perception_roles(model).items() if wanted(role)]
+
+
+def rate_group(role: str) -> str:
+    """Which of `RATE_GROUPS` sets the learning rate of a role (see `perception_roles`)."""
+    if role == "head":
+        return "head"
+    if role.startswith("stems") or role in ("adapters", "modality_embedding"):
+        return "adapters"
+    return "blocks"
+
+
+def freeze_for(mode: str, model: Perception) -> None:
+    """Lets exactly `trainable` be trained."""
+    names = set(trainable(mode, model))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in names)
+
+
+def parameter_groups(
+    model: Perception, rates: dict[str, float], weight_decay: float, layer_decay: float = 1.0
+) -> list[dict]:
+    """Groups for AdamW of what is not frozen; a rate of 0 freezes.
+
+    Weight decay is for matrices and kernels: norms, biases, gains, tokens and embeddings are left alone.
+
+    Args:
+        model: frozen as it is to be.
+        rates: peak learning rate of each of `RATE_GROUPS`.
+        weight_decay: of AdamW.
+        layer_decay: each block's rate is that of the block above it times this; 1: all alike. Patch embedding and
+            tokens count as one block below the first.
+
+    Raises:
+        ValueError: nothing is left to train.
+    """
+    roles = perception_roles(model)
+    depth = model.backbone.config.depth
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        role = roles[name]
+        rate = rates[rate_group(role)] * layer_decay ** _layers_above(role, depth)
+        if rate == 0:
+            parameter.requires_grad_(False)
+        if parameter.requires_grad:
+            plain = parameter.ndim < 2 or name.endswith(_UNDECAYED)
+            groups.setdefault((rate, 0.0 if plain else weight_decay), []).append(parameter)
+    if not groups:
+        raise ValueError("nothing to train: every parameter is frozen")
+    return [{"params": p, "lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()]
+
+
+def _layers_above(role: str, depth: int) -> int:
+    if role.startswith("blocks."):
+        return depth - 1 - int(role.removeprefix("blocks."))
+    return depth if role in ("patch_embed", "tokens") else 0
+
+
+def count_trainable(module: nn.Module) -> tuple[int, int]:
+    """(trained parameters, all parameters)."""
+    sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
+    return sum(n for n, trained in sizes if trained), sum(n for n, _ in sizes)

@@ -1,0 +1,89 @@
+"""What a fine-tuning step minimises: focal and GIoU loss of the boxes, cross entropy of the mask.
+
+Letters: B batch, A cells, C box classes, K positives.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from spectradino_core.heads.detection import NEITHER, assign
+from spectradino_core.losses.detection import focal_loss, giou_loss
+from spectradino_core.losses.segmentation import segmentation_loss
+from spectradino_core.perception import Predictions
+from spectradino_core.training.batches import LabelledBatch
+from spectradino_core.training.distributed import Place, sum_over_processes
+
+__all__ = ["LossWeights", "perception_loss"]
+
+
+class LossWeights(Protocol):
+    """The weights of the three losses; every `FinetuneRecipe` has them."""
+
+    @property
+    def class_weight(self) -> float: ...
+
+    @property
+    def box_weight(self) -> float: ...
+
+    @property
+    def mask_weight(self) -> float: ...
+
+
+def perception_loss(predictions: Predictions, batch: LabelledBatch, weights: LossWeights) -> dict[str, Tensor]:
+    """The weighted sum "total" and its parts: "class" and "box" with a detection head, "mask" with a segmentation head.
+
+    Focal and GIoU sums are divided by the number of positive cells, cross entropy by that of labelled pixels, both of
+    the whole batch: that of all processes and of all parts that a batch is split into, so neither changes the result.
+    Images without box labels take no part in the detection loss, pixels without a label none in the mask's, and cells
+    in regions to be ignored none in the focal loss.
+    """
+    positives, pixels = _counts(predictions, batch)
+    losses: dict[str, Tensor] = {}
+    total = torch.zeros((), device=batch.present.device)
+    if predictions.logits is not None:
+        losses["class"], losses["box"] = _detection(predictions, batch, positives)
+        total = total + weights.class_weight * losses["class"] + weights.box_weight * losses["box"]
+    if predictions.mask_logits is not None:
+        losses["mask"] = segmentation_loss(predictions.mask_logits, batch.mask, pixels=pixels)
+        total = total + weights.mask_weight * losses["mask"]
+    return {"total": total, **{name: value.detach() for name, value in losses.items()}}
+
+
+def _counts(predictions: Predictions, batch: LabelledBatch) -> tuple[Tensor, Tensor]:
+    """Positive cells and labelled pixels of the whole batch, per process: gradients are averaged over processes."""
+    counts = batch.counts
+    if predictions.cells is not None and all(owner is None for owner in batch.owners):
+        owners = [assign(boxes, predictions.cells) for boxes in batch.boxes if boxes is not None]
+        counts = torch.stack([counts.new_tensor(sum(int((o >= 0).sum()) for o in owners)), counts[1]])
+    positives, pixels = (sum_over_processes(counts) / Place.current().world).to(torch.float32)
+    return positives.clamp(min=1 / Place.current().world), pixels
+
+
+def _detection(predictions: Predictions, batch: LabelledBatch, positives: Tensor) -> tuple[Tensor, Tensor]:
+    """Focal and GIoU loss."""
+    logits, boxes, cells = predictions.logits, predictions.boxes, predictions.cells
+    assert logits is not None
+    assert boxes is not None
+    assert cells is not None
+    targets = torch.zeros_like(logits, dtype=torch.float32)
+    counted = torch.zeros(logits.shape[:2], dtype=torch.bool, device=logits.device)
+    predicted, wanted = [], []
+    for image, (truth, labels, owner) in enumerate(zip(batch.boxes, batch.labels, batch.owners, strict=True)):
+        if truth is None or labels is None:
+            continue
+        owner = assign(truth, cells) if owner is None else owner
+        positive = owner >= 0
+        counted[image] = owner != NEITHER
+        targets[image, positive, labels[owner[positive]]] = 1.0
+        predicted.append(boxes[image, positive])
+        wanted.append(truth[owner[positive]])
+    zero = boxes.sum() * 0 + logits.float().sum() * 0  # keeps every parameter in the graph when nothing is labelled
+    if not predicted:
+        return zero, zero
+    class_loss = focal_loss(logits[counted], targets[counted]) / positives
+    box_loss = giou_loss(torch.cat(predicted), torch.cat(wanted)).sum() / positives
+    return class_loss + zero, box_loss + zero
