@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from spectradino_core.data.benchmarks.benchmark import MOST_MISSING, Benchmark, LabelledItem, LabelledPairs
 from spectradino_core.data.benchmarks.boxes import Boxes
 from spectradino_core.data.benchmarks.files import BenchmarkError
-from spectradino_core.data.images import ImageFileError
+from spectradino_core.data.images import ImageFileError, read_image
 from spectradino_core.data.paired_folder import PairedFolderError
 from spectradino_core.data.sample import PairedSample
 
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 _EXAMPLES = 5
 _MOST_ODD_BOXES = 0.2
 _TELL_EVERY_S = 15.0
+_LOOKED_AT = 8
+_COLOURFUL = 0.03
+"""Mean spread of the three channels, as a share of their range, from which a picture is in colour."""
 
 
 @dataclass
@@ -107,6 +111,7 @@ def check_split(benchmark: Benchmark, root: Path | None, split: str, at_most: in
     if at_most is not None and at_most < len(items):
         items = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, at_most).astype(int))]
         report.remarks.append(f"only {len(items)} of its {len(pairs)} pairs were read")
+    _look_for_swapped_folders(report, items)
     notes = _Notes()
     for item, sample, boxes, error in _read(pairs, items):
         if sample is None:
@@ -142,6 +147,25 @@ def _count_pairs(report: SplitReport, benchmark: Benchmark, pairs: LabelledPairs
         )
     if official is not None and total != official:
         report.remarks.append(f"{total} pairs are listed, {official} published: figures may not be comparable")
+
+
+def _look_for_swapped_folders(report: SplitReport, items: Sequence[LabelledItem]) -> None:
+    """Infrared pictures have one channel or three equal ones; in colour they are the other camera's."""
+    sampled = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, _LOOKED_AT).astype(int))]
+    coloured = [item.infrared for item in sampled if item.infrared != item.rgb and _in_colour(item.infrared)]
+    if 2 * len(coloured) > len(sampled):
+        report.problems.append(f"infrared pictures are in colour, such as {coloured[0]}: are the two folders swapped?")
+
+
+def _in_colour(path: Path) -> bool:
+    try:
+        image = read_image(path, cv2.IMREAD_UNCHANGED)
+    except ImageFileError:
+        return False  # told when it is read
+    if image.ndim != 3 or image.shape[2] < 3:
+        return False
+    spread = image[..., :3].max(axis=2).astype(np.float64) - image[..., :3].min(axis=2)
+    return float(spread.mean()) > _COLOURFUL * (255 if image.dtype == np.uint8 else 65535)
 
 
 def _read(

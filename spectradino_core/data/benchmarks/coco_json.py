@@ -22,7 +22,7 @@ def read_coco(path: Path) -> dict[str, list[LabelledObject]]:
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BenchmarkError(f"{path}: can't be read as JSON ({error})") from None
     try:
         names = {one["id"]: str(one["name"]) for one in data["categories"]}

@@ -106,7 +106,12 @@ def inside(root: Path, text: str, source: Path) -> Path:
         BenchmarkError: it leads out of the root.
     """
     path = root / text
-    if not path.resolve().is_relative_to(root.resolve()):
+    try:
+        within = path.resolve().is_relative_to(root.resolve())
+        path.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # a name with a zero byte, over-long, or a loop of links
+        raise BenchmarkError(f"{source} names {text[:120]!r}, which is no path ({error})") from None
+    if not within:
         raise BenchmarkError(f"{source} names {text[:120]!r}, which lies outside {root}")
     return path
 

@@ -76,7 +76,7 @@ FLIR = Benchmark(
     licence="Teledyne FLIR's ADAS data set terms (registration)",
     ignore="objects of other classes (a few dogs) are left out; nothing is ignored; corners are taken as stored",
     notes=(
-        "Papers report on align_validation.txt and call it test or val; no third split is there to choose a checkpoint by.",
+        "Papers report on align_validation.txt, as test or val; there is no third split to choose a checkpoint by.",
         "The training list has 4129 names, its authors speak of 4128 pairs: what lacks a file is left out, and said.",
         "The XML files hold dogs, although the paper names three classes.",
         "AnnotatedImages/ is not read: JPEGImages/ holds the same frames.",

@@ -98,6 +98,17 @@ def test_check_finds_annotations_of_another_set(tmp_path: Path, capsys: pytest.C
     assert "not one box of its classes was found" in capsys.readouterr().out
 
 
+def test_check_finds_swapped_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = made("llvip", tmp_path)
+    (root / "infrared").rename(root / "x")
+    (root / "visible").rename(root / "infrared")
+    (root / "x").rename(root / "visible")
+    assert main(["data", "check", "--dataset", "llvip", "--root", str(root)]) == 1
+    out = capsys.readouterr().out
+    assert "infrared pictures are in colour, such as" in out
+    assert "are the two folders swapped?" in out
+
+
 def test_check_of_half_a_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = made("llvip", tmp_path)
     (root / "infrared/test/190002.jpg").unlink()

@@ -132,11 +132,21 @@ def test_rasmd_frames_pair_by_number_and_crowds_are_ignored(root: Path) -> None:
 def test_rasmd_annotations_may_not_lead_out_of_the_root(root: Path) -> None:
     path = root / "annotations/instances_test.json"
     data = json.loads(path.read_text())
-    for text in ("../../outside/rgb/rgb_aligned_000000.jpg", "/etc/rgb/passwd"):
+    (root / "link").symlink_to("/")
+    for text, message in (
+        ("../../outside/rgb/rgb_aligned_000000.jpg", "lies outside"),
+        ("/etc/rgb/passwd", "lies outside"),
+        ("link/etc/passwd", "lies outside"),
+        ("a\0b/rgb/x.jpg", "is no path"),
+        ("x" * 5000, "is no path"),
+    ):
         data["images"][0]["file_name"] = text
         path.write_text(json.dumps(data))
-        with pytest.raises(BenchmarkError, match="lies outside"):
+        with pytest.raises(BenchmarkError, match=message):
             open_benchmark("rasmd", root, "test")
+    path.write_text("[" * 100_000)
+    with pytest.raises(BenchmarkError, match="can't be read as JSON"):
+        open_benchmark("rasmd", root, "test")
 
 
 @pytest.mark.parametrize(
