@@ -31,7 +31,7 @@ EXTRAS = {
     "gpu": [*SERVING, "onnxruntime-gpu>=1.17"],
     # `make demo` shows how far it is.
     "demo": ["tqdm>=4.60"],
-    # Recorded drives (`spectradino bag`, `spectradino calibrate`) without a ROS installation; beside `runtime` or `gpu`.
+    # Recorded drives (`spectradino bag`, `calibrate`) without a ROS installation; beside `runtime` or `gpu`.
     # rosbags brings what packed bags need (zstd, lz4) and SQLite.
     "bag": [*SERVING, "faster-coco-eval>=1.6", "matplotlib>=3.8", "rosbags>=0.11.9", "tqdm>=4.60"],
     # Training, evaluation and export. Nothing here may need torchvision.

@@ -18,7 +18,7 @@ from typing import Any
 
 from spectradino_core.bags.errors import BagError
 from spectradino_core.bags.message_types import DamagedMessageError, MessageTypes, peek_stamp_ns
-from spectradino_core.bags.storage import Storage, StoredTopic
+from spectradino_core.bags.storage import Raw, Storage, StoredTopic
 from spectradino_core.bags.topics import choose_camera
 from spectradino_core.streams.decode import DecodeError
 from spectradino_core.streams.frames import CameraFrame
@@ -201,8 +201,16 @@ class BagReader:
             stamp_ns = None if stamp is None else stamp.sec * 1_000_000_000 + stamp.nanosec
             yield BagMessage(raw.topic, kind, raw.received_ns, stamp_ns, message)
 
-    def frames(self) -> Iterator[BagFrame]:
-        """Both cameras' images in the order of their stamps; see the module's head. May be called again."""
+    def stored(self, topics: Sequence[str]) -> Iterator[Raw]:
+        """The messages of some topics as they are stored, in the order in which they were received."""
+        return self._storage.messages(set(topics))
+
+    def frames(self, in_stamp_order: bool = True) -> Iterator[BagFrame]:
+        """Both cameras' images in the order of their stamps; see the module's head. May be called again.
+
+        Args:
+            in_stamp_order: False: in the order in which they were received.
+        """
         self.events.clear()
         streams = {topic: stream for stream in Stream if (topic := self.topic_of(stream))}
         waiting: list[tuple[int, int, str, int, BagFrame]] = []
@@ -227,6 +235,9 @@ class BagReader:
                 newest[stream] = max(stamp_ns, newest.get(stream, stamp_ns))
             kind = self.topics[raw.topic].kind
             frame = BagFrame(stream, stamp_ns, raw.received_ns, raw.topic, kind, raw.data, self.types)
+            if not in_stamp_order:
+                yield frame
+                continue
             if raw.received_ns > newest_arrival_ns:  # those of one arrival time go on together, whatever their order
                 newest_arrival_ns = raw.received_ns
                 while waiting:

@@ -8,12 +8,12 @@ What is where:
 - `people.py`, `bicycles.py`, `cars.py`, `buildings.py`, `plants.py`, `furniture.py`, `street.py`: how each is drawn;
   `motion.py`: how they get on.
 - `canvas.py`: painting by surface number; `shading.py`: surface numbers to radiance; `sensors.py`: radiance to counts.
-- `render.py`: the two functions people call; `sheet.py`: pictures for people.
+- `render.py`: the functions people call; `sheet.py`: pictures for people.
 """
 
 from __future__ import annotations
 
-from spectradino_core.data.scenes.render import render_scene, render_sequence
+from spectradino_core.data.scenes.render import render_moments, render_scene, render_sequence
 from spectradino_core.data.scenes.scene import (
     BOX_CLASSES,
     FAR_M,
@@ -38,6 +38,7 @@ __all__ = [
     "colourise_mask",
     "contact_sheet",
     "display",
+    "render_moments",
     "render_scene",
     "render_sequence",
 ]

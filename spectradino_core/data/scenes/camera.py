@@ -19,7 +19,8 @@ _NEAREST_M = 0.4
 @dataclass(frozen=True)
 class Camera:
     """Attributes: size and focal length in pixels, principal point (v0 is the horizon), eye in metres, and `post`, the
-    homography [3, 3] from the pinhole's pixels to this image's pixels (None: none)."""
+    homography [3, 3] from the pinhole's pixels to this image's pixels (None: none). Where `post` changes the size too,
+    `pinhole_width` is that of the pinhole's image."""
 
     width: int
     height: int
@@ -28,6 +29,7 @@ class Camera:
     v0: float
     eye: tuple[float, float, float]
     post: np.ndarray | None = None
+    pinhole_width: int | None = None
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """World points [..., 3] to pixels [..., 2]. Points nearer than 0.4 m are pushed to it."""
@@ -58,8 +60,9 @@ class Camera:
         """Whether something within `reach` metres to either side of (x, z) may be in the image (generously)."""
         distance = max(z - self.eye[2], _NEAREST_M)
         middle = self.u0 + self.focal * (x - self.eye[0]) / distance
-        half = self.focal * reach / distance + 0.15 * self.width
-        return middle + half > 0.0 and middle - half < self.width
+        width = self.width if self.pinhole_width is None else self.pinhole_width
+        half = self.focal * reach / distance + 0.15 * width
+        return middle + half > 0.0 and middle - half < width
 
     def metres_per_pixel(self, z: float) -> float:
         """The size of a pixel at world depth z, metres."""

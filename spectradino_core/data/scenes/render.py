@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from spectradino_core.data.scenes.shading import Shader
 from spectradino_core.data.scenes.street import paint_ground, paint_shadows, paint_sky
 from spectradino_core.modality import INFRARED, Modality
 
-__all__ = ["render_scene", "render_sequence"]
+__all__ = ["render_moments", "render_scene", "render_sequence"]
 
 _LEAST_VISIBLE = 0.25
 _LEAST_HEIGHT = 6.0 / 512.0
@@ -56,6 +57,36 @@ def render_sequence(seed: int, frames: int, rate_hz: float = 10.0, options: Scen
     return _frames(seed, frames, rate_hz, options)
 
 
+def render_moments(
+    seed: int,
+    elapsed_ns: Iterable[int],
+    options: SceneOptions = _DEFAULT,
+    ir_to_rgb: np.ndarray | None = None,
+    ir_size: tuple[int, int] | None = None,
+) -> Iterator[Scene]:
+    """The street of `seed` at any moments: what cameras with rhythms of their own see of one and the same drive.
+
+    Args:
+        seed: not negative.
+        elapsed_ns: the moments, in nanoseconds since the drive began; the first frame has the number 0.
+        options: what to render.
+        ir_to_rgb: float64 [3, 3], what the infrared images are seen through in place of a seeded homography; as in
+            `Scene`, the centre of the first pixel is (0.5, 0.5).
+        ir_size: (width, height) of the infrared images; None: as of the colour image.
+
+    Raises:
+        ValueError: a negative seed.
+    """
+    if seed < 0:
+        raise ValueError(f"seed {seed} is negative: seeds are 0, 1, 2, ...")
+    street = draw_street(seed, options.time_of_day, options.traffic)
+    if ir_to_rgb is None:
+        warp = np.random.default_rng([seed, 5])
+        ir_to_rgb = seeded_homography(warp, options.width, options.height, options.misregistration_px)
+    for frame, moment in enumerate(elapsed_ns):
+        yield _moment(seed, frame, street, moment, ir_to_rgb, options, ir_size)
+
+
 def _frames(seed: int, frames: int, rate_hz: float, options: SceneOptions) -> Iterator[Scene]:
     street = draw_street(seed, options.time_of_day, options.traffic)
     warp = np.random.default_rng([seed, 5])
@@ -66,21 +97,32 @@ def _frames(seed: int, frames: int, rate_hz: float, options: SceneOptions) -> It
 
 
 def _moment(
-    seed: int, frame: int, street: Street, elapsed_ns: int, ir_to_rgb: np.ndarray, options: SceneOptions
+    seed: int,
+    frame: int,
+    street: Street,
+    elapsed_ns: int,
+    ir_to_rgb: np.ndarray,
+    options: SceneOptions,
+    ir_size: tuple[int, int] | None = None,
 ) -> Scene:
     offset_ns = round(options.clock_offset_ms * 1e6)
     canvas = _paint(street, _camera(street, elapsed_ns, options, np.eye(3)), elapsed_ns)
     shader = Shader(canvas, street.materials, street.weather, street.lamps)
     infrared = [band for band in options.bands if band in INFRARED]
-    ir_shader = shader
-    if infrared and (offset_ns != 0 or options.misregistration_px > 0.0):
+    ir_shader, ir_options = shader, options
+    if infrared and (offset_ns != 0 or ir_size is not None or not np.array_equal(ir_to_rgb, np.eye(3))):
         later = elapsed_ns + offset_ns
-        ir_canvas = _paint(street, _camera(street, later, options, np.linalg.inv(ir_to_rgb)), later)
+        ir_canvas = _paint(street, _camera(street, later, options, np.linalg.inv(ir_to_rgb), ir_size), later)
+        if ir_size is not None:
+            ir_options = replace(options, width=ir_size[0], height=ir_size[1], misregistration_px=0.0)
         ir_shader = Shader(ir_canvas, street.materials, street.weather, street.lamps)
     images = {}
     for band in options.bands:
         rng = np.random.default_rng([seed, _NOISE, frame, int(band)])
-        images[band] = _expose(band, shader if band is Modality.RGB else ir_shader, street, options, rng)
+        is_colour = band is Modality.RGB
+        images[band] = _expose(
+            band, shader if is_colour else ir_shader, street, options if is_colour else ir_options, rng
+        )
     truth = _truth(canvas, shader, street, options)
     stamps = {band: options.start_ns + elapsed_ns + (offset_ns if band in INFRARED else 0) for band in options.bands}
     return Scene(
@@ -94,7 +136,10 @@ def _moment(
     )
 
 
-def _camera(street: Street, elapsed_ns: int, options: SceneOptions, warp: np.ndarray) -> Camera:
+def _camera(
+    street: Street, elapsed_ns: int, options: SceneOptions, warp: np.ndarray, size: tuple[int, int] | None = None
+) -> Camera:
+    """The colour camera, or one of `size` that sees what `warp` makes of the colour camera's pixels."""
     view, fine = street.view, options.supersample
     width, height = options.width * fine, options.height * fine
     c, s = np.cos(view.roll), np.sin(view.roll)
@@ -102,13 +147,14 @@ def _camera(street: Street, elapsed_ns: int, options: SceneOptions, warp: np.nda
     roll = np.array([[c, -s, x - c * x + s * y], [s, c, y - s * x - c * y], [0.0, 0.0, 1.0]])
     scale = np.diag([fine, fine, 1.0])
     return Camera(
-        width=width,
-        height=height,
+        width=width if size is None else size[0] * fine,
+        height=height if size is None else size[1] * fine,
         focal=view.focal * width,
         u0=view.column * width,
         v0=view.horizon * height,
         eye=(0.0, view.eye_height, view.travelled(elapsed_ns * 1e-9)),
         post=scale @ warp @ np.linalg.inv(scale) @ roll,
+        pinhole_width=width,
     )
 
 

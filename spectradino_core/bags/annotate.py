@@ -1,0 +1,303 @@
+"""A drive with the answers beside it: a new bag that holds what the node would have published.
+
+The topics are the node's, `/detector_node/detections` and so on. A run that was stopped is taken up where its last
+finished part ends (`segments.py`). The model alone is skipped for answers that are there; pairing, modes and thermal
+range run from the drive's beginning, so that the answers are those of a run that was never stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spectradino_core.bags import messages
+from spectradino_core.bags.errors import BagError
+from spectradino_core.bags.reader import BagFrame, BagReader
+from spectradino_core.bags.replay import Answer, Replay, open_pipeline
+from spectradino_core.bags.segments import Segments
+from spectradino_core.bags.storage import Raw, Storage
+from spectradino_core.bags.writer import BagWriter
+from spectradino_core.runtime.bundle import ModelInfo
+from spectradino_core.runtime.engines import Engine, RawPredictions
+from spectradino_core.runtime.overlay import draw_overlay, infrared_to_grey
+from spectradino_core.runtime.percepts import Mode
+from spectradino_core.streams.answers import Facts
+from spectradino_core.streams.feed import FeedEvent
+from spectradino_core.streams.settings import Settings
+
+__all__ = ["NODE_TOPICS", "AnnotateOptions", "Annotated", "annotate"]
+
+_NODE = "/detector_node"
+NODE_TOPICS = {
+    "detections": ("vision_msgs/msg/Detection2DArray", False),
+    "frame_report": ("spectradino_msgs/msg/FrameReport", False),
+    "mode": ("std_msgs/msg/String", True),
+    "label_info": ("vision_msgs/msg/LabelInfo", True),
+    "segmentation/mask": ("sensor_msgs/msg/Image", False),
+    "segmentation/label_info": ("vision_msgs/msg/LabelInfo", True),
+    "segmentation/overlay": ("sensor_msgs/msg/Image", False),
+}
+"""Name below the node's to type, and whether it is latched: as `spectradino_ros.outputs` publishes them."""
+
+_Told = tuple[Answer, list[FeedEvent]]
+
+
+@dataclass(frozen=True)
+class AnnotateOptions:
+    """What is written.
+
+    Attributes:
+        settings: the node's parameters.
+        rgb_topic, ir_topic: see `BagReader`.
+        overlay: whether overlays are drawn; they make most of the size.
+        inputs: whether both cameras' images are copied.
+        storage, compression, overwrite: see `BagWriter`.
+        segment: answers between two points from which a stopped run goes on.
+    """
+
+    settings: Settings = field(default_factory=Settings)
+    rgb_topic: str | None = None
+    ir_topic: str | None = None
+    overlay: bool = True
+    inputs: bool = False
+    storage: str | None = None
+    compression: str = "none"
+    overwrite: bool = False
+    segment: int = 500
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """What came of it: answers by mode, drops by cause as in the node, and how many answers a stopped run had left."""
+
+    path: Path
+    answers: dict[str, int]
+    drops: dict[str, int]
+    kept: int
+
+
+def annotate(
+    bag: str | Path,
+    model: str | Path,
+    out: str | Path,
+    options: AnnotateOptions | None = None,
+    tick: Callable[[BagReader], object] = lambda reader: None,
+    tell: Callable[[str], object] = lambda text: None,
+) -> Annotated:
+    """Replays a drive and writes the answers into a new bag.
+
+    Args:
+        bag: the drive.
+        model: the model file.
+        out: the new bag, see `BagWriter`.
+        options: what is written.
+        tick: called after each frame, of either camera, that was read.
+        tell: told what the node would write into its log, and what of the drive can't be read.
+
+    Raises:
+        BagError: the drive can't be read, `out` exists, or another run is writing it.
+        BundleError, EngineError, ThermalError, RegistrationError, ParameterError: see `replay`.
+        OSError: it can't be written; what is done so far is kept for the next run.
+    """
+    options = options or AnnotateOptions()
+    out = Path(out)
+    if out.exists() and out.resolve() == Path(bag).resolve():
+        raise BagError(f"{out}: the drive itself can't be what is written")
+    BagWriter(out, options.storage, options.compression, options.overwrite)  # refused now, not after an hour
+    with BagReader(bag, options.rgb_topic, options.ir_topic) as reader:
+        pipeline = open_pipeline(model, options.settings)
+        replay = Replay(pipeline, options.settings)
+        store = Segments(out, _plan(reader, Path(model), options))
+        remove = False
+        try:
+            pipeline.engine = engine = _Skipping(pipeline.engine)
+            run = _Run(reader, replay, tick)
+            rest = _write_parts(run, engine, store, options, tell)
+            for text in reader.damage:
+                tell(text)
+            _put_together(reader, run.begin_ns, rest, store, out, options, engine.info)
+            remove = True
+        finally:
+            store.close(remove)
+    return Annotated(out, dict(replay.answers), replay.drops(), store.kept)
+
+
+class _Skipping:
+    """An engine that finds nothing, at no cost, while the answers are there already."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.info = engine.info
+        self.skip = False
+        self._engine = engine
+
+    @property
+    def label(self) -> str:
+        return self._engine.label
+
+    def run(self, rgb: np.ndarray, infrared: np.ndarray, present: np.ndarray) -> RawPredictions:
+        """See `Engine`."""
+        if not self.skip:
+            return self._engine.run(rgb, infrared, present)
+        return np.empty((0, 4), np.float32), np.empty((0, len(self.info.box_classes)), np.float32), None
+
+
+class _Run:
+    """The answers of a drive, each with what came to pass since the one before."""
+
+    def __init__(self, reader: BagReader, replay: Replay, tick: Callable[[BagReader], object]) -> None:
+        self.begin_ns = 0
+        self._reader, self._replay, self._tick = reader, replay, tick
+
+    def __iter__(self) -> Iterator[_Told]:
+        if self._replay.registering.from_camera_info:
+            self._replay.take_camera_infos(self._reader)
+        for answer in self._replay.run(self._frames()):
+            yield answer, self._replay.take_events()
+
+    def rest(self) -> list[FeedEvent]:
+        """What came to pass after the last answer."""
+        return self._replay.take_events()
+
+    def _frames(self) -> Iterator[BagFrame]:
+        for frame in self._reader.frames():
+            self.begin_ns = self.begin_ns or frame.received_ns
+            yield frame
+            self._tick(self._reader)
+
+
+def _write_parts(
+    run: _Run, engine: _Skipping, store: Segments, options: AnnotateOptions, tell: Callable[[str], object]
+) -> list[FeedEvent]:
+    """Makes the parts that are missing; returns the events after the last answer."""
+    answers = iter(run)
+    engine.skip = True
+    for _ in range(store.done):
+        next(answers, None)
+    engine.skip = False
+    while (first := next(answers, None)) is not None:
+        last = first[0].number
+        with store.writing() as writer:
+            _declare(writer, engine.info, options)
+            for answer, events in chain((first,), islice(answers, options.segment - 1)):
+                _write(writer, answer, events, engine.info, options)
+                for event in events:
+                    tell(event.text)
+                last = answer.number
+        store.finish(last + 1)
+    rest = run.rest()
+    for event in rest:
+        tell(event.text)
+    return rest
+
+
+def _declare(writer: BagWriter, info: ModelInfo, options: AnnotateOptions) -> None:
+    for name, (kind, latched) in NODE_TOPICS.items():
+        is_of_mask = name in ("segmentation/mask", "segmentation/label_info")
+        if (is_of_mask and not info.mask_classes) or (name == "segmentation/overlay" and not options.overlay):
+            continue
+        writer.add(f"{_NODE}/{name}", kind, latched)
+
+
+def _write(
+    writer: BagWriter, answer: Answer, events: list[FeedEvent], info: ModelInfo, options: AnnotateOptions
+) -> None:
+    """The messages of one answer, as of the moment at which it was decided, and the changes of mode before it."""
+    _write_modes(writer, events)
+    percepts, at_ns = answer.percepts, answer.ready_ns
+    if percepts is None:
+        return
+    head = messages.header(answer.stamp_ns, answer.frame_id)
+    writer.write(f"{_NODE}/detections", messages.detections_message(percepts, head), at_ns)
+    if info.mask_classes and percepts.mask is not None:
+        writer.write(f"{_NODE}/segmentation/mask", messages.image_message(percepts.mask, head), at_ns)
+    if options.overlay:
+        canvas = answer.rgb.pixels if answer.rgb is not None else None
+        if canvas is None and answer.ir is not None:
+            canvas = infrared_to_grey(answer.ir.pixels)
+        assert canvas is not None
+        picture = draw_overlay(canvas, percepts, info)
+        writer.write(f"{_NODE}/segmentation/overlay", messages.image_message(picture, head), at_ns)
+    steps = answer.steps_ms
+    facts = Facts(
+        rgb_stamp=None if answer.rgb_stamp_ns is None else messages.stamp(answer.rgb_stamp_ns),
+        ir_stamp=None if answer.ir_stamp_ns is None else messages.stamp(answer.ir_stamp_ns),
+        ir_offset_ms=float("nan") if answer.error_ns is None else answer.error_ns / 1e6,
+        # what a robot as fast as this machine would have had: the wait of then, the work of now
+        latency_ms=(at_ns - answer.stamp_ns) / 1e6 + sum(steps.values()),
+        steps_ms={"decode": steps["decode"], "pairing": answer.wait_ms} | steps,
+        drops=answer.drops,
+        deadline_ms=options.settings.deadline_ms,
+    )
+    writer.write(f"{_NODE}/frame_report", messages.report_message(percepts, facts, info, head), at_ns)
+
+
+def _write_modes(writer: BagWriter, events: list[FeedEvent]) -> None:
+    for event in events:
+        if event.change is not None:
+            writer.write(f"{_NODE}/mode", messages.text_message(event.change.mode.value), event.time_ns)
+
+
+def _put_together(
+    reader: BagReader,
+    begin_ns: int,
+    rest: list[FeedEvent],
+    store: Segments,
+    out: Path,
+    options: AnnotateOptions,
+    info: ModelInfo,
+) -> None:
+    """The bag from its parts, and from the drive's own images if they are wanted, in the order of time."""
+    with BagWriter(out, options.storage, options.compression, options.overwrite) as writer:
+        _declare(writer, info, options)
+        inputs = [topic for topic in (reader.rgb_topic, reader.ir_topic) if topic and options.inputs]
+        for topic in inputs:
+            writer.add(topic, reader.topics[topic].kind)
+        head = messages.header(begin_ns, "")
+        threshold = options.settings.threshold_of(info)
+        writer.write(f"{_NODE}/label_info", messages.label_message(info.box_classes, head, threshold), begin_ns)
+        if info.mask_classes:
+            names = messages.label_message(info.mask_classes, head, 0.0)
+            writer.write(f"{_NODE}/segmentation/label_info", names, begin_ns)
+        writer.write(f"{_NODE}/mode", messages.text_message(Mode.FUSED.value), begin_ns)  # as on activation
+        drive = reader.stored(inputs) if inputs else iter(())
+        for raw in heapq.merge(drive, _parts(store.paths), key=lambda raw: raw.received_ns):
+            writer.write_raw(raw.topic, raw.data, raw.received_ns)
+        _write_modes(writer, rest)
+
+
+def _parts(paths: list[Path]) -> Iterator[Raw]:
+    for path in paths:
+        with Storage(path) as storage:
+            yield from storage.messages(set(storage.topics))
+            if storage.damage:
+                raise BagError(f"{path} is damaged; remove the folder {path.parent} and run again")
+
+
+def _plan(reader: BagReader, model: Path, options: AnnotateOptions) -> dict[str, Any]:
+    """All that the answers depend on: where it is the same, those of a stopped run are good."""
+    files = [reader.path] if reader.path.is_file() else sorted(p for p in reader.path.iterdir() if p.is_file())
+    calibration = options.settings.calibration_file
+    return {
+        "format": 1,
+        "drive": [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files],
+        "topics": [reader.rgb_topic, reader.ir_topic],
+        "model": _digest(model),
+        "calibration": _digest(Path(calibration).expanduser()) if calibration else "",
+        "settings": asdict(options.settings),
+        "overlay": options.overlay,
+    }
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,250 @@
+"""Bags made up with known truth: rendered streets or folders of pairs, recorded by two cameras that err as told.
+
+What is written beside the two image topics:
+
+- `/ground_truth/detections` (Detection2DArray) and `/ground_truth/segmentation/mask` (Image), each under the header of
+  the colour frame that it is the truth of, with a latched `label_info` beside it;
+- `BAG.coco.json`: the same boxes as COCO JSON, each image with its `stamp_ns`;
+- `BAG.calibration.yaml`: the true homography and time offset, as `spectradino calibrate` would write them.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spectradino_core import __version__
+from spectradino_core.bags.errors import BagError
+from spectradino_core.bags.messages import (
+    compressed_message,
+    detection_array,
+    header,
+    image_message,
+    label_message,
+)
+from spectradino_core.bags.schedule import CameraSchedule, exposures
+from spectradino_core.bags.sources import Source, View
+from spectradino_core.bags.writer import BagWriter
+from spectradino_core.files import written_atomically
+from spectradino_core.runtime.registration import Registration
+from spectradino_core.streams.answers import DetectionFields
+from spectradino_core.streams.calibration import Calibration, save_calibration
+from spectradino_core.streams.queues import Stream
+
+__all__ = ["FORMS", "MakeOptions", "Made", "beside", "make_bag"]
+
+FORMS = ("raw", "png", "jpeg")
+START_NS = 1_700_000_000_000_000_000
+"""The default time at which a drive begins."""
+
+_IMAGE, _COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+_DETECTIONS, _LABELS = "vision_msgs/msg/Detection2DArray", "vision_msgs/msg/LabelInfo"
+_BOXES_TOPIC, _MASK_TOPIC = "/ground_truth/detections", "/ground_truth/segmentation/mask"
+_MS = 1_000_000
+
+
+@dataclass(frozen=True)
+class MakeOptions:
+    """How a drive is recorded.
+
+    Attributes:
+        rgb, ir: the cameras' rhythms.
+        duration_s: length of the drive.
+        seed: of jitter and losses.
+        rgb_form, ir_form: one of `FORMS`; png and jpeg are written as CompressedImage to `<topic>/compressed`.
+        quality: of JPEG.
+        rgb_topic, ir_topic: of the images.
+        truth: whether ground truth is written, as topics and as a file.
+        start_ns: when the drive begins, by the recorder's and the colour camera's clock.
+    """
+
+    rgb: CameraSchedule = field(default_factory=lambda: CameraSchedule(30.0))
+    ir: CameraSchedule = field(default_factory=lambda: CameraSchedule(9.0))
+    duration_s: float = 10.0
+    seed: int = 0
+    rgb_form: str = "raw"
+    ir_form: str = "raw"
+    quality: int = 90
+    rgb_topic: str = "/rgb/image_raw"
+    ir_topic: str = "/ir/image_raw"
+    truth: bool = True
+    start_ns: int = START_NS
+
+    def __post_init__(self) -> None:
+        for form in (self.rgb_form, self.ir_form):
+            if form not in FORMS:
+                raise BagError(f"images are written as one of {', '.join(FORMS)}, not as {form!r}")
+        if not 1 <= self.quality <= 100:
+            raise BagError(f"the quality of JPEG lies in 1 to 100, got {self.quality}")
+        if self.rgb_topic == self.ir_topic:
+            raise BagError(f"both cameras on one topic, {self.rgb_topic}")
+
+    def of(self, stream: Stream) -> tuple[CameraSchedule, str, str]:
+        """Rhythm, form and full topic of a camera."""
+        if stream is Stream.RGB:
+            schedule, form, topic = self.rgb, self.rgb_form, self.rgb_topic
+        else:
+            schedule, form, topic = self.ir, self.ir_form, self.ir_topic
+        return schedule, form, topic if form == "raw" else f"{topic}/compressed"
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was written: the bag, the files beside it (None where there is none), and frames by camera."""
+
+    bag: Path
+    labels: Path | None
+    calibration: Path | None
+    rgb_frames: int
+    ir_frames: int
+
+
+def beside(bag: Path, ending: str) -> Path:
+    """The file that belongs to a bag: `drive.mcap` and `drive` have `drive.coco.json`."""
+    return bag.with_name((bag.stem if bag.suffix == ".mcap" else bag.name) + ending)
+
+
+def make_bag(
+    source: Source,
+    path: str | Path,
+    options: MakeOptions | None = None,
+    storage: str | None = None,
+    compression: str = "none",
+    overwrite: bool = False,
+    tick: Callable[[], object] = lambda: None,
+) -> Made:
+    """Records a source as two cameras would. The same arguments give the same bytes.
+
+    Args:
+        source: what they see.
+        path: the bag, see `BagWriter`; it appears with the files beside it when all is written.
+        options: how they see it.
+        storage, compression, overwrite: see `BagWriter`.
+        tick: called after each frame.
+
+    Raises:
+        BagError: the options contradict each other, or leave a camera without frames.
+        OSError: it can't be written.
+    """
+    options = options or MakeOptions()
+    path = Path(path)
+    moments = {stream: exposures(stream, options.of(stream)[0], options.duration_s, options.seed) for stream in Stream}
+    truth = _Truth(source) if options.truth else None
+    with BagWriter(path, storage, compression, overwrite) as writer:
+        _declare(writer, source, options)
+        shots = [_shots(source, stream, moments[stream], options) for stream in Stream]
+        if truth is not None:
+            truth.begin(writer, options.start_ns)
+        for received_ns, stream, stamp_ns, view in heapq.merge(*shots, key=lambda shot: (shot[0], shot[1].value)):
+            _, form, topic = options.of(stream)
+            head = header(stamp_ns, f"{stream.value}_camera")
+            if form == "raw":
+                message = image_message(view.pixels, head)
+            else:
+                message = compressed_message(view.pixels, head, form, options.quality)
+            writer.write(topic, message, received_ns)
+            if truth is not None and stream is Stream.RGB:
+                truth.add(writer, view, head, stamp_ns, received_ns)
+            tick()
+    labels = calibration = None
+    if truth is not None:
+        labels = beside(path, ".coco.json")
+        with written_atomically(labels) as scratch:
+            scratch.write_text(json.dumps(truth.coco(), indent=1) + "\n", encoding="utf-8")
+    if options.truth and source.registration is not None:
+        calibration = beside(path, ".calibration.yaml")
+        with written_atomically(calibration) as scratch:
+            save_calibration(scratch, _calibration(source.registration, options))
+    return Made(path, labels, calibration, len(moments[Stream.RGB]), len(moments[Stream.IR]))
+
+
+def _declare(writer: BagWriter, source: Source, options: MakeOptions) -> None:
+    for stream in Stream:
+        _, form, topic = options.of(stream)
+        writer.add(topic, _IMAGE if form == "raw" else _COMPRESSED)
+    if options.truth:
+        writer.add(_BOXES_TOPIC, _DETECTIONS)
+        writer.add("/ground_truth/label_info", _LABELS, latched=True)
+        if source.mask_classes:
+            writer.add(_MASK_TOPIC, _IMAGE)
+            writer.add("/ground_truth/segmentation/label_info", _LABELS, latched=True)
+
+
+def _shots(
+    source: Source, stream: Stream, moments: list[int], options: MakeOptions
+) -> Iterator[tuple[int, Stream, int, View]]:
+    """Time of receiving, camera, stamp and view of every frame of one camera."""
+    schedule = options.of(stream)[0]
+    offset_ns, latency_ns = round(schedule.offset_ms * _MS), round(schedule.latency_ms * _MS)
+    for moment, view in zip(moments, source.views(stream, moments), strict=True):
+        taken_ns = options.start_ns + moment
+        yield taken_ns + latency_ns, stream, taken_ns + offset_ns, view
+
+
+def _calibration(registration: Registration, options: MakeOptions) -> Calibration:
+    return Calibration(
+        registration,
+        time_offset_ms=options.ir.offset_ms - options.rgb.offset_ms,
+        residual_px=0.0,
+        made_by=f"spectradino bag make {__version__}",
+        notes="the truth of a made-up drive",
+    )
+
+
+class _Truth:
+    """Boxes and masks of the colour frames, as topics and as COCO."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+
+    def begin(self, writer: BagWriter, time_ns: int) -> None:
+        """The names of the classes."""
+        head = header(time_ns, "")
+        writer.write("/ground_truth/label_info", label_message(self._source.classes, head, 0.0), time_ns)
+        if self._source.mask_classes:
+            names = label_message(self._source.mask_classes, head, 0.0)
+            writer.write("/ground_truth/segmentation/label_info", names, time_ns)
+
+    def add(self, writer: BagWriter, view: View, head: Any, stamp_ns: int, time_ns: int) -> None:
+        """The truth of one colour frame, as far as it is known."""
+        if view.mask is not None:
+            writer.write(_MASK_TOPIC, image_message(view.mask, head), time_ns)
+        if view.boxes is None or view.labels is None:
+            return
+        corners = view.boxes.astype(float).tolist()
+        found = [
+            DetectionFields(str(label), 1.0, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
+            for (x1, y1, x2, y2), label in zip(corners, view.labels.tolist(), strict=True)
+        ]
+        writer.write(_BOXES_TOPIC, detection_array(found, head, view.tracks), time_ns)
+        height, width = view.pixels.shape[:2]
+        number = len(self._images)
+        name = f"{stamp_ns // 1_000_000_000}.{stamp_ns % 1_000_000_000:09d}.png"
+        self._images.append({"id": number, "file_name": name, "width": width, "height": height, "stamp_ns": stamp_ns})
+        seen = [1.0] * len(corners) if view.visible is None else view.visible.tolist()
+        for (x1, y1, x2, y2), label, share, track in zip(corners, view.labels.tolist(), seen, view.tracks, strict=True):
+            annotation = {
+                "id": len(self._annotations),
+                "image_id": number,
+                "category_id": label,
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "area": (x2 - x1) * (y2 - y1),
+                "iscrowd": 0,
+                "visible_frac": round(share, 3),
+            }
+            self._annotations.append(annotation | ({"track": track} if track else {}))
+
+    def coco(self) -> dict[str, Any]:
+        """The boxes as COCO JSON."""
+        return {
+            "info": {"description": f"truth of a drive made up from {self._source.name}"},
+            "images": self._images,
+            "annotations": self._annotations,
+            "categories": [{"id": number, "name": name} for number, name in enumerate(self._source.classes)],
+        }

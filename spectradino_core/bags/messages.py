@@ -1,0 +1,168 @@
+"""Messages made from arrays and numbers, to be written into a bag: the same fields as the node fills.
+
+Letters: h x w an image.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from spectradino_core.bags.errors import BagError
+from spectradino_core.bags.message_types import writing_types
+from spectradino_core.runtime.bundle import ModelInfo
+from spectradino_core.runtime.percepts import Percepts
+from spectradino_core.streams.answers import MODE_CODES, DetectionFields, Facts, detection_fields
+
+__all__ = [
+    "compressed_message",
+    "detection_array",
+    "detections_message",
+    "header",
+    "image_message",
+    "label_message",
+    "make",
+    "report_message",
+    "stamp",
+    "text_message",
+]
+
+_ENCODINGS = {(2, "uint8"): "mono8", (2, "uint16"): "mono16", (3, "uint8"): "rgb8"}
+
+
+def make(kind: str, **fields: Any) -> Any:
+    """A message of a type such as "sensor_msgs/msg/CameraInfo" with all of its fields given."""
+    return writing_types().types[kind](**fields)
+
+
+def stamp(ns: int) -> Any:
+    """Nanoseconds as builtin_interfaces/Time."""
+    return make("builtin_interfaces/msg/Time", sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
+
+
+def header(stamp_ns: int, frame_id: str) -> Any:
+    """A std_msgs/Header."""
+    return make("std_msgs/msg/Header", stamp=stamp(stamp_ns), frame_id=frame_id)
+
+
+def text_message(text: str) -> Any:
+    """A std_msgs/String."""
+    return make("std_msgs/msg/String", data=text)
+
+
+def image_message(pixels: np.ndarray, head: Any) -> Any:
+    """A sensor_msgs/Image of uint8 [h, w, 3] in RGB order, or uint8 or uint16 [h, w], in this machine's byte order."""
+    rows = np.ascontiguousarray(pixels).reshape(len(pixels), -1).view(np.uint8)
+    return make(
+        "sensor_msgs/msg/Image",
+        header=head,
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        encoding=_encoding(pixels),
+        is_bigendian=int(sys.byteorder == "big"),
+        step=rows.shape[1],
+        data=rows.reshape(-1),
+    )
+
+
+def compressed_message(pixels: np.ndarray, head: Any, form: str, quality: int = 90) -> Any:
+    """The same as sensor_msgs/CompressedImage, as image_transport's plugin writes it.
+
+    Args:
+        pixels: as of `image_message`.
+        head: the header.
+        form: "png", which keeps every bit, or "jpeg".
+        quality: of JPEG, 1 to 100.
+
+    Raises:
+        BagError: 16 bits as JPEG, or the image can't be packed.
+    """
+    encoding = _encoding(pixels)
+    if form == "jpeg" and pixels.dtype != np.uint8:
+        raise BagError("16-bit images can't be written as JPEG, which keeps 8: use png")
+    colour = pixels.ndim == 3
+    # Noise hardly packs, so the fastest setting is as good as any.
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if form == "jpeg" else [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    done, data = cv2.imencode(f".{form}", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if colour else pixels, options)
+    if not done:
+        raise BagError(f"an image of {pixels.shape[1]}x{pixels.shape[0]} can't be packed as {form}")
+    text = f"{encoding}; {form} compressed {'bgr8' if colour else encoding}"
+    return make("sensor_msgs/msg/CompressedImage", header=head, format=text, data=data.reshape(-1))
+
+
+def detections_message(percepts: Percepts, head: Any) -> Any:
+    """A vision_msgs/Detection2DArray of what was found; no detections are an empty array."""
+    return detection_array(detection_fields(percepts), head)
+
+
+def detection_array(found: Any, head: Any, ids: Sequence[str] = ()) -> Any:
+    """A vision_msgs/Detection2DArray.
+
+    Args:
+        found: `DetectionFields`, best first.
+        head: the header, also of each detection.
+        ids: of each detection, such as a track; without: "".
+    """
+    listed = list(found)
+    names = ids or [""] * len(listed)
+    detections = [_detection(fields, head, name) for fields, name in zip(listed, names, strict=True)]
+    return make("vision_msgs/msg/Detection2DArray", header=head, detections=detections)
+
+
+def label_message(names: Sequence[str], head: Any, threshold: float) -> Any:
+    """A vision_msgs/LabelInfo: names of classes by id, and the least score in force."""
+    classes = [make("vision_msgs/msg/VisionClass", class_id=i, class_name=name) for i, name in enumerate(names)]
+    return make("vision_msgs/msg/LabelInfo", header=head, class_map=classes, threshold=float(threshold))
+
+
+def report_message(percepts: Percepts, facts: Facts, info: ModelInfo, head: Any) -> Any:
+    """A spectradino_msgs/FrameReport: how one answer came about."""
+    step, drop = "spectradino_msgs/msg/StepTime", "spectradino_msgs/msg/DropCount"
+    return make(
+        "spectradino_msgs/msg/FrameReport",
+        header=head,
+        rgb_stamp=facts.rgb_stamp or stamp(0),
+        ir_stamp=facts.ir_stamp or stamp(0),
+        ir_offset_ms=float(facts.ir_offset_ms),
+        mode=MODE_CODES[percepts.mode],
+        detections=len(percepts),
+        latency_ms=float(facts.latency_ms),
+        steps=[make(step, name=name, milliseconds=float(ms)) for name, ms in facts.steps_ms.items()],
+        drops=[make(drop, cause=cause, count=int(count)) for cause, count in sorted(facts.drops.items())],
+        deadline_met=facts.deadline_met,
+        deadline_ms=float(facts.deadline_ms),
+        model=info.name,
+    )
+
+
+def _encoding(pixels: np.ndarray) -> str:
+    encoding = _ENCODINGS.get((pixels.ndim, pixels.dtype.name))
+    if encoding is None or pixels.size == 0 or (pixels.ndim == 3 and pixels.shape[2] != 3):
+        raise BagError(
+            f"an image is uint8 [h, w, 3], or uint8 or uint16 [h, w], got {pixels.dtype} {tuple(pixels.shape)}"
+        )
+    return encoding
+
+
+def _detection(fields: DetectionFields, head: Any, name: str) -> Any:
+    point = make("geometry_msgs/msg/Point", x=0.0, y=0.0, z=0.0)
+    turn = make("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=0.0, w=1.0)
+    pose = make(
+        "geometry_msgs/msg/PoseWithCovariance",
+        pose=make("geometry_msgs/msg/Pose", position=point, orientation=turn),
+        covariance=np.zeros(36),
+    )
+    guess = make("vision_msgs/msg/ObjectHypothesis", class_id=fields.class_id, score=fields.score)
+    position = make("vision_msgs/msg/Point2D", x=fields.x, y=fields.y)
+    box = make(
+        "vision_msgs/msg/BoundingBox2D",
+        center=make("vision_msgs/msg/Pose2D", position=position, theta=0.0),
+        size_x=fields.width,
+        size_y=fields.height,
+    )
+    result = make("vision_msgs/msg/ObjectHypothesisWithPose", hypothesis=guess, pose=pose)
+    return make("vision_msgs/msg/Detection2D", header=head, results=[result], bbox=box, id=name)

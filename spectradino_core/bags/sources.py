@@ -1,0 +1,247 @@
+"""What two cameras see: a rendered street at any moment, or a folder of pairs one after the other.
+
+Letters: h x w the colour image, N objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from spectradino_core.bags.errors import BagError
+from spectradino_core.data.paired_folder import PairedFolder, PairedItem
+from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES, SceneOptions, render_moments
+from spectradino_core.modality import Modality
+from spectradino_core.runtime.registration import Registration
+from spectradino_core.streams.queues import Stream
+
+__all__ = ["FolderSource", "SceneSource", "Source", "View"]
+
+_HALF = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
+"""From pixels whose first centre is (0, 0) to those where it is (0.5, 0.5)."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What one camera sees at one moment.
+
+    Attributes:
+        pixels: colour uint8 [h, w, 3] in RGB order, or infrared uint8 or uint16 [h', w'].
+        boxes: float32 [N, 4] x1 y1 x2 y2 in colour pixels; None with an infrared image, or where nothing is known.
+        labels: int64 [N], indices into the source's classes.
+        tracks: who it is, by name; "" where that is not known.
+        visible: float [N], the part that is seen, 0..1.
+        mask: uint8 [h, w], indices into the source's mask classes, 255 unlabelled; None: not known.
+    """
+
+    pixels: np.ndarray
+    boxes: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    tracks: tuple[str, ...] = ()
+    visible: np.ndarray | None = None
+    mask: np.ndarray | None = None
+
+
+class Source(Protocol):
+    """Where views come from.
+
+    Attributes:
+        name: for the labels file.
+        band: of the infrared camera.
+        classes, mask_classes: names that labels and masks index.
+        registration: where infrared pixels truly lie in the colour image, with both sizes; None: over the whole image,
+            whatever its size.
+    """
+
+    name: str
+    band: Modality
+    classes: tuple[str, ...]
+    mask_classes: tuple[str, ...]
+    registration: Registration | None
+
+    def views(self, stream: Stream, moments_ns: Sequence[int]) -> Iterator[View]:
+        """What a camera sees at each of the moments, in nanoseconds since the drive began."""
+        ...
+
+
+class SceneSource:
+    """One synthetic street, rendered at the very moment at which each camera exposes."""
+
+    name = "scenes"
+    classes = BOX_CLASSES
+    mask_classes = MASK_CLASSES
+
+    def __init__(
+        self,
+        seed: int,
+        band: Modality = Modality.LWIR,
+        size: tuple[int, int] = (640, 512),
+        ir_size: tuple[int, int] | None = None,
+        ir_to_rgb: Sequence[float] | None = None,
+        misregistration_px: float = 0.0,
+        time_of_day: str | None = None,
+    ) -> None:
+        """
+        Args:
+            seed: which street.
+            band: of the infrared camera.
+            size, ir_size: (width, height) of the images; of the infrared ones as of the colour ones by default.
+            ir_to_rgb: the nine numbers, row by row, of the homography from infrared to colour pixels (first centre at
+                (0, 0)); None: the infrared image covers the colour one, but for `misregistration_px`.
+            misregistration_px: a seeded homography that moves no pixel further.
+            time_of_day: "day", "dusk", "night"; None: the seed's.
+
+        Raises:
+            ValueError: sizes, seed or time of day make no sense.
+            RegistrationError: the homography makes none.
+        """
+        if ir_to_rgb is not None and misregistration_px:
+            raise BagError("give the homography or a misregistration in pixels, not both")
+        if misregistration_px and ir_size not in (None, size):
+            raise BagError("a misregistration in pixels is for two images of one size: give the homography")
+        self.band = band
+        self._seed, self._ir_size = seed, ir_size
+        self._options = SceneOptions(
+            width=size[0], height=size[1], time_of_day=time_of_day, misregistration_px=misregistration_px
+        )
+        if seed < 0:
+            raise BagError(f"seed {seed} is negative: seeds are 0, 1, 2, ...")
+        of_ir = size if ir_size is None else ir_size
+        if ir_to_rgb is not None:
+            matrix = np.reshape(Registration(tuple(ir_to_rgb), of_ir, size, "--ir-to-rgb").matrix, (3, 3))
+            self._matrix: np.ndarray | None = _HALF @ matrix @ np.linalg.inv(_HALF)
+        elif of_ir != size:
+            self._matrix = np.diag([size[0] / of_ir[0], size[1] / of_ir[1], 1.0])
+        else:
+            self._matrix = None
+        scene = None
+        if self._matrix is None and misregistration_px:
+            scene = next(render_moments(seed, [0], self._options_for(Modality.RGB)))
+        truth = np.eye(3) if scene is None else scene.ir_to_rgb
+        truth = truth if self._matrix is None else self._matrix
+        truth = np.linalg.inv(_HALF) @ truth @ _HALF
+        self.registration: Registration | None = Registration(
+            tuple((truth / truth[2, 2]).reshape(-1)), of_ir, size, "how it was rendered"
+        )
+
+    def views(self, stream: Stream, moments_ns: Sequence[int]) -> Iterator[View]:
+        """See `Source`."""
+        band = Modality.RGB if stream is Stream.RGB else self.band
+        for scene in render_moments(self._seed, moments_ns, self._options_for(band), self._matrix, self._ir_size):
+            if band is not Modality.RGB:
+                yield View(scene.images[band])
+                continue
+            tracks = tuple(str(track) for track in scene.tracks.tolist())
+            yield View(scene.images[band], scene.boxes, scene.labels, tracks, scene.visible, scene.mask)
+
+    def _options_for(self, band: Modality) -> SceneOptions:
+        return replace(self._options, bands=(band,))
+
+
+class FolderSource:
+    """The pairs of a folder, each shown for one period of the slower camera: still pictures, one after the other."""
+
+    def __init__(
+        self,
+        folder: PairedFolder,
+        rate_hz: float,
+        size: tuple[int, int] | None = None,
+        ir_size: tuple[int, int] | None = None,
+        ir_to_rgb: Sequence[float] | None = None,
+        limit: int | None = None,
+    ) -> None:
+        """
+        Args:
+            folder: the pairs.
+            rate_hz: how many pairs a second are shown.
+            size: (width, height) to which all images are resized; None: as they are, each pair of its own size.
+            ir_size: the same of the infrared ones; None: as the colour ones.
+            ir_to_rgb: as of `SceneSource`: the infrared images, which lie on the colour ones in the folder, are moved
+                so that this homography brings them back. What a camera would see beyond their edges is not known; the
+                edge is drawn out.
+            limit: no more than so many pairs.
+
+        Raises:
+            BagError: no pairs; or of several sizes, where one is needed.
+            RegistrationError: the homography makes no sense.
+        """
+        self.name = folder.name
+        self.band = Modality.parse(folder.infrared)
+        self.classes, self.mask_classes = tuple(folder.classes), tuple(folder.mask_classes)
+        self.items: tuple[PairedItem, ...] = tuple(folder)[:limit]
+        self._rate_hz = rate_hz
+        if not self.items:
+            raise BagError(f"{folder.root}: no pairs")
+        sizes = {item.size for item in self.items}
+        if size is None and len(sizes) == 1:
+            size = sizes.pop()
+        if size is None and (ir_size is not None or ir_to_rgb is not None):
+            raise BagError(
+                f"{folder.root}: its images have {len(sizes)} sizes: give the one that they shall have (size)"
+            )
+        self._size, self._ir_size = size, ir_size or size
+        self._matrix: np.ndarray | None = None
+        self.registration: Registration | None = None
+        if size is not None and self._ir_size is not None:
+            if ir_to_rgb is None:
+                self.registration = Registration.whole(self._ir_size, size)
+            else:
+                self.registration = Registration(tuple(ir_to_rgb), self._ir_size, size, "--ir-to-rgb")
+                self._matrix = np.reshape(self.registration.matrix, (3, 3))
+
+    @property
+    def duration_s(self) -> float:
+        """How long it takes to show them all."""
+        return len(self.items) / self._rate_hz
+
+    def views(self, stream: Stream, moments_ns: Sequence[int]) -> Iterator[View]:
+        """See `Source`."""
+        known: tuple[int, View] | None = None
+        for moment in moments_ns:
+            # A frame a hair before the turn belongs to the picture after it.
+            place = min(int((moment + 1_000) * self._rate_hz / 1e9), len(self.items) - 1)
+            if known is None or known[0] != place:
+                known = (
+                    place,
+                    self._infrared(self.items[place]) if stream is Stream.IR else self._colour(self.items[place]),
+                )
+            yield known[1]
+
+    def _infrared(self, item: PairedItem) -> View:
+        pixels = item.load_infrared()
+        if self._matrix is None:
+            return View(_resized(pixels, self._ir_size))
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return View(
+            cv2.warpPerspective(
+                _resized(pixels, self._size), self._matrix, self._ir_size, flags=flags, borderMode=cv2.BORDER_REPLICATE
+            )
+        )
+
+    def _colour(self, item: PairedItem) -> View:
+        mask = item.load_mask() if self.mask_classes else None
+        boxes, count = item.boxes, 0
+        if boxes is not None:
+            count = len(boxes)
+            if self._size is not None:
+                boxes = boxes * np.array([s / o for s, o in zip(self._size, item.size)] * 2, np.float32)
+        return View(
+            _resized(item.load_rgb(), self._size),
+            boxes,
+            item.labels,
+            ("",) * count,
+            np.ones(count),
+            None if mask is None else _resized(mask, self._size, cv2.INTER_NEAREST),
+        )
+
+
+def _resized(image: np.ndarray, size: tuple[int, int] | None, method: int | None = None) -> np.ndarray:
+    if size is None or (image.shape[1], image.shape[0]) == size:
+        return image
+    if method is None:
+        method = cv2.INTER_AREA if size[0] < image.shape[1] else cv2.INTER_LINEAR
+    return cv2.resize(image, size, interpolation=method)

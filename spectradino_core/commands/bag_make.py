@@ -1,0 +1,171 @@
+"""`spectradino bag make`: a bag with known truth, from rendered streets or from a folder of pairs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+__all__ = ["add"]
+
+_EXAMPLES = """examples:
+  spectradino bag make --from scenes --out drive.mcap --duration 20 --ir-time-offset-ms 37 --ir-size 320x256
+  spectradino bag make --from scenes --out night --time-of-day night --dropout-ir-window 5:8 --jitter-ms 4
+  spectradino bag make --from /data/roadscene_rgb_lwir --split val --rgb-rate 4 --ir-rate 4 --out real.mcap
+
+Beside the bag lie BAG.coco.json (boxes by stamp) and BAG.calibration.yaml (the true homography and time offset)."""
+
+
+def add(kinds: Any) -> None:
+    """Declares the command.
+
+    Args:
+        kinds: what `add_subparsers` of `spectradino bag` returned.
+    """
+    command = kinds.add_parser(
+        "make",
+        help="make a bag from rendered streets or paired images, with known truth, offsets and losses",
+        description="Records a rendered street, or a folder of paired images, as two cameras would that err as told.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_EXAMPLES,
+    )
+    command.add_argument("--from", dest="source", required=True, metavar="scenes|FOLDER", help="what the cameras see")
+    command.add_argument("--out", type=Path, required=True, help="bag to write: a name.mcap, or a folder to be")
+    command.add_argument("--duration", type=float, metavar="S", help="seconds (default: 10; of a folder: all pairs)")
+    command.add_argument("--seed", type=int, default=0, help="of the street, jitter and losses (default: %(default)s)")
+    command.add_argument("--infrared", default="lwir", choices=("lwir", "swir", "nir"), help="default: %(default)s")
+    command.add_argument("--size", type=_size, metavar="WxH", help="of the images (default: 640x512; folder: its own)")
+    command.add_argument(
+        "--ir-size", type=_size, metavar="WxH", help="of the infrared ones (default: as the colour ones)"
+    )
+
+    scenes = command.add_argument_group("scenes")
+    scenes.add_argument("--time-of-day", choices=("day", "dusk", "night"), help="default: the seed's")
+    scenes.add_argument("--misregistration-px", type=float, default=0.0, metavar="PX", help="by a seeded homography")
+    folder = command.add_argument_group("folder of pairs")
+    folder.add_argument("--split", default="val", help="default: %(default)s")
+    folder.add_argument("--limit", type=int, metavar="N", help="no more than N pairs")
+
+    time = command.add_argument_group("time")
+    time.add_argument("--rgb-rate", type=float, default=30.0, metavar="HZ", help="default: %(default)s")
+    time.add_argument("--ir-rate", type=float, default=9.0, metavar="HZ", help="default: %(default)s")
+    time.add_argument(
+        "--ir-phase-ms", type=float, default=0.0, metavar="MS", help="its first frame comes so much later"
+    )
+    time.add_argument(
+        "--ir-time-offset-ms", type=float, default=0.0, metavar="MS", help="the infrared clock is so much ahead"
+    )
+    time.add_argument("--jitter-ms", type=float, default=0.0, metavar="MS", help="standard deviation of exposure times")
+    time.add_argument(
+        "--latency-ms", type=float, default=5.0, metavar="MS", help="to the recorder (default: %(default)s)"
+    )
+    time.add_argument("--ir-latency-ms", type=float, metavar="MS", help="the same of the infrared camera")
+    time.add_argument(
+        "--ragged", type=float, default=0.0, metavar="S", help="infrared starts S seconds late, colour ends S early"
+    )
+    for key, name in (("rgb", "colour"), ("ir", "infrared")):
+        time.add_argument(
+            f"--dropout-{key}", type=float, default=0.0, metavar="SHARE", help=f"lost {name} frames, 0 to 1"
+        )
+        time.add_argument(
+            f"--dropout-{key}-window", type=_window, action="append", default=[], metavar="FROM:TO",
+            help="seconds without frames; may be repeated",
+        )  # fmt: skip
+    space = command.add_argument_group("space")
+    space.add_argument(
+        "--ir-to-rgb", type=float, nargs=9, metavar="N", help="homography from infrared to colour pixels, row by row"
+    )
+    written = command.add_argument_group("what is written")
+    written.add_argument("--rgb-encoding", default="raw", choices=("raw", "png", "jpeg"), help="default: %(default)s")
+    written.add_argument("--ir-encoding", default="raw", choices=("raw", "png", "jpeg"), help="default: %(default)s")
+    written.add_argument("--storage", choices=("mcap", "sqlite3"), help="of a folder (default: sqlite3)")
+    written.add_argument("--compression", default="none", choices=("none", "message", "file", "chunk"), help="by zstd")
+    written.add_argument("--no-truth", action="store_true", help="no ground truth, neither topics nor files")
+    written.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
+    command.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from spectradino_core.bags.make import MakeOptions, make_bag
+    from spectradino_core.bags.schedule import CameraSchedule
+
+    source, duration_s = _source(options)
+    latency = options.latency_ms
+    made = MakeOptions(
+        rgb=CameraSchedule(
+            options.rgb_rate,
+            jitter_ms=options.jitter_ms,
+            dropout=options.dropout_rgb,
+            windows=tuple(options.dropout_rgb_window),
+            stop_s=duration_s - options.ragged,
+            latency_ms=latency,
+        ),
+        ir=CameraSchedule(
+            options.ir_rate,
+            phase_ms=options.ir_phase_ms,
+            jitter_ms=options.jitter_ms,
+            dropout=options.dropout_ir,
+            windows=tuple(options.dropout_ir_window),
+            start_s=options.ragged,
+            latency_ms=latency if options.ir_latency_ms is None else options.ir_latency_ms,
+            offset_ms=options.ir_time_offset_ms,
+        ),
+        duration_s=duration_s,
+        seed=options.seed,
+        rgb_form=options.rgb_encoding,
+        ir_form=options.ir_encoding,
+        truth=not options.no_truth,
+    )
+    with tqdm(unit=" frames", disable=None, file=sys.stderr) as bar:
+        written = make_bag(
+            source, options.out, made, options.storage, options.compression, options.overwrite, bar.update
+        )
+    files = ", ".join(str(path) for path in (written.labels, written.calibration) if path is not None)
+    print(
+        f"{written.bag}: {written.rgb_frames} colour and {written.ir_frames} infrared frames" + (files and f"; {files}")
+    )
+    return 0
+
+
+def _source(options: argparse.Namespace) -> tuple[Any, float]:
+    from spectradino_core.bags.sources import FolderSource, SceneSource
+    from spectradino_core.data.paired_folder import PairedFolder
+    from spectradino_core.modality import Modality
+
+    if options.source == "scenes":
+        scenes = SceneSource(
+            options.seed,
+            Modality.parse(options.infrared),
+            options.size or (640, 512),
+            options.ir_size,
+            options.ir_to_rgb,
+            options.misregistration_px,
+            options.time_of_day,
+        )
+        return scenes, 10.0 if options.duration is None else options.duration
+    if options.misregistration_px or options.time_of_day:
+        raise ValueError(
+            "--misregistration-px and --time-of-day are for scenes; a folder's images can be moved by --ir-to-rgb"
+        )
+    folder = PairedFolder(Path(options.source), options.split, options.infrared)
+    rate = min(options.rgb_rate, options.ir_rate)
+    pairs = FolderSource(folder, rate, options.size, options.ir_size, options.ir_to_rgb, options.limit)
+    return pairs, pairs.duration_s if options.duration is None else options.duration
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f"a size is WIDTHxHEIGHT in pixels, such as 640x512, not {text!r}")
+    return int(width), int(height)
+
+
+def _window(text: str) -> tuple[float, float]:
+    begin, _, end = text.partition(":")
+    try:
+        return float(begin), float(end)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a window is FROM:TO in seconds, such as 5:8, not {text!r}") from None

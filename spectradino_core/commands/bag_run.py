@@ -1,0 +1,85 @@
+"""`spectradino bag run`: a bag with what the node would have published."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from spectradino_core.commands.node_parameters import add_parameters, settings_of
+
+__all__ = ["add"]
+
+_EXAMPLES = """examples:
+  spectradino bag run drive --model models/lwir_box.onnx --out annotated.mcap
+  spectradino bag run drive.mcap --model m.onnx --out annotated --inputs --no-overlay
+
+The .mcap file opens in Foxglove and with `ros2 bag play`. A run that was stopped is taken up by the same command."""
+
+
+def add(kinds: Any) -> None:
+    """Declares the command.
+
+    Args:
+        kinds: what `add_subparsers` of `spectradino bag` returned.
+    """
+    command = kinds.add_parser(
+        "run",
+        help="write what the node would publish into a new bag",
+        description="Replays a bag through the node's own pairing and pipeline and writes detections, masks, overlays, "
+        "modes and frame reports into a new one.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_EXAMPLES,
+    )
+    command.add_argument("bag", type=Path, help="rosbag2 folder, or a .mcap or .db3 file")
+    command.add_argument("--model", type=Path, required=True, help="model file (.onnx)")
+    command.add_argument("--out", type=Path, required=True, help="bag to write: a name.mcap, or a folder to be")
+    command.add_argument("--rgb-topic", metavar="T", help='the colour camera (default: found by name; "": none)')
+    command.add_argument("--ir-topic", metavar="T", help='the infrared camera (default: found by name; "": none)')
+    command.add_argument("--inputs", action="store_true", help="copy both cameras' images too")
+    command.add_argument(
+        "--overlay", action=argparse.BooleanOptionalAction, default=True, help="draw overlays (default: yes)"
+    )
+    command.add_argument("--storage", choices=("mcap", "sqlite3"), help="of a folder (default: sqlite3)")
+    command.add_argument("--compression", default="none", choices=("none", "message", "file", "chunk"), help="by zstd")
+    command.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
+    add_parameters(command)
+    command.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from spectradino_core.bags.annotate import AnnotateOptions, annotate
+
+    settings = settings_of(options)
+    with tqdm(unit=" frames", disable=None, file=sys.stderr) as bar:
+
+        def tick(reader: Any) -> None:
+            if bar.total is None:
+                bar.total = sum(reader.topics[t].count for t in (reader.rgb_topic, reader.ir_topic) if t)
+            bar.update()
+
+        done = annotate(
+            options.bag,
+            options.model,
+            options.out,
+            AnnotateOptions(
+                settings,
+                options.rgb_topic,
+                options.ir_topic,
+                options.overlay,
+                options.inputs,
+                options.storage,
+                options.compression,
+                options.overwrite,
+            ),
+            tick,
+            lambda text: bar.write(text, file=sys.stderr),
+        )
+    answers = ", ".join(f"{count} {mode}" for mode, count in sorted(done.answers.items())) or "none"
+    drops = ", ".join(f"{count} {cause}" for cause, count in done.drops.items()) or "none"
+    kept = f" ({done.kept} of a run before)" if done.kept else ""
+    print(f"{done.path}: answers: {answers}{kept}; dropped: {drops}")
+    return 0
