@@ -34,6 +34,7 @@ def add(commands: Any) -> None:
     command.add_argument("--teacher", type=Path, help="whose RGB features should be kept; judged too, as the baseline")
     command.add_argument("--knn-train", type=Path, metavar="MANIFEST", help="items with classes, for k-NN")
     command.add_argument("--maps", action="store_true", help="depth and segmentation maps of the scenes too")
+    command.add_argument("--infrared", action="store_true", help="infrared bands with each other too")
     command.add_argument("--probes", type=int, default=0, metavar="N", help="fit linear probes on N training scenes")
     command.add_argument("--crop", type=int, default=224, help="side of the square views (default: %(default)s)")
     command.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default: %(default)s")

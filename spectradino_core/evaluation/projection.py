@@ -1,7 +1,6 @@
 """Features as a picture for people: pairs of two modalities in the plane, joined by lines (SpectraDINO Figure 3).
 
 The paper shows t-SNE; here it is principal components, which need no tuning and can be compared from stage to stage.
-t-SNE is drawn where scikit-learn is installed.
 
 Letters: N items, D width.
 """
@@ -9,7 +8,6 @@ Letters: N items, D width.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ import numpy as np
 
 from spectradino_core.files import written_atomically
 
-__all__ = ["plot_pairs", "principal_components", "tsne"]
+__all__ = ["plot_pairs", "principal_components"]
 
 COLOURS = {
     "rgb": "#1b9e77",
@@ -40,15 +38,6 @@ def principal_components(features: np.ndarray, count: int = 2) -> np.ndarray:
     farthest = points[np.abs(points).argmax(axis=0), np.arange(points.shape[1])]
     points = points * np.where(farthest < 0, -1.0, 1.0)
     return np.pad(points, ((0, 0), (0, count - points.shape[1])))
-
-
-def tsne(features: np.ndarray, seed: int = 0) -> np.ndarray | None:
-    """t-SNE coordinates [N, 2], or None without scikit-learn."""
-    if find_spec("sklearn") is None or len(features) < 4:
-        return None
-    from sklearn.manifold import TSNE
-
-    return TSNE(2, perplexity=min(30.0, (len(features) - 1) / 3), init="pca", random_state=seed).fit_transform(features)
 
 
 def plot_pairs(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from spectradino_core.evaluation.probes import (
 from spectradino_core.evaluation.retrieval import knn_accuracy, pair_cosines, retention, retrieval
 from spectradino_core.thermal import ThermalContract
 
-__all__ = ["Collected", "collect", "judge_neighbours", "judge_pairs", "judge_probes"]
+__all__ = ["Collected", "collect", "judge_infrared", "judge_neighbours", "judge_pairs", "judge_probes"]
 
 _NEAREST_M, _FARTHEST_M = 0.5, 100.0
 
@@ -138,6 +139,20 @@ def judge_pairs(student: Collected, teacher: Collected | None = None) -> dict[st
         for key, other in student.cls.items()
         if key != "rgb"
     }
+
+
+def judge_infrared(found: Collected) -> dict[str, dict[str, Any]]:
+    """As `judge_pairs`, of the infrared bands with each other: {"nir to swir": {"items", "from_rgb": nir looks for its
+    partner, "to_rgb": swir does, "cosine", "patch_cosine"}, ..}; empty with fewer than two bands."""
+    out = {}
+    for first, second in combinations([key for key in found.cls if key != "rgb"], 2):
+        renamed = Collected(
+            {"rgb": found.cls[first], second: found.cls[second]},
+            {"rgb": found.patches[first], second: found.patches[second]},
+            found.labels,
+        )
+        out[f"{first} to {second}"] = judge_pairs(renamed)[second]
+    return out
 
 
 def judge_neighbours(train: Collected, test: Collected, k: int = 20) -> dict[str, float]:

@@ -29,6 +29,7 @@ from spectradino_core.evaluation.projection import plot_pairs
 from spectradino_core.evaluation.representations import (
     Collected,
     collect,
+    judge_infrared,
     judge_neighbours,
     judge_pairs,
     judge_probes,
@@ -55,7 +56,7 @@ def open_encoder(path: Path, plain: bool = False) -> PlainEncoder | BandedEncode
     if header.get("format") == FORMAT:
         model = load_spectradino(path)
     elif "architecture" in header:
-        model = load_perception(path)[0].backbone
+        model = load_perception(path)[0].encoder
     else:
         state, _ = read_dinov2(path)
         model = ViT(config_of(state))
@@ -75,6 +76,7 @@ def judge(
     side: int,
     teacher: PlainEncoder | BandedEncoder | None = None,
     maps: bool = False,
+    infrared: bool = False,
     device: torch.device | str = "cpu",
 ) -> tuple[dict[str, dict[str, dict[str, Any]]], dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]]:
     """Pairs of every modality of every set by every encoder.
@@ -85,6 +87,7 @@ def judge(
         side: of the square views, pixels.
         teacher: whose RGB features are to be kept; None: retention is not judged.
         maps: judge depth and segmentation maps too, beside infrared.
+        infrared: judge infrared bands with each other too, on sets whose items hold several.
         device: of all encoders.
 
     Returns:
@@ -102,6 +105,14 @@ def judge(
                 found = collect(encoder, source, (key,), side, device=device)
                 judged[name][f"{title}, {key}"] = judge_pairs(found, reference)[key]
                 drawn[name].setdefault(key, (found.cls["rgb"], found.cls[key]))
+        several = [key for key in _modalities(source, False) if infrared]
+        if len(several) < 2:
+            continue
+        for name, encoder in encoders.items():
+            bands = [key for key in several if _sees(encoder, key)]
+            if len(bands) > 1:
+                rows = judge_infrared(collect(encoder, source, bands, side, device=device))
+                judged[name] |= {f"{title}, {pair}": row for pair, row in rows.items()}
     return judged, drawn
 
 
@@ -130,7 +141,10 @@ def pairs_table(judged: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
                 kept,
             ]  # fmt: skip
             lines.append(f"| {pair} ({row['items']}) | {model} | {' | '.join(figures)} |")
-    return "\n".join(lines) + "\n\n→ RGB looks for its partner, ← the partner looks for RGB. R@k in per cent.\n"
+    return (
+        "\n".join(lines)
+        + "\n\n→ RGB (of `a to b`: a) looks for its partner, ← the partner looks for it. R@k in per cent.\n"
+    )
 
 
 def probes_table(judged: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
@@ -175,7 +189,7 @@ def run(options: argparse.Namespace) -> int:
         name, _, file = text.rpartition("=")
         encoders[name or Path(file).stem] = open_encoder(Path(file)).to(options.device)
 
-    judged, drawn = judge(encoders, sets, options.crop, teacher, options.maps, options.device)
+    judged, drawn = judge(encoders, sets, options.crop, teacher, options.maps, options.infrared, options.device)
     texts = [pairs_table(judged)]
     result: dict[str, Any] = {"crop": options.crop, "pairs": judged}
     if options.knn_train is not None:
@@ -200,11 +214,14 @@ def _neighbours(
     train: ManifestSource,
     options: argparse.Namespace,
 ) -> dict[str, dict[str, float]]:
-    """Of the first set whose items have classes."""
-    test = next((s for s in sets.values() if isinstance(s, ManifestSource) and s.label(0) is not None), None)
-    if test is None:
+    """Of the first set whose items have classes, and of the first modality that `train` has too."""
+    labelled = [s for s in sets.values() if isinstance(s, ManifestSource) and s.label(0) is not None]
+    if not labelled:
         raise ValueError("--knn-train: none of the --data manifests gives classes")
-    key = next(iter(_modalities(test, False)))
+    have = _modalities(train, False)
+    test, key = next(((s, k) for s in labelled for k in _modalities(s, False) if k in have), (None, ""))
+    if test is None:
+        raise ValueError(f"{options.knn_train} holds {' and '.join(have)}; no --data manifest with classes does")
     out = {}
     for name, encoder in encoders.items():
         if _sees(encoder, key):

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from spectradino_core.evaluation.projection import plot_pairs, principal_components, tsne
+from spectradino_core.evaluation.projection import plot_pairs, principal_components
 
 
 def test_components_are_the_directions_of_greatest_variance():
@@ -39,8 +39,3 @@ def test_the_picture_shows_every_stage(tmp_path):
     assert (two.reshape(-1, 3) != 255).any(axis=1).mean() > 0.005
     with pytest.raises(ValueError, match="no features"):
         plot_pairs({"stage 1": {}}, tmp_path / "none.png")
-
-
-def test_tsne_needs_scikit_learn():
-    points = tsne(np.random.default_rng(0).normal(size=(20, 6)))
-    assert points is None or points.shape == (20, 2)

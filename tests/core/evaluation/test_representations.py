@@ -15,6 +15,7 @@ from spectradino_core.data.sources import SceneSource
 from spectradino_core.evaluation.representations import (
     Collected,
     collect,
+    judge_infrared,
     judge_neighbours,
     judge_pairs,
     judge_probes,
@@ -102,3 +103,16 @@ def test_tables_show_every_row():
     probes = {"a": {"rgb": {"depth_rmse": 1.0, "depth_delta1": 0.5, "miou": 0.25}}}
     assert "| rgb | a | 1.00 | 0.500 | 0.250 |" in probes_table(probes)
     assert "| a | 50.0 | – |" in neighbours_table({"a": {"rgb": 0.5}, "b": {"nir": 1.0}})
+
+
+def test_infrared_bands_are_judged_with_each_other():
+    rng = np.random.default_rng(0)
+    nir, patches = rng.normal(size=(6, 8)), rng.normal(size=(6, 4, 8))
+    cls = {"rgb": rng.normal(size=(6, 8)), "nir": nir, "swir": nir, "lwir": np.roll(nir, 1, axis=0)}
+    found = Collected(cls, dict.fromkeys(cls, patches), [None] * 6)
+    judged = judge_infrared(found)
+    assert list(judged) == ["nir to swir", "nir to lwir", "swir to lwir"]
+    assert judged["nir to swir"]["from_rgb"]["r1"] == judged["nir to swir"]["cosine"]["true"] == pytest.approx(1)
+    assert judged["swir to lwir"]["from_rgb"]["r1"] == judged["swir to lwir"]["to_rgb"]["r1"] == 0
+    assert "retention_cls" not in judged["nir to lwir"]
+    assert judge_infrared(Collected({"rgb": nir, "nir": nir}, {"rgb": patches, "nir": patches}, [None] * 6)) == {}
