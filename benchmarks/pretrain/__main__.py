@@ -1,0 +1,44 @@
+"""`python -m benchmarks.pretrain`: pretraining at toy scale with all its evidence; see README.md beside this file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from benchmarks.pretrain.data import find_data, gather
+from benchmarks.pretrain.jobs import run_job
+from benchmarks.pretrain.plan import FULL, PARTS, QUICK, jobs_of
+from benchmarks.pretrain.report import write_report
+
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "pretrain"
+WORK = Path(__file__).resolve().parents[2] / "runs" / "bench-pretrain"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs what is not there yet, then writes the tables and pictures of what is."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pretrain", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}, report (default: all)")
+    parser.add_argument("--data", type=Path, help="the shared data set (default: $SPECTRADINO_DATA, ../shared/data)")
+    parser.add_argument("--work", type=Path, default=WORK, help="weights and logs, not committed (%(default)s)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="tables and pictures (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="a minute of everything, to see that it runs")
+    parser.add_argument("--note", default="", help="kept with the results: what else the machine did")
+    options = parser.parse_args(arguments)
+    if unknown := [part for part in options.parts if part not in (*PARTS, "report")]:
+        parser.error(f"no part {', '.join(unknown)}: choose of {', '.join(PARTS)}, report")
+    work, scale = options.work.resolve(), QUICK if options.quick else FULL
+    for part in options.parts or PARTS:
+        if part != "report":
+            pairs = gather(find_data(options.data), work / "data", scale.scenes)
+            for job in jobs_of(part, scale, pairs, work):
+                run_job(job, work)
+    write_report(work, options.out, options.note)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (OSError, RuntimeError, ValueError) as error:
+        sys.exit(f"error: {error}")

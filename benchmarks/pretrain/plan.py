@@ -1,0 +1,167 @@
+"""What is run: every training and every judgement, each a command of the real command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.pretrain.data import Pairs
+from benchmarks.pretrain.jobs import Job, cli
+from spectradino_core.training.omnivorous import omnivorous_recipe
+
+__all__ = ["FULL", "QUICK", "PARTS", "Scale", "jobs_of"]
+
+PARTS = ("stages", "systems", "anchors", "options")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is run.
+
+    Attributes:
+        variant, crop: of the backbone; the crop in pixels is its recipe's.
+        scenes: streets to train on.
+        judged: unseen streets to judge on.
+        probed: streets that linear probes are fitted on.
+        teacher, teacher_batch: steps of the stand-in for DINOv2, and pictures in each.
+        stages: steps of each stage; None: the recipe's epochs.
+        omnivorous: steps; None: the recipe's.
+        trial: steps of each run of an option.
+        seeds: of those.
+        anchors: weights.
+    """
+
+    variant: str = "tiny"
+    crop: int = 112
+    scenes: int = 300
+    judged: int = 64
+    probed: int = 64
+    teacher: int = 350
+    teacher_batch: int = 48
+    stages: int | None = None
+    omnivorous: int | None = 200
+    trial: int = 200
+    seeds: tuple[int, ...] = (0, 1)
+    anchors: tuple[float, ...] = (0, 1, 10, 100)
+
+
+FULL = Scale()
+QUICK = Scale("test", 56, 12, 8, 8, 4, 8, 3, 3, 3, (0,), (0, 10))
+"""Everything in a minute, for the tests; its figures mean nothing."""
+
+INFRARED_WEIGHT = 1.0
+STAGES = {"before": "start", "I": "stage1/best", "II": "stage2/last", "III": "stage3/last"}
+"""Stage II starts from Stage I's best, so that is what is judged of Stage I."""
+
+
+def jobs_of(part: str, scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
+    """The jobs of a part of `PARTS`, in order, each of them after those it needs."""
+    return {"stages": _stages, "systems": _systems, "anchors": _anchors, "options": _options}[part](scale, pairs, work)
+
+
+def _stages(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
+    """The chain of Stages I, II and III, and its judgement."""
+    yield _teacher(scale, pairs, work)
+    yield _chain(scale, pairs, work)
+    run = work / "chain"
+    models = [f"{name}={work / 'teacher' / 'start.safetensors' if file == 'start' else run / f'{file}.safetensors'}"
+              for name, file in STAGES.items()]  # fmt: skip
+    yield _judge("stages judged", scale, pairs, work, models, "--infrared")
+
+
+def _systems(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
+    """Omnivorous on a plain DINOv2, and on top of SpectraDINO, beside the latter."""
+    yield _teacher(scale, pairs, work)
+    yield _chain(scale, pairs, work)
+    yield _omnivorous("omnivorous", scale, pairs, work, scale.omnivorous)
+    both = ("--base", "both", "--start", work / "chain" / "stage3" / "last.safetensors")
+    yield _omnivorous("both", scale, pairs, work, scale.omnivorous, *both)
+    models = [
+        f"SpectraDINO={work / 'chain' / 'stage3' / 'last.safetensors'}",
+        f"Omnivorous={work / 'omnivorous' / 'last.safetensors'}",
+        f"both={work / 'both' / 'last.safetensors'}",
+    ]
+    more = ("--maps", "--probes", scale.probed, "--knn-train", _named(pairs, "epfl"))
+    yield _judge("systems judged", scale, pairs, work, models, *more)
+
+
+def _anchors(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
+    """The anchor weight's ablation, on the plain system."""
+    yield _teacher(scale, pairs, work)
+    models = []
+    for weight in scale.anchors:
+        own = omnivorous_recipe(scale.variant).anchor == weight  # the run of `_systems` is of the recipe's own weight
+        name = "omnivorous" if own else f"anchor {weight:g}"
+        yield _omnivorous(name, scale, pairs, work, scale.omnivorous, *(() if own else ("--anchor", weight)))
+        models.append(f"anchor {weight:g}={work / _folder(name) / 'last.safetensors'}")
+    yield _judge("anchors judged", scale, pairs, work, models, "--maps", "--knn-train", _named(pairs, "epfl"))
+
+
+def _options(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
+    """Stage I with what is ours, against Stage I without, same steps and seeds."""
+    yield _teacher(scale, pairs, work)
+    options = {
+        "plain": (),
+        "adaptive": ("--adaptive",),
+        "infrared": ("--infrared-alignment", INFRARED_WEIGHT),
+    }
+    models = []
+    for seed in scale.seeds:
+        for option, arguments in options.items():
+            name = f"{option} {seed}"
+            yield _pretrain(name, scale, pairs, work, "1", scale.trial, "--seed", seed, *arguments)
+            models.append(f"{name}={work / _folder(name) / 'stage1' / 'last.safetensors'}")
+    yield _judge("options judged", scale, pairs, work, models, "--infrared")
+
+
+def _teacher(scale: Scale, pairs: Pairs, work: Path) -> Job:
+    arguments = (
+        "--manifests", *pairs.train, "--root", pairs.root, "--variant", scale.variant, "--crop", scale.crop,
+        "--steps", scale.teacher, "--batch", scale.teacher_batch, "--out", work / "teacher",
+    )  # fmt: skip
+    command = ("-m", "benchmarks.pretrain.teacher", *map(str, arguments))
+    return Job("teacher", command, work / "teacher" / "start.safetensors")
+
+
+def _chain(scale: Scale, pairs: Pairs, work: Path) -> Job:
+    return _pretrain("chain", scale, pairs, work, "1,2,3", scale.stages, "--val-scenes", scale.judged)
+
+
+def _pretrain(
+    name: str, scale: Scale, pairs: Pairs, work: Path, stages: str, steps: int | None, *more: object
+) -> Job:  # fmt: skip
+    folder = work / _folder(name)
+    command = cli("pretrain", "--stages", stages, *_common(scale, pairs, work, folder, steps), *more)
+    return Job(name, command, folder / f"stage{stages[-1]}" / "last.safetensors")
+
+
+def _omnivorous(name: str, scale: Scale, pairs: Pairs, work: Path, steps: int | None, *more: object) -> Job:
+    folder = work / _folder(name)
+    command = cli("pretrain", "--system", "omnivorous", *_common(scale, pairs, work, folder, steps), *more)
+    return Job(name, command, folder / "last.safetensors")
+
+
+def _common(scale: Scale, pairs: Pairs, work: Path, folder: Path, steps: int | None) -> tuple[object, ...]:
+    return (
+        "--variant", scale.variant, "--teacher", work / "teacher" / "teacher.safetensors", "--data", *pairs.train,
+        "--root", pairs.root, "--workers", 1, "--device", "cpu", "--out", folder,
+        *(() if steps is None else ("--steps", steps)),
+    )  # fmt: skip
+
+
+def _judge(name: str, scale: Scale, pairs: Pairs, work: Path, models: list[str], *more: object) -> Job:
+    out = work / _folder(name)
+    command = cli(
+        "evaluate", "retrieval", *models, "--data", *pairs.judged, "--root", pairs.root, "--scenes", scale.judged,
+        "--teacher", work / "teacher" / "teacher.safetensors", "--crop", scale.crop, "--out", out, *more,
+    )  # fmt: skip
+    return Job(name, command, out / "pairs.png")
+
+
+def _named(pairs: Pairs, name: str) -> Path:
+    return next(path for path in pairs.train if path.stem.startswith(name))
+
+
+def _folder(name: str) -> str:
+    return name.replace(" ", "-")

@@ -1,0 +1,144 @@
+"""Tables and pictures of what was run, from the judgements that the command line wrote."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from benchmarks.node.machine import describe
+from benchmarks.node.tables import write_table
+from benchmarks.pretrain.jobs import times_of
+from spectradino_core.evaluation.retrieval_report import neighbours_table, pairs_table, probes_table
+from spectradino_core.files import written_atomically
+
+__all__ = ["brief_table", "mean_over_seeds", "write_report"]
+
+HEADLINE = ("roadscene_val, lwir", "epfl_val, nir", "scenes, swir")
+PICTURES = {
+    "chain/losses.png": "stages_losses.png",
+    "stages-judged/pairs.png": "stages_pairs.png",
+    "omnivorous/losses.png": "omnivorous_losses.png",
+    "both/losses.png": "both_losses.png",
+    "systems-judged/pairs.png": "systems_pairs.png",
+}
+
+Judged = Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+
+def write_report(work: Path, out: Path, note: str = "") -> None:
+    """Writes `tables.md`, `results.json`, `times.csv` and the pictures of all parts that have been judged.
+
+    Args:
+        work: of the jobs.
+        out: gets them.
+        note: what else the machine did.
+
+    Raises:
+        ValueError: nothing was judged yet.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for part in ("stages", "systems", "anchors", "options"):
+        path = work / f"{part}-judged" / "retrieval.json"
+        if path.is_file():
+            found[part] = json.loads(path.read_text(encoding="utf-8"))
+            found[part]["pairs"] = _plain_names(found[part]["pairs"])
+    if not found:
+        raise ValueError(f"{work} holds no judgements: run a part first")
+    out.mkdir(parents=True, exist_ok=True)
+    text = "\n".join(_section(part, result) for part, result in found.items())
+    for name, content in (("tables.md", text), ("results.json", json.dumps(found, indent=1) + "\n")):
+        with written_atomically(out / name) as scratch:
+            scratch.write_text(content, encoding="utf-8")
+    for name, picture in PICTURES.items():
+        if (work / name).is_file():
+            shutil.copyfile(work / name, out / picture)
+    rows = [{"job": job, "wall_s": wall, "cpu_s": cpu} for job, (wall, cpu) in times_of(work).items()]
+    if rows:
+        write_table(out / "times.csv", describe() | {"note": note or "none"}, rows)
+    print(f"\n{text}\n{out}: tables.md, results.json, times.csv and pictures")
+
+
+def brief_table(judged: Judged, pairs: Iterable[str], baseline: str | None = None) -> str:
+    """Markdown, a row for each model: R@1 in per cent averaged over both directions, by pairs; RGB kept.
+
+    Args:
+        judged: by model, by pairs.
+        pairs: the columns, those that there are.
+        baseline: a model to leave out.
+    """
+    columns = [p for p in pairs if any(p in sets for sets in judged.values())]
+    lines = [f"| model | {' | '.join(columns)} | RGB kept (CLS, patches) |", "|---|" + "---:|" * (len(columns) + 1)]
+    for model, sets in judged.items():
+        if model == baseline:
+            continue
+        cells = [f"{_r1(sets[p]):.1f}" if p in sets else "–" for p in columns]
+        rows = [sets[p] for p in columns if p in sets and "retention_cls" in sets[p]]
+        kept = ", ".join(f"{mean(row[key] for row in rows):.3f}" for key in ("retention_cls", "retention_patches"))
+        lines.append(f"| {model} | {' | '.join(cells)} | {kept} |")
+    return "\n".join(lines) + "\n\nR@1 in per cent, mean of both directions.\n"
+
+
+def mean_over_seeds(judged: Judged) -> dict[str, dict[str, dict[str, Any]]]:
+    """Models called "<option> <seed>" averaged number by number under "<option>"; others stay as they are."""
+    groups: dict[str, list[str]] = {}
+    for name in judged:
+        option, _, seed = name.rpartition(" ")
+        groups.setdefault(option if seed.isdigit() else name, []).append(name)
+    return {
+        option: {pair: _mean([judged[name][pair] for name in names]) for pair in judged[names[0]]}
+        for option, names in groups.items()
+    }
+
+
+def _section(part: str, result: Mapping[str, Any]) -> str:
+    judged = result["pairs"]
+    every = list(dict.fromkeys(pair for sets in judged.values() for pair in sets))
+    of_rgb = [pair for pair in every if " to " not in pair]
+    if part == "stages":
+        return (
+            f"## Stages\n\n{pairs_table(_only(judged, HEADLINE))}\n### The other pairs\n\n"
+            f"{pairs_table(_only(judged, [p for p in every if p not in HEADLINE]))}"
+        )
+    if part == "options":
+        return (
+            f"## Options\n\nEach seed:\n\n{brief_table(judged, every)}\n"
+            f"Mean over the seeds:\n\n{brief_table(mean_over_seeds(judged), every)}"
+        )
+    texts = [f"## {part.capitalize()}", brief_table(judged, of_rgb), pairs_table(_only(judged, HEADLINE))]
+    if part == "anchors":
+        texts.pop()
+    if "neighbours" in result:
+        texts.append(neighbours_table(result["neighbours"]))
+    if "probes" in result:
+        texts.append(probes_table(result["probes"]))
+    return "\n\n".join(text.rstrip() for text in texts) + "\n"
+
+
+def _only(judged: Judged, pairs: Iterable[str]) -> dict[str, dict[str, Mapping[str, Any]]]:
+    return {model: {pair: sets[pair] for pair in pairs if pair in sets} for model, sets in judged.items()}
+
+
+def _plain_names(judged: Judged) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """ "64 scenes, nir" to "scenes, nir": how many there are stands in the row."""
+    return {model: {_plain(pair): row for pair, row in sets.items()} for model, sets in judged.items()}
+
+
+def _plain(pair: str) -> str:
+    number, _, rest = pair.partition(" ")
+    return rest if number.isdigit() else pair
+
+
+def _r1(row: Mapping[str, Any]) -> float:
+    return 50 * (row["from_rgb"]["r1"] + row["to_rgb"]["r1"])
+
+
+def _mean(rows: list[Mapping[str, Any]]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in rows[0].items():
+        of_all = [row[key] for row in rows]
+        out[key] = _mean(of_all) if isinstance(value, Mapping) else mean(of_all)
+    return out

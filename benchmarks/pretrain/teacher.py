@@ -1,0 +1,145 @@
+"""A stand-in for DINOv2, whose weights are not at hand: a small ViT that learns from the RGB images alone to know each
+picture again, whatever its crop and its colours (SimCLR's task on CLS, without a projection head).
+
+`python -m benchmarks.pretrain.teacher --manifests A.jsonl B.jsonl --root FOLDER --out RUN` makes
+`RUN/teacher.safetensors` in DINOv2's own layout, and `RUN/start.safetensors`, the student before Stage I. It has seen
+hundreds of pictures and not 142 million: what is measured with it tells how well infrared follows a teacher, not how
+good features are.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from spectradino_core.backbone.checkpoints import save_spectradino
+from spectradino_core.backbone.vit import ViT
+from spectradino_core.data.augment import Augmentation
+from spectradino_core.data.manifest import ManifestSource
+from spectradino_core.data.views import ViewOptions, colour_tensor, take_view
+from spectradino_core.files import written_atomically
+from spectradino_core.losses.alignment import contrastive_loss
+from spectradino_core.training.loop import LoopOptions, resume_step, train
+from spectradino_core.training.teacher import load_teacher
+
+__all__ = ["TwoViews", "train_teacher"]
+
+RATE, WEIGHT_DECAY, TEMPERATURE, WARMUP = 1e-3, 0.05, 0.1, 0.1
+
+VIEWS = ViewOptions(photometry=Augmentation(brightness=0.4, contrast=0.4, gamma=0.5, saturation=0.8, blur=0.3))
+GREY, NEGATIVE = 0.5, 0.2
+"""How often a view loses its colours, and how often it is turned into its negative. DINOv2's own training greys and
+solarises 0.2 of the views. Without it the task is solved by colours alone, which no infrared camera can follow."""
+
+
+@dataclass
+class TwoViews:
+    """Two views each of B pictures, [B, 3, S, S]."""
+
+    one: Tensor
+    other: Tensor
+
+    def to(self, device: torch.device | str) -> TwoViews:
+        """The same on `device`."""
+        return TwoViews(self.one.to(device), self.other.to(device))
+
+
+class _Pictures(Dataset[TwoViews]):
+    """Batch by batch, a function of seed and step; every picture once an epoch."""
+
+    def __init__(
+        self, sources: Sequence[ManifestSource], batch: int, side: int, steps: range, seed: int
+    ) -> None:  # fmt: skip
+        self._items = [(source, item) for source in sources for item in range(len(source))]
+        if len(self._items) < batch:
+            raise ValueError(f"{len(self._items)} pictures are fewer than a batch of {batch}")
+        self._batch, self._side, self._steps, self._seed = batch, side, steps, seed
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __getitem__(self, index: int) -> TwoViews:
+        step = self._steps[index]
+        epoch, place = divmod(step, len(self._items) // self._batch)
+        order = np.random.default_rng((self._seed, epoch)).permutation(len(self._items))
+        rng = np.random.default_rng((self._seed, 1, step))
+        views: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        for number in order[place * self._batch : (place + 1) * self._batch]:
+            source, item = self._items[number]
+            image = source.load(item, ())
+            for into in views:
+                into.append(colour_tensor(_disguised(take_view(image, VIEWS, self._side, rng)["rgb"], rng)))
+        return TwoViews(*(torch.from_numpy(np.stack(view)) for view in views))
+
+
+def _disguised(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Now and then grey, now and then a negative: uint8 [S, S, 3]."""
+    if rng.random() < GREY:
+        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return 255 - image if rng.random() < NEGATIVE else image
+
+
+def train_teacher(
+    sources: Sequence[ManifestSource], variant: str, steps: int, batch: int, side: int, seed: int, folder: Path
+) -> Path:
+    """Trains, or goes on where the run in `folder` stopped; returns `<folder>/teacher.safetensors`.
+
+    Args:
+        sources: pairs, of which RGB is used.
+        variant: key of `VARIANTS`.
+        steps, batch, side, seed: of the run; side in pixels.
+        folder: of the run.
+    """
+    torch.manual_seed(seed)
+    model = ViT(variant)
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim <= 1]
+    optimiser = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}], lr=RATE
+    )
+    pictures = _Pictures(sources, batch, side, range(resume_step(folder), steps), seed)
+
+    def loss_of(runner: nn.Module, views: TwoViews) -> dict[str, Tensor]:
+        one, other = runner(torch.cat([views.one, views.other])).cls.chunk(2)
+        return {"total": contrastive_loss(one, other, TEMPERATURE)}
+
+    options = LoopOptions(steps, round(WARMUP * steps), clip=3.0, ema=0.0, checkpoint_every=100)
+    loader = DataLoader(pictures, batch_size=None, num_workers=1)
+    train(model, loss_of, loader, optimiser, options, folder, torch.device("cpu"))
+    path = folder / "teacher.safetensors"
+    with written_atomically(path) as scratch:
+        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, scratch)
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pretrain.teacher", description=__doc__)
+    parser.add_argument("--manifests", type=Path, nargs="+", required=True)
+    parser.add_argument("--root", type=Path, help="folder that paths are relative to (default: each manifest's own)")
+    parser.add_argument("--out", type=Path, required=True, help="run folder")
+    parser.add_argument("--variant", default="tiny")
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--batch", type=int, default=64, help="pictures a step, two views each (%(default)s)")
+    parser.add_argument("--crop", type=int, default=112)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    sources = [ManifestSource(path, options.root) for path in options.manifests]
+    path = train_teacher(
+        sources, options.variant, options.steps, options.batch, options.crop, options.seed, options.out
+    )
+    torch.manual_seed(options.seed + 1)  # as Stage I does, so these fresh stems and adapters are those it starts from
+    save_spectradino(load_teacher(path, options.variant).student(), path.with_name("start.safetensors"))
+    print(f"{path}: stands in for DINOv2")
+
+
+if __name__ == "__main__":
+    main()

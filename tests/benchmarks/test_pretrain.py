@@ -1,0 +1,158 @@
+"""The pretraining experiments run from end to end at the smallest scale, and what they report is reckoned right."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.node.tables import read_table
+from benchmarks.pretrain.__main__ import main
+from benchmarks.pretrain.data import Pairs
+from benchmarks.pretrain.jobs import Job, run_job, times_of
+from benchmarks.pretrain.plan import FULL, PARTS, jobs_of
+from benchmarks.pretrain.report import brief_table, mean_over_seeds, write_report
+from benchmarks.pretrain_step import HookedDinov2, our_step, plain_step, take_turns
+from spectradino_core.commands import evaluate_retrieval, pretrain
+from spectradino_core.data.sources import SceneSource
+from spectradino_core.modality import Modality
+from spectradino_core.training.stages import stage_recipe
+
+SETS = {"roadscene_rgb_lwir": ("lwir",), "epfl_rgb_nir": ("nir",), "s2_rgb_nir_swir": ("nir", "swir")}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shared data set's layout, with streets for pictures."""
+    root = tmp_path_factory.mktemp("shared")
+    source, item = SceneSource(30, (84, 70), maps=()), 0
+    for name, bands in SETS.items():
+        for split, count in (("train", 6), ("val", 4)):
+            entries = []
+            for number in range(count):
+                images = source.load(item, bands).images
+                paths = {key: f"{split}/{key}/FLIR_{200 * item:05d}.png" for key in images}
+                for key, path in paths.items():
+                    (root / name / path).parent.mkdir(parents=True, exist_ok=True)
+                    cv2.imwrite(str(root / name / path), images[key])
+                scene = ("field", "forest")[number % 2] if name.startswith("epfl") else None
+                entries.append(paths | {"id": str(item), "scene": scene})
+                item += 1
+            (root / name / f"index_{split}.json").write_text(json.dumps({"set": name, "items": entries}))
+    return root
+
+
+@pytest.mark.slow
+def test_everything_runs_and_what_is_there_is_not_run_again(shared, tmp_path, capfd):
+    words = ["--quick", "--data", str(shared), "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
+    assert main(["stages", "systems", *words]) == 0
+    told = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert list(told) == ["stages", "systems"]
+    stages = told["stages"]["pairs"]
+    assert list(stages) == ["baseline (teacher, infrared as grey)", "before", "I", "II", "III"]
+    assert {"roadscene_val, lwir", "epfl_val, nir", "scenes, swir", "scenes, nir to lwir"} <= stages["III"].keys()
+    # Before Stage I the student sees RGB as the teacher does; every stage leaves weights of its own.
+    assert stages["before"]["epfl_val, nir"]["retention_cls"] > 0.999
+    cosines = [stages[name]["scenes, swir"]["cosine"]["true"] for name in ("before", "I", "II", "III")]
+    assert len(set(cosines)) == 4
+    assert told["systems"]["probes"].keys() == told["systems"]["neighbours"].keys()
+    for name in ("stages_losses", "stages_pairs", "omnivorous_losses", "both_losses", "systems_pairs"):
+        assert cv2.imread(str(tmp_path / "out" / f"{name}.png")).std() > 1
+    _, times = read_table(tmp_path / "out" / "times.csv")
+    assert all(float(row["wall_s"]) > 0 and float(row["cpu_s"]) > 0 for row in times)
+
+    capfd.readouterr()
+    assert main(["stages", "report", *words]) == 0
+    assert "==" not in capfd.readouterr().out
+
+
+def test_every_command_is_one_that_the_command_line_knows(tmp_path):
+    """Of all parts at full scale; what a job needs, an earlier one makes."""
+    pairs = Pairs(tmp_path, [tmp_path / "epfl_train.jsonl"], [tmp_path / "epfl_val.jsonl"])
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers()
+    pretrain.add(commands)
+    evaluate_retrieval.add(commands)
+    for part in PARTS:
+        made: set[str] = set()
+        for job in jobs_of(part, FULL, pairs, tmp_path / "work"):
+            needed = {word.rpartition("=")[2] for word in job.arguments if word.endswith(".safetensors")}
+            missing = {path for path in needed if path not in made and Path(path).parent not in folders(made)}
+            assert not missing, f"{part}: {job.name} needs {missing}"
+            made.add(str(job.makes))
+            if job.arguments[1] == "spectradino_core.cli":
+                words = list(job.arguments[2:])
+                assert parser.parse_args([evaluate_retrieval.NAME, *words[2:]] if words[0] == "evaluate" else words)
+
+
+def folders(made: set[str]) -> set[Path]:
+    """Where the jobs so far have left files: of a chain, those of its stages too."""
+    own = {Path(path).parent for path in made}
+    return own | {folder.parent / f"stage{stage}" for folder in own if folder.name == "stage3" for stage in (1, 2)}
+
+
+def test_a_job_that_fails_says_which_and_its_time_is_kept(tmp_path):
+    job = Job("bad", ("-c", "raise SystemExit(3)"), tmp_path / "made")
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="bad ended with 3"):
+            run_job(job, tmp_path)
+    wall, cpu = times_of(tmp_path)["bad"]
+    assert wall > 0
+    assert cpu > 0
+    with pytest.raises(ValueError, match="no judgements"):
+        write_report(tmp_path, tmp_path / "out")
+
+
+def test_tables_by_hand():
+    def row(forth: float, back: float, kept: float) -> dict:
+        return {"from_rgb": {"r1": forth}, "to_rgb": {"r1": back}, "retention_cls": kept, "retention_patches": 1.0}
+
+    judged = {
+        "plain 0": {"s, nir": row(0.2, 0.4, 0.5)},
+        "plain 1": {"s, nir": row(0.4, 0.6, 0.7)},
+        "teacher": {"s, nir": row(0.0, 0.1, 1.0)},
+    }
+    means = mean_over_seeds(judged)
+    assert list(means) == ["plain", "teacher"]
+    assert means["plain"]["s, nir"]["from_rgb"]["r1"] == pytest.approx(0.3)
+    lines = brief_table(means, ["s, nir", "s, lwir"]).splitlines()
+    assert lines[0] == "| model | s, nir | RGB kept (CLS, patches) |"
+    assert lines[2] == "| plain | 40.0 | 0.600, 1.000 |"
+    assert lines[3] == "| teacher | 5.0 | 1.000, 1.000 |"
+
+
+class TestPlainLoop:
+    def test_hooks_add_the_bands_own_adapter_and_embedding(self):
+        torch.manual_seed(0)
+        model = HookedDinov2("test").eval()
+        image = torch.rand(2, 1, 56, 56)
+        before = model(Modality.NIR, image), model(Modality.LWIR, image)
+        with torch.no_grad():
+            model.adapters["nir"][1][2].bias += 1
+            model.embeddings["nir"] += 1
+        after = model(Modality.NIR, image), model(Modality.LWIR, image)
+        assert not torch.allclose(before[0], after[0])
+        assert torch.equal(before[1], after[1])
+
+    def test_it_trains_as_many_parameters_as_ours(self):
+        """Same adapters, stems, embeddings, norm and unfrozen blocks: the two loops do the same work."""
+        from spectradino_core.backbone.spectradino import SpectraDINO
+        from spectradino_core.training.stages import trainable
+
+        for stage in (1, 3):
+            recipe = stage_recipe("test", stage)
+            plain, ours = HookedDinov2("test"), SpectraDINO("test")
+            plain.freeze(recipe)
+            named = dict(ours.named_parameters())
+            wanted = sum(named[name].numel() for name in trainable(recipe, ours))
+            assert sum(p.numel() for p in plain.parameters() if p.requires_grad) == wanted
+
+    def test_both_take_steps(self):
+        recipe = stage_recipe("test", 3)
+        seconds = take_turns({"plain": plain_step(recipe, None), "ours": our_step(recipe, None)}, recipe, 2, 1)
+        assert all(np.isfinite(value) and value > 0 for value in seconds.values())
