@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from spectradino_core.bags.errors import BagError
-from spectradino_core.bags.evaluation_options import Options, Unit, file_digest, work_key
+from spectradino_core.bags.evaluation_options import Options, Unit, file_digest, pipeline_of, work_key
 from spectradino_core.bags.jobs import run_jobs
 from spectradino_core.bags.node_run import run_node
-from spectradino_core.bags.replay import open_pipeline
 from spectradino_core.bags.results import BagEvidence, json_bytes, result, sweep_table, timings
 from spectradino_core.bags.sweep_run import NODE, run_sweep, sweep_runs
 from spectradino_core.files import written_atomically
@@ -82,7 +81,7 @@ def evaluate_bags(
         OSError: the output folder can't be written to.
     """
     tell = tell or log.info
-    info = open_pipeline(options.model, options.settings).info  # refused now, and once
+    info = pipeline_of(options).info  # refused now, and once
     runs = [NODE, *sweep_runs(options.sweeps)]
     model = file_digest(options.model)
     todo: dict[str, tuple[Unit, str]] = {}
@@ -146,12 +145,10 @@ def _bags_at(path: Path) -> list[Path]:
     if not path.is_dir() or (path / "metadata.yaml").is_file():
         return [path]  # the reader says what is wrong with it
     files = sorted(p for p in path.iterdir() if _DATA.search(p.name))
-    parts = {found[1] if (found := _NUMBERED.match(p.name)) else p.name for p in files}
-    if files and len(parts) == 1:
-        return [path]  # one recording, cut off before its metadata was written
+    parts = {numbered[1] if (numbered := _NUMBERED.match(p.name)) else p.name for p in files}
     below = [p for p in sorted(path.iterdir()) if p.is_dir() and _is_bag(p)]
-    if not files and not below:
-        return [path]
+    if not below and len(parts) <= 1:
+        return [path]  # one recording, cut off before its metadata was written; or nothing, which the reader says
     return [*files, *below]
 
 

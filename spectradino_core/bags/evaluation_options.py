@@ -6,14 +6,28 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from spectradino_core import __version__
+from spectradino_core.bags.replay import open_pipeline
 from spectradino_core.bags.scored_bag import Labels
+from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.streams.settings import Settings
 
-__all__ = ["EVIDENCE_FORMAT", "SCORE_FLOOR", "SWEEPS", "Options", "Sweep", "Unit", "file_digest", "parse_sweeps"]
+__all__ = [
+    "EVIDENCE_FORMAT",
+    "SCORE_FLOOR",
+    "SWEEPS",
+    "Options",
+    "Sweep",
+    "Unit",
+    "file_digest",
+    "parse_sweeps",
+    "pipeline_of",
+    "work_key",
+]
 
 EVIDENCE_FORMAT = 1
 """Raised when what a bag's folder holds changes its meaning, so that nothing older is taken for finished."""
@@ -78,8 +92,7 @@ class Options:
     def described(self) -> dict[str, Any]:
         """For JSON: all that the figures depend on but the model, the bags and the labels; no path."""
         settings = asdict(self.settings)
-        for of_the_machine in ("model", "threads"):
-            del settings[of_the_machine]
+        del settings["model"]
         if settings["calibration_file"]:
             path = Path(settings["calibration_file"]).expanduser()
             digest = file_digest(path) if path.is_file() else "missing"
@@ -178,6 +191,26 @@ def _value(text: str, kind: str, word: str) -> float:
     if not low <= value <= high:
         raise ValueError(f"--sweep {text}: {kind} ({words}) lies in {low:g} to {high:g}, got {value:g}")
     return value
+
+
+def pipeline_of(options: Options) -> Pipeline:
+    """The model opened under the node's parameters, once in a process however many runs it does, as if new.
+
+    Raises:
+        BundleError, EngineError, ThermalError: see `replay.open_pipeline`.
+    """
+    state = options.model.stat() if options.model.is_file() else None
+    found = _opened(options.model, state and (state.st_mtime_ns, state.st_size, state.st_ino), options.settings)
+    found.reset()
+    found.registration = None
+    return found
+
+
+@lru_cache(maxsize=1)
+def _opened(model: Path, state: Any, settings: Settings) -> Pipeline:
+    pipeline = open_pipeline(model, settings)
+    pipeline.warm_up()
+    return pipeline
 
 
 def file_digest(path: Path) -> str:

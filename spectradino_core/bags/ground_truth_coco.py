@@ -52,8 +52,9 @@ def read_coco(path: str | Path, info: ModelInfo) -> GroundTruth:
     """
     path = Path(path)
     data = _read(path)
-    boxes_of, masks_of = ClassNames(info.box_classes), _MaskNames(path, data, info)
+    boxes_of = ClassNames(info.box_classes)
     try:
+        masks_of = _MaskNames(path, data, info)
         names = {_whole(c["id"]): str(c["name"]) for c in data["categories"]}
         images = {_whole(image["id"]): image for image in data["images"]}
         annotations: dict[int, list[Mapping[str, Any]]] = {place: [] for place in images}

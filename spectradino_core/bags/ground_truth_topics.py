@@ -68,10 +68,10 @@ def read_topics(
         masks = _Masks(mask_topic or "", info, mask_classes, named.get(_beside(mask_topic or ""), {}))
         for found in reader.messages(topics):
             (boxes if found.topic == topic else masks).add(found.message)
-    frames = [
-        TrueFrame(stamp, *boxes.found.get(stamp, (None, None, None)), masks.found.get(stamp))
-        for stamp in sorted({*boxes.found, *masks.found})
-    ]
+    frames = []
+    for stamp in sorted({*boxes.found, *masks.found}):
+        corners, labelled, crowd = boxes.found.get(stamp, (None, None, None))
+        frames.append(TrueFrame(stamp, corners, labelled, crowd, masks.found.get(stamp)))
     if not frames:
         raise GroundTruthError(f"{' and '.join(topics)}: no message, so there is nothing to score by")
     source = " and ".join(topics)
@@ -169,7 +169,9 @@ class _Masks:
 
 
 def _unpacked(data: np.ndarray) -> np.ndarray:
-    return cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    mask = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    assert mask is not None  # what was packed above
+    return mask
 
 
 def _stamp_ns(message: Any) -> int:

@@ -12,6 +12,7 @@ import os
 import signal
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -80,53 +81,84 @@ def run_here(work: Work, argument: Any) -> str | None:
         return f"{type(error).__name__}: {error}"
 
 
+@dataclass
+class _Worker:
+    """A process that does one job after the other; opening an engine for each would cost more than many jobs."""
+
+    process: Any
+    link: Connection
+    job: str = ""
+
+    def give(self, job: str, work: Work, argument: Any) -> None:
+        self.job = job
+        try:
+            self.link.send((work, argument))
+        except OSError:  # it died while it had nothing to do: what it says next is its end
+            log.debug("a worker was gone before job %s", job)
+
+    def answer(self) -> tuple[str | None, bool]:
+        """The job's error, and whether the worker lives."""
+        try:
+            return self.link.recv()[0], True
+        except (EOFError, OSError):
+            self.process.join()
+            return _last_words(self.process.exitcode), False
+
+
 def _in_processes(work: Work, jobs: Mapping[str, Any], at_once: int, tell: Told) -> dict[str, str]:
     # Spawned, not forked: threads of ONNX Runtime and OpenCV don't survive a fork.
     context = multiprocessing.get_context("spawn")
     errors: dict[str, str] = {}
     left = list(jobs.items())
-    running: dict[Any, tuple[str, Any, Connection]] = {}
+    busy: list[_Worker] = []
+    idle: list[_Worker] = []
     try:
-        while left or running:
-            while left and len(running) < at_once:
-                name, argument = left.pop(0)
-                mine, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_child, args=(work, argument, theirs, log.getEffectiveLevel()))
-                process.start()
-                theirs.close()  # so that its death is seen as an end of file
-                running[process.sentinel] = (name, process, mine)
-            for sentinel in wait(list(running)):
-                name, process, mine = running.pop(sentinel)
-                process.join()
-                error = _answer(mine, process.exitcode)
-                tell(name, error)
+        while left or busy:
+            while left and len(busy) < at_once:
+                worker = idle.pop() if idle else _started(context)
+                busy.append(worker)
+                worker.give(left[0][0], work, left.pop(0)[1])
+            ready = wait([worker.link for worker in busy])
+            for worker in [worker for worker in busy if worker.link in ready]:
+                busy.remove(worker)
+                error, lives = worker.answer()
+                if lives:
+                    idle.append(worker)
+                else:
+                    worker.link.close()
+                tell(worker.job, error)
                 if error is not None:
-                    errors[name] = error
-    finally:  # interrupted: nobody would read what they still do
-        for _, process, mine in running.values():
-            process.terminate()
-            process.join()
-            mine.close()
+                    errors[worker.job] = error
+    finally:
+        for worker in busy:  # interrupted: nobody would read what they still do
+            worker.process.terminate()
+        for worker in (*busy, *idle):
+            worker.link.close()
+            worker.process.join()
     return {name: errors[name] for name in jobs if name in errors}
 
 
-def _child(work: Work, argument: Any, answer: Connection, level: int) -> None:
+def _started(context: Any) -> _Worker:
+    mine, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, log.getEffectiveLevel()), daemon=True)
+    process.start()
+    theirs.close()  # so that its death is seen as an end of file
+    return _Worker(process, mine)
+
+
+def _serve(link: Connection, level: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its children
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     logging.getLogger("spectradino_core").setLevel(level)
-    answer.send((run_here(work, argument),))
-    answer.close()
+    while True:
+        try:
+            work, argument = link.recv()
+        except EOFError:
+            return
+        link.send((run_here(work, argument),))
 
 
-def _answer(answer: Connection, code: int | None) -> str | None:
-    """What a process that has ended said; the way it ended, if it said nothing."""
-    try:
-        if answer.poll():
-            return answer.recv()[0]
-    except (EOFError, OSError):
-        pass
-    finally:
-        answer.close()
+def _last_words(code: int | None) -> str:
     if code is not None and code < 0:
         try:
             name = signal.Signals(-code).name
@@ -140,18 +172,19 @@ def _on_ray(work: Work, jobs: Mapping[str, Any], at_once: int, tell: Told) -> di
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
     try:
         import ray
-    except ImportError as error:
-        raise RuntimeError(f"Ray is not installed ({error}): pip install 'spectradino_ros[ray]'") from None
+    except ImportError as missing:
+        raise RuntimeError(f"Ray is not installed ({missing}): pip install 'spectradino_ros[ray]'") from None
     started = not ray.is_initialized()
     if started:  # the cluster of RAY_ADDRESS, else one of this machine
         own: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": at_once, "include_dashboard": False}
         try:
             ray.init(log_to_driver=True, logging_level=logging.WARNING, **own)
-        except Exception as error:  # it raises what its parts raise
-            raise RuntimeError(f"no Ray cluster to be had ({error}): see RAY_ADDRESS") from None
+        except Exception as refusal:  # it raises what its parts raise
+            raise RuntimeError(f"no Ray cluster to be had ({refusal}): see RAY_ADDRESS") from None
     task = ray.remote(num_cpus=1, max_retries=0)(run_here)
     errors: dict[str, str] = {}
-    left, running = list(jobs.items()), {}
+    left = list(jobs.items())
+    running: dict[Any, str] = {}
     try:
         while left or running:
             while left and len(running) < at_once:

@@ -17,10 +17,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from spectradino_core.bags.evaluation_options import SCORE_FLOOR, Options, Unit
+from spectradino_core.bags.evaluation_options import SCORE_FLOOR, Options, Unit, pipeline_of
 from spectradino_core.bags.health import NO_ERROR, mode_seconds, pairing_figures, stream_figures
 from spectradino_core.bags.pictures import WorstFrames
-from spectradino_core.bags.replay import Answer, Replay, open_pipeline
+from spectradino_core.bags.replay import Answer, Replay
 from spectradino_core.bags.scored_bag import ScoredBag, open_scored
 from spectradino_core.bags.tally import MODES, Tally, in_colour_pixels, stored
 from spectradino_core.files import written_atomically
@@ -42,10 +42,9 @@ def run_node(unit: Unit) -> None:
     """
     options = unit.options
     started = perf_counter()
-    pipeline = open_pipeline(options.model, options.settings)
+    pipeline = pipeline_of(options)
     info = pipeline.info
     threshold = options.settings.threshold_of(info)
-    pipeline.warm_up()
     opened = perf_counter()
     settings = options.settings.with_(score_threshold=min(SCORE_FLOOR, threshold))
     with open_scored(
@@ -193,8 +192,7 @@ class _Kept:
 
     def _timings(self) -> dict[str, np.ndarray]:
         names = list(dict.fromkeys(name for steps in self._steps for name in steps))
-        table = np.array([[steps.get(name, np.nan) for name in names] for steps in self._steps], np.float64)
-        return dict(zip(names, table.reshape(-1, len(names)).T))
+        return {name: np.array([steps.get(name, np.nan) for steps in self._steps], np.float64) for name in names}
 
     def _facts(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
         bag, replay = self._bag, self._replay

@@ -40,7 +40,7 @@ def timeline(bag: BagEvidence) -> Figure:
     at_s = _relative_s(bag, answers["ready_ns"])
     seconds = max(facts["seconds"], at_s.max(initial=0.0), 0.001)
     _modes(strip, changes, seconds)
-    many = {"rasterized": len(at_s) > _MOST_POINTS}
+    many: dict[str, Any] = {"rasterized": len(at_s) > _MOST_POINTS}
     there = answers["error_ns"] != NO_ERROR
     errors.axhline(0, color="#b8bec9", lw=0.8)
     errors.scatter(at_s[there], answers["error_ns"][there] / 1e6, s=5, color=_MODE_COLOURS["fused"], lw=0, **many)

@@ -18,10 +18,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from spectradino_core.bags.evaluation_options import SCORE_FLOOR, Options, Sweep, Unit
+from spectradino_core.bags.evaluation_options import SCORE_FLOOR, Options, Sweep, Unit, pipeline_of
 from spectradino_core.bags.node_run import Matcher, progress_bar, save_arrays
 from spectradino_core.bags.reader import BagFrame
-from spectradino_core.bags.replay import Replay, open_pipeline
+from spectradino_core.bags.replay import Replay
 from spectradino_core.bags.scored_bag import ScoredBag, open_scored
 from spectradino_core.bags.tally import Tally, in_colour_pixels, shift_right, stored
 from spectradino_core.runtime.pipeline import Pipeline
@@ -73,7 +73,7 @@ def run_sweep(unit: Unit) -> None:
         As `node_run.run_node`.
     """
     options = unit.options
-    pipeline = open_pipeline(options.model, options.settings)
+    pipeline = pipeline_of(options)
     floor = min(SCORE_FLOOR, options.settings.threshold_of(pipeline.info))
     with open_scored(
         unit.bag, unit.name, pipeline.info, options.settings, options.labels, options.rgb_topic, options.ir_topic

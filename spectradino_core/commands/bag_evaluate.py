@@ -98,7 +98,7 @@ def _run(options: argparse.Namespace) -> int:
 
     settings = settings_of(options)
     if options.parameter_threads is None and options.params_file is None:
-        settings = settings.with_(threads=1)  # the same rounding whatever the number of jobs
+        settings = settings.with_(threads=1)  # ONNX Runtime rounds differently with 4 threads than with 1
     labels = Labels(
         options.labels, options.gt_topic, options.gt_mask_topic, options.gt_mask_classes, options.stamp_tolerance_ms
     )

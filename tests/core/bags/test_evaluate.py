@@ -1,0 +1,287 @@
+"""Recorded drives of known truth scored by the command: scores, bytes that repeat, failures by name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spectradino_core.bags.evaluate import find_bags
+from spectradino_core.bags.evaluation_options import Sweep, parse_sweeps
+from spectradino_core.cli import main
+from tests.blob_model import make_blob_model
+from tests.core.bags.drives import SIZE, START_NS, Drive
+
+MS = 1_000_000
+
+Evaluate = Callable[..., tuple[int, dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_blob_model(tmp_path_factory.mktemp("model") / "blob.onnx", SIZE)
+
+
+@pytest.fixture
+def evaluate(model: Path, tmp_path: Path) -> Evaluate:
+    """Runs the command; gives its exit status and result.json."""
+
+    def run(*bags: Path, out: str = "report", more: Sequence[str] = ()) -> tuple[int, dict[str, Any]]:
+        words = ["bag", "evaluate", *map(str, bags), "--model", str(model), "--out", str(tmp_path / out), *more]
+        status = main(words)
+        path = tmp_path / out / "result.json"
+        return status, json.loads(path.read_text()) if path.is_file() else {}
+
+    return run
+
+
+def test_a_perfect_model_has_perfect_scores(evaluate: Evaluate, tmp_path: Path) -> None:
+    drive = Drive(6)
+    labels = drive.labels(tmp_path / "labels.json")
+    status, result = evaluate(drive.write(tmp_path / "drive"), more=["--labels", str(labels)])
+    scores = result["total"]["scores"]
+    assert status == 0
+    assert scores["frames"]["answered"] == scores["frames"]["fused"] == 6
+    assert [scores["all"][key] for key in ("map", "map50", "map75")] == [1.0, 1.0, 1.0]
+    assert scores["all"]["instances"] == {"red": 6, "hot": 6}
+    assert result["total"]["pairing"]["pairs"] == 6
+    assert result["total"]["drops"] == {}
+    lines = [json.loads(line) for line in (tmp_path / "report/bags/drive/detections.jsonl").read_text().splitlines()]
+    assert [line["stamp_ns"] for line in lines] == drive.stamps
+    found = {d["class"]: d["box"] for d in lines[2]["detections"]}
+    assert found == {name: list(map(float, box)) for name, *box in drive.boxes[drive.stamps[2]]}
+    assert lines[2]["served"] == 2
+    page = (tmp_path / "report/report.html").read_text()
+    assert "drive: blob" in page
+    assert "http" not in page.replace("http-equiv", "").replace('xmlns="http', "")
+
+
+def test_truth_may_come_from_the_bags_own_topics(evaluate: Evaluate, tmp_path: Path) -> None:
+    bag = Drive(4).write(tmp_path / "drive", truth_topic="/gt/detections", mask_topic="/gt/mask")
+    status, result = evaluate(bag, more=["--gt-topic", "/gt/detections", "--gt-mask-topic", "/gt/mask"])
+    assert status == 0
+    assert result["total"]["scores"]["all"]["map"] == 1.0
+    assert result["total"]["scores"]["all"]["iou"] == {"background": 1.0, "hot": 1.0, "red": 1.0}
+    assert result["bags"][0]["truth"]["source"] == "/gt/detections and /gt/mask"
+
+
+def test_frames_that_were_lost_cost_recall(evaluate: Evaluate, tmp_path: Path) -> None:
+    drive = Drive(10)
+    del drive.rgb[drive.stamps[3]]  # not recorded
+    del drive.ir[drive.stamps[6]]  # without a partner
+    labels = drive.labels(tmp_path / "labels.json")
+    _, result = evaluate(drive.write(tmp_path / "drive"), more=["--labels", str(labels)])
+    scores = result["total"]["scores"]
+    assert {k: scores["frames"][k] for k in ("scored", "missed_recorded", "missed_not_recorded")} == {
+        "scored": 10, "missed_recorded": 1, "missed_not_recorded": 1,
+    }  # fmt: skip
+    assert scores["all"]["map50"] == pytest.approx(81 / 101, abs=1e-6)
+    assert scores["answered"]["map50"] == 1.0
+    assert result["total"]["drops"] == {"unpaired_ir": 1, "unpaired_rgb": 1}
+
+
+def test_one_camera_alone_is_scored_in_its_mode(evaluate: Evaluate, tmp_path: Path) -> None:
+    """Colour stops half way: after the stale time infrared answers alone, and finds what is hot."""
+    drive = Drive(30)
+    for stamp in drive.stamps[15:]:
+        del drive.rgb[stamp]
+    labels = drive.labels(tmp_path / "labels.json")
+    _, result = evaluate(drive.write(tmp_path / "drive"), more=["--labels", str(labels), "--stale-ms", "300"])
+    frames, by_mode = result["total"]["scores"]["frames"], result["total"]["scores"]["by_mode"]
+    assert frames["fused"] == 15
+    assert frames["ir_only"] >= 10
+    assert by_mode["fused"]["map"] == 1.0
+    assert by_mode["ir_only"]["ap"] == {"red": 0.0, "hot": 1.0}
+    assert [change["to"] for change in result["bags"][0]["mode_changes"]] == ["ir_only"]
+    assert result["total"]["mode_seconds"]["ir_only"] > 1.0
+
+
+def test_without_truth_there_is_everything_else(evaluate: Evaluate, tmp_path: Path, capsys: Any) -> None:
+    status, result = evaluate(Drive(5, ir_late_ms=12.0).write(tmp_path / "drive"), more=["--save-masks"])
+    assert status == 0
+    assert result["total"]["scores"] is None
+    assert result["total"]["pairing"]["error_ms"]["p50"] == 12.0
+    timings = json.loads((tmp_path / "report/timings.json").read_text())
+    assert {"decode", "preprocess", "engine", "postprocess", "total"} <= set(timings["steps_ms"])
+    assert timings["bags"]["drive"]["steps_ms_by_mode"]["fused"]["engine"]["n"] == 5
+    assert len(list((tmp_path / "report/bags/drive/masks").glob("*.png"))) == 5
+    assert len(list((tmp_path / "report/bags/drive/pictures").glob("*.jpg"))) == 5
+    assert "Frames of the drive" in (tmp_path / "report/report.html").read_text()
+    assert "12.0 ms apart" in capsys.readouterr().out
+
+
+def test_unknown_classes_are_told(evaluate: Evaluate, tmp_path: Path, capsys: Any) -> None:
+    drive = Drive(3)
+
+    def rename(data: dict[str, Any]) -> None:
+        data["categories"][0]["name"] = "dog"
+
+    labels = drive.labels(tmp_path / "labels.json", rename)
+    _, result = evaluate(drive.write(tmp_path / "drive"), more=["--labels", str(labels)])
+    assert result["bags"][0]["truth"]["unknown_classes"] == {"dog": 3}
+    assert result["total"]["scores"]["all"]["instances"] == {"red": 3, "hot": 0}
+    assert "dog 3" in capsys.readouterr().out
+
+
+def test_the_same_drive_gives_the_same_bytes(evaluate: Evaluate, tmp_path: Path) -> None:
+    drive = Drive(8, ir_late_ms=4.0)
+    more = ["--labels", str(drive.labels(tmp_path / "labels.json")), "--sweep", "dropout_ir=0.5,shift=4"]
+    bags = [drive.write(tmp_path / "a/drive"), drive.write(tmp_path / "b/other", "sqlite3")]
+    for number, bag in enumerate((bags[0], bags[0], bags[1])):
+        assert evaluate(bag, out=f"r{number}", more=more)[0] == 0
+    results = [(tmp_path / f"r{number}/result.json").read_bytes() for number in range(3)]
+    assert results[0] == results[1] == results[2]
+    lines = [
+        (tmp_path / f"r{n}/bags" / name / "detections.jsonl").read_bytes() for n, name in ((0, "drive"), (2, "other"))
+    ]
+    assert lines[0] == lines[1]
+
+
+@pytest.mark.slow
+def test_any_number_of_processes_gives_the_same_bytes_and_failures_are_named(
+    evaluate: Evaluate, tmp_path: Path
+) -> None:
+    bags = tmp_path / "bags"
+    for number in range(3):
+        drive = Drive(5, START_NS + number * 10**12, seed=number)
+        if number == 1:
+            del drive.rgb[drive.stamps[2]]
+        drive.write(bags / f"drive{number}")
+        drive.labels(tmp_path / f"labels/drive{number}.json")
+    (bags / "cut.mcap").write_bytes(b"\x89MCAP0\r\nnothing more")
+    Drive(2).labels(tmp_path / "labels/cut.json")
+    more = ["--labels", str(tmp_path / "labels"), "--sweep", "dropout=0.5"]
+    for out, jobs in (("one", 1), ("two", 2)):
+        status, result = evaluate(bags, out=out, more=[*more, "--jobs", str(jobs)])
+        assert status == 1
+        assert [row["name"] for row in result["bags"]] == ["drive0", "drive1", "drive2"]
+        assert [row["name"] for row in result["failed"]] == ["cut"]
+        assert str(tmp_path) not in json.dumps(result)
+    assert (tmp_path / "one/result.json").read_bytes() == (tmp_path / "two/result.json").read_bytes()
+    assert (tmp_path / "one/sweeps.csv").read_bytes() == (tmp_path / "two/sweeps.csv").read_bytes()
+    scores = result["total"]["scores"]
+    assert scores["frames"]["scored"] == 15
+    assert scores["frames"]["missed"] == 1
+
+
+def test_finished_bags_are_not_scored_again(evaluate: Evaluate, tmp_path: Path, capsys: Any) -> None:
+    drive = Drive(3)
+    bag, labels = drive.write(tmp_path / "drive"), ["--labels", str(drive.labels(tmp_path / "labels.json"))]
+    first = evaluate(bag, more=labels)
+    kept = tmp_path / "report/bags/drive/node.npz"
+    before = kept.stat().st_mtime_ns
+    assert evaluate(bag, more=labels) == first
+    assert kept.stat().st_mtime_ns == before
+    assert "1 of 1 replays are finished" in capsys.readouterr().err
+    for changed in (["--sync-slop-ms", "20"], ["--fresh"]):
+        evaluate(bag, more=[*labels, *changed])
+        assert kept.stat().st_mtime_ns > before
+        before = kept.stat().st_mtime_ns
+    drive.labels(tmp_path / "labels.json", lambda data: data["annotations"].pop())
+    assert (
+        evaluate(bag, more=labels)[1]["total"]["scores"]["all"]["instances"]
+        != first[1]["total"]["scores"]["all"]["instances"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--labels", "missing.json"], "missing.json: there are no such labels"),
+        (["--labels", "{far}"], "none of its 3 stamps is within 1 ms .* the nearest gap is 4800.000 ms"),
+        (["--labels", "{folder}"], "holds no drive.json, labels of bag drive; it holds other.json"),
+        (["--gt-topic", "/gt/boxes"], "no topic /gt/boxes"),
+        (["--rgb-topic", "/none"], "there is no topic /none"),
+    ],
+)
+def test_a_bag_that_can_not_be_scored_is_named_with_the_reason(
+    evaluate: Evaluate, tmp_path: Path, more: list[str], said: str, capsys: Any
+) -> None:
+    drive = Drive(3)
+    drive.labels(tmp_path / "folder/other.json")
+    places = {"far": drive.labels(tmp_path / "far.json", shift_ns=5_000 * MS), "folder": tmp_path / "folder"}
+    status, result = evaluate(drive.write(tmp_path / "drive"), more=[word.format(**places) for word in more])
+    assert status == 1
+    assert result["failed"][0]["name"] == "drive"
+    assert result["bags"] == []
+    assert __import__("re").search(said, result["failed"][0]["why"]), result["failed"]
+    assert "failed: drive" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--infrared-band", "swir"], "is for LWIR"),
+        (["--sync-slop-ms", "0"], "sync_slop_ms"),
+        (["--sweep", "dropout=0.5"], "needs ground truth"),
+        (["--labels", "x.json", "--gt-topic", "/gt"], "give one of them"),
+        (["--labels", "x.json", "--sweep", "fog=1"], "names dropout_rgb"),
+        (["--params-file", "none.yaml"], "none.yaml"),
+    ],
+)
+def test_what_no_bag_could_be_scored_with_is_refused_at_once(
+    evaluate: Evaluate, tmp_path: Path, more: list[str], said: str, capsys: Any
+) -> None:
+    status, result = evaluate(Drive(2).write(tmp_path / "drive"), more=more)
+    assert (status, result) == (1, {})
+    assert said in capsys.readouterr().err
+
+
+def test_a_drive_without_pairs_is_a_result_that_says_so(evaluate: Evaluate, tmp_path: Path, capsys: Any) -> None:
+    drive = Drive(4)
+    drive.ir = {stamp + 10_000 * MS: pixels for stamp, pixels in drive.ir.items()}
+    labels = drive.labels(tmp_path / "labels.json")
+    bag = drive.write(tmp_path / "drive")
+    status, result = evaluate(bag, more=["--labels", str(labels), "--fallback-mode", "fused_only"])
+    assert status == 0
+    assert result["total"]["pairing"]["captures"] == 0
+    assert result["total"]["scores"]["frames"]["missed"] == 4
+    assert result["total"]["scores"]["all"]["map"] == 0.0
+    assert "no capture was made" in capsys.readouterr().out
+
+
+def test_bags_are_found_and_named(tmp_path: Path) -> None:
+    drive = Drive(1)
+    for name in ("a/drive", "b/drive", "b/other"):
+        drive.write(tmp_path / name)
+    shutil.copy(tmp_path / "a/drive/drive.mcap", tmp_path / "lone.mcap")
+    (tmp_path / "list.txt").write_text("# two\na/drive\n\nlone.mcap\n")
+    assert list(find_bags([tmp_path / "b", tmp_path / "lone.mcap"])) == ["drive", "lone", "other"]
+    assert list(find_bags([tmp_path / "a", tmp_path / "b"])) == ["a/drive", "b/drive", "b/other"]
+    assert list(find_bags([tmp_path / "list.txt"])) == ["drive", "lone"]
+    assert find_bags([tmp_path / "none"]) == {"none": tmp_path / "none"}
+    with pytest.raises(ValueError, match="given twice"):
+        find_bags([tmp_path / "b", tmp_path / "b/drive"])
+    (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(ValueError, match="lists no bags"):
+        find_bags([tmp_path / "empty.txt"])
+
+
+def test_sweeps_are_read_as_typed() -> None:
+    assert parse_sweeps(["dropout=0.5,1", "offset=20,shift=2,5"]) == (
+        Sweep("dropout_rgb", (0.0, 0.5, 1.0)),
+        Sweep("dropout_ir", (0.0, 0.5, 1.0)),
+        Sweep("offset", (0.0, 20.0)),
+        Sweep("shift", (0.0, 2.0, 5.0)),
+    )
+    for text, said in (("dropout=2", "lies in 0 to 1"), ("0.5", "names dropout"), ("shift=a", "not a number")):
+        with pytest.raises(ValueError, match=said):
+            parse_sweeps([text])
+
+
+def test_dropped_frames_are_the_same_everywhere() -> None:
+    from spectradino_core.bags.sweep_run import is_kept
+    from spectradino_core.streams.queues import Stream
+
+    stamps = range(START_NS, START_NS + 2_000)
+    kept = {share: {s for s in stamps if is_kept(Stream.IR, s, share, 0)} for share in (0.0, 0.25, 0.5, 1.0)}
+    assert [len(kept[share]) for share in (0.0, 1.0)] == [2_000, 0]
+    assert kept[0.5] < kept[0.25]
+    np.testing.assert_allclose(len(kept[0.25]) / 2_000, 0.75, atol=0.04)
+    assert {s for s in stamps if is_kept(Stream.RGB, s, 0.5, 0)} != kept[0.5]
+    assert sorted(s - START_NS for s in kept[0.5])[:5] == [1, 4, 6, 8, 12]

@@ -1,0 +1,57 @@
+"""Jobs in processes: all that can be done is done, and each failure is named, were it a killed process."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from spectradino_core.bags.jobs import KILLED, run_jobs
+from tests.core.bags.jobs_to_do import leave_word
+
+HOW = {"a": "well", "b": "refuse", "c": "kill", "d": "well", "e": "exit", "f": "mistake", "g": "well"}
+
+
+def check(errors: dict[str, str], told: list[tuple[str, str | None]], folder: Path, killed: bool) -> None:
+    assert list(errors) == (["b", "c", "e", "f"] if killed else ["b", "f"])
+    assert errors["b"] == "b is refused"
+    assert errors["f"] == "KeyError: 'forgotten'"
+    assert sorted(path.name for path in folder.iterdir()) == ["a", "d", "g"]
+    assert dict(told) == {name: errors.get(name) for name in HOW if killed or HOW[name] not in ("kill", "exit")}
+
+
+def test_processes_fail_one_by_one(tmp_path: Path) -> None:
+    told: list[tuple[str, str | None]] = []
+    jobs = {name: (tmp_path / name, how) for name, how in HOW.items()}
+    errors = run_jobs(leave_word, jobs, 2, tell=lambda *row: told.append(row))
+    check(errors, told, tmp_path, killed=True)
+    assert errors["c"] == f"{KILLED} (SIGKILL); out of memory? Run fewer jobs at once"
+    assert errors["e"] == f"{KILLED} (exit code 3)"
+    workers = {path.read_text() for path in tmp_path.iterdir()}
+    assert str(os.getpid()) not in workers
+    assert len(workers) <= 3  # kept from job to job, but for those that died
+
+
+def test_one_at_a_time_needs_no_process(tmp_path: Path) -> None:
+    told: list[tuple[str, str | None]] = []
+    jobs = {name: (tmp_path / name, how) for name, how in HOW.items() if how not in ("kill", "exit")}
+    check(run_jobs(leave_word, jobs, 1, tell=lambda *row: told.append(row)), told, tmp_path, killed=False)
+    assert {path.read_text() for path in tmp_path.iterdir()} == {str(os.getpid())}
+
+
+@pytest.mark.slow
+def test_ray_fails_one_by_one(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="no Ray here: pip install 'spectradino_ros[ray]'")
+    told: list[tuple[str, str | None]] = []
+    jobs = {name: (tmp_path / name, how) for name, how in HOW.items()}
+    errors = run_jobs(leave_word, jobs, 2, engine="ray", tell=lambda *row: told.append(row))
+    check(errors, told, tmp_path, killed=True)
+    assert errors["c"].startswith(KILLED)
+
+
+def test_wrong_arguments_are_refused() -> None:
+    with pytest.raises(ValueError, match="engine 'slurm' is not one of processes, ray"):
+        run_jobs(leave_word, {}, 1, engine="slurm")
+    with pytest.raises(ValueError, match="at least one job"):
+        run_jobs(leave_word, {}, 0)
