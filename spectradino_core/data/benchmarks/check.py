@@ -113,9 +113,9 @@ def check_split(benchmark: Benchmark, root: Path | None, split: str, at_most: in
         report.remarks.append(f"only {len(items)} of its {len(pairs)} pairs were read")
     _look_for_swapped_folders(report, items)
     notes = _Notes()
-    for item, sample, boxes, error in _read(pairs, items):
+    for item, sample, boxes, failure in _read(pairs, items):
         if sample is None:
-            notes.add("damaged", str(error))
+            notes.add("damaged", str(failure))
             continue
         report.read += 1
         _count(report, notes, item, sample, boxes)

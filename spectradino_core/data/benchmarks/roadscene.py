@@ -76,7 +76,8 @@ ROADSCENE = Benchmark(
         "Only labelled pairs are given: 55 of 130 and 23 of 31.",
         "All 23 of val are by day. For a figure by night train on train_day and report on night: the 14 labelled "
         "nights of train. A model trained on train has seen them.",
-        "Day and night as a person noted them.",
+        "Day and night as a person noted them. By luminance all its pairs, labelled or not, are 87 by day and 43 by "
+        "night in train, 28 and 3 in val.",
         "8-bit LWIR after automatic gain; small: differences of a few AP are noise.",
     ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ from spectradino_core.data.benchmarks import BENCHMARKS, BenchmarkError, open_be
 from spectradino_core.data.benchmarks.daylight import NIGHT_BELOW, time_of
 from spectradino_core.data.images import read_colour
 from spectradino_core.data.mixture import FIRST_TEST_SEED
+from spectradino_core.data.paired_folder import PairedFolder
 from tests.core.data.benchmarks.miniatures import MINIATURES, voc_xml, write_image
 
 
@@ -318,6 +320,11 @@ def test_luminance_tells_roadscenes_nights(shared_data: Path) -> None:
     assert sum(a == b == "night" for a, b in told) == 11
     assert [a for a, _ in told].count("night") == 14
     assert all(b == "day" for a, b in told if a == "day")
+    root = shared_data / "roadscene_rgb_lwir"
+    counts = {
+        split: Counter(time_of(item.load_rgb()) for item in PairedFolder(root, split)) for split in ("train", "val")
+    }
+    assert counts == {"train": {"day": 87, "night": 43}, "val": {"day": 28, "night": 3}}
 
 
 def test_luminance_is_rec_601() -> None:
