@@ -63,7 +63,7 @@ FLIR = Benchmark(
     title="FLIR ADAS v1, aligned",
     infrared=Modality.LWIR,
     box_classes=("person", "bicycle", "car"),
-    splits={"train": 4129, "val": 1013},
+    splits={"train": 4128, "val": 1013},
     train_split="train",
     report_split="val",
     find=_find,
@@ -77,9 +77,9 @@ FLIR = Benchmark(
     ignore="objects of other classes (a few dogs) are left out; nothing is ignored; corners are taken as stored",
     notes=(
         "Papers report on align_validation.txt, as test or val; there is no third split to choose a checkpoint by.",
-        "The training list has 4129 names, its authors speak of 4128 pairs: what lacks a file is left out, and said.",
+        "Its authors count 4128 training pairs, many papers 4129: one that lacks a file is left out, and said.",
         "The XML files hold dogs, although the paper names three classes.",
-        "AnnotatedImages/ is not read: JPEGImages/ holds the same frames.",
+        "AnnotatedImages/ is not read, JPEGImages/ is.",
         "Day and night are not part of it: align_validation_day.txt and .._night.txt beside the lists are used where "
         "they exist, the colour image's mean luminance where not.",
         "FLIR v1 unaligned (8,862 and 1,366 frames) and v2 (15 classes) give other figures under the same name.",

@@ -51,7 +51,7 @@ def test_flir_lists_come_in_several_forms(root: Path, ending: str, folder: str) 
 
 
 def test_flir_tells_the_missing_pair_of_its_list_and_goes_on(root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The published training list has one name too many: one in 100 may lack, two may not."""
+    """Papers count one training pair more than its authors: one in 100 may lack, two may not."""
     names = [f"FLIR_{i:05d}" for i in range(10_000, 10_099)]
     for name in names:
         (root / f"JPEGImages/{name}_RGB.jpg").hardlink_to(root / "JPEGImages/FLIR_00002_RGB.jpg")
