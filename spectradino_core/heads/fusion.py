@@ -19,11 +19,20 @@ class Fusion(nn.Module):
     A stream that is absent, or hidden during training, is stood in for by one learned token (ours: the paper always has
     both), so the same weights serve both cameras, RGB alone and infrared alone. Subclasses say in `fuse` what becomes
     of two streams.
+
+    Args:
+        width: D.
+        stand_in: False: an absent stream is zeros, for fusions that leave it out by themselves.
     """
 
-    def __init__(self, width: int) -> None:
+    absent: Tensor
+
+    def __init__(self, width: int, stand_in: bool = True) -> None:
         super().__init__()
-        self.absent = nn.Parameter(torch.zeros(2, width))
+        if stand_in:
+            self.absent = nn.Parameter(torch.zeros(2, width))
+        else:
+            self.register_buffer("absent", torch.zeros(2, width), persistent=False)
 
     def forward(self, rgb: Tensor | None, infrared: Tensor | None, present: Tensor | None = None) -> Tensor:
         """Fused tokens [B, N, D].

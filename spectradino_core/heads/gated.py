@@ -21,7 +21,7 @@ class GatedFusion(Fusion):
     """
 
     def __init__(self, width: int) -> None:
-        super().__init__(width)
+        super().__init__(width, stand_in=False)
         self.gate = nn.Linear(2 * width, 1)
         self.norm = nn.LayerNorm(width, eps=1e-6)
         nn.init.zeros_(self.gate.weight)

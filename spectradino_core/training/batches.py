@@ -39,7 +39,7 @@ class LabelledBatch:
         labels: per image int64 [K] or None.
         mask: uint8 [B, H, W], 255 where unlabelled.
         owners: per image int64 [A], the object that each cell answers for (see `assign`), or None; all None where the
-            cells were not known when the batch was made.
+            cells were not known when the batch was made: then the loss assigns, and such a batch can't be split.
         counts: float64 [2], the cells that answer for an object and the labelled pixels of the *whole* batch on this
             process, of which this may be a part.
     """

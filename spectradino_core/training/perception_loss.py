@@ -56,7 +56,10 @@ def perception_loss(predictions: Predictions, batch: LabelledBatch, weights: Los
 def _counts(predictions: Predictions, batch: LabelledBatch) -> tuple[Tensor, Tensor]:
     """Positive cells and labelled pixels of the whole batch, per process: gradients are averaged over processes."""
     counts = batch.counts
-    if predictions.cells is not None and all(owner is None for owner in batch.owners):
+    unassigned = any(
+        boxes is not None and owner is None for boxes, owner in zip(batch.boxes, batch.owners, strict=True)
+    )
+    if predictions.cells is not None and unassigned:
         owners = [assign(boxes, predictions.cells) for boxes in batch.boxes if boxes is not None]
         counts = torch.stack([counts.new_tensor(sum(int((o >= 0).sum()) for o in owners)), counts[1]])
     positives, pixels = (sum_over_processes(counts) / Place.current().world).to(torch.float32)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from spectradino_core.data.augment import Augmentation, augment, flip, jitter_infrared, jitter_rgb, zoom
+from spectradino_core.data.augment import PLAIN, Augmentation, augment, flip, jitter_infrared, jitter_rgb, shrink, zoom
 from spectradino_core.data.sample import PairedSample
 
 WIDTH, HEIGHT = 120, 90
@@ -99,3 +99,100 @@ def test_same_generator_same_result_and_input_untouched():
     np.testing.assert_array_equal(a.infrared, b.infrared)
     np.testing.assert_array_equal(a.boxes, b.boxes)
     np.testing.assert_array_equal(sample.rgb, before)
+
+
+@pytest.mark.parametrize("wider", [0.8, 1.0, 1.25])
+def test_stretch_changes_the_aspect_of_all_alike(wider):
+    for seed in range(6):
+        sample = zoom(marked(), 0.7, np.random.default_rng(seed), 0.0, wider)
+        for seen in (extent(sample.rgb[..., 0], 140), extent(sample.infrared, 150), extent(sample.mask % 255, 6)):
+            np.testing.assert_allclose(sample.boxes[0], seen, atol=1.01)
+        width, height = sample.boxes[0, 2:] - sample.boxes[0, :2]
+        assert width / height == pytest.approx(wider**2, rel=1e-4)
+
+
+def with_crowd() -> PairedSample:
+    sample = marked()
+    sample.ignored, sample.ignored_labels = sample.boxes.copy(), np.array([1])
+    sample.subsets = ("night",)
+    return sample
+
+
+def test_what_is_to_be_ignored_and_what_is_known_travels_along():
+    for seed in range(8):
+        sample = augment(with_crowd(), Augmentation(stretch=0.3, zoom=(0.5, 0.9)), np.random.default_rng(seed))
+        np.testing.assert_array_equal(sample.ignored, sample.boxes)
+        assert sample.ignored_labels.tolist() == [1]
+        assert sample.subsets == ("night",)
+    gone = zoom(with_crowd(), 6.0, np.random.default_rng(1), 0.99)
+    assert len(gone.ignored) == len(gone.ignored_labels) == 0
+
+
+def test_plain_changes_nothing_but_is_a_copy_to_write_into():
+    sample = with_crowd()
+    same = augment(sample, PLAIN, np.random.default_rng(0))
+    assert same is not sample
+    for name in ("rgb", "infrared", "boxes", "mask", "ignored"):
+        np.testing.assert_array_equal(getattr(same, name), getattr(sample, name))
+
+
+@pytest.mark.parametrize("largest", [(60, 60), (60, 200), (119, 45)])
+def test_shrinking_keeps_labels_on_the_picture_and_the_aspect(largest):
+    small = shrink(with_crowd(), largest)
+    assert small.size[0] <= largest[0]
+    assert small.size[1] <= largest[1]
+    assert small.size[0] / small.size[1] == pytest.approx(WIDTH / HEIGHT, rel=0.03)
+    for seen in (extent(small.rgb[..., 0], 140), extent(small.infrared, 150), extent(small.mask, 6)):
+        np.testing.assert_allclose(small.boxes[0], seen, atol=1.01)
+    np.testing.assert_array_equal(small.ignored, small.boxes)
+    assert small.infrared.dtype == np.uint16
+    assert shrink(small, (400, 400)) is small
+
+
+QUIET = {"blur": 0, "local_contrast": 0, "infrared_gain": 0, "noise": 0, "eight_bit": 0}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_inversion_reverses_the_order_of_counts_and_keeps_their_range(dtype):
+    ramp = np.linspace(60, 220, 64 * 64).reshape(64, 64).astype(dtype)
+    out = jitter_infrared(ramp, Augmentation(**QUIET, inversion=1.0), np.random.default_rng(0))
+    assert out.dtype == dtype
+    np.testing.assert_allclose(out.astype(int), 280 - ramp.astype(int), atol=1)
+
+
+def test_infrared_gamma_bends_what_is_between_and_keeps_the_ends():
+    ramp = np.linspace(28000, 31000, 64 * 64).reshape(64, 64).astype(np.uint16)
+    middles = set()
+    for seed in range(8):
+        out = jitter_infrared(ramp, Augmentation(**QUIET, infrared_gamma=0.5), np.random.default_rng(seed)).astype(int)
+        assert (np.diff(out.reshape(-1)) >= 0).all()
+        assert abs(out[0, 0] - 28000) < 5
+        assert abs(out[-1, -1] - 31000) < 5
+        middles.add(int(out[32, 0] - ramp[32, 0]) // 50)
+    assert len(middles) > 3
+
+
+def test_noise_on_16_bits_is_measured_by_the_span():
+    ramp = np.linspace(28000, 31000, 64 * 64).reshape(64, 64).astype(np.uint16)
+    spread = []
+    for seed in range(12):
+        out = jitter_infrared(ramp, Augmentation(**QUIET | {"noise": 8.0}), np.random.default_rng(seed))
+        spread.append(float((out.astype(int) - ramp).std()))
+    assert 10 < np.mean(spread) < 8 * 3000 / 255
+    assert max(spread) > 2 * min(spread)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"flip": 1.2},
+        {"noise": -1},
+        {"zoom": (1.5, 0.5)},
+        {"zoom": (0, 1)},
+        {"band_dropout": 0.6},
+        {"blur": float("nan")},
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Augmentation(**wrong)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectradino_core.heads.detection import Cells, DenseHead, assign, decode
+from spectradino_core.heads.detection import NEITHER, Cells, DenseHead, assign, decode
 
 STRIDES = (7.0, 14.0, 28.0)
 
@@ -95,3 +95,13 @@ def test_every_lone_object_is_answered_for(rows):
     owner = assign(boxes, cells)
     assert owner.min() >= -1
     assert owner.max() < len(boxes)
+
+
+def test_cells_in_a_region_to_be_ignored_are_neither_and_an_object_in_it_keeps_its_own():
+    cells = cells_for()
+    crowd, person = torch.tensor([[20.0, 20.0, 120.0, 120.0]]), torch.tensor([[60.0, 60.0, 80.0, 90.0]])
+    owner = assign(person, cells, ignored=crowd)
+    inside = ((cells.centres > 20) & (cells.centres < 120)).all(dim=1)
+    assert ((owner == NEITHER) == (inside & (owner != 0))).all()
+    assert ((owner == 0) == (assign(person, cells) == 0)).all()
+    assert (assign(torch.zeros(0, 4), cells, ignored=crowd) == NEITHER).any()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spectradino_core.heads.pyramid import ChannelNorm, SimpleFeaturePyramid
+from spectradino_core.heads.pyramid import PRESETS, ChannelNorm, SimpleFeaturePyramid, level_sizes
 
 
 def test_every_stride_gives_its_map():
@@ -34,3 +34,24 @@ def test_channel_norm_normalises_channels_at_each_place():
     out = ChannelNorm(8)(torch.randn(2, 8, 3, 4) * 7 + 3)
     torch.testing.assert_close(out.mean(dim=1), torch.zeros(2, 3, 4), atol=1e-5, rtol=0)
     torch.testing.assert_close(out.std(dim=1, unbiased=False), torch.ones(2, 3, 4), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("grid", [(37, 46), (10, 12)])
+def test_sizes_are_known_before_there_are_maps(preset, grid):
+    pyramid = SimpleFeaturePyramid(16, 8, PRESETS[preset]).eval()
+    maps = pyramid(torch.randn(1, grid[0] * grid[1], 16), grid)
+    assert [tuple(m.shape[-2:]) for m in maps] == level_sizes(grid, PRESETS[preset])
+
+
+def test_levels_read_their_layers_and_the_first_serves_where_some_lack():
+    torch.manual_seed(0)
+    pyramid = SimpleFeaturePyramid(16, 8, (7.0, 14.0, 28.0)).eval()
+    layers = [torch.randn(1, 16, 16) for _ in range(4)]
+    maps = pyramid(layers, (4, 4))
+    for level, layer in zip(range(3), layers[1:]):  # the last three of four
+        torch.testing.assert_close(maps[level], pyramid(layer, (4, 4))[level])
+    few = pyramid(layers[:2], (4, 4))
+    torch.testing.assert_close(few[0], pyramid(layers[0], (4, 4))[0])
+    torch.testing.assert_close(few[1], pyramid(layers[0], (4, 4))[1])
+    torch.testing.assert_close(few[2], pyramid(layers[1], (4, 4))[2])

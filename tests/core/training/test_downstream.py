@@ -1,0 +1,189 @@
+"""Recipes of the benchmarks, and their way through the command line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from spectradino_core.backbone import SpectraDINO, ViT
+from spectradino_core.backbone.checkpoints import CheckpointError, save_spectradino
+from spectradino_core.cli import main
+from spectradino_core.data.benchmarks.registry import BENCHMARKS, find_benchmark
+from spectradino_core.modality import Modality
+from spectradino_core.perception import Perception
+from spectradino_core.perception_checkpoint import backbone_config, load_backbone, load_perception
+from spectradino_core.training.downstream import RATES, SETTINGS, downstream_recipe
+from spectradino_core.training.finetune import TrainingData, finetune, open_training_data
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("variant", ["test", "b", "g"])
+def test_every_benchmark_has_a_recipe_that_can_be_built(name, variant):
+    benchmark, recipe = find_benchmark(name), downstream_recipe(name, variant=variant)
+    with torch.device("meta"):
+        model = Perception(recipe.architecture)
+    assert (model.detection is not None) == bool(benchmark.box_classes)
+    assert (model.segmentation is not None) == bool(benchmark.mask_classes)
+    info = recipe.info()
+    assert info.bands[1] is benchmark.infrared
+    assert info.box_classes == benchmark.box_classes
+    assert info.mask_classes == benchmark.mask_classes
+    assert recipe.mode == "half"
+    assert all(side % 14 == 0 for side in recipe.input_size)
+
+
+def test_all_data_sets_of_the_paper_are_there():
+    paper = {"flir", "llvip", "rasmd", "mfnet", "semanticrt", "fmb", "mcubes"}
+    assert paper <= set(SETTINGS)
+    for name in paper:
+        wide = SETTINGS[name].input_size
+        assert abs(SETTINGS[name].small[0] / SETTINGS[name].small[1] - wide[0] / wide[1]) < 0.1
+
+
+def test_fusion_is_where_the_paper_has_it():
+    assert downstream_recipe("flir").architecture.fuse_at == "last"
+    assert downstream_recipe("mfnet").architecture.fuse_at == "taps"
+    assert downstream_recipe("mfnet", segmentation="linear").architecture.fuse_at == "last"
+    assert downstream_recipe("mfnet", segmentation="linear4").architecture.fused == (8, 9, 10, 11)
+    assert downstream_recipe("mfnet", variant="l").architecture.fused == (5, 11, 17, 23)
+    assert downstream_recipe("flir").rates == RATES["pretrained"] == {"head": 1e-4, "adapters": 5e-5, "blocks": 1e-5}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("coco",), "unknown data set 'coco': choose one of flir"),
+        (("flir", "segmentation"), "flir has no labels for segmentation"),
+        (("mfnet", "both"), "mfnet has no labels for detection"),
+        (("flir", "tracking"), "unknown task 'tracking'"),
+    ],
+)
+def test_what_a_data_set_can_not_give_is_refused(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        downstream_recipe(*arguments)
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    torch.manual_seed(1)
+    model = SpectraDINO("test")
+    path = tmp_path_factory.mktemp("stage3") / "last.safetensors"
+    save_spectradino(model, path, {"stage": "3"})
+    return path, model
+
+
+def test_a_pretrained_backbone_is_taken_over_with_its_two_bands(backbone):
+    path, source = backbone
+    assert backbone_config(path) == source.config
+    model = Perception(downstream_recipe("rasmd", variant="test").architecture)
+    assert load_backbone(model, path).endswith("last.safetensors (stage 3)")
+    batch = {Modality.RGB: torch.randn(1, 3, 56, 56), Modality.SWIR: torch.rand(1, 1, 56, 56)}
+    with torch.no_grad():
+        ours, theirs = model.backbone(batch), source(batch)
+    for band in batch:
+        torch.testing.assert_close(ours[band].patches, theirs[band].patches)
+
+
+def test_dinov2s_own_weights_start_both_backbones(tmp_path):
+    torch.manual_seed(2)
+    vit = ViT("test")
+    torch.save(vit.state_dict(), tmp_path / "dinov2.pth")
+    images = torch.randn(1, 3, 56, 56)
+    for kind in ("spectradino", "dinov2_repeat"):
+        model = Perception(downstream_recipe("flir", variant="test", backbone=kind).architecture)
+        assert "DINOv2, official layout" in load_backbone(model, tmp_path / "dinov2.pth")
+        with torch.no_grad():
+            torch.testing.assert_close(model.backbone.vit(images).cls, vit(images).cls)
+
+
+def test_backbones_that_do_not_fit_are_refused_by_name(backbone, tmp_path):
+    path, source = backbone
+    with pytest.raises(
+        CheckpointError, match=r"last\.safetensors is a ViT-Test/14, the model's backbone a ViT-Tiny/14"
+    ):
+        load_backbone(Perception(downstream_recipe("flir", variant="tiny").architecture), path)
+    save_spectradino(source.select_bands([Modality.RGB, Modality.NIR]), tmp_path / "nir.safetensors")
+    with pytest.raises(CheckpointError, match=r"nir\.safetensors.*lwir"):
+        load_backbone(Perception(downstream_recipe("flir", variant="test").architecture), tmp_path / "nir.safetensors")
+    with pytest.raises(CheckpointError, match=r"there is no file"):
+        load_backbone(Perception(downstream_recipe("flir", variant="test").architecture), tmp_path / "no.pth")
+
+
+def test_a_missing_root_says_what_was_looked_for(tmp_path):
+    with pytest.raises(ValueError, match="Looked for: JPEGImages"):
+        open_training_data(downstream_recipe("flir", variant="test"), tmp_path)
+    with pytest.raises(ValueError, match="--root"):
+        open_training_data(downstream_recipe("flir", variant="test"), None)
+
+
+def test_epochs_need_data_that_has_them(tmp_path):
+    recipe = downstream_recipe("scenes", variant="test")
+    data = TrainingData(None, [], {})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="counts in epochs"):
+        finetune(recipe, tmp_path, None, device="cpu", training_data=data)
+    with pytest.raises(ValueError, match="not from both"):
+        finetune(recipe, tmp_path, None, tmp_path / "a", device="cpu", training_data=data, backbone=tmp_path / "b")
+
+
+def test_recipes_that_contradict_themselves_are_refused():
+    recipe = downstream_recipe("scenes", variant="test")
+    for change, words in (
+        ({"mode": "most"}, "choose one of head"),
+        ({"rates": {"head": 1.0}}, "learning rates are for"),
+        ({"layer_decay": 0.0}, "layer decay"),
+        ({"box_classes": ("car",)}, "1 box classes"),
+        ({"batch": 2, "loop": replace(recipe.loop, parts=4)}, "does not split into 4 parts"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            replace(recipe, **change)
+
+
+@pytest.mark.slow
+def test_the_command_as_a_user_types_it(shared_data, backbone, tmp_path, capsys):
+    """Half of a pretrained backbone on RoadScene, then the baseline; both evaluate and export like any model."""
+    path, _ = backbone
+    root = shared_data / "roadscene_rgb_lwir"
+    words = [
+        *("finetune", "--task", "detection", "--dataset", "roadscene", "--root", str(root), "--steps", "3"),
+        *("--batch", "2", "--device", "cpu", "--workers", "0", "--input-size", "112x84", "--log-every", "1"),
+    ]
+    run = tmp_path / "run"
+    assert main([*words, "--mode", "half", "--backbone", str(path), "--fusion", "gated", "--out", str(run)]) == 0
+    model, info = load_perception(run / "model.safetensors")
+    assert model.segmentation is None
+    assert model.architecture.variant == "test"  # as the backbone's file says
+    assert info.provenance["backbone"].endswith("last.safetensors (stage 3)")
+    assert info.input_size == (112, 84)
+    out = tmp_path / "baseline"
+    plain = ["--baseline", "--head", "linear", "--backbone", str(path), "--out", str(out)]
+    assert main([*words, *plain]) == 0
+    told = json.loads((out / "recipe.json").read_text())
+    assert told["recipe"]["mode"] == "head"
+    assert not any(name.startswith("backbone") for name in told["trained"])
+    assert main(["export", str(out / "model.safetensors"), str(tmp_path / "m.onnx")]) == 0
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--dataset", "flir", "--head", "dense,upernet"], "name one head for each of detection"),
+        (["--dataset", "flir", "--head", "upernet"], "unknown detection head 'upernet'"),
+        (["--dataset", "flir", "--input-size", "640x512"], "multiples of 14"),
+        (["--dataset", "flir", "--baseline", "--mode", "adapters"], "--root"),
+        (["--dataset", "flir", "--epochs", "2", "--steps", "3"], "not beside --steps"),
+        (["--dataset", "flir", "--data", "x"], "--root"),
+        (["--recipe", "smoke", "--root", "x"], "--root is for --dataset"),
+        (["--dataset", "flir", "--steps", "0"], "--steps must be at least 1"),
+        (["--dataset", "flir", "--band-dropout", "0.7"], "band_dropout"),
+        (["--dataset", "flir", "--backbone", "no.pth"], "no.pth"),
+    ],
+)
+def test_wrong_words_get_one_line_that_says_what_is_wrong(words, told, tmp_path, capsys):
+    assert main(["finetune", *words, "--out", str(tmp_path / "run"), "--device", "cpu"]) == 1
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.strip().count("\n") == 0

@@ -1,0 +1,115 @@
+"""Whole fine-tuning runs in processes of their own: killed and resumed, split into parts, shared by several."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from spectradino_core.perception_checkpoint import load_perception
+from spectradino_core.training.checkpoints import resume_step
+from spectradino_core.training.journal import read_log
+from tests.conftest import REPOSITORY
+from tests.core.training.test_distributed import start
+
+pytestmark = pytest.mark.slow
+
+RUN = "tests.core.training.run_finetune"
+
+
+def run(folder: Path, *options: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", RUN, str(folder), *map(str, options)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=280)
+
+
+def rows(folder: Path) -> list[dict]:
+    return [{k: v for k, v in row.items() if k != "steps_per_s"} for row in read_log(folder / "log.jsonl")]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    done = run(folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_run_leaves_what_it_should(whole):
+    model, info = load_perception(whole / "model.safetensors")
+    assert info.provenance["mode"] == "half"
+    assert info.box_classes == ("red", "hot")
+    assert info.strides == model.architecture.cell_strides == (14.0,)
+    told = json.loads((whole / "recipe.json").read_text())
+    assert told["recipe"]["loop"]["steps"] == 6
+    assert "backbone.vit.blocks.1.attn.qkv.weight" in told["trained"]
+    assert "backbone.vit.blocks.0.attn.qkv.weight" not in told["trained"]
+    assert (whole / "losses.png").read_bytes().startswith(b"\x89PNG")
+    scored = [row for row in rows(whole) if "val_miou" in row]
+    assert [row["step"] for row in scored] == [2, 4, 6]
+    assert all("val_map50" in row for row in scored)
+
+
+@pytest.mark.parametrize("step", [1, 4])
+def test_killed_it_goes_on_bit_for_bit(whole, tmp_path, step):
+    assert run(tmp_path, "--die-at", step).returncode == -signal.SIGKILL
+    assert resume_step(tmp_path) == step // 2 * 2
+    again = run(tmp_path, "--workers", 1)  # who makes the batches does not matter either
+    assert again.returncode == 0, again.stderr
+    assert rows(tmp_path) == rows(whole)  # every digit of every step
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (tmp_path, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def close(ours: Path, theirs: Path, tolerance: float = 2e-4) -> None:
+    """Equal losses at every step, in fp32."""
+    for a, b in zip(rows(ours), rows(theirs), strict=True):
+        assert a.keys() == b.keys()
+        for name, value in b.items():
+            assert a[name] == pytest.approx(value, rel=tolerance, abs=tolerance), (name, b["step"])
+
+
+def test_two_processes_equal_one(whole, tmp_path):
+    """Normalisers, BatchNorm and the gradient's norm are those of the whole batch."""
+    done = start(2, RUN, tmp_path)
+    assert done.returncode == 0, done.stderr
+    close(tmp_path, whole)
+
+
+def test_two_processes_in_parts_go_on_after_a_kill(tmp_path):
+    """Dense head and UPerNet, whose norms know of no batch: parts too change nothing."""
+    options = ("--steps", 4, "--detection", "dense", "--segmentation", "upernet", "--fuse-at", "taps")
+    assert run(tmp_path / "one", *options).returncode == 0
+    parts = run(tmp_path / "parts", *options, "--parts", 4)
+    assert parts.returncode == 0, parts.stderr
+    close(tmp_path / "parts", tmp_path / "one")
+    killed = start(2, RUN, tmp_path / "two", *options, "--parts", 2, "--die-at", 3)
+    assert killed.returncode != 0
+    assert resume_step(tmp_path / "two") == 2
+    assert start(2, RUN, tmp_path / "two", *options, "--parts", 2).returncode == 0
+    close(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_mixed_precision_stays_near(whole, tmp_path, amp):
+    done = run(
+        tmp_path, "--amp", amp, "--steps", 2, "--mode", "full", "--segmentation", "upernet", "--detection", "dense"
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(0 < row["total"] < 20 for row in rows(tmp_path) if "total" in row)
+
+
+def test_another_runs_checkpoint_and_a_batch_that_can_not_be_shared_are_refused(whole, tmp_path):
+    other = run(whole, "--fusion", "gated", "--steps", 8)
+    assert other.returncode != 0
+    assert "is of another run than this one" in other.stderr
+    shared = start(3, RUN, tmp_path)
+    assert shared.returncode != 0
+    assert "a batch of 4 can't be shared by 3 processes" in shared.stderr
