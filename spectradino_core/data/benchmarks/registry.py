@@ -12,7 +12,7 @@ from spectradino_core.data.benchmarks.llvip import LLVIP
 from spectradino_core.data.benchmarks.mcubes import MCUBES
 from spectradino_core.data.benchmarks.mfnet import MFNET
 from spectradino_core.data.benchmarks.rasmd import RASMD
-from spectradino_core.data.benchmarks.roadscene import ROADSCENE
+from spectradino_core.data.benchmarks.roadscene import ROADSCENE, ROADSCENE_NIGHT
 from spectradino_core.data.benchmarks.scenes import SCENES, SCENES_NIR, SCENES_SWIR
 from spectradino_core.data.benchmarks.semanticrt import SEMANTICRT
 
@@ -20,7 +20,20 @@ __all__ = ["BENCHMARKS", "find_benchmark", "open_benchmark"]
 
 BENCHMARKS: dict[str, Benchmark] = {
     one.name: one
-    for one in (FLIR, LLVIP, RASMD, MFNET, SEMANTICRT, FMB, MCUBES, ROADSCENE, SCENES, SCENES_NIR, SCENES_SWIR)
+    for one in (
+        FLIR,
+        LLVIP,
+        RASMD,
+        MFNET,
+        SEMANTICRT,
+        FMB,
+        MCUBES,
+        ROADSCENE,
+        ROADSCENE_NIGHT,
+        SCENES,
+        SCENES_NIR,
+        SCENES_SWIR,
+    )
 }
 
 

@@ -209,11 +209,10 @@ def _mcubes(root: Path) -> None:
 
 
 ROADSCENE_PAIRS = {
-    "train": ["FLIR_00122", "FLIR_00231"],
+    "train": ["FLIR_00122", "FLIR_00231", "FLIR_00300"],
     "val": ["FLIR_04929"],
-    "train_day": ["FLIR_00122"],
-    "night": ["FLIR_00231"],
 }
+NIGHTS = {"FLIR_00231"}
 
 
 def _roadscene(root: Path) -> None:
@@ -226,7 +225,7 @@ def _roadscene(root: Path) -> None:
             write_image(root / paths["lwir"], _grey(10))
             items.append({"id": name, "width": 32, "height": 24, **paths, "label": None})
             if not name.startswith("unlabelled"):
-                time = "night" if name in ROADSCENE_PAIRS["night"] else "day"
+                time = "night" if name in NIGHTS else "day"
                 images.append({"id": number, "file_name": paths["rgb"], "width": 32, "height": 24, "time": time})
                 annotations.append({"id": number, "image_id": number, "category_id": 2, "bbox": [4, 5, 10, 8]})
         categories = [{"id": i + 1, "name": name} for i, name in enumerate(("person", "bike", "car"))]
@@ -269,6 +268,13 @@ MINIATURES: dict[str, Miniature] = {
     "roadscene": Miniature(
         _roadscene,
         ROADSCENE_PAIRS,
+        (32, 24),
+        "roadscene_rgb_lwir",
+        ("index_val.json", "instances_val.json", "val/rgb", "val/lwir"),
+    ),
+    "roadscene_night": Miniature(
+        _roadscene,
+        {"train": ["FLIR_00122", "FLIR_00300"], "test": ["FLIR_00231", "FLIR_04929"]},
         (32, 24),
         "roadscene_rgb_lwir",
         ("index_val.json", "instances_val.json", "val/rgb", "val/lwir"),

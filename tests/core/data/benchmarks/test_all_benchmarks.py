@@ -48,7 +48,7 @@ def test_tables_are_whole() -> None:
 @pytest.mark.parametrize(
     ("name", "boxes", "masks"),
     [("flir", 3, 0), ("llvip", 1, 0), ("rasmd", 6, 0), ("mfnet", 0, 9), ("semanticrt", 0, 13), ("fmb", 0, 14)]
-    + [("mcubes", 0, 20), ("roadscene", 3, 0)],
+    + [("mcubes", 0, 20), ("roadscene", 3, 0), ("roadscene_night", 3, 0)],
 )
 def test_numbers_of_classes(name: str, boxes: int, masks: int) -> None:
     one = find_benchmark(name)

@@ -288,9 +288,10 @@ def test_mcubes_narrow_pictures_are_refused(root: Path) -> None:
 
 
 def test_roadscene_night_and_day_are_apart(root: Path) -> None:
-    day, night = (open_benchmark("roadscene", root, split) for split in ("train_day", "night"))
-    assert [item.name for item in day] == ["FLIR_00122"]
-    assert [night.load(item).subsets for item in night] == [("night",)]
+    train, test = (open_benchmark("roadscene_night", root, split) for split in ("train", "test"))
+    assert [item.name for item in train] == ["FLIR_00122", "FLIR_00300"]
+    assert [test.load(item).subsets for item in test] == [("night",), ("day",)]
+    night = test.subset("night")
     sample = night.load(night[0])
     assert [night.box_classes[label] for label in sample.labels] == ["bicycle"]  # "bike" in the file
     np.testing.assert_array_equal(sample.boxes, [[4, 5, 14, 13]])
@@ -298,15 +299,16 @@ def test_roadscene_night_and_day_are_apart(root: Path) -> None:
 
 def test_the_real_roadscene(shared_data: Path) -> None:
     counts = {}
-    for split, published in BENCHMARKS["roadscene"].splits.items():
-        pairs = open_benchmark("roadscene", shared_data, split)
-        assert len(pairs) == published
-        counts[split] = dict(pairs.subset_counts())
+    for name in ("roadscene", "roadscene_night"):
+        for split, published in BENCHMARKS[name].splits.items():
+            pairs = open_benchmark(name, shared_data, split)
+            assert len(pairs) == published
+            counts[f"{name} {split}"] = dict(pairs.subset_counts())
     assert counts == {
-        "train": {"day": 41, "night": 14},
-        "val": {"day": 23},
-        "train_day": {"day": 41},
-        "night": {"night": 14},
+        "roadscene train": {"day": 41, "night": 14},
+        "roadscene val": {"day": 23},
+        "roadscene_night train": {"day": 41},
+        "roadscene_night test": {"day": 23, "night": 14},
     }
 
 
