@@ -116,7 +116,7 @@ def evaluate_bags(
     evidence = [BagEvidence(name, units[name][0].folder) for name in bags if name not in errors]
     found = result(evidence, errors, info, options, alone=len(bags) == 1)
     files = {"result.json": json_bytes(found)}
-    files["timings.json"] = json_bytes(timings(evidence, options.settings.threads))
+    files["timings.json"] = json_bytes(timings(evidence, options.settings.threads, jobs))
     if found["sweeps"]:
         files["sweeps.csv"] = sweep_table(found["sweeps"]).encode()
     for file, data in files.items():
@@ -130,8 +130,12 @@ def do_unit(work: tuple[Unit, str]) -> None:
     import cv2
 
     unit, key = work
+    threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # processes share the machine by jobs, not by threads
-    (run_node if unit.run == NODE else run_sweep)(unit)
+    try:
+        (run_node if unit.run == NODE else run_sweep)(unit)
+    finally:
+        cv2.setNumThreads(threads)
     unit.finish(key)
 
 

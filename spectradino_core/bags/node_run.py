@@ -62,6 +62,7 @@ def run_node(unit: Unit) -> None:
                 kept.take(answer)
         ended = perf_counter()
         kept.events += replay.take_events()
+        kept.check()
         kept.write(
             {"label": pipeline.engine.label, "open_s": opened - started, "replay_s": ended - begun},
             {"thermal": pipeline.thermal.describe(), "registration": _described(replay)},
@@ -161,7 +162,14 @@ class _Kept:
         if self._tally is None or place is not None:
             self._look_at(answer, percepts, in_colour, place)
         if self._unit.options.masks and percepts.mask is not None:
-            cv2.imwrite(str(self._unit.folder / "masks" / f"{answer.stamp_ns}.png"), percepts.mask)
+            data = cv2.imencode(".png", percepts.mask)[1].tobytes()
+            (self._unit.folder / "masks" / f"{answer.stamp_ns}.png").write_bytes(data)
+
+    def check(self) -> None:
+        """Refuses a drive of which nothing could be answered: model or parameters don't belong to these cameras."""
+        if self._rows and len(self._failures) and all(row[7] for row in self._rows):
+            text = "; ".join(f"{cause}: {why}" for cause, why in sorted(self._failures.items()))
+            raise ValueError(f"each of {len(self._rows)} captures failed ({text})")
 
     def write(self, engine: dict[str, Any], described: dict[str, str]) -> None:
         folder = self._unit.folder

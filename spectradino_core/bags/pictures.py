@@ -6,7 +6,6 @@ Where nothing is labelled, frames evenly spread over the drive are kept instead.
 
 from __future__ import annotations
 
-import heapq
 from dataclasses import dataclass
 
 import cv2
@@ -27,11 +26,14 @@ _RIGHT, _FALSE, _MISSED, _CROWD, _UNJUDGED = (
     (150, 150, 150),
     (80, 190, 255),
 )
+_APART_NS = 1_000_000_000
+"""Of frames nearer to one another than this only the worst is kept: neighbours show the same mistakes."""
 _LONGEST_SIDE = 800
+_FONT, _FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.38
 _QUALITY = 85
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Picture:
     """One picture to show.
 
@@ -59,7 +61,7 @@ class WorstFrames:
             most: how many pictures are kept, at least 0.
         """
         self._info, self._threshold, self._most = info, threshold, most
-        self._worst: list[tuple[int, int, int, Picture]] = []
+        self._worst: list[Picture] = []
         self._spread: list[tuple[int, Picture]] = []
         self._every, self._seen = 1, 0
 
@@ -85,24 +87,23 @@ class WorstFrames:
             percepts.boxes[served], percepts.labels[served], truth.boxes, truth.labels, truth.crowd
         )
         mistakes = int((~right).sum() + (~found).sum())
-        place = (mistakes, -stamp_ns)
-        if not mistakes or (len(self._worst) == self._most and place <= self._worst[0][:2]):
+        near = next((kept for kept in self._worst if abs(kept.stamp_ns - stamp_ns) < _APART_NS), None)
+        least = near or (self._worst[-1] if len(self._worst) == self._most else None)
+        if mistakes <= (0 if least is None else least.mistakes):
             return
         image = draw_judged(_picture(rgb, ir), percepts, served, self._info, right, truth, found)
         caption = (
             f"{in_seconds(stamp_ns)} ({percepts.mode.value}): {int(right.sum())} right, {int((~right).sum())} false, "
             f"{int((~found).sum())} not found"
         )
-        kept = Picture(mistakes, stamp_ns, caption, _jpeg(image))
-        heapq.heappush(self._worst, (*place, len(self._worst), kept))
-        if len(self._worst) > self._most:
-            heapq.heappop(self._worst)
+        if least is not None:
+            self._worst.remove(least)
+        self._worst.append(Picture(mistakes, stamp_ns, caption, _jpeg(image)))
+        self._worst.sort(key=lambda kept: (-kept.mistakes, kept.stamp_ns))
 
     def pictures(self) -> list[Picture]:
         """The worst first; without any mistake those that are spread over the drive, in their order."""
-        if self._worst:
-            return [kept for *_, kept in sorted(self._worst, key=lambda row: (-row[0], -row[1]))]
-        return [kept for _, kept in self._spread]
+        return list(self._worst) or [kept for _, kept in self._spread]
 
     def _keep_spread(
         self, stamp_ns: int, percepts: Percepts, served: np.ndarray, rgb: np.ndarray | None, ir: np.ndarray | None
@@ -145,7 +146,7 @@ def draw_judged(
             if truth.crowd[number]:
                 _draw(canvas, box * scale, _CROWD, "ignored")
             elif found is None or not found[number]:
-                _draw(canvas, box * scale, _MISSED, f"missed {info.box_classes[int(label)]}", below=True)
+                _draw(canvas, box * scale, _MISSED, info.box_classes[int(label)], below=True)
     rows = np.flatnonzero(served)
     for number in range(len(rows) - 1, -1, -1):  # the best score on top
         row = rows[number]
@@ -158,12 +159,12 @@ def draw_judged(
 def _draw(canvas: np.ndarray, box: np.ndarray, colour: tuple[int, int, int], text: str, below: bool = False) -> None:
     x1, y1, x2, y2 = (round(float(v)) for v in box)
     cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, 2)
-    (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.42, 1)
+    (width, height), base = cv2.getTextSize(text, _FONT, _FONT_SCALE, 1)
     left = min(max(x1, 0), max(0, canvas.shape[1] - width))
     top = min(y2, canvas.shape[0] - height - base) if below else max(y1 - height - base, 0)
     cv2.rectangle(canvas, (left, top), (left + width, top + height + base), colour, cv2.FILLED)
     place = (left, top + height + base // 2)
-    cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
+    cv2.putText(canvas, text, place, _FONT, _FONT_SCALE, (0, 0, 0), 1, cv2.LINE_AA)
 
 
 def _picture(rgb: np.ndarray | None, ir: np.ndarray | None) -> np.ndarray:

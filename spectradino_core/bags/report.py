@@ -47,6 +47,11 @@ def write_report(path: Path, result: Mapping[str, Any], bags: Sequence[BagEviden
     for kind, sweep in result["sweeps"].items():
         if kind == next(iter(result["sweeps"])):
             page.heading("As things get worse")
+            page.text(
+                "Of all labelled frames: one without an answer, because a frame was lost or found no partner, counts "
+                "as missed. The last plot tells how many were answered.",
+                soft=True,
+            )
         _write_sweep(page, kind, sweep)
     _write_pictures(page, bags, labelled=total["scores"] is not None)
     _write_pairing(page, total)
@@ -70,8 +75,8 @@ def summary_lines(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     if total["scores"] is not None:
         lines += markdown_table(_HEAD, _score_rows(result, names)).splitlines()
     for kind, sweep in result["sweeps"].items():
-        lines += ["", f"{kind}: {sweep['what']}, mAP50"]
-        header, rows = _sweep_rows(sweep, ("map50",))
+        lines += ["", f"{kind}: {sweep['what']}"]
+        header, rows = _sweep_rows(sweep, ("map50", "answered"))
         lines += markdown_table(header, rows).splitlines()
     lines += [f"warning: {text}" for text in complaints(result, names)]
     lines += [f"failed: {row['name']}: {row['why']}" for row in result["failed"]]
@@ -171,8 +176,7 @@ def _write_scores(page: Page, result: Mapping[str, Any], bags: Sequence[BagEvide
 
 
 def _sweep_rows(sweep: Mapping[str, Any], keys: Sequence[str]) -> tuple[list[str], list[list[Cell]]]:
-    titles = {"map": "mAP", "map50": "mAP50", "miou": "mIoU"}
-    header = [""] + [f"{figures.LINE_NAMES[line]} {titles[key]}" for line in LINES for key in keys]
+    header = [""] + [f"{figures.LINE_NAMES[line]}: {figures.TITLES[key]}" for line in LINES for key in keys]
     rows: list[list[Cell]] = [
         [f"{value:g}", *(_percent(sweep[line][number][key]) for line in LINES for key in keys)]
         for number, value in enumerate(sweep["values"])
@@ -184,7 +188,7 @@ def _write_sweep(page: Page, kind: str, sweep: Mapping[str, Any]) -> None:
     page.heading(f"{kind}: {sweep['what']}", level=3)
     page.figure(figures.sweep_curves(kind, sweep), f"Scores by {sweep['what']}")
     with page.details("Figures"):
-        keys = [key for key in ("map", "map50", "miou") if any(p[key] is not None for p in sweep["fused"])]
+        keys = [key for key in figures.TITLES if any(p[key] is not None for p in sweep["fused"])]
         page.table(*_sweep_rows(sweep, keys))
 
 
@@ -261,7 +265,7 @@ def _write_bag(page: Page, bag: BagEvidence) -> None:
 def _write_timings(page: Page, bags: Sequence[BagEvidence]) -> None:
     if not bags:
         return
-    found = timings(bags, 0)
+    found = timings(bags, 0, 0)
     page.heading("Computing time")
     keys = ("n", "mean", "p50", "p95", "p99", "max")
     page.table(

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["LINE_NAMES", "curves", "sweep_curves", "timeline"]
+__all__ = ["LINE_NAMES", "TITLES", "curves", "sweep_curves", "timeline"]
 
 LINE_NAMES = {"fused": "both cameras (the node)", "rgb_only": "colour alone", "ir_only": "infrared alone"}
+TITLES = {"map": "mAP", "map50": "mAP50", "miou": "mIoU", "answered": "answered"}
+"""Of what is drawn of a sweep, in percent."""
 
 _MODE_COLOURS = {
     Mode.FUSED.value: "#1b7f4b",
@@ -51,6 +53,8 @@ def timeline(bag: BagEvidence) -> Figure:
             errors.scatter(at_s[alone], np.zeros(alone.sum()), s=14, marker="|", color=colour, label=mode.value, **many)
             errors.legend(loc="upper right", fontsize=8, frameon=False)
     errors.set_ylabel("pairing error\n[ms]")
+    low, high = errors.get_ylim()
+    errors.set_ylim(min(low, -1.0), max(high, 1.0))
     for number, cause in enumerate(answers["drop_causes"]):
         counts = answers["drop_counts"][:, number]
         drop_s = np.append(_relative_s(bag, answers["drop_ns"]), seconds)
@@ -88,15 +92,14 @@ def curves(scores: Mapping[str, Any]) -> Figure:
     axes.set_xlabel("recall")
     axes.set_ylabel("precision")
     axes.grid(color="#e4e7ec", lw=0.6)
-    axes.legend(loc="lower left", fontsize=8, frameon=False)
+    axes.legend(loc="best", fontsize=8, frameon=False)
     return figure
 
 
 def sweep_curves(kind: str, sweep: Mapping[str, Any]) -> Figure:
-    """mAP, mAP50 and, with masks, mIoU as something gets worse."""
-    names = [n for n in ("map", "map50", "miou") if any(p[n] is not None for line in LINES for p in sweep[line])]
-    figure, all_axes = _figure(1, width=3.5 * max(1, len(names)), heights=(2.9,), columns=max(1, len(names)))
-    titles = {"map": "mAP", "map50": "mAP50", "miou": "mIoU"}
+    """mAP, mAP50, with masks mIoU, and the share of frames that were answered, as something gets worse."""
+    names = [name for name in TITLES if any(p[name] is not None for line in LINES for p in sweep[line])]
+    figure, all_axes = _figure(1, width=3.2 * max(1, len(names)), heights=(2.9,), columns=max(1, len(names)))
     for axes, name in zip(all_axes, names):
         for line in LINES:
             points = [np.nan if p[name] is None else 100 * p[name] for p in sweep[line]]
@@ -104,11 +107,11 @@ def sweep_curves(kind: str, sweep: Mapping[str, Any]) -> Figure:
             axes.plot(
                 sweep["values"], points, style, marker="o", ms=3.5, color=_LINE_COLOURS[line], label=LINE_NAMES[line]
             )
-        axes.set_title(titles[name], fontsize=10)
+        axes.set_title(f"{TITLES[name]} [%]", fontsize=10)
         axes.set_ylim(bottom=0)
-        axes.set_xlabel(sweep["what"], fontsize=8)
         axes.grid(color="#e4e7ec", lw=0.6)
     all_axes[0].legend(loc="best", fontsize=7.5, frameon=False)
+    figure.supxlabel(sweep["what"], fontsize=9)
     return figure
 
 

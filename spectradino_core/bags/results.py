@@ -20,7 +20,7 @@ import numpy as np
 from spectradino_core import __version__
 from spectradino_core.bags.evaluation_options import SWEEPS, Options, file_digest
 from spectradino_core.bags.health import joined_health, pairing_figures, percentiles
-from spectradino_core.bags.scores import Part, rounded, score, summary
+from spectradino_core.bags.scores import SUMMARY, Part, rounded, score, summary
 from spectradino_core.bags.sweep_run import LINES, place_of
 from spectradino_core.bags.tally import MODES, Arrays
 from spectradino_core.runtime.bundle import ModelInfo
@@ -115,8 +115,14 @@ def result(
     }
 
 
-def timings(bags: Sequence[BagEvidence], threads: int) -> dict[str, Any]:
-    """What `timings.json` holds: seconds and milliseconds of this machine, by step, all and by mode."""
+def timings(bags: Sequence[BagEvidence], threads: int, jobs: int) -> dict[str, Any]:
+    """What `timings.json` holds: seconds and milliseconds of this machine, by step, all and by mode.
+
+    Args:
+        bags: those that succeeded.
+        threads: of each engine; 0: as many as ONNX Runtime likes.
+        jobs: how many replays ran at once now; finished ones may have run otherwise.
+    """
     rows = {}
     for bag in bags:
         engine, count = bag.engine, len(bag.answers["mode"])
@@ -135,6 +141,7 @@ def timings(bags: Sequence[BagEvidence], threads: int) -> dict[str, Any]:
         }
     return {
         "threads": threads,
+        "jobs": jobs,
         "cpus": os.cpu_count(),
         "engine": sorted({bag.facts["engine"] for bag in bags}),
         "bags": rows,
@@ -146,11 +153,11 @@ def sweep_table(sweeps: Mapping[str, Any]) -> str:
     """The sweeps as CSV: one row a point and line."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["sweep", "value", "line", "map", "map50", "map75", "miou"])
+    writer.writerow(["sweep", "value", "line", *SUMMARY])
     for kind, sweep in sweeps.items():
         for line in LINES:
             for value, point in zip(sweep["values"], sweep[line], strict=True):
-                figures = [point[name] for name in ("map", "map50", "map75", "miou")]
+                figures = [point[name] for name in SUMMARY]
                 writer.writerow([kind, f"{value:.10g}", line, *("" if f is None else f for f in figures)])
     return out.getvalue()
 

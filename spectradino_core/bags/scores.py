@@ -18,7 +18,10 @@ from spectradino_core.evaluation.coco import RECALLS, DetectionScores, coco_scor
 from spectradino_core.evaluation.segmentation import ConfusionMatrix
 from spectradino_core.runtime.bundle import ModelInfo
 
-__all__ = ["frame_errors", "rounded", "score", "summary"]
+__all__ = ["SUMMARY", "frame_errors", "rounded", "score", "summary"]
+
+SUMMARY = ("map", "map50", "map75", "miou", "answered")
+"""The figures that `summary` gives."""
 
 _DIGITS = 6
 _MATCH_IOU = 0.5
@@ -63,9 +66,12 @@ def score(parts: Sequence[Part], info: ModelInfo, curves: bool = True) -> dict[s
 
 
 def summary(parts: Sequence[Part], info: ModelInfo) -> dict[str, float | None]:
-    """The four figures of a sweep's point, misses counted: "map", "map50", "map75", "miou"."""
+    """The figures of a sweep's point, misses counted: "map", "map50", "map75", "miou"; and "answered", the share of the
+    true frames that have an answer."""
     figures = _figures(parts, info, lambda codes: codes >= -1, range(len(MODES) + 1), False)
-    return {name: figures[name] for name in ("map", "map50", "map75", "miou")}
+    modes = np.concatenate([np.empty(0, np.int8), *(run["mode"] for _, run in parts)])
+    figures["answered"] = rounded(float((modes >= 0).mean())) if len(modes) else None
+    return {name: figures[name] for name in SUMMARY}
 
 
 def rounded(value: Any) -> Any:

@@ -130,7 +130,7 @@ def test_unknown_classes_are_told(evaluate: Evaluate, tmp_path: Path, capsys: An
 
 def test_the_same_drive_gives_the_same_bytes(evaluate: Evaluate, tmp_path: Path) -> None:
     drive = Drive(8, ir_late_ms=4.0)
-    more = ["--labels", str(drive.labels(tmp_path / "labels.json")), "--sweep", "dropout_ir=0.5,shift=4"]
+    more = ["--labels", str(drive.labels(tmp_path / "labels.json")), "--sweep", "shift=4"]
     bags = [drive.write(tmp_path / "a/drive"), drive.write(tmp_path / "b/other", "sqlite3")]
     for number, bag in enumerate((bags[0], bags[0], bags[1])):
         assert evaluate(bag, out=f"r{number}", more=more)[0] == 0
@@ -285,3 +285,35 @@ def test_dropped_frames_are_the_same_everywhere() -> None:
     np.testing.assert_allclose(len(kept[0.25]) / 2_000, 0.75, atol=0.04)
     assert {s for s in stamps if is_kept(Stream.RGB, s, 0.5, 0)} != kept[0.5]
     assert sorted(s - START_NS for s in kept[0.5])[:5] == [1, 4, 6, 8, 12]
+
+
+@pytest.mark.slow
+def test_ray_gives_the_bytes_of_one_process(evaluate: Evaluate, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="no Ray here: pip install 'spectradino_ros[ray]'")
+    for number in range(2):
+        Drive(4, START_NS + number * 10**12, seed=number).write(tmp_path / f"bags/drive{number}")
+    for out, more in (("one", []), ("ray", ["--engine", "ray", "--jobs", "2"])):
+        assert evaluate(tmp_path / "bags", out=out, more=more)[0] == 0
+    assert (tmp_path / "one/result.json").read_bytes() == (tmp_path / "ray/result.json").read_bytes()
+
+
+def test_a_drive_of_which_nothing_can_be_answered_is_a_failure(evaluate: Evaluate, tmp_path: Path) -> None:
+    """A pure green corner makes the blob model fail at run time."""
+    drive = Drive(3)
+    for pixels in drive.rgb.values():
+        pixels[0, 0] = (0, 255, 0)
+    status, result = evaluate(drive.write(tmp_path / "drive"))
+    assert status == 1
+    assert "each of 3 captures failed (inference_failed: " in result["failed"][0]["why"]
+
+
+def test_single_captures_that_fail_are_counted(evaluate: Evaluate, tmp_path: Path, capsys: Any) -> None:
+    drive = Drive(3)
+    drive.rgb[drive.stamps[1]][0, 0] = (0, 255, 0)
+    labels = drive.labels(tmp_path / "labels.json")
+    status, result = evaluate(drive.write(tmp_path / "drive"), more=["--labels", str(labels)])
+    assert status == 0
+    assert result["total"]["pairing"]["failed_captures"] == 1
+    assert result["total"]["drops"] == {"inference_failed": 1}
+    assert result["total"]["scores"]["frames"]["missed_recorded"] == 1
+    assert "1 captures failed" in capsys.readouterr().out
