@@ -12,7 +12,6 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 
@@ -20,12 +19,11 @@ from spectradino_core.data.sample import PairedSample
 from spectradino_core.files import written_atomically
 from spectradino_core.perception import Perception
 from spectradino_core.runtime.bundle import METADATA_KEY, ModelInfo
-from spectradino_core.runtime.engines import OnnxEngine
-from spectradino_core.runtime.preprocess import Letterbox, infrared_input, rgb_input
-from spectradino_core.thermal import ThermalNormaliser
+from spectradino_core.runtime.engines import Engine, OnnxEngine
+from spectradino_core.runtime.parity import Difference, Tolerance, largest_difference, network_inputs
 from spectradino_core.torch_engine import ServingGraph, TorchEngine
 
-__all__ = ["OPSET", "ParityError", "export", "measure_parity"]
+__all__ = ["OPSET", "ParityError", "describe", "export", "measure_parity"]
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +33,7 @@ IR_VERSION = 9
 """The one that came with the opset. What exporters write by themselves grows with ONNX, and a robot's runtime refuses
 a newer one (ONNX Runtime 1.17 one above 9)."""
 
-TOLERANCE = {"boxes_px": 1e-3, "scores": 1e-3, "mask_differs": 1e-3}
-"""Greatest difference admitted: boxes in network pixels, scores, share of mask pixels."""
+TOLERANCE = Tolerance(boxes_px=1e-3, scores=1e-3, mask_differs=1e-3)
 
 
 class ParityError(RuntimeError):
@@ -66,15 +63,12 @@ def export(model: Perception, info: ModelInfo, path: str | Path, samples: Iterab
         described = onnx.load(str(scratch))
         described.ir_version = IR_VERSION
         _forget_where_it_was_made(described)
-        _describe(described, info)
+        describe(described, info)
         onnx.save(described, str(scratch))
         parity = measure_parity(TorchEngine.of(model, info), OnnxEngine(scratch, device="cpu"), samples)
-        for name, limit in TOLERANCE.items():
-            if not parity[name] <= limit:
-                raise ParityError(
-                    f"the exported graph differs from the module: {name} {parity[name]:.2e} > {limit:.0e}"
-                )
-        _describe(described, info.with_(parity=parity))
+        if problem := TOLERANCE.problem(Difference.from_dict(parity)):
+            raise ParityError(f"the exported graph differs from the module: {problem}")
+        describe(described, info.with_(parity=parity))
         onnx.save(described, str(scratch))
     log.info("wrote %s (%.1f MB), parity %s", path, Path(path).stat().st_size / 1e6, parity)
     return parity
@@ -110,40 +104,15 @@ def _forget_where_it_was_made(model: onnx.ModelProto) -> None:
         tensor.doc_string = ""
 
 
-def _describe(graph: onnx.ModelProto, info: ModelInfo) -> None:
+def describe(graph: onnx.ModelProto, info: ModelInfo) -> None:
+    """Writes what a model says of itself into a graph, in place of what it said."""
     del graph.metadata_props[:]
     graph.metadata_props.add(key=METADATA_KEY, value=info.to_json())
     graph.producer_name, graph.doc_string = "spectradino", f"SpectraDINO {info.name}"
 
 
-def measure_parity(reference: TorchEngine, engine: OnnxEngine, samples: Iterable[PairedSample]) -> dict[str, Any]:
-    """The largest differences between two engines over pairs, each with both streams and with one alone.
-
-    Boxes are compared where the reference's score is at least a tenth of the serving threshold: elsewhere a box means
-    nothing.
-
-    Returns:
-        {"boxes_px", "scores", "mask_differs", "pairs"}.
-    """
-    info = reference.info
-    worst = {"boxes_px": 0.0, "scores": 0.0, "mask_differs": 0.0}
-    pairs = 0
-    for sample in samples:
-        pairs += 1
-        letterbox = Letterbox.fit(sample.size, info.input_size)
-        rgb = rgb_input(sample.rgb, letterbox)[None]
-        ir = infrared_input(sample.infrared, letterbox, ThermalNormaliser(info.thermal))[None]
-        for present in ((1, 1), (1, 0), (0, 1)):
-            inputs = (rgb * present[0], ir * present[1], np.array(present, np.float32))
-            boxes, scores, mask = reference.run(*inputs)
-            other_boxes, other_scores, other_mask = engine.run(*inputs)
-            told = scores.max(axis=1, initial=0) >= 0.1 * info.score_threshold
-            seen = np.array(info.input_size * 2, np.float32)  # what lies outside the picture is clipped anyway
-            difference = np.abs(np.clip(boxes, 0, seen) - np.clip(other_boxes, 0, seen))[told]
-            worst["boxes_px"] = max(worst["boxes_px"], float(difference.max(initial=0)))
-            worst["scores"] = max(worst["scores"], float(np.abs(scores - other_scores).max(initial=0)))
-            if mask is not None and other_mask is not None:
-                worst["mask_differs"] = max(worst["mask_differs"], float((mask != other_mask).mean()))
-    if not pairs:
-        raise ValueError("parity needs at least one pair")
-    return {name: float(f"{value:.3g}") for name, value in worst.items()} | {"pairs": pairs}
+def measure_parity(reference: Engine, engine: Engine, samples: Iterable[PairedSample]) -> dict[str, Any]:
+    """The largest differences between two engines over pairs: {"boxes_px", "scores", "mask_differs", "pairs"}."""
+    drawn = list(samples)
+    inputs = (given for sample in drawn for given in network_inputs(sample.rgb, sample.infrared, reference.info))
+    return largest_difference(reference, engine, inputs).to_dict() | {"pairs": len(drawn)}

@@ -1,0 +1,89 @@
+"""`spectradino convert`: a model file in another precision, held against the one it was made from."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spectradino_core.graphs.convert import Score
+
+__all__ = ["add"]
+
+_SIZE = (640, 512)
+
+
+def add(commands: Any) -> None:
+    """Declares the command.
+
+    Args:
+        commands: what `ArgumentParser.add_subparsers` returned.
+    """
+    command = commands.add_parser(
+        "convert",
+        help="a model file in another precision: 8 bits for CPUs, half precision for GPUs",
+        description="Writes a faster model file of the same contract. It is compared with the file it was made from, "
+        "with both streams and with each alone, and not written when it differs too much.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n"
+        "  spectradino convert lwir_box.onnx lwir_box_int8.onnx --precision int8 --score-scenes 100\n"
+        "  spectradino convert lwir_box.onnx lwir_box_fp16.onnx --precision fp16",
+    )
+    command.add_argument("model", type=Path, help="the .onnx file that 'spectradino export' wrote")
+    command.add_argument("target", type=Path, help="the .onnx file to write")
+    command.add_argument(
+        "--precision", required=True, choices=("fp32", "fp16", "int8"), help="fp32: only attention is fused"
+    )
+    command.add_argument(
+        "--fuse-attention", action=argparse.BooleanOptionalAction, default=None,
+        help="attention as ONNX Runtime's own operator, which TensorRT doesn't know (default: unless for fp16)",
+    )  # fmt: skip
+    command.add_argument("--scenes", type=int, default=8, metavar="N", help="scenes to compare on (default: 8)")
+    command.add_argument("--data", type=Path, help="folder of paired images: compare on its val split too")
+    command.add_argument(
+        "--score-scenes", type=int, default=0, metavar="N", help="refuse too when mAP50 on N held-out scenes falls"
+    )
+    command.add_argument(
+        "--most-lost", type=float, default=0.5, metavar="POINTS", help="by more than this (default: %(default)s)"
+    )
+    command.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from spectradino_core.data.mixture import FIRST_TEST_SEED
+    from spectradino_core.evaluation.sets import FolderSet, SceneSet
+    from spectradino_core.graphs.convert import convert
+    from spectradino_core.runtime.engines import OnnxEngine
+
+    if options.scenes < 1:
+        raise ValueError("--scenes must be at least 1")
+    infrared = OnnxEngine(options.model, device="cpu").info.infrared
+    pairs = list(SceneSet(range(FIRST_TEST_SEED, FIRST_TEST_SEED + options.scenes), infrared, _SIZE))
+    if options.data is not None:
+        pairs += FolderSet(options.data, "val", infrared)
+    facts = convert(
+        options.model,
+        options.target,
+        options.precision,
+        pairs,
+        options.fuse_attention,
+        _score(options.score_scenes, infrared) if options.score_scenes else None,
+        options.most_lost / 100,
+    )
+    print(f"{options.target}: {options.target.stat().st_size / 1e6:.1f} MB, {facts['precision']}")
+    print(f"largest differences from {options.model.name}: {facts['difference']}")
+    if "score" in facts:
+        before, after = facts["score"]["before"], facts["score"]["after"]
+        print(f"mAP50 on {options.score_scenes} scenes: {100 * before:.2f} before, {100 * after:.2f} after")
+    return 0
+
+
+def _score(scenes: int, infrared: Any) -> Score:
+    from spectradino_core.data.mixture import FIRST_TEST_SEED
+    from spectradino_core.evaluation.perception import score_samples
+    from spectradino_core.evaluation.sets import SceneSet
+    from spectradino_core.runtime.pipeline import Pipeline
+
+    held_out = list(SceneSet(range(FIRST_TEST_SEED + 1000, FIRST_TEST_SEED + 1000 + scenes), infrared, _SIZE))
+    return lambda engine: score_samples(Pipeline(engine), held_out)["map50"]

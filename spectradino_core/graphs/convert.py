@@ -1,0 +1,110 @@
+"""A model file becomes a faster one of the same contract: same inputs, outputs and description.
+
+What was made is held against what it was made from, on pairs, before it is written; the measure is stored in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from spectradino_core.data.sample import PairedSample
+from spectradino_core.export import ParityError, describe, measure_parity
+from spectradino_core.files import written_atomically
+from spectradino_core.graphs.attention import fuse_attention
+from spectradino_core.graphs.half import halve
+from spectradino_core.graphs.integers import quantise_weights
+from spectradino_core.runtime.engines import OnnxEngine
+from spectradino_core.runtime.parity import Difference, Tolerance
+
+__all__ = ["PRECISIONS", "TOLERANCES", "convert"]
+
+log = logging.getLogger(__name__)
+
+TOLERANCES = {
+    "fp32": Tolerance(boxes_px=1e-3, scores=1e-3, mask_differs=1e-3),
+    "fp16": Tolerance(boxes_px=0.5, scores=0.02, mask_differs=0.01),
+    "int8": Tolerance(boxes_px=4.0, scores=0.1, mask_differs=0.03),
+}
+"""What each precision may differ from the file it was made from."""
+
+PRECISIONS = tuple(TOLERANCES)
+
+Score = Callable[[OnnxEngine], float]
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    precision: str,
+    samples: Iterable[PairedSample],
+    fused: bool | None = None,
+    score: Score | None = None,
+    most_lost: float = 0.005,
+) -> dict[str, Any]:
+    """Writes `target` and returns what it differs by, which is stored in the file too.
+
+    Args:
+        source: a model file in fp32, as `spectradino export` writes it.
+        target: the file to write.
+        precision: "fp32" (fused attention only), "fp16" for GPUs, "int8" for CPUs.
+        samples: pairs to compare on.
+        fused: fuse attention into ONNX Runtime's operator; None: unless for fp16, since TensorRT doesn't know it.
+        score: of an engine, such as mAP50 on held-out scenes, in 0..1; None: not asked.
+        most_lost: the greatest loss of that score.
+
+    Raises:
+        BundleError: the source is no model file.
+        ValueError: the source was converted already, or there is nothing to convert in it.
+        ParityError: the differences are beyond `TOLERANCES`, or the score fell by more than `most_lost`; nothing is
+            written.
+        OSError: the file could not be written.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision '{precision}': choose one of {', '.join(PRECISIONS)}")
+    source, target = Path(source), Path(target)
+    reference = OnnxEngine(source, device="cpu")
+    info = reference.info
+    if "converted" in info.provenance:
+        made = info.provenance["converted"]
+        raise ValueError(f"{source} was converted already ({made['precision']}): start from the file it was made from")
+    model = onnx.load(str(source))
+    fuse = precision != "fp16" if fused is None else fused
+    attentions = fuse_attention(model) if fuse else 0
+    if fuse and not attentions:
+        raise ValueError(f"{source}: no attention of the known form was found; convert without fusing it")
+    products = 0
+    if precision == "int8":
+        model, products = quantise_weights(model)
+    elif precision == "fp16":
+        model = halve(model)
+    facts: dict[str, Any] = {
+        "precision": precision,
+        "from_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+        "fused_attentions": attentions,
+        "int8_products": products,
+    }
+    with written_atomically(target) as scratch:
+        describe(model, info)
+        onnx.save(model, str(scratch))
+        made = OnnxEngine(scratch, device="cpu")
+        facts["difference"] = measure_parity(reference, made, samples)
+        if problem := TOLERANCES[precision].problem(Difference.from_dict(facts["difference"])):
+            raise ParityError(f"{precision} differs too much from {source.name}: {problem}; nothing was written")
+        if score is not None:
+            before, after = score(reference), score(made)
+            facts["score"] = {"before": round(before, 4), "after": round(after, 4)}
+            if not after >= before - most_lost:
+                raise ParityError(
+                    f"{precision} costs {100 * (before - after):.2f} points of {100 * before:.2f}, more than the "
+                    f"{100 * most_lost:g} allowed; nothing was written"
+                )
+        describe(model, info.with_(provenance=info.provenance | {"converted": facts}))
+        onnx.save(model, str(scratch))
+    log.info("wrote %s (%.1f MB)", target, target.stat().st_size / 1e6)
+    return facts

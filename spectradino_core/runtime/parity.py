@@ -1,0 +1,124 @@
+"""Whether two engines say the same of the same pictures: what exports, conversions and fast engines are held to.
+
+Letters: H x W the network's input, A cells, C box classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from spectradino_core.runtime.bundle import ModelInfo
+from spectradino_core.runtime.engines import Engine
+from spectradino_core.runtime.preprocess import Letterbox, infrared_input, rgb_input
+from spectradino_core.thermal import ThermalNormaliser
+
+__all__ = ["Difference", "NetworkInput", "Tolerance", "largest_difference", "network_inputs"]
+
+NetworkInput = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""What `Engine.run` takes: rgb [1, 3, H, W], infrared [1, 1, H, W], present [2]."""
+
+_STREAMS = ((1, 1), (1, 0), (0, 1))
+"""Both streams, and each alone."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two engines are apart at most.
+
+    Attributes:
+        boxes_px: between corners of boxes, in network pixels.
+        scores: between scores.
+        mask_differs: share of a mask's pixels.
+    """
+
+    boxes_px: float = 0.0
+    scores: float = 0.0
+    mask_differs: float = 0.0
+
+    def __or__(self, other: Difference) -> Difference:
+        """The larger of each."""
+        return Difference(
+            max(self.boxes_px, other.boxes_px),
+            max(self.scores, other.scores),
+            max(self.mask_differs, other.mask_differs),
+        )
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Difference:
+        """What `to_dict` made; other keys are left alone."""
+        return cls(**{name: float(data[name]) for name in ("boxes_px", "scores", "mask_differs")})
+
+    def to_dict(self) -> dict[str, Any]:
+        """With three digits each."""
+        return {name: float(f"{value:.3g}") for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Greatest difference admitted, in the units of `Difference`."""
+
+    boxes_px: float
+    scores: float
+    mask_differs: float
+
+    def problem(self, difference: Difference) -> str:
+        """What exceeds it, in words; empty when nothing does. A difference that is no number exceeds everything."""
+        over = [
+            f"{name} {getattr(difference, name):.2e} > {limit:.0e}"
+            for name, limit in vars(self).items()
+            if not getattr(difference, name) <= limit
+        ]
+        return ", ".join(over)
+
+
+def network_inputs(rgb: np.ndarray, infrared: np.ndarray, info: ModelInfo) -> Iterator[NetworkInput]:
+    """One pair as the pipeline would give it to the engine: both streams, RGB alone, infrared alone.
+
+    Args:
+        rgb: uint8 [h, w, 3].
+        infrared: raw counts, uint8 or uint16 [h', w'].
+        info: of the model.
+    """
+    letterbox = Letterbox.fit((rgb.shape[1], rgb.shape[0]), info.input_size)
+    planes = rgb_input(rgb, letterbox)[None]
+    plane = infrared_input(infrared, letterbox, ThermalNormaliser(info.thermal))[None]
+    for streams in _STREAMS:
+        yield planes * np.float32(streams[0]), plane * np.float32(streams[1]), np.array(streams, np.float32)
+
+
+def largest_difference(reference: Engine, engine: Engine, inputs: Iterable[NetworkInput]) -> Difference:
+    """The largest differences of `engine` from `reference` over some inputs.
+
+    Boxes are compared where the reference's score is at least a tenth of the serving threshold: elsewhere a box means
+    nothing. What lies outside of the input is clipped, as it is in serving.
+
+    Raises:
+        EngineError: one of the two failed.
+        ValueError: no inputs.
+    """
+    info = reference.info
+    side = np.array(info.input_size * 2, np.float32)
+    worst, count = Difference(), 0
+    for given in inputs:
+        count += 1
+        boxes, scores, mask = reference.run(*given)
+        other_boxes, other_scores, other_mask = engine.run(*given)
+        told = scores.max(axis=1, initial=0) >= 0.1 * info.score_threshold
+        apart = np.abs(np.clip(boxes, 0, side) - np.clip(other_boxes, 0, side))[told]
+        differs = 0.0
+        if mask is not None:
+            differs = 1.0 if other_mask is None else float((mask != other_mask).mean())
+        worst |= Difference(_largest(apart), _largest(np.abs(scores - other_scores)), differs)
+    if not count:
+        raise ValueError("parity needs at least one input")
+    return worst
+
+
+def _largest(values: np.ndarray) -> float:
+    """The largest value; infinity where one is no number, which `max` would pass over."""
+    largest = float(values.max(initial=0))
+    return largest if np.isfinite(largest) else float("inf")
