@@ -1,0 +1,239 @@
+"""An ablation's tables as the paper lays them out: Markdown, CSV, pictures and a page.
+
+Figures are means over seeds of the fused model, ± their standard deviation. Beside the paper's columns every table has
+what each stream alone gives, night, and the baseline's row. The paper's own figures stand beside ours where the data
+set is the paper's, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from spectradino_core.ablation.paper import PAPER, figures
+from spectradino_core.ablation.recipe import Ablation, Table
+from spectradino_core.ablation.runner import Outcome, finished
+from spectradino_core.ablation.work import Setup, cell_folder, jobs_of
+from spectradino_core.data.benchmarks.registry import find_benchmark
+from spectradino_core.evaluation.answers import ALL
+from spectradino_core.evaluation.comparison import BASELINE, FUSED
+from spectradino_core.evaluation.figures import grouped_bars
+from spectradino_core.evaluation.page import Cell, Page, markdown_table
+from spectradino_core.evaluation.spread import Spread
+from spectradino_core.files import written_atomically
+
+__all__ = ["Results", "write_tables"]
+
+_METRICS = {"detection": ("mAP50", "mAP75", "mAP"), "segmentation": ("mAcc", "mIoU")}
+"""The paper's columns, in its order."""
+_HEADLINE = {"detection": "mAP50", "segmentation": "mIoU"}
+_OF_PAPER = ("rasmd", "fmb")
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the cells left behind.
+
+    Attributes:
+        ablation: whose they are.
+        cells: by cell, of each seed that is done (see `work.run_job`).
+        reasons: by cell, why a seed is missing.
+        command: what was typed.
+        minutes: sum over all jobs, of the processors.
+    """
+
+    ablation: Ablation
+    cells: Mapping[str, list[dict[str, Any]]]
+    reasons: Mapping[str, str]
+    command: str
+    minutes: float
+
+    @classmethod
+    def read(cls, ablation: Ablation, setup: Setup, outcome: Outcome, command: str) -> Results:
+        """Whatever is done by now."""
+        done = {job.key: finished(setup.folder, job) for job in jobs_of(ablation, setup)}
+        cells, reasons = {}, {}
+        for cell in ablation.cells:
+            keys = [cell_folder(cell.key, seed) for seed in ablation.seeds]
+            cells[cell.key] = [found for key in keys if (found := done[key]) is not None]
+            for key in keys:
+                if key in outcome.failed:
+                    reasons[cell.key] = f"failed: {outcome.failed[key]}"
+                elif done[key] is None:
+                    reasons.setdefault(cell.key, "not run")
+        seconds = sum(float(found["cpu_seconds"]) for found in done.values() if found is not None)
+        return cls(ablation, cells, reasons, command, seconds / 60)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        if self.ablation.scenes is not None:
+            return ("detection", "segmentation")
+        return find_benchmark(self.ablation.dataset).tasks[:1]
+
+    def figure(self, cell: str, metric: str, row: str = FUSED, subset: str = ALL) -> Spread:
+        return Spread.of(found["rows"].get(row, {}).get(subset, {}).get(metric) for found in self.cells[cell])
+
+    def subsets(self) -> tuple[str, ...]:
+        """Of the test set, as the first cell that is done saw them."""
+        first = next((found for seeds in self.cells.values() for found in seeds), None)
+        return (ALL,) if first is None else tuple(first["pairs"])
+
+
+def write_tables(results: Results, folder: Path) -> None:
+    """`tables.md`, `tables.csv`, `table09.png` .. and `report.html`.
+
+    Raises:
+        OSError: one was not written.
+    """
+    for name, text in (("tables.md", _markdown(results)), ("tables.csv", _csv(results))):
+        with written_atomically(folder / name) as scratch:
+            scratch.write_text(text, encoding="utf-8")
+    for table in results.ablation.tables:
+        figure = _bars(results, table)
+        if figure is not None:
+            with written_atomically(folder / f"table{table.number:02d}.png") as scratch:
+                figure.savefig(scratch, format="png", dpi=90, metadata={"Software": None})
+    _page(results).write(folder / "report.html")
+
+
+def _rows(results: Results, table: Table) -> list[tuple[str, str]]:
+    """The table's rows, with the baseline's at the end if it is not among them."""
+    rows = list(table.rows)
+    baseline = results.ablation.baseline
+    return rows if any(key == baseline for _, key in rows) else [*rows, (BASELINE, baseline)]
+
+
+def _laid_out(results: Results, table: Table) -> tuple[list[str], list[list[Cell]]]:
+    """Header and rows."""
+    tasks, dataset = results.tasks, results.ablation.dataset
+    metrics = [metric for task in tasks for metric in _METRICS[task]]
+    headlines = [_HEADLINE[task] for task in tasks]
+    night = "night" in results.subsets()
+    paper = [m for m in metrics if any(m in figures(table.number, key, dataset) for _, key in table.rows)]
+    header = [
+        table.title, *metrics, *(f"{m}, paper" for m in paper),
+        *(f"{m}, {row}" for m in headlines for row in ("RGB only", "IR only")),
+        *(f"{m}, night" for m in headlines if night), "trained (M)", "seeds",
+    ]  # fmt: skip
+    rows: list[list[Cell]] = []
+    for title, key in _rows(results, table):
+        found = results.cells[key]
+        label = f"{title} ({results.reasons[key]})" if not found and key in results.reasons else title
+        theirs = figures(table.number, key, dataset)
+        rows.append([
+            label,
+            *(results.figure(key, metric).per_cent() for metric in metrics),
+            *(f"{theirs[m]:.2f}" if m in theirs else "–" for m in paper),
+            *(results.figure(key, m, row).per_cent() for m in headlines for row in ("RGB only", "IR only")),
+            *(results.figure(key, m, FUSED, "night").per_cent() for m in headlines if night),
+            f"{found[0]['trained_parameters'] / 1e6:.2f}" if found else "–",
+            len(found),
+        ])  # fmt: skip
+    return header, rows
+
+
+def _markdown(results: Results) -> str:
+    parts = [f"# {results.ablation.title}\n", *(f"{note}\n" for note in _notes(results))]
+    for table in results.ablation.tables:
+        parts.append(f"## Table {table.number}: {table.title}\n")
+        parts.append(markdown_table(*_laid_out(results, table)))
+        parts += [f"{note}\n" for note in table.notes]
+    return "\n".join([*parts, f"`{results.command}`\n"])
+
+
+def _notes(results: Results) -> list[str]:
+    ablation = results.ablation
+    pairs: dict[str, int] = next((found["pairs"] for seeds in results.cells.values() for found in seeds), {})
+    judged = ", ".join(f"{count} {name}" for name, count in pairs.items())
+    return [
+        *ablation.notes,
+        f"Fused figures in per cent, mean ± standard deviation over {len(ablation.seeds)} seeds of fine-tuning "
+        f"(pretraining ran once). Judged on {judged or 'nothing yet'}. RGB only and IR only withhold the other frame "
+        "from the same model.",
+        f"The last row of each table, or Table 10's first, is the baseline: {BASELINE}, the same head.",
+        f"All jobs together took {results.minutes:.1f} minutes of processor time.",
+    ]
+
+
+def _csv(results: Results) -> str:
+    """A line for each figure: shares in 0..1, and the paper's in the same unit where there is one."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["table", "row", "cell", "set", "subset", "streams", "metric", "mean", "std", "seeds", "paper"])
+    metrics = [metric for task in results.tasks for metric in _METRICS[task]]
+    for table in results.ablation.tables:
+        for title, key in _rows(results, table):
+            for subset in results.subsets():
+                for streams in (FUSED, "RGB only", "IR only"):
+                    for metric in metrics:
+                        spread = results.figure(key, metric, streams, subset)
+                        theirs = figures(table.number, key, results.ablation.dataset).get(metric)
+                        told = theirs if streams == FUSED and subset == ALL else None
+                        writer.writerow([
+                            table.number, title, key, results.ablation.dataset, subset, streams, metric,
+                            _number(spread.mean), _number(spread.std), len(results.cells[key]),
+                            "" if told is None else f"{told / 100:.4f}",
+                        ])  # fmt: skip
+    return text.getvalue()
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6f}"
+
+
+def _bars(results: Results, table: Table) -> Figure | None:
+    """A table's headline metrics, ours and, on its data, the paper's; None while nothing is done."""
+    rows = [(title, key) for title, key in _rows(results, table) if results.cells[key]]
+    if not rows:
+        return None
+    values = {_HEADLINE[task]: [results.figure(key, _HEADLINE[task]) for _, key in rows] for task in results.tasks}
+    for task in results.tasks:
+        theirs = [figures(table.number, key, results.ablation.dataset).get(_HEADLINE[task]) for _, key in rows]
+        if any(value is not None for value in theirs):
+            values[f"{_HEADLINE[task]}, paper"] = [Spread.of([None if v is None else v / 100]) for v in theirs]
+    figure = grouped_bars([title for title, _ in rows], values, "per cent")
+    figure.suptitle(f"Table {table.number}: {table.title}", fontsize=11)
+    return figure
+
+
+def _page(results: Results) -> Page:
+    ablation = results.ablation
+    page = Page(ablation.title)
+    for note in _notes(results):
+        page.text(note, soft=True)
+    page.code(results.command)
+    for table in ablation.tables:
+        page.heading(f"Table {table.number}: {table.title}")
+        header, rows = _laid_out(results, table)
+        strong = [place for place, (_, key) in enumerate(table.rows) if key == "base"]
+        page.table(header, rows, strong=strong)
+        for note in table.notes:
+            page.text(note, soft=True)
+        if (bars := _bars(results, table)) is not None:
+            page.figure(bars, f"Table {table.number}: fused, mean over seeds")
+        if ablation.dataset not in _OF_PAPER:
+            _add_papers_own(page, table)
+    return page
+
+
+def _add_papers_own(page: Page, table: Table) -> None:
+    """The paper's rows by themselves, where ours are of other data and can't stand beside them."""
+    for dataset in _OF_PAPER:
+        known = PAPER[table.number]
+        metrics = list(dict.fromkeys(m for key in known for m in known[key].get(dataset, {})))
+        if metrics:
+            rows: Sequence[Sequence[Cell]] = [
+                [title, *(f"{figures(table.number, key, dataset)[m]:.2f}" for m in metrics)]
+                for title, key in table.rows
+            ]
+            with page.details(
+                f"The paper's Table {table.number} on {dataset.upper()}, Base: other data, other weights"
+            ):
+                page.table([table.title, *metrics], rows)

@@ -1,0 +1,122 @@
+"""The ablations there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from spectradino_core.ablation import matrix
+from spectradino_core.ablation.recipe import Ablation, Scenes
+from spectradino_core.data.benchmarks.registry import find_benchmark
+from spectradino_core.training.downstream import downstream_recipe
+from spectradino_core.training.loop import LoopOptions
+from spectradino_core.training.recipes import FinetuneRecipe
+from spectradino_core.training.stages import changed, stage_recipe
+
+__all__ = ["ABLATIONS", "find_ablation"]
+
+
+def tiny_scenes() -> Ablation:
+    """The whole matrix in minutes on two cores: boxes and masks at once, on rendered streets, RGB and LWIR."""
+    return _on_scenes(
+        "tiny_scenes",
+        "tiny",
+        Scenes(train=300, test=60, pretrain=150),
+        input_size=(168, 140),
+        batch=6,
+        steps=100,
+        teacher_steps=400,
+        stages=(60, 30, 60),
+        pretrain_batch=24,
+        seeds=(0, 1),
+    )
+
+
+def smoke_scenes() -> Ablation:
+    """The whole matrix at the least size there is, for tests and for a first try: its figures mean nothing."""
+    return _on_scenes(
+        "smoke_scenes",
+        "test",
+        Scenes(train=12, test=6, pretrain=8, size=(120, 96), pretrain_size=(80, 64)),
+        input_size=(112, 84),
+        batch=2,
+        steps=2,
+        teacher_steps=2,
+        stages=(2, 2, 2),
+        pretrain_batch=4,
+        seeds=(0,),
+    )
+
+
+def _on_scenes(
+    name: str, variant: str, scenes: Scenes, *, input_size: tuple[int, int], batch: int, steps: int, teacher_steps: int,
+    stages: tuple[int, int, int], pretrain_batch: int, seeds: tuple[int, ...],
+) -> Ablation:  # fmt: skip
+    def recipe(steps: int = steps, **changes: str) -> FinetuneRecipe:
+        made = downstream_recipe("scenes", None, variant, **changes)  # type: ignore[arg-type]
+        loop = LoopOptions(steps=steps, warmup=max(1, steps // 10), checkpoint_every=max(1, steps // 2), keep=1)
+        return replace(made, dataset=None, epochs=None, loop=loop, batch=batch, input_size=input_size)
+
+    teacher = recipe(teacher_steps, backbone="dinov2_repeat", mode="full")
+    return Ablation(
+        name=name,
+        title=f"Tables 9 to 14 on synthetic streets, variant {variant}",
+        dataset="scenes",
+        cells=matrix.cells(recipe),
+        pretrainings=matrix.pretrainings(
+            lambda stage: changed(stage_recipe(variant, stage), batch=pretrain_batch), stages
+        ),
+        tables=matrix.tables(("detection", "segmentation")),
+        baseline=matrix.BASELINE_CELL,
+        seeds=seeds,
+        scenes=scenes,
+        stand_in=replace(teacher, rates=dict.fromkeys(teacher.rates, teacher.rates["head"])),
+        notes=(
+            "Synthetic streets, a small model and a few steps: it shows that the matrix runs, not what the paper's "
+            "choices are worth.",
+            "No DINOv2 weights: the teacher, which is also the baseline's frozen backbone, is a ViT trained on the "
+            "colour pictures of the training streets.",
+            "Pretraining sees LWIR alone, since that is the band that is judged.",
+        ),
+    )
+
+
+def _of_paper(dataset: str, variant: str = "b") -> Ablation:
+    """The paper's: Base, its stages and epochs, on one of its two data sets."""
+    benchmark = find_benchmark(dataset)
+
+    def recipe(**changes: str) -> FinetuneRecipe:
+        return downstream_recipe(dataset, benchmark.tasks[0], variant, **changes)  # type: ignore[arg-type]
+
+    return Ablation(
+        name=f"paper_{dataset}",
+        title=f"Tables 9 to 14 on {benchmark.title}, variant {variant}",
+        dataset=dataset,
+        cells=matrix.cells(recipe),
+        pretrainings=matrix.pretrainings(lambda stage: stage_recipe(variant, stage)),
+        tables=matrix.tables(benchmark.tasks[:1]),
+        baseline=matrix.BASELINE_CELL,
+        seeds=(0,),
+        notes=(
+            "The paper's learning rates, input and batch sizes and epochs of fine-tuning are lost: ours are assumed.",
+        ),
+    )
+
+
+ABLATIONS: dict[str, Callable[[], Ablation]] = {
+    "tiny_scenes": tiny_scenes,
+    "smoke_scenes": smoke_scenes,
+    "paper_rasmd": lambda: _of_paper("rasmd"),
+    "paper_fmb": lambda: _of_paper("fmb"),
+}
+
+
+def find_ablation(name: str) -> Ablation:
+    """The ablation of this name.
+
+    Raises:
+        ValueError: there is none; lists those there are.
+    """
+    if name not in ABLATIONS:
+        raise ValueError(f"unknown ablation {name!r}: choose one of {', '.join(ABLATIONS)}")
+    return ABLATIONS[name]()

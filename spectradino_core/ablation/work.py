@@ -1,0 +1,299 @@
+"""What each job of an ablation does, in a process of its own: render, train a teacher, pretrain, fine-tune and score.
+
+A job works in a folder of its own. `job.json` is written first and says what made it; `done.json` is written last. A
+job that was killed in between is taken up where its training stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from spectradino_core.ablation.pool import ScenePool
+from spectradino_core.ablation.recipe import TEACHER, Ablation, Cell, Pretraining, fingerprint
+from spectradino_core.data.benchmarks.registry import find_benchmark
+from spectradino_core.data.make_manifest import write_scenes
+from spectradino_core.data.manifest import ManifestSource
+from spectradino_core.data.mixture import FIRST_TEST_SEED, Mixture
+from spectradino_core.data.sample import PairedSample
+from spectradino_core.evaluation.comparison import METRICS, compare
+from spectradino_core.evaluation.sets import LabelledSet
+from spectradino_core.files import written_atomically
+from spectradino_core.modality import Modality
+from spectradino_core.perception_checkpoint import load_perception
+from spectradino_core.runtime.pipeline import Pipeline
+from spectradino_core.torch_engine import TorchEngine
+from spectradino_core.training.batches import Samples
+from spectradino_core.training.finetune import TrainingData, finetune
+from spectradino_core.training.modes import count_trainable, freeze_for
+from spectradino_core.training.pretrain import PretrainOptions, pretrain
+from spectradino_core.training.recipes import FinetuneRecipe
+
+__all__ = ["Job", "Setup", "cell_folder", "jobs_of", "run_job"]
+
+_TEST_SEED = FIRST_TEST_SEED + 300_000
+_MISREGISTRATION_PX = 1.5
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Where an ablation runs and what on; nothing here changes what is compared.
+
+    Attributes:
+        folder: of all results.
+        root: of the data set; None for scenes.
+        pairs: manifests to pretrain on; none for scenes.
+        pairs_root: folder that their paths are relative to; None: the manifest's own.
+        teacher: DINOv2's weights; None: the ablation's stand-in.
+        device: "auto", "cpu" or "cuda".
+        threads: of each job.
+        workers: processes that make batches, for each job.
+    """
+
+    folder: Path
+    root: Path | None = None
+    pairs: tuple[Path, ...] = ()
+    pairs_root: Path | None = None
+    teacher: Path | None = None
+    device: str = "auto"
+    threads: int = 1
+    workers: int = 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece of work.
+
+    Attributes:
+        key: its name, and its folder below the ablation's.
+        mark: fingerprint of all that decides its result.
+        needs: jobs that must be done before.
+        kind: which function does it.
+        what: of which cell, pretraining or set.
+        seed: of a cell.
+    """
+
+    key: str
+    mark: str
+    needs: tuple[str, ...]
+    kind: str
+    what: str = ""
+    seed: int = 0
+
+
+def cell_folder(key: str, seed: int) -> str:
+    """Key of a cell's job."""
+    return f"cells/{key}/seed{seed}"
+
+
+def jobs_of(ablation: Ablation, setup: Setup) -> list[Job]:
+    """All jobs, in an order in which they can run.
+
+    Raises:
+        ValueError: real data is needed and was not given.
+    """
+    jobs: dict[str, Job] = {}
+
+    def add(key: str, kind: str, needs: tuple[str, ...] = (), what: str = "", seed: int = 0, *made_by: Any) -> str:
+        mark = fingerprint(kind, *made_by, *(jobs[need].mark for need in needs))
+        jobs[key] = Job(key, mark, needs, kind, what, seed)
+        return key
+
+    train: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    unlabelled: tuple[str, ...] = ()
+    band = ablation.cells[0].recipe.architecture.infrared
+    if ablation.scenes is not None:
+        scenes = ablation.scenes
+        train = (add("data/train", "render", (), "train", 0, scenes.train, scenes.size, band),)
+        test = (add("data/test", "render", (), "test", 0, scenes.test, scenes.size, band),)
+        unlabelled = (add("data/pretrain", "render", (), "pretrain", 0, scenes.pretrain, scenes.pretrain_size, band),)
+    else:
+        _check_given(ablation, setup)
+    teacher: tuple[str, ...] = ()
+    if setup.teacher is None and ablation.stand_in is not None:
+        teacher = (add("teacher", "teacher", train, TEACHER, 0, ablation.stand_in),)
+    for one in ablation.pretrainings:
+        before = (f"pretraining/{one.after}",) if one.after else ()
+        add(f"pretraining/{one.key}", "pretrain", (*unlabelled, *teacher, *before), one.key, 0, one.stage, one.steps)
+    for seed in ablation.seeds:
+        for cell in ablation.cells:
+            start = teacher if cell.backbone == TEACHER else (f"pretraining/{cell.backbone}",)
+            add(cell_folder(cell.key, seed), "cell", (*train, *test, *start), cell.key, seed, cell.recipe, seed)
+    return list(jobs.values())
+
+
+def run_job(ablation: Ablation, setup: Setup, job: Job) -> dict[str, Any]:
+    """Does one job, or takes it up; returns what `done.json` says of it.
+
+    Raises:
+        ValueError: the folder holds what another recipe made, or what the work itself raises.
+    """
+    torch.set_num_threads(setup.threads)
+    folder = setup.folder / job.key
+    claim(folder, job)
+    started, busy = time.monotonic(), time.process_time()
+    work = {"render": _render, "teacher": _train_teacher, "pretrain": _pretrain, "cell": _run_cell}[job.kind]
+    found = work(ablation, setup, job, folder)
+    took = {"seconds": time.monotonic() - started, "cpu_seconds": time.process_time() - busy}
+    done = {"mark": job.mark, **found, **{name: round(value, 1) for name, value in took.items()}}
+    _write(folder / "done.json", done)
+    return done
+
+
+def claim(folder: Path, job: Job) -> None:
+    """Marks a folder as this job's.
+
+    Raises:
+        ValueError: it is another recipe's.
+    """
+    path = folder / "job.json"
+    if path.is_file():
+        if json.loads(path.read_text(encoding="utf-8")).get("mark") != job.mark:
+            raise ValueError(f"{folder} was made by another recipe or on other data: give another --out, or delete it")
+    else:
+        _write(path, {"mark": job.mark})
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    with written_atomically(path) as scratch:
+        scratch.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _check_given(ablation: Ablation, setup: Setup) -> None:
+    """Says before hours of work what lacks."""
+    lacking = [
+        *(["--root DIR (the data set)"] if setup.root is None else []),
+        *(["--pairs MANIFEST (to pretrain on)"] if not setup.pairs else []),
+        *(["--teacher FILE (DINOv2's weights)"] if setup.teacher is None else []),
+    ]
+    if lacking:
+        advice = find_benchmark(ablation.dataset).advice
+        raise ValueError(f"{ablation.name} needs {', '.join(lacking)}. {advice}")
+    benchmark = find_benchmark(ablation.dataset)
+    benchmark.open(setup.root, benchmark.report_split)
+
+
+def _render(ablation: Ablation, setup: Setup, job: Job, folder: Path) -> dict[str, Any]:
+    scenes = ablation.scenes
+    assert scenes is not None
+    band = Modality.parse(ablation.cells[0].recipe.architecture.infrared)
+    if job.what == "pretrain":
+        write_scenes(folder, scenes.pretrain, scenes.pretrain_size, bands=(band,), maps=())
+        return {"scenes": scenes.pretrain}
+    first, count = (0, scenes.train) if job.what == "train" else (_TEST_SEED, scenes.test)
+    shift = _MISREGISTRATION_PX if job.what == "train" else 0.0
+    ScenePool.render(folder, range(first, first + count), band, scenes.size, shift)
+    return {"scenes": count}
+
+
+class _ColourOnly:
+    """Samples of which the infrared picture does not count, as DINOv2 has seen none."""
+
+    def __init__(self, samples: Samples) -> None:
+        self._samples = samples
+
+    def sample(self, index: int) -> tuple[PairedSample, np.ndarray]:
+        return self._samples.sample(index)[0], np.array([True, False])
+
+
+def _training_data(setup: Setup, recipe: FinetuneRecipe, colour_only: bool = False) -> TrainingData | None:
+    """The pool of scenes; None: what the recipe opens by itself."""
+    if recipe.dataset is not None:
+        return None
+    pool = ScenePool(setup.folder / "data/train", Modality.parse(recipe.architecture.infrared))
+    mixture = Mixture([(1.0, pool)], recipe.augmentation, recipe.seed)
+    samples: Samples = _ColourOnly(mixture) if colour_only else mixture
+    return TrainingData(samples, [], {"colour of the scenes" if colour_only else "scenes": 1.0})
+
+
+def _train_teacher(ablation: Ablation, setup: Setup, job: Job, folder: Path) -> dict[str, Any]:
+    """A ViT in DINOv2's layout, trained on colour pictures with labels, where there is no DINOv2."""
+    recipe = ablation.stand_in
+    assert recipe is not None
+    data = _training_data(setup, recipe, colour_only=True)
+    path = finetune(recipe, folder, setup.root, device=setup.device, workers=setup.workers, training_data=data)
+    model, _ = load_perception(path)
+    state = {name: value.contiguous() for name, value in model.backbone.vit.state_dict().items()}
+    with written_atomically(folder / "vit.safetensors") as scratch:
+        save_file(state, scratch)
+    return {}
+
+
+def _teacher(ablation: Ablation, setup: Setup) -> Path:
+    return setup.folder / "teacher" / "vit.safetensors" if setup.teacher is None else setup.teacher
+
+
+def _backbone(ablation: Ablation, setup: Setup, key: str) -> Path:
+    """The file that a pretraining leaves behind, or the teacher's."""
+    if key == TEACHER:
+        return _teacher(ablation, setup)
+    stage = ablation.pretraining(key).stage.stage
+    return setup.folder / "pretraining" / key / f"stage{stage}" / "last.safetensors"
+
+
+def _pretrain(ablation: Ablation, setup: Setup, job: Job, folder: Path) -> dict[str, Any]:
+    one: Pretraining = ablation.pretraining(job.what)
+    if one.after is not None:
+        # A stage looks for its predecessor in its own folder; several stages may follow the same one.
+        before = ablation.pretraining(one.after).stage.stage
+        source = setup.folder / "pretraining" / one.after / f"stage{before}"
+        (folder / f"stage{before}").mkdir(parents=True, exist_ok=True)
+        for file in sorted(source.glob("*.safetensors")):
+            shutil.copy2(file, folder / f"stage{before}" / file.name)
+    if ablation.scenes is not None:
+        sources = [ManifestSource(setup.folder / "data/pretrain/manifest.jsonl", None)]
+    else:
+        sources = [ManifestSource(path, setup.pairs_root) for path in setup.pairs]
+    options = PretrainOptions(
+        folder, teacher=_teacher(ablation, setup), steps=one.steps, device=setup.device, workers=setup.workers, keep=1
+    )
+    pretrain([one.stage], sources, [], options)
+    return {}
+
+
+def _run_cell(ablation: Ablation, setup: Setup, job: Job, folder: Path) -> dict[str, Any]:
+    cell: Cell = ablation.cell(job.what)
+    recipe = replace(cell.recipe, seed=job.seed)
+    data = _training_data(setup, recipe)
+    path = finetune(
+        recipe, folder, setup.root, device=setup.device, workers=setup.workers, training_data=data,
+        backbone=_backbone(ablation, setup, cell.backbone),
+    )  # fmt: skip
+    trained = time.monotonic()
+    engine = TorchEngine(path, setup.device)
+    model, _ = load_perception(path)
+    freeze_for(recipe.mode, model)
+    test = _test_set(ablation, setup)
+    comparison = compare([Pipeline(engine)], [], test, worst=0)
+    rows = {
+        row: {
+            subset: {metric: comparison.figure(metric, row, subset).to_dict()["mean"] for metric in METRICS}
+            for subset in comparison.subsets
+        }
+        for row in comparison.rows
+        if comparison.scores[comparison.subsets[0]][row]
+    }
+    return {
+        "set": test.name,
+        "pairs": comparison.images,
+        "rows": rows,
+        "trained_parameters": count_trainable(model)[0],
+        "scoring_seconds": round(time.monotonic() - trained, 1),
+    }
+
+
+def _test_set(ablation: Ablation, setup: Setup) -> LabelledSet:
+    if ablation.scenes is not None:
+        return ScenePool(setup.folder / "data/test", Modality.parse(ablation.cells[0].recipe.architecture.infrared))
+    benchmark = find_benchmark(ablation.dataset)
+    return benchmark.open(setup.root, benchmark.report_split)

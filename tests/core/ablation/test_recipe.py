@@ -1,0 +1,121 @@
+"""What an ablation is: the paper's rows, what each changes, and its figures as printed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from spectradino_core.ablation import matrix
+from spectradino_core.ablation.paper import PAPER, figures
+from spectradino_core.ablation.recipe import TEACHER, Table, fingerprint
+from spectradino_core.ablation.recipes import ABLATIONS, find_ablation
+from spectradino_core.ablation.work import Setup, jobs_of
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_every_recipe_is_whole(name):
+    ablation = find_ablation(name)
+    assert ablation.name == name
+    used = {key for table in ablation.tables for _, key in table.rows} | {ablation.baseline}
+    assert used <= {cell.key for cell in ablation.cells}
+    baseline = ablation.cell(ablation.baseline)
+    assert (baseline.recipe.architecture.backbone, baseline.recipe.mode) == ("dinov2_repeat", "head")
+    assert baseline.backbone == TEACHER
+
+
+def test_a_cell_differs_from_the_base_in_one_thing():
+    ablation = find_ablation("tiny_scenes")
+    base = ablation.cell(matrix.BASE)
+    changed = {}
+    for cell in ablation.cells:
+        ours, theirs = cell.recipe.architecture.to_dict(), base.recipe.architecture.to_dict()
+        found = {key for key in ours if ours[key] != theirs[key]}
+        found |= {"mode"} if cell.recipe.mode != base.recipe.mode else set()
+        found |= {cell.backbone} if cell.backbone != base.backbone else set()
+        changed[cell.key] = found
+    assert changed == {
+        "base": set(),
+        "no_adapters": {"backbone", "mode", TEACHER},
+        "linear": {"detection", "segmentation", "fuse_at"},
+        "head": {"mode"},
+        "adapters": {"mode"},
+        "full": {"mode"},
+        "loss_distillation": {"stage3_distillation"},
+        "loss_contrastive": {"stage3_contrastive"},
+        "loss_patch": {"stage3_patch"},
+        "stage1": {"stage1"},
+        "stage2": {"stage2"},
+        "cross_attention": {"fusion"},
+        "gated": {"fusion"},
+    }
+
+
+def test_losses_are_added_one_after_another():
+    ablation = find_ablation("paper_rasmd")
+    weights = [ablation.pretraining(key).stage.weights for key in
+               ("stage3_distillation", "stage3_contrastive", "stage3_patch", "stage3")]  # fmt: skip
+    told = [(w.distillation, w.contrastive, w.patch, w.neighbourhood) for w in weights]
+    assert told == [(0.5, 0, 0, 0), (0.5, 1.5, 0, 0), (0.5, 1.5, 0.25, 0), (0.5, 1.5, 0.25, 1.0)]
+    assert {ablation.pretraining(key).after for key in ("stage3", "stage3_patch")} == {"stage2"}
+
+
+def test_tables_have_the_papers_rows():
+    both = find_ablation("tiny_scenes")
+    assert [(t.number, len(t.rows)) for t in both.tables] == [(9, 2), (10, 4), (11, 4), (12, 4), (13, 3), (14, 3)]
+    # the paper has its Tables 10 and 14 for detection only
+    assert [table.number for table in find_ablation("paper_fmb").tables] == [9, 11, 12, 13]
+    for name, dataset in (("paper_rasmd", "rasmd"), ("paper_fmb", "fmb")):
+        for table in find_ablation(name).tables:
+            for _, key in table.rows:
+                assert figures(table.number, key, dataset), (table.number, key)
+    rows = {number: set(cells) for number, cells in PAPER.items()}
+    assert rows == {table.number: {key for _, key in table.rows} for table in both.tables}
+
+
+def test_the_papers_figures_where_they_can_be_checked():
+    assert figures(14, "cross_attention", "rasmd") == {"mAP50": 74.01, "mAP75": 45.29, "mAP": 44.26}
+    # one model in four tables
+    assert len({figures(number, "base", "rasmd")["mAP"] for number in (11, 12, 13, 14)}) == 1
+    assert figures(14, "base", "scenes") == {}
+
+
+def test_some_tables_need_only_their_cells():
+    fusion = find_ablation("tiny_scenes").only([14])
+    assert [cell.key for cell in fusion.cells] == ["base", "no_adapters", "cross_attention", "gated"]
+    assert [one.key for one in fusion.pretrainings] == ["stage1", "stage2", "stage3"]
+    with pytest.raises(ValueError, match="has no Table 3: choose of 9, 10, 11, 12, 13, 14"):
+        find_ablation("tiny_scenes").only([3])
+
+
+def test_what_does_not_hang_together_is_refused():
+    ablation = find_ablation("smoke_scenes")
+    with pytest.raises(ValueError, match="Table 7 names 'nowhere'"):
+        replace(ablation, tables=(Table(7, "t", (("row", "nowhere"),)),))
+    with pytest.raises(ValueError, match="the cell base occurs twice"):
+        replace(ablation, cells=(ablation.cells[0], *ablation.cells))
+    with pytest.raises(ValueError, match="the pretraining stage1 names 'stage2'"):
+        replace(ablation, pretrainings=(replace(ablation.pretrainings[0], after="stage2"), *ablation.pretrainings[1:]))
+    with pytest.raises(ValueError, match="choose one of tiny_scenes"):
+        find_ablation("nonsense")
+
+
+def test_jobs_come_after_what_they_need_and_know_what_made_them(tmp_path):
+    ablation, setup = find_ablation("smoke_scenes"), Setup(tmp_path)
+    jobs = jobs_of(ablation, setup)
+    for place, job in enumerate(jobs):
+        assert set(job.needs) <= {earlier.key for earlier in jobs[:place]}
+    marks = {job.key: job.mark for job in jobs}
+    assert len(set(marks.values())) == len(marks)
+    stage1 = ablation.pretrainings[0]
+    longer = replace(ablation, pretrainings=(replace(stage1, steps=3), *ablation.pretrainings[1:]))
+    changed = {job.key for job in jobs_of(longer, setup) if job.mark != marks[job.key]}
+    # everything that stands on Stage I, and nothing else
+    untouched = {"data/train", "data/test", "data/pretrain", "teacher", "cells/no_adapters/seed0"}
+    assert changed == set(marks) - untouched
+    assert fingerprint(stage1) == fingerprint(replace(stage1))
+
+
+def test_the_papers_recipes_say_what_they_need(tmp_path):
+    with pytest.raises(ValueError, match=r"needs --root DIR.*--pairs MANIFEST.*--teacher FILE.*Looked for"):
+        jobs_of(find_ablation("paper_fmb"), Setup(tmp_path))
