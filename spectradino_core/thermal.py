@@ -13,6 +13,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 
 __all__ = ["KINDS", "STREAM_SMOOTHING", "Smoothing", "ThermalContract", "ThermalError", "ThermalNormaliser"]
@@ -190,28 +191,28 @@ class ThermalNormaliser:
         if contract.kind == "fixed":
             counts_per_unit = 1.0 if contract.kelvin_per_count is None else 1.0 / contract.kelvin_per_count
             return contract.low * counts_per_unit, contract.high * counts_per_unit
-        counts = _cumulated(frame if valid is None else frame[valid])
-        if counts[-1] == 0:  # nothing was seen, so nothing is learnt
+        counts = _Counts(frame, valid)
+        if counts.total == 0:  # nothing was seen, so nothing is learnt
             return self.range or (0.0, float(np.iinfo(frame.dtype).max))
-        low, high = _percentile(counts, contract.low), _percentile(counts, contract.high)
+        low, high = counts.percentile(contract.low), counts.percentile(contract.high)
         if high - low < contract.min_span:
             centre = (low + high) / 2
             low, high = centre - contract.min_span / 2, centre + contract.min_span / 2
         self.range = (low, high) if not self.keep or self.range is None else self._followed(counts, low, high)
         return self.range
 
-    def _followed(self, counts: np.ndarray, low: float, high: float) -> tuple[float, float]:
+    def _followed(self, counts: _Counts, low: float, high: float) -> tuple[float, float]:
         """The range that follows the last one to a frame's own `low` and `high`; see `Smoothing`."""
         assert self.range is not None
         old_low, old_high = self.range
         limited = math.isfinite(self.max_step)
-        if limited and 2 * _share_within(counts, old_low, old_high) < counts[-1]:
+        if limited and 2 * counts.within(old_low, old_high) < counts.total:
             return low, high
         step = 1 - self.keep
         if limited:
             by_low, by_high, span = low - old_low, high - old_high, old_high - old_low
             for percent in (25, 50, 75):
-                grey = min(max((_percentile(counts, percent) - old_low) / span, 0.0), 1.0)
+                grey = min(max((counts.percentile(percent) - old_low) / span, 0.0), 1.0)
                 # A step t moves this grey by t |by_low + grey (by_high - by_low)| / (span + t (by_high - by_low)).
                 excess = abs(by_low + grey * (by_high - by_low)) - self.max_step * (by_high - by_low)
                 if excess > 0:
@@ -219,19 +220,39 @@ class ThermalNormaliser:
         return old_low + step * (low - old_low), old_high + step * (high - old_high)
 
 
-def _cumulated(values: np.ndarray) -> np.ndarray:
-    """How many of the integers are at most 0, 1, 2, ...: several times faster than sorting them."""
-    return np.cumsum(np.bincount(values.ravel(), minlength=1))
+class _Counts:
+    """How often each value occurs in a frame: several times faster than sorting its pixels."""
+
+    def __init__(self, frame: np.ndarray, valid: np.ndarray | None) -> None:
+        """
+        Args:
+            frame: uint8 or uint16 [H, W].
+            valid: bool [H, W], the pixels that count; None: all.
+        """
+        mask = None if valid is None else valid.view(np.uint8)
+        least, most, _, _ = cv2.minMaxLoc(frame, mask)
+        self._least, bins = int(least), int(most) - int(least) + 1
+        if bins <= _MOST_BINS and frame.size < _EXACT_IN_FLOAT32:
+            found = cv2.calcHist([frame], [0], mask, [bins], [self._least, self._least + bins]).ravel()
+        else:
+            self._least, found = 0, np.bincount((frame if valid is None else frame[valid]).ravel(), minlength=1)
+        self._cumulated = np.cumsum(found, dtype=np.int64)
+        self.total = int(self._cumulated[-1])
+
+    def percentile(self, percent: float) -> float:
+        """A percentile, nearest rank."""
+        return float(self._least + np.searchsorted(self._cumulated, max(1, math.ceil(self.total * percent / 100))))
+
+    def within(self, low: float, high: float) -> int:
+        """How many of the values lie in [low, high]."""
+        return self._up_to(math.floor(high)) - self._up_to(math.ceil(low) - 1)
+
+    def _up_to(self, value: int) -> int:
+        index = min(value - self._least, len(self._cumulated) - 1)
+        return int(self._cumulated[index]) if index >= 0 else 0
 
 
-def _percentile(counts: np.ndarray, percent: float) -> float:
-    """A percentile, nearest rank, from `_cumulated`."""
-    return float(np.searchsorted(counts, max(1, np.ceil(counts[-1] * percent / 100))))
-
-
-def _share_within(counts: np.ndarray, low: float, high: float) -> int:
-    """How many of the values lie in [low, high], from `_cumulated`."""
-    first, last = int(np.ceil(low)) - 1, min(int(np.floor(high)), len(counts) - 1)
-    if last < 0:
-        return 0
-    return int(counts[last]) - (int(counts[min(first, len(counts) - 1)]) if first >= 0 else 0)
+_MOST_BINS = 1 << 14
+"""With more of them OpenCV's histogram costs as much as NumPy's, and several times that where it has many threads."""
+_EXACT_IN_FLOAT32 = 1 << 24
+"""Pixels: OpenCV gives its counts in float32."""

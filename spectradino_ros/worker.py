@@ -32,6 +32,9 @@ class NewestOnlyWorker(Generic[Job]):
         self._changed = threading.Condition()
         self._waiting: Job | None = None
         self._stopping = False
+        self._busy = False
+        self._let_go = threading.Event()
+        self._let_go.set()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -39,8 +42,22 @@ class NewestOnlyWorker(Generic[Job]):
         """Lays `job` in the one slot. Returns the job that waited there and will not be worked on, if there was one."""
         with self._changed:
             passed_over, self._waiting = self._waiting, job
+            if not self._busy:
+                self._let_go.clear()
             self._changed.notify()
         return passed_over
+
+    def let_go(self) -> None:
+        """Called by `work` when it is about to compute outside of Python: who stands back may go on."""
+        self._let_go.set()
+
+    def stand_back(self, timeout_s: float) -> None:
+        """Returns once the job in hand has let go or has ended, after `timeout_s` seconds at the latest.
+
+        The thread that submits has work of its own in Python, and the interpreter's lock goes to one of the two at a
+        time: without this the job waits for whatever the other is about to do.
+        """
+        self._let_go.wait(timeout_s)
 
     def stop(self, timeout_s: float = 10.0) -> bool:
         """Ends the thread after the job in hand; one that waits is dropped. Returns whether it ended in time."""
@@ -56,11 +73,18 @@ class NewestOnlyWorker(Generic[Job]):
             with self._changed:
                 self._changed.wait_for(lambda: self._stopping or self._waiting is not None)
                 if self._stopping:
+                    self._let_go.set()
                     return
-                job, self._waiting = self._waiting, None
+                job, self._waiting, self._busy = self._waiting, None, True
+                self._let_go.clear()
             assert job is not None
             try:
                 self._work(job)
             except Exception as error:  # one frame is lost, never the thread
                 self._failed(error)
+            finally:
+                with self._changed:
+                    self._busy = False
+                    if self._waiting is None:
+                        self._let_go.set()
             del job  # or the frame's memory is held until the next one comes

@@ -43,9 +43,12 @@ def select_detections(
     """
     rows, labels = np.nonzero(scores >= threshold)
     values = scores[rows, labels]
-    order = np.argsort(-values, kind="stable")[:candidates]
-    rows, labels, values = rows[order], labels[order], values[order]
+    if len(values) > 1:
+        order = np.argsort(-values, kind="stable")[:candidates]
+        rows, labels, values = rows[order], labels[order], values[order]
     picked = boxes[rows].astype(np.float32)
+    if len(set(labels.tolist())) == len(labels) <= most:  # one of a class at most: nothing to suppress
+        return picked, values.astype(np.float32), labels.astype(np.int64)
     same_class = labels[:, None] == labels[None, :]
     clashes = (iou_matrix(picked, picked) > nms_iou) & same_class
     alive = np.ones(len(picked), bool)

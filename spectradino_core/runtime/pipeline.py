@@ -5,6 +5,7 @@ Letters: h x w a source image, H x W the network's input.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -39,7 +40,8 @@ class Pipeline:
             score_threshold: least score of a detection, 0..1; None takes the model's own.
             nms_iou: overlap above which the lower-scored of two boxes goes, 0..1; None takes the model's own.
             registration: where infrared pixels lie in the colour image; None: the infrared image over the whole of it.
-                It may be set later, between calls.
+                It may be set later, between calls, and so may `on_prepared`, which is called in each call when the
+                frames were read and the network begins.
             thermal: how counts become input; None: as the model says. See `thermal_override.override_contract`.
             smoothing: how a percentile range follows the stream; None: by the contract alone. Call `reset` before each
                 image of a set that is no stream.
@@ -49,6 +51,7 @@ class Pipeline:
         self.score_threshold = self.info.score_threshold if score_threshold is None else score_threshold
         self.nms_iou = self.info.nms_iou if nms_iou is None else nms_iou
         self.registration = registration
+        self.on_prepared: Callable[[], None] | None = None
         self._inputs: tuple[Letterbox, np.ndarray, np.ndarray] | None = None
         self._thermal = ThermalNormaliser(self.info.thermal if thermal is None else thermal, smoothing)
 
@@ -105,6 +108,8 @@ class Pipeline:
             infrared_input(infrared, letterbox, self._thermal, None if rgb is None else self.registration, ir_in)
         present = np.array([rgb is not None, infrared is not None], np.float32)
 
+        if self.on_prepared is not None:
+            self.on_prepared()
         prepared = perf_counter()
         boxes, scores, mask = self.engine.run(rgb_in[None], ir_in[None], present)
 

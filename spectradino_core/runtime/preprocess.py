@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from spectradino_core.runtime.registration import Registration, Warp
+from spectradino_core.runtime.scaling import scale
 from spectradino_core.thermal import ThermalNormaliser
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "FrameError", "Letterbox", "infrared_input", "rgb_input"]
@@ -59,7 +60,7 @@ class Letterbox:
         """Boxes [K, 4] x1 y1 x2 y2 from network pixels to source pixels, clipped to the source image."""
         factors = np.array([s / c for s, c in zip(self.source, self.content, strict=True)] * 2, np.float32)
         limits = np.array(self.source * 2, np.float32)
-        return np.clip(boxes.astype(np.float32) * factors, 0.0, limits)
+        return np.minimum(np.maximum(boxes.astype(np.float32) * factors, np.float32(0.0)), limits)
 
     def to_network(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes [K, 4] x1 y1 x2 y2 from source pixels to network pixels."""
@@ -95,7 +96,7 @@ def rgb_input(image: np.ndarray, box: Letterbox, out: np.ndarray | None = None) 
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         raise FrameError(f"a colour frame is uint8 [h, w, 3], got {image.dtype} {tuple(image.shape)}")
-    small = _scale(image, box.content)
+    small = scale(image, box.content)
     if out is None:
         out = np.zeros((3, box.network[1], box.network[0]), np.float32)
     for channel, plane in enumerate(cv2.split(small)):  # planar passes beat strided ones over [h, w, 3]
@@ -125,7 +126,7 @@ def infrared_input(
     """
     normaliser.contract.check(frame)
     if registration is None:
-        small, valid = _scale(frame, box.content), None
+        small, valid = scale(frame, box.content), None
     else:
         warp = Warp.of(registration, (frame.shape[1], frame.shape[0]), box.source, box.content)
         small, valid = warp(frame), warp.valid
@@ -133,13 +134,3 @@ def infrared_input(
         out = np.zeros((1, box.network[1], box.network[0]), np.float32)
     normaliser(small, valid, out[0, : box.content[1], : box.content[0]])
     return out
-
-
-def _scale(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """`image` resized to (width, height): averaged over the area where it shrinks, bilinear where it grows."""
-    if (image.shape[1], image.shape[0]) == size:
-        return image
-    if image.shape[:2] == (1, 1):  # with three channels OpenCV 4.5 refuses it
-        image = np.repeat(image, 2, axis=1)
-    shrinks = size[0] < image.shape[1] or size[1] < image.shape[0]
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -335,3 +336,29 @@ class TestStorage:
     def test_a_damaged_contract_is_a_thermal_error(self, data):
         with pytest.raises(ThermalError):
             ThermalContract.from_dict(data)
+
+
+@settings(deadline=None)
+@given(
+    frame=hnp.arrays(
+        st.sampled_from([np.uint8, np.uint16]), hnp.array_shapes(min_dims=2, max_dims=2, max_side=30), fill=st.nothing()
+    ),
+    spread=st.sampled_from([1, 7, 255]),
+    low=st.floats(0, 49),
+    high=st.floats(51, 100),
+    masked=st.booleans(),
+)
+def test_percentiles_are_the_sorted_counts_own(frame, spread, low, high, masked):
+    """Nearest rank, whatever the range of counts and whichever way they are counted."""
+    frame = (frame // spread).astype(frame.dtype)
+    valid = np.random.default_rng(0).random(frame.shape) < 0.5 if masked else None
+    normaliser = ThermalNormaliser(ThermalContract(low=low, high=high, min_span=1e-3))
+    normaliser(frame, valid)
+    seen = np.sort(frame.ravel() if valid is None else frame[valid])
+    if not len(seen):
+        assert normaliser.range is None
+        return
+    ends = [float(seen[max(1, math.ceil(len(seen) * percent / 100)) - 1]) for percent in (low, high)]
+    if ends[0] == ends[1]:
+        ends = [ends[0] - 5e-4, ends[0] + 5e-4]
+    assert normaliser.range == pytest.approx(tuple(ends), abs=1e-9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from time import monotonic
 
 import numpy as np
 import pytest
@@ -111,6 +112,37 @@ def test_the_worker_survives_an_exception_and_tells_of_it():
     assert answered.wait(10)
     assert worker.stop()
     assert [str(error) for error in errors] == ["of job 0"]
+
+
+def test_who_submits_stands_back_until_the_job_lets_go():
+    entered, read, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def work(job: int) -> None:
+        entered.set()
+        assert read.wait(10)
+        worker.let_go()
+        assert ended.wait(10)
+        if job == 1:
+            raise ZeroDivisionError
+
+    worker = NewestOnlyWorker(work, lambda error: None)
+    worker.stand_back(10)  # at once: it has nothing to do
+    worker.submit(0)
+    start = monotonic()
+    worker.stand_back(0.05)  # not forever
+    assert monotonic() - start >= 0.04
+    assert entered.is_set()
+    read.set()
+    worker.stand_back(10)
+    assert not ended.is_set()  # it goes on outside of Python
+    start = monotonic()
+    worker.submit(1)  # which waits: nothing is gained by waiting with it
+    worker.stand_back(10)
+    assert monotonic() - start < 5
+    ended.set()
+    worker.stand_back(10)  # also if the job fails
+    assert worker.stop()
+    worker.stand_back(10)
 
 
 def test_the_worker_says_when_it_can_not_be_stopped_in_time():

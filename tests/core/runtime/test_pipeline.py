@@ -154,5 +154,24 @@ def test_an_earlier_frame_leaves_nothing_behind(pipeline):
             np.testing.assert_array_equal(found.mask, expected[mode].mask)
 
 
+def test_it_tells_when_the_frames_were_read_and_the_network_begins(pipeline):
+    rgb, infrared, _, _ = frames((617, 459))
+    told: list[str] = []
+
+    class Watched:
+        info = pipeline.info
+        label = pipeline.engine.label
+
+        def run(self, *inputs):
+            told.append("network")
+            return pipeline.engine.run(*inputs)
+
+    watched = Pipeline(Watched())
+    watched(rgb, infrared)
+    watched.on_prepared = lambda: told.append("prepared")
+    watched(rgb, infrared)
+    assert told == ["network", "prepared", "network"]
+
+
 def single_and_both(rgb, infrared) -> dict[Mode, tuple]:
     return {Mode.FUSED: (rgb, infrared), Mode.RGB_ONLY: (rgb, None), Mode.IR_ONLY: (None, infrared)}
