@@ -20,6 +20,8 @@ from tests.blob_model import make_blob_model
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 WANTED_MS = 5.0
+WANTED_LARGE_MS = 10.0
+"""At the larger of `SIZES`."""
 SIZES = ((640, 512), (1280, 1024))
 MEMORY_NOISE_MB = 0.1
 """A minute: the allocator's highest mark rises by a step when the machine halts for a moment."""
@@ -55,20 +57,26 @@ def _overhead(arguments: argparse.Namespace, folder: Path) -> None:
     name = "blob model, input {}x{}".format(*OVERHEAD_INPUT) if arguments.model is None else model.name
     measured = {}
     table = []
+    memory: dict[str, str] = {}
     for size in SIZES:
         case = f"{size[0]}x{size[1]}"
-        measured[case] = rows = measure_overhead(model, size, arguments.rate, arguments.seconds)
-        print(f"{case} RGB + mono16 at {arguments.rate:g} Hz, {len(rows)} pairs, {name} [ms]")
+        resident: list[float] = []
+        measured[case] = rows = measure_overhead(model, size, arguments.rate, arguments.seconds, memory_mb=resident)
+        told = memory[f"the node's memory at {case} [MB]"] = f"{min(resident):.1f} to {max(resident):.1f}"
+        print(f"{case} RGB + mono16 at {arguments.rate:g} Hz, {len(rows)} pairs, {name}, {told} MB resident [ms]")
         for step, values in percentiles(rows).items():
             table.append(
                 {"size": case, "step": step, "pairs": len(rows)}
                 | {f"p{p}_ms": float(v) for p, v in zip(PERCENTS, values, strict=True)}
             )
             print(f"  {step:22} " + "  ".join(f"p{p} {v:7.2f}" for p, v in zip(PERCENTS, values, strict=True)))
-    write_table(arguments.out / "node_overhead.csv", facts | {"model": name, "rate_hz": f"{arguments.rate:g}"}, table)
-    plot_overhead(arguments.out / "node_overhead.png", measured, WANTED_MS)
-    p95 = np.percentile([row[OVERHEAD] for row in measured["640x512"]], 95)
-    print(f"overhead p95 at 640x512: {p95:.2f} ms, wanted below {WANTED_MS:g} ms")
+    facts |= {"model": name, "rate_hz": f"{arguments.rate:g}"} | memory
+    stem = "node_overhead" if arguments.model is None else f"node_overhead_{arguments.model.stem}"
+    write_table(arguments.out / f"{stem}.csv", facts, table)
+    plot_overhead(arguments.out / f"{stem}.png", measured, WANTED_MS)
+    for case, wanted_ms in zip(measured, (WANTED_MS, WANTED_LARGE_MS), strict=True):
+        p95 = np.percentile([row[OVERHEAD] for row in measured[case]], 95)
+        print(f"overhead p95 at {case}: {p95:.2f} ms, wanted below {wanted_ms:g} ms")
 
 
 def _soak(arguments: argparse.Namespace, folder: Path) -> bool:

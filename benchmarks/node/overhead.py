@@ -34,7 +34,12 @@ _WARM_UP_S = 3.0
 
 
 def measure_overhead(
-    model: Path, size: tuple[int, int], rate_hz: float, seconds: float, threads: int = 1
+    model: Path,
+    size: tuple[int, int],
+    rate_hz: float,
+    seconds: float,
+    threads: int = 1,
+    memory_mb: list[float] | None = None,
 ) -> list[dict[str, float]]:
     """Milliseconds by step, overhead and totals of each pair that was answered.
 
@@ -44,6 +49,7 @@ def measure_overhead(
         rate_hz: pairs a second.
         seconds: how long is measured, after a warm-up.
         threads: of the engine.
+        memory_mb: is given the node's resident memory at each pair that is sent while it is measured.
     """
     rows: list[dict[str, float]] = []
     newest_ns = [0]
@@ -56,7 +62,7 @@ def measure_overhead(
 
     peer = Peer("benchmark")
     try:
-        with running(model=model, device="cpu", threads=threads, fallback_mode="fused_only", frozen_ms=400.0):
+        with running(model=model, device="cpu", threads=threads, fallback_mode="fused_only", frozen_ms=400.0) as node:
             peer.node.create_subscription(FrameReport, "/detector_node/frame_report", on_report, RELIABLE)
             peer.collect(Detection2DArray, "/detector_node/detections")
             peer.node.create_subscription(Image, "/detector_node/segmentation/mask", lambda _: None, RELIABLE)
@@ -64,7 +70,8 @@ def measure_overhead(
             cameras = Cameras(peer, size)
             cameras.stream(rate_hz, _WARM_UP_S, _LEAD_S)
             measuring.set()
-            last_ns = cameras.stream(rate_hz, seconds, _LEAD_S)
+            resident = [] if memory_mb is None else memory_mb
+            last_ns = cameras.stream(rate_hz, seconds, _LEAD_S, lambda _: resident.append(node.rss_mb()))
 
             def answered() -> bool:
                 if newest_ns[0] >= last_ns:

@@ -75,6 +75,7 @@ def test_committed_results_can_be_read(repository):
     results = repository / "benchmarks" / "results"
     for name, columns in (
         ("node_overhead", {"size", "step", "p50_ms", "p95_ms", "p99_ms"}),
+        ("node_overhead_lwir_box", {"size", "step", "p50_ms", "p95_ms", "p99_ms"}),
         ("node_soak", {"second", "latency_ms", "rss_mb", "overload"}),
     ):
         facts, rows = read_table(results / f"{name}.csv")
@@ -102,7 +103,9 @@ def test_pictures_are_drawn(tmp_path):
 @pytest.mark.slow
 def test_overhead_is_all_but_the_engine_and_the_way_there(tmp_path):
     model = make_blob_model(tmp_path / "blob.onnx", input_size=(70, 56), work=1)
-    rows = measure_overhead(model, (160, 128), rate_hz=10, seconds=2)
+    memory_mb: list[float] = []
+    rows = measure_overhead(model, (160, 128), rate_hz=10, seconds=2, memory_mb=memory_mb)
+    assert 30 < min(memory_mb) <= max(memory_mb) < 2000
     assert len(rows) >= 5  # of twenty, on a machine that is busy with other things too
     for row in rows:
         inside = row["pairing"] + row["queue"] + row["preprocess"] + row["postprocess"] + row["publishing"]
