@@ -12,7 +12,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from spectradino_core.commands import ablate, bag, data, evaluate, evaluate_retrieval, finetune, pretrain
+from spectradino_core.commands import (
+    ablate,
+    bag,
+    calibrate,
+    convert,
+    data,
+    evaluate,
+    evaluate_retrieval,
+    finetune,
+    pretrain,
+)
 
 __all__ = ["main"]
 
@@ -53,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add(commands)
     evaluate_retrieval.add(commands)
     bag.add(commands)
+    calibrate.add(commands)
 
     command = commands.add_parser("export", help="a checkpoint to a model file for the robot (ONNX)")
     command.add_argument("checkpoint", type=Path, help="model.safetensors of a fine-tuning run")
@@ -62,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--nms-iou", type=float, help="overlap of non-maximum suppression to store, likewise")
     command.add_argument("--data", type=Path, help="folder of paired images: parity is measured on its val split too")
     command.set_defaults(run=_export)
+
+    convert.add(commands)
 
     command = commands.add_parser("info", help="what a model file or checkpoint says of itself")
     command.add_argument("model", type=Path)

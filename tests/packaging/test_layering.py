@@ -30,6 +30,8 @@ ARROWS: dict[str, set[str]] = {
     "streams": {"modality", "runtime", "thermal"},
     # Recorded drives: replayed by the node's own code, made up from the data sets, scored.
     "bags": {"data", "evaluation", "modality", "runtime", "streams", "thermal"},
+    # Free of torch and of ROS as well.
+    "calibrate": {"bags", "data", "modality", "runtime", "streams", "thermal"},
     # PyTorch behind runtime's Engine interface; a room of its own, so that runtime stays free of torch.
     "torch_engine": {"backbone", "heads", "modality", "perception", "runtime", "perception_checkpoint"},
     # What training writes, for those who read it without training.
@@ -42,14 +44,16 @@ ARROWS: dict[str, set[str]] = {
         "torch_engine", "perception_checkpoint",
     },
     "export": {"backbone", "data", "heads", "modality", "perception", "runtime", "thermal", "torch_engine", "training"},
+    # Exported graphs in other precisions; only the `onnx` package, no torch of its own.
+    "graphs": {"data", "export", "runtime"},
     # The paper's tables as a matrix of runs.
     "ablation": {
         "data", "evaluation", "modality", "perception_checkpoint", "runtime", "torch_engine", "training",
     },
     # The larger commands of the command line, one a file.
     "commands": {
-        "ablation", "bags", "data", "evaluation", "heads", "modality", "perception_checkpoint", "runtime", "streams",
-        "training",
+        "ablation", "bags", "calibrate", "data", "evaluation", "graphs", "heads", "modality", "perception_checkpoint",
+        "runtime", "streams", "training",
     },
     "cli": {
         "backbone", "commands", "data", "evaluation", "export", "heads", "losses", "modality", "perception", "runtime",
