@@ -71,13 +71,15 @@ def _run(options: argparse.Namespace) -> int:
     pipelines = dict(zip(names, (_open(file, options) for file in files), strict=True))
     same_task({name: pipeline.info for name, pipeline in pipelines.items()})
     models, baselines = names[: len(options.models)], names[len(options.models) :]
+    for name in baselines:
+        _check_baseline(name, pipelines[name].info)
     info = pipelines[models[0]].info
     sets = _sets(options, info)
     report = Report(
         {name: pipelines[name].info for name in models},
         {name: pipelines[name].info for name in baselines},
         shlex.join(["spectradino", *options.words]),
-        _baseline_command(info),
+        _baseline_command(info, options),
     )
     for data in sets:
         report.add(
@@ -122,10 +124,41 @@ def _sets(options: argparse.Namespace, info: ModelInfo) -> Sequence[LabelledSet]
     return sets
 
 
-def _baseline_command(info: ModelInfo) -> str:
-    """What to type for the baseline of a model."""
-    recipe = info.provenance.get("recipe", "RECIPE")
-    return f"spectradino finetune --recipe {recipe} --backbone dinov2_repeat --mode head --teacher DINOV2_WEIGHTS"
+def _check_baseline(name: str, info: ModelInfo) -> None:
+    """
+    Raises:
+        ValueError: the file says that it is something else.
+    """
+    kind = info.provenance.get("architecture", {}).get("backbone", "dinov2_repeat")
+    mode = info.provenance.get("mode", "head")
+    if kind != "dinov2_repeat" or mode != "head":
+        raise ValueError(
+            f"{name} is no baseline: its backbone is {kind}, fine-tuned in mode {mode}; wanted is a frozen DINOv2 "
+            "(spectradino finetune --baseline)"
+        )
+
+
+def _baseline_command(info: ModelInfo, options: argparse.Namespace) -> str:
+    """What to type for the baseline of a model: the same data, head and fusion on DINOv2 itself.
+
+    Files of an older version don't say what they are made of; then the heads are left to the user.
+    """
+    made = info.provenance.get("architecture", {})
+    dataset = info.provenance.get("dataset") or options.dataset or "scenes"
+    heads = [
+        made[kind]
+        for kind, count in (("detection", "box_classes"), ("segmentation", "mask_classes"))
+        if made.get(count)
+    ]
+    weights = f"dinov2_vit{info.variant}14_pretrain.pth" if info.variant in ("s", "b", "l", "g") else "TEACHER"
+    words = ["spectradino", "finetune", "--dataset", dataset]
+    words += ["--root", str(options.root)] if options.root is not None else []
+    words += ["--baseline", "--variant", info.variant, "--backbone", weights]
+    if heads:
+        task = "both" if len(heads) > 1 else "detection" if made.get("box_classes") else "segmentation"
+        words += ["--task", task, "--head", ",".join(heads)]
+    words += ["--fusion", made["fusion"]] if made.get("fusion", "concat") != "concat" else []
+    return shlex.join([*words, "--out", "runs/baseline"])
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -176,6 +176,8 @@ class _Run:
         recipe, device = self.recipe, self.device
         return {
             "recipe": recipe.name,
+            "dataset": recipe.dataset,
+            "architecture": recipe.architecture.to_dict(),
             "mode": recipe.mode,
             "seed": recipe.seed,
             "steps": self.loop.steps,

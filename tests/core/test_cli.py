@@ -77,7 +77,10 @@ def test_finetune_export_evaluate(tmp_path, capsys):
     assert main(["evaluate", str(model), "--scenes", "3", "--out", str(report), "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
     assert "| all (3) | RGB only |" in printed
-    assert "frozen DINOv2, IR as grey, not trained: run `spectradino finetune" in printed
+    told = "--dataset scenes --baseline --variant test --backbone TEACHER --task both --head dense,pyramid_linear"
+    assert f"frozen DINOv2, IR as grey, not trained: run `spectradino finetune {told} --out runs/baseline`" in printed
+    assert main(["evaluate", str(model), "--scenes", "3", "--baseline", str(run / "model.safetensors")]) == 1
+    assert "model.safetensors is no baseline: its backbone is spectradino" in capsys.readouterr().err
     found = json.loads((report / "result.json").read_text())
     assert found["command"].startswith(f"spectradino evaluate {model} --scenes 3")
     rows = found["sets"][0]["subsets"]["all"]["rows"]
