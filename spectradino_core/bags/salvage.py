@@ -166,6 +166,7 @@ class _Sqlite(Salvaged):
                 topics = database.execute("SELECT id, name, type FROM topics").fetchall()
         except (sqlite3.Error, OSError) as error:
             raise BagError(f"{path}: nothing in this file can be read ({error})") from None
+        topics = [row for row in topics if all(isinstance(name, str) for name in row[1:])]
         self._ids = {number: name for number, name, _ in topics}
         definitions = self._definitions()
         counts: Counter[str] = Counter(topic for topic, _, _ in self.messages(set(self._ids.values())))
@@ -177,13 +178,16 @@ class _Sqlite(Salvaged):
             with closing(self._connect()) as database:
                 for number, received_ns, raw in database.execute("SELECT topic_id, timestamp, data FROM messages"):
                     topic = self._ids.get(number, "")
-                    if topic in topics:
+                    if topic in topics and isinstance(received_ns, int) and isinstance(raw, bytes):
                         yield topic, received_ns, raw
         except sqlite3.Error:
             return  # here it is cut
 
     def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(f"{self.path.absolute().as_uri()}?immutable=1", uri=True)
+        database = sqlite3.connect(f"{self.path.absolute().as_uri()}?immutable=1", uri=True)
+        database.text_factory = lambda text: text.decode(errors="replace")
+        database.execute("PRAGMA writable_schema=ON")  # else a file shorter than it says is refused as a whole
+        return database
 
     def _definitions(self) -> dict[str, MessageDefinition]:
         try:

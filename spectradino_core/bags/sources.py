@@ -84,6 +84,7 @@ class SceneSource:
         ir_to_rgb: Sequence[float] | None = None,
         misregistration_px: float = 0.0,
         time_of_day: str | None = None,
+        noise: bool = True,
     ) -> None:
         """
         Args:
@@ -94,6 +95,7 @@ class SceneSource:
                 (0, 0)); None: the infrared image covers the colour one, but for `misregistration_px`.
             misregistration_px: a seeded homography that moves no pixel further.
             time_of_day: "day", "dusk", "night"; None: the seed's.
+            noise: whether the sensors are noisy.
 
         Raises:
             ValueError: sizes, seed or time of day make no sense.
@@ -106,7 +108,7 @@ class SceneSource:
         self.band = band
         self._seed, self._ir_size = seed, ir_size
         self._options = SceneOptions(
-            width=size[0], height=size[1], time_of_day=time_of_day, misregistration_px=misregistration_px
+            width=size[0], height=size[1], time_of_day=time_of_day, misregistration_px=misregistration_px, noise=noise
         )
         if seed < 0:
             raise BagError(f"seed {seed} is negative: seeds are 0, 1, 2, ...")

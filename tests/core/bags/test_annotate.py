@@ -1,0 +1,191 @@
+"""Annotated drives: the node's topics with the replay's answers, taken up after a stop, opened by rosbags itself."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rosbags.highlevel import AnyReader
+
+from spectradino_core.bags.annotate import NODE_TOPICS, AnnotateOptions, annotate
+from spectradino_core.bags.errors import BagError
+from spectradino_core.bags.reader import BagReader
+from spectradino_core.bags.replay import Replay, open_pipeline
+from spectradino_core.streams.settings import Settings
+from tests.blob_model import make_blob_model
+from tests.core.bags.recorded import IR, RGB, SIZE, START_NS, pairs, record
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return make_blob_model(tmp_path_factory.mktemp("model") / "blob.onnx", SIZE)
+
+
+@pytest.fixture(scope="module")
+def drive(tmp_path_factory) -> Path:
+    """Sixty pairs; the infrared camera is away for two seconds."""
+    rows = [r for r in pairs(60) if r.topic == RGB or not 20 <= (r.stamp_ns - START_NS) / 1e8 < 40]
+    rows[6].pixels[0, 0] = (0, 255, 0)  # a capture on which the blob model fails
+    return record(tmp_path_factory.mktemp("drive") / "drive", rows)
+
+
+def opened(path: Path) -> dict[str, list[tuple[int, Any]]]:
+    """Time and message by topic, read by rosbags without any help of ours."""
+    with AnyReader([path]) as reader:
+        found: dict[str, list[tuple[int, Any]]] = {c.topic: [] for c in reader.connections}
+        for connection, at, raw in reader.messages():
+            found[connection.topic].append((at, reader.deserialize(raw, connection.msgtype)))
+    return found
+
+
+def ns(stamp: Any) -> int:
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def boxes(found: dict[str, list[tuple[int, Any]]]) -> list[tuple]:
+    return [
+        (at, ns(m.header.stamp), m.header.frame_id,
+         [(d.results[0].hypothesis.class_id, d.results[0].hypothesis.score, d.bbox.center.position.x,
+           d.bbox.center.position.y, d.bbox.size_x, d.bbox.size_y) for d in m.detections])
+        for at, m in found["/detector_node/detections"]
+    ]  # fmt: skip
+
+
+def test_it_holds_what_the_node_publishes(drive, model, tmp_path):
+    settings = Settings(stale_ms=500.0, deadline_ms=100.0)
+    done = annotate(drive, model, tmp_path / "out.mcap", AnnotateOptions(settings, inputs=True))
+    with BagReader(drive) as reader:
+        replay = Replay(open_pipeline(model, settings), settings)
+        answers = [a for a in replay.run(reader) if a.percepts is not None]
+    assert done.drops == {"inference_failed": 1} | replay.drops()
+    assert done.answers == dict(replay.answers)
+    found = opened(done.path)
+    assert set(found) == {f"/detector_node/{name}" for name in NODE_TOPICS} | {RGB, IR}
+    assert [p.name for p in tmp_path.iterdir()] == ["out.mcap"]
+    listed = boxes(found)
+    masks, overlays = found["/detector_node/segmentation/mask"], found["/detector_node/segmentation/overlay"]
+    reports = [m for _, m in found["/detector_node/frame_report"]]
+    assert len(listed) == len(masks) == len(overlays) == len(reports) == len(answers)
+    for answer, (at, stamp, frame_id, detections), report, (_, mask) in zip(
+        answers, listed, reports, masks, strict=True
+    ):
+        assert answer.percepts is not None
+        assert (at, stamp, frame_id) == (answer.ready_ns, answer.stamp_ns, answer.frame_id)
+        corners = [(x - w / 2, y - h / 2, x + w / 2, y + h / 2) for _, _, x, y, w, h in detections]
+        np.testing.assert_allclose(np.reshape(corners, (-1, 4)), answer.percepts.boxes)
+        np.testing.assert_allclose([d[1] for d in detections], answer.percepts.scores)
+        assert [d[0] for d in detections] == [str(label) for label in answer.percepts.labels]
+        np.testing.assert_array_equal(np.reshape(mask.data, (SIZE[1], SIZE[0])), answer.percepts.mask)
+        assert (ns(report.rgb_stamp), ns(report.ir_stamp)) == (answer.rgb_stamp_ns or 0, answer.ir_stamp_ns or 0)
+        assert report.detections == len(detections)
+        assert report.mode == ["fused", "rgb_only", "ir_only"].index(answer.mode.value)
+        assert math.isnan(report.ir_offset_ms) == (answer.error_ns is None)
+        assert {d.cause: d.count for d in report.drops} == answer.drops
+        assert [s.name for s in report.steps] == ["decode", "pairing", "preprocess", "engine", "postprocess"]
+        assert (report.model, report.deadline_ms) == ("blob", 100.0)
+    assert [m.data for _, m in found["/detector_node/mode"]] == ["fused", "rgb_only", "fused"]
+    assert [c.class_name for c in found["/detector_node/label_info"][0][1].class_map] == ["red", "hot"]
+    with BagReader(drive) as reader:
+        expected = [(raw.received_ns, bytes(raw.data)) for raw in reader.stored([RGB])]
+    with BagReader(done.path) as reader:
+        assert [(raw.received_ns, bytes(raw.data)) for raw in reader.stored([RGB])] == expected
+
+
+def test_the_cameras_of_an_annotated_drive_are_found_again(drive, model, tmp_path):
+    done = annotate(drive, model, tmp_path / "out", AnnotateOptions(inputs=True, storage="mcap", compression="chunk"))
+    with BagReader(done.path) as reader:
+        assert (reader.rgb_topic, reader.ir_topic) == (RGB, IR)
+
+
+class StopError(Exception):
+    pass
+
+
+def stopped_after(frames: int) -> Any:
+    seen = 0
+
+    def tick(_: object) -> None:
+        nonlocal seen
+        seen += 1
+        if seen >= frames:
+            raise StopError
+
+    return tick
+
+
+def test_a_stopped_run_goes_on_and_ends_as_one_that_was_not(drive, model, tmp_path):
+    options = AnnotateOptions(Settings(stale_ms=500.0), overlay=False, segment=10)
+    whole = opened(annotate(drive, model, tmp_path / "whole.mcap", options).path)
+    for frames in (45, 70):
+        with pytest.raises(StopError):
+            annotate(drive, model, tmp_path / "out.mcap", options, stopped_after(frames))
+        assert not (tmp_path / "out.mcap").exists()
+    done = annotate(drive, model, tmp_path / "out.mcap", options)
+    assert done.kept >= 20
+    again = opened(done.path)
+    assert boxes(again) == boxes(whole)
+    for name in ("segmentation/mask", "mode"):
+        theirs, ours = whole[f"/detector_node/{name}"], again[f"/detector_node/{name}"]
+        assert [(at, bytes(np.asarray(m.data)) if name != "mode" else m.data) for at, m in ours] == [
+            (at, bytes(np.asarray(m.data)) if name != "mode" else m.data) for at, m in theirs
+        ]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.mcap", "whole.mcap"]
+
+
+def test_what_another_choice_left_is_not_used(drive, model, tmp_path):
+    first = AnnotateOptions(overlay=False, segment=5)
+    with pytest.raises(StopError):
+        annotate(drive, model, tmp_path / "out.mcap", first, stopped_after(60))
+    other = AnnotateOptions(Settings(score_threshold=0.85), overlay=False, segment=5)
+    done = annotate(drive, model, tmp_path / "out.mcap", other)
+    assert done.kept == 0
+    assert {d[0] for _, _, _, found in boxes(opened(done.path)) for d in found} == {"1"}, "red scores 0.8"
+
+
+def test_a_killed_process_leaves_no_bag_and_is_taken_up(drive, model, tmp_path):
+    script = (
+        "import sys, time\n"
+        "from spectradino_core.bags.annotate import AnnotateOptions, annotate\n"
+        "n = 0\n"
+        "def tick(_):\n"
+        "    global n; n += 1\n"
+        "    if n == 60: print('here', flush=True); time.sleep(600)\n"
+        "annotate(*sys.argv[1:4], AnnotateOptions(overlay=False, segment=5), tick)\n"
+    )
+    words = [sys.executable, "-c", script, str(drive), str(model), str(tmp_path / "out.mcap")]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, cwd=Path(__file__).parents[3])
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"here\n"
+        options = AnnotateOptions(overlay=False, segment=5)
+        with pytest.raises(BagError, match="another run is writing it"):
+            annotate(drive, model, tmp_path / "out.mcap", options)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(60)
+    finally:
+        process.kill()
+    assert [p.name for p in tmp_path.iterdir()] == [".out.mcap.part"]
+    time.sleep(0.05)
+    done = annotate(drive, model, tmp_path / "out.mcap", options)
+    assert done.kept >= 10
+    assert [p.name for p in tmp_path.iterdir()] == ["out.mcap"]
+
+
+def test_what_is_refused_before_anything_is_done(drive, model, tmp_path):
+    (tmp_path / "out.mcap").write_bytes(b"mine")
+    with pytest.raises(BagError, match="exists already"):
+        annotate(drive, model, tmp_path / "out.mcap")
+    with pytest.raises(BagError, match="the drive itself"):
+        annotate(drive, model, drive, AnnotateOptions(overwrite=True))
+    assert (tmp_path / "out.mcap").read_bytes() == b"mine"
+    assert drive.is_dir()
+    annotate(drive, model, tmp_path / "out.mcap", AnnotateOptions(overwrite=True, overlay=False))
+    assert len(opened(tmp_path / "out.mcap")["/detector_node/detections"]) > 40

@@ -1,0 +1,76 @@
+"""What a bag is told to hold: rates, gaps, odd stamps and how the two streams lie to one another."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from spectradino_core.bags.inspection import inspect
+from spectradino_core.bags.reader import BagReader
+from tests.core.bags.recorded import IR, MS, RGB, START_NS, pairs, record
+
+
+def looked_at(path, **options):
+    with BagReader(path, **options) as reader:
+        return inspect(reader)
+
+
+def test_a_healthy_bag_is_told_to_be_so(tmp_path):
+    info = looked_at(record(tmp_path / "bag.mcap", pairs(30)))
+    assert (info.warnings, info.damage, info.format) == ([], [], "mcap")
+    assert info.topics == {RGB: ("sensor_msgs/msg/Image", 30), IR: ("sensor_msgs/msg/Image", 30)}
+    rgb, ir = info.cameras["rgb"], info.cameras["ir"]
+    assert (rgb.frames, rgb.size, rgb.encoding, ir.encoding) == (30, (112, 84), "rgb8", "mono16")
+    assert rgb.rate_hz == pytest.approx(10.0)
+    assert rgb.latency_ms == pytest.approx(3.0)
+    assert (rgb.gaps, rgb.lost, rgb.duplicates, rgb.backward, rgb.zero) == (0, 0, 0, 0, 0)
+    assert (ir.begin_s, ir.end_s) == (0.004, pytest.approx(2.904))
+    assert info.offset is not None
+    assert info.offset.median_ms == pytest.approx(4.0)
+    assert info.offset.spread_ms == pytest.approx(0.0)
+    assert info.offset.overlap_s == pytest.approx(2.896)
+    json.dumps(info.to_dict())
+
+
+def test_what_is_wrong_with_stamps_is_counted_and_said(tmp_path):
+    rows = [r for r in pairs(40) if r.topic == RGB or not 10 <= (r.stamp_ns - START_NS) / 1e8 < 15]
+    of_rgb = [r for r in rows if r.topic == RGB]
+    of_rgb[20].stamp_ns = of_rgb[19].stamp_ns
+    of_rgb[30].stamp_ns = of_rgb[25].stamp_ns + MS
+    of_rgb[-1].change = (("step", 1),)
+    info = looked_at(record(tmp_path / "bag", rows))
+    rgb, ir = info.cameras["rgb"], info.cameras["ir"]
+    assert (rgb.duplicates, rgb.backward, rgb.unreadable) == (1, 1, 1)
+    assert (ir.gaps, ir.lost) == (1, 5)
+    assert ir.longest_gap_ms == pytest.approx(600.0)
+    assert ir.longest_gap_at_s == pytest.approx(0.904)
+    text = "\n".join(info.warnings)
+    for said in ("stamps come twice", "lie behind", "can't be read", "ir: frames are missing in 1 places, about 5"):
+        assert said in text
+
+
+def test_clocks_that_are_apart_and_stamps_that_were_never_set(tmp_path):
+    rows = pairs(10)
+    for row in rows:
+        if row.topic == IR:
+            row.stamp_ns += 3600 * 1000 * MS
+    info = looked_at(record(tmp_path / "a", rows))
+    assert info.offset is not None
+    assert info.offset.apart_ms == pytest.approx(3599.1 * 1000, rel=1e-3)
+    assert any("never overlap" in text for text in info.warnings)
+    assert any("off the recorder's clock" in text for text in info.warnings)
+    for row in rows:
+        row.stamp_ns = 0
+    info = looked_at(record(tmp_path / "b", rows))
+    assert any("10 images without a stamp" in text for text in info.warnings)
+    assert np.isfinite([info.cameras["rgb"].rate_hz, info.cameras["rgb"].jitter_ms]).all()
+
+
+def test_a_bag_without_cameras_and_one_with_a_single_one(tmp_path):
+    bag = record(tmp_path / "bag", pairs(3))
+    assert looked_at(bag, cameras=False).cameras == {}
+    alone = looked_at(bag, rgb_topic="")
+    assert list(alone.cameras) == ["ir"]
+    assert alone.offset is None

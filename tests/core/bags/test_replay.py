@@ -1,0 +1,322 @@
+"""Drives replayed by the node's own decisions: the same answers every time, and bad frames counted by cause."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spectradino_core.bags.messages import make
+from spectradino_core.bags.reader import BagFrame, BagReader
+from spectradino_core.bags.replay import Answer, Replay, open_pipeline
+from spectradino_core.bags.writer import BagWriter
+from spectradino_core.runtime.bundle import BundleError
+from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.registration import Registration, RegistrationError
+from spectradino_core.streams.calibration import Calibration, save_calibration
+from spectradino_core.streams.parameter_values import settings_from_file
+from spectradino_core.streams.queues import Stream
+from spectradino_core.streams.settings import ParameterError, Settings
+from tests.blob_model import HOT_SCORE, RED_SCORE, make_blob_model
+from tests.core.bags.recorded import IR, MS, RGB, SIZE, START_NS, Row, hot, pairs, record, red
+
+COLOURS = np.random.default_rng(0).integers(0, 256, SIZE[0] * SIZE[1] * 3).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return make_blob_model(tmp_path_factory.mktemp("model") / "blob.onnx", SIZE)
+
+
+def replayed(bag: Path, model: Path, **settings: object) -> tuple[list[Answer], Replay]:
+    parameters = Settings(**settings)  # type: ignore[arg-type]
+    with BagReader(bag) as reader:
+        replay = Replay(open_pipeline(model, parameters), parameters)
+        return list(replay.run(reader)), replay
+
+
+def told(answers: list[Answer]) -> list[tuple]:
+    """All of the answers but for how long they took."""
+    return [
+        (
+            a.number, a.mode, a.stamp_ns, a.rgb_stamp_ns, a.ir_stamp_ns, a.error_ns, a.ready_ns, a.received_ns, a.cause,
+            a.error, a.drops,
+            None if a.percepts is None else (a.percepts.boxes.tolist(), a.percepts.scores.tolist()),
+            None if a.percepts is None or a.percepts.mask is None else a.percepts.mask.tobytes(),
+        )
+        for a in answers
+    ]  # fmt: skip
+
+
+def test_every_pair_is_answered_with_the_boxes_that_are_there(tmp_path, model):
+    answers, replay = replayed(record(tmp_path / "bag", pairs(12)), model)
+    assert [a.stamp_ns for a in answers] == [START_NS + n * 100 * MS for n in range(12)]
+    assert {(a.mode, a.error_ns, a.frame_id, a.cause) for a in answers} == {(Mode.FUSED, 4 * MS, "camera", "")}
+    for n, answer in enumerate(answers):
+        assert answer.percepts is not None
+        x, ir_x = 4 + 3 * n % 84, 80 - 2 * n % 60
+        np.testing.assert_allclose(answer.percepts.boxes, [[ir_x, 50, ir_x + 20, 70], [x, 10, x + 20, 30]])
+        np.testing.assert_allclose(answer.percepts.scores, [HOT_SCORE, RED_SCORE])
+        assert list(answer.steps_ms) == ["decode", "preprocess", "engine", "postprocess"]
+        assert answer.wait_ms == pytest.approx(4.0)
+    assert (replay.frames, replay.answers, replay.drops()) == ({"rgb": 12, "ir": 12}, {"fused": 12}, {})
+
+
+def test_the_same_from_sqlite_mcap_png_and_a_second_time(tmp_path, model):
+    rows, packed = pairs(6), pairs(6, form="png")
+    expected = told(replayed(record(tmp_path / "a.mcap", rows), model)[0])
+    assert len(expected) == 6
+    assert told(replayed(tmp_path / "a.mcap", model)[0]) == expected
+    assert told(replayed(record(tmp_path / "b", rows, "sqlite3"), model)[0]) == expected
+    assert told(replayed(record(tmp_path / "c", packed, "mcap", "message"), model)[0]) == expected
+
+
+@pytest.mark.parametrize(
+    ("topic", "form", "change", "cause"),
+    [
+        (RGB, "raw", {"step": 10}, "rgb_wrong_step"),
+        (IR, "raw", {"data": np.empty(0, np.uint8)}, "ir_empty_image"),
+        (IR, "raw", {"data": np.zeros(100, np.uint8)}, "ir_short_data"),
+        (RGB, "raw", {"encoding": "yuv422"}, "rgb_unknown_encoding"),
+        (IR, "raw", {"encoding": "rgb8", "step": SIZE[0] * 3, "data": COLOURS},
+         "ir_colour_infrared"),
+        (RGB, "png", {"data": np.frombuffer(b"\x89PNG\r\n\x1a\nrest", np.uint8)}, "rgb_corrupt_data"),
+        (IR, "png", {"data": np.frombuffer(b"GIF89a" * 9, np.uint8)}, "ir_unknown_format"),
+    ],
+)  # fmt: skip
+def test_a_bad_frame_is_counted_by_its_cause_and_the_rest_is_answered(tmp_path, model, topic, form, change, cause):
+    rows = pairs(8, form=form)
+    bad = next(r for r in rows if r.topic.startswith(topic) and r.stamp_ns >= START_NS + 300 * MS)
+    bad.change = tuple(change.items())
+    answers, replay = replayed(record(tmp_path / "bag", rows), model)
+    good = [a for a in answers if a.percepts is not None]
+    assert len(good) == 7
+    assert replay.drops()[cause] == 1
+    lines = [e.text for e in replay.take_events() if e.warning]
+    assert len(lines) == 1
+    assert topic in lines[0] or "corrupt" in cause
+
+
+def test_a_message_that_was_cut_is_counted(tmp_path, model):
+    rows = pairs(5)
+    rows[4].raw = b"\x00\x01\x00\x00" + b"\x00" * 40
+    rows[6].raw = b"\x00\x01"
+    with BagReader(record(tmp_path / "bag", rows)) as reader:
+        replay = Replay(open_pipeline(model))
+        assert sum(a.percepts is not None for a in replay.run(reader)) == 3
+        assert reader.events["rgb_bad_message"] == 1
+    assert replay.drops()["rgb_bad_message"] == 1
+
+
+def test_two_encodings_on_one_topic_are_both_read(tmp_path, model):
+    rows = pairs(6)
+    for row in rows[6:]:
+        if row.topic == RGB:
+            row.change = (("encoding", "bgr8"),)
+        else:
+            row.pixels = (row.pixels // 256).astype(np.uint8)
+    answers, replay = replayed(record(tmp_path / "bag", rows), model)
+    assert [a.cause for a in answers] == [""] * 6
+    found = [set(a.percepts.labels.tolist()) for a in answers if a.percepts is not None]
+    assert found == [{0, 1}] * 3 + [{1}] * 3, "red is blue in BGR"
+    assert not replay.drops()
+
+
+def test_cameras_that_never_meet_are_answered_by_nobody_and_it_is_said_why(tmp_path, model):
+    rows = [r for r in pairs(60) if r.topic == RGB]
+    late = [r for r in pairs(60) if r.topic == IR]
+    for row in late:
+        row.stamp_ns += 3600 * 1000 * MS
+    answers, replay = replayed(record(tmp_path / "bag", rows + late), model)
+    assert not answers
+    assert replay.drops()["unpaired_rgb"] > 40
+    assert any("no pair in the last" in e.text for e in replay.take_events())
+
+
+def test_stamps_that_go_back_are_a_jump_or_put_into_order(tmp_path, model):
+    rows = pairs(10)
+    rows[8].received_ns += 250 * MS  # late, so behind the newest: put right
+    for row in rows[14:]:
+        row.stamp_ns -= 5000 * MS  # the clock was set back
+    with BagReader(record(tmp_path / "bag", rows)) as reader:
+        replay = Replay(open_pipeline(model))
+        answers = list(replay.run(reader))
+        assert reader.events == {"rgb_backward_stamp": 1, "rgb_clock_jump": 1, "ir_clock_jump": 1}
+    assert len(answers) == 10
+    assert replay.feed is not None
+    assert replay.feed.restarts == 1
+
+
+def test_stamps_of_zero_are_dropped_as_the_node_drops_them(tmp_path, model):
+    rows = pairs(4)
+    for row in rows:
+        row.stamp_ns = 0
+    answers, replay = replayed(record(tmp_path / "bag", rows), model)
+    assert not answers
+    assert replay.drops() == {"zero_stamp": 8}
+
+
+def test_a_camera_that_falls_silent_and_comes_back(tmp_path, model):
+    rows = [r for r in pairs(60) if r.topic == RGB or not 20 <= (r.stamp_ns - START_NS) / 1e8 < 40]
+    answers, replay = replayed(record(tmp_path / "bag", rows), model, stale_ms=500.0)
+    modes = [a.mode for a in answers]
+    assert modes[0] is Mode.FUSED
+    assert modes[-1] is Mode.FUSED
+    assert 12 <= modes.count(Mode.RGB_ONLY) <= 20
+    changes = [e.change.mode for e in replay.take_events() if e.change is not None]
+    assert changes == [Mode.RGB_ONLY, Mode.FUSED]
+    strict, _ = replayed(tmp_path / "bag", model, stale_ms=500.0, fallback_mode="fused_only")
+    assert {a.mode for a in strict} == {Mode.FUSED}
+
+
+def test_one_camera_alone(tmp_path, model):
+    rows = [r for r in pairs(40) if r.topic == IR]
+    with BagReader(record(tmp_path / "bag", rows), rgb_topic="") as reader:
+        answers = list(Replay(open_pipeline(model)).run(reader))
+    assert {a.mode for a in answers} == {Mode.IR_ONLY}
+    assert len(answers) >= 25
+    assert all(a.rgb_stamp_ns is None and a.stamp_ns == a.ir_stamp_ns for a in answers)
+
+
+def test_a_failing_engine_costs_one_capture(tmp_path, model):
+    rows = pairs(5)
+    rows[4].pixels[0, 0] = (0, 255, 0)  # on which the blob model fails
+    answers, replay = replayed(record(tmp_path / "bag", rows), model)
+    assert [a.cause for a in answers] == ["", "", "inference_failed", "", ""]
+    assert answers[2].percepts is None
+    assert "failed" in answers[2].error
+    assert replay.drops() == {"inference_failed": 1}
+
+
+def test_the_calibration_file_gives_offset_and_homography(tmp_path, model):
+    rows = pairs(8)
+    for row in rows:
+        if row.topic == IR:
+            row.stamp_ns += 137 * MS
+            row.pixels = row.pixels[::2, ::2].copy()
+    bag = record(tmp_path / "bag", rows)
+    assert not [a for a in replayed(bag, model)[0] if a.error_ns is not None and abs(a.error_ns) < 30 * MS]
+    half = Registration.whole((SIZE[0] // 2, SIZE[1] // 2), SIZE)
+    save_calibration(tmp_path / "rig.yaml", Calibration(half, time_offset_ms=137.0))
+    answers, replay = replayed(bag, model, calibration_file=str(tmp_path / "rig.yaml"))
+    assert {a.error_ns for a in answers} == {4 * MS}
+    assert len(answers) == 8
+    assert replay.registering.current == Registration(
+        half.matrix, half.ir_size, half.rgb_size, str(tmp_path / "rig.yaml")
+    )
+    first = answers[0].percepts
+    assert first is not None
+    np.testing.assert_allclose(first.boxes[0], [80, 50, 100, 70], atol=1.0)
+    given, _ = replayed(bag, model, ir_time_offset_ms=135.0)
+    assert {a.error_ns for a in given} == {6 * MS}, "a parameter wins over the file"
+
+
+def test_the_registration_from_camera_info(tmp_path, model):
+    bag = tmp_path / "bag"
+    rows = pairs(3)
+    region = make("sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
+    with BagWriter(bag) as writer:
+        for key in ("rgb", "ir"):
+            focal = 100.0
+            info = make(
+                "sensor_msgs/msg/CameraInfo",
+                header=make("std_msgs/msg/Header", stamp=make("builtin_interfaces/msg/Time", sec=1, nanosec=0),
+                            frame_id="c"),
+                height=SIZE[1], width=SIZE[0], distortion_model="plumb_bob", d=np.zeros(5),
+                k=np.array([focal, 0, 55.5, 0, focal, 41.5, 0, 0, 1.0]), r=np.eye(3).reshape(-1),
+                p=np.array([focal, 0, 55.5, 0, 0, focal, 41.5, 0, 0, 0, 1.0, 0]), binning_x=0, binning_y=0, roi=region,
+            )  # fmt: skip
+            writer.add(f"/{key}/camera_info", "sensor_msgs/msg/CameraInfo")
+            writer.write(f"/{key}/camera_info", info, START_NS)
+        for row in rows:
+            writer.add(row.topic, row.kind)
+            writer.write(row.topic, row.message(), row.received_ns)
+    answers, replay = replayed(
+        bag, model, registration_from_camera_info=True, extrinsic_translation=(1.0, 0.0, 0.0), plane_distance_m=10.0
+    )
+    assert len(answers) == 3
+    assert replay.registering.current is not None
+    np.testing.assert_allclose(np.reshape(replay.registering.current.matrix, (3, 3))[0, 2], 10.0)
+    plain = record(tmp_path / "plain", rows)
+    with pytest.raises(RegistrationError, match="needs /rgb/camera_info, which is not in the bag"):
+        replayed(plain, model, registration_from_camera_info=True)
+
+
+def test_parameters_from_the_nodes_own_file(repository, tmp_path):
+    assert settings_from_file(repository / "config/lwir_detector.yaml") == Settings(infrared_band="lwir")
+    file = tmp_path / "p.yaml"
+    file.write_text(
+        "other:\n  ros__parameters:\n    unknown: 1\n"
+        "/**:\n  ros__parameters: {sync_slop_ms: 20, use_sim_time: true}\n"
+        "robot:\n  detector_node:\n    ros__parameters: {stale_ms: 300.0, sync_slop_ms: 25.0}\n"
+    )
+    assert settings_from_file(file, {"frozen_ms": 0}) == Settings(sync_slop_ms=25.0, stale_ms=300.0, frozen_ms=0.0)
+    file.write_text("node:\n  ros__parameters: {sync_slop: 20}\n")
+    with pytest.raises(
+        ParameterError, match=r"p.yaml: parameter 'sync_slop' is unknown: did you mean 'sync_slop_ms'\?"
+    ):
+        settings_from_file(file)
+    for text, said in (("[1, 2", "no valid YAML"), ("a: 1", "holds no parameters")):
+        file.write_text(text)
+        with pytest.raises(ParameterError, match=said):
+            settings_from_file(file)
+    with pytest.raises(ParameterError, match="can't be read"):
+        settings_from_file(tmp_path / "none.yaml")
+
+
+def test_a_model_of_another_band_is_refused(model):
+    with pytest.raises(BundleError, match="is for LWIR, parameter infrared_band is 'nir'"):
+        open_pipeline(model, Settings(infrared_band="nir"))
+
+
+def test_frames_may_be_changed_on_their_way(tmp_path, model):
+    """What sweeps stand on."""
+    bag = record(tmp_path / "bag", pairs(30))
+    with BagReader(bag) as reader:
+
+        def without_infrared() -> list[BagFrame]:
+            return [f for f in reader.frames() if f.stream is Stream.RGB]
+
+        answers = list(Replay(open_pipeline(model)).run(without_infrared()))
+    assert {a.mode for a in answers} == {Mode.RGB_ONLY}
+
+
+def test_a_played_again_drive_is_answered_twice_alike(tmp_path, model):
+    first, again = pairs(10), pairs(10)
+    for row in again:
+        row.received_ns += 1050 * MS
+    answers, replay = replayed(record(tmp_path / "bag", first + again), model, frozen_ms=0.0)
+    assert [a.stamp_ns for a in answers] == [START_NS + n * 100 * MS for n in range(10)] * 2
+    for a, b in zip(answers[:10], answers[10:], strict=True):
+        assert a.percepts is not None
+        assert b.percepts is not None
+        np.testing.assert_array_equal(a.percepts.boxes, b.percepts.boxes)
+    assert replay.feed is not None
+    assert replay.feed.restarts == 1
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_a_long_drive(tmp_path, model):
+    def rows() -> list[Row]:
+        found = []
+        for n in range(2000):
+            stamp = START_NS + n * 33 * MS
+            found += [
+                Row(RGB, stamp, stamp + MS, red(n % 50)),
+                Row(IR, stamp + 2 * MS, stamp + 4 * MS, hot(n % 50)),
+            ]
+        return found
+
+    bag = record(tmp_path / "bag.mcap", rows())
+
+    def held_mb() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+    with BagReader(bag) as reader:
+        replay = Replay(open_pipeline(model))
+        seen = [held_mb() for _ in replay.run(reader)]
+        assert reader.max_waiting < 60
+    assert len(seen) == 2000
+    # 84 kB a pair: keeping them all would be 170 MB
+    assert max(seen[1000:]) - max(seen[200:1000]) < 8, (max(seen[200:1000]), max(seen[1000:]))

@@ -1,0 +1,88 @@
+"""`spectradino bag make | info | run`, from words to files."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from spectradino_core.bags.reader import BagReader
+from spectradino_core.cli import main
+from tests.blob_model import make_blob_model
+
+MAKE = [
+    "bag",
+    "make",
+    "--from",
+    "scenes",
+    "--duration",
+    "0.7",
+    "--seed",
+    "4",
+    "--size",
+    "112x84",
+    "--rgb-rate",
+    "10",
+    "--ir-rate",
+    "5",
+]
+
+
+def test_a_drive_is_made_looked_at_and_annotated(tmp_path, capsys):
+    drive, out = tmp_path / "drive.mcap", tmp_path / "annotated.mcap"
+    assert main([*MAKE, "--out", str(drive), "--ir-time-offset-ms", "37", "--rgb-encoding", "jpeg"]) == 0
+    assert "7 colour and 4 infrared frames" in capsys.readouterr().out
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["drive.calibration.yaml", "drive.coco.json", "drive.mcap"]
+
+    assert main(["bag", "info", str(drive)]) == 0
+    said = capsys.readouterr().out
+    for words in (
+        "/rgb/image_raw/compressed",
+        "112x84",
+        "10.00 Hz",
+        "5.00 Hz",
+        "ir is stamped +37.0 ms",
+        "no problems",
+    ):
+        assert words in said
+    assert main(["bag", "info", str(drive), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cameras"]["ir"]["frames"] == 4
+
+    model = make_blob_model(tmp_path / "blob.onnx", (112, 84))
+    words = ["bag", "run", str(drive), "--model", str(model), "--out", str(out)]
+    assert main([*words, "--calibration-file", str(tmp_path / "drive.calibration.yaml"), "--no-overlay"]) == 0
+    assert "answers: 4 fused; dropped: 3 unpaired_rgb" in capsys.readouterr().out
+    with BagReader(out, cameras=False) as reader:
+        assert len(list(reader.messages("/detector_node/detections"))) == 4
+
+    assert main(words) == 1
+    assert "exists already" in capsys.readouterr().err
+    assert main(["bag", "info", str(out)]) == 0
+    assert "no cameras: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["bag", "info", "none"], "there is no such bag"),
+        ([*MAKE, "--out", "x.db3"], "written as a folder"),
+        ([*MAKE, "--out", "x", "--dropout-ir", "1"], "ir camera is left without a single frame"),
+        (["bag", "make", "--from", "nowhere", "--out", "x"], "nowhere"),
+        (["bag", "make", "--from", "nowhere", "--out", "x", "--time-of-day", "day"], "for scenes"),
+    ],
+)
+def test_what_can_not_be_done_is_said_in_a_line(tmp_path, monkeypatch, capsys, words, said):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("spectradino bag: ")
+    assert said in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_words(capsys):
+    for words in (["--size", "640"], ["--dropout-ir-window", "3-5"]):
+        with pytest.raises(SystemExit):
+            main([*MAKE, "--out", "x", *words])
+    assert "WIDTHxHEIGHT" in (said := capsys.readouterr().err)
+    assert "FROM:TO" in said
