@@ -21,6 +21,7 @@ from spectradino_core.perception import Perception
 from spectradino_core.runtime.bundle import METADATA_KEY, ModelInfo
 from spectradino_core.runtime.engines import Engine, OnnxEngine
 from spectradino_core.runtime.parity import Difference, Tolerance, largest_difference, network_inputs
+from spectradino_core.runtime.samples import SAMPLES_KEY, pack_samples
 from spectradino_core.torch_engine import ServingGraph, TorchEngine
 
 __all__ = ["OPSET", "ParityError", "describe", "export", "measure_parity"]
@@ -33,6 +34,8 @@ IR_VERSION = 9
 """The one that came with the opset. What exporters write by themselves grows with ONNX, and a robot's runtime refuses
 a newer one (ONNX Runtime 1.17 one above 9)."""
 
+SAMPLES = 2
+"""How many of the pairs travel with the model, see `runtime.samples`: the file grows by some 100 kB each."""
 TOLERANCE = Tolerance(boxes_px=1e-3, scores=1e-3, mask_differs=1e-3)
 
 
@@ -63,9 +66,11 @@ def export(model: Perception, info: ModelInfo, path: str | Path, samples: Iterab
         described = onnx.load(str(scratch))
         described.ir_version = IR_VERSION
         _forget_where_it_was_made(described)
+        drawn = list(samples)
+        _add_samples(described, drawn[:SAMPLES], info)
         describe(described, info)
         onnx.save(described, str(scratch))
-        parity = measure_parity(TorchEngine.of(model, info), OnnxEngine(scratch, device="cpu"), samples)
+        parity = measure_parity(TorchEngine.of(model, info), OnnxEngine(scratch, device="cpu"), drawn)
         if problem := TOLERANCE.problem(Difference.from_dict(parity)):
             raise ParityError(f"the exported graph differs from the module: {problem}")
         describe(described, info.with_(parity=parity))
@@ -104,10 +109,18 @@ def _forget_where_it_was_made(model: onnx.ModelProto) -> None:
         tensor.doc_string = ""
 
 
+def _add_samples(model: onnx.ModelProto, pairs: list[PairedSample], info: ModelInfo) -> None:
+    """Puts pairs into the file, on which fast engines are held against the CPU before they serve."""
+    packed = pack_samples([(pair.rgb, pair.infrared) for pair in pairs], info)
+    model.metadata_props.add(key=SAMPLES_KEY, value=packed)
+
+
 def describe(graph: onnx.ModelProto, info: ModelInfo) -> None:
     """Writes what a model says of itself into a graph, in place of what it said."""
+    kept = [(entry.key, entry.value) for entry in graph.metadata_props if entry.key == SAMPLES_KEY]
     del graph.metadata_props[:]
-    graph.metadata_props.add(key=METADATA_KEY, value=info.to_json())
+    for key, value in [(METADATA_KEY, info.to_json()), *kept]:
+        graph.metadata_props.add(key=key, value=value)
     graph.producer_name, graph.doc_string = "spectradino", f"SpectraDINO {info.name}"
 
 

@@ -9,7 +9,8 @@ Letters: H x W the network's input, A anchors (cells of all levels), C box class
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
@@ -17,6 +18,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from spectradino_core.runtime.bundle import METADATA_KEY, BundleError, ModelInfo
+from spectradino_core.runtime.providers import CPU, Candidate, UnavailableError, candidates, engine_cache
+from spectradino_core.runtime.samples import unpack_samples
 
 __all__ = [
     "DEVICES",
@@ -32,12 +35,6 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 DEVICES = ("auto", "cpu", "cuda", "tensorrt")
-
-_PROVIDERS = {
-    "cpu": ("CPUExecutionProvider",),
-    "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
-    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
-}
 
 RawPredictions = tuple[np.ndarray, np.ndarray, "np.ndarray | None"]
 """boxes float32 [A, 4] in network pixels, scores float32 [A, C] in 0..1, mask uint8 [H, W] or None.
@@ -73,14 +70,16 @@ class Engine(Protocol):
 def open_engine(path: str | Path, device: str = "auto", threads: int = 0) -> Engine:
     """Opens a model file (`.onnx`) or a checkpoint (`.safetensors`).
 
+    What runs on a GPU is held against the CPU first, see `gate`; what differs is not used.
+
     Args:
         path: the file.
-        device: one of `DEVICES`; "auto" takes the best that is there.
+        device: one of `DEVICES`; "auto" takes CUDA where it is to be had and agrees with the CPU, else the CPU.
         threads: CPU threads of the engine; 0 leaves it to the runtime.
 
     Raises:
         BundleError: the file is missing, damaged or not a SpectraDINO model.
-        EngineError: the device asked for is not to be had.
+        EngineError: the device asked for is not to be had, or gives other answers than the CPU.
     """
     path = Path(path)
     if device not in DEVICES:
@@ -91,7 +90,19 @@ def open_engine(path: str | Path, device: str = "auto", threads: int = 0) -> Eng
         from spectradino_core.torch_engine import TorchEngine
 
         return TorchEngine(path, device=device, threads=threads)
-    return OnnxEngine(path, device=device, threads=threads)
+    return _open_onnx(path, device, threads)
+
+
+def _open_onnx(path: Path, device: str, threads: int) -> Engine:
+    from spectradino_core.runtime.gate import first_that_agrees  # judges engines, so it knows this file
+    from spectradino_core.runtime.parity import network_inputs
+
+    found = _candidates(path, device)
+    if found == [CPU]:
+        return OnnxEngine(path, CPU, threads)
+    on_cpu = OnnxEngine(path, CPU, threads)
+    inputs = [given for rgb, ir in on_cpu.samples() for given in network_inputs(rgb, ir, on_cpu.info)]
+    return first_that_agrees(found, lambda one: OnnxEngine(path, one, threads), lambda: on_cpu, inputs)
 
 
 def warm_up(engine: Engine) -> float:
@@ -110,7 +121,18 @@ def warm_up(engine: Engine) -> float:
 class OnnxEngine:
     """An exported model in ONNX Runtime."""
 
-    def __init__(self, path: str | Path, device: str = "auto", threads: int = 0) -> None:
+    def __init__(self, path: str | Path, device: str | Candidate = "auto", threads: int = 0) -> None:
+        """
+        Args:
+            path: the model file.
+            device: one of `DEVICES`, of whose candidates the first is taken without being compared with the CPU; or one
+                candidate of `providers`.
+            threads: CPU threads; 0 leaves it to ONNX Runtime.
+
+        Raises:
+            BundleError: the file is damaged or not a SpectraDINO model.
+            EngineError: ONNX Runtime or the device is not to be had.
+        """
         try:
             import onnxruntime as ort
         except ImportError as error:
@@ -119,34 +141,44 @@ class OnnxEngine:
                 "TensorRT"
             ) from None
         path = Path(path)
-        providers = _choose_providers(device, ort.get_available_providers())
+        chosen = device if isinstance(device, Candidate) else _candidates(path, device)[0]
         options = ort.SessionOptions()
         options.log_severity_level = 3  # ONNX Runtime's warnings on stderr are not for users; errors raise
         if threads:
             options.intra_op_num_threads = threads
         # The worker has nothing else to do while it waits for a frame: threads that spin would burn a core for nothing.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            session = ort.InferenceSession(str(path), sess_options=options, providers=list(providers))
-        except Exception as error:  # ONNX Runtime raises types of its own that share no base class
-            raise BundleError(
-                f"{path} is not a readable ONNX model (truncated or damaged?): {_first_line(error)}"
-            ) from None
-        metadata = session.get_modelmeta().custom_metadata_map
-        if METADATA_KEY not in metadata:
+        with _engine_cache(chosen, path):
+            try:
+                session = ort.InferenceSession(str(path), sess_options=options, providers=list(chosen.providers))
+            except Exception as error:  # ONNX Runtime raises types of its own that share no base class
+                if chosen.device != "cpu":
+                    raise EngineError(f"{chosen} could not be set up: {_first_line(error)}") from None
+                raise BundleError(
+                    f"{path} is not a readable ONNX model (truncated or damaged?): {_first_line(error)}"
+                ) from None
+        self._metadata = session.get_modelmeta().custom_metadata_map
+        if METADATA_KEY not in self._metadata:
             raise BundleError(f"{path} is an ONNX model but not a SpectraDINO one: make it with 'spectradino export'")
-        self.info = ModelInfo.from_json(metadata[METADATA_KEY], path)
+        self.info = ModelInfo.from_json(self._metadata[METADATA_KEY], path)
         self._check_signature(session, path)
         used = session.get_providers()
-        if device not in ("auto", "cpu") and used[0] != providers[0]:
+        if used[0] != chosen.needs:
             raise EngineError(
-                f"device '{device}' was asked for but ONNX Runtime fell back to {used[0]}: check the GPU driver and "
-                "that onnxruntime-gpu fits the installed CUDA; or set device to 'cpu'"
+                f"device '{chosen.device}' was asked for but ONNX Runtime fell back to {used[0]}: check the GPU driver "
+                "and that onnxruntime-gpu fits the installed CUDA; or set device to 'cpu'"
             )
+        self._path = path
         self._session = session
         self._outputs = [output.name for output in session.get_outputs()]
         self.label = f"ONNX Runtime {ort.__version__} on {used[0].removesuffix('ExecutionProvider')}"
+        if chosen.device == "tensorrt":
+            self.label += f" ({chosen.precision})"
         log.info("%s: %s, input %dx%d", path.name, self.label, *self.info.input_size)
+
+    def samples(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The model file's sample pairs, see `samples`."""
+        return unpack_samples(self._metadata, self.info, self._path)
 
     def _check_signature(self, session: Any, path: Path) -> None:
         width, height = self.info.input_size
@@ -176,16 +208,24 @@ def raw_predictions(outputs: Mapping[str, np.ndarray]) -> RawPredictions:
     return outputs["boxes"], outputs["scores"], outputs.get("mask")
 
 
-def _choose_providers(device: str, available: Sequence[str]) -> tuple[str, ...]:
-    if device == "auto":
-        device = "cuda" if "CUDAExecutionProvider" in available else "cpu"
-    chosen = _PROVIDERS[device]
-    if chosen[0] not in available:
-        raise EngineError(
-            f"device '{device}' needs ONNX Runtime's {chosen[0]}, this installation offers {', '.join(available)}: "
-            "install onnxruntime-gpu in place of onnxruntime, or set device to 'cpu'"
-        )
-    return tuple(name for name in chosen if name in available)
+@contextmanager
+def _engine_cache(candidate: Candidate, path: Path) -> Iterator[None]:
+    try:
+        with engine_cache(candidate, path):
+            yield
+    except UnavailableError as error:
+        raise EngineError(str(error)) from None
+
+
+def _candidates(path: Path, device: str) -> list[Candidate]:
+    try:
+        import onnxruntime as ort
+    except ImportError:
+        return [CPU]  # opening it says what is missing
+    try:
+        return candidates(device, ort.get_available_providers(), path)
+    except UnavailableError as error:
+        raise EngineError(str(error)) from None
 
 
 def _first_line(error: BaseException) -> str:

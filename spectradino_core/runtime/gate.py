@@ -1,0 +1,65 @@
+"""No engine serves before it was seen to give the CPU's answers: fast ones are opened, tried and fallen back from here.
+
+An engine in half precision, or one that TensorRT put together for a GPU nobody tested, can be wrong without failing. So
+each is run on the sample pairs of the model file and compared with the CPU on the same file. One that differs by more
+than its precision may is not used; the next takes its place, and a warning tells why.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from spectradino_core.runtime.bundle import BundleError
+from spectradino_core.runtime.engines import Engine, EngineError
+from spectradino_core.runtime.parity import NetworkInput, Tolerance, largest_difference
+from spectradino_core.runtime.providers import Candidate
+
+__all__ = ["TOLERANCES", "first_that_agrees"]
+
+log = logging.getLogger(__name__)
+
+TOLERANCES = {
+    "fp32": Tolerance(boxes_px=0.05, scores=0.005, mask_differs=0.002),
+    "fp16": Tolerance(boxes_px=1.0, scores=0.03, mask_differs=0.01),
+}
+"""What an engine may differ from the CPU by, in network pixels, score and share of the mask's pixels."""
+
+
+def first_that_agrees(
+    candidates: Sequence[Candidate],
+    open_one: Callable[[Candidate], Engine],
+    reference: Callable[[], Engine],
+    inputs: Sequence[NetworkInput],
+) -> Engine:
+    """The first candidate that opens, runs and agrees with the reference.
+
+    Args:
+        candidates: best first; those on the CPU are the reference itself and are not compared.
+        open_one: opens one.
+        reference: opens the CPU's engine; asked for at most once, and only if there is something to compare.
+        inputs: what to compare on.
+
+    Raises:
+        EngineError: none will do; says what was wrong with each.
+    """
+    problems: list[str] = []
+    held: Engine | None = None
+    for candidate in candidates:
+        try:
+            engine = open_one(candidate)
+            if candidate.device == "cpu":
+                return engine
+            held = held or reference()
+            difference = largest_difference(held, engine, inputs)
+        except (EngineError, BundleError) as error:
+            problem = str(error)
+        else:
+            problem = TOLERANCES[candidate.precision].problem(difference)
+            if not problem:
+                log.info("%s agrees with the CPU: %s", candidate, difference.to_dict())
+                return engine
+            problem = f"its answers differ from the CPU's ({problem})"
+        problems.append(f"{candidate}: {problem}")
+        log.warning("%s is not used: %s", candidate, problem)
+    raise EngineError("; ".join(problems) + ". Set device to 'cpu', or see to the driver and ONNX Runtime's version")

@@ -1,0 +1,177 @@
+"""What of ONNX Runtime runs a model: execution providers by device and precision, in the order in which they are tried.
+
+TensorRT builds an engine for the very GPU it finds, which takes minutes; it is kept in a folder of its own for each
+model file, GPU, TensorRT and precision, so that none is ever used for another.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = ["CPU", "Candidate", "UnavailableError", "cache_root", "candidates", "engine_cache"]
+
+log = logging.getLogger(__name__)
+
+_CPU, _CUDA, _TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+_NEEDS = {"cpu": _CPU, "cuda": _CUDA, "tensorrt": _TENSORRT}
+
+# TensorFloat-32 would round every product to 10 bits and call it fp32.
+_CUDA_OPTIONS = {"use_tf32": "0"}
+
+
+class UnavailableError(ValueError):
+    """This installation of ONNX Runtime does not have the provider that a device needs."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to run a model.
+
+    Attributes:
+        device: "cpu", "cuda" or "tensorrt".
+        precision: "fp32" or "fp16": of the engine; a file may hold half precision in itself.
+        cache: the folder in which TensorRT keeps the engine; None for others.
+        providers: for ONNX Runtime, first choice first, each with its options.
+    """
+
+    device: str
+    precision: str = "fp32"
+    cache: Path | None = None
+    providers: tuple[tuple[str, dict[str, Any]], ...] = field(default=((_CPU, {}),), hash=False)
+
+    @property
+    def needs(self) -> str:
+        """The provider without which it is not this candidate."""
+        return _NEEDS[self.device]
+
+    def __str__(self) -> str:
+        return {"cpu": "CPU", "cuda": "CUDA", "tensorrt": f"TensorRT in {self.precision}"}[self.device]
+
+
+CPU = Candidate("cpu")
+
+
+def candidates(device: str, available: Sequence[str], model: Path) -> list[Candidate]:
+    """The ways to run a model on a device, best first.
+
+    - "tensorrt": in half precision, then in full, then CUDA.
+    - "cuda": CUDA. "cpu": the CPU.
+    - "auto": CUDA where there is one, then the CPU. TensorRT is for those who ask for it: it keeps a robot waiting for
+      minutes at its first start.
+
+    Args:
+        device: "auto", "cpu", "cuda" or "tensorrt".
+        available: the providers of this installation.
+        model: the model file, which names the folder of TensorRT's engine.
+
+    Raises:
+        UnavailableError: the device's own provider is not among them; names the remedy.
+    """
+    if device == "auto":
+        device = "cuda" if _CUDA in available else "cpu"
+        return [_cuda(available), CPU] if device == "cuda" else [CPU]
+    if _NEEDS[device] not in available:
+        raise UnavailableError(
+            f"device '{device}' needs ONNX Runtime's {_NEEDS[device]}, this installation offers "
+            f"{', '.join(available)}: install onnxruntime-gpu in place of onnxruntime, or set device to 'cpu'"
+        )
+    if device == "cpu":
+        return [CPU]
+    found = [_tensorrt(p, available, model) for p in ("fp16", "fp32")] if device == "tensorrt" else []
+    return [*found, _cuda(available)] if _CUDA in available else found
+
+
+def cache_root() -> Path:
+    """Where engines are kept: $SPECTRADINO_CACHE, else the user's cache folder."""
+    named = os.environ.get("SPECTRADINO_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spectradino"
+
+
+@contextmanager
+def engine_cache(candidate: Candidate, model: Path) -> Iterator[None]:
+    """Around the opening of an engine: makes TensorRT's folder, tells of the wait, forgets what a failure left there.
+
+    Raises:
+        UnavailableError: the folder can't be made.
+    """
+    folder = candidate.cache
+    if folder is None:
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnavailableError(
+            f"{folder} can't be made for TensorRT's engine ({error}): set SPECTRADINO_CACHE"
+        ) from None
+    if not any(folder.glob("*.engine")):
+        log.warning(
+            "%s builds an engine of %s for this GPU: some minutes, once; it is kept in %s",
+            candidate,
+            model.name,
+            folder,
+        )
+    try:
+        yield
+    except Exception:
+        shutil.rmtree(folder, ignore_errors=True)  # an engine that was cut off while it was written fails each time
+        raise
+
+
+def _cuda(available: Sequence[str]) -> Candidate:
+    return Candidate("cuda", providers=_present([(_CUDA, _CUDA_OPTIONS), (_CPU, {})], available))
+
+
+def _tensorrt(precision: str, available: Sequence[str], model: Path) -> Candidate:
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()[:16]
+    name = f"{digest}-{_gpu_name()}-tensorrt{_tensorrt_version()}-{precision}"
+    folder = cache_root() / "tensorrt" / name
+    options = {
+        "trt_fp16_enable": str(precision == "fp16"),
+        "trt_engine_cache_enable": "True",
+        "trt_engine_cache_path": str(folder),
+        "trt_timing_cache_enable": "True",
+        "trt_timing_cache_path": str(folder),
+        # Norms that overflow in half precision stay in full: TensorRT's own rule for LayerNorm.
+        "trt_layer_norm_fp32_fallback": str(precision == "fp16"),
+    }
+    providers = _present([(_TENSORRT, options), (_CUDA, _CUDA_OPTIONS), (_CPU, {})], available)
+    return Candidate("tensorrt", precision, folder, providers)
+
+
+def _present(
+    providers: list[tuple[str, dict[str, Any]]], available: Sequence[str]
+) -> tuple[tuple[str, dict[str, Any]], ...]:
+    return tuple((name, dict(options)) for name, options in providers if name in available)
+
+
+def _gpu_name() -> str:
+    """Of the first GPU, as a part of a file name; "gpu" where the driver does not say."""
+    with suppress(OSError, AttributeError):
+        driver = ctypes.CDLL("libcuda.so.1")
+        name = ctypes.create_string_buffer(256)
+        device = ctypes.c_int()
+        if driver.cuInit(0) == 0 and driver.cuDeviceGet(ctypes.byref(device), 0) == 0:
+            driver.cuDeviceGetName(name, len(name), device)
+            return re.sub(r"[^A-Za-z0-9]+", "_", name.value.decode("utf-8", "replace")).strip("_") or "gpu"
+    return "gpu"
+
+
+def _tensorrt_version() -> str:
+    """As the library tells it, such as 10300; "0" where it is not found by name."""
+    for library in ("libnvinfer.so.10", "libnvinfer.so.8", "libnvinfer.so"):
+        with suppress(OSError, AttributeError):
+            return str(ctypes.CDLL(library).getInferLibVersion())
+    return "0"

@@ -1,0 +1,104 @@
+"""Sample pairs that travel inside a model file, so that an engine can be judged on the robot before it serves.
+
+They are kept as small pictures (JPEG and PNG) under a key of their own in the file's metadata. A file without them is
+judged on pictures that are drawn here, always the same ones.
+
+Letters: h x w a picture.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Mapping
+
+import cv2
+import numpy as np
+
+from spectradino_core.runtime.bundle import BundleError, ModelInfo
+
+__all__ = ["SAMPLES_KEY", "drawn_samples", "pack_samples", "unpack_samples"]
+
+SAMPLES_KEY = "spectradino_samples"
+
+Pair = tuple[np.ndarray, np.ndarray]
+"""RGB uint8 [h, w, 3] and raw infrared counts, uint8 or uint16 [h', w']."""
+
+_JPEG_QUALITY = 90
+
+
+def pack_samples(pairs: Iterable[Pair], info: ModelInfo) -> str:
+    """Pairs as text for a model file's metadata, scaled to about the network's input: larger ones say nothing more."""
+    width, height = info.input_size
+    packed = []
+    for rgb, infrared in pairs:
+        small = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
+        counts = cv2.resize(infrared, (width, height), interpolation=cv2.INTER_AREA)
+        colour = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
+        packed.append({"rgb": _text(colour), "ir": _text(cv2.imencode(".png", counts)[1])})
+    return json.dumps({"format": 1, "pairs": packed})
+
+
+def unpack_samples(metadata: Mapping[str, str], info: ModelInfo, source: object) -> list[Pair]:
+    """The pairs of a model file; those of `drawn_samples` where it holds none.
+
+    Args:
+        metadata: of the file.
+        info: of the model.
+        source: named in errors.
+
+    Raises:
+        BundleError: what is there can't be read.
+    """
+    if SAMPLES_KEY not in metadata:
+        return drawn_samples(info)
+    try:
+        held = json.loads(metadata[SAMPLES_KEY])
+        if held["format"] != 1:
+            raise ValueError(f"format {held['format']}")
+        pairs = [(_picture(pair["rgb"], 3), _picture(pair["ir"], 2)) for pair in held["pairs"]]
+        if not pairs:
+            raise ValueError("none")
+    except (ValueError, KeyError, TypeError, cv2.error) as error:
+        raise BundleError(f"{source}: its sample pictures are damaged ({error}); export the model again") from None
+    return pairs
+
+
+def drawn_samples(info: ModelInfo, count: int = 2) -> list[Pair]:
+    """Blurred noise with bright and dark blocks in it: always the same for one input size."""
+    width, height = info.input_size
+    drawn = []
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        rgb = cv2.GaussianBlur(rng.integers(0, 256, (height, width, 3), np.uint8), (0, 0), 4)
+        infrared = cv2.GaussianBlur(rng.integers(0, 4096, (height, width)).astype(np.uint16), (0, 0), 4)
+        for _ in range(12):
+            x, y = int(rng.integers(0, width)), int(rng.integers(0, height))
+            w, h = int(rng.integers(8, width // 4)), int(rng.integers(8, height // 3))
+            rgb[y : y + h, x : x + w] = rng.integers(0, 256, 3)
+            infrared[y : y + h, x : x + w] = int(rng.integers(500, 4096))
+        drawn.append((rgb, _counts(infrared, info)))
+    return drawn
+
+
+def _counts(infrared: np.ndarray, info: ModelInfo) -> np.ndarray:
+    """Counts in 0..4095 as the model's camera would give them: of its depth, within its range where that is fixed."""
+    contract = info.thermal
+    kind, most = (np.uint16, 65535) if 16 in contract.depths else (np.uint8, 255)
+    low, high = (0.0, 4095.0) if most > 255 else (0.0, 255.0)
+    if contract.kind == "fixed":
+        per_count = contract.kelvin_per_count or 1.0
+        low, high = contract.low / per_count, contract.high / per_count
+    return np.clip(low + infrared.astype(np.float64) / 4095 * (high - low), 0, most).astype(kind)
+
+
+def _text(encoded: np.ndarray) -> str:
+    return base64.b64encode(encoded.tobytes()).decode("ascii")
+
+
+def _picture(text: str, dimensions: int) -> np.ndarray:
+    data = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
+    picture = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    if picture is None or picture.ndim != dimensions:
+        raise ValueError("not a picture")
+    return np.ascontiguousarray(picture[..., ::-1]) if dimensions == 3 else picture

@@ -1,0 +1,205 @@
+"""Fast engines are held against the CPU before they serve: broken ones are refused, the next takes their place."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spectradino_core.runtime import engines, providers
+from spectradino_core.runtime.bundle import BundleError
+from spectradino_core.runtime.engines import EngineError, OnnxEngine, open_engine
+from spectradino_core.runtime.gate import TOLERANCES, first_that_agrees
+from spectradino_core.runtime.parity import Difference, Tolerance, largest_difference, network_inputs
+from spectradino_core.runtime.providers import CPU, Candidate, UnavailableError, candidates, engine_cache
+from spectradino_core.runtime.samples import SAMPLES_KEY, drawn_samples, pack_samples, unpack_samples
+from spectradino_core.thermal import ThermalContract
+from tests.blob_model import make_blob_model
+
+ALL = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
+FP16 = Candidate("tensorrt", "fp16")
+FP32 = Candidate("tensorrt", "fp32")
+CUDA = Candidate("cuda")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return make_blob_model(tmp_path_factory.mktemp("gate") / "blob.onnx", input_size=(168, 140))
+
+
+@pytest.fixture(scope="module")
+def inputs(model):
+    engine = OnnxEngine(model, device="cpu")
+    return [given for rgb, ir in engine.samples() for given in network_inputs(rgb, ir, engine.info)]
+
+
+class Altered:
+    """A real engine whose answers are changed, as a miscompiled one's would be."""
+
+    def __init__(self, path: Path, change) -> None:
+        self._engine = OnnxEngine(path, device="cpu")
+        self.info, self.label, self._change = self._engine.info, "altered", change
+
+    def run(self, rgb, infrared, present):
+        return self._change(*self._engine.run(rgb, infrared, present))
+
+
+def shifted(pixels):
+    return lambda boxes, scores, mask: (boxes + np.float32(pixels), scores, mask)
+
+
+def test_an_engine_that_agrees_serves_and_says_so(model, inputs, caplog):
+    good = Altered(model, shifted(0.01))
+    with caplog.at_level(logging.INFO):
+        assert first_that_agrees([FP16, CPU], lambda c: good, lambda: OnnxEngine(model, "cpu"), inputs) is good
+    assert "TensorRT in fp16 agrees with the CPU" in caplog.text
+
+
+def test_a_broken_engine_is_refused_and_the_next_precision_serves(model, inputs, caplog):
+    engines_ = {FP16: Altered(model, shifted(30)), FP32: Altered(model, shifted(0))}
+    found = first_that_agrees([FP16, FP32, CPU], engines_.__getitem__, lambda: OnnxEngine(model, "cpu"), inputs)
+    assert found is engines_[FP32]
+    assert "TensorRT in fp16 is not used: its answers differ from the CPU's (boxes_px 3.00e+01 > 1e+00)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "culprit"),
+    [
+        (lambda boxes, scores, mask: (boxes, scores + np.float32(0.2), mask), "scores"),
+        (lambda boxes, scores, mask: (boxes, scores * np.float32("nan"), mask), "scores inf"),
+        (lambda boxes, scores, mask: (boxes, scores, (mask + 1).astype(np.uint8)), "mask_differs"),
+        (lambda boxes, scores, mask: (boxes, scores, None), "mask_differs"),
+    ],
+)
+def test_what_is_wrong_is_named(model, inputs, change, culprit):
+    with pytest.raises(EngineError, match=culprit):
+        first_that_agrees([CUDA], lambda c: Altered(model, change), lambda: OnnxEngine(model, "cpu"), inputs)
+
+
+def test_failing_engines_are_passed_over_and_all_are_told(model, inputs):
+    def fails(candidate):
+        raise EngineError(f"no {candidate.device} here")
+
+    with pytest.raises(EngineError, match=r"TensorRT in fp16: no tensorrt here; CUDA: no cuda here.*device to 'cpu'"):
+        first_that_agrees([FP16, CUDA], fails, lambda: OnnxEngine(model, "cpu"), inputs)
+    cpu = OnnxEngine(model, "cpu")
+    assert first_that_agrees([CUDA, CPU], lambda c: cpu if c is CPU else fails(c), lambda: cpu, inputs) is cpu
+
+
+def test_opening_goes_through_the_gate(model, monkeypatch, caplog):
+    """A GPU that gives other answers is passed over by `auto`; one that was asked for by name is an error."""
+
+    class Wrong(OnnxEngine):
+        def __init__(self, path, device="auto", threads=0):
+            self._wrong = isinstance(device, Candidate) and device.device == "cuda"
+            super().__init__(path, CPU, threads)
+
+        def run(self, rgb, infrared, present):
+            boxes, scores, mask = super().run(rgb, infrared, present)
+            return (boxes + np.float32(5), scores, mask) if self._wrong else (boxes, scores, mask)
+
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(ALL))
+    monkeypatch.setattr(engines, "OnnxEngine", Wrong)
+    assert open_engine(model, "auto").label.endswith("CPU")
+    assert "CUDA is not used: its answers differ" in caplog.text
+    with pytest.raises(EngineError, match="CUDA: its answers differ"):
+        open_engine(model, "cuda")
+
+
+def test_differences_by_hand(model, inputs):
+    reference = OnnxEngine(model, "cpu")
+    found = largest_difference(reference, Altered(model, shifted(0.5)), inputs)
+    assert found.boxes_px == pytest.approx(0.5, abs=1e-3)
+    assert (found.scores, found.mask_differs) == (0, 0)
+    assert found | Difference(0.1, 0.2, 0.3) == Difference(found.boxes_px, 0.2, 0.3)
+    assert (
+        Tolerance(1, 0.1, 0.1).problem(Difference(float("nan"), 0.2, 0))
+        == "boxes_px nan > 1e+00, scores 2.00e-01 > 1e-01"
+    )
+    with pytest.raises(ValueError, match="at least one input"):
+        largest_difference(reference, reference, [])
+
+
+def test_candidates_in_order(model, monkeypatch, tmp_path):
+    monkeypatch.setenv("SPECTRADINO_CACHE", str(tmp_path))
+    asked = candidates("tensorrt", ALL, model)
+    assert [str(c) for c in asked] == ["TensorRT in fp16", "TensorRT in fp32", "CUDA"]
+    assert [c.device for c in candidates("auto", ALL, model)] == ["cuda", "cpu"]
+    assert candidates("auto", ALL[2:], model) == candidates("cpu", ALL, model) == [CPU]
+    with pytest.raises(UnavailableError, match="install onnxruntime-gpu in place of onnxruntime"):
+        candidates("tensorrt", ALL[1:], model)
+    assert set(TOLERANCES) == {c.precision for c in asked}
+    folders = {c.cache for c in asked[:2]}
+    assert len(folders) == 2
+    assert all(folder.parent == tmp_path / "tensorrt" for folder in folders)
+    name, options = asked[0].providers[0]
+    assert (name, options["trt_fp16_enable"], options["trt_engine_cache_path"]) == (ALL[0], "True", str(asked[0].cache))
+    assert dict(asked[2].providers)["CUDAExecutionProvider"]["use_tf32"] == "0"
+    other = model.with_name("other.onnx")
+    other.write_bytes(model.read_bytes() + b"\0")
+    assert candidates("tensorrt", ALL, other)[0].cache != asked[0].cache
+
+
+def test_the_cache_tells_of_the_wait_and_forgets_what_failed(tmp_path, caplog, monkeypatch):
+    candidate = Candidate("tensorrt", "fp16", tmp_path / "cache" / "x")
+    with engine_cache(candidate, Path("m.onnx")):
+        (candidate.cache / "a.engine").write_bytes(b"built")
+    assert "builds an engine of m.onnx for this GPU: some minutes, once" in caplog.text
+    caplog.clear()
+    with pytest.raises(RuntimeError), engine_cache(candidate, Path("m.onnx")):
+        raise RuntimeError("deserialization failed")
+    assert caplog.text == ""
+    assert not candidate.cache.exists()
+    (tmp_path / "file").write_text("in the way")
+    with (
+        pytest.raises(UnavailableError, match="set SPECTRADINO_CACHE"),
+        engine_cache(Candidate("tensorrt", "fp16", tmp_path / "file" / "x"), Path("m.onnx")),
+    ):
+        pass
+    monkeypatch.setenv("SPECTRADINO_CACHE", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert providers.cache_root() == tmp_path / "xdg" / "spectradino"
+
+
+def test_samples_travel_with_the_model(model):
+    info = OnnxEngine(model, "cpu").info
+    rng = np.random.default_rng(0)
+    rgb = np.full((280, 336, 3), (200, 90, 20), np.uint8)
+    infrared = rng.integers(0, 60000, (256, 320)).astype(np.uint16)
+    held = unpack_samples({SAMPLES_KEY: pack_samples([(rgb, infrared)], info)}, info, "m.onnx")
+    assert len(held) == 1
+    assert held[0][0].shape == (140, 168, 3)
+    assert np.abs(held[0][0].astype(int) - (200, 90, 20)).max() <= 3  # JPEG; red is still red
+    assert (held[0][1].dtype, held[0][1].shape) == (np.dtype(np.uint16), (140, 168))
+    for damaged in (
+        "{",
+        '{"format": 2, "pairs": []}',
+        '{"format": 1, "pairs": []}',
+        '{"format": 1, "pairs": [{"rgb": "x"}]}',
+    ):
+        with pytest.raises(BundleError, match=r"m\.onnx: its sample pictures are damaged"):
+            unpack_samples({SAMPLES_KEY: damaged}, info, "m.onnx")
+
+
+@pytest.mark.parametrize(
+    "contract",
+    [
+        ThermalContract(),
+        ThermalContract("fixed", 263.15, 323.15, kelvin_per_count=0.04, depths=(16,)),
+        ThermalContract("fixed", 20, 200, depths=(8,)),
+        ThermalContract("none", depths=(8,)),
+    ],
+)
+def test_drawn_samples_suit_every_contract(model, contract):
+    info = OnnxEngine(model, "cpu").info.with_(thermal=contract)
+    pairs = drawn_samples(info)
+    for (rgb, infrared), (again, _) in zip(pairs, drawn_samples(info), strict=True):
+        np.testing.assert_array_equal(rgb, again)
+        (_, plane, _), *_ = network_inputs(rgb, infrared, info)
+        assert plane.std() > 0.05  # not flat
+        assert plane.min() >= 0
+        assert plane.max() <= 1
