@@ -98,6 +98,7 @@ class _Size:
         unfrozen: blocks that Stage III trains.
         rate: peak learning rate of Stage I. Assumed: "inverse with model size", the figures are lost.
         crop: side of the views, pixels. Assumed.
+        shares: of that rate in Stages I, II and III. Assumed.
     """
 
     epochs: tuple[int, int, int]
@@ -105,6 +106,7 @@ class _Size:
     unfrozen: int
     rate: float
     crop: int = 224
+    shares: tuple[float, float, float] = (1.0, 0.5, 0.2)
 
 
 _SIZES = {
@@ -112,12 +114,10 @@ _SIZES = {
     "b": _Size((100, 10, 75), (128, 128, 128), 6, 1e-4),
     "l": _Size((100, 10, 75), (64, 64, 64), 12, 5e-5),
     "g": _Size((50, 10, 30), (24, 24, 16), 10, 2e-5),
-    "tiny": _Size((6, 3, 4), (16, 16, 16), 3, 1e-3, crop=112),
+    "tiny": _Size((6, 2, 9), (8, 8, 8), 3, 6e-4, crop=112, shares=(1.0, 0.5, 0.8)),
     "test": _Size((2, 2, 1), (4, 4, 4), 1, 1e-3, crop=56),
 }
 
-_RATE_SHARE = {1: 1.0, 2: 0.5, 3: 0.2}
-"""Of Stage I's rate. Assumed."""
 _WARMUP = {1: 0.05, 2: 0.0, 3: 0.0}
 """Stages II and III have none (given); Stage I's length is assumed."""
 
@@ -138,7 +138,7 @@ def stage_recipe(variant: str, stage: int) -> StageRecipe:
         stage=stage,
         epochs=size.epochs[stage - 1],
         batch=GPUS * size.batch[stage - 1],
-        rate=size.rate * _RATE_SHARE[stage],
+        rate=size.rate * size.shares[stage - 1],
         weights=_WEIGHTS[stage],
         unfrozen=size.unfrozen if stage == 3 else 0,
         rgb_stem=stage == 3,
