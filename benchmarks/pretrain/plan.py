@@ -24,9 +24,9 @@ class Scale:
         scenes: streets to train on.
         judged: unseen streets to judge on.
         probed: streets that linear probes are fitted on.
-        teacher, teacher_batch: steps of the stand-in for DINOv2, and pictures in each.
+        teacher: steps of the two runs that make the stand-in for DINOv2.
         stages: steps of each stage; None: the recipe's epochs.
-        omnivorous: steps; None: the recipe's.
+        omnivorous: steps of each Omnivorous run; None: the recipe's.
         trial: steps of each run of an option.
         seeds: of those.
         anchors: weights.
@@ -37,17 +37,16 @@ class Scale:
     scenes: int = 300
     judged: int = 64
     probed: int = 64
-    teacher: int = 350
-    teacher_batch: int = 48
+    teacher: tuple[int, int] = (400, 150)
     stages: int | None = None
-    omnivorous: int | None = 200
-    trial: int = 200
+    omnivorous: int | None = 150
+    trial: int = 120
     seeds: tuple[int, ...] = (0, 1)
     anchors: tuple[float, ...] = (0, 1, 10, 100)
 
 
 FULL = Scale()
-QUICK = Scale("test", 56, 12, 8, 8, 4, 8, 3, 3, 3, (0,), (0, 10))
+QUICK = Scale("test", 56, 12, 8, 8, (3, 3), 3, 3, 3, (0,), (0, 10))
 """Everything in a minute, for the tests; its figures mean nothing."""
 
 INFRARED_WEIGHT = 1.0
@@ -62,7 +61,7 @@ def jobs_of(part: str, scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
 
 def _stages(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
     """The chain of Stages I, II and III, and its judgement."""
-    yield _teacher(scale, pairs, work)
+    yield from _teacher(scale, pairs, work)
     yield _chain(scale, pairs, work)
     run = work / "chain"
     models = [f"{name}={work / 'teacher' / 'start.safetensors' if file == 'start' else run / f'{file}.safetensors'}"
@@ -72,7 +71,7 @@ def _stages(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
 
 def _systems(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
     """Omnivorous on a plain DINOv2, and on top of SpectraDINO, beside the latter."""
-    yield _teacher(scale, pairs, work)
+    yield from _teacher(scale, pairs, work)
     yield _chain(scale, pairs, work)
     yield _omnivorous("omnivorous", scale, pairs, work, scale.omnivorous)
     both = ("--base", "both", "--start", work / "chain" / "stage3" / "last.safetensors")
@@ -88,7 +87,7 @@ def _systems(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
 
 def _anchors(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
     """The anchor weight's ablation, on the plain system."""
-    yield _teacher(scale, pairs, work)
+    yield from _teacher(scale, pairs, work)
     models = []
     for weight in scale.anchors:
         own = omnivorous_recipe(scale.variant).anchor == weight  # the run of `_systems` is of the recipe's own weight
@@ -100,7 +99,7 @@ def _anchors(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
 
 def _options(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
     """Stage I with what is ours, against Stage I without, same steps and seeds."""
-    yield _teacher(scale, pairs, work)
+    yield from _teacher(scale, pairs, work)
     options = {
         "plain": (),
         "adaptive": ("--adaptive",),
@@ -115,13 +114,17 @@ def _options(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
     yield _judge("options judged", scale, pairs, work, models, "--infrared")
 
 
-def _teacher(scale: Scale, pairs: Pairs, work: Path) -> Job:
-    arguments = (
-        "--manifests", *pairs.train, "--root", pairs.root, "--variant", scale.variant, "--crop", scale.crop,
-        "--steps", scale.teacher, "--batch", scale.teacher_batch, "--out", work / "teacher",
-    )  # fmt: skip
-    command = ("-m", "benchmarks.pretrain.teacher", *map(str, arguments))
-    return Job("teacher", command, work / "teacher" / "start.safetensors")
+def _teacher(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
+    """In two runs: the second disguises what the first still told pictures by."""
+    common = ("--manifests", *pairs.train, "--root", pairs.root, "--variant", scale.variant, "--crop", scale.crop)
+    first, second = work / "teacher-first", work / "teacher"
+    runs = (
+        ("teacher, first run", first, scale.teacher[0], 64, ()),
+        ("teacher", second, scale.teacher[1], 48, ("--start", first / "teacher.safetensors", "--rate", 5e-4)),
+    )
+    for name, folder, steps, batch, more in runs:
+        words = (*common, "--steps", steps, "--batch", min(batch, scale.scenes), "--out", folder, *more)
+        yield Job(name, ("-m", "benchmarks.pretrain.teacher", *map(str, words)), folder / "start.safetensors")
 
 
 def _chain(scale: Scale, pairs: Pairs, work: Path) -> Job:

@@ -1,5 +1,6 @@
 """A stand-in for DINOv2, whose weights are not at hand: a small ViT that learns from the RGB images alone to know each
-picture again, whatever its crop and its colours (SimCLR's task on CLS, without a projection head).
+picture again, whatever its crop and its colours (SimCLR's task on CLS, without a projection head); in a second run
+(`--start`) also where it is grey or a negative.
 
 `python -m benchmarks.pretrain.teacher --manifests A.jsonl B.jsonl --root FOLDER --out RUN` makes
 `RUN/teacher.safetensors` in DINOv2's own layout, and `RUN/start.safetensors`, the student before Stage I. It has seen
@@ -21,10 +22,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from spectradino_core.backbone.checkpoints import save_spectradino
+from spectradino_core.backbone.checkpoints import load_dinov2, save_spectradino
 from spectradino_core.backbone.vit import ViT
 from spectradino_core.data.augment import Augmentation
 from spectradino_core.data.manifest import ManifestSource
+from spectradino_core.data.sources import ImageSet
 from spectradino_core.data.views import ViewOptions, colour_tensor, take_view
 from spectradino_core.files import written_atomically
 from spectradino_core.losses.alignment import contrastive_loss
@@ -35,10 +37,11 @@ __all__ = ["TwoViews", "train_teacher"]
 
 RATE, WEIGHT_DECAY, TEMPERATURE, WARMUP = 1e-3, 0.05, 0.1, 0.1
 
-VIEWS = ViewOptions(photometry=Augmentation(brightness=0.4, contrast=0.4, gamma=0.5, saturation=0.8, blur=0.3))
+DISGUISED = ViewOptions(photometry=Augmentation(brightness=0.4, contrast=0.4, gamma=0.5, saturation=0.8, blur=0.3))
 GREY, NEGATIVE = 0.5, 0.2
 """How often a view loses its colours, and how often it is turned into its negative. DINOv2's own training greys and
-solarises 0.2 of the views. Without it the task is solved by colours alone, which no infrared camera can follow."""
+solarises 0.2 of the views. Without it the task is solved by colours alone, which no infrared camera can follow; from
+random weights it is too hard a task (the loss stays at chance), so it comes second."""
 
 
 @dataclass
@@ -57,12 +60,13 @@ class _Pictures(Dataset[TwoViews]):
     """Batch by batch, a function of seed and step; every picture once an epoch."""
 
     def __init__(
-        self, sources: Sequence[ManifestSource], batch: int, side: int, steps: range, seed: int
+        self, sources: Sequence[ManifestSource], batch: int, side: int, steps: range, seed: int, disguise: bool
     ) -> None:  # fmt: skip
         self._items = [(source, item) for source in sources for item in range(len(source))]
         if len(self._items) < batch:
             raise ValueError(f"{len(self._items)} pictures are fewer than a batch of {batch}")
         self._batch, self._side, self._steps, self._seed = batch, side, steps, seed
+        self._disguise = disguise
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -77,8 +81,13 @@ class _Pictures(Dataset[TwoViews]):
             source, item = self._items[number]
             image = source.load(item, ())
             for into in views:
-                into.append(colour_tensor(_disguised(take_view(image, VIEWS, self._side, rng)["rgb"], rng)))
+                into.append(colour_tensor(self._view(image, rng)))
         return TwoViews(*(torch.from_numpy(np.stack(view)) for view in views))
+
+    def _view(self, image: ImageSet, rng: np.random.Generator) -> np.ndarray:
+        if self._disguise:
+            return _disguised(take_view(image, DISGUISED, self._side, rng)["rgb"], rng)
+        return take_view(image, ViewOptions(), self._side, rng)["rgb"]
 
 
 def _disguised(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -89,7 +98,15 @@ def _disguised(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def train_teacher(
-    sources: Sequence[ManifestSource], variant: str, steps: int, batch: int, side: int, seed: int, folder: Path
+    sources: Sequence[ManifestSource],
+    variant: str,
+    steps: int,
+    batch: int,
+    side: int,
+    seed: int,
+    folder: Path,
+    start: Path | None = None,
+    rate: float = RATE,
 ) -> Path:
     """Trains, or goes on where the run in `folder` stopped; returns `<folder>/teacher.safetensors`.
 
@@ -98,15 +115,19 @@ def train_teacher(
         variant: key of `VARIANTS`.
         steps, batch, side, seed: of the run; side in pixels.
         folder: of the run.
+        start: an earlier teacher to go on from, with disguised views; None: random weights and the usual views.
+        rate: peak learning rate.
     """
     torch.manual_seed(seed)
     model = ViT(variant)
+    if start is not None:
+        load_dinov2(model, start)
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
     optimiser = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}], lr=RATE
+        [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}], lr=rate
     )
-    pictures = _Pictures(sources, batch, side, range(resume_step(folder), steps), seed)
+    pictures = _Pictures(sources, batch, side, range(resume_step(folder), steps), seed, start is not None)
 
     def loss_of(runner: nn.Module, views: TwoViews) -> dict[str, Tensor]:
         one, other = runner(torch.cat([views.one, views.other])).cls.chunk(2)
@@ -126,6 +147,8 @@ def main() -> None:
     parser.add_argument("--manifests", type=Path, nargs="+", required=True)
     parser.add_argument("--root", type=Path, help="folder that paths are relative to (default: each manifest's own)")
     parser.add_argument("--out", type=Path, required=True, help="run folder")
+    parser.add_argument("--start", type=Path, help="an earlier teacher: go on from it with disguised views")
+    parser.add_argument("--rate", type=float, default=RATE, help="peak learning rate (%(default)s)")
     parser.add_argument("--variant", default="tiny")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch", type=int, default=64, help="pictures a step, two views each (%(default)s)")
@@ -134,7 +157,15 @@ def main() -> None:
     options = parser.parse_args()
     sources = [ManifestSource(path, options.root) for path in options.manifests]
     path = train_teacher(
-        sources, options.variant, options.steps, options.batch, options.crop, options.seed, options.out
+        sources,
+        options.variant,
+        options.steps,
+        options.batch,
+        options.crop,
+        options.seed,
+        options.out,
+        options.start,
+        options.rate,
     )
     torch.manual_seed(options.seed + 1)  # as Stage I does, so these fresh stems and adapters are those it starts from
     save_spectradino(load_teacher(path, options.variant).student(), path.with_name("start.safetensors"))
