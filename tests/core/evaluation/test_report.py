@@ -8,14 +8,21 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import torch
 
+from spectradino_core.data.benchmarks.registry import open_benchmark
 from spectradino_core.data.sample import PairedSample
+from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES, MASK_PALETTE
 from spectradino_core.evaluation.answers import ALL
 from spectradino_core.evaluation.comparison import BASELINE, FUSED, compare, same_task
 from spectradino_core.evaluation.report import Report
 from spectradino_core.evaluation.spread import Spread
 from spectradino_core.modality import Modality
+from spectradino_core.perception import Architecture, Perception
+from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.pipeline import Pipeline
+from spectradino_core.thermal import ThermalContract
+from spectradino_core.torch_engine import TorchEngine
 from tests.blob_model import make_blob_model
 
 RED_BOX, HOT_BOX = (40, 30, 200, 150), (300, 200, 420, 330)
@@ -149,6 +156,22 @@ def test_what_does_not_belong_together_is_refused(blob):
     data.infrared = Modality.NIR
     with pytest.raises(ValueError, match="pairs pairs colour with nir, blob takes lwir"):
         compare([model], [], data)
+
+
+def test_a_benchmarks_reader_is_such_a_set():
+    """Pairs as `open_benchmark` gives them, by a model that has learnt nothing."""
+    torch.manual_seed(0)
+    architecture = Architecture("test", "lwir", len(BOX_CLASSES), len(MASK_CLASSES), pyramid_width=16, tower_depth=1)
+    info = ModelInfo(
+        "untrained", "test", architecture.bands, BOX_CLASSES, MASK_CLASSES, MASK_PALETTE, (112, 98), ThermalContract()
+    )
+    pipeline = Pipeline(TorchEngine.of(Perception(architecture).eval(), info))
+    pairs = open_benchmark("scenes", None, "test")[:3]
+    comparison = compare([pipeline], [], pairs)
+    assert comparison.images == {"all": 3, "day": 1, "dusk": 1, "night": 1}
+    assert comparison.about == (pairs.ignore,)
+    assert comparison.unknown == ()
+    assert comparison.scores["night"]["IR only"][0].segmentation.pixel_accuracy >= 0
 
 
 def test_spread_by_hand():
