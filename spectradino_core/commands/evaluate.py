@@ -88,9 +88,10 @@ def _run(options: argparse.Namespace) -> int:
                 options.leave_out,
             )
         )  # fmt: skip
+    if options.out is not None:  # before anything is printed: a reader of the text may close the pipe
+        report.write(options.out)
     print(report.markdown())
     if options.out is not None:
-        report.write(options.out)
         print(f"{options.out / 'report.html'}: with curves, confusions and the worst answers")
     return 0
 
