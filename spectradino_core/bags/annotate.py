@@ -59,6 +59,7 @@ class AnnotateOptions:
         overlay: whether overlays are drawn; they make most of the size.
         inputs: whether both cameras' images are copied.
         storage, compression, overwrite: see `BagWriter`.
+        clock: see `Replay`.
         segment: answers between two points from which a stopped run goes on.
     """
 
@@ -70,6 +71,7 @@ class AnnotateOptions:
     storage: str | None = None
     compression: str = "none"
     overwrite: bool = False
+    clock: str = "received"
     segment: int = 500
 
 
@@ -113,7 +115,7 @@ def annotate(
     BagWriter(out, options.storage, options.compression, options.overwrite)  # refused now, not after an hour
     with BagReader(bag, options.rgb_topic, options.ir_topic) as reader:
         pipeline = open_pipeline(model, options.settings)
-        replay = Replay(pipeline, options.settings)
+        replay = Replay(pipeline, options.settings, options.clock)
         store = Segments(out, _plan(reader, Path(model), options))
         remove = False
         try:
@@ -292,6 +294,7 @@ def _plan(reader: BagReader, model: Path, options: AnnotateOptions) -> dict[str,
         "calibration": _digest(Path(calibration).expanduser()) if calibration else "",
         "settings": asdict(options.settings),
         "overlay": options.overlay,
+        "clock": options.clock,
     }
 
 

@@ -37,6 +37,7 @@ class Camera:
         lost: about how many frames are missing in the gaps and between.
         duplicates, backward, zero: stamps equal to the one before, behind it, or not set.
         latency_ms: median time from stamp to recording; large or negative where clocks differ.
+        recorded_s: time between the first and the last recording.
         begin_s, end_s: first and last stamp since the bag's first frame.
     """
 
@@ -58,6 +59,7 @@ class Camera:
     backward: int
     zero: int
     latency_ms: float
+    recorded_s: float
     begin_s: float
     end_s: float
 
@@ -169,6 +171,7 @@ def _camera(
         backward=int((steps < 0).sum()),
         zero=int((ns == 0).sum()),
         latency_ms=float(np.median(arrivals - ns)) / _MS,
+        recorded_s=int(arrivals.max() - arrivals.min()) / 1e9,
         begin_s=(int(ns.min()) - start_ns) / 1e9,
         end_s=(int(ns.max()) - start_ns) / 1e9,
     )
@@ -206,6 +209,11 @@ def _warnings(name: str, camera: Camera) -> list[str]:
         )
     if camera.unreadable:
         found.append(f"{name}: images that can't be read; `spectradino bag evaluate` or `run` counts them by cause")
+    if camera.recorded_s < 0.5 * (camera.end_s - camera.begin_s):
+        found.append(
+            f"{name}: recorded within {camera.recorded_s:.1f} s, stamped over {camera.end_s - camera.begin_s:.1f} s: "
+            "times of recording mean nothing here, so replay it by its stamps (--clock stamp)"
+        )
     if abs(camera.latency_ms) > 10_000:
         found.append(f"{name}: stamps are {camera.latency_ms / 1e3:+.1f} s off the recorder's clock")
     return found

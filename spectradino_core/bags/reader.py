@@ -238,8 +238,9 @@ class BagReader:
             if not in_stamp_order:
                 yield frame
                 continue
-            if raw.received_ns > newest_arrival_ns:  # those of one arrival time go on together, whatever their order
-                newest_arrival_ns = raw.received_ns
+            # Those of one arrival time go on together, whatever their order; unless they are the whole drive.
+            if raw.received_ns > newest_arrival_ns or waiting_bytes > _MOST_BYTES:
+                newest_arrival_ns = max(newest_arrival_ns, raw.received_ns)
                 while waiting:
                     while arrivals[0][1] in gone:
                         gone.remove(heapq.heappop(arrivals)[1])

@@ -15,6 +15,7 @@ from time import perf_counter
 
 import numpy as np
 
+from spectradino_core.bags.errors import BagError
 from spectradino_core.bags.reader import BagFrame, BagReader
 from spectradino_core.runtime.bundle import BundleError
 from spectradino_core.runtime.engines import open_engine
@@ -29,7 +30,9 @@ from spectradino_core.streams.queues import Stream
 from spectradino_core.streams.registering import Registering
 from spectradino_core.streams.settings import Settings
 
-__all__ = ["Answer", "Replay", "open_pipeline"]
+__all__ = ["CLOCKS", "Answer", "Replay", "open_pipeline"]
+
+CLOCKS = ("received", "stamp")
 
 _UNSEEN = np.empty((0, 0), np.uint8)
 _MOST_EVENTS = 10_000
@@ -111,19 +114,27 @@ class Replay:
         answers: how many captures were answered, by mode.
     """
 
-    def __init__(self, pipeline: Pipeline, settings: Settings | None = None) -> None:
+    def __init__(self, pipeline: Pipeline, settings: Settings | None = None, clock: str = "received") -> None:
         """
         Args:
             pipeline: finds things; see `open_pipeline`. Its threshold, registration and memory are the replay's.
             settings: the node's parameters.
+            clock: one of `CLOCKS`: whether a frame came when it was recorded, or, for a drive that was converted from
+                something else so that its times of recording mean nothing, when it was stamped.
 
         Raises:
+            BagError: no such clock.
             ParameterError: two parameters give a registration.
             RegistrationError: it makes no sense, or the calibration file can't be read.
         """
+        if clock not in CLOCKS:
+            raise BagError(f"the clock of a replay is one of {', '.join(CLOCKS)}, not {clock!r}")
         self._pipeline = pipeline
         self._settings = settings or Settings()
+        self._by_stamp = clock == "stamp"
         self.registering = Registering(self._settings)
+        offset_ms = self._settings.feed(self.registering.time_offset_ms).ir_time_offset_ms
+        self._ir_offset_ns = round(offset_ms * 1_000_000)
         self.feed: Feed[_Shot] | None = None
         self.frames: Counter[str] = Counter()
         self.answers: Counter[str] = Counter()
@@ -158,9 +169,12 @@ class Replay:
         key = frame.stream.value
         self.frames[key] += 1
         self._topics[key] = frame.topic
+        came_ns = frame.received_ns
+        if self._by_stamp:
+            came_ns = frame.stamp_ns - (self._ir_offset_ns if frame.stream is Stream.IR else 0)
         # Frames are in stamp order, so their times of arrival may be a little out of it; a clock only goes on.
-        restarted = frame.received_ns < self._arrival_ns - 1_000_000_000
-        self._arrival_ns = frame.received_ns if restarted else max(self._arrival_ns, frame.received_ns)
+        restarted = came_ns < self._arrival_ns - 1_000_000_000
+        self._arrival_ns = came_ns if restarted else max(self._arrival_ns, came_ns)
         if self.feed is None:
             self.feed = Feed(self._settings.feed(self.registering.time_offset_ms), self._arrival_ns)
         try:

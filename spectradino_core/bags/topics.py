@@ -64,7 +64,10 @@ def choose_camera(
     candidates = [t for t in _without_siblings(image_topics(topics)) if t.count and t.name != other]
     option = f"--{stream.value}-topic"
     if not candidates:
-        raise BagError(f"{path}: no topic for the {stream.value} camera; {_listed(image_topics(topics), topics)}")
+        raise BagError(
+            f"{path}: no topic for the {stream.value} camera; {_listed(image_topics(topics), topics)}. "
+            f'Give {option} "" if there is none'
+        )
     usual = [t for t in candidates if t.name.removesuffix(_TRANSPORT) == _USUAL[stream]]
     if len(usual) == 1:
         return usual[0].name, "the node's own topic"

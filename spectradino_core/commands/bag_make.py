@@ -136,6 +136,8 @@ def _source(options: argparse.Namespace) -> tuple[Any, float]:
     from spectradino_core.modality import Modality
 
     if options.source == "scenes":
+        if options.limit is not None:
+            raise ValueError("--limit is for a folder of pairs; a drive through scenes has a --duration")
         scenes = SceneSource(
             options.seed,
             Modality.parse(options.infrared),

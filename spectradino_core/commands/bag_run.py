@@ -44,6 +44,10 @@ def add(kinds: Any) -> None:
     command.add_argument("--storage", choices=("mcap", "sqlite3"), help="of a folder (default: sqlite3)")
     command.add_argument("--compression", default="none", choices=("none", "message", "file", "chunk"), help="by zstd")
     command.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
+    command.add_argument(
+        "--clock", default="received", choices=("received", "stamp"),
+        help="when a frame came: as recorded, or, where that means nothing, as stamped (default: %(default)s)",
+    )  # fmt: skip
     add_parameters(command)
     command.set_defaults(run=_run)
 
@@ -74,6 +78,7 @@ def _run(options: argparse.Namespace) -> int:
                 options.storage,
                 options.compression,
                 options.overwrite,
+                options.clock,
             ),
             tick,
             lambda text: bar.write(text, file=sys.stderr),

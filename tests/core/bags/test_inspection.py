@@ -68,6 +68,14 @@ def test_clocks_that_are_apart_and_stamps_that_were_never_set(tmp_path):
     assert np.isfinite([info.cameras["rgb"].rate_hz, info.cameras["rgb"].jitter_ms]).all()
 
 
+def test_times_of_recording_that_mean_nothing_are_said(tmp_path):
+    rows = pairs(20)
+    for row in rows:
+        row.received_ns = START_NS
+    info = looked_at(record(tmp_path / "bag", rows))
+    assert sum("--clock stamp" in text for text in info.warnings) == 2
+
+
 def test_a_bag_without_cameras_and_one_with_a_single_one(tmp_path):
     bag = record(tmp_path / "bag", pairs(3))
     assert looked_at(bag, cameras=False).cameras == {}

@@ -101,6 +101,16 @@ def test_frames_come_in_the_order_of_their_stamps_and_hold_what_was_recorded(tmp
         assert received == sorted(received)
 
 
+def test_what_waits_is_bounded_in_bytes_too(tmp_path, monkeypatch):
+    rows = pairs(40)
+    for row in rows:
+        row.received_ns = START_NS  # as in a drive that was converted from something else
+    monkeypatch.setattr("spectradino_core.bags.reader._MOST_BYTES", 200_000)
+    with BagReader(record(tmp_path / "bag", rows)) as reader:
+        assert [f.stamp_ns for f in reader.frames()] == [row.stamp_ns for row in rows]
+        assert reader.max_waiting < 12  # of 19 and 28 kB
+
+
 def test_a_drive_that_was_played_twice_stays_two_drives(tmp_path):
     first, again = pairs(10), pairs(10)
     for row in again:

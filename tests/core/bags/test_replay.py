@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spectradino_core.bags.errors import BagError
 from spectradino_core.bags.messages import make
 from spectradino_core.bags.reader import BagFrame, BagReader
 from spectradino_core.bags.replay import Answer, Replay, open_pipeline
@@ -294,6 +295,21 @@ def test_a_played_again_drive_is_answered_twice_alike(tmp_path, model):
         np.testing.assert_array_equal(a.percepts.boxes, b.percepts.boxes)
     assert replay.feed is not None
     assert replay.feed.restarts == 1
+
+
+def test_a_converted_drive_is_replayed_by_its_stamps(tmp_path, model):
+    """All of it recorded at one moment: by that clock no camera would ever fall silent."""
+    rows = [r for r in pairs(60) if r.topic == RGB or not 20 <= (r.stamp_ns - START_NS) / 1e8 < 40]
+    expected = [a.mode for a in replayed(record(tmp_path / "a", rows), model)[0]]
+    for row in rows:
+        row.received_ns = START_NS
+    with BagReader(record(tmp_path / "b", rows)) as reader:
+        modes = [a.mode for a in Replay(open_pipeline(model), clock="stamp").run(reader)]
+        assert Mode.RGB_ONLY not in [a.mode for a in Replay(open_pipeline(model)).run(reader)]
+    assert modes == expected
+    assert Mode.RGB_ONLY in modes
+    with pytest.raises(BagError, match="received, stamp"):
+        Replay(open_pipeline(model), clock="sun")
 
 
 @pytest.mark.slow
