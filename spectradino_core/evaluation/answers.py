@@ -134,7 +134,7 @@ class Answers:
             images=self.images[subset],
             detection=coco_scores(*self.boxes(subset), self.info.box_classes) if chosen else None,
             boxes=mistakes,
-            segmentation=None if pixels is None else pixels.scores(set(left_out) & set(pixels.classes)),
+            segmentation=None if pixels is None else pixels.scores(left_out),
             pixels=pixels,
         )
 

@@ -117,13 +117,19 @@ def compare(
         left_out: mask classes that the set's rule leaves out of its means.
 
     Raises:
-        ValueError: the set has another infrared band, or no class in common with the models, or no pairs.
+        ValueError: the set has another infrared band, or no class in common with the models, or no pairs; or a class to
+            leave out is none of the models'.
     """
     info = models[0].info
     if data.infrared is not info.infrared:
         raise ValueError(
             f"{data.name} pairs colour with {data.infrared.key}, {info.name} takes {info.infrared.key}: "
             "choose a model for that band"
+        )
+    unknown = [name for name in left_out if name not in info.mask_classes]
+    if unknown:  # said before all pairs are asked
+        raise ValueError(
+            f"{unknown[0]} can't be left out of the means: the mask classes are {', '.join(info.mask_classes)}"
         )
     vocabulary = Vocabulary.between(info, data, data.name)
     runs = {

@@ -138,6 +138,17 @@ def test_what_is_written_agrees_and_repeats(blob, tmp_path):
     assert result["baselines"] == []
 
 
+def test_a_class_left_out_of_the_means_is_named(blob):
+    model = Pipeline.open(blob, device="cpu")
+    nothing = model.info.mask_classes[0]
+    report = Report({"m": model.info}, {}, "c", "t")
+    report.add(compare([model], [], Pairs(model.info), left_out=[nothing]))
+    assert f"Not in the means: {nothing}." in report.markdown()
+    comparison = report.comparisons[0]
+    others = [v.mean for label, v in comparison.by_class("iou", FUSED).items() if label != nothing]
+    assert comparison.figure("mIoU", FUSED).mean == pytest.approx(sum(others) / len(others))
+
+
 def test_classes_that_the_model_lacks_are_named(blob):
     model = Pipeline.open(blob, device="cpu")
     comparison = compare([model], [], Pairs(model.info, ("red", "lorry")))
@@ -152,6 +163,8 @@ def test_what_does_not_belong_together_is_refused(blob):
     other = model.info.with_(box_classes=("dog", "cat"))
     with pytest.raises(ValueError, match=r"b.onnx can't stand beside a.onnx: it knows the boxes \['dog', 'cat'\]"):
         same_task({"a.onnx": model.info, "b.onnx": other})
+    with pytest.raises(ValueError, match="sky can't be left out of the means: the mask classes are"):
+        compare([model], [], Pairs(model.info), left_out=["sky"])
     data = Pairs(model.info)
     data.infrared = Modality.NIR
     with pytest.raises(ValueError, match="pairs pairs colour with nir, blob takes lwir"):
