@@ -8,7 +8,9 @@ asked for. Everything but the timings is the same at every replay.
 from __future__ import annotations
 
 import json
+import math
 import shutil
+from array import array
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
@@ -31,6 +33,7 @@ from spectradino_core.streams.feed import FeedEvent
 __all__ = ["Matcher", "answer_line", "progress_bar", "run_node", "save_arrays"]
 
 _MS = 1_000_000
+_COLUMNS = ("stamp_ns", "rgb_ns", "ir_ns", "error_ns", "ready_ns", "wait_ns", "mode", "failed", "found")
 
 
 def run_node(unit: Unit) -> None:
@@ -41,11 +44,9 @@ def run_node(unit: Unit) -> None:
             texts say what to do.
     """
     options = unit.options
-    started = perf_counter()
     pipeline = pipeline_of(options)
     info = pipeline.info
     threshold = options.settings.threshold_of(info)
-    opened = perf_counter()
     settings = options.settings.with_(score_threshold=min(SCORE_FLOOR, threshold))
     with open_scored(
         unit.bag, unit.name, info, options.settings, options.labels, options.rgb_topic, options.ir_topic
@@ -64,7 +65,7 @@ def run_node(unit: Unit) -> None:
         kept.events += replay.take_events()
         kept.check()
         kept.write(
-            {"label": pipeline.engine.label, "open_s": opened - started, "replay_s": ended - begun},
+            {"label": pipeline.engine.label, "replay_s": ended - begun},
             {"thermal": pipeline.thermal.describe(), "registration": _described(replay)},
         )
 
@@ -125,10 +126,11 @@ class _Kept:
         self._tally = None if bag.truth is None else Tally(bag.truth, bag.places, info)
         self._match = Matcher(bag, unit.options)
         self._worst = WorstFrames(info, threshold, unit.options.pictures)
-        self._rows: list[tuple[int, ...]] = []
+        self._rows = array("q")
+        self._answers = 0
         self._failures: dict[str, str] = {}
         self._drops: list[tuple[int, dict[str, int]]] = []
-        self._steps: list[dict[str, float]] = []
+        self._steps: dict[str, array[float]] = {}
         self.events: list[FeedEvent] = []
         if unit.options.masks:
             (unit.folder / "masks").mkdir(parents=True, exist_ok=True)
@@ -137,7 +139,7 @@ class _Kept:
         self.events += self._replay.take_events()
         percepts = answer.percepts
         found = 0 if percepts is None else int((percepts.scores >= self._threshold).sum())
-        self._rows.append(
+        self._rows.extend(
             (
                 answer.stamp_ns,
                 NO_ERROR if answer.rgb_stamp_ns is None else answer.rgb_stamp_ns,
@@ -152,7 +154,11 @@ class _Kept:
         )
         if not self._drops or self._drops[-1][1] != answer.drops:
             self._drops.append((answer.ready_ns, dict(answer.drops)))
-        self._steps.append(answer.steps_ms)
+        for name in answer.steps_ms:
+            self._steps.setdefault(name, array("d", [math.nan]) * self._answers)
+        for name, column in self._steps.items():
+            column.append(answer.steps_ms.get(name, math.nan))
+        self._answers += 1
         judged = self._match.judged(answer, self._replay)
         if percepts is None or judged is None:
             self._failures.setdefault(answer.cause, answer.error)
@@ -167,9 +173,9 @@ class _Kept:
 
     def check(self) -> None:
         """Refuses a drive of which nothing could be answered: model or parameters don't belong to these cameras."""
-        if self._rows and len(self._failures) and all(row[7] for row in self._rows):
+        if self._answers and all(self._rows[_COLUMNS.index("failed") :: len(_COLUMNS)]):
             text = "; ".join(f"{cause}: {why}" for cause, why in sorted(self._failures.items()))
-            raise ValueError(f"each of {len(self._rows)} captures failed ({text})")
+            raise ValueError(f"each of {self._answers} captures failed ({text})")
 
     def write(self, engine: dict[str, Any], described: dict[str, str]) -> None:
         folder = self._unit.folder
@@ -187,9 +193,7 @@ class _Kept:
         save_arrays(self._unit.evidence, evidence)  # last: what is there then is whole
 
     def _answer_arrays(self) -> dict[str, np.ndarray]:
-        names = ("stamp_ns", "rgb_ns", "ir_ns", "error_ns", "ready_ns", "wait_ns", "mode", "failed", "found")
-        table = np.array(self._rows, np.int64).reshape(-1, len(names))
-        arrays = dict(zip(names, table.T))
+        arrays = dict(zip(_COLUMNS, np.array(self._rows, np.int64).reshape(-1, len(_COLUMNS)).T))
         arrays["mode"], arrays["failed"] = arrays["mode"].astype(np.int8), arrays["failed"].astype(bool)
         causes = sorted({cause for _, drops in self._drops for cause in drops})
         arrays["drop_causes"] = np.array(causes, np.str_)
@@ -199,8 +203,7 @@ class _Kept:
         return arrays
 
     def _timings(self) -> dict[str, np.ndarray]:
-        names = list(dict.fromkeys(name for steps in self._steps for name in steps))
-        return {name: np.array([steps.get(name, np.nan) for steps in self._steps], np.float64) for name in names}
+        return {name: np.array(column) for name, column in self._steps.items()}
 
     def _facts(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
         bag, replay = self._bag, self._replay

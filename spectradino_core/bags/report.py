@@ -176,7 +176,7 @@ def _write_scores(page: Page, result: Mapping[str, Any], bags: Sequence[BagEvide
 
 
 def _sweep_rows(sweep: Mapping[str, Any], keys: Sequence[str]) -> tuple[list[str], list[list[Cell]]]:
-    header = [""] + [f"{figures.LINE_NAMES[line]}: {figures.TITLES[key]}" for line in LINES for key in keys]
+    header = [""] + [f"{line}: {figures.TITLES[key]}" for line in LINES for key in keys]
     rows: list[list[Cell]] = [
         [f"{value:g}", *(_percent(sweep[line][number][key]) for line in LINES for key in keys)]
         for number, value in enumerate(sweep["values"])

@@ -87,7 +87,7 @@ class Tally:
         mode = MODES.index(percepts.mode)
         self._take_back(place)
         if self._classes and frame.mask is not None:
-            self._count(place, mode, frame.mask(), percepts.mask, replaceable=percepts.mode is Mode.IR_ONLY)
+            self._count(place, mode, frame.mask(), percepts.mask, replaceable=gap > 0)
         self._found[place] = (
             percepts.boxes.astype(np.float32),
             percepts.scores.astype(np.float32),
@@ -121,7 +121,7 @@ class Tally:
         }
 
     def _take_back(self, place: int) -> None:
-        """A nearer answer of the infrared camera alone replaces one."""
+        """A nearer answer replaces one, as where the infrared camera alone answers several times around the moment."""
         before = self._counts.pop(place, None)
         if before is not None:
             self._confusion[self._mode[place]] -= before

@@ -20,6 +20,9 @@ _EXAMPLES = """examples:
   spectradino bag evaluate drive.mcap --model m.onnx --gt-topic /ground_truth/detections \\
       --sweep dropout=0,0.25,0.5,1 --sweep offset=0,20,50,100 --sweep shift=0,2,5,10,20
 
+Labels are COCO's; each image says when it was taken: "stamp_ns" (the colour frame's header stamp in nanoseconds), or a
+file_name such as 1700000000.012345678.png. Boxes are in the colour image's pixels.
+
 Without labels everything but scores is given. result.json is the same bytes at every repetition on one machine, for any
 number of jobs. The exit status is 1 if any bag failed; the others' results are there all the same."""
 

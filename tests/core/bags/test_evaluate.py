@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import re
 import shutil
+import signal
+import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -209,7 +215,7 @@ def test_a_bag_that_can_not_be_scored_is_named_with_the_reason(
     assert status == 1
     assert result["failed"][0]["name"] == "drive"
     assert result["bags"] == []
-    assert __import__("re").search(said, result["failed"][0]["why"]), result["failed"]
+    assert re.search(said, result["failed"][0]["why"]), result["failed"]
     assert "failed: drive" in capsys.readouterr().out
 
 
@@ -288,6 +294,31 @@ def test_dropped_frames_are_the_same_everywhere() -> None:
 
 
 @pytest.mark.slow
+def test_a_killed_worker_costs_its_own_bag_which_is_done_when_asked_again(evaluate: Evaluate, tmp_path: Path) -> None:
+    for number in range(3):
+        Drive(4, START_NS + number * 10**12, seed=number).write(tmp_path / f"bags/drive{number}")
+
+    def kill_one() -> None:
+        while not (children := multiprocessing.active_children()):
+            time.sleep(0.02)
+        assert children[0].pid is not None
+        os.kill(children[0].pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    status, result = evaluate(tmp_path / "bags", more=["--jobs", "2"])
+    killer.join()
+    assert status == 1
+    (failed,) = result["failed"]
+    assert failed["why"].startswith("its process was killed (SIGKILL)")
+    assert sorted([failed["name"], *(row["name"] for row in result["bags"])]) == ["drive0", "drive1", "drive2"]
+    assert evaluate(tmp_path / "bags")[0] == 0
+    assert evaluate(tmp_path / "bags", out="undisturbed")[0] == 0
+    again, straight = (tmp_path / out / "result.json" for out in ("report", "undisturbed"))
+    assert again.read_bytes() == straight.read_bytes()
+
+
+@pytest.mark.slow
 def test_ray_gives_the_bytes_of_one_process(evaluate: Evaluate, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="no Ray here: pip install 'spectradino_ros[ray]'")
     for number in range(2):
@@ -305,6 +336,32 @@ def test_a_drive_of_which_nothing_can_be_answered_is_a_failure(evaluate: Evaluat
     status, result = evaluate(drive.write(tmp_path / "drive"))
     assert status == 1
     assert "each of 3 captures failed (inference_failed: " in result["failed"][0]["why"]
+
+
+def test_an_empty_drive_is_a_failure(evaluate: Evaluate, tmp_path: Path) -> None:
+    status, result = evaluate(Drive(0).write(tmp_path / "drive"))
+    assert status == 1
+    assert "drive" in result["failed"][0]["why"]
+    assert "image_raw (Image, 0 messages)" in result["failed"][0]["why"]
+
+
+def test_of_a_recording_that_was_cut_off_the_rest_is_scored_and_it_is_said(
+    evaluate: Evaluate, tmp_path: Path, capsys: Any
+) -> None:
+    drive = Drive(60)  # several chunks of a megabyte
+    labels = drive.labels(tmp_path / "labels.json")
+    whole = (drive.write(tmp_path / "whole") / "whole.mcap").read_bytes()
+    bag = tmp_path / "cut.mcap"
+    bag.write_bytes(whole[: len(whole) * 6 // 10])
+    status, result = evaluate(bag, more=["--labels", str(labels)])
+    assert status == 0
+    truth = result["bags"][0]["truth"]
+    assert 10 <= 60 - truth["outside_the_bag"] <= 40
+    assert result["total"]["scores"]["answered"]["map"] == 1.0
+    assert str(tmp_path) not in json.dumps(result)
+    said = capsys.readouterr().out
+    assert "cut is damaged or was cut off" in said
+    assert "labels lie before or after the recording" in said
 
 
 def test_single_captures_that_fail_are_counted(evaluate: Evaluate, tmp_path: Path, capsys: Any) -> None:
