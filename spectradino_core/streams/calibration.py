@@ -13,6 +13,8 @@ YAML, written by `spectradino calibrate` or by hand, read by the node (parameter
     residual_px: 0.8                # optional: how far the homography is off, in colour pixels
     made_by: spectradino calibrate 0.1.0            # optional
     notes: outdoor rig, targets at 8 to 20 m        # optional
+
+A file may give the time offset alone; then it has neither ir_to_rgb nor the sizes and residual that belong to it.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ FORMAT = 1
 _VERSION_KEY = "spectradino_calibration"
 _LARGEST_FILE = 1 << 20
 _WANTED = (_VERSION_KEY, "ir_to_rgb", "ir_size", "rgb_size")
+_OF_REGISTRATION = (*_WANTED[1:], "residual_px")
 _OPTIONAL = ("time_offset_ms", "residual_px", "made_by", "notes")
 
 
@@ -39,13 +42,13 @@ class Calibration:
     """What a calibration file says.
 
     Attributes:
-        registration: infrared to colour pixels, with the sizes that it is for.
+        registration: infrared to colour pixels, with the sizes that it is for; None: not measured.
         time_offset_ms: how much later the infrared camera stamps the same moment; None: not measured.
         residual_px: how far the homography is off, in colour pixels; None: not measured.
         made_by, notes: free text.
     """
 
-    registration: Registration
+    registration: Registration | None = None
     time_offset_ms: float | None = None
     residual_px: float | None = None
     made_by: str = ""
@@ -67,16 +70,19 @@ def load_calibration(path: str | Path) -> Calibration:
         if key not in (*_WANTED, *_OPTIONAL):
             near = difflib.get_close_matches(str(key), (*_WANTED, *_OPTIONAL), n=1)
             raise RegistrationError(f"{path}: unknown entry {key!r}" + (f", did you mean {near[0]!r}?" if near else ""))
-    missing = [key for key in _WANTED if key not in data]
+    has_time_alone = "time_offset_ms" in data and not any(key in data for key in _OF_REGISTRATION)
+    missing = [key for key in _WANTED if key not in data and not (has_time_alone and key in _OF_REGISTRATION)]
     if missing:
         raise RegistrationError(f"{path}: entry {' and '.join(missing)} is missing")
     if data[_VERSION_KEY] != FORMAT:
         raise RegistrationError(
             f"{path}: format {data[_VERSION_KEY]!r}, this software reads format {FORMAT}: calibrate again, or upgrade"
         )
-    registration = Registration(
-        _nine(data["ir_to_rgb"], path), _size(data, "ir_size", path), _size(data, "rgb_size", path), str(path)
-    )
+    registration = None
+    if not has_time_alone:
+        registration = Registration(
+            _nine(data["ir_to_rgb"], path), _size(data, "ir_size", path), _size(data, "rgb_size", path), str(path)
+        )
     return Calibration(
         registration,
         time_offset_ms=_number(data, "time_offset_ms", path),
@@ -90,20 +96,22 @@ def save_calibration(path: str | Path, calibration: Calibration) -> None:
     """Writes a calibration file that `load_calibration` reads back equal.
 
     Raises:
-        RegistrationError: the registration does not say which image sizes it is for.
+        RegistrationError: the registration does not say which image sizes it is for, or there is nothing to write.
         OSError: the file cannot be written.
     """
     import yaml
 
     registration = calibration.registration
-    if registration.ir_size is None or registration.rgb_size is None:
-        raise RegistrationError("a calibration file needs the sizes of both images: give Registration its sizes")
-    data: dict[str, Any] = {
-        _VERSION_KEY: FORMAT,
-        "ir_to_rgb": [list(registration.matrix[row : row + 3]) for row in (0, 3, 6)],
-        "ir_size": list(registration.ir_size),
-        "rgb_size": list(registration.rgb_size),
-    }
+    if registration is None and calibration.time_offset_ms is None:
+        raise RegistrationError("a calibration file gives a homography, a time offset or both: here is neither")
+    if registration is None and calibration.residual_px is not None:
+        raise RegistrationError("a residual belongs to a homography: here is none")
+    data: dict[str, Any] = {_VERSION_KEY: FORMAT}
+    if registration is not None:
+        if registration.ir_size is None or registration.rgb_size is None:
+            raise RegistrationError("a calibration file needs the sizes of both images: give Registration its sizes")
+        data["ir_to_rgb"] = [list(registration.matrix[row : row + 3]) for row in (0, 3, 6)]
+        data["ir_size"], data["rgb_size"] = list(registration.ir_size), list(registration.rgb_size)
     for key in _OPTIONAL:
         value = getattr(calibration, key)
         if value not in (None, ""):

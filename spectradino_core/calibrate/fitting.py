@@ -1,0 +1,104 @@
+"""A homography that most matches agree with, and no more of one than they tell.
+
+The rest may be wrong by any amount (parallax, moving things, lookalikes): Geman-McClure weights whose width shrinks
+from step to step (graduated non-convexity), each match weighted by the curvature of its correlation, so that an edge
+counts across and not along. Two cameras side by side differ by a scale, a shift, a small roll, and little else; what a
+homography can do beyond (stretch, shear, perspective) is held back by a prior as wide as mounted cameras are, which a
+few dozen good matches outweigh and a handful do not.
+
+Letters: N matches; u, v pixel coordinates from the picture's centre in units of half its width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from spectradino_core.calibrate.matching import Matches
+
+__all__ = ["INLIER_PX", "Fit", "fit", "transfer"]
+
+INLIER_PX = 2.5
+"""How far a match may be off to count as agreeing."""
+
+_STRETCH, _PERSPECTIVE = 0.01, 0.02
+"""Standard deviations of stretch and shear, and of perspective, both per half width."""
+
+_WIDTHS = (12.0, 8.0, 5.5, 4.0, 3.0, 2.5)
+_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What was fitted.
+
+    Attributes:
+        correction: float64 [3, 3], moves the matches' points to where they were found.
+        inliers: bool [N].
+    """
+
+    correction: np.ndarray
+    inliers: np.ndarray
+
+
+def fit(matches: Matches, size: tuple[int, int]) -> Fit:
+    """Fits a correction near the identity.
+
+    Args:
+        matches: at least one.
+        size: (width, height) of the picture that they lie on.
+    """
+    half = size[0] / 2
+    to_uv = np.array([[1 / half, 0, (1 - size[0]) / size[0]], [0, 1 / half, (1 - size[1]) / size[0]], [0, 0, 1]])
+    from_uv = np.linalg.inv(to_uv)
+    uv, wanted = transfer(to_uv, matches.points), matches.shifts / half
+    known, prior = _relative(matches.information), _prior()
+    # With a, b, g from (1 + g·uv) (uv + shift) = uv + a uv + b, all eight are linear in the equation's terms.
+    design = np.zeros((len(uv), 2, 8))
+    for row in (0, 1):
+        design[:, row, 3 * row] = 1.0
+        design[:, row, 3 * row + 1 : 3 * row + 3] = uv
+        design[:, row, 6:] = -(uv + wanted)[:, row, None] * uv
+    made = np.eye(3)
+    for width in _WIDTHS:
+        for _ in range(_STEPS):
+            rest = (wanted - (transfer(made, uv) - uv)) * half
+            weight = half**2 / (1 + _squared(rest, known) / width**2) ** 2
+            below = 1 + uv @ made[2, :2]
+            rows, right = design / below[:, None, None], wanted / below[:, None]
+            weighted = known * weight[:, None, None]
+            normal = np.einsum("nik,nij,njl->kl", rows, weighted, rows, optimize=True) + prior
+            a = np.linalg.solve(normal, np.einsum("nik,nij,nj->k", rows, weighted, right, optimize=True))
+            made = np.array([[1 + a[1], a[2], a[0]], [a[4], 1 + a[5], a[3]], [a[6], a[7], 1.0]])
+    correction = from_uv @ made @ to_uv
+    rest = matches.shifts - (transfer(correction, matches.points) - matches.points)
+    return Fit(correction / correction[2, 2], _squared(rest, known) < INLIER_PX**2)
+
+
+def transfer(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points [N, 2] through a homography [3, 3]."""
+    mapped = np.concatenate([points, np.ones((len(points), 1))], axis=1) @ matrix.T
+    return mapped[:, :2] / mapped[:, 2:]
+
+
+def _prior() -> np.ndarray:
+    """Precision [8, 8] of b_x, a_xx, a_xy, b_y, a_yx, a_yy, g_x, g_y: shift, scale and roll are free."""
+    precision = 1e-6 * np.eye(8)
+    for first, second, sign in ((1, 5, -1.0), (2, 4, 1.0)):
+        along = np.zeros(8)
+        along[first], along[second] = 1.0, sign
+        precision += np.outer(along, along) / (2 * _STRETCH) ** 2
+    precision[6, 6] = precision[7, 7] = 1 / _PERSPECTIVE**2
+    return precision
+
+
+def _relative(information: np.ndarray) -> np.ndarray:
+    """Curvatures as weights: 1 in a direction known as well as is usual, less where the peak is blunt."""
+    values, vectors = np.linalg.eigh(information)
+    values = np.clip(values / np.median(values[:, 1]), 1e-4, 1.0)
+    return np.einsum("nij,nj,nkj->nik", vectors, values, vectors)
+
+
+def _squared(rest: np.ndarray, known: np.ndarray) -> np.ndarray:
+    return np.einsum("ni,nij,nj->n", rest, known, rest)

@@ -1,0 +1,155 @@
+"""Where each patch of the infrared picture lies in the colour picture, once their rough place is known.
+
+Both pictures stand on one grid; every patch is compared at every displacement up to a radius, and what the pairs of a
+recording say of one patch is added up before a displacement is chosen: the cameras do not move against each other, so
+many weak hints make a strong one.
+
+Letters: C channels, ny x nx patches, D = 2 radius + 1 displacements each way, N matches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+__all__ = ["CELL", "Matches", "Surfaces"]
+
+CELL = 12
+"""Distance of the patches' centres, in pixels."""
+
+_WINDOW = 1.1
+_STEEPEST = 0.5
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Patches that were found again.
+
+    Attributes:
+        points: float64 [N, 2], x and y of the patches' centres.
+        shifts: float64 [N, 2], where they were found, relative to `points`.
+        information: float64 [N, 2, 2], how sharply, per squared pixel: along an edge next to nothing is known.
+        score: float64 [N], correlation at the place, at most 1.
+        cells: int64 [N, 2], column and row of the patch.
+    """
+
+    points: np.ndarray
+    shifts: np.ndarray
+    information: np.ndarray
+    score: np.ndarray
+    cells: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __getitem__(self, chosen: np.ndarray) -> Matches:
+        return Matches(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
+
+    @property
+    def corners(self) -> np.ndarray:
+        """bool [N]: known in both directions, not only across an edge."""
+        weakest = np.linalg.eigvalsh(self.information)[:, 0]
+        return weakest > 0.25 * np.linalg.eigvalsh(self.information)[:, 1]
+
+
+class Surfaces:
+    """Correlations of all patches at all displacements, added up over pairs of pictures of one size."""
+
+    def __init__(self, size: tuple[int, int], radius: int) -> None:
+        """
+        Args:
+            size: (width, height) of the pictures.
+            radius: largest displacement, in pixels.
+        """
+        self.radius = radius
+        self.size = size
+        self.grid = (max(1, size[0] // CELL), max(1, size[1] // CELL))
+        side = 2 * radius + 1
+        shape = (side, side, self.grid[1], self.grid[0])
+        self._product = np.zeros(shape, np.float64)
+        self._colour = np.zeros(shape, np.float64)
+        self._infrared = np.zeros(shape[2:], np.float64)
+        self.pairs = 0
+
+    def add(self, colour: np.ndarray, infrared: np.ndarray, valid: np.ndarray | None) -> None:
+        """Adds a pair.
+
+        Args:
+            colour: structure of the colour picture, float32 [C, h, w].
+            infrared: structure of the infrared picture on the colour picture's grid, float32 [C, h, w].
+            valid: bool [h, w], where the infrared camera sees anything.
+        """
+        radius, (height, width) = self.radius, colour.shape[1:]
+        padded = np.zeros((colour.shape[0], height + 2 * radius, width + 2 * radius), np.float32)
+        padded[:, radius : radius + height, radius : radius + width] = colour
+        energy = np.einsum("chw,chw->hw", padded, padded)
+        seen = np.ones((height, width), np.float32) if valid is None else valid.astype(np.float32)
+        own = np.einsum("chw,chw->hw", infrared, infrared) * seen
+        self._infrared += self._gathered(own)
+        for dy in range(2 * radius + 1):
+            for dx in range(2 * radius + 1):
+                part = np.s_[dy : dy + height, dx : dx + width]
+                self._product[dy, dx] += self._gathered(np.einsum("chw,chw->hw", padded[:, part[0], part[1]], infrared))
+                self._colour[dy, dx] += self._gathered(energy[part] * seen)
+        self.pairs += 1
+
+    def __add__(self, other: Surfaces) -> Surfaces:
+        both = Surfaces(self.size, self.radius)
+        for name in ("_product", "_colour", "_infrared", "pairs"):
+            setattr(both, name, getattr(self, name) + getattr(other, name))
+        return both
+
+    def matches(self, least: float) -> Matches:
+        """The patches that have one clear place at least as good as `least`."""
+        radius, side = self.radius, 2 * self.radius + 1
+        product, colour, infrared = (
+            np.stack([_spread(plane) for plane in stack.reshape(-1, *self.grid[::-1])])
+            for stack in (self._product, self._colour, self._infrared)
+        )
+        # Where nothing is seen the energies are nought, up to rounding; a faint patch counts less than an average one.
+        floors = [
+            0.1 * float(energy[energy > 0].mean()) if (energy > 0).any() else 1.0 for energy in (infrared, colour)
+        ]
+        score = product / np.sqrt((np.maximum(infrared, 0) + floors[0]) * (np.maximum(colour, 0) + floors[1]))
+        score = score.reshape(side, side, -1)
+        best = score.reshape(side * side, -1).argmax(axis=0)
+        rows, columns = np.divmod(best, side)
+        patches = np.arange(score.shape[2])
+        peak = score[rows, columns, patches]
+        inner = (rows > 0) & (rows < side - 1) & (columns > 0) & (columns < side - 1)
+        chosen = np.flatnonzero(inner & (peak >= least))
+        rows, columns, peak = rows[chosen], columns[chosen], peak[chosen]
+        shifts, information = _refined(score[:, :, chosen], rows, columns)
+        cells = np.stack(np.divmod(chosen, self.grid[0])[::-1], axis=1)
+        step = np.array([self.size[0] / self.grid[0], self.size[1] / self.grid[1]])
+        points = (cells + 0.5) * step - 0.5
+        good = np.linalg.eigvalsh(information)[:, 1] > 1e-4
+        return Matches(points, shifts - radius, information, peak, cells)[good]
+
+    def _gathered(self, plane: np.ndarray) -> np.ndarray:
+        return cv2.resize(plane, self.grid, interpolation=cv2.INTER_AREA)
+
+
+def _spread(plane: np.ndarray) -> np.ndarray:
+    """A patch is a window of several cells, the nearest counting most."""
+    return cv2.GaussianBlur(plane, (0, 0), _WINDOW, borderType=cv2.BORDER_CONSTANT)
+
+
+def _refined(score: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Peaks between the pixels by a paraboloid through nine values: places [N, 2] (x, y) and curvatures [N, 2, 2]."""
+    patches = np.arange(score.shape[2])
+    nine = np.stack([score[rows + dy, columns + dx, patches] for dy in (-1, 0, 1) for dx in (-1, 0, 1)])
+    nine = nine.reshape(3, 3, -1)
+    across = (nine[:, 2] - nine[:, 0]).mean(axis=0) / 2
+    down = (nine[2] - nine[0]).mean(axis=0) / 2
+    xx = (nine[:, 2] - 2 * nine[:, 1] + nine[:, 0]).mean(axis=0)
+    yy = (nine[2] - 2 * nine[1] + nine[0]).mean(axis=0)
+    xy = (nine[2, 2] - nine[2, 0] - nine[0, 2] + nine[0, 0]) / 4
+    hessian = -np.stack([np.stack([xx, xy], -1), np.stack([xy, yy], -1)], -1)
+    values, vectors = np.linalg.eigh(hessian)
+    values = np.maximum(values, 1e-5)
+    information = np.einsum("nij,nj,nkj->nik", vectors, values, vectors)
+    steps = np.einsum("nij,nj,nkj,nk->ni", vectors, 1 / np.maximum(values, 1e-3), vectors, np.stack([across, down], -1))
+    return np.stack([columns, rows], -1) + np.clip(steps, -_STEEPEST, _STEEPEST), information

@@ -1,0 +1,188 @@
+"""Images out of bags and folders for calibration: few enough to fit in memory, spread over all there is.
+
+A bag is read twice: stamps first, which costs no unpacking, then the frames that were chosen.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from spectradino_core.bags.reader import BagReader
+from spectradino_core.calibrate.activity import Activity
+from spectradino_core.calibrate.errors import CalibrationError
+from spectradino_core.data.images import read_colour, read_counts
+from spectradino_core.runtime.registration import Registration
+from spectradino_core.streams.decode import DecodeError
+from spectradino_core.streams.pairing import Pairer
+from spectradino_core.streams.queues import Stream
+
+__all__ = ["ImagePair", "activities_of_bag", "pairs_of_bag", "pairs_of_folder"]
+
+_MS = 1_000_000
+_WINDOW_S = 20.0
+_COLOUR = ("rgb", "vis", "visible", "color", "colour")
+_INFRARED = ("lwir", "swir", "nir", "ir", "infrared", "thermal")
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+
+
+@dataclass(frozen=True)
+class ImagePair:
+    """A pair: colour uint8 [h, w, 3] in RGB order, infrared uint8 or uint16 [h', w'], and what to call it."""
+
+    name: str
+    rgb: np.ndarray
+    infrared: np.ndarray
+
+
+def pairs_of_bag(reader: BagReader, most: int, offset_ms: float = 0.0, slop_ms: float = 50.0) -> list[ImagePair]:
+    """Pairs spread over a bag, made by the node's own pairing; frames that can't be read are passed over.
+
+    Args:
+        reader: of both cameras.
+        most: most pairs to give, at least 1.
+        offset_ms: how much later the infrared camera stamps the same moment.
+        slop_ms: largest distance of two frames of a pair.
+
+    Raises:
+        CalibrationError: no frames pair, or none of the chosen can be read; says what to look at.
+    """
+    pairer: Pairer[int] = Pairer(slop_ms, offset_ms)
+    counts: Counter[Stream] = Counter()
+    made: list[tuple[int, int]] = []
+    # A drive that was played twice into one bag has stamps twice: frames are told apart by their number.
+    for number, frame in enumerate(reader.frames()):
+        counts[frame.stream] += 1
+        made += [(pair.rgb, pair.ir) for pair in pairer.push(frame.stream, frame.stamp_ns, number)]
+    made += [(pair.rgb, pair.ir) for pair in pairer.flush()]
+    if not made:
+        raise CalibrationError(
+            f"{reader.path}: of {counts[Stream.RGB]} colour and {counts[Stream.IR]} infrared frames none are within "
+            f"{slop_ms:g} ms of one another: are the clocks apart? Find out with 'spectradino calibrate time', or "
+            "give --time-offset-ms"
+        )
+    chosen = _spread(made, most)
+    wanted = {number for pair in chosen for number in pair}
+    images: dict[int, np.ndarray] = {}
+    stamps: dict[int, int] = {}
+    problem = ""
+    for number, frame in enumerate(reader.frames()):
+        if number in wanted:
+            try:
+                images[number] = np.array(frame.decode().pixels)
+                stamps[number] = frame.stamp_ns
+            except DecodeError as error:
+                problem = f"{frame.topic}: {error}"
+    pairs = [
+        ImagePair(f"{stamps[rgb] / 1e9:.3f} s", images[rgb], images[ir])
+        for rgb, ir in chosen
+        if rgb in images and ir in images
+    ]
+    if not pairs:
+        raise CalibrationError(f"{reader.path}: none of the images chosen can be read ({problem})")
+    return pairs
+
+
+def pairs_of_folder(folder: Path, most: int) -> list[ImagePair]:
+    """Pairs of a folder that holds a folder of colour and one of infrared images with the same names.
+
+    Args:
+        folder: it holds one of rgb, vis, .. and one of lwir, swir, nir, ir, ..
+        most: most pairs to give, spread over the names in order.
+
+    Raises:
+        CalibrationError: there are no such folders, or they share no name.
+        ImageFileError: an image is damaged.
+    """
+    rgb_folder, ir_folder = (_first_folder(folder, names) for names in (_COLOUR, _INFRARED))
+    if rgb_folder is None or ir_folder is None:
+        below = (
+            sorted(p.name for p in folder.iterdir() if p.is_dir() and _first_folder(p, _COLOUR))
+            if folder.is_dir()
+            else []
+        )
+        hint = f"; give one of {', '.join(str(folder / name) for name in below)}" if below else ""
+        raise CalibrationError(
+            f"{folder}: a folder of pairs holds one of {', '.join(_COLOUR)} and one of {', '.join(_INFRARED)}, with "
+            f"images of the same names{hint}"
+        )
+    colour, infrared = _images(rgb_folder), _images(ir_folder)
+    names = sorted(colour.keys() & infrared.keys())
+    if not names:
+        raise CalibrationError(f"{folder}: no image in {rgb_folder.name} has a namesake in {ir_folder.name}")
+    return [ImagePair(name, read_colour(colour[name]), read_counts(infrared[name])) for name in _spread(names, most)]
+
+
+def activities_of_bag(
+    reader: BagReader, seconds: float = 120.0, registration: Registration | None = None
+) -> tuple[Activity, Activity]:
+    """What moves before the colour and before the infrared camera.
+
+    Args:
+        reader: of both cameras.
+        seconds: how much of the bag is looked at, in stretches of 20 s spread over it; shorter bags whole.
+        registration: infrared to colour pixels; None: each camera's cells are those of its own picture.
+
+    Raises:
+        CalibrationError: no frame of a camera can be read.
+        RegistrationError: the registration is not for such images.
+    """
+    first_ns = last_ns = None
+    for frame in reader.frames():
+        first_ns = frame.received_ns if first_ns is None else first_ns
+        last_ns = frame.received_ns
+    windows = _windows(first_ns or 0, last_ns or 0, seconds)
+    activities: dict[Stream, Activity] = {Stream.RGB: Activity()}
+    problem: dict[Stream, str] = {}
+    waiting: list[tuple[int, np.ndarray]] = []  # infrared frames before the first colour one, which tells its size
+    for frame in reader.frames():
+        if not any(low <= frame.received_ns <= high for low, high in windows):
+            continue
+        try:
+            pixels = frame.decode().pixels
+        except DecodeError as error:
+            problem[frame.stream] = f" ({frame.topic}: {error})"
+            continue
+        if frame.stream is Stream.RGB and Stream.IR not in activities:
+            activities[Stream.IR] = Activity(registration, (pixels.shape[1], pixels.shape[0]))
+            for stamp_ns, image in waiting:
+                activities[Stream.IR].add(stamp_ns, image)
+            waiting.clear()
+        if frame.stream is Stream.IR and Stream.IR not in activities:
+            if len(waiting) < 64:
+                waiting.append((frame.stamp_ns, np.array(pixels)))
+            continue
+        activities[frame.stream].add(frame.stamp_ns, pixels)
+    for stream, name in ((Stream.RGB, "colour"), (Stream.IR, "infrared")):
+        if stream not in activities or not len(activities[stream]):
+            raise CalibrationError(f"{reader.path}: no {name} frame can be read{problem.get(stream, '')}")
+    return activities[Stream.RGB], activities[Stream.IR]
+
+
+def _windows(first_ns: int, last_ns: int, seconds: float) -> list[tuple[int, int]]:
+    length = (last_ns - first_ns) / 1e9
+    if length <= seconds:
+        return [(first_ns, last_ns)]
+    count = max(1, int(seconds // _WINDOW_S))
+    window = seconds / count
+    starts = np.linspace(0, length - window, count) if count > 1 else [(length - window) / 2]
+    return [(first_ns + round(s * 1e9), first_ns + round((s + window) * 1e9)) for s in starts]
+
+
+def _spread(items: Iterable, most: int) -> list:
+    items = list(items)
+    if len(items) <= most:
+        return items
+    return [items[round(k)] for k in np.linspace(0, len(items) - 1, most)]
+
+
+def _first_folder(folder: Path, names: tuple[str, ...]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_dir()), None)
+
+
+def _images(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES}

@@ -1,0 +1,274 @@
+"""The constant by which the infrared camera's stamps are late, from what both cameras saw move.
+
+Both cameras' activity (`activity.py`) is laid over one another at every offset of a window; where it agrees best is the
+offset. A camera does not know what happened between two of its frames, but that blurs the correlation's peak to both
+sides alike: its place is known to a small part of a period when enough moved. To how small a part, stretches of the
+recording tell, drawn with replacement (bootstrap). What that can't see: shadows and glare that one band lacks run ahead
+of things or behind them, which costs some milliseconds where all traffic goes one way.
+
+The sign is that of the node's `ir_time_offset_ms`: infrared stamp minus colour stamp of the same moment.
+
+Letters: K frames, N cells, L lags, S stretches.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from spectradino_core.calibrate.activity import Activity
+from spectradino_core.calibrate.errors import CalibrationError
+
+__all__ = ["OffsetLimits", "TimeOffsetEstimate", "estimate_time_offset"]
+
+_STEP_NS = 4_000_000
+_STRETCH_S = 2.0
+_SLOW_S = 0.5
+_DRAWS = 200
+_LEAST_FRAMES = 40
+_LEAST_SECONDS = 8.0
+_GAP = 2.5  # periods without a frame, over which nothing is made up
+
+
+@dataclass(frozen=True)
+class OffsetLimits:
+    """What an offset must reach to be believed.
+
+    Attributes:
+        agreement: correlation of both activities at the offset.
+        prominence: the peak above the second highest one, as a share of its height.
+        spread_ms: standard deviation over draws of stretches.
+        moving: share of each camera's picture that changes more than its noise, on average.
+    """
+
+    agreement: float = 0.08
+    prominence: float = 0.25
+    spread_ms: float = 8.0
+    moving: float = 2e-4
+
+
+@dataclass(frozen=True)
+class TimeOffsetEstimate:
+    """What was found.
+
+    Attributes:
+        offset_ms: infrared stamp minus colour stamp of the same moment.
+        spread_ms: its standard deviation, over draws of stretches of the recording.
+        agreement: correlation of both activities there, at most 1.
+        prominence: how far the peak stands above the second highest, 0 to 1 of its height.
+        seconds: length of what both cameras recorded.
+        stretches: into how many parts it was cut.
+        rgb_hz, ir_hz: the cameras' rates.
+        lags_ms, correlation: float64 [L], the correlation at all offsets, to plot.
+    """
+
+    offset_ms: float
+    spread_ms: float
+    agreement: float
+    prominence: float
+    seconds: float
+    stretches: int
+    rgb_hz: float
+    ir_hz: float
+    lags_ms: np.ndarray
+    correlation: np.ndarray
+
+    @property
+    def confidence(self) -> float:
+        """0 to 1: the peak's prominence, less what the spread takes from it (all of it at ten milliseconds)."""
+        return float(np.clip(self.prominence, 0, 1) * max(0.0, 1 - self.spread_ms / 10))
+
+    def __str__(self) -> str:
+        later = "later" if self.offset_ms >= 0 else "earlier"
+        return (
+            f"The infrared camera stamps the same moment {abs(self.offset_ms):.1f} ms {later} than the colour camera "
+            f"({self.offset_ms:+.1f} ms, standard deviation {self.spread_ms:.1f} ms over {self.stretches} stretches of "
+            f"{self.seconds:.0f} s, {self.rgb_hz:.1f} and {self.ir_hz:.1f} frames/s); the movements agree to "
+            f"{self.agreement:.2f}, the peak stands {self.prominence:.0%} above the next; confidence "
+            f"{self.confidence:.2f}"
+        )
+
+
+def estimate_time_offset(
+    rgb: Activity, ir: Activity, window_ms: float = 1000.0, limits: OffsetLimits | None = None
+) -> TimeOffsetEstimate:
+    """The offset at which both cameras' activities agree best.
+
+    Args:
+        rgb, ir: what the cameras saw.
+        window_ms: largest offset looked for, either way.
+        limits: when to believe it.
+
+    Raises:
+        CalibrationError: too little was recorded or moved, or nothing that can be believed was found; says why.
+    """
+    limits = limits or OffsetLimits()
+    if not 20 <= window_ms <= 60_000:
+        raise CalibrationError(f"the window of offsets lies in 20 to 60000 ms, got {window_ms:g}")
+    for name, stream in (("colour", rgb), ("infrared", ir)):
+        if len(stream) < _LEAST_FRAMES:
+            raise CalibrationError(
+                f"the {name} camera has {len(stream)} frames, at least {_LEAST_FRAMES} are wanted: record some "
+                f"{2 * _LEAST_SECONDS:.0f} seconds or more in which things move"
+            )
+    window = round(window_ms * 1e6 / _STEP_NS)
+    start = max(int(rgb.stamps_ns[0]), int(ir.stamps_ns[0]))
+    seconds = (min(int(rgb.stamps_ns[-1]), int(ir.stamps_ns[-1])) - start) / 1e9
+    if seconds < max(_LEAST_SECONDS, 4 * window_ms / 1e3):
+        raise CalibrationError(
+            f"both cameras' stamps overlap by {max(seconds, 0.0):.1f} s, at least "
+            f"{max(_LEAST_SECONDS, 4 * window_ms / 1e3):.0f} s are wanted: record longer, or look for smaller offsets "
+            "(--window-ms); are their clocks far apart?"
+        )
+    slowest = max(rgb.period_ns, ir.period_ns)
+    moments = int(seconds * 1e9 / _STEP_NS)
+    colour, infrared = _signals(rgb, slowest, "colour", limits), _signals(ir, slowest, "infrared", limits)
+    per_stretch, energies = _correlations(colour, infrared, start, moments, window)
+    lags = np.arange(-window, window + 1) * (_STEP_NS / 1e6)
+    total = per_stretch.sum(axis=0) / math.sqrt(max(float(np.prod(energies.sum(axis=0))), 1e-12))
+    best = int(total.argmax())
+    width = max(3, round(1.5 * slowest / _STEP_NS))
+    away = np.abs(np.arange(len(total)) - best) > width
+    second = _second_peak(total, away)
+    agreement, prominence = float(total[best]), float(1 - max(second, 0.0) / max(total[best], 1e-9))
+    hint = "record a scene in which several things move, or turn the cameras to and fro at no steady beat"
+    if agreement < limits.agreement:
+        raise CalibrationError(
+            f"the cameras' movements don't agree at any offset within {window_ms:g} ms (best {agreement:.2f} at "
+            f"{lags[best]:+.0f} ms, {limits.agreement:.2f} is wanted): do they look at the same scene, each "
+            "at the same place of its picture? "
+            f"Else {hint}"
+        )
+    edge = max(2, width // 2)
+    if best < edge or best > 2 * window - edge:
+        raise CalibrationError(
+            f"the best offset ({lags[best]:+.0f} ms) lies at the border of the window of {window_ms:g} ms: look "
+            "further (--window-ms)"
+        )
+    if prominence < limits.prominence:
+        other = int(np.where(away, total, -np.inf).argmax())
+        raise CalibrationError(
+            f"several offsets fit nearly as well ({lags[best]:+.0f} and {lags[other]:+.0f} ms: {agreement:.2f} and "
+            f"{total[other]:.2f}), as with movement that repeats itself: {hint}"
+        )
+    offset = _peak(total, lags, best, slowest)
+    spread = _spread(per_stretch, lags, best, slowest)
+    if spread > limits.spread_ms:
+        raise CalibrationError(
+            f"stretches of the recording disagree by {spread:.0f} ms (standard deviation), at most "
+            f"{limits.spread_ms:g} ms are allowed: too little moves, or the offset is no constant; {hint}"
+        )
+    return TimeOffsetEstimate(
+        offset_ms=offset,
+        spread_ms=spread,
+        agreement=agreement,
+        prominence=prominence,
+        seconds=seconds,
+        stretches=len(per_stretch),
+        rgb_hz=1e9 / rgb.period_ns,
+        ir_hz=1e9 / ir.period_ns,
+        lags_ms=lags,
+        correlation=total,
+    )
+
+
+def _signals(stream: Activity, slowest_ns: float, name: str, limits: OffsetLimits) -> tuple[np.ndarray, np.ndarray]:
+    """A stream's activity free of noise and of slow trends: moments int64 [K], and cells float32 [K, N]."""
+    middles, lengths, cells = stream.changes()
+    rest = np.median(cells, axis=0)
+    noise = 1.4826 * np.median(np.abs(cells - rest), axis=0) + 1e-2
+    moving = float((cells > rest + 5 * noise).mean())
+    if moving < limits.moving:
+        raise CalibrationError(
+            f"nothing moves before the {name} camera ({moving:.3%} of its picture changes at a time, "
+            f"{limits.moving:.3%} is wanted): record a scene in which things move, or turn the cameras"
+        )
+    cells = np.maximum(cells - rest - 2 * noise, 0.0)
+    # Where something moves counts, much more than how strongly it stands out in this band.
+    cells /= cells + (np.percentile(cells, 99.5) / 3 + 1e-6)
+    cells[lengths > _GAP * np.median(lengths)] = 0.0
+    # What is faster than the slower camera is noise to both; slow trends say nothing of when.
+    cells = _smoothed(cells, 0.15 * slowest_ns / stream.period_ns)
+    cells -= _smoothed(cells, _SLOW_S * 1e9 / stream.period_ns)
+    return middles, cells
+
+
+def _smoothed(cells: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian blur from frame to frame, of a standard deviation in frames."""
+    if sigma < 0.5:
+        return cells
+    reach = min(2 * math.ceil(3 * sigma) + 1, 2 * ((len(cells) - 1) // 2) + 1)
+    kernel = cv2.getGaussianKernel(reach, sigma)
+    return cv2.sepFilter2D(cells, cv2.CV_32F, np.ones(1), kernel, borderType=cv2.BORDER_REFLECT_101)
+
+
+def _correlations(
+    colour: tuple[np.ndarray, np.ndarray],
+    infrared: tuple[np.ndarray, np.ndarray],
+    start_ns: int,
+    moments: int,
+    window: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each stretch the correlation at all lags, summed over cells [S, L], and both energies [S, 2]."""
+    inner = moments - 2 * window
+    count = max(2, int(inner * _STEP_NS / 1e9 / _STRETCH_S))
+    edges = np.linspace(window, moments - window, count + 1).astype(int)
+    sums, energies = [], []
+    for first, last in zip(edges, edges[1:]):
+        here = _resampled(colour, start_ns, first, last)
+        around = _resampled(infrared, start_ns, first - window, last + window)
+        size = cv2.getOptimalDFTSize(around.shape[1])
+        spectrum = np.fft.rfft(around, size, axis=1)
+        spectrum *= np.fft.rfft(here, size, axis=1).conj()
+        sums.append(np.fft.irfft(spectrum.sum(axis=0), size)[: 2 * window + 1])
+        energies.append((float((here**2).sum()), float((around[:, window : window + last - first] ** 2).sum())))
+    return np.stack(sums), np.array(energies)
+
+
+def _resampled(signal: tuple[np.ndarray, np.ndarray], start_ns: int, first: int, last: int) -> np.ndarray:
+    """Cells at moments of the common clock, float32 [N, last - first]; those that never change are left at 0."""
+    middles, cells = signal
+    at = (middles - start_ns) / _STEP_NS
+    clock = np.arange(first, last)
+    low = max(0, int(np.searchsorted(at, first)) - 2)
+    part = np.s_[low : int(np.searchsorted(at, last)) + 2]
+    out = np.zeros((cells.shape[1], last - first), np.float32)
+    if len(at[part]) > 1:
+        right = np.clip(np.searchsorted(at[part], clock), 1, len(at[part]) - 1)
+        before, after = at[part][right - 1], at[part][right]
+        share = np.clip((clock - before) / (after - before), 0, 1).astype(np.float32)[:, None]
+        out[:] = (cells[part][right - 1] * (1 - share) + cells[part][right] * share).T
+    return out
+
+
+def _second_peak(total: np.ndarray, away: np.ndarray) -> float:
+    """The highest local maximum elsewhere; 0 where there is none."""
+    inner = total[1:-1]
+    peaks = (inner >= total[:-2]) & (inner > total[2:]) & away[1:-1]
+    ends = [float(total[end]) for end in (0, -1) if away[end]]
+    return max([float(v) for v in inner[peaks]] + ends, default=0.0)
+
+
+def _peak(total: np.ndarray, lags: np.ndarray, best: int, slowest_ns: float) -> float:
+    """Where a peak has its middle: a parabola through what lies within a fifth of a period of its top."""
+    reach = max(2, round(slowest_ns / 5 / _STEP_NS))
+    part = np.s_[max(0, best - reach) : best + reach + 1]
+    x = lags[part] - lags[best]
+    a, b, _ = np.polyfit(x, total[part], 2)
+    return float(lags[best] + (np.clip(-b / (2 * a), x[0], x[-1]) if a < 0 else 0.0))
+
+
+def _spread(per_stretch: np.ndarray, lags: np.ndarray, best: int, slowest_ns: float) -> float:
+    """Standard deviation of the peak over draws of stretches, looked for within a period of the whole's."""
+    rng = np.random.default_rng(0)
+    near = max(3, round(slowest_ns / _STEP_NS))
+    low, high = max(0, best - near), min(len(lags), best + near + 1)
+    peaks = []
+    for _ in range(_DRAWS):
+        drawn = per_stretch[rng.integers(0, len(per_stretch), len(per_stretch))].sum(axis=0)
+        top = low + int(drawn[low:high].argmax())
+        peaks.append(_peak(drawn, lags, top, slowest_ns))
+    return float(np.std(peaks))

@@ -1,0 +1,245 @@
+"""`spectradino calibrate time | registration`: a rig's time offset and homography, from what its cameras recorded."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+__all__ = ["add"]
+
+_EPILOG = """examples:
+  spectradino calibrate registration drive.mcap --out rig.yaml
+  spectradino calibrate time drive.mcap --out rig.yaml --add
+  ros2 launch spectradino_ros lwir_detector.launch.py calibration_file:=$PWD/rig.yaml
+
+A poor fit is refused, with the reason, and nothing is written. Of cameras whose clocks are far apart find the time
+first, then the registration with --add, then the time again."""
+
+
+def add(commands: Any) -> None:
+    """Declares the commands.
+
+    Args:
+        commands: what `ArgumentParser.add_subparsers` returned.
+    """
+    command = commands.add_parser(
+        "calibrate",
+        help="time offset and homography of two cameras, from a recorded drive",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_EPILOG,
+    )
+    kinds = command.add_subparsers(dest="kind", required=True, metavar="WHAT")
+
+    time = kinds.add_parser(
+        "time",
+        help="by how much the infrared camera's stamps are late",
+        description="Finds the constant by which the infrared camera's stamps are late against the colour camera's, "
+        "from what both saw move. Record half a minute in which several things move, or turn the cameras.",
+    )
+    time.add_argument("source", type=Path, metavar="BAG", help="rosbag2 folder, or a .mcap or .db3 file")
+    _add_topics(time)
+    time.add_argument(
+        "--window-ms", type=float, default=1000.0, help="largest offset looked for [ms] (default: %(default)g)"
+    )
+    time.add_argument(
+        "--seconds", type=float, default=120.0, help="how much of a long bag is looked at (default: %(default)g)"
+    )
+    _add_output(time)
+    time.set_defaults(run=_time)
+
+    registration = kinds.add_parser(
+        "registration",
+        help="the homography from infrared to colour pixels",
+        description="Finds the homography from infrared to colour pixels, from structure that both bands show. Record "
+        "daylight scenes with edges all over the picture, mostly at the distance that counts.",
+    )
+    registration.add_argument(
+        "source", type=Path, metavar="BAG|FOLDER", help="a bag, or a folder with e.g. rgb/ and lwir/ of the same names"
+    )
+    _add_topics(registration)
+    registration.add_argument(
+        "--pairs", type=int, default=16, help="pairs to use, spread over the recording (default: %(default)s)"
+    )
+    registration.add_argument(
+        "--time-offset-ms",
+        type=float,
+        help="how much later the infrared camera stamps the same moment (default: with --add the file's, else 0)",
+    )
+    registration.add_argument(
+        "--scale",
+        type=float,
+        nargs=2,
+        metavar=("LEAST", "LARGEST"),
+        help="colour pixels that an infrared pixel may be (default: 0.4 to 1.5 of what covers the colour image)",
+    )
+    registration.add_argument(
+        "--picture", type=Path, metavar="PNG", help="checkerboards before and after (default: beside --out)"
+    )
+    _add_output(registration)
+    registration.set_defaults(run=_registration)
+
+
+def _add_topics(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--rgb-topic", metavar="T", help="the colour camera (default: found by name)")
+    command.add_argument("--ir-topic", metavar="T", help="the infrared camera (default: found by name)")
+
+
+def _add_output(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--out", type=Path, help="calibration file to write (default: only print)")
+    command.add_argument("--add", action="store_true", help="keep what else --out says, if it is there already")
+    command.add_argument("--force", action="store_true", help="replace what --out says already")
+
+
+def _time(options: argparse.Namespace) -> int:
+    from spectradino_core.bags.reader import BagReader
+    from spectradino_core.calibrate.recordings import activities_of_bag
+    from spectradino_core.calibrate.time_offset import OffsetLimits, estimate_time_offset
+    from spectradino_core.streams.calibration import Calibration
+
+    if not options.seconds >= 8:
+        raise ValueError(f"--seconds is at least 8, got {options.seconds:g}")
+    before = _before(options, "time_offset_ms")
+    with BagReader(options.source, options.rgb_topic, options.ir_topic) as reader:
+        registration = before.registration if before is not None else None
+        if registration is None:
+            registration = _found_on_the_way(reader, options.window_ms)
+        rgb, ir = activities_of_bag(reader, options.seconds, registration)
+    # Where it is not known which places of the pictures belong together, what agrees must agree well: things that pass
+    # one place sooner than the other look like clocks that differ.
+    limits = OffsetLimits() if registration is not None else OffsetLimits(agreement=0.3)
+    found = estimate_time_offset(rgb, ir, options.window_ms, limits)
+    print(found)
+    offset = round(found.offset_ms, 3)
+    if options.out is None:
+        print(f"Nothing was written, as no --out was given. As a parameter: ir_time_offset_ms:={offset:g}")
+        return 0
+    notes = f"time: {options.source.name}, spread {found.spread_ms:.1f} ms, confidence {found.confidence:.2f}"
+    made = Calibration(None) if before is None else before
+    _write(options.out, replace(made, time_offset_ms=offset, notes=_noted(made.notes, notes)))
+    return 0
+
+
+def _registration(options: argparse.Namespace) -> int:
+    from spectradino_core.bags.reader import BagReader
+    from spectradino_core.calibrate.homography import estimate_homography
+    from spectradino_core.calibrate.recordings import pairs_of_bag, pairs_of_folder
+    from spectradino_core.streams.calibration import Calibration
+
+    if options.pairs < 1:
+        raise ValueError(f"--pairs is at least 1, got {options.pairs}")
+    if options.scale is not None and not 0 < options.scale[0] < options.scale[1]:
+        raise ValueError("--scale is two numbers above 0, the smaller one first")
+    before = _before(options, "registration")
+    picture = options.picture or (None if options.out is None else options.out.with_suffix(".png"))
+    if picture is not None and picture.exists() and not options.force:
+        raise FileExistsError(f"{picture} is there already: give --force to replace it, or another --picture")
+    if _is_folder_of_pairs(options.source):
+        pairs = pairs_of_folder(options.source, options.pairs)
+    else:
+        offset = options.time_offset_ms
+        if offset is None:
+            offset = 0.0 if before is None else before.time_offset_ms or 0.0
+        with BagReader(options.source, options.rgb_topic, options.ir_topic) as reader:
+            pairs = pairs_of_bag(reader, options.pairs, offset)
+    found = estimate_homography([(p.rgb, p.infrared) for p in pairs], options.scale and tuple(options.scale))
+    print(found)
+    if picture is not None:
+        _write_picture(picture, pairs, found.registration)
+    if options.out is None:
+        numbers = ", ".join(f"{value:.8g}" for value in found.registration.matrix)
+        print(f"No calibration file was written, as no --out was given. As a parameter: ir_to_rgb:=[{numbers}]")
+        return 0
+    evidence = found.evidence
+    notes = f"registration: {options.source.name}, {evidence.hits} of {evidence.matches} patches agree"
+    made = Calibration(None) if before is None else before
+    residual = round(evidence.residual_px, 3)
+    _write(
+        options.out,
+        replace(made, registration=found.registration, residual_px=residual, notes=_noted(made.notes, notes)),
+    )
+    return 0
+
+
+def _found_on_the_way(reader: Any, window_ms: float) -> Any:
+    """A registration good enough to compare places by, whatever the clocks; None where none can be had."""
+    from spectradino_core.calibrate.errors import CalibrationError
+    from spectradino_core.calibrate.homography import estimate_homography
+    from spectradino_core.calibrate.recordings import pairs_of_bag
+
+    try:
+        pairs = pairs_of_bag(reader, 6, slop_ms=window_ms)
+        found = estimate_homography([(p.rgb, p.infrared) for p in pairs])
+    except CalibrationError as error:
+        print(f"No registration was found to compare places by, the infrared image is laid over the whole: {error}")
+        return None
+    print(
+        f"Places are compared by a registration found on the way, off by {found.evidence.residual_px:.1f} px (median)."
+    )
+    return found.registration
+
+
+def _before(options: argparse.Namespace, entry: str) -> Any:
+    """The calibration in --out that is added to, or None; refuses, before any work, to lose what is there."""
+    from spectradino_core.streams.calibration import load_calibration
+
+    if options.out is None:
+        if options.add:
+            raise ValueError("--add needs the file to add to: give --out")
+        return None
+    if not options.out.exists():
+        return None
+    if not options.add:
+        if options.force:
+            return None
+        raise FileExistsError(
+            f"{options.out} is there already: give --add to keep what else it says, --force to replace it, or another "
+            "--out"
+        )
+    before = load_calibration(options.out)
+    if getattr(before, entry) is not None and not options.force:
+        said = "a time offset" if entry == "time_offset_ms" else "a homography"
+        raise FileExistsError(f"{options.out} gives {said} already: give --force beside --add to replace it")
+    return before
+
+
+def _is_folder_of_pairs(path: Path) -> bool:
+    """A rosbag2 folder holds metadata or storage files; any other folder is taken for images."""
+    if not path.is_dir():
+        return False
+    inside = [entry.name for entry in path.iterdir()]
+    return not any(name == "metadata.yaml" or name.endswith((".mcap", ".db3", ".zstd")) for name in inside)
+
+
+def _noted(old: str, new: str) -> str:
+    """Notes with one of a kind replaced."""
+    kind = new.partition(":")[0]
+    kept = [part for part in old.split("; ") if part and not part.startswith(f"{kind}:")]
+    return "; ".join([*kept, new])
+
+
+def _write(path: Path, calibration: Any) -> None:
+    from spectradino_core import __version__
+    from spectradino_core.files import written_atomically
+    from spectradino_core.streams.calibration import save_calibration
+
+    made_by = f"spectradino calibrate {__version__}"
+    with written_atomically(path) as scratch:
+        save_calibration(scratch, replace(calibration, made_by=made_by))
+    print(f"{path}: give it to the node as calibration_file")
+
+
+def _write_picture(path: Path, pairs: Any, registration: Any) -> None:
+    import cv2
+
+    from spectradino_core.calibrate.pictures import before_and_after
+    from spectradino_core.files import written_atomically
+
+    image = before_and_after([pairs[k] for k in sorted({0, len(pairs) // 2, len(pairs) - 1})], registration)
+    done, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise OSError(f"{path}: the picture could not be made")
+    with written_atomically(path) as scratch:
+        scratch.write_bytes(data.tobytes())
+    print(f"{path}: checkerboards before and after; edges must run on from tile to tile on the right")
