@@ -43,6 +43,7 @@ from spectradino_core.training.distributed import (
 )
 from spectradino_core.training.journal import plot_losses
 from spectradino_core.training.loop import LoopOptions, resume_step, train
+from spectradino_core.training.means import RecentMeans
 from spectradino_core.training.optimiser import adamw_for
 from spectradino_core.training.stages import StageRecipe, freeze
 from spectradino_core.training.student import PretrainTask, Student
@@ -77,7 +78,7 @@ class PretrainOptions:
         max_damaged: share of the items that may be unreadable.
         seed: of weights, views and sampled positions.
         checkpoint_every: steps; None: once an epoch.
-        log_every: steps.
+        log_every: steps between log rows, which tell their means.
         keep: checkpoints to keep.
         tensorboard: log there too.
     """
@@ -195,11 +196,13 @@ class _Stage:
         task = PretrainTask(recipe, self._ask(), self.queue, options.seed, self.first, self.epoch)
         held_out = self._held_out()
         best = _Best()
+        recent = RecentMeans(options.log_every, self.steps)
 
         def after_step(step: int, batch: PretrainBatch, losses: dict[str, Tensor]) -> None:
             task.after_step(step, batch, losses)
             if options.adaptive:
                 sampling.record(step, batch.band.key, mean_over_processes({"total": losses["total"]})["total"])
+            recent.after_step(step, batch.band.key, losses)
 
         def every(step: int, kept: Student) -> dict[str, float]:
             scores = self._validate(task, kept, held_out)
@@ -207,7 +210,7 @@ class _Stage:
                 self._save(kept.backbone, "best.safetensors", step, scores)
             return scores
 
-        stateful: dict[str, Any] = {"sampling": sampling, "best": best}
+        stateful: dict[str, Any] = {"sampling": sampling, "best": best, "recent": recent}
         if self.queue is not None:
             stateful["queue"] = self.queue
         kept = train(

@@ -29,6 +29,7 @@ from spectradino_core.perception_checkpoint import load_perception
 from spectradino_core.training.distributed import Place, mean_over_processes, process_group, spread
 from spectradino_core.training.journal import plot_losses
 from spectradino_core.training.loop import LoopOptions, resume_step, train
+from spectradino_core.training.means import RecentMeans
 from spectradino_core.training.omnivorous import OmnivorousRecipe, OmnivorousStudent, OmnivorousTask
 from spectradino_core.training.optimiser import adamw_for
 from spectradino_core.training.teacher import load_teacher
@@ -97,7 +98,7 @@ def pretrain_omnivorous(recipe: OmnivorousRecipe, sources: Sequence[ImageSource]
         runner = spread(student, [], "ddp", device)
         optimiser = _optimiser(student, recipe)
         sampling = _sampling(list(groups), options)
-        shown = _Shown(sampling, options.adaptive)
+        shown = _Shown(sampling, options.adaptive, RecentMeans(options.log_every, steps))
         if place.first and not first:
             _write_recipe(folder, recipe, options, steps, groups, sources, origin)
         train(
@@ -121,7 +122,7 @@ def pretrain_omnivorous(recipe: OmnivorousRecipe, sources: Sequence[ImageSource]
             device,
             runner=runner,
             after_step=shown.after_step,
-            stateful={"sampling": sampling},
+            stateful={"sampling": sampling, "recent": shown.recent},
         )  # fmt: skip
         path = folder / "last.safetensors"
         if place.first:
@@ -133,15 +134,16 @@ def pretrain_omnivorous(recipe: OmnivorousRecipe, sources: Sequence[ImageSource]
 
 
 class _Shown:
-    """Tells an adaptive sampling what came of each step."""
+    """Tells an adaptive sampling and the log's means what came of each step."""
 
-    def __init__(self, sampling: BandSampling, adaptive: bool) -> None:
-        self._sampling, self._adaptive = sampling, adaptive
+    def __init__(self, sampling: BandSampling, adaptive: bool, recent: RecentMeans) -> None:
+        self._sampling, self._adaptive, self.recent = sampling, adaptive, recent
 
     def after_step(self, step: int, batch: DietBatch, losses: dict[str, Tensor]) -> None:
+        group = self._sampling.place(step)[0]
         if self._adaptive:
-            mean = mean_over_processes({"total": losses["total"]})["total"]
-            self._sampling.record(step, self._sampling.place(step)[0], mean)
+            self._sampling.record(step, group, mean_over_processes({"total": losses["total"]})["total"])
+        self.recent.after_step(step, group, losses)
 
 
 def _sampling(groups: Sequence[str], options: OmnivorousOptions) -> BandSampling:

@@ -1,0 +1,36 @@
+"""Log rows tell of all steps since the one before, band by band, and a resumed run tells the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from spectradino_core.training.means import RecentMeans
+
+BANDS = ("nir", "swir", "lwir")
+
+
+def run(recent: RecentMeans, first: int, last: int) -> list[dict[str, float]]:
+    """Rows of steps whose total is their number, and of which every second tells "queue"."""
+    rows = []
+    for step in range(first, last):
+        losses = {"total": torch.tensor(float(step))} | ({"queue": torch.tensor(2.0 * step)} if step % 2 else {})
+        recent.after_step(step, BANDS[step % 3], losses)
+        if (step + 1) % 6 == 0 or step + 1 == 8:
+            rows.append({name: float(value) for name, value in losses.items()})
+    return rows
+
+
+def test_rows_by_hand():
+    first, last = run(RecentMeans(6, 8), 0, 8)
+    assert first == {"total": 2.5, "total_nir": 1.5, "total_swir": 2.5, "total_lwir": 3.5, "queue": 6.0}
+    assert last == {"total": 6.5, "total_nir": 6.0, "total_swir": 7.0, "queue": 14.0}
+
+
+@pytest.mark.parametrize("stopped", [1, 4, 6, 7])
+def test_a_resumed_run_tells_the_same(stopped):
+    whole = run(RecentMeans(6, 8), 0, 8)
+    before, after = RecentMeans(6, 8), RecentMeans(6, 8)
+    rows = run(before, 0, stopped)
+    after.load_state_dict(before.state_dict())
+    assert rows + run(after, stopped, 8) == whole
