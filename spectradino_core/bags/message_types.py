@@ -31,36 +31,45 @@ class MessageTypes:
         Args:
             definitions: name of a type and its definition as found in a bag, empty where it holds none.
         """
-        self._common = _common()
-        self._own: dict[str, Typestore] = {}
-        for name, definition in definitions:
-            if definition.format == MessageDefinitionFormat.NONE or name in self._own:
-                continue
-            try:
-                types = _parsed(name, definition)
-                store = get_typestore(Stores.EMPTY)
-                store.register(types)
-                known = self._common.fielddefs.get(name)
-                # An equal one keeps the common class, so that objects of two bags are of one type.
-                if known is None or any(self._common.fielddefs.get(t) != store.fielddefs[t] for t in store.fielddefs):
-                    self._own[name] = store
-            except (TypesysError, ValueError, KeyError, AssertionError, RecursionError):
-                continue  # what is not understood is refused when it is asked for, see `knows`
+        self._definitions = dict(definitions)
+        self._stores: dict[str, Typestore | None] = {}
 
     def knows(self, name: str) -> bool:
         """Whether messages of this type can be read."""
-        return name in self._own or name in self._common.fielddefs
+        return self._store_of(name) is not None
 
     def read(self, raw: bytes, name: str) -> Any:
         """The message as an object with its fields.
 
         Raises:
-            DamagedMessageError: the bytes do not fit the type.
+            DamagedMessageError: the bytes do not fit the type, or nobody knows it.
         """
+        store = self._store_of(name)
+        if store is None:
+            raise DamagedMessageError(f"nobody knows the type {name}")
         try:
-            return (self._own.get(name) or self._common).deserialize_cdr(raw, name)
+            return store.deserialize_cdr(raw, name)
         except (SerdeError, KeyError, struct.error, ValueError, IndexError, MemoryError, OverflowError) as error:
             raise DamagedMessageError(f"no {name}: {' '.join(str(error).split())[:160]}") from None
+
+    def _store_of(self, name: str) -> Typestore | None:
+        # Definitions are read when they are needed: a robot's bag holds dozens, at some ten milliseconds each.
+        if name not in self._stores:
+            self._stores[name] = self._own(name) or (_common() if name in _common().fielddefs else None)
+        return self._stores[name]
+
+    def _own(self, name: str) -> Typestore | None:
+        """The bag's own types, if they differ from the common ones, whose classes are the same for all bags."""
+        definition = self._definitions.get(name)
+        if definition is None or definition.format == MessageDefinitionFormat.NONE:
+            return None
+        try:
+            store = get_typestore(Stores.EMPTY)
+            store.register(_parsed(name, definition))
+        except (TypesysError, ValueError, KeyError, AssertionError, RecursionError):
+            return None  # the common one may do
+        common = _common().fielddefs
+        return None if all(common.get(t) == store.fielddefs[t] for t in store.fielddefs) else store
 
 
 def peek_stamp_ns(raw: bytes) -> int:
