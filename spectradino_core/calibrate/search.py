@@ -77,7 +77,7 @@ def search(
                 energies[1] += np.fft.irfft2(inside * other.energy.conj(), side)
             overlap = np.fft.irfft2(inside * mask.conj(), side) / min(seen.sum(), small[0] * small[1])
             enough = overlap >= _LEAST_OVERLAP
-            floor = 0.02 * energies.max(axis=(1, 2), keepdims=True)
+            floor = 0.02 * energies.max(axis=(1, 2), keepdims=True) + 1e-6
             score = np.where(enough, surface / np.sqrt(np.prod(np.maximum(energies, floor), axis=0)), -1.0)
             score *= np.sqrt(np.clip(overlap, 0.0, 1.0))
             for _ in range(keep):

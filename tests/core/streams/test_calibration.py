@@ -107,3 +107,22 @@ def test_bytes_that_are_no_text_and_files_that_are_not_there(tmp_path):
 def test_sizes_are_needed_to_save(tmp_path):
     with pytest.raises(RegistrationError, match="sizes of both images"):
         save_calibration(tmp_path / "rig.yaml", Calibration(Registration(MATRIX)))
+
+
+def test_a_time_offset_alone(tmp_path):
+    path = tmp_path / "clock.yaml"
+    save_calibration(path, Calibration(time_offset_ms=12.5, notes="clocks only"))
+    assert load_calibration(path) == Calibration(time_offset_ms=12.5, notes="clocks only")
+    data = yaml.safe_load(path.read_text())
+    with pytest.raises(RegistrationError, match="entry ir_to_rgb and ir_size is missing"):
+        load_calibration(write(path, data | {"rgb_size": [640, 512]}))
+    with pytest.raises(RegistrationError, match="entry ir_to_rgb and ir_size and rgb_size is missing"):
+        load_calibration(write(path, {"spectradino_calibration": 1}))
+
+
+def test_nothing_to_write(tmp_path):
+    with pytest.raises(RegistrationError, match="here is neither"):
+        save_calibration(tmp_path / "rig.yaml", Calibration(notes="nothing"))
+    with pytest.raises(RegistrationError, match="residual belongs to a homography"):
+        save_calibration(tmp_path / "rig.yaml", Calibration(time_offset_ms=1.0, residual_px=1.0))
+    assert list(tmp_path.iterdir()) == []
