@@ -97,7 +97,7 @@ def evaluate_bags(
             errors[name] = _without_path(str(error), path, name)
             continue
         for unit in units[name]:
-            key = work_key(content, model, options.described(), options.settings.device, _kept(unit))
+            key = work_key(content, model, _asked(unit))
             if fresh or not unit.is_finished(key):
                 unit.unfinish()
                 todo[f"{name}: {unit.run}"] = (unit, key)
@@ -196,9 +196,17 @@ def _state(path: Path) -> list[int]:
     return [found.st_size, found.st_mtime_ns]
 
 
-def _kept(unit: Unit) -> list[Any]:
-    """What changes the files that a run leaves, but no figure."""
-    return [unit.run, unit.options.pictures, unit.options.masks] if unit.run == NODE else [unit.run]
+def _asked(unit: Unit) -> dict[str, Any]:
+    """All in the options that the files of this run depend on: a sweep added later leaves the other runs finished."""
+    asked = unit.options.described()
+    sweeps, seed = asked.pop("sweeps"), asked.pop("seed")
+    asked["run"] = unit.run
+    if unit.run == NODE:
+        return asked | {"pictures": unit.options.pictures, "masks": unit.options.masks}
+    if unit.run in ("rgb_alone", "ir_alone"):  # one replay serves all values of these
+        kinds = ("dropout_rgb",) if unit.run == "rgb_alone" else ("offset", "shift")
+        asked["values"] = {kind: sweeps.get(kind, []) for kind in kinds}
+    return asked | {"seed": seed}
 
 
 def _without_path(text: str, bag: Path, name: str) -> str:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from spectradino_core.commands.node_parameters import add_parameters, settings_of
 
 __all__ = ["add"]
-
-log = logging.getLogger(__name__)
 
 _EXAMPLES = """examples:
   spectradino bag evaluate drive --model models/lwir_box.onnx --labels drive.json --out report
@@ -23,8 +21,8 @@ _EXAMPLES = """examples:
 Labels are COCO's; each image says when it was taken: "stamp_ns" (the colour frame's header stamp in nanoseconds), or a
 file_name such as 1700000000.012345678.png. Boxes are in the colour image's pixels.
 
-Without labels everything but scores is given. result.json is the same bytes at every repetition on one machine, for any
-number of jobs. The exit status is 1 if any bag failed; the others' results are there all the same."""
+Without labels everything but scores is given. result.json is the same bytes at every repetition on one machine's
+CPU, for any number of jobs. The exit status is 1 if any bag failed; the others' results are there all the same."""
 
 
 def add(commands: Any) -> None:
@@ -94,6 +92,9 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _run(options: argparse.Namespace) -> int:
+    missing = [name for name in ("rosbags", "faster_coco_eval", "matplotlib") if find_spec(name) is None]
+    if missing:  # now, not after hours of replaying
+        raise RuntimeError(f"{' and '.join(missing)} not installed: pip install 'spectradino_ros[bag,runtime]'")
     from spectradino_core.bags.evaluate import evaluate_bags, find_bags
     from spectradino_core.bags.evaluation_options import Options, parse_sweeps
     from spectradino_core.bags.report import summary_lines, write_report

@@ -161,7 +161,7 @@ def test_any_number_of_processes_gives_the_same_bytes_and_failures_are_named(
         drive.labels(tmp_path / f"labels/drive{number}.json")
     (bags / "cut.mcap").write_bytes(b"\x89MCAP0\r\nnothing more")
     Drive(2).labels(tmp_path / "labels/cut.json")
-    more = ["--labels", str(tmp_path / "labels"), "--sweep", "dropout=0.5"]
+    more = ["--labels", str(tmp_path / "labels"), "--sweep", "shift=5"]
     for out, jobs in (("one", 1), ("two", 2)):
         status, result = evaluate(bags, out=out, more=[*more, "--jobs", str(jobs)])
         assert status == 1
@@ -188,6 +188,9 @@ def test_finished_bags_are_not_scored_again(evaluate: Evaluate, tmp_path: Path, 
         evaluate(bag, more=[*labels, *changed])
         assert kept.stat().st_mtime_ns > before
         before = kept.stat().st_mtime_ns
+    assert evaluate(bag, more=[*labels, "--sweep", "shift=2"])[1]["sweeps"].keys() == {"shift"}
+    assert "1 of 4 replays are finished" in capsys.readouterr().err
+    assert kept.stat().st_mtime_ns == before
     drive.labels(tmp_path / "labels.json", lambda data: data["annotations"].pop())
     assert (
         evaluate(bag, more=labels)[1]["total"]["scores"]["all"]["instances"]
