@@ -27,7 +27,11 @@ _CONTRAST = 40.0
 
 
 class Activity:
-    """A stream's changes from frame to frame. Memory: 6 KB a frame."""
+    """A stream's changes from frame to frame. Memory: 6 KB a frame.
+
+    Attributes:
+        seen: bool [N], which cells the camera sees whole; None: all.
+    """
 
     def __init__(self, registration: Registration | None = None, rgb_size: Size | None = None) -> None:
         """
@@ -36,6 +40,7 @@ class Activity:
             rgb_size: (width, height) of the colour images, with `registration`.
         """
         self._registration, self._rgb_size = registration, rgb_size
+        self.seen: np.ndarray | None = None
         self._stamps: list[int] = []
         self._changes: list[np.ndarray] = []
         self._last: np.ndarray | None = None
@@ -68,12 +73,19 @@ class Activity:
             return
         if self._registration is not None and self._rgb_size is not None:
             size = (image.shape[1], image.shape[0])
-            small = Warp.of(self._registration, size, self._rgb_size, _PICTURE)(image)
+            warp = Warp.of(self._registration, size, self._rgb_size, _PICTURE)
+            small, valid = warp(image), warp.valid
         else:
-            small = cv2.resize(image, _PICTURE, interpolation=cv2.INTER_AREA)
+            small, valid = cv2.resize(image, _PICTURE, interpolation=cv2.INTER_AREA), None
+        if valid is not None and valid.any():
+            small[~valid] = np.median(small[valid])
         picture = grey_picture(small)
         picture -= cv2.GaussianBlur(picture, (0, 0), _SHADES)
         picture *= _CONTRAST / max(float(picture.std()), 0.02)
+        if valid is not None:
+            inside = cv2.erode(valid.astype(np.uint8), np.ones((7, 7), np.uint8), borderValue=1)
+            picture[inside == 0] = 0
+            self.seen = cv2.resize(inside.astype(np.float32), CELLS, interpolation=cv2.INTER_AREA).reshape(-1) > 0.99
         self._stamps.append(int(stamp_ns))
         if self._last is not None:
             change = cv2.resize(cv2.absdiff(picture, self._last), CELLS, interpolation=cv2.INTER_AREA)

@@ -126,6 +126,10 @@ def estimate_time_offset(
     slowest = max(rgb.period_ns, ir.period_ns)
     moments = int(seconds * 1e9 / _STEP_NS)
     colour, infrared = _signals(rgb, slowest, "colour", limits), _signals(ir, slowest, "infrared", limits)
+    for stream in (rgb, ir):
+        if stream.seen is not None:
+            colour[1][:, ~stream.seen] = 0.0
+            infrared[1][:, ~stream.seen] = 0.0
     per_stretch, energies = _correlations(colour, infrared, start, moments, window)
     # What passes a cell quickly falls into one frame's interval or the next, so that cameras in step see whole periods
     # only: the correlation's peak would stick to one, its blurred peak lies at their mean.
