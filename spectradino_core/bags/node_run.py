@@ -27,7 +27,9 @@ from spectradino_core.bags.scored_bag import ScoredBag, open_scored
 from spectradino_core.bags.tally import MODES, Tally, in_colour_pixels, stored
 from spectradino_core.files import written_atomically
 from spectradino_core.runtime.bundle import ModelInfo
-from spectradino_core.runtime.percepts import Mode, Percepts
+from spectradino_core.runtime.overlay import infrared_to_grey
+from spectradino_core.runtime.percepts import Percepts
+from spectradino_core.runtime.registration import Registration
 from spectradino_core.streams.feed import FeedEvent
 
 __all__ = ["Matcher", "answer_line", "progress_bar", "run_node", "save_arrays"]
@@ -263,18 +265,22 @@ class _Kept:
 
     def _look_at(self, answer: Answer, percepts: Percepts, in_colour: Percepts, place: int | None) -> None:
         truth = None if self._bag.truth is None or place is None else self._bag.truth.frames[place]
-        rgb = None if answer.rgb is None else answer.rgb.pixels
-        ir = None if answer.ir is None else answer.ir.pixels
-        if answer.mode is not Mode.IR_ONLY or truth is None:
-            self._worst.add(answer.stamp_ns, percepts, rgb, ir, truth)
-        elif ir is not None:  # truth is in colour pixels, so the infrared picture is brought there
-            size = in_colour.size
-            registration = self._replay.registering.current
-            if registration is None:
-                picture = cv2.resize(ir, size, interpolation=cv2.INTER_LINEAR)
-            else:
-                picture = cv2.warpPerspective(ir, registration.for_sizes(percepts.size, size), size)
-            self._worst.add(answer.stamp_ns, in_colour, None, picture, truth)
+        if truth is not None:
+            percepts = in_colour  # as truth is
+        registration = self._replay.registering.current
+
+        def pictures() -> list[np.ndarray]:
+            images = [] if answer.rgb is None else [answer.rgb.pixels]
+            if answer.ir is not None:
+                grey = infrared_to_grey(answer.ir.pixels)  # before the warp, whose border would stretch the range
+                size = (int(grey.shape[1]), int(grey.shape[0]))
+                if percepts.size != size or (registration is not None and percepts is in_colour):
+                    matrix = (registration or Registration.whole(size, percepts.size)).for_sizes(size, percepts.size)
+                    grey = cv2.warpPerspective(grey, matrix, percepts.size)
+                images.append(grey)
+            return images
+
+        self._worst.add(answer.stamp_ns, percepts, pictures, truth)
 
     def _write_pictures(self, folder: Path) -> None:
         with suppress(FileNotFoundError):

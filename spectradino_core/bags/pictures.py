@@ -6,6 +6,7 @@ Where nothing is labelled, frames evenly spread over the drive are kept instead.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -14,10 +15,12 @@ import numpy as np
 from spectradino_core.bags.ground_truth import TrueFrame, in_seconds
 from spectradino_core.bags.scores import frame_errors
 from spectradino_core.runtime.bundle import ModelInfo
-from spectradino_core.runtime.overlay import infrared_to_grey
 from spectradino_core.runtime.percepts import Percepts
 
-__all__ = ["Picture", "WorstFrames", "draw_judged"]
+__all__ = ["Picture", "Pictures", "WorstFrames", "draw_judged"]
+
+Pictures = Callable[[], Sequence[np.ndarray]]
+"""Gives one or more pictures uint8 [h, w, 3] of one moment, in the same pixels; they are shown side by side."""
 
 _RIGHT, _FALSE, _MISSED, _CROWD, _UNJUDGED = (
     (40, 200, 80),
@@ -65,23 +68,20 @@ class WorstFrames:
         self._spread: list[tuple[int, Picture]] = []
         self._every, self._seen = 1, 0
 
-    def add(
-        self, stamp_ns: int, percepts: Percepts, rgb: np.ndarray | None, ir: np.ndarray | None, truth: TrueFrame | None
-    ) -> None:
+    def add(self, stamp_ns: int, percepts: Percepts, pictures: Pictures, truth: TrueFrame | None) -> None:
         """Looks at one answer.
 
         Args:
             stamp_ns: its moment.
-            percepts: in the pixels of the picture that is drawn on.
-            rgb: the colour frame, uint8 [h, w, 3], if there is one.
-            ir: the infrared frame, if there is one; drawn on where there is no colour frame.
+            percepts: in the pixels of the pictures.
+            pictures: asked only if they are to be kept.
             truth: what should have been found, in the same pixels; None: not labelled.
         """
         if not self._most:
             return
         served = percepts.scores >= self._threshold
         if truth is None or truth.boxes is None or truth.labels is None or truth.crowd is None:
-            self._keep_spread(stamp_ns, percepts, served, rgb, ir)
+            self._keep_spread(stamp_ns, percepts, served, pictures)
             return
         right, found = frame_errors(
             percepts.boxes[served], percepts.labels[served], truth.boxes, truth.labels, truth.crowd
@@ -91,29 +91,27 @@ class WorstFrames:
         least = near or (self._worst[-1] if len(self._worst) == self._most else None)
         if mistakes <= (0 if least is None else least.mistakes):
             return
-        image = draw_judged(_picture(rgb, ir), percepts, served, self._info, right, truth, found)
+        drawn = [draw_judged(image, percepts, served, self._info, right, truth, found) for image in pictures()]
         caption = (
             f"{in_seconds(stamp_ns)} ({percepts.mode.value}): {int(right.sum())} right, {int((~right).sum())} false, "
             f"{int((~found).sum())} not found"
         )
         if least is not None:
             self._worst.remove(least)
-        self._worst.append(Picture(mistakes, stamp_ns, caption, _jpeg(image)))
+        self._worst.append(Picture(mistakes, stamp_ns, caption, _jpeg(np.hstack(drawn))))
         self._worst.sort(key=lambda kept: (-kept.mistakes, kept.stamp_ns))
 
     def pictures(self) -> list[Picture]:
         """The worst first; without any mistake those that are spread over the drive, in their order."""
         return list(self._worst) or [kept for _, kept in self._spread]
 
-    def _keep_spread(
-        self, stamp_ns: int, percepts: Percepts, served: np.ndarray, rgb: np.ndarray | None, ir: np.ndarray | None
-    ) -> None:
+    def _keep_spread(self, stamp_ns: int, percepts: Percepts, served: np.ndarray, pictures: Pictures) -> None:
         number, self._seen = self._seen, self._seen + 1
         if number % self._every:
             return
         caption = f"{in_seconds(stamp_ns)} ({percepts.mode.value}): {int(served.sum())} detections"
-        image = draw_judged(_picture(rgb, ir), percepts, served, self._info)
-        self._spread.append((number, Picture(0, stamp_ns, caption, _jpeg(image))))
+        drawn = [draw_judged(image, percepts, served, self._info) for image in pictures()]
+        self._spread.append((number, Picture(0, stamp_ns, caption, _jpeg(np.hstack(drawn)))))
         if len(self._spread) > self._most:  # every second goes, and only every second comes from now on
             self._every *= 2
             self._spread = [row for row in self._spread if row[0] % self._every == 0]
@@ -165,13 +163,6 @@ def _draw(canvas: np.ndarray, box: np.ndarray, colour: tuple[int, int, int], tex
     cv2.rectangle(canvas, (left, top), (left + width, top + height + base), colour, cv2.FILLED)
     place = (left, top + height + base // 2)
     cv2.putText(canvas, text, place, _FONT, _FONT_SCALE, (0, 0, 0), 1, cv2.LINE_AA)
-
-
-def _picture(rgb: np.ndarray | None, ir: np.ndarray | None) -> np.ndarray:
-    if rgb is not None:
-        return rgb
-    assert ir is not None
-    return infrared_to_grey(ir)
 
 
 def _jpeg(image: np.ndarray) -> bytes:

@@ -19,6 +19,7 @@ from spectradino_core.evaluation.page import Cell, Page, markdown_table
 __all__ = ["summary_lines", "write_report"]
 
 _MOST_PICTURES = 12
+_PICTURE_SIDE = 1280
 _MOST_EVENTS = 100
 _HEAD = ["", "frames", "mAP", "mAP50", "mAP75", "mIoU"]
 
@@ -200,12 +201,10 @@ def _write_pictures(page: Page, bags: Sequence[BagEvidence], labelled: bool) -> 
     page.heading("Worst frames" if labelled else "Frames of the drive")
     if labelled:
         page.text("Green: right. Red: false. Yellow: not found. Grey: region to be ignored.", soft=True)
-    pictures = []
     for _, bag, row in rows[:_MOST_PICTURES]:
         data = np.frombuffer((bag.folder / "pictures" / row["file"]).read_bytes(), np.uint8)
         caption = f"{bag.name}: {row['caption']}" if len(bags) > 1 else row["caption"]
-        pictures.append((cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), caption))
-    page.images(pictures)
+        page.image(cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), caption, _PICTURE_SIDE)
 
 
 def _write_pairing(page: Page, total: Mapping[str, Any]) -> None:

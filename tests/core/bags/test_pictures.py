@@ -27,7 +27,7 @@ def test_the_worst_are_kept_the_worst_first_a_second_apart() -> None:
     worst = WorstFrames(INFO, 0.5, most=3)
     # Seconds and false detections; each frame misses its true box besides.
     for second, false in ((0, 0), (0.4, 3), (0.8, 1), (2, 1), (4, 5), (4.5, 5), (6, 0), (8, 2)):
-        worst.add(round(second * S), percepts(false), PICTURE, None, TRUTH)
+        worst.add(round(second * S), percepts(false), lambda: [PICTURE], TRUTH)
     assert [(p.stamp_ns / S, p.mistakes) for p in worst.pictures()] == [(4, 6), (0.4, 4), (8, 3)]
     assert worst.pictures()[0].caption == "4.000000000 (fused): 0 right, 5 false, 1 not found"
 
@@ -35,15 +35,16 @@ def test_the_worst_are_kept_the_worst_first_a_second_apart() -> None:
 def test_what_the_node_would_not_publish_is_no_mistake() -> None:
     worst = WorstFrames(INFO, 0.5)
     empty = TrueFrame(0, np.empty((0, 4)), np.empty(0, np.int64), np.empty(0, bool))
-    worst.add(0, percepts(3, score=0.4), PICTURE, None, empty)
+    worst.add(0, percepts(3, score=0.4), lambda: [PICTURE], empty)
     assert worst.pictures() == []
 
 
 def test_right_false_and_missed_have_their_colours() -> None:
     worst = WorstFrames(INFO, 0.5)
-    worst.add(0, percepts(1), PICTURE, None, TRUTH)
+    worst.add(0, percepts(1), lambda: [PICTURE, PICTURE], TRUTH)
     image = cv2.imdecode(np.frombuffer(worst.pictures()[0].jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert image is not None
+    assert image.shape == (60, 200, 3)  # side by side
     blue, green, red = image[50, 70].astype(int)  # lower edge of the false one
     assert red > green + 60
     assert red > blue + 60
@@ -53,9 +54,8 @@ def test_right_false_and_missed_have_their_colours() -> None:
 
 def test_without_truth_pictures_are_spread_over_the_drive() -> None:
     shown = WorstFrames(INFO, 0.5, most=4)
-    grey = np.random.default_rng(0).integers(0, 60_000, (60, 100), dtype=np.uint16)
     for second in range(37):
-        shown.add(second * S, percepts(1), None, grey, None)
+        shown.add(second * S, percepts(1), lambda: [PICTURE], None)
     stamps = [p.stamp_ns // S for p in shown.pictures()]
     assert len(stamps) in (3, 4)
     assert stamps[0] == 0
@@ -66,5 +66,5 @@ def test_without_truth_pictures_are_spread_over_the_drive() -> None:
 @pytest.mark.parametrize("truth", [TRUTH, None])
 def test_none_are_kept_where_none_are_wanted(truth: TrueFrame | None) -> None:
     worst = WorstFrames(INFO, 0.5, most=0)
-    worst.add(0, percepts(2), PICTURE, None, truth)
+    worst.add(0, percepts(2), lambda: [PICTURE], truth)
     assert worst.pictures() == []
