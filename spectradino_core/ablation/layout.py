@@ -151,12 +151,14 @@ def _markdown(results: Results) -> str:
 def _notes(results: Results) -> list[str]:
     ablation = results.ablation
     pairs: dict[str, int] = next((found["pairs"] for seeds in results.cells.values() for found in seeds), {})
+    several = len(ablation.seeds) > 1
+    spread = f", mean ± standard deviation over {len(ablation.seeds)} seeds of fine-tuning" if several else ", one seed"
+    spread += "; pretraining ran once"
     judged = ", ".join(f"{count} {name}" for name, count in pairs.items())
     return [
         *ablation.notes,
-        f"Fused figures in per cent, mean ± standard deviation over {len(ablation.seeds)} seeds of fine-tuning "
-        f"(pretraining ran once). Judged on {judged or 'nothing yet'}. RGB only and IR only withhold the other frame "
-        "from the same model.",
+        f"Fused figures in per cent{spread}. Judged on {judged or 'nothing yet'}. RGB only and IR only withhold the "
+        "other frame from the same model.",
         f"The last row of each table, or Table 10's first, is the baseline: {BASELINE}, the same head.",
         f"All jobs together took {results.minutes:.1f} minutes of processor time.",
     ]

@@ -26,8 +26,8 @@ def tiny_scenes() -> Ablation:
         batch=6,
         steps=100,
         teacher_steps=400,
-        stages=(60, 30, 60),
-        pretrain_batch=24,
+        stages=(45, 24, 45),
+        pretrain_batch=16,
         seeds=(0, 1),
     )
 
@@ -60,7 +60,7 @@ def _on_scenes(
     teacher = recipe(teacher_steps, backbone="dinov2_repeat", mode="full")
     return Ablation(
         name=name,
-        title=f"Tables 9 to 14 on synthetic streets, variant {variant}",
+        title=f"The paper's ablations on synthetic streets, variant {variant}",
         dataset="scenes",
         cells=matrix.cells(recipe),
         pretrainings=matrix.pretrainings(
@@ -90,7 +90,7 @@ def _of_paper(dataset: str, variant: str = "b") -> Ablation:
 
     return Ablation(
         name=f"paper_{dataset}",
-        title=f"Tables 9 to 14 on {benchmark.title}, variant {variant}",
+        title=f"The paper's ablations on {benchmark.title}, variant {variant}",
         dataset=dataset,
         cells=matrix.cells(recipe),
         pretrainings=matrix.pretrainings(lambda stage: stage_recipe(variant, stage)),

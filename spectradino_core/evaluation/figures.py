@@ -6,6 +6,7 @@ Letters: C classes.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -76,7 +77,10 @@ def subset_bars(comparison: Comparison, metric: str) -> Figure | None:
 
 def grouped_bars(groups: Sequence[str], values: dict[str, list[Spread]], ylabel: str) -> Figure:
     """Bars of several rows side by side in each group, in per cent, with the spread over seeds where there is one."""
-    figure = Figure(figsize=(max(4.0, 1.2 + 0.28 * len(groups) * (len(values) + 1)), 3.2), layout="constrained")
+    slant = len(groups) > 8
+    names = list(groups) if slant else [textwrap.fill(name, 14) for name in groups]
+    room = 1.15 if any("\n" in name for name in names) else 0.28 * (len(values) + 1)  # inches for each group
+    figure = Figure(figsize=(max(4.0, 1.2 + room * len(groups)), 3.2), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / max(1, len(values))
     for number, (row, spreads) in enumerate(values.items()):
@@ -86,8 +90,7 @@ def grouped_bars(groups: Sequence[str], values: dict[str, list[Spread]], ylabel:
         axes.bar(places, heights, width, color=COLOURS[number % len(COLOURS)], label=row)
         if any(errors):
             axes.errorbar(places, heights, errors, fmt="none", ecolor="black", elinewidth=1, capsize=2)
-    slant = any(len(name) > 12 for name in groups) or len(groups) > 8
-    axes.set_xticks(np.arange(len(groups)), groups, rotation=30 if slant else 0, ha="right" if slant else "center")
+    axes.set_xticks(np.arange(len(groups)), names, rotation=30 if slant else 0, ha="right" if slant else "center")
     axes.set(ylabel=ylabel)
     axes.grid(axis="y", alpha=0.25)
     axes.set_axisbelow(True)
