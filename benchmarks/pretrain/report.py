@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import mean
@@ -55,7 +54,7 @@ def write_report(work: Path, out: Path, note: str = "") -> None:
             scratch.write_text(content, encoding="utf-8")
     for name, picture in PICTURES.items():
         if (work / name).is_file():
-            shutil.copyfile(work / name, out / picture)
+            _copy_small(work / name, out / picture)
     rows = [{"job": job, "wall_s": wall, "cpu_s": cpu} for job, (wall, cpu) in times_of(work).items()]
     if rows:
         write_table(out / "times.csv", describe() | {"note": note or "none"}, rows)
@@ -63,7 +62,7 @@ def write_report(work: Path, out: Path, note: str = "") -> None:
 
 
 def brief_table(judged: Judged, pairs: Iterable[str], baseline: str | None = None) -> str:
-    """Markdown, a row for each model: R@1 in per cent averaged over both directions, by pairs; RGB kept.
+    """Markdown, a row for each model: R@1 and R@5 in per cent averaged over both directions, by pairs; RGB kept.
 
     Args:
         judged: by model, by pairs.
@@ -75,11 +74,14 @@ def brief_table(judged: Judged, pairs: Iterable[str], baseline: str | None = Non
     for model, sets in judged.items():
         if model == baseline:
             continue
-        cells = [f"{_r1(sets[p]):.1f}" if p in sets else "–" for p in columns]
+        cells = [f"{_mean_recall(sets[p], 'r1'):.1f}, {_mean_recall(sets[p], 'r5'):.1f}" if p in sets else "–"
+                 for p in columns]  # fmt: skip
         rows = [sets[p] for p in columns if p in sets and "retention_cls" in sets[p]]
-        kept = ", ".join(f"{mean(row[key] for row in rows):.3f}" for key in ("retention_cls", "retention_patches"))
+        kept = "–"
+        if rows:
+            kept = ", ".join(f"{mean(row[key] for row in rows):.3f}" for key in ("retention_cls", "retention_patches"))
         lines.append(f"| {model} | {' | '.join(cells)} | {kept} |")
-    return "\n".join(lines) + "\n\nR@1 in per cent, mean of both directions.\n"
+    return "\n".join(lines) + "\n\nR@1, R@5 in per cent, mean of both directions.\n"
 
 
 def mean_over_seeds(judged: Judged) -> dict[str, dict[str, dict[str, Any]]]:
@@ -92,6 +94,16 @@ def mean_over_seeds(judged: Judged) -> dict[str, dict[str, dict[str, Any]]]:
         option: {pair: _mean([judged[name][pair] for name in names]) for pair in judged[names[0]]}
         for option, names in groups.items()
     }
+
+
+def _copy_small(picture: Path, to: Path) -> None:
+    """Committed pictures are small: at most 1600 pixels wide, with 64 colours."""
+    from PIL import Image  # Matplotlib brings it
+
+    with Image.open(picture) as opened:
+        image = opened.convert("RGB")
+    image.thumbnail((1600, 1600))
+    image.quantize(64, Image.Quantize.MAXCOVERAGE).save(to, optimize=True)
 
 
 def _section(part: str, result: Mapping[str, Any]) -> str:
@@ -132,8 +144,8 @@ def _plain(pair: str) -> str:
     return rest if number.isdigit() else pair
 
 
-def _r1(row: Mapping[str, Any]) -> float:
-    return 50 * (row["from_rgb"]["r1"] + row["to_rgb"]["r1"])
+def _mean_recall(row: Mapping[str, Any], key: str) -> float:
+    return 50 * (row["from_rgb"][key] + row["to_rgb"][key])
 
 
 def _mean(rows: list[Mapping[str, Any]]) -> dict[str, Any]:

@@ -110,7 +110,12 @@ def test_a_job_that_fails_says_which_and_its_time_is_kept(tmp_path):
 
 def test_tables_by_hand():
     def row(forth: float, back: float, kept: float) -> dict:
-        return {"from_rgb": {"r1": forth}, "to_rgb": {"r1": back}, "retention_cls": kept, "retention_patches": 1.0}
+        return {
+            "from_rgb": {"r1": forth, "r5": 0.5},
+            "to_rgb": {"r1": back, "r5": 1.0},
+            "retention_cls": kept,
+            "retention_patches": 1.0,
+        }
 
     judged = {
         "plain 0": {"s, nir": row(0.2, 0.4, 0.5)},
@@ -122,8 +127,8 @@ def test_tables_by_hand():
     assert means["plain"]["s, nir"]["from_rgb"]["r1"] == pytest.approx(0.3)
     lines = brief_table(means, ["s, nir", "s, lwir"]).splitlines()
     assert lines[0] == "| model | s, nir | RGB kept (CLS, patches) |"
-    assert lines[2] == "| plain | 40.0 | 0.600, 1.000 |"
-    assert lines[3] == "| teacher | 5.0 | 1.000, 1.000 |"
+    assert lines[2] == "| plain | 40.0, 75.0 | 0.600, 1.000 |"
+    assert lines[3] == "| teacher | 5.0, 75.0 | 1.000, 1.000 |"
 
 
 class TestPlainLoop:
