@@ -15,6 +15,7 @@ from pathlib import Path
 from spectradino_core.commands import (
     ablate,
     bag,
+    bench,
     calibrate,
     convert,
     data,
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add(commands)
     evaluate_retrieval.add(commands)
     bag.add(commands)
+    bench.add(commands)
     calibrate.add(commands)
 
     command = commands.add_parser("export", help="a checkpoint to a model file for the robot (ONNX)")

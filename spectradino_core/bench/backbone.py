@@ -1,0 +1,212 @@
+"""Both streams through the backbone, against two sequential passes of transformers' DINOv2, in one run.
+
+Weights are random: what they are does not change how long a product takes. All cases take the same two images, one a
+stream, and take turns.
+
+Letters: H x W image, N patches, D width.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spectradino_core.backbone.spectradino import SpectraDINO
+from spectradino_core.backbone.vit import ViT
+from spectradino_core.bench.plain import plain_dinov2
+from spectradino_core.bench.tables import Row
+from spectradino_core.bench.timing import Case, peak_memory_mb, take_turns
+from spectradino_core.modality import Modality
+
+__all__ = ["CASES", "REFERENCE", "SIZES", "backbone_rows", "case", "export_backbone", "reference_name"]
+
+SIZES = ((392, 490), (518, 644))
+"""H x W."""
+
+REFERENCE = "DINOv2 twice, torch fp32"
+CASES = (
+    REFERENCE,
+    "torch fp32, one band after the other",
+    "torch fp32",
+    "torch fp32, folded",
+    "torch bf16, folded",
+    "onnx fp32",
+    "onnx fp32, fused",
+    "onnx fp32, fused, spinning",
+    "onnx int8, fused",
+    "onnx int8, fused, spinning",
+)
+"""Two passes of the plain network first; the others are both streams of ours.
+
+- folded: position embedding baked, LayerScale folded into the layer before it, as an export has it.
+- fused: attention as one operator of ONNX Runtime (`graphs/attention.py`).
+- spinning: ONNX Runtime's threads wait busily for each other within a run, and not between runs. `OnnxEngine` has them
+  sleep, so that a core is free for the node.
+"""
+
+
+class _Streams(nn.Module):
+    """Both bands in, patches of both out: what is exported."""
+
+    def __init__(self, model: SpectraDINO) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, rgb: Tensor, ir: Tensor) -> tuple[Tensor, Tensor]:
+        """[1, 3, H, W] and [1, 1, H, W] to [1, N, D] twice."""
+        features = self.model({Modality.RGB: rgb, Modality.LWIR: ir})
+        return features[Modality.RGB].patches, features[Modality.LWIR].patches
+
+
+def backbone_rows(
+    variant: str, size: tuple[int, int], folder: Path, rounds: int, cases: Sequence[str] = CASES, memory: bool = True
+) -> list[Row]:
+    """One row a case: time, its ratio to `REFERENCE`, difference from torch fp32, peak memory.
+
+    Args:
+        variant: of the ViT.
+        size: (H, W), multiples of 14.
+        folder: where exported graphs lie, or will.
+        rounds: timed, beside one that is not.
+        cases: of `CASES`; the reference always runs.
+        memory: measure it, which starts every case once more.
+    """
+    names = [REFERENCE, *(name for name in cases if name != REFERENCE)]
+    given: dict[str, Any] = {"variant": variant, "height": size[0], "width": size[1], "folder": str(folder)}
+    runs = {name: case(name=name, **given) for name in names}
+    timings = take_turns(runs, rounds)
+    plain = _arrays(case(name="torch fp32", **given)())
+    rows: list[Row] = []
+    for name, timing in timings.items():
+        row: Row = {"variant": variant, "height": size[0], "width": size[1], "case": name} | timing.columns()
+        row["ratio"] = timing.median_ms / timings[REFERENCE].median_ms
+        row["mean difference"] = "-" if name == REFERENCE else _difference(_arrays(runs[name]()), plain)
+        rows.append(row)
+    del runs
+    for row in rows:
+        row["peak_mb"] = peak_memory_mb(__name__, given | {"name": row["case"]}) if memory else "-"
+    return rows
+
+
+def case(name: str, variant: str, height: int, width: int, folder: str) -> Case:
+    """One of `CASES`, ready to run; it returns the patches of both streams."""
+    generator = torch.Generator().manual_seed(0)
+    rgb = torch.randn(1, 3, height, width, generator=generator)
+    ir = torch.rand(1, 1, height, width, generator=generator)
+    if name == REFERENCE:
+        return _inference(_twice, _plain(variant), rgb)
+    if name.startswith("onnx"):
+        precision = name.split()[1].rstrip(",")
+        path = export_backbone(variant, (height, width), Path(folder), "fused" in name, precision)
+        session = _session(path, "spinning" in name)
+        inputs = {"rgb": rgb.numpy(), "ir": ir.numpy()}
+        return lambda: session.run(None, inputs)
+    model = _model(variant, (height, width), folded="folded" in name)
+    if name == "torch fp32, one band after the other":
+        return _inference(_one_by_one, model, rgb, ir)
+    kind = torch.bfloat16 if "bf16" in name else torch.float32
+    return _inference(_Streams(model).to(kind), rgb.to(kind), ir.to(kind))
+
+
+def reference_name() -> str:
+    """What the reference is here: transformers' DINOv2, or ours where that is not installed."""
+    try:
+        import transformers
+    except ImportError:
+        return "our plain ViT (transformers is not installed)"
+    return f"transformers {transformers.__version__}, Dinov2Model with scaled_dot_product_attention"
+
+
+def export_backbone(
+    variant: str, size: tuple[int, int], folder: Path, fused: bool = False, precision: str = "fp32"
+) -> Path:
+    """The graph of a case, made as `export.py` and `convert.py` make a model's; what is there already is taken."""
+    import onnx
+
+    from spectradino_core.export import OPSET
+    from spectradino_core.graphs.attention import fuse_attention
+    from spectradino_core.graphs.integers import quantise_weights
+
+    path = folder / f"{variant}_{size[0]}x{size[1]}_{precision}{'_fused' if fused else ''}.onnx"
+    if path.is_file():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    if not fused and precision == "fp32":
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        example = (torch.randn(1, 3, *size), torch.rand(1, 1, *size))
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # the tracer warns of shapes that are constants here by design
+            torch.onnx.export(
+                _Streams(_model(variant, size, folded=True)).eval(), example, str(path),
+                input_names=["rgb", "ir"], output_names=["rgb_patches", "ir_patches"],
+                opset_version=OPSET, dynamo=True, external_data=False, verbose=False,
+            )  # fmt: skip
+        return path
+    model = onnx.load(str(export_backbone(variant, size, folder)))
+    if fused and not fuse_attention(model):
+        raise ValueError("the exported backbone holds no attention of the known form")
+    if precision == "int8":
+        model, _ = quantise_weights(model)
+    onnx.save(model, str(path))
+    return path
+
+
+def _model(variant: str, size: tuple[int, int], folded: bool) -> SpectraDINO:
+    torch.manual_seed(0)
+    model = SpectraDINO(variant, (Modality.RGB, Modality.LWIR)).eval()
+    if folded:
+        model.freeze_grid(size[0] // model.config.patch, size[1] // model.config.patch)
+        model.vit.fold_layer_scale()
+    return model
+
+
+def _plain(variant: str) -> nn.Module:
+    torch.manual_seed(0)
+    try:
+        return plain_dinov2(variant).eval()
+    except ImportError:
+        return ViT(variant).eval()
+
+
+def _session(path: Path, spinning: bool) -> Any:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    if spinning:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    return ort.InferenceSession(str(path), sess_options=options, providers=["CPUExecutionProvider"])
+
+
+def _inference(run: Any, *arguments: Any) -> Case:
+    @torch.inference_mode()
+    def once() -> object:
+        return run(*arguments)
+
+    return once
+
+
+def _twice(model: nn.Module, rgb: Tensor) -> None:
+    model(rgb)
+    model(rgb)
+
+
+def _one_by_one(model: SpectraDINO, rgb: Tensor, ir: Tensor) -> tuple[Tensor, ...]:
+    return tuple(model({band: x})[band].patches for band, x in ((Modality.RGB, rgb), (Modality.LWIR, ir)))
+
+
+def _arrays(streams: Any) -> list[np.ndarray]:
+    return [x.float().numpy() if isinstance(x, Tensor) else x for x in streams]
+
+
+def _difference(streams: Sequence[np.ndarray], plain: Sequence[np.ndarray]) -> float:
+    """Mean over patches and channels, which have variance 1 after the final norm."""
+    return float(np.mean([np.abs(a - b).mean() for a, b in zip(streams, plain, strict=True)]))

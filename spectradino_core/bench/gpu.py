@@ -1,0 +1,234 @@
+"""CUDA: both streams' latency and throughput as shares of the measured matmul rate, and pretraining steps.
+
+Everything takes a device, so that its arithmetic is tested on a CPU, where the figures mean nothing.
+
+- Roof: the best rate of square matrix products of the kind, measured here and now, in FLOP/s.
+- Floor: the operations of one forward pass over the roof, in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from spectradino_core.backbone.spectradino import SpectraDINO
+from spectradino_core.backbone.vit import ViT
+from spectradino_core.bench.plain import plain_dinov2
+from spectradino_core.bench.tables import Row
+from spectradino_core.bench.timing import take_turns
+from spectradino_core.bench.train import our_step, random_batch
+from spectradino_core.modality import Modality
+from spectradino_core.runtime.engines import open_engine, warm_up
+from spectradino_core.training.stages import stage_recipe
+
+__all__ = ["engine_rows", "forward_operations", "forward_rows", "matmul_roof", "require_cuda", "training_rows"]
+
+SIZE = (518, 644)
+ROOF_SIDES = (4096, 8192)
+TWICE, PLAIN, COMPILED = "DINOv2 twice", "ours", "ours, compiled with CUDA graphs"
+
+
+def require_cuda() -> str:
+    """The GPU's name.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    if not torch.cuda.is_available():
+        raise RuntimeError(
+            "no CUDA device is to be seen here (torch.cuda.is_available() is False): 'bench gpu' needs one, and a "
+            "torch built for it"
+        )
+    return torch.cuda.get_device_name()
+
+
+def matmul_roof(device: str, kind: torch.dtype, sides: Sequence[int] = ROOF_SIDES, runs: int = 10) -> float:
+    """FLOP/s of the fastest square product [n, n] x [n, n] of n in `sides`."""
+    best = 0.0
+    for side in sides:
+        a, b = (torch.randn(side, side, device=device, dtype=kind) for _ in range(2))
+        out = torch.empty_like(a)
+        for _ in range(3):
+            torch.mm(a, b, out=out)
+        _wait(device)
+        start = perf_counter()
+        for _ in range(runs):
+            torch.mm(a, b, out=out)
+        _wait(device)
+        best = max(best, 2 * side**3 * runs / (perf_counter() - start))
+    return best
+
+
+def forward_operations(variant: str, size: tuple[int, int], batch: int) -> float:
+    """FLOP of both streams of `batch` pairs, counted by torch on tensors without contents."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        _Streams(variant)(torch.randn(batch, 3, *size), torch.rand(batch, 1, *size))
+    return float(counter.get_total_flops())
+
+
+def forward_rows(
+    variant: str,
+    kind: torch.dtype,
+    device: str = "cuda",
+    size: tuple[int, int] = SIZE,
+    batches: Sequence[int] = (1, 8),
+    rounds: int = 30,
+    roof: float | None = None,
+    compiled: bool = True,
+) -> list[Row]:
+    """One row a batch size and case: time, share of the roof, times the floor, peak memory of the device.
+
+    Args:
+        variant: of the ViT.
+        kind: torch.bfloat16 or torch.float16.
+        device: "cuda"; "cpu" to see that it runs.
+        size: (H, W), multiples of 14.
+        batches: pairs in a pass.
+        rounds: timed.
+        roof: FLOP/s; None: measured.
+        compiled: with the compiled case.
+    """
+    roof = matmul_roof(device, kind) if roof is None else roof
+    rows: list[Row] = []
+    for batch in batches:
+        rgb = torch.randn(batch, 3, *size, device=device, dtype=kind)
+        ir = torch.rand(batch, 1, *size, device=device, dtype=kind)
+        plain, ours = _reference(variant).to(device, kind).eval(), _Streams(variant).to(device, kind).eval()
+        cases: dict[str, Callable[[], object]] = {
+            TWICE: lambda plain=plain, rgb=rgb: (plain(rgb), plain(rgb)),
+            PLAIN: lambda ours=ours, rgb=rgb, ir=ir: ours(rgb, ir),
+        }
+        if compiled:
+            ours.backbone.freeze_grid(size[0] // 14, size[1] // 14)
+            fast = torch.compile(ours, mode="reduce-overhead", fullgraph=True, dynamic=False)
+            cases[COMPILED] = lambda fast=fast, rgb=rgb, ir=ir: fast(rgb, ir)
+        operations = forward_operations(variant, size, batch)
+        with torch.inference_mode():
+            timings = take_turns(cases, rounds, warm_up=5, done=lambda: _wait(device))
+            peaks = {name: _peak_gb(device, run) for name, run in cases.items()}
+        for name, timing in timings.items():
+            seconds = timing.median_ms / 1e3
+            row: Row = {"variant": variant, "kind": str(kind).split(".")[-1], "batch": batch, "case": name}
+            row |= timing.columns() | {"pairs_per_s": batch / seconds}
+            row["ratio"] = timing.median_ms / timings[TWICE].median_ms
+            row["share_of_roof"] = "-" if name == TWICE else operations / seconds / roof
+            row["times_the_floor"] = "-" if name == TWICE else seconds * roof / operations
+            row["roof_tflops"] = roof / 1e12
+            rows.append(row | {"peak_gb": peaks[name]})
+    return rows
+
+
+def training_rows(
+    variant: str,
+    pairs: int,
+    device: str = "cuda",
+    stages: Sequence[int] = (1, 3),
+    rounds: int = 10,
+    crop: int | None = None,
+    compiled: Sequence[bool] = (False, True),
+) -> list[Row]:
+    """One row a stage: a step's time and peak memory, and whether the host waits for the device within it.
+
+    Activation checkpointing is off, autocast is bf16. Where `pairs` do not fit, the row says so.
+    """
+    rows: list[Row] = []
+    for stage in stages:
+        for fast in compiled:
+            recipe = replace(stage_recipe(variant, stage), **({} if crop is None else {"crop": crop}))
+            row: Row = {"variant": variant, "stage": stage, "crop": recipe.crop, "pairs": pairs, "compiled": fast}
+            try:
+                step = our_step(recipe, torch.bfloat16, device=device, compiled=fast)
+                batch = random_batch(recipe, pairs, 0, device)
+                timing = take_turns({"step": lambda s=step, b=batch: s(b)}, rounds, 3, lambda: _wait(device))["step"]
+                row |= timing.columns() | {"pairs_per_s": pairs / timing.median_ms * 1e3}
+                row["peak_gb"] = _peak_gb(device, lambda s=step, b=batch: s(b))
+                row["host_waits"] = _host_waits(device, lambda s=step, b=batch: s(b))
+                del step
+            except torch.cuda.OutOfMemoryError:
+                row |= {"ms": "out of memory", "quartiles": "-", "rounds": 0, "pairs_per_s": "-"}
+                row |= {"peak_gb": "-", "host_waits": "-"}
+            rows.append(row)
+            if device == "cuda":
+                torch.cuda.empty_cache()
+    return rows
+
+
+def engine_rows(model: Path, devices: Sequence[str] = ("cuda", "tensorrt"), rounds: int = 50) -> list[Row]:
+    """Latency of a model file in ONNX Runtime, a row a device; a device that is not to be had is told as such."""
+    rows: list[Row] = []
+    for device in devices:
+        row: Row = {"model": model.name, "device": device}
+        try:
+            engine = open_engine(model, device)
+        except RuntimeError as error:
+            rows.append(row | {"ms": "-", "quartiles": "-", "rounds": 0, "engine": str(error)})
+            continue
+        timing = take_turns({"run": lambda engine=engine: warm_up(engine)}, rounds, warm_up=5)["run"]
+        rows.append(row | timing.columns() | {"engine": engine.label})
+    return rows
+
+
+class _Streams(nn.Module):
+    """[B, 3, H, W] and [B, 1, H, W] to patches [B, N, D] of both."""
+
+    def __init__(self, variant: str) -> None:
+        super().__init__()
+        self.backbone = SpectraDINO(variant, (Modality.RGB, Modality.LWIR))
+
+    def forward(self, rgb: torch.Tensor, ir: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        out = self.backbone({Modality.RGB: rgb, Modality.LWIR: ir})
+        return out[Modality.RGB].patches, out[Modality.LWIR].patches
+
+
+def _reference(variant: str) -> nn.Module:
+    try:
+        return plain_dinov2(variant)
+    except ImportError:
+        return ViT(variant)
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _peak_gb(device: str, run: Callable[[], object]) -> object:
+    """Of the device, weights included; "-" where there is none."""
+    if device != "cuda":
+        return "-"
+    torch.cuda.reset_peak_memory_stats()
+    run()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() / 1e9
+
+
+def _host_waits(device: str, run: Callable[[], Any]) -> str:
+    """ "no", or the first line of what torch says of the call that made the host wait for the device."""
+    with _waiting_forbidden(device):
+        try:
+            run()
+        except RuntimeError as error:
+            if "synchroniz" not in str(error):
+                raise
+            return str(error).splitlines()[0]
+    return "no" if device == "cuda" else "-"
+
+
+@contextmanager
+def _waiting_forbidden(device: str) -> Any:
+    if device != "cuda":
+        yield
+        return
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

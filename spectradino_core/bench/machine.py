@@ -1,0 +1,69 @@
+"""What a measurement was made on: enough to judge a figure by, nothing that names a machine."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+__all__ = ["describe", "version"]
+
+_PACKAGES = {
+    "numpy": ("numpy",),
+    "opencv": ("opencv-python-headless", "opencv-python"),
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "torch": ("torch",),
+}
+
+
+def describe() -> dict[str, str]:
+    """Cores, kind of processor, how busy it was before, and versions."""
+    return {
+        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "processor": _processor(),
+        "fast byte and half products": ", ".join(_flags()) or "unknown",
+        "load before": f"{os.getloadavg()[0]:.1f}",
+        "time in which somebody waited for a core, the minute before": _pressure(),
+        "python": platform.python_version(),
+        **{name: version(*packages) for name, packages in _PACKAGES.items()},
+    }
+
+
+def version(*packages: str) -> str:
+    """The installed version of the first package that is there."""
+    for package in packages:
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "not installed"
+
+
+def _cpu_lines(*names: str) -> list[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+    return [line.partition(":")[2].strip() for line in lines if line.startswith(names)]
+
+
+def _processor() -> str:
+    names = _cpu_lines("model name", "Model")
+    return names[0] if names else platform.machine()
+
+
+def _flags() -> list[str]:
+    """Instructions that decide what 8 bits and bfloat16 are worth here."""
+    known = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimddp", "bf16")
+    lines = _cpu_lines("flags", "Features")
+    return [flag for flag in known if flag in (lines[0].split() if lines else [])]
+
+
+def _pressure() -> str:
+    """Linux's pressure stall information: the share of time in which a process was ready and had no core."""
+    try:
+        fields = Path("/proc/pressure/cpu").read_text().splitlines()[0].split()
+    except (OSError, IndexError):
+        return "unknown"
+    return next((f"{float(f.partition('=')[2]):.0f} %" for f in fields if f.startswith("avg60=")), "unknown")

@@ -1,0 +1,115 @@
+"""Frames to percepts with a model file on the CPU, step by step, and with its conversion to 8 bits.
+
+The frames are raw messages, as a camera's driver sends them: rgb8 and mono16. What the node adds (pairing, queue,
+publishing) is timed with the node itself: `make bench-node`.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from spectradino_core.bench.tables import Row
+from spectradino_core.bench.timing import Case, peak_memory_mb
+from spectradino_core.modality import Modality
+from spectradino_core.runtime.engines import Engine, open_engine
+from spectradino_core.runtime.pipeline import Pipeline
+from spectradino_core.streams.decode import decode_infrared, decode_rgb
+
+__all__ = ["SIZES", "STEPS", "case", "model_rows"]
+
+SIZES = ((640, 512), (1280, 1024))
+"""Width x height of both cameras."""
+STEPS = ("decode", "preprocess", "engine", "postprocess")
+SCENES = 4
+
+Score = Callable[[Engine], float]
+
+
+def model_rows(
+    model: Path, folder: Path, frames: int, score: Score | None = None, memory: bool = True, int8: bool = True
+) -> list[Row]:
+    """One row a file and picture size: milliseconds of each step, resident memory, mAP50.
+
+    Args:
+        model: the file as exported.
+        folder: where its conversion to 8 bits lies, or will.
+        frames: timed at each size; files take turns frame by frame.
+        score: of an engine, in 0..1; None: not asked.
+        memory: measure it, in processes of their own.
+        int8: convert the model and time that too.
+    """
+    files = {"fp32": model} | ({"int8": _converted(model, folder)} if int8 else {})
+    scores = {name: score(open_engine(path, "cpu")) if score else None for name, path in files.items()}
+    rows: list[Row] = []
+    for size in SIZES:
+        pipelines = {name: Pipeline.open(path, device="cpu") for name, path in files.items()}
+        pairs = _messages(size, next(iter(pipelines.values())).info.infrared)
+        steps: dict[str, dict[str, list[float]]] = {name: {step: [] for step in STEPS} for name in files}
+        for number in range(-2, frames):
+            for name, pipeline in pipelines.items():
+                taken = _run(pipeline, *pairs[number % len(pairs)])
+                if number >= 0:
+                    for step in STEPS:
+                        steps[name][step].append(taken[step])
+        for name, path in files.items():
+            row: Row = {"model": model.name, "precision": name, "pictures": f"{size[0]}x{size[1]}", "frames": frames}
+            row |= {f"{step}_ms": statistics.median(values) for step, values in steps[name].items()}
+            beside = [sum(v for s, v in zip(STEPS, each) if s != "engine") for each in zip(*steps[name].values())]
+            row["beside_engine_p95_ms"] = float(np.percentile(beside, 95))
+            engine = {key: statistics.median(steps[key]["engine"]) for key in files}
+            row["engine_ratio"] = engine[name] / engine["fp32"]
+            found = scores[name]
+            row["map50"] = "-" if found is None else 100 * found
+            given = {"model": str(path), "width": size[0], "height": size[1]}
+            row["peak_mb"] = peak_memory_mb(__name__, given) if memory else "-"
+            rows.append(row)
+    return rows
+
+
+def case(model: str, width: int, height: int) -> Case:
+    """One pair through a model file; see `timing.peak_memory_mb`. Nothing of training is imported."""
+    pipeline = Pipeline.open(model, device="cpu")
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 256, (height, width, 3), np.uint8)
+    infrared = rng.integers(7000, 9000, (height, width)).astype(np.uint16)
+    return lambda: _run(pipeline, _message(rgb, "rgb8"), _message(infrared, "mono16"))
+
+
+def _run(pipeline: Pipeline, rgb: Any, infrared: Any) -> dict[str, float]:
+    """Milliseconds of each of `STEPS`."""
+    start = perf_counter()
+    frames = decode_rgb(rgb), decode_infrared(infrared)
+    decoded = perf_counter()
+    return {"decode": 1e3 * (decoded - start)} | pipeline(*frames).steps_ms
+
+
+def _messages(size: tuple[int, int], infrared: Modality) -> list[tuple[Any, Any]]:
+    from spectradino_core.data.mixture import FIRST_TEST_SEED, scene_sample
+
+    scenes = [scene_sample(FIRST_TEST_SEED + i, infrared, size) for i in range(SCENES)]
+    return [(_message(s.rgb, "rgb8"), _message(s.infrared.astype(np.uint16), "mono16")) for s in scenes]
+
+
+def _message(image: np.ndarray, encoding: str) -> Any:
+    return SimpleNamespace(
+        height=image.shape[0], width=image.shape[1], encoding=encoding, is_bigendian=0,
+        step=image.strides[0], data=np.ascontiguousarray(image).tobytes(),
+    )  # fmt: skip
+
+
+def _converted(model: Path, folder: Path) -> Path:
+    from spectradino_core.evaluation.sets import held_out_scenes
+    from spectradino_core.graphs.convert import convert
+
+    path = folder / f"{model.stem}_int8.onnx"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        convert(model, path, "int8", list(held_out_scenes(open_engine(model, "cpu").info.infrared, 2)))
+    return path

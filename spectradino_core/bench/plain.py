@@ -1,0 +1,86 @@
+"""What a step of ours is timed against: what one writes first, over transformers' DINOv2.
+
+`Dinov2Model` with a forward hook at every block that adds the band's adapter, one pass for RGB and one for infrared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from spectradino_core.backbone.stems import make_stem
+from spectradino_core.backbone.vit import vit_config
+from spectradino_core.modality import Modality
+from spectradino_core.training.stages import StageRecipe
+
+__all__ = ["HookedDinov2", "plain_dinov2"]
+
+
+class HookedDinov2(nn.Module):
+    """The plain student: transformers' DINOv2, adapters hung on its blocks by forward hooks."""
+
+    def __init__(self, variant: str) -> None:
+        super().__init__()
+        self.net = plain_dinov2(variant)
+        width, depth = self.net.config.hidden_size, self.net.config.num_hidden_layers
+        self.stems = nn.ModuleDict({band.key: make_stem(band) for band in Modality})
+        self.embeddings = nn.ParameterDict({band.key: nn.Parameter(torch.zeros(width)) for band in Modality})
+        self.adapters = nn.ModuleDict(
+            {
+                band.key: nn.ModuleList(
+                    nn.Sequential(nn.Linear(width, width // 4), nn.GELU(), nn.Linear(width // 4, width))
+                    for _ in range(depth)
+                )
+                for band in Modality
+            }
+        )
+        self._key = "rgb"
+        self.net.embeddings.register_forward_hook(lambda module, args, out: out + self.embeddings[self._key])
+        for index, layer in enumerate(self._layers()):
+            layer.register_forward_hook(self._hook(index))
+
+    def forward(self, band: Modality, image: Tensor) -> Tensor:
+        """[B, C, H, W] to all tokens [B, T, D]."""
+        self._key = band.key
+        return self.net(self.stems[band.key](image)).last_hidden_state
+
+    def freeze(self, recipe: StageRecipe) -> None:
+        """What the stage trains in our student trains here."""
+        self.requires_grad_(True)
+        self.net.requires_grad_(False)
+        self.net.layernorm.requires_grad_(True)
+        self.stems["rgb"].requires_grad_(recipe.rgb_stem)
+        for layer in list(self._layers())[self.net.config.num_hidden_layers - recipe.unfrozen :]:
+            layer.requires_grad_(True)
+
+    def _layers(self) -> Iterator[nn.Module]:
+        encoder = getattr(self.net, "encoder", self.net)
+        return iter(encoder.layer if hasattr(encoder, "layer") else encoder.layers)
+
+    def _hook(self, index: int) -> Callable[..., object]:
+        def add(module: nn.Module, args: object, out: Tensor | tuple[Tensor, ...]) -> object:
+            tokens = out[0] if isinstance(out, tuple) else out
+            tokens = tokens + self.adapters[self._key][index](tokens)
+            return (tokens, *out[1:]) if isinstance(out, tuple) else tokens
+
+        return add
+
+
+def plain_dinov2(variant: str) -> nn.Module:
+    """transformers' DINOv2 of a variant's size, random weights."""
+    from transformers import Dinov2Config, Dinov2Model
+
+    config = vit_config(variant)
+    return Dinov2Model(
+        Dinov2Config(
+            hidden_size=config.width,
+            num_hidden_layers=config.depth,
+            num_attention_heads=config.heads,
+            mlp_ratio=config.mlp_ratio,
+            image_size=config.pos_grid * config.patch,
+            patch_size=config.patch,
+            attn_implementation="sdpa",
+        )
+    )

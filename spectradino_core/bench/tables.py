@@ -1,0 +1,43 @@
+"""Results as CSV (lines `# what: value` that describe the measurement, then a header and rows) and as Markdown."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+__all__ = ["Row", "markdown", "read_table", "write_table"]
+
+Row = dict[str, object]
+
+
+def write_table(path: Path, facts: Mapping[str, str], rows: Sequence[Mapping[str, object]]) -> None:
+    """Writes `rows`, all with the keys of the first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        file.writelines(f"# {name}: {value}\n" for name, value in facts.items())
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+
+
+def read_table(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
+    """What `write_table` wrote: facts and rows, all as text."""
+    lines = path.read_text().splitlines()
+    heads = [line[2:].partition(": ") for line in lines if line.startswith("# ")]
+    rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
+    return {name: value for name, _, value in heads}, rows
+
+
+def markdown(rows: Sequence[Mapping[str, object]]) -> str:
+    """The rows as a table, numbers with three digits, the header from the first row's keys."""
+    names = list(rows[0])
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    lines += ["| " + " | ".join(_cell(row[name]) for name in names) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -1,0 +1,78 @@
+"""Cases that take turns, and the peak memory of each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+__all__ = ["Case", "Timing", "peak_memory_mb", "take_turns"]
+
+Case = Callable[[], object]
+"""One run of what is timed."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Of one case, in milliseconds: the median of its rounds, and the quartiles around it."""
+
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    rounds: int
+
+    @classmethod
+    def of(cls, seconds: list[float]) -> Timing:
+        """From the seconds of each round, at least one."""
+        low, median, high = statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else seconds * 3
+        return cls(1e3 * median, 1e3 * low, 1e3 * high, len(seconds))
+
+    def columns(self) -> dict[str, object]:
+        """For a table."""
+        return {"ms": self.median_ms, "quartiles": f"{self.low_ms:.0f}-{self.high_ms:.0f}", "rounds": self.rounds}
+
+
+def take_turns(
+    cases: Mapping[str, Case], rounds: int, warm_up: int = 1, done: Callable[[], object] | None = None
+) -> dict[str, Timing]:
+    """Times all cases round by round, so that what disturbs the machine disturbs them alike.
+
+    Args:
+        cases: what to run, by name.
+        rounds: that count, at least 1.
+        warm_up: rounds before that don't.
+        done: waits until what was run has ended, where running only starts it (`torch.cuda.synchronize`).
+    """
+    if rounds < 1:
+        raise ValueError(f"at least one round must be timed, not {rounds}")
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(warm_up + rounds):
+        for name, case in cases.items():
+            start = perf_counter()
+            case()
+            if done is not None:
+                done()
+            seconds[name].append(perf_counter() - start)
+    return {name: Timing.of(values[warm_up:]) for name, values in seconds.items()}
+
+
+def peak_memory_mb(module: str, arguments: Mapping[str, Any]) -> float:
+    """The most that a fresh process held which built a case and ran it three times, the interpreter included.
+
+    Args:
+        module: that has a function `case(**arguments)`, which returns the `Case`.
+        arguments: plain values.
+
+    Raises:
+        RuntimeError: the process failed; the message is the end of what it wrote.
+    """
+    command = [sys.executable, "-m", "spectradino_core.bench.memory", module, json.dumps(dict(arguments))]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        raise RuntimeError(f"measuring the memory of {dict(arguments)} failed: {ended.stderr.strip()[-500:]}")
+    return float(ended.stdout.split()[-1])

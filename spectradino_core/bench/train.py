@@ -1,0 +1,212 @@
+"""A pretraining step against a plain loop, what the teacher's cache saves, and whether the loader is waited for.
+
+Sizes, losses, precision and the frozen teacher of both are the same; they take turns step by step.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import cycle
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from spectradino_core.backbone.vit import ViT, vit_config
+from spectradino_core.bench.plain import HookedDinov2, plain_dinov2
+from spectradino_core.bench.tables import Row
+from spectradino_core.data.make_manifest import write_scenes
+from spectradino_core.data.manifest import ManifestSource
+from spectradino_core.data.pretraining import PretrainBatch, pretraining_batches
+from spectradino_core.losses.alignment import contrastive_loss, distillation_loss, patch_loss, sample_positions
+from spectradino_core.losses.neighbourhood import TeacherQueue, neighbourhood_loss
+from spectradino_core.modality import INFRARED, Modality
+from spectradino_core.training.optimiser import adamw_for
+from spectradino_core.training.stages import StageRecipe, freeze, stage_recipe
+from spectradino_core.training.student import PretrainTask, Student
+from spectradino_core.training.teacher import Teacher
+
+__all__ = ["loading", "our_step", "plain_step", "random_batch", "take_turns", "train_rows"]
+
+QUEUE = 4096
+PLAIN = "plain loop over transformers"
+
+Step = Callable[[PretrainBatch], None]
+Ask = Callable[[PretrainBatch], Tensor]
+
+
+def train_rows(
+    variant: str, pairs: int, rounds: int, crop: int | None = None, loaded: str = "tiny", steps: int = 12
+) -> list[Row]:
+    """Steps of stages I and III against the plain loop, then the loader.
+
+    Args:
+        variant: of the steps.
+        pairs: in a step.
+        rounds: timed, beside one that is not.
+        crop: pixels; None: the recipe's.
+        loaded: variant whose loader is measured, in stage I with the recipe's batch.
+        steps: of the loader; 0: it is not measured.
+    """
+    amp, workers = torch.bfloat16, 1
+    rows: list[Row] = []
+
+    def add(case: str, seconds: dict[str, float], pairs: int, base: str) -> None:
+        for name, value in seconds.items():
+            row: Row = {"case": case, "what": name, "ms": 1e3 * value, "pairs_per_s": pairs / value}
+            rows.append(row | {"ratio": value / seconds[base], "against": base})
+
+    for stage in (1, 3):
+        recipe = stage_recipe(variant, stage)
+        recipe = replace(recipe, crop=crop or recipe.crop)
+        known = torch.randn(pairs, vit_config(variant).width)
+        runs = {
+            PLAIN: plain_step(recipe, amp),
+            "ours": our_step(recipe, amp),
+            "ours, teacher cached": our_step(recipe, amp, lambda batch, known=known: known),
+        }
+        add(f"{variant} at {recipe.crop}, stage {stage}", take_turns(runs, recipe, pairs, rounds), pairs, PLAIN)
+        del runs
+    if steps:
+        recipe = stage_recipe(loaded, 1)
+        seconds = loading(recipe, amp, steps, 2 * recipe.batch, workers)
+        add(f"loading, {loaded}, stage 1", seconds, recipe.batch, "in memory")
+    return rows
+
+
+def plain_step(recipe: StageRecipe, amp: torch.dtype | None) -> Step:
+    """One step of the plain loop."""
+    student, teacher = HookedDinov2(recipe.variant), plain_dinov2(recipe.variant).eval().requires_grad_(False)
+    student.freeze(recipe)
+    trained = [p for p in student.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(trained, recipe.rate, weight_decay=recipe.weight_decay)
+    queue = filled_queue(recipe)
+    weights = recipe.weights
+    generator = torch.Generator().manual_seed(0)
+
+    def step(batch: PretrainBatch) -> None:
+        positions = sample_positions((recipe.crop // 14) ** 2, weights.patch_ratio, generator) + 1
+        with torch.autocast("cpu", amp, enabled=amp is not None):
+            with torch.no_grad():
+                wanted = teacher(batch.rgb).last_hidden_state[:, 0]
+            rgb, infrared = student(Modality.RGB, batch.rgb), student(batch.band, batch.infrared)
+            loss = (
+                weights.distillation * distillation_loss(infrared[:, 0], wanted)
+                + weights.contrastive * contrastive_loss(rgb[:, 0], infrared[:, 0], recipe.temperature)
+                + weights.patch * patch_loss(rgb[:, positions], infrared[:, positions])
+            )
+            if queue is not None:
+                kl = neighbourhood_loss(infrared[:, 0], wanted, queue.entries, recipe.top_k, recipe.queue_temperature)
+                loss = loss + weights.neighbourhood * kl
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(trained, recipe.clip)
+        optimiser.step()
+        if queue is not None:
+            queue.put(wanted)
+
+    return step
+
+
+def our_step(
+    recipe: StageRecipe, amp: torch.dtype | None, ask: Ask | None = None, device: str = "cpu", compiled: bool = False
+) -> Step:
+    """One step as `training/loop.py` makes it.
+
+    Args:
+        recipe: of the stage.
+        amp: precision of autocast.
+        ask: the teacher; None: a ViT of the variant's size.
+        device: where to.
+        compiled: student and teacher go through `torch.compile`.
+    """
+    teacher = Teacher(ViT(recipe.variant), "").to(device)
+    backbone = teacher.student().to(device)
+    freeze(recipe, backbone)
+    student = Student(backbone)
+    if compiled:
+        student.compile()
+        teacher.compile()
+    optimiser = adamw_for(student, backbone, recipe.rate, recipe.weight_decay)
+    task = PretrainTask(recipe, ask or (lambda batch: teacher(batch.rgb)), filled_queue(recipe, device), 0, 0, 1)
+    count = 0
+
+    def step(batch: PretrainBatch) -> None:
+        nonlocal count
+        with torch.autocast(device, amp, enabled=amp is not None):
+            losses = task.losses(student, batch)
+        optimiser.zero_grad(set_to_none=True)
+        losses["total"].backward()
+        nn.utils.clip_grad_norm_(student.parameters(), recipe.clip)
+        optimiser.step()
+        task.after_step(count, batch, losses)
+        count += 1
+
+    return step
+
+
+def filled_queue(recipe: StageRecipe, device: str = "cpu") -> TeacherQueue | None:
+    """A queue with entries, where the stage has one."""
+    if not recipe.weights.neighbourhood:
+        return None
+    queue = TeacherQueue(QUEUE, vit_config(recipe.variant).width).to(device)
+    queue.put(torch.randn(QUEUE, vit_config(recipe.variant).width, device=device))
+    return queue
+
+
+def random_batch(recipe: StageRecipe, pairs: int, step: int, device: str = "cpu") -> PretrainBatch:
+    """Pairs of the band that is due."""
+    side = recipe.crop
+    generator = torch.Generator().manual_seed(step)
+    return PretrainBatch(
+        INFRARED[step % len(INFRARED)],
+        torch.randn(pairs, 3, side, side, generator=generator).to(device),
+        torch.rand(pairs, 1, side, side, generator=generator).to(device),
+        [""] * pairs,
+        torch.arange(pairs),
+    )
+
+
+def take_turns(steps: dict[str, Step], recipe: StageRecipe, pairs: int, rounds: int) -> dict[str, float]:
+    """Median seconds of a step of each, after one that does not count."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(rounds + 1):
+        batch = random_batch(recipe, pairs, number)
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step(batch)
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values[1:]) for name, values in times.items()}
+
+
+def loading(recipe: StageRecipe, amp: torch.dtype | None, count: int, scenes: int, workers: int) -> dict[str, float]:
+    """Seconds of a step with batches that a worker reads from files, of which waiting for it; with the same batches
+    kept in memory; and how long making one takes by itself."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = ManifestSource(write_scenes(Path(folder), scenes, maps=()))
+
+        def batches(how_many: int, by: int) -> Iterator[PretrainBatch]:
+            return iter(pretraining_batches([source], recipe.batch, recipe.crop, 0, how_many, workers=by))
+
+        step = our_step(recipe, amp)
+        start = time.perf_counter()
+        kept = list(batches(3, 0))
+        making = (time.perf_counter() - start) / 3
+        step(kept[0])
+        seconds = {}
+        for name, source_of in (("from files", batches(count + 1, workers)), ("in memory", cycle(kept))):
+            step(next(source_of))
+            start, waited = time.perf_counter(), 0.0
+            for _ in range(count):
+                asked = time.perf_counter()
+                batch = next(source_of)
+                waited += time.perf_counter() - asked
+                step(batch)
+            seconds[name] = (time.perf_counter() - start) / count
+            if name == "from files":
+                seconds["from files: of it waiting"] = waited / count
+    return seconds | {"making a batch": making}

@@ -1,0 +1,172 @@
+"""`spectradino bench`: measures this machine and writes tables and pictures."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["add"]
+
+GROUPS = ("backbone", "model", "train", "gpu")
+_QUICK = ("backbone", "model", "train")
+
+
+def add(commands: Any) -> None:
+    """Declares the command.
+
+    Args:
+        commands: what `ArgumentParser.add_subparsers` returned.
+    """
+    command = commands.add_parser(
+        "bench",
+        help="how fast this machine is, and against what",
+        description="Times the backbone against plain DINOv2, a model file step by step, pretraining against a plain "
+        "loop, and all of it on a GPU where there is one. Cases of a table take turns in one run. Writes CSV with a "
+        "description of the machine, Markdown and pictures.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n"
+        "  spectradino bench --quick\n"
+        "  spectradino bench backbone --variants s b --sizes 392x490 518x644 --out results\n"
+        "  spectradino bench model --model my.onnx --score-scenes 100\n"
+        "  spectradino bench gpu --variants s b --model my.onnx",
+    )
+    command.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(GROUPS)} (default: all but gpu)")
+    command.add_argument("--quick", action="store_true", help="small sizes and few rounds: under three minutes")
+    command.add_argument("--out", type=Path, default=Path("bench_out"), help="folder of results (default: %(default)s)")
+    command.add_argument("--work", type=Path, help="folder where exported graphs are kept and taken from again")
+    command.add_argument("--variants", nargs="+", help="of the ViT (default: s; quick: tiny)")
+    command.add_argument("--sizes", nargs="+", metavar="HxW", help="of the backbone's images (default: 392x490)")
+    command.add_argument("--cases", nargs="+", help="of the backbone: names as in its table (default: all)")
+    command.add_argument("--rounds", type=int, help="timed (default: 7; quick: 2)")
+    command.add_argument("--pairs", type=int, help="in a training step (default: 4; quick: 2; gpu: 128)")
+    command.add_argument("--crop", type=int, help="pixels of a training step (default: the recipe's; quick: 70)")
+    command.add_argument("--model", type=Path, help="model file (default: models/lwir_box.onnx, where it is there)")
+    command.add_argument("--score-scenes", type=int, default=0, metavar="N", help="mAP50 of the model on N scenes too")
+    command.add_argument("--no-memory", dest="memory", action="store_false", help="don't measure peak memory")
+    command.add_argument("--threads", type=int, help="of PyTorch")
+    command.add_argument("--note", default="none", help="kept with the results: what else the machine did")
+    command.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    import torch
+
+    groups = options.groups or _QUICK
+    if unknown := [group for group in groups if group not in GROUPS]:
+        raise ValueError(f"no such group: {', '.join(unknown)}; choose of {', '.join(GROUPS)}")
+    if options.rounds is not None and options.rounds < 1:
+        raise ValueError("--rounds must be at least 1")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if "gpu" in groups:
+        from spectradino_core.bench.gpu import require_cuda
+
+        require_cuda()  # before minutes are spent on the others
+    with tempfile.TemporaryDirectory() as scratch:
+        work = options.work or Path(scratch)
+        for group in groups:
+            {"backbone": _backbone, "model": _model, "train": _train, "gpu": _gpu}[group](options, work)
+    return 0
+
+
+def _backbone(options: argparse.Namespace, work: Path) -> None:
+    from spectradino_core.bench.backbone import CASES, backbone_rows, reference_name
+    from spectradino_core.bench.plots import plot_bars
+
+    cases = options.cases or CASES
+    if unknown := [name for name in cases if name not in CASES]:
+        raise ValueError(f"no such case: {', '.join(unknown)}; there are: {'; '.join(CASES)}")
+    rows = []
+    for variant in _variants(options):
+        for size in options.sizes or (["224x224"] if options.quick else ["392x490"]):
+            rows += backbone_rows(variant, _size(size), work, _rounds(options), cases, options.memory)
+    _write(options, "backbone", rows, {"reference": reference_name()})
+    group = ("variant", "height", "width")
+    plot_bars(options.out / "backbone.png", rows, group, "case", "ratio", "time over DINOv2's, twice", 1.0)
+
+
+def _model(options: argparse.Namespace, work: Path) -> None:
+    from spectradino_core.bench.model import STEPS, model_rows
+    from spectradino_core.bench.plots import plot_steps
+    from spectradino_core.commands.convert import held_out_score
+    from spectradino_core.runtime.engines import OnnxEngine
+
+    model = options.model or Path("models/lwir_box.onnx")
+    if not model.is_file():
+        if options.model is None and not options.groups:
+            print(f"model: left out, there is no {model} here; give one with --model")
+            return
+        raise FileNotFoundError(f"model file {model} does not exist: give one with --model")
+    score = None
+    if options.score_scenes:
+        score = held_out_score(options.score_scenes, OnnxEngine(model, device="cpu").info.infrared)
+    frames = 10 * _rounds(options)
+    rows = model_rows(model, work, frames, score, options.memory)
+    _write(options, "model", rows, {"mAP50": f"{options.score_scenes} scenes"} if score else {})
+    plot_steps(options.out / "model.png", rows, ("precision", "pictures"), STEPS)
+
+
+def _train(options: argparse.Namespace, work: Path) -> None:
+    from spectradino_core.bench.plots import plot_bars
+    from spectradino_core.bench.train import train_rows
+
+    rows = []
+    for variant in _variants(options):
+        pairs = options.pairs or (2 if options.quick else 4)
+        crop = options.crop or (70 if options.quick else None)
+        rows += train_rows(variant, pairs, _rounds(options), crop, steps=0 if options.quick else 12)
+    _write(options, "train", rows, {"autocast": "bfloat16"})
+    plot_bars(options.out / "train.png", rows, ("case",), "what", "pairs_per_s", "pairs a second")
+
+
+def _gpu(options: argparse.Namespace, work: Path) -> None:
+    import torch
+
+    from spectradino_core.bench.gpu import engine_rows, forward_rows, matmul_roof, require_cuda, training_rows
+    from spectradino_core.bench.plots import plot_bars
+
+    facts = {"gpu": require_cuda(), "cuda": str(torch.version.cuda)}
+    rows, steps = [], []
+    for kind in (torch.bfloat16, torch.float16):
+        roof = matmul_roof("cuda", kind)
+        for variant in options.variants or ("s", "b"):
+            rows += forward_rows(variant, kind, rounds=options.rounds or 30, roof=roof)
+    _write(options, "gpu_forward", rows, facts)
+    plot_bars(
+        options.out / "gpu_forward.png", rows, ("variant", "kind", "batch"), "case", "pairs_per_s", "pairs a second"
+    )
+    for variant in options.variants or ("b",):
+        steps += training_rows(variant, options.pairs or 128, crop=options.crop or 224)
+    _write(options, "gpu_training", steps, facts)
+    if options.model is not None:
+        _write(options, "gpu_engine", engine_rows(options.model), facts)
+
+
+def _write(options: argparse.Namespace, name: str, rows: list[dict[str, object]], facts: dict[str, str]) -> None:
+    import torch
+
+    from spectradino_core.bench.machine import describe
+    from spectradino_core.bench.tables import markdown, write_table
+
+    told = describe() | {"threads of PyTorch": str(torch.get_num_threads())} | facts | {"note": options.note}
+    write_table(options.out / f"{name}.csv", told, rows)
+    (options.out / f"{name}.md").write_text(markdown(rows) + "\n")
+    print(f"\n{name}: {options.out / name}.csv\n\n{markdown(rows)}")
+
+
+def _variants(options: argparse.Namespace) -> Sequence[str]:
+    return options.variants or (("tiny",) if options.quick else ("s",))
+
+
+def _rounds(options: argparse.Namespace) -> int:
+    return options.rounds or (2 if options.quick else 7)
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    if not (height.isdigit() and width.isdigit()) or int(height) % 14 or int(width) % 14 or not int(height):
+        raise ValueError(f"--sizes takes HxW in pixels, multiples of 14, such as 392x490; not '{text}'")
+    return int(height), int(width)

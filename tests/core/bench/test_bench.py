@@ -1,0 +1,183 @@
+"""What `spectradino bench` measures is what it says, and what it writes can be read."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from matplotlib.image import imread
+
+from spectradino_core.bench import backbone, gpu
+from spectradino_core.bench.machine import describe
+from spectradino_core.bench.plots import plot_bars
+from spectradino_core.bench.tables import markdown, read_table, write_table
+from spectradino_core.bench.timing import Timing, peak_memory_mb, take_turns
+from spectradino_core.bench.train import PLAIN, train_rows
+from spectradino_core.cli import main
+
+SMALL = (56, 70)
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_cases_take_turns_and_warm_up_does_not_count():
+    calls: list[str] = []
+    took = take_turns({"a": lambda: calls.append("a"), "b": lambda: time.sleep(0.02)}, rounds=3, warm_up=2)
+    assert calls == ["a"] * 5
+    assert took["a"].rounds == took["b"].rounds == 3
+    assert took["a"].median_ms < 20 <= took["b"].low_ms <= took["b"].median_ms <= took["b"].high_ms
+    with pytest.raises(ValueError, match="at least one round"):
+        take_turns({}, 0)
+
+
+def test_timing_by_hand():
+    assert Timing.of([0.004, 0.001, 0.002, 0.003, 0.005]) == Timing(3.0, 2.0, 4.0, 5)
+    assert Timing.of([0.002]) == Timing(2.0, 2.0, 2.0, 1)
+
+
+def test_a_table_is_read_as_written(tmp_path):
+    rows = [{"case": "a, b", "ms": 1234.5678, "peak": "-"}, {"case": "c", "ms": 0.0012345, "peak": 7.0}]
+    write_table(tmp_path / "t.csv", {"note": "x: y"}, rows)
+    facts, read = read_table(tmp_path / "t.csv")
+    assert facts == {"note": "x: y"}
+    assert read == [{"case": "a, b", "ms": "1235", "peak": "-"}, {"case": "c", "ms": "0.001234", "peak": "7"}]
+    assert markdown(rows).splitlines()[2:] == ["| a, b | 1235 | - |", "| c | 0.00123 | 7 |"]
+
+
+def test_the_machine_is_described_without_naming_it():
+    facts = describe()
+    assert int(facts["cores"]) >= 1
+    assert facts["torch"] == torch.__version__.split("+")[0] or facts["torch"] == torch.__version__
+    assert not any("/" in value for name, value in facts.items() if name != "processor")
+
+
+@pytest.mark.slow
+def test_peak_memory_is_the_child_s_own(tmp_path, monkeypatch):
+    """Of a process that takes 300 MB, however much this one holds."""
+    (tmp_path / "held.py").write_text(
+        "import numpy as np\ndef case(megabytes):\n    return lambda: np.ones(megabytes << 17).sum()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    ballast = np.ones(600 << 17)
+    peaks = [peak_memory_mb("held", {"megabytes": size}) for size in (1, 300)]
+    assert 290 < peaks[1] - peaks[0] < 330
+    assert peaks[0] < 200 < ballast.nbytes / 2**20
+    with pytest.raises(RuntimeError, match="unexpected keyword argument 'wrong'"):
+        peak_memory_mb("held", {"wrong": 1})
+
+
+@pytest.mark.slow
+def test_every_case_of_the_backbone_says_the_same(tmp_path):
+    """The faster paths are held against torch fp32; the spread of patches is 1."""
+    rows = backbone.backbone_rows("test", SMALL, tmp_path, rounds=1, memory=False)
+    assert [row["case"] for row in rows] == list(backbone.CASES)
+    assert rows[0]["ratio"] == 1.0
+    for row in rows[1:]:
+        loose = "bf16" in row["case"] or "int8" in row["case"]
+        assert row["mean difference"] < (0.02 if loose else 1e-5), row
+        assert row["ratio"] == pytest.approx(row["ms"] / rows[0]["ms"])
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"test_56x70_{kind}.onnx" for kind in ("fp32", "fp32_fused", "int8_fused")
+    }
+
+
+def test_operations_are_those_of_the_formula():
+    """Of blocks and adapters: 24 D² + 4 T D of the block, 4 D b of the adapter, for each token."""
+    width, depth, tokens = 48, 2, 1 + 4 * 5
+    by_hand = 2 * tokens * depth * (24 * width**2 + 4 * tokens * width + 4 * width * width // 4)
+    embed = 2 * 20 * 2 * 3 * 14**2 * width
+    stems = 56 * 70 * 2 * (3 * 3 + 9 * 32 + 9 * 32 * 3)
+    assert gpu.forward_operations("test", SMALL, 1) == pytest.approx(by_hand + embed + stems, rel=1e-6)
+
+
+def test_gpu_rows_hold_together_on_a_cpu():
+    rows = gpu.forward_rows("test", torch.bfloat16, "cpu", SMALL, (1, 2), 2, roof=1e10, compiled=False)
+    assert [(row["batch"], row["case"]) for row in rows] == [(b, c) for b in (1, 2) for c in (gpu.TWICE, gpu.PLAIN)]
+    for row in rows[1::2]:
+        assert row["share_of_roof"] * row["times_the_floor"] == pytest.approx(1)
+        operations = gpu.forward_operations("test", SMALL, row["batch"])
+        assert row["share_of_roof"] == pytest.approx(operations / (row["ms"] / 1e3) / 1e10)
+    assert gpu.matmul_roof("cpu", torch.float32, (64,), 2) > 0
+
+
+def test_gpu_training_rows_on_a_cpu():
+    rows = gpu.training_rows("test", 2, "cpu", rounds=1, crop=28, compiled=(False,))
+    assert [row["stage"] for row in rows] == [1, 3]
+    assert all(row["pairs_per_s"] == pytest.approx(2e3 / row["ms"]) for row in rows)
+    assert all(row["host_waits"] == row["peak_gb"] == "-" for row in rows)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_gpu_says_that_there_is_none(capsys):
+    assert main(["bench", "gpu"]) == 1
+    assert "no CUDA device" in capsys.readouterr().err
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="CUDA is there")
+def test_a_device_that_is_not_there_is_told_in_the_table():
+    (row,) = gpu.engine_rows(ROOT / "models" / "lwir_box.onnx", ("cuda",))
+    assert row["ms"] == "-"
+    assert "CUDAExecutionProvider" in row["engine"]
+
+
+@pytest.mark.slow
+def test_training_is_against_the_plain_loop():
+    pytest.importorskip("transformers")
+    rows = train_rows("test", 2, 1, crop=28, loaded="test", steps=0)
+    assert [row["what"] for row in rows] == [PLAIN, "ours", "ours, teacher cached"] * 2
+    assert all(row["ratio"] == 1 for row in rows if row["what"] == PLAIN)
+
+
+def test_a_picture_is_drawn(tmp_path):
+    rows = [{"v": "s", "case": name, "x": x} for name, x in (("a", 1.0), ("b", 0.5), ("c", "-"))]
+    plot_bars(tmp_path / "p.png", rows, ("v",), "case", "x", "ratio", 1.0)
+    assert imread(tmp_path / "p.png").std() > 0.05
+    plot_bars(tmp_path / "none.png", [{"v": "s", "case": "c", "x": "-"}], ("v",), "case", "x", "ratio")
+    assert not (tmp_path / "none.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["nothing"], "no such group"),
+        (["backbone", "--sizes", "100x100"], "multiples of 14"),
+        (["backbone", "--cases", "torch fp8"], "no such case"),
+        (["model", "--model", "none.onnx"], "none.onnx does not exist"),
+        (["backbone", "--rounds", "0"], "at least 1"),
+    ],
+)
+def test_wrong_words_are_refused(words, complaint, capsys):
+    assert main(["bench", *words]) == 1
+    assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_quick(tmp_path):
+    """The command as typed, at the smallest variant; without the memory of each case, which starts many processes."""
+    command = [
+        sys.executable,
+        "-m",
+        "spectradino_core.cli",
+        "bench",
+        "--quick",
+        "--variants",
+        "test",
+        "--sizes",
+        "56x70",
+    ]
+    command += ["--rounds", "1", "--no-memory", "--out", str(tmp_path), "--note", "a test"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in ("backbone", "model", "train"):
+        facts, rows = read_table(tmp_path / f"{name}.csv")
+        assert facts["note"] == "a test"
+        assert rows
+        assert f"{name}.csv" in done.stdout
+        assert (tmp_path / f"{name}.png").stat().st_size > 5000
+    by_step = read_table(tmp_path / "model.csv")[1]
+    assert [row["precision"] for row in by_step] == ["fp32", "int8"] * 2
+    assert all(float(row["engine_ms"]) > 0 for row in by_step)
