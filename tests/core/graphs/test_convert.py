@@ -75,8 +75,10 @@ def test_fused_attention_is_the_same_function(exported, tmp_path, pairs):
 
 def test_8_bits_stay_near_and_say_what_they_are(exported, tmp_path, pairs):
     facts = convert(exported, tmp_path / "int8.onnx", "int8", pairs)
-    # of each block qkv in three, the projection and two of the MLP; and the fusion's
-    assert facts["int8_products"] == 2 * 6 + 1 == operators(tmp_path / "int8.onnx")["MatMulInteger"]
+    # of each block qkv in three, the projection, two of the MLP and two of the adapters; and the fusion's
+    found = operators(tmp_path / "int8.onnx")
+    assert facts["int8_products"] == 2 * 8 + 1 == found["MatMulInteger"]
+    assert found["Gelu"] == 0 < found["FastGelu"]
     assert 0 < facts["difference"]["scores"] < 0.1
     assert (tmp_path / "int8.onnx").stat().st_size < exported.stat().st_size
     info = open_engine(tmp_path / "int8.onnx", device="cpu").info
