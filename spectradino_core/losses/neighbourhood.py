@@ -83,6 +83,8 @@ class TeacherQueue(nn.Module):
             raise ValueError(f"a queue of {capacity} entries can hold nothing")
         self.register_buffer("stored", torch.zeros(capacity, width))
         self.register_buffer("written", torch.zeros((), dtype=torch.int64))
+        self._known: int | None = 0  # `written` on the host: read from a GPU, every step would wait for it
+        self.register_load_state_dict_post_hook(lambda queue, _: queue._forget())
 
     @property
     def capacity(self) -> int:
@@ -90,7 +92,7 @@ class TeacherQueue(nn.Module):
 
     def __len__(self) -> int:
         """Entries held."""
-        return min(int(self.written), self.capacity)
+        return min(self._count(), self.capacity)
 
     @property
     def entries(self) -> Tensor:
@@ -101,9 +103,11 @@ class TeacherQueue(nn.Module):
     def put(self, teacher: Tensor) -> None:
         """Add this step's teacher CLS [B, D] of all processes; the oldest leave. Call it after the optimiser's step."""
         rows = gather(F.normalize(teacher.detach().to(self.stored.dtype), dim=-1))[-self.capacity :]
-        places = (torch.arange(len(rows), device=rows.device) + int(self.written)) % self.capacity
+        count = self._count()
+        places = (torch.arange(len(rows), device=rows.device) + count) % self.capacity
         self.stored[places] = rows
         self.written += len(rows)
+        self._known = count + len(rows)
 
     def take_over(self, state: dict[str, Tensor]) -> None:
         """Another queue's state (`state_dict()`), also one of another capacity: then its newest entries.
@@ -123,3 +127,12 @@ class TeacherQueue(nn.Module):
         self.stored.zero_()
         self.stored[: len(newest)] = newest
         self.written.fill_(len(newest))
+        self._known = len(newest)
+
+    def _count(self) -> int:
+        if self._known is None:
+            self._known = int(self.written)
+        return self._known
+
+    def _forget(self) -> None:
+        self._known = None

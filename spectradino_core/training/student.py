@@ -134,7 +134,7 @@ class PretrainTask:
         weights = self._recipe.weights
         height, width = (side // self._patch for side in batch.rgb.shape[-2:])
         generator = torch.Generator().manual_seed(_seed_of(self._seed, step))
-        positions = sample_positions(height * width, weights.patch_ratio, generator).to(batch.rgb.device)
+        positions = _sent(sample_positions(height * width, weights.patch_ratio, generator), batch.rgb.device)
         images = {batch.band: batch.infrared}
         if weights.infrared:
             images |= batch.extra
@@ -178,6 +178,11 @@ class PretrainTask:
                 held[rows] = True
             found.append(contrastive_loss(out["infrared"], full, temperature, held))
         return torch.stack(found).mean() if found else zero
+
+
+def _sent(x: Tensor, device: torch.device) -> Tensor:
+    """`x` on the device; from pinned memory, so that the host need not wait until a GPU has caught up."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
 
 def _seed_of(seed: int, step: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 
@@ -95,6 +96,21 @@ def test_state_survives(tmp_path):
     queue.put(-E[2:])
     other.put(-E[2:])
     assert torch.equal(queue.entries, other.entries)
+
+
+def test_a_loaded_state_counts_in_place_of_what_was_put_before():
+    """The host remembers how much was put, and must not remember it beyond a load, nor in a copy of the queue."""
+    queue, other = TeacherQueue(4, 2), TeacherQueue(4, 2)
+    queue.put(torch.eye(2)[:1])
+    other.put(torch.eye(2)[[0, 1, 0]])
+    twin = copy.deepcopy(other)
+    other.load_state_dict(queue.state_dict())
+    assert (len(other), len(twin)) == (1, 3)
+    other.put(torch.eye(2)[1:])
+    torch.testing.assert_close(other.entries, torch.eye(2))
+    assert int(other.written) == len(other) == 2
+    twin.load_state_dict(queue.state_dict())
+    assert len(twin) == 1
 
 
 @pytest.mark.parametrize("capacity", [2, 4, 9])
