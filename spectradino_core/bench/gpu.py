@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -103,13 +104,13 @@ def forward_rows(
         ir = torch.rand(batch, 1, *size, device=device, dtype=kind)
         plain, ours = _reference(variant).to(device, kind).eval(), _Streams(variant).to(device, kind).eval()
         cases: dict[str, Callable[[], object]] = {
-            TWICE: lambda plain=plain, rgb=rgb: (plain(rgb), plain(rgb)),
-            PLAIN: lambda ours=ours, rgb=rgb, ir=ir: ours(rgb, ir),
+            TWICE: partial(_twice, plain, rgb),
+            PLAIN: partial(ours, rgb, ir),
         }
         if compiled:
             ours.backbone.freeze_grid(size[0] // 14, size[1] // 14)
             fast = torch.compile(ours, mode="reduce-overhead", fullgraph=True, dynamic=False)
-            cases[COMPILED] = lambda fast=fast, rgb=rgb, ir=ir: fast(rgb, ir)
+            cases[COMPILED] = partial(fast, rgb, ir)
         operations = forward_operations(variant, size, batch)
         with torch.inference_mode():
             timings = take_turns(cases, rounds, warm_up=5, done=lambda: _wait(device))
@@ -142,16 +143,17 @@ def training_rows(
     rows: list[Row] = []
     for stage in stages:
         for fast in compiled:
-            recipe = replace(stage_recipe(variant, stage), **({} if crop is None else {"crop": crop}))
+            recipe = stage_recipe(variant, stage)
+            recipe = replace(recipe, crop=crop or recipe.crop)
             row: Row = {"variant": variant, "stage": stage, "crop": recipe.crop, "pairs": pairs, "compiled": fast}
             try:
                 step = our_step(recipe, torch.bfloat16, device=device, compiled=fast)
-                batch = random_batch(recipe, pairs, 0, device)
-                timing = take_turns({"step": lambda s=step, b=batch: s(b)}, rounds, 3, lambda: _wait(device))["step"]
+                run = partial(step, random_batch(recipe, pairs, 0, device))
+                timing = take_turns({"step": run}, rounds, 3, lambda: _wait(device))["step"]
                 row |= timing.columns() | {"pairs_per_s": pairs / timing.median_ms * 1e3}
-                row["peak_gb"] = _peak_gb(device, lambda s=step, b=batch: s(b))
-                row["host_waits"] = _host_waits(device, lambda s=step, b=batch: s(b))
-                del step
+                row["peak_gb"] = _peak_gb(device, run)
+                row["host_waits"] = _host_waits(device, run)
+                del step, run
             except torch.cuda.OutOfMemoryError:
                 row |= {"ms": "out of memory", "quartiles": "-", "rounds": 0, "pairs_per_s": "-"}
                 row |= {"peak_gb": "-", "host_waits": "-"}
@@ -171,7 +173,7 @@ def engine_rows(model: Path, devices: Sequence[str] = ("cuda", "tensorrt"), roun
         except RuntimeError as error:
             rows.append(row | {"ms": "-", "quartiles": "-", "rounds": 0, "engine": str(error)})
             continue
-        timing = take_turns({"run": lambda engine=engine: warm_up(engine)}, rounds, warm_up=5)["run"]
+        timing = take_turns({"run": partial(warm_up, engine)}, rounds, warm_up=5)["run"]
         rows.append(row | timing.columns() | {"engine": engine.label})
     return rows
 
@@ -193,6 +195,11 @@ def _reference(variant: str) -> nn.Module:
         return plain_dinov2(variant)
     except ImportError:
         return ViT(variant)
+
+
+def _twice(model: nn.Module, rgb: torch.Tensor) -> None:
+    model(rgb)
+    model(rgb)
 
 
 def _wait(device: str) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from spectradino_core.bench.tables import Row
 from spectradino_core.bench.timing import Case, peak_memory_mb
 from spectradino_core.modality import Modality
-from spectradino_core.runtime.engines import Engine, open_engine
+from spectradino_core.runtime.engines import OnnxEngine
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.streams.decode import decode_infrared, decode_rgb
 
@@ -29,7 +29,7 @@ SIZES = ((640, 512), (1280, 1024))
 STEPS = ("decode", "preprocess", "engine", "postprocess")
 SCENES = 4
 
-Score = Callable[[Engine], float]
+Score = Callable[[OnnxEngine], float]
 
 
 def model_rows(
@@ -46,7 +46,7 @@ def model_rows(
         int8: convert the model and time that too.
     """
     files = {"fp32": model} | ({"int8": _converted(model, folder)} if int8 else {})
-    scores = {name: score(open_engine(path, "cpu")) if score else None for name, path in files.items()}
+    scores = {name: score(OnnxEngine(path, "cpu")) if score else None for name, path in files.items()}
     rows: list[Row] = []
     for size in SIZES:
         pipelines = {name: Pipeline.open(path, device="cpu") for name, path in files.items()}
@@ -111,5 +111,5 @@ def _converted(model: Path, folder: Path) -> Path:
     path = folder / f"{model.stem}_int8.onnx"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        convert(model, path, "int8", list(held_out_scenes(open_engine(model, "cpu").info.infrared, 2)))
+        convert(model, path, "int8", list(held_out_scenes(OnnxEngine(model, "cpu").info.infrared, 2)))
     return path

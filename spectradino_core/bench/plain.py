@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,9 @@ __all__ = ["HookedDinov2", "plain_dinov2"]
 
 class HookedDinov2(nn.Module):
     """The plain student: transformers' DINOv2, adapters hung on its blocks by forward hooks."""
+
+    net: Any
+    adapters: Any
 
     def __init__(self, variant: str) -> None:
         super().__init__()
@@ -81,6 +85,6 @@ def plain_dinov2(variant: str) -> nn.Module:
             mlp_ratio=config.mlp_ratio,
             image_size=config.pos_grid * config.patch,
             patch_size=config.patch,
-            attn_implementation="sdpa",
+            attn_implementation="sdpa",  # type: ignore[call-arg]
         )
     )
