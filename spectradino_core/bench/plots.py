@@ -58,7 +58,7 @@ def plot_steps(path: Path, rows: Sequence[Row], label: Sequence[str], steps: Seq
     axis.set_yticks(range(len(rows)), [" ".join(str(row[name]) for name in label) for row in rows], fontsize=8)
     axis.invert_yaxis()
     axis.set_xlabel("medians [ms]")
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(steps), frameon=False)
     _save(figure, path)
 
 

@@ -119,7 +119,7 @@ def _train(options: argparse.Namespace, work: Path) -> None:
         crop = options.crop or (70 if options.quick else None)
         rows += train_rows(variant, pairs, _rounds(options), crop, steps=0 if options.quick else 12)
     _write(options, "train", rows, {"autocast": "bfloat16"})
-    plot_bars(options.out / "train.png", rows, ("case",), "what", "pairs_per_s", "pairs a second")
+    plot_bars(options.out / "train.png", rows, ("case",), "what", "ms", "milliseconds a step")
 
 
 def _gpu(options: argparse.Namespace, work: Path) -> None:
