@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spectradino_core.bench.tables import Row
+from spectradino_core.bench.tables import Row, shown
 
 __all__ = ["plot_bars", "plot_steps"]
 
@@ -36,7 +36,7 @@ def plot_bars(
         values = [float(row[value]) for row in found]  # type: ignore[arg-type]
         axis.barh(range(len(found)), values, color=[COLOURS[i % len(COLOURS)] for i in range(len(found))])
         for place, number in enumerate(values):
-            axis.text(number, place, f" {number:.3g}", va="center", fontsize=8)
+            axis.text(number, place, f" {shown(number)}", va="center", fontsize=8)
         axis.set_yticks(range(len(found)), [str(row[label]) for row in found], fontsize=8)
         axis.invert_yaxis()
         axis.set_xlim(0, 1.18 * max(values))

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["Row", "markdown", "read_table", "write_table"]
+__all__ = ["Row", "markdown", "read_table", "shown", "write_table"]
 
 Row = dict[str, object]
 
@@ -33,11 +33,12 @@ def markdown(rows: Sequence[Mapping[str, object]]) -> str:
     """The rows as a table, numbers with three digits, the header from the first row's keys."""
     names = list(rows[0])
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    lines += ["| " + " | ".join(_cell(row[name]) for name in names) + " |" for row in rows]
+    lines += ["| " + " | ".join(shown(row[name]) for name in names) + " |" for row in rows]
     return "\n".join(lines)
 
 
-def _cell(value: object) -> str:
+def shown(value: object) -> str:
+    """As text; a number with three digits, and without an exponent where it is large."""
     if not isinstance(value, float):
         return str(value)
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -58,7 +58,12 @@ def train_rows(
 
     def add(case: str, seconds: dict[str, float], pairs: int, base: str) -> None:
         for name, value in seconds.items():
-            row: Row = {"case": case, "what": name, "ms": 1e3 * value, "pairs_per_s": "-" if "waiting" in name else pairs / value}
+            row: Row = {
+                "case": case,
+                "what": name,
+                "ms": 1e3 * value,
+                "pairs_per_s": "-" if "waiting" in name else pairs / value,
+            }
             rows.append(row | {"ratio": value / seconds[base], "against": base})
 
     for stage in (1, 3):
