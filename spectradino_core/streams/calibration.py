@@ -10,7 +10,7 @@ YAML, written by `spectradino calibrate` or by hand, read by the node (parameter
     ir_size: [640, 512]             # width, height of the images it was made from; scaled copies of them are served too
     rgb_size: [1280, 1024]
     time_offset_ms: 12.5            # optional: the infrared camera stamps the same moment so much later
-    residual_px: 0.8                # optional: how far the homography is off, in colour pixels
+    residual_px: 0.8                # optional: how far the homography is off, in colour pixels (median)
     made_by: spectradino calibrate 0.1.0            # optional
     notes: outdoor rig, targets at 8 to 20 m        # optional
 
@@ -44,7 +44,7 @@ class Calibration:
     Attributes:
         registration: infrared to colour pixels, with the sizes that it is for; None: not measured.
         time_offset_ms: how much later the infrared camera stamps the same moment; None: not measured.
-        residual_px: how far the homography is off, in colour pixels; None: not measured.
+        residual_px: how far the homography is off, median in colour pixels; None: not measured.
         made_by, notes: free text.
     """
 

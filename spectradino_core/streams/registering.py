@@ -29,7 +29,8 @@ class Registering:
     Attributes:
         current: infrared to colour pixels; None: the infrared image is laid over the whole colour one, or none is known
             yet, see `pending`.
-        residual_px: how far the homography is off, in colour pixels; None: not known.
+        residual_px: how far the homography is off, in colour pixels: what the calibration file says (a median), or the
+            largest distance from what the camera_info tell; None: not known.
         time_offset_ms: what the calibration file says of the infrared camera's clock; None: nothing.
         from_camera_info: whether it is made from what `take` is given.
     """
@@ -134,7 +135,7 @@ class Registering:
         if self.current.ir_size is not None and self.current.rgb_size is not None:
             (ir_width, ir_height), (width, height) = self.current.ir_size, self.current.rgb_size
             text += f", for {ir_width}x{ir_height} on {width}x{height}"
-        return text if self.residual_px is None else f"{text}, off by at most {self.residual_px:.2f} px"
+        return text if self.residual_px is None else f"{text}, residual {self.residual_px:.2f} px"
 
 
 def _is_same(a: Any, b: Any) -> bool:

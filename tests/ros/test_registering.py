@@ -39,7 +39,7 @@ def test_the_file(tmp_path):
     assert registering.current is not None
     assert registering.current.matrix == MATRIX
     assert (registering.residual_px, registering.time_offset_ms) == (0.5, 7.5)
-    assert registering.describe() == f"{path}, for 320x240 on 640x480, off by at most 0.50 px"
+    assert registering.describe() == f"{path}, for 320x240 on 640x480, residual 0.50 px"
 
 
 def test_two_sources_are_refused():

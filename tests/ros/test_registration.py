@@ -137,7 +137,7 @@ def test_a_calibration_file_gives_homography_and_time_offset(by_file):
     np.testing.assert_allclose(hot_box(detections), expected, atol=2.0)
     assert report.ir_offset_ms == pytest.approx(0.0, abs=0.01)
     assert to_ns(report.ir_stamp) - to_ns(report.rgb_stamp) == round(OFFSET_MS * 1e6)
-    assert "rig.yaml, for 320x240 on 320x240, off by at most 0.75 px" in by_file.wait_for_fact("registration", "/")
+    assert "rig.yaml, for 320x240 on 320x240, residual 0.75 px" in by_file.wait_for_fact("registration", "/")
     assert by_file.facts()["registration residual [px]"] == "0.75"
     assert by_file.facts()["ir time offset in force [ms]"] == "60.00"
 
@@ -217,7 +217,7 @@ def test_a_registration_is_made_from_camera_info_extrinsics_and_a_plane(blob_mod
                 publishers[key].publish(message)
             time.sleep(0.05)
             return (
-                node.count(r"\[INFO\].*registration made: camera_info and a plane at 2 m, .*off by at most 0.00 px") > 0
+                node.count(r"\[INFO\].*registration made: camera_info and a plane at 2 m, .*residual 0.00 px") > 0
             )
 
         wait_until(made, "a registration")
