@@ -216,9 +216,7 @@ def test_a_registration_is_made_from_camera_info_extrinsics_and_a_plane(blob_mod
             for key, message in (("rgb", info(RGB_SIZE, 600.0)), ("ir", info(IR_SIZE, 300.0))):
                 publishers[key].publish(message)
             time.sleep(0.05)
-            return (
-                node.count(r"\[INFO\].*registration made: camera_info and a plane at 2 m, .*residual 0.00 px") > 0
-            )
+            return node.count(r"\[INFO\].*registration made: camera_info and a plane at 2 m, .*residual 0.00 px") > 0
 
         wait_until(made, "a registration")
         detections, _report = rig.answer_to(rgb, ir)
