@@ -6,7 +6,8 @@ No targets, no network and no weights. What is where, free of torch and of ROS:
   `matching.py`: patches found again, evidence added up over pairs; `fitting.py`: the homography most of them agree
   with; `homography.py`: all of it in a row, and when not to believe it.
 - `activity.py`: what moves, frame by frame; `time_offset.py`: two cameras' movements laid over one another, and when
-  not to believe it.
+  not to believe it; `displacements.py`: where edges that move lie in the other band; `delay.py`: what of that goes with
+  their velocity.
 - `recordings.py`: images out of bags and folders, few enough to fit in memory.
 """
 

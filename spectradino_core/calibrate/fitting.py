@@ -17,7 +17,7 @@ import numpy as np
 
 from spectradino_core.calibrate.matching import Matches
 
-__all__ = ["INLIER_PX", "Fit", "fit", "transfer"]
+__all__ = ["INLIER_PX", "Fit", "fit", "relative_information", "transfer"]
 
 INLIER_PX = 2.5
 """How far a match may be off to count as agreeing."""
@@ -53,7 +53,7 @@ def fit(matches: Matches, size: tuple[int, int]) -> Fit:
     to_uv = np.array([[1 / half, 0, (1 - size[0]) / size[0]], [0, 1 / half, (1 - size[1]) / size[0]], [0, 0, 1]])
     from_uv = np.linalg.inv(to_uv)
     uv, wanted = transfer(to_uv, matches.points), matches.shifts / half
-    known, prior = _relative(matches.information), _prior()
+    known, prior = relative_information(matches.information), _prior()
     # With a, b, g from (1 + g·uv) (uv + shift) = uv + a uv + b, all eight are linear in the equation's terms.
     design = np.zeros((len(uv), 2, 8))
     for row in (0, 1):
@@ -93,7 +93,7 @@ def _prior() -> np.ndarray:
     return precision
 
 
-def _relative(information: np.ndarray) -> np.ndarray:
+def relative_information(information: np.ndarray) -> np.ndarray:
     """Curvatures as weights: 1 in a direction known as well as is usual, less where the peak is blunt."""
     values, vectors = np.linalg.eigh(information)
     values = np.clip(values / np.median(values[:, 1]), 1e-4, 1.0)

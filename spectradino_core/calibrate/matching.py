@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-__all__ = ["CELL", "Matches", "Surfaces"]
+__all__ = ["CELL", "Matches", "Surfaces", "refined_peaks"]
 
 CELL = 12
 """Distance of the patches' centres, in pixels."""
@@ -121,7 +121,7 @@ class Surfaces:
         inner = (rows > 0) & (rows < side - 1) & (columns > 0) & (columns < side - 1)
         chosen = np.flatnonzero(inner & (peak >= least))
         rows, columns, peak = rows[chosen], columns[chosen], peak[chosen]
-        shifts, information = _refined(score[:, :, chosen], rows, columns)
+        shifts, information = refined_peaks(score[:, :, chosen], rows, columns)
         cells = np.stack(np.divmod(chosen, self.grid[0])[::-1], axis=1)
         step = np.array([self.size[0] / self.grid[0], self.size[1] / self.grid[1]])
         points = (cells + 0.5) * step - 0.5
@@ -137,7 +137,7 @@ def _spread(plane: np.ndarray) -> np.ndarray:
     return cv2.GaussianBlur(plane, (0, 0), _WINDOW, borderType=cv2.BORDER_CONSTANT)
 
 
-def _refined(score: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def refined_peaks(score: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Peaks between the pixels by a paraboloid through nine values: places [N, 2] (x, y) and curvatures [N, 2, 2]."""
     patches = np.arange(score.shape[2])
     nine = np.stack([score[rows + dy, columns + dx, patches] for dy in (-1, 0, 1) for dx in (-1, 0, 1)])

@@ -10,18 +10,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.calibrate.activity import Activity
+from spectradino_core.calibrate.delay import Delay, fit_delay
+from spectradino_core.calibrate.displacements import WIDTH, displacements, moments
 from spectradino_core.calibrate.errors import CalibrationError
+from spectradino_core.calibrate.structure import grey_picture
 from spectradino_core.data.images import read_colour, read_counts
-from spectradino_core.runtime.registration import Registration
+from spectradino_core.runtime.registration import Registration, Size, Warp
 from spectradino_core.streams.decode import DecodeError
 from spectradino_core.streams.pairing import Pairer
 from spectradino_core.streams.queues import Stream
 
-__all__ = ["ImagePair", "activities_of_bag", "pairs_of_bag", "pairs_of_folder"]
+__all__ = ["ImagePair", "activities_of_bag", "delay_of_bag", "pairs_of_bag", "pairs_of_folder"]
 
 _MS = 1_000_000
 _WINDOW_S = 20.0
@@ -161,6 +165,55 @@ def activities_of_bag(
         if stream not in activities or not len(activities[stream]):
             raise CalibrationError(f"{reader.path}: no {name} frame can be read{problem.get(stream, '')}")
     return activities[Stream.RGB], activities[Stream.IR]
+
+
+def delay_of_bag(
+    reader: BagReader, rgb_ns: np.ndarray, ir_ns: np.ndarray, offset_ms: float, registration: Registration
+) -> Delay | None:
+    """What displaced patches say of an offset; None where too little moves.
+
+    Args:
+        reader: of both cameras.
+        rgb_ns, ir_ns: int64 [K], stamps of the frames to choose from.
+        offset_ms: how much later the infrared camera stamps the same moment, roughly.
+        registration: infrared to colour pixels.
+    """
+    chosen = moments(rgb_ns, ir_ns, offset_ms)
+    wanted = {
+        Stream.RGB: {stamp for moment in chosen for stamp in moment.colour},
+        Stream.IR: {stamp for moment in chosen for stamp in moment.infrared},
+    }
+    colour: dict[int, np.ndarray] = {}
+    later: dict[int, np.ndarray] = {}  # infrared frames as they are, until the colour image's size is known
+    infrared: dict[int, np.ndarray] = {}
+    size: Size | None = None
+    rgb_size: Size | None = None
+    valid: np.ndarray | None = None
+    for frame in reader.frames():
+        if frame.stamp_ns not in wanted[frame.stream]:
+            continue
+        try:
+            pixels = frame.decode().pixels
+        except DecodeError:
+            continue
+        if frame.stream is Stream.RGB:
+            if rgb_size is None:
+                rgb_size = (pixels.shape[1], pixels.shape[0])
+                size = (WIDTH, max(64, round(WIDTH * rgb_size[1] / rgb_size[0])))
+            small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+            colour[frame.stamp_ns] = grey_picture(small).astype(np.float16)
+        elif size is None:
+            later[frame.stamp_ns] = np.array(pixels)
+        else:
+            later[frame.stamp_ns] = pixels
+        if size is None or rgb_size is None:
+            continue
+        for stamp_ns, image in later.items():
+            warp = Warp.of(registration, (image.shape[1], image.shape[0]), rgb_size, size)
+            picture, valid = grey_picture(warp(image)), warp.valid
+            infrared[stamp_ns] = picture.astype(np.float16)
+        later.clear()
+    return fit_delay(displacements(chosen, colour, infrared, valid))
 
 
 def _windows(first_ns: int, last_ns: int, seconds: float) -> list[tuple[int, int]]:

@@ -3,8 +3,10 @@
 Both cameras' activity (`activity.py`) is laid over one another at every offset of a window; where it agrees best is the
 offset. A camera does not know what happened between two of its frames, but that blurs the correlation's peak to both
 sides alike: its place is known to a small part of a period when enough moved. To how small a part, stretches of the
-recording tell, drawn with replacement (bootstrap). What that can't see: shadows and glare that one band lacks run ahead
-of things or behind them, which costs some milliseconds where all traffic goes one way.
+recording tell, drawn with replacement (bootstrap). What that can't see: a thing is not alike in both bands (hot in
+front, say), so that its changes in one run ahead of those in the other by some milliseconds. That is counted into the
+standard deviation, and where the pictures are at hand, displaced patches (`delay.py`) have a say of their own:
+`sharpened` is the mean of both, each weighted by its certainty.
 
 The sign is that of the node's `ir_time_offset_ms`: infrared stamp minus colour stamp of the same moment.
 
@@ -14,22 +16,25 @@ Letters: K frames, N cells, L lags, S stretches.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from spectradino_core.calibrate.activity import Activity
+from spectradino_core.calibrate.delay import Delay
 from spectradino_core.calibrate.errors import CalibrationError
 
-__all__ = ["OffsetLimits", "TimeOffsetEstimate", "estimate_time_offset"]
+__all__ = ["OffsetLimits", "TimeOffsetEstimate", "estimate_time_offset", "sharpened"]
 
+_HINT = "record a scene in which several things move, or turn the cameras to and fro at no steady beat"
 _STEP_NS = 4_000_000
 _STRETCH_S = 2.0
 _SLOW_S = 0.5
 _DRAWS = 200
 _LEAST_FRAMES = 40
 _LEAST_SECONDS = 8.0
+_UNLIKE_MS = 3.0  # activity of one thing in two bands: that much apart, standard deviation over rendered streets
 _GAP = 2.5  # periods without a frame, over which nothing is made up
 
 
@@ -40,7 +45,7 @@ class OffsetLimits:
     Attributes:
         agreement: correlation of both activities at the offset.
         prominence: the peak above the second highest one, as a share of its height.
-        spread_ms: standard deviation over draws of stretches.
+        spread_ms: standard deviation of the offset.
         moving: share of each camera's picture that changes more than its noise, on average.
     """
 
@@ -56,13 +61,15 @@ class TimeOffsetEstimate:
 
     Attributes:
         offset_ms: infrared stamp minus colour stamp of the same moment.
-        spread_ms: its standard deviation, over draws of stretches of the recording.
+        spread_ms: its standard deviation: over draws of stretches of the recording, and for what is unlike in the
+            bands.
         agreement: correlation of both activities there, at most 1.
         prominence: how far the peak stands above the second highest, 0 to 1 of its height.
         seconds: length of what both cameras recorded.
         stretches: into how many parts it was cut.
         rgb_hz, ir_hz: the cameras' rates.
         lags_ms, correlation: float64 [L], the correlation at all offsets, to plot.
+        patches: how many moving patches had a say; 0: activity alone.
     """
 
     offset_ms: float
@@ -75,11 +82,12 @@ class TimeOffsetEstimate:
     ir_hz: float
     lags_ms: np.ndarray
     correlation: np.ndarray
+    patches: int = 0
 
     @property
     def confidence(self) -> float:
         """0 to 1: the peak's prominence, less what the spread takes from it (all of it at ten milliseconds)."""
-        return float(np.clip(self.prominence, 0, 1) * max(0.0, 1 - self.spread_ms / 10))
+        return float(np.clip(self.prominence, 0, 1) * max(0.0, 1 - (self.spread_ms / 10) ** 2))
 
     def __str__(self) -> str:
         later = "later" if self.offset_ms >= 0 else "earlier"
@@ -87,8 +95,8 @@ class TimeOffsetEstimate:
             f"The infrared camera stamps the same moment {abs(self.offset_ms):.1f} ms {later} than the colour camera "
             f"({self.offset_ms:+.1f} ms, standard deviation {self.spread_ms:.1f} ms over {self.stretches} stretches of "
             f"{self.seconds:.0f} s, {self.rgb_hz:.1f} and {self.ir_hz:.1f} frames/s); the movements agree to "
-            f"{self.agreement:.2f}, the peak stands {self.prominence:.0%} above the next; confidence "
-            f"{self.confidence:.2f}"
+            f"{self.agreement:.2f}, the peak stands {self.prominence:.0%} above the next; {self.patches} moving "
+            f"patches were compared; confidence {self.confidence:.2f}"
         )
 
 
@@ -142,13 +150,12 @@ def estimate_time_offset(
     away = np.abs(np.arange(len(total)) - best) > width
     second = _second_peak(total, away)
     agreement, prominence = float(total[best]), float(1 - max(second, 0.0) / max(total[best], 1e-9))
-    hint = "record a scene in which several things move, or turn the cameras to and fro at no steady beat"
     if agreement < limits.agreement:
         raise CalibrationError(
             f"the cameras' movements don't agree at any offset within {window_ms:g} ms (best {agreement:.2f} at "
             f"{lags[best]:+.0f} ms, {limits.agreement:.2f} is wanted): do they look at the same scene, each "
             "at the same place of its picture? "
-            f"Else {hint}"
+            f"Else {_HINT}"
         )
     edge = max(2, width // 2)
     if best < edge or best > 2 * window - edge:
@@ -160,15 +167,12 @@ def estimate_time_offset(
         other = int(np.where(away, total, -np.inf).argmax())
         raise CalibrationError(
             f"several offsets fit nearly as well ({lags[best]:+.0f} and {lags[other]:+.0f} ms: {agreement:.2f} and "
-            f"{total[other]:.2f}), as with movement that repeats itself: {hint}"
+            f"{total[other]:.2f}), as with movement that repeats itself: {_HINT}"
         )
     offset = _peak(total, lags, best, slowest)
     spread = _spread(per_stretch, lags, best, slowest)
-    if spread > limits.spread_ms:
-        raise CalibrationError(
-            f"stretches of the recording disagree by {spread:.0f} ms (standard deviation), at most "
-            f"{limits.spread_ms:g} ms are allowed: too little moves, or the offset is no constant; {hint}"
-        )
+    spread = math.hypot(spread, _UNLIKE_MS)
+    _check_spread(spread, limits)
     return TimeOffsetEstimate(
         offset_ms=offset,
         spread_ms=spread,
@@ -181,6 +185,36 @@ def estimate_time_offset(
         lags_ms=lags,
         correlation=total,
     )
+
+
+def sharpened(rough: TimeOffsetEstimate, delay: Delay | None, limits: OffsetLimits | None = None) -> TimeOffsetEstimate:
+    """The estimate with what displaced patches say beside it.
+
+    Args:
+        rough: from activity.
+        delay: what patches say, relative to the offset of `rough`; None: too few moved.
+        limits: when to believe the whole; activity that they would refuse by itself has no say beside patches.
+
+    Raises:
+        CalibrationError: it remains too uncertain.
+    """
+    limits = limits or OffsetLimits()
+    offset, spread, patches = rough.offset_ms, rough.spread_ms, 0
+    if delay is not None:
+        weights = np.array([rough.spread_ms, delay.spread_ms]) ** -2.0
+        weights[0] *= rough.spread_ms <= limits.spread_ms
+        offset += float(weights[1] / weights.sum() * delay.ms)
+        spread, patches = float(weights.sum() ** -0.5), delay.patches
+    _check_spread(spread, limits)
+    return replace(rough, offset_ms=offset, spread_ms=spread, patches=patches)
+
+
+def _check_spread(spread: float, limits: OffsetLimits) -> None:
+    if spread > limits.spread_ms:
+        raise CalibrationError(
+            f"the offset is uncertain by {spread:.0f} ms (standard deviation; stretches of the recording disagree), at "
+            f"most {limits.spread_ms:g} ms are allowed: too little moves, or the offset is no constant; {_HINT}"
+        )
 
 
 def _signals(stream: Activity, slowest_ns: float, name: str, limits: OffsetLimits) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-__all__ = ["add"]
+__all__ = ["add", "find_time_offset"]
+
+_NEAR_MS = 6.0
 
 _EPILOG = """examples:
   spectradino calibrate registration drive.mcap --out rig.yaml
@@ -94,22 +96,14 @@ def _add_output(command: argparse.ArgumentParser) -> None:
 
 def _time(options: argparse.Namespace) -> int:
     from spectradino_core.bags.reader import BagReader
-    from spectradino_core.calibrate.recordings import activities_of_bag
-    from spectradino_core.calibrate.time_offset import OffsetLimits, estimate_time_offset
     from spectradino_core.streams.calibration import Calibration
 
     if not options.seconds >= 8:
         raise ValueError(f"--seconds is at least 8, got {options.seconds:g}")
     before = _before(options, "time_offset_ms")
+    known = before.registration if before is not None else None
     with BagReader(options.source, options.rgb_topic, options.ir_topic) as reader:
-        registration = before.registration if before is not None else None
-        if registration is None:
-            registration = _found_on_the_way(reader, options.window_ms)
-        rgb, ir = activities_of_bag(reader, options.seconds, registration)
-    # Where it is not known which places of the pictures belong together, what agrees must agree well: things that pass
-    # one place sooner than the other look like clocks that differ.
-    limits = OffsetLimits() if registration is not None else OffsetLimits(agreement=0.3)
-    found = estimate_time_offset(rgb, ir, options.window_ms, limits)
+        _, found = find_time_offset(reader, known, options.window_ms, options.seconds)
     print(found)
     offset = round(found.offset_ms, 3)
     if options.out is None:
@@ -119,6 +113,43 @@ def _time(options: argparse.Namespace) -> int:
     made = Calibration(None) if before is None else before
     _write(options.out, replace(made, time_offset_ms=offset, notes=_noted(made.notes, notes)))
     return 0
+
+
+def find_time_offset(
+    reader: Any, registration: Any = None, window_ms: float = 1000.0, seconds: float = 120.0
+) -> tuple[Any, Any]:
+    """A bag's time offset, from activity alone, and with what displaced patches say beside it.
+
+    Args:
+        reader: of both cameras.
+        registration: infrared to colour pixels; None: one is looked for on the way.
+        window_ms, seconds: largest offset looked for, and how much of the bag is looked at.
+
+    Raises:
+        CalibrationError: there is none to be believed.
+    """
+    from spectradino_core.calibrate.recordings import activities_of_bag, delay_of_bag
+    from spectradino_core.calibrate.time_offset import OffsetLimits, estimate_time_offset, sharpened
+
+    if registration is None:
+        registration = _found_on_the_way(reader, window_ms)
+    rgb, ir = activities_of_bag(reader, seconds, registration)
+    if registration is None:
+        # Where it is not known which places of the pictures belong together, what agrees must agree well: things that
+        # pass one place sooner than the other look like clocks that differ.
+        rough = estimate_time_offset(rgb, ir, window_ms, OffsetLimits(agreement=0.3))
+        return rough, rough
+    rough = estimate_time_offset(rgb, ir, window_ms, OffsetLimits(spread_ms=20.0))
+    offset, delay = rough.offset_ms, None
+    for _ in range(2):
+        one = delay_of_bag(reader, rgb.stamps_ns, ir.stamps_ns, offset, registration)
+        if one is None:
+            break
+        delay = replace(one, ms=one.ms + offset - rough.offset_ms)
+        offset += one.ms
+        if abs(one.ms) < _NEAR_MS:
+            break  # else patches were looked for far from where they are: once more
+    return rough, sharpened(rough, delay)
 
 
 def _registration(options: argparse.Namespace) -> int:
