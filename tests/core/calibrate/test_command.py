@@ -24,16 +24,15 @@ from tests.core.calibrate.pictures import distance, drawing, seen_through
 TRUE = (1.2, 0.012, 4.0, -0.01, 1.19, 5.0, 1e-5, -1e-5, 1.0)
 SIZE, IR_SIZE = (320, 256), (256, 208)
 OFFSET_MS = 37.0
-TOLERANCE_MS = 6.0
-"""What holds on this drive; 3 ms are wanted, and it is found 4.5 ms too early."""
+TOLERANCE_MS = 3.0
 
 
 @pytest.fixture(scope="module")
 def drive(tmp_path_factory) -> Path:
-    """A street, colour at 30 Hz and infrared at 9 Hz, whose clock is ahead."""
+    """A street, colour at 15 Hz and infrared at 9 Hz, whose clock is ahead."""
     path = tmp_path_factory.mktemp("drive") / "drive.mcap"
     source = SceneSource(3, size=SIZE, ir_size=IR_SIZE, ir_to_rgb=TRUE)
-    options = MakeOptions(CameraSchedule(30.0), CameraSchedule(9.0, offset_ms=OFFSET_MS), duration_s=24.0)
+    options = MakeOptions(CameraSchedule(15.0), CameraSchedule(9.0, offset_ms=OFFSET_MS), duration_s=20.0)
     make_bag(source, path, options)
     return path
 
