@@ -1,8 +1,8 @@
 """Where moving things that the infrared camera shows lie in the colour pictures around the same moment, and how fast.
 
 Activity (`activity.py`) tells when something changes at a place, whatever it is. But a thing does not look alike in
-both bands: engines, faces and wheels are hot and in front, so that a car's or a walker's thermal changes run ahead of
-the coloured ones by some milliseconds. Edges don't: an edge that both bands show is at one place at one moment. So
+both bands: what stands out may be its front in one and its rear in the other, so that its changes in one run ahead of
+those in the other by some milliseconds. Edges don't: an edge that both bands show is at one place at one moment. So
 patches of the infrared structure, masked to what moves (what differs from the frame before and from the frame after is
 at this frame's place), are looked for in the colour frames before and after the moment; the line between both places
 says where the patch's edges are, seen by the colour camera, at the very moment. What is left is a displacement: the

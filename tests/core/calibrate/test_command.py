@@ -73,6 +73,7 @@ def test_a_folder_to_a_file_that_the_pipeline_takes(folder, tmp_path, capsys):
     pipeline(np.zeros((*SIZE[::-1], 3), np.uint8), np.zeros(IR_SIZE[::-1], np.uint8))
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_lost(folder, tmp_path, capsys):
     out = tmp_path / "rig.yaml"
     command = ["calibrate", "registration", str(folder), "--pairs", "1", "--out", str(out)]
@@ -99,6 +100,7 @@ def test_what_is_there_is_not_lost(folder, tmp_path, capsys):
     assert load_calibration(out).time_offset_ms is None
 
 
+@pytest.mark.slow
 def test_a_poor_fit_writes_nothing_and_says_why(tmp_path, capsys):
     root = tmp_path / "pairs"
     for name in ("rgb", "lwir"):

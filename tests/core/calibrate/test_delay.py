@@ -82,6 +82,7 @@ def street(seconds: float, thermal: bool) -> np.ndarray:
     return np.clip(picture + noise, 0, 1).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_displacements_of_a_drawn_street_tell_the_error_of_an_offset():
     rgb, ir = ((np.arange(int(9 * hz)) * 1e9 / hz).astype(np.int64) for hz in (15, 9))
     colour = {int(s): street(s / 1e9, False) for s in rgb}

@@ -44,6 +44,7 @@ def test_an_8_bit_camera_that_sees_more_than_the_colour_camera():
     assert distance(matrix_of(estimate_homography([(window, thermal)])), moved, (460, 340)) < 1.0
 
 
+@pytest.mark.slow
 def test_pictures_of_different_things_are_refused():
     rgb, _ = drawing(2)
     _, other = drawing(3)
