@@ -3,10 +3,10 @@
 Both cameras' activity (`activity.py`) is laid over one another at every offset of a window; where it agrees best is the
 offset. A camera does not know what happened between two of its frames, but that blurs the correlation's peak to both
 sides alike: its place is known to a small part of a period when enough moved. To how small a part, stretches of the
-recording tell, drawn with replacement (bootstrap). What that can't see: a thing is not alike in both bands (hot in
-front, dark behind), so that its changes in one run ahead of those in the other by some milliseconds. That is counted into the
-standard deviation, and where the pictures are at hand, displaced patches (`delay.py`) have a say of their own:
-`sharpened` is the mean of both, each weighted by its certainty.
+recording tell, drawn with replacement (bootstrap). What that can't see: a thing is not alike in both bands, so that its
+changes in one run ahead of those in the other by some milliseconds. That is counted into the standard deviation, and
+where the pictures are at hand, displaced patches (`delay.py`) have a say of their own: `sharpened` is the mean of both,
+each weighted by its certainty.
 
 The sign is that of the node's `ir_time_offset_ms`: infrared stamp minus colour stamp of the same moment.
 
