@@ -7,11 +7,12 @@ import os
 import platform
 from pathlib import Path
 
+import cv2
+
 __all__ = ["describe", "version"]
 
 _PACKAGES = {
     "numpy": ("numpy",),
-    "opencv": ("opencv-python-headless", "opencv-python"),
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
     "torch": ("torch",),
 }
@@ -26,6 +27,7 @@ def describe() -> dict[str, str]:
         "load before": f"{os.getloadavg()[0]:.1f}",
         "time in which somebody waited for a core, the minute before": _pressure(),
         "python": platform.python_version(),
+        "opencv": cv2.__version__,  # a distribution's is no package of pip's
         **{name: version(*packages) for name, packages in _PACKAGES.items()},
     }
 

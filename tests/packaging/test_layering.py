@@ -50,10 +50,14 @@ ARROWS: dict[str, set[str]] = {
     "ablation": {
         "data", "evaluation", "modality", "perception_checkpoint", "runtime", "torch_engine", "training",
     },
+    # What is timed, against what; it builds and runs everything below it.
+    "bench": {
+        "backbone", "data", "evaluation", "export", "graphs", "losses", "modality", "runtime", "streams", "training",
+    },
     # The larger commands of the command line, one a file.
     "commands": {
-        "ablation", "bags", "calibrate", "data", "evaluation", "graphs", "heads", "modality", "perception_checkpoint",
-        "runtime", "streams", "training",
+        "ablation", "bags", "bench", "calibrate", "data", "evaluation", "graphs", "heads", "modality",
+        "perception_checkpoint", "runtime", "streams", "training",
     },
     "cli": {
         "backbone", "commands", "data", "evaluation", "export", "heads", "losses", "modality", "perception", "runtime",
