@@ -10,7 +10,6 @@ tenth by more than 10 MB.
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import sys
 import tempfile
@@ -23,6 +22,8 @@ from spectradino_core.bags.messages import header, image_message
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.replay import Replay, open_pipeline
 from spectradino_core.bags.writer import BagWriter
+from spectradino_core.bench.machine import describe
+from spectradino_core.bench.tables import write_table
 from spectradino_core.streams.settings import Settings
 from tests.blob_model import make_blob_model
 
@@ -91,14 +92,8 @@ def main(arguments: list[str] | None = None) -> int:
         record(bag, options.pairs)
         model = options.model or make_blob_model(Path(folder) / "blob.onnx", SIZE)
         rows = measure(bag, model, options.pairs)
-    options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"bag_replay_{model.stem}.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(
-            {name: f"{value:.4g}" if name != "pairs" else value for name, value in row.items()} for row in rows
-        )
+    write_table(path, describe(), rows)
     for row in rows:
         print("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
     grown = max(row["rss_mb"] for row in rows) - rows[0]["rss_mb"]

@@ -23,7 +23,6 @@ luminance (Rec. 601) of the upper third of the colour image, mostly sky, is at l
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import os
 from collections.abc import Sequence
@@ -35,6 +34,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from spectradino_core.bench.machine import describe
+from spectradino_core.bench.tables import write_table
 from spectradino_core.calibrate.errors import CalibrationError
 from spectradino_core.calibrate.fitting import transfer
 from spectradino_core.calibrate.homography import estimate_homography
@@ -126,10 +127,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for done in pool.map(_job, jobs):
             rows += done
             print(", ".join(str(value) for value in done[0].values()), flush=True)
-    options.out.mkdir(parents=True, exist_ok=True)
-    _write(options.out / "calibration_pairs.csv", rows)
+    facts = describe()
+    write_table(options.out / "calibration_pairs.csv", facts, rows, ".3f")
     summary = _summary(rows)
-    _write(options.out / "calibration.csv", summary)
+    write_table(options.out / "calibration.csv", facts, summary, ".3f")
     _plot(options.out / "calibration.png", rows)
     for line in summary:
         print(", ".join(f"{key} {value}" for key, value in line.items()))
@@ -181,15 +182,6 @@ def _distance(a: np.ndarray, b: np.ndarray, shape: tuple[int, ...], seen: tuple[
     there = transfer(b, points)
     inside = ((there >= 0) & (there <= np.array([seen[1], seen[0]]) - 1)).all(axis=1)
     return float(np.median(np.linalg.norm(transfer(a, points) - there, axis=1)[inside])) if inside.any() else math.inf
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, keys, lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()})
 
 
 def _plot(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -11,7 +11,6 @@ the activity alone, before displaced patches have their say. A refusal is a row 
 from __future__ import annotations
 
 import argparse
-import csv
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -26,6 +25,8 @@ from spectradino_core.bags.make import MakeOptions, make_bag
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.schedule import CameraSchedule, exposures
 from spectradino_core.bags.sources import SceneSource, View
+from spectradino_core.bench.machine import describe
+from spectradino_core.bench.tables import write_table
 from spectradino_core.calibrate.errors import CalibrationError
 from spectradino_core.commands.calibrate import find_time_offset
 from spectradino_core.streams.queues import Stream
@@ -98,12 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 row["true_ms"] = drive.ir.offset_ms
                 rows.append(row | measure(made.bag, drive.ir.offset_ms))
             print(", ".join(str(value) for value in rows[-1].values()), flush=True)
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    options.out.mkdir(parents=True, exist_ok=True)
-    with (options.out / "calibration_time.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, keys, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(options.out / "calibration_time.csv", describe(), rows)
     errors = [abs(row["error_ms"]) for row in rows if "error_ms" in row]
     within = sum(error <= 3 for error in errors)
     print(

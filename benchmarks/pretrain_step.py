@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.node.machine import describe
-from benchmarks.node.tables import write_table
 from spectradino_core.backbone.vit import vit_config
+from spectradino_core.bench.tables import write_table
 from spectradino_core.bench.train import PLAIN, loading, our_step, plain_step, take_turns
 from spectradino_core.training.stages import stage_recipe
 
@@ -74,7 +74,7 @@ def main() -> None:
     recipe = stage_recipe(options.loaded, 1)
     seconds = loading(recipe, amp, options.steps, 2 * recipe.batch, options.workers)
     add(f"loading, {options.loaded}, stage 1", seconds, recipe.batch, "in memory")
-    write_table(options.out / "pretrain_step.csv", facts | {"note": options.note or "none"}, rows)
+    write_table(options.out / "pretrain_step.csv", facts | {"note": options.note or "none"}, rows, ".3f")
 
 
 if __name__ == "__main__":

@@ -15,9 +15,11 @@ from benchmarks.node.machine import describe
 from benchmarks.node.overhead import OVERHEAD, PERCENTS, measure_overhead, percentiles
 from benchmarks.node.plots import plot_overhead, plot_soak
 from benchmarks.node.soak import slope, soak
-from benchmarks.node.tables import write_table
+from spectradino_core.bench.tables import write_table
 from tests.blob_model import make_blob_model
 
+NUMBER = ".3f"
+"""Milliseconds and megabytes to the thousandth: a step in memory is told to the kilobyte."""
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 WANTED_MS = 5.0
 WANTED_LARGE_MS = 10.0
@@ -72,7 +74,7 @@ def _overhead(arguments: argparse.Namespace, folder: Path) -> None:
             print(f"  {step:22} " + "  ".join(f"p{p} {v:7.2f}" for p, v in zip(PERCENTS, values, strict=True)))
     facts |= {"model": name, "rate_hz": f"{arguments.rate:g}"} | memory
     stem = "node_overhead" if arguments.model is None else f"node_overhead_{arguments.model.stem}"
-    write_table(arguments.out / f"{stem}.csv", facts, table)
+    write_table(arguments.out / f"{stem}.csv", facts, table, NUMBER)
     plot_overhead(arguments.out / f"{stem}.png", measured, WANTED_MS)
     for case, wanted_ms in zip(measured, (WANTED_MS, WANTED_LARGE_MS), strict=True):
         p95 = np.percentile([row[OVERHEAD] for row in measured[case]], 95)
@@ -109,6 +111,7 @@ def _soak(arguments: argparse.Namespace, folder: Path) -> bool:
         | {"what": title, "dropped": dropped}
         | {f"slope of {name}, second half": f"{line} (95 %)" for name, line in slopes.items()},
         rows,
+        NUMBER,
     )
     plot_soak(arguments.out / "node_soak.png", rows, title)
     return not any(grows.values())

@@ -9,8 +9,8 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.node.machine import describe
-from benchmarks.node.tables import write_table
 from benchmarks.pretrain.jobs import times_of
+from spectradino_core.bench.tables import write_table
 from spectradino_core.evaluation.retrieval_report import neighbours_table, pairs_table, probes_table
 from spectradino_core.files import written_atomically
 
@@ -57,7 +57,7 @@ def write_report(work: Path, out: Path, note: str = "") -> None:
             _copy_small(work / name, out / picture)
     rows = [{"job": job, "wall_s": wall, "cpu_s": cpu} for job, (wall, cpu) in times_of(work).items()]
     if rows:
-        write_table(out / "times.csv", describe() | {"note": note or "none"}, rows)
+        write_table(out / "times.csv", describe() | {"note": note or "none"}, rows, ".3f")
     print(f"\n{text}\n{out}: tables.md, results.json, times.csv and pictures")
 
 

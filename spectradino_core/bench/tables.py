@@ -11,14 +11,16 @@ __all__ = ["Row", "markdown", "read_table", "shown", "write_table"]
 Row = dict[str, object]
 
 
-def write_table(path: Path, facts: Mapping[str, str], rows: Sequence[Mapping[str, object]]) -> None:
-    """Writes `rows`, all with the keys of the first."""
+def write_table(
+    path: Path, facts: Mapping[str, str], rows: Sequence[Mapping[str, object]], number: str = ".4g"
+) -> None:
+    """Writes `rows`; floating-point numbers in the format `number`, nothing where a row lacks what another has."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         file.writelines(f"# {name}: {value}\n" for name, value in facts.items())
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
         writer.writeheader()
-        writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+        writer.writerows({k: f"{v:{number}}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
 
 
 def read_table(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:

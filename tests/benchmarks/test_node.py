@@ -13,7 +13,7 @@ from benchmarks.node.machine import describe
 from benchmarks.node.overhead import OVERHEAD, PERCENTS, measure_overhead, percentiles
 from benchmarks.node.plots import plot_overhead, plot_soak
 from benchmarks.node.soak import slope, soak
-from benchmarks.node.tables import read_table, write_table
+from spectradino_core.bench.tables import read_table, write_table
 from tests.blob_model import make_blob_model
 
 MINUTES = np.arange(600) / 60
@@ -52,7 +52,7 @@ class TestSlope:
 
 def test_a_table_comes_back_as_it_was_written(tmp_path):
     rows = [{"step": "queue", "p50_ms": 1 / 3, "pairs": 7}, {"step": "engine", "p50_ms": 2.0, "pairs": 8}]
-    write_table(tmp_path / "results" / "t.csv", {"cores": "2", "note": "busy: a, b"}, rows)
+    write_table(tmp_path / "results" / "t.csv", {"cores": "2", "note": "busy: a, b"}, rows, ".3f")
     facts, read = read_table(tmp_path / "results" / "t.csv")
     assert facts == {"cores": "2", "note": "busy: a, b"}
     assert read == [

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.node.tables import read_table
 from benchmarks.pretrain.__main__ import main
 from benchmarks.pretrain.data import Pairs
 from benchmarks.pretrain.jobs import Job, run_job, times_of
 from benchmarks.pretrain.plan import FULL, PARTS, jobs_of
 from benchmarks.pretrain.report import brief_table, mean_over_seeds, write_report
 from spectradino_core.bench.plain import HookedDinov2
+from spectradino_core.bench.tables import read_table
 from spectradino_core.bench.train import our_step, plain_step, take_turns
 from spectradino_core.commands import evaluate_retrieval, pretrain
 from spectradino_core.data.sources import SceneSource
