@@ -47,6 +47,7 @@ class Results:
         reasons: by cell, why a seed is missing.
         command: what was typed.
         minutes: sum over all jobs, of the processors.
+        notes: what a reader must know of the ablation as it was run, one a line.
     """
 
     ablation: Ablation
@@ -54,6 +55,7 @@ class Results:
     reasons: Mapping[str, str]
     command: str
     minutes: float
+    notes: tuple[str, ...]
 
     @classmethod
     def read(cls, ablation: Ablation, setup: Setup, outcome: Outcome, command: str) -> Results:
@@ -69,7 +71,8 @@ class Results:
                 elif done[key] is None:
                     reasons.setdefault(cell.key, "not run")
         seconds = sum(float(found["cpu_seconds"]) for found in done.values() if found is not None)
-        return cls(ablation, cells, reasons, command, seconds / 60)
+        notes = (*ablation.notes, *(ablation.stand_in_notes if setup.teacher is None else ()))
+        return cls(ablation, cells, reasons, command, seconds / 60, notes)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -156,7 +159,7 @@ def _notes(results: Results) -> list[str]:
     spread += "; pretraining ran once"
     judged = ", ".join(f"{count} {name}" for name, count in pairs.items())
     return [
-        *ablation.notes,
+        *results.notes,
         f"Fused figures in per cent{spread}. Judged on {judged or 'nothing yet'}. RGB only and IR only withhold the "
         "other frame from the same model.",
         f"The last row of each table, or Table 10's first, is the baseline: {BASELINE}, the same head.",

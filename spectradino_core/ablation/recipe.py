@@ -99,6 +99,7 @@ class Ablation:
         stand_in: how a teacher is trained that stands in for DINOv2 when none is given, on colour alone; None: DINOv2's
             weights must be given.
         notes: what a reader must know, one a line.
+        stand_in_notes: likewise, where the stand-in was used.
 
     Raises:
         ValueError: a key occurs twice, or names nothing.
@@ -115,6 +116,7 @@ class Ablation:
     scenes: Scenes | None = None
     stand_in: FinetuneRecipe | None = None
     notes: tuple[str, ...] = ()
+    stand_in_notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         keys = [cell.key for cell in self.cells]

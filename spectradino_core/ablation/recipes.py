@@ -74,9 +74,11 @@ def _on_scenes(
         notes=(
             "Synthetic streets, a small model and a few steps: it shows that the matrix runs, not what the paper's "
             "choices are worth.",
+            "Pretraining sees LWIR alone, since that is the band that is judged.",
+        ),
+        stand_in_notes=(
             "No DINOv2 weights: the teacher, which is also the baseline's frozen backbone, is a ViT trained on the "
             "colour pictures of the training streets.",
-            "Pretraining sees LWIR alone, since that is the band that is judged.",
         ),
     )
 

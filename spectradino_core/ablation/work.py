@@ -6,6 +6,7 @@ job that was killed in between is taken up where its training stopped.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -98,8 +99,11 @@ def cell_folder(key: str, seed: int) -> str:
 def jobs_of(ablation: Ablation, setup: Setup) -> list[Job]:
     """All jobs, in an order in which they can run.
 
+    Data that was given counts among what made a result: the data set by its folder, manifests and weights by content.
+
     Raises:
         ValueError: real data is needed and was not given.
+        OSError: a manifest or the teacher's weights can't be read.
     """
     jobs: dict[str, Job] = {}
 
@@ -111,6 +115,8 @@ def jobs_of(ablation: Ablation, setup: Setup) -> list[Job]:
     train: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
     unlabelled: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    pairs: tuple[str, ...] = ()
     band = ablation.cells[0].recipe.architecture.infrared
     if ablation.scenes is not None:
         scenes = ablation.scenes
@@ -119,16 +125,22 @@ def jobs_of(ablation: Ablation, setup: Setup) -> list[Job]:
         unlabelled = (add("data/pretrain", "render", (), "pretrain", 0, scenes.pretrain, scenes.pretrain_size, band),)
     else:
         _check_given(ablation, setup)
+        labels = (str(setup.root.resolve()),) if setup.root is not None else ()
+        pairs = tuple(_digest(path) + str((setup.pairs_root or path.parent).resolve()) for path in setup.pairs)
     teacher: tuple[str, ...] = ()
+    weights = (_digest(setup.teacher),) if setup.teacher is not None else ()
     if setup.teacher is None and ablation.stand_in is not None:
         teacher = (add("teacher", "teacher", train, TEACHER, 0, ablation.stand_in),)
     for one in ablation.pretrainings:
         before = (f"pretraining/{one.after}",) if one.after else ()
-        add(f"pretraining/{one.key}", "pretrain", (*unlabelled, *teacher, *before), one.key, 0, one.stage, one.steps)
+        needs = (*unlabelled, *teacher, *before)
+        add(f"pretraining/{one.key}", "pretrain", needs, one.key, 0, one.stage, one.steps, *pairs, *weights)
     for seed in ablation.seeds:
         for cell in ablation.cells:
-            start = teacher if cell.backbone == TEACHER else (f"pretraining/{cell.backbone}",)
-            add(cell_folder(cell.key, seed), "cell", (*train, *test, *start), cell.key, seed, cell.recipe, seed)
+            bare = cell.backbone == TEACHER
+            start = teacher if bare else (f"pretraining/{cell.backbone}",)
+            given = (*labels, *(weights if bare else ()))  # what was pretrained says by its own mark what it stands on
+            add(cell_folder(cell.key, seed), "cell", (*train, *test, *start), cell.key, seed, cell.recipe, seed, *given)
     return list(jobs.values())
 
 
@@ -167,6 +179,15 @@ def claim(folder: Path, job: Job) -> None:
 def _write(path: Path, content: Mapping[str, Any]) -> None:
     with written_atomically(path) as scratch:
         scratch.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _digest(path: Path) -> str:
+    """Tells a file's content from any other."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
 
 
 def _check_given(ablation: Ablation, setup: Setup) -> None:

@@ -28,7 +28,12 @@ def add(commands: Any) -> None:
         "--pairs-root /data --teacher dinov2_vitb14_pretrain.pth --out runs/ablation_rasmd\n",
     )
     command.add_argument("recipe", help="tiny_scenes, smoke_scenes, paper_rasmd or paper_fmb")
-    command.add_argument("--out", type=Path, required=True, help="folder of the results; one that is begun is taken up")
+    command.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="folder of the results; one that is begun is taken up, what another recipe or other data made is refused",
+    )
     command.add_argument("--tables", type=int, nargs="+", metavar="N", help="of 9 to 14 (default: all the recipe has)")
     command.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="of fine-tuning (default: the recipe's)")
     data = command.add_argument_group("data of the paper's recipes")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from spectradino_core.ablation import matrix
+from spectradino_core.ablation.layout import Results
 from spectradino_core.ablation.paper import PAPER, figures
 from spectradino_core.ablation.recipe import TEACHER, Table, fingerprint
 from spectradino_core.ablation.recipes import ABLATIONS, find_ablation
+from spectradino_core.ablation.runner import Outcome
 from spectradino_core.ablation.work import Setup, jobs_of
+from tests.core.data.benchmarks.miniatures import MINIATURES
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
@@ -119,3 +123,51 @@ def test_jobs_come_after_what_they_need_and_know_what_made_them(tmp_path):
 def test_the_papers_recipes_say_what_they_need(tmp_path):
     with pytest.raises(ValueError, match=r"needs --root DIR.*--pairs MANIFEST.*--teacher FILE.*Looked for"):
         jobs_of(find_ablation("paper_fmb"), Setup(tmp_path))
+
+
+@pytest.fixture
+def given(tmp_path) -> Setup:
+    """A data set, manifests and weights, as for the paper's own recipes."""
+    MINIATURES["fmb"].write(tmp_path / "FMB")
+    for name in ("one.jsonl", "dinov2.pth"):
+        (tmp_path / name).write_bytes(name.encode())
+    return Setup(tmp_path / "out", tmp_path / "FMB", (tmp_path / "one.jsonl",), tmp_path, tmp_path / "dinov2.pth")
+
+
+def changed_jobs(name: str, before: dict[str, str], setup: Setup) -> set[str]:
+    return {job.key.split("/")[0] for job in jobs_of(find_ablation(name), setup) if job.mark != before[job.key]}
+
+
+def test_results_on_other_data_are_not_taken_for_these(given, tmp_path):
+    marks = {job.key: job.mark for job in jobs_of(find_ablation("paper_fmb"), given)}
+    assert changed_jobs("paper_fmb", marks, given) == set()
+    MINIATURES["fmb"].write(tmp_path / "elsewhere")
+    assert changed_jobs("paper_fmb", marks, replace(given, root=tmp_path / "elsewhere")) == {"cells"}
+    for other in (replace(given, pairs_root=tmp_path / "elsewhere"), replace(given, pairs=given.pairs * 2)):
+        assert changed_jobs("paper_fmb", marks, other) == {"pretraining", "cells"}
+    # what a file holds counts, not where it lies
+    assert given.teacher is not None
+    moved = Path(given.teacher.rename(tmp_path / "moved.pth"))
+    assert changed_jobs("paper_fmb", marks, replace(given, teacher=moved)) == set()
+    moved.write_bytes(b"another")
+    assert changed_jobs("paper_fmb", marks, replace(given, teacher=moved)) == {"pretraining", "cells"}
+    baseline = "cells/no_adapters/seed0"
+    jobs = {job.key: job for job in jobs_of(find_ablation("paper_fmb"), replace(given, teacher=moved))}
+    assert jobs[baseline].mark != marks[baseline]
+    (tmp_path / "moved.pth").write_bytes(b"dinov2.pth")
+    given.pairs[0].write_bytes(b"other pairs")
+    assert changed_jobs("paper_fmb", marks, replace(given, teacher=moved)) == {"pretraining", "cells"}
+
+
+def test_results_on_scenes_depend_on_a_teacher_but_not_on_data_that_they_do_not_use(given):
+    marks = {job.key: job.mark for job in jobs_of(find_ablation("smoke_scenes"), Setup(given.folder))}
+    assert changed_jobs("smoke_scenes", marks, replace(given, teacher=None)) == set()
+    assert changed_jobs("smoke_scenes", marks, Setup(given.folder, teacher=given.teacher)) == {"pretraining", "cells"}
+
+
+def test_tables_speak_of_a_stand_in_only_where_there_is_one(given):
+    ablation = find_ablation("smoke_scenes")
+    for setup, told in ((Setup(given.folder), True), (Setup(given.folder, teacher=given.teacher), False)):
+        notes = Results.read(ablation, setup, Outcome(), "spectradino ablate smoke_scenes").notes
+        assert any("No DINOv2 weights" in note for note in notes) == told
+        assert any(note.startswith("Synthetic streets") for note in notes)
