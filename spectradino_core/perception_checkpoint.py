@@ -64,7 +64,7 @@ def load_perception(path: str | Path, device: str | torch.device = "cpu") -> tup
 
 
 def warm_start(model: Perception, path: str | Path) -> str:
-    """Weights of a trained model as the start of another, which may be for another infrared band.
+    """Weights of a trained model as the start of another, which may be for another infrared band or have fewer heads.
 
     The stem, adapters and embedding of the one infrared band then start where those of the other ended: nearer to it
     than random ones are.
@@ -73,15 +73,24 @@ def warm_start(model: Perception, path: str | Path) -> str:
         The other model's name.
 
     Raises:
-        BundleError, CheckpointError: the file can't be read, or its architecture differs in more than the band.
+        BundleError, CheckpointError: the file can't be read, or its architecture differs in more than the band and a
+            head that is not wanted.
     """
     other, info = load_perception(path)
-    if replace(other.architecture, infrared=model.architecture.infrared) != model.architecture:
-        raise BundleError(
-            f"{path} can't be the start of this model: it is {other.architecture}, wanted is {model.architecture}"
-        )
+    offered, wanted = other.architecture, model.architecture
+    same = replace(offered, infrared=wanted.infrared)
+    if not wanted.box_classes:
+        same = replace(same, box_classes=0, detection=wanted.detection, tower_depth=wanted.tower_depth)
+    if not wanted.mask_classes:
+        same = replace(
+            same, mask_classes=0, segmentation=wanted.segmentation, upernet_width=wanted.upernet_width
+        )  # fmt: skip
+    if same != wanted or same.fused != offered.fused:
+        raise BundleError(f"{path} can't be the start of this model: it is {offered}, wanted is {wanted}")
     old, new = f"backbone.stems.{other.infrared.key}.", f"backbone.stems.{model.infrared.key}."
-    model.load_state_dict({name.replace(old, new): tensor for name, tensor in other.state_dict().items()})
+    state = {name.replace(old, new): tensor for name, tensor in other.state_dict().items()}
+    own = model.state_dict()
+    model.load_state_dict({name: tensor for name, tensor in state.items() if name in own})
     return info.name
 
 

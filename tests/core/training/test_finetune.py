@@ -120,6 +120,29 @@ def test_a_model_for_one_band_starts_another(tmp_path):
         warm_start(Perception(RECIPES["box"]().architecture), tmp_path / "lwir.safetensors")
 
 
+@pytest.mark.parametrize("kept", ["box", "mask"])
+def test_a_model_with_both_heads_starts_one_with_either(tmp_path, kept):
+    both = tiny_model().eval()
+    save_perception(tmp_path / "both.safetensors", both, smoke().info())
+    without = {"box": {"mask_classes": 0, "segmentation": "linear"}, "mask": {"box_classes": 0, "tower_depth": 3}}
+    one = Perception(replace(smoke().architecture, **without[kept])).eval()
+    warm_start(one, tmp_path / "both.safetensors")
+    images = {Modality.RGB: torch.randn(1, 3, 140, 168), Modality.LWIR: torch.rand(1, 1, 140, 168)}
+    with torch.no_grad():
+        a, b = both(images), one(images)
+    wanted, found = (a.logits, b.logits) if kept == "box" else (a.mask_logits, b.mask_logits)
+    torch.testing.assert_close(found, wanted)
+    assert (b.mask_logits if kept == "box" else b.logits) is None
+    save_perception(tmp_path / "one.safetensors", one, one_headed_info(kept))
+    with pytest.raises(BundleError, match="can't be the start"):
+        warm_start(tiny_model(), tmp_path / "one.safetensors")
+
+
+def one_headed_info(kept: str):
+    info = smoke().info()
+    return info.with_(mask_classes=(), palette=()) if kept == "box" else info.with_(box_classes=())
+
+
 def test_foreign_and_damaged_checkpoints_are_refused_by_name(tmp_path):
     from safetensors.torch import save_file
 
