@@ -69,7 +69,9 @@ def add(commands: Any) -> None:
     recipe.add_argument("--seed", type=int, help="of weights and samples")
     run = command.add_argument_group("run")
     run.add_argument("--out", type=Path, help="run folder (default: runs/RECIPE); a run that stopped is taken up")
-    run.add_argument("--start", type=Path, help="fine-tuned model to start from, also one for another band or with a head more")
+    run.add_argument(
+        "--start", type=Path, help="fine-tuned model to start from, also one for another band or with a head more"
+    )
     run.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: %(default)s")
     run.add_argument("--amp", choices=("bf16", "fp16", "fp32"), help="default: bf16")
     run.add_argument("--parts", type=int, help="gradient accumulation: N parts of each batch (default: 1)")
