@@ -201,7 +201,8 @@ def _check_given(ablation: Ablation, setup: Setup) -> None:
         advice = find_benchmark(ablation.dataset).advice
         raise ValueError(f"{ablation.name} needs {', '.join(lacking)}. {advice}")
     benchmark = find_benchmark(ablation.dataset)
-    benchmark.open(setup.root, benchmark.report_split)
+    for split in benchmark.splits:  # trained on, watched and reported on: all are needed in the end
+        benchmark.open(setup.root, split)
 
 
 def _render(ablation: Ablation, setup: Setup, job: Job, folder: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -171,3 +172,10 @@ def test_tables_speak_of_a_stand_in_only_where_there_is_one(given):
         notes = Results.read(ablation, setup, Outcome(), "spectradino ablate smoke_scenes").notes
         assert any("No DINOv2 weights" in note for note in notes) == told
         assert any(note.startswith("Synthetic streets") for note in notes)
+
+
+def test_a_missing_training_split_is_told_before_anything_runs(given):
+    assert given.root is not None
+    shutil.rmtree(given.root / "train")
+    with pytest.raises(ValueError, match="FMB"):
+        jobs_of(find_ablation("paper_fmb"), given)
