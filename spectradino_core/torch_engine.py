@@ -88,6 +88,7 @@ class TorchEngine:
     def _start(self, model: Perception, info: ModelInfo, device: torch.device) -> None:
         self.info = info
         self.label = f"PyTorch {torch.__version__} on {device}"
+        self.on_cpu = device.type == "cpu"
         self._device = device
         self._graph = ServingGraph(model, info.input_size).eval()
 

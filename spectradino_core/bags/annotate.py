@@ -143,6 +143,10 @@ class _Skipping:
     def label(self) -> str:
         return self._engine.label
 
+    @property
+    def on_cpu(self) -> bool:
+        return self._engine.on_cpu
+
     def run(self, rgb: np.ndarray, infrared: np.ndarray, present: np.ndarray) -> RawPredictions:
         """See `Engine`."""
         if not self.skip:

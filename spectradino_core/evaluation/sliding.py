@@ -68,6 +68,7 @@ class SlidingEngine:
             for x in window_starts(width, window[0], stride[0])
         ]
         self.label = f"PyTorch {torch.__version__} on {self._device}, {len(self._places)} windows"
+        self.on_cpu = self._device.type == "cpu"
 
     @classmethod
     def open(

@@ -56,6 +56,11 @@ class Engine(Protocol):
         """Runtime and device in words, for logs and diagnostics."""
         ...
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it is the CPU that infers."""
+        ...
+
     def run(self, rgb: np.ndarray, infrared: np.ndarray, present: np.ndarray) -> RawPredictions:
         """One forward pass.
 
@@ -171,6 +176,7 @@ class OnnxEngine:
         self._path = path
         self._session = session
         self._outputs = [output.name for output in session.get_outputs()]
+        self.on_cpu = chosen.device == "cpu"
         self.label = f"ONNX Runtime {ort.__version__} on {used[0].removesuffix('ExecutionProvider')}"
         if chosen.device == "tensorrt":
             self.label += f" ({chosen.precision})"

@@ -2,7 +2,8 @@
 
 One failure costs one frame and nothing else. `FAILURES` in a row mean that the device is lost (a GPU that has fallen
 off the bus, a CUDA context that was poisoned): the engine is opened anew, at most `max_rebuilds` times and with growing
-pauses, then on the CPU where that is allowed. If nothing helps, every later call fails at once with `DeviceLostError`.
+pauses, then on the CPU where that is allowed. That "auto" answers a rebuild with the CPU, because the GPU is gone,
+counts as a rebuild that failed: whether the CPU may serve is said elsewhere. If nothing helps, every later call fails at once with `DeviceLostError`.
 All of this happens within `run`, so on the thread that infers, and nobody else waits for it; `interrupt` ends a pause.
 The count of rebuilds starts again after `GOOD_FRAMES` answers in a row.
 """
@@ -96,7 +97,7 @@ class RecoveringEngine:
         self._interrupted = threading.Event()
         self._engine: Engine | None = open_on(device)
         self.info = self._engine.info
-        self._label = self._engine.label
+        self._label, self._on_cpu = self._engine.label, self._engine.on_cpu
         self._streak = 0
         self._good = 0
         self._spent = 0
@@ -109,6 +110,11 @@ class RecoveringEngine:
     def label(self) -> str:
         """Runtime and device in words, of the engine in use or last used."""
         return self._label
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it is the CPU that infers, or last did."""
+        return self._on_cpu
 
     def run(self, rgb: np.ndarray, infrared: np.ndarray, present: np.ndarray) -> RawPredictions:
         """One forward pass, see `Engine.run`.
@@ -167,9 +173,8 @@ class RecoveringEngine:
                 self._tell(f"rebuilt the engine: {self._label}")
                 return
             why = f"could not be rebuilt: {why}"
-        is_cpu = device == "cpu" or lost.lower().endswith("cpu")
         may_leave = self._policy().allow_cpu
-        if may_leave and not is_cpu:
+        if may_leave and not self._on_cpu:
             problem = self._try("cpu")
             if not problem:
                 self.condition, self._left_device, self._spent = Condition.ON_CPU, True, 0
@@ -179,7 +184,7 @@ class RecoveringEngine:
                 )
                 return
             why = f"{why}; nor does the CPU serve: {problem}"
-        forbidden = "" if may_leave or is_cpu else ", and allow_cpu_fallback is false"
+        forbidden = "" if may_leave or self._on_cpu else ", and allow_cpu_fallback is false"
         self.condition = Condition.LOST
         self._gave_up = (
             f"gave up {lost} after {self.rebuilds} rebuilds (max_engine_rebuilds){forbidden}. It {why}. See to the "
@@ -204,5 +209,7 @@ class RecoveringEngine:
             return str(error)
         if engine.info != self.info:
             return "the model file holds another model by now"
-        self._engine, self._label = engine, engine.label
+        if engine.on_cpu and device != "cpu" and not self._on_cpu:
+            return f"only the CPU answers (device '{device}')"
+        self._engine, self._label, self._on_cpu = engine, engine.label, engine.on_cpu
         return ""

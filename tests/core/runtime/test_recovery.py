@@ -44,10 +44,13 @@ class Machine:
 
     def open(self, device: str) -> Engine:
         self.opened.append(device)
+        if device == "auto":
+            device = "cuda" if self.accelerator else "cpu"
         on_accelerator = device != "cpu"
         path = self.model.with_name("gone.onnx") if on_accelerator and not self.accelerator else self.model
         engine = OnnxEngine(path, device="cpu", threads=1)
         engine.label = engine.label.replace("CPU", "CUDA") if on_accelerator else engine.label
+        engine.on_cpu = not on_accelerator
         return engine
 
     def pipeline(self, device: str = "cuda", pause_s: float = 0.0, **policy) -> tuple[Pipeline, RecoveringEngine]:
@@ -115,6 +118,46 @@ def test_where_the_cpu_is_not_allowed_it_gives_up_and_says_why_from_then_on(mode
         pipeline(GOOD, IR)
     assert len(machine.opened) == 3
     assert engine.condition is Condition.LOST
+
+
+@pytest.mark.parametrize("allow_cpu", [True, False])
+def test_auto_moves_to_the_cpu_only_where_that_is_allowed(model, allow_cpu):
+    """'auto' opens on the CPU where there is no GPU: a rebuild that ends there is none of the device that was lost."""
+    machine = Machine(model)
+    pipeline, engine = machine.pipeline("auto", max_rebuilds=2, allow_cpu=allow_cpu)
+    assert not engine.on_cpu
+    machine.accelerator = False
+    error = fail(pipeline, FAILURES)
+    assert machine.opened == ["auto", "auto", "auto", *(["cpu"] if allow_cpu else [])]
+    assert "only the CPU answers" in "".join(machine.lines)
+    if allow_cpu:
+        assert (engine.condition, engine.on_cpu) == (Condition.ON_CPU, True)
+        pipeline(GOOD, IR)
+    else:
+        assert engine.condition is Condition.LOST
+        assert isinstance(error, DeviceLostError)
+        assert "only the CPU answers (device 'auto')" in str(error)
+        assert "allow_cpu_fallback is false" in str(error)
+
+
+def test_auto_takes_the_device_again_that_is_back_before_the_rebuilds_are_spent(model, monkeypatch):
+    machine = Machine(model)
+    pipeline, engine = machine.pipeline("auto", allow_cpu=False)
+    machine.accelerator = False
+
+    def pause(seconds: float) -> None:
+        machine.accelerator = engine.rebuilds == 2
+
+    monkeypatch.setattr(engine._interrupted, "wait", pause)
+    fail(pipeline, FAILURES)
+    assert (engine.condition, engine.rebuilds, engine.on_cpu) == (Condition.GOOD, 3, False)
+
+
+def test_auto_that_never_had_another_device_is_rebuilt_on_the_cpu(model):
+    machine = Machine(model, accelerator=False)
+    pipeline, engine = machine.pipeline("auto", allow_cpu=False)
+    fail(pipeline, FAILURES)
+    assert (engine.condition, engine.rebuilds, engine.on_cpu) == (Condition.GOOD, 1, True)
 
 
 @pytest.mark.parametrize("device", ["cuda", "cpu"])
