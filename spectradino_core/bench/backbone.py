@@ -25,7 +25,18 @@ from spectradino_core.bench.tables import Row
 from spectradino_core.bench.timing import Case, peak_memory_mb, take_turns
 from spectradino_core.modality import Modality
 
-__all__ = ["CASES", "REFERENCE", "SIZES", "backbone_rows", "case", "export_backbone", "reference_name"]
+__all__ = [
+    "CASES",
+    "REFERENCE",
+    "SIZES",
+    "Streams",
+    "backbone_rows",
+    "case",
+    "export_backbone",
+    "reference",
+    "reference_name",
+    "twice",
+]
 
 SIZES = ((392, 490), (518, 644))
 """H x W."""
@@ -52,15 +63,15 @@ CASES = (
 """
 
 
-class _Streams(nn.Module):
-    """Both bands in, patches of both out: what is exported."""
+class Streams(nn.Module):
+    """Both bands in, patches of both out: what is exported, and what is timed on a GPU."""
 
     def __init__(self, model: SpectraDINO) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, rgb: Tensor, ir: Tensor) -> tuple[Tensor, Tensor]:
-        """[1, 3, H, W] and [1, 1, H, W] to [1, N, D] twice."""
+        """[B, 3, H, W] and [B, 1, H, W] to [B, N, D] twice."""
         features = self.model({Modality.RGB: rgb, Modality.LWIR: ir})
         return features[Modality.RGB].patches, features[Modality.LWIR].patches
 
@@ -101,7 +112,7 @@ def case(name: str, variant: str, height: int, width: int, folder: str) -> Case:
     rgb = torch.randn(1, 3, height, width, generator=generator)
     ir = torch.rand(1, 1, height, width, generator=generator)
     if name == REFERENCE:
-        return _inference(_twice, _plain(variant), rgb)
+        return _inference(twice, reference(variant), rgb)
     if name.startswith("onnx"):
         precision = name.split()[1].rstrip(",")
         path = export_backbone(variant, (height, width), Path(folder), "fused" in name, precision)
@@ -112,7 +123,22 @@ def case(name: str, variant: str, height: int, width: int, folder: str) -> Case:
     if name == "torch fp32, one band after the other":
         return _inference(_one_by_one, model, rgb, ir)
     kind = torch.bfloat16 if "bf16" in name else torch.float32
-    return _inference(_Streams(model).to(kind), rgb.to(kind), ir.to(kind))
+    return _inference(Streams(model).to(kind), rgb.to(kind), ir.to(kind))
+
+
+def reference(variant: str) -> nn.Module:
+    """transformers' DINOv2 with random weights, or our plain ViT where that is not installed: `reference_name`."""
+    torch.manual_seed(0)
+    try:
+        return plain_dinov2(variant).eval()
+    except ImportError:
+        return ViT(variant).eval()
+
+
+def twice(model: nn.Module, rgb: Tensor) -> None:
+    """Two passes, as a plain network needs for two cameras."""
+    model(rgb)
+    model(rgb)
 
 
 def reference_name() -> str:
@@ -144,7 +170,7 @@ def export_backbone(
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # the tracer warns of shapes that are constants here by design
             torch.onnx.export(
-                _Streams(_model(variant, size, folded=True)).eval(), example, str(path),
+                Streams(_model(variant, size, folded=True)).eval(), example, str(path),
                 input_names=["rgb", "ir"], output_names=["rgb_patches", "ir_patches"],
                 opset_version=OPSET, dynamo=True, external_data=False, verbose=False,
             )  # fmt: skip
@@ -167,14 +193,6 @@ def _model(variant: str, size: tuple[int, int], folded: bool) -> SpectraDINO:
     return model
 
 
-def _plain(variant: str) -> nn.Module:
-    torch.manual_seed(0)
-    try:
-        return plain_dinov2(variant).eval()
-    except ImportError:
-        return ViT(variant).eval()
-
-
 def _session(path: Path, spinning: bool) -> Any:
     import onnxruntime as ort
 
@@ -192,11 +210,6 @@ def _inference(run: Any, *arguments: Any) -> Case:
         return run(*arguments)
 
     return once
-
-
-def _twice(model: nn.Module, rgb: Tensor) -> None:
-    model(rgb)
-    model(rgb)
 
 
 def _one_by_one(model: SpectraDINO, rgb: Tensor, ir: Tensor) -> tuple[Tensor, ...]:

@@ -8,8 +8,10 @@ Everything takes a device, so that its arithmetic is tested on a CPU, where the 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,14 +23,13 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from spectradino_core.backbone.spectradino import SpectraDINO
-from spectradino_core.backbone.vit import ViT
-from spectradino_core.bench.plain import plain_dinov2
+from spectradino_core.bench.backbone import Streams, reference, twice
 from spectradino_core.bench.tables import Row
 from spectradino_core.bench.timing import take_turns
 from spectradino_core.bench.train import our_step, random_batch
 from spectradino_core.modality import Modality
 from spectradino_core.runtime.engines import open_engine, warm_up
-from spectradino_core.training.stages import stage_recipe
+from spectradino_core.training.stages import StageRecipe, stage_recipe
 
 __all__ = ["engine_rows", "forward_operations", "forward_rows", "matmul_roof", "require_cuda", "training_rows"]
 
@@ -71,7 +72,7 @@ def matmul_roof(device: str, kind: torch.dtype, sides: Sequence[int] = ROOF_SIDE
 def forward_operations(variant: str, size: tuple[int, int], batch: int) -> float:
     """FLOP of both streams of `batch` pairs, counted by torch on tensors without contents."""
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        _Streams(variant)(torch.randn(batch, 3, *size), torch.rand(batch, 1, *size))
+        Streams(_model(variant))(torch.randn(batch, 3, *size), torch.rand(batch, 1, *size))
     return float(counter.get_total_flops())
 
 
@@ -100,30 +101,35 @@ def forward_rows(
     roof = matmul_roof(device, kind) if roof is None else roof
     rows: list[Row] = []
     for batch in batches:
-        rgb = torch.randn(batch, 3, *size, device=device, dtype=kind)
-        ir = torch.rand(batch, 1, *size, device=device, dtype=kind)
-        plain, ours = _reference(variant).to(device, kind).eval(), _Streams(variant).to(device, kind).eval()
-        cases: dict[str, Callable[[], object]] = {
-            TWICE: partial(_twice, plain, rgb),
-            PLAIN: partial(ours, rgb, ir),
-        }
-        if compiled:
-            ours.backbone.freeze_grid(size[0] // 14, size[1] // 14)
-            fast = torch.compile(ours, mode="reduce-overhead", fullgraph=True, dynamic=False)
-            cases[COMPILED] = partial(fast, rgb, ir)
-        operations = forward_operations(variant, size, batch)
-        with torch.inference_mode():
-            timings = take_turns(cases, rounds, warm_up=5, done=lambda: _wait(device))
-            peaks = {name: _peak_gb(device, run) for name, run in cases.items()}
-        for name, timing in timings.items():
-            seconds = timing.median_ms / 1e3
-            row: Row = {"variant": variant, "kind": str(kind).split(".")[-1], "batch": batch, "case": name}
-            row |= timing.columns() | {"pairs_per_s": batch / seconds}
-            row["ratio"] = timing.median_ms / timings[TWICE].median_ms
-            row["share_of_roof"] = "-" if name == TWICE else operations / seconds / roof
-            row["times_the_floor"] = "-" if name == TWICE else seconds * roof / operations
-            row["roof_tflops"] = roof / 1e12
-            rows.append(row | {"peak_gb": peaks[name]})
+        rows += _forward_rows(variant, kind, device, size, batch, rounds, roof, compiled)
+        _free(device)
+    return rows
+
+
+def _forward_rows(
+    variant: str, kind: torch.dtype, device: str, size: tuple[int, int], batch: int, rounds: int, roof: float,
+    compiled: bool,
+) -> list[Row]:  # fmt: skip
+    rgb = torch.randn(batch, 3, *size, device=device, dtype=kind)
+    ir = torch.rand(batch, 1, *size, device=device, dtype=kind)
+    plain, ours = reference(variant).to(device, kind), Streams(_model(variant)).to(device, kind)
+    cases: dict[str, Callable[[], object]] = {TWICE: partial(twice, plain, rgb), PLAIN: partial(ours, rgb, ir)}
+    if compiled:
+        cases[COMPILED] = partial(_compiled(ours, size), rgb, ir)
+    operations = forward_operations(variant, size, batch)
+    with torch.inference_mode():
+        timings = take_turns(cases, rounds, warm_up=5, done=lambda: _wait(device))
+        peaks = {name: _peak_gb(device, run) for name, run in cases.items()}
+    rows: list[Row] = []
+    for name, timing in timings.items():
+        seconds = timing.median_ms / 1e3
+        row: Row = {"variant": variant, "kind": str(kind).split(".")[-1], "batch": batch, "case": name}
+        row |= timing.columns() | {"pairs_per_s": batch / seconds}
+        row["ratio"] = timing.median_ms / timings[TWICE].median_ms
+        row["share_of_roof"] = "-" if name == TWICE else operations / seconds / roof
+        row["times_the_floor"] = "-" if name == TWICE else seconds * roof / operations
+        row["roof_tflops"] = roof / 1e12
+        rows.append(row | {"peak_gb": peaks[name]})
     return rows
 
 
@@ -142,25 +148,27 @@ def training_rows(
     """
     rows: list[Row] = []
     for stage in stages:
+        recipe = stage_recipe(variant, stage)
+        recipe = replace(recipe, crop=crop or recipe.crop)
         for fast in compiled:
-            recipe = stage_recipe(variant, stage)
-            recipe = replace(recipe, crop=crop or recipe.crop)
             row: Row = {"variant": variant, "stage": stage, "crop": recipe.crop, "pairs": pairs, "compiled": fast}
             try:
-                step = our_step(recipe, torch.bfloat16, device=device, compiled=fast)
-                run = partial(step, random_batch(recipe, pairs, 0, device))
-                timing = take_turns({"step": run}, rounds, 3, lambda: _wait(device))["step"]
-                row |= timing.columns() | {"pairs_per_s": pairs / timing.median_ms * 1e3}
-                row["peak_gb"] = _peak_gb(device, run)
-                row["host_waits"] = _host_waits(device, run)
-                del step, run
+                row |= _training_row(recipe, pairs, device, rounds, fast)
             except torch.cuda.OutOfMemoryError:
                 row |= {"ms": "out of memory", "quartiles": "-", "rounds": 0, "pairs_per_s": "-"}
                 row |= {"peak_gb": "-", "host_waits": "-"}
             rows.append(row)
-            if device == "cuda":
-                torch.cuda.empty_cache()
+            _free(device)
     return rows
+
+
+def _training_row(recipe: StageRecipe, pairs: int, device: str, rounds: int, compiled: bool) -> Row:
+    """In a function of its own: what it holds of the device is let go when it returns, or gives up."""
+    step = our_step(recipe, torch.bfloat16, device=device, compiled=compiled)
+    run = partial(step, random_batch(recipe, pairs, 0, device))
+    timing = take_turns({"step": run}, rounds, 3, lambda: _wait(device))["step"]
+    row: Row = timing.columns() | {"pairs_per_s": pairs / timing.median_ms * 1e3}
+    return row | {"peak_gb": _peak_gb(device, run), "host_waits": _host_waits(device, run)}
 
 
 def engine_rows(model: Path, devices: Sequence[str] = ("cuda", "tensorrt"), rounds: int = 50) -> list[Row]:
@@ -178,28 +186,25 @@ def engine_rows(model: Path, devices: Sequence[str] = ("cuda", "tensorrt"), roun
     return rows
 
 
-class _Streams(nn.Module):
-    """[B, 3, H, W] and [B, 1, H, W] to patches [B, N, D] of both."""
-
-    def __init__(self, variant: str) -> None:
-        super().__init__()
-        self.backbone = SpectraDINO(variant, (Modality.RGB, Modality.LWIR))
-
-    def forward(self, rgb: torch.Tensor, ir: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        out = self.backbone({Modality.RGB: rgb, Modality.LWIR: ir})
-        return out[Modality.RGB].patches, out[Modality.LWIR].patches
+def _model(variant: str) -> SpectraDINO:
+    return SpectraDINO(variant, (Modality.RGB, Modality.LWIR)).eval()
 
 
-def _reference(variant: str) -> nn.Module:
-    try:
-        return plain_dinov2(variant)
-    except ImportError:
-        return ViT(variant)
+def _compiled(streams: Streams, size: tuple[int, int]) -> nn.Module:
+    """A copy with its positions baked, to be compiled at the first call: the module itself is what it is timed against
+    and stays as it is."""
+    streams = deepcopy(streams)
+    patch = streams.model.config.patch
+    streams.model.freeze_grid(size[0] // patch, size[1] // patch)
+    return torch.compile(streams, mode="reduce-overhead", fullgraph=True, dynamic=False)
 
 
-def _twice(model: nn.Module, rgb: torch.Tensor) -> None:
-    model(rgb)
-    model(rgb)
+def _free(device: str) -> None:
+    """Gives back what nothing refers to: compiled code and its graphs, cycles, and what torch's allocator keeps."""
+    torch.compiler.reset()  # it keeps what it compiled, eight of a function at most, and CUDA graphs keep their memory
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _wait(device: str) -> None:

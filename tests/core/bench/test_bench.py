@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,37 @@ def test_gpu_training_rows_on_a_cpu():
     assert [row["stage"] for row in rows] == [1, 3]
     assert all(row["pairs_per_s"] == pytest.approx(2e3 / row["ms"]) for row in rows)
     assert all(row["host_waits"] == row["peak_gb"] == "-" for row in rows)
+
+
+def test_what_did_not_fit_is_told_and_let_go_before_the_next(monkeypatch):
+    """A step that ran out of memory must not lie on the device while the next one is measured."""
+    held: list[weakref.ref] = []
+    make, free = gpu.our_step, gpu._free
+
+    def kept_in_mind(*given, **named):
+        step = make(*given, **named)
+        held.append(weakref.ref(step))
+        return step
+
+    def give_up(*_, **__):
+        raise torch.cuda.OutOfMemoryError("too much")
+
+    def free_what_is_gone(device):
+        free(device)
+        assert all(step() is None for step in held)
+
+    monkeypatch.setattr(gpu, "our_step", kept_in_mind)
+    monkeypatch.setattr(gpu, "take_turns", give_up)
+    monkeypatch.setattr(gpu, "_free", free_what_is_gone)
+    rows = gpu.training_rows("test", 2, "cpu", rounds=1, crop=28, compiled=(False,))
+    assert [row["ms"] for row in rows] == ["out of memory"] * 2 == ["out of memory"] * len(held)
+
+
+def test_what_is_compiled_is_a_copy_of_what_it_is_timed_against():
+    plain = gpu.Streams(gpu._model("test"))
+    fast = gpu._compiled(plain, SMALL)
+    assert fast.model.vit._frozen_grid == (4, 5)
+    assert plain.model.vit._frozen_grid is None
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
