@@ -64,7 +64,7 @@ class TorchEngine:
         """
         Raises:
             BundleError: the file is not a perception checkpoint.
-            EngineError: the device asked for is not to be had.
+            EngineError: the device asked for is not to be had, or has failed.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -76,6 +76,12 @@ class TorchEngine:
             model, info = load_perception(path, device)
         except CheckpointError as error:
             raise BundleError(str(error)) from None
+        except BundleError:
+            raise
+        except RuntimeError as error:  # torch's own, see `run`
+            raise EngineError(
+                f"{path} could not be brought to '{device}' ({error}): free its memory, or choose another device"
+            ) from None
         self._start(model, info, torch.device(device))
 
     @classmethod
@@ -91,6 +97,11 @@ class TorchEngine:
         self.on_cpu = device.type == "cpu"
         self._device = device
         self._graph = ServingGraph(model, info.input_size).eval()
+
+    @property
+    def model(self) -> Perception:
+        """The module that is run."""
+        return self._graph.model
 
     @torch.inference_mode()
     def run(self, rgb: np.ndarray, infrared: np.ndarray, present: np.ndarray) -> RawPredictions:

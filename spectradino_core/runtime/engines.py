@@ -99,15 +99,13 @@ def open_engine(path: str | Path, device: str = "auto", threads: int = 0) -> Eng
 
 
 def _open_onnx(path: Path, device: str, threads: int) -> Engine:
-    from spectradino_core.runtime.gate import first_that_agrees  # judges engines, so it knows this file
-    from spectradino_core.runtime.parity import network_inputs
+    from spectradino_core.runtime.gate import first_that_agrees, sample_inputs  # judges engines: it knows this file
 
     found = _candidates(path, device)
     if found == [CPU]:
         return OnnxEngine(path, CPU, threads)
     on_cpu = OnnxEngine(path, CPU, threads)
-    inputs = [given for rgb, ir in on_cpu.samples() for given in network_inputs(rgb, ir, on_cpu.info)]
-    return first_that_agrees(found, lambda one: OnnxEngine(path, one, threads), lambda: on_cpu, inputs)
+    return first_that_agrees(found, lambda one: OnnxEngine(path, one, threads), lambda: on_cpu, sample_inputs(on_cpu))
 
 
 def warm_up(engine: Engine) -> float:
@@ -173,7 +171,7 @@ class OnnxEngine:
                 f"device '{chosen.device}' was asked for but ONNX Runtime fell back to {used[0]}: check the GPU driver "
                 "and that onnxruntime-gpu fits the installed CUDA; or set device to 'cpu'"
             )
-        self._path = path
+        self.path = path
         self._session = session
         self._outputs = [output.name for output in session.get_outputs()]
         self.on_cpu = chosen.device == "cpu"
@@ -184,7 +182,7 @@ class OnnxEngine:
 
     def samples(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """The model file's sample pairs, see `samples`."""
-        return unpack_samples(self._metadata, self.info, self._path)
+        return unpack_samples(self._metadata, self.info, self.path)
 
     def _check_signature(self, session: Any, path: Path) -> None:
         width, height = self.info.input_size

@@ -11,11 +11,13 @@ import logging
 from collections.abc import Callable, Sequence
 
 from spectradino_core.runtime.bundle import BundleError
-from spectradino_core.runtime.engines import Engine, EngineError
-from spectradino_core.runtime.parity import NetworkInput, Tolerance, largest_difference
+from spectradino_core.runtime.engines import Engine, EngineError, OnnxEngine
+from spectradino_core.runtime.parity import NetworkInput, Tolerance, largest_difference, network_inputs
+from spectradino_core.runtime.preprocess import FrameError
 from spectradino_core.runtime.providers import Candidate
+from spectradino_core.thermal import ThermalError
 
-__all__ = ["TOLERANCES", "first_that_agrees"]
+__all__ = ["TOLERANCES", "first_that_agrees", "sample_inputs"]
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +26,20 @@ TOLERANCES = {
     "fp16": Tolerance(boxes_px=1.0, scores=0.03, mask_differs=0.01),
 }
 """What an engine may differ from the CPU by, in network pixels, score and share of the mask's pixels."""
+
+
+def sample_inputs(engine: OnnxEngine) -> list[NetworkInput]:
+    """What to compare on: the sample pairs of an engine's file, with both streams and with each alone.
+
+    Raises:
+        BundleError: they are damaged, or none for the model that the file describes.
+    """
+    try:
+        return [given for rgb, infrared in engine.samples() for given in network_inputs(rgb, infrared, engine.info)]
+    except (FrameError, ThermalError) as error:
+        raise BundleError(
+            f"{engine.path}: its sample pictures don't suit its description ({error}); export the model again"
+        ) from None
 
 
 def first_that_agrees(

@@ -30,7 +30,7 @@ _CUDA_OPTIONS = {"use_tf32": "0"}
 
 
 class UnavailableError(ValueError):
-    """This installation of ONNX Runtime does not have the provider that a device needs."""
+    """This machine or its ONNX Runtime does not have what a device needs; the message says what and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ def candidates(device: str, available: Sequence[str], model: Path) -> list[Candi
         model: the model file, which names the folder of TensorRT's engine.
 
     Raises:
-        UnavailableError: the device's own provider is not among them; names the remedy.
+        UnavailableError: the device's own provider is not among them, the file can't be read, or there is no place for
+            TensorRT's engine.
     """
     if device == "auto":
         device = "cuda" if _CUDA in available else "cpu"
@@ -87,16 +88,28 @@ def candidates(device: str, available: Sequence[str], model: Path) -> list[Candi
         )
     if device == "cpu":
         return [CPU]
-    found = [_tensorrt(p, available, model) for p in ("fp16", "fp32")] if device == "tensorrt" else []
+    found = []
+    if device == "tensorrt":
+        name = _engine_name(model)
+        found = [_tensorrt(precision, available, name) for precision in ("fp16", "fp32")]
     return [*found, _cuda(available)] if _CUDA in available else found
 
 
 def cache_root() -> Path:
-    """Where engines are kept: $SPECTRADINO_CACHE, else the user's cache folder."""
+    """Where engines are kept: $SPECTRADINO_CACHE, else the user's cache folder.
+
+    Raises:
+        UnavailableError: this user has no home folder.
+    """
     named = os.environ.get("SPECTRADINO_CACHE")
     if named:
         return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spectradino"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spectradino"
+    except RuntimeError:
+        raise UnavailableError(
+            "there is no home folder to keep TensorRT's engine in: set SPECTRADINO_CACHE or HOME"
+        ) from None
 
 
 @contextmanager
@@ -134,10 +147,17 @@ def _cuda(available: Sequence[str]) -> Candidate:
     return Candidate("cuda", providers=_present([(_CUDA, _CUDA_OPTIONS), (_CPU, {})], available))
 
 
-def _tensorrt(precision: str, available: Sequence[str], model: Path) -> Candidate:
-    digest = hashlib.sha256(model.read_bytes()).hexdigest()[:16]
-    name = f"{digest}-{_gpu_name()}-tensorrt{_tensorrt_version()}-{precision}"
-    folder = cache_root() / "tensorrt" / name
+def _engine_name(model: Path) -> str:
+    """What an engine is built of and for: the file's content, the GPU and TensorRT's version."""
+    try:
+        digest = hashlib.sha256(model.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise UnavailableError(f"{model} can't be read ({error.strerror}): check the parameter 'model'") from None
+    return f"{digest}-{_gpu_name()}-tensorrt{_tensorrt_version()}"
+
+
+def _tensorrt(precision: str, available: Sequence[str], name: str) -> Candidate:
+    folder = cache_root() / "tensorrt" / f"{name}-{precision}"
     options = {
         "trt_fp16_enable": str(precision == "fp16"),
         "trt_engine_cache_enable": "True",

@@ -2,10 +2,10 @@
 
 One failure costs one frame and nothing else. `FAILURES` in a row mean that the device is lost (a GPU that has fallen
 off the bus, a CUDA context that was poisoned): the engine is opened anew, at most `max_rebuilds` times and with growing
-pauses, then on the CPU where that is allowed. That "auto" answers a rebuild with the CPU, because the GPU is gone,
-counts as a rebuild that failed: whether the CPU may serve is said elsewhere. If nothing helps, every later call fails at once with `DeviceLostError`.
-All of this happens within `run`, so on the thread that infers, and nobody else waits for it; `interrupt` ends a pause.
-The count of rebuilds starts again after `GOOD_FRAMES` answers in a row.
+pauses, then on the CPU where that is allowed. Where "auto" answers a rebuild with the CPU, because the GPU is gone, the
+rebuild has failed: only the policy lets the CPU serve. If nothing helps, every later call fails at once with
+`DeviceLostError`. All of this happens within `run`, so on the thread that infers, and nobody else waits for it;
+`interrupt` ends a pause. The count of rebuilds starts again after `GOOD_FRAMES` answers in a row.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class RecoveringEngine:
             if self._good == GOOD_FRAMES:
                 self._spent = 0
             return result
-        # Only here, where the traceback is gone that held the engine and, with it, its memory on the device.
+        # Only here, not in the handler: the error's traceback holds the engine and, with it, its memory on the device.
         self._recover(f"failed on {FAILURES} frames in a row: {why}")
         raise EngineError(f"{why} (the engine was opened anew since)")
 
@@ -205,8 +205,10 @@ class RecoveringEngine:
         try:
             engine = self._open_on(device)
             warm_up(engine)
-        except (BundleError, EngineError) as error:
+        except (BundleError, EngineError) as error:  # their texts say what to do
             return str(error)
+        except Exception as error:  # of a driver, a disk, a library: it must cost a rebuild, not the thread that infers
+            return f"{type(error).__name__}: {error}"
         if engine.info != self.info:
             return "the model file holds another model by now"
         if engine.on_cpu and device != "cpu" and not self._on_cpu:

@@ -59,7 +59,7 @@ def unpack_samples(metadata: Mapping[str, str], info: ModelInfo, source: object)
         pairs = [(_picture(pair["rgb"], 3), _picture(pair["ir"], 2)) for pair in held["pairs"]]
         if not pairs:
             raise ValueError("none")
-    except (ValueError, KeyError, TypeError, cv2.error) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, cv2.error) as error:
         raise BundleError(f"{source}: its sample pictures are damaged ({error}); export the model again") from None
     return pairs
 
@@ -74,7 +74,7 @@ def drawn_samples(info: ModelInfo, count: int = 2) -> list[Pair]:
         infrared = cv2.GaussianBlur(rng.integers(0, 4096, (height, width)).astype(np.uint16), (0, 0), 4)
         for _ in range(12):
             x, y = int(rng.integers(0, width)), int(rng.integers(0, height))
-            w, h = int(rng.integers(8, width // 4)), int(rng.integers(8, height // 3))
+            w, h = int(rng.integers(8, max(9, width // 4))), int(rng.integers(8, max(9, height // 3)))
             rgb[y : y + h, x : x + w] = rng.integers(0, 256, 3)
             infrared[y : y + h, x : x + w] = int(rng.integers(500, 4096))
         drawn.append((rgb, _counts(infrared, info)))

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from spectradino_core.runtime import engines, providers
@@ -110,6 +111,24 @@ def test_opening_goes_through_the_gate(model, monkeypatch, caplog):
         open_engine(model, "cuda")
 
 
+def test_samples_that_the_model_would_refuse_are_told_of(tmp_path, monkeypatch):
+    """Pictures of 8 bits in a file that takes 16: its own fault, not that of the frame that a caller would look for."""
+    import onnxruntime
+
+    contract = ThermalContract("fixed", 263.15, 323.15, kelvin_per_count=0.04, depths=(16,))
+    path = make_blob_model(tmp_path / "odd.onnx", input_size=(28, 14), thermal=contract)
+    picture = np.full((14, 28, 3), 90, np.uint8)
+    held = onnx.load(str(path))
+    entry = held.metadata_props.add()
+    entry.key, entry.value = SAMPLES_KEY, pack_samples([(picture, picture[..., 0])], OnnxEngine(path, "cpu").info)
+    onnx.save(held, str(path))
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(ALL[1:]))
+    with pytest.raises(
+        BundleError, match=r"odd\.onnx: its sample pictures don't suit .*16-bit.*export the model again"
+    ):
+        open_engine(path, "auto")
+
+
 def test_differences_by_hand(model, inputs):
     reference = OnnxEngine(model, "cpu")
     found = largest_difference(reference, Altered(model, shifted(0.5)), inputs)
@@ -142,6 +161,21 @@ def test_candidates_in_order(model, monkeypatch, tmp_path):
     other = model.with_name("other.onnx")
     other.write_bytes(model.read_bytes() + b"\0")
     assert candidates("tensorrt", ALL, other)[0].cache != asked[0].cache
+
+
+def test_what_keeps_tensorrt_from_being_looked_for_is_told(model, monkeypatch):
+    with pytest.raises(UnavailableError, match=r"gone\.onnx can't be read \(No such file.*parameter 'model'"):
+        candidates("tensorrt", ALL, model.with_name("gone.onnx"))
+
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("SPECTRADINO_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", home)
+    with pytest.raises(UnavailableError, match="no home folder .*: set SPECTRADINO_CACHE"):
+        candidates("tensorrt", ALL, model)
+    assert candidates("cuda", ALL, model)
 
 
 def test_the_cache_tells_of_the_wait_and_forgets_what_failed(tmp_path, caplog, monkeypatch):
@@ -183,6 +217,15 @@ def test_samples_travel_with_the_model(model):
     ):
         with pytest.raises(BundleError, match=r"m\.onnx: its sample pictures are damaged"):
             unpack_samples({SAMPLES_KEY: damaged}, info, "m.onnx")
+
+
+@pytest.mark.parametrize("size", [(14, 14), (28, 14), (28, 28), (14, 644)])
+def test_samples_are_drawn_for_the_smallest_inputs_too(model, size):
+    info = OnnxEngine(model, "cpu").info.with_(input_size=size)
+    for rgb, infrared in drawn_samples(info):
+        assert rgb.shape == (size[1], size[0], 3)
+        assert infrared.shape == rgb.shape[:2]
+        assert rgb.std() > 5
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,42 @@ def test_an_engine_that_never_recovers_is_given_up_after_a_bounded_number_of_reb
     assert machine.opened == ([device] * 4 if device == "cpu" else ["cuda"] * 4 + ["cpu"] * 4)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(5, "Input/output error"),
+        RuntimeError("CUDA error: device lost"),
+        ValueError("low >= high"),
+        KeyError("x"),
+    ],
+)
+@pytest.mark.parametrize("at_warm_up", [False, True])
+def test_whatever_a_rebuild_raises_costs_a_rebuild(model, monkeypatch, error, at_warm_up):
+    """A driver, a disk or a library may raise anything: the thread that infers must outlive it."""
+    machine = Machine(model)
+    pipeline, engine = machine.pipeline(max_rebuilds=2)
+    opened_well = machine.open
+
+    def run(*inputs):
+        raise error
+
+    def open_badly(device: str) -> Engine:
+        if device != "cpu" and not at_warm_up:
+            machine.opened.append(device)
+            raise error
+        found = opened_well(device)
+        if device != "cpu":
+            monkeypatch.setattr(found, "run", run)
+        return found
+
+    monkeypatch.setattr(engine, "_open_on", open_badly)
+    fail(pipeline, FAILURES)
+    assert machine.opened == ["cuda", "cuda", "cuda", "cpu"]
+    assert f"could not be rebuilt: {type(error).__name__}: {error}" in machine.lines[-1]
+    assert engine.condition is Condition.ON_CPU
+    pipeline(GOOD, IR)
+
+
 def test_many_good_frames_give_it_all_its_rebuilds_again(model, monkeypatch):
     monkeypatch.setattr(recovery, "GOOD_FRAMES", 10)
     machine = Machine(model)
