@@ -293,10 +293,9 @@ def _run_cell(ablation: Ablation, setup: Setup, job: Job, folder: Path) -> dict[
     )  # fmt: skip
     trained = time.monotonic()
     engine = TorchEngine(path, setup.device)
-    model, _ = load_perception(path)
-    freeze_for(recipe.mode, model)
     test = _test_set(ablation, setup)
     comparison = compare([Pipeline(engine)], [], test, worst=0)
+    freeze_for(recipe.mode, engine.model)
     rows = {
         row: {
             subset: {metric: comparison.figure(metric, row, subset).to_dict()["mean"] for metric in METRICS}
@@ -309,7 +308,7 @@ def _run_cell(ablation: Ablation, setup: Setup, job: Job, folder: Path) -> dict[
         "set": test.name,
         "pairs": comparison.images,
         "rows": rows,
-        "trained_parameters": count_trainable(model)[0],
+        "trained_parameters": count_trainable(engine.model)[0],
         "scoring_seconds": round(time.monotonic() - trained, 1),
     }
 

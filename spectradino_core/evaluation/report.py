@@ -127,7 +127,8 @@ class Report:
         page.heading(f"{comparison.name} ({comparison.images[ALL]} pairs)")
         for note in _notes(comparison):
             page.text(note, soft=True)
-        page.table(*self._main_table(comparison)[:2], strong=self._main_table(comparison)[2])
+        header, rows, strong = self._main_table(comparison)
+        page.table(header, rows, strong=strong)
         for metric in comparison.metrics:
             if metric in ("mAP", "mIoU") and (bars := subset_bars(comparison, metric)) is not None:
                 page.figure(bars, f"{metric} by subset (pairs)")

@@ -248,12 +248,16 @@ class LabelledPairs(Sequence[LabelledItem]):
         Raises:
             BenchmarkError, ImageFileError: a file is missing, damaged, or its labels are none of the benchmark's.
         """
-        sample = self._read(item)
+        return self.load_with_boxes(item)[0]
+
+    def load_with_boxes(self, item: LabelledItem) -> tuple[PairedSample, Boxes | None]:
+        """The same, and the boxes with what was left out of them; None: not labelled."""
+        sample, boxes = self._read(item)
         sample.name = f"{self.benchmark.name}/{item.name}"
         sample.subsets = item.subsets
         if self.benchmark.time_rule == "luminance" and not {DAY, NIGHT} & set(item.subsets):
             sample.subsets = (*item.subsets, time_of(sample.rgb))
-        return sample
+        return sample, boxes
 
     def boxes(self, item: LabelledItem, size: tuple[int, int]) -> Boxes | None:
         """The item's boxes within an image of (width, height), with what was left out; None: not labelled.
@@ -289,10 +293,10 @@ class LabelledPairs(Sequence[LabelledItem]):
         names = [item.name for item in self._found.items]
         return _reopened, (self.benchmark, self.root, self.split, names, self._subset)
 
-    def _read(self, item: LabelledItem) -> PairedSample:
+    def _read(self, item: LabelledItem) -> tuple[PairedSample, Boxes | None]:
         found = self._found
         if found.sample is not None:
-            return found.sample(item)
+            return found.sample(item), None
         rgb, infrared = found.images(item)
         sample = PairedSample(rgb, infrared)
         boxes = self.boxes(item, sample.size)
@@ -306,7 +310,7 @@ class LabelledPairs(Sequence[LabelledItem]):
                     f"{item.mask}: {sample.mask.shape[1]}x{sample.mask.shape[0]} pixels, its images have "
                     f"{rgb.shape[1]}x{rgb.shape[0]}"
                 )
-        return sample
+        return sample, boxes
 
     def _subsets_of(self, item: LabelledItem) -> tuple[str, ...]:
         if self.benchmark.time_rule != "luminance" or {DAY, NIGHT} & set(item.subsets):

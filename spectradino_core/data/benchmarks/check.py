@@ -175,8 +175,7 @@ def _read(
 
     def one(item: LabelledItem) -> tuple[LabelledItem, PairedSample | None, Boxes | None, Exception | None]:
         try:
-            sample = pairs.load(item)
-            return item, sample, pairs.boxes(item, sample.size), None
+            return item, *pairs.load_with_boxes(item), None
         except (BenchmarkError, ImageFileError, PairedFolderError) as error:
             return item, None, None, error
 
