@@ -6,17 +6,18 @@ model file, GPU, TensorRT and precision, so that none is ever used for another.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import logging
 import os
-import re
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from spectradino_core.runtime.gpu import gpu_name, gpu_problem, tensorrt_version
 
 __all__ = ["CPU", "Candidate", "UnavailableError", "cache_root", "candidates", "engine_cache"]
 
@@ -113,11 +114,19 @@ def cache_root() -> Path:
 
 
 @contextmanager
-def engine_cache(candidate: Candidate, model: Path) -> Iterator[None]:
-    """Around the opening of an engine: makes TensorRT's folder, tells of the wait, forgets what a failure left there.
+def engine_cache(candidate: Candidate, model: Path, problem_of_gpu: Callable[[], str] = gpu_problem) -> Iterator[None]:
+    """Around the opening of an engine: makes TensorRT's folder, tells of the wait, forgets what is damaged there.
+
+    An engine that was cut off while it was written fails each time, so a failure empties the folder: but only while the
+    GPU computes. One that is lost, or whose memory is full, says nothing of what was built for it.
+
+    Args:
+        candidate: whose folder it is.
+        model: the model file, named in the log.
+        problem_of_gpu: why the GPU can't compute, empty if it can; asked after a failure.
 
     Raises:
-        UnavailableError: the folder can't be made.
+        UnavailableError: the folder can't be made or written to.
     """
     folder = candidate.cache
     if folder is None:
@@ -130,6 +139,7 @@ def engine_cache(candidate: Candidate, model: Path) -> Iterator[None]:
             f"{folder} can't be made for TensorRT's engine ({error}): set SPECTRADINO_CACHE"
         ) from None
     if not any(folder.glob("*.engine")):
+        _check_writable(folder)
         log.warning(
             "%s builds an engine of %s for this GPU: some minutes, once; it is kept in %s",
             candidate,
@@ -139,8 +149,30 @@ def engine_cache(candidate: Candidate, model: Path) -> Iterator[None]:
     try:
         yield
     except Exception:
-        shutil.rmtree(folder, ignore_errors=True)  # an engine that was cut off while it was written fails each time
+        _forget_damaged(folder, problem_of_gpu)
         raise
+
+
+def _check_writable(folder: Path) -> None:
+    """Looks before some minutes are spent on an engine that can't be kept: permissions, a read-only or full disk."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0")
+    except OSError as error:
+        raise UnavailableError(
+            f"{folder} can't be written to, so TensorRT's engine could not be kept ({error.strerror}): "
+            "make it writable, or set SPECTRADINO_CACHE to a folder that is"
+        ) from None
+
+
+def _forget_damaged(folder: Path, problem_of_gpu: Callable[[], str]) -> None:
+    if not any(folder.glob("*")):
+        shutil.rmtree(folder, ignore_errors=True)
+    elif problem := problem_of_gpu():
+        log.warning("%s is kept, for it may be sound: the GPU can't compute now (%s)", folder, problem)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+        log.warning("deleted %s, which seems damaged: TensorRT failed on it, and the GPU computes", folder)
 
 
 def _cuda(available: Sequence[str]) -> Candidate:
@@ -153,7 +185,7 @@ def _engine_name(model: Path) -> str:
         digest = hashlib.sha256(model.read_bytes()).hexdigest()[:16]
     except OSError as error:
         raise UnavailableError(f"{model} can't be read ({error.strerror}): check the parameter 'model'") from None
-    return f"{digest}-{_gpu_name()}-tensorrt{_tensorrt_version()}"
+    return f"{digest}-{gpu_name()}-tensorrt{tensorrt_version()}"
 
 
 def _tensorrt(precision: str, available: Sequence[str], name: str) -> Candidate:
@@ -175,23 +207,3 @@ def _present(
     providers: list[tuple[str, dict[str, Any]]], available: Sequence[str]
 ) -> tuple[tuple[str, dict[str, Any]], ...]:
     return tuple((name, dict(options)) for name, options in providers if name in available)
-
-
-def _gpu_name() -> str:
-    """Of the first GPU, as a part of a file name; "gpu" where the driver does not say."""
-    with suppress(OSError, AttributeError):
-        driver = ctypes.CDLL("libcuda.so.1")
-        name = ctypes.create_string_buffer(256)
-        device = ctypes.c_int()
-        if driver.cuInit(0) == 0 and driver.cuDeviceGet(ctypes.byref(device), 0) == 0:
-            driver.cuDeviceGetName(name, len(name), device)
-            return re.sub(r"[^A-Za-z0-9]+", "_", name.value.decode("utf-8", "replace")).strip("_") or "gpu"
-    return "gpu"
-
-
-def _tensorrt_version() -> str:
-    """As the library tells it, such as 10300; "0" where it is not found by name."""
-    for library in ("libnvinfer.so.10", "libnvinfer.so.8", "libnvinfer.so"):
-        with suppress(OSError, AttributeError):
-            return str(ctypes.CDLL(library).getInferLibVersion())
-    return "0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -184,10 +185,18 @@ def test_the_cache_tells_of_the_wait_and_forgets_what_failed(tmp_path, caplog, m
         (candidate.cache / "a.engine").write_bytes(b"built")
     assert "builds an engine of m.onnx for this GPU: some minutes, once" in caplog.text
     caplog.clear()
-    with pytest.raises(RuntimeError), engine_cache(candidate, Path("m.onnx")):
-        raise RuntimeError("deserialization failed")
-    assert caplog.text == ""
+    for problem, kept in (("cuCtxSynchronize gives CUDA_ERROR_ILLEGAL_ADDRESS", True), ("", False)):
+        with pytest.raises(RuntimeError), engine_cache(candidate, Path("m.onnx"), lambda told=problem: told):
+            raise RuntimeError("deserialization failed")
+        assert (candidate.cache / "a.engine").exists() is kept
+        assert "builds an engine" not in caplog.text
+        assert ("is kept, for it may be sound: the GPU can't compute now (cuCtx" in caplog.text) is kept
+        assert ("which seems damaged: TensorRT failed on it, and the GPU computes" in caplog.text) is not kept
+        caplog.clear()
     assert not candidate.cache.exists()
+    with pytest.raises(RuntimeError), engine_cache(candidate, Path("m.onnx"), lambda: "no GPU"):
+        raise RuntimeError("no libnvinfer")
+    assert not candidate.cache.exists(), "an empty folder holds nothing to keep"
     (tmp_path / "file").write_text("in the way")
     with (
         pytest.raises(UnavailableError, match="set SPECTRADINO_CACHE"),
@@ -197,6 +206,17 @@ def test_the_cache_tells_of_the_wait_and_forgets_what_failed(tmp_path, caplog, m
     monkeypatch.setenv("SPECTRADINO_CACHE", "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert providers.cache_root() == tmp_path / "xdg" / "spectradino"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a folder that not even the superuser may write to")
+def test_a_folder_that_keeps_no_engine_is_told_before_one_is_built(caplog):
+    candidate = Candidate("tensorrt", "fp16", Path("/proc/self/fdinfo"))
+    with (
+        pytest.raises(UnavailableError, match=r"/proc/self/fdinfo can't be written to.*set SPECTRADINO_CACHE"),
+        engine_cache(candidate, Path("m.onnx")),
+    ):
+        pytest.fail("a folder that can't be written to was taken")
+    assert "builds an engine" not in caplog.text
 
 
 def test_samples_travel_with_the_model(model):

@@ -1,0 +1,83 @@
+"""What the driver says: on this machine, and by a driver's interface whose answers are given here."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from spectradino_core.runtime.gpu import driver_library, gpu_name, gpu_problem
+
+CALLS = (
+    "cuInit",
+    "cuDeviceGet",
+    "cuDevicePrimaryCtxRetain",
+    "cuCtxPushCurrent_v2",
+    "cuMemGetInfo_v2",
+    "cuMemAlloc_v2",
+    "cuMemsetD8_v2",
+    "cuCtxSynchronize",
+)
+AFTER = ("cuMemFree_v2", "cuCtxPopCurrent_v2", "cuDevicePrimaryCtxRelease_v2")
+
+
+class Driver(SimpleNamespace):
+    """Answers 0, but where told otherwise; keeps what was called."""
+
+    def __init__(self, free_mb: int = 4000, **codes: int) -> None:
+        self.called: list[str] = []
+        super().__init__(**{name: self._answer(name, codes.get(name, 0), free_mb) for name in CALLS + AFTER})
+        self.cuGetErrorName = self._name
+
+    def _answer(self, name, code, free_mb):
+        def answer(*arguments):
+            self.called.append(name)
+            if name == "cuMemGetInfo_v2":
+                arguments[0]._obj.value, arguments[1]._obj.value = free_mb << 20, 8000 << 20
+            return code
+
+        return answer
+
+    def _name(self, code, name):
+        name._obj.value = {700: b"CUDA_ERROR_ILLEGAL_ADDRESS"}.get(code)
+        return 0 if code == 700 else 1
+
+
+def test_a_gpu_that_computes_has_no_problem_and_keeps_nothing():
+    driver = Driver()
+    assert gpu_problem(driver) == ""
+    assert driver.called == [*CALLS, *AFTER]
+
+
+@pytest.mark.parametrize("failing", CALLS)
+def test_the_call_that_failed_is_named_and_what_was_taken_is_given_back(failing):
+    driver = Driver(**{failing: 700})
+    assert gpu_problem(driver) == f"{failing} gives CUDA_ERROR_ILLEGAL_ADDRESS"
+    before = driver.called[: driver.called.index(failing)]
+    pairs = (
+        ("cuDevicePrimaryCtxRetain", "cuDevicePrimaryCtxRelease_v2"),
+        ("cuCtxPushCurrent_v2", "cuCtxPopCurrent_v2"),
+        ("cuMemAlloc_v2", "cuMemFree_v2"),
+    )
+    for taken, given_back in pairs:
+        assert (taken in before) == (given_back in driver.called)
+
+
+def test_a_full_memory_and_an_unnamed_error_are_told():
+    assert gpu_problem(Driver(free_mb=100)) == "only 100 of its 8000 MiB are free"
+    assert gpu_problem(Driver(cuInit=999)) == "cuInit gives error 999"
+    old = Driver()
+    del old.cuCtxPushCurrent_v2
+    assert "too old" in gpu_problem(old)
+    assert old.called[-1] == "cuDevicePrimaryCtxRelease_v2"
+
+
+def test_this_machine():
+    try:
+        driver_library()
+    except OSError:
+        assert "no NVIDIA driver" in gpu_problem()
+        assert gpu_name() == "gpu"
+    else:
+        assert "driver" not in gpu_problem()
+        assert gpu_name()
