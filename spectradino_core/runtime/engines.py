@@ -153,7 +153,11 @@ class OnnxEngine:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         with _engine_cache(chosen, path):
             try:
-                session = ort.InferenceSession(str(path), sess_options=options, providers=list(chosen.providers))
+                # Left to itself a session that fails opens itself anew on other providers, and says so to nobody.
+                session = ort.InferenceSession(
+                    str(path), sess_options=options, providers=list(chosen.providers), enable_fallback=0
+                )
+                session.disable_fallback()  # ONNX Runtime before 1.18 passes over the argument
             except Exception as error:  # ONNX Runtime raises types of its own that share no base class
                 if chosen.device != "cpu":
                     raise EngineError(f"{chosen} could not be set up: {_first_line(error)}") from None

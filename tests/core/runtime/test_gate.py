@@ -112,6 +112,23 @@ def test_opening_goes_through_the_gate(model, monkeypatch, caplog):
         open_engine(model, "cuda")
 
 
+def test_an_engine_does_not_move_to_other_providers_by_itself(model, capsys):
+    """ONNX Runtime would answer a provider's failure by a session on the CPU, and this very frame's result from it."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as ort
+
+    class Failing:
+        def run(self, *arguments):
+            raise ort.EPFail("CUDA failure 700: an illegal memory access was encountered")
+
+    engine = OnnxEngine(model, "cpu")
+    engine._session._sess = Failing()
+    blank = np.zeros((1, 3, 140, 168), np.float32)
+    for _ in range(2):
+        with pytest.raises(EngineError, match="illegal memory access"):
+            engine.run(blank, blank[:, :1].copy(), np.ones(2, np.float32))
+    assert "Falling back" not in capsys.readouterr().out
+
+
 def test_samples_that_the_model_would_refuse_are_told_of(tmp_path, monkeypatch):
     """Pictures of 8 bits in a file that takes 16: its own fault, not that of the frame that a caller would look for."""
     import onnxruntime
