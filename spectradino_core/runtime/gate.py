@@ -51,9 +51,9 @@ def first_that_agrees(
     """The first candidate that opens, runs and agrees with the reference.
 
     Args:
-        candidates: best first; those on the CPU are the reference itself and are not compared.
+        candidates: best first; one on the CPU is the reference itself.
         open_one: opens one.
-        reference: opens the CPU's engine; asked for at most once, and only if there is something to compare.
+        reference: opens the CPU's engine; asked for at most once, and only if it is needed.
         inputs: what to compare on.
 
     Raises:
@@ -62,10 +62,11 @@ def first_that_agrees(
     problems: list[str] = []
     held: Engine | None = None
     for candidate in candidates:
+        engine: Engine | None = None  # lets go of the one before, which may fill the device's memory
         try:
-            engine = open_one(candidate)
             if candidate.device == "cpu":
-                return engine
+                return held or reference()
+            engine = open_one(candidate)
             held = held or reference()
             difference = largest_difference(held, engine, inputs)
         except (EngineError, BundleError) as error:

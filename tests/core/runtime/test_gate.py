@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,36 @@ def test_a_broken_engine_is_refused_and_the_next_precision_serves(model, inputs,
 def test_what_is_wrong_is_named(model, inputs, change, culprit):
     with pytest.raises(EngineError, match=culprit):
         first_that_agrees([CUDA], lambda c: Altered(model, change), lambda: OnnxEngine(model, "cpu"), inputs)
+
+
+def test_a_refused_engine_lets_go_of_its_memory_before_the_next_is_built(model, inputs):
+    alive: list[weakref.ref] = []
+
+    def open_one(candidate):
+        assert not any(engine() for engine in alive), "two engines at once may be more than a GPU holds"
+        engine = Altered(model, shifted(30))
+        alive.append(weakref.ref(engine))
+        return engine
+
+    cpu = OnnxEngine(model, "cpu")
+    assert first_that_agrees([FP16, FP32, CUDA, CPU], open_one, lambda: cpu, inputs) is cpu
+    assert len(alive) == 3
+
+
+def test_the_cpu_engine_is_opened_once(model, monkeypatch):
+    import onnxruntime
+
+    opened: list[str] = []
+
+    class Watched(OnnxEngine):
+        def __init__(self, path, device="auto", threads=0):
+            opened.append(device.device)
+            super().__init__(path, device, threads)
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(ALL[1:]))
+    monkeypatch.setattr(engines, "OnnxEngine", Watched)
+    assert open_engine(model, "auto").on_cpu  # CUDA fails: it is not there
+    assert opened == ["cpu", "cuda"]
 
 
 def test_failing_engines_are_passed_over_and_all_are_told(model, inputs):
