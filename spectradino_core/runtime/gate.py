@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from spectradino_core.runtime.bundle import BundleError
+from spectradino_core.runtime.bundle import BundleError, ModelInfo
 from spectradino_core.runtime.engines import Engine, EngineError, OnnxEngine
 from spectradino_core.runtime.parity import NetworkInput, Tolerance, largest_difference, network_inputs
 from spectradino_core.runtime.preprocess import FrameError
@@ -72,7 +72,7 @@ def first_that_agrees(
         except (EngineError, BundleError) as error:
             problem = str(error)
         else:
-            problem = TOLERANCES[candidate.precision].problem(difference)
+            problem = TOLERANCES[_precision(candidate, held.info)].problem(difference)
             if not problem:
                 log.info("%s agrees with the CPU: %s", candidate, difference.to_dict())
                 return engine
@@ -80,3 +80,13 @@ def first_that_agrees(
         problems.append(f"{candidate}: {problem}")
         log.warning("%s is not used: %s", candidate, problem)
     raise EngineError("; ".join(problems) + ". Set device to 'cpu', or see to the driver and ONNX Runtime's version")
+
+
+def _precision(candidate: Candidate, info: ModelInfo) -> str:
+    """Of the arithmetic: the engine's, or that of a file which was converted to half precision (`graphs.convert`).
+
+    The CPU computes such a file in single precision, with the same rounded weights.
+    """
+    converted = info.provenance.get("converted")
+    halved = isinstance(converted, dict) and converted.get("precision") == "fp16"
+    return "fp16" if halved else candidate.precision

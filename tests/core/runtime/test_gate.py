@@ -81,6 +81,25 @@ def test_what_is_wrong_is_named(model, inputs, change, culprit):
         first_that_agrees([CUDA], lambda c: Altered(model, change), lambda: OnnxEngine(model, "cpu"), inputs)
 
 
+@pytest.mark.parametrize(
+    ("provenance", "admitted"),
+    [
+        ({"converted": {"precision": "fp16"}}, True),
+        ({"converted": {"precision": "int8"}}, False),
+        ({"converted": "fp16"}, False),
+        ({}, False),
+    ],
+)
+def test_a_file_in_half_precision_may_differ_by_what_half_precision_does(tmp_path, inputs, provenance, admitted):
+    """The CPU computes it in single precision, a GPU as it says."""
+    path = make_blob_model(tmp_path / "half.onnx", input_size=(168, 140), provenance=provenance)
+    engine = Altered(path, shifted(0.5))
+    cpu = OnnxEngine(path, "cpu")
+    assert (first_that_agrees([CUDA, CPU], lambda c: engine, lambda: cpu, inputs) is engine) is admitted
+    far = Altered(path, shifted(1.5))
+    assert first_that_agrees([CUDA, CPU], lambda c: far, lambda: cpu, inputs) is cpu
+
+
 def test_a_refused_engine_lets_go_of_its_memory_before_the_next_is_built(model, inputs):
     alive: list[weakref.ref] = []
 
