@@ -2,7 +2,8 @@
 
 Subscribed: `rgb/image_raw`, `ir/image_raw`, and if asked for `rgb/camera_info`, `ir/camera_info`. Published:
 `~/detections`, `~/label_info`, `~/segmentation/mask`, `~/segmentation/label_info`, `~/segmentation/overlay`,
-`~/frame_report`, `~/mode`, `~/debug/registration`, `/diagnostics`. Parameters: `settings.py`.
+`~/frame_report`, `~/mode`, `~/debug/registration`, `/diagnostics`. Parameters:
+`spectradino_core/streams/settings.py`.
 
 Two threads. The executor's takes messages, decodes and pairs them, and lays the newest pair into a slot; the worker's
 takes pairs from there, runs the pipeline and publishes. A pair that finds the slot full replaces the older one.
@@ -135,13 +136,7 @@ class DetectorNode(LifecycleNode):
             if after is not None:
                 after()
             return result
-        except (
-            BundleError,
-            EngineError,
-            ParameterError,
-            RegistrationError,
-            ThermalError,
-        ) as error:  # their texts say what to do
+        except _EXPLAINED as error:
             self.get_logger().error(f"cannot {name}: {error}")
         except Exception as error:
             self.get_logger().error(f"cannot {name}: {type(error).__name__}: {error}\n{traceback.format_exc()}")

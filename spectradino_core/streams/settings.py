@@ -92,7 +92,11 @@ class Settings:
         choices=("", "lwir", "swir", "nir"),
     )
     device: str = _parameter(
-        "auto", "What runs the network; auto takes the best that is there.", When.CONFIGURE, choices=DEVICES
+        "auto",
+        "What runs the network. auto: CUDA where it is there and agrees with the CPU, else the CPU; never TensorRT, "
+        "whose first start takes minutes. tensorrt: CUDA where it fails.",
+        When.CONFIGURE,
+        choices=DEVICES,
     )
     threads: int = _parameter(
         0, "CPU threads of the network; 0 leaves it to ONNX Runtime.", When.CONFIGURE, low=0, high=256
