@@ -33,7 +33,7 @@ from spectradino_core.losses.alignment import contrastive_loss
 from spectradino_core.training.loop import LoopOptions, resume_step, train
 from spectradino_core.training.teacher import load_teacher
 
-__all__ = ["TwoViews", "train_teacher"]
+__all__ = ["TwoViews", "disguised", "train_teacher"]
 
 RATE, WEIGHT_DECAY, TEMPERATURE, WARMUP = 1e-3, 0.05, 0.1, 0.1
 
@@ -86,15 +86,15 @@ class _Pictures(Dataset[TwoViews]):
 
     def _view(self, image: ImageSet, rng: np.random.Generator) -> np.ndarray:
         if self._disguise:
-            return _disguised(take_view(image, DISGUISED, self._side, rng)["rgb"], rng)
+            return disguised(take_view(image, DISGUISED, self._side, rng)["rgb"], rng, GREY, NEGATIVE)
         return take_view(image, ViewOptions(), self._side, rng)["rgb"]
 
 
-def _disguised(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Now and then grey, now and then a negative: uint8 [S, S, 3]."""
-    if rng.random() < GREY:
+def disguised(image: np.ndarray, rng: np.random.Generator, grey: float, negative: float) -> np.ndarray:
+    """A colour picture uint8 [H, W, 3], grey in a share of the cases and a negative in another."""
+    if rng.random() < grey:
         image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return 255 - image if rng.random() < NEGATIVE else image
+    return 255 - image if rng.random() < negative else image
 
 
 def train_teacher(

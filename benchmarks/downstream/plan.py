@@ -1,0 +1,129 @@
+"""What is run: a teacher, SpectraDINO's stages from it, and per seed a model and its baseline on streets and on
+RoadScene; every job a command that is printed before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.downstream.data import Pairs
+from benchmarks.pretrain.jobs import Job, cli
+
+__all__ = ["FULL", "PARTS", "QUICK", "Scale", "jobs_of"]
+
+PARTS = ("pretraining", "streets", "roadscene")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is run.
+
+    Attributes:
+        variant, crop: of the backbone; side of the views in pixels.
+        teacher: steps, and different streets, of the stand-in for DINOv2.
+        streets: pairs of streets to pretrain on, beside RoadScene's.
+        judged: unseen streets for retrieval.
+        epochs: of the three stages.
+        fine: steps of fine-tuning, on streets and on RoadScene.
+        seeds: of fine-tuning.
+        tested: streets that tables are of; None: the test split of the data set "scenes", 150 of them.
+    """
+
+    variant: str = "tiny"
+    crop: int = 112
+    teacher: tuple[int, int] = (1200, 2000)
+    streets: int = 600
+    judged: int = 64
+    epochs: tuple[int, int, int] = (16, 3, 20)
+    fine: tuple[int, int] = (450, 250)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    tested: int | None = None
+
+
+FULL = Scale()
+QUICK = Scale("test", 56, (2, 4), 8, 4, (1, 1, 1), (2, 2), (0, 1), 4)
+"""To see that it runs; its figures mean nothing."""
+
+EVERY = 250
+"""Steps between checkpoints: their scores take time and decide nothing."""
+MODELS = {"model": (), "baseline": ("--baseline",)}
+
+
+def jobs_of(part: str, scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
+    """The jobs of a part of `PARTS`, in order, each of them after those it needs."""
+    yield from _pretraining(scale, pairs, work)
+    if part == "pretraining":
+        return
+    yield from _streets(scale, work)
+    if part == "roadscene":
+        yield from _roadscene(scale, pairs, work)
+
+
+def _pretraining(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
+    """The teacher, the stages and how well infrared finds its pictures after each of them."""
+    folder, run = work / "teacher", work / "stages"
+    steps, streets = scale.teacher
+    words = ("--variant", scale.variant, "--steps", steps, "--streets", streets, "--out", folder)
+    yield Job(
+        "teacher", ("-m", "benchmarks.downstream.teacher", *map(str, words)), folder / "start.safetensors"
+    )  # fmt: skip
+    for stage, epochs in enumerate(scale.epochs, 1):
+        command = cli(
+            "pretrain", "--variant", scale.variant, "--stage", stage, "--epochs", epochs, "--crop", scale.crop,
+            "--teacher", folder / "teacher.safetensors", "--data", *pairs.train, "--root", pairs.root,
+            "--val-scenes", scale.judged, "--workers", 1, "--device", "cpu", "--out", run,
+        )  # fmt: skip
+        yield Job(f"stage {stage}", command, run / f"stage{stage}" / "last.safetensors")
+    models = [f"before={folder / 'start.safetensors'}", f"I={run / 'stage1' / 'best.safetensors'}"]
+    models += [f"{'I' * stage}={run / f'stage{stage}' / 'last.safetensors'}" for stage in (2, 3)]
+    out = work / "retrieval"
+    command = cli(
+        "evaluate", "retrieval", *models, "--data", pairs.judged, "--root", pairs.root, "--scenes", scale.judged,
+        "--teacher", folder / "teacher.safetensors", "--crop", scale.crop, "--out", out,
+    )  # fmt: skip
+    yield Job("retrieval", command, out / "pairs.png")
+
+
+def _streets(scale: Scale, work: Path) -> Iterator[Job]:
+    """On streets of day, dusk and night, boxes and masks at once."""
+    backbones = {
+        "model": work / "stages" / "stage3" / "last.safetensors",
+        "baseline": work / "teacher" / "teacher.safetensors",
+    }
+    for seed in scale.seeds:
+        for name, more in MODELS.items():
+            folder = work / f"streets-{name}-{seed}"
+            command = cli(
+                "finetune", "--dataset", "scenes", "--task", "both", "--variant", scale.variant,
+                "--backbone", backbones[name], "--steps", scale.fine[0], "--seed", seed,
+                "--head", "dense,pyramid_linear", "--fuse-at", "last", "--checkpoint-every", EVERY, "--device", "cpu",
+                "--out", folder, *more,
+            )  # fmt: skip
+            yield Job(f"streets, {name} {seed}", command, folder / "model.safetensors")
+    tested = ("--dataset", "scenes") if scale.tested is None else ("--scenes", scale.tested)
+    yield _tables("streets", scale, work, *tested)
+
+
+def _roadscene(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
+    """On RoadScene's days, from the models of the streets; judged on days and nights that none of them has seen."""
+    for seed in scale.seeds:
+        for name, more in MODELS.items():
+            folder = work / f"roadscene-{name}-{seed}"
+            command = cli(
+                "finetune", "--dataset", "roadscene_night", "--root", pairs.roadscene, "--variant", scale.variant,
+                "--start", work / f"streets-{name}-{seed}" / "model.safetensors", "--steps", scale.fine[1],
+                "--seed", seed, "--head", "dense", "--checkpoint-every", EVERY, "--device", "cpu", "--out", folder,
+                *more,
+            )  # fmt: skip
+            yield Job(f"roadscene, {name} {seed}", command, folder / "model.safetensors")
+    yield _tables("roadscene", scale, work, "--dataset", "roadscene_night", "--root", pairs.roadscene)
+
+
+def _tables(part: str, scale: Scale, work: Path, *data: object) -> Job:
+    files = {name: [work / f"{part}-{name}-{seed}" / "model.safetensors" for seed in scale.seeds] for name in MODELS}
+    out = work / f"{part}-tables"
+    command = cli(
+        "evaluate", *files["model"], "--baseline", *files["baseline"], *data, "--device", "cpu", "--out", out
+    )  # fmt: skip
+    return Job(f"{part}, tables", command, out / "report.html")

@@ -1,0 +1,90 @@
+"""A stand-in for DINOv2, whose weights are not at hand: a small ViT that learns boxes and masks from colour pictures of
+rendered streets, and never sees infrared.
+
+`python -m benchmarks.downstream.teacher --out RUN` makes `RUN/teacher.safetensors` in DINOv2's own layout, and
+`RUN/start.safetensors`, the student before Stage I. As DINOv2's own training does, it shows some pictures grey and some
+as negatives, so that infrared as a grey picture is not wholly new to the frozen baseline.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from benchmarks.pretrain.teacher import disguised
+from spectradino_core.backbone.checkpoints import save_spectradino
+from spectradino_core.data.sample import PairedSample
+from spectradino_core.files import written_atomically
+from spectradino_core.perception_checkpoint import load_perception
+from spectradino_core.training.batches import Samples
+from spectradino_core.training.finetune import TrainingData, finetune
+from spectradino_core.training.recipes import RECIPES, FinetuneRecipe
+from spectradino_core.training.teacher import load_teacher
+
+__all__ = ["ColourOnly", "teacher_recipe", "train_teacher"]
+
+GREY, NEGATIVE = 0.2, 0.2
+"""Of the views, as in DINOv2's training."""
+
+
+class ColourOnly:
+    """Samples of which the infrared picture does not count."""
+
+    def __init__(self, samples: Samples, seed: int) -> None:
+        self._samples, self._seed = samples, seed
+
+    def sample(self, index: int) -> tuple[PairedSample, np.ndarray]:
+        """See `Mixture.sample`."""
+        pair, _ = self._samples.sample(index)
+        rng = np.random.default_rng((self._seed, 1, index))
+        return replace(pair, rgb=disguised(pair.rgb, rng, GREY, NEGATIVE)), np.array([True, False])
+
+
+def teacher_recipe(variant: str, steps: int, streets: int, seed: int) -> FinetuneRecipe:
+    """The model in the box's recipe on a plain ViT, from random weights, on streets alone."""
+    recipe = RECIPES["smoke" if variant == "test" else "box"]()
+    return replace(
+        recipe,
+        name="stand_in",
+        architecture=replace(recipe.architecture, backbone="dinov2_repeat"),
+        loop=replace(recipe.loop, steps=steps, warmup=min(recipe.loop.warmup, steps // 10), checkpoint_every=steps),
+        scene_pool=streets,
+        scene_share=1.0,
+        real=(),
+        seed=seed,
+    )
+
+
+def train_teacher(recipe: FinetuneRecipe, folder: Path) -> Path:
+    """Trains, or goes on where the run in `folder` stopped; returns `<folder>/teacher.safetensors`."""
+    mixture, _ = recipe.mixture(None)
+    data = TrainingData(ColourOnly(mixture, recipe.seed), [], {"colour of the scenes": 1.0})
+    model, _ = load_perception(finetune(recipe, folder, None, device="cpu", training_data=data))
+    path = folder / "teacher.safetensors"
+    with written_atomically(path) as scratch:
+        save_file({name: value.contiguous() for name, value in model.backbone.vit.state_dict().items()}, scratch)
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.downstream.teacher", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="run folder")
+    parser.add_argument("--variant", default="tiny", choices=("tiny", "test"))
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--streets", type=int, default=2000, help="different ones, rendered and kept (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    recipe = teacher_recipe(options.variant, options.steps, options.streets, options.seed)
+    path = train_teacher(recipe, options.out)
+    torch.manual_seed(options.seed + 1)  # as Stage I does, so these fresh stems and adapters are those it starts from
+    save_spectradino(load_teacher(path, options.variant).student(), path.with_name("start.safetensors"))
+    print(f"{path}: stands in for DINOv2")
+
+
+if __name__ == "__main__":
+    main()
