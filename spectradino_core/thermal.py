@@ -172,17 +172,30 @@ class ThermalNormaliser:
         Raises:
             ThermalError: see `ThermalContract.check`; or `valid` is of another size.
         """
+        scaled, gain = self.above_low(frame, valid, out)
+        scaled *= gain
+        np.clip(scaled, 0.0, 1.0, out=scaled)
+        return scaled
+
+    def above_low(
+        self, frame: np.ndarray, valid: np.ndarray | None = None, out: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.float32]:
+        """The first half of a call, for networks that do the other: their product, clipped to [0, 1], is its answer.
+
+        Arguments and errors are those of a call.
+
+        Returns:
+            float32 [H, W], counts above the low end of the range, 0 where not valid; and what one count is worth.
+        """
         self.contract.check(frame)
         if valid is not None and valid.shape != frame.shape:
             raise ThermalError(f"valid pixels are given as {valid.shape}, the frame is {frame.shape}")
         low, high = self._range_of(frame, valid)
-        scaled = np.empty(frame.shape, np.float32) if out is None else out
-        np.subtract(frame, np.float32(low), out=scaled, dtype=np.float32)
-        scaled *= np.float32(1.0 / (high - low))
-        np.clip(scaled, 0.0, 1.0, out=scaled)
+        above = np.empty(frame.shape, np.float32) if out is None else out
+        np.subtract(frame, np.float32(low), out=above, dtype=np.float32)
         if valid is not None:
-            scaled *= valid
-        return scaled
+            above *= valid
+        return above, np.float32(1.0 / (high - low))
 
     def _range_of(self, frame: np.ndarray, valid: np.ndarray | None) -> tuple[float, float]:
         contract = self.contract

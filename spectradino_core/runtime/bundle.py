@@ -15,11 +15,15 @@ from typing import Any
 from spectradino_core.modality import Modality
 from spectradino_core.thermal import ThermalContract, ThermalError
 
-__all__ = ["FORMAT", "METADATA_KEY", "BundleError", "ModelInfo"]
+__all__ = ["FORMAT", "INPUTS", "METADATA_KEY", "BundleError", "ModelInfo"]
 
 METADATA_KEY = "spectradino"
-FORMAT = 1
-"""Raised when a reader of the old form could misread the new one."""
+_FORMATS = {"normalised": 1, "raw": 2}
+"""By form of the inputs. A description has the lowest format that holds it: older software then reads what it can."""
+FORMAT = max(_FORMATS.values())
+"""The newest. Raised when a reader of the old form could misread the new one."""
+INPUTS = tuple(_FORMATS)
+"""The forms of a network's inputs, see `network_inputs`."""
 
 _PATCH = 14
 
@@ -45,6 +49,7 @@ class ModelInfo:
         nms_iou: overlap above which the lower-scored of two boxes of one class is dropped.
         max_detections: most detections per frame.
         strides: pixels of the network's input per cell of each detection level.
+        inputs: which arrays the network takes, one of `INPUTS`.
         provenance: free facts on how it was made (recipe, data, seeds, commit, date).
         parity: measured differences between the exported graph and PyTorch; empty for a checkpoint.
     """
@@ -61,6 +66,7 @@ class ModelInfo:
     nms_iou: float = 0.6
     max_detections: int = 100
     strides: tuple[float, ...] = (7.0, 14.0, 28.0)
+    inputs: str = "normalised"
     provenance: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
 
@@ -84,6 +90,8 @@ class ModelInfo:
             problems.append("score_threshold and nms_iou must lie in 0..1")
         if not isinstance(self.max_detections, int) or self.max_detections < 1:
             problems.append(f"max_detections must be a whole number of at least 1, got {self.max_detections}")
+        if self.inputs not in INPUTS:
+            problems.append(f"inputs {self.inputs!r} are none of {', '.join(INPUTS)}")
         if problems:
             raise BundleError("model description is inconsistent: " + "; ".join(problems))
 
@@ -98,10 +106,12 @@ class ModelInfo:
 
     def to_json(self) -> str:
         data = asdict(self) | {
-            "format": FORMAT,
+            "format": _FORMATS[self.inputs],
             "bands": [band.key for band in self.bands],
             "thermal": self.thermal.to_dict(),
         }
+        if data["format"] == 1:  # which has no such field
+            del data["inputs"]
         return json.dumps(data, sort_keys=True)
 
     @classmethod
@@ -116,12 +126,13 @@ class ModelInfo:
             version = data.pop("format")
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             raise BundleError(f"{source}: its description is damaged; export the model again") from None
-        if version != FORMAT:
+        if version not in tuple(_FORMATS.values()):
             raise BundleError(
-                f"{source}: format {version}, this software reads format {FORMAT}; export the model again or upgrade"
+                f"{source}: format {version}, this software reads format {FORMAT} and before; export the model again "
+                "or upgrade"
             )
         try:
-            return cls(
+            info = cls(
                 **data
                 | {
                     "bands": tuple(Modality.parse(b) for b in data["bands"]),
@@ -137,6 +148,9 @@ class ModelInfo:
             raise BundleError(f"{source}: its description is damaged ({error}); export the model again") from None
         except BundleError as error:
             raise BundleError(f"{source}: {error}") from None
+        if _FORMATS[info.inputs] != version:
+            raise BundleError(f"{source}: {info.inputs} inputs are not of format {version}; export the model again")
+        return info
 
 
 def _names(value: Any) -> tuple[str, ...]:

@@ -18,16 +18,28 @@ from spectradino_core.runtime.registration import Registration, Warp
 from spectradino_core.runtime.scaling import scale
 from spectradino_core.thermal import ThermalNormaliser
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "FrameError", "Letterbox", "infrared_input", "rgb_input"]
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "RGB_BIAS",
+    "RGB_GAIN",
+    "FrameError",
+    "Letterbox",
+    "infrared_input",
+    "rgb_input",
+    "scaled_infrared",
+    "scaled_rgb",
+]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """What DINOv2 was trained with, in RGB order on values in [0, 1]."""
 
 
-_GAIN = np.float32(1.0) / (np.float32(255.0) * np.array(IMAGENET_STD, np.float32))
-_BIAS = np.array(IMAGENET_MEAN, np.float32) / np.array(IMAGENET_STD, np.float32)
-_NORMALISED = np.arange(256, dtype=np.float32) * _GAIN[:, None] - _BIAS[:, None]
+RGB_GAIN = np.float32(1.0) / (np.float32(255.0) * np.array(IMAGENET_STD, np.float32))
+RGB_BIAS = np.array(IMAGENET_MEAN, np.float32) / np.array(IMAGENET_STD, np.float32)
+"""A value v of 0..255 becomes v * gain - bias, channel by channel; float32 [3] each."""
+_NORMALISED = np.arange(256, dtype=np.float32) * RGB_GAIN[:, None] - RGB_BIAS[:, None]
 """What each of the 256 values of each channel becomes, [3, 256]: a look-up is one pass where arithmetic is two."""
 
 
@@ -85,6 +97,17 @@ class Letterbox:
         return out
 
 
+def scaled_rgb(image: np.ndarray, box: Letterbox, out: np.ndarray | None = None) -> np.ndarray:
+    """A colour image uint8 [h, w, 3] scaled to its picture in the network's input: uint8, of the box's `content`.
+
+    Raises:
+        FrameError: not uint8 [h, w, 3].
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        raise FrameError(f"a colour frame is uint8 [h, w, 3], got {image.dtype} {tuple(image.shape)}")
+    return scale(image, box.content, out)
+
+
 def rgb_input(image: np.ndarray, box: Letterbox, out: np.ndarray | None = None) -> np.ndarray:
     """A colour image uint8 [h, w, 3] in RGB order to float32 [3, H, W], normalised as DINOv2 expects.
 
@@ -94,14 +117,35 @@ def rgb_input(image: np.ndarray, box: Letterbox, out: np.ndarray | None = None) 
     Raises:
         FrameError: not uint8 [h, w, 3].
     """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        raise FrameError(f"a colour frame is uint8 [h, w, 3], got {image.dtype} {tuple(image.shape)}")
-    small = scale(image, box.content)
+    small = scaled_rgb(image, box)
     if out is None:
         out = np.zeros((3, box.network[1], box.network[0]), np.float32)
     for channel, plane in enumerate(cv2.split(small)):  # planar passes beat strided ones over [h, w, 3]
         cv2.LUT(plane, _NORMALISED[channel], dst=out[channel, : box.content[1], : box.content[0]])
     return out
+
+
+def scaled_infrared(
+    frame: np.ndarray, box: Letterbox, registration: Registration | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """An infrared frame of raw counts, uint8 or uint16 [h', w'], laid over its picture in the network's input.
+
+    With a registration the frame is warped onto the pixels of its colour partner, which `box` places; where the
+    infrared camera sees nothing, the input is 0 as it is outside of the picture, and the contract's percentiles don't
+    look there. Without one it is laid over the whole colour picture whatever its own size: the two cameras are taken to
+    see the same field.
+
+    Returns:
+        Counts of the frame's type and of the box's `content`; and bool of that size, where the camera sees something,
+        None: everywhere.
+
+    Raises:
+        RegistrationError: the registration is not for images of these sizes.
+    """
+    if registration is None:
+        return scale(frame, box.content), None
+    warp = Warp.of(registration, (frame.shape[1], frame.shape[0]), box.source, box.content)
+    return warp(frame), warp.valid
 
 
 def infrared_input(
@@ -111,12 +155,7 @@ def infrared_input(
     registration: Registration | None = None,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """An infrared frame of raw counts, uint8 or uint16 [h', w'], to float32 [1, H, W] in [0, 1].
-
-    With a registration the frame is warped onto the pixels of its colour partner, which `box` places; where the
-    infrared camera sees nothing, the input is 0 as it is outside of the picture, and the contract's percentiles don't
-    look there. Without one it is laid over the whole colour picture whatever its own size: the two cameras are taken to
-    see the same field.
+    """An infrared frame of raw counts, uint8 or uint16 [h', w'], to float32 [1, H, W] in [0, 1]; see `scaled_infrared`.
 
     `out` is as in `rgb_input`, float32 [1, H, W].
 
@@ -125,11 +164,7 @@ def infrared_input(
         RegistrationError: the registration is not for images of these sizes.
     """
     normaliser.contract.check(frame)
-    if registration is None:
-        small, valid = scale(frame, box.content), None
-    else:
-        warp = Warp.of(registration, (frame.shape[1], frame.shape[0]), box.source, box.content)
-        small, valid = warp(frame), warp.valid
+    small, valid = scaled_infrared(frame, box, registration)
     if out is None:
         out = np.zeros((1, box.network[1], box.network[0]), np.float32)
     normaliser(small, valid, out[0, : box.content[1], : box.content[0]])

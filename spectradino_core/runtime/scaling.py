@@ -26,31 +26,38 @@ Size = tuple[int, int]
 """(width, height) in pixels."""
 
 
-def scale(image: np.ndarray, size: Size) -> np.ndarray:
-    """`image`, uint8 or uint16 [h, w] or uint8 [h, w, 3], resized to `size`; itself where it has that size."""
+def scale(image: np.ndarray, size: Size, out: np.ndarray | None = None) -> np.ndarray:
+    """`image`, uint8 or uint16 [h, w] or uint8 [h, w, 3], resized to `size`.
+
+    `out`, where given, is filled and returned: of the image's type and of that size; its rows may lie apart. Without
+    it, an image that has the size already is returned itself.
+    """
     before = (image.shape[1], image.shape[0])
     if before == size:
-        return image
+        if out is None:
+            return image
+        out[...] = image
+        return out
     if before == (1, 1):  # with three channels OpenCV 4.5 refuses it
         image = np.repeat(image, 2, axis=1)
     factors = before[0] / size[0], before[1] / size[1]
     if max(factors) <= 1:
-        return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+        return cv2.resize(image, size, dst=out, interpolation=cv2.INTER_LINEAR)
     near_two = all(abs(factor - 2) <= _NEAR_TWO for factor in factors)
     if near_two and factors != (2.0, 2.0) and max(before) < _LARGEST_WARP:
-        return _near_half(image, size)
+        return _near_half(image, size, out)
     if min(factors) >= _HALVED_FIRST and not (before[0] % 2 or before[1] % 2):
         image = cv2.resize(image, (before[0] // 2, before[1] // 2), interpolation=cv2.INTER_AREA)
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, size, dst=out, interpolation=cv2.INTER_AREA)
 
 
-def _near_half(image: np.ndarray, size: Size) -> np.ndarray:
+def _near_half(image: np.ndarray, size: Size, out: np.ndarray | None) -> np.ndarray:
     means = _means(image)
     # The mean of pixels i and i + 1 has index i and lies at i + 1/2, hence 1 and not the 1/2 of pixel centres.
     x, y = image.shape[1] / size[0], image.shape[0] / size[1]
     back = np.array([[x, 0.0, x / 2 - 1.0], [0.0, y, y / 2 - 1.0]])
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(means, back, size, flags=how, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(means, back, size, dst=out, flags=how, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _means(image: np.ndarray) -> np.ndarray:

@@ -43,9 +43,14 @@ ARROWS: dict[str, set[str]] = {
         "backbone", "data", "evaluation", "heads", "losses", "modality", "perception", "runtime", "thermal",
         "torch_engine", "perception_checkpoint",
     },
-    "export": {"backbone", "data", "heads", "modality", "perception", "runtime", "thermal", "torch_engine", "training"},
+    "export": {
+        "backbone", "data", "heads", "modality", "perception", "raw_inputs", "runtime", "thermal", "torch_engine",
+        "training",
+    },
+    # The first steps of a graph that is fed with raw pictures; only the `onnx` package.
+    "raw_inputs": {"runtime"},
     # Exported graphs in other precisions; only the `onnx` package, no torch of its own.
-    "graphs": {"data", "export", "runtime"},
+    "graphs": {"data", "export", "raw_inputs", "runtime"},
     # The paper's tables as a matrix of runs.
     "ablation": {
         "data", "evaluation", "modality", "perception_checkpoint", "runtime", "torch_engine", "training",

@@ -123,6 +123,18 @@ def test_another_format_is_told_with_both_numbers(version):
         ModelInfo.from_json(stored(format=version), "m.onnx")
 
 
+def test_older_software_reads_what_it_can_and_refuses_the_rest():
+    """Format 1 is as it was before there were raw inputs, without a word of them; raw ones are of format 2."""
+    old = json.loads(INFO.to_json())
+    assert (old["format"], "inputs" in old) == (1, False)
+    raw = INFO.with_(inputs="raw")
+    assert json.loads(raw.to_json())["format"] == 2
+    assert ModelInfo.from_json(raw.to_json(), "m.onnx") == raw != INFO
+    for changes in ({"inputs": "raw"}, {"format": 2}, {"inputs": "cooked"}, {"inputs": ["raw"]}, {"inputs": None}):
+        with pytest.raises(BundleError, match=r"m\.onnx: .*inputs"):
+            ModelInfo.from_json(stored(**changes), "m.onnx")
+
+
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=5), children, max_size=3),
