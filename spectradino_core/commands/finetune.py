@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 __all__ = ["add"]
 
 _MODES = ("head", "adapters", "half", "full")
+_OF_MODEL = ("task", "variant", "baseline", "head", "fusion", "fuse_at", "strides", "upernet_width", "input_size")
+"""Options that only a data set's recipe is made from; a recipe by name takes --backbone and --mode."""
 
 
 def add(commands: Any) -> None:
@@ -52,9 +54,9 @@ def add(commands: Any) -> None:
         help="dense or linear for boxes (default: dense); upernet, linear, linear4 or pyramid_linear for masks "
         "(default: upernet); for both tasks both, such as dense,upernet",
     )
-    model.add_argument("--fusion", default="concat", help="concat, cross_attention or gated (default: %(default)s)")
+    model.add_argument("--fusion", help="concat, cross_attention or gated (default: concat)")
     model.add_argument("--fuse-at", choices=("last", "taps"), help="default: taps for upernet and linear4, else last")
-    model.add_argument("--strides", default="7-28", help="of the pyramid: 3.5-28, 7-28 or 14-28 (default: %(default)s)")
+    model.add_argument("--strides", help="of the pyramid: 3.5-28, 7-28 or 14-28 (default: 7-28)")
     model.add_argument("--upernet-width", type=int, help="256 or 512, as the paper's peers (default: 256)")
     model.add_argument("--input-size", metavar="WxH", help="of the network's input, multiples of 14")
     recipe = command.add_argument_group("in place of the recipe's")
@@ -95,6 +97,8 @@ def _run(options: argparse.Namespace) -> int:
         raise ValueError("--root is for --dataset; a recipe's data sets lie under --data")
     if options.dataset is not None and options.data is not None:
         raise ValueError("--data is for --recipe; give the data set's folder with --root")
+    if options.recipe is not None:
+        _refuse_model(options)
     recipe = _changed(_of_dataset(options) if options.dataset else _of_name(options.recipe), options)
     path = finetune(
         recipe,
@@ -109,6 +113,18 @@ def _run(options: argparse.Namespace) -> int:
     if os.environ.get("RANK", "0") == "0":
         print(f"{path}: export it with 'spectradino export {path} model.onnx'")
     return 0
+
+
+def _refuse_model(options: argparse.Namespace) -> None:
+    """
+    Raises:
+        ValueError: an option would change the model, which a recipe of its own has already.
+    """
+    for name in _OF_MODEL:
+        if getattr(options, name) not in (None, False):
+            raise ValueError(
+                f"--{name.replace('_', '-')} is for --dataset: the recipe '{options.recipe}' has its own model"
+            )
 
 
 def _of_name(name: str) -> FinetuneRecipe:
@@ -136,9 +152,9 @@ def _of_dataset(options: argparse.Namespace) -> FinetuneRecipe:
         variant,
         mode=options.mode or ("head" if options.baseline else "half"),
         backbone="dinov2_repeat" if options.baseline else "spectradino",
-        fusion=options.fusion,
+        fusion=options.fusion or "concat",
         fuse_at=options.fuse_at,
-        strides=options.strides,
+        strides=options.strides or "7-28",
         registers=registers,
         upernet_width=options.upernet_width,
         detection=heads.get("detection", "dense"),
