@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from spectradino_core.commands.sizes import parse_size
+
 __all__ = ["add"]
 
 _EXAMPLES = """examples:
@@ -35,9 +37,11 @@ def add(kinds: Any) -> None:
     command.add_argument("--duration", type=float, metavar="S", help="seconds (default: 10; of a folder: all pairs)")
     command.add_argument("--seed", type=int, default=0, help="of the street, jitter and losses (default: %(default)s)")
     command.add_argument("--infrared", default="lwir", choices=("lwir", "swir", "nir"), help="default: %(default)s")
-    command.add_argument("--size", type=_size, metavar="WxH", help="of the images (default: 640x512; folder: its own)")
     command.add_argument(
-        "--ir-size", type=_size, metavar="WxH", help="of the infrared ones (default: as the colour ones)"
+        "--size", type=parse_size, metavar="WxH", help="of the images (default: 640x512; folder: its own)"
+    )
+    command.add_argument(
+        "--ir-size", type=parse_size, metavar="WxH", help="of the infrared ones (default: as the colour ones)"
     )
 
     scenes = command.add_argument_group("scenes")
@@ -156,13 +160,6 @@ def _source(options: argparse.Namespace) -> tuple[Any, float]:
     rate = min(options.rgb_rate, options.ir_rate)
     pairs = FolderSource(folder, rate, options.size, options.ir_size, options.ir_to_rgb, options.limit)
     return pairs, pairs.duration_s if options.duration is None else options.duration
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise argparse.ArgumentTypeError(f"a size is WIDTHxHEIGHT in pixels, such as 640x512, not {text!r}")
-    return int(width), int(height)
 
 
 def _window(text: str) -> tuple[float, float]:

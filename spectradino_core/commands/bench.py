@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from spectradino_core.commands.sizes import parse_size
+
 __all__ = ["add"]
 
 GROUPS = ("backbone", "model", "train", "gpu")
@@ -166,7 +168,4 @@ def _rounds(options: argparse.Namespace) -> int:
 
 
 def _size(text: str) -> tuple[int, int]:
-    height, _, width = text.partition("x")
-    if not (height.isdigit() and width.isdigit()) or int(height) % 14 or int(width) % 14 or not int(height):
-        raise ValueError(f"--sizes takes HxW in pixels, multiples of 14, such as 392x490; not '{text}'")
-    return int(height), int(width)
+    return parse_size(text, 14, "HEIGHTxWIDTH")

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spectradino_core.commands.sizes import parse_size
+
 if TYPE_CHECKING:
     from spectradino_core.evaluation.sets import LabelledSet
     from spectradino_core.runtime.bundle import ModelInfo
@@ -45,8 +47,12 @@ def add(commands: Any) -> None:
     data.add_argument("--scenes", type=int, default=0, metavar="N", help="N unseen synthetic scenes")
     data.add_argument("--time-of-day", choices=("day", "dusk", "night"), help="of the scenes; default: mixed")
     how = command.add_argument_group("how")
-    how.add_argument("--slide", type=_size, metavar="WxH", help="scale pictures into WxH and slide a window over them")
-    how.add_argument("--stride", type=_size, metavar="XxY", help="from window to window (default: two thirds of it)")
+    how.add_argument(
+        "--slide", type=parse_size, metavar="WxH", help="scale pictures into WxH and slide a window over them"
+    )
+    how.add_argument(
+        "--stride", type=parse_size, metavar="XxY", help="from window to window (default: two thirds of it)"
+    )
     how.add_argument("--leave-out", nargs="+", default=[], metavar="CLASS", help="mask classes not in the means")
     how.add_argument("--device", default="auto", help="auto, cpu, cuda or tensorrt (default: %(default)s)")
     command.add_argument("--out", type=Path, metavar="FOLDER", help="gets result.json, result.md and report.html")
@@ -160,11 +166,3 @@ def _baseline_command(info: ModelInfo, options: argparse.Namespace) -> str:
         words += ["--task", task, "--head", ",".join(heads)]
     words += ["--fusion", made["fusion"]] if made.get("fusion", "concat") != "concat" else []
     return shlex.join([*words, "--out", "runs/baseline"])
-
-
-def _size(text: str) -> tuple[int, int]:
-    """ "644x518" to (644, 518)."""
-    sides = text.lower().split("x")
-    if len(sides) != 2 or not all(side.isdigit() and int(side) for side in sides):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 644x518")
-    return int(sides[0]), int(sides[1])

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spectradino_core.commands.sizes import parse_size
+
 if TYPE_CHECKING:
     from spectradino_core.training.recipes import FinetuneRecipe
 
@@ -161,7 +163,7 @@ def _of_dataset(options: argparse.Namespace) -> FinetuneRecipe:
         segmentation=heads.get("segmentation", "upernet"),
     )
     if options.input_size is not None:
-        recipe = replace(recipe, input_size=_size(options.input_size))
+        recipe = replace(recipe, input_size=parse_size(options.input_size, 14))
     return recipe
 
 
@@ -220,15 +222,3 @@ def _changed(recipe: FinetuneRecipe, options: argparse.Namespace) -> FinetuneRec
         batch=recipe.batch if options.batch is None else options.batch,
         seed=recipe.seed if options.seed is None else options.seed,
     )
-
-
-def _size(text: str) -> tuple[int, int]:
-    """ "644x518" to (644, 518).
-
-    Raises:
-        ValueError: not so, or no multiples of the patch.
-    """
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdigit() and int(part) and not int(part) % 14 for part in parts):
-        raise ValueError(f"--input-size {text}: give WIDTHxHEIGHT, both multiples of 14, such as 644x518")
-    return int(parts[0]), int(parts[1])
