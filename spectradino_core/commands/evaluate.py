@@ -146,23 +146,37 @@ def _check_baseline(name: str, info: ModelInfo) -> None:
 
 
 def _baseline_command(info: ModelInfo, options: argparse.Namespace) -> str:
-    """What to type for the baseline of a model: the same data, head and fusion on DINOv2 itself.
+    """What to type for the baseline of a model: the same data, heads, sizes and fusion on DINOv2 itself.
 
     Files of an older version don't say what they are made of; then the heads are left to the user.
     """
+    from spectradino_core.data.benchmarks.registry import BENCHMARKS
+
     made = info.provenance.get("architecture", {})
-    dataset = info.provenance.get("dataset") or options.dataset or "scenes"
+    band = info.infrared.key
+    dataset = info.provenance.get("dataset") or options.dataset or ("scenes" if band == "lwir" else f"scenes_{band}")
+    root = options.root if dataset == options.dataset else None
+    if root is None and dataset in BENCHMARKS and BENCHMARKS[dataset].needs_root:
+        root = "FOLDER"
     heads = [
         made[kind]
         for kind, count in (("detection", "box_classes"), ("segmentation", "mask_classes"))
         if made.get(count)
     ]
-    weights = f"dinov2_vit{info.variant}14_pretrain.pth" if info.variant in ("s", "b", "l", "g") else "TEACHER"
+    registers = "_reg4" if made.get("registers") else ""
+    known = info.variant in ("s", "b", "l", "g")
+    weights = f"dinov2_vit{info.variant}14{registers}_pretrain.pth" if known else "TEACHER"
     words = ["spectradino", "finetune", "--dataset", dataset]
-    words += ["--root", str(options.root)] if options.root is not None else []
+    words += ["--root", str(root)] if root is not None else []
     words += ["--baseline", "--variant", info.variant, "--backbone", weights]
     if heads:
         task = "both" if len(heads) > 1 else "detection" if made.get("box_classes") else "segmentation"
         words += ["--task", task, "--head", ",".join(heads)]
     words += ["--fusion", made["fusion"]] if made.get("fusion", "concat") != "concat" else []
+    words += ["--fuse-at", made["fuse_at"]] if made.get("fuse_at") else []
+    if made.get("box_classes") and made.get("strides"):
+        words += ["--strides", f"{made['strides'][0]:g}-{made['strides'][-1]:g}"]
+    if made.get("mask_classes") and made.get("segmentation") == "upernet" and made.get("upernet_width"):
+        words += ["--upernet-width", str(made["upernet_width"])]
+    words += ["--input-size", "x".join(str(side) for side in info.input_size)]
     return shlex.join([*words, "--out", "runs/baseline"])

@@ -1,0 +1,70 @@
+"""The hint that `spectradino evaluate` gives for the missing baseline makes what stands beside the model."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from dataclasses import replace
+
+import pytest
+
+from spectradino_core.backbone.checkpoints import save_spectradino
+from spectradino_core.backbone.spectradino import SpectraDINO
+from spectradino_core.cli import main
+from spectradino_core.commands import finetune as finetune_command
+from spectradino_core.commands.finetune import _of_dataset
+from spectradino_core.evaluation.comparison import same_task
+from spectradino_core.perception import Perception
+from spectradino_core.perception_checkpoint import save_perception
+from spectradino_core.training.downstream import downstream_recipe
+from spectradino_core.training.recipes import FinetuneRecipe
+
+
+def hint(recipe: FinetuneRecipe, tmp_path, capsys, *words: str) -> list[str]:
+    """What a model of this recipe, evaluated on two scenes, says of the baseline."""
+    info = recipe.info().with_(
+        provenance={"dataset": recipe.dataset, "architecture": recipe.architecture.to_dict(), "mode": recipe.mode}
+    )
+    save_perception(tmp_path / "model.safetensors", Perception(recipe.architecture), info)
+    words = words or ("--scenes", "1")
+    assert main(["evaluate", str(tmp_path / "model.safetensors"), *words, "--device", "cpu"]) == 0
+    found = re.search(r"not trained: run `(spectradino finetune [^`]*)`", capsys.readouterr().out)
+    assert found is not None
+    return shlex.split(found[1])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "changes"),
+    [
+        ("scenes", {}),
+        ("scenes_nir", {"strides": "14-28", "task": "detection"}),
+        ("scenes_swir", {"strides": "3.5-28", "detection": "linear", "segmentation": "linear4"}),
+        ("scenes", {"fuse_at": "last", "upernet_width": 48, "fusion": "gated"}),
+        ("scenes_nir", {"fuse_at": "taps", "task": "segmentation", "segmentation": "pyramid_linear"}),
+    ],
+)
+def test_the_hint_makes_the_same_heads_and_sizes_on_the_same_data(dataset, changes, tmp_path, capsys):
+    recipe = replace(downstream_recipe(dataset, variant="test", **changes), input_size=(98, 84))
+    words = hint(recipe, tmp_path, capsys)
+    # the hint names DINOv2's weights, which the user has to put there
+    save_spectradino(SpectraDINO("test"), tmp_path / "teacher.safetensors")
+    words[words.index("TEACHER")] = str(tmp_path / "teacher.safetensors")
+    parser = argparse.ArgumentParser()
+    finetune_command.add(parser.add_subparsers())
+    baseline = _of_dataset(parser.parse_args(words[1:]))
+    assert (baseline.dataset, baseline.input_size, baseline.mode) == (dataset, (98, 84), "head")
+    assert baseline.architecture == replace(recipe.architecture, backbone="dinov2_repeat")
+    same_task({"model": recipe.info(), "baseline": baseline.info()})
+
+
+def test_a_model_of_scenes_of_another_band_gets_scenes_of_that_band(tmp_path, capsys):
+    recipe = replace(downstream_recipe("scenes_swir", variant="test"), input_size=(98, 84), dataset=None, epochs=None)
+    words = hint(recipe, tmp_path, capsys)
+    assert words[words.index("--dataset") + 1] == "scenes_swir"
+
+
+def test_the_folder_of_another_data_set_is_not_taken_for_the_models_own(tmp_path, capsys):
+    recipe = replace(downstream_recipe("scenes", variant="test"), input_size=(98, 84), dataset="flir", epochs=None)
+    words = hint(recipe, tmp_path, capsys)
+    assert words[words.index("--root") + 1] == "FOLDER"
