@@ -6,11 +6,12 @@ import json
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors.torch import save_file
 
-from spectradino_core.backbone import SpectraDINO, ViTConfig
+from spectradino_core.backbone import SpectraDINO, ViT, ViTConfig
 from spectradino_core.backbone.checkpoints import FORMAT as BACKBONE_FORMAT
 from spectradino_core.backbone.checkpoints import (
     CheckpointError,
@@ -20,12 +21,21 @@ from spectradino_core.backbone.checkpoints import (
     read_dinov2,
     read_header,
     read_tensors,
+    stored_config,
 )
 from spectradino_core.files import written_atomically
 from spectradino_core.perception import Architecture, Perception
 from spectradino_core.runtime.bundle import METADATA_KEY, BundleError, ModelInfo
 
-__all__ = ["backbone_config", "load_backbone", "load_perception", "save_perception", "warm_start"]
+__all__ = [
+    "backbone_config",
+    "load_backbone",
+    "load_network",
+    "load_perception",
+    "save_perception",
+    "warm_start",
+    "weights_kind",
+]
 
 log = logging.getLogger(__name__)
 
@@ -51,16 +61,29 @@ def load_perception(path: str | Path, device: str | torch.device = "cpu") -> tup
         BundleError: the file is not such a checkpoint, or its weights don't fit its description.
         CheckpointError: the file is missing, truncated or not safetensors.
     """
+    info, architecture = _description(path)
+    try:
+        model = Perception(architecture)
+        model.load_state_dict(read_tensors(path))
+    except (ValueError, RuntimeError) as error:
+        raise BundleError(f"{path}: weights and description do not fit each other ({error})") from None
+    return model.to(device).eval(), info
+
+
+def _description(path: str | Path) -> tuple[ModelInfo, Architecture]:
+    """What a perception checkpoint says of itself, from its header alone.
+
+    Raises:
+        BundleError, CheckpointError: see `load_perception`.
+    """
     metadata = read_header(path)
     if METADATA_KEY not in metadata or _ARCHITECTURE_KEY not in metadata:
         raise BundleError(f"{path} holds tensors but is no perception checkpoint: make one with 'spectradino finetune'")
-    info = ModelInfo.from_json(metadata[METADATA_KEY], path)
     try:
-        model = Perception(Architecture.from_dict(json.loads(metadata[_ARCHITECTURE_KEY])))
-        model.load_state_dict(read_tensors(path))
-    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        architecture = Architecture.from_dict(json.loads(metadata[_ARCHITECTURE_KEY]))
+    except (ValueError, TypeError, KeyError) as error:
         raise BundleError(f"{path}: weights and description do not fit each other ({error})") from None
-    return model.to(device).eval(), info
+    return ModelInfo.from_json(metadata[METADATA_KEY], path), architecture
 
 
 def warm_start(model: Perception, path: str | Path) -> str:
@@ -94,18 +117,49 @@ def warm_start(model: Perception, path: str | Path) -> str:
     return info.name
 
 
-def backbone_config(path: str | Path) -> ViTConfig:
-    """The shape of the ViT in a file that `load_backbone` reads.
+def weights_kind(path: str | Path) -> Literal["backbone", "model", "dinov2"]:
+    """What a file of weights holds: a backbone of ours, a fine-tuned model, or neither, which leaves plain DINOv2.
+
+    Raises:
+        CheckpointError: a .safetensors that is missing or damaged.
+    """
+    header = read_header(path) if Path(path).suffix == ".safetensors" else {}
+    if header.get("format") == BACKBONE_FORMAT:
+        return "backbone"
+    return "model" if _ARCHITECTURE_KEY in header else "dinov2"
+
+
+def load_network(path: str | Path) -> ViT | SpectraDINO:
+    """The backbone in a file of any kind: DINOv2 in any layout, a backbone of ours, or that of a fine-tuned model.
 
     Raises:
         CheckpointError: the file is missing, damaged or none of these.
+        BundleError: a fine-tuned model's weights don't fit its description.
     """
-    header = _header(path)
-    if header.get("format") == BACKBONE_FORMAT:
-        return load_spectradino(path).config
-    if _ARCHITECTURE_KEY in header:
-        return load_perception(path)[0].backbone.config
-    return config_of(read_dinov2(path)[0])
+    kind = weights_kind(path)
+    if kind == "backbone":
+        return load_spectradino(path)
+    if kind == "model":
+        return load_perception(path)[0].encoder
+    state, _ = read_dinov2(path)
+    network = ViT(config_of(state))
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} is no whole DINOv2: {error}") from error
+    return network
+
+
+def backbone_config(path: str | Path) -> ViTConfig:
+    """The shape of the ViT in a file that `load_backbone` reads; of our own files only the header is read.
+
+    Raises:
+        CheckpointError, BundleError: the file is missing, damaged or none of these.
+    """
+    kind = weights_kind(path)
+    if kind == "backbone":
+        return stored_config(path)[0]
+    return _description(path)[1].vit if kind == "model" else config_of(read_dinov2(path)[0])
 
 
 def load_backbone(model: Perception, path: str | Path) -> str:
@@ -122,11 +176,11 @@ def load_backbone(model: Perception, path: str | Path) -> str:
     Raises:
         CheckpointError: the file is missing, damaged, of another variant, or lacks a band.
     """
-    path, header, target = Path(path), _header(path), model.backbone
-    if header.get("format") != BACKBONE_FORMAT and _ARCHITECTURE_KEY not in header:
+    path, kind, target = Path(path), weights_kind(path), model.backbone
+    if kind == "dinov2":
         layout = load_dinov2(target if isinstance(target, SpectraDINO) else target.vit, path)
         return f"{path.name} (DINOv2, {layout} layout)"
-    source = load_spectradino(path) if header.get("format") == BACKBONE_FORMAT else load_perception(path)[0].backbone
+    source = load_spectradino(path) if kind == "backbone" else load_perception(path)[0].backbone
     if source.config != target.config:
         raise CheckpointError(f"{path} is a {source.config.title}, the model's backbone a {target.config.title}")
     if isinstance(target, SpectraDINO):
@@ -137,14 +191,9 @@ def load_backbone(model: Perception, path: str | Path) -> str:
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from None
         target.load_state_dict(source.state_dict())
-        return (
-            f"{path.parent.name}/{path.name} ({(header.get('stage') and 'stage ' + header['stage']) or 'fine-tuned'})"
-        )
+        stage = read_header(path).get("stage")
+        return f"{path.parent.name}/{path.name} ({f'stage {stage}' if stage else 'fine-tuned'})"
     if isinstance(source, SpectraDINO):
         log.warning("%s: its blocks may have been trained further; the baseline is meant for DINOv2's own", path)
     target.vit.load_state_dict(source.vit.state_dict())
     return f"{path.parent.name}/{path.name} (its ViT alone)"
-
-
-def _header(path: str | Path) -> dict[str, str]:
-    return read_header(path) if Path(path).suffix == ".safetensors" else {}

@@ -43,6 +43,7 @@ __all__ = [
     "read_metadata",
     "read_tensors",
     "save_spectradino",
+    "stored_config",
 ]
 
 FORMAT = "spectradino-backbone/1"
@@ -243,12 +244,10 @@ def load_spectradino(path: str | os.PathLike[str], bands: Sequence[Modality] | N
     Raises:
         CheckpointError: the file is missing, unreadable, not ours, or lacks weights or a band.
     """
-    metadata = read_metadata(path)
+    config, held = stored_config(path)
     try:
-        config = ViTConfig(**json.loads(metadata["config"]))
-        held = [Modality.parse(key) for key in metadata["bands"].split(",")]
         model = SpectraDINO(config, held)
-    except (KeyError, TypeError, ValueError) as error:
+    except ValueError as error:
         raise CheckpointError(f"{path} says of itself what this version does not understand: {error}") from error
     _load(model, read_tensors(path), path)
     if bands is None:
@@ -257,6 +256,20 @@ def load_spectradino(path: str | os.PathLike[str], bands: Sequence[Modality] | N
         return model.select_bands(bands)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
+
+
+def stored_config(path: str | os.PathLike[str]) -> tuple[ViTConfig, list[Modality]]:
+    """Shape and bands of the backbone in one of our files, from its header alone.
+
+    Raises:
+        CheckpointError: the file is missing, unreadable, not ours, or of a later version.
+    """
+    metadata = read_metadata(path)
+    try:
+        config = ViTConfig(**json.loads(metadata["config"]))
+        return config, [Modality.parse(key) for key in metadata["bands"].split(",")]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} says of itself what this version does not understand: {error}") from error
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:

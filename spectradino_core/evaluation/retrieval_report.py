@@ -11,17 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from spectradino_core.backbone.checkpoints import (
-    FORMAT,
-    CheckpointError,
-    config_of,
-    load_spectradino,
-    read_dinov2,
-    read_header,
-)
 from spectradino_core.backbone.encoders import BandedEncoder, PlainEncoder, encoder_of
 from spectradino_core.backbone.spectradino import SpectraDINO
-from spectradino_core.backbone.vit import ViT
 from spectradino_core.data.manifest import ManifestSource
 from spectradino_core.data.scenes import MASK_CLASSES
 from spectradino_core.data.sources import MAPS, ImageSource, SceneSource
@@ -36,7 +27,7 @@ from spectradino_core.evaluation.representations import (
 )
 from spectradino_core.files import written_atomically
 from spectradino_core.modality import INFRARED, Modality
-from spectradino_core.perception_checkpoint import load_perception
+from spectradino_core.perception_checkpoint import load_network
 
 __all__ = ["judge", "open_encoder", "pairs_table", "run"]
 
@@ -51,19 +42,7 @@ def open_encoder(path: Path, plain: bool = False) -> PlainEncoder | BandedEncode
     Raises:
         CheckpointError: none of these, or damaged.
     """
-    header = read_header(path) if path.suffix == ".safetensors" else {}
-    model: ViT | SpectraDINO
-    if header.get("format") == FORMAT:
-        model = load_spectradino(path)
-    elif "architecture" in header:
-        model = load_perception(path)[0].encoder
-    else:
-        state, _ = read_dinov2(path)
-        model = ViT(config_of(state))
-        try:
-            model.load_state_dict(state)
-        except RuntimeError as error:
-            raise CheckpointError(f"{path} is no whole DINOv2: {error}") from error
+    model = load_network(path)
     if plain and isinstance(model, SpectraDINO):
         model = model.select_bands([Modality.RGB])
     encoder = encoder_of(model.requires_grad_(False))

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from spectradino_core.backbone.checkpoints import load_spectradino, read_header, save_spectradino
+from spectradino_core.backbone.checkpoints import read_header, save_spectradino
 from spectradino_core.backbone.spectradino import SpectraDINO
 from spectradino_core.backbone.vit import ViT
 from spectradino_core.data.diet import DietBatch, available_groups, diet_batches
@@ -25,7 +25,7 @@ from spectradino_core.data.sampling import AdaptiveBands, BandSampling, RoundRob
 from spectradino_core.data.sources import ImageSource
 from spectradino_core.data.views import ViewOptions
 from spectradino_core.files import written_atomically
-from spectradino_core.perception_checkpoint import load_perception
+from spectradino_core.perception_checkpoint import load_network
 from spectradino_core.training.distributed import Place, mean_over_processes, process_group, spread
 from spectradino_core.training.journal import plot_losses
 from spectradino_core.training.loop import LoopOptions, resume_step, train
@@ -179,11 +179,7 @@ def _open(path: Path, variant: str, base: str) -> ViT | SpectraDINO:
         raise ValueError(f"unknown base {base!r}: choose plain or both")
     if base == "plain":
         return load_teacher(path, variant).network.requires_grad_(True)
-    model: ViT | SpectraDINO
-    if "architecture" in read_header(path):
-        model = load_perception(path)[0].encoder
-    else:
-        model = load_spectradino(path)
+    model = load_network(path)
     if model.config.name != variant:
         raise ValueError(f"{path} is a {model.config.title}; the recipe is of variant {variant!r}")
     if isinstance(model, ViT) or len(model.bands) < 2:

@@ -16,14 +16,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from spectradino_core.backbone.checkpoints import FORMAT as BACKBONE_FORMAT
-from spectradino_core.backbone.checkpoints import CheckpointError, config_of, load_spectradino, read_dinov2, read_header
+from spectradino_core.backbone.checkpoints import CheckpointError
 from spectradino_core.backbone.spectradino import SpectraDINO
 from spectradino_core.backbone.vit import ViT, ViTConfig, vit_config
 from spectradino_core.data.pretraining import PretrainBatch
 from spectradino_core.files import written_atomically
 from spectradino_core.modality import Modality
-from spectradino_core.perception_checkpoint import load_perception
+from spectradino_core.perception_checkpoint import load_network
 
 __all__ = ["Teacher", "TeacherCache", "load_teacher", "random_teacher"]
 
@@ -90,19 +89,7 @@ def load_teacher(path: Path, variant: str) -> Teacher:
     Raises:
         CheckpointError: the file is none of these, damaged, or of another variant.
     """
-    header = read_header(path) if path.suffix == ".safetensors" else {}
-    network: ViT | SpectraDINO
-    if header.get("format") == BACKBONE_FORMAT:
-        network = load_spectradino(path)
-    elif "architecture" in header:
-        network = load_perception(path)[0].encoder
-    else:
-        state, _ = read_dinov2(path)
-        network = ViT(config_of(state))
-        try:
-            network.load_state_dict(state)
-        except RuntimeError as error:
-            raise CheckpointError(f"{path} is no whole DINOv2: {error}") from error
+    network = load_network(path)
     if network.config.name != variant or network.config.depth != vit_config(variant).depth:
         raise CheckpointError(
             f"{path} holds a {network.config.title} of {network.config.depth} blocks; --variant asks for '{variant}'"

@@ -14,7 +14,14 @@ from spectradino_core.cli import main
 from spectradino_core.data.benchmarks.registry import BENCHMARKS, find_benchmark
 from spectradino_core.modality import Modality
 from spectradino_core.perception import Perception
-from spectradino_core.perception_checkpoint import backbone_config, load_backbone, load_perception
+from spectradino_core.perception_checkpoint import (
+    backbone_config,
+    load_backbone,
+    load_network,
+    load_perception,
+    save_perception,
+    weights_kind,
+)
 from spectradino_core.training.downstream import RATES, SETTINGS, downstream_recipe
 from spectradino_core.training.finetune import TrainingData, finetune, open_training_data
 
@@ -85,6 +92,30 @@ def test_a_pretrained_backbone_is_taken_over_with_its_two_bands(backbone):
         ours, theirs = model.backbone(batch), source(batch)
     for band in batch:
         torch.testing.assert_close(ours[band].patches, theirs[band].patches)
+
+
+def test_the_shape_of_a_file_is_read_without_building_its_network(backbone, tmp_path):
+    path, source = backbone
+    recipe = downstream_recipe("flir", variant="test")
+    save_perception(tmp_path / "model.safetensors", Perception(recipe.architecture), recipe.info())
+    before = torch.get_rng_state()
+    assert backbone_config(path) == source.config
+    assert backbone_config(tmp_path / "model.safetensors") == source.config
+    assert torch.equal(torch.get_rng_state(), before)  # a network draws its first weights
+
+
+def test_files_of_weights_are_told_apart(backbone, tmp_path):
+    path, source = backbone
+    recipe = downstream_recipe("flir", variant="test")
+    model = Perception(recipe.architecture)
+    save_perception(tmp_path / "model.safetensors", model, recipe.info())
+    torch.save(source.vit.state_dict(), tmp_path / "dinov2.pth")
+    kinds = {file: weights_kind(tmp_path / file) for file in ("model.safetensors", "dinov2.pth")}
+    assert kinds == {"model.safetensors": "model", "dinov2.pth": "dinov2"}
+    assert weights_kind(path) == "backbone"
+    for file, wanted in ((path, source), (tmp_path / "model.safetensors", model.backbone)):
+        assert torch.equal(load_network(file).vit.cls_token, wanted.vit.cls_token)
+    assert torch.equal(load_network(tmp_path / "dinov2.pth").cls_token, source.vit.cls_token)
 
 
 def test_dinov2s_own_weights_start_both_backbones(tmp_path):
@@ -196,3 +227,36 @@ def test_wrong_words_get_one_line_that_says_what_is_wrong(words, told, tmp_path,
     error = capsys.readouterr().err
     assert told in error
     assert error.strip().count("\n") == 0
+
+
+@pytest.fixture(scope="module")
+def wrong_backbones(tmp_path_factory):
+    """Backbones that are not for LWIR at the test variant, or none at all."""
+    folder = tmp_path_factory.mktemp("wrong")
+    whole = SpectraDINO("test")
+    save_spectradino(whole.select_bands([Modality.RGB, Modality.NIR]), folder / "nir.safetensors")
+    save_spectradino(whole, folder / "whole.safetensors")
+    (folder / "cut.safetensors").write_bytes((folder / "whole.safetensors").read_bytes()[:-1000])
+    (folder / "cut.pth").write_bytes(b"PK not a checkpoint")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--backbone", "whole.safetensors", "--variant", "b"], "holds a ViT-Test/14; --variant asks for 'b'"),
+        (["--backbone", "nir.safetensors"], "lwir"),
+        (["--backbone", "cut.safetensors"], "truncated"),
+        (["--backbone", "cut.pth"], "is truncated, no checkpoint, or holds more than tensors"),
+        (["--backbone", "absent.safetensors"], "there is no file"),
+    ],
+)
+def test_a_wrong_backbone_is_named_and_nothing_is_written(words, told, wrong_backbones, tmp_path, capsys):
+    file = wrong_backbones / words[1]
+    words = ["--dataset", "scenes", words[0], str(file), *words[2:], "--out", str(tmp_path / "run"), "--device", "cpu"]
+    assert main(["finetune", *words]) == 1
+    error = capsys.readouterr().err
+    assert str(file) in error
+    assert told in error
+    assert error.strip().count("\n") == 0
+    assert not (tmp_path / "run").exists()
