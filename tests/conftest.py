@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import watchdog
+from tests.domains import own_domain
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # Before anything imports rclpy, and inherited by the processes that tests start. `make test` sets the same.
@@ -35,8 +38,9 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def ros_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """A ROS domain id that no other test of this machine uses now, also set in the environment."""
-    domain_coordinator = pytest.importorskip("domain_coordinator", reason="no ROS in this environment")
-    with domain_coordinator.domain_id() as domain:
+    """A ROS domain id that nobody on this machine uses now, also set in the environment."""
+    pytest.importorskip("domain_coordinator", reason="no ROS in this environment")
+    with own_domain() as domain:
         monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+        watchdog.start()
         yield int(domain)

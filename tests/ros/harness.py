@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import domain_coordinator
 import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
@@ -24,11 +23,15 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
+from tests import watchdog
+from tests.domains import own_domain
+
 ROOT = Path(__file__).resolve().parents[2]
 _of_this_process = contextlib.ExitStack()
 atexit.register(_of_this_process.close)
-DOMAIN = int(_of_this_process.enter_context(domain_coordinator.domain_id()))
+DOMAIN = int(_of_this_process.enter_context(own_domain()))
 """Of this process alone: two test runs side by side would answer each other's frames."""
+watchdog.start()
 PATIENCE_S = float(os.environ.get("SPECTRADINO_TEST_PATIENCE_S", "60"))
 """How long a condition may take on a machine that is busy with other things; reached only when something is broken."""
 
