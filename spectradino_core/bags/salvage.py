@@ -7,6 +7,7 @@ writing until the database refuses.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import struct
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 from zlib import crc32
 
-from lz4.frame import decompress as decompress_lz4
+from lz4.frame import LZ4FrameDecompressor
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 
 from spectradino_core.bags.errors import BagError
@@ -32,7 +33,8 @@ __all__ = ["Salvaged", "salvage"]
 _MAGIC = b"\x89MCAP0\r\n"
 _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END, _FOOTER = 0x03, 0x04, 0x05, 0x06, 0x0F, 0x02
 _FORMATS = {"ros2msg": MessageDefinitionFormat.MSG, "ros2idl": MessageDefinitionFormat.IDL}
-_LARGEST_RECORD = 1 << 32
+_LARGEST_CHUNK = 1 << 30
+"""Unpacked; recorders make chunks of some megabytes. What says to be larger is taken for damage."""
 _NO_DEFINITION = MessageDefinition(MessageDefinitionFormat.NONE, "")
 
 
@@ -69,8 +71,10 @@ class _Mcap(Salvaged):
         counts: Counter[int] = Counter(channel for channel, _, _ in self._scan())
         for channel, (topic, schema) in self._channels.items():
             kind, definition = self._schemas.get(schema, ("", _NO_DEFINITION))
-            before = self.topics.get(topic, ("", _NO_DEFINITION, 0))[2]
-            self.topics[topic] = (kind, definition, before + counts[channel])
+            before = self.topics.get(topic, (kind, _NO_DEFINITION, 0))
+            if before[0] != kind:
+                raise BagError(f"{path}: topic {topic} holds messages of two types, {before[0]} and {kind}")
+            self.topics[topic] = (kind, definition, before[2] + counts[channel])
         if not self._channels:
             raise BagError(f"{path}: nothing in this file can be read; it ends before its first topic, or is no MCAP")
 
@@ -87,7 +91,8 @@ class _Mcap(Salvaged):
             yield from self._records(file)
 
     def _records(self, file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
-        while (record := _next_record(file)) is not None:
+        end = os.fstat(file.fileno()).st_size
+        while (record := _next_record(file, end)) is not None:
             code, content = record
             try:
                 if code == _MESSAGE:
@@ -105,7 +110,9 @@ class _Mcap(Salvaged):
         size, crc, length = struct.unpack_from("<QII", content, 16)
         compression = content[32 : 32 + length].decode()
         packed = content[40 + length :]
-        records = {"": bytes, "zstd": zstd.decompress, "lz4": decompress_lz4}[compression](packed)
+        if size > _LARGEST_CHUNK:
+            raise ValueError(f"a chunk of {size} bytes")
+        records = _UNPACK[compression](packed, size)
         if len(records) != size or (crc and crc32(records) != crc):
             raise ValueError("checksum")
         found = []
@@ -133,13 +140,21 @@ class _Mcap(Salvaged):
             self._channels[number] = (_text(content, 4)[0], schema)
 
 
-def _next_record(file: BinaryIO) -> tuple[int, bytes] | None:
-    """Opcode and content, None where the file ends or is cut."""
+_UNPACK = {
+    "": lambda packed, size: packed[: size + 1],
+    "zstd": lambda packed, size: zstd.ZstdDecompressor().decompress(packed, size + 1),
+    "lz4": lambda packed, size: LZ4FrameDecompressor().decompress(packed, size + 1),
+}
+"""By the name of a chunk's compression: no more than a byte above the size that the chunk tells of itself."""
+
+
+def _next_record(file: BinaryIO, end: int) -> tuple[int, bytes] | None:
+    """Opcode and content, None where the file ends (at `end`) or is cut."""
     head = file.read(9)
     if len(head) < 9:
         return None
     code, length = struct.unpack("<BQ", head)
-    if length > _LARGEST_RECORD:
+    if length > end - file.tell():  # asked first: room for what a damaged length says would be taken beforehand
         return None
     content = file.read(length)
     return (code, content) if len(content) == length else None
@@ -197,4 +212,8 @@ class _Sqlite(Salvaged):
                 ).fetchall()
         except sqlite3.Error:
             return {}
-        return {kind: MessageDefinition(_FORMATS[form], text) for kind, form, text in rows if form in _FORMATS}
+        return {
+            kind: MessageDefinition(_FORMATS[form], text)
+            for kind, form, text in rows
+            if form in _FORMATS and isinstance(text, str)
+        }

@@ -5,15 +5,17 @@ Whole bags are read by `rosbags`; of damaged ones what is left is read (`salvage
 
 from __future__ import annotations
 
+import errno
 import re
 import struct
 import sys
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import gettempdir
 
 import apsw
-from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
+from rosbags.interfaces import Connection, MessageDefinition, MessageDefinitionFormat
 from rosbags.rosbag2 import Reader, ReaderError
 
 from spectradino_core.bags.errors import BagError
@@ -126,13 +128,21 @@ class Storage:
             for connection, received_ns, data in reader.messages(wanted):
                 yield Raw(connection.topic, received_ns, data)
                 count, last_ns = count + 1, received_ns
+            promised = sum(connection.msgcount for connection in wanted)
+            if count < promised:
+                self._tell(
+                    f"{reader.path} lacks messages: {promised} of {', '.join(sorted({c.topic for c in wanted}))} were "
+                    f"recorded by its own account, {count} are there; 'ros2 bag reindex' counts anew"
+                )
         except _UNREADABLE as error:
             where = f"after {count} messages, {(last_ns - reader.start_time) / 1e9:.1f} s in" if count else "at once"
             path = Path(str(reader.path))
             remedy = _REMEDY.get(path.suffix) or next((_REMEDY[f.suffix] for f in _data_files(path)), "")
-            text = f"{path} is damaged: reading stopped {where} ({_short(error)}); {remedy}"
-            if text not in self.damage:
-                self.damage.append(text)
+            self._tell(f"{path} is damaged: reading stopped {where} ({_short(error)}); {remedy}")
+
+    def _tell(self, text: str) -> None:
+        if text not in self.damage:
+            self.damage.append(text)
 
     # ---- opening -------------------------------------------------------------------------------------------------
 
@@ -165,6 +175,8 @@ class Storage:
         try:
             self._parts.append(_opened(self.path))
             return
+        except BagError:
+            raise
         except _UNREADABLE as error:
             why = _short(error)
         plain = [file for file in files if file.suffix in _REMEDY]
@@ -196,13 +208,10 @@ class Storage:
         found: dict[str, tuple[str, MessageDefinition, int]] = {}
         for part in self._parts:
             if isinstance(part, Salvaged):
-                listed = part.topics
+                listed = list(part.topics.items())
             else:
-                listed = {c.topic: (c.msgtype, c.msgdef, 0) for c in part.connections}
-                for c in part.connections:
-                    kind, definition, count = listed[c.topic]
-                    listed[c.topic] = (kind, definition, count + c.msgcount)
-            for name, (kind, definition, count) in listed.items():
+                listed = [(c.topic, (c.msgtype, c.msgdef, c.msgcount)) for c in part.connections]
+            for name, (kind, definition, count) in listed:
                 if name in found and found[name][0] != kind:
                     raise BagError(
                         f"{self.path}: topic {name} holds messages of two types, {found[name][0]} and {kind}: split "
@@ -216,8 +225,35 @@ class Storage:
 
 def _opened(path: Path) -> Reader:
     reader = Reader(path)
-    reader.open()
+    try:
+        reader.open()
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # a bag packed as a whole is unpacked there first
+            raise BagError(
+                f"{path} can't be unpacked: no space is left in {gettempdir()}; make room there, or name another "
+                "folder in the environment variable TMPDIR"
+            ) from None
+        raise
+    _take_as_stored(reader)
     return reader
+
+
+def _take_as_stored(reader: Reader) -> None:
+    """Topics whose QoS or hash in metadata.yaml is not the files' own (people edit it to change what is offered at
+    replay; recorders of two versions spell it differently) get the files' beside it: rosbags passes over all of their
+    messages otherwise, without a word."""
+    listed = reader.connections
+    for storage in getattr(reader.storage, "storages", ()):
+        for stored in storage.connections:
+            if not any(_same(stored, known) for known in listed):
+                listed.append(stored._replace(id=1 + len(listed), msgcount=0, owner=reader.storage))
+
+
+def _same(stored: Connection, listed: Connection) -> bool:
+    """What rosbags asks before it gives the messages of a file's topic."""
+    return (stored.topic, stored.msgtype, stored.ext) == (listed.topic, listed.msgtype, listed.ext) and (
+        not stored.digest or not listed.digest or stored.digest == listed.digest
+    )
 
 
 def _data_files(path: Path) -> list[Path]:

@@ -7,6 +7,7 @@ becomes a rosbag2 folder with its metadata.yaml.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 from contextlib import suppress
@@ -41,6 +42,8 @@ COMPRESSIONS = {
 _PLUGINS = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 _VERSION: Literal[8] = 8
 """Of rosbag2's metadata: what Iron and Jazzy read; Humble reads the .mcap or .db3 file itself."""
+_OF_A_BAG = re.compile(r"metadata\.yaml|.*\.(mcap|db3)(\.zstd|-wal|-shm)?")
+"""Names of files in a rosbag2 folder."""
 _FOREVER = QosTime(9223372036, 854775807)
 
 
@@ -60,10 +63,10 @@ class BagWriter:
             path: a folder to be, or a file that ends in .mcap.
             storage: one of `STORAGES`; None: MCAP for .mcap, else SQLite.
             compression: one of `COMPRESSIONS`.
-            overwrite: whether what is at `path` is replaced, once the new bag is whole.
+            overwrite: whether the bag at `path` is replaced, once the new one is whole.
 
         Raises:
-            BagError: `path` exists, or the arguments contradict each other.
+            BagError: `path` exists, or is a folder that is no bag, or the arguments contradict each other.
         """
         self.path = Path(path)
         self.count = 0
@@ -82,6 +85,11 @@ class BagWriter:
             raise BagError("SQLite has no chunks to be packed: use compression message or file")
         if self.path.exists() and not overwrite:
             raise BagError(f"{self.path} exists already: remove it, choose another name, or ask for it to be replaced")
+        if self.path.is_dir() and (others := [p.name for p in self.path.iterdir() if not _OF_A_BAG.fullmatch(p.name)]):
+            raise BagError(
+                f"{self.path} is a folder with other things than a bag in it ({', '.join(sorted(others)[:3])}): it is "
+                "not replaced by one"
+            )
         self._storage, self._compression = storage, compression
         self._scratch = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         self._writer: Writer | None = None
@@ -171,9 +179,16 @@ class BagWriter:
         for file in [whole] if self._is_file else list(whole.iterdir()):
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
-        if self.path.is_dir():
-            shutil.rmtree(self.path)
-        os.replace(whole, self.path)
+        if self.path.is_dir():  # which no other takes the place of in one step: it stands by until that is done
+            before = self._scratch / "before"
+            os.replace(self.path, before)
+            try:
+                os.replace(whole, self.path)
+            except BaseException:
+                os.replace(before, self.path)
+                raise
+        else:
+            os.replace(whole, self.path)
 
     def _discard(self) -> None:
         shutil.rmtree(self._scratch, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,38 @@ def test_an_exception_leaves_nothing_and_keeps_what_was_there(tmp_path):
         writer.write("/a", text_message("new"), 1)
     with BagReader(tmp_path / "bag.mcap", cameras=False) as reader:
         assert [m.message.data for m in reader.messages("/a")] == ["new"]
+
+
+def test_a_bag_that_can_not_take_its_place_leaves_the_one_before(tmp_path, monkeypatch):
+    """The old folder is never gone before the new one is there."""
+    old = bytes_of(record(tmp_path / "bag", pairs(2)))
+    replace = os.replace
+
+    def interrupted(source, target):
+        if Path(target) == tmp_path / "bag" and Path(source).name == "bag":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt), BagWriter(tmp_path / "bag", overwrite=True) as writer:
+        writer.add("/a", "std_msgs/msg/String")
+    assert bytes_of(tmp_path / "bag") == old
+    assert [p.name for p in tmp_path.iterdir()] == ["bag"]
+    monkeypatch.undo()
+    with BagWriter(tmp_path / "bag", overwrite=True) as writer:
+        writer.add("/a", "std_msgs/msg/String")
+    assert bytes_of(tmp_path / "bag") != old
+    assert [p.name for p in tmp_path.iterdir()] == ["bag"]
+
+
+def test_a_folder_that_is_no_bag_is_never_replaced(tmp_path):
+    """`--out drives --overwrite` would have taken the drives with it."""
+    record(tmp_path / "drives" / "monday", pairs(2))
+    with pytest.raises(BagError, match=r"other things than a bag in it \(monday\)"):
+        BagWriter(tmp_path / "drives", overwrite=True)
+    (tmp_path / "drives" / "metadata.yaml").touch()
+    with pytest.raises(BagError, match="monday"):
+        BagWriter(tmp_path / "drives", overwrite=True)
 
 
 def test_what_is_refused(tmp_path):
