@@ -1,4 +1,4 @@
-"""The command line: `spectradino data | pretrain | finetune | evaluate | export | info`.
+"""The command line: `spectradino COMMAND`; the larger commands lie in `commands/`, one a file.
 
 Each command imports what it needs when it runs, so that `spectradino info` works on a robot without torch.
 """
@@ -85,15 +85,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from spectradino_core.data.mixture import FIRST_TEST_SEED
-    from spectradino_core.evaluation.sets import FolderSet, SceneSet
+    from spectradino_core.evaluation.sets import FolderSet, held_out_scenes
     from spectradino_core.export import export
     from spectradino_core.perception_checkpoint import load_perception
 
     model, info = load_perception(options.checkpoint)
     changes = {"name": options.name, "score_threshold": options.score_threshold, "nms_iou": options.nms_iou}
     info = info.with_(**{key: value for key, value in changes.items() if value is not None})
-    pairs = list(SceneSet(range(FIRST_TEST_SEED, FIRST_TEST_SEED + 8), info.infrared, (640, 512)))
+    pairs = list(held_out_scenes(info.infrared, 8))
     if options.data is not None:
         pairs += FolderSet(options.data, "val", info.infrared)
     parity = export(model, info, options.model, pairs)

@@ -24,8 +24,9 @@ from spectradino_core.ablation.recipe import TEACHER, Ablation, Cell, Pretrainin
 from spectradino_core.data.benchmarks.registry import find_benchmark
 from spectradino_core.data.make_manifest import write_scenes
 from spectradino_core.data.manifest import ManifestSource
-from spectradino_core.data.mixture import FIRST_TEST_SEED, Mixture
+from spectradino_core.data.mixture import Mixture
 from spectradino_core.data.sample import PairedSample
+from spectradino_core.data.seeds import HELD_OUT
 from spectradino_core.evaluation.comparison import METRICS, compare
 from spectradino_core.evaluation.sets import LabelledSet
 from spectradino_core.files import written_atomically
@@ -41,7 +42,6 @@ from spectradino_core.training.recipes import FinetuneRecipe
 
 __all__ = ["Job", "Setup", "cell_folder", "jobs_of", "run_job"]
 
-_TEST_SEED = FIRST_TEST_SEED + 300_000
 _MISREGISTRATION_PX = 1.5
 
 
@@ -212,7 +212,7 @@ def _render(ablation: Ablation, setup: Setup, job: Job, folder: Path) -> dict[st
     if job.what == "pretrain":
         write_scenes(folder, scenes.pretrain, scenes.pretrain_size, bands=(band,), maps=())
         return {"scenes": scenes.pretrain}
-    first, count = (0, scenes.train) if job.what == "train" else (_TEST_SEED, scenes.test)
+    first, count = (0, scenes.train) if job.what == "train" else (HELD_OUT["ablation"], scenes.test)
     shift = _MISREGISTRATION_PX if job.what == "train" else 0.0
     ScenePool.render(folder, range(first, first + count), band, scenes.size, shift)
     return {"scenes": count}

@@ -91,9 +91,10 @@ def _run(pipeline: Pipeline, rgb: Any, infrared: Any) -> dict[str, float]:
 
 
 def _messages(size: tuple[int, int], infrared: Modality) -> list[tuple[Any, Any]]:
-    from spectradino_core.data.mixture import FIRST_TEST_SEED, scene_sample
+    from spectradino_core.data.mixture import scene_sample
+    from spectradino_core.data.seeds import held_out_seeds
 
-    scenes = [scene_sample(FIRST_TEST_SEED + i, infrared, size) for i in range(SCENES)]
+    scenes = [scene_sample(seed, infrared, size) for seed in held_out_seeds("report", SCENES)]
     return [(_message(s.rgb, "rgb8"), _message(s.infrared.astype(np.uint16), "mono16")) for s in scenes]
 
 

@@ -51,15 +51,14 @@ def add(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from spectradino_core.data.mixture import FIRST_TEST_SEED
-    from spectradino_core.evaluation.sets import FolderSet, SceneSet
+    from spectradino_core.evaluation.sets import FolderSet, held_out_scenes
     from spectradino_core.graphs.convert import convert
     from spectradino_core.runtime.engines import OnnxEngine
 
     if options.scenes < 1:
         raise ValueError("--scenes must be at least 1")
     infrared = OnnxEngine(options.model, device="cpu").info.infrared
-    pairs = list(SceneSet(range(FIRST_TEST_SEED, FIRST_TEST_SEED + options.scenes), infrared, _SIZE))
+    pairs = list(held_out_scenes(infrared, options.scenes, size=_SIZE))
     if options.data is not None:
         pairs += FolderSet(options.data, "val", infrared)
     facts = convert(
@@ -81,10 +80,10 @@ def _run(options: argparse.Namespace) -> int:
 
 def held_out_score(scenes: int, infrared: Any) -> Score:
     """mAP50, in 0..1, of an engine on `scenes` held-out scenes of the band `infrared`."""
-    from spectradino_core.data.mixture import FIRST_TEST_SEED
+    from spectradino_core.data.seeds import held_out_seeds
     from spectradino_core.evaluation.perception import score_samples
     from spectradino_core.evaluation.sets import SceneSet
     from spectradino_core.runtime.pipeline import Pipeline
 
-    held_out = list(SceneSet(range(FIRST_TEST_SEED + 1000, FIRST_TEST_SEED + 1000 + scenes), infrared, _SIZE))
+    held_out = list(SceneSet(held_out_seeds("conversion", scenes), infrared, _SIZE))
     return lambda engine: score_samples(Pipeline(engine), held_out)["map50"]

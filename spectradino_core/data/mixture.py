@@ -15,24 +15,20 @@ from spectradino_core.data.augment import Augmentation, augment, shrink
 from spectradino_core.data.paired_folder import PairedFolder
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.scenes import BOX_CLASSES, SceneOptions, render_scene
+from spectradino_core.data.seeds import FIRST_TEST_SEED, TRAINING
 from spectradino_core.modality import Modality
 
 __all__ = [
     "FIRST_TEST_SEED",
     "Epochs",
     "FolderSource",
+    "IndexedPairs",
     "KeptPairs",
-    "LabelledSet",
     "Mixture",
     "SceneSource",
     "Source",
     "scene_sample",
 ]
-
-FIRST_TEST_SEED = 9_000_000
-"""Scenes with this seed and above are never trained on; tests, demonstrations and model cards use them."""
-
-_TRAINING_SEEDS = 1_000_000
 
 
 class Source(Protocol):
@@ -60,7 +56,7 @@ class SceneSource:
         self._kept: dict[int, PairedSample] = {}
 
     def draw(self, rng: np.random.Generator) -> PairedSample:
-        seed = int(rng.integers(self._pool or _TRAINING_SEEDS))
+        seed = int(rng.integers(self._pool or len(TRAINING)))
         if self._pool is None:
             return self._render(seed)
         if seed not in self._kept:
@@ -149,8 +145,8 @@ def _present(augmentation: Augmentation, rng: np.random.Generator) -> np.ndarray
     return present
 
 
-class LabelledSet(Protocol):
-    """A labelled set of pairs, such as `benchmarks.LabelledPairs`."""
+class IndexedPairs(Protocol):
+    """Labelled pairs that are read by their place, such as `benchmarks.LabelledPairs`."""
 
     def __len__(self) -> int: ...
 
@@ -168,7 +164,7 @@ class KeptPairs:
         room: bytes of pixels to keep; what comes later is read again each time.
     """
 
-    def __init__(self, pairs: LabelledSet, largest: tuple[int, int] | None = None, room: int = 1 << 30) -> None:
+    def __init__(self, pairs: IndexedPairs, largest: tuple[int, int] | None = None, room: int = 1 << 30) -> None:
         self._pairs, self._largest, self._room = pairs, largest, room
         self._kept: dict[int, PairedSample] = {}
 

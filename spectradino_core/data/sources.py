@@ -16,8 +16,8 @@ from typing import Protocol
 import numpy as np
 
 from spectradino_core.data.images import ImageFileError
-from spectradino_core.data.mixture import FIRST_TEST_SEED
 from spectradino_core.data.scenes import SceneOptions, render_scene
+from spectradino_core.data.seeds import HELD_OUT
 from spectradino_core.modality import INFRARED, Modality
 
 __all__ = ["MAPS", "MODALITY_KEYS", "ImageSet", "ImageSource", "ItemError", "Moment", "SceneSource"]
@@ -122,9 +122,9 @@ class SceneSource:
         self._kept: dict[int, ImageSet] = {}
 
     @classmethod
-    def held_out(cls, count: int, size: tuple[int, int] = (320, 256), first: int = 700_000) -> SceneSource:
+    def held_out(cls, count: int, size: tuple[int, int] = (320, 256)) -> SceneSource:
         """Scenes that nothing is trained on, well registered, for judgements."""
-        return cls(count, size, first=FIRST_TEST_SEED + first, misregistration_px=0.0)
+        return cls(count, size, first=HELD_OUT["pretraining"], misregistration_px=0.0)
 
     def __len__(self) -> int:
         return self._count

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from spectradino_core.data.mixture import FIRST_TEST_SEED, scene_sample
+from spectradino_core.data.mixture import scene_sample
 from spectradino_core.data.paired_folder import PairedFolder
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES
+from spectradino_core.data.seeds import held_out_seeds
 from spectradino_core.modality import Modality
 
 __all__ = ["FolderSet", "LabelledSet", "SceneSet", "held_out_scenes", "validation_scenes"]
@@ -99,9 +100,9 @@ def held_out_scenes(
     infrared: Modality, count: int, time_of_day: str | None = None, size: tuple[int, int] = (640, 512)
 ) -> SceneSet:
     """The first `count` scenes that reported figures are made on."""
-    return SceneSet(range(FIRST_TEST_SEED, FIRST_TEST_SEED + count), infrared, size, time_of_day)
+    return SceneSet(held_out_seeds("report", count), infrared, size, time_of_day)
 
 
-def validation_scenes(infrared: Modality, size: tuple[int, int], count: int, first: int = 500_000) -> SceneSet:
+def validation_scenes(infrared: Modality, size: tuple[int, int], count: int) -> SceneSet:
     """Scenes for training curves: held out from training, and apart from those that reported figures are made on."""
-    return SceneSet(range(FIRST_TEST_SEED + first, FIRST_TEST_SEED + first + count), infrared, size)
+    return SceneSet(held_out_seeds("curves", count), infrared, size)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from spectradino_core.data.benchmarks.registry import find_benchmark, open_benchmark
-from spectradino_core.data.mixture import Epochs, KeptPairs, LabelledSet
+from spectradino_core.data.mixture import Epochs, IndexedPairs, KeptPairs
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.evaluation.perception import score_samples, validation_scenes
 from spectradino_core.files import written_atomically
@@ -271,7 +271,7 @@ class _OnlyLabels(KeptPairs):
 class _Few:
     """A few pairs of a set, spread over it, as large as the network needs them."""
 
-    def __init__(self, pairs: LabelledSet, size: tuple[int, int]) -> None:
+    def __init__(self, pairs: IndexedPairs, size: tuple[int, int]) -> None:
         self._pairs = KeptPairs(pairs, (2 * size[0], 2 * size[1]), room=1 << 28)
 
     def __iter__(self) -> Iterator[PairedSample]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from spectradino_core.data.benchmarks.benchmark import Benchmark, Found, LabelledItem
-from spectradino_core.data.mixture import FIRST_TEST_SEED, scene_sample
+from spectradino_core.data.mixture import scene_sample
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES, MASK_PALETTE, TIMES_OF_DAY
+from spectradino_core.data.seeds import HELD_OUT, TRAINING
 from spectradino_core.modality import Modality
 
 __all__ = ["SCENES", "SCENES_NIR", "SCENES_SWIR"]
 
 _SIZE = (640, 512)
-_FIRST = {"train": 0, "val": FIRST_TEST_SEED + 200_000, "test": FIRST_TEST_SEED + 100_000}
+_FIRST = {"train": TRAINING.start, "val": HELD_OUT["val"], "test": HELD_OUT["test"]}
 _COUNTS = {"train": 600, "val": 60, "test": 150}
 
 

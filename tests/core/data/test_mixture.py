@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from spectradino_core.data.augment import Augmentation
-from spectradino_core.data.mixture import FIRST_TEST_SEED, Epochs, KeptPairs, Mixture, SceneSource
+from spectradino_core.data.benchmarks.registry import open_benchmark
+from spectradino_core.data.mixture import Epochs, KeptPairs, Mixture, SceneSource
 from spectradino_core.data.sample import PairedSample
+from spectradino_core.data.seeds import FIRST_TEST_SEED, HELD_OUT, TRAINING, held_out_seeds
+from spectradino_core.data.sources import SceneSource as ImageScenes
+from spectradino_core.evaluation.sets import held_out_scenes, validation_scenes
 from spectradino_core.modality import Modality
 
 
@@ -72,6 +78,20 @@ def test_training_never_sees_the_seeds_of_tests():
     source = SceneSource(Modality.LWIR, (80, 64))
     seeds = [int(source.draw(np.random.default_rng(i)).name.split()[1]) for i in range(20)]
     assert max(seeds) < FIRST_TEST_SEED
+
+
+def test_every_use_of_held_out_scenes_has_seeds_of_its_own():
+    firsts = sorted(HELD_OUT.values())
+    assert TRAINING.stop <= FIRST_TEST_SEED == firsts[0]
+    assert all(later - earlier >= 1_000 for earlier, later in pairwise(firsts))
+    seeds = {
+        "report": held_out_scenes(Modality.NIR, 3).seeds,
+        "curves": validation_scenes(Modality.NIR, (80, 64), 3).seeds,
+        "test": [item.seed for item in open_benchmark("scenes_nir", None, "test")][:3],
+        "val": [item.seed for item in open_benchmark("scenes_nir", None, "val")][:3],
+    }
+    assert {use: list(found) for use, found in seeds.items()} == {use: list(held_out_seeds(use, 3)) for use in seeds}
+    assert ImageScenes.held_out(3).name == f"scenes {HELD_OUT['pretraining']} to {HELD_OUT['pretraining'] + 2}"
 
 
 class Numbered:

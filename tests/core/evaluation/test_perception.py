@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spectradino_core.data.mixture import FIRST_TEST_SEED
 from spectradino_core.data.sample import PairedSample
+from spectradino_core.data.seeds import FIRST_TEST_SEED
 from spectradino_core.evaluation.perception import score_samples
 from spectradino_core.evaluation.sets import SceneSet
 from spectradino_core.modality import Modality

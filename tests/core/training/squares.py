@@ -8,7 +8,7 @@ from spectradino_core.data.sample import PairedSample
 
 
 class Squares:
-    """A `LabelledSet` without files. Item i is always the same; every fourth has no boxes, every fifth no mask."""
+    """`IndexedPairs` without files. Item i is always the same; every fourth has no boxes, every fifth no mask."""
 
     def __init__(self, count: int, first: int = 0, size: tuple[int, int] = (98, 84)) -> None:
         self._count, self._first, self._size = count, first, size

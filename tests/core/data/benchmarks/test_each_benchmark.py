@@ -15,8 +15,8 @@ import pytest
 from spectradino_core.data.benchmarks import BENCHMARKS, BenchmarkError, open_benchmark
 from spectradino_core.data.benchmarks.daylight import NIGHT_BELOW, time_of
 from spectradino_core.data.images import read_colour
-from spectradino_core.data.mixture import FIRST_TEST_SEED
 from spectradino_core.data.paired_folder import PairedFolder
+from spectradino_core.data.seeds import FIRST_TEST_SEED
 from tests.core.data.benchmarks.miniatures import MINIATURES, voc_xml, write_image
 
 
