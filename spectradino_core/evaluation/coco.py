@@ -1,7 +1,7 @@
 """COCO's detection scores: mAP over IoU 0.5 to 0.95, mAP50, mAP75, per class, and precision-recall curves.
 
 The counting is faster-coco-eval's, equal to pycocotools (area "all", 100 detections of a class in an image). What the
-robot's path and training curves need, AP50 without that library, is in `detection.py`; both are held to pycocotools.
+demo needs, AP50 without that library, is in `detection.py`; both are held to pycocotools.
 
 Letters: K detections, N true boxes, boxes as x1 y1 x2 y2.
 """
