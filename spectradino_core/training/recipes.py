@@ -23,7 +23,7 @@ from spectradino_core.training.modes import MODES, RATE_GROUPS
 __all__ = ["BY_EPOCH", "RECIPES", "FinetuneRecipe", "box", "smoke"]
 
 BY_EPOCH = 1_000_000_000
-"""Of a loop's `checkpoint_every`: ten checkpoints in a run, none within an epoch."""
+"""Of a loop's `checkpoint_every`: at most ten checkpoints in a run, at least an epoch apart."""
 
 
 @dataclass(frozen=True)
