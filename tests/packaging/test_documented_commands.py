@@ -1,0 +1,135 @@
+"""Every command that a page shows can be typed: it exists, and takes the options it is shown with."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import re
+import runpy
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from spectradino_core.cli import main
+from tests.conftest import REPOSITORY
+
+PAGES = sorted(
+    page
+    for pattern in ("README.md", "MODEL_CARD.md", "docs/*.md", "benchmarks/**/*.md")
+    for page in REPOSITORY.glob(pattern)
+)
+_SHELL = {"|", "||", "&&", ";", ">", ">>", "&", "2>&1"}
+_BLOCK = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"`((?:spectradino|python -m benchmarks[^\s`]*)(?: [^`]*)?)`")
+
+
+class Parsed(BaseException):
+    """The words were understood; nothing was run."""
+
+
+def own_words(line: str) -> list[str] | None:
+    """A line's words from our program's name on, without what the shell makes of the rest; None: another program's."""
+    try:
+        words = shlex.split(line, comments=True)
+    except ValueError:  # an open quote: prose
+        return None
+    words = words[: next((place for place, word in enumerate(words) if word in _SHELL), len(words))]
+    for place, word in enumerate(words):
+        if word == "spectradino":
+            return words[place:]
+        if word == "-m" and words[place + 1 : place + 2] and words[place + 1].startswith("benchmarks"):
+            return words[place + 1 :]
+    return None
+
+
+def in_blocks(page: Path) -> list[list[str]]:
+    """What can be typed as it stands."""
+    blocks = _BLOCK.findall(page.read_text(encoding="utf-8"))
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [words for words in map(own_words, lines) if words]
+
+
+def in_prose(page: Path) -> list[list[str]]:
+    """What is named, perhaps without all that it needs."""
+    prose = _BLOCK.sub("", page.read_text(encoding="utf-8"))
+    return [words for words in map(own_words, _INLINE.findall(prose)) if words and len(words) > 1]
+
+
+@pytest.fixture
+def parse(monkeypatch: pytest.MonkeyPatch) -> Iterator:
+    """Has the words parsed by the program's own parser, and by nothing else."""
+    parse_args = argparse.ArgumentParser.parse_args
+
+    def only_parse(self, args=None, namespace=None):
+        parse_args(self, args, namespace)
+        raise Parsed
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", only_parse)
+
+    def typed(words: list[str]) -> None:
+        program, *rest = words
+        if program == "spectradino":
+            main(rest)
+        spec = importlib.util.find_spec(f"{program}.__main__" if is_package(program) else program)
+        assert spec is not None
+        assert spec.origin is not None
+        if "ArgumentParser" not in Path(spec.origin).read_text(encoding="utf-8"):
+            assert rest == [], f"{program} takes no words"
+            raise Parsed
+        monkeypatch.setattr(sys, "argv", [program, *rest])
+        runpy.run_module(program, run_name="__main__")
+
+    return typed
+
+
+def is_package(name: str) -> bool:
+    spec = importlib.util.find_spec(name)
+    assert spec is not None, f"there is no {name}"
+    return spec.submodule_search_locations is not None
+
+
+def check(commands: list[list[str]], parse, capsys) -> None:
+    for words in commands:
+        with pytest.raises((Parsed, SystemExit)) as stopped:
+            parse(words)
+        told = capsys.readouterr().err.splitlines()
+        shown_help = isinstance(stopped.value, SystemExit) and stopped.value.code == 0
+        assert isinstance(stopped.value, Parsed) or shown_help, f"{shlex.join(words)}: {told[-1]}"
+
+
+def test_pages_were_found():
+    assert {"README.md", "benchmarks.md", "SPEED.md", "finetuning.md"} <= {page.name for page in PAGES}
+    assert sum(len(in_blocks(page)) for page in PAGES) > 60
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_commands_in_blocks_are_whole(page, parse, capsys):
+    check(in_blocks(page), parse, capsys)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_commands_in_prose_know_their_options(page, parse, capsys, monkeypatch):
+    """They may leave out what they need; what they do say must be understood."""
+    parse_known_args = argparse.ArgumentParser.parse_known_args
+
+    def of_what_is_there(self, args=None, namespace=None, **how):
+        for needed in (*self._actions, *self._mutually_exclusive_groups):
+            needed.required = False
+        return parse_known_args(self, args, namespace, **how)
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", of_what_is_there)
+    check(in_prose(page), parse, capsys)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["spectradino finetune --recipe box --stridse 7-28", "spectradino polish", "python -m benchmarks.pretrain --fast"],
+)
+def test_a_wrong_command_would_be_noticed(line, parse, capsys):
+    words = own_words(line)
+    assert words is not None
+    with pytest.raises(AssertionError, match=re.escape(shlex.join(words))):
+        check([words], parse, capsys)
