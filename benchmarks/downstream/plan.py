@@ -36,7 +36,7 @@ class Scale:
     streets: int = 600
     judged: int = 64
     epochs: tuple[int, int, int] = (16, 3, 20)
-    fine: tuple[int, int] = (450, 250)
+    fine: tuple[int, int] = (400, 200)
     seeds: tuple[int, ...] = (0, 1, 2)
     tested: int | None = None
 
