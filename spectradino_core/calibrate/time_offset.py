@@ -34,6 +34,7 @@ _SLOW_S = 0.5
 _DRAWS = 200
 _LEAST_FRAMES = 40
 _LEAST_SECONDS = 8.0
+_LEAST_STRETCHES = 2
 _UNLIKE_MS = 3.0  # activity of one thing in two bands: that much apart, standard deviation over rendered streets
 _GAP = 2.5  # periods without a frame, over which nothing is made up
 
@@ -138,7 +139,14 @@ def estimate_time_offset(
         if stream.seen is not None:
             colour[1][:, ~stream.seen] = 0.0
             infrared[1][:, ~stream.seen] = 0.0
-    per_stretch, energies = _correlations(colour, infrared, start, moments, window)
+    stretches = _stretches((colour[0], infrared[0]), start, moments, window)
+    if len(stretches) < _LEAST_STRETCHES:
+        raise CalibrationError(
+            f"both cameras recorded together in {len(stretches)} stretches of {_STRETCH_S:g} s, at least "
+            f"{_LEAST_STRETCHES} are wanted: do their stamps jump ('spectradino bag info')? Else {_HINT}"
+        )
+    seconds = min(seconds, sum(last - first for first, last in stretches) * _STEP_NS / 1e9 + 2 * window_ms / 1e3)
+    per_stretch, energies = _correlations(colour, infrared, start, stretches, window)
     # What passes a cell quickly falls into one frame's interval or the next, so that cameras in step see whole periods
     # only: the correlation's peak would stick to one, its blurred peak lies at their mean.
     faster = min(rgb.period_ns, ir.period_ns)
@@ -247,19 +255,39 @@ def _smoothed(cells: np.ndarray, sigma: float) -> np.ndarray:
     return cv2.sepFilter2D(cells, cv2.CV_32F, np.ones(1), kernel, borderType=cv2.BORDER_REFLECT_101)
 
 
+def _stretches(
+    streams: tuple[np.ndarray, np.ndarray], start_ns: int, moments: int, window: int
+) -> list[tuple[int, int]]:
+    """From which step of the common clock to which: the parts of some seconds in which both streams (the moments of
+    their changes, int64 [K]) recorded. A long drive is looked at in places, and a stamp that was not set lies half a
+    century before the next."""
+    inner = moments - 2 * window
+    count = max(2, int(inner * _STEP_NS / 1e9 / _STRETCH_S))
+    length = inner / count
+    there: list[set[int]] = []
+    for middles in streams:
+        numbers = np.floor(((middles - start_ns) / _STEP_NS - window) / length).astype(int)
+        steps = np.diff(middles)
+        near = steps <= _GAP * np.median(steps)
+        spans = zip(numbers[:-1][near].tolist(), numbers[1:][near].tolist())
+        there.append({number for first, last in spans for number in range(max(first, 0), min(last + 1, count))})
+
+    def edge(number: int) -> int:
+        return moments - window if number == count else int(number * length + window)
+
+    return [(edge(number), edge(number + 1)) for number in sorted(there[0] & there[1])]
+
+
 def _correlations(
     colour: tuple[np.ndarray, np.ndarray],
     infrared: tuple[np.ndarray, np.ndarray],
     start_ns: int,
-    moments: int,
+    stretches: list[tuple[int, int]],
     window: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each stretch the correlation at all lags, summed over cells [S, L], and both energies [S, 2]."""
-    inner = moments - 2 * window
-    count = max(2, int(inner * _STEP_NS / 1e9 / _STRETCH_S))
-    edges = np.linspace(window, moments - window, count + 1).astype(int)
     sums, energies = [], []
-    for first, last in zip(edges, edges[1:]):
+    for first, last in stretches:
         here = _resampled(colour, start_ns, first, last)
         around = _resampled(infrared, start_ns, first - window, last + window)
         size = cv2.getOptimalDFTSize(around.shape[1])
@@ -282,7 +310,8 @@ def _resampled(signal: tuple[np.ndarray, np.ndarray], start_ns: int, first: int,
         right = np.clip(np.searchsorted(at[part], clock), 1, len(at[part]) - 1)
         before, after = at[part][right - 1], at[part][right]
         share = np.clip((clock - before) / (after - before), 0, 1).astype(np.float32)[:, None]
-        out[:] = (cells[part][right - 1] * (1 - share) + cells[part][right] * share).T
+        whole = (after - before <= _GAP * np.median(np.diff(at)))[:, None]  # over a gap nothing is made up
+        out[:] = np.where(whole, cells[part][right - 1] * (1 - share) + cells[part][right] * share, 0).T
     return out
 
 
