@@ -5,7 +5,7 @@ Sample i of a run is a pure function of (seed, i): the same whichever worker dra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -162,10 +162,17 @@ class KeptPairs:
         pairs: the set.
         largest: (width, height) that pairs are made to fit into; None: as they are.
         room: bytes of pixels to keep; what comes later is read again each time.
+        change: what is made of each pair before it is kept.
     """
 
-    def __init__(self, pairs: IndexedPairs, largest: tuple[int, int] | None = None, room: int = 1 << 30) -> None:
-        self._pairs, self._largest, self._room = pairs, largest, room
+    def __init__(
+        self,
+        pairs: IndexedPairs,
+        largest: tuple[int, int] | None = None,
+        room: int = 1 << 30,
+        change: Callable[[PairedSample], PairedSample] | None = None,
+    ) -> None:
+        self._pairs, self._largest, self._room, self._change = pairs, largest, room, change
         self._kept: dict[int, PairedSample] = {}
 
     def __len__(self) -> int:
@@ -178,6 +185,8 @@ class KeptPairs:
         sample = self._pairs.load(self._pairs[place])
         if self._largest is not None:
             sample = shrink(sample, self._largest)
+        if self._change is not None:
+            sample = self._change(sample)
         self._room -= sample.rgb.nbytes + sample.infrared.nbytes + (0 if sample.mask is None else sample.mask.nbytes)
         if self._room >= 0:
             self._kept[place] = sample

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from spectradino_core.evaluation.detection import MAX_DETECTIONS, checked_arrays, mean_average_precision
+from spectradino_core.evaluation.spread import none_for_nan
 
 __all__ = ["RECALLS", "DetectionScores", "coco_scores"]
 
@@ -53,9 +54,9 @@ class DetectionScores:
     def to_dict(self) -> dict[str, Any]:
         """For JSON, without the curves; None where a value is nan, which JSON does not know."""
         return {
-            **{name: _or_none(getattr(self, name)) for name in ("map", "map50", "map75")},
+            **{name: none_for_nan(getattr(self, name)) for name in ("map", "map50", "map75")},
             **{
-                name: {label: _or_none(value) for label, value in getattr(self, name).items()}
+                name: {label: none_for_nan(value) for label, value in getattr(self, name).items()}
                 for name in ("ap", "ap50", "ap75")
             },
             "instances": dict(self.instances),
@@ -165,7 +166,3 @@ def _xywh(boxes: np.ndarray) -> list[list[float]]:
 
 def _silent(*_: Any) -> None:
     """In place of the library's messages."""
-
-
-def _or_none(value: float) -> float | None:
-    return None if np.isnan(value) else value

@@ -4,9 +4,9 @@ The rule: within an image and a class, detections go best score first; each take
 most, if by at least the IoU asked for; what took none is false. Over all images the precision, made non-increasing in
 recall, is averaged at the 101 recalls 0, 0.01 .. 1. At IoU 0.5 this is the COCO "AP50".
 
-Own code, because the demo, which runs where nothing but the robot's packages may be installed, needs it and nothing else
-of COCO's. Whatever else is scored, curves of a training included, goes by `coco.py`, which counts with a library and
-takes checks and matching from here. Both are held to pycocotools.
+Own code, because the demo, which runs where only the robot's packages are installed, needs it and nothing else of
+COCO's. Whatever else is scored, curves of a training included, goes by `coco.py`, which counts with a library and takes
+its checks of arrays from here. Both are held to pycocotools.
 
 Letters: K detections, N true boxes, boxes as x1 y1 x2 y2.
 """

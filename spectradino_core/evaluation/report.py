@@ -14,6 +14,7 @@ from spectradino_core.evaluation.answers import ALL, Scores
 from spectradino_core.evaluation.comparison import BASELINE, FUSED, METRICS, Comparison
 from spectradino_core.evaluation.figures import class_bars, confusion_matrix, precision_recall, subset_bars
 from spectradino_core.evaluation.page import Cell, Page, markdown_table
+from spectradino_core.evaluation.spread import none_for_nan
 from spectradino_core.files import written_atomically
 from spectradino_core.runtime.bundle import ModelInfo
 
@@ -220,8 +221,7 @@ def _model(file: str, info: ModelInfo) -> dict[str, Any]:
 
 
 def _scores(scores: Scores) -> dict[str, Any]:
-    out: dict[str, Any] = {name: of(scores) for name, of in METRICS.items()}
-    out = {name: None if value is None or value != value else value for name, value in out.items()}
+    out: dict[str, Any] = {name: none_for_nan(of(scores)) for name, of in METRICS.items()}
     if scores.detection is not None:
         out["detection"] = scores.detection.to_dict()
     if scores.boxes is not None:

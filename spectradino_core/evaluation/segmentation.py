@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from spectradino_core.evaluation.spread import none_for_nan
+
 __all__ = ["UNLABELLED", "ConfusionMatrix", "SegmentationScores"]
 
 UNLABELLED = 255
@@ -44,14 +46,10 @@ class SegmentationScores:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; None where a value is nan, which JSON does not know."""
-
-        def known(value: float) -> float | None:
-            return None if np.isnan(value) else value
-
         return {
-            **{name: known(getattr(self, name)) for name in ("miou", "macc", "pixel_accuracy")},
+            **{name: none_for_nan(getattr(self, name)) for name in ("miou", "macc", "pixel_accuracy")},
             **{
-                name: {label: known(value) for label, value in getattr(self, name).items()}
+                name: {label: none_for_nan(value) for label, value in getattr(self, name).items()}
                 for name in ("iou", "accuracy")
             },
             "left_out": list(self.left_out),

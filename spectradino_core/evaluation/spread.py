@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Spread"]
+__all__ = ["Spread", "none_for_nan"]
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,10 @@ class Spread:
 
     def to_dict(self) -> dict[str, float | list[float | None] | None]:
         """For JSON."""
+        values = [none_for_nan(value) for value in self.values]
+        return {"mean": none_for_nan(self.mean), "std": none_for_nan(self.std), "values": values}
 
-        def known(value: float) -> float | None:
-            return None if math.isnan(value) else value
 
-        return {"mean": known(self.mean), "std": known(self.std), "values": [known(value) for value in self.values]}
+def none_for_nan(value: float | None) -> float | None:
+    """JSON knows no nan."""
+    return None if value is None or math.isnan(value) else value

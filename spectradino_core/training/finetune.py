@@ -13,6 +13,7 @@ import platform
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +217,8 @@ def open_training_data(recipe: FinetuneRecipe, data: Path | None) -> TrainingDat
     # More pixels than the largest zoom shows are of no use.
     largest = recipe.augmentation.zoom[1]
     sides = (round(recipe.input_size[0] * largest), round(recipe.input_size[1] * largest))
-    samples = Epochs(_OnlyLabels(KeptPairs(pairs, sides), recipe.architecture), recipe.augmentation, recipe.seed)
+    kept = KeptPairs(pairs, sides, change=partial(_stripped, architecture=recipe.architecture))
+    samples = Epochs(kept, recipe.augmentation, recipe.seed)
     held_out = open_benchmark(benchmark.name, data, "val" if "val" in benchmark.splits else benchmark.report_split)
     return TrainingData(samples, _Few(held_out, recipe.input_size), {pairs.name: 1.0}, epoch=len(pairs))
 
@@ -253,19 +255,6 @@ def _stripped(sample: PairedSample, architecture: Architecture) -> PairedSample:
     if not architecture.box_classes:
         sample = replace(sample, boxes=None, labels=None, ignored=None, ignored_labels=None)
     return sample if architecture.mask_classes else replace(sample, mask=None)
-
-
-class _OnlyLabels(KeptPairs):
-    """Kept pairs without the labels that no head learns."""
-
-    def __init__(self, pairs: KeptPairs, architecture: Architecture) -> None:
-        self._whole, self._architecture = pairs, architecture
-
-    def __len__(self) -> int:
-        return len(self._whole)
-
-    def __getitem__(self, place: int) -> PairedSample:
-        return _stripped(self._whole[place], self._architecture)
 
 
 class _Few:
