@@ -12,8 +12,8 @@ from spectradino_core.commands.sizes import parse_size
 
 __all__ = ["add"]
 
-GROUPS = ("backbone", "model", "train", "gpu")
-_QUICK = ("backbone", "model", "train")
+GROUPS = ("backbone", "detector", "model", "train", "gpu")
+_QUICK = ("backbone", "detector", "model", "train")
 
 
 def add(commands: Any) -> None:
@@ -25,13 +25,14 @@ def add(commands: Any) -> None:
     command = commands.add_parser(
         "bench",
         help="how fast this machine is, and against what",
-        description="Times the backbone against plain DINOv2, a model file step by step, pretraining against a plain "
-        "loop, and all of it on a GPU where there is one. Cases of a table take turns in one run. Writes CSV with a "
-        "description of the machine, Markdown and pictures.",
+        description="Times the backbone against plain DINOv2, a detector with few cells against one with more, a model "
+        "file step by step, pretraining against a plain loop, and all of it on a GPU where there is one. Cases of a "
+        "table take turns in one run. Writes CSV with a description of the machine, Markdown and pictures.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n"
         "  spectradino bench --quick\n"
         "  spectradino bench backbone --variants s b --sizes 392x490 518x644 --out results\n"
+        "  spectradino bench detector --variants s --sizes 518x644   # what 'finetune --strides fast' gains\n"
         "  spectradino bench model --model my.onnx --score-scenes 100\n"
         "  spectradino bench gpu --variants s b --model my.onnx",
     )
@@ -40,7 +41,7 @@ def add(commands: Any) -> None:
     command.add_argument("--out", type=Path, default=Path("bench_out"), help="folder of results (default: %(default)s)")
     command.add_argument("--work", type=Path, help="folder where exported graphs are kept and taken from again")
     command.add_argument("--variants", nargs="+", help="of the ViT (default: s; quick: tiny)")
-    command.add_argument("--sizes", nargs="+", metavar="HxW", help="of the backbone's images (default: 392x490)")
+    command.add_argument("--sizes", nargs="+", metavar="HxW", help="of backbone and detector (default: 392x490)")
     command.add_argument("--cases", nargs="+", help="of the backbone: names as in its table (default: all)")
     command.add_argument("--rounds", type=int, help="timed (default: 7; quick: 2)")
     command.add_argument("--pairs", type=int, help="in a training step (default: 4; quick: 2; gpu: 128)")
@@ -70,7 +71,7 @@ def _run(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         work = options.work or Path(scratch)
         for group in groups:
-            {"backbone": _backbone, "model": _model, "train": _train, "gpu": _gpu}[group](options, work)
+            _RUN[group](options, work)
     return 0
 
 
@@ -83,11 +84,24 @@ def _backbone(options: argparse.Namespace, work: Path) -> None:
         raise ValueError(f"no such case: {', '.join(unknown)}; there are: {'; '.join(CASES)}")
     rows = []
     for variant in _variants(options):
-        for size in options.sizes or (["224x224"] if options.quick else ["392x490"]):
-            rows += backbone_rows(variant, _size(size), work, _rounds(options), cases, options.memory)
+        for size in _sizes(options):
+            rows += backbone_rows(variant, size, work, _rounds(options), cases, options.memory)
     _write(options, "backbone", rows, {"reference": reference_name()})
     group = ("variant", "height", "width")
     plot_bars(options.out / "backbone.png", rows, group, "case", "ratio", "time over DINOv2's, twice", 1.0)
+
+
+def _detector(options: argparse.Namespace, work: Path) -> None:
+    from spectradino_core.bench.detector import detector_rows
+    from spectradino_core.bench.plots import plot_bars
+
+    rows = []
+    for variant in _variants(options):
+        for size in _sizes(options):
+            rows += detector_rows(variant, size, work, _rounds(options), memory=options.memory)
+    _write(options, "detector", rows, {})
+    group = ("variant", "height", "width")
+    plot_bars(options.out / "detector.png", rows, group, "strides", "ratio", "time over that of strides 7-28", 1.0)
 
 
 def _model(options: argparse.Namespace, work: Path) -> None:
@@ -147,6 +161,9 @@ def _gpu(options: argparse.Namespace, work: Path) -> None:
         _write(options, "gpu_engine", engine_rows(options.model), facts)
 
 
+_RUN = {"backbone": _backbone, "detector": _detector, "model": _model, "train": _train, "gpu": _gpu}
+
+
 def _write(options: argparse.Namespace, name: str, rows: list[dict[str, object]], facts: dict[str, str]) -> None:
     import torch
 
@@ -161,6 +178,10 @@ def _write(options: argparse.Namespace, name: str, rows: list[dict[str, object]]
 
 def _variants(options: argparse.Namespace) -> Sequence[str]:
     return options.variants or (("tiny",) if options.quick else ("s",))
+
+
+def _sizes(options: argparse.Namespace) -> list[tuple[int, int]]:
+    return [_size(text) for text in options.sizes or (["224x224"] if options.quick else ["392x490"])]
 
 
 def _rounds(options: argparse.Namespace) -> int:

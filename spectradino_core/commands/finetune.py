@@ -58,7 +58,10 @@ def add(commands: Any) -> None:
     )
     model.add_argument("--fusion", help="concat, cross_attention or gated (default: concat)")
     model.add_argument("--fuse-at", choices=("last", "taps"), help="default: taps for upernet and linear4, else last")
-    model.add_argument("--strides", help="of the pyramid: 3.5-28, 7-28 or 14-28 (default: 7-28)")
+    model.add_argument(
+        "--strides",
+        help="of the pyramid: 3.5-28 (smallest objects, slowest), 7-28, or fast, which is 14-28 (default: 7-28)",
+    )
     model.add_argument("--upernet-width", type=int, help="256 or 512, as the paper's peers (default: 256)")
     model.add_argument("--input-size", metavar="WxH", help="of the network's input, multiples of 14")
     recipe = command.add_argument_group("in place of the recipe's")

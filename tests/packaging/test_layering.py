@@ -57,7 +57,8 @@ ARROWS: dict[str, set[str]] = {
     },
     # What is timed, against what; it builds and runs everything below it.
     "bench": {
-        "backbone", "data", "evaluation", "export", "graphs", "losses", "modality", "runtime", "streams", "training",
+        "backbone", "data", "evaluation", "export", "graphs", "losses", "modality", "perception", "runtime", "streams",
+        "training",
     },
     # The larger commands of the command line, one a file.
     "commands": {

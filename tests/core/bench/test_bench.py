@@ -14,7 +14,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from spectradino_core.bench import backbone, gpu
+from spectradino_core.bench import backbone, detector, gpu
 from spectradino_core.bench.machine import describe
 from spectradino_core.bench.plots import plot_bars
 from spectradino_core.bench.tables import markdown, read_table, write_table
@@ -85,6 +85,19 @@ def test_every_case_of_the_backbone_says_the_same(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {
         f"test_56x70_{kind}.onnx" for kind in ("fp32", "fp32_fused", "int8_fused")
     }
+
+
+@pytest.mark.slow
+def test_a_fast_detector_has_the_cells_and_operations_of_its_levels(tmp_path):
+    """Cells of 56 x 70 pixels: 8x10 + 4x5 + 2x2 at strides 7 to 28, without the first when fast."""
+    usual, fast = detector.detector_rows("test", SMALL, tmp_path, rounds=1, memory=False)
+    assert (usual["strides"], fast["strides"]) == ("7-28", "fast")
+    assert (usual["cells"], fast["cells"]) == (104, 24)
+    assert usual["ratio"] == 1
+    assert fast["ratio"] == pytest.approx(fast["ms"] / usual["ms"])
+    grow, smooth = 20 * 48 * 32 * 4 + 80 * 32 * 32, 80 * 9 * 32 * 32  # tokens 48 wide to 80 cells 32 wide
+    towers, answers = 2 * smooth, 80 * 9 * 32 * (3 + 4)
+    assert usual["gflop"] - fast["gflop"] == pytest.approx(2e-9 * (grow + smooth + towers + answers))
 
 
 def test_operations_are_those_of_the_formula():
@@ -204,7 +217,7 @@ def test_quick(tmp_path):
     ]
     command += ["--rounds", "1", "--no-memory", "--out", str(tmp_path), "--note", "a test"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    for name in ("backbone", "model", "train"):
+    for name in ("backbone", "detector", "model", "train"):
         facts, rows = read_table(tmp_path / f"{name}.csv")
         assert facts["note"] == "a test"
         assert rows

@@ -1,0 +1,90 @@
+"""What a coarser pyramid gains: the same detector with other strides, whole, in ONNX Runtime on the CPU.
+
+Weights are random, so this says nothing of boxes: what the finest level is worth is a question for `evaluate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from spectradino_core.bench.tables import Row
+from spectradino_core.bench.timing import Case, peak_memory_mb, take_turns
+from spectradino_core.data.mixture import FIRST_TEST_SEED, scene_sample
+from spectradino_core.export import export
+from spectradino_core.modality import Modality
+from spectradino_core.perception import Architecture, Perception
+from spectradino_core.runtime.engines import OnnxEngine, warm_up
+from spectradino_core.training.downstream import downstream_recipe
+
+__all__ = ["REFERENCE", "STRIDES", "case", "detector_rows"]
+
+REFERENCE = "7-28"
+"""What `finetune` takes by default."""
+STRIDES = (REFERENCE, "fast")
+
+
+def detector_rows(
+    variant: str,
+    size: tuple[int, int],
+    folder: Path,
+    rounds: int,
+    strides: Sequence[str] = STRIDES,
+    memory: bool = True,
+) -> list[Row]:
+    """One row a preset: cells, operations, time of the engine, its ratio to `REFERENCE`, peak memory.
+
+    Args:
+        variant: of the ViT; heads are as wide as `finetune` makes them for it.
+        size: (H, W), multiples of 14.
+        folder: where exported graphs lie, or will.
+        rounds: timed, beside one that is not.
+        strides: names of `pyramid.PRESETS`; the reference always runs.
+        memory: measure it, which starts every case once more.
+    """
+    names = [REFERENCE, *(name for name in strides if name != REFERENCE)]
+    given: dict[str, Any] = {"variant": variant, "height": size[0], "width": size[1], "folder": str(folder)}
+    timings = take_turns({name: case(strides=name, **given) for name in names}, rounds)
+    rows: list[Row] = []
+    for name, timing in timings.items():
+        architecture = _architecture(variant, name)
+        cells, operations = _work(architecture, size)
+        row: Row = {"variant": variant, "height": size[0], "width": size[1], "strides": name}
+        row |= {"cells": cells, "gflop": operations / 1e9} | timing.columns()
+        row["ratio"] = timing.median_ms / timings[REFERENCE].median_ms
+        rows.append(row)
+    for row in rows:
+        row["peak_mb"] = peak_memory_mb(__name__, given | {"strides": row["strides"]}) if memory else "-"
+    return rows
+
+
+def case(strides: str, variant: str, height: int, width: int, folder: str) -> Case:
+    """The exported detector, ready to run on empty images."""
+    path = Path(folder) / f"detector_{variant}_{height}x{width}_{strides}.onnx"
+    if not path.is_file():
+        recipe = downstream_recipe("scenes", "detection", variant, strides=strides)
+        torch.manual_seed(0)
+        model = Perception(recipe.architecture)
+        pair = scene_sample(FIRST_TEST_SEED, model.infrared, (width, height))
+        export(model, replace(recipe, input_size=(width, height)).info(), path, [pair])
+    return partial(warm_up, OnnxEngine(path, device="cpu"))
+
+
+def _architecture(variant: str, strides: str) -> Architecture:
+    return downstream_recipe("scenes", "detection", variant, strides=strides).architecture
+
+
+def _work(architecture: Architecture, size: tuple[int, int]) -> tuple[int, float]:
+    """Cells of the detector, and FLOP of a pair, counted by torch on tensors without contents."""
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model = Perception(architecture).eval()
+        images = {Modality.RGB: torch.randn(1, 3, *size), model.infrared: torch.rand(1, 1, *size)}
+        logits = model(images).logits
+    assert logits is not None  # the architecture has a detection head
+    return logits.shape[1], float(counter.get_total_flops())
