@@ -25,6 +25,8 @@ __all__ = [
 
 _GRID = 32
 _DISTORTION = {"": None, "plumb_bob": 5, "rational_polynomial": 8, "equidistant": 4}
+_LENGTHS = (4, 5, 8, 12, 14)
+"""How many coefficients OpenCV takes, and no other number."""
 
 
 class CameraInfoMessage(Protocol):
@@ -157,7 +159,10 @@ def rotation_matrix(rotation: Sequence[float] | np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Camera:
-    """A camera as its images are: size, K [3, 3], the rotation before it [3, 3], and how its lens distorts."""
+    """A camera as its images are: size, K [3, 3], the rotation before it [3, 3], and how its lens distorts.
+
+    `d` is filled up with zeros to one of the numbers of coefficients that OpenCV takes.
+    """
 
     size: Size
     k: np.ndarray
@@ -184,6 +189,8 @@ class _Camera:
             raise RegistrationError(
                 f"the {name} camera has {d.size} distortion coefficients, more than {info.distortion_model} takes"
             )
+        if most is not None:  # fewer are the same as zeros for the rest
+            d = np.pad(d, (0, next(length for length in _LENGTHS if length >= d.size) - d.size))
         roi = getattr(info, "roi", None)
         width, height = int(info.width), int(info.height)
         if roi is not None and roi.width and roi.height:
@@ -206,23 +213,24 @@ class _Camera:
 
     def rays(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels [N, 2] to directions [N, 2] on the plane z = 1."""
+        if not len(pixels):
+            return pixels
         if not self.distorted:
             return (pixels - self.k[:2, 2]) / np.array([self.k[0, 0], self.k[1, 1]])
         if self.model == "equidistant":
-            return cv2.fisheye.undistortPoints(pixels[:, None], self.k, self._four())[:, 0]
+            return cv2.fisheye.undistortPoints(pixels[:, None], self.k, self.d)[:, 0]
         return cv2.undistortPoints(pixels[:, None], self.k, self.d)[:, 0]
 
     def project(self, rays: np.ndarray) -> np.ndarray:
         """Directions [N, 2] on the plane z = 1 to pixels [N, 2]."""
+        if not len(rays):
+            return rays
         if not self.distorted:
             return rays * np.array([self.k[0, 0], self.k[1, 1]]) + self.k[:2, 2]
         if self.model == "equidistant":
-            return cv2.fisheye.distortPoints(rays[:, None], self.k, self._four())[:, 0]
+            return cv2.fisheye.distortPoints(rays[:, None], self.k, self.d)[:, 0]
         points = np.concatenate([rays, np.ones((len(rays), 1))], axis=1)
         return cv2.projectPoints(points, np.zeros(3), np.zeros(3), self.k, self.d)[0][:, 0]
-
-    def _four(self) -> np.ndarray:
-        return np.pad(self.d, (0, 4 - self.d.size))
 
 
 def _true_points(rgb: _Camera, ir: _Camera, between: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -240,3 +240,28 @@ class TestCheckerboard:
         for picture in (rgb, infrared):
             picture.flags.writeable = False
         checkerboard(rgb, infrared, Registration((1, 0, 160, 0, 1, 136, 0, 0, 1)))
+
+
+@pytest.mark.parametrize("side", ["rgb", "ir"])
+@pytest.mark.parametrize(("model", "d"), [("plumb_bob", (0.1, 0.01, 0.002)), ("equidistant", (0.02,))])
+def test_coefficients_that_are_not_given_are_zero(side, model, d):
+    """Drivers send three of them too; OpenCV takes 4, 5, 8, 12 or 14 and fails on any other number."""
+    cameras = {"rgb": RGB_INFO, "ir": IR_INFO}
+    size, focal = (RGB, 1100.0) if side == "rgb" else (IR, 600.0)
+    found = [
+        registration_from_camera_infos(
+            **(cameras | {side: info(size, focal, model, given)}), rotation=TURN, translation=SHIFT, distance_m=20.0
+        )
+        for given in (d, (*d, *[0.0] * (4 - len(d))))
+    ]
+    assert found[0] == found[1]
+    assert found[0].residual_px > 0
+
+
+@pytest.mark.parametrize("side", ["rgb", "ir"])
+def test_coefficients_that_bend_every_ray_away_are_told_as_such(side):
+    cameras = {"rgb": RGB_INFO, "ir": IR_INFO} | {
+        side: info(RGB if side == "rgb" else IR, 600.0, d=(1e300, 1e300, 0.0, 0.0, 0.0))
+    }
+    with pytest.raises(RegistrationError, match="hardly share a field of view"), np.errstate(all="ignore"):
+        registration_from_camera_infos(**cameras, rotation=TURN, translation=SHIFT, distance_m=20.0)
