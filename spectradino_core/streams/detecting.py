@@ -43,9 +43,7 @@ def find(
     if after_jump:
         pipeline.reset()
     pipeline.score_threshold = settings.threshold_of(pipeline.info)
-    if rgb is not None and ir is not None:
-        registering.check()
-    pipeline.registration = registering.current
+    pipeline.registration = registering.check() if rgb is not None and ir is not None else registering.current
     return pipeline(None if rgb is None else rgb.pixels, None if ir is None else ir.pixels)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from spectradino_core.runtime.registration import Registration, RegistrationError
 from spectradino_core.streams.calibration import load_calibration
 from spectradino_core.streams.registration import (
@@ -112,18 +114,20 @@ class Registering:
         self.residual_px, self.current = made.residual_px, made.registration
         return True
 
-    def check(self) -> None:
-        """Refuses a pair while the registration is pending.
+    def check(self) -> Registration | None:
+        """The registration for a pair; refuses it while that is pending. Another thread may be in `take`.
 
         Raises:
             RegistrationError: it is; the topics or the reason are named where it was found.
         """
-        if self.pending:
+        current = self.current  # once: `take` sets it to None for a moment
+        if self.from_camera_info and current is None:
             why = f"no message on {' and '.join(CAMERA_INFO_TOPICS[key] for key in self.missing)} yet"
             raise RegistrationError(
                 f"{why if self.missing else 'the camera_info can not be used'}, and registration_from_camera_info "
                 "needs both cameras'"
             )
+        return current
 
     def describe(self) -> str:
         """Where it comes from and how good it is, for logs and diagnostics."""
@@ -141,7 +145,6 @@ class Registering:
 def _is_same(a: Any, b: Any) -> bool:
     return (
         (a.width, a.height, a.distortion_model) == (b.width, b.height, b.distortion_model)
-        and all((x == y).all() for x, y in ((a.k, b.k), (a.p, b.p), (a.r, b.r)))
-        and list(a.d) == list(b.d)
+        and all(np.array_equal(x, y, equal_nan=True) for x, y in ((a.k, b.k), (a.p, b.p), (a.r, b.r), (a.d, b.d)))
         and (a.binning_x, a.binning_y, a.roi) == (b.binning_x, b.binning_y, b.roi)
     )

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
 
+from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.registration import Registration, RegistrationError
 from spectradino_core.streams.calibration import Calibration, save_calibration
+from spectradino_core.streams.detecting import find
+from spectradino_core.streams.frames import CameraFrame
 from spectradino_ros.parameters import ParameterError, Settings
 from spectradino_ros.registering import Registering, camera_info_topic
 
@@ -76,6 +81,37 @@ def test_camera_info_comes_changes_and_errs():
     assert registering.pending, "the old one is not for this camera"
     with pytest.raises(RegistrationError, match="camera_info can not be used"):
         registering.check()
+
+
+def test_a_calibration_of_no_numbers_is_refused_once():
+    """NaN differs from itself: at 30 messages a second each would be told anew."""
+    registering = Registering(Settings(registration_from_camera_info=True))
+    assert not registering.take("rgb", info(640, 480, 600.0))
+    with pytest.raises(RegistrationError, match="the ir camera is not calibrated"):
+        registering.take("ir", info(320, 240, float("nan")))
+    assert not registering.take("ir", info(320, 240, float("nan")))
+
+
+def test_a_calibration_that_changes_in_the_middle_of_a_pair_does_not_take_its_registration_away(blob_model):
+    """`take` runs on the executor's thread, and there is no registration while it makes a new one."""
+
+    class Changing(Registering):
+        def check(self):
+            found = super().check()
+            self.current = None
+            return found
+
+    registering = Changing(Settings(registration_from_camera_info=True))
+    registering.take("rgb", info(160, 120, 150.0))
+    registering.take("ir", info(80, 60, 75.0))
+    made = registering.current
+    pipeline = Pipeline.open(blob_model, device="cpu")
+    header = Header()
+    rgb = CameraFrame(header, lambda: np.full((120, 160, 3), 90, np.uint8))
+    ir = CameraFrame(header, lambda: np.full((60, 80), 20, np.uint8))
+    find(pipeline, registering, Settings(), rgb, ir, False)
+    assert made is not None
+    assert pipeline.registration is made
 
 
 class Names:
