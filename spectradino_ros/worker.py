@@ -7,6 +7,7 @@ more than one job behind, and the caller is told of each job that was passed ove
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -81,7 +82,10 @@ class NewestOnlyWorker(Generic[Job]):
             try:
                 self._work(job)
             except Exception as error:  # one frame is lost, never the thread
-                self._failed(error)
+                try:
+                    self._failed(error)
+                except Exception:  # nor by what tells of it
+                    traceback.print_exc()
             finally:
                 with self._changed:
                     self._busy = False

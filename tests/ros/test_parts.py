@@ -114,6 +114,29 @@ def test_the_worker_survives_an_exception_and_tells_of_it():
     assert [str(error) for error in errors] == ["of job 0"]
 
 
+def test_the_worker_survives_an_exception_of_what_tells_of_exceptions(capsys):
+    told, done = threading.Event(), threading.Event()
+
+    def work(job: str) -> None:
+        if job == "bad":
+            raise ValueError("bad frame")
+        done.set()
+
+    def failed(error: Exception) -> None:
+        told.set()
+        raise RuntimeError("the log is gone")
+
+    worker = NewestOnlyWorker(work, failed)
+    worker.submit("bad")
+    assert told.wait(10)
+    worker.submit("good")
+    assert done.wait(10)
+    assert worker.stop()
+    said = capsys.readouterr().err
+    assert "bad frame" in said
+    assert "the log is gone" in said
+
+
 def test_who_submits_stands_back_until_the_job_lets_go():
     entered, read, ended = threading.Event(), threading.Event(), threading.Event()
 
