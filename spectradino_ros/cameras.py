@@ -20,6 +20,7 @@ except ImportError:  # its name up to and with Humble
 
 from spectradino_ros.health import Health
 from spectradino_ros.notices import Notices
+from spectradino_ros.parameters import ParameterError
 
 __all__ = ["TOPICS", "Camera", "camera_topic"]
 
@@ -71,6 +72,9 @@ class Camera:
             health: counts the messages and those lost.
             notices: says what is wrong.
             transport: "raw" or "compressed": whether the messages are Image or CompressedImage.
+
+        Raises:
+            ParameterError: the topic's qos_overrides make no sense.
         """
         self.key = key
         self.topic = camera_topic(node, name, transport)
@@ -92,6 +96,11 @@ class Camera:
             self._subscription = self._subscribe(qos, {**events, "message_lost": self._message_lost})
         except UnsupportedEventTypeError:  # not every middleware tells of lost messages
             self._subscription = self._subscribe(qos, events)
+        except RuntimeError as error:  # how rclpy refuses a policy of another name
+            raise ParameterError(
+                f"{self.topic} can't be subscribed to: {error}. See the parameters "
+                f"qos_overrides.{self.topic}.subscription.*"
+            ) from None
 
     def destroy(self) -> None:
         """Ends the subscription."""

@@ -84,8 +84,8 @@ class DetectorNode(LifecycleNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # Neither warnings nor diagnostics may stop when simulated time does.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(_WATCH_S, self._watch, clock=steady)
-        self.create_timer(_DIAGNOSTICS_S, self._publish_diagnostics, clock=steady)
+        self.create_timer(_WATCH_S, self._guarded("watch the cameras", self._watch), clock=steady)
+        self.create_timer(_DIAGNOSTICS_S, self._guarded("publish diagnostics", self._publish_diagnostics), clock=steady)
 
     @property
     def autostart(self) -> bool:
@@ -99,7 +99,10 @@ class DetectorNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Starts the worker and subscribes to the cameras."""
-        return self._transition("activate", self._activate, super().on_activate, state, after=self._publish_latched)
+        result = self._transition("activate", self._activate, super().on_activate, state, after=self._publish_latched)
+        if result is not TransitionCallbackReturn.SUCCESS:
+            self._deactivate()  # or what was begun would go on in a node that is inactive
+        return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribes and stops the worker. An error if that is because the engine is lost, see `on_error`."""
@@ -293,10 +296,25 @@ class DetectorNode(LifecycleNode):
         self._notices.period_s = settings.warning_period_s
         if self._intake is not None:
             self._intake.apply(settings)
-            if settings.score_threshold != before.score_threshold:
-                self._publish_labels()
+        if self._worker is not None and settings.score_threshold != before.score_threshold:
+            self._publish_labels()
 
     # ---- timers --------------------------------------------------------------------------------------------------
+
+    def _guarded(self, what: str, do: Callable[[], None]) -> Callable[[], None]:
+        """A timer's callback that outlives what it raises: rclpy would end the process."""
+
+        def call() -> None:
+            try:
+                do()
+            except _EXPLAINED as error:
+                self._notices.error(what, f"cannot {what}: {error}")
+            except Exception as error:
+                if self.context.ok():  # else it is only that ROS was shut down under our feet
+                    trace = traceback.format_exc()
+                    self._notices.error(what, f"cannot {what}: {type(error).__name__}: {error}\n{trace}")
+
+        return call
 
     def _watch(self) -> None:
         if self._worker is None:

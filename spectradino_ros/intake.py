@@ -60,6 +60,9 @@ class Intake:
             submit: takes a capture and returns the one that it replaced, if any.
             registering: is given the cameras' calibrations if it wants them, and knows a calibrated time offset.
             tell_mode: told of each change of the mode.
+
+        Raises:
+            ParameterError: a topic can't be subscribed to as its parameters say; nothing is subscribed to then.
         """
         self._node = node
         self._logger = node.get_logger()
@@ -71,15 +74,25 @@ class Intake:
         self._converter = CvBridgeConverter()
         self._timeout_s = settings.no_message_timeout_s
         self.feed: feed.Feed[CameraFrame] = feed.Feed(settings.feed(registering.time_offset_ms), monotonic_ns())
-        self.cameras = {
-            key: Camera(node, key, name, self._receiver(key), health, notices, settings.transport_of(key))
-            for key, name in TOPICS.items()
-        }
-        self._calibrations = []
-        if registering.from_camera_info:
+        self.cameras: dict[str, Camera] = {}
+        self._calibrations: list[Any] = []
+        try:
+            self._subscribe(settings)
+        except BaseException:
+            self.destroy()  # one camera alone would go on sending
+            raise
+
+    def _subscribe(self, settings: Settings) -> None:
+        for key, name in TOPICS.items():
+            self.cameras[key] = Camera(
+                self._node, key, name, self._receiver(key), self._health, self._notices, settings.transport_of(key)
+            )
+        if self._registering.from_camera_info:
             for key, image in TOPICS.items():
-                topic, take = camera_info_topic(node, key, image), partial(self._on_camera_info, key)
-                self._calibrations.append(node.create_subscription(CameraInfo, topic, take, qos_profile_sensor_data))
+                topic, take = camera_info_topic(self._node, key, image), partial(self._on_camera_info, key)
+                self._calibrations.append(
+                    self._node.create_subscription(CameraInfo, topic, take, qos_profile_sensor_data)
+                )
 
     def destroy(self) -> None:
         """Ends the subscriptions."""
@@ -128,6 +141,9 @@ class Intake:
                 self._logger.info(f"registration made: {self._registering.describe()}")
         except RegistrationError as error:
             self._logger.error(f"no registration: {error}")
+        except Exception as error:  # as of a frame
+            trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+            self._notices.error(f"camera_info {key}", f"no registration from the {key} camera's camera_info:\n{trace}")
 
     def _hand_over(self, captures: list[feed.Capture[CameraFrame]]) -> None:
         self._tell_events()

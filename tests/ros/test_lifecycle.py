@@ -167,3 +167,30 @@ def test_diagnostics_follow_the_state(manager, peer):
     assert values["model"] == "blob"
     assert values["engine"].startswith("ONNX Runtime")
     assert values["/managed/ir/image_raw messages"] == "0"
+
+
+def test_a_failed_activation_leaves_nothing_behind_and_the_node_alive(peer, blob_model):
+    """A camera that can't be subscribed to: as a transition, and later from a timer when somebody listens."""
+    override = {"qos_overrides./refused/ir/image_raw.subscription.reliability": "bogus"}
+    node = NodeProcess("-r", "__ns:=/refused", model=blob_model, device="cpu", threads=1, autostart=False, **override)
+    try:
+        manager = Manager(peer, node, "/refused/detector_node")
+        labels = peer.collect(LabelInfo, "/refused/detector_node/label_info", LATCHED)
+        assert manager.change(Transition.TRANSITION_CONFIGURE)
+        assert not manager.change(Transition.TRANSITION_ACTIVATE)
+        told = "/refused/ir/image_raw can't be subscribed to: .*bogus.*qos_overrides./refused/ir/image_raw"
+        node.wait_for_line(rf"\[ERROR\].*cannot activate: {told}")
+        assert manager.state() == "inactive"
+        wait_until(lambda: peer.node.count_subscribers("/refused/rgb/image_raw") == 0, "the other camera's end")
+        assert manager.set("lazy_subscription", True) == (True, "")
+        assert manager.change(Transition.TRANSITION_ACTIVATE)
+        wait_until(lambda: labels, "label info")
+        assert manager.set("score_threshold", 0.625) == (True, "")
+        wait_until(lambda: labels[-1].threshold == 0.625, "the new threshold, though nobody listens to answers")
+        peer.collect(Detection2DArray, "/refused/detector_node/detections")
+        node.wait_for_line(rf"\[ERROR\].*cannot watch the cameras: {told}")
+        assert manager.state() == "active"
+        assert peer.node.count_subscribers("/refused/rgb/image_raw") == 0
+    finally:
+        assert node.stop() == 0, node.log
+    assert "Traceback" not in node.log
