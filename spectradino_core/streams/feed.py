@@ -207,9 +207,8 @@ class Feed(Generic[Payload]):
         self._modes.stale_ns = round(settings.stale_ms * _MS)
         self._modes.fallback = settings.fallback_mode
         self._frozen.frozen_ns = round(settings.frozen_ms * _MS)
-        if settings.learn_ir_time_offset != before.learn_ir_time_offset:
-            self._learner.reset()
-        if self._learner.learnt is None or settings.ir_time_offset_ms != before.ir_time_offset_ms:
+        given = (settings.learn_ir_time_offset, settings.ir_time_offset_ms)
+        if given != (before.learn_ir_time_offset, before.ir_time_offset_ms):
             self._learner.reset()
             self._pairer.offset_ns = round(settings.ir_time_offset_ms * _MS)
         self._tell_mode(self._modes.update(self._now_ns))

@@ -317,6 +317,16 @@ class TestOffset:
         assert rig.feed.ir_time_offset_ms == 7
         assert rig.feed.learnt_offset is None
 
+    def test_other_settings_that_change_meanwhile_do_not_start_the_learning_anew(self):
+        frames, undisturbed = self.frames(420.0), Rig(learn_ir_time_offset=True)
+        undisturbed.run(frames)
+        rig = Rig(learn_ir_time_offset=True)
+        for number, frame in enumerate(frames):
+            rig.run([frame])
+            rig.feed.apply(replace(rig.feed.settings, stale_ms=900.0 + number % 2))
+        assert rig.feed.learnt_offset is not None
+        assert rig.feed.learnt_offset == undisturbed.feed.learnt_offset
+
     def test_cameras_in_time_keep_what_was_given(self):
         rig = Rig(learn_ir_time_offset=True, ir_time_offset_ms=0.0).run(self.frames(0.0))
         assert abs(rig.feed.ir_time_offset_ms) < 1
