@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ def find_bags(paths: Sequence[str | Path]) -> dict[str, Path]:
     """Bags by the names they have in reports, in the order of the names.
 
     A path is a bag, a folder of bags, or a text file (`.txt`) with one path a line, relative to itself. A name is the
-    bag's own, with as many of its folders before it as make it the only one.
+    bag's own, with as many of its folders before it as make it the only one; with its ending, where one folder holds
+    two that differ by nothing else.
 
     Raises:
         BagError: a path is none of these, or the same bag is there twice.
@@ -46,11 +47,7 @@ def find_bags(paths: Sequence[str | Path]) -> dict[str, Path]:
     for path, real in zip(found, resolved):
         if resolved.count(real) > 1:
             raise BagError(f"{path} is given twice: it would count twice")
-    for depth in range(1, 1 + max((len(path.parts) for path in resolved), default=1)):
-        names = ["/".join((*path.parts[-depth:-1], _stem(path))) for path in resolved]
-        if len(set(names)) == len(names):
-            break
-    return dict(sorted(zip(names, found), key=lambda row: row[0]))
+    return dict(sorted(zip(_names(resolved), found), key=lambda row: row[0]))
 
 
 def evaluate_bags(
@@ -87,8 +84,9 @@ def evaluate_bags(
     todo: dict[str, tuple[Unit, str]] = {}
     errors: dict[str, str] = {}
     units: dict[str, list[Unit]] = {}
+    folders = _folders(bags)
     for name, path in bags.items():
-        folder = out / "bags" / name.replace("/", "__")
+        folder = out / "bags" / folders[name]
         folder.mkdir(parents=True, exist_ok=True)
         units[name] = [Unit(path, name, folder, run, options, progress=jobs == 1) for run in runs]
         try:
@@ -137,6 +135,29 @@ def do_unit(work: tuple[Unit, str]) -> None:
     finally:
         cv2.setNumThreads(threads)
     unit.finish(key)
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    names: list[str] = []
+    for last in (_stem, lambda path: path.name):
+        for depth in range(1, 1 + max((len(path.parts) for path in paths), default=1)):
+            names = ["/".join((*path.parts[-depth:-1], last(path))) for path in paths]
+            if len(set(names)) == len(names):
+                return names
+    return names
+
+
+def _folders(names: Iterable[str]) -> dict[str, str]:
+    """A folder's name for each bag's; two that would be the same get numbers."""
+    folders: dict[str, str] = {}
+    for name in names:
+        plain = folder = name.replace("/", "__")
+        number = 1
+        while folder in folders.values():
+            number += 1
+            folder = f"{plain}~{number}"
+        folders[name] = folder
+    return folders
 
 
 def _bags_at(path: Path) -> list[Path]:
