@@ -5,7 +5,6 @@ Sizes, losses, precision and the frozen teacher of both are the same; they take 
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from spectradino_core.backbone.vit import ViT, vit_config
 from spectradino_core.bench.plain import HookedDinov2, plain_dinov2
 from spectradino_core.bench.tables import Row
+from spectradino_core.bench.timing import Timing, take_turns
 from spectradino_core.data.make_manifest import write_scenes
 from spectradino_core.data.manifest import ManifestSource
 from spectradino_core.data.pretraining import PretrainBatch, pretraining_batches
@@ -31,7 +31,7 @@ from spectradino_core.training.stages import StageRecipe, freeze, stage_recipe
 from spectradino_core.training.student import PretrainTask, Student
 from spectradino_core.training.teacher import Teacher
 
-__all__ = ["loading", "our_step", "plain_step", "random_batch", "take_turns", "train_rows"]
+__all__ = ["loading", "our_step", "plain_step", "random_batch", "steps_in_turn", "train_rows"]
 
 QUEUE = 4096
 PLAIN = "plain loop over transformers"
@@ -56,16 +56,6 @@ def train_rows(
     amp, workers = torch.bfloat16, 1
     rows: list[Row] = []
 
-    def add(case: str, seconds: dict[str, float], pairs: int, base: str) -> None:
-        for name, value in seconds.items():
-            row: Row = {
-                "case": case,
-                "what": name,
-                "ms": 1e3 * value,
-                "pairs_per_s": "-" if "waiting" in name else pairs / value,
-            }
-            rows.append(row | {"ratio": value / seconds[base], "against": base})
-
     for stage in (1, 3):
         recipe = stage_recipe(variant, stage)
         recipe = replace(recipe, crop=crop or recipe.crop)
@@ -75,12 +65,20 @@ def train_rows(
             "ours": our_step(recipe, amp),
             "ours, teacher cached": our_step(recipe, amp, partial(_told, known)),
         }
-        add(f"{variant} at {recipe.crop}, stage {stage}", take_turns(runs, recipe, pairs, rounds), pairs, PLAIN)
+        timings = steps_in_turn(runs, recipe, pairs, rounds)
+        for name, timing in timings.items():
+            row: Row = {"case": f"{variant} at {recipe.crop}, stage {stage}", "what": name} | timing.columns()
+            row["pairs_per_s"] = 1e3 * pairs / timing.median_ms
+            rows.append(row | {"ratio": timing.median_ms / timings[PLAIN].median_ms, "against": PLAIN})
         del runs
     if steps:
         recipe = stage_recipe(loaded, 1)
         seconds = loading(recipe, amp, steps, 2 * recipe.batch, workers)
-        add(f"loading, {loaded}, stage 1", seconds, recipe.batch, "in memory")
+        for name, value in seconds.items():
+            row = {"case": f"loading, {loaded}, stage 1", "what": name, "ms": 1e3 * value}
+            row |= {"quartiles": "-", "rounds": 3 if name == "making a batch" else steps}
+            row["pairs_per_s"] = "-" if "waiting" in name else recipe.batch / value
+            rows.append(row | {"ratio": value / seconds["in memory"], "against": "in memory"})
     return rows
 
 
@@ -181,16 +179,14 @@ def random_batch(recipe: StageRecipe, pairs: int, step: int, device: str = "cpu"
     )
 
 
-def take_turns(steps: dict[str, Step], recipe: StageRecipe, pairs: int, rounds: int) -> dict[str, float]:
-    """Median seconds of a step of each, after one that does not count."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(rounds + 1):
-        batch = random_batch(recipe, pairs, number)
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step(batch)
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
+def steps_in_turn(steps: dict[str, Step], recipe: StageRecipe, pairs: int, rounds: int) -> dict[str, Timing]:
+    """A step of each, turn by turn on the same batches, after one that does not count."""
+    batches = [random_batch(recipe, pairs, number) for number in range(rounds + 1)]
+    return take_turns({name: partial(_on_the_next, step, iter(batches)) for name, step in steps.items()}, rounds)
+
+
+def _on_the_next(step: Step, batches: Iterator[PretrainBatch]) -> None:
+    step(next(batches))
 
 
 def loading(recipe: StageRecipe, amp: torch.dtype | None, count: int, scenes: int, workers: int) -> dict[str, float]:

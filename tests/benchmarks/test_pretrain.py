@@ -19,7 +19,7 @@ from benchmarks.pretrain.plan import FULL, PARTS, jobs_of
 from benchmarks.pretrain.report import brief_table, mean_over_seeds, write_report
 from spectradino_core.bench.plain import HookedDinov2
 from spectradino_core.bench.tables import read_table
-from spectradino_core.bench.train import our_step, plain_step, take_turns
+from spectradino_core.bench.train import our_step, plain_step, steps_in_turn
 from spectradino_core.commands import evaluate_retrieval, pretrain
 from spectradino_core.data.sources import SceneSource
 from spectradino_core.modality import Modality
@@ -173,5 +173,5 @@ class TestPlainLoop:
 
     def test_both_take_steps(self):
         recipe = stage_recipe("test", 3)
-        seconds = take_turns({"plain": plain_step(recipe, None), "ours": our_step(recipe, None)}, recipe, 2, 1)
-        assert all(np.isfinite(value) and value > 0 for value in seconds.values())
+        taken = steps_in_turn({"plain": plain_step(recipe, None), "ours": our_step(recipe, None)}, recipe, 2, 1)
+        assert all(np.isfinite(timing.median_ms) and timing.median_ms > 0 for timing in taken.values())
