@@ -11,7 +11,7 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -61,6 +61,14 @@ class TrainingData:
     held_out: Iterable[PairedSample]
     sources: dict[str, float]
     epoch: int | None = None
+
+    def told(self) -> str:
+        """For a person."""
+        shares = self.sources.items()
+        names = ", ".join(name if share == 1 else f"{100 * share:.0f} % {name}" for name, share in shares)
+        pairs = "" if self.epoch is None else f"{self.epoch} pairs of "
+        held_out = f"{len(self.held_out)} pairs" if isinstance(self.held_out, Sized) else "some"
+        return f"{pairs}{names} to train on, {held_out} held out for its curves"
 
 
 def finetune(
@@ -131,14 +139,16 @@ class _Run:
         recipe, place = self.recipe, self.place
         first = resume_step(self.folder)
         trained, whole = count_trainable(self.model)
-        if first:
-            log.info("taking up the run in %s at step %d of %d", self.folder, first, self.loop.steps)
-        elif place.first:
+        if place.first:
+            if first:
+                log.info("taking up the run in %s at step %d of %d", self.folder, first, self.loop.steps)
             log.info(
                 "%s: mode %s trains %.2f of %.2f million parameters, %d steps of %d pairs",
                 recipe.name, recipe.mode, trained / 1e6, whole / 1e6, self.loop.steps, recipe.batch,
             )  # fmt: skip
-            self._write_recipe()
+            log.info("%s: %s; results go to %s", recipe.name, self.data.told(), self.folder)
+            if not first:
+                self._write_recipe()
         runner = spread(self.model, [], "ddp", self.device)
         batches = BatchStream(
             self.data.samples, recipe.batch, recipe.architecture.bands[1], recipe.input_size, recipe.thermal,
@@ -263,7 +273,8 @@ class _Few:
     def __init__(self, pairs: IndexedPairs, size: tuple[int, int]) -> None:
         self._pairs = KeptPairs(pairs, (2 * size[0], 2 * size[1]), room=1 << 28)
 
+    def __len__(self) -> int:
+        return min(len(self._pairs), _HELD_OUT)
+
     def __iter__(self) -> Iterator[PairedSample]:
-        count = len(self._pairs)
-        places = sorted({place * count // min(count, _HELD_OUT) for place in range(min(count, _HELD_OUT))})
-        return (self._pairs[place] for place in places)
+        return (self._pairs[place * len(self._pairs) // len(self)] for place in range(len(self)))

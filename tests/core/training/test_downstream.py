@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from spectradino_core.backbone import SpectraDINO, ViT
 from spectradino_core.backbone.checkpoints import CheckpointError, save_spectradino
 from spectradino_core.cli import main
 from spectradino_core.data.benchmarks.registry import BENCHMARKS, find_benchmark
+from spectradino_core.data.mixture import Epochs, KeptPairs
 from spectradino_core.modality import Modality
 from spectradino_core.perception import Perception
 from spectradino_core.perception_checkpoint import (
@@ -23,7 +25,10 @@ from spectradino_core.perception_checkpoint import (
     weights_kind,
 )
 from spectradino_core.training.downstream import RATES, SETTINGS, downstream_recipe
-from spectradino_core.training.finetune import TrainingData, finetune, open_training_data
+from spectradino_core.training.finetune import TrainingData, _loop_of, finetune, open_training_data
+from spectradino_core.training.modes import count_trainable
+from spectradino_core.training.recipes import smoke
+from tests.core.training.squares import Squares
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -260,3 +265,35 @@ def test_a_wrong_backbone_is_named_and_nothing_is_written(words, told, wrong_bac
     assert told in error
     assert error.strip().count("\n") == 0
     assert not (tmp_path / "run").exists()
+
+
+def test_the_first_lines_say_what_is_trained_on_what_and_where_it_goes(tmp_path, caplog):
+    whole = smoke()
+    recipe = replace(whole, mode="head", loop=replace(whole.loop, steps=1, warmup=0, checkpoint_every=1))
+    pairs = Epochs(KeptPairs(Squares(12)), recipe.augmentation, 0)
+    data = TrainingData(pairs, [], {"squares train": 1.0}, epoch=12)
+    with caplog.at_level("INFO", "spectradino_core"):
+        finetune(recipe, tmp_path / "run", None, device="cpu", workers=0, training_data=data)
+    first, second, *_ = (record.getMessage() for record in caplog.records)
+    found = re.fullmatch(r"smoke: mode head trains (.+) of (.+) million parameters, 1 steps of 4 pairs", first)
+    assert found is not None
+    whole_model = count_trainable(Perception(recipe.architecture))[1] / 1e6
+    assert 0 < float(found[1]) < float(found[2]) == pytest.approx(whole_model, abs=0.01)
+    told = "12 pairs of squares train to train on, 0 pairs held out for its curves"
+    assert second == f"smoke: {told}; results go to {tmp_path / 'run'}"
+
+
+def test_the_sizes_of_data_sets_are_told():
+    recipe = downstream_recipe("scenes", variant="test")
+    told = open_training_data(recipe, None).told()
+    assert told == "600 pairs of scenes train to train on, 60 pairs held out for its curves"
+    mixed = TrainingData(None, iter([]), {"scenes": 0.75, "roadscene": 0.25})  # type: ignore[arg-type]
+    assert mixed.told() == "75 % scenes, 25 % roadscene to train on, some held out for its curves"
+
+
+@pytest.mark.parametrize(("epochs", "pairs"), [(1, 40), (3, 1000), (12, 4128), (50, 55), (100, 3)])
+def test_checkpoints_are_at_most_ten_and_at_least_an_epoch_apart(epochs, pairs):
+    recipe = replace(downstream_recipe("scenes", variant="test"), epochs=epochs)
+    loop = _loop_of(recipe, TrainingData(None, [], {}, epoch=pairs))  # type: ignore[arg-type]
+    assert -(-loop.steps // loop.checkpoint_every) <= 10
+    assert loop.checkpoint_every >= min(loop.steps, pairs / recipe.batch)
