@@ -71,6 +71,7 @@ class Options:
         seed: of the frames that a sweep's dropout takes.
         pictures: how many pictures of the worst frames are kept, of each bag.
         masks: write each mask as a PNG.
+        clock: when a frame came, see `Replay`.
     """
 
     model: Path
@@ -82,6 +83,7 @@ class Options:
     seed: int = 0
     pictures: int = 8
     masks: bool = False
+    clock: str = "received"
 
     def __post_init__(self) -> None:
         if self.sweeps and not self.labels:
@@ -100,6 +102,7 @@ class Options:
         return {
             "parameters": settings,
             "topics": {"rgb": self.rgb_topic, "ir": self.ir_topic},
+            "clock": self.clock,
             "score_floor": SCORE_FLOOR,
             "labels": {
                 "gt_topic": self.labels.topic,

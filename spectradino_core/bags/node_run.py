@@ -51,9 +51,9 @@ def run_node(unit: Unit) -> None:
     threshold = options.settings.threshold_of(info)
     settings = options.settings.with_(score_threshold=min(SCORE_FLOOR, threshold))
     with open_scored(
-        unit.bag, unit.name, info, options.settings, options.labels, options.rgb_topic, options.ir_topic
+        unit.bag, unit.name, info, options.settings, options.labels, options.rgb_topic, options.ir_topic, options.clock
     ) as bag:
-        replay = Replay(pipeline, settings)
+        replay = Replay(pipeline, settings, options.clock)
         kept = _Kept(unit, bag, replay, info, threshold)
         begun = perf_counter()
         with (

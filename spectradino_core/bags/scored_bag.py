@@ -143,8 +143,17 @@ def open_scored(
     labels: Labels,
     rgb_topic: str | None = None,
     ir_topic: str | None = None,
+    clock: str = "received",
 ) -> Iterator[ScoredBag]:
     """Opens a bag and finds what should be found in it.
+
+    Args:
+        bag, name: the bag, and what it is called.
+        info: the model's description.
+        settings: the node's parameters.
+        labels: where the ground truth is.
+        rgb_topic, ir_topic: see `BagReader`.
+        clock: what the bag's time is, see `Replay`.
 
     Raises:
         BagError: it can't be read, or lacks a camera.
@@ -152,6 +161,10 @@ def open_scored(
     """
     with BagReader(bag, rgb_topic, ir_topic) as reader:
         scored = _looked_through(reader)
+        offset_ns = round(settings.feed(Registering(settings).time_offset_ms).ir_time_offset_ms * _MS)
+        stamps = np.concatenate([scored.rgb_ns, scored.ir_ns - offset_ns])
+        if clock == "stamp" and stamps.size:
+            scored.first_ns, scored.last_ns = int(stamps.min()), int(stamps.max())
         if labels:
             file = labels.file_for(name)
             if file is not None:
@@ -159,7 +172,6 @@ def open_scored(
             else:
                 scored.truth = read_topics(bag, info, labels.topic, labels.mask_topic, labels.mask_classes)
             scored.tolerance_ns = labels.tolerance_ns
-            offset_ns = round(settings.feed(Registering(settings).time_offset_ms).ir_time_offset_ms * _MS)
             slop_ns = round(settings.sync_slop_ms * _MS)
             scored.places = _places(scored, name, offset_ns, slop_ns)
         yield scored

@@ -76,8 +76,9 @@ def run_sweep(unit: Unit) -> None:
     pipeline = pipeline_of(options)
     floor = min(SCORE_FLOOR, options.settings.threshold_of(pipeline.info))
     with open_scored(
-        unit.bag, unit.name, pipeline.info, options.settings, options.labels, options.rgb_topic, options.ir_topic
-    ) as bag:
+        unit.bag, unit.name, pipeline.info, options.settings, options.labels, options.rgb_topic, options.ir_topic,
+        options.clock,
+    ) as bag:  # fmt: skip
         if unit.run == "rgb_alone":
             tallies = _rgb_alone(unit, bag, pipeline, floor)
         elif unit.run.startswith("ir_alone"):
@@ -176,7 +177,7 @@ def _shifted(registration: Registration | None, bag: ScoredBag, pixels: float) -
 
 
 def _replay(bag: ScoredBag, pipeline: Pipeline, options: Options, floor: float) -> Replay:
-    replay = Replay(pipeline, options.settings.with_(score_threshold=floor))
+    replay = Replay(pipeline, options.settings.with_(score_threshold=floor), options.clock)
     if replay.registering.from_camera_info:
         replay.take_camera_infos(bag.reader)
     pipeline.reset()

@@ -45,6 +45,10 @@ def add(commands: Any) -> None:
     command.add_argument("--model", type=Path, required=True, help="model file (.onnx)")
     command.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default: %(default)s)")
     command.add_argument("--rgb-topic", metavar="T", help='the colour camera (default: found by name; "": none)')
+    command.add_argument(
+        "--clock", default="received", choices=("received", "stamp"),
+        help="when a frame came: as recorded, or, where that means nothing, as stamped (default: %(default)s)",
+    )  # fmt: skip
     command.add_argument("--ir-topic", metavar="T", help='the infrared camera (default: found by name; "": none)')
     truth = command.add_argument_group("ground truth")
     truth.add_argument(
@@ -116,6 +120,7 @@ def _run(options: argparse.Namespace) -> int:
         seed=options.seed,
         pictures=options.pictures,
         masks=options.save_masks,
+        clock=options.clock,
     )
     bags = find_bags(options.bags)
     found, evidence = evaluate_bags(

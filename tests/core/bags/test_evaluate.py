@@ -22,6 +22,7 @@ from spectradino_core.bags.evaluation_options import Sweep, parse_sweeps
 from spectradino_core.cli import main
 from tests.blob_model import make_blob_model
 from tests.core.bags.drives import SIZE, START_NS, Drive
+from tests.core.bags.recorded import RGB, pairs, record
 
 MS = 1_000_000
 
@@ -65,6 +66,23 @@ def test_a_perfect_model_has_perfect_scores(evaluate: Evaluate, tmp_path: Path) 
     page = (tmp_path / "report/report.html").read_text()
     assert "drive: blob" in page
     assert "http" not in page.replace("http-equiv", "").replace('xmlns="http', "")
+
+
+def test_a_converted_drive_is_evaluated_by_its_stamps(evaluate: Evaluate, tmp_path: Path) -> None:
+    """All recorded at one moment, as converters do; the colour camera is silent from 1 s to 4 s. `bag info` advises
+    `--clock stamp`, by which the infrared camera answers alone meanwhile."""
+    rows = [row for row in pairs(60) if row.topic != RGB or not 10 <= (row.stamp_ns - START_NS) // (100 * MS) < 40]
+    for row in rows:
+        row.received_ns = START_NS
+    bag = record(tmp_path / "drive", rows)
+    _, by_arrival = evaluate(bag, out="arrival")
+    status, by_stamp = evaluate(bag, out="stamp", more=["--clock", "stamp"])
+    assert status == 0
+    assert by_arrival["total"]["pairing"]["captures_by_mode"]["ir_only"] == 0
+    assert by_stamp["total"]["pairing"]["captures_by_mode"]["ir_only"] > 10
+    assert by_stamp["bags"][0]["seconds"] == pytest.approx(5.904)
+    assert by_stamp["total"]["mode_seconds"]["ir_only"] > 1
+    assert by_stamp["settings"]["clock"] == "stamp"
 
 
 def test_truth_may_come_from_the_bags_own_topics(evaluate: Evaluate, tmp_path: Path) -> None:
