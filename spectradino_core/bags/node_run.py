@@ -134,8 +134,10 @@ class _Kept:
         self._drops: list[tuple[int, dict[str, int]]] = []
         self._steps: dict[str, array[float]] = {}
         self.events: list[FeedEvent] = []
+        with suppress(FileNotFoundError):
+            shutil.rmtree(unit.folder / "masks")  # of another model, or other answers
         if unit.options.masks:
-            (unit.folder / "masks").mkdir(parents=True, exist_ok=True)
+            (unit.folder / "masks").mkdir(parents=True)
 
     def take(self, answer: Answer) -> None:
         self.events += self._replay.take_events()

@@ -85,6 +85,16 @@ def test_a_converted_drive_is_evaluated_by_its_stamps(evaluate: Evaluate, tmp_pa
     assert by_stamp["settings"]["clock"] == "stamp"
 
 
+def test_masks_of_other_answers_do_not_stay(evaluate: Evaluate, tmp_path: Path) -> None:
+    evaluate(record(tmp_path / "drive", pairs(5)), more=["--save-masks"])
+    other = record(tmp_path / "again" / "drive", pairs(3, first=10))
+    evaluate(other, more=["--save-masks"])
+    masks = sorted((tmp_path / "report/bags/drive/masks").iterdir())
+    assert [mask.stem for mask in masks] == [str(START_NS + n * 100 * MS) for n in (10, 11, 12)]
+    evaluate(other)
+    assert not (tmp_path / "report/bags/drive/masks").exists()
+
+
 def test_truth_may_come_from_the_bags_own_topics(evaluate: Evaluate, tmp_path: Path) -> None:
     bag = Drive(4).write(tmp_path / "drive", truth_topic="/gt/detections", mask_topic="/gt/mask")
     status, result = evaluate(bag, more=["--gt-topic", "/gt/detections", "--gt-mask-topic", "/gt/mask"])
