@@ -19,7 +19,6 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from spectradino_core.backbone.spectradino import SpectraDINO
@@ -190,7 +189,7 @@ def _model(variant: str) -> SpectraDINO:
     return SpectraDINO(variant, (Modality.RGB, Modality.LWIR)).eval()
 
 
-def _compiled(streams: Streams, size: tuple[int, int]) -> nn.Module:
+def _compiled(streams: Streams, size: tuple[int, int]) -> Any:
     """A copy with its positions baked, to be compiled at the first call: the module itself is what it is timed against
     and stays as it is."""
     streams = deepcopy(streams)
