@@ -121,17 +121,21 @@ def make_bag(
 
     Args:
         source: what they see.
-        path: the bag, see `BagWriter`; it appears with the files beside it when all is written.
+        path: the bag, see `BagWriter`; it appears when it is whole, the files beside it after it.
         options: how they see it.
         storage, compression, overwrite: see `BagWriter`.
         tick: called after each frame.
 
     Raises:
-        BagError: the options contradict each other, or leave a camera without frames.
+        BagError: the options contradict each other, or leave a camera without frames; the bag, or a file that goes
+            beside it, exists.
         OSError: it can't be written.
     """
     options = options or MakeOptions()
     path = Path(path)
+    for file in (beside(path, ".coco.json"), beside(path, ".calibration.yaml")) if options.truth else ():
+        if file.exists() and not overwrite:  # perhaps somebody's labels of a drive of that name
+            raise BagError(f"{file} exists already: remove it, or choose another name for the bag")
     moments = {stream: exposures(stream, options.of(stream)[0], options.duration_s, options.seed) for stream in Stream}
     truth = _Truth(source) if options.truth else None
     with BagWriter(path, storage, compression, overwrite) as writer:

@@ -182,6 +182,16 @@ def test_the_same_arguments_make_the_same_bytes(tmp_path):
         assert all(frame.decode().pixels is not None for frame in reader.frames())
 
 
+@pytest.mark.parametrize("name", ["drive.coco.json", "drive.calibration.yaml"])
+def test_labels_of_that_name_are_never_written_over(tmp_path, name):
+    """A drive's labels and calibration are called like the files that go beside a made-up one."""
+    (tmp_path / name).write_text("work of a week")
+    with pytest.raises(BagError, match=f"{name} exists already"):
+        make_bag(street(), tmp_path / "drive.mcap", SHORT)
+    assert (tmp_path / name).read_text() == "work of a week"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_without_truth_there_is_none(tmp_path):
     made = make_bag(street(), tmp_path / "a", replace(SHORT, truth=False))
     assert (made.labels, made.calibration) == (None, None)
