@@ -51,17 +51,16 @@ def _only(weights: LossWeights, count: int) -> LossWeights:
     return replace(weights, **gone)  # type: ignore[arg-type]
 
 
-def cells(recipe: Callable[..., FinetuneRecipe], segmentation: str = "upernet") -> tuple[Cell, ...]:
+def cells(recipe: Callable[..., FinetuneRecipe]) -> tuple[Cell, ...]:
     """All cells.
 
     Args:
         recipe: makes the recipe from what it changes: `mode`, `backbone`, `detection`, `segmentation`, `fusion` (see
             `downstream_recipe`).
-        segmentation: head of the base.
     """
 
     def made(**changes: Any) -> FinetuneRecipe:
-        return recipe(**{"segmentation": segmentation} | changes)
+        return recipe(**{"segmentation": "upernet"} | changes)
 
     return (
         Cell(BASE, made(), "stage3"),

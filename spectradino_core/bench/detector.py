@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from spectradino_core.bench.tables import Row
 from spectradino_core.bench.timing import Case, peak_memory_mb, take_turns
-from spectradino_core.data.mixture import FIRST_TEST_SEED, scene_sample
+from spectradino_core.data.mixture import scene_sample
+from spectradino_core.data.seeds import FIRST_TEST_SEED
 from spectradino_core.export import export
 from spectradino_core.modality import Modality
 from spectradino_core.perception import Architecture, Perception

@@ -15,11 +15,10 @@ from spectradino_core.data.augment import Augmentation, augment, shrink
 from spectradino_core.data.paired_folder import PairedFolder
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.scenes import BOX_CLASSES, SceneOptions, render_scene
-from spectradino_core.data.seeds import FIRST_TEST_SEED, TRAINING
+from spectradino_core.data.seeds import TRAINING
 from spectradino_core.modality import Modality
 
 __all__ = [
-    "FIRST_TEST_SEED",
     "Epochs",
     "FolderSource",
     "IndexedPairs",

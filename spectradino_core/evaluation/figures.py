@@ -27,9 +27,9 @@ _NAMES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "iou": "IoU", "accuracy": 
 _MOST_CLASSES_WITH_NUMBERS = 14
 
 
-def precision_recall(comparison: Comparison, subset: str = ALL) -> Figure | None:
+def precision_recall(comparison: Comparison) -> Figure | None:
     """Precision over recall at IoU 0.5, a panel for each class with true boxes, mean over seeds; None without any."""
-    found = {row: [s.detection for s in scores if s.detection] for row, scores in comparison.scores[subset].items()}
+    found = {row: [s.detection for s in scores if s.detection] for row, scores in comparison.scores[ALL].items()}
     first = next((scores[0] for scores in found.values() if scores), None)
     classes = [] if first is None else [name for name, count in first.instances.items() if count]
     if first is None or not classes:
@@ -48,9 +48,9 @@ def precision_recall(comparison: Comparison, subset: str = ALL) -> Figure | None
     return figure
 
 
-def class_bars(comparison: Comparison, kind: str, subset: str = ALL) -> Figure | None:
+def class_bars(comparison: Comparison, kind: str) -> Figure | None:
     """Scores by class, a bar for each row; kind as in `Comparison.by_class`. None where nothing was labelled."""
-    values = {row: comparison.by_class(kind, row, subset) for row in comparison.rows}
+    values = {row: comparison.by_class(kind, row) for row in comparison.rows}
     known = [v for v in values.values() if v]
     classes = [label for label in (known[0] if known else ()) if any(not math.isnan(v[label].mean) for v in known)]
     if not classes:

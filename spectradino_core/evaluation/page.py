@@ -144,9 +144,9 @@ class Page:
         self._parts.append("</div>")
 
     @contextmanager
-    def details(self, summary: str, is_open: bool = False) -> Iterator[None]:
+    def details(self, summary: str) -> Iterator[None]:
         """What is added inside can be folded away."""
-        self._parts.append(f"<details{' open' if is_open else ''}><summary>{_escaped(summary)}</summary>")
+        self._parts.append(f"<details><summary>{_escaped(summary)}</summary>")
         yield
         self._parts.append("</details>")
 

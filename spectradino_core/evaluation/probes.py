@@ -116,19 +116,22 @@ def mean_iou(predicted: np.ndarray, true: np.ndarray, classes: int) -> float:
     return float(np.mean(scores)) if scores else float("nan")
 
 
-def patch_depth(depth: np.ndarray, patch: int, farthest: float = 100.0) -> np.ndarray:
+FARTHEST = 100.0
+"""Metres; the sky and whatever is as far have no depth worth learning."""
+
+
+def patch_depth(depth: np.ndarray, patch: int) -> np.ndarray:
     """Depth of each patch, the geometric mean of its known pixels, metres; 0 where none is known or all are beyond.
 
     Args:
         depth: metres, 0 where unknown, [h·P, w·P].
         patch: P.
-        farthest: metres; the sky and whatever is as far have no depth worth learning.
 
     Returns:
         [h·w].
     """
     cells = _cells(depth, patch)
-    known = (cells > 0) & (cells < farthest)
+    known = (cells > 0) & (cells < FARTHEST)
     logs = np.where(known, np.log(np.where(known, cells, 1.0)), 0.0).sum(axis=1)
     counts = known.sum(axis=1)
     return np.where(counts > 0, np.exp(logs / np.maximum(counts, 1)), 0.0)

@@ -17,6 +17,9 @@ from spectradino_core.files import written_atomically
 
 __all__ = ["plot_pairs", "principal_components"]
 
+MOST = 100
+"""Items drawn of a modality, the first ones."""
+
 COLOURS = {
     "rgb": "#1b9e77",
     "nir": "#e6ab02",
@@ -40,15 +43,12 @@ def principal_components(features: np.ndarray, count: int = 2) -> np.ndarray:
     return np.pad(points, ((0, 0), (0, count - points.shape[1])))
 
 
-def plot_pairs(
-    stages: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], path: Path, most: int = 100, title: str = ""
-) -> None:
+def plot_pairs(stages: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], path: Path, title: str = "") -> None:
     """One panel a stage: every item's RGB and other features, normalised, in the two principal components of all.
 
     Args:
         stages: by name of a stage, by key of a modality, (RGB features, its features), [N, D] each.
         path: a PNG.
-        most: items drawn of a modality, the first ones.
         title: of the picture.
 
     Raises:
@@ -63,7 +63,7 @@ def plot_pairs(
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(stages), squeeze=False)[0]
     for axis, (name, pairs) in zip(axes, stages.items(), strict=True):
-        _panel(axis, name, {key: (a[:most], b[:most]) for key, (a, b) in pairs.items()})
+        _panel(axis, name, {key: (a[:MOST], b[:MOST]) for key, (a, b) in pairs.items()})
     handles = {handle.get_label(): handle for axis in axes for handle in axis.get_legend_handles_labels()[0]}
     figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=len(handles), frameon=False)
     if title:

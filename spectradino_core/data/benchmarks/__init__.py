@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from spectradino_core.data.benchmarks.benchmark import Benchmark, LabelledItem, LabelledPairs
+from spectradino_core.data.benchmarks.benchmark import Benchmark
 from spectradino_core.data.benchmarks.files import BenchmarkError
 from spectradino_core.data.benchmarks.registry import BENCHMARKS, find_benchmark, open_benchmark
 
@@ -15,8 +15,6 @@ __all__ = [
     "BENCHMARKS",
     "Benchmark",
     "BenchmarkError",
-    "LabelledItem",
-    "LabelledPairs",
     "find_benchmark",
     "open_benchmark",
 ]

@@ -24,7 +24,7 @@ from spectradino_core.data.paired_folder import CLASS_ALIASES
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.modality import Modality
 
-__all__ = ["MOST_MISSING", "Benchmark", "BenchmarkError", "Found", "LabelledItem", "LabelledPairs"]
+__all__ = ["MOST_MISSING", "Benchmark", "Found", "LabelledItem", "LabelledPairs"]
 
 log = logging.getLogger(__name__)
 

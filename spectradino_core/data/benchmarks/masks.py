@@ -48,18 +48,17 @@ def read_numbers(path: Path) -> np.ndarray:
     raise BenchmarkError(f"{path}: holds colours, not class numbers; take the data set's folder of plain labels")
 
 
-def mask_of(path: Path, table: Mapping[int, int], numbers: np.ndarray | None = None) -> np.ndarray:
+def mask_of(path: Path, table: Mapping[int, int]) -> np.ndarray:
     """A mask in a benchmark's classes, uint8 [h, w].
 
     Args:
-        path: the file, for messages and, without `numbers`, to read.
+        path: the file.
         table: class by stored number; 255 for those that don't count.
-        numbers: what was read of it already.
 
     Raises:
         ImageFileError, BenchmarkError: as `read_numbers`, or it holds a number that the table lacks.
     """
-    numbers = read_numbers(path) if numbers is None else numbers
+    numbers = read_numbers(path)
     known = np.zeros(256, bool)
     known[list(table)] = True
     present = np.bincount(numbers.ravel(), minlength=256) > 0

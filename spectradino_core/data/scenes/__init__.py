@@ -24,7 +24,7 @@ from spectradino_core.data.scenes.scene import (
     Scene,
     SceneOptions,
 )
-from spectradino_core.data.scenes.sheet import colourise_mask, contact_sheet, display
+from spectradino_core.data.scenes.sheet import contact_sheet
 
 __all__ = [
     "BOX_CLASSES",
@@ -35,9 +35,7 @@ __all__ = [
     "UNLABELLED",
     "Scene",
     "SceneOptions",
-    "colourise_mask",
     "contact_sheet",
-    "display",
     "render_moments",
     "render_scene",
     "render_sequence",
