@@ -75,5 +75,10 @@ def test_instance_norm_is_torchs() -> None:
 
 
 def test_flat_image_stays_finite() -> None:
-    """A lens cap is no reason for NaN."""
-    assert torch.isfinite(InfraredStem()(torch.zeros(1, 1, 28, 28))).all()
+    """A lens cap is no reason for NaN, nor are its gradients: its standard deviation is nought."""
+    for level in (0.0, 0.5, 1.0):
+        stem, image = InfraredStem(), torch.full((1, 1, 28, 28), level, requires_grad=True)
+        out = stem(image)
+        out.square().sum().backward()
+        assert torch.isfinite(out).all()
+        assert all(torch.isfinite(x.grad).all() for x in (image, *stem.parameters()))
