@@ -74,6 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--score-threshold", type=float, help="score threshold to store in place of the recipe's")
     command.add_argument("--nms-iou", type=float, help="overlap of non-maximum suppression to store, likewise")
     command.add_argument("--data", type=Path, help="folder of paired images: parity is measured on its val split too")
+    command.add_argument(
+        "--inputs", choices=("raw", "normalised"), default="raw",
+        help="raw (default): the file normalises pictures itself, on a GPU if it runs on one; normalised: for software "
+        "that reads model files of format 1 only",
+    )  # fmt: skip
     command.set_defaults(run=_export)
 
     convert.add(commands)
@@ -95,7 +100,7 @@ def _export(options: argparse.Namespace) -> int:
     pairs = list(held_out_scenes(info.infrared, 8))
     if options.data is not None:
         pairs += FolderSet(options.data, "val", info.infrared)
-    parity = export(model, info, options.model, pairs)
+    parity = export(model, info, options.model, pairs, options.inputs)
     print(f"{options.model}: {options.model.stat().st_size / 1e6:.1f} MB, largest differences from PyTorch: {parity}")
     return 0
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ import torch
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.files import written_atomically
 from spectradino_core.perception import Perception
+from spectradino_core.raw_inputs import take_raw
 from spectradino_core.runtime.bundle import METADATA_KEY, ModelInfo
 from spectradino_core.runtime.engines import Engine, OnnxEngine
+from spectradino_core.runtime.network_inputs import NetworkInput
 from spectradino_core.runtime.parity import Difference, Tolerance, largest_difference, network_inputs
 from spectradino_core.runtime.samples import SAMPLES_KEY, pack_samples
 from spectradino_core.torch_engine import ServingGraph, TorchEngine
@@ -43,7 +45,9 @@ class ParityError(RuntimeError):
     """The exported graph does not compute what the module does; nothing was written."""
 
 
-def export(model: Perception, info: ModelInfo, path: str | Path, samples: Iterable[PairedSample]) -> dict[str, Any]:
+def export(
+    model: Perception, info: ModelInfo, path: str | Path, samples: Iterable[PairedSample], inputs: str = "raw"
+) -> dict[str, Any]:
     """Writes `path` and returns the measured parity, which is stored in the file too.
 
     Args:
@@ -51,12 +55,14 @@ def export(model: Perception, info: ModelInfo, path: str | Path, samples: Iterab
         info: its description.
         path: the `.onnx` file.
         samples: pairs on which the graph is compared with the module, both streams and each alone.
+        inputs: the form in which the file takes pictures, see `runtime.network_inputs`.
 
     Raises:
         ParityError: the two differ by more than `TOLERANCE`.
         OSError: the file could not be written; what was there is untouched.
     """
     module = deepcopy(model).cpu().eval()
+    info = info.with_(inputs=inputs)
     width, height = info.input_size
     module.backbone.freeze_grid(height // 14, width // 14)
     module.backbone.vit.fold_layer_scale()
@@ -66,6 +72,8 @@ def export(model: Perception, info: ModelInfo, path: str | Path, samples: Iterab
         described = onnx.load(str(scratch))
         described.ir_version = IR_VERSION
         _forget_where_it_was_made(described)
+        if inputs == "raw":
+            take_raw(described, info)
         drawn = list(samples)
         _add_samples(described, drawn[:SAMPLES], info)
         describe(described, info)
@@ -127,5 +135,9 @@ def describe(graph: onnx.ModelProto, info: ModelInfo) -> None:
 def measure_parity(reference: Engine, engine: Engine, samples: Iterable[PairedSample]) -> dict[str, Any]:
     """The largest differences between two engines over pairs: {"boxes_px", "scores", "mask_differs", "pairs"}."""
     drawn = list(samples)
-    inputs = (given for sample in drawn for given in network_inputs(sample.rgb, sample.infrared, reference.info))
-    return largest_difference(reference, engine, inputs).to_dict() | {"pairs": len(drawn)}
+
+    def inputs(info: ModelInfo) -> Iterator[NetworkInput]:
+        return (given for sample in drawn for given in network_inputs(sample.rgb, sample.infrared, info))
+
+    difference = largest_difference(reference, engine, inputs(reference.info), inputs(engine.info))
+    return difference.to_dict() | {"pairs": len(drawn)}

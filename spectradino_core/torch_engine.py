@@ -58,7 +58,7 @@ class ServingGraph(nn.Module):
 
 
 class TorchEngine:
-    """See `runtime.engines.Engine`."""
+    """See `runtime.engines.Engine`. It takes normalised pictures, whatever a file made of the module takes."""
 
     def __init__(self, path: str | Path, device: str = "auto", threads: int = 0) -> None:
         """
@@ -92,7 +92,7 @@ class TorchEngine:
         return engine
 
     def _start(self, model: Perception, info: ModelInfo, device: torch.device) -> None:
-        self.info = info
+        self.info = info.with_(inputs="normalised")
         self.label = f"PyTorch {torch.__version__} on {device}"
         self.on_cpu = device.type == "cpu"
         self._device = device
@@ -104,10 +104,11 @@ class TorchEngine:
         return self._graph.model
 
     @torch.inference_mode()
-    def run(self, rgb: np.ndarray, infrared: np.ndarray, present: np.ndarray) -> RawPredictions:
+    def run(self, *inputs: np.ndarray) -> RawPredictions:
+        """See `Engine`."""
         try:
-            inputs = [torch.from_numpy(x).to(self._device) for x in (rgb, infrared, present)]
-            outputs = {name: x.cpu().numpy() for name, x in zip(self._graph.outputs, self._graph(*inputs), strict=True)}
+            given = [torch.from_numpy(x).to(self._device) for x in inputs]
+            outputs = {name: x.cpu().numpy() for name, x in zip(self._graph.outputs, self._graph(*given), strict=True)}
         except RuntimeError as error:  # torch's own are RuntimeErrors: out of memory, a device that was lost
             raise EngineError(f"{self.label} failed on a frame: {error}") from error
         return raw_predictions(outputs)

@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from spectradino_core.modality import Modality
+from spectradino_core.raw_inputs import take_raw
 from spectradino_core.runtime.bundle import METADATA_KEY, ModelInfo
 from spectradino_core.thermal import ThermalContract
 
@@ -50,9 +51,9 @@ def make_blob_model(path: str | Path, input_size: tuple[int, int] = (644, 476), 
         path: the file to write.
         input_size: (width, height) of the network's input, multiples of 14.
         work: products of two 1000 x 1000 matrices made for nothing on each frame, for a model that is slow.
-        changes: other fields of ModelInfo.
+        changes: other fields of ModelInfo; without them it takes raw inputs, as exported models do.
     """
-    info = blob_info(input_size, **changes)
+    info = blob_info(input_size, **{"inputs": "raw"} | changes)
     width, height = input_size
     graph = _Graph()
     # Channel planes of the colour frame, still normalised: red minus blue is above 2 only where there is much red.
@@ -116,6 +117,8 @@ def make_blob_model(path: str | Path, input_size: tuple[int, int] = (644, 476), 
         opset_imports=[helper.make_opsetid("", 20)],
         ir_version=9,
     )
+    if info.inputs == "raw":
+        take_raw(model, info)
     helper.set_model_props(model, {METADATA_KEY: info.to_json()})
     onnx.checker.check_model(model)
     onnx.save(model, str(path))

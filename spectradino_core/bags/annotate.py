@@ -147,10 +147,10 @@ class _Skipping:
     def on_cpu(self) -> bool:
         return self._engine.on_cpu
 
-    def run(self, rgb: np.ndarray, infrared: np.ndarray, present: np.ndarray) -> RawPredictions:
+    def run(self, *inputs: np.ndarray) -> RawPredictions:
         """See `Engine`."""
         if not self.skip:
-            return self._engine.run(rgb, infrared, present)
+            return self._engine.run(*inputs)
         return np.empty((0, 4), np.float32), np.empty((0, len(self.info.box_classes)), np.float32), None
 
 

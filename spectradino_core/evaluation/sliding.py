@@ -59,7 +59,7 @@ class SlidingEngine:
             raise ValueError(
                 f"a stride of {stride[0]}x{stride[1]} leaves gaps between windows of {window[0]}x{window[1]}"
             )
-        self.info = info.with_(input_size=(width, height))
+        self.info = info.with_(input_size=(width, height), inputs="normalised")
         self._model, self._window = model.eval(), window
         self._device = next(model.parameters()).device
         self._places = [
@@ -89,8 +89,9 @@ class SlidingEngine:
         return cls(*load_perception(path, device), size=size, stride=stride)
 
     @torch.inference_mode()
-    def run(self, rgb: np.ndarray, infrared: np.ndarray, present: np.ndarray) -> RawPredictions:
-        colour, heat, streams = (torch.from_numpy(x).to(self._device) for x in (rgb, infrared, present))
+    def run(self, *inputs: np.ndarray) -> RawPredictions:
+        """See `Engine`."""
+        colour, heat, streams = (torch.from_numpy(x).to(self._device) for x in inputs)
         boxes, scores = [], []
         total: Tensor | None = None
         count = torch.zeros(colour.shape[-2:], device=self._device)

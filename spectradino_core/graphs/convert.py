@@ -19,6 +19,7 @@ from spectradino_core.files import written_atomically
 from spectradino_core.graphs.attention import fuse_attention
 from spectradino_core.graphs.half import halve
 from spectradino_core.graphs.integers import quantise_weights
+from spectradino_core.raw_inputs import take_normalised, take_raw
 from spectradino_core.runtime.engines import OnnxEngine
 from spectradino_core.runtime.parity import Difference, Tolerance
 
@@ -74,6 +75,8 @@ def convert(
         made = info.provenance["converted"]
         raise ValueError(f"{source} was converted already ({made['precision']}): start from the file it was made from")
     model = onnx.load(str(source))
+    if info.inputs == "raw":
+        take_normalised(model, info)  # the first steps stay as they are, in fp32
     fuse = precision != "fp16" if fused is None else fused
     attentions = fuse_attention(model) if fuse else 0
     if fuse and not attentions:
@@ -83,6 +86,8 @@ def convert(
         model, products = quantise_weights(model)
     elif precision == "fp16":
         model = halve(model)
+    if info.inputs == "raw":
+        take_raw(model, info)
     facts: dict[str, Any] = {
         "precision": precision,
         "from_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),

@@ -18,6 +18,7 @@ _HEAVY = ("Conv", "MatMul", "Gemm", "MultiHeadAttention", "ConvTranspose")
 def halve(model: ModelProto) -> ModelProto:
     """A copy of the graph in half precision."""
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
     copy = ModelProto()
     copy.CopyFrom(model)
@@ -28,6 +29,7 @@ def halve(model: ModelProto) -> ModelProto:
         node_block_list=sorted({node.name for node in (*_decoding(model), *_instance_norm(model))}),
     )
     del half.graph.value_info[:]  # the converter leaves the kinds that were
+    OnnxModel.graph_topological_sort(half.graph)  # and lays its casts behind the nodes that read them
     return half
 
 

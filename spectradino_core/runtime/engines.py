@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from spectradino_core.runtime.bundle import METADATA_KEY, BundleError, ModelInfo
+from spectradino_core.runtime.network_inputs import blank_input, signature
 from spectradino_core.runtime.providers import CPU, Candidate, UnavailableError, candidates, engine_cache
 from spectradino_core.runtime.samples import unpack_samples
 
@@ -61,13 +62,14 @@ class Engine(Protocol):
         """Whether it is the CPU that infers."""
         ...
 
-    def run(self, rgb: np.ndarray, infrared: np.ndarray, present: np.ndarray) -> RawPredictions:
+    def run(self, *inputs: np.ndarray) -> RawPredictions:
         """One forward pass.
 
         Args:
-            rgb: float32 [1, 3, H, W], normalised; zeros where the stream is absent.
-            infrared: float32 [1, 1, H, W] in [0, 1]; zeros where the stream is absent.
-            present: float32 [2], 1 where the stream (rgb, infrared) is there, else 0.
+            inputs: the arrays of `network_inputs.signature`, in its order; `info.inputs` says in which form.
+
+        Raises:
+            EngineError: it failed on this frame.
         """
         ...
 
@@ -114,10 +116,9 @@ def warm_up(engine: Engine) -> float:
     Raises:
         EngineError: it does not.
     """
-    width, height = engine.info.input_size
-    blank = np.zeros((1, 3, height, width), np.float32)
+    blank = blank_input(engine.info)
     start = perf_counter()
-    engine.run(blank, blank[:, :1].copy(), np.ones(2, np.float32))
+    engine.run(*blank)
     return (perf_counter() - start) * 1e3
 
 
@@ -176,6 +177,7 @@ class OnnxEngine:
                 "and that onnxruntime-gpu fits the installed CUDA; or set device to 'cpu'"
             )
         self.path = path
+        self._inputs = list(signature(self.info))
         self._session = session
         self._outputs = [output.name for output in session.get_outputs()]
         self.on_cpu = chosen.device == "cpu"
@@ -189,21 +191,16 @@ class OnnxEngine:
         return unpack_samples(self._metadata, self.info, self.path)
 
     def _check_signature(self, session: Any, path: Path) -> None:
-        width, height = self.info.input_size
-        wanted = {"rgb": [1, 3, height, width], "ir": [1, 1, height, width], "present": [2]}
+        wanted = {name: [*shape] for name, (_, shape) in signature(self.info).items()}
         found = {node.name: node.shape for node in session.get_inputs()}
         if found != wanted:
             raise BundleError(f"{path}: its graph takes {found}, its description says {wanted}; export the model again")
 
-    def run(self, rgb: np.ndarray, infrared: np.ndarray, present: np.ndarray) -> RawPredictions:
+    def run(self, *inputs: np.ndarray) -> RawPredictions:
+        """See `Engine`."""
+        given = dict(zip(self._inputs, inputs, strict=True))
         try:
-            results = dict(
-                zip(
-                    self._outputs,
-                    self._session.run(None, {"rgb": rgb, "ir": infrared, "present": present}),
-                    strict=True,
-                )
-            )
+            results = dict(zip(self._outputs, self._session.run(None, given), strict=True))
         except Exception as error:
             raise EngineError(f"{self.label} failed on a frame: {_first_line(error)}") from error
         return raw_predictions(results)

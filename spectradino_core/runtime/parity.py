@@ -13,15 +13,13 @@ import numpy as np
 
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.engines import Engine
-from spectradino_core.runtime.preprocess import Letterbox, infrared_input, rgb_input
+from spectradino_core.runtime.network_inputs import NetworkInput, inputs_of
+from spectradino_core.runtime.preprocess import Letterbox
 from spectradino_core.thermal import ThermalNormaliser
 
 __all__ = ["Difference", "NetworkInput", "Tolerance", "largest_difference", "network_inputs"]
 
-NetworkInput = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""What `Engine.run` takes: rgb [1, 3, H, W], infrared [1, 1, H, W], present [2]."""
-
-_STREAMS = ((1, 1), (1, 0), (0, 1))
+_STREAMS = ((True, True), (True, False), (False, True))
 """Both streams, and each alone."""
 
 
@@ -84,17 +82,24 @@ def network_inputs(rgb: np.ndarray, infrared: np.ndarray, info: ModelInfo) -> It
         info: of the model.
     """
     letterbox = Letterbox.fit((rgb.shape[1], rgb.shape[0]), info.input_size)
-    planes = rgb_input(rgb, letterbox)[None]
-    plane = infrared_input(infrared, letterbox, ThermalNormaliser(info.thermal))[None]
-    for streams in _STREAMS:
-        yield planes * np.float32(streams[0]), plane * np.float32(streams[1]), np.array(streams, np.float32)
+    for colour, heat in _STREAMS:
+        make = inputs_of(info)  # anew each time: what it made before would be written over
+        yield make(rgb if colour else None, infrared if heat else None, letterbox, ThermalNormaliser(info.thermal))
 
 
-def largest_difference(reference: Engine, engine: Engine, inputs: Iterable[NetworkInput]) -> Difference:
+def largest_difference(
+    reference: Engine, engine: Engine, inputs: Iterable[NetworkInput], others: Iterable[NetworkInput] | None = None
+) -> Difference:
     """The largest differences of `engine` from `reference` over some inputs.
 
     Boxes are compared where the reference's score is at least a tenth of the serving threshold: elsewhere a box means
     nothing. What lies outside of the input is clipped, as it is in serving.
+
+    Args:
+        reference: it is right.
+        engine: it is judged.
+        inputs: of both, or of the reference.
+        others: as many, the same pictures as `engine` takes them where that is another form.
 
     Raises:
         EngineError: one of the two failed.
@@ -103,10 +108,11 @@ def largest_difference(reference: Engine, engine: Engine, inputs: Iterable[Netwo
     info = reference.info
     side = np.array(info.input_size * 2, np.float32)
     worst, count = Difference(), 0
-    for given in inputs:
+    both = ((given, given) for given in inputs) if others is None else zip(inputs, others, strict=True)
+    for given, other_given in both:
         count += 1
         boxes, scores, mask = reference.run(*given)
-        other_boxes, other_scores, other_mask = engine.run(*given)
+        other_boxes, other_scores, other_mask = engine.run(*other_given)
         told = scores.max(axis=1, initial=0) >= 0.1 * info.score_threshold
         apart = np.abs(np.clip(boxes, 0, side) - np.clip(other_boxes, 0, side))[told]
         differs = 0.0

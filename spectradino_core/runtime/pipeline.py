@@ -14,8 +14,9 @@ import numpy as np
 
 from spectradino_core.runtime.boxes import select_detections
 from spectradino_core.runtime.engines import Engine, open_engine, warm_up
+from spectradino_core.runtime.network_inputs import inputs_of
 from spectradino_core.runtime.percepts import Mode, Percepts
-from spectradino_core.runtime.preprocess import FrameError, Letterbox, infrared_input, rgb_input
+from spectradino_core.runtime.preprocess import FrameError, Letterbox
 from spectradino_core.runtime.registration import Registration
 from spectradino_core.thermal import STREAM_SMOOTHING, Smoothing, ThermalContract, ThermalNormaliser
 
@@ -52,7 +53,7 @@ class Pipeline:
         self.nms_iou = self.info.nms_iou if nms_iou is None else nms_iou
         self.registration = registration
         self.on_prepared: Callable[[], None] | None = None
-        self._inputs: tuple[Letterbox, np.ndarray, np.ndarray] | None = None
+        self._inputs = inputs_of(self.info)
         self._thermal = ThermalNormaliser(self.info.thermal if thermal is None else thermal, smoothing)
 
     @classmethod
@@ -97,21 +98,13 @@ class Pipeline:
             raise FrameError(f"an empty or shapeless frame was given: {tuple(reference.shape)}")
         size = (int(reference.shape[1]), int(reference.shape[0]))
         letterbox = Letterbox.fit(size, self.info.input_size)
-        rgb_in, ir_in = self._buffers(letterbox)
-        if rgb is None:
-            rgb_in[...] = 0
-        else:
-            rgb_input(rgb, letterbox, rgb_in)
-        if infrared is None:
-            ir_in[...] = 0
-        else:
-            infrared_input(infrared, letterbox, self._thermal, None if rgb is None else self.registration, ir_in)
-        present = np.array([rgb is not None, infrared is not None], np.float32)
+        registration = None if rgb is None else self.registration
+        inputs = self._inputs(rgb, infrared, letterbox, self._thermal, registration)
 
         if self.on_prepared is not None:
             self.on_prepared()
         prepared = perf_counter()
-        boxes, scores, mask = self.engine.run(rgb_in[None], ir_in[None], present)
+        boxes, scores, mask = self.engine.run(*inputs)
 
         inferred = perf_counter()
         boxes, scores, labels = select_detections(
@@ -132,14 +125,6 @@ class Pipeline:
             "postprocess": (done - inferred) * 1e3,
         }
         return percepts
-
-    def _buffers(self, letterbox: Letterbox) -> tuple[np.ndarray, np.ndarray]:
-        """The network's two inputs, [3, H, W] and [1, H, W]: 0 outside of the picture, whatever the last frame was."""
-        if self._inputs is None or self._inputs[0] != letterbox:
-            width, height = letterbox.network
-            planes = np.zeros((4, height, width), np.float32)
-            self._inputs = (letterbox, planes[:3], planes[3:])
-        return self._inputs[1:]
 
 
 def _mode(rgb: np.ndarray | None, infrared: np.ndarray | None) -> Mode:

@@ -116,7 +116,7 @@ class RecoveringEngine:
         """Whether it is the CPU that infers, or last did."""
         return self._on_cpu
 
-    def run(self, rgb: np.ndarray, infrared: np.ndarray, present: np.ndarray) -> RawPredictions:
+    def run(self, *inputs: np.ndarray) -> RawPredictions:
         """One forward pass, see `Engine.run`.
 
         Raises:
@@ -130,7 +130,7 @@ class RecoveringEngine:
             self._recover("its rebuilding was interrupted")
         assert self._engine is not None
         try:
-            result = self._engine.run(rgb, infrared, present)
+            result = self._engine.run(*inputs)
         except EngineError as error:
             self._good, self._streak = 0, self._streak + 1
             if self._streak < FAILURES:

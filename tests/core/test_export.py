@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 
 import numpy as np
 import onnx
@@ -20,6 +21,7 @@ from spectradino_core.runtime.bundle import METADATA_KEY, BundleError
 from spectradino_core.runtime.engines import EngineError, OnnxEngine, open_engine
 from spectradino_core.runtime.percepts import Mode
 from spectradino_core.runtime.pipeline import Pipeline
+from spectradino_core.runtime.registration import Registration
 from spectradino_core.torch_engine import TorchEngine
 from spectradino_core.training.recipes import box, smoke
 
@@ -123,6 +125,35 @@ def test_a_checkpoint_serves_through_the_same_door(exported):
     a = Pipeline.open(folder / "m.onnx", device="cpu")(sample.rgb, sample.infrared)
     b = Pipeline.open(folder / "m.safetensors", device="cpu")(sample.rgb, sample.infrared)
     np.testing.assert_allclose(a.scores, b.scores, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(320, 256), (333, 150), (150, 333), (1, 1)])
+def test_both_forms_of_file_answer_as_the_checkpoint_does(exported, tmp_path_factory, size):
+    """Raw inputs against PyTorch on normalised ones, and against a file of the old form: to the bit."""
+    folder, model, _ = exported
+    plain = tmp_path_factory.getbasetemp() / "plain_form.onnx"
+    if not plain.exists():
+        pair = scene_sample(9_000_000, Modality.LWIR, (320, 256))
+        export(model, smoke().info(), plain, [pair], inputs="normalised")
+    raw, old, torch_ = (
+        Pipeline.open(path, device="cpu", score_threshold=0.3)
+        for path in (folder / "m.onnx", plain, folder / "m.safetensors")
+    )
+    assert [p.info.inputs for p in (raw, old, torch_)] == ["raw", "normalised", "normalised"]
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 256, (size[1], size[0], 3)).astype(np.uint8)
+    tilted = Registration((1.05, 0.01, size[0] / 20, -0.02, 1.02, size[1] / 15, 0, 0, 1.0))
+    for registration, kind in product((None, tilted), (np.uint8, np.uint16)):
+        counts = rng.integers(0, 200, (size[1], size[0])).astype(kind) * (1 if kind is np.uint8 else 100)
+        for pipeline in (raw, old, torch_):
+            pipeline.registration = registration
+        for frames in ((rgb, counts), (rgb, None), (None, counts)):
+            a, b, c = raw(*frames), old(*frames), torch_(*frames)
+            np.testing.assert_array_equal(a.boxes, b.boxes)
+            np.testing.assert_array_equal(a.scores, b.scores)
+            np.testing.assert_array_equal(a.mask, b.mask)
+            np.testing.assert_allclose(np.sort(a.scores), np.sort(c.scores), atol=1e-3)
+            assert (a.mask == c.mask).mean() > 0.999
 
 
 def test_a_wrong_graph_is_not_written(tmp_path, monkeypatch):

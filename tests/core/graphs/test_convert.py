@@ -14,7 +14,7 @@ from spectradino_core.cli import main
 from spectradino_core.data.mixture import scene_sample
 from spectradino_core.export import ParityError, describe, export
 from spectradino_core.graphs.attention import fuse_attention
-from spectradino_core.graphs.convert import convert
+from spectradino_core.graphs.convert import PRECISIONS, convert
 from spectradino_core.graphs.half import halve
 from spectradino_core.modality import Modality
 from spectradino_core.perception import Perception
@@ -30,7 +30,7 @@ def pairs():
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory, pairs):
-    """A model of two blocks whose scores spread, so that a difference shows."""
+    """A model of two blocks whose scores spread, so that a difference shows; it takes normalised pictures."""
     torch.manual_seed(0)
     recipe = smoke()
     model = Perception(recipe.architecture).eval()
@@ -42,7 +42,8 @@ def exported(tmp_path_factory, pairs):
         for block in model.backbone.vit.blocks:
             block.attn.qkv.weight.normal_(std=0.3)  # attention that is far from even
     path = tmp_path_factory.mktemp("graphs") / "m.onnx"
-    export(model, recipe.info(), path, pairs)
+    export(model, recipe.info(), path, pairs, inputs="normalised")
+    export(model, recipe.info(), path.with_name("raw.onnx"), pairs)
     return path
 
 
@@ -120,6 +121,31 @@ def test_the_stems_instance_norm_is_not_halved_in_part(exported):
     half = halve(source)
     kinds = dtypes(half)
     assert {kinds[node.output[0]] for node in half.graph.node if node.name in norm} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_raw_inputs_stay_as_they_are_whatever_the_network_becomes(exported, tmp_path, pairs, precision):
+    """To the bit: conversions of both forms differ in their first steps, and those make the same pictures."""
+    raw = exported.with_name("raw.onnx")
+    facts = convert(raw, tmp_path / "raw.onnx", precision, pairs)
+    convert(exported, tmp_path / "plain.onnx", precision, pairs)
+    if precision != "fp32":
+        assert facts["difference"]["scores"] > 0
+    made = onnx.load(str(tmp_path / "raw.onnx"))
+    first = [[n.name, n.op_type, *n.input] for n in onnx.load(str(raw)).graph.node if n.name.startswith("input/")]
+    assert first == [[n.name, n.op_type, *n.input] for n in made.graph.node if n.name.startswith("input/")]
+    assert len(first) > 5
+    onnx.checker.check_model(made)
+    old, new = (
+        Pipeline.open(tmp_path / name, device="cpu", score_threshold=0.05) for name in ("plain.onnx", "raw.onnx")
+    )
+    assert (old.info.inputs, new.info.inputs) == ("normalised", "raw")
+    for pair in pairs:
+        for frames in ((pair.rgb, pair.infrared), (pair.rgb, None), (None, pair.infrared)):
+            a, b = old(*frames), new(*frames)
+            np.testing.assert_array_equal(a.boxes, b.boxes)
+            np.testing.assert_array_equal(a.scores, b.scores)
+            np.testing.assert_array_equal(a.mask, b.mask)
 
 
 def test_what_differs_too_much_is_not_written(exported, tmp_path, pairs, monkeypatch):

@@ -12,9 +12,10 @@ import onnx
 import pytest
 
 from spectradino_core.runtime import engines, providers
-from spectradino_core.runtime.bundle import BundleError
+from spectradino_core.runtime.bundle import INPUTS, BundleError
 from spectradino_core.runtime.engines import EngineError, OnnxEngine, open_engine
-from spectradino_core.runtime.gate import TOLERANCES, first_that_agrees
+from spectradino_core.runtime.gate import TOLERANCES, first_that_agrees, sample_inputs
+from spectradino_core.runtime.network_inputs import blank_input
 from spectradino_core.runtime.parity import Difference, Tolerance, largest_difference, network_inputs
 from spectradino_core.runtime.providers import CPU, Candidate, UnavailableError, candidates, engine_cache
 from spectradino_core.runtime.samples import SAMPLES_KEY, drawn_samples, pack_samples, unpack_samples
@@ -27,9 +28,9 @@ FP32 = Candidate("tensorrt", "fp32")
 CUDA = Candidate("cuda")
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return make_blob_model(tmp_path_factory.mktemp("gate") / "blob.onnx", input_size=(168, 140))
+@pytest.fixture(scope="module", params=INPUTS)
+def model(request, tmp_path_factory) -> Path:
+    return make_blob_model(tmp_path_factory.mktemp("gate") / "blob.onnx", (168, 140), inputs=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +46,8 @@ class Altered:
         self._engine = OnnxEngine(path, device="cpu")
         self.info, self.label, self._change = self._engine.info, "altered", change
 
-    def run(self, rgb, infrared, present):
-        return self._change(*self._engine.run(rgb, infrared, present))
+    def run(self, *arrays):
+        return self._change(*self._engine.run(*arrays))
 
 
 def shifted(pixels):
@@ -90,14 +91,14 @@ def test_what_is_wrong_is_named(model, inputs, change, culprit):
         ({}, False),
     ],
 )
-def test_a_file_in_half_precision_may_differ_by_what_half_precision_does(tmp_path, inputs, provenance, admitted):
+def test_a_file_in_half_precision_may_differ_by_what_half_precision_does(tmp_path, provenance, admitted):
     """The CPU computes it in single precision, a GPU as it says."""
     path = make_blob_model(tmp_path / "half.onnx", input_size=(168, 140), provenance=provenance)
     engine = Altered(path, shifted(0.5))
     cpu = OnnxEngine(path, "cpu")
-    assert (first_that_agrees([CUDA, CPU], lambda c: engine, lambda: cpu, inputs) is engine) is admitted
+    assert (first_that_agrees([CUDA, CPU], lambda c: engine, lambda: cpu, sample_inputs(cpu)) is engine) is admitted
     far = Altered(path, shifted(1.5))
-    assert first_that_agrees([CUDA, CPU], lambda c: far, lambda: cpu, inputs) is cpu
+    assert first_that_agrees([CUDA, CPU], lambda c: far, lambda: cpu, sample_inputs(cpu)) is cpu
 
 
 def test_a_refused_engine_lets_go_of_its_memory_before_the_next_is_built(model, inputs):
@@ -148,8 +149,8 @@ def test_opening_goes_through_the_gate(model, monkeypatch, caplog):
             self._wrong = isinstance(device, Candidate) and device.device == "cuda"
             super().__init__(path, CPU, threads)
 
-        def run(self, rgb, infrared, present):
-            boxes, scores, mask = super().run(rgb, infrared, present)
+        def run(self, *arrays):
+            boxes, scores, mask = super().run(*arrays)
             return (boxes + np.float32(5), scores, mask) if self._wrong else (boxes, scores, mask)
 
     import onnxruntime
@@ -172,10 +173,10 @@ def test_an_engine_does_not_move_to_other_providers_by_itself(model, capsys):
 
     engine = OnnxEngine(model, "cpu")
     engine._session._sess = Failing()
-    blank = np.zeros((1, 3, 140, 168), np.float32)
+    blank = blank_input(engine.info)
     for _ in range(2):
         with pytest.raises(EngineError, match="illegal memory access"):
-            engine.run(blank, blank[:, :1].copy(), np.ones(2, np.float32))
+            engine.run(*blank)
     assert "Falling back" not in capsys.readouterr().out
 
 
@@ -329,7 +330,7 @@ def test_drawn_samples_suit_every_contract(model, contract):
     pairs = drawn_samples(info)
     for (rgb, infrared), (again, _) in zip(pairs, drawn_samples(info), strict=True):
         np.testing.assert_array_equal(rgb, again)
-        (_, plane, _), *_ = network_inputs(rgb, infrared, info)
+        (_, plane, _), *_ = network_inputs(rgb, infrared, info.with_(inputs="normalised"))
         assert plane.std() > 0.05  # not flat
         assert plane.min() >= 0
         assert plane.max() <= 1

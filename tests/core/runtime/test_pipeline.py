@@ -5,22 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
+from spectradino_core.runtime.bundle import INPUTS, METADATA_KEY, BundleError
 from spectradino_core.runtime.engines import EngineError
 from spectradino_core.runtime.percepts import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import FrameError
+from spectradino_core.runtime.registration import Registration
 from spectradino_core.thermal import ThermalContract, ThermalError
-from tests.blob_model import HOT_SCORE, RED_SCORE, make_blob_model
+from tests.blob_model import HOT_SCORE, RED_SCORE, blob_info, make_blob_model
 
 RED, HOT = 0, 1
 SIZES = [(640, 512), (617, 459), (394, 161), (161, 394), (1280, 1024), (37, 29)]
 
 
-@pytest.fixture(scope="module")
-def pipeline(tmp_path_factory) -> Pipeline:
-    return Pipeline.open(make_blob_model(tmp_path_factory.mktemp("blob") / "blob.onnx"), device="cpu")
+@pytest.fixture(scope="module", params=INPUTS)
+def pipeline(request, tmp_path_factory) -> Pipeline:
+    path = make_blob_model(tmp_path_factory.mktemp("blob") / "blob.onnx", inputs=request.param)
+    return Pipeline.open(path, device="cpu")
 
 
 def frames(size: tuple[int, int], dtype=np.uint16) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -171,6 +175,36 @@ def test_it_tells_when_the_frames_were_read_and_the_network_begins(pipeline):
     watched.on_prepared = lambda: told.append("prepared")
     watched(rgb, infrared)
     assert told == ["network", "prepared", "network"]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_files_of_both_forms_give_the_same_answers(tmp_path, size):
+    rgb, infrared, _, _ = frames(size)
+    tilted = Registration((0.9, 0.02, size[0] / 20, -0.01, 0.95, size[1] / 30, 0, 0, 1.0))
+    for registration in (None, tilted):
+        old, new = (
+            Pipeline.open(
+                make_blob_model(tmp_path / f"{form}.onnx", inputs=form), device="cpu", registration=registration
+            )
+            for form in ("normalised", "raw")
+        )
+        for counts in (infrared, infrared.astype(np.uint8)):
+            for mode_frames in single_and_both(rgb, counts).values():
+                a, b = old(*mode_frames), new(*mode_frames)
+                np.testing.assert_array_equal(a.boxes, b.boxes)
+                np.testing.assert_array_equal(a.scores, b.scores)
+                np.testing.assert_array_equal(a.mask, b.mask)
+                assert len(a) == sum(frame is not None for frame in mode_frames)
+
+
+def test_a_file_that_says_one_form_and_takes_the_other_is_refused(tmp_path):
+    path = make_blob_model(tmp_path / "blob.onnx", inputs="raw")
+    model = onnx.load(str(path))
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {METADATA_KEY: blob_info(inputs="normalised").to_json()})
+    onnx.save(model, str(path))
+    with pytest.raises(BundleError, match="its graph takes .*its description says .*export the model again"):
+        Pipeline.open(path, device="cpu")
 
 
 def single_and_both(rgb, infrared) -> dict[Mode, tuple]:
