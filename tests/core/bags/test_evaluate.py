@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import os
 import re
-import shutil
 import signal
 import threading
 import time
@@ -17,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spectradino_core.bags.evaluate import _folders, find_bags
 from spectradino_core.bags.evaluation_options import Sweep, parse_sweeps
 from spectradino_core.cli import main
 from tests.blob_model import make_blob_model
@@ -280,34 +278,6 @@ def test_a_drive_without_pairs_is_a_result_that_says_so(evaluate: Evaluate, tmp_
     assert result["total"]["scores"]["frames"]["missed"] == 4
     assert result["total"]["scores"]["all"]["map"] == 0.0
     assert "no capture was made" in capsys.readouterr().out
-
-
-def test_no_bag_is_lost_where_two_differ_by_their_ending_alone(tmp_path: Path) -> None:
-    """`drive.mcap` beside a folder `drive`, as after 'ros2 bag convert': the second took the first one's place."""
-    for path in ("a/drive/drive.db3", "a/drive/metadata.yaml", "a/drive.mcap", "x__y/z.mcap", "x/y__z.mcap"):
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).touch()
-    both = [tmp_path / "a" / "drive", tmp_path / "a" / "drive.mcap"]
-    assert find_bags(both) == {"drive": both[0], "drive.mcap": both[1]}
-    # and no two write into one folder
-    assert list(_folders(["x/y__z", "x__y/z"]).values()) == ["x__y__z", "x__y__z~2"]
-
-
-def test_bags_are_found_and_named(tmp_path: Path) -> None:
-    drive = Drive(1)
-    for name in ("a/drive", "b/drive", "b/other"):
-        drive.write(tmp_path / name)
-    shutil.copy(tmp_path / "a/drive/drive.mcap", tmp_path / "lone.mcap")
-    (tmp_path / "list.txt").write_text("# two\na/drive\n\nlone.mcap\n")
-    assert list(find_bags([tmp_path / "b", tmp_path / "lone.mcap"])) == ["drive", "lone", "other"]
-    assert list(find_bags([tmp_path / "a", tmp_path / "b"])) == ["a/drive", "b/drive", "b/other"]
-    assert list(find_bags([tmp_path / "list.txt"])) == ["drive", "lone"]
-    assert find_bags([tmp_path / "none"]) == {"none": tmp_path / "none"}
-    with pytest.raises(ValueError, match="given twice"):
-        find_bags([tmp_path / "b", tmp_path / "b/drive"])
-    (tmp_path / "empty.txt").write_text("\n")
-    with pytest.raises(ValueError, match="lists no bags"):
-        find_bags([tmp_path / "empty.txt"])
 
 
 def test_sweeps_are_read_as_typed() -> None:
