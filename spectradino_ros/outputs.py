@@ -8,7 +8,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from sensor_msgs.msg import Image
 from spectradino_msgs.msg import FrameReport
 from std_msgs.msg import Header, String
-from vision_msgs.msg import Detection2DArray, LabelInfo
+from vision_msgs.msg import Detection2D, Detection2DArray, LabelInfo
 
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.overlay import draw_overlay, infrared_to_grey
@@ -39,6 +39,7 @@ class Outputs:
         """
         self._node = node
         self._info = info
+        self._parts: list[Detection2D] = []
         self._detections = node.create_lifecycle_publisher(Detection2DArray, "~/detections", _RESULTS)
         self._labels = node.create_lifecycle_publisher(LabelInfo, "~/label_info", _LATCHED)
         self._report = node.create_lifecycle_publisher(FrameReport, "~/frame_report", _RESULTS)
@@ -76,7 +77,7 @@ class Outputs:
 
     def publish_percepts(self, percepts: Percepts, header: Header) -> None:
         """Detections, empty ones too, and the mask."""
-        self._detections.publish(detections_message(percepts, header))
+        self._detections.publish(detections_message(percepts, header, self._parts))
         if self._mask is not None and percepts.mask is not None and self._mask.get_subscription_count():
             self._mask.publish(image_message(percepts.mask, "mono8", header))
 

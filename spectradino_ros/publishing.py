@@ -27,20 +27,22 @@ from spectradino_core.streams.answers import MODE_CODES, Facts, detection_fields
 __all__ = ["Facts", "detections_message", "image_message", "label_message", "report_message"]
 
 
-def detections_message(percepts: Percepts, header: Header) -> Detection2DArray:
-    """Boxes in source pixels, best first; the class id is the index of the class in LabelInfo, as a string."""
-    message = Detection2DArray(header=header)
-    for found in detection_fields(percepts):
-        result = ObjectHypothesisWithPose()
-        result.hypothesis.class_id = found.class_id
-        result.hypothesis.score = found.score
-        detection = Detection2D(header=header, results=[result])
-        detection.bbox.center.position.x = found.x
-        detection.bbox.center.position.y = found.y
-        detection.bbox.size_x = found.width
-        detection.bbox.size_y = found.height
-        message.detections.append(detection)
-    return message
+def detections_message(percepts: Percepts, header: Header, parts: list[Detection2D] | None = None) -> Detection2DArray:
+    """Boxes in source pixels, best first; the class id is the index of the class in LabelInfo, as a string.
+
+    `parts`, where given, are messages of detections to be written again, and grow by what is missing: a detection is
+    some thirty objects. The message made from them before is then no longer to be looked at.
+    """
+    parts = [] if parts is None else parts
+    while len(parts) < len(percepts):
+        parts.append(Detection2D(results=[ObjectHypothesisWithPose()]))
+    for detection, found in zip(parts, detection_fields(percepts)):
+        detection.header = header
+        hypothesis, box = detection.results[0].hypothesis, detection.bbox
+        hypothesis.class_id, hypothesis.score = found.class_id, found.score
+        box.center.position.x, box.center.position.y = found.x, found.y
+        box.size_x, box.size_y = found.width, found.height
+    return Detection2DArray(header=header, detections=parts[: len(percepts)])
 
 
 def label_message(names: Sequence[str], header: Header, threshold: float) -> LabelInfo:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -347,9 +348,19 @@ class TestStorage:
     low=st.floats(0, 49),
     high=st.floats(51, 100),
     masked=st.booleans(),
+    threads=st.sampled_from([1, 2]),
 )
-def test_percentiles_are_the_sorted_counts_own(frame, spread, low, high, masked):
-    """Nearest rank, whatever the range of counts and whichever way they are counted."""
+def test_percentiles_are_the_sorted_counts_own(frame, spread, low, high, masked, threads):
+    """Nearest rank, whatever the range of counts and whichever way they are counted: OpenCV's threads decide that."""
+    usual = cv2.getNumThreads()
+    cv2.setNumThreads(threads)
+    try:
+        check_percentiles(frame, spread, low, high, masked)
+    finally:
+        cv2.setNumThreads(usual)
+
+
+def check_percentiles(frame, spread, low, high, masked):
     frame = (frame // spread).astype(frame.dtype)
     valid = np.random.default_rng(0).random(frame.shape) < 0.5 if masked else None
     normaliser = ThermalNormaliser(ThermalContract(low=low, high=high, min_span=1e-3))

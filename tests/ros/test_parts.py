@@ -10,6 +10,7 @@ import pytest
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from std_msgs.msg import Header
+from vision_msgs.msg import Detection2D
 
 from spectradino_core.runtime.bundle import BundleError
 from spectradino_core.runtime.percepts import Mode, Percepts
@@ -267,6 +268,18 @@ def test_detections_carry_centre_size_class_and_header():
     assert (first.bbox.size_x, first.bbox.size_y) == (20.0, 40.0)
     assert first.results[0].hypothesis.class_id == "1"
     assert first.results[0].hypothesis.score == pytest.approx(0.9)
+
+
+def test_detections_written_into_parts_that_were_used_before_say_the_same():
+    parts: list[Detection2D] = []
+    many = percepts(
+        boxes=np.arange(20, dtype=np.float32).reshape(5, 4), scores=np.linspace(0.9, 0.1, 5), labels=np.arange(5)
+    )
+    for found, held in ((percepts(), 2), (many, 5), (percepts(), 5), (many, 5)):
+        assert detections_message(found, HEADER, parts) == detections_message(found, HEADER)
+        assert len(parts) == held
+    none = percepts(boxes=np.empty((0, 4)), scores=np.empty(0), labels=np.empty(0, int))
+    assert detections_message(none, HEADER, parts).detections == []
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)])
