@@ -2,7 +2,8 @@
 
 What stays in fp32, and why: LayerNorm, softmax and the stems' instance norm sum over many values, and their rounding
 would be carried from block to block. Boxes are decoded by an exponential, scores by a sigmoid, and a position of some
-hundred pixels leaves 11 bits no fraction. Inputs and outputs stay fp32 too, so that one pipeline serves any file.
+hundred pixels leaves 11 bits no fraction. The network's inputs and outputs stay fp32 too, so that one pipeline serves
+any file.
 """
 
 from __future__ import annotations

@@ -86,3 +86,10 @@ def test_finetune_export_evaluate(tmp_path, capsys):
     rows = found["sets"][0]["subsets"]["all"]["rows"]
     assert [len(row["seeds"]) for row in rows.values()] == [1, 1, 1, 0]
     assert (report / "report.html").stat().st_size > 20_000
+    plain = tmp_path / "plain.onnx"
+    assert main(["export", str(run / "model.safetensors"), str(plain), "--inputs", "normalised"]) == 0
+    for file, form in ((model, (2, "raw")), (plain, (1, None))):
+        capsys.readouterr()
+        assert main(["info", str(file)]) == 0
+        info = json.loads(capsys.readouterr().out)
+        assert (info["format"], info.get("inputs")) == form
