@@ -19,8 +19,8 @@ PRESETS: dict[str, tuple[float, ...]] = {
     "14-28": (14.0, 28.0),
     "fast": (14.0, 28.0),
 }
-"""Input pixels per cell of each level; "fast" is another name of "14-28". The finest sees objects of a few pixels and costs most: the dense head's towers
-256 wide take 324 GFLOP at 518 x 518 with the first, 82 with the second."""
+"""Input pixels per cell of each level; "fast" is another name of "14-28". The finest sees objects of a few pixels and
+costs most: the dense head's towers 256 wide take 324 GFLOP at 518 x 518 with the first, 82 with the second."""
 
 
 class ChannelNorm(nn.LayerNorm):
