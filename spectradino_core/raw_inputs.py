@@ -11,6 +11,8 @@ precision takes these nodes off, converts the network and puts them back, so the
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
@@ -90,7 +92,7 @@ def take_normalised(model: ModelProto, info: ModelInfo) -> None:
 _GIVEN = ("rgb", "content", "ir", "ir_gain")
 
 
-def _node(kind: str, inputs: str, outputs: str, **attributes: object) -> NodeProto:
+def _node(kind: str, inputs: str, outputs: str, **attributes: Any) -> NodeProto:
     """A node between values of which those that the graph is given keep their names."""
     named = [name if name in _GIVEN else _PREFIX + name for name in inputs.split()]
     made = [_PREFIX + name for name in outputs.split()]
