@@ -118,6 +118,19 @@ class Answers:
         chosen = [image for image in self._boxed if subset in image.subsets]
         return [image.prediction for image in chosen], [image.truth for image in chosen]
 
+    def at_threshold(self, threshold: float) -> DetectionConfusion | None:
+        """What boxes would get wrong if they counted from another score on; None without box labels."""
+        if not self._boxed:
+            return None
+        mistakes = DetectionConfusion(self.info.box_classes)
+        for image in self._boxed:
+            (boxes, scores, labels), (true_boxes, true_labels, ignored) = image.prediction, image.truth
+            served = scores >= threshold
+            mistakes.add(
+                boxes[served], labels[served], true_boxes[~ignored], true_labels[~ignored], true_boxes[ignored]
+            )  # fmt: skip
+        return mistakes
+
     def scores(self, subset: str = ALL, left_out: Collection[str] = ()) -> Scores:
         """All scores of a subset.
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from tqdm import tqdm
 
 from spectradino_core.evaluation.answers import ALL, Answers, Run, Scores, collect
+from spectradino_core.evaluation.confusion import DetectionConfusion
+from spectradino_core.evaluation.detection import mean_average_precision
 from spectradino_core.evaluation.sets import LabelledSet
 from spectradino_core.evaluation.spread import Spread
 from spectradino_core.evaluation.vocabulary import Vocabulary
@@ -20,11 +22,14 @@ from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.percepts import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 
-__all__ = ["BASELINE", "FUSED", "METRICS", "Comparison", "compare", "same_task"]
+__all__ = ["BASELINE", "FUSED", "METRICS", "THRESHOLDS", "Comparison", "compare", "same_task"]
 
 FUSED = "fused"
 BASELINE = "frozen DINOv2, IR as grey"
 _STREAMS = {FUSED: Mode.FUSED, "RGB only": Mode.RGB_ONLY, "IR only": Mode.IR_ONLY}
+
+THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 19))
+"""Scores, 0.05 to 0.9, from which boxes might count; models store one of them, `ModelInfo.score_threshold`."""
 
 METRICS: Mapping[str, Callable[[Scores], float | None]] = {
     "mAP": lambda scores: None if scores.detection is None else scores.detection.map,
@@ -47,6 +52,7 @@ class Comparison:
         scores: by subset and row, one per seed.
         images: pairs, by subset.
         worst: of the first model, fused.
+        thresholds: what its boxes get wrong by the score from which they count; none without box labels.
         unknown: classes of the set that the models don't know, which are left out.
         about: what the set says of itself, such as which pixels its rule ignores.
     """
@@ -57,6 +63,7 @@ class Comparison:
     scores: dict[str, dict[str, list[Scores]]]
     images: dict[str, int]
     worst: Worst
+    thresholds: Mapping[float, DetectionConfusion]
     unknown: tuple[str, ...] = ()
     about: tuple[str, ...] = ()
 
@@ -68,6 +75,13 @@ class Comparison:
     def metrics(self) -> tuple[str, ...]:
         """Those of `METRICS` that something was labelled for."""
         return tuple(name for name, of in METRICS.items() if any(of(s) is not None for s in self.scores[ALL][FUSED]))
+
+    @property
+    def best_threshold(self) -> float | None:
+        """Of `thresholds` the one with the highest F1, mean over classes; None without box labels."""
+        found = {t: mean_average_precision(mistakes.f1()) for t, mistakes in self.thresholds.items()}
+        known = {t: value for t, value in found.items() if value == value}
+        return max(known, key=lambda t: known[t]) if known else None
 
     def figure(self, metric: str, row: str, subset: str = ALL) -> Spread:
         """One of `METRICS` of one row, over its seeds."""
@@ -157,6 +171,7 @@ def compare(
         },
         images={subset: found[f"{FUSED} 0"].images[subset] for subset in subsets},
         worst=kept,
+        thresholds={t: made for t in THRESHOLDS if (made := found[f"{FUSED} 0"].at_threshold(t)) is not None},
         unknown=(*vocabulary.unknown_boxes, *vocabulary.unknown_masks),
         about=_about(data),
     )

@@ -57,6 +57,13 @@ class DetectionConfusion:
         """Share of each class's true boxes that were found as such; nan where there are none."""
         return self._shares(self.counts[:-1].sum(axis=1))
 
+    def f1(self) -> dict[str, float]:
+        """Harmonic mean of each class's precision and recall, 0 where nothing of it was found; nan without true
+        boxes."""
+        right, true = np.diagonal(self.counts)[:-1].astype(np.float64), self.counts[:-1].sum(axis=1)
+        values = np.where(true > 0, 2 * right / np.maximum(true + self.counts[:, :-1].sum(axis=0), 1), np.nan)
+        return {name: float(value) for name, value in zip(self.classes, values, strict=True)}
+
     def __add__(self, other: DetectionConfusion) -> DetectionConfusion:
         total = DetectionConfusion(self.classes)
         total.counts = self.counts + other.counts

@@ -12,6 +12,7 @@ from typing import Any
 
 from spectradino_core.evaluation.answers import ALL, Scores
 from spectradino_core.evaluation.comparison import BASELINE, FUSED, METRICS, Comparison
+from spectradino_core.evaluation.detection import mean_average_precision
 from spectradino_core.evaluation.figures import class_bars, confusion_matrix, precision_recall, subset_bars
 from spectradino_core.evaluation.page import Cell, Page, markdown_table
 from spectradino_core.evaluation.spread import none_for_nan
@@ -83,6 +84,7 @@ class Report:
             "name": comparison.name,
             "about": list(comparison.about),
             "left_out_classes": list(comparison.unknown),
+            "thresholds": _thresholds(comparison),
             "subsets": {
                 subset: {
                     "images": comparison.images[subset],
@@ -109,6 +111,8 @@ class Report:
             for title, header, rows in _class_tables(comparison):
                 parts.append(f"{title}\n")
                 parts.append(markdown_table(header, rows))
+            if said := _best_threshold(comparison):
+                parts.append(f"{said}\n")
         return "\n".join([*parts, f"{_HOW_TO_READ}\n", f"`{self.command}`\n"])
 
     def page(self) -> Page:
@@ -150,6 +154,9 @@ class Report:
                 f"Boxes at the model's own threshold ({comparison.info.score_threshold:g}), first model, fused",
             )
             page.table(*_threshold_table(first), caption="At that threshold")
+            header, rows, best = _thresholds_table(comparison)
+            with page.details(_best_threshold(comparison)):
+                page.table(header, rows, strong=best, caption="Means over classes by threshold, first model, fused")
         if first.pixels is not None:
             classes = comparison.info.mask_classes
             counts, columns = first.pixels.counts, (*classes, "unlabelled")
@@ -214,6 +221,43 @@ def _threshold_table(scores: Scores) -> tuple[list[str], list[list[Cell]]]:
         [label, 100 * precision[label], 100 * recall[label]] for label in scores.boxes.classes
     ]  # fmt: skip
     return ["class", "precision", "recall"], rows
+
+
+def _thresholds(comparison: Comparison) -> list[dict[str, Any]]:
+    """For JSON: by threshold what the first model's boxes get right, fused, by class."""
+    return [
+        {"score_from": threshold}
+        | {
+            name: {label: none_for_nan(value) for label, value in shares.items()}
+            for name, shares in (("precision", found.precision()), ("recall", found.recall()), ("f1", found.f1()))
+        }
+        for threshold, found in comparison.thresholds.items()
+    ]
+
+
+def _thresholds_table(comparison: Comparison) -> tuple[list[str], list[list[Cell]], list[int]]:
+    """Header, a row for each threshold, and the number of the one with the best F1."""
+    rows: list[list[Cell]] = []
+    best: list[int] = []
+    for threshold, found in comparison.thresholds.items():
+        if threshold == comparison.best_threshold:
+            best.append(len(rows))
+        shares = (found.precision(), found.recall(), found.f1())
+        rows.append([f"{threshold:g}", *(100 * mean_average_precision(share) for share in shares)])
+    return ["score from", "precision", "recall", "F1"], rows, best
+
+
+def _best_threshold(comparison: Comparison) -> str:
+    """From which score on boxes should count, by F1; empty where there are no box labels."""
+    best = comparison.best_threshold
+    if best is None:
+        return ""
+    f1 = 100 * mean_average_precision(comparison.thresholds[best].f1())
+    return (
+        f"Best F1 (mean over classes, first model, fused): {f1:.1f}, with boxes from a score of {best:g} on; the "
+        f"model says {comparison.info.score_threshold:g}. `spectradino export --score-threshold` stores another: "
+        "choose it on pairs that no table is of."
+    )
 
 
 def _model(file: str, info: ModelInfo) -> dict[str, Any]:

@@ -135,4 +135,5 @@ def test_confusions_by_hand():
     assert counts.counts.tolist() == [[1, 0, 0], [1, 0, 1], [0, 1, 0]]
     assert counts.precision() == {"a": 0.5, "b": 0.0}
     assert counts.recall() == {"a": 1.0, "b": 0.0}
+    assert counts.f1() == pytest.approx({"a": 2 / 3, "b": 0.0})
     assert DetectionConfusion(("a",)).add(np.zeros((0, 4)), np.zeros(0, int), np.zeros((0, 4)), np.zeros(0, int)) == 0

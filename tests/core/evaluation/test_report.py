@@ -107,6 +107,24 @@ def test_figures_are_those_of_the_answers(blob):
     assert math.isnan(comparison.figure("mAP", BASELINE).mean)
 
 
+def test_the_threshold_with_the_best_f1_is_told_and_all_of_them_are_shown(blob):
+    report = made(blob)
+    comparison = report.comparisons[0]
+    low, high = (comparison.thresholds[t] for t in (0.3, 0.9))
+    assert low.precision() == {"red": 1.0, "hot": 1.0}
+    assert low.recall() == pytest.approx({"red": 2 / 3, "hot": 1.0})
+    assert low.f1() == pytest.approx({"red": 0.8, "hot": 1.0})
+    assert high.f1() == {"red": 0.0, "hot": 1.0}  # red things score 0.8, hot ones 0.9
+    assert comparison.best_threshold is not None
+    best = comparison.thresholds[comparison.best_threshold].f1()
+    assert sum(best.values()) == max(sum(found.f1().values()) for found in comparison.thresholds.values())
+    assert "Best F1 (mean over classes, first model, fused): 90.0, with boxes from a score of " in report.markdown()
+    told = report.result()["sets"][0]["thresholds"]
+    assert [row["score_from"] for row in told] == list(comparison.thresholds)
+    assert told[5]["recall"]["red"] == pytest.approx(2 / 3)
+    assert "Means over classes by threshold" in report.page().html()
+
+
 def test_a_given_baseline_stands_in_its_row(blob):
     report = made(blob, seeds=1, baselines=1)
     assert "not trained" not in report.markdown()
