@@ -51,14 +51,15 @@ def add(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from spectradino_core.evaluation.sets import FolderSet, held_out_scenes
+    from spectradino_core.data.seeds import held_out_seeds
+    from spectradino_core.evaluation.sets import FolderSet, SceneSet
     from spectradino_core.graphs.convert import convert
     from spectradino_core.runtime.engines import OnnxEngine
 
     if options.scenes < 1:
         raise ValueError("--scenes must be at least 1")
     infrared = OnnxEngine(options.model, device="cpu").info.infrared
-    pairs = list(held_out_scenes(infrared, options.scenes, size=_SIZE))
+    pairs: list[Any] = list(SceneSet(held_out_seeds("calibration", options.scenes), infrared, _SIZE))
     if options.data is not None:
         pairs += FolderSet(options.data, "val", infrared)
     facts = convert(

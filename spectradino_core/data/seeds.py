@@ -20,6 +20,7 @@ HELD_OUT: Mapping[str, int] = {
     "test": FIRST_TEST_SEED + 100_000,  # splits of the data sets "scenes", "scenes_nir" and "scenes_swir"
     "val": FIRST_TEST_SEED + 200_000,
     "ablation": FIRST_TEST_SEED + 300_000,
+    "calibration": FIRST_TEST_SEED + 400_000,  # ranges of values of a graph in 8 bits
     "curves": FIRST_TEST_SEED + 500_000,  # scores while a model is fine-tuned
     "pretraining": FIRST_TEST_SEED + 700_000,  # validation losses, retrieval
 }
