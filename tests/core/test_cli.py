@@ -78,6 +78,7 @@ def test_finetune_export_evaluate(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "| all (3) | RGB only |" in printed
     told = "--dataset scenes --baseline --variant test --backbone TEACHER --task both --head dense,pyramid_linear"
+    told += " --fuse-at last --strides 7-28 --input-size 168x140"
     assert f"frozen DINOv2, IR as grey, not trained: run `spectradino finetune {told} --out runs/baseline`" in printed
     assert main(["evaluate", str(model), "--scenes", "3", "--baseline", str(run / "model.safetensors")]) == 1
     assert "model.safetensors is no baseline: its backbone is spectradino" in capsys.readouterr().err
