@@ -40,6 +40,10 @@ def lively(recipe) -> Perception:
     return model
 
 
+SLOW = pytest.mark.slow
+"""One case of these runs in the inner loop, the others with the slow tests."""
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
@@ -87,7 +91,7 @@ def test_file_says_what_it_is(exported):
     assert len(told["palette"]) == len(told["mask_classes"])
 
 
-@pytest.mark.parametrize("mode", [Mode.FUSED, Mode.RGB_ONLY, Mode.IR_ONLY])
+@pytest.mark.parametrize("mode", [Mode.FUSED, *(pytest.param(m, marks=SLOW) for m in (Mode.RGB_ONLY, Mode.IR_ONLY))])
 def test_pipelines_agree_on_real_pairs(shared_data, tmp_path_factory, mode):
     """The box's architecture, ONNX Runtime against torch: boxes and scores within 1e-3, masks on 99.9 % of pixels."""
     folder = PairedFolder(shared_data / "roadscene_rgb_lwir", "val")
@@ -127,7 +131,7 @@ def test_a_checkpoint_serves_through_the_same_door(exported):
     np.testing.assert_allclose(a.scores, b.scores, atol=1e-3)
 
 
-@pytest.mark.parametrize("size", [(320, 256), (333, 150), (150, 333), (1, 1)])
+@pytest.mark.parametrize("size", [(333, 150), (1, 1), *(pytest.param(s, marks=SLOW) for s in ((320, 256), (150, 333)))])
 def test_both_forms_of_file_answer_as_the_checkpoint_does(exported, tmp_path_factory, size):
     """Raw inputs against PyTorch on normalised ones, and against a file of the old form: to the bit."""
     folder, model, _ = exported
