@@ -79,6 +79,11 @@ def _parser() -> argparse.ArgumentParser:
         help="raw (default): the file normalises pictures itself, on a GPU if it runs on one; normalised: for software "
         "that reads model files of format 1 only",
     )  # fmt: skip
+    command.add_argument(
+        "--streams", choices=("both", "rgb", "ir", "all"), default="both",
+        help="both (default); rgb, ir: the graph that takes over while the other camera is lost, written beside as "
+        "MODEL.rgb.onnx or MODEL.ir.onnx, where the node looks for it; all: the three",
+    )  # fmt: skip
     command.set_defaults(run=_export)
 
     convert.add(commands)
@@ -93,6 +98,8 @@ def _export(options: argparse.Namespace) -> int:
     from spectradino_core.evaluation.sets import FolderSet, held_out_scenes
     from spectradino_core.export import export
     from spectradino_core.perception_checkpoint import load_perception
+    from spectradino_core.runtime.alone import beside
+    from spectradino_core.runtime.bundle import STREAMS
 
     model, info = load_perception(options.checkpoint)
     changes = {"name": options.name, "score_threshold": options.score_threshold, "nms_iou": options.nms_iou}
@@ -100,15 +107,18 @@ def _export(options: argparse.Namespace) -> int:
     pairs = list(held_out_scenes(info.infrared, 8))
     if options.data is not None:
         pairs += FolderSet(options.data, "val", info.infrared)
-    parity = export(model, info, options.model, pairs, options.inputs)
-    print(f"{options.model}: {options.model.stat().st_size / 1e6:.1f} MB, largest differences from PyTorch: {parity}")
+    for streams in STREAMS if options.streams == "all" else (options.streams,):
+        path = options.model if streams == "both" else beside(options.model, streams)
+        parity = export(model, info, path, pairs, options.inputs, streams)
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, largest differences from PyTorch: {parity}")
     return 0
 
 
 def _info(options: argparse.Namespace) -> int:
-    from spectradino_core.runtime.engines import open_engine
+    from spectradino_core.runtime.engines import OnnxEngine, open_engine
 
-    engine = open_engine(options.model, device="cpu")
+    alone = options.model.is_file() and options.model.suffix == ".onnx"  # of one stream is fine here too
+    engine = OnnxEngine(options.model, device="cpu") if alone else open_engine(options.model, device="cpu")
     print(json.dumps(json.loads(engine.info.to_json()), indent=2))
     return 0
 

@@ -5,6 +5,8 @@ The graph is held against PyTorch on sample pairs before it is written, and what
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import warnings
 from collections.abc import Iterable, Iterator
@@ -19,14 +21,14 @@ from spectradino_core.data.sample import PairedSample
 from spectradino_core.files import written_atomically
 from spectradino_core.perception import Perception
 from spectradino_core.raw_inputs import take_raw
-from spectradino_core.runtime.bundle import METADATA_KEY, ModelInfo
+from spectradino_core.runtime.bundle import METADATA_KEY, WEIGHTS_KEY, ModelInfo
 from spectradino_core.runtime.engines import Engine, OnnxEngine
 from spectradino_core.runtime.network_inputs import NetworkInput
 from spectradino_core.runtime.parity import Difference, Tolerance, largest_difference, network_inputs
 from spectradino_core.runtime.samples import SAMPLES_KEY, pack_samples
 from spectradino_core.torch_engine import ServingGraph, TorchEngine
 
-__all__ = ["OPSET", "ParityError", "describe", "export", "measure_parity"]
+__all__ = ["OPSET", "ParityError", "describe", "export", "measure_parity", "weights_digest"]
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +48,12 @@ class ParityError(RuntimeError):
 
 
 def export(
-    model: Perception, info: ModelInfo, path: str | Path, samples: Iterable[PairedSample], inputs: str = "raw"
+    model: Perception,
+    info: ModelInfo,
+    path: str | Path,
+    samples: Iterable[PairedSample],
+    inputs: str = "raw",
+    streams: str = "both",
 ) -> dict[str, Any]:
     """Writes `path` and returns the measured parity, which is stored in the file too.
 
@@ -56,17 +63,20 @@ def export(
         path: the `.onnx` file.
         samples: pairs on which the graph is compared with the module, both streams and each alone.
         inputs: the form in which the file takes pictures, see `runtime.network_inputs`.
+        streams: "both", or "rgb" or "ir" for the graph that answers while the other camera is lost; it belongs beside
+            the one of both, see `runtime.alone`.
 
     Raises:
         ParityError: the two differ by more than `TOLERANCE`.
         OSError: the file could not be written; what was there is untouched.
     """
     module = deepcopy(model).cpu().eval()
-    info = info.with_(inputs=inputs)
+    identity = {WEIGHTS_KEY: weights_digest(model, info)}
+    info = info.with_(inputs=inputs, streams=streams, provenance=info.provenance | identity)
     width, height = info.input_size
     module.backbone.freeze_grid(height // 14, width // 14)
     module.backbone.vit.fold_layer_scale()
-    graph = ServingGraph(module, info.input_size).eval()
+    graph = ServingGraph(module, info.input_size, streams).eval()
     with written_atomically(path) as scratch:
         _trace(graph, info.input_size, graph.outputs, scratch)
         described = onnx.load(str(scratch))
@@ -89,21 +99,43 @@ def export(
 
 def _trace(graph: ServingGraph, size: tuple[int, int], outputs: list[str], path: Path) -> None:
     width, height = size
-    example = (torch.randn(1, 3, height, width), torch.rand(1, 1, height, width), torch.ones(2))
+    rgb, ir = torch.randn(1, 3, height, width), torch.rand(1, 1, height, width)
+    examples = {"rgb": rgb, "ir": ir, "present": torch.ones(2)}
+    names = list(examples) if graph.streams == "both" else [graph.streams]
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of operators that are not used here
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the tracer warns of shapes that are constants here by design
         torch.onnx.export(
             graph,
-            example,
+            tuple(examples[name] for name in names),
             str(path),
-            input_names=["rgb", "ir", "present"],
+            input_names=names,
             output_names=outputs,
             opset_version=OPSET,
             dynamo=True,
             external_data=False,
             verbose=False,
         )
+
+
+def weights_digest(model: Perception, info: ModelInfo) -> str:
+    """SHA-256, in hexadecimal, of all that makes a network's answers what they are: weights, architecture, contract.
+
+    Neither thresholds nor the file's form count: graphs exported one by one from a checkpoint have the same.
+    """
+    contract = {
+        "architecture": model.architecture.to_dict(),
+        "bands": [band.key for band in info.bands],
+        "box_classes": info.box_classes,
+        "mask_classes": info.mask_classes,
+        "input_size": info.input_size,
+        "thermal": info.thermal.to_dict(),
+    }
+    digest = hashlib.sha256(json.dumps(contract, sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _forget_where_it_was_made(model: onnx.ModelProto) -> None:
@@ -133,11 +165,14 @@ def describe(graph: onnx.ModelProto, info: ModelInfo) -> None:
 
 
 def measure_parity(reference: Engine, engine: Engine, samples: Iterable[PairedSample]) -> dict[str, Any]:
-    """The largest differences between two engines over pairs: {"boxes_px", "scores", "mask_differs", "pairs"}."""
-    drawn = list(samples)
+    """The largest differences between two engines over pairs: {"boxes_px", "scores", "mask_differs", "pairs"}.
+
+    With both streams and each alone; an engine of one stream is held to what the reference says of that one alone.
+    """
+    drawn, streams = list(samples), engine.info.streams
 
     def inputs(info: ModelInfo) -> Iterator[NetworkInput]:
-        return (given for sample in drawn for given in network_inputs(sample.rgb, sample.infrared, info))
+        return (given for sample in drawn for given in network_inputs(sample.rgb, sample.infrared, info, streams))
 
     difference = largest_difference(reference, engine, inputs(reference.info), inputs(engine.info))
     return difference.to_dict() | {"pairs": len(drawn)}

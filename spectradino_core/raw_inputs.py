@@ -4,6 +4,7 @@
     content int32 [2] ─ which pixels are the picture's ─────────────┘       ├─ the network as it was
     ir float32 [1, 1, H, W] ─ · ir_gain ─ clip to [0, 1] ───────────────────┘
 
+A network of one stream gets that stream's steps alone.
 The steps are those of `runtime.preprocess` in the same order, so that on a CPU the pictures are the same to the bit.
 The cast comes first because TensorRT takes bytes as an input but computes nothing with them. A conversion to another
 precision takes these nodes off, converts the network and puts them back, so they stay in fp32 whatever becomes of it.
@@ -48,7 +49,7 @@ def take_raw(model: ModelProto, info: ModelInfo) -> None:
         "zero": np.float32(0),
         "one": np.float32(1),
     }
-    nodes = [
+    of_rgb = [
         _node("Cast", "rgb", "rgb_float", to=TensorProto.FLOAT),
         _node("Transpose", "rgb_float", "rgb_planes", perm=[0, 3, 1, 2]),
         _node("Mul", "rgb_planes rgb_gain", "rgb_scaled"),
@@ -59,15 +60,18 @@ def take_raw(model: ModelProto, info: ModelInfo) -> None:
         _node("And", "in_columns in_rows", "in_both"),
         _node("Cast", "in_both", "inside", to=TensorProto.FLOAT),
         _node("Mul", "rgb_centred inside", "rgb_normalised"),
-        _node("Mul", "ir ir_gain", "ir_scaled"),
-        _node("Clip", "ir_scaled zero one", "ir_normalised"),
     ]
+    of_ir = [_node("Mul", "ir ir_gain", "ir_scaled"), _node("Clip", "ir_scaled zero one", "ir_normalised")]
+    nodes = {"both": [*of_rgb, *of_ir], "rgb": of_rgb, "ir": of_ir}[info.streams]
+    read = {name for node in nodes for name in node.input}
     _rename(model.graph, _PICTURES)
     rest = list(model.graph.node)
     del model.graph.node[:]
     model.graph.node.extend([*nodes, *rest])
     model.graph.initializer.extend(
-        numpy_helper.from_array(np.asarray(value), _PREFIX + name) for name, value in constants.items()
+        numpy_helper.from_array(np.asarray(value), _PREFIX + name)
+        for name, value in constants.items()
+        if _PREFIX + name in read
     )
     _declare(model.graph, info.with_(inputs="raw"))
 

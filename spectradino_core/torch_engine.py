@@ -24,22 +24,30 @@ class ServingGraph(nn.Module):
     Letters: H x W the network's input, A cells, C box classes.
     """
 
-    def __init__(self, model: Perception, size: tuple[int, int]) -> None:
+    def __init__(self, model: Perception, size: tuple[int, int], streams: str = "both") -> None:
         """
         Args:
             model: the trained module.
             size: (width, height) of the network's input.
+            streams: those it takes, one of `bundle.STREAMS`. For one of them the backbone makes that pass only, and the
+                fusion's stand-in takes the other's place.
         """
         super().__init__()
         self.model = model
         self.size = size
+        self.streams = streams
 
-    def forward(self, rgb: Tensor, ir: Tensor, present: Tensor) -> tuple[Tensor, ...]:
-        """rgb [1, 3, H, W], ir [1, 1, H, W], present [2] to what `outputs` names.
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """rgb [1, 3, H, W], ir [1, 1, H, W], present [2], or the picture of its one stream, to what `outputs` names.
 
         Boxes [A, 4] and scores [A, C] come from a detection head, the mask uint8 [H, W] from a segmentation head.
         """
-        predictions = self.model({Modality.RGB: rgb, self.model.infrared: ir}, present[None])
+        if self.streams == "both":
+            rgb, ir, present = given
+            predictions = self.model({Modality.RGB: rgb, self.model.infrared: ir}, present[None])
+        else:
+            (picture,) = given
+            predictions = self.model({Modality.RGB if self.streams == "rgb" else self.model.infrared: picture})
         outputs: tuple[Tensor, ...] = ()
         if predictions.boxes is not None and predictions.logits is not None:
             outputs = (predictions.boxes[0], predictions.logits[0].float().sigmoid())
@@ -58,7 +66,7 @@ class ServingGraph(nn.Module):
 
 
 class TorchEngine:
-    """See `runtime.engines.Engine`. It takes normalised pictures, whatever a file made of the module takes."""
+    """See `runtime.engines.Engine`. It takes normalised pictures of both streams, whatever a file made of it takes."""
 
     def __init__(self, path: str | Path, device: str = "auto", threads: int = 0) -> None:
         """
@@ -92,7 +100,7 @@ class TorchEngine:
         return engine
 
     def _start(self, model: Perception, info: ModelInfo, device: torch.device) -> None:
-        self.info = info.with_(inputs="normalised")
+        self.info = info.with_(inputs="normalised", streams="both")
         self.label = f"PyTorch {torch.__version__} on {device}"
         self.on_cpu = device.type == "cpu"
         self._device = device

@@ -31,6 +31,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
+from spectradino_core.runtime.alone import AloneEngine
 from spectradino_core.runtime.bundle import BundleError
 from spectradino_core.runtime.engines import EngineError, open_engine
 from spectradino_core.runtime.percepts import Mode
@@ -154,7 +155,9 @@ class DetectorNode(LifecycleNode):
         path = resolve_model(settings.model, settings.infrared_band)
         start = perf_counter()
         engine = RecoveringEngine(
-            lambda device: open_engine(path, device, settings.threads),
+            lambda device: AloneEngine(
+                open_engine(path, device, settings.threads), path, device, settings.threads, self.get_logger().warning
+            ),
             settings.device,
             lambda: RecoveryPolicy(self.settings.max_engine_rebuilds, self.settings.allow_cpu_fallback),
             self.get_logger().warning,

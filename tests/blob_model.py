@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from spectradino_core.modality import Modality
 from spectradino_core.raw_inputs import take_raw
 from spectradino_core.runtime.bundle import METADATA_KEY, ModelInfo
+from spectradino_core.runtime.network_inputs import signature
 from spectradino_core.thermal import ThermalContract
 
 __all__ = ["HOT_SCORE", "RED_SCORE", "blob_info", "make_blob_model"]
@@ -51,15 +52,20 @@ def make_blob_model(path: str | Path, input_size: tuple[int, int] = (644, 476), 
         path: the file to write.
         input_size: (width, height) of the network's input, multiples of 14.
         work: products of two 1000 x 1000 matrices made for nothing on each frame, for a model that is slow.
-        changes: other fields of ModelInfo; without them it takes raw inputs, as exported models do.
+        changes: other fields of ModelInfo; without them it takes raw inputs, as exported models do. With `streams` it
+            sees one camera alone, and nothing where the other is.
     """
     info = blob_info(input_size, **{"inputs": "raw"} | changes)
     width, height = input_size
     graph = _Graph()
     # Channel planes of the colour frame, still normalised: red minus blue is above 2 only where there is much red.
-    red, green, blue = (graph.slice("rgb", start, start + 1, axis=1) for start in range(3))
+    arrays = signature(info.with_(inputs="normalised"))
+    nothing = {"rgb": np.zeros((1, 3, height, width)), "ir": np.zeros((1, 1, height, width)), "present": np.eye(2)}
+    nothing["present"] = nothing["present"][["rgb", "ir"].index(info.streams)] if info.streams != "both" else np.ones(2)
+    seen = {name: name if name in arrays else graph.constant(np.float32(nothing[name])) for name in nothing}
+    red, green, blue = (graph.slice(seen["rgb"], start, start + 1, axis=1) for start in range(3))
     red_map = graph.greater(graph.op("Sub", red, blue), 2.0)
-    hot_map = graph.greater("ir", 0.5)
+    hot_map = graph.greater(seen["ir"], 0.5)
 
     boxes, scores = [], []
     for index, (plane, score) in enumerate(((red_map, RED_SCORE), (hot_map, HOT_SCORE))):
@@ -75,7 +81,7 @@ def make_blob_model(path: str | Path, input_size: tuple[int, int] = (644, 476), 
         ]
         box = graph.op("Cast", graph.op("Concat", *corners, axis=0), to=TensorProto.FLOAT)
         boxes.append(graph.op("Reshape", box, graph.ints(1, 4)))
-        there = graph.op("Mul", any_pixel, graph.slice("present", index, index + 1, axis=0))
+        there = graph.op("Mul", any_pixel, graph.slice(seen["present"], index, index + 1, axis=0))
         one_hot = np.zeros((1, 2), np.float32)
         one_hot[0, index] = score
         scores.append(graph.op("Mul", graph.op("Reshape", there, graph.ints(1, 1)), graph.constant(one_hot)))
@@ -102,11 +108,7 @@ def make_blob_model(path: str | Path, input_size: tuple[int, int] = (644, 476), 
         helper.make_graph(
             graph.nodes,
             "blob",
-            [
-                helper.make_tensor_value_info("rgb", TensorProto.FLOAT, [1, 3, height, width]),
-                helper.make_tensor_value_info("ir", TensorProto.FLOAT, [1, 1, height, width]),
-                helper.make_tensor_value_info("present", TensorProto.FLOAT, [2]),
-            ],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, (_, shape) in arrays.items()],
             [
                 helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [2, 4]),
                 helper.make_tensor_value_info("scores", TensorProto.FLOAT, [2, 2]),

@@ -61,7 +61,8 @@ def convert(
 
     Raises:
         BundleError: the source is no model file.
-        ValueError: the source was converted already, or there is nothing to convert in it.
+        ValueError: the source was converted already, there is nothing to convert in it, or a score is asked of a graph
+            of one stream.
         ParityError: the differences are beyond `TOLERANCES`, or the score fell by more than `most_lost`; nothing is
             written.
         OSError: the file could not be written.
@@ -74,6 +75,8 @@ def convert(
     if "converted" in info.provenance:
         made = info.provenance["converted"]
         raise ValueError(f"{source} was converted already ({made['precision']}): start from the file it was made from")
+    if score is not None and info.streams != "both":
+        raise ValueError(f"{source} takes the {info.streams} camera alone: ask the score of the file of both streams")
     model = onnx.load(str(source))
     if info.inputs == "raw":
         take_normalised(model, info)  # the first steps stay as they are, in fp32

@@ -15,15 +15,19 @@ from typing import Any
 from spectradino_core.modality import Modality
 from spectradino_core.thermal import ThermalContract, ThermalError
 
-__all__ = ["FORMAT", "INPUTS", "METADATA_KEY", "BundleError", "ModelInfo"]
+__all__ = ["FORMAT", "INPUTS", "METADATA_KEY", "STREAMS", "WEIGHTS_KEY", "BundleError", "ModelInfo"]
 
 METADATA_KEY = "spectradino"
+WEIGHTS_KEY = "weights_sha256"
+"""In `provenance`: of what was trained. A graph of one stream belongs to the fused one that says the same."""
 _FORMATS = {"normalised": 1, "raw": 2}
 """By form of the inputs. A description has the lowest format that holds it: older software then reads what it can."""
-FORMAT = max(_FORMATS.values())
-"""The newest. Raised when a reader of the old form could misread the new one."""
+FORMAT = 3
+"""The newest, of graphs of one stream. Raised when a reader of the old form could misread the new one."""
 INPUTS = tuple(_FORMATS)
 """The forms of a network's inputs, see `network_inputs`."""
+STREAMS = ("both", "rgb", "ir")
+"""Which streams a network takes."""
 
 _PATCH = 14
 
@@ -50,6 +54,7 @@ class ModelInfo:
         max_detections: most detections per frame.
         strides: pixels of the network's input per cell of each detection level.
         inputs: which arrays the network takes, one of `INPUTS`.
+        streams: of which streams, one of `STREAMS`. A network of one stream serves beside the one of both, see `alone`.
         provenance: free facts on how it was made (recipe, data, seeds, commit, date).
         parity: measured differences between the exported graph and PyTorch; empty for a checkpoint.
     """
@@ -67,6 +72,7 @@ class ModelInfo:
     max_detections: int = 100
     strides: tuple[float, ...] = (7.0, 14.0, 28.0)
     inputs: str = "normalised"
+    streams: str = "both"
     provenance: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
 
@@ -92,8 +98,14 @@ class ModelInfo:
             problems.append(f"max_detections must be a whole number of at least 1, got {self.max_detections}")
         if self.inputs not in INPUTS:
             problems.append(f"inputs {self.inputs!r} are none of {', '.join(INPUTS)}")
+        if self.streams not in STREAMS:
+            problems.append(f"streams {self.streams!r} are none of {', '.join(STREAMS)}")
         if problems:
             raise BundleError("model description is inconsistent: " + "; ".join(problems))
+
+    @property
+    def _format(self) -> int:
+        return _FORMATS[self.inputs] if self.streams == "both" else 3
 
     @property
     def infrared(self) -> Modality:
@@ -106,12 +118,13 @@ class ModelInfo:
 
     def to_json(self) -> str:
         data = asdict(self) | {
-            "format": _FORMATS[self.inputs],
+            "format": self._format,
             "bands": [band.key for band in self.bands],
             "thermal": self.thermal.to_dict(),
         }
-        if data["format"] == 1:  # which has no such field
-            del data["inputs"]
+        for field_name, since in (("inputs", 2), ("streams", 3)):  # older formats have no such field
+            if data["format"] < since:
+                del data[field_name]
         return json.dumps(data, sort_keys=True)
 
     @classmethod
@@ -126,7 +139,7 @@ class ModelInfo:
             version = data.pop("format")
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             raise BundleError(f"{source}: its description is damaged; export the model again") from None
-        if version not in tuple(_FORMATS.values()):
+        if version not in tuple(range(1, FORMAT + 1)):
             raise BundleError(
                 f"{source}: format {version}, this software reads format {FORMAT} and before; export the model again "
                 "or upgrade"
@@ -148,8 +161,11 @@ class ModelInfo:
             raise BundleError(f"{source}: its description is damaged ({error}); export the model again") from None
         except BundleError as error:
             raise BundleError(f"{source}: {error}") from None
-        if _FORMATS[info.inputs] != version:
-            raise BundleError(f"{source}: {info.inputs} inputs are not of format {version}; export the model again")
+        if info._format != version:
+            raise BundleError(
+                f"{source}: {info.inputs} inputs of streams {info.streams!r} are not of format {version}; export the "
+                "model again"
+            )
         return info
 
 

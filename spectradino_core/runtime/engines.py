@@ -74,7 +74,7 @@ class Engine(Protocol):
         ...
 
 
-def open_engine(path: str | Path, device: str = "auto", threads: int = 0) -> Engine:
+def open_engine(path: str | Path, device: str = "auto", threads: int = 0, streams: str = "both") -> Engine:
     """Opens a model file (`.onnx`) or a checkpoint (`.safetensors`).
 
     What runs on a GPU is held against the CPU first, see `gate`; what differs is not used.
@@ -83,9 +83,10 @@ def open_engine(path: str | Path, device: str = "auto", threads: int = 0) -> Eng
         path: the file.
         device: one of `DEVICES`; "auto" takes CUDA where it is to be had and agrees with the CPU, else the CPU.
         threads: CPU threads of the engine; 0 leaves it to the runtime.
+        streams: those that its network must take, one of `bundle.STREAMS`.
 
     Raises:
-        BundleError: the file is missing, damaged or not a SpectraDINO model.
+        BundleError: the file is missing, damaged, not a SpectraDINO model, or for other streams.
         EngineError: the device asked for is not to be had, or gives other answers than the CPU.
     """
     path = Path(path)
@@ -97,17 +98,29 @@ def open_engine(path: str | Path, device: str = "auto", threads: int = 0) -> Eng
         from spectradino_core.torch_engine import TorchEngine
 
         return TorchEngine(path, device=device, threads=threads)
-    return _open_onnx(path, device, threads)
+    return _open_onnx(path, device, threads, streams)
 
 
-def _open_onnx(path: Path, device: str, threads: int) -> Engine:
+def _open_onnx(path: Path, device: str, threads: int, streams: str) -> Engine:
     from spectradino_core.runtime.gate import first_that_agrees, sample_inputs  # judges engines: it knows this file
 
     found = _candidates(path, device)
-    if found == [CPU]:
-        return OnnxEngine(path, CPU, threads)
     on_cpu = OnnxEngine(path, CPU, threads)
+    _check_streams(on_cpu.info, streams, path)
+    if found == [CPU]:
+        return on_cpu
     return first_that_agrees(found, lambda one: OnnxEngine(path, one, threads), lambda: on_cpu, sample_inputs(on_cpu))
+
+
+def _check_streams(info: ModelInfo, streams: str, path: Path) -> None:
+    if info.streams == streams:
+        return
+    if streams != "both":
+        raise BundleError(f"{path} takes {info.streams!r}, not the {streams} camera alone: export it again")
+    raise BundleError(
+        f"{path} takes the {info.streams} camera alone: give the model file of both that it was exported beside; this "
+        "one is then used while the other camera is lost"
+    )
 
 
 def warm_up(engine: Engine) -> float:
@@ -181,7 +194,8 @@ class OnnxEngine:
         self._session = session
         self._outputs = [output.name for output in session.get_outputs()]
         self.on_cpu = chosen.device == "cpu"
-        self.label = f"ONNX Runtime {ort.__version__} on {used[0].removesuffix('ExecutionProvider')}"
+        alone = "" if self.info.streams == "both" else f", {self.info.streams} alone"
+        self.label = f"ONNX Runtime {ort.__version__}{alone} on {used[0].removesuffix('ExecutionProvider')}"
         if chosen.device == "tensorrt":
             self.label += f" ({chosen.precision})"
         log.info("%s: %s, input %dx%d", path.name, self.label, *self.info.input_size)

@@ -6,7 +6,8 @@ A model file takes them in one of two forms and says in which (`ModelInfo.inputs
 - "raw": bytes and counts of the scaled pictures. The file's graph then does the rest, on a GPU if it runs on one, and a
   quarter of the bytes of a colour picture is touched and sent there. `raw_inputs` makes such a graph.
 
-Both hold the same pictures, scaled by the same code. Of what is scaled, training sees the same pixels too.
+Both hold the same pictures, scaled by the same code. Of what is scaled, training sees the same pixels too. A network of
+one stream (`ModelInfo.streams`) takes that stream's arrays, without the word whether it is there.
 
 Letters: H x W the network's input.
 """
@@ -18,7 +19,14 @@ from typing import Protocol
 import numpy as np
 
 from spectradino_core.runtime.bundle import ModelInfo
-from spectradino_core.runtime.preprocess import Letterbox, infrared_input, rgb_input, scaled_infrared, scaled_rgb
+from spectradino_core.runtime.preprocess import (
+    FrameError,
+    Letterbox,
+    infrared_input,
+    rgb_input,
+    scaled_infrared,
+    scaled_rgb,
+)
 from spectradino_core.runtime.registration import Registration
 from spectradino_core.thermal import ThermalNormaliser
 
@@ -26,13 +34,15 @@ __all__ = ["NetworkInput", "NetworkInputs", "blank_input", "inputs_of", "signatu
 
 NetworkInput = tuple[np.ndarray, ...]
 """The arrays that `Engine.run` takes, in the order of `signature`."""
+_OF_STREAM = {"rgb": ("rgb", "content"), "ir": ("ir", "ir_gain")}
+"""Names of the arrays that one stream alone needs."""
 
 
 def signature(info: ModelInfo) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
     """Type and shape of each input by its name in the graph.
 
     Of both forms:
-        present: 1 where the stream (rgb, infrared) is there, else 0.
+        present: 1 where the stream (rgb, infrared) is there, else 0; not for networks of one stream.
     "normalised":
         rgb: as DINOv2 expects it, 0 outside of the picture and where the stream is absent.
         ir: in [0, 1], likewise.
@@ -58,13 +68,15 @@ def signature(info: ModelInfo) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
             "ir": (np.float32, (1, 1, height, width)),
             "present": (np.float32, (2,)),
         }
-    return {name: (np.dtype(kind), shape) for name, (kind, shape) in arrays.items()}
+    wanted = _OF_STREAM.get(info.streams, tuple(arrays))
+    return {name: (np.dtype(kind), shape) for name, (kind, shape) in arrays.items() if name in wanted}
 
 
 def blank_input(info: ModelInfo) -> NetworkInput:
-    """Both streams, black."""
+    """All streams, black."""
     arrays = {name: np.zeros(shape, kind) for name, (kind, shape) in signature(info).items()}
-    arrays["present"][:] = 1
+    if "present" in arrays:
+        arrays["present"][:] = 1
     return tuple(arrays.values())
 
 
@@ -94,8 +106,10 @@ class NetworkInputs(Protocol):
 
 
 def inputs_of(info: ModelInfo) -> NetworkInputs:
-    """What makes the form that a model takes."""
-    return _Raw(info) if info.inputs == "raw" else _Normalised(info)
+    """What makes the form that a model takes. For a network of one stream it refuses the other's frames."""
+    both = info.with_(streams="both")
+    made = _Raw(both) if info.inputs == "raw" else _Normalised(both)
+    return made if info.streams == "both" else _Alone(info, made)
 
 
 class _Inputs:
@@ -162,6 +176,27 @@ class _Raw(_Inputs):
             np.array([gain], np.float32),
             _present(rgb, infrared),
         )
+
+
+class _Alone:
+    def __init__(self, info: ModelInfo, both: NetworkInputs) -> None:
+        names = list(signature(info.with_(streams="both")))
+        self._places = [names.index(name) for name in signature(info)]
+        self._stream = info.streams
+        self._both = both
+
+    def __call__(
+        self,
+        rgb: np.ndarray | None,
+        infrared: np.ndarray | None,
+        letterbox: Letterbox,
+        normaliser: ThermalNormaliser,
+        registration: Registration | None = None,
+    ) -> NetworkInput:
+        if (rgb is not None, infrared is not None) != (self._stream == "rgb", self._stream == "ir"):
+            raise FrameError(f"this network takes frames of the {self._stream} camera alone")
+        arrays = self._both(rgb, infrared, letterbox, normaliser, registration)
+        return tuple(arrays[place] for place in self._places)
 
 
 def _present(rgb: np.ndarray | None, infrared: np.ndarray | None) -> np.ndarray:

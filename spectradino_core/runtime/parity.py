@@ -19,8 +19,8 @@ from spectradino_core.thermal import ThermalNormaliser
 
 __all__ = ["Difference", "NetworkInput", "Tolerance", "largest_difference", "network_inputs"]
 
-_STREAMS = ((True, True), (True, False), (False, True))
-"""Both streams, and each alone."""
+_GIVEN = {"both": ((True, True), (True, False), (False, True)), "rgb": ((True, False),), "ir": ((False, True),)}
+"""Which frames (rgb, infrared) a network is tried with, by the streams that it takes."""
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,19 @@ class Tolerance:
         return ", ".join(over)
 
 
-def network_inputs(rgb: np.ndarray, infrared: np.ndarray, info: ModelInfo) -> Iterator[NetworkInput]:
+def network_inputs(
+    rgb: np.ndarray, infrared: np.ndarray, info: ModelInfo, streams: str | None = None
+) -> Iterator[NetworkInput]:
     """One pair as the pipeline would give it to the engine: both streams, RGB alone, infrared alone.
 
     Args:
         rgb: uint8 [h, w, 3].
         infrared: raw counts, uint8 or uint16 [h', w'].
         info: of the model.
+        streams: one of `bundle.STREAMS`, "rgb" and "ir" for that one alone; None: what the model takes.
     """
     letterbox = Letterbox.fit((rgb.shape[1], rgb.shape[0]), info.input_size)
-    for colour, heat in _STREAMS:
+    for colour, heat in _GIVEN[streams or info.streams]:
         make = inputs_of(info)  # anew each time: what it made before would be written over
         yield make(rgb if colour else None, infrared if heat else None, letterbox, ThermalNormaliser(info.thermal))
 

@@ -109,7 +109,8 @@ class RecoveringEngine:
     @property
     def label(self) -> str:
         """Runtime and device in words, of the engine in use or last used."""
-        return self._label
+        engine = self._engine
+        return self._label if engine is None else engine.label  # which may change from frame to frame, see `alone`
 
     @property
     def on_cpu(self) -> bool:

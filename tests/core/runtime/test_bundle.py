@@ -135,6 +135,19 @@ def test_older_software_reads_what_it_can_and_refuses_the_rest():
             ModelInfo.from_json(stored(**changes), "m.onnx")
 
 
+def test_graphs_of_one_stream_are_of_a_format_of_their_own():
+    """Software that knows of both streams only refuses format 3, and would not know the word."""
+    for inputs in ("raw", "normalised"):
+        alone = INFO.with_(inputs=inputs, streams="ir")
+        told = json.loads(alone.to_json())
+        assert (told["format"], told["inputs"], told["streams"]) == (3, inputs, "ir")
+        assert ModelInfo.from_json(alone.to_json(), "m.onnx") == alone
+        assert "streams" not in json.loads(INFO.with_(inputs=inputs).to_json())
+    for changes in ({"streams": "ir"}, {"format": 3}, {"format": 3, "streams": "none"}):
+        with pytest.raises(BundleError, match=r"m\.onnx: .*(streams|inputs)"):
+            ModelInfo.from_json(stored(**changes), "m.onnx")
+
+
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=5), children, max_size=3),

@@ -1,0 +1,260 @@
+"""Graphs of one stream beside the one of both: they answer alike, stall nothing, and what is wrong with one is told."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spectradino_core.runtime.alone import AloneEngine, beside
+from spectradino_core.runtime.bundle import WEIGHTS_KEY, BundleError
+from spectradino_core.runtime.engines import Engine, EngineError, OnnxEngine, open_engine
+from spectradino_core.runtime.gate import first_that_agrees, sample_inputs
+from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.pipeline import Pipeline
+from spectradino_core.runtime.preprocess import FrameError
+from spectradino_core.runtime.providers import Candidate
+from spectradino_core.runtime.recovery import FAILURES, RecoveringEngine
+from tests.blob_model import make_blob_model
+
+SIZE = (56, 28)
+WEIGHTS = {WEIGHTS_KEY: "a" * 64}
+
+RGB = np.full((28, 56, 3), 90, np.uint8)
+RGB[8:16, 10:30] = (250, 0, 0)
+BAD = RGB.copy()
+BAD[:4, :4] = (0, 255, 0)  # what makes the graphs fail
+IR = np.full((28, 56), 2000, np.uint16)
+IR[4:12, 30:50] = 9000
+FRAMES = {"rgb": (RGB, None), "ir": (None, IR)}
+
+
+def family(folder: Path, form: str = "raw") -> Path:
+    """A model file with one for each stream beside it."""
+    model = make_blob_model(folder / "blob.onnx", SIZE, inputs=form, provenance=WEIGHTS)
+    for stream in FRAMES:
+        make_blob_model(beside(model, stream), SIZE, inputs=form, streams=stream, provenance=WEIGHTS)
+    return model
+
+
+@pytest.fixture(scope="module", params=["raw", "normalised"])
+def model(request, tmp_path_factory) -> Path:
+    return family(tmp_path_factory.mktemp("models"), request.param)
+
+
+class Robot:
+    """A pipeline on an engine with graphs of one stream, and what was told of them."""
+
+    def __init__(self, model: Path, **options) -> None:
+        self.lines: list[str] = []
+        self.engine = AloneEngine(open_engine(model, "cpu"), model, "cpu", tell=self.lines.append, **options)
+        self.pipeline = Pipeline(self.engine)
+
+    def until_alone(self, stream: str) -> None:
+        """Sends frames of one camera until that stream's own graph answers."""
+        _wait_until(lambda: self.pipeline(*FRAMES[stream]) is not None and f"{stream} alone" in self.engine.label)
+
+    def until_told(self) -> str:
+        _wait_until(lambda: self.lines)
+        return self.lines[0]
+
+
+def _wait_until(what) -> None:
+    end = time.monotonic() + 20
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_the_files_lie_beside():
+    assert beside(Path("a/m.onnx"), "rgb") == Path("a/m.rgb.onnx")
+    assert beside(Path("a/m.v2"), "ir") == Path("a/m.v2.ir.onnx")
+
+
+def test_each_answers_for_its_stream_as_the_graph_of_both_does(model):
+    robot, plain = Robot(model), Pipeline.open(model, device="cpu")
+    for stream, mode in (("rgb", Mode.RGB_ONLY), ("ir", Mode.IR_ONLY)):
+        robot.until_alone(stream)
+        found, wanted = robot.pipeline(*FRAMES[stream]), plain(*FRAMES[stream])
+        assert found.mode is mode
+        assert len(found) == 1
+        for a, b in ((found.boxes, wanted.boxes), (found.scores, wanted.scores), (found.mask, wanted.mask)):
+            np.testing.assert_array_equal(a, b)
+        assert len(robot.pipeline(RGB, IR)) == 2
+        assert "alone" not in robot.engine.label
+        robot.pipeline(*FRAMES[stream])
+        assert robot.engine.label.endswith(f", {stream} alone on CPU")
+    assert robot.lines == []
+
+
+def test_a_graph_that_is_slow_to_open_keeps_no_frame_waiting(model):
+    go = threading.Event()
+    opened: list[str] = []
+
+    def slowly(path, device, threads, stream) -> Engine:
+        opened.append(stream)
+        assert go.wait(20)
+        return open_engine(path, device, threads, stream)
+
+    robot = Robot(model, open_one=slowly)
+    robot.pipeline(RGB, IR)
+    assert opened == [], "nothing is opened while both cameras are there"
+    for _ in range(20):
+        assert len(robot.pipeline(RGB, None)) == 1
+        assert "alone" not in robot.engine.label
+    go.set()
+    robot.until_alone("rgb")
+    assert opened == ["rgb"], "once, and only the one that is needed"
+
+
+def spoil(model: Path, how: str, folder: Path) -> Path:
+    target = shutil.copy(model, folder / "m.onnx")
+    own = beside(Path(target), "rgb")
+    form = open_engine(model, "cpu").info.inputs
+    if how == "other weights":
+        make_blob_model(own, SIZE, inputs=form, streams="rgb", provenance={WEIGHTS_KEY: "b" * 64})
+    elif how == "no word of weights":
+        make_blob_model(own, SIZE, inputs=form, streams="rgb")
+    elif how == "other form":
+        other = "raw" if form == "normalised" else "normalised"
+        make_blob_model(own, SIZE, inputs=other, streams="rgb", provenance=WEIGHTS)
+    elif how == "other stream":
+        shutil.copy(beside(model, "ir"), own)
+    elif how == "both streams":
+        shutil.copy(model, own)
+    else:
+        own.write_bytes(beside(model, "rgb").read_bytes()[:1000])
+    return Path(target)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("other weights", "another checkpoint.*--streams all"),
+        ("no word of weights", "another checkpoint.*--streams all"),
+        ("other form", "same --inputs"),
+        ("other stream", "'ir', not the rgb camera alone"),
+        ("both streams", "'both', not the rgb camera alone"),
+        ("damaged", "not a readable ONNX model"),
+    ],
+)
+def test_what_does_not_belong_to_the_model_is_told_once_and_not_used(model, tmp_path, how, words):
+    robot = Robot(spoil(model, how, tmp_path))
+    robot.pipeline(RGB, None)
+    line = robot.until_told()
+    for _ in range(3):
+        assert len(robot.pipeline(RGB, None)) == 1
+        assert "alone" not in robot.engine.label
+    assert robot.lines == [line]
+    assert str(tmp_path / "m.rgb.onnx") in line
+    assert re.search(words, line)
+
+
+def test_where_none_lie_beside_nothing_is_said(tmp_path):
+    robot = Robot(make_blob_model(tmp_path / "m.onnx", SIZE))
+    for _ in range(3):
+        robot.pipeline(RGB, None)
+    assert robot.lines == []
+
+
+def test_one_that_fails_costs_no_frame_and_is_dropped_aloud(tmp_path):
+    """Its description says the same weights but its graph is of another size: ONNX Runtime refuses the frame."""
+    model = make_blob_model(tmp_path / "m.onnx", SIZE, provenance=WEIGHTS)
+    make_blob_model(beside(model, "rgb"), (28, 28), streams="rgb", provenance=WEIGHTS)
+    robot = Robot(model)
+    robot.pipeline(RGB, None)
+    _wait_until(lambda: len(robot.pipeline(RGB, None)) == 1 and robot.lines)
+    robot.pipeline(RGB, None)
+    assert len(robot.lines) == 1
+    assert "m.rgb.onnx is not used (" in robot.lines[0]
+    assert "failed on a frame" in robot.lines[0]
+    assert "alone" not in robot.engine.label
+
+
+def test_a_frame_on_which_both_fail_is_no_fault_of_the_one(model):
+    robot = Robot(model)
+    robot.until_alone("rgb")
+    with pytest.raises(EngineError, match="failed on a frame"):
+        robot.pipeline(BAD, None)
+    robot.pipeline(RGB, None)
+    assert "rgb alone" in robot.engine.label
+    assert robot.lines == []
+
+
+def test_a_recovering_engine_opens_them_anew(model):
+    opened: list[str] = []
+
+    def tracked(path, device, threads, stream) -> Engine:
+        opened.append(stream)
+        return open_engine(path, device, threads, stream)
+
+    engine = RecoveringEngine(
+        lambda device: AloneEngine(open_engine(model, device), model, device, open_one=tracked), "cpu"
+    )
+    pipeline = Pipeline(engine)
+    for times in (1, 2):
+        _wait_until(lambda: pipeline(RGB, None) is not None and "rgb alone" in engine.label)
+        assert opened == ["rgb"] * times
+        for _ in range(FAILURES):
+            with pytest.raises(EngineError):
+                pipeline(BAD, None)
+        assert engine.rebuilds == times
+        assert "alone" not in engine.label
+
+
+def test_one_that_only_the_cpu_runs_does_not_serve_beside_an_accelerator(model):
+    both = OnnxEngine(model, "cpu")
+    both.on_cpu = False
+    asked: list[str] = []
+    lines: list[str] = []
+
+    def on_cpu(path, device, threads, stream) -> Engine:
+        asked.append(device)
+        return OnnxEngine(path, "cpu", threads)
+
+    engine = AloneEngine(both, model, "auto", tell=lines.append, open_one=on_cpu)
+    Pipeline(engine)(RGB, None)
+    _wait_until(lambda: lines)
+    assert asked == ["auto"]
+    assert "only the CPU runs it" in lines[0]
+    both.on_cpu = True
+    Pipeline(AloneEngine(both, model, "auto", open_one=on_cpu))(RGB, None)
+    _wait_until(lambda: len(asked) == 2)
+    assert asked[1] == "cpu", "where the graph of both ended up on the CPU, so do they"
+
+
+def test_the_gate_holds_them_to_the_cpu_on_their_own_samples(model, tmp_path):
+    """The stand-in for a GPU answers as another graph does: it must not serve."""
+    path = beside(model, "ir")
+    reference = OnnxEngine(path, "cpu")
+    inputs = sample_inputs(reference)
+    assert len(inputs) == 2
+    assert all(len(given) == (2 if reference.info.inputs == "raw" else 1) for given in inputs)
+    fast = Candidate("cuda")
+    assert first_that_agrees([fast], lambda _: OnnxEngine(path, "cpu"), lambda: reference, inputs).label
+
+    class Wrong(OnnxEngine):
+        def run(self, *given):
+            boxes, scores, mask = super().run(*given)
+            return boxes + 2, scores, mask
+
+    with pytest.raises(EngineError, match="boxes_px"):
+        first_that_agrees([fast], lambda _: Wrong(path, "cpu"), lambda: reference, inputs)
+
+
+def test_one_alone_is_no_model_to_open(model):
+    with pytest.raises(BundleError, match=r"blob\.rgb\.onnx takes the rgb camera alone: give the model file of both"):
+        open_engine(beside(model, "rgb"), "cpu")
+
+
+def test_it_refuses_frames_of_the_other_camera(model):
+    pipeline = Pipeline(open_engine(beside(model, "rgb"), "cpu", streams="rgb"))
+    assert len(pipeline(RGB, None)) == 1
+    for frames in ((RGB, IR), (None, IR)):
+        with pytest.raises(FrameError, match="rgb camera alone"):
+            pipeline(*frames)

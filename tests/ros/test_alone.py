@@ -1,0 +1,68 @@
+"""A camera is lost and the graph of the other one, which lies beside the model file, takes over in a running node."""
+
+from __future__ import annotations
+
+import pytest
+from spectradino_msgs.msg import FrameReport
+
+from spectradino_core.runtime.alone import beside
+from spectradino_core.runtime.bundle import WEIGHTS_KEY
+from tests.blob_model import make_blob_model
+from tests.ros.harness import ir_pixels, rgb_pixels, running, wait_until
+from tests.ros.rig import Rig, Streams
+
+SIZE = (160, 120)
+RED, HOT = (20, 20, 60, 50), (80, 60, 120, 100)
+WEIGHTS = {WEIGHTS_KEY: "a" * 64}
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory):
+    """Of the two graphs of one stream, the infrared one is of another checkpoint."""
+    model = make_blob_model(tmp_path_factory.mktemp("alone") / "blob.onnx", provenance=WEIGHTS)
+    make_blob_model(beside(model, "rgb"), streams="rgb", provenance=WEIGHTS)
+    make_blob_model(beside(model, "ir"), streams="ir", provenance={WEIGHTS_KEY: "b" * 64})
+    with running("-r", "__ns:=/alone", model=model, device="cpu", threads=1, stale_ms=300.0) as node:
+        yield node
+
+
+@pytest.fixture(scope="module")
+def streams(node, peer):
+    rig = Rig(peer, "alone")
+    rig.wait_for_node()
+    with Streams(rig, rgb_pixels(SIZE, RED), ir_pixels(SIZE, HOT)).flowing() as streams:
+        rig.wait_for_mode("fused")
+        yield streams
+
+
+def answered(rig: Rig, mode: int) -> None:
+    """Waits for new answers of a mode."""
+    before = len(rig.reports)
+    wait_until(lambda: [r.mode for r in rig.reports[before:]].count(mode) > 3, f"answers of mode {mode}")
+
+
+def test_the_graph_of_one_stream_serves_while_the_other_camera_is_lost(streams):
+    rig = streams.rig
+    assert "alone" not in rig.wait_for_fact("engine", "ONNX Runtime")
+    streams.stopped = {"ir"}
+    rig.wait_for_mode("rgb_only")
+    wait_until(lambda: ", rgb alone on CPU" in rig.facts().get("engine", ""), "the graph of rgb in the diagnostics")
+    assert rig.facts()["device"] == "CPU"
+    answered(rig, FrameReport.MODE_RGB_ONLY)
+    assert [d.results[0].hypothesis.class_id for d in rig.detections[-1].detections] == ["0"]
+    streams.stopped = set()
+    rig.wait_for_mode("fused")
+    answered(rig, FrameReport.MODE_FUSED)
+    wait_until(lambda: "alone" not in rig.facts().get("engine", "alone"), "the graph of both in the diagnostics")
+
+
+def test_one_of_another_checkpoint_is_told_and_the_graph_of_both_serves(node, streams):
+    rig = streams.rig
+    streams.stopped = {"rgb"}
+    rig.wait_for_mode("ir_only")
+    node.wait_for_line(r"\[WARN\].*blob\.ir\.onnx is not used \(it was exported from another checkpoint")
+    answered(rig, FrameReport.MODE_IR_ONLY)
+    assert [d.results[0].hypothesis.class_id for d in rig.detections[-1].detections] == ["1"]
+    assert "alone" not in rig.facts()["engine"]
+    streams.stopped = set()
+    rig.wait_for_mode("fused")
