@@ -1,4 +1,4 @@
-"""Frames to percepts with a model file on the CPU, step by step, and with its conversion to 8 bits.
+"""Frames to percepts with a model file on the CPU, step by step, with its conversion to 8 bits, and with one camera.
 
 The frames are raw messages, as a camera's driver sends them: rgb8 and mono16. What the node adds (pairing, queue,
 publishing) is timed with the node itself: `make bench-node`.
@@ -18,11 +18,13 @@ import numpy as np
 from spectradino_core.bench.tables import Row
 from spectradino_core.bench.timing import Case, peak_memory_mb
 from spectradino_core.modality import Modality
+from spectradino_core.runtime.alone import beside
 from spectradino_core.runtime.engines import OnnxEngine
+from spectradino_core.runtime.parity import network_inputs
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.streams.decode import decode_infrared, decode_rgb
 
-__all__ = ["SIZES", "STEPS", "case", "model_rows"]
+__all__ = ["SIZES", "STEPS", "alone_rows", "case", "model_rows"]
 
 SIZES = ((640, 512), (1280, 1024))
 """Width x height of both cameras."""
@@ -71,6 +73,46 @@ def model_rows(
             row["peak_mb"] = peak_memory_mb(__name__, given) if memory else "-"
             rows.append(row)
     return rows
+
+
+def alone_rows(model: Path, frames: int) -> list[Row]:
+    """The engine's milliseconds with one camera: the graph of both streams against the one of that stream, in turns.
+
+    Args:
+        model: the file of both; those that lie beside it are taken, see `runtime.alone`.
+        frames: timed in each case.
+    """
+    files = {"both": model} | {one: beside(model, one) for one in ("rgb", "ir") if beside(model, one).is_file()}
+    engines = {graph: OnnxEngine(path, "cpu") for graph, path in files.items()}
+    scene = _scene(engines["both"].info.infrared, SIZES[0])
+    cases = [("both", "both")] + [(one, graph) for one in engines if one != "both" for graph in ("both", one)]
+    given = {
+        (cameras, graph): next(network_inputs(scene.rgb, scene.infrared, engines[graph].info, cameras))
+        for cameras, graph in cases
+    }
+    taken: dict[tuple[str, str], list[float]] = {each: [] for each in cases}
+    for number in range(-2, frames):
+        for each in cases:
+            start = perf_counter()
+            engines[each[1]].run(*given[each])
+            if number >= 0:
+                taken[each].append(1e3 * (perf_counter() - start))
+    median = {each: statistics.median(times) for each, times in taken.items()}
+    return [
+        {
+            "model": model.name, "cameras": cameras, "graph": graph, "frames": frames,
+            "engine_ms": median[cameras, graph], "ratio": median[cameras, graph] / median[cameras, "both"],
+        }
+        for cameras, graph in cases
+    ]  # fmt: skip
+
+
+def _scene(infrared: Modality, size: tuple[int, int]) -> Any:
+    """A rendered pair, always the same."""
+    from spectradino_core.data.mixture import scene_sample
+    from spectradino_core.data.seeds import held_out_seeds
+
+    return scene_sample(next(iter(held_out_seeds("report", 1))), infrared, size)
 
 
 def case(model: str, width: int, height: int) -> Case:

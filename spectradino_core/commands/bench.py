@@ -105,9 +105,10 @@ def _detector(options: argparse.Namespace, work: Path) -> None:
 
 
 def _model(options: argparse.Namespace, work: Path) -> None:
-    from spectradino_core.bench.model import STEPS, model_rows
+    from spectradino_core.bench.model import STEPS, alone_rows, model_rows
     from spectradino_core.bench.plots import plot_steps
     from spectradino_core.commands.convert import held_out_score
+    from spectradino_core.runtime.alone import beside
     from spectradino_core.runtime.engines import OnnxEngine
 
     model = options.model or Path("models/lwir_box.onnx")
@@ -123,6 +124,8 @@ def _model(options: argparse.Namespace, work: Path) -> None:
     rows = model_rows(model, work, frames, score, options.memory)
     _write(options, "model", rows, {"mAP50": f"{options.score_scenes} scenes"} if score else {})
     plot_steps(options.out / "model.png", rows, ("precision", "pictures"), STEPS)
+    if any(beside(model, stream).is_file() for stream in ("rgb", "ir")):
+        _write(options, "model_alone", alone_rows(model, frames), {})
 
 
 def _train(options: argparse.Namespace, work: Path) -> None:
