@@ -255,7 +255,7 @@ def _best_threshold(comparison: Comparison) -> str:
     f1 = 100 * mean_average_precision(comparison.thresholds[best].f1())
     return (
         f"Best F1 (mean over classes, first model, fused): {f1:.1f}, with boxes from a score of {best:g} on; the "
-        f"model says {comparison.info.score_threshold:g}. `spectradino export --score-threshold` stores another: "
+        f"model says {comparison.info.score_threshold:g}. Exporting with `--score-threshold` stores another: "
         "choose it on pairs that no table is of."
     )
 
