@@ -159,13 +159,20 @@ def children(pid: int) -> dict[str, int]:
     return {name: int(number) for number, args in found for name in ("detector_node", "player") if name in args}
 
 
+def heed_interrupts() -> None:
+    """A shell starts what it runs in the background with SIGINT ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def running(data: Path, model: Path, ros_domain: int, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     """A demo in the middle of a long replay."""
     out = tmp_path / "out"
     arguments = ["--out", out, "--data", data, "--model", model, "--rate", 0.2, "--domain", ros_domain]
     command = [sys.executable, "-m", "spectradino_ros.demo", *map(str, arguments)]
-    demo = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    demo = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
+    )  # fmt: skip
     end = time.monotonic() + 60
     while len(children(demo.pid)) < 2 and time.monotonic() < end:
         assert demo.poll() is None
