@@ -42,7 +42,7 @@ class Scale:
 
 
 FULL = Scale()
-QUICK = Scale("test", 56, (2, 4), 8, 4, (1, 1, 1), (2, 2), (0, 1), 4)
+QUICK = Scale("test", 56, (2, 4), 8, 4, (1, 1, 1), (2, 2), (0,), 4)
 """To see that it runs; its figures mean nothing."""
 
 EVERY = 250
