@@ -14,35 +14,34 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from benchmarks.pretrain.teacher import disguised
-from spectradino_core.backbone.checkpoints import save_spectradino
+from spectradino_core.backbone.checkpoints import save_dinov2, save_spectradino
+from spectradino_core.data.mixture import ColourOnly
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.files import written_atomically
 from spectradino_core.perception_checkpoint import load_perception
 from spectradino_core.training.batches import Samples
 from spectradino_core.training.finetune import TrainingData, finetune
 from spectradino_core.training.recipes import RECIPES, FinetuneRecipe
 from spectradino_core.training.teacher import load_teacher
 
-__all__ = ["ColourOnly", "teacher_recipe", "train_teacher"]
+__all__ = ["Disguised", "teacher_recipe", "train_teacher"]
 
 GREY, NEGATIVE = 0.2, 0.2
 """Of the views, as in DINOv2's training."""
 
 
-class ColourOnly:
-    """Samples of which the infrared picture does not count."""
+class Disguised:
+    """Samples of which some colour pictures are shown grey, and some as negatives."""
 
     def __init__(self, samples: Samples, seed: int) -> None:
         self._samples, self._seed = samples, seed
 
     def sample(self, index: int) -> tuple[PairedSample, np.ndarray]:
         """See `Mixture.sample`."""
-        pair, _ = self._samples.sample(index)
+        pair, present = self._samples.sample(index)
         rng = np.random.default_rng((self._seed, 1, index))
-        return replace(pair, rgb=disguised(pair.rgb, rng, GREY, NEGATIVE)), np.array([True, False])
+        return replace(pair, rgb=disguised(pair.rgb, rng, GREY, NEGATIVE)), present
 
 
 def teacher_recipe(variant: str, steps: int, streets: int, seed: int) -> FinetuneRecipe:
@@ -63,11 +62,10 @@ def teacher_recipe(variant: str, steps: int, streets: int, seed: int) -> Finetun
 def train_teacher(recipe: FinetuneRecipe, folder: Path) -> Path:
     """Trains, or goes on where the run in `folder` stopped; returns `<folder>/teacher.safetensors`."""
     mixture, _ = recipe.mixture(None)
-    data = TrainingData(ColourOnly(mixture, recipe.seed), [], {"colour of the scenes": 1.0})
+    data = TrainingData(Disguised(ColourOnly(mixture), recipe.seed), [], {"colour of the scenes": 1.0})
     model, _ = load_perception(finetune(recipe, folder, None, device="cpu", training_data=data))
     path = folder / "teacher.safetensors"
-    with written_atomically(path) as scratch:
-        save_file({name: value.contiguous() for name, value in model.backbone.vit.state_dict().items()}, scratch)
+    save_dinov2(model.backbone.vit, path)
     return path
 
 

@@ -18,17 +18,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from spectradino_core.backbone.checkpoints import load_dinov2, save_spectradino
+from spectradino_core.backbone.checkpoints import load_dinov2, save_dinov2, save_spectradino
 from spectradino_core.backbone.vit import ViT
 from spectradino_core.data.augment import Augmentation
 from spectradino_core.data.manifest import ManifestSource
 from spectradino_core.data.sources import ImageSet
 from spectradino_core.data.views import ViewOptions, colour_tensor, take_view
-from spectradino_core.files import written_atomically
 from spectradino_core.losses.alignment import contrastive_loss
 from spectradino_core.training.loop import LoopOptions, resume_step, train
 from spectradino_core.training.teacher import load_teacher
@@ -137,8 +135,7 @@ def train_teacher(
     loader = DataLoader(pictures, batch_size=None, num_workers=1)
     train(model, loss_of, loader, optimiser, options, folder, torch.device("cpu"))
     path = folder / "teacher.safetensors"
-    with written_atomically(path) as scratch:
-        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, scratch)
+    save_dinov2(model, path)
     return path
 
 

@@ -15,17 +15,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from spectradino_core.ablation.pool import ScenePool
 from spectradino_core.ablation.recipe import TEACHER, Ablation, Cell, Pretraining, fingerprint
+from spectradino_core.backbone.checkpoints import save_dinov2
 from spectradino_core.data.benchmarks.registry import find_benchmark
 from spectradino_core.data.make_manifest import write_scenes
 from spectradino_core.data.manifest import ManifestSource
-from spectradino_core.data.mixture import Mixture
-from spectradino_core.data.sample import PairedSample
+from spectradino_core.data.mixture import ColourOnly, Mixture
 from spectradino_core.data.seeds import HELD_OUT
 from spectradino_core.evaluation.comparison import METRICS, compare
 from spectradino_core.evaluation.sets import LabelledSet
@@ -218,23 +216,13 @@ def _render(ablation: Ablation, setup: Setup, job: Job, folder: Path) -> dict[st
     return {"scenes": count}
 
 
-class _ColourOnly:
-    """Samples of which the infrared picture does not count, as DINOv2 has seen none."""
-
-    def __init__(self, samples: Samples) -> None:
-        self._samples = samples
-
-    def sample(self, index: int) -> tuple[PairedSample, np.ndarray]:
-        return self._samples.sample(index)[0], np.array([True, False])
-
-
 def _training_data(setup: Setup, recipe: FinetuneRecipe, colour_only: bool = False) -> TrainingData | None:
     """The pool of scenes; None: what the recipe opens by itself."""
     if recipe.dataset is not None:
         return None
     pool = ScenePool(setup.folder / "data/train", Modality.parse(recipe.architecture.infrared))
     mixture = Mixture([(1.0, pool)], recipe.augmentation, recipe.seed)
-    samples: Samples = _ColourOnly(mixture) if colour_only else mixture
+    samples: Samples = ColourOnly(mixture) if colour_only else mixture
     return TrainingData(samples, [], {"colour of the scenes" if colour_only else "scenes": 1.0})
 
 
@@ -245,9 +233,7 @@ def _train_teacher(ablation: Ablation, setup: Setup, job: Job, folder: Path) -> 
     data = _training_data(setup, recipe, colour_only=True)
     path = finetune(recipe, folder, setup.root, device=setup.device, workers=setup.workers, training_data=data)
     model, _ = load_perception(path)
-    state = {name: value.contiguous() for name, value in model.backbone.vit.state_dict().items()}
-    with written_atomically(folder / "vit.safetensors") as scratch:
-        save_file(state, scratch)
+    save_dinov2(model.backbone.vit, folder / "vit.safetensors")
     return {}
 
 

@@ -42,6 +42,7 @@ __all__ = [
     "read_dinov2",
     "read_metadata",
     "read_tensors",
+    "save_dinov2",
     "save_spectradino",
     "stored_config",
 ]
@@ -207,6 +208,17 @@ def _unwrap(state: State) -> State:
 
 
 # -------------------------------------------------------------------------------------------------------- SpectraDINO
+
+
+def save_dinov2(model: ViT, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a plain ViT, whole or not at all, as safetensors in DINOv2's official layout, which `load_dinov2` reads.
+
+    Raises:
+        OSError: the file could not be written; what was there is untouched.
+    """
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    with written_atomically(path) as scratch:
+        save_file(state, scratch, dict(metadata) if metadata else None)
 
 
 def save_spectradino(

@@ -19,6 +19,7 @@ from spectradino_core.data.seeds import TRAINING
 from spectradino_core.modality import Modality
 
 __all__ = [
+    "ColourOnly",
     "Epochs",
     "FolderSource",
     "IndexedPairs",
@@ -134,6 +135,17 @@ class Mixture:
         which = min(int(np.searchsorted(self._shares, rng.random(), side="right")), len(self._sources) - 1)
         sample = augment(self._sources[which].draw(rng), self._augmentation, rng)
         return sample, _present(self._augmentation, rng)
+
+
+class ColourOnly:
+    """Samples of which the infrared picture does not count: what a teacher that stands in for DINOv2 is shown."""
+
+    def __init__(self, samples: Mixture | Epochs) -> None:
+        self._samples = samples
+
+    def sample(self, index: int) -> tuple[PairedSample, np.ndarray]:
+        """See `Mixture.sample`."""
+        return self._samples.sample(index)[0], np.array([True, False])
 
 
 def _present(augmentation: Augmentation, rng: np.random.Generator) -> np.ndarray:

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from spectradino_core.backbone.checkpoints import read_header, save_spectradino
+from spectradino_core.backbone.checkpoints import read_header, save_dinov2, save_spectradino
 from spectradino_core.backbone.spectradino import SpectraDINO
 from spectradino_core.backbone.vit import ViT
 from spectradino_core.data.diet import DietBatch, available_groups, diet_batches
@@ -190,10 +189,8 @@ def _open(path: Path, variant: str, base: str) -> ViT | SpectraDINO:
 def _save(model: ViT | SpectraDINO, path: Path, told: dict[str, str]) -> None:
     if isinstance(model, SpectraDINO):
         save_spectradino(model, path, told)
-        return
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    with written_atomically(path) as scratch:
-        save_file(state, scratch, told)
+    else:
+        save_dinov2(model, path, told)
 
 
 def _optimiser(student: OmnivorousStudent, recipe: OmnivorousRecipe) -> torch.optim.Optimizer:

@@ -53,7 +53,7 @@ ARROWS: dict[str, set[str]] = {
     "graphs": {"data", "export", "raw_inputs", "runtime"},
     # The paper's tables as a matrix of runs.
     "ablation": {
-        "data", "evaluation", "modality", "perception_checkpoint", "runtime", "torch_engine", "training",
+        "backbone", "data", "evaluation", "modality", "perception_checkpoint", "runtime", "torch_engine", "training",
     },
     # What is timed, against what; it builds and runs everything below it.
     "bench": {
