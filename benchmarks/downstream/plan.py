@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.downstream.data import Pairs
-from benchmarks.pretrain.jobs import Job, cli
+from benchmarks.jobs import Job, cli
 
 __all__ = ["FULL", "PARTS", "QUICK", "Scale", "jobs_of"]
 

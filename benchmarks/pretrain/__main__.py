@@ -2,43 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
+from benchmarks.experiment import run_experiment
+from benchmarks.jobs import Job
 from benchmarks.pretrain.data import find_data, gather
-from benchmarks.pretrain.jobs import run_job
 from benchmarks.pretrain.plan import FULL, PARTS, QUICK, jobs_of
 from benchmarks.pretrain.report import write_report
 
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "pretrain"
-WORK = Path(__file__).resolve().parents[2] / "runs" / "bench-pretrain"
-QUICK_WORK = WORK.with_name("bench-pretrain-quick")
-"""With `--quick`, whose figures mean nothing: apart from what is committed, and from a full run's weights."""
-
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs what is not there yet, then writes the tables and pictures of what is."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.pretrain", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}, report (default: all)")
-    parser.add_argument("--data", type=Path, help="the shared data set (default: $SPECTRADINO_DATA, ../shared/data)")
-    parser.add_argument("--work", type=Path, help=f"weights and logs, not committed ({WORK}; --quick: {QUICK_WORK})")
-    parser.add_argument("--out", type=Path, help=f"tables and pictures ({RESULTS}; --quick: results below its --work)")
-    parser.add_argument("--quick", action="store_true", help="a minute of everything, to see that it runs")
-    parser.add_argument("--note", default="", help="kept with the results: what else the machine did")
-    options = parser.parse_args(arguments)
-    if unknown := [part for part in options.parts if part not in (*PARTS, "report")]:
-        parser.error(f"no part {', '.join(unknown)}: choose of {', '.join(PARTS)}, report")
-    scale = QUICK if options.quick else FULL
-    work = (options.work or (QUICK_WORK if options.quick else WORK)).resolve()
-    out = options.out or (work / "results" if options.quick else RESULTS)
-    for part in options.parts or PARTS:
-        if part != "report":
-            pairs = gather(find_data(options.data), work / "data", scale.scenes)
-            for job in jobs_of(part, scale, pairs, work):
-                run_job(job, work)
-    write_report(work, out, options.note)
-    return 0
+    """See `run_experiment`."""
+    return run_experiment("pretrain", __doc__, PARTS, _jobs, write_report, arguments)
+
+
+def _jobs(part: str, quick: bool, data: Path | None, work: Path) -> Iterable[Job]:
+    scale = QUICK if quick else FULL
+    return jobs_of(part, scale, gather(find_data(data), work / "data", scale.scenes), work)
 
 
 if __name__ == "__main__":

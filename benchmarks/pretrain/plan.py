@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.jobs import Job, cli
 from benchmarks.pretrain.data import Pairs
-from benchmarks.pretrain.jobs import Job, cli
 from spectradino_core.training.omnivorous import omnivorous_recipe
 
 __all__ = ["FULL", "QUICK", "PARTS", "Scale", "jobs_of"]

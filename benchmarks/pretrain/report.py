@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from benchmarks.jobs import times_of
 from benchmarks.node.machine import describe
-from benchmarks.pretrain.jobs import times_of
 from spectradino_core.bench.tables import write_table
 from spectradino_core.evaluation.retrieval_report import neighbours_table, pairs_table, probes_table
 from spectradino_core.files import written_atomically

@@ -11,9 +11,10 @@ import pytest
 from benchmarks.downstream import __main__ as downstream
 from benchmarks.downstream.data import Pairs
 from benchmarks.downstream.plan import FULL, PARTS, jobs_of
-from benchmarks.downstream.teacher import ColourOnly, teacher_recipe
+from benchmarks.downstream.teacher import Disguised, teacher_recipe
 from spectradino_core.cli import _parser
 from spectradino_core.commands import evaluate_retrieval
+from spectradino_core.data.mixture import ColourOnly
 from spectradino_core.data.sample import PairedSample
 
 
@@ -48,7 +49,7 @@ def test_the_teacher_sees_no_infrared_and_some_pictures_without_colour():
                 boxes=None, labels=None, mask=None, name=str(index),
             ), np.array([False, True])  # fmt: skip
 
-    seen = ColourOnly(Samples(), 0)
+    seen = Disguised(ColourOnly(Samples()), 0)
     for index in range(200):
         pair, present = seen.sample(index)
         assert present.tolist() == [True, False]
@@ -59,13 +60,13 @@ def test_the_teacher_sees_no_infrared_and_some_pictures_without_colour():
     assert teacher_recipe("tiny", 10, 20, 0).architecture.backbone == "dinov2_repeat"
 
 
-def test_a_quick_run_touches_neither_committed_results_nor_the_weights_of_a_full_run(monkeypatch):
+def test_a_quick_run_touches_neither_committed_results_nor_the_weights_of_a_full_run(repository, monkeypatch):
     written = []
     monkeypatch.setattr(downstream, "write_report", lambda work, out, note: written.append((work, out)))
     for words in (["report"], ["report", "--quick"]):
         assert downstream.main(words) == 0
     (full, committed), (quick, shown) = written
-    assert committed == downstream.RESULTS
+    assert committed == repository / "benchmarks/results/downstream"
     assert committed not in (shown, *shown.parents)
     assert full not in (quick, *quick.parents, *shown.parents)
 

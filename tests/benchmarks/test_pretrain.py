@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.jobs import Job, run_job, times_of
 from benchmarks.pretrain import __main__ as pretrain_main
 from benchmarks.pretrain.__main__ import main
 from benchmarks.pretrain.data import Pairs
-from benchmarks.pretrain.jobs import Job, run_job, times_of
 from benchmarks.pretrain.plan import FULL, PARTS, jobs_of
 from benchmarks.pretrain.report import brief_table, mean_over_seeds, write_report
 from spectradino_core.bench.plain import HookedDinov2
@@ -73,13 +73,13 @@ def test_everything_runs_and_what_is_there_is_not_run_again(shared, tmp_path, ca
     assert "==" not in capfd.readouterr().out
 
 
-def test_a_quick_run_touches_neither_committed_results_nor_the_weights_of_a_full_run(tmp_path, monkeypatch):
+def test_a_quick_run_touches_neither_committed_results_nor_the_weights_of_a_full_run(repository, tmp_path, monkeypatch):
     written = []
     monkeypatch.setattr(pretrain_main, "write_report", lambda work, out, note: written.append((work, out)))
     for words in (["report"], ["report", "--quick"], ["report", "--quick", "--work", str(tmp_path)]):
         assert main(words) == 0
     (full, committed), (quick, shown), (own, below) = written
-    assert committed == pretrain_main.RESULTS
+    assert committed == repository / "benchmarks/results/pretrain"
     assert committed not in (shown, *shown.parents)
     assert full not in (quick, *quick.parents, *shown.parents)
     assert (own, below.parent) == (tmp_path, tmp_path)

@@ -22,6 +22,8 @@ PAGES = sorted(
     for page in REPOSITORY.glob(pattern)
 )
 _SHELL = {"|", "||", "&&", ";", ">", ">>", "&", "2>&1"}
+PARSING = ("ArgumentParser", "run_experiment")
+"""What a program's text holds if it takes words."""
 _BLOCK = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`((?:spectradino|python -m benchmarks[^\s`]*)(?: [^`]*)?)`")
 
@@ -76,7 +78,7 @@ def parse(monkeypatch: pytest.MonkeyPatch) -> Iterator:
         spec = importlib.util.find_spec(f"{program}.__main__" if is_package(program) else program)
         assert spec is not None
         assert spec.origin is not None
-        if "ArgumentParser" not in Path(spec.origin).read_text(encoding="utf-8"):
+        if not any(name in Path(spec.origin).read_text(encoding="utf-8") for name in PARSING):
             assert rest == [], f"{program} takes no words"
             raise Parsed
         monkeypatch.setattr(sys, "argv", [program, *rest])

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from spectradino_core.files import written_atomically
 
-__all__ = ["Job", "cli", "run_job", "times_of"]
+__all__ = ["ROOT", "Job", "cli", "run_job", "times_of"]
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 _TIMES = "times"
 
 
