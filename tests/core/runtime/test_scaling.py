@@ -46,6 +46,26 @@ def test_near_factor_two_it_is_the_areas_mean_to_within_rounding(sizes, dtype, c
     assert np.abs(of_picture).max() < 3
 
 
+@pytest.mark.parametrize(
+    ("before", "size"), [((640, 512), (280, 224)), ((640, 480), (280, 210)), ((1280, 720), (364, 205))]
+)
+@pytest.mark.parametrize(("dtype", "channels", "top"), DTYPES)
+def test_between_factors_two_and_four_it_is_near_the_areas_mean(dtype, channels, top, before, size):
+    of_picture = difference(picture(before, channels, dtype, top), size, top)
+    assert abs(of_picture.mean()) < 0.2
+    assert np.abs(of_picture).mean() < 3.5
+    flat = np.full((before[1], before[0]), top // 2, dtype)
+    np.testing.assert_array_equal(scale(flat, size), top // 2)
+
+
+@pytest.mark.parametrize("side", range(17, 32))
+def test_between_factors_two_and_four_no_pixel_is_passed_over(side):
+    for place in range(64):
+        spot = np.zeros((64, 64), np.uint16)
+        spot[place, 63 - place] = 60_000
+        assert scale(spot, (side, side)).sum() > 0, place
+
+
 @pytest.mark.parametrize(("dtype", "channels", "top"), DTYPES)
 def test_from_factor_four_on_it_is_near_the_areas_mean(dtype, channels, top):
     of_picture = difference(picture((1280, 1024), channels, dtype, top), (280, 224), top)
@@ -55,7 +75,7 @@ def test_from_factor_four_on_it_is_near_the_areas_mean(dtype, channels, top):
     np.testing.assert_array_equal(scale(flat, (280, 224)), top // 2)
 
 
-@pytest.mark.parametrize("size", [(640, 512), (400, 320), (330, 260), (1280, 512)])
+@pytest.mark.parametrize("size", [(640, 512), (700, 600), (1280, 512), (400, 1024), (1279, 1023)])
 def test_elsewhere_it_is_the_areas_mean(size):
     image = noise((1280, 1024), 3, np.uint8, 255)
     np.testing.assert_array_equal(scale(image, size), area(image, size))
