@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.jobs import times_of
 from benchmarks.node.machine import describe
 from spectradino_core.bench.tables import write_table
+from spectradino_core.evaluation.representations import mean_of
 from spectradino_core.evaluation.retrieval_report import neighbours_table, pairs_table, probes_table
 from spectradino_core.files import written_atomically
 
@@ -91,7 +92,7 @@ def mean_over_seeds(judged: Judged) -> dict[str, dict[str, dict[str, Any]]]:
         option, _, seed = name.rpartition(" ")
         groups.setdefault(option if seed.isdigit() else name, []).append(name)
     return {
-        option: {pair: _mean([judged[name][pair] for name in names]) for pair in judged[names[0]]}
+        option: {pair: mean_of([judged[name][pair] for name in names]) for pair in judged[names[0]]}
         for option, names in groups.items()
     }
 
@@ -146,11 +147,3 @@ def _plain(pair: str) -> str:
 
 def _mean_recall(row: Mapping[str, Any], key: str) -> float:
     return 50 * (row["from_rgb"][key] + row["to_rgb"][key])
-
-
-def _mean(rows: list[Mapping[str, Any]]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in rows[0].items():
-        of_all = [row[key] for row in rows]
-        out[key] = _mean(of_all) if isinstance(value, Mapping) else mean(of_all)
-    return out

@@ -37,6 +37,11 @@ def add(commands: Any) -> None:
     command.add_argument("--infrared", action="store_true", help="infrared bands with each other too")
     command.add_argument("--probes", type=int, default=0, metavar="N", help="fit linear probes on N training scenes")
     command.add_argument("--crop", type=int, default=224, help="side of the square views (default: %(default)s)")
+    command.add_argument(
+        "--views", type=int, default=1, metavar="N",
+        help="views of each item: the largest centred square, then seeded crops; figures are their means, which "
+        "steadies those of small sets (default: %(default)s)",
+    )  # fmt: skip
     command.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default: %(default)s")
     command.add_argument("--out", type=Path, help="folder for retrieval.md, retrieval.json and pairs.png")
     command.set_defaults(run=_run)

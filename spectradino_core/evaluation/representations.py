@@ -5,7 +5,7 @@ Letters: N items, D width, P patches of an item, S side of the square view in pi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from spectradino_core.backbone.encoders import Encoder
 from spectradino_core.data.diet import as_colour, map_tensor
 from spectradino_core.data.sources import ImageSource
-from spectradino_core.data.views import PLAIN, colour_tensor, take_view
+from spectradino_core.data.views import PLAIN, ViewOptions, colour_tensor, take_view
 from spectradino_core.evaluation.probes import (
     depth_scores,
     fit_probe,
@@ -27,8 +27,10 @@ from spectradino_core.evaluation.probes import (
 from spectradino_core.evaluation.retrieval import knn_accuracy, pair_cosines, retention, retrieval
 from spectradino_core.thermal import ThermalContract
 
-__all__ = ["Collected", "collect", "judge_infrared", "judge_neighbours", "judge_pairs", "judge_probes"]
+__all__ = ["Collected", "collect", "judge_infrared", "judge_neighbours", "judge_pairs", "judge_probes", "mean_of"]
 
+CROPPED = ViewOptions(scale=(0.5, 1.0), flip=0.0, photometry=None)
+"""Of views after the first: both pictures of a pair cut alike, nothing else changed."""
 _NEAREST_M, _FARTHEST_M = 0.5, 100.0
 
 
@@ -61,6 +63,7 @@ def collect(
     truth_classes: int = 0,
     device: torch.device | str = "cpu",
     thermal: ThermalContract | None = None,
+    view: int = 0,
 ) -> Collected:
     """Features of all items that have the modalities, on the largest centred square of each.
 
@@ -73,6 +76,7 @@ def collect(
         truth_classes: above 0, depth and class of each patch are collected too, as truth; how many classes there are.
         device: of the encoder.
         thermal: from counts to network input; None: the default contract.
+        view: 0: that square; above: the seeded random crop of that number, of half of the picture's area and more.
 
     Raises:
         ValueError: no item has them all.
@@ -93,7 +97,8 @@ def collect(
     patch = 0
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
-        views = [take_view(source.load(i, wanted), PLAIN, side, np.random.default_rng(0)) for i in part]
+        options = CROPPED if view else PLAIN
+        views = [take_view(source.load(i, wanted), options, side, np.random.default_rng((view, i))) for i in part]
         images = {"rgb": torch.from_numpy(np.stack([colour_tensor(view["rgb"]) for view in views])).to(device)}
         for key in modalities:
             one = torch.from_numpy(np.stack([map_tensor(key, view[key], contract) for view in views])).to(device)
@@ -139,6 +144,18 @@ def judge_pairs(student: Collected, teacher: Collected | None = None) -> dict[st
         for key, other in student.cls.items()
         if key != "rgb"
     }
+
+
+def mean_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Number by number over rows of one form, at whatever depth; what is the same in all of them stays as it is."""
+    out: dict[str, Any] = {}
+    for key, value in rows[0].items():
+        of_all = [row[key] for row in rows]
+        if isinstance(value, Mapping):
+            out[key] = mean_of(of_all)
+        else:
+            out[key] = value if all(other == value for other in of_all) else float(np.mean(of_all))
+    return out
 
 
 def judge_infrared(found: Collected) -> dict[str, dict[str, Any]]:

@@ -24,6 +24,7 @@ from spectradino_core.evaluation.representations import (
     judge_neighbours,
     judge_pairs,
     judge_probes,
+    mean_of,
 )
 from spectradino_core.files import written_atomically
 from spectradino_core.modality import INFRARED, Modality
@@ -57,6 +58,7 @@ def judge(
     maps: bool = False,
     infrared: bool = False,
     device: torch.device | str = "cpu",
+    views: int = 1,
 ) -> tuple[dict[str, dict[str, dict[str, Any]]], dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]]:
     """Pairs of every modality of every set by every encoder.
 
@@ -68,6 +70,7 @@ def judge(
         maps: judge depth and segmentation maps too, beside infrared.
         infrared: judge infrared bands with each other too, on sets whose items hold several.
         device: of all encoders.
+        views: of each item, whose figures are averaged; queries look among the same view of the others.
 
     Returns:
         {encoder: {"set, modality": see `judge_pairs`}}, and for a picture {encoder: {modality: (RGB, other) features}}
@@ -77,21 +80,28 @@ def judge(
     drawn: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {name: {} for name in encoders}
     for title, source in sets.items():
         for key in _modalities(source, maps):
-            reference = None if teacher is None else collect(teacher, source, (key,), side, device=device)
-            for name, encoder in encoders.items():
-                if not _sees(encoder, key):
-                    continue
-                found = collect(encoder, source, (key,), side, device=device)
-                judged[name][f"{title}, {key}"] = judge_pairs(found, reference)[key]
-                drawn[name].setdefault(key, (found.cls["rgb"], found.cls[key]))
+            seeing = {name: encoder for name, encoder in encoders.items() if _sees(encoder, key)}
+            rows: dict[str, list[dict[str, Any]]] = {name: [] for name in seeing}
+            for view in range(views):
+                kept = None if teacher is None else collect(teacher, source, (key,), side, device=device, view=view)
+                for name, encoder in seeing.items():
+                    found = collect(encoder, source, (key,), side, device=device, view=view)
+                    rows[name].append(judge_pairs(found, kept)[key])
+                    if view == 0:
+                        drawn[name].setdefault(key, (found.cls["rgb"], found.cls[key]))
+            for name, of_views in rows.items():
+                judged[name][f"{title}, {key}"] = mean_of(of_views)
         several = [key for key in _modalities(source, False) if infrared]
         if len(several) < 2:
             continue
         for name, encoder in encoders.items():
             bands = [key for key in several if _sees(encoder, key)]
             if len(bands) > 1:
-                rows = judge_infrared(collect(encoder, source, bands, side, device=device))
-                judged[name] |= {f"{title}, {pair}": row for pair, row in rows.items()}
+                between = [
+                    judge_infrared(collect(encoder, source, bands, side, device=device, view=view))
+                    for view in range(views)
+                ]
+                judged[name] |= {f"{title}, {pair}": row for pair, row in mean_of(between).items()}
     return judged, drawn
 
 
@@ -112,7 +122,7 @@ def pairs_table(judged: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
             if "retention_cls" in row:
                 kept = f"{row['retention_cls']:.3f}, {row['retention_patches']:.3f}"
             figures = [
-                *(f"{100 * row[way][k]:.1f}" if k != "median_rank" else f"{row[way][k]:g}"
+                *(f"{100 * row[way][k]:.1f}" if k != "median_rank" else f"{round(row[way][k], 1):g}"
                   for way in ("from_rgb", "to_rgb") for k in ("r1", "r5", "median_rank")),
                 f"{row['cosine']['true']:.3f}",
                 f"{row['cosine']['unrelated']:.3f}",
@@ -152,8 +162,10 @@ def run(options: argparse.Namespace) -> int:
     """The command; its options are declared in `commands/evaluate_retrieval.py`.
 
     Raises:
-        ValueError: nothing to judge on.
+        ValueError: nothing to judge on, or on no view.
     """
+    if options.views < 1:
+        raise ValueError(f"--views {options.views}: at least one view of an item is judged")
     sets: dict[str, ImageSource] = {path.stem: ManifestSource(path, options.root) for path in options.data}
     if options.scenes:
         sets[f"{options.scenes} scenes"] = SceneSource.held_out(options.scenes)
@@ -168,9 +180,13 @@ def run(options: argparse.Namespace) -> int:
         name, _, file = text.rpartition("=")
         encoders[name or Path(file).stem] = open_encoder(Path(file)).to(options.device)
 
-    judged, drawn = judge(encoders, sets, options.crop, teacher, options.maps, options.infrared, options.device)
+    judged, drawn = judge(
+        encoders, sets, options.crop, teacher, options.maps, options.infrared, options.device, options.views
+    )
     texts = [pairs_table(judged)]
-    result: dict[str, Any] = {"crop": options.crop, "pairs": judged}
+    if options.views > 1:
+        texts.append(f"Means over {options.views} views: the largest centred square, then seeded crops.\n")
+    result: dict[str, Any] = {"crop": options.crop, "views": options.views, "pairs": judged}
     if options.knn_train is not None:
         result["neighbours"] = _neighbours(encoders, sets, ManifestSource(options.knn_train, options.root), options)
         texts.append(neighbours_table(result["neighbours"]))

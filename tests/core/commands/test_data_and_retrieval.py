@@ -85,6 +85,23 @@ def test_omnivorous_and_retrieval(scenes, backbone, tmp_path, capsys):
     assert (out / "pairs.png").stat().st_size > 5000
 
 
+def test_more_views_are_averaged_and_told(backbone, tmp_path, capsys):
+    words = ["evaluate", "retrieval", str(backbone), "--scenes", "4", "--crop", "56", "--out", str(tmp_path)]
+    assert main(words) == 0
+    one = json.loads((tmp_path / "retrieval.json").read_text())
+    assert "Means over" not in capsys.readouterr().out
+    assert main([*words, "--views", "3"]) == 0
+    three = json.loads((tmp_path / "retrieval.json").read_text())
+    assert "Means over 3 views" in capsys.readouterr().out
+    assert (one["views"], three["views"]) == (1, 3)
+    (model,) = one["pairs"]
+    a, b = (judged["pairs"][model]["4 scenes, lwir"] for judged in (one, three))
+    assert a["items"] == b["items"] == 4
+    assert a["cosine"] != b["cosine"]
+    assert main([*words, "--views", "0"]) == 1
+    assert "at least one view" in capsys.readouterr().err
+
+
 def test_what_does_not_go_together_is_refused(backbone, capsys):
     assert main(["evaluate", "retrieval", str(backbone)]) == 1
     assert "nothing to judge on" in capsys.readouterr().err

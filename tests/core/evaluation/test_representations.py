@@ -11,7 +11,7 @@ import torch
 from spectradino_core.backbone.encoders import PlainEncoder
 from spectradino_core.backbone.vit import Features, ViT
 from spectradino_core.data.scenes import MASK_CLASSES
-from spectradino_core.data.sources import SceneSource
+from spectradino_core.data.sources import ImageSet, SceneSource
 from spectradino_core.evaluation.representations import (
     Collected,
     collect,
@@ -19,7 +19,9 @@ from spectradino_core.evaluation.representations import (
     judge_neighbours,
     judge_pairs,
     judge_probes,
+    mean_of,
 )
+from spectradino_core.evaluation.retrieval import pair_cosines
 from spectradino_core.evaluation.retrieval_report import neighbours_table, pairs_table, probes_table
 
 SIDE = 56
@@ -39,6 +41,23 @@ class Eye:
         return out
 
 
+class Ramps:
+    """Pairs of one and the same picture."""
+
+    name = "ramps"
+
+    def __len__(self) -> int:
+        return 3
+
+    def modalities(self, item: int) -> tuple[str, ...]:
+        return ("lwir",)
+
+    def load(self, item: int, modalities) -> ImageSet:
+        x, y = np.meshgrid(np.linspace(0, 120, 96), np.linspace(0, 120, 72))
+        picture = (x + (item + 1) * y / 3).astype(np.uint8)
+        return ImageSet({"rgb": np.dstack([picture] * 3), "lwir": picture}, f"ramp {item}")
+
+
 @pytest.fixture(scope="module")
 def scenes() -> SceneSource:
     return SceneSource(5, (84, 70), misregistration_px=0.0)
@@ -54,6 +73,27 @@ def test_what_is_collected_is_what_the_encoder_says(scenes):
     np.testing.assert_allclose(found.cls["lwir"], again.cls["lwir"], atol=1e-5)
     with pytest.raises(ValueError, match="no item has depth"):
         collect(vit, SceneSource(1, (84, 70), maps=()), ("depth",), SIDE)
+
+
+def test_other_views_are_other_crops_of_both_pictures(scenes):
+    found = [collect(Eye(), scenes, ("segmentation",), SIDE, view=view) for view in (0, 1, 2, 1)]
+    assert np.abs(found[0].patches["rgb"] - found[1].patches["rgb"]).mean() > 0.05
+    assert np.abs(found[1].patches["rgb"] - found[2].patches["rgb"]).mean() > 0.05
+    np.testing.assert_array_equal(found[1].patches["rgb"], found[3].patches["rgb"])  # seeded
+    ramps = Ramps()
+    for view in (0, 3):
+        both = collect(Eye(), ramps, ("lwir",), SIDE, view=view)
+        grey, infrared = (both.cls[key] - both.cls[key].mean(axis=1, keepdims=True) for key in ("rgb", "lwir"))
+        assert pair_cosines(grey, infrared).true > 0.99
+
+
+def test_rows_are_averaged_number_by_number():
+    rows = [
+        {"items": 4, "way": {"r1": 0.0, "rank": 2.5}, "x": 1.0},
+        {"items": 4, "way": {"r1": 1.0, "rank": 3}, "x": 2},
+    ]
+    assert mean_of(rows) == {"items": 4, "way": {"r1": 0.5, "rank": 2.75}, "x": 1.5}
+    assert mean_of(rows[:1]) == rows[0]
 
 
 def test_truth_lies_where_the_encoder_looks(scenes):
