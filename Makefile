@@ -60,8 +60,8 @@ demo: runtime ## run the node on synthetic scenes, or DATA=folder of pairs; look
 test: setup ## run every test
 	@$(PY) -m pytest --durations=10 $(PYTEST_ARGS)
 
-test-fast: setup ## run the tests that take seconds
-	@$(PY) -m pytest -q -m "not slow" $(PYTEST_ARGS)
+test-fast: setup ## run the tests that take seconds, side by side
+	@$(PY) -m pytest -q -m "not slow" -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 test-py310: $(PY310) ## test what runs on a robot, with Python 3.10 and its oldest packages
 	@$(PREFIX310)/bin/python -m pytest -q -p no:cacheprovider $(ROBOT_TESTS) $(PYTEST_ARGS)

@@ -56,6 +56,7 @@ EXTRAS = {
         "pycocotools>=2.0.7",
         "pytest>=8",
         "pytest-timeout>=2.3",
+        "pytest-xdist>=3.6",
         "ruff>=0.6",
         # colcon-core refuses newer ones, and torch alone would bring one.
         "setuptools<80",
