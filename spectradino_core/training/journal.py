@@ -109,8 +109,10 @@ def plot_losses(logs: Mapping[str, Path], picture: Path) -> None:
                 axis.plot(steps, values, linewidth=1, label="validation" if key.startswith("val_") else "training")
         for start, stage in edges:
             axis.axvline(start, color="grey", linewidth=0.5)
-            axis.annotate(stage, (start, 1), xycoords=("data", "axes fraction"), fontsize=7, va="bottom")
-        axis.set_title(name, fontsize=9, pad=12)
+            # Upright: a short stage leaves no room for its name beside the next one's.
+            place = {"xycoords": ("data", "axes fraction"), "xytext": (2, -2), "textcoords": "offset points"}
+            axis.annotate(stage, (start, 1), fontsize=7, va="top", rotation=90, color="grey", **place)
+        axis.set_title(name, fontsize=9)
         axis.set_xlabel("step")
         axis.legend(fontsize=7)
     for axis in axes[len(names) :]:
