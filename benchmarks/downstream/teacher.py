@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.pretrain.teacher import disguised
+from benchmarks.pretrain.disguise import disguised
 from spectradino_core.backbone.checkpoints import save_dinov2, save_spectradino
 from spectradino_core.data.mixture import ColourOnly
 from spectradino_core.data.sample import PairedSample

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.jobs import Job, cli
@@ -24,8 +24,10 @@ class Scale:
         scenes: streets to train on.
         judged: unseen streets to judge on.
         probed: streets that linear probes are fitted on.
-        teacher: steps of the two runs that make the stand-in for DINOv2.
+        views: of each item that is judged.
+        teacher: (steps, peak learning rate) of the runs, one after another, that make the stand-in for DINOv2.
         stages: steps of each stage; None: the recipe's epochs.
+        processes: that share a step of the stages.
         omnivorous: steps of each Omnivorous run; None: the recipe's.
         trial: steps of each run of an option.
         seeds: of those.
@@ -37,8 +39,10 @@ class Scale:
     scenes: int = 300
     judged: int = 64
     probed: int = 64
-    teacher: tuple[int, int] = (400, 150)
+    views: int = 8
+    teacher: tuple[tuple[int, float], ...] = ((400, 1e-3), (500, 2e-4), (700, 4e-4))
     stages: int | None = None
+    processes: int = 2
     omnivorous: int | None = 150
     trial: int = 120
     seeds: tuple[int, ...] = (0, 1)
@@ -46,7 +50,7 @@ class Scale:
 
 
 FULL = Scale()
-QUICK = Scale("test", 56, 12, 8, 8, (3, 3), 3, 3, 3, (0,), (0, 10))
+QUICK = Scale("test", 56, 12, 8, 8, 2, ((3, 1e-3), (3, 4e-4)), 3, 1, 3, 3, (0,), (0, 10))
 """Everything in a minute, for the tests; its figures mean nothing."""
 
 INFRARED_WEIGHT = 1.0
@@ -115,20 +119,27 @@ def _options(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
 
 
 def _teacher(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
-    """In two runs: the second disguises what the first still told pictures by."""
-    common = ("--manifests", *pairs.train, "--root", pairs.root, "--variant", scale.variant, "--crop", scale.crop)
-    first, second = work / "teacher-first", work / "teacher"
-    runs = (
-        ("teacher, first run", first, scale.teacher[0], 64, ()),
-        ("teacher", second, scale.teacher[1], 48, ("--start", first / "teacher.safetensors", "--rate", 5e-4)),
-    )
-    for name, folder, steps, batch, more in runs:
-        words = (*common, "--steps", steps, "--batch", min(batch, scale.scenes), "--out", folder, *more)
+    """In several runs: from the second on pictures are disguised, which the first still told apart by their colours."""
+    common = (
+        "--manifests", *pairs.train, "--root", pairs.root, "--variant", scale.variant, "--crop", scale.crop,
+        "--batch", min(64, scale.scenes),
+    )  # fmt: skip
+    start: tuple[object, ...] = ()
+    for number, (steps, rate) in enumerate(scale.teacher, 1):
+        last = number == len(scale.teacher)
+        folder = work / ("teacher" if last else f"teacher-{number}")
+        words = (*common, "--steps", steps, "--rate", rate, "--out", folder, *start)
+        name = "teacher" if last else f"teacher, run {number}"
         yield Job(name, ("-m", "benchmarks.pretrain.teacher", *map(str, words)), folder / "start.safetensors")
+        start = ("--start", folder / "teacher.safetensors")
 
 
 def _chain(scale: Scale, pairs: Pairs, work: Path) -> Job:
-    return _pretrain("chain", scale, pairs, work, "1,2,3", scale.stages, "--val-scenes", scale.judged)
+    job = _pretrain("chain", scale, pairs, work, "1,2,3", scale.stages, "--val-scenes", scale.judged)
+    if scale.processes == 1:
+        return job
+    together = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(scale.processes))
+    return replace(job, arguments=(*together, *job.arguments))
 
 
 def _pretrain(
@@ -157,7 +168,8 @@ def _judge(name: str, scale: Scale, pairs: Pairs, work: Path, models: list[str],
     out = work / _folder(name)
     command = cli(
         "evaluate", "retrieval", *models, "--data", *pairs.judged, "--root", pairs.root, "--scenes", scale.judged,
-        "--teacher", work / "teacher" / "teacher.safetensors", "--crop", scale.crop, "--out", out, *more,
+        "--teacher", work / "teacher" / "teacher.safetensors", "--crop", scale.crop, "--views", scale.views,
+        "--out", out, *more,
     )  # fmt: skip
     return Job(name, command, out / "pairs.png")
 

@@ -1,6 +1,6 @@
 """A stand-in for DINOv2, whose weights are not at hand: a small ViT that learns from the RGB images alone to know each
-picture again, whatever its crop and its colours (SimCLR's task on CLS, without a projection head); in a second run
-(`--start`) also where it is grey or a negative.
+picture again, whatever its crop and its colours (SimCLR's task on CLS, without a projection head); in further runs
+(`--start`) also in other tones of grey or as a negative.
 
 `python -m benchmarks.pretrain.teacher --manifests A.jsonl B.jsonl --root FOLDER --out RUN` makes
 `RUN/teacher.safetensors` in DINOv2's own layout, and `RUN/start.safetensors`, the student before Stage I. It has seen
@@ -12,18 +12,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.pretrain.disguise import other_tones
 from spectradino_core.backbone.checkpoints import load_dinov2, save_dinov2, save_spectradino
 from spectradino_core.backbone.vit import ViT
-from spectradino_core.data.augment import Augmentation
+from spectradino_core.data.augment import Augmentation, jitter_rgb
 from spectradino_core.data.manifest import ManifestSource
 from spectradino_core.data.sources import ImageSet
 from spectradino_core.data.views import ViewOptions, colour_tensor, take_view
@@ -31,15 +31,18 @@ from spectradino_core.losses.alignment import contrastive_loss
 from spectradino_core.training.loop import LoopOptions, resume_step, train
 from spectradino_core.training.teacher import load_teacher
 
-__all__ = ["TwoViews", "disguised", "train_teacher"]
+__all__ = ["TwoViews", "train_teacher"]
 
 RATE, WEIGHT_DECAY, TEMPERATURE, WARMUP = 1e-3, 0.05, 0.1, 0.1
 
-DISGUISED = ViewOptions(photometry=Augmentation(brightness=0.4, contrast=0.4, gamma=0.5, saturation=0.8, blur=0.3))
-GREY, NEGATIVE = 0.5, 0.2
-"""How often a view loses its colours, and how often it is turned into its negative. DINOv2's own training greys and
-solarises 0.2 of the views. Without it the task is solved by colours alone, which no infrared camera can follow; from
-random weights it is too hard a task (the loss stays at chance), so it comes second."""
+DISGUISE = Augmentation(brightness=0.4, contrast=0.4, gamma=0.5, saturation=0.8, blur=0.3)
+DISGUISED = ViewOptions(scale=(0.5, 1.0), photometry=DISGUISE)
+CROPPED = replace(DISGUISED, photometry=None)
+GREY, NEGATIVE, SAME_CROP = 0.5, 0.2, 0.5
+"""How often a view is shown in other tones of grey, how often as a negative, and how often both views are of one crop,
+as the pictures of two cameras are. DINOv2's own training greys and solarises 0.2 of the views. Without it the task is
+solved by colours alone, which no infrared camera can follow; from random weights it is too hard a task (the loss stays
+at chance), so it comes second."""
 
 
 @dataclass
@@ -78,21 +81,24 @@ class _Pictures(Dataset[TwoViews]):
         for number in order[place * self._batch : (place + 1) * self._batch]:
             source, item = self._items[number]
             image = source.load(item, ())
-            for into in views:
-                into.append(colour_tensor(self._view(image, rng)))
+            for into, view in zip(views, self._pair(image, rng)):
+                into.append(colour_tensor(view))
         return TwoViews(*(torch.from_numpy(np.stack(view)) for view in views))
 
-    def _view(self, image: ImageSet, rng: np.random.Generator) -> np.ndarray:
-        if self._disguise:
-            return disguised(take_view(image, DISGUISED, self._side, rng)["rgb"], rng, GREY, NEGATIVE)
-        return take_view(image, ViewOptions(), self._side, rng)["rgb"]
-
-
-def disguised(image: np.ndarray, rng: np.random.Generator, grey: float, negative: float) -> np.ndarray:
-    """A colour picture uint8 [H, W, 3], grey in a share of the cases and a negative in another."""
-    if rng.random() < grey:
-        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return 255 - image if rng.random() < negative else image
+    def _pair(self, image: ImageSet, rng: np.random.Generator) -> list[np.ndarray]:
+        if not self._disguise:
+            return [take_view(image, ViewOptions(), self._side, rng)["rgb"] for _ in range(2)]
+        same = rng.random() < SAME_CROP
+        crop = int(rng.integers(2**63))
+        views = []
+        for _ in range(2):
+            if same:
+                view = take_view(image, CROPPED, self._side, np.random.default_rng(crop))["rgb"]
+                view = jitter_rgb(view, DISGUISE, rng)
+            else:
+                view = take_view(image, DISGUISED, self._side, rng)["rgb"]
+            views.append(other_tones(view, rng, GREY, NEGATIVE))
+        return views
 
 
 def train_teacher(

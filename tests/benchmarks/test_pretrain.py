@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch.distributed import run as torchrun
 
 from benchmarks.jobs import Job, run_job, times_of
 from benchmarks.pretrain import __main__ as pretrain_main
@@ -99,8 +100,10 @@ def test_every_command_is_one_that_the_command_line_knows(tmp_path):
             missing = {path for path in needed if path not in made and Path(path).parent not in folders(made)}
             assert not missing, f"{part}: {job.name} needs {missing}"
             made.add(str(job.makes))
-            if job.arguments[1] == "spectradino_core.cli":
-                words = list(job.arguments[2:])
+            if "spectradino_core.cli" in job.arguments:
+                place = job.arguments.index("spectradino_core.cli")
+                before, words = list(job.arguments[: place - 1]), list(job.arguments[place + 1 :])
+                assert before == [] or torchrun.get_args_parser().parse_args([*before[2:], "script"])
                 assert parser.parse_args([evaluate_retrieval.NAME, *words[2:]] if words[0] == "evaluate" else words)
 
 

@@ -1,0 +1,65 @@
+"""Colour pictures made to look as another camera might see them: what a stand-in for DINOv2 is taught to see through.
+
+Infrared pictures show the same outlines in other tones, warm roads bright and cold skies dark, often with the order of
+the greys broken. No infrared picture is used: tones are drawn at random.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+__all__ = ["disguised", "other_tones", "toned"]
+
+_LEAST_SPAN = 60
+"""Grey values that a curve covers at least, so that something is left to see."""
+_SHADING = 50
+
+
+def other_tones(image: np.ndarray, rng: np.random.Generator, grey: float, negative: float) -> np.ndarray:
+    """A colour picture uint8 [H, W, 3], in a share of the cases grey in other tones, in another a negative.
+
+    Args:
+        image: the picture.
+        rng: of everything drawn.
+        grey, negative: those shares; they may meet.
+    """
+    if rng.random() < grey:
+        image = np.repeat(toned(image, rng)[..., None], 3, axis=2)
+    return 255 - image if rng.random() < negative else image
+
+
+def toned(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Colours mixed to one channel, its tones bent by a curve that may fall and rise, half of the pictures shaded too.
+
+    Args:
+        image: uint8 [H, W, 3].
+        rng: of mixture, curve and shading.
+
+    Returns:
+        uint8 [H, W].
+    """
+    mixture = rng.dirichlet((1, 1, 1)).astype(np.float32)
+    mono = cv2.LUT(np.clip(image @ mixture, 0, 255).astype(np.uint8), _curve(rng))
+    if rng.random() < 0.5:
+        coarse = rng.uniform(-_SHADING, _SHADING, (3, 3)).astype(np.float32)
+        field = cv2.resize(coarse, (mono.shape[1], mono.shape[0]), interpolation=cv2.INTER_CUBIC)
+        mono = np.clip(mono + field, 0, 255).astype(np.uint8)
+    return mono
+
+
+def disguised(image: np.ndarray, rng: np.random.Generator, grey: float, negative: float) -> np.ndarray:
+    """As `other_tones`, with the usual grey."""
+    if rng.random() < grey:
+        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return 255 - image if rng.random() < negative else image
+
+
+def _curve(rng: np.random.Generator) -> np.ndarray:
+    """A look-up table uint8 [256] through three to five random tones."""
+    knots = int(rng.integers(3, 6))
+    values = np.interp(np.linspace(0, 1, 256), np.linspace(0, 1, knots), rng.uniform(0, 255, knots)).astype(np.float32)
+    low, high = values.min(), values.max()
+    if high - low < _LEAST_SPAN:
+        values = (values - low) / max(high - low, 1) * _LEAST_SPAN + low
+    return np.clip(values, 0, 255).astype(np.uint8)
