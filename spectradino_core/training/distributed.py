@@ -93,6 +93,10 @@ def process_group(device: str) -> Iterator[tuple[Place, torch.device]]:
         logging.getLogger("spectradino_core").setLevel(logging.ERROR)  # the first one says it for all
     try:
         yield Place.current(), chosen
+        if started:
+            # One that leaves while others still work has been seen to abort on its way out ("terminate called without
+            # an active exception"), which torchrun takes for a failure of the run.
+            dist.barrier()
     finally:
         if started:
             dist.destroy_process_group()
