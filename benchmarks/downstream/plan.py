@@ -1,5 +1,5 @@
 """What is run: a teacher, SpectraDINO's stages from it, and per seed a model and its baseline on streets and on
-RoadScene; every job a command that is printed before it runs."""
+RoadScene, on streets also a model without the stages; every job a command that is printed before it runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.jobs import Job, cli
 
 __all__ = ["FULL", "PARTS", "QUICK", "Scale", "jobs_of"]
 
-PARTS = ("pretraining", "streets", "roadscene")
+PARTS = ("pretraining", "streets", "fresh", "roadscene")
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ def jobs_of(part: str, scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
     if part == "pretraining":
         return
     yield from _streets(scale, work)
+    if part == "fresh":
+        yield from _fresh(scale, work)
     if part == "roadscene":
         yield from _roadscene(scale, pairs, work)
 
@@ -93,16 +95,29 @@ def _streets(scale: Scale, work: Path) -> Iterator[Job]:
     }
     for seed in scale.seeds:
         for name, more in MODELS.items():
-            folder = work / f"streets-{name}-{seed}"
-            command = cli(
-                "finetune", "--dataset", "scenes", "--task", "both", "--variant", scale.variant,
-                "--backbone", backbones[name], "--steps", scale.fine[0], "--seed", seed,
-                "--head", "dense,pyramid_linear", "--fuse-at", "last", "--checkpoint-every", EVERY, "--device", "cpu",
-                "--out", folder, *more,
-            )  # fmt: skip
-            yield Job(f"streets, {name} {seed}", command, folder / "model.safetensors")
-    tested = ("--dataset", "scenes") if scale.tested is None else ("--scenes", scale.tested)
-    yield _tables("streets", scale, work, *tested)
+            yield _on_streets(scale, work, name, backbones[name], seed, *more)
+    yield _tables("streets", scale, work, *_tested(scale))
+
+
+def _fresh(scale: Scale, work: Path) -> Iterator[Job]:
+    """The same model on streets with stems and adapters as they are before Stage I."""
+    for seed in scale.seeds:
+        yield _on_streets(scale, work, "fresh", work / "teacher" / "start.safetensors", seed)
+    yield _tables("streets", scale, work, *_tested(scale), model="fresh")
+
+
+def _on_streets(scale: Scale, work: Path, name: str, backbone: Path, seed: int, *more: object) -> Job:
+    folder = work / f"streets-{name}-{seed}"
+    command = cli(
+        "finetune", "--dataset", "scenes", "--task", "both", "--variant", scale.variant, "--backbone", backbone,
+        "--steps", scale.fine[0], "--seed", seed, "--head", "dense,pyramid_linear", "--fuse-at", "last",
+        "--checkpoint-every", EVERY, "--device", "cpu", "--out", folder, *more,
+    )  # fmt: skip
+    return Job(f"streets, {name} {seed}", command, folder / "model.safetensors")
+
+
+def _tested(scale: Scale) -> tuple[object, ...]:
+    return ("--dataset", "scenes") if scale.tested is None else ("--scenes", scale.tested)
 
 
 def _roadscene(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
@@ -120,10 +135,12 @@ def _roadscene(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
     yield _tables("roadscene", scale, work, "--dataset", "roadscene_night", "--root", pairs.roadscene)
 
 
-def _tables(part: str, scale: Scale, work: Path, *data: object) -> Job:
-    files = {name: [work / f"{part}-{name}-{seed}" / "model.safetensors" for seed in scale.seeds] for name in MODELS}
-    out = work / f"{part}-tables"
-    command = cli(
-        "evaluate", *files["model"], "--baseline", *files["baseline"], *data, "--device", "cpu", "--out", out
-    )  # fmt: skip
-    return Job(f"{part}, tables", command, out / "report.html")
+def _tables(part: str, scale: Scale, work: Path, *data: object, model: str = "model") -> Job:
+    """A model's figures over the seeds, beside the baseline's."""
+    models, baselines = (
+        [work / f"{part}-{name}-{seed}" / "model.safetensors" for seed in scale.seeds] for name in (model, "baseline")
+    )
+    title = part if model == "model" else model
+    out = work / f"{title}-tables"
+    command = cli("evaluate", *models, "--baseline", *baselines, *data, "--device", "cpu", "--out", out)
+    return Job(f"{title}, tables", command, out / "report.html")

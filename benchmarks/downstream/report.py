@@ -15,6 +15,7 @@ __all__ = ["write_report"]
 _PARTS = {
     "retrieval": ("retrieval.md", "retrieval.json"),
     "streets-tables": ("result.md", "result.json"),
+    "fresh-tables": ("result.md", "result.json"),
     "roadscene-tables": ("result.md", "result.json"),
 }
 

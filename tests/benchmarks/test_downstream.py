@@ -20,7 +20,8 @@ from spectradino_core.data.sample import PairedSample
 
 def test_every_job_is_a_command_that_is_known_and_comes_after_what_it_reads(tmp_path):
     pairs = Pairs(tmp_path, [tmp_path / "a.jsonl"], tmp_path / "b.jsonl", tmp_path / "roadscene_rgb_lwir")
-    jobs = list(jobs_of(PARTS[-1], FULL, pairs, tmp_path / "work"))
+    jobs = list({job.name: job for part in PARTS for job in jobs_of(part, FULL, pairs, tmp_path / "work")}.values())
+    assert len({job.makes for job in jobs}) == len(jobs)
     made: set[str] = set()
     for job in jobs:
         if job.arguments[:2] == ("-m", "spectradino_core.cli"):
@@ -32,7 +33,7 @@ def test_every_job_is_a_command_that_is_known_and_comes_after_what_it_reads(tmp_
         unmade = [path for path in read if path not in made and Path(path).parent.name not in ("teacher", "stage1")]
         assert not unmade, job.name
         made.add(str(job.makes))
-    assert len({job.name for job in jobs}) == len(jobs) == 1 + 3 + 1 + 2 * (2 * len(FULL.seeds) + 1)
+    assert len(jobs) == 1 + 3 + 1 + 2 * (2 * len(FULL.seeds) + 1) + len(FULL.seeds) + 1
     every = [job.arguments for job in jobs if "--baseline" in job.arguments and "finetune" in job.arguments]
     assert len(every) == 2 * len(FULL.seeds)
 
@@ -77,9 +78,10 @@ def test_everything_runs(shared_data, tmp_path, capfd):
     assert downstream.main(words) == 0
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert written == [
-        "retrieval.json", "retrieval.md", "roadscene.json", "roadscene.md", "streets.json", "streets.md", "times.csv"
+        "fresh.json", "fresh.md", "retrieval.json", "retrieval.md", "roadscene.json", "roadscene.md", "streets.json",
+        "streets.md", "times.csv",
     ]  # fmt: skip
-    for name in ("streets", "roadscene"):
+    for name in ("streets", "fresh", "roadscene"):
         text = (tmp_path / "out" / f"{name}.md").read_text()
         assert "frozen DINOv2, IR as grey" in text
         assert "not given" not in text
