@@ -9,23 +9,27 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-__all__ = ["disguised", "other_tones", "toned"]
+__all__ = ["disguised", "toned"]
 
 _LEAST_SPAN = 60
 """Grey values that a curve covers at least, so that something is left to see."""
 _SHADING = 50
 
 
-def other_tones(image: np.ndarray, rng: np.random.Generator, grey: float, negative: float) -> np.ndarray:
-    """A colour picture uint8 [H, W, 3], in a share of the cases grey in other tones, in another a negative.
+def disguised(
+    image: np.ndarray, rng: np.random.Generator, grey: float, negative: float, tones: bool = False
+) -> np.ndarray:
+    """A colour picture uint8 [H, W, 3], in a share of the cases grey, in another a negative.
 
     Args:
         image: the picture.
         rng: of everything drawn.
         grey, negative: those shares; they may meet.
+        tones: grey as `toned` has it, in place of the usual grey.
     """
     if rng.random() < grey:
-        image = np.repeat(toned(image, rng)[..., None], 3, axis=2)
+        mono = toned(image, rng) if tones else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        image = np.repeat(mono[..., None], 3, axis=2)
     return 255 - image if rng.random() < negative else image
 
 
@@ -46,13 +50,6 @@ def toned(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         field = cv2.resize(coarse, (mono.shape[1], mono.shape[0]), interpolation=cv2.INTER_CUBIC)
         mono = np.clip(mono + field, 0, 255).astype(np.uint8)
     return mono
-
-
-def disguised(image: np.ndarray, rng: np.random.Generator, grey: float, negative: float) -> np.ndarray:
-    """As `other_tones`, with the usual grey."""
-    if rng.random() < grey:
-        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return 255 - image if rng.random() < negative else image
 
 
 def _curve(rng: np.random.Generator) -> np.ndarray:

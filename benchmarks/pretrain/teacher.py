@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.pretrain.disguise import other_tones
+from benchmarks.pretrain.disguise import disguised
 from spectradino_core.backbone.checkpoints import load_dinov2, save_dinov2, save_spectradino
 from spectradino_core.backbone.vit import ViT
 from spectradino_core.data.augment import Augmentation, jitter_rgb
@@ -97,7 +97,7 @@ class _Pictures(Dataset[TwoViews]):
                 view = jitter_rgb(view, DISGUISE, rng)
             else:
                 view = take_view(image, DISGUISED, self._side, rng)["rgb"]
-            views.append(other_tones(view, rng, GREY, NEGATIVE))
+            views.append(disguised(view, rng, GREY, NEGATIVE, tones=True))
         return views
 
 
