@@ -19,6 +19,7 @@ import torch
 
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.files import written_atomically
+from spectradino_core.gpu_operators import replace_for_gpus
 from spectradino_core.perception import Perception
 from spectradino_core.raw_inputs import take_raw
 from spectradino_core.runtime.bundle import METADATA_KEY, WEIGHTS_KEY, ModelInfo
@@ -82,6 +83,7 @@ def export(
         described = onnx.load(str(scratch))
         described.ir_version = IR_VERSION
         _forget_where_it_was_made(described)
+        replace_for_gpus(described)
         if inputs == "raw":
             take_raw(described, info)
         drawn = list(samples)

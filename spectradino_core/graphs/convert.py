@@ -16,6 +16,7 @@ import onnx
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.export import ParityError, describe, measure_parity
 from spectradino_core.files import written_atomically
+from spectradino_core.gpu_operators import replace_for_gpus
 from spectradino_core.graphs.attention import fuse_attention
 from spectradino_core.graphs.half import halve
 from spectradino_core.graphs.integers import quantise_weights
@@ -80,6 +81,7 @@ def convert(
     model = onnx.load(str(source))
     if info.inputs == "raw":
         take_normalised(model, info)  # the first steps stay as they are, in fp32
+    replace_for_gpus(model)  # files of earlier exports hold operators that CUDA and TensorRT lack
     fuse = precision != "fp16" if fused is None else fused
     attentions = fuse_attention(model) if fuse else 0
     if fuse and not attentions:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from onnx import ModelProto, NodeProto
 
+from spectradino_core.gpu_operators import UPSAMPLING
+
 __all__ = ["halve"]
 
 _FULL = ("LayerNormalization", "Softmax", "ReduceMean", "Pow", "Sqrt", "Reciprocal", "Resize", "ArgMax", "Where")
@@ -27,7 +29,9 @@ def halve(model: ModelProto) -> ModelProto:
         copy,
         keep_io_types=True,
         op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_FULL],
-        node_block_list=sorted({node.name for node in (*_decoding(model), *_instance_norm(model))}),
+        node_block_list=sorted(
+            {node.name for node in (*_decoding(model), *_instance_norm(model), *_upsampling(model))}
+        ),
     )
     del half.graph.value_info[:]  # the converter leaves the kinds that were
     OnnxModel.graph_topological_sort(half.graph)  # and lays its casts behind the nodes that read them
@@ -41,11 +45,18 @@ def _decoding(model: ModelProto) -> list[NodeProto]:
     todo = [output.name for output in model.graph.output]
     while todo:
         node = maker.get(todo.pop())
-        if node is None or node.op_type in _HEAVY or node.name in found:
+        if node is None or node.name in found:
+            continue
+        if node.op_type in _HEAVY and not node.name.startswith(UPSAMPLING):
             continue
         found[node.name] = node
         todo += node.input
     return list(found.values())
+
+
+def _upsampling(model: ModelProto) -> list[NodeProto]:
+    """Bilinear interpolation, which was in fp32 as a `Resize` too."""
+    return [node for node in model.graph.node if node.name.startswith(UPSAMPLING)]
 
 
 def _instance_norm(model: ModelProto) -> list[NodeProto]:

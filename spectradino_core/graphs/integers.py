@@ -16,6 +16,7 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto, helper
 
+from spectradino_core.gpu_operators import UPSAMPLING
 from spectradino_core.graphs.attention import DOMAIN
 
 __all__ = ["quantise_weights"]
@@ -28,7 +29,11 @@ def quantise_weights(model: ModelProto) -> tuple[ModelProto, int]:
         ValueError: there is no such product in the graph.
     """
     ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
-    products = [(node.name, ranks.get(node.input[1], 0)) for node in model.graph.node if node.op_type == "MatMul"]
+    products = [
+        (node.name, ranks.get(node.input[1], 0))
+        for node in model.graph.node
+        if node.op_type == "MatMul" and not node.name.startswith(UPSAMPLING)
+    ]
     flat = [name for name, rank in products if rank == 2]
     batched = [name for name, rank in products if rank == 3]
     if not flat and not batched:

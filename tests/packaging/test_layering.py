@@ -44,13 +44,15 @@ ARROWS: dict[str, set[str]] = {
         "torch_engine", "perception_checkpoint",
     },
     "export": {
-        "backbone", "data", "heads", "modality", "perception", "raw_inputs", "runtime", "thermal", "torch_engine",
-        "training",
+        "backbone", "data", "gpu_operators", "heads", "modality", "perception", "raw_inputs", "runtime", "thermal",
+        "torch_engine", "training",
     },
     # The first steps of a graph that is fed with raw pictures; only the `onnx` package.
     "raw_inputs": {"runtime"},
+    # Operators that GPUs lack, replaced; only the `onnx` package.
+    "gpu_operators": set(),
     # Exported graphs in other precisions; only the `onnx` package, no torch of its own.
-    "graphs": {"data", "export", "raw_inputs", "runtime"},
+    "graphs": {"data", "export", "gpu_operators", "raw_inputs", "runtime"},
     # The paper's tables as a matrix of runs.
     "ablation": {
         "backbone", "data", "evaluation", "modality", "perception_checkpoint", "runtime", "torch_engine", "training",

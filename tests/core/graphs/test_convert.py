@@ -13,6 +13,7 @@ import torch
 from spectradino_core.cli import main
 from spectradino_core.data.mixture import scene_sample
 from spectradino_core.export import ParityError, describe, export
+from spectradino_core.gpu_operators import UPSAMPLING
 from spectradino_core.graphs.attention import fuse_attention
 from spectradino_core.graphs.convert import PRECISIONS, convert
 from spectradino_core.graphs.half import halve
@@ -99,9 +100,14 @@ def test_half_precision_keeps_sums_and_decoding_in_full(exported, tmp_path, pair
     for node in model.graph.node:
         by_type.setdefault(node.op_type, set()).update(kinds[name] for name in node.output if name in kinds)
     full, half = np.dtype(np.float32), np.dtype(np.float16)
-    for kind in ("LayerNormalization", "Softmax", "ReduceMean", "Sqrt", "Reciprocal", "Exp", "Resize"):
+    for kind in ("LayerNormalization", "Softmax", "ReduceMean", "Sqrt", "Reciprocal", "Exp"):
         assert by_type[kind] == {full}, kind
-    assert by_type["MatMul"] == by_type["Conv"] == {half}
+    products = [node for node in model.graph.node if node.op_type == "MatMul"]
+    upsampling = [node for node in products if node.name.startswith(UPSAMPLING)]
+    assert len(upsampling) == 2
+    for node in products:
+        assert kinds[node.output[0]] == (full if node in upsampling else half), node.name
+    assert by_type["Conv"] == {half}
     assert {i.type.tensor_type.elem_type for i in model.graph.input} == {onnx.TensorProto.FLOAT}
     assert {i.type.tensor_type.elem_type for i in model.graph.output[:2]} == {onnx.TensorProto.FLOAT}
 
