@@ -28,7 +28,12 @@ EXTRAS = {
     # Serving on the CPU. `runtime` and `gpu` are alternatives: both provide the module onnxruntime, and the one
     # installed last overwrites the other.
     "runtime": [*SERVING, "onnxruntime>=1.17"],
-    "gpu": [*SERVING, "onnxruntime-gpu>=1.17"],
+    # The wheels for x86-64 bring neither CUDA nor cuDNN; their extras do. A Jetson has both from its JetPack.
+    "gpu": [
+        *SERVING,
+        "onnxruntime-gpu[cuda,cudnn]>=1.18; platform_machine != 'aarch64'",
+        "onnxruntime-gpu>=1.18; platform_machine == 'aarch64'",
+    ],
     # `make demo` shows how far it is.
     "demo": ["tqdm>=4.60"],
     # Recorded drives (`spectradino bag`, `calibrate`) without a ROS installation; beside `runtime` or `gpu`.

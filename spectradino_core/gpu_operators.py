@@ -89,14 +89,12 @@ def _resize_sizes(
     if node.op_type != "Resize":
         return None
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    wanted = {"mode": b"linear", "coordinate_transformation_mode": b"half_pixel", "antialias": 0, "exclude_outside": 0}
-    defaults = {
-        "mode": b"nearest",
-        "coordinate_transformation_mode": b"half_pixel",
-        "antialias": 0,
-        "exclude_outside": 0,
-    }
-    if any(attributes.get(name, defaults[name]) != value for name, value in wanted.items()) or "axes" in attributes:
+    plain = (
+        attributes.get("mode") == b"linear"
+        and attributes.get("coordinate_transformation_mode", b"half_pixel") == b"half_pixel"
+        and not any(attributes.get(name) for name in ("antialias", "exclude_outside", "axes"))
+    )
+    if not plain:
         return None
     before, after = shapes.get(node.input[0], []), shapes.get(node.output[0], [])
     if len(node.input) > 3 and node.input[3] in constants:

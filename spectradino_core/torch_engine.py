@@ -15,7 +15,12 @@ from spectradino_core.perception_checkpoint import load_perception
 from spectradino_core.runtime.bundle import BundleError, ModelInfo
 from spectradino_core.runtime.engines import EngineError, RawPredictions, raw_predictions
 
-__all__ = ["ServingGraph", "TorchEngine"]
+__all__ = ["ServingGraph", "TorchEngine", "cuda_is_available"]
+
+
+def cuda_is_available() -> bool:
+    """Whether torch finds a GPU."""
+    return torch.cuda.is_available()
 
 
 class ServingGraph(nn.Module):
@@ -66,18 +71,19 @@ class ServingGraph(nn.Module):
 
 
 class TorchEngine:
-    """See `runtime.engines.Engine`. It takes normalised pictures of both streams, whatever a file made of it takes."""
+    """See `runtime.engines.Engine`. It takes normalised images of both streams, whatever a file made of it takes."""
 
-    def __init__(self, path: str | Path, device: str = "auto", threads: int = 0) -> None:
+    def __init__(self, path: str | Path, device: str = "cpu", threads: int = 0) -> None:
         """
+        Args:
+            path: the checkpoint.
+            device: of torch, such as "cpu" or "cuda:0".
+            threads: CPU threads; 0 leaves it to torch.
+
         Raises:
             BundleError: the file is not a perception checkpoint.
-            EngineError: the device asked for is not to be had, or has failed.
+            EngineError: the device has failed.
         """
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        if device == "tensorrt" or (device == "cuda" and not torch.cuda.is_available()):
-            raise EngineError(f"a checkpoint can't run on '{device}' here: set device to 'cpu', or export it to ONNX")
         if threads:
             torch.set_num_threads(threads)
         try:
@@ -115,8 +121,9 @@ class TorchEngine:
     def run(self, *inputs: np.ndarray) -> RawPredictions:
         """See `Engine`."""
         try:
-            given = [torch.from_numpy(x).to(self._device) for x in inputs]
-            outputs = {name: x.cpu().numpy() for name, x in zip(self._graph.outputs, self._graph(*given), strict=True)}
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # whose products have 10 bits
+                given = [torch.from_numpy(x).to(self._device) for x in inputs]
+                results = [x.cpu().numpy() for x in self._graph(*given)]
         except RuntimeError as error:  # torch's own are RuntimeErrors: out of memory, a device that was lost
             raise EngineError(f"{self.label} failed on a frame: {error}") from error
-        return raw_predictions(outputs)
+        return raw_predictions(dict(zip(self._graph.outputs, results, strict=True)))

@@ -21,6 +21,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import perf_counter
 
 import cv2
@@ -34,6 +35,7 @@ from rclpy.parameter import Parameter
 from spectradino_core.runtime.alone import AloneEngine
 from spectradino_core.runtime.bundle import BundleError
 from spectradino_core.runtime.engines import EngineError, open_engine
+from spectradino_core.runtime.gpu import context_problem, leave_process
 from spectradino_core.runtime.percepts import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.recovery import Condition, RecoveringEngine, RecoveryPolicy
@@ -85,6 +87,8 @@ class DetectorNode(LifecycleNode):
         self._intake: Intake | None = None
         self._stopping: NewestOnlyWorker[Capture] | None = None
         self._lost = ""
+        self.exit_code = 0
+        """Other than 0 once only a new process can help: the process then ends, so that `use_respawn` acts."""
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # Neither warnings nor diagnostics may stop when simulated time does.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -154,13 +158,20 @@ class DetectorNode(LifecycleNode):
         registering = Registering(settings)
         path = resolve_model(settings.model, settings.infrared_band)
         start = perf_counter()
+        open_on_gpu = partial(open_engine, gpu_id=settings.gpu_id)
         engine = RecoveringEngine(
             lambda device: AloneEngine(
-                open_engine(path, device, settings.threads), path, device, settings.threads, self.get_logger().warning
+                open_on_gpu(path, device, settings.threads),
+                path,
+                device,
+                settings.threads,
+                self.get_logger().warning,
+                open_on_gpu,
             ),
             settings.device,
             lambda: RecoveryPolicy(self.settings.max_engine_rebuilds, self.settings.allow_cpu_fallback),
             self.get_logger().warning,
+            context_problem=lambda: context_problem(gpu_id=settings.gpu_id),
         )
         check_band(engine.info, settings.infrared_band, path)
         pipeline = Pipeline(engine, thermal=settings.contract_of(engine.info), smoothing=settings.smoothing)
@@ -326,6 +337,7 @@ class DetectorNode(LifecycleNode):
         if self._worker is None:
             return
         if self._lost:
+            self.exit_code = 1 if self._engine is not None and self._engine.needs_restart else 0
             self.trigger_deactivate()
             return
         self._follow_listeners()
@@ -382,7 +394,9 @@ def main(args: Sequence[str] | None = None) -> int:
         # A frame is scaled in a fraction of the time that a pool's sleeping threads take to wake, and on two cores they
         # take the other one from the middleware.
         cv2.setNumThreads(1)
-    return run(DetectorNode, args)
+    code = run(DetectorNode, args)
+    leave_process(code)
+    return code
 
 
 if __name__ == "__main__":

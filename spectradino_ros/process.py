@@ -46,12 +46,13 @@ def run(make_node: Callable[[], Any], args: Sequence[str] | None = None) -> int:
 
     Args:
         make_node: called once ROS is initialised. A LifecycleNode with `autostart`, whether it comes up by itself, and
-            `release`, which ends all that it holds in whatever state it is.
+            `release`, which ends all that it holds in whatever state it is, and `exit_code`, which ends the process
+            once it is not 0.
         args: command line, `sys.argv` by default.
 
     Returns:
         The process's exit code: 0 after SIGINT, SIGTERM or a shutdown from outside, 1 when the node could not be made
-        or could not come up by itself. Why was logged.
+        or could not come up by itself, or when only a new process can help. Why was logged.
     """
     stop = StopRequest()
     try:
@@ -85,9 +86,9 @@ def _serve(node: Any, stop: StopRequest) -> int:
                 if transition() is not TransitionCallbackReturn.SUCCESS:
                     node.get_logger().fatal(f"autostart failed: could not {name}, the reason is in the lines above")
                     return 1
-        while rclpy.ok() and not stop.requested:
+        while rclpy.ok() and not stop.requested and not node.exit_code:
             executor.spin_once(timeout_sec=_POLL_S)
-        return 0
+        return int(node.exit_code)
     except ExternalShutdownException:
         return 0
     finally:

@@ -31,7 +31,7 @@ from spectradino_core.files import written_atomically
 from spectradino_core.modality import Modality
 from spectradino_core.perception_checkpoint import load_perception
 from spectradino_core.runtime.pipeline import Pipeline
-from spectradino_core.torch_engine import TorchEngine
+from spectradino_core.torch_engine import TorchEngine, cuda_is_available
 from spectradino_core.training.batches import Samples
 from spectradino_core.training.finetune import TrainingData, finetune
 from spectradino_core.training.modes import count_trainable, freeze_for
@@ -278,7 +278,8 @@ def _run_cell(ablation: Ablation, setup: Setup, job: Job, folder: Path) -> dict[
         backbone=_backbone(ablation, setup, cell.backbone),
     )  # fmt: skip
     trained = time.monotonic()
-    engine = TorchEngine(path, setup.device)
+    device = setup.device if setup.device != "auto" else ("cuda" if cuda_is_available() else "cpu")
+    engine = TorchEngine(path, device)
     test = _test_set(ablation, setup)
     comparison = compare([Pipeline(engine)], [], test, worst=0)
     freeze_for(recipe.mode, engine.model)

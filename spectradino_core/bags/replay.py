@@ -97,7 +97,7 @@ def open_pipeline(model: str | Path, settings: Settings | None = None) -> Pipeli
         ThermalError: the parameters contradict each other or the model.
     """
     settings = settings or Settings()
-    engine = open_engine(model, settings.device, settings.threads)
+    engine = open_engine(model, settings.device, settings.threads, gpu_id=settings.gpu_id)
     band = engine.info.infrared.key
     if settings.infrared_band and settings.infrared_band != band:
         raise BundleError(f"{model} is for {band.upper()}, parameter infrared_band is '{settings.infrared_band}'")

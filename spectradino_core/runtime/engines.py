@@ -18,8 +18,17 @@ from typing import Any, Protocol
 import numpy as np
 
 from spectradino_core.runtime.bundle import METADATA_KEY, BundleError, ModelInfo
+from spectradino_core.runtime.gpu import explain
 from spectradino_core.runtime.network_inputs import blank_input, signature
-from spectradino_core.runtime.providers import CPU, Candidate, UnavailableError, candidates, engine_cache
+from spectradino_core.runtime.providers import (
+    CPU,
+    Candidate,
+    UnavailableError,
+    candidates,
+    engine_cache,
+    prepare_gpu_libraries,
+    setup_problem,
+)
 from spectradino_core.runtime.samples import unpack_samples
 
 __all__ = [
@@ -74,7 +83,9 @@ class Engine(Protocol):
         ...
 
 
-def open_engine(path: str | Path, device: str = "auto", threads: int = 0, streams: str = "both") -> Engine:
+def open_engine(
+    path: str | Path, device: str = "auto", threads: int = 0, streams: str = "both", gpu_id: int = 0
+) -> Engine:
     """Opens a model file (`.onnx`) or a checkpoint (`.safetensors`).
 
     What runs on a GPU is held against the CPU first, see `gate`; what differs is not used.
@@ -84,6 +95,7 @@ def open_engine(path: str | Path, device: str = "auto", threads: int = 0, stream
         device: one of `DEVICES`; "auto" takes CUDA where it is to be had and agrees with the CPU, else the CPU.
         threads: CPU threads of the engine; 0 leaves it to the runtime.
         streams: those that its network must take, one of `bundle.STREAMS`.
+        gpu_id: which GPU, of those that the process sees.
 
     Raises:
         BundleError: the file is missing, damaged, not a SpectraDINO model, or for other streams.
@@ -95,18 +107,31 @@ def open_engine(path: str | Path, device: str = "auto", threads: int = 0, stream
     if not path.is_file():
         raise BundleError(f"model file {path} does not exist: check the parameter 'model'")
     if path.suffix == ".safetensors":
-        from spectradino_core.torch_engine import TorchEngine
-
-        return TorchEngine(path, device=device, threads=threads)
-    return _open_onnx(path, device, threads, streams)
+        return _open_checkpoint(path, device, threads, gpu_id)
+    return _open_onnx(path, device, threads, streams, gpu_id)
 
 
-def _open_onnx(path: Path, device: str, threads: int, streams: str) -> Engine:
+def _open_checkpoint(path: Path, device: str, threads: int, gpu_id: int) -> Engine:
+    from spectradino_core.runtime.gate import drawn_inputs, first_that_agrees
+    from spectradino_core.torch_engine import TorchEngine, cuda_is_available
+
+    if device == "cpu" or (device == "auto" and not cuda_is_available()):
+        return TorchEngine(path, "cpu", threads)
+    if device == "tensorrt" or not cuda_is_available():
+        raise EngineError(f"a checkpoint can't run on '{device}' here: set device to 'cpu', or export it to ONNX")
+    on_cpu = TorchEngine(path, "cpu", threads)
+    found = [Candidate("cuda"), *([CPU] if device == "auto" else [])]
+    return first_that_agrees(
+        found, lambda one: TorchEngine(path, f"cuda:{gpu_id}", threads), lambda: on_cpu, drawn_inputs(on_cpu.info)
+    )
+
+
+def _open_onnx(path: Path, device: str, threads: int, streams: str, gpu_id: int) -> Engine:
     from spectradino_core.runtime.gate import first_that_agrees, sample_inputs  # judges engines: it knows this file
 
-    found = _candidates(path, device)
     on_cpu = OnnxEngine(path, CPU, threads)
     _check_streams(on_cpu.info, streams, path)
+    found = _candidates(path, device, on_cpu.info, gpu_id)
     if found == [CPU]:
         return on_cpu
     return first_that_agrees(found, lambda one: OnnxEngine(path, one, threads), lambda: on_cpu, sample_inputs(on_cpu))
@@ -163,6 +188,8 @@ class OnnxEngine:
         options.log_severity_level = 3  # ONNX Runtime's warnings on stderr are not for users; errors raise
         if threads:
             options.intra_op_num_threads = threads
+        if chosen.device != "cpu":
+            prepare_gpu_libraries()
         # The worker has nothing else to do while it waits for a frame: threads that spin would burn a core for nothing.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         with _engine_cache(chosen, path):
@@ -174,7 +201,9 @@ class OnnxEngine:
                 session.disable_fallback()  # ONNX Runtime before 1.18 passes over the argument
             except Exception as error:  # ONNX Runtime raises types of its own that share no base class
                 if chosen.device != "cpu":
-                    raise EngineError(f"{chosen} could not be set up: {_first_line(error)}") from None
+                    raise EngineError(
+                        f"{chosen} could not be set up: {_with_remedy(chosen.device, _first_line(error))}"
+                    ) from None
                 raise BundleError(
                     f"{path} is not a readable ONNX model (truncated or damaged?): {_first_line(error)}"
                 ) from None
@@ -185,9 +214,12 @@ class OnnxEngine:
         self._check_signature(session, path)
         used = session.get_providers()
         if used[0] != chosen.needs:
+            remedy = setup_problem(chosen.device, "") or (
+                "check the GPU driver and that onnxruntime-gpu fits the installed CUDA"
+            )
             raise EngineError(
-                f"device '{chosen.device}' was asked for but ONNX Runtime fell back to {used[0]}: check the GPU driver "
-                "and that onnxruntime-gpu fits the installed CUDA; or set device to 'cpu'"
+                f"device '{chosen.device}' was asked for but ONNX Runtime fell back to {used[0]}: {remedy}; or set "
+                "device to 'cpu'"
             )
         self.path = path
         self._inputs = list(signature(self.info))
@@ -216,7 +248,9 @@ class OnnxEngine:
         try:
             results = dict(zip(self._outputs, self._session.run(None, given), strict=True))
         except Exception as error:
-            raise EngineError(f"{self.label} failed on a frame: {_first_line(error)}") from error
+            text = _first_line(error)
+            remedy = "" if self.on_cpu else explain(text)
+            raise EngineError(f"{self.label} failed on a frame: {text}{remedy and f': {remedy}'}") from error
         return raw_predictions(results)
 
 
@@ -236,15 +270,20 @@ def _engine_cache(candidate: Candidate, path: Path) -> Iterator[None]:
         raise EngineError(str(error)) from None
 
 
-def _candidates(path: Path, device: str) -> list[Candidate]:
+def _candidates(path: Path, device: str, info: ModelInfo | None = None, gpu_id: int = 0) -> list[Candidate]:
     try:
         import onnxruntime as ort
     except ImportError:
         return [CPU]  # opening it says what is missing
     try:
-        return candidates(device, ort.get_available_providers(), path)
+        return candidates(device, ort.get_available_providers(), path, info, gpu_id)
     except UnavailableError as error:
         raise EngineError(str(error)) from None
+
+
+def _with_remedy(device: str, text: str) -> str:
+    remedy = setup_problem(device, text)
+    return f"{text}; {remedy}" if remedy else text
 
 
 def _first_line(error: BaseException) -> str:

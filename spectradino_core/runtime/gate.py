@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from spectradino_core.runtime.bundle import BundleError, ModelInfo
 from spectradino_core.runtime.engines import Engine, EngineError, OnnxEngine
 from spectradino_core.runtime.parity import NetworkInput, Tolerance, largest_difference, network_inputs
 from spectradino_core.runtime.preprocess import FrameError
-from spectradino_core.runtime.providers import Candidate
+from spectradino_core.runtime.providers import Candidate, file_precision
+from spectradino_core.runtime.samples import drawn_samples
 from spectradino_core.thermal import ThermalError
 
-__all__ = ["TOLERANCES", "first_that_agrees", "sample_inputs"]
+__all__ = ["TOLERANCES", "drawn_inputs", "first_that_agrees", "sample_inputs", "tolerance_of"]
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +27,22 @@ TOLERANCES = {
     "fp32": Tolerance(boxes_px=0.05, scores=0.005, mask_differs=0.002),
     "fp16": Tolerance(boxes_px=1.0, scores=0.03, mask_differs=0.01),
 }
-"""What an engine may differ from the CPU by, in network pixels, score and share of the mask's pixels."""
+"""What an engine may differ from the CPU by, in network pixels, score and fraction of the mask's pixels."""
+_FP16_BOX_FRACTION = 0.0025
+"""Of the input's longer side: half precision has 11 bits, so the error of a box grows with the input's size."""
+
+
+def tolerance_of(precision: str, info: ModelInfo) -> Tolerance:
+    """The largest difference from the CPU that an engine of a precision may have for a model."""
+    tolerance = TOLERANCES[precision]
+    if precision != "fp16":
+        return tolerance
+    return replace(tolerance, boxes_px=max(tolerance.boxes_px, _FP16_BOX_FRACTION * max(info.input_size)))
+
+
+def drawn_inputs(info: ModelInfo) -> list[NetworkInput]:
+    """Inputs to compare on for a model without sample pairs, such as a checkpoint."""
+    return [given for rgb, infrared in drawn_samples(info) for given in network_inputs(rgb, infrared, info)]
 
 
 def sample_inputs(engine: OnnxEngine) -> list[NetworkInput]:
@@ -72,7 +89,7 @@ def first_that_agrees(
         except (EngineError, BundleError) as error:
             problem = str(error)
         else:
-            problem = TOLERANCES[_precision(candidate, held.info)].problem(difference)
+            problem = tolerance_of(_precision(candidate, held.info), held.info).problem(difference)
             if not problem:
                 log.info("%s agrees with the CPU: %s", candidate, difference.to_dict())
                 return engine
@@ -87,6 +104,4 @@ def _precision(candidate: Candidate, info: ModelInfo) -> str:
 
     The CPU computes such a file in single precision, with the same rounded weights.
     """
-    converted = info.provenance.get("converted")
-    halved = isinstance(converted, dict) and converted.get("precision") == "fp16"
-    return "fp16" if halved else candidate.precision
+    return "fp16" if file_precision(info) == "fp16" else candidate.precision

@@ -4,8 +4,11 @@ One failure costs one frame and nothing else. `FAILURES` in a row mean that the 
 off the bus, a CUDA context that was poisoned): the engine is opened anew, at most `max_rebuilds` times and with growing
 pauses, then on the CPU where that is allowed. Where "auto" answers a rebuild with the CPU, because the GPU is gone, the
 rebuild has failed: only the policy lets the CPU serve. If nothing helps, every later call fails at once with
-`DeviceLostError`. All of this happens within `run`, so on the thread that infers, and nobody else waits for it;
-`interrupt` ends a pause. The count of rebuilds starts again after `GOOD_FRAMES` answers in a row.
+`DeviceLostError`. A CUDA context that a failed kernel has poisoned can't be rebuilt in the same process, and tearing
+its session down may abort it: where the driver reports that, the session is left alone and no rebuild is tried.
+
+All of this happens within `run`, so on the thread that infers, and nobody else waits for it; `interrupt` ends a pause.
+The count of rebuilds starts again after `GOOD_FRAMES` answers in a row.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import numpy as np
 
 from spectradino_core.runtime.bundle import BundleError
 from spectradino_core.runtime.engines import Engine, EngineError, RawPredictions, warm_up
+from spectradino_core.runtime.gpu import abandon
 
 __all__ = [
     "FAILURES",
@@ -34,6 +38,7 @@ FAILURES = 3
 GOOD_FRAMES = 100
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
+_START_AGAIN = "start the process anew"
 
 
 class DeviceLostError(EngineError):
@@ -68,6 +73,7 @@ class RecoveringEngine:
         info: the model's, from its first opening.
         condition: how it is.
         rebuilds: how often it was opened anew, successfully or not.
+        needs_restart: whether it is lost in a way that only a new process can mend.
     """
 
     def __init__(
@@ -77,6 +83,7 @@ class RecoveringEngine:
         policy: Callable[[], RecoveryPolicy] = RecoveryPolicy,
         tell: Callable[[str], None] = lambda text: None,
         first_pause_s: float = _FIRST_PAUSE_S,
+        context_problem: Callable[[], str] = lambda: "",
     ) -> None:
         """
         Args:
@@ -85,6 +92,8 @@ class RecoveringEngine:
             policy: asked at each failure, so that it may change.
             tell: takes a line of text at each step, for a log.
             first_pause_s: the pause before the second rebuild; it doubles from one to the next.
+            context_problem: why the GPU can't compute in this process any more, empty if it can; asked after repeated
+                failure on a GPU.
 
         Raises:
             BundleError, EngineError: what `open_on` raises at the first opening.
@@ -103,7 +112,10 @@ class RecoveringEngine:
         self._spent = 0
         self._gave_up = ""
         self._left_device = False
+        self._poisoned = ""
+        self._context_problem = context_problem
         self.rebuilds = 0
+        self.needs_restart = False
         self.condition = Condition.GOOD
 
     @property
@@ -162,9 +174,12 @@ class RecoveringEngine:
             DeviceLostError: nothing helped.
             RebuildInterruptedError: `interrupt` was called.
         """
-        self.condition, self._engine = Condition.REBUILDING, None
+        failed, self._engine = self._engine, None
+        self.condition = Condition.REBUILDING
         lost, device = self._label, "cpu" if self._left_device else self._device
-        while self._spent < (most := self._policy().max_rebuilds):
+        poisoned = self._keep_if_poisoned(failed)
+        del failed
+        while not poisoned and self._spent < (most := self._policy().max_rebuilds):
             self._pause()
             self._spent += 1
             self._tell(f"{lost} {why}; rebuild {self._spent} of {most}")
@@ -174,6 +189,9 @@ class RecoveringEngine:
                 self._tell(f"rebuilt the engine: {self._label}")
                 return
             why = f"could not be rebuilt: {why}"
+            poisoned = self._poisoned
+        if poisoned:
+            why = f"{why}; the GPU computes nothing more in this process ({poisoned})"
         may_leave = self._policy().allow_cpu
         if may_leave and not self._on_cpu:
             problem = self._try("cpu")
@@ -181,17 +199,27 @@ class RecoveringEngine:
                 self.condition, self._left_device, self._spent = Condition.ON_CPU, True, 0
                 self._tell(
                     f"{lost} {why}; rebuilt {self.rebuilds - 1} times. Going on with {self._label}, which is slower. "
-                    "To try the device again, clean up and configure the node, or start it anew"
+                    f"To try the device again, {_START_AGAIN if poisoned else 'clean up and configure the node, or '}"
+                    f"{'' if poisoned else _START_AGAIN}"
                 )
                 return
             why = f"{why}; nor does the CPU serve: {problem}"
         forbidden = "" if may_leave or self._on_cpu else ", and allow_cpu_fallback is false"
         self.condition = Condition.LOST
+        self.needs_restart = bool(poisoned)
+        remedy = _START_AGAIN if poisoned else f"configure and activate the node, or {_START_AGAIN}"
         self._gave_up = (
             f"gave up {lost} after {self.rebuilds} rebuilds (max_engine_rebuilds){forbidden}. It {why}. See to the "
-            "device, then configure and activate the node, or start it anew"
+            f"device, then {remedy}"
         )
         raise DeviceLostError(self._gave_up)
+
+    def _keep_if_poisoned(self, failed: Engine | None) -> str:
+        """Why the GPU can't compute in this process any more; the engine that failed there is then never destroyed."""
+        problem = "" if self._on_cpu else self._context_problem()
+        if problem and failed is not None:
+            abandon(failed)
+        return problem
 
     def _pause(self) -> None:
         """Waits before a rebuild; the first is at once."""
@@ -203,10 +231,12 @@ class RecoveringEngine:
         """Opens and tries the engine; returns what went wrong, or nothing."""
         self.rebuilds += 1
         self._streak = 0
+        engine: Engine | None = None
         try:
             engine = self._open_on(device)
             warm_up(engine)
         except (BundleError, EngineError) as error:  # their texts say what to do
+            self._poisoned = "" if device == "cpu" else self._keep_if_poisoned(engine)
             return str(error)
         except Exception as error:  # of a driver, a disk, a library: it must cost a rebuild, not the thread that infers
             return f"{type(error).__name__}: {error}"

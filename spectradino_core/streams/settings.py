@@ -98,6 +98,13 @@ class Settings:
         When.CONFIGURE,
         choices=DEVICES,
     )
+    gpu_id: int = _parameter(
+        0,
+        "Which GPU, counted as CUDA does: from 0, of those that CUDA_VISIBLE_DEVICES leaves.",
+        When.CONFIGURE,
+        low=0,
+        high=63,
+    )
     threads: int = _parameter(
         0, "CPU threads of the network; 0 leaves it to ONNX Runtime.", When.CONFIGURE, low=0, high=256
     )
