@@ -16,6 +16,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
+from spectradino_core.runtime.engine_build import interrupt_builds
 from spectradino_ros.parameters import ParameterError
 
 __all__ = ["StopRequest", "run"]
@@ -39,6 +40,7 @@ class StopRequest:
 
     def _receive(self, _number: int, _frame: Any) -> None:
         self.requested = True
+        interrupt_builds()
 
 
 def run(make_node: Callable[[], Any], args: Sequence[str] | None = None) -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +20,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # Before anything imports rclpy, and inherited by the processes that tests start. `make test` sets the same.
 os.environ.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", str(REPOSITORY / "config/fastdds_large_images.xml"))
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+# No test writes into the user's own cache of engines.
+os.environ["SPECTRADINO_CACHE"] = tempfile.mkdtemp(prefix="spectradino-cache-")
+atexit.register(shutil.rmtree, os.environ["SPECTRADINO_CACHE"], ignore_errors=True)
 # Without a sourced ROS distribution the environment itself is where packages are looked up.
 os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
 

@@ -69,6 +69,9 @@ class AloneEngine:
             for stream, file in found.items()
             if file.is_file()
         }
+        if device == "tensorrt":  # whose engine may take minutes to build: not while a camera is lost
+            for own in self._own.values():
+                own.prepare()
 
     @property
     def label(self) -> str:
@@ -138,6 +141,11 @@ class _Own:
         """Lets go of it for good."""
         self._engine = None
         self._tell(f"{self._path} is not used ({why}): the graph of both streams answers for {self._stream} alone too")
+
+    def prepare(self) -> None:
+        """Opens it now, on the caller's thread."""
+        self._thread = threading.current_thread()
+        self._prepare()
 
     def _prepare(self) -> None:
         try:

@@ -9,7 +9,7 @@ Letters: H x W the network's input, A anchors (cells of all levels), C box class
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from spectradino_core.runtime.binding import BoundSession
 from spectradino_core.runtime.bundle import METADATA_KEY, BundleError, ModelInfo
 from spectradino_core.runtime.gpu import explain
 from spectradino_core.runtime.network_inputs import blank_input, signature
@@ -24,9 +25,12 @@ from spectradino_core.runtime.providers import (
     CPU,
     Candidate,
     UnavailableError,
+    cache_root,
     candidates,
     engine_cache,
+    file_digest,
     prepare_gpu_libraries,
+    runtime_version,
     setup_problem,
 )
 from spectradino_core.runtime.samples import unpack_samples
@@ -37,6 +41,7 @@ __all__ = [
     "EngineError",
     "OnnxEngine",
     "RawPredictions",
+    "candidates_of",
     "open_engine",
     "raw_predictions",
     "warm_up",
@@ -127,14 +132,35 @@ def _open_checkpoint(path: Path, device: str, threads: int, gpu_id: int) -> Engi
 
 
 def _open_onnx(path: Path, device: str, threads: int, streams: str, gpu_id: int) -> Engine:
-    from spectradino_core.runtime.gate import first_that_agrees, sample_inputs  # judges engines: it knows this file
+    # They judge and build engines, so they know this file.
+    from spectradino_core.runtime.engine_build import BuildError, build
+    from spectradino_core.runtime.gate import first_that_agrees, sample_inputs
 
     on_cpu = OnnxEngine(path, CPU, threads)
     _check_streams(on_cpu.info, streams, path)
-    found = _candidates(path, device, on_cpu.info, gpu_id)
+    found = candidates_of(path, device, on_cpu.info, gpu_id)
     if found == [CPU]:
         return on_cpu
-    return first_that_agrees(found, lambda one: OnnxEngine(path, one, threads), lambda: on_cpu, sample_inputs(on_cpu))
+
+    def open_one(one: Candidate) -> Engine:
+        try:
+            build(path, one, gpu_id)
+        except (BuildError, UnavailableError) as error:
+            raise EngineError(str(error)) from None
+        return OnnxEngine(path, one, threads)
+
+    return first_that_agrees(found, open_one, lambda: on_cpu, sample_inputs(on_cpu), _remembered(on_cpu))
+
+
+def _remembered(on_cpu: OnnxEngine) -> Engine:
+    """The CPU's engine whose answers on the samples are kept between starts, where there is a place for them."""
+    from spectradino_core.runtime.remembered import RememberedEngine
+
+    try:
+        key = f"{file_digest(on_cpu.path)}-ort{runtime_version()}"
+        return RememberedEngine(on_cpu, cache_root() / "parity", key)
+    except UnavailableError:
+        return on_cpu
 
 
 def _check_streams(info: ModelInfo, streams: str, path: Path) -> None:
@@ -183,7 +209,7 @@ class OnnxEngine:
                 "TensorRT"
             ) from None
         path = Path(path)
-        chosen = device if isinstance(device, Candidate) else _candidates(path, device)[0]
+        chosen = device if isinstance(device, Candidate) else candidates_of(path, device)[0]
         options = ort.SessionOptions()
         options.log_severity_level = 3  # ONNX Runtime's warnings on stderr are not for users; errors raise
         if threads:
@@ -194,11 +220,7 @@ class OnnxEngine:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         with _engine_cache(chosen, path):
             try:
-                # Left to itself a session that fails opens itself anew on other providers, and says so to nobody.
-                session = ort.InferenceSession(
-                    str(path), sess_options=options, providers=list(chosen.providers), enable_fallback=0
-                )
-                session.disable_fallback()  # ONNX Runtime before 1.18 passes over the argument
+                session = _session(path, options, chosen.providers)
             except Exception as error:  # ONNX Runtime raises types of its own that share no base class
                 if chosen.device != "cpu":
                     raise EngineError(
@@ -224,6 +246,10 @@ class OnnxEngine:
         self.path = path
         self._inputs = list(signature(self.info))
         self._session = session
+        self._bound: BoundSession | None = None
+        if chosen.device != "cpu":
+            session, self._bound = _bound_session(path, options, chosen, session)
+            self._session = session
         self._outputs = [output.name for output in session.get_outputs()]
         self.on_cpu = chosen.device == "cpu"
         alone = "" if self.info.streams == "both" else f", {self.info.streams} alone"
@@ -244,14 +270,49 @@ class OnnxEngine:
 
     def run(self, *inputs: np.ndarray) -> RawPredictions:
         """See `Engine`."""
-        given = dict(zip(self._inputs, inputs, strict=True))
         try:
-            results = dict(zip(self._outputs, self._session.run(None, given), strict=True))
+            if self._bound is not None:
+                results = self._bound.run(self._inputs, inputs)
+            else:
+                given = dict(zip(self._inputs, inputs, strict=True))
+                results = dict(zip(self._outputs, self._session.run(None, given), strict=True))
         except Exception as error:
             text = _first_line(error)
             remedy = "" if self.on_cpu else explain(text)
             raise EngineError(f"{self.label} failed on a frame: {text}{remedy and f': {remedy}'}") from error
         return raw_predictions(results)
+
+
+def _session(path: Path, options: Any, providers: Sequence[tuple[str, dict[str, Any]]]) -> Any:
+    import onnxruntime as ort
+
+    # Left to itself a session that fails opens itself anew on other providers, and reports it to nobody.
+    session = ort.InferenceSession(str(path), sess_options=options, providers=list(providers), enable_fallback=0)
+    session.disable_fallback()  # ONNX Runtime before 1.18 passes over the argument
+    return session
+
+
+def _bound_session(path: Path, options: Any, chosen: Candidate, session: Any) -> tuple[Any, BoundSession | None]:
+    """The session with its memory on the GPU, as a CUDA graph where CUDA runs every node.
+
+    Neither changes an answer, and the comparison with the CPU sees both: what can't be had is done without.
+    """
+    gpu_id = int(dict(chosen.providers)[chosen.needs].get("device_id", "0"))
+    if chosen.device == "cuda":
+        (name, provider), *_ = chosen.providers
+        try:
+            # Without the CPU's provider a node that only the CPU runs is an error: a graph could not capture it.
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+            captured = _session(path, options, [(name, provider | {"enable_cuda_graph": "1"})])
+            if captured.get_providers()[0] == chosen.needs:
+                return captured, BoundSession(captured, "cuda", gpu_id)
+        except Exception as error:  # of ONNX Runtime, whose classes share no base
+            log.debug("no CUDA graph for %s: %s", path.name, _first_line(error))
+    try:
+        return session, BoundSession(session, "cuda", gpu_id)
+    except Exception as error:
+        log.debug("no fixed memory for %s: %s", path.name, _first_line(error))
+        return session, None
 
 
 def raw_predictions(outputs: Mapping[str, np.ndarray]) -> RawPredictions:
@@ -270,7 +331,12 @@ def _engine_cache(candidate: Candidate, path: Path) -> Iterator[None]:
         raise EngineError(str(error)) from None
 
 
-def _candidates(path: Path, device: str, info: ModelInfo | None = None, gpu_id: int = 0) -> list[Candidate]:
+def candidates_of(path: Path, device: str, info: ModelInfo | None = None, gpu_id: int = 0) -> list[Candidate]:
+    """`providers.candidates` of this installation.
+
+    Raises:
+        EngineError: as it raises `UnavailableError`.
+    """
     try:
         import onnxruntime as ort
     except ImportError:

@@ -64,6 +64,7 @@ def first_that_agrees(
     open_one: Callable[[Candidate], Engine],
     reference: Callable[[], Engine],
     inputs: Sequence[NetworkInput],
+    remembered: Engine | None = None,
 ) -> Engine:
     """The first candidate that opens, runs and agrees with the reference.
 
@@ -72,6 +73,7 @@ def first_that_agrees(
         open_one: opens one.
         reference: opens the CPU's engine; asked for at most once, and only if it is needed.
         inputs: what to compare on.
+        remembered: gives the reference's answers, perhaps of an earlier start; None: the reference does.
 
     Raises:
         EngineError: none will do; says what was wrong with each.
@@ -85,7 +87,7 @@ def first_that_agrees(
                 return held or reference()
             engine = open_one(candidate)
             held = held or reference()
-            difference = largest_difference(held, engine, inputs)
+            difference = largest_difference(remembered or held, engine, inputs)
         except (EngineError, BundleError) as error:
             problem = str(error)
         else:

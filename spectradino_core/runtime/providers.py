@@ -39,6 +39,7 @@ __all__ = [
     "file_digest",
     "file_precision",
     "prepare_gpu_libraries",
+    "runtime_version",
     "setup_problem",
 ]
 
@@ -277,27 +278,32 @@ def _cuda_options(gpu_id: int) -> dict[str, str]:
         # Doubling instead would take up to twice the memory that a Jetson shares with everything else.
         "arena_extend_strategy": "kSameAsRequested",
     }
-    if _runtime_version() >= (1, 18):  # older ones refuse options that they do not know
+    if _release() >= (1, 18):  # older ones refuse options that they do not know
         # TensorFloat-32 would round every product to 10 bits and call it fp32.
         options["use_tf32"] = "0"
     return options
 
 
-def _runtime_version() -> tuple[int, int]:
+def runtime_version() -> str:
+    """ONNX Runtime's version; "0.0" where it is not installed."""
     try:
         import onnxruntime as ort
     except ImportError:
-        return 0, 0
-    major, minor = ort.__version__.split(".")[:2]
+        return "0.0"
+    return str(ort.__version__)
+
+
+def _release() -> tuple[int, int]:
+    major, minor = runtime_version().split(".")[:2]
     return int(major), int(minor)
 
 
 def _engine_name(model: Path, gpu_id: int) -> str:
     """What an engine is built of, by and for: file, GPU, versions of TensorRT and of ONNX Runtime."""
-    tensorrt, runtime = tensorrt_version(), _runtime_version()
+    tensorrt = tensorrt_version()
     return (
         f"{file_digest(model)}-{gpu_name(gpu_id) or 'gpu'}-tensorrt{tensorrt[0]}.{tensorrt[1]}-"
-        f"ort{runtime[0]}.{runtime[1]}-driver{driver_version()}"
+        f"ort{runtime_version()}-driver{driver_version()}"
     )
 
 

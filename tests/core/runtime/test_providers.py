@@ -97,11 +97,11 @@ def test_old_tensorrt_is_refused(described, monkeypatch):
         candidates("tensorrt", ALL, path, info)
 
 
-@pytest.mark.parametrize(("version", "tf32"), [((1, 17), None), ((1, 18), "0"), ((1, 23), "0")])
+@pytest.mark.parametrize(("version", "tf32"), [("1.17.3", None), ("1.18.0", "0"), ("1.23.2", "0"), ("1.25.0rc1", "0")])
 def test_options_suit_the_version_of_onnx_runtime(described, monkeypatch, version, tf32):
     """1.17 refuses every CUDA session that is given an option it does not know."""
     path, info = described()
-    monkeypatch.setattr(providers, "_runtime_version", lambda: version)
+    monkeypatch.setattr(providers, "runtime_version", lambda: version)
     options = dict(candidates("cuda", ALL, path, info)[0].providers)["CUDAExecutionProvider"]
     assert options.get("use_tf32") == tf32
     assert options["cudnn_conv_algo_search"] == "HEURISTIC"
@@ -121,14 +121,14 @@ def test_engines_of_other_versions_and_gpus_are_not_reused(described, monkeypatc
     path, info = described()
     folders = set()
     for major, runtime, name, driver in (
-        (10, (1, 23), "Orin", "12060"),
-        (11, (1, 23), "Orin", "12060"),
-        (10, (1, 24), "Orin", "12060"),
-        (10, (1, 23), "RTX", "12060"),
-        (10, (1, 23), "Orin", "13000"),
+        (10, "1.23.2", "Orin", "12060"),
+        (11, "1.23.2", "Orin", "12060"),
+        (10, "1.24.0", "Orin", "12060"),
+        (10, "1.23.2", "RTX", "12060"),
+        (10, "1.23.2", "Orin", "13000"),
     ):
         tensorrt(monkeypatch, major)
-        monkeypatch.setattr(providers, "_runtime_version", lambda runtime=runtime: runtime)
+        monkeypatch.setattr(providers, "runtime_version", lambda runtime=runtime: runtime)
         monkeypatch.setattr(providers, "gpu_name", lambda gpu_id, name=name: name)
         monkeypatch.setattr(providers, "driver_version", lambda driver=driver: driver)
         folders.add(candidates("tensorrt", ALL, path, info)[-2].cache)
