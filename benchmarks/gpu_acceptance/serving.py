@@ -1,0 +1,169 @@
+"""Acceptance of serving: node placement, parity, precisions, TensorRT's cache, stale inputs, a poisoned context."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import onnxruntime as ort
+
+from spectradino_core.data.mixture import scene_sample
+from spectradino_core.graphs.convert import convert
+from spectradino_core.runtime.engines import OnnxEngine, candidates_of, open_engine, warm_up
+from spectradino_core.runtime.gate import sample_inputs, tolerance_of
+from spectradino_core.runtime.network_inputs import signature
+from spectradino_core.runtime.parity import largest_difference
+from spectradino_core.runtime.providers import file_precision, prepare_gpu_libraries
+
+__all__ = [
+    "check_lost_gpu",
+    "check_parity",
+    "check_placement",
+    "check_precisions",
+    "check_stale_inputs",
+    "check_tensorrt",
+    "nodes_by_provider",
+]
+
+ROOT = Path(__file__).resolve().parents[2]
+HELD_OUT_SEED = 9_200_000
+POISON = """
+.version 6.0
+.target sm_50
+.address_size 64
+.visible .entry poison() { trap; }
+"""
+"""A kernel that fails, as PTX: what a fault in any library leaves behind."""
+
+
+def nodes_by_provider(model: Path, device: str, folder: Path) -> dict[str, int]:
+    """How many nodes each provider ran in one pass, as ONNX Runtime's profiler reports."""
+    if device != "cpu":
+        prepare_gpu_libraries()
+    chosen = candidates_of(model, device, OnnxEngine(model, "cpu").info)[0]
+    options = ort.SessionOptions()
+    options.enable_profiling = True
+    options.profile_file_prefix = str(folder / "profile")
+    session = ort.InferenceSession(str(model), options, providers=list(chosen.providers))
+    info = OnnxEngine(model, "cpu").info
+    session.run(None, {name: np.zeros(shape, kind) for name, (kind, shape) in signature(info).items()})
+    events = json.loads(Path(session.end_profiling()).read_text())
+    found = Counter(
+        event["args"]["provider"].removesuffix("ExecutionProvider")
+        for event in events
+        if event.get("cat") == "Node" and event.get("args", {}).get("provider")
+    )
+    return dict(found)
+
+
+def check_placement(device: str, model: Path, folder: Path) -> str:
+    """Every node of the bundled graph runs on the device."""
+    found = nodes_by_provider(model, device, folder)
+    wanted = {"cuda": "CUDA", "cpu": "CPU"}[device]
+    others = {name: count for name, count in found.items() if name != wanted}
+    assert not others, f"{found}: nodes of {', '.join(others)} cost copies at each frame"
+    return f"{found[wanted]} nodes on {wanted}; providers {', '.join(ort.get_available_providers())}"
+
+
+def check_parity(device: str, model: Path, folder: Path) -> str:
+    """Boxes and scores agree with the CPU's; with TF32, which only another process can have, they may not."""
+    reference = OnnxEngine(model, "cpu")
+    inputs = sample_inputs(reference)
+    engine = OnnxEngine(model, device)
+    difference = largest_difference(reference, engine, inputs)
+    problem = tolerance_of(file_precision(reference.info), reference.info).problem(difference)
+    assert not problem, f"{engine.label}: {problem}"
+    code = (
+        "import sys; from spectradino_core.runtime.engines import OnnxEngine;"
+        "from spectradino_core.runtime.gate import sample_inputs;"
+        "from spectradino_core.runtime.parity import largest_difference;"
+        "r = OnnxEngine(sys.argv[1], 'cpu');"
+        "print(largest_difference(r, OnnxEngine(sys.argv[1], sys.argv[2]), sample_inputs(r)).to_dict())"
+    )
+    done = _child([code, str(model), device], NVIDIA_TF32_OVERRIDE="1")
+    assert done.returncode == 0, done.stderr[-800:]
+    return f"{engine.label}: {difference.to_dict()}; with NVIDIA_TF32_OVERRIDE=1: {done.stdout.strip()}"
+
+
+def check_precisions(device: str, model: Path, folder: Path) -> str:
+    """fp16 files agree on the device, int8 files stay on the CPU under "auto"; milliseconds of each."""
+    info = OnnxEngine(model, "cpu").info
+    samples = [scene_sample(HELD_OUT_SEED + i, info.infrared, (360, 288)) for i in range(2)]
+    found = [f"fp32 {_milliseconds(open_engine(model, device)):.2f} ms"]
+    for precision in ("fp16", "int8"):
+        path = folder / f"{precision}.onnx"
+        convert(model, path, precision, samples)
+        engine = open_engine(path, device if precision == "fp16" else "auto")
+        assert engine.on_cpu is (precision == "int8" or device == "cpu"), f"{precision} file on {engine.label}"
+        found.append(f"{precision} {_milliseconds(engine):.2f} ms on {'CPU' if engine.on_cpu else device}")
+    return ", ".join(found)
+
+
+def check_tensorrt(device: str, model: Path, folder: Path) -> str:
+    """The first opening builds, the second one takes what was built; the provider runs most nodes."""
+    os.environ["SPECTRADINO_CACHE"] = str(folder / "cache")
+    seconds = []
+    for _ in range(2):
+        start = perf_counter()
+        engine = open_engine(model, "tensorrt")
+        seconds.append(perf_counter() - start)
+        assert "Tensorrt" in engine.label, f"TensorRT was asked for, {engine.label} serves: see the warnings above"
+    files = list((folder / "cache").rglob("*.engine"))
+    assert files, "no engine was kept"
+    assert seconds[1] < seconds[0] / 2, f"the second opening took {seconds[1]:.1f} s of {seconds[0]:.1f}: no cache hit"
+    return (
+        f"{engine.label}: built in {seconds[0]:.0f} s, opened again in {seconds[1]:.1f} s, {_milliseconds(engine):.2f} "
+        f"ms; nodes {nodes_by_provider(model, 'tensorrt', folder)}"
+    )
+
+
+def check_stale_inputs(device: str, model: Path, folder: Path) -> str:
+    """Frames in turn through fixed memory or a CUDA graph: each one's answer is that of a fresh engine."""
+    engine = OnnxEngine(model, device)
+    inputs = sample_inputs(engine)
+    first = [engine.run(*given) for given in inputs]
+    for _ in range(3):
+        for given, expected in zip(inputs, first, strict=True):
+            for array, wanted in zip(engine.run(*given), expected, strict=True):
+                if array is not None and array.dtype != np.uint8:
+                    np.testing.assert_allclose(array, wanted, atol=1e-2)
+    reference = OnnxEngine(model, "cpu")
+    difference = largest_difference(reference, engine, inputs)
+    problem = tolerance_of(file_precision(engine.info), engine.info).problem(difference)
+    assert not problem, problem
+    return f"{len(inputs)} inputs in turn, four times; fixed memory: {engine._bound is not None}"
+
+
+def check_lost_gpu(device: str, model: Path, folder: Path) -> str:
+    """A child poisons its own CUDA context: the CPU takes over and the process ends with 0, or asks for a restart."""
+    found = []
+    for policy, code in (("cpu", 0), ("none", 1)):
+        done = _child(["-m", "benchmarks.gpu_acceptance.poisoned", str(model), policy], module=True)
+        assert done.returncode == code, f"exit code {done.returncode}, not {code}: {(done.stdout + done.stderr)[-800:]}"
+        found.append(done.stdout.strip().splitlines()[-1])
+    return "; ".join(found)
+
+
+def _milliseconds(engine: object, passes: int = 30) -> float:
+    for _ in range(5):
+        warm_up(engine)  # type: ignore[arg-type]
+    return float(np.median([warm_up(engine) for _ in range(passes)]))  # type: ignore[arg-type]
+
+
+def _child(arguments: list[str], module: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *([] if module else ["-c"]), *arguments]
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )

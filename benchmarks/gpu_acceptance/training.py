@@ -1,0 +1,88 @@
+"""Acceptance of training: resuming after a kill, half precision, infrared alignment, host syncs, speed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from spectradino_core.bench.gpu import forward_rows, training_rows
+
+__all__ = ["check_host_syncs", "check_pretraining", "check_resume", "check_speed"]
+
+ROOT = Path(__file__).resolve().parents[2]
+_WAIT_S = 240
+_STEPS = 10
+
+
+def check_resume(device: str, model: Path, folder: Path) -> str:
+    """A run in half precision that is killed behind its first checkpoint resumes there, and its losses stay finite."""
+    run = folder / "run"
+    command = [
+        *_cli(), "finetune", "--recipe", "smoke", "--steps", str(_STEPS), "--checkpoint-every", "4", "--log-every", "1",
+        "--workers", "0", "--amp", "fp16", "--device", device, "--out", str(run),
+    ]  # fmt: skip
+    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + _WAIT_S
+        while not list((run / "checkpoints").glob("*")) and child.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+    finally:
+        child.kill()
+        child.wait()
+    assert list((run / "checkpoints").glob("*")), "no checkpoint was written before the kill"
+    _succeed(command)
+    rows = [row for row in _rows(run / "log.jsonl") if "total" in row]
+    assert rows[-1]["step"] == _STEPS, f"the run ended at step {rows[-1]['step']} of {_STEPS}"
+    return f"resumed to step {_STEPS}; loss {rows[0]['total']:.2f} to {rows[-1]['total']:.2f}"
+
+
+def check_pretraining(device: str, model: Path, folder: Path) -> str:
+    """Stages I and II of the smallest variant in fp16, with and without alignment between infrared bands."""
+    found = []
+    for name, options in (("fp16", ["--amp", "fp16"]), ("alignment", ["--infrared-alignment", "0.5"])):
+        out = folder / name
+        _succeed(
+            [
+                *_cli(), "pretrain", "--variant", "test", "--stages", "1,2", "--scenes", "12", "--crop", "70",
+                "--batch", "4", "--steps", "6", "--log-every", "1", "--workers", "0", "--device", device,
+                "--out", str(out), *options,
+            ]
+        )  # fmt: skip
+        losses = [row["total"] for log in sorted(out.rglob("log.jsonl")) for row in _rows(log) if "total" in row]
+        assert losses, "nothing was logged"
+        found.append(f"{name}: loss {losses[0]:.2f} to {losses[-1]:.2f} in {len(losses)} steps")
+    return "; ".join(found)
+
+
+def check_host_syncs(device: str, model: Path, folder: Path) -> str:
+    """One step of Stages I and III without a wait of the host for the device."""
+    rows = training_rows("s", 32, device, rounds=3, compiled=(False,))
+    waits = {f"stage {row['stage']}": row["host_waits"] for row in rows}
+    assert set(waits.values()) == {"no"}, str(waits)
+    return str(waits)
+
+
+def check_speed(device: str, model: Path, folder: Path) -> str:
+    """`spectradino bench gpu`, its smallest part."""
+    forward = forward_rows("s", torch.bfloat16, device, batches=(1,), rounds=10)
+    steps = training_rows("s", 128, device, stages=(1,), rounds=5, compiled=(False,))
+    rows = [f"{row['case']}: {row['ms']:.2f} ms, ratio {row['ratio']:.2f}" for row in forward]
+    return "; ".join([*rows, f"stage I, 128 pairs: {steps[0]['pairs_per_s']} pairs/s, {steps[0]['peak_gb']} GB"])
+
+
+def _cli() -> list[str]:
+    return [sys.executable, "-m", "spectradino_core.cli"]
+
+
+def _succeed(command: list[str]) -> None:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=_WAIT_S, check=False)
+    assert done.returncode == 0, f"{' '.join(command[2:])}: {(done.stdout + done.stderr).strip()[-800:]}"
+
+
+def _rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
