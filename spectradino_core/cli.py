@@ -24,6 +24,7 @@ from spectradino_core.commands import (
     finetune,
     pretrain,
 )
+from spectradino_core.text import PrintableFormatter, log_line
 
 __all__ = ["main"]
 
@@ -36,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words[at : at + 2] = [evaluate_retrieval.NAME]
     options = _parser().parse_args(words)
     options.words = words  # reports say what was typed
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")  # other libraries are talkative
+    logging.basicConfig(level=logging.WARNING)  # other libraries are talkative
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(PrintableFormatter("%(levelname)s %(message)s"))
     logging.getLogger("spectradino_core").setLevel(options.log_level.upper())
     try:
         return options.run(options)
@@ -46,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError, RuntimeError) as error:
         if options.log_level == "debug":
             raise
-        print(f"spectradino {options.command}: {error}", file=sys.stderr)
+        print(f"spectradino {options.command}: {log_line(str(error))}", file=sys.stderr)
         return 1
 
 

@@ -1,13 +1,340 @@
-"""Files that are whole or not there: written beside their place and renamed into it."""
+"""Files from outside, read with limits; and our own files, written whole or not at all.
+
+Every file that a user, a data set or a download hands us is opened here, or is checked here before a library opens it
+by itself (`check_file`). What is refused, each in one sentence with the path and the remedy:
+
+- what is no regular file: opening a FIFO blocks for ever, a device may act on being opened, /dev/zero never ends;
+- placeholders in place of content: Git LFS and git-annex pointers, a web page saved under the file's name;
+- more bytes than a file of its kind has (`LARGEST`), JSON or YAML nested or numbered beyond use, YAML aliases, of which
+  some hundred bytes stand for gigabytes;
+- text that is not text.
+
+What comes out of a file passes `text.printable` on its way to a log. What a pickle, a model or an image library may
+cost is the business of those who call them.
+"""
 
 from __future__ import annotations
 
+import errno
+import json
 import os
+import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any, BinaryIO, TypeVar
 
-__all__ = ["written_atomically"]
+from spectradino_core.text import printable
+
+AnyPath = TypeVar("AnyPath", bound=PurePath)
+
+__all__ = [
+    "LARGEST",
+    "FileError",
+    "check_file",
+    "child_path",
+    "is_disk_full",
+    "open_file",
+    "parse_json",
+    "parse_yaml",
+    "read_bytes",
+    "read_json",
+    "read_text",
+    "read_yaml",
+    "written_atomically",
+]
+
+_MIB = 1 << 20
+
+LARGEST: dict[str, int] = {
+    "calibration file": _MIB // 4,
+    "parameter file": _MIB,
+    "settings file": 16 * _MIB,
+    "bag metadata": 64 * _MIB,
+    "list of names": 64 * _MIB,
+    "VOC label file": 4 * _MIB,
+    "label file": 2048 * _MIB,
+    "manifest": 2048 * _MIB,
+    "image": 512 * _MIB,
+    "model file": 4096 * _MIB,
+    "checkpoint": 64 * 1024 * _MIB,
+    "bag file": 1 << 60,
+    "file": 1 << 60,
+}
+"""Bytes that a file may have, by its kind: generous for real ones, and an end to those that have none."""
+
+_MOST_DEPTH = 64
+_MOST_NODES = 10_000
+_LONGEST_NUMBER = 100
+_LARGEST_INTEGER = 1 << 64
+_LONG_DIGITS = re.compile(r"\d{20}")
+
+_POINTER_BYTES = 1024
+_POINTERS = (
+    (
+        re.compile(rb"version https://(git-lfs\.github\.com|hawser\.github\.com)/spec/"),
+        "is a Git LFS pointer, not the content itself: run 'git lfs pull' in its repository",
+    ),
+    (
+        re.compile(rb"/annex/objects/|\.\.?/(\.\./)*\.git/annex/objects/"),
+        "is a git-annex pointer, not the content itself: run 'git annex get' (or 'datalad get') on it",
+    ),
+    (
+        re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html)[\s>]", re.IGNORECASE),
+        "is a web page (a login or error page?), not the content itself: download it again",
+    ),
+)
+_KINDS_OF_FILE = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe (FIFO)"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+class FileError(ValueError):
+    """A file from outside is refused; the message names it, says why, and what to do."""
+
+
+# -------------------------------------------------------------------------------------------------------------- reading
+
+
+def open_file(path: str | os.PathLike[str], kind: str) -> BinaryIO:
+    """Open a file from outside for reading, without ever blocking; its size and content are checked first.
+
+    Args:
+        path: the file; links are followed, as the user made them.
+        kind: key of `LARGEST`, which also names the file in errors.
+
+    Raises:
+        FileError: there is no such regular file, it can't be read, is too large, or holds a placeholder.
+    """
+    shown = f"{kind} {printable(os.fspath(path))}"
+    try:
+        _refuse_special(os.stat(path).st_mode, shown)  # before opening: opening a device may have effects
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    except FileError:
+        raise
+    except FileNotFoundError:
+        raise FileError(_missing(path, shown)) from None
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        raise FileError(f"{shown} can't be read: {_reason(error)}") from None
+    file = os.fdopen(handle, "rb")
+    try:
+        found = os.fstat(handle)
+        _refuse_special(found.st_mode, shown)  # it may have been exchanged since
+        if found.st_size > LARGEST[kind]:
+            raise FileError(
+                f"{shown} is too long: {_size(found.st_size)}, such a file has at most {_size(LARGEST[kind])}"
+            )
+        start = file.read(_POINTER_BYTES) or b""  # None: /proc has files that would block
+        file.seek(0)
+        for pattern, meaning in _POINTERS:
+            if pattern.match(start):
+                raise FileError(f"{shown} {meaning}")
+    except OSError as error:
+        file.close()
+        raise FileError(f"{shown} can't be read: {_reason(error)}") from None
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def check_file(path: str | os.PathLike[str], kind: str) -> Path:
+    """The path of a file that a library opens by itself, after the checks of `open_file`.
+
+    Raises:
+        FileError: see `open_file`.
+    """
+    open_file(path, kind).close()
+    return Path(path)
+
+
+def read_bytes(path: str | os.PathLike[str], kind: str) -> bytes:
+    """
+    Raises:
+        FileError: see `open_file`.
+    """
+    with open_file(path, kind) as file:
+        try:
+            data = file.read(LARGEST[kind] + 1) or b""  # the size on record may be wrong: /proc says 0
+        except OSError as error:
+            raise FileError(f"{kind} {printable(os.fspath(path))} can't be read: {_reason(error)}") from None
+    if len(data) > LARGEST[kind]:
+        raise FileError(
+            f"{kind} {printable(os.fspath(path))} is too long: such a file has at most {_size(LARGEST[kind])}"
+        )
+    return data
+
+
+def read_text(path: str | os.PathLike[str], kind: str) -> str:
+    """The text of a UTF-8 file, with or without a byte order mark.
+
+    Raises:
+        FileError: see `open_file`; or it is no UTF-8.
+    """
+    data = read_bytes(path, kind)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FileError(
+            f"{kind} {printable(os.fspath(path))} is not UTF-8 text (byte 0x{data[error.start]:02x} at "
+            f"{error.start}): save it as UTF-8"
+        ) from None
+
+
+def read_json(path: str | os.PathLike[str], kind: str) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        FileError: see `read_text` and `parse_json`.
+    """
+    return parse_json(read_text(path, kind), f"{kind} {printable(os.fspath(path))}")
+
+
+def parse_json(text: str, source: str) -> Any:
+    """JSON from outside: whole numbers below 2^64, at most 64 levels deep.
+
+    Args:
+        text: the JSON.
+        source: named in errors.
+
+    Raises:
+        FileError: it is not such JSON.
+    """
+    try:
+        # A function called for each number is slow, so it is used only where a text has such a number.
+        data = json.loads(text, parse_int=_integer) if _LONG_DIGITS.search(text) else json.loads(text)
+    except RecursionError:
+        raise FileError(f"{source} can't be read as JSON: it is nested too deeply") from None
+    except ValueError as error:
+        raise FileError(f"{source} can't be read as JSON: {printable(str(error))}") from None
+    level = [data]
+    for _ in range(_MOST_DEPTH):
+        inner: list[Any] = []
+        for value in level:
+            children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+            inner += [child for child in children if type(child) is dict or type(child) is list]
+        if not inner:
+            return data
+        level = inner
+    raise FileError(f"{source} can't be read as JSON: it is nested more than {_MOST_DEPTH} levels deep")
+
+
+def read_yaml(path: str | os.PathLike[str], kind: str) -> Any:
+    """The content of a YAML file.
+
+    Raises:
+        FileError: see `read_text` and `parse_yaml`.
+    """
+    return parse_yaml(read_text(path, kind), f"{kind} {printable(os.fspath(path))}")
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """YAML from outside: plain values only, without aliases, at most 64 levels deep.
+
+    Args:
+        text: the YAML; the first document counts, a second one is refused.
+        source: named in errors.
+
+    Raises:
+        FileError: it is not such YAML, or PyYAML is not installed.
+    """
+    try:
+        import yaml
+    except ImportError as error:  # in a ROS workspace it is always there
+        raise FileError(f"{source} can't be read without PyYAML ({error}): pip install pyyaml") from None
+
+    class Loader(yaml.SafeLoader):
+        depth = nodes = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise FileError(f"{source} uses a YAML alias (*{self.peek_event().anchor}): write the value out")
+            self.depth, self.nodes = self.depth + 1, self.nodes + 1
+            if self.depth > _MOST_DEPTH or self.nodes > _MOST_NODES:
+                raise FileError(f"{source} holds more, or deeper nested, values than such a file has")
+            try:
+                node = super().compose_node(parent, index)
+            finally:
+                self.depth -= 1
+            if isinstance(node, yaml.ScalarNode) and node.tag in _YAML_NUMBERS and len(node.value) > _LONGEST_NUMBER:
+                raise FileError(f"{source} holds a number of {len(node.value)} digits")
+            return node
+
+    try:
+        return yaml.load(text, Loader=Loader)
+    except FileError:
+        raise
+    except RecursionError:
+        raise FileError(f"{source} is no valid YAML: it is nested too deeply") from None
+    except Exception as error:  # PyYAML lets IndexError, KeyError, AttributeError and others of odd tags through
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise FileError(f"{source} is no valid YAML: {printable(reason)}") from None
+
+
+_YAML_NUMBERS = tuple(f"tag:yaml.org,2002:{name}" for name in ("int", "float", "timestamp"))
+
+
+def child_path(root: AnyPath, text: str) -> AnyPath:
+    """The path that a file from outside gives, relative to a folder, in the form with "/".
+
+    Only the text is judged: links inside the folder are the user's own.
+
+    Raises:
+        FileError: it is empty, absolute, holds a zero byte, or leaves the folder.
+    """
+    path = PurePosixPath(text)
+    if not text or "\0" in text or len(text) > 4096:
+        raise FileError(f"'{printable(text)}' is not a path")
+    if path.is_absolute() or ".." in path.parts or "\\" in text or ":" in (path.parts or ("",))[0]:
+        raise FileError(f"'{printable(text)}': paths are relative to {printable(str(root))} and may not leave it")
+    return root / path
+
+
+def _refuse_special(mode: int, shown: str) -> None:
+    if not stat.S_ISREG(mode):
+        found = next((name for is_kind, name in _KINDS_OF_FILE if is_kind(mode)), "something else")
+        raise FileError(f"{shown} is {found}, not a regular file: give the path of a file")
+
+
+def _missing(path: str | os.PathLike[str], shown: str) -> str:
+    """Why there is no such file: a link to nothing is a file that was not fetched."""
+    with suppress(OSError, ValueError):
+        target = os.readlink(path)
+        if "annex/objects" in target:
+            return f"{shown} is a git-annex link without its content: run 'git annex get' (or 'datalad get') on it"
+        return f"{shown} is a link to {printable(target)}, which does not exist: check the path"
+    return f"{shown} does not exist: check the path"
+
+
+def _reason(error: Exception) -> str:
+    return printable(getattr(error, "strerror", None) or str(error))
+
+
+def _size(count: int) -> str:
+    for unit, name in ((1 << 30, "GiB"), (_MIB, "MiB"), (1 << 10, "KiB")):
+        if count >= unit:
+            return f"{count / unit:.4g} {name}"
+    return f"{count} bytes"
+
+
+def _integer(digits: str) -> int:
+    value = int(digits) if len(digits) < _LONGEST_NUMBER else _LARGEST_INTEGER
+    if abs(value) >= _LARGEST_INTEGER:
+        raise ValueError(f"a whole number of {len(digits.lstrip('-'))} digits, larger than 2^64")
+    return value
+
+
+# -------------------------------------------------------------------------------------------------------------- writing
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether a write failed for want of space or quota."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager

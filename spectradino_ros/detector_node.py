@@ -40,6 +40,7 @@ from spectradino_core.runtime.percepts import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.recovery import Condition, RecoveringEngine, RecoveryPolicy
 from spectradino_core.runtime.registration import RegistrationError
+from spectradino_core.text import log_line
 from spectradino_core.thermal import ThermalError
 from spectradino_ros import diagnosing
 from spectradino_ros.answering import Answerer
@@ -148,9 +149,10 @@ class DetectorNode(LifecycleNode):
                 after()
             return result
         except _EXPLAINED as error:
-            self.get_logger().error(f"cannot {name}: {error}")
+            self.get_logger().error(log_line(f"cannot {name}: {error}"))
         except Exception as error:
-            self.get_logger().error(f"cannot {name}: {type(error).__name__}: {error}\n{traceback.format_exc()}")
+            trace = traceback.format_exc()
+            self.get_logger().error(log_line(f"cannot {name}: {type(error).__name__}: {error}\n{trace}"))
         return TransitionCallbackReturn.FAILURE
 
     def _configure(self) -> None:

@@ -20,6 +20,7 @@ from spectradino_core.runtime.percepts import Mode
 from spectradino_core.runtime.registration import RegistrationError
 from spectradino_core.streams import feed
 from spectradino_core.streams.decode import DecodeError
+from spectradino_core.text import log_line
 from spectradino_ros.cameras import TOPICS, Camera
 from spectradino_ros.frames import CameraFrame, Capture, CvBridgeConverter, stamp_ns
 from spectradino_ros.health import Health
@@ -140,7 +141,7 @@ class Intake:
             if self._registering.take(key, info):
                 self._logger.info(f"registration made: {self._registering.describe()}")
         except RegistrationError as error:
-            self._logger.error(f"no registration: {error}")
+            self._logger.error(log_line(f"no registration: {error}"))
         except Exception as error:  # as of a frame
             trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
             self._notices.error(f"camera_info {key}", f"no registration from the {key} camera's camera_info:\n{trace}")

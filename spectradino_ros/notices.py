@@ -7,6 +7,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
+from spectradino_core.text import log_line
+
 __all__ = ["Notices"]
 
 
@@ -69,4 +71,4 @@ class Notices:
                 return None
             self._last[key] = now
             more = self._held_back.pop(key, 0)
-        return f"{text} ({more} more since the last such line)" if more else text
+        return log_line(f"{text} ({more} more since the last such line)" if more else text)

@@ -24,6 +24,7 @@ from spectradino_core.bags.replay import Answer, Replay, open_pipeline
 from spectradino_core.bags.segments import Segments
 from spectradino_core.bags.storage import Raw, Storage
 from spectradino_core.bags.writer import BagWriter
+from spectradino_core.files import open_file
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.engines import Engine, RawPredictions
 from spectradino_core.runtime.overlay import draw_overlay, infrared_to_grey
@@ -294,17 +295,17 @@ def _plan(reader: BagReader, model: Path, options: AnnotateOptions) -> dict[str,
         "format": 1,
         "drive": [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files],
         "topics": [reader.rgb_topic, reader.ir_topic],
-        "model": _digest(model),
-        "calibration": _digest(Path(calibration).expanduser()) if calibration else "",
+        "model": _digest(model, "model file"),
+        "calibration": _digest(Path(calibration).expanduser(), "calibration file") if calibration else "",
         "settings": asdict(options.settings),
         "overlay": options.overlay,
         "clock": options.clock,
     }
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path, kind: str) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_file(path, kind) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

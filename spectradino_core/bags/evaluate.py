@@ -7,7 +7,6 @@ again as long as bag, labels, model, parameters and version are the same.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +19,7 @@ from spectradino_core.bags.jobs import run_jobs
 from spectradino_core.bags.node_run import run_node
 from spectradino_core.bags.results import BagEvidence, json_bytes, result, sweep_table, timings
 from spectradino_core.bags.sweep_run import NODE, run_sweep, sweep_runs
-from spectradino_core.files import written_atomically
+from spectradino_core.files import read_json, read_text, written_atomically
 
 __all__ = ["do_unit", "evaluate_bags", "find_bags"]
 
@@ -160,10 +159,13 @@ def _folders(names: Iterable[str]) -> dict[str, str]:
     return folders
 
 
-def _bags_at(path: Path) -> list[Path]:
+def _bags_at(path: Path, listed: bool = False) -> list[Path]:
     if path.suffix == ".txt" and path.is_file():
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-        found = [bag for line in lines if line and not line.startswith("#") for bag in _bags_at(path.parent / line)]
+        if listed:
+            raise BagError(f"{path} is a list in a list of bags: name its bags there")
+        lines = [line.strip() for line in read_text(path, "list of names").splitlines()]
+        wanted = [path.parent / line for line in lines if line and not line.startswith("#")]
+        found = [bag for one in wanted for bag in _bags_at(one, listed=True)]
         if not found:
             raise BagError(f"{path} lists no bags: one path a line is wanted")
         return found
@@ -203,7 +205,7 @@ def _labels_digest(name: str, options: Options) -> list[Any]:
 def _mask_files(labels: Path) -> list[str]:
     """What the labels name as masks; their bytes would take long to read, their sizes and times say enough."""
     try:
-        images = json.loads(labels.read_text(encoding="utf-8"))["images"]
+        images = read_json(labels, "label file")["images"]
         return sorted({str(image["sem_seg_file_name"]) for image in images if "sem_seg_file_name" in image})
     except (ValueError, KeyError, TypeError, RecursionError):
         return []  # the reader says what is wrong with it

@@ -13,6 +13,7 @@ from typing import Any
 from spectradino_core import __version__
 from spectradino_core.bags.replay import open_pipeline
 from spectradino_core.bags.scored_bag import Labels
+from spectradino_core.files import open_file
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.streams.settings import Settings
 
@@ -220,10 +221,11 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file's content.
 
     Raises:
-        OSError: it can't be read.
+        FileError: it can't be read, or is a placeholder.
+        OSError: a read failed.
     """
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_file(path, "file") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

@@ -16,7 +16,6 @@ of its values are the file's `"mask_classes"` (or the model's own), 255 is unlab
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -29,6 +28,7 @@ import numpy as np
 
 from spectradino_core.bags.ground_truth import ClassNames, GroundTruth, GroundTruthError, TrueFrame, mask_table
 from spectradino_core.data.images import ImageFileError, read_image
+from spectradino_core.files import FileError, read_json
 from spectradino_core.runtime.bundle import ModelInfo
 
 __all__ = ["read_coco", "stamp_of_image"]
@@ -84,7 +84,7 @@ def read_coco(path: str | Path, info: ModelInfo) -> GroundTruth:
         crowds += sum(crowd)
         frames.append(
             TrueFrame(
-                stamp_of_image(image, path),
+                _checked_stamp(image, path),
                 np.array(corners, np.float64).reshape(-1, 4),
                 np.array(labels, np.int64),
                 np.array(crowd, bool),
@@ -95,6 +95,16 @@ def read_coco(path: str | Path, info: ModelInfo) -> GroundTruth:
     unknown = boxes_of.unknown + masks_of.names.unknown
     known = boxes_of.known(names.values())
     return GroundTruth(frames, path.name, known, masks_of.known, unknown, crowds)
+
+
+def _checked_stamp(image: Mapping[str, Any], source: Path) -> int:
+    stamp = stamp_of_image(image, source)
+    if not 0 <= stamp < 1 << 63:
+        raise GroundTruthError(
+            f"{source}: image {image.get('id')} has the stamp {stamp} ns, which no clock shows: nanoseconds since 1970 "
+            "are below 2^63"
+        )
+    return stamp
 
 
 def stamp_of_image(image: Mapping[str, Any], source: str | Path) -> int:
@@ -125,14 +135,14 @@ def stamp_of_image(image: Mapping[str, Any], source: str | Path) -> int:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    if not path.exists():
         raise GroundTruthError(
             f"{path}: there are no such labels; --labels takes a COCO JSON file, or a folder of them"
         )
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise GroundTruthError(f"{path}: can't be read as JSON ({error})") from None
+        data = read_json(path, "label file")
+    except FileError as error:
+        raise GroundTruthError(str(error)) from None
     if not isinstance(data, dict):
         raise GroundTruthError(f"{path}: not COCO annotations: an object with images, annotations and categories")
     return data
@@ -193,6 +203,8 @@ class _MaskNames:
         text = image.get("sem_seg_file_name")
         if text is None or not self.known:
             return None
+        if "\0" in str(text):
+            raise GroundTruthError(f"{self._path}: image {image.get('id')} names a mask with a zero byte")
         path = self._root / str(text)
         if not path.resolve().is_relative_to(self._root.resolve()):
             raise GroundTruthError(f"{self._path}: image {image.get('id')} names the mask {text!r}, outside its folder")

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from spectradino_core.text import PrintableFormatter
+
 __all__ = ["ENGINES", "KILLED", "run_here", "run_jobs"]
 
 log = logging.getLogger(__name__)
@@ -148,7 +150,9 @@ def _started(context: Any) -> _Worker:
 
 def _serve(link: Connection, level: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its children
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    logging.basicConfig(level=logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(PrintableFormatter("%(levelname)s %(message)s"))
     logging.getLogger("spectradino_core").setLevel(level)
     while True:
         try:

@@ -6,6 +6,7 @@ Whole bags are read by `rosbags`; of damaged ones what is left is read (`salvage
 from __future__ import annotations
 
 import errno
+import os
 import re
 import struct
 import sys
@@ -20,6 +21,7 @@ from rosbags.rosbag2 import Reader, ReaderError
 
 from spectradino_core.bags.errors import BagError
 from spectradino_core.bags.salvage import Salvaged, salvage
+from spectradino_core.files import FileError, check_file
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -34,6 +36,7 @@ _UNREADABLE = (
 )  # fmt: skip
 """What rosbags and the libraries under it raise on damaged files."""
 
+_DATA_FILE = re.compile(r"\.(mcap|db3)(\.zstd)?$")
 _REMEDY = {
     ".mcap": "'mcap recover' makes a whole file of it",
     ".db3": "'sqlite3 FILE .recover' makes a whole file of it",
@@ -150,8 +153,9 @@ class Storage:
         path = self.path
         if not path.exists():
             raise BagError(f"{path}: there is no such bag")
-        if path.is_file() and path.suffix not in _REMEDY:
+        if not path.is_dir() and path.suffix not in _REMEDY:
             raise BagError(f"{path}: not a rosbag2 folder, .mcap or .db3 file{_hint(path)}")
+        _check(path)
         files = _data_files(path)
         if path.is_dir() and not (path / "metadata.yaml").is_file():
             if not files:
@@ -223,6 +227,22 @@ class Storage:
         self.topics = {name: StoredTopic(name, *found[name]) for name in sorted(found)}
 
 
+def _check(path: Path) -> None:
+    """Looks at the bag's files before a library opens them.
+
+    Raises:
+        BagError: one is no regular file, or a placeholder such as a Git LFS pointer.
+    """
+    names = [path] if not path.is_dir() else [f for f in path.iterdir() if _DATA_FILE.search(f.name)]
+    try:
+        for file in names:
+            check_file(file, "bag file")
+        if path.is_dir() and os.path.lexists(path / "metadata.yaml"):
+            check_file(path / "metadata.yaml", "bag metadata")
+    except FileError as error:
+        raise BagError(str(error)) from None
+
+
 def _opened(path: Path) -> Reader:
     reader = Reader(path)
     try:
@@ -260,7 +280,7 @@ def _data_files(path: Path) -> list[Path]:
     """The files with messages, in the order of their numbers."""
     if path.is_file():
         return [path]
-    files = [f for f in path.iterdir() if f.is_file() and re.search(r"\.(mcap|db3)(\.zstd)?$", f.name)]
+    files = [f for f in path.iterdir() if f.is_file() and _DATA_FILE.search(f.name)]
     return sorted(files, key=lambda f: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", f.name)])
 
 

@@ -33,6 +33,7 @@ def _run(options: argparse.Namespace) -> int:
     from spectradino_core.bags.errors import BagError
     from spectradino_core.bags.inspection import inspect
     from spectradino_core.bags.reader import BagReader
+    from spectradino_core.text import printable
 
     no_cameras = ""
     try:
@@ -45,9 +46,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(info.to_dict() | {"no_cameras": no_cameras}, indent=2))
     else:
-        print(_text(info))
+        print(printable(_text(info), 1 << 20, keep="\n"))
         if no_cameras:
-            print(f"\nno cameras: {no_cameras}")
+            print(f"\nno cameras: {printable(no_cameras, 4000)}")
     return 0
 
 

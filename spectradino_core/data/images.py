@@ -10,6 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from spectradino_core.files import FileError, read_bytes
+
 __all__ = ["ImageFileError", "read_colour", "read_counts", "read_image"]
 
 
@@ -24,9 +26,9 @@ def read_image(path: Path, flags: int) -> np.ndarray:
         ImageFileError: the file can't be read, is cut short, or is no image.
     """
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ImageFileError(f"{path}: can't be read ({error.strerror})") from None
+        data = read_bytes(path, "image")
+    except FileError as error:
+        raise ImageFileError(str(error)) from None
     if _is_cut_short(data):
         raise ImageFileError(f"{path}: the file is cut short; fetch it again")
     try:

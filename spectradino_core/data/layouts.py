@@ -13,7 +13,6 @@ does). Register it first where that matters, and use the layout `folder`.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from typing import Any
 
 from spectradino_core.data.manifest import ManifestItem
 from spectradino_core.data.sources import MODALITY_KEYS, Moment
+from spectradino_core.files import FileError, read_json
 
 __all__ = ["LAYOUTS", "LayoutError", "find_pairs"]
 
@@ -145,10 +145,12 @@ LAYOUTS: dict[str, Callable[[Path, str], list[ManifestItem]]] = {
 
 def _of_index(root: Path, index: Path) -> list[ManifestItem]:
     try:
-        data = json.loads(index.read_text(encoding="utf-8"))
+        data = read_json(index, "label file")
         entries = data["items"]
         source = str(data.get("set") or root.name)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except FileError as error:
+        raise LayoutError(str(error)) from None
+    except (KeyError, TypeError, AttributeError) as error:
         raise LayoutError(f"{index}: not an index {{'items': [..]}} ({type(error).__name__}: {error})") from None
     items, missing = [], []
     for place, entry in enumerate(entries):

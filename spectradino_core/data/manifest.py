@@ -27,7 +27,8 @@ import numpy as np
 
 from spectradino_core.data.images import ImageFileError, read_colour, read_counts
 from spectradino_core.data.sources import MODALITY_KEYS, ImageSet, ItemError, Moment
-from spectradino_core.files import written_atomically
+from spectradino_core.files import FileError, child_path, parse_json, read_text, written_atomically
+from spectradino_core.text import printable
 
 __all__ = ["FRAME_GAP", "ManifestError", "ManifestItem", "ManifestSource", "read_manifest", "write_manifest"]
 
@@ -84,16 +85,17 @@ class ManifestItem:
             raise ValueError("not an object {..}")
         known = {*MODALITY_KEYS, "sequence", "frame", "source", "class", "depth_per_metre"}
         if unknown := sorted(entry.keys() - known):
-            raise ValueError(f"unknown key {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+            raise ValueError(f"unknown key {printable(', '.join(unknown))}; known are {', '.join(sorted(known))}")
         paths = {key: entry[key] for key in MODALITY_KEYS if key in entry}
         if "rgb" not in paths or len(paths) < 2:
             raise ValueError(f"an item has rgb and at least one of {', '.join(_NOT_RGB)}")
         for key, text in paths.items():
-            if not isinstance(text, str) or not text:
+            if not isinstance(text, str):
                 raise ValueError(f"{key} is not a path")
-            path = PurePosixPath(text)
-            if path.is_absolute() or ".." in path.parts or "\\" in text or ":" in path.parts[0]:
-                raise ValueError(f"{key} names {text!r}; paths are relative to the root and may not leave it")
+            try:
+                child_path(PurePosixPath("the root"), text)
+            except FileError as error:
+                raise ValueError(f"{key} names {error}") from None
         sequence, frame = entry.get("sequence"), entry.get("frame")
         if frame is not None and (sequence is None or not isinstance(frame, int) or isinstance(frame, bool)):
             raise ValueError("a frame is a whole number of a sequence")
@@ -122,15 +124,15 @@ def read_manifest(path: Path) -> list[ManifestItem]:
         ManifestError: no such file, no items, or a line that can't be understood (by its number).
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: can't be read as a manifest ({error})") from None
+        text = read_text(path, "manifest")
+    except FileError as error:
+        raise ManifestError(str(error)) from None
     items = []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         try:
-            items.append(ManifestItem.from_json(json.loads(line)))
+            items.append(ManifestItem.from_json(parse_json(line, "it")))
         except (ValueError, TypeError) as error:
             raise ManifestError(f"{path}, line {number}: {error}") from None
     if not items:

@@ -11,7 +11,6 @@ Letters: h w an image, N boxes as x1 y1 x2 y2.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import numpy as np
 
 from spectradino_core.data.images import ImageFileError, read_image
 from spectradino_core.data.sample import PairedSample
+from spectradino_core.files import FileError, read_json
 
 __all__ = ["CLASS_ALIASES", "PairedFolder", "PairedFolderError", "PairedItem", "UNLABELLED"]
 
@@ -312,9 +312,9 @@ class _Annotations:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PairedFolderError(f"{path}: can't be read as JSON ({error})") from None
+        return read_json(path, "label file")
+    except FileError as error:
+        raise PairedFolderError(str(error)) from None
 
 
 def _read_image(path: Path, flags: int, size: tuple[int, int]) -> np.ndarray:

@@ -21,6 +21,7 @@ import numpy as np
 from spectradino_core.runtime.bundle import WEIGHTS_KEY, BundleError, ModelInfo
 from spectradino_core.runtime.engines import Engine, EngineError, RawPredictions, open_engine, warm_up
 from spectradino_core.runtime.network_inputs import signature
+from spectradino_core.text import log_line
 
 __all__ = ["AloneEngine", "beside"]
 
@@ -140,7 +141,8 @@ class _Own:
     def drop(self, why: str) -> None:
         """Lets go of it for good."""
         self._engine = None
-        self._tell(f"{self._path} is not used ({why}): the graph of both streams answers for {self._stream} alone too")
+        line = f"{self._path} is not used ({why}): the graph of both streams answers for {self._stream} alone too"
+        self._tell(log_line(line))
 
     def prepare(self) -> None:
         """Opens it now, on the caller's thread."""

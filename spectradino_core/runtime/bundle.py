@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from spectradino_core.files import parse_json
 from spectradino_core.modality import Modality
+from spectradino_core.text import printable
 from spectradino_core.thermal import ThermalContract, ThermalError
 
 __all__ = ["FORMAT", "INPUTS", "METADATA_KEY", "STREAMS", "WEIGHTS_KEY", "BundleError", "ModelInfo"]
@@ -30,6 +32,13 @@ STREAMS = ("both", "rgb", "ir")
 """Which streams a network takes."""
 
 _PATCH = 14
+
+_MOST_TEXT = 1 << 20
+_MOST_CLASSES = 5_000
+_MOST_DETECTIONS = 10_000
+_LONGEST_NAME = 200
+_LARGEST_SIDE = 16_384
+"""What a file from outside may ask for: each class is published and drawn, each detection is a message."""
 
 
 class BundleError(RuntimeError):
@@ -82,20 +91,40 @@ class ModelInfo:
             problems.append(f"bands are RGB and one infrared band, got {[b.key for b in self.bands]}")
         if not self.box_classes and not self.mask_classes:
             problems.append("neither detection classes nor mask classes")
-        if not all(isinstance(name, str) and name for name in (*self.box_classes, *self.mask_classes)):
+        names = (*self.box_classes, *self.mask_classes)
+        if not all(isinstance(name, str) and name for name in names):
             problems.append("a class has no name")
+        elif unfit := next((name for name in names if _unfit(name)), None):
+            problems.append(f"class name '{printable(unfit, 60)}' has control characters, or is too long")
+        for field_name in ("name", "variant"):
+            text = getattr(self, field_name)
+            if not isinstance(text, str) or _unfit(text):
+                problems.append(
+                    f"{field_name} '{printable(str(text), 60)}' is not a short text without control characters"
+                )
+        if len(self.box_classes) > _MOST_CLASSES:
+            problems.append(f"{len(self.box_classes)} detection classes, at most {_MOST_CLASSES} are served")
         if len(self.mask_classes) > 255:
             problems.append(
                 f"{len(self.mask_classes)} mask classes, more than the 255 that fit a mask beside 'unlabelled'"
             )
         if len(self.palette) != len(self.mask_classes):
             problems.append(f"{len(self.palette)} palette colours for {len(self.mask_classes)} mask classes")
-        if any(side <= 0 or side % _PATCH for side in self.input_size):
-            problems.append(f"input size {self.input_size} is not a multiple of {_PATCH}")
+        if any(not 0 <= value <= 255 for colour in self.palette for value in colour):
+            problems.append("a palette colour lies outside 0..255")
+        if any(side <= 0 or side % _PATCH or side > _LARGEST_SIDE for side in self.input_size):
+            problems.append(f"input size {self.input_size} is not a multiple of {_PATCH} up to {_LARGEST_SIDE}")
+        if len(self.strides) > 16 or not all(0 < stride <= _LARGEST_SIDE for stride in self.strides):
+            problems.append("strides are up to 16 numbers above 0")
         if not 0 <= self.score_threshold <= 1 or not 0 <= self.nms_iou <= 1:
             problems.append("score_threshold and nms_iou must lie in 0..1")
-        if not isinstance(self.max_detections, int) or self.max_detections < 1:
-            problems.append(f"max_detections must be a whole number of at least 1, got {self.max_detections}")
+        if type(self.max_detections) is not int or not 1 <= self.max_detections <= _MOST_DETECTIONS:
+            problems.append(
+                f"max_detections must be a whole number of at least 1 and at most {_MOST_DETECTIONS}, "
+                f"got {self.max_detections}"
+            )
+        if not isinstance(self.provenance, dict) or not isinstance(self.parity, dict):
+            problems.append("provenance and parity must be tables")
         if self.inputs not in INPUTS:
             problems.append(f"inputs {self.inputs!r} are none of {', '.join(INPUTS)}")
         if self.streams not in STREAMS:
@@ -134,15 +163,21 @@ class ModelInfo:
         Raises:
             BundleError: not JSON, a newer format, or a field that is missing, unknown or out of range.
         """
+        source = printable(str(source))
+        if len(text) > _MOST_TEXT:
+            raise BundleError(
+                f"{source}: its description has {len(text)} characters, at most {_MOST_TEXT} are read; export the "
+                "model again"
+            )
         try:
-            data = json.loads(text)
+            data = parse_json(text, "description")
             version = data.pop("format")
-        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        except (ValueError, KeyError, AttributeError, TypeError):
             raise BundleError(f"{source}: its description is damaged; export the model again") from None
         if version not in tuple(range(1, FORMAT + 1)):
             raise BundleError(
-                f"{source}: format {version}, this software reads format {FORMAT} and before; export the model again "
-                "or upgrade"
+                f"{source}: format {printable(str(version), 40)}, this software reads format {FORMAT} and before; "
+                "export the model again or upgrade"
             )
         try:
             info = cls(
@@ -158,7 +193,9 @@ class ModelInfo:
                 }
             )
         except (KeyError, TypeError, ValueError, IndexError, OverflowError, ThermalError) as error:
-            raise BundleError(f"{source}: its description is damaged ({error}); export the model again") from None
+            raise BundleError(
+                f"{source}: its description is damaged ({printable(str(error))}); export the model again"
+            ) from None
         except BundleError as error:
             raise BundleError(f"{source}: {error}") from None
         if info._format != version:
@@ -172,5 +209,10 @@ class ModelInfo:
 def _names(value: Any) -> tuple[str, ...]:
     """A list of names; a text alone would pass for the list of its letters."""
     if not isinstance(value, list):
-        raise TypeError(f"{value!r} is not a list of names")
+        raise TypeError(f"{printable(repr(value), 60)} is not a list of names")
     return tuple(value)
+
+
+def _unfit(text: str) -> bool:
+    """Whether a name would spoil a terminal or a log line."""
+    return printable(text, _LONGEST_NAME) != text

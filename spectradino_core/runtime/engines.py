@@ -21,6 +21,7 @@ from spectradino_core.runtime.binding import BoundSession
 from spectradino_core.runtime.bundle import METADATA_KEY, BundleError, ModelInfo
 from spectradino_core.runtime.gpu import explain
 from spectradino_core.runtime.network_inputs import blank_input, signature
+from spectradino_core.runtime.onnx_file import check_onnx_file
 from spectradino_core.runtime.providers import (
     CPU,
     Candidate,
@@ -34,6 +35,7 @@ from spectradino_core.runtime.providers import (
     setup_problem,
 )
 from spectradino_core.runtime.samples import unpack_samples
+from spectradino_core.text import printable
 
 __all__ = [
     "DEVICES",
@@ -109,8 +111,6 @@ def open_engine(
     path = Path(path)
     if device not in DEVICES:
         raise EngineError(f"unknown device {device!r}: choose one of {', '.join(DEVICES)}")
-    if not path.is_file():
-        raise BundleError(f"model file {path} does not exist: check the parameter 'model'")
     if path.suffix == ".safetensors":
         return _open_checkpoint(path, device, threads, gpu_id)
     return _open_onnx(path, device, threads, streams, gpu_id)
@@ -209,9 +209,10 @@ class OnnxEngine:
                 "TensorRT"
             ) from None
         path = Path(path)
+        check_onnx_file(path)
         chosen = device if isinstance(device, Candidate) else candidates_of(path, device)[0]
         options = ort.SessionOptions()
-        options.log_severity_level = 3  # ONNX Runtime's warnings on stderr are not for users; errors raise
+        options.log_severity_level = 4  # what it writes to stderr is not for users and quotes the file; errors raise
         if threads:
             options.intra_op_num_threads = threads
         if chosen.device != "cpu":
@@ -266,7 +267,10 @@ class OnnxEngine:
         wanted = {name: [*shape] for name, (_, shape) in signature(self.info).items()}
         found = {node.name: node.shape for node in session.get_inputs()}
         if found != wanted:
-            raise BundleError(f"{path}: its graph takes {found}, its description says {wanted}; export the model again")
+            raise BundleError(
+                f"{path}: its graph takes {printable(str(found), 500)}, its description says {wanted}; export the "
+                "model again"
+            )
 
     def run(self, *inputs: np.ndarray) -> RawPredictions:
         """See `Engine`."""
@@ -354,4 +358,4 @@ def _with_remedy(device: str, text: str) -> str:
 
 def _first_line(error: BaseException) -> str:
     text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    return printable(text.splitlines()[0], 500) if text else type(error).__name__

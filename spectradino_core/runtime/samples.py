@@ -15,7 +15,9 @@ from collections.abc import Iterable, Mapping
 import cv2
 import numpy as np
 
+from spectradino_core.files import parse_json
 from spectradino_core.runtime.bundle import BundleError, ModelInfo
+from spectradino_core.text import printable
 
 __all__ = ["SAMPLES_KEY", "drawn_samples", "pack_samples", "unpack_samples"]
 
@@ -25,6 +27,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 """RGB uint8 [h, w, 3] and raw infrared counts, uint8 or uint16 [h', w']."""
 
 _JPEG_QUALITY = 90
+_MOST_TEXT, _MOST_PAIRS = 64 << 20, 64
 
 
 def pack_samples(pairs: Iterable[Pair], info: ModelInfo) -> str:
@@ -53,14 +56,19 @@ def unpack_samples(metadata: Mapping[str, str], info: ModelInfo, source: object)
     if SAMPLES_KEY not in metadata:
         return drawn_samples(info)
     try:
-        held = json.loads(metadata[SAMPLES_KEY])
+        if len(metadata[SAMPLES_KEY]) > _MOST_TEXT:
+            raise ValueError(f"{len(metadata[SAMPLES_KEY]) >> 20} MiB")
+        held = parse_json(metadata[SAMPLES_KEY], "list")
         if held["format"] != 1:
             raise ValueError(f"format {held['format']}")
+        if len(held["pairs"]) > _MOST_PAIRS:
+            raise ValueError(f"{len(held['pairs'])} pairs")
         pairs = [(_picture(pair["rgb"], 3), _picture(pair["ir"], 2)) for pair in held["pairs"]]
         if not pairs:
             raise ValueError("none")
-    except (ValueError, KeyError, TypeError, RecursionError, cv2.error) as error:
-        raise BundleError(f"{source}: its sample pictures are damaged ({error}); export the model again") from None
+    except (ValueError, KeyError, TypeError, AttributeError, cv2.error) as error:
+        reason = printable(" ".join(str(error).split()))
+        raise BundleError(f"{source}: its sample pictures are damaged ({reason}); export the model again") from None
     return pairs
 
 

@@ -25,13 +25,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spectradino_core.files import FileError, read_yaml, written_atomically
 from spectradino_core.runtime.registration import Registration, RegistrationError
+from spectradino_core.text import printable
 
 __all__ = ["FORMAT", "Calibration", "load_calibration", "save_calibration"]
 
 FORMAT = 1
 _VERSION_KEY = "spectradino_calibration"
-_LARGEST_FILE = 1 << 20
 _WANTED = (_VERSION_KEY, "ir_to_rgb", "ir_size", "rgb_size")
 _OF_REGISTRATION = (*_WANTED[1:], "residual_px")
 _OPTIONAL = ("time_offset_ms", "residual_px", "made_by", "notes")
@@ -69,14 +70,16 @@ def load_calibration(path: str | Path) -> Calibration:
     for key in data:
         if key not in (*_WANTED, *_OPTIONAL):
             near = difflib.get_close_matches(str(key), (*_WANTED, *_OPTIONAL), n=1)
-            raise RegistrationError(f"{path}: unknown entry {key!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+            shown = printable(repr(key), 80)
+            raise RegistrationError(f"{path}: unknown entry {shown}" + (f", did you mean {near[0]!r}?" if near else ""))
     has_time_alone = "time_offset_ms" in data and not any(key in data for key in _OF_REGISTRATION)
     missing = [key for key in _WANTED if key not in data and not (has_time_alone and key in _OF_REGISTRATION)]
     if missing:
         raise RegistrationError(f"{path}: entry {' and '.join(missing)} is missing")
     if data[_VERSION_KEY] != FORMAT:
         raise RegistrationError(
-            f"{path}: format {data[_VERSION_KEY]!r}, this software reads format {FORMAT}: calibrate again, or upgrade"
+            f"{path}: format {printable(repr(data[_VERSION_KEY]), 40)}, this software reads format {FORMAT}: calibrate "
+            "again, or upgrade"
         )
     registration = None
     if not has_time_alone:
@@ -87,8 +90,8 @@ def load_calibration(path: str | Path) -> Calibration:
         registration,
         time_offset_ms=_number(data, "time_offset_ms", path),
         residual_px=_number(data, "residual_px", path, least=0.0),
-        made_by=str(data.get("made_by") or ""),
-        notes=str(data.get("notes") or ""),
+        made_by=printable(str(data.get("made_by") or ""), 1000),
+        notes=printable(str(data.get("notes") or ""), 10_000, keep="\n"),
     )
 
 
@@ -117,25 +120,15 @@ def save_calibration(path: str | Path, calibration: Calibration) -> None:
         if value not in (None, ""):
             data[key] = value
     text = yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
-    Path(path).write_text(text, encoding="utf-8")
+    with written_atomically(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")
 
 
 def _read(path: Path) -> Any:
     try:
-        import yaml
-    except ImportError as error:  # in a ROS workspace it is always there
-        raise RegistrationError(f"{path} cannot be read without PyYAML ({error}): pip install pyyaml") from None
-    try:
-        size = path.stat().st_size
-        if size > _LARGEST_FILE:
-            raise RegistrationError(f"{path} is no calibration file: it has {size} bytes")
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RegistrationError(f"calibration file {path} cannot be read: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        if isinstance(error, RegistrationError):
-            raise
-        raise RegistrationError(f"{path} is no valid YAML: {' '.join(str(error).split())[:200]}") from None
+        return read_yaml(path, "calibration file")
+    except FileError as error:
+        raise RegistrationError(str(error)) from None
 
 
 def _nine(rows: Any, path: Path) -> tuple[float, ...]:
@@ -144,14 +137,14 @@ def _nine(rows: Any, path: Path) -> tuple[float, ...]:
         for row in rows:
             flat.extend(row if isinstance(row, list) else [row])
     if len(flat) != 9 or not all(_is_number(value) for value in flat):
-        raise RegistrationError(f"{path}: ir_to_rgb is three rows of three numbers, got {str(rows)[:200]}")
+        raise RegistrationError(f"{path}: ir_to_rgb is three rows of three numbers, got {printable(str(rows))}")
     return tuple(float(value) for value in flat)
 
 
 def _size(data: dict[Any, Any], key: str, path: Path) -> tuple[int, int]:
     value = data[key]
     if not (isinstance(value, list) and len(value) == 2 and all(type(v) is int and v > 0 for v in value)):
-        raise RegistrationError(f"{path}: {key} is [width, height] in pixels, got {str(value)[:200]}")
+        raise RegistrationError(f"{path}: {key} is [width, height] in pixels, got {printable(str(value))}")
     return value[0], value[1]
 
 
@@ -160,7 +153,7 @@ def _number(data: dict[Any, Any], key: str, path: Path, least: float = -math.inf
     if value is None:
         return None
     if not _is_number(value) or not math.isfinite(value) or value < least:
-        raise RegistrationError(f"{path}: {key} is a finite number, got {str(value)[:200]}")
+        raise RegistrationError(f"{path}: {key} is a finite number, got {printable(str(value))}")
     return float(value)
 
 

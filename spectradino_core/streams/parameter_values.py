@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from spectradino_core.files import FileError, read_yaml
 from spectradino_core.streams.settings import ParameterError, Settings, Spec, specs
+from spectradino_core.text import printable
 
 __all__ = ["check", "did_you_mean", "settings_from_file"]
 
@@ -28,9 +30,9 @@ def check(name: str, value: Any) -> Any:
     if spec.kind is float and type(value) is int:
         value = float(value)
     if type(value) is not spec.kind:
-        raise ParameterError(f"parameter '{name}' is a {_WORDS[spec.kind]}, got {value!r}")
+        raise ParameterError(f"parameter '{name}' is a {_WORDS[spec.kind]}, got {printable(repr(value))}")
     if spec.choices and value not in spec.choices:
-        raise ParameterError(f"parameter '{name}' is one of {spec.allowed}, got {value!r}")
+        raise ParameterError(f"parameter '{name}' is one of {spec.allowed}, got {printable(repr(value))}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ParameterError(f"parameter '{name}' must be finite, got {value}")
     if isinstance(value, (int, float)) and spec.low is not None and not spec.low <= value <= (spec.high or 0.0):
@@ -42,11 +44,12 @@ def check(name: str, value: Any) -> Any:
 
 def _checked_numbers(spec: Spec, value: Any) -> tuple[float, ...]:
     if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, array.array)):
-        raise ParameterError(f"parameter '{spec.name}' is a list of {spec.allowed}, got {value!r}")
+        raise ParameterError(f"parameter '{spec.name}' is a list of {spec.allowed}, got {printable(repr(value))}")
+    shown = printable(str(list(value)))
     if not all(type(v) in (int, float) and math.isfinite(v) for v in value):
-        raise ParameterError(f"parameter '{spec.name}' is a list of {spec.allowed}, all finite, got {list(value)}")
+        raise ParameterError(f"parameter '{spec.name}' is a list of {spec.allowed}, all finite, got {shown}")
     if len(value) not in spec.lengths:
-        raise ParameterError(f"parameter '{spec.name}' is a list of {spec.allowed}, got {len(value)}: {list(value)}")
+        raise ParameterError(f"parameter '{spec.name}' is a list of {spec.allowed}, got {len(value)}: {shown}")
     return tuple(float(v) for v in value)
 
 
@@ -60,7 +63,6 @@ def did_you_mean(name: str) -> str:
 
 _NOT_OURS = ("use_sim_time", "start_type_description_service")
 _ROS_KEY = "ros__parameters"
-_LARGEST_FILE = 1 << 20
 
 
 def settings_from_file(path: str | Path, changes: Mapping[str, Any] | None = None) -> Settings:
@@ -91,17 +93,9 @@ def settings_from_file(path: str | Path, changes: Mapping[str, Any] | None = Non
 
 def _parameters_in(path: Path) -> dict[str, Any]:
     try:
-        import yaml
-    except ImportError as error:
-        raise ParameterError(f"{path} can't be read without PyYAML ({error}): pip install pyyaml") from None
-    try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise ParameterError(f"{path} is no parameter file: it is too large")
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ParameterError(f"parameter file {path} can't be read: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ParameterError(f"{path} is no valid YAML: {' '.join(str(error).split())[:200]}") from None
+        data = read_yaml(path, "parameter file")
+    except FileError as error:
+        raise ParameterError(str(error)) from None
     blocks = list(_blocks(data, ""))
     ours = [block for name, block in blocks if "*" in name or name.rpartition("/")[2] == "detector_node"]
     found = ours or [block for _, block in blocks]

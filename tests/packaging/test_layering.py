@@ -19,7 +19,8 @@ CORE, ROS = "spectradino_core", "spectradino_ros"
 ARROWS: dict[str, set[str]] = {
     "modality": set(),
     "thermal": set(),
-    "files": set(),
+    "text": set(),
+    "files": {"text"},
     "losses": set(),
     "heads": set(),
     "backbone": {"modality"},
@@ -77,12 +78,12 @@ ARROWS: dict[str, set[str]] = {
     f"{ROS}.demo": {"data", "evaluation", "modality", "runtime", "streams", "thermal"},
 }  # fmt: skip
 # Small helpers without knowledge of the field, for every room that has to do with files.
-HELPERS = {"files"}
-WITHOUT_FILES = {"modality", "thermal", "losses", "heads", "files"}
+HELPERS = {"files", "text"}
+WITHOUT_FILES = {"modality", "thermal", "losses", "heads", "files", "text"}
 # Imports inside a function, for what a user asks for by name and may not have installed.
 LATE_ARROWS = {("runtime", "torch_engine")}
 
-ROBOT_PATH = {"modality", "thermal", "runtime", "streams", ROS, f"{ROS}.demo"}
+ROBOT_PATH = {"files", "text", "modality", "thermal", "runtime", "streams", ROS, f"{ROS}.demo"}
 NOT_ON_ROBOT = {
     "faster_coco_eval", "matplotlib", "onnx", "onnxscript", "pycocotools", "safetensors", "timm", "torch",
     "torchvision", "transformers",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from spectradino_core.data.benchmarks.boxes import LabelledObject
 from spectradino_core.data.benchmarks.files import BenchmarkError
+from spectradino_core.files import FileError, read_json
 
 __all__ = ["read_coco"]
 
@@ -21,9 +21,9 @@ def read_coco(path: Path) -> dict[str, list[LabelledObject]]:
         BenchmarkError: not such a file; names it and the annotation.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BenchmarkError(f"{path}: can't be read as JSON ({error})") from None
+        data = read_json(path, "label file")
+    except FileError as error:
+        raise BenchmarkError(str(error)) from None
     try:
         names = {one["id"]: str(one["name"]) for one in data["categories"]}
         files = {one["id"]: str(one["file_name"]) for one in data["images"]}

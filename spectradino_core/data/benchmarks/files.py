@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from spectradino_core.data.images import read_colour, read_counts
+from spectradino_core.files import FileError, read_text
 
 __all__ = [
     "IMAGES",
@@ -38,7 +39,6 @@ IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 _NAME = re.compile(r"[\w][\w.\- ()]*")
 _MOST_ASPECT_ERROR = 0.02
-_LONGEST_LIST = 32 << 20
 
 
 def locate(root: Path, wanted: Sequence[str], nested: Sequence[str] = ()) -> Path:
@@ -79,11 +79,9 @@ def names_of(path: Path, suffixes: Sequence[str] = ()) -> list[str]:
         BenchmarkError: the file can't be read, is empty, or a line is no plain name (a path could lead elsewhere).
     """
     try:
-        if path.stat().st_size > _LONGEST_LIST:
-            raise BenchmarkError(f"{path}: no list of names, it is {path.stat().st_size >> 20} MiB long")
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BenchmarkError(f"{path}: can't be read as a list of names ({error})") from None
+        lines = read_text(path, "list of names").splitlines()
+    except FileError as error:
+        raise BenchmarkError(str(error)) from None
     names: dict[str, None] = {}
     for number, line in enumerate(lines, 1):
         name = line.strip()

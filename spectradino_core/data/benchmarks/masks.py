@@ -17,6 +17,7 @@ import numpy as np
 from spectradino_core.data.benchmarks.files import BenchmarkError
 from spectradino_core.data.images import read_image
 from spectradino_core.data.paired_folder import UNLABELLED
+from spectradino_core.files import read_bytes
 
 __all__ = ["mask_of", "read_numbers"]
 
@@ -74,7 +75,7 @@ def mask_of(path: Path, table: Mapping[int, int]) -> np.ndarray:
 
 def _palette(path: Path) -> np.ndarray | None:
     """The palette [n, 3], RGB, of an indexed PNG; None for other files."""
-    data = path.read_bytes()
+    data = read_bytes(path, "image")
     if not data.startswith(_PNG) or len(data) < 33 or data[25] != _INDEXED:
         return None
     place = len(_PNG)

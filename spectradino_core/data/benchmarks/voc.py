@@ -10,10 +10,10 @@ import numpy as np
 
 from spectradino_core.data.benchmarks.boxes import LabelledObject
 from spectradino_core.data.benchmarks.files import BenchmarkError
+from spectradino_core.files import FileError, read_bytes
 
 __all__ = ["read_voc"]
 
-_LARGEST = 4 << 20
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -39,11 +39,9 @@ def read_voc(path: Path) -> list[LabelledObject]:
 
 def _parse(path: Path) -> Element:
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BenchmarkError(f"{path}: can't be read ({error.strerror})") from None
-    if len(data) > _LARGEST:
-        raise BenchmarkError(f"{path}: {len(data) >> 20} MiB is too long for the boxes of one image")
+        data = read_bytes(path, "VOC label file")
+    except FileError as error:
+        raise BenchmarkError(str(error)) from None
     builder, parser = TreeBuilder(), expat.ParserCreate()
     parser.buffer_text = True
     parser.StartElementHandler = builder.start

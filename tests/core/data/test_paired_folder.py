@@ -135,7 +135,7 @@ def test_a_folder_that_is_not_one_says_what_was_looked_for(root: Path) -> None:
     with pytest.raises(PairedFolderError, match=r"item 0 \(a\) has no nir image; it has rgb, lwir"):
         PairedFolder(root, "val", infrared="nir")
     (root / "index_val.json").write_text("{")
-    with pytest.raises(PairedFolderError, match=r"index_val.json: can't be read as JSON"):
+    with pytest.raises(PairedFolderError, match=r"index_val.json can't be read as JSON"):
         PairedFolder(root, "val")
 
 
@@ -168,7 +168,7 @@ def test_damaged_images_are_named(root: Path) -> None:
     with pytest.raises(PairedFolderError, match=r"rgb/a.png: not an image"):
         item.load_rgb()
     item.rgb_path.unlink()
-    with pytest.raises(PairedFolderError, match=r"rgb/a.png: can't be read \(No such file"):
+    with pytest.raises(PairedFolderError, match=r"rgb/a.png does not exist"):
         item.load_rgb()
     cv2.imwrite(str(item.infrared_path), np.zeros((30, 41), np.uint16))
     with pytest.raises(PairedFolderError, match="41x30 pixels, its index says 40x30"):
