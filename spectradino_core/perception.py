@@ -40,6 +40,13 @@ BACKBONES: dict[str, type[SpectraDINO] | type[RepeatedViT]] = {"spectradino": Sp
 """`dinov2_repeat` is the baseline: plain DINOv2 with infrared repeated to three channels."""
 
 
+_LARGEST = {
+    "box_classes": 5_000, "mask_classes": 5_000, "registers": 256, "pyramid_width": 4096, "tower_depth": 32,
+    "upernet_width": 4096,
+}  # fmt: skip
+"""What a checkpoint may ask for before its weights are there to show it."""
+
+
 @dataclass(frozen=True)
 class Architecture:
     """What must be known to build a `Perception` before its weights are loaded; stored in checkpoints.
@@ -85,6 +92,12 @@ class Architecture:
     upernet_width: int = 256
 
     def __post_init__(self) -> None:
+        for name, most in _LARGEST.items():
+            value = getattr(self, name)
+            if type(value) is not int or not 0 <= value <= most:
+                raise ValueError(f"{name} must be a whole number up to {most}, got {value!r}")
+        if len(self.strides) > 8 or not all(0 < stride <= 512 for stride in self.strides):
+            raise ValueError(f"strides are up to 8 numbers above 0, got {list(self.strides)}")
         choose(BACKBONES, "backbone", self.backbone)
         choose(FUSIONS, "fusion", self.fusion)
         choose(DETECTION, "detection head", self.detection)

@@ -23,9 +23,10 @@ from spectradino_core.backbone.checkpoints import (
     read_tensors,
     stored_config,
 )
-from spectradino_core.files import written_atomically
+from spectradino_core.files import parse_json, written_atomically
 from spectradino_core.perception import Architecture, Perception
 from spectradino_core.runtime.bundle import METADATA_KEY, BundleError, ModelInfo
+from spectradino_core.text import printable
 
 __all__ = [
     "backbone_config",
@@ -80,9 +81,9 @@ def _description(path: str | Path) -> tuple[ModelInfo, Architecture]:
     if METADATA_KEY not in metadata or _ARCHITECTURE_KEY not in metadata:
         raise BundleError(f"{path} holds tensors but is no perception checkpoint: make one with 'spectradino finetune'")
     try:
-        architecture = Architecture.from_dict(json.loads(metadata[_ARCHITECTURE_KEY]))
+        architecture = Architecture.from_dict(parse_json(metadata[_ARCHITECTURE_KEY], "its architecture"))
     except (ValueError, TypeError, KeyError) as error:
-        raise BundleError(f"{path}: weights and description do not fit each other ({error})") from None
+        raise BundleError(f"{path}: weights and description do not fit each other ({printable(str(error))})") from None
     return ModelInfo.from_json(metadata[METADATA_KEY], path), architecture
 
 
@@ -123,14 +124,15 @@ def weights_kind(path: str | Path) -> Literal["backbone", "model", "dinov2"]:
     Raises:
         CheckpointError: a .safetensors that is missing or damaged.
     """
-    header = read_header(path) if Path(path).suffix == ".safetensors" else {}
+    path = Path(path)
+    header = read_header(path) if path.suffix == ".safetensors" and not path.is_dir() else {}
     if header.get("format") == BACKBONE_FORMAT:
         return "backbone"
     return "model" if _ARCHITECTURE_KEY in header else "dinov2"
 
 
 def load_network(path: str | Path) -> ViT | SpectraDINO:
-    """The backbone in a file of any kind: DINOv2 in any layout, a backbone of ours, or that of a fine-tuned model.
+    """The backbone in weights of any kind: DINOv2 (file or folder), a backbone of ours, or that of a fine-tuned model.
 
     Raises:
         CheckpointError: the file is missing, damaged or none of these.
@@ -168,7 +170,8 @@ def load_backbone(model: Perception, path: str | Path) -> str:
     Args:
         model: with a SpectraDINO, or with a plain DINOv2 (the baseline, `dinov2_repeat`).
         path: a backbone of `spectradino pretrain`, whose bands must include the model's; a model of `spectradino
-            finetune`, likewise; or DINOv2's own weights, with which stems and adapters stay fresh.
+            finetune`, likewise; or DINOv2's own weights (a file, or a Hugging Face folder), with which stems and
+            adapters stay fresh.
 
     Returns:
         Where the weights are from, in words.

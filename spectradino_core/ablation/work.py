@@ -27,7 +27,7 @@ from spectradino_core.data.mixture import ColourOnly, Mixture
 from spectradino_core.data.seeds import HELD_OUT
 from spectradino_core.evaluation.comparison import METRICS, compare
 from spectradino_core.evaluation.sets import LabelledSet
-from spectradino_core.files import written_atomically
+from spectradino_core.files import open_file, written_atomically
 from spectradino_core.modality import Modality
 from spectradino_core.perception_checkpoint import load_perception
 from spectradino_core.runtime.pipeline import Pipeline
@@ -182,9 +182,10 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
 def _digest(path: Path) -> str:
     """Tells a file's content from any other."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    for part in sorted(path.iterdir()) if path.is_dir() else [path]:  # a folder is a Hugging Face model
+        with open_file(part, "checkpoint") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()[:16]
 
 

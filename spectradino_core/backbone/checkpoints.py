@@ -2,10 +2,11 @@
 
     D width    N patch positions trained    R register tokens
 
-DINOv2 weights come as a `.pth` or `.bin` (read with `weights_only=True`: tensors, no code) or as a `.safetensors`. The
-layout is recognised by its keys and translated to the official one, whose names are those of `vit.py`:
+DINOv2 weights come as a `.pth` or `.bin` (read with `weights_only=True`: tensors, no code), as a `.safetensors` or as
+the folder of a Hugging Face model; `weight_files.py` finds the backbone in them, under whatever prefix. The layout is
+recognised by its keys and translated to the official one, whose names are those of `vit.py`:
 
-- official: `blocks.0.attn.qkv`. Training files nest it under `teacher`, prefix it `backbone.`, chunk it `blocks.c.i`.
+- official: `blocks.0.attn.qkv`. Training files chunk it, `blocks.c.i`.
 - timm: as official, but SwiGLU is `fc1`/`fc2`, and with registers these are `reg_token` and the CLS position is part of
   `cls_token`. Without either it is the official layout.
 - transformers: `encoder.layer.0.attention.q_proj`; q, k and v apart, SwiGLU's gate and value apart.
@@ -25,14 +26,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from spectradino_core.backbone.spectradino import SpectraDINO
 from spectradino_core.backbone.vit import VARIANTS, LayerScale, ViT, ViTConfig
-from spectradino_core.files import written_atomically
+from spectradino_core.backbone.weight_files import (
+    CheckpointError,
+    State,
+    find_backbone,
+    folder_config,
+    read_header,
+    read_tensors,
+    shown_names,
+)
+from spectradino_core.files import parse_json, written_atomically
 from spectradino_core.modality import Modality
+from spectradino_core.text import printable
 
 __all__ = [
     "CheckpointError",
@@ -40,6 +50,7 @@ __all__ = [
     "load_dinov2",
     "load_spectradino",
     "read_dinov2",
+    "read_header",
     "read_metadata",
     "read_tensors",
     "save_dinov2",
@@ -48,14 +59,6 @@ __all__ = [
 ]
 
 FORMAT = "spectradino-backbone/1"
-SHOWN = 6  # names listed in an error before "and n more"
-
-State = dict[str, Tensor]
-
-
-class CheckpointError(ValueError):
-    """A file is not what was asked for; the message says which file, what it is, and what to do."""
-
 
 # ------------------------------------------------------------------------------------------------------------- DINOv2
 
@@ -84,7 +87,13 @@ def read_dinov2(path: str | os.PathLike[str]) -> tuple[State, str]:
     Raises:
         CheckpointError: the file is missing, unreadable or no DINOv2.
     """
-    state = _unwrap(read_tensors(path))
+    tensors = read_tensors(path)
+    if any(name.endswith(_OF_DINOV3) for name in tensors):
+        raise CheckpointError(
+            f"{path} holds a DINOv3, with rotary positions and patches of 16 pixels: the backbone here is DINOv2, so "
+            "give DINOv2's weights"
+        )
+    state = find_backbone(tensors, path)
     if any(".attention.attention.query." in key for key in state):
         layout, state = "transformers, older", _from_transformers(state)
     elif any(".attention.q_proj." in key for key in state):
@@ -97,9 +106,49 @@ def read_dinov2(path: str | os.PathLike[str]) -> tuple[State, str]:
     if not {"cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.norm1.weight"} <= state.keys():
         raise CheckpointError(
             f"{path} holds no DINOv2 in a layout known here (official, timm, transformers): its tensors are called "
-            f"{_some(state)}"
+            f"{shown_names(state)}"
         )
+    if (problem := _problem(state)) or (problem := _problem_of_folder(state, Path(path))):
+        raise CheckpointError(f"{path} is no DINOv2: {problem}")
     return state, layout
+
+
+_OF_DINOV3 = ("rope_embed.periods", "storage_tokens", "embeddings.patch_embeddings.weight")
+
+
+def _problem(state: State) -> str:
+    """Why tensors with a DINOv2's names are none; the shapes are not trusted before this."""
+    blocks = {key.split(".")[1] for key in state if key.startswith("blocks.")}
+    if blocks != {str(number) for number in range(len(blocks))}:
+        return f"its blocks are not numbered from 0 ({shown_names(blocks)})"
+    if "blocks.0.ls1.gamma" not in state:
+        return "its blocks have no LayerScale, which DINO's first version, MAE and supervised ViTs lack"
+    for key, value in state.items():
+        if not value.is_floating_point():
+            return f"{printable(key)} holds {value.dtype}, not floating-point numbers (quantised?)"
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            return f"{printable(key)} says to be larger ({list(value.shape)}) than its numbers are"
+    wanted = {"cls_token": 3, "pos_embed": 3, "patch_embed.proj.weight": 4, "register_tokens": 3}
+    for key, dimensions in wanted.items():
+        if key in state and (state[key].dim() != dimensions or not state[key].numel()):
+            return f"{key} is {list(state[key].shape)}"
+    height, width = state["patch_embed.proj.weight"].shape[2:]
+    positions = state["pos_embed"].shape[1] - 1
+    if height != width or round(max(0, positions) ** 0.5) ** 2 != positions:
+        return f"its patches ({height} x {width} pixels) or its {positions} positions are no square"
+    try:
+        config_of(state)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _problem_of_folder(state: State, path: Path) -> str:
+    """What a model folder's config says that shapes don't show."""
+    if not path.is_dir():
+        return ""
+    told, heads = folder_config(path).get("num_attention_heads"), config_of(state).heads
+    return f"config.json says {told} attention heads, this width has {heads}" if told not in (None, heads) else ""
 
 
 def config_of(state: Mapping[str, Tensor]) -> ViTConfig:
@@ -198,15 +247,6 @@ def _is_gated(state: State) -> bool:
     return fc1 is not None and fc2 is not None and fc1.shape[0] == 2 * fc2.shape[1]
 
 
-def _unwrap(state: State) -> State:
-    """Without the name that a larger module gave the backbone, and without that module's other parts."""
-    for prefix in ("backbone.", "module.", "dinov2_with_registers.", "dinov2."):
-        inner = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        if inner:
-            return _unwrap(inner)
-    return state
-
-
 # -------------------------------------------------------------------------------------------------------- SpectraDINO
 
 
@@ -260,7 +300,7 @@ def load_spectradino(path: str | os.PathLike[str], bands: Sequence[Modality] | N
     try:
         model = SpectraDINO(config, held)
     except ValueError as error:
-        raise CheckpointError(f"{path} says of itself what this version does not understand: {error}") from error
+        raise CheckpointError(_not_understood(path, error)) from error
     _load(model, read_tensors(path), path)
     if bands is None:
         return model
@@ -278,10 +318,14 @@ def stored_config(path: str | os.PathLike[str]) -> tuple[ViTConfig, list[Modalit
     """
     metadata = read_metadata(path)
     try:
-        config = ViTConfig(**json.loads(metadata["config"]))
+        config = ViTConfig(**parse_json(metadata["config"], "its config"))
         return config, [Modality.parse(key) for key in metadata["bands"].split(",")]
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} says of itself what this version does not understand: {error}") from error
+        raise CheckpointError(_not_understood(path, error)) from error
+
+
+def _not_understood(path: str | os.PathLike[str], error: Exception) -> str:
+    return f"{path} says of itself what this version does not understand: {printable(str(error))}"
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -292,64 +336,12 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """
     metadata = read_header(path)
     if metadata.get("format") != FORMAT:
+        said = printable(repr(metadata.get("format")), 60)
         raise CheckpointError(
-            f"{path} is not a SpectraDINO backbone of format {FORMAT} (it says {metadata.get('format')!r}); "
+            f"{path} is not a SpectraDINO backbone of format {FORMAT} (it says {said}); "
             "plain DINOv2 weights are read by load_dinov2"
         )
     return metadata
-
-
-# -------------------------------------------------------------------------------------------------------------- files
-
-
-def read_header(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The texts that a safetensors file carries beside its tensors.
-
-    Raises:
-        CheckpointError: the file is missing, truncated or no safetensors file.
-    """
-    path = _existing(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is truncated or no safetensors file: {error}") from error
-
-
-def read_tensors(path: str | os.PathLike[str]) -> State:
-    """The tensors in a safetensors file or in a file of `torch.save`, of which no code is run.
-
-    Raises:
-        CheckpointError: the file is missing, truncated, or holds something else.
-    """
-    path = _existing(path)
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, framework="pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no mapping
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{path} is truncated or no safetensors file: {error}") from error
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load documents no list: zip, pickle, end of file and runtime errors all occur
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(
-            f"{path} is truncated, no checkpoint, or holds more than tensors ({reason}); save a plain state_dict"
-        ) from error
-    for wrapper in ("teacher", "model", "state_dict"):
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
-    if not tensors:
-        raise CheckpointError(f"{path} holds a {type(content).__name__} without tensors: save a plain state_dict")
-    return tensors
-
-
-def _existing(path: str | os.PathLike[str]) -> Path:
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"there is no file {path}")
-    return path
 
 
 def _load(module: nn.Module, state: State, path: str | os.PathLike[str]) -> None:
@@ -357,17 +349,12 @@ def _load(module: nn.Module, state: State, path: str | os.PathLike[str]) -> None
     wanted = module.state_dict()
     faults = []
     if missing := wanted.keys() - state.keys():
-        faults.append(f"missing {_some(missing)}")
+        faults.append(f"missing {shown_names(missing)}")
     if unexpected := state.keys() - wanted.keys():
-        faults.append(f"unexpected {_some(unexpected)}")
+        faults.append(f"unexpected {shown_names(unexpected)}")
     for key in sorted(wanted.keys() & state.keys()):
         if wanted[key].shape != state[key].shape:
             faults.append(f"{key} is {list(state[key].shape)} and should be {list(wanted[key].shape)}")
     if faults:
         raise CheckpointError(f"{path} does not fit the model: {'; '.join(faults)}")
     module.load_state_dict(state)
-
-
-def _some(names: Mapping[str, Tensor] | set[str]) -> str:
-    shown = sorted(names)[:SHOWN]
-    return ", ".join(shown) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -26,6 +26,12 @@ LAYER_NORM_EPS = 1e-6
 INIT_STD = 0.02
 OFFSET = 0.1  # see interpolate_pos_embed
 
+_BOUNDS = {
+    "width": (1, 16_384), "depth": (1, 512), "heads": (1, 512), "mlp_ratio": (1, 16), "patch": (1, 256),
+    "registers": (0, 256), "pos_grid": (1, 1024),
+}  # fmt: skip
+"""What a file may ask for before its weights are there to show it."""
+
 
 # ---------------------------------------------------------------------------------------------------------- variants
 
@@ -61,6 +67,10 @@ class ViTConfig:
     layer_scale_init: float = 1.0
 
     def __post_init__(self) -> None:
+        for name, (low, high) in _BOUNDS.items():
+            value = getattr(self, name)
+            if type(value) is not int or not low <= value <= high:
+                raise ValueError(f"{name} must be a whole number from {low} to {high}, got {value!r}")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
 

@@ -43,7 +43,11 @@ def add(commands: Any) -> None:
     model = command.add_argument_group("model, with --dataset")
     model.add_argument("--task", choices=("detection", "segmentation", "both"), help="default: all it has labels for")
     model.add_argument("--variant", help="s, b, l, g, tiny or test (default: that of --backbone, else b)")
-    model.add_argument("--backbone", type=Path, help="backbone of 'spectradino pretrain', or DINOv2's weights")
+    model.add_argument(
+        "--backbone",
+        type=Path,
+        help="backbone of 'spectradino pretrain', or DINOv2's weights: file or Hugging Face folder",
+    )
     model.add_argument(
         "--baseline",
         action="store_true",

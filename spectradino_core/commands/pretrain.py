@@ -42,7 +42,11 @@ def add(commands: Any) -> None:
     data.add_argument("--max-damaged", type=float, default=0.01, help="share that may be unreadable (%(default)s)")
     data.add_argument("--workers", type=int, default=2, help="processes that make batches (default: %(default)s)")
     model = command.add_argument_group("model")
-    model.add_argument("--teacher", type=Path, help="DINOv2 weights, or a model of ours; without: random, for trials")
+    model.add_argument(
+        "--teacher",
+        type=Path,
+        help="DINOv2 weights (file or Hugging Face folder), or a model of ours; without: random, for trials",
+    )
     model.add_argument("--start", type=Path, help="backbone to start the first stage from")
     model.add_argument("--out", type=Path, help="run folder (default: runs/pretrain-VARIANT)")
     recipe = command.add_argument_group("in place of the recipe's")

@@ -246,7 +246,7 @@ def truncated(path: Path) -> None:
     ("make", "message"),
     [
         (lambda path: None, "there is no file"),
-        (lambda path: path.mkdir(), "there is no file"),
+        (lambda path: path.mkdir(), "there is no file|no folder of a Hugging Face model"),
         (lambda path: path.write_bytes(b""), "truncated"),
         (lambda path: path.write_bytes(b"\x89PNG not weights" * 99), "truncated"),
         (truncated, "truncated"),
