@@ -49,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError, RuntimeError) as error:
         if options.log_level == "debug":
             raise
-        print(f"spectradino {options.command}: {log_line(str(error))}", file=sys.stderr)
+        bare = isinstance(error, OSError) and error.strerror and error.filename is None  # a text of our own
+        text = str(error.strerror if bare and isinstance(error, OSError) else error)
+        print(f"spectradino {options.command}: {log_line(text)}", file=sys.stderr)
         return 1
 
 

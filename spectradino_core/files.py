@@ -42,6 +42,7 @@ __all__ = [
     "read_json",
     "read_text",
     "read_yaml",
+    "write_error",
     "written_atomically",
 ]
 
@@ -144,20 +145,13 @@ def open_file(path: str | os.PathLike[str], kind: str) -> BinaryIO:
 
 
 def check_file(path: str | os.PathLike[str], kind: str) -> Path:
-    """The path of a file that a library opens by itself, after the checks of `open_file`.
-
-    Raises:
-        FileError: see `open_file`.
-    """
+    """The path of a file that a library opens by itself, after the checks of `open_file`, whose errors it raises."""
     open_file(path, kind).close()
     return Path(path)
 
 
 def read_bytes(path: str | os.PathLike[str], kind: str) -> bytes:
-    """
-    Raises:
-        FileError: see `open_file`.
-    """
+    """The content of a file; errors are those of `open_file`."""
     with open_file(path, kind) as file:
         try:
             data = file.read(LARGEST[kind] + 1) or b""  # the size on record may be wrong: /proc says 0
@@ -332,31 +326,71 @@ def _integer(digits: str) -> int:
 # -------------------------------------------------------------------------------------------------------------- writing
 
 
-def is_disk_full(error: OSError) -> bool:
-    """Whether a write failed for want of space or quota."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+def is_disk_full(error: BaseException, folder: Path) -> bool:
+    """Whether a write into `folder` failed for want of space or quota; PyTorch and others don't pass on the reason."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    if any(os.strerror(number) in str(error) for number in _FULL):
+        return True
+    found = _space(folder)
+    return found is not None and found[0] < _LEAST_SPACE
+
+
+def write_error(path: str | os.PathLike[str], error: BaseException, needed: int = 0) -> OSError:
+    """The error for a failed write of `path`, which takes `needed` bytes (0: not known): a full disk is called that."""
+    path = Path(path)
+    if not is_disk_full(error, path.parent):
+        reason = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
+        return OSError(getattr(error, "errno", None), f"{path} could not be written: {reason}")
+    found = _space(path.parent)
+    room = [f"{_size(found[0])} of {_size(found[1])} free"] if found else []
+    room += [f"about {_size(needed)} needed"] if needed else []
+    return OSError(
+        errno.ENOSPC,
+        f"{path} could not be written: the disk is full ({', '.join(room) or 'or the quota is spent'}); what was there "
+        "before is kept: make room, and run the same command again",
+    )
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_LEAST_SPACE = 1 << 16
+
+
+def _space(folder: Path) -> tuple[int, int] | None:
+    """Bytes free and in all on a folder's disk; None where that can't be asked."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return None
+    return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
 
 
 @contextmanager
-def written_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
+def written_atomically(path: str | os.PathLike[str], needed: int = 0) -> Iterator[Path]:
     """A scratch path beside `path` to write to; on leaving the block it replaces `path` in one step.
 
     A crash, a full disk or an exception leaves what was at `path` untouched and removes the scratch file.
+
+    Args:
+        path: the file.
+        needed: bytes it will have, for the message on a full disk; 0: not known.
 
     Raises:
         OSError: the folder can't be written to, or the disk is full; names `path`.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield scratch
         with scratch.open("rb") as file:
             os.fsync(file.fileno())  # else a power cut could leave the new name on an empty file
         scratch.chmod(0o644)  # some writers make files that only their owner may read
         os.replace(scratch, path)
-    except OSError as error:
-        raise OSError(error.errno, f"{path} could not be written: {error.strerror or error}") from error
+    except Exception as error:
+        if isinstance(error, OSError) or is_disk_full(error, path.parent):
+            raise write_error(path, error, needed) from error
+        raise
     finally:
         with suppress(FileNotFoundError):
             scratch.unlink()

@@ -51,7 +51,7 @@ def save_perception(path: str | Path, model: Perception, info: ModelInfo) -> Non
     """
     metadata = {METADATA_KEY: info.to_json(), _ARCHITECTURE_KEY: json.dumps(model.architecture.to_dict())}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with written_atomically(path) as scratch:
+    with written_atomically(path, sum(tensor.nbytes for tensor in tensors.values())) as scratch:
         save_file(tensors, scratch, metadata=metadata)
 
 

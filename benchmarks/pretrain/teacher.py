@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from benchmarks.pretrain.disguise import disguised
 from spectradino_core.backbone.checkpoints import load_dinov2, save_dinov2, save_spectradino
 from spectradino_core.backbone.vit import ViT
 from spectradino_core.data.augment import Augmentation, jitter_rgb
+from spectradino_core.data.loading import Loader
 from spectradino_core.data.manifest import ManifestSource
 from spectradino_core.data.sources import ImageSet
 from spectradino_core.data.views import ViewOptions, colour_tensor, take_view
@@ -138,7 +139,7 @@ def train_teacher(
         return {"total": contrastive_loss(one, other, TEMPERATURE)}
 
     options = LoopOptions(steps, round(WARMUP * steps), clip=3.0, ema=0.0, checkpoint_every=100)
-    loader = DataLoader(pictures, batch_size=None, num_workers=1)
+    loader: Loader[TwoViews] = Loader(pictures, workers=1)
     train(model, loss_of, loader, optimiser, options, folder, torch.device("cpu"))
     path = folder / "teacher.safetensors"
     save_dinov2(model, path)

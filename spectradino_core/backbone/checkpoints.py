@@ -257,7 +257,7 @@ def save_dinov2(model: ViT, path: str | os.PathLike[str], metadata: Mapping[str,
         OSError: the file could not be written; what was there is untouched.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    with written_atomically(path) as scratch:
+    with written_atomically(path, sum(value.nbytes for value in state.values())) as scratch:
         save_file(state, scratch, dict(metadata) if metadata else None)
 
 
@@ -286,7 +286,7 @@ def save_spectradino(
         raise ValueError(f"metadata keys {', '.join(sorted(reserved))} are reserved")
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
 
-    with written_atomically(path) as scratch:
+    with written_atomically(path, sum(value.nbytes for value in state.values())) as scratch:
         save_file(state, scratch, own | dict(metadata or {}))
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
-import cv2
-import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
+from spectradino_core.data.loading import Loader
 from spectradino_core.data.plan import DamageReport, LoadedView, Place, Plan
 from spectradino_core.data.sampling import BandSampling
 
@@ -66,13 +65,8 @@ class Stream(Generic[Batch]):
         return max(0, self._steps - self._first)
 
     def __iter__(self) -> Iterator[Batch]:
-        loader = DataLoader(
-            self._dataset,
-            batch_size=None,
-            sampler=_Places(self.sampling, self._first, self._steps),
-            num_workers=self._workers,
-            worker_init_fn=_quiet_worker,
-        )
+        places = _Places(self.sampling, self._first, self._steps)
+        loader: Loader[tuple[Batch, list[str]]] = Loader(self._dataset, self._workers, places)
         for batch, damage in loader:
             self.damage.add(damage)
             yield batch
@@ -108,8 +102,3 @@ class _Batches(Dataset, Generic[Batch]):
     def __getitem__(self, place: Place) -> tuple[Batch, list[str]]:
         views, damage = self._plan.load(place, self._rank, self._world, self._also)
         return self._collate(place, views), damage
-
-
-def _quiet_worker(_: int) -> None:
-    cv2.setNumThreads(0)  # the training process has the cores
-    torch.set_num_threads(1)

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
+from spectradino_core.data.loading import Loader
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.heads.detection import Cells, assign
 from spectradino_core.losses.segmentation import IGNORE
@@ -189,11 +189,6 @@ class BatchStream(Dataset):
         return make_batch(list(samples), self._infrared, self._size, self._thermal, self._cells)
 
 
-def stream(batches: BatchStream, workers: int) -> DataLoader:
+def stream(batches: BatchStream, workers: int) -> Loader[LabelledBatch]:
     """Batches in order, made ahead by `workers` processes (0: in this one)."""
-    return DataLoader(batches, batch_size=None, shuffle=False, num_workers=workers, worker_init_fn=_quiet_worker)
-
-
-def _quiet_worker(_: int) -> None:
-    cv2.setNumThreads(0)  # the training process has the cores; a worker that spreads only slows it down
-    torch.set_num_threads(1)
+    return Loader(batches, workers)

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from spectradino_core.files import is_disk_full, write_error
 from spectradino_core.training.distributed import Place, full_state, is_sharded, load_full_state
 
 __all__ = ["Checkpoints", "ResumeError", "Stateful", "resume_step"]
@@ -109,8 +110,11 @@ class Checkpoints:
                 _sync_folder(self._folder)
                 for old in sorted(self._all())[: -self._keep]:
                     shutil.rmtree(old)
-        except OSError as error:
-            raise OSError(error.errno, f"{path} could not be written: {error.strerror or error}") from error
+        except (OSError, RuntimeError, SafetensorError) as error:
+            needed = sum(value.nbytes for value in weights.values()) * (3 if average is None else 4)
+            if isinstance(error, OSError) or is_disk_full(error, self._folder):
+                raise write_error(path, error, needed) from error
+            raise
         finally:
             if place.first:
                 shutil.rmtree(scratch, ignore_errors=True)
@@ -182,8 +186,8 @@ def _load_old(path: Path, model: nn.Module, average: nn.Module | None, optimiser
 def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     try:
         save_file(tensors, path)
-    except SafetensorError as error:  # how safetensors tells of a file that can't be written
-        raise OSError(None, f"{path.name}: {error}") from error
+    except SafetensorError as error:
+        raise write_error(path, error) from error
     path.chmod(0o644)  # it makes files that only their owner may read
     with path.open("rb") as file:
         os.fsync(file.fileno())
@@ -193,8 +197,8 @@ def _save_state(path: Path, state: dict[str, Any]) -> None:
     with path.open("wb") as file:
         try:
             torch.save(state, file)
-        except RuntimeError as error:  # how torch tells of a file that can't be written
-            raise OSError(None, f"{path.name}: {error}") from error
+        except RuntimeError as error:
+            raise write_error(path, error) from error
         file.flush()
         os.fsync(file.fileno())
 

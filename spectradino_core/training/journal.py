@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from spectradino_core.files import written_atomically
+from spectradino_core.files import write_error, written_atomically
 
 __all__ = ["Journal", "plot_losses", "read_log"]
 
@@ -29,14 +30,16 @@ class Journal:
 
     def __init__(self, folder: Path, step: int, tensorboard: bool = False, silent: bool = False) -> None:
         self._file, self._board = None, None
+        self._path = path = folder / "log.jsonl"
+        self._pending: list[str] = []
         if silent:
             return
-        path = folder / "log.jsonl"
         if path.exists():
             rows = [row for row in read_log(path) if row.get("step", 0) <= step]
             with written_atomically(path) as scratch:
                 scratch.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("ab", buffering=0)
+        self._end, self._complained = self._file.seek(0, 2), False
         if tensorboard:
             try:
                 from torch.utils.tensorboard import SummaryWriter
@@ -49,18 +52,41 @@ class Journal:
         """One line; "step" is the row's place, other numbers go to TensorBoard under their names."""
         if self._file is None:
             return
-        self._file.write(json.dumps(dict(row)) + "\n")
-        self._file.flush()
+        self._pending.append(json.dumps(dict(row)) + "\n")
+        self._write_pending()
         if self._board is not None:
-            for name, value in row.items():
-                if name != "step" and isinstance(value, (int, float)):
-                    self._board.add_scalar(name, value, row["step"])
+            try:
+                for name, value in row.items():
+                    if name != "step" and isinstance(value, (int, float)):
+                        self._board.add_scalar(name, value, row["step"])
+            except Exception as error:  # its writer is a thread whose errors of any class come back here
+                log.warning("TensorBoard's log ends here: %s", write_error(self._path.parent / "tensorboard", error))
+                self._board = None
 
     def close(self) -> None:
         if self._file is not None:
+            self._write_pending()
+            if self._pending:
+                log.error("%s lacks its last %d rows, there was no room for them", self._path, len(self._pending))
             self._file.close()
         if self._board is not None:
-            self._board.close()
+            with suppress(OSError):  # as full as the disk of the checkpoints, which is reported
+                self._board.close()
+
+    def _write_pending(self) -> None:
+        """Writes whole rows; what finds no room waits: a run does not end for its log, its checkpoints decide."""
+        assert self._file is not None
+        left = data = "".join(self._pending).encode()
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            self._file.truncate(self._end)
+            if not self._complained:
+                log.warning("%s (rows are kept until there is room)", write_error(self._path, error).strerror)
+            self._complained = True
+            return
+        self._end, self._complained, self._pending = self._end + len(data), False, []
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

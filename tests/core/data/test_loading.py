@@ -1,0 +1,90 @@
+"""Batches from workers where shared memory is small, and workers that die: the run goes on or ends, it never hangs."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+BATCHES = [f"item {i}: {2 * i} {i} None" for i in range(5)]
+UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
+
+
+def run(module: str, *arguments: str, shared: str | None = None) -> list[str]:
+    """Lines that a module prints, in a mount namespace with a /dev/shm of its own size if given."""
+    command = [sys.executable, "-m", module, *arguments]
+    if shared is not None:
+        script = f'mount -t tmpfs -o size={shared} tmpfs /dev/shm && exec "$@"'
+        command = [*UNSHARE, "sh", "-c", script, "sh", *command]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def loader(case: str, shared: str | None = None) -> list[str]:
+    return run("tests.core.data.run_loader", case, shared=shared)
+
+
+@pytest.fixture(scope="module")
+def namespaces() -> None:
+    allowed = (
+        shutil.which("unshare")
+        and subprocess.run(
+            [*UNSHARE, "sh", "-c", "mount -t tmpfs -o size=64k tmpfs /dev/shm"], capture_output=True, check=False
+        ).returncode
+        == 0
+    )
+    if not allowed:
+        pytest.skip("this machine lets nobody mount a /dev/shm of its own")
+
+
+def test_batches_come_in_order() -> None:
+    assert loader("plain") == [*BATCHES, "end"]
+
+
+def test_batches_without_room_in_shared_memory_come_through_pipes_and_it_is_reported_once() -> None:
+    found = loader("no room")
+    assert [line for line in found if not line.startswith("LOG")] == [*BATCHES, "end"]
+    reported = [line for line in found if line.startswith("LOG")]
+    assert len(reported) == 1
+    assert reported[0].startswith("LOG /dev/shm is too small for batches of 4 MB (")
+    assert reported[0].endswith("in Docker give --shm-size=8g")
+
+
+@pytest.mark.parametrize(("size", "said"), [("6m", "is too small for batches of 4 MB"), ("4k", "is full")])
+def test_a_small_dev_shm(namespaces: None, size: str, said: str) -> None:
+    """6 MB hold one batch of four; 4 kB not even the workers' locks."""
+    found = loader("plain", size)
+    assert [line for line in found if not line.startswith("LOG")] == [*BATCHES, "end"]
+    assert [said in line for line in found if line.startswith("LOG")] == [True]
+
+
+def test_finetuning_with_a_small_dev_shm(namespaces: None, tmp_path: Path) -> None:
+    """The whole training; without the loader it hangs at its first batch. The result is that of other machines."""
+    options = ("--workers", "2", "--steps", "4")
+    run("tests.core.training.run_finetune", str(tmp_path / "small"), *options, shared="400k")
+    run("tests.core.training.run_finetune", str(tmp_path / "usual"), *options)
+    small, usual = ((tmp_path / name / "log.jsonl").read_text() for name in ("small", "usual"))
+    assert [line.split('"total"')[1] for line in small.splitlines() if "total" in line] == [
+        line.split('"total"')[1] for line in usual.splitlines() if "total" in line
+    ]
+
+
+def test_a_killed_worker_ends_the_run_with_its_reason() -> None:
+    *_, last = loader("killed")
+    assert last.startswith("WorkerError: a process that makes batches ended, it is killed by signal: Killed (the ")
+
+
+def test_a_silent_worker_ends_the_run() -> None:
+    *_, last = loader("silent")
+    assert last.startswith("WorkerError: the processes that make batches sent nothing for 3 s: look at the disk")
+
+
+def test_an_error_of_the_data_stays_what_it_is() -> None:
+    text = "\n".join(loader("faulty"))
+    assert "ValueError: Caught ValueError in DataLoader worker process" in text
+    assert "the third is damaged" in text

@@ -1,0 +1,136 @@
+"""A full disk while training: it is named, the checkpoint before stays, and the run resumes once there is room."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from spectradino_core.files import written_atomically
+from spectradino_core.training.journal import Journal, read_log
+
+ROOT = Path(__file__).resolve().parents[3]
+UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
+
+
+def in_small_disk(folder: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a shell script in a mount namespace; $D is the folder, $P this Python."""
+    folder.mkdir(exist_ok=True)
+    environment = os.environ | {"D": str(folder), "P": sys.executable}
+    return subprocess.run(
+        [*UNSHARE, "sh", "-c", script, "sh", *arguments],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def disks(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("disk")
+    if not shutil.which("unshare") or in_small_disk(folder, "mount -t tmpfs -o size=64k tmpfs $D").returncode:
+        pytest.skip("this machine lets nobody mount a disk of its own")
+
+
+def test_a_checkpoint_that_does_not_fit(disks: None, tmp_path: Path) -> None:
+    """Room for one and a half: the second is named, the first is resumed from after more room was made."""
+    train = '"$P" -m tests.core.training.run_finetune $D --steps 4 --every 2'
+    done = in_small_disk(tmp_path / "whole", train)
+    assert done.returncode == 0, done.stderr
+    checkpoint = tmp_path / "whole/checkpoints/step-00000002"
+    size = sum(file.stat().st_size for file in checkpoint.iterdir()) * 3 // 2
+    script = f"""mount -t tmpfs -o size={size} tmpfs $D
+        {train}; echo "status $?"; ls -A $D/checkpoints; df --output=avail $D | tail -1
+        mount -o remount,size=1g $D && {train}; echo "status $?"; cp $D/log.jsonl $D.jsonl"""
+    done = in_small_disk(tmp_path / "small", script)
+    assert done.stdout.split()[:3] == ["status", "1", "step-00000002"], done.stdout + done.stderr  # and no half one
+    assert done.stdout.split()[-2:] == ["status", "0"], done.stderr
+    last = next(line for line in done.stderr.splitlines() if line.startswith("OSError"))
+    assert "checkpoints/step-00000004 could not be written: the disk is full (" in last
+    assert "needed); what was there before is kept: make room, and run the same command again" in last
+    whole, small = (read_log(path) for path in (tmp_path / "whole/log.jsonl", tmp_path / "small.jsonl"))
+    assert [row["total"] for row in whole if "total" in row] == [row["total"] for row in small if "total" in row]
+
+
+SAVERS = {
+    "safetensors": "save_file({'a': torch.zeros(1 << 18)}, scratch)",
+    "torch": "torch.save({'a': torch.zeros(1 << 18)}, scratch)",
+    "numpy": "np.save(scratch.open('wb'), np.zeros(1 << 18))",
+    "text": "scratch.write_text('x' * (1 << 20))",
+}
+
+
+@pytest.mark.parametrize("saver", SAVERS.values(), ids=SAVERS.keys())
+def test_every_writer_says_that_the_disk_is_full(disks: None, tmp_path: Path, saver: str) -> None:
+    """Each library reports it in its own way, or not at all."""
+    program = (
+        "import sys, torch, numpy as np\n"
+        "from pathlib import Path\n"
+        "from safetensors.torch import save_file\n"
+        "from spectradino_core.files import written_atomically\n"
+        "path = Path(sys.argv[1]) / 'result.bin'\n"
+        "path.write_text('before')\n"
+        f"try:\n with written_atomically(path, 1 << 20) as scratch: {saver}\n"
+        "except OSError as error: print(error.errno, error.strerror)\n"
+        "print(path.read_text(), *(p.name for p in path.parent.iterdir()))\n"
+    )
+    done = in_small_disk(tmp_path / "d", 'mount -t tmpfs -o size=256k tmpfs $D && "$P" -c "$1" $D', program)
+    first, second = done.stdout.splitlines()
+    assert first.startswith(f"{errno.ENOSPC} {tmp_path}/d/result.bin could not be written: the disk is full (")
+    assert "of 256 KiB free, about 1 MiB needed)" in first
+    assert second == "before result.bin"
+
+
+def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), written_atomically(tmp_path / "a"):
+        print(1 / 0)
+    (tmp_path / "b").mkdir()
+    with (
+        pytest.raises(OSError, match=r"b could not be written: Is a directory"),
+        written_atomically(tmp_path / "b") as path,
+    ):
+        path.write_text("x")
+
+
+class FullFile:
+    """A log file without room for more than some bytes of each write, until `room` is set."""
+
+    def __init__(self, file) -> None:
+        self.file, self.room = file, False
+
+    def write(self, data: bytes) -> int:
+        if not self.room:
+            self.file.write(data[:5])  # a part of a row gets in
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self.file.write(data[:7])  # as a raw file may
+
+    def __getattr__(self, name: str):
+        return getattr(self.file, name)
+
+
+def test_the_log_waits_for_room_and_says_so_once(tmp_path: Path, caplog) -> None:
+    journal = Journal(tmp_path, 0)
+    journal.write({"step": 1, "total": 0.5})
+    full = journal._file = FullFile(journal._file)
+    with caplog.at_level(logging.WARNING):
+        for step in (2, 3):
+            journal.write({"step": step, "total": 0.5})
+    assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [1]
+    assert caplog.text.count("log.jsonl could not be written: the disk is full") == 1
+    full.room = True
+    journal.write({"step": 4, "total": 0.5})
+    journal.close()
+    assert [row["step"] for row in read_log(tmp_path / "log.jsonl")] == [1, 2, 3, 4]
+
+
+def test_a_log_that_never_finds_room_is_reported_at_the_end(tmp_path: Path, caplog) -> None:
+    journal = Journal(tmp_path, 0)
+    journal._file = FullFile(journal._file)
+    journal.write({"step": 1})
+    journal.close()
+    assert "log.jsonl lacks its last 1 rows" in caplog.text
