@@ -147,7 +147,7 @@ def folder_config(folder: Path) -> dict[str, Any]:
 
 def _checked(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
-    if not path.exists() or path.is_dir():
+    if not os.path.lexists(path) or path.is_dir():
         raise CheckpointError(f"there is no file {printable(str(path))}")
     try:
         return check_file(path, "checkpoint")

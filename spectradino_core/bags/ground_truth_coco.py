@@ -17,6 +17,7 @@ of its values are the file's `"mask_classes"` (or the model's own), 255 is unlab
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -135,7 +136,7 @@ def stamp_of_image(image: Mapping[str, Any], source: str | Path) -> int:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.exists():
+    if not os.path.lexists(path):
         raise GroundTruthError(
             f"{path}: there are no such labels; --labels takes a COCO JSON file, or a folder of them"
         )

@@ -151,7 +151,7 @@ class Storage:
 
     def _open(self) -> None:
         path = self.path
-        if not path.exists():
+        if not os.path.lexists(path):
             raise BagError(f"{path}: there is no such bag")
         if not path.is_dir() and path.suffix not in _REMEDY:
             raise BagError(f"{path}: not a rosbag2 folder, .mcap or .db3 file{_hint(path)}")

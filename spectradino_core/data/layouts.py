@@ -70,7 +70,7 @@ def find_pairs(layout: str, root: Path, split: str = "train", pattern: str | Non
 
 def _folder(root: Path, split: str) -> list[ManifestItem]:
     index = root / f"index_{split}.json"
-    if index.is_file():
+    if os.path.lexists(index):
         return _of_index(root, index)
     folders: dict[str, Path] = {}
     if (root / split).is_dir():

@@ -11,6 +11,7 @@ Letters: h w an image, N boxes as x1 y1 x2 y2.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -190,7 +191,7 @@ class PairedFolder:
         path = self.root / f"index_{self.split}.json"
         if not self.root.is_dir():
             raise PairedFolderError(f"{self.root}: no such folder (looked for {path.name} in it)")
-        if not path.is_file():
+        if not os.path.lexists(path):
             there = sorted(p.name for p in self.root.glob("index_*.json"))
             below = sorted(p.parent.name for p in self.root.glob(f"*/{path.name}"))
             hint = "it holds no index at all"

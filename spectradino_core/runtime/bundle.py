@@ -99,9 +99,7 @@ class ModelInfo:
         for field_name in ("name", "variant"):
             text = getattr(self, field_name)
             if not isinstance(text, str) or _unfit(text):
-                problems.append(
-                    f"{field_name} '{printable(str(text), 60)}' is not a short text without control characters"
-                )
+                problems.append(f"{field_name} '{printable(str(text), 60)}' is not a short plain text")
         if len(self.box_classes) > _MOST_CLASSES:
             problems.append(f"{len(self.box_classes)} detection classes, at most {_MOST_CLASSES} are served")
         if len(self.mask_classes) > 255:
