@@ -66,7 +66,7 @@ test-fast: setup ## run the tests that take seconds, side by side
 test-py310: $(PY310) ## test what runs on a robot, with Python 3.10 and its oldest packages
 	@$(PREFIX310)/bin/python -m pytest -q -p no:cacheprovider $(ROBOT_TESTS) $(PYTEST_ARGS)
 
-fuzz: setup ## send FUZZ_MESSAGES malformed and odd messages to a real node (FUZZ_ARGS="--seed 1")
+fuzz: setup ## send FUZZ_MESSAGES odd messages to a real node, damaged files to all readers (FUZZ_ARGS="--seed 1")
 	@$(PY) -m tests.fuzz --messages $(FUZZ_MESSAGES) $(FUZZ_ARGS)
 
 bench-node: setup ## measure the node's overhead and its endurance (BENCH_ARGS="soak --minutes 1"); see benchmarks/

@@ -9,6 +9,7 @@ Letters: H x W the network's input, A anchors (cells of all levels), C box class
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -111,6 +112,8 @@ def open_engine(
     path = Path(path)
     if device not in DEVICES:
         raise EngineError(f"unknown device {device!r}: choose one of {', '.join(DEVICES)}")
+    if not os.path.lexists(path):
+        raise BundleError(f"model file {printable(str(path))} does not exist: check the parameter 'model'")
     if path.suffix == ".safetensors":
         return _open_checkpoint(path, device, threads, gpu_id)
     return _open_onnx(path, device, threads, streams, gpu_id)

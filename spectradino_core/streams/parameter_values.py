@@ -23,7 +23,7 @@ def check(name: str, value: Any) -> Any:
         ParameterError: wrong type, not finite, out of range, not among the choices, or no such parameter.
     """
     if name not in specs():
-        raise ParameterError(f"parameter '{name}' is unknown{did_you_mean(name)}")
+        raise ParameterError(f"parameter '{printable(name)}' is unknown{did_you_mean(name)}")
     spec = specs()[name]
     if spec.kind is tuple:
         return _checked_numbers(spec, value)

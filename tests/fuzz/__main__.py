@@ -1,4 +1,7 @@
-"""`make fuzz`: odd messages to a node, half of them raw and half compressed. Exit code 1 when it did not stand it."""
+"""`make fuzz`: odd messages to a node, half of them raw and half compressed, and damaged files to all readers.
+
+Exit code 1 when something failed in another way than by an error of its own.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 
 from tests.blob_model import make_blob_model
 from tests.fuzz.campaign import Campaign, node_parameters
+from tests.fuzz.odd_files import odd_files
 from tests.ros.harness import RELIABLE, Peer, running
 
 TRANSPORTS = ("raw", "compressed")
@@ -20,6 +24,7 @@ def main() -> int:
     parser.add_argument("--messages", type=int, default=10_000, help="how many, of all transports together")
     parser.add_argument("--seed", type=int, default=0, help="the same seed sends the same messages")
     parser.add_argument("--transport", choices=TRANSPORTS, action="append", help="only this one; may be repeated")
+    parser.add_argument("--files", type=int, default=3000, help="how many damaged files; 0: none")
     parser.add_argument("--log", type=Path, help="write the node's lines to this file")
     arguments = parser.parse_args()
     transports = arguments.transport or list(TRANSPORTS)
@@ -45,7 +50,11 @@ def main() -> int:
         for complaint in complaints:
             print(f"FAILED: {complaint}")
         failed |= bool(complaints)
-    return int(failed)
+    complaints = list(odd_files(arguments.files, arguments.seed))
+    print(f"{arguments.files} damaged files, seed {arguments.seed}: {len(complaints)} not refused as they should be")
+    for complaint in complaints:
+        print(f"FAILED: {complaint}")
+    return int(failed or bool(complaints))
 
 
 def _progress(messages: int):

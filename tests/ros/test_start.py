@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 from spectradino_ros.shared_files import find_shared
 from tests.blob_model import make_blob_model
+from tests.core.hostile import KINDS
 from tests.ros.harness import ROOT, NodeProcess, running
 
 
@@ -70,6 +71,32 @@ def test_a_foreign_onnx_model(tmp_path):
     path = tmp_path / "foreign.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), path)
     fails(r"\[ERROR\].*foreign.onnx is an ONNX model but not a SpectraDINO one", model=path)
+
+
+@pytest.mark.parametrize("parameter", ["model", "calibration_file"])
+@pytest.mark.parametrize(("kind", "said"), [("pipe", "is a named pipe"), ("git lfs", "is a Git LFS pointer")])
+def test_a_file_that_is_none(tmp_path, blob_model, parameter, kind, said):
+    """The start used to hang on a pipe."""
+    path = tmp_path / ("m.onnx" if parameter == "model" else "rig.yaml")
+    KINDS[kind](path)
+    fails(rf"\[ERROR\].*cannot configure: .*{path.name} {said}", **{"model": blob_model, parameter: path})
+
+
+def test_a_calibration_file_of_aliases(tmp_path, blob_model):
+    """Some hundred bytes that stand for gigabytes: configuring took 100 MB/s without an end."""
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]" for old, new in zip("abcdefgh", "bcdefghi")]
+    (tmp_path / "rig.yaml").write_text("\n".join([*lines, "ir_to_rgb: *i", ""]))
+    fails(r"\[ERROR\].*rig.yaml uses a YAML alias", model=blob_model, calibration_file=tmp_path / "rig.yaml")
+
+
+def test_a_model_with_escape_sequences_in_its_description(tmp_path, blob_model):
+    model = onnx.load(blob_model)
+    for prop in model.metadata_props:
+        prop.value = prop.value.replace('"red"', '"\\u001b[2Jred"')
+    onnx.save(model, tmp_path / "m.onnx")
+    node = fails(r"\[ERROR\].*class name '\\x1b\[2Jred' has control characters", model=tmp_path / "m.onnx")
+    assert "\x1b[2J" not in node.log
 
 
 def test_a_device_that_is_not_there(blob_model):

@@ -50,7 +50,7 @@ def test_a_checkpoint_that_does_not_fit(disks: None, tmp_path: Path) -> None:
     done = in_small_disk(tmp_path / "small", script)
     assert done.stdout.split()[:3] == ["status", "1", "step-00000002"], done.stdout + done.stderr  # and no half one
     assert done.stdout.split()[-2:] == ["status", "0"], done.stderr
-    last = next(line for line in done.stderr.splitlines() if line.startswith("OSError"))
+    last = [line for line in done.stderr.splitlines() if line.startswith("OSError")][-1]
     assert "checkpoints/step-00000004 could not be written: the disk is full (" in last
     assert "needed); what was there before is kept: make room, and run the same command again" in last
     whole, small = (read_log(path) for path in (tmp_path / "whole/log.jsonl", tmp_path / "small.jsonl"))
