@@ -50,7 +50,8 @@ EXTRAS = {
         "onnx>=1.16",
         "onnxscript>=0.1",
         "safetensors>=0.4",
-        "torch>=2.2",
+        # Before 2.6 a crafted .pth runs code in spite of weights_only=True (CVE-2025-32434).
+        "torch>=2.6",
         "tqdm>=4.60",
     ],
     # What `make lint types test` runs with; transformers is the other implementation that numerics are held against.

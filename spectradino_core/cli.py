@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from spectradino_core.commands import (
@@ -24,7 +25,7 @@ from spectradino_core.commands import (
     finetune,
     pretrain,
 )
-from spectradino_core.text import PrintableFormatter, log_line
+from spectradino_core.text import PrintableFormatter, PrintableStream, log_line
 
 __all__ = ["main"]
 
@@ -42,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         handler.setFormatter(PrintableFormatter("%(levelname)s %(message)s"))
     logging.getLogger("spectradino_core").setLevel(options.log_level.upper())
     try:
-        return options.run(options)
+        with redirect_stdout(PrintableStream(sys.stdout)):  # type: ignore[type-var] - it is a stream by its methods
+            return options.run(options)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

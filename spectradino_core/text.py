@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import re
+from typing import Any, TextIO
 
-__all__ = ["PrintableFormatter", "log_line", "printable"]
+__all__ = ["PrintableFormatter", "PrintableStream", "log_line", "printable"]
 
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Controls (escape sequences begin with one), line separators, reversals of the reading direction, lone surrogates."""
@@ -31,6 +32,20 @@ def printable(text: str, longest: int = 200, keep: str = "") -> str:
 def log_line(text: str) -> str:
     """A whole message for a log, in which line breaks and tabs are our own."""
     return printable(text, _LONGEST_LINE, keep="\n\t")
+
+
+class PrintableStream:
+    """A text stream whose writer may quote anything; all else is that of the stream beneath."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(printable(text, len(text), keep="\n\t"))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class PrintableFormatter(logging.Formatter):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spectradino_core.commands.node_parameters import add_parameters, settings_of
+from spectradino_core.text import log_line
 
 __all__ = ["add"]
 
@@ -124,7 +125,13 @@ def _run(options: argparse.Namespace) -> int:
     )
     bags = find_bags(options.bags)
     found, evidence = evaluate_bags(
-        bags, asked, options.out, options.jobs, options.engine, options.fresh, lambda text: print(text, file=sys.stderr)
+        bags,
+        asked,
+        options.out,
+        options.jobs,
+        options.engine,
+        options.fresh,
+        lambda text: print(log_line(text), file=sys.stderr),
     )
     write_report(options.out / "report.html", found, evidence)
     print("\n".join(summary_lines(found, [bag.name for bag in evidence])))

@@ -33,7 +33,6 @@ def _run(options: argparse.Namespace) -> int:
     from spectradino_core.bags.errors import BagError
     from spectradino_core.bags.inspection import inspect
     from spectradino_core.bags.reader import BagReader
-    from spectradino_core.text import printable
 
     no_cameras = ""
     try:
@@ -46,9 +45,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(info.to_dict() | {"no_cameras": no_cameras}, indent=2))
     else:
-        print(printable(_text(info), 1 << 20, keep="\n"))
+        print(_text(info))
         if no_cameras:
-            print(f"\nno cameras: {printable(no_cameras, 4000)}")
+            print(f"\nno cameras: {no_cameras}")
     return 0
 
 

@@ -8,6 +8,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spectradino_core.text import log_line
+
 if TYPE_CHECKING:
     from spectradino_core.data.benchmarks import Benchmark
     from spectradino_core.data.benchmarks.check import SplitReport
@@ -140,7 +142,7 @@ def _check(options: argparse.Namespace) -> int:
         print(f"{options.out}: pairs of {drawn.split} with their labels")
     bad = [report.split for report in reports if not report.usable]
     if bad:
-        print(f"not usable: {', '.join(bad)}", file=sys.stderr)
+        print(log_line(f"not usable: {', '.join(bad)}"), file=sys.stderr)
         return 1
     print("whole" if not any(report.remarks for report in reports) else "usable; see the remarks above")
     return 0

@@ -78,7 +78,7 @@ def convert(
         raise ValueError(f"{source} was converted already ({made['precision']}): start from the file it was made from")
     if score is not None and info.streams != "both":
         raise ValueError(f"{source} takes the {info.streams} camera alone: ask the score of the file of both streams")
-    model = onnx.load(str(source))
+    model = onnx.load(str(source), load_external_data=False)
     if info.inputs == "raw":
         take_normalised(model, info)  # the first steps stay as they are, in fp32
     replace_for_gpus(model)  # files of earlier exports hold operators that CUDA and TensorRT lack
