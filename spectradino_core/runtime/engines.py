@@ -361,4 +361,4 @@ def _with_remedy(device: str, text: str) -> str:
 
 def _first_line(error: BaseException) -> str:
     text = str(error).strip()
-    return printable(text.splitlines()[0], 500) if text else type(error).__name__
+    return printable(text.splitlines()[0], 2000) if text else type(error).__name__
