@@ -47,6 +47,8 @@ def _checked_numbers(spec: Spec, value: Any) -> tuple[float, ...]:
         raise ParameterError(f"parameter '{spec.name}' is a list of {spec.allowed}, all finite, got {list(value)}")
     if len(value) not in spec.lengths:
         raise ParameterError(f"parameter '{spec.name}' is a list of {spec.allowed}, got {len(value)}: {list(value)}")
+    if spec.name == "ir_crop" and any(v < 0 or v != int(v) for v in value):
+        raise ParameterError(f"parameter 'ir_crop' is 4 whole numbers of 0 or above, got {list(value)}")
     return tuple(float(v) for v in value)
 
 
