@@ -20,6 +20,7 @@ from spectradino_core.runtime.percepts import Mode
 from spectradino_core.runtime.registration import RegistrationError
 from spectradino_core.streams import feed
 from spectradino_core.streams.decode import DecodeError
+from spectradino_core.streams.jpeg import STRICT_DECODER
 from spectradino_ros.cameras import TOPICS, Camera
 from spectradino_ros.frames import CameraFrame, Capture, CvBridgeConverter, stamp_ns
 from spectradino_ros.health import Health
@@ -81,6 +82,10 @@ class Intake:
             raise
 
     def _subscribe(self, settings: Settings) -> None:
+        if not STRICT_DECODER and "compressed" in (settings.rgb_transport, settings.ir_transport):
+            self._logger.info(
+                "simplejpeg is not installed, so OpenCV decodes JPEG, in about twice the time: pip install simplejpeg"
+            )
         for key, name in TOPICS.items():
             self.cameras[key] = Camera(
                 self._node, key, name, self._receiver(key), self._health, self._notices, settings.transport_of(key)

@@ -113,10 +113,11 @@ def _given(stream: Stream, topics: Mapping[str, StoredTopic], wanted: str, path:
 def base_topic(name: str, topics: Mapping[str, StoredTopic]) -> str:
     """The image topic that a packed topic belongs to, `/cam/image` of `/cam/image/zstd`; the name itself of others."""
     base, _, transport = name.rpartition("/")
-    is_packed = name in topics and topics[name].kind == COMPRESSED
-    if transport in _TRANSPORTS or (is_packed and base in topics and topics[base].kind == IMAGE):
+    if transport in _TRANSPORTS:
         return base
-    return name
+    is_packed = name in topics and topics[name].kind == COMPRESSED
+    has_siblings = any(other in topics for other in (base, *(f"{base}/{t}" for t in _TRANSPORTS)))
+    return base if is_packed and has_siblings else name
 
 
 def _without_siblings(found: list[StoredTopic], topics: Mapping[str, StoredTopic]) -> list[StoredTopic]:

@@ -32,13 +32,16 @@ MAX_SCANS = 20
 """Scans of one image. Encoders write up to 12; each further one costs a pass over all pixels for a few bytes."""
 
 _MAX_SEGMENTS = 4096
-_SOI, _EOI, _SOS, _DRI = 0xD8, 0xD9, 0xDA, 0xDD
+_DHT, _EOI, _SOS, _DRI = 0xC4, 0xD9, 0xDA, 0xDD
+_SEQUENTIAL = (0xC0, 0xC1)
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 _WARNING = re.compile(r"(?:Corrupt|Premature end of) JPEG|Invalid SOS|Inconsistent|Unsupported|Bogus", re.IGNORECASE)
 _SLACK = 2
 """Bytes before a marker that many cameras leave behind when they align to words."""
 _MAX_PADDING = 64
+_ZEROS = bytes(32)
+"""More than a block of 64 coefficients takes where zero bits are a code for one coefficient."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,9 @@ class _Walk:
         self._restart_interval = 0
         self._size: tuple[int, int] | None = None
         self._sampling: list[int] = []
+        self._is_sequential = False
+        self._first_symbols: dict[int, int] = {}
+        self._ac_table = 0
 
     def file(self) -> JpegFile:
         at, scans, first_scan = 2, 0, 0
@@ -102,8 +108,13 @@ class _Walk:
                 raise corrupt("jpeg", self._data.size, "its header is cut")
             if code in _FRAME_MARKERS:
                 self._frame(at)
+                self._is_sequential = code in _SEQUENTIAL
             elif code == _DRI:
                 (self._restart_interval,) = struct.unpack_from(">H", self._data, at + 4)
+            elif code == _DHT:
+                self._tables(at + 4, at + 2 + length)
+            elif code == _SOS:
+                self._ac_table = int(self._data[at + 6]) & 15
             at += 2 + length
             if code == _SOS:
                 scans += 1
@@ -157,6 +168,8 @@ class _Walk:
             raise corrupt("jpeg", self._data.size, "it holds no image")
         if scans == 1:
             self._check_restarts(*restarts)
+            if self._is_sequential:
+                self._check_zeros(first_scan, at)
         height, width = self._size
         return JpegFile(self._data[: at + 2], width, height, len(self._sampling), first_scan)
 
@@ -176,6 +189,24 @@ class _Walk:
             raise corrupt(
                 "jpeg", self._data.size, f"it has {found.size} of {expected} restart markers, or not in their order"
             )
+
+    def _tables(self, at: int, end: int) -> None:
+        """Note what the code of zero bits means in each Huffman table of AC coefficients."""
+        while at + 17 < end:
+            name, counts = int(self._data[at]), int(self._data[at + 1 : at + 17].sum())
+            if name >> 4:
+                self._first_symbols[name & 15] = int(self._data[at + 17])
+            at += 17 + counts
+
+    def _check_zeros(self, begin: int, end: int) -> None:
+        """Refuse a hole of zeros, as of lost packets: it may hold as many blocks as what was there, unnoticed.
+
+        Where zero bits mean "end of block", as in tables made for one image, flat areas are rightly zeros.
+        """
+        if self._first_symbols.get(self._ac_table, 1) == 0:
+            return
+        if _ZEROS in self._data[begin:end].tobytes():
+            raise corrupt("jpeg", self._data.size, f"{len(_ZEROS)} zero bytes lie in the middle of the image")
 
 
 def decode_jpeg(file: JpegFile, grey: bool) -> np.ndarray:

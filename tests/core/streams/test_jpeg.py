@@ -98,6 +98,25 @@ def test_zeros_in_the_middle_are_refused(rgb, kind, capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_a_hole_that_holds_as_many_blocks_as_what_was_there_is_refused(rgb):
+    """At this quality zeros make about as many blocks as real data, so that the decoder may end where it should."""
+    dark = np.full((120, 160, 3), 60, np.uint8) + np.random.default_rng(0).integers(0, 19, (120, 160, 3), np.uint8)
+    data = packed(dark, cv2.IMWRITE_JPEG_QUALITY, 95)
+    start, size = data.index(b"\xff\xda") + 14, len(data) // 3
+    for at in range(start, len(data) - size - 2, 97):
+        assert cause_of(data[:at] + bytes(size) + data[at + size :]) == "corrupt_data"
+
+
+@pytest.mark.parametrize("optimise", [0, 1])
+@pytest.mark.parametrize("level", [0, 16, 128, 255])
+def test_an_image_of_one_level_is_no_hole(level, optimise):
+    """Tables made for such an image code a block by two zero bits."""
+    flat = np.full((480, 640, 3), level, np.uint8)
+    for quality in (30, 95):
+        data = packed(flat, cv2.IMWRITE_JPEG_OPTIMIZE, optimise, cv2.IMWRITE_JPEG_QUALITY, quality)
+        assert np.abs(read(data).astype(int) - level).max() <= 1
+
+
 @pytest.mark.parametrize("tail", [bytes(60_000), b"\xff" * 4000, bytes(range(256)) * 200, b"\x00\xff\xd8\xff" * 99])
 def test_padding_behind_the_image_changes_nothing(rgb, tail):
     data = packed(rgb)
