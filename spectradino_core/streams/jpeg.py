@@ -205,7 +205,9 @@ class _Walk:
         """
         if self._first_symbols.get(self._ac_table, 1) == 0:
             return
-        if _ZEROS in self._data[begin:end].tobytes():
+        stored = self._data[begin:end].tobytes()
+        image = stored.rstrip(b"\0")
+        if _ZEROS in image or len(stored) - len(image) > _MAX_PADDING:
             raise corrupt("jpeg", self._data.size, f"{len(_ZEROS)} zero bytes lie in the middle of the image")
 
 
