@@ -84,7 +84,8 @@ class Intake:
     def _subscribe(self, settings: Settings) -> None:
         if not STRICT_DECODER and "compressed" in (settings.rgb_transport, settings.ir_transport):
             self._logger.info(
-                "simplejpeg is not installed, so OpenCV decodes JPEG, in about twice the time: pip install simplejpeg"
+                "simplejpeg is not installed, so OpenCV decodes JPEG, and damage is known by the warnings that it "
+                "prints: pip install simplejpeg"
             )
         for key, name in TOPICS.items():
             self.cameras[key] = Camera(

@@ -45,6 +45,10 @@ _MAX_PIXEL_BYTES, _MAX_ROW_PADDING = 8, 4096
 """Of the raw image inside `zstd`."""
 
 
+_NOT_LOOKED_AT = np.empty((0, 0), np.uint8)
+"""`OpenImage.look` of a colour image: only infrared cameras are watched for repeated images."""
+
+
 class CompressedImageMessage(Protocol):
     """The fields of sensor_msgs/CompressedImage that are read."""
 
@@ -72,7 +76,7 @@ def open_compressed_rgb(message: CompressedImageMessage, options: DecodeOptions 
     options = options or DecodeOptions()
     text = _format(message)
     if _is_zstd(text):
-        return _open_zstd(message, options, open_rgb)
+        return _open_zstd(message, options, open_rgb, is_looked_at=False)
     file = _open(message, text, options)
     pattern = _bayer_pattern(file.source)
     if file.bits == 16 and file.is_grey and not pattern:
@@ -89,7 +93,7 @@ def open_compressed_rgb(message: CompressedImageMessage, options: DecodeOptions 
             return demosaic(image, pattern)
         return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
 
-    return OpenImage(unpack, file.look)
+    return OpenImage(unpack, _NOT_LOOKED_AT)
 
 
 def decode_compressed_infrared(message: CompressedImageMessage, options: DecodeOptions | None = None) -> np.ndarray:
@@ -117,7 +121,7 @@ def open_compressed_infrared(message: CompressedImageMessage, options: DecodeOpt
     options = options or DecodeOptions()
     text = _format(message)
     if _is_zstd(text):
-        return _open_zstd(message, options, lambda inner: open_infrared(inner, options=options))
+        return _open_zstd(message, options, lambda inner: open_infrared(inner, options=options), is_looked_at=True)
     file = _open(message, text, options)
     made_from_16_bits = "16" in text.split(";")[0]
     if made_from_16_bits and file.kind == "jpeg":
@@ -136,7 +140,7 @@ def open_compressed_infrared(message: CompressedImageMessage, options: DecodeOpt
         image = cropped(file.unpack(True), options.ir_crop)
         return counts_of(image, options.ir_float_unit) if image.ndim == 2 else grey_of(image, file.kind)
 
-    return OpenImage(unpack, file.look)
+    return OpenImage(unpack, _digest(file.content))
 
 
 def encoding_of(message: Any) -> str:
@@ -162,7 +166,7 @@ class _File:
         bits: of one channel.
         is_grey: it has one channel.
         unpack: gives the pixels: whether grey and depth are kept as they are, to [h, w] or [h, w, 3] in RGB order.
-        look: see `OpenImage`.
+        content: uint8 [N], what differs where the image does.
     """
 
     kind: str
@@ -172,7 +176,7 @@ class _File:
     bits: int
     is_grey: bool
     unpack: Callable[[bool], np.ndarray]
-    look: np.ndarray
+    content: np.ndarray
 
 
 def _open(message: CompressedImageMessage, text: str, options: DecodeOptions) -> _File:
@@ -197,15 +201,19 @@ def _open(message: CompressedImageMessage, text: str, options: DecodeOptions) ->
             header = (png_header if kind == "png" else tiff_header)(data)
         except (struct.error, IndexError, KeyError, OverflowError):
             raise corrupt(kind, data.size, "it ends too early, or its header is damaged") from None
-        width, height, bits, is_grey, content = header.width, header.height, header.bits, header.is_grey, data
+        width, height, bits, is_grey, content = header.width, header.height, header.bits, header.is_grey, header.content
 
         def unpack(as_is: bool) -> np.ndarray:
             return read_file(header, data, as_is)
 
     check_size(height, width, f"the {kind} image")
     _check_pixels(width, height, kind, options)
-    look = np.array([[content.size, zlib.crc32(content)]], np.uint32)
-    return _File(kind, text.lower().strip(), width, height, bits, is_grey, unpack, look)
+    return _File(kind, text.lower().strip(), width, height, bits, is_grey, unpack, content)
+
+
+def _digest(content: np.ndarray) -> np.ndarray:
+    """For `OpenImage.look`: of a camera that repeats one image the packed bytes are the same too."""
+    return np.array([[content.size, zlib.crc32(content)]], np.uint32)
 
 
 def _check_pixels(width: int, height: int, kind: str, options: DecodeOptions) -> None:
@@ -250,7 +258,10 @@ def _zstd_header(message: CompressedImageMessage) -> tuple[SimpleNamespace, np.n
 
 
 def _open_zstd(
-    message: CompressedImageMessage, options: DecodeOptions, open_raw: Callable[[Any], OpenImage]
+    message: CompressedImageMessage,
+    options: DecodeOptions,
+    open_raw: Callable[[Any], OpenImage],
+    is_looked_at: bool,
 ) -> OpenImage:
     """An image of zstd_image_transport: the raw message's fields, and its data, packed by zlib in spite of the name."""
     inner, packed = _zstd_header(message)
@@ -275,4 +286,4 @@ def _open_zstd(
         inner.data = raw
         return open_raw(inner).unpack()
 
-    return OpenImage(unpack, np.array([[packed.size, zlib.crc32(packed)]], np.uint32))
+    return OpenImage(unpack, _digest(packed) if is_looked_at else _NOT_LOOKED_AT)

@@ -29,13 +29,22 @@ _MAX_ENTRIES, _MAX_VALUES, _MAX_TILE_SIDE = 512, 1 << 16, 4096
 
 @dataclass(frozen=True)
 class FileHeader:
-    """Size in pixels, bits of a channel, and whether there is one channel."""
+    """What a file says of itself.
+
+    Attributes:
+        kind: "png" or "tiff".
+        width, height: in pixels.
+        bits: of one channel.
+        is_grey: there is one channel.
+        content: uint8 [N] that differs where the pixels do: of PNG its stored checksums, of TIFF the file.
+    """
 
     kind: str
     width: int
     height: int
     bits: int
     is_grey: bool
+    content: np.ndarray
 
 
 def png_header(data: np.ndarray) -> FileHeader:
@@ -48,7 +57,7 @@ def png_header(data: np.ndarray) -> FileHeader:
         DecodeError: it is damaged.
         struct.error, IndexError: it is cut.
     """
-    at, name, view = 8, b"", memoryview(data)
+    at, name, view, checksums = 8, b"", memoryview(data), b""
     width = height = bits = kind = 0
     while name != b"IEND":
         length, name = struct.unpack_from(">I4s", view, at)
@@ -59,8 +68,10 @@ def png_header(data: np.ndarray) -> FileHeader:
             if name != b"IHDR" or length != 13:
                 raise corrupt("png", data.size, "its header is damaged")
             width, height, bits, kind = struct.unpack_from(">IIBB", view, 16)
+        if name == b"IDAT":
+            checksums += view[at + 8 + length : at + 12 + length]
         at += 12 + length
-    return FileHeader("png", width, height, bits, kind == 0)
+    return FileHeader("png", width, height, bits, kind == 0, np.frombuffer(checksums, np.uint8))
 
 
 def tiff_header(data: np.ndarray) -> FileHeader:
@@ -90,7 +101,7 @@ def tiff_header(data: np.ndarray) -> FileHeader:
         raise corrupt("tiff", data.size, "it ends before its pixels do")
     if not tiled and compression == 1 and sum(counts) < width * height * channels * bits // 8:
         raise corrupt("tiff", data.size, "it holds fewer pixels than its header says")
-    return FileHeader("tiff", width, height, bits, channels == 1)
+    return FileHeader("tiff", width, height, bits, channels == 1, data)
 
 
 def _tiff_tags(data: np.ndarray) -> dict[int, list[int]]:
