@@ -212,8 +212,11 @@ def _open(message: CompressedImageMessage, text: str, options: DecodeOptions) ->
 
 
 def _digest(content: np.ndarray) -> np.ndarray:
-    """For `OpenImage.look`: of a camera that repeats one image the packed bytes are the same too."""
-    return np.array([[content.size, zlib.crc32(content)]], np.uint32)
+    """For `OpenImage.look`: of a camera that repeats one image the packed bytes are the same too.
+
+    One number, as the detector looks at every 8th.
+    """
+    return np.array([[content.size << 32 | zlib.crc32(content.data)]], np.uint64)
 
 
 def _check_pixels(width: int, height: int, kind: str, options: DecodeOptions) -> None:
@@ -246,7 +249,7 @@ def _zstd_header(message: CompressedImageMessage) -> tuple[SimpleNamespace, np.n
     """The raw image message, without its data yet, and the packed data."""
     data = flat_bytes(message)
     try:
-        height, width, is_bigendian, step, length = _ZSTD_HEADER.unpack_from(data)
+        height, width, is_bigendian, step, length = _ZSTD_HEADER.unpack_from(data.data)
     except struct.error:
         raise corrupt("zstd", data.size, "its header is cut") from None
     begin = _ZSTD_HEADER.size
@@ -276,7 +279,7 @@ def _open_zstd(
     def unpack() -> np.ndarray:
         stream = zlib.decompressobj(47)  # zlib or gzip, as the header says
         try:
-            raw = stream.decompress(packed, size + 1)
+            raw = stream.decompress(packed.data, size + 1)
         except zlib.error as error:
             raise corrupt("zstd", packed.size, f"{error}") from None
         if len(raw) > size:

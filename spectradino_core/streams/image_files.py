@@ -57,7 +57,7 @@ def png_header(data: np.ndarray) -> FileHeader:
         DecodeError: it is damaged.
         struct.error, IndexError: it is cut.
     """
-    at, name, view, checksums = 8, b"", memoryview(data), b""
+    at, name, view, checksums = 8, b"", data.data, b""
     width = height = bits = kind = 0
     while name != b"IEND":
         length, name = struct.unpack_from(">I4s", view, at)
@@ -107,18 +107,18 @@ def tiff_header(data: np.ndarray) -> FileHeader:
 def _tiff_tags(data: np.ndarray) -> dict[int, list[int]]:
     """Whole numbers of the first directory by tag."""
     order = "<" if data[0] == ord("I") else ">"
-    (at,) = struct.unpack_from(order + "I", data, 4)
-    (entries,) = struct.unpack_from(order + "H", data, at)
+    (at,) = struct.unpack_from(order + "I", data.data, 4)
+    (entries,) = struct.unpack_from(order + "H", data.data, at)
     found: dict[int, list[int]] = {}
     for entry in range(min(entries, _MAX_ENTRIES)):
         place = at + 2 + 12 * entry
-        tag, kind, count = struct.unpack_from(order + "HHI", data, place)
+        tag, kind, count = struct.unpack_from(order + "HHI", data.data, place)
         letter = _TIFF_TYPES.get(kind)
         if letter is None or not 1 <= count <= _MAX_VALUES:
             continue
         size = struct.calcsize(letter) * count
-        (where,) = (place + 8,) if size <= 4 else struct.unpack_from(order + "I", data, place + 8)
-        found[tag] = list(struct.unpack_from(f"{order}{count}{letter}", data, where))
+        (where,) = (place + 8,) if size <= 4 else struct.unpack_from(order + "I", data.data, place + 8)
+        found[tag] = list(struct.unpack_from(f"{order}{count}{letter}", data.data, where))
     return found
 
 

@@ -53,7 +53,7 @@ def cropped(image: np.ndarray, crop: tuple[int, int, int, int]) -> np.ndarray:
     Raises:
         DecodeError: it is not inside the image.
     """
-    top, bottom, left, right = check_crop(*image.shape[:2], crop)
+    top, bottom, left, right = check_crop(image.shape[0], image.shape[1], crop)
     return image[top:bottom, left:right]
 
 

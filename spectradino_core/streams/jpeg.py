@@ -103,14 +103,14 @@ class _Walk:
             at, code = self._marker(at)
             if code == _EOI:
                 return self._finished(at, scans, first_scan, restarts)
-            (length,) = struct.unpack_from(">H", self._data, at + 2)
+            (length,) = struct.unpack_from(">H", self._data.data, at + 2)
             if length < 2 or at + 2 + length > self._data.size:
                 raise corrupt("jpeg", self._data.size, "its header is cut")
             if code in _FRAME_MARKERS:
                 self._frame(at)
                 self._is_sequential = code in _SEQUENTIAL
             elif code == _DRI:
-                (self._restart_interval,) = struct.unpack_from(">H", self._data, at + 4)
+                (self._restart_interval,) = struct.unpack_from(">H", self._data.data, at + 4)
             elif code == _DHT:
                 self._tables(at + 4, at + 2 + length)
             elif code == _SOS:
@@ -154,7 +154,7 @@ class _Walk:
 
     def _frame(self, at: int) -> None:
         data = self._data
-        precision, height, width, components = struct.unpack_from(">BHHB", data, at + 4)
+        precision, height, width, components = struct.unpack_from(">BHHB", data.data, at + 4)
         if precision != 8:
             raise DecodeError("unknown_format", f"the jpeg image has {precision} bits a channel; 8 are read")
         if self._size is not None or components not in (1, 3, 4):

