@@ -115,7 +115,7 @@ def _scans(draw: random.Random, key: str, message: CompressedImage) -> None:
     data = _as_jpeg(draw, key, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
     last = data.rindex(b"\xff\xda")
     message.format = "jpeg"
-    _set_data(message, data[:-2] + data[last:-2] * draw.choice([1, 9, 30, 500]) + b"\xff\xd9")
+    _set_data(message, data[:-2] + data[last:-2] * draw.choice([1, 9, 30, 100]) + b"\xff\xd9")
 
 
 def _zstd(draw: random.Random, key: str, message: CompressedImage) -> None:

@@ -25,14 +25,14 @@ FOREIGN = (
     "",
     " ",
     "RGB8",
-    "rgb16",
+    "rgb10",
     "sepia13",
-    "bayer_rggb8",
-    "yuv422_yuy2",
-    "32FC1",
+    "bayer_rggb12",
+    "yuv411",
+    "32FC3",
     "64FC4",
     "8UC17",
-    "16SC1",
+    "16SC2",
     "nan",
     "jpeg",
     "mono16\n[FATAL]",
@@ -137,7 +137,8 @@ def _real_encoding(draw: random.Random, key: str, message: Image) -> None:
         row = width
     else:
         row = width * {"rgb16": 6, "bgr16": 6}.get(encoding, 2)
-    data = noise.integers(0, 200, rows * row).astype(np.uint8).tobytes()
+    # Near grey however it is read, for the same reason as in `good_pixels`.
+    data = noise.integers(100, 156, rows * row).astype(np.uint8).tobytes()
     if encoding == "32FC1":
         kelvin = noise.normal(300, 10, height * width).astype("<f4")
         kelvin[noise.random(kelvin.size) < draw.choice([0, 0.01, 1])] = draw.choice([np.nan, np.inf, -1e30, 1e30])
