@@ -23,7 +23,8 @@ if VERSION is None:
 
 # Ranges admit Python 3.10 (Humble, JetPack 6: NumPy up to 2.2, ONNX Runtime up to 1.23), 3.11, and 3.12 (Jazzy,
 # JetPack 7).
-SERVING = ["numpy>=1.26,<3", "opencv-python-headless>=4.5,<6", "pyyaml>=5.4"]
+# simplejpeg is optional on a robot: it reports damaged JPEGs, which OpenCV repairs and prints a line about.
+SERVING = ["numpy>=1.26,<3", "opencv-python-headless>=4.5,<6", "pyyaml>=5.4", "simplejpeg>=1.8"]
 EXTRAS = {
     # Serving on the CPU. `runtime` and `gpu` are alternatives: both provide the module onnxruntime, and the one
     # installed last overwrites the other.

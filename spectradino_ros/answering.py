@@ -15,7 +15,7 @@ from spectradino_core.runtime.preprocess import FrameError
 from spectradino_core.runtime.recovery import DeviceLostError, RebuildInterruptedError
 from spectradino_core.runtime.registration import RegistrationError
 from spectradino_core.streams.decode import DecodeError
-from spectradino_core.streams.detecting import different_shapes, drop_cause, find
+from spectradino_core.streams.detecting import UnreadableError, different_shapes, drop_cause, find, unpack
 from spectradino_core.thermal import ThermalError
 from spectradino_ros.cameras import TOPICS, camera_topic
 from spectradino_ros.frames import Capture
@@ -72,8 +72,12 @@ class Answerer:
 
     def answer(self, capture: Capture) -> None:
         """Finds and publishes. Raises what the pipeline raises, see `failed`."""
-        settings, rgb, ir = self._settings(), capture.rgb, capture.ir
+        settings = self._settings()
         start = perf_counter()
+        for error in unpack(settings, capture.rgb, capture.ir):
+            self._tell_damaged(error)
+            capture = capture.without(error.camera)
+        rgb, ir = capture.rgb, capture.ir
         percepts = find(self._pipeline, self._registering, settings, rgb, ir, capture.after_jump)
         self._check_shapes(capture)
 
@@ -113,6 +117,10 @@ class Answerer:
 
     def failed(self, error: Exception) -> None:
         """Counts and says what an exception of `answer` cost: one capture."""
+        if isinstance(error, UnreadableError):
+            for one in error.errors:
+                self._tell_damaged(one)
+            return
         cause = drop_cause(error)
         if cause == "inference_failed" and not self._node.context.ok():
             return  # it is only that ROS was shut down under our feet
@@ -122,9 +130,6 @@ class Answerer:
             return
         if isinstance(error, DeviceLostError):
             self._lost(str(error))
-        elif isinstance(error, DecodeError):
-            topic = self._topics["rgb"]
-            self._notices.warn(f"{error.cause} {topic}", f"dropped a frame of {topic}: {error}")
         elif isinstance(error, ThermalError):
             self._notices.error("thermal", f"dropped a frame of {self._topics['ir']}: {error}")
         elif isinstance(error, RegistrationError):
@@ -135,6 +140,12 @@ class Answerer:
             self._health.failed()
             trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
             self._notices.error("inference", f"inference failed on one frame, the next is tried: {error}\n{trace}")
+
+    def _tell_damaged(self, error: DecodeError) -> None:
+        """Counts and reports a frame whose pixels turned out to be damaged."""
+        topic = self._topics[error.camera]
+        self._health.dropped(drop_cause(error))
+        self._notices.warn(f"{error.cause} {topic}", f"dropped a frame of {topic}: {error}")
 
     def _latency_ms(self, header: Header, topic: str) -> float:
         behind_s = (self._node.get_clock().now() - Time.from_msg(header.stamp)).nanoseconds / 1e9

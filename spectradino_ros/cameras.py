@@ -20,7 +20,7 @@ except ImportError:  # its name up to and with Humble
 
 from spectradino_ros.health import Health
 from spectradino_ros.notices import Notices
-from spectradino_ros.parameters import ParameterError
+from spectradino_ros.parameters import TRANSPORTS, ParameterError
 
 __all__ = ["TOPICS", "Camera", "camera_topic"]
 
@@ -42,7 +42,7 @@ def camera_topic(node: Node, name: str, transport: str = "raw") -> str:
 def _asked_for(node: Node, name: str, transport: str) -> str:
     # As image_transport has it the image is what is remapped: with `rgb/image_raw:=/cam/image` compressed images come
     # from `/cam/image/compressed`.
-    return name if transport == "raw" else f"{node.resolve_topic_name(name)}/compressed"
+    return name if transport == "raw" else f"{node.resolve_topic_name(name)}/{transport}"
 
 
 class Camera:
@@ -71,7 +71,7 @@ class Camera:
             receive: called with each message, on the executor's thread.
             health: counts the messages and those lost.
             notices: says what is wrong.
-            transport: "raw" or "compressed": whether the messages are Image or CompressedImage.
+            transport: one of `settings.TRANSPORTS`: "raw" messages are Image, the others CompressedImage.
 
         Raises:
             ParameterError: the topic's qos_overrides make no sense.
@@ -113,10 +113,10 @@ class Camera:
             return
         kinds = [info.topic_type for info in self._node.get_publishers_info_by_topic(self.topic)]
         publishers, wanted = len(kinds), f"sensor_msgs/msg/{self._kind.__name__}"
-        other = "compressed" if self._transport == "raw" else "raw"
-        elsewhere = camera_topic(self._node, self._name, other)
-        if publishers == 0 and self._node.count_publishers(elsewhere):
-            why = f"but {elsewhere} is published: set the parameter {self.key}_transport to {other}"
+        elsewhere = {other: camera_topic(self._node, self._name, other) for other in TRANSPORTS}
+        other = next((t for t, topic in elsewhere.items() if self._node.count_publishers(topic)), "")
+        if publishers == 0 and other:
+            why = f"but {elsewhere[other]} is published: set the parameter {self.key}_transport to {other}"
         elif publishers == 0:
             why = (
                 f"nobody publishes it. Is the camera running? Is '{self._name}' remapped to its topic "

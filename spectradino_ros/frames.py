@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,10 @@ class Capture:
     error_ns: int | None
     ready_s: float
     after_jump: bool
+
+    def without(self, camera: str) -> Capture:
+        """The same without the frame of the camera "rgb" or "ir"."""
+        return replace(self, error_ns=None, **{camera: None})  # type: ignore[arg-type]
 
     @property
     def reference(self) -> CameraFrame:

@@ -1,6 +1,7 @@
-"""From the cameras' messages to captures: subscribed, decoded, and handed to `streams.feed`, which decides.
+"""From the cameras' messages to captures: subscribed, checked, and handed to `streams.feed`, which decides.
 
-All of it runs on the executor's thread. What is dropped on the way is counted, and said once.
+All of it runs on the executor's thread, so pixels are not unpacked here: a large or hostile image would keep services
+waiting. The worker unpacks them (`answering.py`). What is dropped on the way is counted, and said once.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from functools import partial
 from time import monotonic_ns, perf_counter
 from typing import Any
 
-import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo
@@ -20,6 +20,7 @@ from spectradino_core.runtime.percepts import Mode
 from spectradino_core.runtime.registration import RegistrationError
 from spectradino_core.streams import feed
 from spectradino_core.streams.decode import DecodeError
+from spectradino_core.streams.jpeg import STRICT_DECODER
 from spectradino_core.text import log_line
 from spectradino_ros.cameras import TOPICS, Camera
 from spectradino_ros.frames import CameraFrame, Capture, CvBridgeConverter, stamp_ns
@@ -29,9 +30,6 @@ from spectradino_ros.parameters import Settings
 from spectradino_ros.registering import Registering, camera_info_topic
 
 __all__ = ["Intake"]
-
-_UNSEEN = np.empty((0, 0), np.uint8)
-"""For the feed, which looks at infrared pixels only: a compressed colour image is not unpacked for nothing."""
 
 
 class Intake:
@@ -74,6 +72,7 @@ class Intake:
         self._tell_mode = tell_mode
         self._converter = CvBridgeConverter()
         self._timeout_s = settings.no_message_timeout_s
+        self._decoding = settings.decoding
         self.feed: feed.Feed[CameraFrame] = feed.Feed(settings.feed(registering.time_offset_ms), monotonic_ns())
         self.cameras: dict[str, Camera] = {}
         self._calibrations: list[Any] = []
@@ -84,6 +83,11 @@ class Intake:
             raise
 
     def _subscribe(self, settings: Settings) -> None:
+        if not STRICT_DECODER and "compressed" in (settings.rgb_transport, settings.ir_transport):
+            self._logger.info(
+                "simplejpeg is not installed, so OpenCV decodes JPEG, and damage is known by the warnings that it "
+                "prints: pip install simplejpeg"
+            )
         for key, name in TOPICS.items():
             self.cameras[key] = Camera(
                 self._node, key, name, self._receiver(key), self._health, self._notices, settings.transport_of(key)
@@ -125,9 +129,8 @@ class Intake:
         arrival_ns = monotonic_ns()
         topic = self.cameras[key].topic
         try:
-            frame = CameraFrame.decode(key, message, self._converter)
-            pixels = frame.pixels if key == "ir" else _UNSEEN
-            self._hand_over(self.feed.frame(key, stamp_ns(frame.header), arrival_ns, frame, pixels))
+            frame = CameraFrame.decode(key, message, self._converter, self._decoding)
+            self._hand_over(self.feed.frame(key, stamp_ns(frame.header), arrival_ns, frame, frame.look))
         except DecodeError as error:
             self._health.dropped(f"{key}_{error.cause}")
             self._notices.warn(f"{error.cause} {topic}", f"dropped a frame of {topic}: {error}")

@@ -92,7 +92,7 @@ def detector_launch_description(band: str) -> LaunchDescription:
             "image_transport",
             default_value="",
             choices=("", *TRANSPORTS),
-            description="How the images of both cameras come: raw, or compressed, from <topic>/compressed. "
+            description="How the images of both cameras come: raw, or from <topic>/compressed or <topic>/zstd. "
             "rgb_transport and ir_transport set one camera's. Empty: as in params_file.",
         ),
         DeclareLaunchArgument(

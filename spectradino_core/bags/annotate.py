@@ -114,7 +114,7 @@ def annotate(
     if out.exists() and out.resolve() == Path(bag).resolve():
         raise BagError(f"{out}: the drive itself can't be what is written")
     BagWriter(out, options.storage, options.compression, options.overwrite)  # refused now, not after an hour
-    with BagReader(bag, options.rgb_topic, options.ir_topic) as reader:
+    with BagReader(bag, options.rgb_topic, options.ir_topic, decoding=options.settings.decoding) as reader:
         pipeline = open_pipeline(model, options.settings)
         replay = Replay(pipeline, options.settings, options.clock)
         store = Segments(out, _plan(reader, Path(model), options))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from spectradino_core.bags.reader import BagReader
+from spectradino_core.streams.compressed import encoding_of
 from spectradino_core.streams.decode import DecodeError
 from spectradino_core.streams.queues import Stream
 
@@ -144,7 +145,7 @@ def _camera(
     size, encoding, unreadable = None, "", 0
     for frame in reversed(frames):  # what is kept is the first one's
         try:
-            encoding = str(getattr(frame.message, "encoding", "") or getattr(frame.message, "format", ""))
+            encoding = encoding_of(frame.message)
             pixels = frame.decode().pixels
             size = (int(pixels.shape[1]), int(pixels.shape[0]))
         except DecodeError:

@@ -20,7 +20,8 @@ from spectradino_core.bags.errors import BagError
 from spectradino_core.bags.message_types import DamagedMessageError, MessageTypes, peek_stamp_ns
 from spectradino_core.bags.storage import Raw, Storage, StoredTopic
 from spectradino_core.bags.topics import choose_camera
-from spectradino_core.streams.decode import DecodeError
+from spectradino_core.streams.compressed import encoding_of
+from spectradino_core.streams.decode import DecodeError, DecodeOptions
 from spectradino_core.streams.frames import CameraFrame
 from spectradino_core.streams.pairing import JUMP_MS
 from spectradino_core.streams.queues import Stream
@@ -61,6 +62,7 @@ class BagFrame:
         topic, kind: where it was recorded.
         raw: the message in CDR.
         types: how to unpack it.
+        options: limits, and how infrared images are read.
     """
 
     stream: Stream
@@ -70,6 +72,7 @@ class BagFrame:
     kind: str
     raw: bytes
     types: MessageTypes
+    options: DecodeOptions | None = None
 
     @cached_property
     def message(self) -> Any:
@@ -84,12 +87,12 @@ class BagFrame:
             raise DecodeError("bad_message", f"a message of {self.topic} can't be unpacked: {error}") from None
 
     def decode(self) -> CameraFrame:
-        """The frame as the node has it: infrared pixels unpacked, a compressed colour image's when asked for.
+        """The frame as the node has it, with pixels that are unpacked when they are asked for.
 
         Raises:
             DecodeError: as in the node, with its causes.
         """
-        return CameraFrame.decode(self.stream.value, self.message)
+        return CameraFrame.decode(self.stream.value, self.message, options=self.options)
 
 
 class BagReader:
@@ -103,6 +106,7 @@ class BagReader:
             camera's newest stamp), "rgb_clock_jump" (by more than half a second), "rgb_bad_message", the same with
             "ir_".
         max_waiting: the most frames that waited for their turn so far.
+        decoding: how the frames that are read from now on are decoded.
     """
 
     def __init__(
@@ -112,14 +116,17 @@ class BagReader:
         ir_topic: str | None = None,
         window_ms: float = 400.0,
         cameras: bool = True,
+        decoding: DecodeOptions | None = None,
     ) -> None:
         """
         Args:
             path: a rosbag2 folder (sqlite3 or MCAP, also compressed), or a bare .mcap or .db3 file.
             rgb_topic, ir_topic: the cameras' topics (raw or compressed images; of `/a/image_raw` the recorded
-                `/a/image_raw/compressed` serves too). None: found by name and encoding. "": there is none.
+                `/a/image_raw/zstd` or `/a/image_raw/compressed` serves too). None: found by name and encoding. "":
+                there is none.
             window_ms: how far apart in arrival two messages are put into the order of their stamps, 0 to 500.
             cameras: whether cameras are looked for at all; False: for `messages` only.
+            decoding: limits, and how infrared images are read, as `Settings.decoding` says.
 
         Raises:
             BagError: no bag, nothing readable in it, or a camera's topic is missing or can't be told; names what there
@@ -128,6 +135,7 @@ class BagReader:
         if not 0 <= window_ms <= JUMP_MS:
             raise BagError(f"window_ms lies in 0 to {JUMP_MS:g}, got {window_ms:g}")
         self._window_ns = round(window_ms * _MS)
+        self.decoding = decoding
         self._storage = Storage(path)
         self.path = self._storage.path
         self.events: Counter[str] = Counter()
@@ -234,7 +242,7 @@ class BagReader:
                 self.events[f"{stream.value}_backward_stamp"] += behind_ns > 0
                 newest[stream] = max(stamp_ns, newest.get(stream, stamp_ns))
             kind = self.topics[raw.topic].kind
-            frame = BagFrame(stream, stamp_ns, raw.received_ns, raw.topic, kind, raw.data, self.types)
+            frame = BagFrame(stream, stamp_ns, raw.received_ns, raw.topic, kind, raw.data, self.types, self.decoding)
             if not in_stamp_order:
                 yield frame
                 continue
@@ -283,5 +291,5 @@ class BagReader:
                 message = self.types.read(raw.data, kind)
             except DamagedMessageError:
                 continue
-            return str(getattr(message, "encoding", "") or getattr(message, "format", "")).strip()
+            return encoding_of(message)
         return ""

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
-import numpy as np
-
 from spectradino_core.bags.errors import BagError
 from spectradino_core.bags.reader import BagFrame, BagReader
+from spectradino_core.bags.topics import base_topic
 from spectradino_core.runtime.bundle import BundleError
 from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.percepts import Mode, Percepts
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.registration import RegistrationError
 from spectradino_core.streams.decode import DecodeError
-from spectradino_core.streams.detecting import different_shapes, drop_cause, find
+from spectradino_core.streams.detecting import UnreadableError, different_shapes, drop_cause, find, unpack
 from spectradino_core.streams.feed import Capture, Feed, FeedEvent
 from spectradino_core.streams.frames import CameraFrame
 from spectradino_core.streams.queues import Stream
@@ -34,7 +33,6 @@ __all__ = ["CLOCKS", "Answer", "Replay", "open_pipeline"]
 
 CLOCKS = ("received", "stamp")
 
-_UNSEEN = np.empty((0, 0), np.uint8)
 _MOST_EVENTS = 10_000
 
 
@@ -141,6 +139,8 @@ class Replay:
         self._drops: Counter[str] = Counter()
         self._events: list[FeedEvent] = []
         self._told: set[str] = set()
+        self._problems: dict[str, str] = {}
+        self._readable: set[str] = set()
         self._topics: dict[str, str] = {}
         self._arrival_ns = 0
         self._captures = 0
@@ -152,17 +152,20 @@ class Replay:
             frames: an open bag, or its frames in stamp order, perhaps with some of them left out or changed.
 
         Raises:
-            BagError: the registration shall come from camera_info, and the bag holds none that will do.
+            BagError: the registration shall come from camera_info, and the bag holds none that will do; or, at the end,
+                not one image of a camera could be read.
         """
         if isinstance(frames, BagReader):
             if self.registering.from_camera_info:
                 self.take_camera_infos(frames)
+            frames.decoding = self._settings.decoding
             frames = frames.frames()
         self._pipeline.reset()
         for frame in frames:
             yield from self.frame(frame)
         if self.feed is not None:
             yield from self._answered(self.feed.flush())
+        self._check_readable()
 
     def frame(self, frame: BagFrame) -> Iterator[Answer]:
         """Takes one frame and gives the answers that are now certain."""
@@ -179,12 +182,12 @@ class Replay:
             self.feed = Feed(self._settings.feed(self.registering.time_offset_ms), self._arrival_ns)
         try:
             decoded = frame.decode()
-            pixels = decoded.pixels if frame.stream is Stream.IR else _UNSEEN
         except DecodeError as error:
-            self._drop(f"{key}_{error.cause}", f"dropped a frame of {frame.topic}: {error}")
+            error.camera = key
+            self._refuse(error)
             return
         shot = _Shot(decoded, self._arrival_ns)
-        captures = self.feed.frame(frame.stream, frame.stamp_ns, self._arrival_ns, shot, pixels)
+        captures = self.feed.frame(frame.stream, frame.stamp_ns, self._arrival_ns, shot, decoded.look)
         yield from self._answered(captures)
 
     def take_camera_infos(self, reader: BagReader) -> None:
@@ -194,7 +197,7 @@ class Replay:
             RegistrationError: a camera has none, or nothing can be made of them.
         """
         for stream in Stream:
-            image = reader.topic_of(stream).removesuffix("/compressed")
+            image = base_topic(reader.topic_of(stream), reader.topics)
             topic = f"{image.rpartition('/')[0]}/camera_info"
             if topic not in reader.topics or not reader.topics[topic].count:
                 raise RegistrationError(
@@ -223,6 +226,21 @@ class Replay:
         self._drops[cause] += 1
         self._tell(cause, text)
 
+    def _refuse(self, error: DecodeError) -> None:
+        """Counts a frame that cannot be read."""
+        self._problems.setdefault(error.camera, str(error))
+        topic = self._topics.get(error.camera, error.camera)
+        self._drop(f"{error.camera}_{error.cause}", f"dropped a frame of {topic}: {error}")
+
+    def _check_readable(self) -> None:
+        """Refuses a drive of a camera that sent frames and not one that can be read."""
+        for key, problem in self._problems.items():
+            if key not in self._readable:
+                raise BagError(
+                    f"{self._topics[key]}: none of its {self.frames[key]} images can be read: {problem}. Record the "
+                    f'camera in another format, convert the topic, or go on without it (--{key}-topic "")'
+                )
+
     def _tell(self, key: str, text: str) -> None:
         if key not in self._told:
             self._told.add(key)
@@ -233,24 +251,43 @@ class Replay:
         for capture in captures:
             yield self._answer(capture)
 
+    def _unpacked(self, capture: Capture[_Shot]) -> Capture[_Shot]:
+        """The capture with what can be read of it, as in the node.
+
+        Raises:
+            UnreadableError: nothing that may be answered.
+        """
+        errors = unpack(self._settings, *_frames(capture))
+        for error in errors:
+            self._refuse(error)
+            changes = {error.camera: None, f"{error.camera}_stamp_ns": None}
+            capture = replace(capture, error_ns=None, **changes)  # type: ignore[arg-type]
+        self._readable |= {frame.camera for frame in _frames(capture) if frame is not None}
+        return capture
+
     def _answer(self, capture: Capture[_Shot]) -> Answer:
-        rgb = None if capture.rgb is None else capture.rgb.frame
-        ir = None if capture.ir is None else capture.ir.frame
-        shot = capture.rgb or capture.ir
-        stamp_ns = capture.rgb_stamp_ns if capture.rgb is not None else capture.ir_stamp_ns
-        assert shot is not None
-        assert stamp_ns is not None
         percepts, cause, error = None, "", ""
         start = perf_counter()
         try:
+            capture = self._unpacked(capture)
+            rgb, ir = _frames(capture)
             percepts = find(self._pipeline, self.registering, self._settings, rgb, ir, capture.after_jump)
             if text := different_shapes(self.registering, rgb, ir, self._topics):
                 self._tell("aspect", text)
             self.answers[percepts.mode.value] += 1
         except Exception as failure:  # one capture is lost, as in the node, and counted
             cause, error = drop_cause(failure), f"{failure}"
-            self._drop(cause, f"dropped a capture ({type(failure).__name__}): {failure}")
+            if isinstance(failure, UnreadableError):
+                for one in failure.errors:
+                    self._refuse(one)
+            else:
+                self._drop(cause, f"dropped a capture ({type(failure).__name__}): {failure}")
         elapsed_ms = (perf_counter() - start) * 1e3
+        rgb, ir = _frames(capture)
+        shot = capture.rgb or capture.ir
+        stamp_ns = capture.rgb_stamp_ns if capture.rgb is not None else capture.ir_stamp_ns
+        assert shot is not None
+        assert stamp_ns is not None
         steps_ms = {"decode": sum(frame.decode_ms for frame in (rgb, ir) if frame is not None)}
         steps_ms |= {"failed": elapsed_ms} if percepts is None else percepts.steps_ms
         number, self._captures = self._captures, self._captures + 1
@@ -272,3 +309,10 @@ class Replay:
             rgb=rgb,
             ir=ir,
         )
+
+
+def _frames(capture: Capture[_Shot]) -> tuple[CameraFrame | None, CameraFrame | None]:
+    return (
+        None if capture.rgb is None else capture.rgb.frame,
+        None if capture.ir is None else capture.ir.frame,
+    )

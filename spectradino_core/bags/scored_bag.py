@@ -21,6 +21,7 @@ from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.tally import truth_arrays
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.registration import Size
+from spectradino_core.streams.compressed import encoding_of
 from spectradino_core.streams.decode import DecodeError
 from spectradino_core.streams.queues import Stream
 from spectradino_core.streams.registering import Registering
@@ -159,7 +160,7 @@ def open_scored(
         BagError: it can't be read, or lacks a camera.
         GroundTruthError: the labels are missing or damaged, or none of them belongs to a frame of the bag.
     """
-    with BagReader(bag, rgb_topic, ir_topic) as reader:
+    with BagReader(bag, rgb_topic, ir_topic, decoding=settings.decoding) as reader:
         scored = _looked_through(reader)
         offset_ns = round(settings.feed(Registering(settings).time_offset_ms).ir_time_offset_ms * _MS)
         stamps = np.concatenate([scored.rgb_ns, scored.ir_ns - offset_ns])
@@ -195,7 +196,7 @@ def _looked_through(reader: BagReader) -> ScoredBag:
             except DecodeError:
                 continue
             sizes[frame.stream] = (int(pixels.shape[1]), int(pixels.shape[0]))
-            kinds[frame.stream] = str(getattr(frame.message, "encoding", "") or getattr(frame.message, "format", ""))
+            kinds[frame.stream] = encoding_of(frame.message)
     first_ns, last_ns = received or (0, 0)
     return ScoredBag(
         reader,

@@ -9,7 +9,7 @@ from spectradino_core.bags.errors import BagError
 from spectradino_core.bags.storage import StoredTopic
 from spectradino_core.streams.queues import Stream
 
-__all__ = ["COMPRESSED", "IMAGE", "choose_camera", "image_topics"]
+__all__ = ["COMPRESSED", "IMAGE", "base_topic", "choose_camera", "image_topics"]
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 
@@ -23,7 +23,8 @@ _WORDS = {
     ),
 }  # fmt: skip
 _NO_CAMERA = ("mask", "overlay", "segmentation", "depth", "disparity", "debug", "detections", "compresseddepth")
-_TRANSPORT = "/compressed"
+_TRANSPORTS = ("zstd", "compressed")
+"""Names of the packed siblings of a raw topic that are read, best first: what zstd packs lost nothing."""
 
 
 def image_topics(topics: Mapping[str, StoredTopic]) -> list[StoredTopic]:
@@ -48,8 +49,8 @@ def choose_camera(
     Args:
         stream: which camera.
         topics: those of the bag.
-        wanted: the topic to take; its image_transport sibling `<topic>/compressed` serves where it is not there. None:
-            find it. "": there shall be none.
+        wanted: the topic to take; where it is not there, what image_transport makes of it serves (`<topic>/zstd`,
+            `<topic>/compressed`). None: find it. "": there shall be none.
         encoding_of: the encoding of a topic's first image, for topics whose names say nothing.
         path: the bag, for messages.
         other: the other camera's topic, which is not considered.
@@ -61,14 +62,14 @@ def choose_camera(
         return "", "none, as asked for"
     if wanted is not None:
         return _given(stream, topics, wanted, path)
-    candidates = [t for t in _without_siblings(image_topics(topics)) if t.count and t.name != other]
+    candidates = [t for t in _without_siblings(image_topics(topics), topics) if t.count and t.name != other]
     option = f"--{stream.value}-topic"
     if not candidates:
         raise BagError(
             f"{path}: no topic for the {stream.value} camera; {_listed(image_topics(topics), topics)}. "
             f'Give {option} "" if there is none'
         )
-    usual = [t for t in candidates if t.name.removesuffix(_TRANSPORT) == _USUAL[stream]]
+    usual = [t for t in candidates if base_topic(t.name, topics) == _USUAL[stream]]
     if len(usual) == 1:
         return usual[0].name, "the node's own topic"
     named = [t for t in candidates if set(_words(t.name)) & set(_WORDS[stream])]
@@ -95,7 +96,8 @@ def choose_camera(
 
 def _given(stream: Stream, topics: Mapping[str, StoredTopic], wanted: str, path: object) -> tuple[str, str]:
     name = wanted if wanted.startswith("/") else f"/{wanted}"
-    found = topics.get(name) or topics.get(name + _TRANSPORT)
+    siblings = [topics.get(f"{name}/{transport}") for transport in _TRANSPORTS]
+    found = topics.get(name) or next((t for t in siblings if t is not None and t.count), None)
     if found is None:
         raise BagError(f"{path}: there is no topic {name}; {_listed(image_topics(topics), topics)}")
     if found.kind not in (IMAGE, COMPRESSED):
@@ -108,14 +110,34 @@ def _given(stream: Stream, topics: Mapping[str, StoredTopic], wanted: str, path:
     return found.name, "as asked for"
 
 
-def _without_siblings(topics: list[StoredTopic]) -> list[StoredTopic]:
-    """One topic a camera where it was recorded both raw and compressed: the raw one, which lost nothing."""
-    raw = {t.name for t in topics if t.kind == IMAGE and t.count}
-    return [t for t in topics if not (t.kind == COMPRESSED and t.name.removesuffix(_TRANSPORT) in raw)]
+def base_topic(name: str, topics: Mapping[str, StoredTopic]) -> str:
+    """The image topic that a packed topic belongs to, `/cam/image` of `/cam/image/zstd`; the name itself of others."""
+    base, _, transport = name.rpartition("/")
+    if transport in _TRANSPORTS:
+        return base
+    is_packed = name in topics and topics[name].kind == COMPRESSED
+    has_siblings = any(other in topics for other in (base, *(f"{base}/{t}" for t in _TRANSPORTS)))
+    return base if is_packed and has_siblings else name
+
+
+def _without_siblings(found: list[StoredTopic], topics: Mapping[str, StoredTopic]) -> list[StoredTopic]:
+    """One topic a camera where it was recorded in several ways, as by `ros2 bag record -a`: the one that lost least."""
+
+    def rank(topic: StoredTopic) -> int:
+        transport = topic.name.rpartition("/")[2]
+        if topic.kind == IMAGE:
+            return 0
+        return 1 + _TRANSPORTS.index(transport) if transport in _TRANSPORTS else 9
+
+    best: dict[str, StoredTopic] = {}
+    for topic in sorted(found, key=rank):
+        if topic.count:
+            best.setdefault(base_topic(topic.name, topics), topic)
+    return [topic for topic in found if best.get(base_topic(topic.name, topics)) is topic]
 
 
 def _fits(stream: Stream, encoding: str) -> bool:
-    is_grey = encoding.startswith(("mono", "8UC1", "16UC1"))
+    is_grey = encoding.startswith(("mono", "8UC1", "16UC1", "16SC1", "32FC1", "64FC1"))
     return is_grey if stream is Stream.IR else bool(encoding) and not is_grey
 
 

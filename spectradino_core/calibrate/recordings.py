@@ -21,7 +21,8 @@ from spectradino_core.calibrate.errors import CalibrationError
 from spectradino_core.calibrate.structure import grey_picture
 from spectradino_core.data.images import read_colour, read_counts
 from spectradino_core.runtime.registration import Registration, Size, Warp
-from spectradino_core.streams.decode import DecodeError
+from spectradino_core.streams.decode import DecodeError, DecodeOptions
+from spectradino_core.streams.infrared import cropped
 from spectradino_core.streams.pairing import Pairer
 from spectradino_core.streams.queues import Stream
 
@@ -91,12 +92,15 @@ def pairs_of_bag(reader: BagReader, most: int, offset_ms: float = 0.0, slop_ms: 
     return pairs
 
 
-def pairs_of_folder(folder: Path, most: int) -> list[ImagePair]:
+def pairs_of_folder(
+    folder: Path, most: int, crop: tuple[int, int, int, int] = DecodeOptions.ir_crop
+) -> list[ImagePair]:
     """Pairs of a folder that holds a folder of colour and one of infrared images with the same names.
 
     Args:
         folder: it holds one of rgb, vis, .. and one of lwir, swir, nir, ir, ..
         most: most pairs to give, spread over the names in order.
+        crop: part of each infrared image that is used, see `DecodeOptions.ir_crop`.
 
     Raises:
         CalibrationError: there are no such folders, or they share no name.
@@ -118,7 +122,13 @@ def pairs_of_folder(folder: Path, most: int) -> list[ImagePair]:
     names = sorted(colour.keys() & infrared.keys())
     if not names:
         raise CalibrationError(f"{folder}: no image in {rgb_folder.name} has a namesake in {ir_folder.name}")
-    return [ImagePair(name, read_colour(colour[name]), read_counts(infrared[name])) for name in _spread(names, most)]
+    try:
+        return [
+            ImagePair(name, read_colour(colour[name]), cropped(read_counts(infrared[name]), crop))
+            for name in _spread(names, most)
+        ]
+    except DecodeError as error:
+        raise CalibrationError(f"{ir_folder}: {error}") from None
 
 
 def activities_of_bag(

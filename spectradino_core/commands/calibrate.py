@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from spectradino_core.commands.node_parameters import DECODING, add_parameters, settings_of
+
 __all__ = ["add", "find_time_offset"]
 
 _NEAR_MS = 6.0
@@ -86,6 +88,7 @@ def add(commands: Any) -> None:
 def _add_topics(command: argparse.ArgumentParser) -> None:
     command.add_argument("--rgb-topic", metavar="T", help="the colour camera (default: found by name)")
     command.add_argument("--ir-topic", metavar="T", help="the infrared camera (default: found by name)")
+    add_parameters(command, DECODING)
 
 
 def _add_output(command: argparse.ArgumentParser) -> None:
@@ -102,7 +105,8 @@ def _time(options: argparse.Namespace) -> int:
         raise ValueError(f"--seconds is at least 8, got {options.seconds:g}")
     before = _before(options, "time_offset_ms")
     known = before.registration if before is not None else None
-    with BagReader(options.source, options.rgb_topic, options.ir_topic) as reader:
+    decoding = settings_of(options).decoding
+    with BagReader(options.source, options.rgb_topic, options.ir_topic, decoding=decoding) as reader:
         _, found = find_time_offset(reader, known, options.window_ms, options.seconds)
     print(found)
     offset = round(found.offset_ms, 3)
@@ -163,16 +167,17 @@ def _registration(options: argparse.Namespace) -> int:
     if options.scale is not None and not 0 < options.scale[0] < options.scale[1]:
         raise ValueError("--scale is two numbers above 0, the smaller one first")
     before = _before(options, "registration")
+    decoding = settings_of(options).decoding
     picture = options.picture or (None if options.out is None else options.out.with_suffix(".png"))
     if picture is not None and picture.exists() and not options.force:
         raise FileExistsError(f"{picture} is there already: give --force to replace it, or another --picture")
     if _is_folder_of_pairs(options.source):
-        pairs = pairs_of_folder(options.source, options.pairs)
+        pairs = pairs_of_folder(options.source, options.pairs, decoding.ir_crop)
     else:
         offset = options.time_offset_ms
         if offset is None:
             offset = 0.0 if before is None else before.time_offset_ms or 0.0
-        with BagReader(options.source, options.rgb_topic, options.ir_topic) as reader:
+        with BagReader(options.source, options.rgb_topic, options.ir_topic, decoding=decoding) as reader:
             pairs = pairs_of_bag(reader, options.pairs, offset)
     found = estimate_homography([(p.rgb, p.infrared) for p in pairs], options.scale and tuple(options.scale))
     print(found)

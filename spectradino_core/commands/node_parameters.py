@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-__all__ = ["add_parameters", "settings_of"]
+__all__ = ["DECODING", "add_parameters", "settings_of"]
+
+DECODING = ("max_image_megapixels", "ir_crop", "ir_encoding", "ir_float_unit")
+"""Parameters that say how images are read."""
 
 _WITHOUT_EFFECT = {
     "model", "autostart", "lazy_subscription", "rgb_transport", "ir_transport", "publish_overlay", "deadline_ms",
@@ -16,8 +20,13 @@ _WITHOUT_EFFECT = {
 _PREFIX = "parameter_"
 
 
-def add_parameters(command: argparse.ArgumentParser) -> None:
-    """Declares `--params-file` and an option for each parameter that matters in a replay."""
+def add_parameters(command: argparse.ArgumentParser, names: Collection[str] = ()) -> None:
+    """Declares `--params-file` and options for parameters.
+
+    Args:
+        command: gets them.
+        names: of the parameters; empty: each that matters in a replay.
+    """
     from spectradino_core.streams.settings import specs
 
     group = command.add_argument_group(
@@ -25,7 +34,7 @@ def add_parameters(command: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--params-file", type=Path, metavar="YAML", help="the node's own parameter file")
     for spec in specs().values():
-        if spec.name in _WITHOUT_EFFECT:
+        if spec.name in _WITHOUT_EFFECT or (names and spec.name not in names):
             continue
         option = f"--{spec.name.replace('_', '-')}"
         text = spec.description.replace("%", "%%")

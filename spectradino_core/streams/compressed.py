@@ -1,40 +1,52 @@
-"""Compressed image messages to arrays: JPEG and PNG for 8 bits, PNG and TIFF for 16.
+"""Compressed image messages to arrays: JPEG, PNG and TIFF of `compressed`, and raw images of `zstd`.
 
 A message is anything with the fields of `sensor_msgs/CompressedImage`: format and data. The data itself says what kind
-of file it is; the format's text ("jpeg", "rgb8; jpeg compressed bgr8", "mono16; png compressed") says what it was made
-from, and a contradiction is refused. The size is read from the file's head before anything is unpacked, so that a few
-bytes cannot ask for gigabytes. The stored bytes are checked as far as their format allows: PNG's checksums, JPEG's end.
+of file it is; the format's text ("jpeg", "rgb8; jpeg compressed bgr8", "mono16; png compressed", "zstd") says what it
+was made from, and a contradiction is refused. Size and cost are read from the file's header before anything is
+unpacked, so that a few bytes cannot ask for gigabytes or minutes. The stored bytes are checked as far as their format
+allows: PNG's checksums, JPEG's markers and its decoder's warnings (`jpeg.py`), TIFF's strips, zlib's checksum.
 
 Letters: h height, w width.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
-from collections.abc import Callable, Sized
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
-from spectradino_core.streams.decode import DecodeError, check_size, flat_bytes, grey_of
+from spectradino_core.streams.decode import OpenImage, open_infrared, open_rgb
+from spectradino_core.streams.encodings import BAYER, demosaic, is_mosaic
+from spectradino_core.streams.image_files import png_header, read_file, tiff_header
+from spectradino_core.streams.image_message import DecodeError, check_size, corrupt, flat_bytes
+from spectradino_core.streams.infrared import DecodeOptions, check_crop, counts_of, cropped, grey_of
+from spectradino_core.streams.jpeg import decode_jpeg, inspect_jpeg
 
 __all__ = [
-    "MAX_PIXELS",
     "CompressedImageMessage",
     "decode_compressed_infrared",
     "decode_compressed_rgb",
+    "encoding_of",
+    "open_compressed_infrared",
     "open_compressed_rgb",
 ]
 
-MAX_PIXELS = 1 << 26
-"""More pixels than any camera on a robot has (8192 x 8192): a file that claims more is damaged, or meant to do harm."""
-
 _KINDS = ((b"\xff\xd8\xff", "jpeg"), (b"\x89PNG\r\n\x1a\n", "png"), (b"II*\x00", "tiff"), (b"MM\x00*", "tiff"))
-_JPEG_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_END_WITHIN = 1024  # bytes of padding that encoders are known to leave behind the end of a picture
+_ZSTD_HEADER = struct.Struct("<IIBII")
+_MAX_ENCODING = 64
+_MAX_PIXEL_BYTES, _MAX_ROW_PADDING = 8, 4096
+"""Of the raw image inside `zstd`."""
+
+
+_NOT_LOOKED_AT = np.empty((0, 0), np.uint8)
+"""`OpenImage.look` of a colour image: only infrared cameras are watched for repeated images."""
 
 
 class CompressedImageMessage(Protocol):
@@ -44,167 +56,237 @@ class CompressedImageMessage(Protocol):
     data: Any
 
 
-def decode_compressed_rgb(message: CompressedImageMessage) -> np.ndarray:
-    """A compressed colour image to uint8 [h, w, 3] in RGB order; grey is repeated over the channels.
+def decode_compressed_rgb(message: CompressedImageMessage, options: DecodeOptions | None = None) -> np.ndarray:
+    """A compressed colour image to uint8 [h, w, 3] in RGB order; grey is repeated, a Bayer mosaic converted.
 
     Raises:
-        DecodeError: not JPEG, PNG or TIFF; damaged; or more than `MAX_PIXELS`.
+        DecodeError: not JPEG, PNG, TIFF or `zstd`; damaged; or more than `DecodeOptions.max_pixels`.
     """
-    return open_compressed_rgb(message)()
+    return open_compressed_rgb(message, options).unpack()
 
 
-def open_compressed_rgb(message: CompressedImageMessage) -> Callable[[], np.ndarray]:
-    """As `decode_compressed_rgb` in two steps: checks what can be seen without unpacking, and gives what unpacks.
+def open_compressed_rgb(message: CompressedImageMessage, options: DecodeOptions | None = None) -> OpenImage:
+    """As `decode_compressed_rgb`, but unpacked when the pixels are asked for.
 
     Unpacking takes milliseconds, in vain where a newer frame comes before this one is needed.
 
     Raises:
-        DecodeError: not JPEG, PNG or TIFF, more than `MAX_PIXELS`, or visibly damaged. What is returned raises it for
-            damage that only shows on unpacking.
+        DecodeError: what can be seen without unpacking. `OpenImage.unpack` raises it for the rest.
     """
-    file = _open(message)
+    options = options or DecodeOptions()
+    text = _format(message)
+    if _is_zstd(text):
+        return _open_zstd(message, options, open_rgb, is_looked_at=False)
+    file = _open(message, text, options)
+    pattern = _bayer_pattern(file.source)
+    if file.bits == 16 and file.is_grey and not pattern:
+        raise DecodeError(
+            "unknown_encoding",
+            f"the colour image is 16-bit grey ({text!r}); are the colour and infrared topics exchanged?",
+        )
 
     def unpack() -> np.ndarray:
-        image = _unpack(file, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        image = file.unpack(bool(pattern))
+        if image.ndim == 3:
+            return image
+        if pattern and (not file.source.endswith("mono8") or is_mosaic(image)):
+            return demosaic(image, pattern)
+        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
 
-    return unpack
+    return OpenImage(unpack, _NOT_LOOKED_AT)
 
 
-def decode_compressed_infrared(message: CompressedImageMessage) -> np.ndarray:
+def decode_compressed_infrared(message: CompressedImageMessage, options: DecodeOptions | None = None) -> np.ndarray:
     """A compressed infrared image to raw counts, uint8 or uint16 [h, w].
 
     Grey that was stored as three equal channels is read too; colours are refused (see `decode.decode_infrared`).
 
+    Args:
+        message: see the module's head.
+        options: limits, and which part of the image to use.
+
     Raises:
-        DecodeError: not JPEG, PNG or TIFF; damaged; more than `MAX_PIXELS`; a picture with colours; a JPEG made from
-            16-bit counts, which it cannot carry; or 8 bits where the format's text says 16.
+        DecodeError: not JPEG, PNG, TIFF or `zstd`; damaged; too large; a picture with colours; a JPEG made from 16-bit
+            counts, which it cannot carry; or 8 bits where the format's text says 16.
     """
-    file = _open(message)
-    kind, text = file.kind, file.text
-    image = _unpack(file, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    return open_compressed_infrared(message, options).unpack()
+
+
+def open_compressed_infrared(message: CompressedImageMessage, options: DecodeOptions | None = None) -> OpenImage:
+    """As `decode_compressed_infrared`, but unpacked when the pixels are asked for.
+
+    Raises:
+        DecodeError: what can be seen without unpacking. `OpenImage.unpack` raises it for the rest.
+    """
+    options = options or DecodeOptions()
+    text = _format(message)
+    if _is_zstd(text):
+        return _open_zstd(message, options, lambda inner: open_infrared(inner, options=options), is_looked_at=True)
+    file = _open(message, text, options)
     made_from_16_bits = "16" in text.split(";")[0]
-    if made_from_16_bits and kind == "jpeg":
+    if made_from_16_bits and file.kind == "jpeg":
         raise DecodeError(
             "lossy_16bit",
             f"the infrared image was 16-bit ({text!r}) and sent as JPEG, which keeps 8: set the publisher's compressed "
             "format to png (or tiff)",
         )
-    if image.dtype not in (np.uint8, np.uint16):
+    if made_from_16_bits and file.bits < 16:
         raise DecodeError(
-            "depth_mismatch", f"the infrared image ({text!r}) holds {image.dtype}, not 8 or 16-bit counts"
+            "depth_mismatch", f"the infrared image's format says 16 bits ({text!r}), its {file.kind} data has 8"
         )
-    if made_from_16_bits and image.dtype != np.uint16:
-        raise DecodeError(
-            "depth_mismatch", f"the infrared image's format says 16 bits ({text!r}), its {kind} data has 8"
-        )
-    return image if image.ndim == 2 else grey_of(image, kind)
+    check_crop(file.height, file.width, options.ir_crop)
+
+    def unpack() -> np.ndarray:
+        image = cropped(file.unpack(True), options.ir_crop)
+        return counts_of(image, options.ir_float_unit) if image.ndim == 2 else grey_of(image, file.kind)
+
+    return OpenImage(unpack, _digest(file.content))
+
+
+def encoding_of(message: Any) -> str:
+    """What an image message says that its pixels are: its encoding, or its format; of `zstd` the encoding inside."""
+    text = str(getattr(message, "encoding", "") or getattr(message, "format", "")).strip()
+    if hasattr(message, "format") and _is_zstd(text):
+        try:
+            inner, _ = _zstd_header(message)
+        except DecodeError:
+            return text
+        return f"{inner.encoding}; zstd"
+    return text
 
 
 @dataclass(frozen=True)
 class _File:
-    """A picture whose head was read: its bytes uint8 [N], kind of file, format's text, and size in pixels."""
+    """An image file whose header was read.
 
-    data: np.ndarray
+    Attributes:
+        kind: "jpeg", "png" or "tiff".
+        source: what the format's text says that it was made from, and what it was converted to.
+        width, height: in pixels.
+        bits: of one channel.
+        is_grey: it has one channel.
+        unpack: gives the pixels: whether grey and depth are kept as they are, to [h, w] or [h, w, 3] in RGB order.
+        content: uint8 [N], what differs where the image does.
+    """
+
     kind: str
-    text: str
+    source: str
     width: int
     height: int
+    bits: int
+    is_grey: bool
+    unpack: Callable[[bool], np.ndarray]
+    content: np.ndarray
 
 
-def _open(message: CompressedImageMessage) -> _File:
-    text = getattr(message, "format", None)
-    if not isinstance(text, str):
-        raise DecodeError("bad_field", f"the compressed image's format is a {type(text).__name__}, not a text")
-    text = text[:80]
+def _open(message: CompressedImageMessage, text: str, options: DecodeOptions) -> _File:
     data = flat_bytes(message)
-    raw = data.tobytes()
-    kind = next((kind for magic, kind in _KINDS if raw.startswith(magic)), None)
+    magic = data[:8].tobytes()
+    kind = next((kind for start, kind in _KINDS if magic.startswith(start)), None)
     if kind is None:
         hint = "; subscribe to the plain compressed topic, not compressedDepth" if "compressedDepth" in text else ""
         raise DecodeError(
             "unknown_format",
-            f"the compressed image ({text!r}, {len(raw)} bytes from {raw[:8].hex()} on) is no JPEG, PNG or TIFF{hint}",
+            f"the compressed image ({text!r}, {data.size} bytes from {magic.hex()} on) is no JPEG, PNG or TIFF{hint}",
         )
-    try:
-        width, height = {"jpeg": _jpeg_size, "png": _png_size, "tiff": _tiff_size}[kind](raw)
-    except (struct.error, IndexError, KeyError):
-        raise _corrupt(kind, raw, "it ends too early, or its head is damaged") from None
+    if kind == "jpeg":
+        jpeg = inspect_jpeg(data)
+        width, height, bits, is_grey = jpeg.width, jpeg.height, 8, jpeg.components == 1
+        content = jpeg.data[jpeg.scan :]  # without metadata, which may hold the time
+
+        def unpack(as_is: bool) -> np.ndarray:
+            return decode_jpeg(jpeg, grey=as_is)
+    else:
+        try:
+            header = (png_header if kind == "png" else tiff_header)(data)
+        except (struct.error, IndexError, KeyError, OverflowError):
+            raise corrupt(kind, data.size, "it ends too early, or its header is damaged") from None
+        width, height, bits, is_grey, content = header.width, header.height, header.bits, header.is_grey, header.content
+
+        def unpack(as_is: bool) -> np.ndarray:
+            return read_file(header, data, as_is)
+
     check_size(height, width, f"the {kind} image")
-    if width * height > MAX_PIXELS:
-        raise DecodeError("implausible_size", f"the {kind} image claims {width}x{height} pixels, above {MAX_PIXELS}")
-    return _File(data, kind, text, width, height)
+    _check_pixels(width, height, kind, options)
+    return _File(kind, text.lower().strip(), width, height, bits, is_grey, unpack, content)
 
 
-def _unpack(file: _File, flags: int) -> np.ndarray:
-    """The picture as OpenCV reads it."""
-    image = _read(file.data, flags)
-    if image is None or image.size == 0:
-        raise _corrupt(file.kind, file.data, "OpenCV cannot read it")
-    if image.shape[:2] != (file.height, file.width):
-        size = f"{image.shape[1]}x{image.shape[0]}"
-        raise _corrupt(file.kind, file.data, f"it claims {file.width}x{file.height} pixels and holds {size}")
-    return image
+def _digest(content: np.ndarray) -> np.ndarray:
+    """For `OpenImage.look`: of a camera that repeats one image the packed bytes are the same too.
+
+    One number, as the detector looks at every 8th.
+    """
+    return np.array([[content.size << 32 | zlib.crc32(content.data)]], np.uint64)
 
 
-def _read(data: np.ndarray, flags: int) -> np.ndarray | None:
-    """What OpenCV reads, None where it can't; its own complaints, a line or two for each picture, are kept quiet."""
-    logging: Any = cv2.utils.logging if hasattr(cv2.utils, "logging") else cv2  # the latter up to 4.5
-    level = logging.getLogLevel()
-    logging.setLogLevel(0)
+def _check_pixels(width: int, height: int, kind: str, options: DecodeOptions) -> None:
+    if width * height > options.max_pixels:
+        raise DecodeError(
+            "implausible_size",
+            f"the {kind} image claims {width}x{height} pixels, above the limit of {options.max_pixels / 1e6:g} "
+            "megapixels: raise max_image_megapixels if the camera is so large",
+        )
+
+
+def _format(message: CompressedImageMessage) -> str:
+    text = getattr(message, "format", None)
+    if not isinstance(text, str):
+        raise DecodeError("bad_field", f"the compressed image's format is a {type(text).__name__}, not a text")
+    return text[:80]
+
+
+def _bayer_pattern(source: str) -> str:
+    """The mosaic that the format's text says the file holds, as "bayer_rggb8; jpeg compressed bayer_rggb8" does."""
+    found = re.match(r"bayer_[a-z]{4}", source)
+    return found[0] if found and found[0] in BAYER else ""
+
+
+def _is_zstd(text: str) -> bool:
+    return text.strip().lower() == "zstd"
+
+
+def _zstd_header(message: CompressedImageMessage) -> tuple[SimpleNamespace, np.ndarray]:
+    """The raw image message, without its data yet, and the packed data."""
+    data = flat_bytes(message)
     try:
-        return cv2.imdecode(data, flags)
-    except cv2.error:
-        return None
-    finally:
-        logging.setLogLevel(level)
+        height, width, is_bigendian, step, length = _ZSTD_HEADER.unpack_from(data.data)
+    except struct.error:
+        raise corrupt("zstd", data.size, "its header is cut") from None
+    begin = _ZSTD_HEADER.size
+    if length > _MAX_ENCODING or begin + length >= data.size:
+        raise corrupt("zstd", data.size, "its header is damaged")
+    encoding = data[begin : begin + length].tobytes().decode("ascii", "replace")
+    inner = SimpleNamespace(height=height, width=width, encoding=encoding, is_bigendian=is_bigendian, step=step)
+    return inner, data[begin + length :]
 
 
-def _corrupt(kind: str, raw: Sized, why: str) -> DecodeError:
-    return DecodeError("corrupt_data", f"the {kind} image of {len(raw)} bytes is damaged: {why}")
+def _open_zstd(
+    message: CompressedImageMessage,
+    options: DecodeOptions,
+    open_raw: Callable[[Any], OpenImage],
+    is_looked_at: bool,
+) -> OpenImage:
+    """An image of zstd_image_transport: the raw message's fields, and its data, packed by zlib in spite of the name."""
+    inner, packed = _zstd_header(message)
+    height, width = check_size(inner.height, inner.width, "the zstd image")
+    _check_pixels(width, height, "zstd", options)
+    if inner.step > _MAX_PIXEL_BYTES * width + _MAX_ROW_PADDING:
+        raise DecodeError("wrong_step", f"the zstd image of {width}x{height} pixels claims rows of {inner.step} bytes")
+    size = inner.step * height
+    if inner.encoding in ("nv12", "nv21", "nv24"):  # whose chroma rows come on top
+        size *= 3
 
+    def unpack() -> np.ndarray:
+        stream = zlib.decompressobj(47)  # zlib or gzip, as the header says
+        try:
+            raw = stream.decompress(packed.data, size + 1)
+        except zlib.error as error:
+            raise corrupt("zstd", packed.size, f"{error}") from None
+        if len(raw) > size:
+            raise DecodeError("long_data", f"the zstd image holds more than the {size} bytes that its header says")
+        if not stream.eof:
+            raise corrupt("zstd", packed.size, "it ends too early")
+        inner.data = raw
+        return open_raw(inner).unpack()
 
-def _jpeg_size(raw: bytes) -> tuple[int, int]:
-    """(width, height) from a JPEG's frame header; checks that the picture has its end."""
-    if raw.rfind(b"\xff\xd9", max(0, len(raw) - _END_WITHIN)) < 0:
-        raise _corrupt("jpeg", raw, "its end is missing")
-    at = 2
-    while raw[at] == 0xFF:
-        marker = raw[at + 1]
-        if marker == 0xFF:  # fill
-            at += 1
-            continue
-        if marker in _JPEG_FRAME_MARKERS:
-            height, width = struct.unpack_from(">HH", raw, at + 5)
-            return width, height
-        at += 2 + struct.unpack_from(">H", raw, at + 2)[0]
-    raise _corrupt("jpeg", raw, "its head is damaged")
-
-
-def _png_size(raw: bytes) -> tuple[int, int]:
-    """(width, height) from a PNG's header; checks every chunk's checksum and that the end is there."""
-    at, name, view = 8, b"", memoryview(raw)
-    while name != b"IEND":
-        length, name = struct.unpack_from(">I4s", raw, at)
-        (checksum,) = struct.unpack_from(">I", raw, at + 8 + length)
-        if zlib.crc32(view[at + 4 : at + 8 + length]) != checksum:
-            raise _corrupt("png", raw, f"the checksum of its part {name!r} is wrong")
-        if at == 8:
-            if name != b"IHDR":
-                raise _corrupt("png", raw, "its head is damaged")
-            width, height = struct.unpack_from(">II", raw, 16)
-        at += 12 + length
-    return width, height
-
-
-def _tiff_size(raw: bytes) -> tuple[int, int]:
-    """(width, height) from a TIFF's first directory."""
-    order = "<" if raw[:2] == b"II" else ">"
-    (at,) = struct.unpack_from(order + "I", raw, 4)
-    (entries,) = struct.unpack_from(order + "H", raw, at)
-    found: dict[int, int] = {}
-    for entry in range(min(entries, 512)):
-        tag, kind = struct.unpack_from(order + "HH", raw, at + 2 + 12 * entry)
-        if tag in (256, 257):
-            (found[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), raw, at + 2 + 12 * entry + 8)
-    return found[256], found[257]
+    return OpenImage(unpack, _digest(packed) if is_looked_at else _NOT_LOOKED_AT)

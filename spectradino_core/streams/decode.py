@@ -1,39 +1,60 @@
 """Raw image messages to arrays, without cv_bridge and without ROS.
 
-A message is anything with the fields of `sensor_msgs/Image`: height, width, encoding, is_bigendian, step, data. Plain
-encodings are read here; for others a converter may be injected (the node injects cv_bridge where it can be imported).
-Whatever is wrong with a message becomes one `DecodeError` whose `cause` serves as the name of a drop counter.
+A message is anything with the fields of `sensor_msgs/Image`: height, width, encoding, is_bigendian, step, data. What
+drivers publish is read here (`READ_AS_RGB`, `READ_AS_INFRARED`); for other encodings a converter may be injected (the
+node injects cv_bridge where it can be imported). Whatever is wrong with a message becomes one `DecodeError` whose
+`cause` serves as the name of a drop counter.
 
-Encodings that leave the channel order open (8UC3, 8UC4) are read as OpenCV's own order, BGR.
+`open_rgb` and `open_infrared` check a message and convert its pixels only when they are asked for: most frames of a
+camera that is faster than the model are never looked at.
+
+Encodings that leave the channel order open (8UC3, 8UC4, 16UC3) are read as OpenCV's own order, BGR.
 
 Letters: h height, w width.
 """
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 
+from spectradino_core.streams.encodings import PACKED, PLANAR, Packed
+from spectradino_core.streams.image_message import (
+    MAX_SIDE,
+    DecodeError,
+    ImageMessage,
+    encoding_field,
+    flat_bytes,
+    native,
+    pixel_view,
+    shortened,
+    size_fields,
+    whole_field,
+    wrong_length,
+    wrong_step,
+)
+from spectradino_core.streams.infrared import DecodeOptions, check_crop, check_grey, counts_of, cropped, grey_of
+
 __all__ = [
     "INFRARED_ENCODINGS",
     "MAX_SIDE",
+    "READ_AS_INFRARED",
+    "READ_AS_RGB",
     "RGB_ENCODINGS",
     "Converter",
     "DecodeError",
+    "DecodeOptions",
     "ImageMessage",
+    "OpenImage",
     "decode_infrared",
     "decode_rgb",
+    "open_infrared",
+    "open_rgb",
 ]
-
-MAX_SIDE = 1 << 16
-"""No camera has more rows or columns; a header that says so is damaged."""
-
-MAX_COLOUR_DIFFERENCE = 12
-"""Levels by which the channels of a grey picture may differ after JPEG."""
 
 _TO_RGB: dict[str, tuple[int, int | None]] = {
     "rgb8": (3, None),
@@ -47,40 +68,47 @@ _TO_RGB: dict[str, tuple[int, int | None]] = {
 }
 """Encoding to its channels and OpenCV's conversion to RGB."""
 
-_GREY_BYTES = {"mono8": 1, "8UC1": 1, "mono16": 2, "16UC1": 2}
+_COUNTS = {
+    "mono8": np.uint8,
+    "8UC1": np.uint8,
+    "mono16": np.uint16,
+    "16UC1": np.uint16,
+    "16SC1": np.int16,
+    "32FC1": np.float32,
+    "64FC1": np.float64,
+}
 _COLOUR_CHANNELS = {name: channels for name, (channels, _) in _TO_RGB.items() if channels > 1}
+_WIDE_CHANNELS = {name: layout.channels for name, layout in PACKED.items() if "16" in name and layout.channels > 1}
 
-RGB_ENCODINGS = tuple(_TO_RGB)
-INFRARED_ENCODINGS = (*_GREY_BYTES, *_COLOUR_CHANNELS)
+RGB_ENCODINGS = (*_TO_RGB, *PACKED, *PLANAR)
+INFRARED_ENCODINGS = (*_COUNTS, *_COLOUR_CHANNELS, *PACKED, *PLANAR)
 
+READ_AS_RGB = (
+    "rgb8, bgr8, rgba8, bgra8, mono8, 8UC1, 8UC3, 8UC4, the same with 16 bits a channel, bayer_*8, bayer_*16, yuv422 "
+    "(uyvy), yuv422_yuy2 (yuyv), nv12, nv21, nv24"
+)
+"""`RGB_ENCODINGS` for messages."""
+READ_AS_INFRARED = "mono8, 8UC1, mono16, 16UC1, 16SC1, 32FC1, 64FC1, and grey images in the colour camera's encodings"
+"""`INFRARED_ENCODINGS` for messages."""
 
-class DecodeError(ValueError):
-    """An image message cannot be read.
-
-    Attributes:
-        cause: a short code, the name of the drop counter: "bad_field", "empty_image", "implausible_size",
-            "unknown_encoding", "wrong_step", "short_data", "long_data", "colour_infrared", "converter_failed"; for
-            compressed images also "unknown_format", "lossy_16bit", "depth_mismatch", "corrupt_data".
-    """
-
-    def __init__(self, cause: str, text: str) -> None:
-        super().__init__(text)
-        self.cause = cause
-
-
-class ImageMessage(Protocol):
-    """The fields of sensor_msgs/Image that are read."""
-
-    height: int
-    width: int
-    encoding: str
-    is_bigendian: int
-    step: int
-    data: Any
-
+_REMEDY = "set the camera driver to one of them, or republish the topic in one (image_proc, a node with cv_bridge)"
 
 Converter = Callable[[Any, str], np.ndarray]
 """(message, wanted encoding) to an array, as cv_bridge's `imgmsg_to_cv2`; raises what it likes."""
+
+
+@dataclass(frozen=True)
+class OpenImage:
+    """An image that passed every check that needs no unpacking.
+
+    Attributes:
+        unpack: gives the pixels, see `decode_rgb` and `decode_infrared`; raises `DecodeError` for damage that only
+            shows now. The array may be a read-only view of the message's data.
+        look: an array of any shape that differs where the image does, to recognise a camera that repeats one image.
+    """
+
+    unpack: Callable[[], np.ndarray]
+    look: np.ndarray
 
 
 def decode_rgb(message: ImageMessage, converter: Converter | None = None) -> np.ndarray:
@@ -95,12 +123,82 @@ def decode_rgb(message: ImageMessage, converter: Converter | None = None) -> np.
     Raises:
         DecodeError: the message is inconsistent, or nothing here reads its encoding.
     """
-    encoding = _encoding(message)
-    if encoding not in _TO_RGB:
-        hint = "; are the colour and infrared topics exchanged?" if encoding in _GREY_BYTES else ""
-        return _converted(message, encoding, "rgb8", converter, RGB_ENCODINGS, hint)
-    channels, conversion = _TO_RGB[encoding]
-    pixels = _pixels(message, encoding, channels, np.dtype(np.uint8))
+    return open_rgb(message, converter).unpack()
+
+
+def open_rgb(message: ImageMessage, converter: Converter | None = None) -> OpenImage:
+    """As `decode_rgb`, but the pixels are converted when they are asked for.
+
+    Raises:
+        DecodeError: the message is inconsistent, or nothing here reads its encoding.
+    """
+    encoding = encoding_field(message)
+    if encoding in _TO_RGB:
+        channels, conversion = _TO_RGB[encoding]
+        view = pixel_view(message, encoding, channels, np.dtype(np.uint8))
+        return OpenImage(lambda: _to_rgb(native(view), conversion), view)
+    if encoding in PACKED or encoding in PLANAR:
+        return _open_colour(message, encoding)
+    hint = "; are the colour and infrared topics exchanged?" if encoding in _COUNTS else ""
+    return _converted(message, encoding, "rgb8", converter, READ_AS_RGB, hint)
+
+
+def decode_infrared(
+    message: ImageMessage, converter: Converter | None = None, options: DecodeOptions | None = None
+) -> np.ndarray:
+    """An infrared image message to raw counts, uint8 or uint16 [h, w], native byte order, C-contiguous.
+
+    Cameras that send grey as three equal channels or as YUV (rgb8, bgr8, yuv422, ...) are read too. A picture with real
+    colours is refused: either a palette was applied in the camera, and its colours are no counts, or it is the colour
+    camera. Signed 16-bit numbers are raised by 32768. Floating-point temperatures become hundredths of a kelvin, and
+    pixels that are no number become 0.
+
+    The array may be a read-only view of the message's data, which it keeps alive.
+
+    Args:
+        message: see the module's head.
+        converter: reads the encodings that are not in `INFRARED_ENCODINGS`.
+        options: part of the image to use, and what its numbers are.
+
+    Raises:
+        DecodeError: the message is inconsistent, nothing here reads its encoding, or the picture is coloured.
+    """
+    return open_infrared(message, converter, options).unpack()
+
+
+def open_infrared(
+    message: ImageMessage, converter: Converter | None = None, options: DecodeOptions | None = None
+) -> OpenImage:
+    """As `decode_infrared`, but the pixels are converted when they are asked for.
+
+    Raises:
+        DecodeError: the message is inconsistent, or nothing here reads its encoding.
+    """
+    options = options or DecodeOptions()
+    encoding = options.ir_encoding or encoding_field(message)
+    if encoding in _COUNTS:
+        dtype = np.dtype(_COUNTS[encoding])
+        if dtype.itemsize > 1:
+            dtype = dtype.newbyteorder(">" if message.is_bigendian else "<")
+        view = cropped(pixel_view(message, encoding, 1, dtype), options.ir_crop)
+        return OpenImage(lambda: counts_of(native(view), options.ir_float_unit), view)
+    if encoding in _COLOUR_CHANNELS or encoding in _WIDE_CHANNELS:
+        wide = encoding in _WIDE_CHANNELS
+        channels = _WIDE_CHANNELS[encoding] if wide else _COLOUR_CHANNELS[encoding]
+        dtype = np.dtype((">u2" if message.is_bigendian else "<u2") if wide else np.uint8)
+        view = cropped(pixel_view(message, encoding, channels, dtype), options.ir_crop)
+        check_grey(view, encoding)
+        return OpenImage(lambda: np.ascontiguousarray(native(view)[..., 1]), view)
+    if encoding in PACKED or encoding in PLANAR:
+        opened = _open_colour(message, encoding)
+        check_crop(whole_field(message, "height"), whole_field(message, "width"), options.ir_crop)
+        return OpenImage(lambda: grey_of(cropped(opened.unpack(), options.ir_crop), encoding), opened.look)
+    wanted = "mono16" if "16" in encoding else "mono8"
+    opened = _converted(message, encoding, wanted, converter, READ_AS_INFRARED, "")
+    return OpenImage(lambda: np.ascontiguousarray(cropped(opened.unpack(), options.ir_crop)), opened.look)
+
+
+def _to_rgb(pixels: np.ndarray, conversion: int | None) -> np.ndarray:
     if conversion is None:
         return pixels
     if pixels.shape[:2] == (1, 1):  # with three channels OpenCV 4.5 refuses it
@@ -108,177 +206,77 @@ def decode_rgb(message: ImageMessage, converter: Converter | None = None) -> np.
     return cv2.cvtColor(pixels, conversion)
 
 
-def decode_infrared(message: ImageMessage, converter: Converter | None = None) -> np.ndarray:
-    """An infrared image message to raw counts, uint8 or uint16 [h, w], native byte order, C-contiguous.
-
-    Cameras that send grey as three equal channels (rgb8, bgr8, ...) are read too. A picture with real colours is
-    refused: either a palette was applied in the camera, and its colours are no counts, or it is the colour camera.
-
-    The array may be a read-only view of the message's data, which it keeps alive.
-
-    Args:
-        message: see the module's head.
-        converter: reads the encodings that are not in `INFRARED_ENCODINGS`.
-
-    Raises:
-        DecodeError: the message is inconsistent, nothing here reads its encoding, or the picture is coloured.
-    """
-    encoding = _encoding(message)
-    if encoding in _GREY_BYTES:
-        dtype: np.dtype = np.dtype(np.uint8)
-        if _GREY_BYTES[encoding] == 2:
-            dtype = np.dtype(">u2" if message.is_bigendian else "<u2")
-        return _pixels(message, encoding, 1, dtype)
-    if encoding in _COLOUR_CHANNELS:
-        return grey_of(_pixels(message, encoding, _COLOUR_CHANNELS[encoding], np.dtype(np.uint8)), encoding)
-    wanted = "mono16" if "16" in encoding else "mono8"
-    return _converted(message, encoding, wanted, converter, INFRARED_ENCODINGS, "")
-
-
-def grey_of(image: np.ndarray, encoding: str) -> np.ndarray:
-    """The one channel of a grey picture that came as three or four: [h, w] of the same type.
-
-    Raises:
-        DecodeError: the channels differ (checked on every 8th pixel of every 8th row), so it is no grey picture.
-    """
-    sample = image[::8, ::8, :3].astype(np.int32)
-    difference = int((sample.max(axis=2) - sample.min(axis=2)).max())
-    allowed = MAX_COLOUR_DIFFERENCE if image.dtype == np.uint8 else 0
-    if difference > allowed:
+def _open_colour(message: ImageMessage, encoding: str) -> OpenImage:
+    """An encoding of `PACKED` or `PLANAR`, to RGB."""
+    if encoding in PLANAR:
+        return _open_planar(message, encoding)
+    layout: Packed = PACKED[encoding]
+    dtype = np.dtype(layout.dtype)
+    if dtype.itemsize > 1:
+        dtype = dtype.newbyteorder(">" if message.is_bigendian else "<")
+    height, width = size_fields(message, encoding)
+    if min(height, width) < layout.least:
         raise DecodeError(
-            "colour_infrared",
-            f"the infrared image ({encoding}) has colours (channels differ by up to {difference} levels): "
-            "switch the camera's palette off (white-hot, mono8, mono16), unless the two topics are exchanged",
+            "wrong_size",
+            f"the image ({encoding}) is {width}x{height} pixels, a mosaic has at least {layout.least} rows and columns",
         )
-    return np.ascontiguousarray(image[..., 1])
-
-
-def _encoding(message: ImageMessage) -> str:
-    encoding = getattr(message, "encoding", None)
-    if not isinstance(encoding, str):
-        raise DecodeError("bad_field", f"the image's encoding is {_short(encoding)}, not a text")
-    return encoding.strip()
-
-
-def _pixels(message: ImageMessage, encoding: str, channels: int, dtype: np.dtype) -> np.ndarray:
-    """The message's pixels, [h, w] or [h, w, channels], native byte order, C-contiguous; a view where that can be."""
-    height, width, step, data = _checked(message, encoding, channels * dtype.itemsize)
-    shape: tuple[int, ...] = (height, width) if channels == 1 else (height, width, channels)
-    strides = (step, channels * dtype.itemsize, dtype.itemsize)[: len(shape)]
-    view: np.ndarray = np.ndarray(shape, dtype, buffer=data, strides=strides)
-    native = dtype.newbyteorder("=")
-    if dtype != native or not (view.flags.c_contiguous and view.flags.aligned):
-        return np.ascontiguousarray(view.astype(native))
-    view.flags.writeable = False
-    return view
-
-
-def _checked(message: ImageMessage, encoding: str, pixel_bytes: int) -> tuple[int, int, int, np.ndarray]:
-    """Height, width, step and the data as uint8 [step * height], after every check of size."""
-    height, width = check_size(_whole(message, "height"), _whole(message, "width"), f"the image ({encoding})")
-    step = _whole(message, "step")
-    if step < width * pixel_bytes:
+    if layout.even_width and width % 2:
         raise DecodeError(
-            "wrong_step",
-            f"the image's step is {step} bytes, but a row of {width} {encoding} pixels takes {width * pixel_bytes}: "
-            "the publisher must set step to the length of a row in bytes",
+            "wrong_size",
+            f"the image ({encoding}) is {width} pixels wide, but two pixels share their colour in this encoding, so "
+            "the width must be even: set another size in the camera driver",
         )
-    data = flat_bytes(message)
-    if data.size != step * height:
-        short = data.size < step * height
+    view = pixel_view(message, encoding, layout.channels, dtype)
+    return OpenImage(lambda: layout.to_rgb(native(view)), view)
+
+
+def _open_planar(message: ImageMessage, encoding: str) -> OpenImage:
+    """NV12 and its like. Drivers do not agree on what `step` is of two planes, so dense data is read with any."""
+    layout = PLANAR[encoding]
+    height, width = size_fields(message, encoding)
+    shared = layout.chroma_rows == 1
+    if shared and (height % 2 or width % 2):
         raise DecodeError(
-            "short_data" if short else "long_data",
-            f"the image's data has {data.size} bytes, {'fewer' if short else 'more'} than step x height = {step} x "
-            f"{height} = {step * height} ({width}x{height} {encoding}): the publisher's fields do not agree, or the "
-            "message was cut",
+            "wrong_size",
+            f"the image ({encoding}) is {width}x{height} pixels, but 2x2 pixels share their colour in this encoding, "
+            "so both must be even: set another size in the camera driver",
         )
-    return height, width, step, data
-
-
-def check_size(height: int, width: int, what: str) -> tuple[int, int]:
-    """`height` and `width` in pixels, if a camera can have them.
-
-    Raises:
-        DecodeError: zero, negative, or more than `MAX_SIDE`.
-    """
-    if height <= 0 or width <= 0:
-        raise DecodeError(
-            "empty_image", f"{what} is {width}x{height} pixels, so it is empty: look at what the publisher sends"
-        )
-    if height > MAX_SIDE or width > MAX_SIDE:
-        raise DecodeError("implausible_size", f"{what} claims {width}x{height} pixels, more than {MAX_SIDE} on a side")
-    return height, width
-
-
-def flat_bytes(message: Any) -> np.ndarray:
-    """The message's data as uint8 [N], without a copy for anything that gives a buffer (array.array, bytes, NumPy).
-
-    Raises:
-        DecodeError: empty, or no sequence of bytes.
-    """
-    data = getattr(message, "data", None)
-    try:
-        flat = np.frombuffer(data, np.uint8) if len(data) else np.empty(0, np.uint8)  # type: ignore[arg-type]
-    except (TypeError, ValueError, BufferError):
-        flat = _from_sequence(data)
-    if flat.size == 0:
-        raise DecodeError("empty_image", "the image's data is empty: look at what the publisher sends")
-    return flat
-
-
-def _from_sequence(data: Any) -> np.ndarray:
-    """Data that gives no buffer, as a list of integers."""
-    try:
-        return np.frombuffer(bytes(data) if isinstance(data, (list, tuple)) else b"".join([data]), np.uint8)
-    except (TypeError, ValueError, OverflowError):
-        raise DecodeError("bad_field", f"the image's data is {_short(data)}, not a sequence of bytes") from None
-
-
-def _whole(message: ImageMessage, name: str) -> int:
-    value = getattr(message, name, None)
-    try:
-        return operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise DecodeError("bad_field", f"the image's {name} is {_short(value)}, not a whole number") from None
+    step, data = whole_field(message, "step"), flat_bytes(message)
+    rows = height + height * layout.chroma_rows // 2
+    stride = width if data.size == width * rows else step
+    if stride < width:
+        raise wrong_step(step, width, encoding, width)
+    if data.size != stride * rows:
+        raise wrong_length(data.size, step, rows, width, height, encoding)
+    y: np.ndarray = np.ndarray((height, width), np.uint8, buffer=data, strides=(stride, 1))
+    shape, chroma_stride = ((height // 2, width), stride) if shared else ((height, 2 * width), 2 * stride)
+    uv: np.ndarray = np.ndarray(shape, np.uint8, buffer=data, offset=stride * height, strides=(chroma_stride, 1))
+    return OpenImage(lambda: layout.to_rgb(y, np.ascontiguousarray(uv)), y)
 
 
 def _converted(
-    message: ImageMessage,
-    encoding: str,
-    wanted: str,
-    converter: Converter | None,
-    supported: tuple[str, ...],
-    hint: str,
-) -> np.ndarray:
+    message: ImageMessage, encoding: str, wanted: str, converter: Converter | None, readable: str, hint: str
+) -> OpenImage:
     """What the injected converter makes of an encoding that is not read here."""
-    known = f"read without cv_bridge are {', '.join(supported)}"
+    known = f"those read are {readable}: {_REMEDY}"
     if converter is None:
-        raise DecodeError("unknown_encoding", f"image encoding {_short(encoding)} is not read here{hint}; {known}")
-    check_size(_whole(message, "height"), _whole(message, "width"), f"the image ({_short(encoding)})")
+        raise DecodeError("unknown_encoding", f"image encoding {shortened(encoding)} is not read{hint}; {known}")
+    size_fields(message, shortened(encoding))
     flat_bytes(message)
     try:
         image = np.asarray(converter(message, wanted))
     except Exception as error:  # the converter is foreign code (cv_bridge, OpenCV): its errors are of any class
         raise DecodeError(
             "unknown_encoding",
-            f"image encoding {_short(encoding)} could not be converted to {wanted} "
-            f"({_short(str(error), 160)}){hint}; {known}",
+            f"image encoding {shortened(encoding)} could not be converted to {wanted} "
+            f"({shortened(str(error), 160)}){hint}; {known}",
         ) from error
     good_rgb = wanted == "rgb8" and image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
     good_grey = wanted != "rgb8" and image.ndim == 2 and image.dtype in (np.uint8, np.uint16)
     if not (good_rgb or good_grey) or image.size == 0:
         raise DecodeError(
             "converter_failed",
-            f"image encoding {_short(encoding)} was converted to {image.dtype} {tuple(image.shape)}, "
+            f"image encoding {shortened(encoding)} was converted to {image.dtype} {tuple(image.shape)}, "
             f"not to {wanted}{hint}; {known}",
         )
-    return np.ascontiguousarray(image)
-
-
-def _short(value: object, most: int = 60) -> str:
-    """A value for a message, however long it is."""
-    try:
-        text = value if isinstance(value, str) and most > 60 else repr(value)
-    except Exception:  # a foreign object's repr may fail; the error to tell is another
-        text = f"<{type(value).__name__}>"
-    return text if len(text) <= most else text[:most] + "…"
+    return OpenImage(lambda: np.ascontiguousarray(image), image)

@@ -4,20 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from spectradino_core.runtime.percepts import Percepts
+from spectradino_core.runtime.percepts import Mode, Percepts
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import FrameError
 from spectradino_core.runtime.recovery import DeviceLostError, RebuildInterruptedError
 from spectradino_core.runtime.registration import RegistrationError
 from spectradino_core.streams.decode import DecodeError
 from spectradino_core.streams.frames import CameraFrame
+from spectradino_core.streams.modes import FALLBACKS
 from spectradino_core.streams.registering import Registering
 from spectradino_core.streams.settings import Settings
 from spectradino_core.thermal import ThermalError
 
-__all__ = ["different_shapes", "drop_cause", "find"]
+__all__ = ["UnreadableError", "different_shapes", "drop_cause", "find", "unpack"]
 
 _ASPECT_TOLERANCE = 0.05
+
+
+class UnreadableError(DecodeError):
+    """No frame of a capture can be read and answered.
+
+    Attributes:
+        errors: what is wrong with each damaged frame.
+    """
+
+    def __init__(self, errors: list[DecodeError]) -> None:
+        super().__init__(errors[0].cause, "; ".join(map(str, errors)))
+        self.camera = errors[0].camera
+        self.errors = errors
+
+
+def unpack(settings: Settings, rgb: CameraFrame | None, ir: CameraFrame | None) -> list[DecodeError]:
+    """Unpack the pixels of a capture; a damaged frame does not take its good partner with it.
+
+    Args:
+        settings: `fallback_mode` says whether the partner may be answered alone.
+        rgb, ir: the frames; one of them may be missing.
+
+    Returns:
+        What is wrong with the frame that cannot be read, whose `camera` names it; empty: all can be read.
+
+    Raises:
+        UnreadableError: nothing is left that may be answered.
+    """
+    errors: list[DecodeError] = []
+    alone: list[Mode] = []
+    for mode, frame in ((Mode.RGB_ONLY, rgb), (Mode.IR_ONLY, ir)):
+        if frame is None:
+            continue
+        try:
+            _ = frame.pixels
+            alone.append(mode)
+        except DecodeError as error:
+            errors.append(error)
+    if errors and not (set(alone) & FALLBACKS[settings.fallback_mode]):
+        raise UnreadableError(errors)
+    return errors
 
 
 def find(
@@ -75,8 +117,8 @@ def drop_cause(error: Exception) -> str:
         return "engine_rebuilding"
     if isinstance(error, DeviceLostError):
         return "engine_lost"
-    if isinstance(error, DecodeError):  # of the colour frame, which is unpacked only here
-        return f"rgb_{error.cause}"
+    if isinstance(error, DecodeError):
+        return f"{error.camera or 'rgb'}_{error.cause}"
     if isinstance(error, ThermalError):
         return "ir_thermal_mismatch"
     if isinstance(error, RegistrationError):

@@ -145,7 +145,8 @@ class Feed(Generic[Payload]):
             stamp_ns: its header stamp.
             arrival_ns: when it came: a monotonic clock live, the recorded time in replay.
             payload: what the capture shall hold.
-            pixels: its pixels; an infrared camera's are looked at for a picture that does not move.
+            pixels: an array that differs where its image does (`CameraFrame.look`), by which an infrared camera that
+                repeats one image is recognised.
         """
         stream = Stream(stream)
         captures = self.watch(arrival_ns)

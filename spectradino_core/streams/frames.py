@@ -8,34 +8,43 @@ from typing import Any
 
 import numpy as np
 
-from spectradino_core.streams.compressed import decode_compressed_infrared, open_compressed_rgb
-from spectradino_core.streams.decode import Converter, decode_infrared, decode_rgb
+from spectradino_core.streams.compressed import open_compressed_infrared, open_compressed_rgb
+from spectradino_core.streams.decode import Converter, DecodeOptions, OpenImage, open_infrared, open_rgb
+from spectradino_core.streams.image_message import DecodeError
 
 __all__ = ["CameraFrame"]
 
 
 class CameraFrame:
-    """A message that can be read, with its pixels.
+    """A message whose fields are right, with its pixels, which are unpacked when they are first asked for.
 
-    A compressed colour image is unpacked when its pixels are first asked for: that takes milliseconds, and most frames
-    of a camera that is faster than the model are never looked at.
+    Unpacking takes milliseconds and is not done where messages arrive: most frames of a camera that is faster than the
+    model are never looked at.
 
     Attributes:
         header: the message's.
         received_s: when it came, by `perf_counter`.
         decode_ms: how long decoding took so far.
+        camera: "rgb" or "ir".
+        look: an array that differs where the image does, see `decode.OpenImage`.
     """
 
-    def __init__(self, header: Any, unpack: Callable[[], np.ndarray]) -> None:
+    def __init__(
+        self, header: Any, unpack: Callable[[], np.ndarray], camera: str = "", look: np.ndarray | None = None
+    ) -> None:
         """
         Args:
             header: the message's.
             unpack: gives the pixels, once.
+            camera: "rgb" or "ir".
+            look: see above; None: empty.
         """
         self.header = header
         self.received_s = perf_counter()
         self.decode_ms = 0.0
-        self._unpack = unpack
+        self.camera = camera
+        self.look = np.empty((0, 0), np.uint8) if look is None else look
+        self._unpack: Callable[[], np.ndarray] | None = unpack
         self._pixels: np.ndarray | None = None
 
     @property
@@ -46,29 +55,47 @@ class CameraFrame:
             DecodeError: they are damaged, as only shows now.
         """
         if self._pixels is None:
+            assert self._unpack is not None
             start = perf_counter()
-            self._pixels = self._unpack()
-            self.decode_ms += (perf_counter() - start) * 1e3
+            try:
+                self._pixels = self._unpack()
+            except DecodeError as error:
+                error.camera = self.camera
+                raise
+            finally:
+                self.decode_ms += (perf_counter() - start) * 1e3
+            self._unpack = None  # and with it the packed data
         return self._pixels
 
     @classmethod
-    def decode(cls, key: str, message: Any, converter: Converter | None = None) -> CameraFrame:
+    def decode(
+        cls, key: str, message: Any, converter: Converter | None = None, options: DecodeOptions | None = None
+    ) -> CameraFrame:
         """The frame of a message of the camera "rgb" or "ir".
 
         Args:
             key: which camera.
             message: anything with the fields of sensor_msgs/Image or CompressedImage.
             converter: reads the encodings that `decode` does not.
+            options: limits, and how infrared images are read.
 
         Raises:
             DecodeError: the message can't be read; its `cause` is a name for counters.
         """
-        is_compressed = hasattr(message, "format")
-        if is_compressed and key == "rgb":
-            return cls(message.header, open_compressed_rgb(message))
-        if is_compressed:
-            frame = cls(message.header, lambda: decode_compressed_infrared(message))
-        else:
-            frame = cls(message.header, lambda: (decode_rgb if key == "rgb" else decode_infrared)(message, converter))
-        _ = frame.pixels
+        start = perf_counter()
+        try:
+            opened = _open(key, message, converter, options)
+        except DecodeError as error:
+            error.camera = key
+            raise
+        frame = cls(message.header, opened.unpack, key, opened.look)
+        frame.decode_ms = (perf_counter() - start) * 1e3
         return frame
+
+
+def _open(key: str, message: Any, converter: Converter | None, options: DecodeOptions | None) -> OpenImage:
+    if hasattr(message, "format"):
+        return (open_compressed_rgb if key == "rgb" else open_compressed_infrared)(message, options)
+    if key == "rgb":
+        return open_rgb(message, converter)
+    return open_infrared(message, converter, options)

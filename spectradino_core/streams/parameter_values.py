@@ -50,6 +50,8 @@ def _checked_numbers(spec: Spec, value: Any) -> tuple[float, ...]:
         raise ParameterError(f"parameter '{spec.name}' is a list of {spec.allowed}, all finite, got {shown}")
     if len(value) not in spec.lengths:
         raise ParameterError(f"parameter '{spec.name}' is a list of {spec.allowed}, got {len(value)}: {shown}")
+    if spec.name == "ir_crop" and any(v < 0 or v != int(v) for v in value):
+        raise ParameterError(f"parameter 'ir_crop' is 4 whole numbers of 0 or above, got {shown}")
     return tuple(float(v) for v in value)
 
 

@@ -9,6 +9,8 @@ import numpy as np
 
 from spectradino_core.runtime.registration import Registration, RegistrationError
 from spectradino_core.streams.calibration import load_calibration
+from spectradino_core.streams.image_message import DecodeError
+from spectradino_core.streams.infrared import check_crop
 from spectradino_core.streams.registration import (
     CameraInfoMessage,
     registration_from_camera_infos,
@@ -111,7 +113,7 @@ class Registering:
             settings.plane_distance_m,
             rectified=settings.images_rectified,
         )
-        self.residual_px, self.current = made.residual_px, made.registration
+        self.residual_px, self.current = made.residual_px, _of_part(made.registration, settings.decoding.ir_crop)
         return True
 
     def check(self) -> Registration | None:
@@ -140,6 +142,21 @@ class Registering:
             (ir_width, ir_height), (width, height) = self.current.ir_size, self.current.rgb_size
             text += f", for {ir_width}x{ir_height} on {width}x{height}"
         return text if self.residual_px is None else f"{text}, residual {self.residual_px:.2f} px"
+
+
+def _of_part(registration: Registration, crop: tuple[int, int, int, int]) -> Registration:
+    """The registration of the part of the infrared image that is used; the camera's calibration is of the whole."""
+    if not any(crop) or registration.ir_size is None:
+        return registration
+    width, height = registration.ir_size
+    try:
+        top, bottom, left, right = check_crop(height, width, crop)
+    except DecodeError as error:
+        raise RegistrationError(f"{error}") from None
+    to_whole = np.array([[1.0, 0.0, left], [0.0, 1.0, top], [0.0, 0.0, 1.0]])
+    matrix = np.reshape(registration.matrix, (3, 3)) @ to_whole
+    size = (right - left, bottom - top)
+    return Registration(tuple(matrix.ravel()), size, registration.rgb_size, registration.source)
 
 
 def _is_same(a: Any, b: Any) -> bool:

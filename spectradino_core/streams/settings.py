@@ -14,12 +14,13 @@ from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.engines import DEVICES
 from spectradino_core.runtime.thermal_override import NORMALIZATIONS, override_contract
 from spectradino_core.streams.feed import FeedSettings
+from spectradino_core.streams.infrared import FLOAT_UNITS, DecodeOptions
 from spectradino_core.streams.modes import FALLBACKS
 from spectradino_core.thermal import Smoothing, ThermalContract
 
 __all__ = ["TRANSPORTS", "ParameterError", "Settings", "Spec", "When", "parameter", "specs"]
 
-TRANSPORTS = ("raw", "compressed")
+TRANSPORTS = ("raw", "compressed", "zstd")
 
 
 class ParameterError(ValueError):
@@ -120,7 +121,8 @@ class Settings:
     )
     rgb_transport: str = _parameter(
         "raw",
-        "How the colour images come: raw: the topic itself; compressed: <topic>/compressed (JPEG, PNG or TIFF).",
+        "How the colour images come: raw: the topic itself; compressed: <topic>/compressed (JPEG, PNG or TIFF); zstd: "
+        "<topic>/zstd, of zstd_image_transport.",
         When.CONFIGURE,
         choices=TRANSPORTS,
     )
@@ -129,6 +131,35 @@ class Settings:
         "The same of the infrared images. For 16 bits the publisher must compress to PNG or TIFF: JPEG keeps 8.",
         When.CONFIGURE,
         choices=TRANSPORTS,
+    )
+    max_image_megapixels: float = _parameter(
+        24.0,
+        "A compressed image that claims more pixels is refused before it is unpacked [million pixels].",
+        When.CONFIGURE,
+        low=0.001,
+        high=1000.0,
+    )
+    ir_crop: tuple[float, ...] = _parameter(
+        (0.0,) * 4,
+        "Part of each infrared image that is used: x, y, width, height [px]; width or height 0: up to the edge. For "
+        "double-height frames, telemetry rows and borders. Calibration and detections of the infrared camera alone are "
+        "in the pixels of that part. All 0: the whole image.",
+        When.CONFIGURE,
+        lengths=(4,),
+    )
+    ir_encoding: str = _parameter(
+        "",
+        "Encoding of the raw infrared images where their messages say another, as mono16 for counts that a driver "
+        "sends as yuv422_yuy2. Empty: as they say.",
+        When.CONFIGURE,
+        choices=("", "mono8", "mono16", "16SC1", "32FC1"),
+    )
+    ir_float_unit: str = _parameter(
+        "auto",
+        "What 32FC1 infrared images hold; temperatures become counts of 0.01 K. auto: by the median: below 150 "
+        "Celsius, below 2000 kelvin, else counts; images within 0 to 1 are spread over all counts.",
+        When.CONFIGURE,
+        choices=FLOAT_UNITS,
     )
     lazy_subscription: bool = _parameter(
         False,
@@ -274,6 +305,14 @@ class Settings:
     def transport_of(self, camera: str) -> str:
         """How the images of the camera "rgb" or "ir" come: one of `TRANSPORTS`."""
         return self.rgb_transport if camera == "rgb" else self.ir_transport
+
+    @property
+    def decoding(self) -> DecodeOptions:
+        """How images are read."""
+        x, y, width, height = map(int, self.ir_crop)
+        return DecodeOptions(
+            round(self.max_image_megapixels * 1e6), (x, y, width, height), self.ir_encoding, self.ir_float_unit
+        )
 
     def threshold_of(self, info: ModelInfo) -> float:
         """The least score in force for a model."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+import zlib
 from array import array
 from collections.abc import Callable
 
@@ -88,6 +89,58 @@ def _bomb(draw: random.Random, key: str, message: CompressedImage) -> None:
     _set_data(message, head + draw.randbytes(200) + b"\xff\xd9")
 
 
+def _as_jpeg(draw: random.Random, key: str, *options: int) -> bytes:
+    """A JPEG large enough to be damaged in its middle."""
+    encoding = "bgr8" if key == "rgb" else "mono8"
+    done, data = cv2.imencode(".jpg", good_pixels(draw, key, (160, 120), encoding), list(options))
+    assert done
+    return data.tobytes()
+
+
+def _half_image(draw: random.Random, key: str, message: CompressedImage) -> None:
+    """What decoders repair in silence: a cut or holed JPEG with its end marker, perhaps in a buffer sent whole."""
+    data = _as_jpeg(draw, key, cv2.IMWRITE_JPEG_RST_INTERVAL, draw.choice([0, 8]))
+    start = data.index(b"\xff\xda") + 16
+    at = draw.randrange(start, len(data) - 600)
+    if draw.random() < 0.5:
+        data = data[:at].rstrip(b"\xff") + b"\xff\xd9"
+    else:
+        data = data[:at] + bytes(500) + data[at + 500 :]
+    message.format = "jpeg"
+    _set_data(message, data + bytes(draw.choice([0, 5000])))
+
+
+def _scans(draw: random.Random, key: str, message: CompressedImage) -> None:
+    """A few bytes a scan, and a pass over all pixels for each."""
+    data = _as_jpeg(draw, key, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    last = data.rindex(b"\xff\xda")
+    message.format = "jpeg"
+    _set_data(message, data[:-2] + data[last:-2] * draw.choice([1, 9, 30, 100]) + b"\xff\xd9")
+
+
+def _zstd(draw: random.Random, key: str, message: CompressedImage) -> None:
+    """The transport `zstd`, whole, damaged, or with a header that lies."""
+    encoding = "rgb8" if key == "rgb" else "mono16"
+    pixels = good_pixels(draw, key, draw.choice(SIZES), encoding)
+    height, width = pixels.shape[:2]
+    fields = [height, width, 0, pixels.nbytes // height]
+    if draw.random() < 0.4:
+        fields[draw.choice([0, 1, 3])] = draw.choice([0, 1, 60_000, 2**32 - 1])
+    packer = zlib.compressobj(1, wbits=31)
+    data = struct.pack("<IIBI", *fields) + struct.pack("<I", len(encoding)) + encoding.encode()
+    data += packer.compress(pixels.tobytes()) + packer.flush()
+    message.format = "zstd"
+    _set_data(message, data if draw.random() < 0.5 else data[: draw.randrange(len(data))])
+
+
+def _mosaic(draw: random.Random, key: str, message: CompressedImage) -> None:
+    pixels = good_pixels(draw, "ir", draw.choice([(64, 48), (33, 57), (2, 3)]), draw.choice(["mono8", "mono16"]))
+    done, data = cv2.imencode(".png", pixels)
+    assert done
+    message.format = f"bayer_rggb{8 * pixels.itemsize}; png compressed "
+    _set_data(message, data.tobytes())
+
+
 def _foreign_format(draw: random.Random, key: str, message: CompressedImage) -> None:
     message.format = draw.choice((*FORMATS, "\N{RAINBOW}" * 40))
 
@@ -115,7 +168,11 @@ COMPRESSED_FAULTS: dict[str, Callable[[random.Random, str, CompressedImage], Non
     "flipped bits": _flipped,
     "flipped head": _flipped_head,
     "foreign format": _foreign_format,
+    "half image": _half_image,
+    "many scans": _scans,
+    "mosaic": _mosaic,
     "rubbish": _rubbish,
     "tiny": _tiny,
     "trailing bytes": _trailing,
+    "zstd": _zstd,
 }

@@ -25,20 +25,22 @@ FOREIGN = (
     "",
     " ",
     "RGB8",
-    "rgb16",
+    "rgb10",
     "sepia13",
-    "bayer_rggb8",
-    "yuv422_yuy2",
-    "32FC1",
+    "bayer_rggb12",
+    "yuv411",
+    "32FC3",
     "64FC4",
     "8UC17",
-    "16SC1",
+    "16SC2",
     "nan",
     "jpeg",
     "mono16\n[FATAL]",
     "\N{RAINBOW}" * 40,
     "x" * 5000,
 )
+REAL_RGB = ("bayer_rggb8", "bayer_gbrg8", "bayer_grbg16", "yuv422", "yuv422_yuy2", "nv12", "nv21", "nv24", "rgb16")
+REAL_IR = ("32FC1", "16SC1", "yuv422_yuy2", "nv12")
 SIZES_OF_NO_CAMERA = (0, 1, 2, 65535, 65536, 65537, 2**31 - 1, 2**31, 2**32 - 1)
 
 
@@ -119,6 +121,33 @@ def _encoding_of_another(draw: random.Random, key: str, message: Image) -> None:
     message.encoding = draw.choice(RGB_ENCODINGS + IR_ENCODINGS)
 
 
+def _real_encoding(draw: random.Random, key: str, message: Image) -> None:
+    """What cameras really send beside rgb8 and mono16; the size may be one that the encoding cannot have."""
+    noise = np.random.default_rng(draw.getrandbits(32))
+    width, height = draw.choice(SIZES)
+    encoding = draw.choice(REAL_RGB if key == "rgb" else REAL_IR)
+    rows, row = height, width
+    if encoding in ("nv12", "nv21"):
+        rows = height + height // 2
+    elif encoding == "nv24":
+        rows = 3 * height
+    elif encoding == "32FC1":
+        row = 4 * width
+    elif encoding.startswith("bayer") and encoding.endswith("8"):
+        row = width
+    else:
+        row = width * {"rgb16": 6, "bgr16": 6}.get(encoding, 2)
+    # Near grey however it is read, for the same reason as in `good_pixels`.
+    data = noise.integers(100, 156, rows * row).astype(np.uint8).tobytes()
+    if encoding == "32FC1":
+        kelvin = noise.normal(300, 10, height * width).astype("<f4")
+        kelvin[noise.random(kelvin.size) < draw.choice([0, 0.01, 1])] = draw.choice([np.nan, np.inf, -1e30, 1e30])
+        data = kelvin.tobytes()
+    message.height, message.width, message.step, message.encoding = height, width, row, encoding
+    message.is_bigendian = 0
+    _set_data(message, data if draw.random() < 0.8 else data[: draw.randrange(len(data))])
+
+
 def _byte_order(draw: random.Random, key: str, message: Image) -> None:
     message.is_bigendian = draw.choice([1, 2, 255])
 
@@ -170,6 +199,7 @@ CONTENT_FAULTS: dict[str, Callable[[random.Random, str, Image], None]] = {
     "huge": _huge,
     "odd frame_id": _odd_frame_id,
     "padded rows": _padded,
+    "real encoding": _real_encoding,
     "tiny": _tiny,
     "too much data": _too_long,
     "wrong size": _wrong_size,

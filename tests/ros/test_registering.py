@@ -83,6 +83,27 @@ def test_camera_info_comes_changes_and_errs():
         registering.check()
 
 
+def test_a_camera_info_is_of_the_whole_image_and_the_registration_of_the_part_that_is_used():
+    whole = Registering(Settings(registration_from_camera_info=True))
+    part = Registering(Settings(registration_from_camera_info=True, ir_crop=(0.0, 192.0, 256.0, 192.0)))
+    for registering in (whole, part):
+        registering.take("rgb", info(640, 480, 600.0))
+        registering.take("ir", info(256, 384, 300.0))
+    assert whole.current is not None
+    assert part.current is not None
+    assert part.current.ir_size == (256, 192)
+
+    def mapped(registration: Registration, x: float, y: float) -> np.ndarray:
+        point = np.reshape(registration.matrix, (3, 3)) @ (x, y, 1.0)
+        return point[:2] / point[2]
+
+    np.testing.assert_allclose(mapped(part.current, 30, 40), mapped(whole.current, 30, 40 + 192))
+    outside = Registering(Settings(registration_from_camera_info=True, ir_crop=(0.0, 400.0, 0.0, 0.0)))
+    outside.take("rgb", info(640, 480, 600.0))
+    with pytest.raises(RegistrationError, match=r"ir_crop.*is not inside the infrared image of 256x384"):
+        outside.take("ir", info(256, 384, 300.0))
+
+
 def test_a_calibration_of_no_numbers_is_refused_once():
     """NaN differs from itself: at 30 messages a second each would be told anew."""
     registering = Registering(Settings(registration_from_camera_info=True))

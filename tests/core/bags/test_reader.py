@@ -43,6 +43,15 @@ def cameras(path: Path, *topics: tuple[str, str], **wanted: str) -> tuple[str, s
         ([("/rgb/a/compressed", "colour-jpeg"), ("/lwir/b/compressed", "grey-png")],
          ("/rgb/a/compressed", "/lwir/b/compressed")),
         ([(RGB, "colour"), (IR, "grey"), ("/detector_node/segmentation/mask", "grey")], (RGB, IR)),
+        # What `ros2 bag record -a` stores of a camera whose driver uses image_transport.
+        ([(RGB, "colour"), (f"{RGB}/compressed", "colour-jpeg"), (f"{RGB}/zstd", "colour-png"),
+          (f"{RGB}/avif", "colour-png"), (f"{RGB}/compressedDepth", "colour-png"),
+          (IR, "grey"), (f"{IR}/compressed", "grey-png"), (f"{IR}/zstd", "grey-png"),
+          (f"{IR}/compressedDepth", "grey-png")], (RGB, IR)),
+        ([("/rgb/a/zstd", "colour-png"), ("/rgb/a/compressed", "colour-jpeg"), ("/rgb/a/avif", "colour-png"),
+          ("/ir/b/compressed", "grey-png"), ("/ir/b/zstd", "grey-png")], ("/rgb/a/zstd", "/ir/b/zstd")),
+        ([("/left/image/compressed", "colour-jpeg"), ("/left/image", "colour"), ("/right/image/zstd", "grey-png"),
+          ("/right/image/compressed", "grey-png")], ("/left/image", "/right/image/zstd")),
     ],
 )  # fmt: skip
 def test_cameras_are_found_by_name_and_then_by_their_images(tmp_path, topics, found):

@@ -79,7 +79,7 @@ def test_the_same_from_sqlite_mcap_png_and_a_second_time(tmp_path, model):
         (RGB, "raw", {"step": 10}, "rgb_wrong_step"),
         (IR, "raw", {"data": np.empty(0, np.uint8)}, "ir_empty_image"),
         (IR, "raw", {"data": np.zeros(100, np.uint8)}, "ir_short_data"),
-        (RGB, "raw", {"encoding": "yuv422"}, "rgb_unknown_encoding"),
+        (RGB, "raw", {"encoding": "yuv411"}, "rgb_unknown_encoding"),
         (IR, "raw", {"encoding": "rgb8", "step": SIZE[0] * 3, "data": COLOURS},
          "ir_colour_infrared"),
         (RGB, "png", {"data": np.frombuffer(b"\x89PNG\r\n\x1a\nrest", np.uint8)}, "rgb_corrupt_data"),

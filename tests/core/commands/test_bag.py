@@ -9,6 +9,7 @@ import pytest
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.cli import main
 from tests.blob_model import make_blob_model
+from tests.core.bags.recorded import RGB, pairs, record
 
 MAKE = [
     "bag",
@@ -86,3 +87,21 @@ def test_wrong_words(capsys):
             main([*MAKE, "--out", "x", *words])
     assert "WIDTHxHEIGHT" in (said := capsys.readouterr().err)
     assert "FROM:TO" in said
+
+
+@pytest.mark.parametrize("command", ["run", "evaluate"])
+def test_a_camera_in_an_encoding_that_is_not_read_fails_with_topic_encoding_and_remedy(tmp_path, capsys, command):
+    rows = pairs(5)
+    for row in rows:
+        if row.topic == RGB:
+            row.change = (("encoding", "yuv411"),)
+    drive = record(tmp_path / "drive.mcap", rows)
+    model = make_blob_model(tmp_path / "blob.onnx", (112, 84))
+    out = tmp_path / "out"
+    words = ["bag", command, str(drive), "--model", str(model), "--out", str(out)]
+    assert main(words) != 0
+    said = capsys.readouterr()
+    for wanted in (RGB, "'yuv411'", "bayer_*8", "convert the topic", '--rgb-topic ""'):
+        assert wanted in said.err + said.out
+    assert not (out / "metadata.yaml").exists()
+    assert main([*words, "--rgb-topic", ""]) == 0, "the remedy works"

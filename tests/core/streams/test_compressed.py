@@ -13,8 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectradino_core.streams.compressed import decode_compressed_infrared, decode_compressed_rgb
-from spectradino_core.streams.decode import DecodeError
+from spectradino_core.streams.compressed import (
+    decode_compressed_infrared,
+    decode_compressed_rgb,
+    open_compressed_infrared,
+)
+from spectradino_core.streams.decode import DecodeError, DecodeOptions
+from spectradino_core.streams.modes import FrozenDetector
 
 
 def message(data: bytes, text: str = "") -> SimpleNamespace:
@@ -131,14 +136,14 @@ def test_a_flipped_bit_in_a_png_is_noticed(counts):
         decode_compressed_infrared(message(bytes(data), "mono16; png"))
 
 
-def png_that_claims(width: int, height: int) -> bytes:
-    """A well-formed PNG head for a huge black picture; a few bytes long."""
+def png_that_claims(width: int, height: int, pixels: bytes = b"") -> bytes:
+    """A PNG with good checksums whose header claims a grey picture, and with these rows."""
 
     def part(name: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
     head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", head) + part(b"IDAT", zlib.compress(b"")) + part(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", head) + part(b"IDAT", zlib.compress(pixels)) + part(b"IEND", b"")
 
 
 @pytest.mark.parametrize(("width", "height"), [(60000, 60000), (1 << 20, 4), (8193, 8193)])
@@ -195,3 +200,136 @@ def test_a_damaged_picture_is_refused_without_a_word_of_opencvs_own(rgb, capfd):
     with pytest.raises(DecodeError):
         decode_compressed_rgb(message(bytes(data), "tiff"))
     assert capfd.readouterr().err == ""
+
+
+def test_a_png_that_holds_less_than_it_claims_is_refused_in_silence(capfd):
+    with pytest.raises(DecodeError) as caught:
+        decode_compressed_infrared(message(png_that_claims(64, 48, bytes(65 * 20)), "mono8; png"))
+    assert caught.value.cause == "corrupt_data"
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("limit", "good"), [(4800, True), (4799, False)])
+@pytest.mark.parametrize("extension", [".jpg", ".png", ".tiff"])
+def test_more_pixels_than_the_parameter_allows_are_refused(rgb, extension, limit, good):
+    sent = message(packed(extension, rgb))
+    if good:
+        assert decode_compressed_rgb(sent, DecodeOptions(max_pixels=limit)).shape == rgb.shape
+        return
+    with pytest.raises(DecodeError, match="max_image_megapixels") as caught:
+        decode_compressed_rgb(sent, DecodeOptions(max_pixels=limit))
+    assert caught.value.cause == "implausible_size"
+
+
+def tiff_of(changes: dict[int, int], pixels: np.ndarray) -> bytes:
+    """An uncompressed TIFF as OpenCV writes it, with values of some tags changed."""
+    good, stored = cv2.imencode(".tiff", pixels, [cv2.IMWRITE_TIFF_COMPRESSION, 1])
+    assert good
+    data = bytearray(stored.tobytes())
+    (at,) = struct.unpack_from("<I", data, 4)
+    (entries,) = struct.unpack_from("<H", data, at)
+    for entry in range(entries):
+        place = at + 2 + 12 * entry
+        tag, kind = struct.unpack_from("<HH", data, place)
+        if tag in changes:
+            struct.pack_into("<I" if kind == 4 else "<H", data, place + 8, changes[tag])
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({}, ""),
+        ({279: 60_000}, "corrupt_data"),  # the strip ends behind the file
+        ({273: 9_000_000}, "corrupt_data"),  # or begins there
+        ({257: 600}, "corrupt_data"),  # more rows than are stored
+        ({259: 7}, "unknown_format"),  # JPEG inside, whose scans nobody counted
+        ({277: 77}, "unknown_format"),
+        ({256: 60_000, 257: 60_000}, "corrupt_data"),
+    ],
+)
+def test_a_tiff_is_checked_before_it_is_decoded(counts, changes, cause, capfd):
+    sent = message(tiff_of(changes, counts), "mono16; tiff")
+    if not cause:
+        np.testing.assert_array_equal(decode_compressed_infrared(sent), counts)
+        return
+    with pytest.raises(DecodeError) as caught:
+        open_compressed_infrared(sent)
+    assert caught.value.cause == cause
+    assert capfd.readouterr().err == ""
+
+
+def test_temperatures_in_a_tiff(counts):
+    kelvin = (counts / 100).astype(np.float32)
+    got = decode_compressed_infrared(message(packed(".tiff", kelvin), "32FC1; tiff compressed"))
+    np.testing.assert_array_equal(got, counts)
+
+
+def test_a_crop_holds_for_compressed_images_too(counts):
+    sent = message(packed(".png", counts), "mono16; png")
+    got = decode_compressed_infrared(sent, DecodeOptions(ir_crop=(10, 20, 30, 0)))
+    np.testing.assert_array_equal(got, counts[20:, 10:40])
+    with pytest.raises(DecodeError) as caught:
+        open_compressed_infrared(sent, DecodeOptions(ir_crop=(60, 0, 30, 0)))
+    assert caught.value.cause == "crop_outside"
+
+
+class TestBayer:
+    """A mosaic inside JPEG or PNG, which looks like a grey picture."""
+
+    @staticmethod
+    def mosaic() -> np.ndarray:
+        """Red on the left, blue on the right, as an RGGB sensor sees it."""
+        mosaic = np.full((48, 64), 30, np.uint8)
+        mosaic[0::2, 0:32:2] = 220
+        mosaic[1::2, 33::2] = 220
+        return mosaic
+
+    @pytest.mark.parametrize(
+        ("extension", "text"),
+        [
+            (".png", "bayer_rggb8; png compressed "),
+            (".png", "bayer_rggb8; png compressed bayer_rggb8"),
+            (".jpg", "bayer_rggb8; jpeg compressed bayer_rggb8"),
+            (".jpg", "bayer_rggb8; jpeg compressed mono8"),
+            (".png", "bayer_rggb8"),
+        ],
+    )
+    def test_becomes_colour(self, extension, text):
+        good, data = cv2.imencode(extension, self.mosaic(), [cv2.IMWRITE_JPEG_QUALITY, 100])
+        assert good
+        got = decode_compressed_rgb(message(data.tobytes(), text)).astype(int)
+        assert np.abs(got[8:40, 8:24] - (220, 30, 30)).max() <= 8
+        assert np.abs(got[8:40, 40:56] - (30, 30, 220)).max() <= 8
+
+    def test_of_16_bits(self):
+        wide = self.mosaic().astype(np.uint16) * 257
+        got = decode_compressed_rgb(message(packed(".png", wide), "bayer_rggb16; png compressed "))
+        assert got[20, 16].tolist() == [220, 30, 30]
+
+    def test_what_was_made_grey_before_packing_stays_grey(self):
+        """compressed_image_transport lets cv_bridge make bayer_rggb8 grey for JPEG and says so: mono8."""
+        grey = np.tile(np.linspace(20, 220, 64).astype(np.uint8), (48, 1))
+        got = decode_compressed_rgb(message(packed(".png", grey), "bayer_rggb8; png compressed mono8"))
+        np.testing.assert_array_equal(got, np.repeat(grey[..., None], 3, axis=2))
+
+
+def test_a_camera_that_repeats_one_image_is_known_by_the_packed_bytes(counts):
+    """As the feed sees it: an image that stays is frozen, one whose every pixel stays but one is not."""
+    other = counts.copy()
+    other[30, 41] += 1
+    for form in (".png", ".tiff", ".jpg"):
+        images = [(i if form != ".jpg" else (i >> 7).astype(np.uint8)) for i in (counts, other)]
+        if form == ".jpg":
+            images[1] = images[0].copy()
+            images[1][30, 41] ^= 63
+        still, moved = (open_compressed_infrared(message(packed(form, image), "")).look for image in images)
+        frozen = FrozenDetector(400)
+        assert [frozen(still, n * 100_000_000) for n in range(6)] == [False] * 4 + [True] * 2
+        assert not frozen(moved, 600_000_000)
+        assert not frozen(still, 700_000_000)
+
+
+def test_16_bit_grey_is_no_colour_image(counts):
+    with pytest.raises(DecodeError, match="exchanged"):
+        decode_compressed_rgb(message(packed(".png", counts), "mono16; png"))

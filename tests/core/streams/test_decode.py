@@ -143,7 +143,7 @@ GOOD = bytes(18)
         ({"width": -3}, "empty_image", ("-3x2",)),
         ({"height": 70000}, "implausible_size", ("70000", "65536")),
         ({"width": 1 << 32}, "implausible_size", ("4294967296",)),
-        ({"encoding": "yuv422_yuy2"}, "unknown_encoding", ("yuv422_yuy2", "rgb8")),
+        ({"encoding": "yuv411"}, "unknown_encoding", ("yuv411", "rgb8", "republish")),
         ({"encoding": ""}, "unknown_encoding", ("''",)),
         ({"encoding": "mono16"}, "unknown_encoding", ("exchanged",)),
         ({"encoding": None}, "bad_field", ("encoding",)),
@@ -178,10 +178,10 @@ class TestConverter:
             asked.append((message.encoding, wanted))
             return np.full((2, 3, 3), 7, np.uint8)
 
-        assert decode_rgb(Message(encoding="bayer_rggb8", data=GOOD), converter).sum() == 7 * 18
-        assert asked == [("bayer_rggb8", "rgb8")]
+        assert decode_rgb(Message(encoding="yuv411", data=GOOD), converter).sum() == 7 * 18
+        assert asked == [("yuv411", "rgb8")]
 
-    @pytest.mark.parametrize(("encoding", "wanted"), [("16SC1", "mono16"), ("yuv422", "mono8")])
+    @pytest.mark.parametrize(("encoding", "wanted"), [("16SC2", "mono16"), ("yuv411", "mono8")])
     def test_infrared_is_asked_for_at_its_own_depth(self, encoding, wanted):
         asked = []
 

@@ -1,0 +1,148 @@
+"""PNG and TIFF files: headers read and checked before OpenCV decodes, so that damage and bombs are seen first.
+
+Letters: h height, w width.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from spectradino_core.streams.image_message import DecodeError, corrupt
+from spectradino_core.streams.stderr import diverted_stderr
+
+__all__ = ["FileHeader", "png_header", "read_file", "tiff_header"]
+
+_NOTHING = re.compile(r"(?!)")
+_TIFF_COMPRESSIONS = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate", 32773: "PackBits"}
+_TIFF_TYPES = {1: "B", 3: "H", 4: "I"}
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _OFFSETS, _CHANNELS, _COUNTS = 256, 257, 258, 259, 273, 277, 279
+_TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_COUNTS = 322, 323, 324, 325
+_MAX_ENTRIES, _MAX_VALUES, _MAX_TILE_SIDE = 512, 1 << 16, 4096
+
+
+@dataclass(frozen=True)
+class FileHeader:
+    """What a file says of itself.
+
+    Attributes:
+        kind: "png" or "tiff".
+        width, height: in pixels.
+        bits: of one channel.
+        is_grey: there is one channel.
+        content: uint8 [N] that differs where the pixels do: of PNG its stored checksums, of TIFF the file.
+    """
+
+    kind: str
+    width: int
+    height: int
+    bits: int
+    is_grey: bool
+    content: np.ndarray
+
+
+def png_header(data: np.ndarray) -> FileHeader:
+    """The header of a PNG file; checks every chunk's checksum and that the end is there.
+
+    Args:
+        data: uint8 [N].
+
+    Raises:
+        DecodeError: it is damaged.
+        struct.error, IndexError: it is cut.
+    """
+    at, name, view, checksums = 8, b"", data.data, b""
+    width = height = bits = kind = 0
+    while name != b"IEND":
+        length, name = struct.unpack_from(">I4s", view, at)
+        (checksum,) = struct.unpack_from(">I", view, at + 8 + length)
+        if zlib.crc32(view[at + 4 : at + 8 + length]) != checksum:
+            raise corrupt("png", data.size, f"the checksum of its part {name!r} is wrong")
+        if at == 8:
+            if name != b"IHDR" or length != 13:
+                raise corrupt("png", data.size, "its header is damaged")
+            width, height, bits, kind = struct.unpack_from(">IIBB", view, 16)
+        if name == b"IDAT":
+            checksums += view[at + 8 + length : at + 12 + length]
+        at += 12 + length
+    return FileHeader("png", width, height, bits, kind == 0, np.frombuffer(checksums, np.uint8))
+
+
+def tiff_header(data: np.ndarray) -> FileHeader:
+    """The header of a TIFF file from its first directory; checks that its strips or tiles are inside the file.
+
+    Args:
+        data: uint8 [N].
+
+    Raises:
+        DecodeError: it is cut, or packed in a way that no camera's publisher uses.
+        struct.error, KeyError: its directory is damaged.
+    """
+    tags = _tiff_tags(data)
+    width, height, bits = tags[_WIDTH][0], tags[_HEIGHT][0], tags.get(_BITS, [1])[0]
+    compression, channels = tags.get(_COMPRESSION, [1])[0], tags.get(_CHANNELS, [1])[0]
+    if compression not in _TIFF_COMPRESSIONS or bits not in (8, 16, 32, 64) or not 1 <= channels <= 4:
+        raise DecodeError(
+            "unknown_format",
+            f"the tiff image has compression {compression}, {bits} bits and {channels} channels; read are 8, 16 or 32 "
+            f"bits and up to 4 channels with {', '.join(dict.fromkeys(_TIFF_COMPRESSIONS.values()))}",
+        )
+    tiled = _TILE_OFFSETS in tags
+    offsets, counts = (tags[_TILE_OFFSETS], tags[_TILE_COUNTS]) if tiled else (tags[_OFFSETS], tags[_COUNTS])
+    if tiled and max(tags[_TILE_WIDTH][0], tags[_TILE_HEIGHT][0]) > _MAX_TILE_SIDE:
+        raise corrupt("tiff", data.size, f"its tiles are larger than {_MAX_TILE_SIDE} pixels")
+    if len(offsets) != len(counts) or any(o + n > data.size for o, n in zip(offsets, counts, strict=True)):
+        raise corrupt("tiff", data.size, "it ends before its pixels do")
+    if not tiled and compression == 1 and sum(counts) < width * height * channels * bits // 8:
+        raise corrupt("tiff", data.size, "it holds fewer pixels than its header says")
+    return FileHeader("tiff", width, height, bits, channels == 1, data)
+
+
+def _tiff_tags(data: np.ndarray) -> dict[int, list[int]]:
+    """Whole numbers of the first directory by tag."""
+    order = "<" if data[0] == ord("I") else ">"
+    (at,) = struct.unpack_from(order + "I", data.data, 4)
+    (entries,) = struct.unpack_from(order + "H", data.data, at)
+    found: dict[int, list[int]] = {}
+    for entry in range(min(entries, _MAX_ENTRIES)):
+        place = at + 2 + 12 * entry
+        tag, kind, count = struct.unpack_from(order + "HHI", data.data, place)
+        letter = _TIFF_TYPES.get(kind)
+        if letter is None or not 1 <= count <= _MAX_VALUES:
+            continue
+        size = struct.calcsize(letter) * count
+        (where,) = (place + 8,) if size <= 4 else struct.unpack_from(order + "I", data.data, place + 8)
+        found[tag] = list(struct.unpack_from(f"{order}{count}{letter}", data.data, where))
+    return found
+
+
+def read_file(header: FileHeader, data: np.ndarray, as_is: bool) -> np.ndarray:
+    """Decode a PNG or TIFF file with OpenCV; what its libraries print is kept off the error output.
+
+    Args:
+        header: of the file.
+        data: uint8 [N].
+        as_is: keep one channel and the depth; else 8 bits and three channels.
+
+    Returns:
+        [h, w] or [h, w, 3] in RGB order; uint8, or of the file's depth.
+
+    Raises:
+        DecodeError: cause "corrupt_data".
+    """
+    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR if as_is else cv2.IMREAD_COLOR
+    image = None
+    with diverted_stderr(_NOTHING), suppress(cv2.error):
+        image = cv2.imdecode(data, flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None or image.size == 0:
+        raise corrupt(header.kind, data.size, "OpenCV cannot read it")
+    if image.shape[:2] != (header.height, header.width):
+        size = f"{image.shape[1]}x{image.shape[0]}"
+        raise corrupt(header.kind, data.size, f"it claims {header.width}x{header.height} pixels and holds {size}")
+    return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

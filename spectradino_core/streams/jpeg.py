@@ -1,0 +1,283 @@
+"""JPEG images, decoded strictly: damage that decoders repair in silence is an error here.
+
+JPEG has no checksum. libjpeg fills in what is missing (the half-grey frames of USB cameras), prints a warning and
+reports success. The markers are walked before decoding (size, number of scans, restart markers, end of image), and the
+decoder's own warnings decide on the rest: simplejpeg raises them; without it OpenCV decodes and its messages are read
+(`stderr.py`). Bytes behind the end of the image, as in buffers that a USB camera sends whole, are ignored.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from spectradino_core.streams.image_message import DecodeError, check_size, corrupt
+from spectradino_core.streams.stderr import diverted_stderr
+
+try:
+    import simplejpeg
+except Exception:  # optional; a broken build raises whatever it likes
+    simplejpeg = None
+
+__all__ = ["MAX_SCANS", "STRICT_DECODER", "JpegFile", "decode_jpeg", "inspect_jpeg"]
+
+STRICT_DECODER = simplejpeg is not None
+"""Whether simplejpeg decodes; else OpenCV, whose warnings are read from the process's error output."""
+
+MAX_SCANS = 20
+"""Scans of one image. Encoders write up to 12; each further one costs a pass over all pixels for a few bytes."""
+
+_MAX_SEGMENTS = 4096
+_DHT, _EOI, _SOS, _DRI = 0xC4, 0xD9, 0xDA, 0xDD
+_SEQUENTIAL = (0xC0, 0xC1)
+_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
+_WARNING = re.compile(r"(?:Corrupt|Premature end of) JPEG|Invalid SOS|Inconsistent|Unsupported|Bogus", re.IGNORECASE)
+_SLACK = 2
+"""Bytes before a marker that many cameras leave behind when they align to words."""
+_MAX_PADDING = 64
+_ZEROS = bytes(32)
+"""More than a block of 64 coefficients takes where zero bits are a code for one coefficient."""
+
+
+@dataclass(frozen=True)
+class JpegFile:
+    """What the markers of a JPEG image say.
+
+    Attributes:
+        data: uint8 [N], from its first marker to its end-of-image marker; padding behind that is cut off.
+        width, height: in pixels.
+        components: 1 (grey), 3 (colour) or 4.
+        scan: offset of the first scan's data, behind all metadata.
+    """
+
+    data: np.ndarray
+    width: int
+    height: int
+    components: int
+    scan: int
+
+
+def inspect_jpeg(data: np.ndarray) -> JpegFile:
+    """Walk the markers of a JPEG image without decoding it.
+
+    Args:
+        data: uint8 [N], beginning with a JPEG's first marker.
+
+    Raises:
+        DecodeError: cause "corrupt_data" (cut, or markers missing), "implausible_size" or "too_many_scans".
+    """
+    try:
+        return _Walk(data).file()
+    except (struct.error, IndexError):
+        raise corrupt("jpeg", data.size, "its header is cut") from None
+
+
+class _Walk:
+    """One pass over the markers."""
+
+    def __init__(self, data: np.ndarray) -> None:
+        self._data = data
+        ff = np.flatnonzero(data[:-1] == 0xFF)
+        following = data[ff + 1]
+        # In entropy-coded data 0xFF is followed by 0; 0xFF before a marker is fill.
+        is_marker = (following != 0) & (following != 0xFF)
+        self._at, self._code = ff[is_marker], following[is_marker]
+        self._is_restart = (self._code & 0xF8) == 0xD0
+        self._stops = np.flatnonzero(~self._is_restart)
+        self._restart_interval = 0
+        self._size: tuple[int, int] | None = None
+        self._sampling: list[int] = []
+        self._is_sequential = False
+        self._first_symbols: dict[int, int] = {}
+        self._ac_table = 0
+
+    def file(self) -> JpegFile:
+        at, scans, first_scan = 2, 0, 0
+        restarts: tuple[int, int] = (0, 0)
+        for _ in range(_MAX_SEGMENTS):
+            at, code = self._marker(at)
+            if code == _EOI:
+                return self._finished(at, scans, first_scan, restarts)
+            (length,) = struct.unpack_from(">H", self._data.data, at + 2)
+            if length < 2 or at + 2 + length > self._data.size:
+                raise corrupt("jpeg", self._data.size, "its header is cut")
+            if code in _FRAME_MARKERS:
+                self._frame(at)
+                self._is_sequential = code in _SEQUENTIAL
+            elif code == _DRI:
+                (self._restart_interval,) = struct.unpack_from(">H", self._data.data, at + 4)
+            elif code == _DHT:
+                self._tables(at + 4, at + 2 + length)
+            elif code == _SOS:
+                self._ac_table = int(self._data[at + 6]) & 15
+            at += 2 + length
+            if code == _SOS:
+                scans += 1
+                if scans > MAX_SCANS:
+                    raise DecodeError(
+                        "too_many_scans",
+                        f"the jpeg image of {self._data.size} bytes has more than {MAX_SCANS} scans, which no camera "
+                        "writes and which cost seconds to decode",
+                    )
+                first_scan = first_scan or at
+                begin = int(np.searchsorted(self._at, at))
+                at, end = self._end_of_scan(at)
+                restarts = (begin, end)
+        raise corrupt("jpeg", self._data.size, f"its header has more than {_MAX_SEGMENTS} parts")
+
+    def _marker(self, at: int) -> tuple[int, int]:
+        """Offset and code of the marker at `at`, behind fill bytes."""
+        data = self._data
+        if data[at] != 0xFF:
+            raise corrupt("jpeg", data.size, "its header is damaged")
+        place = int(np.searchsorted(self._at, at))
+        if place == self._at.size:
+            raise corrupt("jpeg", data.size, "its end is missing")
+        found = int(self._at[place])
+        if found - at > 64 or not (data[at:found] == 0xFF).all():
+            raise corrupt("jpeg", data.size, "its header is damaged")
+        return found, int(self._code[place])
+
+    def _end_of_scan(self, at: int) -> tuple[int, int]:
+        """Where the next marker that is no restart marker lies, and its place in the list."""
+        place = int(np.searchsorted(self._at, at))
+        stop = int(np.searchsorted(self._stops, place))
+        if stop == self._stops.size:
+            raise corrupt("jpeg", self._data.size, "its end is missing")
+        end = int(self._stops[stop])
+        return int(self._at[end]), end
+
+    def _frame(self, at: int) -> None:
+        data = self._data
+        precision, height, width, components = struct.unpack_from(">BHHB", data.data, at + 4)
+        if precision != 8:
+            raise DecodeError("unknown_format", f"the jpeg image has {precision} bits a channel; 8 are read")
+        if self._size is not None or components not in (1, 3, 4):
+            raise corrupt("jpeg", data.size, "its header is damaged")
+        check_size(height, width, "the jpeg image")
+        self._size = (height, width)
+        self._sampling = [int(data[at + 11 + 3 * n]) for n in range(components)]
+
+    def _finished(self, at: int, scans: int, first_scan: int, restarts: tuple[int, int]) -> JpegFile:
+        if self._size is None or not scans:
+            raise corrupt("jpeg", self._data.size, "it holds no image")
+        if scans == 1:
+            self._check_restarts(*restarts)
+            if self._is_sequential:
+                self._check_zeros(first_scan, at)
+        height, width = self._size
+        return JpegFile(self._data[: at + 2], width, height, len(self._sampling), first_scan)
+
+    def _check_restarts(self, begin: int, end: int) -> None:
+        """Restart markers count 0 to 7 again and again, one after every `restart_interval` blocks."""
+        if not self._restart_interval or self._size is None:
+            return
+        across = max(s >> 4 for s in self._sampling) if len(self._sampling) > 1 else 1
+        down = max(s & 15 for s in self._sampling) if len(self._sampling) > 1 else 1
+        if not across or not down:
+            raise corrupt("jpeg", self._data.size, "its header is damaged")
+        height, width = self._size
+        blocks = -(-width // (8 * across)) * -(-height // (8 * down))
+        expected = -(-blocks // self._restart_interval) - 1
+        found = self._code[begin:end] & 7
+        if found.size != expected or (found != np.arange(expected) % 8).any():
+            raise corrupt(
+                "jpeg", self._data.size, f"it has {found.size} of {expected} restart markers, or not in their order"
+            )
+
+    def _tables(self, at: int, end: int) -> None:
+        """Note what the code of zero bits means in each Huffman table of AC coefficients."""
+        while at + 17 < end:
+            name, counts = int(self._data[at]), int(self._data[at + 1 : at + 17].sum())
+            if name >> 4:
+                self._first_symbols[name & 15] = int(self._data[at + 17])
+            at += 17 + counts
+
+    def _check_zeros(self, begin: int, end: int) -> None:
+        """Refuse a hole of zeros, as of lost packets: it may hold as many blocks as what was there, unnoticed.
+
+        Where zero bits mean "end of block", as in tables made for one image, flat areas are rightly zeros.
+        """
+        if self._first_symbols.get(self._ac_table, 1) == 0:
+            return
+        stored = self._data[begin:end].tobytes()
+        image = stored.rstrip(b"\0")
+        if _ZEROS in image or len(stored) - len(image) > _MAX_PADDING:
+            raise corrupt("jpeg", self._data.size, f"{len(_ZEROS)} zero bytes lie in the middle of the image")
+
+
+def decode_jpeg(file: JpegFile, grey: bool) -> np.ndarray:
+    """Decode a JPEG image.
+
+    Args:
+        file: what `inspect_jpeg` returned.
+        grey: give a grey image's one channel; else it is repeated over three.
+
+    Returns:
+        uint8 [h, w] of a grey image if `grey`, else uint8 [h, w, 3] in RGB order.
+
+    Raises:
+        DecodeError: cause "corrupt_data".
+    """
+    one_channel = grey and file.components == 1
+    if simplejpeg is not None and file.components < 4:
+        image = _by_simplejpeg(file, "GRAY" if one_channel else "RGB")
+    else:
+        image = _by_opencv(file, one_channel)
+    if image.shape[:2] != (file.height, file.width):
+        raise corrupt("jpeg", file.data.size, "its size is not what its header says")
+    return image
+
+
+def _by_simplejpeg(file: JpegFile, colours: str) -> np.ndarray:
+    try:
+        try:
+            image = simplejpeg.decode_jpeg(file.data, colours)
+        except ValueError as error:
+            if not _is_harmless(str(error), file.data):
+                raise
+            image = simplejpeg.decode_jpeg(file.data, colours, strict=False)
+    except (ValueError, MemoryError, RuntimeError) as error:
+        raise corrupt("jpeg", file.data.size, _in_words(str(error))) from None
+    return image[..., 0] if colours == "GRAY" else image
+
+
+def _by_opencv(file: JpegFile, one_channel: bool) -> np.ndarray:
+    flags = cv2.IMREAD_GRAYSCALE if one_channel else cv2.IMREAD_COLOR
+    with diverted_stderr(_WARNING) as complaints:
+        try:
+            image = cv2.imdecode(file.data, flags | cv2.IMREAD_IGNORE_ORIENTATION)
+        except cv2.error:
+            image = None
+    damage = [line for line in complaints if not _is_harmless(line, file.data)]
+    if image is None or image.size == 0 or damage:
+        raise corrupt("jpeg", file.data.size, _in_words(damage[0]) if damage else "OpenCV cannot read it")
+    return image if one_channel else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _is_harmless(warning: str, data: np.ndarray) -> bool:
+    """Whether a warning is of padding before a marker, which many cameras write into every frame.
+
+    Restart markers were counted in `inspect_jpeg`, so nothing is missing before the one that the warning is about; the
+    end-of-image marker is the last, so the decoder had nothing else to warn of.
+    """
+    found = _EXTRANEOUS.search(warning)
+    if found is None:
+        return False
+    count, marker = int(found[1]), int(found[2], 16)
+    if marker != _EOI and not 0xD0 <= marker <= 0xD7:
+        return False
+    if count <= _SLACK:
+        return True
+    raw = data.tobytes()
+    return count <= _MAX_PADDING and any(bytes([fill]) * count + bytes([0xFF, marker]) in raw for fill in (0, 0xFF))
+
+
+def _in_words(message: str) -> str:
+    text = message.strip().removeprefix("Corrupt JPEG data: ")
+    return text[:120] if text.isprintable() else "the decoder cannot read it"

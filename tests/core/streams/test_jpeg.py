@@ -1,0 +1,230 @@
+"""Damaged JPEGs are refused, whatever decodes them, and good ones of any camera are read."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from spectradino_core.streams import jpeg
+from spectradino_core.streams.compressed import decode_compressed_infrared, decode_compressed_rgb
+from spectradino_core.streams.decode import DecodeError
+from spectradino_core.streams.jpeg import MAX_SCANS
+from spectradino_core.streams.stderr import diverted_stderr
+
+END = b"\xff\xd9"
+
+
+@pytest.fixture(params=["simplejpeg", "opencv"], autouse=True)
+def decoder(request, monkeypatch) -> str:
+    """Every test here with the strict decoder, and with what does its work where it is not installed."""
+    if request.param == "opencv":
+        monkeypatch.setattr(jpeg, "simplejpeg", None)
+    else:
+        pytest.importorskip("simplejpeg")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def rgb() -> np.ndarray:
+    """A smooth and noisy picture, 320x240: its JPEG is long enough to be damaged in its middle."""
+    rng = np.random.default_rng(0)
+    picture = cv2.resize(rng.integers(0, 256, (12, 16, 3), np.uint8), (320, 240), interpolation=cv2.INTER_CUBIC)
+    return np.clip(picture.astype(int) + rng.integers(-12, 13, picture.shape), 0, 255).astype(np.uint8)
+
+
+def packed(rgb: np.ndarray, *options: int) -> bytes:
+    good, data = cv2.imencode(".jpg", rgb[..., ::-1], list(options))
+    assert good
+    return data.tobytes()
+
+
+def read(data: bytes, text: str = "rgb8; jpeg compressed bgr8") -> np.ndarray:
+    return decode_compressed_rgb(SimpleNamespace(format=text, data=data))
+
+
+def cause_of(data: bytes) -> str:
+    with pytest.raises(DecodeError) as caught:
+        read(data)
+    return caught.value.cause
+
+
+KINDS = {
+    "baseline": (),
+    "optimised": (cv2.IMWRITE_JPEG_OPTIMIZE, 1),
+    "restart markers": (cv2.IMWRITE_JPEG_RST_INTERVAL, 10),
+    "progressive": (cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_good_image_is_what_was_sent(rgb, kind):
+    got = read(packed(rgb, cv2.IMWRITE_JPEG_QUALITY, 95, *KINDS[kind]))
+    assert got.shape == rgb.shape
+    assert np.abs(got.astype(int) - rgb).mean() < 7
+
+
+def test_both_decoders_give_the_same_pixels(rgb, monkeypatch):
+    pytest.importorskip("simplejpeg")
+    data = packed(rgb)
+    strict = read(data)
+    monkeypatch.setattr(jpeg, "simplejpeg", None)
+    assert np.abs(strict.astype(int) - read(data)).max() <= 2
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.3, 0.6, 0.95])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cut_image_with_an_end_marker_is_refused(rgb, kind, fraction, capfd):
+    data = packed(rgb, *KINDS[kind])
+    start = data.index(b"\xff\xda") + 16
+    cut = data[: start + int(fraction * (len(data) - start))].rstrip(b"\xff")
+    assert cause_of(cut + END) == "corrupt_data"
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_zeros_in_the_middle_are_refused(rgb, kind, capfd):
+    data = bytearray(packed(rgb, *KINDS[kind]))
+    middle = len(data) // 2
+    data[middle : middle + 4096] = bytes(4096)
+    assert cause_of(bytes(data)) == "corrupt_data"
+    assert capfd.readouterr().err == ""
+
+
+def test_a_hole_that_holds_as_many_blocks_as_what_was_there_is_refused(rgb):
+    """At this quality zeros make about as many blocks as real data, so that the decoder may end where it should."""
+    dark = np.full((120, 160, 3), 60, np.uint8) + np.random.default_rng(0).integers(0, 19, (120, 160, 3), np.uint8)
+    data = packed(dark, cv2.IMWRITE_JPEG_QUALITY, 95)
+    start, size = data.index(b"\xff\xda") + 14, len(data) // 3
+    for at in range(start, len(data) - size - 2, 97):
+        assert cause_of(data[:at] + bytes(size) + data[at + size :]) == "corrupt_data"
+
+
+@pytest.mark.parametrize("optimise", [0, 1])
+@pytest.mark.parametrize("level", [0, 16, 128, 255])
+def test_an_image_of_one_level_is_no_hole(level, optimise):
+    """Tables made for such an image code a block by two zero bits."""
+    flat = np.full((480, 640, 3), level, np.uint8)
+    for quality in (30, 95):
+        data = packed(flat, cv2.IMWRITE_JPEG_OPTIMIZE, optimise, cv2.IMWRITE_JPEG_QUALITY, quality)
+        assert np.abs(read(data).astype(int) - level).max() <= 1
+
+
+@pytest.mark.parametrize("tail", [bytes(60_000), b"\xff" * 4000, bytes(range(256)) * 200, b"\x00\xff\xd8\xff" * 99])
+def test_padding_behind_the_image_changes_nothing(rgb, tail):
+    data = packed(rgb)
+    np.testing.assert_array_equal(read(data + tail), read(data))
+
+
+@pytest.mark.parametrize("tail", [bytes(60_000), b"\xff" * 4000, b""])
+def test_a_cut_image_is_refused_with_padding_too(rgb, tail):
+    data = packed(rgb)
+    assert cause_of(data[: int(0.6 * len(data))] + tail) == "corrupt_data"
+
+
+def test_the_rest_of_an_older_frame_does_not_complete_a_cut_one(rgb):
+    older = packed(rgb[::-1])
+    data = packed(rgb)
+    cut = int(0.5 * len(data))
+    assert cause_of(data[:cut] + older[cut:]) == "corrupt_data"
+
+
+def test_restart_markers_must_all_be_there_and_in_order(rgb):
+    data = packed(rgb, cv2.IMWRITE_JPEG_RST_INTERVAL, 10)
+    markers = [m.start() for m in re.finditer(rb"\xff[\xd0-\xd7]", data) if m.start() > data.index(b"\xff\xda")]
+    third, fifth = markers[3], markers[5]
+    assert cause_of(data[:third] + data[third + 2 :]) == "corrupt_data"
+    assert cause_of(data[: third + 1] + b"\xd0" + data[third + 2 :]) == "corrupt_data"
+    assert cause_of(data[:third] + data[fifth:]) == "corrupt_data"
+
+
+@pytest.mark.parametrize("kind", ["baseline", "restart markers"])
+def test_alignment_before_the_end_marker_is_harmless(rgb, kind, capfd):
+    """Many USB cameras fill up to a word; libjpeg warns of it in each of their frames."""
+    data = packed(rgb, *KINDS[kind])
+    for fill in (b"\x00", b"\x00" * 12, b"\x00" * 60):
+        np.testing.assert_array_equal(read(data[:-2] + fill + END), read(data))
+    assert capfd.readouterr().err == ""
+    middle = len(data) // 2
+    left_over = data[middle : middle + 300].replace(b"\xff", b"\xfe")
+    assert cause_of(data[:-2] + left_over + END) == "corrupt_data"
+
+
+def test_motion_jpeg_without_huffman_tables_is_read(rgb):
+    data = packed(rgb)
+    bare = data
+    while (at := bare.find(b"\xff\xc4", 0, bare.index(b"\xff\xda"))) > 0:
+        bare = bare[:at] + bare[at + 2 + int.from_bytes(bare[at + 2 : at + 4], "big") :]
+    assert len(bare) < len(data)
+    np.testing.assert_array_equal(read(bare, "mjpeg"), read(data))
+
+
+@pytest.mark.parametrize("scans", [MAX_SCANS, 100, 1000])
+def test_an_image_of_many_scans_is_refused_unseen(rgb, scans):
+    data = packed(rgb, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    last = data.rindex(b"\xff\xda")
+    assert cause_of(data[:-2] + data[last:-2] * scans + END) == "too_many_scans"
+
+
+def test_a_header_of_endless_parts_is_refused(rgb):
+    data = packed(rgb)
+    assert cause_of(data[:2] + b"\xff\xfe\x00\x02" * 100_000 + data[2:]) == "corrupt_data"
+
+
+def test_grey_is_grey_for_infrared_and_repeated_for_colour(rgb):
+    grey = cv2.GaussianBlur(rgb[..., 1], (0, 0), 3)
+    good, data = cv2.imencode(".jpg", grey)
+    assert good
+    message = SimpleNamespace(format="mono8; jpeg compressed mono8", data=data.tobytes())
+    got = decode_compressed_infrared(message)
+    assert got.shape == grey.shape
+    assert np.abs(got.astype(int) - grey).max() <= 8
+    np.testing.assert_array_equal(read(data.tobytes()), np.repeat(got[..., None], 3, axis=2))
+
+
+class TestDivertedStderr:
+    def test_lines_of_others_are_passed_on_and_those_of_libraries_kept(self, capfd):
+        with diverted_stderr(re.compile("^Corrupt JPEG")) as found:
+            os.write(2, b"Corrupt JPEG data: bad Huffman code\nlibpng error: x\n[ERROR] [node]: a line of a thread\n")
+        assert found == ["Corrupt JPEG data: bad Huffman code"]
+        assert capfd.readouterr().err == "[ERROR] [node]: a line of a thread\n"
+
+    def test_an_exception_gives_the_descriptor_back(self, capfd):
+        with pytest.raises(ValueError, match="x"), diverted_stderr(re.compile("x")):
+            raise ValueError("x")
+        os.write(2, b"after\n")
+        assert capfd.readouterr().err == "after\n"
+
+    def test_nothing_of_many_threads_is_lost(self, capfd):
+        def write() -> None:
+            for number in range(200):
+                os.write(2, b"line %d\n" % number)
+
+        threads = [threading.Thread(target=write) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for _ in range(300):
+            with diverted_stderr(re.compile("x")):
+                pass
+        for thread in threads:
+            thread.join()
+        with diverted_stderr(re.compile("x")):
+            pass
+        assert capfd.readouterr().err.count("line") == 600
+
+    def test_without_error_output_nothing_fails(self):
+        code = (
+            "import os, re; os.close(2)\n"
+            "from spectradino_core.streams.stderr import diverted_stderr\n"
+            "with diverted_stderr(re.compile('x')) as found: pass\n"
+            "print(found)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, timeout=60, check=True)
+        assert done.stdout.strip() == "[]"
