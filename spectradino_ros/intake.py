@@ -130,6 +130,7 @@ class Intake:
         except DecodeError as error:
             self._health.dropped(f"{key}_{error.cause}")
             self._notices.warn(f"{error.cause} {topic}", f"dropped a frame of {topic}: {error}")
+            self._hand_over(self.feed.refused(key, arrival_ns, error))
         except Exception as error:  # one frame is lost, never the node: rclpy would end the process
             self._health.dropped("intake_failed")
             trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))

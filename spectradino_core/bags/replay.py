@@ -182,6 +182,7 @@ class Replay:
             pixels = decoded.pixels if frame.stream is Stream.IR else _UNSEEN
         except DecodeError as error:
             self._drop(f"{key}_{error.cause}", f"dropped a frame of {frame.topic}: {error}")
+            yield from self._answered(self.feed.refused(frame.stream, self._arrival_ns, error))
             return
         shot = _Shot(decoded, self._arrival_ns)
         captures = self.feed.frame(frame.stream, frame.stamp_ns, self._arrival_ns, shot, pixels)

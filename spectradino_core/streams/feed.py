@@ -14,6 +14,7 @@ captures and the same changes of mode, at the same times.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Generic
@@ -33,6 +34,7 @@ _ALONE = {Mode.RGB_ONLY: Stream.RGB, Mode.IR_ONLY: Stream.IR}
 _PERIODS_TO_WAIT = 3.0
 _LEAST_WAIT_MS = 500.0
 _MOST_EVENTS = 256
+_LONGEST_REFUSAL = 120
 _JUMP_QUIET_NS = 5_000 * _MS
 """A clock that goes to and fro jumps many times a second; a bag that is played again hardly that often."""
 
@@ -162,6 +164,22 @@ class Feed(Generic[Payload]):
         captures += self._captures(self._pairer.push(stream, stamp_ns, payload))
         if _ALONE.get(self._modes.mode) is stream:
             captures += self._alone(stream)
+        return captures
+
+    def refused(self, stream: Stream | str, arrival_ns: int, error: Exception) -> list[Capture[Payload]]:
+        """Takes note of a frame that came but cannot be used, so that its camera is not reported as silent.
+
+        Args:
+            stream: "rgb" or "ir".
+            arrival_ns: when it came, as for `frame`.
+            error: why it cannot be used; the first clause of its text is reported.
+
+        Returns:
+            The captures that the passing of time makes certain.
+        """
+        captures = self.watch(arrival_ns)
+        why = re.split(r"[:;] ", str(error), maxsplit=1)[0][:_LONGEST_REFUSAL]
+        self._tell_mode(self._modes.refused(stream, arrival_ns, why))
         return captures
 
     def watch(self, now_ns: int) -> list[Capture[Payload]]:

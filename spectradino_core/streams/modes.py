@@ -60,6 +60,8 @@ class _Camera:
     frozen: bool = False
     gap_ns: int = 0
     seen: bool = False
+    refused_ns: int | None = None
+    refusal: str = ""
 
 
 class ModeMachine:
@@ -86,8 +88,12 @@ class ModeMachine:
         self.back_after = back_after
         self.fallback = fallback
         self.mode = Mode.FUSED
-        self.reason = "started: both cameras are waited for"
         self._restart(now_ns)
+
+    @property
+    def reason(self) -> str:
+        """Why the mode is what it is, as of the last call."""
+        return self._reason(self.mode, [stream for stream, camera in self._cameras.items() if camera.alive])
 
     def frame(self, stream: Stream | str, now_ns: int, frozen: bool = False) -> ModeChange | None:
         """Notes a frame received at `now_ns`; `frozen`: it belongs to a picture that `FrozenDetector` found frozen.
@@ -101,12 +107,30 @@ class ModeMachine:
         camera = self._cameras[Stream(stream)]
         first = not camera.seen
         camera.gap_ns = now_ns - camera.heard_ns
-        camera.heard_ns, camera.seen, camera.frozen = now_ns, True, frozen
+        camera.heard_ns, camera.seen, camera.frozen, camera.refused_ns = now_ns, True, frozen, None
         if frozen:
             camera.alive, camera.streak = False, 0
         else:
             camera.streak = camera.streak + 1 if camera.gap_ns <= self.stale_ns else 1
             camera.alive = camera.alive or first or camera.streak >= self.back_after
+        return self._decide()
+
+    def refused(self, stream: Stream | str, now_ns: int, why: str) -> ModeChange | None:
+        """Records a frame received at `now_ns` that cannot be used.
+
+        Such a frame does not keep its camera alive, but the reason for a mode names the refusal instead of silence.
+
+        Args:
+            stream: "rgb" or "ir".
+            now_ns: when the frame was received.
+            why: the refusal in a few words, such as "unsupported encoding".
+
+        Returns:
+            The change of the mode that the passing of time brings about, if any.
+        """
+        self._advance(now_ns)
+        camera = self._cameras[Stream(stream)]
+        camera.refused_ns, camera.refusal = now_ns, why
         return self._decide()
 
     def update(self, now_ns: int) -> ModeChange | None:
@@ -144,12 +168,13 @@ class ModeMachine:
         if mode is self.mode:
             return None
         before, self.mode = self.mode, mode
-        self.reason = self._reason(mode, alive)
-        return ModeChange(mode, before, self.reason, self._now_ns)
+        return ModeChange(mode, before, self._reason(mode, alive), self._now_ns)
 
     def _reason(self, mode: Mode, alive: list[Stream]) -> str:
         if mode is Mode.FUSED:
             awaited = [stream.value for stream, camera in self._cameras.items() if not camera.seen]
+            if len(awaited) == 2:
+                return "started: both cameras are waited for"
             return f"{awaited[0]} is waited for, the other has come" if awaited else "both cameras are alive"
         silent = "; ".join(self._silence(s) for s in Stream if s not in alive)
         if mode is Mode.STALE and alive:
@@ -159,6 +184,10 @@ class ModeMachine:
     def _silence(self, stream: Stream) -> str:
         camera = self._cameras[stream]
         age_ms, stale_ms = (self._now_ns - camera.heard_ns) / _MS, self.stale_ns / _MS
+        if camera.refused_ns is not None and self._now_ns - camera.refused_ns <= self.stale_ns:
+            return f"{stream.value} sends frames that are refused ({camera.refusal})"
+        if 0 < camera.streak < self.back_after and age_ms <= stale_ms:
+            return f"{stream.value} is coming back: {camera.streak} of {self.back_after} frames received"
         if not camera.seen:
             return f"{stream.value} has sent nothing for {age_ms:.0f} ms (stale_ms {stale_ms:g})"
         if camera.frozen:

@@ -128,6 +128,42 @@ def test_drivers_that_come_up_late_are_a_new_start():
     assert "ir has sent nothing for 501 ms" in change.reason
 
 
+def test_a_camera_whose_frames_are_all_refused_is_not_called_silent():
+    modes = machine()
+    for at in range(0, 2000, 100):
+        modes.frame("rgb", at * MS)
+        modes.refused("ir", at * MS, "image encoding 'yuv9' is not read here")
+    assert modes.mode is Mode.RGB_ONLY
+    assert modes.reason == "ir sends frames that are refused (image encoding 'yuv9' is not read here)"
+    modes.refused("rgb", 2700 * MS, "empty")
+    modes.refused("ir", 2700 * MS, "empty")
+    assert modes.mode is Mode.STALE
+    assert modes.reason.count("refused") == 2
+    modes.update(6000 * MS)
+    assert "rgb is silent for 4100 ms" in modes.reason, "once nothing comes any more, that is what is said"
+
+
+def test_a_refusal_that_begins_after_the_silence_is_named():
+    modes = machine()
+    assert [c.mode for c in run(modes, "rgb", 0, 2000)] == [Mode.RGB_ONLY]
+    assert "ir has sent nothing" in modes.reason
+    assert modes.refused("ir", 2000 * MS, "empty") is None
+    assert modes.reason == "ir sends frames that are refused (empty)"
+
+
+def test_a_camera_that_comes_back_is_not_called_silent():
+    modes = machine()
+    run(modes, "rgb ir", 0, 1000)
+    run(modes, "rgb", 1000, 3000)
+    modes.frame("ir", 3000 * MS)
+    modes.frame("ir", 3100 * MS)
+    assert modes.reason == "ir is coming back: 2 of 3 frames received"
+    change = modes.update(3500 * MS)
+    assert change is not None
+    assert change.mode is Mode.STALE
+    assert change.reason.startswith("rgb is silent for 600 ms (stale_ms 500); ir is coming back: 2 of 3")
+
+
 def test_due_tells_when_to_look_again():
     modes = machine()
     modes.frame("rgb", 100 * MS)
