@@ -14,6 +14,7 @@ from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import FrameError
 from spectradino_core.runtime.recovery import DeviceLostError, RebuildInterruptedError
 from spectradino_core.runtime.registration import RegistrationError
+from spectradino_core.streams.clocks import is_uptime
 from spectradino_core.streams.decode import DecodeError
 from spectradino_core.streams.detecting import different_shapes, drop_cause, find
 from spectradino_core.thermal import ThermalError
@@ -138,7 +139,15 @@ class Answerer:
 
     def _latency_ms(self, header: Header, topic: str) -> float:
         behind_s = (self._node.get_clock().now() - Time.from_msg(header.stamp)).nanoseconds / 1e9
-        if abs(behind_s) > _CLOCK_TOLERANCE_S:
+        stamp_ns = Time.from_msg(header.stamp).nanoseconds
+        if abs(behind_s) > _CLOCK_TOLERANCE_S and (stamp_ns == 0 or is_uptime(stamp_ns)):
+            what = f"count from a start ({stamp_ns / 1e9:.0f} s), not from 1970" if stamp_ns else "are not set"
+            self._notices.warn(
+                "clock",
+                f"stamps of {topic} {what}, so latencies mean nothing: let the camera's driver stamp with the system's "
+                "clock, or set use_sim_time if that is the simulator's time",
+            )
+        elif abs(behind_s) > _CLOCK_TOLERANCE_S:
             self._notices.warn(
                 "clock",
                 f"stamps of {topic} are {abs(behind_s):.1f} s {'behind' if behind_s > 0 else 'ahead of'} "

@@ -11,7 +11,6 @@ from functools import partial
 from time import monotonic_ns, perf_counter
 from typing import Any
 
-import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo
@@ -28,9 +27,6 @@ from spectradino_ros.parameters import Settings
 from spectradino_ros.registering import Registering, camera_info_topic
 
 __all__ = ["Intake"]
-
-_UNSEEN = np.empty((0, 0), np.uint8)
-"""For the feed, which looks at infrared pixels only: a compressed colour image is not unpacked for nothing."""
 
 
 class Intake:
@@ -125,8 +121,11 @@ class Intake:
         topic = self.cameras[key].topic
         try:
             frame = CameraFrame.decode(key, message, self._converter)
-            pixels = frame.pixels if key == "ir" else _UNSEEN
-            self._hand_over(self.feed.frame(key, stamp_ns(frame.header), arrival_ns, frame, pixels))
+            if key == "ir":
+                _ = frame.pixels  # refused here if they are damaged; a compressed RGB image is unpacked when looked at
+            self.feed.registration = self._registering.current
+            captures = self.feed.frame(key, stamp_ns(frame.header), arrival_ns, frame, lambda: frame.pixels)
+            self._hand_over(captures)
         except DecodeError as error:
             self._health.dropped(f"{key}_{error.cause}")
             self._notices.warn(f"{error.cause} {topic}", f"dropped a frame of {topic}: {error}")

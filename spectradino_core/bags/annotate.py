@@ -172,7 +172,7 @@ class _Run:
         return self._replay.take_events()
 
     def _frames(self) -> Iterator[BagFrame]:
-        for frame in self._reader.frames():
+        for frame in self._replay.frames_of(self._reader):
             self.begin_ns = self.begin_ns or frame.received_ns
             yield frame
             self._tick(self._reader)

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from time import perf_counter
-
-import numpy as np
 
 from spectradino_core.bags.errors import BagError
 from spectradino_core.bags.reader import BagFrame, BagReader
@@ -34,7 +33,6 @@ __all__ = ["CLOCKS", "Answer", "Replay", "open_pipeline"]
 
 CLOCKS = ("received", "stamp")
 
-_UNSEEN = np.empty((0, 0), np.uint8)
 _MOST_EVENTS = 10_000
 
 
@@ -157,12 +155,16 @@ class Replay:
         if isinstance(frames, BagReader):
             if self.registering.from_camera_info:
                 self.take_camera_infos(frames)
-            frames = frames.frames()
+            frames = self.frames_of(frames)
         self._pipeline.reset()
         for frame in frames:
             yield from self.frame(frame)
         if self.feed is not None:
             yield from self._answered(self.feed.flush())
+
+    def frames_of(self, reader: BagReader) -> Iterator[BagFrame]:
+        """A drive's frames in the order in which they are to be replayed: of arrival where that is what counts."""
+        return reader.frames(in_stamp_order=self._settings.pair_by != "arrival" or self._by_stamp)
 
     def frame(self, frame: BagFrame) -> Iterator[Answer]:
         """Takes one frame and gives the answers that are now certain."""
@@ -179,14 +181,16 @@ class Replay:
             self.feed = Feed(self._settings.feed(self.registering.time_offset_ms), self._arrival_ns)
         try:
             decoded = frame.decode()
-            pixels = decoded.pixels if frame.stream is Stream.IR else _UNSEEN
+            if frame.stream is Stream.IR:
+                _ = decoded.pixels
         except DecodeError as error:
             self._drop(f"{key}_{error.cause}", f"dropped a frame of {frame.topic}: {error}")
             yield from self._answered(self.feed.refused(frame.stream, self._arrival_ns, error))
             return
         shot = _Shot(decoded, self._arrival_ns)
-        captures = self.feed.frame(frame.stream, frame.stamp_ns, self._arrival_ns, shot, pixels)
-        yield from self._answered(captures)
+        self.feed.registration = self.registering.current
+        look = partial(getattr, decoded, "pixels")
+        yield from self._answered(self.feed.frame(frame.stream, frame.stamp_ns, self._arrival_ns, shot, look))
 
     def take_camera_infos(self, reader: BagReader) -> None:
         """Makes the registration from the first camera_info of each camera, beside its images.

@@ -118,7 +118,11 @@ class ImageOffsetWatch:
             if abs(time_ns - last_ns) > _GAP_NS:
                 mine, other = _Activity(), _Activity()
                 self._streams = {stream: mine, stream.other: other}
-        mine.add(time_ns, self._sampled(stream, look() if callable(look) else look))
+        try:
+            image = look() if callable(look) else look
+        except ValueError:  # damaged, as whoever answers with it will say
+            return None
+        mine.add(time_ns, self._sampled(stream, image))
         if not other.times:
             return None
         both_ns = min(time_ns, other.times[-1]) - max(mine.times[0], other.times[0])

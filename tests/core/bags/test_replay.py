@@ -129,7 +129,7 @@ def test_cameras_that_never_meet_are_answered_by_nobody_and_it_is_said_why(tmp_p
     late = [r for r in pairs(60) if r.topic == IR]
     for row in late:
         row.stamp_ns += 3600 * 1000 * MS
-    answers, replay = replayed(record(tmp_path / "bag", rows + late), model)
+    answers, replay = replayed(record(tmp_path / "bag", rows + late), model, pair_by="stamp")
     assert not answers
     assert replay.drops()["unpaired_rgb"] > 40
     assert any("no pair in the last" in e.text for e in replay.take_events())
@@ -211,6 +211,30 @@ def test_the_calibration_file_gives_offset_and_homography(tmp_path, model):
     np.testing.assert_allclose(first.boxes[0], [80, 50, 100, 70], atol=1.0)
     given, _ = replayed(bag, model, ir_time_offset_ms=135.0)
     assert {a.error_ns for a in given} == {6 * MS}, "a parameter wins over the file"
+
+
+@pytest.mark.parametrize("uptime", [IR, RGB])
+def test_a_camera_whose_stamps_count_from_its_start_is_paired_by_arrival(tmp_path, model, uptime):
+    rows = pairs(30)
+    for row in rows:
+        if row.topic == uptime:
+            row.stamp_ns += 4_211_000_000_000 - START_NS
+    bag = record(tmp_path / "bag", rows)
+    answers, replay = replayed(bag, model)
+    fused = [answer for answer in answers if answer.mode is Mode.FUSED]
+    assert len(fused) >= 20, "all but those before it was certain"
+    assert {answer.error_ns for answer in fused} == {4 * MS}, "by their times of recording"
+    for answer in fused:
+        assert answer.stamp_ns == answer.rgb_stamp_ns, "the header is the RGB frame's own"
+    assert any("times of arrival" in event.text for event in replay.take_events())
+    again, _ = replayed(bag, model)
+    assert told(again) == told(answers)
+
+    by_arrival, _ = replayed(bag, model, pair_by="arrival")
+    assert len(by_arrival) == 30
+    assert {answer.error_ns for answer in by_arrival} == {4 * MS}
+    by_stamp, _ = replayed(bag, model, pair_by="stamp", fallback_mode="fused_only")
+    assert by_stamp == []
 
 
 def test_the_registration_from_camera_info(tmp_path, model):
