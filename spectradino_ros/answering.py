@@ -16,7 +16,7 @@ from spectradino_core.runtime.recovery import DeviceLostError, RebuildInterrupte
 from spectradino_core.runtime.registration import RegistrationError
 from spectradino_core.streams.clocks import is_uptime
 from spectradino_core.streams.decode import DecodeError
-from spectradino_core.streams.detecting import different_shapes, drop_cause, find
+from spectradino_core.streams.detecting import different_shapes, drop_cause, find, own_pixels
 from spectradino_core.thermal import ThermalError
 from spectradino_ros.cameras import TOPICS, camera_topic
 from spectradino_ros.frames import Capture
@@ -79,6 +79,10 @@ class Answerer:
         self._check_shapes(capture)
 
         header = capture.reference.header
+        if percepts.registered:  # the RGB camera's pixels at the infrared frame's time
+            header = Header(stamp=header.stamp, frame_id=self._registering.rgb_frame_id)
+        if text := own_pixels(percepts, self._topics):
+            self._notices.warn("grid", text, counted=False)
         latency_ms = self._latency_ms(header, self._topics["ir" if rgb is None else "rgb"])
         found = perf_counter()
         self._outputs.publish_percepts(percepts, header)
@@ -91,7 +95,11 @@ class Answerer:
             "publish": (published - found) * 1e3,
         }
         if settings.publish_overlay and self._outputs.publish_overlay(
-            percepts, None if rgb is None else rgb.pixels, None if ir is None else ir.pixels, header
+            percepts,
+            None if rgb is None else rgb.pixels,
+            None if ir is None else ir.pixels,
+            self._registering.current,
+            header,
         ):
             steps_ms["overlay"] = (perf_counter() - published) * 1e3
         drawn = perf_counter()

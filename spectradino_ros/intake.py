@@ -123,7 +123,10 @@ class Intake:
             frame = CameraFrame.decode(key, message, self._converter)
             if key == "ir":
                 _ = frame.pixels  # refused here if they are damaged; a compressed RGB image is unpacked when looked at
+            elif frame.size is not None:
+                self._registering.note_rgb(frame.size, frame.header.frame_id)
             self.feed.registration = self._registering.current
+            self.feed.rgb_grid = self._registering.rgb_size is not None
             captures = self.feed.frame(key, stamp_ns(frame.header), arrival_ns, frame, lambda: frame.pixels)
             self._hand_over(captures)
         except DecodeError as error:

@@ -22,7 +22,7 @@ from spectradino_core.runtime.percepts import Mode, Percepts
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.registration import RegistrationError
 from spectradino_core.streams.decode import DecodeError
-from spectradino_core.streams.detecting import different_shapes, drop_cause, find
+from spectradino_core.streams.detecting import different_shapes, drop_cause, find, own_pixels
 from spectradino_core.streams.feed import Capture, Feed, FeedEvent
 from spectradino_core.streams.frames import CameraFrame
 from spectradino_core.streams.queues import Stream
@@ -48,8 +48,9 @@ class Answer:
         error_ns: pairing error: infrared stamp minus colour stamp less the offset in force; None with one frame.
         ready_ns: the bag's time at which it was decided.
         received_ns: the bag's time at which the reference frame came.
-        frame_id: of the reference frame's header.
-        percepts: what was found, in the reference frame's pixels; None where it failed.
+        frame_id: of the camera in whose pixels the answer is: the RGB camera's, or the infrared one's own where it is
+            alone and no registration is known.
+        percepts: what was found, in that camera's pixels; None where it failed.
         cause: why it failed, as the node counts it ("rgb_corrupt_data", "ir_thermal_mismatch", ..); "" otherwise.
         error: the same in words.
         steps_ms: wall-clock milliseconds by step: decode, preprocess, engine, postprocess.
@@ -187,8 +188,11 @@ class Replay:
             self._drop(f"{key}_{error.cause}", f"dropped a frame of {frame.topic}: {error}")
             yield from self._answered(self.feed.refused(frame.stream, self._arrival_ns, error))
             return
+        if frame.stream is Stream.RGB and decoded.size is not None:
+            self.registering.note_rgb(decoded.size, str(decoded.header.frame_id))
         shot = _Shot(decoded, self._arrival_ns)
         self.feed.registration = self.registering.current
+        self.feed.rgb_grid = self.registering.rgb_size is not None
         look = partial(getattr, decoded, "pixels")
         yield from self._answered(self.feed.frame(frame.stream, frame.stamp_ns, self._arrival_ns, shot, look))
 
@@ -251,6 +255,8 @@ class Replay:
             percepts = find(self._pipeline, self.registering, self._settings, rgb, ir, capture.after_jump)
             if text := different_shapes(self.registering, rgb, ir, self._topics):
                 self._tell("aspect", text)
+            if text := own_pixels(percepts, self._topics):
+                self._tell("grid", text)
             self.answers[percepts.mode.value] += 1
         except Exception as failure:  # one capture is lost, as in the node, and counted
             cause, error = drop_cause(failure), f"{failure}"
@@ -268,7 +274,9 @@ class Replay:
             error_ns=capture.error_ns,
             ready_ns=capture.ready_ns,
             received_ns=shot.received_ns,
-            frame_id=str(shot.frame.header.frame_id),
+            frame_id=self.registering.rgb_frame_id
+            if percepts is not None and percepts.registered
+            else str(shot.frame.header.frame_id),
             percepts=percepts,
             cause=cause,
             error=error,

@@ -186,6 +186,15 @@ class Feed(Generic[Payload]):
         self._pairer.offset_ns = self._offset.pairing_ns(self.by_arrival)
         self._tell_mode(self._modes.update(self._now_ns))
 
+    @property
+    def rgb_grid(self) -> bool:
+        """Whether infrared results can be given in the RGB image's pixels, for `fallback_mode` "rgb_grid"; set it."""
+        return self._modes.rgb_grid
+
+    @rgb_grid.setter
+    def rgb_grid(self, known: bool) -> None:
+        self._modes.rgb_grid = known
+
     # ---- what is known -------------------------------------------------------------------------------------------
 
     @property

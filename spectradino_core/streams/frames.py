@@ -51,6 +51,11 @@ class CameraFrame:
             self.decode_ms += (perf_counter() - start) * 1e3
         return self._pixels
 
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(width, height); None before it is unpacked."""
+        return None if self._pixels is None else (int(self._pixels.shape[1]), int(self._pixels.shape[0]))
+
     @classmethod
     def decode(cls, key: str, message: Any, converter: Converter | None = None) -> CameraFrame:
         """The frame of a message of the camera "rgb" or "ir".

@@ -34,8 +34,12 @@ FALLBACKS = {
     "fused_only": frozenset(),
     "rgb_only": frozenset({Mode.RGB_ONLY}),
     "ir_only": frozenset({Mode.IR_ONLY}),
+    "rgb_grid": frozenset({Mode.RGB_ONLY, Mode.IR_ONLY}),
 }
-"""Values of the parameter `fallback_mode`, and the modes with one camera that each allows."""
+"""Values of the parameter `fallback_mode`, and the modes with one camera that each allows.
+
+"rgb_grid" allows infrared alone only while its results can be given in the RGB image's pixels, see `rgb_grid`.
+"""
 
 _ALONE = {Stream.RGB: Mode.RGB_ONLY, Stream.IR: Mode.IR_ONLY}
 
@@ -87,6 +91,7 @@ class ModeMachine:
         self.stale_ns = round(stale_ms * _MS)
         self.back_after = back_after
         self.fallback = fallback
+        self.rgb_grid = False
         self.mode = Mode.FUSED
         self._restart(now_ns)
 
@@ -163,12 +168,17 @@ class ModeMachine:
     def _decide(self) -> ModeChange | None:
         alive = [stream for stream, camera in self._cameras.items() if camera.alive]
         mode = Mode.FUSED if len(alive) == 2 else Mode.STALE
-        if len(alive) == 1 and _ALONE[alive[0]] in FALLBACKS[self.fallback]:
+        if len(alive) == 1 and self._may_answer(alive[0]):
             mode = _ALONE[alive[0]]
         if mode is self.mode:
             return None
         before, self.mode = self.mode, mode
         return ModeChange(mode, before, self._reason(mode, alive), self._now_ns)
+
+    def _may_answer(self, stream: Stream) -> bool:
+        if self.fallback == "rgb_grid" and stream is Stream.IR and not self.rgb_grid:
+            return False
+        return _ALONE[stream] in FALLBACKS[self.fallback]
 
     def _reason(self, mode: Mode, alive: list[Stream]) -> str:
         if mode is Mode.FUSED:
@@ -178,7 +188,8 @@ class ModeMachine:
             return f"{awaited[0]} is waited for, the other has come" if awaited else "both cameras are alive"
         silent = "; ".join(self._silence(s) for s in Stream if s not in alive)
         if mode is Mode.STALE and alive:
-            return f"{silent}; fallback_mode {self.fallback} lets {alive[0].value} not answer alone"
+            why = ", as no registration to the RGB image is known" if self.fallback == "rgb_grid" else ""
+            return f"{silent}; fallback_mode {self.fallback} lets {alive[0].value} not answer alone{why}"
         return silent
 
     def _silence(self, stream: Stream) -> str:

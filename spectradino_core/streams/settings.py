@@ -166,7 +166,8 @@ class Settings:
     )
     fallback_mode: str = _parameter(
         "auto",
-        "Which camera may answer alone while the other is silent: auto: either; fused_only: none.",
+        "Which camera may answer alone while the other is silent: auto: either; fused_only: none; rgb_grid: infrared "
+        "only where a registration gives its results in the RGB image's pixels, as in all other modes.",
         choices=tuple(FALLBACKS),
     )
     stale_ms: float = _parameter(
