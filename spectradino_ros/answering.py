@@ -67,6 +67,7 @@ class Answerer:
         self._outputs = outputs
         self._settings = settings
         self._drops = drops
+        self._own_pixels = False
         self._health = health
         self._notices = notices
         self._topics = {key: camera_topic(node, name, settings().transport_of(key)) for key, name in TOPICS.items()}
@@ -81,8 +82,10 @@ class Answerer:
         header = capture.reference.header
         if percepts.registered:  # the RGB camera's pixels at the infrared frame's time
             header = Header(stamp=header.stamp, frame_id=self._registering.rgb_frame_id)
-        if text := own_pixels(percepts, self._topics):
-            self._notices.warn("grid", text, counted=False)
+        text = own_pixels(percepts, self._topics)
+        if text and not self._own_pixels:
+            self._notices.warn("grid", text)
+        self._own_pixels = bool(text)
         latency_ms = self._latency_ms(header, self._topics["ir" if rgb is None else "rgb"])
         found = perf_counter()
         self._outputs.publish_percepts(percepts, header)

@@ -1,11 +1,12 @@
 """What to do when a camera falls silent: which streams the answers rest on, and when that changes.
 
 The rule: a camera is alive as long as its last frame is at most `stale_ms` old. One that was silent is alive again
-after `back_after` frames without such a gap, so that a camera that stutters does not flip the mode. Both cameras alive
-is FUSED; one alone is RGB_ONLY or IR_ONLY where the fallback allows it; anything else is STALE. At the start both count
-as alive, so that each has `stale_ms` for its first frame. The very first frame of a camera makes it alive at once: it
-did not stutter, its driver came up late. The first of all, if it comes late, is a new start: the other camera's driver
-may be a moment behind, and has `stale_ms` again.
+after `back_after` frames without such a gap, so that a camera that stutters does not flip the mode; one that is lost
+again within 30 s must then be steady for 2 s, the next time for 4 s and so on up to 32 s, so that images lost on the
+way do not flip it either. Both cameras alive is FUSED; one alone is RGB_ONLY or IR_ONLY where the fallback allows it;
+anything else is STALE. At the start both count as alive, so that each has `stale_ms` for its first frame. The very
+first frame of a camera makes it alive at once: it did not stutter, its driver came up late. The first of all, if it
+comes late, is a new start: the other camera's driver may be a moment behind, and has `stale_ms` again.
 
 An infrared camera that repeats one picture (its shutter closes for calibration for 1 to 3 s, and the driver goes on
 sending) is recognised by `FrozenDetector`; it counts as silent from then on until the picture moves again.
@@ -41,6 +42,9 @@ FALLBACKS = {
 "rgb_grid" allows infrared alone only while its results can be given in the RGB image's pixels, see `rgb_grid`.
 """
 
+_PROBATION_NS = 30_000 * _MS
+_STEADY_NS, _LONGEST_STEADY_NS = 1_000 * _MS, 32_000 * _MS
+
 _ALONE = {Stream.RGB: Mode.RGB_ONLY, Stream.IR: Mode.IR_ONLY}
 
 
@@ -66,6 +70,20 @@ class _Camera:
     seen: bool = False
     refused_ns: int | None = None
     refusal: str = ""
+    streak_since_ns: int = 0
+    back_ns: int | None = None
+    relapses: int = 0
+
+    def lose(self, now_ns: int) -> None:
+        """Gives the camera up; one that was lost again soon after it had come back is trusted more slowly each time."""
+        is_relapse = self.back_ns is not None and now_ns - self.back_ns < _PROBATION_NS
+        self.relapses = self.relapses + 1 if is_relapse else 0
+        self.alive, self.streak = False, 0
+
+    @property
+    def steady_ns(self) -> int:
+        """How long its frames must come without a gap before it is alive again."""
+        return min(_STEADY_NS << min(self.relapses, 8), _LONGEST_STEADY_NS) if self.relapses else 0
 
 
 class ModeMachine:
@@ -117,7 +135,11 @@ class ModeMachine:
             camera.alive, camera.streak = False, 0
         else:
             camera.streak = camera.streak + 1 if camera.gap_ns <= self.stale_ns else 1
-            camera.alive = camera.alive or first or camera.streak >= self.back_after
+            if camera.streak == 1:
+                camera.streak_since_ns = now_ns
+            is_steady = now_ns - camera.streak_since_ns >= camera.steady_ns
+            if not camera.alive and (first or (camera.streak >= self.back_after and is_steady)):
+                camera.alive, camera.back_ns = True, None if first else now_ns
         return self._decide()
 
     def refused(self, stream: Stream | str, now_ns: int, why: str) -> ModeChange | None:
@@ -163,7 +185,7 @@ class ModeMachine:
         self._now_ns = now_ns
         for camera in self._cameras.values():
             if camera.alive and now_ns - camera.heard_ns > self.stale_ns:
-                camera.alive, camera.streak = False, 0
+                camera.lose(now_ns)
 
     def _decide(self) -> ModeChange | None:
         alive = [stream for stream, camera in self._cameras.items() if camera.alive]
@@ -197,8 +219,13 @@ class ModeMachine:
         age_ms, stale_ms = (self._now_ns - camera.heard_ns) / _MS, self.stale_ns / _MS
         if camera.refused_ns is not None and self._now_ns - camera.refused_ns <= self.stale_ns:
             return f"{stream.value} sends frames that are refused ({camera.refusal})"
-        if 0 < camera.streak < self.back_after and age_ms <= stale_ms:
-            return f"{stream.value} is coming back: {camera.streak} of {self.back_after} frames received"
+        if camera.streak and age_ms <= stale_ms:
+            if camera.streak < self.back_after:
+                return f"{stream.value} is coming back: {camera.streak} of {self.back_after} frames received"
+            return (
+                f"{stream.value} was lost {camera.relapses} times soon after it had come back: its frames must come "
+                f"without a gap for {camera.steady_ns / 1e9:g} s"
+            )
         if not camera.seen:
             return f"{stream.value} has sent nothing for {age_ms:.0f} ms (stale_ms {stale_ms:g})"
         if camera.frozen:
