@@ -37,11 +37,13 @@ _LOSS_SECONDS = 3.0
 _TOLERATED_LOSS = 0.2
 _STAMPS = 120
 _PROFILE = "config/fastdds_large_images.xml"
+_SEGMENT_BYTES = 400_000
+"""Smaller images fit Fast DDS's shared memory as it is, with room to spare for others."""
 
 
-def _remedy() -> str:
-    """The one command against lost images, by the middleware in use."""
-    if "fastrtps" not in get_rmw_implementation_identifier():
+def _remedy(image_bytes: int) -> str:
+    """What helps against lost images of that size (0: none has come), by the middleware in use."""
+    if "fastrtps" not in get_rmw_implementation_identifier() or 0 < image_bytes < _SEGMENT_BYTES:
         return "Is the network, or this computer, too slow for them?"
     try:
         profile = str(find_shared(_PROFILE))
@@ -101,6 +103,7 @@ class Camera:
         self._transport = transport
         self._since = monotonic()
         self._stamps: deque[int] = deque(maxlen=_STAMPS)
+        self._image_bytes = 0
         self._name = name
         self._node = node
         self._receive = receive
@@ -149,7 +152,7 @@ class Camera:
                 f"{self.key}_transport"
             )
         elif self._health.total(self.key) == 0:
-            why = f"though {publishers} publisher(s) are there. Is the driver streaming? {_remedy()}"
+            why = f"though {publishers} publisher(s) are there. Is the driver streaming? {_remedy(0)}"
         else:
             why = f"though {publishers} publisher(s) are there. Has the camera stopped?"
         text = f"no message on {self.topic} for {silent_s:.0f} s, {why}"
@@ -165,7 +168,7 @@ class Camera:
             self._notices.warn(
                 f"lost {self.topic}",
                 f"about {lost:.0%} of the images on {self.topic} do not arrive: by their stamps the camera sends "
-                f"{rate:.0f} a second, {(1 - lost) * rate:.0f} come. {_remedy()}",
+                f"{rate:.0f} a second, {(1 - lost) * rate:.0f} come. {_remedy(self._image_bytes)}",
                 counted=False,
             )
 
@@ -183,6 +186,7 @@ class Camera:
     def _on_message(self, message: Any) -> None:
         self._health.arrived(self.key)
         self._stamps.append(stamp_ns(message.header))
+        self._image_bytes = len(message.data)
         self._receive(message)
 
     def _incompatible_qos(self, event: Any) -> None:
@@ -205,5 +209,6 @@ class Camera:
         self._health.dropped(f"{self.key}_lost_in_transport", count)
         self._notices.warn(
             f"lost {self.topic}",
-            f"{count} message(s) on {self.topic} were lost on the way or came faster than they were taken. {_remedy()}",
+            f"{count} message(s) on {self.topic} were lost on the way or came faster than they were taken. "
+            f"{_remedy(self._image_bytes)}",
         )

@@ -157,6 +157,7 @@ def test_without_one_the_change_is_reported_and_can_be_refused(blob_model, peer)
 
 def test_images_that_are_lost_on_the_way_are_reported_within_five_seconds_with_the_command(blob_model, peer):
     """A camera at 20 Hz of which two of three images do not come, as with Fast DDS's defaults."""
+    large = ir_pixels((640, 480), HOT)
     comes = np.random.default_rng(0).random(1000) < 0.34
     with running("-r", "__ns:=/lossy", model=blob_model, device="cpu", threads=1) as node:
         rig = Rig(peer, "lossy")
@@ -164,7 +165,7 @@ def test_images_that_are_lost_on_the_way_are_reported_within_five_seconds_with_t
         begun, number, start = time.monotonic(), 0, peer.now()
         while not node.count("do not arrive") and time.monotonic() - begun < 20:
             stamp = start + number * 50 * MS
-            rig.send(rgb_pixels(SIZE, RED), ir_pixels(SIZE, HOT) if comes[number] else None, stamp)
+            rig.send(rgb_pixels(SIZE, RED), large if comes[number] else None, stamp)
             number += 1
             time.sleep(max(0.0, begun + number * 0.05 - time.monotonic()))
         line = node.wait_for_line(r"\[WARN\].*% of the images on /lossy/ir/image_raw do not arrive")
