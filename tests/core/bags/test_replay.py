@@ -237,6 +237,35 @@ def test_a_camera_whose_stamps_count_from_its_start_is_paired_by_arrival(tmp_pat
     assert by_stamp == []
 
 
+@pytest.mark.parametrize("fallback", ["auto", "rgb_grid"])
+def test_infrared_alone_keeps_to_the_rgb_grid_where_a_registration_is_known(tmp_path, model, fallback):
+    rows = [row for n, row in enumerate(pairs(20)) if row.topic == IR or n < 12]
+    for row in rows:
+        if row.topic == IR:
+            row.pixels = row.pixels[::2, ::2].copy()
+    bag = record(tmp_path / "bag", rows)
+    half = Registration.whole((SIZE[0] // 2, SIZE[1] // 2), SIZE)
+    known, _ = replayed(bag, model, ir_to_rgb=half.matrix, stale_ms=300.0, fallback_mode=fallback)
+    alone = [answer for answer in known if answer.mode is Mode.IR_ONLY]
+    assert len(alone) > 5
+    assert {answer.percepts.size for answer in known} == {SIZE}
+    for answer in alone:
+        assert answer.percepts.registered
+        assert answer.percepts.mask.shape == SIZE[::-1]
+        n = round((answer.stamp_ns - START_NS) / (100 * MS))
+        x = 80 - 2 * n % 60
+        np.testing.assert_allclose(answer.percepts.boxes, [[x, 50, x + 20, 70]], atol=1.5)
+    plain, replay = replayed(bag, model, stale_ms=300.0, fallback_mode=fallback)
+    own = [answer for answer in plain if answer.mode is Mode.IR_ONLY]
+    said = [event.text for event in replay.take_events()]
+    if fallback == "auto":
+        assert {answer.percepts.size for answer in own} == {(SIZE[0] // 2, SIZE[1] // 2)}
+        assert sum("own 56x42 pixels" in text for text in said) == 1
+    else:
+        assert own == []
+        assert any("no registration to the RGB image is known" in text for text in said)
+
+
 def test_the_registration_from_camera_info(tmp_path, model):
     bag = tmp_path / "bag"
     rows = pairs(3)
