@@ -39,6 +39,7 @@ _PERIODS_TO_WAIT = 3.0
 _LEAST_WAIT_MS = 500.0
 _MOST_EVENTS = 256
 _LONGEST_REFUSAL = 120
+_MOST_UNSEEN = 4
 _JUMP_QUIET_NS = 5_000 * _MS
 """A clock that goes to and fro jumps many times a second; a bag that is played again hardly that often."""
 
@@ -67,6 +68,7 @@ class Feed(Generic[Payload]):
         self._clocks = Clocks(settings.pair_by)
         self._offset = OffsetControl(round(settings.ir_time_offset_ms * _MS), settings.learn_ir_time_offset)
         self.registration: Registration | None = None
+        self._unseen: deque[tuple[Stream, int, Look]] = deque()
         self._drops: Counter[str] = Counter()
         self._events: deque[FeedEvent] = deque(maxlen=_MOST_EVENTS)
         self._now_ns = now_ns
@@ -109,12 +111,14 @@ class Feed(Generic[Payload]):
         if frozen:
             self._drops["frozen_ir"] += 1
             return captures
-        if time_ns is not None or stamp_ns > 0:
-            time = stamp_ns if time_ns is None else time_ns
-            self._take_news(self._offset.images(stream, time, pixels, self.registration))
         captures += self._captures(self._pairer.push(stream, stamp_ns, payload, time_ns))
         if _ALONE.get(self._modes.mode) is stream:
             captures += self._alone(stream)
+        if time_ns is not None or stamp_ns > 0:
+            self._unseen.append((stream, stamp_ns if time_ns is None else time_ns, pixels))
+        # Nothing waits for a frame that makes no capture: there is time to look at images.
+        while self._unseen and (not captures or len(self._unseen) > _MOST_UNSEEN):
+            self._take_news(self._offset.images(*self._unseen.popleft(), self.registration))
         return captures
 
     def refused(self, stream: Stream | str, arrival_ns: int, error: Exception) -> list[Capture[Payload]]:
@@ -182,6 +186,7 @@ class Feed(Generic[Payload]):
         was_by_arrival, self._clocks.pair_by = self.by_arrival, settings.pair_by
         if self.by_arrival is not was_by_arrival:
             self._pairer.clear()
+            self._unseen.clear()
             self._offset.rebase(self.by_arrival)
         self._pairer.offset_ns = self._offset.pairing_ns(self.by_arrival)
         self._tell_mode(self._modes.update(self._now_ns))
@@ -308,6 +313,7 @@ class Feed(Generic[Payload]):
         if self.by_arrival is not was_by_arrival:
             captures = self.flush()
             self._pairer.clear()
+            self._unseen.clear()
             self._offset.rebase(self.by_arrival)
             self._pairer.offset_ns = self._offset.pairing_ns(self.by_arrival)
         return captures
