@@ -14,8 +14,16 @@ from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import FrameError
 from spectradino_core.runtime.recovery import DeviceLostError, RebuildInterruptedError
 from spectradino_core.runtime.registration import RegistrationError
+from spectradino_core.streams.clocks import is_uptime
 from spectradino_core.streams.decode import DecodeError
-from spectradino_core.streams.detecting import UnreadableError, different_shapes, drop_cause, find, unpack
+from spectradino_core.streams.detecting import (
+    UnreadableError,
+    different_shapes,
+    drop_cause,
+    find,
+    own_pixels,
+    unpack,
+)
 from spectradino_core.thermal import ThermalError
 from spectradino_ros.cameras import TOPICS, camera_topic
 from spectradino_ros.frames import Capture
@@ -66,6 +74,7 @@ class Answerer:
         self._outputs = outputs
         self._settings = settings
         self._drops = drops
+        self._own_pixels = False
         self._health = health
         self._notices = notices
         self._topics = {key: camera_topic(node, name, settings().transport_of(key)) for key, name in TOPICS.items()}
@@ -82,6 +91,12 @@ class Answerer:
         self._check_shapes(capture)
 
         header = capture.reference.header
+        if percepts.registered:  # the RGB camera's pixels at the infrared frame's time
+            header = Header(stamp=header.stamp, frame_id=self._registering.rgb_frame_id)
+        text = own_pixels(percepts, self._topics)
+        if text and not self._own_pixels:
+            self._notices.warn("grid", text)
+        self._own_pixels = bool(text)
         latency_ms = self._latency_ms(header, self._topics["ir" if rgb is None else "rgb"])
         found = perf_counter()
         self._outputs.publish_percepts(percepts, header)
@@ -94,7 +109,11 @@ class Answerer:
             "publish": (published - found) * 1e3,
         }
         if settings.publish_overlay and self._outputs.publish_overlay(
-            percepts, None if rgb is None else rgb.pixels, None if ir is None else ir.pixels, header
+            percepts,
+            None if rgb is None else rgb.pixels,
+            None if ir is None else ir.pixels,
+            self._registering.current,
+            header,
         ):
             steps_ms["overlay"] = (perf_counter() - published) * 1e3
         drawn = perf_counter()
@@ -149,7 +168,15 @@ class Answerer:
 
     def _latency_ms(self, header: Header, topic: str) -> float:
         behind_s = (self._node.get_clock().now() - Time.from_msg(header.stamp)).nanoseconds / 1e9
-        if abs(behind_s) > _CLOCK_TOLERANCE_S:
+        stamp_ns = Time.from_msg(header.stamp).nanoseconds
+        if abs(behind_s) > _CLOCK_TOLERANCE_S and (stamp_ns == 0 or is_uptime(stamp_ns)):
+            what = f"count from a start ({stamp_ns / 1e9:.0f} s), not from 1970" if stamp_ns else "are not set"
+            self._notices.warn(
+                "clock",
+                f"stamps of {topic} {what}, so latencies mean nothing: let the camera's driver stamp with the system's "
+                "clock, or set use_sim_time if that is the simulator's time",
+            )
+        elif abs(behind_s) > _CLOCK_TOLERANCE_S:
             self._notices.warn(
                 "clock",
                 f"stamps of {topic} are {abs(behind_s):.1f} s {'behind' if behind_s > 0 else 'ahead of'} "

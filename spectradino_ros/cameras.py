@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import deque
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -11,6 +12,7 @@ from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
+from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CompressedImage, Image
 
 try:
@@ -18,20 +20,39 @@ try:
 except ImportError:  # its name up to and with Humble
     from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
+from spectradino_core.streams.loss import lost_fraction
+from spectradino_ros.frames import stamp_ns
 from spectradino_ros.health import Health
 from spectradino_ros.notices import Notices
 from spectradino_ros.parameters import TRANSPORTS, ParameterError
+from spectradino_ros.shared_files import find_shared
 
 __all__ = ["TOPICS", "Camera", "camera_topic"]
 
 TOPICS = {"rgb": "rgb/image_raw", "ir": "ir/image_raw"}
 """The input topics before remapping, by camera."""
 
-_LOST = (
-    "With Fast DDS's defaults large images are lost: start the node and the camera drivers with "
-    "config/fastdds_large_images.xml (launch argument dds_profile:=large_images for the node, the environment variable "
-    "FASTRTPS_DEFAULT_PROFILES_FILE for a driver)"
-)
+_LOSS_SECONDS = 3.0
+"""A camera is observed for so long before it is said that its images do not arrive."""
+_TOLERATED_LOSS = 0.2
+_STAMPS = 120
+_PROFILE = "config/fastdds_large_images.xml"
+_SEGMENT_BYTES = 400_000
+"""Smaller images fit Fast DDS's shared memory as it is, with room to spare for others."""
+
+
+def _remedy(image_bytes: int) -> str:
+    """What helps against lost images of that size (0: none has come), by the middleware in use."""
+    if "fastrtps" not in get_rmw_implementation_identifier() or 0 < image_bytes < _SEGMENT_BYTES:
+        return "Is the network, or this computer, too slow for them?"
+    try:
+        profile = str(find_shared(_PROFILE))
+    except FileNotFoundError:
+        profile = _PROFILE
+    return (
+        "Fast DDS's shared memory is smaller than an image by default, on the sender's side: start the camera's driver "
+        f"with 'export FASTRTPS_DEFAULT_PROFILES_FILE={profile}'"
+    )
 
 
 def camera_topic(node: Node, name: str, transport: str = "raw") -> str:
@@ -81,6 +102,8 @@ class Camera:
         self._kind = Image if transport == "raw" else CompressedImage
         self._transport = transport
         self._since = monotonic()
+        self._stamps: deque[int] = deque(maxlen=_STAMPS)
+        self._image_bytes = 0
         self._name = name
         self._node = node
         self._receive = receive
@@ -108,6 +131,7 @@ class Camera:
 
     def watch(self, timeout_s: float) -> None:
         """Says so if no message has come for `timeout_s` seconds, with what is known of the reason."""
+        self._watch_losses()
         silent_s = min(self._health.silent_for(self.key), monotonic() - self._since)
         if silent_s < timeout_s:
             return
@@ -128,11 +152,25 @@ class Camera:
                 f"{self.key}_transport"
             )
         elif self._health.total(self.key) == 0:
-            why = f"though {publishers} publisher(s) are there. Is the driver streaming? {_LOST}"
+            why = f"though {publishers} publisher(s) are there. Is the driver streaming? {_remedy(0)}"
         else:
             why = f"though {publishers} publisher(s) are there. Has the camera stopped?"
         text = f"no message on {self.topic} for {silent_s:.0f} s, {why}"
         self._notices.warn(f"silent {self.topic}", text, counted=False)
+
+    def _watch_losses(self) -> None:
+        """Says so if many of the camera's images do not arrive, by the gaps between their stamps."""
+        if monotonic() - self._since < _LOSS_SECONDS or self._health.silent_for(self.key) > 1.0:
+            return
+        found = lost_fraction(list(self._stamps))
+        if found is not None and found[0] > _TOLERATED_LOSS:
+            lost, rate = found
+            self._notices.warn(
+                f"lost {self.topic}",
+                f"about {lost:.0%} of the images on {self.topic} do not arrive: by their stamps the camera sends "
+                f"{rate:.0f} a second, {(1 - lost) * rate:.0f} come. {_remedy(self._image_bytes)}",
+                counted=False,
+            )
 
     def _subscribe(self, qos: QoSProfile, events: dict[str, Any]) -> Subscription:
         known = inspect.signature(SubscriptionEventCallbacks).parameters  # Humble does not tell of types
@@ -147,6 +185,8 @@ class Camera:
 
     def _on_message(self, message: Any) -> None:
         self._health.arrived(self.key)
+        self._stamps.append(stamp_ns(message.header))
+        self._image_bytes = len(message.data)
         self._receive(message)
 
     def _incompatible_qos(self, event: Any) -> None:
@@ -169,5 +209,6 @@ class Camera:
         self._health.dropped(f"{self.key}_lost_in_transport", count)
         self._notices.warn(
             f"lost {self.topic}",
-            f"{count} message(s) on {self.topic} were lost on the way or came faster than they were taken. {_LOST}",
+            f"{count} message(s) on {self.topic} were lost on the way or came faster than they were taken. "
+            f"{_remedy(self._image_bytes)}",
         )

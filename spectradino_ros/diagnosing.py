@@ -38,6 +38,7 @@ def intake_facts(intake: Intake) -> dict[str, str]:
     """Key values of an active node's streams."""
     feed = intake.feed
     median, learnt = feed.median_offset_ms, feed.learnt_offset
+    shown = feed.shown_offset
     if not feed.settings.learn_ir_time_offset:
         learnt_text = "off (learn_ir_time_offset)"
     else:
@@ -46,9 +47,13 @@ def intake_facts(intake: Intake) -> dict[str, str]:
         "mode": feed.mode.value,
         "mode reason": feed.reason,
         "ir frozen": str(feed.ir_frozen).lower(),
+        "paired by": "arrival" if feed.by_arrival else "stamp",
         "ir stamp minus rgb stamp, median [ms]": "no pair yet" if median is None else f"{median:.2f}",
         "ir time offset in force [ms]": f"{feed.ir_time_offset_ms:.2f}",
         "ir time offset learnt": learnt_text,
+        "ir time offset by the images [ms]": "not yet"
+        if shown is None
+        else f"{shown.offset_ns / 1e6:+.0f} (standard deviation {shown.spread_ns / 1e6:.0f})",
         "pairs": str(feed.pairs),
         "time jumps": str(feed.restarts),
     }

@@ -62,7 +62,7 @@ class Capture:
 
     @property
     def reference(self) -> CameraFrame:
-        """The frame whose header and pixels the answer is in: the colour one where there is one."""
+        """The frame whose stamp the answer has: the RGB one where there is one."""
         frame = self.rgb if self.rgb is not None else self.ir
         assert frame is not None
         return frame

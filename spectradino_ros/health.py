@@ -13,6 +13,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 __all__ = ["Health"]
 
 _WINDOW_S = 10.0
+_RATE_WINDOW_S = 5.0
 _LATENCIES = 300
 _TOLERATED_LATE = 0.05
 """Share of the last answers that may miss the deadline without a warning."""
@@ -88,14 +89,23 @@ class Health:
             return self._clock() - (times[-1] if times else self._since)
 
     def rate(self, what: str) -> float:
-        """How many of a kind a second there were lately [Hz]; 0 with fewer than two."""
+        """How many of a kind a second there were lately [Hz]; 0 with fewer than two, and once they have ceased."""
         with self._lock:
             return self._rate(what)
 
     def _rate(self, what: str) -> float:
-        oldest = self._clock() - _WINDOW_S
-        recent = [t for t in self._arrivals.get(what, ()) if t >= oldest]
-        return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else 0.0
+        times = self._arrivals.get(what)
+        if times is None or len(times) < 2:
+            return 0.0
+        now = self._clock()
+        recent = [t for t in times if t >= now - _RATE_WINDOW_S]
+        if len(recent) < 2 and now - times[-1] <= 2 * (times[-1] - times[-2]):
+            recent = [times[-2], times[-1]]  # slower than the window, and not overdue
+        if len(recent) < 2 or recent[-1] <= recent[0]:
+            return 0.0
+        intervals, span = len(recent) - 1, recent[-1] - recent[0]
+        # Silence of more than two intervals counts, so that the rate of a camera that died falls to 0 with the window.
+        return intervals / span if now - times[-1] <= 2 * span / intervals else intervals / (now - recent[0])
 
     def diagnostics(
         self,

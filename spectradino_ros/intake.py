@@ -130,10 +130,16 @@ class Intake:
         topic = self.cameras[key].topic
         try:
             frame = CameraFrame.decode(key, message, self._converter, self._decoding)
-            self._hand_over(self.feed.frame(key, stamp_ns(frame.header), arrival_ns, frame, frame.look))
+            if key == "rgb" and frame.size is not None:
+                self._registering.note_rgb(frame.size, frame.header.frame_id)
+            self.feed.registration = self._registering.current
+            self.feed.rgb_grid = self._registering.rgb_size is not None
+            stamp = stamp_ns(frame.header)
+            self._hand_over(self.feed.frame(key, stamp, arrival_ns, frame, frame.look, lambda: frame.pixels))
         except DecodeError as error:
             self._health.dropped(f"{key}_{error.cause}")
             self._notices.warn(f"{error.cause} {topic}", f"dropped a frame of {topic}: {error}")
+            self._hand_over(self.feed.refused(key, arrival_ns, error))
         except Exception as error:  # one frame is lost, never the node: rclpy would end the process
             self._health.dropped("intake_failed")
             trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))

@@ -98,8 +98,9 @@ def detector_launch_description(band: str) -> LaunchDescription:
         DeclareLaunchArgument(
             "dds_profile",
             default_value="",
-            description=f"Fast DDS profile of the node: {_LARGE_IMAGES}, which is shipped, or an XML file. The camera "
-            "drivers need the same, in FASTRTPS_DEFAULT_PROFILES_FILE. Empty: as in the environment.",
+            description=f"Fast DDS profile of the node, for what it publishes: {_LARGE_IMAGES}, which is shipped, or "
+            "an XML file. Against lost camera images it is the drivers that need it, in "
+            "FASTRTPS_DEFAULT_PROFILES_FILE. Empty: as in the environment.",
         ),
         *(_declare(parameter(name)) for name in _PARAMETERS),
     ]

@@ -14,6 +14,7 @@ from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.overlay import draw_overlay, infrared_to_grey
 from spectradino_core.runtime.percepts import Mode, Percepts
 from spectradino_core.runtime.registration import Registration
+from spectradino_core.runtime.rgb_grid import infrared_in_colour_pixels
 from spectradino_core.streams.checkerboard import checkerboard
 from spectradino_ros.publishing import Facts, detections_message, image_message, label_message, report_message
 
@@ -82,7 +83,12 @@ class Outputs:
             self._mask.publish(image_message(percepts.mask, "mono8", header))
 
     def publish_overlay(
-        self, percepts: Percepts, rgb: np.ndarray | None, infrared: np.ndarray | None, header: Header
+        self,
+        percepts: Percepts,
+        rgb: np.ndarray | None,
+        infrared: np.ndarray | None,
+        registration: Registration | None,
+        header: Header,
     ) -> bool:
         """The picture to look at. Returns whether it was drawn: not while nobody listens."""
         if not self._overlay.get_subscription_count():
@@ -90,6 +96,8 @@ class Outputs:
         canvas = rgb if rgb is not None else None if infrared is None else infrared_to_grey(infrared)
         if canvas is None:
             return False
+        if percepts.registered and registration is not None:
+            canvas = infrared_in_colour_pixels(canvas, registration, percepts.size)
         self._overlay.publish(image_message(draw_overlay(canvas, percepts, self._info), "rgb8", header))
         return True
 

@@ -29,6 +29,8 @@ from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.engines import Engine, RawPredictions
 from spectradino_core.runtime.overlay import draw_overlay, infrared_to_grey
 from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.registration import Registration
+from spectradino_core.runtime.rgb_grid import infrared_in_colour_pixels
 from spectradino_core.streams.answers import Facts
 from spectradino_core.streams.feed import FeedEvent
 from spectradino_core.streams.settings import Settings
@@ -168,12 +170,17 @@ class _Run:
         for answer in self._replay.run(self._frames()):
             yield answer, self._replay.take_events()
 
+    @property
+    def registration(self) -> Registration | None:
+        """The one in force."""
+        return self._replay.registering.current
+
     def rest(self) -> list[FeedEvent]:
         """What came to pass after the last answer."""
         return self._replay.take_events()
 
     def _frames(self) -> Iterator[BagFrame]:
-        for frame in self._reader.frames():
+        for frame in self._replay.frames_of(self._reader):
             self.begin_ns = self.begin_ns or frame.received_ns
             yield frame
             self._tick(self._reader)
@@ -193,7 +200,7 @@ def _write_parts(
         with store.writing() as writer:
             _declare(writer, engine.info, options)
             for answer, events in chain((first,), islice(answers, options.segment - 1)):
-                _write(writer, answer, events, engine.info, options)
+                _write(writer, answer, events, engine.info, options, run.registration)
                 for event in events:
                     tell(event.text)
                 last = answer.number
@@ -213,7 +220,12 @@ def _declare(writer: BagWriter, info: ModelInfo, options: AnnotateOptions) -> No
 
 
 def _write(
-    writer: BagWriter, answer: Answer, events: list[FeedEvent], info: ModelInfo, options: AnnotateOptions
+    writer: BagWriter,
+    answer: Answer,
+    events: list[FeedEvent],
+    info: ModelInfo,
+    options: AnnotateOptions,
+    registration: Registration | None,
 ) -> None:
     """The messages of one answer, as of the moment at which it was decided, and the changes of mode before it."""
     _write_modes(writer, events)
@@ -228,6 +240,8 @@ def _write(
         canvas = answer.rgb.pixels if answer.rgb is not None else None
         if canvas is None and answer.ir is not None:
             canvas = infrared_to_grey(answer.ir.pixels)
+            if percepts.registered and registration is not None:
+                canvas = infrared_in_colour_pixels(canvas, registration, percepts.size)
         assert canvas is not None
         picture = draw_overlay(canvas, percepts, info)
         writer.write(f"{_NODE}/segmentation/overlay", messages.image_message(picture, head), at_ns)

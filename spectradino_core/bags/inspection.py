@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from spectradino_core.bags.reader import BagReader
+from spectradino_core.streams.clocks import APART_NS, Clocks, is_uptime
 from spectradino_core.streams.compressed import encoding_of
 from spectradino_core.streams.decode import DecodeError
 from spectradino_core.streams.queues import Stream
@@ -40,6 +41,7 @@ class Camera:
         latency_ms: median time from stamp to recording; large or negative where clocks differ.
         recorded_s: time between the first and the last recording.
         begin_s, end_s: first and last stamp since the bag's first frame.
+        uptime_s: the first stamp, where stamps count from the camera's start; else None.
     """
 
     topic: str
@@ -63,6 +65,7 @@ class Camera:
     recorded_s: float
     begin_s: float
     end_s: float
+    uptime_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,8 @@ def inspect(reader: BagReader) -> BagInfo:
             looked[frame.stream] = [*looked[frame.stream][:1], frame]
     used = {stream: np.array(ns, np.int64) for stream, ns in stamps.items() if ns}
     known = [ns[ns > 0] for ns in used.values()]
-    start_ns = min((int(ns.min()) for ns in known if ns.size), default=0)
+    firsts = [int(ns.min()) for ns in known if ns.size]
+    start_ns = max(firsts) if any(map(is_uptime, firsts)) else min(firsts, default=0)
     cameras = {
         stream.value: _camera(reader, stream, ns, np.array(arrivals[stream]), looked[stream], start_ns)
         for stream, ns in used.items()
@@ -129,13 +133,18 @@ def inspect(reader: BagReader) -> BagInfo:
         cameras=cameras,
         offset=offset,
         damage=list(reader.damage),
-        warnings=[text for name, camera in cameras.items() for text in _warnings(name, camera)] + _of_offset(offset),
+        warnings=[
+            *(text for name, camera in cameras.items() for text in _warnings(name, camera)),
+            *_of_clocks(stamps, arrivals, offset),
+        ],
     )
 
 
 def _camera(
     reader: BagReader, stream: Stream, ns: np.ndarray, arrivals: np.ndarray, frames: Sequence[Any], start_ns: int
 ) -> Camera:
+    if is_uptime(int(ns.min())):
+        start_ns = int(ns.min())
     steps = np.diff(ns)
     forward = steps[steps > 0]
     period = float(np.median(forward)) if forward.size else 0.0
@@ -175,6 +184,7 @@ def _camera(
         recorded_s=int(arrivals.max() - arrivals.min()) / 1e9,
         begin_s=(int(ns.min()) - start_ns) / 1e9,
         end_s=(int(ns.max()) - start_ns) / 1e9,
+        uptime_s=int(ns.min()) / 1e9 if is_uptime(int(ns.min())) else None,
     )
 
 
@@ -215,12 +225,26 @@ def _warnings(name: str, camera: Camera) -> list[str]:
             f"{name}: recorded within {camera.recorded_s:.1f} s, stamped over {camera.end_s - camera.begin_s:.1f} s: "
             "times of recording mean nothing here, so replay it by its stamps (--clock stamp)"
         )
-    if abs(camera.latency_ms) > 10_000:
+    if camera.latency_ms * _MS > APART_NS and camera.uptime_s is not None:
+        found.append(
+            f"{name}: stamps count from the camera's start ({camera.uptime_s:.0f} s), not from 1970: latencies mean "
+            "nothing; let the driver stamp with the system's clock"
+        )
+    elif abs(camera.latency_ms) > 10_000 and camera.zero < camera.frames:
         found.append(f"{name}: stamps are {camera.latency_ms / 1e3:+.1f} s off the recorder's clock")
     return found
 
 
-def _of_offset(offset: Offset | None) -> list[str]:
+def _of_clocks(stamps: dict[Stream, list[int]], arrivals: dict[Stream, list[int]], offset: Offset | None) -> list[str]:
+    clocks = Clocks()
+    every = [(arrival, stream, stamp) for stream in Stream for arrival, stamp in zip(arrivals[stream], stamps[stream])]
+    for arrival, stream, stamp in sorted(every):
+        clocks.push(stream, stamp, arrival)
+    if clocks.apart:
+        return [
+            f"{clocks.describe()}: frames are paired by their times of arrival, as by the node (--pair-by auto); "
+            "--learn-ir-time-offset finds the constant between them"
+        ]
     if offset is None or not offset.apart_ms:
         return []
     return [

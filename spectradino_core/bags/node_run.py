@@ -114,7 +114,8 @@ class Matcher:
             return None
         if answer.rgb_stamp_ns is not None or replay.feed is None or self._bag.colour_size is None:
             return answer.stamp_ns, percepts, self._tolerance_ns
-        offset_ns = round(replay.feed.ir_time_offset_ms * _MS)
+        feed = replay.feed
+        offset_ns = self._bag.ir_offset_ns if feed.by_arrival else round(feed.ir_time_offset_ms * _MS)
         percepts = in_colour_pixels(percepts, replay.registering.current, self._bag.colour_size)
         return answer.stamp_ns - offset_ns, percepts, self._slop_ns
 

@@ -20,6 +20,7 @@ from spectradino_core.bags.errors import BagError
 from spectradino_core.bags.message_types import DamagedMessageError, MessageTypes, peek_stamp_ns
 from spectradino_core.bags.storage import Raw, Storage, StoredTopic
 from spectradino_core.bags.topics import choose_camera
+from spectradino_core.streams.clocks import Clocks
 from spectradino_core.streams.compressed import encoding_of
 from spectradino_core.streams.decode import DecodeError, DecodeOptions
 from spectradino_core.streams.frames import CameraFrame
@@ -216,6 +217,8 @@ class BagReader:
     def frames(self, in_stamp_order: bool = True) -> Iterator[BagFrame]:
         """Both cameras' images in the order of their stamps; see the module's head. May be called again.
 
+        Where the stamps of the two cameras cannot be compared, it is the order in which they were received.
+
         Args:
             in_stamp_order: False: in the order in which they were received.
         """
@@ -226,6 +229,7 @@ class BagReader:
         gone: set[int] = set()
         newest: dict[Stream, int] = {}
         newest_arrival_ns, epoch, waiting_bytes = -1, 0, 0
+        clocks = Clocks()
         for number, raw in enumerate(self._storage.messages(set(streams))):
             stream = streams[raw.topic]
             try:
@@ -258,7 +262,15 @@ class BagReader:
                     gone.add(ready_number)
                     waiting_bytes -= len(ready.raw)
                     yield ready
-            heapq.heappush(waiting, (epoch, stamp_ns, raw.topic, number, frame))
+            # Stamps of clocks that have nothing in common say nothing about the order of the two cameras' frames.
+            if clocks.push(stream, stamp_ns, raw.received_ns):
+                waiting = [
+                    (e, one.received_ns if clocks.by_arrival else one.stamp_ns, topic, n, one)
+                    for e, _, topic, n, one in waiting
+                ]
+                heapq.heapify(waiting)
+            place_ns = raw.received_ns if clocks.by_arrival else stamp_ns
+            heapq.heappush(waiting, (epoch, place_ns, raw.topic, number, frame))
             heapq.heappush(arrivals, (raw.received_ns, number))
             waiting_bytes += len(raw.data)
             self.max_waiting = max(self.max_waiting, len(waiting))

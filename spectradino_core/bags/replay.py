@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -22,7 +23,14 @@ from spectradino_core.runtime.percepts import Mode, Percepts
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.registration import RegistrationError
 from spectradino_core.streams.decode import DecodeError
-from spectradino_core.streams.detecting import UnreadableError, different_shapes, drop_cause, find, unpack
+from spectradino_core.streams.detecting import (
+    UnreadableError,
+    different_shapes,
+    drop_cause,
+    find,
+    own_pixels,
+    unpack,
+)
 from spectradino_core.streams.feed import Capture, Feed, FeedEvent
 from spectradino_core.streams.frames import CameraFrame
 from spectradino_core.streams.queues import Stream
@@ -48,8 +56,9 @@ class Answer:
         error_ns: pairing error: infrared stamp minus colour stamp less the offset in force; None with one frame.
         ready_ns: the bag's time at which it was decided.
         received_ns: the bag's time at which the reference frame came.
-        frame_id: of the reference frame's header.
-        percepts: what was found, in the reference frame's pixels; None where it failed.
+        frame_id: of the camera in whose pixels the answer is: the RGB camera's, or the infrared one's own where it is
+            alone and no registration is known.
+        percepts: what was found, in that camera's pixels; None where it failed.
         cause: why it failed, as the node counts it ("rgb_corrupt_data", "ir_thermal_mismatch", ..); "" otherwise.
         error: the same in words.
         steps_ms: wall-clock milliseconds by step: decode, preprocess, engine, postprocess.
@@ -159,13 +168,17 @@ class Replay:
             if self.registering.from_camera_info:
                 self.take_camera_infos(frames)
             frames.decoding = self._settings.decoding
-            frames = frames.frames()
+            frames = self.frames_of(frames)
         self._pipeline.reset()
         for frame in frames:
             yield from self.frame(frame)
         if self.feed is not None:
             yield from self._answered(self.feed.flush())
         self._check_readable()
+
+    def frames_of(self, reader: BagReader) -> Iterator[BagFrame]:
+        """A drive's frames in the order in which they are to be replayed: of arrival where that is what counts."""
+        return reader.frames(in_stamp_order=self._settings.pair_by != "arrival" or self._by_stamp)
 
     def frame(self, frame: BagFrame) -> Iterator[Answer]:
         """Takes one frame and gives the answers that are now certain."""
@@ -185,9 +198,15 @@ class Replay:
         except DecodeError as error:
             error.camera = key
             self._refuse(error)
+            yield from self._answered(self.feed.refused(frame.stream, self._arrival_ns, error))
             return
+        if frame.stream is Stream.RGB and decoded.size is not None:
+            self.registering.note_rgb(decoded.size, str(decoded.header.frame_id))
         shot = _Shot(decoded, self._arrival_ns)
-        captures = self.feed.frame(frame.stream, frame.stamp_ns, self._arrival_ns, shot, decoded.look)
+        self.feed.registration = self.registering.current
+        self.feed.rgb_grid = self.registering.rgb_size is not None
+        pixels = partial(getattr, decoded, "pixels")
+        captures = self.feed.frame(frame.stream, frame.stamp_ns, self._arrival_ns, shot, decoded.look, pixels)
         yield from self._answered(captures)
 
     def take_camera_infos(self, reader: BagReader) -> None:
@@ -274,6 +293,8 @@ class Replay:
             percepts = find(self._pipeline, self.registering, self._settings, rgb, ir, capture.after_jump)
             if text := different_shapes(self.registering, rgb, ir, self._topics):
                 self._tell("aspect", text)
+            if text := own_pixels(percepts, self._topics):
+                self._tell("grid", text)
             self.answers[percepts.mode.value] += 1
         except Exception as failure:  # one capture is lost, as in the node, and counted
             cause, error = drop_cause(failure), f"{failure}"
@@ -300,7 +321,9 @@ class Replay:
             error_ns=capture.error_ns,
             ready_ns=capture.ready_ns,
             received_ns=shot.received_ns,
-            frame_id=str(shot.frame.header.frame_id),
+            frame_id=self.registering.rgb_frame_id
+            if percepts is not None and percepts.registered
+            else str(shot.frame.header.frame_id),
             percepts=percepts,
             cause=cause,
             error=error,

@@ -21,6 +21,7 @@ from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.tally import truth_arrays
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.registration import Size
+from spectradino_core.streams.clocks import Clocks
 from spectradino_core.streams.compressed import encoding_of
 from spectradino_core.streams.decode import DecodeError
 from spectradino_core.streams.queues import Stream
@@ -91,6 +92,9 @@ class ScoredBag:
         encodings: what the images of each camera are, by "rgb" and "ir", and how many.
         truth: None: nothing is labelled.
         places: the true frames that count.
+        tolerance_ns: largest difference of the stamps of a true frame and of the RGB frame.
+        ir_offset_ns: by how much infrared stamps are late: the parameters' constant, or where the cameras' stamps
+            cannot be compared the one that their times of arrival show.
     """
 
     reader: BagReader
@@ -104,6 +108,7 @@ class ScoredBag:
     truth: GroundTruth | None = None
     places: range = range(0)
     tolerance_ns: int = 0
+    ir_offset_ns: int = 0
 
     @property
     def colour_size(self) -> Size | None:
@@ -162,7 +167,10 @@ def open_scored(
     """
     with BagReader(bag, rgb_topic, ir_topic, decoding=settings.decoding) as reader:
         scored = _looked_through(reader)
-        offset_ns = round(settings.feed(Registering(settings).time_offset_ms).ir_time_offset_ms * _MS)
+        if not scored.ir_offset_ns:
+            offset_ms = settings.feed(Registering(settings).time_offset_ms).ir_time_offset_ms
+            scored.ir_offset_ns = round(offset_ms * _MS)
+        offset_ns = scored.ir_offset_ns
         stamps = np.concatenate([scored.rgb_ns, scored.ir_ns - offset_ns])
         if clock == "stamp" and stamps.size:
             scored.first_ns, scored.last_ns = int(stamps.min()), int(stamps.max())
@@ -183,8 +191,12 @@ def _looked_through(reader: BagReader) -> ScoredBag:
     sizes: dict[Stream, Size] = {}
     kinds: dict[Stream, str] = {}
     received: list[int] = []
+    lags: dict[Stream, list[int]] = {stream: [] for stream in Stream}
+    clocks = Clocks()
     for frame in reader.frames():
         stamps[frame.stream].append(frame.stamp_ns)
+        lags[frame.stream].append(frame.stamp_ns - frame.received_ns)
+        clocks.push(frame.stream, frame.stamp_ns, frame.received_ns)
         received = (
             [min(received[0], frame.received_ns), max(received[1], frame.received_ns)]
             if received
@@ -207,6 +219,7 @@ def _looked_through(reader: BagReader) -> ScoredBag:
         sizes.get(Stream.RGB),
         sizes.get(Stream.IR),
         {stream.value: kind for stream, kind in kinds.items()},
+        ir_offset_ns=int(np.median(lags[Stream.IR]) - np.median(lags[Stream.RGB])) if clocks.apart else 0,
     )
 
 

@@ -98,7 +98,7 @@ def _node(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> Tally
     if kind == "shift":
         replay.registering.current = _shifted(replay.registering.current, bag, value)
     tally, match = _tally(bag, pipeline), Matcher(bag, options)
-    answers = replay.run(_worse(bag.reader.frames(), kind, value, options.seed))
+    answers = replay.run(_worse(replay.frames_of(bag.reader), kind, value, options.seed))
     for answer in progress_bar(answers, unit, len(bag.rgb_ns)):
         judged = match.judged(answer, replay)
         if judged is not None:
@@ -138,7 +138,7 @@ def _ir_alone(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> d
                 moves[place_of("ir_only", sweep.kind, value)[1]] = move
     tallies = {name: _tally(bag, pipeline) for name in moves}
     replay = _replay(bag, pipeline, options, floor)
-    offset_ns = round(options.settings.feed(replay.registering.time_offset_ms).ir_time_offset_ms * _MS)
+    offset_ns = bag.ir_offset_ns
     slop_ns = max(round(options.settings.sync_slop_ms * _MS), bag.tolerance_ns)
     pipeline.score_threshold = floor
     frames = (

@@ -12,16 +12,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 
 from spectradino_core.bags.ground_truth import GroundTruth, GroundTruthError, in_seconds
 from spectradino_core.evaluation.segmentation import UNLABELLED, ConfusionMatrix
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.percepts import Mode, Percepts
-from spectradino_core.runtime.registration import Registration, Size
+from spectradino_core.runtime.rgb_grid import in_colour_pixels, shift_right
 
-__all__ = ["MODES", "Arrays", "Tally", "in_colour_pixels", "truth_arrays"]
+__all__ = ["MODES", "Arrays", "Tally", "in_colour_pixels", "shift_right", "truth_arrays"]
 
 MODES = (Mode.FUSED, Mode.RGB_ONLY, Mode.IR_ONLY)
 """A mode's code in arrays is its place here; -1: no answer."""
@@ -160,56 +159,6 @@ def truth_arrays(truth: GroundTruth, places: Sequence[int], in_bag: Sequence[boo
         ),
         "crowd": np.concatenate([np.empty(0, bool), *(f.crowd for f in with_boxes if f.crowd is not None)]),
     }
-
-
-def in_colour_pixels(
-    percepts: Percepts, registration: Registration | None, size: Size, shift_px: float = 0.0
-) -> Percepts:
-    """An answer of the infrared camera alone, brought to the colour image's pixels; others are returned as they are.
-
-    A box becomes the bounding box of its four corners, cut to the colour image; where that is empty it goes, since the
-    colour camera does not see the place. Pixels of the mask that the infrared camera does not see are unlabelled.
-
-    Args:
-        percepts: the answer.
-        registration: infrared to colour pixels; None: the infrared image over the whole colour one.
-        size: (width, height) of the colour image.
-        shift_px: how far to the right the registration is off, in colour pixels.
-
-    Raises:
-        RegistrationError: the registration is not for images of these sizes.
-    """
-    if percepts.mode is not Mode.IR_ONLY:
-        return percepts
-    registration = registration or Registration.whole(percepts.size, size)
-    matrix = shift_right(shift_px) @ registration.for_sizes(percepts.size, size)
-    boxes = percepts.boxes.astype(np.float64).reshape(-1, 4)
-    # Edges of boxes are pixel borders, the matrix maps pixel centres: half a pixel between the two.
-    corners = np.stack([boxes[:, [0, 1]], boxes[:, [2, 1]], boxes[:, [2, 3]], boxes[:, [0, 3]]], axis=1) - 0.5
-    mapped = np.concatenate([corners, np.ones((len(boxes), 4, 1))], axis=2) @ matrix.T
-    mapped = mapped[..., :2] / mapped[..., 2:] + 0.5
-    low = np.clip(mapped.min(axis=1), 0, size)
-    high = np.clip(mapped.max(axis=1), 0, size)
-    inside = (high > low).all(axis=1)
-    mask = percepts.mask
-    if mask is not None:
-        mask = cv2.warpPerspective(
-            mask, matrix, size, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=UNLABELLED
-        )
-    return Percepts(
-        boxes=np.concatenate([low, high], axis=1)[inside].astype(np.float32),
-        scores=percepts.scores[inside],
-        labels=percepts.labels[inside],
-        mask=mask,
-        mode=percepts.mode,
-        size=size,
-        steps_ms=percepts.steps_ms,
-    )
-
-
-def shift_right(pixels: float) -> np.ndarray:
-    """The homography [3, 3] that moves colour pixels to the right."""
-    return np.array([[1.0, 0.0, pixels], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
 
 
 def stored(name: str, arrays: Arrays) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from spectradino_core.bags.reader import BagReader
+from spectradino_core.bags.reader import BagFrame, BagReader
 from spectradino_core.calibrate.activity import Activity
 from spectradino_core.calibrate.delay import Delay, fit_delay
 from spectradino_core.calibrate.displacements import WIDTH, displacements, moments
@@ -21,12 +21,13 @@ from spectradino_core.calibrate.errors import CalibrationError
 from spectradino_core.calibrate.structure import grey_picture
 from spectradino_core.data.images import read_colour, read_counts
 from spectradino_core.runtime.registration import Registration, Size, Warp
+from spectradino_core.streams.clocks import Clocks
 from spectradino_core.streams.decode import DecodeError, DecodeOptions
 from spectradino_core.streams.infrared import cropped
 from spectradino_core.streams.pairing import Pairer
 from spectradino_core.streams.queues import Stream
 
-__all__ = ["ImagePair", "activities_of_bag", "delay_of_bag", "pairs_of_bag", "pairs_of_folder"]
+__all__ = ["ImagePair", "activities_of_bag", "delay_of_bag", "is_by_arrival", "pairs_of_bag", "pairs_of_folder"]
 
 _MS = 1_000_000
 _WINDOW_S = 20.0
@@ -44,7 +45,21 @@ class ImagePair:
     infrared: np.ndarray
 
 
-def pairs_of_bag(reader: BagReader, most: int, offset_ms: float = 0.0, slop_ms: float = 50.0) -> list[ImagePair]:
+def is_by_arrival(reader: BagReader, pair_by: str) -> bool:
+    """Whether a bag's frames are to be compared by their times of recording, as a node with this `pair_by` would."""
+    clocks = Clocks(pair_by)
+    for frame in reader.frames(in_stamp_order=False):
+        clocks.push(frame.stream, frame.stamp_ns, frame.received_ns)
+    return clocks.by_arrival
+
+
+def _time_ns(frame: BagFrame, by_arrival: bool) -> int:
+    return frame.received_ns if by_arrival else frame.stamp_ns
+
+
+def pairs_of_bag(
+    reader: BagReader, most: int, offset_ms: float = 0.0, slop_ms: float = 50.0, by_arrival: bool = False
+) -> list[ImagePair]:
     """Pairs spread over a bag, made by the node's own pairing; frames that can't be read are passed over.
 
     Args:
@@ -52,6 +67,7 @@ def pairs_of_bag(reader: BagReader, most: int, offset_ms: float = 0.0, slop_ms: 
         most: most pairs to give, at least 1.
         offset_ms: how much later the infrared camera stamps the same moment.
         slop_ms: largest distance of two frames of a pair.
+        by_arrival: pair by the times of recording.
 
     Raises:
         CalibrationError: no frames pair, or none of the chosen can be read; says what to look at.
@@ -60,9 +76,10 @@ def pairs_of_bag(reader: BagReader, most: int, offset_ms: float = 0.0, slop_ms: 
     counts: Counter[Stream] = Counter()
     made: list[tuple[int, int]] = []
     # A drive that was played twice into one bag has stamps twice: frames are told apart by their number.
-    for number, frame in enumerate(reader.frames()):
+    for number, frame in enumerate(reader.frames(not by_arrival)):
         counts[frame.stream] += 1
-        made += [(pair.rgb, pair.ir) for pair in pairer.push(frame.stream, frame.stamp_ns, number)]
+        time_ns = frame.received_ns if by_arrival else None
+        made += [(pair.rgb, pair.ir) for pair in pairer.push(frame.stream, frame.stamp_ns, number, time_ns)]
     made += [(pair.rgb, pair.ir) for pair in pairer.flush()]
     if not made:
         raise CalibrationError(
@@ -75,7 +92,7 @@ def pairs_of_bag(reader: BagReader, most: int, offset_ms: float = 0.0, slop_ms: 
     images: dict[int, np.ndarray] = {}
     stamps: dict[int, int] = {}
     problem = ""
-    for number, frame in enumerate(reader.frames()):
+    for number, frame in enumerate(reader.frames(not by_arrival)):
         if number in wanted:
             try:
                 images[number] = np.array(frame.decode().pixels)
@@ -132,7 +149,7 @@ def pairs_of_folder(
 
 
 def activities_of_bag(
-    reader: BagReader, seconds: float = 120.0, registration: Registration | None = None
+    reader: BagReader, seconds: float = 120.0, registration: Registration | None = None, by_arrival: bool = False
 ) -> tuple[Activity, Activity]:
     """What moves before the colour and before the infrared camera.
 
@@ -140,20 +157,21 @@ def activities_of_bag(
         reader: of both cameras.
         seconds: how much of the bag is looked at, in stretches of 20 s spread over it; shorter bags whole.
         registration: infrared to colour pixels; None: each camera's cells are those of its own picture.
+        by_arrival: by the times of recording, not by the stamps.
 
     Raises:
         CalibrationError: no frame of a camera can be read.
         RegistrationError: the registration is not for such images.
     """
     first_ns = last_ns = None
-    for frame in reader.frames():
+    for frame in reader.frames(not by_arrival):
         first_ns = frame.received_ns if first_ns is None else first_ns
         last_ns = frame.received_ns
     windows = _windows(first_ns or 0, last_ns or 0, seconds)
     activities: dict[Stream, Activity] = {Stream.RGB: Activity()}
     problem: dict[Stream, str] = {}
     waiting: list[tuple[int, np.ndarray]] = []  # infrared frames before the first colour one, which tells its size
-    for frame in reader.frames():
+    for frame in reader.frames(not by_arrival):
         if not any(low <= frame.received_ns <= high for low, high in windows):
             continue
         try:
@@ -168,9 +186,9 @@ def activities_of_bag(
             waiting.clear()
         if frame.stream is Stream.IR and Stream.IR not in activities:
             if len(waiting) < 64:
-                waiting.append((frame.stamp_ns, np.array(pixels)))
+                waiting.append((_time_ns(frame, by_arrival), np.array(pixels)))
             continue
-        activities[frame.stream].add(frame.stamp_ns, pixels)
+        activities[frame.stream].add(_time_ns(frame, by_arrival), pixels)
     for stream, name in ((Stream.RGB, "colour"), (Stream.IR, "infrared")):
         if stream not in activities or not len(activities[stream]):
             raise CalibrationError(f"{reader.path}: no {name} frame can be read{problem.get(stream, '')}")
@@ -178,15 +196,21 @@ def activities_of_bag(
 
 
 def delay_of_bag(
-    reader: BagReader, rgb_ns: np.ndarray, ir_ns: np.ndarray, offset_ms: float, registration: Registration
+    reader: BagReader,
+    rgb_ns: np.ndarray,
+    ir_ns: np.ndarray,
+    offset_ms: float,
+    registration: Registration,
+    by_arrival: bool = False,
 ) -> Delay | None:
     """What displaced patches say of an offset; None where too little moves.
 
     Args:
         reader: of both cameras.
-        rgb_ns, ir_ns: int64 [K], stamps of the frames to choose from.
+        rgb_ns, ir_ns: int64 [K], times of the frames to choose from.
         offset_ms: how much later the infrared camera stamps the same moment, roughly.
         registration: infrared to colour pixels.
+        by_arrival: the times are those of recording, not the stamps.
     """
     chosen = moments(rgb_ns, ir_ns, offset_ms)
     wanted = {
@@ -199,8 +223,9 @@ def delay_of_bag(
     size: Size | None = None
     rgb_size: Size | None = None
     valid: np.ndarray | None = None
-    for frame in reader.frames():
-        if frame.stamp_ns not in wanted[frame.stream]:
+    for frame in reader.frames(not by_arrival):
+        time_ns = _time_ns(frame, by_arrival)
+        if time_ns not in wanted[frame.stream]:
             continue
         try:
             pixels = frame.decode().pixels
@@ -211,11 +236,11 @@ def delay_of_bag(
                 rgb_size = (pixels.shape[1], pixels.shape[0])
                 size = (WIDTH, max(64, round(WIDTH * rgb_size[1] / rgb_size[0])))
             small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-            colour[frame.stamp_ns] = grey_picture(small).astype(np.float16)
+            colour[time_ns] = grey_picture(small).astype(np.float16)
         elif size is None:
-            later[frame.stamp_ns] = np.array(pixels)
+            later[time_ns] = np.array(pixels)
         else:
-            later[frame.stamp_ns] = pixels
+            later[time_ns] = pixels
         if size is None or rgb_size is None:
             continue
         for stamp_ns, image in later.items():

@@ -50,6 +50,13 @@ def add(commands: Any) -> None:
     time.add_argument(
         "--seconds", type=float, default=120.0, help="how much of a long bag is looked at (default: %(default)g)"
     )
+    time.add_argument(
+        "--pair-by",
+        choices=("auto", "stamp", "arrival"),
+        default="auto",
+        help="which times are compared: header stamps, times of recording, or (auto) the stamps unless those of the "
+        "two cameras cannot be compared, as of a camera that counts from its start",
+    )
     _add_output(time)
     time.set_defaults(run=_time)
 
@@ -99,6 +106,7 @@ def _add_output(command: argparse.ArgumentParser) -> None:
 
 def _time(options: argparse.Namespace) -> int:
     from spectradino_core.bags.reader import BagReader
+    from spectradino_core.calibrate.recordings import is_by_arrival
     from spectradino_core.streams.calibration import Calibration
 
     if not options.seconds >= 8:
@@ -107,7 +115,10 @@ def _time(options: argparse.Namespace) -> int:
     known = before.registration if before is not None else None
     decoding = settings_of(options).decoding
     with BagReader(options.source, options.rgb_topic, options.ir_topic, decoding=decoding) as reader:
-        _, found = find_time_offset(reader, known, options.window_ms, options.seconds)
+        by_arrival = is_by_arrival(reader, options.pair_by)
+        if by_arrival:
+            print("By the times of recording: the offset holds where frames are paired by arrival (parameter pair_by).")
+        _, found = find_time_offset(reader, known, options.window_ms, options.seconds, by_arrival)
     print(found)
     offset = round(found.offset_ms, 3)
     if options.out is None:
@@ -120,7 +131,7 @@ def _time(options: argparse.Namespace) -> int:
 
 
 def find_time_offset(
-    reader: Any, registration: Any = None, window_ms: float = 1000.0, seconds: float = 120.0
+    reader: Any, registration: Any = None, window_ms: float = 1000.0, seconds: float = 120.0, by_arrival: bool = False
 ) -> tuple[Any, Any]:
     """A bag's time offset, from activity alone, and with what displaced patches say beside it.
 
@@ -128,6 +139,7 @@ def find_time_offset(
         reader: of both cameras.
         registration: infrared to colour pixels; None: one is looked for on the way.
         window_ms, seconds: largest offset looked for, and how much of the bag is looked at.
+        by_arrival: compare times of recording, not stamps.
 
     Raises:
         CalibrationError: there is none to be believed.
@@ -136,8 +148,8 @@ def find_time_offset(
     from spectradino_core.calibrate.time_offset import OffsetLimits, estimate_time_offset, sharpened
 
     if registration is None:
-        registration = _found_on_the_way(reader, window_ms)
-    rgb, ir = activities_of_bag(reader, seconds, registration)
+        registration = _found_on_the_way(reader, window_ms, by_arrival)
+    rgb, ir = activities_of_bag(reader, seconds, registration, by_arrival)
     if registration is None:
         # Where it is not known which places of the pictures belong together, what agrees must agree well: things that
         # pass one place sooner than the other look like clocks that differ.
@@ -146,7 +158,7 @@ def find_time_offset(
     rough = estimate_time_offset(rgb, ir, window_ms, OffsetLimits(spread_ms=20.0))
     offset, delay = rough.offset_ms, None
     for _ in range(2):
-        one = delay_of_bag(reader, rgb.stamps_ns, ir.stamps_ns, offset, registration)
+        one = delay_of_bag(reader, rgb.stamps_ns, ir.stamps_ns, offset, registration, by_arrival)
         if one is None:
             break
         delay = replace(one, ms=one.ms + offset - rough.offset_ms)
@@ -159,7 +171,7 @@ def find_time_offset(
 def _registration(options: argparse.Namespace) -> int:
     from spectradino_core.bags.reader import BagReader
     from spectradino_core.calibrate.homography import estimate_homography
-    from spectradino_core.calibrate.recordings import pairs_of_bag, pairs_of_folder
+    from spectradino_core.calibrate.recordings import is_by_arrival, pairs_of_bag, pairs_of_folder
     from spectradino_core.streams.calibration import Calibration
 
     if options.pairs < 1:
@@ -178,7 +190,7 @@ def _registration(options: argparse.Namespace) -> int:
         if offset is None:
             offset = 0.0 if before is None else before.time_offset_ms or 0.0
         with BagReader(options.source, options.rgb_topic, options.ir_topic, decoding=decoding) as reader:
-            pairs = pairs_of_bag(reader, options.pairs, offset)
+            pairs = pairs_of_bag(reader, options.pairs, offset, by_arrival=is_by_arrival(reader, "auto"))
     found = estimate_homography([(p.rgb, p.infrared) for p in pairs], options.scale and tuple(options.scale))
     print(found)
     if picture is not None:
@@ -198,14 +210,14 @@ def _registration(options: argparse.Namespace) -> int:
     return 0
 
 
-def _found_on_the_way(reader: Any, window_ms: float) -> Any:
+def _found_on_the_way(reader: Any, window_ms: float, by_arrival: bool) -> Any:
     """A registration good enough to compare places by, whatever the clocks; None where none can be had."""
     from spectradino_core.calibrate.errors import CalibrationError
     from spectradino_core.calibrate.homography import estimate_homography
     from spectradino_core.calibrate.recordings import pairs_of_bag
 
     try:
-        pairs = pairs_of_bag(reader, 6, slop_ms=window_ms)
+        pairs = pairs_of_bag(reader, 6, slop_ms=window_ms, by_arrival=by_arrival)
         found = estimate_homography([(p.rgb, p.infrared) for p in pairs])
     except CalibrationError as error:
         print(f"No registration was found to compare places by, the infrared image is laid over the whole: {error}")

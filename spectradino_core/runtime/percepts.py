@@ -34,6 +34,7 @@ class Percepts:
         mode: the streams used.
         size: (width, height) of the source image.
         steps_ms: wall-clock milliseconds by step, in order: preprocess, engine, postprocess.
+        registered: they rest on the infrared camera alone and were brought to the RGB image's pixels.
     """
 
     boxes: np.ndarray
@@ -43,6 +44,7 @@ class Percepts:
     mode: Mode
     size: tuple[int, int]
     steps_ms: dict[str, float] = field(default_factory=dict)
+    registered: bool = False
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -9,6 +9,7 @@ from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import FrameError
 from spectradino_core.runtime.recovery import DeviceLostError, RebuildInterruptedError
 from spectradino_core.runtime.registration import RegistrationError
+from spectradino_core.runtime.rgb_grid import in_colour_pixels
 from spectradino_core.streams.decode import DecodeError
 from spectradino_core.streams.frames import CameraFrame
 from spectradino_core.streams.modes import FALLBACKS
@@ -16,7 +17,7 @@ from spectradino_core.streams.registering import Registering
 from spectradino_core.streams.settings import Settings
 from spectradino_core.thermal import ThermalError
 
-__all__ = ["UnreadableError", "different_shapes", "drop_cause", "find", "unpack"]
+__all__ = ["UnreadableError", "different_shapes", "drop_cause", "find", "own_pixels", "unpack"]
 
 _ASPECT_TOLERANCE = 0.05
 
@@ -72,6 +73,8 @@ def find(
 ) -> Percepts:
     """What the pipeline finds in a pair, or in one camera's frame, under the parameters in force.
 
+    What the infrared camera finds alone is given in the RGB image's pixels too, where they are known.
+
     Args:
         pipeline: its registration and threshold are set.
         registering: knows where infrared pixels lie in the colour image.
@@ -86,7 +89,23 @@ def find(
         pipeline.reset()
     pipeline.score_threshold = settings.threshold_of(pipeline.info)
     pipeline.registration = registering.check() if rgb is not None and ir is not None else registering.current
-    return pipeline(None if rgb is None else rgb.pixels, None if ir is None else ir.pixels)
+    percepts = pipeline(None if rgb is None else rgb.pixels, None if ir is None else ir.pixels)
+    if rgb is not None:
+        registering.note_rgb(percepts.size, str(rgb.header.frame_id))
+    elif (size := registering.rgb_size) is not None:
+        percepts = in_colour_pixels(percepts, registering.current, size)
+    return percepts
+
+
+def own_pixels(percepts: Percepts, topics: Mapping[str, str]) -> str:
+    """Says it where results are in the infrared image's own pixels; else ""."""
+    if percepts.mode is not Mode.IR_ONLY or percepts.registered:
+        return ""
+    return (
+        f"only {topics.get('ir', 'ir')} is used and no registration to the RGB image is known, so detections and mask "
+        f"are in its own {percepts.size[0]}x{percepts.size[1]} pixels and under its frame_id: give calibration_file, "
+        "ir_to_rgb or registration_from_camera_info, or refuse it with fallback_mode rgb_grid"
+    )
 
 
 def different_shapes(

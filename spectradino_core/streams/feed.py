@@ -1,7 +1,7 @@
 """Two cameras' frames in, captures out: pairs, or a frame alone while one camera is silent.
 
 The node and the bag evaluator both feed their frames through here, so that they decide alike: pairing (`pairing.py`),
-modes and frozen cameras (`modes.py`), and the learnt time offset (`offset.py`).
+modes and frozen cameras (`modes.py`), the times to pair by (`clocks.py`) and the offset (`offset_control.py`).
 
 The rule: a pair is always passed on. A frame without a partner is passed on while its camera is the only one alive and
 `fallback_mode` lets it answer alone. A frozen infrared camera's frames are dropped. A pair that waits for something
@@ -14,16 +14,21 @@ captures and the same changes of mode, at the same times.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, deque
-from dataclasses import dataclass
 from typing import Generic
 
 import numpy as np
 
 from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.registration import Registration
+from spectradino_core.streams.captures import Capture, FeedEvent, FeedSettings
+from spectradino_core.streams.clocks import Clocks
+from spectradino_core.streams.image_offset import ImageOffset, Look
 from spectradino_core.streams.modes import FrozenDetector, ModeChange, ModeMachine
-from spectradino_core.streams.offset import LearntOffset, OffsetLearner
-from spectradino_core.streams.pairing import JUMP_EVENT, Pair, Pairer
+from spectradino_core.streams.offset import LearntOffset
+from spectradino_core.streams.offset_control import OffsetControl, OffsetNews
+from spectradino_core.streams.pairing import JUMP_EVENT, JUMP_MS, Pair, Pairer
 from spectradino_core.streams.queues import Payload, Stream
 
 __all__ = ["Capture", "Feed", "FeedEvent", "FeedSettings"]
@@ -33,80 +38,19 @@ _ALONE = {Mode.RGB_ONLY: Stream.RGB, Mode.IR_ONLY: Stream.IR}
 _PERIODS_TO_WAIT = 3.0
 _LEAST_WAIT_MS = 500.0
 _MOST_EVENTS = 256
+_LONGEST_REFUSAL = 120
+_MOST_UNSEEN = 4
 _JUMP_QUIET_NS = 5_000 * _MS
 """A clock that goes to and fro jumps many times a second; a bag that is played again hardly that often."""
 
 
-@dataclass(frozen=True)
-class FeedSettings:
-    """What users may set; the names are the node's parameters.
-
-    Attributes:
-        sync_slop_ms: largest distance of the frames of a pair, > 0.
-        ir_time_offset_ms: how much later the infrared camera stamps the same moment.
-        learn_ir_time_offset: learn that offset; until then `ir_time_offset_ms` holds.
-        stale_ms: a camera silent for longer is not waited for, > 0.
-        fallback_mode: a key of `modes.FALLBACKS`.
-        frozen_ms: an infrared picture repeated for so long is a frozen camera; 0: never.
-    """
-
-    sync_slop_ms: float = 50.0
-    ir_time_offset_ms: float = 0.0
-    learn_ir_time_offset: bool = False
-    stale_ms: float = 1000.0
-    fallback_mode: str = "auto"
-    frozen_ms: float = 400.0
-
-
-@dataclass(frozen=True)
-class Capture(Generic[Payload]):
-    """What one answer is made from.
-
-    Attributes:
-        rgb, ir: what was fed in; one of them is None where a camera answers alone.
-        rgb_stamp_ns, ir_stamp_ns: their header stamps.
-        error_ns: infrared stamp minus colour stamp, less the offset in force; None with one frame.
-        ready_ns: the time, by the clock of arrivals, at which it was decided.
-        after_jump: time jumped back since the capture before, so nothing smoothed over time holds.
-    """
-
-    rgb: Payload | None
-    ir: Payload | None
-    rgb_stamp_ns: int | None
-    ir_stamp_ns: int | None
-    error_ns: int | None
-    ready_ns: int
-    after_jump: bool
-
-    @property
-    def mode(self) -> Mode:
-        """The streams it holds."""
-        if self.rgb is None:
-            return Mode.IR_ONLY
-        return Mode.RGB_ONLY if self.ir is None else Mode.FUSED
-
-
-@dataclass(frozen=True)
-class FeedEvent:
-    """Something worth a line in the log.
-
-    Attributes:
-        text: the line.
-        warning: it is nothing normal.
-        time_ns: when, by the clock of arrivals.
-        change: the change of mode, where it is one.
-        offset: the learnt offset, where it is one.
-    """
-
-    text: str
-    warning: bool
-    time_ns: int
-    change: ModeChange | None = None
-    offset: LearntOffset | None = None
-
-
 class Feed(Generic[Payload]):
-    """See the module's head. Not for several threads at once, but for `drops`. Memory is bounded."""
+    """See the module's head. Not for several threads at once, but for `drops`. Memory is bounded.
+
+    Attributes:
+        settings: those in force.
+        registration: IR to RGB pixels, by which images are compared; set it when it becomes known.
+    """
 
     def __init__(self, settings: FeedSettings, now_ns: int) -> None:
         """
@@ -121,11 +65,15 @@ class Feed(Generic[Payload]):
         self._pairer: Pairer[Payload] = Pairer(settings.sync_slop_ms, settings.ir_time_offset_ms)
         self._modes = ModeMachine(now_ns, settings.stale_ms, settings.fallback_mode)
         self._frozen = FrozenDetector(settings.frozen_ms)
-        self._learner = OffsetLearner()
+        self._clocks = Clocks(settings.pair_by)
+        self._offset = OffsetControl(round(settings.ir_time_offset_ms * _MS), settings.learn_ir_time_offset)
+        self.registration: Registration | None = None
+        self._unseen: deque[tuple[Stream, int, Look]] = deque()
         self._drops: Counter[str] = Counter()
         self._events: deque[FeedEvent] = deque(maxlen=_MOST_EVENTS)
         self._now_ns = now_ns
         self._last_ns = dict.fromkeys(Stream, now_ns)
+        self._last_time_ns = dict.fromkeys(Stream, 0)
         self._started = False
         self._is_frozen = False
         self._restarts_seen = 0
@@ -136,7 +84,13 @@ class Feed(Generic[Payload]):
     # ---- in and out ----------------------------------------------------------------------------------------------
 
     def frame(
-        self, stream: Stream | str, stamp_ns: int, arrival_ns: int, payload: Payload, pixels: np.ndarray
+        self,
+        stream: Stream | str,
+        stamp_ns: int,
+        arrival_ns: int,
+        payload: Payload,
+        look: Look,
+        pixels: Look | None = None,
     ) -> list[Capture[Payload]]:
         """Takes one decoded frame and gives the captures that are now certain, oldest first.
 
@@ -145,24 +99,50 @@ class Feed(Generic[Payload]):
             stamp_ns: its header stamp.
             arrival_ns: when it came: a monotonic clock live, the recorded time in replay.
             payload: what the capture shall hold.
-            pixels: an array that differs where its image does (`CameraFrame.look`), by which an infrared camera that
-                repeats one image is recognised.
+            look: an array that differs where its image does (`CameraFrame.look`), or what gives it; an infrared camera
+                that repeats one image is recognised by it.
+            pixels: what gives its pixels, which are looked at now and then for the time between the cameras; None:
+                `look` is the image itself.
         """
         stream = Stream(stream)
         captures = self.watch(arrival_ns)
         self._last_ns[stream] = arrival_ns
-        frozen = stream is Stream.IR and self._look(pixels, arrival_ns)
-        change = self._modes.frame(stream, arrival_ns, frozen)
+        frozen = stream is Stream.IR and self._look(look() if callable(look) else look, arrival_ns)
+        captures += self._compare_clocks(stream, stamp_ns, arrival_ns)
+        time_ns = self._time_ns(stream, arrival_ns) if self.by_arrival else None
+        if time_ns is None and stamp_ns <= 0:
+            change = self._modes.refused(stream, arrival_ns, "header.stamp is zero")
+        else:
+            change = self._modes.frame(stream, arrival_ns, frozen)
         self._started = True
         self._tell_mode(change)
         if frozen:
             self._drops["frozen_ir"] += 1
             return captures
-        if self.settings.learn_ir_time_offset:
-            self._learn(self._learner.push(stream, stamp_ns, arrival_ns))
-        captures += self._captures(self._pairer.push(stream, stamp_ns, payload))
+        captures += self._captures(self._pairer.push(stream, stamp_ns, payload, time_ns))
         if _ALONE.get(self._modes.mode) is stream:
             captures += self._alone(stream)
+        if time_ns is not None or stamp_ns > 0:
+            self._unseen.append((stream, stamp_ns if time_ns is None else time_ns, look if pixels is None else pixels))
+        # Nothing waits for a frame that makes no capture: there is time to look at images.
+        while self._unseen and (not captures or len(self._unseen) > _MOST_UNSEEN):
+            self._take_news(self._offset.images(*self._unseen.popleft(), self.registration))
+        return captures
+
+    def refused(self, stream: Stream | str, arrival_ns: int, error: Exception) -> list[Capture[Payload]]:
+        """Takes note of a frame that came but cannot be used, so that its camera is not reported as silent.
+
+        Args:
+            stream: "rgb" or "ir".
+            arrival_ns: when it came, as for `frame`.
+            error: why it cannot be used; the first clause of its text is reported.
+
+        Returns:
+            The captures that the passing of time makes certain.
+        """
+        captures = self.watch(arrival_ns)
+        why = re.split(r"[:;] ", str(error), maxsplit=1)[0][:_LONGEST_REFUSAL]
+        self._tell_mode(self._modes.refused(stream, arrival_ns, why))
         return captures
 
     def watch(self, now_ns: int) -> list[Capture[Payload]]:
@@ -210,9 +190,23 @@ class Feed(Generic[Payload]):
         self._frozen.frozen_ns = round(settings.frozen_ms * _MS)
         given = (settings.learn_ir_time_offset, settings.ir_time_offset_ms)
         if given != (before.learn_ir_time_offset, before.ir_time_offset_ms):
-            self._learner.reset()
-            self._pairer.offset_ns = round(settings.ir_time_offset_ms * _MS)
+            self._offset.restart(round(settings.ir_time_offset_ms * _MS), settings.learn_ir_time_offset)
+        was_by_arrival, self._clocks.pair_by = self.by_arrival, settings.pair_by
+        if self.by_arrival is not was_by_arrival:
+            self._pairer.clear()
+            self._unseen.clear()
+            self._offset.rebase(self.by_arrival)
+        self._pairer.offset_ns = self._offset.pairing_ns(self.by_arrival)
         self._tell_mode(self._modes.update(self._now_ns))
+
+    @property
+    def rgb_grid(self) -> bool:
+        """Whether infrared results can be given in the RGB image's pixels, for `fallback_mode` "rgb_grid"; set it."""
+        return self._modes.rgb_grid
+
+    @rgb_grid.setter
+    def rgb_grid(self, known: bool) -> None:
+        self._modes.rgb_grid = known
 
     # ---- what is known -------------------------------------------------------------------------------------------
 
@@ -248,12 +242,22 @@ class Feed(Generic[Payload]):
 
     @property
     def learnt_offset(self) -> LearntOffset | None:
-        """What was learnt, if anything."""
-        return self._learner.learnt
+        """What the stamps and times of arrival suggest, if it is learnt."""
+        return self._offset.learnt
+
+    @property
+    def shown_offset(self) -> ImageOffset | None:
+        """The offset that the images showed last, if they did."""
+        return self._offset.shown
+
+    @property
+    def by_arrival(self) -> bool:
+        """Whether frames are paired by their times of arrival, not by their stamps."""
+        return self._clocks.by_arrival
 
     @property
     def median_offset_ms(self) -> float | None:
-        """Infrared stamp minus colour stamp in the last pairs; None before the first."""
+        """IR time minus RGB time in the last pairs; None before the first."""
         return self._pairer.median_offset_ms
 
     def period_ms(self, stream: Stream | str) -> float | None:
@@ -298,6 +302,47 @@ class Feed(Generic[Payload]):
         self._is_frozen = frozen
         return frozen
 
+    def _time_ns(self, stream: Stream, arrival_ns: int) -> int:
+        """The time of arrival as one to pair by: each is later than the one before, unless time starts again."""
+        last_ns = self._last_time_ns[stream]
+        if last_ns - JUMP_MS * _MS <= arrival_ns <= last_ns:
+            arrival_ns = last_ns + 1
+        self._last_time_ns[stream] = arrival_ns
+        return arrival_ns
+
+    def _compare_clocks(self, stream: Stream, stamp_ns: int, arrival_ns: int) -> list[Capture[Payload]]:
+        """Notes a frame's times, learns the offset from them, and changes what frames are paired by."""
+        was_by_arrival, learning = self.by_arrival, self.settings.learn_ir_time_offset
+        captures: list[Capture[Payload]] = []
+        if self.settings.pair_by != "arrival":
+            self._take_news(self._offset.stamps(stream, stamp_ns, arrival_ns))
+            if self._clocks.push(stream, stamp_ns, arrival_ns, self._offset.in_force_ns):
+                self._say(self._about_clocks(learning), arrival_ns, warning=self._clocks.apart)
+        if self.by_arrival is not was_by_arrival:
+            captures = self.flush()
+            self._pairer.clear()
+            self._unseen.clear()
+            self._offset.rebase(self.by_arrival)
+            self._pairer.offset_ns = self._offset.pairing_ns(self.by_arrival)
+        return captures
+
+    def _about_clocks(self, learning: bool) -> str:
+        if not self._clocks.apart:
+            return "both cameras' stamps can be compared: frames are paired by their stamps"
+        if self.by_arrival:
+            done = "frames are paired by their times of arrival (pair_by auto)"
+            remedy = "; let the driver stamp with the system's clock"
+        else:
+            done, remedy = "no frame finds a partner", ": set pair_by to auto or arrival"
+        how = self._clocks.describe(self._offset.in_force_ns)
+        return f"{how}, so {done}{' until the offset is learnt' if learning else remedy}"
+
+    def _take_news(self, news: list[OffsetNews]) -> None:
+        for one in news:
+            self._events.append(FeedEvent(one.text, one.warning, self._now_ns, offset=one.learnt))
+        if news:
+            self._pairer.offset_ns = self._offset.pairing_ns(self.by_arrival)
+
     def _captures(self, pairs: list[Pair[Payload]]) -> list[Capture[Payload]]:
         for event in self._pairer.take_events():
             if not event.startswith(JUMP_EVENT) or self._is_worth_telling():
@@ -333,23 +378,12 @@ class Feed(Generic[Payload]):
     ) -> Capture[Payload]:
         if self._pairer.restarts != self._restarts_seen:
             self._restarts_seen, self._jump_pending = self._pairer.restarts, True
-        time_ns = rgb_stamp_ns if rgb_stamp_ns is not None else (ir_stamp_ns or 0) - self._pairer.offset_ns
+        time_ns = rgb_stamp_ns if rgb_stamp_ns is not None else (ir_stamp_ns or 0) - self._offset.in_force_ns
         # A jump also hands out pairs of the time before it: the first that is earlier than its forerunner is after it.
         after_jump = self._jump_pending and (self._last_capture_ns is None or time_ns < self._last_capture_ns)
         self._jump_pending &= not after_jump
         self._last_capture_ns = time_ns
         return Capture(rgb, ir, rgb_stamp_ns, ir_stamp_ns, error_ns, self._now_ns, after_jump)
-
-    def _learn(self, learnt: LearntOffset | None) -> None:
-        if learnt is None:
-            return
-        if learnt.confidence == 0.0:  # nothing beyond what delays explain: what was given holds
-            offset_ns = round(self.settings.ir_time_offset_ms * _MS)
-        else:
-            offset_ns = learnt.offset_ns
-        self._pairer.offset_ns = offset_ns
-        text = f"infrared time offset learnt: {learnt}; in force: {offset_ns / _MS:+.1f} ms"
-        self._events.append(FeedEvent(text, False, self._now_ns, offset=learnt))
 
     def _tell_mode(self, change: ModeChange | None) -> None:
         if change is None:
@@ -358,5 +392,5 @@ class Feed(Generic[Payload]):
         warning = change.mode is not Mode.FUSED and self._started  # before the first frame nothing was lost
         self._events.append(FeedEvent(text, warning, change.time_ns, change=change))
 
-    def _say(self, text: str, time_ns: int) -> None:
-        self._events.append(FeedEvent(text, True, time_ns))
+    def _say(self, text: str, time_ns: int, warning: bool = True) -> None:
+        self._events.append(FeedEvent(text, warning, time_ns))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Lock
 from time import perf_counter
 from typing import Any
 
@@ -45,7 +46,9 @@ class CameraFrame:
         self.camera = camera
         self.look = np.empty((0, 0), np.uint8) if look is None else look
         self._unpack: Callable[[], np.ndarray] | None = unpack
+        self._told_size: tuple[int, int] | None = None
         self._pixels: np.ndarray | None = None
+        self._lock = Lock()
 
     @property
     def pixels(self) -> np.ndarray:
@@ -54,18 +57,27 @@ class CameraFrame:
         Raises:
             DecodeError: they are damaged, as only shows now.
         """
+        # The worker answers with them, and the executor's thread looks at some for the time between the cameras.
+        with self._lock:
+            if self._pixels is None:
+                assert self._unpack is not None
+                start = perf_counter()
+                try:
+                    self._pixels = self._unpack()
+                except DecodeError as error:
+                    error.camera = self.camera
+                    raise
+                finally:
+                    self.decode_ms += (perf_counter() - start) * 1e3
+                self._unpack = None  # and with it the packed data
+            return self._pixels
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(width, height); None before a compressed image is unpacked."""
         if self._pixels is None:
-            assert self._unpack is not None
-            start = perf_counter()
-            try:
-                self._pixels = self._unpack()
-            except DecodeError as error:
-                error.camera = self.camera
-                raise
-            finally:
-                self.decode_ms += (perf_counter() - start) * 1e3
-            self._unpack = None  # and with it the packed data
-        return self._pixels
+            return self._told_size
+        return int(self._pixels.shape[1]), int(self._pixels.shape[0])
 
     @classmethod
     def decode(
@@ -89,6 +101,8 @@ class CameraFrame:
             error.camera = key
             raise
         frame = cls(message.header, opened.unpack, key, opened.look)
+        if key == "rgb" and not hasattr(message, "format"):
+            frame._told_size = (int(message.width), int(message.height))
         frame.decode_ms = (perf_counter() - start) * 1e3
         return frame
 

@@ -1,11 +1,12 @@
 """What to do when a camera falls silent: which streams the answers rest on, and when that changes.
 
 The rule: a camera is alive as long as its last frame is at most `stale_ms` old. One that was silent is alive again
-after `back_after` frames without such a gap, so that a camera that stutters does not flip the mode. Both cameras alive
-is FUSED; one alone is RGB_ONLY or IR_ONLY where the fallback allows it; anything else is STALE. At the start both count
-as alive, so that each has `stale_ms` for its first frame. The very first frame of a camera makes it alive at once: it
-did not stutter, its driver came up late. The first of all, if it comes late, is a new start: the other camera's driver
-may be a moment behind, and has `stale_ms` again.
+after `back_after` frames without such a gap, so that a camera that stutters does not flip the mode; one that is lost
+again within 30 s must then be steady for 2 s, the next time for 4 s and so on up to 32 s, so that images lost on the
+way do not flip it either. Both cameras alive is FUSED; one alone is RGB_ONLY or IR_ONLY where the fallback allows it;
+anything else is STALE. At the start both count as alive, so that each has `stale_ms` for its first frame. The very
+first frame of a camera makes it alive at once: it did not stutter, its driver came up late. The first of all, if it
+comes late, is a new start: the other camera's driver may be a moment behind, and has `stale_ms` again.
 
 An infrared camera that repeats one picture (its shutter closes for calibration for 1 to 3 s, and the driver goes on
 sending) is recognised by `FrozenDetector`; it counts as silent from then on until the picture moves again.
@@ -34,8 +35,15 @@ FALLBACKS = {
     "fused_only": frozenset(),
     "rgb_only": frozenset({Mode.RGB_ONLY}),
     "ir_only": frozenset({Mode.IR_ONLY}),
+    "rgb_grid": frozenset({Mode.RGB_ONLY, Mode.IR_ONLY}),
 }
-"""Values of the parameter `fallback_mode`, and the modes with one camera that each allows."""
+"""Values of the parameter `fallback_mode`, and the modes with one camera that each allows.
+
+"rgb_grid" allows infrared alone only while its results can be given in the RGB image's pixels, see `rgb_grid`.
+"""
+
+_PROBATION_NS = 30_000 * _MS
+_STEADY_NS, _LONGEST_STEADY_NS = 1_000 * _MS, 32_000 * _MS
 
 _ALONE = {Stream.RGB: Mode.RGB_ONLY, Stream.IR: Mode.IR_ONLY}
 
@@ -60,6 +68,22 @@ class _Camera:
     frozen: bool = False
     gap_ns: int = 0
     seen: bool = False
+    refused_ns: int | None = None
+    refusal: str = ""
+    streak_since_ns: int = 0
+    back_ns: int | None = None
+    relapses: int = 0
+
+    def lose(self, now_ns: int) -> None:
+        """Gives the camera up; one that was lost again soon after it had come back is trusted more slowly each time."""
+        is_relapse = self.back_ns is not None and now_ns - self.back_ns < _PROBATION_NS
+        self.relapses = self.relapses + 1 if is_relapse else 0
+        self.alive, self.streak = False, 0
+
+    @property
+    def steady_ns(self) -> int:
+        """How long its frames must come without a gap before it is alive again."""
+        return min(_STEADY_NS << min(self.relapses, 8), _LONGEST_STEADY_NS) if self.relapses else 0
 
 
 class ModeMachine:
@@ -85,9 +109,14 @@ class ModeMachine:
         self.stale_ns = round(stale_ms * _MS)
         self.back_after = back_after
         self.fallback = fallback
+        self.rgb_grid = False
         self.mode = Mode.FUSED
-        self.reason = "started: both cameras are waited for"
         self._restart(now_ns)
+
+    @property
+    def reason(self) -> str:
+        """Why the mode is what it is, as of the last call."""
+        return self._reason(self.mode, [stream for stream, camera in self._cameras.items() if camera.alive])
 
     def frame(self, stream: Stream | str, now_ns: int, frozen: bool = False) -> ModeChange | None:
         """Notes a frame received at `now_ns`; `frozen`: it belongs to a picture that `FrozenDetector` found frozen.
@@ -101,12 +130,34 @@ class ModeMachine:
         camera = self._cameras[Stream(stream)]
         first = not camera.seen
         camera.gap_ns = now_ns - camera.heard_ns
-        camera.heard_ns, camera.seen, camera.frozen = now_ns, True, frozen
+        camera.heard_ns, camera.seen, camera.frozen, camera.refused_ns = now_ns, True, frozen, None
         if frozen:
             camera.alive, camera.streak = False, 0
         else:
             camera.streak = camera.streak + 1 if camera.gap_ns <= self.stale_ns else 1
-            camera.alive = camera.alive or first or camera.streak >= self.back_after
+            if camera.streak == 1:
+                camera.streak_since_ns = now_ns
+            is_steady = now_ns - camera.streak_since_ns >= camera.steady_ns
+            if not camera.alive and (first or (camera.streak >= self.back_after and is_steady)):
+                camera.alive, camera.back_ns = True, None if first else now_ns
+        return self._decide()
+
+    def refused(self, stream: Stream | str, now_ns: int, why: str) -> ModeChange | None:
+        """Records a frame received at `now_ns` that cannot be used.
+
+        Such a frame does not keep its camera alive, but the reason for a mode names the refusal instead of silence.
+
+        Args:
+            stream: "rgb" or "ir".
+            now_ns: when the frame was received.
+            why: the refusal in a few words, such as "unsupported encoding".
+
+        Returns:
+            The change of the mode that the passing of time brings about, if any.
+        """
+        self._advance(now_ns)
+        camera = self._cameras[Stream(stream)]
+        camera.refused_ns, camera.refusal = now_ns, why
         return self._decide()
 
     def update(self, now_ns: int) -> ModeChange | None:
@@ -134,31 +185,47 @@ class ModeMachine:
         self._now_ns = now_ns
         for camera in self._cameras.values():
             if camera.alive and now_ns - camera.heard_ns > self.stale_ns:
-                camera.alive, camera.streak = False, 0
+                camera.lose(now_ns)
 
     def _decide(self) -> ModeChange | None:
         alive = [stream for stream, camera in self._cameras.items() if camera.alive]
         mode = Mode.FUSED if len(alive) == 2 else Mode.STALE
-        if len(alive) == 1 and _ALONE[alive[0]] in FALLBACKS[self.fallback]:
+        if len(alive) == 1 and self._may_answer(alive[0]):
             mode = _ALONE[alive[0]]
         if mode is self.mode:
             return None
         before, self.mode = self.mode, mode
-        self.reason = self._reason(mode, alive)
-        return ModeChange(mode, before, self.reason, self._now_ns)
+        return ModeChange(mode, before, self._reason(mode, alive), self._now_ns)
+
+    def _may_answer(self, stream: Stream) -> bool:
+        if self.fallback == "rgb_grid" and stream is Stream.IR and not self.rgb_grid:
+            return False
+        return _ALONE[stream] in FALLBACKS[self.fallback]
 
     def _reason(self, mode: Mode, alive: list[Stream]) -> str:
         if mode is Mode.FUSED:
             awaited = [stream.value for stream, camera in self._cameras.items() if not camera.seen]
+            if len(awaited) == 2:
+                return "started: both cameras are waited for"
             return f"{awaited[0]} is waited for, the other has come" if awaited else "both cameras are alive"
         silent = "; ".join(self._silence(s) for s in Stream if s not in alive)
         if mode is Mode.STALE and alive:
-            return f"{silent}; fallback_mode {self.fallback} lets {alive[0].value} not answer alone"
+            why = ", as no registration to the RGB image is known" if self.fallback == "rgb_grid" else ""
+            return f"{silent}; fallback_mode {self.fallback} lets {alive[0].value} not answer alone{why}"
         return silent
 
     def _silence(self, stream: Stream) -> str:
         camera = self._cameras[stream]
         age_ms, stale_ms = (self._now_ns - camera.heard_ns) / _MS, self.stale_ns / _MS
+        if camera.refused_ns is not None and self._now_ns - camera.refused_ns <= self.stale_ns:
+            return f"{stream.value} sends frames that are refused ({camera.refusal})"
+        if camera.streak and age_ms <= stale_ms:
+            if camera.streak < self.back_after:
+                return f"{stream.value} is coming back: {camera.streak} of {self.back_after} frames received"
+            return (
+                f"{stream.value} was lost {camera.relapses} times soon after it had come back: its frames must come "
+                f"without a gap for {camera.steady_ns / 1e9:g} s"
+            )
         if not camera.seen:
             return f"{stream.value} has sent nothing for {age_ms:.0f} ms (stale_ms {stale_ms:g})"
         if camera.frozen:

@@ -8,11 +8,11 @@ What can honestly be known, and what cannot:
 - The arrival times at this computer tell which of those whole periods it is, and for free-running cameras all there is
   to know: stamp minus arrival is the clock's offset minus the delay on the way, so what the cameras differ by is the
   offset plus the difference of their delays. Up to `plausible_delay_ms` it is taken to be delay, not offset; what is
-  beyond is believed.
+  beyond may be either.
 
 So an offset of 100 to 900 ms that differs from start to start is found: to about a millisecond with triggered cameras
-whose delays differ by less than half a period, to the difference of delays with free-running ones. Anything better
-needs the pictures.
+whose delays differ by less than half a period, to the difference of delays with free-running ones. Whether it is an
+offset at all, or frames that are long on their way, only images can tell: see `offset_control`.
 
 There is no clock here: the same calls give the same offset. Times are integers in nanoseconds.
 """
@@ -34,6 +34,7 @@ _LOCKED = 0.8
 _DRIFT = 0.05  # of a period between the first and the second half of a window
 _SLIPPED = 0.15  # of a period since the first window: they are not triggered together after all
 _MISSED = 3  # windows in a row without a phase: likewise
+_FAR_NS = 10_000 * _MS
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,20 @@ class LearntOffset:
             above what delays may explain (0: not at all).
         triggered: the cameras run in step, so that the offset is known within a period.
         frames: infrared frames it was learnt from.
+        period_ns: the RGB camera's period, where they run in step; else 0.
     """
 
     offset_ns: int
     confidence: float
     triggered: bool
     frames: int
+    period_ns: int = 0
+
+    def near(self, reference_ns: int) -> int:
+        """The offset nearest to a reference that the frames in step allow, whole periods being unknown."""
+        if not self.period_ns:
+            return self.offset_ns
+        return self.offset_ns + self.period_ns * round((reference_ns - self.offset_ns) / self.period_ns)
 
     def __str__(self) -> str:
         how = "cameras in step" if self.triggered else "cameras not in step, from the arrival times"
@@ -77,6 +86,7 @@ class OffsetLearner:
         self.learnt: LearntOffset | None = None
         self._in_step = True
         self._anchor_ns: int | None = None
+        self._base_ns = 0
         self._missed = 0
         self._rgb: deque[tuple[int, int]] = deque(maxlen=16 * frames)
         self._ir: list[tuple[int, int]] = []
@@ -117,7 +127,7 @@ class OffsetLearner:
 
     def reset(self) -> None:
         """Forgets everything."""
-        self.learnt, self._in_step, self._anchor_ns, self._missed = None, True, None, 0
+        self.learnt, self._in_step, self._anchor_ns, self._missed, self._base_ns = None, True, None, 0, 0
         self._rgb.clear()
         self._ir.clear()
 
@@ -128,10 +138,15 @@ class OffsetLearner:
         beyond = abs(coarse) > self.plausible_ns
         if not beyond:
             coarse = 0
+        # Phases are measured near the RGB frames: over days of distance the least error of the period adds up.
+        if abs(coarse - self._base_ns) > _FAR_NS:
+            self._base_ns = coarse if abs(coarse) > _FAR_NS else 0
+            self.learnt, self._in_step, self._anchor_ns, self._missed = None, True, None, 0
         locked = self._phase() if self._in_step else None
         if locked is not None:
             phase, period, confidence = locked
             self._missed = 0
+            phase += self._base_ns
             offset = phase + period * round((coarse - phase) / period)
             if self._anchor_ns is None:
                 self._anchor_ns = offset
@@ -139,7 +154,7 @@ class OffsetLearner:
             if abs(slip - round(slip)) <= _SLIPPED:
                 if not beyond or abs(coarse - self._anchor_ns) <= self.plausible_ns:
                     offset -= round(slip) * period  # a whole period more or less is the arrival times' noise
-                return LearntOffset(offset, confidence, True, len(self._ir))
+                return LearntOffset(offset, confidence, True, len(self._ir), period)
             self._in_step = False  # the phase wanders: free-running at nearly equal rates
         known = self.learnt
         if locked is None and self._in_step and known is not None and known.triggered:
@@ -158,7 +173,8 @@ class OffsetLearner:
         steps = [b - a for a, b in zip(stamps, stamps[1:])]
         usual = sorted(steps)[len(steps) // 2]
         origin, period = _rhythm(stamps, usual)
-        turns = [cmath.exp(2j * math.pi * (stamp - stamps[0] - origin) / period) for stamp, _ in self._ir]
+        first = stamps[0] + self._base_ns
+        turns = [cmath.exp(2j * math.pi * (stamp - first - origin) / period) for stamp, _ in self._ir]
         mean = sum(turns) / len(turns)
         half = len(turns) // 2
         drift = cmath.phase((sum(turns[half:]) * sum(turns[:half]).conjugate()) or 1) / (2 * math.pi)

@@ -1,4 +1,4 @@
-"""Two cameras' frames to pairs, by their stamps alone.
+"""Two cameras' frames to pairs, by their stamps, or by other times that are given in their place.
 
 The rule, with a frame's neighbours in the other stream measured after the constant offset is taken out:
 
@@ -22,6 +22,7 @@ from collections import Counter, deque
 from dataclasses import replace
 from typing import Generic
 
+from spectradino_core.streams.clocks import APART_NS
 from spectradino_core.streams.queues import Frame, Pair, Payload, Queue, Stream
 
 __all__ = ["JUMP_EVENT", "Frame", "Pair", "Pairer", "Stream"]
@@ -81,21 +82,27 @@ class Pairer(Generic[Payload]):
 
     # ---- in and out ----------------------------------------------------------------------------------------------
 
-    def push(self, stream: Stream | str, stamp_ns: int, payload: Payload) -> list[Pair[Payload]]:
+    def push(
+        self, stream: Stream | str, stamp_ns: int, payload: Payload, time_ns: int | None = None
+    ) -> list[Pair[Payload]]:
         """Takes one frame and gives the pairs that are now certain, oldest first.
 
         Args:
             stream: "rgb" or "ir".
             stamp_ns: its header stamp.
             payload: what the pair shall hold: a message or an array.
+            time_ns: the time to pair by, such as that of arrival; None: the stamp.
 
         Raises:
             ValueError: `stream` is neither.
         """
         stream = Stream(stream)
         pairs: list[Pair[Payload]] = []
-        if self._admit(stream, stamp_ns, pairs):
-            frame = Frame(stamp_ns, payload, self._time(stream, stamp_ns), self._arrivals)
+        raw_ns = stamp_ns if time_ns is None else time_ns
+        if time_ns is None and stamp_ns <= 0:
+            self._refuse("zero_stamp", stream, "its header.stamp is zero: let the camera driver stamp its frames")
+        elif self._admit(stream, raw_ns, pairs):
+            frame = Frame(stamp_ns, payload, self._time(stream, raw_ns), self._arrivals)
             self._arrivals += 1
             self._queues[stream].accept(frame)
             self._end_past_loop(stream.other, frame.time_ns)
@@ -123,13 +130,14 @@ class Pairer(Generic[Payload]):
         return frames
 
     def clear(self) -> None:
-        """Forgets both streams, as when the node is deactivated; waiting frames count as unpaired. Counters stay."""
+        """Forgets both streams, as when other times are paired by; waiting frames count as unpaired. Counters stay."""
         for stream, queue in self._queues.items():
             self._drop_all(stream)
             queue.restart()
             queue.since_pair = 0
         self._missed_gain_ns = 0
         self._nearest_miss_ns = None
+        self._offsets.clear()
 
     @property
     def offset_ns(self) -> int:
@@ -156,7 +164,7 @@ class Pairer(Generic[Payload]):
 
     @property
     def median_offset_ms(self) -> float | None:
-        """Infrared stamp minus colour stamp in the last pairs, median, in milliseconds: a hint for `offset_ms`."""
+        """IR time minus RGB time in the last pairs, median, in milliseconds: a hint for `offset_ms`."""
         return sorted(self._offsets)[len(self._offsets) // 2] / _MS if self._offsets else None
 
     def period_ms(self, stream: Stream | str) -> float | None:
@@ -171,10 +179,6 @@ class Pairer(Generic[Payload]):
 
     def _admit(self, stream: Stream, stamp_ns: int, pairs: list[Pair[Payload]]) -> bool:
         """Whether a frame may enter; notices jumps of time on the way."""
-        if stamp_ns <= 0:
-            return self._refuse(
-                "zero_stamp", stream, "its header.stamp is zero: let the camera driver stamp its frames"
-            )
         queue, time_ns = self._queues[stream], self._time(stream, stamp_ns)
         if queue.last_ns is not None:
             step = time_ns - queue.last_ns
@@ -188,7 +192,7 @@ class Pairer(Generic[Payload]):
 
     def _refuse(self, cause: str, stream: Stream, why: str) -> bool:
         self.drops[cause] += 1
-        if (key := f"{cause} {stream.value}") not in self._told:
+        if why and (key := f"{cause} {stream.value}") not in self._told:
             self._told.add(key)
             self._events.append(f"{stream.value} frame dropped ({cause}): {why}. Told once; the count goes on")
         return False
@@ -301,7 +305,7 @@ class Pairer(Generic[Payload]):
             queue.since_pair = 0
         self._nearest_miss_ns = None
         self._told.discard("dry spell")
-        self._offsets.append(ir.stamp_ns - rgb.stamp_ns)
+        self._offsets.append(ir.time_ns - rgb.time_ns + self._offset_ns)
         self.pairs += 1
         return Pair(rgb.payload, ir.payload, rgb.stamp_ns, ir.stamp_ns, ir.time_ns - rgb.time_ns)
 
@@ -314,10 +318,11 @@ class Pairer(Generic[Payload]):
             self._settle(pairs, final=True)
         while len(queue.frames) > self.depth:
             if other.last_arrival > queue.frames[0].arrival:
-                queue.frames.popleft()
-                self._refuse(
-                    "overflow", stream, f"{self.depth} of them wait while {stream.other.value} frames come much later"
-                )
+                first = queue.frames.popleft()
+                # Of clocks that are apart nothing follows about which frames come late.
+                why = f"{self.depth} of them wait while {stream.other.value} frames come much later"
+                apart = other.last_ns is None or abs(first.time_ns - other.last_ns) > APART_NS
+                self._refuse("overflow", stream, "" if apart else why)
             else:
                 self._drop_oldest(stream)
 
@@ -343,8 +348,9 @@ class Pairer(Generic[Payload]):
             return
         if min(queue.since_pair for queue in self._queues.values()) >= _DRY_SPELL:
             self._told.add("dry spell")
+            remedy = "pair_by to arrival" if abs(self._nearest_miss_ns) > APART_NS else "ir_time_offset_ms"
             self._events.append(
                 f"no pair in the last {_DRY_SPELL} frames of each camera: at the nearest, ir is stamped "
                 f"{self._nearest_miss_ns / _MS:+.1f} ms off rgb, ir_time_offset_ms {self.offset_ns / _MS:g} taken out; "
-                f"sync_slop_ms is {self.slop_ns / _MS:g}: synchronise the clocks, or set ir_time_offset_ms"
+                f"sync_slop_ms is {self.slop_ns / _MS:g}: synchronise the clocks, or set {remedy}"
             )

@@ -32,7 +32,7 @@ class Frame(Generic[Payload]):
     stamp_ns: int
     payload: Payload
     time_ns: int
-    """The stamp with the infrared camera's constant offset taken out."""
+    """The stamp, or the time paired by in its place, with the infrared camera's constant offset taken out."""
     arrival: int
     """How many frames, of both streams, were accepted before it."""
 

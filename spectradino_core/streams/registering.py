@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from spectradino_core.runtime.registration import Registration, RegistrationError
+from spectradino_core.runtime.registration import Registration, RegistrationError, Size
 from spectradino_core.streams.calibration import load_calibration
 from spectradino_core.streams.image_message import DecodeError
 from spectradino_core.streams.infrared import check_crop
@@ -37,6 +37,7 @@ class Registering:
             largest distance from what the camera_info tell; None: not known.
         time_offset_ms: what the calibration file says of the infrared camera's clock; None: nothing.
         from_camera_info: whether it is made from what `take` is given.
+        rgb_frame_id: the RGB camera's frame, from its newest image or CameraInfo; "" while neither has come.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -49,6 +50,8 @@ class Registering:
             RegistrationError: it makes no sense, or the calibration file can't be read.
         """
         self._settings = settings
+        self._rgb_size: Size | None = None
+        self.rgb_frame_id = ""
         self._infos: dict[str, CameraInfoMessage] = {}
         self.current: Registration | None = None
         self.residual_px: float | None = None
@@ -70,6 +73,19 @@ class Registering:
             self.time_offset_ms = calibration.time_offset_ms
         elif self.from_camera_info:
             rotation_matrix(settings.extrinsic_rotation)  # refused now, not when the first message comes
+
+    def note_rgb(self, size: Size, frame_id: str) -> None:
+        """Notes an RGB image: its size (width, height) and the frame of its header. From any thread."""
+        self._rgb_size, self.rgb_frame_id = size, frame_id
+
+    @property
+    def rgb_size(self) -> Size | None:
+        """Size of the RGB image in whose pixels the infrared camera's own results can be given; None: they cannot be.
+
+        That takes a registration, and the size from an RGB image, the calibration file or the camera's CameraInfo.
+        """
+        current = self.current
+        return None if current is None else self._rgb_size or current.rgb_size
 
     @property
     def pending(self) -> bool:
@@ -101,6 +117,8 @@ class Registering:
         if known is not None and _is_same(known, info):
             return False
         self._infos[key] = info
+        if key == "rgb" and not self.rgb_frame_id:
+            self.rgb_frame_id = str(getattr(getattr(info, "header", None), "frame_id", ""))
         if self.missing:
             return False
         settings = self._settings

@@ -27,6 +27,8 @@ _GRID = 32
 _DISTORTION = {"": None, "plumb_bob": 5, "rational_polynomial": 8, "equidistant": 4}
 _LENGTHS = (4, 5, 8, 12, 14)
 """How many coefficients OpenCV takes, and no other number."""
+_FIELDS = {"d": None, "k": 9, "r": 9, "p": 12}
+"""The numeric fields of CameraInfo and how many numbers each has; None: any number."""
 
 
 class CameraInfoMessage(Protocol):
@@ -172,40 +174,63 @@ class _Camera:
 
     @classmethod
     def of(cls, info: CameraInfoMessage, name: str, rectified: bool) -> _Camera:
-        k = np.asarray(info.p, np.float64).reshape(3, 4)[:, :3] if rectified else np.asarray(info.k).reshape(3, 3)
-        k, d = np.array(k, np.float64), np.asarray(info.d, np.float64).reshape(-1)
-        if not (np.isfinite(k).all() and np.isfinite(d).all() and k[0, 0] > 0 and k[1, 1] > 0 and k[2, 2] == 1):
+        # Only what is used is looked at: an uncalibrated P next to a good K is no reason to refuse raw images.
+        used = "p" if rectified else "k"
+        given = {field: _field(info, field, name) for field in ((used, "r") if rectified else (used, "d"))}
+        k = given[used].reshape(3, 4 if rectified else 3)[:, :3].copy()
+        d = given.get("d", np.zeros(0))
+        if not (k[0, 0] > 0 and k[1, 1] > 0 and k[2, 2] == 1):
             raise RegistrationError(
-                f"the {name} camera is not calibrated: {'p' if rectified else 'k'} of its camera_info is "
-                f"{k.reshape(-1).tolist()}. Calibrate it (camera_calibration) or give the nine numbers of ir_to_rgb"
+                f"the {name} camera is not calibrated: {used} of its camera_info is {k.reshape(-1).tolist()}. "
+                "Calibrate it (camera_calibration) or give the nine numbers of ir_to_rgb"
             )
-        if info.distortion_model not in _DISTORTION:
+        model = "" if rectified else info.distortion_model
+        if model not in _DISTORTION:
             raise RegistrationError(
-                f"the {name} camera's distortion model {info.distortion_model!r} is not one of "
+                f"the {name} camera's distortion model {model!r} is not one of "
                 f"{', '.join(m for m in _DISTORTION if m)}: use rectified images"
             )
-        most = _DISTORTION[info.distortion_model]
+        most = _DISTORTION[model]
         if most is not None and d.size > (14 if most == 8 else most):
             raise RegistrationError(
-                f"the {name} camera has {d.size} distortion coefficients, more than {info.distortion_model} takes"
+                f"d of the {name} camera's camera_info has {d.size} distortion coefficients, more than {model} takes"
             )
         if most is not None:  # fewer are the same as zeros for the rest
             d = np.pad(d, (0, next(length for length in _LENGTHS if length >= d.size) - d.size))
-        roi = getattr(info, "roi", None)
         width, height = int(info.width), int(info.height)
+        if width < 1 or height < 1:
+            raise RegistrationError(
+                f"the {name} camera's camera_info has no image size: width and height are {width} and {height}; the "
+                "driver must set both"
+            )
+        roi = getattr(info, "roi", None)
         if roi is not None and roi.width and roi.height:
+            right, bottom = int(roi.x_offset) + int(roi.width), int(roi.y_offset) + int(roi.height)
+            if right > width or bottom > height:
+                raise RegistrationError(
+                    f"roi of the {name} camera's camera_info ends at {right}x{bottom}, outside its image of "
+                    f"{width}x{height}: the driver's fields contradict each other"
+                )
             k[0, 2] -= roi.x_offset
             k[1, 2] -= roi.y_offset
             width, height = int(roi.width), int(roi.height)
         for axis, field in enumerate(("binning_x", "binning_y")):
             by = max(1, int(getattr(info, field, 0)))
+            if by > (width, height)[axis]:
+                raise RegistrationError(
+                    f"{field} of the {name} camera's camera_info is {by}, more than its image of {width}x{height} has "
+                    "pixels: the driver must set the factor, or 0"
+                )
             k[axis] /= by
             k[axis, 2] += (1 / by - 1) / 2  # the centre of a pixel made of `by`
             width, height = (width // by, height) if axis == 0 else (width, height // by)
-        if width < 1 or height < 1:
-            raise RegistrationError(f"the {name} camera's camera_info has no image size ({width}x{height})")
-        rotation = rotation_matrix(info.r) if rectified and any(info.r) else np.eye(3)
-        return cls((width, height), k, rotation, "" if rectified else info.distortion_model, d)
+        rotation = np.eye(3)
+        if np.any(given.get("r", 0.0)):
+            try:
+                rotation = rotation_matrix(given["r"])
+            except RegistrationError as error:
+                raise RegistrationError(f"r of the {name} camera's camera_info is not usable: {error}") from None
+        return cls((width, height), k, rotation, model, d)
 
     @property
     def distorted(self) -> bool:
@@ -231,6 +256,20 @@ class _Camera:
             return cv2.fisheye.distortPoints(rays[:, None], self.k, self.d)[:, 0]
         points = np.concatenate([rays, np.ones((len(rays), 1))], axis=1)
         return cv2.projectPoints(points, np.zeros(3), np.zeros(3), self.k, self.d)[0][:, 0]
+
+
+def _field(info: CameraInfoMessage, field: str, name: str) -> np.ndarray:
+    """A numeric field of CameraInfo as float64, refused by its own name when its numbers are unusable."""
+    count = _FIELDS[field]
+    values = np.asarray(getattr(info, field), np.float64).reshape(-1)
+    if count is not None and values.size != count:
+        raise RegistrationError(f"{field} of the {name} camera's camera_info has {values.size} numbers, not {count}")
+    if not np.isfinite(values).all():
+        raise RegistrationError(
+            f"the {name} camera is not calibrated: {field} of its camera_info holds numbers that are not finite: "
+            f"{values.tolist()}. Calibrate it (camera_calibration) or give the nine numbers of ir_to_rgb"
+        )
+    return values
 
 
 def _true_points(rgb: _Camera, ir: _Camera, between: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

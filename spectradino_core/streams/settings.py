@@ -13,7 +13,8 @@ from typing import Any
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.engines import DEVICES
 from spectradino_core.runtime.thermal_override import NORMALIZATIONS, override_contract
-from spectradino_core.streams.feed import FeedSettings
+from spectradino_core.streams.captures import FeedSettings
+from spectradino_core.streams.clocks import PAIR_BY
 from spectradino_core.streams.infrared import FLOAT_UNITS, DecodeOptions
 from spectradino_core.streams.modes import FALLBACKS
 from spectradino_core.thermal import Smoothing, ThermalContract
@@ -177,18 +178,27 @@ class Settings:
     ir_time_offset_ms: float = _parameter(
         0.0,
         "Constant by which the infrared camera's stamps are late against the colour camera's [ms]; it is subtracted "
-        "before frames are paired. 0: the calibration file's, where it has one.",
-        low=-60000.0,
-        high=60000.0,
+        "before frames are paired. 0: the calibration file's, where it has one. For clocks that have nothing in common "
+        "see pair_by.",
+        low=-86400000.0,
+        high=86400000.0,
     )
     learn_ir_time_offset: bool = _parameter(
         False,
-        "Learn that constant from the streams while they run; until it is learnt, the one given holds. See "
-        "/diagnostics for what was learnt.",
+        "Learn that constant, of any size, while the streams run. It comes into force once what both cameras see move "
+        "confirms it, or where no delay on the way explains it; until then the one given holds. See /diagnostics.",
+    )
+    pair_by: str = _parameter(
+        "auto",
+        "Which times frames are paired by. stamp: their header stamps; arrival: when they arrive here, for cameras "
+        "that stamp with the time since their start or not at all; auto: the stamps unless those of the two cameras "
+        "cannot be compared. Output headers keep the camera's stamp either way.",
+        choices=PAIR_BY,
     )
     fallback_mode: str = _parameter(
         "auto",
-        "Which camera may answer alone while the other is silent: auto: either; fused_only: none.",
+        "Which camera may answer alone while the other is silent: auto: either; fused_only: none; rgb_grid: infrared "
+        "only where a registration gives its results in the RGB image's pixels, as in all other modes.",
         choices=tuple(FALLBACKS),
     )
     stale_ms: float = _parameter(
@@ -340,6 +350,7 @@ class Settings:
             sync_slop_ms=self.sync_slop_ms,
             ir_time_offset_ms=self.ir_time_offset_ms or calibrated_offset_ms or 0.0,
             learn_ir_time_offset=self.learn_ir_time_offset,
+            pair_by=self.pair_by,
             stale_ms=self.stale_ms,
             fallback_mode=self.fallback_mode,
             frozen_ms=self.frozen_ms,

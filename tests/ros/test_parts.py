@@ -211,6 +211,38 @@ def test_health_counts_rates_ages_and_latencies():
     assert health.total("rgb") == 0
 
 
+def test_the_rate_of_a_camera_that_died_falls_to_zero():
+    clock = Seconds()
+    health = Health(clock)
+    for _ in range(90):
+        health.arrived("ir")
+        clock.now += 1 / 9
+    rates = [health.rate("ir")]
+    for _ in range(6):
+        clock.now += 1.1
+        rates.append(health.rate("ir"))
+    assert rates[0] == pytest.approx(9.0)
+    assert all(later <= earlier for earlier, later in zip(rates, rates[1:]))
+    assert rates[1] < 8.0
+    assert rates[-1] == 0.0
+
+
+def test_the_rate_of_a_slow_camera_is_known_and_a_hiccup_at_the_start_hardly_changes_it():
+    clock = Seconds()
+    health = Health(clock)
+    for _ in range(3):
+        health.arrived("ir")
+        clock.now += 12.0
+    assert health.rate("ir") == pytest.approx(1 / 12)
+    clock.now += 20.0
+    assert health.rate("ir") == 0.0
+    for _ in range(11):
+        health.arrived("rgb")
+        clock.now += 0.1
+    clock.now += 0.2
+    assert health.rate("rgb") == pytest.approx(10 / 1.3)
+
+
 def status_of(health: Health, problems=(), state: str = "active") -> tuple[bytes, str]:
     topics = {"rgb": "/rgb", "ir": "/ir"}
     (status,) = health.diagnostics("name", "/node", state, {}, topics, health.drops(), 5.0, problems).status

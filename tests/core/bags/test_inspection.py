@@ -59,13 +59,27 @@ def test_clocks_that_are_apart_and_stamps_that_were_never_set(tmp_path):
     info = looked_at(record(tmp_path / "a", rows))
     assert info.offset is not None
     assert info.offset.apart_ms == pytest.approx(3599.1 * 1000, rel=1e-3)
-    assert any("never overlap" in text for text in info.warnings)
+    assert any("3600.0 s later" in text and "times of arrival" in text for text in info.warnings)
     assert any("off the recorder's clock" in text for text in info.warnings)
     for row in rows:
         row.stamp_ns = 0
     info = looked_at(record(tmp_path / "b", rows))
     assert any("10 images without a stamp" in text for text in info.warnings)
     assert np.isfinite([info.cameras["rgb"].rate_hz, info.cameras["rgb"].jitter_ms]).all()
+
+
+def test_a_camera_that_stamps_with_the_time_since_its_start_is_called_what_it_is(tmp_path):
+    rows = pairs(20)
+    for row in rows:
+        if row.topic == IR:
+            row.stamp_ns += 4_211_000_000_000 - START_NS
+    info = looked_at(record(tmp_path / "bag", rows))
+    assert info.cameras["ir"].uptime_s == pytest.approx(4211, abs=0.1)
+    assert (info.cameras["ir"].begin_s, info.cameras["rgb"].begin_s) == (0.0, 0.0)
+    texts = [text for text in info.warnings if "start" in text]
+    assert len(texts) == 2
+    assert "ir: stamps count from the camera's start (4211 s)" in texts[0]
+    assert "paired by their times of arrival" in texts[1]
 
 
 def test_times_of_recording_that_mean_nothing_are_said(tmp_path):

@@ -129,7 +129,7 @@ def test_cameras_that_never_meet_are_answered_by_nobody_and_it_is_said_why(tmp_p
     late = [r for r in pairs(60) if r.topic == IR]
     for row in late:
         row.stamp_ns += 3600 * 1000 * MS
-    answers, replay = replayed(record(tmp_path / "bag", rows + late), model)
+    answers, replay = replayed(record(tmp_path / "bag", rows + late), model, pair_by="stamp")
     assert not answers
     assert replay.drops()["unpaired_rgb"] > 40
     assert any("no pair in the last" in e.text for e in replay.take_events())
@@ -211,6 +211,59 @@ def test_the_calibration_file_gives_offset_and_homography(tmp_path, model):
     np.testing.assert_allclose(first.boxes[0], [80, 50, 100, 70], atol=1.0)
     given, _ = replayed(bag, model, ir_time_offset_ms=135.0)
     assert {a.error_ns for a in given} == {6 * MS}, "a parameter wins over the file"
+
+
+@pytest.mark.parametrize("uptime", [IR, RGB])
+def test_a_camera_whose_stamps_count_from_its_start_is_paired_by_arrival(tmp_path, model, uptime):
+    rows = pairs(30)
+    for row in rows:
+        if row.topic == uptime:
+            row.stamp_ns += 4_211_000_000_000 - START_NS
+    bag = record(tmp_path / "bag", rows)
+    answers, replay = replayed(bag, model)
+    fused = [answer for answer in answers if answer.mode is Mode.FUSED]
+    assert len(fused) >= 20, "all but those before it was certain"
+    assert {answer.error_ns for answer in fused} == {4 * MS}, "by their times of recording"
+    for answer in fused:
+        assert answer.stamp_ns == answer.rgb_stamp_ns, "the header is the RGB frame's own"
+    assert any("times of arrival" in event.text for event in replay.take_events())
+    again, _ = replayed(bag, model)
+    assert told(again) == told(answers)
+
+    by_arrival, _ = replayed(bag, model, pair_by="arrival")
+    assert len(by_arrival) == 30
+    assert {answer.error_ns for answer in by_arrival} == {4 * MS}
+    by_stamp, _ = replayed(bag, model, pair_by="stamp", fallback_mode="fused_only")
+    assert by_stamp == []
+
+
+@pytest.mark.parametrize("fallback", ["auto", "rgb_grid"])
+def test_infrared_alone_keeps_to_the_rgb_grid_where_a_registration_is_known(tmp_path, model, fallback):
+    rows = [row for n, row in enumerate(pairs(20)) if row.topic == IR or n < 12]
+    for row in rows:
+        if row.topic == IR:
+            row.pixels = row.pixels[::2, ::2].copy()
+    bag = record(tmp_path / "bag", rows)
+    half = Registration.whole((SIZE[0] // 2, SIZE[1] // 2), SIZE)
+    known, _ = replayed(bag, model, ir_to_rgb=half.matrix, stale_ms=300.0, fallback_mode=fallback)
+    alone = [answer for answer in known if answer.mode is Mode.IR_ONLY]
+    assert len(alone) > 5
+    assert {answer.percepts.size for answer in known} == {SIZE}
+    for answer in alone:
+        assert answer.percepts.registered
+        assert answer.percepts.mask.shape == SIZE[::-1]
+        n = round((answer.stamp_ns - START_NS) / (100 * MS))
+        x = 80 - 2 * n % 60
+        np.testing.assert_allclose(answer.percepts.boxes, [[x, 50, x + 20, 70]], atol=1.5)
+    plain, replay = replayed(bag, model, stale_ms=300.0, fallback_mode=fallback)
+    own = [answer for answer in plain if answer.mode is Mode.IR_ONLY]
+    said = [event.text for event in replay.take_events()]
+    if fallback == "auto":
+        assert {answer.percepts.size for answer in own} == {(SIZE[0] // 2, SIZE[1] // 2)}
+        assert sum("own 56x42 pixels" in text for text in said) == 1
+    else:
+        assert own == []
+        assert any("no registration to the RGB image is known" in text for text in said)
 
 
 def test_the_registration_from_camera_info(tmp_path, model):

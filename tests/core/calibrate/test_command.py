@@ -10,8 +10,11 @@ import pytest
 import yaml
 
 from spectradino_core.bags.make import MakeOptions, make_bag
+from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.schedule import CameraSchedule
 from spectradino_core.bags.sources import SceneSource
+from spectradino_core.calibrate.recordings import activities_of_bag, is_by_arrival
+from spectradino_core.calibrate.time_offset import estimate_time_offset
 from spectradino_core.cli import main
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.registration import Registration
@@ -19,7 +22,9 @@ from spectradino_core.streams.calibration import Calibration, load_calibration, 
 from spectradino_core.streams.registering import Registering
 from spectradino_core.streams.settings import Settings
 from tests.blob_model import make_blob_model
+from tests.core.bags.recorded import IR, RGB, Row, record
 from tests.core.calibrate.pictures import distance, drawing, seen_through
+from tests.core.streams.scene import START_MS, shots
 
 TRUE = (1.2, 0.012, 4.0, -0.01, 1.19, 5.0, 1e-5, -1e-5, 1.0)
 SIZE, IR_SIZE = (320, 256), (256, 208)
@@ -71,6 +76,27 @@ def test_a_folder_to_a_file_that_the_pipeline_takes(folder, tmp_path, capsys):
 
     pipeline = Pipeline.open(make_blob_model(tmp_path / "blob.onnx"), registration=calibration.registration)
     pipeline(np.zeros((*SIZE[::-1], 3), np.uint8), np.zeros(IR_SIZE[::-1], np.uint8))
+
+
+@pytest.mark.slow
+def test_a_camera_that_counts_from_its_start_is_compared_by_the_times_of_recording(tmp_path, capsys):
+    """Infrared frames are recorded 60 ms later than RGB frames of the same moment; their clock has another epoch."""
+    rows = []
+    for shot in shots(seconds=24, rates=(15.0, 9.0), delays_ms=(20.0, 80.0), start_ms=(START_MS, 4_211_000.0)):
+        topic = RGB if shot.stream == "rgb" else IR
+        rows.append(Row(topic, shot.stamp_ns, START_MS * 1_000_000 + shot.arrival_ns, shot.look()))
+    bag = record(tmp_path / "bag", rows)
+    with BagReader(bag) as reader:
+        assert is_by_arrival(reader, "auto")
+        assert not is_by_arrival(reader, "stamp")
+        rgb, ir = activities_of_bag(reader, by_arrival=True)
+        found = estimate_time_offset(rgb, ir)
+    assert found.offset_ms == pytest.approx(60, abs=6)
+    out = tmp_path / "rig.yaml"
+    assert main(["calibrate", "time", str(bag), "--out", str(out)]) == 0
+    assert "By the times of recording" in capsys.readouterr().out
+    assert load_calibration(out).time_offset_ms == pytest.approx(60, abs=8)
+    assert main(["calibrate", "time", str(bag), "--pair-by", "stamp"]) != 0
 
 
 @pytest.mark.slow

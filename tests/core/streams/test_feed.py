@@ -5,68 +5,13 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spectradino_core.runtime.percepts import Mode
-from spectradino_core.streams.feed import Capture, Feed, FeedSettings
-
-MS = 1_000_000
-START = 1_700_000_000_000
-"""Milliseconds: stamps as large as real ones; arrivals count from 0."""
-
-PICTURES = [np.random.default_rng(i).integers(0, 4000, (32, 40)).astype(np.uint16) for i in range(50)]
-
-
-class Rig:
-    """A feed with a clock in milliseconds, as a node or a replay would hold it."""
-
-    def __init__(self, **asked) -> None:
-        self.feed: Feed[tuple[str, float]] = Feed(FeedSettings(**asked), 0)
-        self.captures: list[Capture] = []
-        self.pushed = 0
-        self.modes: list[tuple[float, str]] = []
-        self.lines: list[str] = []
-
-    def push(
-        self, stream: str, stamp: float, arrival: float | None = None, picture: int | None = None
-    ) -> list[Capture]:
-        arrival = stamp if arrival is None else arrival
-        pixels = PICTURES[(self.pushed if picture is None else picture) % len(PICTURES)]
-        self.pushed += 1
-        got = self.feed.frame(
-            stream, round((START + stamp) * MS) if stamp >= 0 else 0, round(arrival * MS), (stream, stamp), pixels
-        )
-        return self._note(got)
-
-    def watch(self, now: float) -> list[Capture]:
-        return self._note(self.feed.watch(round(now * MS)))
-
-    def _note(self, captures: list[Capture]) -> list[Capture]:
-        self.captures += captures
-        for event in self.feed.take_events():
-            self.lines.append(event.text)
-            if event.change is not None:
-                self.modes.append((event.time_ns / MS, event.change.mode.value))
-        return captures
-
-    def run(self, frames: list[tuple[float, str, float]]) -> Rig:
-        for arrival, stream, stamp in sorted(frames):
-            self.push(stream, stamp, arrival)
-        return self
-
-    @property
-    def counts(self) -> dict[str, int]:
-        counts = dict.fromkeys(("fused", "rgb_only", "ir_only"), 0)
-        for capture in self.captures:
-            counts[capture.mode.value] += 1
-        return counts
-
-
-def camera(stream: str, first: float, last: float, period: float, delay: float = 0.0) -> list[tuple[float, str, float]]:
-    return [(t + delay, stream, t) for t in np.arange(first, last, period).tolist()]
+from spectradino_core.streams.feed import Feed, FeedSettings
+from tests.core.streams.feeding import MS, PICTURES, START, Rig, camera
 
 
 def odd_recording(seed: int) -> list[tuple[float, str, float]]:
@@ -279,59 +224,6 @@ class TestTime:
         assert rig.feed.due_ns is None
 
 
-class TestOffset:
-    def frames(self, offset: float, seconds: float = 6.0) -> list[tuple[float, str, float]]:
-        rng = random.Random(0)
-        frames = []
-        for i in range(round(seconds * 30)):
-            seen = i * 33.333
-            frames.append((seen + 20 + rng.random(), "rgb", seen))
-            frames.append((seen + 25 + rng.random(), "ir", seen + offset))
-        return frames
-
-    def test_an_offset_beyond_the_slop_is_learnt_and_pairs_come(self):
-        rig = Rig(learn_ir_time_offset=True).run(self.frames(420.0))
-        assert rig.feed.ir_time_offset_ms == pytest.approx(420, abs=1)
-        assert rig.feed.learnt_offset.triggered
-        assert any("infrared time offset learnt: +420.0 ms" in line for line in rig.lines)
-        late = [c for c in rig.captures if c.rgb is not None and c.rgb[1] > 3500]
-        assert len(late) > 60
-        assert all(abs(c.ir[1] - c.rgb[1] - 420) < 1 for c in late)
-        # Without it, pairs are made of moments 400 ms apart.
-        assert all(
-            abs(c.ir[1] - c.rgb[1] - 420) > 300 for c in Rig().run(self.frames(420.0)).captures if c.rgb and c.ir
-        )
-
-    def test_it_is_not_learnt_unless_asked_for(self):
-        rig = Rig().run(self.frames(420.0))
-        assert rig.feed.learnt_offset is None
-        assert rig.feed.ir_time_offset_ms == 0
-
-    def test_what_is_given_anew_holds_and_switching_off_returns_to_it(self):
-        rig = Rig(learn_ir_time_offset=True).run(self.frames(420.0))
-        rig.feed.apply(replace(rig.feed.settings, sync_slop_ms=20.0))
-        assert rig.feed.ir_time_offset_ms == pytest.approx(420, abs=1)
-        rig.feed.apply(replace(rig.feed.settings, ir_time_offset_ms=300.0))
-        assert rig.feed.ir_time_offset_ms == 300
-        rig.feed.apply(replace(rig.feed.settings, learn_ir_time_offset=False, ir_time_offset_ms=7.0))
-        assert rig.feed.ir_time_offset_ms == 7
-        assert rig.feed.learnt_offset is None
-
-    def test_other_settings_that_change_meanwhile_do_not_start_the_learning_anew(self):
-        frames, undisturbed = self.frames(420.0), Rig(learn_ir_time_offset=True)
-        undisturbed.run(frames)
-        rig = Rig(learn_ir_time_offset=True)
-        for number, frame in enumerate(frames):
-            rig.run([frame])
-            rig.feed.apply(replace(rig.feed.settings, stale_ms=900.0 + number % 2))
-        assert rig.feed.learnt_offset is not None
-        assert rig.feed.learnt_offset == undisturbed.feed.learnt_offset
-
-    def test_cameras_in_time_keep_what_was_given(self):
-        rig = Rig(learn_ir_time_offset=True, ir_time_offset_ms=0.0).run(self.frames(0.0))
-        assert abs(rig.feed.ir_time_offset_ms) < 1
-
-
 class TestSettings:
     def test_changes_hold_at_once_and_streams_are_not_forgotten(self):
         rig = Rig(stale_ms=1000).run(camera("rgb", 0, 1500, 40) + camera("ir", 3, 700, 40))
@@ -346,7 +238,7 @@ class TestSettings:
 
     @pytest.mark.parametrize(
         "change",
-        [{"sync_slop_ms": 0.0}, {"stale_ms": -1.0}, {"fallback_mode": "any"}, {"frozen_ms": -1.0}],
+        [{"sync_slop_ms": 0.0}, {"stale_ms": -1.0}, {"fallback_mode": "any"}, {"frozen_ms": -1.0}, {"pair_by": "luck"}],
     )
     def test_what_makes_no_sense_is_refused_and_changes_nothing(self, change):
         feed: Feed[int] = Feed(FeedSettings(), 0)

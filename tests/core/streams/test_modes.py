@@ -84,6 +84,31 @@ def test_a_camera_that_stutters_does_not_flip_the_mode():
     assert [change.mode for change in changes] == [Mode.RGB_ONLY]
 
 
+def test_a_camera_that_loses_most_of_its_frames_flips_the_mode_less_and_less():
+    """9 Hz of which a quarter arrives: gaps of a second come every few seconds, for minutes."""
+    rng = np.random.default_rng(1)
+    modes, changes = machine(stale_ms=1000), []
+    for at in range(0, 300_000, 111):
+        changes.append(modes.frame("rgb", at * MS))
+        changes.append(modes.frame("ir", at * MS) if rng.random() < 0.25 else modes.update(at * MS))
+    made = [change for change in changes if change is not None]
+    assert made, "it is lost"
+    late = [change for change in made if change.time_ns > 60_000 * MS]
+    assert len(late) <= 4
+    back = run(modes, "rgb ir", 300_000, 340_000)
+    assert [change.mode for change in back][-1:] == [Mode.FUSED], "and it is trusted again once it is steady"
+
+
+def test_the_first_losses_and_those_far_apart_cost_three_frames_only():
+    modes, at = machine(), 0
+    for _ in range(3):
+        run(modes, "rgb ir", at, at + 31_000)
+        changes = run(modes, "rgb", at + 31_000, at + 33_000)
+        changes += run(modes, "rgb ir", at + 33_000, at + 33_400)
+        assert [change.mode for change in changes] == [Mode.RGB_ONLY, Mode.FUSED]
+        at += 33_400
+
+
 def test_a_camera_slower_than_the_timeout_is_named_with_the_remedy():
     modes = machine(stale_ms=300)
     run(modes, "ir", 0, 1)
@@ -126,6 +151,56 @@ def test_drivers_that_come_up_late_are_a_new_start():
     (change,) = run(modes, "rgb", 5501, 6000)
     assert change.mode is Mode.RGB_ONLY
     assert "ir has sent nothing for 501 ms" in change.reason
+
+
+def test_a_camera_whose_frames_are_all_refused_is_not_called_silent():
+    modes = machine()
+    for at in range(0, 2000, 100):
+        modes.frame("rgb", at * MS)
+        modes.refused("ir", at * MS, "image encoding 'yuv9' is not read here")
+    assert modes.mode is Mode.RGB_ONLY
+    assert modes.reason == "ir sends frames that are refused (image encoding 'yuv9' is not read here)"
+    modes.refused("rgb", 2700 * MS, "empty")
+    modes.refused("ir", 2700 * MS, "empty")
+    assert modes.mode is Mode.STALE
+    assert modes.reason.count("refused") == 2
+    modes.update(6000 * MS)
+    assert "rgb is silent for 4100 ms" in modes.reason, "once nothing comes any more, that is what is said"
+
+
+def test_a_refusal_that_begins_after_the_silence_is_named():
+    modes = machine()
+    assert [c.mode for c in run(modes, "rgb", 0, 2000)] == [Mode.RGB_ONLY]
+    assert "ir has sent nothing" in modes.reason
+    assert modes.refused("ir", 2000 * MS, "empty") is None
+    assert modes.reason == "ir sends frames that are refused (empty)"
+
+
+def test_a_camera_that_comes_back_is_not_called_silent():
+    modes = machine()
+    run(modes, "rgb ir", 0, 1000)
+    run(modes, "rgb", 1000, 3000)
+    modes.frame("ir", 3000 * MS)
+    modes.frame("ir", 3100 * MS)
+    assert modes.reason == "ir is coming back: 2 of 3 frames received"
+    change = modes.update(3500 * MS)
+    assert change is not None
+    assert change.mode is Mode.STALE
+    assert change.reason.startswith("rgb is silent for 600 ms (stale_ms 500); ir is coming back: 2 of 3")
+
+
+def test_infrared_alone_only_in_the_rgb_grid():
+    modes = machine("rgb_grid")
+    run(modes, "rgb ir", 0, 1000)
+    run(modes, "ir", 1000, 2000)
+    assert modes.mode is Mode.STALE
+    assert "fallback_mode rgb_grid lets ir not answer alone, as no registration" in modes.reason
+    modes.rgb_grid = True
+    (change,) = run(modes, "ir", 2000, 2200)
+    assert change.mode is Mode.IR_ONLY
+    run(modes, "rgb ir", 2200, 3000)
+    run(modes, "rgb", 3000, 4000)
+    assert modes.mode is Mode.RGB_ONLY
 
 
 def test_due_tells_when_to_look_again():

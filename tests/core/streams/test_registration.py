@@ -161,13 +161,31 @@ class TestCameraInfo:
         assert got.residual_px == 0
         np.testing.assert_allclose(got.registration.points(pixels, IR, RGB), truth[:, :2] / truth[:, 2:], atol=1e-6)
 
+    def test_fields_that_are_not_used_may_be_empty_or_odd(self):
+        """Raw images need no P, rectified ones neither K nor a known distortion model."""
+        nan = float("nan")
+        raw = info(RGB, 1100.0)
+        raw.p = [nan] * 12
+        registration_from_camera_infos(raw, IR_INFO, TURN, SHIFT, 10.0)
+        rectified = info(RGB, 1100.0, "kannala", (nan,))
+        rectified.k = [nan] * 9
+        registration_from_camera_infos(rectified, IR_INFO, TURN, SHIFT, 10.0, rectified=True)
+
     @pytest.mark.parametrize(
         ("change", "words"),
         [
             ({"rgb": {"k": [0.0] * 9}}, "rgb camera is not calibrated.*camera_calibration"),
-            ({"ir": {"k": [float("nan")] * 9}}, "ir camera is not calibrated"),
+            ({"ir": {"k": [float("nan")] * 9}}, "ir camera is not calibrated: k of .*not finite"),
+            ({"rgb": {"d": [0.1, float("nan"), 0.0, 0.0, 0.0]}}, "rgb camera is not calibrated: d of .*not finite"),
+            ({"rgb": {"d": [float("inf")], "distortion_model": ""}}, "rgb camera is not calibrated: d of"),
+            ({"rgb": {"p": [float("nan")] * 12}, "rectified": True}, "rgb camera is not calibrated: p of .*not finite"),
+            ({"ir": {"r": [float("nan")] * 9}, "rectified": True}, "ir camera is not calibrated: r of .*not finite"),
+            ({"ir": {"r": [2.0] * 9}, "rectified": True}, "^r of the ir camera's camera_info is not usable"),
+            ({"ir": {"k": [600.0] * 4}}, "^k of the ir camera's camera_info has 4 numbers, not 9"),
+            ({"ir": {"binning_y": 4000}}, "^binning_y of the ir camera's camera_info is 4000"),
+            ({"rgb": {"roi": SimpleNamespace(x_offset=1200, y_offset=0, width=800, height=640)}}, "^roi of the rgb"),
             ({"rgb": {"distortion_model": "kannala"}}, "distortion model 'kannala'"),
-            ({"ir": {"d": [0.0] * 9}}, "9 distortion coefficients"),
+            ({"ir": {"d": [0.0] * 9}}, "^d of the ir camera's camera_info has 9 distortion coefficients"),
             ({"ir": {"width": 0}}, "no image size"),
             ({"distance_m": 0.0}, "before the camera"),
             ({"distance_m": float("nan")}, "before the camera"),

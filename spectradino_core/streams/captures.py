@@ -1,0 +1,84 @@
+"""What goes into and comes out of a `Feed`: its settings, captures and events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic
+
+from spectradino_core.runtime.percepts import Mode
+from spectradino_core.streams.modes import ModeChange
+from spectradino_core.streams.offset import LearntOffset
+from spectradino_core.streams.queues import Payload
+
+__all__ = ["Capture", "FeedEvent", "FeedSettings"]
+
+
+@dataclass(frozen=True)
+class FeedSettings:
+    """What users may set; the names are the node's parameters.
+
+    Attributes:
+        sync_slop_ms: largest distance of the frames of a pair, > 0.
+        ir_time_offset_ms: how much later the infrared camera stamps the same moment.
+        learn_ir_time_offset: learn that offset; until then `ir_time_offset_ms` holds.
+        pair_by: one of `clocks.PAIR_BY`.
+        stale_ms: a camera silent for longer is not waited for, > 0.
+        fallback_mode: a key of `modes.FALLBACKS`.
+        frozen_ms: an infrared picture repeated for so long is a frozen camera; 0: never.
+    """
+
+    sync_slop_ms: float = 50.0
+    ir_time_offset_ms: float = 0.0
+    learn_ir_time_offset: bool = False
+    pair_by: str = "auto"
+    stale_ms: float = 1000.0
+    fallback_mode: str = "auto"
+    frozen_ms: float = 400.0
+
+
+@dataclass(frozen=True)
+class Capture(Generic[Payload]):
+    """What one answer is made from.
+
+    Attributes:
+        rgb, ir: what was fed in; one of them is None where a camera answers alone.
+        rgb_stamp_ns, ir_stamp_ns: their header stamps.
+        error_ns: IR time minus RGB time, less the offset in force, by the stamps or the times of arrival, whichever
+            frames are paired by; None with one frame.
+        ready_ns: the time, by the clock of arrivals, at which it was decided.
+        after_jump: time jumped back since the capture before, so nothing smoothed over time holds.
+    """
+
+    rgb: Payload | None
+    ir: Payload | None
+    rgb_stamp_ns: int | None
+    ir_stamp_ns: int | None
+    error_ns: int | None
+    ready_ns: int
+    after_jump: bool
+
+    @property
+    def mode(self) -> Mode:
+        """The streams it holds."""
+        if self.rgb is None:
+            return Mode.IR_ONLY
+        return Mode.RGB_ONLY if self.ir is None else Mode.FUSED
+
+
+@dataclass(frozen=True)
+class FeedEvent:
+    """Something worth a line in the log.
+
+    Attributes:
+        text: the line.
+        warning: it is nothing normal.
+        time_ns: when, by the clock of arrivals.
+        change: the change of mode, where it is one.
+        offset: the learnt offset, where it is one.
+    """
+
+    text: str
+    warning: bool
+    time_ns: int
+    change: ModeChange | None = None
+    offset: LearntOffset | None = None

@@ -1,0 +1,272 @@
+"""The time between the two cameras' clocks, from what both of them see move.
+
+Stamps and times of arrival cannot tell a clock that is late from frames that are long on their way; images can. The
+change from frame to frame, cell by cell, is a signal that cameras of any two bands share: what moves changes the cells
+that it crosses, hot or cold, bright or dark. The lag at which the signals of both cameras agree best is the offset.
+
+This is the small online form of `spectradino calibrate time`: images of 64 x 48 pixels, ten frames a second at most,
+stretches of ten seconds, and a long pause once two of them agree. It is good to about 10 ms, enough to say whether an
+offset is right, and silent where little moves.
+
+There is no clock here: the same calls give the same result. Times are integers in nanoseconds.
+
+Letters: K frames, N cells, T moments of the common clock, S parts of a stretch, L lags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from spectradino_core.runtime.registration import Registration, RegistrationError, Size
+from spectradino_core.streams.queues import Stream
+
+__all__ = ["ImageOffset", "ImageOffsetWatch", "Look"]
+
+Look = np.ndarray | Callable[[], np.ndarray]
+"""A frame's pixels, or what gives them when they are wanted."""
+
+_MS = 1_000_000
+_SAMPLED = (128, 96)
+_IMAGE = (64, 48)
+_CELLS = (16, 12)
+_SHADES = 6.0
+_STEP_NS = 20 * _MS
+_WINDOW = 50  # steps: one second to either side
+_PARTS = 5
+_SLOW_NS = 500 * _MS
+
+_SPACING_NS = 80 * _MS
+_GAP_NS = 1_000 * _MS
+_STRETCH_NS = 10_000 * _MS
+_LEAST_FRAMES = 40
+_SLOWEST_NS = 300 * _MS
+_REST_NS = 600_000 * _MS
+_SHORT_REST_NS = 60_000 * _MS
+_TRIES = 12
+
+_AGREEMENT, _AGREEMENT_UNREGISTERED = 0.25, 0.4
+_PROMINENCE = 0.2
+_SPREAD_NS = 15 * _MS
+_REPEATED_NS = 20 * _MS
+
+
+@dataclass(frozen=True)
+class ImageOffset:
+    """What the images show.
+
+    Attributes:
+        offset_ns: IR time minus RGB time of the same moment.
+        spread_ns: standard deviation of that, over parts of the stretches.
+        agreement: correlation of both signals there, at most 1.
+    """
+
+    offset_ns: int
+    spread_ns: int
+    agreement: float
+
+
+class ImageOffsetWatch:
+    """Looks at some frames of both cameras now and then; see the module's head. For one thread.
+
+    Memory: one stretch, about 200 KB.
+
+    Attributes:
+        registration: IR to RGB pixels, by which cells of the same place are compared; None: the IR image covers the
+            whole RGB one.
+    """
+
+    def __init__(self) -> None:
+        self.registration: Registration | None = None
+        self._rgb_size: Size | None = None
+        self._rest_until_ns: int | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """Begins a new stretch and forgets the results so far, as when other times are given from now on."""
+        self._streams = {stream: _Activity() for stream in Stream}
+        self._before: ImageOffset | None = None
+        self._tries = 0
+
+    def wake(self) -> None:
+        """Ends a pause, as when there is a new offset to be confirmed."""
+        self._rest_until_ns = None
+
+    def push(self, stream: Stream, time_ns: int, look: Look) -> ImageOffset | None:
+        """Notes a frame.
+
+        Args:
+            stream: its camera.
+            time_ns: the time that it is paired by.
+            look: its pixels: RGB uint8 [h, w, 3], or IR uint8 or uint16 [h, w]; called only where they are used.
+
+        Returns:
+            What two stretches in a row agree on, when the second has ended; else None.
+        """
+        if self._rest_until_ns is not None:
+            if self._rest_until_ns - _REST_NS <= time_ns < self._rest_until_ns:
+                return None
+            self._rest_until_ns = None
+        mine, other = self._streams[stream], self._streams[stream.other]
+        last_ns = mine.times[-1] if mine.times else None
+        if last_ns is not None:
+            if -_GAP_NS <= time_ns - last_ns < _SPACING_NS:
+                return None
+            if abs(time_ns - last_ns) > _GAP_NS:
+                mine, other = _Activity(), _Activity()
+                self._streams = {stream: mine, stream.other: other}
+        try:
+            image = look() if callable(look) else look
+        except ValueError:  # damaged, as whoever answers with it will say
+            return None
+        mine.add(time_ns, self._sampled(stream, image))
+        if not other.times:
+            return None
+        both_ns = min(time_ns, other.times[-1]) - max(mine.times[0], other.times[0])
+        if both_ns < _STRETCH_NS or min(len(mine.times), len(other.times)) < _LEAST_FRAMES:
+            if both_ns < -_GAP_NS or both_ns > 3 * _STRETCH_NS:
+                self._end(_SHORT_REST_NS, time_ns)  # clocks apart, or a camera too slow for this
+            return None
+        found = self._estimate()
+        self._streams = {one: _Activity() for one in Stream}
+        return self._confirmed(found, time_ns)
+
+    def _confirmed(self, found: ImageOffset | None, time_ns: int) -> ImageOffset | None:
+        before, self._before, self._tries = self._before, found, self._tries + 1
+        if found is not None and before is not None and abs(found.offset_ns - before.offset_ns) <= _REPEATED_NS:
+            self._end(_REST_NS, time_ns)
+            return ImageOffset(
+                (found.offset_ns + before.offset_ns) // 2,
+                max(found.spread_ns, before.spread_ns),
+                min(found.agreement, before.agreement),
+            )
+        if self._tries >= _TRIES:  # nothing moves here
+            self._end(_SHORT_REST_NS, time_ns)
+        return None
+
+    def _end(self, rest_ns: int, time_ns: int) -> None:
+        self.restart()
+        self._rest_until_ns = time_ns + rest_ns
+
+    def _sampled(self, stream: Stream, image: np.ndarray) -> np.ndarray:
+        size = (int(image.shape[1]), int(image.shape[0]))
+        if stream is Stream.RGB:
+            self._rgb_size = size
+        elif self.registration is not None and self._rgb_size is not None:
+            try:
+                matrix = self.registration.for_sizes(size, self._rgb_size)
+            except RegistrationError:
+                pass  # of other images: answers say so
+            else:
+                scale = np.diag([_SAMPLED[0] / self._rgb_size[0], _SAMPLED[1] / self._rgb_size[1], 1.0])
+                return cv2.warpPerspective(image, scale @ matrix, _SAMPLED, flags=cv2.INTER_NEAREST)
+        return cv2.resize(image, _SAMPLED, interpolation=cv2.INTER_NEAREST)
+
+    def _estimate(self) -> ImageOffset | None:
+        rgb, ir = (self._streams[stream] for stream in (Stream.RGB, Stream.IR))
+        slowest_ns = max(rgb.period_ns, ir.period_ns)
+        if slowest_ns > _SLOWEST_NS:
+            return None
+        start_ns = max(rgb.times[0], ir.times[0])
+        count = (min(rgb.times[-1], ir.times[-1]) - start_ns) // _STEP_NS
+        sums, energies = _correlations(*(one.signal(start_ns, count, slowest_ns) for one in (rgb, ir)))
+        sums = _smoothed(sums.T, max(1.0, 0.5 * slowest_ns / _STEP_NS)).T
+        total = _joined(sums, energies)
+        best = int(total.argmax())
+        away = np.abs(np.arange(len(total)) - best) > round(1.5 * slowest_ns / _STEP_NS)
+        agreement = float(total[best])
+        wanted = _AGREEMENT_UNREGISTERED if self.registration is None else _AGREEMENT
+        if agreement < wanted or not 2 <= best < len(total) - 2 or total[away].max() > (1 - _PROMINENCE) * agreement:
+            return None
+        keep = ~np.eye(_PARTS, dtype=bool)
+        without = np.array([_peak_ns(_joined(sums[rows], energies[rows]), slowest_ns) for rows in keep])
+        spread_ns = float(np.sqrt((_PARTS - 1) * np.mean((without - without.mean()) ** 2)))  # jackknife
+        if spread_ns > _SPREAD_NS:
+            return None
+        return ImageOffset(round(_peak_ns(total, slowest_ns)), round(spread_ns), agreement)
+
+
+class _Activity:
+    """One camera's changes from frame to frame."""
+
+    def __init__(self) -> None:
+        self.times: list[int] = []
+        self._changes: list[np.ndarray] = []
+        self._last: np.ndarray | None = None
+
+    @property
+    def period_ns(self) -> float:
+        return float(np.median(np.diff(self.times)))
+
+    def add(self, time_ns: int, image: np.ndarray) -> None:
+        small = cv2.resize(image, _IMAGE, interpolation=cv2.INTER_AREA)
+        if small.ndim == 3:
+            small = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+        grey = small.astype(np.float32)
+        grey -= cv2.GaussianBlur(grey, (0, 0), _SHADES)  # gain and exposure change as cameras please
+        grey /= max(float(grey.std()), 1e-3)
+        np.clip(grey, -4.0, 4.0, out=grey)
+        self.times.append(time_ns)
+        if self._last is not None:
+            change = cv2.resize(cv2.absdiff(grey, self._last), _CELLS, interpolation=cv2.INTER_AREA)
+            self._changes.append(change.reshape(-1))
+        self._last = grey
+
+    def signal(self, start_ns: int, count: int, slowest_ns: float) -> np.ndarray:
+        """Activity free of noise and slow trends, at `count` steps from `start_ns` on: float32 [T, N]."""
+        times = np.array(self.times, np.int64)
+        lengths = np.diff(times)
+        cells = np.stack(self._changes)
+        rest = np.median(cells, axis=0)
+        noise = 1.4826 * np.median(np.abs(cells - rest), axis=0) + 1e-3
+        cells = np.maximum(cells - rest - noise, 0.0)
+        # Where something moves counts, more than how strongly it stands out in this band.
+        cells /= cells + (np.percentile(cells, 99) / 3 + 1e-6)
+        cells = _smoothed(cells, 0.3 * slowest_ns / self.period_ns)
+        cells -= _smoothed(cells, _SLOW_NS / self.period_ns)
+        at = (times[:-1] + lengths // 2 - start_ns) / _STEP_NS
+        clock = np.arange(count)
+        right = np.clip(np.searchsorted(at, clock), 1, len(at) - 1)
+        share = np.clip((clock - at[right - 1]) / (at[right] - at[right - 1]), 0.0, 1.0).astype(np.float32)[:, None]
+        return cells[right - 1] * (1 - share) + cells[right] * share
+
+
+def _smoothed(rows: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian blur along the first axis, of a standard deviation in rows."""
+    rows = np.ascontiguousarray(rows, np.float32)
+    if sigma < 0.4:
+        return rows.copy()
+    reach = min(2 * int(np.ceil(3 * sigma)) + 1, 2 * ((len(rows) - 1) // 2) + 1)
+    kernel = cv2.getGaussianKernel(reach, sigma)
+    return cv2.sepFilter2D(rows, cv2.CV_32F, np.ones(1), kernel, borderType=cv2.BORDER_REFLECT_101)
+
+
+def _correlations(rgb: np.ndarray, ir: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of signals [T, N], for each part the correlation at all lags summed over cells [S, L], and energies [S, 2]."""
+    edges = np.linspace(_WINDOW, len(rgb) - _WINDOW, _PARTS + 1).astype(int)
+    sums, energies = [], []
+    for first, last in zip(edges, edges[1:]):
+        here, around = rgb[first:last], ir[first - _WINDOW : last + _WINDOW]
+        size = cv2.getOptimalDFTSize(len(around))
+        spectrum = (np.fft.rfft(around, size, axis=0) * np.fft.rfft(here, size, axis=0).conj()).sum(axis=1)
+        sums.append(np.fft.irfft(spectrum, size)[: 2 * _WINDOW + 1])
+        energies.append((float((here**2).sum()), float((ir[first:last] ** 2).sum())))
+    return np.stack(sums), np.array(energies)
+
+
+def _joined(sums: np.ndarray, energies: np.ndarray) -> np.ndarray:
+    """The correlation coefficient at all lags [L] of several parts."""
+    return sums.sum(axis=0) / np.sqrt(max(float(np.prod(energies.sum(axis=0))), 1e-12))
+
+
+def _peak_ns(total: np.ndarray, slowest_ns: float) -> float:
+    """The lag of the highest peak: a parabola through what lies within a quarter of a period of its top."""
+    best, reach = int(total.argmax()), max(2, round(slowest_ns / 4 / _STEP_NS))
+    low, high = max(0, best - reach), min(len(total), best + reach + 1)
+    x = np.arange(low, high) - best
+    a, b, _ = np.polyfit(x, total[low:high], 2)
+    shift = float(np.clip(-b / (2 * a), x[0], x[-1])) if a < 0 else 0.0
+    return (best + shift - _WINDOW) * _STEP_NS

@@ -1,0 +1,80 @@
+"""A feed with a clock in milliseconds, and cameras before it: what tests of the feed stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from spectradino_core.streams.feed import Capture, Feed, FeedSettings
+from tests.core.streams.scene import Shot
+
+__all__ = ["MS", "PICTURES", "START", "Rig", "camera", "play", "real_errors"]
+
+MS = 1_000_000
+START = 1_700_000_000_000
+"""Milliseconds: stamps as large as real ones; arrivals count from 0."""
+
+PICTURES = [np.random.default_rng(i).integers(0, 4000, (32, 40)).astype(np.uint16) for i in range(50)]
+
+
+class Rig:
+    """A feed with a clock in milliseconds, as a node or a replay would hold it."""
+
+    def __init__(self, **asked) -> None:
+        self.feed: Feed[tuple[str, float]] = Feed(FeedSettings(**asked), 0)
+        self.captures: list[Capture] = []
+        self.pushed = 0
+        self.modes: list[tuple[float, str]] = []
+        self.lines: list[str] = []
+
+    def push(
+        self, stream: str, stamp: float, arrival: float | None = None, picture: int | None = None
+    ) -> list[Capture]:
+        arrival = stamp if arrival is None else arrival
+        pixels = PICTURES[(self.pushed if picture is None else picture) % len(PICTURES)]
+        self.pushed += 1
+        got = self.feed.frame(
+            stream, round((START + stamp) * MS) if stamp >= 0 else 0, round(arrival * MS), (stream, stamp), pixels
+        )
+        return self._note(got)
+
+    def watch(self, now: float) -> list[Capture]:
+        return self._note(self.feed.watch(round(now * MS)))
+
+    def _note(self, captures: list[Capture]) -> list[Capture]:
+        self.captures += captures
+        for event in self.feed.take_events():
+            self.lines.append(event.text)
+            if event.change is not None:
+                self.modes.append((event.time_ns / MS, event.change.mode.value))
+        return captures
+
+    def run(self, frames: list[tuple[float, str, float]]) -> Rig:
+        for arrival, stream, stamp in sorted(frames):
+            self.push(stream, stamp, arrival)
+        return self
+
+    @property
+    def counts(self) -> dict[str, int]:
+        counts = dict.fromkeys(("fused", "rgb_only", "ir_only"), 0)
+        for capture in self.captures:
+            counts[capture.mode.value] += 1
+        return counts
+
+
+def camera(stream: str, first: float, last: float, period: float, delay: float = 0.0) -> list[tuple[float, str, float]]:
+    return [(t + delay, stream, t) for t in np.arange(first, last, period).tolist()]
+
+
+def play(rig: Rig, frames: Iterable[Shot]) -> Rig:
+    """Feeds rendered frames; payloads are the stream and the moment that was really seen."""
+    for shot in frames:
+        payload = (shot.stream, shot.seen_ms)
+        rig._note(rig.feed.frame(shot.stream, shot.stamp_ns, shot.arrival_ns, payload, shot.look))
+    return rig
+
+
+def real_errors(rig: Rig, after_ms: float = 0.0) -> list[float]:
+    """By how much the frames of each pair were really seen apart, in milliseconds."""
+    return [c.ir[1] - c.rgb[1] for c in rig.captures if c.rgb and c.ir and c.rgb[1] >= after_ms]

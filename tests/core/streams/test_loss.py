@@ -1,0 +1,40 @@
+"""Frames that do not arrive, counted from the gaps between the stamps of those that do."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from spectradino_core.streams.loss import lost_fraction
+
+MS = 1_000_000
+
+
+def stamps(rate: float, lost: float, seconds: float = 4.0, jitter_ms: float = 0.5, seed: int = 0) -> list[int]:
+    rng = random.Random(seed)
+    made = (round((1000 * n / rate + rng.gauss(0, jitter_ms)) * MS) for n in range(round(seconds * rate)))
+    return [stamp for stamp in made if rng.random() >= lost]
+
+
+@pytest.mark.parametrize("rate", [9.0, 30.0, 60.0])
+@pytest.mark.parametrize("lost", [0.0, 0.05, 0.4, 0.72])
+def test_the_fraction_and_the_rate_are_found(rate, lost):
+    found = lost_fraction(stamps(rate, lost, seconds=10))
+    assert found is not None
+    assert found[0] == pytest.approx(lost, abs=0.1)
+    assert found[1] == pytest.approx(rate, rel=0.05)
+
+
+def test_a_camera_that_changes_its_rate_is_not_called_lossy():
+    """Exposure in the dark: every step is longer than the one before, none a multiple of another."""
+    grown, at = [], 0.0
+    for n in range(60):
+        grown.append(round(at * MS))
+        at += 33 * 1.013**n
+    assert (lost_fraction(grown) or (0.0,))[0] < 0.2
+
+
+@pytest.mark.parametrize("few", [[], [5], [7] * 40, stamps(30, 0.0)[:10], [0] * 30])
+def test_too_little_says_nothing(few):
+    assert lost_fraction(few) is None
