@@ -29,7 +29,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
 from spectradino_core.runtime.alone import AloneEngine
@@ -43,10 +43,11 @@ from spectradino_core.runtime.registration import RegistrationError
 from spectradino_core.thermal import ThermalError
 from spectradino_ros import diagnosing
 from spectradino_ros.answering import Answerer
-from spectradino_ros.cameras import TOPICS, camera_topic
+from spectradino_ros.cameras import TOPICS, camera_topic, warn_of_one_camera
 from spectradino_ros.frames import Capture
 from spectradino_ros.health import Health
 from spectradino_ros.intake import Intake
+from spectradino_ros.managed import ManagedNode
 from spectradino_ros.model_path import check_band, resolve_model
 from spectradino_ros.notices import Notices
 from spectradino_ros.outputs import Outputs
@@ -68,7 +69,7 @@ _EXPLAINED = (BundleError, EngineError, ParameterError, RegistrationError, Therm
 """Exceptions whose texts say what is wrong and what to do, so that no traceback is needed."""
 
 
-class DetectorNode(LifecycleNode):
+class DetectorNode(ManagedNode):
     """See the module's head. Raises `ParameterError` when a parameter given at start is refused."""
 
     def __init__(self) -> None:
@@ -94,6 +95,7 @@ class DetectorNode(LifecycleNode):
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(_WATCH_S, self._guarded("watch the cameras", self._watch), clock=steady)
         self.create_timer(_DIAGNOSTICS_S, self._guarded("publish diagnostics", self._publish_diagnostics), clock=steady)
+        self.guard_services()
 
     @property
     def autostart(self) -> bool:
@@ -219,6 +221,7 @@ class DetectorNode(LifecycleNode):
         pipeline.on_prepared = self._worker.let_go
         self._follow_listeners()
         topics = " and ".join(camera_topic(self, name, settings.transport_of(key)) for key, name in TOPICS.items())
+        warn_of_one_camera(self)
         idle = "" if self._intake is not None else ", as soon as someone subscribes to an output (lazy_subscription)"
         self.get_logger().info(f"active: pairs from {topics}, at most {settings.sync_slop_ms:g} ms apart{idle}")
 
@@ -300,8 +303,8 @@ class DetectorNode(LifecycleNode):
                 values[change.name] = check(change.name, change.value)
                 if parameter(change.name).when is When.CONFIGURE and self._pipeline is not None:
                     raise ParameterError(
-                        f"parameter '{change.name}' takes effect when the node is configured: clean it up first, "
-                        f"as with 'ros2 lifecycle set {self.get_fully_qualified_name()} cleanup'"
+                        f"parameter '{change.name}' takes effect when the node is configured, and it is "
+                        f"{self.state}: first run '{self.commands_to_clean_up}'"
                     )
         except ParameterError as error:
             return SetParametersResult(successful=False, reason=str(error))
@@ -400,4 +403,6 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from spectradino_ros.entry import main as enter
+
+    sys.exit(enter())
