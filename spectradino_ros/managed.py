@@ -62,6 +62,8 @@ class ManagedNode(LifecycleNode):
                 inner = _one_by_one(inner)
             elif service.srv_type is SetParametersAtomically:
                 inner = _readable_only(inner)
+            elif name == "get_type_description":
+                inner = _printable_only(inner)
             service.callback = self._guarded_service(name, inner, service.srv_type)
 
     @property
@@ -105,7 +107,7 @@ class ManagedNode(LifecycleNode):
             allowed, label, number = self.transitions, request.transition.label, request.transition.id
             if (label in allowed) if label else (number in allowed.values()):
                 return change(request, response)
-            label = label or _LABELS.get(number, "")
+            label = label or _LABELS.get(number, "unknown")
             state, hint = self.state, ""
             if self.autostart and label in ("configure", "activate") and state == "active":
                 hint = ". It configures and activates itself: launch it with autostart:=false where a manager does that"
@@ -161,6 +163,19 @@ def _readable_only(set_parameters_atomically: Callback) -> Callback:
                 response.result = _refusal(parameter.name, error)
                 return response
         return set_parameters_atomically(request, response)
+
+    return call
+
+
+def _printable_only(get_type_description: Callback) -> Callback:
+    """`get_type_description` without requests that rcl would write into the log as they are."""
+
+    def call(request: Any, response: Any) -> Any:
+        asked = request.type_name + request.type_hash
+        if asked == shorten(asked, len(asked)):
+            return get_type_description(request, response)
+        response.failure_reason = "the name or the hash of the type holds control characters"
+        return response
 
     return call
 
