@@ -17,6 +17,7 @@ pytest.importorskip("launch_ros", reason="launch_ros is not installed (it comes 
 
 from spectradino_core.modality import Modality
 from tests.blob_model import make_blob_model
+from tests.ros.documents import python_blocks
 from tests.ros.harness import PATIENCE_S, ROOT
 
 RUN = """
@@ -42,6 +43,9 @@ def prefix(tmp_path_factory) -> Path:
     for path in (marker, executable):
         path.parent.mkdir(parents=True)
     marker.touch()
+    share = prefix / "share" / "spectradino_ros"
+    share.mkdir()
+    (share / "launch").symlink_to(ROOT / "launch")
     executable.write_text(
         f"#!{sys.executable}\nimport sys\nfrom spectradino_ros.detector_node import main\nsys.exit(main())\n"
     )
@@ -219,53 +223,30 @@ def test_two_bands_in_one_launch_and_a_namespace_from_outside(prefix, tmp_path):
     assert "nir.detector_node]: model blob (rgb + nir, " in output
 
 
-LIFECYCLE = """
-from launch import LaunchDescription
-from launch.actions import EmitEvent, RegisterEventHandler
-from launch.events import matches_action
-from launch_ros.actions import LifecycleNode
-from launch_ros.event_handlers import OnStateTransition
-from launch_ros.events.lifecycle import ChangeState
-from lifecycle_msgs.msg import Transition
-
-def generate_launch_description():
-    detector = LifecycleNode(
-        package="spectradino_ros",
-        executable="detector_node",
-        name="detector_node",
-        namespace="",
-        parameters=[{"model": MODEL, "device": "cpu", "autostart": AUTOSTART}],
-        output="screen",
-    )
-
-    def change(transition):
-        return EmitEvent(
-            event=ChangeState(lifecycle_node_matcher=matches_action(detector), transition_id=transition)
-        )
-
-    return LaunchDescription([
-        detector,
-        change(Transition.TRANSITION_CONFIGURE),
-        RegisterEventHandler(OnStateTransition(
-            target_lifecycle_node=detector,
-            start_state="configuring",
-            goal_state="inactive",
-            entities=[change(Transition.TRANSITION_ACTIVATE)],
-        )),
-    ])
-"""
+def snippet(words: str) -> str:
+    """The launch file in the documentation that holds `words`."""
+    (found,) = [block for block in python_blocks(ROOT / "docs/node.md") if words in block]
+    return found
 
 
 @pytest.mark.parametrize("autostart", [False, True])
-def test_the_usual_pattern_for_lifecycle_nodes(prefix, blob_model, tmp_path, autostart):
+def test_the_usual_pattern_for_lifecycle_nodes_as_it_is_documented(prefix, tmp_path, autostart):
     file = tmp_path / "lifecycle.launch.py"
-    file.write_text(LIFECYCLE.replace("MODEL", repr(str(blob_model))).replace("AUTOSTART", str(autostart)))
+    file.write_text(snippet("LifecycleNode(").replace('"autostart": False', f'"autostart": {autostart}'))
     until = "Failed to make transition" if autostart else "active: "
     code, output = launch(prefix, file=file, until=until)
-    assert output.count("active: pairs from") == 1
+    assert output.count("active: pairs from /camera/image_raw and /thermal/image_raw") == 1
     assert ("refused the transition 'configure'" in output) == autostart
     assert "Traceback" not in output
     assert "process has died" not in output
+    assert code == 0
+
+
+def test_the_documented_inclusion(prefix, tmp_path):
+    file = tmp_path / "robot.launch.py"
+    file.write_text(snippet('"namespace": "front"'))
+    code, output = launch(prefix, file=file, until="active: ")
+    assert "[front.detector_node]: active: pairs from /front/color/image_raw and /front/thermal/image_raw" in output
     assert code == 0
 
 

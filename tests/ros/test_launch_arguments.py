@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+
 import pytest
 
 from spectradino_ros.launch_arguments import (
@@ -14,6 +16,7 @@ from spectradino_ros.launch_arguments import (
 )
 from spectradino_ros.parameters import ParameterError, specs
 from spectradino_ros.shared_files import find_shared
+from tests.ros.documents import python_blocks
 
 NAMES = [argument.name for argument in arguments("lwir")]
 
@@ -148,3 +151,18 @@ def test_the_profile_is_the_shipped_one_or_a_file(tmp_path):
     assert dds_profile("large_images").name == "fastdds_large_images.xml"
     with pytest.raises(ParameterError, match="there is none at nowhere.xml"):
         dds_profile("nowhere.xml")
+
+
+def test_the_documentation_shows_a_launch_file_for_each_way_of_managing(repository):
+    """What they do is seen in test_launch.py, where ROS's launch is there; here that they can be read and typed."""
+    blocks = python_blocks(repository / "docs/node.md")
+    assert len(blocks) == 3
+    for block in blocks:
+        tree = ast.parse(block)
+        dictionaries = [ast.literal_eval(node) for node in ast.walk(tree) if isinstance(node, ast.Dict)]
+        (nav2,) = [d for d in dictionaries if "bond_timeout" in d] or [None]
+        if nav2 is not None:
+            assert nav2 == {"autostart": True, "node_names": ["detector_node"], "bond_timeout": 0.0}
+        for given in (d for d in dictionaries if d is not nav2):
+            refuse_unknown(given, NAMES)
+    assert sum("nav2_lifecycle_manager" in block for block in blocks) == 1
