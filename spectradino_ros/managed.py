@@ -46,7 +46,10 @@ class ManagedNode(LifecycleNode):
     Subclasses call `guard_services` at the end of their constructor.
     """
 
-    autostart: bool
+    @property
+    def autostart(self) -> bool:
+        """Whether the node configures and activates itself."""
+        raise NotImplementedError
 
     def guard_services(self) -> None:
         """Wrap the callbacks of all services that the node has now."""
