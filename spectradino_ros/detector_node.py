@@ -19,8 +19,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from time import perf_counter
 
@@ -65,12 +64,12 @@ _STAND_BACK_S = 0.004
 """The longest that the executor's thread leaves Python to the worker's: it has messages to take."""
 _KEPT_BYTES = 16 << 20
 """More than any message of a camera of 5 megapixels; twice as much may lie unused at most."""
-_EXPLAINED = (BundleError, EngineError, ParameterError, RegistrationError, ThermalError)
-"""Exceptions whose texts say what is wrong and what to do, so that no traceback is needed."""
 
 
 class DetectorNode(ManagedNode):
     """See the module's head. Raises `ParameterError` when a parameter given at start is refused."""
+
+    explained = (BundleError, EngineError, ParameterError, RegistrationError, ThermalError)
 
     def __init__(self) -> None:
         super().__init__(NODE_NAME)
@@ -88,8 +87,6 @@ class DetectorNode(ManagedNode):
         self._intake: Intake | None = None
         self._stopping: NewestOnlyWorker[Capture] | None = None
         self._lost = ""
-        self.exit_code = 0
-        """Other than 0 once only a new process can help: the process then ends, so that `use_respawn` acts."""
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # Neither warnings nor diagnostics may stop when simulated time does.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -133,27 +130,6 @@ class DetectorNode(ManagedNode):
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Back to the unconfigured state."""
         return self._transition("recover", self.release, super().on_error, state)
-
-    def _transition(
-        self,
-        name: str,
-        do: Callable[[], None],
-        entities: Callable[[LifecycleState], TransitionCallbackReturn],
-        state: LifecycleState,
-        after: Callable[[], None] | None = None,
-    ) -> TransitionCallbackReturn:
-        """Runs a transition; rclpy would swallow an exception without a word."""
-        try:
-            do()
-            result = entities(state)
-            if after is not None:
-                after()
-            return result
-        except _EXPLAINED as error:
-            self.get_logger().error(f"cannot {name}: {error}")
-        except Exception as error:
-            self.get_logger().error(f"cannot {name}: {type(error).__name__}: {error}\n{traceback.format_exc()}")
-        return TransitionCallbackReturn.FAILURE
 
     def _configure(self) -> None:
         settings = self.settings
@@ -320,21 +296,6 @@ class DetectorNode(ManagedNode):
             self._publish_labels()
 
     # ---- timers --------------------------------------------------------------------------------------------------
-
-    def _guarded(self, what: str, do: Callable[[], None]) -> Callable[[], None]:
-        """A timer's callback that outlives what it raises: rclpy would end the process."""
-
-        def call() -> None:
-            try:
-                do()
-            except _EXPLAINED as error:
-                self._notices.error(what, f"cannot {what}: {error}")
-            except Exception as error:
-                if self.context.ok():  # else it is only that ROS was shut down under our feet
-                    trace = traceback.format_exc()
-                    self._notices.error(what, f"cannot {what}: {type(error).__name__}: {error}\n{trace}")
-
-        return call
 
     def _watch(self) -> None:
         if self._worker is None:

@@ -16,7 +16,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetAvailableTransitions, GetState
 from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import SetParameters, SetParametersAtomically
-from rclpy.lifecycle import LifecycleNode
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
 from spectradino_ros.notices import Notices
@@ -43,8 +43,16 @@ Callback = Callable[[Any, Any], Any]
 class ManagedNode(LifecycleNode):
     """A lifecycle node whose services answer any request in any state.
 
-    Subclasses call `guard_services` at the end of their constructor.
+    Subclasses set `_notices` and call `guard_services` at the end of their constructor.
+
+    Attributes:
+        explained: exceptions whose texts say what is wrong and what to do, so that no traceback is needed.
+        exit_code: other than 0 once only a new process can help: the process then ends, so that `use_respawn` acts.
     """
+
+    explained: tuple[type[Exception], ...] = ()
+    exit_code = 0
+    _notices: Notices
 
     @property
     def autostart(self) -> bool:
@@ -68,6 +76,42 @@ class ManagedNode(LifecycleNode):
             elif name == "get_type_description":
                 inner = _printable_only(inner)
             service.callback = self._guarded_service(name, inner, service.srv_type)
+
+    def _transition(
+        self,
+        name: str,
+        do: Callable[[], None],
+        entities: Callable[[LifecycleState], TransitionCallbackReturn],
+        state: LifecycleState,
+        after: Callable[[], None] | None = None,
+    ) -> TransitionCallbackReturn:
+        """Runs a transition; rclpy would swallow an exception without a word."""
+        try:
+            do()
+            result = entities(state)
+            if after is not None:
+                after()
+            return result
+        except self.explained as error:
+            self.get_logger().error(f"cannot {name}: {error}")
+        except Exception as error:
+            self.get_logger().error(f"cannot {name}: {type(error).__name__}: {error}\n{traceback.format_exc()}")
+        return TransitionCallbackReturn.FAILURE
+
+    def _guarded(self, what: str, do: Callable[[], None]) -> Callable[[], None]:
+        """A timer's callback that outlives what it raises: rclpy would end the process."""
+
+        def call() -> None:
+            try:
+                do()
+            except self.explained as error:
+                self._notices.error(what, f"cannot {what}: {error}")
+            except Exception as error:
+                if self.context.ok():  # else it is only that ROS was shut down under our feet
+                    trace = traceback.format_exc()
+                    self._notices.error(what, f"cannot {what}: {type(error).__name__}: {error}\n{trace}")
+
+        return call
 
     @property
     def state(self) -> str:

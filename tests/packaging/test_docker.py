@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "docker").glob("Dockerfile.*"))
 JAZZY, GPU = ROOT / "docker/Dockerfile.jazzy", ROOT / "docker/Dockerfile.gpu"
-KNOWN = {"FROM", "RUN", "WORKDIR", "COPY", "USER", "ENV", "ENTRYPOINT", "CMD"}
+KNOWN = {"FROM", "ARG", "RUN", "WORKDIR", "COPY", "USER", "ENV", "ENTRYPOINT", "CMD"}
 
 
 def instructions(path: Path) -> list[tuple[str, str]]:
@@ -95,7 +95,7 @@ def test_pip_brings_onnx_runtime_alone_and_keeps_the_distributions_numpy():
         (line,) = re.findall(r"pip install ([^&\n]+)", run_lines(path))
         words = shlex.split(line)
         assert "--break-system-packages" in words, "Ubuntu 24.04 refuses otherwise"
-        packages = [re.split(r"[\[<>=]", word)[0] for word in words if not word.startswith("-")]
+        packages = [re.split(r"[\[<>=$]", word)[0] for word in words if not word.startswith("-")]
         assert packages == [wanted, "numpy"]
         assert "numpy<2" in words
     assert "pip uninstall --yes --break-system-packages onnxruntime" in run_lines(GPU)
