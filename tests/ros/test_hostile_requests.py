@@ -18,8 +18,9 @@ from rcl_interfaces.srv import (
 from type_description_interfaces.srv import GetTypeDescription
 
 from spectradino_ros.parameters import specs
-from tests.ros.harness import NodeProcess, wait_until
+from tests.ros.harness import NodeProcess, ir_pixels, rgb_pixels, wait_until
 from tests.ros.management import Manager
+from tests.ros.rig import Rig
 
 WILD_TEXTS = {
     "empty": "",
@@ -53,11 +54,21 @@ def wild_values() -> list[ParameterValue]:
 
 
 @pytest.fixture(scope="module")
-def node(blob_model):
+def node(blob_model, peer):
+    """A node that answers a pair of frames before all of this and after it, without having grown by much."""
+    rig = Rig(peer, "hostile")
     node = NodeProcess("-r", "__ns:=/hostile", model=blob_model, device="cpu", threads=1)
     node.wait_for_line("active: pairs from")
+    rig.wait_for_node()
+    frames = rgb_pixels((160, 120), (40, 40, 80, 80)), ir_pixels((160, 120), (40, 40, 80, 80))
+    before, _ = rig.answer_to(*frames)
+    assert before.detections
+    memory_mb = node.rss_mb()
     yield node
     assert node.running, node.log
+    after, _ = rig.answer_to(*frames)
+    assert len(after.detections) == len(before.detections)
+    assert node.rss_mb() < memory_mb + 60
     assert node.stop() == 0, node.log
     assert "Traceback" not in node.log
     assert "\x1b[31mred" not in node.log
