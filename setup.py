@@ -59,6 +59,8 @@ EXTRAS = {
     "dev": [
         "colcon-common-extensions>=0.3",
         "hypothesis>=6.100",
+        # Foxglove's reader of MCAP (MIT), as a second opinion on the bags that are written.
+        "mcap-ros2-support>=0.5",
         "mypy>=1.10",
         "pycocotools>=2.0.7",
         "pytest>=8",

@@ -27,7 +27,7 @@ from spectradino_ros.notices import Notices
 from spectradino_ros.parameters import TRANSPORTS, ParameterError
 from spectradino_ros.shared_files import find_shared
 
-__all__ = ["TOPICS", "Camera", "camera_topic"]
+__all__ = ["TOPICS", "Camera", "camera_topic", "warn_of_one_camera"]
 
 TOPICS = {"rgb": "rgb/image_raw", "ir": "ir/image_raw"}
 """The input topics before remapping, by camera."""
@@ -58,6 +58,16 @@ def _remedy(image_bytes: int) -> str:
 def camera_topic(node: Node, name: str, transport: str = "raw") -> str:
     """The topic subscribed to for `name`, of raw or of compressed images."""
     return node.resolve_topic_name(_asked_for(node, name, transport))
+
+
+def warn_of_one_camera(node: Node) -> None:
+    """Log a warning if the images of both cameras come from one topic: that is one camera, remapped twice."""
+    rgb, ir = (node.resolve_topic_name(name) for name in TOPICS.values())
+    if rgb == ir:
+        node.get_logger().warning(
+            f"both cameras are the topic {rgb}, so one of them is missing: remap {' and '.join(TOPICS.values())} to "
+            "different topics (launch arguments rgb_topic and ir_topic)"
+        )
 
 
 def _asked_for(node: Node, name: str, transport: str) -> str:

@@ -20,8 +20,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from time import perf_counter
 
@@ -30,7 +29,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
 from spectradino_core.runtime.alone import AloneEngine
@@ -41,14 +40,14 @@ from spectradino_core.runtime.percepts import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.recovery import Condition, RecoveringEngine, RecoveryPolicy
 from spectradino_core.runtime.registration import RegistrationError
-from spectradino_core.text import log_line
 from spectradino_core.thermal import ThermalError
 from spectradino_ros import diagnosing
 from spectradino_ros.answering import Answerer
-from spectradino_ros.cameras import TOPICS, camera_topic
+from spectradino_ros.cameras import TOPICS, camera_topic, warn_of_one_camera
 from spectradino_ros.frames import Capture
 from spectradino_ros.health import Health
 from spectradino_ros.intake import Intake
+from spectradino_ros.managed import ManagedNode
 from spectradino_ros.model_path import check_band, resolve_model
 from spectradino_ros.notices import Notices
 from spectradino_ros.outputs import Outputs
@@ -66,12 +65,12 @@ _STAND_BACK_S = 0.004
 """The longest that the executor's thread leaves Python to the worker's: it has messages to take."""
 _KEPT_BYTES = 16 << 20
 """More than any message of a camera of 5 megapixels; twice as much may lie unused at most."""
-_EXPLAINED = (BundleError, EngineError, ParameterError, RegistrationError, ThermalError)
-"""Exceptions whose texts say what is wrong and what to do, so that no traceback is needed."""
 
 
-class DetectorNode(LifecycleNode):
+class DetectorNode(ManagedNode):
     """See the module's head. Raises `ParameterError` when a parameter given at start is refused."""
+
+    explained = (BundleError, EngineError, ParameterError, RegistrationError, ThermalError)
 
     def __init__(self) -> None:
         super().__init__(NODE_NAME)
@@ -89,13 +88,12 @@ class DetectorNode(LifecycleNode):
         self._intake: Intake | None = None
         self._stopping: NewestOnlyWorker[Capture] | None = None
         self._lost = ""
-        self.exit_code = 0
-        """Other than 0 once only a new process can help: the process then ends, so that `use_respawn` acts."""
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # Neither warnings nor diagnostics may stop when simulated time does.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(_WATCH_S, self._guarded("watch the cameras", self._watch), clock=steady)
         self.create_timer(_DIAGNOSTICS_S, self._guarded("publish diagnostics", self._publish_diagnostics), clock=steady)
+        self.guard_services()
 
     @property
     def autostart(self) -> bool:
@@ -133,28 +131,6 @@ class DetectorNode(LifecycleNode):
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Back to the unconfigured state."""
         return self._transition("recover", self.release, super().on_error, state)
-
-    def _transition(
-        self,
-        name: str,
-        do: Callable[[], None],
-        entities: Callable[[LifecycleState], TransitionCallbackReturn],
-        state: LifecycleState,
-        after: Callable[[], None] | None = None,
-    ) -> TransitionCallbackReturn:
-        """Runs a transition; rclpy would swallow an exception without a word."""
-        try:
-            do()
-            result = entities(state)
-            if after is not None:
-                after()
-            return result
-        except _EXPLAINED as error:
-            self.get_logger().error(log_line(f"cannot {name}: {error}"))
-        except Exception as error:
-            trace = traceback.format_exc()
-            self.get_logger().error(log_line(f"cannot {name}: {type(error).__name__}: {error}\n{trace}"))
-        return TransitionCallbackReturn.FAILURE
 
     def _configure(self) -> None:
         settings = self.settings
@@ -222,6 +198,7 @@ class DetectorNode(LifecycleNode):
         pipeline.on_prepared = self._worker.let_go
         self._follow_listeners()
         topics = " and ".join(camera_topic(self, name, settings.transport_of(key)) for key, name in TOPICS.items())
+        warn_of_one_camera(self)
         idle = "" if self._intake is not None else ", as soon as someone subscribes to an output (lazy_subscription)"
         self.get_logger().info(f"active: pairs from {topics}, at most {settings.sync_slop_ms:g} ms apart{idle}")
 
@@ -303,8 +280,8 @@ class DetectorNode(LifecycleNode):
                 values[change.name] = check(change.name, change.value)
                 if parameter(change.name).when is When.CONFIGURE and self._pipeline is not None:
                     raise ParameterError(
-                        f"parameter '{change.name}' takes effect when the node is configured: clean it up first, "
-                        f"as with 'ros2 lifecycle set {self.get_fully_qualified_name()} cleanup'"
+                        f"parameter '{change.name}' takes effect when the node is configured, and it is "
+                        f"{self.state}: first run '{self.commands_to_clean_up}'"
                     )
         except ParameterError as error:
             return SetParametersResult(successful=False, reason=str(error))
@@ -320,21 +297,6 @@ class DetectorNode(LifecycleNode):
             self._publish_labels()
 
     # ---- timers --------------------------------------------------------------------------------------------------
-
-    def _guarded(self, what: str, do: Callable[[], None]) -> Callable[[], None]:
-        """A timer's callback that outlives what it raises: rclpy would end the process."""
-
-        def call() -> None:
-            try:
-                do()
-            except _EXPLAINED as error:
-                self._notices.error(what, f"cannot {what}: {error}")
-            except Exception as error:
-                if self.context.ok():  # else it is only that ROS was shut down under our feet
-                    trace = traceback.format_exc()
-                    self._notices.error(what, f"cannot {what}: {type(error).__name__}: {error}\n{trace}")
-
-        return call
 
     def _watch(self) -> None:
         if self._worker is None:
@@ -403,4 +365,6 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from spectradino_ros.entry import main as enter
+
+    sys.exit(enter())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from spectradino_core.streams.parameter_values import check, did_you_mean
+from spectradino_core.streams.parameter_values import check, did_you_mean, is_unchanged, shorten
 from spectradino_core.streams.settings import TRANSPORTS, ParameterError, Settings, Spec, When, parameter, specs
 
 __all__ = [
@@ -21,8 +21,11 @@ __all__ = [
     "When",
     "check",
     "declare",
+    "did_you_mean",
+    "is_unchanged",
     "markdown_table",
     "parameter",
+    "shorten",
     "specs",
     "unknown_overrides",
 ]

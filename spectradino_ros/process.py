@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,12 +19,16 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
 from spectradino_core.runtime.engine_build import interrupt_builds
+from spectradino_ros.notices import Notices
 from spectradino_ros.parameters import ParameterError
 
 __all__ = ["StopRequest", "run"]
 
 _POLL_S = 0.1
 """How long a signal may go unnoticed: Python runs its handlers between two calls into ROS."""
+_PAUSE_S = 0.01
+"""After an exception from the executor, so that one that repeats does not take a whole core."""
+_NOTICE_PERIOD_S = 10.0
 
 
 class StopRequest:
@@ -88,8 +94,27 @@ def _serve(node: Any, stop: StopRequest) -> int:
                 if transition() is not TransitionCallbackReturn.SUCCESS:
                     node.get_logger().fatal(f"autostart failed: could not {name}, the reason is in the lines above")
                     return 1
+        else:
+            name = node.get_fully_qualified_name()
+            node.get_logger().info(
+                "unconfigured, waiting for a lifecycle manager (autostart is false); by hand: "
+                f"'ros2 lifecycle set {name} configure' and '... activate'"
+            )
+        notices = Notices(node.get_logger(), _NOTICE_PERIOD_S)
         while rclpy.ok() and not stop.requested and not node.exit_code:
-            executor.spin_once(timeout_sec=_POLL_S)
+            try:
+                executor.spin_once(timeout_sec=_POLL_S)
+            except ExternalShutdownException:
+                raise
+            except Exception as error:
+                if not rclpy.ok():
+                    break
+                # What came from outside and got past every check: taking a message, or sending an answer, raised.
+                trace = traceback.format_exc()
+                notices.error(
+                    "executor", f"cannot handle a message or request: {type(error).__name__}: {error}\n{trace}"
+                )
+                time.sleep(_PAUSE_S)
         return int(node.exit_code)
     except ExternalShutdownException:
         return 0

@@ -79,6 +79,19 @@ def test_colcon_builds_the_messages(built: Path) -> None:
     assert run(["sh", "-c", setup], built).split() == ["spectradino_msgs.msg._frame_report", "[]"]
 
 
+def test_without_its_messages_the_node_says_how_to_build_them(built: Path, tmp_path: Path) -> None:
+    """As after a plain `colcon build`, which leaves out the package inside the package."""
+    hidden = tmp_path / "spectradino_msgs"
+    hidden.mkdir()
+    (hidden / "__init__.py").write_text("raise ModuleNotFoundError('hidden', name=__name__)\n")
+    setup = f". {built}/install/local_setup.sh && PYTHONPATH={tmp_path}:$PYTHONPATH exec"
+    node = built / "install/spectradino_ros/lib/spectradino_ros/detector_node"
+    ended = subprocess.run(["sh", "-c", f"{setup} {node}"], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert "colcon build --base-paths src src/spectradino_ros/msg" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
 def test_wheel_holds_every_module_and_shared_file(repository: Path, workspace: Path) -> None:
     source = workspace / "src/spectradino"
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]

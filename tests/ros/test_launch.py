@@ -17,6 +17,7 @@ pytest.importorskip("launch_ros", reason="launch_ros is not installed (it comes 
 
 from spectradino_core.modality import Modality
 from tests.blob_model import make_blob_model
+from tests.ros.documents import python_blocks
 from tests.ros.harness import PATIENCE_S, ROOT
 
 RUN = """
@@ -42,6 +43,9 @@ def prefix(tmp_path_factory) -> Path:
     for path in (marker, executable):
         path.parent.mkdir(parents=True)
     marker.touch()
+    share = prefix / "share" / "spectradino_ros"
+    share.mkdir()
+    (share / "launch").symlink_to(ROOT / "launch")
     executable.write_text(
         f"#!{sys.executable}\nimport sys\nfrom spectradino_ros.detector_node import main\nsys.exit(main())\n"
     )
@@ -49,7 +53,9 @@ def prefix(tmp_path_factory) -> Path:
     return prefix
 
 
-def launch(prefix: Path, *arguments: str, until: str | None = None, band: str = "lwir") -> tuple[int, str]:
+def launch(
+    prefix: Path, *arguments: str, until: str | None = None, band: str = "lwir", file: Path | None = None
+) -> tuple[int, str]:
     """Runs a launch file until a line holds `until` (then as by Ctrl-C) or it ends. Returns exit code and output."""
     paths = [str(prefix), os.environ.get("AMENT_PREFIX_PATH") or sys.prefix]
     environment = os.environ | {
@@ -57,7 +63,7 @@ def launch(prefix: Path, *arguments: str, until: str | None = None, band: str = 
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
         "ROS_LOG_DIR": str(prefix / "log"),
     }
-    words = [sys.executable, "-c", RUN, str(ROOT / "launch" / f"{band}_detector.launch.py"), *arguments]
+    words = [sys.executable, "-c", RUN, str(file or ROOT / "launch" / f"{band}_detector.launch.py"), *arguments]
     process = subprocess.Popen(
         words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
@@ -122,6 +128,128 @@ def test_a_parameter_file_may_name_another_band(prefix, blob_model, tmp_path):
     assert "model blob (rgb + lwir, " in output
 
 
+def test_any_parameter_can_be_given(prefix, blob_model):
+    homography = "[2.0, 0.0, 0.5, 0.0, 2.0, 0.5, 0.0, 0.0, 1.0]"
+    arguments = ("device:=cpu", "threads:=1", "learn_ir_time_offset:=True", f"ir_to_rgb:={homography}")
+    _code, output = launch(prefix, f"model:={blob_model}", *arguments, until="active: ")
+    assert "registration: parameter ir_to_rgb" in output
+    _code, output = launch(prefix, "model:=123", "device:=cpu")
+    assert "model file 123 does not exist" in output, "a text, though it looks like a number"
+
+
+def test_the_parameter_file_decides_on_autostart(prefix, blob_model, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"/**:\n  ros__parameters:\n    model: {blob_model}\n    device: gpu\n    autostart: false\n")
+    _code, output = launch(prefix, f"params_file:={file}", "autostart:=true", "device:=cpu", until="active: ")
+    assert "active: " in output
+    file.write_text(file.read_text().replace("gpu", "cpu"))
+    code, output = launch(prefix, f"params_file:={file}", until="waiting for a lifecycle manager")
+    assert "active: " not in output
+    assert code == 0
+
+
+PARENT = """
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, GroupAction, IncludeLaunchDescription, OpaqueFunction
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import PushRosNamespace
+
+def include(band, arguments):
+    return IncludeLaunchDescription(
+        PythonLaunchDescriptionSource("FOLDER/" + band + "_detector.launch.py"), launch_arguments=arguments
+    )
+
+def generate_launch_description():
+    return LaunchDescription([
+        DeclareLaunchArgument("score_thresh", default_value="0.3"),
+        DeclareLaunchArgument("camera", default_value="front"),
+        INCLUDES
+    ])
+"""
+
+
+def parent(tmp_path: Path, includes: str) -> Path:
+    """A launch file that includes ours and has arguments of its own, one of which looks like one of ours."""
+    file = tmp_path / "robot.launch.py"
+    file.write_text(PARENT.replace("FOLDER", str(ROOT / "launch")).replace("INCLUDES", includes))
+    return file
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "{'model': MODEL, 'device': 'cpu', 'score_threshold': LaunchConfiguration('score_thresh')}.items()",
+        "[*context.launch_configurations.items(), ('model', MODEL), ('device', 'cpu')]",
+    ],
+    ids=["its own", "all that there are"],
+)
+def test_arguments_of_a_file_that_includes_ours_are_not_unknown(prefix, blob_model, tmp_path, arguments):
+    call = f"OpaqueFunction(function=lambda context: [include('lwir', {arguments})])"
+    file = parent(tmp_path, call.replace("MODEL", repr(str(blob_model))))
+    code, output = launch(prefix, "camera:=rear", "unheard_of:=1", file=file, until="active: ")
+    assert "active: " in output
+    assert "is unknown" not in output
+    assert code == 0
+
+
+def test_a_typing_error_where_ours_is_included_is_refused(prefix, tmp_path):
+    file = parent(tmp_path, "include('lwir', {'scor_threshold': '0.5'}.items())")
+    code, output = launch(prefix, file=file)
+    assert code == 1
+    assert "launch argument 'scor_threshold' is unknown: did you mean 'score_threshold'?" in output
+    xml = tmp_path / "robot.launch.xml"
+    ours = ROOT / "launch" / "lwir_detector.launch.py"
+    xml.write_text(f'<launch><include file="{ours}"><arg name="{{}}" value="cpu"/></include></launch>'.format("devise"))
+    run = RUN.replace("PythonLaunchDescriptionSource", "AnyLaunchDescriptionSource")
+    ended = subprocess.run(
+        [sys.executable, "-c", run, str(xml)], capture_output=True, text=True, timeout=PATIENCE_S, cwd=ROOT
+    )
+    assert "launch argument 'devise' is unknown: did you mean 'device'?" in ended.stdout + ended.stderr
+
+
+def test_two_bands_in_one_launch_and_a_namespace_from_outside(prefix, tmp_path):
+    """What the first inclusion leaves behind must not reach the second: launch files share their arguments."""
+    lines = []
+    for band in ("lwir", "nir"):
+        model = make_blob_model(tmp_path / f"{band}.onnx", bands=(Modality.RGB, Modality.parse(band)))
+        lines.append(
+            f"GroupAction([PushRosNamespace('robot'), include('{band}', "
+            f"{{'model': '{model}', 'device': 'cpu', 'namespace': '{band}'}}.items())], scoped=True),"
+        )
+    lines[0] = lines[0].replace("scoped=True", "scoped=False")
+    _code, output = launch(prefix, file=parent(tmp_path, "\n".join(lines)), until="nir.detector_node]: active: ")
+    assert "[robot.lwir.detector_node]: model blob (rgb + lwir, " in output
+    assert "nir.detector_node]: model blob (rgb + nir, " in output
+
+
+def snippet(words: str) -> str:
+    """The launch file in the documentation that holds `words`."""
+    (found,) = [block for block in python_blocks(ROOT / "docs/node.md") if words in block]
+    return found
+
+
+@pytest.mark.parametrize("autostart", [False, True])
+def test_the_usual_pattern_for_lifecycle_nodes_as_it_is_documented(prefix, tmp_path, autostart):
+    file = tmp_path / "lifecycle.launch.py"
+    file.write_text(snippet("LifecycleNode(").replace('"autostart": False', f'"autostart": {autostart}'))
+    until = "Failed to make transition" if autostart else "active: "
+    code, output = launch(prefix, file=file, until=until)
+    assert output.count("active: pairs from /camera/image_raw and /thermal/image_raw") == 1
+    assert ("refused the transition 'configure'" in output) == autostart
+    assert "Traceback" not in output
+    assert "process has died" not in output
+    assert code == 0
+
+
+def test_the_documented_inclusion(prefix, tmp_path):
+    file = tmp_path / "robot.launch.py"
+    file.write_text(snippet('"namespace": "front"'))
+    code, output = launch(prefix, file=file, until="active: ")
+    assert "[front.detector_node]: active: pairs from /front/color/image_raw and /front/thermal/image_raw" in output
+    assert code == 0
+
+
 def test_both_cameras_may_be_compressed_but_for_one(prefix, blob_model):
     arguments = (f"model:={blob_model}", "device:=cpu", "rgb_topic:=/camera/color")
     _code, output = launch(prefix, *arguments, "image_transport:=compressed", until="active: ")
@@ -154,6 +282,8 @@ def test_a_failed_start_is_said(prefix, tmp_path):
     [
         ("score_threshold:=7", "parameter 'score_threshold' lies in -1 to 1, got 7"),
         ("sync_slop_ms:=wide", "launch argument 'sync_slop_ms' can't be read: 'wide'"),
+        ("learn_ir_time_ofset:=true", "'learn_ir_time_ofset' is unknown: did you mean 'learn_ir_time_offset'?"),
+        ("params_file:=/no/file", "launch argument 'params_file' is '/no/file': there is no such file"),
         ("device:=gpu", "is not valid"),
         ("image_transport:=theora", "is not valid"),
         ("dds_profile:=nowhere.xml", "'dds_profile' is large_images or an XML file, and there is none at nowhere.xml"),

@@ -1,0 +1,76 @@
+"""The command line of `detector_node`: help, and words that ROS would pass over. Needs no ROS."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Sequence
+
+from spectradino_core import __version__
+from spectradino_ros.parameters import shorten, specs
+
+__all__ = ["outside_ros", "refuse", "usage"]
+
+_HELP = ("-h", "--help")
+_BEGIN, _END = "--ros-args", "--"
+
+
+def outside_ros(words: Sequence[str]) -> list[str]:
+    """The arguments, without the program's name, that ROS does not read: all but those from --ros-args to --."""
+    found, is_for_ros = [], False
+    for word in words:
+        if is_for_ros:
+            is_for_ros = word != _END
+        elif word == _BEGIN:
+            is_for_ros = True
+        else:
+            found.append(word)
+    return found
+
+
+def refuse(words: Sequence[str]) -> tuple[int, str] | None:
+    """What to print instead of starting the node, and the exit code; None: the node may start.
+
+    Args:
+        words: the arguments, without the program's name.
+    """
+    own = outside_ros(words)
+    if any(word in _HELP for word in own):
+        return 0, usage()
+    if not own:
+        return None
+    word = own[0]
+    name = re.split(":?=", word.lstrip("-"), maxsplit=1)[0]
+    near = difflib.get_close_matches(name, specs(), n=1)
+    if near:
+        hint = f"parameters follow --ros-args: detector_node --ros-args -p {near[0]}:=VALUE"
+    elif ":=" in word or word in ("-p", "-r", "--params-file", "--remap", "--param", "--log-level"):
+        hint = "parameters, remappings and log levels follow --ros-args"
+    else:
+        hint = "see detector_node --help"
+    return 2, f"detector_node: unknown argument {shorten(word)!r}: {hint}"
+
+
+def usage() -> str:
+    """The help text, with every parameter."""
+    lines = [
+        f"detector_node {__version__}: detections and masks from an RGB and an infrared camera, as a lifecycle node.",
+        "",
+        "usage: ros2 run spectradino_ros detector_node [--help] [--ros-args ...]",
+        "",
+        "after --ros-args:",
+        "  --params-file FILE         parameters from a YAML file, as in config/lwir_detector.yaml",
+        "  -p NAME:=VALUE             one parameter",
+        "  -r rgb/image_raw:=TOPIC    topic of the RGB camera",
+        "  -r ir/image_raw:=TOPIC     topic of the infrared camera",
+        "  -r __ns:=/NAMESPACE        namespace of the node and its topics",
+        "  --log-level LEVEL          debug, info, warn, error or fatal",
+        "",
+        "parameters:",
+    ]
+    for spec in specs().values():
+        default = json.dumps(spec.default)  # the same as in YAML
+        facts = "; ".join(filter(None, (spec.allowed, f"default {default}")))
+        lines += [f"  {spec.name}  ({facts})", f"      {spec.description}"]
+    return "\n".join(lines)

@@ -1,0 +1,13 @@
+"""Code in the documentation, so that it can be run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+__all__ = ["python_blocks"]
+
+
+def python_blocks(page: Path) -> list[str]:
+    """The fenced Python of a Markdown file."""
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)

@@ -1,0 +1,113 @@
+"""The command `detector_node`: help, words that ROS does not read, modules that are missing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from spectradino_ros.command_line import outside_ros, refuse, usage
+from spectradino_ros.entry import remedy
+from spectradino_ros.parameters import specs
+from tests.ros.harness import PATIENCE_S, ROOT
+
+# A package of that name which says that it is missing, as one that was not built would be.
+HIDDEN = "raise ModuleNotFoundError(f'No module named {__name__!r}', name=__name__)\n"
+
+
+def run(*words: str, module: str = "entry", path: str = "") -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (path, os.environ.get("PYTHONPATH"))))}
+    return subprocess.run(
+        [sys.executable, "-m", f"spectradino_ros.{module}", *words],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+
+
+@pytest.mark.parametrize("module", ["entry", "detector_node"])
+@pytest.mark.parametrize("word", ["--help", "-h"])
+def test_help_names_every_parameter_and_starts_nothing(module, word):
+    ended = run(word, module=module)
+    assert ended.returncode == 0
+    assert ended.stderr == ""
+    assert ended.stdout == usage() + "\n"
+    for spec in specs().values():
+        assert f"  {spec.name}  (" in ended.stdout
+        assert spec.description in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["model:=my.onnx"], "detector_node --ros-args -p model:=VALUE"),
+        (["--score_treshold=0.5"], "detector_node --ros-args -p score_threshold:=VALUE"),
+        (["-p", "device:=cpu"], "follow --ros-args"),
+        (["rgb/image_raw:=/camera/image"], "follow --ros-args"),
+        (["--ros-args", "-p", "device:=cpu", "--", "my.onnx"], "see detector_node --help"),
+        (["--verbose"], "see detector_node --help"),
+        (["\x1b[31mred"], "see detector_node --help"),
+    ],
+)
+def test_a_word_that_ros_would_pass_over_is_refused(words, hint):
+    ended = run(*words)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("detector_node: unknown argument ")
+    assert hint in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+    assert "\x1b" not in ended.stderr
+
+
+def test_an_unknown_word_for_ros_is_refused():
+    ended = run("--ros-args", "--bogus")
+    assert ended.returncode == 1
+    assert "detector_node cannot start: " in ended.stderr
+    assert "--bogus" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_words_for_ros_are_its_own():
+    assert outside_ros(["--ros-args", "-p", "a:=1", "-r", "b:=c"]) == []
+    assert outside_ros(["x", "--ros-args", "-p", "a:=1", "--", "y", "--ros-args", "-h"]) == ["x", "y"]
+    assert refuse(["--ros-args", "-h"]) is None
+    assert refuse([]) is None
+
+
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [
+        ("spectradino_msgs", "colcon build --base-paths src src/spectradino_ros/msg"),
+        ("vision_msgs", "rosdep install --from-paths src src/spectradino_ros/msg --ignore-src"),
+        ("cv2", "rosdep install"),
+    ],
+)
+def test_what_is_missing_is_named_with_the_command_that_installs_it(tmp_path, module, command):
+    (tmp_path / module).mkdir()
+    (tmp_path / module / "__init__.py").write_text(HIDDEN)
+    for started in ("entry", "detector_node"):
+        ended = run(module=started, path=str(tmp_path))
+        assert ended.returncode == 1
+        if started == "entry":
+            assert f"detector_node cannot start: the Python module {module} is missing: " in ended.stderr
+            assert command in ended.stderr
+            assert len(ended.stderr.splitlines()) == 1
+
+
+def test_the_commands_are_those_of_the_readme(repository):
+    readme = (repository / "README.md").read_text()
+    for module in ("spectradino_msgs", "vision_msgs"):
+        assert remedy(module).split("'")[3 if module == "spectradino_msgs" else 1] in readme
+
+
+def test_a_fault_of_ours_keeps_its_traceback(tmp_path):
+    (tmp_path / "vision_msgs").mkdir()
+    (tmp_path / "vision_msgs" / "__init__.py").write_text("import no_such_module_at_all\n")
+    ended = run(path=str(tmp_path))
+    assert ended.returncode == 1
+    assert "no_such_module_at_all" in ended.stderr
+    assert "Traceback" in ended.stderr

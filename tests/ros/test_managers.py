@@ -1,0 +1,215 @@
+"""Lifecycle managers as they really call: launch's LifecycleNode, Nav2's manager, several at once, and wild requests.
+
+Real processes and services over DDS. The sequences are those of launch_ros (`LifecycleNode`, `OnStateTransition`) and
+of Nav2's `LifecycleManager` with `bond_timeout: 0.0`.
+"""
+
+from __future__ import annotations
+
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from lifecycle_msgs.msg import State, Transition, TransitionEvent
+from lifecycle_msgs.srv import ChangeState, GetAvailableStates, GetAvailableTransitions, GetState
+
+from tests.ros.harness import NodeProcess, Peer, wait_until
+
+NAME = "/managed/detector_node"
+LABELS = ("configure", "cleanup", "activate", "deactivate", "shutdown")
+REFUSED = r"\[WARN\].*refused the transition"
+
+
+@pytest.fixture
+def start(blob_model):
+    """Starts nodes; at the end each must still run and end well."""
+    nodes: list[NodeProcess] = []
+
+    def start(autostart: bool = False) -> NodeProcess:
+        node = NodeProcess("-r", "__ns:=/managed", model=blob_model, device="cpu", threads=1, autostart=autostart)
+        nodes.append(node)
+        return node
+
+    yield start
+    for node in nodes:
+        assert node.running, node.log
+        assert node.stop() == 0, node.log
+        assert "Traceback" not in node.log
+
+
+class Client:
+    """One manager's clients; they stay, as a real manager's do."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._change = peer.node.create_client(ChangeState, f"{NAME}/change_state")
+        self._state = peer.node.create_client(GetState, f"{NAME}/get_state")
+        wait_until(lambda: self._change.service_is_ready() and self._state.service_is_ready(), "the node's services")
+
+    def send(self, number: int = 0, label: str = ""):
+        """A request whose answer is not waited for: its future."""
+        return self._change.call_async(ChangeState.Request(transition=Transition(id=number, label=label)))
+
+    def answers(self, requests: list[tuple[int, str]]) -> list[bool]:
+        """The answers to several transitions that are sent without waiting."""
+        futures = [self.send(*request) for request in requests]
+        wait_until(lambda: all(f.done() for f in futures), f"an answer to each of {len(futures)} transitions")
+        return [f.result().success for f in futures]
+
+    def change(self, number: int = 0, label: str = "") -> bool:
+        future = self.send(number, label)
+        wait_until(future.done, f"an answer to transition {number} {label!r}")
+        return future.result().success
+
+    def state(self) -> int:
+        future = self._state.call_async(GetState.Request())
+        wait_until(future.done, "the state")
+        return future.result().current_state.id
+
+
+def bring_up_as_nav2(client: Client) -> bool:
+    """`LifecycleManager::startup` for one node."""
+    goals = {
+        Transition.TRANSITION_CONFIGURE: State.PRIMARY_STATE_INACTIVE,
+        Transition.TRANSITION_ACTIVATE: State.PRIMARY_STATE_ACTIVE,
+    }
+    return all(client.change(step) and client.state() == goal for step, goal in goals.items())
+
+
+@pytest.mark.parametrize("autostart", [False, True])
+def test_the_launch_pattern_brings_it_up(start, peer, autostart):
+    """LifecycleNode; EmitEvent(ChangeState CONFIGURE); OnStateTransition(goal inactive) -> ChangeState ACTIVATE."""
+    events = peer.collect(TransitionEvent, f"{NAME}/transition_event")
+    node = start(autostart)
+    client = Client(peer)
+    future = client.send(Transition.TRANSITION_CONFIGURE)
+    wait_until(future.done, "an answer to configure")
+    assert future.result().success is not autostart
+    if autostart:
+        node.wait_for_line(
+            REFUSED + r" 'configure' \(id 1\): the node is active, which allows deactivate \(id 4\), shutdown \(id 7\)"
+            ".*launch it with autostart:=false"
+        )
+    if not autostart or any(event.goal_state.label == "inactive" for event in list(events)):
+        wait_until(lambda: any(event.goal_state.label == "inactive" for event in list(events)), "the event")
+        client.change(Transition.TRANSITION_ACTIVATE)
+    assert client.state() == State.PRIMARY_STATE_ACTIVE
+
+
+def test_nav2s_manager_starts_pauses_resets_and_shuts_down(start, peer):
+    start()
+    client = Client(peer)
+    assert bring_up_as_nav2(client)
+    for step, goal in [
+        (Transition.TRANSITION_DEACTIVATE, State.PRIMARY_STATE_INACTIVE),  # pause
+        (Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_ACTIVE),  # resume
+        (Transition.TRANSITION_DEACTIVATE, State.PRIMARY_STATE_INACTIVE),  # reset
+        (Transition.TRANSITION_CLEANUP, State.PRIMARY_STATE_UNCONFIGURED),
+    ]:
+        assert client.change(step)
+        assert client.state() == goal
+    assert bring_up_as_nav2(client)
+    for step in (  # shutdown
+        Transition.TRANSITION_DEACTIVATE,
+        Transition.TRANSITION_CLEANUP,
+        Transition.TRANSITION_UNCONFIGURED_SHUTDOWN,
+    ):
+        assert client.change(step)
+    assert client.state() == State.PRIMARY_STATE_FINALIZED
+
+
+def test_nav2s_manager_beside_autostart_is_told_no_and_does_no_harm(start, peer):
+    node = start(autostart=True)
+    client = Client(peer)
+    assert not bring_up_as_nav2(client)
+    node.wait_for_line("launch it with autostart:=false where a manager does that")
+    assert client.state() == State.PRIMARY_STATE_ACTIVE
+
+
+def test_two_managers_at_once(start, peer):
+    node = start()
+    clients = [Client(peer), Client(peer)]
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(bring_up_as_nav2, clients))
+    assert sum(results) <= 1, "each transition succeeds for one of them"
+    node.wait_for_line(REFUSED)
+    # Whoever of the two goes on finds a consistent state: the node is one or two allowed transitions from active.
+    state = clients[0].state()
+    assert state in (State.PRIMARY_STATE_INACTIVE, State.PRIMARY_STATE_ACTIVE)
+    if state == State.PRIMARY_STATE_INACTIVE:
+        assert clients[0].change(Transition.TRANSITION_ACTIVATE)
+    assert all(client.state() == State.PRIMARY_STATE_ACTIVE for client in clients)
+
+
+def test_ten_transitions_without_waiting(start, peer):
+    node = start()
+    client = Client(peer)
+    steps = [1, 3, 3, 1, 4, 2, 2, 1, 3, 10]
+    answers = client.answers([(step, "") for step in steps])
+    assert answers == [True, True, False, False, True, True, False, True, True, False]
+    assert client.state() == State.PRIMARY_STATE_ACTIVE
+    assert node.count(REFUSED) <= 3, "one throttled line for each state"
+
+
+def test_more_requests_than_the_middleware_keeps(start, peer):
+    """ROS services keep the newest ten requests: older ones may get no answer, from any node. Those kept all do."""
+    start()
+    client = Client(peer)
+    futures = [client.send(step) for step in [1, 3, 3, 1, 4, 2, 2, 4, 1, 3, 10, 1] * 5]
+    wait_until(lambda: sum(f.done() for f in futures) >= 10, "answers")
+    last = client.send(77)
+    wait_until(last.done, "an answer to the last")
+    way = {1: (1, 3), 2: (3,), 3: ()}[client.state()]
+    assert all(client.change(step) for step in way)
+
+
+@pytest.mark.parametrize("state", ["unconfigured", "inactive", "active", "finalized"])
+def test_no_id_or_label_ends_it_in_any_state(start, peer, state):
+    node = start()
+    client = Client(peer)
+    ways = {"inactive": [1], "active": [1, 3], "finalized": [5]}
+    for step in ways.get(state, []):
+        assert client.change(step)
+    allowed = {"unconfigured": {1, 5}, "inactive": {2, 3, 6}, "active": {4, 7}, "finalized": set()}[state]
+    before = client.state()
+    wild = ("ACTIVATE", "no such transition", "transition_success", "\x1b[31mred\x07", "x" * 100_000, "nul\0in it")
+    requests = [(number, "") for number in range(256) if number not in allowed]
+    requests += [(min(allowed, default=1), label) for label in wild]
+    for start_ in range(0, len(requests), 8):  # the middleware keeps ten
+        assert not any(client.answers(requests[start_ : start_ + 8]))
+    assert client.state() == before
+    assert node.count(REFUSED) == 1
+    assert "\x1b[31mred" not in node.log
+
+
+def test_a_label_is_as_good_as_an_id(start, peer):
+    start()
+    client = Client(peer)
+    for label, goal in zip(LABELS[:1] + ("activate", "deactivate", "cleanup", "shutdown"), (2, 3, 2, 1, 4)):
+        assert client.change(label=label)
+        assert client.state() == goal
+
+
+def test_the_other_lifecycle_services_answer_in_every_state(start, peer):
+    start()
+    client = Client(peer)
+    for step in (1, 3, 7, 0):
+        states = peer.call(GetAvailableStates, f"{NAME}/get_available_states", GetAvailableStates.Request())
+        assert len(states.available_states) >= 11
+        kind = GetAvailableTransitions
+        now = peer.call(kind, f"{NAME}/get_available_transitions", kind.Request()).available_transitions
+        graph = peer.call(kind, f"{NAME}/get_transition_graph", kind.Request()).available_transitions
+        assert len(graph) > len(now) == {1: 2, 2: 3, 3: 2, 4: 0}[client.state()]
+        client.change(step)
+
+
+def test_requests_during_its_end_do_no_harm(start, peer, blob_model):
+    """Their answers may be lost; the node still ends by itself and well."""
+    node = NodeProcess("-r", "__ns:=/managed", model=blob_model, device="cpu", threads=1)
+    node.wait_for_line("active: pairs from")
+    client = Client(peer)
+    for round_ in range(40):
+        client.send((1, 3, 4, 2, 77)[round_ % 5])
+        if round_ == 20:
+            node.send(signal.SIGTERM)
+    assert node.wait() == 0, node.log
+    assert "Traceback" not in node.log
