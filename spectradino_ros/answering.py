@@ -75,6 +75,8 @@ class Answerer:
         settings, rgb, ir = self._settings(), capture.rgb, capture.ir
         start = perf_counter()
         percepts = find(self._pipeline, self._registering, settings, rgb, ir, capture.after_jump)
+        if percepts.ir_invalid is not None:
+            self._health.invalid_pixels(percepts.ir_invalid)
         self._check_shapes(capture)
 
         header = capture.reference.header

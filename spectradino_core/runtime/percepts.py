@@ -34,6 +34,7 @@ class Percepts:
         mode: the streams used.
         size: (width, height) of the source image.
         steps_ms: wall-clock milliseconds by step, in order: preprocess, engine, postprocess.
+        ir_invalid: fraction of the infrared frame's pixels that are no measurement, 0..1; None without infrared frame.
     """
 
     boxes: np.ndarray
@@ -43,6 +44,7 @@ class Percepts:
     mode: Mode
     size: tuple[int, int]
     steps_ms: dict[str, float] = field(default_factory=dict)
+    ir_invalid: float | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -13,7 +13,7 @@ from spectradino_core.streams.decode import DecodeError
 from spectradino_core.streams.frames import CameraFrame
 from spectradino_core.streams.registering import Registering
 from spectradino_core.streams.settings import Settings
-from spectradino_core.thermal import ThermalError
+from spectradino_core.thermal import NoValidPixelError, ThermalError
 
 __all__ = ["different_shapes", "drop_cause", "find"]
 
@@ -77,6 +77,8 @@ def drop_cause(error: Exception) -> str:
         return "engine_lost"
     if isinstance(error, DecodeError):  # of the colour frame, which is unpacked only here
         return f"rgb_{error.cause}"
+    if isinstance(error, NoValidPixelError):
+        return "ir_no_valid_pixel"
     if isinstance(error, ThermalError):
         return "ir_thermal_mismatch"
     if isinstance(error, RegistrationError):
