@@ -35,9 +35,11 @@ _NEAR = 0.25
 """A constant closer than this to the other counts, as a fraction of their span, is left alone: it does no harm."""
 _GRADED = 0.2
 """Fraction of the gap to a constant from which a pixel beside it counts as drawn towards it by the lens."""
-_SOLID = np.ones((7, 7), np.uint8)
-"""A region of the largest count inside the image that covers such a square is hot whatever its edge; clusters of stuck
-pixels are smaller."""
+_SOLID = 7
+"""A region of the largest count inside the image that covers a square of so many pixels a side is hot whatever its
+edge; clusters of stuck pixels are smaller."""
+_SOLID_OTHER = 3
+"""The same for constants that are not the largest count of a sensor."""
 _BLOCK = 4
 """Pixels per side of the blocks in which large regions are told apart."""
 _LEAST_VALUES = 8
@@ -184,11 +186,12 @@ def _extreme_constant(frame: np.ndarray, valid: np.ndarray | None, scene: _Scene
         around = cv2.bitwise_and(cv2.dilate(places, _NEIGHBOURS), others)
         graded = cv2.bitwise_and(cv2.compare(frame, edge, cv2.CMP_LT if below else cv2.CMP_GT), around)
         graded = graded if cv2.countNonZero(graded) else None
+    solid = 0 if value == 0 else _SOLID if usual else _SOLID_OTHER
     if graded is not None and around is not None:
-        places = cv2.subtract(places, _true_regions(places, around, graded, keep_solid=value != 0))
-    elif value != 0 and _has_solid(places):
+        places = cv2.subtract(places, _true_regions(places, around, graded, solid))
+    elif solid and (not usual or _has_solid(places)):
         nothing = np.zeros_like(places)
-        places = cv2.subtract(places, _true_regions(places, nothing, nothing, keep_solid=True))
+        places = cv2.subtract(places, _true_regions(places, nothing, nothing, solid))
     return places if cv2.countNonZero(places) else None
 
 
@@ -217,14 +220,15 @@ def _has_solid(places: np.ndarray) -> bool:
     return bool((thinned[1:, 1:] & thinned[:-1, 1:] & thinned[1:, :-1] & thinned[:-1, :-1]).any())
 
 
-def _true_regions(places: np.ndarray, around: np.ndarray, graded: np.ndarray, keep_solid: bool) -> np.ndarray:
+def _true_regions(places: np.ndarray, around: np.ndarray, graded: np.ndarray, solid: int) -> np.ndarray:
     """Regions of a constant that the scene really shows.
 
     Args:
         places: where the constant is, uint8 [h, w] of 0 and 255, as all here.
         around: its neighbouring pixels.
         graded: those of them whose counts lie between the scene's and the constant.
-        keep_solid: a large region inside the image is true even if its edge is sharp.
+        solid: a region inside the image that covers a square of so many pixels a side is true even with a sharp edge;
+            0: none is.
 
     Returns:
         uint8 [h, w], 255 in true regions.
@@ -239,7 +243,7 @@ def _true_regions(places: np.ndarray, around: np.ndarray, graded: np.ndarray, ke
             part = cv2.bitwise_and(places[box], inside)
             small[box] = cv2.subtract(small[box], inside)
             rim, drawn = (cv2.countNonZero(cv2.bitwise_and(x[box], inside)) for x in (around, graded))
-            if 2 * drawn >= rim > 0 or (keep_solid and _is_inside(part, box, places.shape)):
+            if 2 * drawn >= rim > 0 or (solid and _is_inside(part, box, places.shape, solid)):
                 true[box] = cv2.bitwise_or(true[box], part)
     if cv2.countNonZero(graded) and cv2.countNonZero(small):
         rim, drawn = (cv2.boxFilter(x, cv2.CV_32F, (5, 5), normalize=False) for x in (around, graded))
@@ -270,9 +274,9 @@ def _large_regions(cores: np.ndarray) -> list[tuple[tuple[slice, slice], np.ndar
     return found
 
 
-def _is_inside(part: np.ndarray, box: tuple[slice, slice], shape: tuple[int, int]) -> bool:
+def _is_inside(part: np.ndarray, box: tuple[slice, slice], shape: tuple[int, int], solid: int) -> bool:
     """Whether a region is large and neither spans the image nor fills one of its corners, as borders do."""
-    if not cv2.countNonZero(cv2.erode(part, _SOLID)):
+    if not cv2.countNonZero(cv2.erode(part, np.ones((solid, solid), np.uint8))):
         return False
     x, y, w, h = cv2.boundingRect(part)
     left, top = box[1].start + x, box[0].start + y

@@ -154,7 +154,7 @@ def _means(image: np.ndarray) -> np.ndarray:
 _own = threading.local()
 _STRIP = 64
 """Rows: what is between the two sums stays in the core's own cache."""
-_LEAST_WEIGHT = 1 / 32
+_LEAST_WEIGHT = 1 / 8
 """Of a scaled pixel, below which its mean is taken from a larger neighbourhood: rounding would show."""
 _FILL_LEVELS = 2
 """Holes are filled from squares of up to 4 x 4 pixels. What lies deeper in a hole is left out, as is what lies outside

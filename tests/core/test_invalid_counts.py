@@ -158,6 +158,13 @@ def test_an_isolated_cold_or_hot_object_with_noise_is_kept():
     assert not marked(frame).any()
 
 
+def test_a_small_object_of_one_count_is_kept():
+    frame = scene()
+    frame[40:46, 40:52] = 36_000
+    frame[140:144, 140:150] = 24_000
+    assert not marked(frame).any()
+
+
 def test_sky_in_the_first_rows_is_no_telemetry():
     frame = scene()
     frame[:30] = RNG.normal(23_000, 20, (30, 320))
