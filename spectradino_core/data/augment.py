@@ -14,6 +14,8 @@ import numpy as np
 
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.thermal_defects import random_defects
+from spectradino_core.invalid_counts import InvalidCounts
+from spectradino_core.runtime.preprocess import without_invalid
 
 __all__ = ["PLAIN", "Augmentation", "augment", "flip", "jitter_infrared", "jitter_rgb", "shrink", "zoom"]
 
@@ -184,10 +186,11 @@ def shrink(sample: PairedSample, largest: tuple[int, int]) -> PairedSample:
     size = max(1, round(sample.size[0] * factor)), max(1, round(sample.size[1] * factor))
     ratio = np.array([new / old for new, old in zip(size, sample.size, strict=True)] * 2, np.float32)
     mask = sample.mask
+    infrared = without_invalid(sample.infrared, InvalidCounts()(sample.infrared))  # else it is averaged with the rest
     return replace(
         sample,
         rgb=cv2.resize(np.ascontiguousarray(sample.rgb), size, interpolation=cv2.INTER_AREA),
-        infrared=cv2.resize(np.ascontiguousarray(sample.infrared), size, interpolation=cv2.INTER_AREA),
+        infrared=cv2.resize(np.ascontiguousarray(infrared), size, interpolation=cv2.INTER_AREA),
         boxes=None if sample.boxes is None else sample.boxes.astype(np.float32) * ratio,
         ignored=None if sample.ignored is None else sample.ignored.astype(np.float32) * ratio,
         mask=None

@@ -29,6 +29,7 @@ __all__ = [
     "rgb_input",
     "scaled_infrared",
     "scaled_rgb",
+    "without_invalid",
 ]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -161,6 +162,24 @@ def scaled_infrared(
     if known is None or warp.valid is None:
         return counts, warp.valid if known is None else known
     return counts, warp.valid & known
+
+
+def without_invalid(frame: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
+    """A frame of its own size whose invalid pixels are filled from their surroundings.
+
+    Args:
+        frame: counts, uint8 or uint16 [h, w].
+        valid: as of `scaled_infrared`.
+
+    Returns:
+        Counts of the frame's type and shape, the frame itself where all is valid; deep inside invalid regions 0.
+    """
+    if valid is None:
+        return frame
+    counts, known = fill_invalid(*weigh(frame, valid))
+    if known is not None:
+        counts[~known] = 0
+    return counts
 
 
 def infrared_input(

@@ -214,6 +214,14 @@ def test_thermal_defects_come_last_and_only_into_16_bits():
     )
 
 
+def test_shrinking_keeps_invalid_counts_out_of_the_averages():
+    sample = marked()
+    sample.infrared = np.random.default_rng(0).integers(28_000, 30_000, (HEIGHT, WIDTH)).astype(np.uint16)
+    sample.infrared[::7, ::5] = 0
+    small = shrink(sample, (WIDTH // 2, HEIGHT // 2)).infrared
+    assert small.min() > 27_000
+
+
 def test_without_thermal_defects_the_random_stream_is_as_before():
     rng = np.random.default_rng(4)
     jitter_infrared(np.full((8, 8), 300, np.uint16), Augmentation(**QUIET), rng)
