@@ -179,7 +179,7 @@ def _extreme_constant(frame: np.ndarray, valid: np.ndarray | None, scene: _Scene
     if not usual and abs(other - value) <= max(scene.span, 64.0):
         return None
     if value == 0 and far:
-        return _with_mixtures(frame, others, scene.low - scene.span / 2) if other < scene.low else places
+        return _with_mixtures(frame, others, scene.low - scene.span) if other < scene.low else places
     edge = scene.low - _GRADED * gap if below else scene.high + _GRADED * gap
     around = graded = None
     if other < edge if below else other > edge:
