@@ -386,20 +386,3 @@ def test_single_captures_that_fail_are_counted(evaluate: Evaluate, tmp_path: Pat
     assert result["total"]["drops"] == {"inference_failed": 1}
     assert result["total"]["scores"]["frames"]["missed_recorded"] == 1
     assert "1 captures failed" in capsys.readouterr().out
-
-
-def test_invalid_infrared_pixels_are_reported_and_only_where_there_are_some(evaluate: Evaluate, tmp_path: Path) -> None:
-    drive = Drive(4)
-    _, result = evaluate(drive.write(tmp_path / "clean"), out="clean_report")
-    assert "ir_invalid_pixels" not in result["bags"][0]
-    rng = np.random.default_rng(0)
-    for place, (stamp, frame) in enumerate(drive.ir.items()):
-        counts = frame.astype(np.uint16) * 20 + rng.integers(7000, 7020, frame.shape).astype(np.uint16)
-        counts[: 12 * (place % 2)] = 0
-        drive.ir[stamp] = counts
-    status, result = evaluate(drive.write(tmp_path / "damaged"), out="report")
-    height = next(iter(drive.ir.values())).shape[0]
-    assert status == 0
-    found = result["bags"][0]["ir_invalid_pixels"]
-    assert found == {"frames": 2, "mean": round(6 / height, 6), "max": round(12 / height, 6)}
-    assert "no measurement" in (tmp_path / "report/report.html").read_text()
