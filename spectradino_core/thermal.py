@@ -16,13 +16,27 @@ from typing import Any
 import cv2
 import numpy as np
 
-__all__ = ["KINDS", "STREAM_SMOOTHING", "Smoothing", "ThermalContract", "ThermalError", "ThermalNormaliser"]
+from spectradino_core.invalid_counts import InvalidCounts
+
+__all__ = [
+    "KINDS",
+    "STREAM_SMOOTHING",
+    "NoValidPixelError",
+    "Smoothing",
+    "ThermalContract",
+    "ThermalError",
+    "ThermalNormaliser",
+]
 
 KINDS = ("percentile", "fixed", "none")
 
 
 class ThermalError(ValueError):
     """An infrared frame or a normalisation setting does not fit the contract."""
+
+
+class NoValidPixelError(ThermalError):
+    """No pixel of an infrared frame is a measurement."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,9 @@ class ThermalContract:
         smoothing: share of the previous range kept at each frame of a stream (0: none), so that a hot object that
             enters does not make the whole picture jump. Training sees single frames and never smooths.
         depths: bits per pixel the model accepts, of 8 and 16.
+        invalid_counts: counts that are no measurement, whatever the frame, 0 to 65535.
+        recognise_invalid: whether dead pixels, borders and telemetry rows of 16-bit frames are recognised as well, see
+            `invalid_counts.InvalidCounts`.
     """
 
     kind: str = "percentile"
@@ -47,6 +64,8 @@ class ThermalContract:
     min_span: float = 8.0
     smoothing: float = 0.0
     depths: tuple[int, ...] = (8, 16)
+    invalid_counts: tuple[int, ...] = ()
+    recognise_invalid: bool = True
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -67,6 +86,10 @@ class ThermalContract:
             raise ThermalError(f"thermal min_span must be above 0 counts, got {self.min_span}")
         if self.kelvin_per_count is not None and not self.kelvin_per_count > 0:
             raise ThermalError(f"kelvin_per_count must be above 0, got {self.kelvin_per_count}")
+        if not all(type(count) is int and 0 <= count <= 65535 for count in self.invalid_counts):
+            raise ThermalError(f"invalid counts are whole numbers in 0..65535, got {self.invalid_counts}")
+        if not isinstance(self.recognise_invalid, bool):
+            raise ThermalError(f"recognise_invalid is true or false, got {self.recognise_invalid!r}")
 
     def describe(self) -> str:
         """The contract in words, for logs: "fixed 263.15 to 323.15 K at 0.04 K per count, 16-bit"."""
@@ -76,10 +99,19 @@ class ThermalContract:
         elif self.kind == "fixed":
             unit = "counts" if self.kelvin_per_count is None else f"K at {self.kelvin_per_count:g} K per count"
             text += f" {self.low:g} to {self.high:g} {unit}"
-        return f"{text}, {' or '.join(f'{depth}-bit' for depth in self.depths)}"
+        text += f", {' or '.join(f'{depth}-bit' for depth in self.depths)}"
+        if self.invalid_counts:
+            text += f", invalid counts {', '.join(map(str, self.invalid_counts))}"
+        return text if self.recognise_invalid else f"{text}, no others recognised"
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"depths": list(self.depths)}
+        """The contract for JSON; fields that older software does not know are left out at their defaults."""
+        data = asdict(self) | {"depths": list(self.depths), "invalid_counts": list(self.invalid_counts)}
+        if not self.invalid_counts:
+            del data["invalid_counts"]
+        if self.recognise_invalid:
+            del data["recognise_invalid"]
+        return data
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ThermalContract:
@@ -89,7 +121,8 @@ class ThermalContract:
             ThermalError: a field is unknown or its value is out of range.
         """
         try:
-            return cls(**(data | {"depths": tuple(data.get("depths", (8, 16)))}))
+            lists = {"depths": data.get("depths", (8, 16)), "invalid_counts": data.get("invalid_counts", ())}
+            return cls(**(data | {name: tuple(values) for name, values in lists.items()}))
         except (AttributeError, TypeError) as error:
             raise ThermalError(f"thermal contract not understood: {error}") from None
 
@@ -142,7 +175,12 @@ black to white at 3 levels a frame is 85), 2 to 4 s at 30 Hz."""
 
 
 class ThermalNormaliser:
-    """Applies one contract to a stream of frames; its only state is the smoothed range."""
+    """Applies one contract to a stream of frames; its only state is the smoothed range.
+
+    Attributes:
+        range: counts that became 0 and 1 in the last frame; None before the first one, and without percentiles.
+        invalid_fraction: pixels of the last frame given to `valid_pixels` that are no measurement, 0..1.
+    """
 
     def __init__(self, contract: ThermalContract, smoothing: Smoothing | None = None) -> None:
         """
@@ -155,10 +193,33 @@ class ThermalNormaliser:
         self.keep = contract.smoothing or (smoothing.keep if smoothing is not None else 0.0)
         self.max_step = math.inf if smoothing is None else smoothing.max_levels / 255
         self.range: tuple[float, float] | None = None
+        self.invalid_fraction = 0.0
+        self._invalid = InvalidCounts(contract.invalid_counts, contract.recognise_invalid)
 
     def reset(self) -> None:
         """Forgets the smoothed range, as after a gap in the stream."""
         self.range = None
+
+    def valid_pixels(self, frame: np.ndarray) -> np.ndarray | None:
+        """Where a frame of raw counts uint8 or uint16 [H, W] holds measurements: uint8 [H, W], 255 there, else 0.
+
+        None: everywhere. To be asked of the camera's frame before it is scaled, which would mix what is valid and what
+        is not.
+
+        Raises:
+            ThermalError: see `ThermalContract.check`.
+            NoValidPixelError: it holds none.
+        """
+        self.contract.check(frame)
+        valid = self._invalid(frame)
+        self.invalid_fraction = 0.0 if valid is None else 1 - cv2.countNonZero(valid) / valid.size
+        if self.invalid_fraction == 1:
+            counts = sorted({int(frame.min()), int(frame.max())})
+            raise NoValidPixelError(
+                f"no pixel of this infrared frame is a measurement, all are {' or '.join(map(str, counts))}: check the "
+                "camera's shutter, gain and cable, or set ir_invalid_counts if these counts are real"
+            )
+        return valid
 
     def __call__(self, frame: np.ndarray, valid: np.ndarray | None = None, out: np.ndarray | None = None) -> np.ndarray:
         """Raw counts uint8 or uint16 [H, W] to float32 [H, W] in [0, 1].

@@ -88,6 +88,8 @@ class Answerer:
             capture = capture.without(error.camera)
         rgb, ir = capture.rgb, capture.ir
         percepts = find(self._pipeline, self._registering, settings, rgb, ir, capture.after_jump)
+        if percepts.ir_invalid is not None:
+            self._health.invalid_pixels(percepts.ir_invalid)
         self._check_shapes(capture)
 
         header = capture.reference.header

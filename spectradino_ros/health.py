@@ -17,6 +17,9 @@ _RATE_WINDOW_S = 5.0
 _LATENCIES = 300
 _TOLERATED_LATE = 0.05
 """Share of the last answers that may miss the deadline without a warning."""
+_FRAMES_OF_INVALID = 30
+_TOLERATED_INVALID = 0.2
+"""Fraction of an infrared frame's pixels that may be no measurement without a warning."""
 _BY_DESIGN = ("overload", "engine_rebuilding", "engine_lost")
 """Drops that are no warning here: what they mean is said elsewhere."""
 
@@ -43,6 +46,7 @@ class Health:
             self._last_drop: dict[str, float] = {}
             self._latencies: deque[float] = deque(maxlen=_LATENCIES)
             self._missed: deque[bool] = deque(maxlen=_LATENCIES)
+            self._ir_invalid: deque[float] = deque(maxlen=_FRAMES_OF_INVALID)
             self._late = 0
             self._errors = 0
 
@@ -71,6 +75,11 @@ class Health:
             self._latencies.append(latency_ms)
             self._missed.append(not in_time)
             self._late += not in_time
+
+    def invalid_pixels(self, fraction: float) -> None:
+        """Such a fraction of an infrared frame's pixels, 0..1, was no measurement."""
+        with self._lock:
+            self._ir_invalid.append(fraction)
 
     def drops(self) -> dict[str, int]:
         """Frames dropped by cause since the last reset."""
@@ -135,6 +144,7 @@ class Health:
             refused = sorted(c for c, at in self._last_drop.items() if at >= oldest and c not in _BY_DESIGN)
             missed = sum(self._missed) / len(self._missed) if self._missed else 0.0
             totals = dict(self._totals)
+            ir_invalid = sum(self._ir_invalid) / len(self._ir_invalid) if self._ir_invalid else None
             latencies, late, errors = list(self._latencies), self._late, self._errors
             rates = {what: self._rate(what) for what in (*inputs, "answers")}
         silent = [topic for what, topic in inputs.items() if self.silent_for(what) > timeout_s]
@@ -150,6 +160,7 @@ class Health:
                 values[f"latency p{share} [ms]"] = f"{value:.1f}"
         values["deadline missed"] = str(late)
         values["inference errors"] = str(errors)
+        values["ir invalid pixels [%]"] = "no frame yet" if ir_invalid is None else f"{100 * ir_invalid:.2f}"
         values |= {f"dropped: {cause}": str(count) for cause, count in sorted(drops.items())}
 
         found = list(problems)
@@ -161,6 +172,12 @@ class Health:
                 found.append((level, f"dropped lately: {', '.join(refused)}"))
             if missed > _TOLERATED_LATE:
                 found.append((DiagnosticStatus.WARN, f"{missed:.0%} of the last answers missed the deadline"))
+            if ir_invalid is not None and ir_invalid > _TOLERATED_INVALID:
+                text = (
+                    f"{ir_invalid:.0%} of the infrared pixels are no measurement: check lens, shutter and "
+                    "rectification, crop a border in the driver, or set ir_invalid_counts if these counts are real"
+                )
+                found.append((DiagnosticStatus.WARN, text))
             if not found and rates["answers"] == 0.0:
                 found.append((DiagnosticStatus.WARN, f"no answer {'lately' if totals.get('answers') else 'yet'}"))
         level = max((level for level, _ in found), default=DiagnosticStatus.OK)

@@ -24,6 +24,7 @@ from spectradino_core.bags.health import NO_ERROR, mode_seconds, pairing_figures
 from spectradino_core.bags.pictures import WorstFrames
 from spectradino_core.bags.replay import Answer, Replay
 from spectradino_core.bags.scored_bag import ScoredBag, open_scored
+from spectradino_core.bags.scores import rounded
 from spectradino_core.bags.tally import MODES, Tally, in_colour_pixels, stored
 from spectradino_core.files import written_atomically
 from spectradino_core.runtime.bundle import ModelInfo
@@ -132,6 +133,7 @@ class _Kept:
         self._rows = array("q")
         self._answers = 0
         self._failures: dict[str, str] = {}
+        self._ir_invalid = array("d")
         self._drops: list[tuple[int, dict[str, int]]] = []
         self._steps: dict[str, array[float]] = {}
         self.events: list[FeedEvent] = []
@@ -164,6 +166,8 @@ class _Kept:
         for name, column in self._steps.items():
             column.append(answer.steps_ms.get(name, math.nan))
         self._answers += 1
+        if percepts is not None and percepts.ir_invalid is not None:
+            self._ir_invalid.append(percepts.ir_invalid)
         judged = self._match.judged(answer, self._replay)
         if percepts is None or judged is None:
             self._failures.setdefault(answer.cause, answer.error)
@@ -256,7 +260,15 @@ class _Kept:
             "truth": bag.truth_facts(),
             "answers_without_truth": None if tally is None else tally.without_truth,
             "answers_repeated": None if tally is None else tally.repeated,
-        }
+        } | self._invalid_facts()
+
+    def _invalid_facts(self) -> dict[str, Any]:
+        """How much of the infrared frames was no measurement; nothing where all of it was one."""
+        fractions = np.array(self._ir_invalid)
+        if not fractions.any():
+            return {}
+        facts = {"frames": int(np.count_nonzero(fractions)), "mean": fractions.mean(), "max": fractions.max()}
+        return {"ir_invalid_pixels": rounded(facts)}
 
     def _camera(self, key: str, stamps_ns: np.ndarray, size: tuple[int, int] | None) -> dict[str, Any]:
         reader = self._bag.reader

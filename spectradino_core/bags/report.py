@@ -252,6 +252,11 @@ def _write_bag(page: Page, bag: BagEvidence) -> None:
     if learnt is not None:
         offset += f" (learnt: {learnt['offset_ms']:+.1f} ms, confidence {learnt['confidence']:.2f})"
     page.text(f"{offset}. Registration: {facts['registration']}. Thermal: {facts['thermal']}. {facts['engine']}.")
+    if invalid := facts.get("ir_invalid_pixels"):
+        page.text(
+            f"Infrared pixels that are no measurement (dead pixels, borders, telemetry) in {invalid['frames']} frames: "
+            f"{invalid['mean']:.2%} of all, {invalid['max']:.2%} in the worst frame."
+        )
     if facts["mode_changes"]:
         rows = [[f"{c['at_s']:.2f}", c["from"], c["to"], c["why"]] for c in facts["mode_changes"][:_MOST_EVENTS]]
         page.table(["at [s]", "from", "to", "why"], rows, caption="changes of mode")

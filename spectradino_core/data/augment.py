@@ -13,6 +13,9 @@ import cv2
 import numpy as np
 
 from spectradino_core.data.sample import PairedSample
+from spectradino_core.data.thermal_defects import random_defects
+from spectradino_core.invalid_counts import InvalidCounts
+from spectradino_core.runtime.preprocess import without_invalid
 
 __all__ = ["PLAIN", "Augmentation", "augment", "flip", "jitter_infrared", "jitter_rgb", "shrink", "zoom"]
 
@@ -34,6 +37,8 @@ class Augmentation:
         inversion: probability that an infrared frame is reversed, as cameras do that show what is hot in black.
         noise: greatest standard deviation of added noise, in 8-bit counts; on 16 bits in 255ths of the frame's span.
         eight_bit: probability that a 16-bit infrared frame is seen as an 8-bit camera with automatic gain gives it.
+        thermal_defects: probability that a 16-bit infrared frame gets dead pixels, dead lines, a border or telemetry
+            rows (see `thermal_defects.random_defects`), after everything else.
         band_dropout: probability, for each band, that it is hidden, so that single-band inference holds up.
         least_visible: a box that keeps a smaller share of its area after a crop is dropped.
 
@@ -55,11 +60,12 @@ class Augmentation:
     inversion: float = 0.0
     noise: float = 4.0
     eight_bit: float = 0.5
+    thermal_defects: float = 0.0
     band_dropout: float = 0.15
     least_visible: float = 0.35
 
     def __post_init__(self) -> None:
-        chances = ("flip", "blur", "local_contrast", "inversion", "eight_bit", "least_visible")
+        chances = ("flip", "blur", "local_contrast", "inversion", "eight_bit", "thermal_defects", "least_visible")
         strengths = (
             "stretch",
             "brightness",
@@ -180,10 +186,11 @@ def shrink(sample: PairedSample, largest: tuple[int, int]) -> PairedSample:
     size = max(1, round(sample.size[0] * factor)), max(1, round(sample.size[1] * factor))
     ratio = np.array([new / old for new, old in zip(size, sample.size, strict=True)] * 2, np.float32)
     mask = sample.mask
+    infrared = without_invalid(sample.infrared, InvalidCounts()(sample.infrared))  # else it is averaged with the rest
     return replace(
         sample,
         rgb=cv2.resize(np.ascontiguousarray(sample.rgb), size, interpolation=cv2.INTER_AREA),
-        infrared=cv2.resize(np.ascontiguousarray(sample.infrared), size, interpolation=cv2.INTER_AREA),
+        infrared=cv2.resize(np.ascontiguousarray(infrared), size, interpolation=cv2.INTER_AREA),
         boxes=None if sample.boxes is None else sample.boxes.astype(np.float32) * ratio,
         ignored=None if sample.ignored is None else sample.ignored.astype(np.float32) * ratio,
         mask=None
@@ -209,7 +216,7 @@ def jitter_rgb(image: np.ndarray, options: Augmentation, rng: np.random.Generato
 def jitter_infrared(frame: np.ndarray, options: Augmentation, rng: np.random.Generator) -> np.ndarray:
     """Automatic gain to 8 bits now and then, reversal, gamma, changed contrast, blur and noise: uint8 or uint16 [h, w].
 
-    A frame that stays 16 bits wide keeps its range of counts, which may be temperatures.
+    A frame that stays 16 bits wide keeps its range of counts, which may be temperatures, and may get defects.
     """
     if options.inversion and rng.random() < options.inversion:
         low, high = int(frame.min()), int(frame.max())
@@ -222,7 +229,11 @@ def jitter_infrared(frame: np.ndarray, options: Augmentation, rng: np.random.Gen
         float(np.exp(rng.uniform(-options.infrared_gamma, options.infrared_gamma))) if options.infrared_gamma else 1.0
     )
     if frame.dtype != np.uint8:
-        return _jitter_counts(_defocus(np.ascontiguousarray(frame), options, rng), exponent, options.noise, rng)
+        counts = _jitter_counts(_defocus(np.ascontiguousarray(frame), options, rng), exponent, options.noise, rng)
+        # Nothing is drawn without defects, so that runs of before stay as they were.
+        if options.thermal_defects and rng.random() < options.thermal_defects:
+            counts = random_defects(counts, rng)
+        return counts
     frame = np.ascontiguousarray(frame)
     if rng.random() < options.local_contrast:
         frame = cv2.createCLAHE(float(rng.uniform(1, 4)), (4, 4)).apply(frame)

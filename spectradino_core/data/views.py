@@ -12,10 +12,14 @@ import numpy as np
 
 from spectradino_core.data.augment import Augmentation, jitter_infrared, jitter_rgb
 from spectradino_core.data.sources import ImageSet
-from spectradino_core.runtime.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from spectradino_core.thermal import ThermalContract, ThermalNormaliser
+from spectradino_core.invalid_counts import InvalidCounts
+from spectradino_core.runtime.preprocess import IMAGENET_MEAN, IMAGENET_STD, without_invalid
+from spectradino_core.runtime.scaling import fill_invalid, weigh
+from spectradino_core.thermal import NoValidPixelError, ThermalContract, ThermalNormaliser
 
 __all__ = ["PLAIN", "ViewOptions", "colour_tensor", "cut", "infrared_tensor", "take_view"]
+
+_INVALID = InvalidCounts()
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ def take_view(item: ImageSet, options: ViewOptions, side: int, rng: np.random.Ge
     flipped = rng.random() < options.flip
     out = {}
     for key, image in item.images.items():
+        if image.dtype == np.uint16 and key not in ("rgb", "depth", "segmentation"):
+            image = without_invalid(image, _INVALID(image))  # before it is resized, which would mix it with the rest
         small = cut(image, box, side, nearest=key == "segmentation")
         out[key] = np.ascontiguousarray(small[:, ::-1]) if flipped else small
     # Each image has a generator of its own: which modalities are asked for does not change how the others look.
@@ -121,9 +127,17 @@ def colour_tensor(image: np.ndarray) -> np.ndarray:
 
 
 def infrared_tensor(frame: np.ndarray, contract: ThermalContract) -> np.ndarray:
-    """Raw counts uint8 or uint16 [S, S] to float32 [1, S, S] in [0, 1].
+    """Raw counts uint8 or uint16 [S, S] to float32 [1, S, S] in [0, 1]; 0 where nothing was measured.
 
     Raises:
         ThermalError: the frame does not fit the contract.
     """
-    return ThermalNormaliser(contract)(frame)[None]
+    normaliser = ThermalNormaliser(contract)
+    try:
+        valid = normaliser.valid_pixels(frame)
+    except NoValidPixelError:  # one such frame in a data set is no reason to end a run
+        return np.zeros((1, *frame.shape), np.float32)
+    if valid is None:
+        return normaliser(frame)[None]
+    counts, known = fill_invalid(*weigh(frame, valid))
+    return normaliser(counts, known)[None]

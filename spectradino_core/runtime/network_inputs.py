@@ -166,8 +166,7 @@ class _Raw(_Inputs):
             scaled_rgb(rgb, letterbox, rgb_in[:height, :width])
             content = letterbox.content
         if infrared is not None:
-            normaliser.contract.check(infrared)
-            small, valid = scaled_infrared(infrared, letterbox, registration)
+            small, valid = scaled_infrared(infrared, letterbox, registration, normaliser.valid_pixels(infrared))
             _, gain = normaliser.above_low(small, valid, ir_in[0, :height, :width])
         return (
             rgb_in[None],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from spectradino_core.invalid_counts import InvalidCounts
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.percepts import Percepts
 
@@ -26,8 +27,14 @@ BOX_COLOURS = (
 
 
 def infrared_to_grey(frame: np.ndarray) -> np.ndarray:
-    """A frame uint8 or uint16 [h, w] as grey uint8 [h, w, 3], stretched between its 1st and 99th percentile."""
-    low, high = np.percentile(frame[::4, ::4], (1, 99))  # of every sixteenth pixel: close enough to look at
+    """A frame uint8 or uint16 [h, w] as grey uint8 [h, w, 3], stretched between its 1st and 99th percentile.
+
+    Dead pixels and borders are kept out of the percentiles, but drawn: a user shall see them.
+    """
+    seen, valid = frame[::4, ::4], InvalidCounts()(frame)  # every sixteenth pixel: close enough to look at
+    if valid is not None and valid[::4, ::4].any():
+        seen = seen[valid[::4, ::4] > 0]
+    low, high = np.percentile(seen, (1, 99))
     grey = np.clip((frame.astype(np.float32) - low) * (255.0 / max(high - low, 1.0)), 0, 255).astype(np.uint8)
     return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
 

@@ -35,6 +35,7 @@ class Percepts:
         size: (width, height) of the source image.
         steps_ms: wall-clock milliseconds by step, in order: preprocess, engine, postprocess.
         registered: they rest on the infrared camera alone and were brought to the RGB image's pixels.
+        ir_invalid: fraction of the infrared frame's pixels that are no measurement, 0..1; None without infrared frame.
     """
 
     boxes: np.ndarray
@@ -45,6 +46,7 @@ class Percepts:
     size: tuple[int, int]
     steps_ms: dict[str, float] = field(default_factory=dict)
     registered: bool = False
+    ir_invalid: float | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)

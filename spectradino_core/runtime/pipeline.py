@@ -117,6 +117,7 @@ class Pipeline:
             mask=None if mask is None else letterbox.mask_to_source(mask),
             mode=_mode(rgb, infrared),
             size=size,
+            ir_invalid=None if infrared is None else self._thermal.invalid_fraction,
         )
         done = perf_counter()
         percepts.steps_ms = {

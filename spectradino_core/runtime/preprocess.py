@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from spectradino_core.runtime.registration import Registration, Warp
-from spectradino_core.runtime.scaling import scale
+from spectradino_core.runtime.scaling import fill_invalid, scale, weigh
 from spectradino_core.thermal import ThermalNormaliser
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "rgb_input",
     "scaled_infrared",
     "scaled_rgb",
+    "without_invalid",
 ]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -126,7 +127,7 @@ def rgb_input(image: np.ndarray, box: Letterbox, out: np.ndarray | None = None) 
 
 
 def scaled_infrared(
-    frame: np.ndarray, box: Letterbox, registration: Registration | None = None
+    frame: np.ndarray, box: Letterbox, registration: Registration | None = None, valid: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """An infrared frame of raw counts, uint8 or uint16 [h', w'], laid over its picture in the network's input.
 
@@ -134,6 +135,14 @@ def scaled_infrared(
     infrared camera sees nothing, the input is 0 as it is outside of the picture, and the contract's percentiles don't
     look there. Without one it is laid over the whole colour picture whatever its own size: the two cameras are taken to
     see the same field.
+
+    Args:
+        frame: the counts.
+        box: where the picture lies in the network's input.
+        registration: where infrared pixels lie in the colour image.
+        valid: uint8 [h', w'], 255 where a pixel of the frame is a measurement, else 0 (see `InvalidCounts`); None:
+            everywhere. Invalid pixels are kept out of all averages and filled from their surroundings; what lies deep
+            inside an invalid region counts as not seen.
 
     Returns:
         Counts of the frame's type and of the box's `content`; and bool of that size, where the camera sees something,
@@ -143,9 +152,34 @@ def scaled_infrared(
         RegistrationError: the registration is not for images of these sizes.
     """
     if registration is None:
-        return scale(frame, box.content), None
+        if valid is None:
+            return scale(frame, box.content), None
+        return fill_invalid(*(scale(image, box.content) for image in weigh(frame, valid)))
     warp = Warp.of(registration, (frame.shape[1], frame.shape[0]), box.source, box.content)
-    return warp(frame), warp.valid
+    if valid is None:
+        return warp(frame), warp.valid
+    counts, known = fill_invalid(*(warp(image) for image in weigh(frame, valid)))
+    if known is None or warp.valid is None:
+        return counts, warp.valid if known is None else known
+    return counts, warp.valid & known
+
+
+def without_invalid(frame: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
+    """A frame of its own size whose invalid pixels are filled from their surroundings.
+
+    Args:
+        frame: counts, uint8 or uint16 [h, w].
+        valid: as of `scaled_infrared`.
+
+    Returns:
+        Counts of the frame's type and shape, the frame itself where all is valid; deep inside invalid regions 0.
+    """
+    if valid is None:
+        return frame
+    counts, known = fill_invalid(*weigh(frame, valid))
+    if known is not None:
+        counts[~known] = 0
+    return counts
 
 
 def infrared_input(
@@ -163,8 +197,7 @@ def infrared_input(
         ThermalError: the frame does not fit the model's thermal contract.
         RegistrationError: the registration is not for images of these sizes.
     """
-    normaliser.contract.check(frame)
-    small, valid = scaled_infrared(frame, box, registration)
+    small, valid = scaled_infrared(frame, box, registration, normaliser.valid_pixels(frame))
     if out is None:
         out = np.zeros((1, box.network[1], box.network[0]), np.float32)
     normaliser(small, valid, out[0, : box.content[1], : box.content[0]])

@@ -17,7 +17,7 @@ import threading
 import cv2
 import numpy as np
 
-__all__ = ["scale"]
+__all__ = ["fill_invalid", "scale", "weigh"]
 
 _NEAR_TWO = 0.02
 """How far a factor may be from 2: the outer weights of an area are then off by as much at most."""
@@ -56,6 +56,78 @@ def scale(image: np.ndarray, size: Size, out: np.ndarray | None = None) -> np.nd
     return cv2.resize(image, size, dst=out, interpolation=how)
 
 
+def weigh(image: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """An image with its invalid pixels set to 0, and the weights of its pixels.
+
+    Both can be scaled or warped alike; `fill_invalid` then divides one by the other.
+
+    Args:
+        image: uint8 or uint16 [h, w].
+        valid: uint8 [h, w], 255 where a pixel is valid, else 0.
+
+    Returns:
+        Two images of the input's type; weights are 0 or the largest value of the type. This thread's next call writes
+        over them.
+    """
+    kept = getattr(_own, "weighed", None)  # fresh memory costs more than what is done with it
+    if kept is None or (kept[0].shape, kept[0].dtype) != (image.shape, image.dtype):
+        kept = _own.weighed = np.empty(image.shape, image.dtype), np.empty(image.shape, image.dtype)
+    weighed, weights = kept
+    np.copyto(weights, valid.view(np.int8), casting="unsafe")  # 255 is -1, which becomes the largest of any type
+    return cv2.bitwise_and(image, weights, dst=weighed), weights
+
+
+def fill_invalid(image: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Means over valid pixels alone, from what `weigh` gave after scaling.
+
+    Pixels without any are filled from up to four pixels around. Those farther inside an invalid region stay unknown.
+
+    Args:
+        image: uint8 or uint16 [h, w].
+        weights: of the same type and shape.
+
+    Returns:
+        An image of the same type and shape; and bool [h, w], which of its pixels are known, None: all.
+    """
+    whole = float(np.iinfo(image.dtype).max)
+    least = _LEAST_WEIGHT * whole
+    filled = cv2.divide(image, weights, scale=whole)
+    if cv2.minMaxLoc(weights)[0] >= least:
+        return filled, None
+    holes = weights < least
+    known = weights.astype(np.float32)
+    known *= np.float32(1 / whole)
+    known[holes] = 0
+    means, reached = _coarser(cv2.multiply(filled, known, dtype=cv2.CV_32F), known, _FILL_LEVELS)
+    filled[holes] = np.rint(means[holes])
+    seen = reached | ~holes
+    return filled, None if seen.all() else seen
+
+
+def _coarser(sums: np.ndarray, weights: np.ndarray, levels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means of weighted pixels over squares of 2 x 2, where these have no weight of 4 x 4 and so on.
+
+    Args:
+        sums, weights: float32 [h, w].
+        levels: how often the side doubles.
+
+    Returns:
+        float32 [h, w]; and bool [h, w], where a square near enough has weight.
+    """
+    size = sums.shape[::-1]
+    half = ((size[0] + 1) // 2, (size[1] + 1) // 2)
+    sums, weights = (cv2.resize(x, half, interpolation=cv2.INTER_AREA) for x in (sums, weights))
+    means, known = sums / np.maximum(weights, _TINY), weights > 0
+    if levels > 1 and not known.all():
+        coarse, reached = _coarser(sums, weights, levels - 1)
+        means = np.where(known, means, coarse)
+        known |= reached
+    share = known.astype(np.float32)
+    means *= share
+    means, share = (cv2.resize(x, size, interpolation=cv2.INTER_LINEAR) for x in (means, share))
+    return means / np.maximum(share, _TINY), share > _LEAST_WEIGHT
+
+
 def _near_half(image: np.ndarray, size: Size, out: np.ndarray | None) -> np.ndarray:
     means = _means(image)
     # The mean of pixels i and i + 1 has index i and lies at i + 1/2, hence 1 and not the 1/2 of pixel centres.
@@ -82,5 +154,11 @@ def _means(image: np.ndarray) -> np.ndarray:
 _own = threading.local()
 _STRIP = 64
 """Rows: what is between the two sums stays in the core's own cache."""
+_LEAST_WEIGHT = 1 / 8
+"""Of a scaled pixel, below which its mean is taken from a larger neighbourhood: rounding would show."""
+_FILL_LEVELS = 2
+"""Holes are filled from squares of up to 4 x 4 pixels. What lies deeper in a hole is left out, as is what lies outside
+of the image: that gives better detections than a border that is drawn out."""
+_TINY = np.finfo(np.float32).tiny
 _LARGEST_WARP = 1 << 15
 """OpenCV warps images whose sides fit into 16 bits."""

@@ -1,4 +1,4 @@
-"""What a user may ask of a model's thermal contract: the parameters `ir_normalization`, `ir_range_*` and kelvin.
+"""What a user may ask of a model's thermal contract: the parameters `ir_normalization`, `ir_range_*` and the like.
 
 The contract is the model's, stored with it. A user may still know better how the camera's counts are to be shown: a
 range that fits the site, or what one count of this camera is worth. What contradicts the model is refused.
@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from spectradino_core.thermal import KINDS, ThermalContract, ThermalError
 
-__all__ = ["NORMALIZATIONS", "override_contract"]
+__all__ = ["NORMALIZATIONS", "override_contract", "override_invalid_counts"]
 
 NORMALIZATIONS = ("model", *KINDS)
 """Values of the parameter `ir_normalization`."""
@@ -62,15 +62,43 @@ def override_contract(
     if normalization == "none":
         if has_range or has_kelvin:
             raise ThermalError("ir_normalization 'none' takes neither a range nor ir_kelvin_per_count: leave them at 0")
-        return replace(ThermalContract(kind="none"), depths=model.depths)
+        return _like(model, ThermalContract(kind="none", depths=model.depths))
     if normalization == "percentile":
         if has_kelvin:
             raise ThermalError("ir_kelvin_per_count has no effect with ir_normalization 'percentile': leave it at 0")
-        own = model if model.kind == "percentile" else ThermalContract(depths=model.depths)
+        own = model if model.kind == "percentile" else _like(model, ThermalContract(depths=model.depths))
         if has_range and not 0 <= low < high <= 100:
             raise ThermalError(f"ir_range_low and ir_range_high are percentiles, 0 to 100, got {low:g} and {high:g}")
         return replace(own, low=low, high=high) if has_range else own
     return _fixed(model, (low, high) if has_range else None, kelvin_per_count if has_kelvin else None)
+
+
+def override_invalid_counts(contract: ThermalContract, counts: str) -> ThermalContract:
+    """The contract with other rules on which counts are no measurement.
+
+    Args:
+        contract: the model's, or what `override_contract` made of it.
+        counts: parameter `ir_invalid_counts`: "model" keeps the contract's rules; "none": every count is a measurement;
+            else counts separated by commas that are invalid in every frame, and "auto" among them, or alone, for
+            those that are recognised in each 16-bit frame.
+
+    Raises:
+        ThermalError: it is none of these; the message says what is allowed.
+    """
+    words = [word.strip() for word in counts.split(",")]
+    if words == ["model"]:
+        return contract
+    if words == ["none"]:
+        return replace(contract, invalid_counts=(), recognise_invalid=False)
+    numbers = [word for word in words if word != "auto"]
+    if not all(word.isascii() and word.isdigit() and len(word) <= 5 and int(word) <= 65535 for word in numbers):
+        raise ThermalError(
+            f"ir_invalid_counts {counts!r} is not understood: give model, auto, none or counts in 0 to 65535 separated "
+            "by commas, such as '0, 65535' or 'auto, 4095'"
+        )
+    return replace(
+        contract, invalid_counts=tuple(sorted({int(word) for word in numbers})), recognise_invalid="auto" in words
+    )
 
 
 def _fixed(
@@ -91,7 +119,12 @@ def _fixed(
             "ir_kelvin_per_count at 0 and give the range in counts, or use a model for 16 bits"
         )
     contract = ThermalContract(kind="fixed", low=low, high=high, kelvin_per_count=kelvin_per_count, depths=(depth,))
-    return _in_reach(contract)
+    return _in_reach(_like(model, contract))
+
+
+def _like(model: ThermalContract, contract: ThermalContract) -> ThermalContract:
+    """A contract with the model's rules on invalid counts."""
+    return replace(contract, invalid_counts=model.invalid_counts, recognise_invalid=model.recognise_invalid)
 
 
 def _in_reach(contract: ThermalContract) -> ThermalContract:

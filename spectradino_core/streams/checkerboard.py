@@ -10,6 +10,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from spectradino_core.invalid_counts import InvalidCounts
 from spectradino_core.runtime.registration import Registration, Warp
 
 __all__ = ["checkerboard"]
@@ -53,7 +54,9 @@ def checkerboard(
     if seen is None:
         seen = np.ones((height, width), bool)
 
-    low, high = np.percentile(warped[seen], (1, 99)) if seen.any() else (0.0, 1.0)
+    valid = InvalidCounts()(infrared)
+    counted = seen if valid is None else seen & (warp(valid) == 255)
+    low, high = np.percentile(warped[counted], (1, 99)) if counted.any() else (0.0, 1.0)
     grey = np.clip((warped.astype(np.float32) - low) * (255.0 / max(high - low, 1.0)), 0, 255).astype(np.uint8)
     hot = cv2.cvtColor(cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
 

@@ -15,7 +15,7 @@ from spectradino_core.streams.frames import CameraFrame
 from spectradino_core.streams.modes import FALLBACKS
 from spectradino_core.streams.registering import Registering
 from spectradino_core.streams.settings import Settings
-from spectradino_core.thermal import ThermalError
+from spectradino_core.thermal import NoValidPixelError, ThermalError
 
 __all__ = ["UnreadableError", "different_shapes", "drop_cause", "find", "own_pixels", "unpack"]
 
@@ -138,6 +138,8 @@ def drop_cause(error: Exception) -> str:
         return "engine_lost"
     if isinstance(error, DecodeError):
         return f"{error.camera or 'rgb'}_{error.cause}"
+    if isinstance(error, NoValidPixelError):
+        return "ir_no_valid_pixel"
     if isinstance(error, ThermalError):
         return "ir_thermal_mismatch"
     if isinstance(error, RegistrationError):

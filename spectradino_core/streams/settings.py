@@ -12,7 +12,7 @@ from typing import Any
 
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.engines import DEVICES
-from spectradino_core.runtime.thermal_override import NORMALIZATIONS, override_contract
+from spectradino_core.runtime.thermal_override import NORMALIZATIONS, override_contract, override_invalid_counts
 from spectradino_core.streams.captures import FeedSettings
 from spectradino_core.streams.clocks import PAIR_BY
 from spectradino_core.streams.infrared import FLOAT_UNITS, DecodeOptions
@@ -236,6 +236,12 @@ class Settings:
         low=0.0,
         high=100.0,
     )
+    ir_invalid_counts: str = _parameter(
+        "model",
+        "Infrared counts that are no measurement, as of dead pixels, borders and telemetry. model: as the model's file "
+        "says, by default auto; auto: recognised in each 16-bit frame; none; or counts, as in 0, 65535 or auto, 4095.",
+        When.CONFIGURE,
+    )
     thermal_smoothing: float = _parameter(
         0.9,
         "Share of the range kept from frame to frame where it follows the picture (percentile), so that a hot object "
@@ -337,6 +343,7 @@ class Settings:
         contract = override_contract(
             info.thermal, self.ir_normalization, self.ir_range_low, self.ir_range_high, self.ir_kelvin_per_count
         )
+        contract = override_invalid_counts(contract, self.ir_invalid_counts)
         return contract if self.thermal_smoothing else replace(contract, smoothing=0.0)
 
     @property

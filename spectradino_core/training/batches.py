@@ -20,7 +20,7 @@ from spectradino_core.heads.detection import Cells, assign
 from spectradino_core.losses.segmentation import IGNORE
 from spectradino_core.modality import Modality
 from spectradino_core.runtime.preprocess import Letterbox, infrared_input, rgb_input
-from spectradino_core.thermal import ThermalContract, ThermalNormaliser
+from spectradino_core.thermal import NoValidPixelError, ThermalContract, ThermalNormaliser
 
 __all__ = ["BatchStream", "LabelledBatch", "Samples", "make_batch", "stream"]
 
@@ -108,7 +108,10 @@ def make_batch(
     for sample, _ in samples:
         letterbox = Letterbox.fit(sample.size, size)
         rgb.append(rgb_input(sample.rgb, letterbox))
-        ir.append(infrared_input(sample.infrared, letterbox, ThermalNormaliser(thermal)))
+        try:
+            ir.append(infrared_input(sample.infrared, letterbox, ThermalNormaliser(thermal)))
+        except NoValidPixelError:  # one such frame in a data set is no reason to end a run
+            ir.append(np.zeros((1, size[1], size[0]), np.float32))
         if sample.boxes is None or sample.labels is None:
             boxes.append(None)
             labels.append(None)

@@ -15,7 +15,13 @@ from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.network_inputs import blank_input, inputs_of, signature
 from spectradino_core.runtime.preprocess import FrameError, Letterbox
 from spectradino_core.runtime.registration import Registration, RegistrationError
-from spectradino_core.thermal import STREAM_SMOOTHING, ThermalContract, ThermalError, ThermalNormaliser
+from spectradino_core.thermal import (
+    STREAM_SMOOTHING,
+    NoValidPixelError,
+    ThermalContract,
+    ThermalError,
+    ThermalNormaliser,
+)
 from tests.blob_model import blob_info
 
 SIZE = (140, 112)
@@ -100,7 +106,12 @@ def test_frames_that_hold_one_value_only():
         for value in (0, 3, 255, 65535):
             seen = Seen(contract)
             rgb = np.full((53, 77, 3), min(value, 255), np.uint8)
-            seen.check(rgb, np.full((53, 77), value, np.uint16))
+            infrared = np.full((53, 77), value, np.uint16)
+            if value in (0, 65535):  # no measurement
+                with pytest.raises(NoValidPixelError):
+                    seen.check(rgb, infrared)
+            else:
+                seen.check(rgb, infrared)
             if value < 256:
                 seen.check(rgb, np.full((53, 77), value, np.uint8))
 

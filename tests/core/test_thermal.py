@@ -373,3 +373,26 @@ def check_percentiles(frame, spread, low, high, masked):
     if ends[0] == ends[1]:
         ends = [ends[0] - 5e-4, ends[0] + 5e-4]
     assert normaliser.range == pytest.approx(tuple(ends), abs=1e-9)
+
+
+class TestInvalidCounts:
+    def test_a_contract_of_before_recognises_them_and_is_written_as_before(self):
+        stored = {"kind": "percentile", "low": 1.0, "high": 99.0, "depths": [8, 16]}
+        contract = ThermalContract.from_dict(stored)
+        assert (contract.invalid_counts, contract.recognise_invalid) == ((), True)
+        assert not {"invalid_counts", "recognise_invalid"} & set(contract.to_dict())
+
+    def test_other_rules_travel_in_the_model_file_and_are_described(self):
+        contract = ThermalContract(invalid_counts=(0, 4095), recognise_invalid=False)
+        again = ThermalContract.from_dict(json.loads(json.dumps(contract.to_dict())))
+        assert again == contract
+        assert contract.describe().endswith("invalid counts 0, 4095, no others recognised")
+
+    @pytest.mark.parametrize(
+        "fields",
+        [{"invalid_counts": [-1]}, {"invalid_counts": [65536]}, {"invalid_counts": ["0"]}, {"invalid_counts": [0.5]},
+         {"invalid_counts": 0}, {"invalid_counts": [True]}, {"recognise_invalid": "no"}, {"recognise_invalid": 1}],
+    )  # fmt: skip
+    def test_rules_that_make_no_sense_are_refused(self, fields):
+        with pytest.raises(ThermalError):
+            ThermalContract.from_dict({"kind": "percentile"} | fields)

@@ -18,17 +18,19 @@ CORE, ROS = "spectradino_core", "spectradino_ros"
 # Room (a module or a folder directly in spectradino_core) -> rooms it may import. Every arrow is written down.
 ARROWS: dict[str, set[str]] = {
     "modality": set(),
-    "thermal": set(),
     "text": set(),
     "files": {"text"},
+    # Which counts of a thermal frame are no measurement; part of the thermal contract.
+    "invalid_counts": set(),
+    "thermal": {"invalid_counts"},
     "losses": set(),
     "heads": set(),
     "backbone": {"modality"},
     "perception": {"backbone", "heads", "modality"},
     # Pretraining pairs are normalised by the numbers that serve.
-    "data": {"modality", "runtime", "thermal"},
-    "runtime": {"modality", "thermal"},
-    "streams": {"modality", "runtime", "thermal"},
+    "data": {"invalid_counts", "modality", "runtime", "thermal"},
+    "runtime": {"invalid_counts", "modality", "thermal"},
+    "streams": {"invalid_counts", "modality", "runtime", "thermal"},
     # Recorded drives: replayed by the node's own code, made up from the data sets, scored.
     "bags": {"data", "evaluation", "modality", "runtime", "streams", "thermal"},
     # Free of torch and of ROS as well.
@@ -79,11 +81,11 @@ ARROWS: dict[str, set[str]] = {
 }  # fmt: skip
 # Small helpers without knowledge of the field, for every room that has to do with files.
 HELPERS = {"files", "text"}
-WITHOUT_FILES = {"modality", "thermal", "losses", "heads", "files", "text"}
+WITHOUT_FILES = {"invalid_counts", "modality", "thermal", "losses", "heads", "files", "text"}
 # Imports inside a function, for what a user asks for by name and may not have installed.
 LATE_ARROWS = {("runtime", "torch_engine")}
 
-ROBOT_PATH = {"files", "text", "modality", "thermal", "runtime", "streams", ROS, f"{ROS}.demo"}
+ROBOT_PATH = {"files", "text", "invalid_counts", "modality", "thermal", "runtime", "streams", ROS, f"{ROS}.demo"}
 NOT_ON_ROBOT = {
     "faster_coco_eval", "matplotlib", "onnx", "onnxscript", "pycocotools", "safetensors", "timm", "torch",
     "torchvision", "transformers",

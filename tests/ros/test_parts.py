@@ -249,6 +249,36 @@ def status_of(health: Health, problems=(), state: str = "active") -> tuple[bytes
     return status.level, status.message
 
 
+def test_invalid_infrared_pixels_are_reported_and_many_are_a_warning():
+    clock = Seconds()
+    health = Health(clock)
+
+    def status():
+        for _ in range(11):
+            clock.now += 0.1
+            health.arrived("rgb")
+            health.arrived("ir")
+            health.answered(40.0, True)
+        return health.diagnostics("n", "/n", "active", {}, {"rgb": "/rgb", "ir": "/ir"}, {}, 5.0).status[0]
+
+    def reported(found) -> str:
+        return {item.key: item.value for item in found.values}["ir invalid pixels [%]"]
+
+    assert reported(status()) == "no frame yet"
+    for _ in range(30):
+        health.invalid_pixels(0.0125)
+    found = status()
+    assert (found.level, reported(found)) == (DiagnosticStatus.OK, "1.25")
+    for _ in range(30):
+        health.invalid_pixels(0.25)
+    found = status()
+    assert (found.level, reported(found)) == (DiagnosticStatus.WARN, "25.00")
+    assert "25% of the infrared pixels" in found.message
+    assert "ir_invalid_counts" in found.message
+    health.reset()
+    assert reported(status()) == "no frame yet"
+
+
 def test_the_level_of_diagnostics_follows_what_is_wrong():
     clock = Seconds()
     health = Health(clock)

@@ -72,7 +72,9 @@ class Drive:
 
             rows = put(rgb_topic, "sensor_msgs/msg/Image", ((s, _image(s, p, "rgb8")) for s, p in self.rgb.items()))
             rows += put(
-                "/ir/image_raw", "sensor_msgs/msg/Image", ((s, _image(s, p, "mono8")) for s, p in self.ir.items())
+                "/ir/image_raw",
+                "sensor_msgs/msg/Image",
+                ((s, _image(s, p, f"mono{8 * p.itemsize}")) for s, p in self.ir.items()),
             )
             if truth_topic:
                 boxes = ((s, _detections(s, b)) for s, b in self.boxes.items())

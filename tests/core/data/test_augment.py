@@ -191,8 +191,38 @@ def test_noise_on_16_bits_is_measured_by_the_span():
         {"zoom": (0, 1)},
         {"band_dropout": 0.6},
         {"blur": float("nan")},
+        {"thermal_defects": 1.5},
     ],
 )
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Augmentation(**wrong)
+
+
+def test_thermal_defects_come_last_and_only_into_16_bits():
+    ramp = np.linspace(28000, 31000, 64 * 64).reshape(64, 64).astype(np.uint16)
+    for seed in range(12):
+        options = Augmentation(**QUIET | {"thermal_defects": 1.0})
+        out, again = (jitter_infrared(ramp, options, np.random.default_rng(seed)) for _ in range(2))
+        np.testing.assert_array_equal(out, again)
+        changed = out != jitter_infrared(ramp, Augmentation(**QUIET), np.random.default_rng(seed))
+        assert 0 < changed.mean() < 0.5
+    grey = (ramp >> 7).astype(np.uint8)
+    np.testing.assert_array_equal(
+        jitter_infrared(grey, options, np.random.default_rng(0)),
+        jitter_infrared(grey, Augmentation(**QUIET), np.random.default_rng(0)),
+    )
+
+
+def test_shrinking_keeps_invalid_counts_out_of_the_averages():
+    sample = marked()
+    sample.infrared = np.random.default_rng(0).integers(28_000, 30_000, (HEIGHT, WIDTH)).astype(np.uint16)
+    sample.infrared[::7, ::5] = 0
+    small = shrink(sample, (WIDTH // 2, HEIGHT // 2)).infrared
+    assert small.min() > 27_000
+
+
+def test_without_thermal_defects_the_random_stream_is_as_before():
+    rng = np.random.default_rng(4)
+    jitter_infrared(np.full((8, 8), 300, np.uint16), Augmentation(**QUIET), rng)
+    assert rng.integers(1 << 40) == 1073391305968

@@ -54,3 +54,10 @@ def test_sixteen_bits_are_stretched_over_their_percentiles():
     assert grey.shape == (100, 100, 3)
     assert grey[98, 50, 0] > 240
     assert grey[2, 50, 0] < 15
+
+
+def test_dead_pixels_do_not_stretch_the_range():
+    frame = np.random.default_rng(0).integers(29_000, 30_000, (128, 160)).astype(np.uint16)
+    clean = infrared_to_grey(frame)
+    frame[::5, ::4] = 0
+    np.testing.assert_allclose(infrared_to_grey(frame)[1:5].mean(), clean[1:5].mean(), atol=3)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from spectradino_core.runtime.thermal_override import NORMALIZATIONS, override_contract
+from spectradino_core.runtime.thermal_override import NORMALIZATIONS, override_contract, override_invalid_counts
 from spectradino_core.thermal import ThermalContract, ThermalError, ThermalNormaliser
 
 ANY = ThermalContract()
@@ -17,6 +19,37 @@ EIGHT = ThermalContract(depths=(8,))
 @pytest.mark.parametrize("model", [ANY, KELVIN, COUNTS, EIGHT])
 def test_the_defaults_leave_the_model_alone(model):
     assert override_contract(model) is model
+
+
+@pytest.mark.parametrize(
+    ("text", "counts", "recognised"),
+    [
+        ("auto", (), True),
+        ("none", (), False),
+        ("0", (0,), False),
+        ("65535, 0", (0, 65535), False),
+        (" auto ,4095,4095", (4095,), True),
+    ],
+)
+def test_invalid_counts_are_read_from_their_parameter(text, counts, recognised):
+    for model in (ANY, ThermalContract(invalid_counts=(9,), recognise_invalid=False)):
+        found = override_invalid_counts(model, text)
+        assert (found.invalid_counts, found.recognise_invalid) == (counts, recognised)
+        assert override_invalid_counts(model, "model") is model
+
+
+@pytest.mark.parametrize("text", ["", "zero", "-1", "65536", "0;1", "0,,1", "model, 0", "none, 0", "1e3", "²"])
+def test_invalid_counts_that_are_none_are_refused(text):
+    with pytest.raises(ThermalError, match="ir_invalid_counts"):
+        override_invalid_counts(ANY, text)
+
+
+@pytest.mark.parametrize("asked", [("none",), ("percentile", 5, 95), ("fixed", 2000, 12000)])
+def test_another_normalisation_keeps_the_models_invalid_counts(asked):
+    for model in (KELVIN, ANY):
+        model = replace(model, invalid_counts=(7,), recognise_invalid=False)
+        found = override_contract(model, *asked)
+        assert (found.invalid_counts, found.recognise_invalid) == ((7,), False)
 
 
 @pytest.mark.parametrize(
