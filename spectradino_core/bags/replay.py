@@ -86,6 +86,7 @@ class Answer:
 class _Shot:
     frame: CameraFrame
     received_ns: int
+    source: BagFrame
 
 
 def open_pipeline(model: str | Path, settings: Settings | None = None) -> Pipeline:
@@ -181,9 +182,10 @@ class Replay:
             decoded = frame.decode()
             pixels = decoded.pixels if frame.stream is Stream.IR else _UNSEEN
         except DecodeError as error:
+            frame.refuse(error)
             self._drop(f"{key}_{error.cause}", f"dropped a frame of {frame.topic}: {error}")
             return
-        shot = _Shot(decoded, self._arrival_ns)
+        shot = _Shot(decoded, self._arrival_ns, frame)
         captures = self.feed.frame(frame.stream, frame.stamp_ns, self._arrival_ns, shot, pixels)
         yield from self._answered(captures)
 
@@ -248,6 +250,8 @@ class Replay:
                 self._tell("aspect", text)
             self.answers[percepts.mode.value] += 1
         except Exception as failure:  # one capture is lost, as in the node, and counted
+            if isinstance(failure, DecodeError) and capture.rgb is not None:  # see `drop_cause`
+                capture.rgb.source.refuse(failure)
             cause, error = drop_cause(failure), f"{failure}"
             self._drop(cause, f"dropped a capture ({type(failure).__name__}): {failure}")
         elapsed_ms = (perf_counter() - start) * 1e3

@@ -94,7 +94,7 @@ def complaints(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
         if bag["pairing"]["failed_captures"]:
             why = "; ".join(f"{cause}: {text}" for cause, text in bag["failures"].items())
             found.append(f"{name}: {bag['pairing']['failed_captures']} captures failed ({why})")
-        found += [f"{name}: {text}" for text in bag["damage"]]
+        found += [f"{name}: {text}" for text in bag["damage"] + bag["unreadable"]]
         if truth is None:
             continue
         if truth["unknown_classes"]:
