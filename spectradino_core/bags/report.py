@@ -116,6 +116,8 @@ def complaints(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
 def _lead(result: Mapping[str, Any]) -> str:
     total = result["total"]
     pairing, info = total["pairing"], result["model"]["description"]
+    if not total["bags"]:
+        return f"{info['name']}: not one bag could be evaluated."
     text = f"{info['name']} ({' + '.join(info['bands'])}): {pairing['captures']} captures"
     modes = {mode: count for mode, count in pairing["captures_by_mode"].items() if count}
     text += f" ({_counts(modes)})" if modes else ""
