@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,8 @@ def _run(options: argparse.Namespace) -> int:
     no_cameras = ""
     try:
         reader = BagReader(options.bag, options.rgb_topic, options.ir_topic)
-    except BagError as error:  # it may hold something all the same
-        reader = BagReader(options.bag, cameras=False)
+    except BagError as error:  # it may hold one of them, or something else, all the same
+        reader = _what_there_is(options)
         no_cameras = _results_alone(reader) or str(error)
     with reader:
         info = inspect(reader)
@@ -55,10 +56,21 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if is_empty or is_unreadable else 0
 
 
+def _what_there_is(options: argparse.Namespace) -> Any:
+    """The bag with the one camera that is found in it, else without cameras."""
+    from spectradino_core.bags.errors import BagError
+    from spectradino_core.bags.reader import BagReader
+
+    for rgb_topic, ir_topic in ((options.rgb_topic, ""), ("", options.ir_topic)):
+        with suppress(BagError):
+            return BagReader(options.bag, rgb_topic, ir_topic)
+    return BagReader(options.bag, cameras=False)
+
+
 def _results_alone(reader: Any) -> str:
     """What a bag is that holds the node's results and no images; "" of any other."""
     reports = sum(topic.count for topic in reader.topics.values() if topic.kind == _REPORT)
-    if not reports:
+    if not reports or reader.rgb_topic or reader.ir_topic:
         return ""
     return (
         f"it holds what the node publishes ({reports} frame reports), not the cameras' images; 'spectradino bag run' "
@@ -89,6 +101,7 @@ def _text(info: Any, no_cameras: str) -> str:
             f"together: {info.offset.overlap_s:.1f} s; ir is stamped {info.offset.median_ms:+.1f} ms off its nearest "
             f"rgb frame (median; 90 % within {info.offset.spread_ms:.1f} ms)",
         ]
-    problems = [*info.damage, *info.warnings] + ([f"no cameras: {no_cameras}"] if no_cameras else [])
+    missing = [no_cameras if info.cameras else f"no cameras: {no_cameras}"] if no_cameras else []
+    problems = [*info.damage, *info.warnings, *missing]
     lines += ["", *(f"! {text}" for text in problems)] if problems else ["", "no problems found"]
     return "\n".join(lines)

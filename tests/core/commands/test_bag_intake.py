@@ -162,6 +162,17 @@ def test_a_bag_without_a_message_is_no_success(tmp_path, capsys):
     assert "no problems" not in capsys.readouterr().out
 
 
+def test_one_camera_alone_is_described_beside_what_is_missing(tmp_path, capsys):
+    for key, topic in (("rgb", RGB), ("ir", IR)):
+        bag = record(tmp_path / key, [row for row in pairs(4) if row.topic == topic])
+        assert main(["bag", "info", str(bag)]) == 0
+        out = capsys.readouterr().out
+        assert f"{key}: {topic}" in out
+        assert "4 messages, 0 refused" in out
+        assert "! " in out
+        assert "no cameras" not in out
+
+
 def test_info_of_an_annotated_bag_does_not_contradict_itself(tmp_path, model, capsys):
     bag = record(tmp_path / "bag", pairs(4))
     for name, more in (("alone", []), ("both", ["--inputs"])):
