@@ -143,12 +143,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder that holds the sets")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS), help="default: all")
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES), help="default: all")
     parser.add_argument("--pairs", type=int, default=8, help="pairs of each half (default: %(default)s)")
     parser.add_argument("--width", type=int, default=320, help="of the images (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="default: %(default)s")
     options = parser.parse_args(arguments)
-    jobs = [(options.data, name, case, 2 * options.pairs, options.width) for name in options.sets for case in CASES]
+    jobs = [
+        (options.data, name, case, 2 * options.pairs, options.width) for name in options.sets for case in options.cases
+    ]
     rows: list[dict[str, Any]] = []
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
         running = [pool.submit(_job, job) for job in jobs]

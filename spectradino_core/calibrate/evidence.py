@@ -21,12 +21,11 @@ class Limits:
         hits: patches, known in both directions and held out, that lie where the fit says.
         hit_share: of all such patches.
         coverage: share of what both cameras see with hits nearby.
-        disagreement: of fits from either half; this and the distances below are in pixels of an image 640 wide, or of
-            the colour image if that is smaller.
-        uncertainty: 95 % bound of the error at the corners.
+        disagreement: of fits from either half, in pixels of the images that are compared, at most 640 wide.
+        uncertainty: 95 % bound of the error at the corners, as a ratio of the colour image's width.
         gain: by which ratio the likeness of structure rises over that without a calibration, beyond its noise.
         registered: how far a homography that brings no gain may lie from none, uncertainty and all, for the cameras to
-            count as registered.
+            count as registered; as a ratio of the colour image's width.
         stretch: largest ratio of the two directions' scales.
     """
 
@@ -34,9 +33,9 @@ class Limits:
     hit_share: float = 0.6
     coverage: float = 0.3
     disagreement: float = 1.5
-    uncertainty: float = 4.0
+    uncertainty: float = 0.0125
     gain: float = 0.05
-    registered: float = 12.0
+    registered: float = 0.03
     stretch: float = 1.15
 
 

@@ -218,7 +218,7 @@ class _Refined:
                 f"likeness of structure {gain.before:.3f} without a calibration, {gain.after:.3f} with it, a gain of "
                 f"{gain.mean:.3f} in images left out of the fit (noise {gain.noise:.3f})"
             )
-            if evidence.moved_px + uncertainty > limits.registered * unit:
+            if evidence.moved_px + uncertainty > limits.registered * self.rgb_size[0]:
                 raise CalibrationError(
                     f"the place found ({evidence.moved_px:.0f} px from laying the infrared image over the whole colour "
                     f"one, uncertain by {uncertainty:.0f} px) fits no better: {said}; {hint}"
@@ -230,10 +230,11 @@ class _Refined:
                 estimate,
                 whole,
             )
-        if uncertainty > limits.uncertainty * unit:
+        most = limits.uncertainty * self.rgb_size[0]
+        if uncertainty > most:
             raise CalibrationError(
                 f"the homography is uncertain by {uncertainty:.1f} px at the corners (95 %; fits from parts of the "
-                f"images differ), at most {limits.uncertainty * unit:.1f} are allowed: give more pairs (--pairs), of "
+                f"images differ), at most {most:.1f} are allowed: give more pairs (--pairs), of "
                 f"scenes at the distance that counts; {hint}"
             )
         return estimate
