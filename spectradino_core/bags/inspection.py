@@ -120,7 +120,7 @@ def inspect(reader: BagReader) -> BagInfo:
         looks[frame.stream].add(frame)
     known = [stamp for look in looks.values() for stamp in look.stamps if stamp > 0]
     start_ns = min(known, default=0)
-    cameras = {
+    cameras: dict[str, Camera] = {
         stream.value: look.camera(reader.messages_of[stream.value], start_ns)
         for stream, look in looks.items()
         if stream.value in reader.messages_of

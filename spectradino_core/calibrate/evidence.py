@@ -10,7 +10,7 @@ import numpy as np
 from spectradino_core.calibrate.errors import CalibrationError
 from spectradino_core.runtime.registration import Registration
 
-__all__ = ["AlreadyRegisteredError", "Evidence", "HomographyEstimate", "Limits"]
+__all__ = ["AlreadyRegisteredError", "Evidence", "HomographyEstimate", "Limits", "UncertainRegistrationError"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,10 @@ class HomographyEstimate:
             f"likeness of structure {e.likeness_before:.3f} before and {e.likeness:.3f} after, a gain of {e.gain:.3f} "
             f"in images left out of the fit (noise {e.gain_noise:.3f})"
         )
+
+
+class UncertainRegistrationError(CalibrationError):
+    """Images and homography agree, but not well enough to be better than none, or to be sure of the corners."""
 
 
 class AlreadyRegisteredError(CalibrationError):

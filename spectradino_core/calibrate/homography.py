@@ -25,7 +25,13 @@ import cv2
 import numpy as np
 
 from spectradino_core.calibrate.errors import CalibrationError
-from spectradino_core.calibrate.evidence import AlreadyRegisteredError, Evidence, HomographyEstimate, Limits
+from spectradino_core.calibrate.evidence import (
+    AlreadyRegisteredError,
+    Evidence,
+    HomographyEstimate,
+    Limits,
+    UncertainRegistrationError,
+)
 from spectradino_core.calibrate.fitting import INLIER_PX, fit, transfer
 from spectradino_core.calibrate.likeness import jacobian, laid, likeness_gain
 from spectradino_core.calibrate.matching import Matches, Surfaces
@@ -87,8 +93,8 @@ def estimate_homography(
         refined.sort(key=lambda r: -r.rank)
         try:
             return refined[0].judged(limits)
-        except AlreadyRegisteredError:
-            raise
+        except (AlreadyRegisteredError, UncertainRegistrationError):
+            raise  # the place is right: turning the infrared image finds no better one
         except CalibrationError as error:
             refusal = refusal or error
     raise refusal or CalibrationError(
@@ -219,7 +225,7 @@ class _Refined:
                 f"{gain.mean:.3f} in images left out of the fit (noise {gain.noise:.3f})"
             )
             if evidence.moved_px + uncertainty > limits.registered * self.rgb_size[0]:
-                raise CalibrationError(
+                raise UncertainRegistrationError(
                     f"the place found ({evidence.moved_px:.0f} px from laying the infrared image over the whole colour "
                     f"one, uncertain by {uncertainty:.0f} px) fits no better: {said}; {hint}"
                 )
@@ -232,7 +238,7 @@ class _Refined:
             )
         most = limits.uncertainty * self.rgb_size[0]
         if uncertainty > most:
-            raise CalibrationError(
+            raise UncertainRegistrationError(
                 f"the homography is uncertain by {uncertainty:.1f} px at the corners (95 %; fits from parts of the "
                 f"images differ), at most {most:.1f} are allowed: give more pairs (--pairs), of "
                 f"scenes at the distance that counts; {hint}"
