@@ -19,7 +19,7 @@ SIZE = (320, 256)
 
 @pytest.fixture(scope="module")
 def scenes() -> list[tuple[np.ndarray, np.ndarray]]:
-    return rendered_set(8, SIZE[0])
+    return rendered_set(16, SIZE[0])
 
 
 def test_sums_of_cells_are_those_of_a_loop():
@@ -68,7 +68,7 @@ def test_the_jackknife_of_a_mean_is_its_standard_error_and_wider_for_few():
 
 def test_scenes_that_lie_on_one_grid_need_no_calibration(scenes):
     with pytest.raises(AlreadyRegisteredError, match=r"registered already within \d+ px") as caught:
-        estimate_homography(scenes)
+        estimate_homography(scenes[:6])
     error = caught.value
     np.testing.assert_allclose(error.registration.matrix, np.eye(3).reshape(-1))
     assert error.estimate.evidence.moved_px < 2.0
@@ -76,7 +76,7 @@ def test_scenes_that_lie_on_one_grid_need_no_calibration(scenes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["as it comes", "shift of 2 %", "homography"])
+@pytest.mark.parametrize("case", ["as it comes", "homography"])
 def test_halves_of_one_camera_s_images_agree_within_what_each_claims(scenes, case):
     rows = judge_halves(scenes, case)
     assert {row["verdict"] for row in rows} == {"registered" if case == "as it comes" else "found"}, rows
