@@ -92,8 +92,8 @@ def arguments(band: str) -> list[Argument]:
         Argument(
             "dds_profile",
             f"Fast DDS profile of the node, for what it publishes: {_LARGE_IMAGES}, which is shipped, or an XML "
-            "file. Against lost camera images it is the drivers that need it, in FASTRTPS_DEFAULT_PROFILES_FILE. Empty: "
-            "as in the environment.",
+            "file. Against lost camera images it is the drivers that need it, in FASTRTPS_DEFAULT_PROFILES_FILE. "
+            "Empty: as in the environment.",
         ),
     ]
     return general + [

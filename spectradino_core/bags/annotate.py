@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 
 from spectradino_core.bags import messages
 from spectradino_core.bags.errors import BagError
+from spectradino_core.bags.intake import CameraMessages
 from spectradino_core.bags.reader import BagFrame, BagReader
 from spectradino_core.bags.replay import Answer, Replay, open_pipeline
 from spectradino_core.bags.segments import Segments
@@ -80,12 +81,14 @@ class AnnotateOptions:
 
 @dataclass(frozen=True)
 class Annotated:
-    """What came of it: answers by mode, drops by cause as in the node, and how many answers a stopped run had left."""
+    """What came of it: answers by mode, drops by cause as in the node, how many answers a stopped run had left, and
+    how many messages each camera had."""
 
     path: Path
     answers: dict[str, int]
     drops: dict[str, int]
     kept: int
+    cameras: tuple[CameraMessages, ...] = ()
 
 
 def annotate(
@@ -107,7 +110,7 @@ def annotate(
         tell: told what the node would write into its log, and what of the drive can't be read.
 
     Raises:
-        BagError: the drive can't be read, `out` exists, or another run is writing it.
+        BagError: the drive can't be read or gives not a single answer, `out` exists, or another run is writing it.
         BundleError, EngineError, ThermalError, RegistrationError, ParameterError: see `replay`.
         OSError: it can't be written; what is done so far is kept for the next run.
     """
@@ -127,11 +130,25 @@ def annotate(
             rest = _write_parts(run, engine, store, options, tell)
             for text in reader.damage:
                 tell(text)
+            cameras = tuple(reader.messages_of.values())
+            drops = replay.drops()
+            drops |= {cause: n for cause, n in reader.events.items() if cause.endswith("_bad_message")}
+            if not replay.answers:
+                remove = True
+                raise BagError(_nothing_to_write(reader.path, cameras, drops, run.failure))
             _put_together(reader, run.begin_ns, rest, store, out, options, engine.info)
             remove = True
         finally:
             store.close(remove)
-    return Annotated(out, dict(replay.answers), replay.drops(), store.kept)
+    return Annotated(out, dict(replay.answers), drops, store.kept, cameras)
+
+
+def _nothing_to_write(path: Path, cameras: Sequence[CameraMessages], drops: dict[str, int], failure: str) -> str:
+    """Why a drive gives no answer: camera by camera, what was dropped, and a capture that failed."""
+    read = "; ".join(map(str, cameras)) or "no message of a camera"
+    dropped = ", ".join(f"{count} {cause}" for cause, count in sorted(drops.items())) or "nothing"
+    failed = f"; a capture failed: {failure}" if failure else ""
+    return f"{path}: not a single answer, so nothing is written: {read}; dropped: {dropped}{failed}"
 
 
 class _Skipping:
@@ -162,12 +179,14 @@ class _Run:
 
     def __init__(self, reader: BagReader, replay: Replay, tick: Callable[[BagReader], object]) -> None:
         self.begin_ns = 0
+        self.failure = ""
         self._reader, self._replay, self._tick = reader, replay, tick
 
     def __iter__(self) -> Iterator[_Told]:
         if self._replay.registering.from_camera_info:
             self._replay.take_camera_infos(self._reader)
         for answer in self._replay.run(self._frames()):
+            self.failure = self.failure or answer.error
             yield answer, self._replay.take_events()
 
     @property

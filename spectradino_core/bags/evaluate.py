@@ -17,6 +17,7 @@ from spectradino_core.bags.errors import BagError
 from spectradino_core.bags.evaluation_options import Options, Unit, file_digest, pipeline_of, work_key
 from spectradino_core.bags.jobs import run_jobs
 from spectradino_core.bags.node_run import run_node
+from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.results import BagEvidence, json_bytes, result, sweep_table, timings
 from spectradino_core.bags.sweep_run import NODE, run_sweep, sweep_runs
 from spectradino_core.files import read_json, read_text, written_atomically
@@ -74,10 +75,13 @@ def evaluate_bags(
 
     Raises:
         BundleError, EngineError, ThermalError, ParameterError, RegistrationError: model or parameters are refused.
+        BagError: a sweep is asked for, and a bag has no ground truth.
         OSError: the output folder can't be written to.
     """
     tell = tell or log.info
     info = pipeline_of(options).info  # refused now, and once
+    if options.sweeps:
+        _check_truth(bags, options)
     runs = [NODE, *sweep_runs(options.sweeps)]
     model = file_digest(options.model)
     todo: dict[str, tuple[Unit, str]] = {}
@@ -120,6 +124,21 @@ def evaluate_bags(
         with written_atomically(out / file) as scratch:
             scratch.write_bytes(data)
     return found, evidence
+
+
+def _check_truth(bags: Mapping[str, Path], options: Options) -> None:
+    """Refuses a sweep of bags without labels; those that can't be read fail by themselves later."""
+    for name, path in () if options.labels else bags.items():
+        try:
+            with BagReader(path, cameras=False) as reader:
+                labels = options.labels.recorded_in(reader.topics)
+        except BagError:
+            continue
+        if not labels:
+            raise BagError(
+                f"a sweep shows how scores fall, so it needs ground truth, and {name} holds none: give --labels or "
+                "--gt-topic"
+            )
 
 
 def do_unit(work: tuple[Unit, str]) -> None:

@@ -30,7 +30,10 @@ from spectradino_core.evaluation.segmentation import UNLABELLED
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.streams.decode import DecodeError, decode_infrared
 
-__all__ = ["read_topics"]
+__all__ = ["MADE_BOXES", "MADE_MASKS", "read_topics"]
+
+MADE_BOXES, MADE_MASKS = "/ground_truth/detections", "/ground_truth/segmentation/mask"
+"""Where `spectradino bag make` records what is true; found without being named."""
 
 _BOXES = "vision_msgs/msg/Detection2DArray"
 _MASKS = ("sensor_msgs/msg/Image",)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from spectradino_core.bags.reader import BagReader
+from spectradino_core.bags.intake import CameraMessages
+from spectradino_core.bags.reader import BagFrame, BagReader
 from spectradino_core.streams.clocks import APART_NS, Clocks, is_uptime
 from spectradino_core.streams.compressed import encoding_of
 from spectradino_core.streams.decode import DecodeError
@@ -18,6 +18,7 @@ from spectradino_core.streams.queues import Stream
 __all__ = ["BagInfo", "Camera", "Offset", "inspect"]
 
 _GAP_PERIODS = 2.5
+_LOOKED_AT = 100
 _MS = 1e6
 
 
@@ -27,8 +28,11 @@ class Camera:
 
     Attributes:
         topic, kind, chosen: which topic, of which type, and how it was found.
+        messages: all there are.
         frames: images with a readable header.
-        unreadable: images whose pixels can't be had, of those looked at (the first and the last).
+        looked_at: how many of them were decoded: all until one could be, and up to a hundred spread over the bag.
+        refused: messages that can't be read, by cause; of the images those looked at.
+        examples: the first refusal of each cause, in words.
         size: (width, height) of the first image; None: it can't be read.
         encoding: of the first image, or the text of its compressed format.
         rate_hz: by the usual period.
@@ -47,8 +51,11 @@ class Camera:
     topic: str
     kind: str
     chosen: str
+    messages: int
     frames: int
-    unreadable: int
+    looked_at: int
+    refused: dict[str, int]
+    examples: dict[str, str]
     size: tuple[int, int] | None
     encoding: str
     rate_hz: float
@@ -66,6 +73,11 @@ class Camera:
     begin_s: float
     end_s: float
     uptime_s: float | None = None
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether not a single image can be read."""
+        return self.size is None
 
 
 @dataclass(frozen=True)
@@ -102,29 +114,24 @@ class BagInfo:
 
 
 def inspect(reader: BagReader) -> BagInfo:
-    """Reads the stamps of both cameras, and two images of each.
+    """Reads the stamps of both cameras, and some images of each.
 
     Args:
         reader: an open bag; one without cameras gives its topics only.
     """
-    stamps: dict[Stream, list[int]] = {stream: [] for stream in Stream}
-    arrivals: dict[Stream, list[int]] = {stream: [] for stream in Stream}
-    looked: dict[Stream, list[Any]] = {stream: [] for stream in Stream}
-    if reader.rgb_topic or reader.ir_topic:
-        for frame in reader.frames(in_stamp_order=False):
-            stamps[frame.stream].append(frame.stamp_ns)
-            arrivals[frame.stream].append(frame.received_ns)
-            looked[frame.stream] = [*looked[frame.stream][:1], frame]
-    used = {stream: np.array(ns, np.int64) for stream, ns in stamps.items() if ns}
-    known = [ns[ns > 0] for ns in used.values()]
-    firsts = [int(ns.min()) for ns in known if ns.size]
+    looks = {stream: _Look(reader, stream) for stream in Stream if reader.topic_of(stream)}
+    for frame in reader.frames(in_stamp_order=False) if looks else ():
+        looks[frame.stream].add(frame)
+    firsts = [min(known) for look in looks.values() if (known := [stamp for stamp in look.stamps if stamp > 0])]
     start_ns = max(firsts) if any(map(is_uptime, firsts)) else min(firsts, default=0)
-    cameras = {
-        stream.value: _camera(reader, stream, ns, np.array(arrivals[stream]), looked[stream], start_ns)
-        for stream, ns in used.items()
+    cameras: dict[str, Camera] = {
+        stream.value: look.camera(reader.messages_of[stream.value], start_ns)
+        for stream, look in looks.items()
+        if stream.value in reader.messages_of
     }
-    offset = _offset(used[Stream.RGB], used[Stream.IR]) if len(used) == 2 else None
-    every = [ns for listed in arrivals.values() for ns in listed]
+    used = [np.array(look.stamps, np.int64) for look in looks.values() if look.stamps]
+    offset = _offset(used[0], used[1]) if len(used) == 2 else None
+    every = [ns for look in looks.values() for ns in look.arrivals]
     return BagInfo(
         path=str(reader.path),
         format=reader.format,
@@ -135,57 +142,80 @@ def inspect(reader: BagReader) -> BagInfo:
         damage=list(reader.damage),
         warnings=[
             *(text for name, camera in cameras.items() for text in _warnings(name, camera)),
-            *_of_clocks(stamps, arrivals, offset),
+            *_of_clocks(looks, offset),
         ],
     )
 
 
-def _camera(
-    reader: BagReader, stream: Stream, ns: np.ndarray, arrivals: np.ndarray, frames: Sequence[Any], start_ns: int
-) -> Camera:
-    if is_uptime(int(ns.min())):
-        start_ns = int(ns.min())
-    steps = np.diff(ns)
-    forward = steps[steps > 0]
-    period = float(np.median(forward)) if forward.size else 0.0
-    gaps = forward[forward > _GAP_PERIODS * period] if period else forward[:0]
-    longest = int(forward.max()) if forward.size else 0
-    where = int(ns[:-1][steps == longest][0]) if forward.size else start_ns
-    size, encoding, unreadable = None, "", 0
-    for frame in reversed(frames):  # what is kept is the first one's
+class _Look:
+    """What is noted of one camera's frames as they come."""
+
+    def __init__(self, reader: BagReader, stream: Stream) -> None:
+        self._reader, self._stream = reader, stream
+        self._every = max(1, reader.topics[reader.topic_of(stream)].count // _LOOKED_AT)
+        self.stamps: list[int] = []
+        self.arrivals: list[int] = []
+        self._looked_at = 0
+        self._size: tuple[int, int] | None = None
+        self._encoding = ""
+
+    def add(self, frame: BagFrame) -> None:
+        """Notes a frame; decodes it if none could be so far, or if its turn has come."""
+        number = len(self.stamps)
+        self.stamps.append(frame.stamp_ns)
+        self.arrivals.append(frame.received_ns)
+        if self._size is not None and number % self._every:
+            return
+        self._looked_at += 1
         try:
             encoding = encoding_of(frame.message)
             pixels = frame.decode().pixels
-            size = (int(pixels.shape[1]), int(pixels.shape[0]))
-        except DecodeError:
-            unreadable += 1
-    lost = int(np.maximum(np.round(forward / period) - 1, 0).sum()) if period else 0
-    return Camera(
-        topic=reader.topic_of(stream),
-        kind=reader.topics[reader.topic_of(stream)].kind,
-        chosen=reader.chosen[stream.value],
-        frames=int(ns.size),
-        unreadable=unreadable,
-        size=size,
-        encoding=encoding,
-        rate_hz=1e9 / period if period else 0.0,
-        period_ms=period / _MS,
-        jitter_ms=float(np.percentile(np.abs(forward[forward <= _GAP_PERIODS * period] - period), 95)) / _MS
-        if forward.size
-        else 0.0,
-        gaps=int(gaps.size),
-        longest_gap_ms=longest / _MS,
-        longest_gap_at_s=(where - start_ns) / 1e9,
-        lost=lost,
-        duplicates=int((steps == 0).sum()),
-        backward=int((steps < 0).sum()),
-        zero=int((ns == 0).sum()),
-        latency_ms=float(np.median(arrivals - ns)) / _MS,
-        recorded_s=int(arrivals.max() - arrivals.min()) / 1e9,
-        begin_s=(int(ns.min()) - start_ns) / 1e9,
-        end_s=(int(ns.max()) - start_ns) / 1e9,
-        uptime_s=int(ns.min()) / 1e9 if is_uptime(int(ns.min())) else None,
-    )
+        except DecodeError as error:
+            frame.refuse(error)
+            return
+        if self._size is None:
+            self._size, self._encoding = (int(pixels.shape[1]), int(pixels.shape[0])), encoding
+
+    def camera(self, counted: CameraMessages, start_ns: int) -> Camera:
+        """What comes of it."""
+        ns, arrivals = np.array(self.stamps, np.int64), np.array(self.arrivals, np.int64)
+        uptime_ns = int(ns.min()) if ns.size and is_uptime(int(ns.min())) else None
+        start_ns = start_ns if uptime_ns is None else uptime_ns
+        steps = np.diff(ns)
+        forward = steps[steps > 0]
+        period = float(np.median(forward)) if forward.size else 0.0
+        gaps = forward[forward > _GAP_PERIODS * period] if period else forward[:0]
+        longest = int(forward.max()) if forward.size else 0
+        where = int(ns[:-1][steps == longest][0]) if forward.size else start_ns
+        lost = int(np.maximum(np.round(forward / period) - 1, 0).sum()) if period else 0
+        near = forward[forward <= _GAP_PERIODS * period] - period
+        return Camera(
+            topic=counted.topic,
+            kind=self._reader.topics[counted.topic].kind,
+            chosen=self._reader.chosen[self._stream.value],
+            messages=counted.messages,
+            frames=int(ns.size),
+            looked_at=self._looked_at,
+            refused=dict(sorted(counted.refused.items())),
+            examples=dict(sorted(counted.examples.items())),
+            size=self._size,
+            encoding=self._encoding,
+            rate_hz=1e9 / period if period else 0.0,
+            period_ms=period / _MS,
+            jitter_ms=float(np.percentile(np.abs(near), 95)) / _MS if forward.size else 0.0,
+            gaps=int(gaps.size),
+            longest_gap_ms=longest / _MS,
+            longest_gap_at_s=(where - start_ns) / 1e9,
+            lost=lost,
+            duplicates=int((steps == 0).sum()),
+            backward=int((steps < 0).sum()),
+            zero=int((ns == 0).sum()),
+            latency_ms=float(np.median(arrivals - ns)) / _MS if ns.size else 0.0,
+            recorded_s=int(np.ptp(arrivals)) / 1e9 if ns.size else 0.0,
+            begin_s=(int(ns.min()) - start_ns) / 1e9 if ns.size else 0.0,
+            end_s=(int(ns.max()) - start_ns) / 1e9 if ns.size else 0.0,
+            uptime_s=None if uptime_ns is None else uptime_ns / 1e9,
+        )
 
 
 def _offset(rgb: np.ndarray, ir: np.ndarray) -> Offset:
@@ -205,6 +235,14 @@ def _offset(rgb: np.ndarray, ir: np.ndarray) -> Offset:
 
 def _warnings(name: str, camera: Camera) -> list[str]:
     found = []
+    if camera.is_unreadable and camera.messages:
+        found.append(f"{name}: none of its {camera.messages} messages can be read: {_causes(camera)}")
+    elif camera.is_unreadable:
+        found.append(
+            f"{name}: its messages are lost: the bag lists {camera.topic} and holds none of it that is readable"
+        )
+    elif camera.refused:
+        found.append(f"{name}: messages that can't be read: {_causes(camera)}")
     if camera.zero:
         found.append(f"{name}: {camera.zero} images without a stamp: the driver must set header.stamp, else none pairs")
     if camera.backward:
@@ -218,8 +256,6 @@ def _warnings(name: str, camera: Camera) -> list[str]:
             f"{name}: frames are missing in {camera.gaps} places, about {camera.lost} in all; the longest gap is "
             f"{camera.longest_gap_ms:.0f} ms, {camera.longest_gap_at_s:.1f} s in"
         )
-    if camera.unreadable:
-        found.append(f"{name}: images that can't be read; `spectradino bag evaluate` or `run` counts them by cause")
     if camera.recorded_s < 0.5 * (camera.end_s - camera.begin_s):
         found.append(
             f"{name}: recorded within {camera.recorded_s:.1f} s, stamped over {camera.end_s - camera.begin_s:.1f} s: "
@@ -235,9 +271,13 @@ def _warnings(name: str, camera: Camera) -> list[str]:
     return found
 
 
-def _of_clocks(stamps: dict[Stream, list[int]], arrivals: dict[Stream, list[int]], offset: Offset | None) -> list[str]:
+def _causes(camera: Camera) -> str:
+    return "; ".join(f"{count} {cause} ({camera.examples[cause]})" for cause, count in camera.refused.items())
+
+
+def _of_clocks(looks: dict[Stream, _Look], offset: Offset | None) -> list[str]:
     clocks = Clocks()
-    every = [(arrival, stream, stamp) for stream in Stream for arrival, stamp in zip(arrivals[stream], stamps[stream])]
+    every = [(at, stream, stamp) for stream, look in looks.items() for at, stamp in zip(look.arrivals, look.stamps)]
     for arrival, stream, stamp in sorted(every):
         clocks.push(stream, stamp, arrival)
     if clocks.apart:

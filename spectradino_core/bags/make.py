@@ -4,7 +4,8 @@ What is written beside the two image topics:
 
 - `/ground_truth/detections` (Detection2DArray) and `/ground_truth/segmentation/mask` (Image), each under the header of
   the colour frame that it is the truth of, with a latched `label_info` beside it;
-- `BAG.coco.json`: the same boxes as COCO JSON, each image with its `stamp_ns`;
+- `BAG.coco.json`: the same boxes as COCO JSON, each image with its `stamp_ns`; no such file where nobody labelled
+  boxes;
 - `BAG.calibration.yaml`: the true homography and time offset, as `spectradino calibrate` would write them.
 """
 
@@ -19,6 +20,7 @@ from typing import Any
 
 from spectradino_core import __version__
 from spectradino_core.bags.errors import BagError
+from spectradino_core.bags.ground_truth_topics import MADE_BOXES, MADE_MASKS
 from spectradino_core.bags.messages import (
     compressed_message,
     detection_array,
@@ -43,7 +45,6 @@ START_NS = 1_700_000_000_000_000_000
 
 _IMAGE, _COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 _DETECTIONS, _LABELS = "vision_msgs/msg/Detection2DArray", "vision_msgs/msg/LabelInfo"
-_BOXES_TOPIC, _MASK_TOPIC = "/ground_truth/detections", "/ground_truth/segmentation/mask"
 _MS = 1_000_000
 
 
@@ -155,7 +156,9 @@ def make_bag(
                 truth.add(writer, view, head, stamp_ns, received_ns)
             tick()
     labels = calibration = None
-    if truth is not None:
+    if options.truth and not source.classes:
+        beside(path, ".coco.json").unlink(missing_ok=True)  # of a bag that this one replaces
+    if truth is not None and source.classes:
         labels = beside(path, ".coco.json")
         with written_atomically(labels) as scratch:
             scratch.write_text(json.dumps(truth.coco(), indent=1) + "\n", encoding="utf-8")
@@ -171,10 +174,11 @@ def _declare(writer: BagWriter, source: Source, options: MakeOptions) -> None:
         _, form, topic = options.of(stream)
         writer.add(topic, _IMAGE if form == "raw" else _COMPRESSED)
     if options.truth:
-        writer.add(_BOXES_TOPIC, _DETECTIONS)
-        writer.add("/ground_truth/label_info", _LABELS, latched=True)
+        if source.classes:
+            writer.add(MADE_BOXES, _DETECTIONS)
+            writer.add("/ground_truth/label_info", _LABELS, latched=True)
         if source.mask_classes:
-            writer.add(_MASK_TOPIC, _IMAGE)
+            writer.add(MADE_MASKS, _IMAGE)
             writer.add("/ground_truth/segmentation/label_info", _LABELS, latched=True)
 
 
@@ -210,7 +214,8 @@ class _Truth:
     def begin(self, writer: BagWriter, time_ns: int) -> None:
         """The names of the classes."""
         head = header(time_ns, "")
-        writer.write("/ground_truth/label_info", label_message(self._source.classes, head, 0.0), time_ns)
+        if self._source.classes:
+            writer.write("/ground_truth/label_info", label_message(self._source.classes, head, 0.0), time_ns)
         if self._source.mask_classes:
             names = label_message(self._source.mask_classes, head, 0.0)
             writer.write("/ground_truth/segmentation/label_info", names, time_ns)
@@ -218,7 +223,7 @@ class _Truth:
     def add(self, writer: BagWriter, view: View, head: Any, stamp_ns: int, time_ns: int) -> None:
         """The truth of one colour frame, as far as it is known."""
         if view.mask is not None:
-            writer.write(_MASK_TOPIC, image_message(view.mask, head), time_ns)
+            writer.write(MADE_MASKS, image_message(view.mask, head), time_ns)
         if view.boxes is None or view.labels is None:
             return
         corners = view.boxes.astype(float).tolist()
@@ -226,7 +231,7 @@ class _Truth:
             DetectionFields(str(label), 1.0, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
             for (x1, y1, x2, y2), label in zip(corners, view.labels.tolist(), strict=True)
         ]
-        writer.write(_BOXES_TOPIC, detection_array(found, head, view.tracks), time_ns)
+        writer.write(MADE_BOXES, detection_array(found, head, view.tracks), time_ns)
         height, width = view.pixels.shape[:2]
         number = len(self._images)
         name = f"{stamp_ns // 1_000_000_000}.{stamp_ns % 1_000_000_000:09d}.png"

@@ -13,6 +13,7 @@ from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_
 from rosbags.typesys.store import Typestore
 
 from spectradino_core.bags.definitions import DEFINITIONS
+from spectradino_core.bags.packing import why_no_cdr
 
 __all__ = ["DamagedMessageError", "MessageTypes", "peek_stamp_ns", "writing_types"]
 
@@ -47,6 +48,8 @@ class MessageTypes:
         store = self._store_of(name)
         if store is None:
             raise DamagedMessageError(f"nobody knows the type {name}")
+        if text := why_no_cdr(raw):
+            raise DamagedMessageError(f"no {name}: {text}")
         try:
             return store.deserialize_cdr(raw, name)
         except (SerdeError, KeyError, struct.error, ValueError, IndexError, MemoryError, OverflowError) as error:
@@ -61,7 +64,7 @@ class MessageTypes:
     def _own(self, name: str) -> Typestore | None:
         """The bag's own types, if they differ from the common ones, whose classes are the same for all bags."""
         definition = self._definitions.get(name)
-        if definition is None or definition.format == MessageDefinitionFormat.NONE:
+        if definition is None or definition.format == MessageDefinitionFormat.NONE or not definition.data.strip():
             return None
         try:
             store = get_typestore(Stores.EMPTY)
@@ -78,8 +81,10 @@ def peek_stamp_ns(raw: bytes) -> int:
     Raises:
         DamagedMessageError: too short, or not in CDR.
     """
-    if len(raw) < 12 or raw[0] != 0 or raw[1] > 1:
-        raise DamagedMessageError("too short for a header, or not in CDR")
+    if text := why_no_cdr(raw):
+        raise DamagedMessageError(text)
+    if len(raw) < 12:
+        raise DamagedMessageError(f"its {len(raw)} bytes are too short for a header")
     seconds, nanoseconds = _STAMPED[0 if raw[1] else 1].unpack_from(raw, 4)
     return seconds * 1_000_000_000 + nanoseconds
 

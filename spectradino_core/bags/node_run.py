@@ -21,6 +21,7 @@ import numpy as np
 
 from spectradino_core.bags.evaluation_options import SCORE_FLOOR, Options, Unit, pipeline_of
 from spectradino_core.bags.health import NO_ERROR, mode_seconds, pairing_figures, stream_figures
+from spectradino_core.bags.intake import nothing_read
 from spectradino_core.bags.pictures import WorstFrames
 from spectradino_core.bags.replay import Answer, Replay
 from spectradino_core.bags.scored_bag import ScoredBag, open_scored
@@ -181,7 +182,13 @@ class _Kept:
             (self._unit.folder / "masks" / f"{answer.stamp_ns}.png").write_bytes(data)
 
     def check(self) -> None:
-        """Refuses a drive of which nothing could be answered: model or parameters don't belong to these cameras."""
+        """Refuses a drive of which nothing could be answered: no camera can be read, or model or parameters don't
+        belong to these cameras. One whose frames find no partner can be scored all the same, if it is labelled."""
+        counted = self._bag.reader.messages_of.values()
+        if not self._answers and (self._bag.truth is None or nothing_read(counted)):
+            cameras = "; ".join(map(str, counted)) or "no message of a camera"
+            drops = ", ".join(f"{count} {cause}" for cause, count in self._replay.drops().items()) or "nothing"
+            raise ValueError(f"not a single capture could be made: {cameras}; dropped: {drops}")
         if self._answers and all(self._rows[_COLUMNS.index("failed") :: len(_COLUMNS)]):
             text = "; ".join(f"{cause}: {why}" for cause, why in sorted(self._failures.items()))
             raise ValueError(f"each of {self._answers} captures failed ({text})")
@@ -240,6 +247,7 @@ class _Kept:
             "pairing": pairing_figures([arrays]),
             "drops": dict(sorted(drops.items())),
             "failures": dict(sorted(self._failures.items())),
+            "unreadable": [str(camera) for camera in bag.reader.messages_of.values() if camera.refused],
             "restarts": 0 if replay.feed is None else replay.feed.restarts,
             "mode_changes": changes,
             "mode_seconds": mode_seconds(self.events, bag.first_ns, bag.last_ns),
@@ -272,8 +280,11 @@ class _Kept:
 
     def _camera(self, key: str, stamps_ns: np.ndarray, size: tuple[int, int] | None) -> dict[str, Any]:
         reader = self._bag.reader
+        camera = reader.messages_of.get(key)
         return stream_figures(stamps_ns) | {
             "topic": reader.topic_of(key),
+            "messages": camera.messages if camera else 0,
+            "refused": dict(sorted(camera.refused.items())) if camera else {},
             "size": None if size is None else list(size),
             "encoding": self._bag.encodings.get(key, ""),
         }

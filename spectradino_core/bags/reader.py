@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from spectradino_core.bags.errors import BagError
+from spectradino_core.bags.intake import CameraMessages
 from spectradino_core.bags.message_types import DamagedMessageError, MessageTypes, peek_stamp_ns
 from spectradino_core.bags.storage import Raw, Storage, StoredTopic
 from spectradino_core.bags.topics import choose_camera
@@ -63,6 +64,7 @@ class BagFrame:
         topic, kind: where it was recorded.
         raw: the message in CDR.
         types: how to unpack it.
+        camera: counts the camera's messages.
         options: limits, and how infrared images are read.
     """
 
@@ -73,6 +75,7 @@ class BagFrame:
     kind: str
     raw: bytes
     types: MessageTypes
+    camera: CameraMessages
     options: DecodeOptions | None = None
 
     @cached_property
@@ -95,6 +98,10 @@ class BagFrame:
         """
         return CameraFrame.decode(self.stream.value, self.message, options=self.options)
 
+    def refuse(self, error: DecodeError) -> None:
+        """Counts the frame as one that can't be read; for who asked for its pixels and can't have them."""
+        self.camera.refuse(error)
+
 
 class BagReader:
     """A bag opened for reading. A context manager.
@@ -106,6 +113,8 @@ class BagReader:
         events: what was wrong with single messages of the cameras so far, by cause: "rgb_backward_stamp" (behind the
             camera's newest stamp), "rgb_clock_jump" (by more than half a second), "rgb_bad_message", the same with
             "ir_".
+        messages_of: how many messages of each camera came while frames were last read, and which were refused, by "rgb"
+            and "ir".
         max_waiting: the most frames that waited for their turn so far.
         decoding: how the frames that are read from now on are decoded.
     """
@@ -140,6 +149,8 @@ class BagReader:
         self._storage = Storage(path)
         self.path = self._storage.path
         self.events: Counter[str] = Counter()
+        self.messages_of: dict[str, CameraMessages] = {}
+        self._unreadable: dict[str, CameraMessages] = {}  # of the topics that were looked into
         self.max_waiting = 0
         self.rgb_topic = self.ir_topic = ""
         self.chosen: dict[str, str] = {}
@@ -223,6 +234,7 @@ class BagReader:
             in_stamp_order: False: in the order in which they were received.
         """
         self.events.clear()
+        self.messages_of = {stream.value: CameraMessages(t) for stream in Stream if (t := self.topic_of(stream))}
         streams = {topic: stream for stream in Stream if (topic := self.topic_of(stream))}
         waiting: list[tuple[int, int, str, int, BagFrame]] = []
         arrivals: list[tuple[int, int]] = []  # of those that wait, and of some that went before their turn
@@ -232,10 +244,13 @@ class BagReader:
         clocks = Clocks()
         for number, raw in enumerate(self._storage.messages(set(streams))):
             stream = streams[raw.topic]
+            camera = self.messages_of[stream.value]
+            camera.messages += 1
             try:
                 stamp_ns = peek_stamp_ns(raw.data)
-            except DamagedMessageError:
+            except DamagedMessageError as error:
                 self.events[f"{stream.value}_bad_message"] += 1
+                camera.refuse(DecodeError("bad_message", str(error)))
                 continue
             behind_ns = newest.get(stream, stamp_ns) - stamp_ns
             if behind_ns > JUMP_MS * _MS:
@@ -246,7 +261,9 @@ class BagReader:
                 self.events[f"{stream.value}_backward_stamp"] += behind_ns > 0
                 newest[stream] = max(stamp_ns, newest.get(stream, stamp_ns))
             kind = self.topics[raw.topic].kind
-            frame = BagFrame(stream, stamp_ns, raw.received_ns, raw.topic, kind, raw.data, self.types, self.decoding)
+            frame = BagFrame(
+                stream, stamp_ns, raw.received_ns, raw.topic, kind, raw.data, self.types, camera, self.decoding
+            )
             if not in_stamp_order:
                 yield frame
                 continue
@@ -284,9 +301,14 @@ class BagReader:
         # A camera that was named is out of the question for the other one.
         for stream in sorted(Stream, key=lambda s: given[s] is None):
             other = found.get(stream.other, "")
-            found[stream], self.chosen[stream.value] = choose_camera(
-                stream, self.topics, given[stream], self._first_encoding, self.path, other
-            )
+            try:
+                found[stream], self.chosen[stream.value] = choose_camera(
+                    stream, self.topics, given[stream], self._first_encoding, self.path, other
+                )
+            except BagError as error:
+                if not self._unreadable:
+                    raise
+                raise BagError(f"{error}. {'; '.join(map(str, self._unreadable.values()))}") from None
         if found[Stream.RGB] == found[Stream.IR]:
             raise BagError(
                 f"{self.path}: both cameras on topic {found[Stream.RGB]!r}"
@@ -297,11 +319,18 @@ class BagReader:
 
     def _first_encoding(self, topic: str) -> str:
         """The encoding (or the compressed format) of a topic's first readable image; "" where there is none."""
+        if topic in self._unreadable:
+            return ""
         kind = self.topics[topic].kind
+        read = CameraMessages(topic)
         for raw in self._storage.messages({topic}):
+            read.messages += 1
             try:
                 message = self.types.read(raw.data, kind)
-            except DamagedMessageError:
+            except DamagedMessageError as error:
+                read.refuse(DecodeError("bad_message", str(error)))
                 continue
             return encoding_of(message)
+        if read.is_unreadable:
+            self._unreadable[topic] = read
         return ""

@@ -93,6 +93,7 @@ class Answer:
 class _Shot:
     frame: CameraFrame
     received_ns: int
+    source: BagFrame
 
 
 def open_pipeline(model: str | Path, settings: Settings | None = None) -> Pipeline:
@@ -197,12 +198,13 @@ class Replay:
             decoded = frame.decode()
         except DecodeError as error:
             error.camera = key
+            frame.refuse(error)
             self._refuse(error)
             yield from self._answered(self.feed.refused(frame.stream, self._arrival_ns, error))
             return
         if frame.stream is Stream.RGB and decoded.size is not None:
             self.registering.note_rgb(decoded.size, str(decoded.header.frame_id))
-        shot = _Shot(decoded, self._arrival_ns)
+        shot = _Shot(decoded, self._arrival_ns, frame)
         self.feed.registration = self.registering.current
         self.feed.rgb_grid = self.registering.rgb_size is not None
         pixels = partial(getattr, decoded, "pixels")
@@ -251,6 +253,14 @@ class Replay:
         topic = self._topics.get(error.camera, error.camera)
         self._drop(f"{error.camera}_{error.cause}", f"dropped a frame of {topic}: {error}")
 
+    def _refuse_shots(self, capture: Capture[_Shot], errors: Iterable[DecodeError]) -> None:
+        """Counts those frames of a capture whose pixels turned out to be damaged."""
+        for error in errors:
+            shot = capture.rgb if error.camera == "rgb" else capture.ir
+            if shot is not None:
+                shot.source.refuse(error)
+            self._refuse(error)
+
     def _check_readable(self) -> None:
         """Refuses a drive of a camera that sent frames and not one that can be read."""
         for key, problem in self._problems.items():
@@ -277,8 +287,8 @@ class Replay:
             UnreadableError: nothing that may be answered.
         """
         errors = unpack(self._settings, *_frames(capture))
+        self._refuse_shots(capture, errors)
         for error in errors:
-            self._refuse(error)
             changes = {error.camera: None, f"{error.camera}_stamp_ns": None}
             capture = replace(capture, error_ns=None, **changes)  # type: ignore[arg-type]
         self._readable |= {frame.camera for frame in _frames(capture) if frame is not None}
@@ -299,8 +309,7 @@ class Replay:
         except Exception as failure:  # one capture is lost, as in the node, and counted
             cause, error = drop_cause(failure), f"{failure}"
             if isinstance(failure, UnreadableError):
-                for one in failure.errors:
-                    self._refuse(one)
+                self._refuse_shots(capture, failure.errors)
             else:
                 self._drop(cause, f"dropped a capture ({type(failure).__name__}): {failure}")
         elapsed_ms = (perf_counter() - start) * 1e3

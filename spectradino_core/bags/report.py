@@ -94,7 +94,7 @@ def complaints(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
         if bag["pairing"]["failed_captures"]:
             why = "; ".join(f"{cause}: {text}" for cause, text in bag["failures"].items())
             found.append(f"{name}: {bag['pairing']['failed_captures']} captures failed ({why})")
-        found += [f"{name}: {text}" for text in bag["damage"]]
+        found += [f"{name}: {text}" for text in bag["damage"] + bag["unreadable"]]
         if truth is None:
             continue
         if truth["unknown_classes"]:
@@ -116,6 +116,8 @@ def complaints(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
 def _lead(result: Mapping[str, Any]) -> str:
     total = result["total"]
     pairing, info = total["pairing"], result["model"]["description"]
+    if not total["bags"]:
+        return f"{info['name']}: not one bag could be evaluated."
     text = f"{info['name']} ({' + '.join(info['bands'])}): {pairing['captures']} captures"
     modes = {mode: count for mode, count in pairing["captures_by_mode"].items() if count}
     text += f" ({_counts(modes)})" if modes else ""

@@ -1,8 +1,12 @@
-"""What can still be read of a bag file whose end is missing: a recorder that was killed, a full disk, a broken copy.
+"""Bag files read from front to back: damaged ones as far as they go, and MCAP files that ROS did not write.
 
-MCAP (https://mcap.dev/spec): records of an opcode, a length and a content follow one another; chunks hold records. Read
+A file may lack its end because the recorder was killed, the disk was full or a copy broke off. MCAP
+(https://mcap.dev/spec): records of an opcode, a length and a content follow one another; chunks hold records. Read
 from the front, all is good up to the first record that is cut. SQLite: the messages' table is read in the order of
 writing until the database refuses.
+
+MCAP is also written by others than rosbag2. The header's profile and each channel's message encoding say what the
+messages are; those in CDR are read whatever the profile, the others are named with the tool that converts them.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import sqlite3
 import struct
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
@@ -28,14 +32,45 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-__all__ = ["Salvaged", "salvage"]
+__all__ = ["CDR", "ForeignBagError", "Salvaged", "salvage", "unread_encodings"]
 
 _MAGIC = b"\x89MCAP0\r\n"
-_SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END, _FOOTER = 0x03, 0x04, 0x05, 0x06, 0x0F, 0x02
+_HEADER, _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x0F
 _FORMATS = {"ros2msg": MessageDefinitionFormat.MSG, "ros2idl": MessageDefinitionFormat.IDL}
 _LARGEST_CHUNK = 1 << 30
 """Unpacked; recorders make chunks of some megabytes. What says to be larger is taken for damage."""
 _NO_DEFINITION = MessageDefinition(MessageDefinitionFormat.NONE, "")
+
+CDR = ("cdr", "")
+"""Message encodings that are read; recorders that know no other leave the field empty."""
+_TOOLS = {
+    "ros1": "convert the ROS 1 bag that it was made from with 'rosbags-convert --src FILE.bag --dst FOLDER', or the "
+    "MCAP file itself with 'kappe'",
+}
+_ANY_TOOL = (
+    "'mcap info FILE' lists its channels; write their images as sensor_msgs/msg/Image or CompressedImage in CDR, for "
+    "example with the Python package mcap-ros2-support"
+)
+
+
+class ForeignBagError(BagError):
+    """An MCAP file without a single topic in ROS 2's encoding; the message names its own, and a tool."""
+
+
+def unread_encodings(topics: Mapping[str, str], path: Path) -> str:
+    """Name topics that are not read because of how their messages are encoded; "" where there are none.
+
+    Args:
+        topics: name to message encoding.
+        path: the file, for the message.
+    """
+    if not topics:
+        return ""
+    encodings = sorted(set(topics.values()))
+    said = " and ".join("ROS 1" if encoding == "ros1" else encoding for encoding in encodings)
+    names = ", ".join(sorted(topics)[:8]) + (f" and {len(topics) - 8} more" if len(topics) > 8 else "")
+    tool = next((_TOOLS[encoding] for encoding in encodings if encoding in _TOOLS), _ANY_TOOL)
+    return f"{path}: {names} hold messages encoded as {said}, and only CDR, the encoding of ROS 2, is read here: {tool}"
 
 
 class Salvaged:
@@ -43,11 +78,15 @@ class Salvaged:
 
     Attributes:
         topics: name to (type, definition, number of readable messages).
+        unread: topics whose messages are not in CDR, by name: their encoding.
+        is_whole: nothing is missing or damaged; the file is of another profile than rosbag2 writes.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.topics: dict[str, tuple[str, MessageDefinition, int]] = {}
+        self.unread: dict[str, str] = {}
+        self.is_whole = False
 
     def messages(self, topics: Collection[str]) -> Iterator[tuple[str, int, bytes]]:
         """Topic, time of receiving in nanoseconds and raw bytes of the readable messages of some topics."""
@@ -58,6 +97,7 @@ def salvage(path: Path) -> Salvaged:
     """The readable part of an .mcap or .db3 file.
 
     Raises:
+        ForeignBagError: the file holds messages of other encodings only.
         BagError: nothing of it is readable.
     """
     return _Mcap(path) if path.suffix == ".mcap" else _Sqlite(path)
@@ -68,15 +108,27 @@ class _Mcap(Salvaged):
         super().__init__(path)
         self._schemas: dict[int, tuple[str, MessageDefinition]] = {}
         self._channels: dict[int, tuple[str, int]] = {}
+        self._profile = ""
+        self._ended = False
+        self._damaged = 0
         counts: Counter[int] = Counter(channel for channel, _, _ in self._scan())
+        # What rosbag2 wrote and rosbags refuses is damaged somewhere, be it only in its index.
+        is_foreign = self._profile != "ros2" or bool(self.unread)
+        self.is_whole = is_foreign and self._ended and not self._damaged
         for channel, (topic, schema) in self._channels.items():
             kind, definition = self._schemas.get(schema, ("", _NO_DEFINITION))
             before = self.topics.get(topic, (kind, _NO_DEFINITION, 0))
             if before[0] != kind:
                 raise BagError(f"{path}: topic {topic} holds messages of two types, {before[0]} and {kind}")
             self.topics[topic] = (kind, definition, before[2] + counts[channel])
-        if not self._channels:
-            raise BagError(f"{path}: nothing in this file can be read; it ends before its first topic, or is no MCAP")
+        if self._channels:
+            return
+        if self.unread:
+            cut = "" if self.is_whole else "; besides, the file is damaged or was cut off"
+            raise ForeignBagError(unread_encodings(self.unread, path) + cut)
+        if self._ended and not self._damaged:
+            raise BagError(f"{path}: this MCAP file holds no topics: nothing was recorded into it")
+        raise BagError(f"{path}: nothing in this file can be read; it ends before its first topic, or is no MCAP")
 
     def messages(self, topics: Collection[str]) -> Iterator[tuple[str, int, bytes]]:
         for channel, received_ns, raw in self._scan():
@@ -100,10 +152,12 @@ class _Mcap(Salvaged):
                 elif code == _CHUNK:
                     yield from self._chunk(content)
                 elif code in (_DATA_END, _FOOTER):
+                    self._ended = True
                     return
                 else:
                     self._describe(code, content)
             except (struct.error, ValueError, KeyError, RuntimeError, EOFError, OSError, zstd.ZstdError):
+                self._damaged += 1
                 continue  # this record is damaged, the next one need not be
 
     def _chunk(self, content: bytes) -> Iterator[tuple[int, int, bytes]]:
@@ -128,7 +182,9 @@ class _Mcap(Salvaged):
         yield from sorted(found, key=lambda message: message[1])  # of one time: as they were written
 
     def _describe(self, code: int, content: bytes) -> None:
-        if code == _SCHEMA:
+        if code == _HEADER:
+            self._profile = _text(content, 0)[0]
+        elif code == _SCHEMA:
             number = struct.unpack_from("<H", content)[0]
             name, at = _text(content, 2)
             encoding, at = _text(content, at)
@@ -137,7 +193,12 @@ class _Mcap(Salvaged):
             self._schemas[number] = (name, _NO_DEFINITION if form is None else MessageDefinition(form, text))
         elif code == _CHANNEL:
             number, schema = struct.unpack_from("<HH", content)
-            self._channels[number] = (_text(content, 4)[0], schema)
+            topic, at = _text(content, 4)
+            encoding = _text(content, at)[0].strip().lower()
+            if encoding in CDR and not (encoding == "" and self._profile == "ros1"):
+                self._channels[number] = (topic, schema)
+            else:
+                self.unread[topic] = encoding or self._profile
 
 
 _UNPACK = {

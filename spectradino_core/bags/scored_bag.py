@@ -6,9 +6,9 @@ true frames: those from the first to the last recorded frame of either camera.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ import numpy as np
 
 from spectradino_core.bags.ground_truth import GroundTruth, GroundTruthError, in_seconds
 from spectradino_core.bags.ground_truth_coco import read_coco
-from spectradino_core.bags.ground_truth_topics import read_topics
+from spectradino_core.bags.ground_truth_topics import MADE_BOXES, MADE_MASKS, read_topics
 from spectradino_core.bags.reader import BagReader
+from spectradino_core.bags.storage import StoredTopic
 from spectradino_core.bags.tally import truth_arrays
+from spectradino_core.bags.topics import IMAGE
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.registration import Size
 from spectradino_core.streams.clocks import Clocks
@@ -31,16 +33,18 @@ from spectradino_core.streams.settings import Settings
 __all__ = ["Labels", "ScoredBag", "open_scored"]
 
 _MS = 1_000_000
+_BOXES_KIND = "vision_msgs/msg/Detection2DArray"
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Where the ground truth is; nothing: the bag is replayed without scores.
+    """Where the ground truth is; nothing: in the topics of `spectradino bag make`, if the bag has them, else the bag is
+    replayed without scores.
 
     Attributes:
-        file: COCO JSON file, or a folder with one `<bag's name>.json` a bag.
-        topic: Detection2DArray topic of the bag.
-        mask_topic: mask Image topic of the bag.
+        file: COCO JSON file, or a folder with one `<bag's name>.json` or `<bag's name>.coco.json` a bag.
+        topic: Detection2DArray topic of the bag; "": none.
+        mask_topic: mask Image topic of the bag; "": none.
         mask_classes: names of its values; empty: see `ground_truth_topics`.
         tolerance_ms: largest difference of the stamps of a true frame and of the colour frame.
     """
@@ -65,7 +69,7 @@ class Labels:
         return round(self.tolerance_ms * _MS)
 
     def file_for(self, name: str) -> Path | None:
-        """The labels of one bag.
+        """The labels of one bag: `NAME.json`, or `NAME.coco.json` as `spectradino bag make` writes it.
 
         Raises:
             GroundTruthError: a folder was given that has none for it.
@@ -73,11 +77,30 @@ class Labels:
         if self.file is None or not self.file.is_dir():
             return self.file
         plain = name.rpartition("/")[2]
-        path = self.file / f"{plain}.json"
-        if not path.is_file():
-            there = ", ".join(sorted(p.name for p in self.file.glob("*.json"))[:8]) or "no JSON files"
-            raise GroundTruthError(f"{self.file} holds no {plain}.json, labels of bag {name}; it holds {there}")
-        return path
+        for stem in dict.fromkeys((plain, plain.removesuffix(".mcap").removesuffix(".db3"))):
+            for ending in (".json", ".coco.json"):
+                if (path := self.file / f"{stem}{ending}").is_file():
+                    return path
+        there = ", ".join(sorted(p.name for p in self.file.glob("*.json"))[:8]) or "no JSON files"
+        raise GroundTruthError(
+            f"{self.file} holds neither {plain}.json nor {plain}.coco.json, labels of bag {name}; it holds {there}"
+        )
+
+    def recorded_in(self, topics: Mapping[str, StoredTopic], has_masks: bool = True) -> Labels:
+        """The labels with the topics of `spectradino bag make` where none were named and the bag has them.
+
+        Args:
+            topics: those of the bag.
+            has_masks: whether the model gives masks to be scored.
+        """
+        if self.file is not None:
+            return self
+        # What was named stands alone: who scores boxes of a topic has not asked for masks of another.
+        boxes = self.topic is None and not self.mask_topic and _holds(topics, MADE_BOXES, _BOXES_KIND)
+        masks = self.topic is None and self.mask_topic is None and has_masks and _holds(topics, MADE_MASKS, IMAGE)
+        return replace(
+            self, topic=MADE_BOXES if boxes else self.topic, mask_topic=MADE_MASKS if masks else self.mask_topic
+        )
 
 
 @dataclass
@@ -174,16 +197,31 @@ def open_scored(
         stamps = np.concatenate([scored.rgb_ns, scored.ir_ns - offset_ns])
         if clock == "stamp" and stamps.size:
             scored.first_ns, scored.last_ns = int(stamps.min()), int(stamps.max())
+        named = labels
+        labels = labels.recorded_in(reader.topics, bool(info.mask_classes))
         if labels:
             file = labels.file_for(name)
             if file is not None:
                 scored.truth = read_coco(file, info)
             else:
-                scored.truth = read_topics(bag, info, labels.topic, labels.mask_topic, labels.mask_classes)
+                scored.truth = _truth_of_topics(bag, info, labels, is_named=bool(named))
             scored.tolerance_ns = labels.tolerance_ns
             slop_ns = round(settings.sync_slop_ms * _MS)
             scored.places = _places(scored, name, offset_ns, slop_ns)
         yield scored
+
+
+def _holds(topics: Mapping[str, StoredTopic], name: str, kind: str) -> bool:
+    return name in topics and topics[name].kind == kind and topics[name].count > 0
+
+
+def _truth_of_topics(bag: Path, info: ModelInfo, labels: Labels, is_named: bool) -> GroundTruth:
+    try:
+        return read_topics(bag, info, labels.topic, labels.mask_topic, labels.mask_classes)
+    except GroundTruthError as error:
+        if is_named:
+            raise
+        raise GroundTruthError(f'{error} (--gt-topic "" replays the bag without its labels)') from None
 
 
 def _looked_through(reader: BagReader) -> ScoredBag:

@@ -52,7 +52,7 @@ class Source(Protocol):
     Attributes:
         name: for the labels file.
         band: of the infrared camera.
-        classes, mask_classes: names that labels and masks index.
+        classes, mask_classes: names that labels and masks index; empty where nothing is labelled.
         registration: where infrared pixels truly lie in the colour image, with both sizes; None: over the whole image,
             whatever its size.
     """
@@ -145,7 +145,7 @@ class SceneSource:
 
 
 class FolderSource:
-    """The pairs of a folder, each shown for one period of the slower camera: still pictures, one after the other."""
+    """The pairs of a folder, each shown for one period of the slower camera: still images, one after the other."""
 
     def __init__(
         self,
@@ -173,8 +173,11 @@ class FolderSource:
         """
         self.name = folder.name
         self.band = Modality.parse(folder.infrared)
-        self.classes, self.mask_classes = tuple(folder.classes), tuple(folder.mask_classes)
         self.items: tuple[PairedItem, ...] = tuple(folder)[:limit]
+        has_boxes = any(item.boxes is not None for item in self.items)
+        has_masks = any(item.mask_path is not None for item in self.items)
+        self.classes = tuple(folder.classes) if has_boxes else ()
+        self.mask_classes = tuple(folder.mask_classes) if has_masks else ()
         self._rate_hz = rate_hz
         if not self.items:
             raise BagError(f"{folder.root}: no pairs")
@@ -204,8 +207,9 @@ class FolderSource:
         """See `Source`."""
         known: tuple[int, View] | None = None
         for moment in moments_ns:
-            # A frame a hair before the turn belongs to the picture after it.
-            place = min(int((moment + 1_000) * self._rate_hz / 1e9), len(self.items) - 1)
+            # A pair is shown around the moment at which the slower camera exposes it, not from then on: so the frame
+            # of the faster camera that is nearest to that moment shows it too, be it a little earlier.
+            place = min(int(moment * self._rate_hz / 1e9 + 0.5), len(self.items) - 1)
             if known is None or known[0] != place:
                 known = (
                     place,

@@ -6,7 +6,10 @@ All scales and shifts are tried on small pictures (`search.py`); the best few pl
 - patches that the fit has not seen must lie where it says (every other block of patches is held out, in turns);
 - there must be enough of them, over enough of what both cameras see;
 - fits from either half of the picture, and from either half of the pairs, must agree;
-- it must be what two cameras side by side can have, and better than laying one picture over the other.
+- fits that leave out a part of the pairs (jackknife) say how uncertain it is at the corners, which is limited;
+- it must be what two cameras side by side can have;
+- the likeness of structure must rise over that without a calibration, beyond its noise, in pairs that the fit has not
+  seen. Else no calibration is the better one: the cameras count as registered, or the fit is refused.
 
 The evidence of all pairs is added up, as the cameras do not move against each other. Letters: h x w a picture.
 """
@@ -15,19 +18,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import cv2
 import numpy as np
 
 from spectradino_core.calibrate.errors import CalibrationError
+from spectradino_core.calibrate.evidence import (
+    AlreadyRegisteredError,
+    Evidence,
+    HomographyEstimate,
+    Limits,
+    UncertainRegistrationError,
+)
 from spectradino_core.calibrate.fitting import INLIER_PX, fit, transfer
+from spectradino_core.calibrate.likeness import jacobian, laid, likeness_gain
 from spectradino_core.calibrate.matching import Matches, Surfaces
 from spectradino_core.calibrate.search import search
 from spectradino_core.calibrate.structure import grey_picture, structure
+from spectradino_core.calibrate.uncertainty import GROUPS, jackknife_bound
 from spectradino_core.runtime.registration import Registration, RegistrationError, Size
 
-__all__ = ["Evidence", "HomographyEstimate", "Limits", "estimate_homography"]
+__all__ = ["AlreadyRegisteredError", "Evidence", "HomographyEstimate", "Limits", "estimate_homography"]
 
 _LEVELS = ((256, 8), (512, 8), (640, 8))
 """Width of the picture and search radius in it, from coarse to fine."""
@@ -37,82 +50,6 @@ _BLOCK = 5  # patches along the side of a block that is held out
 _SEARCHED = 8  # pairs are enough for the rough place
 _ROLLS = ((0.0,), (-4.0, 4.0))
 _NEARLY = 0.8  # places whose score is this share of the best one's are refined too
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a homography must reach to be believed.
-
-    Attributes:
-        hits: patches, known in both directions and held out, that lie where the fit says.
-        hit_share: of all such patches.
-        coverage: share of what both cameras see with hits nearby.
-        disagreement: of fits from either half, in pixels of a picture 640 wide.
-        stretch: largest ratio of the two directions' scales.
-    """
-
-    hits: int = 110
-    hit_share: float = 0.6
-    coverage: float = 0.3
-    disagreement: float = 1.5
-    stretch: float = 1.15
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What speaks for a homography. Distances are in colour pixels.
-
-    Attributes:
-        pairs: pairs of images it is from.
-        matches: patches found again and known in both directions.
-        hits: those of them that lie within `INLIER_PX` (of a picture 640 wide) of a fit that has not seen them.
-        coverage: share, 0 to 1, of what both cameras see that has a hit nearby.
-        residual_px: median distance of the held-out patches from the fit.
-        disagreement_px: median distance of the maps from either half, the larger of halves of the picture and of the
-            pairs.
-        likeness, likeness_before: correlation of structure at the place found, and with the one picture laid over the
-            whole other.
-        moved_px: median distance of the two places.
-    """
-
-    pairs: int
-    matches: int
-    hits: int
-    coverage: float
-    residual_px: float
-    disagreement_px: float
-    likeness: float
-    likeness_before: float
-    moved_px: float
-
-    @property
-    def hit_share(self) -> float:
-        return self.hits / max(self.matches, 1)
-
-
-@dataclass(frozen=True)
-class HomographyEstimate:
-    """What was found.
-
-    Attributes:
-        registration: infrared to colour pixels, with the images' sizes.
-        evidence: why to believe it.
-    """
-
-    registration: Registration
-    evidence: Evidence
-
-    def __str__(self) -> str:
-        e, matrix = self.evidence, np.reshape(self.registration.matrix, (3, 3))
-        scale = math.sqrt(abs(np.linalg.det(matrix[:2, :2])))
-        roll = math.degrees(math.atan2(matrix[1, 0] - matrix[0, 1], matrix[0, 0] + matrix[1, 1]))
-        return (
-            f"One infrared pixel is {scale:.3f} colour pixels, rolled by {roll:+.2f} degrees, and the infrared image's "
-            f"top left pixel lies at ({matrix[0, 2]:.1f}, {matrix[1, 2]:.1f}). {e.hits} of {e.matches} held-out "
-            f"patches from {e.pairs} pair{'s' * (e.pairs != 1)} agree, on {e.coverage:.0%} of what both cameras see; "
-            f"residual {e.residual_px:.2f} px (median); fits from either half differ by {e.disagreement_px:.2f} px; "
-            f"likeness of structure {e.likeness_before:.2f} before and {e.likeness:.2f} after"
-        )
 
 
 def estimate_homography(
@@ -129,6 +66,7 @@ def estimate_homography(
         limits: when to believe it.
 
     Raises:
+        AlreadyRegisteredError: none is needed.
         CalibrationError: no pairs, images of several sizes, or nothing that can be believed was found; says why.
     """
     limits = limits or Limits()
@@ -145,16 +83,20 @@ def estimate_homography(
     least, largest = scales or _plausible_scales(rgb_size, ir_size)
     steps = np.exp(np.linspace(np.log(least), np.log(largest), max(2, math.ceil(np.log(largest / least) / 0.04))))
     refusal: CalibrationError | None = None
+    whole = np.reshape(Registration.whole(ir_size, rgb_size).matrix, (3, 3))
     for rolls in _ROLLS:
         candidates = search(_spread_over(grey, _SEARCHED), list(steps), rolls)
-        good = [c for c in candidates if c.score >= _NEARLY * candidates[0].score]
-        refined = [_Refined(grey, c.matrix, rgb_size, ir_size) for c in good]
+        good = [c.matrix for c in candidates if c.score >= _NEARLY * candidates[0].score]
+        if rolls == _ROLLS[0] and not any(_are_near(matrix, whole, ir_size, rgb_size) for matrix in good):
+            good.append(whole)  # that nothing needs correcting is always tried
+        refined = [_Refined(grey, matrix, rgb_size, ir_size) for matrix in good]
         refined.sort(key=lambda r: -r.rank)
-        for best in refined[:1]:
-            try:
-                return best.judged(limits)
-            except CalibrationError as error:
-                refusal = refusal or error
+        try:
+            return refined[0].judged(limits)
+        except (AlreadyRegisteredError, UncertainRegistrationError):
+            raise  # the place is right: turning the infrared image finds no better one
+        except CalibrationError as error:
+            refusal = refusal or error
     raise refusal or CalibrationError(
         "the pictures have nothing in common at any scale or shift: are they of one scene?"
     )
@@ -169,9 +111,9 @@ class _Refined:
         self.found: Matches | None = None
         for width, radius in _LEVELS:
             size, shrink = _picture(rgb_size, min(width, rgb_size[0]))
-            halves = self._surfaces(size, shrink, radius)
-            both = halves[0] + halves[1]
-            found = both.matches(_LEAST_SCORE)
+            groups = self._surfaces(size, shrink, radius)
+            total = reduce(add, groups)
+            found = total.matches(_LEAST_SCORE)
             if len(found) < 16:
                 self.found = None
                 return
@@ -182,7 +124,7 @@ class _Refined:
                 return
             self.before = self.matrix
             self.matrix = moved / moved[2, 2]
-            self.found, self.halves, self.size, self.shrink = found, halves, size, shrink
+            self.found, self.groups, self.total, self.size, self.shrink = found, groups, total, size, shrink
         self._hold_out()
 
     @property
@@ -190,13 +132,15 @@ class _Refined:
         return 0.0 if self.found is None else self.hits * self.hits / max(self.tried, 1)
 
     def _surfaces(self, size: Size, shrink: np.ndarray, radius: int) -> list[Surfaces]:
-        halves = [Surfaces(size, radius), Surfaces(size, radius)]
+        # Neighbours in one group: images of nearly one moment say nearly the same.
+        count = min(len(self.grey), GROUPS)
+        groups = [Surfaces(size, radius) for _ in range(count)]
         for number, (colour, infrared) in enumerate(self.grey):
-            picture, seen = _laid(infrared, shrink @ self.matrix, size)
+            picture, seen = laid(infrared, shrink @ self.matrix, size)
             small = cv2.resize(colour, size, interpolation=cv2.INTER_AREA)
-            halves[number % 2].add(structure(small), structure(picture, seen), seen)
+            groups[number * count // len(self.grey)].add(structure(small), structure(picture, seen), seen)
         self.seen = seen
-        return halves
+        return groups
 
     def _hold_out(self) -> None:
         """Fits from every other block of patches, measured on the rest."""
@@ -218,11 +162,11 @@ class _Refined:
         off = np.concatenate(distances)
         self.tried, self.hits = len(off), int((off < INLIER_PX).sum())
         self.residual = float(np.median(off)) if len(off) else math.inf
-        covered = np.zeros(self.halves[0].grid[::-1], np.uint8)
+        covered = np.zeros(self.total.grid[::-1], np.uint8)
         for column, row in np.concatenate(hit_cells):
             covered[row, column] = 1
         covered = cv2.dilate(covered, np.ones((3, 3), np.uint8))
-        seen = cv2.resize(self.seen.astype(np.float32), self.halves[0].grid, interpolation=cv2.INTER_AREA) > 0.5
+        seen = cv2.resize(self.seen.astype(np.float32), self.total.grid, interpolation=cv2.INTER_AREA) > 0.5
         self.coverage = float(covered[seen].mean()) if seen.any() else 0.0
 
     def judged(self, limits: Limits) -> HomographyEstimate:
@@ -249,15 +193,16 @@ class _Refined:
                 f"{limits.disagreement * unit:.1f} are allowed; is everything near the cameras, did they move against "
                 "each other, or are their clocks apart?"
             )
-        whole = np.reshape(Registration.whole(self.ir_size, self.rgb_size).matrix, (3, 3))
-        likeness, before = self._likeness(self.matrix), self._likeness(whole)
+        parts = self._parts()
+        uncertainty = max(self._spread(part) for part in parts) * unit
+        whole = Registration.whole(self.ir_size, self.rgb_size)
+        from_whole = np.reshape(whole.matrix, (3, 3))
+        if not math.isfinite(uncertainty):
+            raise CalibrationError(f"too little is left to fit when a part of the images is left out; {hint}")
+        maps = [self._moved(correction) for correction in parts[0]]
+        gain = likeness_gain(self.grey, maps, from_whole, self.shrink, self.size, _block_groups(self.total.grid))
         points = _grid_points(self.ir_size)
-        moved = float(np.median(np.linalg.norm(transfer(self.matrix, points) - transfer(whole, points), axis=1)))
-        if likeness <= before and moved > 2 * unit:
-            raise CalibrationError(
-                f"the place found ({moved:.0f} px from laying the infrared picture over the whole colour one) fits no "
-                f"better: likeness {likeness:.2f} against {before:.2f}; {hint}"
-            )
+        moved = np.linalg.norm(transfer(self.matrix, points) - transfer(from_whole, points), axis=1)
         evidence = Evidence(
             pairs=len(self.grey),
             matches=self.tried,
@@ -265,11 +210,62 @@ class _Refined:
             coverage=self.coverage,
             residual_px=self.residual * unit,
             disagreement_px=disagreement,
-            likeness=likeness,
-            likeness_before=before,
-            moved_px=moved,
+            uncertainty_px=uncertainty,
+            likeness=gain.after,
+            likeness_before=gain.before,
+            gain=gain.mean,
+            gain_noise=gain.noise,
+            moved_px=float(np.median(moved)),
+            moved_corner_px=float(moved.max()),
         )
-        return HomographyEstimate(registration, evidence)
+        estimate = HomographyEstimate(registration, evidence)
+        if gain.mean < max(gain.noise, limits.gain * gain.before):
+            said = (
+                f"likeness of structure {gain.before:.3f} without a calibration, {gain.after:.3f} with it, a gain of "
+                f"{gain.mean:.3f} in images left out of the fit (noise {gain.noise:.3f})"
+            )
+            if evidence.moved_px + uncertainty > limits.registered * self.rgb_size[0]:
+                raise UncertainRegistrationError(
+                    f"the place found ({evidence.moved_px:.0f} px from laying the infrared image over the whole colour "
+                    f"one, uncertain by {uncertainty:.0f} px) fits no better: {said}; {hint}"
+                )
+            raise AlreadyRegisteredError(
+                f"the cameras are registered already within {evidence.moved_px + uncertainty:.0f} px: the best "
+                f"homography lies {evidence.moved_px:.1f} px from none (median; {evidence.moved_corner_px:.1f} px at a "
+                f"corner, uncertain by {uncertainty:.1f} px) and brings nothing: {said}",
+                estimate,
+                whole,
+            )
+        most = limits.uncertainty * self.rgb_size[0]
+        if uncertainty > most:
+            raise UncertainRegistrationError(
+                f"the homography is uncertain by {uncertainty:.1f} px at the corners (95 %; fits from parts of the "
+                f"images differ), at most {most:.1f} are allowed: give more pairs (--pairs), of "
+                f"scenes at the distance that counts; {hint}"
+            )
+        return estimate
+
+    def _parts(self) -> list[list[np.ndarray]]:
+        """Corrections from all but a part each: of the pairs (if there are several), and of the patches."""
+        assert self.found is not None
+        columns, rows = (self.found.cells // _BLOCK).T
+        place = _block_groups(self.total.grid)[rows, columns]
+        left = [[self.found[place != group] for group in range(GROUPS)]]
+        if len(self.groups) > 1:
+            left.insert(0, [(self.total - group).matches(_LEAST_SCORE) for group in self.groups])
+        if min(len(part) for kind in left for part in kind) < 16:
+            return [[]]
+        return [[fit(part, self.size).correction for part in kind] for kind in left]
+
+    def _spread(self, corrections: list[np.ndarray]) -> float:
+        """95 % bound of the distance from the truth, at the point of what both see where it is largest [picture px]."""
+        points = self._seen_points()
+        return jackknife_bound([transfer(correction, points) for correction in corrections])
+
+    def _moved(self, correction: np.ndarray) -> np.ndarray:
+        """The map of the last level's beginning, corrected."""
+        moved = np.linalg.inv(self.shrink) @ correction @ self.shrink @ self.before
+        return moved / moved[2, 2]
 
     def _plausible(self, limits: Limits) -> Registration:
         try:
@@ -278,7 +274,7 @@ class _Refined:
             )
         except RegistrationError as error:
             raise CalibrationError(f"what was found can't be two cameras side by side: {error}") from None
-        u, stretches, v = np.linalg.svd(_jacobian(self.matrix, self.ir_size))
+        u, stretches, v = np.linalg.svd(jacobian(self.matrix, self.ir_size))
         turned = u @ v
         roll = math.degrees(math.atan2(turned[1, 0], turned[0, 0]))
         if stretches[0] / stretches[1] > limits.stretch or abs(roll) > 15:
@@ -288,28 +284,21 @@ class _Refined:
             )
         return registration
 
-    def _disagreement(self) -> float:
-        """Median distance of the maps from either half, in the last picture's pixels."""
+    def _seen_points(self) -> np.ndarray:
         points = _grid_points(self.size)
         inside = self.seen[points[:, 1].astype(int), points[:, 0].astype(int)]
-        points = points[inside] if inside.any() else points
+        return points[inside] if inside.any() else points
+
+    def _disagreement(self) -> float:
+        """Median distance of the maps from either half, in the last picture's pixels."""
+        points = self._seen_points()
         both = [tuple(self.maps)]
-        if self.halves[1].pairs:
-            parts = [half.matches(_LEAST_SCORE) for half in self.halves]
+        if len(self.groups) > 1:
+            parts = [reduce(add, self.groups[first::2]).matches(_LEAST_SCORE) for first in (0, 1)]
             if min(map(len, parts)) < 16:
                 return math.inf
             both.append(tuple(fit(part, self.size).correction for part in parts))
         return max(float(np.median(np.linalg.norm(transfer(a, points) - transfer(b, points), axis=1))) for a, b in both)
-
-    def _likeness(self, matrix: np.ndarray) -> float:
-        """Correlation of structure, at most 1, with the infrared pictures laid by `matrix`."""
-        sums = np.zeros(3)
-        for colour, infrared in self.grey:
-            picture, seen = _laid(infrared, self.shrink @ matrix, self.size)
-            a = structure(cv2.resize(colour, self.size, interpolation=cv2.INTER_AREA)) * seen
-            b = structure(picture, seen) * seen
-            sums += float((a * b).sum()), float((a * a).sum()), float((b * b).sum())
-        return float(sums[0] / math.sqrt(max(sums[1] * sums[2], 1e-12)))
 
 
 def _size(image: np.ndarray) -> Size:
@@ -334,21 +323,17 @@ def _picture(size: Size, width: int) -> tuple[Size, np.ndarray]:
     return small, np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
 
 
-def _laid(infrared: np.ndarray, matrix: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
-    """The infrared picture on another's pixels: float32 [h, w], and bool [h, w]: where it sees anything."""
-    scale = math.sqrt(abs(np.linalg.det(_jacobian(matrix, _size(infrared)))))
-    if scale < 1:
-        infrared = cv2.GaussianBlur(infrared, (0, 0), 0.4 / max(scale, 0.05))
-    picture = cv2.warpPerspective(infrared, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    seen = cv2.warpPerspective(np.ones(infrared.shape, np.uint8), matrix, size, flags=cv2.INTER_NEAREST)
-    return picture, seen > 0
+def _block_groups(grid: Size) -> np.ndarray:
+    """Which group of patches each block belongs to, int64 [rows, columns]: neighbours to different ones."""
+    columns, rows = np.meshgrid(*(np.arange(math.ceil(cells / _BLOCK)) for cells in grid))
+    return (columns + 3 * rows) % GROUPS
 
 
-def _jacobian(matrix: np.ndarray, size: Size) -> np.ndarray:
-    """What one step right and one step down become at the image's centre: [2, 2], columns."""
-    centre = np.array([[(size[0] - 1) / 2, (size[1] - 1) / 2]])
-    here, right, down = (transfer(matrix, centre + step)[0] for step in ((0, 0), (1, 0), (0, 1)))
-    return np.stack([right - here, down - here], axis=1)
+def _are_near(one: np.ndarray, other: np.ndarray, ir_size: Size, rgb_size: Size) -> bool:
+    """Whether two maps are one and the same place to the search."""
+    points = _grid_points(ir_size)
+    distance = np.linalg.norm(transfer(one, points) - transfer(other, points), axis=1)
+    return float(distance.mean()) < rgb_size[0] / 24
 
 
 def _grid_points(size: Size) -> np.ndarray:

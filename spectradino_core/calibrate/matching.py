@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 __all__ = ["CELL", "Matches", "Surfaces", "refined_peaks"]
 
@@ -65,7 +66,8 @@ class Surfaces:
         """
         self.radius = radius
         self.size = size
-        self.grid = (max(1, size[0] // CELL), max(1, size[1] // CELL))
+        self.grid = (size[0] // CELL, size[1] // CELL)
+        self._margin = ((size[0] - self.grid[0] * CELL) // 2, (size[1] - self.grid[1] * CELL) // 2)
         side = 2 * radius + 1
         shape = (side, side, self.grid[1], self.grid[0])
         self._product = np.zeros(shape, np.float64)
@@ -81,18 +83,12 @@ class Surfaces:
             infrared: structure of the infrared picture on the colour picture's grid, float32 [C, h, w].
             valid: bool [h, w], where the infrared camera sees anything.
         """
-        radius, (height, width) = self.radius, colour.shape[1:]
-        padded = np.zeros((colour.shape[0], height + 2 * radius, width + 2 * radius), np.float32)
-        padded[:, radius : radius + height, radius : radius + width] = colour
-        energy = np.einsum("chw,chw->hw", padded, padded)
-        seen = np.ones((height, width), np.float32) if valid is None else valid.astype(np.float32)
-        own = np.einsum("chw,chw->hw", infrared, infrared) * seen
-        self._infrared += self._gathered(own)
-        for dy in range(2 * radius + 1):
-            for dx in range(2 * radius + 1):
-                part = np.s_[dy : dy + height, dx : dx + width]
-                self._product[dy, dx] += self._gathered(np.einsum("chw,chw->hw", padded[:, part[0], part[1]], infrared))
-                self._colour[dy, dx] += self._gathered(energy[part] * seen)
+        seen = np.ones((1, *colour.shape[1:]), np.float32) if valid is None else valid.astype(np.float32)[None]
+        energy = np.einsum("chw,chw->hw", colour, colour)[None]
+        own = np.einsum("chw,chw->hw", infrared, infrared)[None] * seen
+        self._infrared += self._correlated(own, None)[0, 0]
+        self._product += self._correlated(infrared, colour)
+        self._colour += self._correlated(seen, energy)
         self.pairs += 1
 
     def __add__(self, other: Surfaces) -> Surfaces:
@@ -100,6 +96,13 @@ class Surfaces:
         for name in ("_product", "_colour", "_infrared", "pairs"):
             setattr(both, name, getattr(self, name) + getattr(other, name))
         return both
+
+    def __sub__(self, part: Surfaces) -> Surfaces:
+        """All but the pairs of a part."""
+        rest = Surfaces(self.size, self.radius)
+        for name in ("_product", "_colour", "_infrared", "pairs"):
+            setattr(rest, name, getattr(self, name) - getattr(part, name))
+        return rest
 
     def matches(self, least: float) -> Matches:
         """The patches that have one clear place at least as good as `least`."""
@@ -123,13 +126,47 @@ class Surfaces:
         rows, columns, peak = rows[chosen], columns[chosen], peak[chosen]
         shifts, information = refined_peaks(score[:, :, chosen], rows, columns)
         cells = np.stack(np.divmod(chosen, self.grid[0])[::-1], axis=1)
-        step = np.array([self.size[0] / self.grid[0], self.size[1] / self.grid[1]])
-        points = (cells + 0.5) * step - 0.5
+        points = (cells + 0.5) * CELL - 0.5 + self._margin
         good = np.linalg.eigvalsh(information)[:, 1] > 1e-4
         return Matches(points, shifts - radius, information, peak, cells)[good]
 
-    def _gathered(self, plane: np.ndarray) -> np.ndarray:
-        return cv2.resize(plane, self.grid, interpolation=cv2.INTER_AREA)
+    def _correlated(self, cells: np.ndarray, other: np.ndarray | None) -> np.ndarray:
+        """Sums over each cell of its product with another picture at all displacements: float32 [D, D, ny, nx].
+
+        Of a cell's rows (of all channels) with the other picture's rows each displacement down is one product of
+        matrices, whose diagonals are the displacements across.
+
+        Args:
+            cells: float32 [C, h, w].
+            other: float32 [C, h, w], nought beyond its border; None: sums of the cells themselves, [1, 1, ny, nx].
+        """
+        (left, top), (nx, ny) = self._margin, self.grid
+        inner = cells[:, top : top + ny * CELL, left : left + nx * CELL]
+        if other is None:
+            return inner.reshape(-1, ny, CELL, nx, CELL).sum(axis=(0, 2, 4))[None, None]
+        radius, side, reach = self.radius, 2 * self.radius + 1, CELL + 2 * self.radius
+        # Rows of all channels one under the other, so that a cell's values are one matrix without being copied.
+        rows = np.ascontiguousarray(inner.transpose(1, 0, 2))
+        padded = np.zeros((other.shape[1] + 2 * radius, other.shape[0], other.shape[2] + 2 * radius), np.float32)
+        padded[radius:-radius, :, radius:-radius] = other.transpose(1, 0, 2)
+        depth = CELL * len(cells)
+        height, width = rows.strides[0], padded.strides[0]
+        left_matrices = as_strided(
+            rows, (ny, nx, CELL, depth), (CELL * height, CELL * rows.itemsize, rows.itemsize, rows.strides[1])
+        )
+        found = np.empty((side, side, ny, nx), np.float32)
+        for dy in range(side):
+            shifted = padded[top + dy :, :, left:]
+            right_matrices = as_strided(
+                shifted,
+                (ny, nx, depth, reach),
+                (CELL * width, CELL * padded.itemsize, padded.strides[1], padded.itemsize),
+            )
+            products = np.matmul(left_matrices, right_matrices)
+            step = products.strides
+            diagonals = as_strided(products, (ny, nx, CELL, side), (*step[:2], step[2] + step[3], step[3]))
+            found[dy] = diagonals.sum(axis=2).transpose(2, 0, 1)
+        return found
 
 
 def _spread(plane: np.ndarray) -> np.ndarray:

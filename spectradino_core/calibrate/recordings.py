@@ -98,6 +98,7 @@ def pairs_of_bag(
                 images[number] = np.array(frame.decode().pixels)
                 stamps[number] = frame.stamp_ns
             except DecodeError as error:
+                frame.refuse(error)
                 problem = f"{frame.topic}: {error}"
     pairs = [
         ImagePair(f"{stamps[rgb] / 1e9:.3f} s", images[rgb], images[ir])
@@ -177,6 +178,7 @@ def activities_of_bag(
         try:
             pixels = frame.decode().pixels
         except DecodeError as error:
+            frame.refuse(error)
             problem[frame.stream] = f" ({frame.topic}: {error})"
             continue
         if frame.stream is Stream.RGB and Stream.IR not in activities:

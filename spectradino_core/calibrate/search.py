@@ -59,22 +59,23 @@ def search(
         cv2.getOptimalDFTSize(int(small[0] + ir_width * largest + 8)),
     )
     colour = [_Spectra.of(structure(cv2.resize(rgb, small, interpolation=cv2.INTER_AREA)), side) for rgb, _ in pairs]
-    inside = np.fft.rfft2(np.ones(small[::-1], np.float32), side)
+    colour_energy = np.sum([spectra.energy for spectra in colour], axis=0)
+    inside = _transformed(np.ones(small[::-1], np.float32), side)
     found: list[tuple[float, float, float, float, float]] = []
     for roll in rolls_deg:
         for scale in scales:
             place, size = _placed(scale * shrink, roll, (ir_width, ir_height))
             if min(size) < 12:
                 continue
-            surface = np.zeros(side)
-            energies = np.zeros((2, *side))
+            products, energy = np.zeros_like(inside), np.zeros_like(inside)
             for spectra, (_, infrared) in zip(colour, pairs):
                 picture, seen = _warped(infrared, place, size, scale * shrink)
                 other = _Spectra.of(structure(picture, seen), side)
-                mask = np.fft.rfft2(seen.astype(np.float32), side)
-                surface += np.fft.irfft2((spectra.channels * other.channels.conj()).sum(axis=0), side)
-                energies[0] += np.fft.irfft2(spectra.energy * mask.conj(), side)
-                energies[1] += np.fft.irfft2(inside * other.energy.conj(), side)
+                products += np.einsum("chw,chw->hw", spectra.channels, other.channels.conj())
+                energy += other.energy
+            mask = _transformed(seen.astype(np.float32), side)  # the same for all pairs
+            surface = np.fft.irfft2(products, side)
+            energies = np.stack([np.fft.irfft2(s, side) for s in (colour_energy * mask.conj(), inside * energy.conj())])
             overlap = np.fft.irfft2(inside * mask.conj(), side) / min(seen.sum(), small[0] * small[1])
             enough = overlap >= _LEAST_OVERLAP
             floor = 0.02 * energies.max(axis=(1, 2), keepdims=True) + 1e-6
@@ -94,14 +95,25 @@ def search(
 
 @dataclass
 class _Spectra:
-    """Fourier transforms of a picture's structure: complex [C, ...] and of its summed squares."""
+    """Fourier transforms of a picture's structure: complex64 [C, ...] and of its summed squares."""
 
     channels: np.ndarray
     energy: np.ndarray
 
     @classmethod
     def of(cls, channels: np.ndarray, side: tuple[int, int]) -> _Spectra:
-        return cls(np.fft.rfft2(channels, side), np.fft.rfft2((channels * channels).sum(axis=0), side))
+        return cls(
+            np.stack([_transformed(channel, side) for channel in channels]),
+            _transformed((channels * channels).sum(axis=0), side),
+        )
+
+
+def _transformed(plane: np.ndarray, side: tuple[int, int]) -> np.ndarray:
+    """As `np.fft.rfft2`, in half the time: the left half of a plane's spectrum, complex64."""
+    padded = np.zeros(side, np.float32)
+    padded[: plane.shape[0], : plane.shape[1]] = plane
+    both = cv2.dft(padded, flags=cv2.DFT_COMPLEX_OUTPUT, nonzeroRows=plane.shape[0])
+    return np.ascontiguousarray(both[:, : side[1] // 2 + 1]).view(np.complex64)[..., 0]
 
 
 def _placed(scale: float, roll_deg: float, ir_size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:

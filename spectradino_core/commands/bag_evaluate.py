@@ -22,8 +22,9 @@ _EXAMPLES = """examples:
 Labels are COCO's; each image says when it was taken: "stamp_ns" (the colour frame's header stamp in nanoseconds), or a
 file_name such as 1700000000.012345678.png. Boxes are in the colour image's pixels.
 
-Without labels everything but scores is given. result.json is the same bytes at every repetition on one machine's
-CPU, for any number of jobs. The exit status is 1 if any bag failed; the others' results are there all the same."""
+The labels that 'spectradino bag make' records are found by themselves. Without labels everything but scores is given.
+result.json is the same bytes at every repetition on one machine's CPU, for any number of jobs.
+The exit status is 1 if any bag failed, as one does of which no image can be read; the others' results are there."""
 
 
 def add(commands: Any) -> None:
@@ -53,10 +54,18 @@ def add(commands: Any) -> None:
     command.add_argument("--ir-topic", metavar="T", help='the infrared camera (default: found by name; "": none)')
     truth = command.add_argument_group("ground truth")
     truth.add_argument(
-        "--labels", type=Path, metavar="JSON", help="COCO file with stamps, or a folder with one BAG.json a bag"
+        "--labels",
+        type=Path,
+        metavar="JSON",
+        help="COCO file with stamps, or a folder with one BAG.json or BAG.coco.json a bag",
     )
-    truth.add_argument("--gt-topic", metavar="T", help="Detection2DArray topic of the bag")
-    truth.add_argument("--gt-mask-topic", metavar="T", help="mask topic of the bag (mono8, 255 unlabelled)")
+    truth.add_argument(
+        "--gt-topic", metavar="T",
+        help='Detection2DArray topic of the bag (default: those of \'bag make\', if the bag has them; "": none)',
+    )  # fmt: skip
+    truth.add_argument(
+        "--gt-mask-topic", metavar="T", help="mask topic of the bag (mono8, 255 unlabelled), found likewise"
+    )
     truth.add_argument(
         "--gt-mask-classes", type=_names, default=(), metavar="A,B", help="names of the mask's values, in their order"
     )

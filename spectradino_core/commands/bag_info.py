@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 __all__ = ["add"]
+
+_REPORT = "spectradino_msgs/msg/FrameReport"
+_EPILOG = """The exit status is 1 if the bag holds no messages, or none of its cameras' images can be read."""
 
 
 def add(kinds: Any) -> None:
@@ -21,6 +25,7 @@ def add(kinds: Any) -> None:
         help="topics, rates and the health of both cameras' stamps",
         description="Tells what a bag holds: topics, which of them are the cameras, their rates, gaps and odd stamps, "
         "and how the two streams lie to one another.",
+        epilog=_EPILOG,
     )
     command.add_argument("bag", type=Path, help="rosbag2 folder, or a .mcap or .db3 file")
     command.add_argument("--rgb-topic", metavar="T", help='the colour camera (default: found by name; "": none)')
@@ -37,22 +42,45 @@ def _run(options: argparse.Namespace) -> int:
     no_cameras = ""
     try:
         reader = BagReader(options.bag, options.rgb_topic, options.ir_topic)
-    except BagError as error:  # it may hold something all the same
-        no_cameras = str(error)
-        reader = BagReader(options.bag, cameras=False)
+    except BagError as error:  # it may hold one of them, or something else, all the same
+        reader = _what_there_is(options)
+        no_cameras = _results_alone(reader) or str(error)
     with reader:
         info = inspect(reader)
     if options.json:
         print(json.dumps(info.to_dict() | {"no_cameras": no_cameras}, indent=2))
     else:
-        print(_text(info))
-        if no_cameras:
-            print(f"\nno cameras: {no_cameras}")
-    return 0
+        print(_text(info, no_cameras))
+    is_empty = not any(count for _, count in info.topics.values())
+    is_unreadable = bool(info.cameras) and all(camera.is_unreadable for camera in info.cameras.values())
+    return 1 if is_empty or is_unreadable else 0
 
 
-def _text(info: Any) -> str:
-    lines = [f"{info.path}: {info.format}, {info.duration_s:.1f} s between the first and the last image", ""]
+def _what_there_is(options: argparse.Namespace) -> Any:
+    """The bag with the one camera that is found in it, else without cameras."""
+    from spectradino_core.bags.errors import BagError
+    from spectradino_core.bags.reader import BagReader
+
+    for rgb_topic, ir_topic in ((options.rgb_topic, ""), ("", options.ir_topic)):
+        with suppress(BagError):
+            return BagReader(options.bag, rgb_topic, ir_topic)
+    return BagReader(options.bag, cameras=False)
+
+
+def _results_alone(reader: Any) -> str:
+    """What a bag is that holds the node's results and no images; "" of any other."""
+    reports = sum(topic.count for topic in reader.topics.values() if topic.kind == _REPORT)
+    if not reports or reader.rgb_topic or reader.ir_topic:
+        return ""
+    return (
+        f"it holds what the node publishes ({reports} frame reports), not the cameras' images; 'spectradino bag run' "
+        "copies these too with --inputs"
+    )
+
+
+def _text(info: Any, no_cameras: str) -> str:
+    span = f", {info.duration_s:.1f} s between the first and the last image" if info.cameras else ""
+    lines = [f"{info.path}: {info.format}{span}", ""]
     width = max((len(name) for name in info.topics), default=0)
     lines += [f"  {name:<{width}}  {count:>7}  {kind}" for name, (kind, count) in info.topics.items()]
     for name, camera in info.cameras.items():
@@ -60,6 +88,7 @@ def _text(info: Any) -> str:
         lines += [
             "",
             f"{name}: {camera.topic} ({camera.chosen}), {size} {camera.encoding}",
+            f"  {camera.messages} messages, {sum(camera.refused.values())} refused; {camera.looked_at} images decoded",
             f"  {camera.frames} frames from {camera.begin_s:.2f} to {camera.end_s:.2f} s at {camera.rate_hz:.2f} Hz "
             f"(period {camera.period_ms:.1f} ms, 95 % within {camera.jitter_ms:.1f} ms of it)",
             f"  lost about {camera.lost}, gaps {camera.gaps}, the longest {camera.longest_gap_ms:.0f} ms; stamps twice "
@@ -72,6 +101,7 @@ def _text(info: Any) -> str:
             f"together: {info.offset.overlap_s:.1f} s; ir is stamped {info.offset.median_ms:+.1f} ms off its nearest "
             f"rgb frame (median; 90 % within {info.offset.spread_ms:.1f} ms)",
         ]
-    problems = [*info.damage, *info.warnings]
+    missing = [no_cameras if info.cameras else f"no cameras: {no_cameras}"] if no_cameras else []
+    problems = [*info.damage, *info.warnings, *missing]
     lines += ["", *(f"! {text}" for text in problems)] if problems else ["", "no problems found"]
     return "\n".join(lines)

@@ -14,9 +14,10 @@ __all__ = ["add"]
 _EXAMPLES = """examples:
   spectradino bag make --from scenes --out drive.mcap --duration 20 --ir-time-offset-ms 37 --ir-size 320x256
   spectradino bag make --from scenes --out night --time-of-day night --dropout-ir-window 5:8 --jitter-ms 4
-  spectradino bag make --from /data/roadscene_rgb_lwir --split val --rgb-rate 4 --ir-rate 4 --out real.mcap
+  spectradino bag make --from /data/roadscene_rgb_lwir --split val --ir-rate 4 --out real.mcap
 
-Beside the bag lie BAG.coco.json (boxes by stamp) and BAG.calibration.yaml (the true homography and time offset)."""
+Beside the bag lie BAG.coco.json (boxes by stamp, where there are labels; 'bag evaluate --labels FOLDER' finds it) and
+BAG.calibration.yaml (the true homography and time offset). 'bag evaluate' finds the labels recorded in the bag too."""
 
 
 def add(kinds: Any) -> None:
@@ -52,8 +53,8 @@ def add(kinds: Any) -> None:
     folder.add_argument("--limit", type=int, metavar="N", help="no more than N pairs")
 
     time = command.add_argument_group("time")
-    time.add_argument("--rgb-rate", type=float, default=30.0, metavar="HZ", help="default: %(default)s")
-    time.add_argument("--ir-rate", type=float, default=9.0, metavar="HZ", help="default: %(default)s")
+    time.add_argument("--rgb-rate", type=float, metavar="HZ", help="default: 30; of a folder: as --ir-rate")
+    time.add_argument("--ir-rate", type=float, metavar="HZ", help="default: 9; of a folder: as --rgb-rate, else 9")
     time.add_argument(
         "--ir-phase-ms", type=float, default=0.0, metavar="MS", help="its first frame comes so much later"
     )
@@ -96,11 +97,12 @@ def _run(options: argparse.Namespace) -> int:
     from spectradino_core.bags.make import MakeOptions, make_bag
     from spectradino_core.bags.schedule import CameraSchedule
 
-    source, duration_s = _source(options)
+    rgb_rate, ir_rate = _rates(options)
+    source, duration_s = _source(options, min(rgb_rate, ir_rate))
     latency = options.latency_ms
     made = MakeOptions(
         rgb=CameraSchedule(
-            options.rgb_rate,
+            rgb_rate,
             jitter_ms=options.jitter_ms,
             dropout=options.dropout_rgb,
             windows=tuple(options.dropout_rgb_window),
@@ -108,7 +110,7 @@ def _run(options: argparse.Namespace) -> int:
             latency_ms=latency,
         ),
         ir=CameraSchedule(
-            options.ir_rate,
+            ir_rate,
             phase_ms=options.ir_phase_ms,
             jitter_ms=options.jitter_ms,
             dropout=options.dropout_ir,
@@ -134,7 +136,16 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _source(options: argparse.Namespace) -> tuple[Any, float]:
+def _rates(options: argparse.Namespace) -> tuple[float, float]:
+    """Frames a second of both cameras: of still pairs the same, as each is one moment seen by both."""
+    rgb, ir = options.rgb_rate, options.ir_rate
+    if options.source == "scenes":
+        return 30.0 if rgb is None else rgb, 9.0 if ir is None else ir
+    same = next((rate for rate in (ir, rgb) if rate is not None), 9.0)
+    return same if rgb is None else rgb, same if ir is None else ir
+
+
+def _source(options: argparse.Namespace, pairs_hz: float) -> tuple[Any, float]:
     from spectradino_core.bags.sources import FolderSource, SceneSource
     from spectradino_core.data.paired_folder import PairedFolder
     from spectradino_core.modality import Modality
@@ -157,8 +168,7 @@ def _source(options: argparse.Namespace) -> tuple[Any, float]:
             "--misregistration-px and --time-of-day are for scenes; a folder's images can be moved by --ir-to-rgb"
         )
     folder = PairedFolder(Path(options.source), options.split, options.infrared)
-    rate = min(options.rgb_rate, options.ir_rate)
-    pairs = FolderSource(folder, rate, options.size, options.ir_size, options.ir_to_rgb, options.limit)
+    pairs = FolderSource(folder, pairs_hz, options.size, options.ir_size, options.ir_to_rgb, options.limit)
     return pairs, pairs.duration_s if options.duration is None else options.duration
 
 

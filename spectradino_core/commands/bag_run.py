@@ -15,7 +15,8 @@ _EXAMPLES = """examples:
   spectradino bag run drive --model models/lwir_box.onnx --out annotated.mcap
   spectradino bag run drive.mcap --model m.onnx --out annotated --inputs --no-overlay
 
-The .mcap file opens in Foxglove and with `ros2 bag play`. A run that was stopped is taken up by the same command."""
+The .mcap file opens in Foxglove and with `ros2 bag play`. A run that was stopped is taken up by the same command.
+The exit status is 1, and nothing is written, if the bag gives not a single answer."""
 
 
 def add(kinds: Any) -> None:
@@ -85,6 +86,8 @@ def _run(options: argparse.Namespace) -> int:
         )
     answers = ", ".join(f"{count} {mode}" for mode, count in sorted(done.answers.items())) or "none"
     drops = ", ".join(f"{count} {cause}" for cause, count in done.drops.items()) or "none"
+    for camera in done.cameras:
+        print(camera)
     kept = f" ({done.kept} of a run before)" if done.kept else ""
     print(f"{done.path}: answers: {answers}{kept}; dropped: {drops}")
     return 0

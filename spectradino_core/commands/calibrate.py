@@ -9,7 +9,10 @@ from typing import Any
 
 from spectradino_core.commands.node_parameters import DECODING, add_parameters, settings_of
 
-__all__ = ["add", "find_time_offset"]
+__all__ = ["REGISTERED", "add", "find_time_offset"]
+
+REGISTERED = 3
+"""Exit status where the cameras are registered already, so that there is nothing to write."""
 
 _NEAR_MS = 6.0
 
@@ -18,7 +21,9 @@ _EPILOG = """examples:
   spectradino calibrate time drive.mcap --out rig.yaml --add
   ros2 launch spectradino_ros lwir_detector.launch.py calibration_file:=$PWD/rig.yaml
 
-A poor fit is refused, with the reason, and nothing is written. Of cameras whose clocks are far apart find the time
+A poor fit is refused, with the reason, and nothing is written: exit status 1. Where no homography is better than none,
+'calibrate registration' says within how many pixels the cameras are registered already, and writes nothing: exit status
+3; the node needs no calibration_file then. Of cameras whose clocks are far apart find the time
 first, then the registration with --add, then the time again."""
 
 
@@ -119,6 +124,7 @@ def _time(options: argparse.Namespace) -> int:
         if by_arrival:
             print("By the times of recording: the offset holds where frames are paired by arrival (parameter pair_by).")
         _, found = find_time_offset(reader, known, options.window_ms, options.seconds, by_arrival)
+        _print_refused(reader)
     print(found)
     offset = round(found.offset_ms, 3)
     if options.out is None:
@@ -170,7 +176,7 @@ def find_time_offset(
 
 def _registration(options: argparse.Namespace) -> int:
     from spectradino_core.bags.reader import BagReader
-    from spectradino_core.calibrate.homography import estimate_homography
+    from spectradino_core.calibrate.homography import AlreadyRegisteredError, estimate_homography
     from spectradino_core.calibrate.recordings import is_by_arrival, pairs_of_bag, pairs_of_folder
     from spectradino_core.streams.calibration import Calibration
 
@@ -191,7 +197,12 @@ def _registration(options: argparse.Namespace) -> int:
             offset = 0.0 if before is None else before.time_offset_ms or 0.0
         with BagReader(options.source, options.rgb_topic, options.ir_topic, decoding=decoding) as reader:
             pairs = pairs_of_bag(reader, options.pairs, offset, by_arrival=is_by_arrival(reader, "auto"))
-    found = estimate_homography([(p.rgb, p.infrared) for p in pairs], options.scale and tuple(options.scale))
+            _print_refused(reader)
+    try:
+        found = estimate_homography([(p.rgb, p.infrared) for p in pairs], options.scale and tuple(options.scale))
+    except AlreadyRegisteredError as error:
+        print(f"Nothing to correct, so nothing is written: {error}.")
+        return REGISTERED
     print(found)
     if picture is not None:
         _write_picture(picture, pairs, found.registration)
@@ -200,7 +211,10 @@ def _registration(options: argparse.Namespace) -> int:
         print(f"No calibration file was written, as no --out was given. As a parameter: ir_to_rgb:=[{numbers}]")
         return 0
     evidence = found.evidence
-    notes = f"registration: {options.source.name}, {evidence.hits} of {evidence.matches} patches agree"
+    notes = (
+        f"registration: {options.source.name}, {evidence.hits} of {evidence.matches} patches agree, at most "
+        f"{evidence.uncertainty_px:.1f} px off at the corners (95 %)"
+    )
     made = Calibration(None) if before is None else before
     residual = round(evidence.residual_px, 3)
     _write(
@@ -210,15 +224,24 @@ def _registration(options: argparse.Namespace) -> int:
     return 0
 
 
+def _print_refused(reader: Any) -> None:
+    for camera in reader.messages_of.values():
+        if camera.refused:
+            print(camera)
+
+
 def _found_on_the_way(reader: Any, window_ms: float, by_arrival: bool) -> Any:
     """A registration good enough to compare places by, whatever the clocks; None where none can be had."""
     from spectradino_core.calibrate.errors import CalibrationError
-    from spectradino_core.calibrate.homography import estimate_homography
+    from spectradino_core.calibrate.homography import AlreadyRegisteredError, estimate_homography
     from spectradino_core.calibrate.recordings import pairs_of_bag
 
     try:
         pairs = pairs_of_bag(reader, 6, slop_ms=window_ms, by_arrival=by_arrival)
         found = estimate_homography([(p.rgb, p.infrared) for p in pairs])
+    except AlreadyRegisteredError as error:
+        print(f"Places are compared as they are: {error}.")
+        return error.registration
     except CalibrationError as error:
         print(f"No registration was found to compare places by, the infrared image is laid over the whole: {error}")
         return None

@@ -229,7 +229,10 @@ def test_finished_bags_are_not_scored_again(evaluate: Evaluate, tmp_path: Path, 
     [
         (["--labels", "missing.json"], "missing.json: there are no such labels"),
         (["--labels", "{far}"], "none of its 3 stamps is within 1 ms .* the nearest gap is 4800.000 ms"),
-        (["--labels", "{folder}"], "holds no drive.json, labels of bag drive; it holds other.json"),
+        (
+            ["--labels", "{folder}"],
+            "holds neither drive.json nor drive.coco.json, labels of bag drive",
+        ),
         (["--gt-topic", "/gt/boxes"], "no topic /gt/boxes"),
         (["--rgb-topic", "/none"], "there is no topic /none"),
     ],

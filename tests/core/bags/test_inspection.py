@@ -42,7 +42,8 @@ def test_what_is_wrong_with_stamps_is_counted_and_said(tmp_path):
     of_rgb[-1].change = (("step", 1),)
     info = looked_at(record(tmp_path / "bag", rows))
     rgb, ir = info.cameras["rgb"], info.cameras["ir"]
-    assert (rgb.duplicates, rgb.backward, rgb.unreadable) == (1, 1, 1)
+    assert (rgb.duplicates, rgb.backward, rgb.refused) == (1, 1, {"wrong_step": 1})
+    assert (rgb.messages, rgb.frames, rgb.looked_at) == (40, 40, 40)
     assert (ir.gaps, ir.lost) == (1, 5)
     assert ir.longest_gap_ms == pytest.approx(600.0)
     assert ir.longest_gap_at_s == pytest.approx(0.904)

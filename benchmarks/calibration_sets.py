@@ -1,0 +1,198 @@
+"""Whether a calibration is written when there is something to correct, and only then; and how sure it rightly is.
+
+    python -m benchmarks.calibration_sets --data path/to/data
+
+Sets of pairs that lie on one pixel grid (four real ones and rendered scenes) are registered as they come, where no
+calibration must win, and with every infrared image moved by one known homography, which must be found again or, where
+the images do not tell it, be refused. Each case is judged on either half of a set's pairs (every other one) by itself:
+
+- `verdict`: "found", "registered" (no homography is better than none) or "refused";
+- `error_px`: distance at the corner where it is largest from the homography applied, of which part is the set's own
+  misalignment and its parallax; `bound_px`: what the fit claims (95 %); `gain`, `noise`: see `calibrate.evidence`;
+- `halves_px`: distance of the two halves' maps at the corner where it is largest, and `halves_bound_px`: both claims
+  added as errors are.
+
+All distances are in pixels of the size at which the set is used, `--width` wide. (The committed figures: as
+by default, some four minutes of one core.)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from spectradino_core.bench.machine import describe
+from spectradino_core.bench.tables import write_table
+from spectradino_core.calibrate.errors import CalibrationError
+from spectradino_core.calibrate.evidence import Evidence
+from spectradino_core.calibrate.fitting import transfer
+from spectradino_core.calibrate.homography import AlreadyRegisteredError, estimate_homography
+from spectradino_core.data.images import read_colour, read_counts
+from spectradino_core.data.scenes import SceneOptions, render_scene
+from spectradino_core.modality import Modality
+
+__all__ = ["CASES", "judge_halves", "load_set", "rendered_set"]
+
+SETS = {
+    "roadscene_rgb_lwir": "lwir",
+    "msrs_rgb_lwir": "lwir",
+    "m3svd_rgb_lwir": "lwir",
+    "epfl_rgb_nir": "nir",
+    "rendered": "lwir",
+}
+CASES = ("as it comes", "shift of 1 %", "shift of 2 %", "homography")
+RESULTS = Path(__file__).resolve().parent / "results"
+
+Pair = tuple[np.ndarray, np.ndarray]
+
+
+def applied(case: str, size: tuple[int, int]) -> np.ndarray:
+    """From the moved infrared image's pixels to the old grid, [3, 3]; shifts are shares of the width."""
+    width, height = size
+    shift, zoom, roll, perspective = {
+        "as it comes": ((0.0, 0.0), 1.0, 0.0, (0.0, 0.0)),
+        "shift of 1 %": ((0.008, -0.006), 1.0, 0.0, (0.0, 0.0)),
+        "shift of 2 %": ((-0.016, 0.012), 1.0, 0.0, (0.0, 0.0)),
+        "homography": ((-0.03, 0.02), 1.15, -0.6, (0.012, -0.008)),
+    }[case]
+    c, s = zoom * math.cos(math.radians(roll)), zoom * math.sin(math.radians(roll))
+    gx, gy = (value * 2 / width for value in perspective)
+    moved = np.array([[c, -s, shift[0] * width], [s, c, shift[1] * width], [gx, gy, 1.0]])
+    centre = np.array([[1, 0, (width - 1) / 2], [0, 1, (height - 1) / 2], [0, 0, 1.0]])
+    matrix = centre @ moved @ np.linalg.inv(centre)
+    return matrix / matrix[2, 2]
+
+
+def load_set(root: Path, band: str, count: int, width: int) -> list[Pair]:
+    """Pairs spread over both splits, brought to one size: the set's usual shape, `width` wide."""
+    items = []
+    for split in ("train", "val"):
+        index = json.loads((root / f"index_{split}.json").read_text(encoding="utf-8"))
+        items += [item for item in index["items"] if item.get(band)]
+    shapes = sorted(item["height"] / item["width"] for item in items)
+    usual = shapes[len(shapes) // 2]
+    items = [item for item in items if abs(item["height"] / item["width"] / usual - 1) < 0.12]
+    chosen = [items[round(k)] for k in np.linspace(0, len(items) - 1, min(count, len(items)))]
+    size = (width, round(width * usual))
+    return [
+        (
+            cv2.resize(read_colour(root / item["rgb"]), size, interpolation=cv2.INTER_AREA),
+            cv2.resize(read_counts(root / item[band]), size, interpolation=cv2.INTER_AREA),
+        )
+        for item in chosen
+    ]
+
+
+def rendered_set(count: int, width: int, first: int = 0) -> list[Pair]:
+    """As many rendered scenes, by day and night."""
+    options = SceneOptions(width=width, height=round(0.8 * width), bands=(Modality.RGB, Modality.LWIR))
+    scenes = (render_scene(seed, options) for seed in range(first, first + count))
+    return [(scene.images[Modality.RGB], scene.images[Modality.LWIR]) for scene in scenes]
+
+
+def judge_halves(pairs: Sequence[Pair], case: str) -> list[dict[str, Any]]:
+    """What becomes of either half of the pairs."""
+    size = pairs[0][0].shape[1], pairs[0][0].shape[0]
+    truth, corners = applied(case, size), _corners(size)
+    rows: list[dict[str, Any]] = []
+    found: list[tuple[np.ndarray, Evidence]] = []
+    for half, members in (("even", pairs[::2]), ("odd", pairs[1::2])):
+        row: dict[str, Any] = {"half": half, "pairs": len(members)}
+        try:
+            estimate = estimate_homography([(rgb, _moved(infrared, truth)) for rgb, infrared in members])
+            row["verdict"] = "found"
+        except AlreadyRegisteredError as error:
+            estimate = error.estimate
+            row["verdict"] = "registered"
+        except CalibrationError as error:
+            rows.append(row | {"verdict": "refused", "reason": str(error).partition(";")[0]})
+            continue
+        evidence, matrix = estimate.evidence, np.reshape(estimate.registration.matrix, (3, 3))
+        found.append((matrix, evidence))
+        rows.append(
+            row
+            | {
+                "error_px": _apart(matrix, truth, corners),
+                "bound_px": evidence.uncertainty_px,
+                "gain": evidence.gain,
+                "noise": evidence.gain_noise,
+                "likeness_before": evidence.likeness_before,
+                "likeness": evidence.likeness,
+            }
+        )
+    if len(found) == 2:
+        (one, first), (other, second) = found
+        for row in rows:
+            row["halves_px"] = _apart(one, other, corners)
+            row["halves_bound_px"] = math.hypot(first.uncertainty_px, second.uncertainty_px)
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds the sets")
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS), help="default: all")
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES), help="default: all")
+    parser.add_argument("--pairs", type=int, default=8, help="pairs of each half (default: %(default)s)")
+    parser.add_argument("--width", type=int, default=320, help="of the images (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="default: %(default)s")
+    options = parser.parse_args(arguments)
+    jobs = [
+        (options.data, name, case, 2 * options.pairs, options.width) for name in options.sets for case in options.cases
+    ]
+    rows: list[dict[str, Any]] = []
+    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
+        running = [pool.submit(_job, job) for job in jobs]
+        for done in as_completed(running):
+            for row in done.result():
+                print(", ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()), flush=True)
+        rows += [row for done in running for row in done.result()]
+    write_table(options.out / "calibration_sets.csv", describe(), rows, ".3f")
+    return 0
+
+
+def _job(job: tuple[Path, str, str, int, int]) -> list[dict[str, Any]]:
+    cv2.setNumThreads(1)
+    data, name, case, count, width = job
+    pairs = rendered_set(count, width) if name == "rendered" else load_set(data / name, SETS[name], count, width)
+    return [{"set": name, "case": case} | row for row in judge_halves(pairs, case)]
+
+
+def _moved(infrared: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """What an infrared camera sees whose pixels `truth` takes to the old grid."""
+    if np.allclose(truth, np.eye(3)):
+        return infrared
+    size = infrared.shape[1], infrared.shape[0]
+    seed = zlib.crc32(infrared.tobytes())  # a sensor of its own: what is moved keeps some noise
+    image = cv2.warpPerspective(
+        infrared, truth, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+    )
+    top = np.iinfo(infrared.dtype).max
+    spread = 0.004 * float(np.ptp(infrared))
+    noisy = image + np.random.default_rng(seed).normal(0.0, spread, image.shape)
+    return np.clip(noisy, 0, top).astype(infrared.dtype)
+
+
+def _corners(size: tuple[int, int]) -> np.ndarray:
+    x, y = size[0] - 1.0, size[1] - 1.0
+    return np.array([[0, 0], [x, 0], [x, y], [0, y]])
+
+
+def _apart(one: np.ndarray, other: np.ndarray, corners: np.ndarray) -> float:
+    return float(np.linalg.norm(transfer(one, corners) - transfer(other, corners), axis=1).max())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,43 @@
+"""How uncertain an estimate is, from what it becomes when parts of the evidence are left out (jackknife).
+
+With few parts the spread itself is known badly, so bounds widen, about as Student's quantiles do.
+
+Letters: G parts, P points.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+__all__ = ["GROUPS", "jackknife_bound", "mean_bound"]
+
+GROUPS = 8
+"""Into so many parts the evidence is divided at most."""
+
+
+def jackknife_bound(estimates: Sequence[np.ndarray]) -> float:
+    """95 % bound of the error of points, at the worst of them; infinite for fewer than two parts.
+
+    Args:
+        estimates: G times where the points lie when one part each is left out, float64 [P, 2].
+    """
+    if len(estimates) < 2:
+        return math.inf
+    points = np.stack(estimates)
+    away = points - points.mean(axis=0)
+    variance = (len(points) - 1) / len(points) * (away**2).sum(axis=(0, 2))
+    return _quantile(len(points)) * float(np.sqrt(variance.max()))
+
+
+def mean_bound(values: np.ndarray) -> float:
+    """95 % bound of the error of a mean of values [G] that are independent; infinite for fewer than two."""
+    if len(values) < 2:
+        return math.inf
+    return _quantile(len(values)) * float(values.std(ddof=1)) / math.sqrt(len(values))
+
+
+def _quantile(parts: int) -> float:
+    return 2 + 4 / (parts - 1)

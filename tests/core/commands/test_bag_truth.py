@@ -1,0 +1,159 @@
+"""Ground truth from `bag make` to `bag evaluate`: what is recorded is found, and what is not known is not made up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from spectradino_core.bags.reader import BagReader
+from spectradino_core.cli import main
+from spectradino_core.streams.pairing import Pairer
+from tests.blob_model import make_blob_model
+from tests.core.bags.drives import SIZE, Drive
+
+BOXES, MASKS = "/ground_truth/detections", "/ground_truth/segmentation/mask"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return make_blob_model(tmp_path_factory.mktemp("model") / "blob.onnx", SIZE)
+
+
+def evaluated(model: Path, out: Path, *words: str) -> tuple[int, dict[str, Any]]:
+    status = main(["bag", "evaluate", *words, "--model", str(model), "--out", str(out)])
+    path = out / "result.json"
+    return status, json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def test_topics_that_bag_make_records_are_found_without_being_named(model, tmp_path):
+    bag = str(Drive(4).write(tmp_path / "drive", truth_topic=BOXES, mask_topic=MASKS))
+    status, result = evaluated(model, tmp_path / "a", bag)
+    assert status == 0
+    assert result["bags"][0]["truth"]["source"] == f"{BOXES} and {MASKS}"
+    assert result["total"]["scores"]["all"]["map"] == 1.0
+    assert result["total"]["scores"]["all"]["miou"] == pytest.approx(1.0)
+    status, result = evaluated(model, tmp_path / "b", bag, "--gt-topic", BOXES)
+    assert result["bags"][0]["truth"]["source"] == BOXES
+    status, result = evaluated(model, tmp_path / "c", bag, "--gt-topic", "")
+    assert (status, result["bags"][0]["truth"]) == (0, None)
+    status, result = evaluated(model, tmp_path / "d", bag, "--sweep", "dropout_ir=0.5")
+    assert status == 0
+    assert result["sweeps"]["dropout_ir"]["values"] == [0.0, 0.5]
+
+
+def test_topics_of_other_names_or_types_are_not_taken_for_it(model, tmp_path, capsys):
+    bag = str(Drive(3).write(tmp_path / "drive", truth_topic="/other/detections", mask_topic=BOXES))
+    status, result = evaluated(model, tmp_path / "a", bag)
+    assert (status, result["bags"][0]["truth"]) == (0, None)
+    capsys.readouterr()
+    assert evaluated(model, tmp_path / "b", bag, "--sweep", "dropout_ir=0.5") == (1, {})
+    assert "needs ground truth" in (said := capsys.readouterr().err)
+    assert said.endswith("\n")
+
+
+def test_labels_found_by_themselves_that_make_no_sense_say_how_to_do_without(model, tmp_path):
+    drive = Drive(3)
+    stamp = drive.stamps[0]
+    drive.boxes[stamp] = [("red", 5, 5, 5, 30)]
+    status, result = evaluated(model, tmp_path / "a", str(drive.write(tmp_path / "drive", truth_topic=BOXES)))
+    assert status == 1
+    assert '--gt-topic ""' in result["failed"][0]["why"]
+
+
+@pytest.mark.parametrize("ending", [".json", ".coco.json"])
+@pytest.mark.parametrize("bag", ["drive", "drive.mcap"])
+def test_a_folder_of_labels_is_searched_for_both_names(model, tmp_path, ending, bag):
+    drive = Drive(3)
+    written = drive.write(tmp_path / "bags" / "drive")
+    if bag == "drive.mcap":
+        written = written.rename(tmp_path / "folder") / "drive.mcap"
+    drive.labels(tmp_path / "labels" / f"drive{ending}")
+    status, result = evaluated(model, tmp_path / "a", str(written), "--labels", str(tmp_path / "labels"))
+    assert status == 0
+    assert result["total"]["scores"]["all"]["map"] == 1.0
+    assert result["bags"][0]["truth"]["source"] == f"drive{ending}"
+
+
+def test_what_bag_make_writes_is_what_bag_evaluate_looks_for(model, tmp_path, capsys):
+    folder = tmp_path / "drives"
+    for name in ("a.mcap", "b"):
+        words = ["bag", "make", "--from", "scenes", "--duration", "0.5", "--size", "168x112", "--out"]
+        assert main([*words, str(folder / name)]) == 0
+    words = [str(folder), "--labels", str(folder)]
+    status, result = evaluated(model, tmp_path / "report", *words)
+    assert status == 0
+    assert [bag["truth"]["source"] for bag in result["bags"]] == ["a.coco.json", "b.coco.json"]
+    (folder / "b.coco.json").unlink()
+    status, result = evaluated(model, tmp_path / "report", *words)
+    assert status == 1
+    assert "neither b.json nor b.coco.json" in result["failed"][0]["why"]
+    assert capsys.readouterr().out.endswith("\n")
+
+
+def pairs_folder(root: Path, labelled: bool, count: int = 13) -> Path:
+    """Pairs each of one grey level, by which they are told apart."""
+    items = []
+    for number in range(count):
+        item: dict[str, Any] = {"id": f"{number}", "width": 80, "height": 64}
+        for key, shape in (("rgb", (64, 80, 3)), ("lwir", (64, 80))):
+            item[key] = f"val/{key}/{number}.png"
+            (root / "val" / key).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(root / item[key]), np.full(shape, 10 * number + 20, np.uint8))
+        items.append(item | {"label": None})
+    (root / "index_val.json").write_text(json.dumps({"items": items}), encoding="utf-8")
+    if labelled:
+        truth = {
+            "images": [{"id": 0, "file_name": items[0]["rgb"]}],
+            "annotations": [{"id": 0, "image_id": 0, "category_id": 1, "bbox": [5, 5, 20, 20]}],
+            "categories": [{"id": 1, "name": "person"}],
+        }
+        (root / "instances_val.json").write_text(json.dumps(truth), encoding="utf-8")
+    return root
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_an_unlabelled_folder_gets_no_empty_labels(tmp_path, capsys, labelled):
+    folder = pairs_folder(tmp_path / "pairs", labelled)
+    out = tmp_path / "out"
+    out.mkdir()
+    words = ["bag", "make", "--from", str(folder), "--out", str(out / "drive.mcap")]
+    assert main(words) == 0
+    assert ("coco.json" in capsys.readouterr().out) == labelled
+    assert (out / "drive.coco.json").exists() == labelled
+    assert (out / "drive.calibration.yaml").exists()
+    with BagReader(out / "drive.mcap") as reader:
+        assert any(name.startswith("/ground_truth") for name in reader.topics) == labelled
+    # in place of a labelled bag: its labels are not those of the new one
+    pairs_folder(folder, labelled=False)
+    (folder / "instances_val.json").unlink(missing_ok=True)
+    assert main([*words, "--overwrite"]) == 0
+    assert not (out / "drive.coco.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("rates", "frames"),
+    [([], (13, 13)), (["--ir-rate", "4"], (13, 13)), (["--rgb-rate", "30", "--ir-rate", "9"], (44, 13))],
+)
+@pytest.mark.parametrize("more", [[], ["--jitter-ms", "2"], ["--ir-phase-ms", "6"]])
+def test_still_pairs_are_paired_with_themselves(tmp_path, rates, frames, more):
+    folder = pairs_folder(tmp_path / "pairs", labelled=False)
+    out = tmp_path / "drive.mcap"
+    assert main(["bag", "make", "--from", str(folder), "--out", str(out), *rates, *more]) == 0
+    levels: dict[int, int] = {}
+    pairer: Pairer[int] = Pairer(50.0)
+    pairs = []
+    with BagReader(out) as reader:
+        for number, frame in enumerate(reader.frames()):
+            levels[number] = int(frame.decode().pixels.flat[0])
+            pairs += pairer.push(frame.stream, frame.stamp_ns, number)
+        pairs += pairer.flush()
+        counts = reader.messages_of
+    assert counts["ir"].messages == frames[1]
+    assert abs(counts["rgb"].messages - frames[0]) <= 1
+    assert len(pairs) >= 12
+    assert [pair for pair in pairs if levels[pair.rgb] != levels[pair.ir]] == []
