@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +39,13 @@ def add(commands: Any) -> None:
     data = command.add_argument_group("data")
     data.add_argument("--root", type=Path, help="with --dataset: the folder it was extracted to")
     data.add_argument("--data", type=Path, help="with --recipe: folder of its real data sets; without: scenes only")
+    data.add_argument(
+        "--mix",
+        nargs="+",
+        metavar="SET:WEIGHT",
+        help="with --recipe: sources in place of the recipe's, such as msrs:3 camel:1 camvid_rgb:1 scenes:2: folders "
+        "under --data by their names or what these begin with, and rendered scenes",
+    )
     data.add_argument("--workers", type=int, default=1, help="processes that make batches (default: %(default)s)")
     data.add_argument("--band-dropout", type=float, metavar="P", help="how often each band is hidden (default: 0.15)")
     data.add_argument("--no-augmentation", action="store_true", help="pairs as they are")
@@ -80,7 +89,7 @@ def add(commands: Any) -> None:
         "--start", type=Path, help="fine-tuned model to start from, also one for another band or with a head more"
     )
     run.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: %(default)s")
-    run.add_argument("--amp", choices=("bf16", "fp16", "fp32"), help="default: bf16")
+    run.add_argument("--amp", choices=("auto", "bf16", "fp16", "fp32"), help="default: bf16")
     run.add_argument("--parts", type=int, help="gradient accumulation: N parts of each batch (default: 1)")
     run.add_argument("--activation-checkpointing", action="store_true", help="less memory for one more forward pass")
     run.add_argument("--checkpoint-every", type=int, metavar="STEPS", help="steps between checkpoints, with scores")
@@ -102,6 +111,8 @@ def _run(options: argparse.Namespace) -> int:
         raise ValueError("--root is for --dataset; a recipe's data sets lie under --data")
     if options.dataset is not None and options.data is not None:
         raise ValueError("--data is for --recipe; give the data set's folder with --root")
+    if options.mix and (options.recipe is None or options.data is None):
+        raise ValueError("--mix is for --recipe, with its sets under --data")
     if options.recipe is not None:
         _refuse_model(options)
     recipe = _changed(_of_dataset(options) if options.dataset else _of_name(options.recipe), options)
@@ -189,6 +200,25 @@ def _heads(options: argparse.Namespace) -> dict[str, str]:
     return dict(zip(tasks, names, strict=True))
 
 
+def parse_mix(words: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """`msrs:3 scenes` as (name, weight) of each source; without a weight it is 1.
+
+    Raises:
+        ValueError: a weight is not a positive number.
+    """
+    mix = []
+    for word in words:
+        name, text = word.rsplit(":", 1) if ":" in word else (word, "1")
+        try:
+            weight = float(text)
+        except ValueError:
+            weight = math.nan
+        if not name or not 0 < weight < math.inf:
+            raise ValueError(f"--mix {word}: give SET:WEIGHT with a weight above 0, such as msrs:3")
+        mix.append((name, weight))
+    return tuple(mix)
+
+
 def _changed(recipe: FinetuneRecipe, options: argparse.Namespace) -> FinetuneRecipe:
     """The recipe with what was given in place of its own."""
     from spectradino_core.data.augment import PLAIN
@@ -206,6 +236,8 @@ def _changed(recipe: FinetuneRecipe, options: argparse.Namespace) -> FinetuneRec
     elif options.steps is not None:
         warmup = min(recipe.loop.warmup, options.steps // 10)  # a short run warms up for a tenth of it at most
         recipe = replace(recipe, epochs=None, loop=replace(recipe.loop, warmup=warmup))
+    if options.mix:
+        recipe = replace(recipe, mix=parse_mix(options.mix))
     rates = dict(recipe.rates)
     if options.rate is not None:
         rates = {group: rate * options.rate / recipe.rates["head"] for group, rate in rates.items()}

@@ -47,31 +47,43 @@ class PairedItem:
     Attributes:
         id: the item's name in the index.
         size: (width, height) in pixels, of both images.
-        rgb_path, infrared_path: the two image files.
+        rgb_path, infrared_path: the two image files; one is None where the set has frames of one camera only.
         boxes: float32 [N, 4] in pixels, clipped to the image; [0, 4] where the image is known to hold none; None where
             nothing is known.
         labels: int64 [N], indices into the folder's `classes`; None with `boxes`.
         mask_path: file of the class mask, None where there is none.
         ir_offset_ms: exposure of the infrared image less that of the colour one, 0 unless the index says otherwise.
         time: "day", "night" or whatever else the annotations say; None where they say nothing.
+        ignored, ignored_labels: crowds (`iscrowd`), as `boxes` and `labels`; None with `boxes`.
+        labelled: the classes that the annotations know, as indices: those whose boxes are complete.
     """
 
     id: str
     size: tuple[int, int]
-    rgb_path: Path
-    infrared_path: Path
+    rgb_path: Path | None
+    infrared_path: Path | None
     boxes: np.ndarray | None
     labels: np.ndarray | None
     mask_path: Path | None
     time: str | None = None
     ir_offset_ms: float = 0.0
+    ignored: np.ndarray | None = None
+    ignored_labels: np.ndarray | None = None
+    labelled: tuple[int, ...] = ()
+
+    @property
+    def present(self) -> tuple[bool, bool]:
+        """Whether there is an RGB and an infrared image."""
+        return self.rgb_path is not None, self.infrared_path is not None
 
     def load_rgb(self) -> np.ndarray:
-        """The colour image, uint8 [h, w, 3] in RGB order.
+        """The RGB image, uint8 [h, w, 3]; zeros where there is none.
 
         Raises:
             PairedFolderError: the file is missing, damaged, not 8-bit, or not of the size that the index gives.
         """
+        if self.rgb_path is None:
+            return np.zeros((self.size[1], self.size[0], 3), np.uint8)
         image = _read_image(self.rgb_path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, self.size)
         if image.dtype != np.uint8:
             raise PairedFolderError(
@@ -80,11 +92,14 @@ class PairedItem:
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
     def load_infrared(self) -> np.ndarray:
-        """The infrared image as stored, uint8 or uint16 [h, w] (three equal channels count as one).
+        """The infrared image as stored, uint8 or uint16 [h, w] (three equal channels count as one); zeros where there
+        is none.
 
         Raises:
             PairedFolderError: the file is missing, damaged, of another type, or not of the size that the index gives.
         """
+        if self.infrared_path is None:
+            return np.zeros((self.size[1], self.size[0]), np.uint8)
         image = _read_image(self.infrared_path, cv2.IMREAD_ANYDEPTH, self.size)
         if image.dtype not in (np.uint8, np.uint16):
             raise PairedFolderError(f"{self.infrared_path}: infrared images are 8 or 16 bit, this one is {image.dtype}")
@@ -125,6 +140,7 @@ class PairedFolder:
         infrared: str = "lwir",
         classes: Sequence[str] | None = None,
         mask_classes: Sequence[str] | None = None,
+        single: bool = False,
     ) -> None:
         """
         Args:
@@ -134,6 +150,7 @@ class PairedFolder:
             classes: names that labels shall index, a model's box classes for example; None takes those of the
                 annotations, in their order. `CLASS_ALIASES` apply to the annotations' names.
             mask_classes: names that mask values shall index; None takes the index's own.
+            single: accept items with an image of one camera only; the other image is then all zeros.
 
         Raises:
             PairedFolderError: what is missing or damaged, by name, and what there is instead.
@@ -141,6 +158,7 @@ class PairedFolder:
         self.root = Path(root)
         self.split = split
         self.infrared = infrared
+        self._single = single
         index = self._open_index()
         self.name = str(index.get("set") or self.root.name)
         stored = tuple(str(name) for name in index.get("mask_classes") or ())
@@ -183,7 +201,11 @@ class PairedFolder:
             labels=item.labels,
             mask=None if mask is None else self._mask_table[mask],
             name=f"{self.name}/{item.id}",
+            ignored=item.ignored,
+            ignored_labels=item.ignored_labels,
             subsets=() if item.time is None else (str(item.time),),
+            present=item.present,
+            labelled_classes=None if len(item.labelled) == len(self.classes) else item.labelled,
         )
 
     def _open_index(self) -> dict[str, Any]:
@@ -211,22 +233,26 @@ class PairedFolder:
         except (KeyError, TypeError, ValueError):
             raise PairedFolderError(f"{where} lacks an id, width or height") from None
         colour = next((key for key in _COLOUR_KEYS if entry.get(key)), None)
-        if colour is None or not entry.get(self.infrared):
+        infrared = entry.get(self.infrared) or None
+        if (colour is None and infrared is None) if self._single else (colour is None or infrared is None):
             wanted = f"colour image ({' or '.join(_COLOUR_KEYS)})" if colour is None else f"{self.infrared} image"
             images = [k for k, v in entry.items() if isinstance(v, str) and "/" in v and k != "label"]
             raise PairedFolderError(f"{where} ({name}) has no {wanted}; it has {', '.join(images) or 'no images'}")
-        texts = [entry[colour], entry[self.infrared]]
-        boxes, labels, time = annotations.of(texts, size)
+        rgb = None if colour is None else entry[colour]
+        found = annotations.of([text for text in (rgb, infrared) if text is not None], size)
         label = entry.get("label")
         return PairedItem(
             id=name,
             size=size,
-            rgb_path=self._inside(where, texts[0]),
-            infrared_path=self._inside(where, texts[1]),
-            boxes=boxes,
-            labels=labels,
+            rgb_path=None if rgb is None else self._inside(where, rgb),
+            infrared_path=None if infrared is None else self._inside(where, infrared),
+            boxes=found.boxes,
+            labels=found.labels,
             mask_path=self._inside(where, label) if isinstance(label, str) else None,
-            time=time if time is not None else entry.get("time"),
+            time=found.time if found.time is not None else entry.get("time"),
+            ignored=found.ignored,
+            ignored_labels=found.ignored_labels,
+            labelled=tuple(self.classes.index(name) for name in self.scored_classes),
             ir_offset_ms=float(entry.get("ir_offset_ms") or 0.0),
         )
 
@@ -235,6 +261,17 @@ class PairedFolder:
         if not path.resolve().is_relative_to(self.root.resolve()):
             raise PairedFolderError(f"{where} names {text!r}, which lies outside {self.root}")
         return path
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """What annotations say of one image; None where they don't list it. See `PairedItem`."""
+
+    boxes: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    ignored: np.ndarray | None = None
+    ignored_labels: np.ndarray | None = None
+    time: str | None = None
 
 
 class _Annotations:
@@ -272,27 +309,23 @@ class _Annotations:
             raise PairedFolderError(f"{path}: not COCO annotations ({type(error).__name__}: {error})") from None
         return made
 
-    def of(
-        self, texts: Sequence[str], size: tuple[int, int]
-    ) -> tuple[np.ndarray | None, np.ndarray | None, str | None]:
-        """Boxes, labels and time of day of the image that has one of these paths; all None where it is not listed."""
+    def of(self, texts: Sequence[str], size: tuple[int, int]) -> _Labels:
+        """What is known of the image that has one of these paths; nothing where it is not listed."""
         image = next((self._images[text] for text in texts if text in self._images), None)
         if image is None:
-            return None, None, None
-        boxes, labels = [], []
+            return _Labels()
+        kept: dict[bool, list[tuple[np.ndarray, int]]] = {False: [], True: []}
         for annotation in self._boxes[int(image["id"])]:
             name = self._names[int(annotation["category_id"])]
-            if name not in self.classes or annotation.get("iscrowd"):
+            crowd = bool(annotation.get("iscrowd"))
+            if name not in self.classes or crowd:
                 self.ignored[name] += 1
-                continue
-            boxes.append(self._corners(annotation, size))
-            labels.append(self.classes.index(name))
+            if name in self.classes:
+                kept[crowd].append((self._corners(annotation, size), self.classes.index(name)))
+        boxes, ignored = (np.array([box for box, _ in kept[crowd]], np.float32).reshape(-1, 4) for crowd in kept)
+        labels, ignored_labels = (np.array([label for _, label in kept[crowd]], np.int64) for crowd in kept)
         time = image.get("time")
-        return (
-            np.array(boxes, np.float32).reshape(-1, 4),
-            np.array(labels, np.int64),
-            None if time is None else str(time),
-        )
+        return _Labels(boxes, labels, ignored, ignored_labels, None if time is None else str(time))
 
     def _corners(self, annotation: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
         try:

@@ -6,7 +6,7 @@ Letters: B batch, H x W the network's input, K objects of one image.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import cv2
@@ -38,6 +38,8 @@ class LabelledBatch:
         boxes: per image float32 [K, 4] in network pixels, or None where the image has no box labels.
         labels: per image int64 [K] or None.
         mask: uint8 [B, H, W], 255 where unlabelled.
+        classes: per image int64, the classes that its boxes label completely (see `PairedSample.labelled_classes`);
+            None: all. Logits of the other classes take no part in the loss.
         owners: per image int64 [A], the object that each cell answers for (see `assign`), or None; all None where the
             cells were not known when the batch was made: then the loss assigns, and such a batch can't be split.
         counts: float64 [2], the cells that answer for an object and the labelled pixels of the *whole* batch on this
@@ -51,6 +53,11 @@ class LabelledBatch:
     mask: Tensor
     owners: list[Tensor | None]
     counts: Tensor
+    classes: list[Tensor | None] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not self.classes:
+            self.classes = [None] * len(self.boxes)
 
     def to(self, device: torch.device) -> LabelledBatch:
         """The same batch on `device`."""
@@ -66,6 +73,7 @@ class LabelledBatch:
             mask=self.mask.to(device, non_blocking=True),
             owners=[move(x) for x in self.owners],
             counts=self.counts.to(device, non_blocking=True),
+            classes=[move(x) for x in self.classes],
         )
 
     def split(self, count: int) -> list[LabelledBatch]:
@@ -81,6 +89,7 @@ class LabelledBatch:
                 labels=self.labels[start:end],
                 mask=self.mask[start:end],
                 owners=self.owners[start:end],
+                classes=self.classes[start:end],
             )
             for start, end in zip(edges, edges[1:])
         ]
@@ -136,6 +145,10 @@ def make_batch(
         mask=mask,
         owners=owners,
         counts=torch.tensor([positives, int((mask != IGNORE).sum())], dtype=torch.float64),
+        classes=[
+            None if sample.labelled_classes is None else torch.tensor(sample.labelled_classes, dtype=torch.int64)
+            for sample, _ in samples
+        ],
     )
 
 
@@ -162,6 +175,8 @@ class BatchStream(Dataset):
         batch: pairs per step over all processes.
         infrared, size, thermal, cells: see `make_batch`.
         steps, first: of the run.
+        early: "smaller images first": (steps, (width, height), cells) of the steps before the network's input has its
+            own size; None: it has it from the start.
         rank, world: this process makes its share of each batch; all shares together are what one process would make.
 
     Raises:
@@ -171,12 +186,13 @@ class BatchStream(Dataset):
     def __init__(
         self, samples: Samples, batch: int, infrared: Modality, size: tuple[int, int], thermal: ThermalContract,
         steps: int, first: int = 0, *, cells: Cells | None = None, rank: int = 0, world: int = 1,
+        early: tuple[int, tuple[int, int], Cells | None] | None = None,
     ) -> None:  # fmt: skip
         if batch % world:
             raise ValueError(f"a batch of {batch} can't be shared by {world} processes: choose a multiple (--batch)")
         self._samples, self._batch, self._infrared = samples, batch, infrared
         self._size, self._thermal, self._steps, self._first = size, thermal, steps, first
-        self._cells, self._share, self._rank = cells, batch // world, rank
+        self._cells, self._share, self._rank, self._early = cells, batch // world, rank, early
 
     def __len__(self) -> int:
         return self._steps - self._first
@@ -186,7 +202,10 @@ class BatchStream(Dataset):
         samples: Sequence[tuple[PairedSample, np.ndarray]] = [
             self._samples.sample(start + i) for i in range(self._share)
         ]
-        return make_batch(list(samples), self._infrared, self._size, self._thermal, self._cells)
+        size, cells = self._size, self._cells
+        if self._early is not None and self._first + index < self._early[0]:
+            _, size, cells = self._early
+        return make_batch(list(samples), self._infrared, size, self._thermal, cells)
 
 
 def stream(batches: BatchStream, workers: int) -> DataLoader:

@@ -34,6 +34,7 @@ from spectradino_core.training.batches import BatchStream, Samples, stream
 from spectradino_core.training.distributed import Place, process_group, spread
 from spectradino_core.training.journal import plot_losses
 from spectradino_core.training.loop import LoopOptions, resume_step, train
+from spectradino_core.training.memory import keep_freed_memory
 from spectradino_core.training.modes import count_trainable, freeze_for, parameter_groups
 from spectradino_core.training.perception_loss import perception_loss
 from spectradino_core.training.recipes import BY_EPOCH, FinetuneRecipe
@@ -120,6 +121,8 @@ class _Run:
         if start is not None and backbone is not None:
             raise ValueError("a run starts from a whole model (start) or from a backbone, not from both")
         self.recipe, self.folder, self.place, self.device = recipe, folder, place, device
+        if device.type == "cpu":
+            keep_freed_memory()
         self.data = training_data if training_data is not None else open_training_data(recipe, data)
         self.loop = _loop_of(recipe, self.data)
         torch.manual_seed(recipe.seed)
@@ -129,7 +132,7 @@ class _Run:
             origin["start"] = warm_start(self.model, start)
         if backbone is not None:
             origin["backbone"] = load_backbone(self.model, backbone)
-        freeze_for(recipe.mode, self.model)
+        freeze_for(recipe.mode, self.model, recipe.frozen)
         self.model.to(device)
         groups = parameter_groups(self.model, recipe.rates, recipe.weight_decay, recipe.layer_decay)
         self.optimiser = torch.optim.AdamW(groups, betas=(0.9, recipe.beta2), fused=True)
@@ -152,7 +155,7 @@ class _Run:
         runner = spread(self.model, [], "ddp", self.device)
         batches = BatchStream(
             self.data.samples, recipe.batch, recipe.architecture.bands[1], recipe.input_size, recipe.thermal,
-            self.loop.steps, first, cells=_cells(recipe), rank=place.rank, world=place.world,
+            self.loop.steps, first, cells=_cells(recipe), rank=place.rank, world=place.world, early=self._early(),
         )  # fmt: skip
         started = time.time()
         kept = train(
@@ -173,6 +176,13 @@ class _Run:
             plot_losses({recipe.name: self.folder / "log.jsonl"}, self.folder / "losses.png")
         place.wait()
         return path
+
+    def _early(self) -> tuple[int, tuple[int, int], Cells | None] | None:
+        """See `BatchStream`."""
+        size = self.recipe.early_size
+        if size is None:
+            return None
+        return round(self.recipe.early * self.loop.steps), size, _cells(replace(self.recipe, input_size=size))
 
     def _check(self, step: int, kept: Perception) -> dict[str, float]:
         """Scores on what is held out, by the pipeline that serves; one process makes them."""

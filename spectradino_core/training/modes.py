@@ -5,6 +5,8 @@ Paper, Section 4.3 and Appendix A. Layer decay is ours, an option.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from spectradino_core.backbone.repeated import RepeatedViT
@@ -60,9 +62,17 @@ def rate_group(role: str) -> str:
     return "blocks"
 
 
-def freeze_for(mode: str, model: Perception) -> None:
-    """Lets exactly `trainable` be trained."""
-    names = set(trainable(mode, model))
+def freeze_for(mode: str, model: Perception, frozen: Sequence[str] = ()) -> None:
+    """Lets exactly `trainable` be trained, without the roles that begin with one of `frozen`.
+
+    Raises:
+        ValueError: an entry of `frozen` is no role of this model.
+    """
+    roles = perception_roles(model)
+    for prefix in frozen:
+        if not any(role.startswith(prefix) for role in roles.values()):
+            raise ValueError(f"can't freeze {prefix!r}: roles are {', '.join(dict.fromkeys(roles.values()))}")
+    names = {name for name in trainable(mode, model) if not roles[name].startswith(tuple(frozen))}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)
 

@@ -48,6 +48,8 @@ def _found(root: Path, stored: Sequence[str], wanted: Callable[[str, str | None]
         pairs |= {item.id: item for item in folder if item.boxes is not None and wanted(one, item.time)}
     items, missing = [], []
     for item in pairs.values():
+        assert item.rgb_path is not None
+        assert item.infrared_path is not None
         lacking = [path for path in (item.rgb_path, item.infrared_path) if not path.is_file()]
         if lacking:
             missing.append(relative(home, lacking[0]))
