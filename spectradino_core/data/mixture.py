@@ -123,14 +123,7 @@ class FolderSource:
         folder = PairedFolder(
             root, split, infrared=infrared.key, classes=BOX_CLASSES, mask_classes=MASK_CLASSES, single=True
         )
-        masks = bool(folder.mask_classes)
-        labelled = [item for item in folder if item.boxes is not None or (masks and item.mask_path is not None)]
-        if not labelled:
-            raise ValueError(
-                f"{root}: no image of its {split} split is labelled: it needs boxes (instances_{split}.json) or masks "
-                "with named classes"
-            )
-        samples = map(folder.load, labelled)
+        samples = map(folder.load, folder.labelled())
         self._samples = [sample if largest is None else shrink(sample, largest) for sample in samples]
 
     def __len__(self) -> int:

@@ -187,6 +187,21 @@ class PairedFolder:
     def items(self) -> tuple[PairedItem, ...]:
         return tuple(self._items)
 
+    def labelled(self) -> list[PairedItem]:
+        """The items with boxes, or with a mask whose values the index names.
+
+        Raises:
+            PairedFolderError: there are none.
+        """
+        masks = bool(self.mask_classes)
+        found = [item for item in self if item.boxes is not None or (masks and item.mask_path is not None)]
+        if not found:
+            raise PairedFolderError(
+                f"{self.root}: no image of its {self.split} split is labelled: it needs boxes "
+                f"(instances_{self.split}.json) or masks with named classes"
+            )
+        return found
+
     def load(self, item: PairedItem) -> PairedSample:
         """The pair's images with all that is known of them; the mask's values index `mask_classes`.
 

@@ -200,8 +200,8 @@ def _class_tables(comparison: Comparison) -> list[tuple[str, list[str], list[lis
     rows = [row for row in comparison.rows if comparison.scores[ALL][row]]
     first = comparison.scores[ALL][FUSED][0]
     for kind, title in (("ap", "AP by class"), ("ap50", "AP50 by class"), ("iou", "IoU by class")):
-        columns = {row: comparison.by_class(kind, row) for row in rows}
-        if not columns[FUSED]:
+        columns = {row: found for row in rows if (found := comparison.by_class(kind, row))}
+        if FUSED not in columns:
             continue
         counted = kind != "iou" and first.detection is not None
         body: list[list[Cell]] = []
@@ -209,8 +209,8 @@ def _class_tables(comparison: Comparison) -> list[tuple[str, list[str], list[lis
             cells: list[Cell] = [label]
             if counted and first.detection is not None:
                 cells.append(first.detection.instances[label])
-            body.append([*cells, *(columns[row][label].per_cent() for row in rows)])
-        tables.append((title, ["class", *(["true boxes"] if counted else []), *rows], body))
+            body.append([*cells, *(found[label].per_cent() for found in columns.values())])
+        tables.append((title, ["class", *(["true boxes"] if counted else []), *columns], body))
     return tables
 
 

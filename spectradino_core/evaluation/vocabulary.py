@@ -80,7 +80,19 @@ class Vocabulary:
         mask = sample.mask
         if mask is not None:
             mask = self.masks[mask] if (self.masks != UNLABELLED).any() else None
-        return replace(sample, boxes=boxes, labels=labels, ignored=ignored, ignored_labels=ignored_labels, mask=mask)
+        return replace(
+            sample,
+            boxes=boxes,
+            labels=labels,
+            ignored=ignored,
+            ignored_labels=ignored_labels,
+            mask=mask,
+            labelled_classes=self._labelled(sample.labelled_classes),
+        )
+
+    def _labelled(self, classes: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        """The model's labels of classes of the set; None: all."""
+        return None if classes is None else tuple(sorted({int(self.boxes[label]) for label in classes} - {-1}))
 
     def _boxes(
         self, boxes: np.ndarray | None, labels: np.ndarray | None

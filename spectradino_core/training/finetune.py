@@ -156,6 +156,7 @@ class _Run:
         batches = BatchStream(
             self.data.samples, recipe.batch, recipe.architecture.bands[1], recipe.input_size, recipe.thermal,
             self.loop.steps, first, cells=_cells(recipe), rank=place.rank, world=place.world, early=self._early(),
+            mask_stride=recipe.mask_stride,
         )  # fmt: skip
         started = time.time()
         kept = train(

@@ -51,6 +51,7 @@ class FinetuneRecipe:
         box_classes, mask_classes, palette: names that labels and mask values index; a colour for each of the latter.
         weight_decay, beta2: of AdamW.
         class_weight, box_weight, mask_weight: of the losses.
+        mask_stride: see `batches.make_batch`.
         scene_size: (width, height) that scenes are rendered at.
         scene_pool: how many different scenes are rendered; None: fresh ones without end.
         scene_share: share of the samples that are scenes; the rest is shared by `real`.
@@ -86,6 +87,7 @@ class FinetuneRecipe:
     class_weight: float = 1.0
     box_weight: float = 1.5
     mask_weight: float = 1.0
+    mask_stride: int = 1
     scene_size: tuple[int, int] = (360, 288)
     scene_pool: int | None = None
     scene_share: float = 1.0
@@ -232,6 +234,7 @@ def box_real() -> FinetuneRecipe:
         input_size=(392, 308),
         early_size=(280, 224),
         frozen=("stems",),
+        mask_stride=2,
         loop=LoopOptions(steps=12000, warmup=100, ema=0.998, amp="auto", checkpoint_every=500, log_every=20),
         rates={"head": 5e-4, "adapters": 5e-4, "blocks": 5e-4},
         scene_pool=1500,
