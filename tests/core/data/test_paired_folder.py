@@ -214,3 +214,29 @@ def test_real_pairs() -> None:
     assert sum(len(item.boxes) for item in known) == 212
     for item in list(folder)[:3]:
         assert item.load_rgb().shape == (*item.load_infrared().shape, 3)
+
+
+def test_images_of_one_camera_are_taken_where_they_are_asked_for(root: Path) -> None:
+    edit(root / "index_val.json", lambda d: d["items"][0].pop("rgb"))
+    with pytest.raises(PairedFolderError, match="no colour image"):
+        PairedFolder(root, "val", classes=CLASSES)
+    folder = PairedFolder(root, "val", classes=CLASSES, single=True)
+    sample = folder.load(folder[0])
+    assert sample.present == (False, True)
+    assert (sample.rgb.shape, int(sample.rgb.max())) == ((30, 40, 3), 0)
+    assert sample.boxes is not None
+    assert folder.load(folder[1]).present == (True, True)
+    edit(root / "index_val.json", lambda d: d["items"][0].pop("lwir"))
+    with pytest.raises(PairedFolderError, match="it has no images"):
+        PairedFolder(root, "val", classes=CLASSES, single=True)
+
+
+def test_crowds_are_ignored_and_unknown_classes_said_to_be_unlabelled(root: Path) -> None:
+    folder = PairedFolder(root, "val", classes=CLASSES)
+    sample = folder.load(folder[0])
+    assert sample.ignored is not None
+    assert sample.ignored_labels is not None
+    assert (sample.ignored.tolist(), sample.ignored_labels.tolist()) == ([[0, 0, 40, 30]], [0])
+    assert sample.labelled_classes == (0, 1)  # nobody looked for cars
+    everything = PairedFolder(root, "val", classes=CLASSES[:2])
+    assert everything.load(everything[0]).labelled_classes is None

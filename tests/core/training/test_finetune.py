@@ -11,13 +11,18 @@ import torch
 
 from spectradino_core.backbone.checkpoints import CheckpointError
 from spectradino_core.data.mixture import scene_sample
+from spectradino_core.data.seeds import held_out_seeds
+from spectradino_core.export import TOLERANCE, measure_parity
 from spectradino_core.losses.segmentation import IGNORE
 from spectradino_core.modality import Modality
 from spectradino_core.perception import Architecture, Perception, perception_roles
 from spectradino_core.perception_checkpoint import load_perception, save_perception, warm_start
 from spectradino_core.runtime.bundle import BundleError
+from spectradino_core.runtime.engines import OnnxEngine
+from spectradino_core.runtime.parity import Difference
 from spectradino_core.thermal import ThermalContract
-from spectradino_core.training.batches import LabelledBatch, make_batch
+from spectradino_core.torch_engine import TorchEngine
+from spectradino_core.training.batches import BatchStream, LabelledBatch, make_batch
 from spectradino_core.training.finetune import finetune, perception_loss
 from spectradino_core.training.recipes import RECIPES, smoke
 
@@ -179,3 +184,48 @@ def test_a_missing_data_set_is_named(tmp_path):
 def test_architecture_survives_json():
     architecture = Architecture("s", "swir", 6, 0, registers=4, strides=(3.5, 7.0))
     assert Architecture.from_dict(architecture.to_dict()) == architecture
+
+
+def test_withheld_streams_cost_nothing_and_change_nothing(batch):
+    model = tiny_model()
+    torch.nn.init.normal_(model.fusion.absent)
+    present = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    seen: list[dict[str, int]] = []
+    model.backbone.register_forward_pre_hook(
+        lambda _, given: seen.append({band.key: len(images) for band, images in given[0].items()})
+    )
+    model.segmentation.eval()  # BatchNorm's statistics are the batch's in training
+    trained = model(batch.images, present)
+    expected = model.eval()(batch.images, present)
+    assert seen == [{"rgb": 3, "lwir": 2}, {"rgb": 4, "lwir": 4}]
+    torch.testing.assert_close(trained.logits, expected.logits, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(trained.mask_logits, expected.mask_logits, atol=1e-4, rtol=1e-4)
+    only_rgb = torch.tensor([[1.0, 0.0]] * 4)
+    model.train()(batch.images, only_rgb).logits.sum().backward()
+    assert seen[-1] == {"rgb": 4, "lwir": 1}  # every parameter has a gradient on every process
+    assert all(p.grad is not None for p in model.backbone.parameters())
+
+
+def test_early_steps_take_smaller_images_and_masks_may_be_thinned():
+    class Scenes:
+        def sample(self, index):
+            return scene_sample(index, Modality.LWIR, (200, 160)), BOTH
+
+    early = (3, (84, 70), None)
+    batches = BatchStream(
+        Scenes(), 1, Modality.LWIR, SIZE, ThermalContract(), steps=5, first=1, early=early, mask_stride=2
+    )
+    masks = [batches[i].mask.shape[1:] for i in range(len(batches))]
+    assert masks == [(35, 42), (35, 42), (70, 84), (70, 84)]
+    whole = BatchStream(Scenes(), 1, Modality.LWIR, SIZE, ThermalContract(), steps=5, first=1)[3]
+    assert torch.equal(batches[3].mask, whole.mask[:, 1::2, 1::2])
+    assert torch.equal(batches[3].images[Modality.RGB], whole.images[Modality.RGB])
+
+
+@pytest.mark.parametrize("band", ["lwir", "nir", "swir"])
+def test_bundled_weights_compute_what_the_bundled_model_file_does(band):
+    folder = Path(__file__).resolve().parents[3] / "models"
+    model, info = load_perception(folder / f"{band}_box.safetensors")
+    samples = [scene_sample(seed, info.infrared, (320, 256)) for seed in held_out_seeds("report", 2)]
+    found = measure_parity(TorchEngine.of(model, info), OnnxEngine(folder / f"{band}_box.onnx", device="cpu"), samples)
+    assert TOLERANCE.problem(Difference.from_dict(found)) == ""
