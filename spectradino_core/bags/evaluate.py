@@ -7,7 +7,6 @@ again as long as bag, labels, model, parameters and version are the same.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 from spectradino_core.bags.errors import BagError
 from spectradino_core.bags.evaluation_options import Options, Unit, file_digest, pipeline_of, work_key
+from spectradino_core.bags.ground_truth_coco import mask_files
 from spectradino_core.bags.jobs import run_jobs
 from spectradino_core.bags.node_run import run_node
 from spectradino_core.bags.results import BagEvidence, json_bytes, result, sweep_table, timings
@@ -197,16 +197,8 @@ def _labels_digest(name: str, options: Options) -> list[Any]:
         return []
     if not file.is_file():
         raise BagError(f"{file}: there are no such labels; --labels takes a COCO JSON file, or a folder of them")
-    return [file_digest(file), [_state(file.parent / mask) for mask in _mask_files(file)]]
-
-
-def _mask_files(labels: Path) -> list[str]:
-    """What the labels name as masks; their bytes would take long to read, their sizes and times say enough."""
-    try:
-        images = json.loads(labels.read_text(encoding="utf-8"))["images"]
-        return sorted({str(image["sem_seg_file_name"]) for image in images if "sem_seg_file_name" in image})
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return []  # the reader says what is wrong with it
+    # The masks' bytes would take long to read; their sizes and times say enough.
+    return [file_digest(file), [_state(file.parent / mask) for mask in mask_files(file)]]
 
 
 def _state(path: Path) -> list[int]:

@@ -2,8 +2,9 @@
 
 The layout: `<root>/<split>/<modality>/<id>.<ext>`; `<root>/index_<split>.json` lists the items, {"items": [{"id",
 "width", "height", one path per modality, "label": path of a mask or null}]}, and may name the mask's values under
-"mask_classes"; `<root>/instances_<split>.json`, where it exists, holds boxes as COCO JSON. Paths are relative to the
-root and may not leave it: an index is data from outside. All images of an item share one pixel grid.
+"mask_classes"; `<root>/instances_<split>.json`, where it exists, holds boxes as COCO JSON (see `data.labels`). Paths
+are relative to the root and may not leave it: an index is data from outside. All images of an item share one pixel
+grid.
 Torch-free, because the demo replays such folders too.
 
 Letters: h w an image, N boxes as x1 y1 x2 y2.
@@ -11,9 +12,9 @@ Letters: h w an image, N boxes as x1 y1 x2 y2.
 
 from __future__ import annotations
 
-import json
+import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,21 +23,22 @@ import cv2
 import numpy as np
 
 from spectradino_core.data.images import ImageFileError, read_image
+from spectradino_core.data.labels import UNLABELLED, Boxes, ClassNames, LabelError, boxes_of, describe_notes
+from spectradino_core.data.labels.coco import CocoImage, read_coco
+from spectradino_core.data.labels.files import ImageNames, inside, read_json
+from spectradino_core.data.labels.masks import read_mask
+from spectradino_core.data.labels.objects import LOSSES
 from spectradino_core.data.sample import PairedSample
 
-__all__ = ["CLASS_ALIASES", "PairedFolder", "PairedFolderError", "PairedItem", "UNLABELLED"]
+__all__ = ["PairedFolder", "PairedFolderError", "PairedItem"]
 
-CLASS_ALIASES = {"bike": "bicycle", "people": "person", "pedestrian": "person"}
-"""Names that data sets use for the classes of this project's models."""
-
-UNLABELLED = 255
-"""Value in a mask of a pixel without class."""
+log = logging.getLogger(__name__)
 
 _COLOUR_KEYS = ("rgb", "vis")
 """What the colour image of an item may be called; a grey "vis" image is given three equal channels."""
 
 
-class PairedFolderError(ValueError):
+class PairedFolderError(LabelError):
     """A folder, its index or one of its images is missing, damaged or not what it says; the message names it."""
 
 
@@ -51,11 +53,11 @@ class PairedItem:
         boxes: float32 [N, 4] in pixels, clipped to the image; [0, 4] where the image is known to hold none; None where
             nothing is known.
         labels: int64 [N], indices into the folder's `classes`; None with `boxes`.
+        ignored, ignored_labels: float32 [I, 4] and int64 [I], likewise, of crowds; None with `boxes`.
+        labelled: the classes that the annotations know, as indices: those whose boxes are complete.
         mask_path: file of the class mask, None where there is none.
         ir_offset_ms: exposure of the infrared image less that of the colour one, 0 unless the index says otherwise.
         time: "day", "night" or whatever else the annotations say; None where they say nothing.
-        ignored, ignored_labels: crowds (`iscrowd`), as `boxes` and `labels`; None with `boxes`.
-        labelled: the classes that the annotations know, as indices: those whose boxes are complete.
     """
 
     id: str
@@ -113,9 +115,15 @@ class PairedItem:
         """
         if self.mask_path is None:
             return None
-        mask = _read_image(self.mask_path, cv2.IMREAD_UNCHANGED, self.size)
-        if mask.ndim != 2 or mask.dtype != np.uint8:
-            raise PairedFolderError(f"{self.mask_path}: a mask is one 8-bit channel, got {mask.dtype} {mask.shape}")
+        return self._mask(Counter())
+
+    def _mask(self, notes: Counter[str]) -> np.ndarray:
+        assert self.mask_path is not None
+        try:
+            mask = read_mask(self.mask_path, notes)
+        except (ImageFileError, LabelError) as error:
+            raise PairedFolderError(str(error)) from None
+        _check_size(self.mask_path, mask, self.size)
         return mask
 
 
@@ -130,7 +138,8 @@ class PairedFolder:
         classes: names that labels index.
         scored_classes: those of `classes` that the annotations know; the others never have a true box here.
         mask_classes: names of the values in masks given by `load`; empty: it gives no masks.
-        ignored_boxes: how many boxes were left out, by class name, because `classes` lacks it or they mark a crowd.
+        ignored_boxes: how many boxes don't count, by class name, because `classes` lacks it or they mark a crowd.
+        unknown: how many boxes were skipped, by the name of a class that `classes` lacks.
     """
 
     def __init__(
@@ -168,11 +177,20 @@ class PairedFolder:
         for value, name in enumerate(stored):
             if name in self.mask_classes:
                 self._mask_table[value] = self.mask_classes.index(name)
-        annotations = _Annotations.read(self.root / f"instances_{split}.json", classes)
-        self.classes = annotations.classes
-        self.scored_classes = annotations.scored_classes
-        self._items = [self._item(place, entry, annotations) for place, entry in enumerate(index["items"])]
-        self.ignored_boxes = dict(annotations.ignored)
+        try:
+            self._open_annotations(classes)
+            self._items = [self._item(place, entry) for place, entry in enumerate(index["items"])]
+        except LabelError as error:
+            raise PairedFolderError(str(error)) from None
+        if self._listed and not self._matched:
+            raise PairedFolderError(
+                f"{self._annotations}: none of its {len(self._listed)} images, such as "
+                f"{self._listed[0].name!r}, is in {self.root / f'index_{split}.json'}"
+            )
+        self._notes["unmatched"] = len(self._listed) - len(self._matched)
+        lost = {kind: count for kind, count in self._notes.items() if kind in LOSSES}
+        for text in describe_notes(lost):
+            log.warning("%s: %s", self._annotations, text)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -202,13 +220,22 @@ class PairedFolder:
             )
         return found
 
+    @property
+    def notes(self) -> Counter[str]:
+        """Oddities of the label files, see `data.labels.NOTES`; those of masks as far as they were loaded."""
+        return sum(self._mask_notes.values(), +self._notes)
+
     def load(self, item: PairedItem) -> PairedSample:
         """The pair's images with all that is known of them; the mask's values index `mask_classes`.
 
         Raises:
             PairedFolderError: an image is missing, damaged or of the wrong type or size.
         """
-        mask = item.load_mask() if self.mask_classes else None
+        mask = None
+        if self.mask_classes and item.mask_path is not None:
+            notes: Counter[str] = Counter()
+            mask = item._mask(notes)
+            self._mask_notes[item.mask_path] = notes
         return PairedSample(
             rgb=item.load_rgb(),
             infrared=item.load_infrared(),
@@ -216,9 +243,9 @@ class PairedFolder:
             labels=item.labels,
             mask=None if mask is None else self._mask_table[mask],
             name=f"{self.name}/{item.id}",
+            subsets=() if item.time is None else (str(item.time),),
             ignored=item.ignored,
             ignored_labels=item.ignored_labels,
-            subsets=() if item.time is None else (str(item.time),),
             present=item.present,
             labelled_classes=None if len(item.labelled) == len(self.classes) else item.labelled,
         )
@@ -236,12 +263,48 @@ class PairedFolder:
             elif below:
                 hint = "a folder of sets was given; choose one of " + ", ".join(below)
             raise PairedFolderError(f"{self.root}: looked for {path.name} in it and found none; {hint}")
-        index = _read_json(path)
+        try:
+            index = read_json(path, Counter())
+        except LabelError as error:
+            raise PairedFolderError(str(error)) from None
         if not isinstance(index, dict) or not isinstance(index.get("items"), list) or not index["items"]:
             raise PairedFolderError(f'{path}: an index is {{"items": [..]}} with at least one item')
         return index
 
-    def _item(self, place: int, entry: Any, annotations: _Annotations) -> PairedItem:
+    def _open_annotations(self, classes: Sequence[str] | None) -> None:
+        self._annotations = self.root / f"instances_{self.split}.json"
+        self._names: ImageNames[CocoImage] | None = None
+        self._notes: Counter[str] = Counter()
+        self._mask_notes: dict[Path, Counter[str]] = {}
+        self.unknown: Counter[str] = Counter()
+        self.ignored_boxes: Counter[str] = Counter()
+        self._listed: list[CocoImage] = []
+        self._matched: set[int] = set()
+        if not self._annotations.is_file():
+            self.classes, self.scored_classes = tuple(classes or ()), ()
+            return
+        file = read_coco(self._annotations)
+        self.classes = ClassNames.table_of(file.classes) if classes is None else tuple(classes)
+        self.scored_classes = ClassNames(self.classes).known(file.classes)
+        self._names, self._listed = file.by_name(("file_name", "lwir_file_name")), file.images
+        self._notes.update(file.notes)
+
+    def _labelled(self, texts: Sequence[str], size: tuple[int, int]) -> tuple[Boxes | None, str | None]:
+        """Boxes and time of day of the image that has one of these paths; None where it is not listed."""
+        names = self._names
+        image = None if names is None else next((found for text in texts if (found := names.find(text))), None)
+        if image is None:
+            return None, None
+        self._matched.add(id(image))
+        boxes = boxes_of(image.labels, self.classes, size)
+        self._notes.update(boxes.notes)
+        self.unknown.update(boxes.unknown)
+        self.ignored_boxes.update(boxes.unknown)
+        self.ignored_boxes.update(self.classes[label] for label in boxes.ignored_labels)
+        time = image.entry.get("time")
+        return boxes, None if time is None else str(time)
+
+    def _item(self, place: int, entry: Any) -> PairedItem:
         where = f"{self.root / f'index_{self.split}.json'}: item {place}"
         try:
             name, size = str(entry["id"]), (int(entry["width"]), int(entry["height"]))
@@ -253,116 +316,23 @@ class PairedFolder:
             wanted = f"colour image ({' or '.join(_COLOUR_KEYS)})" if colour is None else f"{self.infrared} image"
             images = [k for k, v in entry.items() if isinstance(v, str) and "/" in v and k != "label"]
             raise PairedFolderError(f"{where} ({name}) has no {wanted}; it has {', '.join(images) or 'no images'}")
-        rgb = None if colour is None else entry[colour]
-        found = annotations.of([text for text in (rgb, infrared) if text is not None], size)
+        rgb = None if colour is None else str(entry[colour])
+        boxes, time = self._labelled([str(text) for text in (rgb, infrared) if text is not None], size)
         label = entry.get("label")
         return PairedItem(
             id=name,
             size=size,
-            rgb_path=None if rgb is None else self._inside(where, rgb),
-            infrared_path=None if infrared is None else self._inside(where, infrared),
-            boxes=found.boxes,
-            labels=found.labels,
-            mask_path=self._inside(where, label) if isinstance(label, str) else None,
-            time=found.time if found.time is not None else entry.get("time"),
-            ignored=found.ignored,
-            ignored_labels=found.ignored_labels,
-            labelled=tuple(self.classes.index(name) for name in self.scored_classes),
+            rgb_path=None if rgb is None else inside(self.root, rgb, where),
+            infrared_path=None if infrared is None else inside(self.root, infrared, where),
+            boxes=None if boxes is None else boxes.boxes,
+            labels=None if boxes is None else boxes.labels,
+            mask_path=inside(self.root, label, where) if isinstance(label, str) else None,
+            time=time if time is not None else entry.get("time"),
             ir_offset_ms=float(entry.get("ir_offset_ms") or 0.0),
+            ignored=None if boxes is None else boxes.ignored,
+            ignored_labels=None if boxes is None else boxes.ignored_labels,
+            labelled=tuple(self.classes.index(name) for name in self.scored_classes),
         )
-
-    def _inside(self, where: str, text: Any) -> Path:
-        path = self.root / str(text)
-        if not path.resolve().is_relative_to(self.root.resolve()):
-            raise PairedFolderError(f"{where} names {text!r}, which lies outside {self.root}")
-        return path
-
-
-@dataclass(frozen=True)
-class _Labels:
-    """What annotations say of one image; None where they don't list it. See `PairedItem`."""
-
-    boxes: np.ndarray | None = None
-    labels: np.ndarray | None = None
-    ignored: np.ndarray | None = None
-    ignored_labels: np.ndarray | None = None
-    time: str | None = None
-
-
-class _Annotations:
-    """COCO boxes by image path; empty where the split has none."""
-
-    def __init__(self, classes: Sequence[str], scored: Sequence[str]) -> None:
-        self.classes = tuple(classes)
-        self.scored_classes = tuple(scored)
-        self.ignored: Counter[str] = Counter()
-        self._source = Path()
-        self._images: dict[str, Mapping[str, Any]] = {}
-        self._boxes: dict[int, list[Mapping[str, Any]]] = {}
-        self._names: dict[int, str] = {}
-
-    @classmethod
-    def read(cls, path: Path, classes: Sequence[str] | None) -> _Annotations:
-        if not path.is_file():
-            return cls(classes or (), ())
-        data = _read_json(path)
-        try:
-            names = {int(c["id"]): CLASS_ALIASES.get(c["name"], str(c["name"])) for c in data["categories"]}
-            chosen = tuple(dict.fromkeys(names.values())) if classes is None else tuple(classes)
-            made = cls(chosen, [name for name in chosen if name in names.values()])
-            made._source, made._names = path, names
-            for image in data["images"]:
-                made._boxes[int(image["id"])] = []
-                for key in ("file_name", "lwir_file_name"):
-                    if key in image:
-                        made._images[str(image[key])] = image
-            for annotation in data["annotations"]:
-                if int(annotation["category_id"]) not in names:
-                    raise KeyError("category_id")
-                made._boxes[int(annotation["image_id"])].append(annotation)
-        except (KeyError, TypeError, ValueError) as error:
-            raise PairedFolderError(f"{path}: not COCO annotations ({type(error).__name__}: {error})") from None
-        return made
-
-    def of(self, texts: Sequence[str], size: tuple[int, int]) -> _Labels:
-        """What is known of the image that has one of these paths; nothing where it is not listed."""
-        image = next((self._images[text] for text in texts if text in self._images), None)
-        if image is None:
-            return _Labels()
-        kept: dict[bool, list[tuple[np.ndarray, int]]] = {False: [], True: []}
-        for annotation in self._boxes[int(image["id"])]:
-            name = self._names[int(annotation["category_id"])]
-            crowd = bool(annotation.get("iscrowd"))
-            if name not in self.classes or crowd:
-                self.ignored[name] += 1
-            if name in self.classes:
-                kept[crowd].append((self._corners(annotation, size), self.classes.index(name)))
-        boxes, ignored = (np.array([box for box, _ in kept[crowd]], np.float32).reshape(-1, 4) for crowd in kept)
-        labels, ignored_labels = (np.array([label for _, label in kept[crowd]], np.int64) for crowd in kept)
-        time = image.get("time")
-        return _Labels(boxes, labels, ignored, ignored_labels, None if time is None else str(time))
-
-    def _corners(self, annotation: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
-        try:
-            x, y, width, height = (float(v) for v in annotation["bbox"])
-        except (KeyError, TypeError, ValueError):
-            raise PairedFolderError(
-                f"{self._source}: annotation {annotation.get('id')} has no bbox [x, y, w, h]"
-            ) from None
-        corners = np.clip(np.array([x, y, x + width, y + height]), 0, np.array([*size, *size], float))
-        if not (np.isfinite(corners).all() and corners[2] > corners[0] and corners[3] > corners[1]):
-            raise PairedFolderError(
-                f"{self._source}: annotation {annotation.get('id')} has an empty box, or one outside its "
-                f"{size[0]}x{size[1]} image: {annotation['bbox']}"
-            )
-        return corners
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PairedFolderError(f"{path}: can't be read as JSON ({error})") from None
 
 
 def _read_image(path: Path, flags: int, size: tuple[int, int]) -> np.ndarray:
@@ -370,9 +340,13 @@ def _read_image(path: Path, flags: int, size: tuple[int, int]) -> np.ndarray:
         image = read_image(path, flags)
     except ImageFileError as error:
         raise PairedFolderError(str(error)) from None
+    _check_size(path, image, size)
+    return image
+
+
+def _check_size(path: Path, image: np.ndarray, size: tuple[int, int]) -> None:
     if (image.shape[1], image.shape[0]) != size:
         raise PairedFolderError(
             f"{path}: {image.shape[1]}x{image.shape[0]} pixels, its index says {size[0]}x{size[1]}; "
             "both images of a pair share one pixel grid"
         )
-    return image

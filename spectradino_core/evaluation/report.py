@@ -84,6 +84,7 @@ class Report:
             "name": comparison.name,
             "about": list(comparison.about),
             "left_out_classes": list(comparison.unknown),
+            "label_notes": list(comparison.label_notes),
             "thresholds": _thresholds(comparison),
             "subsets": {
                 subset: {
@@ -188,6 +189,7 @@ def _notes(comparison: Comparison) -> list[str]:
     notes = [f"Rule: {rule}." for rule in comparison.about]
     if comparison.unknown:
         notes.append(f"Left out, since the model does not know them: {', '.join(comparison.unknown)}.")
+    notes += [f"Labels: {text}." for text in comparison.label_notes]
     segmentation = next((s.segmentation for s in comparison.scores[ALL][FUSED] if s.segmentation), None)
     if segmentation is not None and segmentation.left_out:
         notes.append(f"Not in the means: {', '.join(segmentation.left_out)}.")

@@ -5,6 +5,7 @@ What `evaluate` asks of one is `LabelledSet`; the readers of published data sets
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,15 +78,20 @@ class FolderSet:
         Raises:
             ValueError: the folder is not one of paired images, or none of its images is labelled.
         """
-        self._folder = PairedFolder(root, split, infrared=infrared.key, classes=BOX_CLASSES, single=True)
+        self._folder = PairedFolder(root, split, infrared=infrared.key, single=True)
         self._items = self._folder.labelled()
         self.name = f"{Path(root).name} {split}"
         self.infrared = infrared
-        self.box_classes = BOX_CLASSES
+        self.box_classes = tuple(self._folder.classes)
         self.mask_classes = tuple(self._folder.mask_classes)
 
     def __len__(self) -> int:
         return len(self._items)
+
+    @property
+    def notes(self) -> Counter[str]:
+        """Oddities of its label files, see `data.labels.NOTES`."""
+        return self._folder.notes
 
     def __iter__(self) -> Iterator[PairedSample]:
         return map(self._folder.load, self._items)

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from spectradino_core.data.benchmarks.boxes import Boxes, LabelledObject, boxes_of
 from spectradino_core.data.benchmarks.daylight import DAY, NIGHT, time_of
 from spectradino_core.data.benchmarks.files import BenchmarkError, read_pair
 from spectradino_core.data.images import read_colour
-from spectradino_core.data.paired_folder import CLASS_ALIASES
+from spectradino_core.data.labels import Boxes, ImageLabels, LabelError, boxes_of, describe_notes
+from spectradino_core.data.labels.files import is_roboflow
+from spectradino_core.data.labels.objects import LOSSES
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.modality import Modality
 
@@ -74,16 +75,19 @@ class Found:
         missing: for each listed pair that is not, the first file that lacks, relative to the root.
         images: reads colour uint8 [h, w, 3] and infrared uint8 or uint16 [h, w].
         objects: reads the objects, None where they are not labelled; None: the data set has no boxes.
-        mask: reads the class mask uint8 [h, w], 255 where unlabelled; None: the data set has none.
+        mask: reads the class mask uint8 [h, w], 255 where unlabelled, and counts what it tolerates; None: the data set
+            has none.
         sample: reads all at once, in place of these three.
+        notes: oddities of label files that are read already, see `data.labels.NOTES`.
     """
 
     items: list[LabelledItem]
     missing: list[str] = field(default_factory=list)
     images: Callable[[LabelledItem], tuple[np.ndarray, np.ndarray]] = _images
-    objects: Callable[[LabelledItem], Sequence[LabelledObject] | None] | None = None
-    mask: Callable[[LabelledItem], np.ndarray] | None = None
+    objects: Callable[[LabelledItem], ImageLabels | None] | None = None
+    mask: Callable[[LabelledItem, Counter[str]], np.ndarray] | None = None
     sample: Callable[[LabelledItem], PairedSample] | None = None
+    notes: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -158,8 +162,11 @@ class Benchmark:
             raise BenchmarkError(f"{self.name} needs --root, the folder it was extracted to. {self.advice}")
         try:
             found = self.find(Path() if root is None else Path(root), split)
-        except BenchmarkError as error:
+        except LabelError as error:
             raise BenchmarkError(f"{error}. {self.advice}") from None
+        found.notes["renamed"] += sum(
+            any(is_roboflow(path.name) for path in item.files) and not is_roboflow(item.name) for item in found.items
+        )
         pairs = LabelledPairs(self, Path() if root is None else Path(root), split, found)
         total = len(found.items) + len(found.missing)
         if not found.items:
@@ -200,6 +207,8 @@ class LabelledPairs(Sequence[LabelledItem]):
         self.missing = tuple(found.missing)
         self._found = found
         self._subset = subset
+        self._notes: dict[str, Counter[str]] = {}
+        self._warned: set[str] = set()
 
     @property
     def items(self) -> tuple[LabelledItem, ...]:
@@ -229,6 +238,11 @@ class LabelledPairs(Sequence[LabelledItem]):
     def subsets(self) -> tuple[str, ...]:
         return self.benchmark.subsets
 
+    @property
+    def notes(self) -> Counter[str]:
+        """Oddities of the labels that were read so far, each pair's once; see `data.labels.NOTES`."""
+        return sum(list(self._notes.values()), +self._found.notes)
+
     def __len__(self) -> int:
         return len(self._found.items)
 
@@ -252,7 +266,10 @@ class LabelledPairs(Sequence[LabelledItem]):
 
     def load_with_boxes(self, item: LabelledItem) -> tuple[PairedSample, Boxes | None]:
         """The same, and the boxes with what was left out of them; None: not labelled."""
-        sample, boxes = self._read(item)
+        try:
+            sample, boxes = self._read(item)
+        except LabelError as error:
+            raise BenchmarkError(str(error)) from None
         sample.name = f"{self.benchmark.name}/{item.name}"
         sample.subsets = item.subsets
         if self.benchmark.time_rule == "luminance" and not {DAY, NIGHT} & set(item.subsets):
@@ -263,10 +280,10 @@ class LabelledPairs(Sequence[LabelledItem]):
         """The item's boxes within an image of (width, height), with what was left out; None: not labelled.
 
         Raises:
-            BenchmarkError: the file of its boxes is missing or damaged.
+            LabelError: the file of its boxes is missing or damaged.
         """
         objects = None if self._found.objects is None else self._found.objects(item)
-        return None if objects is None else boxes_of(objects, self.box_classes, size, CLASS_ALIASES)
+        return None if objects is None else boxes_of(objects, self.box_classes, size)
 
     def samples(self) -> Iterator[PairedSample]:
         """Every pair, read when asked for."""
@@ -303,14 +320,24 @@ class LabelledPairs(Sequence[LabelledItem]):
         if boxes is not None:
             sample.boxes, sample.labels = boxes.boxes, boxes.labels
             sample.ignored, sample.ignored_labels = boxes.ignored, boxes.ignored_labels
+        notes = Counter() if boxes is None else boxes.notes
         if found.mask is not None:
-            sample.mask = found.mask(item)
+            sample.mask = found.mask(item, notes)
             if sample.mask.shape != rgb.shape[:2]:
                 raise BenchmarkError(
                     f"{item.mask}: {sample.mask.shape[1]}x{sample.mask.shape[0]} pixels, its images have "
                     f"{rgb.shape[1]}x{rgb.shape[0]}"
                 )
+        self._note(item, notes)
         return sample, boxes
+
+    def _note(self, item: LabelledItem, notes: Counter[str]) -> None:
+        self._notes[item.name] = notes
+        for kind in LOSSES & notes.keys() - self._warned:  # each kind once; `data check` counts them all
+            if notes[kind]:
+                self._warned.add(kind)
+                text = describe_notes({kind: notes[kind]})[0]
+                log.warning("%s, %s: %s, perhaps more in others", self.name, item.boxes or item.name, text)
 
     def _subsets_of(self, item: LabelledItem) -> tuple[str, ...]:
         if self.benchmark.time_rule != "luminance" or {DAY, NIGHT} & set(item.subsets):

@@ -16,10 +16,9 @@ import cv2
 import numpy as np
 
 from spectradino_core.data.benchmarks.benchmark import MOST_MISSING, Benchmark, LabelledItem, LabelledPairs
-from spectradino_core.data.benchmarks.boxes import Boxes
 from spectradino_core.data.benchmarks.files import BenchmarkError
 from spectradino_core.data.images import ImageFileError, read_image
-from spectradino_core.data.paired_folder import PairedFolderError
+from spectradino_core.data.labels import Boxes, LabelError, describe_notes
 from spectradino_core.data.sample import PairedSample
 
 __all__ = ["SplitReport", "check_benchmark", "check_split"]
@@ -176,7 +175,7 @@ def _read(
     def one(item: LabelledItem) -> tuple[LabelledItem, PairedSample | None, Boxes | None, Exception | None]:
         try:
             return item, *pairs.load_with_boxes(item), None
-        except (BenchmarkError, ImageFileError, PairedFolderError) as error:
+        except (LabelError, ImageFileError) as error:
             return item, None, None, error
 
     workers = max(1, min(8, os.cpu_count() or 1))
@@ -201,13 +200,12 @@ def _count(report: SplitReport, notes: _Notes, item: LabelledItem, sample: Paire
         report.without_boxes += not len(sample.labels)
     if boxes is not None:
         where = str(item.boxes.name if item.boxes else item.name)
-        for name, count in boxes.left_out.items():
+        for name, count in boxes.unknown.items():
             notes.add(f"class {name}", where, count)
-        if boxes.clipped:
-            notes.add("clipped", where, boxes.clipped)
-        notes.counts["outside"] += boxes.mostly_outside
-        if boxes.empty:
-            notes.add("empty", where, boxes.empty)
+        for kind, count in boxes.notes.items():
+            if count:
+                notes.add(f"label {kind}", where, count)
+        notes.counts["mostly outside"] += boxes.mostly_outside
     if sample.mask is not None:
         counts = np.bincount(sample.mask.ravel(), minlength=256)
         report.pixels.update({name: int(counts[i]) for i, name in enumerate(pairs.mask_classes) if counts[i]})
@@ -226,12 +224,13 @@ def _conclude(report: SplitReport, notes: _Notes, pairs: LabelledPairs) -> None:
     total = sum(report.boxes.values())
     if pairs.box_classes and report.read and not total:
         report.problems.append("not one box of its classes was found: are these its annotations?")
-    odd = notes.counts["outside"] + notes.counts["empty"]
-    if notes.counts["clipped"]:
-        report.remarks.append(told("clipped", "boxes reach beyond their image and are clipped"))
-    if notes.counts["empty"]:
-        report.remarks.append(told("empty", "boxes have no area within their image and are left out"))
-    listed = total + notes.counts["empty"]
+    found = pairs.notes
+    for kind, count in found.items():
+        examples = notes.examples.get(f"label {kind}")
+        report.remarks += [
+            text + (f", such as in {examples[0]}" if examples else "") for text in describe_notes({kind: count})
+        ]
+    odd, listed = notes.counts["mostly outside"] + found["outside"], total + found["outside"]
     if odd > _MOST_ODD_BOXES * listed:
         report.problems.append(
             f"{odd} of {listed} boxes lie mostly outside their images: are these its annotations and pictures?"
