@@ -12,7 +12,16 @@ from torch import Tensor, nn
 from spectradino_core.backbone.repeated import RepeatedViT
 from spectradino_core.perception import Perception, perception_roles
 
-__all__ = ["MODES", "RATE_GROUPS", "count_trainable", "freeze_for", "parameter_groups", "rate_group", "trainable"]
+__all__ = [
+    "MODES",
+    "RATE_GROUPS",
+    "count_trainable",
+    "freeze_for",
+    "parameter_groups",
+    "rate_group",
+    "refuse_random_blocks",
+    "trainable",
+]
 
 MODES = {
     "head": "the heads and fusions",
@@ -25,6 +34,19 @@ MODES = {
 RATE_GROUPS = ("head", "adapters", "blocks")
 
 _UNDECAYED = ("_bias", "_embedding", "_embed", "_token", "_tokens", "absent")
+
+
+def refuse_random_blocks(mode: str, has_weights: bool) -> None:
+    """
+    Raises:
+        ValueError: the mode keeps blocks as they are, and they are random: nothing could be learnt on them.
+    """
+    if mode != "full" and not has_weights:
+        raise ValueError(
+            f"mode {mode} keeps blocks of the backbone as they are, and without weights they are random: give a model "
+            "to start from (--start, such as models/lwir_box.safetensors) or a backbone (--backbone), or train "
+            "everything (--mode full)"
+        )
 
 
 def trainable(mode: str, model: Perception) -> list[str]:

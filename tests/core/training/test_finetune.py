@@ -11,6 +11,7 @@ import torch
 
 from spectradino_core.backbone.checkpoints import CheckpointError
 from spectradino_core.data.mixture import scene_sample
+from spectradino_core.data.scenes import BOX_CLASSES
 from spectradino_core.data.seeds import held_out_seeds
 from spectradino_core.export import TOLERANCE, measure_parity
 from spectradino_core.losses.segmentation import IGNORE
@@ -121,8 +122,12 @@ def test_a_model_for_one_band_starts_another(tmp_path):
         a = lwir({Modality.RGB: rgb, Modality.LWIR: ir}).logits
         b = nir({Modality.RGB: rgb, Modality.NIR: ir}).logits
     torch.testing.assert_close(a, b)
-    with pytest.raises(BundleError, match="can't be the start"):
+    with pytest.raises(BundleError, match=r"its variant is test, wanted is tiny; leave the option out") as failed:
         warm_start(Perception(RECIPES["box"]().architecture), tmp_path / "lwir.safetensors")
+    assert "registers" not in str(failed.value)
+    gated = Perception(replace(smoke().architecture, fusion="gated"))
+    with pytest.raises(BundleError, match="its fusion is concat, wanted is gated"):
+        warm_start(gated, tmp_path / "lwir.safetensors")
 
 
 @pytest.mark.parametrize("kept", ["box", "mask"])
@@ -139,8 +144,46 @@ def test_a_model_with_both_heads_starts_one_with_either(tmp_path, kept):
     torch.testing.assert_close(found, wanted)
     assert (b.mask_logits if kept == "box" else b.logits) is None
     save_perception(tmp_path / "one.safetensors", one, one_headed_info(kept))
-    with pytest.raises(BundleError, match="can't be the start"):
-        warm_start(tiny_model(), tmp_path / "one.safetensors")
+    whole = tiny_model()
+    started = warm_start(whole, tmp_path / "one.safetensors")
+    missing = "segmentation head" if kept == "box" else "detection head"
+    assert missing in started.fresh
+    torch.testing.assert_close(whole.backbone.state_dict(), one.backbone.state_dict())
+
+
+def test_a_model_starts_one_of_other_classes_by_their_names(tmp_path):
+    whole = tiny_model().eval()
+    save_perception(tmp_path / "m.safetensors", whole, smoke().info())  # person, bicycle, car
+    for names in (("forklift", "car", "person"), ("car",), ("forklift", "dog", "cat", "person", "tram")):
+        other = Perception(replace(smoke().architecture, box_classes=len(names), mask_classes=0))
+        before = other.detection.classify.weight.detach().clone()
+        started = warm_start(other, tmp_path / "m.safetensors", names)
+        theirs = whole.detection.classify
+        for place, name in enumerate(names):
+            if name in BOX_CLASSES:
+                row = BOX_CLASSES.index(name)
+                torch.testing.assert_close(other.detection.classify.weight[place], theirs.weight[row])
+                torch.testing.assert_close(other.detection.classify.bias[place], theirs.bias[row])
+            else:
+                torch.testing.assert_close(other.detection.classify.weight[place], before[place])
+                assert f"class {name}" in started.fresh
+        torch.testing.assert_close(other.pyramid.state_dict(), whole.pyramid.state_dict())
+        assert "segmentation head" in started.dropped
+        assert ("class bicycle" in started.dropped) == ("bicycle" not in names)
+        assert "takes backbone, fusion, pyramid, detection head (" in str(started)
+
+
+def test_of_another_head_or_pyramid_nothing_is_taken(tmp_path):
+    whole = tiny_model().eval()
+    save_perception(tmp_path / "m.safetensors", whole, smoke().info())
+    for changes, fresh in (
+        ({"detection": "linear", "mask_classes": 0}, {"detection head"}),
+        ({"strides": (14.0, 28.0)}, {"pyramid", "detection head", "segmentation head"}),
+        ({"tower_depth": 2}, {"detection head"}),
+    ):
+        other = Perception(replace(smoke().architecture, **changes))
+        assert set(warm_start(other, tmp_path / "m.safetensors").fresh) == fresh
+        torch.testing.assert_close(other.backbone.state_dict(), whole.backbone.state_dict())
 
 
 def one_headed_info(kept: str):
