@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from spectradino_core.bags.errors import BagError
+from spectradino_core.data.own.pairs import OwnPair, OwnPairs
 from spectradino_core.data.paired_folder import PairedFolder, PairedItem
 from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES, SceneOptions, render_moments
 from spectradino_core.modality import Modality
@@ -149,7 +150,7 @@ class FolderSource:
 
     def __init__(
         self,
-        folder: PairedFolder,
+        folder: PairedFolder | OwnPairs,
         rate_hz: float,
         size: tuple[int, int] | None = None,
         ir_size: tuple[int, int] | None = None,
@@ -174,7 +175,7 @@ class FolderSource:
         self.name = folder.name
         self.band = Modality.parse(folder.infrared)
         self.classes, self.mask_classes = tuple(folder.classes), tuple(folder.mask_classes)
-        self.items: tuple[PairedItem, ...] = tuple(folder)[:limit]
+        self.items: tuple[PairedItem | OwnPair, ...] = (*folder,)[:limit]
         self._rate_hz = rate_hz
         if not self.items:
             raise BagError(f"{folder.root}: no pairs")
@@ -213,7 +214,7 @@ class FolderSource:
                 )
             yield known[1]
 
-    def _infrared(self, item: PairedItem) -> View:
+    def _infrared(self, item: PairedItem | OwnPair) -> View:
         pixels = item.load_infrared()
         if self._matrix is None:
             return View(_resized(pixels, self._ir_size))
@@ -224,7 +225,7 @@ class FolderSource:
             )
         )
 
-    def _colour(self, item: PairedItem) -> View:
+    def _colour(self, item: PairedItem | OwnPair) -> View:
         mask = item.load_mask() if self.mask_classes else None
         boxes, count = item.boxes, 0
         if boxes is not None:

@@ -191,6 +191,9 @@ class PairedFolder:
         lost = {kind: count for kind, count in self._notes.items() if kind in LOSSES}
         for text in describe_notes(lost):
             log.warning("%s: %s", self._annotations, text)
+        if self.unknown:
+            names = ", ".join(f"{name} ({count})" for name, count in self.unknown.most_common())
+            log.warning("%s: boxes of classes that are not asked for are skipped: %s", self._annotations, names)
 
     def __len__(self) -> int:
         return len(self._items)

@@ -177,7 +177,7 @@ def compare(
         thresholds={t: made for t in THRESHOLDS if (made := found[f"{FUSED} 0"].at_threshold(t)) is not None},
         unknown=(*vocabulary.unknown_boxes, *vocabulary.unknown_masks),
         about=_about(data),
-        label_notes=tuple(describe_notes(getattr(data, "notes", {}))),
+        label_notes=(*describe_notes(getattr(data, "notes", {})), *getattr(data, "remarks", ())),
     )
 
 

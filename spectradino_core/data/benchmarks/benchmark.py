@@ -45,6 +45,7 @@ class LabelledItem:
         mask: file of its class mask, or None.
         subsets: subsets that the data set itself says it belongs to, such as "day" or "night".
         seed: of a rendered scene, which has no files.
+        present: whether the RGB and the infrared camera took it; the file of one that did not is meaningless.
     """
 
     name: str
@@ -54,11 +55,13 @@ class LabelledItem:
     mask: Path | None = None
     subsets: tuple[str, ...] = ()
     seed: int | None = None
+    present: tuple[bool, bool] = (True, True)
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Every file of the item, each once."""
-        paths = () if self.seed is not None else (self.rgb, self.infrared, self.boxes, self.mask)
+        images = [path for path, there in zip((self.rgb, self.infrared), self.present, strict=True) if there]
+        paths = () if self.seed is not None else (*images, self.boxes, self.mask)
         return tuple(dict.fromkeys(path for path in paths if path is not None))
 
 
@@ -79,6 +82,8 @@ class Found:
             has none.
         sample: reads all at once, in place of these three.
         notes: oddities of label files that are read already, see `data.labels.NOTES`.
+        remarks: what else a user should know, in words.
+        difficult_counts: whether VOC's difficult objects count; otherwise they are ignored.
     """
 
     items: list[LabelledItem]
@@ -88,6 +93,8 @@ class Found:
     mask: Callable[[LabelledItem, Counter[str]], np.ndarray] | None = None
     sample: Callable[[LabelledItem], PairedSample] | None = None
     notes: Counter[str] = field(default_factory=Counter)
+    remarks: list[str] = field(default_factory=list)
+    difficult_counts: bool = True
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,7 @@ class Benchmark:
         stated_subsets: subsets that the data set states.
         assumed: what of this description is a guess, because nobody published it; empty: nothing.
         needs_root: False for rendered scenes.
+        origin: makes it again in another process, where it is none of the registry's; None: it is one of them.
     """
 
     name: str
@@ -134,6 +142,7 @@ class Benchmark:
     stated_subsets: tuple[str, ...] = ()
     assumed: str = ""
     needs_root: bool = True
+    origin: Callable[[], Benchmark] | None = field(default=None, repr=False)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -181,9 +190,9 @@ class Benchmark:
             log.warning("%s; they are left out", told)
         return pairs
 
-    def __reduce__(self) -> tuple[Callable[[str], Benchmark], tuple[str]]:
+    def __reduce__(self) -> tuple[Callable[..., Benchmark], tuple[str, ...]]:
         """Other processes take it from their own registry: readers hold functions, which don't travel."""
-        return _named, (self.name,)
+        return (_named, (self.name,)) if self.origin is None else (self.origin, ())
 
     @property
     def advice(self) -> str:
@@ -239,6 +248,10 @@ class LabelledPairs(Sequence[LabelledItem]):
         return self.benchmark.subsets
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        return tuple(self._found.remarks)
+
+    @property
     def notes(self) -> Counter[str]:
         """Oddities of the labels that were read so far, each pair's once; see `data.labels.NOTES`."""
         return sum(list(self._notes.values()), +self._found.notes)
@@ -283,7 +296,7 @@ class LabelledPairs(Sequence[LabelledItem]):
             LabelError: the file of its boxes is missing or damaged.
         """
         objects = None if self._found.objects is None else self._found.objects(item)
-        return None if objects is None else boxes_of(objects, self.box_classes, size)
+        return None if objects is None else boxes_of(objects, self.box_classes, size, self._found.difficult_counts)
 
     def samples(self) -> Iterator[PairedSample]:
         """Every pair, read when asked for."""
@@ -315,7 +328,7 @@ class LabelledPairs(Sequence[LabelledItem]):
         if found.sample is not None:
             return found.sample(item), None
         rgb, infrared = found.images(item)
-        sample = PairedSample(rgb, infrared)
+        sample = PairedSample(rgb, infrared, present=item.present)
         boxes = self.boxes(item, sample.size)
         if boxes is not None:
             sample.boxes, sample.labels = boxes.boxes, boxes.labels

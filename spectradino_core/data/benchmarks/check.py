@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from spectradino_core.data.benchmarks.benchmark import MOST_MISSING, Benchmark, LabelledItem, LabelledPairs
 from spectradino_core.data.benchmarks.files import BenchmarkError
-from spectradino_core.data.images import ImageFileError, read_image
+from spectradino_core.data.images import ImageFileError, in_colour
 from spectradino_core.data.labels import Boxes, LabelError, describe_notes
 from spectradino_core.data.sample import PairedSample
 
@@ -29,8 +28,6 @@ _EXAMPLES = 5
 _MOST_ODD_BOXES = 0.2
 _TELL_EVERY_S = 15.0
 _LOOKED_AT = 8
-_COLOURFUL = 0.03
-"""Mean spread of the three channels, as a share of their range, from which a picture is in colour."""
 
 
 @dataclass
@@ -105,6 +102,7 @@ def check_split(benchmark: Benchmark, root: Path | None, split: str, at_most: in
         report.problems.append(str(error))
         return report
     report.pairs = pairs
+    report.remarks.extend(pairs.remarks)
     _count_pairs(report, benchmark, pairs)
     items = list(pairs)
     if at_most is not None and at_most < len(items):
@@ -151,20 +149,11 @@ def _count_pairs(report: SplitReport, benchmark: Benchmark, pairs: LabelledPairs
 def _look_for_swapped_folders(report: SplitReport, items: Sequence[LabelledItem]) -> None:
     """Infrared pictures have one channel or three equal ones; in colour they are the other camera's."""
     sampled = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, _LOOKED_AT).astype(int))]
-    coloured = [item.infrared for item in sampled if item.infrared != item.rgb and _in_colour(item.infrared)]
+    coloured = [
+        item.infrared for item in sampled if item.present[1] and item.infrared != item.rgb and in_colour(item.infrared)
+    ]
     if 2 * len(coloured) > len(sampled):
         report.problems.append(f"infrared pictures are in colour, such as {coloured[0]}: are the two folders swapped?")
-
-
-def _in_colour(path: Path) -> bool:
-    try:
-        image = read_image(path, cv2.IMREAD_UNCHANGED)
-    except ImageFileError:
-        return False  # told when it is read
-    if image.ndim != 3 or image.shape[2] < 3:
-        return False
-    spread = image[..., :3].max(axis=2).astype(np.float64) - image[..., :3].min(axis=2)
-    return float(spread.mean()) > _COLOURFUL * (255 if image.dtype == np.uint8 else 65535)
 
 
 def _read(
@@ -191,9 +180,11 @@ def _read(
 def _count(report: SplitReport, notes: _Notes, item: LabelledItem, sample: PairedSample, boxes: Boxes | None) -> None:
     pairs = report.pairs
     assert pairs is not None
-    report.formats[f"{sample.size[0]}x{sample.size[1]}, infrared {sample.infrared.dtype}"] += 1
+    infrared = f"infrared {sample.infrared.dtype}" if item.present[1] else "RGB only"
+    infrared += "" if item.present[0] else " only"
+    report.formats[f"{sample.size[0]}x{sample.size[1]}, {infrared}"] += 1
     report.subsets.update(sample.subsets)
-    if sample.infrared.min() == sample.infrared.max():
+    if item.present[1] and sample.infrared.min() == sample.infrared.max():
         notes.add("flat", item.name)
     if sample.labels is not None:
         report.boxes.update(pairs.box_classes[label] for label in sample.labels)

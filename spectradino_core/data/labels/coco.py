@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 from spectradino_core.data.labels.files import ImageNames, is_roboflow, posix_name, read_json
 from spectradino_core.data.labels.objects import ImageLabels, LabelError, LabelledObject
 
-__all__ = ["CocoFile", "CocoImage", "read_coco"]
+__all__ = ["CocoFile", "CocoImage", "coco_of", "read_coco"]
 
 T = TypeVar("T")
 
@@ -83,7 +83,11 @@ def read_coco(path: Path) -> CocoFile:
         LabelError: not such a file, or an entry is damaged; names both.
     """
     notes: Counter[str] = Counter()
-    data = read_json(path, notes)
+    return coco_of(path, read_json(path, notes), notes)
+
+
+def coco_of(path: Path, data: Any, notes: Counter[str]) -> CocoFile:
+    """The same of what was read already; `notes` are those of its reading."""
     parts = {key: data.get(key) for key in ("images", "annotations", "categories")} if isinstance(data, dict) else {}
     lacking = [key for key, value in parts.items() if not isinstance(value, list)]
     if not parts or lacking:
@@ -100,6 +104,7 @@ def read_coco(path: Path) -> CocoFile:
             raise LabelError(f"{path}: not COCO annotations: image {number} is {one!r:.80}, not an object")
         name = one.get("file_name")
         image = CocoImage(one, posix_name(name) if name is not None else "", _size(one))
+        image.labels.size = image.size
         notes["renamed"] += is_roboflow(image.name)
         notes["backslashes"] += "\\" in str(name or "")
         images.add(one.get("id"), number, image)

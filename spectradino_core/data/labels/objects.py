@@ -50,6 +50,9 @@ NOTES = {
 LOSSES = frozenset({"zero_size", "outside", "other_encoding", "unmatched"})
 """Those of `NOTES` by which something is lost; they are worth a warning wherever labels are used."""
 
+_HAIR = 0.01
+"""Pixels by which a box may leave its image without a word: YOLO's fractions are rounded."""
+
 
 class LabelError(ValueError):
     """A label file is missing, damaged or not what it was said to be; the message names it and the entry."""
@@ -78,10 +81,12 @@ class ImageLabels:
     Attributes:
         objects: in the file's order.
         notes: see `NOTES`; of a file that holds several images, the file has them.
+        size: (width, height) of the image as the file says, which may be wrong; None where it does not.
     """
 
     objects: list[LabelledObject]
     notes: Counter[str] = field(default_factory=Counter)
+    size: tuple[int, int] | None = None
 
 
 @dataclass
@@ -195,7 +200,7 @@ def boxes_of(
         if not (inside[2] > inside[0] and inside[3] > inside[1]):
             found.notes["outside"] += 1
             continue
-        if (inside != box).any():
+        if np.abs(inside - box).max() > _HAIR:
             found.notes["clipped"] += 1
             found.mostly_outside += bool(2 * np.prod(inside[2:] - inside[:2]) < np.prod(box[2:] - box[:2]))
         corners.append(inside)

@@ -20,7 +20,7 @@ _DECLARATION = re.compile(rb"\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-
 
 
 def read_voc(path: Path) -> ImageLabels:
-    """Every object, its corners as stored. The file's own image size is not looked at: it may be wrong.
+    """Every object, its corners as stored. The file's own image size is not relied on: it may be wrong.
 
     Raises:
         LabelError: not such a file, or one with a document type; names it.
@@ -39,7 +39,15 @@ def read_voc(path: Path) -> ImageLabels:
         difficult = (item.findtext("difficult") or "0").strip().lower() in ("1", "true", "yes")
         box_corners = (corners[0], corners[1], corners[2], corners[3])
         found.append(LabelledObject(name.strip(), box_corners, difficult=difficult))
-    return ImageLabels(found, notes)
+    return ImageLabels(found, notes, _size(root))
+
+
+def _size(root: Element) -> tuple[int, int] | None:
+    try:
+        width, height = (int(float(root.findtext(f"size/{side}") or "")) for side in ("width", "height"))
+    except (ValueError, OverflowError):
+        return None
+    return (width, height) if width > 0 and height > 0 else None
 
 
 def _parse(path: Path, notes: Counter[str]) -> Element:
