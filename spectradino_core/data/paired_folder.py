@@ -283,11 +283,12 @@ class PairedFolder:
         self.ignored_boxes: Counter[str] = Counter()
         self._listed: list[CocoImage] = []
         self._matched: set[int] = set()
+        self.classes: tuple[str, ...] = tuple(classes or ())
+        self.scored_classes: tuple[str, ...] = ()
         if not self._annotations.is_file():
-            self.classes, self.scored_classes = tuple(classes or ()), ()
             return
         file = read_coco(self._annotations)
-        self.classes = ClassNames.table_of(file.classes) if classes is None else tuple(classes)
+        self.classes = self.classes if classes is not None else ClassNames.table_of(file.classes)
         self.scored_classes = ClassNames(self.classes).known(file.classes)
         self._names, self._listed = file.by_name(("file_name", "lwir_file_name")), file.images
         self._notes.update(file.notes)

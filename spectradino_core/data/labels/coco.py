@@ -88,7 +88,9 @@ def read_coco(path: Path) -> CocoFile:
 
 def coco_of(path: Path, data: Any, notes: Counter[str]) -> CocoFile:
     """The same of what was read already; `notes` are those of its reading."""
-    parts = {key: data.get(key) for key in ("images", "annotations", "categories")} if isinstance(data, dict) else {}
+    parts: dict[str, Any] = (
+        {key: data.get(key) for key in ("images", "annotations", "categories")} if isinstance(data, dict) else {}
+    )
     lacking = [key for key, value in parts.items() if not isinstance(value, list)]
     if not parts or lacking:
         what = f": it lacks a list of {' and of '.join(lacking)}" if lacking else ""
@@ -173,7 +175,7 @@ def _flag(value: Any, which: str, key: str, notes: Counter[str]) -> bool:
 def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
     try:
         width, height = (float(image[key]) for key in ("width", "height"))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
     return (int(width), int(height)) if 0 < width < 1e6 and 0 < height < 1e6 else None
 
@@ -182,8 +184,9 @@ def _corners(annotation: Mapping[str, Any], which: str) -> tuple[float, float, f
     box = annotation.get("bbox")
     try:
         x, y, width, height = (float(value) for value in box)  # type: ignore[union-attr]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise LabelError(f"{which} has no bbox [x, y, width, height]: {box!r:.80}") from None
-    if not all(map(math.isfinite, (x, y, width, height))):
-        raise LabelError(f"{which} has a bbox that is not finite: {box}")
-    return x, y, x + width, y + height
+    corners = x, y, x + width, y + height
+    if not all(map(math.isfinite, corners)):
+        raise LabelError(f"{which} has a bbox that is not finite: {box!r:.80}")
+    return corners

@@ -84,17 +84,12 @@ def decode_text(data: bytes, notes: Counter[str], declared: str | None = None) -
     Raises:
         UnicodeDecodeError: a UTF-16 mark before what is not UTF-16.
     """
-    for mark, encoding in (
-        (codecs.BOM_UTF8, "utf-8"),
-        (codecs.BOM_UTF16_LE, "utf-16"),
-        (codecs.BOM_UTF16_BE, "utf-16"),
-    ):
-        if data.startswith(mark):
-            notes["byte_order_mark"] += 1
-            if encoding == "utf-16":
-                return data.decode(encoding)
-            data = data[len(mark) :]
-            break
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        notes["byte_order_mark"] += 1
+        return data.decode("utf-16")
+    if data.startswith(codecs.BOM_UTF8):
+        notes["byte_order_mark"] += 1
+        data = data.removeprefix(codecs.BOM_UTF8)
     for encoding in (_known(declared), "utf-8"):
         try:
             text = data.decode(encoding) if encoding else None

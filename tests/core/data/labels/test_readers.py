@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from spectradino_core.data.images import ImageFileError
 from spectradino_core.data.labels import ImageLabels, LabelError, LabelledObject, boxes_of
+from spectradino_core.data.labels.coco import coco_of
 from spectradino_core.data.labels.masks import mask_of, read_mask
 from spectradino_core.data.labels.voc import read_voc
 from tests.core.data.benchmarks.miniatures import voc_xml
@@ -101,7 +102,7 @@ def test_voc_with_a_document_type_is_refused(tmp_path: Path, text: str) -> None:
         (voc_xml([("car", (1, 2, 3, "x"))]), "object 0 has"),
         (voc_xml([("car", (1, 2, 3, "nan"))]), "object 0 has"),
         (voc_xml([("car", (1, 2, 3, 4)), ("", (1, 2, 3, 4))]), "object 1 has"),
-        (" " * (5 << 20), "is too long for"),
+        (" " * (5 << 20), "long"),
     ],
 )
 def test_damaged_voc_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -179,3 +180,19 @@ def test_masks_are_mapped_by_their_table(tmp_path: Path) -> None:
     np.testing.assert_array_equal(mask_of(path, {0: 255, 1: 0, 2: 1}), [[255, 0, 1]])
     with pytest.raises(LabelError, match="m.png: holds 1, 2, which the class table lacks"):
         mask_of(path, {0: 0})
+
+
+@pytest.mark.parametrize("box", [[10**400, 0, 1, 1], [1e308, 0, 1e308, 1], ["1", "2", "3", "4"], [0, 0, 1e400, 1]])
+def test_boxes_beyond_numbers_are_refused_and_numbers_as_text_are_read(box: list[object]) -> None:
+    data = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 10**400}],
+        "annotations": [{"id": 3, "image_id": 1, "category_id": 1, "bbox": box}],
+        "categories": [{"id": 1, "name": "car"}],
+    }
+    if box[0] == "1":
+        file = coco_of(Path("a.json"), data, Counter())
+        assert file.images[0].labels.objects == [LabelledObject("car", (1, 2, 4, 6))]
+        assert file.images[0].size is None
+        return
+    with pytest.raises(LabelError, match="a.json: annotation 3 has (no bbox|a bbox that is not finite)"):
+        coco_of(Path("a.json"), data, Counter())
