@@ -11,11 +11,12 @@ Letters: B batch, N tokens, D width, H x W input pixels, A cells of all levels, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import repeat
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from spectradino_core.backbone import Features, SpectraDINO, ViT, ViTConfig, parameter_roles, vit_config
@@ -227,9 +228,15 @@ class Perception(nn.Module):
     def fuse(self, images: Mapping[Modality, Tensor], present: Tensor | None = None) -> Fused:
         """What the heads read, of images as `forward` takes them."""
         at_taps = isinstance(self.fusion, nn.ModuleList)
+        rows = _rows(present) if self.training and present is not None and len(images) == 2 else None
+        if rows is not None:
+            images = {band: x[rows[band is not Modality.RGB]] for band, x in images.items()}
         features = self.backbone(images, self.architecture.fused if at_taps else None)
         rgb, infrared = features.get(Modality.RGB), features.get(self.infrared)
-        streams = zip(_layers(rgb, at_taps), _layers(infrared, at_taps))
+        layers_of = [_layers(rgb, at_taps), _layers(infrared, at_taps)]
+        if rows is not None and present is not None:
+            layers_of = [_spread(layers, kept, len(present)) for layers, kept in zip(layers_of, rows, strict=True)]
+        streams = zip(*layers_of)
         if isinstance(self.fusion, nn.ModuleList):
             layers = [fusion(a, b, present) for fusion, (a, b) in zip(self.fusion, streams)]
         else:
@@ -243,6 +250,25 @@ def _layers(features: Features | None, tapped: bool) -> Iterable[Tensor | None]:
     if features is None:
         return repeat(None)
     return features.tapped if tapped else [features.patches]
+
+
+def _rows(present: Tensor) -> list[Tensor] | None:
+    """For each stream the samples to run the backbone on; None: on all.
+
+    A frame that is withheld from the fusion costs nothing then, which is half of the work on data of one camera. At
+    least one sample of each stream is run, so that every parameter has a gradient on every process.
+    """
+    counted = present > 0
+    if bool(counted.all()):
+        return None
+    rows = [counted[:, stream].nonzero()[:, 0] for stream in range(2)]
+    return [kept if len(kept) else present.new_zeros(1, dtype=torch.int64) for kept in rows]
+
+
+def _spread(layers: Iterable[Tensor | None], rows: Tensor, batch: int) -> Iterator[Tensor | None]:
+    """Tokens [K, N, D] of the samples `rows` at their places in a batch [B, N, D], zeros elsewhere."""
+    for x in layers:
+        yield None if x is None else x.new_zeros(batch, *x.shape[1:]).index_copy(0, rows, x)
 
 
 def perception_roles(model: Perception) -> dict[str, str]:

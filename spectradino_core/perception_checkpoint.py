@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +30,9 @@ from spectradino_core.runtime.bundle import METADATA_KEY, BundleError, ModelInfo
 from spectradino_core.text import printable
 
 __all__ = [
+    "Started",
     "backbone_config",
+    "describe_checkpoint",
     "load_backbone",
     "load_network",
     "load_perception",
@@ -62,7 +65,7 @@ def load_perception(path: str | Path, device: str | torch.device = "cpu") -> tup
         BundleError: the file is not such a checkpoint, or its weights don't fit its description.
         CheckpointError: the file is missing, truncated or not safetensors.
     """
-    info, architecture = _description(path)
+    info, architecture = describe_checkpoint(path)
     try:
         model = Perception(architecture)
         model.load_state_dict(read_tensors(path))
@@ -71,12 +74,13 @@ def load_perception(path: str | Path, device: str | torch.device = "cpu") -> tup
     return model.to(device).eval(), info
 
 
-def _description(path: str | Path) -> tuple[ModelInfo, Architecture]:
+def describe_checkpoint(path: str | Path) -> tuple[ModelInfo, Architecture]:
     """What a perception checkpoint says of itself, from its header alone.
 
     Raises:
         BundleError, CheckpointError: see `load_perception`.
     """
+    _refuse_graph(path)
     metadata = read_header(path)
     if METADATA_KEY not in metadata or _ARCHITECTURE_KEY not in metadata:
         raise BundleError(f"{path} holds tensors but is no perception checkpoint: make one with 'spectradino finetune'")
@@ -87,35 +91,154 @@ def _description(path: str | Path) -> tuple[ModelInfo, Architecture]:
     return ModelInfo.from_json(metadata[METADATA_KEY], path), architecture
 
 
-def warm_start(model: Perception, path: str | Path) -> str:
-    """Weights of a trained model as the start of another, which may be for another infrared band or have fewer heads.
+@dataclass
+class Started:
+    """What a model took from another.
 
-    The stem, adapters and embedding of the one infrared band then start where those of the other ended: nearer to it
-    than random ones are.
+    Attributes:
+        name: of the other model.
+        taken, fresh, dropped: parts that were taken, that start at random, and that the other has in vain.
+    """
 
-    Returns:
-        The other model's name.
+    name: str
+    taken: list[str] = field(default_factory=list)
+    fresh: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = (("takes", self.taken), ("starts afresh", self.fresh), ("leaves", self.dropped))
+        return f"{self.name}: " + "; ".join(f"{verb} {', '.join(names)}" for verb, names in parts if names)
+
+
+def warm_start(
+    model: Perception, path: str | Path, box_classes: Sequence[str] = (), mask_classes: Sequence[str] = ()
+) -> Started:
+    """Weights of a trained model as the start of another: for another infrared band, other classes or other heads.
+
+    Backbone and fusion must be alike; of the pyramid and the heads is taken what fits. Of a head with other classes
+    everything but the classes themselves is taken, and those of equal names too. The stem, adapters and embedding of
+    the one infrared band start where those of the other ended: nearer to it than random ones are.
+
+    Args:
+        model: gets the weights.
+        path: a checkpoint of `save_perception`.
+        box_classes, mask_classes: names of the model's classes; none: those of the checkpoint, where the numbers agree.
 
     Raises:
-        BundleError, CheckpointError: the file can't be read, or its architecture differs in more than the band and a
-            head that is not wanted.
+        BundleError, CheckpointError: the file can't be read, or its backbone or fusion differs; names the field.
     """
     other, info = load_perception(path)
     offered, wanted = other.architecture, model.architecture
-    same = replace(offered, infrared=wanted.infrared)
-    if not wanted.box_classes:
-        same = replace(same, box_classes=0, detection=wanted.detection, tower_depth=wanted.tower_depth)
-    if not wanted.mask_classes:
-        same = replace(
-            same, mask_classes=0, segmentation=wanted.segmentation, upernet_width=wanted.upernet_width
-        )  # fmt: skip
-    if same != wanted or same.fused != offered.fused:
-        raise BundleError(f"{path} can't be the start of this model: it is {offered}, wanted is {wanted}")
+    for name in ("variant", "registers", "backbone", "fusion", "fuse_at", "fused"):
+        if getattr(offered, name) != getattr(wanted, name):
+            raise BundleError(
+                f"{path} can't be the start of this model: its {name} is {_shown(getattr(offered, name))}, wanted is "
+                f"{_shown(getattr(wanted, name))}; leave the option out to take the file's"
+            )
     old, new = f"backbone.stems.{other.infrared.key}.", f"backbone.stems.{model.infrared.key}."
     state = {name.replace(old, new): tensor for name, tensor in other.state_dict().items()}
-    own = model.state_dict()
-    model.load_state_dict({name: tensor for name, tensor in state.items() if name in own})
-    return info.name
+    own = dict(model.state_dict())
+    started = Started(info.name, ["backbone", "fusion"])
+    names = {
+        "detection": (info.box_classes, tuple(box_classes) or _unnamed(info.box_classes, wanted.box_classes)),
+        "segmentation": (info.mask_classes, tuple(mask_classes) or _unnamed(info.mask_classes, wanted.mask_classes)),
+    }
+    fitting = {"backbone", "fusion"} | _like_parts(other, model, started)
+    by_class = _class_tensors(model.architecture)
+    for name, tensor in own.items():
+        part = name.split(".")[0]
+        if part not in fitting:
+            continue
+        if name in by_class:
+            own[name] = _rows_by_name(state[name], tensor, *names[part])
+        else:
+            own[name] = state[name]
+    for part, (theirs, ours) in names.items():
+        if part in fitting:
+            fresh = [name for name in ours if name not in theirs]
+            same = [name for name in ours if name in theirs]
+            started.taken.append(f"{part} head ({', '.join(same) or 'no class'})")
+            started.fresh += [f"class {name}" for name in fresh]
+            started.dropped += [f"class {name}" for name in theirs if name not in ours]
+    model.load_state_dict(own)
+    return started
+
+
+def _unnamed(theirs: tuple[str, ...], count: int) -> tuple[str, ...]:
+    return theirs if len(theirs) == count else tuple(str(place) for place in range(count))
+
+
+def _shown(value: object) -> object:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+def _like_parts(other: Perception, model: Perception, started: Started) -> set[str]:
+    """Which of pyramid and heads both have alike; the rest is noted."""
+    offered, wanted = other.architecture, model.architecture
+    same_pyramid = (offered.pyramid_width, offered.strides) == (wanted.pyramid_width, wanted.strides)
+    same = {
+        "pyramid": same_pyramid,
+        "detection": offered.detection == wanted.detection and offered.tower_depth == wanted.tower_depth,
+        "segmentation": offered.segmentation == wanted.segmentation and offered.upernet_width == wanted.upernet_width,
+    }
+    kinds = dict(zip(("detection", "segmentation"), wanted.kinds, strict=True))
+    fitting = set()
+    for part, alike in same.items():
+        label = part if part == "pyramid" else f"{part} head"
+        there, needed = (getattr(m, part) is not None for m in (other, model))
+        kind = kinds.get(part)
+        if kind is not None and kind.pyramid:
+            alike = alike and same_pyramid
+        if there and needed and alike:
+            fitting.add(part)
+            started.taken += [part] if part == "pyramid" else []
+        elif needed:
+            started.fresh.append(label)
+        elif there:
+            started.dropped.append(label)
+    return fitting
+
+
+def _class_tensors(architecture: Architecture) -> set[str]:
+    """Names of the tensors whose size goes with the number of classes."""
+    with torch.device("meta"):
+        shapes = [
+            {name: tensor.shape for name, tensor in Perception(one).state_dict().items()}
+            for one in (
+                architecture,
+                replace(
+                    architecture,
+                    box_classes=architecture.box_classes and architecture.box_classes + 1,
+                    mask_classes=architecture.mask_classes and architecture.mask_classes + 1,
+                ),
+            )
+        ]
+    return {name for name, shape in shapes[0].items() if shape != shapes[1][name]}
+
+
+def _rows_by_name(
+    stored: torch.Tensor, fresh: torch.Tensor, theirs: Sequence[str], ours: Sequence[str]
+) -> torch.Tensor:
+    """The rows of the classes that both know; the others as they are. The rows are the first of the tensor's sizes."""
+    rows = fresh.clone()
+    for place, name in enumerate(ours):
+        if name in theirs:
+            rows[place] = stored[theirs.index(name)]
+    return rows
+
+
+def _refuse_graph(path: str | Path) -> None:
+    """
+    Raises:
+        CheckpointError: an exported model was given where weights for training are wanted.
+    """
+    path = Path(path)
+    if path.suffix.lower() in (".onnx", ".engine", ".plan"):
+        beside = path.with_suffix(".safetensors")
+        raise CheckpointError(
+            f"{path} is an exported model, from which no training can start: give the .safetensors that it was "
+            f"exported from{f', such as {beside}' if beside.is_file() else ''}"
+        )
 
 
 def weights_kind(path: str | Path) -> Literal["backbone", "model", "dinov2"]:
@@ -125,6 +248,7 @@ def weights_kind(path: str | Path) -> Literal["backbone", "model", "dinov2"]:
         CheckpointError: a .safetensors that is missing or damaged.
     """
     path = Path(path)
+    _refuse_graph(path)
     header = read_header(path) if path.suffix == ".safetensors" and not path.is_dir() else {}
     if header.get("format") == BACKBONE_FORMAT:
         return "backbone"
@@ -161,7 +285,7 @@ def backbone_config(path: str | Path) -> ViTConfig:
     kind = weights_kind(path)
     if kind == "backbone":
         return stored_config(path)[0]
-    return _description(path)[1].vit if kind == "model" else config_of(read_dinov2(path)[0])
+    return describe_checkpoint(path)[1].vit if kind == "model" else config_of(read_dinov2(path)[0])
 
 
 def load_backbone(model: Perception, path: str | Path) -> str:

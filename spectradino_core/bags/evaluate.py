@@ -15,12 +15,13 @@ from typing import Any
 
 from spectradino_core.bags.errors import BagError
 from spectradino_core.bags.evaluation_options import Options, Unit, file_digest, pipeline_of, work_key
+from spectradino_core.bags.ground_truth_coco import mask_files
 from spectradino_core.bags.jobs import run_jobs
 from spectradino_core.bags.node_run import run_node
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.results import BagEvidence, json_bytes, result, sweep_table, timings
 from spectradino_core.bags.sweep_run import NODE, run_sweep, sweep_runs
-from spectradino_core.files import read_json, read_text, written_atomically
+from spectradino_core.files import read_text, written_atomically
 
 __all__ = ["do_unit", "evaluate_bags", "find_bags"]
 
@@ -218,16 +219,8 @@ def _labels_digest(name: str, options: Options) -> list[Any]:
         return []
     if not file.is_file():
         raise BagError(f"{file}: there are no such labels; --labels takes a COCO JSON file, or a folder of them")
-    return [file_digest(file), [_state(file.parent / mask) for mask in _mask_files(file)]]
-
-
-def _mask_files(labels: Path) -> list[str]:
-    """What the labels name as masks; their bytes would take long to read, their sizes and times say enough."""
-    try:
-        images = read_json(labels, "label file")["images"]
-        return sorted({str(image["sem_seg_file_name"]) for image in images if "sem_seg_file_name" in image})
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return []  # the reader says what is wrong with it
+    # The masks' bytes would take long to read; their sizes and times say enough.
+    return [file_digest(file), [_state(file.parent / mask) for mask in mask_files(file)]]
 
 
 def _state(path: Path) -> list[int]:

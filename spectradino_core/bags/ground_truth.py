@@ -14,21 +14,20 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from spectradino_core.data.paired_folder import CLASS_ALIASES
-from spectradino_core.evaluation.segmentation import UNLABELLED
+from spectradino_core.data.labels import UNLABELLED, ClassNames, LabelError
 
-__all__ = ["TOLERANCE_NS", "ClassNames", "GroundTruth", "GroundTruthError", "TrueFrame", "in_seconds", "mask_table"]
+__all__ = ["TOLERANCE_NS", "GroundTruth", "GroundTruthError", "TrueFrame", "in_seconds", "mask_table"]
 
 TOLERANCE_NS = 1_000_000
 """Largest difference of a true frame's stamp and the colour frame's: one millisecond."""
 
 
-class GroundTruthError(ValueError):
+class GroundTruthError(LabelError):
     """Labels are missing, damaged, or say nothing about this bag; the message names the place and the remedy."""
 
 
@@ -66,6 +65,7 @@ class GroundTruth:
         unknown: how many boxes were left out, by class name, because the model has no such class; a class of the masks
             counts once.
         crowd: how many boxes mark a crowd, or are to be ignored.
+        notes: oddities of the label files, see `data.labels.NOTES`; those of masks as far as they were read.
     """
 
     frames: list[TrueFrame]
@@ -74,6 +74,7 @@ class GroundTruth:
     mask_classes: tuple[str, ...] = ()
     unknown: Counter[str] = field(default_factory=Counter)
     crowd: int = 0
+    notes: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.frames = sorted(self.frames, key=lambda frame: frame.stamp_ns)
@@ -114,36 +115,6 @@ class GroundTruth:
         """The places of the true frames from one stamp to another, both included."""
         start = bisect_left(self._stamps, first_ns - tolerance_ns)
         return range(start, bisect_left(self._stamps, last_ns + tolerance_ns + 1, lo=start))
-
-
-class ClassNames:
-    """Names that labels use, as indices of a model's classes; what the model does not have is counted.
-
-    A name counts if it is the model's, or an alias of it ("pedestrian" of "person"), whatever the case of its letters.
-    """
-
-    def __init__(self, classes: Sequence[str]) -> None:
-        self.classes = tuple(classes)
-        self.unknown: Counter[str] = Counter()
-        self._places = {name.casefold(): place for place, name in enumerate(self.classes)}
-
-    def find(self, name: str) -> int | None:
-        """The index, or None; nothing is counted."""
-        folded = name.strip().casefold()
-        place = self._places.get(folded)
-        return place if place is not None else self._places.get(CLASS_ALIASES.get(folded, folded).casefold())
-
-    def known(self, names: Iterable[str]) -> tuple[str, ...]:
-        """The model's classes that are among the names, in the model's order."""
-        places = {place for name in names if (place := self.find(name)) is not None}
-        return tuple(self.classes[place] for place in sorted(places))
-
-    def __call__(self, name: str, count: int = 1) -> int | None:
-        """The index; None, and counted, where the model has no such class."""
-        place = self.find(name)
-        if place is None:
-            self.unknown[name] += count
-        return place
 
 
 def mask_table(stored: Sequence[str], names: ClassNames) -> np.ndarray:

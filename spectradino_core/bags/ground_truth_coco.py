@@ -6,35 +6,40 @@ preference an image says so by
 - `"stamp_ns"`: the header stamp in whole nanoseconds;
 - `"stamp"`: `{"sec": .., "nanosec": ..}` as in a ROS message;
 - `"file_name"`, without folders and suffix: `<sec>.<nanosec>` (nine digits after the point are nanoseconds, fewer or
-  more a decimal fraction of a second), `<sec>_<nanosec>` (nine digits), or nanoseconds alone (16 to 19 digits).
+  more a decimal fraction of a second), `<sec>_<nanosec>` (nine digits), or nanoseconds alone (16 to 19 digits); a
+  Roboflow export writes the point as a dash and adds a hash, which is undone.
 
 Boxes are `[x, y, width, height]` in the pixels of the colour image; `width` and `height` of the image, where given, are
 checked against the bag's. An image without annotations is known to hold nothing. `"iscrowd"` or `"ignore"`: see
 `TrueFrame.crowd`. A mask may be given as `"sem_seg_file_name"`, an 8-bit image below the JSON file's folder; the names
-of its values are the file's `"mask_classes"` (or the model's own), 255 is unlabelled.
+of its values are the file's `"mask_classes"` (or the model's own), 255 is unlabelled. `data.labels` lists what else is
+tolerated in such files.
 """
 
 from __future__ import annotations
 
-import math
-import os
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import cv2
 import numpy as np
 
-from spectradino_core.bags.ground_truth import ClassNames, GroundTruth, GroundTruthError, TrueFrame, mask_table
-from spectradino_core.data.images import ImageFileError, read_image
-from spectradino_core.files import FileError, read_json
+from spectradino_core.bags.ground_truth import GroundTruth, GroundTruthError, TrueFrame, mask_table
+from spectradino_core.data.images import ImageFileError
+from spectradino_core.data.labels import ClassNames, LabelError, boxes_of
+from spectradino_core.data.labels import coco as labels_coco
+from spectradino_core.data.labels.coco import CocoFile, CocoImage
+from spectradino_core.data.labels.files import inside, is_roboflow, plain_stem
+from spectradino_core.data.labels.masks import read_mask
 from spectradino_core.runtime.bundle import ModelInfo
 
-__all__ = ["read_coco", "stamp_of_image"]
+__all__ = ["mask_files", "read_coco", "stamp_of_image"]
 
 _SECONDS = re.compile(r"(\d{1,12})\.(\d{1,12})")
+_DASHED = re.compile(r"(\d{9,12})-(\d{1,12})")
 _UNDERLINED = re.compile(r"(\d{1,12})_(\d{9})")
 _NANOSECONDS = re.compile(r"\d{16,19}")
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm"}
@@ -52,50 +57,47 @@ def read_coco(path: str | Path, info: ModelInfo) -> GroundTruth:
             category or no box; the message names it.
     """
     path = Path(path)
-    data = _read(path)
-    boxes_of = ClassNames(info.box_classes)
-    try:
-        masks_of = _MaskNames(path, data, info)
-        names = {_whole(c["id"]): str(c["name"]) for c in data["categories"]}
-        images = {_whole(image["id"]): image for image in data["images"]}
-        annotations: dict[int, list[Mapping[str, Any]]] = {place: [] for place in images}
-        for annotation in data["annotations"]:
-            annotations[_known(annotation, "image_id", annotations, path)].append(annotation)
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, GroundTruthError):
-            raise
+    if not path.is_file():
         raise GroundTruthError(
-            f"{path}: not COCO annotations, which hold images, annotations and categories "
-            f"({type(error).__name__}: {error})"
-        ) from None
-    if not images:
-        raise GroundTruthError(f"{path}: it lists no images, so there is nothing to score by")
-    crowds, frames = 0, []
-    for place, image in images.items():
-        size = _size(image)
-        corners, labels, crowd = [], [], []
-        for annotation in annotations[place]:
-            name = names[_known(annotation, "category_id", names, path)]
-            label = boxes_of(name)
-            if label is None:
-                continue
-            corners.append(_corners(annotation, size, path))
-            labels.append(label)
-            crowd.append(bool(annotation.get("iscrowd") or annotation.get("ignore")))
-        crowds += sum(crowd)
-        frames.append(
-            TrueFrame(
-                _checked_stamp(image, path),
-                np.array(corners, np.float64).reshape(-1, 4),
-                np.array(labels, np.int64),
-                np.array(crowd, bool),
-                masks_of.reader(image, size),
-                size,
-            )
+            f"{path}: there are no such labels; --labels takes a COCO JSON file, or a folder of them"
         )
-    unknown = boxes_of.unknown + masks_of.names.unknown
-    known = boxes_of.known(names.values())
-    return GroundTruth(frames, path.name, known, masks_of.known, unknown, crowds)
+    try:
+        return _truth(labels_coco.read_coco(path), info)
+    except LabelError as error:
+        raise GroundTruthError(str(error)) from None
+
+
+def mask_files(path: Path) -> list[str]:
+    """The masks that a COCO file names, below its folder; none where the file can't be read."""
+    try:
+        images = labels_coco.read_coco(path).images
+    except LabelError:
+        return []  # `read_coco` says what is wrong with it
+    named = {image.entry.get("sem_seg_file_name") for image in images}
+    return sorted(str(name).replace("\\", "/") for name in named if name is not None)
+
+
+def _truth(file: CocoFile, info: ModelInfo) -> GroundTruth:
+    if not file.images:
+        raise GroundTruthError(f"{file.path}: it lists no images, so there is nothing to score by")
+    names, notes = ClassNames(info.box_classes), Counter(file.notes)
+    masks_of = _MaskNames(file, info, notes)
+    frames = []
+    for image in file.images:
+        boxes = boxes_of(image.labels, names, image.size)
+        names.unknown.update(boxes.unknown)
+        notes.update(boxes.notes)
+        stamp_ns, mask = stamp_of_image(image.entry, file.path), masks_of.reader(image)
+        frames.append(TrueFrame(stamp_ns, boxes.corners, boxes.classes, boxes.crowd, mask, image.size))
+    return GroundTruth(
+        frames,
+        file.path.name,
+        names.known(file.classes),
+        masks_of.known,
+        names.unknown + masks_of.names.unknown,
+        sum(int(frame.crowd.sum()) for frame in frames if frame.crowd is not None),
+        notes,
+    )
 
 
 def _checked_stamp(image: Mapping[str, Any], source: Path) -> int:
@@ -114,15 +116,18 @@ def stamp_of_image(image: Mapping[str, Any], source: str | Path) -> int:
     Raises:
         GroundTruthError: it has none; the message shows the forms.
     """
-    stamp = image.get("stamp_ns")
-    if type(stamp) is int:
-        return stamp
+    if (whole := _whole(image.get("stamp_ns"))) is not None:
+        return whole
     stamp = image.get("stamp")
-    if isinstance(stamp, Mapping) and all(type(stamp.get(key)) is int for key in ("sec", "nanosec")):
-        return stamp["sec"] * 1_000_000_000 + stamp["nanosec"]
+    if isinstance(stamp, Mapping):
+        parts = [_whole(stamp.get(key)) for key in ("sec", "nanosec")]
+        if parts[0] is not None and parts[1] is not None:
+            return parts[0] * 1_000_000_000 + parts[1]
     name = PurePosixPath(str(image.get("file_name", "")).replace("\\", "/"))
-    stem = name.stem if name.suffix.lower() in _SUFFIXES else name.name
-    if found := _SECONDS.fullmatch(stem):
+    exported = is_roboflow(name.name)
+    stem = plain_stem(name.name) if exported or name.suffix.lower() in _SUFFIXES else name.name
+    found = _SECONDS.fullmatch(stem) or (_DASHED.fullmatch(stem) if exported else None)
+    if found:
         return int(found[1]) * 1_000_000_000 + round(int(found[2].ljust(9, "0")) * 10.0 ** min(0, 9 - len(found[2])))
     if found := _UNDERLINED.fullmatch(stem):
         return int(found[1]) * 1_000_000_000 + int(found[2])
@@ -135,93 +140,52 @@ def stamp_of_image(image: Mapping[str, Any], source: str | Path) -> int:
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if not os.path.lexists(path):
-        raise GroundTruthError(
-            f"{path}: there are no such labels; --labels takes a COCO JSON file, or a folder of them"
-        )
-    try:
-        data = read_json(path, "label file")
-    except FileError as error:
-        raise GroundTruthError(str(error)) from None
-    if not isinstance(data, dict):
-        raise GroundTruthError(f"{path}: not COCO annotations: an object with images, annotations and categories")
-    return data
-
-
-def _whole(value: Any) -> int:
-    if type(value) is not int:
-        raise ValueError(f"{value!r} is not a whole number")
-    return value
-
-
-def _known(annotation: Any, key: str, known: Mapping[int, Any], path: Path) -> int:
-    value = annotation.get(key) if isinstance(annotation, Mapping) else None
-    if type(value) is not int or value not in known:
-        which = annotation.get("id") if isinstance(annotation, Mapping) else annotation
-        raise GroundTruthError(f"{path}: annotation {which} has {key} {value!r}, which the file does not list")
-    return value
-
-
-def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
-    size = image.get("width"), image.get("height")
-    if all(type(side) is int and side > 0 for side in size):
-        return size  # type: ignore[return-value]
-    return None
-
-
-def _corners(annotation: Mapping[str, Any], size: tuple[int, int] | None, path: Path) -> list[float]:
-    try:
-        x, y, width, height = (float(v) for v in annotation["bbox"])
-    except (KeyError, TypeError, ValueError):
-        raise GroundTruthError(f"{path}: annotation {annotation.get('id')} has no bbox [x, y, width, height]") from None
-    corners = [x, y, x + width, y + height]
-    if size is not None:
-        corners = [min(max(v, 0.0), float(side)) for v, side in zip(corners, (*size, *size))]
-    if not (all(map(math.isfinite, corners)) and corners[2] > corners[0] and corners[3] > corners[1]):
-        where = "" if size is None else f", or one outside its {size[0]}x{size[1]} image"
-        raise GroundTruthError(
-            f"{path}: annotation {annotation.get('id')} has an empty box{where}: {annotation['bbox']}"
-        )
-    return corners
+def _whole(value: Any) -> int | None:
+    """A whole number, also as text or as a decimal number, as tools write them."""
+    if type(value) is int:
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return int(value) if isinstance(value, str) and re.fullmatch(r"\d{1,20}", value.strip()) else None
 
 
 class _MaskNames:
     """Mask files of images, their values brought to the model's mask classes."""
 
-    def __init__(self, path: Path, data: Mapping[str, Any], info: ModelInfo) -> None:
-        self._path, self._root = path, path.parent
+    def __init__(self, file: CocoFile, info: ModelInfo, notes: Counter[str]) -> None:
+        self._path, self._root, self._notes = file.path, file.path.parent, notes
+        self._palettes: set[Path] = set()
         self.names = ClassNames(info.mask_classes)
         self.known: tuple[str, ...] = ()
-        stored = data.get("mask_classes")
+        stored = file.data.get("mask_classes")
         stored = tuple(map(str, stored)) if isinstance(stored, list) else info.mask_classes
-        given = any("sem_seg_file_name" in image for image in data["images"])
+        given = any("sem_seg_file_name" in image.entry for image in file.images)
         if given and info.mask_classes:
             self._table = mask_table(stored, self.names)
             self.known = self.names.known(stored)
 
-    def reader(self, image: Mapping[str, Any], size: tuple[int, int] | None) -> Callable[[], np.ndarray] | None:
-        text = image.get("sem_seg_file_name")
+    def reader(self, image: CocoImage) -> Callable[[], np.ndarray] | None:
+        text = image.entry.get("sem_seg_file_name")
         if text is None or not self.known:
             return None
-        if "\0" in str(text):
-            raise GroundTruthError(f"{self._path}: image {image.get('id')} names a mask with a zero byte")
-        path = self._root / str(text)
-        if not path.resolve().is_relative_to(self._root.resolve()):
-            raise GroundTruthError(f"{self._path}: image {image.get('id')} names the mask {text!r}, outside its folder")
+        which = f"image {image.entry.get('id')}"
+        try:
+            path = inside(self._root, text, f"{self._path}: {which}")
+        except LabelError:
+            raise GroundTruthError(f"{self._path}: {which} names the mask {text!r}, outside its folder") from None
         if not path.is_file():
-            raise GroundTruthError(
-                f"{path}: image {image.get('id')} of {self._path.name} names this mask: no such file"
-            )
-        return partial(self._read, path, size)
+            raise GroundTruthError(f"{path}: {which} of {self._path.name} names this mask: no such file")
+        return partial(self._read, path, image.size)
 
     def _read(self, path: Path, size: tuple[int, int] | None) -> np.ndarray:
+        notes: Counter[str] = Counter()
         try:
-            mask = read_image(path, cv2.IMREAD_UNCHANGED)
-        except ImageFileError as error:
+            mask = read_mask(path, notes)
+        except (ImageFileError, LabelError) as error:
             raise GroundTruthError(str(error)) from None
-        if mask.ndim != 2 or mask.dtype != np.uint8:
-            raise GroundTruthError(f"{path}: a mask is one 8-bit channel, got {mask.dtype} {mask.shape}")
+        if notes["palette_mask"]:  # a mask may be read twice
+            self._palettes.add(path)
+            self._notes["palette_mask"] = len(self._palettes)
         if size is not None and mask.shape != (size[1], size[0]):
             raise GroundTruthError(
                 f"{path}: {mask.shape[1]}x{mask.shape[0]} pixels, {self._path.name} says {size[0]}x{size[1]}"

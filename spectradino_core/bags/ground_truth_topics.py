@@ -17,16 +17,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from spectradino_core.bags.ground_truth import (
-    ClassNames,
-    GroundTruth,
-    GroundTruthError,
-    TrueFrame,
-    in_seconds,
-    mask_table,
-)
+from spectradino_core.bags.ground_truth import GroundTruth, GroundTruthError, TrueFrame, in_seconds, mask_table
 from spectradino_core.bags.reader import BagReader
-from spectradino_core.evaluation.segmentation import UNLABELLED
+from spectradino_core.data.labels import UNLABELLED, ClassNames
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.streams.decode import DecodeError, decode_infrared
 

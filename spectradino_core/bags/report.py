@@ -14,6 +14,7 @@ from spectradino_core.bags import report_figures as figures
 from spectradino_core.bags.results import BagEvidence, timings
 from spectradino_core.bags.sweep_run import LINES
 from spectradino_core.bags.tally import MODES
+from spectradino_core.data.labels import describe_notes
 from spectradino_core.evaluation.page import Cell, Page, markdown_table
 
 __all__ = ["summary_lines", "write_report"]
@@ -102,6 +103,7 @@ def complaints(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
                 f"{name}: labels of classes that the model does not have count for nothing: "
                 f"{_counts(truth['unknown_classes'])}"
             )
+        found += [f"{name}: labels: {text}" for text in describe_notes(truth.get("label_notes", {}))]
         if scores["frames"]["missed"]:
             frames = scores["frames"]
             found.append(

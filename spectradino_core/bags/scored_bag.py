@@ -158,6 +158,7 @@ class ScoredBag:
             "classes": list(self.truth.classes),
             "mask_classes": list(self.truth.mask_classes),
             "unknown_classes": dict(sorted(self.truth.unknown.items())),
+            "label_notes": {kind: count for kind, count in sorted(self.truth.notes.items()) if count},
             "ignored_regions": self.truth.crowd,
             "tolerance_ms": self.tolerance_ns / _MS,
         }

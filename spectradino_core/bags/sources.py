@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from spectradino_core.bags.errors import BagError
+from spectradino_core.data.own.pairs import OwnPair, OwnPairs
 from spectradino_core.data.paired_folder import PairedFolder, PairedItem
 from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES, SceneOptions, render_moments
 from spectradino_core.modality import Modality
@@ -149,7 +150,7 @@ class FolderSource:
 
     def __init__(
         self,
-        folder: PairedFolder,
+        folder: PairedFolder | OwnPairs,
         rate_hz: float,
         size: tuple[int, int] | None = None,
         ir_size: tuple[int, int] | None = None,
@@ -173,9 +174,9 @@ class FolderSource:
         """
         self.name = folder.name
         self.band = Modality.parse(folder.infrared)
-        self.items: tuple[PairedItem, ...] = tuple(folder)[:limit]
+        self.items: tuple[PairedItem | OwnPair, ...] = (*folder,)[:limit]
         has_boxes = any(item.boxes is not None for item in self.items)
-        has_masks = any(item.mask_path is not None for item in self.items)
+        has_masks = any(getattr(item, "mask_path", None) is not None for item in self.items)
         self.classes = tuple(folder.classes) if has_boxes else ()
         self.mask_classes = tuple(folder.mask_classes) if has_masks else ()
         self._rate_hz = rate_hz
@@ -217,7 +218,7 @@ class FolderSource:
                 )
             yield known[1]
 
-    def _infrared(self, item: PairedItem) -> View:
+    def _infrared(self, item: PairedItem | OwnPair) -> View:
         pixels = item.load_infrared()
         if self._matrix is None:
             return View(_resized(pixels, self._ir_size))
@@ -228,7 +229,7 @@ class FolderSource:
             )
         )
 
-    def _colour(self, item: PairedItem) -> View:
+    def _colour(self, item: PairedItem | OwnPair) -> View:
         mask = item.load_mask() if self.mask_classes else None
         boxes, count = item.boxes, 0
         if boxes is not None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from spectradino_core.commands.own_data import add_own_options, is_indexed, open_own_of, refuse_own_options
 from spectradino_core.commands.sizes import parse_size
 
 __all__ = ["add"]
@@ -51,6 +52,7 @@ def add(kinds: Any) -> None:
     folder = command.add_argument_group("folder of pairs")
     folder.add_argument("--split", default="val", help="default: %(default)s")
     folder.add_argument("--limit", type=int, metavar="N", help="no more than N pairs")
+    add_own_options(folder)
 
     time = command.add_argument_group("time")
     time.add_argument("--rgb-rate", type=float, metavar="HZ", help="default: 30; of a folder: as --ir-rate")
@@ -147,10 +149,12 @@ def _rates(options: argparse.Namespace) -> tuple[float, float]:
 
 def _source(options: argparse.Namespace, pairs_hz: float) -> tuple[Any, float]:
     from spectradino_core.bags.sources import FolderSource, SceneSource
+    from spectradino_core.data.own.pairs import OwnPairs
     from spectradino_core.data.paired_folder import PairedFolder
     from spectradino_core.modality import Modality
 
     if options.source == "scenes":
+        refuse_own_options(options, "not for scenes")
         if options.limit is not None:
             raise ValueError("--limit is for a folder of pairs; a drive through scenes has a --duration")
         scenes = SceneSource(
@@ -167,7 +171,16 @@ def _source(options: argparse.Namespace, pairs_hz: float) -> tuple[Any, float]:
         raise ValueError(
             "--misregistration-px and --time-of-day are for scenes; a folder's images can be moved by --ir-to-rgb"
         )
-    folder = PairedFolder(Path(options.source), options.split, options.infrared)
+    place = Path(options.source)
+    folder: PairedFolder | OwnPairs
+    if is_indexed(place, options.split) or any(place.glob("index_*.json")):
+        refuse_own_options(options, f"and {place} has an index that says so")
+        folder = PairedFolder(place, options.split, options.infrared)
+    else:
+        own = open_own_of(options, place, Modality.parse(options.infrared))
+        folder = OwnPairs(own, options.split)
+        if folder.skipped:
+            print(f"{folder.skipped} images of one camera are not in the bag", file=sys.stderr)
     pairs = FolderSource(folder, pairs_hz, options.size, options.ir_size, options.ir_to_rgb, options.limit)
     return pairs, pairs.duration_s if options.duration is None else options.duration
 

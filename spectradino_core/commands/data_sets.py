@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spectradino_core.commands.own_data import add_own_options, open_own_of, refuse_own_options
 from spectradino_core.text import log_line
 
 if TYPE_CHECKING:
@@ -40,10 +41,14 @@ def add(kinds: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n"
         "  spectradino data check --dataset flir --root /data/FLIR_aligned --out flir.png\n"
-        "  spectradino data check --dataset mfnet --root /data/ir_seg_dataset --split test --at-most 50",
+        "  spectradino data check --dataset mfnet --root /data/ir_seg_dataset --split test --at-most 50\n"
+        "  spectradino data check --data my_images --out sheet.png",
     )
-    checked.add_argument("--dataset", required=True, metavar="NAME", help="see `spectradino data list`")
-    checked.add_argument("--root", type=Path, help="the folder it was extracted to")
+    what = checked.add_mutually_exclusive_group(required=True)
+    what.add_argument("--dataset", metavar="NAME", help="a published set, see `spectradino data list`")
+    what.add_argument("--data", type=Path, metavar="DIR", help="your own images with COCO, VOC or YOLO labels")
+    checked.add_argument("--root", type=Path, help="with --dataset: the folder it was extracted to")
+    add_own_options(checked)
     checked.add_argument("--split", action="append", help="only this split (may be given again)")
     checked.add_argument("--at-most", type=int, metavar="N", help="read only N pairs of each split, spread over it")
     checked.add_argument("--out", type=Path, metavar="SHEET.png", help="draw samples with their labels")
@@ -118,15 +123,23 @@ def _check(options: argparse.Namespace) -> int:
     from spectradino_core.data.benchmarks.check import check_benchmark
     from spectradino_core.data.benchmarks.sheet import write_sheet
 
-    one = find_benchmark(options.dataset)
+    if options.data is not None:
+        if options.root is not None:
+            raise ValueError("--root is for --dataset; --data is the folder itself")
+        own = open_own_of(options, options.data)
+        one, root = own.benchmark, options.data
+        print("\n".join(own.described(remarks=False)))
+    else:
+        refuse_own_options(options, "which --data gives")
+        one, root = find_benchmark(options.dataset), options.root
     if options.at_most is not None and options.at_most < 1:
         raise ValueError("--at-most must be at least 1")
     if options.samples < 1:
         raise ValueError("--samples must be at least 1")
-    if options.root is None and one.needs_root:
+    if root is None and one.needs_root:
         one.open(None, one.report_split)  # says what is wanted
-    reports = check_benchmark(one, options.root, options.split, options.at_most)
-    print(f"{one.title}{'' if options.root is None else f', {options.root}'}")
+    reports = check_benchmark(one, root, options.split, options.at_most)
+    print(f"{one.title}{'' if root is None else f', {root}'}")
     print(f"{one.infrared.name}, {' and '.join(one.tasks)}; what counts: {one.ignore}")
     if one.assumed:
         print(f"assumed: {one.assumed}")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spectradino_core.commands.own_data import add_own_options, is_indexed, open_own_of, refuse_own_options
 from spectradino_core.commands.sizes import parse_size
 
 if TYPE_CHECKING:
@@ -42,8 +43,9 @@ def add(commands: Any) -> None:
     data = command.add_argument_group("data")
     data.add_argument("--dataset", metavar="NAME", help="a published data set: flir, llvip, rasmd, mfnet, ...")
     data.add_argument("--root", type=Path, help="folder that it was extracted to")
-    data.add_argument("--split", help="default: the one that published figures are of")
-    data.add_argument("--data", type=Path, help="folder of paired images with boxes (its val split)")
+    data.add_argument("--split", help="default: the one that published figures are of; with --data: test, else val")
+    data.add_argument("--data", type=Path, metavar="DIR", help="your own images with COCO, VOC or YOLO labels")
+    add_own_options(data)
     data.add_argument("--scenes", type=int, default=0, metavar="N", help="N unseen synthetic scenes")
     data.add_argument("--time-of-day", choices=("day", "dusk", "night"), help="of the scenes; default: mixed")
     how = command.add_argument_group("how")
@@ -120,10 +122,16 @@ def _sets(options: argparse.Namespace, info: ModelInfo) -> Sequence[LabelledSet]
     if options.dataset is not None:
         benchmark = find_benchmark(options.dataset)
         sets.append(benchmark.open(options.root, options.split or benchmark.report_split))
-    elif options.root is not None or options.split is not None:
+    elif options.root is not None or (options.split is not None and options.data is None):
         raise ValueError("--root and --split are of a data set: name it with --dataset")
-    if options.data is not None:
-        sets.append(FolderSet(options.data, "val", info.infrared))
+    if options.data is None:
+        refuse_own_options(options, "which --data gives")
+    elif is_indexed(options.data, options.split or "val"):
+        refuse_own_options(options, f"and {options.data} has an index that says so")
+        sets.append(FolderSet(options.data, options.split or "val", info.infrared))
+    else:
+        own = open_own_of(options, options.data, info.infrared).benchmark
+        sets.append(own.open(options.data, options.split or own.report_split))
     if options.scenes:
         sets.append(held_out_scenes(info.infrared, options.scenes, options.time_of_day))
     if not sets:
@@ -166,8 +174,12 @@ def _baseline_command(info: ModelInfo, options: argparse.Namespace) -> str:
     registers = "_reg4" if made.get("registers") else ""
     known = info.variant in ("s", "b", "l", "g")
     weights = f"dinov2_vit{info.variant}14{registers}_pretrain.pth" if known else "TEACHER"
-    words = ["spectradino", "finetune", "--dataset", dataset]
-    words += ["--root", str(root)] if root is not None else []
+    own = info.provenance.get("data", {}).get("kind") == "own data"
+    if own:
+        words = ["spectradino", "finetune", "--data", "FOLDER" if options.data is None else str(options.data)]
+    else:
+        words = ["spectradino", "finetune", "--dataset", dataset]
+        words += ["--root", str(root)] if root is not None else []
     words += ["--baseline", "--variant", info.variant, "--backbone", weights]
     if heads:
         task = "both" if len(heads) > 1 else "detection" if made.get("box_classes") else "segmentation"

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spectradino_core.commands.own_data import add_own_options, open_own_of, refuse_own_options
 from spectradino_core.commands.sizes import parse_size
 
 if TYPE_CHECKING:
+    from spectradino_core.data.benchmarks import Benchmark
+    from spectradino_core.data.own import OwnFolder
+    from spectradino_core.perception import Architecture
+    from spectradino_core.runtime.bundle import ModelInfo
     from spectradino_core.training.recipes import FinetuneRecipe
 
 __all__ = ["add"]
 
 _MODES = ("head", "adapters", "half", "full")
 _OF_MODEL = ("task", "variant", "baseline", "head", "fusion", "fuse_at", "strides", "upernet_width", "input_size")
-"""Options that only a data set's recipe is made from; a recipe by name takes --backbone and --mode."""
+"""Options that the recipe of a data set is made from; a recipe by name takes --backbone and --mode."""
 
 
 def add(commands: Any) -> None:
@@ -28,19 +35,33 @@ def add(commands: Any) -> None:
     command = commands.add_parser(
         "finetune",
         help="train heads and backbone on labelled pairs",
-        description="On a data set (--dataset flir --root DIR --backbone FILE) or by a recipe (--recipe box). "
+        description="On your own folder of images and labels (--data DIR --start FILE, see docs/own_data.md), on a "
+        "published data set (--dataset flir --root DIR --backbone FILE) or by a recipe (--recipe box). "
         "A run that stopped is taken up where it was. Start it with torchrun for several GPUs.",
     )
-    what = command.add_mutually_exclusive_group(required=True)
+    what = command.add_mutually_exclusive_group()
     what.add_argument("--dataset", help="a data set; 'spectradino data check' lists those there are")
     what.add_argument("--recipe", help="a recipe of training/recipes.py, such as 'box'")
     data = command.add_argument_group("data")
     data.add_argument("--root", type=Path, help="with --dataset: the folder it was extracted to")
-    data.add_argument("--data", type=Path, help="with --recipe: folder of its real data sets; without: scenes only")
+    data.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="your own images with COCO, VOC or YOLO labels; with --recipe: folder of its real data sets",
+    )
+    add_own_options(data)
+    data.add_argument(
+        "--mix",
+        nargs="+",
+        metavar="SET:WEIGHT",
+        help="with --recipe: sources in place of the recipe's, such as msrs:3 camel:1 camvid_rgb:1 scenes:2: folders "
+        "under --data by their names or what these begin with, and rendered scenes",
+    )
     data.add_argument("--workers", type=int, default=1, help="processes that make batches (default: %(default)s)")
     data.add_argument("--band-dropout", type=float, metavar="P", help="how often each band is hidden (default: 0.15)")
     data.add_argument("--no-augmentation", action="store_true", help="pairs as they are")
-    model = command.add_argument_group("model, with --dataset")
+    model = command.add_argument_group("model, with --data or --dataset (default: that of --start)")
     model.add_argument("--task", choices=("detection", "segmentation", "both"), help="default: all it has labels for")
     model.add_argument("--variant", help="s, b, l, g, tiny or test (default: that of --backbone, else b)")
     model.add_argument(
@@ -53,7 +74,11 @@ def add(commands: Any) -> None:
         action="store_true",
         help="plain DINOv2, infrared repeated to three channels; frozen by default",
     )
-    model.add_argument("--mode", choices=_MODES, help="what is trained (default: half; with --baseline: head)")
+    model.add_argument(
+        "--mode",
+        choices=_MODES,
+        help="what is trained; all but full need --start or --backbone (default: half; with --baseline: head)",
+    )
     model.add_argument(
         "--head",
         metavar="KIND",
@@ -81,10 +106,13 @@ def add(commands: Any) -> None:
     run = command.add_argument_group("run")
     run.add_argument("--out", type=Path, help="run folder (default: runs/RECIPE); a run that stopped is taken up")
     run.add_argument(
-        "--start", type=Path, help="fine-tuned model to start from, also one for another band or with a head more"
+        "--start",
+        type=Path,
+        help="fine-tuned model to start from, such as models/lwir_box.safetensors; also of another band, other classes "
+        "or other heads: what fits is taken",
     )
     run.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: %(default)s")
-    run.add_argument("--amp", choices=("bf16", "fp16", "fp32"), help="default: bf16")
+    run.add_argument("--amp", choices=("auto", "bf16", "fp16", "fp32"), help="default: bf16")
     run.add_argument("--parts", type=int, help="gradient accumulation: N parts of each batch (default: 1)")
     run.add_argument("--activation-checkpointing", action="store_true", help="less memory for one more forward pass")
     run.add_argument("--checkpoint-every", type=int, metavar="STEPS", help="steps between checkpoints, with scores")
@@ -96,32 +124,69 @@ def add(commands: Any) -> None:
 def _run(options: argparse.Namespace) -> int:
     import os
 
-    from spectradino_core.training.finetune import finetune
+    from spectradino_core.data.benchmarks.registry import find_benchmark
+    from spectradino_core.training.finetune import finetune, labelled_training_data
+    from spectradino_core.training.modes import refuse_random_blocks
 
     for name in ("epochs", "steps", "batch", "parts", "checkpoint_every", "log_every", "upernet_width"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
-    if options.recipe is not None and options.root is not None:
-        raise ValueError("--root is for --dataset; a recipe's data sets lie under --data")
-    if options.dataset is not None and options.data is not None:
-        raise ValueError("--data is for --recipe; give the data set's folder with --root")
+    own = _own(options)
     if options.recipe is not None:
         _refuse_model(options)
-    recipe = _changed(_of_dataset(options) if options.dataset else _of_name(options.recipe), options)
+        recipe = _of_name(options.recipe)
+    else:
+        recipe = _of_dataset(options, find_benchmark(options.dataset) if own is None else own.benchmark)
+    recipe = _changed(recipe, options)
+    out = options.out or Path("runs") / recipe.name
+    refuse_random_blocks(recipe.mode, options.start is not None or options.backbone is not None)
+    data = None
+    if own is not None:
+        data = replace(labelled_training_data(recipe, own.benchmark, own.root), about=own.provenance)
+        if os.environ.get("RANK", "0") == "0":
+            print("\n".join(own.described()))
     path = finetune(
         recipe,
-        options.out or Path("runs") / recipe.name,
+        out,
         options.root if options.dataset else options.data,
         options.start,
         device=options.device,
         workers=options.workers,
         backbone=options.backbone,
+        training_data=data,
         activation_checkpointing=options.activation_checkpointing,
     )
     if os.environ.get("RANK", "0") == "0":
         print(f"{path}: export it with 'spectradino export {path} model.onnx'")
     return 0
+
+
+def _own(options: argparse.Namespace) -> OwnFolder | None:
+    """The user's own folder, where --data stands alone.
+
+    Raises:
+        ValueError: options that don't go together, or nothing to train on.
+    """
+    if options.recipe is not None and options.root is not None:
+        raise ValueError("--root is for --dataset; a recipe's data sets lie under --data")
+    if options.dataset is not None and options.data is not None:
+        raise ValueError("--data is for own data or --recipe; give the data set's folder with --root")
+    if options.mix and (options.recipe is None or options.data is None):
+        raise ValueError("--mix is for --recipe, with its sets under --data")
+    if options.recipe is not None or options.dataset is not None:
+        refuse_own_options(options, "and --recipe and --dataset know theirs")
+        return None
+    if options.data is None:
+        raise ValueError("nothing to train on: give --data DIR (your own), --dataset NAME --root DIR, or --recipe NAME")
+    if options.root is not None:
+        raise ValueError("--root is for --dataset; --data is the folder itself")
+    band = None
+    if options.start is not None:
+        from spectradino_core.perception_checkpoint import describe_checkpoint
+
+        band = describe_checkpoint(options.start)[0].infrared
+    return open_own_of(options, options.data, band)
 
 
 def _refuse_model(options: argparse.Namespace) -> None:
@@ -132,7 +197,8 @@ def _refuse_model(options: argparse.Namespace) -> None:
     for name in _OF_MODEL:
         if getattr(options, name) not in (None, False):
             raise ValueError(
-                f"--{name.replace('_', '-')} is for --dataset: the recipe '{options.recipe}' has its own model"
+                f"--{name.replace('_', '-')} is for --dataset and --data: the recipe '{options.recipe}' has its own "
+                "model"
             )
 
 
@@ -144,19 +210,23 @@ def _of_name(name: str) -> FinetuneRecipe:
     return RECIPES[name]()
 
 
-def _of_dataset(options: argparse.Namespace) -> FinetuneRecipe:
-    from spectradino_core.perception_checkpoint import backbone_config
+def _of_dataset(options: argparse.Namespace, benchmark: Benchmark) -> FinetuneRecipe:
+    from spectradino_core.perception_checkpoint import backbone_config, describe_checkpoint
     from spectradino_core.training.downstream import downstream_recipe
 
     variant, registers = options.variant or "b", 0
+    start = None
+    if options.start is not None:
+        start = describe_checkpoint(options.start)
+        variant, registers = options.variant or start[1].variant, start[1].registers
     if options.backbone is not None:
         config = backbone_config(options.backbone)
         if options.variant not in (None, config.name):
             raise ValueError(f"{options.backbone} holds a {config.title}; --variant asks for '{options.variant}'")
         variant, registers = config.name, config.registers
-    heads = _heads(options)
+    heads = _heads(options, benchmark)
     recipe = downstream_recipe(
-        options.dataset,
+        benchmark,
         options.task,
         variant,
         mode=options.mode or ("head" if options.baseline else "half"),
@@ -169,20 +239,39 @@ def _of_dataset(options: argparse.Namespace) -> FinetuneRecipe:
         detection=heads.get("detection", "dense"),
         segmentation=heads.get("segmentation", "upernet"),
     )
+    if start is not None:
+        recipe = _like_start(recipe, *start, options, heads)
     if options.input_size is not None:
         recipe = replace(recipe, input_size=parse_size(options.input_size, 14))
     return recipe
 
 
-def _heads(options: argparse.Namespace) -> dict[str, str]:
+def _like_start(
+    recipe: FinetuneRecipe, info: ModelInfo, start: Architecture, options: argparse.Namespace, heads: dict[str, str]
+) -> FinetuneRecipe:
+    """The recipe with the architecture of the model to start from, but for what was asked for by an option."""
+    asked = {
+        "variant": options.variant, "backbone": options.baseline or None, "fusion": options.fusion,
+        "fuse_at": options.fuse_at, "strides": options.strides, "upernet_width": options.upernet_width,
+        "detection": heads.get("detection"), "segmentation": heads.get("segmentation"),
+    }  # fmt: skip
+    wanted = recipe.architecture
+    given = {name: getattr(wanted, name) for name, value in asked.items() if value is not None}
+    architecture = replace(
+        start, infrared=wanted.infrared, box_classes=wanted.box_classes, mask_classes=wanted.mask_classes, **given
+    )
+    thermal = info.thermal if info.infrared.key == wanted.infrared else recipe.thermal
+    return replace(recipe, architecture=architecture, input_size=info.input_size, thermal=thermal)
+
+
+def _heads(options: argparse.Namespace, benchmark: Benchmark) -> dict[str, str]:
     """The kinds of heads that were asked for by name."""
-    from spectradino_core.data.benchmarks.registry import find_benchmark
     from spectradino_core.heads.registry import DETECTION, SEGMENTATION, choose
 
     if options.head is None:
         return {}
     names = [name.strip() for name in options.head.split(",")]
-    tasks = find_benchmark(options.dataset).tasks
+    tasks = benchmark.tasks
     if options.task in ("detection", "segmentation"):
         tasks = (options.task,)
     if len(names) != len(tasks):
@@ -191,6 +280,25 @@ def _heads(options: argparse.Namespace) -> dict[str, str]:
     for task, name in zip(tasks, names, strict=True):
         choose(tables[task], f"{task} head", name)
     return dict(zip(tasks, names, strict=True))
+
+
+def parse_mix(words: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """`msrs:3 scenes` as (name, weight) of each source; without a weight it is 1.
+
+    Raises:
+        ValueError: a weight is not a positive number.
+    """
+    mix = []
+    for word in words:
+        name, text = word.rsplit(":", 1) if ":" in word else (word, "1")
+        try:
+            weight = float(text)
+        except ValueError:
+            weight = math.nan
+        if not name or not 0 < weight < math.inf:
+            raise ValueError(f"--mix {word}: give SET:WEIGHT with a weight above 0, such as msrs:3")
+        mix.append((name, weight))
+    return tuple(mix)
 
 
 def _changed(recipe: FinetuneRecipe, options: argparse.Namespace) -> FinetuneRecipe:
@@ -210,6 +318,8 @@ def _changed(recipe: FinetuneRecipe, options: argparse.Namespace) -> FinetuneRec
     elif options.steps is not None:
         warmup = min(recipe.loop.warmup, options.steps // 10)  # a short run warms up for a tenth of it at most
         recipe = replace(recipe, epochs=None, loop=replace(recipe.loop, warmup=warmup))
+    if options.mix:
+        recipe = replace(recipe, mix=parse_mix(options.mix))
     rates = dict(recipe.rates)
     if options.rate is not None:
         rates = {group: rate * options.rate / recipe.rates["head"] for group, rate in rates.items()}

@@ -40,6 +40,9 @@ class Augmentation:
         thermal_defects: probability that a 16-bit infrared frame gets dead pixels, dead lines, a border or telemetry
             rows (see `thermal_defects.random_defects`), after everything else.
         band_dropout: probability, for each band, that it is hidden, so that single-band inference holds up.
+        misregistration: maximum shift between the two frames of a pair, as a fraction of their width: cameras are never
+            registered exactly. Labels stay with the RGB frame.
+        low_light: probability that the RGB frame is darkened to what a camera gives in the dark: few counts and noise.
         least_visible: a box that keeps a smaller share of its area after a crop is dropped.
 
     Raises:
@@ -62,10 +65,21 @@ class Augmentation:
     eight_bit: float = 0.5
     thermal_defects: float = 0.0
     band_dropout: float = 0.15
+    misregistration: float = 0.0
+    low_light: float = 0.0
     least_visible: float = 0.35
 
     def __post_init__(self) -> None:
-        chances = ("flip", "blur", "local_contrast", "inversion", "eight_bit", "thermal_defects", "least_visible")
+        chances = (
+            "flip",
+            "blur",
+            "local_contrast",
+            "inversion",
+            "eight_bit",
+            "thermal_defects",
+            "low_light",
+            "least_visible",
+        )
         strengths = (
             "stretch",
             "brightness",
@@ -75,6 +89,7 @@ class Augmentation:
             "infrared_gain",
             "infrared_gamma",
             "noise",
+            "misregistration",
         )
         wrong = [name for name in chances if not 0 <= getattr(self, name) <= 1]
         wrong += [name for name in strengths if not getattr(self, name) >= 0]
@@ -85,6 +100,11 @@ class Augmentation:
         if not 0 <= self.band_dropout <= 0.5:
             raise ValueError(f"augmentation: band_dropout is for each of two bands, 0..0.5, not {self.band_dropout}")
 
+
+_DARK = (0.05, 0.4)
+"""Gain of a frame in low light."""
+_DARK_NOISE = 10.0
+"""Maximum standard deviation of its noise, in counts: the sensor's own gain is high."""
 
 PLAIN = Augmentation(
     flip=0, zoom=(1, 1), brightness=0, contrast=0, gamma=0, saturation=0, blur=0, local_contrast=0, infrared_gain=0,
@@ -101,9 +121,12 @@ def augment(sample: PairedSample, options: Augmentation, rng: np.random.Generato
         sample = flip(sample)
     factor = float(np.exp(rng.uniform(*np.log(options.zoom))))
     wider = float(np.exp(rng.uniform(-1, 1) * np.log1p(options.stretch) / 2)) if options.stretch else 1.0
-    sample = zoom(sample, factor, rng, options.least_visible, wider)
-    sample.rgb = jitter_rgb(sample.rgb, options, rng)
-    sample.infrared = jitter_infrared(sample.infrared, options, rng)
+    apart = options.misregistration * sample.size[0] if all(sample.present) else 0.0
+    sample = zoom(sample, factor, rng, options.least_visible, wider, apart)
+    if sample.present[0]:
+        sample.rgb = jitter_rgb(sample.rgb, options, rng)
+    if sample.present[1]:
+        sample.infrared = jitter_infrared(sample.infrared, options, rng)
     return sample
 
 
@@ -128,7 +151,12 @@ def flip(sample: PairedSample) -> PairedSample:
 
 
 def zoom(
-    sample: PairedSample, factor: float, rng: np.random.Generator, least_visible: float, wider: float = 1.0
+    sample: PairedSample,
+    factor: float,
+    rng: np.random.Generator,
+    least_visible: float,
+    wider: float = 1.0,
+    apart: float = 0.0,
 ) -> PairedSample:
     """The pair seen `factor` times larger at a random place, in a frame of the same size.
 
@@ -140,6 +168,7 @@ def zoom(
         rng: draws the place.
         least_visible: boxes that keep a smaller share of their area are dropped.
         wider: the width grows by this factor and the height shrinks by it.
+        apart: maximum shift in pixels, in x and in y, of the infrared frame against the rest.
     """
     width, height = sample.size
     scale = np.array([factor * wider, factor / wider])
@@ -150,10 +179,10 @@ def zoom(
         [[scale[0], 0, shift_x + scale[0] / 2 - 0.5], [0, scale[1], shift_y + scale[1] / 2 - 0.5]], np.float64
     )
 
-    def warp(image: np.ndarray, flags: int, border: float) -> np.ndarray:
-        return cv2.warpAffine(
-            np.ascontiguousarray(image), matrix, (width, height), flags=flags, borderValue=(border,) * 4
-        )
+    shifted = matrix if not apart else matrix + np.array([[0, 0, rng.uniform(-apart, apart)] for _ in "xy"])
+
+    def warp(image: np.ndarray, flags: int, border: float, by: np.ndarray = matrix) -> np.ndarray:
+        return cv2.warpAffine(np.ascontiguousarray(image), by, (width, height), flags=flags, borderValue=(border,) * 4)
 
     def moved(boxes: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         placed = boxes * np.tile(scale, 2) + np.array([shift_x, shift_y] * 2)
@@ -165,7 +194,7 @@ def zoom(
     changed = replace(
         sample,
         rgb=warp(sample.rgb, cv2.INTER_LINEAR, 0),
-        infrared=warp(sample.infrared, cv2.INTER_LINEAR, float(np.median(sample.infrared[::8, ::8]))),
+        infrared=warp(sample.infrared, cv2.INTER_LINEAR, float(np.median(sample.infrared[::8, ::8])), shifted),
         mask=None if sample.mask is None else warp(sample.mask, cv2.INTER_NEAREST, 255),
     )
     if sample.boxes is not None and sample.labels is not None:
@@ -210,7 +239,11 @@ def jitter_rgb(image: np.ndarray, options: Augmentation, rng: np.random.Generato
     shift = 255 * rng.uniform(-options.brightness, options.brightness) * 0.5
     out = cv2.LUT(np.ascontiguousarray(image), table)
     out = cv2.transform(out, np.column_stack([mix, [shift] * 3]))
-    return _add_noise(_defocus(out, options, rng), rng.uniform(0, options.noise), rng)
+    noise = options.noise
+    if options.low_light and rng.random() < options.low_light:
+        out = cv2.convertScaleAbs(out, alpha=float(np.exp(rng.uniform(*np.log(_DARK)))))
+        noise = max(noise, _DARK_NOISE)
+    return _add_noise(_defocus(out, options, rng), rng.uniform(0, noise), rng)
 
 
 def jitter_infrared(frame: np.ndarray, options: Augmentation, rng: np.random.Generator) -> np.ndarray:

@@ -12,7 +12,11 @@ import numpy as np
 
 from spectradino_core.files import FileError, read_bytes
 
-__all__ = ["ImageFileError", "read_colour", "read_counts", "read_image"]
+__all__ = ["ImageFileError", "in_colour", "read_colour", "read_counts", "read_image"]
+
+
+_COLOURFUL = 0.03
+"""Mean spread of the three channels, as a fraction of their range, from which an image is in colour."""
 
 
 class ImageFileError(ValueError):
@@ -62,6 +66,18 @@ def read_counts(path: Path) -> np.ndarray:
     if image.dtype not in (np.uint8, np.uint16):
         raise ImageFileError(f"{path}: infrared images are 8 or 16 bit, this one is {image.dtype}")
     return image
+
+
+def in_colour(path: Path) -> bool:
+    """Whether an image has three channels that differ; False for what can't be read, which is reported later."""
+    try:
+        image = read_image(path, cv2.IMREAD_UNCHANGED)
+    except ImageFileError:
+        return False
+    if image.ndim != 3 or image.shape[2] < 3:
+        return False
+    spread = image[..., :3].max(axis=2).astype(np.float64) - image[..., :3].min(axis=2)
+    return float(spread.mean()) > _COLOURFUL * (255 if image.dtype == np.uint8 else 65535)
 
 
 def _is_cut_short(data: bytes) -> bool:

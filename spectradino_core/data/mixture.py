@@ -14,7 +14,7 @@ import numpy as np
 from spectradino_core.data.augment import Augmentation, augment, shrink
 from spectradino_core.data.paired_folder import PairedFolder
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.data.scenes import BOX_CLASSES, SceneOptions, render_scene
+from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES, SceneOptions, render_scene
 from spectradino_core.data.seeds import TRAINING
 from spectradino_core.modality import Modality
 
@@ -98,17 +98,33 @@ def scene_sample(
 
 
 class FolderSource:
-    """The labelled pairs of a folder (see `paired_folder`), read once and kept: such sets are small."""
+    """The labelled images of a folder (see `paired_folder`), read once and kept: such sets are small.
 
-    def __init__(self, root: str | Path, split: str = "train", infrared: Modality = Modality.LWIR) -> None:
+    They may be pairs or images of one camera, and have boxes, masks or both.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "train",
+        infrared: Modality = Modality.LWIR,
+        largest: tuple[int, int] | None = None,
+    ) -> None:
         """
+        Args:
+            root: the folder.
+            split: which split.
+            infrared: the band beside RGB.
+            largest: (width, height) that images are shrunk to fit into; None: they stay as they are.
+
         Raises:
-            ValueError: the folder is not one of paired images, or none of its pairs has boxes.
+            ValueError: the folder is not one of paired images, or none of its images is labelled.
         """
-        folder = PairedFolder(root, split, infrared=infrared.key, classes=BOX_CLASSES)
-        self._samples = [folder.load(item) for item in folder if item.boxes is not None]
-        if not self._samples:
-            raise ValueError(f"{root}: no pair of its {split} split has boxes (instances_{split}.json)")
+        folder = PairedFolder(
+            root, split, infrared=infrared.key, classes=BOX_CLASSES, mask_classes=MASK_CLASSES, single=True
+        )
+        samples = map(folder.load, folder.labelled())
+        self._samples = [sample if largest is None else shrink(sample, largest) for sample in samples]
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -134,7 +150,7 @@ class Mixture:
         rng = np.random.default_rng((self._seed, index))
         which = min(int(np.searchsorted(self._shares, rng.random(), side="right")), len(self._sources) - 1)
         sample = augment(self._sources[which].draw(rng), self._augmentation, rng)
-        return sample, _present(self._augmentation, rng)
+        return sample, _present(sample, self._augmentation, rng)
 
 
 class ColourOnly:
@@ -148,10 +164,10 @@ class ColourOnly:
         return self._samples.sample(index)[0], np.array([True, False])
 
 
-def _present(augmentation: Augmentation, rng: np.random.Generator) -> np.ndarray:
-    """Which of the two bands count: one of them is hidden now and then, never both."""
-    present = np.ones(2, bool)
-    if rng.random() < 2 * augmentation.band_dropout:
+def _present(sample: PairedSample, augmentation: Augmentation, rng: np.random.Generator) -> np.ndarray:
+    """Which of the two bands count: of a pair one is hidden now and then; the only one of a sample never is."""
+    present = np.array(sample.present, bool)
+    if rng.random() < 2 * augmentation.band_dropout and present.all():
         present[int(rng.integers(2))] = False
     return present
 
@@ -226,4 +242,4 @@ class Epochs:
             self._order = (epoch, np.random.default_rng((self._seed, 0, epoch)).permutation(len(self._pairs)))
         rng = np.random.default_rng((self._seed, 1, index))
         sample = augment(self._pairs[int(self._order[1][place])], self._augmentation, rng)
-        return sample, _present(self._augmentation, rng)
+        return sample, _present(sample, self._augmentation, rng)

@@ -2,8 +2,9 @@
 
 The layout: `<root>/<split>/<modality>/<id>.<ext>`; `<root>/index_<split>.json` lists the items, {"items": [{"id",
 "width", "height", one path per modality, "label": path of a mask or null}]}, and may name the mask's values under
-"mask_classes"; `<root>/instances_<split>.json`, where it exists, holds boxes as COCO JSON. Paths are relative to the
-root and may not leave it: an index is data from outside. All images of an item share one pixel grid.
+"mask_classes"; `<root>/instances_<split>.json`, where it exists, holds boxes as COCO JSON (see `data.labels`). Paths
+are relative to the root and may not leave it: an index is data from outside. All images of an item share one pixel
+grid.
 Torch-free, because the demo replays such folders too.
 
 Letters: h w an image, N boxes as x1 y1 x2 y2.
@@ -11,9 +12,10 @@ Letters: h w an image, N boxes as x1 y1 x2 y2.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,22 +24,22 @@ import cv2
 import numpy as np
 
 from spectradino_core.data.images import ImageFileError, read_image
+from spectradino_core.data.labels import UNLABELLED, Boxes, ClassNames, LabelError, boxes_of, describe_notes
+from spectradino_core.data.labels.coco import CocoImage, read_coco
+from spectradino_core.data.labels.files import ImageNames, inside, read_json
+from spectradino_core.data.labels.masks import read_mask
+from spectradino_core.data.labels.objects import LOSSES
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.files import FileError, read_json
 
-__all__ = ["CLASS_ALIASES", "PairedFolder", "PairedFolderError", "PairedItem", "UNLABELLED"]
+__all__ = ["PairedFolder", "PairedFolderError", "PairedItem"]
 
-CLASS_ALIASES = {"bike": "bicycle", "people": "person", "pedestrian": "person"}
-"""Names that data sets use for the classes of this project's models."""
-
-UNLABELLED = 255
-"""Value in a mask of a pixel without class."""
+log = logging.getLogger(__name__)
 
 _COLOUR_KEYS = ("rgb", "vis")
 """What the colour image of an item may be called; a grey "vis" image is given three equal channels."""
 
 
-class PairedFolderError(ValueError):
+class PairedFolderError(LabelError):
     """A folder, its index or one of its images is missing, damaged or not what it says; the message names it."""
 
 
@@ -48,10 +50,12 @@ class PairedItem:
     Attributes:
         id: the item's name in the index.
         size: (width, height) in pixels, of both images.
-        rgb_path, infrared_path: the two image files.
+        rgb_path, infrared_path: the two image files; one is None where the set has frames of one camera only.
         boxes: float32 [N, 4] in pixels, clipped to the image; [0, 4] where the image is known to hold none; None where
             nothing is known.
         labels: int64 [N], indices into the folder's `classes`; None with `boxes`.
+        ignored, ignored_labels: float32 [I, 4] and int64 [I], likewise, of crowds; None with `boxes`.
+        labelled: the classes that the annotations know, as indices: those whose boxes are complete.
         mask_path: file of the class mask, None where there is none.
         ir_offset_ms: exposure of the infrared image less that of the colour one, 0 unless the index says otherwise.
         time: "day", "night" or whatever else the annotations say; None where they say nothing.
@@ -59,20 +63,30 @@ class PairedItem:
 
     id: str
     size: tuple[int, int]
-    rgb_path: Path
-    infrared_path: Path
+    rgb_path: Path | None
+    infrared_path: Path | None
     boxes: np.ndarray | None
     labels: np.ndarray | None
     mask_path: Path | None
     time: str | None = None
     ir_offset_ms: float = 0.0
+    ignored: np.ndarray | None = None
+    ignored_labels: np.ndarray | None = None
+    labelled: tuple[int, ...] = ()
+
+    @property
+    def present(self) -> tuple[bool, bool]:
+        """Whether there is an RGB and an infrared image."""
+        return self.rgb_path is not None, self.infrared_path is not None
 
     def load_rgb(self) -> np.ndarray:
-        """The colour image, uint8 [h, w, 3] in RGB order.
+        """The RGB image, uint8 [h, w, 3]; zeros where there is none.
 
         Raises:
             PairedFolderError: the file is missing, damaged, not 8-bit, or not of the size that the index gives.
         """
+        if self.rgb_path is None:
+            return np.zeros((self.size[1], self.size[0], 3), np.uint8)
         image = _read_image(self.rgb_path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, self.size)
         if image.dtype != np.uint8:
             raise PairedFolderError(
@@ -81,11 +95,14 @@ class PairedItem:
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
     def load_infrared(self) -> np.ndarray:
-        """The infrared image as stored, uint8 or uint16 [h, w] (three equal channels count as one).
+        """The infrared image as stored, uint8 or uint16 [h, w] (three equal channels count as one); zeros where there
+        is none.
 
         Raises:
             PairedFolderError: the file is missing, damaged, of another type, or not of the size that the index gives.
         """
+        if self.infrared_path is None:
+            return np.zeros((self.size[1], self.size[0]), np.uint8)
         image = _read_image(self.infrared_path, cv2.IMREAD_ANYDEPTH, self.size)
         if image.dtype not in (np.uint8, np.uint16):
             raise PairedFolderError(f"{self.infrared_path}: infrared images are 8 or 16 bit, this one is {image.dtype}")
@@ -99,9 +116,15 @@ class PairedItem:
         """
         if self.mask_path is None:
             return None
-        mask = _read_image(self.mask_path, cv2.IMREAD_UNCHANGED, self.size)
-        if mask.ndim != 2 or mask.dtype != np.uint8:
-            raise PairedFolderError(f"{self.mask_path}: a mask is one 8-bit channel, got {mask.dtype} {mask.shape}")
+        return self._mask(Counter())
+
+    def _mask(self, notes: Counter[str]) -> np.ndarray:
+        assert self.mask_path is not None
+        try:
+            mask = read_mask(self.mask_path, notes)
+        except (ImageFileError, LabelError) as error:
+            raise PairedFolderError(str(error)) from None
+        _check_size(self.mask_path, mask, self.size)
         return mask
 
 
@@ -116,7 +139,8 @@ class PairedFolder:
         classes: names that labels index.
         scored_classes: those of `classes` that the annotations know; the others never have a true box here.
         mask_classes: names of the values in masks given by `load`; empty: it gives no masks.
-        ignored_boxes: how many boxes were left out, by class name, because `classes` lacks it or they mark a crowd.
+        ignored_boxes: how many boxes don't count, by class name, because `classes` lacks it or they mark a crowd.
+        unknown: how many boxes were skipped, by the name of a class that `classes` lacks.
     """
 
     def __init__(
@@ -126,6 +150,7 @@ class PairedFolder:
         infrared: str = "lwir",
         classes: Sequence[str] | None = None,
         mask_classes: Sequence[str] | None = None,
+        single: bool = False,
     ) -> None:
         """
         Args:
@@ -135,6 +160,7 @@ class PairedFolder:
             classes: names that labels shall index, a model's box classes for example; None takes those of the
                 annotations, in their order. `CLASS_ALIASES` apply to the annotations' names.
             mask_classes: names that mask values shall index; None takes the index's own.
+            single: accept items with an image of one camera only; the other image is then all zeros.
 
         Raises:
             PairedFolderError: what is missing or damaged, by name, and what there is instead.
@@ -142,6 +168,7 @@ class PairedFolder:
         self.root = Path(root)
         self.split = split
         self.infrared = infrared
+        self._single = single
         index = self._open_index()
         self.name = str(index.get("set") or self.root.name)
         stored = tuple(str(name) for name in index.get("mask_classes") or ())
@@ -151,11 +178,23 @@ class PairedFolder:
         for value, name in enumerate(stored):
             if name in self.mask_classes:
                 self._mask_table[value] = self.mask_classes.index(name)
-        annotations = _Annotations.read(self.root / f"instances_{split}.json", classes)
-        self.classes = annotations.classes
-        self.scored_classes = annotations.scored_classes
-        self._items = [self._item(place, entry, annotations) for place, entry in enumerate(index["items"])]
-        self.ignored_boxes = dict(annotations.ignored)
+        try:
+            self._open_annotations(classes)
+            self._items = [self._item(place, entry) for place, entry in enumerate(index["items"])]
+        except LabelError as error:
+            raise PairedFolderError(str(error)) from None
+        if self._listed and not self._matched:
+            raise PairedFolderError(
+                f"{self._annotations}: none of its {len(self._listed)} images, such as "
+                f"{self._listed[0].name!r}, is in {self.root / f'index_{split}.json'}"
+            )
+        self._notes["unmatched"] = len(self._listed) - len(self._matched)
+        lost = {kind: count for kind, count in self._notes.items() if kind in LOSSES}
+        for text in describe_notes(lost):
+            log.warning("%s: %s", self._annotations, text)
+        if self.unknown:
+            names = ", ".join(f"{name} ({count})" for name, count in self.unknown.most_common())
+            log.warning("%s: boxes of classes that are not asked for are skipped: %s", self._annotations, names)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -170,13 +209,37 @@ class PairedFolder:
     def items(self) -> tuple[PairedItem, ...]:
         return tuple(self._items)
 
+    def labelled(self) -> list[PairedItem]:
+        """The items with boxes, or with a mask whose values the index names.
+
+        Raises:
+            PairedFolderError: there are none.
+        """
+        masks = bool(self.mask_classes)
+        found = [item for item in self if item.boxes is not None or (masks and item.mask_path is not None)]
+        if not found:
+            raise PairedFolderError(
+                f"{self.root}: no image of its {self.split} split is labelled: it needs boxes "
+                f"(instances_{self.split}.json) or masks with named classes"
+            )
+        return found
+
+    @property
+    def notes(self) -> Counter[str]:
+        """Oddities of the label files, see `data.labels.NOTES`; those of masks as far as they were loaded."""
+        return sum(self._mask_notes.values(), +self._notes)
+
     def load(self, item: PairedItem) -> PairedSample:
         """The pair's images with all that is known of them; the mask's values index `mask_classes`.
 
         Raises:
             PairedFolderError: an image is missing, damaged or of the wrong type or size.
         """
-        mask = item.load_mask() if self.mask_classes else None
+        mask = None
+        if self.mask_classes and item.mask_path is not None:
+            notes: Counter[str] = Counter()
+            mask = item._mask(notes)
+            self._mask_notes[item.mask_path] = notes
         return PairedSample(
             rgb=item.load_rgb(),
             infrared=item.load_infrared(),
@@ -185,6 +248,10 @@ class PairedFolder:
             mask=None if mask is None else self._mask_table[mask],
             name=f"{self.name}/{item.id}",
             subsets=() if item.time is None else (str(item.time),),
+            ignored=item.ignored,
+            ignored_labels=item.ignored_labels,
+            present=item.present,
+            labelled_classes=None if len(item.labelled) == len(self.classes) else item.labelled,
         )
 
     def _open_index(self) -> dict[str, Any]:
@@ -200,122 +267,77 @@ class PairedFolder:
             elif below:
                 hint = "a folder of sets was given; choose one of " + ", ".join(below)
             raise PairedFolderError(f"{self.root}: looked for {path.name} in it and found none; {hint}")
-        index = _read_json(path)
+        try:
+            index = read_json(path, Counter())
+        except LabelError as error:
+            raise PairedFolderError(str(error)) from None
         if not isinstance(index, dict) or not isinstance(index.get("items"), list) or not index["items"]:
             raise PairedFolderError(f'{path}: an index is {{"items": [..]}} with at least one item')
         return index
 
-    def _item(self, place: int, entry: Any, annotations: _Annotations) -> PairedItem:
+    def _open_annotations(self, classes: Sequence[str] | None) -> None:
+        self._annotations = self.root / f"instances_{self.split}.json"
+        self._names: ImageNames[CocoImage] | None = None
+        self._notes: Counter[str] = Counter()
+        self._mask_notes: dict[Path, Counter[str]] = {}
+        self.unknown: Counter[str] = Counter()
+        self.ignored_boxes: Counter[str] = Counter()
+        self._listed: list[CocoImage] = []
+        self._matched: set[int] = set()
+        self.classes: tuple[str, ...] = tuple(classes or ())
+        self.scored_classes: tuple[str, ...] = ()
+        if not self._annotations.is_file():
+            return
+        file = read_coco(self._annotations)
+        self.classes = self.classes if classes is not None else ClassNames.table_of(file.classes)
+        self.scored_classes = ClassNames(self.classes).known(file.classes)
+        self._names, self._listed = file.by_name(("file_name", "lwir_file_name")), file.images
+        self._notes.update(file.notes)
+
+    def _labelled(self, texts: Sequence[str], size: tuple[int, int]) -> tuple[Boxes | None, str | None]:
+        """Boxes and time of day of the image that has one of these paths; None where it is not listed."""
+        names = self._names
+        image = None if names is None else next((found for text in texts if (found := names.find(text))), None)
+        if image is None:
+            return None, None
+        self._matched.add(id(image))
+        boxes = boxes_of(image.labels, self.classes, size)
+        self._notes.update(boxes.notes)
+        self.unknown.update(boxes.unknown)
+        self.ignored_boxes.update(boxes.unknown)
+        self.ignored_boxes.update(self.classes[label] for label in boxes.ignored_labels)
+        time = image.entry.get("time")
+        return boxes, None if time is None else str(time)
+
+    def _item(self, place: int, entry: Any) -> PairedItem:
         where = f"{self.root / f'index_{self.split}.json'}: item {place}"
         try:
             name, size = str(entry["id"]), (int(entry["width"]), int(entry["height"]))
         except (KeyError, TypeError, ValueError):
             raise PairedFolderError(f"{where} lacks an id, width or height") from None
         colour = next((key for key in _COLOUR_KEYS if entry.get(key)), None)
-        if colour is None or not entry.get(self.infrared):
+        infrared = entry.get(self.infrared) or None
+        if (colour is None and infrared is None) if self._single else (colour is None or infrared is None):
             wanted = f"colour image ({' or '.join(_COLOUR_KEYS)})" if colour is None else f"{self.infrared} image"
             images = [k for k, v in entry.items() if isinstance(v, str) and "/" in v and k != "label"]
             raise PairedFolderError(f"{where} ({name}) has no {wanted}; it has {', '.join(images) or 'no images'}")
-        texts = [entry[colour], entry[self.infrared]]
-        boxes, labels, time = annotations.of(texts, size)
+        rgb = None if colour is None else str(entry[colour])
+        boxes, time = self._labelled([str(text) for text in (rgb, infrared) if text is not None], size)
         label = entry.get("label")
         return PairedItem(
             id=name,
             size=size,
-            rgb_path=self._inside(where, texts[0]),
-            infrared_path=self._inside(where, texts[1]),
-            boxes=boxes,
-            labels=labels,
-            mask_path=self._inside(where, label) if isinstance(label, str) else None,
+            rgb_path=None if rgb is None else inside(self.root, rgb, where),
+            infrared_path=None if infrared is None else inside(self.root, infrared, where),
+            boxes=None if boxes is None else boxes.boxes,
+            labels=None if boxes is None else boxes.labels,
+            mask_path=inside(self.root, label, where) if isinstance(label, str) else None,
             time=time if time is not None else entry.get("time"),
             ir_offset_ms=float(entry.get("ir_offset_ms") or 0.0),
+            ignored=None if boxes is None else boxes.ignored,
+            ignored_labels=None if boxes is None else boxes.ignored_labels,
+            labelled=tuple(self.classes.index(name) for name in self.scored_classes),
         )
-
-    def _inside(self, where: str, text: Any) -> Path:
-        path = self.root / str(text)
-        if not path.resolve().is_relative_to(self.root.resolve()):
-            raise PairedFolderError(f"{where} names {text!r}, which lies outside {self.root}")
-        return path
-
-
-class _Annotations:
-    """COCO boxes by image path; empty where the split has none."""
-
-    def __init__(self, classes: Sequence[str], scored: Sequence[str]) -> None:
-        self.classes = tuple(classes)
-        self.scored_classes = tuple(scored)
-        self.ignored: Counter[str] = Counter()
-        self._source = Path()
-        self._images: dict[str, Mapping[str, Any]] = {}
-        self._boxes: dict[int, list[Mapping[str, Any]]] = {}
-        self._names: dict[int, str] = {}
-
-    @classmethod
-    def read(cls, path: Path, classes: Sequence[str] | None) -> _Annotations:
-        if not path.is_file():
-            return cls(classes or (), ())
-        data = _read_json(path)
-        try:
-            names = {int(c["id"]): CLASS_ALIASES.get(c["name"], str(c["name"])) for c in data["categories"]}
-            chosen = tuple(dict.fromkeys(names.values())) if classes is None else tuple(classes)
-            made = cls(chosen, [name for name in chosen if name in names.values()])
-            made._source, made._names = path, names
-            for image in data["images"]:
-                made._boxes[int(image["id"])] = []
-                for key in ("file_name", "lwir_file_name"):
-                    if key in image:
-                        made._images[str(image[key])] = image
-            for annotation in data["annotations"]:
-                if int(annotation["category_id"]) not in names:
-                    raise KeyError("category_id")
-                made._boxes[int(annotation["image_id"])].append(annotation)
-        except (KeyError, TypeError, ValueError) as error:
-            raise PairedFolderError(f"{path}: not COCO annotations ({type(error).__name__}: {error})") from None
-        return made
-
-    def of(
-        self, texts: Sequence[str], size: tuple[int, int]
-    ) -> tuple[np.ndarray | None, np.ndarray | None, str | None]:
-        """Boxes, labels and time of day of the image that has one of these paths; all None where it is not listed."""
-        image = next((self._images[text] for text in texts if text in self._images), None)
-        if image is None:
-            return None, None, None
-        boxes, labels = [], []
-        for annotation in self._boxes[int(image["id"])]:
-            name = self._names[int(annotation["category_id"])]
-            if name not in self.classes or annotation.get("iscrowd"):
-                self.ignored[name] += 1
-                continue
-            boxes.append(self._corners(annotation, size))
-            labels.append(self.classes.index(name))
-        time = image.get("time")
-        return (
-            np.array(boxes, np.float32).reshape(-1, 4),
-            np.array(labels, np.int64),
-            None if time is None else str(time),
-        )
-
-    def _corners(self, annotation: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
-        try:
-            x, y, width, height = (float(v) for v in annotation["bbox"])
-        except (KeyError, TypeError, ValueError):
-            raise PairedFolderError(
-                f"{self._source}: annotation {annotation.get('id')} has no bbox [x, y, w, h]"
-            ) from None
-        corners = np.clip(np.array([x, y, x + width, y + height]), 0, np.array([*size, *size], float))
-        if not (np.isfinite(corners).all() and corners[2] > corners[0] and corners[3] > corners[1]):
-            raise PairedFolderError(
-                f"{self._source}: annotation {annotation.get('id')} has an empty box, or one outside its "
-                f"{size[0]}x{size[1]} image: {annotation['bbox']}"
-            )
-        return corners
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return read_json(path, "label file")
-    except FileError as error:
-        raise PairedFolderError(str(error)) from None
 
 
 def _read_image(path: Path, flags: int, size: tuple[int, int]) -> np.ndarray:
@@ -323,9 +345,13 @@ def _read_image(path: Path, flags: int, size: tuple[int, int]) -> np.ndarray:
         image = read_image(path, flags)
     except ImageFileError as error:
         raise PairedFolderError(str(error)) from None
+    _check_size(path, image, size)
+    return image
+
+
+def _check_size(path: Path, image: np.ndarray, size: tuple[int, int]) -> None:
     if (image.shape[1], image.shape[0]) != size:
         raise PairedFolderError(
             f"{path}: {image.shape[1]}x{image.shape[0]} pixels, its index says {size[0]}x{size[1]}; "
             "both images of a pair share one pixel grid"
         )
-    return image

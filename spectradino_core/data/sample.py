@@ -26,6 +26,10 @@ class PairedSample:
         ignored, ignored_labels: float32 [I, 4] and int64 [I], as `boxes` and `labels`: crowds and the like, which
             it is neither right nor wrong to find; None: there are none.
         subsets: subsets of its data set that it belongs to, such as "day" or "night"; tables show these apart.
+        present: whether the RGB and the infrared frame were recorded. The array of a frame that was not is all zeros;
+            training and evaluation withhold that stream.
+        labelled_classes: the box classes whose every instance is in `boxes` (or `ignored`), as indices; None: all.
+            Where a data set does not label a class, an unmatched detection of it is neither right nor wrong.
     """
 
     rgb: np.ndarray
@@ -37,6 +41,13 @@ class PairedSample:
     ignored: np.ndarray | None = None
     ignored_labels: np.ndarray | None = None
     subsets: tuple[str, ...] = ()
+    present: tuple[bool, bool] = (True, True)
+    labelled_classes: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a sample without any frame."""
+        if not any(self.present):
+            raise ValueError(f"{self.name or 'sample'}: neither the RGB nor the infrared frame is present")
 
     @property
     def size(self) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -94,6 +94,7 @@ class Answers:
         self.images.update(subsets)
         bad = 0.0
         if self.info.box_classes and sample.boxes is not None and sample.labels is not None:
+            percepts = _of_classes(percepts, sample.labelled_classes)
             served = percepts.scores >= self.threshold
             ignored, ignored_labels = _ignored(sample)
             mistakes = DetectionConfusion(self.info.box_classes)
@@ -168,15 +169,24 @@ def collect(
             lowered.enter_context(_every_detection(pipeline))
         for sample in samples:
             for name, run in runs.items():
-                percepts = run.pipeline(
-                    None if run.mode is Mode.IR_ONLY else sample.rgb,
-                    None if run.mode is Mode.RGB_ONLY else sample.infrared,
-                )
+                rgb = sample.rgb if sample.present[0] and run.mode is not Mode.IR_ONLY else None
+                infrared = sample.infrared if sample.present[1] and run.mode is not Mode.RGB_ONLY else None
+                if rgb is None and infrared is None:
+                    continue  # this camera has no frame here, so there is nothing to ask
+                percepts = run.pipeline(rgb, infrared)
                 run.pipeline.reset()  # samples are no stream
                 bad = answers[name].add(sample, percepts)
                 if worst and name in worst:
                     worst[name].offer(bad, sample, percepts, run.pipeline.info, answers[name].threshold)
     return answers
+
+
+def _of_classes(percepts: Percepts, classes: tuple[int, ...] | None) -> Percepts:
+    """Only the boxes of these classes: those of the others are neither right nor wrong."""
+    if classes is None:
+        return percepts
+    kept = np.isin(percepts.labels, classes)
+    return replace(percepts, boxes=percepts.boxes[kept], scores=percepts.scores[kept], labels=percepts.labels[kept])
 
 
 def _ignored(sample: PairedSample) -> tuple[np.ndarray, np.ndarray]:

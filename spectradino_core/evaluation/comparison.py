@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
+from spectradino_core.data.labels import describe_notes
 from spectradino_core.evaluation.answers import ALL, Answers, Run, Scores, collect
 from spectradino_core.evaluation.confusion import DetectionConfusion
 from spectradino_core.evaluation.detection import mean_average_precision
@@ -55,6 +56,7 @@ class Comparison:
         thresholds: what its boxes get wrong by the score from which they count; none without box labels.
         unknown: classes of the set that the models don't know, which are left out.
         about: what the set says of itself, such as which pixels its rule ignores.
+        label_notes: oddities of the set's label files, in words.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Comparison:
     thresholds: Mapping[float, DetectionConfusion]
     unknown: tuple[str, ...] = ()
     about: tuple[str, ...] = ()
+    label_notes: tuple[str, ...] = ()
 
     @property
     def subsets(self) -> tuple[str, ...]:
@@ -174,6 +177,7 @@ def compare(
         thresholds={t: made for t in THRESHOLDS if (made := found[f"{FUSED} 0"].at_threshold(t)) is not None},
         unknown=(*vocabulary.unknown_boxes, *vocabulary.unknown_masks),
         about=_about(data),
+        label_notes=(*describe_notes(getattr(data, "notes", {})), *getattr(data, "remarks", ())),
     )
 
 

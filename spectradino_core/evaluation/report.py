@@ -84,6 +84,7 @@ class Report:
             "name": comparison.name,
             "about": list(comparison.about),
             "left_out_classes": list(comparison.unknown),
+            "label_notes": list(comparison.label_notes),
             "thresholds": _thresholds(comparison),
             "subsets": {
                 subset: {
@@ -188,6 +189,7 @@ def _notes(comparison: Comparison) -> list[str]:
     notes = [f"Rule: {rule}." for rule in comparison.about]
     if comparison.unknown:
         notes.append(f"Left out, since the model does not know them: {', '.join(comparison.unknown)}.")
+    notes += [f"Labels: {text}." for text in comparison.label_notes]
     segmentation = next((s.segmentation for s in comparison.scores[ALL][FUSED] if s.segmentation), None)
     if segmentation is not None and segmentation.left_out:
         notes.append(f"Not in the means: {', '.join(segmentation.left_out)}.")
@@ -200,8 +202,8 @@ def _class_tables(comparison: Comparison) -> list[tuple[str, list[str], list[lis
     rows = [row for row in comparison.rows if comparison.scores[ALL][row]]
     first = comparison.scores[ALL][FUSED][0]
     for kind, title in (("ap", "AP by class"), ("ap50", "AP50 by class"), ("iou", "IoU by class")):
-        columns = {row: comparison.by_class(kind, row) for row in rows}
-        if not columns[FUSED]:
+        columns = {row: found for row in rows if (found := comparison.by_class(kind, row))}
+        if FUSED not in columns:
             continue
         counted = kind != "iou" and first.detection is not None
         body: list[list[Cell]] = []
@@ -209,8 +211,8 @@ def _class_tables(comparison: Comparison) -> list[tuple[str, list[str], list[lis
             cells: list[Cell] = [label]
             if counted and first.detection is not None:
                 cells.append(first.detection.instances[label])
-            body.append([*cells, *(columns[row][label].per_cent() for row in rows)])
-        tables.append((title, ["class", *(["true boxes"] if counted else []), *rows], body))
+            body.append([*cells, *(found[label].per_cent() for found in columns.values())])
+        tables.append((title, ["class", *(["true boxes"] if counted else []), *columns], body))
     return tables
 
 

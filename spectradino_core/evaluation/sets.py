@@ -5,6 +5,7 @@ What `evaluate` asks of one is `LabelledSet`; the readers of published data sets
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,24 +71,27 @@ class SceneSet:
 
 
 class FolderSet:
-    """The labelled pairs of one split of a folder (see `paired_folder`)."""
+    """The labelled images of one split of a folder (see `paired_folder`): pairs, or images of one camera."""
 
     def __init__(self, root: str | Path, split: str, infrared: Modality) -> None:
         """
         Raises:
-            ValueError: the folder is not one of paired images, or none of its pairs has boxes.
+            ValueError: the folder is not one of paired images, or none of its images is labelled.
         """
-        self._folder = PairedFolder(root, split, infrared=infrared.key, classes=BOX_CLASSES)
-        self._items = [item for item in self._folder if item.boxes is not None]
-        if not self._items:
-            raise ValueError(f"{root}: no pair of its {split} split has boxes (instances_{split}.json)")
+        self._folder = PairedFolder(root, split, infrared=infrared.key, single=True)
+        self._items = self._folder.labelled()
         self.name = f"{Path(root).name} {split}"
         self.infrared = infrared
-        self.box_classes = BOX_CLASSES
+        self.box_classes = tuple(self._folder.classes)
         self.mask_classes = tuple(self._folder.mask_classes)
 
     def __len__(self) -> int:
         return len(self._items)
+
+    @property
+    def notes(self) -> Counter[str]:
+        """Oddities of its label files, see `data.labels.NOTES`."""
+        return self._folder.notes
 
     def __iter__(self) -> Iterator[PairedSample]:
         return map(self._folder.load, self._items)

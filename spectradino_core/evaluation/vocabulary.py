@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from spectradino_core.data.labels import ClassNames
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.evaluation.segmentation import UNLABELLED
 from spectradino_core.runtime.bundle import ModelInfo
@@ -37,12 +38,14 @@ class Vocabulary:
         masks: uint8 [256], likewise of mask values, 255 where it has none.
         unknown_boxes: classes of the set that the model lacks: their boxes are left out of every score.
         unknown_masks: likewise; their pixels are not counted.
+        model_boxes: how many box classes the model has.
     """
 
     boxes: np.ndarray
     masks: np.ndarray
     unknown_boxes: tuple[str, ...]
     unknown_masks: tuple[str, ...]
+    model_boxes: int
 
     @classmethod
     def between(cls, info: ModelInfo, data: Labelled, name: str) -> Vocabulary:
@@ -55,8 +58,9 @@ class Vocabulary:
         Raises:
             ValueError: the two have no class in common; names both lists.
         """
-        known = [(info.box_classes, data.box_classes), (info.mask_classes, data.mask_classes)]
-        if not any(set(model) & set(labels) for model, labels in known):
+        names = ClassNames(info.box_classes)
+        places = [names.find(label) for label in data.box_classes]
+        if all(place is None for place in places) and not set(info.mask_classes) & set(data.mask_classes):
             raise ValueError(
                 f"{name} can't be used to judge {info.name}: it labels {_listed(data.box_classes, data.mask_classes)}, "
                 f"the model knows {_listed(info.box_classes, info.mask_classes)}"
@@ -65,12 +69,12 @@ class Vocabulary:
         for value, label in enumerate(data.mask_classes):
             if label in info.mask_classes:
                 masks[value] = info.mask_classes.index(label)
-        boxes = [info.box_classes.index(label) if label in info.box_classes else -1 for label in data.box_classes]
         return cls(
-            np.array(boxes, np.int64),
+            np.array([-1 if place is None else place for place in places], np.int64),
             masks,
-            tuple(label for label in data.box_classes if label not in info.box_classes),
+            tuple(label for label, place in zip(data.box_classes, places, strict=True) if place is None),
             tuple(label for label in data.mask_classes if label not in info.mask_classes),
+            len(info.box_classes),
         )
 
     def __call__(self, sample: PairedSample) -> PairedSample:
@@ -80,7 +84,21 @@ class Vocabulary:
         mask = sample.mask
         if mask is not None:
             mask = self.masks[mask] if (self.masks != UNLABELLED).any() else None
-        return replace(sample, boxes=boxes, labels=labels, ignored=ignored, ignored_labels=ignored_labels, mask=mask)
+        return replace(
+            sample,
+            boxes=boxes,
+            labels=labels,
+            ignored=ignored,
+            ignored_labels=ignored_labels,
+            mask=mask,
+            labelled_classes=self._labelled(sample.labelled_classes),
+        )
+
+    def _labelled(self, classes: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        """The model's labels of classes of the set; None: all of the model's."""
+        labelled = range(len(self.boxes)) if classes is None else classes
+        found = tuple(sorted({int(self.boxes[label]) for label in labelled} - {-1}))
+        return None if len(found) == self.model_boxes else found
 
     def _boxes(
         self, boxes: np.ndarray | None, labels: np.ndarray | None

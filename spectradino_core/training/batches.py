@@ -6,7 +6,7 @@ Letters: B batch, H x W the network's input, K objects of one image.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -37,7 +37,9 @@ class LabelledBatch:
         present: float32 [B, 2], which streams count.
         boxes: per image float32 [K, 4] in network pixels, or None where the image has no box labels.
         labels: per image int64 [K] or None.
-        mask: uint8 [B, H, W], 255 where unlabelled.
+        mask: uint8 [B, H, W], 255 where unlabelled; coarser by the `mask_stride` of `make_batch`.
+        classes: per image int64, the classes that its boxes label completely (see `PairedSample.labelled_classes`);
+            None: all. Logits of the other classes take no part in the loss.
         owners: per image int64 [A], the object that each cell answers for (see `assign`), or None; all None where the
             cells were not known when the batch was made: then the loss assigns, and such a batch can't be split.
         counts: float64 [2], the cells that answer for an object and the labelled pixels of the *whole* batch on this
@@ -51,6 +53,11 @@ class LabelledBatch:
     mask: Tensor
     owners: list[Tensor | None]
     counts: Tensor
+    classes: list[Tensor | None] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not self.classes:
+            self.classes = [None] * len(self.boxes)
 
     def to(self, device: torch.device) -> LabelledBatch:
         """The same batch on `device`."""
@@ -66,6 +73,7 @@ class LabelledBatch:
             mask=self.mask.to(device, non_blocking=True),
             owners=[move(x) for x in self.owners],
             counts=self.counts.to(device, non_blocking=True),
+            classes=[move(x) for x in self.classes],
         )
 
     def split(self, count: int) -> list[LabelledBatch]:
@@ -81,6 +89,7 @@ class LabelledBatch:
                 labels=self.labels[start:end],
                 mask=self.mask[start:end],
                 owners=self.owners[start:end],
+                classes=self.classes[start:end],
             )
             for start, end in zip(edges, edges[1:])
         ]
@@ -92,6 +101,7 @@ def make_batch(
     size: tuple[int, int],
     thermal: ThermalContract,
     cells: Cells | None = None,
+    mask_stride: int = 1,
 ) -> LabelledBatch:
     """Samples and their present streams to one batch.
 
@@ -100,6 +110,7 @@ def make_batch(
         infrared: the band beside RGB.
         size: the network's (width, height).
         thermal: how counts become input.
+        mask_stride: keep every n-th pixel of the mask, in x and in y: the loss costs n² times less.
         cells: the detection head's; given, `owners` is filled here, in the process that makes batches ahead.
     """
     rgb, ir, masks = [], [], []
@@ -129,7 +140,7 @@ def make_batch(
         None if cells is None or b is None else assign(b, cells, ignored=_ignored(sample, size))
         for b, (sample, _) in zip(boxes, samples, strict=True)
     ]
-    mask = torch.from_numpy(np.stack(masks))
+    mask = torch.from_numpy(np.stack(masks)[:, mask_stride // 2 :: mask_stride, mask_stride // 2 :: mask_stride].copy())
     positives = sum(int((owner >= 0).sum()) for owner in owners if owner is not None)
     return LabelledBatch(
         images={Modality.RGB: torch.from_numpy(np.stack(rgb)), infrared: torch.from_numpy(np.stack(ir))},
@@ -139,6 +150,10 @@ def make_batch(
         mask=mask,
         owners=owners,
         counts=torch.tensor([positives, int((mask != IGNORE).sum())], dtype=torch.float64),
+        classes=[
+            None if sample.labelled_classes is None else torch.tensor(sample.labelled_classes, dtype=torch.int64)
+            for sample, _ in samples
+        ],
     )
 
 
@@ -163,8 +178,10 @@ class BatchStream(Dataset):
     Args:
         samples: where they come from.
         batch: pairs per step over all processes.
-        infrared, size, thermal, cells: see `make_batch`.
+        infrared, size, thermal, cells, mask_stride: see `make_batch`.
         steps, first: of the run.
+        early: "smaller images first": (steps, (width, height), cells) of the steps before the network's input has its
+            own size; None: it has it from the start.
         rank, world: this process makes its share of each batch; all shares together are what one process would make.
 
     Raises:
@@ -174,12 +191,14 @@ class BatchStream(Dataset):
     def __init__(
         self, samples: Samples, batch: int, infrared: Modality, size: tuple[int, int], thermal: ThermalContract,
         steps: int, first: int = 0, *, cells: Cells | None = None, rank: int = 0, world: int = 1,
+        early: tuple[int, tuple[int, int], Cells | None] | None = None, mask_stride: int = 1,
     ) -> None:  # fmt: skip
         if batch % world:
             raise ValueError(f"a batch of {batch} can't be shared by {world} processes: choose a multiple (--batch)")
         self._samples, self._batch, self._infrared = samples, batch, infrared
         self._size, self._thermal, self._steps, self._first = size, thermal, steps, first
-        self._cells, self._share, self._rank = cells, batch // world, rank
+        self._cells, self._share, self._rank, self._early = cells, batch // world, rank, early
+        self._mask_stride = mask_stride
 
     def __len__(self) -> int:
         return self._steps - self._first
@@ -189,7 +208,10 @@ class BatchStream(Dataset):
         samples: Sequence[tuple[PairedSample, np.ndarray]] = [
             self._samples.sample(start + i) for i in range(self._share)
         ]
-        return make_batch(list(samples), self._infrared, self._size, self._thermal, self._cells)
+        size, cells = self._size, self._cells
+        if self._early is not None and self._first + index < self._early[0]:
+            _, size, cells = self._early
+        return make_batch(list(samples), self._infrared, size, self._thermal, cells, self._mask_stride)
 
 
 def stream(batches: BatchStream, workers: int) -> Loader[LabelledBatch]:

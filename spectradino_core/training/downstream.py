@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from spectradino_core.data.augment import Augmentation
+from spectradino_core.data.benchmarks.benchmark import Benchmark
 from spectradino_core.data.benchmarks.registry import find_benchmark
 from spectradino_core.heads.pyramid import PRESETS
 from spectradino_core.heads.registry import DETECTION, SEGMENTATION, choose
@@ -52,6 +53,9 @@ SETTINGS = {
 }
 """By data set; `scenes_nir` and the like take what `scenes` takes."""
 
+_OWN = Setting((644, 518), (280, 224), 8, 30)
+"""Of a user's own data, whatever its images' aspect: they are letterboxed."""
+
 RATES = {
     "pretrained": {"head": 1e-4, "adapters": 5e-5, "blocks": 1e-5},
     "small": {"head": 1e-3, "adapters": 5e-4, "blocks": 1e-4},
@@ -63,7 +67,7 @@ _SMALL = {"tiny": (64, 2), "test": (32, 1)}
 
 
 def downstream_recipe(
-    dataset: str,
+    dataset: str | Benchmark,
     task: str | None = None,
     variant: str = "b",
     *,
@@ -77,13 +81,13 @@ def downstream_recipe(
     registers: int = 0,
     layer_decay: float = 1.0,
     upernet_width: int | None = None,
-    amp: str = "bf16",
+    amp: str | None = None,
     seed: int = 0,
 ) -> FinetuneRecipe:
     """The recipe of a data set; `dataclasses.replace` changes what is not an argument.
 
     Args:
-        dataset: one of `data.benchmarks`.
+        dataset: one of `data.benchmarks` by its name, or another data set, such as a user's own.
         task: "detection", "segmentation" or "both"; None: what the data set has labels for. The head of a task that is
             not trained is not built.
         variant: of the backbone.
@@ -96,14 +100,15 @@ def downstream_recipe(
         registers: of the backbone.
         layer_decay: see `modes.parameter_groups`.
         upernet_width: None: 256; for tiny and test narrower.
-        amp: "bf16", "fp16" or "fp32".
+        amp: "bf16", "fp16", "fp32" or "auto"; None: bf16, for own data auto: they are often trained on without a GPU.
         seed: of weights and samples.
 
     Raises:
         ValueError: an unknown name, or the data set lacks labels for the task.
     """
-    benchmark = find_benchmark(dataset)
-    setting = SETTINGS.get(benchmark.name) or SETTINGS.get(benchmark.name.split("_")[0])
+    own = isinstance(dataset, Benchmark)
+    benchmark = dataset if isinstance(dataset, Benchmark) else find_benchmark(dataset)
+    setting = _OWN if own else SETTINGS.get(benchmark.name) or SETTINGS.get(benchmark.name.split("_")[0])
     if setting is None:
         raise ValueError(f"no settings for {benchmark.name}: there are some for {', '.join(SETTINGS)}")
     for one in _parts_of(task) if task else ():
@@ -128,7 +133,9 @@ def downstream_recipe(
             fuse_at=fuse_at or ("taps" if several else "last"), upernet_width=upernet_width or width,
         ),
         input_size=setting.small if small else setting.input_size,
-        loop=LoopOptions(steps=1, warmup=500, ema=0.999, amp=amp, checkpoint_every=BY_EPOCH),
+        loop=LoopOptions(
+            steps=1, warmup=500, ema=0.999, amp=amp or ("auto" if own else "bf16"), checkpoint_every=BY_EPOCH
+        ),
         batch=setting.batch,
         rates=RATES["small" if small else "pretrained"],
         mode=mode,

@@ -12,14 +12,15 @@ import logging
 import platform
 import time
 from collections.abc import Iterable, Iterator, Sized
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from spectradino_core.data.benchmarks.registry import find_benchmark, open_benchmark
+from spectradino_core.data.benchmarks.benchmark import Benchmark
+from spectradino_core.data.benchmarks.registry import find_benchmark
 from spectradino_core.data.mixture import Epochs, IndexedPairs, KeptPairs
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.evaluation.perception import score_samples, validation_scenes
@@ -34,11 +35,12 @@ from spectradino_core.training.batches import BatchStream, Samples, stream
 from spectradino_core.training.distributed import Place, process_group, spread
 from spectradino_core.training.journal import plot_losses
 from spectradino_core.training.loop import LoopOptions, resume_step, train
+from spectradino_core.training.memory import keep_freed_memory
 from spectradino_core.training.modes import count_trainable, freeze_for, parameter_groups
 from spectradino_core.training.perception_loss import perception_loss
 from spectradino_core.training.recipes import BY_EPOCH, FinetuneRecipe
 
-__all__ = ["TrainingData", "finetune", "open_training_data", "perception_loss"]
+__all__ = ["TrainingData", "finetune", "labelled_training_data", "open_training_data", "perception_loss"]
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +57,14 @@ class TrainingData:
         held_out: labelled pairs that are not trained on, iterated at each checkpoint; may be empty.
         sources: each source's share of the samples, for the model's provenance.
         epoch: pairs of one epoch; None: there are no epochs.
+        about: what else the model's provenance says of the data.
     """
 
     samples: Samples
     held_out: Iterable[PairedSample]
     sources: dict[str, float]
     epoch: int | None = None
+    about: dict[str, Any] = field(default_factory=dict)
 
     def told(self) -> str:
         """For a person."""
@@ -120,16 +124,21 @@ class _Run:
         if start is not None and backbone is not None:
             raise ValueError("a run starts from a whole model (start) or from a backbone, not from both")
         self.recipe, self.folder, self.place, self.device = recipe, folder, place, device
+        if device.type == "cpu":
+            keep_freed_memory()
         self.data = training_data if training_data is not None else open_training_data(recipe, data)
         self.loop = _loop_of(recipe, self.data)
         torch.manual_seed(recipe.seed)
         self.model = Perception(recipe.architecture)
         origin: dict[str, Any] = {}
         if start is not None:
-            origin["start"] = warm_start(self.model, start)
+            started = warm_start(self.model, start, recipe.box_classes, recipe.mask_classes)
+            origin |= {"start": started.name, "start_taken": started.taken, "start_fresh": started.fresh}
+            if self.place.first:
+                log.info("start from %s: %s", start, started)
         if backbone is not None:
             origin["backbone"] = load_backbone(self.model, backbone)
-        freeze_for(recipe.mode, self.model)
+        freeze_for(recipe.mode, self.model, recipe.frozen)
         self.model.to(device)
         groups = parameter_groups(self.model, recipe.rates, recipe.weight_decay, recipe.layer_decay)
         self.optimiser = torch.optim.AdamW(groups, betas=(0.9, recipe.beta2), fused=True)
@@ -152,7 +161,8 @@ class _Run:
         runner = spread(self.model, [], "ddp", self.device)
         batches = BatchStream(
             self.data.samples, recipe.batch, recipe.architecture.bands[1], recipe.input_size, recipe.thermal,
-            self.loop.steps, first, cells=_cells(recipe), rank=place.rank, world=place.world,
+            self.loop.steps, first, cells=_cells(recipe), rank=place.rank, world=place.world, early=self._early(),
+            mask_stride=recipe.mask_stride,
         )  # fmt: skip
         started = time.time()
         kept = train(
@@ -174,6 +184,13 @@ class _Run:
         place.wait()
         return path
 
+    def _early(self) -> tuple[int, tuple[int, int], Cells | None] | None:
+        """See `BatchStream`."""
+        size = self.recipe.early_size
+        if size is None:
+            return None
+        return round(self.recipe.early * self.loop.steps), size, _cells(replace(self.recipe, input_size=size))
+
     def _check(self, step: int, kept: Perception) -> dict[str, float]:
         """Scores on what is held out, by the pipeline that serves; one process makes them."""
         if not self.place.first:
@@ -194,6 +211,7 @@ class _Run:
             "steps": self.loop.steps,
             "batch": recipe.batch,
             "sources": self.data.sources,
+            **({"data": self.data.about} if self.data.about else {}),
             "torch": torch.__version__,
             "device": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU ({platform.machine()})",
         }
@@ -222,14 +240,27 @@ def open_training_data(recipe: FinetuneRecipe, data: Path | None) -> TrainingDat
     if recipe.dataset is None:
         mixture, sources = recipe.mixture(data)
         return TrainingData(mixture, validation_scenes(recipe.architecture.bands[1], recipe.scene_size, 40), sources)
-    benchmark = find_benchmark(recipe.dataset)
-    pairs = open_benchmark(benchmark.name, data, benchmark.train_split)
+    return labelled_training_data(recipe, find_benchmark(recipe.dataset), data)
+
+
+def labelled_training_data(recipe: FinetuneRecipe, benchmark: Benchmark, root: Path | None) -> TrainingData:
+    """The training split of a labelled data set, and its val split for the curves.
+
+    Args:
+        recipe: how it is learnt.
+        benchmark: the data set.
+        root: its folder.
+
+    Raises:
+        BenchmarkError: it is missing or not what it was said to be.
+    """
+    pairs = benchmark.open(root, benchmark.train_split)
     # More pixels than the largest zoom shows are of no use.
     largest = recipe.augmentation.zoom[1]
     sides = (round(recipe.input_size[0] * largest), round(recipe.input_size[1] * largest))
     kept = KeptPairs(pairs, sides, change=partial(_stripped, architecture=recipe.architecture))
     samples = Epochs(kept, recipe.augmentation, recipe.seed)
-    held_out = open_benchmark(benchmark.name, data, "val" if "val" in benchmark.splits else benchmark.report_split)
+    held_out = benchmark.open(root, "val" if "val" in benchmark.splits else benchmark.report_split)
     return TrainingData(samples, _Few(held_out, recipe.input_size), {pairs.name: 1.0}, epoch=len(pairs))
 
 

@@ -29,7 +29,7 @@ __all__ = ["LoopOptions", "NonFiniteLossError", "learning_rate", "resume_step", 
 
 Model = TypeVar("Model", bound=nn.Module)
 
-_PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16, "auto": None}
 
 
 class NonFiniteLossError(RuntimeError):
@@ -46,7 +46,8 @@ class LoopOptions:
         final: the learning rate at the end, as a share of its peak (cosine decay in between).
         clip: greatest gradient norm; 0: no clipping.
         ema: decay of the moving average of the weights; 0: none.
-        amp: "bf16", "fp16" (with a loss scaler) or "fp32".
+        amp: "bf16", "fp16" (with a loss scaler), "fp32", or "auto": bf16 where the device computes in it, else fp32.
+            A CPU without bf16 instructions emulates them: twice slower than fp32.
         checkpoint_every: steps between checkpoints.
         log_every: steps between log lines.
         keep: checkpoints to keep, the newest.
@@ -121,7 +122,7 @@ def train(
     runner = model if runner is None else runner
     average = deepcopy(model).requires_grad_(False) if options.ema else None
     peaks = [group["lr"] for group in optimiser.param_groups]
-    precision = _PRECISIONS[options.amp]
+    precision = torch.bfloat16 if options.amp == "auto" and _has_bf16(device) else _PRECISIONS[options.amp]
     scaler = torch.amp.GradScaler(device.type, enabled=options.amp == "fp16")
     kept_state = {"scaler": scaler, **(stateful or {})}
     checkpoints = Checkpoints(folder, options.keep)
@@ -182,6 +183,13 @@ def train(
     bar.close()
     journal.close()
     return (model if average is None else average).eval()
+
+
+def _has_bf16(device: torch.device) -> bool:
+    """Whether a device multiplies in bf16 faster than in fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def _parts(batch: Any, count: int) -> Iterator[tuple[Any, bool]]:

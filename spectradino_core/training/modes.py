@@ -5,12 +5,23 @@ Paper, Section 4.3 and Appendix A. Layer decay is ours, an option.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from spectradino_core.backbone.repeated import RepeatedViT
 from spectradino_core.perception import Perception, perception_roles
 
-__all__ = ["MODES", "RATE_GROUPS", "count_trainable", "freeze_for", "parameter_groups", "rate_group", "trainable"]
+__all__ = [
+    "MODES",
+    "RATE_GROUPS",
+    "count_trainable",
+    "freeze_for",
+    "parameter_groups",
+    "rate_group",
+    "refuse_random_blocks",
+    "trainable",
+]
 
 MODES = {
     "head": "the heads and fusions",
@@ -23,6 +34,19 @@ MODES = {
 RATE_GROUPS = ("head", "adapters", "blocks")
 
 _UNDECAYED = ("_bias", "_embedding", "_embed", "_token", "_tokens", "absent")
+
+
+def refuse_random_blocks(mode: str, has_weights: bool) -> None:
+    """
+    Raises:
+        ValueError: the mode keeps blocks as they are, and they are random: nothing could be learnt on them.
+    """
+    if mode != "full" and not has_weights:
+        raise ValueError(
+            f"mode {mode} keeps blocks of the backbone as they are, and without weights they are random: give a model "
+            "to start from (--start, such as models/lwir_box.safetensors) or a backbone (--backbone), or train "
+            "everything (--mode full)"
+        )
 
 
 def trainable(mode: str, model: Perception) -> list[str]:
@@ -60,9 +84,17 @@ def rate_group(role: str) -> str:
     return "blocks"
 
 
-def freeze_for(mode: str, model: Perception) -> None:
-    """Lets exactly `trainable` be trained."""
-    names = set(trainable(mode, model))
+def freeze_for(mode: str, model: Perception, frozen: Sequence[str] = ()) -> None:
+    """Lets exactly `trainable` be trained, without the roles that begin with one of `frozen`.
+
+    Raises:
+        ValueError: an entry of `frozen` is no role of this model.
+    """
+    roles = perception_roles(model)
+    for prefix in frozen:
+        if not any(role.startswith(prefix) for role in roles.values()):
+            raise ValueError(f"can't freeze {prefix!r}: roles are {', '.join(dict.fromkeys(roles.values()))}")
+    names = {name for name in trainable(mode, model) if not roles[name].startswith(tuple(frozen))}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)
 

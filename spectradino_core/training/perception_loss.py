@@ -39,7 +39,8 @@ def perception_loss(predictions: Predictions, batch: LabelledBatch, weights: Los
     Focal and GIoU sums are divided by the number of positive cells, cross entropy by that of labelled pixels, both of
     the whole batch: that of all processes and of all parts that a batch is split into, so neither changes the result.
     Images without box labels take no part in the detection loss, pixels without a label none in the mask's, and cells
-    in regions to be ignored none in the focal loss.
+    in regions to be ignored none in the focal loss, nor do the logits of classes that an image's data set does not
+    label.
     """
     positives, pixels = _counts(predictions, batch)
     losses: dict[str, Tensor] = {}
@@ -73,14 +74,20 @@ def _detection(predictions: Predictions, batch: LabelledBatch, positives: Tensor
     assert boxes is not None
     assert cells is not None
     targets = torch.zeros_like(logits, dtype=torch.float32)
-    counted = torch.zeros(logits.shape[:2], dtype=torch.bool, device=logits.device)
+    counted = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
     predicted, wanted = [], []
-    for image, (truth, labels, owner) in enumerate(zip(batch.boxes, batch.labels, batch.owners, strict=True)):
+    for image, (truth, labels, owner, classes) in enumerate(
+        zip(batch.boxes, batch.labels, batch.owners, batch.classes, strict=True)
+    ):
         if truth is None or labels is None:
             continue
         owner = assign(truth, cells) if owner is None else owner
         positive = owner >= 0
-        counted[image] = owner != NEITHER
+        counted[image] = (owner != NEITHER)[:, None]
+        if classes is not None:
+            unlabelled = torch.ones(logits.shape[-1], dtype=torch.bool, device=logits.device)
+            unlabelled[classes] = False
+            counted[image, :, unlabelled] = False
         targets[image, positive, labels[owner[positive]]] = 1.0
         predicted.append(boxes[image, positive])
         wanted.append(truth[owner[positive]])

@@ -61,7 +61,7 @@ def test_evaluate_says_what_it_needs(blob, tmp_path, capsys):
 
 def test_wrong_usage_exits_2(capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["finetune"])
+        main(["finetune", "--dataset", "flir", "--recipe", "box"])
     assert stop.value.code == 2
     assert "--recipe" in capsys.readouterr().err
 

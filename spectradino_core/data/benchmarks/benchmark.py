@@ -16,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from spectradino_core.data.benchmarks.boxes import Boxes, LabelledObject, boxes_of
 from spectradino_core.data.benchmarks.daylight import DAY, NIGHT, time_of
 from spectradino_core.data.benchmarks.files import BenchmarkError, read_pair
 from spectradino_core.data.images import read_colour
-from spectradino_core.data.paired_folder import CLASS_ALIASES
+from spectradino_core.data.labels import Boxes, ImageLabels, LabelError, boxes_of, describe_notes
+from spectradino_core.data.labels.files import is_roboflow
+from spectradino_core.data.labels.objects import LOSSES
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.modality import Modality
 
@@ -44,6 +45,7 @@ class LabelledItem:
         mask: file of its class mask, or None.
         subsets: subsets that the data set itself says it belongs to, such as "day" or "night".
         seed: of a rendered scene, which has no files.
+        present: whether the RGB and the infrared camera took it; the file of one that did not is meaningless.
     """
 
     name: str
@@ -53,11 +55,13 @@ class LabelledItem:
     mask: Path | None = None
     subsets: tuple[str, ...] = ()
     seed: int | None = None
+    present: tuple[bool, bool] = (True, True)
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Every file of the item, each once."""
-        paths = () if self.seed is not None else (self.rgb, self.infrared, self.boxes, self.mask)
+        images = [path for path, there in zip((self.rgb, self.infrared), self.present, strict=True) if there]
+        paths = () if self.seed is not None else (*images, self.boxes, self.mask)
         return tuple(dict.fromkeys(path for path in paths if path is not None))
 
 
@@ -74,16 +78,23 @@ class Found:
         missing: for each listed pair that is not, the first file that lacks, relative to the root.
         images: reads colour uint8 [h, w, 3] and infrared uint8 or uint16 [h, w].
         objects: reads the objects, None where they are not labelled; None: the data set has no boxes.
-        mask: reads the class mask uint8 [h, w], 255 where unlabelled; None: the data set has none.
+        mask: reads the class mask uint8 [h, w], 255 where unlabelled, and counts what it tolerates; None: the data set
+            has none.
         sample: reads all at once, in place of these three.
+        notes: oddities of label files that are read already, see `data.labels.NOTES`.
+        remarks: what else a user should know, in words.
+        difficult_counts: whether VOC's difficult objects count; otherwise they are ignored.
     """
 
     items: list[LabelledItem]
     missing: list[str] = field(default_factory=list)
     images: Callable[[LabelledItem], tuple[np.ndarray, np.ndarray]] = _images
-    objects: Callable[[LabelledItem], Sequence[LabelledObject] | None] | None = None
-    mask: Callable[[LabelledItem], np.ndarray] | None = None
+    objects: Callable[[LabelledItem], ImageLabels | None] | None = None
+    mask: Callable[[LabelledItem, Counter[str]], np.ndarray] | None = None
     sample: Callable[[LabelledItem], PairedSample] | None = None
+    notes: Counter[str] = field(default_factory=Counter)
+    remarks: list[str] = field(default_factory=list)
+    difficult_counts: bool = True
 
 
 @dataclass(frozen=True)
@@ -109,6 +120,7 @@ class Benchmark:
         stated_subsets: subsets that the data set states.
         assumed: what of this description is a guess, because nobody published it; empty: nothing.
         needs_root: False for rendered scenes.
+        origin: makes it again in another process, where it is none of the registry's; None: it is one of them.
     """
 
     name: str
@@ -130,6 +142,7 @@ class Benchmark:
     stated_subsets: tuple[str, ...] = ()
     assumed: str = ""
     needs_root: bool = True
+    origin: Callable[[], Benchmark] | None = field(default=None, repr=False)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -158,8 +171,11 @@ class Benchmark:
             raise BenchmarkError(f"{self.name} needs --root, the folder it was extracted to. {self.advice}")
         try:
             found = self.find(Path() if root is None else Path(root), split)
-        except BenchmarkError as error:
+        except LabelError as error:
             raise BenchmarkError(f"{error}. {self.advice}") from None
+        found.notes["renamed"] += sum(
+            any(is_roboflow(path.name) for path in item.files) and not is_roboflow(item.name) for item in found.items
+        )
         pairs = LabelledPairs(self, Path() if root is None else Path(root), split, found)
         total = len(found.items) + len(found.missing)
         if not found.items:
@@ -174,9 +190,9 @@ class Benchmark:
             log.warning("%s; they are left out", told)
         return pairs
 
-    def __reduce__(self) -> tuple[Callable[[str], Benchmark], tuple[str]]:
+    def __reduce__(self) -> tuple[Callable[..., Benchmark], tuple[str, ...]]:
         """Other processes take it from their own registry: readers hold functions, which don't travel."""
-        return _named, (self.name,)
+        return (_named, (self.name,)) if self.origin is None else (self.origin, ())
 
     @property
     def advice(self) -> str:
@@ -200,6 +216,8 @@ class LabelledPairs(Sequence[LabelledItem]):
         self.missing = tuple(found.missing)
         self._found = found
         self._subset = subset
+        self._notes: dict[str, Counter[str]] = {}
+        self._warned: set[str] = set()
 
     @property
     def items(self) -> tuple[LabelledItem, ...]:
@@ -229,6 +247,15 @@ class LabelledPairs(Sequence[LabelledItem]):
     def subsets(self) -> tuple[str, ...]:
         return self.benchmark.subsets
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        return tuple(self._found.remarks)
+
+    @property
+    def notes(self) -> Counter[str]:
+        """Oddities of the labels that were read so far, each pair's once; see `data.labels.NOTES`."""
+        return sum(list(self._notes.values()), +self._found.notes)
+
     def __len__(self) -> int:
         return len(self._found.items)
 
@@ -252,7 +279,10 @@ class LabelledPairs(Sequence[LabelledItem]):
 
     def load_with_boxes(self, item: LabelledItem) -> tuple[PairedSample, Boxes | None]:
         """The same, and the boxes with what was left out of them; None: not labelled."""
-        sample, boxes = self._read(item)
+        try:
+            sample, boxes = self._read(item)
+        except LabelError as error:
+            raise BenchmarkError(str(error)) from None
         sample.name = f"{self.benchmark.name}/{item.name}"
         sample.subsets = item.subsets
         if self.benchmark.time_rule == "luminance" and not {DAY, NIGHT} & set(item.subsets):
@@ -263,10 +293,10 @@ class LabelledPairs(Sequence[LabelledItem]):
         """The item's boxes within an image of (width, height), with what was left out; None: not labelled.
 
         Raises:
-            BenchmarkError: the file of its boxes is missing or damaged.
+            LabelError: the file of its boxes is missing or damaged.
         """
         objects = None if self._found.objects is None else self._found.objects(item)
-        return None if objects is None else boxes_of(objects, self.box_classes, size, CLASS_ALIASES)
+        return None if objects is None else boxes_of(objects, self.box_classes, size, self._found.difficult_counts)
 
     def samples(self) -> Iterator[PairedSample]:
         """Every pair, read when asked for."""
@@ -298,19 +328,29 @@ class LabelledPairs(Sequence[LabelledItem]):
         if found.sample is not None:
             return found.sample(item), None
         rgb, infrared = found.images(item)
-        sample = PairedSample(rgb, infrared)
+        sample = PairedSample(rgb, infrared, present=item.present)
         boxes = self.boxes(item, sample.size)
         if boxes is not None:
             sample.boxes, sample.labels = boxes.boxes, boxes.labels
             sample.ignored, sample.ignored_labels = boxes.ignored, boxes.ignored_labels
+        notes = Counter() if boxes is None else boxes.notes
         if found.mask is not None:
-            sample.mask = found.mask(item)
+            sample.mask = found.mask(item, notes)
             if sample.mask.shape != rgb.shape[:2]:
                 raise BenchmarkError(
                     f"{item.mask}: {sample.mask.shape[1]}x{sample.mask.shape[0]} pixels, its images have "
                     f"{rgb.shape[1]}x{rgb.shape[0]}"
                 )
+        self._note(item, notes)
         return sample, boxes
+
+    def _note(self, item: LabelledItem, notes: Counter[str]) -> None:
+        self._notes[item.name] = notes
+        for kind in LOSSES & notes.keys() - self._warned:  # each kind once; `data check` counts them all
+            if notes[kind]:
+                self._warned.add(kind)
+                text = describe_notes({kind: notes[kind]})[0]
+                log.warning("%s, %s: %s, perhaps more in others", self.name, item.boxes or item.name, text)
 
     def _subsets_of(self, item: LabelledItem) -> tuple[str, ...]:
         if self.benchmark.time_rule != "luminance" or {DAY, NIGHT} & set(item.subsets):

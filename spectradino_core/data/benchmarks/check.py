@@ -12,14 +12,12 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from spectradino_core.data.benchmarks.benchmark import MOST_MISSING, Benchmark, LabelledItem, LabelledPairs
-from spectradino_core.data.benchmarks.boxes import Boxes
 from spectradino_core.data.benchmarks.files import BenchmarkError
-from spectradino_core.data.images import ImageFileError, read_image
-from spectradino_core.data.paired_folder import PairedFolderError
+from spectradino_core.data.images import ImageFileError, in_colour
+from spectradino_core.data.labels import Boxes, LabelError, describe_notes
 from spectradino_core.data.sample import PairedSample
 
 __all__ = ["SplitReport", "check_benchmark", "check_split"]
@@ -30,8 +28,6 @@ _EXAMPLES = 5
 _MOST_ODD_BOXES = 0.2
 _TELL_EVERY_S = 15.0
 _LOOKED_AT = 8
-_COLOURFUL = 0.03
-"""Mean spread of the three channels, as a share of their range, from which a picture is in colour."""
 
 
 @dataclass
@@ -106,6 +102,7 @@ def check_split(benchmark: Benchmark, root: Path | None, split: str, at_most: in
         report.problems.append(str(error))
         return report
     report.pairs = pairs
+    report.remarks.extend(pairs.remarks)
     _count_pairs(report, benchmark, pairs)
     items = list(pairs)
     if at_most is not None and at_most < len(items):
@@ -152,20 +149,11 @@ def _count_pairs(report: SplitReport, benchmark: Benchmark, pairs: LabelledPairs
 def _look_for_swapped_folders(report: SplitReport, items: Sequence[LabelledItem]) -> None:
     """Infrared pictures have one channel or three equal ones; in colour they are the other camera's."""
     sampled = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, _LOOKED_AT).astype(int))]
-    coloured = [item.infrared for item in sampled if item.infrared != item.rgb and _in_colour(item.infrared)]
+    coloured = [
+        item.infrared for item in sampled if item.present[1] and item.infrared != item.rgb and in_colour(item.infrared)
+    ]
     if 2 * len(coloured) > len(sampled):
         report.problems.append(f"infrared pictures are in colour, such as {coloured[0]}: are the two folders swapped?")
-
-
-def _in_colour(path: Path) -> bool:
-    try:
-        image = read_image(path, cv2.IMREAD_UNCHANGED)
-    except ImageFileError:
-        return False  # told when it is read
-    if image.ndim != 3 or image.shape[2] < 3:
-        return False
-    spread = image[..., :3].max(axis=2).astype(np.float64) - image[..., :3].min(axis=2)
-    return float(spread.mean()) > _COLOURFUL * (255 if image.dtype == np.uint8 else 65535)
 
 
 def _read(
@@ -176,7 +164,7 @@ def _read(
     def one(item: LabelledItem) -> tuple[LabelledItem, PairedSample | None, Boxes | None, Exception | None]:
         try:
             return item, *pairs.load_with_boxes(item), None
-        except (BenchmarkError, ImageFileError, PairedFolderError) as error:
+        except (LabelError, ImageFileError) as error:
             return item, None, None, error
 
     workers = max(1, min(8, os.cpu_count() or 1))
@@ -192,22 +180,23 @@ def _read(
 def _count(report: SplitReport, notes: _Notes, item: LabelledItem, sample: PairedSample, boxes: Boxes | None) -> None:
     pairs = report.pairs
     assert pairs is not None
-    report.formats[f"{sample.size[0]}x{sample.size[1]}, infrared {sample.infrared.dtype}"] += 1
+    infrared = f"infrared {sample.infrared.dtype}" if item.present[1] else "RGB only"
+    infrared += "" if item.present[0] else " only"
+    report.formats[f"{sample.size[0]}x{sample.size[1]}, {infrared}"] += 1
     report.subsets.update(sample.subsets)
-    if sample.infrared.min() == sample.infrared.max():
+    if item.present[1] and sample.infrared.min() == sample.infrared.max():
         notes.add("flat", item.name)
     if sample.labels is not None:
         report.boxes.update(pairs.box_classes[label] for label in sample.labels)
         report.without_boxes += not len(sample.labels)
     if boxes is not None:
         where = str(item.boxes.name if item.boxes else item.name)
-        for name, count in boxes.left_out.items():
+        for name, count in boxes.unknown.items():
             notes.add(f"class {name}", where, count)
-        if boxes.clipped:
-            notes.add("clipped", where, boxes.clipped)
-        notes.counts["outside"] += boxes.mostly_outside
-        if boxes.empty:
-            notes.add("empty", where, boxes.empty)
+        for kind, count in boxes.notes.items():
+            if count:
+                notes.add(f"label {kind}", where, count)
+        notes.counts["mostly outside"] += boxes.mostly_outside
     if sample.mask is not None:
         counts = np.bincount(sample.mask.ravel(), minlength=256)
         report.pixels.update({name: int(counts[i]) for i, name in enumerate(pairs.mask_classes) if counts[i]})
@@ -226,12 +215,13 @@ def _conclude(report: SplitReport, notes: _Notes, pairs: LabelledPairs) -> None:
     total = sum(report.boxes.values())
     if pairs.box_classes and report.read and not total:
         report.problems.append("not one box of its classes was found: are these its annotations?")
-    odd = notes.counts["outside"] + notes.counts["empty"]
-    if notes.counts["clipped"]:
-        report.remarks.append(told("clipped", "boxes reach beyond their image and are clipped"))
-    if notes.counts["empty"]:
-        report.remarks.append(told("empty", "boxes have no area within their image and are left out"))
-    listed = total + notes.counts["empty"]
+    found = pairs.notes
+    for kind, count in found.items():
+        examples = notes.examples.get(f"label {kind}")
+        report.remarks += [
+            text + (f", such as in {examples[0]}" if examples else "") for text in describe_notes({kind: count})
+        ]
+    odd, listed = notes.counts["mostly outside"] + found["outside"], total + found["outside"]
     if odd > _MOST_ODD_BOXES * listed:
         report.problems.append(
             f"{odd} of {listed} boxes lie mostly outside their images: are these its annotations and pictures?"

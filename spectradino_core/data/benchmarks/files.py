@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,13 +15,13 @@ import cv2
 import numpy as np
 
 from spectradino_core.data.images import read_colour, read_counts
-from spectradino_core.files import FileError, read_text
+from spectradino_core.data.labels import LabelError
+from spectradino_core.data.labels.files import is_roboflow, plain_stem, read_text
 
 __all__ = [
     "IMAGES",
     "BenchmarkError",
     "by_stem",
-    "inside",
     "listing",
     "locate",
     "matched",
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 
-class BenchmarkError(ValueError):
+class BenchmarkError(LabelError):
     """A root is not the data set it was said to be, only part of it, or a file in it is damaged; names which."""
 
 
@@ -61,6 +62,8 @@ def locate(root: Path, wanted: Sequence[str], nested: Sequence[str] = ()) -> Pat
 def by_stem(folder: Path, endings: Sequence[str] = IMAGES) -> dict[str, Path]:
     """The folder's files with one of these endings (any case) by name without ending, sorted; hidden ones left out.
 
+    Roboflow's renaming is undone, but where several files would have one name: its export of a set with augmentation.
+
     Raises:
         BenchmarkError: no such folder.
     """
@@ -69,7 +72,11 @@ def by_stem(folder: Path, endings: Sequence[str] = IMAGES) -> dict[str, Path]:
             names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
     except OSError as error:
         raise BenchmarkError(f"{folder}: can't be listed ({error.strerror})") from None
-    return {os.path.splitext(name)[0]: folder / name for name in names if name.lower().endswith(tuple(endings))}
+    names = [name for name in names if name.lower().endswith(tuple(endings))]
+    count = Counter(map(plain_stem, names))
+    return {
+        stem if count[stem := plain_stem(name)] == 1 else os.path.splitext(name)[0]: folder / name for name in names
+    }
 
 
 def names_of(path: Path, suffixes: Sequence[str] = ()) -> list[str]:
@@ -79,12 +86,13 @@ def names_of(path: Path, suffixes: Sequence[str] = ()) -> list[str]:
         BenchmarkError: the file can't be read, is empty, or a line is no plain name (a path could lead elsewhere).
     """
     try:
-        lines = read_text(path, "list of names").splitlines()
-    except FileError as error:
-        raise BenchmarkError(str(error)) from None
+        lines = read_text(path, "list of names", Counter()).splitlines()
+    except LabelError as error:
+        raise BenchmarkError(f"{error}; a list of names is wanted") from None
     names: dict[str, None] = {}
     for number, line in enumerate(lines, 1):
         name = line.strip()
+        name = plain_stem(name) if is_roboflow(name) else name
         for suffix in suffixes:
             name = name.removesuffix(suffix)
         if not name:
@@ -95,23 +103,6 @@ def names_of(path: Path, suffixes: Sequence[str] = ()) -> list[str]:
     if not names:
         raise BenchmarkError(f"{path}: the list is empty")
     return list(names)
-
-
-def inside(root: Path, text: str, source: Path) -> Path:
-    """The path that `source`, a file from outside, gives relative to the root.
-
-    Raises:
-        BenchmarkError: it leads out of the root.
-    """
-    path = root / text
-    try:
-        within = path.resolve().is_relative_to(root.resolve())
-        path.is_file()
-    except (OSError, ValueError, RuntimeError) as error:  # a name with a zero byte, over-long, or a loop of links
-        raise BenchmarkError(f"{source} names {text[:120]!r}, which is no path ({error})") from None
-    if not within:
-        raise BenchmarkError(f"{source} names {text[:120]!r}, which lies outside {root}")
-    return path
 
 
 def relative(root: Path, path: Path) -> str:

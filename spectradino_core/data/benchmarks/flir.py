@@ -6,10 +6,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from spectradino_core.data.benchmarks.benchmark import Benchmark, Found, LabelledItem
-from spectradino_core.data.benchmarks.boxes import LabelledObject
 from spectradino_core.data.benchmarks.daylight import DAY, NIGHT
 from spectradino_core.data.benchmarks.files import BenchmarkError, by_stem, locate, matched, names_of
-from spectradino_core.data.benchmarks.voc import read_voc
+from spectradino_core.data.labels import ImageLabels
+from spectradino_core.data.labels.voc import read_voc
 from spectradino_core.modality import Modality
 
 __all__ = ["FLIR"]
@@ -53,7 +53,7 @@ def _times(home: Path, split: str) -> dict[str, tuple[str, ...]]:
     return times
 
 
-def _objects(item: LabelledItem) -> list[LabelledObject]:
+def _objects(item: LabelledItem) -> ImageLabels:
     assert item.boxes is not None
     return read_voc(item.boxes)
 

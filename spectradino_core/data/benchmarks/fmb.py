@@ -3,14 +3,15 @@ Segmentation" (ICCV 2023)."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from spectradino_core.data.benchmarks.benchmark import Benchmark, Found, LabelledItem
 from spectradino_core.data.benchmarks.files import by_stem, locate, matched
-from spectradino_core.data.benchmarks.masks import mask_of
-from spectradino_core.data.paired_folder import UNLABELLED
+from spectradino_core.data.labels import UNLABELLED
+from spectradino_core.data.labels.masks import mask_of
 from spectradino_core.modality import Modality
 
 __all__ = ["FMB"]
@@ -47,9 +48,9 @@ def _find(root: Path, split: str) -> Found:
     return Found(items, missing, mask=_mask)
 
 
-def _mask(item: LabelledItem) -> np.ndarray:
+def _mask(item: LabelledItem, notes: Counter[str]) -> np.ndarray:
     assert item.mask is not None
-    return mask_of(item.mask, _TABLE)
+    return mask_of(item.mask, _TABLE, notes)
 
 
 FMB = Benchmark(

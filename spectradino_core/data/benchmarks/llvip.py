@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from spectradino_core.data.benchmarks.benchmark import Benchmark, Found, LabelledItem
-from spectradino_core.data.benchmarks.boxes import LabelledObject
 from spectradino_core.data.benchmarks.files import by_stem, locate, matched
-from spectradino_core.data.benchmarks.voc import read_voc
+from spectradino_core.data.labels import ImageLabels
+from spectradino_core.data.labels.voc import read_voc
 from spectradino_core.modality import Modality
 
 __all__ = ["LLVIP"]
@@ -26,7 +26,7 @@ def _find(root: Path, split: str) -> Found:
     return Found(items, missing, objects=_objects)
 
 
-def _objects(item: LabelledItem) -> list[LabelledObject]:
+def _objects(item: LabelledItem) -> ImageLabels:
     assert item.boxes is not None
     return read_voc(item.boxes)
 

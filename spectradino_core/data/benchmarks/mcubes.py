@@ -5,6 +5,7 @@ Letters: h w an image.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -12,9 +13,9 @@ import numpy as np
 
 from spectradino_core.data.benchmarks.benchmark import Benchmark, Found, LabelledItem
 from spectradino_core.data.benchmarks.files import BenchmarkError, by_stem, locate, matched, names_of, on_grid
-from spectradino_core.data.benchmarks.masks import mask_of, read_numbers
 from spectradino_core.data.images import read_counts, read_image
-from spectradino_core.data.paired_folder import UNLABELLED
+from spectradino_core.data.labels import UNLABELLED
+from spectradino_core.data.labels.masks import mask_of, read_mask
 from spectradino_core.modality import Modality
 
 __all__ = ["MCUBES"]
@@ -77,11 +78,11 @@ def _find(root: Path, split: str) -> Found:
         view = columns(colour.shape[1])
         return np.ascontiguousarray(colour[:, view]), np.ascontiguousarray(infrared[:, view])
 
-    def mask(item: LabelledItem) -> np.ndarray:
+    def mask(item: LabelledItem, notes: Counter[str]) -> np.ndarray:
         assert item.mask is not None
-        labels = mask_of(item.mask, _TABLE)
+        labels = mask_of(item.mask, _TABLE, notes)
         if split == "train":  # the authors leave these pixels out of the loss, and count them in the evaluation
-            labels = np.where(read_numbers(folders["invalid"][item.name]) > 0, np.uint8(UNLABELLED), labels)
+            labels = np.where(read_mask(folders["invalid"][item.name]) > 0, np.uint8(UNLABELLED), labels)
         return np.ascontiguousarray(labels[:, columns(labels.shape[1])])
 
     return Found(items, missing, images=images, mask=mask)

@@ -6,6 +6,7 @@ Letters: h w an image.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -14,8 +15,8 @@ import numpy as np
 from spectradino_core.data.benchmarks.benchmark import Benchmark, Found, LabelledItem
 from spectradino_core.data.benchmarks.daylight import DAY, NIGHT
 from spectradino_core.data.benchmarks.files import BenchmarkError, by_stem, locate, matched, names_of
-from spectradino_core.data.benchmarks.masks import mask_of
 from spectradino_core.data.images import read_image
+from spectradino_core.data.labels.masks import mask_of
 from spectradino_core.modality import Modality
 
 __all__ = ["MFNET"]
@@ -53,9 +54,9 @@ def _images(item: LabelledItem) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(image[..., 2::-1]), np.ascontiguousarray(image[..., 3])
 
 
-def _mask(item: LabelledItem) -> np.ndarray:
+def _mask(item: LabelledItem, notes: Counter[str]) -> np.ndarray:
     assert item.mask is not None
-    return mask_of(item.mask, _TABLE)
+    return mask_of(item.mask, _TABLE, notes)
 
 
 MFNET = Benchmark(

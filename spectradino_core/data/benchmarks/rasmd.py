@@ -7,8 +7,9 @@ import re
 from pathlib import Path, PurePosixPath
 
 from spectradino_core.data.benchmarks.benchmark import Benchmark, Found, LabelledItem
-from spectradino_core.data.benchmarks.coco_json import read_coco
-from spectradino_core.data.benchmarks.files import by_stem, inside, locate, relative
+from spectradino_core.data.benchmarks.files import by_stem, locate, relative
+from spectradino_core.data.labels.coco import read_coco
+from spectradino_core.data.labels.files import inside, plain_stem
 from spectradino_core.modality import Modality
 
 __all__ = ["RASMD"]
@@ -20,22 +21,30 @@ _FRAME = re.compile(r"(\d+)$")
 def _find(root: Path, split: str) -> Found:
     annotations = f"annotations/instances_{split}.json"
     home = locate(root, (annotations,), nested=("RASMD_DATASET", "RASMD"))
-    objects = read_coco(home / annotations)
-    partners: dict[Path, dict[str, Path]] = {}
+    file = read_coco(home / annotations)
+    file.by_name()  # every image has a name, and none is there twice
+    objects = {image.name: image.labels for image in file.images}
+    folders: dict[Path, dict[str, Path]] = {}
+
+    def frames(folder: Path) -> dict[str, Path]:
+        if folder not in folders:
+            folders[folder] = _by_frame(folder)
+        return folders[folder]
+
     items, missing = [], []
     for text in objects:
         rgb = inside(home, text, home / annotations)
-        folder = rgb.parent.parent / "swir"
-        if folder not in partners:
-            partners[folder] = _by_frame(folder)
-        infrared = partners[folder].get(_frame(rgb.stem))
+        folder, frame = rgb.parent.parent / "swir", _frame(plain_stem(rgb.name))
+        infrared = frames(folder).get(frame)
+        if not rgb.is_file():
+            rgb = frames(rgb.parent).get(frame, rgb)
         if infrared is None:
-            missing.append(f"{relative(home, folder)}/swir_original_{_frame(rgb.stem)}")
+            missing.append(f"{relative(home, folder)}/swir_original_{frame}")
         elif not rgb.is_file():
             missing.append(text)
         else:
             items.append(LabelledItem(text, rgb, infrared, subsets=_weather(text)))
-    return Found(items, missing, objects=lambda item: objects[item.name])
+    return Found(items, missing, objects=lambda item: objects[item.name], notes=file.notes)
 
 
 def _by_frame(folder: Path) -> dict[str, Path]:

@@ -5,6 +5,7 @@ Xu et al., "FusionDN" (AAAI 2020): crops of FLIR ADAS v1 frames.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from spectradino_core.data.benchmarks.benchmark import Benchmark, Found, LabelledItem
-from spectradino_core.data.benchmarks.boxes import LabelledObject
 from spectradino_core.data.benchmarks.daylight import NIGHT
 from spectradino_core.data.benchmarks.files import BenchmarkError, locate, relative
+from spectradino_core.data.labels import ImageLabels, LabelledObject
 from spectradino_core.data.paired_folder import PairedFolder, PairedFolderError, PairedItem
 from spectradino_core.modality import Modality
 
@@ -40,14 +41,20 @@ def _found(root: Path, stored: Sequence[str], wanted: Callable[[str, str | None]
     files = [name for one in stored for name in (f"index_{one}.json", f"instances_{one}.json")]
     home = locate(root, (*files, *(f"{one}/{band}" for one in stored for band in ("rgb", "lwir"))), nested=(_NESTED,))
     pairs: dict[str, PairedItem] = {}
+    classes: dict[str, tuple[str, ...]] = {}
+    notes: Counter[str] = Counter()
     for one in stored:
         try:
-            folder = PairedFolder(home, one, infrared="lwir", classes=_CLASSES)
+            folder = PairedFolder(home, one, infrared="lwir")
         except PairedFolderError as error:
             raise BenchmarkError(str(error)) from None
+        notes += folder.notes
+        classes |= {item.id: folder.classes for item in folder}
         pairs |= {item.id: item for item in folder if item.boxes is not None and wanted(one, item.time)}
     items, missing = [], []
     for item in pairs.values():
+        assert item.rgb_path is not None
+        assert item.infrared_path is not None
         lacking = [path for path in (item.rgb_path, item.infrared_path) if not path.is_file()]
         if lacking:
             missing.append(relative(home, lacking[0]))
@@ -58,16 +65,20 @@ def _found(root: Path, stored: Sequence[str], wanted: Callable[[str, str | None]
     def images(item: LabelledItem) -> tuple[np.ndarray, np.ndarray]:
         return pairs[item.name].load_rgb(), pairs[item.name].load_infrared()
 
-    def objects(item: LabelledItem) -> list[LabelledObject]:
+    def objects(item: LabelledItem) -> ImageLabels:
         pair = pairs[item.name]
-        assert pair.boxes is not None
-        assert pair.labels is not None
-        return [
-            LabelledObject(_CLASSES[label], (box[0], box[1], box[2], box[3]))
-            for box, label in zip(pair.boxes.tolist(), pair.labels.tolist(), strict=True)
+        rows = [
+            LabelledObject(classes[item.name][label], (box[0], box[1], box[2], box[3]), ignored)
+            for boxes, labels, ignored in (
+                (pair.boxes, pair.labels, False),
+                (pair.ignored, pair.ignored_labels, True),
+            )
+            if boxes is not None and labels is not None
+            for box, label in zip(boxes.tolist(), labels.tolist(), strict=True)
         ]
+        return ImageLabels(rows)
 
-    return Found(items, missing, images=images, objects=objects)
+    return Found(items, missing, images=images, objects=objects, notes=notes)
 
 
 ROADSCENE = Benchmark(
@@ -84,7 +95,7 @@ ROADSCENE = Benchmark(
     source="pairs: https://github.com/hanna-xu/RoadScene; boxes: those of FLIR-aligned, mapped onto its crops. The set "
     "is not published in this form",
     licence="research; FLIR's terms hold",
-    ignore="large trucks and dogs are unlabelled background; crowds are left out",
+    ignore="large trucks and dogs are unlabelled background; crowds are ignored",
     notes=(
         "Only labelled pairs are given: 55 of 130 and 23 of 31.",
         "All 23 of val are by day; for figures by night see roadscene_night.",

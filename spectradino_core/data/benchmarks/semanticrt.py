@@ -3,13 +3,14 @@ Multispectral Images" (ACM Multimedia 2023)."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from spectradino_core.data.benchmarks.benchmark import Benchmark, Found, LabelledItem
 from spectradino_core.data.benchmarks.files import by_stem, locate, matched, names_of
-from spectradino_core.data.benchmarks.masks import mask_of
+from spectradino_core.data.labels.masks import mask_of
 from spectradino_core.modality import Modality
 
 __all__ = ["SEMANTICRT"]
@@ -60,9 +61,9 @@ def _subsets(home: Path, split: str) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _mask(item: LabelledItem) -> np.ndarray:
+def _mask(item: LabelledItem, notes: Counter[str]) -> np.ndarray:
     assert item.mask is not None
-    return mask_of(item.mask, _TABLE)
+    return mask_of(item.mask, _TABLE, notes)
 
 
 SEMANTICRT = Benchmark(

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spectradino_core.bags.ground_truth import ClassNames, GroundTruth, GroundTruthError, TrueFrame, in_seconds
+from spectradino_core.bags.ground_truth import GroundTruth, GroundTruthError, TrueFrame, in_seconds
 from spectradino_core.bags.ground_truth_coco import read_coco, stamp_of_image
 from spectradino_core.bags.ground_truth_topics import read_topics
+from spectradino_core.data.labels import ClassNames
 from tests.blob_model import blob_info
 from tests.core.bags.drives import SIZE, START_NS, Drive
 
@@ -43,6 +44,10 @@ def coco(folder: Path, **changes: Any) -> Path:
         ({"file_name": "1700000000.0123456789.tiff"}, 1_700_000_000_012_345_679),
         ({"file_name": "1700000000_012345678.JPG"}, 1_700_000_000_012_345_678),
         ({"file_name": "1700000000012345678.png"}, 1_700_000_000_012_345_678),
+        ({"file_name": "1700000000-012345678_png.rf.0a1b2c3d4e5f60718293a4b5c6d7e8f9.jpg"}, 1_700_000_000_012_345_678),
+        ({"file_name": "1700000000012345678_jpg.rf.Zx81hdbKQm.jpg"}, 1_700_000_000_012_345_678),
+        ({"stamp_ns": "1700000000012345678"}, 1_700_000_000_012_345_678),
+        ({"stamp": {"sec": "12", "nanosec": 34.0}}, 12_000_000_034),
     ],
 )
 def test_an_image_says_when_it_was_taken(image: dict[str, Any], stamp: int) -> None:
@@ -103,17 +108,20 @@ def test_names_have_aliases() -> None:
     ("changes", "said"),
     [
         ({"images": [], "annotations": []}, "lists no images"),
-        ({"images": [{"id": "x"}]}, "not COCO annotations"),
+        ({"images": [{"id": [7]}]}, "not COCO annotations"),
         ({"categories": None}, "not COCO annotations"),
         ({"images": None}, "not COCO annotations"),
         ({"images": [3]}, "not COCO annotations"),
-        ({"annotations": [3]}, "annotation 3 has image_id None"),
+        ({"annotations": [3]}, "annotation 0 is 3, not an object"),
+        ({"annotations": [{"id": 3}]}, "annotation 3 has image_id None"),
+        (
+            {"annotations": [{"image_id": 1, "category_id": 2, "bbox": [0, 0, 1, 1], "iscrowd": "maybe"}]},
+            "iscrowd 'maybe'",
+        ),
         ({"annotations": [{"id": 5, "image_id": 4, "category_id": 2, "bbox": [0, 0, 1, 1]}]}, "5 has image_id 4"),
         ({"annotations": [{"id": 5, "image_id": 1, "category_id": 3, "bbox": [0, 0, 1, 1]}]}, "5 has category_id 3"),
-        ({"annotations": [{"id": 5, "image_id": 1, "category_id": 2, "bbox": [0, 0, 0, 1]}]}, "5 has an empty box"),
-        ({"annotations": [{"id": 5, "image_id": 1, "category_id": 2, "bbox": [101, 0, 5, 5]}]}, "outside its 100x80"),
         ({"annotations": [{"id": 5, "image_id": 1, "category_id": 2, "bbox": [0, 0, 1]}]}, "5 has no bbox"),
-        ({"annotations": [{"id": 5, "image_id": 1, "category_id": 2, "bbox": [0, 0, float("nan"), 3]}]}, "empty box"),
+        ({"annotations": [{"id": 5, "image_id": 1, "category_id": 2, "bbox": [0, 0, float("nan"), 3]}]}, "not finite"),
         ({"images": [{"id": 1, "stamp_ns": 7}, {"id": 2, "stamp_ns": 7}]}, "two entries have the stamp"),
         ({"images": [{"id": 1, "stamp_ns": 7, "sem_seg_file_name": "../m.png"}]}, "outside its folder"),
         ({"images": [{"id": 1, "stamp_ns": 7, "sem_seg_file_name": "m.png"}]}, "m.png: image 1 .* no such file"),

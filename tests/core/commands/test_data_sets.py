@@ -85,7 +85,7 @@ def test_check_finds_boxes_that_do_not_fit(tmp_path: Path, capsys: pytest.Captur
         path.write_text(voc_xml([("car", (300.0, 200.0, 400.0, 300.0)), ("car", (10.0, 10.0, 60.0, 60.0))]))
     assert main(["data", "check", "--dataset", "flir", "--root", str(root)]) == 1
     out = capsys.readouterr().out
-    assert "3 boxes have no area within their image and are left out, such as FLIR_00002_PreviewData.xml" in out
+    assert "3 boxes lie outside their image and are skipped, such as in FLIR_00002_PreviewData.xml" in out
     assert "3 boxes reach beyond their image and are clipped" in out
     assert "6 of 6 boxes lie mostly outside their images" in out
 

@@ -14,6 +14,7 @@ from spectradino_core.backbone.spectradino import SpectraDINO
 from spectradino_core.cli import main
 from spectradino_core.commands import finetune as finetune_command
 from spectradino_core.commands.finetune import _of_dataset
+from spectradino_core.data.benchmarks import find_benchmark
 from spectradino_core.evaluation.comparison import same_task
 from spectradino_core.perception import Perception
 from spectradino_core.perception_checkpoint import save_perception
@@ -52,7 +53,8 @@ def test_the_hint_makes_the_same_heads_and_sizes_on_the_same_data(dataset, chang
     words[words.index("TEACHER")] = str(tmp_path / "teacher.safetensors")
     parser = argparse.ArgumentParser()
     finetune_command.add(parser.add_subparsers())
-    baseline = _of_dataset(parser.parse_args(words[1:]))
+    options = parser.parse_args(words[1:])
+    baseline = _of_dataset(options, find_benchmark(options.dataset))
     assert (baseline.dataset, baseline.input_size, baseline.mode) == (dataset, (98, 84), "head")
     assert baseline.architecture == replace(recipe.architecture, backbone="dinov2_repeat")
     same_task({"model": recipe.info(), "baseline": baseline.info()})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -226,3 +228,29 @@ def test_without_thermal_defects_the_random_stream_is_as_before():
     rng = np.random.default_rng(4)
     jitter_infrared(np.full((8, 8), 300, np.uint16), Augmentation(**QUIET), rng)
     assert rng.integers(1 << 40) == 1073391305968
+
+
+def test_misregistration_moves_the_infrared_frame_and_nothing_else():
+    shifts = []
+    for seed in range(20):
+        options = replace(PLAIN, misregistration=0.05)
+        sample = augment(marked(np.uint8), options, np.random.default_rng(seed))
+        np.testing.assert_allclose(sample.boxes[0], extent(sample.rgb[..., 0], 140), atol=0.01)
+        shifts.append(extent(sample.infrared, 150)[:2] - sample.boxes[0][:2])
+    assert 3 < np.abs(shifts).max() <= 0.05 * WIDTH + 0.5
+    assert np.std(shifts, axis=0).min() > 1
+
+
+def test_low_light_darkens_the_rgb_frame_alone():
+    sample = augment(marked(np.uint8), replace(PLAIN, low_light=1.0), np.random.default_rng(0))
+    assert sample.rgb[45, 55].mean() < 0.5 * 240
+    assert sample.infrared[45, 55] > 190
+
+
+def test_a_frame_that_was_not_recorded_stays_empty():
+    sample = replace(marked(np.uint8), rgb=np.zeros((HEIGHT, WIDTH, 3), np.uint8), present=(False, True))
+    varied = augment(sample, Augmentation(noise=20), np.random.default_rng(0))
+    assert not varied.rgb.any()
+    assert varied.present == (False, True)
+    with pytest.raises(ValueError, match="marked: neither"):
+        replace(sample, present=(False, False))

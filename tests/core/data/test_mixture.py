@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from spectradino_core.data.augment import Augmentation
 from spectradino_core.data.benchmarks.registry import open_benchmark
-from spectradino_core.data.mixture import Epochs, KeptPairs, Mixture, SceneSource
+from spectradino_core.data.mixture import Epochs, FolderSource, KeptPairs, Mixture, SceneSource
 from spectradino_core.data.sample import PairedSample
+from spectradino_core.data.scenes import MASK_CLASSES
 from spectradino_core.data.seeds import FIRST_TEST_SEED, HELD_OUT, TRAINING, held_out_seeds
 from spectradino_core.data.sources import SceneSource as ImageScenes
 from spectradino_core.evaluation.sets import held_out_scenes, validation_scenes
 from spectradino_core.modality import Modality
+from spectradino_core.training.recipes import box_real
 
 
 class Constant:
@@ -139,3 +145,61 @@ def test_pairs_are_read_once_as_far_as_there_is_room():
     assert pairs.reads == [1, 1, 3, 3]
     small = KeptPairs(pairs, largest=(20, 20))
     assert small[1].size == (20, 16)
+
+
+def folder_of(root: Path, name: str, bands: tuple[str, ...], boxes: bool, mask: bool) -> None:
+    """A data set of one 40x32 image, with boxes of bicycles alone or a mask."""
+    home = root / name
+    entry = {"id": "a", "width": 40, "height": 32, "label": "train/label/a.png" if mask else None}
+    for band in (*bands, *(["label"] if mask else [])):
+        (home / "train" / band).mkdir(parents=True)
+        image = np.full((32, 40, 3) if band == "rgb" else (32, 40), 1 if band == "label" else 90, np.uint8)
+        cv2.imwrite(str(home / f"train/{band}/a.png"), image)
+        entry |= {band: f"train/{band}/a.png"} if band != "label" else {}
+    names = {"mask_classes": ["sky", "car"]} if mask else {}
+    (home / "index_train.json").write_text(json.dumps({"set": name, "items": [entry]} | names))
+    if boxes:
+        annotation = {"image_id": 1, "category_id": 1, "bbox": [4, 4, 8, 8]}
+        listed = {
+            "images": [{"id": 1, "file_name": f"train/{bands[0]}/a.png"}],
+            "categories": [{"id": 1, "name": "bike"}],
+            "annotations": [annotation, annotation | {"bbox": [20, 4, 12, 12], "iscrowd": 1}],
+        }
+        (home / "instances_train.json").write_text(json.dumps(listed))
+
+
+def test_images_of_one_camera_are_drawn_with_what_their_set_labels(tmp_path):
+    folder_of(tmp_path, "heat_lwir", ("lwir",), boxes=True, mask=False)
+    folder_of(tmp_path, "street_rgb", ("rgb",), boxes=False, mask=True)
+    rng = np.random.default_rng(0)
+    heat = FolderSource(tmp_path / "heat_lwir").draw(rng)
+    assert (heat.present, heat.labelled_classes, heat.mask) == ((False, True), (1,), None)
+    assert not heat.rgb.any()
+    assert (heat.labels.tolist(), heat.ignored.tolist()) == ([1], [[20, 4, 32, 16]])
+    street = FolderSource(tmp_path / "street_rgb", largest=(20, 20)).draw(rng)
+    assert (street.present, street.boxes, street.size) == ((True, False), None, (20, 16))
+    assert np.unique(street.mask).tolist() == [MASK_CLASSES.index("car")]
+    recipe = replace(box_real(), mix=(("heat", 3), ("street", 1), ("scenes", 1e-9)), scene_size=(80, 64))
+    mixed, shares = recipe.mixture(tmp_path)
+    assert shares == pytest.approx({"heat_lwir": 0.75, "street_rgb": 0.25, "scenes": 0}, abs=1e-6)
+    for index in range(40):  # the only frame is never the one that is hidden
+        sample, present = mixed.sample(index)
+        assert tuple(present) == sample.present
+
+
+def test_a_mix_names_its_folders_by_what_they_begin_with(tmp_path):
+    folder_of(tmp_path, "street_rgb", ("rgb",), boxes=False, mask=True)
+    (tmp_path / "street_too").mkdir()
+    with pytest.raises(ValueError, match="several folders.*'street'.*street_rgb, street_too"):
+        replace(box_real(), mix=(("street", 1),)).mixture(tmp_path)
+    with pytest.raises(ValueError, match="no folder.*'msrs'"):
+        replace(box_real(), mix=(("msrs", 1),)).mixture(tmp_path)
+    with pytest.raises(ValueError, match="named twice"):
+        replace(box_real(), mix=(("street_r", 1), ("street_rgb", 1))).mixture(tmp_path)
+    with pytest.raises(ValueError, match="positive"):
+        replace(box_real(), mix=(("street_r", 0),))
+    (tmp_path / "street_rgb" / "index_train.json").write_text(
+        json.dumps({"items": [{"id": "a", "width": 40, "height": 32, "rgb": "train/rgb/a.png", "label": None}]})
+    )
+    with pytest.raises(ValueError, match="no image of its train split is labelled"):
+        FolderSource(tmp_path / "street_rgb")

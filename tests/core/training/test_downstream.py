@@ -209,11 +209,27 @@ def test_the_command_as_a_user_types_it(shared_data, backbone, tmp_path, capsys)
         (["--dataset", "flir", "--head", "dense,upernet"], "name one head for each of detection"),
         (["--dataset", "flir", "--head", "upernet"], "unknown detection head 'upernet'"),
         (["--dataset", "flir", "--input-size", "640x512"], "multiples of 14"),
-        (["--dataset", "flir", "--baseline", "--mode", "adapters"], "--root"),
+        (["--dataset", "flir", "--mode", "half"], "mode half keeps blocks of the backbone as they are, and without"),
+        (["--dataset", "flir"], "mode half keeps blocks"),
+        (["--dataset", "flir", "--baseline"], "mode head keeps blocks"),
+        (["--recipe", "smoke", "--mode", "adapters"], "mode adapters keeps blocks"),
+        (["--dataset", "flir", "--mode", "full"], "--root"),
+        ([], "nothing to train on: give --data DIR"),
+        (["--dataset", "flir", "--rgb", "x"], "--rgb is for own data"),
+        (["--data", "x", "--root", "y"], "--root is for --dataset"),
+        (["--data", "x"], "x: no such folder"),
+        (["--data", "x", "--classes", ","], "--classes names no class"),
+        (["--dataset", "flir", "--start", "models/lwir_box.onnx"], "is an exported model, from which no training can"),
+        (["--dataset", "flir", "--start", "models/lwir_box.onnx"], "such as models/lwir_box.safetensors"),
+        (
+            ["--dataset", "flir", "--backbone", "models/lwir_box.onnx"],
+            "give the .safetensors that it was exported from",
+        ),
+        (["--data", "x", "--start", "models/lwir_box.onnx"], "is an exported model"),
         (["--dataset", "flir", "--epochs", "2", "--steps", "3"], "not beside --steps"),
         (["--dataset", "flir", "--data", "x"], "--root"),
         (["--recipe", "smoke", "--root", "x"], "--root is for --dataset"),
-        (["--recipe", "smoke", "--baseline"], "--baseline is for --dataset: the recipe 'smoke' has its own model"),
+        (["--recipe", "smoke", "--baseline"], "--baseline is for --dataset and --data: the recipe 'smoke' has its own"),
         (["--recipe", "smoke", "--variant", "b"], "--variant is for --dataset"),
         (["--recipe", "smoke", "--task", "both"], "--task is for --dataset"),
         (["--recipe", "smoke", "--head", "dense"], "--head is for --dataset"),
@@ -227,7 +243,8 @@ def test_the_command_as_a_user_types_it(shared_data, backbone, tmp_path, capsys)
         (["--dataset", "flir", "--backbone", "no.pth"], "no.pth"),
     ],
 )
-def test_wrong_words_get_one_line_that_says_what_is_wrong(words, told, tmp_path, capsys):
+def test_wrong_words_get_one_line_that_says_what_is_wrong(words, told, tmp_path, capsys, repository, monkeypatch):
+    monkeypatch.chdir(repository)
     assert main(["finetune", *words, "--out", str(tmp_path / "run"), "--device", "cpu"]) == 1
     error = capsys.readouterr().err
     assert told in error

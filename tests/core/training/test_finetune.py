@@ -11,13 +11,19 @@ import torch
 
 from spectradino_core.backbone.checkpoints import CheckpointError
 from spectradino_core.data.mixture import scene_sample
+from spectradino_core.data.scenes import BOX_CLASSES
+from spectradino_core.data.seeds import held_out_seeds
+from spectradino_core.export import TOLERANCE, measure_parity
 from spectradino_core.losses.segmentation import IGNORE
 from spectradino_core.modality import Modality
 from spectradino_core.perception import Architecture, Perception, perception_roles
 from spectradino_core.perception_checkpoint import load_perception, save_perception, warm_start
 from spectradino_core.runtime.bundle import BundleError
+from spectradino_core.runtime.engines import OnnxEngine
+from spectradino_core.runtime.parity import Difference
 from spectradino_core.thermal import ThermalContract
-from spectradino_core.training.batches import LabelledBatch, make_batch
+from spectradino_core.torch_engine import TorchEngine
+from spectradino_core.training.batches import BatchStream, LabelledBatch, make_batch
 from spectradino_core.training.finetune import finetune, perception_loss
 from spectradino_core.training.recipes import RECIPES, smoke
 
@@ -116,8 +122,12 @@ def test_a_model_for_one_band_starts_another(tmp_path):
         a = lwir({Modality.RGB: rgb, Modality.LWIR: ir}).logits
         b = nir({Modality.RGB: rgb, Modality.NIR: ir}).logits
     torch.testing.assert_close(a, b)
-    with pytest.raises(BundleError, match="can't be the start"):
+    with pytest.raises(BundleError, match=r"its variant is test, wanted is tiny; leave the option out") as failed:
         warm_start(Perception(RECIPES["box"]().architecture), tmp_path / "lwir.safetensors")
+    assert "registers" not in str(failed.value)
+    gated = Perception(replace(smoke().architecture, fusion="gated"))
+    with pytest.raises(BundleError, match="its fusion is concat, wanted is gated"):
+        warm_start(gated, tmp_path / "lwir.safetensors")
 
 
 @pytest.mark.parametrize("kept", ["box", "mask"])
@@ -134,8 +144,46 @@ def test_a_model_with_both_heads_starts_one_with_either(tmp_path, kept):
     torch.testing.assert_close(found, wanted)
     assert (b.mask_logits if kept == "box" else b.logits) is None
     save_perception(tmp_path / "one.safetensors", one, one_headed_info(kept))
-    with pytest.raises(BundleError, match="can't be the start"):
-        warm_start(tiny_model(), tmp_path / "one.safetensors")
+    whole = tiny_model()
+    started = warm_start(whole, tmp_path / "one.safetensors")
+    missing = "segmentation head" if kept == "box" else "detection head"
+    assert missing in started.fresh
+    torch.testing.assert_close(whole.backbone.state_dict(), one.backbone.state_dict())
+
+
+def test_a_model_starts_one_of_other_classes_by_their_names(tmp_path):
+    whole = tiny_model().eval()
+    save_perception(tmp_path / "m.safetensors", whole, smoke().info())  # person, bicycle, car
+    for names in (("forklift", "car", "person"), ("car",), ("forklift", "dog", "cat", "person", "tram")):
+        other = Perception(replace(smoke().architecture, box_classes=len(names), mask_classes=0))
+        before = other.detection.classify.weight.detach().clone()
+        started = warm_start(other, tmp_path / "m.safetensors", names)
+        theirs = whole.detection.classify
+        for place, name in enumerate(names):
+            if name in BOX_CLASSES:
+                row = BOX_CLASSES.index(name)
+                torch.testing.assert_close(other.detection.classify.weight[place], theirs.weight[row])
+                torch.testing.assert_close(other.detection.classify.bias[place], theirs.bias[row])
+            else:
+                torch.testing.assert_close(other.detection.classify.weight[place], before[place])
+                assert f"class {name}" in started.fresh
+        torch.testing.assert_close(other.pyramid.state_dict(), whole.pyramid.state_dict())
+        assert "segmentation head" in started.dropped
+        assert ("class bicycle" in started.dropped) == ("bicycle" not in names)
+        assert "takes backbone, fusion, pyramid, detection head (" in str(started)
+
+
+def test_of_another_head_or_pyramid_nothing_is_taken(tmp_path):
+    whole = tiny_model().eval()
+    save_perception(tmp_path / "m.safetensors", whole, smoke().info())
+    for changes, fresh in (
+        ({"detection": "linear", "mask_classes": 0}, {"detection head"}),
+        ({"strides": (14.0, 28.0)}, {"pyramid", "detection head", "segmentation head"}),
+        ({"tower_depth": 2}, {"detection head"}),
+    ):
+        other = Perception(replace(smoke().architecture, **changes))
+        assert set(warm_start(other, tmp_path / "m.safetensors").fresh) == fresh
+        torch.testing.assert_close(other.backbone.state_dict(), whole.backbone.state_dict())
 
 
 def one_headed_info(kept: str):
@@ -179,3 +227,48 @@ def test_a_missing_data_set_is_named(tmp_path):
 def test_architecture_survives_json():
     architecture = Architecture("s", "swir", 6, 0, registers=4, strides=(3.5, 7.0))
     assert Architecture.from_dict(architecture.to_dict()) == architecture
+
+
+def test_withheld_streams_cost_nothing_and_change_nothing(batch):
+    model = tiny_model()
+    torch.nn.init.normal_(model.fusion.absent)
+    present = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    seen: list[dict[str, int]] = []
+    model.backbone.register_forward_pre_hook(
+        lambda _, given: seen.append({band.key: len(images) for band, images in given[0].items()})
+    )
+    model.segmentation.eval()  # BatchNorm's statistics are the batch's in training
+    trained = model(batch.images, present)
+    expected = model.eval()(batch.images, present)
+    assert seen == [{"rgb": 3, "lwir": 2}, {"rgb": 4, "lwir": 4}]
+    torch.testing.assert_close(trained.logits, expected.logits, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(trained.mask_logits, expected.mask_logits, atol=1e-4, rtol=1e-4)
+    only_rgb = torch.tensor([[1.0, 0.0]] * 4)
+    model.train()(batch.images, only_rgb).logits.sum().backward()
+    assert seen[-1] == {"rgb": 4, "lwir": 1}  # every parameter has a gradient on every process
+    assert all(p.grad is not None for p in model.backbone.parameters())
+
+
+def test_early_steps_take_smaller_images_and_masks_may_be_thinned():
+    class Scenes:
+        def sample(self, index):
+            return scene_sample(index, Modality.LWIR, (200, 160)), BOTH
+
+    early = (3, (84, 70), None)
+    batches = BatchStream(
+        Scenes(), 1, Modality.LWIR, SIZE, ThermalContract(), steps=5, first=1, early=early, mask_stride=2
+    )
+    masks = [batches[i].mask.shape[1:] for i in range(len(batches))]
+    assert masks == [(35, 42), (35, 42), (70, 84), (70, 84)]
+    whole = BatchStream(Scenes(), 1, Modality.LWIR, SIZE, ThermalContract(), steps=5, first=1)[3]
+    assert torch.equal(batches[3].mask, whole.mask[:, 1::2, 1::2])
+    assert torch.equal(batches[3].images[Modality.RGB], whole.images[Modality.RGB])
+
+
+@pytest.mark.parametrize("band", ["lwir", "nir", "swir"])
+def test_bundled_weights_compute_what_the_bundled_model_file_does(band):
+    folder = Path(__file__).resolve().parents[3] / "models"
+    model, info = load_perception(folder / f"{band}_box.safetensors")
+    samples = [scene_sample(seed, info.infrared, (320, 256)) for seed in held_out_seeds("report", 2)]
+    found = measure_parity(TorchEngine.of(model, info), OnnxEngine(folder / f"{band}_box.onnx", device="cpu"), samples)
+    assert TOLERANCE.problem(Difference.from_dict(found)) == ""

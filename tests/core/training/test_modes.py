@@ -136,3 +136,12 @@ def test_a_rate_of_zero_freezes_and_nothing_to_train_is_refused():
         parameter_groups(Perception(TEST), dict.fromkeys(RATES, 0.0), 0.05)
     with pytest.raises(ValueError, match="choose one of head, adapters, half, full"):
         trainable("most", model)
+
+
+def test_roles_can_be_kept_frozen():
+    model = Perception(TEST)
+    freeze_for("full", model, ("stems", "blocks.1"))
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert frozen == {name for name in EXACT["full"] if ".stems." in name} | block(1)
+    with pytest.raises(ValueError, match="'stem5'.*stems.rgb.*head"):
+        freeze_for("full", model, ("stem5",))

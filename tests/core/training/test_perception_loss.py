@@ -140,3 +140,23 @@ def test_without_labels_nothing_is_learnt_and_nothing_is_nan():
     assert all((p.grad == 0).all() for p in model.parameters() if p.grad is not None)
     empty = replace(batch, boxes=[torch.zeros(0, 4)], labels=[torch.zeros(0, dtype=torch.int64)])
     assert perception_loss(model(empty.images, empty.present), empty, WEIGHTS)["class"] > 0  # all of it is background
+
+
+def test_classes_that_a_set_does_not_label_take_no_part():
+    batch, sample = batch_of(1), Squares(1).load(0)
+    sample.labelled_classes = (0,)
+    partly = make_batch([(sample, BOTH)], Modality.LWIR, SIZE, ThermalContract(), cells())
+    out = predictions_for(batch)
+    out.logits.requires_grad_()
+    loss = perception_loss(out, partly, WEIGHTS)
+    loss["total"].backward()
+    assert (out.logits.grad[..., 1] == 0).all()
+    assert (out.logits.grad[..., 0] != 0).any()
+    positive = batch.owners[0] >= 0
+    targets = torch.zeros_like(out.logits[0])
+    targets[positive, batch.labels[0][batch.owners[0][positive]]] = 1
+    by_hand = focal_loss(out.logits[0][:, 0], targets[:, 0]) / positive.sum()
+    torch.testing.assert_close(loss["class"], by_hand.detach())
+    halves = Squares(2)
+    two = make_batch([(sample, BOTH), (halves.load(1), BOTH)], Modality.LWIR, SIZE, ThermalContract(), cells())
+    assert [piece.classes[0] is None for piece in two.split(2)] == [False, True]

@@ -37,7 +37,7 @@ def test_flir_leaves_dogs_out_and_takes_corners_as_stored(root: Path) -> None:
     assert pairs[2].name == "FLIR_01059"
     assert [pairs.box_classes[label] for label in sample.labels] == ["person", "car"]
     np.testing.assert_array_equal(sample.boxes, [[2, 3, 8, 20], [10, 5, 30, 20]])
-    assert pairs.boxes(pairs[2], sample.size).left_out == {"dog": 1}
+    assert pairs.boxes(pairs[2], sample.size).unknown == {"dog": 1}
 
 
 @pytest.mark.parametrize("ending", ["", "_PreviewData", "_PreviewData.jpeg", "_RGB.jpg", "_PreviewData.xml"])
@@ -100,7 +100,8 @@ def test_llvip_trusts_the_pictures_size_and_clips(root: Path) -> None:
     sample = pairs.load(pairs[0])
     assert sample.size == (32, 24)
     np.testing.assert_array_equal(sample.boxes, [[1, 2, 11, 22], [25, 2, 32, 23]])
-    assert pairs.boxes(pairs[0], sample.size).clipped == 1
+    assert pairs.boxes(pairs[0], sample.size).notes == {"clipped": 1}
+    assert pairs.notes == {"clipped": 1}
     assert sample.infrared.ndim == 2
     assert pairs.subsets == ()
 
@@ -134,11 +135,11 @@ def test_rasmd_frames_pair_by_number_and_crowds_are_ignored(root: Path) -> None:
 def test_rasmd_annotations_may_not_lead_out_of_the_root(root: Path) -> None:
     path = root / "annotations/instances_test.json"
     data = json.loads(path.read_text())
-    (root / "link").symlink_to("/")
     for text, message in (
         ("../../outside/rgb/rgb_aligned_000000.jpg", "lies outside"),
         ("/etc/rgb/passwd", "lies outside"),
-        ("link/etc/passwd", "lies outside"),
+        ("C:\\rgb\\x.jpg", "lies outside"),
+        ("rgb\\..\\..\\x.jpg", "lies outside"),
         ("a\0b/rgb/x.jpg", "is no path"),
         ("x" * 5000, "is no path"),
     ):
@@ -155,11 +156,15 @@ def test_rasmd_annotations_may_not_lead_out_of_the_root(root: Path) -> None:
     ("change", "message"),
     [
         (lambda d: d.pop("categories"), "not COCO annotations"),
-        (lambda d: d["annotations"][1].update(bbox=[1, 2, 3]), "annotation 1 is damaged"),
-        (lambda d: d["annotations"][1].update(bbox=[1, 2, float("nan"), 3]), "annotation 1 is damaged"),
-        (lambda d: d["annotations"][0].update(category_id=99), "annotation 0 is damaged"),
-        (lambda d: d["annotations"][0].update(image_id=99), "annotation 0 is damaged"),
-        (lambda d: d["images"].append(d["images"][0]), "twice"),
+        (lambda d: d["annotations"][1].update(bbox=[1, 2, 3]), "annotation 1 has no bbox"),
+        (
+            lambda d: d["annotations"][1].update(bbox=[1, 2, float("nan"), 3]),
+            "annotation 1 has a bbox that is not finite",
+        ),
+        (lambda d: d["annotations"][0].update(category_id=99), "annotation 0 has category_id 99"),
+        (lambda d: d["annotations"][0].update(image_id=99), "annotation 0 has image_id 99"),
+        (lambda d: d["images"].append(d["images"][0]), "two entries of kind image have the id 0"),
+        (lambda d: d["images"].append(d["images"][0] | {"id": 77}), "lists the image .* twice"),
         (lambda d: d.update(images=7), "not COCO annotations"),
     ],
 )
@@ -248,7 +253,7 @@ def test_fmb_coloured_labels_are_refused(root: Path) -> None:
     coloured = np.zeros((24, 32, 3), np.uint8)
     coloured[:] = (179, 228, 228)
     write_image(pairs[0].mask, coloured)
-    with pytest.raises(BenchmarkError, match="holds colours, not class numbers"):
+    with pytest.raises(BenchmarkError, match="this one holds colours"):
         pairs.load(pairs[0])
 
 

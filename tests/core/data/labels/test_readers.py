@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -12,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spectradino_core.data.benchmarks.boxes import LabelledObject, boxes_of
-from spectradino_core.data.benchmarks.files import BenchmarkError
-from spectradino_core.data.benchmarks.masks import mask_of, read_numbers
-from spectradino_core.data.benchmarks.voc import read_voc
+from spectradino_core.data.images import ImageFileError
+from spectradino_core.data.labels import ImageLabels, LabelError, LabelledObject, boxes_of
+from spectradino_core.data.labels.coco import coco_of
+from spectradino_core.data.labels.masks import mask_of, read_mask
+from spectradino_core.data.labels.voc import read_voc
 from tests.core.data.benchmarks.miniatures import voc_xml
 
 CLASSES = ("person", "car")
@@ -30,13 +32,19 @@ def test_boxes_by_hand() -> None:
         LabelledObject("dog", (1, 1, 2, 2)),
         LabelledObject("person", (0, 0, 9, 9), ignored=True),
     ]
-    found = boxes_of(objects, CLASSES, (32, 24), {"people": "person"})
+    found = boxes_of(ImageLabels(objects), CLASSES, (32, 24))
     np.testing.assert_array_equal(found.boxes, [[0, 2, 10, 24], [1, 1, 2, 2]])
     np.testing.assert_array_equal(found.labels, [1, 0])
     np.testing.assert_array_equal(found.ignored, [[0, 0, 9, 9]])
     np.testing.assert_array_equal(found.ignored_labels, [0])
-    assert (found.clipped, found.mostly_outside, found.empty, dict(found.left_out)) == (1, 0, 2, {"dog": 1})
-    assert boxes_of([LabelledObject("car", (-11, 2, 10, 30))], CLASSES, (32, 24)).mostly_outside == 1
+    assert found.notes == {"clipped": 1, "outside": 1, "zero_size": 1}
+    assert (found.mostly_outside, dict(found.unknown)) == (0, {"dog": 1})
+    far_out = ImageLabels([LabelledObject("car", (-11, 2, 10, 30), difficult=True)])
+    assert boxes_of(far_out, CLASSES, (32, 24)).mostly_outside == 1
+    assert len(boxes_of(far_out, CLASSES, (32, 24)).boxes) == 1
+    assert len(boxes_of(far_out, CLASSES, (32, 24), difficult_counts=False).ignored) == 1
+    unclipped = boxes_of(ImageLabels(objects), CLASSES, None)  # of an image whose size is unknown
+    np.testing.assert_array_equal(unclipped.boxes, [[-5, 2, 10, 30], [1, 1, 2, 2], [40, 2, 50, 9]])
 
 
 @given(
@@ -50,9 +58,9 @@ def test_boxes_by_hand() -> None:
     )
 )
 def test_every_object_is_kept_ignored_left_out_or_empty(objects) -> None:
-    found = boxes_of([LabelledObject(*one) for one in objects], CLASSES, (32, 24))
+    found = boxes_of(ImageLabels([LabelledObject(*one) for one in objects]), CLASSES, (32, 24))
     kept = np.concatenate([found.boxes, found.ignored])
-    assert len(kept) + found.empty + sum(found.left_out.values()) == len(objects)
+    assert len(kept) + found.notes["zero_size"] + found.notes["outside"] + found.unknown.total() == len(objects)
     assert len(found.labels) == len(found.boxes)
     assert len(found.ignored_labels) == len(found.ignored)
     assert (kept >= 0).all()
@@ -65,9 +73,9 @@ def test_every_object_is_kept_ignored_left_out_or_empty(objects) -> None:
 def test_voc_gives_names_and_corners(tmp_path: Path) -> None:
     path = tmp_path / "a.xml"
     path.write_text(voc_xml([("person", (1.5, 2, 3, 4))]))
-    assert read_voc(path) == [LabelledObject("person", (1.5, 2, 3, 4))]
+    assert read_voc(path).objects == [LabelledObject("person", (1.5, 2, 3, 4))]
     path.write_text(voc_xml([]))
-    assert read_voc(path) == []
+    assert read_voc(path).objects == []
 
 
 BOMB = """<?xml version="1.0"?><!DOCTYPE annotation [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>
@@ -80,7 +88,7 @@ REMOTE = """<!DOCTYPE annotation SYSTEM "http://127.0.0.1:9/x.dtd"><annotation/>
 def test_voc_with_a_document_type_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "evil.xml"
     path.write_text(text)
-    with pytest.raises(BenchmarkError, match="evil.xml: has a document type"):
+    with pytest.raises(LabelError, match="evil.xml: has a document type"):
         read_voc(path)
 
 
@@ -94,29 +102,30 @@ def test_voc_with_a_document_type_is_refused(tmp_path: Path, text: str) -> None:
         (voc_xml([("car", (1, 2, 3, "x"))]), "object 0 has"),
         (voc_xml([("car", (1, 2, 3, "nan"))]), "object 0 has"),
         (voc_xml([("car", (1, 2, 3, 4)), ("", (1, 2, 3, 4))]), "object 1 has"),
-        (" " * (5 << 20), "is too long"),
+        (" " * (5 << 20), "long"),
     ],
 )
 def test_damaged_voc_is_named(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "bad.xml"
     path.write_text(text)
-    with pytest.raises(BenchmarkError, match=message) as failed:
+    with pytest.raises(LabelError, match=message) as failed:
         read_voc(path)
     assert "bad.xml" in str(failed.value)
 
 
-def indexed_png(path: Path, numbers: np.ndarray, palette: np.ndarray) -> None:
+def indexed_png(path: Path, numbers: np.ndarray, palette: np.ndarray, bits: int = 8, kind: int = 3) -> None:
     """A PNG with a palette, as many annotation tools write masks; OpenCV can't."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     height, width = numbers.shape
-    rows = b"".join(b"\0" + row.tobytes() for row in numbers)
+    samples = np.unpackbits(numbers[..., None], axis=2)[..., 8 - bits :].reshape(height, -1)
+    rows = b"".join(b"\0" + row.tobytes() for row in np.packbits(samples, axis=1))
     path.write_bytes(
         b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0))
-        + chunk(b"PLTE", palette.astype(np.uint8).tobytes())
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0))
+        + (chunk(b"PLTE", palette.astype(np.uint8).tobytes()) if kind == 3 else b"")
         + chunk(b"IDAT", zlib.compress(rows))
         + chunk(b"IEND", b"")
     )
@@ -128,17 +137,30 @@ def test_masks_with_a_palette_give_its_numbers(tmp_path: Path) -> None:
     palette[0] = 0
     indexed_png(tmp_path / "m.png", numbers, palette)
     assert cv2.imread(str(tmp_path / "m.png"), cv2.IMREAD_UNCHANGED).ndim == 3  # the trap
-    np.testing.assert_array_equal(read_numbers(tmp_path / "m.png"), numbers)
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), numbers)
 
 
-def test_masks_whose_palette_has_a_colour_twice_are_refused(tmp_path: Path) -> None:
+def test_a_palette_may_have_a_colour_twice_or_be_black(tmp_path: Path) -> None:
     palette = np.zeros((256, 3), int)
     palette[1] = palette[2] = (10, 20, 30)
-    indexed_png(tmp_path / "m.png", np.ones((4, 4), np.uint8), palette)
-    with pytest.raises(BenchmarkError, match="m.png: its palette has the colour #0a141e twice"):
-        read_numbers(tmp_path / "m.png")
-    indexed_png(tmp_path / "m.png", np.zeros((4, 4), np.uint8), palette)  # unused rows are black too, and mean 0
-    assert not read_numbers(tmp_path / "m.png").any()
+    numbers = np.arange(20, dtype=np.uint8).reshape(4, 5) % 7
+    indexed_png(tmp_path / "m.png", numbers, palette)
+    notes: Counter[str] = Counter()
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.png", notes), numbers)
+    assert notes == {"palette_mask": 1}
+    whole = (tmp_path / "m.png").read_bytes()
+    (tmp_path / "m.png").write_bytes(whole[:-30] + b"IEND")
+    with pytest.raises((LabelError, ImageFileError), match=r"m\.png"):
+        read_mask(tmp_path / "m.png")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("kind", [0, 3])
+def test_masks_of_few_bits_give_their_numbers(tmp_path: Path, bits: int, kind: int) -> None:
+    numbers = np.arange(24, dtype=np.uint8).reshape(3, 8) % (1 << bits)
+    palette = np.random.default_rng(3).integers(0, 256, (1 << bits, 3))
+    indexed_png(tmp_path / "m.png", numbers, palette, bits, kind)
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), numbers)
 
 
 def test_masks_in_other_forms(tmp_path: Path) -> None:
@@ -146,15 +168,31 @@ def test_masks_in_other_forms(tmp_path: Path) -> None:
     numbers = np.arange(12, dtype=np.uint8).reshape(3, 4)
     for image in (numbers, cv2.merge([numbers] * 3), numbers.astype(np.uint16)):
         cv2.imwrite(str(path), image)
-        np.testing.assert_array_equal(read_numbers(path), numbers)
+        np.testing.assert_array_equal(read_mask(path), numbers)
     cv2.imwrite(str(path), numbers.astype(np.uint16) * 1000)
-    with pytest.raises(BenchmarkError, match="class numbers up to 255"):
-        read_numbers(path)
+    with pytest.raises(LabelError, match="class numbers up to 255"):
+        read_mask(path)
 
 
 def test_masks_are_mapped_by_their_table(tmp_path: Path) -> None:
     path = tmp_path / "m.png"
     cv2.imwrite(str(path), np.array([[0, 1, 2]], np.uint8))
     np.testing.assert_array_equal(mask_of(path, {0: 255, 1: 0, 2: 1}), [[255, 0, 1]])
-    with pytest.raises(BenchmarkError, match="m.png: holds 1, 2, which the class table lacks"):
+    with pytest.raises(LabelError, match="m.png: holds 1, 2, which the class table lacks"):
         mask_of(path, {0: 0})
+
+
+@pytest.mark.parametrize("box", [[10**400, 0, 1, 1], [1e308, 0, 1e308, 1], ["1", "2", "3", "4"], [0, 0, 1e400, 1]])
+def test_boxes_beyond_numbers_are_refused_and_numbers_as_text_are_read(box: list[object]) -> None:
+    data = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 10**400}],
+        "annotations": [{"id": 3, "image_id": 1, "category_id": 1, "bbox": box}],
+        "categories": [{"id": 1, "name": "car"}],
+    }
+    if box[0] == "1":
+        file = coco_of(Path("a.json"), data, Counter())
+        assert file.images[0].labels.objects == [LabelledObject("car", (1, 2, 4, 6))]
+        assert file.images[0].size is None
+        return
+    with pytest.raises(LabelError, match="a.json: annotation 3 has (no bbox|a bbox that is not finite)"):
+        coco_of(Path("a.json"), data, Counter())

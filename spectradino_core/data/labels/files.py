@@ -1,0 +1,220 @@
+"""Files of labels, and the image names in them: bounded, in whatever encoding, and never outside of their root.
+
+A symbolic link that a user made inside a data root is followed; only a path *written in a file* that leads out of the
+root is refused.
+"""
+
+from __future__ import annotations
+
+import codecs
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any, Generic, TypeVar
+
+from spectradino_core import files
+from spectradino_core.data.labels.objects import LabelError
+from spectradino_core.files import FileError, parse_json
+from spectradino_core.text import printable
+
+__all__ = [
+    "ImageNames",
+    "decode_text",
+    "inside",
+    "is_roboflow",
+    "plain_stem",
+    "posix_name",
+    "read_bytes",
+    "read_json",
+    "read_text",
+]
+
+T = TypeVar("T")
+
+_DRIVE = re.compile(r"[A-Za-z]:")
+_ROBOFLOW = re.compile(r"(?P<stem>.+?)(_(jpe?g|png|bmp|tiff?|webp|gif))*\.rf\.[0-9A-Za-z]{8,64}", re.IGNORECASE)
+_CHINESE = frozenset({"gb2312", "gbk", "gb18030", "hz"})
+_SAFE_ENCODINGS = re.compile(
+    r"utf-(8|16|32)(-[bl]e)?|utf-8-sig|ascii|iso8859-\d+|cp125\d|cp(437|850|852|866|932|949|950)|big5(hkscs)?|"
+    r"shift_jis|euc_(jp|kr)|koi8-[ru]"
+)
+"""Encodings that a file may declare: some of Python's others take quadratic time, or are no text at all."""
+
+
+def read_bytes(path: Path, kind: str) -> bytes:
+    """A whole file of one of the kinds of `files.LARGEST`.
+
+    Raises:
+        LabelError: it can't be read, see `files.open_file`.
+    """
+    try:
+        return files.read_bytes(path, kind)
+    except FileError as error:
+        raise LabelError(str(error)) from None
+
+
+def read_text(path: Path, kind: str, notes: Counter[str]) -> str:
+    """A text file in UTF-8 or whatever else it turns out to be, see `decode_text`.
+
+    Raises:
+        LabelError: as `read_bytes`, or it is no text.
+    """
+    try:
+        return decode_text(read_bytes(path, kind), notes)
+    except UnicodeDecodeError as error:
+        raise LabelError(f"{path}: can't be read as text ({error})") from None
+
+
+def decode_text(data: bytes, notes: Counter[str], declared: str | None = None) -> str:
+    """Bytes as text: by their byte order mark, else as declared, else as UTF-8, GB18030 or Latin-1 by what fits.
+
+    Args:
+        data: the file.
+        notes: counts a byte order mark, and an encoding other than UTF-8.
+        declared: the encoding that the file itself names.
+
+    Raises:
+        UnicodeDecodeError: a UTF-16 mark before what is not UTF-16.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        notes["byte_order_mark"] += 1
+        return data.decode("utf-16")
+    if data.startswith(codecs.BOM_UTF8):
+        notes["byte_order_mark"] += 1
+        data = data.removeprefix(codecs.BOM_UTF8)
+    for encoding in (_known(declared), "utf-8"):
+        try:
+            text = data.decode(encoding) if encoding else None
+        except UnicodeDecodeError:
+            continue
+        if text is not None:
+            if encoding not in ("utf-8", "ascii") and not text.isascii():
+                notes["other_encoding"] += 1
+            return text
+    notes["other_encoding"] += 1
+    return _guessed(data)
+
+
+def read_json(path: Path, notes: Counter[str]) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        LabelError: it can't be read, or is no JSON.
+    """
+    try:
+        return parse_json(read_text(path, "label file", notes), f"label file {printable(str(path))}")
+    except FileError as error:
+        raise LabelError(str(error)) from None
+
+
+def inside(root: Path, text: object, source: Path | str) -> Path:
+    """The path below `root` that `source`, a file from outside, names; slashes of either kind.
+
+    Raises:
+        LabelError: it leads out of the root, or is no path.
+    """
+    name = str(text).replace("\\", "/")
+    parts = PurePosixPath(posixpath.normpath(name)).parts
+    if name.startswith("/") or _DRIVE.match(name) or parts[:1] == ("..",):
+        raise LabelError(f"{source} names {str(text)[:120]!r}, which lies outside {root}")
+    path = root.joinpath(*parts)
+    try:
+        path.is_file()
+    except (OSError, ValueError) as error:  # a zero byte, or over-long
+        raise LabelError(f"{source} names {str(text)[:120]!r}, which is no path ({error})") from None
+    if "\0" in name:
+        raise LabelError(f"{source} names {str(text)[:120]!r}, which is no path")
+    return path
+
+
+def posix_name(text: object) -> str:
+    """A path as written in a file, with forward slashes and without a leading "./"."""
+    return posixpath.normpath(str(text).strip().replace("\\", "/")) if str(text).strip() else ""
+
+
+def is_roboflow(name: str) -> bool:
+    """Whether a file has the name that Roboflow gives at export: `street_jpg.rf.<hash>.jpg` of street.jpg."""
+    return _ROBOFLOW.fullmatch(PurePosixPath(name).stem) is not None
+
+
+def plain_stem(name: str) -> str:
+    """A file's name without folders and ending, and as it was before Roboflow renamed it."""
+    stem = PurePosixPath(name).stem
+    found = _ROBOFLOW.fullmatch(stem)
+    return found["stem"] if found else stem
+
+
+class ImageNames(Generic[T]):
+    """What a label file says by image, found again by the image's path in its set.
+
+    The same path goes before everything else. Otherwise a path matches whose name agrees (whatever the case and the
+    ending, and before Roboflow's renaming) and whose folders are the end of the other's: label files name images from
+    other folders than a set's root, or by their file names alone.
+    """
+
+    def __init__(self, entries: Iterable[tuple[str, T]], source: Path) -> None:
+        """
+        Args:
+            entries: name as `posix_name` gives it, and value.
+            source: for errors.
+
+        Raises:
+            LabelError: the file lists a name twice.
+        """
+        self._exact: dict[str, T] = {}
+        self._loose: dict[str, list[tuple[PurePosixPath, T]]] = {}
+        for name, value in entries:
+            if name in self._exact:
+                raise LabelError(f"{source}: lists the image {name!r} twice")
+            self._exact[name] = value
+            self._loose.setdefault(plain_stem(name).casefold(), []).append((_folded(name), value))
+
+    def find(self, path: str) -> T | None:
+        """The value of the image at a path; None: the file does not list it, or several could be meant."""
+        name = posix_name(path)
+        if name in self._exact:
+            return self._exact[name]
+        wanted = _folded(name)
+        found = [
+            (other, value)
+            for other, value in self._loose.get(plain_stem(name).casefold(), ())
+            if _ends_alike(other.parts[:-1], wanted.parts[:-1])
+        ]
+        if len(found) > 1:
+            found = [row for row in found if row[0].name == wanted.name]
+        return found[0][1] if len(found) == 1 else None
+
+
+def _folded(name: str) -> PurePosixPath:
+    return PurePosixPath(name.casefold())
+
+
+def _ends_alike(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    shorter = min(len(one), len(other))
+    return shorter == 0 or one[-shorter:] == other[-shorter:]
+
+
+def _known(declared: str | None) -> str | None:
+    """The codec of a declared encoding, where it is one that may be used; GB2312 and GBK by what contains both."""
+    if not declared:
+        return None
+    try:
+        name = codecs.lookup(declared).name
+    except (LookupError, ValueError):
+        return None
+    if name in _CHINESE:
+        return "gb18030"
+    return name if _SAFE_ENCODINGS.fullmatch(name) else None
+
+
+def _guessed(data: bytes) -> str:
+    """GB18030 where most letters are pairs of high bytes, as Chinese text has them; else Latin-1, which always fits."""
+    try:
+        text = data.decode("gb18030")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+    foreign = [letter.encode("gb18030") for letter in text if ord(letter) > 127]
+    common = sum(len(pair) == 2 and min(pair) >= 0xA1 for pair in foreign)
+    return text if 2 * common >= len(foreign) else data.decode("latin-1")

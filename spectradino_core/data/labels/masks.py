@@ -1,0 +1,107 @@
+"""Class masks as data sets store them: numbers in one channel, in three equal ones, or in a PNG with a palette.
+
+Letters: h w an image.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from spectradino_core.data.images import ImageFileError, read_image
+from spectradino_core.data.labels.objects import UNLABELLED, LabelError
+
+__all__ = ["mask_of", "read_mask"]
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_GREY, _INDEXED = 0, 3
+
+
+def read_mask(path: Path, notes: Counter[str] | None = None) -> np.ndarray:
+    """The numbers of a mask file as stored, uint8 [h, w].
+
+    Args:
+        path: the file.
+        notes: counts a palette.
+
+    Raises:
+        ImageFileError: the file is missing or damaged.
+        LabelError: it holds colours, or numbers above 255.
+    """
+    image = read_image(path, cv2.IMREAD_UNCHANGED)
+    if (indices := _indices(path)) is not None:
+        if notes is not None:
+            notes["palette_mask"] += indices[1]
+        return indices[0]
+    if image.dtype != np.uint8:
+        if image.dtype != np.uint16 or image.max() > UNLABELLED:
+            raise LabelError(f"{path}: a mask holds class numbers up to 255, this one {image.dtype} to {image.max()}")
+        image = image.astype(np.uint8)
+    if image.ndim == 2:
+        return image
+    if (image[..., 0] == image[..., 1]).all() and (image[..., 0] == image[..., 2]).all():
+        return np.ascontiguousarray(image[..., 0])
+    raise LabelError(
+        f"{path}: a mask is one channel of 8-bit class numbers, this one holds colours; take the data set's folder of "
+        "plain labels"
+    )
+
+
+def mask_of(path: Path, table: Mapping[int, int], notes: Counter[str] | None = None) -> np.ndarray:
+    """A mask in a benchmark's classes, uint8 [h, w].
+
+    Args:
+        path: the file.
+        table: class by stored number; 255 for those that don't count.
+        notes: as of `read_mask`.
+
+    Raises:
+        ImageFileError, LabelError: as `read_mask`, or it holds a number that the table lacks.
+    """
+    numbers = read_mask(path, notes)
+    known = np.zeros(256, bool)
+    known[list(table)] = True
+    present = np.bincount(numbers.ravel(), minlength=256) > 0
+    strange = np.flatnonzero(present & ~known)
+    if len(strange):
+        listed = ", ".join(map(str, strange[:6])) + (", .." if len(strange) > 6 else "")
+        raise LabelError(f"{path}: holds {listed}, which the class table lacks; is it this data set's label folder?")
+    lookup = np.full(256, UNLABELLED, np.uint8)
+    for number, label in table.items():
+        lookup[number] = label
+    return lookup[numbers]
+
+
+def _indices(path: Path) -> tuple[np.ndarray, bool] | None:
+    """The stored samples [h, w] of a PNG that decoders would turn into other numbers, and whether it has a palette.
+
+    With a palette OpenCV gives colours, in which two classes of one colour can't be told apart; grey samples of fewer
+    than 8 bits it stretches to 0 .. 255. So the file is decoded as 8-bit grey, whose stretch is undone.
+    """
+    data = path.read_bytes()
+    if not data.startswith(_PNG) or len(data) < 33:
+        return None
+    bits, kind = data[24], data[25]
+    if kind != _INDEXED and not (kind == _GREY and bits < 8):
+        return None
+    header = data[16:25] + bytes([_GREY]) + data[26:29]
+    chunks = [_chunk(b"IHDR", header)]
+    place = 33
+    while place + 12 <= len(data):
+        length, name = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
+        if name in (b"IDAT", b"IEND"):
+            chunks.append(data[place : place + 12 + length])
+        place += 12 + length
+    image = cv2.imdecode(np.frombuffer(_PNG + b"".join(chunks), np.uint8), cv2.IMREAD_GRAYSCALE)
+    if image is None:
+        raise ImageFileError(f"{path}: not an image, or a damaged one")
+    return image // np.uint8(255 // (2**bits - 1)), kind == _INDEXED
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")

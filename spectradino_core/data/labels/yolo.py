@@ -1,0 +1,100 @@
+"""Boxes in YOLO text files: one object a line, `class cx cy w h` in fractions of the image; and the names of classes.
+
+Polygons (`class x1 y1 x2 y2 x3 y3 ..`, of segmentation and of oriented boxes) are read as the boxes around them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from spectradino_core.data.labels.files import read_text
+from spectradino_core.data.labels.objects import ImageLabels, LabelError, LabelledObject
+
+__all__ = ["read_yolo", "read_yolo_names"]
+
+_MOST_CLASSES = 10_000
+_SPLIT = re.compile(r"[\s,;]+")
+
+
+def read_yolo(path: Path, names: Mapping[int, str], size: tuple[int, int]) -> ImageLabels:
+    """Every object of one image's file; an empty file says that there is none.
+
+    Args:
+        path: the file.
+        names: of the classes by number.
+        size: (width, height) of the image, which the fractions are of.
+
+    Raises:
+        LabelError: a line is no object, or its class has no name; names file and line.
+    """
+    notes: Counter[str] = Counter()
+    found = []
+    scale = np.array(size, np.float64)
+    for number, line in enumerate(read_text(path, "VOC label file", notes).splitlines(), 1):
+        words = _SPLIT.split(line.strip(" \t\r,;"))
+        if words == [""]:
+            continue
+        try:
+            values = np.array([float(word) for word in words])
+        except ValueError:
+            values = np.zeros(0)
+        polygon = len(values) >= 7 and len(values) % 2 == 1
+        if not (polygon or len(values) in (5, 6)) or not np.isfinite(values).all() or values[0] % 1:
+            raise LabelError(
+                f"{path}, line {number}: {line.strip()[:80]!r} is no object; 'class cx cy width height' is wanted"
+            )
+        label = int(values[0])
+        if label not in names:
+            raise LabelError(
+                f"{path}, line {number}: class {label} has no name; the {len(names)} names are those of data.yaml or "
+                "classes.txt"
+            )
+        if polygon:
+            points = values[1:].reshape(-1, 2) * scale
+            first, last = points.min(axis=0), points.max(axis=0)
+        else:
+            centre, extent = values[1:3] * scale, values[3:5] * scale
+            first, last = centre - extent / 2, centre + extent / 2
+        corners = (float(first[0]), float(first[1]), float(last[0]), float(last[1]))
+        found.append(LabelledObject(names[label], corners))
+    return ImageLabels(found, notes)
+
+
+def read_yolo_names(path: Path) -> dict[int, str]:
+    """Names by number from a data set's YAML file (`names: [..]` or `names: {0: ..}`), or from a list, one a line.
+
+    Raises:
+        LabelError: it can't be read, or holds no names.
+    """
+    text = read_text(path, "list of names", Counter())
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        lines = [line.strip() for line in text.splitlines()]
+        names = dict(enumerate(lines[: len(lines) - next((n for n, x in enumerate(lines[::-1]) if x), len(lines))]))
+    else:
+        names = _of_yaml(path, text)
+    if not names or len(names) > _MOST_CLASSES or not all(names.values()):
+        raise LabelError(f"{path}: holds no names of classes, or an empty one")
+    return names
+
+
+def _of_yaml(path: Path, text: str) -> dict[int, str]:
+    import yaml
+
+    try:
+        data = yaml.safe_load(text)
+        stored = data["names"]
+        pairs = enumerate(stored) if isinstance(stored, list) else stored.items()
+        return {int(number): _scalar(name) for number, name in pairs}
+    except (yaml.YAMLError, RecursionError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise LabelError(f"{path}: holds no 'names' of classes ({type(error).__name__})") from None
+
+
+def _scalar(name: object) -> str:
+    if not isinstance(name, str | int | float):
+        raise TypeError("a name is text")  # str() of nested YAML aliases would have no end
+    return str(name).strip()

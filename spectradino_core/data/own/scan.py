@@ -1,0 +1,270 @@
+"""Finds the images and label files in a user's folder, and what their paths say: camera, split, name.
+
+A folder's name says which camera its images are from (`rgb`, `visible_images`, `thermal`, `lwir`, ..) and which split
+(`train`, `val`, `valid`, `test`), at any depth and in any order; other folders are part of an image's name. Images of
+the two cameras with the same name are a pair. Where no name says which camera it is, the images do: grey ones are
+infrared.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from spectradino_core.data.images import in_colour
+from spectradino_core.data.labels import LabelError
+from spectradino_core.data.labels.files import plain_stem, read_text
+from spectradino_core.modality import Modality
+
+__all__ = ["INFRARED", "RGB", "SPLITS", "File", "Scan", "scan"]
+
+RGB, INFRARED = "rgb", "infrared"
+SPLITS = ("train", "val", "test")
+
+_SPLIT_WORDS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
+    "testing": "test",
+}  # fmt: skip
+_RGB_WORDS = frozenset({"rgb", "color", "colour", "visible", "vis", "visual"})
+_BANDS: dict[str, Modality | None] = {
+    "nir": Modality.NIR, "swir": Modality.SWIR, "ir": None, "infrared": None, "lwir": Modality.LWIR,
+    "thermal": Modality.LWIR, "fir": Modality.LWIR, "mwir": Modality.LWIR, "tir": Modality.LWIR,
+}  # fmt: skip
+_CONTAINERS = frozenset({
+    "images", "image", "imgs", "img", "jpegimages", "labels", "label", "annotations", "annotation", "anns", "xml",
+    "txt", "yolo", "coco", "voc", "obj", "data", "boxes", "bboxes",
+})  # fmt: skip
+_MASK_WORDS = frozenset({
+    "mask", "masks", "segmentation", "segmentationclass", "segmentationobject", "semantic", "label", "labels",
+    "annotation", "annotations", "gt",
+})  # fmt: skip
+_IMAGE_WORDS = frozenset({"images", "image", "imgs", "img", "jpegimages"})
+_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+_LABELS = (".json", ".xml", ".txt", ".yaml", ".yml", ".names")
+_WORD = re.compile(r"[a-z]+|\d+")
+_DEEPEST, _MOST_FILES = 8, 2_000_000
+_LOOKED_AT = 8
+
+
+@dataclass(frozen=True)
+class File:
+    """An image or a label file, and what its path says.
+
+    Attributes:
+        path: the file.
+        relative: its path below the root, with forward slashes.
+        split: one of `SPLITS`; None: the path does not say.
+        camera: RGB or INFRARED; None: the path does not say.
+        name: folders that say neither, and the stem, before Roboflow's renaming.
+    """
+
+    path: Path
+    relative: str
+    split: str | None
+    camera: str | None
+    name: str
+
+    @property
+    def stem(self) -> str:
+        return self.name.rpartition("/")[2]
+
+
+@dataclass
+class Scan:
+    """What a folder holds.
+
+    Attributes:
+        images: every image, with its camera and split.
+        labels: possible label files by their ending.
+        band: the infrared band that folder names say; None: they say none.
+        remarks: what was assumed or skipped, in words.
+    """
+
+    images: list[File] = field(default_factory=list)
+    labels: dict[str, list[File]] = field(default_factory=lambda: defaultdict(list))
+    band: Modality | None = None
+    remarks: list[str] = field(default_factory=list)
+
+
+def scan(root: Path, rgb: str | None = None, infrared: str | None = None) -> Scan:
+    """Looks through a folder; symbolic links in it are followed.
+
+    Args:
+        root: the folder.
+        rgb, infrared: names of the folders of the two cameras, where their names don't say so themselves.
+
+    Raises:
+        LabelError: there is no such folder, it holds no images, or nothing tells which camera's some of them are.
+    """
+    if not root.is_dir():
+        raise LabelError(f"{root}: no such folder")
+    found, masks = Scan(), 0
+    bands: set[Modality] = set()
+    for path, parts in _walk(root):
+        ending = path.suffix.lower()
+        if ending not in _IMAGES + _LABELS:
+            continue
+        file, band, is_mask = _described(path, parts, ending in _IMAGES, rgb, infrared)
+        if ending not in _IMAGES:
+            found.labels[".yaml" if ending == ".yml" else ending].append(file)
+            continue
+        if is_mask:
+            masks += 1
+            continue
+        found.images.append(file)
+        bands.update([band] if band is not None else [])
+    if masks:
+        found.remarks.append(
+            f"{masks} images in folders of labels or masks are skipped: own folders are read for boxes"
+        )
+    if not found.images:
+        raise LabelError(f"{root}: holds no images ({', '.join(_IMAGES)}) in it or its folders")
+    for name, camera in ((rgb, RGB), (infrared, INFRARED)):
+        if name is not None and not any(file.camera == camera for file in found.images):
+            raise LabelError(f"{root}: no folder named {name!r} holds images")
+    if len(bands) > 1:
+        names = " and ".join(sorted(band.name for band in bands))
+        raise LabelError(f"{root}: holds images of {names}; a model takes one infrared band: name its folder")
+    found.band = next(iter(bands), None)
+    _tell_cameras(root, found)
+    found.images = _distinct(_two_folders(found.images))
+    _split_by_lists(found)
+    return found
+
+
+def _walk(root: Path) -> list[tuple[Path, tuple[str, ...]]]:
+    """Files in order, with the folders between the root and them; no folder twice, though links may say so."""
+    found: list[tuple[Path, tuple[str, ...]]] = []
+    seen: set[tuple[int, int]] = set()
+    todo: list[tuple[Path, tuple[str, ...]]] = [(root, ())]
+    while todo:
+        folder, parts = todo.pop(0)
+        try:
+            state = folder.stat()
+            if (state.st_dev, state.st_ino) in seen or len(parts) > _DEEPEST:
+                continue
+            seen.add((state.st_dev, state.st_ino))
+            with os.scandir(folder) as entries:
+                names = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+        except OSError as error:
+            raise LabelError(f"{folder}: can't be listed ({error.strerror})") from None
+        found += [(folder / name, parts) for name, is_folder in names if not is_folder]
+        todo += [(folder / name, (*parts, name)) for name, is_folder in names if is_folder]
+        if len(found) > _MOST_FILES:
+            raise LabelError(f"{root}: more than {_MOST_FILES} files; give the data set's own folder")
+    return found
+
+
+def _described(
+    path: Path, parts: Sequence[str], is_image: bool, rgb: str | None, infrared: str | None
+) -> tuple[File, Modality | None, bool]:
+    split = camera = band = None
+    rest: list[str] = []
+    is_mask = False
+    named = {name.strip("/").casefold(): which for name, which in ((rgb, RGB), (infrared, INFRARED)) if name}
+    for place, part in enumerate(parts):
+        words = _WORD.findall(part.casefold())
+        explicit = named.get(part.casefold()) or named.get("/".join(parts[: place + 1]).casefold())
+        bands = [_BANDS[word] for word in words if word in _BANDS]
+        if explicit:
+            camera, band = explicit, bands[0] if bands and explicit == INFRARED else None
+            continue
+        says_rgb = rgb is None and any(word in _RGB_WORDS for word in words)
+        says_infrared = infrared is None and bool(bands)
+        if says_rgb != says_infrared:  # "rgb_thermal_pairs" says nothing; a deeper folder goes before one above it
+            camera, band = (RGB, None) if says_rgb else (INFRARED, bands[0])
+        split = next((_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS), split)
+        # Images in a folder of labels are masks: they would be taken for grey, that is, infrared ones.
+        is_mask = is_mask or (not _MASK_WORDS.isdisjoint(words) and _IMAGE_WORDS.isdisjoint(words))
+        # What else a folder says, such as the day of "thermal_day", is part of the name.
+        said = _SPLIT_WORDS.keys() | _CONTAINERS | (_RGB_WORDS | _BANDS.keys() if says_rgb != says_infrared else set())
+        kept = [word for word in words if word not in said]
+        rest += [part] if len(kept) == len(words) else ["_".join(kept)] if kept else []
+    if not is_image:  # instances_thermal_train.json
+        for word in _WORD.findall(path.stem.casefold()) if path.suffix.lower() == ".json" else ():
+            split = split or _SPLIT_WORDS.get(word)
+            camera = camera or (RGB if word in _RGB_WORDS else INFRARED if word in _BANDS else None)
+    name = "/".join((*rest, plain_stem(path.name)))
+    return File(path, "/".join((*parts, path.name)), split, camera, name), band, is_mask
+
+
+def _tell_cameras(root: Path, found: Scan) -> None:
+    """Gives images whose folders don't say so a camera, by their colours."""
+    groups: dict[str, list[File]] = defaultdict(list)
+    for file in found.images:
+        if file.camera is None:
+            groups[file.name.rpartition("/")[0]].append(file)
+    if not groups:
+        return
+    cameras: dict[str, str] = {}
+    for group, files in groups.items():
+        looked_at = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, _LOOKED_AT).astype(int))]
+        coloured = sum(in_colour(file.path) for file in looked_at)
+        cameras[group] = RGB if 2 * coloured >= len(looked_at) else INFRARED
+        shown = group or files[0].relative.rpartition("/")[0] or root.name
+        kind = "RGB, because they are in colour" if cameras[group] == RGB else "infrared, because they are grey"
+        found.remarks.append(
+            f"the images in {shown!r} are taken for {kind}; --rgb and --thermal name folders otherwise"
+        )
+    stems = {group: {file.stem for file in files} for group, files in groups.items()}
+    pair = [group for group in groups if any(stems[group] & stems[other] for other in groups if other != group)]
+    if len(pair) == 2 and cameras[pair[0]] == cameras[pair[1]] and len(groups) == 2 and all(pair):
+        raise LabelError(
+            f"{root}: {pair[0]!r} and {pair[1]!r} hold images of equal names and nothing tells which are infrared: "
+            f"say so with --rgb {pair[0]} --thermal {pair[1]}, or the other way round"
+        )
+    paired = len(groups) == 2 and len(set(cameras.values())) == 2
+
+    def told(file: File) -> File:
+        if file.camera is not None:
+            return file
+        camera = cameras[file.name.rpartition("/")[0]]
+        return replace(file, camera=camera, name=file.stem if paired else file.name)
+
+    found.images = [told(file) for file in found.images]
+
+
+def _two_folders(images: list[File]) -> list[File]:
+    """Where each camera of a split has one folder only, the folders' names are no part of its images' names."""
+    folders: dict[tuple[str | None, str | None], set[str]] = defaultdict(set)
+    for file in images:
+        folders[file.split, file.camera].add(file.name.rpartition("/")[0])
+
+    def plain(file: File) -> bool:
+        return all(len(folders[file.split, camera]) == 1 for camera in (RGB, INFRARED))
+
+    return [replace(file, name=file.stem) if plain(file) else file for file in images]
+
+
+def _distinct(images: list[File]) -> list[File]:
+    """Names that are one camera's once: copies that Roboflow made of an image keep the names it gave them."""
+    count = Counter((file.split, file.camera, file.name) for file in images)
+
+    def renamed(file: File) -> File:
+        if count[file.split, file.camera, file.name] == 1:
+            return file
+        return replace(file, name=file.name.removesuffix(file.stem) + file.path.stem)
+
+    return [renamed(file) for file in images]
+
+
+def _split_by_lists(found: Scan) -> None:
+    """Splits by `train.txt`, `val.txt` and `test.txt`, lists of images, where folders say nothing."""
+    if any(file.split for file in found.images):
+        return
+    splits: dict[str, str] = {}
+    for file in found.labels[".txt"]:
+        split = _SPLIT_WORDS.get(file.path.stem.casefold())
+        if split is None:
+            continue
+        for line in read_text(file.path, "list of names", Counter()).splitlines():
+            if line.strip():
+                splits[plain_stem(line.strip().replace("\\", "/").split()[0])] = split
+    if splits:
+        found.images = [replace(file, split=splits.get(plain_stem(file.path.name))) for file in found.images]
