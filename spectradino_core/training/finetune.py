@@ -40,7 +40,7 @@ from spectradino_core.training.modes import count_trainable, freeze_for, paramet
 from spectradino_core.training.perception_loss import perception_loss
 from spectradino_core.training.recipes import BY_EPOCH, FinetuneRecipe
 
-__all__ = ["TrainingData", "finetune", "labelled_training_data", "open_training_data", "perception_loss"]
+__all__ = ["TrainingData", "cells_of", "finetune", "labelled_training_data", "open_training_data", "perception_loss"]
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ class _Run:
         runner = spread(self.model, [], "ddp", self.device)
         batches = BatchStream(
             self.data.samples, recipe.batch, recipe.architecture.bands[1], recipe.input_size, recipe.thermal,
-            self.loop.steps, first, cells=_cells(recipe), rank=place.rank, world=place.world, early=self._early(),
+            self.loop.steps, first, cells=cells_of(recipe), rank=place.rank, world=place.world, early=self._early(),
             mask_stride=recipe.mask_stride,
         )  # fmt: skip
         started = time.time()
@@ -189,7 +189,7 @@ class _Run:
         size = self.recipe.early_size
         if size is None:
             return None
-        return round(self.recipe.early * self.loop.steps), size, _cells(replace(self.recipe, input_size=size))
+        return round(self.recipe.early * self.loop.steps), size, cells_of(replace(self.recipe, input_size=size))
 
     def _check(self, step: int, kept: Perception) -> dict[str, float]:
         """Scores on what is held out, by the pipeline that serves; one process makes them."""
@@ -278,7 +278,7 @@ def _loop_of(recipe: FinetuneRecipe, data: TrainingData) -> LoopOptions:
     return loop
 
 
-def _cells(recipe: FinetuneRecipe) -> Cells | None:
+def cells_of(recipe: FinetuneRecipe) -> Cells | None:
     """Those of the detection head, on which the processes that make batches assign objects."""
     strides, (width, height) = recipe.architecture.cell_strides, recipe.input_size
     if not recipe.architecture.box_classes:

@@ -137,3 +137,21 @@ def test_confusions_by_hand():
     assert counts.recall() == {"a": 1.0, "b": 0.0}
     assert counts.f1() == pytest.approx({"a": 2 / 3, "b": 0.0})
     assert DetectionConfusion(("a",)).add(np.zeros((0, 4)), np.zeros(0, int), np.zeros((0, 4)), np.zeros(0, int)) == 0
+
+
+def test_images_of_one_camera_are_asked_of_that_camera_alone(pipeline):
+    single = pair(present=(False, True), rgb=np.zeros((476, 644, 3), np.uint8))
+    runs = {mode.value: Run(pipeline, mode) for mode in (Mode.FUSED, Mode.RGB_ONLY, Mode.IR_ONLY)}
+    found = {name: answers.scores() for name, answers in collect(runs, iter([single])).items()}
+    assert found["fused"].detection.ap50 == pytest.approx({"red": 0.0, "hot": 1.0})
+    assert found["fused"].detection.ap50 == found["ir_only"].detection.ap50
+    assert (found["rgb_only"].images, found["rgb_only"].detection) == (0, None)
+
+
+def test_boxes_of_classes_that_a_set_does_not_label_are_no_mistakes(pipeline):
+    partly = pair(labelled_classes=(1,))
+    partly.boxes, partly.labels = partly.boxes[1:], partly.labels[1:]
+    blamed = collect({"a": Run(pipeline)}, [replace(partly, labelled_classes=None)])["a"].scores()
+    scores = collect({"a": Run(pipeline)}, [partly])["a"].scores()
+    assert (blamed.boxes.counts[2].sum(), scores.boxes.counts[2].sum()) == (1, 0)
+    assert scores.detection.ap50["hot"] == pytest.approx(1.0)

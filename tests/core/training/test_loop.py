@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,3 +86,39 @@ def test_a_broken_loss_stops_and_names_the_step(tmp_path):
     with pytest.raises(NonFiniteLossError, match="step 10"):
         run(tmp_path, loss=breaks)
     assert resume_step(tmp_path) == 10  # the last good state is still there
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_automatic_precision_is_bf16_only_where_the_processor_has_it(tmp_path, monkeypatch, native):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    kinds = set()
+
+    def watched(model, batch):
+        kinds.add(model(batch.x).dtype)
+        return loss_of(model, batch)
+
+    run(tmp_path, options=replace(OPTIONS, steps=2, warmup=1, amp="auto"), loss=watched)
+    assert kinds == {torch.bfloat16 if native else torch.float32}
+
+
+def test_large_blocks_are_reused_after_they_were_freed():
+    program = (
+        "import resource, numpy, sys\n"
+        "from spectradino_core.training.memory import keep_freed_memory\n"
+        "kept = sys.argv[1] == 'keep' and keep_freed_memory()\n"
+        "numpy.ones(1 << 22)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for _ in range(20):\n    numpy.ones(1 << 22)\n"
+        "print(int(kept), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
+    )
+
+    def faults(word: str) -> tuple[int, int]:
+        told = subprocess.run([sys.executable, "-c", program, word], capture_output=True, text=True, check=True).stdout
+        kept, count = map(int, told.split())
+        return kept, count
+
+    kept, few = faults("keep")
+    if not kept:
+        pytest.skip("this C library has no mallopt")
+    assert few * 10 < faults("plain")[1]
