@@ -38,7 +38,7 @@ from spectradino_core.training.loop import LoopOptions, resume_step, train
 from spectradino_core.training.memory import keep_freed_memory
 from spectradino_core.training.modes import count_trainable, freeze_for, parameter_groups
 from spectradino_core.training.perception_loss import perception_loss
-from spectradino_core.training.recipes import BY_EPOCH, FinetuneRecipe
+from spectradino_core.training.recipes import BY_EPOCH, SCENES, FinetuneRecipe
 
 __all__ = ["TrainingData", "cells_of", "finetune", "labelled_training_data", "open_training_data", "perception_loss"]
 
@@ -212,6 +212,7 @@ class _Run:
             "batch": recipe.batch,
             "sources": self.data.sources,
             **({"data": self.data.about} if self.data.about else {}),
+            **({"terms": recipe.terms} if recipe.terms and set(self.data.sources) != {SCENES} else {}),
             "torch": torch.__version__,
             "device": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU ({platform.machine()})",
         }

@@ -20,9 +20,9 @@ from spectradino_core.thermal import ThermalContract
 from spectradino_core.training.loop import LoopOptions
 from spectradino_core.training.modes import MODES, RATE_GROUPS
 
-__all__ = ["BY_EPOCH", "RECIPES", "FinetuneRecipe", "box", "smoke"]
+__all__ = ["BY_EPOCH", "RECIPES", "SCENES", "FinetuneRecipe", "box", "smoke"]
 
-_SCENES = "scenes"
+SCENES = "scenes"
 """Name of the rendered scenes in a mix."""
 
 BY_EPOCH = 1_000_000_000
@@ -66,6 +66,7 @@ class FinetuneRecipe:
         thermal: the contract that is stored in the model.
         score_threshold, nms_iou: stored in the model. The box's best F1 over classes lies at 0.35 on held-out scenes.
         seed: of weights and samples.
+        terms: those of its real data sets; stored in a model that was trained on them.
     """
 
     name: str
@@ -101,6 +102,7 @@ class FinetuneRecipe:
     score_threshold: float = 0.35
     nms_iou: float = 0.5
     seed: int = 0
+    terms: str = ""
 
     def __post_init__(self) -> None:
         """Raises ValueError where parts don't go together."""
@@ -152,7 +154,7 @@ class FinetuneRecipe:
         sources: list[tuple[float, Source]] = []
         shares = self._shares(data)
         for name, share in shares.items():
-            if name == _SCENES:
+            if name == SCENES:
                 sources.append((share, SceneSource(band, self.scene_size, pool=self.scene_pool)))
             else:
                 assert data is not None
@@ -162,14 +164,14 @@ class FinetuneRecipe:
     def _shares(self, data: Path | None) -> dict[str, float]:
         """The fraction of the samples that each source has, by its name; without `data` all are scenes."""
         if data is None:
-            return {_SCENES: 1.0}
+            return {SCENES: 1.0}
         if self.mix:
-            weights = {name if name == _SCENES else _folder(data, name): weight for name, weight in self.mix}
+            weights = {name if name == SCENES else _folder(data, name): weight for name, weight in self.mix}
             if len(weights) < len(self.mix):
                 raise ValueError(f"a source of the mix is named twice: {', '.join(name for name, _ in self.mix)}")
             return {name: weight / sum(weights.values()) for name, weight in weights.items()}
         scenes = self.scene_share if self.real else 1.0
-        return {_SCENES: scenes} | {name: (1 - scenes) / len(self.real) for name in self.real}
+        return {SCENES: scenes} | {name: (1 - scenes) / len(self.real) for name in self.real}
 
 
 def _folder(data: Path, name: str) -> str:
@@ -244,9 +246,11 @@ def box_real() -> FinetuneRecipe:
             ("camel_lwir", 2),
             ("camvid_rgb", 1),
             ("coco_street_rgb", 1),
-            (_SCENES, 3),
+            (SCENES, 3),
         ),
         kept_scale=1.25,
+        terms="for research and evaluation: MSRS and RoadScene (FLIR ADAS' own terms) state no licence; CAMEL and "
+        "CamVid are published for research with citation; COCO annotations CC BY 4.0, images by their authors",
         augmentation=Augmentation(
             zoom=(0.7, 1.6), stretch=0.15, infrared_gamma=0.3, inversion=0.05, misregistration=0.008, low_light=0.15
         ),

@@ -24,7 +24,7 @@ from spectradino_core.runtime.parity import Difference
 from spectradino_core.thermal import ThermalContract
 from spectradino_core.torch_engine import TorchEngine
 from spectradino_core.training.batches import BatchStream, LabelledBatch, make_batch
-from spectradino_core.training.finetune import finetune, perception_loss
+from spectradino_core.training.finetune import TrainingData, finetune, perception_loss
 from spectradino_core.training.recipes import RECIPES, smoke
 
 SIZE = (168, 140)
@@ -272,3 +272,12 @@ def test_bundled_weights_compute_what_the_bundled_model_file_does(band):
     samples = [scene_sample(seed, info.infrared, (320, 256)) for seed in held_out_seeds("report", 2)]
     found = measure_parity(TorchEngine.of(model, info), OnnxEngine(folder / f"{band}_box.onnx", device="cpu"), samples)
     assert TOLERANCE.problem(Difference.from_dict(found)) == ""
+
+
+def test_a_model_that_saw_real_images_says_their_terms(tmp_path):
+    recipe = replace(smoke(), terms="for research", loop=replace(smoke().loop, steps=1, warmup=1))
+    samples = recipe.mixture(None)[0]
+    for sources, told in (({"msrs": 0.5, "scenes": 0.5}, "for research"), ({"scenes": 1.0}, None)):
+        data = TrainingData(samples, [], sources)
+        path = finetune(recipe, tmp_path / str(told), None, training_data=data, workers=0)
+        assert load_perception(path)[1].provenance.get("terms") == told
