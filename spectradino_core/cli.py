@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         handler.setFormatter(PrintableFormatter("%(levelname)s %(message)s"))
     logging.getLogger("spectradino_core").setLevel(options.log_level.upper())
     try:
-        with redirect_stdout(PrintableStream(sys.stdout)):  # type: ignore[type-var] - it is a stream by its methods
+        with redirect_stdout(PrintableStream(sys.stdout)):
             return options.run(options)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -108,7 +108,7 @@ class _Scene:
             first, last = 0, len(self.sample)
         scene = self.sample[first:last]
         self.low, self.high = (float(scene[round(q * (len(scene) - 1))]) for q in (0.02, 0.98)) if last else (0.0, 0.0)
-        self.is_drawn = len(np.unique(scene)) < _LEAST_VALUES
+        self.is_drawn = _distinct(scene) < _LEAST_VALUES
         self.span = max(self.high - self.low, 8.0)
 
     def _stands_apart(self, first: int, last: int, below: bool) -> bool:
@@ -128,7 +128,12 @@ class _Scene:
         """Whether the counts between 0 and the scene's are occupied: then 0 is a count like the others."""
         zeros, middle = (int(np.searchsorted(self.sample, at, side="right")) for at in (0, int(self.low / 2)))
         between = self.sample[zeros:middle]
-        return len(between) >= max(4, zeros / 2) and len(np.unique(between)) >= 4
+        return len(between) >= max(4, zeros / 2) and _distinct(between) >= 4
+
+
+def _distinct(ordered: np.ndarray) -> int:
+    """How many different values an ordered array [N] holds; `np.unique` would order it once more."""
+    return min(1, len(ordered)) + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
 
 
 def _recognised(frame: np.ndarray, valid: np.ndarray | None) -> np.ndarray | None:

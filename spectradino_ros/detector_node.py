@@ -6,8 +6,7 @@ Subscribed: `rgb/image_raw`, `ir/image_raw`, and if asked for `rgb/camera_info`,
 `spectradino_core/streams/settings.py`.
 
 Two threads. The executor's takes messages, checks and pairs them, and lays the newest pair into a slot; the worker's
-takes pairs from there, decodes them, runs the pipeline and publishes. A pair that finds the slot full replaces the
-older one.
+decodes pairs from there, runs the pipeline and publishes. A pair that finds the slot full replaces the older one.
 
 An engine that fails frame after frame is opened anew, or moved to the CPU, on the worker's thread (`runtime.recovery`).
 One that is lost for good takes the node through error processing to the unconfigured state.

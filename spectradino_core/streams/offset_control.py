@@ -58,6 +58,7 @@ class OffsetControl:
         self._learner = OffsetLearner()
         self._watch = ImageOffsetWatch()
         self._base_ns = given_ns
+        self._held = False
 
     @property
     def learnt(self) -> LearntOffset | None:
@@ -99,6 +100,7 @@ class OffsetControl:
         if learnt.confidence and abs(learnt.offset_ns - in_force_ns) > max(_NEAR_NS, learnt.period_ns // 2):
             if self.shown is None:
                 self._look_around(learnt.offset_ns)
+                self._held = True
                 held = (
                     "not put into force, as frames that are longer on their way look the same, until the images "
                     "confirm it, for which something has to move before both cameras; "
@@ -126,8 +128,12 @@ class OffsetControl:
         offset_ns, spread_ns = self._base_ns + found.offset_ns, found.spread_ns
         self.shown = ImageOffset(offset_ns, spread_ns, found.agreement)
         off_ns = offset_ns - self.in_force_ns
+        held, self._held = self._held, False
         if abs(off_ns) <= max(_TOLERATED_NS, 3 * spread_ns):
-            return []
+            if not held:
+                return []
+            text = f"the images confirm the infrared time offset in force ({self.in_force_ns / _MS:+.1f} ms)"
+            return [OffsetNews(f"{text}: what the times of arrival show beyond it is delay", False)]
         by = f"about {abs(offset_ns) / _MS:.0f} ms {'late' if offset_ns > 0 else 'early'}"
         evidence = f"by what both cameras see move (within {2 * spread_ns / _MS:.0f} ms)"
         if not self._learn:

@@ -208,8 +208,8 @@ def test_frames_that_go_missing_under_the_defaults_of_dds_are_counted_with_the_r
         sender = [sys.executable, "tests/packaging/image_stream.py", "send", "90"]
         subprocess.run(sender, cwd=ROOT, check=True, timeout=60)
         line = node.wait_for_line(r"\[WARN\].*message\(s\) on /large_images were lost on the way")
-        assert "config/fastdds_large_images.xml (launch argument dds_profile:=large_images" in line
-        assert "FASTRTPS_DEFAULT_PROFILES_FILE for a driver" in line
+        profile = ROOT / "config/fastdds_large_images.xml"
+        assert f"start the camera's driver with 'export FASTRTPS_DEFAULT_PROFILES_FILE={profile}'" in line
 
         def lost() -> int:
             statuses = [s for a in list(arrays) for s in a.status if s.hardware_id == "/lossy/detector_node"]

@@ -101,7 +101,7 @@ def peer_stamp(rig: Rig) -> int:
     return rig.peer.now()
 
 
-def test_with_a_registration_infrared_alone_answers_in_the_rgb_grid(blob_model, peer, registered, request):
+def test_with_a_registration_infrared_alone_answers_in_the_rgb_grid(blob_model, peer, registered):
     from sensor_msgs.msg import Image
 
     name = f"grid_{'file' if 'calibration_file' in registered else 'numbers'}"
@@ -114,25 +114,28 @@ def test_with_a_registration_infrared_alone_answers_in_the_rgb_grid(blob_model, 
         overlays = peer.collect(Image, f"{rig.name}/segmentation/overlay")
         rig.wait_for_node()
         alone_after(rig, "ir_only")
-        stamps, before = [], len(rig.reports)
+        stamps: list[int] = []
 
-        def answered() -> bool:
+        def answered() -> list | None:
+            """The messages of one of our infrared frames, by its own stamp."""
             stamps.append(peer.now())
             rig.send(None, ir_pixels(IR_SIZE, HOT), stamps[-1])
             time.sleep(0.05)
-            alone = [r for r in rig.reports[before:] if r.mode == FrameReport.MODE_IR_ONLY]
-            last = max((to_ns(r.header.stamp) for r in alone), default=0)
-            return all(any(to_ns(m.header.stamp) >= last > 0 for m in of) for of in (rig.detections, masks, overlays))
+            for stamp in stamps:
+                topics = (rig.detections, rig.reports, masks, overlays)
+                of = [[m for m in list(topic) if to_ns(m.header.stamp) == stamp] for topic in topics]
+                if all(of):
+                    return [messages[0] for messages in of]
+            return None
 
-        wait_until(answered, "answers of infrared alone")
-        found = rig.detections[-1]
+        found, report, mask_image, overlay = wait_until(answered, "answers of infrared alone")
+        assert report.mode == FrameReport.MODE_IR_ONLY
         assert found.header.frame_id == "rgb_optical"
-        assert to_ns(found.header.stamp) in stamps, "infrared's own stamp"
         (hot,) = found.detections
         np.testing.assert_allclose(corners(hot), np.array(HOT) * 1.5 + [16, 8, 16, 8], atol=3.0)
-        for picture in (masks[-1], overlays[-1]):
+        for picture in (mask_image, overlay):
             assert (picture.width, picture.height, picture.header.frame_id) == (*SIZE, "rgb_optical")
-        mask = np.frombuffer(masks[-1].data, np.uint8).reshape(SIZE[1], SIZE[0])
+        mask = np.frombuffer(mask_image.data, np.uint8).reshape(SIZE[1], SIZE[0])
         assert mask[70, 90] == 2
         assert mask[2, 2] == 255, "infrared does not see it"
         assert node.count("own 80x60 pixels") == 0

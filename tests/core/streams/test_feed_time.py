@@ -32,10 +32,12 @@ class TestOffset:
     def test_frames_that_are_long_on_their_way_do_not_spoil_a_correct_rig(self, rates, moving):
         """Equal clocks, infrared arrives 120 ms later than colour."""
         scene = {"rates": rates, "delays_ms": (20.0, 140.0), "phase_ms": 4.0, "moving": moving}
-        seconds = 25 if moving else 9
+        seconds = 32 if moving else 9
         learning = play(Rig(learn_ir_time_offset=True), shots(seconds, **scene))
         plain = play(Rig(), shots(seconds, **scene))
         assert abs(learning.feed.ir_time_offset_ms) < 5
+        if moving:
+            assert any("beyond it is delay" in line for line in learning.lines)
         wrong, usual = (np.mean(np.abs(real_errors(rig))) for rig in (learning, plain))
         assert wrong < usual + 1
 
