@@ -32,8 +32,8 @@ EXTRAS = {
     # The wheels for x86-64 bring neither CUDA nor cuDNN; their extras do. A Jetson has both from its JetPack.
     "gpu": [
         *SERVING,
-        "onnxruntime-gpu[cuda,cudnn]>=1.18; platform_machine != 'aarch64'",
-        "onnxruntime-gpu>=1.18; platform_machine == 'aarch64'",
+        "onnxruntime-gpu[cuda,cudnn]>=1.17; platform_machine != 'aarch64'",
+        "onnxruntime-gpu>=1.17; platform_machine == 'aarch64'",
     ],
     # `make demo` shows how far it is.
     "demo": ["tqdm>=4.60"],

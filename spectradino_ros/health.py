@@ -175,7 +175,7 @@ class Health:
             if ir_invalid is not None and ir_invalid > _TOLERATED_INVALID:
                 text = (
                     f"{ir_invalid:.0%} of the infrared pixels are no measurement: check lens, shutter and "
-                    "rectification, crop a border in the driver, or set ir_invalid_counts if these counts are real"
+                    "rectification, crop a border with ir_crop, or set ir_invalid_counts if these counts are real"
                 )
                 found.append((DiagnosticStatus.WARN, text))
             if not found and rates["answers"] == 0.0:
