@@ -15,6 +15,7 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D
 
 from spectradino_core.runtime.bundle import BundleError
+from spectradino_core.runtime.percepts import Mode, Percepts
 from spectradino_ros import shared_files
 from spectradino_ros.model_path import box_model, check_band, resolve_model
 from spectradino_ros.notices import Notices
