@@ -26,6 +26,7 @@ from spectradino_core.data.pretraining import PretrainBatch, pretraining_batches
 from spectradino_core.losses.alignment import contrastive_loss, distillation_loss, patch_loss, sample_positions
 from spectradino_core.losses.neighbourhood import TeacherQueue, neighbourhood_loss
 from spectradino_core.modality import INFRARED, Modality
+from spectradino_core.training.loop import LoopOptions, LossWatch, training_step
 from spectradino_core.training.optimiser import adamw_for
 from spectradino_core.training.stages import StageRecipe, freeze, stage_recipe
 from spectradino_core.training.student import PretrainTask, Student
@@ -141,16 +142,14 @@ def our_step(
         teacher.compile()
     optimiser = adamw_for(student, backbone, recipe.rate, recipe.weight_decay)
     task = PretrainTask(recipe, ask or (lambda batch: teacher(batch.rgb)), filled_queue(recipe, device), 0, 0, 1)
-    count = 0
+    names = {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+    options = LoopOptions(steps=1, clip=recipe.clip, amp=names[amp])
+    on, count = torch.device(device), 0
+    watch = LossWatch(on)
 
     def step(batch: PretrainBatch) -> None:
         nonlocal count
-        with torch.autocast(device, amp, enabled=amp is not None):
-            losses = task.losses(student, batch)
-        optimiser.zero_grad(set_to_none=True)
-        losses["total"].backward()
-        nn.utils.clip_grad_norm_(student.parameters(), recipe.clip)
-        optimiser.step()
+        losses = training_step(student, student, task.losses, batch, optimiser, options, on, watch=watch)
         task.after_step(count, batch, losses)
         count += 1
 

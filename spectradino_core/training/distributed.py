@@ -88,7 +88,11 @@ def process_group(device: str) -> Iterator[tuple[Place, torch.device]]:
         torch.cuda.set_device(chosen)
     started = "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
     if started:
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(minutes=30))
+        dist.init_process_group(
+            "nccl" if chosen.type == "cuda" else "gloo",
+            timeout=timedelta(minutes=30),
+            device_id=chosen if chosen.type == "cuda" else None,  # NCCL would guess, and warn of it
+        )
     if not Place.current().first:
         logging.getLogger("spectradino_core").setLevel(logging.ERROR)  # the first one says it for all
     try:
@@ -112,17 +116,19 @@ def spread(model: nn.Module, blocks: list[nn.Module], strategy: str, device: tor
         device: of this process.
 
     Raises:
-        ValueError: an unknown strategy, or "fsdp" without `torchrun`.
+        ValueError: an unknown strategy, or "fsdp" without `torchrun` or for parameters that can't be sharded.
     """
     if strategy == "ddp":
         if Place.current().world == 1:
             return model
-        # A step shows one infrared band, so the stems of the others get no gradient.
-        return nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
+        # A step shows one infrared band, so the stems of the others get no gradient. Gradients as views of the
+        # buckets that are exchanged are not held twice.
+        return nn.parallel.DistributedDataParallel(model, find_unused_parameters=True, gradient_as_bucket_view=True)
     if strategy != "fsdp":
         raise ValueError(f"unknown strategy {strategy!r}: choose ddp or fsdp")
     if Place.current().world == 1:
         raise ValueError("fsdp shares the parameters among processes: start several with torchrun")
+    _check_shardable(model, Place.current().world)
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
@@ -136,6 +142,23 @@ def spread(model: nn.Module, blocks: list[nn.Module], strategy: str, device: tor
         fully_shard(block, mesh=mesh, shard_placement_fn=last_dimension)
     fully_shard(model, mesh=mesh, shard_placement_fn=last_dimension)
     return model
+
+
+def _check_shardable(model: nn.Module, world: int) -> None:
+    """
+    Raises:
+        ValueError: FSDP2 would refuse a parameter, or fail at the first step: names it.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 0:
+            raise ValueError(
+                f"fsdp can't share the scalar parameter '{name}': use --strategy ddp, or leave out --learn-temperature"
+            )
+        if parameter.ndim in (2, 3) and parameter.shape[-1] % world:
+            raise ValueError(
+                f"fsdp can't share '{name}' of {list(parameter.shape)} evenly among {world} processes: start a number "
+                f"of processes that divides {parameter.shape[-1]}, or use --strategy ddp"
+            )
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -25,7 +25,7 @@ from spectradino_core.training.checkpoints import Checkpoints, Stateful, resume_
 from spectradino_core.training.distributed import Place, is_sharded, mean_over_processes
 from spectradino_core.training.journal import Journal
 
-__all__ = ["LoopOptions", "NonFiniteLossError", "learning_rate", "resume_step", "train"]
+__all__ = ["LoopOptions", "LossWatch", "NonFiniteLossError", "learning_rate", "resume_step", "train", "training_step"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -122,13 +122,13 @@ def train(
     runner = model if runner is None else runner
     average = deepcopy(model).requires_grad_(False) if options.ema else None
     peaks = [group["lr"] for group in optimiser.param_groups]
-    precision = torch.bfloat16 if options.amp == "auto" and _has_bf16(device) else _PRECISIONS[options.amp]
     scaler = torch.amp.GradScaler(device.type, enabled=options.amp == "fp16")
     kept_state = {"scaler": scaler, **(stateful or {})}
     checkpoints = Checkpoints(folder, options.keep)
     step = checkpoints.load(model, average, optimiser, kept_state)
     journal = Journal(folder, step, options.tensorboard, silent=not place.first)
     started, first = time.monotonic(), step
+    watch = LossWatch(device, step, folder / "checkpoints")
     bar = tqdm(
         total=options.steps, initial=step, unit="step", dynamic_ncols=True, mininterval=1.0, disable=not place.first
     )
@@ -139,27 +139,7 @@ def train(
         for group, peak in zip(optimiser.param_groups, peaks, strict=True):
             group["lr"] = peak * share
         batch = batch.to(device)
-        optimiser.zero_grad(set_to_none=True)
-        losses: dict[str, Tensor] = {}
-        for part, synchronise in _parts(batch, options.parts):
-            with nullcontext() if synchronise else _apart(runner):
-                with torch.autocast(device.type, precision, enabled=precision is not None):
-                    told = loss_of(runner, part)
-                total = told["total"]
-                if not torch.isfinite(total):
-                    raise NonFiniteLossError(
-                        f"the loss is {total.item()} at step {step}: lower the learning rate; "
-                        f"{folder / 'checkpoints'} holds the last good state"
-                    )
-                scaler.scale(total).backward()
-            told = {name: value.detach() for name, value in told.items()}
-            losses = {name: losses[name] + value for name, value in told.items()} if losses else told
-        if options.clip:
-            scaler.unscale_(optimiser)
-            norm = nn.utils.clip_grad_norm_(model.parameters(), options.clip)
-            losses["gradient"] = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        scaler.step(optimiser)
-        scaler.update()
+        losses = training_step(model, runner, loss_of, batch, optimiser, options, device, scaler, watch)
         if after_step is not None:
             after_step(step, batch, losses)
         step += 1
@@ -168,6 +148,8 @@ def train(
         bar.update()
 
         last = step == options.steps
+        if step % options.log_every == 0 or step % options.checkpoint_every == 0 or last:
+            watch.check()
         if step % options.log_every == 0 or last:
             row = {name: float(f"{value:.9g}") for name, value in mean_over_processes(losses).items()}
             bar.set_postfix({"loss": f"{row['total']:.3f}"}, refresh=False)
@@ -183,6 +165,99 @@ def train(
     bar.close()
     journal.close()
     return (model if average is None else average).eval()
+
+
+class LossWatch:
+    """Notices the first loss that is not finite.
+
+    On a GPU the loss is read when `check` is called, not at every step: the host would wait for the device each time.
+    The steps in between are lost then; a checkpoint is written behind a check only.
+    """
+
+    _NEVER = 1 << 62
+
+    def __init__(self, device: torch.device, step: int = 0, checkpoints: Path | None = None) -> None:
+        """
+        Args:
+            device: of the losses.
+            step: the first one to come.
+            checkpoints: named in the error.
+        """
+        self._at_once = device.type == "cpu"
+        self._step = torch.tensor(step, device=device)
+        self._bad = torch.tensor(self._NEVER, device=device)
+        self._checkpoints = checkpoints
+
+    def see(self, total: Tensor) -> None:
+        """Notes the loss of the present step, or of a part of it.
+
+        Raises:
+            NonFiniteLossError: it is not finite; on a CPU only.
+        """
+        bad = torch.where(torch.isfinite(total.detach()), self._NEVER, self._step)
+        self._bad = torch.minimum(self._bad, bad)
+        if self._at_once:
+            self.check()
+
+    def next(self) -> None:
+        """Goes on to the next step."""
+        self._step += 1
+
+    def check(self) -> None:
+        """
+        Raises:
+            NonFiniteLossError: names the first step whose loss was not finite.
+        """
+        step = int(self._bad)
+        if step < self._NEVER:
+            good = f"; {self._checkpoints} holds the last good state" if self._checkpoints is not None else ""
+            raise NonFiniteLossError(f"the loss is not finite at step {step}: lower the learning rate{good}")
+
+
+def training_step(
+    model: nn.Module,
+    runner: nn.Module,
+    loss_of: Callable[[Any, Any], dict[str, Tensor]],
+    batch: Any,
+    optimiser: torch.optim.Optimizer,
+    options: LoopOptions,
+    device: torch.device,
+    scaler: torch.amp.GradScaler | None = None,
+    watch: LossWatch | None = None,
+) -> dict[str, Tensor]:
+    """One optimiser step: losses, gradients, clipping. `bench` times this very function.
+
+    Args:
+        model, runner, loss_of, optimiser, options, device: as of `train`.
+        batch: on the device.
+        scaler: of the loss, for fp16; None: none.
+        watch: for losses that are not finite; None: they are not looked at.
+
+    Returns:
+        The batch's losses by name, detached, and "gradient", the norm before clipping.
+    """
+    scaler = torch.amp.GradScaler(device.type, enabled=False) if scaler is None else scaler
+    precision = torch.bfloat16 if options.amp == "auto" and _has_bf16(device) else _PRECISIONS[options.amp]
+    optimiser.zero_grad(set_to_none=True)
+    losses: dict[str, Tensor] = {}
+    for part, synchronise in _parts(batch, options.parts):
+        with nullcontext() if synchronise else _apart(runner):
+            with torch.autocast(device.type, precision, enabled=precision is not None):
+                part_losses = loss_of(runner, part)
+            if watch is not None:
+                watch.see(part_losses["total"])
+            scaler.scale(part_losses["total"]).backward()
+        detached = {name: value.detach() for name, value in part_losses.items()}
+        losses = {name: losses[name] + value for name, value in detached.items()} if losses else detached
+    if options.clip:
+        scaler.unscale_(optimiser)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), options.clip)
+        losses["gradient"] = norm.full_tensor() if isinstance(norm, DTensor) else norm
+    scaler.step(optimiser)
+    scaler.update()
+    if watch is not None:
+        watch.next()
+    return losses
 
 
 def _has_bf16(device: torch.device) -> bool:

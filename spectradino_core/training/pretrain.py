@@ -166,6 +166,9 @@ class _Stage:
                 f"a batch of {recipe.batch} can't be shared by {self.place.world} processes: "
                 "choose a multiple (--batch)"
             )
+        if options.strategy == "fsdp" and recipe.weights.infrared:
+            # The bands of a batch decide which stems run, so processes would gather other parameters in one step.
+            raise ValueError("--infrared-alignment can't be trained with --strategy fsdp: use --strategy ddp")
         self.bands = available_bands(sources)
         untrained = [band.key for band in INFRARED if band not in self.bands]
         if untrained:

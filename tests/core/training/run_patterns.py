@@ -32,13 +32,23 @@ def main() -> int:
     parser.add_argument("--ema", type=float, default=0.0)
     parser.add_argument("--parts", type=int, default=1)
     parser.add_argument("--alignment", type=float, default=0.0, help="weight of the loss between infrared bands")
+    parser.add_argument("--learn-temperature", action="store_true")
+    parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--die-at", type=int, help="kill this process without warning before this step's log line")
     parser.add_argument("--die-in", type=int, default=1, help="the stage in which to die")
     parser.add_argument("--disk-full-at", type=int, help="from this step no file can grow beyond 64 KiB")
     options = parser.parse_args()
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.WARNING)
-    recipes = [replace(stage_recipe("test", int(s)), batch=4, ema=options.ema) for s in options.stages.split(",")]
+    recipes = [
+        replace(
+            stage_recipe("test", int(stage)),
+            batch=options.batch,
+            ema=options.ema,
+            learn_temperature=options.learn_temperature,
+        )
+        for stage in options.stages.split(",")
+    ]
     if options.alignment:
         recipes = [replace(r, weights=replace(r.weights, infrared=options.alignment)) for r in recipes]
     stop_at(options)

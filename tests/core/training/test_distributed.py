@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from spectradino_core.training.checkpoints import resume_step
-from spectradino_core.training.distributed import Place, process_group, spread
+from spectradino_core.training.distributed import Place, _check_shardable, process_group, spread
 from spectradino_core.training.journal import read_log
 from tests.conftest import REPOSITORY
 from tests.core.training.test_resume import losses
@@ -88,6 +88,27 @@ def test_a_batch_that_can_not_be_shared_is_refused(tmp_path):
     done = start(3, RUN, tmp_path, "--stages", "1")
     assert done.returncode != 0
     assert "a batch of 4 can't be shared by 3 processes" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "processes", "why"),
+    [
+        (("--alignment", "0.5"), 2, "--infrared-alignment can't be trained with --strategy fsdp: use --strategy ddp"),
+        (("--learn-temperature",), 2, "fsdp can't share the scalar parameter"),
+    ],
+)
+def test_what_fsdp_can_not_train_is_refused_before_the_first_step(tmp_path, options, processes, why):
+    done = start(processes, RUN, tmp_path, "--stages", "1", "--steps", "2", "--strategy", "fsdp", *options)
+    assert done.returncode != 0
+    assert why in done.stderr
+    assert not list(tmp_path.rglob("log.jsonl")) or not read_log(next(tmp_path.rglob("log.jsonl")))
+
+
+def test_dimensions_that_processes_do_not_divide_are_refused_by_name():
+    model = torch.nn.Sequential(torch.nn.Linear(48, 8), torch.nn.LayerNorm(8))
+    _check_shardable(model, 3)
+    with pytest.raises(ValueError, match=r"'0\.weight' of \[8, 48\] evenly among 5 processes: .* divides 48"):
+        _check_shardable(model, 5)
 
 
 def test_alone_there_is_nothing_to_spread():

@@ -12,7 +12,14 @@ import pytest
 import torch
 from torch import nn
 
-from spectradino_core.training.loop import LoopOptions, NonFiniteLossError, learning_rate, resume_step, train
+from spectradino_core.training.loop import (
+    LoopOptions,
+    LossWatch,
+    NonFiniteLossError,
+    learning_rate,
+    resume_step,
+    train,
+)
 
 OPTIONS = LoopOptions(steps=30, warmup=5, ema=0.9, amp="fp32", checkpoint_every=10, log_every=1)
 
@@ -122,3 +129,39 @@ def test_large_blocks_are_reused_after_they_were_freed():
     if not kept:
         pytest.skip("this C library has no mallopt")
     assert few * 10 < faults("plain")[1]
+
+
+def test_a_loss_is_read_from_the_device_at_checks_only():
+    """As on a GPU: what is not finite is reported with the first such step, and not before it is asked."""
+    watch = LossWatch(torch.device("meta"), 5)
+    assert not watch._at_once
+    watch = LossWatch(torch.device("cpu"), 5)
+    watch._at_once = False
+    for value in (1.0, float("nan"), float("inf"), 2.0):
+        watch.see(torch.tensor(value))
+        watch.next()
+    with pytest.raises(NonFiniteLossError, match="at step 6: lower the learning rate$"):
+        watch.check()
+
+
+def test_no_checkpoint_is_written_of_a_run_that_is_lost(tmp_path, monkeypatch):
+    """Between two checks, where the loss is not looked at, a checkpoint would hold weights that are no numbers."""
+    monkeypatch.setattr(LossWatch, "see", _deferred(LossWatch.see))
+    model = torch.nn.Linear(1, 1)
+
+    def loss_of(runner, batch):
+        return {"total": runner(batch).sum() * (float("nan") if float(batch) >= 3 else 1.0)}
+
+    batches = [torch.full((1, 1), float(i)) for i in range(8)]
+    options = LoopOptions(steps=8, warmup=0, ema=0.0, amp="fp32", checkpoint_every=2, log_every=8, keep=9)
+    with pytest.raises(NonFiniteLossError, match="at step 3"):
+        train(model, loss_of, batches, torch.optim.SGD(model.parameters(), 0.1), options, tmp_path, torch.device("cpu"))
+    assert resume_step(tmp_path) == 2
+
+
+def _deferred(see):
+    def later(watch, total):
+        watch._at_once = False
+        see(watch, total)
+
+    return later
