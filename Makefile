@@ -159,4 +159,5 @@ $(PY310): constraints-py310.txt
 	@PYTHONWARNINGS=ignore $(PREFIX310)/bin/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint constraints-py310.txt $(PIP_ARGS) numpy onnx onnxruntime opencv-python-headless pyyaml rosbags \
 	  hypothesis "pytest>=8" "pytest-timeout>=2.3"
+	@PYTHONWARNINGS=ignore $(PREFIX310)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(PIP_ARGS) numpy==1.21.5
 	@touch $@

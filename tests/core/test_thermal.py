@@ -69,8 +69,9 @@ class TestKinds:
     def test_percentiles_equal_numpys_by_inverted_cdf(self, frame, low, high):
         normaliser = ThermalNormaliser(ThermalContract(low=low, high=high, min_span=1e-9))
         normaliser(frame)
-        first, last = np.percentile(frame, (low, high), method="inverted_cdf")
         ranks = np.array([low, high]) / 100 * frame.size
+        places = np.clip(np.ceil(ranks).astype(int) - 1, 0, None)
+        first, last = np.sort(frame.ravel())[places]  # np.percentile(method="inverted_cdf") of NumPy 1.22
         if np.abs(ranks - np.round(ranks)).min() > 1e-6 and first != last:  # not on the edge of a rank
             assert normaliser.range == (first, last)
 
