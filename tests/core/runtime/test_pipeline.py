@@ -137,7 +137,9 @@ def test_model_in_the_box_is_small_and_says_where_it_comes_from(repository: Path
     info = Pipeline.open(path, device="cpu").info
     assert path.stat().st_size <= 12e6
     assert info.box_classes == ("person", "bicycle", "car")
-    assert info.provenance["recipe"] == "box"
+    assert info.provenance["recipe"] == "box_real"
+    assert "research and evaluation" in info.provenance["terms"]
+    assert {"msrs_rgb_lwir", "camel_lwir", "camvid_rgb"} < set(info.provenance["sources"])
     assert 0 <= info.parity["boxes_px"] <= 1e-3
     assert 0 <= info.parity["scores"] <= 1e-3
     assert info.parity["mask_differs"] <= 1e-3
