@@ -157,7 +157,7 @@ $(PY310): constraints-py310.txt
 	@rm -rf "$(VENV310)"
 	@"$(PYTHON310)" -m venv "$(VENV310)"
 	@PYTHONWARNINGS=ignore $(PREFIX310)/bin/python -m pip install --quiet --disable-pip-version-check \
-	  --constraint constraints-py310.txt $(PIP_ARGS) numpy onnx onnxruntime opencv-python-headless pyyaml rosbags \
+	  --constraint constraints-py310.txt $(PIP_ARGS) numpy onnx onnxruntime opencv-python-headless pyyaml rosbags simplejpeg \
 	  hypothesis "pytest>=8" "pytest-timeout>=2.3"
 	@PYTHONWARNINGS=ignore $(PREFIX310)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(PIP_ARGS) numpy==1.21.5
 	@touch $@

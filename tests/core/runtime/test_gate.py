@@ -214,6 +214,7 @@ def test_differences_by_hand(model, inputs):
 
 def test_candidates_in_order(model, monkeypatch, tmp_path):
     monkeypatch.setenv("SPECTRADINO_CACHE", str(tmp_path))
+    monkeypatch.setattr(providers, "runtime_version", lambda: "1.23.2")
     asked = candidates("tensorrt", ALL, model)
     assert [str(c) for c in asked] == ["TensorRT in fp16", "TensorRT in fp32", "CUDA"]
     assert [c.device for c in candidates("auto", ALL, model)] == ["cuda", "cpu"]
