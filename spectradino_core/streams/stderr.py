@@ -71,14 +71,25 @@ _SINK: int | None = None
 
 
 def _taken(sink: int) -> str:
-    size = os.lseek(sink, 0, os.SEEK_END)
-    if not size:
-        return ""
-    os.lseek(sink, 0, os.SEEK_SET)
-    data = os.read(sink, size)
-    os.lseek(sink, 0, os.SEEK_SET)
-    os.ftruncate(sink, 0)
+    """What was written since this was last asked.
+
+    Another thread's write may end after the descriptor was given back: nothing is truncated or moved under it, and what
+    it wrote is taken the next time.
+    """
+    global _TAKEN
+    size = os.fstat(sink).st_size
+    data = os.pread(sink, size - _TAKEN, _TAKEN)
+    _TAKEN += len(data)
+    if _TAKEN > _LONGEST:
+        os.lseek(sink, 0, os.SEEK_SET)
+        os.ftruncate(sink, 0)
+        _TAKEN = 0
     return data.decode("utf-8", "replace")
+
+
+_LONGEST = 16 << 20
+"""Bytes after which the memory is given back."""
+_TAKEN = 0
 
 
 def _sort(text: str, wanted: re.Pattern[str], found: list[str], kept: int) -> None:
