@@ -57,8 +57,10 @@ help: ## list the targets
 demo: runtime ## run the node on synthetic scenes, or DATA=folder of pairs; look into demo_out/
 	@$(PY) -m spectradino_ros.demo --out demo_out $(if $(DATA),--data "$(DATA)")
 
-test: setup ## run every test
-	@$(PY) -m pytest --durations=10 $(PYTEST_ARGS)
+test: setup ## run every test: those of ROS one by one, the others side by side
+	@$(if $(PYTEST_ARGS),$(PY) -m pytest --durations=10 $(PYTEST_ARGS), \
+	  $(PY) -m pytest --durations=10 -n 2 --dist loadfile tests/benchmarks tests/core tests/packaging \
+	  && $(PY) -m pytest --durations=10 tests/fuzz tests/ros)
 
 test-fast: setup ## run the tests that take seconds, side by side
 	@$(PY) -m pytest -q -m "not slow" -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
