@@ -18,6 +18,7 @@ tolerated in such files.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -57,7 +58,7 @@ def read_coco(path: str | Path, info: ModelInfo) -> GroundTruth:
             category or no box; the message names it.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise GroundTruthError(
             f"{path}: there are no such labels; --labels takes a COCO JSON file, or a folder of them"
         )
@@ -87,7 +88,7 @@ def _truth(file: CocoFile, info: ModelInfo) -> GroundTruth:
         boxes = boxes_of(image.labels, names, image.size)
         names.unknown.update(boxes.unknown)
         notes.update(boxes.notes)
-        stamp_ns, mask = stamp_of_image(image.entry, file.path), masks_of.reader(image)
+        stamp_ns, mask = _checked_stamp(image.entry, file.path), masks_of.reader(image)
         frames.append(TrueFrame(stamp_ns, boxes.corners, boxes.classes, boxes.crowd, mask, image.size))
     return GroundTruth(
         frames,

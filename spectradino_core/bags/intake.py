@@ -44,7 +44,8 @@ class CameraMessages:
             return text
         causes = "; ".join(f"{count} {cause}: {self.examples[cause]}" for cause, count in sorted(self.refused.items()))
         much = "none of them can be read" if self.is_unreadable else f"{self.refused.total()} of them can't be read"
-        return f"{text}, {much} ({causes})"
+        remedy = '; convert the topic, or go on without the camera (--rgb-topic "" or --ir-topic "")'
+        return f"{text}, {much} ({causes}){remedy if self.is_unreadable else ''}"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

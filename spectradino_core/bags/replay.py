@@ -149,8 +149,6 @@ class Replay:
         self._drops: Counter[str] = Counter()
         self._events: list[FeedEvent] = []
         self._told: set[str] = set()
-        self._problems: dict[str, str] = {}
-        self._readable: set[str] = set()
         self._topics: dict[str, str] = {}
         self._arrival_ns = 0
         self._captures = 0
@@ -162,8 +160,7 @@ class Replay:
             frames: an open bag, or its frames in stamp order, perhaps with some of them left out or changed.
 
         Raises:
-            BagError: the registration shall come from camera_info, and the bag holds none that will do; or, at the end,
-                not one image of a camera could be read.
+            BagError: the registration shall come from camera_info, and the bag holds none that will do.
         """
         if isinstance(frames, BagReader):
             if self.registering.from_camera_info:
@@ -175,7 +172,6 @@ class Replay:
             yield from self.frame(frame)
         if self.feed is not None:
             yield from self._answered(self.feed.flush())
-        self._check_readable()
 
     def frames_of(self, reader: BagReader) -> Iterator[BagFrame]:
         """A drive's frames in the order in which they are to be replayed: of arrival where that is what counts."""
@@ -249,7 +245,6 @@ class Replay:
 
     def _refuse(self, error: DecodeError) -> None:
         """Counts a frame that cannot be read."""
-        self._problems.setdefault(error.camera, str(error))
         topic = self._topics.get(error.camera, error.camera)
         self._drop(f"{error.camera}_{error.cause}", f"dropped a frame of {topic}: {error}")
 
@@ -260,15 +255,6 @@ class Replay:
             if shot is not None:
                 shot.source.refuse(error)
             self._refuse(error)
-
-    def _check_readable(self) -> None:
-        """Refuses a drive of a camera that sent frames and not one that can be read."""
-        for key, problem in self._problems.items():
-            if key not in self._readable:
-                raise BagError(
-                    f"{self._topics[key]}: none of its {self.frames[key]} images can be read: {problem}. Record the "
-                    f'camera in another format, convert the topic, or go on without it (--{key}-topic "")'
-                )
 
     def _tell(self, key: str, text: str) -> None:
         if key not in self._told:
@@ -291,7 +277,6 @@ class Replay:
         for error in errors:
             changes = {error.camera: None, f"{error.camera}_stamp_ns": None}
             capture = replace(capture, error_ns=None, **changes)  # type: ignore[arg-type]
-        self._readable |= {frame.camera for frame in _frames(capture) if frame is not None}
         return capture
 
     def _answer(self, capture: Capture[_Shot]) -> Answer:

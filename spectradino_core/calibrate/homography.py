@@ -89,6 +89,8 @@ def estimate_homography(
         good = [c.matrix for c in candidates if c.score >= _NEARLY * candidates[0].score]
         if rolls == _ROLLS[0] and not any(_are_near(matrix, whole, ir_size, rgb_size) for matrix in good):
             good.append(whole)  # that nothing needs correcting is always tried
+        if not good:  # images without content have no score at all
+            continue
         refined = [_Refined(grey, matrix, rgb_size, ir_size) for matrix in good]
         refined.sort(key=lambda r: -r.rank)
         try:

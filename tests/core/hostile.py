@@ -19,11 +19,12 @@ import cv2
 from spectradino_core.backbone.checkpoints import load_spectradino, read_dinov2
 from spectradino_core.bags.ground_truth_coco import read_coco as read_truth
 from spectradino_core.bags.storage import Storage
-from spectradino_core.data.benchmarks.coco_json import read_coco
 from spectradino_core.data.benchmarks.files import names_of
-from spectradino_core.data.benchmarks.masks import read_numbers
-from spectradino_core.data.benchmarks.voc import read_voc
 from spectradino_core.data.images import read_image
+from spectradino_core.data.labels.coco import read_coco
+from spectradino_core.data.labels.masks import read_mask
+from spectradino_core.data.labels.voc import read_voc
+from spectradino_core.data.labels.yolo import read_yolo, read_yolo_names
 from spectradino_core.data.layouts import find_pairs
 from spectradino_core.data.manifest import read_manifest
 from spectradino_core.data.paired_folder import PairedFolder
@@ -49,9 +50,11 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "COCO": ("labels.json", read_coco),
     "COCO with stamps": ("labels.json", lambda path: read_truth(path, blob_info())),
     "VOC": ("labels.xml", read_voc),
+    "YOLO": ("labels.txt", lambda path: read_yolo(path, {0: "car"}, (64, 48))),
+    "YOLO names": ("data.yaml", read_yolo_names),
     "list": ("train.txt", names_of),
     "image": ("image.png", lambda path: read_image(path, cv2.IMREAD_UNCHANGED)),
-    "mask": ("mask.png", read_numbers),
+    "mask": ("mask.png", read_mask),
     "bag, MCAP": ("bag.mcap", Storage),
     "bag, SQLite": ("bag.db3", Storage),
     "bag, part of a folder": ("bag_0.mcap", lambda path: Storage(path.parent)),

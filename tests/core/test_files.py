@@ -38,7 +38,8 @@ SAID = {
     "link to itself": "Too many levels of symbolic links",
 }
 OWN_ERRORS = {
-    "BagError", "BenchmarkError", "BundleError", "CheckpointError", "GroundTruthError", "ImageFileError", "LayoutError",
+    "BagError", "BenchmarkError", "BundleError", "CheckpointError", "GroundTruthError", "ImageFileError", "LabelError",
+    "LayoutError",
     "ManifestError", "PairedFolderError", "ParameterError", "RegistrationError",
 }  # fmt: skip
 
@@ -179,7 +180,10 @@ def test_json_that_is_read() -> None:
         ('{"id": 1, "stamp_ns": -5}', "has the stamp -5 ns"),
         ('{"id": 1, "stamp": {"sec": 999999999999999, "nanosec": 0}}', "which no clock shows"),
         ('{"id": 1, "file_name": "999999999999.000000000.png"}', "which no clock shows"),
-        ('{"id": 1, "stamp_ns": 5, "sem_seg_file_name": "m\\u0000.png"}', "names a mask with a zero byte"),
+        (
+            '{"id": 1, "stamp_ns": 5, "sem_seg_file_name": "m\\u0000.png"}',
+            r"names the mask 'm\\x00.png', outside its folder",
+        ),
     ],
 )
 def test_labels_with_numbers_and_names_beyond_use(tmp_path: Path, image: str, said: str) -> None:

@@ -26,7 +26,8 @@ __all__ = ["damage", "odd_files"]
 _LONGEST_S = 30.0
 _OWN = {
     "BagError", "BenchmarkError", "BundleError", "CheckpointError", "EngineError", "FileError", "GroundTruthError",
-    "ImageFileError", "LayoutError", "ManifestError", "PairedFolderError", "ParameterError", "RegistrationError",
+    "ImageFileError", "LabelError",
+    "LayoutError", "ManifestError", "PairedFolderError", "ParameterError", "RegistrationError",
 }  # fmt: skip
 
 _CALIBRATION = """spectradino_calibration: 1

@@ -14,6 +14,8 @@ import numpy as np
 
 from spectradino_core.data.labels.files import read_text
 from spectradino_core.data.labels.objects import ImageLabels, LabelError, LabelledObject
+from spectradino_core.files import FileError, parse_yaml
+from spectradino_core.text import printable
 
 __all__ = ["read_yolo", "read_yolo_names"]
 
@@ -83,14 +85,14 @@ def read_yolo_names(path: Path) -> dict[int, str]:
 
 
 def _of_yaml(path: Path, text: str) -> dict[int, str]:
-    import yaml
-
     try:
-        data = yaml.safe_load(text)
+        data = parse_yaml(text, f"list of names {printable(str(path))}")
         stored = data["names"]
         pairs = enumerate(stored) if isinstance(stored, list) else stored.items()
         return {int(number): _scalar(name) for number, name in pairs}
-    except (yaml.YAMLError, RecursionError, KeyError, TypeError, AttributeError, ValueError) as error:
+    except FileError as error:
+        raise LabelError(str(error)) from None
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise LabelError(f"{path}: holds no 'names' of classes ({type(error).__name__})") from None
 
 

@@ -90,18 +90,20 @@ def test_wrong_words(capsys):
 
 
 @pytest.mark.parametrize("command", ["run", "evaluate"])
-def test_a_camera_in_an_encoding_that_is_not_read_fails_with_topic_encoding_and_remedy(tmp_path, capsys, command):
-    rows = pairs(5)
-    for row in rows:
-        if row.topic == RGB:
-            row.change = (("encoding", "yuv411"),)
-    drive = record(tmp_path / "drive.mcap", rows)
+def test_a_camera_in_an_encoding_that_is_not_read_is_named_with_topic_and_remedy(tmp_path, capsys, command):
+    """Without a frame that can be answered the command fails; where the other camera serves, the lost one is listed."""
     model = make_blob_model(tmp_path / "blob.onnx", (112, 84))
-    out = tmp_path / "out"
-    words = ["bag", command, str(drive), "--model", str(model), "--out", str(out)]
-    assert main(words) != 0
-    said = capsys.readouterr()
-    for wanted in (RGB, "'yuv411'", "bayer_*8", "convert the topic", '--rgb-topic ""'):
-        assert wanted in said.err + said.out
-    assert not (out / "metadata.yaml").exists()
-    assert main([*words, "--rgb-topic", ""]) == 0, "the remedy works"
+    for count, status in ((5, 1), (25, 0)):  # infrared answers alone once RGB is stale, after a second
+        rows = pairs(count)
+        for row in rows:
+            if row.topic == RGB:
+                row.change = (("encoding", "yuv411"),)
+        drive = record(tmp_path / f"drive{count}.mcap", rows)
+        out = tmp_path / f"out{count}"
+        words = ["bag", command, str(drive), "--model", str(model), "--out", str(out)]
+        assert main(words) == status
+        said = capsys.readouterr()
+        for wanted in (RGB, "'yuv411'", "bayer_*8", "convert the topic", '--rgb-topic ""'):
+            assert wanted in said.err + said.out
+        assert (out / "metadata.yaml").exists() is (command == "run" and status == 0)
+    assert main([*words[:-1], str(tmp_path / "infrared"), "--rgb-topic", ""]) == 0, "the remedy works"
