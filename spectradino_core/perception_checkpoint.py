@@ -98,12 +98,14 @@ class Started:
     Attributes:
         name: of the other model.
         taken, fresh, dropped: parts that were taken, that start at random, and that the other has in vain.
+        terms: of the data that the other model was trained on; they hold for what starts from it.
     """
 
     name: str
     taken: list[str] = field(default_factory=list)
     fresh: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
+    terms: str = ""
 
     def __str__(self) -> str:
         parts = (("takes", self.taken), ("starts afresh", self.fresh), ("leaves", self.dropped))
@@ -138,7 +140,7 @@ def warm_start(
     old, new = f"backbone.stems.{other.infrared.key}.", f"backbone.stems.{model.infrared.key}."
     state = {name.replace(old, new): tensor for name, tensor in other.state_dict().items()}
     own = dict(model.state_dict())
-    started = Started(info.name, ["backbone", "fusion"])
+    started = Started(info.name, ["backbone", "fusion"], terms=str(info.provenance.get("terms") or ""))
     names = {
         "detection": (info.box_classes, tuple(box_classes) or _unnamed(info.box_classes, wanted.box_classes)),
         "segmentation": (info.mask_classes, tuple(mask_classes) or _unnamed(info.mask_classes, wanted.mask_classes)),

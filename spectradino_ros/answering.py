@@ -7,7 +7,6 @@ from collections.abc import Callable
 from time import perf_counter
 
 from rclpy.lifecycle import LifecycleNode
-from rclpy.time import Time
 from std_msgs.msg import Header
 
 from spectradino_core.runtime.pipeline import Pipeline
@@ -26,7 +25,7 @@ from spectradino_core.streams.detecting import (
 )
 from spectradino_core.thermal import ThermalError
 from spectradino_ros.cameras import TOPICS, camera_topic
-from spectradino_ros.frames import Capture
+from spectradino_ros.frames import Capture, stamp_ns
 from spectradino_ros.health import Health
 from spectradino_ros.notices import Notices
 from spectradino_ros.outputs import Outputs
@@ -83,7 +82,7 @@ class Answerer:
         """Finds and publishes. Raises what the pipeline raises, see `failed`."""
         settings = self._settings()
         start = perf_counter()
-        for error in unpack(settings, capture.rgb, capture.ir):
+        for error in unpack(settings, self._registering, capture.rgb, capture.ir):
             self._tell_damaged(error)
             capture = capture.without(error.camera)
         rgb, ir = capture.rgb, capture.ir
@@ -94,7 +93,7 @@ class Answerer:
 
         header = capture.reference.header
         if percepts.registered:  # the RGB camera's pixels at the infrared frame's time
-            header = Header(stamp=header.stamp, frame_id=self._registering.rgb_frame_id)
+            header = Header(stamp=header.stamp, frame_id=self._registering.rgb_frame_id or header.frame_id)
         text = own_pixels(percepts, self._topics)
         if text and not self._own_pixels:
             self._notices.warn("grid", text)
@@ -169,10 +168,10 @@ class Answerer:
         self._notices.warn(f"{error.cause} {topic}", f"dropped a frame of {topic}: {error}")
 
     def _latency_ms(self, header: Header, topic: str) -> float:
-        behind_s = (self._node.get_clock().now() - Time.from_msg(header.stamp)).nanoseconds / 1e9
-        stamp_ns = Time.from_msg(header.stamp).nanoseconds
-        if abs(behind_s) > _CLOCK_TOLERANCE_S and (stamp_ns == 0 or is_uptime(stamp_ns)):
-            what = f"count from a start ({stamp_ns / 1e9:.0f} s), not from 1970" if stamp_ns else "are not set"
+        stamp = stamp_ns(header)  # not by rclpy's Time, which refuses a negative one
+        behind_s = (self._node.get_clock().now().nanoseconds - stamp) / 1e9
+        if abs(behind_s) > _CLOCK_TOLERANCE_S and (stamp <= 0 or is_uptime(stamp)):
+            what = f"count from a start ({stamp / 1e9:.0f} s), not from 1970" if stamp > 0 else "are not set"
             self._notices.warn(
                 "clock",
                 f"stamps of {topic} {what}, so latencies mean nothing: let the camera's driver stamp with the system's "

@@ -171,8 +171,8 @@ class Intake:
         for event in self.feed.take_events():
             names = ", ".join(f"{key} is {camera.topic}" for key, camera in self.cameras.items())
             if event.warning:  # two lines of code, because rclpy allows one of them only one severity
-                self._logger.warning(f"{event.text} ({names})")
+                self._logger.warning(log_line(f"{event.text} ({names})"))
             else:
-                self._logger.info(f"{event.text} ({names})")
+                self._logger.info(log_line(f"{event.text} ({names})"))
             if event.change is not None:
                 self._tell_mode(event.change.mode)

@@ -67,7 +67,7 @@ def unknown_overrides(names: list[str]) -> list[str]:
     """A complaint for each of the names given at start that no parameter has: ROS itself passes over typing errors."""
     theirs = ("use_sim_time", "start_type_description_service")
     return [
-        f"parameter '{name}' is unknown and has no effect{did_you_mean(name)}"
+        f"parameter '{shorten(name)}' is unknown and has no effect{did_you_mean(name)}"
         for name in names
         if name not in specs() and name not in theirs and not name.startswith("qos_overrides.")
     ]

@@ -132,7 +132,9 @@ def annotate(
                 tell(text)
             cameras = tuple(reader.messages_of.values())
             drops = replay.drops()
-            drops |= {cause: n for cause, n in reader.events.items() if cause.endswith("_bad_message")}
+            for cause, count in reader.events.items():  # of headers; those of bodies are the replay's
+                if cause.endswith("_bad_message"):
+                    drops[cause] = drops.get(cause, 0) + count
             if not replay.answers:
                 remove = True
                 raise BagError(_nothing_to_write(reader.path, cameras, drops, run.failure))

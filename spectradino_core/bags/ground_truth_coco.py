@@ -74,8 +74,8 @@ def mask_files(path: Path) -> list[str]:
         images = labels_coco.read_coco(path).images
     except LabelError:
         return []  # `read_coco` says what is wrong with it
-    named = {image.entry.get("sem_seg_file_name") for image in images}
-    return sorted(str(name).replace("\\", "/") for name in named if name is not None)
+    named = {str(name) for image in images if (name := image.entry.get("sem_seg_file_name")) is not None}
+    return sorted(name.replace("\\", "/") for name in named)
 
 
 def _truth(file: CocoFile, info: ModelInfo) -> GroundTruth:

@@ -234,7 +234,11 @@ class _Kept:
             if e.change is not None
         ]
         drops = replay.drops()
-        drops.update({cause: count for cause, count in bag.reader.events.items() if count and cause not in drops})
+        for cause, count in bag.reader.events.items():
+            if cause.endswith("_bad_message"):  # of headers; those of bodies are the replay's
+                drops[cause] = drops.get(cause, 0) + count
+            elif count:
+                drops.setdefault(cause, count)
         learnt = None if replay.feed is None else replay.feed.learnt_offset
         tally = self._tally
         return {

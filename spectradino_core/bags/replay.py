@@ -272,7 +272,7 @@ class Replay:
         Raises:
             UnreadableError: nothing that may be answered.
         """
-        errors = unpack(self._settings, *_frames(capture))
+        errors = unpack(self._settings, self.registering, *_frames(capture))
         self._refuse_shots(capture, errors)
         for error in errors:
             changes = {error.camera: None, f"{error.camera}_stamp_ns": None}
@@ -315,9 +315,8 @@ class Replay:
             error_ns=capture.error_ns,
             ready_ns=capture.ready_ns,
             received_ns=shot.received_ns,
-            frame_id=self.registering.rgb_frame_id
-            if percepts is not None and percepts.registered
-            else str(shot.frame.header.frame_id),
+            frame_id=(self.registering.rgb_frame_id if percepts is not None and percepts.registered else "")
+            or str(shot.frame.header.frame_id),
             percepts=percepts,
             cause=cause,
             error=error,

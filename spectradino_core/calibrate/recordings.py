@@ -231,7 +231,8 @@ def delay_of_bag(
             continue
         try:
             pixels = frame.decode().pixels
-        except DecodeError:
+        except DecodeError as error:
+            frame.refuse(error)
             continue
         if frame.stream is Stream.RGB:
             if rgb_size is None:

@@ -39,12 +39,13 @@ def _run(options: argparse.Namespace) -> int:
     from spectradino_core.bags.inspection import inspect
     from spectradino_core.bags.reader import BagReader
 
-    no_cameras = ""
+    no_cameras, is_results = "", False
     try:
         reader = BagReader(options.bag, options.rgb_topic, options.ir_topic)
     except BagError as error:  # it may hold one of them, or something else, all the same
         reader = _what_there_is(options)
-        no_cameras = _results_alone(reader) or str(error)
+        results = _results_alone(reader)
+        is_results, no_cameras = bool(results), results or str(error)
     with reader:
         info = inspect(reader)
     if options.json:
@@ -53,7 +54,10 @@ def _run(options: argparse.Namespace) -> int:
         print(_text(info, no_cameras))
     is_empty = not any(count for _, count in info.topics.values())
     is_unreadable = bool(info.cameras) and all(camera.is_unreadable for camera in info.cameras.values())
-    return 1 if is_empty or is_unreadable else 0
+    has_images = any("/Image" in kind or "/CompressedImage" in kind for kind, _ in info.topics.values())
+    asked = bool(options.rgb_topic or options.ir_topic)
+    is_lost = bool(no_cameras) and not info.cameras and (has_images or asked) and not is_results
+    return 1 if is_empty or is_unreadable or is_lost else 0
 
 
 def _what_there_is(options: argparse.Namespace) -> Any:
@@ -88,7 +92,7 @@ def _text(info: Any, no_cameras: str) -> str:
         lines += [
             "",
             f"{name}: {camera.topic} ({camera.chosen}), {size} {camera.encoding}",
-            f"  {camera.messages} messages, {sum(camera.refused.values())} refused; {camera.looked_at} images decoded",
+            f"  {camera.messages} messages, {sum(camera.refused.values())} refused; {camera.looked_at} looked at",
             f"  {camera.frames} frames from {camera.begin_s:.2f} to {camera.end_s:.2f} s at {camera.rate_hz:.2f} Hz "
             f"(period {camera.period_ms:.1f} ms, 95 % within {camera.jitter_ms:.1f} ms of it)",
             f"  lost about {camera.lost}, gaps {camera.gaps}, the longest {camera.longest_gap_ms:.0f} ms; stamps twice "

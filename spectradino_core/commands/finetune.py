@@ -141,6 +141,11 @@ def _run(options: argparse.Namespace) -> int:
     recipe = _changed(recipe, options)
     out = options.out or Path("runs") / recipe.name
     refuse_random_blocks(recipe.mode, options.start is not None or options.backbone is not None)
+    if recipe.frozen and options.start is None:
+        raise ValueError(
+            f"recipe {recipe.name} keeps {', '.join(recipe.frozen)} as they are; without a model to start from they "
+            "are random: give --start, such as models/lwir_box.safetensors"
+        )
     data = None
     if own is not None:
         data = replace(labelled_training_data(recipe, own.benchmark, own.root), about=own.provenance)

@@ -171,7 +171,12 @@ class PairedFolder:
         self._single = single
         index = self._open_index()
         self.name = str(index.get("set") or self.root.name)
-        stored = tuple(str(name) for name in index.get("mask_classes") or ())
+        listed = index.get("mask_classes") or ()
+        if not isinstance(listed, (list, tuple)) or len(listed) > UNLABELLED:
+            raise PairedFolderError(
+                f"{self.root / f'index_{split}.json'}: mask_classes is a list of at most {UNLABELLED} names"
+            )
+        stored = tuple(str(name) for name in listed)
         # Masks whose values nobody named mean something else in every data set, so they are not given out as classes.
         self.mask_classes = () if not stored else stored if mask_classes is None else tuple(mask_classes)
         self._mask_table = np.full(256, UNLABELLED, np.uint8)
@@ -313,8 +318,9 @@ class PairedFolder:
         where = f"{self.root / f'index_{self.split}.json'}: item {place}"
         try:
             name, size = str(entry["id"]), (int(entry["width"]), int(entry["height"]))
-        except (KeyError, TypeError, ValueError):
-            raise PairedFolderError(f"{where} lacks an id, width or height") from None
+            ir_offset_ms = float(entry.get("ir_offset_ms") or 0.0)
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise PairedFolderError(f"{where} lacks an id, width or height, or one is no number") from None
         colour = next((key for key in _COLOUR_KEYS if entry.get(key)), None)
         infrared = entry.get(self.infrared) or None
         if (colour is None and infrared is None) if self._single else (colour is None or infrared is None):
@@ -333,7 +339,7 @@ class PairedFolder:
             labels=None if boxes is None else boxes.labels,
             mask_path=inside(self.root, label, where) if isinstance(label, str) else None,
             time=time if time is not None else entry.get("time"),
-            ir_offset_ms=float(entry.get("ir_offset_ms") or 0.0),
+            ir_offset_ms=ir_offset_ms,
             ignored=None if boxes is None else boxes.ignored,
             ignored_labels=None if boxes is None else boxes.ignored_labels,
             labelled=tuple(self.classes.index(name) for name in self.scored_classes),

@@ -192,7 +192,8 @@ def open_infrared(
     if encoding in PACKED or encoding in PLANAR:
         opened = _open_colour(message, encoding)
         check_crop(whole_field(message, "height"), whole_field(message, "width"), options.ir_crop)
-        return OpenImage(lambda: grey_of(cropped(opened.unpack(), options.ir_crop), encoding), opened.look)
+        look = cropped(opened.look, options.ir_crop)  # a counter in a telemetry row would hide a frozen image
+        return OpenImage(lambda: grey_of(cropped(opened.unpack(), options.ir_crop), encoding), look)
     wanted = "mono16" if "16" in encoding else "mono8"
     opened = _converted(message, encoding, wanted, converter, READ_AS_INFRARED, "")
     return OpenImage(lambda: np.ascontiguousarray(cropped(opened.unpack(), options.ir_crop)), opened.look)

@@ -35,11 +35,14 @@ class UnreadableError(DecodeError):
         self.errors = errors
 
 
-def unpack(settings: Settings, rgb: CameraFrame | None, ir: CameraFrame | None) -> list[DecodeError]:
+def unpack(
+    settings: Settings, registering: Registering, rgb: CameraFrame | None, ir: CameraFrame | None
+) -> list[DecodeError]:
     """Unpack the pixels of a capture; a damaged frame does not take its good partner with it.
 
     Args:
         settings: `fallback_mode` says whether the partner may be answered alone.
+        registering: knows whether infrared results can be given in the RGB image's pixels.
         rgb, ir: the frames; one of them may be missing.
 
     Returns:
@@ -58,7 +61,10 @@ def unpack(settings: Settings, rgb: CameraFrame | None, ir: CameraFrame | None) 
             alone.append(mode)
         except DecodeError as error:
             errors.append(error)
-    if errors and not (set(alone) & FALLBACKS[settings.fallback_mode]):
+    allowed = set(FALLBACKS[settings.fallback_mode])
+    if settings.fallback_mode == "rgb_grid" and registering.rgb_size is None:
+        allowed -= {Mode.IR_ONLY}
+    if errors and not (set(alone) & allowed):
         raise UnreadableError(errors)
     return errors
 
@@ -89,12 +95,19 @@ def find(
         pipeline.reset()
     pipeline.score_threshold = settings.threshold_of(pipeline.info)
     pipeline.registration = registering.check() if rgb is not None and ir is not None else registering.current
-    percepts = pipeline(None if rgb is None else rgb.pixels, None if ir is None else ir.pixels)
+    try:
+        percepts = pipeline(None if rgb is None else rgb.pixels, None if ir is None else ir.pixels)
+    except NoValidPixelError:
+        # An infrared frame without a single measurement takes its good partner with it only where it must.
+        if rgb is None or Mode.RGB_ONLY not in FALLBACKS[settings.fallback_mode]:
+            raise
+        percepts = pipeline(rgb.pixels, None)
+        percepts.ir_invalid = 1.0
     if rgb is not None:
         registering.note_rgb(percepts.size, str(rgb.header.frame_id))
-    elif (size := registering.rgb_size) is not None:
-        percepts = in_colour_pixels(percepts, registering.current, size)
-    return percepts
+        return percepts
+    current, size = registering.current, registering.rgb_size  # once: camera_info may change it meanwhile
+    return percepts if current is None or size is None else in_colour_pixels(percepts, current, size)
 
 
 def own_pixels(percepts: Percepts, topics: Mapping[str, str]) -> str:

@@ -67,6 +67,9 @@ class Feed(Generic[Payload]):
         self._frozen = FrozenDetector(settings.frozen_ms)
         self._clocks = Clocks(settings.pair_by)
         self._offset = OffsetControl(round(settings.ir_time_offset_ms * _MS), settings.learn_ir_time_offset)
+        if self.by_arrival:  # from the first frame on, as after `apply`
+            self._offset.rebase(True)
+            self._pairer.offset_ns = self._offset.pairing_ns(True)
         self.registration: Registration | None = None
         self._unseen: deque[tuple[Stream, int, Look]] = deque()
         self._drops: Counter[str] = Counter()
@@ -191,6 +194,8 @@ class Feed(Generic[Payload]):
         given = (settings.learn_ir_time_offset, settings.ir_time_offset_ms)
         if given != (before.learn_ir_time_offset, before.ir_time_offset_ms):
             self._offset.restart(round(settings.ir_time_offset_ms * _MS), settings.learn_ir_time_offset)
+            if self.by_arrival:
+                self._offset.rebase(True)
         was_by_arrival, self._clocks.pair_by = self.by_arrival, settings.pair_by
         if self.by_arrival is not was_by_arrival:
             self._pairer.clear()

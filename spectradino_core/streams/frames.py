@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from threading import Lock
 from time import perf_counter
 from typing import Any
@@ -66,6 +67,7 @@ class CameraFrame:
                     self._pixels = self._unpack()
                 except DecodeError as error:
                     error.camera = self.camera
+                    self._unpack = partial(_raise, error)  # who asks next learns it without decoding again
                     raise
                 finally:
                     self.decode_ms += (perf_counter() - start) * 1e3
@@ -105,6 +107,10 @@ class CameraFrame:
             frame._told_size = (int(message.width), int(message.height))
         frame.decode_ms = (perf_counter() - start) * 1e3
         return frame
+
+
+def _raise(error: DecodeError) -> np.ndarray:
+    raise error
 
 
 def _open(key: str, message: Any, converter: Converter | None, options: DecodeOptions | None) -> OpenImage:

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from spectradino_core.text import printable
+
 __all__ = [
     "MAX_SIDE",
     "DecodeError",
@@ -175,4 +177,4 @@ def shortened(value: object, most: int = 60) -> str:
         text = value if isinstance(value, str) and most > 60 else repr(value)
     except Exception:  # a foreign object's repr may fail; the error to tell is another
         text = f"<{type(value).__name__}>"
-    return text if len(text) <= most else text[:most] + "…"
+    return printable(text if len(text) <= most else text[:most] + "…", most + 60)

@@ -90,6 +90,7 @@ class ImageOffsetWatch:
         self._streams = {stream: _Activity() for stream in Stream}
         self._before: ImageOffset | None = None
         self._tries = 0
+        self._tried_ns: dict[Stream, int] = {}
 
     def wake(self) -> None:
         """Ends a pause, as when there is a new offset to be confirmed."""
@@ -118,11 +119,18 @@ class ImageOffsetWatch:
             if abs(time_ns - last_ns) > _GAP_NS:
                 mine, other = _Activity(), _Activity()
                 self._streams = {stream: mine, stream.other: other}
+        if abs(time_ns - self._tried_ns.get(stream, time_ns - _GAP_NS)) < _SPACING_NS:
+            return None
+        self._tried_ns[stream] = time_ns
         try:
             image = look() if callable(look) else look
-        except ValueError:  # damaged, as whoever answers with it will say
+            sampled = self._sampled(stream, image)
+        except (ValueError, cv2.error, MemoryError):  # damaged, as whoever answers with it will say, or beyond OpenCV
             return None
-        mine.add(time_ns, self._sampled(stream, image))
+        mine.add(time_ns, sampled)
+        if time_ns - mine.times[0] > 3 * _STRETCH_NS:  # the other camera is not there, or is gone
+            self._end(_SHORT_REST_NS, time_ns)
+            return None
         if not other.times:
             return None
         both_ns = min(time_ns, other.times[-1]) - max(mine.times[0], other.times[0])

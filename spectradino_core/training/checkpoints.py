@@ -15,6 +15,7 @@ import random
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Protocol
 
 import numpy as np
@@ -146,7 +147,7 @@ class Checkpoints:
                 f"{path} lacks {Path(error.filename or str(error)).name}: it was made with other options, or with "
                 "another number of processes for sharded parameters. Run as before, or start in a new folder"
             ) from None
-        except (OSError, RuntimeError, SafetensorError, EOFError, ValueError) as error:
+        except (OSError, RuntimeError, SafetensorError, EOFError, ValueError, UnpicklingError) as error:
             raise ResumeError(
                 f"{path} is damaged ({error}): delete that folder, and the run goes on from the one before"
             ) from error

@@ -38,7 +38,7 @@ from spectradino_core.training.loop import LoopOptions, resume_step, train
 from spectradino_core.training.memory import keep_freed_memory
 from spectradino_core.training.modes import count_trainable, freeze_for, parameter_groups
 from spectradino_core.training.perception_loss import perception_loss
-from spectradino_core.training.recipes import BY_EPOCH, SCENES, FinetuneRecipe
+from spectradino_core.training.recipes import BY_EPOCH, DATA_TERMS, FinetuneRecipe
 
 __all__ = ["TrainingData", "cells_of", "finetune", "labelled_training_data", "open_training_data", "perception_loss"]
 
@@ -142,6 +142,11 @@ class _Run:
         self.model.to(device)
         groups = parameter_groups(self.model, recipe.rates, recipe.weight_decay, recipe.layer_decay)
         self.optimiser = torch.optim.AdamW(groups, betas=(0.9, recipe.beta2), fused=True)
+        terms = [DATA_TERMS[name] for name in self.data.sources if name in DATA_TERMS]
+        if start is not None and started.terms:  # what starts from a model is derived from its data too
+            terms += [one for one in started.terms.split("; ") if one not in terms]
+        if terms:
+            origin["terms"] = "; ".join(terms)
         self.info = recipe.info().with_(provenance=self._provenance() | origin)
 
     def go(self, workers: int) -> Path:
@@ -176,7 +181,9 @@ class _Run:
             every=self._check,
             runner=runner,
         )
-        self.info.provenance["minutes"] = round((time.time() - started) / 60, 1)
+        self.info.provenance["minutes" if not first else "minutes_since_resumed"] = round(
+            (time.time() - started) / 60, 1
+        )
         path = self.folder / "model.safetensors"
         if place.first:
             save_perception(path, kept, self.info)
@@ -212,7 +219,6 @@ class _Run:
             "batch": recipe.batch,
             "sources": self.data.sources,
             **({"data": self.data.about} if self.data.about else {}),
-            **({"terms": recipe.terms} if recipe.terms and set(self.data.sources) != {SCENES} else {}),
             "torch": torch.__version__,
             "device": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU ({platform.machine()})",
         }

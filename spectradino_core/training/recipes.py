@@ -20,13 +20,23 @@ from spectradino_core.thermal import ThermalContract
 from spectradino_core.training.loop import LoopOptions
 from spectradino_core.training.modes import MODES, RATE_GROUPS
 
-__all__ = ["BY_EPOCH", "RECIPES", "SCENES", "FinetuneRecipe", "box", "smoke"]
+__all__ = ["BY_EPOCH", "DATA_TERMS", "RECIPES", "SCENES", "FinetuneRecipe", "box", "smoke"]
 
 SCENES = "scenes"
 """Name of the rendered scenes in a mix."""
 
 BY_EPOCH = 1_000_000_000
 """Of a loop's `checkpoint_every`: at most ten checkpoints in a run, at least an epoch apart."""
+
+
+DATA_TERMS = {
+    "msrs_rgb_lwir": "MSRS: no licence stated, for research and evaluation",
+    "roadscene_rgb_lwir": "RoadScene: FLIR ADAS' own terms, for research and evaluation",
+    "camel_lwir": "CAMEL: published for research with citation",
+    "camvid_rgb": "CamVid: published for research with citation",
+    "coco_street_rgb": "COCO: annotations CC BY 4.0, images by their authors",
+}
+"""Terms of the data sets that the recipes name, which hold for a model that was trained on them."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,6 @@ class FinetuneRecipe:
         thermal: the contract that is stored in the model.
         score_threshold, nms_iou: stored in the model. The box's best F1 over classes lies at 0.35 on held-out scenes.
         seed: of weights and samples.
-        terms: those of its real data sets; stored in a model that was trained on them.
     """
 
     name: str
@@ -102,7 +111,6 @@ class FinetuneRecipe:
     score_threshold: float = 0.35
     nms_iou: float = 0.5
     seed: int = 0
-    terms: str = ""
 
     def __post_init__(self) -> None:
         """Raises ValueError where parts don't go together."""
@@ -249,8 +257,6 @@ def box_real() -> FinetuneRecipe:
             (SCENES, 3),
         ),
         kept_scale=1.25,
-        terms="for research and evaluation: MSRS and RoadScene (FLIR ADAS' own terms) state no licence; CAMEL and "
-        "CamVid are published for research with citation; COCO annotations CC BY 4.0, images by their authors",
         augmentation=Augmentation(
             zoom=(0.7, 1.6), stretch=0.15, infrared_gamma=0.3, inversion=0.05, misregistration=0.008, low_light=0.15
         ),

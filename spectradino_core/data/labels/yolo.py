@@ -63,6 +63,8 @@ def read_yolo(path: Path, names: Mapping[int, str], size: tuple[int, int]) -> Im
             centre, extent = values[1:3] * scale, values[3:5] * scale
             first, last = centre - extent / 2, centre + extent / 2
         corners = (float(first[0]), float(first[1]), float(last[0]), float(last[1]))
+        if not np.isfinite(corners).all():
+            raise LabelError(f"{path}, line {number}: {line.strip()[:80]!r} is no box: its numbers are too large")
         found.append(LabelledObject(names[label], corners))
     return ImageLabels(found, notes)
 
@@ -92,7 +94,7 @@ def _of_yaml(path: Path, text: str) -> dict[int, str]:
         return {int(number): _scalar(name) for number, name in pairs}
     except FileError as error:
         raise LabelError(str(error)) from None
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise LabelError(f"{path}: holds no 'names' of classes ({type(error).__name__})") from None
 
 

@@ -153,7 +153,12 @@ def _items(images: Sequence[File], labels_of: Any) -> list[_Item]:
     together: dict[tuple[str | None, str], dict[str, File]] = defaultdict(dict)
     for file in images:
         assert file.camera is not None
-        together[file.split, file.name][file.camera] = file
+        known = together[file.split, file.name].setdefault(file.camera, file)
+        if known is not file:
+            raise LabelError(
+                f"{known.relative} and {file.relative} are two {file.camera} images of one name: rename one, or take "
+                "it out"
+            )
     items = []
     for (split, _), files in sorted(together.items(), key=lambda row: (row[0][0] or "", row[0][1])):
         first, labelled = files.get(RGB) or files[INFRARED], labels_of(split, files)
@@ -166,6 +171,9 @@ def _items(images: Sequence[File], labels_of: Any) -> list[_Item]:
 
 def _with_held_out(items: list[_Item]) -> tuple[list[_Item], list[str]]:
     """Items with their splits; where there is no val and no test, the end of what there is."""
+    if "train" not in {item.split for item in items}:  # whatever the only split is called, something is trained on
+        first = next((split for split in ("", "val", "test") if any(item.split == split for item in items)), "")
+        items = [replace(item, split="train") if item.split == first else item for item in items]
     splits = {item.split for item in items}
     if "train" in splits and splits & {"val", "test"}:
         return items, []

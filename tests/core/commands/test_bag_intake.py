@@ -149,7 +149,7 @@ def test_a_camera_that_is_not_told_by_name_is_listed_as_unreadable_too(tmp_path,
     for row in rows:
         row.topic = "/left" if row.topic == RGB else "/right"
         cut_message(row)
-    assert main(["bag", "info", str(record(tmp_path / "bag", rows))]) == 0
+    assert main(["bag", "info", str(record(tmp_path / "bag", rows))]) == 1
     assert "/left: 3 messages, none of them can be read (3 bad_message" in capsys.readouterr().out
 
 

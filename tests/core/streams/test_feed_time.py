@@ -192,3 +192,10 @@ class TestClocks:
         assert not any("arrival" in line for line in rig.lines)
         both = play(Rig(), shots(seconds=5, start_ms=(4_000_000.0, 4_000_000.0), moving=False))
         assert both.lines == []
+
+
+def test_pairing_by_arrival_takes_no_clock_offset_from_the_first_frame_on():
+    """A constant between two clocks, as a calibration file holds it, has no part in times of arrival."""
+    rig = play(Rig(pair_by="arrival", ir_time_offset_ms=5000.0), shots(seconds=4, offset_ms=5000.0))
+    assert rig.feed.by_arrival
+    assert rig.feed.pairs > 20

@@ -98,3 +98,26 @@ def test_time_that_jumps_begins_anew_and_memory_is_bounded():
 
 def test_the_same_calls_give_the_same():
     assert watched(seconds=25, offset_ms=33.0) == watched(seconds=25, offset_ms=33.0)
+
+
+def test_memory_is_bounded_while_the_other_camera_is_missing():
+    """Without it the samples of one camera would pile up for as long as the robot drives."""
+    watch = ImageOffsetWatch()
+    image = np.zeros((48, 64, 3), np.uint8)
+    longest = 0
+    for number in range(3000):  # five minutes at 10 Hz
+        watch.push(Stream.RGB, 1 + number * 100_000_000, image)
+        longest = max(longest, len(watch._streams[Stream.RGB].times))
+    assert longest < 400
+
+
+def test_damaged_frames_are_tried_no_more_often_than_good_ones():
+    watch, tried = ImageOffsetWatch(), []
+
+    def damaged():
+        tried.append(1)
+        raise ValueError("damaged")
+
+    for number in range(100):
+        watch.push(Stream.RGB, 1 + number * 10_000_000, damaged)  # 100 Hz, one second
+    assert 5 <= len(tried) <= 15

@@ -25,7 +25,7 @@ from spectradino_core.thermal import ThermalContract
 from spectradino_core.torch_engine import TorchEngine
 from spectradino_core.training.batches import BatchStream, LabelledBatch, make_batch
 from spectradino_core.training.finetune import TrainingData, finetune, perception_loss
-from spectradino_core.training.recipes import RECIPES, smoke
+from spectradino_core.training.recipes import DATA_TERMS, RECIPES, smoke
 
 SIZE = (168, 140)
 BOTH = np.ones(2, bool)
@@ -275,9 +275,17 @@ def test_bundled_weights_compute_what_the_bundled_model_file_does(band):
 
 
 def test_a_model_that_saw_real_images_says_their_terms(tmp_path):
-    recipe = replace(smoke(), terms="for research", loop=replace(smoke().loop, steps=1, warmup=1))
+    """By the sets that were used, and by the model that it started from: a derived model stays under their terms."""
+    recipe = replace(smoke(), loop=replace(smoke().loop, steps=1, warmup=1))
     samples = recipe.mixture(None)[0]
-    for sources, told in (({"msrs": 0.5, "scenes": 0.5}, "for research"), ({"scenes": 1.0}, None)):
+    start, terms = None, {}
+    for name, sources in (("scenes", {"scenes": 1.0}), ("real", {"msrs_rgb_lwir": 0.5, "scenes": 0.5})):
         data = TrainingData(samples, [], sources)
-        path = finetune(recipe, tmp_path / str(told), None, training_data=data, workers=0)
-        assert load_perception(path)[1].provenance.get("terms") == told
+        start = finetune(recipe, tmp_path / name, None, training_data=data, workers=0)
+        terms[name] = load_perception(start)[1].provenance.get("terms")
+    assert terms == {"scenes": None, "real": DATA_TERMS["msrs_rgb_lwir"]}
+    data = TrainingData(samples, [], {"scenes": 0.5, "camvid_rgb": 0.5})
+    derived = finetune(recipe, tmp_path / "derived", None, start, training_data=data, workers=0)
+    assert load_perception(derived)[1].provenance["terms"] == "; ".join(
+        DATA_TERMS[name] for name in ("camvid_rgb", "msrs_rgb_lwir")
+    )
