@@ -194,8 +194,7 @@ class Feed(Generic[Payload]):
         given = (settings.learn_ir_time_offset, settings.ir_time_offset_ms)
         if given != (before.learn_ir_time_offset, before.ir_time_offset_ms):
             self._offset.restart(round(settings.ir_time_offset_ms * _MS), settings.learn_ir_time_offset)
-            if self.by_arrival:
-                self._offset.rebase(True)
+            self._offset.rebase(self.by_arrival)
         was_by_arrival, self._clocks.pair_by = self.by_arrival, settings.pair_by
         if self.by_arrival is not was_by_arrival:
             self._pairer.clear()

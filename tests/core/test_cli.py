@@ -40,7 +40,7 @@ def test_errors_are_one_line_and_exit_1(tmp_path, capsys):
     assert error.count("\n") == 1
     assert "no.onnx does not exist" in error
     assert main(["finetune", "--recipe", "nonsense"]) == 1
-    assert "choose one of box, box_nir, box_swir, smoke" in capsys.readouterr().err
+    assert "choose one of box, box_nir, box_real, box_swir, smoke" in capsys.readouterr().err
 
 
 def test_evaluate_says_what_it_needs(blob, tmp_path, capsys):
