@@ -93,7 +93,7 @@ class Answerer:
 
         header = capture.reference.header
         if percepts.registered:  # the RGB camera's pixels at the infrared frame's time
-            header = Header(stamp=header.stamp, frame_id=self._registering.rgb_frame_id or header.frame_id)
+            header = Header(stamp=header.stamp, frame_id=self._registering.rgb_frame_id)
         text = own_pixels(percepts, self._topics)
         if text and not self._own_pixels:
             self._notices.warn("grid", text)

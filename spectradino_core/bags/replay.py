@@ -315,8 +315,9 @@ class Replay:
             error_ns=capture.error_ns,
             ready_ns=capture.ready_ns,
             received_ns=shot.received_ns,
-            frame_id=(self.registering.rgb_frame_id if percepts is not None and percepts.registered else "")
-            or str(shot.frame.header.frame_id),
+            frame_id=self.registering.rgb_frame_id
+            if percepts is not None and percepts.registered
+            else str(shot.frame.header.frame_id),
             percepts=percepts,
             cause=cause,
             error=error,

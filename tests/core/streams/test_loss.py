@@ -35,6 +35,25 @@ def test_a_camera_that_changes_its_rate_is_not_called_lossy():
     assert (lost_fraction(grown) or (0.0,))[0] < 0.2
 
 
+@pytest.mark.parametrize(("first", "then"), [(30, 15), (15, 30), (60, 20), (30, 10)])
+def test_a_camera_that_halves_its_rate_at_once_is_not_called_lossy(first, then):
+    """As automatic exposure does at dusk: steps of two periods, but all of them at one end."""
+    early = stamps(first, 0.0, seconds=2)
+    late = [early[-1] + 1_000_000_000 // then + stamp for stamp in stamps(then, 0.0, seconds=2, seed=1)]
+    assert lost_fraction([*early, *late]) is None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_frames_that_come_on_demand_are_not_called_lost(seed):
+    """A trigger by software: many steps are as short as the camera allows, the others are of any length."""
+    rng = random.Random(seed)
+    at, made = 0.0, []
+    for _ in range(80):
+        made.append(round(at * MS))
+        at += rng.gauss(30, 1) if rng.random() < 0.5 else rng.uniform(50, 400)
+    assert lost_fraction(made) is None
+
+
 @pytest.mark.parametrize("few", [[], [5], [7] * 40, stamps(30, 0.0)[:10], [0] * 30])
 def test_too_little_says_nothing(few):
     assert lost_fraction(few) is None
