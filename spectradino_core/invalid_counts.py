@@ -41,7 +41,7 @@ edge; clusters of stuck pixels are smaller."""
 _SOLID_OTHER = 3
 """The same for constants that are not the largest count of a sensor."""
 _BLOCK = 4
-"""Pixels per side of the blocks in which large regions are told apart."""
+"""Pixels per side of the blocks in which large regions are separated."""
 _LEAST_VALUES = 8
 _MOST_REGIONS = 32
 _MOST_CONSTANTS = 4
@@ -177,7 +177,7 @@ def _extreme_constant(frame: np.ndarray, valid: np.ndarray | None, scene: _Scene
     others = _without(valid, places)
     if valid is not None:
         places = cv2.bitwise_and(places, valid)
-    # The next count tells whether anything lies between the constant and the scene, mostly without a look at the image.
+    # The next count shows whether anything lies between the constant and the scene, mostly without a look at the image.
     other = _extreme(frame, others, below)
     if other is None:
         return places

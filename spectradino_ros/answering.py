@@ -9,6 +9,7 @@ from time import perf_counter
 from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import Header
 
+from spectradino_core.runtime.percepts import Mode, Percepts
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import FrameError
 from spectradino_core.runtime.recovery import DeviceLostError, RebuildInterruptedError
@@ -20,10 +21,11 @@ from spectradino_core.streams.detecting import (
     different_shapes,
     drop_cause,
     find,
+    modes_alone,
     own_pixels,
     unpack,
 )
-from spectradino_core.thermal import ThermalError
+from spectradino_core.thermal import NoValidPixelError, ThermalError
 from spectradino_ros.cameras import TOPICS, camera_topic
 from spectradino_ros.frames import Capture, stamp_ns
 from spectradino_ros.health import Health
@@ -85,8 +87,16 @@ class Answerer:
         for error in unpack(settings, self._registering, capture.rgb, capture.ir):
             self._tell_damaged(error)
             capture = capture.without(error.camera)
+        try:
+            percepts = self._found(settings, capture)
+        except NoValidPixelError as error:
+            # The infrared frame takes its good partner with it only where that may not be answered alone.
+            if capture.rgb is None or Mode.RGB_ONLY not in modes_alone(settings, self._registering):
+                raise
+            self._tell_no_measurement(error)
+            capture = capture.without("ir")
+            percepts = self._found(settings, capture)
         rgb, ir = capture.rgb, capture.ir
-        percepts = find(self._pipeline, self._registering, settings, rgb, ir, capture.after_jump)
         if percepts.ir_invalid is not None:
             self._health.invalid_pixels(percepts.ir_invalid)
         self._check_shapes(capture)
@@ -135,6 +145,9 @@ class Answerer:
         self._outputs.publish_report(percepts, facts, header)
         self._node.get_logger().debug(f"{percepts.mode.value}: {len(percepts)} detections, {latency_ms:.1f} ms")
 
+    def _found(self, settings: Settings, capture: Capture) -> Percepts:
+        return find(self._pipeline, self._registering, settings, capture.rgb, capture.ir, capture.after_jump)
+
     def failed(self, error: Exception) -> None:
         """Counts and says what an exception of `answer` cost: one capture."""
         if isinstance(error, UnreadableError):
@@ -166,6 +179,12 @@ class Answerer:
         topic = self._topics[error.camera]
         self._health.dropped(drop_cause(error))
         self._notices.warn(f"{error.cause} {topic}", f"dropped a frame of {topic}: {error}")
+
+    def _tell_no_measurement(self, error: NoValidPixelError) -> None:
+        """Counts and reports an infrared frame without a single measurement, whose partner is answered alone."""
+        self._health.dropped(drop_cause(error))
+        self._health.invalid_pixels(1.0)
+        self._notices.error("thermal", f"dropped a frame of {self._topics['ir']}: {error}")
 
     def _latency_ms(self, header: Header, topic: str) -> float:
         stamp = stamp_ns(header)  # not by rclpy's Time, which refuses a negative one

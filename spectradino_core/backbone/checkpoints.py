@@ -147,8 +147,8 @@ def _problem_of_folder(state: State, path: Path) -> str:
     """What a model folder's config says that shapes don't show."""
     if not path.is_dir():
         return ""
-    told, heads = folder_config(path).get("num_attention_heads"), config_of(state).heads
-    return f"config.json says {told} attention heads, this width has {heads}" if told not in (None, heads) else ""
+    stored, heads = folder_config(path).get("num_attention_heads"), config_of(state).heads
+    return f"config.json says {stored} attention heads, this width has {heads}" if stored not in (None, heads) else ""
 
 
 def config_of(state: Mapping[str, Tensor]) -> ViTConfig:

@@ -53,7 +53,7 @@ def read_connections(reader: Reader) -> list[Connection]:
 
 
 def uncounted(reader: Reader) -> Counter[str]:
-    """How many messages of each topic the files hold beyond those that metadata.yaml tells of."""
+    """How many messages of each topic the files hold beyond those that metadata.yaml lists."""
     counts: Counter[str] = Counter()
     for storage in getattr(reader.storage, "storages", ()):
         for stored in storage.connections:

@@ -28,6 +28,7 @@ from spectradino_core.streams.detecting import (
     different_shapes,
     drop_cause,
     find,
+    modes_alone,
     own_pixels,
     unpack,
 )
@@ -36,6 +37,7 @@ from spectradino_core.streams.frames import CameraFrame
 from spectradino_core.streams.queues import Stream
 from spectradino_core.streams.registering import Registering
 from spectradino_core.streams.settings import Settings
+from spectradino_core.thermal import NoValidPixelError
 
 __all__ = ["CLOCKS", "Answer", "Replay", "open_pipeline"]
 
@@ -266,6 +268,9 @@ class Replay:
         for capture in captures:
             yield self._answer(capture)
 
+    def _found(self, capture: Capture[_Shot]) -> Percepts:
+        return find(self._pipeline, self.registering, self._settings, *_frames(capture), capture.after_jump)
+
     def _unpacked(self, capture: Capture[_Shot]) -> Capture[_Shot]:
         """The capture with what can be read of it, as in the node.
 
@@ -284,8 +289,15 @@ class Replay:
         start = perf_counter()
         try:
             capture = self._unpacked(capture)
+            try:
+                percepts = self._found(capture)
+            except NoValidPixelError as failure:  # as in the node
+                if capture.rgb is None or Mode.RGB_ONLY not in modes_alone(self._settings, self.registering):
+                    raise
+                self._drop(drop_cause(failure), f"dropped a frame of {self._topics['ir']}: {failure}")
+                capture = replace(capture, ir=None, ir_stamp_ns=None, error_ns=None)
+                percepts = self._found(capture)
             rgb, ir = _frames(capture)
-            percepts = find(self._pipeline, self.registering, self._settings, rgb, ir, capture.after_jump)
             if text := different_shapes(self.registering, rgb, ir, self._topics):
                 self._tell("aspect", text)
             if text := own_pixels(percepts, self._topics):

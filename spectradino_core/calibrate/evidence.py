@@ -20,12 +20,12 @@ class Limits:
     Attributes:
         hits: patches, known in both directions and held out, that lie where the fit says.
         hit_share: of all such patches.
-        coverage: share of what both cameras see with hits nearby.
+        coverage: fraction of what both cameras see with hits nearby.
         disagreement: of fits from either half, in pixels of the images that are compared, at most 640 wide.
-        uncertainty: 95 % bound of the error at the corners, as a ratio of the colour image's width.
+        uncertainty: 95 % bound of the error at the corners, as a ratio of the RGB image's width.
         gain: by which ratio the likeness of structure rises over that without a calibration, beyond its noise.
         registered: how far a homography that brings no gain may lie from none, uncertainty and all, for the cameras to
-            count as registered; as a ratio of the colour image's width.
+            count as registered; as a ratio of the RGB image's width.
         stretch: largest ratio of the two directions' scales.
     """
 
@@ -46,10 +46,10 @@ class Evidence:
     Attributes:
         pairs: pairs of images it is from.
         matches: patches found again and known in both directions.
-        hits: those of them that lie within `INLIER_PX` (of a picture 640 wide) of a fit that has not seen them.
+        hits: those of them that lie within `INLIER_PX` (of an image 640 wide) of a fit that has not seen them.
         coverage: share, 0 to 1, of what both cameras see that has a hit nearby.
         residual_px: median distance of the held-out patches from the fit.
-        disagreement_px: median distance of the maps from either half, the larger of halves of the picture and of the
+        disagreement_px: median distance of the maps from either half, the larger of halves of the image and of the
             pairs.
         uncertainty_px: 95 % bound of the map's error where it is largest, at a corner of what both cameras see: from
             fits that leave out a part of the pairs each, or of the patches, whichever differ more.
@@ -110,11 +110,11 @@ class UncertainRegistrationError(CalibrationError):
 
 
 class AlreadyRegisteredError(CalibrationError):
-    """No homography is better than none: the infrared image lies on the whole colour image as it is.
+    """No homography is better than none: the infrared image lies on the whole RGB image as it is.
 
     Attributes:
         estimate: the best one found, with the evidence that it brings nothing.
-        registration: the infrared image over the whole colour image.
+        registration: the infrared image over the whole RGB image.
     """
 
     def __init__(self, text: str, estimate: HomographyEstimate, registration: Registration) -> None:

@@ -260,7 +260,7 @@ class _Refined:
         return [[fit(part, self.size).correction for part in kind] for kind in left]
 
     def _spread(self, corrections: list[np.ndarray]) -> float:
-        """95 % bound of the distance from the truth, at the point of what both see where it is largest [picture px]."""
+        """95 % bound of the distance from the truth, at the point of what both see where it is largest [px]."""
         points = self._seen_points()
         return jackknife_bound([transfer(correction, points) for correction in corrections])
 
@@ -292,7 +292,7 @@ class _Refined:
         return points[inside] if inside.any() else points
 
     def _disagreement(self) -> float:
-        """Median distance of the maps from either half, in the last picture's pixels."""
+        """Median distance of the maps from either half, in the pixels of the finest image."""
         points = self._seen_points()
         both = [tuple(self.maps)]
         if len(self.groups) > 1:

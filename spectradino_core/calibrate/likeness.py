@@ -95,13 +95,13 @@ def _correlation(sums: np.ndarray) -> float:
 
 
 def laid(infrared: np.ndarray, matrix: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
-    """The infrared picture on another's pixels: float32 [h, w], and bool [h, w]: where it sees anything."""
+    """The infrared image on another's pixels: float32 [h, w], and bool [h, w]: where it sees anything."""
     scale = math.sqrt(abs(np.linalg.det(jacobian(matrix, (infrared.shape[1], infrared.shape[0])))))
     if scale < 1:
         infrared = cv2.GaussianBlur(infrared, (0, 0), 0.4 / max(scale, 0.05))
-    picture = cv2.warpPerspective(infrared, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    image = cv2.warpPerspective(infrared, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     seen = cv2.warpPerspective(np.ones(infrared.shape, np.uint8), matrix, size, flags=cv2.INTER_NEAREST)
-    return picture, seen > 0
+    return image, seen > 0
 
 
 def jacobian(matrix: np.ndarray, size: Size) -> np.ndarray:

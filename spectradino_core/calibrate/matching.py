@@ -131,9 +131,9 @@ class Surfaces:
         return Matches(points, shifts - radius, information, peak, cells)[good]
 
     def _correlated(self, cells: np.ndarray, other: np.ndarray | None) -> np.ndarray:
-        """Sums over each cell of its product with another picture at all displacements: float32 [D, D, ny, nx].
+        """Sums over each cell of its product with another image at all displacements: float32 [D, D, ny, nx].
 
-        Of a cell's rows (of all channels) with the other picture's rows each displacement down is one product of
+        Of a cell's rows (of all channels) with the other image's rows each displacement down is one product of
         matrices, whose diagonals are the displacements across.
 
         Args:

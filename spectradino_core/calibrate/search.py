@@ -95,7 +95,7 @@ def search(
 
 @dataclass
 class _Spectra:
-    """Fourier transforms of a picture's structure: complex64 [C, ...] and of its summed squares."""
+    """Fourier transforms of an image's structure: complex64 [C, ...] and of its summed squares."""
 
     channels: np.ndarray
     energy: np.ndarray

@@ -15,7 +15,7 @@ _EXAMPLES = """examples:
   spectradino bag run drive --model models/lwir_box.onnx --out annotated.mcap
   spectradino bag run drive.mcap --model m.onnx --out annotated --inputs --no-overlay
 
-The .mcap file opens in Foxglove and with `ros2 bag play`. A run that was stopped is taken up by the same command.
+The .mcap file opens in Foxglove and with `ros2 bag play`. The same command resumes a run that was stopped.
 The exit status is 1, and nothing is written, if the bag gives not a single answer."""
 
 

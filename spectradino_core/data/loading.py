@@ -62,7 +62,7 @@ class Loader(Generic[Batch]):
         Raises:
             WorkerError: a worker died, or sent nothing for `patience_s`.
         """
-        batches, told = self._started(), False
+        batches, is_reported = self._started(), False
         while True:
             try:
                 batch = next(batches)
@@ -71,13 +71,13 @@ class Loader(Generic[Batch]):
             except RuntimeError as error:
                 raise _explained(error, self._patience_s) or error from None
             if isinstance(batch, _Packed):
-                if not told:
+                if not is_reported:
                     log.warning(
                         "%s is too small for batches of %.0f MB (%s): they come through pipes, which is slower; in "
                         "Docker give --shm-size=8g",
                         _SHARED_MEMORY, len(batch.content) / 1e6, _room(),
                     )  # fmt: skip
-                    told = True
+                    is_reported = True
                 batch = pickle.loads(batch.content)  # noqa: S301 - from a process of our own
             yield batch
 

@@ -138,8 +138,8 @@ def scaled_infrared(
 
     Args:
         frame: the counts.
-        box: where the picture lies in the network's input.
-        registration: where infrared pixels lie in the colour image.
+        box: where the image lies in the network's input.
+        registration: where infrared pixels lie in the RGB image.
         valid: uint8 [h', w'], 255 where a pixel of the frame is a measurement, else 0 (see `InvalidCounts`); None:
             everywhere. Invalid pixels are kept out of all averages and filled from their surroundings; what lies deep
             inside an invalid region counts as not seen.

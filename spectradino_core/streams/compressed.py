@@ -57,7 +57,7 @@ class CompressedImageMessage(Protocol):
 
 
 def decode_compressed_rgb(message: CompressedImageMessage, options: DecodeOptions | None = None) -> np.ndarray:
-    """A compressed colour image to uint8 [h, w, 3] in RGB order; grey is repeated, a Bayer mosaic converted.
+    """A compressed RGB image to uint8 [h, w, 3] in RGB order; grey is repeated, a Bayer mosaic converted.
 
     Raises:
         DecodeError: not JPEG, PNG, TIFF or `zstd`; damaged; or more than `DecodeOptions.max_pixels`.
@@ -106,7 +106,7 @@ def decode_compressed_infrared(message: CompressedImageMessage, options: DecodeO
         options: limits, and which part of the image to use.
 
     Raises:
-        DecodeError: not JPEG, PNG, TIFF or `zstd`; damaged; too large; a picture with colours; a JPEG made from 16-bit
+        DecodeError: not JPEG, PNG, TIFF or `zstd`; damaged; too large; an image with colours; a JPEG made from 16-bit
             counts, which it cannot carry; or 8 bits where the format's text says 16.
     """
     return open_compressed_infrared(message, options).unpack()

@@ -148,8 +148,8 @@ def decode_infrared(
 ) -> np.ndarray:
     """An infrared image message to raw counts, uint8 or uint16 [h, w], native byte order, C-contiguous.
 
-    Cameras that send grey as three equal channels or as YUV (rgb8, bgr8, yuv422, ...) are read too. A picture with real
-    colours is refused: either a palette was applied in the camera, and its colours are no counts, or it is the colour
+    Cameras that send grey as three equal channels or as YUV (rgb8, bgr8, yuv422, ...) are read too. An image with real
+    colours is refused: either a palette was applied in the camera, and its colours are no counts, or it is the RGB
     camera. Signed 16-bit numbers are raised by 32768. Floating-point temperatures become hundredths of a kelvin, and
     pixels that are no number become 0.
 

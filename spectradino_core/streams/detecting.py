@@ -17,7 +17,7 @@ from spectradino_core.streams.registering import Registering
 from spectradino_core.streams.settings import Settings
 from spectradino_core.thermal import NoValidPixelError, ThermalError
 
-__all__ = ["UnreadableError", "different_shapes", "drop_cause", "find", "own_pixels", "unpack"]
+__all__ = ["UnreadableError", "different_shapes", "drop_cause", "find", "modes_alone", "own_pixels", "unpack"]
 
 _ASPECT_TOLERANCE = 0.05
 
@@ -61,12 +61,17 @@ def unpack(
             alone.append(mode)
         except DecodeError as error:
             errors.append(error)
+    if errors and not (set(alone) & modes_alone(settings, registering)):
+        raise UnreadableError(errors)
+    return errors
+
+
+def modes_alone(settings: Settings, registering: Registering) -> set[Mode]:
+    """The modes in which one camera may answer without the other, under the parameters in force."""
     allowed = set(FALLBACKS[settings.fallback_mode])
     if settings.fallback_mode == "rgb_grid" and registering.rgb_size is None:
         allowed -= {Mode.IR_ONLY}
-    if errors and not (set(alone) & allowed):
-        raise UnreadableError(errors)
-    return errors
+    return allowed
 
 
 def find(
@@ -95,14 +100,7 @@ def find(
         pipeline.reset()
     pipeline.score_threshold = settings.threshold_of(pipeline.info)
     pipeline.registration = registering.check() if rgb is not None and ir is not None else registering.current
-    try:
-        percepts = pipeline(None if rgb is None else rgb.pixels, None if ir is None else ir.pixels)
-    except NoValidPixelError:
-        # An infrared frame without a single measurement takes its good partner with it only where it must.
-        if rgb is None or Mode.RGB_ONLY not in FALLBACKS[settings.fallback_mode]:
-            raise
-        percepts = pipeline(rgb.pixels, None)
-        percepts.ir_invalid = 1.0
+    percepts = pipeline(None if rgb is None else rgb.pixels, None if ir is None else ir.pixels)
     if rgb is not None:
         registering.note_rgb(percepts.size, str(rgb.header.frame_id))
         return percepts

@@ -1,4 +1,4 @@
-"""Encodings of colour cameras whose bytes are no RGB yet: Bayer mosaics, YUV, 16 bits a channel. NumPy and OpenCV only.
+"""Encodings of RGB cameras whose bytes are no RGB yet: Bayer mosaics, YUV, 16 bits a channel. NumPy and OpenCV only.
 
 ROS names a Bayer pattern by its first row's first two pixels and OpenCV by the second row's second and third, so that
 `bayer_rggb` is OpenCV's BayerBG. YUV is BT.601 of limited range (16 to 235), as OpenCV has it and cameras send it.

@@ -175,6 +175,6 @@ def shortened(value: object, most: int = 60) -> str:
     """A value for a message, however long it is."""
     try:
         text = value if isinstance(value, str) and most > 60 else repr(value)
-    except Exception:  # a foreign object's repr may fail; the error to tell is another
+    except Exception:  # a foreign object's repr may fail; the error to report is another
         text = f"<{type(value).__name__}>"
     return printable(text if len(text) <= most else text[:most] + "…", most + 60)

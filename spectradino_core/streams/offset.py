@@ -12,7 +12,7 @@ What can honestly be known, and what cannot:
 
 So an offset of 100 to 900 ms that differs from start to start is found: to about a millisecond with triggered cameras
 whose delays differ by less than half a period, to the difference of delays with free-running ones. Whether it is an
-offset at all, or frames that are long on their way, only images can tell: see `offset_control`.
+offset at all, or frames that are long on their way, only images show: see `offset_control`.
 
 There is no clock here: the same calls give the same offset. Times are integers in nanoseconds.
 """

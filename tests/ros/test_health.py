@@ -8,28 +8,9 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from std_msgs.msg import Header
 
 from spectradino_ros.health import Health
+from tests.ros.doubles import Seconds
 
 HEADER = Header(stamp=Time(sec=7, nanosec=8), frame_id="rgb_optical")
-
-
-class Lines(list):
-    """Takes log lines as a logger does."""
-
-    def warning(self, text: str) -> None:
-        self.append(("warning", text))
-
-    def error(self, text: str) -> None:
-        self.append(("error", text))
-
-
-class Seconds:
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def test_health_counts_rates_ages_and_latencies():

@@ -22,28 +22,9 @@ from spectradino_ros.notices import Notices
 from spectradino_ros.publishing import Facts, detections_message, image_message, report_message
 from spectradino_ros.worker import NewestOnlyWorker
 from tests.blob_model import blob_info
+from tests.ros.doubles import Lines, Seconds
 
 HEADER = Header(stamp=Time(sec=7, nanosec=8), frame_id="rgb_optical")
-
-
-class Lines(list):
-    """Takes log lines as a logger does."""
-
-    def warning(self, text: str) -> None:
-        self.append(("warning", text))
-
-    def error(self, text: str) -> None:
-        self.append(("error", text))
-
-
-class Seconds:
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def test_a_notice_is_said_once_a_period_and_what_was_held_back_is_counted():

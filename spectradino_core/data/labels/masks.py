@@ -80,7 +80,7 @@ def mask_of(path: Path, table: Mapping[int, int], notes: Counter[str] | None = N
 def _indices(path: Path) -> tuple[np.ndarray, bool] | None:
     """The stored samples [h, w] of a PNG that decoders would turn into other numbers, and whether it has a palette.
 
-    With a palette OpenCV gives colours, in which two classes of one colour can't be told apart; grey samples of fewer
+    With a palette OpenCV gives colours, in which two classes of one colour look the same; grey samples of fewer
     than 8 bits it stretches to 0 .. 255. So the file is decoded as 8-bit grey, whose stretch is undone.
     """
     data = path.read_bytes()

@@ -57,7 +57,7 @@ def _parse(path: Path, notes: Counter[str]) -> Element:
         text = decode_text(data, notes, declared[1].decode("ascii") if declared else None)
     except UnicodeDecodeError as error:
         raise LabelError(f"{path}: not XML, or cut short ({error})") from None
-    # The parser gets UTF-8 and is told so, whatever the declaration says: it knows few encodings itself.
+    # The parser gets UTF-8, whatever the declaration says: it knows few encodings itself.
     builder, parser = TreeBuilder(), expat.ParserCreate("utf-8")
     parser.buffer_text = True
     parser.StartElementHandler = builder.start

@@ -100,7 +100,7 @@ def scan(root: Path, rgb: str | None = None, infrared: str | None = None) -> Sca
         rgb, infrared: names of the folders of the two cameras, where their names don't say so themselves.
 
     Raises:
-        LabelError: there is no such folder, it holds no images, or nothing tells which camera's some of them are.
+        LabelError: there is no such folder, it holds no images, or nothing says which camera's some of them are.
     """
     if not root.is_dir():
         raise LabelError(f"{root}: no such folder")
@@ -216,18 +216,18 @@ def _tell_cameras(root: Path, found: Scan) -> None:
     pair = [group for group in groups if any(stems[group] & stems[other] for other in groups if other != group)]
     if len(pair) == 2 and cameras[pair[0]] == cameras[pair[1]] and len(groups) == 2 and all(pair):
         raise LabelError(
-            f"{root}: {pair[0]!r} and {pair[1]!r} hold images of equal names and nothing tells which are infrared: "
+            f"{root}: {pair[0]!r} and {pair[1]!r} hold images of equal names and nothing says which are infrared: "
             f"say so with --rgb {pair[0]} --thermal {pair[1]}, or the other way round"
         )
     paired = len(groups) == 2 and len(set(cameras.values())) == 2
 
-    def told(file: File) -> File:
+    def assigned(file: File) -> File:
         if file.camera is not None:
             return file
         camera = cameras[file.name.rpartition("/")[0]]
         return replace(file, camera=camera, name=file.stem if paired else file.name)
 
-    found.images = [told(file) for file in found.images]
+    found.images = [assigned(file) for file in found.images]
 
 
 def _two_folders(images: list[File]) -> list[File]:

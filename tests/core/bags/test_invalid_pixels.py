@@ -9,8 +9,12 @@ from typing import Any
 import numpy as np
 
 from spectradino_core.cli import main
+from spectradino_core.runtime.percepts import Mode
 from tests.blob_model import make_blob_model
+from tests.core.bags import recorded
 from tests.core.bags.drives import SIZE, Drive
+from tests.core.bags.recorded import IR, pairs, record
+from tests.core.bags.test_replay import replayed
 
 
 def test_they_are_reported_and_only_where_there_are_some(tmp_path: Path) -> None:
@@ -31,3 +35,22 @@ def test_they_are_reported_and_only_where_there_are_some(tmp_path: Path) -> None
     height = next(iter(drive.ir.values())).shape[0]
     assert found == {"frames": 2, "mean": round(6 / height, 6), "max": round(12 / height, 6)}
     assert "no measurement" in (tmp_path / "report/report.html").read_text()
+
+
+def test_an_infrared_frame_without_a_measurement_leaves_its_partner(tmp_path):
+    """Two blank frames, as behind a shutter: counted by cause, and the RGB frame is answered alone where it may be."""
+    rows = pairs(6)
+    for number, row in enumerate(row for row in rows if row.topic == IR):
+        if number in (2, 3):
+            row.pixels = np.zeros_like(row.pixels)
+    bag = record(tmp_path / "bag", rows)
+    model = make_blob_model(tmp_path / "blob.onnx", recorded.SIZE)
+    answers, replay = replayed(bag, model, frozen_ms=0.0)
+    assert [a.mode for a in answers] == [Mode.FUSED] * 2 + [Mode.RGB_ONLY] * 2 + [Mode.FUSED] * 2
+    assert [(a.cause, a.ir_stamp_ns) for a in answers[2:4]] == [("", None)] * 2
+    assert replay.drops() == {"ir_no_valid_pixel": 2}
+    assert any("no pixel of this infrared frame is a measurement" in e.text for e in replay.take_events())
+    for mode in ("fused_only", "ir_only"):
+        answers, replay = replayed(bag, model, frozen_ms=0.0, fallback_mode=mode)
+        assert [a.cause for a in answers] == [""] * 2 + ["ir_no_valid_pixel"] * 2 + [""] * 2
+        assert replay.drops() == {"ir_no_valid_pixel": 2}
