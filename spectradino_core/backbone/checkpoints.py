@@ -325,7 +325,7 @@ def stored_config(path: str | os.PathLike[str]) -> tuple[ViTConfig, list[Modalit
 
 
 def _not_understood(path: str | os.PathLike[str], error: Exception) -> str:
-    return f"{path} says of itself what this version does not understand: {printable(str(error))}"
+    return f"{path} holds metadata that this version does not understand: {printable(str(error))}"
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:

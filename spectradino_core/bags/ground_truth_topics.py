@@ -23,7 +23,7 @@ from spectradino_core.data.labels import UNLABELLED, ClassNames
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.streams.decode import DecodeError, decode_infrared
 
-__all__ = ["MADE_BOXES", "MADE_MASKS", "read_topics"]
+__all__ = ["IGNORED", "MADE_BOXES", "MADE_MASKS", "read_topics"]
 
 MADE_BOXES, MADE_MASKS = "/ground_truth/detections", "/ground_truth/segmentation/mask"
 """Where `spectradino bag make` records what is true; found without being named."""
@@ -31,7 +31,9 @@ MADE_BOXES, MADE_MASKS = "/ground_truth/detections", "/ground_truth/segmentation
 _BOXES = "vision_msgs/msg/Detection2DArray"
 _MASKS = ("sensor_msgs/msg/Image",)
 _LABELS = "vision_msgs/msg/LabelInfo"
-_IGNORED = {"ignore", "crowd"}
+IGNORED = "ignore"
+"""Id of a detection that marks a region to be ignored."""
+_IGNORED = {IGNORED, "crowd"}
 
 
 def read_topics(

@@ -20,7 +20,7 @@ from typing import Any
 
 from spectradino_core import __version__
 from spectradino_core.bags.errors import BagError
-from spectradino_core.bags.ground_truth_topics import MADE_BOXES, MADE_MASKS
+from spectradino_core.bags.ground_truth_topics import IGNORED, MADE_BOXES, MADE_MASKS
 from spectradino_core.bags.messages import (
     compressed_message,
     detection_array,
@@ -226,28 +226,36 @@ class _Truth:
             writer.write(MADE_MASKS, image_message(view.mask, head), time_ns)
         if view.boxes is None or view.labels is None:
             return
-        corners = view.boxes.astype(float).tolist()
+        corners, labels = view.boxes.astype(float).tolist(), view.labels.tolist()
+        tracks, crowd = list(view.tracks), [0] * len(corners)
+        seen = [1.0] * len(corners) if view.visible is None else view.visible.tolist()
+        if view.ignored is not None and view.ignored_labels is not None:
+            ignored = view.ignored.astype(float).tolist()
+            corners, labels = corners + ignored, labels + view.ignored_labels.tolist()
+            tracks, crowd = tracks + [IGNORED] * len(ignored), crowd + [1] * len(ignored)
+            seen += [1.0] * len(ignored)
         found = [
             DetectionFields(str(label), 1.0, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
-            for (x1, y1, x2, y2), label in zip(corners, view.labels.tolist(), strict=True)
+            for (x1, y1, x2, y2), label in zip(corners, labels, strict=True)
         ]
-        writer.write(MADE_BOXES, detection_array(found, head, view.tracks), time_ns)
+        writer.write(MADE_BOXES, detection_array(found, head, tuple(tracks)), time_ns)
         height, width = view.pixels.shape[:2]
         number = len(self._images)
         name = f"{stamp_ns // 1_000_000_000}.{stamp_ns % 1_000_000_000:09d}.png"
         self._images.append({"id": number, "file_name": name, "width": width, "height": height, "stamp_ns": stamp_ns})
-        seen = [1.0] * len(corners) if view.visible is None else view.visible.tolist()
-        for (x1, y1, x2, y2), label, share, track in zip(corners, view.labels.tolist(), seen, view.tracks, strict=True):
+        for (x1, y1, x2, y2), label, fraction, track, is_crowd in zip(
+            corners, labels, seen, tracks, crowd, strict=True
+        ):
             annotation = {
                 "id": len(self._annotations),
                 "image_id": number,
                 "category_id": label,
                 "bbox": [x1, y1, x2 - x1, y2 - y1],
                 "area": (x2 - x1) * (y2 - y1),
-                "iscrowd": 0,
-                "visible_frac": round(share, 3),
+                "iscrowd": is_crowd,
+                "visible_frac": round(fraction, 3),
             }
-            self._annotations.append(annotation | ({"track": track} if track else {}))
+            self._annotations.append(annotation | ({"track": track} if track and not is_crowd else {}))
 
     def coco(self) -> dict[str, Any]:
         """The boxes as COCO JSON."""

@@ -37,6 +37,7 @@ class View:
         tracks: who it is, by name; "" where that is not known.
         visible: float [N], the part that is seen, 0..1.
         mask: uint8 [h, w], indices into the source's mask classes, 255 unlabelled; None: not known.
+        ignored, ignored_labels: float32 [I, 4] and int64 [I], likewise, of regions to be ignored; None: none.
     """
 
     pixels: np.ndarray
@@ -45,6 +46,8 @@ class View:
     tracks: tuple[str, ...] = ()
     visible: np.ndarray | None = None
     mask: np.ndarray | None = None
+    ignored: np.ndarray | None = None
+    ignored_labels: np.ndarray | None = None
 
 
 class Source(Protocol):
@@ -231,11 +234,9 @@ class FolderSource:
 
     def _colour(self, item: PairedItem | OwnPair) -> View:
         mask = item.load_mask() if self.mask_classes else None
-        boxes, count = item.boxes, 0
-        if boxes is not None:
-            count = len(boxes)
-            if self._size is not None:
-                boxes = boxes * np.array([s / o for s, o in zip(self._size, item.size)] * 2, np.float32)
+        count = 0 if item.boxes is None else len(item.boxes)
+        scale = np.array([s / o for s, o in zip(self._size or item.size, item.size)] * 2, np.float32)
+        boxes, ignored = (None if found is None else found * scale for found in (item.boxes, item.ignored))
         return View(
             _resized(item.load_rgb(), self._size),
             boxes,
@@ -243,6 +244,8 @@ class FolderSource:
             ("",) * count,
             np.ones(count),
             None if mask is None else _resized(mask, self._size, cv2.INTER_NEAREST),
+            ignored,
+            item.ignored_labels,
         )
 
 

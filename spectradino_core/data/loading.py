@@ -145,7 +145,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _explained(error: RuntimeError, patience_s: float) -> WorkerError | None:
-    """What PyTorch says of its workers, in words; None for errors that a dataset raised."""
+    """PyTorch's error about its workers, explained; None for errors that a dataset raised."""
     signalled = error.__cause__ if isinstance(error.__cause__, RuntimeError) else error  # names the signal
     text = " ".join(str(signalled).split())
     if text.startswith("DataLoader timed out"):

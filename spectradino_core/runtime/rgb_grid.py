@@ -21,7 +21,7 @@ def in_colour_pixels(
     """An answer of the infrared camera alone, brought to the RGB image's pixels; others are returned as they are.
 
     A box becomes the bounding box of its four corners, cut to the colour image; where that is empty it goes, since the
-    colour camera does not see the place. Pixels of the mask that the infrared camera does not see are unlabelled.
+    RGB camera does not see the place. Pixels of the mask that the infrared camera does not see are unlabelled.
 
     Args:
         percepts: the answer.

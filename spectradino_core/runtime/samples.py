@@ -68,7 +68,7 @@ def unpack_samples(metadata: Mapping[str, str], info: ModelInfo, source: object)
             raise ValueError("none")
     except (ValueError, KeyError, TypeError, AttributeError, cv2.error) as error:
         reason = printable(" ".join(str(error).split()))
-        raise BundleError(f"{source}: its sample pictures are damaged ({reason}); export the model again") from None
+        raise BundleError(f"{source}: its sample images are damaged ({reason}); export the model again") from None
     return pairs
 
 

@@ -24,7 +24,7 @@ class FeedSettings:
         pair_by: one of `clocks.PAIR_BY`.
         stale_ms: a camera silent for longer is not waited for, > 0.
         fallback_mode: a key of `modes.FALLBACKS`.
-        frozen_ms: an infrared picture repeated for so long is a frozen camera; 0: never.
+        frozen_ms: an IR frame repeated for so long is a frozen camera; 0: never.
     """
 
     sync_slop_ms: float = 50.0

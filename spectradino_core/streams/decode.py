@@ -88,7 +88,7 @@ READ_AS_RGB = (
     "(uyvy), yuv422_yuy2 (yuyv), nv12, nv21, nv24"
 )
 """`RGB_ENCODINGS` for messages."""
-READ_AS_INFRARED = "mono8, 8UC1, mono16, 16UC1, 16SC1, 32FC1, 64FC1, and grey images in the colour camera's encodings"
+READ_AS_INFRARED = "mono8, 8UC1, mono16, 16UC1, 16SC1, 32FC1, 64FC1, and grey images in the RGB camera's encodings"
 """`INFRARED_ENCODINGS` for messages."""
 
 _REMEDY = "set the camera driver to one of them, or republish the topic in one (image_proc, a node with cv_bridge)"

@@ -29,7 +29,7 @@ _MAX_ENTRIES, _MAX_VALUES, _MAX_TILE_SIDE = 512, 1 << 16, 4096
 
 @dataclass(frozen=True)
 class FileHeader:
-    """What a file says of itself.
+    """The header of an image file.
 
     Attributes:
         kind: "png" or "tiff".

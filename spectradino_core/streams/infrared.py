@@ -17,7 +17,7 @@ FLOAT_UNITS = ("auto", "kelvin", "celsius", "counts")
 """What the numbers of a floating-point infrared image may be."""
 
 MAX_COLOUR_DIFFERENCE = 12
-"""Levels by which the channels of a grey picture may differ after JPEG."""
+"""Levels by which the channels of a grey image may differ after JPEG."""
 
 _KELVIN_PER_COUNT = 0.01
 _ZERO_CELSIUS = 273.15

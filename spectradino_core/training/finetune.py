@@ -57,7 +57,7 @@ class TrainingData:
         held_out: labelled pairs that are not trained on, iterated at each checkpoint; may be empty.
         sources: each source's share of the samples, for the model's provenance.
         epoch: pairs of one epoch; None: there are no epochs.
-        about: what else the model's provenance says of the data.
+        about: what else the model's provenance records about the data.
     """
 
     samples: Samples

@@ -49,7 +49,7 @@ class OwnFolder:
     Attributes:
         root: the folder.
         benchmark: the same as a data set.
-        provenance: what a model that is trained on it says of it; no paths.
+        provenance: what a model trained on it records about it; no paths.
         remarks: what was assumed or skipped, in words.
     """
 

@@ -23,6 +23,7 @@ class OwnPair:
         self._pairs, self._item = pairs, item
         sample = pairs.load(item)
         self.boxes, self.labels, self.size = sample.boxes, sample.labels, sample.size
+        self.ignored, self.ignored_labels = sample.ignored, sample.ignored_labels
 
     def load_rgb(self) -> np.ndarray:
         """uint8 [h, w, 3] in RGB order."""

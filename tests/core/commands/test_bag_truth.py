@@ -15,6 +15,7 @@ from spectradino_core.cli import main
 from spectradino_core.streams.pairing import Pairer
 from tests.blob_model import make_blob_model
 from tests.core.bags.drives import SIZE, Drive
+from tests.core.data.own.folders import Layout, write_own
 
 BOXES, MASKS = "/ground_truth/detections", "/ground_truth/segmentation/mask"
 
@@ -157,3 +158,38 @@ def test_still_pairs_are_paired_with_themselves(tmp_path, rates, frames, more):
     assert abs(counts["rgb"].messages - frames[0]) <= 1
     assert len(pairs) >= 12
     assert [pair for pair in pairs if levels[pair.rgb] != levels[pair.ir]] == []
+
+
+def ignored_regions(model: Path, folder: Path, tmp_path: Path) -> list[int]:
+    """Of a bag made of a folder: by its topics, and by the COCO file beside it."""
+    out = tmp_path / "out" / "drive.mcap"
+    out.parent.mkdir()
+    assert main(["bag", "make", "--from", str(folder), "--out", str(out)]) == 0
+    counts = []
+    for name, words in (("topics", []), ("file", ["--labels", str(out.with_name("drive.coco.json"))])):
+        status, result = evaluated(model, tmp_path / name, str(out), *words)
+        assert status == 0
+        counts.append(result["bags"][0]["truth"]["ignored_regions"])
+    return counts
+
+
+def test_crowds_of_a_folder_are_ignored_in_the_bag(model, tmp_path):
+    folder = pairs_folder(tmp_path / "pairs", labelled=True)
+    path = folder / "instances_val.json"
+    truth = json.loads(path.read_text(encoding="utf-8"))
+    truth["categories"][0]["name"] = "red"  # which the model knows
+    truth["annotations"].append({"id": 1, "image_id": 0, "category_id": 1, "bbox": [40, 5, 30, 50], "iscrowd": 1})
+    path.write_text(json.dumps(truth), encoding="utf-8")
+    assert ignored_regions(model, folder, tmp_path) == [1, 1]
+    written = json.loads((tmp_path / "out" / "drive.coco.json").read_text(encoding="utf-8"))["annotations"]
+    assert [(row["bbox"], row["iscrowd"]) for row in written] == [([5, 5, 20, 20], 0), ([40, 5, 30, 50], 1)]
+
+
+def test_difficult_objects_of_own_data_are_ignored_in_the_bag(model, tmp_path):
+    folder = tmp_path / "own"
+    layout = Layout("rgb/{split}/{name}", "thermal/{split}/{name}", "labels/{split}/{name}")
+    write_own(folder, layout, "VOC", {"train": [("0001", "both")], "val": [("0009", "both")]})
+    path = folder / "labels/val/0009.xml"
+    labels = path.read_text(encoding="utf-8").replace("person", "red").replace("<difficult>0", "<difficult>1", 1)
+    path.write_text(labels, encoding="utf-8")
+    assert ignored_regions(model, folder, tmp_path) == [1, 1]

@@ -304,7 +304,7 @@ def test_samples_travel_with_the_model(model):
         '{"format": 1, "pairs": []}',
         '{"format": 1, "pairs": [{"rgb": "x"}]}',
     ):
-        with pytest.raises(BundleError, match=r"m\.onnx: its sample pictures are damaged"):
+        with pytest.raises(BundleError, match=r"m\.onnx: its sample images are damaged"):
             unpack_samples({SAMPLES_KEY: damaged}, info, "m.onnx")
 
 
