@@ -7,6 +7,7 @@ memory while OpenCV decodes; lines of other threads that come in between are pas
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import tempfile
@@ -64,6 +65,8 @@ def _sink() -> int:
         else:
             with tempfile.TemporaryFile() as file:
                 _SINK = os.dup(file.fileno())
+        # Linux does not lock the position of such a file: without this, threads overwrite each other's lines.
+        fcntl.fcntl(_SINK, fcntl.F_SETFL, fcntl.fcntl(_SINK, fcntl.F_GETFL) | os.O_APPEND)
     return _SINK
 
 
@@ -77,11 +80,13 @@ def _taken(sink: int) -> str:
     it wrote is taken the next time.
     """
     global _TAKEN
-    size = os.fstat(sink).st_size
-    data = os.pread(sink, size - _TAKEN, _TAKEN)
+    end = os.fstat(sink).st_size
+    if end > _TAKEN:
+        # The size grows page by page while a line is written. Looking for a hole waits for the whole of it.
+        end = max(os.lseek(sink, _TAKEN, os.SEEK_HOLE), end)
+    data = os.pread(sink, end - _TAKEN, _TAKEN)
     _TAKEN += len(data)
     if _TAKEN > _LONGEST:
-        os.lseek(sink, 0, os.SEEK_SET)
         os.ftruncate(sink, 0)
         _TAKEN = 0
     return data.decode("utf-8", "replace")

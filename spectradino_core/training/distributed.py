@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+_SECONDS_TO_IDLE = 0.3
 
 
 @dataclass(frozen=True)
@@ -98,12 +101,14 @@ def process_group(device: str) -> Iterator[tuple[Place, torch.device]]:
     try:
         yield Place.current(), chosen
         if started:
-            # One that leaves while others still work has been seen to abort on its way out ("terminate called without
-            # an active exception"), which torchrun takes for a failure of the run.
-            dist.barrier()
+            dist.barrier()  # a process that exits while others still exchange tensors fails theirs
     finally:
         if started:
             dist.destroy_process_group()
+            # Gloo's threads outlive the group wherever DDP or FSDP holds it. One that drops its last tensor after the
+            # interpreter began to shut down aborts the process ("terminate called without an active exception";
+            # pytorch pull request 179291), and torchrun takes that for a failed run. Idle, they do no harm.
+            time.sleep(_SECONDS_TO_IDLE)
 
 
 def spread(model: nn.Module, blocks: list[nn.Module], strategy: str, device: torch.device) -> nn.Module:
