@@ -75,7 +75,8 @@ def export(
     identity = {WEIGHTS_KEY: weights_digest(model, info)}
     info = info.with_(inputs=inputs, streams=streams, provenance=info.provenance | identity)
     width, height = info.input_size
-    module.backbone.freeze_grid(height // 14, width // 14)
+    patch = module.architecture.vit.patch
+    module.backbone.freeze_grid(height // patch, width // patch)
     module.backbone.vit.fold_layer_scale()
     graph = ServingGraph(module, info.input_size, streams).eval()
     with written_atomically(path) as scratch:

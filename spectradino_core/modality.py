@@ -8,7 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-__all__ = ["INFRARED", "Band", "Modality"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "INFRARED", "Band", "Modality"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Of RGB values in [0, 1], in RGB order: what DINOv2's input is normalised with."""
 
 
 @dataclass(frozen=True)

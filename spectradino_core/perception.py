@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from spectradino_core.backbone import Features, SpectraDINO, ViT, ViTConfig, parameter_roles, vit_config
 from spectradino_core.backbone.repeated import RepeatedViT
 from spectradino_core.heads.detection import Cells
-from spectradino_core.heads.pyramid import SimpleFeaturePyramid
+from spectradino_core.heads.pyramid import SimpleFeaturePyramid, usual_strides
 from spectradino_core.heads.registry import (
     DETECTION,
     FUSIONS,
@@ -59,7 +59,8 @@ class Architecture:
         mask_classes: S; 0: no segmentation head.
         registers: register tokens of the backbone, 0 or 4.
         pyramid_width: channels of each pyramid level.
-        strides: input pixels per cell of each pyramid level (`pyramid.PRESETS` names the usual ones).
+        strides: input pixels per cell of each pyramid level (`pyramid.PRESETS` names the usual ones); empty: half a
+            patch of the variant, one and two.
         tower_depth: convolutions in each tower of the dense detection head.
         backbone: one of `BACKBONES`.
         detection: one of `registry.DETECTION`: "dense" (ViTDet's pyramid and convolution towers), "linear" (a probe).
@@ -82,7 +83,7 @@ class Architecture:
     mask_classes: int
     registers: int = 0
     pyramid_width: int = 256
-    strides: tuple[float, ...] = (7.0, 14.0, 28.0)
+    strides: tuple[float, ...] = ()
     tower_depth: int = 2
     backbone: str = "spectradino"
     detection: str = "dense"
@@ -97,6 +98,8 @@ class Architecture:
             value = getattr(self, name)
             if type(value) is not int or not 0 <= value <= most:
                 raise ValueError(f"{name} must be a whole number up to {most}, got {value!r}")
+        if not self.strides:
+            object.__setattr__(self, "strides", usual_strides(self.vit.patch))
         if len(self.strides) > 8 or not all(0 < stride <= 512 for stride in self.strides):
             raise ValueError(f"strides are up to 8 numbers above 0, got {list(self.strides)}")
         choose(BACKBONES, "backbone", self.backbone)
@@ -142,7 +145,9 @@ class Architecture:
     def cell_strides(self) -> tuple[float, ...]:
         """Input pixels per cell of each level of the detection head; without one, of the pyramid."""
         kind = self.kinds[0]
-        return self.strides if kind is None or kind.strides is None else kind.strides
+        if kind is None or kind.patches is None:
+            return self.strides
+        return tuple(self.vit.patch * patches for patches in kind.patches)
 
     def to_dict(self) -> dict:
         return asdict(self) | {"strides": list(self.strides), "taps": list(self.taps)}
@@ -188,9 +193,10 @@ class Perception(nn.Module):
             architecture.strides,
             architecture.tower_depth,
             architecture.upernet_width,
+            architecture.vit.patch,
         )
         self.pyramid = (
-            SimpleFeaturePyramid(width, architecture.pyramid_width, architecture.strides)
+            SimpleFeaturePyramid(width, architecture.pyramid_width, architecture.strides, architecture.vit.patch)
             if any(kind is not None and kind.pyramid for kind in architecture.kinds)
             else None
         )

@@ -88,7 +88,13 @@ def describe_checkpoint(path: str | Path) -> tuple[ModelInfo, Architecture]:
         architecture = Architecture.from_dict(parse_json(metadata[_ARCHITECTURE_KEY], "its architecture"))
     except (ValueError, TypeError, KeyError) as error:
         raise BundleError(f"{path}: weights and description do not fit each other ({printable(str(error))})") from None
-    return ModelInfo.from_json(metadata[METADATA_KEY], path), architecture
+    info = ModelInfo.from_json(metadata[METADATA_KEY], path)
+    if info.patch != architecture.vit.patch:
+        raise BundleError(
+            f"{path}: its description says patches of {info.patch} pixels, its backbone {architecture.variant} has "
+            f"{architecture.vit.patch}"
+        )
+    return info, architecture
 
 
 @dataclass

@@ -14,12 +14,9 @@ from torch import Tensor, nn
 
 from spectradino_core.backbone.spectradino import in_order
 from spectradino_core.backbone.vit import Features, ViT, ViTConfig
-from spectradino_core.modality import Modality
+from spectradino_core.modality import IMAGENET_MEAN, IMAGENET_STD, Modality
 
 __all__ = ["RepeatedViT"]
-
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""ImageNet's, in RGB order on values in [0, 1]: what DINOv2 was trained with."""
 
 
 class RepeatedViT(nn.Module):
@@ -40,8 +37,8 @@ class RepeatedViT(nn.Module):
         super().__init__()
         self.bands = in_order(bands)
         self.vit = ViT(config, activation_checkpointing)
-        self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(_STD)[:, None, None], persistent=False)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
 
     @property
     def config(self) -> ViTConfig:

@@ -19,13 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from spectradino_core.backbone.spectradino import SpectraDINO
-from spectradino_core.backbone.vit import ViT
+from spectradino_core.backbone.vit import ViT, ViTConfig
 from spectradino_core.bench.plain import plain_dinov2
 from spectradino_core.bench.tables import Row
 from spectradino_core.bench.timing import Case, peak_memory_mb, take_turns
 from spectradino_core.modality import Modality
 
 __all__ = [
+    "PATCH",
     "CASES",
     "REFERENCE",
     "SIZES",
@@ -37,6 +38,9 @@ __all__ = [
     "reference_name",
     "twice",
 ]
+
+PATCH = ViTConfig.patch
+"""Of every variant that is timed."""
 
 SIZES = ((392, 490), (518, 644))
 """H x W."""
@@ -83,7 +87,7 @@ def backbone_rows(
 
     Args:
         variant: of the ViT.
-        size: (H, W), multiples of 14.
+        size: (H, W), multiples of the patch.
         folder: where exported graphs lie, or will.
         rounds: timed, beside one that is not.
         cases: of `CASES`; the reference always runs.

@@ -43,7 +43,7 @@ def detector_rows(
 
     Args:
         variant: of the ViT; heads are as wide as `finetune` makes them for it.
-        size: (H, W), multiples of 14.
+        size: (H, W), multiples of the patch.
         folder: where exported graphs lie, or will.
         rounds: timed, beside one that is not.
         strides: names of `pyramid.PRESETS`; the reference always runs.

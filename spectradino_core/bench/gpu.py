@@ -91,7 +91,7 @@ def forward_rows(
         variant: of the ViT.
         kind: torch.bfloat16 or torch.float16.
         device: "cuda"; "cpu" to see that it runs.
-        size: (H, W), multiples of 14.
+        size: (H, W), multiples of the patch.
         batches: pairs in a pass.
         rounds: timed.
         roof: FLOP/s; None: measured.

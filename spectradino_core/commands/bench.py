@@ -192,4 +192,6 @@ def _rounds(options: argparse.Namespace) -> int:
 
 
 def _size(text: str) -> tuple[int, int]:
-    return parse_size(text, 14, "HEIGHTxWIDTH")
+    from spectradino_core.bench.backbone import PATCH
+
+    return parse_size(text, PATCH, "HEIGHTxWIDTH")

@@ -92,7 +92,7 @@ def add(commands: Any) -> None:
         help="of the pyramid: 3.5-28 (smallest objects, slowest), 7-28, or fast, which is 14-28 (default: 7-28)",
     )
     model.add_argument("--upernet-width", type=int, help="256 or 512, as the paper's peers (default: 256)")
-    model.add_argument("--input-size", metavar="WxH", help="of the network's input, multiples of 14")
+    model.add_argument("--input-size", metavar="WxH", help="of the network's input, multiples of the patch (14)")
     recipe = command.add_argument_group("in place of the recipe's")
     recipe.add_argument("--epochs", type=int, help="passes over the data set")
     recipe.add_argument("--steps", type=int, help="optimiser steps")
@@ -247,7 +247,7 @@ def _of_dataset(options: argparse.Namespace, benchmark: Benchmark) -> FinetuneRe
     if start is not None:
         recipe = _like_start(recipe, *start, options, heads)
     if options.input_size is not None:
-        recipe = replace(recipe, input_size=parse_size(options.input_size, 14))
+        recipe = replace(recipe, input_size=parse_size(options.input_size, recipe.architecture.vit.patch))
     return recipe
 
 

@@ -18,8 +18,7 @@ from spectradino_core.data.sampling import BandSampling, RoundRobin
 from spectradino_core.data.sources import MAPS, ImageSource
 from spectradino_core.data.stream import Stream
 from spectradino_core.data.views import ViewOptions, colour_tensor, infrared_tensor
-from spectradino_core.modality import INFRARED
-from spectradino_core.runtime.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from spectradino_core.modality import IMAGENET_MEAN, IMAGENET_STD, INFRARED
 from spectradino_core.thermal import ThermalContract
 
 __all__ = [

@@ -13,7 +13,8 @@ import numpy as np
 from spectradino_core.data.augment import Augmentation, jitter_infrared, jitter_rgb
 from spectradino_core.data.sources import ImageSet
 from spectradino_core.invalid_counts import InvalidCounts
-from spectradino_core.runtime.preprocess import IMAGENET_MEAN, IMAGENET_STD, without_invalid
+from spectradino_core.modality import IMAGENET_MEAN, IMAGENET_STD
+from spectradino_core.runtime.preprocess import without_invalid
 from spectradino_core.runtime.scaling import fill_invalid, weigh
 from spectradino_core.thermal import NoValidPixelError, ThermalContract, ThermalNormaliser
 

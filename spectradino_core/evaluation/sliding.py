@@ -23,8 +23,6 @@ from spectradino_core.runtime.engines import RawPredictions
 
 __all__ = ["SlidingEngine", "window_starts"]
 
-_PATCH = 14
-
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
     """Where windows begin along one side so that all of it is seen: every `stride` pixels, the last one at its end."""
@@ -41,7 +39,7 @@ class SlidingEngine:
         Args:
             model: in evaluation mode, on its device.
             info: of the model; its input size is the window's.
-            size: (width, height) of the whole input, at least the window's; made a multiple of 14 upwards.
+            size: (width, height) of the whole input, at least the window's; rounded up to multiples of the patch.
             stride: (x, y) pixels from one window to the next, at most the window's size; None: two thirds of it, the
                 usual choice.
 
@@ -50,7 +48,8 @@ class SlidingEngine:
         """
         window = info.input_size
         stride = (max(1, window[0] * 2 // 3), max(1, window[1] * 2 // 3)) if stride is None else stride
-        width, height = (-(-side // _PATCH) * _PATCH for side in size)
+        patch = model.architecture.vit.patch
+        width, height = (-(-side // patch) * patch for side in size)
         if width < window[0] or height < window[1]:
             raise ValueError(
                 f"a window of {window[0]}x{window[1]} can't slide over {size[0]}x{size[1]}: choose a larger size"

@@ -109,7 +109,7 @@ def decode(deltas: Tensor, cells: Cells) -> Tensor:
 def assign(
     boxes: Tensor, cells: Cells, radius: float = 1.5, largest: float = 8.0, ignored: Tensor | None = None
 ) -> Tensor:
-    """Which object each cell answers for (centre sampling as in FCOS, with ranges scaled to patch 14's strides).
+    """Which object each cell answers for (centre sampling as in FCOS, with ranges in strides).
 
     An object belongs to the finest level whose stride is at least its longer side divided by `largest`; there the cells
     within `radius` strides of its centre answer for it, as far as they lie inside the box, and the nearest cell always

@@ -17,7 +17,7 @@ __all__ = ["LinearDetectionHead"]
 
 
 class LinearDetectionHead(nn.Module):
-    """BatchNorm and a 1x1 convolution each for classes and boxes on the last fused map, stride 14.
+    """BatchNorm and a 1x1 convolution each for classes and boxes on the last fused map, one cell a patch.
 
     The paper compares "a linear probe" with ViTDet's head (Table 9) and says no more of it; built like DINOv2's linear
     segmentation probe. Boxes are coded as the dense head codes them, so both are trained and decoded alike.

@@ -1,4 +1,4 @@
-"""ViTDet's simple feature pyramid at patch 14's true strides.
+"""ViTDet's simple feature pyramid at the true strides of the backbone's patch.
 
 Letters: B batch, N tokens, D width, P pyramid width, h x w the patch grid, L levels.
 """
@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-__all__ = ["PATCH", "PRESETS", "ChannelNorm", "SimpleFeaturePyramid", "level_sizes"]
+__all__ = ["LEVELS", "PRESETS", "ChannelNorm", "SimpleFeaturePyramid", "level_sizes", "usual_strides"]
 
-PATCH = 14.0
+LEVELS = (0.25, 0.5, 1.0, 2.0)
+"""Strides that can be made from one map, in patches, fine to coarse."""
 
 PRESETS: dict[str, tuple[float, ...]] = {
     "3.5-28": (3.5, 7.0, 14.0, 28.0),
@@ -19,8 +20,9 @@ PRESETS: dict[str, tuple[float, ...]] = {
     "14-28": (14.0, 28.0),
     "fast": (14.0, 28.0),
 }
-"""Input pixels per cell of each level; "fast" is another name of "14-28". The finest sees objects of a few pixels and
-costs most: the dense head's towers 256 wide take 324 GFLOP at 518 x 518 with the first, 82 with the second."""
+"""Input pixels per cell of each level at patch 14, DINOv2's; "fast" is another name of "14-28". The finest sees objects
+of a few pixels and costs most: the dense head's towers 256 wide take 324 GFLOP at 518 x 518 with the first, 82 with the
+second."""
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -36,24 +38,31 @@ class SimpleFeaturePyramid(nn.Module):
     Patch 14 gives strides 3.5, 7, 14 and 28 where ViTDet's patch 16 gives 4, 8, 16 and 32.
     """
 
-    def __init__(self, width: int, out_width: int, strides: Sequence[float] = (7.0, 14.0, 28.0)) -> None:
+    def __init__(self, width: int, out_width: int, strides: Sequence[float], patch: int = 14) -> None:
         """
         Args:
             width: D of the tokens.
             out_width: P of every level.
-            strides: input pixels per cell of each level, among 3.5, 7, 14 and 28.
+            strides: input pixels per cell of each level: `LEVELS` times the patch.
+            patch: side of the backbone's patches in pixels.
 
         Raises:
-            ValueError: a stride that patch 14 does not give.
+            ValueError: a stride that this patch does not give.
         """
         super().__init__()
+        possible = [level * patch for level in LEVELS]
+        if wrong := [stride for stride in strides if stride not in possible]:
+            raise ValueError(
+                f"stride {wrong[0]:g} is not one that patch {patch} gives: {', '.join(f'{p:g}' for p in possible)}"
+            )
         self.strides = tuple(float(s) for s in strides)
-        self.levels = nn.ModuleList(self._level(width, out_width, stride) for stride in self.strides)
+        self.levels = nn.ModuleList(self._level(width, out_width, stride / patch) for stride in self.strides)
 
     @staticmethod
-    def _level(width: int, out_width: int, stride: float) -> nn.Sequential:
+    def _level(width: int, out_width: int, patches: float) -> nn.Sequential:
         half = max(out_width, width // 2)
-        if stride == PATCH / 4:
+        scale: list[nn.Module] = []
+        if patches == 0.25:
             scale = [
                 nn.ConvTranspose2d(width, half, 2, 2),
                 ChannelNorm(half, eps=1e-6),
@@ -61,15 +70,11 @@ class SimpleFeaturePyramid(nn.Module):
                 nn.ConvTranspose2d(half, half, 2, 2),
             ]
             width = half
-        elif stride == PATCH / 2:
+        elif patches == 0.5:
             scale = [nn.ConvTranspose2d(width, half, 2, 2)]
             width = half
-        elif stride == PATCH:
-            scale = []
-        elif stride == PATCH * 2:
+        elif patches == 2:
             scale = [nn.MaxPool2d(2, 2)]  # an odd grid loses its last row: 37 halves to 18
-        else:
-            raise ValueError(f"stride {stride} is not one that patch 14 gives: 3.5, 7, 14, 28")
         return nn.Sequential(
             *scale,
             nn.Conv2d(width, out_width, 1, bias=False),
@@ -93,6 +98,11 @@ class SimpleFeaturePyramid(nn.Module):
         return [level(x) for level, x in zip(self.levels, maps, strict=True)]
 
 
-def level_sizes(grid: tuple[int, int], strides: Sequence[float]) -> list[tuple[int, int]]:
-    """(h_i, w_i) of the map of each stride over a grid of (h, w) patches."""
-    return [(int(grid[0] * PATCH // stride), int(grid[1] * PATCH // stride)) for stride in strides]
+def level_sizes(size: tuple[int, int], strides: Sequence[float]) -> list[tuple[int, int]]:
+    """(h_i, w_i) of the map of each stride over an input of (H, W) pixels, multiples of the patch."""
+    return [(int(size[0] // stride), int(size[1] // stride)) for stride in strides]
+
+
+def usual_strides(patch: int) -> tuple[float, ...]:
+    """Half a patch, one and two: 7, 14 and 28 pixels for DINOv2's 14."""
+    return tuple(patch * level for level in LEVELS[1:])

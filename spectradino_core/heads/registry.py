@@ -19,7 +19,6 @@ from spectradino_core.heads.detection import DenseHead
 from spectradino_core.heads.fusion import ConcatFusion, Fusion
 from spectradino_core.heads.gated import GatedFusion
 from spectradino_core.heads.linear_detection import LinearDetectionHead
-from spectradino_core.heads.pyramid import PATCH
 from spectradino_core.heads.segmentation import LinearSegmentationHead
 from spectradino_core.heads.upernet import UPerNet
 
@@ -37,6 +36,7 @@ class HeadSize:
         width: D.
         layers: fused layers there are, 1 when fusion is at the last block only.
         pyramid_width, strides, tower_depth, upernet_width: see `Architecture`.
+        patch: side of the backbone's patches in pixels.
     """
 
     width: int
@@ -45,6 +45,7 @@ class HeadSize:
     strides: tuple[float, ...]
     tower_depth: int
     upernet_width: int
+    patch: int
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,14 @@ class Kind:
         make: (sizes, classes) to the module.
         run: (module, what is fused, strides) to the head's output.
         pyramid: it reads the pyramid, which is shared by all heads that do.
-        strides: of its cells, where they are not the architecture's choice; detection only.
+        patches: strides of its cells in patches, where they are not the architecture's choice; detection only.
         several: it can't do with one layer: fusion must be at the taps.
     """
 
     make: Callable[[HeadSize, int], nn.Module]
     run: Callable[[Any, Fused, Sequence[float]], Any]
     pyramid: bool = False
-    strides: tuple[float, ...] | None = None
+    patches: tuple[float, ...] | None = None
     several: bool = False
 
 
@@ -100,7 +101,7 @@ DETECTION = {
     "linear": Kind(
         make=lambda size, classes: LinearDetectionHead(size.width, classes),
         run=lambda head, fused, strides: head([fused.image(fused.layers[-1])], strides),
-        strides=(PATCH,),
+        patches=(1.0,),
     ),
 }
 
@@ -120,7 +121,7 @@ SEGMENTATION = {
         several=True,
     ),
     "upernet": Kind(
-        make=lambda size, classes: UPerNet(size.width, classes, size.upernet_width),
+        make=lambda size, classes: UPerNet(size.width, classes, size.upernet_width, size.patch),
         run=lambda head, fused, strides: head(fused.layers, fused.grid),
     ),
 }

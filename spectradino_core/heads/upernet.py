@@ -12,13 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spectradino_core.heads.pooling import adaptive_average
-from spectradino_core.heads.pyramid import ChannelNorm, SimpleFeaturePyramid
+from spectradino_core.heads.pyramid import LEVELS, ChannelNorm, SimpleFeaturePyramid
 
-__all__ = ["POOLS", "STRIDES", "UPerNet"]
+__all__ = ["POOLS", "UPerNet"]
 
 POOLS = (1, 2, 3, 6)
-STRIDES = (3.5, 7.0, 14.0, 28.0)
-"""Input pixels per cell of the four levels: patch 14's for the 4, 8, 16 and 32 of a convolutional backbone."""
 
 
 class UPerNet(nn.Module):
@@ -30,27 +28,28 @@ class UPerNet(nn.Module):
     has BatchNorm (ours): a pooled map of one pixel in a batch of a few images has no statistics to speak of.
     """
 
-    def __init__(self, width: int, classes: int, out_width: int = 256) -> None:
+    def __init__(self, width: int, classes: int, out_width: int = 256, patch: int = 14) -> None:
         """
         Args:
             width: D.
             classes: S.
             out_width: P.
+            patch: side of the backbone's patches in pixels.
         """
         super().__init__()
-        self.levels = SimpleFeaturePyramid(width, out_width, STRIDES)
+        self.levels = SimpleFeaturePyramid(width, out_width, [level * patch for level in LEVELS], patch)
         self.pools = nn.ModuleList(_conv(out_width, out_width, 1) for _ in POOLS)
         self.pooled = _conv((1 + len(POOLS)) * out_width, out_width, 3)
-        self.laterals = nn.ModuleList(_conv(out_width, out_width, 1) for _ in STRIDES[:-1])
-        self.smooth = nn.ModuleList(_conv(out_width, out_width, 3) for _ in STRIDES[:-1])
-        self.join = _conv(len(STRIDES) * out_width, out_width, 3)
+        self.laterals = nn.ModuleList(_conv(out_width, out_width, 1) for _ in LEVELS[1:])
+        self.smooth = nn.ModuleList(_conv(out_width, out_width, 3) for _ in LEVELS[1:])
+        self.join = _conv(len(LEVELS) * out_width, out_width, 3)
         self.classify = nn.Conv2d(out_width, classes, 1)
         assert self.classify.bias is not None
         nn.init.normal_(self.classify.weight, std=0.01)
         nn.init.zeros_(self.classify.bias)
 
     def forward(self, layers: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
-        """Class logits [B, S, h_0, w_0] at stride 3.5.
+        """Class logits [B, S, h_0, w_0] at a quarter of the patch (3.5 pixels for 14).
 
         Args:
             layers: tokens [B, N, D]: four, shallow to deep, or one for all levels.

@@ -24,20 +24,20 @@ WEIGHTS_KEY = "weights_sha256"
 """In `provenance`: of what was trained. A graph of one stream belongs to the fused one that says the same."""
 _FORMATS = {"normalised": 1, "raw": 2}
 """By form of the inputs. A description has the lowest format that holds it: older software then reads what it can."""
-FORMAT = 3
-"""The newest, of graphs of one stream. Raised when a reader of the old form could misread the new one."""
+FORMAT = 4
+"""The newest. 3: graphs of one stream; 4: a patch other than DINOv2's 14. Raised when a reader of the
+old form could misread the new one."""
 INPUTS = tuple(_FORMATS)
 """The forms of a network's inputs, see `network_inputs`."""
 STREAMS = ("both", "rgb", "ir")
 """Which streams a network takes."""
-
-_PATCH = 14
 
 _MOST_TEXT = 1 << 20
 _MOST_CLASSES = 5_000
 _MOST_DETECTIONS = 10_000
 _LONGEST_NAME = 200
 _LARGEST_SIDE = 16_384
+_LARGEST_PATCH = 64
 """What a file from outside may ask for: each class is published and drawn, each detection is a message."""
 
 
@@ -56,7 +56,7 @@ class ModelInfo:
         box_classes: names of the detection classes, by label; empty: no such head.
         mask_classes: names of the segmentation classes, by value in the mask; empty: no such head.
         palette: one (r, g, b) in 0..255 per mask class, for drawing.
-        input_size: (width, height) of the network's input, multiples of the patch size 14.
+        input_size: (width, height) of the network's input; multiples of `patch`.
         thermal: how raw infrared counts become network input.
         score_threshold: least score of a detection unless the user asks for another.
         nms_iou: overlap above which the lower-scored of two boxes of one class is dropped.
@@ -64,6 +64,7 @@ class ModelInfo:
         strides: pixels of the network's input per cell of each detection level.
         inputs: which arrays the network takes, one of `INPUTS`.
         streams: of which streams, one of `STREAMS`. A network of one stream serves beside the one of both, see `alone`.
+        patch: side of the backbone's patches in pixels.
         provenance: free facts on how it was made (recipe, data, seeds, commit, date).
         parity: measured differences between the exported graph and PyTorch; empty for a checkpoint.
     """
@@ -82,6 +83,7 @@ class ModelInfo:
     strides: tuple[float, ...] = (7.0, 14.0, 28.0)
     inputs: str = "normalised"
     streams: str = "both"
+    patch: int = 14
     provenance: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
 
@@ -110,8 +112,10 @@ class ModelInfo:
             problems.append(f"{len(self.palette)} palette colours for {len(self.mask_classes)} mask classes")
         if any(not 0 <= value <= 255 for colour in self.palette for value in colour):
             problems.append("a palette colour lies outside 0..255")
-        if any(side <= 0 or side % _PATCH or side > _LARGEST_SIDE for side in self.input_size):
-            problems.append(f"input size {self.input_size} is not a multiple of {_PATCH} up to {_LARGEST_SIDE}")
+        if type(self.patch) is not int or not 1 <= self.patch <= _LARGEST_PATCH:
+            problems.append(f"patch must be a whole number from 1 to {_LARGEST_PATCH}, got {self.patch!r}")
+        elif any(side <= 0 or side % self.patch or side > _LARGEST_SIDE for side in self.input_size):
+            problems.append(f"input size {self.input_size} is not a multiple of {self.patch} up to {_LARGEST_SIDE}")
         if len(self.strides) > 16 or not all(0 < stride <= _LARGEST_SIDE for stride in self.strides):
             problems.append("strides are up to 16 numbers above 0")
         if not 0 <= self.score_threshold <= 1 or not 0 <= self.nms_iou <= 1:
@@ -132,6 +136,8 @@ class ModelInfo:
 
     @property
     def _format(self) -> int:
+        if self.patch != 14:
+            return 4
         return _FORMATS[self.inputs] if self.streams == "both" else 3
 
     @property
@@ -149,7 +155,7 @@ class ModelInfo:
             "bands": [band.key for band in self.bands],
             "thermal": self.thermal.to_dict(),
         }
-        for field_name, since in (("inputs", 2), ("streams", 3)):  # older formats have no such field
+        for field_name, since in (("inputs", 2), ("streams", 3), ("patch", 4)):  # older formats have no such field
             if data["format"] < since:
                 del data[field_name]
         return json.dumps(data, sort_keys=True)
@@ -198,8 +204,8 @@ class ModelInfo:
             raise BundleError(f"{source}: {error}") from None
         if info._format != version:
             raise BundleError(
-                f"{source}: {info.inputs} inputs of streams {info.streams!r} are not of format {version}; export the "
-                "model again"
+                f"{source}: {info.inputs} inputs of streams {info.streams!r} and patch {info.patch} are not of format "
+                f"{version}; export the model again"
             )
         return info
 

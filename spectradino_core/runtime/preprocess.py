@@ -14,13 +14,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from spectradino_core.modality import IMAGENET_MEAN, IMAGENET_STD
 from spectradino_core.runtime.registration import Registration, Warp
 from spectradino_core.runtime.scaling import fill_invalid, scale, weigh
 from spectradino_core.thermal import ThermalNormaliser
 
 __all__ = [
-    "IMAGENET_MEAN",
-    "IMAGENET_STD",
     "RGB_BIAS",
     "RGB_GAIN",
     "FrameError",
@@ -31,11 +30,6 @@ __all__ = [
     "scaled_rgb",
     "without_invalid",
 ]
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""What DINOv2 was trained with, in RGB order on values in [0, 1]."""
-
 
 RGB_GAIN = np.float32(1.0) / (np.float32(255.0) * np.array(IMAGENET_STD, np.float32))
 RGB_BIAS = np.array(IMAGENET_MEAN, np.float32) / np.array(IMAGENET_STD, np.float32)

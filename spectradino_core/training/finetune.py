@@ -290,7 +290,7 @@ def cells_of(recipe: FinetuneRecipe) -> Cells | None:
     strides, (width, height) = recipe.architecture.cell_strides, recipe.input_size
     if not recipe.architecture.box_classes:
         return None
-    return Cells.of_sizes(level_sizes((height // 14, width // 14), strides), strides)
+    return Cells.of_sizes(level_sizes((height, width), strides), strides)
 
 
 def _with_labels_of(architecture: Architecture, samples: Iterable[PairedSample]) -> Iterator[PairedSample]:

@@ -147,6 +147,7 @@ class FinetuneRecipe:
             score_threshold=self.score_threshold,
             nms_iou=self.nms_iou,
             strides=self.architecture.cell_strides,
+            patch=self.architecture.vit.patch,
         )
 
     def mixture(self, data: Path | None) -> tuple[Mixture, dict[str, float]]:

@@ -10,7 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from spectradino_core.data.mixture import scene_sample
+from spectradino_core.backbone.vit import VARIANTS, ViTConfig
+from spectradino_core.data.mixture import Epochs, KeptPairs, scene_sample
+from spectradino_core.evaluation.sliding import SlidingEngine
 from spectradino_core.export import export
 from spectradino_core.modality import Modality
 from spectradino_core.perception import BACKBONES, Architecture, Perception, perception_roles
@@ -21,6 +23,10 @@ from spectradino_core.runtime.percepts import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.thermal import ThermalContract
 from spectradino_core.torch_engine import TorchEngine
+from spectradino_core.training.finetune import TrainingData, finetune
+from spectradino_core.training.loop import LoopOptions
+from spectradino_core.training.recipes import FinetuneRecipe
+from tests.core.training.squares import Squares
 
 SIZE = (98, 84)
 PLAIN = Architecture("test", "lwir", 3, 4, pyramid_width=16, tower_depth=1, upernet_width=16, strides=(7.0, 14.0))
@@ -174,7 +180,7 @@ def test_a_checkpoint_of_before_loads_as_it_was(tmp_path):
         ({"segmentation": "linear4"}, "needs fuse_at 'taps'"),
         ({"taps": (0,)}, "the last one 1"),
         ({"taps": (1, 1)}, "ascending"),
-        ({"strides": (8.0,)}, "stride 8.0"),
+        ({"strides": (8.0,)}, "stride 8 is not one that patch 14 gives"),
     ],
 )
 def test_parts_that_do_not_go_together_are_refused(change, words):
@@ -203,3 +209,35 @@ def test_the_baseline_is_dinov2_on_a_grey_picture():
     torch.testing.assert_close(out[Modality.LWIR].tapped[0], by_hand.tapped[0])
     torch.testing.assert_close(out[Modality.RGB].cls, rgb.cls)
     assert not any("stem" in name or "adapter" in name for name, _ in backbone.named_parameters())
+
+
+@pytest.fixture
+def patch_16(monkeypatch):
+    """A variant whose patches are 16 pixels wide, as DINOv3's and most other ViTs' are."""
+    monkeypatch.setitem(VARIANTS, "test16", ViTConfig("test16", width=48, depth=2, heads=3, patch=16, pos_grid=14))
+
+
+@pytest.mark.slow
+def test_a_backbone_of_patch_16_is_trained_exported_and_served(tmp_path, patch_16):
+    architecture = Architecture(
+        "test16", "lwir", 2, 3, pyramid_width=16, tower_depth=1, upernet_width=16, segmentation="upernet"
+    )
+    assert architecture.strides == (8.0, 16.0, 32.0)
+    assert replace(architecture, detection="linear").cell_strides == (16.0,)
+    recipe = FinetuneRecipe(
+        name="squares", architecture=architecture, input_size=(96, 80), loop=LoopOptions(2, warmup=1, log_every=1),
+        batch=2, rates={"head": 1e-3, "adapters": 1e-3, "blocks": 1e-3}, mode="full", mask_stride=2,
+        box_classes=("red", "hot"), mask_classes=("nothing", "red", "hot"),
+        palette=((0, 0, 0), (255, 0, 0), (255, 255, 0)),
+    )  # fmt: skip
+    data = TrainingData(Epochs(KeptPairs(Squares(4)), recipe.augmentation, 0), [], {"squares": 1.0}, epoch=4)
+    path = finetune(recipe, tmp_path / "run", None, device="cpu", workers=0, training_data=data)
+    model, info = load_perception(path)
+    pairs = [scene_sample(9_000_000, Modality.LWIR, (140, 112))]
+    assert (info.patch, ModelInfo.from_json(info.to_json(), path)) == (16, info)
+    assert export(model, info, tmp_path / "m.onnx", pairs)["pairs"] == 1
+    assert Pipeline(OnnxEngine(tmp_path / "m.onnx", device="cpu"))(pairs[0].rgb, pairs[0].infrared).mask is not None
+    assert SlidingEngine(model, info, (150, 100)).info.input_size == (160, 112)
+    save_perception(tmp_path / "odd.safetensors", model, info.with_(patch=14, input_size=(98, 84)))
+    with pytest.raises(BundleError, match=r"odd\.safetensors: .* patches of 14 pixels, its backbone test16 has 16"):
+        load_perception(tmp_path / "odd.safetensors")

@@ -25,9 +25,10 @@ def test_tokens_are_laid_out_row_by_row():
     assert changed.argmax().item() == 4
 
 
-def test_refuses_a_stride_that_patch_14_does_not_give():
-    with pytest.raises(ValueError, match="stride 8.0"):
+def test_strides_that_the_patch_does_not_give_are_refused():
+    with pytest.raises(ValueError, match=r"stride 8 .* patch 14 gives: 3\.5, 7, 14, 28"):
         SimpleFeaturePyramid(16, 8, (8.0,))
+    assert SimpleFeaturePyramid(16, 8, (8.0,), patch=16).strides == (8.0,)
 
 
 def test_channel_norm_normalises_channels_at_each_place():
@@ -41,7 +42,7 @@ def test_channel_norm_normalises_channels_at_each_place():
 def test_sizes_are_known_before_there_are_maps(preset, grid):
     pyramid = SimpleFeaturePyramid(16, 8, PRESETS[preset]).eval()
     maps = pyramid(torch.randn(1, grid[0] * grid[1], 16), grid)
-    assert [tuple(m.shape[-2:]) for m in maps] == level_sizes(grid, PRESETS[preset])
+    assert [tuple(m.shape[-2:]) for m in maps] == level_sizes((14 * grid[0], 14 * grid[1]), PRESETS[preset])
 
 
 def test_levels_read_their_layers_and_the_first_serves_where_some_lack():

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from spectradino_core.heads.pooling import adaptive_average
-from spectradino_core.heads.upernet import POOLS, STRIDES, UPerNet
+from spectradino_core.heads.pyramid import LEVELS
+from spectradino_core.heads.upernet import POOLS, UPerNet
 
 
 @pytest.mark.parametrize("size", [(18, 23), (5, 6), (1, 1), (3, 2), (12, 7)])
@@ -29,7 +30,7 @@ def test_every_layer_counts_shallow_ones_for_fine_levels():
     torch.manual_seed(0)
     head, grid = UPerNet(16, 5, 8).eval(), (4, 5)
     nn.init.normal_(head.classify.weight)
-    layers = [torch.randn(1, 20, 16) for _ in STRIDES]
+    layers = [torch.randn(1, 20, 16) for _ in LEVELS]
     with torch.no_grad():
         maps = head.levels(layers, grid)
         for index, layer in enumerate(layers):

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spectradino_core.modality import IMAGENET_MEAN, IMAGENET_STD
 from spectradino_core.runtime.preprocess import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     FrameError,
     Letterbox,
     infrared_input,

@@ -26,7 +26,7 @@ BOTH = np.ones(2, bool)
 
 
 def cells() -> Cells:
-    return Cells.of_sizes(level_sizes((6, 7), (7.0, 14.0)), (7.0, 14.0))
+    return Cells.of_sizes(level_sizes((SIZE[1], SIZE[0]), (7.0, 14.0)), (7.0, 14.0))
 
 
 def batch_of(count: int = 5, known: bool = True, first: int = 0) -> LabelledBatch:
