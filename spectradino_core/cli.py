@@ -122,7 +122,8 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _info(options: argparse.Namespace) -> int:
-    from spectradino_core.runtime.engines import OnnxEngine, open_engine
+    from spectradino_core.runtime.engines import open_engine
+    from spectradino_core.runtime.onnx_engine import OnnxEngine
 
     alone = options.model.is_file() and options.model.suffix == ".onnx"  # of one stream is fine here too
     engine = OnnxEngine(options.model, device="cpu") if alone else open_engine(options.model, device="cpu")

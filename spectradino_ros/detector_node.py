@@ -33,7 +33,8 @@ from rclpy.parameter import Parameter
 
 from spectradino_core.runtime.alone import AloneEngine
 from spectradino_core.runtime.bundle import BundleError
-from spectradino_core.runtime.engines import EngineError, open_engine
+from spectradino_core.runtime.engine import EngineError
+from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.gpu import context_problem, leave_process
 from spectradino_core.runtime.percepts import Mode
 from spectradino_core.runtime.pipeline import Pipeline

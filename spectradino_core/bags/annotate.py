@@ -27,7 +27,7 @@ from spectradino_core.bags.storage import Raw, Storage
 from spectradino_core.bags.writer import BagWriter
 from spectradino_core.files import open_file
 from spectradino_core.runtime.bundle import ModelInfo
-from spectradino_core.runtime.engines import Engine, RawPredictions
+from spectradino_core.runtime.engine import Engine, RawPredictions
 from spectradino_core.runtime.overlay import draw_overlay, infrared_to_grey
 from spectradino_core.runtime.percepts import Mode
 from spectradino_core.runtime.registration import Registration

@@ -21,7 +21,8 @@ from spectradino_core.data.seeds import FIRST_TEST_SEED
 from spectradino_core.export import export
 from spectradino_core.modality import Modality
 from spectradino_core.perception import Architecture, Perception
-from spectradino_core.runtime.engines import OnnxEngine, warm_up
+from spectradino_core.runtime.engine import warm_up
+from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.training.downstream import downstream_recipe
 
 __all__ = ["REFERENCE", "STRIDES", "case", "detector_rows"]

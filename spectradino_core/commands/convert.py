@@ -54,7 +54,7 @@ def _run(options: argparse.Namespace) -> int:
     from spectradino_core.data.seeds import held_out_seeds
     from spectradino_core.evaluation.sets import FolderSet, SceneSet
     from spectradino_core.graphs.convert import convert
-    from spectradino_core.runtime.engines import OnnxEngine
+    from spectradino_core.runtime.onnx_engine import OnnxEngine
 
     if options.scenes < 1:
         raise ValueError("--scenes must be at least 1")

@@ -19,7 +19,7 @@ from spectradino_core.perception import Perception
 from spectradino_core.perception_checkpoint import save_perception
 from spectradino_core.runtime.alone import beside
 from spectradino_core.runtime.bundle import METADATA_KEY, WEIGHTS_KEY
-from spectradino_core.runtime.engines import OnnxEngine
+from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.parity import network_inputs
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.torch_engine import TorchEngine

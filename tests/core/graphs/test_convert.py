@@ -19,7 +19,8 @@ from spectradino_core.graphs.convert import PRECISIONS, convert
 from spectradino_core.graphs.half import halve
 from spectradino_core.modality import Modality
 from spectradino_core.perception import Perception
-from spectradino_core.runtime.engines import OnnxEngine, open_engine
+from spectradino_core.runtime.engines import open_engine
+from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.training.recipes import smoke
 

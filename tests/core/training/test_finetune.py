@@ -19,7 +19,7 @@ from spectradino_core.modality import Modality
 from spectradino_core.perception import Architecture, Perception, perception_roles
 from spectradino_core.perception_checkpoint import load_perception, save_perception, warm_start
 from spectradino_core.runtime.bundle import BundleError
-from spectradino_core.runtime.engines import OnnxEngine
+from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.parity import Difference
 from spectradino_core.thermal import ThermalContract
 from spectradino_core.torch_engine import TorchEngine
