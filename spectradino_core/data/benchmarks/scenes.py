@@ -20,7 +20,7 @@ _COUNTS = {"train": 600, "val": 60, "test": 150}
 
 
 @dataclass(frozen=True)
-class _Reader:
+class _Scenes:
     infrared: Modality
 
     def find(self, root: Path, split: str) -> Found:
@@ -45,7 +45,7 @@ def _benchmark(name: str, infrared: Modality) -> Benchmark:
         splits=dict(_COUNTS),
         train_split="train",
         report_split="test",
-        find=_Reader(infrared).find,
+        find=_Scenes(infrared).find,
         time_rule="stated",
         stated_subsets=TIMES_OF_DAY,
         layout="nothing: scenes are rendered when asked for, 640x512",
