@@ -13,9 +13,10 @@ from vision_msgs.msg import Detection2DArray
 
 from spectradino_core.bags.make import MakeOptions, make_bag
 from spectradino_core.bags.reader import BagReader
-from spectradino_core.bags.replay import Answer, Replay, open_pipeline
+from spectradino_core.bags.replay import Answer, Replay
 from spectradino_core.bags.schedule import CameraSchedule
 from spectradino_core.bags.sources import SceneSource
+from spectradino_core.streams.detecting import open_pipeline
 from spectradino_core.streams.settings import Settings
 from tests.ros.harness import LATCHED, PATIENCE_S, RELIABLE, Peer, corners, running, to_ns, wait_until
 
