@@ -13,7 +13,7 @@ from time import perf_counter
 import numpy as np
 import onnxruntime as ort
 
-from spectradino_core.data.mixture import scene_sample
+from spectradino_core.data.scene_sets import scene_sample
 from spectradino_core.graphs.convert import convert
 from spectradino_core.runtime.engine import warm_up
 from spectradino_core.runtime.engines import open_engine

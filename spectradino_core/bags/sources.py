@@ -20,14 +20,14 @@ from spectradino_core.modality import Modality
 from spectradino_core.runtime.registration import Registration
 from spectradino_core.streams.queues import Stream
 
-__all__ = ["FolderSource", "SceneSource", "Source", "View"]
+__all__ = ["FolderViews", "SceneViews", "ViewSource", "CameraView"]
 
 _HALF = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
 """From pixels whose first centre is (0, 0) to those where it is (0.5, 0.5)."""
 
 
 @dataclass(frozen=True)
-class View:
+class CameraView:
     """What one camera sees at one moment.
 
     Attributes:
@@ -50,7 +50,7 @@ class View:
     ignored_labels: np.ndarray | None = None
 
 
-class Source(Protocol):
+class ViewSource(Protocol):
     """Where views come from.
 
     Attributes:
@@ -67,12 +67,12 @@ class Source(Protocol):
     mask_classes: tuple[str, ...]
     registration: Registration | None
 
-    def views(self, stream: Stream, moments_ns: Sequence[int]) -> Iterator[View]:
+    def views(self, stream: Stream, moments_ns: Sequence[int]) -> Iterator[CameraView]:
         """What a camera sees at each of the moments, in nanoseconds since the drive began."""
         ...
 
 
-class SceneSource:
+class SceneViews:
     """One synthetic street, rendered at the very moment at which each camera exposes."""
 
     name = "scenes"
@@ -134,21 +134,21 @@ class SceneSource:
             tuple((truth / truth[2, 2]).reshape(-1)), of_ir, size, "how it was rendered"
         )
 
-    def views(self, stream: Stream, moments_ns: Sequence[int]) -> Iterator[View]:
-        """See `Source`."""
+    def views(self, stream: Stream, moments_ns: Sequence[int]) -> Iterator[CameraView]:
+        """See `ViewSource`."""
         band = Modality.RGB if stream is Stream.RGB else self.band
         for scene in render_moments(self._seed, moments_ns, self._options_for(band), self._matrix, self._ir_size):
             if band is not Modality.RGB:
-                yield View(scene.images[band])
+                yield CameraView(scene.images[band])
                 continue
             tracks = tuple(str(track) for track in scene.tracks.tolist())
-            yield View(scene.images[band], scene.boxes, scene.labels, tracks, scene.visible, scene.mask)
+            yield CameraView(scene.images[band], scene.boxes, scene.labels, tracks, scene.visible, scene.mask)
 
     def _options_for(self, band: Modality) -> SceneOptions:
         return replace(self._options, bands=(band,))
 
 
-class FolderSource:
+class FolderViews:
     """The pairs of a folder, each shown for one period of the slower camera: still images, one after the other."""
 
     def __init__(
@@ -166,7 +166,7 @@ class FolderSource:
             rate_hz: how many pairs a second are shown.
             size: (width, height) to which all images are resized; None: as they are, each pair of its own size.
             ir_size: the same of the infrared ones; None: as the colour ones.
-            ir_to_rgb: as of `SceneSource`: the infrared images, which lie on the colour ones in the folder, are moved
+            ir_to_rgb: as of `SceneViews`: the infrared images, which lie on the colour ones in the folder, are moved
                 so that this homography brings them back. What a camera would see beyond their edges is not known; the
                 edge is drawn out.
             limit: no more than so many pairs.
@@ -207,9 +207,9 @@ class FolderSource:
         """How long it takes to show them all."""
         return len(self.items) / self._rate_hz
 
-    def views(self, stream: Stream, moments_ns: Sequence[int]) -> Iterator[View]:
-        """See `Source`."""
-        known: tuple[int, View] | None = None
+    def views(self, stream: Stream, moments_ns: Sequence[int]) -> Iterator[CameraView]:
+        """See `ViewSource`."""
+        known: tuple[int, CameraView] | None = None
         for moment in moments_ns:
             # A pair is shown around the moment at which the slower camera exposes it, not from then on: so the frame
             # of the faster camera that is nearest to that moment shows it too, be it a little earlier.
@@ -221,23 +221,23 @@ class FolderSource:
                 )
             yield known[1]
 
-    def _infrared(self, item: PairedItem | OwnPair) -> View:
+    def _infrared(self, item: PairedItem | OwnPair) -> CameraView:
         pixels = item.load_infrared()
         if self._matrix is None:
-            return View(_resized(pixels, self._ir_size))
+            return CameraView(_resized(pixels, self._ir_size))
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        return View(
+        return CameraView(
             cv2.warpPerspective(
                 _resized(pixels, self._size), self._matrix, self._ir_size, flags=flags, borderMode=cv2.BORDER_REPLICATE
             )
         )
 
-    def _colour(self, item: PairedItem | OwnPair) -> View:
+    def _colour(self, item: PairedItem | OwnPair) -> CameraView:
         mask = item.load_mask() if self.mask_classes else None
         count = 0 if item.boxes is None else len(item.boxes)
         scale = np.array([s / o for s, o in zip(self._size or item.size, item.size)] * 2, np.float32)
         boxes, ignored = (None if found is None else found * scale for found in (item.boxes, item.ignored))
-        return View(
+        return CameraView(
             _resized(item.load_rgb(), self._size),
             boxes,
             item.labels,

@@ -148,7 +148,7 @@ def _rates(options: argparse.Namespace) -> tuple[float, float]:
 
 
 def _source(options: argparse.Namespace, pairs_hz: float) -> tuple[Any, float]:
-    from spectradino_core.bags.sources import FolderSource, SceneSource
+    from spectradino_core.bags.sources import FolderViews, SceneViews
     from spectradino_core.data.own.pairs import OwnPairs
     from spectradino_core.data.paired_folder import PairedFolder
     from spectradino_core.modality import Modality
@@ -157,7 +157,7 @@ def _source(options: argparse.Namespace, pairs_hz: float) -> tuple[Any, float]:
         refuse_own_options(options, "not for scenes")
         if options.limit is not None:
             raise ValueError("--limit is for a folder of pairs; a drive through scenes has a --duration")
-        scenes = SceneSource(
+        scenes = SceneViews(
             options.seed,
             Modality.parse(options.infrared),
             options.size or (640, 512),
@@ -181,7 +181,7 @@ def _source(options: argparse.Namespace, pairs_hz: float) -> tuple[Any, float]:
         folder = OwnPairs(own, options.split)
         if folder.skipped:
             print(f"{folder.skipped} images of one camera are not in the bag", file=sys.stderr)
-    pairs = FolderSource(folder, pairs_hz, options.size, options.ir_size, options.ir_to_rgb, options.limit)
+    pairs = FolderViews(folder, pairs_hz, options.size, options.ir_size, options.ir_to_rgb, options.limit)
     return pairs, pairs.duration_s if options.duration is None else options.duration
 
 

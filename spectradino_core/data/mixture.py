@@ -14,8 +14,7 @@ import numpy as np
 from spectradino_core.data.augment import Augmentation, augment, shrink
 from spectradino_core.data.paired_folder import PairedFolder
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES, SceneOptions, render_scene
-from spectradino_core.data.seeds import TRAINING
+from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES
 from spectradino_core.modality import Modality
 
 __all__ = [
@@ -25,9 +24,7 @@ __all__ = [
     "IndexedPairs",
     "KeptPairs",
     "Mixture",
-    "SceneSource",
     "Source",
-    "scene_sample",
 ]
 
 
@@ -35,66 +32,6 @@ class Source(Protocol):
     """Something that gives labelled pairs."""
 
     def draw(self, rng: np.random.Generator) -> PairedSample: ...
-
-
-class SceneSource:
-    """Rendered streets."""
-
-    def __init__(
-        self, infrared: Modality, size: tuple[int, int], misregistration_px: float = 1.5, pool: int | None = None
-    ) -> None:
-        """
-        Args:
-            infrared: the band beside RGB.
-            size: (width, height) of the rendering.
-            misregistration_px: greatest shift between the bands.
-            pool: how many different streets there are; each is rendered once and kept (0.6 MB at 360 x 288), since
-                augmentation is ten times cheaper than rendering. None: fresh ones without end.
-        """
-        self._infrared, self._size, self._misregistration = infrared, size, misregistration_px
-        self._pool = pool
-        self._kept: dict[int, PairedSample] = {}
-
-    def draw(self, rng: np.random.Generator) -> PairedSample:
-        seed = int(rng.integers(self._pool or len(TRAINING)))
-        if self._pool is None:
-            return self._render(seed)
-        if seed not in self._kept:
-            self._kept[seed] = self._render(seed)
-        return self._kept[seed]
-
-    def _render(self, seed: int) -> PairedSample:
-        shift = np.random.default_rng(seed).uniform(0, self._misregistration)
-        return scene_sample(seed, self._infrared, self._size, float(shift))
-
-
-def scene_sample(
-    seed: int,
-    infrared: Modality,
-    size: tuple[int, int],
-    misregistration_px: float = 0.0,
-    time_of_day: str | None = None,
-) -> PairedSample:
-    """The street of `seed` as a labelled pair; size is (width, height)."""
-    scene = render_scene(
-        seed,
-        SceneOptions(
-            width=size[0],
-            height=size[1],
-            bands=(Modality.RGB, infrared),
-            misregistration_px=misregistration_px,
-            time_of_day=time_of_day,
-        ),
-    )
-    return PairedSample(
-        rgb=scene.images[Modality.RGB],
-        infrared=scene.images[infrared],
-        boxes=scene.boxes,
-        labels=scene.labels,
-        mask=scene.mask,
-        name=f"scene {seed} ({scene.time_of_day})",
-        subsets=(scene.time_of_day,),
-    )
 
 
 class FolderSource:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from spectradino_core.data.augment import Augmentation
-from spectradino_core.data.mixture import FolderSource, Mixture, SceneSource, Source
+from spectradino_core.data.mixture import FolderSource, Mixture, Source
+from spectradino_core.data.scene_sets import ScenePairs
 from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES, MASK_PALETTE
 from spectradino_core.modality import Modality
 from spectradino_core.perception import Architecture
@@ -163,7 +164,7 @@ class FinetuneRecipe:
         shares = self._shares(data)
         for name, share in shares.items():
             if name == SCENES:
-                sources.append((share, SceneSource(band, self.scene_size, pool=self.scene_pool)))
+                sources.append((share, ScenePairs.training(band, self.scene_size, self.scene_pool)))
             else:
                 assert data is not None
                 sources.append((share, FolderSource(data / name, "train", band, largest)))

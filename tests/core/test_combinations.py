@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from spectradino_core.data.mixture import scene_sample
+from spectradino_core.data.scene_sets import scene_sample
 from spectradino_core.export import export
 from spectradino_core.modality import Modality
 from spectradino_core.perception import BACKBONES, Architecture, Perception, perception_roles

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from spectradino_core import export as export_module
-from spectradino_core.data.mixture import scene_sample
 from spectradino_core.data.paired_folder import PairedFolder
+from spectradino_core.data.scene_sets import scene_sample
 from spectradino_core.export import IR_VERSION, OPSET, ParityError, export
 from spectradino_core.modality import Modality
 from spectradino_core.perception import Perception

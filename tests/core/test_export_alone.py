@@ -11,7 +11,7 @@ import torch
 
 from spectradino_core import export as export_module
 from spectradino_core.cli import main
-from spectradino_core.data.mixture import scene_sample
+from spectradino_core.data.scene_sets import scene_sample
 from spectradino_core.export import ParityError, export, weights_digest
 from spectradino_core.graphs.convert import convert
 from spectradino_core.modality import Modality

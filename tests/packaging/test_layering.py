@@ -67,7 +67,7 @@ ARROWS: dict[str, set[str]] = {
         "ablation", "bags", "bench", "calibrate", "data", "evaluation", "graphs", "heads", "modality",
         "perception_checkpoint", "runtime", "streams", "training",
     },
-    "cli": {"commands", "evaluation", "export", "perception_checkpoint", "runtime"},
+    "cli": {"commands", "data", "evaluation", "export", "perception_checkpoint", "runtime"},
     # Not rooms of core, but callers of it.
     ROS: {"runtime", "streams", "thermal"},
     # The demo plays the robot's surroundings too: it draws scenes and scores the answers.

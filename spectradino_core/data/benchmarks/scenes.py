@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spectradino_core.data.benchmarks.benchmark import Benchmark, Found, LabelledItem
-from spectradino_core.data.mixture import scene_sample
 from spectradino_core.data.sample import PairedSample
+from spectradino_core.data.scene_sets import scene_sample
 from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES, MASK_PALETTE, TIMES_OF_DAY
 from spectradino_core.data.seeds import HELD_OUT, TRAINING
 from spectradino_core.modality import Modality

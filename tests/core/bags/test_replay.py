@@ -321,9 +321,7 @@ def test_parameters_from_the_nodes_own_file(repository, tmp_path):
 
 
 def test_a_model_of_another_band_is_refused(model):
-    with pytest.raises(
-        BundleError, match=r"another band: .* takes LWIR, infrared_band is 'nir'.*lwir_detector"
-    ):
+    with pytest.raises(BundleError, match=r"another band: .* takes LWIR, infrared_band is 'nir'.*lwir_detector"):
         open_pipeline(model, Settings(infrared_band="nir"))
 
 

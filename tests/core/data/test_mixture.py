@@ -13,12 +13,11 @@ import pytest
 
 from spectradino_core.data.augment import Augmentation
 from spectradino_core.data.benchmarks.registry import open_benchmark
-from spectradino_core.data.mixture import Epochs, FolderSource, KeptPairs, Mixture, SceneSource
+from spectradino_core.data.mixture import Epochs, FolderSource, KeptPairs, Mixture
 from spectradino_core.data.sample import PairedSample
+from spectradino_core.data.scene_sets import SceneImages, ScenePairs
 from spectradino_core.data.scenes import MASK_CLASSES
 from spectradino_core.data.seeds import FIRST_TEST_SEED, HELD_OUT, TRAINING, held_out_seeds
-from spectradino_core.data.sources import SceneSource as ImageScenes
-from spectradino_core.evaluation.sets import held_out_scenes, validation_scenes
 from spectradino_core.modality import Modality
 from spectradino_core.training.recipes import box_real
 
@@ -73,15 +72,15 @@ def test_needs_sources_with_positive_weight():
 
 
 def test_a_pool_of_scenes_repeats_and_an_endless_source_does_not():
-    pool = SceneSource(Modality.LWIR, (80, 64), pool=2)
+    pool = ScenePairs.training(Modality.LWIR, (80, 64), pool=2)
     names = {pool.draw(np.random.default_rng(i)).name for i in range(12)}
     assert len(names) == 2
-    endless = SceneSource(Modality.LWIR, (80, 64))
+    endless = ScenePairs.training(Modality.LWIR, (80, 64))
     assert len({endless.draw(np.random.default_rng(i)).name for i in range(6)}) == 6
 
 
 def test_training_never_sees_the_seeds_of_tests():
-    source = SceneSource(Modality.LWIR, (80, 64))
+    source = ScenePairs.training(Modality.LWIR, (80, 64))
     seeds = [int(source.draw(np.random.default_rng(i)).name.split()[1]) for i in range(20)]
     assert max(seeds) < FIRST_TEST_SEED
 
@@ -91,13 +90,13 @@ def test_every_use_of_held_out_scenes_has_seeds_of_its_own():
     assert TRAINING.stop <= FIRST_TEST_SEED == firsts[0]
     assert all(later - earlier >= 1_000 for earlier, later in pairwise(firsts))
     seeds = {
-        "report": held_out_scenes(Modality.NIR, 3).seeds,
-        "curves": validation_scenes(Modality.NIR, (80, 64), 3).seeds,
+        "report": ScenePairs.held_out("report", 3, Modality.NIR).seeds,
+        "curves": ScenePairs.held_out("curves", 3, Modality.NIR).seeds,
         "test": [item.seed for item in open_benchmark("scenes_nir", None, "test")][:3],
         "val": [item.seed for item in open_benchmark("scenes_nir", None, "val")][:3],
     }
     assert {use: list(found) for use, found in seeds.items()} == {use: list(held_out_seeds(use, 3)) for use in seeds}
-    assert ImageScenes.held_out(3).name == f"scenes {HELD_OUT['pretraining']} to {HELD_OUT['pretraining'] + 2}"
+    assert SceneImages.held_out(3).name == f"scenes {HELD_OUT['pretraining']} to {HELD_OUT['pretraining'] + 2}"
 
 
 class Numbered:

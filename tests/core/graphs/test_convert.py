@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from spectradino_core.cli import main
-from spectradino_core.data.mixture import scene_sample
+from spectradino_core.data.scene_sets import scene_sample
 from spectradino_core.export import ParityError, describe, export
 from spectradino_core.gpu_operators import UPSAMPLING
 from spectradino_core.graphs.attention import fuse_attention

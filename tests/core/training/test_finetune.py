@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spectradino_core.backbone.checkpoints import CheckpointError
-from spectradino_core.data.mixture import scene_sample
+from spectradino_core.data.scene_sets import scene_sample
 from spectradino_core.data.scenes import BOX_CLASSES
 from spectradino_core.data.seeds import held_out_seeds
 from spectradino_core.export import TOLERANCE, measure_parity
