@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from spectradino_core.data.manifest import ManifestItem
+from spectradino_core.data.paired_folder import PairedFolderError, read_index
 from spectradino_core.data.sources import MODALITY_KEYS, Moment
-from spectradino_core.files import FileError, read_json
 
 __all__ = ["LAYOUTS", "LayoutError", "find_pairs"]
 
@@ -145,15 +145,12 @@ LAYOUTS: dict[str, Callable[[Path, str], list[ManifestItem]]] = {
 
 def _of_index(root: Path, index: Path) -> list[ManifestItem]:
     try:
-        data = read_json(index, "label file")
-        entries = data["items"]
-        source = str(data.get("set") or root.name)
-    except FileError as error:
+        data = read_index(index)
+    except PairedFolderError as error:
         raise LayoutError(str(error)) from None
-    except (KeyError, TypeError, AttributeError) as error:
-        raise LayoutError(f"{index}: not an index {{'items': [..]}} ({type(error).__name__}: {error})") from None
+    source = str(data.get("set") or root.name)
     items, missing = [], []
-    for place, entry in enumerate(entries):
+    for place, entry in enumerate(data["items"]):
         try:
             item = _of_entry(entry, source)
         except (ValueError, TypeError, AttributeError) as error:

@@ -6,23 +6,19 @@ Sample i of a run is a pure function of (seed, i): the same whichever worker dra
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from spectradino_core.data.augment import Augmentation, augment, shrink
-from spectradino_core.data.paired_folder import PairedFolder
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES
-from spectradino_core.modality import Modality
 
 __all__ = [
     "ColourOnly",
     "Epochs",
-    "FolderSource",
     "IndexedPairs",
     "KeptPairs",
+    "KeptSamples",
     "Mixture",
     "Source",
 ]
@@ -34,34 +30,11 @@ class Source(Protocol):
     def draw(self, rng: np.random.Generator) -> PairedSample: ...
 
 
-class FolderSource:
-    """The labelled images of a folder (see `paired_folder`), read once and kept: such sets are small.
+class KeptSamples:
+    """Samples in memory, each drawn as often as any other."""
 
-    They may be pairs or images of one camera, and have boxes, masks or both.
-    """
-
-    def __init__(
-        self,
-        root: str | Path,
-        split: str = "train",
-        infrared: Modality = Modality.LWIR,
-        largest: tuple[int, int] | None = None,
-    ) -> None:
-        """
-        Args:
-            root: the folder.
-            split: which split.
-            infrared: the band beside RGB.
-            largest: (width, height) that images are shrunk to fit into; None: they stay as they are.
-
-        Raises:
-            ValueError: the folder is not one of paired images, or none of its images is labelled.
-        """
-        folder = PairedFolder(
-            root, split, infrared=infrared.key, classes=BOX_CLASSES, mask_classes=MASK_CLASSES, single=True
-        )
-        samples = map(folder.load, folder.labelled())
-        self._samples = [sample if largest is None else shrink(sample, largest) for sample in samples]
+    def __init__(self, samples: Sequence[PairedSample]) -> None:
+        self._samples = samples
 
     def __len__(self) -> int:
         return len(self._samples)

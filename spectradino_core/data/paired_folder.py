@@ -31,7 +31,7 @@ from spectradino_core.data.labels.masks import read_mask
 from spectradino_core.data.labels.objects import LOSSES
 from spectradino_core.data.sample import PairedSample
 
-__all__ = ["PairedFolder", "PairedFolderError", "PairedItem"]
+__all__ = ["PairedFolder", "PairedFolderError", "PairedItem", "read_index"]
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +126,21 @@ class PairedItem:
             raise PairedFolderError(str(error)) from None
         _check_size(self.mask_path, mask, self.size)
         return mask
+
+
+def read_index(path: Path) -> dict[str, Any]:
+    """The content of an `index_<split>.json`, whose "items" is a list with at least one entry of any kind.
+
+    Raises:
+        PairedFolderError: the file is missing, damaged or no index.
+    """
+    try:
+        index = read_json(path, Counter())
+    except LabelError as error:
+        raise PairedFolderError(str(error)) from None
+    if not isinstance(index, dict) or not isinstance(index.get("items"), list) or not index["items"]:
+        raise PairedFolderError(f'{path}: an index is {{"items": [..]}} with at least one item')
+    return index
 
 
 class PairedFolder:
@@ -272,13 +287,7 @@ class PairedFolder:
             elif below:
                 hint = "a folder of sets was given; choose one of " + ", ".join(below)
             raise PairedFolderError(f"{self.root}: looked for {path.name} in it and found none; {hint}")
-        try:
-            index = read_json(path, Counter())
-        except LabelError as error:
-            raise PairedFolderError(str(error)) from None
-        if not isinstance(index, dict) or not isinstance(index.get("items"), list) or not index["items"]:
-            raise PairedFolderError(f'{path}: an index is {{"items": [..]}} with at least one item')
-        return index
+        return read_index(path)
 
     def _open_annotations(self, classes: Sequence[str] | None) -> None:
         self._annotations = self.root / f"instances_{self.split}.json"

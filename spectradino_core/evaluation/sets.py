@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -42,12 +42,25 @@ class LabelledSet(Protocol):
 class FolderSet:
     """The labelled images of one split of a folder (see `paired_folder`): pairs, or images of one camera."""
 
-    def __init__(self, root: str | Path, split: str, infrared: Modality) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        infrared: Modality,
+        box_classes: Sequence[str] | None = None,
+        mask_classes: Sequence[str] | None = None,
+    ) -> None:
         """
+        Args:
+            root: the folder.
+            split: which split.
+            infrared: the band beside RGB.
+            box_classes, mask_classes: names that labels and masks shall index; None: the folder's own.
+
         Raises:
             ValueError: the folder is not one of paired images, or none of its images is labelled.
         """
-        self._folder = PairedFolder(root, split, infrared=infrared.key, single=True)
+        self._folder = PairedFolder(root, split, infrared.key, box_classes, mask_classes, single=True)
         self._items = self._folder.labelled()
         self.name = f"{Path(root).name} {split}"
         self.infrared = infrared

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from spectradino_core.data.augment import Augmentation
-from spectradino_core.data.mixture import FolderSource, Mixture, Source
+from spectradino_core.data.augment import Augmentation, shrink
+from spectradino_core.data.mixture import KeptSamples, Mixture, Source
 from spectradino_core.data.scene_sets import ScenePairs
 from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES, MASK_PALETTE
+from spectradino_core.evaluation.sets import FolderSet
 from spectradino_core.modality import Modality
 from spectradino_core.perception import Architecture
 from spectradino_core.runtime.bundle import ModelInfo
@@ -167,7 +168,9 @@ class FinetuneRecipe:
                 sources.append((share, ScenePairs.training(band, self.scene_size, self.scene_pool)))
             else:
                 assert data is not None
-                sources.append((share, FolderSource(data / name, "train", band, largest)))
+                folder = FolderSet(data / name, "train", band, BOX_CLASSES, MASK_CLASSES)
+                samples = [sample if largest is None else shrink(sample, largest) for sample in folder]
+                sources.append((share, KeptSamples(samples)))
         return Mixture(sources, self.augmentation, self.seed), shares
 
     def _shares(self, data: Path | None) -> dict[str, float]:

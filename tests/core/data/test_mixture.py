@@ -11,13 +11,14 @@ import cv2
 import numpy as np
 import pytest
 
-from spectradino_core.data.augment import Augmentation
+from spectradino_core.data.augment import Augmentation, shrink
 from spectradino_core.data.benchmarks.registry import open_benchmark
-from spectradino_core.data.mixture import Epochs, FolderSource, KeptPairs, Mixture
+from spectradino_core.data.mixture import Epochs, KeptPairs, KeptSamples, Mixture
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.scene_sets import SceneImages, ScenePairs
-from spectradino_core.data.scenes import MASK_CLASSES
+from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES
 from spectradino_core.data.seeds import FIRST_TEST_SEED, HELD_OUT, TRAINING, held_out_seeds
+from spectradino_core.evaluation.sets import FolderSet
 from spectradino_core.modality import Modality
 from spectradino_core.training.recipes import box_real
 
@@ -171,11 +172,12 @@ def test_images_of_one_camera_are_drawn_with_what_their_set_labels(tmp_path):
     folder_of(tmp_path, "heat_lwir", ("lwir",), boxes=True, mask=False)
     folder_of(tmp_path, "street_rgb", ("rgb",), boxes=False, mask=True)
     rng = np.random.default_rng(0)
-    heat = FolderSource(tmp_path / "heat_lwir").draw(rng)
+    classes = (Modality.LWIR, BOX_CLASSES, MASK_CLASSES)
+    heat = KeptSamples(list(FolderSet(tmp_path / "heat_lwir", "train", *classes))).draw(rng)
     assert (heat.present, heat.labelled_classes, heat.mask) == ((False, True), (1,), None)
     assert not heat.rgb.any()
     assert (heat.labels.tolist(), heat.ignored.tolist()) == ([1], [[20, 4, 32, 16]])
-    street = FolderSource(tmp_path / "street_rgb", largest=(20, 20)).draw(rng)
+    street = shrink(next(FolderSet(tmp_path / "street_rgb", "train", *classes).samples()), (20, 20))
     assert (street.present, street.boxes, street.size) == ((True, False), None, (20, 16))
     assert np.unique(street.mask).tolist() == [MASK_CLASSES.index("car")]
     recipe = replace(box_real(), mix=(("heat", 3), ("street", 1), ("scenes", 1e-9)), scene_size=(80, 64))
@@ -201,4 +203,4 @@ def test_a_mix_names_its_folders_by_what_they_begin_with(tmp_path):
         json.dumps({"items": [{"id": "a", "width": 40, "height": 32, "rgb": "train/rgb/a.png", "label": None}]})
     )
     with pytest.raises(ValueError, match="no image of its train split is labelled"):
-        FolderSource(tmp_path / "street_rgb")
+        FolderSet(tmp_path / "street_rgb", "train", Modality.LWIR)
