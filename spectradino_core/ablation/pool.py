@@ -93,7 +93,7 @@ class ScenePool:
     def __len__(self) -> int:
         return len(self._arrays["seeds"])
 
-    def pair(self, place: int) -> PairedSample:
+    def __getitem__(self, place: int) -> PairedSample:
         """The pair at a place; its arrays are views that can't be written to."""
         arrays = self._arrays
         start, end = int(arrays["ends"][place - 1]) if place else 0, int(arrays["ends"][place])
@@ -108,10 +108,6 @@ class ScenePool:
             subsets=(time,),
         )
 
-    def draw(self, rng: np.random.Generator) -> PairedSample:
-        """One of them, for a `Mixture`."""
-        return self.pair(int(rng.integers(len(self))))
-
     def samples(self) -> Iterator[PairedSample]:
         """All of them, for a report."""
-        return map(self.pair, range(len(self)))
+        return map(self.__getitem__, range(len(self)))

@@ -18,29 +18,17 @@ __all__ = [
     "Epochs",
     "IndexedPairs",
     "KeptPairs",
-    "KeptSamples",
     "Mixture",
     "Source",
 ]
 
 
 class Source(Protocol):
-    """Something that gives labelled pairs."""
+    """Labelled pairs by their place, each drawn as often as any other."""
 
-    def draw(self, rng: np.random.Generator) -> PairedSample: ...
+    def __len__(self) -> int: ...
 
-
-class KeptSamples:
-    """Samples in memory, each drawn as often as any other."""
-
-    def __init__(self, samples: Sequence[PairedSample]) -> None:
-        self._samples = samples
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def draw(self, rng: np.random.Generator) -> PairedSample:
-        return self._samples[int(rng.integers(len(self._samples)))]
+    def __getitem__(self, place: int, /) -> PairedSample: ...
 
 
 class Mixture:
@@ -59,7 +47,8 @@ class Mixture:
         """Sample `index` of the run, and which of its two bands count: bool [2] (rgb, infrared)."""
         rng = np.random.default_rng((self._seed, index))
         which = min(int(np.searchsorted(self._shares, rng.random(), side="right")), len(self._sources) - 1)
-        sample = augment(self._sources[which].draw(rng), self._augmentation, rng)
+        source = self._sources[which]
+        sample = augment(source[int(rng.integers(len(source)))], self._augmentation, rng)
         return sample, _present(sample, self._augmentation, rng)
 
 

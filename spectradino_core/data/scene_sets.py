@@ -92,10 +92,6 @@ class ScenePairs:
     def samples(self) -> Iterator[PairedSample]:
         return iter(self)
 
-    def draw(self, rng: np.random.Generator) -> PairedSample:
-        """Any of them, for a `Mixture`."""
-        return self[int(rng.integers(len(self)))]
-
 
 class SceneImages:
     """An `ImageSource`: every band, depth and segmentation, pixel for pixel. Each scene is rendered once and kept."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from spectradino_core.data.augment import Augmentation, shrink
-from spectradino_core.data.mixture import KeptSamples, Mixture, Source
+from spectradino_core.data.mixture import Mixture, Source
 from spectradino_core.data.scene_sets import ScenePairs
 from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES, MASK_PALETTE
 from spectradino_core.evaluation.sets import FolderSet
@@ -169,8 +169,7 @@ class FinetuneRecipe:
             else:
                 assert data is not None
                 folder = FolderSet(data / name, "train", band, BOX_CLASSES, MASK_CLASSES)
-                samples = [sample if largest is None else shrink(sample, largest) for sample in folder]
-                sources.append((share, KeptSamples(samples)))
+                sources.append((share, [one if largest is None else shrink(one, largest) for one in folder]))
         return Mixture(sources, self.augmentation, self.seed), shares
 
     def _shares(self, data: Path | None) -> dict[str, float]:

@@ -13,7 +13,7 @@ import pytest
 
 from spectradino_core.data.augment import Augmentation, shrink
 from spectradino_core.data.benchmarks.registry import open_benchmark
-from spectradino_core.data.mixture import Epochs, KeptPairs, KeptSamples, Mixture
+from spectradino_core.data.mixture import Epochs, KeptPairs, Mixture
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.scene_sets import SceneImages, ScenePairs
 from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES
@@ -29,8 +29,10 @@ class Constant:
     def __init__(self, value: int) -> None:
         self.value = value
 
-    def draw(self, rng: np.random.Generator) -> PairedSample:
-        rng.random()
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, place: int) -> PairedSample:
         return PairedSample(
             np.full((32, 40, 3), self.value, np.uint8), np.full((32, 40), self.value, np.uint8), name=str(self.value)
         )
@@ -72,17 +74,22 @@ def test_needs_sources_with_positive_weight():
         Mixture([(0.0, Constant(1))], Augmentation(), 0)
 
 
+def drawn(source: ScenePairs, seed: int) -> PairedSample:
+    """As a mixture draws."""
+    return Mixture([(1.0, source)], Augmentation(), seed).sample(0)[0]
+
+
 def test_a_pool_of_scenes_repeats_and_an_endless_source_does_not():
     pool = ScenePairs.training(Modality.LWIR, (80, 64), pool=2)
-    names = {pool.draw(np.random.default_rng(i)).name for i in range(12)}
+    names = {drawn(pool, i).name for i in range(12)}
     assert len(names) == 2
     endless = ScenePairs.training(Modality.LWIR, (80, 64))
-    assert len({endless.draw(np.random.default_rng(i)).name for i in range(6)}) == 6
+    assert len({drawn(endless, i).name for i in range(6)}) == 6
 
 
 def test_training_never_sees_the_seeds_of_tests():
     source = ScenePairs.training(Modality.LWIR, (80, 64))
-    seeds = [int(source.draw(np.random.default_rng(i)).name.split()[1]) for i in range(20)]
+    seeds = [int(drawn(source, i).name.split()[1]) for i in range(20)]
     assert max(seeds) < FIRST_TEST_SEED
 
 
@@ -171,9 +178,8 @@ def folder_of(root: Path, name: str, bands: tuple[str, ...], boxes: bool, mask: 
 def test_images_of_one_camera_are_drawn_with_what_their_set_labels(tmp_path):
     folder_of(tmp_path, "heat_lwir", ("lwir",), boxes=True, mask=False)
     folder_of(tmp_path, "street_rgb", ("rgb",), boxes=False, mask=True)
-    rng = np.random.default_rng(0)
     classes = (Modality.LWIR, BOX_CLASSES, MASK_CLASSES)
-    heat = KeptSamples(list(FolderSet(tmp_path / "heat_lwir", "train", *classes))).draw(rng)
+    (heat,) = FolderSet(tmp_path / "heat_lwir", "train", *classes)
     assert (heat.present, heat.labelled_classes, heat.mask) == ((False, True), (1,), None)
     assert not heat.rgb.any()
     assert (heat.labels.tolist(), heat.ignored.tolist()) == ([1], [[20, 4, 32, 16]])
