@@ -25,6 +25,8 @@ ARROWS: dict[str, set[str]] = {
     "thermal": {"invalid_counts"},
     "losses": set(),
     "heads": set(),
+    # Many jobs at once, whatever they are.
+    "jobs": {"text"},
     "backbone": {"modality"},
     "perception": {"backbone", "heads", "modality"},
     # Pretraining pairs are normalised by the numbers that serve.
@@ -32,7 +34,7 @@ ARROWS: dict[str, set[str]] = {
     "runtime": {"invalid_counts", "modality", "thermal"},
     "streams": {"invalid_counts", "runtime", "thermal"},
     # Recorded drives: replayed by the node's own code, made up from the data sets, scored.
-    "bags": {"data", "evaluation", "modality", "runtime", "streams", "thermal"},
+    "bags": {"data", "evaluation", "jobs", "modality", "runtime", "streams", "thermal"},
     # Free of torch and of ROS as well.
     "calibrate": {"bags", "data", "runtime", "streams"},
     # PyTorch behind runtime's Engine interface; a room of its own, so that runtime stays free of torch.
@@ -55,12 +57,12 @@ ARROWS: dict[str, set[str]] = {
     "graphs": {"data", "export", "gpu_operators", "raw_inputs", "runtime"},
     # The paper's tables as a matrix of runs.
     "ablation": {
-        "backbone", "data", "evaluation", "modality", "perception_checkpoint", "runtime", "torch_engine", "training",
+        "backbone", "data", "evaluation", "jobs", "modality", "perception_checkpoint", "runtime", "torch_engine",
+        "training",
     },
     # What is timed, against what; it builds and runs everything below it.
     "bench": {
-        "backbone", "data", "evaluation", "export", "graphs", "losses", "modality", "perception", "runtime", "streams",
-        "training",
+        "backbone", "data", "export", "graphs", "losses", "modality", "perception", "runtime", "streams", "training",
     },
     # The larger commands of the command line, one a file.
     "commands": {
