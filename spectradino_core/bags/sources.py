@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from spectradino_core.bags.errors import BagError
-from spectradino_core.data.own.pairs import OwnPair, OwnPairs
+from spectradino_core.data.benchmarks.benchmark import LabelledItem, LabelledPairs
 from spectradino_core.data.paired_folder import PairedFolder, PairedItem
 from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES, SceneOptions, render_moments
 from spectradino_core.modality import Modality
@@ -148,12 +148,31 @@ class SceneViews:
         return replace(self._options, bands=(band,))
 
 
+class _LoadedPair:
+    """A pair of a labelled set as a `PairedItem`; its images are read when asked for."""
+
+    def __init__(self, pairs: LabelledPairs, item: LabelledItem) -> None:
+        self._pairs, self._item = pairs, item
+        sample = pairs.load(item)
+        self.boxes, self.labels, self.size = sample.boxes, sample.labels, sample.size
+        self.ignored, self.ignored_labels = sample.ignored, sample.ignored_labels
+
+    def load_rgb(self) -> np.ndarray:
+        return self._pairs.load(self._item).rgb
+
+    def load_infrared(self) -> np.ndarray:
+        return self._pairs.load(self._item).infrared
+
+    def load_mask(self) -> np.ndarray | None:
+        return self._pairs.load(self._item).mask
+
+
 class FolderViews:
     """The pairs of a folder, each shown for one period of the slower camera: still images, one after the other."""
 
     def __init__(
         self,
-        folder: PairedFolder | OwnPairs,
+        folder: PairedFolder | LabelledPairs,
         rate_hz: float,
         size: tuple[int, int] | None = None,
         ir_size: tuple[int, int] | None = None,
@@ -162,7 +181,7 @@ class FolderViews:
     ) -> None:
         """
         Args:
-            folder: the pairs.
+            folder: the pairs; images of one camera are skipped.
             rate_hz: how many pairs a second are shown.
             size: (width, height) to which all images are resized; None: as they are, each pair of its own size.
             ir_size: the same of the infrared ones; None: as the colour ones.
@@ -173,14 +192,18 @@ class FolderViews:
 
         Raises:
             BagError: no pairs; or of several sizes, where one is needed.
+            BenchmarkError, ImageFileError: an image of a labelled set is missing or damaged.
             RegistrationError: the homography makes no sense.
         """
-        self.name = folder.name
         self.band = Modality.parse(folder.infrared)
-        self.items: tuple[PairedItem | OwnPair, ...] = (*folder,)[:limit]
-        has_boxes = any(item.boxes is not None for item in self.items)
-        has_masks = any(getattr(item, "mask_path", None) is not None for item in self.items)
-        self.classes = tuple(folder.classes) if has_boxes else ()
+        self.items: tuple[PairedItem | _LoadedPair, ...]
+        if isinstance(folder, PairedFolder):
+            self.name, classes, self.items = folder.name, folder.classes, folder.items[:limit]
+            has_masks = any(item.mask_path is not None for item in folder.items[:limit])
+        else:
+            self.name, classes, has_masks = folder.benchmark.name, folder.box_classes, bool(folder.mask_classes)
+            self.items = tuple(_LoadedPair(folder, item) for item in folder if all(item.present))[:limit]
+        self.classes = tuple(classes) if any(item.boxes is not None for item in self.items) else ()
         self.mask_classes = tuple(folder.mask_classes) if has_masks else ()
         self._rate_hz = rate_hz
         if not self.items:
@@ -221,7 +244,7 @@ class FolderViews:
                 )
             yield known[1]
 
-    def _infrared(self, item: PairedItem | OwnPair) -> CameraView:
+    def _infrared(self, item: PairedItem | _LoadedPair) -> CameraView:
         pixels = item.load_infrared()
         if self._matrix is None:
             return CameraView(_resized(pixels, self._ir_size))
@@ -232,7 +255,7 @@ class FolderViews:
             )
         )
 
-    def _colour(self, item: PairedItem | OwnPair) -> CameraView:
+    def _colour(self, item: PairedItem | _LoadedPair) -> CameraView:
         mask = item.load_mask() if self.mask_classes else None
         count = 0 if item.boxes is None else len(item.boxes)
         scale = np.array([s / o for s, o in zip(self._size or item.size, item.size)] * 2, np.float32)
