@@ -20,10 +20,11 @@ import numpy as np
 
 from spectradino_core.bags.messages import header, image_message
 from spectradino_core.bags.reader import BagReader
-from spectradino_core.bags.replay import Replay, open_pipeline
+from spectradino_core.bags.replay import Replay
 from spectradino_core.bags.writer import BagWriter
 from spectradino_core.bench.machine import describe
 from spectradino_core.bench.tables import write_table
+from spectradino_core.streams.detecting import open_pipeline
 from spectradino_core.streams.settings import Settings
 from tests.blob_model import make_blob_model
 

@@ -19,7 +19,6 @@ by default, some four minutes of one core.)
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import zlib
@@ -38,8 +37,8 @@ from spectradino_core.calibrate.errors import CalibrationError
 from spectradino_core.calibrate.evidence import Evidence
 from spectradino_core.calibrate.fitting import transfer
 from spectradino_core.calibrate.homography import AlreadyRegisteredError, estimate_homography
-from spectradino_core.data.images import read_colour, read_counts
-from spectradino_core.data.scenes import SceneOptions, render_scene
+from spectradino_core.data.paired_folder import PairedFolder
+from spectradino_core.data.scene_sets import ScenePairs
 from spectradino_core.modality import Modality
 
 __all__ = ["CASES", "judge_halves", "load_set", "rendered_set"]
@@ -76,19 +75,17 @@ def applied(case: str, size: tuple[int, int]) -> np.ndarray:
 
 def load_set(root: Path, band: str, count: int, width: int) -> list[Pair]:
     """Pairs spread over both splits, brought to one size: the set's usual shape, `width` wide."""
-    items = []
-    for split in ("train", "val"):
-        index = json.loads((root / f"index_{split}.json").read_text(encoding="utf-8"))
-        items += [item for item in index["items"] if item.get(band)]
-    shapes = sorted(item["height"] / item["width"] for item in items)
+    folders = [PairedFolder(root, split, band, single=True) for split in ("train", "val")]
+    items = [item for folder in folders for item in folder if all(item.present)]
+    shapes = sorted(item.size[1] / item.size[0] for item in items)
     usual = shapes[len(shapes) // 2]
-    items = [item for item in items if abs(item["height"] / item["width"] / usual - 1) < 0.12]
+    items = [item for item in items if abs(item.size[1] / item.size[0] / usual - 1) < 0.12]
     chosen = [items[round(k)] for k in np.linspace(0, len(items) - 1, min(count, len(items)))]
     size = (width, round(width * usual))
     return [
         (
-            cv2.resize(read_colour(root / item["rgb"]), size, interpolation=cv2.INTER_AREA),
-            cv2.resize(read_counts(root / item[band]), size, interpolation=cv2.INTER_AREA),
+            cv2.resize(item.load_rgb(), size, interpolation=cv2.INTER_AREA),
+            cv2.resize(item.load_infrared(), size, interpolation=cv2.INTER_AREA),
         )
         for item in chosen
     ]
@@ -96,9 +93,8 @@ def load_set(root: Path, band: str, count: int, width: int) -> list[Pair]:
 
 def rendered_set(count: int, width: int, first: int = 0) -> list[Pair]:
     """As many rendered scenes, by day and night."""
-    options = SceneOptions(width=width, height=round(0.8 * width), bands=(Modality.RGB, Modality.LWIR))
-    scenes = (render_scene(seed, options) for seed in range(first, first + count))
-    return [(scene.images[Modality.RGB], scene.images[Modality.LWIR]) for scene in scenes]
+    scenes = ScenePairs(range(first, first + count), Modality.LWIR, (width, round(0.8 * width)))
+    return [(scene.rgb, scene.infrared) for scene in scenes]
 
 
 def judge_halves(pairs: Sequence[Pair], case: str) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from benchmarks.calibration import RESULTS
 from spectradino_core.bags.make import MakeOptions, make_bag
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.schedule import CameraSchedule, exposures
-from spectradino_core.bags.sources import SceneSource, View
+from spectradino_core.bags.sources import CameraView, SceneViews
 from spectradino_core.bench.machine import describe
 from spectradino_core.bench.tables import write_table
 from spectradino_core.calibrate.errors import CalibrationError
@@ -43,7 +43,7 @@ class Kept:
     """A street whose frames are rendered once, for the moments at 30 and 9 Hz, and shown as often as is wanted."""
 
     def __init__(self, seed: int) -> None:
-        scene = SceneSource(seed, size=SIZE, ir_size=IR_SIZE, ir_to_rgb=IR_TO_RGB)
+        scene = SceneViews(seed, size=SIZE, ir_size=IR_SIZE, ir_to_rgb=IR_TO_RGB)
         self.name, self.band, self.registration = scene.name, scene.band, scene.registration
         self.classes, self.mask_classes = scene.classes, scene.mask_classes
         self._frames: dict[tuple[Stream, int], np.ndarray] = {}
@@ -52,10 +52,10 @@ class Kept:
             for moment, view in zip(moments, scene.views(stream, moments), strict=True):
                 self._frames[stream, moment] = view.pixels
 
-    def views(self, stream: Stream, moments_ns: Sequence[int]) -> Iterator[View]:
-        """See `Source`."""
+    def views(self, stream: Stream, moments_ns: Sequence[int]) -> Iterator[CameraView]:
+        """See `ViewSource`."""
         for moment in moments_ns:
-            yield View(self._frames[stream, moment])
+            yield CameraView(self._frames[stream, moment])
 
 
 def drives() -> list[MakeOptions]:

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 
 from benchmarks.calibration import RESULTS
-from spectradino_core.bags.sources import SceneSource
+from spectradino_core.bags.sources import SceneViews
 from spectradino_core.bench.machine import describe
 from spectradino_core.bench.tables import write_table
 from spectradino_core.data.sample import PairedSample
@@ -87,7 +87,7 @@ SMALL_CASES = (
 
 def recording(seed: int, count: int = 60, rate_hz: float = 10.0) -> list[PairedSample]:
     """Labelled pairs of one rendered street; objects of which less than a quarter is seen are left out."""
-    source = SceneSource(seed)
+    source = SceneViews(seed)
     moments = [round(place * 1e9 / rate_hz) for place in range(count)]
     samples = []
     for rgb, ir in zip(source.views(Stream.RGB, moments), source.views(Stream.IR, moments), strict=True):

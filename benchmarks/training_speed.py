@@ -24,8 +24,8 @@ from spectradino_core import perception
 from spectradino_core.bench.machine import describe
 from spectradino_core.bench.tables import write_table
 from spectradino_core.data.augment import augment
-from spectradino_core.data.mixture import scene_sample
 from spectradino_core.data.sample import PairedSample
+from spectradino_core.data.scene_sets import scene_sample
 from spectradino_core.perception import Perception
 from spectradino_core.training.batches import BatchStream, LabelledBatch
 from spectradino_core.training.finetune import cells_of

@@ -102,7 +102,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from spectradino_core.evaluation.sets import FolderSet, held_out_scenes
+    from spectradino_core.data.scene_sets import ScenePairs
+    from spectradino_core.evaluation.sets import FolderSet
     from spectradino_core.export import export
     from spectradino_core.perception_checkpoint import load_perception
     from spectradino_core.runtime.alone import beside
@@ -111,7 +112,7 @@ def _export(options: argparse.Namespace) -> int:
     model, info = load_perception(options.checkpoint)
     changes = {"name": options.name, "score_threshold": options.score_threshold, "nms_iou": options.nms_iou}
     info = info.with_(**{key: value for key, value in changes.items() if value is not None})
-    pairs = list(held_out_scenes(info.infrared, 8))
+    pairs = list(ScenePairs.held_out("report", 8, info.infrared))
     if options.data is not None:
         pairs += FolderSet(options.data, "val", info.infrared)
     for streams in STREAMS if options.streams == "all" else (options.streams,):
@@ -122,7 +123,8 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _info(options: argparse.Namespace) -> int:
-    from spectradino_core.runtime.engines import OnnxEngine, open_engine
+    from spectradino_core.runtime.engines import open_engine
+    from spectradino_core.runtime.onnx_engine import OnnxEngine
 
     alone = options.model.is_file() and options.model.suffix == ".onnx"  # of one stream is fine here too
     engine = OnnxEngine(options.model, device="cpu") if alone else open_engine(options.model, device="cpu")

@@ -23,8 +23,9 @@ from spectradino_core.gpu_operators import replace_for_gpus
 from spectradino_core.perception import Perception
 from spectradino_core.raw_inputs import take_raw
 from spectradino_core.runtime.bundle import METADATA_KEY, WEIGHTS_KEY, ModelInfo
-from spectradino_core.runtime.engines import Engine, OnnxEngine
+from spectradino_core.runtime.engine import Engine
 from spectradino_core.runtime.network_inputs import NetworkInput
+from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.parity import Difference, Tolerance, largest_difference, network_inputs
 from spectradino_core.runtime.samples import SAMPLES_KEY, pack_samples
 from spectradino_core.torch_engine import ServingGraph, TorchEngine

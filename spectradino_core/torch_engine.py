@@ -13,7 +13,7 @@ from spectradino_core.modality import Modality
 from spectradino_core.perception import Perception
 from spectradino_core.perception_checkpoint import load_perception
 from spectradino_core.runtime.bundle import BundleError, ModelInfo
-from spectradino_core.runtime.engines import EngineError, RawPredictions, raw_predictions
+from spectradino_core.runtime.engine import EngineError, RawPredictions, raw_predictions
 
 __all__ = ["ServingGraph", "TorchEngine", "cuda_is_available"]
 
@@ -71,7 +71,7 @@ class ServingGraph(nn.Module):
 
 
 class TorchEngine:
-    """See `runtime.engines.Engine`. It takes normalised images of both streams, whatever a file made of it takes."""
+    """See `runtime.engine.Engine`. It takes normalised images of both streams, whatever a file made of it takes."""
 
     def __init__(self, path: str | Path, device: str = "cpu", threads: int = 0) -> None:
         """

@@ -33,12 +33,14 @@ from rclpy.parameter import Parameter
 
 from spectradino_core.runtime.alone import AloneEngine
 from spectradino_core.runtime.bundle import BundleError
-from spectradino_core.runtime.engines import EngineError, open_engine
+from spectradino_core.runtime.engine import EngineError
+from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.gpu import context_problem, leave_process
 from spectradino_core.runtime.percepts import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.recovery import Condition, RecoveringEngine, RecoveryPolicy
 from spectradino_core.runtime.registration import RegistrationError
+from spectradino_core.streams.detecting import pipeline_of
 from spectradino_core.thermal import ThermalError
 from spectradino_ros import diagnosing
 from spectradino_ros.answering import Answerer
@@ -47,7 +49,7 @@ from spectradino_ros.frames import Capture
 from spectradino_ros.health import Health
 from spectradino_ros.intake import Intake
 from spectradino_ros.managed import ManagedNode
-from spectradino_ros.model_path import check_band, resolve_model
+from spectradino_ros.model_path import resolve_model
 from spectradino_ros.notices import Notices
 from spectradino_ros.outputs import Outputs
 from spectradino_ros.parameters import ParameterError, Settings, When, check, declare, parameter, unknown_overrides
@@ -151,8 +153,7 @@ class DetectorNode(ManagedNode):
             self.get_logger().warning,
             context_problem=lambda: context_problem(gpu_id=settings.gpu_id),
         )
-        check_band(engine.info, settings.infrared_band, path)
-        pipeline = Pipeline(engine, thermal=settings.contract_of(engine.info), smoothing=settings.smoothing)
+        pipeline = pipeline_of(engine, settings, path)
         opened = perf_counter()
         warm_up_ms = pipeline.warm_up()
         info = pipeline.info

@@ -1,13 +1,13 @@
-"""Which model file is meant by the parameters `model` and `infrared_band`, and whether it is for that band."""
+"""Which model file is meant by the parameters `model` and `infrared_band`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from spectradino_core.runtime.bundle import BundleError, ModelInfo
+from spectradino_core.runtime.bundle import BundleError
 from spectradino_ros.shared_files import find_shared
 
-__all__ = ["box_model", "check_band", "resolve_model"]
+__all__ = ["box_model", "resolve_model"]
 
 _DEFAULT_BAND = "lwir"
 
@@ -32,17 +32,3 @@ def resolve_model(model: str, band: str = "") -> Path:
             f"no model in the box for {(band or _DEFAULT_BAND).upper()}: {error}. "
             "Install the package with its models, or give a model file (parameter or launch argument 'model')"
         ) from None
-
-
-def check_band(info: ModelInfo, band: str, path: Path) -> None:
-    """That a model is for the infrared band asked for; "": any is.
-
-    Raises:
-        BundleError: it is for another.
-    """
-    if band and info.infrared.key != band:
-        raise BundleError(
-            f"a model for another band: {path} takes {info.infrared.key.upper()}, infrared_band is '{band}'. Give a "
-            f"model for {band.upper()} (parameter or launch argument 'model'), or launch "
-            f"{info.infrared.key}_detector.launch.py"
-        )

@@ -5,7 +5,8 @@ Every message carries the header of the frame it speaks of, copied: the stamp an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -20,11 +21,20 @@ from vision_msgs.msg import (
     VisionClass,
 )
 
-from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.percepts import Percepts
-from spectradino_core.streams.answers import MODE_CODES, Facts, detection_fields
+from spectradino_core.streams import answers
+from spectradino_core.streams.answers import Facts, detection_fields
 
 __all__ = ["Facts", "detections_message", "image_message", "label_message", "report_message"]
+
+_TYPES: dict[str, type] = {
+    "builtin_interfaces/msg/Time": Time,
+    "spectradino_msgs/msg/DropCount": DropCount,
+    "spectradino_msgs/msg/FrameReport": FrameReport,
+    "spectradino_msgs/msg/StepTime": StepTime,
+    "vision_msgs/msg/LabelInfo": LabelInfo,
+    "vision_msgs/msg/VisionClass": VisionClass,
+}
 
 
 def detections_message(percepts: Percepts, header: Header, parts: list[Detection2D] | None = None) -> Detection2DArray:
@@ -45,12 +55,6 @@ def detections_message(percepts: Percepts, header: Header, parts: list[Detection
     return Detection2DArray(header=header, detections=parts[: len(percepts)])
 
 
-def label_message(names: Sequence[str], header: Header, threshold: float) -> LabelInfo:
-    """Names of classes by id, and the least score in force."""
-    classes = [VisionClass(class_id=index, class_name=name) for index, name in enumerate(names)]
-    return LabelInfo(header=header, class_map=classes, threshold=float(threshold))
-
-
 def image_message(pixels: np.ndarray, encoding: str, header: Header) -> Image:
     """An array uint8 [H, W] or [H, W, 3] as an image message of the given encoding."""
     pixels = np.ascontiguousarray(pixels)
@@ -67,19 +71,9 @@ def image_message(pixels: np.ndarray, encoding: str, header: Header) -> Image:
     return message
 
 
-def report_message(percepts: Percepts, facts: Facts, info: ModelInfo, header: Header) -> FrameReport:
-    """How one answer came about."""
-    return FrameReport(
-        header=header,
-        rgb_stamp=facts.rgb_stamp or Time(),
-        ir_stamp=facts.ir_stamp or Time(),
-        ir_offset_ms=float(facts.ir_offset_ms),
-        mode=MODE_CODES[percepts.mode],
-        detections=len(percepts),
-        latency_ms=float(facts.latency_ms),
-        steps=[StepTime(name=name, milliseconds=float(ms)) for name, ms in facts.steps_ms.items()],
-        drops=[DropCount(cause=cause, count=int(count)) for cause, count in sorted(facts.drops.items())],
-        deadline_met=facts.deadline_met,
-        deadline_ms=float(facts.deadline_ms),
-        model=info.name,
-    )
+def _make(kind: str, **fields: Any) -> Any:
+    return _TYPES[kind](**fields)
+
+
+label_message = partial(answers.label_message, _make)
+report_message = partial(answers.report_message, _make)

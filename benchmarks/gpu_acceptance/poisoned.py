@@ -11,7 +11,8 @@ import ctypes
 import sys
 
 from benchmarks.gpu_acceptance.serving import POISON
-from spectradino_core.runtime.engines import EngineError, open_engine
+from spectradino_core.runtime.engine import EngineError
+from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.gpu import context_problem, driver_library, leave_process
 from spectradino_core.runtime.network_inputs import blank_input
 from spectradino_core.runtime.recovery import RecoveringEngine, RecoveryPolicy

@@ -13,11 +13,13 @@ from time import perf_counter
 import numpy as np
 import onnxruntime as ort
 
-from spectradino_core.data.mixture import scene_sample
+from spectradino_core.data.scene_sets import scene_sample
 from spectradino_core.graphs.convert import convert
-from spectradino_core.runtime.engines import OnnxEngine, candidates_of, open_engine, warm_up
+from spectradino_core.runtime.engine import warm_up
+from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.gate import sample_inputs, tolerance_of
 from spectradino_core.runtime.network_inputs import signature
+from spectradino_core.runtime.onnx_engine import OnnxEngine, candidates_of
 from spectradino_core.runtime.parity import largest_difference
 from spectradino_core.runtime.providers import file_precision, prepare_gpu_libraries
 
@@ -80,7 +82,7 @@ def check_parity(device: str, model: Path, folder: Path) -> str:
     problem = tolerance_of(file_precision(reference.info), reference.info).problem(difference)
     assert not problem, f"{engine.label}: {problem}"
     code = (
-        "import sys; from spectradino_core.runtime.engines import OnnxEngine;"
+        "import sys; from spectradino_core.runtime.onnx_engine import OnnxEngine;"
         "from spectradino_core.runtime.gate import sample_inputs;"
         "from spectradino_core.runtime.parity import largest_difference;"
         "r = OnnxEngine(sys.argv[1], 'cpu');"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from spectradino_core.data.mixture import scene_sample
 from spectradino_core.data.sample import PairedSample
+from spectradino_core.data.scene_sets import ScenePairs
 from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES, TIMES_OF_DAY
 from spectradino_core.files import written_atomically
 from spectradino_core.modality import Modality
@@ -68,12 +68,10 @@ class ScenePool:
         mask = np.zeros((len(seeds), height, width), np.uint8)
         times = np.arange(len(seeds), dtype=np.uint8) % len(TIMES_OF_DAY)
         boxes, labels = [], []
-        for place, seed in enumerate(seeds):
-            shift = float(np.random.default_rng(seed).uniform(0, misregistration_px)) if misregistration_px else 0.0
-            time = TIMES_OF_DAY[times[place]]
-            sample = scene_sample(seed, infrared, size, shift, time)
-            if sample.boxes is None or sample.labels is None or sample.mask is None:
-                raise ValueError(f"scene {seed} has no labels")
+        for place, sample in enumerate(ScenePairs(seeds, infrared, size, TIMES_OF_DAY, misregistration_px)):
+            assert sample.boxes is not None
+            assert sample.labels is not None
+            assert sample.mask is not None
             rgb[place], counts[place], mask[place] = sample.rgb, sample.infrared, sample.mask
             boxes.append(sample.boxes)
             labels.append(sample.labels)
@@ -95,7 +93,7 @@ class ScenePool:
     def __len__(self) -> int:
         return len(self._arrays["seeds"])
 
-    def pair(self, place: int) -> PairedSample:
+    def __getitem__(self, place: int) -> PairedSample:
         """The pair at a place; its arrays are views that can't be written to."""
         arrays = self._arrays
         start, end = int(arrays["ends"][place - 1]) if place else 0, int(arrays["ends"][place])
@@ -110,10 +108,6 @@ class ScenePool:
             subsets=(time,),
         )
 
-    def draw(self, rng: np.random.Generator) -> PairedSample:
-        """One of them, for a `Mixture`."""
-        return self.pair(int(rng.integers(len(self))))
-
     def samples(self) -> Iterator[PairedSample]:
         """All of them, for a report."""
-        return map(self.pair, range(len(self)))
+        return map(self.__getitem__, range(len(self)))

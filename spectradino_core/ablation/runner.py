@@ -1,29 +1,25 @@
-"""Runs an ablation's jobs, several at a time, each in a process of its own.
+"""Run an ablation's jobs, several at a time, each in a process of its own.
 
-What is done is not done again. A job that fails or is killed is named, what needs it is left out, and the rest goes on;
-the next call takes up what is missing.
+What is done is not done again. A job that fails or is killed is named, what needs it is skipped, and the rest goes on;
+the next call resumes what is missing.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from spectradino_core.ablation.recipe import Ablation
 from spectradino_core.ablation.work import Job, Setup, claim, jobs_of, run_job
+from spectradino_core.jobs import run_jobs
 
 __all__ = ["Outcome", "finished", "run"]
-
-_WAIT_S = 0.2
 
 
 @dataclass
@@ -77,82 +73,41 @@ def run(ablation: Ablation, setup: Setup, jobs: int, tell: Callable[[str], None]
             claim(setup.folder / key, job)
     if outcome.done:
         tell(f"{len(outcome.done)} of {total} jobs are done already")
-    # Each job is forked from one process that has imported everything and done nothing: starting it costs no seconds.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([run_job.__module__])
-    running: dict[str, tuple[BaseProcess, float]] = {}
-    try:
-        while todo or running:
-            for key in [key for key, job in todo.items() if _blocked(job, outcome)]:
-                outcome.left_out.append(key)
-                del todo[key]
-            ready = [job for job in todo.values() if set(job.needs) <= set(outcome.done)]
-            for job in ready[: jobs - len(running)]:
-                process: BaseProcess = context.Process(target=_child, args=(ablation, setup, job), name=job.key)
-                process.start()
-                running[job.key] = (process, time.monotonic())
-                del todo[job.key]
-            ended = [key for key, (process, _) in running.items() if not process.is_alive()]
-            for key in ended:
-                over, started = running.pop(key)
-                over.join()
-                _take_in(key, over.exitcode or 0, time.monotonic() - started, setup, outcome, total, tell)
-            if not ended:
-                time.sleep(_WAIT_S)
-    finally:  # on Ctrl-C too: they are taken up next time
-        for left, _ in running.values():
-            left.terminate()
-        for left, _ in running.values():
-            left.join()
+
+    def ended(key: str, error: str | None) -> None:
+        if error is None:
+            outcome.done.append(key)
+            tell(f"[{len(outcome.done)}/{total}] {key}: {_headline(setup.folder / key)}")
+        else:
+            outcome.failed[key] = error.splitlines()[0]
+            tell(f"failed: {key}: {outcome.failed[key]} (see {setup.folder / key / 'output.txt'})")
+
+    arguments = {key: (ablation, setup, job) for key, job in todo.items()}
+    run_jobs(_do, arguments, jobs, tell=ended, needs={key: job.needs for key, job in todo.items()}, fresh=True)
+    outcome.left_out += [key for key in todo if key not in outcome.done and key not in outcome.failed]
     return outcome
 
 
-def _blocked(job: Job, outcome: Outcome) -> bool:
-    return any(need in outcome.failed or need in outcome.left_out for need in job.needs)
-
-
-def _take_in(
-    key: str, code: int, seconds: float, setup: Setup, outcome: Outcome, total: int, tell: Callable[[str], None]
-) -> None:
-    folder = setup.folder / key
-    if code == 0:
-        outcome.done.append(key)
-        tell(f"[{len(outcome.done)}/{total}] {key}: {seconds:.0f} s{_headline(folder)}")
-        return
-    told = folder / "error.txt"
-    if code < 0:
-        reason = f"killed by signal {-code}"
-    elif told.is_file():
-        reason = told.read_text(encoding="utf-8").splitlines()[0]
-    else:
-        reason = f"ended with status {code}"
-    outcome.failed[key] = reason
-    tell(f"failed: {key}: {reason} (see {folder / 'output.txt'})")
-
-
 def _headline(folder: Path) -> str:
-    rows = json.loads((folder / "done.json").read_text(encoding="utf-8")).get("rows")
-    if not rows:
-        return ""
-    figures = rows["fused"]["all"]
-    return "".join(f", {name} {100 * figures[name]:.1f}" for name in ("mAP50", "mIoU") if figures.get(name) is not None)
+    """How long a job took, and the figures of a cell."""
+    done = json.loads((folder / "done.json").read_text(encoding="utf-8"))
+    figures = done["rows"]["fused"]["all"] if done.get("rows") else {}
+    named = [f"{name} {100 * figures[name]:.1f}" for name in ("mAP50", "mIoU") if figures.get(name) is not None]
+    return ", ".join([f"{done['seconds']:.0f} s", *named])
 
 
-def _child(ablation: Ablation, setup: Setup, job: Job) -> None:
-    """One job in its own process; what it prints goes to a file, its error's first line to another."""
+def _do(argument: tuple[Ablation, Setup, Job]) -> None:
+    """One job in its own process; its output goes to a file."""
+    ablation, setup, job = argument
     folder = setup.folder / job.key
     folder.mkdir(parents=True, exist_ok=True)
-    told = folder / "error.txt"
-    told.unlink(missing_ok=True)
     with (folder / "output.txt").open("ab") as output:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(output.fileno(), stream.fileno())
     try:
         run_job(ablation, setup, job)
-    except Exception as error:
+    except Exception:
         traceback.print_exc()
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        told.write_text(f"{first}\n", encoding="utf-8")
         sys.stderr.flush()
-        sys.exit(1)
+        raise

@@ -24,6 +24,7 @@ from spectradino_core.data.benchmarks.registry import find_benchmark
 from spectradino_core.data.make_manifest import write_scenes
 from spectradino_core.data.manifest import ManifestSource
 from spectradino_core.data.mixture import ColourOnly, Mixture
+from spectradino_core.data.scene_sets import TRAINING_MISREGISTRATION_PX
 from spectradino_core.data.seeds import HELD_OUT
 from spectradino_core.evaluation.comparison import METRICS, compare
 from spectradino_core.evaluation.sets import LabelledSet
@@ -39,8 +40,6 @@ from spectradino_core.training.pretrain import PretrainOptions, pretrain
 from spectradino_core.training.recipes import FinetuneRecipe
 
 __all__ = ["Job", "Setup", "cell_folder", "jobs_of", "run_job"]
-
-_MISREGISTRATION_PX = 1.5
 
 
 @dataclass(frozen=True)
@@ -212,7 +211,7 @@ def _render(ablation: Ablation, setup: Setup, job: Job, folder: Path) -> dict[st
         write_scenes(folder, scenes.pretrain, scenes.pretrain_size, bands=(band,), maps=())
         return {"scenes": scenes.pretrain}
     first, count = (0, scenes.train) if job.what == "train" else (HELD_OUT["ablation"], scenes.test)
-    shift = _MISREGISTRATION_PX if job.what == "train" else 0.0
+    shift = TRAINING_MISREGISTRATION_PX if job.what == "train" else 0.0
     ScenePool.render(folder, range(first, first + count), band, scenes.size, shift)
     return {"scenes": count}
 

@@ -16,12 +16,12 @@ from typing import Any
 from spectradino_core.bags.errors import BagError
 from spectradino_core.bags.evaluation_options import Options, Unit, file_digest, pipeline_of, work_key
 from spectradino_core.bags.ground_truth_coco import mask_files
-from spectradino_core.bags.jobs import run_jobs
 from spectradino_core.bags.node_run import run_node
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.results import BagEvidence, json_bytes, result, sweep_table, timings
 from spectradino_core.bags.sweep_run import NODE, run_sweep, sweep_runs
 from spectradino_core.files import read_text, written_atomically
+from spectradino_core.jobs import run_jobs
 
 __all__ = ["do_unit", "evaluate_bags", "find_bags"]
 

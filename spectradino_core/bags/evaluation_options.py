@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from spectradino_core import __version__
-from spectradino_core.bags.replay import open_pipeline
 from spectradino_core.bags.scored_bag import Labels
 from spectradino_core.files import open_file
 from spectradino_core.runtime.pipeline import Pipeline
+from spectradino_core.streams.detecting import open_pipeline
 from spectradino_core.streams.settings import Settings
 
 __all__ = [
@@ -199,7 +199,7 @@ def pipeline_of(options: Options) -> Pipeline:
     """The model opened under the node's parameters, once in a process however many runs it does, as if new.
 
     Raises:
-        BundleError, EngineError, ThermalError: see `replay.open_pipeline`.
+        BundleError, EngineError, ThermalError: see `detecting.open_pipeline`.
     """
     state = options.model.stat() if options.model.is_file() else None
     found = _opened(options.model, state and (state.st_mtime_ns, state.st_size, state.st_ino), options.settings)

@@ -29,7 +29,7 @@ from spectradino_core.bags.messages import (
     label_message,
 )
 from spectradino_core.bags.schedule import CameraSchedule, exposures
-from spectradino_core.bags.sources import Source, View
+from spectradino_core.bags.sources import CameraView, ViewSource
 from spectradino_core.bags.writer import BagWriter
 from spectradino_core.files import written_atomically
 from spectradino_core.runtime.registration import Registration
@@ -110,7 +110,7 @@ def beside(bag: Path, ending: str) -> Path:
 
 
 def make_bag(
-    source: Source,
+    source: ViewSource,
     path: str | Path,
     options: MakeOptions | None = None,
     storage: str | None = None,
@@ -169,7 +169,7 @@ def make_bag(
     return Made(path, labels, calibration, len(moments[Stream.RGB]), len(moments[Stream.IR]))
 
 
-def _declare(writer: BagWriter, source: Source, options: MakeOptions) -> None:
+def _declare(writer: BagWriter, source: ViewSource, options: MakeOptions) -> None:
     for stream in Stream:
         _, form, topic = options.of(stream)
         writer.add(topic, _IMAGE if form == "raw" else _COMPRESSED)
@@ -183,8 +183,8 @@ def _declare(writer: BagWriter, source: Source, options: MakeOptions) -> None:
 
 
 def _shots(
-    source: Source, stream: Stream, moments: list[int], options: MakeOptions
-) -> Iterator[tuple[int, Stream, int, View]]:
+    source: ViewSource, stream: Stream, moments: list[int], options: MakeOptions
+) -> Iterator[tuple[int, Stream, int, CameraView]]:
     """Time of receiving, camera, stamp and view of every frame of one camera."""
     schedule = options.of(stream)[0]
     offset_ns, latency_ns = round(schedule.offset_ms * _MS), round(schedule.latency_ms * _MS)
@@ -206,7 +206,7 @@ def _calibration(registration: Registration, options: MakeOptions) -> Calibratio
 class _Truth:
     """Boxes and masks of the colour frames, as topics and as COCO."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ViewSource) -> None:
         self._source = source
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
@@ -220,7 +220,7 @@ class _Truth:
             names = label_message(self._source.mask_classes, head, 0.0)
             writer.write("/ground_truth/segmentation/label_info", names, time_ns)
 
-    def add(self, writer: BagWriter, view: View, head: Any, stamp_ns: int, time_ns: int) -> None:
+    def add(self, writer: BagWriter, view: CameraView, head: Any, stamp_ns: int, time_ns: int) -> None:
         """The truth of one colour frame, as far as it is known."""
         if view.mask is not None:
             writer.write(MADE_MASKS, image_message(view.mask, head), time_ns)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import cv2
@@ -14,9 +15,9 @@ import numpy as np
 
 from spectradino_core.bags.errors import BagError
 from spectradino_core.bags.message_types import writing_types
-from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.percepts import Percepts
-from spectradino_core.streams.answers import MODE_CODES, DetectionFields, Facts, detection_fields
+from spectradino_core.streams import answers
+from spectradino_core.streams.answers import DetectionFields, detection_fields
 
 __all__ = [
     "compressed_message",
@@ -113,30 +114,8 @@ def detection_array(found: Any, head: Any, ids: Sequence[str] = ()) -> Any:
     return make("vision_msgs/msg/Detection2DArray", header=head, detections=detections)
 
 
-def label_message(names: Sequence[str], head: Any, threshold: float) -> Any:
-    """A vision_msgs/LabelInfo: names of classes by id, and the least score in force."""
-    classes = [make("vision_msgs/msg/VisionClass", class_id=i, class_name=name) for i, name in enumerate(names)]
-    return make("vision_msgs/msg/LabelInfo", header=head, class_map=classes, threshold=float(threshold))
-
-
-def report_message(percepts: Percepts, facts: Facts, info: ModelInfo, head: Any) -> Any:
-    """A spectradino_msgs/FrameReport: how one answer came about."""
-    step, drop = "spectradino_msgs/msg/StepTime", "spectradino_msgs/msg/DropCount"
-    return make(
-        "spectradino_msgs/msg/FrameReport",
-        header=head,
-        rgb_stamp=facts.rgb_stamp or stamp(0),
-        ir_stamp=facts.ir_stamp or stamp(0),
-        ir_offset_ms=float(facts.ir_offset_ms),
-        mode=MODE_CODES[percepts.mode],
-        detections=len(percepts),
-        latency_ms=float(facts.latency_ms),
-        steps=[make(step, name=name, milliseconds=float(ms)) for name, ms in facts.steps_ms.items()],
-        drops=[make(drop, cause=cause, count=int(count)) for cause, count in sorted(facts.drops.items())],
-        deadline_met=facts.deadline_met,
-        deadline_ms=float(facts.deadline_ms),
-        model=info.name,
-    )
+label_message = partial(answers.label_message, make)
+report_message = partial(answers.report_message, make)
 
 
 def _encoding(pixels: np.ndarray) -> str:

@@ -11,14 +11,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from time import perf_counter
 
 from spectradino_core.bags.errors import BagError
 from spectradino_core.bags.reader import BagFrame, BagReader
 from spectradino_core.bags.topics import base_topic
-from spectradino_core.runtime.bundle import BundleError
-from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.percepts import Mode, Percepts
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.registration import RegistrationError
@@ -39,7 +36,7 @@ from spectradino_core.streams.registering import Registering
 from spectradino_core.streams.settings import Settings
 from spectradino_core.thermal import NoValidPixelError
 
-__all__ = ["CLOCKS", "Answer", "Replay", "open_pipeline"]
+__all__ = ["CLOCKS", "Answer", "Replay"]
 
 CLOCKS = ("received", "stamp")
 
@@ -98,22 +95,6 @@ class _Shot:
     source: BagFrame
 
 
-def open_pipeline(model: str | Path, settings: Settings | None = None) -> Pipeline:
-    """A model file under the node's parameters: device, threads, thermal contract and smoothing.
-
-    Raises:
-        BundleError: no such model, or it is for another band than the parameter `infrared_band`.
-        EngineError: nothing here runs it.
-        ThermalError: the parameters contradict each other or the model.
-    """
-    settings = settings or Settings()
-    engine = open_engine(model, settings.device, settings.threads, gpu_id=settings.gpu_id)
-    band = engine.info.infrared.key
-    if settings.infrared_band and settings.infrared_band != band:
-        raise BundleError(f"{model} is for {band.upper()}, parameter infrared_band is '{settings.infrared_band}'")
-    return Pipeline(engine, thermal=settings.contract_of(engine.info), smoothing=settings.smoothing)
-
-
 class Replay:
     """Frames in, answers out. Its memory does not grow with the drive. For one drive and one thread.
 
@@ -127,7 +108,7 @@ class Replay:
     def __init__(self, pipeline: Pipeline, settings: Settings | None = None, clock: str = "received") -> None:
         """
         Args:
-            pipeline: finds things; see `open_pipeline`. Its threshold, registration and memory are the replay's.
+            pipeline: see `detecting.open_pipeline`; its threshold, registration and memory are the replay's.
             settings: the node's parameters.
             clock: one of `CLOCKS`: whether a frame came when it was recorded, or, for a drive that was converted from
                 something else so that its times of recording mean nothing, when it was stamped.

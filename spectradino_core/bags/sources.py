@@ -13,21 +13,21 @@ import cv2
 import numpy as np
 
 from spectradino_core.bags.errors import BagError
-from spectradino_core.data.own.pairs import OwnPair, OwnPairs
+from spectradino_core.data.benchmarks.benchmark import LabelledItem, LabelledPairs
 from spectradino_core.data.paired_folder import PairedFolder, PairedItem
 from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES, SceneOptions, render_moments
 from spectradino_core.modality import Modality
 from spectradino_core.runtime.registration import Registration
 from spectradino_core.streams.queues import Stream
 
-__all__ = ["FolderSource", "SceneSource", "Source", "View"]
+__all__ = ["FolderViews", "SceneViews", "ViewSource", "CameraView"]
 
 _HALF = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
 """From pixels whose first centre is (0, 0) to those where it is (0.5, 0.5)."""
 
 
 @dataclass(frozen=True)
-class View:
+class CameraView:
     """What one camera sees at one moment.
 
     Attributes:
@@ -50,7 +50,7 @@ class View:
     ignored_labels: np.ndarray | None = None
 
 
-class Source(Protocol):
+class ViewSource(Protocol):
     """Where views come from.
 
     Attributes:
@@ -67,12 +67,12 @@ class Source(Protocol):
     mask_classes: tuple[str, ...]
     registration: Registration | None
 
-    def views(self, stream: Stream, moments_ns: Sequence[int]) -> Iterator[View]:
+    def views(self, stream: Stream, moments_ns: Sequence[int]) -> Iterator[CameraView]:
         """What a camera sees at each of the moments, in nanoseconds since the drive began."""
         ...
 
 
-class SceneSource:
+class SceneViews:
     """One synthetic street, rendered at the very moment at which each camera exposes."""
 
     name = "scenes"
@@ -134,26 +134,45 @@ class SceneSource:
             tuple((truth / truth[2, 2]).reshape(-1)), of_ir, size, "how it was rendered"
         )
 
-    def views(self, stream: Stream, moments_ns: Sequence[int]) -> Iterator[View]:
-        """See `Source`."""
+    def views(self, stream: Stream, moments_ns: Sequence[int]) -> Iterator[CameraView]:
+        """See `ViewSource`."""
         band = Modality.RGB if stream is Stream.RGB else self.band
         for scene in render_moments(self._seed, moments_ns, self._options_for(band), self._matrix, self._ir_size):
             if band is not Modality.RGB:
-                yield View(scene.images[band])
+                yield CameraView(scene.images[band])
                 continue
             tracks = tuple(str(track) for track in scene.tracks.tolist())
-            yield View(scene.images[band], scene.boxes, scene.labels, tracks, scene.visible, scene.mask)
+            yield CameraView(scene.images[band], scene.boxes, scene.labels, tracks, scene.visible, scene.mask)
 
     def _options_for(self, band: Modality) -> SceneOptions:
         return replace(self._options, bands=(band,))
 
 
-class FolderSource:
+class _LoadedPair:
+    """A pair of a labelled set as a `PairedItem`; its images are read when asked for."""
+
+    def __init__(self, pairs: LabelledPairs, item: LabelledItem) -> None:
+        self._pairs, self._item = pairs, item
+        sample = pairs.load(item)
+        self.boxes, self.labels, self.size = sample.boxes, sample.labels, sample.size
+        self.ignored, self.ignored_labels = sample.ignored, sample.ignored_labels
+
+    def load_rgb(self) -> np.ndarray:
+        return self._pairs.load(self._item).rgb
+
+    def load_infrared(self) -> np.ndarray:
+        return self._pairs.load(self._item).infrared
+
+    def load_mask(self) -> np.ndarray | None:
+        return self._pairs.load(self._item).mask
+
+
+class FolderViews:
     """The pairs of a folder, each shown for one period of the slower camera: still images, one after the other."""
 
     def __init__(
         self,
-        folder: PairedFolder | OwnPairs,
+        folder: PairedFolder | LabelledPairs,
         rate_hz: float,
         size: tuple[int, int] | None = None,
         ir_size: tuple[int, int] | None = None,
@@ -162,25 +181,29 @@ class FolderSource:
     ) -> None:
         """
         Args:
-            folder: the pairs.
+            folder: the pairs; images of one camera are skipped.
             rate_hz: how many pairs a second are shown.
             size: (width, height) to which all images are resized; None: as they are, each pair of its own size.
             ir_size: the same of the infrared ones; None: as the colour ones.
-            ir_to_rgb: as of `SceneSource`: the infrared images, which lie on the colour ones in the folder, are moved
+            ir_to_rgb: as of `SceneViews`: the infrared images, which lie on the colour ones in the folder, are moved
                 so that this homography brings them back. What a camera would see beyond their edges is not known; the
                 edge is drawn out.
             limit: no more than so many pairs.
 
         Raises:
             BagError: no pairs; or of several sizes, where one is needed.
+            BenchmarkError, ImageFileError: an image of a labelled set is missing or damaged.
             RegistrationError: the homography makes no sense.
         """
-        self.name = folder.name
         self.band = Modality.parse(folder.infrared)
-        self.items: tuple[PairedItem | OwnPair, ...] = (*folder,)[:limit]
-        has_boxes = any(item.boxes is not None for item in self.items)
-        has_masks = any(getattr(item, "mask_path", None) is not None for item in self.items)
-        self.classes = tuple(folder.classes) if has_boxes else ()
+        self.items: tuple[PairedItem | _LoadedPair, ...]
+        if isinstance(folder, PairedFolder):
+            self.name, classes, self.items = folder.name, folder.classes, folder.items[:limit]
+            has_masks = any(item.mask_path is not None for item in folder.items[:limit])
+        else:
+            self.name, classes, has_masks = folder.benchmark.name, folder.box_classes, bool(folder.mask_classes)
+            self.items = tuple(_LoadedPair(folder, item) for item in folder if all(item.present))[:limit]
+        self.classes = tuple(classes) if any(item.boxes is not None for item in self.items) else ()
         self.mask_classes = tuple(folder.mask_classes) if has_masks else ()
         self._rate_hz = rate_hz
         if not self.items:
@@ -207,9 +230,9 @@ class FolderSource:
         """How long it takes to show them all."""
         return len(self.items) / self._rate_hz
 
-    def views(self, stream: Stream, moments_ns: Sequence[int]) -> Iterator[View]:
-        """See `Source`."""
-        known: tuple[int, View] | None = None
+    def views(self, stream: Stream, moments_ns: Sequence[int]) -> Iterator[CameraView]:
+        """See `ViewSource`."""
+        known: tuple[int, CameraView] | None = None
         for moment in moments_ns:
             # A pair is shown around the moment at which the slower camera exposes it, not from then on: so the frame
             # of the faster camera that is nearest to that moment shows it too, be it a little earlier.
@@ -221,23 +244,23 @@ class FolderSource:
                 )
             yield known[1]
 
-    def _infrared(self, item: PairedItem | OwnPair) -> View:
+    def _infrared(self, item: PairedItem | _LoadedPair) -> CameraView:
         pixels = item.load_infrared()
         if self._matrix is None:
-            return View(_resized(pixels, self._ir_size))
+            return CameraView(_resized(pixels, self._ir_size))
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        return View(
+        return CameraView(
             cv2.warpPerspective(
                 _resized(pixels, self._size), self._matrix, self._ir_size, flags=flags, borderMode=cv2.BORDER_REPLICATE
             )
         )
 
-    def _colour(self, item: PairedItem | OwnPair) -> View:
+    def _colour(self, item: PairedItem | _LoadedPair) -> CameraView:
         mask = item.load_mask() if self.mask_classes else None
         count = 0 if item.boxes is None else len(item.boxes)
         scale = np.array([s / o for s, o in zip(self._size or item.size, item.size)] * 2, np.float32)
         boxes, ignored = (None if found is None else found * scale for found in (item.boxes, item.ignored))
-        return View(
+        return CameraView(
             _resized(item.load_rgb(), self._size),
             boxes,
             item.labels,

@@ -16,12 +16,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from spectradino_core.bench.tables import Row
 from spectradino_core.bench.timing import Case, peak_memory_mb, take_turns
-from spectradino_core.data.mixture import scene_sample
-from spectradino_core.data.seeds import FIRST_TEST_SEED
+from spectradino_core.data.scene_sets import ScenePairs
 from spectradino_core.export import export
 from spectradino_core.modality import Modality
 from spectradino_core.perception import Architecture, Perception
-from spectradino_core.runtime.engines import OnnxEngine, warm_up
+from spectradino_core.runtime.engine import warm_up
+from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.training.downstream import downstream_recipe
 
 __all__ = ["REFERENCE", "STRIDES", "case", "detector_rows"]
@@ -72,7 +72,7 @@ def case(strides: str, variant: str, height: int, width: int, folder: str) -> Ca
         recipe = downstream_recipe("scenes", "detection", variant, strides=strides)
         torch.manual_seed(0)
         model = Perception(recipe.architecture)
-        pair = scene_sample(FIRST_TEST_SEED, model.infrared, (width, height))
+        pair = ScenePairs.held_out("report", 1, model.infrared, (width, height))[0]
         export(model, replace(recipe, input_size=(width, height)).info(), path, [pair])
     return partial(warm_up, OnnxEngine(path, device="cpu"))
 

@@ -27,7 +27,8 @@ from spectradino_core.bench.tables import Row
 from spectradino_core.bench.timing import take_turns
 from spectradino_core.bench.train import our_step, random_batch
 from spectradino_core.modality import Modality
-from spectradino_core.runtime.engines import open_engine, warm_up
+from spectradino_core.runtime.engine import warm_up
+from spectradino_core.runtime.engines import open_engine
 from spectradino_core.training.stages import StageRecipe, stage_recipe
 
 __all__ = ["engine_rows", "forward_operations", "forward_rows", "matmul_roof", "require_cuda", "training_rows"]

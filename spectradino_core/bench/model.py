@@ -19,7 +19,7 @@ from spectradino_core.bench.tables import Row
 from spectradino_core.bench.timing import Case, peak_memory_mb
 from spectradino_core.modality import Modality
 from spectradino_core.runtime.alone import beside
-from spectradino_core.runtime.engines import OnnxEngine
+from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.parity import network_inputs
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.streams.decode import decode_infrared, decode_rgb
@@ -109,10 +109,9 @@ def alone_rows(model: Path, frames: int) -> list[Row]:
 
 def _scene(infrared: Modality, size: tuple[int, int]) -> Any:
     """A rendered pair, always the same."""
-    from spectradino_core.data.mixture import scene_sample
-    from spectradino_core.data.seeds import held_out_seeds
+    from spectradino_core.data.scene_sets import ScenePairs
 
-    return scene_sample(next(iter(held_out_seeds("report", 1))), infrared, size)
+    return ScenePairs.held_out("report", 1, infrared, size)[0]
 
 
 def case(model: str, width: int, height: int) -> Case:
@@ -133,10 +132,9 @@ def _run(pipeline: Pipeline, rgb: Any, infrared: Any) -> dict[str, float]:
 
 
 def _messages(size: tuple[int, int], infrared: Modality) -> list[tuple[Any, Any]]:
-    from spectradino_core.data.mixture import scene_sample
-    from spectradino_core.data.seeds import held_out_seeds
+    from spectradino_core.data.scene_sets import ScenePairs
 
-    scenes = [scene_sample(seed, infrared, size) for seed in held_out_seeds("report", SCENES)]
+    scenes = list(ScenePairs.held_out("report", SCENES, infrared, size))
     return [(_message(s.rgb, "rgb8"), _message(s.infrared.astype(np.uint16), "mono16")) for s in scenes]
 
 
@@ -148,11 +146,11 @@ def _message(image: np.ndarray, encoding: str) -> Any:
 
 
 def _converted(model: Path, folder: Path) -> Path:
-    from spectradino_core.evaluation.sets import held_out_scenes
+    from spectradino_core.data.scene_sets import ScenePairs
     from spectradino_core.graphs.convert import convert
 
     path = folder / f"{model.stem}_int8.onnx"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        convert(model, path, "int8", list(held_out_scenes(OnnxEngine(model, "cpu").info.infrared, 2)))
+        convert(model, path, "int8", list(ScenePairs.held_out("report", 2, OnnxEngine(model, "cpu").info.infrared)))
     return path

@@ -148,8 +148,8 @@ def _rates(options: argparse.Namespace) -> tuple[float, float]:
 
 
 def _source(options: argparse.Namespace, pairs_hz: float) -> tuple[Any, float]:
-    from spectradino_core.bags.sources import FolderSource, SceneSource
-    from spectradino_core.data.own.pairs import OwnPairs
+    from spectradino_core.bags.sources import FolderViews, SceneViews
+    from spectradino_core.data.benchmarks.benchmark import LabelledPairs
     from spectradino_core.data.paired_folder import PairedFolder
     from spectradino_core.modality import Modality
 
@@ -157,7 +157,7 @@ def _source(options: argparse.Namespace, pairs_hz: float) -> tuple[Any, float]:
         refuse_own_options(options, "not for scenes")
         if options.limit is not None:
             raise ValueError("--limit is for a folder of pairs; a drive through scenes has a --duration")
-        scenes = SceneSource(
+        scenes = SceneViews(
             options.seed,
             Modality.parse(options.infrared),
             options.size or (640, 512),
@@ -172,16 +172,16 @@ def _source(options: argparse.Namespace, pairs_hz: float) -> tuple[Any, float]:
             "--misregistration-px and --time-of-day are for scenes; a folder's images can be moved by --ir-to-rgb"
         )
     place = Path(options.source)
-    folder: PairedFolder | OwnPairs
+    folder: PairedFolder | LabelledPairs
     if is_indexed(place, options.split) or any(place.glob("index_*.json")):
         refuse_own_options(options, f"and {place} has an index that says so")
         folder = PairedFolder(place, options.split, options.infrared)
     else:
         own = open_own_of(options, place, Modality.parse(options.infrared))
-        folder = OwnPairs(own, options.split)
-        if folder.skipped:
-            print(f"{folder.skipped} images of one camera are not in the bag", file=sys.stderr)
-    pairs = FolderSource(folder, pairs_hz, options.size, options.ir_size, options.ir_to_rgb, options.limit)
+        folder = own.benchmark.open(own.root, options.split)
+        if skipped := sum(not all(item.present) for item in folder):
+            print(f"{skipped} images of one camera are not in the bag", file=sys.stderr)
+    pairs = FolderViews(folder, pairs_hz, options.size, options.ir_size, options.ir_to_rgb, options.limit)
     return pairs, pairs.duration_s if options.duration is None else options.duration
 
 

@@ -109,7 +109,7 @@ def _model(options: argparse.Namespace, work: Path) -> None:
     from spectradino_core.bench.plots import plot_steps
     from spectradino_core.commands.convert import held_out_score
     from spectradino_core.runtime.alone import beside
-    from spectradino_core.runtime.engines import OnnxEngine
+    from spectradino_core.runtime.onnx_engine import OnnxEngine
 
     model = options.model or Path("models/lwir_box.onnx")
     if not model.is_file():

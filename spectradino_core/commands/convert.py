@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add", "held_out_score"]
 
-_SIZE = (640, 512)
-
 
 def add(commands: Any) -> None:
     """Declares the command.
@@ -51,15 +49,15 @@ def add(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from spectradino_core.data.seeds import held_out_seeds
-    from spectradino_core.evaluation.sets import FolderSet, SceneSet
+    from spectradino_core.data.scene_sets import ScenePairs
+    from spectradino_core.evaluation.sets import FolderSet
     from spectradino_core.graphs.convert import convert
-    from spectradino_core.runtime.engines import OnnxEngine
+    from spectradino_core.runtime.onnx_engine import OnnxEngine
 
     if options.scenes < 1:
         raise ValueError("--scenes must be at least 1")
     infrared = OnnxEngine(options.model, device="cpu").info.infrared
-    pairs: list[Any] = list(SceneSet(held_out_seeds("calibration", options.scenes), infrared, _SIZE))
+    pairs: list[Any] = list(ScenePairs.held_out("calibration", options.scenes, infrared))
     if options.data is not None:
         pairs += FolderSet(options.data, "val", infrared)
     facts = convert(
@@ -81,10 +79,9 @@ def _run(options: argparse.Namespace) -> int:
 
 def held_out_score(scenes: int, infrared: Any) -> Score:
     """mAP50, in 0..1, of an engine on `scenes` held-out scenes of the band `infrared`."""
-    from spectradino_core.data.seeds import held_out_seeds
+    from spectradino_core.data.scene_sets import ScenePairs
     from spectradino_core.evaluation.perception import score_samples
-    from spectradino_core.evaluation.sets import SceneSet
     from spectradino_core.runtime.pipeline import Pipeline
 
-    held_out = list(SceneSet(held_out_seeds("conversion", scenes), infrared, _SIZE))
+    held_out = list(ScenePairs.held_out("conversion", scenes, infrared))
     return lambda engine: score_samples(Pipeline(engine), held_out)["map50"]

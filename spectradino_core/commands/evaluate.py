@@ -116,7 +116,8 @@ def _open(file: Path, options: argparse.Namespace) -> Pipeline:
 
 def _sets(options: argparse.Namespace, info: ModelInfo) -> Sequence[LabelledSet]:
     from spectradino_core.data.benchmarks.registry import find_benchmark
-    from spectradino_core.evaluation.sets import FolderSet, held_out_scenes
+    from spectradino_core.data.scene_sets import ScenePairs
+    from spectradino_core.evaluation.sets import FolderSet
 
     sets: list[LabelledSet] = []
     if options.dataset is not None:
@@ -133,7 +134,7 @@ def _sets(options: argparse.Namespace, info: ModelInfo) -> Sequence[LabelledSet]
         own = open_own_of(options, options.data, info.infrared).benchmark
         sets.append(own.open(options.data, options.split or own.report_split))
     if options.scenes:
-        sets.append(held_out_scenes(info.infrared, options.scenes, options.time_of_day))
+        sets.append(ScenePairs.held_out("report", options.scenes, info.infrared, time_of_day=options.time_of_day))
     if not sets:
         raise ValueError("nothing to evaluate on: give --dataset NAME --root DIR, --data FOLDER or --scenes N")
     return sets

@@ -32,7 +32,8 @@ def run(options: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from spectradino_core.data.manifest import ManifestSource
-    from spectradino_core.data.sources import MAPS, ImageSource, SceneSource
+    from spectradino_core.data.scene_sets import SceneImages
+    from spectradino_core.data.sources import MAPS, ImageSource
     from spectradino_core.data.views import ViewOptions
     from spectradino_core.training.omnivorous import omnivorous_recipe
     from spectradino_core.training.pretrain_omnivorous import OmnivorousOptions, pretrain_omnivorous
@@ -45,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     recipe = replace(recipe, **{name: value for name, value in changes.items() if value is not None})
     sources: list[ImageSource] = [ManifestSource(path, options.root) for path in options.data]
     if options.scenes:
-        sources.append(SceneSource(options.scenes, maps=() if options.no_maps else MAPS))
+        sources.append(SceneImages(options.scenes, maps=() if options.no_maps else MAPS))
     if not sources:
         raise ValueError("nothing to train on: give --data MANIFEST, --scenes N or both")
     path = pretrain_omnivorous(

@@ -82,7 +82,8 @@ def _run(options: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from spectradino_core.data.manifest import ManifestSource
-    from spectradino_core.data.sources import ImageSource, SceneSource
+    from spectradino_core.data.scene_sets import SceneImages
+    from spectradino_core.data.sources import ImageSource
     from spectradino_core.data.views import ViewOptions
     from spectradino_core.training.pretrain import PretrainOptions, pretrain
     from spectradino_core.training.stages import changed, parse_stages, stage_recipe
@@ -106,9 +107,9 @@ def _run(options: argparse.Namespace) -> int:
     sources: list[ImageSource] = [ManifestSource(path, options.root) for path in options.data]
     held_out: list[ImageSource] = [ManifestSource(path, options.root) for path in options.val]
     if options.scenes:
-        sources.append(SceneSource(options.scenes, _SCENE_SIZE, maps=()))
+        sources.append(SceneImages(options.scenes, _SCENE_SIZE, maps=()))
     if options.val_scenes:
-        held_out.append(SceneSource.held_out(options.val_scenes, _SCENE_SIZE))
+        held_out.append(SceneImages.held_out(options.val_scenes, _SCENE_SIZE))
     if not sources:
         raise ValueError("nothing to train on: give --data MANIFEST, --scenes N or both")
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1

@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from spectradino_core.data.benchmarks.files import listing
 from spectradino_core.data.manifest import ManifestItem
+from spectradino_core.data.paired_folder import PairedFolderError, read_index
 from spectradino_core.data.sources import MODALITY_KEYS, Moment
-from spectradino_core.files import FileError, read_json
 
 __all__ = ["LAYOUTS", "LayoutError", "find_pairs"]
 
@@ -81,7 +82,7 @@ def _folder(root: Path, split: str) -> list[ManifestItem]:
     if "rgb" not in folders or len(folders) < 2:
         raise LayoutError(
             f"{root}: looked for {index.name}, and for folders {split}/rgb and {split}/<nir, swir, lwir, ..>; "
-            f"there is {_listing(root / split if (root / split).is_dir() else root)}"
+            f"there is {listing(root / split if (root / split).is_dir() else root)}"
         )
     return _paired(root, folders, root.name, None)
 
@@ -100,7 +101,7 @@ def _ms2(root: Path, split: str) -> list[ManifestItem]:
     if not items:
         raise LayoutError(
             f"{root}: looked for sync_data/<sequence>/rgb/img_left and nir/img_left or thr/img_left; "
-            f"there is {_listing(base)}"
+            f"there is {listing(base)}"
         )
     return items
 
@@ -124,7 +125,7 @@ def _siblings(layout: str) -> Callable[[Path, str], list[ManifestItem]]:
         if not items:
             wanted = " beside ".join(" or ".join(choices) for choices in names.values())
             raise LayoutError(
-                f"{root}: looked for folders of images named {wanted} (any case, any depth); there is {_listing(root)}"
+                f"{root}: looked for folders of images named {wanted} (any case, any depth); there is {listing(root)}"
             )
         return items
 
@@ -145,15 +146,12 @@ LAYOUTS: dict[str, Callable[[Path, str], list[ManifestItem]]] = {
 
 def _of_index(root: Path, index: Path) -> list[ManifestItem]:
     try:
-        data = read_json(index, "label file")
-        entries = data["items"]
-        source = str(data.get("set") or root.name)
-    except FileError as error:
+        data = read_index(index)
+    except PairedFolderError as error:
         raise LayoutError(str(error)) from None
-    except (KeyError, TypeError, AttributeError) as error:
-        raise LayoutError(f"{index}: not an index {{'items': [..]}} ({type(error).__name__}: {error})") from None
+    source = str(data.get("set") or root.name)
     items, missing = [], []
-    for place, entry in enumerate(entries):
+    for place, entry in enumerate(data["items"]):
         try:
             item = _of_entry(entry, source)
         except (ValueError, TypeError, AttributeError) as error:
@@ -254,8 +252,3 @@ def _images(folder: Path) -> list[Path]:
 
 def _has_images(folder: Path) -> bool:
     return any(path.suffix.lower() in _IMAGES for path in folder.iterdir())
-
-
-def _listing(folder: Path) -> str:
-    names = sorted(path.name for path in folder.iterdir())
-    return ", ".join(names[:8]) + (", .." if len(names) > 8 else "") if names else "nothing"

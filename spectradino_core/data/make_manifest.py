@@ -12,7 +12,8 @@ import numpy as np
 
 from spectradino_core.data.layouts import find_pairs
 from spectradino_core.data.manifest import ManifestItem, write_manifest
-from spectradino_core.data.sources import MAPS, SceneSource
+from spectradino_core.data.scene_sets import SceneImages
+from spectradino_core.data.sources import MAPS
 from spectradino_core.files import written_atomically
 from spectradino_core.modality import INFRARED, Modality
 
@@ -66,12 +67,12 @@ def write_scenes(
 
     Args:
         folder: gets `<modality>/<seed>.png` and `manifest.jsonl`.
-        count, size, first, bands, maps: see `SceneSource`.
+        count, size, first, bands, maps: see `SceneImages`.
 
     Returns:
         The manifest.
     """
-    source = SceneSource(count, size, bands, maps, first)
+    source = SceneImages(count, size, bands, maps, first)
 
     def items() -> Iterator[ManifestItem]:
         for item in range(count):

@@ -6,131 +6,29 @@ Sample i of a run is a pure function of (seed, i): the same whichever worker dra
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from spectradino_core.data.augment import Augmentation, augment, shrink
-from spectradino_core.data.paired_folder import PairedFolder
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES, SceneOptions, render_scene
-from spectradino_core.data.seeds import TRAINING
-from spectradino_core.modality import Modality
 
 __all__ = [
     "ColourOnly",
     "Epochs",
-    "FolderSource",
     "IndexedPairs",
     "KeptPairs",
     "Mixture",
-    "SceneSource",
     "Source",
-    "scene_sample",
 ]
 
 
 class Source(Protocol):
-    """Something that gives labelled pairs."""
+    """Labelled pairs by their place, each drawn as often as any other."""
 
-    def draw(self, rng: np.random.Generator) -> PairedSample: ...
+    def __len__(self) -> int: ...
 
-
-class SceneSource:
-    """Rendered streets."""
-
-    def __init__(
-        self, infrared: Modality, size: tuple[int, int], misregistration_px: float = 1.5, pool: int | None = None
-    ) -> None:
-        """
-        Args:
-            infrared: the band beside RGB.
-            size: (width, height) of the rendering.
-            misregistration_px: greatest shift between the bands.
-            pool: how many different streets there are; each is rendered once and kept (0.6 MB at 360 x 288), since
-                augmentation is ten times cheaper than rendering. None: fresh ones without end.
-        """
-        self._infrared, self._size, self._misregistration = infrared, size, misregistration_px
-        self._pool = pool
-        self._kept: dict[int, PairedSample] = {}
-
-    def draw(self, rng: np.random.Generator) -> PairedSample:
-        seed = int(rng.integers(self._pool or len(TRAINING)))
-        if self._pool is None:
-            return self._render(seed)
-        if seed not in self._kept:
-            self._kept[seed] = self._render(seed)
-        return self._kept[seed]
-
-    def _render(self, seed: int) -> PairedSample:
-        shift = np.random.default_rng(seed).uniform(0, self._misregistration)
-        return scene_sample(seed, self._infrared, self._size, float(shift))
-
-
-def scene_sample(
-    seed: int,
-    infrared: Modality,
-    size: tuple[int, int],
-    misregistration_px: float = 0.0,
-    time_of_day: str | None = None,
-) -> PairedSample:
-    """The street of `seed` as a labelled pair; size is (width, height)."""
-    scene = render_scene(
-        seed,
-        SceneOptions(
-            width=size[0],
-            height=size[1],
-            bands=(Modality.RGB, infrared),
-            misregistration_px=misregistration_px,
-            time_of_day=time_of_day,
-        ),
-    )
-    return PairedSample(
-        rgb=scene.images[Modality.RGB],
-        infrared=scene.images[infrared],
-        boxes=scene.boxes,
-        labels=scene.labels,
-        mask=scene.mask,
-        name=f"scene {seed} ({scene.time_of_day})",
-        subsets=(scene.time_of_day,),
-    )
-
-
-class FolderSource:
-    """The labelled images of a folder (see `paired_folder`), read once and kept: such sets are small.
-
-    They may be pairs or images of one camera, and have boxes, masks or both.
-    """
-
-    def __init__(
-        self,
-        root: str | Path,
-        split: str = "train",
-        infrared: Modality = Modality.LWIR,
-        largest: tuple[int, int] | None = None,
-    ) -> None:
-        """
-        Args:
-            root: the folder.
-            split: which split.
-            infrared: the band beside RGB.
-            largest: (width, height) that images are shrunk to fit into; None: they stay as they are.
-
-        Raises:
-            ValueError: the folder is not one of paired images, or none of its images is labelled.
-        """
-        folder = PairedFolder(
-            root, split, infrared=infrared.key, classes=BOX_CLASSES, mask_classes=MASK_CLASSES, single=True
-        )
-        samples = map(folder.load, folder.labelled())
-        self._samples = [sample if largest is None else shrink(sample, largest) for sample in samples]
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def draw(self, rng: np.random.Generator) -> PairedSample:
-        return self._samples[int(rng.integers(len(self._samples)))]
+    def __getitem__(self, place: int, /) -> PairedSample: ...
 
 
 class Mixture:
@@ -149,7 +47,8 @@ class Mixture:
         """Sample `index` of the run, and which of its two bands count: bool [2] (rgb, infrared)."""
         rng = np.random.default_rng((self._seed, index))
         which = min(int(np.searchsorted(self._shares, rng.random(), side="right")), len(self._sources) - 1)
-        sample = augment(self._sources[which].draw(rng), self._augmentation, rng)
+        source = self._sources[which]
+        sample = augment(source[int(rng.integers(len(source)))], self._augmentation, rng)
         return sample, _present(sample, self._augmentation, rng)
 
 

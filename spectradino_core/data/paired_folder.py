@@ -15,15 +15,15 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-from spectradino_core.data.images import ImageFileError, read_image
+from spectradino_core.data.images import ImageFileError, read_colour, read_counts
 from spectradino_core.data.labels import UNLABELLED, Boxes, ClassNames, LabelError, boxes_of, describe_notes
 from spectradino_core.data.labels.coco import CocoImage, read_coco
 from spectradino_core.data.labels.files import ImageNames, inside, read_json
@@ -31,7 +31,7 @@ from spectradino_core.data.labels.masks import read_mask
 from spectradino_core.data.labels.objects import LOSSES
 from spectradino_core.data.sample import PairedSample
 
-__all__ = ["PairedFolder", "PairedFolderError", "PairedItem"]
+__all__ = ["PairedFolder", "PairedFolderError", "PairedItem", "read_index"]
 
 log = logging.getLogger(__name__)
 
@@ -87,12 +87,7 @@ class PairedItem:
         """
         if self.rgb_path is None:
             return np.zeros((self.size[1], self.size[0], 3), np.uint8)
-        image = _read_image(self.rgb_path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, self.size)
-        if image.dtype != np.uint8:
-            raise PairedFolderError(
-                f"{self.rgb_path}: a colour image has 8 bits per channel, this one is {image.dtype}"
-            )
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return _read(read_colour, self.rgb_path, self.size)
 
     def load_infrared(self) -> np.ndarray:
         """The infrared image as stored, uint8 or uint16 [h, w] (three equal channels count as one); zeros where there
@@ -103,10 +98,7 @@ class PairedItem:
         """
         if self.infrared_path is None:
             return np.zeros((self.size[1], self.size[0]), np.uint8)
-        image = _read_image(self.infrared_path, cv2.IMREAD_ANYDEPTH, self.size)
-        if image.dtype not in (np.uint8, np.uint16):
-            raise PairedFolderError(f"{self.infrared_path}: infrared images are 8 or 16 bit, this one is {image.dtype}")
-        return image
+        return _read(read_counts, self.infrared_path, self.size)
 
     def load_mask(self) -> np.ndarray | None:
         """The class mask as stored, uint8 [h, w], or None where there is none.
@@ -120,12 +112,22 @@ class PairedItem:
 
     def _mask(self, notes: Counter[str]) -> np.ndarray:
         assert self.mask_path is not None
-        try:
-            mask = read_mask(self.mask_path, notes)
-        except (ImageFileError, LabelError) as error:
-            raise PairedFolderError(str(error)) from None
-        _check_size(self.mask_path, mask, self.size)
-        return mask
+        return _read(partial(read_mask, notes=notes), self.mask_path, self.size)
+
+
+def read_index(path: Path) -> dict[str, Any]:
+    """The content of an `index_<split>.json`, whose "items" is a list with at least one entry of any kind.
+
+    Raises:
+        PairedFolderError: the file is missing, damaged or no index.
+    """
+    try:
+        index = read_json(path, Counter())
+    except LabelError as error:
+        raise PairedFolderError(str(error)) from None
+    if not isinstance(index, dict) or not isinstance(index.get("items"), list) or not index["items"]:
+        raise PairedFolderError(f'{path}: an index is {{"items": [..]}} with at least one item')
+    return index
 
 
 class PairedFolder:
@@ -272,13 +274,7 @@ class PairedFolder:
             elif below:
                 hint = "a folder of sets was given; choose one of " + ", ".join(below)
             raise PairedFolderError(f"{self.root}: looked for {path.name} in it and found none; {hint}")
-        try:
-            index = read_json(path, Counter())
-        except LabelError as error:
-            raise PairedFolderError(str(error)) from None
-        if not isinstance(index, dict) or not isinstance(index.get("items"), list) or not index["items"]:
-            raise PairedFolderError(f'{path}: an index is {{"items": [..]}} with at least one item')
-        return index
+        return read_index(path)
 
     def _open_annotations(self, classes: Sequence[str] | None) -> None:
         self._annotations = self.root / f"instances_{self.split}.json"
@@ -346,18 +342,14 @@ class PairedFolder:
         )
 
 
-def _read_image(path: Path, flags: int, size: tuple[int, int]) -> np.ndarray:
+def _read(reader: Callable[[Path], np.ndarray], path: Path, size: tuple[int, int]) -> np.ndarray:
     try:
-        image = read_image(path, flags)
-    except ImageFileError as error:
+        image = reader(path)
+    except (ImageFileError, LabelError) as error:
         raise PairedFolderError(str(error)) from None
-    _check_size(path, image, size)
-    return image
-
-
-def _check_size(path: Path, image: np.ndarray, size: tuple[int, int]) -> None:
     if (image.shape[1], image.shape[0]) != size:
         raise PairedFolderError(
             f"{path}: {image.shape[1]}x{image.shape[0]} pixels, its index says {size[0]}x{size[1]}; "
             "both images of a pair share one pixel grid"
         )
+    return image

@@ -2,7 +2,7 @@
 
 A source is a sequence of items. Each shows one view in RGB and in at least one more modality: an infrared band, or a
 "depth" or "segmentation" map (for the Omnivorous recipe). `ManifestSource` (in `manifest.py`) reads files,
-`SceneSource` renders streets.
+`SceneImages` (in `scene_sets.py`) renders scenes.
 
 Letters: h w an image.
 """
@@ -16,11 +16,9 @@ from typing import Protocol
 import numpy as np
 
 from spectradino_core.data.images import ImageFileError
-from spectradino_core.data.scenes import SceneOptions, render_scene
-from spectradino_core.data.seeds import HELD_OUT
-from spectradino_core.modality import INFRARED, Modality
+from spectradino_core.modality import Modality
 
-__all__ = ["MAPS", "MODALITY_KEYS", "ImageSet", "ImageSource", "ItemError", "Moment", "SceneSource"]
+__all__ = ["MAPS", "MODALITY_KEYS", "ImageSet", "ImageSource", "ItemError", "Moment"]
 
 MAPS = ("depth", "segmentation")
 """Modalities that are no band: metres (or any monotone measure) to the surface, and class numbers."""
@@ -82,81 +80,3 @@ class ImageSource(Protocol):
             ItemError: this item is damaged; others may be sound.
         """
         ...
-
-
-class SceneSource:
-    """Rendered streets: every band, depth and segmentation, pixel for pixel. Each is rendered once and kept."""
-
-    frame_gap = 1
-
-    def __init__(
-        self,
-        count: int,
-        size: tuple[int, int] = (320, 256),
-        bands: Sequence[Modality] = INFRARED,
-        maps: Sequence[str] = MAPS,
-        first: int = 0,
-        misregistration_px: float = 1.5,
-    ) -> None:
-        """
-        Args:
-            count: how many streets; about 1.2 MB each at 320 x 256 with everything.
-            size: (width, height) of the rendering, pixels.
-            bands: infrared bands that an item offers.
-            maps: of `MAPS`, what an item offers.
-            first: seed of item 0.
-            misregistration_px: greatest shift between RGB and infrared; real pairs are never perfect.
-
-        Raises:
-            ValueError: no scenes, or a map that scenes don't have.
-        """
-        if count < 1:
-            raise ValueError(f"a source of {count} scenes has nothing to give")
-        unknown = [key for key in maps if key not in MAPS]
-        if unknown:
-            raise ValueError(f"scenes have no {', '.join(unknown)}: choose of {', '.join(MAPS)}")
-        self.name = f"scenes {first} to {first + count - 1}"
-        self._count, self._size, self._first, self._misregistration = count, size, first, misregistration_px
-        self._bands = tuple(Modality.parse(band) for band in bands)
-        self._maps = tuple(maps)
-        self._kept: dict[int, ImageSet] = {}
-
-    @classmethod
-    def held_out(cls, count: int, size: tuple[int, int] = (320, 256)) -> SceneSource:
-        """Scenes that nothing is trained on, well registered, for judgements."""
-        return cls(count, size, first=HELD_OUT["pretraining"], misregistration_px=0.0)
-
-    def __len__(self) -> int:
-        return self._count
-
-    def modalities(self, item: int) -> tuple[str, ...]:
-        return (*(band.key for band in self._bands), *self._maps)
-
-    def moment(self, item: int) -> Moment:
-        return Moment(f"street {self._first + item}", 0)
-
-    def load(self, item: int, modalities: Sequence[str]) -> ImageSet:
-        if item not in self._kept:
-            self._kept[item] = self._render(item)
-        kept = self._kept[item]
-        return ImageSet({key: kept.images[key] for key in ("rgb", *modalities)}, kept.name)
-
-    def forget(self, item: int) -> None:
-        """Frees the memory of an item that won't be asked for again."""
-        self._kept.pop(item, None)
-
-    def _render(self, item: int) -> ImageSet:
-        if not 0 <= item < self._count:
-            raise IndexError(f"{self.name}: no item {item}")
-        seed = self._first + item
-        shift = float(np.random.default_rng(seed).uniform(0, self._misregistration))
-        scene = render_scene(
-            seed,
-            SceneOptions(*self._size, bands=(Modality.RGB, *self._bands), misregistration_px=shift),
-        )
-        images = {band.key: image for band, image in scene.images.items()}
-        if "depth" in self._maps:
-            images["depth"] = scene.depth
-        if "segmentation" in self._maps:
-            images["segmentation"] = scene.mask
-        return ImageSet(images, f"scene {seed} ({scene.time_of_day})")

@@ -10,11 +10,10 @@ from typing import Any
 
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.evaluation.answers import Run, collect
-from spectradino_core.evaluation.sets import validation_scenes
 from spectradino_core.runtime.percepts import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 
-__all__ = ["score_samples", "validation_scenes"]
+__all__ = ["score_samples"]
 
 
 def score_samples(pipeline: Pipeline, samples: Iterable[PairedSample], mode: Mode = Mode.FUSED) -> dict[str, Any]:

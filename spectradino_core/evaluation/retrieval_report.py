@@ -14,8 +14,9 @@ import torch
 from spectradino_core.backbone.encoders import BandedEncoder, PlainEncoder, encoder_of
 from spectradino_core.backbone.spectradino import SpectraDINO
 from spectradino_core.data.manifest import ManifestSource
+from spectradino_core.data.scene_sets import SceneImages
 from spectradino_core.data.scenes import MASK_CLASSES
-from spectradino_core.data.sources import MAPS, ImageSource, SceneSource
+from spectradino_core.data.sources import MAPS, ImageSource
 from spectradino_core.evaluation.projection import plot_pairs
 from spectradino_core.evaluation.representations import (
     Collected,
@@ -168,7 +169,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"--views {options.views}: at least one view of an item is judged")
     sets: dict[str, ImageSource] = {path.stem: ManifestSource(path, options.root) for path in options.data}
     if options.scenes:
-        sets[f"{options.scenes} scenes"] = SceneSource.held_out(options.scenes)
+        sets[f"{options.scenes} scenes"] = SceneImages.held_out(options.scenes)
     if not sets:
         raise ValueError("nothing to judge on: give --data MANIFEST, --scenes N or both")
     encoders = {}
@@ -228,7 +229,7 @@ def _neighbours(
 def _probes(
     encoders: Mapping[str, PlainEncoder | BandedEncoder], options: argparse.Namespace
 ) -> dict[str, dict[str, dict[str, float]]]:
-    train, test = SceneSource(options.probes, misregistration_px=0.0), SceneSource.held_out(max(8, options.scenes))
+    train, test = SceneImages(options.probes, misregistration_px=0.0), SceneImages.held_out(max(8, options.scenes))
     classes = len(MASK_CLASSES)
     out = {}
     for name, encoder in encoders.items():

@@ -1,24 +1,20 @@
 """Sets of labelled pairs that figures are reported on.
 
-What `evaluate` asks of one is `LabelledSet`; the readers of published data sets (`data/benchmarks`) have it too.
+`evaluate` needs a `LabelledSet`; scenes (`data.scene_sets`) and published data sets (`data.benchmarks`) are some too.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from spectradino_core.data.mixture import scene_sample
 from spectradino_core.data.paired_folder import PairedFolder
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES
-from spectradino_core.data.seeds import held_out_seeds
 from spectradino_core.modality import Modality
 
-__all__ = ["FolderSet", "LabelledSet", "SceneSet", "held_out_scenes", "validation_scenes"]
+__all__ = ["FolderSet", "LabelledSet"]
 
 
 class LabelledSet(Protocol):
@@ -43,42 +39,28 @@ class LabelledSet(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class SceneSet:
-    """Scenes of given seeds, rendered when asked for; size is (width, height)."""
-
-    seeds: Sequence[int]
-    infrared: Modality
-    size: tuple[int, int]
-    time_of_day: str | None = None
-
-    box_classes = BOX_CLASSES
-    mask_classes = MASK_CLASSES
-
-    @property
-    def name(self) -> str:
-        return f"{len(self.seeds)} {self.time_of_day or 'mixed'} scenes"
-
-    def __len__(self) -> int:
-        return len(self.seeds)
-
-    def __iter__(self) -> Iterator[PairedSample]:
-        for seed in self.seeds:
-            yield scene_sample(seed, self.infrared, self.size, time_of_day=self.time_of_day)
-
-    def samples(self) -> Iterator[PairedSample]:
-        return iter(self)
-
-
 class FolderSet:
     """The labelled images of one split of a folder (see `paired_folder`): pairs, or images of one camera."""
 
-    def __init__(self, root: str | Path, split: str, infrared: Modality) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        infrared: Modality,
+        box_classes: Sequence[str] | None = None,
+        mask_classes: Sequence[str] | None = None,
+    ) -> None:
         """
+        Args:
+            root: the folder.
+            split: which split.
+            infrared: the band beside RGB.
+            box_classes, mask_classes: names that labels and masks shall index; None: the folder's own.
+
         Raises:
             ValueError: the folder is not one of paired images, or none of its images is labelled.
         """
-        self._folder = PairedFolder(root, split, infrared=infrared.key, single=True)
+        self._folder = PairedFolder(root, split, infrared.key, box_classes, mask_classes, single=True)
         self._items = self._folder.labelled()
         self.name = f"{Path(root).name} {split}"
         self.infrared = infrared
@@ -98,15 +80,3 @@ class FolderSet:
 
     def samples(self) -> Iterator[PairedSample]:
         return iter(self)
-
-
-def held_out_scenes(
-    infrared: Modality, count: int, time_of_day: str | None = None, size: tuple[int, int] = (640, 512)
-) -> SceneSet:
-    """The first `count` scenes that reported figures are made on."""
-    return SceneSet(held_out_seeds("report", count), infrared, size, time_of_day)
-
-
-def validation_scenes(infrared: Modality, size: tuple[int, int], count: int) -> SceneSet:
-    """Scenes for training curves: held out from training, and apart from those that reported figures are made on."""
-    return SceneSet(held_out_seeds("curves", count), infrared, size)

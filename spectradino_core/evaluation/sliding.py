@@ -19,7 +19,7 @@ from spectradino_core.modality import Modality
 from spectradino_core.perception import Perception
 from spectradino_core.perception_checkpoint import load_perception
 from spectradino_core.runtime.bundle import ModelInfo
-from spectradino_core.runtime.engines import RawPredictions
+from spectradino_core.runtime.engine import RawPredictions
 
 __all__ = ["SlidingEngine", "window_starts"]
 
@@ -30,7 +30,7 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
 
 
 class SlidingEngine:
-    """See `runtime.engines.Engine`; its `info.input_size` is that of the whole picture."""
+    """See `runtime.engine.Engine`; its `info.input_size` is that of the whole picture."""
 
     def __init__(
         self, model: Perception, info: ModelInfo, size: tuple[int, int], stride: tuple[int, int] | None = None

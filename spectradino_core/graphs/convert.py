@@ -21,7 +21,7 @@ from spectradino_core.graphs.attention import fuse_attention
 from spectradino_core.graphs.half import halve
 from spectradino_core.graphs.integers import quantise_weights
 from spectradino_core.raw_inputs import take_normalised, take_raw
-from spectradino_core.runtime.engines import OnnxEngine
+from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.parity import Difference, Tolerance
 
 __all__ = ["PRECISIONS", "TOLERANCES", "convert"]

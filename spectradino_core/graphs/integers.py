@@ -4,8 +4,8 @@ Weights are quantised once to 7 bits, a scale per output channel: x86 CPUs witho
 bits, which saturate with 8, and a file made on one machine is served on another. Activations are quantised by their
 range, tensor by tensor, at run time: that needs no calibration data and cannot clip. The adapters are batched products,
 a weight for each stream; for those ONNX Runtime has one scale a tensor, which is enough for a small step from the
-features. Attention's scores, norms, stems and convolutions stay in fp32. GELU becomes its tanh form (5e-4 from the exact
-one, an eighth of a step of 8 bits over -4..4, and two to three times as fast).
+features. Attention's scores, norms, stems and convolutions stay in fp32. GELU becomes its tanh form (5e-4 from the
+exact one, an eighth of a step of 8 bits over -4..4, and two to three times as fast).
 """
 
 from __future__ import annotations

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from spectradino_core.runtime.bundle import WEIGHTS_KEY, BundleError, ModelInfo
-from spectradino_core.runtime.engines import Engine, EngineError, RawPredictions, open_engine, warm_up
+from spectradino_core.runtime.engine import Engine, EngineError, RawPredictions, warm_up
+from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.network_inputs import signature
 from spectradino_core.text import log_line
 

@@ -17,7 +17,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from spectradino_core.runtime.providers import Candidate, UnavailableError, engine_cache
+from spectradino_core.runtime.bundle import BundleError
+from spectradino_core.runtime.engine import EngineError, warm_up
+from spectradino_core.runtime.onnx_engine import OnnxEngine, candidates_of
+from spectradino_core.runtime.providers import CPU, Candidate, UnavailableError, engine_cache
 
 __all__ = ["BuildError", "build", "interrupt_builds"]
 
@@ -89,10 +92,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with suppress(OSError, AttributeError):  # Linux: a parent that is killed takes the builder with it
         ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
     model, device, precision, gpu_id = sys.argv[1:] if arguments is None else arguments
-    from spectradino_core.runtime.bundle import BundleError
-    from spectradino_core.runtime.engines import EngineError, OnnxEngine, candidates_of, warm_up
-    from spectradino_core.runtime.providers import CPU
-
     try:
         info = OnnxEngine(model, CPU).info
         found = candidates_of(Path(model), device, info, int(gpu_id))

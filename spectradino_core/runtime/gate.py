@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from spectradino_core.runtime.bundle import BundleError, ModelInfo
-from spectradino_core.runtime.engines import Engine, EngineError, OnnxEngine
+from spectradino_core.runtime.engine import Engine, EngineError
+from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.parity import NetworkInput, Tolerance, largest_difference, network_inputs
 from spectradino_core.runtime.preprocess import FrameError
 from spectradino_core.runtime.providers import Candidate, file_precision

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from spectradino_core.runtime.bundle import ModelInfo
-from spectradino_core.runtime.engines import Engine
+from spectradino_core.runtime.engine import Engine
 from spectradino_core.runtime.network_inputs import NetworkInput, inputs_of
 from spectradino_core.runtime.preprocess import Letterbox
 from spectradino_core.thermal import ThermalNormaliser

@@ -21,7 +21,7 @@ from enum import Enum
 import numpy as np
 
 from spectradino_core.runtime.bundle import BundleError
-from spectradino_core.runtime.engines import Engine, EngineError, RawPredictions, warm_up
+from spectradino_core.runtime.engine import Engine, EngineError, RawPredictions, warm_up
 from spectradino_core.runtime.gpu import abandon
 
 __all__ = [

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from spectradino_core.files import written_atomically
-from spectradino_core.runtime.engines import Engine, RawPredictions
+from spectradino_core.runtime.engine import Engine, RawPredictions
 
 __all__ = ["RememberedEngine"]
 

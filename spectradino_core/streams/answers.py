@@ -1,17 +1,22 @@
-"""What is published of an answer, in plain numbers: the node and a replayed bag make their messages from these."""
+"""Fields of the messages that a result is published in, for the node (ROS types) and for bags (types of their own)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.percepts import Mode, Percepts
 
-__all__ = ["MODE_CODES", "DetectionFields", "Facts", "detection_fields"]
+__all__ = ["MODE_CODES", "DetectionFields", "Facts", "detection_fields", "label_message", "report_message"]
 
 MODE_CODES = {Mode.FUSED: 0, Mode.RGB_ONLY: 1, Mode.IR_ONLY: 2, Mode.STALE: 3}
 """The constants MODE_* of spectradino_msgs/FrameReport."""
+
+
+Make = Callable[..., Any]
+"""Makes a message of a type such as "vision_msgs/msg/LabelInfo" from its fields, given by keyword."""
 
 
 @dataclass(frozen=True)
@@ -57,3 +62,30 @@ class Facts:
     @property
     def deadline_met(self) -> bool:
         return self.deadline_ms <= 0 or self.latency_ms <= self.deadline_ms
+
+
+def label_message(make: Make, names: Sequence[str], header: Any, threshold: float) -> Any:
+    """A vision_msgs/LabelInfo: names of classes by id, and the minimum score in force."""
+    classes = [make("vision_msgs/msg/VisionClass", class_id=i, class_name=name) for i, name in enumerate(names)]
+    return make("vision_msgs/msg/LabelInfo", header=header, class_map=classes, threshold=float(threshold))
+
+
+def report_message(make: Make, percepts: Percepts, facts: Facts, info: ModelInfo, header: Any) -> Any:
+    """A spectradino_msgs/FrameReport: how one result came about."""
+    step, drop = "spectradino_msgs/msg/StepTime", "spectradino_msgs/msg/DropCount"
+    unset = make("builtin_interfaces/msg/Time", sec=0, nanosec=0)
+    return make(
+        "spectradino_msgs/msg/FrameReport",
+        header=header,
+        rgb_stamp=facts.rgb_stamp or unset,
+        ir_stamp=facts.ir_stamp or unset,
+        ir_offset_ms=float(facts.ir_offset_ms),
+        mode=MODE_CODES[percepts.mode],
+        detections=len(percepts),
+        latency_ms=float(facts.latency_ms),
+        steps=[make(step, name=name, milliseconds=float(ms)) for name, ms in facts.steps_ms.items()],
+        drops=[make(drop, cause=cause, count=int(count)) for cause, count in sorted(facts.drops.items())],
+        deadline_met=facts.deadline_met,
+        deadline_ms=float(facts.deadline_ms),
+        model=info.name,
+    )

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Generic
 
 from spectradino_core.runtime.percepts import Mode
-from spectradino_core.streams.modes import ModeChange
+from spectradino_core.streams.clocks import pair_by_error
+from spectradino_core.streams.modes import FALLBACKS, ModeChange
 from spectradino_core.streams.offset import LearntOffset
 from spectradino_core.streams.queues import Payload
 
@@ -25,6 +26,9 @@ class FeedSettings:
         stale_ms: a camera silent for longer is not waited for, > 0.
         fallback_mode: a key of `modes.FALLBACKS`.
         frozen_ms: an IR frame repeated for so long is a frozen camera; 0: never.
+
+    Raises:
+        ValueError: a value is out of its range; names it.
     """
 
     sync_slop_ms: float = 50.0
@@ -34,6 +38,17 @@ class FeedSettings:
     stale_ms: float = 1000.0
     fallback_mode: str = "auto"
     frozen_ms: float = 400.0
+
+    def __post_init__(self) -> None:
+        for name in ("sync_slop_ms", "stale_ms"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        if not self.frozen_ms >= 0:
+            raise ValueError(f"frozen_ms must be 0 or above, got {self.frozen_ms}")
+        if self.fallback_mode not in FALLBACKS:
+            raise ValueError(f"fallback_mode {self.fallback_mode!r} is not one of {', '.join(FALLBACKS)}")
+        if error := pair_by_error(self.pair_by):
+            raise ValueError(error)
 
 
 @dataclass(frozen=True)

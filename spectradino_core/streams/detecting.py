@@ -1,9 +1,13 @@
-"""One capture to percepts, and what an error on the way is called: the same live and in replay."""
+"""A model under the node's parameters, one capture to percepts, causes of errors: the same live and in replay."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
+from spectradino_core.runtime.bundle import BundleError
+from spectradino_core.runtime.engine import Engine
+from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.percepts import Mode, Percepts
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import FrameError
@@ -17,7 +21,17 @@ from spectradino_core.streams.registering import Registering
 from spectradino_core.streams.settings import Settings
 from spectradino_core.thermal import NoValidPixelError, ThermalError
 
-__all__ = ["UnreadableError", "different_shapes", "drop_cause", "find", "modes_alone", "own_pixels", "unpack"]
+__all__ = [
+    "UnreadableError",
+    "different_shapes",
+    "drop_cause",
+    "find",
+    "modes_alone",
+    "open_pipeline",
+    "own_pixels",
+    "pipeline_of",
+    "unpack",
+]
 
 _ASPECT_TOLERANCE = 0.05
 
@@ -33,6 +47,35 @@ class UnreadableError(DecodeError):
         super().__init__(errors[0].cause, "; ".join(map(str, errors)))
         self.camera = errors[0].camera
         self.errors = errors
+
+
+def open_pipeline(model: str | Path, settings: Settings | None = None) -> Pipeline:
+    """A model file under the node's parameters: device, threads, thermal contract and smoothing.
+
+    Raises:
+        BundleError: no such model, or it is for another band than the parameter `infrared_band`.
+        EngineError: nothing here runs it.
+        ThermalError: the parameters contradict each other or the model.
+    """
+    settings = settings or Settings()
+    return pipeline_of(open_engine(model, settings.device, settings.threads, gpu_id=settings.gpu_id), settings, model)
+
+
+def pipeline_of(engine: Engine, settings: Settings, path: str | Path) -> Pipeline:
+    """An engine of the file `path` under the node's thermal contract and smoothing.
+
+    Raises:
+        BundleError: the model is for another band than the parameter `infrared_band`; "" accepts any.
+        ThermalError: the parameters contradict each other or the model.
+    """
+    band, wanted = engine.info.infrared.key, settings.infrared_band
+    if wanted and band != wanted:
+        raise BundleError(
+            f"a model for another band: {path} takes {band.upper()}, infrared_band is '{wanted}'. Give a model for "
+            f"{wanted.upper()} (parameter or launch argument 'model'), or set infrared_band to '{band}' "
+            f"({band}_detector.launch.py)"
+        )
+    return Pipeline(engine, thermal=settings.contract_of(engine.info), smoothing=settings.smoothing)
 
 
 def unpack(

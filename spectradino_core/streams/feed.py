@@ -57,9 +57,6 @@ class Feed(Generic[Payload]):
         Args:
             settings: how to pair and when to fall back; `apply` changes it.
             now_ns: when it begins to wait for frames, by the clock of arrivals.
-
-        Raises:
-            ValueError: a setting is out of its range.
         """
         self.settings = settings
         self._pairer: Pairer[Payload] = Pairer(settings.sync_slop_ms, settings.ir_time_offset_ms)
@@ -178,14 +175,9 @@ class Feed(Generic[Payload]):
         return min(due) if due else None
 
     def apply(self, settings: FeedSettings) -> None:
-        """Takes over changed settings without losing what is known of the streams.
-
-        Raises:
-            ValueError: a setting is out of its range; nothing is changed then.
-        """
+        """Takes over changed settings without losing what is known of the streams."""
         if settings == self.settings:
             return
-        Feed(settings, 0)  # every check there is
         before, self.settings = self.settings, settings
         self._pairer.slop_ns = round(settings.sync_slop_ms * _MS)
         self._modes.stale_ns = round(settings.stale_ms * _MS)

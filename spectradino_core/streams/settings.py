@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Any
 
 from spectradino_core.runtime.bundle import ModelInfo
-from spectradino_core.runtime.engines import DEVICES
+from spectradino_core.runtime.engine import DEVICES
 from spectradino_core.runtime.thermal_override import NORMALIZATIONS, override_contract, override_invalid_counts
 from spectradino_core.streams.captures import FeedSettings
 from spectradino_core.streams.clocks import PAIR_BY

@@ -23,7 +23,8 @@ from spectradino_core.data.benchmarks.benchmark import Benchmark
 from spectradino_core.data.benchmarks.registry import find_benchmark
 from spectradino_core.data.mixture import Epochs, IndexedPairs, KeptPairs
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.evaluation.perception import score_samples, validation_scenes
+from spectradino_core.data.scene_sets import ScenePairs
+from spectradino_core.evaluation.perception import score_samples
 from spectradino_core.files import written_atomically
 from spectradino_core.heads.detection import Cells
 from spectradino_core.heads.pyramid import level_sizes
@@ -246,7 +247,8 @@ def open_training_data(recipe: FinetuneRecipe, data: Path | None) -> TrainingDat
     """
     if recipe.dataset is None:
         mixture, sources = recipe.mixture(data)
-        return TrainingData(mixture, validation_scenes(recipe.architecture.bands[1], recipe.scene_size, 40), sources)
+        scenes = ScenePairs.held_out("curves", 40, recipe.architecture.bands[1], recipe.scene_size)
+        return TrainingData(mixture, scenes, sources)
     return labelled_training_data(recipe, find_benchmark(recipe.dataset), data)
 
 

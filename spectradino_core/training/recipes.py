@@ -10,9 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from spectradino_core.data.augment import Augmentation
-from spectradino_core.data.mixture import FolderSource, Mixture, SceneSource, Source
+from spectradino_core.data.augment import Augmentation, shrink
+from spectradino_core.data.mixture import Mixture, Source
+from spectradino_core.data.scene_sets import ScenePairs
 from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES, MASK_PALETTE
+from spectradino_core.evaluation.sets import FolderSet
 from spectradino_core.modality import Modality
 from spectradino_core.perception import Architecture
 from spectradino_core.runtime.bundle import ModelInfo
@@ -164,10 +166,11 @@ class FinetuneRecipe:
         shares = self._shares(data)
         for name, share in shares.items():
             if name == SCENES:
-                sources.append((share, SceneSource(band, self.scene_size, pool=self.scene_pool)))
+                sources.append((share, ScenePairs.training(band, self.scene_size, self.scene_pool)))
             else:
                 assert data is not None
-                sources.append((share, FolderSource(data / name, "train", band, largest)))
+                folder = FolderSet(data / name, "train", band, BOX_CLASSES, MASK_CLASSES)
+                sources.append((share, [one if largest is None else shrink(one, largest) for one in folder]))
         return Mixture(sources, self.augmentation, self.seed), shares
 
     def _shares(self, data: Path | None) -> dict[str, float]:

@@ -31,7 +31,8 @@ from tqdm import tqdm
 from spectradino_core.data.paired_folder import PairedFolder, PairedFolderError
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.runtime.bundle import BundleError, ModelInfo
-from spectradino_core.runtime.engines import EngineError, open_engine
+from spectradino_core.runtime.engine import EngineError
+from spectradino_core.runtime.engines import open_engine
 from spectradino_ros.demo.collector import Collector, Sent
 from spectradino_ros.demo.figures import Outcome, Scores, replay_figures, summary, versions
 from spectradino_ros.demo.pictures import contact_sheet, pair_picture

@@ -22,7 +22,7 @@ from spectradino_core.bench.plain import HookedDinov2
 from spectradino_core.bench.tables import read_table
 from spectradino_core.bench.train import our_step, plain_step, steps_in_turn
 from spectradino_core.commands import evaluate_retrieval, pretrain
-from spectradino_core.data.sources import SceneSource
+from spectradino_core.data.scene_sets import SceneImages
 from spectradino_core.modality import Modality
 from spectradino_core.training.stages import stage_recipe
 
@@ -33,7 +33,7 @@ SETS = {"roadscene_rgb_lwir": ("lwir",), "epfl_rgb_nir": ("nir",), "s2_rgb_nir_s
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shared data set's layout, with streets for pictures."""
     root = tmp_path_factory.mktemp("shared")
-    source, item = SceneSource(30, (84, 70), maps=()), 0
+    source, item = SceneImages(30, (84, 70), maps=()), 0
     for name, bands in SETS.items():
         for split, count in (("train", 6), ("val", 4)):
             entries = []

@@ -29,7 +29,8 @@ from spectradino_core.data.layouts import find_pairs
 from spectradino_core.data.manifest import read_manifest
 from spectradino_core.data.paired_folder import PairedFolder
 from spectradino_core.perception_checkpoint import load_perception
-from spectradino_core.runtime.engines import OnnxEngine, open_engine
+from spectradino_core.runtime.engines import open_engine
+from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.streams.calibration import load_calibration
 from spectradino_core.streams.parameter_values import settings_from_file
 from tests.blob_model import blob_info

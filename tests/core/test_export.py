@@ -11,14 +11,16 @@ import pytest
 import torch
 
 from spectradino_core import export as export_module
-from spectradino_core.data.mixture import scene_sample
 from spectradino_core.data.paired_folder import PairedFolder
+from spectradino_core.data.scene_sets import scene_sample
 from spectradino_core.export import IR_VERSION, OPSET, ParityError, export
 from spectradino_core.modality import Modality
 from spectradino_core.perception import Perception
 from spectradino_core.perception_checkpoint import save_perception
 from spectradino_core.runtime.bundle import METADATA_KEY, BundleError
-from spectradino_core.runtime.engines import EngineError, OnnxEngine, open_engine
+from spectradino_core.runtime.engine import EngineError
+from spectradino_core.runtime.engines import open_engine
+from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.percepts import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.registration import Registration

@@ -11,7 +11,7 @@ import torch
 
 from spectradino_core import export as export_module
 from spectradino_core.cli import main
-from spectradino_core.data.mixture import scene_sample
+from spectradino_core.data.scene_sets import scene_sample
 from spectradino_core.export import ParityError, export, weights_digest
 from spectradino_core.graphs.convert import convert
 from spectradino_core.modality import Modality
@@ -19,7 +19,7 @@ from spectradino_core.perception import Perception
 from spectradino_core.perception_checkpoint import save_perception
 from spectradino_core.runtime.alone import beside
 from spectradino_core.runtime.bundle import METADATA_KEY, WEIGHTS_KEY
-from spectradino_core.runtime.engines import OnnxEngine
+from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.parity import network_inputs
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.torch_engine import TorchEngine

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spectradino_core import torch_engine
-from spectradino_core.runtime.engines import EngineError
+from spectradino_core.runtime.engine import EngineError
 from spectradino_core.torch_engine import TorchEngine
 
 

@@ -13,9 +13,10 @@ from vision_msgs.msg import Detection2DArray
 
 from spectradino_core.bags.make import MakeOptions, make_bag
 from spectradino_core.bags.reader import BagReader
-from spectradino_core.bags.replay import Answer, Replay, open_pipeline
+from spectradino_core.bags.replay import Answer, Replay
 from spectradino_core.bags.schedule import CameraSchedule
-from spectradino_core.bags.sources import SceneSource
+from spectradino_core.bags.sources import SceneViews
+from spectradino_core.streams.detecting import open_pipeline
 from spectradino_core.streams.settings import Settings
 from tests.ros.harness import LATCHED, PATIENCE_S, RELIABLE, Peer, corners, running, to_ns, wait_until
 
@@ -28,7 +29,7 @@ def test_the_node_and_the_replay_answer_alike(repository, tmp_path):
     # What a camera's silence means depends on the real clock, which a busy machine's test is not to be judged by.
     given = {"frozen_ms": 0.0, "stale_ms": 60000.0, "ir_time_offset_ms": 20.0, "score_threshold": 0.2, "threads": 1}
     settings = Settings(**given)  # type: ignore[arg-type]
-    source = SceneSource(21, size=(320, 256), ir_size=(160, 128), time_of_day="day")
+    source = SceneViews(21, size=(320, 256), ir_size=(160, 128), time_of_day="day")
     rhythm = MakeOptions(
         CameraSchedule(8.0, jitter_ms=3.0), CameraSchedule(4.0, phase_ms=11.0, offset_ms=20.0), duration_s=2.0
     )

@@ -17,7 +17,7 @@ from vision_msgs.msg import Detection2D
 from spectradino_core.runtime.bundle import BundleError
 from spectradino_core.runtime.percepts import Mode, Percepts
 from spectradino_ros import shared_files
-from spectradino_ros.model_path import box_model, check_band, resolve_model
+from spectradino_ros.model_path import box_model, resolve_model
 from spectradino_ros.notices import Notices
 from spectradino_ros.publishing import Facts, detections_message, image_message, report_message
 from spectradino_ros.worker import NewestOnlyWorker
@@ -252,11 +252,3 @@ def test_the_model_in_the_box_is_looked_for_and_all_places_are_named(tmp_path, m
     assert resolve_model("", band) == places[1]
     assert str(resolve_model("~/mine.onnx", band)).endswith("/mine.onnx")
     assert "~" not in str(resolve_model("~/mine.onnx", band))
-
-
-def test_a_model_for_another_band_is_refused(tmp_path):
-    check_band(blob_info(), "", tmp_path)
-    check_band(blob_info(), "lwir", tmp_path)
-    refusal = r"another band: .* takes LWIR, infrared_band is 'nir'.*lwir_detector.launch.py"
-    with pytest.raises(BundleError, match=refusal):
-        check_band(blob_info(), "nir", tmp_path)

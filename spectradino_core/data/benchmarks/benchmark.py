@@ -110,7 +110,7 @@ class Benchmark:
         palette: RGB of each mask class.
         splits: official splits and how many pairs each has; None: unknown.
         train_split, report_split: what published figures are trained on, and reported on.
-        find: (root, split) to what is there.
+        find: (root, split) to what is there; can be pickled, so that a benchmark reaches other processes.
         layout: what is looked for, for a person to compare with his folder.
         source: where to get it, and in which form.
         licence: its terms in a phrase.
@@ -120,7 +120,6 @@ class Benchmark:
         stated_subsets: subsets that the data set states.
         assumed: what of this description is a guess, because nobody published it; empty: nothing.
         needs_root: False for rendered scenes.
-        origin: makes it again in another process, where it is none of the registry's; None: it is one of them.
     """
 
     name: str
@@ -142,7 +141,6 @@ class Benchmark:
     stated_subsets: tuple[str, ...] = ()
     assumed: str = ""
     needs_root: bool = True
-    origin: Callable[[], Benchmark] | None = field(default=None, repr=False)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -189,10 +187,6 @@ class Benchmark:
                 raise BenchmarkError(f"{root}: {told}; it seems only partly extracted. {self.advice}")
             log.warning("%s; they are left out", told)
         return pairs
-
-    def __reduce__(self) -> tuple[Callable[..., Benchmark], tuple[str, ...]]:
-        """Other processes take it from their own registry: readers hold functions, which don't travel."""
-        return (_named, (self.name,)) if self.origin is None else (self.origin, ())
 
     @property
     def advice(self) -> str:
@@ -359,12 +353,6 @@ class LabelledPairs(Sequence[LabelledItem]):
 
     def _with(self, items: Sequence[LabelledItem], subset: str | None) -> LabelledPairs:
         return LabelledPairs(self.benchmark, self.root, self.split, replace(self._found, items=list(items)), subset)
-
-
-def _named(name: str) -> Benchmark:
-    from spectradino_core.data.benchmarks.registry import find_benchmark  # it imports every reader, and they this file
-
-    return find_benchmark(name)
 
 
 def _reopened(benchmark: Benchmark, root: Path, split: str, names: Sequence[str], subset: str | None) -> LabelledPairs:

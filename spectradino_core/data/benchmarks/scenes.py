@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from spectradino_core.data.benchmarks.benchmark import Benchmark, Found, LabelledItem
-from spectradino_core.data.mixture import scene_sample
 from spectradino_core.data.sample import PairedSample
+from spectradino_core.data.scene_sets import scene_sample
 from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES, MASK_PALETTE, TIMES_OF_DAY
 from spectradino_core.data.seeds import HELD_OUT, TRAINING
 from spectradino_core.modality import Modality
@@ -18,17 +19,22 @@ _FIRST = {"train": TRAINING.start, "val": HELD_OUT["val"], "test": HELD_OUT["tes
 _COUNTS = {"train": 600, "val": 60, "test": 150}
 
 
-def _benchmark(name: str, infrared: Modality) -> Benchmark:
-    def find(root: Path, split: str) -> Found:
+@dataclass(frozen=True)
+class _Scenes:
+    infrared: Modality
+
+    def find(self, root: Path, split: str) -> Found:
+        """See `Benchmark.find`."""
         seeds = range(_FIRST[split], _FIRST[split] + _COUNTS[split])
-        return Found(
-            [LabelledItem(f"{split} {seed}", seed=seed, subsets=(_time(seed),)) for seed in seeds], sample=sample
-        )
+        items = [LabelledItem(f"{split} {seed}", seed=seed, subsets=(_time(seed),)) for seed in seeds]
+        return Found(items, sample=self._sample)
 
-    def sample(item: LabelledItem) -> PairedSample:
+    def _sample(self, item: LabelledItem) -> PairedSample:
         assert item.seed is not None
-        return scene_sample(item.seed, infrared, _SIZE, time_of_day=_time(item.seed))
+        return scene_sample(item.seed, self.infrared, _SIZE, time_of_day=_time(item.seed))
 
+
+def _benchmark(name: str, infrared: Modality) -> Benchmark:
     return Benchmark(
         name=name,
         title=f"synthetic streets, RGB and {infrared.name}",
@@ -39,7 +45,7 @@ def _benchmark(name: str, infrared: Modality) -> Benchmark:
         splits=dict(_COUNTS),
         train_split="train",
         report_split="test",
-        find=find,
+        find=_Scenes(infrared).find,
         time_rule="stated",
         stated_subsets=TIMES_OF_DAY,
         layout="nothing: scenes are rendered when asked for, 640x512",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -131,21 +131,14 @@ def open_own(
         splits=dict.fromkeys(splits),
         train_split="train" if "train" in splits else next(iter(splits)),
         report_split=next(split for split in ("test", "val", "train") if split in splits),
-        find=lambda _, split: _found(splits[split], labels.notes, remarks),
+        find=partial(_found, splits, labels.notes, remarks),
         layout=_LAYOUT,
         source="your own; see docs/own_data.md",
         licence="your own",
         ignore="crowds and objects marked difficult are ignored",
         box_classes=table,
-        origin=partial(_reopened, root, band.key, rgb_folder, infrared_folder, table),
     )
     return OwnFolder(root, benchmark, _provenance(benchmark, splits), remarks)
-
-
-def _reopened(
-    root: Path, band: str, rgb_folder: str | None, infrared_folder: str | None, classes: tuple[str, ...]
-) -> Benchmark:
-    return open_own(root, band, rgb_folder, infrared_folder, classes).benchmark
 
 
 def _items(images: Sequence[File], labels_of: Any) -> list[_Item]:
@@ -196,7 +189,10 @@ def _used(items: Sequence[_Item], declared: Sequence[str]) -> tuple[str, ...]:
     return ClassNames.table_of([*(name for name in declared if name in seen), *sorted(seen)])
 
 
-def _found(items: Sequence[_Item], notes: Counter[str], remarks: Sequence[str]) -> Found:
+def _found(
+    splits: Mapping[str, list[_Item]], notes: Counter[str], remarks: Sequence[str], root: Path, split: str
+) -> Found:
+    items = splits[split]
     listed = [
         LabelledItem(
             item.name,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from spectradino_core.ablation.pool import ScenePool
-from spectradino_core.data.mixture import scene_sample
+from spectradino_core.data.scene_sets import scene_sample
 from spectradino_core.modality import Modality
 
 

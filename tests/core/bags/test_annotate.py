@@ -18,7 +18,8 @@ from rosbags.highlevel import AnyReader
 from spectradino_core.bags.annotate import NODE_TOPICS, AnnotateOptions, annotate
 from spectradino_core.bags.errors import BagError
 from spectradino_core.bags.reader import BagReader
-from spectradino_core.bags.replay import Replay, open_pipeline
+from spectradino_core.bags.replay import Replay
+from spectradino_core.streams.detecting import open_pipeline
 from spectradino_core.streams.settings import Settings
 from tests.blob_model import make_blob_model
 from tests.core.bags.recorded import IR, RGB, SIZE, START_NS, pairs, record

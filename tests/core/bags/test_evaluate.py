@@ -254,7 +254,7 @@ def test_a_bag_that_can_not_be_scored_is_named_with_the_reason(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--infrared-band", "swir"], "is for LWIR"),
+        (["--infrared-band", "swir"], "takes LWIR, infrared_band is 'swir'"),
         (["--sync-slop-ms", "0"], "sync_slop_ms"),
         (["--sweep", "dropout=0.5"], "needs ground truth"),
         (["--labels", "x.json", "--gt-topic", "/gt"], "give one of them"),

@@ -14,7 +14,7 @@ from spectradino_core.bags.errors import BagError
 from spectradino_core.bags.make import MakeOptions, make_bag
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.schedule import CameraSchedule, exposures
-from spectradino_core.bags.sources import FolderSource, SceneSource
+from spectradino_core.bags.sources import FolderViews, SceneViews
 from spectradino_core.data.paired_folder import PairedFolder
 from spectradino_core.modality import Modality
 from spectradino_core.streams.calibration import load_calibration
@@ -24,8 +24,8 @@ SIZE = (160, 128)
 SHORT = MakeOptions(CameraSchedule(10.0), CameraSchedule(5.0), duration_s=0.6)
 
 
-def street(seed: int = 4, **options: object) -> SceneSource:
-    return SceneSource(seed, size=SIZE, time_of_day="day", **options)  # type: ignore[arg-type]
+def street(seed: int = 4, **options: object) -> SceneViews:
+    return SceneViews(seed, size=SIZE, time_of_day="day", **options)  # type: ignore[arg-type]
 
 
 def images(path: Path) -> dict[str, list[tuple[int, int, np.ndarray]]]:
@@ -73,7 +73,7 @@ def test_the_homography_is_the_one_that_is_written_beside_it(tmp_path):
     size, options = (320, 256), replace(SHORT, duration_s=0.1)
 
     def infrared(name: str, **given: object) -> np.ndarray:
-        source = SceneSource(4, size=size, time_of_day="day", noise=False, **given)  # type: ignore[arg-type]
+        source = SceneViews(4, size=size, time_of_day="day", noise=False, **given)  # type: ignore[arg-type]
         return images(make_bag(source, tmp_path / name, options).bag)["ir"][0][2].astype(np.float64)
 
     small, straight = infrared("a", ir_size=(160, 128), ir_to_rgb=numbers), infrared("b")
@@ -125,8 +125,8 @@ def test_losses_jitter_and_ragged_ends():
         (lambda: exposures(Stream.IR, CameraSchedule(5.0), 0.0, 0), "length above 0"),
         (lambda: MakeOptions(rgb_form="gif"), "raw, png, jpeg"),
         (lambda: MakeOptions(rgb_topic="/a", ir_topic="/a"), "one topic"),
-        (lambda: SceneSource(-1), "negative"),
-        (lambda: SceneSource(0, misregistration_px=3.0, ir_to_rgb=(1, 0, 0, 0, 1, 0, 0, 0, 1)), "not both"),
+        (lambda: SceneViews(-1), "negative"),
+        (lambda: SceneViews(0, misregistration_px=3.0, ir_to_rgb=(1, 0, 0, 0, 1, 0, 0, 0, 1)), "not both"),
     ],
 )
 def test_what_makes_no_sense_is_refused(wrong, said):
@@ -202,7 +202,7 @@ def test_without_truth_there_is_none(tmp_path):
 
 def test_a_folder_of_real_pairs(shared_data, tmp_path):
     folder = PairedFolder(shared_data / "roadscene_rgb_lwir", "val")
-    source = FolderSource(folder, 4.0, limit=5)
+    source = FolderViews(folder, 4.0, limit=5)
     assert source.registration is None
     options = MakeOptions(CameraSchedule(4.0), CameraSchedule(4.0, phase_ms=6.0), duration_s=source.duration_s)
     made = make_bag(source, tmp_path / "real", options)
@@ -210,7 +210,7 @@ def test_a_folder_of_real_pairs(shared_data, tmp_path):
     for item, (_, _, rgb), (_, _, ir) in zip(folder.items[:5], found["rgb"], found["ir"], strict=True):
         np.testing.assert_array_equal(rgb, item.load_rgb())
         np.testing.assert_array_equal(ir, item.load_infrared())
-    resized = FolderSource(folder, 4.0, size=(256, 192), ir_to_rgb=(1.1, 0, -8.0, 0, 1.1, -3.0, 0, 0, 1), limit=2)
+    resized = FolderViews(folder, 4.0, size=(256, 192), ir_to_rgb=(1.1, 0, -8.0, 0, 1.1, -3.0, 0, 0, 1), limit=2)
     made = make_bag(resized, tmp_path / "moved", replace(options, duration_s=0.5))
     assert made.calibration is not None
     ir = images(made.bag)["ir"][0][2]
@@ -223,7 +223,7 @@ def test_a_folder_of_real_pairs(shared_data, tmp_path):
 def test_pictures_of_several_sizes_need_one_to_be_moved(shared_data):
     folder = PairedFolder(shared_data / "roadscene_rgb_lwir", "val")
     with pytest.raises(BagError, match=r"have \d+ sizes: give the one"):
-        FolderSource(folder, 4.0, ir_to_rgb=(1, 0, 5, 0, 1, 0, 0, 0, 1))
+        FolderViews(folder, 4.0, ir_to_rgb=(1, 0, 5, 0, 1, 0, 0, 0, 1))
 
 
 def test_other_bands(tmp_path):

@@ -10,12 +10,13 @@ import pytest
 from spectradino_core.bags.errors import BagError
 from spectradino_core.bags.messages import make
 from spectradino_core.bags.reader import BagFrame, BagReader
-from spectradino_core.bags.replay import Answer, Replay, open_pipeline
+from spectradino_core.bags.replay import Answer, Replay
 from spectradino_core.bags.writer import BagWriter
 from spectradino_core.runtime.bundle import BundleError
 from spectradino_core.runtime.percepts import Mode
 from spectradino_core.runtime.registration import Registration, RegistrationError
 from spectradino_core.streams.calibration import Calibration, save_calibration
+from spectradino_core.streams.detecting import open_pipeline
 from spectradino_core.streams.parameter_values import settings_from_file
 from spectradino_core.streams.queues import Stream
 from spectradino_core.streams.settings import ParameterError, Settings
@@ -320,7 +321,7 @@ def test_parameters_from_the_nodes_own_file(repository, tmp_path):
 
 
 def test_a_model_of_another_band_is_refused(model):
-    with pytest.raises(BundleError, match="is for LWIR, parameter infrared_band is 'nir'"):
+    with pytest.raises(BundleError, match=r"another band: .* takes LWIR, infrared_band is 'nir'.*lwir_detector"):
         open_pipeline(model, Settings(infrared_band="nir"))
 
 

@@ -12,7 +12,7 @@ import yaml
 from spectradino_core.bags.make import MakeOptions, make_bag
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.schedule import CameraSchedule
-from spectradino_core.bags.sources import SceneSource
+from spectradino_core.bags.sources import SceneViews
 from spectradino_core.calibrate.recordings import activities_of_bag, is_by_arrival
 from spectradino_core.calibrate.time_offset import estimate_time_offset
 from spectradino_core.cli import main
@@ -36,7 +36,7 @@ TOLERANCE_MS = 3.0
 def drive(tmp_path_factory) -> Path:
     """A street, colour at 15 Hz and infrared at 9 Hz, whose clock is ahead."""
     path = tmp_path_factory.mktemp("drive") / "drive.mcap"
-    source = SceneSource(3, size=SIZE, ir_size=IR_SIZE, ir_to_rgb=TRUE)
+    source = SceneViews(3, size=SIZE, ir_size=IR_SIZE, ir_to_rgb=TRUE)
     options = MakeOptions(CameraSchedule(15.0), CameraSchedule(9.0, offset_ms=OFFSET_MS), duration_s=20.0)
     make_bag(source, path, options)
     return path

@@ -148,10 +148,10 @@ def test_a_manifest_elsewhere_wants_a_root(tmp_path):
 
 
 def test_scenes_on_disk_are_the_scenes(tmp_path):
-    from spectradino_core.data.sources import SceneSource
+    from spectradino_core.data.scene_sets import SceneImages
 
     source = ManifestSource(write_scenes(tmp_path, 2, (64, 48), first=5))
-    rendered = SceneSource(2, (64, 48), first=5)
+    rendered = SceneImages(2, (64, 48), first=5)
     for item in range(2):
         keys = rendered.modalities(item)
         assert sorted(source.modalities(item)) == sorted(keys)

@@ -11,14 +11,14 @@ import cv2
 import numpy as np
 import pytest
 
-from spectradino_core.data.augment import Augmentation
+from spectradino_core.data.augment import Augmentation, shrink
 from spectradino_core.data.benchmarks.registry import open_benchmark
-from spectradino_core.data.mixture import Epochs, FolderSource, KeptPairs, Mixture, SceneSource
+from spectradino_core.data.mixture import Epochs, KeptPairs, Mixture
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.data.scenes import MASK_CLASSES
+from spectradino_core.data.scene_sets import SceneImages, ScenePairs
+from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES
 from spectradino_core.data.seeds import FIRST_TEST_SEED, HELD_OUT, TRAINING, held_out_seeds
-from spectradino_core.data.sources import SceneSource as ImageScenes
-from spectradino_core.evaluation.sets import held_out_scenes, validation_scenes
+from spectradino_core.evaluation.sets import FolderSet
 from spectradino_core.modality import Modality
 from spectradino_core.training.recipes import box_real
 
@@ -29,8 +29,10 @@ class Constant:
     def __init__(self, value: int) -> None:
         self.value = value
 
-    def draw(self, rng: np.random.Generator) -> PairedSample:
-        rng.random()
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, place: int) -> PairedSample:
         return PairedSample(
             np.full((32, 40, 3), self.value, np.uint8), np.full((32, 40), self.value, np.uint8), name=str(self.value)
         )
@@ -72,17 +74,22 @@ def test_needs_sources_with_positive_weight():
         Mixture([(0.0, Constant(1))], Augmentation(), 0)
 
 
+def drawn(source: ScenePairs, seed: int) -> PairedSample:
+    """As a mixture draws."""
+    return Mixture([(1.0, source)], Augmentation(), seed).sample(0)[0]
+
+
 def test_a_pool_of_scenes_repeats_and_an_endless_source_does_not():
-    pool = SceneSource(Modality.LWIR, (80, 64), pool=2)
-    names = {pool.draw(np.random.default_rng(i)).name for i in range(12)}
+    pool = ScenePairs.training(Modality.LWIR, (80, 64), pool=2)
+    names = {drawn(pool, i).name for i in range(12)}
     assert len(names) == 2
-    endless = SceneSource(Modality.LWIR, (80, 64))
-    assert len({endless.draw(np.random.default_rng(i)).name for i in range(6)}) == 6
+    endless = ScenePairs.training(Modality.LWIR, (80, 64))
+    assert len({drawn(endless, i).name for i in range(6)}) == 6
 
 
 def test_training_never_sees_the_seeds_of_tests():
-    source = SceneSource(Modality.LWIR, (80, 64))
-    seeds = [int(source.draw(np.random.default_rng(i)).name.split()[1]) for i in range(20)]
+    source = ScenePairs.training(Modality.LWIR, (80, 64))
+    seeds = [int(drawn(source, i).name.split()[1]) for i in range(20)]
     assert max(seeds) < FIRST_TEST_SEED
 
 
@@ -91,13 +98,13 @@ def test_every_use_of_held_out_scenes_has_seeds_of_its_own():
     assert TRAINING.stop <= FIRST_TEST_SEED == firsts[0]
     assert all(later - earlier >= 1_000 for earlier, later in pairwise(firsts))
     seeds = {
-        "report": held_out_scenes(Modality.NIR, 3).seeds,
-        "curves": validation_scenes(Modality.NIR, (80, 64), 3).seeds,
+        "report": ScenePairs.held_out("report", 3, Modality.NIR).seeds,
+        "curves": ScenePairs.held_out("curves", 3, Modality.NIR).seeds,
         "test": [item.seed for item in open_benchmark("scenes_nir", None, "test")][:3],
         "val": [item.seed for item in open_benchmark("scenes_nir", None, "val")][:3],
     }
     assert {use: list(found) for use, found in seeds.items()} == {use: list(held_out_seeds(use, 3)) for use in seeds}
-    assert ImageScenes.held_out(3).name == f"scenes {HELD_OUT['pretraining']} to {HELD_OUT['pretraining'] + 2}"
+    assert SceneImages.held_out(3).name == f"scenes {HELD_OUT['pretraining']} to {HELD_OUT['pretraining'] + 2}"
 
 
 class Numbered:
@@ -171,12 +178,12 @@ def folder_of(root: Path, name: str, bands: tuple[str, ...], boxes: bool, mask: 
 def test_images_of_one_camera_are_drawn_with_what_their_set_labels(tmp_path):
     folder_of(tmp_path, "heat_lwir", ("lwir",), boxes=True, mask=False)
     folder_of(tmp_path, "street_rgb", ("rgb",), boxes=False, mask=True)
-    rng = np.random.default_rng(0)
-    heat = FolderSource(tmp_path / "heat_lwir").draw(rng)
+    classes = (Modality.LWIR, BOX_CLASSES, MASK_CLASSES)
+    (heat,) = FolderSet(tmp_path / "heat_lwir", "train", *classes)
     assert (heat.present, heat.labelled_classes, heat.mask) == ((False, True), (1,), None)
     assert not heat.rgb.any()
     assert (heat.labels.tolist(), heat.ignored.tolist()) == ([1], [[20, 4, 32, 16]])
-    street = FolderSource(tmp_path / "street_rgb", largest=(20, 20)).draw(rng)
+    street = shrink(next(FolderSet(tmp_path / "street_rgb", "train", *classes).samples()), (20, 20))
     assert (street.present, street.boxes, street.size) == ((True, False), None, (20, 16))
     assert np.unique(street.mask).tolist() == [MASK_CLASSES.index("car")]
     recipe = replace(box_real(), mix=(("heat", 3), ("street", 1), ("scenes", 1e-9)), scene_size=(80, 64))
@@ -202,4 +209,4 @@ def test_a_mix_names_its_folders_by_what_they_begin_with(tmp_path):
         json.dumps({"items": [{"id": "a", "width": 40, "height": 32, "rgb": "train/rgb/a.png", "label": None}]})
     )
     with pytest.raises(ValueError, match="no image of its train split is labelled"):
-        FolderSource(tmp_path / "street_rgb")
+        FolderSet(tmp_path / "street_rgb", "train", Modality.LWIR)

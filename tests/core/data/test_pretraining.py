@@ -13,7 +13,8 @@ from spectradino_core.data.manifest import ManifestItem, ManifestSource, write_m
 from spectradino_core.data.plan import DamagedDataError
 from spectradino_core.data.pretraining import available_bands, pretraining_batches, steps_per_epoch
 from spectradino_core.data.sampling import AdaptiveBands
-from spectradino_core.data.sources import ImageSet, Moment, SceneSource
+from spectradino_core.data.scene_sets import SceneImages
+from spectradino_core.data.sources import ImageSet, Moment
 from spectradino_core.data.views import PLAIN, ViewOptions, cut, take_view
 from spectradino_core.modality import INFRARED, Modality
 
@@ -49,8 +50,8 @@ class Ramps:
 
 
 @pytest.fixture(scope="module")
-def scenes() -> SceneSource:
-    return SceneSource(10, (96, 80))
+def scenes() -> SceneImages:
+    return SceneImages(10, (96, 80))
 
 
 def same(a, b) -> bool:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from spectradino_core.data.sample import PairedSample
+from spectradino_core.data.scene_sets import ScenePairs
 from spectradino_core.data.seeds import FIRST_TEST_SEED
 from spectradino_core.evaluation.perception import score_samples
-from spectradino_core.evaluation.sets import SceneSet
 from spectradino_core.modality import Modality
 from spectradino_core.runtime.percepts import Mode
 from spectradino_core.runtime.pipeline import Pipeline
@@ -64,7 +64,7 @@ def test_the_serving_threshold_is_put_back(pipeline):
 
 
 def test_scenes_come_as_asked_for():
-    scenes = list(SceneSet(range(FIRST_TEST_SEED, FIRST_TEST_SEED + 2), Modality.LWIR, (160, 128), "night"))
+    scenes = list(ScenePairs.held_out("report", 2, Modality.LWIR, (160, 128), "night"))
     assert [s.name for s in scenes] == [f"scene {FIRST_TEST_SEED + i} (night)" for i in range(2)]
     assert scenes[0].size == (160, 128)
     assert scenes[0].infrared.dtype == np.uint16

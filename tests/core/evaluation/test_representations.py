@@ -10,8 +10,9 @@ import torch
 
 from spectradino_core.backbone.encoders import PlainEncoder
 from spectradino_core.backbone.vit import Features, ViT
+from spectradino_core.data.scene_sets import SceneImages
 from spectradino_core.data.scenes import MASK_CLASSES
-from spectradino_core.data.sources import ImageSet, SceneSource
+from spectradino_core.data.sources import ImageSet
 from spectradino_core.evaluation.representations import (
     Collected,
     collect,
@@ -59,8 +60,8 @@ class Ramps:
 
 
 @pytest.fixture(scope="module")
-def scenes() -> SceneSource:
-    return SceneSource(5, (84, 70), misregistration_px=0.0)
+def scenes() -> SceneImages:
+    return SceneImages(5, (84, 70), misregistration_px=0.0)
 
 
 def test_what_is_collected_is_what_the_encoder_says(scenes):
@@ -72,7 +73,7 @@ def test_what_is_collected_is_what_the_encoder_says(scenes):
     again = collect(vit, scenes, ("lwir",), SIDE, batch=5)
     np.testing.assert_allclose(found.cls["lwir"], again.cls["lwir"], atol=1e-5)
     with pytest.raises(ValueError, match="no item has depth"):
-        collect(vit, SceneSource(1, (84, 70), maps=()), ("depth",), SIDE)
+        collect(vit, SceneImages(1, (84, 70), maps=()), ("depth",), SIDE)
 
 
 def test_other_views_are_other_crops_of_both_pictures(scenes):
@@ -98,7 +99,7 @@ def test_rows_are_averaged_number_by_number():
 
 def test_truth_lies_where_the_encoder_looks(scenes):
     # Depth shown to an encoder that repeats it: a probe reads it on scenes it was not fitted on, and not from RGB.
-    others = SceneSource(8, (84, 70), misregistration_px=0.0, first=100)
+    others = SceneImages(8, (84, 70), misregistration_px=0.0, first=100)
     train, test = (
         collect(Eye(), source, ("depth",), SIDE, truth_classes=len(MASK_CLASSES)) for source in (others, scenes)
     )

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from spectradino_core.cli import main
-from spectradino_core.data.mixture import scene_sample
+from spectradino_core.data.scene_sets import scene_sample
 from spectradino_core.export import ParityError, describe, export
 from spectradino_core.gpu_operators import UPSAMPLING
 from spectradino_core.graphs.attention import fuse_attention
@@ -19,7 +19,8 @@ from spectradino_core.graphs.convert import PRECISIONS, convert
 from spectradino_core.graphs.half import halve
 from spectradino_core.modality import Modality
 from spectradino_core.perception import Perception
-from spectradino_core.runtime.engines import OnnxEngine, open_engine
+from spectradino_core.runtime.engines import open_engine
+from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.training.recipes import smoke
 

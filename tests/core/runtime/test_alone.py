@@ -13,8 +13,10 @@ import pytest
 
 from spectradino_core.runtime.alone import AloneEngine, beside
 from spectradino_core.runtime.bundle import WEIGHTS_KEY, BundleError
-from spectradino_core.runtime.engines import Engine, EngineError, OnnxEngine, open_engine
+from spectradino_core.runtime.engine import Engine, EngineError
+from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.gate import first_that_agrees, sample_inputs
+from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.percepts import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import FrameError

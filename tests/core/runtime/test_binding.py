@@ -7,10 +7,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from spectradino_core.runtime import engines
+from spectradino_core.runtime import onnx_engine
 from spectradino_core.runtime.binding import BoundSession
-from spectradino_core.runtime.engines import OnnxEngine
 from spectradino_core.runtime.network_inputs import signature
+from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.providers import Candidate
 from tests.blob_model import make_blob_model
 
@@ -83,9 +83,9 @@ def test_a_cuda_graph_is_taken_where_cuda_runs_every_node(engine, monkeypatch, w
         found.get_providers = lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
         return found
 
-    monkeypatch.setattr(engines, "_session", session)
-    monkeypatch.setattr(engines, "prepare_gpu_libraries", lambda: None)
-    monkeypatch.setattr(engines, "BoundSession", lambda one, device, gpu_id: BoundSession(one, "cpu"))
+    monkeypatch.setattr(onnx_engine, "_session", session)
+    monkeypatch.setattr(onnx_engine, "prepare_gpu_libraries", lambda: None)
+    monkeypatch.setattr(onnx_engine, "BoundSession", lambda one, device, gpu_id: BoundSession(one, "cpu"))
     providers = (("CUDAExecutionProvider", {"device_id": "0"}), ("CPUExecutionProvider", {}))
     fast = OnnxEngine(engine.path, Candidate("cuda", providers=providers))
     assert [("enable_cuda_graph" in one["CUDAExecutionProvider"]) for one in asked] == [False, True]

@@ -17,9 +17,10 @@ from spectradino_core.runtime import engine_build
 from spectradino_core.runtime.alone import AloneEngine, beside
 from spectradino_core.runtime.bundle import WEIGHTS_KEY
 from spectradino_core.runtime.engine_build import BuildError, build
-from spectradino_core.runtime.engines import OnnxEngine, open_engine
+from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.gate import first_that_agrees, sample_inputs
 from spectradino_core.runtime.network_inputs import blank_input
+from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.providers import Candidate
 from spectradino_core.runtime.remembered import RememberedEngine
 from tests.blob_model import make_blob_model

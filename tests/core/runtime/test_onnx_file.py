@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from spectradino_core.runtime.bundle import METADATA_KEY, BundleError
-from spectradino_core.runtime.engines import OnnxEngine, open_engine
+from spectradino_core.runtime.engines import open_engine
+from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.onnx_file import check_onnx_file
 from tests.blob_model import make_blob_model
 

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from spectradino_core.runtime.bundle import INPUTS, METADATA_KEY, BundleError
-from spectradino_core.runtime.engines import EngineError
+from spectradino_core.runtime.engine import EngineError
 from spectradino_core.runtime.percepts import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import FrameError

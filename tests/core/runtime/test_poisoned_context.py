@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from spectradino_core.runtime import gpu
-from spectradino_core.runtime.engines import EngineError, OnnxEngine
+from spectradino_core.runtime.engine import EngineError
 from spectradino_core.runtime.network_inputs import blank_input
+from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.recovery import FAILURES, Condition, DeviceLostError, RecoveringEngine, RecoveryPolicy
 from tests.blob_model import make_blob_model
 
@@ -21,7 +22,8 @@ POISONED = "cuCtxSynchronize gives CUDA_ERROR_ILLEGAL_ADDRESS"
 # As CUDA's own libraries do: every call fails, and the destructor ends the process.
 CHILD = """
 import os, sys
-from spectradino_core.runtime.engines import EngineError, OnnxEngine
+from spectradino_core.runtime.engine import EngineError
+from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.gpu import leave_process
 from spectradino_core.runtime.network_inputs import blank_input
 from spectradino_core.runtime.recovery import RecoveringEngine, RecoveryPolicy

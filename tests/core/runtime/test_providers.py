@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from spectradino_core.runtime import engines, gpu, providers
+from spectradino_core.runtime import gpu, onnx_engine, providers
 from spectradino_core.runtime.bundle import ModelInfo
-from spectradino_core.runtime.engines import EngineError, OnnxEngine, open_engine
+from spectradino_core.runtime.engine import EngineError
+from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.gate import tolerance_of
 from spectradino_core.runtime.gpu import explain, tensorrt_version
+from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.providers import CPU, UnavailableError, candidates, file_precision
 from tests.blob_model import make_blob_model
 
@@ -217,7 +219,7 @@ def test_the_cpu_needs_none_of_it(described, monkeypatch):
     def unexpected() -> None:
         raise AssertionError("a CPU session prepared for a GPU")
 
-    monkeypatch.setattr(engines, "prepare_gpu_libraries", unexpected)
+    monkeypatch.setattr(onnx_engine, "prepare_gpu_libraries", unexpected)
     open_engine(path, "cpu")
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from spectradino_core.runtime import recovery
-from spectradino_core.runtime.engines import Engine, EngineError, OnnxEngine
+from spectradino_core.runtime.engine import Engine, EngineError
+from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.recovery import (
     FAILURES,

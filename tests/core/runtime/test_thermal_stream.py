@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spectradino_core.data.mixture import scene_sample
+from spectradino_core.data.scene_sets import scene_sample
 from spectradino_core.modality import Modality
 from spectradino_core.runtime.preprocess import Letterbox, infrared_input
 from spectradino_core.runtime.registration import Registration

@@ -15,7 +15,7 @@ from spectradino_core.backbone.encoders import BandedEncoder, PlainEncoder
 from spectradino_core.backbone.spectradino import SpectraDINO
 from spectradino_core.backbone.vit import VARIANTS, ViT
 from spectradino_core.data.diet import available_groups, depth_values, diet_batches, from_imagenet, segmentation_values
-from spectradino_core.data.sources import SceneSource
+from spectradino_core.data.scene_sets import SceneImages
 from spectradino_core.data.views import PLAIN
 from spectradino_core.losses.omnivorous import palette
 from spectradino_core.training.omnivorous import (
@@ -32,8 +32,8 @@ RECIPE = omnivorous_recipe("test")
 
 
 @pytest.fixture(scope="module")
-def scenes() -> SceneSource:
-    return SceneSource(12, (84, 70))
+def scenes() -> SceneImages:
+    return SceneImages(12, (84, 70))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_groups_are_what_the_sources_hold(scenes):
     assert available_groups([scenes]) == {
         "maps": ("depth", "segmentation"), "nir": ("nir",), "swir": ("swir",), "lwir": ("lwir",),
     }  # fmt: skip
-    assert available_groups([SceneSource(1, (84, 70), maps=("depth",))]).keys() == {"nir", "swir", "lwir"}
+    assert available_groups([SceneImages(1, (84, 70), maps=("depth",))]).keys() == {"nir", "swir", "lwir"}
 
 
 def test_batches_are_functions_of_seed_and_step(scenes):
@@ -162,7 +162,7 @@ def options(folder: Path, **changes) -> OmnivorousOptions:
     )
 
 
-class Unplugged(SceneSource):
+class Unplugged(SceneImages):
     """Scenes on a disk that goes away after so many reads."""
 
     reads = 0

@@ -367,7 +367,7 @@ def test_pairs_travel_to_other_processes(name: str, tmp_path: Path) -> None:
     again = pickle.loads(pickle.dumps(pairs))  # noqa: S301 - our own bytes
     assert [item.name for item in again] == [item.name for item in pairs]
     assert again.name == pairs.name
-    assert again.benchmark is BENCHMARKS[name]
+    assert again.benchmark == BENCHMARKS[name]
     np.testing.assert_array_equal(again.load(again[0]).infrared, pairs.load(pairs[0]).infrared)
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from spectradino_core.bags.sources import FolderViews
 from spectradino_core.data.benchmarks.check import check_benchmark
 from spectradino_core.data.labels import LabelError
 from spectradino_core.data.own import OwnFolder, open_own
-from spectradino_core.data.own.pairs import OwnPairs
 from spectradino_core.modality import Modality
 from tests.core.data.benchmarks.miniatures import voc_xml, write_image
 from tests.core.data.own.folders import NAMES, SIZE, Layout, colour, grey, objects_of, write_coco, write_own, write_yolo
@@ -333,9 +333,9 @@ def test_it_travels_to_other_processes_and_into_recordings(tmp_path: Path) -> No
     again = pickle.loads(pickle.dumps(pairs))  # noqa: S301 - our own
     assert [item.name for item in again] == [item.name for item in pairs]
     np.testing.assert_array_equal(again.load(again[0]).rgb, pairs.load(pairs[0]).rgb)
-    recorded = OwnPairs(own, "train")
-    assert (len(recorded), recorded.skipped, recorded.classes) == (2, 2, own.benchmark.box_classes)
-    assert [pair.size for pair in recorded] == [SIZE, SIZE]
+    recorded = FolderViews(own.benchmark.open(tmp_path, "train"), 1.0)
+    assert (len(own.benchmark.open(tmp_path, "train")), recorded.classes) == (4, own.benchmark.box_classes)
+    assert [pair.size for pair in recorded.items] == [SIZE, SIZE]
 
 
 def test_the_check_reports_of_each_split(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""Many bags at once: a process each on this machine, or a task each on a Ray cluster. One that fails is named.
+"""Many jobs at once: in processes of this machine, or as tasks of a Ray cluster. One that fails is named.
 
-Work is any function of one picklable argument that leaves its results in files; what order the jobs end in can
-therefore not matter. A worker that raises, crashes or is killed costs its own job, never the others'.
+Work is any function of one picklable argument that leaves its results in files. A worker that raises, crashes or is
+killed costs its own job and those that need it, never the others.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -27,24 +27,33 @@ KILLED = "its process was killed"
 """How the error of a worker that left no word begins."""
 
 Work = Callable[[Any], None]
-Told = Callable[[str, "str | None"], None]
+Report = Callable[[str, "str | None"], None]
 """Called with a job's name and its error, None when it succeeded, as each ends."""
 
 
 def run_jobs(
-    work: Work, jobs: Mapping[str, Any], at_once: int, engine: str = "processes", tell: Told | None = None
+    work: Work,
+    jobs: Mapping[str, Any],
+    at_once: int,
+    engine: str = "processes",
+    tell: Report | None = None,
+    needs: Mapping[str, Collection[str]] | None = None,
+    fresh: bool = False,
 ) -> dict[str, str]:
-    """Does all jobs.
+    """Runs all jobs.
 
     Args:
         work: a function of a module, so that other processes find it.
         jobs: its argument by the job's name.
-        at_once: how many run together, at least 1. One alone runs in this process, unless `engine` is "ray".
+        at_once: how many run together, at least 1. One alone runs in this process, unless `engine` is "ray" or `fresh`.
         engine: one of `ENGINES`.
-        tell: told as each ends.
+        tell: called as each ends.
+        needs: by name the jobs that must succeed first; a job of which one fails is skipped. Other names are ignored.
+        fresh: each job in a process of its own, forked from one that has imported the module of `work` and run
+            nothing; not with "ray".
 
     Returns:
-        What went wrong, by name; jobs that succeeded are not in it.
+        What went wrong, by name; jobs that succeeded or were skipped are not in it.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -54,22 +63,42 @@ def run_jobs(
         raise ValueError(f"engine {engine!r} is not one of {', '.join(ENGINES)}")
     if at_once < 1:
         raise ValueError(f"at least one job at a time is wanted, got {at_once}")
-    tell = tell or (lambda name, error: None)
+    queue = _Queue(jobs, needs or {}, tell or (lambda name, error: None))
     if engine == "ray":
-        return _on_ray(work, jobs, at_once, tell)
-    if at_once == 1 or len(jobs) == 1:
-        errors = {}
-        for name, argument in jobs.items():
-            error = run_here(work, argument)
-            tell(name, error)
-            if error is not None:
-                errors[name] = error
-        return errors
-    return _in_processes(work, jobs, at_once, tell)
+        _on_ray(work, queue, at_once)
+    elif fresh or (at_once > 1 and len(jobs) > 1):
+        _in_processes(work, queue, at_once, fresh)
+    else:
+        while (job := queue.next()) is not None:
+            queue.ended(job[0], run_here(work, job[1]))
+    return {name: queue.errors[name] for name in jobs if name in queue.errors}
+
+
+class _Queue:
+    """Jobs in their order, each as soon as those that it needs have succeeded."""
+
+    def __init__(self, jobs: Mapping[str, Any], needs: Mapping[str, Collection[str]], tell: Report) -> None:
+        self.errors: dict[str, str] = {}
+        self._left = dict(jobs)
+        self._waits_for = {name: {need for need in needs.get(name, ()) if need in jobs} for name in jobs}
+        self._done: set[str] = set()
+        self._tell = tell
+
+    def next(self) -> tuple[str, Any] | None:
+        """Name and argument of a job that can start now; None: there is none, or none yet."""
+        name = next((name for name in self._left if self._waits_for[name] <= self._done), None)
+        return None if name is None else (name, self._left.pop(name))
+
+    def ended(self, name: str, error: str | None) -> None:
+        self._tell(name, error)
+        if error is None:
+            self._done.add(name)
+        else:
+            self.errors[name] = error
 
 
 def run_here(work: Work, argument: Any) -> str | None:
-    """Does one job in this process; gives its error in words, None when it succeeded."""
+    """Runs one job in this process; returns its error in words, None when it succeeded."""
     try:
         work(argument)
         return None
@@ -107,42 +136,43 @@ class _Worker:
             return _last_words(self.process.exitcode), False
 
 
-def _in_processes(work: Work, jobs: Mapping[str, Any], at_once: int, tell: Told) -> dict[str, str]:
-    # Spawned, not forked: threads of ONNX Runtime and OpenCV don't survive a fork.
-    context = multiprocessing.get_context("spawn")
-    errors: dict[str, str] = {}
-    left = list(jobs.items())
+def _in_processes(work: Work, queue: _Queue, at_once: int, fresh: bool) -> None:
+    # Not forked from this process: threads of ONNX Runtime and OpenCV don't survive a fork.
+    context: Any = multiprocessing.get_context("forkserver" if fresh else "spawn")
+    if fresh:
+        context.set_forkserver_preload([work.__module__])
     busy: list[_Worker] = []
     idle: list[_Worker] = []
     try:
-        while left or busy:
-            while left and len(busy) < at_once:
-                worker = idle.pop() if idle else _started(context)
+        while True:
+            while len(busy) < at_once and (job := queue.next()) is not None:
+                worker = idle.pop() if idle else _started(context, fresh)
                 busy.append(worker)
-                worker.give(left[0][0], work, left.pop(0)[1])
+                worker.give(job[0], work, job[1])
+            if not busy:
+                return
             ready = wait([worker.link for worker in busy])
             for worker in [worker for worker in busy if worker.link in ready]:
                 busy.remove(worker)
                 error, lives = worker.answer()
-                if lives:
+                if lives and not fresh:
                     idle.append(worker)
                 else:
                     worker.link.close()
-                tell(worker.job, error)
-                if error is not None:
-                    errors[worker.job] = error
+                    worker.process.join()
+                queue.ended(worker.job, error)
     finally:
         for worker in busy:  # interrupted: nobody would read what they still do
             worker.process.terminate()
         for worker in (*busy, *idle):
             worker.link.close()
             worker.process.join()
-    return {name: errors[name] for name in jobs if name in errors}
 
 
-def _started(context: Any) -> _Worker:
+def _started(context: Any, fresh: bool) -> _Worker:
     mine, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, log.getEffectiveLevel()), daemon=True)
+    # A daemon may have no children, which jobs that train have.
+    process = context.Process(target=_serve, args=(theirs, log.getEffectiveLevel()), daemon=not fresh)
     process.start()
     theirs.close()  # so that its death is seen as an end of file
     return _Worker(process, mine)
@@ -172,7 +202,7 @@ def _last_words(code: int | None) -> str:
     return f"{KILLED} (exit code {code})"
 
 
-def _on_ray(work: Work, jobs: Mapping[str, Any], at_once: int, tell: Told) -> dict[str, str]:
+def _on_ray(work: Work, queue: _Queue, at_once: int) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
     try:
         import ray
@@ -186,14 +216,13 @@ def _on_ray(work: Work, jobs: Mapping[str, Any], at_once: int, tell: Told) -> di
         except Exception as refusal:  # it raises what its parts raise
             raise RuntimeError(f"no Ray cluster to be had ({refusal}): see RAY_ADDRESS") from None
     task = ray.remote(num_cpus=1, max_retries=0)(run_here)
-    errors: dict[str, str] = {}
-    left = list(jobs.items())
     running: dict[Any, str] = {}
     try:
-        while left or running:
-            while left and len(running) < at_once:
-                name, argument = left.pop(0)
-                running[task.remote(work, argument)] = name
+        while True:
+            while len(running) < at_once and (job := queue.next()) is not None:
+                running[task.remote(work, job[1])] = job[0]
+            if not running:
+                return
             done, _ = ray.wait(list(running), num_returns=1)
             for reference in done:
                 name = running.pop(reference)
@@ -201,10 +230,7 @@ def _on_ray(work: Work, jobs: Mapping[str, Any], at_once: int, tell: Told) -> di
                     error = ray.get(reference)
                 except ray.exceptions.RayError as lost:
                     error = f"{KILLED} ({type(lost).__name__}); out of memory? Run fewer jobs at once"
-                tell(name, error)
-                if error is not None:
-                    errors[name] = error
+                queue.ended(name, error)
     finally:
         if started:
             ray.shutdown()
-    return {name: errors[name] for name in jobs if name in errors}

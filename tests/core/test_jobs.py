@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from spectradino_core.bags.jobs import KILLED, run_jobs
-from tests.core.bags.jobs_to_do import leave_word
+from spectradino_core.jobs import KILLED, run_jobs
+from tests.core.jobs_to_do import leave_word
 
 HOW = {"a": "well", "b": "refuse", "c": "kill", "d": "well", "e": "exit", "f": "mistake", "g": "well"}
 
@@ -55,3 +55,14 @@ def test_wrong_arguments_are_refused() -> None:
         run_jobs(leave_word, {}, 1, engine="slurm")
     with pytest.raises(ValueError, match="at least one job"):
         run_jobs(leave_word, {}, 0)
+
+
+def test_what_needs_a_failed_job_is_skipped(tmp_path: Path) -> None:
+    told: list[str] = []
+    jobs = {name: (tmp_path / name, how) for name, how in (("d", "well"), ("a", "well"), ("b", "kill"), ("c", "well"))}
+    needs = {"d": ["a", "done earlier"], "c": ["b"], "e": ["c"]}
+    jobs["e"] = (tmp_path / "e", "well")
+    errors = run_jobs(leave_word, jobs, 1, tell=lambda name, _: told.append(name), needs=needs, fresh=True)
+    assert list(errors) == ["b"]
+    assert told == ["a", "d", "b"]
+    assert len({(tmp_path / name).read_text() for name in "ad"}) == 2  # a process each

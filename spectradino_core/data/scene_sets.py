@@ -1,0 +1,201 @@
+"""Synthetic scenes as data sets: labelled pairs for training and reports, images of every band for pretraining.
+
+Letters: h w an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from spectradino_core.data.sample import PairedSample
+from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES, Scene, SceneOptions, render_scene
+from spectradino_core.data.seeds import HELD_OUT, TRAINING, held_out_seeds
+from spectradino_core.data.sources import MAPS, ImageSet, Moment
+from spectradino_core.modality import INFRARED, Modality
+
+__all__ = ["TRAINING_MISREGISTRATION_PX", "SceneImages", "ScenePairs", "scene_sample"]
+
+TRAINING_MISREGISTRATION_PX = 1.5
+"""Maximum shift between RGB and infrared in training: real pairs are never perfect."""
+
+
+class ScenePairs:
+    """Labelled pairs, rendered when asked for: a source of a `Mixture`, and a set that figures are reported on.
+
+    Attributes:
+        seeds: of each scene.
+        infrared: the band beside RGB.
+        name: for tables.
+    """
+
+    box_classes = BOX_CLASSES
+    mask_classes = MASK_CLASSES
+
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        infrared: Modality,
+        size: tuple[int, int],
+        times: Sequence[str] = (),
+        misregistration_px: float = 0.0,
+        keep: bool = False,
+    ) -> None:
+        """
+        Args:
+            seeds: one per scene.
+            infrared: the band beside RGB.
+            size: (width, height) of the rendering, pixels.
+            times: times of day, in turn; empty: each seed's own.
+            misregistration_px: maximum shift between the bands.
+            keep: render each scene once and keep it (0.6 MB at 360 x 288): augmentation is ten times cheaper.
+        """
+        self.seeds, self.infrared = seeds, infrared
+        self.name = f"{len(seeds)} {times[0] if len(times) == 1 else 'mixed'} scenes"
+        self._size, self._times, self._misregistration_px = size, tuple(times), misregistration_px
+        self._kept: dict[int, PairedSample] | None = {} if keep else None
+
+    @classmethod
+    def training(cls, infrared: Modality, size: tuple[int, int], pool: int | None = None) -> ScenePairs:
+        """Scenes to train on: `pool` different ones that are kept, or without a pool new ones without end."""
+        seeds = TRAINING if pool is None else range(pool)
+        return cls(seeds, infrared, size, (), TRAINING_MISREGISTRATION_PX, keep=pool is not None)
+
+    @classmethod
+    def held_out(
+        cls,
+        use: str,
+        count: int,
+        infrared: Modality,
+        size: tuple[int, int] = (640, 512),
+        time_of_day: str | None = None,
+    ) -> ScenePairs:
+        """The first `count` scenes of a use of `seeds.HELD_OUT`."""
+        return cls(held_out_seeds(use, count), infrared, size, () if time_of_day is None else (time_of_day,))
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def __getitem__(self, place: int) -> PairedSample:
+        if self._kept is not None and place in self._kept:
+            return self._kept[place]
+        time = self._times[place % len(self._times)] if self._times else None
+        sample = scene_sample(self.seeds[place], self.infrared, self._size, self._misregistration_px, time)
+        if self._kept is not None:
+            self._kept[place] = sample
+        return sample
+
+    def __iter__(self) -> Iterator[PairedSample]:
+        return (self[place] for place in range(len(self)))
+
+    def samples(self) -> Iterator[PairedSample]:
+        return iter(self)
+
+
+class SceneImages:
+    """An `ImageSource`: every band, depth and segmentation, pixel for pixel. Each scene is rendered once and kept."""
+
+    frame_gap = 1
+
+    def __init__(
+        self,
+        count: int,
+        size: tuple[int, int] = (320, 256),
+        bands: Sequence[Modality] = INFRARED,
+        maps: Sequence[str] = MAPS,
+        first: int = 0,
+        misregistration_px: float = TRAINING_MISREGISTRATION_PX,
+    ) -> None:
+        """
+        Args:
+            count: number of scenes; about 1.2 MB each at 320 x 256 with everything.
+            size: (width, height) of the rendering, pixels.
+            bands: infrared bands that an item offers.
+            maps: of `MAPS`, what an item offers.
+            first: seed of item 0.
+            misregistration_px: maximum shift between RGB and infrared.
+
+        Raises:
+            ValueError: no scenes, or a map that scenes don't have.
+        """
+        if count < 1:
+            raise ValueError(f"a source of {count} scenes has nothing to give")
+        unknown = [key for key in maps if key not in MAPS]
+        if unknown:
+            raise ValueError(f"scenes have no {', '.join(unknown)}: choose of {', '.join(MAPS)}")
+        self.name = f"scenes {first} to {first + count - 1}"
+        self._count, self._size, self._first, self._misregistration_px = count, size, first, misregistration_px
+        self._bands = tuple(Modality.parse(band) for band in bands)
+        self._maps = tuple(maps)
+        self._kept: dict[int, ImageSet] = {}
+
+    @classmethod
+    def held_out(cls, count: int, size: tuple[int, int] = (320, 256)) -> SceneImages:
+        """Scenes that nothing is trained on, registered exactly, for validation."""
+        return cls(count, size, first=HELD_OUT["pretraining"], misregistration_px=0.0)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def modalities(self, item: int) -> tuple[str, ...]:
+        return (*(band.key for band in self._bands), *self._maps)
+
+    def moment(self, item: int) -> Moment:
+        return Moment(f"street {self._first + item}", 0)
+
+    def load(self, item: int, modalities: Sequence[str]) -> ImageSet:
+        if item not in self._kept:
+            self._kept[item] = self._render(item)
+        kept = self._kept[item]
+        return ImageSet({key: kept.images[key] for key in ("rgb", *modalities)}, kept.name)
+
+    def forget(self, item: int) -> None:
+        """Frees the memory of an item that won't be asked for again."""
+        self._kept.pop(item, None)
+
+    def _render(self, item: int) -> ImageSet:
+        if not 0 <= item < self._count:
+            raise IndexError(f"{self.name}: no item {item}")
+        scene = _scene(self._first + item, self._size, self._bands, self._misregistration_px)
+        images = {band.key: image for band, image in scene.images.items()}
+        maps = {"depth": scene.depth, "segmentation": scene.mask}
+        return ImageSet(images | {key: maps[key] for key in MAPS if key in self._maps}, _name(scene))
+
+
+def scene_sample(
+    seed: int,
+    infrared: Modality,
+    size: tuple[int, int],
+    misregistration_px: float = 0.0,
+    time_of_day: str | None = None,
+) -> PairedSample:
+    """The scene of `seed` as a labelled pair; size is (width, height), the shift at most `misregistration_px`."""
+    scene = _scene(seed, size, (infrared,), misregistration_px, time_of_day)
+    return PairedSample(
+        rgb=scene.images[Modality.RGB],
+        infrared=scene.images[infrared],
+        boxes=scene.boxes,
+        labels=scene.labels,
+        mask=scene.mask,
+        name=_name(scene),
+        subsets=(scene.time_of_day,),
+    )
+
+
+def _scene(
+    seed: int,
+    size: tuple[int, int],
+    bands: Sequence[Modality],
+    misregistration_px: float,
+    time_of_day: str | None = None,
+) -> Scene:
+    shift = float(np.random.default_rng(seed).uniform(0, misregistration_px))
+    return render_scene(
+        seed,
+        SceneOptions(*size, bands=(Modality.RGB, *bands), misregistration_px=shift, time_of_day=time_of_day),
+    )
+
+
+def _name(scene: Scene) -> str:
+    return f"scene {scene.seed} ({scene.time_of_day})"

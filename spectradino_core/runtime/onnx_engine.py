@@ -1,0 +1,201 @@
+"""An exported model in ONNX Runtime: on the CPU, in CUDA or in TensorRT."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spectradino_core.runtime.binding import BoundSession
+from spectradino_core.runtime.bundle import METADATA_KEY, BundleError, ModelInfo
+from spectradino_core.runtime.engine import EngineError, RawPredictions, raw_predictions
+from spectradino_core.runtime.gpu import explain
+from spectradino_core.runtime.network_inputs import signature
+from spectradino_core.runtime.onnx_file import check_onnx_file
+from spectradino_core.runtime.providers import (
+    CPU,
+    Candidate,
+    UnavailableError,
+    candidates,
+    engine_cache,
+    prepare_gpu_libraries,
+    setup_problem,
+)
+from spectradino_core.runtime.samples import unpack_samples
+from spectradino_core.text import printable
+
+__all__ = ["OnnxEngine", "candidates_of"]
+
+log = logging.getLogger(__name__)
+
+
+class OnnxEngine:
+    """An exported model in ONNX Runtime."""
+
+    def __init__(self, path: str | Path, device: str | Candidate = "auto", threads: int = 0) -> None:
+        """
+        Args:
+            path: the model file.
+            device: one of `DEVICES`, of whose candidates the first is taken without being compared with the CPU; or one
+                candidate of `providers`.
+            threads: CPU threads; 0 leaves it to ONNX Runtime.
+
+        Raises:
+            BundleError: the file is damaged or not a SpectraDINO model.
+            EngineError: ONNX Runtime or the device is not to be had.
+        """
+        try:
+            import onnxruntime as ort
+        except ImportError as error:
+            raise EngineError(
+                f"ONNX Runtime is not installed ({error}): pip install onnxruntime, or onnxruntime-gpu for CUDA and "
+                "TensorRT"
+            ) from None
+        path = Path(path)
+        check_onnx_file(path)
+        chosen = device if isinstance(device, Candidate) else candidates_of(path, device)[0]
+        options = ort.SessionOptions()
+        options.log_severity_level = 4  # what it writes to stderr is not for users and quotes the file; errors raise
+        if threads:
+            options.intra_op_num_threads = threads
+        if chosen.device != "cpu":
+            prepare_gpu_libraries()
+        # The worker has nothing else to do while it waits for a frame: threads that spin would burn a core for nothing.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        with _engine_cache(chosen, path):
+            try:
+                session = _session(path, options, chosen.providers)
+            except Exception as error:  # ONNX Runtime raises types of its own that share no base class
+                if chosen.device != "cpu":
+                    raise EngineError(
+                        f"{chosen} could not be set up: {_with_remedy(chosen.device, _first_line(error))}"
+                    ) from None
+                raise BundleError(
+                    f"{path} is not a readable ONNX model (truncated or damaged?): {_first_line(error)}"
+                ) from None
+        self._metadata = session.get_modelmeta().custom_metadata_map
+        if METADATA_KEY not in self._metadata:
+            raise BundleError(f"{path} is an ONNX model but not a SpectraDINO one: make it with 'spectradino export'")
+        self.info = ModelInfo.from_json(self._metadata[METADATA_KEY], path)
+        self._check_signature(session, path)
+        used = session.get_providers()
+        if used[0] != chosen.needs:
+            remedy = setup_problem(chosen.device, "") or (
+                "check the GPU driver and that onnxruntime-gpu fits the installed CUDA"
+            )
+            raise EngineError(
+                f"device '{chosen.device}' was asked for but ONNX Runtime fell back to {used[0]}: {remedy}; or set "
+                "device to 'cpu'"
+            )
+        self.path = path
+        self._inputs = list(signature(self.info))
+        self._session = session
+        self._bound: BoundSession | None = None
+        if chosen.device != "cpu":
+            session, self._bound = _bound_session(path, options, chosen, session)
+            self._session = session
+        self._outputs = [output.name for output in session.get_outputs()]
+        self.on_cpu = chosen.device == "cpu"
+        alone = "" if self.info.streams == "both" else f", {self.info.streams} alone"
+        self.label = f"ONNX Runtime {ort.__version__}{alone} on {used[0].removesuffix('ExecutionProvider')}"
+        if chosen.device == "tensorrt":
+            self.label += f" ({chosen.precision})"
+        log.info("%s: %s, input %dx%d", path.name, self.label, *self.info.input_size)
+
+    def samples(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The model file's sample pairs, see `samples`."""
+        return unpack_samples(self._metadata, self.info, self.path)
+
+    def _check_signature(self, session: Any, path: Path) -> None:
+        wanted = {name: [*shape] for name, (_, shape) in signature(self.info).items()}
+        found = {node.name: node.shape for node in session.get_inputs()}
+        if found != wanted:
+            raise BundleError(
+                f"{path}: its graph takes {printable(str(found), 500)}, its description says {wanted}; export the "
+                "model again"
+            )
+
+    def run(self, *inputs: np.ndarray) -> RawPredictions:
+        """See `Engine`."""
+        try:
+            if self._bound is not None:
+                results = self._bound.run(self._inputs, inputs)
+            else:
+                given = dict(zip(self._inputs, inputs, strict=True))
+                results = dict(zip(self._outputs, self._session.run(None, given), strict=True))
+        except Exception as error:
+            text = _first_line(error)
+            remedy = "" if self.on_cpu else explain(text)
+            raise EngineError(f"{self.label} failed on a frame: {text}{remedy and f': {remedy}'}") from error
+        return raw_predictions(results)
+
+
+def _session(path: Path, options: Any, providers: Sequence[tuple[str, dict[str, Any]]]) -> Any:
+    import onnxruntime as ort
+
+    # Left to itself a session that fails opens itself anew on other providers, and reports it to nobody.
+    session = ort.InferenceSession(str(path), sess_options=options, providers=list(providers), enable_fallback=0)
+    session.disable_fallback()  # ONNX Runtime before 1.18 passes over the argument
+    return session
+
+
+def _bound_session(path: Path, options: Any, chosen: Candidate, session: Any) -> tuple[Any, BoundSession | None]:
+    """The session with its memory on the GPU, as a CUDA graph where CUDA runs every node.
+
+    Neither changes an answer, and the comparison with the CPU sees both: what can't be had is done without.
+    """
+    gpu_id = int(dict(chosen.providers)[chosen.needs].get("device_id", "0"))
+    if chosen.device == "cuda":
+        (name, provider), *_ = chosen.providers
+        try:
+            # Without the CPU's provider a node that only the CPU runs is an error: a graph could not capture it.
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+            captured = _session(path, options, [(name, provider | {"enable_cuda_graph": "1"})])
+            if captured.get_providers()[0] == chosen.needs:
+                return captured, BoundSession(captured, "cuda", gpu_id)
+        except Exception as error:  # of ONNX Runtime, whose classes share no base
+            log.debug("no CUDA graph for %s: %s", path.name, _first_line(error))
+    try:
+        return session, BoundSession(session, "cuda", gpu_id)
+    except Exception as error:
+        log.debug("no fixed memory for %s: %s", path.name, _first_line(error))
+        return session, None
+
+
+@contextmanager
+def _engine_cache(candidate: Candidate, path: Path) -> Iterator[None]:
+    try:
+        with engine_cache(candidate, path):
+            yield
+    except UnavailableError as error:
+        raise EngineError(str(error)) from None
+
+
+def candidates_of(path: Path, device: str, info: ModelInfo | None = None, gpu_id: int = 0) -> list[Candidate]:
+    """`providers.candidates` of this installation.
+
+    Raises:
+        EngineError: as it raises `UnavailableError`.
+    """
+    try:
+        import onnxruntime as ort
+    except ImportError:
+        return [CPU]  # opening it says what is missing
+    try:
+        return candidates(device, ort.get_available_providers(), path, info, gpu_id)
+    except UnavailableError as error:
+        raise EngineError(str(error)) from None
+
+
+def _with_remedy(device: str, text: str) -> str:
+    remedy = setup_problem(device, text)
+    return f"{text}; {remedy}" if remedy else text
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return printable(text.splitlines()[0], 2000) if text else type(error).__name__
