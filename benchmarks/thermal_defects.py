@@ -34,7 +34,7 @@ from spectradino_core.data.thermal_defects import (
     add_dead_pixels,
     add_telemetry_rows,
 )
-from spectradino_core.evaluation.answers import Run, collect
+from spectradino_core.evaluation.scorer import Run, collect
 from spectradino_core.evaluation.sets import FolderSet
 from spectradino_core.modality import Modality
 from spectradino_core.runtime.pipeline import Pipeline

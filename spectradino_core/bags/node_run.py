@@ -1,8 +1,8 @@
 """One bag replayed as the node would have answered it, and what is kept of that.
 
 In the bag's folder: `detections.jsonl` (one line an answer), `node.npz` (what scores and plots are made from, see
-`tally.py`), `node.json` (health of the pairing, facts on bag and truth), `timings.npz`, `pictures/`, and `masks/` if
-asked for. Everything but the timings is the same at every replay.
+`labelled_frames.py`), `node.json` (health of the pairing, facts on bag and truth), `timings.npz`, `pictures/`, and
+`masks/` if asked for. Everything but the timings is the same at every replay.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import numpy as np
 from spectradino_core.bags.evaluation_options import SCORE_FLOOR, Options, Unit, pipeline_of
 from spectradino_core.bags.health import NO_ERROR, mode_seconds, pairing_figures, stream_figures
 from spectradino_core.bags.intake import nothing_read
+from spectradino_core.bags.labelled_frames import MODES, Tally, in_colour_pixels, stored
 from spectradino_core.bags.pictures import WorstFrames
 from spectradino_core.bags.replay import Answer, Replay
 from spectradino_core.bags.scored_bag import ScoredBag, open_scored
 from spectradino_core.bags.scores import rounded
-from spectradino_core.bags.tally import MODES, Tally, in_colour_pixels, stored
 from spectradino_core.files import written_atomically
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.overlay import infrared_to_grey

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 
 from spectradino_core.bags import report_figures as figures
+from spectradino_core.bags.labelled_frames import MODES
 from spectradino_core.bags.results import BagEvidence, timings
 from spectradino_core.bags.sweep_run import LINES
-from spectradino_core.bags.tally import MODES
 from spectradino_core.data.labels import describe_notes
 from spectradino_core.evaluation.page import Cell, Page, markdown_table
 

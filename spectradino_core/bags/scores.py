@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from spectradino_core.bags.tally import MODES, Arrays
+from spectradino_core.bags.labelled_frames import MODES, Arrays
 from spectradino_core.evaluation.coco import RECALLS, DetectionScores, coco_scores
 from spectradino_core.evaluation.segmentation import ConfusionMatrix
 from spectradino_core.runtime.bundle import ModelInfo

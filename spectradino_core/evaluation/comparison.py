@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from tqdm import tqdm
 
 from spectradino_core.data.labels import describe_notes
-from spectradino_core.evaluation.answers import ALL, Answers, Run, Scores, collect
 from spectradino_core.evaluation.confusion import DetectionConfusion
 from spectradino_core.evaluation.detection import mean_average_precision
+from spectradino_core.evaluation.scorer import ALL, Answers, Run, Scores, collect
 from spectradino_core.evaluation.sets import LabelledSet
 from spectradino_core.evaluation.spread import Spread
 from spectradino_core.evaluation.vocabulary import Vocabulary

@@ -13,9 +13,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from spectradino_core.evaluation.answers import ALL
 from spectradino_core.evaluation.coco import RECALLS
 from spectradino_core.evaluation.comparison import Comparison
+from spectradino_core.evaluation.scorer import ALL
 from spectradino_core.evaluation.spread import Spread
 
 __all__ = ["COLOURS", "class_bars", "confusion_matrix", "grouped_bars", "precision_recall", "subset_bars"]

@@ -1,6 +1,6 @@
 """The few scores that a training curve shows, by the same pipeline that serves.
 
-Whoever reports figures takes `answers.py`, which has all of COCO's.
+Whoever reports figures takes `scorer.py`, which has all of COCO's.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.evaluation.answers import Run, collect
+from spectradino_core.evaluation.scorer import Run, collect
 from spectradino_core.evaluation.sets import validation_scenes
 from spectradino_core.runtime.percepts import Mode
 from spectradino_core.runtime.pipeline import Pipeline

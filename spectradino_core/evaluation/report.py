@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spectradino_core.evaluation.answers import ALL, Scores
 from spectradino_core.evaluation.comparison import BASELINE, FUSED, METRICS, Comparison
 from spectradino_core.evaluation.detection import mean_average_precision
 from spectradino_core.evaluation.figures import class_bars, confusion_matrix, precision_recall, subset_bars
 from spectradino_core.evaluation.page import Cell, Page, markdown_table
+from spectradino_core.evaluation.scorer import ALL, Scores
 from spectradino_core.evaluation.spread import none_for_nan
 from spectradino_core.files import written_atomically
 from spectradino_core.runtime.bundle import ModelInfo

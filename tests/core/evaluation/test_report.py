@@ -13,9 +13,9 @@ import torch
 from spectradino_core.data.benchmarks.registry import open_benchmark
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES, MASK_PALETTE
-from spectradino_core.evaluation.answers import ALL
 from spectradino_core.evaluation.comparison import BASELINE, FUSED, compare, same_task
 from spectradino_core.evaluation.report import Report
+from spectradino_core.evaluation.scorer import ALL
 from spectradino_core.evaluation.spread import Spread
 from spectradino_core.modality import Modality
 from spectradino_core.perception import Architecture, Perception

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.evaluation.answers import ALL, Run, collect
 from spectradino_core.evaluation.confusion import DetectionConfusion
+from spectradino_core.evaluation.scorer import ALL, Run, collect
 from spectradino_core.evaluation.vocabulary import Vocabulary
 from spectradino_core.evaluation.worst import Worst
 from spectradino_core.runtime.percepts import Mode
