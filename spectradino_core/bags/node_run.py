@@ -19,14 +19,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from spectradino_core.bags.evaluation_options import SCORE_FLOOR, Options, Unit, pipeline_of
+from spectradino_core.bags.evaluation_options import Options, Unit, pipeline_of
 from spectradino_core.bags.health import NO_ERROR, mode_seconds, pairing_figures, stream_figures
 from spectradino_core.bags.intake import nothing_read
 from spectradino_core.bags.labelled_frames import MODES, Tally, in_colour_pixels, stored
 from spectradino_core.bags.pictures import WorstFrames
 from spectradino_core.bags.replay import Answer, Replay
 from spectradino_core.bags.scored_bag import ScoredBag, open_scored
-from spectradino_core.bags.scores import rounded
+from spectradino_core.evaluation.detection import SCORE_FLOOR
+from spectradino_core.evaluation.spread import rounded
 from spectradino_core.files import written_atomically
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.overlay import infrared_to_grey

@@ -21,8 +21,9 @@ from spectradino_core import __version__
 from spectradino_core.bags.evaluation_options import SWEEPS, Options, file_digest
 from spectradino_core.bags.health import joined_health, pairing_figures, percentiles
 from spectradino_core.bags.labelled_frames import MODES, Arrays
-from spectradino_core.bags.scores import SUMMARY, Part, rounded, score, summary
+from spectradino_core.bags.scores import SUMMARY, Part, score, summary
 from spectradino_core.bags.sweep_run import LINES, place_of
+from spectradino_core.evaluation.spread import rounded
 from spectradino_core.runtime.bundle import ModelInfo
 
 __all__ = ["BagEvidence", "json_bytes", "result", "sweep_table", "timings"]

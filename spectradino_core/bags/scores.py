@@ -7,23 +7,22 @@ whatever way they came.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from spectradino_core.bags.labelled_frames import MODES, Arrays
-from spectradino_core.evaluation.coco import RECALLS, DetectionScores, coco_scores
+from spectradino_core.evaluation.detection import RECALLS, DetectionScores, coco_scores
 from spectradino_core.evaluation.segmentation import ConfusionMatrix
+from spectradino_core.evaluation.spread import rounded
 from spectradino_core.runtime.bundle import ModelInfo
 
-__all__ = ["SUMMARY", "frame_errors", "rounded", "score", "summary"]
+__all__ = ["SUMMARY", "frame_errors", "score", "summary"]
 
 SUMMARY = ("map", "map50", "map75", "miou", "answered")
 """The figures that `summary` gives."""
 
-_DIGITS = 6
 _MATCH_IOU = 0.5
 
 Part = tuple[Arrays, Arrays]
@@ -72,18 +71,6 @@ def summary(parts: Sequence[Part], info: ModelInfo) -> dict[str, float | None]:
     modes = np.concatenate([np.empty(0, np.int8), *(run["mode"] for _, run in parts)])
     figures["answered"] = rounded(float((modes >= 0).mean())) if len(modes) else None
     return {name: figures[name] for name in SUMMARY}
-
-
-def rounded(value: Any) -> Any:
-    """A figure as written: six digits after the point; None for nan. Goes into lists and dicts."""
-    if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [rounded(item) for item in value]
-    if isinstance(value, (float, np.floating)):
-        number = float(value)
-        return (round(number, _DIGITS) + 0.0) if math.isfinite(number) else None
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def frame_errors(

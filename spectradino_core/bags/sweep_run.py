@@ -18,12 +18,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from spectradino_core.bags.evaluation_options import SCORE_FLOOR, Options, Sweep, Unit, pipeline_of
+from spectradino_core.bags.evaluation_options import Options, Sweep, Unit, pipeline_of
 from spectradino_core.bags.labelled_frames import Tally, in_colour_pixels, shift_right, stored
 from spectradino_core.bags.node_run import Matcher, progress_bar, save_arrays
 from spectradino_core.bags.reader import BagFrame
 from spectradino_core.bags.replay import Replay
 from spectradino_core.bags.scored_bag import ScoredBag, open_scored
+from spectradino_core.evaluation.detection import SCORE_FLOOR
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import FrameError
 from spectradino_core.runtime.registration import Registration

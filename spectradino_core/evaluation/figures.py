@@ -13,8 +13,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from spectradino_core.evaluation.coco import RECALLS
 from spectradino_core.evaluation.comparison import Comparison
+from spectradino_core.evaluation.detection import RECALLS
 from spectradino_core.evaluation.scorer import ALL
 from spectradino_core.evaluation.spread import Spread
 

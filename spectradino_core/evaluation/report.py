@@ -16,6 +16,7 @@ from spectradino_core.evaluation.figures import class_bars, confusion_matrix, pr
 from spectradino_core.evaluation.page import Cell, Page, markdown_table
 from spectradino_core.evaluation.scorer import ALL, Scores
 from spectradino_core.evaluation.spread import none_for_nan
+from spectradino_core.evaluation.worst import add_gallery
 from spectradino_core.files import written_atomically
 from spectradino_core.runtime.bundle import ModelInfo
 
@@ -117,7 +118,7 @@ class Report:
         return "\n".join([*parts, f"{_HOW_TO_READ}\n", f"`{self.command}`\n"])
 
     def page(self) -> Page:
-        """The same with curves, bars, confusion matrices and the worst answers."""
+        """The same with curves, bars, confusion matrices and the worst frames."""
         page = Page(self.title, _HOW_TO_READ)
         page.code(self.command)
         for comparison in self.comparisons:
@@ -164,10 +165,10 @@ class Report:
             if not counts[:, -1].any():
                 counts, columns = counts[:, :-1], classes
             page.figure(confusion_matrix(counts, classes, columns, "Pixels"), "Pixels, first model, fused")
-        if pictures := comparison.worst.pictures():
-            with page.details(f"The {len(pictures)} worst answers of the first model, fused"):
-                page.text("Left: what was found, on the colour picture. Right: what is true, on the infrared picture.")
-                page.images(pictures, longest_side=960)
+        if frames := comparison.worst.frames():
+            with page.details(f"The {len(frames)} worst frames of the first model, fused"):
+                page.text("Left: RGB, with the predicted mask. Right: IR, with the true mask.")
+                add_gallery(page, ((frame.jpeg, frame.caption) for frame in frames))
 
     def _main_table(self, comparison: Comparison) -> tuple[list[str], list[list[Cell]], list[int]]:
         """Header, rows and the numbers of the fused rows; every subset has all rows."""

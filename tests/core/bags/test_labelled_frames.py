@@ -7,7 +7,8 @@ import pytest
 
 from spectradino_core.bags.ground_truth import GroundTruth, GroundTruthError, TrueFrame
 from spectradino_core.bags.labelled_frames import Tally, in_colour_pixels, truth_arrays
-from spectradino_core.bags.scores import frame_errors, rounded, score, summary
+from spectradino_core.bags.scores import frame_errors, score, summary
+from spectradino_core.evaluation.spread import rounded
 from spectradino_core.runtime.percepts import Mode, Percepts
 from spectradino_core.runtime.registration import Registration
 from tests.blob_model import blob_info
