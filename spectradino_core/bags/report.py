@@ -7,20 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
 from spectradino_core.bags import report_figures as figures
 from spectradino_core.bags.labelled_frames import MODES
 from spectradino_core.bags.results import BagEvidence, timings
 from spectradino_core.bags.sweep_run import LINES
 from spectradino_core.data.labels import describe_notes
 from spectradino_core.evaluation.page import Cell, Page, markdown_table
+from spectradino_core.evaluation.worst import add_gallery
 
 __all__ = ["summary_lines", "write_report"]
 
-_MOST_PICTURES = 12
-_PICTURE_SIDE = 1280
+_MOST_FRAMES = 12
 _MOST_EVENTS = 100
 _HEAD = ["", "frames", "mAP", "mAP50", "mAP75", "mIoU"]
 
@@ -55,7 +52,7 @@ def write_report(path: Path, result: Mapping[str, Any], bags: Sequence[BagEviden
                 soft=True,
             )
         _write_sweep(page, kind, sweep)
-    _write_pictures(page, bags, labelled=total["scores"] is not None)
+    _write_worst(page, bags, judged=total["scores"] is not None)
     _write_pairing(page, total)
     for bag in bags:
         page.heading(f"{bag.name} over time" if len(bags) > 1 else "Over time")
@@ -197,18 +194,19 @@ def _write_sweep(page: Page, kind: str, sweep: Mapping[str, Any]) -> None:
         page.table(*_sweep_rows(sweep, keys))
 
 
-def _write_pictures(page: Page, bags: Sequence[BagEvidence], labelled: bool) -> None:
-    rows = [(row["mistakes"], bag, row) for bag in bags for row in bag.pictures]
-    if not rows:
-        return
-    rows.sort(key=lambda row: -row[0])  # stable: of equals in the order of bags and of their own pictures
-    page.heading("Worst frames" if labelled else "Frames of the drive")
-    if labelled:
-        page.text("Green: right. Red: false. Yellow: not found. Grey: region to be ignored.", soft=True)
-    for _, bag, row in rows[:_MOST_PICTURES]:
-        data = np.frombuffer((bag.folder / "pictures" / row["file"]).read_bytes(), np.uint8)
-        caption = f"{bag.name}: {row['caption']}" if len(bags) > 1 else row["caption"]
-        page.image(cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), caption, _PICTURE_SIDE)
+def _write_worst(page: Page, bags: Sequence[BagEvidence], judged: bool) -> None:
+    rows = [(bag, row) for bag in bags for row in bag.worst_frames]
+    rows.sort(key=lambda row: -row[1]["mistakes"])  # stable: of equals in the order of bags and of their own frames
+    if rows:
+        page.heading("Worst frames" if judged else "Frames of the drive")
+        frames = [
+            (
+                (bag.folder / "pictures" / row["file"]).read_bytes(),
+                f"{bag.name}: {row['caption']}" if len(bags) > 1 else row["caption"],
+            )
+            for bag, row in rows[:_MOST_FRAMES]
+        ]
+        add_gallery(page, frames, judged)
 
 
 def _write_pairing(page: Page, total: Mapping[str, Any]) -> None:

@@ -44,7 +44,7 @@ class BagEvidence:
         return json.loads((self.folder / "node.json").read_text(encoding="utf-8"))
 
     @cached_property
-    def pictures(self) -> list[dict[str, Any]]:
+    def worst_frames(self) -> list[dict[str, Any]]:
         """ "file" (below `folder`/pictures), "mistakes", "stamp_ns", "caption"; the worst first."""
         return json.loads((self.folder / "pictures" / "pictures.json").read_text(encoding="utf-8"))
 
@@ -69,7 +69,7 @@ class BagEvidence:
         return json.loads((self.folder / "engine.json").read_text(encoding="utf-8"))
 
     def part(self, run: str = "node", name: str = "node") -> Part:
-        """What one way of answering found at the true frames."""
+        """What one replay found at the labelled frames."""
         return self.truth, self._arrays(run, name)
 
     def _arrays(self, run: str, name: str) -> Arrays:

@@ -158,10 +158,10 @@ class WorstFrames:
             self._spread = [row for row in self._spread if row[0] % self._every == 0]
 
 
-def add_gallery(page: Page, frames: Iterable[tuple[bytes, str]], note: str = _LEGEND) -> None:
-    """Puts frames (JPEG, caption) on a page, below a note on what their colours mean."""
-    if note:
-        page.text(note, soft=True)
+def add_gallery(page: Page, frames: Iterable[tuple[bytes, str]], judged: bool = True) -> None:
+    """Puts frames (JPEG, caption) on a page, where they are judged below a legend."""
+    if judged:
+        page.text(_LEGEND, soft=True)
     for jpeg, caption in frames:
         page.image(jpeg, caption, _PAGE_SIDE)
 
