@@ -12,6 +12,7 @@ from spectradino_core.bags.labelled_frames import MODES
 from spectradino_core.bags.results import BagEvidence, timings
 from spectradino_core.bags.sweep_run import LINES
 from spectradino_core.data.labels import describe_notes
+from spectradino_core.evaluation.figures import precision_recall
 from spectradino_core.evaluation.page import Cell, Page, markdown_table
 from spectradino_core.evaluation.worst import add_gallery
 
@@ -171,7 +172,9 @@ def _write_scores(page: Page, result: Mapping[str, Any], bags: Sequence[BagEvide
             for name, count in found["instances"].items()
         ]
         page.table(["class", "true boxes", "AP", "AP50", "AP75"], rows)
-        page.figure(figures.curves(found), "Precision over recall at IoU 0.5")
+        curves = precision_recall({"all": found["precision"]}, found["instances"])
+        if curves is not None:
+            page.figure(curves, "Precision over recall at IoU 0.5, by class (true boxes)")
     if found["iou"]:
         rows = [[name, _percent(value)] for name, value in found["iou"].items()]
         page.table(["mask class", "IoU"], [*rows, ["pixel accuracy", _percent(found["pixel_accuracy"])]])
@@ -188,7 +191,7 @@ def _sweep_rows(sweep: Mapping[str, Any], keys: Sequence[str]) -> tuple[list[str
 
 def _write_sweep(page: Page, kind: str, sweep: Mapping[str, Any]) -> None:
     page.heading(f"{kind}: {sweep['what']}", level=3)
-    page.figure(figures.sweep_curves(kind, sweep), f"Scores by {sweep['what']}")
+    page.figure(figures.sweep_curves(sweep), f"Scores by {sweep['what']}")
     with page.details("Figures"):
         keys = [key for key in figures.TITLES if any(p[key] is not None for p in sweep["fused"])]
         page.table(*_sweep_rows(sweep, keys))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from tqdm import tqdm
 
 from spectradino_core.data.labels import describe_notes
@@ -89,6 +90,17 @@ class Comparison:
     def figure(self, metric: str, row: str, subset: str = ALL) -> Spread:
         """One of `METRICS` of one row, over its seeds."""
         return Spread.of(METRICS[metric](scores) for scores in self.scores[subset].get(row, []))
+
+    def precision(self) -> dict[str, dict[str, np.ndarray]]:
+        """By row, precision at each of COCO's recalls by class, IoU 0.5, mean over seeds."""
+        found = {
+            row: [s.detection.precision for s in scores if s.detection] for row, scores in self.scores[ALL].items()
+        }
+        return {
+            row: {label: np.mean([one[label] for one in seeds], axis=0) for label in seeds[0]}
+            for row, seeds in found.items()
+            if seeds
+        }
 
     def by_class(self, kind: str, row: str, subset: str = ALL) -> dict[str, Spread]:
         """Scores by class of one row over its seeds; kind is "ap", "ap50", "ap75", "iou" or "accuracy"."""

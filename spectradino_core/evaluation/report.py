@@ -145,9 +145,10 @@ class Report:
         for title, header, rows in _class_tables(comparison):
             with page.details(title):
                 page.table(header, rows)
-        if (curves := precision_recall(comparison)) is not None:
-            page.figure(curves, "Precision over recall at IoU 0.5, by class (true boxes), mean over seeds")
         first = comparison.scores[ALL][FUSED][0]
+        instances = {} if first.detection is None else first.detection.instances
+        if (curves := precision_recall(comparison.precision(), instances)) is not None:
+            page.figure(curves, "Precision over recall at IoU 0.5, by class (true boxes), mean over seeds")
         if first.boxes is not None:
             classes = comparison.info.box_classes
             counts = first.boxes.counts
