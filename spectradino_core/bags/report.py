@@ -1,4 +1,4 @@
-"""The evaluation as one HTML file that loads nothing from elsewhere, and as a few lines for the terminal."""
+"""Report of evaluated recordings as one HTML file, and as a few lines for the terminal."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def write_report(path: Path, result: Mapping[str, Any], bags: Sequence[BagEviden
 
 
 def summary_lines(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """What the command prints: scores, pairing, and what is wrong.
+    """Lines that the command prints: scores, pairing, and complaints.
 
     Args:
         result: what `result.json` holds.
@@ -84,7 +84,7 @@ def summary_lines(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
 
 
 def complaints(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """What a reader of the figures must know, in words."""
+    """Remarks that a reader of the figures must know."""
     found = []
     for name, bag in zip(names, result["bags"], strict=True):
         truth, scores = bag["truth"], bag["scores"]

@@ -1,4 +1,4 @@
-"""From what the bags' folders hold to one result: the same bytes however many processes made them, and in what order.
+"""One result from the folders of all bags: the same bytes however many processes made them, and in what order.
 
 What depends on the machine's speed goes into `timings`, everything else into `result`.
 """
@@ -33,7 +33,7 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class BagEvidence:
-    """What the runs of one bag left in its folder, read when asked for."""
+    """Files that the runs of one bag left in its folder, read when asked for."""
 
     name: str
     folder: Path
@@ -80,7 +80,7 @@ class BagEvidence:
 def result(
     bags: Sequence[BagEvidence], errors: Mapping[str, str], info: ModelInfo, options: Options, alone: bool
 ) -> dict[str, Any]:
-    """What `result.json` holds.
+    """Content of `result.json`.
 
     Args:
         bags: those that succeeded, in the order of their names.
@@ -117,7 +117,7 @@ def result(
 
 
 def timings(bags: Sequence[BagEvidence], threads: int, jobs: int) -> dict[str, Any]:
-    """What `timings.json` holds: seconds and milliseconds of this machine, by step, all and by mode.
+    """Content of `timings.json`: seconds and milliseconds of this machine, by step, all and by mode.
 
     Args:
         bags: those that succeeded.

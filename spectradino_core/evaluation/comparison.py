@@ -40,12 +40,12 @@ METRICS: Mapping[str, Callable[[Scores], float | None]] = {
     "mIoU": lambda scores: None if scores.segmentation is None else scores.segmentation.miou,
     "mAcc": lambda scores: None if scores.segmentation is None else scores.segmentation.macc,
 }
-"""What a table shows, by name: from scores to 0..1, None where nothing was labelled for it."""
+"""Columns of a table, by name: from scores to 0..1, None where nothing was labelled for it."""
 
 
 @dataclass
 class Comparison:
-    """What a set's tables are made of.
+    """Scores of one set, for its tables.
 
     Attributes:
         name: of the set.
@@ -54,9 +54,9 @@ class Comparison:
         scores: by subset and row, one per seed.
         images: pairs, by subset.
         worst: gallery of the first model, fused.
-        thresholds: what its boxes get wrong by the score from which they count; none without box labels.
+        thresholds: its confusions by score threshold; none without box labels.
         unknown: classes of the set that the models don't know, which are left out.
-        about: what the set says of itself, such as which pixels its rule ignores.
+        about: the set's own notes, such as which pixels its rule ignores.
         label_notes: oddities of the set's label files, in words.
     """
 
@@ -110,7 +110,7 @@ class Comparison:
 
 
 def same_task(infos: Mapping[str, ModelInfo]) -> None:
-    """Checks that models can stand in one table.
+    """Checks that models are comparable in one table.
 
     Args:
         infos: by file.
@@ -195,11 +195,11 @@ def compare(
 
 
 def _watched(vocabulary: Vocabulary, data: LabelledSet) -> Iterator:
-    """The pairs with the model's labels; a bar tells a person at a terminal how far it is."""
+    """The pairs with the model's labels, with a progress bar on a terminal."""
     return map(vocabulary, tqdm(data.samples(), total=len(data), unit="pair", desc=data.name, disable=None))
 
 
 def _about(data: LabelledSet) -> tuple[str, ...]:
-    """A published benchmark's rule, as its reader tells it."""
+    """A published benchmark's rule, as its reader gives it."""
     rule = getattr(data, "ignore", "")
     return (str(rule),) if rule else ()

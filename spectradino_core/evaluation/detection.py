@@ -152,7 +152,7 @@ def match_image(
     true_classes[order] = np.append(true_labels[real], _NONE)[of_any_class]
     true_classes[(true_classes == _NONE) & (inside[:, regions] >= IOU_THRESHOLDS[0]).any(axis=1)] = _IGNORED
     return ImageMatches(
-        scores, labels.astype(np.int16), outcomes, taken, true_classes, true_labels.astype(np.int16), ignored
+        scores.copy(), labels.astype(np.int16), outcomes, taken, true_classes, true_labels.astype(np.int16), ignored
     )
 
 

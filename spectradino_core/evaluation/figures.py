@@ -103,7 +103,7 @@ def grouped_bars(groups: Sequence[str], values: dict[str, list[Spread]], ylabel:
 
 
 def confusion_matrix(counts: np.ndarray, rows: Sequence[str], columns: Sequence[str], what: str) -> Figure:
-    """Counts [rows, columns] as shares of each row: how often what is true was taken for what."""
+    """Counts [rows, columns] as fractions of each row."""
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     figure = Figure(figsize=(1.8 + 0.5 * len(columns), 1.4 + 0.42 * len(rows)), layout="constrained")

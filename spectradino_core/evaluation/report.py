@@ -1,4 +1,4 @@
-"""Comparisons as JSON, as Markdown and as a page: the same figures three times.
+"""Report of comparisons as JSON, Markdown and HTML, with the same figures.
 
 Letters: C classes.
 """
@@ -25,7 +25,7 @@ __all__ = ["Report"]
 _HOW_TO_READ = (
     "mAP is COCO's (IoU 0.5 to 0.95), mIoU and mAcc are means over classes; all in per cent. RGB only and IR only "
     "withhold the other frame from the same model. The last row is plain frozen DINOv2 that sees infrared as a grey "
-    "picture, under the same head: what the adapters add is what is above it."
+    "image, under the same head: the difference to it is what the adapters add."
 )
 
 
@@ -39,8 +39,8 @@ class Report:
         Args:
             models: the seeds of the model, by file.
             baselines: those of the baseline; none: every table says how to train one.
-            command: what was typed to get this report.
-            train_baseline: what to type to get a baseline.
+            command: the command line of this report.
+            train_baseline: the command line that trains a baseline.
         """
         self.models, self.baselines = dict(models), dict(baselines)
         self.command, self.train_baseline = command, train_baseline
@@ -228,7 +228,7 @@ def _threshold_table(scores: Scores) -> tuple[list[str], list[list[Cell]]]:
 
 
 def _thresholds(comparison: Comparison) -> list[dict[str, Any]]:
-    """For JSON: by threshold what the first model's boxes get right, fused, by class."""
+    """For JSON: precision, recall and F1 of the first model by threshold and class, fused."""
     return [
         {"score_from": threshold}
         | {
@@ -252,7 +252,7 @@ def _thresholds_table(comparison: Comparison) -> tuple[list[str], list[list[Cell
 
 
 def _best_threshold(comparison: Comparison) -> str:
-    """From which score on boxes should count, by F1; empty where there are no box labels."""
+    """The threshold with the best F1, in words; empty where there are no box labels."""
     best = comparison.best_threshold
     if best is None:
         return ""
@@ -284,6 +284,6 @@ def _scores(scores: Scores) -> dict[str, Any]:
 
 
 def files_by_name(files: Sequence[Path]) -> list[str]:
-    """What files are called in a report: their names, with the folder where two have the same."""
+    """File names for a report, with the folder where two are the same."""
     names = [file.name for file in files]
     return [f"{f.parent.name}/{f.name}" if names.count(f.name) > 1 else f.name for f in files]

@@ -31,9 +31,9 @@ class SegmentationScores:
     Attributes:
         miou: mean of `iou` over the classes that have one and are not left out.
         macc: mean of `accuracy` likewise.
-        pixel_accuracy: share of all labelled pixels that were given their class.
+        pixel_accuracy: fraction of all labelled pixels that were given their class.
         iou: intersection over union by class.
-        accuracy: share of each class's pixels that were given it (its recall).
+        accuracy: fraction of each class's pixels that were given it (its recall).
         left_out: classes that the means leave out.
     """
 
@@ -105,14 +105,14 @@ class ConfusionMatrix:
         return _mean(self.iou(), ())
 
     def class_accuracy(self) -> dict[str, float]:
-        """Share of each class's pixels that were given it, 0..1; nan for a class without true pixels."""
+        """Fraction of each class's pixels that were given it, 0..1; nan for a class without true pixels."""
         total = self.counts.sum(axis=1)
         inside = np.diagonal(self.counts).astype(np.float64)
         values = np.divide(inside, total, out=np.full(len(inside), np.nan), where=total > 0)
         return {name: float(value) for name, value in zip(self.classes, values, strict=True)}
 
     def accuracy(self) -> float:
-        """Share of the labelled pixels that were given their class; nan before any was added."""
+        """Fraction of the labelled pixels that were given their class; nan before any was added."""
         total = int(self.counts.sum())
         return float(np.trace(self.counts[:, :-1])) / total if total else float("nan")
 

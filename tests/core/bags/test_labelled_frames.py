@@ -8,7 +8,6 @@ import pytest
 from spectradino_core.bags.ground_truth import GroundTruth, GroundTruthError, TrueFrame
 from spectradino_core.bags.labelled_frames import LabelledFrames, truth_arrays
 from spectradino_core.bags.scores import score, summary
-from spectradino_core.evaluation.spread import rounded
 from spectradino_core.runtime.percepts import Mode, Percepts
 from spectradino_core.runtime.registration import Registration
 from spectradino_core.runtime.rgb_grid import in_colour_pixels
@@ -160,10 +159,3 @@ def test_a_model_without_boxes_is_scored_by_its_masks() -> None:
     labelled.add(0, found(boxes=np.empty((0, 4)), mask=of.frames[0].mask()), MS)
     figures = score([(truth_arrays(of, range(1), [True]), labelled.arrays())], info)["all"]
     assert (figures["miou"], figures["map"], figures["ap"], figures["frames_with_boxes"]) == (1.0, None, {}, 0)
-
-
-def test_figures_are_written_alike() -> None:
-    assert rounded({"a": [0.1234567, float("nan"), np.float32(0.5), -0.0000001], "b": np.int64(3)}) == {
-        "a": [0.123457, None, 0.5, 0.0],
-        "b": 3,
-    }

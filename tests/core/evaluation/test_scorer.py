@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.evaluation.confusion import DetectionConfusion
-from spectradino_core.evaluation.detection import match_image
 from spectradino_core.evaluation.scorer import ALL, Run, Scorer, score_runs
 from spectradino_core.evaluation.vocabulary import Vocabulary
 from spectradino_core.evaluation.worst import WorstFrames
@@ -151,20 +149,6 @@ def test_a_pair_without_a_result_counts_as_missed_and_its_mask_does_not_count(pi
     assert scores.detection.ap50 == pytest.approx({"red": 51 / 101, "hot": 51 / 101})
     assert scores.boxes.counts[:2, 2].tolist() == [1, 1]
     assert scores.segmentation.miou == 1.0
-
-
-def test_confusions_by_hand():
-    true = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10.0]])
-    found = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [80, 0, 90, 10.0]])
-    image = match_image((found, np.array([0.9, 0.8, 0.7]), np.array([0, 0, 1])), (true, np.array([0, 1, 1])), 2)
-    confusion = DetectionConfusion([image], ("a", "b"), 0.7)
-    # the first is right, the second takes b for a, the third is nothing; the last true box is missed
-    assert confusion.counts.tolist() == [[1, 0, 0], [1, 0, 1], [0, 1, 0]]
-    assert confusion.precision() == {"a": 0.5, "b": 0.0}
-    assert confusion.recall() == {"a": 1.0, "b": 0.0}
-    assert confusion.f1() == pytest.approx({"a": 2 / 3, "b": 0.0})
-    assert DetectionConfusion([image], ("a", "b"), 0.85).counts.tolist() == [[1, 0, 0], [0, 0, 2], [0, 0, 0]]
-    assert DetectionConfusion([], ("a",), 0.5).counts.tolist() == [[0, 0], [0, 0]]
 
 
 def test_images_of_one_camera_are_asked_of_that_camera_alone(pipeline):
