@@ -28,7 +28,6 @@ __all__ = [
     "SCORE_FLOOR",
     "DetectionScores",
     "ImageMatches",
-    "coco_scores",
     "detection_scores",
     "joined",
     "match_image",
@@ -54,7 +53,8 @@ class ImageMatches:
     Attributes:
         scores: float [K].
         labels: int16 [K], class indices.
-        outcomes: int8 [T, K] at each IoU threshold; 1: true positive, 0: false positive, -1: ignored.
+        outcomes: int8 [T, K] at each IoU threshold; 1: true positive, 0: false positive, -1: ignored, also beyond
+            COCO's 100 of a class.
         taken: int16 [K], which true box of its class a detection takes at IoU 0.5; -1: none.
         true_classes: int16 [K], class of the true box of any class that it takes at IoU 0.5; -1: none; -2: it lies on
             a region to be ignored.
@@ -109,11 +109,7 @@ class DetectionScores:
 
 
 def match_image(
-    found: Sequence[np.ndarray],
-    true: Sequence[np.ndarray],
-    classes: int,
-    max_detections: int = _MAX_DETECTIONS,
-    name: str | int = "",
+    found: Sequence[np.ndarray], true: Sequence[np.ndarray], classes: int, name: str | int = ""
 ) -> ImageMatches:
     """Matches one image's detections with its true boxes at all IoU thresholds.
 
@@ -122,7 +118,6 @@ def match_image(
         true: boxes [N, 4], labels [N] and, where some are to be ignored, bool [N]. What is found on a region to be
             ignored is neither right nor wrong; a detection is on it by the fraction of its own area that is covered.
         classes: number of classes; labels are indices below it.
-        max_detections: how many of each class count, the best-scored; the others are ignored.
         name: of the image, for errors.
 
     Raises:
@@ -140,8 +135,8 @@ def match_image(
     taken = np.full(len(boxes), _NONE, np.int16)
     for label in np.unique(labels):
         mine = order[labels[order] == label]
-        outcomes[:, mine[max_detections:]] = -1
-        mine, real_mine = mine[:max_detections], real[true_labels[real] == label]
+        outcomes[:, mine[_MAX_DETECTIONS:]] = -1
+        mine, real_mine = mine[:_MAX_DETECTIONS], real[true_labels[real] == label]
         matches = _take_best(iou[np.ix_(mine, real_mine)], IOU_THRESHOLDS)
         covered = inside[np.ix_(mine, regions[true_labels[regions] == label])].max(axis=1, initial=0.0)
         on_region = covered >= _at_least(IOU_THRESHOLDS)[:, None]
@@ -187,29 +182,6 @@ def detection_scores(images: Sequence[ImageMatches], classes: Sequence[str]) -> 
         instances=dict(zip(classes, instances.tolist(), strict=True)),
         precision={name: precision[0, :, label].copy() for label, name in enumerate(classes)},
     )
-
-
-def coco_scores(
-    predictions: Sequence[Sequence[np.ndarray]],
-    truths: Sequence[Sequence[np.ndarray]],
-    classes: Sequence[str],
-    max_detections: int = _MAX_DETECTIONS,
-) -> DetectionScores:
-    """COCO's scores of arrays.
-
-    Args:
-        predictions, truths: for each image, see `match_image`.
-        classes: names; labels are indices into them.
-        max_detections: see `match_image`.
-
-    Raises:
-        ValueError: different numbers of images, or as `match_image`, which names the image by its index.
-    """
-    if len(predictions) != len(truths):
-        raise ValueError(f"{len(predictions)} images were predicted, {len(truths)} have truth")
-    pairs = enumerate(zip(predictions, truths, strict=True))
-    images = [match_image(found, true, len(classes), max_detections, index) for index, (found, true) in pairs]
-    return detection_scores(images, classes)
 
 
 def mean_average_precision(per_class: Mapping[str, float]) -> float:

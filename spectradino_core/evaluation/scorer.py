@@ -130,7 +130,7 @@ class Scorer:
         if self._worst is not None and detections is not None and (matches is not None or pixels is not None):
             wrong_pixels = None
             if pixels is not None:
-                wrong_pixels = 1 - pixels.accuracy() if pixels.counts.any() else 0.0
+                wrong_pixels = 1 - pixels.scores().pixel_accuracy if pixels.counts.any() else 0.0
             self._worst.add_sample(sample, detections, true, matches, wrong_pixels)
 
     def count(self, subsets: Iterable[str], matches: ImageMatches | None, masked: bool) -> None:

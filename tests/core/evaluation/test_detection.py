@@ -14,10 +14,15 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from spectradino_core.evaluation.detection import RECALLS, coco_scores, match_image
+from spectradino_core.evaluation.detection import RECALLS, DetectionScores, detection_scores, match_image
 
 CLASSES = ("person", "bicycle", "car")
 TOLERANCE = 1e-6
+
+
+def coco_scores(predictions, truths) -> DetectionScores:
+    pairs = zip(predictions, truths, strict=True)
+    return detection_scores([match_image(found, true, len(CLASSES)) for found, true in pairs], CLASSES)
 
 
 def reference(predictions, truths) -> tuple[list[float], np.ndarray]:
@@ -56,7 +61,7 @@ def reference(predictions, truths) -> tuple[list[float], np.ndarray]:
 
 
 def assert_equal(predictions, truths) -> None:
-    ours = coco_scores(predictions, truths, CLASSES)
+    ours = coco_scores(predictions, truths)
     stats, precision = reference(predictions, truths)
     for mine, theirs in zip((ours.map, ours.map50, ours.map75), stats):
         assert (math.isnan(mine) and theirs == -1) or mine == pytest.approx(theirs, abs=TOLERANCE)
@@ -97,7 +102,7 @@ def noisy_set(seed: int, images: int = 14, crowds: bool = False):
 @pytest.mark.parametrize("seed", range(10))
 def test_equals_pycocotools(seed: int, crowds: bool) -> None:
     predictions, truths = noisy_set(seed, crowds=crowds)
-    assert 0.02 < coco_scores(predictions, truths, CLASSES).map < 0.98  # neither trivial nor hopeless
+    assert 0.02 < coco_scores(predictions, truths).map < 0.98  # neither trivial nor hopeless
     assert_equal(predictions, truths)
 
 
@@ -134,15 +139,14 @@ def test_more_than_a_hundred_detections() -> None:
     predictions = [(boxes, rng.uniform(0, 1, 160), np.zeros(160, int))]
     truths = [(boxes, np.zeros(160, int))]
     assert_equal(predictions, truths)
-    assert coco_scores(predictions, truths, CLASSES).map50 < 0.7
-    assert coco_scores(predictions, truths, CLASSES, max_detections=160).map50 == pytest.approx(1)
+    assert coco_scores(predictions, truths).map50 < 0.7
 
 
 def test_by_hand() -> None:
     truth = (np.array([[0, 0, 10, 10], [100, 0, 110, 10.0]]), np.array([0, 0]))
     # the second is false; the third overlaps by 0.6, which counts at IoU 0.5, 0.55 and 0.6 (three of ten)
     found = np.array([[0, 0, 10, 10], [50, 50, 60, 60], [100, 0, 106, 10.0]])
-    scores = coco_scores([(found, np.array([0.9, 0.8, 0.7]), np.zeros(3, int))], [truth], CLASSES)
+    scores = coco_scores([(found, np.array([0.9, 0.8, 0.7]), np.zeros(3, int))], [truth])
     both, one = (51 + 50 * 2 / 3) / 101, 51 / 101
     assert scores.map50 == scores.ap50["person"] == pytest.approx(both)
     assert scores.map75 == pytest.approx(one)
@@ -155,10 +159,10 @@ def test_by_hand() -> None:
 def test_a_second_box_on_the_same_object_is_false() -> None:
     truth = (np.array([[0, 0, 10, 10.0]]), np.array([2]))
     twice = (np.array([[0, 0, 10, 10], [0, 0, 10, 10.0]]), np.array([0.5, 0.9]), np.array([2, 2]))
-    assert coco_scores([twice], [truth], CLASSES).map == 1.0
+    assert coco_scores([twice], [truth]).map == 1.0
     assert match_image(twice, truth, 3).outcomes[0].tolist() == [0, 1]  # in the order given
     first_wrong = (np.array([[30, 30, 40, 40], [0, 0, 10, 10.0]]), np.array([0.9, 0.5]), np.array([2, 2]))
-    assert coco_scores([first_wrong], [truth], CLASSES).map50 == pytest.approx(0.5)
+    assert coco_scores([first_wrong], [truth]).map50 == pytest.approx(0.5)
 
 
 def test_matches_of_one_image() -> None:
@@ -182,8 +186,8 @@ def test_what_is_to_be_ignored_costs_nothing_and_is_not_counted() -> None:
         np.array([0.5, 0.9, 0.8]),
         np.zeros(3, int),
     )
-    counted = coco_scores([found], [(boxes, np.zeros(2, int))], CLASSES)
-    ignored = coco_scores([found], [(boxes, np.zeros(2, int), np.array([False, True]))], CLASSES)
+    counted = coco_scores([found], [(boxes, np.zeros(2, int))])
+    ignored = coco_scores([found], [(boxes, np.zeros(2, int), np.array([False, True]))])
     assert counted.map50 < 0.5
     assert ignored.map50 == pytest.approx(1.0)
     assert ignored.instances["person"] == 1
@@ -191,33 +195,33 @@ def test_what_is_to_be_ignored_costs_nothing_and_is_not_counted() -> None:
 
 def test_nothing_found_is_0_and_nothing_to_find_is_unknown() -> None:
     none = (np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))
-    scores = coco_scores([none], [(np.array([[0, 0, 5, 5.0]]), np.array([1]))], CLASSES)
+    scores = coco_scores([none], [(np.array([[0, 0, 5, 5.0]]), np.array([1]))])
     assert scores.ap["bicycle"] == scores.map == 0
     assert math.isnan(scores.ap["person"])
-    assert math.isnan(coco_scores([none], [none[::2]], CLASSES).map)
-    assert math.isnan(coco_scores([], [], CLASSES).map)
+    assert math.isnan(coco_scores([none], [none[::2]]).map)
+    assert math.isnan(coco_scores([], []).map)
     told = json.loads(json.dumps(scores.to_dict(), allow_nan=False))
     assert told["ap"] == {"person": None, "bicycle": 0.0, "car": None}
 
 
 def test_the_order_of_images_and_repetition_change_nothing() -> None:
     predictions, truths = noisy_set(0)  # no ties in score: with ties the order decides
-    first, again = (coco_scores(predictions, truths, CLASSES) for _ in range(2))
-    back = coco_scores(predictions[::-1], truths[::-1], CLASSES)
+    first, again = (coco_scores(predictions, truths) for _ in range(2))
+    back = coco_scores(predictions[::-1], truths[::-1])
     assert first.to_dict() == again.to_dict() == back.to_dict()
 
 
 def test_what_does_not_fit_is_named() -> None:
     box = np.array([[0, 0, 5, 5.0]])
-    fine, truth = (box, np.ones(1), np.zeros(1, int)), (box, np.zeros(1, int))
-    for predictions, truths, names, message in (
-        ([fine], [], CLASSES, "1 images were predicted, 0 have truth"),
-        ([(box, np.ones(2), np.zeros(1, int))], [truth], CLASSES, "prediction 0: boxes are"),
-        ([fine[:2]], [truth], CLASSES, r"prediction 0: \(boxes, scores, labels\) are wanted, got 2"),
-        ([fine], [(box, np.array([3]))], CLASSES, "truth 0: a label lies outside 0..2"),
-        ([(box, np.array([np.nan]), np.zeros(1, int))], [truth], CLASSES, "prediction 0 holds a number that is not"),
-        ([fine], [(*truth, np.zeros(2, bool))], CLASSES, "truth 0: what may follow"),
-        ([fine], [truth], ("car", "car"), "names that differ"),
+    fine, true = (box, np.ones(1), np.zeros(1, int)), (box, np.zeros(1, int))
+    for found, truth, message in (
+        ((box, np.ones(2), np.zeros(1, int)), true, "prediction a.png: boxes are"),
+        (fine[:2], true, r"prediction a.png: \(boxes, scores, labels\) are wanted, got 2"),
+        (fine, (box, np.array([3])), "truth a.png: a label lies outside 0..2"),
+        ((box, np.array([np.nan]), np.zeros(1, int)), true, "prediction a.png holds a number that is not"),
+        (fine, (*true, np.zeros(2, bool)), "truth a.png: what may follow"),
     ):
         with pytest.raises(ValueError, match=message):
-            coco_scores(predictions, truths, names)
+            match_image(found, truth, 3, "a.png")
+    with pytest.raises(ValueError, match="names that differ"):
+        detection_scores([], ("car", "car"))
