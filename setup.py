@@ -39,14 +39,13 @@ EXTRAS = {
     "demo": ["tqdm>=4.60"],
     # Recorded drives (`spectradino bag`, `calibrate`) without a ROS installation; beside `runtime` or `gpu`.
     # rosbags brings what packed bags need (zstd, lz4) and SQLite.
-    "bag": [*SERVING, "faster-coco-eval>=1.6", "matplotlib>=3.8", "rosbags>=0.11.9", "tqdm>=4.60"],
+    "bag": [*SERVING, "matplotlib>=3.8", "rosbags>=0.11.9", "tqdm>=4.60"],
     # Bags scored on a cluster (`spectradino bag evaluate --engine ray`). Not in constraints.txt: 80 MB that no other
     # command and no test of continuous integration needs.
     "ray": ["ray>=2.9"],
     # Training, evaluation and export. Nothing here may need torchvision.
     "train": [
         *SERVING,
-        "faster-coco-eval>=1.6",
         "matplotlib>=3.8",
         "onnx>=1.16",
         "onnxscript>=0.1",

@@ -34,7 +34,7 @@ from spectradino_core.data.thermal_defects import (
     add_dead_pixels,
     add_telemetry_rows,
 )
-from spectradino_core.evaluation.answers import Run, collect
+from spectradino_core.evaluation.scorer import Run, score_runs
 from spectradino_core.evaluation.sets import FolderSet
 from spectradino_core.modality import Modality
 from spectradino_core.runtime.pipeline import Pipeline
@@ -112,7 +112,7 @@ def widened(samples: Iterable[PairedSample]) -> list[PairedSample]:
 def _map50(pipeline: Pipeline, samples: Sequence[PairedSample], defect: Defect) -> float:
     rng = np.random.default_rng(1)
     damaged = (replace(sample, infrared=defect(sample.infrared, rng)) for sample in samples)
-    scores = collect({"fused": Run(pipeline)}, damaged)["fused"].scores()
+    scores = score_runs({"fused": Run(pipeline)}, damaged)["fused"].scores()
     assert scores.detection is not None
     return scores.detection.map50
 

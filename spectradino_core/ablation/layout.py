@@ -22,10 +22,10 @@ from spectradino_core.ablation.recipe import Ablation, Table
 from spectradino_core.ablation.runner import Outcome, finished
 from spectradino_core.ablation.work import Setup, cell_folder, jobs_of
 from spectradino_core.data.benchmarks.registry import find_benchmark
-from spectradino_core.evaluation.answers import ALL
 from spectradino_core.evaluation.comparison import BASELINE, FUSED
 from spectradino_core.evaluation.figures import grouped_bars
 from spectradino_core.evaluation.page import Cell, Page, markdown_table
+from spectradino_core.evaluation.scorer import ALL
 from spectradino_core.evaluation.spread import Spread
 from spectradino_core.files import written_atomically
 

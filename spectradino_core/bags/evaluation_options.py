@@ -12,6 +12,7 @@ from typing import Any
 
 from spectradino_core import __version__
 from spectradino_core.bags.scored_bag import Labels
+from spectradino_core.evaluation.detection import SCORE_FLOOR
 from spectradino_core.files import open_file
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.streams.detecting import open_pipeline
@@ -19,7 +20,6 @@ from spectradino_core.streams.settings import Settings
 
 __all__ = [
     "EVIDENCE_FORMAT",
-    "SCORE_FLOOR",
     "SWEEPS",
     "Options",
     "Sweep",
@@ -32,9 +32,6 @@ __all__ = [
 
 EVIDENCE_FORMAT = 2
 """Raised when what a bag's folder holds changes its meaning, so that nothing older is taken for finished."""
-
-SCORE_FLOOR = 0.02
-"""Average precision wants the whole curve: detections far below the serving threshold count."""
 
 SWEEPS = {
     "dropout_rgb": ("share of colour frames lost", 0.0, 1.0),

@@ -52,6 +52,13 @@ class TrueFrame:
     mask: Callable[[], np.ndarray] | None = None
     size: tuple[int, int] | None = None
 
+    @property
+    def true_boxes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """(boxes, labels, crowd); None: nobody labelled boxes here."""
+        if self.boxes is None or self.labels is None or self.crowd is None:
+            return None
+        return self.boxes, self.labels, self.crowd
+
 
 @dataclass
 class GroundTruth:

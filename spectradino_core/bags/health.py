@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from spectradino_core.bags.scores import rounded
-from spectradino_core.bags.tally import MODES, Arrays
+from spectradino_core.bags.labelled_frames import MODES, Arrays
+from spectradino_core.evaluation.spread import rounded
 from spectradino_core.runtime.percepts import Mode
 from spectradino_core.streams.feed import FeedEvent
 

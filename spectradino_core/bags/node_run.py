@@ -1,8 +1,8 @@
 """One bag replayed as the node would have answered it, and what is kept of that.
 
 In the bag's folder: `detections.jsonl` (one line an answer), `node.npz` (what scores and plots are made from, see
-`tally.py`), `node.json` (health of the pairing, facts on bag and truth), `timings.npz`, `pictures/`, and `masks/` if
-asked for. Everything but the timings is the same at every replay.
+`labelled_frames.py`), `node.json` (health of the pairing, facts on bag and truth), `timings.npz`, `pictures/`, and
+`masks/` if asked for. Everything but the timings is the same at every replay.
 """
 
 from __future__ import annotations
@@ -19,24 +19,29 @@ from typing import Any
 import cv2
 import numpy as np
 
-from spectradino_core.bags.evaluation_options import SCORE_FLOOR, Options, Unit, pipeline_of
+from spectradino_core.bags.evaluation_options import Options, Unit, pipeline_of
+from spectradino_core.bags.ground_truth import in_seconds
 from spectradino_core.bags.health import NO_ERROR, mode_seconds, pairing_figures, stream_figures
 from spectradino_core.bags.intake import nothing_read
-from spectradino_core.bags.pictures import WorstFrames
+from spectradino_core.bags.labelled_frames import MODES, LabelledFrames, stored
 from spectradino_core.bags.replay import Answer, Replay
 from spectradino_core.bags.scored_bag import ScoredBag, open_scored
-from spectradino_core.bags.scores import rounded
-from spectradino_core.bags.tally import MODES, Tally, in_colour_pixels, stored
+from spectradino_core.evaluation.detection import SCORE_FLOOR
+from spectradino_core.evaluation.spread import rounded
+from spectradino_core.evaluation.worst import WorstFrames
 from spectradino_core.files import written_atomically
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.overlay import infrared_to_grey
 from spectradino_core.runtime.percepts import Percepts
 from spectradino_core.runtime.registration import Registration
+from spectradino_core.runtime.rgb_grid import in_colour_pixels
 from spectradino_core.streams.feed import FeedEvent
 
 __all__ = ["Matcher", "answer_line", "progress_bar", "run_node", "save_arrays"]
 
 _MS = 1_000_000
+_APART_NS = 1_000_000_000
+"""Between two of the worst frames: neighbours show the same mistakes."""
 _COLUMNS = ("stamp_ns", "rgb_ns", "ir_ns", "error_ns", "ready_ns", "wait_ns", "mode", "failed", "found")
 
 
@@ -110,7 +115,7 @@ class Matcher:
         self._slop_ns = max(round(options.settings.sync_slop_ms * _MS), bag.tolerance_ns)
 
     def judged(self, answer: Answer, replay: Replay) -> tuple[int, Percepts, int] | None:
-        """(stamp, percepts, tolerance) for `Tally.add`; None of a capture that failed."""
+        """(stamp, percepts, tolerance) for `LabelledFrames.add`; None of a capture that failed."""
         percepts = answer.percepts
         if percepts is None:
             return None
@@ -128,9 +133,9 @@ class _Kept:
     def __init__(self, unit: Unit, bag: ScoredBag, replay: Replay, info: ModelInfo, threshold: float) -> None:
         self._unit, self._bag, self._replay = unit, bag, replay
         self._info, self._threshold = info, threshold
-        self._tally = None if bag.truth is None else Tally(bag.truth, bag.places, info)
+        self._labelled = None if bag.truth is None else LabelledFrames(bag.truth, bag.places, info)
         self._match = Matcher(bag, unit.options)
-        self._worst = WorstFrames(info, threshold, unit.options.pictures)
+        self._worst = WorstFrames(info, threshold, unit.options.pictures, _APART_NS)
         self._rows = array("q")
         self._answers = 0
         self._failures: dict[str, str] = {}
@@ -174,8 +179,8 @@ class _Kept:
             self._failures.setdefault(answer.cause, answer.error)
             return
         stamp_ns, in_colour, tolerance_ns = judged
-        place = None if self._tally is None else self._tally.add(stamp_ns, in_colour, tolerance_ns)
-        if self._tally is None or place is not None:
+        place = None if self._labelled is None else self._labelled.add(stamp_ns, in_colour, tolerance_ns)
+        if self._labelled is None or place is not None:
             self._look_at(answer, percepts, in_colour, place)
         if self._unit.options.masks and percepts.mask is not None:
             data = cv2.imencode(".png", percepts.mask)[1].tobytes()
@@ -197,10 +202,10 @@ class _Kept:
         folder = self._unit.folder
         arrays = self._answer_arrays()
         evidence = stored("answers", arrays) | stored("truth", self._bag.truth_arrays())
-        if self._tally is not None:
-            evidence |= stored("node", self._tally.arrays())
+        if self._labelled is not None:
+            evidence |= stored("node", self._labelled.arrays())
         save_arrays(folder / "timings.npz", self._timings())
-        self._write_pictures(folder / "pictures")
+        self._write_worst(folder / "pictures")
         facts = self._facts(arrays) | described | {"engine": engine.pop("label")}
         with written_atomically(folder / "node.json") as scratch:
             scratch.write_text(json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -240,7 +245,7 @@ class _Kept:
             elif count:
                 drops.setdefault(cause, count)
         learnt = None if replay.feed is None else replay.feed.learnt_offset
-        tally = self._tally
+        labelled = self._labelled
         return {
             "first_ns": bag.first_ns,
             "seconds": round((bag.last_ns - bag.first_ns) / 1e9, 3),
@@ -270,8 +275,8 @@ class _Kept:
             ],
             "damage": [text.replace(str(self._unit.bag), Path(self._unit.name).name) for text in bag.reader.damage],
             "truth": bag.truth_facts(),
-            "answers_without_truth": None if tally is None else tally.without_truth,
-            "answers_repeated": None if tally is None else tally.repeated,
+            "answers_without_truth": None if labelled is None else labelled.without_truth,
+            "answers_repeated": None if labelled is None else labelled.repeated,
         } | self._invalid_facts()
 
     def _invalid_facts(self) -> dict[str, Any]:
@@ -294,35 +299,37 @@ class _Kept:
         }
 
     def _look_at(self, answer: Answer, percepts: Percepts, in_colour: Percepts, place: int | None) -> None:
-        truth = None if self._bag.truth is None or place is None else self._bag.truth.frames[place]
-        if truth is not None:
+        true = None
+        if self._bag.truth is not None and place is not None:
+            true = self._bag.truth.frames[place].true_boxes
             percepts = in_colour  # as truth is
         registration = self._replay.registering.current
 
-        def pictures() -> list[np.ndarray]:
-            images = [] if answer.rgb is None else [answer.rgb.pixels]
+        def images() -> list[np.ndarray]:
+            shown = [] if answer.rgb is None else [answer.rgb.pixels]
             if answer.ir is not None:
                 grey = infrared_to_grey(answer.ir.pixels)  # before the warp, whose border would stretch the range
                 size = (int(grey.shape[1]), int(grey.shape[0]))
                 if percepts.size != size or (registration is not None and percepts is in_colour):
                     matrix = (registration or Registration.whole(size, percepts.size)).for_sizes(size, percepts.size)
                     grey = cv2.warpPerspective(grey, matrix, percepts.size)
-                images.append(grey)
-            return images
+                shown.append(grey)
+            return shown
 
-        self._worst.add(answer.stamp_ns, percepts, pictures, truth)
+        name = f"{in_seconds(answer.stamp_ns)} ({percepts.mode.value})"
+        self._worst.add(name, percepts, images, true, answer.stamp_ns)
 
-    def _write_pictures(self, folder: Path) -> None:
+    def _write_worst(self, folder: Path) -> None:
         with suppress(FileNotFoundError):
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
-        pictures = self._worst.pictures()
-        for number, picture in enumerate(pictures):
-            (folder / f"{number:03d}.jpg").write_bytes(picture.jpeg)
-        rows = [
-            {"file": f"{n:03d}.jpg", "mistakes": p.mistakes, "stamp_ns": p.stamp_ns, "caption": p.caption}
-            for n, p in enumerate(pictures)
-        ]
+        rows = []
+        for number, frame in enumerate(self._worst.frames()):
+            file = f"{number:03d}.jpg"
+            (folder / file).write_bytes(frame.jpeg)
+            rows.append(
+                {"file": file, "mistakes": frame.mistakes, "stamp_ns": frame.stamp_ns, "caption": frame.caption}
+            )
         (folder / "pictures.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""The evaluation as one HTML file that loads nothing from elsewhere, and as a few lines for the terminal."""
+"""Report of evaluated recordings as one HTML file, and as a few lines for the terminal."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
 from spectradino_core.bags import report_figures as figures
+from spectradino_core.bags.labelled_frames import MODES
 from spectradino_core.bags.results import BagEvidence, timings
 from spectradino_core.bags.sweep_run import LINES
-from spectradino_core.bags.tally import MODES
 from spectradino_core.data.labels import describe_notes
+from spectradino_core.evaluation.figures import precision_recall
 from spectradino_core.evaluation.page import Cell, Page, markdown_table
+from spectradino_core.evaluation.worst import add_gallery
 
 __all__ = ["summary_lines", "write_report"]
 
-_MOST_PICTURES = 12
-_PICTURE_SIDE = 1280
+_MOST_FRAMES = 12
 _MOST_EVENTS = 100
 _HEAD = ["", "frames", "mAP", "mAP50", "mAP75", "mIoU"]
 
@@ -55,7 +53,7 @@ def write_report(path: Path, result: Mapping[str, Any], bags: Sequence[BagEviden
                 soft=True,
             )
         _write_sweep(page, kind, sweep)
-    _write_pictures(page, bags, labelled=total["scores"] is not None)
+    _write_worst(page, bags, judged=total["scores"] is not None)
     _write_pairing(page, total)
     for bag in bags:
         page.heading(f"{bag.name} over time" if len(bags) > 1 else "Over time")
@@ -66,7 +64,7 @@ def write_report(path: Path, result: Mapping[str, Any], bags: Sequence[BagEviden
 
 
 def summary_lines(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """What the command prints: scores, pairing, and what is wrong.
+    """Lines that the command prints: scores, pairing, and complaints.
 
     Args:
         result: what `result.json` holds.
@@ -86,7 +84,7 @@ def summary_lines(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
 
 
 def complaints(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """What a reader of the figures must know, in words."""
+    """Remarks that a reader of the figures must know."""
     found = []
     for name, bag in zip(names, result["bags"], strict=True):
         truth, scores = bag["truth"], bag["scores"]
@@ -174,7 +172,9 @@ def _write_scores(page: Page, result: Mapping[str, Any], bags: Sequence[BagEvide
             for name, count in found["instances"].items()
         ]
         page.table(["class", "true boxes", "AP", "AP50", "AP75"], rows)
-        page.figure(figures.curves(found), "Precision over recall at IoU 0.5")
+        curves = precision_recall({"all": found["precision"]}, found["instances"])
+        if curves is not None:
+            page.figure(curves, "Precision over recall at IoU 0.5, by class (true boxes)")
     if found["iou"]:
         rows = [[name, _percent(value)] for name, value in found["iou"].items()]
         page.table(["mask class", "IoU"], [*rows, ["pixel accuracy", _percent(found["pixel_accuracy"])]])
@@ -191,24 +191,25 @@ def _sweep_rows(sweep: Mapping[str, Any], keys: Sequence[str]) -> tuple[list[str
 
 def _write_sweep(page: Page, kind: str, sweep: Mapping[str, Any]) -> None:
     page.heading(f"{kind}: {sweep['what']}", level=3)
-    page.figure(figures.sweep_curves(kind, sweep), f"Scores by {sweep['what']}")
+    page.figure(figures.sweep_curves(sweep), f"Scores by {sweep['what']}")
     with page.details("Figures"):
         keys = [key for key in figures.TITLES if any(p[key] is not None for p in sweep["fused"])]
         page.table(*_sweep_rows(sweep, keys))
 
 
-def _write_pictures(page: Page, bags: Sequence[BagEvidence], labelled: bool) -> None:
-    rows = [(row["mistakes"], bag, row) for bag in bags for row in bag.pictures]
-    if not rows:
-        return
-    rows.sort(key=lambda row: -row[0])  # stable: of equals in the order of bags and of their own pictures
-    page.heading("Worst frames" if labelled else "Frames of the drive")
-    if labelled:
-        page.text("Green: right. Red: false. Yellow: not found. Grey: region to be ignored.", soft=True)
-    for _, bag, row in rows[:_MOST_PICTURES]:
-        data = np.frombuffer((bag.folder / "pictures" / row["file"]).read_bytes(), np.uint8)
-        caption = f"{bag.name}: {row['caption']}" if len(bags) > 1 else row["caption"]
-        page.image(cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), caption, _PICTURE_SIDE)
+def _write_worst(page: Page, bags: Sequence[BagEvidence], judged: bool) -> None:
+    rows = [(bag, row) for bag in bags for row in bag.worst_frames]
+    rows.sort(key=lambda row: -row[1]["mistakes"])  # stable: of equals in the order of bags and of their own frames
+    if rows:
+        page.heading("Worst frames" if judged else "Frames of the drive")
+        frames = [
+            (
+                (bag.folder / "pictures" / row["file"]).read_bytes(),
+                f"{bag.name}: {row['caption']}" if len(bags) > 1 else row["caption"],
+            )
+            for bag, row in rows[:_MOST_FRAMES]
+        ]
+        add_gallery(page, frames, judged)
 
 
 def _write_pairing(page: Page, total: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""From what the bags' folders hold to one result: the same bytes however many processes made them, and in what order.
+"""One result from the folders of all bags: the same bytes however many processes made them, and in what order.
 
 What depends on the machine's speed goes into `timings`, everything else into `result`.
 """
@@ -20,9 +20,10 @@ import numpy as np
 from spectradino_core import __version__
 from spectradino_core.bags.evaluation_options import SWEEPS, Options, file_digest
 from spectradino_core.bags.health import joined_health, pairing_figures, percentiles
-from spectradino_core.bags.scores import SUMMARY, Part, rounded, score, summary
+from spectradino_core.bags.labelled_frames import MODES, Arrays
+from spectradino_core.bags.scores import SUMMARY, Part, score, summary
 from spectradino_core.bags.sweep_run import LINES, place_of
-from spectradino_core.bags.tally import MODES, Arrays
+from spectradino_core.evaluation.spread import rounded
 from spectradino_core.runtime.bundle import ModelInfo
 
 __all__ = ["BagEvidence", "json_bytes", "result", "sweep_table", "timings"]
@@ -32,7 +33,7 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class BagEvidence:
-    """What the runs of one bag left in its folder, read when asked for."""
+    """Files that the runs of one bag left in its folder, read when asked for."""
 
     name: str
     folder: Path
@@ -43,7 +44,7 @@ class BagEvidence:
         return json.loads((self.folder / "node.json").read_text(encoding="utf-8"))
 
     @cached_property
-    def pictures(self) -> list[dict[str, Any]]:
+    def worst_frames(self) -> list[dict[str, Any]]:
         """ "file" (below `folder`/pictures), "mistakes", "stamp_ns", "caption"; the worst first."""
         return json.loads((self.folder / "pictures" / "pictures.json").read_text(encoding="utf-8"))
 
@@ -68,7 +69,7 @@ class BagEvidence:
         return json.loads((self.folder / "engine.json").read_text(encoding="utf-8"))
 
     def part(self, run: str = "node", name: str = "node") -> Part:
-        """What one way of answering found at the true frames."""
+        """What one replay found at the labelled frames."""
         return self.truth, self._arrays(run, name)
 
     def _arrays(self, run: str, name: str) -> Arrays:
@@ -79,7 +80,7 @@ class BagEvidence:
 def result(
     bags: Sequence[BagEvidence], errors: Mapping[str, str], info: ModelInfo, options: Options, alone: bool
 ) -> dict[str, Any]:
-    """What `result.json` holds.
+    """Content of `result.json`.
 
     Args:
         bags: those that succeeded, in the order of their names.
@@ -116,7 +117,7 @@ def result(
 
 
 def timings(bags: Sequence[BagEvidence], threads: int, jobs: int) -> dict[str, Any]:
-    """What `timings.json` holds: seconds and milliseconds of this machine, by step, all and by mode.
+    """Content of `timings.json`: seconds and milliseconds of this machine, by step, all and by mode.
 
     Args:
         bags: those that succeeded.

@@ -17,9 +17,9 @@ import numpy as np
 from spectradino_core.bags.ground_truth import GroundTruth, GroundTruthError, in_seconds
 from spectradino_core.bags.ground_truth_coco import read_coco
 from spectradino_core.bags.ground_truth_topics import MADE_BOXES, MADE_MASKS, read_topics
+from spectradino_core.bags.labelled_frames import truth_arrays
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.storage import StoredTopic
-from spectradino_core.bags.tally import truth_arrays
 from spectradino_core.bags.topics import IMAGE
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.registration import Size
@@ -139,7 +139,7 @@ class ScoredBag:
         return self.rgb_size or self.ir_size
 
     def truth_arrays(self) -> dict[str, np.ndarray]:
-        """See `tally.truth_arrays`; empty where nothing is labelled."""
+        """See `labelled_frames.truth_arrays`; empty where nothing is labelled."""
         if self.truth is None:
             return {}
         stamps = np.sort(self.rgb_ns)

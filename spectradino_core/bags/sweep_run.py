@@ -18,15 +18,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from spectradino_core.bags.evaluation_options import SCORE_FLOOR, Options, Sweep, Unit, pipeline_of
+from spectradino_core.bags.evaluation_options import Options, Sweep, Unit, pipeline_of
+from spectradino_core.bags.labelled_frames import LabelledFrames, stored
 from spectradino_core.bags.node_run import Matcher, progress_bar, save_arrays
 from spectradino_core.bags.reader import BagFrame
 from spectradino_core.bags.replay import Replay
 from spectradino_core.bags.scored_bag import ScoredBag, open_scored
-from spectradino_core.bags.tally import Tally, in_colour_pixels, shift_right, stored
+from spectradino_core.evaluation.detection import SCORE_FLOOR
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import FrameError
 from spectradino_core.runtime.registration import Registration
+from spectradino_core.runtime.rgb_grid import in_colour_pixels, shift_right
 from spectradino_core.streams.decode import DecodeError
 from spectradino_core.streams.queues import Stream
 from spectradino_core.thermal import ThermalError
@@ -67,7 +69,7 @@ def is_kept(stream: Stream, stamp_ns: int, share: float, seed: int) -> bool:
 
 
 def run_sweep(unit: Unit) -> None:
-    """Does one run of `sweep_runs` and leaves its tallies in the unit's evidence.
+    """Does one run of `sweep_runs` and leaves what it recorded at the labelled frames in the unit's evidence.
 
     Raises:
         As `node_run.run_node`.
@@ -80,39 +82,39 @@ def run_sweep(unit: Unit) -> None:
         options.clock,
     ) as bag:  # fmt: skip
         if unit.run == "rgb_alone":
-            tallies = _rgb_alone(unit, bag, pipeline, floor)
+            frames_of = _rgb_alone(unit, bag, pipeline, floor)
         elif unit.run.startswith("ir_alone"):
-            tallies = _ir_alone(unit, bag, pipeline, floor)
+            frames_of = _ir_alone(unit, bag, pipeline, floor)
         else:
-            tallies = {NODE: _node(unit, bag, pipeline, floor)}
+            frames_of = {NODE: _node(unit, bag, pipeline, floor)}
     evidence: dict[str, np.ndarray] = {}
-    for name, tally in tallies.items():
-        evidence |= stored(name, tally.arrays())
+    for name, labelled in frames_of.items():
+        evidence |= stored(name, labelled.arrays())
     save_arrays(unit.evidence, evidence)
 
 
-def _node(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> Tally:
+def _node(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> LabelledFrames:
     kind, _, word = unit.run.partition("=")
     value, options = float(word), unit.options
     replay = _replay(bag, pipeline, options, floor)
     if kind == "shift":
         replay.registering.current = _shifted(replay.registering.current, bag, value)
-    tally, match = _tally(bag, pipeline), Matcher(bag, options)
+    labelled, match = _labelled_frames(bag, pipeline), Matcher(bag, options)
     answers = replay.run(_worse(replay.frames_of(bag.reader), kind, value, options.seed))
     for answer in progress_bar(answers, unit, len(bag.rgb_ns)):
         judged = match.judged(answer, replay)
         if judged is not None:
-            tally.add(*judged)
-    return tally
+            labelled.add(*judged)
+    return labelled
 
 
-def _rgb_alone(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> dict[str, Tally]:
+def _rgb_alone(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> dict[str, LabelledFrames]:
     options = unit.options
     shares = {_BASE: 0.0}
     shares |= {
         place_of("rgb_only", s.kind, v)[1]: v for s in options.sweeps for v in s.values if v and s.kind == "dropout_rgb"
     }
-    tallies = {name: _tally(bag, pipeline) for name in shares}
+    frames_of = {name: _labelled_frames(bag, pipeline) for name in shares}
     pipeline.score_threshold = floor
     frames = (frame for frame in bag.reader.frames() if frame.stream is Stream.RGB)
     for frame in progress_bar(frames, unit, len(bag.rgb_ns)):
@@ -122,11 +124,11 @@ def _rgb_alone(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> 
             continue  # as in the node; counted in its own run
         for name, share in shares.items():
             if is_kept(Stream.RGB, frame.stamp_ns, share, options.seed):
-                tallies[name].add(frame.stamp_ns, percepts, bag.tolerance_ns)
-    return tallies
+                frames_of[name].add(frame.stamp_ns, percepts, bag.tolerance_ns)
+    return frames_of
 
 
-def _ir_alone(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> dict[str, Tally]:
+def _ir_alone(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> dict[str, LabelledFrames]:
     """Offset and shift move what was found, so one replay serves them all; lost frames change the thermal range."""
     options = unit.options
     share = float(unit.run.partition("=")[2] or 0.0)
@@ -136,7 +138,7 @@ def _ir_alone(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> d
             if value and sweep.kind in ("offset", "shift"):
                 move = (value, 0.0) if sweep.kind == "offset" else (0.0, value)
                 moves[place_of("ir_only", sweep.kind, value)[1]] = move
-    tallies = {name: _tally(bag, pipeline) for name in moves}
+    frames_of = {name: _labelled_frames(bag, pipeline) for name in moves}
     replay = _replay(bag, pipeline, options, floor)
     offset_ns = bag.ir_offset_ns
     slop_ns = max(round(options.settings.sync_slop_ms * _MS), bag.tolerance_ns)
@@ -154,8 +156,8 @@ def _ir_alone(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> d
         size = bag.colour_size or percepts.size
         for name, (late_ms, shift_px) in moves.items():
             found = in_colour_pixels(percepts, replay.registering.current, size, shift_px)
-            tallies[name].add(frame.stamp_ns + round(late_ms * _MS) - offset_ns, found, slop_ns)
-    return tallies
+            frames_of[name].add(frame.stamp_ns + round(late_ms * _MS) - offset_ns, found, slop_ns)
+    return frames_of
 
 
 def _worse(frames: Iterator[BagFrame], kind: str, value: float, seed: int) -> Iterator[BagFrame]:
@@ -184,6 +186,6 @@ def _replay(bag: ScoredBag, pipeline: Pipeline, options: Options, floor: float) 
     return replay
 
 
-def _tally(bag: ScoredBag, pipeline: Pipeline) -> Tally:
+def _labelled_frames(bag: ScoredBag, pipeline: Pipeline) -> LabelledFrames:
     assert bag.truth is not None
-    return Tally(bag.truth, bag.places, pipeline.info)
+    return LabelledFrames(bag.truth, bag.places, pipeline.info)

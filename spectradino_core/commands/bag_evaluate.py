@@ -106,7 +106,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    missing = [name for name in ("rosbags", "faster_coco_eval", "matplotlib") if find_spec(name) is None]
+    missing = [name for name in ("rosbags", "matplotlib") if find_spec(name) is None]
     if missing:  # now, not after hours of replaying
         raise RuntimeError(f"{' and '.join(missing)} not installed: pip install 'spectradino_ros[bag,runtime]'")
     from spectradino_core.bags.evaluate import evaluate_bags, find_bags

@@ -50,7 +50,7 @@ def add(commands: Any) -> None:
     data.add_argument("--time-of-day", choices=("day", "dusk", "night"), help="of the scenes; default: mixed")
     how = command.add_argument_group("how")
     how.add_argument(
-        "--slide", type=parse_size, metavar="WxH", help="scale pictures into WxH and slide a window over them"
+        "--slide", type=parse_size, metavar="WxH", help="scale images into WxH and slide a window over them"
     )
     how.add_argument(
         "--stride", type=parse_size, metavar="XxY", help="from window to window (default: two thirds of it)"
@@ -59,7 +59,7 @@ def add(commands: Any) -> None:
     how.add_argument("--device", default="auto", help="auto, cpu, cuda or tensorrt (default: %(default)s)")
     command.add_argument("--out", type=Path, metavar="FOLDER", help="gets result.json, result.md and report.html")
     command.add_argument(
-        "--worst", type=int, default=8, metavar="K", help="worst answers to draw (default: %(default)s)"
+        "--worst", type=int, default=8, metavar="K", help="worst frames to draw (default: %(default)s)"
     )
     command.set_defaults(run=_run)
 
@@ -100,7 +100,7 @@ def _run(options: argparse.Namespace) -> int:
         report.write(options.out)
     print(report.markdown())
     if options.out is not None:
-        print(f"{options.out / 'report.html'}: with curves, confusions and the worst answers")
+        print(f"{options.out / 'report.html'}: with curves, confusions and the worst frames")
     return 0
 
 

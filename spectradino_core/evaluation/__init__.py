@@ -1,3 +1,3 @@
-"""How good an answer is: detection and segmentation scores on plain arrays, for training, replay and the demo alike."""
+"""Scores and reports of models on images and recordings, for `evaluate`, `bag evaluate`, training and the demo."""
 
 from __future__ import annotations

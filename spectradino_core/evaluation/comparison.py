@@ -1,4 +1,4 @@
-"""The same pairs asked of a model with both streams, with each alone, and of the baseline beside it.
+"""Comparison of a model with both streams, with each alone, and of the baseline on the same pairs.
 
 The baseline is frozen DINOv2 that sees infrared as a grey picture, under the same head: what the adapters add is what
 is above it. A later revision of the paper reports that they can lose to it, so no table goes without.
@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from tqdm import tqdm
 
 from spectradino_core.data.labels import describe_notes
-from spectradino_core.evaluation.answers import ALL, Answers, Run, Scores, collect
 from spectradino_core.evaluation.confusion import DetectionConfusion
 from spectradino_core.evaluation.detection import mean_average_precision
+from spectradino_core.evaluation.scorer import ALL, Run, Scorer, Scores, score_runs
 from spectradino_core.evaluation.sets import LabelledSet
 from spectradino_core.evaluation.spread import Spread
 from spectradino_core.evaluation.vocabulary import Vocabulary
-from spectradino_core.evaluation.worst import Worst
+from spectradino_core.evaluation.worst import WorstFrames
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.percepts import Mode
 from spectradino_core.runtime.pipeline import Pipeline
@@ -39,12 +40,12 @@ METRICS: Mapping[str, Callable[[Scores], float | None]] = {
     "mIoU": lambda scores: None if scores.segmentation is None else scores.segmentation.miou,
     "mAcc": lambda scores: None if scores.segmentation is None else scores.segmentation.macc,
 }
-"""What a table shows, by name: from scores to 0..1, None where nothing was labelled for it."""
+"""Columns of a table, by name: from scores to 0..1, None where nothing was labelled for it."""
 
 
 @dataclass
 class Comparison:
-    """What a set's tables are made of.
+    """Scores of one set, for its tables.
 
     Attributes:
         name: of the set.
@@ -52,10 +53,10 @@ class Comparison:
         rows: by row name, one entry per seed; none for a baseline that was not given.
         scores: by subset and row, one per seed.
         images: pairs, by subset.
-        worst: of the first model, fused.
-        thresholds: what its boxes get wrong by the score from which they count; none without box labels.
+        worst: gallery of the first model, fused.
+        thresholds: its confusions by score threshold; none without box labels.
         unknown: classes of the set that the models don't know, which are left out.
-        about: what the set says of itself, such as which pixels its rule ignores.
+        about: the set's own notes, such as which pixels its rule ignores.
         label_notes: oddities of the set's label files, in words.
     """
 
@@ -64,7 +65,7 @@ class Comparison:
     rows: tuple[str, ...]
     scores: dict[str, dict[str, list[Scores]]]
     images: dict[str, int]
-    worst: Worst
+    worst: WorstFrames
     thresholds: Mapping[float, DetectionConfusion]
     unknown: tuple[str, ...] = ()
     about: tuple[str, ...] = ()
@@ -90,6 +91,17 @@ class Comparison:
         """One of `METRICS` of one row, over its seeds."""
         return Spread.of(METRICS[metric](scores) for scores in self.scores[subset].get(row, []))
 
+    def precision(self) -> dict[str, dict[str, np.ndarray]]:
+        """By row, precision at each of COCO's recalls by class, IoU 0.5, mean over seeds."""
+        found = {
+            row: [s.detection.precision for s in scores if s.detection] for row, scores in self.scores[ALL].items()
+        }
+        return {
+            row: {label: np.mean([one[label] for one in seeds], axis=0) for label in seeds[0]}
+            for row, seeds in found.items()
+            if seeds
+        }
+
     def by_class(self, kind: str, row: str, subset: str = ALL) -> dict[str, Spread]:
         """Scores by class of one row over its seeds; kind is "ap", "ap50", "ap75", "iou" or "accuracy"."""
         part = "segmentation" if kind in ("iou", "accuracy") else "detection"
@@ -98,7 +110,7 @@ class Comparison:
 
 
 def same_task(infos: Mapping[str, ModelInfo]) -> None:
-    """Checks that models can stand in one table.
+    """Checks that models are comparable in one table.
 
     Args:
         infos: by file.
@@ -124,13 +136,13 @@ def compare(
     worst: int = 8,
     left_out: Sequence[str] = (),
 ) -> Comparison:
-    """Asks all models about all pairs of a set.
+    """Scores all models on all pairs of a set.
 
     Args:
         models: the seeds of one model.
         baselines: seeds of the baseline; may be none: its row is kept, empty.
         data: the set.
-        worst: how many of the worst answers to draw.
+        worst: how many of the worst frames to draw.
         left_out: mask classes that the set's rule leaves out of its means.
 
     Raises:
@@ -144,7 +156,7 @@ def compare(
             "choose a model for that band"
         )
     unknown = [name for name in left_out if name not in info.mask_classes]
-    if unknown:  # said before all pairs are asked
+    if unknown:  # before all pairs are scored
         raise ValueError(
             f"{unknown[0]} can't be left out of the means: the mask classes are {', '.join(info.mask_classes)}"
         )
@@ -155,26 +167,27 @@ def compare(
         for seed, pipeline in enumerate(models)
     } | {(BASELINE, seed): Run(pipeline) for seed, pipeline in enumerate(baselines)}  # fmt: skip
     names = {f"{row} {seed}": run for (row, seed), run in runs.items()}
-    kept = Worst(worst)
-    found = collect(names, _watched(vocabulary, data), {f"{FUSED} 0": kept})
-    if not found[f"{FUSED} 0"].images[ALL]:
+    kept = WorstFrames(info, models[0].score_threshold, worst)
+    found = score_runs(names, _watched(vocabulary, data), {f"{FUSED} 0": kept})
+    first = found[f"{FUSED} 0"]
+    images = first.images
+    if not images[ALL]:
         raise ValueError(f"{data.name} holds no pairs")
     rows = (*_STREAMS, BASELINE)
 
-    def answers(row: str) -> list[Answers]:
+    def scorers(row: str) -> list[Scorer]:
         return [found[f"{row} {seed}"] for r, seed in runs if r == row]
 
-    subsets = found[f"{FUSED} 0"].subsets
     return Comparison(
         name=data.name,
         info=info,
         rows=rows,
         scores={
-            subset: {row: [one.scores(subset, left_out) for one in answers(row)] for row in rows} for subset in subsets
+            subset: {row: [one.scores(subset, left_out) for one in scorers(row)] for row in rows} for subset in images
         },
-        images={subset: found[f"{FUSED} 0"].images[subset] for subset in subsets},
+        images=images,
         worst=kept,
-        thresholds={t: made for t in THRESHOLDS if (made := found[f"{FUSED} 0"].at_threshold(t)) is not None},
+        thresholds={t: made for t in THRESHOLDS if (made := first.mistakes(t)) is not None},
         unknown=(*vocabulary.unknown_boxes, *vocabulary.unknown_masks),
         about=_about(data),
         label_notes=(*describe_notes(getattr(data, "notes", {})), *getattr(data, "remarks", ())),
@@ -182,11 +195,11 @@ def compare(
 
 
 def _watched(vocabulary: Vocabulary, data: LabelledSet) -> Iterator:
-    """The pairs with the model's labels; a bar tells a person at a terminal how far it is."""
+    """The pairs with the model's labels, with a progress bar on a terminal."""
     return map(vocabulary, tqdm(data.samples(), total=len(data), unit="pair", desc=data.name, disable=None))
 
 
 def _about(data: LabelledSet) -> tuple[str, ...]:
-    """A published benchmark's rule, as its reader tells it."""
+    """A published benchmark's rule, as its reader gives it."""
     rule = getattr(data, "ignore", "")
     return (str(rule),) if rule else ()

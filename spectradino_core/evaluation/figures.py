@@ -1,4 +1,4 @@
-"""What a comparison looks like: precision-recall curves, bars by class and by subset, confusion matrices.
+"""Plots of scores: precision-recall curves, bars by class and by subset, confusion matrices.
 
 Letters: C classes.
 """
@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from spectradino_core.evaluation.answers import ALL
-from spectradino_core.evaluation.coco import RECALLS
 from spectradino_core.evaluation.comparison import Comparison
+from spectradino_core.evaluation.detection import RECALLS
+from spectradino_core.evaluation.scorer import ALL
 from spectradino_core.evaluation.spread import Spread
 
-__all__ = ["COLOURS", "class_bars", "confusion_matrix", "grouped_bars", "precision_recall", "subset_bars"]
+__all__ = [
+    "COLOURS", "class_bars", "confusion_matrix", "grouped_bars", "legend", "panels", "precision_recall", "subset_bars",
+]  # fmt: skip
 
 COLOURS = ("#0072B2", "#D55E00", "#E69F00", "#7F7F7F", "#009E73", "#CC79A7", "#56B4E9", "#000000")
 """Of rows, in their order; people who don't see all colours can tell them apart (Okabe and Ito)."""
@@ -27,24 +29,25 @@ _NAMES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "iou": "IoU", "accuracy": 
 _MOST_CLASSES_WITH_NUMBERS = 14
 
 
-def precision_recall(comparison: Comparison) -> Figure | None:
-    """Precision over recall at IoU 0.5, a panel for each class with true boxes, mean over seeds; None without any."""
-    found = {row: [s.detection for s in scores if s.detection] for row, scores in comparison.scores[ALL].items()}
-    first = next((scores[0] for scores in found.values() if scores), None)
-    classes = [] if first is None else [name for name, count in first.instances.items() if count]
-    if first is None or not classes:
+def precision_recall(
+    rows: Mapping[str, Mapping[str, Sequence[float] | np.ndarray]], instances: Mapping[str, int]
+) -> Figure | None:
+    """Precision over recall at IoU 0.5, a panel for each class with true boxes; None without any.
+
+    Args:
+        rows: by row, precision at each of `RECALLS` by class.
+        instances: true boxes by class.
+    """
+    classes = [name for name, count in instances.items() if count]
+    if not classes:
         return None
-    columns = min(3, len(classes))
-    figure, panels = _panels(len(classes), columns, 3.6, 3.0)
-    for panel, label in zip(panels, classes, strict=True):
-        for number, (row, scores) in enumerate(found.items()):
-            if scores:
-                mean = np.mean([one.precision[label] for one in scores], axis=0)
-                panel.plot(RECALLS, mean, color=COLOURS[number], label=row, linewidth=1.6)
-        panel.set(title=f"{label} ({first.instances[label]})", xlim=(0, 1), ylim=(0, 1.02))
-        panel.set(xlabel="recall", ylabel="precision")
-        panel.grid(alpha=0.25)
-    _legend(figure, panels[0])
+    figure, all_axes = panels(len(classes), 3.6, 3.0)
+    for axes, label in zip(all_axes, classes, strict=True):
+        for number, (row, precision) in enumerate(rows.items()):
+            axes.plot(RECALLS, precision[label], color=COLOURS[number], label=row, linewidth=1.6)
+        axes.set(title=f"{label} ({instances[label]})", xlim=(0, 1), ylim=(0, 1.02))
+        axes.set(xlabel="recall", ylabel="precision")
+    legend(figure, all_axes[0])
     return figure
 
 
@@ -95,12 +98,12 @@ def grouped_bars(groups: Sequence[str], values: dict[str, list[Spread]], ylabel:
     axes.grid(axis="y", alpha=0.25)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    _legend(figure, axes)
+    legend(figure, axes)
     return figure
 
 
 def confusion_matrix(counts: np.ndarray, rows: Sequence[str], columns: Sequence[str], what: str) -> Figure:
-    """Counts [rows, columns] as shares of each row: how often what is true was taken for what."""
+    """Counts [rows, columns] as fractions of each row."""
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     figure = Figure(figsize=(1.8 + 0.5 * len(columns), 1.4 + 0.42 * len(rows)), layout="constrained")
@@ -117,16 +120,22 @@ def confusion_matrix(counts: np.ndarray, rows: Sequence[str], columns: Sequence[
     return figure
 
 
-def _panels(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+def panels(count: int, width: float, height: float, columns: int = 3) -> tuple[Figure, list[Axes]]:
+    """Axes with a grid, row by row, of `width` by `height` inches each."""
+    columns = min(columns, count)
     lines = math.ceil(count / columns)
     figure = Figure(figsize=(columns * width, lines * height + 0.4), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    for used in axes[:count]:
+        used.grid(alpha=0.25)
+        used.spines[["top", "right"]].set_visible(False)
     for spare in axes[count:]:
         spare.set_axis_off()
     return figure, list(axes[:count])
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
+def legend(figure: Figure, axes: Axes) -> None:
+    """One legend below all panels, for the lines of one of them; none for a single line."""
     handles, labels = axes.get_legend_handles_labels()
     if len(labels) > 1:
         figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False)

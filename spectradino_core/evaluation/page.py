@@ -4,10 +4,10 @@ bytes.
     page = Page("What was measured")
     page.table(["model", "mAP"], [["ours", 0.41]])
     with page.details("Worst examples"):
-        page.images([(picture, "scene 3")])
+        page.image(image, "scene 3")
     page.write(folder / "report.html")
 
-Letters: h x w a picture.
+Letters: h x w an image.
 """
 
 from __future__ import annotations
@@ -56,8 +56,7 @@ caption { text-align: left; padding: .3em 0; } th, td { padding: .28em .7em; bor
   font-variant-numeric: tabular-nums; white-space: nowrap; } td:first-child { white-space: nowrap; }
 tr.strong td { font-weight: 600; }
 figure { margin: 1em 0; } figure img { max-width: 100%; height: auto; }
-img.drawn { background: #fff; border-radius: 6px; } .many { display: grid; gap: 1em;
-  grid-template-columns: repeat(auto-fill, minmax(26rem, 1fr)); } .many figure { margin: 0; } .many img { width: 100%; }
+img.drawn { background: #fff; border-radius: 6px; }
 pre, code { background: var(--band); border-radius: 4px; } code { padding: .1em .3em; } pre { padding: .7em; overflow-x:
   auto; } details { border: 1px solid var(--line); border-radius: 6px; margin: .8em 0; padding: .3em .9em; }
 summary { cursor: pointer; font-weight: 600; color: var(--accent); }
@@ -130,18 +129,15 @@ class Page:
         with matplotlib.rc_context({"svg.hashsalt": "spectradino", "svg.fonttype": "path"}):
             figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
         # As an image of its own: several drawings in one document would share their ids.
-        self._picture(_data_uri("image/svg+xml", buffer.getvalue()), caption, drawn=True)
+        self._add_image(_data_uri("image/svg+xml", buffer.getvalue()), caption, drawn=True)
 
-    def image(self, image: np.ndarray, caption: str, longest_side: int = 960) -> None:
-        """A picture uint8 [h, w, 3] in RGB order or [h, w], made smaller if a side is longer than `longest_side`."""
-        self._picture(_jpeg(image, longest_side), caption)
-
-    def images(self, images: Sequence[tuple[np.ndarray, str]], longest_side: int = 640) -> None:
-        """Pictures with captions side by side; see `image`."""
-        self._parts.append("<div class=many>")
-        for image, caption in images:
-            self.image(image, caption, longest_side)
-        self._parts.append("</div>")
+    def image(self, image: np.ndarray | bytes, caption: str, longest_side: int = 960) -> None:
+        """An image uint8 [h, w, 3] in RGB order or [h, w], or an image file's bytes, made smaller if a side is longer
+        than `longest_side`."""
+        if isinstance(image, bytes):
+            decoded = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
+            image = np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB))
+        self._add_image(_jpeg(image, longest_side), caption)
 
     @contextmanager
     def details(self, summary: str) -> Iterator[None]:
@@ -170,7 +166,7 @@ class Page:
         with written_atomically(path) as scratch:
             scratch.write_bytes(self.html().encode())
 
-    def _picture(self, source: str, caption: str, drawn: bool = False) -> None:
+    def _add_image(self, source: str, caption: str, drawn: bool = False) -> None:
         text = _escaped(caption)
         kind = " class=drawn" if drawn else ""
         self._parts.append(f'<figure><img{kind} alt="{text}" src="{source}"><figcaption>{text}</figcaption></figure>')
@@ -211,7 +207,7 @@ def _escaped(text: str) -> str:
 
 def _jpeg(image: np.ndarray, longest_side: int) -> str:
     if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)) or not image.size:
-        raise ValueError(f"a picture is uint8 [h, w, 3] or [h, w], got {image.dtype} {tuple(image.shape)}")
+        raise ValueError(f"an image is uint8 [h, w, 3] or [h, w], got {image.dtype} {tuple(image.shape)}")
     scale = longest_side / max(image.shape[:2])
     if scale < 1:
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -219,7 +215,7 @@ def _jpeg(image: np.ndarray, longest_side: int) -> str:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     if not done:
-        raise ValueError(f"a picture of {image.shape[1]}x{image.shape[0]} can't be stored as JPEG")
+        raise ValueError(f"an image of {image.shape[1]}x{image.shape[0]} can't be stored as JPEG")
     return _data_uri("image/jpeg", data.tobytes())
 
 

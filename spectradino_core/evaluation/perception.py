@@ -1,6 +1,6 @@
 """The few scores that a training curve shows, by the same pipeline that serves.
 
-Whoever reports figures takes `answers.py`, which has all of COCO's.
+Reports take `scorer.py`, which has all of COCO's.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.evaluation.answers import Run, collect
+from spectradino_core.evaluation.scorer import Run, score_runs
 from spectradino_core.runtime.percepts import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 
@@ -28,7 +28,7 @@ def score_samples(pipeline: Pipeline, samples: Iterable[PairedSample], mode: Mod
         {"mode", "pairs", "ap50": by class, "map50", "iou": by class, "miou"}; nan where nothing was labelled.
     """
     info = pipeline.info
-    scores = collect({mode.value: Run(pipeline, mode)}, samples)[mode.value].scores()
+    scores = score_runs({mode.value: Run(pipeline, mode)}, samples)[mode.value].scores()
     detection, segmentation = scores.detection, scores.segmentation
     nothing = float("nan")
     return {

@@ -17,7 +17,6 @@ __all__ = [
     "LinearProbe",
     "depth_scores",
     "fit_probe",
-    "mean_iou",
     "patch_classes",
     "patch_depth",
 ]
@@ -98,22 +97,6 @@ def depth_scores(predicted: np.ndarray, true: np.ndarray) -> DepthScores:
     return DepthScores(
         float(np.sqrt((error**2).mean())), float((np.abs(error) / true).mean()), float((ratio < 1.25).mean())
     )
-
-
-def mean_iou(predicted: np.ndarray, true: np.ndarray, classes: int) -> float:
-    """Mean over the classes that occur of intersection over union.
-
-    Args:
-        predicted, true: class numbers of tokens, of one shape; negative in `true`: not counted.
-    """
-    known = true >= 0
-    predicted, true = predicted[known], true[known]
-    scores = []
-    for label in range(classes):
-        union = ((predicted == label) | (true == label)).sum()
-        if union:
-            scores.append(((predicted == label) & (true == label)).sum() / union)
-    return float(np.mean(scores)) if scores else float("nan")
 
 
 FARTHEST = 100.0

@@ -1,4 +1,4 @@
-"""Comparisons as JSON, as Markdown and as a page: the same figures three times.
+"""Report of comparisons as JSON, Markdown and HTML, with the same figures.
 
 Letters: C classes.
 """
@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spectradino_core.evaluation.answers import ALL, Scores
 from spectradino_core.evaluation.comparison import BASELINE, FUSED, METRICS, Comparison
 from spectradino_core.evaluation.detection import mean_average_precision
 from spectradino_core.evaluation.figures import class_bars, confusion_matrix, precision_recall, subset_bars
 from spectradino_core.evaluation.page import Cell, Page, markdown_table
+from spectradino_core.evaluation.scorer import ALL, Scores
 from spectradino_core.evaluation.spread import none_for_nan
+from spectradino_core.evaluation.worst import add_gallery
 from spectradino_core.files import written_atomically
 from spectradino_core.runtime.bundle import ModelInfo
 
@@ -24,7 +25,7 @@ __all__ = ["Report"]
 _HOW_TO_READ = (
     "mAP is COCO's (IoU 0.5 to 0.95), mIoU and mAcc are means over classes; all in per cent. RGB only and IR only "
     "withhold the other frame from the same model. The last row is plain frozen DINOv2 that sees infrared as a grey "
-    "picture, under the same head: what the adapters add is what is above it."
+    "image, under the same head: the difference to it is what the adapters add."
 )
 
 
@@ -38,8 +39,8 @@ class Report:
         Args:
             models: the seeds of the model, by file.
             baselines: those of the baseline; none: every table says how to train one.
-            command: what was typed to get this report.
-            train_baseline: what to type to get a baseline.
+            command: the command line of this report.
+            train_baseline: the command line that trains a baseline.
         """
         self.models, self.baselines = dict(models), dict(baselines)
         self.command, self.train_baseline = command, train_baseline
@@ -117,7 +118,7 @@ class Report:
         return "\n".join([*parts, f"{_HOW_TO_READ}\n", f"`{self.command}`\n"])
 
     def page(self) -> Page:
-        """The same with curves, bars, confusion matrices and the worst answers."""
+        """The same with curves, bars, confusion matrices and the worst frames."""
         page = Page(self.title, _HOW_TO_READ)
         page.code(self.command)
         for comparison in self.comparisons:
@@ -144,9 +145,10 @@ class Report:
         for title, header, rows in _class_tables(comparison):
             with page.details(title):
                 page.table(header, rows)
-        if (curves := precision_recall(comparison)) is not None:
-            page.figure(curves, "Precision over recall at IoU 0.5, by class (true boxes), mean over seeds")
         first = comparison.scores[ALL][FUSED][0]
+        instances = {} if first.detection is None else first.detection.instances
+        if (curves := precision_recall(comparison.precision(), instances)) is not None:
+            page.figure(curves, "Precision over recall at IoU 0.5, by class (true boxes), mean over seeds")
         if first.boxes is not None:
             classes = comparison.info.box_classes
             counts = first.boxes.counts
@@ -164,10 +166,10 @@ class Report:
             if not counts[:, -1].any():
                 counts, columns = counts[:, :-1], classes
             page.figure(confusion_matrix(counts, classes, columns, "Pixels"), "Pixels, first model, fused")
-        if pictures := comparison.worst.pictures():
-            with page.details(f"The {len(pictures)} worst answers of the first model, fused"):
-                page.text("Left: what was found, on the colour picture. Right: what is true, on the infrared picture.")
-                page.images(pictures, longest_side=960)
+        if frames := comparison.worst.frames():
+            with page.details(f"The {len(frames)} worst frames of the first model, fused"):
+                page.text("Left: RGB, with the predicted mask. Right: IR, with the true mask.")
+                add_gallery(page, ((frame.jpeg, frame.caption) for frame in frames))
 
     def _main_table(self, comparison: Comparison) -> tuple[list[str], list[list[Cell]], list[int]]:
         """Header, rows and the numbers of the fused rows; every subset has all rows."""
@@ -226,7 +228,7 @@ def _threshold_table(scores: Scores) -> tuple[list[str], list[list[Cell]]]:
 
 
 def _thresholds(comparison: Comparison) -> list[dict[str, Any]]:
-    """For JSON: by threshold what the first model's boxes get right, fused, by class."""
+    """For JSON: precision, recall and F1 of the first model by threshold and class, fused."""
     return [
         {"score_from": threshold}
         | {
@@ -250,7 +252,7 @@ def _thresholds_table(comparison: Comparison) -> tuple[list[str], list[list[Cell
 
 
 def _best_threshold(comparison: Comparison) -> str:
-    """From which score on boxes should count, by F1; empty where there are no box labels."""
+    """The threshold with the best F1, in words; empty where there are no box labels."""
     best = comparison.best_threshold
     if best is None:
         return ""
@@ -282,6 +284,6 @@ def _scores(scores: Scores) -> dict[str, Any]:
 
 
 def files_by_name(files: Sequence[Path]) -> list[str]:
-    """What files are called in a report: their names, with the folder where two have the same."""
+    """File names for a report, with the folder where two are the same."""
     names = [file.name for file in files]
     return [f"{f.parent.name}/{f.name}" if names.count(f.name) > 1 else f.name for f in files]

@@ -20,11 +20,11 @@ from spectradino_core.data.views import PLAIN, ViewOptions, colour_tensor, take_
 from spectradino_core.evaluation.probes import (
     depth_scores,
     fit_probe,
-    mean_iou,
     patch_classes,
     patch_depth,
 )
 from spectradino_core.evaluation.retrieval import knn_accuracy, pair_cosines, retention, retrieval
+from spectradino_core.evaluation.segmentation import UNLABELLED, ConfusionMatrix
 from spectradino_core.thermal import ThermalContract
 
 __all__ = ["Collected", "collect", "judge_infrared", "judge_neighbours", "judge_pairs", "judge_probes", "mean_of"]
@@ -237,8 +237,10 @@ def _score(probes: tuple[Any, Any], test: Collected, key: str, classes: int) -> 
     far = depth > 0
     guess = np.exp(np.clip(probes[0](tokens[far])[:, 0], np.log(_NEAREST_M), np.log(_FARTHEST_M)))
     of_depth = depth_scores(guess, depth[far])
+    pixels = ConfusionMatrix([str(number) for number in range(classes)])
+    pixels.add(probes[1](tokens).argmax(axis=1), np.where(label < 0, UNLABELLED, label))
     return {
         "depth_rmse": of_depth.rmse,
         "depth_delta1": of_depth.delta1,
-        "miou": mean_iou(probes[1](tokens).argmax(axis=1), label, classes),
+        "miou": pixels.scores().miou,
     }

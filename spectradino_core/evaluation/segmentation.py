@@ -31,9 +31,9 @@ class SegmentationScores:
     Attributes:
         miou: mean of `iou` over the classes that have one and are not left out.
         macc: mean of `accuracy` likewise.
-        pixel_accuracy: share of all labelled pixels that were given their class.
+        pixel_accuracy: fraction of all labelled pixels that were given their class.
         iou: intersection over union by class.
-        accuracy: share of each class's pixels that were given it (its recall).
+        accuracy: fraction of each class's pixels that were given it (its recall).
         left_out: classes that the means leave out.
     """
 
@@ -92,30 +92,6 @@ class ConfusionMatrix:
         cells = truth[labelled].astype(np.int64) * (size + 1) + columns
         self.counts += np.bincount(cells, minlength=self.counts.size).reshape(self.counts.shape)
 
-    def iou(self) -> dict[str, float]:
-        """Intersection over union of each class, 0..1; nan for a class that is neither true nor predicted anywhere."""
-        square = self.counts[:, :-1]
-        inside = np.diagonal(square).astype(np.float64)
-        union = self.counts.sum(axis=1) + square.sum(axis=0) - inside
-        values = np.divide(inside, union, out=np.full(len(inside), np.nan), where=union > 0)
-        return {name: float(value) for name, value in zip(self.classes, values, strict=True)}
-
-    def mean_iou(self) -> float:
-        """Mean of `iou` over the classes that have one; nan before any labelled pixel was added."""
-        return _mean(self.iou(), ())
-
-    def class_accuracy(self) -> dict[str, float]:
-        """Share of each class's pixels that were given it, 0..1; nan for a class without true pixels."""
-        total = self.counts.sum(axis=1)
-        inside = np.diagonal(self.counts).astype(np.float64)
-        values = np.divide(inside, total, out=np.full(len(inside), np.nan), where=total > 0)
-        return {name: float(value) for name, value in zip(self.classes, values, strict=True)}
-
-    def accuracy(self) -> float:
-        """Share of the labelled pixels that were given their class; nan before any was added."""
-        total = int(self.counts.sum())
-        return float(np.trace(self.counts[:, :-1])) / total if total else float("nan")
-
     def scores(self, left_out: Collection[str] = ()) -> SegmentationScores:
         """All scores.
 
@@ -129,22 +105,19 @@ class ConfusionMatrix:
         unknown = sorted(set(left_out) - set(self.classes))
         if unknown:
             raise ValueError(f"{', '.join(unknown)} can't be left out of {', '.join(self.classes)}")
-        iou, accuracy = self.iou(), self.class_accuracy()
+        square, true = self.counts[:, :-1], self.counts.sum(axis=1)
+        right = np.diagonal(square)
+        iou = self._fractions(right, true + square.sum(axis=0) - right)
+        accuracy = self._fractions(right, true)
+        pixel_accuracy = float(right.sum() / true.sum()) if true.any() else float("nan")
         return SegmentationScores(
-            _mean(iou, left_out), _mean(accuracy, left_out), self.accuracy(), iou, accuracy, tuple(left_out)
+            _mean(iou, left_out), _mean(accuracy, left_out), pixel_accuracy, iou, accuracy, tuple(left_out)
         )
 
-    def __add__(self, other: ConfusionMatrix) -> ConfusionMatrix:
-        """Both sets of images together.
-
-        Raises:
-            ValueError: other classes.
-        """
-        if other.classes != self.classes:
-            raise ValueError("counts of different classes can't be added")
-        total = ConfusionMatrix(self.classes)
-        total.counts = self.counts + other.counts
-        return total
+    def _fractions(self, part: np.ndarray, whole: np.ndarray) -> dict[str, float]:
+        """By class; nan where there is none of it."""
+        values = np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+        return {name: float(value) for name, value in zip(self.classes, values, strict=True)}
 
 
 def _mean(by_class: Mapping[str, float], left_out: Collection[str]) -> float:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-__all__ = ["Spread", "none_for_nan"]
+__all__ = ["Spread", "none_for_nan", "rounded"]
+
+_DIGITS = 6
 
 
 @dataclass(frozen=True)
@@ -53,3 +56,15 @@ class Spread:
 def none_for_nan(value: float | None) -> float | None:
     """JSON knows no nan."""
     return None if value is None or math.isnan(value) else value
+
+
+def rounded(value: Any) -> Any:
+    """A figure as written: six digits after the point; None for nan. Goes into lists and dicts."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [rounded(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        number = float(value)
+        return (round(number, _DIGITS) + 0.0) if math.isfinite(number) else None
+    return value.item() if isinstance(value, np.generic) else value

@@ -30,11 +30,13 @@ from tqdm import tqdm
 
 from spectradino_core.data.paired_folder import PairedFolder, PairedFolderError
 from spectradino_core.data.sample import PairedSample
+from spectradino_core.evaluation.detection import SCORE_FLOOR
+from spectradino_core.evaluation.scorer import Scorer
 from spectradino_core.runtime.bundle import BundleError, ModelInfo
 from spectradino_core.runtime.engine import EngineError
 from spectradino_core.runtime.engines import open_engine
 from spectradino_ros.demo.collector import Collector, Sent
-from spectradino_ros.demo.figures import Outcome, Scores, replay_figures, summary, versions
+from spectradino_ros.demo.figures import Outcome, replay_figures, score_figures, summary, versions
 from spectradino_ros.demo.pictures import contact_sheet, pair_picture
 from spectradino_ros.demo.processes import Child, DemoError, PlayerProcess, ros_environment
 from spectradino_ros.demo.street import FIRST_SEED, FRAMES_PER_DRIVE, write_street
@@ -44,8 +46,6 @@ from spectradino_ros.shared_files import find_shared
 __all__ = ["main"]
 
 _DETECTOR = "detector_node"
-_LEAST_SCORE = 0.05
-"""What the node is asked to publish, because average precision needs the doubtful boxes too; they are not drawn."""
 _STREET_PAIRS = 48
 _SHEET_PICTURES = 12
 _START_TIMEOUT_S = 60.0
@@ -195,7 +195,7 @@ def _replay(
     parameters = {
         "model": model.resolve(),
         "device": options.device,
-        "score_threshold": min(_LEAST_SCORE, info.score_threshold),
+        "score_threshold": min(SCORE_FLOOR, info.score_threshold),  # boxes below the serving threshold are not drawn
         "frozen_ms": 0.0,  # the warm-up's pictures come again: no camera's noise is on them
     }
     ros_arguments = ["-r", f"__ns:={namespace}", "-r", f"__node:={_DETECTOR}"]
@@ -308,7 +308,7 @@ def _report(
             "bytes": model.stat().st_size,
             "input_size": list(info.input_size),
             "engine": replay.engine or label,
-            "published_above_score": min(_LEAST_SCORE, info.score_threshold),
+            "published_above_score": min(SCORE_FLOOR, info.score_threshold),
             "drawn_above_score": info.score_threshold,
         },
         "rate_hz": None if replay.rate_hz is None else round(replay.rate_hz, 3),
@@ -323,7 +323,8 @@ def _draw(
 ) -> dict[str, Any]:
     """Writes the pictures and returns the scores: each pair's images are read once for both."""
     bar.set_description("drawing")
-    scores = Scores(info, folder.mask_classes)
+    masks = info.mask_classes if tuple(folder.mask_classes) == info.mask_classes else ()
+    scorer = Scorer(info.box_classes, masks, info.score_threshold)
     count = len(replay.outcomes)
     chosen = set(np.linspace(0, count - 1, min(_SHEET_PICTURES, count)).round().astype(int).tolist())
     sheet: list[np.ndarray] = []
@@ -332,7 +333,7 @@ def _draw(
         sample: PairedSample = folder.load(item)
         answer = outcome.answer
         percepts = None if answer is None else answer.percepts(sample.size)
-        scores.add(sample, percepts)
+        scorer.add(sample, percepts)
         facts = "not answered"
         if answer is not None and answer.report is not None and percepts is not None:
             shown = int((percepts.scores >= info.score_threshold).sum())
@@ -346,7 +347,7 @@ def _draw(
         if number in chosen:
             sheet.append(picture)
         bar.update()
-    figures = scores.figures()
+    figures = score_figures(scorer.scores())
     if sheet:
         _write(out / "contact_sheet.png", contact_sheet(sheet, info, *_headline(report | figures)))
     return figures

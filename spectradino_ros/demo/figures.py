@@ -14,14 +14,12 @@ import cv2
 import numpy as np
 
 from spectradino_core import __version__
-from spectradino_core.data.sample import PairedSample
-from spectradino_core.evaluation.detection import average_precision, mean_average_precision
-from spectradino_core.evaluation.segmentation import ConfusionMatrix
-from spectradino_core.runtime.bundle import ModelInfo
-from spectradino_core.runtime.percepts import Mode, Percepts
+from spectradino_core.evaluation.scorer import Scores
+from spectradino_core.evaluation.spread import rounded
+from spectradino_core.runtime.percepts import Mode
 from spectradino_ros.demo.collector import Answer, Sent
 
-__all__ = ["Outcome", "Scores", "replay_figures", "summary", "versions"]
+__all__ = ["Outcome", "replay_figures", "score_figures", "summary", "versions"]
 
 
 @dataclass(frozen=True)
@@ -33,56 +31,28 @@ class Outcome:
     answer: Answer | None
 
 
-class Scores:
-    """Boxes and masks against what is known, pair by pair."""
+def score_figures(scores: Scores) -> dict[str, Any]:
+    """AP50 by class and mIoU, each with the number of pairs it rests on.
 
-    def __init__(self, info: ModelInfo, mask_classes: Sequence[str]) -> None:
-        """
-        Args:
-            info: the model's classes.
-            mask_classes: what the truth's mask values mean; masks are scored only where this is the model's own list.
-        """
-        self._info = info
-        self._predictions: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        self._truths: list[tuple[np.ndarray, np.ndarray]] = []
-        self._masks = 0
-        scored = bool(info.mask_classes) and tuple(mask_classes) == info.mask_classes
-        self._confusion = ConfusionMatrix(info.mask_classes) if scored else None
-
-    def add(self, sample: PairedSample, percepts: Percepts | None) -> None:
-        """Counts one pair. Without an answer nothing was found in it; its mask is then not scored."""
-        if sample.boxes is not None and sample.labels is not None:
-            nothing = (np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
-            found = nothing if percepts is None else (percepts.boxes, percepts.scores, percepts.labels)
-            self._predictions.append(found)
-            self._truths.append((sample.boxes, sample.labels))
-        mask = None if percepts is None else percepts.mask
-        if self._confusion is not None and sample.mask is not None and mask is not None:
-            self._confusion.add(mask, sample.mask)
-            self._masks += 1
-
-    def figures(self) -> dict[str, Any]:
-        """AP50 by class and mIoU, each with the number of pairs it rests on.
-
-        None in place of either where nothing of what the model can find is known in any pair.
-        """
-        result: dict[str, Any] = {"detection": None, "segmentation": None}
-        if any(len(labels) for _, labels in self._truths):
-            per_class = average_precision(self._predictions, self._truths, self._info.box_classes, iou=0.5)
-            result["detection"] = {
-                "pairs": len(self._truths),
-                "true_boxes": int(sum(len(boxes) for boxes, _ in self._truths)),
-                "AP50": per_class,
-                "mean_AP50": mean_average_precision(per_class),
-            }
-        if self._confusion is not None and self._confusion.counts.any():
-            result["segmentation"] = {
-                "pairs": self._masks,
-                "IoU": self._confusion.iou(),
-                "mIoU": self._confusion.mean_iou(),
-                "pixel_accuracy": self._confusion.accuracy(),
-            }
-        return _finite(result)
+    None in place of either where nothing of what the model can find is known in any pair.
+    """
+    detection, segmentation = scores.detection, scores.segmentation
+    result: dict[str, Any] = {"detection": None, "segmentation": None}
+    if detection is not None and any(detection.instances.values()):
+        result["detection"] = {
+            "pairs": scores.images_with_boxes,
+            "true_boxes": sum(detection.instances.values()),
+            "AP50": detection.ap50,
+            "mean_AP50": detection.map50,
+        }
+    if segmentation is not None and not math.isnan(segmentation.pixel_accuracy):
+        result["segmentation"] = {
+            "pairs": scores.images_with_masks,
+            "IoU": segmentation.iou,
+            "mIoU": segmentation.miou,
+            "pixel_accuracy": segmentation.pixel_accuracy,
+        }
+    return rounded(result)
 
 
 def replay_figures(outcomes: Sequence[Outcome], drops: Mapping[str, int], warm_ups: int) -> dict[str, Any]:
@@ -104,7 +74,7 @@ def replay_figures(outcomes: Sequence[Outcome], drops: Mapping[str, int], warm_u
         (o.answer.received_ns - min(o.sent.rgb_ns, o.sent.ir_ns)) / 1e6 for o in outcomes if o.answer is not None
     ]
     offsets = [r.ir_offset_ms for r in reports if not math.isnan(r.ir_offset_ms)]
-    return _finite(
+    return rounded(
         {
             "pairs": {
                 "warm_up": warm_ups,
@@ -179,17 +149,6 @@ def _percentiles(values: Sequence[float]) -> dict[str, float] | None:
         f"p{share}": round(float(value), 3)
         for share, value in zip((50, 95, 99), np.percentile(values, (50, 95, 99)), strict=True)
     }
-
-
-def _finite(value: Any) -> Any:
-    """The same with None for nan, which JSON does not know, and floats rounded to what is meant."""
-    if isinstance(value, dict):
-        return {key: _finite(v) for key, v in value.items()}
-    if isinstance(value, list):
-        return [_finite(v) for v in value]
-    if isinstance(value, float):
-        return round(value, 6) if math.isfinite(value) else None
-    return value
 
 
 def _or_dash(value: float | None, form: str) -> str:

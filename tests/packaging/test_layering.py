@@ -83,8 +83,7 @@ LATE_ARROWS = {("runtime", "torch_engine")}
 
 ROBOT_PATH = {"files", "text", "invalid_counts", "modality", "thermal", "runtime", "streams", ROS, f"{ROS}.demo"}
 NOT_ON_ROBOT = {
-    "faster_coco_eval", "matplotlib", "onnx", "onnxscript", "pycocotools", "safetensors", "timm", "torch",
-    "torchvision", "transformers",
+    "matplotlib", "onnx", "onnxscript", "pycocotools", "safetensors", "timm", "torch", "torchvision", "transformers",
 }  # fmt: skip
 OF_ROS = {
     "ament_index_python", "builtin_interfaces", "cv_bridge", "diagnostic_msgs", "geometry_msgs", "launch", "launch_ros",

@@ -14,6 +14,7 @@ import pytest
 from spectradino_core.data.paired_folder import PairedFolder
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES, MASK_PALETTE
+from spectradino_core.evaluation.scorer import Scorer
 from spectradino_core.modality import Modality
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.percepts import Mode, Percepts
@@ -25,7 +26,7 @@ from builtin_interfaces.msg import Time
 from spectradino_msgs.msg import DropCount, FrameReport, StepTime
 
 from spectradino_ros.demo.collector import Answer, Sent
-from spectradino_ros.demo.figures import Outcome, Scores, replay_figures, summary
+from spectradino_ros.demo.figures import Outcome, replay_figures, score_figures, summary
 from spectradino_ros.demo.pictures import PANEL_WIDTH, contact_sheet, pair_picture
 from spectradino_ros.demo.player import Pace
 from spectradino_ros.demo.processes import Child, DemoError, ros_environment
@@ -88,11 +89,11 @@ class TestPace:
 
 class TestScores:
     def test_an_unanswered_pair_counts_as_all_missed(self) -> None:
-        scores = Scores(INFO, MASK_CLASSES)
+        scorer = Scorer(BOX_CLASSES, MASK_CLASSES, 0.3)
         truth = sample((40, 30), [[2, 2, 20, 20]], [2], np.full((30, 40), 3, np.uint8))
-        scores.add(truth, percepts((40, 30), [[2, 2, 20, 20]], [0.9], [2], np.full((30, 40), 3, np.uint8)))
-        scores.add(truth, None)
-        figures = scores.figures()
+        scorer.add(truth, percepts((40, 30), [[2, 2, 20, 20]], [0.9], [2], np.full((30, 40), 3, np.uint8)))
+        scorer.add(truth, None)
+        figures = score_figures(scorer.scores())
         assert figures["detection"]["pairs"] == 2
         assert figures["detection"]["true_boxes"] == 2
         assert figures["detection"]["AP50"]["car"] == pytest.approx(51 / 101, abs=1e-6)
@@ -101,10 +102,10 @@ class TestScores:
         assert figures["segmentation"]["mIoU"] == 1.0
 
     def test_what_is_unknown_is_not_scored(self) -> None:
-        scores = Scores(INFO, ("background", "thermal_target"))
+        scorer = Scorer(BOX_CLASSES, (), 0.3)
         answer = percepts((40, 30), [[2, 2, 20, 20]], [0.9], [2], np.zeros((30, 40), np.uint8))
-        scores.add(sample((40, 30), mask=np.zeros((30, 40), np.uint8)), answer)
-        assert scores.figures() == {"detection": None, "segmentation": None}
+        scorer.add(sample((40, 30), mask=np.zeros((30, 40), np.uint8)), answer)
+        assert score_figures(scorer.scores()) == {"detection": None, "segmentation": None}
 
 
 def outcome(place: int, latency_ms: float | None, mode: int = FrameReport.MODE_FUSED) -> Outcome:

@@ -54,7 +54,8 @@ def whole_page() -> Page:
     page.table(["what", NASTY], [[NASTY, 0.25], ["n", None]], caption=NASTY, strong=[1])
     page.figure(drawing(), NASTY)
     with page.details(NASTY):
-        page.images([(np.full((30, 40, 3), (200, 10, 10), np.uint8), NASTY), (np.zeros((30, 40), np.uint8), "grey")])
+        page.image(np.full((30, 40, 3), (200, 10, 10), np.uint8), NASTY)
+        page.image(np.zeros((30, 40), np.uint8), "grey")
     return page
 
 
@@ -87,13 +88,16 @@ def test_the_same_content_is_the_same_bytes(tmp_path):
     assert list(tmp_path.glob(".*")) == []
 
 
-def test_pictures_keep_their_colours_and_are_made_smaller():
+@pytest.mark.parametrize("from_file", [False, True])
+def test_images_keep_their_colours_and_are_made_smaller(from_file):
     page = Page("p")
-    page.image(np.full((300, 600, 3), (200, 30, 10), np.uint8), "red", longest_side=200)
+    image = np.full((300, 600, 3), (200, 30, 10), np.uint8)
+    file = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+    page.image(file if from_file else image, "red", longest_side=200)
     data = base64.b64decode(re.search(r"data:image/jpeg;base64,([^\"]+)", page.html()).group(1))
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    assert picture.shape == (100, 200, 3)
-    assert picture[50, 100][::-1].tolist() == pytest.approx([200, 30, 10], abs=6)
+    shown = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert shown.shape == (100, 200, 3)
+    assert shown[50, 100][::-1].tolist() == pytest.approx([200, 30, 10], abs=6)
 
 
 def test_only_columns_of_figures_are_set_to_the_right():

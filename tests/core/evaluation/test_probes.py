@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spectradino_core.evaluation.probes import depth_scores, fit_probe, mean_iou, patch_classes, patch_depth
+from spectradino_core.evaluation.probes import depth_scores, fit_probe, patch_classes, patch_depth
 
 
 def test_a_probe_reads_what_is_linear():
@@ -44,12 +44,6 @@ def test_depth_scores_by_hand():
     assert scores.delta1 == pytest.approx(1 / 3)  # 10 / 8 is 1.25, not below it
     with pytest.raises(ValueError, match="above 0"):
         depth_scores(np.array([1.0]), np.array([0.0]))
-
-
-def test_mean_iou_by_hand():
-    true = np.array([0, 0, 1, 1, -1])
-    predicted = np.array([0, 1, 1, 1, 2])  # what is not known does not count
-    assert mean_iou(predicted, true, 4) == pytest.approx((1 / 2 + 2 / 3) / 2)
 
 
 def test_patches_are_row_by_row():

@@ -13,10 +13,9 @@ import torch
 from spectradino_core.data.benchmarks.registry import open_benchmark
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES, MASK_PALETTE
-from spectradino_core.evaluation.answers import ALL
 from spectradino_core.evaluation.comparison import BASELINE, FUSED, compare, same_task
 from spectradino_core.evaluation.report import Report
-from spectradino_core.evaluation.spread import Spread
+from spectradino_core.evaluation.scorer import ALL
 from spectradino_core.modality import Modality
 from spectradino_core.perception import Architecture, Perception
 from spectradino_core.runtime.bundle import ModelInfo
@@ -207,12 +206,3 @@ def test_a_benchmarks_reader_is_such_a_set():
     counted = night.mask != 255
     right = (answered == night.mask)[counted].mean()
     assert comparison.scores["night"]["IR only"][0].segmentation.pixel_accuracy == pytest.approx(right)
-
-
-def test_spread_by_hand():
-    three = Spread.of([0.1, 0.2, 0.3])
-    assert (three.mean, three.std) == pytest.approx((0.2, 0.1))
-    assert three.per_cent() == "20.0 ± 10.0"
-    assert Spread.of([0.5, None]).per_cent() == "50.0"
-    assert Spread.of([None]).per_cent() == "–"
-    assert Spread.of([None, 0.5]).to_dict() == {"mean": 0.5, "std": None, "values": [None, 0.5]}

@@ -1,10 +1,9 @@
-"""What answers found at each true frame of one bag, in arrays that can be stored, joined over bags and scored.
+"""Results of one replay at the labelled frames of a bag, as arrays that are stored; `scores.py` scores those of many.
 
-One `Tally` is one way of answering (the node's own, or one of a sweep). An answer that rests on a colour frame belongs
-to the true frame of the same stamp; one of the infrared camera alone to the nearest in time that is near enough. True
-frames that no answer belongs to stay in: they found nothing.
+A result that rests on an RGB frame belongs to the labelled frame of the same stamp; one of the IR camera alone to the
+nearest in time that is near enough. Labelled frames without a result stay in: nothing was found in them.
 
-Letters: F true frames, K detections, N true boxes, C mask classes, h x w the colour image.
+Letters: F labelled frames, K detections, N true boxes, C mask classes, h x w the RGB image.
 """
 
 from __future__ import annotations
@@ -18,22 +17,21 @@ from spectradino_core.bags.ground_truth import GroundTruth, GroundTruthError, in
 from spectradino_core.evaluation.segmentation import UNLABELLED, ConfusionMatrix
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.percepts import Mode, Percepts
-from spectradino_core.runtime.rgb_grid import in_colour_pixels, shift_right
 
-__all__ = ["MODES", "Arrays", "Tally", "in_colour_pixels", "shift_right", "truth_arrays"]
+__all__ = ["MODES", "Arrays", "LabelledFrames", "stored", "truth_arrays"]
 
 MODES = (Mode.FUSED, Mode.RGB_ONLY, Mode.IR_ONLY)
-"""A mode's code in arrays is its place here; -1: no answer."""
+"""A mode's code in arrays is its place here; -1: no result."""
 
 Arrays = Mapping[str, np.ndarray]
 
 
-class Tally:
-    """See the module's head. `add` each answer in order, then take `arrays`.
+class LabelledFrames:
+    """`add` the results of a replay in their order, then take `arrays`.
 
     Attributes:
-        repeated: answers to a true frame that had one already, as when a drive is played twice in one bag.
-        without_truth: answers to moments that nobody labelled.
+        repeated: results at a frame that had one already, as when a recording is played twice in one bag.
+        without_truth: results at moments that nobody labelled.
     """
 
     def __init__(self, truth: GroundTruth, places: range, info: ModelInfo) -> None:
@@ -55,15 +53,15 @@ class Tally:
         self._finished = False
 
     def add(self, stamp_ns: int, percepts: Percepts, tolerance_ns: int) -> int | None:
-        """Notes an answer.
+        """Records a result.
 
         Args:
-            stamp_ns: the moment it belongs to, by the colour camera's clock.
-            percepts: what was found, in the colour image's pixels.
-            tolerance_ns: how near the true frame must be.
+            stamp_ns: the moment it belongs to, by the RGB camera's clock.
+            percepts: in the RGB image's pixels.
+            tolerance_ns: maximum distance of the labelled frame.
 
         Returns:
-            The true frame's place; None where none is near, or another answer is nearer.
+            The labelled frame's place; None where none is near, or another result is nearer.
 
         Raises:
             GroundTruthError: labels and images differ in size.
@@ -95,13 +93,9 @@ class Tally:
         self._mode[place], self._gap[place] = mode, gap
         return place
 
-    def answered(self, place: int) -> bool:
-        """Whether a true frame has an answer."""
-        return place in self._mode
-
     def arrays(self) -> dict[str, np.ndarray]:
         """mode int8 [F], count int32 [F], boxes float32 [K, 4], scores float32 [K], labels int16 [K], and confusion
-        int64 [4, C, C + 1]: pixels by mode (the last: no answer), true and predicted class."""
+        int64 [4, C, C + 1]: pixels by mode (the last: no result), true and predicted class."""
         if not self._finished and self._classes:
             for place in self._places:
                 mask = self._truth.frames[place].mask
@@ -120,7 +114,7 @@ class Tally:
         }
 
     def _take_back(self, place: int) -> None:
-        """A nearer answer replaces one, as where the infrared camera alone answers several times around the moment."""
+        """A nearer result replaces one, as where the IR camera alone gives several around the moment."""
         before = self._counts.pop(place, None)
         if before is not None:
             self._confusion[self._mode[place]] -= before

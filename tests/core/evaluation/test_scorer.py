@@ -1,17 +1,17 @@
-"""Answers on pairs whose truth is known, for a model that finds red and hot things."""
+"""Scores on pairs whose truth is known, for a model that finds red and hot things."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.evaluation.answers import ALL, Run, collect
-from spectradino_core.evaluation.confusion import DetectionConfusion
+from spectradino_core.evaluation.scorer import ALL, Run, Scorer, score_runs
 from spectradino_core.evaluation.vocabulary import Vocabulary
-from spectradino_core.evaluation.worst import Worst
+from spectradino_core.evaluation.worst import WorstFrames
 from spectradino_core.runtime.percepts import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from tests.blob_model import make_blob_model
@@ -47,9 +47,9 @@ class Labels:
 
 def test_night_is_scored_apart_from_day(pipeline):
     pairs = [pair(subsets=("day",)), pair(red=False, subsets=("night",)), pair(red=False, subsets=("night",))]
-    answers = collect({"a": Run(pipeline)}, pairs)["a"]
-    assert answers.subsets == (ALL, "day", "night")
-    day, night, together = (answers.scores(name) for name in ("day", "night", ALL))
+    scorer = score_runs({"a": Run(pipeline)}, pairs)["a"]
+    assert list(scorer.images.items()) == [(ALL, 3), ("day", 1), ("night", 2)]
+    day, night, together = (scorer.scores(name) for name in ("day", "night", ALL))
     assert (day.images, night.images, together.images) == (1, 2, 3)
     assert day.detection.map50 == pytest.approx(1.0)
     assert night.detection.ap50 == pytest.approx({"red": 0.0, "hot": 1.0})
@@ -59,13 +59,13 @@ def test_night_is_scored_apart_from_day(pipeline):
 
 
 def test_a_subset_of_everything_is_not_named_twice(pipeline):
-    answers = collect({"a": Run(pipeline)}, [pair(subsets=("day",))] * 2)["a"]
-    assert answers.subsets == (ALL,)
+    scorer = score_runs({"a": Run(pipeline)}, [pair(subsets=("day",))] * 2)["a"]
+    assert scorer.images == {ALL: 2}
 
 
 def test_every_run_sees_the_streams_that_it_shall(pipeline):
     runs = {mode.value: Run(pipeline, mode) for mode in (Mode.FUSED, Mode.RGB_ONLY, Mode.IR_ONLY)}
-    found = {name: answers.scores() for name, answers in collect(runs, iter([pair()])).items()}
+    found = {name: scorer.scores() for name, scorer in score_runs(runs, iter([pair()])).items()}
     assert found["fused"].detection.ap50 == pytest.approx({"red": 1.0, "hot": 1.0})
     assert found["rgb_only"].detection.ap50 == pytest.approx({"red": 1.0, "hot": 0.0})
     assert found["ir_only"].detection.ap50 == pytest.approx({"red": 0.0, "hot": 1.0})
@@ -78,7 +78,7 @@ def test_every_run_sees_the_streams_that_it_shall(pipeline):
 def test_what_is_to_be_ignored_is_neither_right_nor_wrong(pipeline):
     only_red = pair(boxes=np.array([RED_BOX], np.float32), labels=np.array([0]))
     crowd = replace(only_red, ignored=np.array([HOT_BOX], np.float32), ignored_labels=np.array([1]))
-    strict, lenient = (collect({"a": Run(pipeline)}, [p])["a"].scores() for p in (only_red, crowd))
+    strict, lenient = (score_runs({"a": Run(pipeline)}, [p])["a"].scores() for p in (only_red, crowd))
     assert strict.boxes.counts[2].tolist() == [0, 1, 0]
     assert lenient.boxes.counts[2].tolist() == [0, 0, 0]
     assert lenient.detection.instances == {"red": 1, "hot": 0}
@@ -86,11 +86,11 @@ def test_what_is_to_be_ignored_is_neither_right_nor_wrong(pipeline):
 
 def test_without_labels_there_are_no_scores_and_the_threshold_is_put_back(pipeline):
     before = pipeline.score_threshold
-    scores = collect({"a": Run(pipeline)}, [pair(boxes=None, labels=None, mask=None)])["a"].scores()
+    scores = score_runs({"a": Run(pipeline)}, [pair(boxes=None, labels=None, mask=None)])["a"].scores()
     assert (scores.detection, scores.boxes, scores.segmentation, scores.images) == (None, None, None, 1)
     assert pipeline.score_threshold == before
     with pytest.raises(ZeroDivisionError):
-        collect({"a": Run(pipeline)}, (1 / 0 for _ in range(1)))
+        score_runs({"a": Run(pipeline)}, (1 / 0 for _ in range(1)))
     assert pipeline.score_threshold == before
 
 
@@ -111,38 +111,50 @@ def test_labels_are_matched_by_name(pipeline):
         Vocabulary.between(pipeline.info, Labels(boxes=("lake",)), "lakes")
 
 
-def test_the_worst_answers_are_kept_in_order_with_what_is_wrong(pipeline):
-    worst = Worst(2)
+def test_the_worst_frames_are_kept_in_order_with_what_is_wrong(pipeline):
+    worst = WorstFrames(pipeline.info, pipeline.score_threshold, most=2)
     pairs = [
         pair(name="perfect", mask=None),
         pair(red=False, name="one", mask=None),
         pair(red=False, hot=False, name="two", mask=None),
         pair(hot=False, name="another", mask=None),
     ]
-    collect({"a": Run(pipeline)}, pairs, {"a": worst})
-    (first, told), (_, second) = worst.pictures()
-    assert told == "two: 2 mistaken boxes"
-    assert second == "one: 1 mistaken box"
-    assert first.shape == (476, 2 * 644, 3)
+    score_runs({"a": Run(pipeline)}, pairs, {"a": worst})
+    first, second = worst.frames()
+    assert first.caption == "two: 0 right, 0 false, 2 not found"
+    assert second.caption == "one: 1 right, 0 false, 1 not found"
+    image = cv2.imdecode(np.frombuffer(first.jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert image.shape == (476, 2 * 644, 3)
 
 
-def test_confusions_by_hand():
-    counts = DetectionConfusion(("a", "b"))
-    true = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10.0]])
-    found = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [80, 0, 90, 10.0]])
-    # the first is right, the second takes b for a, the third is nothing; the last true box is missed
-    assert counts.add(found, np.array([0, 0, 1]), true, np.array([0, 1, 1])) == 3
-    assert counts.counts.tolist() == [[1, 0, 0], [1, 0, 1], [0, 1, 0]]
-    assert counts.precision() == {"a": 0.5, "b": 0.0}
-    assert counts.recall() == {"a": 1.0, "b": 0.0}
-    assert counts.f1() == pytest.approx({"a": 2 / 3, "b": 0.0})
-    assert DetectionConfusion(("a",)).add(np.zeros((0, 4)), np.zeros(0, int), np.zeros((0, 4)), np.zeros(0, int)) == 0
+def test_wrong_pixels_are_a_part_of_a_mistake(pipeline):
+    worst = WorstFrames(pipeline.info, pipeline.score_threshold)
+    pairs = [pair(hot=False, name="a"), pair(boxes=None, labels=None, hot=False, name="b"), pair(name="perfect")]
+    score_runs({"a": Run(pipeline)}, pairs, {"a": worst})
+    first, second = worst.frames()
+    share = round(100 * (second.mistakes))
+    assert 0 < second.mistakes == pytest.approx(first.mistakes - 1)
+    assert first.caption == f"a: 1 right, 0 false, 1 not found, {share} % of the pixels wrong"
+    assert second.caption == f"b: {share} % of the pixels wrong"
+
+
+def test_a_pair_without_a_result_counts_as_missed_and_its_mask_does_not_count(pipeline):
+    info = pipeline.info
+    scorer = Scorer(info.box_classes, info.mask_classes, 0.5)
+    scorer.add(pair(), pipeline(pair().rgb, pair().infrared))
+    scorer.add(pair(), None)
+    scores = scorer.scores()
+    assert (scores.images, scores.images_with_boxes, scores.images_with_masks) == (2, 2, 1)
+    assert scores.detection.instances == {"red": 2, "hot": 2}
+    assert scores.detection.ap50 == pytest.approx({"red": 51 / 101, "hot": 51 / 101})
+    assert scores.boxes.counts[:2, 2].tolist() == [1, 1]
+    assert scores.segmentation.miou == 1.0
 
 
 def test_images_of_one_camera_are_asked_of_that_camera_alone(pipeline):
     single = pair(present=(False, True), rgb=np.zeros((476, 644, 3), np.uint8))
     runs = {mode.value: Run(pipeline, mode) for mode in (Mode.FUSED, Mode.RGB_ONLY, Mode.IR_ONLY)}
-    found = {name: answers.scores() for name, answers in collect(runs, iter([single])).items()}
+    found = {name: scorer.scores() for name, scorer in score_runs(runs, iter([single])).items()}
     assert found["fused"].detection.ap50 == pytest.approx({"red": 0.0, "hot": 1.0})
     assert found["fused"].detection.ap50 == found["ir_only"].detection.ap50
     assert (found["rgb_only"].images, found["rgb_only"].detection) == (0, None)
@@ -151,7 +163,7 @@ def test_images_of_one_camera_are_asked_of_that_camera_alone(pipeline):
 def test_boxes_of_classes_that_a_set_does_not_label_are_no_mistakes(pipeline):
     partly = pair(labelled_classes=(1,))
     partly.boxes, partly.labels = partly.boxes[1:], partly.labels[1:]
-    blamed = collect({"a": Run(pipeline)}, [replace(partly, labelled_classes=None)])["a"].scores()
-    scores = collect({"a": Run(pipeline)}, [partly])["a"].scores()
+    blamed = score_runs({"a": Run(pipeline)}, [replace(partly, labelled_classes=None)])["a"].scores()
+    scores = score_runs({"a": Run(pipeline)}, [partly])["a"].scores()
     assert (blamed.boxes.counts[2].sum(), scores.boxes.counts[2].sum()) == (1, 0)
     assert scores.detection.ap50["hot"] == pytest.approx(1.0)

@@ -6,43 +6,42 @@ import cv2
 import numpy as np
 import pytest
 
-from spectradino_core.bags.ground_truth import TrueFrame
-from spectradino_core.bags.pictures import WorstFrames
+from spectradino_core.evaluation.worst import TrueBoxes, WorstFrames
 from spectradino_core.runtime.percepts import Mode, Percepts
 from tests.blob_model import blob_info
 
 INFO = blob_info()
 S = 1_000_000_000
-PICTURE = np.full((60, 100, 3), 128, np.uint8)
-TRUTH = TrueFrame(0, np.array([[5.0, 20, 25, 40]]), np.zeros(1, np.int64), np.zeros(1, bool))
+IMAGE = np.full((60, 100, 3), 128, np.uint8)
+TRUE = (np.array([[5.0, 20, 25, 40]]), np.zeros(1, np.int64), np.zeros(1, bool))
+NOTHING = (np.empty((0, 4)), np.empty(0, np.int64), np.empty(0, bool))
 
 
-def percepts(boxes: int, score: float = 0.9) -> Percepts:
+def detections(boxes: int, score: float = 0.9) -> Percepts:
     """Detections that are all false."""
     corners = np.array([[60, 20 + n, 80, 50] for n in range(boxes)], np.float32).reshape(-1, 4)
     return Percepts(corners, np.full(boxes, score, np.float32), np.zeros(boxes, np.int64), None, Mode.FUSED, (100, 60))
 
 
 def test_the_worst_are_kept_the_worst_first_a_second_apart() -> None:
-    worst = WorstFrames(INFO, 0.5, most=3)
+    worst = WorstFrames(INFO, 0.5, most=3, apart_ns=S)
     # Seconds and false detections; each frame misses its true box besides.
     for second, false in ((0, 0), (0.4, 3), (0.8, 1), (2, 1), (4, 5), (4.5, 5), (6, 0), (8, 2)):
-        worst.add(round(second * S), percepts(false), lambda: [PICTURE], TRUTH)
-    assert [(p.stamp_ns / S, p.mistakes) for p in worst.pictures()] == [(4, 6), (0.4, 4), (8, 3)]
-    assert worst.pictures()[0].caption == "4.000000000 (fused): 0 right, 5 false, 1 not found"
+        worst.add("a frame", detections(false), lambda: [IMAGE], TRUE, round(second * S))
+    assert [(p.stamp_ns / S, p.mistakes) for p in worst.frames()] == [(4, 6), (0.4, 4), (8, 3)]
+    assert worst.frames()[0].caption == "a frame: 0 right, 5 false, 1 not found"
 
 
 def test_what_the_node_would_not_publish_is_no_mistake() -> None:
     worst = WorstFrames(INFO, 0.5)
-    empty = TrueFrame(0, np.empty((0, 4)), np.empty(0, np.int64), np.empty(0, bool))
-    worst.add(0, percepts(3, score=0.4), lambda: [PICTURE], empty)
-    assert worst.pictures() == []
+    worst.add("a frame", detections(3, score=0.4), lambda: [IMAGE], NOTHING)
+    assert worst.frames() == []
 
 
 def test_right_false_and_missed_have_their_colours() -> None:
     worst = WorstFrames(INFO, 0.5)
-    worst.add(0, percepts(1), lambda: [PICTURE, PICTURE], TRUTH)
-    image = cv2.imdecode(np.frombuffer(worst.pictures()[0].jpeg, np.uint8), cv2.IMREAD_COLOR)
+    worst.add("a frame", detections(1), lambda: [IMAGE, IMAGE], TRUE)
+    image = cv2.imdecode(np.frombuffer(worst.frames()[0].jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert image is not None
     assert image.shape == (60, 200, 3)  # side by side
     blue, green, red = image[50, 70].astype(int)  # lower edge of the false one
@@ -52,19 +51,19 @@ def test_right_false_and_missed_have_their_colours() -> None:
     assert min(red, green) > blue + 60
 
 
-def test_without_truth_pictures_are_spread_over_the_drive() -> None:
+def test_without_truth_frames_are_spread_over_the_recording() -> None:
     shown = WorstFrames(INFO, 0.5, most=4)
     for second in range(37):
-        shown.add(second * S, percepts(1), lambda: [PICTURE], None)
-    stamps = [p.stamp_ns // S for p in shown.pictures()]
+        shown.add("a frame", detections(1), lambda: [IMAGE], None, second * S)
+    stamps = [p.stamp_ns // S for p in shown.frames()]
     assert len(stamps) in (3, 4)
     assert stamps[0] == 0
     assert stamps[-1] >= 20
     assert len(set(np.diff(stamps))) == 1
 
 
-@pytest.mark.parametrize("truth", [TRUTH, None])
-def test_none_are_kept_where_none_are_wanted(truth: TrueFrame | None) -> None:
+@pytest.mark.parametrize("true", [TRUE, None])
+def test_none_are_kept_where_none_are_wanted(true: TrueBoxes | None) -> None:
     worst = WorstFrames(INFO, 0.5, most=0)
-    worst.add(0, percepts(2), lambda: [PICTURE], truth)
-    assert worst.pictures() == []
+    worst.add("a frame", detections(2), lambda: [IMAGE], true)
+    assert worst.frames() == []

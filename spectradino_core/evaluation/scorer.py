@@ -1,0 +1,239 @@
+"""Scores of a model on labelled images: detections and masks are counted image by image, and no image is kept.
+
+`spectradino evaluate`, training curves and the demo add a sample with its detections; bags add what their replays
+recorded. All scores of all images, of a subset or of a mode come from the same counts.
+
+Letters: h w an image, C mask classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from spectradino_core.data.sample import PairedSample
+from spectradino_core.evaluation.confusion import DetectionConfusion
+from spectradino_core.evaluation.detection import (
+    SCORE_FLOOR,
+    DetectionScores,
+    ImageMatches,
+    detection_scores,
+    match_image,
+)
+from spectradino_core.evaluation.segmentation import ConfusionMatrix, SegmentationScores
+from spectradino_core.evaluation.worst import TrueBoxes, WorstFrames
+from spectradino_core.runtime.percepts import Mode, Percepts
+from spectradino_core.runtime.pipeline import Pipeline
+
+__all__ = ["ALL", "Run", "Scorer", "Scores", "score_runs"]
+
+_NOTHING = (np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
+"""Boxes, scores and labels."""
+
+ALL = "all"
+"""The subset that every image belongs to."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A model and the streams it is given."""
+
+    pipeline: Pipeline
+    mode: Mode = Mode.FUSED
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of one model on one subset; None where nothing was labelled for it.
+
+    Attributes:
+        images: of the subset.
+        images_with_boxes, images_with_masks: those among them that were scored for it.
+        detection: COCO's.
+        boxes: mistakes at the serving threshold.
+        segmentation: by the confusion matrix `pixels`.
+    """
+
+    images: int
+    images_with_boxes: int
+    images_with_masks: int
+    detection: DetectionScores | None
+    boxes: DetectionConfusion | None
+    segmentation: SegmentationScores | None
+    pixels: ConfusionMatrix | None
+
+
+@dataclass
+class _Subset:
+    """Counts of one subset."""
+
+    images: int = 0
+    matches: list[ImageMatches] = field(default_factory=list)
+    masked: int = 0
+    pixels: ConfusionMatrix | None = None
+
+
+class Scorer:
+    """Accumulates what one model gets right and wrong.
+
+    Memory: about 20 bytes a detection and a kilobyte an image, however many subsets it belongs to.
+    """
+
+    def __init__(
+        self,
+        box_classes: Sequence[str],
+        mask_classes: Sequence[str],
+        threshold: float,
+        worst: WorstFrames | None = None,
+    ) -> None:
+        """
+        Args:
+            box_classes, mask_classes: the model's; without, boxes or masks are not scored.
+            threshold: score from which a detection counts as one on the robot.
+            worst: collects the images with the most mistakes.
+        """
+        self._box_classes, self._mask_classes = tuple(box_classes), tuple(mask_classes)
+        self._threshold, self._worst = threshold, worst
+        self._subsets: dict[str, _Subset] = {}
+
+    @property
+    def images(self) -> dict[str, int]:
+        """Number of images by subset: `ALL`, then those that only some belong to, in alphabetical order."""
+        every = self._subset(ALL).images
+        parts = {name: found.images for name, found in sorted(self._subsets.items()) if found.images < every}
+        return {ALL: every} | parts
+
+    def add(self, sample: PairedSample, detections: Percepts | None) -> None:
+        """Counts one image.
+
+        Args:
+            sample: with the model's labels (see `Vocabulary`).
+            detections: in the pixels of the sample; None: the model gave no result, so nothing was found, and the mask
+                is not scored.
+        """
+        subsets = (ALL, *(name for name in dict.fromkeys(sample.subsets) if name != ALL))
+        if detections is not None:
+            detections = _of_classes(detections, sample.labelled_classes)
+        true = _true_boxes(sample) if self._box_classes else None
+        matches = pixels = None
+        if true is not None:
+            found = _NOTHING if detections is None else (detections.boxes, detections.scores, detections.labels)
+            matches = match_image(found, true, len(self._box_classes), name=sample.name)
+        if self._mask_classes and sample.mask is not None and detections is not None and detections.mask is not None:
+            pixels = ConfusionMatrix(self._mask_classes)
+            pixels.add(detections.mask, sample.mask)
+            self.count_pixels(subsets, pixels.counts)
+        self.count(subsets, matches, masked=pixels is not None)
+        if self._worst is not None and detections is not None and (matches is not None or pixels is not None):
+            wrong_pixels = None
+            if pixels is not None:
+                wrong_pixels = 1 - pixels.scores().pixel_accuracy if pixels.counts.any() else 0.0
+            self._worst.add_sample(sample, detections, true, matches, wrong_pixels)
+
+    def count(self, subsets: Iterable[str], matches: ImageMatches | None, masked: bool) -> None:
+        """Counts one image.
+
+        Args:
+            subsets: that it belongs to, `ALL` among them.
+            matches: None: its boxes are not labelled.
+            masked: whether its mask is labelled; for the pixels see `count_pixels`.
+        """
+        for subset in map(self._subset, subsets):
+            subset.images += 1
+            subset.masked += masked
+            if matches is not None:
+                subset.matches.append(matches)
+
+    def count_pixels(self, subsets: Iterable[str], counts: np.ndarray) -> None:
+        """Adds pixels of one image or several, int64 [C, C + 1] as in `ConfusionMatrix.counts`."""
+        for subset in map(self._subset, subsets):
+            subset.pixels = subset.pixels or ConfusionMatrix(self._mask_classes)
+            subset.pixels.counts += counts
+
+    def mistakes(self, threshold: float) -> DetectionConfusion | None:
+        """What boxes would get wrong if they counted from another score on; None without box labels."""
+        matches = self._subset(ALL).matches
+        return DetectionConfusion(matches, self._box_classes, threshold) if matches else None
+
+    def scores(self, subset: str = ALL, left_out: Collection[str] = ()) -> Scores:
+        """All scores of a subset.
+
+        Args:
+            subset: one of those that were counted; another has no images.
+            left_out: mask classes that the benchmark leaves out of its means.
+        """
+        counted = self._subsets.get(subset, _Subset())
+        matches, pixels = counted.matches, counted.pixels if counted.masked else None
+        return Scores(
+            images=counted.images,
+            images_with_boxes=len(matches),
+            images_with_masks=counted.masked,
+            detection=detection_scores(matches, self._box_classes) if matches else None,
+            boxes=DetectionConfusion(matches, self._box_classes, self._threshold) if matches else None,
+            segmentation=None if pixels is None else pixels.scores(left_out),
+            pixels=pixels,
+        )
+
+    def _subset(self, name: str) -> _Subset:
+        return self._subsets.setdefault(name, _Subset())
+
+
+def score_runs(
+    runs: Mapping[str, Run], samples: Iterable[PairedSample], worst: Mapping[str, WorstFrames] | None = None
+) -> dict[str, Scorer]:
+    """Scores every run on every pair; each pair is read or rendered once.
+
+    Args:
+        runs: by name; a pipeline may occur in several.
+        samples: labelled pairs, with the labels of the models.
+        worst: by run, the gallery of its worst images.
+    """
+    scorers = {}
+    for name, run in runs.items():
+        info, threshold = run.pipeline.info, run.pipeline.score_threshold
+        scorers[name] = Scorer(info.box_classes, info.mask_classes, threshold, (worst or {}).get(name))
+    with ExitStack() as lowered:
+        for pipeline in {id(run.pipeline): run.pipeline for run in runs.values()}.values():
+            lowered.enter_context(_every_detection(pipeline))
+        for sample in samples:
+            for name, run in runs.items():
+                rgb = sample.rgb if sample.present[0] and run.mode is not Mode.IR_ONLY else None
+                infrared = sample.infrared if sample.present[1] and run.mode is not Mode.RGB_ONLY else None
+                if rgb is None and infrared is None:
+                    continue  # this camera has no frame here
+                scorers[name].add(sample, run.pipeline(rgb, infrared))
+                run.pipeline.reset()  # samples are no stream
+    return scorers
+
+
+def _true_boxes(sample: PairedSample) -> TrueBoxes | None:
+    """What is to be found in a sample, and what is to be ignored; None where boxes are not labelled."""
+    if sample.boxes is None or sample.labels is None:
+        return None
+    boxes, labels, ignored = sample.boxes, sample.labels, np.zeros(len(sample.boxes), bool)
+    if sample.ignored is not None and sample.ignored_labels is not None:
+        boxes, labels = np.concatenate([boxes, sample.ignored]), np.concatenate([labels, sample.ignored_labels])
+        ignored = np.arange(len(boxes)) >= len(ignored)
+    return boxes, labels, ignored
+
+
+def _of_classes(detections: Percepts, classes: tuple[int, ...] | None) -> Percepts:
+    """Only the boxes of these classes: those of the others are neither right nor wrong."""
+    if classes is None:
+        return detections
+    kept = np.isin(detections.labels, classes)
+    return replace(
+        detections, boxes=detections.boxes[kept], scores=detections.scores[kept], labels=detections.labels[kept]
+    )
+
+
+@contextmanager
+def _every_detection(pipeline: Pipeline) -> Iterator[None]:
+    serving, pipeline.score_threshold = pipeline.score_threshold, min(SCORE_FLOOR, pipeline.score_threshold)
+    try:
+        yield
+    finally:
+        pipeline.score_threshold = serving
