@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +72,42 @@ def test_values_in_the_file_are_the_defaults_as_yaml_reads_them(repository: Path
     values = yaml.safe_load(text)["/**"]["ros__parameters"]
     assert values == {name: json.loads(json.dumps(specs()[name].default)) for name in values}
     assert set(specs()) - set(values) == {"infrared_band", "autostart"}
+
+
+NEW_PARAMETER = """    night_gain: float = _parameter(1.5, "Gain of images at night.", low=1.0, high=4.0)
+
+    def with_("""
+NEW_TOPIC = """    "heat": Topic("~/heat", "sensor_msgs/msg/Image", "mono16, hottest parts", latched=True),
+    "diagnostics": Topic("""
+SEEN = """
+from spectradino_core.bags.annotate import NODE_TOPICS
+from spectradino_core.streams.settings import Settings
+from spectradino_ros.command_line import usage
+from spectradino_ros.launch_arguments import arguments
+
+assert Settings().night_gain == 1.5
+assert "night_gain" in [argument.name for argument in arguments()]
+assert "night_gain  (1 to 4; default 1.5)" in usage()
+assert NODE_TOPICS["heat"] == ("sensor_msgs/msg/Image", True)
+"""
+
+
+def test_a_parameter_or_a_topic_is_one_row(repository: Path, tmp_path: Path) -> None:
+    """As CONTRIBUTING.md says: declarations, launch argument, help, bags, page and YAML derive from it."""
+    for name in ("spectradino_core", "spectradino_ros", ".ci", "docs", "config"):
+        shutil.copytree(repository / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name, anchor, row in (
+        ("settings", "    def with_(", NEW_PARAMETER),
+        ("topics", '    "diagnostics": Topic(', NEW_TOPIC),
+    ):
+        source = tmp_path / f"spectradino_core/streams/{name}.py"
+        text = source.read_text()
+        assert text.count(anchor) == 1
+        source.write_text(text.replace(anchor, row))
+    assert run(tmp_path).returncode == 0
+    page, config = (tmp_path / name for name in ("docs/node.md", "config/detector.yaml"))
+    assert "| `night_gain` | double | `1.5` | 1 to 4 | at once | Gain of images at night. |" in page.read_text()
+    assert "| `~/heat` | sensor_msgs/Image | mono16, hottest parts; latched |" in page.read_text()
+    assert "    # Gain of images at night.\n    night_gain: 1.5\n" in config.read_text()
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", SEEN], cwd=tmp_path, env=environment, check=True)
