@@ -1,5 +1,5 @@
 # SpectraDINO on a machine without a ROS distribution: everything comes from pinned wheels into .venv.
-# A ROS workspace builds with colcon and needs none of this; see README.md.
+# A ROS workspace builds with colcon and needs none of this; see docs/node.md.
 
 PYTHON ?= python3.11
 VENV ?= .venv
@@ -49,7 +49,7 @@ PACKAGING := setup.py setup.cfg pyproject.toml package.xml constraints.txt
 VISION_MSGS_SOURCES := $(wildcard msg/pip_only/vision_msgs/* msg/pip_only/vision_msgs/msg/*) msg/pip_only/build.sh
 SPECTRADINO_MSGS_SOURCES := $(wildcard msg/*.msg) msg/CMakeLists.txt msg/package.xml msg/pip_only/build.sh
 
-.PHONY: help demo test test-fast test-py310 fuzz bench-node lint format types setup runtime msgs constraints clean distclean
+.PHONY: help demo test test-fast test-py310 fuzz bench-node lint format types setup runtime msgs constraints reference clean distclean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -95,6 +95,9 @@ constraints: setup ## write constraints.txt from the versions that .venv holds
 	@$(PY) .ci/pin.py > constraints.txt.new
 	@mv constraints.txt.new constraints.txt
 	@touch $(RUNTIME) $(MSGS)-vision $(MSGS)-spectradino $(DEV)
+
+reference: setup ## write the tables of docs/node.md and config/detector.yaml from the code
+	@$(PY) .ci/reference.py
 
 clean: ## remove what was built, cached and drawn; keep .venv
 	@rm -rf build install log dist demo_out .pytest_cache .mypy_cache .ruff_cache .hypothesis ./*.egg-info constraints.txt.new

@@ -121,6 +121,7 @@ setup(
         shared("config", "*"),
         shared("models", "*"),
     ],
+    package_data={"spectradino_core": ["py.typed"], "spectradino_ros": ["py.typed"]},
     install_requires=["setuptools"],
     extras_require=EXTRAS,
     zip_safe=False,

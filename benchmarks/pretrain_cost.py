@@ -1,6 +1,6 @@
 """What pretraining costs at the paper's scale: floating-point operations counted, memory measured, hours derived.
 
-`python -m benchmarks.pretrain_cost` prints the table of docs/pretraining.md; it takes about a minute and no GPU.
+`python -m benchmarks.pretrain_cost` prints the table of docs/training.md; it takes about a minute and no GPU.
 
 - Operations: a real forward and backward pass of each stage's step, counted by torch on tensors without contents
   (2 per multiplication and addition), plus the teacher's forward pass.

@@ -1,4 +1,4 @@
-"""Detections and masks from a colour and a long-wave (thermal) infrared camera.
+"""Detections and masks from an RGB and a long-wave infrared (thermal) camera.
 
     ros2 launch spectradino_ros lwir_detector.launch.py rgb_topic:=/camera/image_raw ir_topic:=/thermal/image_raw
 

@@ -1,4 +1,4 @@
-"""Detections and masks from a colour and a near-infrared camera.
+"""Detections and masks from an RGB and a near-infrared camera.
 
     ros2 launch spectradino_ros nir_detector.launch.py rgb_topic:=/camera/image_raw ir_topic:=/nir/image_raw
 

@@ -1,4 +1,4 @@
-"""Detections and masks from a colour and a short-wave infrared camera.
+"""Detections and masks from an RGB and a short-wave infrared camera.
 
     ros2 launch spectradino_ros swir_detector.launch.py rgb_topic:=/camera/image_raw ir_topic:=/swir/image_raw
 

@@ -25,8 +25,9 @@ from spectradino_core.streams.detecting import (
     own_pixels,
     unpack,
 )
+from spectradino_core.streams.topics import IMAGES
 from spectradino_core.thermal import NoValidPixelError, ThermalError
-from spectradino_ros.cameras import TOPICS, camera_topic
+from spectradino_ros.cameras import camera_topic
 from spectradino_ros.frames import Capture, stamp_ns
 from spectradino_ros.health import Health
 from spectradino_ros.notices import Notices
@@ -78,7 +79,7 @@ class Answerer:
         self._own_pixels = False
         self._health = health
         self._notices = notices
-        self._topics = {key: camera_topic(node, name, settings().transport_of(key)) for key, name in TOPICS.items()}
+        self._topics = {key: camera_topic(node, name, settings().transport_of(key)) for key, name in IMAGES.items()}
 
     def answer(self, capture: Capture) -> None:
         """Finds and publishes. Raises what the pipeline raises, see `failed`."""

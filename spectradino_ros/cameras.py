@@ -21,16 +21,14 @@ except ImportError:  # its name up to and with Humble
     from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 from spectradino_core.streams.loss import lost_fraction
+from spectradino_core.streams.topics import IMAGES
 from spectradino_ros.frames import stamp_ns
 from spectradino_ros.health import Health
 from spectradino_ros.notices import Notices
 from spectradino_ros.parameters import TRANSPORTS, ParameterError
 from spectradino_ros.shared_files import find_shared
 
-__all__ = ["TOPICS", "Camera", "camera_topic", "warn_of_one_camera"]
-
-TOPICS = {"rgb": "rgb/image_raw", "ir": "ir/image_raw"}
-"""The input topics before remapping, by camera."""
+__all__ = ["Camera", "camera_topic", "warn_of_one_camera"]
 
 _LOSS_SECONDS = 3.0
 """A camera is observed for so long before it is said that its images do not arrive."""
@@ -62,10 +60,10 @@ def camera_topic(node: Node, name: str, transport: str = "raw") -> str:
 
 def warn_of_one_camera(node: Node) -> None:
     """Log a warning if the images of both cameras come from one topic: that is one camera, remapped twice."""
-    rgb, ir = (node.resolve_topic_name(name) for name in TOPICS.values())
+    rgb, ir = (node.resolve_topic_name(name) for name in IMAGES.values())
     if rgb == ir:
         node.get_logger().warning(
-            f"both cameras are the topic {rgb}, so one of them is missing: remap {' and '.join(TOPICS.values())} to "
+            f"both cameras are the topic {rgb}, so one of them is missing: remap {' and '.join(IMAGES.values())} to "
             "different topics (launch arguments rgb_topic and ir_topic)"
         )
 

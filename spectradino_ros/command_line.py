@@ -60,7 +60,7 @@ def usage() -> str:
         "usage: ros2 run spectradino_ros detector_node [--help] [--ros-args ...]",
         "",
         "after --ros-args:",
-        "  --params-file FILE         parameters from a YAML file, as in config/lwir_detector.yaml",
+        "  --params-file FILE         parameters from a YAML file, as in config/detector.yaml",
         "  -p NAME:=VALUE             one parameter",
         "  -r rgb/image_raw:=TOPIC    topic of the RGB camera",
         "  -r ir/image_raw:=TOPIC     topic of the infrared camera",

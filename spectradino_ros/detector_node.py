@@ -1,9 +1,7 @@
 """The lifecycle node: two cameras in, detections, masks and reports out.
 
-Subscribed: `rgb/image_raw`, `ir/image_raw`, and if asked for `rgb/camera_info`, `ir/camera_info`. Published:
-`~/detections`, `~/label_info`, `~/segmentation/mask`, `~/segmentation/label_info`, `~/segmentation/overlay`,
-`~/frame_report`, `~/mode`, `~/debug/registration`, `/diagnostics`. Parameters:
-`spectradino_core/streams/settings.py`.
+Topics: `spectradino_core/streams/topics.py`. Parameters: `spectradino_core/streams/settings.py`. Both are listed in
+`docs/node.md`.
 
 Two threads. The executor's takes messages, checks and pairs them, and lays the newest pair into a slot; the worker's
 decodes pairs from there, runs the pipeline and publishes. A pair that finds the slot full replaces the older one.
@@ -11,7 +9,7 @@ decodes pairs from there, runs the pipeline and publishes. A pair that finds the
 An engine that fails frame after frame is opened anew, or moved to the CPU, on the worker's thread (`runtime.recovery`).
 One that is lost for good takes the node through error processing to the unconfigured state.
 
-    python -m spectradino_ros.detector_node --ros-args --params-file config/lwir_detector.yaml
+    python -m spectradino_ros.detector_node --ros-args --params-file config/detector.yaml
 """
 
 from __future__ import annotations
@@ -41,10 +39,11 @@ from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.recovery import Condition, RecoveringEngine, RecoveryPolicy
 from spectradino_core.runtime.registration import RegistrationError
 from spectradino_core.streams.detecting import pipeline_of
+from spectradino_core.streams.topics import IMAGES, OUTPUTS
 from spectradino_core.thermal import ThermalError
 from spectradino_ros import diagnosing
 from spectradino_ros.answering import Answerer
-from spectradino_ros.cameras import TOPICS, camera_topic, warn_of_one_camera
+from spectradino_ros.cameras import camera_topic, warn_of_one_camera
 from spectradino_ros.frames import Capture
 from spectradino_ros.health import Health
 from spectradino_ros.intake import Intake
@@ -89,7 +88,7 @@ class DetectorNode(ManagedNode):
         self._intake: Intake | None = None
         self._stopping: NewestOnlyWorker[Capture] | None = None
         self._lost = ""
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics = self.create_publisher(DiagnosticArray, OUTPUTS["diagnostics"].name, 10)
         # Neither warnings nor diagnostics may stop when simulated time does.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(_WATCH_S, self._guarded("watch the cameras", self._watch), clock=steady)
@@ -197,7 +196,7 @@ class DetectorNode(ManagedNode):
         self._worker = NewestOnlyWorker(answerer.answer, answerer.failed)
         pipeline.on_prepared = self._worker.let_go
         self._follow_listeners()
-        topics = " and ".join(camera_topic(self, name, settings.transport_of(key)) for key, name in TOPICS.items())
+        topics = " and ".join(camera_topic(self, name, settings.transport_of(key)) for key, name in IMAGES.items())
         warn_of_one_camera(self)
         idle = "" if self._intake is not None else ", as soon as someone subscribes to an output (lazy_subscription)"
         self.get_logger().info(f"active: pairs from {topics}, at most {settings.sync_slop_ms:g} ms apart{idle}")

@@ -21,8 +21,9 @@ from spectradino_core.runtime.registration import RegistrationError
 from spectradino_core.streams import feed
 from spectradino_core.streams.decode import DecodeError
 from spectradino_core.streams.jpeg import STRICT_DECODER
+from spectradino_core.streams.topics import IMAGES
 from spectradino_core.text import log_line
-from spectradino_ros.cameras import TOPICS, Camera
+from spectradino_ros.cameras import Camera
 from spectradino_ros.frames import CameraFrame, Capture, CvBridgeConverter, stamp_ns
 from spectradino_ros.health import Health
 from spectradino_ros.notices import Notices
@@ -88,12 +89,12 @@ class Intake:
                 "simplejpeg is not installed, so OpenCV decodes JPEG, and damage is known by the warnings that it "
                 "prints: pip install simplejpeg"
             )
-        for key, name in TOPICS.items():
+        for key, name in IMAGES.items():
             self.cameras[key] = Camera(
                 self._node, key, name, self._receiver(key), self._health, self._notices, settings.transport_of(key)
             )
         if self._registering.from_camera_info:
-            for key, image in TOPICS.items():
+            for key, image in IMAGES.items():
                 topic, take = camera_info_topic(self._node, key, image), partial(self._on_camera_info, key)
                 self._calibrations.append(
                     self._node.create_subscription(CameraInfo, topic, take, qos_profile_sensor_data)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from spectradino_core.streams.parameter_values import node_names_in
+from spectradino_core.streams.topics import CAMERA_INFO, IMAGES
 from spectradino_ros.parameters import TRANSPORTS, ParameterError, Spec, check, parameter, shorten, specs
 from spectradino_ros.shared_files import find_shared
 
@@ -35,6 +36,7 @@ NODE_NAME = "detector_node"
 _TRUTHS = {"true": True, "false": False, "True": True, "False": False}
 """How launch files write truth values: YAML's way and Python's."""
 
+_DEFAULT_FILE = "config/detector.yaml"
 _LARGE_IMAGES = "large_images"
 
 _LAUNCH_OWN = ("launch-prefix", "launch-prefix-filter", "sigterm_timeout", "sigkill_timeout", "emulate_tty")
@@ -51,17 +53,13 @@ class Argument:
     choices: tuple[str, ...] = ()
 
 
-def arguments(band: str) -> list[Argument]:
-    """All arguments of the launch file for a band, in the order in which they are listed.
-
-    Args:
-        band: of the infrared camera, "lwir", "swir" or "nir". The default parameter file is the band's.
-    """
+def arguments() -> list[Argument]:
+    """Arguments of the launch files, in the order in which they are listed."""
     as_in_file = "Empty: as in params_file."
     general = [
         Argument("namespace", "Namespace of the node and of its topics."),
         # Empty, not its path: one launch may include two bands, and they share what the first one sets.
-        Argument("params_file", f"YAML file with the node's parameters. Empty: the package's {_default_file(band)}."),
+        Argument("params_file", f"YAML file with the node's parameters. Empty: the package's {_DEFAULT_FILE}."),
         Argument(
             "use_sim_time",
             f"Take the time from /clock, as a simulator or a bag player with --clock publishes it. {as_in_file}",
@@ -79,8 +77,8 @@ def arguments(band: str) -> list[Argument]:
             "info",
             ("debug", "info", "warn", "error", "fatal"),
         ),
-        Argument("rgb_topic", "Topic of the RGB camera.", "rgb/image_raw"),
-        Argument("ir_topic", "Topic of the infrared camera.", "ir/image_raw"),
+        Argument("rgb_topic", "Topic of the RGB camera.", IMAGES["rgb"]),
+        Argument("ir_topic", "Topic of the infrared camera.", IMAGES["ir"]),
         Argument("rgb_info_topic", "Topic of the RGB camera's CameraInfo. Empty: camera_info beside rgb_topic."),
         Argument("ir_info_topic", "Topic of the infrared camera's CameraInfo. Empty: camera_info beside ir_topic."),
         Argument(
@@ -99,10 +97,6 @@ def arguments(band: str) -> list[Argument]:
     return general + [
         Argument(spec.name, f"{spec.description} {as_in_file}", choices=_choices(spec)) for spec in specs().values()
     ]
-
-
-def _default_file(band: str) -> str:
-    return f"config/{band}_detector.yaml"
 
 
 def _choices(spec: Spec) -> tuple[str, ...]:
@@ -174,26 +168,25 @@ def _parse(spec: Spec, text: str) -> Any:
 def remappings(given: Mapping[str, str]) -> list[tuple[str, str]]:
     """Images and CameraInfo of both cameras: the names in the node and their topics."""
     found = []
-    for key in ("rgb", "ir"):
+    for key, name in IMAGES.items():
         images = given[f"{key}_topic"]
         info = given[f"{key}_info_topic"] or "".join((*images.rpartition("/")[:2], "camera_info"))
-        found += [(f"{key}/image_raw", images), (f"{key}/camera_info", info)]
+        found += [(name, images), (CAMERA_INFO[key], info)]
     return found
 
 
-def parameter_file(text: str, band: str, namespace: str) -> Path:
+def parameter_file(text: str, namespace: str) -> Path:
     """The file meant by the argument `params_file`.
 
     Args:
-        text: the argument; empty: the package's file for the band.
-        band: the launch file's.
+        text: the argument; empty: the package's file.
         namespace: the node's, with what the launch file's surroundings put before it.
 
     Raises:
         ParameterError: there is none, it cannot be read, or none of its blocks is for the node, which ROS would pass
             over.
     """
-    path = Path(text).expanduser() if text else find_shared(_default_file(band))
+    path = Path(text).expanduser() if text else find_shared(_DEFAULT_FILE)
     if not path.is_file():
         kind = "it is a folder" if path.is_dir() else "there is no such file"
         raise ParameterError(f"launch argument 'params_file' is {shorten(text)!r}: {kind}")

@@ -33,10 +33,10 @@ def detector_launch_description(band: str) -> LaunchDescription:
     """The arguments and the node.
 
     Args:
-        band: of the infrared camera, "lwir", "swir" or "nir". The default parameter file is the band's in the package's
-            folder `config`; in a file of the user's own the parameter `infrared_band` may be left out.
+        band: of the infrared camera, "lwir", "swir" or "nir": the node's `infrared_band` unless the parameter file or
+            an argument sets another.
     """
-    declared = arguments(band)
+    declared = arguments()
     include, shared = _include()
 
     def check_names(context: LaunchContext) -> None:
@@ -97,7 +97,7 @@ def _node(context: LaunchContext, band: str, declared: Iterable[Argument]) -> li
     profile, namespace = given["dds_profile"], given["namespace"]
     if not namespace.startswith("/"):  # a namespace that the surroundings pushed comes before it
         namespace = "/".join((str(context.launch_configurations.get("ros_namespace", "")), namespace))
-    file = parameter_file(given["params_file"], band, namespace)
+    file = parameter_file(given["params_file"], namespace)
     return [
         Node(
             package="spectradino_ros",

@@ -1,13 +1,11 @@
-"""The node's parameters at work: values checked with reasons, declared with their descriptors, told in the README.
+"""Declaration of the node's parameters with rclpy.
 
-What there is, with defaults and ranges: `spectradino_core/streams/settings.py`. From its fields come the declarations,
-the checks, the launch file's descriptions and the table in the README (`python -m spectradino_ros.parameters` prints
-it). ROS is imported only where parameters are declared, so that table and launch description need no node.
+Defaults, ranges and descriptions: `spectradino_core/streams/settings.py`. ROS is imported only where parameters are
+declared, so that the launch description needs no node.
 """
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from spectradino_core.streams.parameter_values import check, did_you_mean, is_unchanged, shorten
@@ -23,7 +21,6 @@ __all__ = [
     "declare",
     "did_you_mean",
     "is_unchanged",
-    "markdown_table",
     "parameter",
     "shorten",
     "specs",
@@ -71,20 +68,3 @@ def unknown_overrides(names: list[str]) -> list[str]:
         for name in names
         if name not in specs() and name not in theirs and not name.startswith("qos_overrides.")
     ]
-
-
-def markdown_table() -> str:
-    """The parameters as the table of the README."""
-    rows = ["| parameter | type | default | allowed | takes effect | meaning |", "|---|---|---|---|---|---|"]
-    types = {float: "double", int: "int", bool: "bool", str: "string", tuple: "double_array"}
-    for spec in specs().values():
-        default = json.dumps(spec.default)  # the same as in YAML
-        rows.append(
-            f"| `{spec.name}` | {types[spec.kind]} | `{default}` | {spec.allowed} | {spec.when.value} "
-            f"| {spec.description} |"
-        )
-    return "\n".join(rows)
-
-
-if __name__ == "__main__":
-    print(markdown_table())

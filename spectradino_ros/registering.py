@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from spectradino_core.streams.registering import CAMERA_INFO_TOPICS, Registering
+from spectradino_core.streams.registering import Registering
+from spectradino_core.streams.topics import CAMERA_INFO
 
-__all__ = ["CAMERA_INFO_TOPICS", "Registering", "camera_info_topic"]
+__all__ = ["Registering", "camera_info_topic"]
 
 
 def camera_info_topic(node: Any, key: str, image: str) -> str:
@@ -18,7 +19,7 @@ def camera_info_topic(node: Any, key: str, image: str) -> str:
         key: "rgb" or "ir".
         image: the image topic's name before remapping.
     """
-    name = CAMERA_INFO_TOPICS[key]
+    name = CAMERA_INFO[key]
     resolve: Callable[..., str] = node.resolve_topic_name
     is_remapped = resolve(name) != resolve(name, only_expand=True)
     return resolve(name) if is_remapped else f"{resolve(image).rpartition('/')[0]}/camera_info"

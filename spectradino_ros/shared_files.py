@@ -11,7 +11,7 @@ _PACKAGE = "spectradino_ros"
 
 
 def candidates(relative: str) -> list[Path]:
-    """All places where a file of the package, such as "config/lwir_detector.yaml", may lie, in the order of trial."""
+    """All places where a file of the package, such as "config/detector.yaml", may lie, in the order of trial."""
     # Beside the code first: in a source checkout an older installation elsewhere must not win over it.
     folders = [Path(__file__).resolve().parents[1]]
     try:

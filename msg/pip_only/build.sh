@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds one interface package and installs it into a virtual environment that holds ROS 2 Jazzy from wheels.
 # Usage: msg/pip_only/build.sh VENV SOURCE BUILD    e.g. .venv msg .venv/.build/spectradino_msgs
-# A ROS workspace builds with colcon instead; see README.md.
+# A ROS workspace builds with colcon instead; see docs/node.md.
 set -euo pipefail
 
 if [ $# -ne 3 ]; then

@@ -36,20 +36,15 @@ from spectradino_core.streams.answers import Facts
 from spectradino_core.streams.detecting import open_pipeline
 from spectradino_core.streams.feed import FeedEvent
 from spectradino_core.streams.settings import Settings
+from spectradino_core.streams.topics import OUTPUTS
 
 __all__ = ["NODE_TOPICS", "AnnotateOptions", "Annotated", "annotate"]
 
 _NODE = "/detector_node"
 NODE_TOPICS = {
-    "detections": ("vision_msgs/msg/Detection2DArray", False),
-    "frame_report": ("spectradino_msgs/msg/FrameReport", False),
-    "mode": ("std_msgs/msg/String", True),
-    "label_info": ("vision_msgs/msg/LabelInfo", True),
-    "segmentation/mask": ("sensor_msgs/msg/Image", False),
-    "segmentation/label_info": ("vision_msgs/msg/LabelInfo", True),
-    "segmentation/overlay": ("sensor_msgs/msg/Image", False),
+    topic.name.removeprefix("~/"): (topic.kind, topic.latched) for topic in OUTPUTS.values() if topic.recorded
 }
-"""Name below the node's to type, and whether it is latched: as `spectradino_ros.outputs` publishes them."""
+"""Name below the node's to type, and whether it is latched."""
 
 _Told = tuple[Answer, list[FeedEvent]]
 

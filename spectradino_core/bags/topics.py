@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping
 from spectradino_core.bags.errors import BagError
 from spectradino_core.bags.storage import StoredTopic
 from spectradino_core.streams.queues import Stream
+from spectradino_core.streams.topics import IMAGES
 
 __all__ = ["COMPRESSED", "IMAGE", "base_topic", "choose_camera", "image_topics"]
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 
-_USUAL = {Stream.RGB: "/rgb/image_raw", Stream.IR: "/ir/image_raw"}
+_USUAL = {stream: f"/{IMAGES[stream.value]}" for stream in (Stream.RGB, Stream.IR)}
 """The node's topics before remapping."""
 _WORDS = {
     Stream.RGB: ("rgb", "color", "colour", "visible", "vis", "eo", "webcam", "usb_cam", "bgr"),

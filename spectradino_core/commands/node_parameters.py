@@ -30,7 +30,7 @@ def add_parameters(command: argparse.ArgumentParser, names: Collection[str] = ()
     from spectradino_core.streams.settings import specs
 
     group = command.add_argument_group(
-        "parameters of the node", "as in its table in the README; they win over the file"
+        "parameters of the node", "as listed in docs/node.md; they take precedence over the file"
     )
     group.add_argument("--params-file", type=Path, metavar="YAML", help="the node's own parameter file")
     for spec in specs().values():

@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
         "pretrain",
         help="extend a DINOv2 to infrared bands on unlabelled pairs",
         description="One stage (--stage 1) or several in a row (--stages 1,2,3); a run that stopped is taken up. "
-        "Start it with torchrun for several GPUs: see docs/pretraining.md.",
+        "Start it with torchrun for several GPUs: see docs/training.md.",
     )
     command.add_argument("--variant", required=True, help="s, b, l, g; tiny and test are for trying things out")
     command.add_argument(

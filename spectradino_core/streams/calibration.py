@@ -11,7 +11,7 @@ YAML, written by `spectradino calibrate` or by hand, read by the node (parameter
     rgb_size: [1280, 1024]
     time_offset_ms: 12.5            # optional: the infrared camera stamps the same moment so much later
     residual_px: 0.8                # optional: how far the homography is off, in colour pixels (median)
-    made_by: spectradino calibrate 0.1.0            # optional
+    made_by: spectradino calibrate 0.2.0            # optional
     notes: outdoor rig, targets at 8 to 20 m        # optional
 
 A file may give the time offset alone; then it has neither ir_to_rgb nor the sizes and residual that belong to it.

@@ -18,11 +18,9 @@ from spectradino_core.streams.registration import (
     rotation_matrix,
 )
 from spectradino_core.streams.settings import ParameterError, Settings, parameter
+from spectradino_core.streams.topics import CAMERA_INFO
 
-__all__ = ["CAMERA_INFO_TOPICS", "Registering"]
-
-CAMERA_INFO_TOPICS = {"rgb": "rgb/camera_info", "ir": "ir/camera_info"}
-"""The topics of the cameras' calibrations before remapping, by camera."""
+__all__ = ["Registering"]
 
 _OF_CAMERA_INFO = ("extrinsic_rotation", "extrinsic_translation", "plane_distance_m", "images_rectified")
 
@@ -95,7 +93,7 @@ class Registering:
     @property
     def missing(self) -> list[str]:
         """The cameras, "rgb" and "ir", whose calibration has not come."""
-        return [key for key in CAMERA_INFO_TOPICS if self.from_camera_info and key not in self._infos]
+        return [key for key in CAMERA_INFO if self.from_camera_info and key not in self._infos]
 
     @property
     def without_effect(self) -> list[str]:
@@ -142,7 +140,7 @@ class Registering:
         """
         current = self.current  # once: `take` sets it to None for a moment
         if self.from_camera_info and current is None:
-            why = f"no message on {' and '.join(CAMERA_INFO_TOPICS[key] for key in self.missing)} yet"
+            why = f"no message on {' and '.join(CAMERA_INFO[key] for key in self.missing)} yet"
             raise RegistrationError(
                 f"{why if self.missing else 'the camera_info can not be used'}, and registration_from_camera_info "
                 "needs both cameras'"
@@ -152,7 +150,7 @@ class Registering:
     def describe(self) -> str:
         """Where it comes from and how good it is, for logs and diagnostics."""
         if self.pending:
-            return f"waits for {' and '.join(CAMERA_INFO_TOPICS[key] for key in self.missing) or 'good camera_info'}"
+            return f"waits for {' and '.join(CAMERA_INFO[key] for key in self.missing) or 'good camera_info'}"
         if self.current is None:
             return "none: the infrared picture is laid over the whole colour one"
         text = self.current.source

@@ -1,7 +1,8 @@
-"""Every parameter of the node once: its default, what it means, its range and when a change takes effect.
+"""Parameters of the node: default, meaning, range and when a change takes effect.
 
-`Settings` is what the node reads. How values are checked: `parameter_values.py`; how the node declares and tells
-them: `spectradino_ros/parameters.py`. A bag is replayed under the same parameters.
+`Settings` is what the node reads, and bags are replayed with. Values are checked in `parameter_values.py`, declared in
+`spectradino_ros/parameters.py`. Launch arguments and options of the command line derive from the rows below; `make
+reference` writes them into `docs/node.md` and `config/detector.yaml`.
 """
 
 from __future__ import annotations
@@ -85,145 +86,149 @@ class Settings:
     """The node's parameters with their values. Immutable: another thread sees a change whole or not at all."""
 
     model: str = _parameter(
-        "", "Model file (.onnx) to serve; empty: the model in the box for infrared_band.", When.CONFIGURE
+        "", "Model file (.onnx) to serve. Empty: the bundled model for infrared_band.", When.CONFIGURE
     )
     infrared_band: str = _parameter(
         "",
-        "Band of the infrared camera; a model for another band is refused; empty: whatever the model takes.",
+        "Band of the infrared camera; a model for another band is refused. Empty: any band.",
         When.CONFIGURE,
         choices=("", "lwir", "swir", "nir"),
     )
     device: str = _parameter(
         "auto",
-        "What runs the network. auto: CUDA where it is there and agrees with the CPU, else the CPU; never TensorRT, "
-        "whose first start takes minutes. tensorrt: CUDA where it fails.",
+        "Device that runs the network. auto: CUDA if it is available and agrees with the CPU, else the CPU; never "
+        "TensorRT, whose first start takes minutes. tensorrt: falls back to CUDA.",
         When.CONFIGURE,
         choices=DEVICES,
     )
     gpu_id: int = _parameter(
         0,
-        "Which GPU, counted as CUDA does: from 0, of those that CUDA_VISIBLE_DEVICES leaves.",
+        "GPU index as CUDA counts: from 0, among the GPUs that CUDA_VISIBLE_DEVICES leaves visible.",
         When.CONFIGURE,
         low=0,
         high=63,
     )
     threads: int = _parameter(
-        0, "CPU threads of the network; 0 leaves it to ONNX Runtime.", When.CONFIGURE, low=0, high=256
+        0, "CPU threads of the network. 0: ONNX Runtime decides.", When.CONFIGURE, low=0, high=256
     )
     max_engine_rebuilds: int = _parameter(
         3,
-        "How often the engine is opened anew after it failed on several frames in a row, as when a GPU is lost.",
+        "How often the engine is reopened after it failed on several frames in a row, for example because a GPU "
+        "was lost.",
         low=0,
         high=100,
     )
     allow_cpu_fallback: bool = _parameter(
         True,
-        "Go on with the CPU when rebuilding the engine did not help; false: give up, to the unconfigured state.",
+        "Continue on the CPU if reopening the engine did not help. false: go to the unconfigured state.",
     )
     rgb_transport: str = _parameter(
         "raw",
-        "How the colour images come: raw: the topic itself; compressed: <topic>/compressed (JPEG, PNG or TIFF); zstd: "
-        "<topic>/zstd, of zstd_image_transport.",
+        "Transport of the RGB images. raw: the topic itself; compressed: <topic>/compressed (JPEG, PNG or TIFF); "
+        "zstd: <topic>/zstd (zstd_image_transport).",
         When.CONFIGURE,
         choices=TRANSPORTS,
     )
     ir_transport: str = _parameter(
         "raw",
-        "The same of the infrared images. For 16 bits the publisher must compress to PNG or TIFF: JPEG keeps 8.",
+        "Transport of the infrared images, see rgb_transport. 16-bit images must be compressed as PNG or TIFF: "
+        "JPEG keeps 8 bits.",
         When.CONFIGURE,
         choices=TRANSPORTS,
     )
     max_image_megapixels: float = _parameter(
         24.0,
-        "A compressed image that claims more pixels is refused before it is unpacked [million pixels].",
+        "Maximum size of a compressed image, checked in its header before decoding [million pixels].",
         When.CONFIGURE,
         low=0.001,
         high=1000.0,
     )
     ir_crop: tuple[float, ...] = _parameter(
         (0.0,) * 4,
-        "Part of each infrared image that is used: x, y, width, height [px]; width or height 0: up to the edge. For "
-        "double-height frames, telemetry rows and borders. Calibration and detections of the infrared camera alone are "
-        "in the pixels of that part. All 0: the whole image.",
+        "Part of each infrared image to use: x, y, width, height [px]; width or height 0: up to the edge; all 0: "
+        "the whole image. For double-height frames, telemetry rows and borders. Calibration, and detections from "
+        "the infrared camera alone, are in the pixels of this part.",
         When.CONFIGURE,
         lengths=(4,),
     )
     ir_encoding: str = _parameter(
         "",
-        "Encoding of the raw infrared images where their messages say another, as mono16 for counts that a driver "
-        "sends as yuv422_yuy2. Empty: as they say.",
+        "Encoding of raw infrared images whose messages state a wrong one, for example mono16 for counts sent as "
+        "yuv422_yuy2. Empty: as stated.",
         When.CONFIGURE,
         choices=("", "mono8", "mono16", "16SC1", "32FC1"),
     )
     ir_float_unit: str = _parameter(
         "auto",
-        "What 32FC1 infrared images hold; temperatures become counts of 0.01 K. auto: by the median: below 150 "
-        "Celsius, below 2000 kelvin, else counts; images within 0 to 1 are spread over all counts.",
+        "Unit of 32FC1 infrared images; temperatures are converted to counts of 0.01 K. auto: decided by the "
+        "median (below 150 Celsius, below 2000 kelvin, else counts); images within 0 to 1 are scaled to all "
+        "counts.",
         When.CONFIGURE,
         choices=FLOAT_UNITS,
     )
     lazy_subscription: bool = _parameter(
         False,
-        "Subscribe to the cameras only while someone subscribes to detections, masks, overlays or reports.",
+        "Subscribe to the cameras only while detections, masks, overlays or reports have a subscriber.",
     )
     score_threshold: float = _parameter(
-        -1.0, "Least score of a detection, 0 to 1; -1: the model's own.", low=-1.0, high=1.0
+        -1.0, "Minimum score of a detection, 0 to 1. -1: the model's own threshold.", low=-1.0, high=1.0
     )
     sync_slop_ms: float = _parameter(
         50.0,
-        "Largest time between the stamps of a colour and an infrared frame taken as a pair [ms].",
+        "Maximum difference between the stamps of an RGB and an infrared frame that form a pair [ms].",
         low=0.1,
         high=10000.0,
     )
     ir_time_offset_ms: float = _parameter(
         0.0,
-        "Constant by which the infrared camera's stamps are late against the colour camera's [ms]; it is subtracted "
-        "before frames are paired. 0: the calibration file's, where it has one. For clocks that have nothing in common "
-        "see pair_by.",
+        "Constant delay of the infrared stamps relative to the RGB stamps [ms]; it is subtracted before pairing. "
+        "0: the calibration file's offset, if it has one. For clocks that have nothing in common see pair_by.",
         low=-86400000.0,
         high=86400000.0,
     )
     learn_ir_time_offset: bool = _parameter(
         False,
-        "Learn that constant, of any size, while the streams run. It comes into force once what both cameras see move "
-        "confirms it, or where no delay on the way explains it; until then the one given holds. See /diagnostics.",
+        "Estimate that offset, of any size, while the streams run. It is applied once motion in both images "
+        "confirms it, or if no transport delay explains it; until then the given one holds. See /diagnostics.",
     )
     pair_by: str = _parameter(
         "auto",
-        "Which times frames are paired by. stamp: their header stamps; arrival: when they arrive here, for cameras "
-        "that stamp with the time since their start or not at all; auto: the stamps unless those of the two cameras "
-        "cannot be compared. Output headers keep the camera's stamp either way.",
+        "Times by which frames are paired. stamp: header stamps; arrival: times of arrival, for cameras that stamp"
+        " with the time since their start or not at all; auto: stamps, unless those of the two cameras are not "
+        "comparable. Output headers always keep the camera's stamp.",
         choices=PAIR_BY,
     )
     fallback_mode: str = _parameter(
         "auto",
-        "Which camera may answer alone while the other is silent: auto: either; fused_only: none; rgb_grid: infrared "
-        "only where a registration gives its results in the RGB image's pixels, as in all other modes.",
+        "Which camera may be used alone while the other is silent. auto: either; fused_only: neither; rgb_only, "
+        "ir_only: this one; rgb_grid: either, but infrared only if a registration maps its results to the RGB "
+        "image's pixels, as in all other modes.",
         choices=tuple(FALLBACKS),
     )
     stale_ms: float = _parameter(
         1000.0,
-        "A camera silent for longer than this is not waited for [ms]; well above the slower camera's period.",
+        "A camera that is silent for longer is not waited for [ms]. Set it well above the period of the slower camera.",
         low=1.0,
         high=60000.0,
     )
     frozen_ms: float = _parameter(
         400.0,
-        "An infrared camera that repeats one picture for so long counts as silent until the picture moves [ms], as in "
-        "shutter calibration; 0: never, as for still pictures without noise.",
+        "An infrared camera that repeats one image for this long counts as silent until the image changes [ms], as"
+        " during shutter calibration. 0: never, for still images without noise.",
         low=0.0,
         high=60000.0,
     )
     ir_normalization: str = _parameter(
         "model",
-        "How infrared counts become the network's input; model: as the model's file says, which it was trained with.",
+        "Conversion from infrared counts to network input. model: as in the model file, with which the model was "
+        "trained.",
         When.CONFIGURE,
         choices=NORMALIZATIONS,
     )
     ir_range_low: float = _parameter(
         0.0,
-        "Lower end of the range: counts, or kelvin with ir_kelvin_per_count, for ir_normalization fixed; a percentile "
-        "for percentile. Both ends 0: not given.",
+        "Lower end of the range. For ir_normalization fixed: counts, or kelvin if ir_kelvin_per_count is set; for "
+        "percentile: a percentile. Both ends 0: not set.",
         When.CONFIGURE,
         low=0.0,
         high=65535.0,
@@ -231,86 +236,86 @@ class Settings:
     ir_range_high: float = _parameter(0.0, "Upper end of the range.", When.CONFIGURE, low=0.0, high=65535.0)
     ir_kelvin_per_count: float = _parameter(
         0.0,
-        "What one count of a radiometric camera is worth [K]; 0: not given.",
+        "Temperature difference per count of a radiometric camera [K]. 0: not set.",
         When.CONFIGURE,
         low=0.0,
         high=100.0,
     )
     ir_invalid_counts: str = _parameter(
         "model",
-        "Infrared counts that are no measurement, as of dead pixels, borders and telemetry. model: as the model's file "
-        "says, by default auto; auto: recognised in each 16-bit frame; none; or counts, as in 0, 65535 or auto, 4095.",
+        "Infrared counts that are not measurements, as of dead pixels, borders and telemetry. model: as in the "
+        "model file, by default auto; auto: detected in each 16-bit frame; none; or counts, as in 0, 65535 or "
+        "auto, 4095.",
         When.CONFIGURE,
     )
     thermal_smoothing: float = _parameter(
         0.9,
-        "Share of the range kept from frame to frame where it follows the picture (percentile), so that a hot object "
-        "does not make it flicker; 0: each frame by itself.",
+        "Fraction of the range that is kept from frame to frame if the range follows the image (percentile), so "
+        "that a hot object does not make it flicker. 0: each frame on its own.",
         When.CONFIGURE,
         low=0.0,
         high=0.99,
     )
     ir_to_rgb: tuple[float, ...] = _parameter(
         (0.0,) * 9,
-        "Homography from infrared to colour pixels, row by row; all 0: none, the infrared picture is laid over the "
-        "whole colour one.",
+        "Homography from infrared to RGB pixels, row by row. All 0: none, the infrared image is stretched over the"
+        " whole RGB image.",
         When.CONFIGURE,
         lengths=(9,),
     )
     calibration_file: str = _parameter(
         "",
-        "File of 'spectradino calibrate' with that homography, the sizes it is for and the time offset; empty: none.",
+        "File written by 'spectradino calibrate' with this homography, the image sizes and the time offset. Empty:"
+        " none.",
         When.CONFIGURE,
     )
     registration_from_camera_info: bool = _parameter(
         False,
-        "Make that homography from rgb/camera_info, ir/camera_info, the extrinsics below and a plane; pairs are not "
-        "answered before both have come.",
+        "Compute this homography from rgb/camera_info, ir/camera_info, the extrinsics below and a plane; no pair "
+        "is processed before both messages have arrived.",
         When.CONFIGURE,
     )
     extrinsic_rotation: tuple[float, ...] = _parameter(
         (0.0, 0.0, 0.0, 1.0),
-        "Rotation from the infrared to the colour camera's optical frame: quaternion x y z w, or a matrix row by row.",
+        "Rotation from the infrared to the RGB optical frame: quaternion x y z w, or a 3x3 matrix row by row.",
         When.CONFIGURE,
         lengths=(4, 9),
     )
     extrinsic_translation: tuple[float, ...] = _parameter(
         (0.0,) * 3,
-        "The infrared camera's place in the colour camera's optical frame: x right, y down, z forward [m].",
+        "Position of the infrared camera in the RGB optical frame: x right, y down, z forward [m].",
         When.CONFIGURE,
         lengths=(3,),
     )
     plane_distance_m: float = _parameter(
         10.0,
-        "How far before the infrared camera the two pictures shall fall together [m]: where things usually are.",
+        "Distance from the infrared camera at which the two images coincide [m]: the usual distance of objects.",
         When.CONFIGURE,
         low=0.01,
         high=100000.0,
     )
     images_rectified: bool = _parameter(
         False,
-        "The images come rectified (image_proc), so camera_info's P counts instead of K and the distortion.",
+        "The images are rectified (image_proc): use P of camera_info instead of K and the distortion.",
         When.CONFIGURE,
     )
-    publish_overlay: bool = _parameter(
-        True, "Draw and publish ~/segmentation/overlay, as long as someone subscribes to it."
-    )
+    publish_overlay: bool = _parameter(True, "Draw and publish ~/segmentation/overlay while it has a subscriber.")
     deadline_ms: float = _parameter(
         0.0,
-        "Budget from the colour frame's stamp to publishing [ms]; frames that miss it are counted; 0: none.",
+        "Latency budget from the RGB frame's stamp to publishing [ms]; frames that miss it are counted. 0: none.",
         low=0.0,
         high=60000.0,
     )
     no_message_timeout_s: float = _parameter(
-        5.0, "A camera topic that is silent for so long is named in a warning [s].", low=0.1, high=3600.0
+        5.0, "A camera topic that is silent for this long is named in a warning [s].", low=0.1, high=3600.0
     )
     warning_period_s: float = _parameter(
-        10.0, "A warning that holds on is repeated at most this often [s].", low=0.1, high=3600.0
+        10.0, "Minimum time between two log lines of a warning that persists [s].", low=0.1, high=3600.0
     )
     autostart: bool = _parameter(
         True,
-        "Configure and activate at start by itself; a failure then ends the process with a code other than 0. "
-        "False: a lifecycle manager does it.",
+        "Configure and activate at start; a failure ends the process with a non-zero code. false: a lifecycle "
+        "manager does it.",
         When.START,
     )
 

@@ -113,4 +113,4 @@ def test_arguments_of_the_launch_file_are_known(path):
 
     given = re.findall(r"(\w+):=", path.read_text())
     assert given
-    refuse_unknown(given, [argument.name for argument in arguments("lwir")])
+    refuse_unknown(given, [argument.name for argument in arguments()])

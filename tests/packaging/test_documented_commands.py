@@ -18,7 +18,7 @@ from tests.conftest import REPOSITORY
 
 PAGES = sorted(
     page
-    for pattern in ("README.md", "MODEL_CARD.md", "docs/*.md", "benchmarks/**/*.md")
+    for pattern in ("README.md", "CONTRIBUTING.md", "MODEL_CARD.md", "docs/*.md", "benchmarks/**/*.md")
     for page in REPOSITORY.glob(pattern)
 )
 _SHELL = {"|", "||", "&&", ";", ">", ">>", "&", "2>&1"}
@@ -103,7 +103,7 @@ def check(commands: list[list[str]], parse, capsys) -> None:
 
 
 def test_pages_were_found():
-    assert {"README.md", "benchmarks.md", "SPEED.md", "finetuning.md"} <= {page.name for page in PAGES}
+    assert {"README.md", "recordings.md", "SPEED.md", "training.md"} <= {page.name for page in PAGES}
     assert sum(len(in_blocks(page)) for page in PAGES) > 60
 
 

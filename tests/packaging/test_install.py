@@ -37,7 +37,7 @@ def workspace(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module")
 def built(workspace: Path) -> Path:
-    """The workspace, built by the one line that README.md gives."""
+    """The workspace, built with the one line that README.md gives."""
     colcon = Path(sys.prefix) / "bin/colcon"
     if not colcon.exists():
         pytest.skip("colcon is not in this environment")
@@ -107,6 +107,7 @@ def test_wheel_holds_every_module_and_shared_file(repository: Path, workspace: P
         for p in (source / package).rglob("*.py")
     }
     assert modules <= held, "a folder without __init__.py?"
+    assert {"spectradino_core/py.typed", "spectradino_ros/py.typed"} <= held
     data = wheel.name.removesuffix("-py3-none-any.whl") + ".data/data/share"
     assert f"{data}/ament_index/resource_index/packages/spectradino_ros" in held
     for folder in ("launch", "config", "models"):

@@ -11,6 +11,7 @@ from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -56,6 +57,46 @@ def test_versions_agree(path: str) -> None:
     from spectradino_core import __version__
 
     assert ET.parse(ROOT / path).findtext("version") == __version__ == installed().version
+
+
+def test_citation_and_changelog_have_the_version() -> None:
+    from spectradino_core import __version__
+
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == __version__
+    assert len(citation["references"]) == 2
+    assert all(paper["authors"] and paper["year"] and paper["url"] for paper in citation["references"])
+    released = re.findall(
+        r"^(\d+\.\d+\.\d+) \((\d{4}-\d\d-\d\d)\)\n-+$", (ROOT / "CHANGELOG.rst").read_text(), re.MULTILINE
+    )
+    assert released[0] == (__version__, str(citation["date-released"]))
+
+
+def test_hooks_run_the_pinned_tools() -> None:
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    pins = constraints()
+    tools = {"ruff-pre-commit": "ruff", "mirrors-mypy": "mypy"}
+    for source in config["repos"]:
+        assert Version(source["rev"].removeprefix("v")) == pins[tools[source["repo"].rpartition("/")[2]]]
+        for hook in source["hooks"]:
+            for requirement in map(Requirement, hook.get("additional_dependencies", [])):
+                assert requirement.specifier.contains(pins[requirement.name])
+
+
+def test_the_workflow_runs_what_ci_runs() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    assert [step["run"] for step in steps if "run" in step] == [".ci/run"]
+
+
+def test_issue_forms_ask_for_what_is_needed() -> None:
+    forms = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")}
+    assert set(forms) == {"bug_report", "feature_request"}
+    for form in forms.values():
+        assert {"name", "description", "body"} <= set(form)
+        assert all(field["attributes"]["label"] for field in form["body"])
+    asked = str(forms["bug_report"])
+    assert all(command in asked for command in ("ros2 topic hz", "/diagnostics", "__version__"))
 
 
 @pytest.mark.parametrize("path", MANIFESTS[:2])

@@ -1,4 +1,4 @@
-"""The habits of the tree: files that can be read in one sitting, which say what they are and name no machine."""
+"""Every source file has a docstring, and no file names a path of one machine."""
 
 from __future__ import annotations
 
@@ -10,16 +10,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-MOST_LINES = 400
 FOLDERS = ("spectradino_core", "spectradino_ros", "launch", "benchmarks", "tests", ".ci")
 SOURCES = sorted(p.relative_to(ROOT).as_posix() for folder in FOLDERS for p in (ROOT / folder).rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", ["setup.py", *SOURCES])
-def test_file_is_short_and_says_what_it_is(path: str) -> None:
-    source = (ROOT / path).read_text()
-    assert source.count("\n") <= MOST_LINES, "one concept a file: split it"
-    assert ast.get_docstring(ast.parse(source)), "a file opens with a line that says what is in it"
+def test_file_opens_with_a_docstring(path: str) -> None:
+    assert ast.get_docstring(ast.parse((ROOT / path).read_text()))
 
 
 def test_no_file_names_a_place_of_one_machine() -> None:

@@ -18,16 +18,16 @@ from spectradino_ros.parameters import ParameterError, specs
 from spectradino_ros.shared_files import find_shared
 from tests.ros.documents import python_blocks
 
-NAMES = [argument.name for argument in arguments("lwir")]
+NAMES = [argument.name for argument in arguments()]
 
 
 def given(**texts: str) -> dict[str, str]:
-    return {argument.name: argument.default for argument in arguments("lwir")} | texts
+    return {argument.name: argument.default for argument in arguments()} | texts
 
 
 def test_every_parameter_is_an_argument_with_its_own_words():
-    by_name = {argument.name: argument for argument in arguments("nir")}
-    assert len(by_name) == len(arguments("nir")), "each name once"
+    by_name = {argument.name: argument for argument in arguments()}
+    assert len(by_name) == len(arguments()), "each name once"
     for spec in specs().values():
         argument = by_name[spec.name]
         assert argument.description.startswith(spec.description)
@@ -111,11 +111,10 @@ def test_known_names_and_those_of_launch_itself_pass():
 
 
 def test_the_parameter_file_must_be_there_and_be_meant_for_the_node(tmp_path):
-    for band in ("lwir", "swir", "nir"):
-        assert parameter_file("", band, "robot") == find_shared(f"config/{band}_detector.yaml")
+    assert parameter_file("", "robot") == find_shared("config/detector.yaml")
     for text, complaint in ((f"{tmp_path}/no.yaml", "there is no such file"), (str(tmp_path), "it is a folder")):
         with pytest.raises(ParameterError, match=f"launch argument 'params_file' is '{text}': {complaint}"):
-            parameter_file(text, "lwir", "")
+            parameter_file(text, "")
     file = tmp_path / "mine.yaml"
     for name, namespace in [
         ("/**", "robot"),
@@ -124,7 +123,7 @@ def test_the_parameter_file_must_be_there_and_be_meant_for_the_node(tmp_path):
         ("/a/*/detector_node", "/a/b"),
     ]:
         file.write_text(f"{name}:\n  ros__parameters:\n    device: cpu\n")
-        assert parameter_file(str(file), "lwir", namespace) == file
+        assert parameter_file(str(file), namespace) == file
     for name, namespace, node in [
         ("detector", "", "/detector_node"),
         ("detector_node", "robot", "/robot/detector_node"),
@@ -132,10 +131,10 @@ def test_the_parameter_file_must_be_there_and_be_meant_for_the_node(tmp_path):
     ]:
         file.write_text(f"{name}:\n  ros__parameters:\n    device: cpu\n")
         with pytest.raises(ParameterError, match=f"holds nothing for {node}: its blocks are for /"):
-            parameter_file(str(file), "lwir", namespace)
+            parameter_file(str(file), namespace)
     file.write_text("device: cpu\n")
     with pytest.raises(ParameterError, match="holds no parameters"):
-        parameter_file(str(file), "lwir", "")
+        parameter_file(str(file), "")
 
 
 def test_topics_and_their_camera_info():

@@ -1,9 +1,8 @@
-"""The table of parameters: values checked with reasons, the shipped file and the README's table in step with it."""
+"""The table of parameters: values are checked with reasons, the shipped file holds the defaults."""
 
 from __future__ import annotations
 
 import array
-import json
 from dataclasses import fields
 
 import pytest
@@ -11,7 +10,7 @@ import yaml
 
 from spectradino_core.streams.feed import FeedSettings
 from spectradino_core.thermal import ThermalContract
-from spectradino_ros.parameters import ParameterError, Settings, check, markdown_table, specs, unknown_overrides
+from spectradino_ros.parameters import ParameterError, Settings, check, specs, unknown_overrides
 from spectradino_ros.shared_files import find_shared
 from tests.blob_model import blob_info
 
@@ -98,23 +97,9 @@ def test_misspelt_names_are_told_from_ros_own():
     assert told == ["parameter 'modle' is unknown and has no effect: did you mean 'model'?"]
 
 
-@pytest.mark.parametrize("band", ["lwir", "swir", "nir"])
-def test_the_shipped_files_set_known_parameters_to_their_defaults_and_the_band(band):
-    (values,) = (
-        node["ros__parameters"]
-        for node in yaml.safe_load(find_shared(f"config/{band}_detector.yaml").read_text()).values()
-    )
-    assert values.pop("infrared_band") == band
+def test_shipped_file_sets_every_parameter_but_those_of_the_launch_file_to_its_default():
+    text = find_shared("config/detector.yaml").read_text()
+    (values,) = (node["ros__parameters"] for node in yaml.safe_load(text).values())
     assert {n: check(n, value) for n, value in values.items()} == {
         n: spec.default for n, spec in specs().items() if n not in ("autostart", "infrared_band")
     }
-
-
-def test_the_table_has_a_row_for_each():
-    rows = markdown_table().splitlines()
-    assert len(rows) == 2 + len(specs())
-    for row, spec in zip(rows[2:], specs().values(), strict=True):
-        cells = [cell.strip() for cell in row.strip("|").split(" | ")]
-        assert cells[0] == f"`{spec.name}`"
-        assert cells[2] == f"`{json.dumps(spec.default)}`"
-        assert cells[5] == spec.description

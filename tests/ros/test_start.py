@@ -129,7 +129,7 @@ def test_a_misspelt_parameter_is_named(blob_model):
 
 
 def test_it_starts_from_the_shipped_parameter_file(blob_model):
-    with running(params_file=find_shared("config/lwir_detector.yaml"), model=blob_model, device="cpu") as node:
+    with running(params_file=find_shared("config/detector.yaml"), model=blob_model, device="cpu") as node:
         assert node.count("unknown") == 0
         assert (
             node.count(r"model blob \(rgb \+ lwir, boxes: red, hot; mask: background, red, hot\) from .* on ONNX") == 1

@@ -299,7 +299,7 @@ def test_the_registration_from_camera_info(tmp_path, model):
 
 
 def test_parameters_from_the_nodes_own_file(repository, tmp_path):
-    assert settings_from_file(repository / "config/lwir_detector.yaml") == Settings(infrared_band="lwir")
+    assert settings_from_file(repository / "config/detector.yaml") == Settings()
     file = tmp_path / "p.yaml"
     file.write_text(
         "other:\n  ros__parameters:\n    unknown: 1\n"

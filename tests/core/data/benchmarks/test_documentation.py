@@ -1,4 +1,4 @@
-"""docs/benchmarks.md says what the readers say, and its commands can be typed."""
+"""docs/datasets.md says what the readers say, and its commands can be typed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SETS = [one for one in BENCHMARKS.values() if one.needs_root]
 
 @pytest.fixture(scope="module")
 def page(repository: Path) -> str:
-    return (repository / "docs/benchmarks.md").read_text(encoding="utf-8")
+    return (repository / "docs/datasets.md").read_text(encoding="utf-8")
 
 
 def section(page: str, name: str) -> str:

@@ -1,0 +1,111 @@
+"""Topics of the node, declared once: names, types, latching and what they carry.
+
+Publishers and subscriptions of `spectradino_ros`, the bags of `spectradino bag run` and the tables in `docs/node.md`
+(`make reference`) derive from these rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["CAMERA_INFO", "IMAGES", "INPUTS", "OUTPUTS", "Topic"]
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One topic.
+
+    Attributes:
+        name: before remapping; `~/` stands for the node's own name.
+        kind: message type, as `package/msg/Name`.
+        description: for the documentation, in Markdown.
+        latched: whether late subscribers get the newest message (transient local durability).
+        recorded: whether `spectradino bag run` writes it.
+    """
+
+    name: str
+    kind: str
+    description: str
+    latched: bool = False
+    recorded: bool = True
+
+
+IMAGES = {"rgb": "rgb/image_raw", "ir": "ir/image_raw"}
+"""Topics of raw images before remapping, by camera."""
+
+CAMERA_INFO = {"rgb": "rgb/camera_info", "ir": "ir/camera_info"}
+"""Topics of the cameras' calibrations before remapping, by camera."""
+
+_IMAGE, _COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+
+INPUTS = (
+    Topic(
+        IMAGES["rgb"],
+        _IMAGE,
+        "`rgb8`, `bgr8`, `rgba8`, `bgra8`, `mono8`, `8UC3`, the same with 16 bits per channel, `bayer_*8`, "
+        "`bayer_*16`, `yuv422` (UYVY), `yuv422_yuy2` (YUYV), `nv12`, `nv21`, `nv24`; either endianness, any `step`",
+    ),
+    Topic(
+        IMAGES["ir"],
+        _IMAGE,
+        "`mono8`, `mono16`, `16UC1`, `16SC1` (raised by 32768), `32FC1` (kelvin or Celsius, converted to counts of "
+        "0.01 K; NaN to 0), grey images in RGB encodings; either endianness, any `step`",
+    ),
+    *(
+        Topic(
+            f"{name}/compressed",
+            _COMPRESSED,
+            f"instead of the raw topic with `{camera}_transport: compressed`: JPEG (also Motion JPEG) or PNG, 16-bit "
+            "images as PNG or TIFF; a Bayer mosaic that `format` names is converted",
+        )
+        for camera, name in IMAGES.items()
+    ),
+    *(
+        Topic(f"{name}/zstd", _COMPRESSED, f"likewise with `{camera}_transport: zstd` (zstd_image_transport)")
+        for camera, name in IMAGES.items()
+    ),
+    *(
+        Topic(name, "sensor_msgs/msg/CameraInfo", "only with `registration_from_camera_info`")
+        for name in CAMERA_INFO.values()
+    ),
+)
+"""What the node subscribes to."""
+
+OUTPUTS = {
+    "detections": Topic(
+        "~/detections",
+        "vision_msgs/msg/Detection2DArray",
+        "boxes in pixels of the RGB image, highest score first; empty arrays are published too",
+    ),
+    "frame_report": Topic(
+        "~/frame_report",
+        "spectradino_msgs/msg/FrameReport",
+        "both stamps and their difference, mode, time per step, drops by cause, deadline",
+    ),
+    "mode": Topic("~/mode", "std_msgs/msg/String", "`fused`, `rgb_only`, `ir_only` or `stale`", latched=True),
+    "label_info": Topic("~/label_info", "vision_msgs/msg/LabelInfo", "class names by id", latched=True),
+    "mask": Topic(
+        "~/segmentation/mask",
+        _IMAGE,
+        "`mono8`, one class per pixel of the RGB image, 255: unlabelled; only while it has a subscriber",
+    ),
+    "mask_label_info": Topic(
+        "~/segmentation/label_info", "vision_msgs/msg/LabelInfo", "class names of the mask", latched=True
+    ),
+    "overlay": Topic(
+        "~/segmentation/overlay", _IMAGE, "`rgb8`, boxes and mask drawn on the image; only while it has a subscriber"
+    ),
+    "registration": Topic(
+        "~/debug/registration",
+        _IMAGE,
+        "`rgb8`, a checkerboard of both images to check their registration; only while it has a subscriber",
+        recorded=False,
+    ),
+    "diagnostics": Topic(
+        "/diagnostics",
+        "diagnostic_msgs/msg/DiagnosticArray",
+        "rates, ages, offset, drops, latency percentiles, model, engine; once a second",
+        recorded=False,
+    ),
+}
+"""What the node publishes, by key; a model without mask classes has no mask topics."""
