@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
 from spectradino_core.bags import report_figures as figures
 from spectradino_core.bags.results import BagEvidence, timings
 from spectradino_core.bags.sweep_run import LINES
 from spectradino_core.bags.tally import MODES
+from spectradino_core.data.images import read_colour
 from spectradino_core.data.labels import describe_notes
 from spectradino_core.evaluation.page import Cell, Page, markdown_table
 
@@ -206,9 +204,8 @@ def _write_pictures(page: Page, bags: Sequence[BagEvidence], labelled: bool) -> 
     if labelled:
         page.text("Green: right. Red: false. Yellow: not found. Grey: region to be ignored.", soft=True)
     for _, bag, row in rows[:_MOST_PICTURES]:
-        data = np.frombuffer((bag.folder / "pictures" / row["file"]).read_bytes(), np.uint8)
         caption = f"{bag.name}: {row['caption']}" if len(bags) > 1 else row["caption"]
-        page.image(cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), caption, _PICTURE_SIDE)
+        page.image(read_colour(bag.folder / "pictures" / row["file"]), caption, _PICTURE_SIDE)
 
 
 def _write_pairing(page: Page, total: Mapping[str, Any]) -> None:
