@@ -189,9 +189,12 @@ def _without_constant(
     if value == 0 and below and far and scene.is_populated_from_0():
         return None
     others = _memory(frame.shape, valid)
-    if not usual and np.count_nonzero(np.equal(frame, value, out=others.view(bool))) < max(4, 1e-4 * frame.size):
-        return None
-    cv2.compare(frame, value, cv2.CMP_NE, dst=others)
+    if not usual:
+        np.equal(frame, value, out=others.view(bool))
+        if cv2.countNonZero(others) < max(4, 1e-4 * frame.size):
+            return None
+    np.not_equal(frame, value, out=others.view(bool))
+    np.negative(others.view(np.int8), out=others.view(np.int8))  # 1 becomes 255; both take less than `cv2.compare`
     if valid is not None:
         cv2.bitwise_and(others, valid, dst=others)
     # The next count shows whether anything lies between the constant and the scene, mostly without a look at the image.

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from spectradino_core.runtime.registration import Registration, Warp
-from spectradino_core.runtime.scaling import fill_invalid, scale, weigh
+from spectradino_core.runtime.scaling import fill_invalid, scale, scale_valid, weigh
 from spectradino_core.thermal import ThermalNormaliser
 
 __all__ = [
@@ -154,7 +154,7 @@ def scaled_infrared(
     if registration is None:
         if valid is None:
             return scale(frame, box.content), None
-        return fill_invalid(*(scale(image, box.content) for image in weigh(frame, valid)))
+        return scale_valid(frame, valid, box.content)
     warp = Warp.of(registration, (frame.shape[1], frame.shape[0]), box.source, box.content)
     if valid is None:
         return warp(frame), warp.valid

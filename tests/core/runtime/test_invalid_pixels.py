@@ -9,7 +9,7 @@ import pytest
 from spectradino_core.data.thermal_defects import add_border, add_clusters, add_dead_pixels, add_telemetry_rows
 from spectradino_core.runtime.preprocess import Letterbox, infrared_input
 from spectradino_core.runtime.registration import Registration
-from spectradino_core.runtime.scaling import fill_invalid, scale, weigh
+from spectradino_core.runtime.scaling import fill_invalid, scale, scale_valid, weigh
 from spectradino_core.streams.detecting import drop_cause
 from spectradino_core.thermal import NoValidPixelError, Smoothing, ThermalContract, ThermalError, ThermalNormaliser
 
@@ -137,6 +137,38 @@ class TestScaling:
         assert filled.shape == size[::-1]
         assert known is None
         np.testing.assert_allclose(filled.astype(float), 200, atol=4 if dtype == np.uint16 else 5)
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+    @pytest.mark.parametrize("size", [(36, 28), (30, 22), (17, 13), (40, 30), (100, 70)])
+    def test_scaling_looks_at_valid_pixels_alone(self, dtype, size):
+        clean = cv2.resize(np.array([[60, 180], [220, 20]], dtype) * (1 if dtype == np.uint8 else 200), (80, 60))
+        rng = np.random.default_rng(0)
+        for number in range(6):
+            valid = np.where(rng.random(clean.shape) < (0.01, 0.1, 0.4)[number % 3], 0, 255).astype(np.uint8)
+            if number > 2:
+                valid[20:22] = valid[:, 70:] = 0  # holes, and a border deeper than is filled
+            damaged = np.where(
+                valid == 0, rng.choice(np.array([0, 255, np.iinfo(dtype).max], dtype), clean.shape), clean
+            )
+            scaled, known = scale_valid(damaged, valid, size)
+            assert (scaled.dtype, scaled.shape) == (dtype, size[::-1])
+            seen = np.ones(scaled.shape, bool) if known is None else known
+            assert seen.mean() > (0.99 if number <= 2 else 0.85)
+            error = np.abs(scaled.astype(float) - scale(clean, size))[seen] / np.ptp(clean)
+            assert error.mean() < 0.02
+            assert error.max() < 0.2
+
+    def test_a_hole_is_filled_alike_whatever_other_holes_there_are(self):
+        image = smooth_scene((80, 128))
+        for first in range(0, 100, 3):
+            valid = np.full(image.shape, 255, np.uint8)
+            valid[first : first + 3] = 0
+            alone, known = fill_invalid(*weigh(image, valid))
+            assert known is None
+            assert np.abs(alone.astype(int) - image).max() < 500
+            valid[0, 0] = valid[-3:] = 0
+            among, _ = fill_invalid(*weigh(image, valid))
+            np.testing.assert_array_equal(alone[9:112], among[9:112])
 
     def test_nothing_valid_is_not_known(self):
         image = np.full((60, 80), 9, np.uint16)
