@@ -340,23 +340,30 @@ def _telemetry_rows(frame: np.ndarray, scene: _Scene) -> tuple[int, int]:
     low, high = max(0, math.ceil(scene.low - scene.span)), min(math.floor(scene.high + scene.span), 65535)
     found = []
     for edge in (frame[: limit + 1], frame[: -limit - 2 : -1]):
-        if 50 * np.count_nonzero((edge[0] < low) | (edge[0] > high)) < frame.shape[1]:
+        # The rules below of the first row alone: where that is of the scene, so are the others.
+        out, unlike = (np.count_nonzero(x) / frame.shape[1] for x in _outside(edge[0], low, high))
+        if out < 0.02 or (out < 0.8 and unlike < 0.05):
             found.append(0)
             continue
-        outside = (edge < low) | (edge > high)
-        other = outside & ((edge & (edge + 1)) != 0)  # neither 0 nor the largest count of a sensor
+        outside, other = _outside(edge, low, high)
         if not other.any():
             found.append(0)
             continue
         rough = np.abs(np.diff(edge.astype(np.int32), axis=1)) > scene.span / 2
         rough_others = (other[:, :-1] & rough).sum(axis=1) >= 0.3 * np.maximum(other.sum(axis=1), 1)
-        out, unlike = outside.mean(axis=1), other.mean(axis=1)
-        strange = (out >= 0.95) | ((unlike >= 0.02) & (out >= 0.8)) | ((unlike >= 0.05) & rough_others)
+        outs, unlikes = outside.mean(axis=1), other.mean(axis=1)
+        strange = (outs >= 0.95) | ((unlikes >= 0.02) & (outs >= 0.8)) | ((unlikes >= 0.05) & rough_others)
         rows = int(np.argmin(strange)) if not strange.all() else 0
         while rows and not other[rows - 1].any():  # nothing but constants, which are looked for by themselves
             rows -= 1
         found.append(rows)
     return found[0], found[1]
+
+
+def _outside(counts: np.ndarray, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which counts lie outside of [low, high]; and which of these are neither 0 nor the largest of a sensor: bool."""
+    outside = (counts < low) | (counts > high)
+    return outside, outside & ((counts & (counts + 1)) != 0)
 
 
 def _spread(image: np.ndarray) -> np.ndarray:

@@ -89,7 +89,7 @@ def _after_halving(before: Size, size: Size) -> int:
 def _halved(image: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """Means over the valid pixels of each 2 x 2, 0 where there are none; and the weights of these means, see `weigh`.
 
-    None in place of weights: all are whole.
+    None in place of weights: all are whole, as they are once few small holes are filled.
     """
     half = image.shape[1] // 2, image.shape[0] // 2
     weighed, _ = _two_like(image)
@@ -99,11 +99,42 @@ def _halved(image: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarra
     found = cv2.resize(valid, half, interpolation=cv2.INTER_AREA)
     found -= found >> 6  # 0, 64, 128, 191 and 255 become whole multiples of 63
     means = cv2.divide(sums, found.astype(image.dtype), scale=4 * 63)
-    if cv2.countNonZero(found) == found.size:
+    holes = found.size - cv2.countNonZero(found)
+    if not holes or (holes <= _FEW_HOLES * found.size and _fill_small_holes(means, found)):
         return means, None
     weights = np.empty_like(means)
     _expand(cv2.compare(found, 0, cv2.CMP_GT), weights)
     return means, weights
+
+
+def _fill_small_holes(means: np.ndarray, found: np.ndarray) -> bool:
+    """Fills pixels without weight from their neighbours, if none lies deeper than two pixels in a hole.
+
+    Args:
+        means: uint8 or uint16 [h, w], 0 where there is no weight; filled in place, or as before.
+        found: uint8 [h, w], weights; likewise.
+
+    Returns:
+        Whether they are filled.
+    """
+    height, width = means.shape
+    flat_means, flat_found = means.reshape(-1), found.reshape(-1)
+    places = holes = np.flatnonzero(found == 0)
+    for _ in range(2):
+        rows, columns = places // width, places % width
+        rows = np.stack([np.maximum(rows - 1, 0), rows, np.minimum(rows + 1, height - 1)])
+        columns = np.stack([np.maximum(columns - 1, 0), columns, np.minimum(columns + 1, width - 1)])
+        around = (rows[:, None] * width + columns[None]).reshape(9, -1)
+        count = np.count_nonzero(flat_found[around], axis=0)
+        sums = flat_means[around].sum(axis=0, dtype=np.uint32)
+        near = count > 0
+        flat_means[places[near]] = (sums[near] + count[near] // 2) // count[near]
+        flat_found[places[near]] = 1
+        places = places[~near]
+        if not len(places):
+            return True
+    flat_means[holes] = flat_found[holes] = 0
+    return False
 
 
 def weigh(image: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -232,6 +263,8 @@ _LEAST_WEIGHT = 1 / 8
 _FILL_LEVELS = 2
 """Holes are filled from squares of up to 4 x 4 pixels. What lies deeper in a hole is left out, as is what lies outside
 of the image: that gives better detections than a border that is drawn out."""
+_FEW_HOLES = 1 / 32
+"""Of all pixels, up to which small holes are filled one by one: two rows, or a border of 2 %."""
 _TINY = np.finfo(np.float32).tiny
 _LARGEST_WARP = 1 << 15
 """OpenCV warps images whose sides fit into 16 bits."""

@@ -170,6 +170,20 @@ class TestScaling:
             among, _ = fill_invalid(*weigh(image, valid))
             np.testing.assert_array_equal(alone[9:112], among[9:112])
 
+    def test_small_holes_are_filled_from_what_lies_next_to_them_and_deep_ones_are_not(self):
+        clean = np.tile(np.arange(80, dtype=np.uint16) * 100 + 5_000, (64, 1))
+        valid = np.full(clean.shape, 255, np.uint8)
+        valid[:3] = valid[:, :2] = valid[30:36, 40:46] = 0
+        damaged = np.where(valid == 0, np.uint16(65_535), clean)
+        scaled, known = scale_valid(damaged, valid, (36, 28))
+        assert known is None
+        assert np.abs(scaled.astype(int) - scale(clean, (36, 28))).max() < 250
+        valid[16:56, 20:70] = 0
+        scaled, known = scale_valid(np.where(valid == 0, np.uint16(0), clean), valid, (36, 28))
+        assert known is not None
+        assert not known[15, 20]
+        assert known[:5].all()
+
     def test_nothing_valid_is_not_known(self):
         image = np.full((60, 80), 9, np.uint16)
         filled, known = fill_invalid(*weigh(image, np.zeros(image.shape, np.uint8)))
