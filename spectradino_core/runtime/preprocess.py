@@ -158,10 +158,12 @@ def scaled_infrared(
     warp = Warp.of(registration, (frame.shape[1], frame.shape[0]), box.source, box.content)
     if valid is None:
         return warp(frame), warp.valid
-    counts, known = fill_invalid(*(warp(image) for image in weigh(frame, valid)))
-    if known is None or warp.valid is None:
-        return counts, warp.valid if known is None else known
-    return counts, warp.valid & known
+    averaged, known = scale_valid(frame, valid, warp.averaged)
+    counts, seen = warp(averaged), warp.valid
+    if known is not None:
+        all_known = warp(known.view(np.uint8) * np.uint8(255)) == 255  # of the pixels that one was mixed from
+        seen = all_known if seen is None else seen & all_known
+    return counts, seen
 
 
 def without_invalid(frame: np.ndarray, valid: np.ndarray | None) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from spectradino_core.data.thermal_defects import add_border, add_clusters, add_dead_pixels, add_telemetry_rows
-from spectradino_core.runtime.preprocess import Letterbox, infrared_input
+from spectradino_core.runtime.preprocess import Letterbox, infrared_input, scaled_infrared
 from spectradino_core.runtime.registration import Registration
 from spectradino_core.runtime.scaling import fill_invalid, scale, scale_valid, weigh
 from spectradino_core.streams.detecting import drop_cause
@@ -75,6 +75,24 @@ def test_invalid_pixels_stay_out_of_a_warp():
     assert ((wanted == 0) != (got == 0)).mean() < 0.02
     assert np.abs(got - wanted).mean() < 0.01
     assert np.abs(got - wanted).max() < 0.3
+
+
+@pytest.mark.parametrize("size", [(640, 512), (320, 256), (160, 128)])
+def test_a_border_is_not_mixed_into_a_warp(size):
+    clean = smooth_scene(size)
+    registration = Registration((0.98, 0.03, 5.0, -0.03, 1.01, -6.0, 0.0, 0.0, 1.0), (640, 512), (640, 512))
+    damaged = add_dead_pixels(add_border(clean, 0.3, 0, ("left", "top"), 0.5), 0.02, np.random.default_rng(0))
+    box = Letterbox.fit((640, 512), NETWORK)
+    normaliser = ThermalNormaliser(ThermalContract())
+    counts, seen = scaled_infrared(damaged, box, registration, normaliser.valid_pixels(damaged))
+    wanted, seen_clean = scaled_infrared(clean, box, registration)
+    assert seen is not None
+    assert seen_clean is not None
+    assert 0.55 < seen.sum() / seen_clean.sum() < 0.8
+    assert not seen[~seen_clean].any()
+    error = np.abs(counts.astype(int) - wanted)[seen]
+    assert error.max() < 400
+    assert error.mean() < 20
 
 
 @pytest.mark.parametrize("kind", ["fixed", "none"])
