@@ -148,6 +148,7 @@ def _timed(frame: np.ndarray, network: tuple[int, int], rounds: int) -> list[dic
                 best[key] = min(best[key], (perf_counter() - start) * 1e3)
         row = {"case": case} | {key: round(value, 3) for key, value in best.items()}
         row["more_ms"] = round(best["after_ms"] - best["before_ms"], 3)
+        row["ratio"] = round(best["after_ms"] / best["before_ms"], 2)
         rows.append(row)
         print(", ".join(str(value) for value in row.values()), flush=True)
     return rows

@@ -20,6 +20,7 @@ Letters: h x w a frame.
 from __future__ import annotations
 
 import math
+import threading
 
 import cv2
 import numpy as np
@@ -67,7 +68,8 @@ class InvalidCounts:
             frame: counts, uint8 or uint16 [h, w].
 
         Returns:
-            uint8 [h, w], 255 where a pixel is valid, else 0; None: all are valid.
+            uint8 [h, w], 255 where a pixel is valid, else 0; None: all are valid. This thread's next call, of whatever
+            instance, may write over it.
         """
         if frame.size == 1:
             return None  # nothing to compare it with
@@ -75,9 +77,11 @@ class InvalidCounts:
         for count in self._counts:
             if count <= np.iinfo(frame.dtype).max:
                 valid = _without(valid, cv2.compare(frame, count, cv2.CMP_EQ))
+        if valid is not None and cv2.countNonZero(valid) == valid.size:
+            valid = None
         if self._automatic and frame.dtype == np.uint16:
             valid = _recognised(frame, valid)
-        return valid if valid is None or cv2.countNonZero(valid) < valid.size else None
+        return valid
 
 
 class _Scene:
@@ -97,7 +101,7 @@ class _Scene:
         picked = _spread(frame[inner])
         if valid is not None:
             picked = picked[_spread(valid[inner]) != 0]
-        self.sample = np.sort(picked)
+        self.sample = np.sort(picked, kind="stable")  # of 16 bits a radix sort, a third of the time
         first, last = 0, len(self.sample)
         while first < last and (self.sample[first] == 0 or self._stands_apart(first, last, below=True)):
             first = int(np.searchsorted(self.sample, self.sample[first], side="right"))
@@ -148,20 +152,33 @@ def _recognised(frame: np.ndarray, valid: np.ndarray | None) -> np.ndarray | Non
         valid = np.full(frame.shape, 255, np.uint8) if valid is None else valid
         valid[:top] = 0
         valid[frame.shape[0] - bottom :] = 0
+    ends = list(_extremes(frame, valid))  # without one of them the other is as before
     for below in (True, False):
         for _ in range(_MOST_CONSTANTS):
-            found = _extreme_constant(frame, valid, scene, below)
+            value = ends[0 if below else 1]
+            found = None if value is None else _without_constant(frame, valid, scene, value, below)
             if found is None:
                 break
-            valid = _without(valid, found)
+            valid, other = found
+            if other is None:
+                return valid
+            ends[0 if below else 1] = other
     return valid
 
 
-def _extreme_constant(frame: np.ndarray, valid: np.ndarray | None, scene: _Scene, below: bool) -> np.ndarray | None:
-    """Where the smallest or largest valid count is invalid, uint8 [h, w], 255 there; None: it is valid."""
-    value = _extreme(frame, valid, below)
-    if value is None:
-        return None
+def _without_constant(
+    frame: np.ndarray, valid: np.ndarray | None, scene: _Scene, value: int, below: bool
+) -> tuple[np.ndarray, int | None] | None:
+    """`valid` without the smallest or largest valid count where it is invalid.
+
+    Args:
+        frame, valid, scene: of the frame.
+        value: the smallest or largest valid count.
+        below: which of both.
+
+    Returns:
+        uint8 [h, w]; and what is then the smallest or largest count, None: no pixel is valid. None: the count is valid.
+    """
     gap = scene.low - value if below else value - scene.high
     usual = value == 0 if below else value in _SATURATED
     if scene.is_drawn and not usual:
@@ -171,58 +188,79 @@ def _extreme_constant(frame: np.ndarray, valid: np.ndarray | None, scene: _Scene
         return None
     if value == 0 and below and far and scene.is_populated_from_0():
         return None
-    places = cv2.compare(frame, value, cv2.CMP_EQ)
-    if not usual and cv2.countNonZero(places) < max(4, 1e-4 * frame.size):
-        return None
-    others = _without(valid, places)
+    others = _memory(frame.shape, valid)
+    if not usual:
+        np.equal(frame, value, out=others.view(bool))
+        if cv2.countNonZero(others) < max(4, 1e-4 * frame.size):
+            return None
+    np.not_equal(frame, value, out=others.view(bool))
+    np.negative(others.view(np.int8), out=others.view(np.int8))  # 1 becomes 255; both take less than `cv2.compare`
     if valid is not None:
-        places = cv2.bitwise_and(places, valid)
+        cv2.bitwise_and(others, valid, dst=others)
     # The next count shows whether anything lies between the constant and the scene, mostly without a look at the image.
-    other = _extreme(frame, others, below)
+    end = 0 if below else 1
+    other = _extremes(frame, others)[end]
     if other is None:
-        return places
+        return others, None
     if not usual and abs(other - value) <= max(scene.span, 64.0):
         return None
     if value == 0 and far:
-        return _with_mixtures(frame, others, scene.low - scene.span) if other < scene.low else places
+        edge = scene.low - scene.span
+        if other >= edge:
+            return others, other
+        others = _without_mixtures(frame, others, edge)
+        return others, _extremes(frame, others)[0]
     edge = scene.low - _GRADED * gap if below else scene.high + _GRADED * gap
-    around = graded = None
-    if other < edge if below else other > edge:
-        around = cv2.bitwise_and(cv2.dilate(places, _NEIGHBOURS), others)
-        graded = cv2.bitwise_and(cv2.compare(frame, edge, cv2.CMP_LT if below else cv2.CMP_GT), around)
-        graded = graded if cv2.countNonZero(graded) else None
     solid = 0 if value == 0 else _SOLID if usual else _SOLID_OTHER
-    if graded is not None and around is not None:
-        places = cv2.subtract(places, _true_regions(places, around, graded, solid))
-    elif solid and (not usual or _has_solid(places)):
-        nothing = np.zeros_like(places)
-        places = cv2.subtract(places, _true_regions(places, nothing, nothing, solid))
-    return places if cv2.countNonZero(places) else None
+    is_between = other < edge if below else other > edge
+    if not is_between and not (solid and _may_hold(others, solid)):
+        return others, other
+    places = cv2.bitwise_not(others) if valid is None else cv2.subtract(valid, others)
+    around = graded = np.zeros_like(places)
+    if is_between:
+        near = cv2.bitwise_and(cv2.dilate(places, _NEIGHBOURS), others)
+        between = cv2.bitwise_and(cv2.compare(frame, edge, cv2.CMP_LT if below else cv2.CMP_GT), near)
+        if cv2.countNonZero(between):
+            around, graded = near, between
+    true = _true_regions(places, around, graded, solid)
+    if not cv2.countNonZero(true):
+        return others, other
+    if not cv2.countNonZero(cv2.subtract(places, true)):
+        return None
+    return cv2.bitwise_or(others, true, dst=others), value
 
 
-def _with_mixtures(frame: np.ndarray, others: np.ndarray, edge: float) -> np.ndarray:
-    """All but `others`, and what was mixed with it when the frame was resampled: counts below `edge` beside it."""
+def _without_mixtures(frame: np.ndarray, others: np.ndarray, edge: float) -> np.ndarray:
+    """`others` without what was mixed with the rest when the frame was resampled: counts below `edge` beside it."""
     zeros = cv2.bitwise_not(others)
     mixtures = cv2.bitwise_and(cv2.compare(frame, edge, cv2.CMP_LT), others)
     for _ in range(2):  # of an oblique edge two pixels deep
         mixed = cv2.bitwise_and(cv2.dilate(zeros, _NEIGHBOURS), mixtures)
         if not cv2.countNonZero(mixed):
             break
-        zeros = cv2.bitwise_or(zeros, mixed)
-    return zeros
+        cv2.bitwise_or(zeros, mixed, dst=zeros)
+    return cv2.bitwise_not(zeros, dst=others)
 
 
-def _extreme(frame: np.ndarray, valid: np.ndarray | None, below: bool) -> int | None:
-    """The smallest or largest valid count; None: no pixel is valid."""
-    if valid is not None and not cv2.countNonZero(valid):
-        return None
-    return int(cv2.minMaxLoc(frame, valid)[0 if below else 1])
+def _extremes(frame: np.ndarray, valid: np.ndarray | None) -> tuple[int | None, int | None]:
+    """The smallest and the largest valid count; None: no pixel is valid."""
+    low, high, place, _ = cv2.minMaxLoc(frame, valid)
+    return (int(low), int(high)) if place[0] >= 0 else (None, None)
 
 
-def _has_solid(places: np.ndarray) -> bool:
-    """Whether a square of `_SOLID`'s size may lie in a mask; quick, and right where it says no."""
-    thinned = places[::3, ::3]
-    return bool((thinned[1:, 1:] & thinned[:-1, 1:] & thinned[1:, :-1] & thinned[:-1, :-1]).any())
+def _may_hold(others: np.ndarray, solid: int) -> bool:
+    """Whether a square of `solid` pixels a side may lie outside of `others`; quick, and right where it says no."""
+    if min(others.shape) < _SOLID:
+        return True
+    if solid == _SOLID:
+        others = np.ascontiguousarray(others[::3, ::3])
+        pairs = cv2.bitwise_or(others[1:], others[:-1])
+    elif others.shape[0] % 2 == 0:  # two of three rows, or of two at the image's edge, are such a pair
+        pairs = cv2.bitwise_or(others[::2], others[1::2])
+    else:
+        return True
+    squares = cv2.bitwise_or(pairs[:, 1:], pairs[:, :-1])
+    return cv2.countNonZero(squares) < squares.size
 
 
 def _true_regions(places: np.ndarray, around: np.ndarray, graded: np.ndarray, solid: int) -> np.ndarray:
@@ -298,23 +336,34 @@ def _telemetry_rows(frame: np.ndarray, scene: _Scene) -> tuple[int, int]:
     limit = min(_ROWS, frame.shape[0] // 8)
     if not limit:
         return 0, 0
-    low, high = max(0.0, scene.low - scene.span), scene.high + scene.span
+    # Whole numbers, since NumPy would compare with others in float64.
+    low, high = max(0, math.ceil(scene.low - scene.span)), min(math.floor(scene.high + scene.span), 65535)
     found = []
     for edge in (frame[: limit + 1], frame[: -limit - 2 : -1]):
-        outside = (edge < low) | (edge > high)
-        if 50 * np.count_nonzero(outside[0]) < frame.shape[1]:
+        # The rules below of the first row alone: where that is of the scene, so are the others.
+        out, unlike = (np.count_nonzero(x) / frame.shape[1] for x in _outside(edge[0], low, high))
+        if out < 0.02 or (out < 0.8 and unlike < 0.05):
             found.append(0)
             continue
-        other = outside & ((edge & (edge + 1)) != 0)  # neither 0 nor the largest count of a sensor
+        outside, other = _outside(edge, low, high)
+        if not other.any():
+            found.append(0)
+            continue
         rough = np.abs(np.diff(edge.astype(np.int32), axis=1)) > scene.span / 2
         rough_others = (other[:, :-1] & rough).sum(axis=1) >= 0.3 * np.maximum(other.sum(axis=1), 1)
-        out, unlike = outside.mean(axis=1), other.mean(axis=1)
-        strange = (out >= 0.95) | ((unlike >= 0.02) & (out >= 0.8)) | ((unlike >= 0.05) & rough_others)
+        outs, unlikes = outside.mean(axis=1), other.mean(axis=1)
+        strange = (outs >= 0.95) | ((unlikes >= 0.02) & (outs >= 0.8)) | ((unlikes >= 0.05) & rough_others)
         rows = int(np.argmin(strange)) if not strange.all() else 0
         while rows and not other[rows - 1].any():  # nothing but constants, which are looked for by themselves
             rows -= 1
         found.append(rows)
     return found[0], found[1]
+
+
+def _outside(counts: np.ndarray, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which counts lie outside of [low, high]; and which of these are neither 0 nor the largest of a sensor: bool."""
+    outside = (counts < low) | (counts > high)
+    return outside, outside & ((counts & (counts + 1)) != 0)
 
 
 def _spread(image: np.ndarray) -> np.ndarray:
@@ -325,8 +374,17 @@ def _spread(image: np.ndarray) -> np.ndarray:
     return image.reshape(-1)[::step]
 
 
+def _memory(shape: tuple[int, ...], used: np.ndarray | None) -> np.ndarray:
+    """uint8 [h, w] of this thread's own, not `used`; fresh memory costs more than what is done with it."""
+    kept: list[np.ndarray] | None = getattr(_own, "masks", None)
+    if kept is None or kept[0].shape != shape:
+        kept = _own.masks = [np.empty(shape, np.uint8) for _ in range(2)]
+    return kept[1] if used is kept[0] else kept[0]
+
+
 def _without(valid: np.ndarray | None, places: np.ndarray) -> np.ndarray:
     return cv2.bitwise_not(places) if valid is None else cv2.subtract(valid, places)
 
 
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
+_own = threading.local()

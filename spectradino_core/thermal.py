@@ -255,7 +255,7 @@ class ThermalNormaliser:
         above = np.empty(frame.shape, np.float32) if out is None else out
         np.subtract(frame, np.float32(low), out=above, dtype=np.float32)
         if valid is not None:
-            above *= valid
+            above[~valid] = 0
         return above, np.float32(1.0 / (high - low))
 
     def _range_of(self, frame: np.ndarray, valid: np.ndarray | None) -> tuple[float, float]:
@@ -308,11 +308,16 @@ class _Counts:
         self._least, bins = int(least), int(most) - int(least) + 1
         few = bins <= _MOST_BINS or cv2.getNumThreads() <= 1
         if few and frame.size < _EXACT_IN_FLOAT32:
-            found = cv2.calcHist([frame], [0], mask, [bins], [self._least, self._least + bins]).ravel()
+            found = self._histogram(frame, bins)
+            if valid is not None and not valid.all():  # OpenCV's own way with masks takes twice the time
+                found -= self._histogram(frame[~valid][None], bins)
         else:
             self._least, found = 0, np.bincount((frame if valid is None else frame[valid]).ravel(), minlength=1)
         self._cumulated = np.cumsum(found, dtype=np.int64)
         self.total = int(self._cumulated[-1])
+
+    def _histogram(self, frame: np.ndarray, bins: int) -> np.ndarray:
+        return cv2.calcHist([frame], [0], None, [bins], [self._least, self._least + bins]).ravel()
 
     def percentile(self, percent: float) -> float:
         """A percentile, nearest rank."""

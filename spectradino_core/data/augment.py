@@ -16,6 +16,7 @@ from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.thermal_defects import random_defects
 from spectradino_core.invalid_counts import InvalidCounts
 from spectradino_core.runtime.preprocess import without_invalid
+from spectradino_core.runtime.scaling import fill_invalid, weigh
 
 __all__ = ["PLAIN", "Augmentation", "augment", "flip", "jitter_infrared", "jitter_rgb", "shrink", "zoom"]
 
@@ -38,7 +39,10 @@ class Augmentation:
         noise: greatest standard deviation of added noise, in 8-bit counts; on 16 bits in 255ths of the frame's span.
         eight_bit: probability that a 16-bit infrared frame is seen as an 8-bit camera with automatic gain gives it.
         thermal_defects: probability that a 16-bit infrared frame gets dead pixels, dead lines, a border or telemetry
-            rows (see `thermal_defects.random_defects`), after everything else.
+            rows (see `thermal_defects.random_defects`), after everything else. They are recognised and filled as on the
+            robot when the frame becomes network input.
+        filled_defects: probability that an 8-bit infrared frame looks as if such defects had been recognised in its
+            counts and filled: most data sets hold 8 bits, in which nothing is recognised.
         band_dropout: probability, for each band, that it is hidden, so that single-band inference holds up.
         misregistration: maximum shift between the two frames of a pair, as a fraction of their width: cameras are never
             registered exactly. Labels stay with the RGB frame.
@@ -64,6 +68,7 @@ class Augmentation:
     noise: float = 4.0
     eight_bit: float = 0.5
     thermal_defects: float = 0.0
+    filled_defects: float = 0.0
     band_dropout: float = 0.15
     misregistration: float = 0.0
     low_light: float = 0.0
@@ -77,6 +82,7 @@ class Augmentation:
             "inversion",
             "eight_bit",
             "thermal_defects",
+            "filled_defects",
             "low_light",
             "least_visible",
         )
@@ -105,6 +111,9 @@ _DARK = (0.05, 0.4)
 """Gain of a frame in low light."""
 _DARK_NOISE = 10.0
 """Maximum standard deviation of its noise, in counts: the sensor's own gain is high."""
+
+_COUNTS_PER_LEVEL, _FIRST_COUNT = 32, 7000
+"""Counts of a 14-bit thermal camera as an 8-bit image of them shows: 8,160 of its 16,384, about their middle."""
 
 PLAIN = Augmentation(
     flip=0, zoom=(1, 1), brightness=0, contrast=0, gamma=0, saturation=0, blur=0, local_contrast=0, infrared_gain=0,
@@ -249,7 +258,7 @@ def jitter_rgb(image: np.ndarray, options: Augmentation, rng: np.random.Generato
 def jitter_infrared(frame: np.ndarray, options: Augmentation, rng: np.random.Generator) -> np.ndarray:
     """Automatic gain to 8 bits now and then, reversal, gamma, changed contrast, blur and noise: uint8 or uint16 [h, w].
 
-    A frame that stays 16 bits wide keeps its range of counts, which may be temperatures, and may get defects.
+    A frame that stays 16 bits wide keeps its range of counts, which may be temperatures. Both kinds may get defects.
     """
     if options.inversion and rng.random() < options.inversion:
         low, high = int(frame.min()), int(frame.max())
@@ -276,7 +285,27 @@ def jitter_infrared(frame: np.ndarray, options: Augmentation, rng: np.random.Gen
     if exponent != 1.0:
         ramp = 255 * (ramp / 255) ** exponent
     frame = cv2.LUT(frame, ramp.astype(np.uint8))
-    return _add_noise(_defocus(frame, options, rng), rng.uniform(0, options.noise), rng)
+    frame = _add_noise(_defocus(frame, options, rng), rng.uniform(0, options.noise), rng)
+    if options.filled_defects and rng.random() < options.filled_defects:
+        frame = _with_filled_defects(frame, rng)
+    return frame
+
+
+def _with_filled_defects(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """What is left of defects when they were recognised in 16-bit counts and filled: uint8 [h, w].
+
+    What the robot's network sees as 0, deep inside of invalid regions, becomes as dark as the darkest hundredth, which
+    the contract's percentiles make about 0; black would move them.
+    """
+    counts = random_defects(frame.astype(np.uint16) * _COUNTS_PER_LEVEL + _FIRST_COUNT, rng)
+    valid = InvalidCounts()(counts)
+    known = None
+    if valid is not None:
+        counts, known = fill_invalid(*weigh(counts, valid))
+    grey = np.clip(np.rint((counts.astype(np.float32) - _FIRST_COUNT) / _COUNTS_PER_LEVEL), 0, 255).astype(np.uint8)
+    if known is not None:
+        grey[~known] = np.percentile(grey[known], 1) if known.any() else 0
+    return grey
 
 
 def _jitter_counts(frame: np.ndarray, exponent: float, noise: float, rng: np.random.Generator) -> np.ndarray:

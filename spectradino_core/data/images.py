@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from spectradino_core.files import FileError, read_bytes
+from spectradino_core.runtime.image_size import MAX_FILE_PIXELS, claimed_size, size_fault
 
 __all__ = ["ImageFileError", "in_colour", "read_colour", "read_counts", "read_image"]
 
@@ -27,7 +28,8 @@ def read_image(path: Path, flags: int) -> np.ndarray:
     """An image in OpenCV's order on its stored pixel grid: a rotation noted in the file would part a pair.
 
     Raises:
-        ImageFileError: the file can't be read, is cut short, or is no image.
+        ImageFileError: the file can't be read, is cut short, claims more than `MAX_FILE_PIXELS`, or is no PNG, JPEG,
+            TIFF, BMP, WebP or PGM/PPM image.
     """
     try:
         data = read_bytes(path, "image")
@@ -35,8 +37,13 @@ def read_image(path: Path, flags: int) -> np.ndarray:
         raise ImageFileError(str(error)) from None
     if _is_cut_short(data):
         raise ImageFileError(f"{path}: the file is cut short; fetch it again")
+    size = claimed_size(data)
+    if size is None:
+        raise ImageFileError(f"{path}: not an image (PNG, JPEG, TIFF, BMP, WebP, PGM, PPM), or a damaged one")
+    if fault := size_fault(*size, MAX_FILE_PIXELS):
+        raise ImageFileError(f"{path}: {fault}: shrink the image, cut it into parts or take it out of the folder")
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION) if data else None
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
         image = None
     if image is None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from spectradino_core.modality import IMAGENET_MEAN, IMAGENET_STD
 from spectradino_core.runtime.registration import Registration, Warp
-from spectradino_core.runtime.scaling import fill_invalid, scale, weigh
+from spectradino_core.runtime.scaling import fill_invalid, scale, scale_valid, weigh
 from spectradino_core.thermal import ThermalNormaliser
 
 __all__ = [
@@ -148,14 +148,16 @@ def scaled_infrared(
     if registration is None:
         if valid is None:
             return scale(frame, box.content), None
-        return fill_invalid(*(scale(image, box.content) for image in weigh(frame, valid)))
+        return scale_valid(frame, valid, box.content)
     warp = Warp.of(registration, (frame.shape[1], frame.shape[0]), box.source, box.content)
     if valid is None:
         return warp(frame), warp.valid
-    counts, known = fill_invalid(*(warp(image) for image in weigh(frame, valid)))
-    if known is None or warp.valid is None:
-        return counts, warp.valid if known is None else known
-    return counts, warp.valid & known
+    averaged, known = scale_valid(frame, valid, warp.averaged)
+    counts, seen = warp(averaged), warp.valid
+    if known is not None:
+        all_known = warp(known.view(np.uint8) * np.uint8(255)) == 255  # of the pixels that one was mixed from
+        seen = all_known if seen is None else seen & all_known
+    return counts, seen
 
 
 def without_invalid(frame: np.ndarray, valid: np.ndarray | None) -> np.ndarray:

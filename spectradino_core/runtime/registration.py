@@ -128,6 +128,7 @@ class Warp:
 
     Attributes:
         valid: bool [h, w], which pixels of the picture the infrared camera sees; None: all.
+        averaged: (width, height) of the infrared image when it has been averaged down.
     """
 
     def __init__(self, registration: Registration, ir_size: Size, rgb_size: Size, picture: Size) -> None:
@@ -143,7 +144,7 @@ class Warp:
         matrix = _resize(rgb_size, picture) @ registration.for_sizes(ir_size, rgb_size)
         scales = np.clip(_scales(matrix, ir_size), 0.0, 1.0)
         small = (max(1, round(ir_size[0] * scales[0])), max(1, round(ir_size[1] * scales[1])))
-        self._small = small if small != ir_size else None
+        self.averaged: Size = small
         back = np.linalg.inv(matrix @ _resize(small, ir_size))
         columns, rows = np.arange(picture[0], dtype=np.float64), np.arange(picture[1], dtype=np.float64)[:, None]
         x, y, w = (back[i, 0] * columns + back[i, 1] * rows + back[i, 2] for i in range(3))
@@ -159,8 +160,8 @@ class Warp:
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
         """Counts, uint8 or uint16 [h', w'], to the same type [h, w]; see `valid` for what they are worth."""
-        if self._small is not None:
-            frame = cv2.resize(frame, self._small, interpolation=cv2.INTER_AREA)
+        if self.averaged != (frame.shape[1], frame.shape[0]):
+            frame = cv2.resize(frame, self.averaged, interpolation=cv2.INTER_AREA)
         # The border is repeated, so that a pixel half outside is not mixed with a filling.
         return cv2.remap(frame, self._x, self._y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 

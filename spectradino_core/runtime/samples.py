@@ -17,6 +17,7 @@ import numpy as np
 
 from spectradino_core.files import parse_json
 from spectradino_core.runtime.bundle import BundleError, ModelInfo
+from spectradino_core.runtime.image_size import MAX_FILE_PIXELS, claimed_size, size_fault
 from spectradino_core.text import printable
 
 __all__ = ["SAMPLES_KEY", "drawn_samples", "pack_samples", "unpack_samples"]
@@ -105,8 +106,11 @@ def _text(encoded: np.ndarray) -> str:
 
 
 def _picture(text: str, dimensions: int) -> np.ndarray:
-    data = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    data = base64.b64decode(text, validate=True)
+    size = claimed_size(data)
+    if size is None or size_fault(*size, MAX_FILE_PIXELS):
+        raise ValueError("not a picture" if size is None else f"one {size_fault(*size, MAX_FILE_PIXELS)}")
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if picture is None or picture.ndim != dimensions:
         raise ValueError("not a picture")
     return np.ascontiguousarray(picture[..., ::-1]) if dimensions == 3 else picture

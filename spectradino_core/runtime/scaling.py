@@ -12,12 +12,13 @@ core. What cameras of twice the network's size and more meet is therefore taken 
 
 from __future__ import annotations
 
+import math
 import threading
 
 import cv2
 import numpy as np
 
-__all__ = ["fill_invalid", "scale", "weigh"]
+__all__ = ["fill_invalid", "scale", "scale_valid", "weigh"]
 
 _NEAR_TWO = 0.02
 """How far a factor may be from 2: the outer weights of an area are then off by as much at most."""
@@ -49,11 +50,91 @@ def scale(image: np.ndarray, size: Size, out: np.ndarray | None = None) -> np.nd
     if near_two and factors != (2.0, 2.0) and max(before) < _LARGEST_WARP:
         return _near_half(image, size, out)
     how = cv2.INTER_AREA
-    if min(factors) >= 2 and factors != (2.0, 2.0) and not (before[0] % 2 or before[1] % 2):
+    if _halves_first(before, size):
         image = cv2.resize(image, (before[0] // 2, before[1] // 2), interpolation=cv2.INTER_AREA)
-        if max(factors) < _HALVED_TWICE:
-            how = cv2.INTER_LINEAR
+        how = _after_halving(before, size)
     return cv2.resize(image, size, dst=out, interpolation=how)
+
+
+def scale_valid(image: np.ndarray, valid: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray | None]:
+    """`image` resized to `size` by its valid pixels alone, as `scale` does it.
+
+    Args:
+        image: uint8 or uint16 [h, w].
+        valid: uint8 [h, w], 255 where a pixel is valid, else 0.
+        size: of the result.
+
+    Returns:
+        As of `fill_invalid`.
+    """
+    before = (image.shape[1], image.shape[0])
+    if not _halves_first(before, size):
+        return fill_invalid(*(scale(x, size) for x in weigh(image, valid)))
+    # In the means of 2 x 2, a quarter as many, most invalid pixels are gone, and weights need no second scaling.
+    means, known = _halved(image, valid)
+    how = _after_halving(before, size)
+    scaled = cv2.resize(means, size, interpolation=how)
+    return (scaled, None) if known is None else fill_invalid(scaled, cv2.resize(known, size, interpolation=how))
+
+
+def _halves_first(before: Size, size: Size) -> bool:
+    factors = before[0] / size[0], before[1] / size[1]
+    return min(factors) >= 2 and factors != (2.0, 2.0) and not (before[0] % 2 or before[1] % 2)
+
+
+def _after_halving(before: Size, size: Size) -> int:
+    return cv2.INTER_LINEAR if max(before[0] / size[0], before[1] / size[1]) < _HALVED_TWICE else cv2.INTER_AREA
+
+
+def _halved(image: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Means over the valid pixels of each 2 x 2, 0 where there are none; and the weights of these means, see `weigh`.
+
+    None in place of weights: all are whole, as they are once few small holes are filled.
+    """
+    half = image.shape[1] // 2, image.shape[0] // 2
+    weighed, _ = _two_like(image)
+    _expand(valid, weighed)
+    cv2.bitwise_and(image, weighed, dst=weighed)
+    sums = cv2.resize(weighed, half, interpolation=cv2.INTER_AREA)
+    found = cv2.resize(valid, half, interpolation=cv2.INTER_AREA)
+    found -= found >> 6  # 0, 64, 128, 191 and 255 become whole multiples of 63
+    means = cv2.divide(sums, found.astype(image.dtype), scale=4 * 63)
+    holes = found.size - cv2.countNonZero(found)
+    if not holes or (holes <= _FEW_HOLES * found.size and _fill_small_holes(means, found)):
+        return means, None
+    weights = np.empty_like(means)
+    _expand(cv2.compare(found, 0, cv2.CMP_GT), weights)
+    return means, weights
+
+
+def _fill_small_holes(means: np.ndarray, found: np.ndarray) -> bool:
+    """Fills pixels without weight from their neighbours, if none lies deeper than two pixels in a hole.
+
+    Args:
+        means: uint8 or uint16 [h, w], 0 where there is no weight; filled in place, or as before.
+        found: uint8 [h, w], weights; likewise.
+
+    Returns:
+        Whether they are filled.
+    """
+    height, width = means.shape
+    flat_means, flat_found = means.reshape(-1), found.reshape(-1)
+    places = holes = np.flatnonzero(found == 0)
+    for _ in range(2):
+        rows, columns = places // width, places % width
+        rows = np.stack([np.maximum(rows - 1, 0), rows, np.minimum(rows + 1, height - 1)])
+        columns = np.stack([np.maximum(columns - 1, 0), columns, np.minimum(columns + 1, width - 1)])
+        around = (rows[:, None] * width + columns[None]).reshape(9, -1)
+        count = np.count_nonzero(flat_found[around], axis=0)
+        sums = flat_means[around].sum(axis=0, dtype=np.uint32)
+        near = count > 0
+        flat_means[places[near]] = (sums[near] + count[near] // 2) // count[near]
+        flat_found[places[near]] = 1
+        places = places[~near]
+        if not len(places):
+            return True
+    flat_means[holes] = flat_found[holes] = 0
+    return False
 
 
 def weigh(image: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -69,12 +150,22 @@ def weigh(image: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]
         Two images of the input's type; weights are 0 or the largest value of the type. This thread's next call writes
         over them.
     """
-    kept = getattr(_own, "weighed", None)  # fresh memory costs more than what is done with it
+    weighed, weights = _two_like(image)
+    _expand(valid, weights)
+    return cv2.bitwise_and(image, weights, dst=weighed), weights
+
+
+def _two_like(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two arrays of this thread's own, like the image; fresh memory costs more than what is done there."""
+    kept: tuple[np.ndarray, np.ndarray] | None = getattr(_own, "weighed", None)
     if kept is None or (kept[0].shape, kept[0].dtype) != (image.shape, image.dtype):
         kept = _own.weighed = np.empty(image.shape, image.dtype), np.empty(image.shape, image.dtype)
-    weighed, weights = kept
-    np.copyto(weights, valid.view(np.int8), casting="unsafe")  # 255 is -1, which becomes the largest of any type
-    return cv2.bitwise_and(image, weights, dst=weighed), weights
+    return kept
+
+
+def _expand(valid: np.ndarray, out: np.ndarray) -> None:
+    """0 and 255 become 0 and the largest value of any type: 255 is -1 as int8."""
+    np.copyto(out, valid.view(np.int8), casting="unsafe")
 
 
 def fill_invalid(image: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -89,19 +180,33 @@ def fill_invalid(image: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np
     Returns:
         An image of the same type and shape; and bool [h, w], which of its pixels are known, None: all.
     """
-    whole = float(np.iinfo(image.dtype).max)
-    least = _LEAST_WEIGHT * whole
-    filled = cv2.divide(image, weights, scale=whole)
+    whole = np.iinfo(image.dtype).max
+    least = math.ceil(_LEAST_WEIGHT * whole)
+    filled = cv2.divide(image, weights, scale=float(whole))
     if cv2.minMaxLoc(weights)[0] >= least:
         return filled, None
     holes = weights < least
-    known = weights.astype(np.float32)
-    known *= np.float32(1 / whole)
-    known[holes] = 0
-    means, reached = _coarser(cv2.multiply(filled, known, dtype=cv2.CV_32F), known, _FILL_LEVELS)
-    filled[holes] = np.rint(means[holes])
-    seen = reached | ~holes
-    return filled, None if seen.all() else seen
+    rows = _rows_around(holes)
+    empty = holes[rows]
+    sums, known = image[rows].astype(np.float32), weights[rows].astype(np.float32)
+    sums[empty] = known[empty] = 0
+    means, near = (x[empty] for x in _coarser(sums, known, _FILL_LEVELS))
+    filled[rows][empty] = np.rint(means / (near + _TINY) * np.float32(whole))  # weights are fractions of the whole
+    reached = near > _LEAST_WEIGHT
+    if reached.all():
+        return filled, None
+    seen = ~holes
+    seen[rows][empty] = reached
+    return filled, seen
+
+
+def _rows_around(holes: np.ndarray) -> slice:
+    """The rows that filling holes, bool [h, w], looks at; in the same squares as in the whole image."""
+    square = 1 << _FILL_LEVELS
+    if holes.shape[0] % square:
+        return slice(0, holes.shape[0])
+    found = np.flatnonzero(cv2.reduce(holes.view(np.uint8), 1, cv2.REDUCE_MAX))
+    return slice(max(0, found[0] // square - 2) * square, (found[-1] // square + 3) * square)
 
 
 def _coarser(sums: np.ndarray, weights: np.ndarray, levels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -112,20 +217,19 @@ def _coarser(sums: np.ndarray, weights: np.ndarray, levels: int) -> tuple[np.nda
         levels: how often the side doubles.
 
     Returns:
-        float32 [h, w]; and bool [h, w], where a square near enough has weight.
+        float32 [h, w] of both: the means, times how much of the squares around has weight, 0..1; and that.
     """
     size = sums.shape[::-1]
     half = ((size[0] + 1) // 2, (size[1] + 1) // 2)
     sums, weights = (cv2.resize(x, half, interpolation=cv2.INTER_AREA) for x in (sums, weights))
-    means, known = sums / np.maximum(weights, _TINY), weights > 0
-    if levels > 1 and not known.all():
-        coarse, reached = _coarser(sums, weights, levels - 1)
-        means = np.where(known, means, coarse)
-        known |= reached
-    share = known.astype(np.float32)
+    means, empty = sums / (weights + _TINY), weights == 0
+    if levels > 1 and empty.any():
+        coarse, near = _coarser(sums, weights, levels - 1)
+        means = cv2.copyTo(coarse / (near + _TINY), empty.view(np.uint8), means)
+        empty &= near <= _LEAST_WEIGHT
+    share = 1 - empty.astype(np.float32)
     means *= share
-    means, share = (cv2.resize(x, size, interpolation=cv2.INTER_LINEAR) for x in (means, share))
-    return means / np.maximum(share, _TINY), share > _LEAST_WEIGHT
+    return cv2.resize(means, size), cv2.resize(share, size)
 
 
 def _near_half(image: np.ndarray, size: Size, out: np.ndarray | None) -> np.ndarray:
@@ -159,6 +263,8 @@ _LEAST_WEIGHT = 1 / 8
 _FILL_LEVELS = 2
 """Holes are filled from squares of up to 4 x 4 pixels. What lies deeper in a hole is left out, as is what lies outside
 of the image: that gives better detections than a border that is drawn out."""
+_FEW_HOLES = 1 / 32
+"""Of all pixels, up to which small holes are filled one by one: two rows, or a border of 2 %."""
 _TINY = np.finfo(np.float32).tiny
 _LARGEST_WARP = 1 << 15
 """OpenCV warps images whose sides fit into 16 bits."""

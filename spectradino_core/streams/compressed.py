@@ -206,8 +206,7 @@ def _open(message: CompressedImageMessage, text: str, options: DecodeOptions) ->
         def unpack(as_is: bool) -> np.ndarray:
             return read_file(header, data, as_is)
 
-    check_size(height, width, f"the {kind} image")
-    _check_pixels(width, height, kind, options)
+    check_size(height, width, f"the {kind} image", options.max_pixels)
     return _File(kind, text.lower().strip(), width, height, bits, is_grey, unpack, content)
 
 
@@ -217,15 +216,6 @@ def _digest(content: np.ndarray) -> np.ndarray:
     One number, as the detector looks at every 8th.
     """
     return np.array([[content.size << 32 | zlib.crc32(content.data)]], np.uint64)
-
-
-def _check_pixels(width: int, height: int, kind: str, options: DecodeOptions) -> None:
-    if width * height > options.max_pixels:
-        raise DecodeError(
-            "implausible_size",
-            f"the {kind} image claims {width}x{height} pixels, above the limit of {options.max_pixels / 1e6:g} "
-            "megapixels: raise max_image_megapixels if the camera is so large",
-        )
 
 
 def _format(message: CompressedImageMessage) -> str:
@@ -268,8 +258,7 @@ def _open_zstd(
 ) -> OpenImage:
     """An image of zstd_image_transport: the raw message's fields, and its data, packed by zlib in spite of the name."""
     inner, packed = _zstd_header(message)
-    height, width = check_size(inner.height, inner.width, "the zstd image")
-    _check_pixels(width, height, "zstd", options)
+    height, width = check_size(inner.height, inner.width, "the zstd image", options.max_pixels)
     if inner.step > _MAX_PIXEL_BYTES * width + _MAX_ROW_PADDING:
         raise DecodeError("wrong_step", f"the zstd image of {width}x{height} pixels claims rows of {inner.step} bytes")
     size = inner.step * height

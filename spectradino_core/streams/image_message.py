@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from spectradino_core.runtime.image_size import MAX_SIDE, size_fault
 from spectradino_core.text import printable
 
 __all__ = [
@@ -28,9 +29,6 @@ __all__ = [
     "wrong_length",
     "wrong_step",
 ]
-
-MAX_SIDE = 1 << 16
-"""No camera has more rows or columns; a header that says so is damaged."""
 
 
 class DecodeError(ValueError):
@@ -124,18 +122,18 @@ def wrong_length(size: int, step: int, rows: int, width: int, height: int, encod
     )
 
 
-def check_size(height: int, width: int, what: str) -> tuple[int, int]:
+def check_size(height: int, width: int, what: str, most_pixels: int = MAX_SIDE * MAX_SIDE) -> tuple[int, int]:
     """`height` and `width` in pixels, if a camera can have them.
 
     Raises:
-        DecodeError: zero, negative, or more than `MAX_SIDE`.
+        DecodeError: zero, negative, more than `MAX_SIDE`, or more than `most_pixels` together.
     """
     if height <= 0 or width <= 0:
-        raise DecodeError(
-            "empty_image", f"{what} is {width}x{height} pixels, so it is empty: look at what the publisher sends"
-        )
-    if height > MAX_SIDE or width > MAX_SIDE:
-        raise DecodeError("implausible_size", f"{what} claims {width}x{height} pixels, more than {MAX_SIDE} on a side")
+        fault = size_fault(width, height, most_pixels)
+        raise DecodeError("empty_image", f"{what} {fault}: look at what the publisher sends")
+    if fault := size_fault(width, height, most_pixels):
+        remedy = "" if max(height, width) > MAX_SIDE else ": raise max_image_megapixels if the camera is so large"
+        raise DecodeError("implausible_size", f"{what} {fault}{remedy}")
     return height, width
 
 

@@ -262,7 +262,15 @@ def box_real() -> FinetuneRecipe:
         ),
         kept_scale=1.25,
         augmentation=Augmentation(
-            zoom=(0.7, 1.6), stretch=0.15, infrared_gamma=0.3, inversion=0.05, misregistration=0.008, low_light=0.15
+            zoom=(0.7, 1.6),
+            stretch=0.15,
+            infrared_gamma=0.3,
+            inversion=0.05,
+            misregistration=0.008,
+            low_light=0.15,
+            # Scenes are 16-bit counts, with defects as a camera gives them; the real data are 8-bit images.
+            thermal_defects=0.15,
+            filled_defects=0.15,
         ),
     )
 

@@ -397,3 +397,16 @@ class TestInvalidCounts:
     def test_rules_that_make_no_sense_are_refused(self, fields):
         with pytest.raises(ThermalError):
             ThermalContract.from_dict({"kind": "percentile"} | fields)
+
+
+def test_a_range_over_some_pixels_is_that_of_a_frame_of_them():
+    rng = np.random.default_rng(0)
+    frame = rng.normal(9_000, 300, (40, 50)).astype(np.uint16)
+    for fraction in (0.0, 0.3, 0.9):
+        valid = rng.random(frame.shape) >= fraction
+        damaged = np.where(valid, frame, rng.choice(np.array([0, 9_000, 65_535], np.uint16), frame.shape))
+        masked, alone = (ThermalNormaliser(ThermalContract()) for _ in range(2))
+        got = masked(damaged, valid)
+        alone(frame[valid][None])
+        assert masked.range == alone.range
+        assert (got[~valid] == 0).all()

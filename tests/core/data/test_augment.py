@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 
 from spectradino_core.data.augment import PLAIN, Augmentation, augment, flip, jitter_infrared, jitter_rgb, shrink, zoom
+from spectradino_core.data.mixture import Mixture
 from spectradino_core.data.sample import PairedSample
+from spectradino_core.data.thermal_defects import random_defects
+from spectradino_core.runtime.preprocess import Letterbox, infrared_input
+from spectradino_core.thermal import ThermalContract, ThermalNormaliser
+from spectradino_core.training.recipes import box, box_real
 
 WIDTH, HEIGHT = 120, 90
 
@@ -194,6 +199,7 @@ def test_noise_on_16_bits_is_measured_by_the_span():
         {"band_dropout": 0.6},
         {"blur": float("nan")},
         {"thermal_defects": 1.5},
+        {"filled_defects": -0.1},
     ],
 )
 def test_settings_out_of_range_are_refused(wrong):
@@ -214,6 +220,64 @@ def test_thermal_defects_come_last_and_only_into_16_bits():
         jitter_infrared(grey, options, np.random.default_rng(0)),
         jitter_infrared(grey, Augmentation(**QUIET), np.random.default_rng(0)),
     )
+
+
+def smooth_grey(size: tuple[int, int] = (160, 128), seed: int = 0) -> np.ndarray:
+    """8-bit structure with the noise of a sensor."""
+    rng = np.random.default_rng(seed)
+    coarse = cv2.resize(rng.normal(128, 40, (6, 8)).astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
+    return np.clip(coarse + rng.normal(0, 2, coarse.shape), 10, 245).astype(np.uint8)
+
+
+def test_filled_defects_leave_8_bits_as_serving_shows_them():
+    for seed in range(30):
+        frame, options = smooth_grey(seed=seed), Augmentation(**QUIET | {"filled_defects": 1.0})
+        out, again = (jitter_infrared(frame, options, np.random.default_rng(seed)) for _ in range(2))
+        np.testing.assert_array_equal(out, again)
+        assert out.dtype == np.uint8
+        # The network's input of the same defects in 16-bit counts, recognised and filled by the robot's code.
+        rng = np.random.default_rng(seed)
+        jitter_infrared(frame, Augmentation(**QUIET), rng)
+        rng.random()
+        counts = random_defects(frame.astype(np.uint16) * 32 + 7000, rng)
+        box = Letterbox.fit((160, 128), (80, 64))
+        served, trained = (infrared_input(x, box, ThermalNormaliser(ThermalContract()))[0] for x in (counts, out))
+        assert np.abs(served - trained).mean() < 0.02, seed
+        assert np.percentile(np.abs(served - trained), 95) < 0.05, seed  # but for where a border begins
+
+
+def test_filled_defects_leave_16_bits_alone_and_draw_nothing_when_off():
+    ramp = np.linspace(28000, 31000, 64 * 64).reshape(64, 64).astype(np.uint16)
+    with_them, without = Augmentation(**QUIET | {"filled_defects": 1.0}), Augmentation(**QUIET)
+    results = [jitter_infrared(ramp, options, np.random.default_rng(3)) for options in (with_them, without)]
+    np.testing.assert_array_equal(*results)
+    rng, before = np.random.default_rng(3), np.random.default_rng(3)
+    jitter_infrared(smooth_grey(), without, rng)
+    jitter_infrared(smooth_grey(), replace(without, thermal_defects=1.0), before)
+    assert rng.random() == before.random()
+
+
+def test_the_recipe_of_the_bundled_thermal_model_sees_defects_in_both_kinds_of_data():
+    recipe = box_real()
+    assert recipe.augmentation.thermal_defects > 0
+    assert recipe.augmentation.filled_defects > 0
+    assert not box().augmentation.thermal_defects + box().augmentation.filled_defects  # their golden losses stay
+
+    class Frames:
+        def __init__(self, infrared: np.ndarray) -> None:
+            self.sample = replace(marked(np.uint8), infrared=infrared, present=(False, True))
+
+        def draw(self, rng: np.random.Generator):
+            return self.sample
+
+    quiet = replace(PLAIN, thermal_defects=recipe.augmentation.thermal_defects, filled_defects=1.0)
+    frame = cv2.resize(smooth_grey(), (WIDTH, HEIGHT))
+    counts = frame.astype(np.uint16) * 32 + 7000
+    for pixels, least in ((frame, 1.0), (counts, 0.05)):
+        mixture = Mixture([(1.0, Frames(pixels))], quiet, 0)
+        clean = Mixture([(1.0, Frames(pixels))], PLAIN, 0)
+        changed = [np.any(mixture.sample(n)[0].infrared != clean.sample(n)[0].infrared) for n in range(60)]
+        assert np.mean(changed) >= least * 0.9
 
 
 def test_shrinking_keeps_invalid_counts_out_of_the_averages():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import logging
 import sys
 import weakref
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -308,6 +311,15 @@ def test_samples_travel_with_the_model(model):
     ):
         with pytest.raises(BundleError, match=r"m\.onnx: its sample images are damaged"):
             unpack_samples({SAMPLES_KEY: damaged}, info, "m.onnx")
+
+
+def test_samples_that_claim_too_many_pixels_are_not_decoded(model, monkeypatch):
+    info = OnnxEngine(model, "cpu").info
+    bomb = base64.b64encode(b"P5\n40000 40000\n255\n" + bytes(99)).decode()
+    held = json.dumps({"format": 1, "pairs": [{"rgb": bomb, "ir": bomb}]})
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("it was decoded"))
+    with pytest.raises(BundleError, match=r"m\.onnx: .*damaged \(one claims 40000x40000 pixels"):
+        unpack_samples({SAMPLES_KEY: held}, info, "m.onnx")
 
 
 @pytest.mark.parametrize("size", [(14, 14), (28, 14), (28, 28), (14, 644)])

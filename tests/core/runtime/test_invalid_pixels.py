@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from spectradino_core.data.thermal_defects import add_border, add_clusters, add_dead_pixels, add_telemetry_rows
-from spectradino_core.runtime.preprocess import Letterbox, infrared_input
+from spectradino_core.runtime.preprocess import Letterbox, infrared_input, scaled_infrared
 from spectradino_core.runtime.registration import Registration
-from spectradino_core.runtime.scaling import fill_invalid, scale, weigh
+from spectradino_core.runtime.scaling import fill_invalid, scale, scale_valid, weigh
 from spectradino_core.streams.detecting import drop_cause
 from spectradino_core.thermal import NoValidPixelError, Smoothing, ThermalContract, ThermalError, ThermalNormaliser
 
@@ -77,6 +77,24 @@ def test_invalid_pixels_stay_out_of_a_warp():
     assert np.abs(got - wanted).max() < 0.3
 
 
+@pytest.mark.parametrize("size", [(640, 512), (320, 256), (160, 128)])
+def test_a_border_is_not_mixed_into_a_warp(size):
+    clean = smooth_scene(size)
+    registration = Registration((0.98, 0.03, 5.0, -0.03, 1.01, -6.0, 0.0, 0.0, 1.0), (640, 512), (640, 512))
+    damaged = add_dead_pixels(add_border(clean, 0.3, 0, ("left", "top"), 0.5), 0.02, np.random.default_rng(0))
+    box = Letterbox.fit((640, 512), NETWORK)
+    normaliser = ThermalNormaliser(ThermalContract())
+    counts, seen = scaled_infrared(damaged, box, registration, normaliser.valid_pixels(damaged))
+    wanted, seen_clean = scaled_infrared(clean, box, registration)
+    assert seen is not None
+    assert seen_clean is not None
+    assert 0.55 < seen.sum() / seen_clean.sum() < 0.8
+    assert not seen[~seen_clean].any()
+    error = np.abs(counts.astype(int) - wanted)[seen]
+    assert error.max() < 400
+    assert error.mean() < 20
+
+
 @pytest.mark.parametrize("kind", ["fixed", "none"])
 def test_other_normalisations_average_over_valid_pixels_alone(kind):
     options = {"fixed": {"kind": "fixed", "low": 27_000, "high": 31_000, "depths": (16,)}, "none": {"kind": "none"}}
@@ -137,6 +155,52 @@ class TestScaling:
         assert filled.shape == size[::-1]
         assert known is None
         np.testing.assert_allclose(filled.astype(float), 200, atol=4 if dtype == np.uint16 else 5)
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+    @pytest.mark.parametrize("size", [(36, 28), (30, 22), (17, 13), (40, 30), (100, 70)])
+    def test_scaling_looks_at_valid_pixels_alone(self, dtype, size):
+        clean = cv2.resize(np.array([[60, 180], [220, 20]], dtype) * (1 if dtype == np.uint8 else 200), (80, 60))
+        rng = np.random.default_rng(0)
+        for number in range(6):
+            valid = np.where(rng.random(clean.shape) < (0.01, 0.1, 0.4)[number % 3], 0, 255).astype(np.uint8)
+            if number > 2:
+                valid[20:22] = valid[:, 70:] = 0  # holes, and a border deeper than is filled
+            damaged = np.where(
+                valid == 0, rng.choice(np.array([0, 255, np.iinfo(dtype).max], dtype), clean.shape), clean
+            )
+            scaled, known = scale_valid(damaged, valid, size)
+            assert (scaled.dtype, scaled.shape) == (dtype, size[::-1])
+            seen = np.ones(scaled.shape, bool) if known is None else known
+            assert seen.mean() > (0.99 if number <= 2 else 0.85)
+            error = np.abs(scaled.astype(float) - scale(clean, size))[seen] / np.ptp(clean)
+            assert error.mean() < 0.02
+            assert error.max() < 0.2
+
+    def test_a_hole_is_filled_alike_whatever_other_holes_there_are(self):
+        image = smooth_scene((80, 128))
+        for first in range(0, 100, 3):
+            valid = np.full(image.shape, 255, np.uint8)
+            valid[first : first + 3] = 0
+            alone, known = fill_invalid(*weigh(image, valid))
+            assert known is None
+            assert np.abs(alone.astype(int) - image).max() < 500
+            valid[0, 0] = valid[-3:] = 0
+            among, _ = fill_invalid(*weigh(image, valid))
+            np.testing.assert_array_equal(alone[9:112], among[9:112])
+
+    def test_small_holes_are_filled_from_what_lies_next_to_them_and_deep_ones_are_not(self):
+        clean = np.tile(np.arange(80, dtype=np.uint16) * 100 + 5_000, (64, 1))
+        valid = np.full(clean.shape, 255, np.uint8)
+        valid[:3] = valid[:, :2] = valid[30:36, 40:46] = 0
+        damaged = np.where(valid == 0, np.uint16(65_535), clean)
+        scaled, known = scale_valid(damaged, valid, (36, 28))
+        assert known is None
+        assert np.abs(scaled.astype(int) - scale(clean, (36, 28))).max() < 250
+        valid[16:56, 20:70] = 0
+        scaled, known = scale_valid(np.where(valid == 0, np.uint16(0), clean), valid, (36, 28))
+        assert known is not None
+        assert not known[15, 20]
+        assert known[:5].all()
 
     def test_nothing_valid_is_not_known(self):
         image = np.full((60, 80), 9, np.uint16)

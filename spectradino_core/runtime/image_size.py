@@ -1,0 +1,116 @@
+"""Sizes that image files and messages claim, checked before a decoder sets memory aside for them.
+
+A file of a few kilobytes may claim gigabytes of pixels.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+
+__all__ = ["MAX_FILE_PIXELS", "MAX_SIDE", "claimed_size", "size_fault"]
+
+MAX_SIDE = 1 << 16
+"""No camera has more rows or columns; a header that says so is damaged."""
+
+MAX_FILE_PIXELS = 100_000_000
+"""Of an image file: 300 MB decoded in colour, and more than nearly all cameras have."""
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_NO_LENGTH = frozenset((0x01, *range(0xD0, 0xD9)))
+_NETPBM = re.compile(rb"P[1-6](?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})")
+_WIDTH, _HEIGHT = 256, 257
+_TIFF_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
+
+
+def size_fault(width: int, height: int, most_pixels: int) -> str:
+    """What is wrong with the size that an image claims, to follow its name; "" if nothing is."""
+    if width <= 0 or height <= 0:
+        return f"is {width}x{height} pixels, so it is empty"
+    if max(width, height) > MAX_SIDE:
+        return f"claims {width}x{height} pixels, more than {MAX_SIDE} on a side"
+    if width * height > most_pixels:
+        return f"claims {width}x{height} pixels, above the limit of {most_pixels / 1e6:g} megapixels"
+    return ""
+
+
+def claimed_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) from the header of a PNG, JPEG, TIFF, BMP, WebP or PGM/PPM file; None: no such file.
+
+    A header that is cut or damaged gives None as well.
+    """
+    try:
+        for begins, read in _READERS:
+            if data.startswith(begins):
+                return read(data)
+    except (struct.error, IndexError, KeyError):
+        pass
+    return None
+
+
+def _png(data: bytes) -> tuple[int, int] | None:
+    width, height = struct.unpack_from(">II", data, 16)
+    return width, height
+
+
+def _jpeg(data: bytes) -> tuple[int, int] | None:
+    at = 2
+    while data[at] == 0xFF:
+        while data[at + 1] == 0xFF:  # fill
+            at += 1
+        code = data[at + 1]
+        if code in _FRAMES:
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return width, height
+        at += 2 if code in _NO_LENGTH else 2 + struct.unpack_from(">H", data, at + 2)[0]
+    return None
+
+
+def _tiff(data: bytes) -> tuple[int, int] | None:
+    order = "<" if data.startswith(b"II") else ">"
+    big = struct.unpack_from(order + "H", data, 2) == (43,)
+    offset, number, length, value = ("Q", "Q", 20, 12) if big else ("I", "H", 12, 8)
+    (at,) = struct.unpack_from(order + offset, data, 8 if big else 4)
+    (entries,) = struct.unpack_from(order + number, data, at)
+    at += struct.calcsize(number)
+    found: dict[int, int] = {}
+    for place in range(at, min(at + length * entries, len(data)), length):
+        tag, kind = struct.unpack_from(order + "HH", data, place)
+        if tag in (_WIDTH, _HEIGHT):
+            (found[tag],) = struct.unpack_from(order + _TIFF_TYPES[kind], data, place + value)
+    return found[_WIDTH], found[_HEIGHT]
+
+
+def _bmp(data: bytes) -> tuple[int, int] | None:
+    old = struct.unpack_from("<I", data, 14) == (12,)
+    width, height = struct.unpack_from("<HH" if old else "<ii", data, 18)
+    return abs(width), abs(height)  # negative heights are those of images stored from the top
+
+
+def _webp(data: bytes) -> tuple[int, int] | None:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        width, height = (int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
+        return width + 1, height + 1
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    width, height = struct.unpack_from("<HH", data, 26)
+    return width & 0x3FFF, height & 0x3FFF
+
+
+def _netpbm(data: bytes) -> tuple[int, int] | None:
+    found = _NETPBM.match(data)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+_READERS: tuple[tuple[bytes | tuple[bytes, ...], Callable[[bytes], tuple[int, int] | None]], ...] = (
+    (_PNG, _png),
+    (b"\xff\xd8", _jpeg),
+    ((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), _tiff),
+    (b"BM", _bmp),
+    (b"RIFF", _webp),
+    (b"P", _netpbm),
+)
