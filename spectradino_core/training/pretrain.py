@@ -29,6 +29,7 @@ from spectradino_core.data.pretraining import (
 )
 from spectradino_core.data.sampling import AdaptiveBands, BandSampling, RoundRobin
 from spectradino_core.data.sources import ImageSource
+from spectradino_core.data.transfer import OnHost
 from spectradino_core.data.views import PLAIN, ViewOptions
 from spectradino_core.files import written_atomically
 from spectradino_core.losses.neighbourhood import TeacherQueue, queue_capacity
@@ -224,6 +225,7 @@ class _Stage:
                 self.sources, recipe.batch, recipe.crop, options.seed + recipe.stage, self.steps, self.first,
                 self.place.rank, self.place.world, sampling, options.workers, self.bands, options.views,
                 extra=recipe.weights.infrared > 0, max_damaged=options.max_damaged,
+                pin=self.device.type == "cuda",
             ),
             optimiser,
             LoopOptions(
@@ -302,11 +304,11 @@ class _Stage:
         name = f"teacher_cache_{self.place.rank}.f32"
         return TeacherCache(self.teacher, self.folder / name, items * max(1, views.count), views.count, about)
 
-    def _held_out(self) -> list[PretrainBatch]:
+    def _held_out(self) -> list[OnHost[PretrainBatch]]:
         """Validation batches of all bands, plain views, this process's share."""
         world = self.place.world
         bands = available_bands(self.validation) if self.validation else ()
-        found: list[PretrainBatch] = []
+        found: list[OnHost[PretrainBatch]] = []
         for band in bands:
             items = sum(band.key in s.modalities(item) for s in self.validation for item in range(len(s)))
             batch = min(items, self.recipe.batch) // world * world
@@ -320,7 +322,7 @@ class _Stage:
         return found
 
     def _validate(
-        self, task: PretrainTask, kept: Student, held_out: Sequence[PretrainBatch]
+        self, task: PretrainTask, kept: Student, held_out: Sequence[OnHost[PretrainBatch]]
     ) -> dict[str, float]:
         sums: dict[str, float] = {}
         # In fp32, but where matrices are gathered in bf16 (see `spread`).
