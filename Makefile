@@ -6,6 +6,8 @@ VENV ?= .venv
 # The interpreter of ROS 2 Humble and JetPack 6, for `make test-py310`.
 PYTHON310 ?= python3.10
 VENV310 ?= .venv310
+# The oldest torch and onnxscript of setup.py, over the packages of VENV, for `make test-oldest-torch`.
+VENVTORCH ?= .venvtorch
 DATA ?=
 FUZZ_MESSAGES ?= 10000
 FUZZ_ARGS ?=
@@ -45,11 +47,14 @@ PREFIX310 := $(abspath $(VENV310))
 PY310 := $(VENV310)/.stamp-robot
 # The rooms that run on a robot without ROS; nothing there needs torch.
 ROBOT_TESTS := tests/core/test_thermal.py tests/core/runtime tests/core/streams
+# What depends on torch's version: export, sharding, the way of batches to a device.
+TORCH_TESTS := tests/core/test_export.py tests/core/data/test_transfer.py tests/core/training/test_distributed.py \
+  tests/core/training/test_loop.py
 PACKAGING := setup.py setup.cfg pyproject.toml package.xml constraints.txt
 VISION_MSGS_SOURCES := $(wildcard msg/pip_only/vision_msgs/* msg/pip_only/vision_msgs/msg/*) msg/pip_only/build.sh
 SPECTRADINO_MSGS_SOURCES := $(wildcard msg/*.msg) msg/CMakeLists.txt msg/package.xml msg/pip_only/build.sh
 
-.PHONY: help demo test test-fast test-py310 fuzz bench-node lint format types setup runtime msgs constraints reference clean distclean
+.PHONY: help demo test test-fast test-py310 test-oldest-torch fuzz bench-node lint format types setup runtime msgs constraints reference clean distclean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +72,9 @@ test-fast: setup ## run the tests that take seconds, side by side
 
 test-py310: $(PY310) ## test what runs on a robot, with Python 3.10 and its oldest packages
 	@$(PREFIX310)/bin/python -m pytest -q -p no:cacheprovider $(ROBOT_TESTS) $(PYTEST_ARGS)
+
+test-oldest-torch: $(VENVTORCH)/.stamp-torch ## test training and export with the oldest torch that setup.py admits
+	@$(VENVTORCH)/bin/python -m pytest -q -p no:cacheprovider $(TORCH_TESTS) $(PYTEST_ARGS)
 
 fuzz: setup ## send FUZZ_MESSAGES odd messages to a real node, damaged files to all readers (FUZZ_ARGS="--seed 1")
 	@$(PY) -m tests.fuzz --messages $(FUZZ_MESSAGES) $(FUZZ_ARGS)
@@ -103,8 +111,8 @@ clean: ## remove what was built, cached and drawn; keep .venv
 	@rm -rf build install log dist demo_out .pytest_cache .mypy_cache .ruff_cache .hypothesis ./*.egg-info constraints.txt.new
 	@find spectradino_core spectradino_ros tests launch benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-distclean: clean ## remove .venv and .venv310 too
-	@rm -rf "$(VENV)" "$(VENV310)"
+distclean: clean ## remove .venv, .venv310 and .venvtorch too
+	@rm -rf "$(VENV)" "$(VENV310)" "$(VENVTORCH)"
 
 $(CREATED):
 	@command -v "$(PYTHON)" > /dev/null || { \
@@ -151,6 +159,11 @@ $(MSGS)-spectradino: $(SPECTRADINO_MSGS_SOURCES) constraints.txt | $(RUNTIME)
 $(DEV): $(PACKAGING) | $(RUNTIME)
 	@echo "[4/4] packages for training and tests: PyTorch, pytest, ruff, mypy"
 	@$(PIP) --no-build-isolation --editable ".[runtime,jazzy,demo,bag,train,dev]"
+	@touch $@
+
+$(VENVTORCH)/.stamp-torch: setup.py .ci/oldest_torch | setup
+	@echo "[1/1] $(VENVTORCH), with the oldest torch and onnxscript of setup.py"
+	@.ci/oldest_torch "$(VENV)" "$(VENVTORCH)" $(PIP_ARGS)
 	@touch $@
 
 # Not an install of the package: the tests run on the source, and pip may not bring a newer NumPy or OpenCV.

@@ -93,7 +93,7 @@ def measure(variant: Variant, recipe: FinetuneRecipe, rounds: int) -> float:
     )  # fmt: skip
     seconds = []
     with _all_streams(not variant.skip):
-        for batch in [batches[step] for step in range(rounds + 1)]:
+        for batch in [batches[step].to("cpu") for step in range(rounds + 1)]:
             started = time.process_time()
             _step(model, optimiser, batch, recipe, variant.bf16)
             seconds.append(time.process_time() - started)

@@ -248,15 +248,23 @@ class ThermalNormaliser:
         Returns:
             float32 [H, W], counts above the low end of the range, 0 where not valid; and what one count is worth.
         """
+        low, gain = self.levels(frame, valid)
+        above = np.empty(frame.shape, np.float32) if out is None else out
+        np.subtract(frame, low, out=above, dtype=np.float32)
+        if valid is not None:
+            above[~valid] = 0
+        return above, gain
+
+    def levels(self, frame: np.ndarray, valid: np.ndarray | None = None) -> tuple[np.float32, np.float32]:
+        """The range of a frame: the count that becomes 0, and what one count is worth.
+
+        Arguments and errors are those of a call.
+        """
         self.contract.check(frame)
         if valid is not None and valid.shape != frame.shape:
             raise ThermalError(f"valid pixels are given as {valid.shape}, the frame is {frame.shape}")
         low, high = self._range_of(frame, valid)
-        above = np.empty(frame.shape, np.float32) if out is None else out
-        np.subtract(frame, np.float32(low), out=above, dtype=np.float32)
-        if valid is not None:
-            above[~valid] = 0
-        return above, np.float32(1.0 / (high - low))
+        return np.float32(low), np.float32(1.0 / (high - low))
 
     def _range_of(self, frame: np.ndarray, valid: np.ndarray | None) -> tuple[float, float]:
         contract = self.contract

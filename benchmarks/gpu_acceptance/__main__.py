@@ -62,6 +62,8 @@ CHECKS = (
     Check("lost", "Does a process outlive a poisoned CUDA context?", serving.check_lost_gpu, True),
     Check("resume", "Does a killed fine-tuning run resume, also with fp16?", training.check_resume),
     Check("alignment", "Do pretraining with fp16 and with infrared alignment run?", training.check_pretraining),
+    Check("transfer", "Do page-locked batches of bytes become the CPU's images?", training.check_transfer),
+    Check("sharding", "Do two processes train with sharded parameters in bf16?", training.check_sharding),
     Check("host_syncs", "How often does a training step make the host wait?", training.check_host_syncs, True),
     Check("speed", "How fast are both streams and a training step?", training.check_speed, True),
 )
@@ -79,6 +81,8 @@ def run_checks(checks: Sequence[Check], device: str, model: Path, scratch: Path)
         start = perf_counter()
         try:
             outcome, findings = "passed", check.run(device, model, folder)
+        except training.NotRunError as reason:
+            outcome, findings = "not run", str(reason)
         except Exception as error:  # of a driver, a library or an assertion: each is a finding
             outcome, findings = "failed", f"{type(error).__name__}: {error}"
         results.append(Result(check, outcome, findings, perf_counter() - start))

@@ -6,13 +6,26 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from spectradino_core.bench.gpu import forward_rows, training_rows
+from spectradino_core.data.pretraining import pretraining_batches
+from spectradino_core.data.sources import SceneSource
+from spectradino_core.data.transfer import map_tensors
 
-__all__ = ["check_host_syncs", "check_pretraining", "check_resume", "check_speed"]
+__all__ = [
+    "NotRunError", "check_host_syncs", "check_pretraining", "check_resume", "check_sharding", "check_speed",
+    "check_transfer",
+]  # fmt: skip
+
+
+class NotRunError(Exception):
+    """This machine lacks what a check needs; the message names it."""
+
 
 ROOT = Path(__file__).resolve().parents[2]
 _WAIT_S = 240
@@ -57,6 +70,58 @@ def check_pretraining(device: str, model: Path, folder: Path) -> str:
         assert losses, "nothing was logged"
         found.append(f"{name}: loss {losses[0]:.2f} to {losses[-1]:.2f} in {len(losses)} steps")
     return "; ".join(found)
+
+
+def check_transfer(device: str, model: Path, folder: Path) -> str:
+    """Batches of bytes in page-locked memory become the CPU's images on the device, and the host does not wait."""
+    source = SceneSource(4, (96, 80), maps=())
+    stream = pretraining_batches([source], 4, 56, 0, 3, workers=1, pin=device == "cuda")
+    seconds = []
+    for batch in stream:
+        tensors: list[torch.Tensor] = []
+        map_tensors(batch, lambda x, into=tensors: into.append(x) or x)
+        assert device == "cpu" or all(x.is_pinned() for x in tensors), "the loader's batches are not page-locked"
+        start = time.perf_counter()
+        with _no_waiting(device):
+            moved = batch.to(device)
+        seconds.append(time.perf_counter() - start)
+        expected = batch.to("cpu")
+        for ours, theirs in ((moved.rgb, expected.rgb), (moved.infrared, expected.infrared)):
+            assert torch.equal(ours.cpu(), theirs), "the device makes other images of the same bytes"
+    sent = sum(x.nbytes for x in tensors)
+    floats = expected.rgb.nbytes + expected.infrared.nbytes
+    return f"{sent >> 10} KiB a batch, as float32 {floats >> 10}; host {1e3 * min(seconds):.2f} ms"
+
+
+@contextmanager
+def _no_waiting(device: str) -> Iterator[None]:
+    """An error where the host waits for the GPU."""
+    if device != "cuda":
+        yield
+        return
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def check_sharding(device: str, model: Path, folder: Path) -> str:
+    """Two processes train with sharded parameters in bf16, with a learned temperature and infrared alignment."""
+    if device == "cuda" and torch.cuda.device_count() < 2:
+        raise NotRunError("needs two GPUs")
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    _succeed(
+        [
+            sys.executable, *launcher, "-m", "spectradino_core.cli", "pretrain", "--variant", "test", "--stages", "1",
+            "--strategy", "fsdp", "--amp", "bf16", "--learn-temperature", "--infrared-alignment", "0.5", "--parts", "2",
+            "--scenes", "12", "--crop", "70", "--batch", "4", "--steps", "4", "--log-every", "1", "--workers", "0",
+            "--device", device, "--out", str(folder),
+        ]
+    )  # fmt: skip
+    losses = [row["total"] for row in _rows(folder / "stage1" / "log.jsonl") if "total" in row]
+    assert len(losses) == 4, f"{len(losses)} of 4 steps were logged"
+    return f"loss {losses[0]:.2f} to {losses[-1]:.2f}"
 
 
 def check_host_syncs(device: str, model: Path, folder: Path) -> str:

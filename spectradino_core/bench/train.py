@@ -195,7 +195,8 @@ def loading(recipe: StageRecipe, amp: torch.dtype | None, count: int, scenes: in
         source = ManifestSource(write_scenes(Path(folder), scenes, maps=()))
 
         def batches(how_many: int, by: int) -> Iterator[PretrainBatch]:
-            return iter(pretraining_batches([source], recipe.batch, recipe.crop, 0, how_many, workers=by))
+            made = pretraining_batches([source], recipe.batch, recipe.crop, 0, how_many, workers=by)
+            return (batch.to("cpu") for batch in made)
 
         step = our_step(recipe, amp)
         start = time.perf_counter()

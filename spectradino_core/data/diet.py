@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ from spectradino_core.data.plan import LoadedView, Place, Plan
 from spectradino_core.data.sampling import BandSampling, RoundRobin
 from spectradino_core.data.sources import MAPS, ImageSource
 from spectradino_core.data.stream import Stream
-from spectradino_core.data.views import ViewOptions, colour_tensor, infrared_tensor
+from spectradino_core.data.transfer import OnHost, RawRGB, infrared_counts, map_tensors
+from spectradino_core.data.views import COLOURS, ViewOptions, infrared_levels, infrared_tensor
 from spectradino_core.modality import IMAGENET_MEAN, IMAGENET_STD, INFRARED
 from spectradino_core.thermal import ThermalContract
 
@@ -58,12 +60,7 @@ class DietBatch:
 
     def to(self, device: torch.device | str) -> DietBatch:
         """The same batch on `device`."""
-        return DietBatch(
-            {key: x.to(device, non_blocking=True) for key, x in self.images.items()},
-            {key: x.to(device, non_blocking=True) for key, x in self.alpha.items()},
-            self.names,
-            self.keys.to(device, non_blocking=True),
-        )
+        return map_tensors(self, lambda x: x.to(device, non_blocking=True))
 
 
 def available_groups(sources: Sequence[ImageSource]) -> dict[str, tuple[str, ...]]:
@@ -94,13 +91,14 @@ def diet_batches(
     views: ViewOptions | None = None,
     thermal: ThermalContract | None = None,
     max_damaged: float = 0.01,
-) -> Stream[DietBatch]:
+    pin: bool = False,
+) -> Stream[OnHost[DietBatch]]:
     """The batches of steps `first` to `steps - 1`, each a function of the seed and its step alone.
 
     Args:
         groups: by name, the modalities beside RGB that one step shows (see `available_groups`); steps take turns.
         largest_alpha: alpha is drawn evenly from 0 to this.
-        sources, batch, crop, seed, steps, first, rank, world, sampling, workers, views, thermal, max_damaged: see
+        sources, batch, crop, seed, steps, first, rank, world, sampling, workers, views, thermal, max_damaged, pin: see
             `pretraining.pretraining_batches`.
 
     Raises:
@@ -113,7 +111,7 @@ def diet_batches(
     plan = Plan(sources, groups, batch, crop, seed, views if views is not None else ViewOptions())
     collate = partial(_collate, seed, largest_alpha, thermal or ThermalContract())
     return Stream(
-        plan, collate, sampling or RoundRobin(list(groups)), steps, first, rank, world, workers, (), max_damaged
+        plan, collate, sampling or RoundRobin(list(groups)), steps, first, rank, world, workers, (), max_damaged, pin
     )
 
 
@@ -166,14 +164,24 @@ def as_colour(image: Tensor) -> Tensor:
 
 def _collate(
     seed: int, largest_alpha: float, thermal: ThermalContract, place: Place, views: list[LoadedView]
-) -> DietBatch:
-    images: dict[str, Tensor] = {}
+) -> OnHost[DietBatch]:
+    images: dict[str, Any] = {}
     alpha: dict[str, Tensor] = {}
     rngs = [np.random.default_rng((seed, _ALPHA, place.step, view.key)) for view in views]
     for key in views[0].images:
+        frames = [view.images[key] for view in views]
         if key == "rgb":
-            images[key] = torch.from_numpy(np.stack([colour_tensor(view.images[key]) for view in views]))
+            images[key] = RawRGB(torch.from_numpy(np.stack(frames)), torch.from_numpy(COLOURS))
             continue
-        images[key] = torch.from_numpy(np.stack([map_tensor(key, view.images[key], thermal) for view in views]))
+        if key in MAPS:
+            images[key] = torch.from_numpy(np.stack([map_tensor(key, frame, thermal) for frame in frames]))
+        else:
+            images[key] = infrared_counts([infrared_levels(frame, thermal) for frame in frames])
         alpha[key] = torch.tensor([rng.uniform(0, largest_alpha) for rng in rngs], dtype=torch.float32)
-    return DietBatch(images, alpha, [v.name for v in views], torch.tensor([v.key for v in views], dtype=torch.int64))
+    content = {
+        "images": images,
+        "alpha": alpha,
+        "names": [view.name for view in views],
+        "keys": torch.tensor([view.key for view in views], dtype=torch.int64),
+    }
+    return OnHost(DietBatch, content)

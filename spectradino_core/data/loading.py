@@ -13,7 +13,7 @@ import os
 import pickle
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from spectradino_core.data.transfer import map_tensors
 from spectradino_core.files import is_disk_full
 
 __all__ = ["Loader", "WorkerError"]
@@ -47,12 +48,21 @@ class Loader(Generic[Batch]):
         workers: processes that make batches ahead; 0: this one makes them when asked.
         order: the indices; None: 0 to `len(dataset) - 1`.
         patience_s: how long a batch may take before the run is ended.
+        pin: batches in page-locked memory, for a GPU; batches have a method `pin_memory`.
+
+    A run iterates once, over all of its steps, so its workers live as long as it does.
     """
 
     def __init__(
-        self, dataset: Any, workers: int, order: Iterable[Any] | None = None, patience_s: float = _PATIENCE_S
+        self,
+        dataset: Any,
+        workers: int,
+        order: Iterable[Any] | None = None,
+        patience_s: float = _PATIENCE_S,
+        pin: bool = False,
     ) -> None:
         self._dataset, self._workers, self._order, self._patience_s = dataset, workers, order, patience_s
+        self._pin = pin
 
     def __len__(self) -> int:
         return len(self._dataset if self._order is None else self._order)  # type: ignore[arg-type]
@@ -79,6 +89,8 @@ class Loader(Generic[Batch]):
                     )  # fmt: skip
                     is_reported = True
                 batch = pickle.loads(batch.content)  # noqa: S301 - from a process of our own
+                if self._pin:  # the loader saw bytes
+                    batch = map_tensors(batch, Tensor.pin_memory)
             yield batch
 
     def _started(self) -> Iterator[Any]:
@@ -100,6 +112,7 @@ class Loader(Generic[Batch]):
             num_workers=workers,
             worker_init_fn=_quiet_worker,
             timeout=self._patience_s if workers else 0,
+            pin_memory=self._pin,
         )
 
 
@@ -122,26 +135,10 @@ class _Packing(Dataset):
     def __getitem__(self, index: Any) -> Any:
         batch = self._dataset[index]
         try:
-            for tensor in _tensors(batch):
-                tensor.share_memory_()
+            map_tensors(batch, Tensor.share_memory_)
         except (RuntimeError, OSError):  # no room, or no file descriptors left
             return _Packed(pickle.dumps(batch, pickle.HIGHEST_PROTOCOL))
         return batch
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """All tensors in nested containers and dataclasses."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for one in value.values():
-            yield from _tensors(one)
-    elif isinstance(value, (list, tuple)):
-        for one in value:
-            yield from _tensors(one)
-    elif is_dataclass(value):
-        for field in fields(value):
-            yield from _tensors(getattr(value, field.name))
 
 
 def _explained(error: RuntimeError, patience_s: float) -> WorkerError | None:

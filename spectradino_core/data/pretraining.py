@@ -17,7 +17,8 @@ from spectradino_core.data.plan import LoadedView, Place, Plan
 from spectradino_core.data.sampling import BandSampling, RoundRobin
 from spectradino_core.data.sources import ImageSource
 from spectradino_core.data.stream import Stream
-from spectradino_core.data.views import ViewOptions, colour_tensor, infrared_tensor
+from spectradino_core.data.transfer import OnHost, RawInfrared, RawRGB, infrared_counts, map_tensors
+from spectradino_core.data.views import COLOURS, ViewOptions, infrared_levels
 from spectradino_core.modality import INFRARED, Modality
 from spectradino_core.thermal import ThermalContract
 
@@ -49,18 +50,7 @@ class PretrainBatch:
     def to(self, device: torch.device | str) -> PretrainBatch:
         """The same batch on `device`."""
 
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=True)
-
-        return PretrainBatch(
-            self.band,
-            move(self.rgb),
-            move(self.infrared),
-            self.names,
-            move(self.keys),
-            {band: move(x) for band, x in self.extra.items()},
-            {band: move(x) for band, x in self.extra_rows.items()},
-        )
+        return map_tensors(self, lambda x: x.to(device, non_blocking=True))
 
 
 def available_bands(sources: Sequence[ImageSource]) -> tuple[Modality, ...]:
@@ -90,7 +80,8 @@ def pretraining_batches(
     thermal: ThermalContract | None = None,
     extra: bool = False,
     max_damaged: float = 0.01,
-) -> Stream[PretrainBatch]:
+    pin: bool = False,
+) -> Stream[OnHost[PretrainBatch]]:
     """The batches of steps `first` to `steps - 1`, each a function of the seed and its step alone.
 
     Args:
@@ -108,6 +99,7 @@ def pretraining_batches(
         thermal: from counts to network input; None: the default contract.
         extra: load the other infrared bands of items that have them too.
         max_damaged: share of all items that may be damaged before the run is refused.
+        pin: batches in page-locked memory, from which a GPU reads without the host waiting.
 
     Raises:
         ValueError: nothing to train on, a band with fewer pairs than a batch, or a batch that `world` does not divide.
@@ -130,6 +122,7 @@ def pretraining_batches(
         workers,
         tuple(band.key for band in INFRARED) if extra else (),
         max_damaged,
+        pin,
     )
 
 
@@ -143,27 +136,32 @@ def steps_per_epoch(sources: Sequence[ImageSource], batch: int, bands: Sequence[
     )
 
 
-def make_batch(views: Sequence[LoadedView], band: Modality, thermal: ThermalContract) -> PretrainBatch:
-    """Loaded views to tensors.
+def make_batch(views: Sequence[LoadedView], band: Modality, thermal: ThermalContract) -> OnHost[PretrainBatch]:
+    """Loaded views to a batch.
 
     Raises:
         ThermalError: an infrared frame does not fit the contract.
     """
-    batch = PretrainBatch(
-        band=band,
-        rgb=torch.from_numpy(np.stack([colour_tensor(view.images["rgb"]) for view in views])),
-        infrared=torch.from_numpy(np.stack([infrared_tensor(view.images[band.key], thermal) for view in views])),
-        names=[view.name for view in views],
-        keys=torch.tensor([view.key for view in views], dtype=torch.int64),
-    )
-    for other in INFRARED:
-        rows = [row for row, view in enumerate(views) if other.key in view.images]
-        if other is not band and rows:
-            frames = [infrared_tensor(views[row].images[other.key], thermal) for row in rows]
-            batch.extra[other] = torch.from_numpy(np.stack(frames))
-            batch.extra_rows[other] = torch.tensor(rows, dtype=torch.int64)
-    return batch
+
+    def frames(of: Modality, rows: Sequence[int]) -> RawInfrared:
+        return infrared_counts([infrared_levels(views[row].images[of.key], thermal) for row in rows])
+
+    extra_rows = {
+        other: [row for row, view in enumerate(views) if other.key in view.images]
+        for other in INFRARED
+        if other is not band
+    }
+    content = {
+        "band": band,
+        "rgb": RawRGB(torch.from_numpy(np.stack([view.images["rgb"] for view in views])), torch.from_numpy(COLOURS)),
+        "infrared": frames(band, range(len(views))),
+        "names": [view.name for view in views],
+        "keys": torch.tensor([view.key for view in views], dtype=torch.int64),
+        "extra": {other: frames(other, rows) for other, rows in extra_rows.items() if rows},
+        "extra_rows": {o: torch.tensor(rows, dtype=torch.int64) for o, rows in extra_rows.items() if rows},
+    }
+    return OnHost(PretrainBatch, content)
 
 
-def _collate(thermal: ThermalContract, place: Place, views: list[LoadedView]) -> PretrainBatch:
+def _collate(thermal: ThermalContract, place: Place, views: list[LoadedView]) -> OnHost[PretrainBatch]:
     return make_batch(views, Modality.parse(place.group), thermal)

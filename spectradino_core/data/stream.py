@@ -36,6 +36,7 @@ class Stream(Generic[Batch]):
         workers: int = 0,
         also: Sequence[str] = (),
         max_damaged: float = 0.01,
+        pin: bool = False,
     ) -> None:
         """
         Args:
@@ -47,6 +48,7 @@ class Stream(Generic[Batch]):
             workers: processes that make batches ahead; 0: this one makes them.
             also: modalities to load of the items that have them, beside what the step's group needs.
             max_damaged: share of all items that may be damaged before the run is refused.
+            pin: see `Loader`.
 
         Raises:
             ValueError: a batch that `world` does not divide.
@@ -59,14 +61,14 @@ class Stream(Generic[Batch]):
         self.sampling = sampling
         self.damage = DamageReport(plan.items, max_damaged)
         self._dataset = _Batches(plan, collate, rank, world, also)
-        self._steps, self._first, self._workers = steps, first, workers
+        self._steps, self._first, self._workers, self._pin = steps, first, workers, pin
 
     def __len__(self) -> int:
         return max(0, self._steps - self._first)
 
     def __iter__(self) -> Iterator[Batch]:
         places = _Places(self.sampling, self._first, self._steps)
-        loader: Loader[tuple[Batch, list[str]]] = Loader(self._dataset, self._workers, places)
+        loader: Loader[tuple[Batch, list[str]]] = Loader(self._dataset, self._workers, places, pin=self._pin)
         for batch, damage in loader:
             self.damage.add(damage)
             yield batch

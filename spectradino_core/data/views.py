@@ -18,7 +18,9 @@ from spectradino_core.runtime.preprocess import without_invalid
 from spectradino_core.runtime.scaling import fill_invalid, weigh
 from spectradino_core.thermal import NoValidPixelError, ThermalContract, ThermalNormaliser
 
-__all__ = ["PLAIN", "ViewOptions", "colour_tensor", "cut", "infrared_tensor", "take_view"]
+__all__ = [
+    "COLOURS", "PLAIN", "ViewOptions", "colour_tensor", "cut", "infrared_levels", "infrared_tensor", "take_view",
+]  # fmt: skip
 
 _INVALID = InvalidCounts()
 
@@ -127,8 +129,32 @@ def colour_tensor(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(scaled.transpose(2, 0, 1))
 
 
+COLOURS = colour_tensor(np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2))[:, 0]
+"""What `colour_tensor` makes of each value of each channel, float32 [3, 256]."""
+
+
 def infrared_tensor(frame: np.ndarray, contract: ThermalContract) -> np.ndarray:
     """Raw counts uint8 or uint16 [S, S] to float32 [1, S, S] in [0, 1]; 0 where nothing was measured.
+
+    Raises:
+        ThermalError: the frame does not fit the contract.
+    """
+    counts, low, gain, known = infrared_levels(frame, contract)
+    above = np.subtract(counts, low, dtype=np.float32)
+    if known is not None:
+        above *= known
+    above *= gain
+    return np.clip(above, 0.0, 1.0, out=above)[None]
+
+
+def infrared_levels(
+    frame: np.ndarray, contract: ThermalContract
+) -> tuple[np.ndarray, np.float32, np.float32, np.ndarray | None]:
+    """What `infrared_tensor` makes of a frame, before it is computed.
+
+    Returns:
+        Counts of the frame's type and shape, invalid ones filled; the count that becomes 0; what one count is worth;
+        and where something was measured, bool [S, S], or None: everywhere.
 
     Raises:
         ThermalError: the frame does not fit the contract.
@@ -137,8 +163,6 @@ def infrared_tensor(frame: np.ndarray, contract: ThermalContract) -> np.ndarray:
     try:
         valid = normaliser.valid_pixels(frame)
     except NoValidPixelError:  # one such frame in a data set is no reason to end a run
-        return np.zeros((1, *frame.shape), np.float32)
-    if valid is None:
-        return normaliser(frame)[None]
-    counts, known = fill_invalid(*weigh(frame, valid))
-    return normaliser(counts, known)[None]
+        return np.zeros_like(frame), np.float32(0), np.float32(0), None
+    counts, known = (frame, None) if valid is None else fill_invalid(*weigh(frame, valid))
+    return (counts, *normaliser.levels(counts, known), known)

@@ -8,12 +8,16 @@ from __future__ import annotations
 import ctypes
 import functools
 import logging
+import math
 import os
 import re
 import sys
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 __all__ = [
     "abandon",
@@ -25,9 +29,12 @@ __all__ = [
     "gpu_problem",
     "leave_process",
     "missing_library",
+    "page_locked",
     "preload_libraries",
     "tensorrt_version",
 ]
+
+log = logging.getLogger(__name__)
 
 _LEAST_FREE_MB = 1024
 """Below this an engine may well fail for want of memory."""
@@ -206,34 +213,76 @@ class _FailedCallError(Exception):
     """A function of the driver, and the number that it gave."""
 
 
-def _written_and_read(driver: Any, gpu_id: int, least_free_mb: int) -> str:
-    device, context, memory = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_uint64()
-    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+def _call(driver: Any, name: str, *arguments: Any) -> None:
+    if code := getattr(driver, name)(*arguments):
+        raise _FailedCallError(name, code)
 
-    def call(name: str, *arguments: Any) -> None:
-        if code := getattr(driver, name)(*arguments):
-            raise _FailedCallError(name, code)
 
-    call("cuInit", 0)
-    call("cuDeviceGet", ctypes.byref(device), gpu_id)
-    call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
+@contextmanager
+def _primary_context(driver: Any, gpu_id: int) -> Iterator[None]:
+    """The context that all libraries of a process share is this thread's."""
+    device, context = ctypes.c_int(), ctypes.c_void_p()
+    _call(driver, "cuInit", 0)
+    _call(driver, "cuDeviceGet", ctypes.byref(device), gpu_id)
+    _call(driver, "cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
     try:
-        call("cuCtxPushCurrent_v2", context)
+        _call(driver, "cuCtxPushCurrent_v2", context)
         try:
-            call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
-            if free.value < least_free_mb << 20:
-                return f"only {free.value >> 20} of its {total.value >> 20} MiB are free"
-            call("cuMemAlloc_v2", ctypes.byref(memory), ctypes.c_size_t(4096))
-            try:
-                call("cuMemsetD8_v2", memory, ctypes.c_ubyte(0), ctypes.c_size_t(4096))
-                call("cuCtxSynchronize")
-            finally:
-                driver.cuMemFree_v2(memory)
+            yield
         finally:
             driver.cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
     finally:
         driver.cuDevicePrimaryCtxRelease_v2(device)
+
+
+def _written_and_read(driver: Any, gpu_id: int, least_free_mb: int) -> str:
+    memory, free, total = ctypes.c_uint64(), ctypes.c_size_t(), ctypes.c_size_t()
+    with _primary_context(driver, gpu_id):
+        _call(driver, "cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
+        if free.value < least_free_mb << 20:
+            return f"only {free.value >> 20} of its {total.value >> 20} MiB are free"
+        _call(driver, "cuMemAlloc_v2", ctypes.byref(memory), ctypes.c_size_t(4096))
+        try:
+            _call(driver, "cuMemsetD8_v2", memory, ctypes.c_ubyte(0), ctypes.c_size_t(4096))
+            _call(driver, "cuCtxSynchronize")
+        finally:
+            driver.cuMemFree_v2(memory)
     return ""
+
+
+class _PageLocked:
+    """Host memory that the driver gave, and takes back when the last array on it is gone."""
+
+    def __init__(self, driver: Any, gpu_id: int, shape: Sequence[int], kind: np.dtype) -> None:
+        self._driver, self._gpu_id, self._address = driver, gpu_id, ctypes.c_void_p()
+        size = max(1, math.prod(shape)) * kind.itemsize
+        with _primary_context(driver, gpu_id):
+            _call(driver, "cuMemHostAlloc", ctypes.byref(self._address), ctypes.c_size_t(size), ctypes.c_uint(0))
+        self.__array_interface__ = {
+            "version": 3, "shape": tuple(shape), "typestr": kind.str, "data": (self._address.value, False),
+        }  # fmt: skip
+
+    def __del__(self) -> None:
+        if self._address.value:
+            # A lost context, or a driver that has shut down, fails here; the memory went with it.
+            with suppress(Exception), _primary_context(self._driver, self._gpu_id):
+                self._driver.cuMemFreeHost(self._address)
+
+
+def page_locked(shape: Sequence[int], kind: Any, gpu_id: int = 0, driver: Any = None) -> np.ndarray | None:
+    """An array in page-locked memory, which a GPU reads without a copy in between; None where there is none.
+
+    Args:
+        shape: of the array.
+        kind: its NumPy type.
+        gpu_id: the GPU that will read it.
+        driver: the driver's library; None looks for it.
+    """
+    try:
+        return np.asarray(_PageLocked(driver or driver_library(), gpu_id, shape, np.dtype(kind)))
+    except (OSError, AttributeError, _FailedCallError) as error:
+        log.debug("no page-locked memory: %s", error)
+        return None
 
 
 def _error_name(driver: Any, code: int) -> str:

@@ -22,6 +22,7 @@ from spectradino_core.thermal import ThermalNormaliser
 __all__ = [
     "RGB_BIAS",
     "RGB_GAIN",
+    "RGB_VALUES",
     "FrameError",
     "Letterbox",
     "infrared_input",
@@ -34,7 +35,7 @@ __all__ = [
 RGB_GAIN = np.float32(1.0) / (np.float32(255.0) * np.array(IMAGENET_STD, np.float32))
 RGB_BIAS = np.array(IMAGENET_MEAN, np.float32) / np.array(IMAGENET_STD, np.float32)
 """A value v of 0..255 becomes v * gain - bias, channel by channel; float32 [3] each."""
-_NORMALISED = np.arange(256, dtype=np.float32) * RGB_GAIN[:, None] - RGB_BIAS[:, None]
+RGB_VALUES = np.arange(256, dtype=np.float32) * RGB_GAIN[:, None] - RGB_BIAS[:, None]
 """What each of the 256 values of each channel becomes, [3, 256]: a look-up is one pass where arithmetic is two."""
 
 
@@ -116,7 +117,7 @@ def rgb_input(image: np.ndarray, box: Letterbox, out: np.ndarray | None = None) 
     if out is None:
         out = np.zeros((3, box.network[1], box.network[0]), np.float32)
     for channel, plane in enumerate(cv2.split(small)):  # planar passes beat strided ones over [h, w, 3]
-        cv2.LUT(plane, _NORMALISED[channel], dst=out[channel, : box.content[1], : box.content[0]])
+        cv2.LUT(plane, RGB_VALUES[channel], dst=out[channel, : box.content[1], : box.content[0]])
     return out
 
 

@@ -16,10 +16,11 @@ from torch.utils.data import Dataset
 
 from spectradino_core.data.loading import Loader
 from spectradino_core.data.sample import PairedSample
+from spectradino_core.data.transfer import Frame, OnHost, RawRGB, infrared_counts, map_tensors
 from spectradino_core.heads.detection import Cells, assign
 from spectradino_core.losses.segmentation import IGNORE
 from spectradino_core.modality import Modality
-from spectradino_core.runtime.preprocess import Letterbox, infrared_input, rgb_input
+from spectradino_core.runtime.preprocess import RGB_VALUES, Letterbox, scaled_infrared, scaled_rgb
 from spectradino_core.thermal import NoValidPixelError, ThermalContract, ThermalNormaliser
 
 __all__ = ["BatchStream", "LabelledBatch", "Samples", "make_batch", "stream"]
@@ -61,20 +62,7 @@ class LabelledBatch:
 
     def to(self, device: torch.device) -> LabelledBatch:
         """The same batch on `device`."""
-
-        def move(t: Tensor | None) -> Tensor | None:
-            return None if t is None else t.to(device, non_blocking=True)
-
-        return LabelledBatch(
-            images={band: x.to(device, non_blocking=True) for band, x in self.images.items()},
-            present=self.present.to(device, non_blocking=True),
-            boxes=[move(b) for b in self.boxes],
-            labels=[move(x) for x in self.labels],
-            mask=self.mask.to(device, non_blocking=True),
-            owners=[move(x) for x in self.owners],
-            counts=self.counts.to(device, non_blocking=True),
-            classes=[move(x) for x in self.classes],
-        )
+        return map_tensors(self, lambda x: x.to(device, non_blocking=True))
 
     def split(self, count: int) -> list[LabelledBatch]:
         """In so many parts of about equal size; fewer where there are fewer images. `counts` stay the whole batch's."""
@@ -102,7 +90,7 @@ def make_batch(
     thermal: ThermalContract,
     cells: Cells | None = None,
     mask_stride: int = 1,
-) -> LabelledBatch:
+) -> OnHost[LabelledBatch]:
     """Samples and their present streams to one batch.
 
     Args:
@@ -113,16 +101,14 @@ def make_batch(
         mask_stride: keep every n-th pixel of the mask, in x and in y: the loss costs n² times less.
         cells: the detection head's; given, `owners` is filled here, in the process that makes batches ahead.
     """
-    rgb, ir, masks = [], [], []
+    rgb, ir, masks, contents = [], [], [], []
     boxes: list[Tensor | None] = []
     labels: list[Tensor | None] = []
     for sample, _ in samples:
         letterbox = Letterbox.fit(sample.size, size)
-        rgb.append(rgb_input(sample.rgb, letterbox))
-        try:
-            ir.append(infrared_input(sample.infrared, letterbox, ThermalNormaliser(thermal)))
-        except NoValidPixelError:  # one such frame in a data set is no reason to end a run
-            ir.append(np.zeros((1, size[1], size[0]), np.float32))
+        rgb.append(_laid(scaled_rgb(sample.rgb, letterbox), size))
+        ir.append(_frame(sample.infrared, letterbox, ThermalNormaliser(thermal)))
+        contents.append(letterbox.content)
         if sample.boxes is None or sample.labels is None:
             boxes.append(None)
             labels.append(None)
@@ -141,20 +127,44 @@ def make_batch(
         for b, (sample, _) in zip(boxes, samples, strict=True)
     ]
     mask = torch.from_numpy(np.stack(masks)[:, mask_stride // 2 :: mask_stride, mask_stride // 2 :: mask_stride].copy())
+    content = None if all(one == size for one in contents) else torch.tensor(contents, dtype=torch.int32)
     positives = sum(int((owner >= 0).sum()) for owner in owners if owner is not None)
-    return LabelledBatch(
-        images={Modality.RGB: torch.from_numpy(np.stack(rgb)), infrared: torch.from_numpy(np.stack(ir))},
-        present=torch.from_numpy(np.stack([p for _, p in samples]).astype(np.float32)),
-        boxes=boxes,
-        labels=labels,
-        mask=mask,
-        owners=owners,
-        counts=torch.tensor([positives, int((mask != IGNORE).sum())], dtype=torch.float64),
-        classes=[
+    fields = {
+        "images": {
+            Modality.RGB: RawRGB(torch.from_numpy(np.stack(rgb)), torch.from_numpy(RGB_VALUES), content),
+            infrared: infrared_counts(ir, content),
+        },
+        "present": torch.from_numpy(np.stack([p for _, p in samples]).astype(np.float32)),
+        "boxes": boxes,
+        "labels": labels,
+        "mask": mask,
+        "owners": owners,
+        "counts": torch.tensor([positives, int((mask != IGNORE).sum())], dtype=torch.float64),
+        "classes": [
             None if sample.labelled_classes is None else torch.tensor(sample.labelled_classes, dtype=torch.int64)
             for sample, _ in samples
         ],
-    )
+    }
+    return OnHost(LabelledBatch, fields)
+
+
+def _frame(infrared: np.ndarray, box: Letterbox, normaliser: ThermalNormaliser) -> Frame:
+    """What `preprocess.infrared_input` makes of a frame, before it is computed."""
+    try:
+        counts, valid = scaled_infrared(infrared, box, valid=normaliser.valid_pixels(infrared))
+    except NoValidPixelError:  # one such frame in a data set is no reason to end a run
+        return np.zeros(box.network[::-1], np.uint8), np.float32(0), np.float32(0), None
+    low, gain = normaliser.levels(counts, valid)
+    return _laid(counts, box.network), low, gain, None if valid is None else _laid(valid, box.network)
+
+
+def _laid(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An image in the top left corner of the network's input, whose (width, height) is given; the rest is 0."""
+    if image.shape[1::-1] == size:
+        return image
+    out = np.zeros((size[1], size[0], *image.shape[2:]), image.dtype)
+    out[: image.shape[0], : image.shape[1]] = image
+    return out
 
 
 def _ignored(sample: PairedSample, size: tuple[int, int]) -> Tensor | None:
@@ -203,7 +213,7 @@ class BatchStream(Dataset):
     def __len__(self) -> int:
         return self._steps - self._first
 
-    def __getitem__(self, index: int) -> LabelledBatch:
+    def __getitem__(self, index: int) -> OnHost[LabelledBatch]:
         start = (self._first + index) * self._batch + self._rank * self._share
         samples: Sequence[tuple[PairedSample, np.ndarray]] = [
             self._samples.sample(start + i) for i in range(self._share)
@@ -214,6 +224,6 @@ class BatchStream(Dataset):
         return make_batch(list(samples), self._infrared, size, self._thermal, cells, self._mask_stride)
 
 
-def stream(batches: BatchStream, workers: int) -> Loader[LabelledBatch]:
-    """Batches in order, made ahead by `workers` processes (0: in this one)."""
-    return Loader(batches, workers)
+def stream(batches: BatchStream, workers: int, pin: bool = False) -> Loader[OnHost[LabelledBatch]]:
+    """Batches in order, made ahead by `workers` processes (0: in this one); `pin` as of `Loader`."""
+    return Loader(batches, workers, pin=pin)

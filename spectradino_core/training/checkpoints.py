@@ -75,8 +75,11 @@ class Checkpoints:
         average: nn.Module | None,
         optimiser: torch.optim.Optimizer,
         others: Mapping[str, Stateful],
+        weights: dict[str, Tensor] | None = None,
     ) -> None:
         """Writes a checkpoint and removes the oldest. All processes of a run call it.
+
+        `weights` is the model's `full_state` where the caller has it; None: it is gathered here.
 
         Raises:
             OSError: it could not be written (a full disk); the one before is untouched.
@@ -84,7 +87,8 @@ class Checkpoints:
         place, sharded = Place.current(), is_sharded(model)
         path = self._folder / f"step-{step:08d}"
         scratch = self._folder / f".{path.name}.part"
-        weights = full_state(model)  # with sharded parameters all processes take part
+        if weights is None:
+            weights = full_state(model)  # with sharded parameters all processes take part
         try:
             if place.first:
                 shutil.rmtree(scratch, ignore_errors=True)
@@ -112,7 +116,7 @@ class Checkpoints:
                 for old in sorted(self._all())[: -self._keep]:
                     shutil.rmtree(old)
         except (OSError, RuntimeError, SafetensorError) as error:
-            needed = sum(value.nbytes for value in weights.values()) * (3 if average is None else 4)
+            needed = sum(value.nbytes for value in model.state_dict().values()) * (3 if average is None else 4)
             if isinstance(error, OSError) or is_disk_full(error, self._folder):
                 raise write_error(path, error, needed) from error
             raise

@@ -19,11 +19,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
+from spectradino_core.backbone.spectradino import SpectraDINO
+
 __all__ = [
     "Place",
+    "WholeState",
     "full_state",
     "is_sharded",
     "load_full_state",
+    "matrices",
     "mean_over_processes",
     "process_group",
     "spread",
@@ -111,14 +115,18 @@ def process_group(device: str) -> Iterator[tuple[Place, torch.device]]:
             time.sleep(_SECONDS_TO_IDLE)
 
 
-def spread(model: nn.Module, blocks: list[nn.Module], strategy: str, device: torch.device) -> nn.Module:
+def spread(
+    model: nn.Module, blocks: list[nn.Module], strategy: str, device: torch.device, amp: str = "fp32"
+) -> nn.Module:
     """The model as each process runs it; with one process the model itself, unless it is to be sharded.
 
     Args:
-        model: on `device`; sharded in place by "fsdp".
-        blocks: the parts that FSDP2 gathers one at a time.
+        model: on `device`; sharded in place by "fsdp". Make its optimiser afterwards: parameters are replaced.
+        blocks: the parts that FSDP2 gathers one at a time, see `matrices`.
         strategy: "ddp" or "fsdp".
         device: of this process.
+        amp: precision of the run, see `LoopOptions`. With "bf16" FSDP2 gathers `blocks` in bf16, half the bytes, and
+            reduces gradients in fp32; the optimiser's weights stay fp32.
 
     Raises:
         ValueError: an unknown strategy, or "fsdp" without `torchrun` or for parameters that can't be sharded.
@@ -134,8 +142,9 @@ def spread(model: nn.Module, blocks: list[nn.Module], strategy: str, device: tor
     if Place.current().world == 1:
         raise ValueError("fsdp shares the parameters among processes: start several with torchrun")
     _check_shardable(model, Place.current().world)
+    _scalars_as_vectors(model)
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     mesh = init_device_mesh(device.type, (Place.current().world,))
 
@@ -143,22 +152,33 @@ def spread(model: nn.Module, blocks: list[nn.Module], strategy: str, device: tor
         # Adapters are stacks [bands, ...]: a share of the first dimension would be a share of the bands.
         return Shard(parameter.ndim - 1) if parameter.ndim in (2, 3) else None
 
+    # Autocast would round the same matrices to bf16; what it leaves in fp32 stays so: inputs, stems, tokens and norms.
+    precision = (
+        MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+        if amp == "bf16"
+        else MixedPrecisionPolicy()
+    )
     for block in blocks:
-        fully_shard(block, mesh=mesh, shard_placement_fn=last_dimension)
+        fully_shard(block, mesh=mesh, shard_placement_fn=last_dimension, mp_policy=precision)
     fully_shard(model, mesh=mesh, shard_placement_fn=last_dimension)
     return model
+
+
+def matrices(backbone: SpectraDINO) -> list[nn.Module]:
+    """The parts of a backbone that compute in autocast's precision: attentions, MLPs and adapters, in that order.
+
+    Norms and gains are not among them: with fp32 images they are computed in fp32.
+    """
+    parts = [part for block in backbone.vit.blocks for part in (block.attn, block.mlp)]
+    return [*parts, *backbone.adapters]
 
 
 def _check_shardable(model: nn.Module, world: int) -> None:
     """
     Raises:
-        ValueError: FSDP2 would refuse a parameter, or fail at the first step: names it.
+        ValueError: FSDP2 would fail at the first step for a parameter: names it.
     """
     for name, parameter in model.named_parameters():
-        if parameter.ndim == 0:
-            raise ValueError(
-                f"fsdp can't share the scalar parameter '{name}': use --strategy ddp, or leave out --learn-temperature"
-            )
         if parameter.ndim in (2, 3) and parameter.shape[-1] % world:
             raise ValueError(
                 f"fsdp can't share '{name}' of {list(parameter.shape)} evenly among {world} processes: start a number "
@@ -166,17 +186,52 @@ def _check_shardable(model: nn.Module, world: int) -> None:
             )
 
 
+def _scalars_as_vectors(model: nn.Module) -> None:
+    """Gives scalar parameters one dimension, in place: FSDP2 refuses those without."""
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.ndim == 0:
+                vector = nn.Parameter(parameter.detach().reshape(1), parameter.requires_grad)
+                module.register_parameter(name, vector)
+
+
 def is_sharded(model: nn.Module) -> bool:
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
 
 
 def full_state(model: nn.Module) -> dict[str, Tensor]:
-    """The whole state on the CPU, contiguous. With sharded parameters all processes must call it."""
+    """The whole state on the CPU, contiguous.
+
+    With sharded parameters all processes must call it, and only the first gets tensors: each would hold a copy of the
+    whole model in the memory of one machine.
+    """
+    kept = Place.current().first or not is_sharded(model)
     state = {}
     for name, value in model.state_dict().items():
         whole = value.full_tensor() if isinstance(value, DTensor) else value
-        state[name] = whole.detach().cpu().contiguous()
+        if kept:
+            state[name] = whole.detach().cpu().contiguous()
     return state
+
+
+class WholeState:
+    """The whole state of a model, gathered once for all that is written at one step."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._kept: tuple[int, dict[str, Tensor]] | None = None
+
+    def at(self, step: int) -> dict[str, Tensor]:
+        """See `full_state`. `step` tells weights from those of another step."""
+        if not is_sharded(self._model):
+            return full_state(self._model)
+        if self._kept is None or self._kept[0] != step:
+            self._kept = step, full_state(self._model)
+        return self._kept[1]
+
+    def forget(self) -> None:
+        """Frees the memory."""
+        self._kept = None
 
 
 def load_full_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:

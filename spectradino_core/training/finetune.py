@@ -174,7 +174,7 @@ class _Run:
         kept = train(
             self.model,
             lambda module, batch: perception_loss(module(batch.images, batch.present), batch, recipe),
-            stream(batches, workers),
+            stream(batches, workers, pin=self.device.type == "cuda"),
             self.optimiser,
             self.loop,
             self.folder,

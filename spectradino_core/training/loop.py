@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
 from spectradino_core.training.checkpoints import Checkpoints, Stateful, resume_step
-from spectradino_core.training.distributed import Place, is_sharded, mean_over_processes
+from spectradino_core.training.distributed import Place, WholeState, is_sharded, mean_over_processes
 from spectradino_core.training.journal import Journal
 
 __all__ = ["LoopOptions", "LossWatch", "NonFiniteLossError", "learning_rate", "resume_step", "train", "training_step"]
@@ -96,6 +96,7 @@ def train(
     runner: nn.Module | None = None,
     after_step: Callable[[int, Any, dict[str, Tensor]], None] | None = None,
     stateful: Mapping[str, Stateful] | None = None,
+    whole: WholeState | None = None,
 ) -> Model:
     """Trains `model` and returns what is to be kept: its moving average, or itself where there is none.
 
@@ -109,6 +110,7 @@ def train(
         runner: what `loss_of` is called with: the model as this process runs it (see `distributed.spread`).
         after_step: called after each optimiser step with (its number from 0, batch, losses).
         stateful: what the task keeps between steps, by name; saved and taken up with the model.
+        whole: of the model, for callers that write it too: at a step it is gathered once.
 
     Raises:
         NonFiniteLossError: names the step.
@@ -125,6 +127,7 @@ def train(
     scaler = torch.amp.GradScaler(device.type, enabled=options.amp == "fp16")
     kept_state = {"scaler": scaler, **(stateful or {})}
     checkpoints = Checkpoints(folder, options.keep)
+    whole = WholeState(model) if whole is None else whole
     step = checkpoints.load(model, average, optimiser, kept_state)
     journal = Journal(folder, step, options.tensorboard, silent=not place.first)
     started, first = time.monotonic(), step
@@ -161,7 +164,9 @@ def train(
                 kept.eval()
                 journal.write({"step": step} | every(step, kept))
                 model.train()
-            checkpoints.save(step, model, average, optimiser, kept_state)
+            checkpoints.save(step, model, average, optimiser, kept_state, whole.at(step))
+            if not last:  # what a run ends with is often written once more
+                whole.forget()
     bar.close()
     journal.close()
     return (model if average is None else average).eval()

@@ -29,14 +29,16 @@ from spectradino_core.data.pretraining import (
 )
 from spectradino_core.data.sampling import AdaptiveBands, BandSampling, RoundRobin
 from spectradino_core.data.sources import ImageSource
+from spectradino_core.data.transfer import OnHost
 from spectradino_core.data.views import PLAIN, ViewOptions
 from spectradino_core.files import written_atomically
 from spectradino_core.losses.neighbourhood import TeacherQueue, queue_capacity
 from spectradino_core.modality import INFRARED
 from spectradino_core.training.distributed import (
     Place,
-    full_state,
+    WholeState,
     is_sharded,
+    matrices,
     mean_over_processes,
     process_group,
     spread,
@@ -166,9 +168,6 @@ class _Stage:
                 f"a batch of {recipe.batch} can't be shared by {self.place.world} processes: "
                 "choose a multiple (--batch)"
             )
-        if options.strategy == "fsdp" and recipe.weights.infrared:
-            # The bands of a batch decide which stems run, so processes would gather other parameters in one step.
-            raise ValueError("--infrared-alignment can't be trained with --strategy fsdp: use --strategy ddp")
         self.bands = available_bands(sources)
         untrained = [band.key for band in INFRARED if band not in self.bands]
         if untrained:
@@ -192,11 +191,14 @@ class _Stage:
         student = Student(
             self.backbone, options.parts, recipe.temperature if recipe.learn_temperature else None
         ).to(self.device)  # fmt: skip
-        blocks = [*self.backbone.vit.blocks, *self.backbone.adapters]
-        runner = spread(student, blocks, options.strategy, self.device)
+        runner = spread(student, matrices(self.backbone), options.strategy, self.device, options.amp)
+        whole = WholeState(student)
         optimiser = adamw_for(student, self.backbone, recipe.rate, recipe.weight_decay)
         sampling = self._sampling()
-        task = PretrainTask(recipe, self._ask(), self.queue, options.seed, self.first, self.epoch)
+        task = PretrainTask(
+            recipe, self._ask(), self.queue, options.seed, self.first, self.epoch,
+            options.parts if options.strategy == "fsdp" else None,
+        )  # fmt: skip
         held_out = self._held_out()
         best = _Best()
         recent = RecentMeans(options.log_every, self.steps)
@@ -210,7 +212,7 @@ class _Stage:
         def every(step: int, kept: Student) -> dict[str, float]:
             scores = self._validate(task, kept, held_out)
             if scores and best.improves(step, scores["val_total"]):
-                self._save(kept.backbone, "best.safetensors", step, scores)
+                self._save(kept, whole, "best.safetensors", step, scores)
             return scores
 
         stateful: dict[str, Any] = {"sampling": sampling, "best": best, "recent": recent}
@@ -223,6 +225,7 @@ class _Stage:
                 self.sources, recipe.batch, recipe.crop, options.seed + recipe.stage, self.steps, self.first,
                 self.place.rank, self.place.world, sampling, options.workers, self.bands, options.views,
                 extra=recipe.weights.infrared > 0, max_damaged=options.max_damaged,
+                pin=self.device.type == "cuda",
             ),
             optimiser,
             LoopOptions(
@@ -242,10 +245,11 @@ class _Stage:
             runner=runner,
             after_step=after_step,
             stateful=stateful,
+            whole=whole,
         )  # fmt: skip
-        self._save(kept.backbone, "last.safetensors", self.steps, {})
+        self._save(kept, whole, "last.safetensors", self.steps, {})
         if not held_out:
-            self._save(kept.backbone, "best.safetensors", self.steps, {})
+            self._save(kept, whole, "best.safetensors", self.steps, {})
         if self.queue is not None and self.place.first:
             with written_atomically(self.folder / "queue.safetensors") as scratch:
                 save_file({name: value.cpu() for name, value in self.queue.state_dict().items()}, scratch)
@@ -300,11 +304,11 @@ class _Stage:
         name = f"teacher_cache_{self.place.rank}.f32"
         return TeacherCache(self.teacher, self.folder / name, items * max(1, views.count), views.count, about)
 
-    def _held_out(self) -> list[PretrainBatch]:
+    def _held_out(self) -> list[OnHost[PretrainBatch]]:
         """Validation batches of all bands, plain views, this process's share."""
         world = self.place.world
         bands = available_bands(self.validation) if self.validation else ()
-        found: list[PretrainBatch] = []
+        found: list[OnHost[PretrainBatch]] = []
         for band in bands:
             items = sum(band.key in s.modalities(item) for s in self.validation for item in range(len(s)))
             batch = min(items, self.recipe.batch) // world * world
@@ -317,21 +321,28 @@ class _Stage:
             )
         return found
 
-    def _validate(self, task: PretrainTask, kept: Student, held_out: Sequence[PretrainBatch]) -> dict[str, float]:
+    def _validate(
+        self, task: PretrainTask, kept: Student, held_out: Sequence[OnHost[PretrainBatch]]
+    ) -> dict[str, float]:
         sums: dict[str, float] = {}
+        # In fp32, but where matrices are gathered in bf16 (see `spread`).
+        rounded = self.options.strategy == "fsdp" and self.options.amp == "bf16"
         for batch in held_out:
-            losses = mean_over_processes(task.validation_losses(kept, batch.to(self.device)))
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=rounded):
+                losses = mean_over_processes(task.validation_losses(kept, batch.to(self.device)))
             for name, value in losses.items():
                 sums[f"val_{name}"] = sums.get(f"val_{name}", 0.0) + value / len(held_out)
         return {name: float(f"{value:.9g}") for name, value in sums.items()}
 
-    def _save(self, backbone: SpectraDINO, name: str, step: int, scores: dict[str, float]) -> None:
-        if is_sharded(backbone):
-            state = full_state(backbone)
-            backbone = SpectraDINO(backbone.config, backbone.bands)
-            backbone.load_state_dict(state)
+    def _save(self, kept: Student, whole: WholeState, name: str, step: int, scores: dict[str, float]) -> None:
+        backbone = kept.backbone
+        state = whole.at(step) if is_sharded(kept) else {}  # all processes take part
         if not self.place.first:
             return
+        if state:
+            backbone = SpectraDINO(backbone.config, backbone.bands)
+            prefix = "backbone."
+            backbone.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
         told = {
             "stage": str(self.recipe.stage),
             "step": str(step),

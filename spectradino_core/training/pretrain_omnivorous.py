@@ -106,6 +106,7 @@ def pretrain_omnivorous(recipe: OmnivorousRecipe, sources: Sequence[ImageSource]
             diet_batches(
                 sources, groups, recipe.batch, recipe.crop, options.seed, steps, first, place.rank, place.world,
                 recipe.largest_alpha, sampling, options.workers, options.views, max_damaged=options.max_damaged,
+                pin=device.type == "cuda",
             ),
             optimiser,
             LoopOptions(

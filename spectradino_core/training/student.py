@@ -18,6 +18,7 @@ from spectradino_core.data.pretraining import PretrainBatch
 from spectradino_core.losses.alignment import contrastive_loss, distillation_loss, patch_loss, sample_positions
 from spectradino_core.losses.neighbourhood import TeacherQueue, neighbourhood_loss
 from spectradino_core.modality import INFRARED, Modality
+from spectradino_core.training.distributed import sum_over_processes
 from spectradino_core.training.stages import StageRecipe
 
 __all__ = ["PretrainTask", "Student"]
@@ -62,7 +63,7 @@ class Student(nn.Module):
             cls = self._in_parts(lambda x, other=other: {other.key: self.backbone({other: x})[other].cls}, images)
             out |= cls
         if self.log_scale is not None:
-            out["scale"] = self.log_scale.exp().clamp(max=MOST_SCALE)
+            out["scale"] = self.log_scale.reshape(()).exp().clamp(max=MOST_SCALE)  # FSDP2 makes it a vector
         return out
 
     def _pair(self, band: Modality, rgb: Tensor, infrared: Tensor, positions: Tensor) -> Embedded:
@@ -78,7 +79,7 @@ class Student(nn.Module):
     def _in_parts(self, run: Callable[..., Embedded], *images: Tensor) -> Embedded:
         if self.parts == 1 or not torch.is_grad_enabled():
             return run(*images)
-        chunks = zip(*(x.chunk(self.parts) for x in images), strict=True)
+        chunks = zip(*(x.tensor_split(min(self.parts, len(x))) for x in images), strict=True)
         made = [checkpoint(run, *chunk, use_reentrant=False) for chunk in chunks]
         return {key: torch.cat([part[key] for part in made]) for key in made[0]}
 
@@ -93,6 +94,8 @@ class PretrainTask:
         seed: of the sampled positions.
         first: the step that the next batch is of.
         epoch: steps of an epoch.
+        sharded_parts: of a student with sharded parameters (`Student.parts`), whose processes must gather the same
+            parameters equally often; None: each process embeds the infrared bands that its own items hold.
     """
 
     def __init__(
@@ -103,7 +106,9 @@ class PretrainTask:
         seed: int,
         first: int,
         epoch: int,
+        sharded_parts: int | None = None,
     ) -> None:
+        self._sharded_parts = sharded_parts
         self._recipe, self._teacher, self.queue = recipe, teacher, queue
         self._seed, self._step, self._epoch = seed, first, epoch
         self._patch = vit_config(recipe.variant).patch
@@ -137,7 +142,7 @@ class PretrainTask:
         positions = _sent(sample_positions(height * width, weights.patch_ratio, generator), batch.rgb.device)
         images = {batch.band: batch.infrared}
         if weights.infrared:
-            images |= batch.extra
+            images |= batch.extra if self._sharded_parts is None else _alike(batch, self._sharded_parts)
         out = student(batch.rgb, images, positions)
         temperature = 1 / out["scale"] if "scale" in out else self._recipe.temperature
         losses = {
@@ -173,11 +178,34 @@ class PretrainTask:
             full = torch.zeros_like(out["infrared"]) + zero
             held = torch.zeros(len(full), dtype=torch.bool, device=full.device)
             if other.key in out:
-                rows = batch.extra_rows[other]
-                full = full.index_copy(0, rows, out[other.key].to(full.dtype))
+                rows, embedded = batch.extra_rows.get(other, _NO_ROWS.to(held.device)), out[other.key]
+                if len(embedded) > len(rows):  # black images, see `_alike`: their backward pass must run here too
+                    full = full + embedded[len(rows) :].sum() * 0
+                full = full.index_copy(0, rows, embedded[: len(rows)].to(full.dtype))
                 held[rows] = True
             found.append(contrastive_loss(out["infrared"], full, temperature, held))
         return torch.stack(found).mean() if found else zero
+
+
+_NO_ROWS = torch.zeros(0, dtype=torch.int64)
+
+
+def _alike(batch: PretrainBatch, parts: int) -> dict[Modality, Tensor]:
+    """The other infrared bands that any process holds, in one order, with black images where this one lacks some.
+
+    Args:
+        batch: of this process.
+        parts: at least as many images of each band, so that each process makes the same number of passes.
+    """
+    held = sum_over_processes(torch.tensor([band in batch.extra for band in INFRARED], device=batch.rgb.device).float())
+    found = {}
+    for band, count in zip(INFRARED, held.tolist(), strict=True):
+        if not count:
+            continue
+        images = batch.extra.get(band, batch.infrared[:0])
+        blank = images.new_zeros(max(0, parts - len(images)), *images.shape[1:])
+        found[band] = torch.cat([images, blank])
+    return found
 
 
 def _sent(x: Tensor, device: torch.device) -> Tensor:

@@ -11,15 +11,18 @@ from benchmarks.gpu_acceptance.serving import nodes_by_provider
 
 
 def test_serving_checks_pass_on_a_cpu(tmp_path, capsys):
-    assert main(["--device", "cpu", "--out", str(tmp_path), "--only", "providers", "parity", "stale", "lost"]) == 0
+    assert (
+        main(["--device", "cpu", "--out", str(tmp_path), "--only", "providers", "parity", "stale", "transfer", "lost"])
+        == 0
+    )
     text = (tmp_path / "README.md").read_text()
-    assert text.count("| passed |") == 3
+    assert text.count("| passed |") == 4
     assert "| lost | not run | 0 | Does a process outlive a poisoned CUDA context? | needs a GPU |" in text
     assert "processor:" in text
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["precisions", "resume", "alignment"])
+@pytest.mark.parametrize("name", ["precisions", "resume", "alignment", "sharding"])
 def test_checks_that_take_longer_pass_on_a_cpu(tmp_path, name):
     assert main(["--device", "cpu", "--out", str(tmp_path), "--only", name]) == 0, (tmp_path / "README.md").read_text()
 

@@ -50,9 +50,11 @@ SLOW = pytest.mark.slow
 def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     recipe = smoke()
-    model = lively(recipe)
+    model = lively(recipe).train()
     pairs = [scene_sample(9_000_000 + i, Modality.LWIR, (320, 256)) for i in range(3)]
     parity = export(model, recipe.info(), folder / "m.onnx", pairs)
+    assert model.training, "export changed the module that it was given"
+    model.eval()
     save_perception(folder / "m.safetensors", model, recipe.info())
     return folder, model, parity
 

@@ -17,6 +17,7 @@ from spectradino_core.data.scene_sets import SceneImages
 from spectradino_core.data.sources import ImageSet, Moment
 from spectradino_core.data.views import PLAIN, ViewOptions, cut, take_view
 from spectradino_core.modality import INFRARED, Modality
+from tests.core.training.patterns import on_cpu
 
 SIDE = 56
 
@@ -65,7 +66,7 @@ def same(a, b) -> bool:
 
 
 def test_batches_hold_pairs_of_one_band_in_turn(scenes):
-    batches = list(pretraining_batches([scenes], 4, SIDE, seed=0, steps=6))
+    batches = list(on_cpu(pretraining_batches([scenes], 4, SIDE, seed=0, steps=6)))
     assert [b.band for b in batches] == [*INFRARED, *INFRARED]
     for batch in batches:
         assert batch.rgb.shape == (4, 3, SIDE, SIDE)
@@ -79,7 +80,7 @@ def test_batches_hold_pairs_of_one_band_in_turn(scenes):
 
 def test_both_images_are_cut_and_flipped_alike():
     views = ViewOptions(photometry=None)
-    for batch in pretraining_batches([Ramps(8, ("nir", "lwir"))], 8, SIDE, seed=1, steps=4, views=views):
+    for batch in on_cpu(pretraining_batches([Ramps(8, ("nir", "lwir"))], 8, SIDE, seed=1, steps=4, views=views)):
         red = batch.rgb[:, 0].numpy()
         infrared = batch.infrared[:, 0].numpy()
         for a, b in zip(red, infrared, strict=True):
@@ -89,18 +90,18 @@ def test_both_images_are_cut_and_flipped_alike():
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_resumed_run_goes_on_with_the_same_batches(scenes, workers):
-    whole = list(pretraining_batches([scenes], 4, SIDE, seed=5, steps=9))
-    rest = list(pretraining_batches([scenes], 4, SIDE, seed=5, steps=9, first=4, workers=workers))
+    whole = list(on_cpu(pretraining_batches([scenes], 4, SIDE, seed=5, steps=9)))
+    rest = list(on_cpu(pretraining_batches([scenes], 4, SIDE, seed=5, steps=9, first=4, workers=workers)))
     assert len(rest) == 5
     assert all(same(a, b) for a, b in zip(whole[4:], rest, strict=True))
-    other = list(pretraining_batches([scenes], 4, SIDE, seed=6, steps=2))
+    other = list(on_cpu(pretraining_batches([scenes], 4, SIDE, seed=6, steps=2)))
     assert not any(same(a, b) for a, b in zip(whole, other))
 
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_ranks_share_the_same_global_batch(scenes, world):
-    whole = list(pretraining_batches([scenes], 4, SIDE, seed=5, steps=4))
-    shares = [list(pretraining_batches([scenes], 4, SIDE, 5, 4, rank=r, world=world)) for r in range(world)]
+    whole = list(on_cpu(pretraining_batches([scenes], 4, SIDE, seed=5, steps=4)))
+    shares = [list(on_cpu(pretraining_batches([scenes], 4, SIDE, 5, 4, rank=r, world=world))) for r in range(world)]
     for step, batch in enumerate(whole):
         parts = [share[step] for share in shares]
         assert torch.equal(batch.rgb, torch.cat([p.rgb for p in parts]))
@@ -112,7 +113,7 @@ def test_ranks_share_the_same_global_batch(scenes, world):
 
 def test_views_differ_each_epoch_unless_they_are_counted(scenes):
     def looks(views):
-        batches = list(pretraining_batches([scenes], 10, SIDE, 0, 4, bands=[Modality.LWIR], views=views))
+        batches = list(on_cpu(pretraining_batches([scenes], 10, SIDE, 0, 4, bands=[Modality.LWIR], views=views)))
         return [{int(k): b.rgb[i] for i, k in enumerate(b.keys)} for b in batches]
 
     fresh = looks(ViewOptions())
@@ -131,7 +132,7 @@ def test_several_sources_share_a_band_and_more_bands_come_along(scenes):
     assert available_bands(sources[:1]) == (Modality.NIR,)
     assert steps_per_epoch(sources, 4) == 16 // 4 + 10 // 4 + 10 // 4
     seen = set()
-    for batch in pretraining_batches(sources, 8, SIDE, 0, 8, bands=[Modality.NIR], extra=True):
+    for batch in on_cpu(pretraining_batches(sources, 8, SIDE, 0, 8, bands=[Modality.NIR], extra=True)):
         rendered = [row for row, key in enumerate(batch.keys.tolist()) if key >= 6]
         for band in (Modality.SWIR, Modality.LWIR):
             assert batch.extra_rows[band].tolist() == rendered
@@ -144,7 +145,7 @@ def test_adaptive_sampling_drives_the_stream(scenes):
     sampling = AdaptiveBands([b.key for b in INFRARED], seed=1, period=4)
     stream = pretraining_batches([scenes], 4, SIDE, 0, 24, sampling=sampling)
     shown = []
-    for step, batch in enumerate(stream):
+    for step, batch in enumerate(on_cpu(stream)):
         shown.append(batch.band)
         sampling.record(step, batch.band.key, 3.0 if batch.band is Modality.LWIR else 0.01)
     assert shown[8:].count(Modality.LWIR) > 8
@@ -182,13 +183,13 @@ def test_damaged_files_are_named_counted_and_left_out(tmp_path, caplog, workers)
     source = folder_of(tmp_path, 40, damaged=2)
     stream = pretraining_batches([source], 8, 28, 0, 15, max_damaged=0.05, workers=workers)
     with caplog.at_level("WARNING", "spectradino_core"):
-        batches = list(stream)
+        batches = list(on_cpu(stream))
     assert sorted(text.split(":")[0].rsplit("/", 1)[1] for text in stream.damage.found) == ["0.png", "1.png"]
     assert sum("left out" in record.message for record in caplog.records) == 2  # once each, though met every epoch
     for batch in batches:
         assert len(batch.names) == 8
         assert not {0, 1} & set(batch.keys.tolist())
-    again = list(pretraining_batches([source], 8, 28, 0, 15, first=7, max_damaged=0.05))
+    again = list(on_cpu(pretraining_batches([source], 8, 28, 0, 15, first=7, max_damaged=0.05)))
     assert all(same(a, b) for a, b in zip(batches[7:], again, strict=True))
 
 
@@ -200,7 +201,7 @@ def test_too_many_damaged_files_stop_the_run(tmp_path):
 
 def test_a_set_of_nothing_but_damage_is_refused(tmp_path):
     with pytest.raises(DamagedDataError, match="50 items in turn"):
-        list(pretraining_batches([folder_of(tmp_path, 8, damaged=8)], 4, 28, 0, 2, max_damaged=1.0))
+        list(on_cpu(pretraining_batches([folder_of(tmp_path, 8, damaged=8)], 4, 28, 0, 2, max_damaged=1.0)))
 
 
 # -------------------------------------------------------------------------------------------------------------- views

@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from spectradino_core.runtime import onnx_engine
+from spectradino_core.runtime import binding, onnx_engine
 from spectradino_core.runtime.binding import BoundSession
 from spectradino_core.runtime.network_inputs import signature
 from spectradino_core.runtime.onnx_engine import OnnxEngine
@@ -45,6 +45,71 @@ def test_each_frame_gets_the_answer_of_its_own_input(engine):
             np.testing.assert_array_equal(found[name], values)
     first, last = results[0][0], results[3][0]
     assert any((first[name] != last[name]).any() for name in first), "frames of one answer show nothing stale"
+
+
+def test_a_buffer_that_is_written_again_is_read_again(engine):
+    """What the pipeline does: one buffer for all frames. Neither the last frame's input nor its answer may stay."""
+    names = list(signature(engine.info))
+    bound = BoundSession(engine._session, "cpu")
+    first, second, *_ = frames(engine)
+    buffers = tuple(np.empty_like(array) for array in first)
+    answers = []
+    for frame in (first, second, first):
+        for buffer, array in zip(buffers, frame, strict=True):
+            buffer[...] = array
+        answers.append(bound.run(names, buffers))
+        for buffer in buffers:
+            buffer[...] = 0  # the next frame is being prepared
+    plain = [engine._session.run(None, dict(zip(names, frame, strict=True))) for frame in (first, second, first)]
+    for found, expected in zip(answers, plain, strict=True):
+        for name, values in zip(engine._outputs, expected, strict=True):
+            np.testing.assert_array_equal(found[name], values)
+    assert any((a != b).any() for a, b in zip(plain[0], plain[1], strict=True)), "frames of one answer show nothing"
+
+
+def test_inputs_for_a_gpu_pass_through_page_locked_memory(engine, monkeypatch):
+    """With the CPU in the part of the GPU: the arrays that the device reads are those that the driver locked."""
+    locked, read = [], []
+
+    def lock(shape, kind, gpu_id):
+        locked.append(np.empty(shape, kind))
+        return locked[-1] if len(locked) > 1 else None  # none for the first: ordinary memory does too
+
+    class Value:
+        def __init__(self, value):
+            self._value = value
+
+        def update_inplace(self, array):
+            read.append(array)
+            self._value.update_inplace(array)
+
+        def __getattr__(self, name):
+            return getattr(self._value, name)
+
+    make = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+    monkeypatch.setattr(binding, "page_locked", lock)
+    monkeypatch.setattr(
+        onnxruntime.OrtValue, "ortvalue_from_shape_and_type", lambda shape, kind, *_: Value(make(shape, kind))
+    )
+    names = list(signature(engine.info))
+    bound = BoundSession(engine._session, "cuda", 1)
+    frame, other, *_ = frames(engine)
+    for given in (frame, other):
+        found = bound.run(names, given)
+        plain = engine._session.run(None, dict(zip(names, given, strict=True)))
+        for name, values in zip(engine._outputs, plain, strict=True):
+            np.testing.assert_array_equal(found[name], values)
+    assert [id(array) for array in read[1 : len(names)]] == [id(array) for array in locked[1:]]
+    assert [id(array) for array in read[: len(names)]] == [id(array) for array in read[len(names) :]]
+
+
+def test_arrays_of_another_shape_or_type_are_refused_by_name(engine):
+    names = list(signature(engine.info))
+    bound = BoundSession(engine._session, "cpu")
+    (frame,) = frames(engine, 1)
+    for wrong in (frame[0][:, :1], frame[0].astype(np.float64)):
+        with pytest.raises(ValueError, match=f"'{names[0]}' is .*it was given"):
+            bound.run(names, (wrong, *frame[1:]))
 
 
 def test_arrays_that_are_not_contiguous_are_taken_whole(engine):

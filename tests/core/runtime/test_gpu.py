@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from spectradino_core.runtime.gpu import driver_library, gpu_name, gpu_problem
+from spectradino_core.runtime.gpu import driver_library, gpu_name, gpu_problem, page_locked
 
 CALLS = (
     "cuInit",
@@ -69,6 +72,53 @@ def test_a_full_memory_and_an_unnamed_error_are_told():
     old = Driver()
     del old.cuCtxPushCurrent_v2
     assert "too old" in gpu_problem(old)
+    assert old.called[-1] == "cuDevicePrimaryCtxRelease_v2"
+
+
+class Memory(Driver):
+    """Gives host memory too, and counts what is out."""
+
+    def __init__(self, **codes: int) -> None:
+        super().__init__()
+        self.out: dict[int, ctypes.Array] = {}
+        self._code = codes.get("cuMemHostAlloc", 0)
+        self.cuMemHostAlloc, self.cuMemFreeHost = self._give, self._take
+
+    def _give(self, address, size, flags) -> int:
+        self.called.append("cuMemHostAlloc")
+        if self._code:
+            return self._code
+        block = ctypes.create_string_buffer(size.value)
+        address._obj.value = ctypes.addressof(block)
+        self.out[address._obj.value] = block
+        return 0
+
+    def _take(self, address) -> int:
+        self.called.append("cuMemFreeHost")
+        del self.out[address.value]
+        return 0
+
+
+def test_page_locked_memory_goes_back_with_the_last_array_on_it():
+    driver = Memory()
+    array = page_locked((2, 3), np.uint16, driver=driver)
+    array[...] = np.arange(6).reshape(2, 3)
+    row = array[1]
+    del array
+    gc.collect()
+    assert row.tolist() == [3, 4, 5]
+    assert bytes(next(iter(driver.out.values())))[6:] == row.tobytes()
+    del row
+    gc.collect()
+    assert driver.out == {}
+    taken, given_back = ("cuDevicePrimaryCtxRetain", "cuDevicePrimaryCtxRelease_v2")
+    assert driver.called.count(taken) == driver.called.count(given_back) == 2
+
+
+def test_without_page_locked_memory_there_is_none():
+    assert page_locked((2, 3), np.float32, driver=Memory(cuMemHostAlloc=2)) is None
+    old = Driver()  # without the call
+    assert page_locked((2, 3), np.float32, driver=old) is None
     assert old.called[-1] == "cuDevicePrimaryCtxRelease_v2"
 
 

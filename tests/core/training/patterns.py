@@ -71,4 +71,9 @@ def smooth_batches(steps: int, count: int = 4, side: int = 56) -> list[PretrainB
 
 def batches(source: Patterns, batch: int, steps: int, first: int = 0, seed: int = 0, **options):
     """Batches of a source with calm views."""
-    return pretraining_batches([source], batch, 56, seed, steps, first, views=CALM, **options)
+    return on_cpu(pretraining_batches([source], batch, 56, seed, steps, first, views=CALM, **options))
+
+
+def on_cpu(stream):
+    """The batches of a stream, one by one, as the training loop has them."""
+    return (batch.to("cpu") for batch in stream)

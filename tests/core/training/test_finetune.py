@@ -35,7 +35,7 @@ BOTH = np.ones(2, bool)
 def batch() -> LabelledBatch:
     samples = [(scene_sample(seed, Modality.LWIR, (200, 160)), BOTH) for seed in range(4)]
     samples[3][0].boxes = samples[3][0].labels = samples[3][0].mask = None
-    return make_batch(samples, Modality.LWIR, SIZE, ThermalContract())
+    return make_batch(samples, Modality.LWIR, SIZE, ThermalContract()).to("cpu")
 
 
 def tiny_model() -> Perception:
@@ -258,11 +258,12 @@ def test_early_steps_take_smaller_images_and_masks_may_be_thinned():
     batches = BatchStream(
         Scenes(), 1, Modality.LWIR, SIZE, ThermalContract(), steps=5, first=1, early=early, mask_stride=2
     )
-    masks = [batches[i].mask.shape[1:] for i in range(len(batches))]
+    made = [batches[i].to("cpu") for i in range(len(batches))]
+    masks = [batch.mask.shape[1:] for batch in made]
     assert masks == [(35, 42), (35, 42), (70, 84), (70, 84)]
-    whole = BatchStream(Scenes(), 1, Modality.LWIR, SIZE, ThermalContract(), steps=5, first=1)[3]
-    assert torch.equal(batches[3].mask, whole.mask[:, 1::2, 1::2])
-    assert torch.equal(batches[3].images[Modality.RGB], whole.images[Modality.RGB])
+    whole = BatchStream(Scenes(), 1, Modality.LWIR, SIZE, ThermalContract(), steps=5, first=1)[3].to("cpu")
+    assert torch.equal(made[3].mask, whole.mask[:, 1::2, 1::2])
+    assert torch.equal(made[3].images[Modality.RGB], whole.images[Modality.RGB])
 
 
 @pytest.mark.parametrize("band", ["lwir", "nir", "swir"])

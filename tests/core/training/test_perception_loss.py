@@ -32,7 +32,7 @@ def cells() -> Cells:
 def batch_of(count: int = 5, known: bool = True, first: int = 0) -> LabelledBatch:
     pairs = Squares(count, first)
     samples = [(pairs.load(pairs[i]), BOTH) for i in range(count)]
-    return make_batch(samples, Modality.LWIR, SIZE, ThermalContract(), cells() if known else None)
+    return make_batch(samples, Modality.LWIR, SIZE, ThermalContract(), cells() if known else None).to("cpu")
 
 
 def predictions_for(batch: LabelledBatch, seed: int = 0) -> Predictions:
@@ -108,7 +108,7 @@ def test_cells_of_a_crowd_are_not_blamed():
     out = predictions_for(batch)
     sample = Squares(1).load(0)
     sample.ignored, sample.ignored_labels = np.array([[0, 0, 98, 84]], np.float32), np.array([0])
-    crowded = make_batch([(sample, BOTH)], Modality.LWIR, SIZE, ThermalContract(), cells())
+    crowded = make_batch([(sample, BOTH)], Modality.LWIR, SIZE, ThermalContract(), cells()).to("cpu")
     everywhere, nowhere = perception_loss(out, batch, WEIGHTS), perception_loss(out, crowded, WEIGHTS)
     positive = batch.owners[0] >= 0
     targets = torch.zeros_like(out.logits[0])
@@ -145,7 +145,7 @@ def test_without_labels_nothing_is_learnt_and_nothing_is_nan():
 def test_classes_that_a_set_does_not_label_take_no_part():
     batch, sample = batch_of(1), Squares(1).load(0)
     sample.labelled_classes = (0,)
-    partly = make_batch([(sample, BOTH)], Modality.LWIR, SIZE, ThermalContract(), cells())
+    partly = make_batch([(sample, BOTH)], Modality.LWIR, SIZE, ThermalContract(), cells()).to("cpu")
     out = predictions_for(batch)
     out.logits.requires_grad_()
     loss = perception_loss(out, partly, WEIGHTS)
@@ -158,5 +158,6 @@ def test_classes_that_a_set_does_not_label_take_no_part():
     by_hand = focal_loss(out.logits[0][:, 0], targets[:, 0]) / positive.sum()
     torch.testing.assert_close(loss["class"], by_hand.detach())
     halves = Squares(2)
-    two = make_batch([(sample, BOTH), (halves.load(1), BOTH)], Modality.LWIR, SIZE, ThermalContract(), cells())
+    samples = [(sample, BOTH), (halves.load(1), BOTH)]
+    two = make_batch(samples, Modality.LWIR, SIZE, ThermalContract(), cells()).to("cpu")
     assert [piece.classes[0] is None for piece in two.split(2)] == [False, True]

@@ -21,7 +21,7 @@ from spectradino_core.training.recipes import smoke
 from spectradino_core.training.stages import freeze, stage_recipe
 from spectradino_core.training.student import PretrainTask, Student
 from spectradino_core.training.teacher import Teacher, TeacherCache, load_teacher, random_teacher
-from tests.core.training.patterns import Patterns, random_batch
+from tests.core.training.patterns import Patterns, on_cpu, random_batch
 from tests.core.training.test_finetune import tiny_model
 from tests.core.training.test_resume import losses
 
@@ -137,7 +137,7 @@ def test_kept_answers_are_the_live_ones(teacher, tmp_path):
         stream = pretraining_batches(
             [Patterns(8)], 4, 56, 0, 12, views=ViewOptions(count=2, photometry=None), bands=[Modality.NIR]
         )
-        for step, batch in enumerate(stream):
+        for step, batch in enumerate(on_cpu(stream)):
             losses_now = task.losses(student, batch)
             made.append([value.item() for value in losses_now.values()])
             task.after_step(step, batch, losses_now)

@@ -14,7 +14,14 @@ from spectradino_core.backbone.vit import ViT
 from spectradino_core.data.pretraining import PretrainBatch
 from spectradino_core.losses.neighbourhood import TeacherQueue
 from spectradino_core.modality import INFRARED
-from spectradino_core.training.distributed import Place, full_state, mean_over_processes, process_group, spread
+from spectradino_core.training.distributed import (
+    Place,
+    full_state,
+    matrices,
+    mean_over_processes,
+    process_group,
+    spread,
+)
 from spectradino_core.training.optimiser import adamw_for
 from spectradino_core.training.stages import freeze, stage_recipe
 from spectradino_core.training.student import PretrainTask, Student
@@ -24,13 +31,13 @@ from tests.core.training.patterns import smooth_batches
 STEPS, BATCH = 4, 6
 
 
-def share(batch: PretrainBatch, place: Place, extra: bool) -> PretrainBatch:
-    """This process's rows; with `extra`, another band that only the first process's items hold."""
+def share(batch: PretrainBatch, place: Place) -> PretrainBatch:
+    """This process's rows, and another band that only the first process's items hold."""
     count = BATCH // place.world
     rows = slice(place.rank * count, (place.rank + 1) * count)
     mine = replace(batch, rgb=batch.rgb[rows].double(), infrared=batch.infrared[rows].double(), keys=batch.keys[rows])
     held = torch.tensor([row - rows.start for row in (0, 2) if rows.start <= row < rows.stop])
-    if extra and len(held):
+    if len(held):
         other = INFRARED[(INFRARED.index(batch.band) + 1) % 3]
         mine.extra, mine.extra_rows = {other: 1 - mine.infrared[held]}, {other: held}
     return mine
@@ -42,20 +49,21 @@ def main(out: str, strategy: str) -> None:
         torch.manual_seed(3)
         teacher = Teacher(ViT("test"), "")
         recipe = stage_recipe("test", 3)
-        recipe = replace(recipe, weights=replace(recipe.weights, infrared=0.5 if strategy == "ddp" else 0.0))
+        recipe = replace(recipe, weights=replace(recipe.weights, infrared=0.5))
         backbone = teacher.student()
         freeze(recipe, backbone)
-        teacher, student, queue = teacher.double(), Student(backbone).double(), TeacherQueue(16, 48).double()
-        runner = (
-            spread(student, [*backbone.vit.blocks, *backbone.adapters], strategy, device)
-            if place.world > 1
-            else student
+        teacher, student, queue = (
+            teacher.double(),
+            Student(backbone, temperature=0.1).double(),
+            TeacherQueue(16, 48).double(),
         )
+        runner = spread(student, matrices(backbone), strategy, device) if place.world > 1 else student
         optimiser = adamw_for(student, backbone, 1e-3, 0.05)
-        task = PretrainTask(recipe, lambda batch: teacher(batch.rgb), queue, 0, 0, 1)
+        parts = 1 if strategy == "fsdp" and place.world > 1 else None
+        task = PretrainTask(recipe, lambda batch: teacher(batch.rgb), queue, 0, 0, 1, parts)
         told = []
         for step, whole in enumerate(smooth_batches(STEPS, BATCH)):
-            batch = share(whole, place, extra=strategy == "ddp")
+            batch = share(whole, place)
             losses = task.losses(runner, batch)
             optimiser.zero_grad()
             losses["total"].backward()

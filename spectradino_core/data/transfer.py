@@ -1,0 +1,144 @@
+"""Batches on their way to a device: bytes and counts cross the bus and become network input there.
+
+An RGB image is a quarter of its float32 size, a 16-bit infrared frame half. The device computes what
+`preprocess.rgb_input`, `views.colour_tensor` and `ThermalNormaliser` do, value for value.
+
+Letters: B images, H x W their size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["Frame", "OnHost", "RawInfrared", "RawRGB", "infrared_counts", "map_tensors"]
+
+Batch = TypeVar("Batch")
+
+
+def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A copy of nested containers and dataclasses with `change` applied to every tensor."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: map_tensors(one, change) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map_tensors(one, change) for one in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: map_tensors(getattr(value, f.name), change) for f in fields(value)})
+    return value
+
+
+@dataclass
+class RawRGB:
+    """RGB images as bytes.
+
+    Attributes:
+        pixels: uint8 [B, H, W, 3].
+        table: float32 [3, 256], what each value of each channel becomes.
+        content: int32 [B, 2], (width, height) of the image from the top left corner, the rest of the input is 0; None:
+            images fill the input.
+    """
+
+    pixels: Tensor
+    table: Tensor
+    content: Tensor | None = None
+
+    def normalised(self) -> Tensor:
+        """Float32 [B, 3, H, W], on the device of the pixels."""
+        index = self.pixels.permute(0, 3, 1, 2).to(torch.int64, memory_format=torch.contiguous_format)
+        index += 256 * torch.arange(3, device=index.device)[:, None, None]
+        return _within(self.table.reshape(-1)[index], self.content)
+
+
+@dataclass
+class RawInfrared:
+    """Infrared frames as counts.
+
+    Attributes:
+        counts: uint8, or the bits of uint16 as int16 (for which devices have all operators), [B, 1, H, W].
+        low, gain: float32 [B], the count that becomes 0, and what one count is worth.
+        valid: uint8 [B, 1, H, W], 0 where nothing was measured; None: all was.
+        content: as of `RawRGB`.
+    """
+
+    counts: Tensor
+    low: Tensor
+    gain: Tensor
+    valid: Tensor | None = None
+    content: Tensor | None = None
+
+    def normalised(self) -> Tensor:
+        """Float32 [B, 1, H, W] in [0, 1], on the device of the counts."""
+        counts = self.counts if self.counts.dtype == torch.uint8 else self.counts.to(torch.int32) & 0xFFFF
+        x = counts.to(torch.float32).sub_(self.low[:, None, None, None])
+        if self.valid is not None:
+            x *= self.valid
+        return _within(x.mul_(self.gain[:, None, None, None]).clamp_(0.0, 1.0), self.content)
+
+
+def _within(images: Tensor, content: Tensor | None) -> Tensor:
+    """Images with 0 outside of their content, in place."""
+    if content is None:
+        return images
+    height, width = images.shape[-2:]
+    rows = torch.arange(height, device=images.device) < content[:, 1:]  # [B, H]
+    columns = torch.arange(width, device=images.device) < content[:, :1]
+    return images.masked_fill_(~(rows[:, :, None] & columns[:, None])[:, None], 0.0)
+
+
+Frame = tuple[np.ndarray, np.float32, np.float32, "np.ndarray | None"]
+
+
+def infrared_counts(frames: Sequence[Frame], content: Tensor | None = None) -> RawInfrared:
+    """Frames as one batch.
+
+    Args:
+        frames: of each, counts uint8 or uint16 [H, W], the low end of its range, what one count is worth, and where it
+            is valid, bool [H, W], or None: everywhere.
+        content: see `RawInfrared`.
+    """
+    counts, lows, gains, valid = zip(*frames, strict=True)
+    stacked = np.stack(counts)[:, None]
+    masks = None
+    if any(one is not None for one in valid):
+        masks = np.stack([np.ones(c.shape, np.uint8) if v is None else v for c, v in zip(counts, valid, strict=True)])
+    return RawInfrared(
+        torch.from_numpy(stacked if stacked.dtype == np.uint8 else stacked.view(np.int16)),
+        torch.from_numpy(np.array(lows, np.float32)),
+        torch.from_numpy(np.array(gains, np.float32)),
+        None if masks is None else torch.from_numpy(masks.astype(np.uint8))[:, None],
+        content,
+    )
+
+
+@dataclass
+class OnHost(Generic[Batch]):
+    """A batch as workers make it; `to` gives the batch itself, with its images as network input.
+
+    Attributes:
+        kind: class of the batch.
+        content: its fields by name; images as `RawRGB` and `RawInfrared`.
+    """
+
+    kind: type[Batch]
+    content: dict[str, Any]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The batch on `device`, which the host does not wait for if its memory is pinned."""
+        return self.kind(**_normalised(map_tensors(self.content, lambda x: x.to(device, non_blocking=True))))
+
+    def pin_memory(self) -> OnHost[Batch]:
+        """In page-locked memory; PyTorch's loader calls it by this name."""
+        return map_tensors(self, Tensor.pin_memory)
+
+
+def _normalised(value: Any) -> Any:
+    if isinstance(value, (RawRGB, RawInfrared)):
+        return value.normalised()
+    return {key: _normalised(one) for key, one in value.items()} if isinstance(value, dict) else value
