@@ -30,6 +30,9 @@ __all__ = [
     "unknown_overrides",
 ]
 
+_NAMED_UNKNOWN = 10
+"""Unknown parameters that are named, each with the nearest name, which takes a millisecond."""
+
 
 def declare(node: Any) -> Settings:
     """Declares all parameters on an rclpy node and reads them, with what the command line or a YAML file set.
@@ -64,13 +67,22 @@ def declare(node: Any) -> Settings:
 
 
 def unknown_overrides(names: list[str]) -> list[str]:
-    """A complaint for each of the names given at start that no parameter has: ROS itself passes over typing errors."""
+    """A complaint for each of the names given at start that no parameter has: ROS itself passes over typing errors.
+
+    Of a file for something else, with hundreds of them, the first are named and the others counted.
+    """
     theirs = ("use_sim_time", "start_type_description_service")
-    return [
+    unknown = [n for n in names if n not in specs() and n not in theirs and not n.startswith("qos_overrides.")]
+    found = [
         f"parameter '{shorten(name)}' is unknown and has no effect{did_you_mean(name)}"
-        for name in names
-        if name not in specs() and name not in theirs and not name.startswith("qos_overrides.")
+        for name in unknown[:_NAMED_UNKNOWN]
     ]
+    if len(unknown) > _NAMED_UNKNOWN:
+        found.append(
+            f"{len(unknown) - _NAMED_UNKNOWN} more parameters are unknown and have no effect: is the parameter file "
+            "one for this node?"
+        )
+    return found
 
 
 def markdown_table() -> str:

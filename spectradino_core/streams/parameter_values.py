@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import difflib
 import math
+import os
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -118,7 +119,7 @@ def settings_from_file(path: str | Path, changes: Mapping[str, Any] | None = Non
         ParameterError: the file is missing, no YAML or holds no parameters, or a value is refused; names file and
             parameter.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     values: dict[str, Any] = {}
     for name, value in {**_parameters_in(path), **(changes or {})}.items():
         if name in _NOT_OURS or name.startswith("qos_overrides"):

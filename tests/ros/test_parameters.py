@@ -98,6 +98,12 @@ def test_misspelt_names_are_told_from_ros_own():
     assert told == ["parameter 'modle' is unknown and has no effect: did you mean 'model'?"]
 
 
+def test_of_a_file_for_something_else_few_names_are_given_and_the_rest_counted():
+    told = unknown_overrides([f"planner.{n}" for n in range(20_000)])
+    assert len(told) == 11
+    assert told[-1].startswith("19990 more parameters are unknown")
+
+
 @pytest.mark.parametrize("band", ["lwir", "swir", "nir"])
 def test_the_shipped_files_set_known_parameters_to_their_defaults_and_the_band(band):
     (values,) = (
