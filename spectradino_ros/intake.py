@@ -146,14 +146,24 @@ class Intake:
             self._notices.error(f"intake {topic}", f"dropped a frame of {topic}: {error}\n{trace}")
 
     def _on_camera_info(self, key: str, info: CameraInfo) -> None:
+        had_one = self._registering.current is not None
         try:
-            if self._registering.take(key, info):
-                self._logger.info(f"registration made: {self._registering.describe()}")
+            if not self._registering.take(key, info):
+                return
+            self._notices.info("registration made", f"registration made: {self._registering.describe()}")
         except RegistrationError as error:
-            self._logger.error(log_line(f"no registration: {error}"))
+            self._notices.error("no registration", f"no registration: {error}")
         except Exception as error:  # as of a frame
             trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
             self._notices.error(f"camera_info {key}", f"no registration from the {key} camera's camera_info:\n{trace}")
+            return
+        topic = camera_info_topic(self._node, key, TOPICS[key])
+        if had_one and (publishers := self._node.count_publishers(topic)) > 1:
+            self._notices.warn(
+                f"publishers {topic}",
+                f"{publishers} publishers send different calibrations on {topic}, and the registration is made of the "
+                f"newest: remap {key}/camera_info to this camera's topic (launch argument {key}_info_topic)",
+            )
 
     def _hand_over(self, captures: list[feed.Capture[CameraFrame]]) -> None:
         self._tell_events()
