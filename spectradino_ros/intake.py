@@ -73,6 +73,7 @@ class Intake:
         self._converter = CvBridgeConverter()
         self._timeout_s = settings.no_message_timeout_s
         self._decoding = settings.decoding
+        self._large: set[str] = set()
         self.feed: feed.Feed[CameraFrame] = feed.Feed(settings.feed(registering.time_offset_ms), monotonic_ns())
         self.cameras: dict[str, Camera] = {}
         self._calibrations: list[Any] = []
@@ -132,10 +133,17 @@ class Intake:
             frame = CameraFrame.decode(key, message, self._converter, self._decoding)
             if key == "rgb" and frame.size is not None:
                 self._registering.note_rgb(frame.size, frame.header.frame_id)
+            if frame.is_large and self.feed.settings.learn_ir_time_offset and key not in self._large:
+                self._large.add(key)
+                self._logger.warning(
+                    f"images of {topic} are compressed and too large to be compared with the other camera's beside all "
+                    "else, so they confirm no learnt time offset: set ir_time_offset_ms, or let the camera send less "
+                    "than 4 megapixels"
+                )
             self.feed.registration = self._registering.current
             self.feed.rgb_grid = self._registering.rgb_size is not None
             stamp = stamp_ns(frame.header)
-            self._hand_over(self.feed.frame(key, stamp, arrival_ns, frame, frame.look, lambda: frame.pixels))
+            self._hand_over(self.feed.frame(key, stamp, arrival_ns, frame, frame.look, frame.glance))
         except DecodeError as error:
             self._health.dropped(f"{key}_{error.cause}")
             self._notices.warn(f"{error.cause} {topic}", f"dropped a frame of {topic}: {error}")

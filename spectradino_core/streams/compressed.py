@@ -93,7 +93,7 @@ def open_compressed_rgb(message: CompressedImageMessage, options: DecodeOptions 
             return demosaic(image, pattern)
         return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
 
-    return OpenImage(unpack, _NOT_LOOKED_AT)
+    return OpenImage(unpack, _NOT_LOOKED_AT, file.width * file.height)
 
 
 def decode_compressed_infrared(message: CompressedImageMessage, options: DecodeOptions | None = None) -> np.ndarray:
@@ -140,7 +140,7 @@ def open_compressed_infrared(message: CompressedImageMessage, options: DecodeOpt
         image = cropped(file.unpack(True), options.ir_crop)
         return counts_of(image, options.ir_float_unit) if image.ndim == 2 else grey_of(image, file.kind)
 
-    return OpenImage(unpack, _digest(file.content))
+    return OpenImage(unpack, _digest(file.content), file.width * file.height)
 
 
 def encoding_of(message: Any) -> str:
@@ -295,4 +295,4 @@ def _open_zstd(
         inner.data = raw
         return open_raw(inner).unpack()
 
-    return OpenImage(unpack, _digest(packed) if is_looked_at else _NOT_LOOKED_AT)
+    return OpenImage(unpack, _digest(packed) if is_looked_at else _NOT_LOOKED_AT, width * height)
