@@ -7,7 +7,9 @@ it). ROS is imported only where parameters are declared, so that table and launc
 
 from __future__ import annotations
 
+import difflib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from spectradino_core.streams.parameter_values import check, did_you_mean, is_unchanged, shorten
@@ -22,6 +24,7 @@ __all__ = [
     "check",
     "declare",
     "did_you_mean",
+    "idle_overrides",
     "is_unchanged",
     "markdown_table",
     "parameter",
@@ -82,6 +85,23 @@ def unknown_overrides(names: list[str]) -> list[str]:
             f"{len(unknown) - _NAMED_UNKNOWN} more parameters are unknown and have no effect: is the parameter file "
             "one for this node?"
         )
+    return found
+
+
+def idle_overrides(names: Iterable[str], declared: Iterable[str]) -> list[str]:
+    """A complaint for each qos_overrides parameter given at start that no subscription or publisher asked for.
+
+    Args:
+        names: of the parameters given at start.
+        declared: of those that the node has, now that it has subscribed.
+    """
+    known = [name for name in declared if name.startswith("qos_overrides.")]
+    found = []
+    for name in names:
+        if name.startswith("qos_overrides.") and name not in known and not name.startswith("qos_overrides./clock."):
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
+            found.append(f"parameter '{shorten(name)}' is of no topic or policy of this node and has no effect: {hint}")
     return found
 
 
