@@ -45,6 +45,7 @@ def test_every_default_passes_its_own_check():
         ("ir_to_rgb", "identity", "is a list of 9 numbers, got 'identity'"),
         ("extrinsic_rotation", [0.0, 0.0, 1.0], "is a list of 4 or 9 numbers, got 3"),
         ("extrinsic_translation", [True, False, False], "3 numbers, all finite"),
+        ("ir_crop", [0.0, 0.0, 1e308, 2.0], "is 4 whole numbers of 0 or above, at most 65536"),
         ("registration_from_camera_info", 1, "is a truth value"),
         ("ir_time_offset", 5.0, "is unknown: did you mean 'ir_time_offset_ms'?"),
     ],
