@@ -77,6 +77,7 @@ class Answerer:
         self._settings = settings
         self._drops = drops
         self._own_pixels = False
+        self._sizes: dict[str, tuple[int, int]] = {}
         self._health = health
         self._notices = notices
         self._topics = {key: camera_topic(node, name, settings().transport_of(key)) for key, name in IMAGES.items()}
@@ -100,7 +101,7 @@ class Answerer:
         rgb, ir = capture.rgb, capture.ir
         if percepts.ir_invalid is not None:
             self._health.invalid_pixels(percepts.ir_invalid)
-        self._check_shapes(capture)
+        self._check_sizes(capture)
 
         header = capture.reference.header
         if percepts.registered:  # the RGB camera's pixels at the infrared frame's time
@@ -206,6 +207,21 @@ class Answerer:
             )
         return behind_s * 1e3
 
-    def _check_shapes(self, capture: Capture) -> None:
+    def _check_sizes(self, capture: Capture) -> None:
+        for key, frame in (("rgb", capture.rgb), ("ir", capture.ir)):
+            if frame is None or (size := frame.size) is None:
+                continue
+            before = self._sizes.setdefault(key, size)
+            if size != before:
+                self._sizes[key] = size
+                current = self._registering.current
+                unsized = current is not None and current.ir_size is None
+                remedy = "; ir_to_rgb is in pixels and stays as it is: give one for these sizes" if unsized else ""
+                topic = self._topics[key]
+                self._notices.warn(
+                    f"size {topic}",
+                    f"images of {topic} have {size[0]}x{size[1]} pixels from now on, before they had "
+                    f"{before[0]}x{before[1]}{remedy}",
+                )
         if text := different_shapes(self._registering, capture.rgb, capture.ir, self._topics):
             self._notices.warn("aspect", text)

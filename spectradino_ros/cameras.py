@@ -8,6 +8,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
+from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -127,7 +128,7 @@ class Camera:
             self._subscription = self._subscribe(qos, {**events, "message_lost": self._message_lost})
         except UnsupportedEventTypeError:  # not every middleware tells of lost messages
             self._subscription = self._subscribe(qos, events)
-        except RuntimeError as error:  # how rclpy refuses a policy of another name
+        except (RuntimeError, ParameterException) as error:  # how rclpy refuses a policy's name, and its type
             raise ParameterError(
                 f"{self.topic} can't be subscribed to: {error}. See the parameters "
                 f"qos_overrides.{self.topic}.subscription.*"

@@ -8,9 +8,10 @@ import re
 from collections.abc import Sequence
 
 from spectradino_core import __version__
+from spectradino_core.files import FileError, read_text
 from spectradino_ros.parameters import shorten, specs
 
-__all__ = ["outside_ros", "refuse", "usage"]
+__all__ = ["outside_ros", "parameter_files", "refuse", "usage"]
 
 _HELP = ("-h", "--help")
 _BEGIN, _END = "--ros-args", "--"
@@ -29,6 +30,16 @@ def outside_ros(words: Sequence[str]) -> list[str]:
     return found
 
 
+def parameter_files(words: Sequence[str]) -> list[str]:
+    """The parameter files among the arguments, without the program's name, that ROS reads."""
+    found, is_for_ros = [], False
+    for word, following in zip(words, [*words[1:], _BEGIN]):
+        is_for_ros = word != _END if is_for_ros else word == _BEGIN
+        if is_for_ros and word == "--params-file" and following not in (_BEGIN, _END):
+            found.append(following)
+    return found
+
+
 def refuse(words: Sequence[str]) -> tuple[int, str] | None:
     """What to print instead of starting the node, and the exit code; None: the node may start.
 
@@ -39,6 +50,11 @@ def refuse(words: Sequence[str]) -> tuple[int, str] | None:
     if any(word in _HELP for word in own):
         return 0, usage()
     if not own:
+        try:  # ROS would wait for a pipe's writer for ever, and call text of another encoding "line 0"
+            for path in parameter_files(words):
+                read_text(path, "parameter file")
+        except FileError as error:
+            return 1, f"detector_node cannot start: {error}"
         return None
     word = own[0]
     name = re.split(":?=", word.lstrip("-"), maxsplit=1)[0]

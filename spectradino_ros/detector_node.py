@@ -51,7 +51,16 @@ from spectradino_ros.managed import ManagedNode
 from spectradino_ros.model_path import resolve_model
 from spectradino_ros.notices import Notices
 from spectradino_ros.outputs import Outputs
-from spectradino_ros.parameters import ParameterError, Settings, When, check, declare, parameter, unknown_overrides
+from spectradino_ros.parameters import (
+    ParameterError,
+    Settings,
+    When,
+    check,
+    declare,
+    idle_overrides,
+    parameter,
+    unknown_overrides,
+)
 from spectradino_ros.process import run
 from spectradino_ros.registering import Registering
 from spectradino_ros.worker import NewestOnlyWorker
@@ -212,6 +221,9 @@ class DetectorNode(ManagedNode):
                 self, self.settings, self._health, self._notices, self._submit, registering, outputs.publish_mode
             )
             self._publish_mode()
+            given, declared = (getattr(self, name, {}) for name in ("_parameter_overrides", "_parameters"))
+            for complaint in idle_overrides(given, declared):
+                self._notices.warn(complaint, complaint, counted=False)
         elif not wanted and intake is not None:
             self._intake = None
             intake.destroy()
@@ -307,6 +319,9 @@ class DetectorNode(ManagedNode):
         self._follow_listeners()
         if self._intake is not None:
             self._intake.watch()
+            timeout_s = self.settings.no_message_timeout_s
+            if text := diagnosing.silence(self._health, self._intake, self._drops(), timeout_s):
+                self._notices.warn("no answer", text, counted=False)
 
     def _publish_diagnostics(self) -> None:
         pipeline, engine, intake = self._pipeline, self._engine, self._intake

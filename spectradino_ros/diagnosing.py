@@ -12,7 +12,11 @@ from spectradino_ros.intake import Intake
 from spectradino_ros.parameters import Settings
 from spectradino_ros.registering import Registering
 
-__all__ = ["intake_facts", "model_facts", "problems"]
+__all__ = ["intake_facts", "model_facts", "problems", "silence"]
+
+_FRAMES = 20
+"""Without an answer: fewer may come one by one, as of cameras that are triggered on demand."""
+_CAUSES = 4
 
 
 def model_facts(
@@ -57,6 +61,27 @@ def intake_facts(intake: Intake) -> dict[str, str]:
         "pairs": str(feed.pairs),
         "time jumps": str(feed.restarts),
     }
+
+
+def silence(health: Health, intake: Intake, drops: dict[str, int], timeout_s: float) -> str:
+    """What becomes of frames that come and are not answered, empty where they are; a silent camera is named elsewhere.
+
+    Args:
+        health: knows what came, and when the last answer was made.
+        intake: its cameras and their mode.
+        drops: all drops by cause.
+        timeout_s: seconds without an answer before it is reported.
+    """
+    silent_s, frames = health.silent_for("answers"), health.unanswered
+    if silent_s < timeout_s or frames < _FRAMES or any(health.silent_for(key) > timeout_s for key in intake.cameras):
+        return ""
+    most = sorted(drops.items(), key=lambda one: one[1], reverse=True)[:_CAUSES]
+    causes = ", ".join(f"{cause} {count}" for cause, count in most) or "none"
+    mode = "" if intake.feed.mode is Mode.FUSED else f" Mode {intake.feed.mode.value}: {intake.feed.reason}."
+    return (
+        f"no answer for {silent_s:.0f} s, in which {frames} frames came.{mode} Most frequent drops since the "
+        f"activation: {causes}. The log line of each cause's first drop names the remedy"
+    )
 
 
 def problems(

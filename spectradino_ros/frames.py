@@ -34,7 +34,7 @@ class CvBridgeConverter:
             try:
                 from cv_bridge import CvBridge
             except Exception as error:  # a broken build raises whatever it likes
-                raise RuntimeError(f"cv_bridge is not to be had: {error}") from None
+                raise RuntimeError(f"cv_bridge is not available: {error}") from None
             self._bridge = CvBridge()
         return self._bridge.imgmsg_to_cv2(message, wanted)
 

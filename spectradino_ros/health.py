@@ -49,12 +49,14 @@ class Health:
             self._ir_invalid: deque[float] = deque(maxlen=_FRAMES_OF_INVALID)
             self._late = 0
             self._errors = 0
+            self._unanswered = 0
 
     def arrived(self, what: str) -> None:
         """A message of a camera came, by the camera's key."""
         now = self._clock()
         with self._lock:
             self._totals[what] += 1
+            self._unanswered = 0 if what == "answers" else self._unanswered + 1
             self._arrivals.setdefault(what, deque(maxlen=1000)).append(now)
 
     def dropped(self, cause: str, count: int = 1) -> None:
@@ -90,6 +92,12 @@ class Health:
         """How many of a kind there were since the last reset."""
         with self._lock:
             return self._totals[what]
+
+    @property
+    def unanswered(self) -> int:
+        """How many messages of the cameras came since the last answer."""
+        with self._lock:
+            return self._unanswered
 
     def silent_for(self, what: str) -> float:
         """Seconds since the last of a kind, or since the reset where there was none."""

@@ -74,6 +74,7 @@ class Intake:
         self._converter = CvBridgeConverter()
         self._timeout_s = settings.no_message_timeout_s
         self._decoding = settings.decoding
+        self._large: set[str] = set()
         self.feed: feed.Feed[CameraFrame] = feed.Feed(settings.feed(registering.time_offset_ms), monotonic_ns())
         self.cameras: dict[str, Camera] = {}
         self._calibrations: list[Any] = []
@@ -133,10 +134,17 @@ class Intake:
             frame = CameraFrame.decode(key, message, self._converter, self._decoding)
             if key == "rgb" and frame.size is not None:
                 self._registering.note_rgb(frame.size, frame.header.frame_id)
+            if frame.is_large and self.feed.settings.learn_ir_time_offset and key not in self._large:
+                self._large.add(key)
+                self._logger.warning(
+                    f"images of {topic} are compressed and too large to be compared with the other camera's beside all "
+                    "else, so they confirm no learnt time offset: set ir_time_offset_ms, or let the camera send less "
+                    "than 4 megapixels"
+                )
             self.feed.registration = self._registering.current
             self.feed.rgb_grid = self._registering.rgb_size is not None
             stamp = stamp_ns(frame.header)
-            self._hand_over(self.feed.frame(key, stamp, arrival_ns, frame, frame.look, lambda: frame.pixels))
+            self._hand_over(self.feed.frame(key, stamp, arrival_ns, frame, frame.look, frame.glance))
         except DecodeError as error:
             self._health.dropped(f"{key}_{error.cause}")
             self._notices.warn(f"{error.cause} {topic}", f"dropped a frame of {topic}: {error}")
@@ -147,14 +155,24 @@ class Intake:
             self._notices.error(f"intake {topic}", f"dropped a frame of {topic}: {error}\n{trace}")
 
     def _on_camera_info(self, key: str, info: CameraInfo) -> None:
+        had_one = self._registering.current is not None
         try:
-            if self._registering.take(key, info):
-                self._logger.info(f"registration made: {self._registering.describe()}")
+            if not self._registering.take(key, info):
+                return
+            self._notices.info("registration made", f"registration made: {self._registering.describe()}")
         except RegistrationError as error:
-            self._logger.error(log_line(f"no registration: {error}"))
+            self._notices.error("no registration", f"no registration: {error}")
         except Exception as error:  # as of a frame
             trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
             self._notices.error(f"camera_info {key}", f"no registration from the {key} camera's camera_info:\n{trace}")
+            return
+        topic = camera_info_topic(self._node, key, IMAGES[key])
+        if had_one and (publishers := self._node.count_publishers(topic)) > 1:
+            self._notices.warn(
+                f"publishers {topic}",
+                f"{publishers} publishers send different calibrations on {topic}, and the registration is made of the "
+                f"newest: remap {key}/camera_info to this camera's topic (launch argument {key}_info_topic)",
+            )
 
     def _hand_over(self, captures: list[feed.Capture[CameraFrame]]) -> None:
         self._tell_events()

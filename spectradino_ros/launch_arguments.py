@@ -9,11 +9,14 @@ does not touch its parameter, so that the parameter file decides; one that is gi
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spectradino_core.files import FileError, check_file
 from spectradino_core.streams.parameter_values import node_names_in
 from spectradino_core.streams.topics import CAMERA_INFO, IMAGES
 from spectradino_ros.parameters import TRANSPORTS, ParameterError, Spec, check, parameter, shorten, specs
@@ -38,6 +41,9 @@ _TRUTHS = {"true": True, "false": False, "True": True, "False": False}
 
 _DEFAULT_FILE = "config/detector.yaml"
 _LARGE_IMAGES = "large_images"
+
+_ROS_NAME = re.compile(r"(~/|/)?[A-Za-z_{][\w{}]*(/[A-Za-z_{][\w{}]*)*", re.ASCII)
+"""A topic or namespace; words in braces are replaced by ROS."""
 
 _LAUNCH_OWN = ("launch-prefix", "launch-prefix-filter", "sigterm_timeout", "sigkill_timeout", "emulate_tty")
 """Arguments that ROS's launch itself reads, in any launch file."""
@@ -166,8 +172,21 @@ def _parse(spec: Spec, text: str) -> Any:
 
 
 def remappings(given: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Images and CameraInfo of both cameras: the names in the node and their topics."""
+    """Images and CameraInfo of both cameras: the names in the node and their topics.
+
+    Raises:
+        ParameterError: a topic or the namespace is not one in ROS, over which the node would stumble.
+    """
     found = []
+    topics = [f"{key}_{what}topic" for key in ("rgb", "ir") for what in ("", "info_")]
+    for argument in (*topics, "namespace"):
+        may_be_empty = argument in ("rgb_info_topic", "ir_info_topic", "namespace")
+        is_root = argument == "namespace" and given[argument] == "/"
+        if not (_ROS_NAME.fullmatch(given[argument]) or is_root or (may_be_empty and not given[argument])):
+            raise ParameterError(
+                f"launch argument '{argument}' is {shorten(given[argument])!r}, which is no name in ROS: letters, digits "
+                "and underscores between single slashes, no digit first, as in /front/image_raw"
+            )
     for key, name in IMAGES.items():
         images = given[f"{key}_topic"]
         info = given[f"{key}_info_topic"] or "".join((*images.rpartition("/")[:2], "camera_info"))
@@ -186,9 +205,9 @@ def parameter_file(text: str, namespace: str) -> Path:
         ParameterError: there is none, it cannot be read, or none of its blocks is for the node, which ROS would pass
             over.
     """
-    path = Path(text).expanduser() if text else find_shared(_DEFAULT_FILE)
-    if not path.is_file():
-        kind = "it is a folder" if path.is_dir() else "there is no such file"
+    path = Path(os.path.expanduser(text)) if text else find_shared(_DEFAULT_FILE)
+    if not os.path.lexists(path) or path.is_dir():
+        kind = "it is a folder" if os.path.lexists(path) else "there is no such file"
         raise ParameterError(f"launch argument 'params_file' is {shorten(text)!r}: {kind}")
     node = "/" + "/".join(filter(None, (namespace.strip("/"), NODE_NAME)))
     names = node_names_in(path)
@@ -204,11 +223,15 @@ def dds_profile(text: str) -> Path:
     """The file meant by the argument `dds_profile`.
 
     Raises:
-        ParameterError: there is no such file, which Fast DDS would pass over without a word.
+        ParameterError: there is no such file, which Fast DDS would pass over without a word, or it can't be read.
     """
-    path = find_shared("config/fastdds_large_images.xml") if text == _LARGE_IMAGES else Path(text).expanduser()
-    if not path.is_file():
+    shipped = text == _LARGE_IMAGES
+    path = find_shared("config/fastdds_large_images.xml") if shipped else Path(os.path.expanduser(text))
+    if not os.path.lexists(path):
         raise ParameterError(
             f"launch argument 'dds_profile' is {_LARGE_IMAGES} or an XML file, and there is none at {path}"
         )
-    return path.resolve()
+    try:
+        return check_file(path, "settings file").resolve()
+    except FileError as error:
+        raise ParameterError(f"launch argument 'dds_profile': {error}") from None

@@ -28,6 +28,9 @@ __all__ = ["ManagedNode"]
 _PERIOD_S = 10.0
 """Minimum time between two warnings about requests of one kind."""
 
+_MOST_NAMES = 256
+"""Parameters of one request, several times as many as the node has: each takes milliseconds, while frames wait."""
+
 _LABELS = {
     Transition.TRANSITION_CONFIGURE: "configure",
     Transition.TRANSITION_CLEANUP: "cleanup",
@@ -172,6 +175,13 @@ class ManagedNode(LifecycleNode):
 
     def _guarded_service(self, name: str, inner: Callback, kind: Any) -> Callback:
         def call(request: Any, response: Any) -> Any:
+            if (count := _names_in(request)) > _MOST_NAMES:
+                reason = f"the request holds {count} parameters, more than the {_MOST_NAMES} that are served at once"
+                self._requests.warn(f"many {name}", f"refused a request to {name}: {reason}; split it up")
+                refusal = SetParametersResult(successful=False, reason=reason)
+                if kind is SetParameters:
+                    return kind.Response(results=[refusal] * count)
+                return kind.Response(result=refusal) if kind is SetParametersAtomically else kind.Response()
             try:
                 return inner(request, response)
             except Exception as error:
@@ -184,6 +194,11 @@ class ManagedNode(LifecycleNode):
                 return kind.Response()
 
         return call
+
+
+def _names_in(request: Any) -> int:
+    """How many parameters a request names."""
+    return sum(len(getattr(request, field, ())) for field in ("parameters", "names", "prefixes"))
 
 
 def _one_by_one(set_parameters: Callback) -> Callback:

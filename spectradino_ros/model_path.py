@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from spectradino_core.runtime.bundle import BundleError
@@ -24,7 +25,7 @@ def resolve_model(model: str, band: str = "") -> Path:
         BundleError: "" was given and the model in the box is in none of its places, all of which are named.
     """
     if model:
-        return Path(model).expanduser()
+        return Path(os.path.expanduser(model))
     try:
         return find_shared(f"models/{box_model(band)}")
     except FileNotFoundError as error:

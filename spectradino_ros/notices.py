@@ -22,7 +22,7 @@ class Notices:
     def __init__(self, logger: Any, period_s: float, clock: Callable[[], float] = monotonic) -> None:
         """
         Args:
-            logger: has `warning(text)` and `error(text)`.
+            logger: has `info(text)`, `warning(text)` and `error(text)`.
             period_s: least time between two lines of one key.
             clock: seconds from anywhere, never going backwards.
         """
@@ -54,6 +54,13 @@ class Notices:
         line = self._due(key, text, counted=True)
         if line is not None:
             self._logger.error(line)
+        return line is not None
+
+    def info(self, key: str, text: str) -> bool:
+        """As `warn`, as information."""
+        line = self._due(key, text, counted=True)
+        if line is not None:
+            self._logger.info(line)
         return line is not None
 
     def forget(self) -> None:

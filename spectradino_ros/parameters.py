@@ -6,6 +6,8 @@ declared, so that the launch description needs no node.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 from spectradino_core.streams.parameter_values import check, did_you_mean, is_unchanged, shorten
@@ -20,12 +22,16 @@ __all__ = [
     "check",
     "declare",
     "did_you_mean",
+    "idle_overrides",
     "is_unchanged",
     "parameter",
     "shorten",
     "specs",
     "unknown_overrides",
 ]
+
+_NAMED_UNKNOWN = 10
+"""Unknown parameters that are named, each with the nearest name, which takes a millisecond."""
 
 
 def declare(node: Any) -> Settings:
@@ -61,10 +67,36 @@ def declare(node: Any) -> Settings:
 
 
 def unknown_overrides(names: list[str]) -> list[str]:
-    """A complaint for each of the names given at start that no parameter has: ROS itself passes over typing errors."""
+    """A complaint for each of the names given at start that no parameter has: ROS itself passes over typing errors.
+
+    Of a file for something else, with hundreds of them, the first are named and the others counted.
+    """
     theirs = ("use_sim_time", "start_type_description_service")
-    return [
+    unknown = [n for n in names if n not in specs() and n not in theirs and not n.startswith("qos_overrides.")]
+    found = [
         f"parameter '{shorten(name)}' is unknown and has no effect{did_you_mean(name)}"
-        for name in names
-        if name not in specs() and name not in theirs and not name.startswith("qos_overrides.")
+        for name in unknown[:_NAMED_UNKNOWN]
     ]
+    if len(unknown) > _NAMED_UNKNOWN:
+        found.append(
+            f"{len(unknown) - _NAMED_UNKNOWN} more parameters are unknown and have no effect: is the parameter file "
+            "one for this node?"
+        )
+    return found
+
+
+def idle_overrides(names: Iterable[str], declared: Iterable[str]) -> list[str]:
+    """A complaint for each qos_overrides parameter given at start that no subscription or publisher asked for.
+
+    Args:
+        names: of the parameters given at start.
+        declared: of those that the node has, now that it has subscribed.
+    """
+    known = [name for name in declared if name.startswith("qos_overrides.")]
+    found = []
+    for name in names:
+        if name.startswith("qos_overrides.") and name not in known and not name.startswith("qos_overrides./clock."):
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
+            found.append(f"parameter '{shorten(name)}' is of no topic or policy of this node and has no effect: {hint}")
+    return found

@@ -14,11 +14,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import rclpy
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
 from spectradino_core.runtime.engine_build import interrupt_builds
+from spectradino_core.text import log_line
 from spectradino_ros.notices import Notices
 from spectradino_ros.parameters import ParameterError
 
@@ -71,8 +74,8 @@ def run(make_node: Callable[[], Any], args: Sequence[str] | None = None) -> int:
     try:
         try:
             node = make_node()
-        except ParameterError as error:
-            rclpy.logging.get_logger("detector_node").fatal(f"cannot start: {error}")
+        except (ParameterError, ParameterException, rclpy_implementation.RCLError) as error:
+            rclpy.logging.get_logger("detector_node").fatal(log_line(f"cannot start: {error}"))
             return 1
         try:
             return _serve(node, stop)

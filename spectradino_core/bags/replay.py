@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from time import perf_counter
 
 from spectradino_core.bags.errors import BagError
@@ -186,8 +185,7 @@ class Replay:
         shot = _Shot(decoded, self._arrival_ns, frame)
         self.feed.registration = self.registering.current
         self.feed.rgb_grid = self.registering.rgb_size is not None
-        pixels = partial(getattr, decoded, "pixels")
-        captures = self.feed.frame(frame.stream, frame.stamp_ns, self._arrival_ns, shot, decoded.look, pixels)
+        captures = self.feed.frame(frame.stream, frame.stamp_ns, self._arrival_ns, shot, decoded.look, decoded.glance)
         yield from self._answered(captures)
 
     def take_camera_infos(self, reader: BagReader) -> None:

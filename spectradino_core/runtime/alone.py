@@ -11,6 +11,7 @@ until it is ready, and whenever something is wrong with it, the graph of both an
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -69,7 +70,7 @@ class AloneEngine:
         self._own = {
             stream: _Own(file, stream, both.info, both.on_cpu, partial(open_one, file, device, threads, stream), tell)
             for stream, file in found.items()
-            if file.is_file()
+            if os.path.lexists(file)  # a pipe is reported when it is opened
         }
         if device == "tensorrt":  # whose engine may take minutes to build: not while a camera is lost
             for own in self._own.values():

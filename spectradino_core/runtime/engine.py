@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from spectradino_core.runtime.bundle import ModelInfo
+from spectradino_core.runtime.bundle import BundleError, ModelInfo
 from spectradino_core.runtime.network_inputs import blank_input
 
 __all__ = ["DEVICES", "Engine", "EngineError", "RawPredictions", "raw_predictions", "warm_up"]
@@ -60,11 +60,20 @@ def warm_up(engine: Engine) -> float:
 
     Raises:
         EngineError: it does not.
+        BundleError: its results are of other classes than the model's description names.
     """
-    blank = blank_input(engine.info)
+    info, blank = engine.info, blank_input(engine.info)
     start = perf_counter()
-    engine.run(*blank)
-    return (perf_counter() - start) * 1e3
+    _boxes, scores, mask = engine.run(*blank)
+    took_ms = (perf_counter() - start) * 1e3
+    found, named = scores.shape[1], len(info.box_classes)
+    if found != named or (mask is None) is bool(info.mask_classes):
+        raise BundleError(
+            f"model {info.name}: its graph gives scores of {found} classes and {'no' if mask is None else 'a'} mask, "
+            f"its description names {named} detection classes and {len(info.mask_classes)} mask classes; "
+            "export the model again"
+        )
+    return took_ms
 
 
 def raw_predictions(outputs: Mapping[str, np.ndarray]) -> RawPredictions:

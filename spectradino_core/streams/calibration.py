@@ -20,13 +20,13 @@ A file may give the time offset alone; then it has neither ir_to_rgb nor the siz
 from __future__ import annotations
 
 import difflib
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from spectradino_core.files import FileError, read_yaml, written_atomically
 from spectradino_core.runtime.registration import Registration, RegistrationError
+from spectradino_core.streams.settings import parameter
 from spectradino_core.text import printable
 
 __all__ = ["FORMAT", "Calibration", "load_calibration", "save_calibration"]
@@ -36,6 +36,7 @@ _VERSION_KEY = "spectradino_calibration"
 _WANTED = (_VERSION_KEY, "ir_to_rgb", "ir_size", "rgb_size")
 _OF_REGISTRATION = (*_WANTED[1:], "residual_px")
 _OPTIONAL = ("time_offset_ms", "residual_px", "made_by", "notes")
+_LARGEST_SIDE, _LARGEST_RESIDUAL_PX = 1 << 16, 1e5
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def load_calibration(path: str | Path) -> Calibration:
             f"{path}: format {printable(repr(data[_VERSION_KEY]), 40)}, this software reads format {FORMAT}: calibrate "
             "again, or upgrade"
         )
+    offset = parameter("ir_time_offset_ms")
     registration = None
     if not has_time_alone:
         registration = Registration(
@@ -88,8 +90,8 @@ def load_calibration(path: str | Path) -> Calibration:
         )
     return Calibration(
         registration,
-        time_offset_ms=_number(data, "time_offset_ms", path),
-        residual_px=_number(data, "residual_px", path, least=0.0),
+        time_offset_ms=_number(data, "time_offset_ms", path, offset.low, offset.high),
+        residual_px=_number(data, "residual_px", path, 0.0, _LARGEST_RESIDUAL_PX),
         made_by=printable(str(data.get("made_by") or ""), 1000),
         notes=printable(str(data.get("notes") or ""), 10_000, keep="\n"),
     )
@@ -143,17 +145,25 @@ def _nine(rows: Any, path: Path) -> tuple[float, ...]:
 
 def _size(data: dict[Any, Any], key: str, path: Path) -> tuple[int, int]:
     value = data[key]
-    if not (isinstance(value, list) and len(value) == 2 and all(type(v) is int and v > 0 for v in value)):
-        raise RegistrationError(f"{path}: {key} is [width, height] in pixels, got {printable(str(value))}")
+    if not (
+        isinstance(value, list) and len(value) == 2 and all(type(v) is int and 0 < v <= _LARGEST_SIDE for v in value)
+    ):
+        raise RegistrationError(
+            f"{path}: {key} is [width, height] in pixels up to {_LARGEST_SIDE}, got {printable(str(value))}"
+        )
     return value[0], value[1]
 
 
-def _number(data: dict[Any, Any], key: str, path: Path, least: float = -math.inf) -> float | None:
+def _number(data: dict[Any, Any], key: str, path: Path, least: float | None, most: float | None) -> float | None:
     value = data.get(key)
     if value is None:
         return None
-    if not _is_number(value) or not math.isfinite(value) or value < least:
-        raise RegistrationError(f"{path}: {key} is a finite number, got {printable(str(value))}")
+    assert least is not None
+    assert most is not None
+    if not _is_number(value) or not least <= value <= most:
+        raise RegistrationError(
+            f"{path}: {key} is a finite number from {least:g} to {most:g}, got {printable(str(value))}"
+        )
     return float(value)
 
 

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 
 from spectradino_core.streams.decode import OpenImage, open_infrared, open_rgb
-from spectradino_core.streams.encodings import BAYER, demosaic, is_mosaic
+from spectradino_core.streams.encodings import BAYER, PLANAR, demosaic, is_mosaic
 from spectradino_core.streams.image_files import png_header, read_file, tiff_header
 from spectradino_core.streams.image_message import DecodeError, check_size, corrupt, flat_bytes
 from spectradino_core.streams.infrared import DecodeOptions, check_crop, counts_of, cropped, grey_of
@@ -41,8 +41,8 @@ __all__ = [
 _KINDS = ((b"\xff\xd8\xff", "jpeg"), (b"\x89PNG\r\n\x1a\n", "png"), (b"II*\x00", "tiff"), (b"MM\x00*", "tiff"))
 _ZSTD_HEADER = struct.Struct("<IIBII")
 _MAX_ENCODING = 64
-_MAX_PIXEL_BYTES, _MAX_ROW_PADDING = 8, 4096
-"""Of the raw image inside `zstd`."""
+_MAX_PIXEL_BYTES, _MAX_PADDING = 8, 4 << 20
+"""Of the raw image inside `zstd`: bytes of one pixel, and of all rows' padding."""
 
 
 _NOT_LOOKED_AT = np.empty((0, 0), np.uint8)
@@ -93,7 +93,7 @@ def open_compressed_rgb(message: CompressedImageMessage, options: DecodeOptions 
             return demosaic(image, pattern)
         return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
 
-    return OpenImage(unpack, _NOT_LOOKED_AT)
+    return OpenImage(unpack, _NOT_LOOKED_AT, file.width * file.height)
 
 
 def decode_compressed_infrared(message: CompressedImageMessage, options: DecodeOptions | None = None) -> np.ndarray:
@@ -140,7 +140,7 @@ def open_compressed_infrared(message: CompressedImageMessage, options: DecodeOpt
         image = cropped(file.unpack(True), options.ir_crop)
         return counts_of(image, options.ir_float_unit) if image.ndim == 2 else grey_of(image, file.kind)
 
-    return OpenImage(unpack, _digest(file.content))
+    return OpenImage(unpack, _digest(file.content), file.width * file.height)
 
 
 def encoding_of(message: Any) -> str:
@@ -184,10 +184,12 @@ def _open(message: CompressedImageMessage, text: str, options: DecodeOptions) ->
     magic = data[:8].tobytes()
     kind = next((kind for start, kind in _KINDS if magic.startswith(start)), None)
     if kind is None:
-        hint = "; subscribe to the plain compressed topic, not compressedDepth" if "compressedDepth" in text else ""
+        hint = "set the publisher's compressed format to jpeg or png"
+        if "compressedDepth" in text:
+            hint = "subscribe to the plain compressed topic, not compressedDepth"
         raise DecodeError(
             "unknown_format",
-            f"the compressed image ({text!r}, {data.size} bytes from {magic.hex()} on) is no JPEG, PNG or TIFF{hint}",
+            f"the compressed image ({text!r}, {data.size} bytes from {magic.hex()} on) is no JPEG, PNG or TIFF: {hint}",
         )
     if kind == "jpeg":
         jpeg = inspect_jpeg(data)
@@ -204,7 +206,7 @@ def _open(message: CompressedImageMessage, text: str, options: DecodeOptions) ->
         width, height, bits, is_grey, content = header.width, header.height, header.bits, header.is_grey, header.content
 
         def unpack(as_is: bool) -> np.ndarray:
-            return read_file(header, data, as_is)
+            return read_file(header, as_is)
 
     check_size(height, width, f"the {kind} image", options.max_pixels)
     return _File(kind, text.lower().strip(), width, height, bits, is_grey, unpack, content)
@@ -259,11 +261,15 @@ def _open_zstd(
     """An image of zstd_image_transport: the raw message's fields, and its data, packed by zlib in spite of the name."""
     inner, packed = _zstd_header(message)
     height, width = check_size(inner.height, inner.width, "the zstd image", options.max_pixels)
-    if inner.step > _MAX_PIXEL_BYTES * width + _MAX_ROW_PADDING:
-        raise DecodeError("wrong_step", f"the zstd image of {width}x{height} pixels claims rows of {inner.step} bytes")
     size = inner.step * height
-    if inner.encoding in ("nv12", "nv21", "nv24"):  # whose chroma rows come on top
+    if inner.encoding in PLANAR:  # whose chroma rows come on top
         size *= 3
+    if size > _MAX_PIXEL_BYTES * width * height + _MAX_PADDING:
+        raise DecodeError(
+            "wrong_step",
+            f"the zstd image of {width}x{height} pixels claims rows of {inner.step} bytes: the publisher must set step "
+            "to the length of a row in bytes",
+        )
 
     def unpack() -> np.ndarray:
         stream = zlib.decompressobj(47)  # zlib or gzip, as the header says
@@ -278,4 +284,4 @@ def _open_zstd(
         inner.data = raw
         return open_raw(inner).unpack()
 
-    return OpenImage(unpack, _digest(packed) if is_looked_at else _NOT_LOOKED_AT)
+    return OpenImage(unpack, _digest(packed) if is_looked_at else _NOT_LOOKED_AT, width * height)

@@ -105,10 +105,12 @@ class OpenImage:
         unpack: gives the pixels, see `decode_rgb` and `decode_infrared`; raises `DecodeError` for damage that only
             shows now. The array may be a read-only view of the message's data.
         look: an array of any shape that differs where the image does, to recognise a camera that repeats one image.
+        packed: how many pixels are compressed, so that unpacking takes milliseconds for each 100,000; 0: none.
     """
 
     unpack: Callable[[], np.ndarray]
     look: np.ndarray
+    packed: int = 0
 
 
 def decode_rgb(message: ImageMessage, converter: Converter | None = None) -> np.ndarray:

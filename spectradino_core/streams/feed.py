@@ -40,7 +40,7 @@ _LEAST_WAIT_MS = 500.0
 _MOST_EVENTS = 256
 _LONGEST_REFUSAL = 120
 _MOST_UNSEEN = 4
-_JUMP_QUIET_NS = 5_000 * _MS
+_QUIET_NS = 5_000 * _MS
 """A clock that goes to and fro jumps many times a second; a bag that is played again hardly that often."""
 
 
@@ -78,7 +78,7 @@ class Feed(Generic[Payload]):
         self._is_frozen = False
         self._restarts_seen = 0
         self._jump_pending = False
-        self._jump_told_ns: int | None = None
+        self._told_ns: dict[str, int] = {}
         self._last_capture_ns: int | None = None
 
     # ---- in and out ----------------------------------------------------------------------------------------------
@@ -312,7 +312,8 @@ class Feed(Generic[Payload]):
         captures: list[Capture[Payload]] = []
         if self.settings.pair_by != "arrival":
             self._take_news(self._offset.stamps(stream, stamp_ns, arrival_ns))
-            if self._clocks.push(stream, stamp_ns, arrival_ns, self._offset.in_force_ns):
+            changed = self._clocks.push(stream, stamp_ns, arrival_ns, self._offset.in_force_ns)
+            if changed and self._is_worth_telling("clocks"):
                 self._say(self._about_clocks(learning), arrival_ns, warning=self._clocks.apart)
         if self.by_arrival is not was_by_arrival:
             captures = self.flush()
@@ -341,16 +342,16 @@ class Feed(Generic[Payload]):
 
     def _captures(self, pairs: list[Pair[Payload]]) -> list[Capture[Payload]]:
         for event in self._pairer.take_events():
-            if not event.startswith(JUMP_EVENT) or self._is_worth_telling():
+            if not event.startswith(JUMP_EVENT) or self._is_worth_telling("jump"):
                 self._say(event, self._now_ns)
         return [self._capture(pair.rgb, pair.ir, pair.rgb_stamp_ns, pair.ir_stamp_ns, pair.error_ns) for pair in pairs]
 
-    def _is_worth_telling(self) -> bool:
-        """Whether the last jump was told long ago; all are counted in `restarts`."""
-        told = self._jump_told_ns
-        if told is not None and 0 <= self._now_ns - told < _JUMP_QUIET_NS:
+    def _is_worth_telling(self, what: str) -> bool:
+        """Whether the last event of a kind that may come many times a second was reported long ago."""
+        told = self._told_ns.get(what)
+        if told is not None and 0 <= self._now_ns - told < _QUIET_NS:
             return False
-        self._jump_told_ns = self._now_ns
+        self._told_ns[what] = self._now_ns
         return True
 
     def _alone(self, stream: Stream) -> list[Capture[Payload]]:

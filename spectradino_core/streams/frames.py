@@ -16,6 +16,9 @@ from spectradino_core.streams.image_message import DecodeError
 
 __all__ = ["CameraFrame"]
 
+_GLANCE_PIXELS = 4_000_000
+"""Compressed images of more take over 50 ms to unpack, PNG twice that."""
+
 
 class CameraFrame:
     """A message whose fields are right, with its pixels, which are unpacked when they are first asked for.
@@ -48,6 +51,7 @@ class CameraFrame:
         self.look = np.empty((0, 0), np.uint8) if look is None else look
         self._unpack: Callable[[], np.ndarray] | None = unpack
         self._told_size: tuple[int, int] | None = None
+        self._packed = 0
         self._pixels: np.ndarray | None = None
         self._lock = Lock()
 
@@ -73,6 +77,21 @@ class CameraFrame:
                     self.decode_ms += (perf_counter() - start) * 1e3
                 self._unpack = None  # and with it the packed data
             return self._pixels
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the image came compressed and is too large for `glance`."""
+        return self._packed > _GLANCE_PIXELS
+
+    def glance(self) -> np.ndarray:
+        """`pixels`, for who takes messages meanwhile: not of a large image that is compressed yet.
+
+        Raises:
+            DecodeError: it is such an image, or damaged.
+        """
+        if self._pixels is None and self.is_large:
+            raise DecodeError("not_unpacked", f"{self._packed} pixels are compressed, too many to be unpacked here")
+        return self.pixels
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -105,6 +124,7 @@ class CameraFrame:
         frame = cls(message.header, opened.unpack, key, opened.look)
         if key == "rgb" and not hasattr(message, "format"):
             frame._told_size = (int(message.width), int(message.height))
+        frame._packed = opened.packed
         frame.decode_ms = (perf_counter() - start) * 1e3
         return frame
 

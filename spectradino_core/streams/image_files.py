@@ -25,6 +25,9 @@ _TIFF_TYPES = {1: "B", 3: "H", 4: "I"}
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _OFFSETS, _CHANNELS, _COUNTS = 256, 257, 258, 259, 273, 277, 279
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_COUNTS = 322, 323, 324, 325
 _MAX_ENTRIES, _MAX_VALUES, _MAX_TILE_SIDE = 512, 1 << 16, 4096
+_MAX_CHUNKS = 1 << 16
+"""Of a PNG file. Encoders write a few, or one for every 8 KiB of pixels."""
+_OF_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class FileHeader:
         bits: of one channel.
         is_grey: there is one channel.
         content: uint8 [N] that differs where the pixels do: of PNG its stored checksums, of TIFF the file.
+        data: uint8 [N], the file; of PNG without texts, profiles, metadata and the later images of an animation, any of
+            which may unpack to gigabytes.
     """
 
     kind: str
@@ -45,6 +50,7 @@ class FileHeader:
     bits: int
     is_grey: bool
     content: np.ndarray
+    data: np.ndarray
 
 
 def png_header(data: np.ndarray) -> FileHeader:
@@ -57,21 +63,29 @@ def png_header(data: np.ndarray) -> FileHeader:
         DecodeError: it is damaged.
         struct.error, IndexError: it is cut.
     """
-    at, name, view, checksums = 8, b"", data.data, b""
+    at, name, view = 8, b"", data.data
     width = height = bits = kind = 0
+    kept, checksums, count = [view[:8]], [], 0
     while name != b"IEND":
         length, name = struct.unpack_from(">I4s", view, at)
-        (checksum,) = struct.unpack_from(">I", view, at + 8 + length)
-        if zlib.crc32(view[at + 4 : at + 8 + length]) != checksum:
+        end = at + 12 + length
+        (checksum,) = struct.unpack_from(">I", view, end - 4)
+        if zlib.crc32(view[at + 4 : end - 4]) != checksum:
             raise corrupt("png", data.size, f"the checksum of its part {name!r} is wrong")
         if at == 8:
             if name != b"IHDR" or length != 13:
                 raise corrupt("png", data.size, "its header is damaged")
             width, height, bits, kind = struct.unpack_from(">IIBB", view, 16)
+        count += 1
+        if count > _MAX_CHUNKS:
+            raise corrupt("png", data.size, f"it has more than {_MAX_CHUNKS} parts")
+        if name in _OF_PIXELS:
+            kept.append(view[at:end])
         if name == b"IDAT":
-            checksums += view[at + 8 + length : at + 12 + length]
-        at += 12 + length
-    return FileHeader("png", width, height, bits, kind == 0, np.frombuffer(checksums, np.uint8))
+            checksums.append(view[end - 4 : end])
+        at = end
+    pixels = data if len(kept) == count + 1 else np.frombuffer(b"".join(kept), np.uint8)
+    return FileHeader("png", width, height, bits, kind == 0, np.frombuffer(b"".join(checksums), np.uint8), pixels)
 
 
 def tiff_header(data: np.ndarray) -> FileHeader:
@@ -87,11 +101,13 @@ def tiff_header(data: np.ndarray) -> FileHeader:
     tags = _tiff_tags(data)
     width, height, bits = tags[_WIDTH][0], tags[_HEIGHT][0], tags.get(_BITS, [1])[0]
     compression, channels = tags.get(_COMPRESSION, [1])[0], tags.get(_CHANNELS, [1])[0]
-    if compression not in _TIFF_COMPRESSIONS or bits not in (8, 16, 32, 64) or not 1 <= channels <= 4:
+    depths = (8, 16, 32, 64) if channels == 1 else (8, 16)
+    if compression not in _TIFF_COMPRESSIONS or bits not in depths or not 1 <= channels <= 4:
         raise DecodeError(
             "unknown_format",
-            f"the tiff image has compression {compression}, {bits} bits and {channels} channels; read are 8, 16 or 32 "
-            f"bits and up to 4 channels with {', '.join(dict.fromkeys(_TIFF_COMPRESSIONS.values()))}",
+            f"the tiff image has compression {compression}, {bits} bits and {channels} channels; read are 8 or 16 bits "
+            "and up to 4 channels, or 32 or 64 bits and one, with "
+            f"{', '.join(dict.fromkeys(_TIFF_COMPRESSIONS.values()))}: set the publisher to one of these, or to png",
         )
     tiled = _TILE_OFFSETS in tags
     offsets, counts = (tags[_TILE_OFFSETS], tags[_TILE_COUNTS]) if tiled else (tags[_OFFSETS], tags[_COUNTS])
@@ -101,7 +117,7 @@ def tiff_header(data: np.ndarray) -> FileHeader:
         raise corrupt("tiff", data.size, "it ends before its pixels do")
     if not tiled and compression == 1 and sum(counts) < width * height * channels * bits // 8:
         raise corrupt("tiff", data.size, "it holds fewer pixels than its header says")
-    return FileHeader("tiff", width, height, bits, channels == 1, data)
+    return FileHeader("tiff", width, height, bits, channels == 1, data, data)
 
 
 def _tiff_tags(data: np.ndarray) -> dict[int, list[int]]:
@@ -110,9 +126,13 @@ def _tiff_tags(data: np.ndarray) -> dict[int, list[int]]:
     (at,) = struct.unpack_from(order + "I", data.data, 4)
     (entries,) = struct.unpack_from(order + "H", data.data, at)
     found: dict[int, list[int]] = {}
+    seen: set[int] = set()
     for entry in range(min(entries, _MAX_ENTRIES)):
         place = at + 2 + 12 * entry
         tag, kind, count = struct.unpack_from(order + "HHI", data.data, place)
+        if tag in seen:  # of two sizes libtiff takes the first
+            raise corrupt("tiff", data.size, f"its directory holds tag {tag} twice")
+        seen.add(tag)
         letter = _TIFF_TYPES.get(kind)
         if letter is None or not 1 <= count <= _MAX_VALUES:
             continue
@@ -122,12 +142,11 @@ def _tiff_tags(data: np.ndarray) -> dict[int, list[int]]:
     return found
 
 
-def read_file(header: FileHeader, data: np.ndarray, as_is: bool) -> np.ndarray:
+def read_file(header: FileHeader, as_is: bool) -> np.ndarray:
     """Decode a PNG or TIFF file with OpenCV; what its libraries print is kept off the error output.
 
     Args:
         header: of the file.
-        data: uint8 [N].
         as_is: keep one channel and the depth; else 8 bits and three channels.
 
     Returns:
@@ -137,12 +156,13 @@ def read_file(header: FileHeader, data: np.ndarray, as_is: bool) -> np.ndarray:
         DecodeError: cause "corrupt_data".
     """
     flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR if as_is else cv2.IMREAD_COLOR
+    size = header.data.size
     image = None
     with diverted_stderr(_NOTHING), suppress(cv2.error):
-        image = cv2.imdecode(data, flags | cv2.IMREAD_IGNORE_ORIENTATION)
+        image = cv2.imdecode(header.data, flags | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None or image.size == 0:
-        raise corrupt(header.kind, data.size, "OpenCV cannot read it")
+        raise corrupt(header.kind, size, "OpenCV cannot read it")
     if image.shape[:2] != (header.height, header.width):
-        size = f"{image.shape[1]}x{image.shape[0]}"
-        raise corrupt(header.kind, data.size, f"it claims {header.width}x{header.height} pixels and holds {size}")
+        found = f"{image.shape[1]}x{image.shape[0]}"
+        raise corrupt(header.kind, size, f"it claims {header.width}x{header.height} pixels and holds {found}")
     return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

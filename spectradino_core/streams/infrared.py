@@ -93,8 +93,8 @@ def counts_of(image: np.ndarray, unit: str = "auto") -> np.ndarray:
     if image.dtype not in (np.float32, np.float64):
         raise DecodeError("depth_mismatch", f"the infrared image holds {image.dtype}, not 8 or 16-bit counts")
     valid = np.isfinite(image)
-    scale, zero = _float_scale(image[::4, ::4][valid[::4, ::4]], unit)
     with np.errstate(invalid="ignore", over="ignore"):
+        scale, zero = _float_scale(image[::4, ::4][valid[::4, ::4]], unit)
         counts = np.clip(np.rint((image + zero) * scale), 1, _MOST_COUNTS)
     return np.where(valid, counts, 0).astype(np.uint16)
 

@@ -33,8 +33,11 @@ MAX_SCANS = 20
 
 _MAX_SEGMENTS = 4096
 _DHT, _EOI, _SOS, _DRI = 0xC4, 0xD9, 0xDA, 0xDD
-_SEQUENTIAL = (0xC0, 0xC1)
+_SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1), (0xC2, 0xCA)
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_DECODED = (*_SEQUENTIAL, *_PROGRESSIVE, 0xC3, 0xC9)
+"""Kinds of frames that libjpeg-turbo decodes; the others are differential."""
+_ALL_COEFFICIENTS = (1 << 64) - 1
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 _WARNING = re.compile(r"(?:Corrupt|Premature end of) JPEG|Invalid SOS|Inconsistent|Unsupported|Bogus", re.IGNORECASE)
 _SLACK = 2
@@ -92,7 +95,8 @@ class _Walk:
         self._restart_interval = 0
         self._size: tuple[int, int] | None = None
         self._sampling: list[int] = []
-        self._is_sequential = False
+        self._is_sequential = self._is_progressive = False
+        self._awaited: dict[int, int] = {}  # coefficients that no scan has completed yet, as bits, by component
         self._first_symbols: dict[int, int] = {}
         self._ac_table = 0
 
@@ -107,14 +111,21 @@ class _Walk:
             if length < 2 or at + 2 + length > self._data.size:
                 raise corrupt("jpeg", self._data.size, "its header is cut")
             if code in _FRAME_MARKERS:
+                if code not in _DECODED:
+                    raise DecodeError(
+                        "unknown_format",
+                        f"the jpeg image is of a kind that is not read (marker 0xff{code:02x}): set the camera to "
+                        "baseline JPEG",
+                    )
                 self._frame(at)
-                self._is_sequential = code in _SEQUENTIAL
+                self._is_sequential, self._is_progressive = code in _SEQUENTIAL, code in _PROGRESSIVE
             elif code == _DRI:
                 (self._restart_interval,) = struct.unpack_from(">H", self._data.data, at + 4)
             elif code == _DHT:
                 self._tables(at + 4, at + 2 + length)
             elif code == _SOS:
                 self._ac_table = int(self._data[at + 6]) & 15
+                self._scan(at)
             at += 2 + length
             if code == _SOS:
                 scans += 1
@@ -155,17 +166,35 @@ class _Walk:
     def _frame(self, at: int) -> None:
         data = self._data
         precision, height, width, components = struct.unpack_from(">BHHB", data.data, at + 4)
-        if precision != 8:
-            raise DecodeError("unknown_format", f"the jpeg image has {precision} bits a channel; 8 are read")
-        if self._size is not None or components not in (1, 3, 4):
+        if self._size is not None:
             raise corrupt("jpeg", data.size, "its header is damaged")
+        if precision != 8 or components not in (1, 3, 4):
+            raise DecodeError(
+                "unknown_format",
+                f"the jpeg image has {components} channels of {precision} bits; 1, 3 or 4 of 8 bits are read: set the "
+                "camera or its publisher to one of them, or to png",
+            )
         check_size(height, width, "the jpeg image")
         self._size = (height, width)
         self._sampling = [int(data[at + 11 + 3 * n]) for n in range(components)]
+        self._awaited = {int(data[at + 10 + 3 * n]): _ALL_COEFFICIENTS for n in range(components)}
+
+    def _scan(self, at: int) -> None:
+        """Note which coefficients of which components a scan completes; decoders take absent ones for zeros."""
+        count = int(self._data[at + 4])
+        first, last, bits = map(int, self._data[at + 5 + 2 * count : at + 8 + 2 * count])
+        done = _ALL_COEFFICIENTS
+        if self._is_progressive:
+            done = 0 if bits & 15 else (_ALL_COEFFICIENTS >> (63 - last % 64)) & (_ALL_COEFFICIENTS << first % 64)
+        for place in range(at + 5, at + 5 + 2 * count, 2):
+            component = int(self._data[place])
+            self._awaited[component] = self._awaited.get(component, 0) & ~done
 
     def _finished(self, at: int, scans: int, first_scan: int, restarts: tuple[int, int]) -> JpegFile:
         if self._size is None or not scans:
             raise corrupt("jpeg", self._data.size, "it holds no image")
+        if any(self._awaited.values()):
+            raise corrupt("jpeg", self._data.size, f"it ends after scan {scans}, and others are missing")
         if scans == 1:
             self._check_restarts(*restarts)
             if self._is_sequential:
@@ -236,14 +265,14 @@ def decode_jpeg(file: JpegFile, grey: bool) -> np.ndarray:
 
 def _by_simplejpeg(file: JpegFile, colours: str) -> np.ndarray:
     try:
-        try:
-            image = simplejpeg.decode_jpeg(file.data, colours)
-        except ValueError as error:
-            if not _is_harmless(str(error), file.data):
-                raise
-            image = simplejpeg.decode_jpeg(file.data, colours, strict=False)
+        image = simplejpeg.decode_jpeg(file.data, colours)
     except (ValueError, MemoryError, RuntimeError) as error:
-        raise corrupt("jpeg", file.data.size, _in_words(str(error))) from None
+        reason = str(error)
+        if "subsampling" in reason:  # which it also says of headers that are damaged
+            return _by_opencv(file, colours == "GRAY")
+        if not _is_harmless(reason, file.data):
+            raise corrupt("jpeg", file.data.size, _in_words(reason)) from None
+        image = simplejpeg.decode_jpeg(file.data, colours, strict=False)
     return image[..., 0] if colours == "GRAY" else image
 
 

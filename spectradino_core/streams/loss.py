@@ -10,6 +10,8 @@ _LEAST_FRAMES = 12
 _TOLERANCE = 0.2  # of a period
 _FITTING = 0.8
 _MUCH = 0.15
+_PAUSE_NS, _PAUSE_PERIODS = 2_000_000_000, 20
+"""A longer step is a clock that was set, or a camera that was paused."""
 _EVEN = 0.4
 """The loss in either half of the stamps, at least, as a fraction of that in all of them."""
 
@@ -32,6 +34,7 @@ def lost_fraction(stamps_ns: Sequence[int]) -> tuple[float, float] | None:
     if len(steps) + 1 < _LEAST_FRAMES:
         return None
     shortest = sorted(steps)[len(steps) // 10]
+    steps = [step for step in steps if step <= max(_PAUSE_NS, _PAUSE_PERIODS * shortest)]
     singles = [step for step in steps if step < 1.5 * shortest]
     period = sum(singles) / len(singles)
     periods = [round(step / period) for step in steps]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import array
 import difflib
 import math
+import os
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from spectradino_core.files import FileError, read_yaml
+from spectradino_core.streams.image_message import MAX_SIDE
 from spectradino_core.streams.settings import ParameterError, Settings, Spec, specs
 from spectradino_core.text import printable
 
@@ -61,8 +63,10 @@ def _checked_numbers(spec: Spec, value: Any) -> tuple[float, ...]:
         raise ParameterError(f"parameter '{spec.name}' is a list of {spec.allowed}, got {len(value)}: {_shown(value)}")
     if not all((type(v) is float and math.isfinite(v)) or (type(v) is int and abs(v) < _INTEGERS) for v in value):
         raise ParameterError(f"parameter '{spec.name}' is a list of {spec.allowed}, all finite, got {_shown(value)}")
-    if spec.name == "ir_crop" and any(v < 0 or v != int(v) for v in value):
-        raise ParameterError(f"parameter 'ir_crop' is 4 whole numbers of 0 or above, got {_shown(value)}")
+    if spec.name == "ir_crop" and any(not 0 <= v <= MAX_SIDE or v != int(v) for v in value):
+        raise ParameterError(
+            f"parameter 'ir_crop' is 4 whole numbers of 0 or above, at most {MAX_SIDE}, got {_shown(value)}"
+        )
     return tuple(float(v) for v in value)
 
 
@@ -118,7 +122,7 @@ def settings_from_file(path: str | Path, changes: Mapping[str, Any] | None = Non
         ParameterError: the file is missing, no YAML or holds no parameters, or a value is refused; names file and
             parameter.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     values: dict[str, Any] = {}
     for name, value in {**_parameters_in(path), **(changes or {})}.items():
         if name in _NOT_OURS or name.startswith("qos_overrides"):

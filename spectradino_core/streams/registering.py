@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ class Registering:
         if given["ir_to_rgb"]:
             self.current = registration_from_numbers(settings.ir_to_rgb, source="parameter ir_to_rgb")
         elif given["calibration_file"]:
-            calibration = load_calibration(Path(settings.calibration_file).expanduser())
+            calibration = load_calibration(os.path.expanduser(settings.calibration_file))
             self.current, self.residual_px = calibration.registration, calibration.residual_px
             self.time_offset_ms = calibration.time_offset_ms
         elif self.from_camera_info:

@@ -78,6 +78,45 @@ def test_words_for_ros_are_its_own():
     assert refuse([]) is None
 
 
+def test_a_parameter_file_that_is_none_is_refused_before_ros_opens_it(tmp_path):
+    """A pipe without a writer hung the start; of text in another encoding ROS says 'error near line 0'."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "latin").write_bytes(b"/**: {ros__parameters: {model: \xe9}}")
+    good = str(ROOT / "config" / "lwir_detector.yaml")
+    for path, said in [
+        (f"{tmp_path}/pipe", "is a named pipe"),
+        (str(tmp_path), "is a folder"),
+        (f"{tmp_path}/loop", "Too many levels of symbolic links"),
+        (f"{tmp_path}/latin", "is not UTF-8 text (byte 0xe9 at 31): save it as UTF-8"),
+        ("/dev/zero", "is a device"),
+    ]:
+        code, text = refuse(["--ros-args", "--params-file", good, "--params-file", path, "--log-level", "info"])
+        assert code == 1
+        assert text.startswith(f"detector_node cannot start: parameter file {path} ")
+        assert said in text
+    assert refuse(["--ros-args", "--params-file", good]) is None
+    assert refuse(["--ros-args", "-p", "model:=x", "--params-file"]) is None
+    ended = run("--ros-args", "--params-file", f"{tmp_path}/pipe")
+    assert ended.returncode == 1
+    assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-p", "use_sim_time:=yes_please"], "'use_sim_time' to 'yes_please'"),
+        (["-r", "__ns:=/a/"], "invalid node namespace"),
+    ],
+)
+def test_what_rclpy_refuses_is_one_line(words, said):
+    ended = run("--ros-args", *words)
+    assert ended.returncode == 1
+    assert said in ended.stderr
+    assert "cannot start: " in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 @pytest.mark.parametrize(
     ("module", "command"),
     [

@@ -100,7 +100,7 @@ def test_services_are_answered_while_hostile_images_come(blob_model, peer):
     last = progressive.rindex(b"\xff\xda")
     scans = progressive[:-2] + progressive[last:-2] * 1000 + b"\xff\xd9"
     huge, slow = png_of(10_000, 10_000), png_of(4800, 4900)
-    both = {"rgb_transport": "compressed", "ir_transport": "compressed"}
+    both = {"rgb_transport": "compressed", "ir_transport": "compressed", "learn_ir_time_offset": True}
     with running("-r", "__ns:=/bombs", model=blob_model, device="cpu", **both) as node:
         rig = Rig(peer, "/bombs")
         rig.camera("rgb", of_jpeg(JPEG))
@@ -110,6 +110,14 @@ def test_services_are_answered_while_hostile_images_come(blob_model, peer):
         rig.wait_for_subscriptions()
         wait(rig.answers, "an answer")
         before_mb = node.rss_mb()
+        begun = time.monotonic()
+        for _ in range(5):  # without a partner, so that nobody but the comparison of both cameras asks for its pixels
+            stamp = peer.now()
+            publisher, _ = rig.cameras["ir"]
+            publisher.publish(file_message(slow, "mono16; png", stamp, "ir_optical"))
+            time.sleep(0.1)
+        peer.call(GetParameters, "/bombs/detector_node/get_parameters", GetParameters.Request(names=["model"]))
+        assert time.monotonic() - begun < 1.5  # half a second each, were it on the executor's thread
         took = []
         for _ in range(6):
             for data in (huge, slow):
@@ -124,6 +132,7 @@ def test_services_are_answered_while_hostile_images_come(blob_model, peer):
         assert drops["rgb_too_many_scans"] >= 3
         assert node.rss_mb() < before_mb + 300  # the slow one is 47 MB, and 94 while it is read
         assert node.count("Traceback") == 0
+        assert node.count(r"\[WARN\].*images of /bombs/ir/image_raw/compressed are compressed and too large") == 1
 
 
 def zstd(pixels: np.ndarray, encoding: str, frame: str) -> Callable[[int], CompressedImage]:

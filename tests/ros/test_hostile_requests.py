@@ -148,6 +148,29 @@ def test_one_bad_parameter_of_many_costs_only_itself(manager):
     assert "99 is not a valid" in result.reason
 
 
+def test_a_request_of_thousands_of_parameters_is_refused_while_frames_come(manager):
+    """Each parameter takes milliseconds, in which no frame is taken: 2,000 of them took 18 s."""
+    value = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=0.3)
+    many = [Parameter(name=f"score_threshold_{n}", value=value) for n in range(5000)]
+    said = "holds 5000 parameters, more than the 256"
+    begun = time.monotonic()
+    answer = manager.peer.call(SetParameters, f"{manager.name}/set_parameters", SetParameters.Request(parameters=many))
+    assert len(answer.results) == len(many)
+    assert all(not result.successful and said in result.reason for result in answer.results)
+    request = SetParametersAtomically.Request(parameters=many)
+    result = manager.peer.call(SetParametersAtomically, f"{manager.name}/set_parameters_atomically", request).result
+    assert not result.successful
+    assert said in result.reason
+    for kind, service in ((GetParameters, "get_parameters"), (DescribeParameters, "describe_parameters")):
+        manager.peer.call(kind, f"{manager.name}/{service}", kind.Request(names=["model"] * 50_000))
+    request = ListParameters.Request(prefixes=["a"] * 50_000)
+    manager.peer.call(ListParameters, f"{manager.name}/list_parameters", request)
+    assert time.monotonic() - begun < 5.0
+    for service in ("set_parameters", "get_parameters", "list_parameters"):
+        line = manager.process.wait_for_line(rf"\[WARN\].*refused a request to {service}: ")
+        assert "split it up" in line
+
+
 def test_what_it_has_can_be_given_again(manager):
     """`ros2 param load` of an unchanged `ros2 param dump`: every parameter that it lists, one by one."""
     listed = manager.peer.call(ListParameters, f"{manager.name}/list_parameters", ListParameters.Request())

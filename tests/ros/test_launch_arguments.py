@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 
 import pytest
 
@@ -135,6 +136,43 @@ def test_the_parameter_file_must_be_there_and_be_meant_for_the_node(tmp_path):
     file.write_text("device: cpu\n")
     with pytest.raises(ParameterError, match="holds no parameters"):
         parameter_file(str(file), "")
+
+
+def hostile_paths(folder) -> dict[str, str]:
+    """Paths that are no file, and what is said of them."""
+    os.mkfifo(folder / "pipe")
+    (folder / "loop").symlink_to("loop")
+    (folder / "dangling").symlink_to("nowhere")
+    return {
+        f"{folder}/pipe": "is a named pipe",
+        f"{folder}/loop": "can't be read: Too many levels of symbolic links",
+        f"{folder}/dangling": "is a link to nowhere, which does not exist",
+        "/dev/zero": "is a device",
+        "~nosuchuser/rig.yaml": "there is no",
+        "x" * 5000: "there is no",
+    }
+
+
+@pytest.mark.parametrize("read", [lambda text: parameter_file(text, "lwir", ""), dds_profile], ids=["params", "dds"])
+def test_a_path_that_is_no_file_is_called_what_it_is(tmp_path, read):
+    for text, said in hostile_paths(tmp_path).items():
+        with pytest.raises(ParameterError) as caught:
+            read(text)
+        assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "a b", "/a/", "//x", "a//b", "1abc", "ü", "~", "a:=b", "\x1b[31m", "/"])
+def test_what_is_no_name_in_ros_is_refused_before_the_node_starts(text):
+    for name in ("rgb_topic", "ir_topic", "rgb_info_topic", "namespace"):
+        if text in ("", "/") and name in ("rgb_info_topic", "namespace"):
+            continue
+        with pytest.raises(
+            ParameterError, match=f"launch argument '{name}' is .*no name in ROS.*as in /front"
+        ) as caught:
+            remappings(given(**{name: text}))
+        assert "\x1b" not in str(caught.value)
+    for text in ("/a/b_1", "a", "~/a", "{node}/a", "_x"):
+        assert remappings(given(rgb_topic=text))[0][1] == text
 
 
 def test_topics_and_their_camera_info():

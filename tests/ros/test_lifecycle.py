@@ -10,7 +10,7 @@ from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from spectradino_ros.parameters import specs
-from tests.ros.harness import LATCHED, NodeProcess, image, ir_pixels, rgb_pixels, wait_until
+from tests.ros.harness import LATCHED, NodeProcess, image, ir_pixels, rgb_pixels, running, wait_until
 from tests.ros.management import Manager
 
 SIZE = (160, 120)
@@ -167,6 +167,20 @@ def test_diagnostics_follow_the_state(manager, peer):
     assert values["model"] == "blob"
     assert values["engine"].startswith("ONNX Runtime")
     assert values["/managed/ir/image_raw messages"] == "0"
+
+
+def test_an_override_of_a_wrong_type_is_refused_in_a_sentence_and_one_without_effect_named(peer, blob_model):
+    topic = "qos_overrides./override/rgb/image_raw.subscription"
+    wrong = {f"{topic}.depth": "lots"}
+    node = NodeProcess("-r", "__ns:=/override", model=blob_model, device="cpu", threads=1, **wrong)
+    assert node.wait() == 1
+    assert node.count(r"\[ERROR\].*cannot activate: /override/rgb/image_raw can't be subscribed to: .*'lots'") == 1
+    assert "Traceback" not in node.log
+    idle = {f"{topic}.dept": 5, "qos_overrides./elsewhere/image_raw.subscription.depth": 5, f"{topic}.depth": 5}
+    with running("-r", "__ns:=/override", model=blob_model, device="cpu", threads=1, **idle) as node:
+        node.wait_for_line(rf"\[WARN\].*'{topic}.dept' is of no topic or policy.*did you mean '{topic}.depth'\?")
+        node.wait_for_line(r"\[WARN\].*'qos_overrides./elsewhere/image_raw.subscription.depth' is of no topic")
+        assert node.count("is of no topic or policy") == 2
 
 
 def test_a_failed_activation_leaves_nothing_behind_and_the_node_alive(peer, blob_model):

@@ -44,6 +44,7 @@ def test_every_default_passes_its_own_check():
         ("ir_to_rgb", "identity", "is a list of 9 numbers, got 'identity'"),
         ("extrinsic_rotation", [0.0, 0.0, 1.0], "is a list of 4 or 9 numbers, got 3"),
         ("extrinsic_translation", [True, False, False], "3 numbers, all finite"),
+        ("ir_crop", [0.0, 0.0, 1e308, 2.0], "is 4 whole numbers of 0 or above, at most 65536"),
         ("registration_from_camera_info", 1, "is a truth value"),
         ("ir_time_offset", 5.0, "is unknown: did you mean 'ir_time_offset_ms'?"),
     ],
@@ -95,6 +96,12 @@ def test_the_models_own_threshold_holds_until_another_is_asked_for():
 def test_misspelt_names_are_told_from_ros_own():
     told = unknown_overrides(["use_sim_time", "qos_overrides./rgb/image_raw.subscription.depth", "modle", "model"])
     assert told == ["parameter 'modle' is unknown and has no effect: did you mean 'model'?"]
+
+
+def test_of_a_file_for_something_else_few_names_are_given_and_the_rest_counted():
+    told = unknown_overrides([f"planner.{n}" for n in range(20_000)])
+    assert len(told) == 11
+    assert told[-1].startswith("19990 more parameters are unknown")
 
 
 def test_shipped_file_sets_every_parameter_but_those_of_the_launch_file_to_its_default():

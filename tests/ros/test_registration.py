@@ -227,6 +227,44 @@ def test_a_registration_is_made_from_camera_info_extrinsics_and_a_plane(blob_mod
         assert node.count("registration made") == 1, "the same calibration again makes nothing new"
 
 
+def test_calibrations_of_two_cameras_on_one_topic_do_not_flood_the_log(blob_model, peer):
+    """As where two drivers publish camera_info without a namespace: each message made a line."""
+    with running(
+        "-r", "__ns:=/twice", model=blob_model, device="cpu", threads=1, registration_from_camera_info=True,
+        warning_period_s=300.0,
+    ) as node:  # fmt: skip
+        topics = {key: f"/twice/{key}/camera_info" for key in ("rgb", "ir")}
+        ours = {key: peer.node.create_publisher(CameraInfo, topic, 5) for key, topic in topics.items()}
+        other = peer.node.create_publisher(CameraInfo, topics["rgb"], 5)
+        wait_until(lambda: all(p.get_subscription_count() for p in (*ours.values(), other)), "subscriptions")
+        unfit = info(RGB_SIZE, 600.0)
+        unfit.k = [0.0] * 9
+        for message in (info(RGB_SIZE, 610.0), unfit):
+            for _ in range(15):
+                ours["rgb"].publish(info(RGB_SIZE, 600.0))
+                ours["ir"].publish(info(IR_SIZE, 300.0))
+                other.publish(message)
+                time.sleep(0.02)
+        line = node.wait_for_line(r"\[WARN\].*publishers send different calibrations")
+        assert "2 publishers" in line
+        assert "on /twice/rgb/camera_info" in line
+        assert "rgb_info_topic" in line
+        node.wait_for_line(r"\[ERROR\].*no registration: the rgb camera is not calibrated")
+        assert node.count("registration") == 4, node.log  # one at the start
+
+
+def test_a_camera_that_comes_back_with_another_size_is_named(blob_model, peer):
+    """A homography given as numbers does not know for which sizes it is."""
+    with running("-r", "__ns:=/resized", model=blob_model, device="cpu", threads=1, ir_to_rgb=numbers(MATRIX)) as node:
+        rig = Rig(peer, "resized")
+        rig.wait_for_node()
+        for size in (RGB_SIZE, (320, 240), (320, 240), RGB_SIZE):
+            rig.answer_to(rgb_pixels(size, None), ir_pixels(IR_SIZE, HOT))
+        line = node.wait_for_line(r"\[WARN\].*images of /resized/rgb/image_raw have 320x240 pixels from now on")
+        assert "before they had 640x480; ir_to_rgb is in pixels and stays as it is: give one for these sizes" in line
+        assert node.count("pixels from now on") == 1
+
+
 @pytest.mark.parametrize(
     ("parameters", "reason"),
     [

@@ -99,6 +99,12 @@ def test_a_model_with_escape_sequences_in_its_description(tmp_path, blob_model):
     assert "\x1b[2J" not in node.log
 
 
+@pytest.mark.parametrize("parameter", ["model", "calibration_file"])
+def test_a_home_folder_of_nobody(blob_model, parameter):
+    node = fails(r"\[ERROR\].*~nosuchuser/x does not exist", **{"model": blob_model, parameter: "~nosuchuser/x"})
+    assert "Traceback" not in node.log
+
+
 def test_a_device_that_is_not_there(blob_model):
     import onnxruntime
 

@@ -46,6 +46,32 @@ def test_a_camera_that_stamps_with_the_time_since_its_start_is_fused(blob_model,
         rig.wait_for_fact("paired by", "arrival")
 
 
+def test_frames_that_come_and_are_never_answered_are_named_again_and_again(blob_model, peer):
+    """Stamps that stand still: both cameras send, every frame is dropped, and one line at the start was all."""
+    with running(
+        "-r", "__ns:=/still", model=blob_model, device="cpu", no_message_timeout_s=1.0, warning_period_s=0.5
+    ) as node:
+        rig = Rig(peer, "still")
+        rig.wait_for_node()
+        frames = rgb_pixels(SIZE, RED), ir_pixels(SIZE, HOT)
+        rig.answer_to(*frames)
+        still = peer.now()
+
+        def named() -> bool:
+            rig.send(*frames, still)
+            time.sleep(0.03)
+            return node.count(r"\[WARN\].*no answer for \d+ s, in which \d+ frames came") > 2
+
+        wait_until(named, "the silence in the log")
+        assert re.search(r"since the activation: duplicate_stamp \d+", node.wait_for_line("no answer for"))
+        rig.answer_to(*frames)
+        count = node.count("no answer for")
+        for _ in range(50):
+            rig.send(*frames, peer.now())
+            time.sleep(0.03)
+        assert node.count("no answer for") == count
+
+
 def test_refused_frames_are_not_called_silence_and_a_dead_camera_has_no_rate(blob_model, peer):
     with running("-r", "__ns:=/refused", model=blob_model, device="cpu", threads=1, stale_ms=500.0) as node:
         rig = Rig(peer, "refused")

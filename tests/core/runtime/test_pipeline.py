@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,25 @@ def test_infrared_of_another_resolution_is_laid_over_the_colour_frame(pipeline):
     _, infrared, _, hot = frames((640, 512))
     percepts = pipeline(rgb, infrared)
     np.testing.assert_allclose(percepts.boxes[0], 2 * hot, atol=4.1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"box_classes": ["red"]}, "scores of 2 classes and a mask, its description names 1 detection classes and 3"),
+        ({"box_classes": []}, "names 0 detection classes"),
+        ({"mask_classes": [], "palette": []}, "names 2 detection classes and 0 mask classes"),
+    ],
+)
+def test_a_graph_with_other_classes_than_its_description_is_refused_when_it_is_opened(tmp_path, changes, said):
+    """Every frame failed on the first label without a name, with a traceback each."""
+    model = onnx.load(make_blob_model(tmp_path / "blob.onnx"))
+    for prop in model.metadata_props:
+        if prop.key == METADATA_KEY:
+            prop.value = json.dumps(json.loads(prop.value) | changes)
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(BundleError, match=f"{said}.*export the model again"):
+        Pipeline.open(tmp_path / "other.onnx", device="cpu").warm_up()
 
 
 def test_steps_are_timed(pipeline):

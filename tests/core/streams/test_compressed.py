@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 import zlib
 from array import array
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from spectradino_core.streams.compressed import (
     decode_compressed_infrared,
     decode_compressed_rgb,
     open_compressed_infrared,
+    open_compressed_rgb,
 )
 from spectradino_core.streams.decode import DecodeError, DecodeOptions
 from spectradino_core.streams.modes import FrozenDetector
@@ -136,14 +138,15 @@ def test_a_flipped_bit_in_a_png_is_noticed(counts):
         decode_compressed_infrared(message(bytes(data), "mono16; png"))
 
 
-def png_that_claims(width: int, height: int, pixels: bytes = b"") -> bytes:
-    """A PNG with good checksums whose header claims a grey picture, and with these rows."""
+def chunk(name: bytes, body: bytes) -> bytes:
+    """A part of a PNG file."""
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
-    def part(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
-    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", head) + part(b"IDAT", zlib.compress(pixels)) + part(b"IEND", b"")
+def png_that_claims(width: int, height: int, pixels: bytes = b"", others: bytes = b"") -> bytes:
+    """A PNG with good checksums whose header claims a grey picture, and with these rows and other parts."""
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + others + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(("width", "height"), [(60000, 60000), (1 << 20, 4), (8193, 8193)])
@@ -151,6 +154,32 @@ def test_a_bomb_is_refused_before_it_is_unpacked(width, height):
     with pytest.raises(DecodeError) as caught:
         decode_compressed_infrared(message(png_that_claims(width, height), "png"))
     assert caught.value.cause == "implausible_size"
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(7_900_000), 9)) * 30,
+        chunk(b"eXIf", b"MM\0*" + bytes(20_000_000)),
+        # An animation whose first image is larger than the file's.
+        chunk(b"acTL", struct.pack(">II", 2, 0)) + chunk(b"fcTL", struct.pack(">IIIIIHHBB", 0, 9000, 9000, *[0] * 6)),
+    ],
+    ids=["texts", "metadata", "animation"],
+)
+def test_what_a_png_holds_beside_its_image_costs_nothing(others):
+    data = png_that_claims(8, 4, bytes(4 * 9), others)
+    begun = time.process_time()
+    assert not decode_compressed_infrared(message(data, "mono8; png")).any()
+    assert time.process_time() - begun < 0.5
+
+
+def test_a_png_of_endless_parts_is_refused_at_once():
+    data = png_that_claims(8, 4, bytes(4 * 9), chunk(b"IDAT", b"") * 300_000)
+    begun = time.process_time()
+    with pytest.raises(DecodeError, match="parts") as caught:
+        open_compressed_infrared(message(data, "mono8; png"))
+    assert caught.value.cause == "corrupt_data"
+    assert time.process_time() - begun < 1.0
 
 
 def test_a_jpeg_turned_by_its_camera_is_not_turned_back(rgb):
@@ -257,6 +286,30 @@ def test_a_tiff_is_checked_before_it_is_decoded(counts, changes, cause, capfd):
         open_compressed_infrared(sent)
     assert caught.value.cause == cause
     assert capfd.readouterr().err == ""
+
+
+def test_a_tiff_that_gives_two_sizes_is_refused(counts):
+    """Its limits would be checked with one of them, and its pixels unpacked by the other."""
+    data = bytearray(tiff_of({}, counts))
+    (at,) = struct.unpack_from("<I", data, 4)
+    entries = [bytes(data[place : place + 12]) for place in range(at + 2, at + 26, 12)]
+    assert [struct.unpack_from("<H", entry)[0] for entry in entries] == [256, 257]
+    (count,) = struct.unpack_from("<H", data, at)
+    rest = bytes(data[at + 26 : at + 2 + 12 * count + 4])
+    large = [struct.pack("<HHII", tag, 4, 1, 60_000) for tag in (256, 257)]
+    struct.pack_into("<I", data, 4, len(data))
+    data += struct.pack("<H", count + 2) + large[0] + entries[0] + large[1] + entries[1] + rest
+    with pytest.raises(DecodeError, match="tag 256 twice") as caught:
+        open_compressed_infrared(message(bytes(data), "mono16; tiff"))
+    assert caught.value.cause == "corrupt_data"
+
+
+def test_temperatures_of_several_channels_are_no_image():
+    data = packed(".tiff", np.zeros((4, 6, 3), np.float32))
+    for open_it in (open_compressed_infrared, open_compressed_rgb):
+        with pytest.raises(DecodeError, match=r"32 bits and 3 channels.*: set the publisher") as caught:
+            open_it(message(data, "tiff"))
+        assert caught.value.cause == "unknown_format"
 
 
 def test_temperatures_in_a_tiff(counts):

@@ -268,3 +268,10 @@ def test_what_is_sent_is_what_arrives(encoding, height, width, padding, seed):
     rgba = np.random.default_rng(seed).integers(0, 256, (height, width, 4), np.uint8)
     got = decode_rgb(message_of(rgba[..., list(CHANNEL_ORDER[encoding])], encoding, padding))
     np.testing.assert_array_equal(got, rgba[..., :3])
+
+
+@pytest.mark.parametrize("value", [1.7e308, -1.7e308, 5e-324])
+def test_temperatures_beyond_all_bounds_print_nothing(value, recwarn):
+    counts = decode_infrared(message_of(np.full((8, 8), value), "64FC1"))
+    assert counts.dtype == np.uint16
+    assert not recwarn.list

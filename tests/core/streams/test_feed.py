@@ -202,6 +202,14 @@ class TestTime:
         assert rig.feed.restarts > 100
         assert len(jumps) == 3  # at once, after 5 s and after 10 s
 
+    @pytest.mark.parametrize("pair_by", ["auto", "stamp"])
+    def test_stamps_that_can_be_compared_only_now_and_then_are_told_of_now_and_then(self, pair_by):
+        rig = Rig(pair_by=pair_by)
+        for number, t in enumerate(range(0, 12_000, 50)):
+            rig.push("rgb", t)
+            rig.push("ir", t + (60_000 if number // 10 % 2 else 0), t + 1)
+        assert len([line for line in rig.lines if "paired by" in line or "no frame finds" in line]) == 3
+
     def test_simulated_time_that_starts_again_waits_for_both_anew(self):
         rig = Rig(stale_ms=300).run(camera("rgb", 0, 2000, 40))
         assert rig.feed.mode is Mode.RGB_ONLY

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import subprocess
 import sys
 import threading
@@ -87,6 +88,86 @@ def test_a_cut_image_with_an_end_marker_is_refused(rgb, kind, fraction, capfd):
     cut = data[: start + int(fraction * (len(data) - start))].rstrip(b"\xff")
     assert cause_of(cut + END) == "corrupt_data"
     assert capfd.readouterr().err == ""
+
+
+def scan_ends(data: bytes) -> list[int]:
+    """Where what follows each scan begins, in an image without restart markers."""
+    starts = [found.start() for found in re.finditer(b"\xff\xda", data)]
+    return [re.compile(b"\xff[^\0\xff]").search(data, start + 2).start() for start in starts]
+
+
+def test_a_progressive_image_cut_between_two_scans_is_refused(rgb):
+    """Decoders show what has come, coarse or grey, without a warning."""
+    data = packed(rgb, *KINDS["progressive"])
+    ends = scan_ends(data)
+    assert len(ends) > 3
+    for end in ends[:-1]:
+        assert cause_of(data[:end] + END) == "corrupt_data"
+    read(data[: ends[-1]] + END)
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+
+def made(sampling: list[tuple[int, int]], scans: list[list[int]], frame: int = 0xC0, bits: int = 8) -> bytes:
+    """A grey JPEG of one MCU, as no encoder at hand writes it.
+
+    Args:
+        sampling: horizontal and vertical factor of each component.
+        scans: components of each scan, whose blocks are of level 128.
+        frame: marker of the frame's kind.
+        bits: of a channel.
+    """
+    width, height = (8 * max(factors) for factors in zip(*sampling))
+    parts = b"".join(bytes([n, h << 4 | v, 0]) for n, (h, v) in enumerate(sampling))
+    data = b"\xff\xd8" + segment(0xDB, bytes([0, *[8] * 64]))
+    data += segment(frame, struct.pack(">BHHB", bits, height, width, len(sampling)) + parts)
+    for table in (0x00, 0x10):  # two codes of one and two bits: nothing, and a coefficient of one bit
+        data += segment(0xC4, bytes([table, 1, 1, *[0] * 14, 0, 1]))
+    for scan in scans:
+        blocks = sum(h * v for h, v in (sampling[n] for n in scan))
+        data += segment(0xDA, bytes([len(scan), *(byte for n in scan for byte in (n, 0)), 0, 63, 0]))
+        data += ((1 << -2 * blocks % 8) - 1).to_bytes(-(-2 * blocks // 8), "big")
+    return data + END
+
+
+@pytest.mark.parametrize("scans", [[[0]], [[0], [1]], [[1, 2]], [[0], [0], [0]]])
+def test_an_image_without_one_of_its_components_is_refused(scans):
+    sampling = [(2, 2), (1, 1), (1, 1)]
+    assert (read(made(sampling, [[0], [1], [2]])) == 128).all()
+    assert cause_of(made(sampling, scans)) == "corrupt_data"
+
+
+@pytest.mark.parametrize("sampling", [[(3, 1), (1, 1), (1, 1)], [(4, 2), (1, 1), (1, 1)], [(2, 2), (2, 1), (1, 2)]])
+def test_rare_subsampling_is_no_damage(sampling, capfd):
+    data = made(sampling, [[0, 1, 2]])
+    assert (read(data) == 128).all()
+    cut = data.index(b"\xff\xda") + 14
+    assert cause_of(data[:cut] + END) == "corrupt_data"
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (made([(1, 1)] * 3, [[0, 1, 2]], frame=0xC1, bits=12), "3 channels of 12 bits"),
+        (made([(1, 1)] * 2, [[0, 1]]), "2 channels of 8 bits"),
+        (made([(1, 1)] * 3, [[0, 1, 2]], frame=0xC5), "marker 0xffc5"),
+    ],
+)
+def test_a_kind_that_is_not_read_is_not_called_damaged(data, said):
+    with pytest.raises(DecodeError, match=f"{said}.*: set the camera") as caught:
+        read(data)
+    assert caught.value.cause == "unknown_format"
+
+
+def test_what_no_decoder_reads_is_explained_once(rgb):
+    data = packed(rgb)
+    with pytest.raises(DecodeError) as caught:
+        read(data.replace(b"\xff\xc4\0", b"\xff\xc4\0\1\xff\xc4\0", 1))
+    assert str(caught.value).count("damaged") == 1
+    assert "tj" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -43,6 +43,16 @@ def test_a_camera_that_halves_its_rate_at_once_is_not_called_lossy(first, then):
     assert lost_fraction([*early, *late]) is None
 
 
+@pytest.mark.parametrize("lost", [0.0, 0.4])
+def test_clocks_that_are_set_forward_are_no_loss(lost):
+    """As simulated time, or a bag with pauses; told as 97 % of all frames before."""
+    made = stamps(20, lost, seconds=10)
+    set_forward = [stamp + 100_000_000_000 * (5 * place // len(made)) for place, stamp in enumerate(made)]
+    found = lost_fraction(set_forward)
+    assert found is not None
+    assert found[0] == pytest.approx(lost, abs=0.1)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_frames_that_come_on_demand_are_not_called_lost(seed):
     """A trigger by software: many steps are as short as the camera allows, the others are of any length."""

@@ -58,6 +58,14 @@ class TestZstd:
         got = decode_compressed_rgb(zstd_of("nv12", 60, 80, 80, raw))
         assert np.abs(got.astype(int) - 121).max() <= 1
 
+    @pytest.mark.parametrize(("encoding", "width", "step"), [("rgb8", 1, 4100), ("nv12", 2, 4112)])
+    def test_padding_of_many_rows_is_refused_before_it_is_unpacked(self, encoding, width, step):
+        """65,536 rows of 4 KiB each: 270 MB, and three times that for chroma rows."""
+        sent = zstd_of(encoding, 65536, width, step, b"")
+        with pytest.raises(DecodeError, match=f"rows of {step} bytes: the publisher must") as caught:
+            decode_compressed_rgb(sent)
+        assert caught.value.cause == "wrong_step"
+
     def test_its_encoding_is_known_without_unpacking(self, counts):
         sent = zstd_of("mono16", 60, 80, 160, counts.tobytes())
         assert encoding_of(sent) == "mono16; zstd"
