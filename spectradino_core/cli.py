@@ -1,4 +1,4 @@
-"""The command line: `spectradino COMMAND`; the larger commands lie in `commands/`, one a file.
+"""Command line `spectradino COMMAND`; the larger commands are in `commands/`, one per file.
 
 Each command imports what it needs when it runs, so that `spectradino info` works on a robot without torch.
 """
@@ -31,14 +31,14 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0 done, 1 it could not, 2 wrong usage."""
+    """Run one command and return the exit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if "bag" not in words[:3] and "evaluate" in words[:3] and words[words.index("evaluate") + 1 :][:1] == ["retrieval"]:
         at = words.index("evaluate")
         words[at : at + 2] = [evaluate_retrieval.NAME]
     options = _parser().parse_args(words)
-    options.words = words  # reports say what was typed
-    logging.basicConfig(level=logging.WARNING)  # other libraries are talkative
+    options.words = words  # recorded in reports
+    logging.basicConfig(level=logging.WARNING)  # silences other libraries
     for handler in logging.getLogger().handlers:
         handler.setFormatter(PrintableFormatter("%(levelname)s %(message)s"))
     logging.getLogger("spectradino_core").setLevel(options.log_level.upper())
@@ -51,14 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError, RuntimeError) as error:
         if options.log_level == "debug":
             raise
-        bare = isinstance(error, OSError) and error.strerror and error.filename is None  # a text of our own
+        bare = isinstance(error, OSError) and error.strerror and error.filename is None  # raised by this project
         text = str(error.strerror if bare and isinstance(error, OSError) else error)
         print(f"spectradino {options.command}: {log_line(text)}", file=sys.stderr)
         return 1
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="spectradino", description="One backbone for colour and infrared.")
+    parser = argparse.ArgumentParser(prog="spectradino", description="One vision backbone for RGB and infrared.")
     parser.add_argument(
         "--log-level", default="info", choices=("debug", "info", "warning"), help="default: %(default)s"
     )
@@ -74,28 +74,28 @@ def _parser() -> argparse.ArgumentParser:
     bench.add(commands)
     calibrate.add(commands)
 
-    command = commands.add_parser("export", help="a checkpoint to a model file for the robot (ONNX)")
+    command = commands.add_parser("export", help="export a checkpoint to a model file for the robot (ONNX)")
     command.add_argument("checkpoint", type=Path, help="model.safetensors of a fine-tuning run")
     command.add_argument("model", type=Path, help="the .onnx file to write")
-    command.add_argument("--name", help="name in place of the recipe's")
-    command.add_argument("--score-threshold", type=float, help="score threshold to store in place of the recipe's")
-    command.add_argument("--nms-iou", type=float, help="overlap of non-maximum suppression to store, likewise")
-    command.add_argument("--data", type=Path, help="folder of paired images: parity is measured on its val split too")
+    command.add_argument("--name", help="model name to store (default: the recipe's)")
+    command.add_argument("--score-threshold", type=float, help="score threshold to store (default: the recipe's)")
+    command.add_argument("--nms-iou", type=float, help="NMS IoU threshold to store (default: the recipe's)")
+    command.add_argument("--data", type=Path, help="folder of paired images: also measure parity on its val split")
     command.add_argument(
         "--inputs", choices=("raw", "normalised"), default="raw",
-        help="raw (default): the file normalises pictures itself, on a GPU if it runs on one; normalised: for software "
-        "that reads model files of format 1 only",
+        help="raw (default): the model normalises images itself, on the GPU if it runs there; normalised: for software "
+        "that reads only model files of format 1",
     )  # fmt: skip
     command.add_argument(
         "--streams", choices=("both", "rgb", "ir", "all"), default="both",
-        help="both (default); rgb, ir: the graph that takes over while the other camera is lost, written beside as "
-        "MODEL.rgb.onnx or MODEL.ir.onnx, where the node looks for it; all: the three",
+        help="both (default); rgb, ir: single-stream graph for when the other camera is lost, written next to MODEL as "
+        "MODEL.rgb.onnx or MODEL.ir.onnx, where the node finds it; all: all three",
     )  # fmt: skip
     command.set_defaults(run=_export)
 
     convert.add(commands)
 
-    command = commands.add_parser("info", help="what a model file or checkpoint says of itself")
+    command = commands.add_parser("info", help="show the metadata of a model file or checkpoint")
     command.add_argument("model", type=Path)
     command.set_defaults(run=_info)
     return parser
@@ -118,7 +118,7 @@ def _export(options: argparse.Namespace) -> int:
     for streams in STREAMS if options.streams == "all" else (options.streams,):
         path = options.model if streams == "both" else beside(options.model, streams)
         parity = export(model, info, path, pairs, options.inputs, streams)
-        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, largest differences from PyTorch: {parity}")
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, maximum differences from PyTorch: {parity}")
     return 0
 
 
@@ -126,7 +126,7 @@ def _info(options: argparse.Namespace) -> int:
     from spectradino_core.runtime.engines import open_engine
     from spectradino_core.runtime.onnx_engine import OnnxEngine
 
-    alone = options.model.is_file() and options.model.suffix == ".onnx"  # of one stream is fine here too
+    alone = options.model.is_file() and options.model.suffix == ".onnx"  # may be a single-stream graph
     engine = OnnxEngine(options.model, device="cpu") if alone else open_engine(options.model, device="cpu")
     print(json.dumps(json.loads(engine.info.to_json()), indent=2))
     return 0

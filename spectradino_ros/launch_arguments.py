@@ -184,7 +184,7 @@ def remappings(given: Mapping[str, str]) -> list[tuple[str, str]]:
         is_root = argument == "namespace" and given[argument] == "/"
         if not (_ROS_NAME.fullmatch(given[argument]) or is_root or (may_be_empty and not given[argument])):
             raise ParameterError(
-                f"launch argument '{argument}' is {shorten(given[argument])!r}, which is no name in ROS: letters, digits "
+                f"launch argument '{argument}' is {shorten(given[argument])!r}, which is no ROS name: letters, digits "
                 "and underscores between single slashes, no digit first, as in /front/image_raw"
             )
     for key, name in IMAGES.items():

@@ -1,9 +1,8 @@
-"""How much changes before a camera, where and when: a signal that cameras of any two bands share.
+"""Motion activity of a camera: where and how much its frames change, comparable across any two bands.
 
-A picture becomes a smaller one without slow shades (so that gain and exposure, which change as cameras please, say
-little); what differs between two such pictures a moment apart, cell by cell and whatever its sign, is the activity. A
-thing that moves changes the cells it crosses in every band that sees it, hot or cold, bright or dark; a camera that
-turns changes all cells that hold an edge.
+A frame is downscaled and high-pass filtered, which removes most of the effect of automatic gain and exposure. The
+absolute difference of two such frames per cell is the activity. A moving object changes the cells it crosses in every
+band that sees it, hot or cold, bright or dark; a turning camera changes every cell that holds an edge.
 
 Letters: K frames, N cells.
 """
@@ -19,7 +18,7 @@ from spectradino_core.runtime.registration import Registration, Size, Warp
 __all__ = ["CELLS", "Activity"]
 
 CELLS = (64, 48)
-"""Columns and rows of cells."""
+"""Columns and rows of the cell grid."""
 
 _PICTURE = (256, 192)
 _SHADES = 20.0
@@ -27,17 +26,17 @@ _CONTRAST = 40.0
 
 
 class Activity:
-    """A stream's changes from frame to frame. Memory: 6 KB a frame.
+    """Frame-to-frame changes of a stream, 6 KB per frame.
 
     Attributes:
-        seen: bool [N], which cells the camera sees whole; None: all.
+        seen: bool [N], cells that lie completely in the camera's view; None: all.
     """
 
     def __init__(self, registration: Registration | None = None, rgb_size: Size | None = None) -> None:
         """
         Args:
-            registration: for an infrared stream, infrared to colour pixels: cells are those of the colour image then.
-            rgb_size: (width, height) of the colour images, with `registration`.
+            registration: for an IR stream, IR to RGB pixels; cells are then those of the RGB image.
+            rgb_size: (width, height) of the RGB images, with `registration`.
         """
         self._registration, self._rgb_size = registration, rgb_size
         self.seen: np.ndarray | None = None
@@ -50,24 +49,24 @@ class Activity:
 
     @property
     def stamps_ns(self) -> np.ndarray:
-        """int64 [K]."""
+        """Stamps, int64 [K]."""
         return np.array(self._stamps, np.int64)
 
     @property
     def period_ns(self) -> float:
-        """Usual time from frame to frame; 0 with fewer than two."""
+        """Median time between frames; 0 with fewer than two."""
         return float(np.median(np.diff(self.stamps_ns))) if len(self) > 1 else 0.0
 
     def add(self, stamp_ns: int, image: np.ndarray) -> None:
-        """Notes a frame; one that is not newer than the last is passed over.
+        """Add a frame; frames that are not newer than the last one are skipped.
 
         Args:
             stamp_ns: its stamp.
-            image: colour uint8 [h, w, 3], or infrared uint8 or uint16 [h, w].
+            image: RGB uint8 [h, w, 3], or IR uint8 or uint16 [h, w].
 
         Raises:
             ValueError: the image is of another kind.
-            RegistrationError: the registration is not for such images.
+            RegistrationError: the registration is not for images of this size.
         """
         if self._stamps and stamp_ns <= self._stamps[-1]:
             return
@@ -93,10 +92,10 @@ class Activity:
         self._last = picture
 
     def changes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What differs between each frame and the one before.
+        """Return the difference of each frame from the previous one.
 
         Returns:
-            The middle of the two stamps int64 [K - 1], the seconds between them float64 [K - 1], and the mean
+            Midpoint of the two stamps int64 [K - 1], seconds between them float64 [K - 1], and mean absolute
             difference of each cell in grey levels float32 [K - 1, N].
         """
         stamps = self.stamps_ns

@@ -1,11 +1,11 @@
-"""The error of a time offset from displaced patches: what of their displacement goes with their velocity.
+"""Residual error of a time offset: the part of patch displacements proportional to velocity.
 
-A patch lies off by the registration's error at its place, and by velocity times the error of the offset. The former is
-a slowly varying shift (fitted along, and held by what stands still), the latter is found because not all things move
-alike. Weights are robust (Geman-McClure, of shrinking width) and follow how sharply each patch is known.
+A patch is displaced by the registration's local error, plus velocity times the error of the offset. The former is a
+smooth shift, fitted jointly and anchored by static patches; the latter is separable because objects move differently.
+Weights are robust (Geman-McClure of shrinking width) and follow the localisation accuracy of each patch.
 
-An edge is drawn to one side by what only one band shows beside it: a seventh of a pixel is lost in that even with many
-patches, which of fast things is a millisecond or two, of walkers far away ten. It counts into the standard deviation.
+Content that only one band shows beside an edge biases the edge's position. With many patches a seventh of a pixel
+remains: one or two milliseconds for fast objects, ten for distant walkers. The standard deviation includes it.
 
 Letters: N patches.
 """
@@ -21,9 +21,9 @@ from spectradino_core.calibrate.fitting import relative_information
 
 __all__ = ["Delay", "fit_delay"]
 
-_LEAST_SPEED = 6.0  # pixels/s of a picture 320 wide; slower patches are still, or their velocity is noise
+_LEAST_SPEED = 6.0  # pixels/s in an image 320 wide; below it patches are static, or their velocity is noise
 _LEAST_PATCHES = 60
-_STILL_WEIGHT = 0.1  # the same still patches come again at every moment
+_STILL_WEIGHT = 0.1  # the same static patches recur at every moment
 _PRIOR_PX = 2.0
 _DRAWN_PX = 0.15
 _WIDTHS = (3.0, 2.5, 2.1, 1.8, 1.5, 1.3, 1.1, 1.0, 1.0, 1.0)
@@ -32,12 +32,12 @@ _STRETCH_S, _DRAWS = 2.0, 40
 
 @dataclass(frozen=True)
 class Delay:
-    """What moving patches say.
+    """Correction of a time offset from moving patches.
 
     Attributes:
-        ms: to be added to the offset with which they were found.
-        spread_ms: its standard deviation: over draws of stretches, and for edges that are drawn aside.
-        patches: how many moving patches.
+        ms: to be added to the offset that was used to find the patches.
+        spread_ms: its standard deviation, over bootstrap samples of stretches and for biased edges.
+        patches: number of moving patches.
     """
 
     ms: float
@@ -46,7 +46,7 @@ class Delay:
 
 
 def fit_delay(found: Displacements) -> Delay | None:
-    """Fits the delay; None where too few patches move."""
+    """Fit the delay; None if too few patches move."""
     speed = np.linalg.norm(found.velocities, axis=1)
     found = found[(speed == 0) | (speed > _LEAST_SPEED)]
     moving = np.linalg.norm(found.velocities, axis=1) > 0
@@ -55,7 +55,7 @@ def fit_delay(found: Displacements) -> Delay | None:
     if moving.sum() < _LEAST_PATCHES or len(stretches) < 4:
         return None
     information = relative_information(found.information) * np.where(moving, 1.0, _STILL_WEIGHT)[:, None, None]
-    # An offset that is too small looks for things too late in the colour camera's time, where they have moved on.
+    # With an offset that is too small, RGB frames are taken too late, when objects have moved on.
     design = np.zeros((len(found), 2, 7))
     design[:, :, 0] = found.velocities
     for axis in (0, 1):

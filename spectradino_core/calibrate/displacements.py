@@ -1,14 +1,13 @@
-"""Where moving things that the infrared camera shows lie in the colour pictures around the same moment, and how fast.
+"""Positions and velocities of moving edges of IR frames in the RGB frames around the same moment.
 
-Activity (`activity.py`) tells when something changes at a place, whatever it is. But a thing does not look alike in
-both bands: what stands out may be its front in one and its rear in the other, so that its changes in one run ahead of
-those in the other by some milliseconds. Edges don't: an edge that both bands show is at one place at one moment. So
-patches of the infrared structure, masked to what moves (what differs from the frame before and from the frame after is
-at this frame's place), are looked for in the colour frames before and after the moment; the line between both places
-says where the patch's edges are, seen by the colour camera, at the very moment. What is left is a displacement: the
-registration's error at that place, and velocity times the error of the offset.
+Activity (`activity.py`) reports when something changes, but an object may stand out by its front in one band and by its
+rear in the other, which shifts the activities by some milliseconds. An edge that both bands show has one position at
+one moment. Patches of the IR structure, masked to what moves (differs from both the previous and the next frame), are
+therefore searched in the RGB frames before and after the moment. Interpolation between both positions gives where the
+RGB camera saw the patch at that moment. The remaining displacement is the registration's local error, plus velocity
+times the error of the offset.
 
-Letters: h x w a picture, N patches.
+Letters: h x w an image, N patches.
 """
 
 from __future__ import annotations
@@ -26,25 +25,25 @@ from spectradino_core.calibrate.structure import structure
 __all__ = ["WIDTH", "Displacements", "Moment", "displacements", "moments"]
 
 WIDTH = 320
-"""Width of the pictures that are compared, in pixels; their height follows from the colour image's shape."""
+"""Width of the compared images in pixels; the height follows from the RGB image's aspect ratio."""
 
 _MOST_MOMENTS = 160
 _BASELINE_NS = 60_000_000
 _GAP = 2.5
 _HALF, _RADIUS, _GRID = 10, 6, 10
-_MOVING, _STILL = 40, 12  # patches of a moment
+_MOVING, _STILL = 40, 12  # maximum number of patches per moment
 _LEAST_ENERGY, _LEAST_SCORE = 0.002, 0.35
 _FLOOR = 0.2
 
 
 @dataclass(frozen=True)
 class Moment:
-    """An infrared frame with its neighbours, and the colour frames around it: stamps, each of its own camera's clock.
+    """Stamps of an IR frame and its neighbours and of the RGB frames around it, each on its own camera's clock.
 
     Attributes:
-        infrared: the frame before, the frame and the frame after.
-        colour: a frame before and one after the moment.
-        share: where the moment lies between them, 0 to 1.
+        infrared: the previous, current and next IR frame.
+        colour: the RGB frames before and after the moment.
+        share: position of the moment between the two RGB frames, 0 to 1.
     """
 
     infrared: tuple[int, int, int]
@@ -54,13 +53,13 @@ class Moment:
 
 @dataclass(frozen=True)
 class Displacements:
-    """Patches that were found again, the still ones with a velocity of 0.
+    """Matched patches; static ones have velocity 0.
 
     Attributes:
-        points: float64 [N, 2], x and y of their centres, from the picture's centre in halves of its width.
-        shifts: float64 [N, 2], where the colour camera saw them at the moment, relative to that; pixels.
-        velocities: float64 [N, 2], pixels/s, from one colour frame to the other.
-        information: float64 [N, 2, 2], how sharply they were found; see `matching.Matches`.
+        points: float64 [N, 2], x and y of patch centres, from the image centre in units of half the image width.
+        shifts: float64 [N, 2], their position in the RGB camera at the moment, relative to `points`; pixels.
+        velocities: float64 [N, 2], pixels/s, between the two RGB frames.
+        information: float64 [N, 2, 2], localisation accuracy; see `matching.Matches`.
         seconds: float64 [N], the moment.
     """
 
@@ -78,14 +77,14 @@ class Displacements:
 
 
 def moments(rgb_ns: np.ndarray, ir_ns: np.ndarray, offset_ms: float) -> list[Moment]:
-    """Moments spread over a recording at which patches can be compared.
+    """Choose moments spread over a recording at which patches can be compared.
 
     Args:
-        rgb_ns, ir_ns: int64 [K], the cameras' stamps in order, at least three each.
-        offset_ms: how much later the infrared camera stamps the same moment, roughly.
+        rgb_ns, ir_ns: int64 [K], sorted stamps of the cameras, at least three each.
+        offset_ms: approximate IR stamp minus RGB stamp of the same moment.
     """
     rgb_period, ir_period = (float(np.median(np.diff(stamps))) for stamps in (rgb_ns, ir_ns))
-    # Of quick cameras not the next frames: over so short a time next to nothing moves.
+    # Fast cameras skip frames: hardly anything moves from one to the next.
     aside = max(0, math.ceil((_BASELINE_NS / rgb_period - 1) / 2))
     found = []
     for k in range(1, len(ir_ns) - 1):
@@ -107,12 +106,12 @@ def moments(rgb_ns: np.ndarray, ir_ns: np.ndarray, offset_ms: float) -> list[Mom
 def displacements(
     chosen: list[Moment], colour: Mapping[int, np.ndarray], infrared: Mapping[int, np.ndarray], valid: np.ndarray | None
 ) -> Displacements:
-    """Compares all that moves, and some of what doesn't, at some moments.
+    """Match moving patches, and some static ones, at the given moments.
 
     Args:
-        chosen: the moments, in order; one of which a picture lacks is passed over.
-        colour, infrared: grey pictures by stamp, float [h, w] in 0..1, all of one grid and size.
-        valid: bool [h, w], where the infrared camera sees anything; None: everywhere.
+        chosen: the moments, in order; moments with missing frames are skipped.
+        colour, infrared: grey images by stamp, float [h, w] in 0..1, all on one grid.
+        valid: bool [h, w], the IR camera's field of view; None: everywhere.
     """
     flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)  # type: ignore[attr-defined]  # the stubs lack it
     rows: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float]] = []
@@ -145,7 +144,7 @@ def displacements(
 
 
 class _Patches:
-    """One moment's patches, looked for in the colour frames around it."""
+    """Patches of one moment, searched in the RGB frames around it."""
 
     def __init__(self, around: list[np.ndarray], motion: np.ndarray, share: float, seconds: float) -> None:
         self.around, self.motion, self.share, self.seconds = around, motion, share, seconds
@@ -153,7 +152,7 @@ class _Patches:
         self.rows: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
 
     def look_for(self, template: np.ndarray, mask: np.ndarray, most: int, moves: bool) -> None:
-        """Adds those patches of float32 [h, w, C], masked by [h, w], that hold most and are found in both frames."""
+        """Add the strongest patches of float32 [h, w, C], masked by [h, w], that are found in both frames."""
         energy = np.einsum("hwc,hwc->hw", template, template)
         held = cv2.blur(energy, (2 * _HALF + 1, 2 * _HALF + 1))
         edge = _HALF + _RADIUS + 1
@@ -161,7 +160,7 @@ class _Patches:
         rows, columns = rows.ravel(), columns.ravel()
         order = np.argsort(-held[rows, columns], kind="stable")
         order = order[held[rows[order], columns[order]] > _LEAST_ENERGY]
-        if not moves:  # spread, so that one sharp corner of the picture does not speak for all
+        if not moves:  # spread out, so that one sharp corner of the image does not dominate
             order = order[: len(order) // 2 + 1][:: max(1, (len(order) // 2 + 1) // most)]
         for place in order[:most]:
             self._add(int(columns[place]), int(rows[place]), template, mask, energy, moves)
@@ -180,19 +179,19 @@ class _Patches:
             known += one[1] / 2
         velocity = np.zeros(2)
         if moves:
-            # Flow smooths small things into the ground: the velocity is the patch's own, from colour to colour.
+            # Optical flow smooths small objects into the background: use the patch's motion between RGB frames.
             between = self._between(x, y, found, mask[part])
             if between is None:
                 return
             velocity = between / self.seconds
             apart = float(np.linalg.norm(found[1] - found[0] - between))
             if apart > 1.0 + 0.2 * float(np.linalg.norm(between)):
-                return  # two different things were found
+                return  # two different objects were matched
         shift = (1 - self.share) * found[0] + self.share * found[1]
         self.rows.append((np.array([x, y]), shift, velocity, known))
 
     def _between(self, x: int, y: int, found: list[np.ndarray], mask: np.ndarray) -> np.ndarray | None:
-        """How far what was found in the first colour frame moved to the second."""
+        """Return how far the match in the first RGB frame moved to the second."""
         first, second = (np.rint(place).astype(int) + (x, y) for place in found)
         height, width = self.energies[0].shape
         if not (_HALF <= first[0] < width - _HALF and _HALF <= first[1] < height - _HALF):
@@ -205,7 +204,7 @@ class _Patches:
     def _found(
         self, number: int, x: int, y: int, template: np.ndarray, mask: np.ndarray, total: float
     ) -> tuple[np.ndarray, np.ndarray] | None:
-        """Where the template lies near (x, y) in a colour frame, and how sharply."""
+        """Return the template's position near (x, y) in an RGB frame and its information, or None."""
         reach = _HALF + _RADIUS
         height, width = self.energies[number].shape
         if not (reach <= x < width - reach and reach <= y < height - reach):
@@ -213,7 +212,7 @@ class _Patches:
         part = np.s_[y - reach : y + reach + 1, x - reach : x + reach + 1]
         window = self.around[number][part]
         product = np.zeros((2 * _RADIUS + 1, 2 * _RADIUS + 1), np.float32)
-        for channels in (np.s_[..., :3], np.s_[..., 3:]):  # matchTemplate takes no more than four
+        for channels in (np.s_[..., :3], np.s_[..., 3:]):  # matchTemplate takes at most four
             parts = np.ascontiguousarray(window[channels]), np.ascontiguousarray(template[channels])
             product += cv2.matchTemplate(*parts, cv2.TM_CCORR)
         energy = cv2.matchTemplate(np.ascontiguousarray(self.energies[number][part]), mask * mask, cv2.TM_CCORR)
@@ -226,7 +225,7 @@ class _Patches:
 
 
 def _moving(before: np.ndarray, now: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Which pixels of a frame moved, float32 [h, w] in 0..1: they differ from the frame before and from the next."""
+    """Return the moving pixels of a frame, float32 [h, w] in 0..1: different from both neighbouring frames."""
     pictures = [picture - cv2.GaussianBlur(picture, (0, 0), 20.0) for picture in (before, now, after)]
     change = np.minimum(np.abs(pictures[1] - pictures[0]), np.abs(pictures[1] - pictures[2]))
     noise = 1.4826 * float(np.median(change)) + 0.01 * float(pictures[1].std()) + 1e-6

@@ -1,4 +1,4 @@
-"""The one exception for recordings that do not tell what was asked of them."""
+"""Exception for recordings that do not allow the requested calibration."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ __all__ = ["CalibrationError"]
 
 
 class CalibrationError(ValueError):
-    """A calibration can't be had from these images; the message says why and what to record instead."""
+    """A calibration cannot be estimated from these images; the message gives the reason and what to record."""

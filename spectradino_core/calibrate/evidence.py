@@ -1,4 +1,4 @@
-"""What speaks for a homography, what it must reach, and what is said of one that brings nothing."""
+"""Evidence for a homography, its acceptance limits, and the errors for homographies that bring no gain."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["AlreadyRegisteredError", "Evidence", "HomographyEstimate", "Limits",
 
 @dataclass(frozen=True)
 class Limits:
-    """What a homography must reach to be believed.
+    """Acceptance limits of a homography.
 
     Attributes:
-        hits: patches, known in both directions and held out, that lie where the fit says.
-        hit_share: of all such patches.
-        coverage: fraction of what both cameras see with hits nearby.
-        disagreement: of fits from either half, in pixels of the images that are compared, at most 640 wide.
+        hits: number of held-out patches, localised in both directions, that lie where the fit predicts.
+        hit_share: fraction of all such patches.
+        coverage: fraction of the common field of view with hits nearby.
+        disagreement: between fits from either half, in pixels of the compared images, at most 640 wide.
         uncertainty: 95 % bound of the error at the corners, as a ratio of the RGB image's width.
-        gain: by which ratio the likeness of structure rises over that without a calibration, beyond its noise.
-        registered: how far a homography that brings no gain may lie from none, uncertainty and all, for the cameras to
-            count as registered; as a ratio of the RGB image's width.
-        stretch: largest ratio of the two directions' scales.
+        gain: minimum relative rise of the structure correlation over no calibration, beyond its noise.
+        registered: maximum distance from no calibration, uncertainty included, at which a homography without gain means
+            that the cameras are registered; as a ratio of the RGB image's width.
+        stretch: maximum ratio of the two directions' scales.
     """
 
     hits: int = 110
@@ -41,23 +41,23 @@ class Limits:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What speaks for a homography. Distances are in colour pixels.
+    """Evidence for a homography. Distances are in RGB pixels.
 
     Attributes:
-        pairs: pairs of images it is from.
-        matches: patches found again and known in both directions.
-        hits: those of them that lie within `INLIER_PX` (of an image 640 wide) of a fit that has not seen them.
-        coverage: share, 0 to 1, of what both cameras see that has a hit nearby.
+        pairs: number of image pairs.
+        matches: number of matched patches localised in both directions.
+        hits: those within `INLIER_PX` (of an image 640 wide) of a fit from other patches.
+        coverage: fraction, 0 to 1, of the common field of view that has a hit nearby.
         residual_px: median distance of the held-out patches from the fit.
-        disagreement_px: median distance of the maps from either half, the larger of halves of the image and of the
+        disagreement_px: median distance between maps from either half, the larger of halves of the image and of the
             pairs.
-        uncertainty_px: 95 % bound of the map's error where it is largest, at a corner of what both cameras see: from
-            fits that leave out a part of the pairs each, or of the patches, whichever differ more.
-        likeness, likeness_before: correlation of structure at the place found, and with the one image laid over the
-            whole other.
-        gain, gain_noise: by how much the likeness rises over that without a calibration in images (of a single pair: in
-            parts of it) that the fit has not seen, and the 95 % bound of its noise.
-        moved_px, moved_corner_px: distance of the two places, median and largest.
+        uncertainty_px: 95 % bound of the map's maximum error over the common field of view: from fits that leave out
+            some of the pairs, or of the patches, whichever differ more.
+        likeness, likeness_before: structure correlation with this map, and with the IR image stretched over the RGB
+            image.
+        gain, gain_noise: mean rise of that correlation in images (of a single pair: in parts of it) held out from the
+            fit, and the 95 % bound of its noise.
+        moved_px, moved_corner_px: distance between the two maps, median and maximum.
     """
 
     pairs: int
@@ -81,11 +81,11 @@ class Evidence:
 
 @dataclass(frozen=True)
 class HomographyEstimate:
-    """What was found.
+    """Estimated registration with its evidence.
 
     Attributes:
-        registration: infrared to colour pixels, with the images' sizes.
-        evidence: why to believe it.
+        registration: IR to RGB pixels, with the images' sizes.
+        evidence: reasons to accept it.
     """
 
     registration: Registration
@@ -96,25 +96,25 @@ class HomographyEstimate:
         scale = math.sqrt(abs(np.linalg.det(matrix[:2, :2])))
         roll = math.degrees(math.atan2(matrix[1, 0] - matrix[0, 1], matrix[0, 0] + matrix[1, 1]))
         return (
-            f"One infrared pixel is {scale:.3f} colour pixels, rolled by {roll:+.2f} degrees, and the infrared image's "
-            f"top left pixel lies at ({matrix[0, 2]:.1f}, {matrix[1, 2]:.1f}). {e.hits} of {e.matches} held-out "
-            f"patches from {e.pairs} pair{'s' * (e.pairs != 1)} agree, on {e.coverage:.0%} of what both cameras see; "
-            f"residual {e.residual_px:.2f} px (median); error at the corners at most {e.uncertainty_px:.1f} px (95 %); "
-            f"likeness of structure {e.likeness_before:.3f} before and {e.likeness:.3f} after, a gain of {e.gain:.3f} "
-            f"in images left out of the fit (noise {e.gain_noise:.3f})"
+            f"One IR pixel is {scale:.3f} RGB pixels, rolled by {roll:+.2f} degrees, and the IR image's top left pixel "
+            f"lies at ({matrix[0, 2]:.1f}, {matrix[1, 2]:.1f}). {e.hits} of {e.matches} held-out patches from "
+            f"{e.pairs} pair{'s' * (e.pairs != 1)} agree, on {e.coverage:.0%} of the common field of view; residual "
+            f"{e.residual_px:.2f} px (median); error at the corners at most {e.uncertainty_px:.1f} px (95 %); "
+            f"structure correlation {e.likeness_before:.3f} before and {e.likeness:.3f} after, a gain of {e.gain:.3f} "
+            f"in images held out from the fit (noise {e.gain_noise:.3f})"
         )
 
 
 class UncertainRegistrationError(CalibrationError):
-    """Images and homography agree, but not well enough to be better than none, or to be sure of the corners."""
+    """The homography fits, but is not better than none, or too uncertain at the corners."""
 
 
 class AlreadyRegisteredError(CalibrationError):
-    """No homography is better than none: the infrared image lies on the whole RGB image as it is.
+    """No homography is better than none: the IR image already covers the RGB image as it is.
 
     Attributes:
-        estimate: the best one found, with the evidence that it brings nothing.
-        registration: the infrared image over the whole RGB image.
+        estimate: the best homography found, with the evidence that it brings no gain.
+        registration: the IR image stretched over the whole RGB image.
     """
 
     def __init__(self, text: str, estimate: HomographyEstimate, registration: Registration) -> None:

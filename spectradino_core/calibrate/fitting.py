@@ -1,12 +1,12 @@
-"""A homography that most matches agree with, and no more of one than they tell.
+"""Robust, regularised homography fit to patch matches.
 
-The rest may be wrong by any amount (parallax, moving things, lookalikes): Geman-McClure weights whose width shrinks
-from step to step (graduated non-convexity), each match weighted by the curvature of its correlation, so that an edge
-counts across and not along. Two cameras side by side differ by a scale, a shift, a small roll, and little else; what a
-homography can do beyond (stretch, shear, perspective) is held back by a prior as wide as mounted cameras are, which a
-few dozen good matches outweigh and a handful do not.
+Wrong matches (parallax, moving objects, ambiguous texture) are rejected by Geman-McClure weights whose width shrinks
+from step to step (graduated non-convexity). Each match is weighted by the curvature of its correlation, so that an edge
+counts across and not along. Two cameras side by side differ mainly by scale, shift and a small roll; stretch, shear
+and perspective are limited by a prior as wide as in real rigs, which a few dozen good matches outweigh and a handful
+do not.
 
-Letters: N matches; u, v pixel coordinates from the picture's centre in units of half its width.
+Letters: N matches; u, v pixel coordinates from the image centre in units of half its width.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from spectradino_core.calibrate.matching import Matches
 __all__ = ["INLIER_PX", "Fit", "fit", "relative_information", "transfer"]
 
 INLIER_PX = 2.5
-"""How far a match may be off to count as agreeing."""
+"""Inlier threshold in pixels."""
 
 _STRETCH, _PERSPECTIVE = 0.01, 0.02
-"""Standard deviations of stretch and shear, and of perspective, both per half width."""
+"""Standard deviations of stretch and shear, and of perspective, per half image width."""
 
 _WIDTHS = (12.0, 8.0, 5.5, 4.0, 3.0, 2.5)
 _STEPS = 3
@@ -31,10 +31,10 @@ _STEPS = 3
 
 @dataclass(frozen=True)
 class Fit:
-    """What was fitted.
+    """Fitted correction.
 
     Attributes:
-        correction: float64 [3, 3], moves the matches' points to where they were found.
+        correction: float64 [3, 3], maps the points of the matches to where they were found.
         inliers: bool [N].
     """
 
@@ -43,18 +43,18 @@ class Fit:
 
 
 def fit(matches: Matches, size: tuple[int, int]) -> Fit:
-    """Fits a correction near the identity.
+    """Fit a correction near the identity.
 
     Args:
         matches: at least one.
-        size: (width, height) of the picture that they lie on.
+        size: (width, height) of the image they lie on.
     """
     half = size[0] / 2
     to_uv = np.array([[1 / half, 0, (1 - size[0]) / size[0]], [0, 1 / half, (1 - size[1]) / size[0]], [0, 0, 1]])
     from_uv = np.linalg.inv(to_uv)
     uv, wanted = transfer(to_uv, matches.points), matches.shifts / half
     known, prior = relative_information(matches.information), _prior()
-    # With a, b, g from (1 + g·uv) (uv + shift) = uv + a uv + b, all eight are linear in the equation's terms.
+    # (1 + g·uv) (uv + shift) = uv + a uv + b is linear in all eight parameters of a, b and g.
     design = np.zeros((len(uv), 2, 8))
     for row in (0, 1):
         design[:, row, 3 * row] = 1.0
@@ -77,13 +77,13 @@ def fit(matches: Matches, size: tuple[int, int]) -> Fit:
 
 
 def transfer(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Points [N, 2] through a homography [3, 3]."""
+    """Map points [N, 2] through a homography [3, 3]."""
     mapped = np.concatenate([points, np.ones((len(points), 1))], axis=1) @ matrix.T
     return mapped[:, :2] / mapped[:, 2:]
 
 
 def _prior() -> np.ndarray:
-    """Precision [8, 8] of b_x, a_xx, a_xy, b_y, a_yx, a_yy, g_x, g_y: shift, scale and roll are free."""
+    """Return the precision [8, 8] of b_x, a_xx, a_xy, b_y, a_yx, a_yy, g_x, g_y; shift, scale and roll are free."""
     precision = 1e-6 * np.eye(8)
     for first, second, sign in ((1, 5, -1.0), (2, 4, 1.0)):
         along = np.zeros(8)
@@ -94,7 +94,7 @@ def _prior() -> np.ndarray:
 
 
 def relative_information(information: np.ndarray) -> np.ndarray:
-    """Curvatures as weights: 1 in a direction known as well as is usual, less where the peak is blunt."""
+    """Scale curvatures to weights: 1 in a direction of usual accuracy, less for a blunt peak."""
     values, vectors = np.linalg.eigh(information)
     values = np.clip(values / np.median(values[:, 1]), 1e-4, 1.0)
     return np.einsum("nij,nj,nkj->nik", vectors, values, vectors)

@@ -1,17 +1,17 @@
-"""The homography from infrared to colour pixels, from pairs of images alone; or a reason why it can't be had.
+"""Estimate the IR-to-RGB homography from image pairs, or refuse with the reason.
 
-All scales and shifts are tried on small pictures (`search.py`); the best few places are refined by patches
-(`matching.py`, `fitting.py`) from coarse to fine; then what was found must stand up:
+All scales and shifts are tried on downscaled images (`search.py`), and the best candidates are refined by patches
+(`matching.py`, `fitting.py`) from coarse to fine. A result must pass these tests:
 
-- patches that the fit has not seen must lie where it says (every other block of patches is held out, in turns);
-- there must be enough of them, over enough of what both cameras see;
-- fits from either half of the picture, and from either half of the pairs, must agree;
-- fits that leave out a part of the pairs (jackknife) say how uncertain it is at the corners, which is limited;
-- it must be what two cameras side by side can have;
-- the likeness of structure must rise over that without a calibration, beyond its noise, in pairs that the fit has not
-  seen. Else no calibration is the better one: the cameras count as registered, or the fit is refused.
+- enough patches held out from the fit (every other block in turn) lie where it predicts;
+- they cover enough of the common field of view;
+- fits from either half of the image, and of the pairs, agree;
+- the jackknife bound of the error at the corners is small enough;
+- the geometry is possible for two cameras side by side;
+- in held-out pairs the structure correlation rises over no calibration, beyond its noise. Otherwise no calibration is
+  better: the cameras count as registered, or the fit is refused.
 
-The evidence of all pairs is added up, as the cameras do not move against each other. Letters: h x w a picture.
+Evidence is summed over all pairs, since the cameras are rigidly mounted. Letters: h x w an image.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from spectradino_core.runtime.registration import Registration, RegistrationErro
 __all__ = ["AlreadyRegisteredError", "Evidence", "HomographyEstimate", "Limits", "estimate_homography"]
 
 _LEVELS = ((256, 8), (512, 8), (640, 8))
-"""Width of the picture and search radius in it, from coarse to fine."""
+"""Image width and search radius, from coarse to fine."""
 
 _LEAST_SCORE = 0.3
-_BLOCK = 5  # patches along the side of a block that is held out
-_SEARCHED = 8  # pairs are enough for the rough place
+_BLOCK = 5  # side of a held-out block, in patches
+_SEARCHED = 8  # number of pairs for the coarse search
 _ROLLS = ((0.0,), (-4.0, 4.0))
-_NEARLY = 0.8  # places whose score is this share of the best one's are refined too
+_NEARLY = 0.8  # candidates with at least this fraction of the best score are refined too
 
 
 def estimate_homography(
@@ -57,17 +57,17 @@ def estimate_homography(
     scales: tuple[float, float] | None = None,
     limits: Limits | None = None,
 ) -> HomographyEstimate:
-    """The homography that pairs of images agree on.
+    """Estimate the homography that a set of image pairs agrees on.
 
     Args:
-        pairs: colour uint8 [h, w, 3] in RGB order and infrared uint8 or uint16 [h', w'], each of one size throughout.
-        scales: least and largest number of colour pixels that an infrared pixel may be; None: from 0.4 to 1.5 of what
-            lets the infrared image just cover the colour image.
-        limits: when to believe it.
+        pairs: RGB uint8 [h, w, 3] and IR uint8 or uint16 [h', w'], each of one size throughout.
+        scales: minimum and maximum number of RGB pixels per IR pixel; None: 0.4 to 1.5 times the scale at which the IR
+            image just covers the RGB image.
+        limits: acceptance limits.
 
     Raises:
         AlreadyRegisteredError: none is needed.
-        CalibrationError: no pairs, images of several sizes, or nothing that can be believed was found; says why.
+        CalibrationError: no pairs, images of several sizes, or no acceptable result; gives the reason.
     """
     limits = limits or Limits()
     if not pairs:
@@ -88,24 +88,24 @@ def estimate_homography(
         candidates = search(_spread_over(grey, _SEARCHED), list(steps), rolls)
         good = [c.matrix for c in candidates if c.score >= _NEARLY * candidates[0].score]
         if rolls == _ROLLS[0] and not any(_are_near(matrix, whole, ir_size, rgb_size) for matrix in good):
-            good.append(whole)  # that nothing needs correcting is always tried
-        if not good:  # images without content have no score at all
+            good.append(whole)  # always try the identity
+        if not good:  # images without content have no score
             continue
         refined = [_Refined(grey, matrix, rgb_size, ir_size) for matrix in good]
         refined.sort(key=lambda r: -r.rank)
         try:
             return refined[0].judged(limits)
         except (AlreadyRegisteredError, UncertainRegistrationError):
-            raise  # the place is right: turning the infrared image finds no better one
+            raise  # the location is right: a rotated IR image would not fit better
         except CalibrationError as error:
             refusal = refusal or error
     raise refusal or CalibrationError(
-        "the pictures have nothing in common at any scale or shift: are they of one scene?"
+        "the images have nothing in common at any scale or shift: check that they show the same scene"
     )
 
 
 class _Refined:
-    """One candidate, refined, with the evidence for it."""
+    """A refined candidate with its evidence."""
 
     def __init__(self, grey: list[tuple[np.ndarray, np.ndarray]], matrix: np.ndarray, rgb_size: Size, ir_size: Size):
         self.grey, self.rgb_size, self.ir_size = grey, rgb_size, ir_size
@@ -134,7 +134,7 @@ class _Refined:
         return 0.0 if self.found is None else self.hits * self.hits / max(self.tried, 1)
 
     def _surfaces(self, size: Size, shrink: np.ndarray, radius: int) -> list[Surfaces]:
-        # Neighbours in one group: images of nearly one moment say nearly the same.
+        # Neighbours in one group: images taken close together are not independent.
         count = min(len(self.grey), GROUPS)
         groups = [Surfaces(size, radius) for _ in range(count)]
         for number, (colour, infrared) in enumerate(self.grey):
@@ -145,7 +145,7 @@ class _Refined:
         return groups
 
     def _hold_out(self) -> None:
-        """Fits from every other block of patches, measured on the rest."""
+        """Fit every other block of patches and evaluate on the rest."""
         assert self.found is not None
         odd = (self.found.cells // _BLOCK).sum(axis=1) % 2 == 1
         self.tried = self.hits = 0
@@ -172,35 +172,35 @@ class _Refined:
         self.coverage = float(covered[seen].mean()) if seen.any() else 0.0
 
     def judged(self, limits: Limits) -> HomographyEstimate:
-        """The estimate; raises CalibrationError saying why it is not to be believed."""
-        hint = "record daylight scenes with edges that both cameras see, spread over the picture"
+        """Return the estimate, or raise CalibrationError with the reason for refusing it."""
+        hint = "record daylight scenes with edges that both cameras see, spread over the image"
         if self.found is None or len(getattr(self, "maps", ())) < 2:
-            raise CalibrationError(f"too little in the infrared pictures is found again in the colour ones; {hint}")
+            raise CalibrationError(f"too little of the IR images is found again in the RGB images; {hint}")
         registration = self._plausible(limits)
         unit = self.rgb_size[0] / self.size[0]
         disagreement = self._disagreement() * unit
         if self.hits < limits.hits or self.hits < limits.hit_share * self.tried:
             raise CalibrationError(
-                f"too few patches agree: of {self.tried} found again {self.hits} lie where the others say, at least "
-                f"{limits.hits} and {limits.hit_share:.0%} are wanted; {hint}"
+                f"too few patches agree: {self.hits} of {self.tried} matched patches lie where the others predict, at "
+                f"least {limits.hits} and {limits.hit_share:.0%} are required; {hint}"
             )
         if self.coverage < limits.coverage:
             raise CalibrationError(
-                f"what agrees covers only {self.coverage:.0%} of what both cameras see, at least {limits.coverage:.0%} "
-                f"is wanted; {hint}"
+                f"matching patches cover only {self.coverage:.0%} of the common field of view, at least "
+                f"{limits.coverage:.0%} is required; {hint}"
             )
         if disagreement > limits.disagreement * unit:
             raise CalibrationError(
-                f"fits from either half of the pictures differ by {disagreement:.1f} px (median), at most "
-                f"{limits.disagreement * unit:.1f} are allowed; is everything near the cameras, did they move against "
-                "each other, or are their clocks apart?"
+                f"fits from either half of the images differ by {disagreement:.1f} px (median), at most "
+                f"{limits.disagreement * unit:.1f} px are allowed: avoid close objects, and check that the cameras are "
+                "rigidly mounted and their clocks synchronised"
             )
         parts = self._parts()
         uncertainty = max(self._spread(part) for part in parts) * unit
         whole = Registration.whole(self.ir_size, self.rgb_size)
         from_whole = np.reshape(whole.matrix, (3, 3))
         if not math.isfinite(uncertainty):
-            raise CalibrationError(f"too little is left to fit when a part of the images is left out; {hint}")
+            raise CalibrationError(f"too few matches remain when some of the images are held out; {hint}")
         maps = [self._moved(correction) for correction in parts[0]]
         gain = likeness_gain(self.grey, maps, from_whole, self.shrink, self.size, _block_groups(self.total.grid))
         points = _grid_points(self.ir_size)
@@ -223,18 +223,18 @@ class _Refined:
         estimate = HomographyEstimate(registration, evidence)
         if gain.mean < max(gain.noise, limits.gain * gain.before):
             said = (
-                f"likeness of structure {gain.before:.3f} without a calibration, {gain.after:.3f} with it, a gain of "
-                f"{gain.mean:.3f} in images left out of the fit (noise {gain.noise:.3f})"
+                f"structure correlation {gain.before:.3f} without a calibration, {gain.after:.3f} with it, a gain of "
+                f"{gain.mean:.3f} in images held out from the fit (noise {gain.noise:.3f})"
             )
             if evidence.moved_px + uncertainty > limits.registered * self.rgb_size[0]:
                 raise UncertainRegistrationError(
-                    f"the place found ({evidence.moved_px:.0f} px from laying the infrared image over the whole colour "
-                    f"one, uncertain by {uncertainty:.0f} px) fits no better: {said}; {hint}"
+                    f"the homography found ({evidence.moved_px:.0f} px from the IR image stretched over the RGB image, "
+                    f"uncertain by {uncertainty:.0f} px) fits no better than none: {said}; {hint}"
                 )
             raise AlreadyRegisteredError(
-                f"the cameras are registered already within {evidence.moved_px + uncertainty:.0f} px: the best "
+                f"the cameras are already registered within {evidence.moved_px + uncertainty:.0f} px: the best "
                 f"homography lies {evidence.moved_px:.1f} px from none (median; {evidence.moved_corner_px:.1f} px at a "
-                f"corner, uncertain by {uncertainty:.1f} px) and brings nothing: {said}",
+                f"corner, uncertain by {uncertainty:.1f} px) and brings no gain: {said}",
                 estimate,
                 whole,
             )
@@ -242,13 +242,13 @@ class _Refined:
         if uncertainty > most:
             raise UncertainRegistrationError(
                 f"the homography is uncertain by {uncertainty:.1f} px at the corners (95 %; fits from parts of the "
-                f"images differ), at most {most:.1f} are allowed: give more pairs (--pairs), of "
-                f"scenes at the distance that counts; {hint}"
+                f"images differ), at most {most:.1f} px are allowed: use more pairs (--pairs) of scenes at the working "
+                f"distance; {hint}"
             )
         return estimate
 
     def _parts(self) -> list[list[np.ndarray]]:
-        """Corrections from all but a part each: of the pairs (if there are several), and of the patches."""
+        """Return corrections that leave out one group each: of the pairs (if several), and of the patches."""
         assert self.found is not None
         columns, rows = (self.found.cells // _BLOCK).T
         place = _block_groups(self.total.grid)[rows, columns]
@@ -260,29 +260,29 @@ class _Refined:
         return [[fit(part, self.size).correction for part in kind] for kind in left]
 
     def _spread(self, corrections: list[np.ndarray]) -> float:
-        """95 % bound of the distance from the truth, at the point of what both see where it is largest [px]."""
+        """Return the 95 % bound of the maximum error over the common field of view [px]."""
         points = self._seen_points()
         return jackknife_bound([transfer(correction, points) for correction in corrections])
 
     def _moved(self, correction: np.ndarray) -> np.ndarray:
-        """The map of the last level's beginning, corrected."""
+        """Return the initial map of the last level, corrected."""
         moved = np.linalg.inv(self.shrink) @ correction @ self.shrink @ self.before
         return moved / moved[2, 2]
 
     def _plausible(self, limits: Limits) -> Registration:
         try:
             registration = Registration(
-                tuple(self.matrix.reshape(-1)), self.ir_size, self.rgb_size, "the homography found"
+                tuple(self.matrix.reshape(-1)), self.ir_size, self.rgb_size, "the estimated homography"
             )
         except RegistrationError as error:
-            raise CalibrationError(f"what was found can't be two cameras side by side: {error}") from None
+            raise CalibrationError(f"the result is not possible for two cameras side by side: {error}") from None
         u, stretches, v = np.linalg.svd(jacobian(self.matrix, self.ir_size))
         turned = u @ v
         roll = math.degrees(math.atan2(turned[1, 0], turned[0, 0]))
         if stretches[0] / stretches[1] > limits.stretch or abs(roll) > 15:
             raise CalibrationError(
-                f"what was found stretches the picture by {stretches[0] / stretches[1]:.2f} and turns it by "
-                f"{roll:.0f} degrees, which two cameras side by side don't do"
+                f"the result stretches the image by {stretches[0] / stretches[1]:.2f} and rotates it by {roll:.0f} "
+                "degrees, which is not possible for two cameras side by side"
             )
         return registration
 
@@ -292,7 +292,7 @@ class _Refined:
         return points[inside] if inside.any() else points
 
     def _disagreement(self) -> float:
-        """Median distance of the maps from either half, in the pixels of the finest image."""
+        """Return the median distance between the maps from either half, in pixels of the finest image."""
         points = self._seen_points()
         both = [tuple(self.maps)]
         if len(self.groups) > 1:
@@ -319,20 +319,20 @@ def _spread_over(items: list, most: int) -> list:
 
 
 def _picture(size: Size, width: int) -> tuple[Size, np.ndarray]:
-    """The size of an image brought to a width, and the map of its pixels [3, 3]."""
+    """Return the size of an image resized to a width, and the pixel map [3, 3]."""
     small = (width, max(32, round(size[1] * width / size[0])))
     x, y = small[0] / size[0], small[1] / size[1]
     return small, np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
 
 
 def _block_groups(grid: Size) -> np.ndarray:
-    """Which group of patches each block belongs to, int64 [rows, columns]: neighbours to different ones."""
+    """Assign blocks to groups of patches, int64 [rows, columns]; neighbours differ."""
     columns, rows = np.meshgrid(*(np.arange(math.ceil(cells / _BLOCK)) for cells in grid))
     return (columns + 3 * rows) % GROUPS
 
 
 def _are_near(one: np.ndarray, other: np.ndarray, ir_size: Size, rgb_size: Size) -> bool:
-    """Whether two maps are one and the same place to the search."""
+    """Return whether two maps are the same candidate at the resolution of the search."""
     points = _grid_points(ir_size)
     distance = np.linalg.norm(transfer(one, points) - transfer(other, points), axis=1)
     return float(distance.mean()) < rgb_size[0] / 24

@@ -1,4 +1,4 @@
-"""How alike the structure of two cameras' images is under a homography, and by how much more than under another.
+"""Structure correlation of two cameras' images under a homography, and its gain over another.
 
 Letters: h x w an image.
 """
@@ -22,11 +22,11 @@ __all__ = ["Gain", "jacobian", "laid", "likeness_gain"]
 
 @dataclass(frozen=True)
 class Gain:
-    """Likeness (correlation of structure, at most 1) without and with a calibration, over all images.
+    """Structure correlation (at most 1) over all images, without and with a calibration.
 
     Attributes:
         before, after: of all images together.
-        mean: how much it rises in a group of images that the map used there is not from, on average.
+        mean: mean rise over groups of images held out from the map used there.
         noise: 95 % bound of that mean's error.
     """
 
@@ -44,18 +44,18 @@ def likeness_gain(
     size: Size,
     blocks: np.ndarray,
 ) -> Gain:
-    """By how much maps make images more alike than none does.
+    """Measure the gain of maps over no calibration.
 
     Args:
-        grey: pairs, colour and infrared, float32 [h, w].
-        maps: infrared to colour pixels [3, 3], the k-th found without the k-th group of pairs; of a single pair without
+        grey: pairs of RGB and IR images, float32 [h, w].
+        maps: IR to RGB pixels [3, 3], the k-th estimated without the k-th group of pairs; of a single pair without
             some of its patches.
         whole: the map without a calibration.
-        shrink: colour pixels to those of the size at which images are compared [3, 3].
-        size: (width, height) at which they are compared.
-        blocks: of a single pair which group of patches each block of it belongs to, int64 [rows, columns].
+        shrink: RGB pixels to pixels of the compared images [3, 3].
+        size: (width, height) of the compared images.
+        blocks: of a single pair, the group of patches of each block, int64 [rows, columns].
     """
-    rows: list[np.ndarray] = []  # sums over a group: after, then before
+    rows: list[np.ndarray] = []  # per group: sums after, then before
     if len(grey) > 1:
         for group, matrix in enumerate(maps):
             members = [pair for k, pair in enumerate(grey) if k * len(maps) // len(grey) == group]
@@ -79,7 +79,7 @@ def _sums(
     size: Size,
     blocks: tuple[int, ...] = (1, 1),
 ) -> np.ndarray:
-    """Products of structure, and both energies, by block: float64 [rows, columns, 3]."""
+    """Return products of structure and both energies by block: float64 [rows, columns, 3]."""
     colour, infrared = pair
     image, seen = laid(infrared, shrink @ matrix, size)
     a = structure(cv2.resize(colour, size, interpolation=cv2.INTER_AREA)) * seen
@@ -95,7 +95,7 @@ def _correlation(sums: np.ndarray) -> float:
 
 
 def laid(infrared: np.ndarray, matrix: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
-    """The infrared image on another's pixels: float32 [h, w], and bool [h, w]: where it sees anything."""
+    """Warp the IR image: float32 [h, w], and a bool [h, w] mask of valid pixels."""
     scale = math.sqrt(abs(np.linalg.det(jacobian(matrix, (infrared.shape[1], infrared.shape[0])))))
     if scale < 1:
         infrared = cv2.GaussianBlur(infrared, (0, 0), 0.4 / max(scale, 0.05))
@@ -105,7 +105,7 @@ def laid(infrared: np.ndarray, matrix: np.ndarray, size: Size) -> tuple[np.ndarr
 
 
 def jacobian(matrix: np.ndarray, size: Size) -> np.ndarray:
-    """What one step right and one step down become at the image's centre: [2, 2], columns."""
+    """Return the Jacobian [2, 2] of the map at the image's centre."""
     centre = np.array([[(size[0] - 1) / 2, (size[1] - 1) / 2]])
     here, right, down = (transfer(matrix, centre + step)[0] for step in ((0, 0), (1, 0), (0, 1)))
     return np.stack([right - here, down - here], axis=1)

@@ -1,8 +1,7 @@
-"""Where each patch of the infrared picture lies in the colour picture, once their rough place is known.
+"""Match patches of the IR image in the RGB image, given an approximate alignment.
 
-Both pictures stand on one grid; every patch is compared at every displacement up to a radius, and what the pairs of a
-recording say of one patch is added up before a displacement is chosen: the cameras do not move against each other, so
-many weak hints make a strong one.
+Both images share one grid, and every patch is compared at every displacement up to a radius. Correlations are summed
+over the pairs of a recording before a displacement is chosen, since weak evidence from rigidly mounted cameras adds up.
 
 Letters: C channels, ny x nx patches, D = 2 radius + 1 displacements each way, N matches.
 """
@@ -18,7 +17,7 @@ from numpy.lib.stride_tricks import as_strided
 __all__ = ["CELL", "Matches", "Surfaces", "refined_peaks"]
 
 CELL = 12
-"""Distance of the patches' centres, in pixels."""
+"""Spacing of the patches in pixels."""
 
 _WINDOW = 1.1
 _STEEPEST = 0.5
@@ -26,13 +25,13 @@ _STEEPEST = 0.5
 
 @dataclass(frozen=True)
 class Matches:
-    """Patches that were found again.
+    """Matched patches.
 
     Attributes:
-        points: float64 [N, 2], x and y of the patches' centres.
+        points: float64 [N, 2], x and y of patch centres.
         shifts: float64 [N, 2], where they were found, relative to `points`.
-        information: float64 [N, 2, 2], how sharply, per squared pixel: along an edge next to nothing is known.
-        score: float64 [N], correlation at the place, at most 1.
+        information: float64 [N, 2, 2], localisation accuracy per squared pixel; near zero along an edge.
+        score: float64 [N], correlation at the match, at most 1.
         cells: int64 [N, 2], column and row of the patch.
     """
 
@@ -50,18 +49,18 @@ class Matches:
 
     @property
     def corners(self) -> np.ndarray:
-        """bool [N]: known in both directions, not only across an edge."""
+        """Mask bool [N] of patches localised in both directions, not only across an edge."""
         weakest = np.linalg.eigvalsh(self.information)[:, 0]
         return weakest > 0.25 * np.linalg.eigvalsh(self.information)[:, 1]
 
 
 class Surfaces:
-    """Correlations of all patches at all displacements, added up over pairs of pictures of one size."""
+    """Correlations of all patches at all displacements, summed over image pairs of one size."""
 
     def __init__(self, size: tuple[int, int], radius: int) -> None:
         """
         Args:
-            size: (width, height) of the pictures.
+            size: (width, height) of the images.
             radius: largest displacement, in pixels.
         """
         self.radius = radius
@@ -76,12 +75,12 @@ class Surfaces:
         self.pairs = 0
 
     def add(self, colour: np.ndarray, infrared: np.ndarray, valid: np.ndarray | None) -> None:
-        """Adds a pair.
+        """Add a pair.
 
         Args:
-            colour: structure of the colour picture, float32 [C, h, w].
-            infrared: structure of the infrared picture on the colour picture's grid, float32 [C, h, w].
-            valid: bool [h, w], where the infrared camera sees anything.
+            colour: structure of the RGB image, float32 [C, h, w].
+            infrared: structure of the IR image on the RGB image's grid, float32 [C, h, w].
+            valid: bool [h, w], the IR camera's field of view.
         """
         seen = np.ones((1, *colour.shape[1:]), np.float32) if valid is None else valid.astype(np.float32)[None]
         energy = np.einsum("chw,chw->hw", colour, colour)[None]
@@ -98,20 +97,20 @@ class Surfaces:
         return both
 
     def __sub__(self, part: Surfaces) -> Surfaces:
-        """All but the pairs of a part."""
+        """Return the sums without the pairs of `part`."""
         rest = Surfaces(self.size, self.radius)
         for name in ("_product", "_colour", "_infrared", "pairs"):
             setattr(rest, name, getattr(self, name) - getattr(part, name))
         return rest
 
     def matches(self, least: float) -> Matches:
-        """The patches that have one clear place at least as good as `least`."""
+        """Return the patches with one distinct maximum that scores at least `least`."""
         radius, side = self.radius, 2 * self.radius + 1
         product, colour, infrared = (
             np.stack([_spread(plane) for plane in stack.reshape(-1, *self.grid[::-1])])
             for stack in (self._product, self._colour, self._infrared)
         )
-        # Where nothing is seen the energies are nought, up to rounding; a faint patch counts less than an average one.
+        # Energies of empty regions are zero up to rounding; a faint patch counts less than an average one.
         floors = [
             0.1 * float(energy[energy > 0].mean()) if (energy > 0).any() else 1.0 for energy in (infrared, colour)
         ]
@@ -131,21 +130,21 @@ class Surfaces:
         return Matches(points, shifts - radius, information, peak, cells)[good]
 
     def _correlated(self, cells: np.ndarray, other: np.ndarray | None) -> np.ndarray:
-        """Sums over each cell of its product with another image at all displacements: float32 [D, D, ny, nx].
+        """Correlate each cell with another image at all displacements: float32 [D, D, ny, nx].
 
-        Of a cell's rows (of all channels) with the other image's rows each displacement down is one product of
-        matrices, whose diagonals are the displacements across.
+        For each vertical displacement one matrix product multiplies a cell's rows (of all channels) with the other
+        image's rows; its diagonals are the horizontal displacements.
 
         Args:
             cells: float32 [C, h, w].
-            other: float32 [C, h, w], nought beyond its border; None: sums of the cells themselves, [1, 1, ny, nx].
+            other: float32 [C, h, w], zero-padded; None: sums of the cells themselves, [1, 1, ny, nx].
         """
         (left, top), (nx, ny) = self._margin, self.grid
         inner = cells[:, top : top + ny * CELL, left : left + nx * CELL]
         if other is None:
             return inner.reshape(-1, ny, CELL, nx, CELL).sum(axis=(0, 2, 4))[None, None]
         radius, side, reach = self.radius, 2 * self.radius + 1, CELL + 2 * self.radius
-        # Rows of all channels one under the other, so that a cell's values are one matrix without being copied.
+        # Stack the rows of all channels so that a cell's values are one matrix without a copy.
         rows = np.ascontiguousarray(inner.transpose(1, 0, 2))
         padded = np.zeros((other.shape[1] + 2 * radius, other.shape[0], other.shape[2] + 2 * radius), np.float32)
         padded[radius:-radius, :, radius:-radius] = other.transpose(1, 0, 2)
@@ -170,12 +169,12 @@ class Surfaces:
 
 
 def _spread(plane: np.ndarray) -> np.ndarray:
-    """A patch is a window of several cells, the nearest counting most."""
+    """Sum cells over the patch window, weighted towards its centre."""
     return cv2.GaussianBlur(plane, (0, 0), _WINDOW, borderType=cv2.BORDER_CONSTANT)
 
 
 def refined_peaks(score: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Peaks between the pixels by a paraboloid through nine values: places [N, 2] (x, y) and curvatures [N, 2, 2]."""
+    """Refine peaks to sub-pixel by a paraboloid over nine values: [N, 2] (x, y) and curvatures [N, 2, 2]."""
     patches = np.arange(score.shape[2])
     nine = np.stack([score[rows + dy, columns + dx, patches] for dy in (-1, 0, 1) for dx in (-1, 0, 1)])
     nine = nine.reshape(3, 3, -1)

@@ -1,6 +1,6 @@
-"""Before and after: two checkerboards of one pair, to judge a registration by eye.
+"""Before-and-after checkerboards for judging a registration by eye.
 
-Letters: h x w the colour image.
+Letters: h x w the RGB image.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _WIDEST = 960
 
 
 def before_and_after(pairs: Sequence[ImagePair], registration: Registration) -> np.ndarray:
-    """A row for each pair, without the registration on the left and with it on the right: uint8 [h', w', 3], RGB.
+    """Draw one row per pair, without the registration left and with it right: uint8 RGB [h', w', 3].
 
     Args:
         pairs: at least one.
-        registration: infrared to colour pixels.
+        registration: IR to RGB pixels.
 
     Raises:
         RegistrationError: the registration is not for images of these sizes.

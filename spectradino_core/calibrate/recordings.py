@@ -1,6 +1,6 @@
-"""Images out of bags and folders for calibration: few enough to fit in memory, spread over all there is.
+"""Sample images from bags and folders for calibration, evenly spread and few enough to fit in memory.
 
-A bag is read twice: stamps first, which costs no unpacking, then the frames that were chosen.
+A bag is read twice: first the stamps, without decoding, then the chosen frames.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 @dataclass(frozen=True)
 class ImagePair:
-    """A pair: colour uint8 [h, w, 3] in RGB order, infrared uint8 or uint16 [h', w'], and what to call it."""
+    """Named pair of RGB uint8 [h, w, 3] and IR uint8 or uint16 [h', w']."""
 
     name: str
     rgb: np.ndarray
@@ -46,7 +46,7 @@ class ImagePair:
 
 
 def is_by_arrival(reader: BagReader, pair_by: str) -> bool:
-    """Whether a bag's frames are to be compared by their times of recording, as a node with this `pair_by` would."""
+    """Return whether a node with this `pair_by` would compare the bag's frames by recording time."""
     clocks = Clocks(pair_by)
     for frame in reader.frames(in_stamp_order=False):
         clocks.push(frame.stream, frame.stamp_ns, frame.received_ns)
@@ -60,22 +60,22 @@ def _time_ns(frame: BagFrame, by_arrival: bool) -> int:
 def pairs_of_bag(
     reader: BagReader, most: int, offset_ms: float = 0.0, slop_ms: float = 50.0, by_arrival: bool = False
 ) -> list[ImagePair]:
-    """Pairs spread over a bag, made by the node's own pairing; frames that can't be read are passed over.
+    """Return pairs spread over a bag, made by the node's own pairing; unreadable frames are skipped.
 
     Args:
-        reader: of both cameras.
-        most: most pairs to give, at least 1.
-        offset_ms: how much later the infrared camera stamps the same moment.
-        slop_ms: largest distance of two frames of a pair.
-        by_arrival: pair by the times of recording.
+        reader: bag with both cameras.
+        most: maximum number of pairs, at least 1.
+        offset_ms: IR stamp minus RGB stamp of the same moment.
+        slop_ms: maximum time difference within a pair.
+        by_arrival: pair by recording time.
 
     Raises:
-        CalibrationError: no frames pair, or none of the chosen can be read; says what to look at.
+        CalibrationError: no frames pair, or none of the chosen can be read; names what to check.
     """
     pairer: Pairer[int] = Pairer(slop_ms, offset_ms)
     counts: Counter[Stream] = Counter()
     made: list[tuple[int, int]] = []
-    # A drive that was played twice into one bag has stamps twice: frames are told apart by their number.
+    # A recording played twice into one bag has duplicate stamps: identify frames by number.
     for number, frame in enumerate(reader.frames(not by_arrival)):
         counts[frame.stream] += 1
         time_ns = frame.received_ns if by_arrival else None
@@ -83,8 +83,8 @@ def pairs_of_bag(
     made += [(pair.rgb, pair.ir) for pair in pairer.flush()]
     if not made:
         raise CalibrationError(
-            f"{reader.path}: of {counts[Stream.RGB]} colour and {counts[Stream.IR]} infrared frames none are within "
-            f"{slop_ms:g} ms of one another: are the clocks apart? Find out with 'spectradino calibrate time', or "
+            f"{reader.path}: none of {counts[Stream.RGB]} RGB and {counts[Stream.IR]} IR frames are within "
+            f"{slop_ms:g} ms of one another: measure the clock offset with 'spectradino calibrate time', or "
             "give --time-offset-ms"
         )
     chosen = _spread(made, most)
@@ -106,22 +106,22 @@ def pairs_of_bag(
         if rgb in images and ir in images
     ]
     if not pairs:
-        raise CalibrationError(f"{reader.path}: none of the images chosen can be read ({problem})")
+        raise CalibrationError(f"{reader.path}: none of the chosen images can be read ({problem})")
     return pairs
 
 
 def pairs_of_folder(
     folder: Path, most: int, crop: tuple[int, int, int, int] = DecodeOptions.ir_crop
 ) -> list[ImagePair]:
-    """Pairs of a folder that holds a folder of colour and one of infrared images with the same names.
+    """Return pairs from a folder with one folder of RGB and one of IR images that share file names.
 
     Args:
-        folder: it holds one of rgb, vis, .. and one of lwir, swir, nir, ir, ..
-        most: most pairs to give, spread over the names in order.
-        crop: part of each infrared image that is used, see `DecodeOptions.ir_crop`.
+        folder: contains one of rgb, vis, .. and one of lwir, swir, nir, ir, ..
+        most: maximum number of pairs, spread over the sorted names.
+        crop: used part of each IR image, see `DecodeOptions.ir_crop`.
 
     Raises:
-        CalibrationError: there are no such folders, or they share no name.
+        CalibrationError: there are no such folders, or they have no name in common.
         ImageFileError: an image is damaged.
     """
     rgb_folder, ir_folder = (_first_folder(folder, names) for names in (_COLOUR, _INFRARED))
@@ -133,13 +133,13 @@ def pairs_of_folder(
         )
         hint = f"; give one of {', '.join(str(folder / name) for name in below)}" if below else ""
         raise CalibrationError(
-            f"{folder}: a folder of pairs holds one of {', '.join(_COLOUR)} and one of {', '.join(_INFRARED)}, with "
-            f"images of the same names{hint}"
+            f"{folder}: a folder of pairs must contain one of {', '.join(_COLOUR)} and one of {', '.join(_INFRARED)}, "
+            f"with images of the same names{hint}"
         )
     colour, infrared = _images(rgb_folder), _images(ir_folder)
     names = sorted(colour.keys() & infrared.keys())
     if not names:
-        raise CalibrationError(f"{folder}: no image in {rgb_folder.name} has a namesake in {ir_folder.name}")
+        raise CalibrationError(f"{folder}: no image name in {rgb_folder.name} also exists in {ir_folder.name}")
     try:
         return [
             ImagePair(name, read_colour(colour[name]), cropped(read_counts(infrared[name]), crop))
@@ -152,17 +152,17 @@ def pairs_of_folder(
 def activities_of_bag(
     reader: BagReader, seconds: float = 120.0, registration: Registration | None = None, by_arrival: bool = False
 ) -> tuple[Activity, Activity]:
-    """What moves before the colour and before the infrared camera.
+    """Return the motion activity of the RGB and the IR camera.
 
     Args:
-        reader: of both cameras.
-        seconds: how much of the bag is looked at, in stretches of 20 s spread over it; shorter bags whole.
-        registration: infrared to colour pixels; None: each camera's cells are those of its own picture.
-        by_arrival: by the times of recording, not by the stamps.
+        reader: bag with both cameras.
+        seconds: how much of a long bag is read, in stretches of 20 s spread over it.
+        registration: IR to RGB pixels; None: each camera's cells are those of its own image.
+        by_arrival: use recording times instead of stamps.
 
     Raises:
         CalibrationError: no frame of a camera can be read.
-        RegistrationError: the registration is not for such images.
+        RegistrationError: the registration is not for images of this size.
     """
     first_ns = last_ns = None
     for frame in reader.frames(not by_arrival):
@@ -171,7 +171,7 @@ def activities_of_bag(
     windows = _windows(first_ns or 0, last_ns or 0, seconds)
     activities: dict[Stream, Activity] = {Stream.RGB: Activity()}
     problem: dict[Stream, str] = {}
-    waiting: list[tuple[int, np.ndarray]] = []  # infrared frames before the first colour one, which tells its size
+    waiting: list[tuple[int, np.ndarray]] = []  # IR frames before the first RGB frame, whose size is needed
     for frame in reader.frames(not by_arrival):
         if not any(low <= frame.received_ns <= high for low, high in windows):
             continue
@@ -191,7 +191,7 @@ def activities_of_bag(
                 waiting.append((_time_ns(frame, by_arrival), np.array(pixels)))
             continue
         activities[frame.stream].add(_time_ns(frame, by_arrival), pixels)
-    for stream, name in ((Stream.RGB, "colour"), (Stream.IR, "infrared")):
+    for stream, name in ((Stream.RGB, "RGB"), (Stream.IR, "IR")):
         if stream not in activities or not len(activities[stream]):
             raise CalibrationError(f"{reader.path}: no {name} frame can be read{problem.get(stream, '')}")
     return activities[Stream.RGB], activities[Stream.IR]
@@ -205,14 +205,14 @@ def delay_of_bag(
     registration: Registration,
     by_arrival: bool = False,
 ) -> Delay | None:
-    """What displaced patches say of an offset; None where too little moves.
+    """Estimate the error of an offset from displaced patches; None if too little moves.
 
     Args:
-        reader: of both cameras.
+        reader: bag with both cameras.
         rgb_ns, ir_ns: int64 [K], times of the frames to choose from.
-        offset_ms: how much later the infrared camera stamps the same moment, roughly.
-        registration: infrared to colour pixels.
-        by_arrival: the times are those of recording, not the stamps.
+        offset_ms: approximate IR stamp minus RGB stamp of the same moment.
+        registration: IR to RGB pixels.
+        by_arrival: the times are recording times, not stamps.
     """
     chosen = moments(rgb_ns, ir_ns, offset_ms)
     wanted = {
@@ -220,7 +220,7 @@ def delay_of_bag(
         Stream.IR: {stamp for moment in chosen for stamp in moment.infrared},
     }
     colour: dict[int, np.ndarray] = {}
-    later: dict[int, np.ndarray] = {}  # infrared frames as they are, until the colour image's size is known
+    later: dict[int, np.ndarray] = {}  # raw IR frames, until the RGB image's size is known
     infrared: dict[int, np.ndarray] = {}
     size: Size | None = None
     rgb_size: Size | None = None

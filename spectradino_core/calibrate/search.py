@@ -1,9 +1,9 @@
-"""Where one camera's picture lies in the other's, roughly: every scale, a few rolls and every shift are tried.
+"""Coarse exhaustive search over scale, roll and shift for the alignment of two cameras' images.
 
-Correlations are of structure (`structure.py`), divided by what the two pictures hold where they overlap, and added up
-over the pairs before a place is chosen. Done on small pictures, by Fourier transform.
+Normalised correlations of structure (`structure.py`) are summed over the pairs before a candidate is chosen; they are
+computed on downscaled images by Fourier transform.
 
-Letters: h x w the small colour picture, C channels.
+Letters: h x w the downscaled RGB image, C channels.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _LEAST_OVERLAP = 0.3
 
 @dataclass(frozen=True)
 class Candidate:
-    """A place that the search found.
+    """Candidate alignment.
 
     Attributes:
-        matrix: float64 [3, 3], infrared to colour pixels.
-        score: correlation, at most 1, times the root of the overlap's share.
+        matrix: float64 [3, 3], IR to RGB pixels.
+        score: correlation, at most 1, times the root of the overlap's fraction.
     """
 
     matrix: np.ndarray
@@ -41,13 +41,13 @@ def search(
     rolls_deg: Sequence[float] = (0.0,),
     keep: int = 4,
 ) -> list[Candidate]:
-    """The best places, best first, each clearly apart from those before.
+    """Return the best candidates in descending order of score, each clearly apart from the previous ones.
 
     Args:
-        pairs: grey pictures float32 (colour [H, W], infrared [H', W']), all of the same two sizes.
-        scales: colour pixels that one infrared pixel may be.
-        rolls_deg: how far the infrared camera may be turned about its axis.
-        keep: most places to give.
+        pairs: grey images float32 (RGB [H, W], IR [H', W']), all of the same two sizes.
+        scales: RGB pixels per IR pixel.
+        rolls_deg: rotations of the IR camera about its axis.
+        keep: maximum number of candidates.
     """
     (height, width), (ir_height, ir_width) = pairs[0][0].shape, pairs[0][1].shape
     shrink = min(1.0, _WIDTH / width)
@@ -109,7 +109,7 @@ class _Spectra:
 
 
 def _transformed(plane: np.ndarray, side: tuple[int, int]) -> np.ndarray:
-    """As `np.fft.rfft2`, in half the time: the left half of a plane's spectrum, complex64."""
+    """Compute `np.fft.rfft2` in half the time: the left half of a plane's spectrum, complex64."""
     padded = np.zeros(side, np.float32)
     padded[: plane.shape[0], : plane.shape[1]] = plane
     both = cv2.dft(padded, flags=cv2.DFT_COMPLEX_OUTPUT, nonzeroRows=plane.shape[0])
@@ -117,7 +117,7 @@ def _transformed(plane: np.ndarray, side: tuple[int, int]) -> np.ndarray:
 
 
 def _placed(scale: float, roll_deg: float, ir_size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
-    """Infrared pixels, scaled and rolled, in the smallest picture that holds them: matrix [3, 3], (width, height)."""
+    """Return the map [3, 3] of scaled and rolled IR pixels and the (width, height) of their bounding box."""
     c, s = scale * np.cos(np.radians(roll_deg)), scale * np.sin(np.radians(roll_deg))
     linear = np.array([[c, -s], [s, c]])
     x, y = ir_size[0] - 0.5, ir_size[1] - 0.5
@@ -131,7 +131,7 @@ def _placed(scale: float, roll_deg: float, ir_size: tuple[int, int]) -> tuple[np
 def _warped(
     infrared: np.ndarray, place: np.ndarray, size: tuple[int, int], scale: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The infrared picture in that place, and bool: where it is."""
+    """Warp the IR image, and return its bool mask of valid pixels."""
     if scale < 1:
         infrared = cv2.GaussianBlur(infrared, (0, 0), 0.4 / scale)
     picture = cv2.warpPerspective(infrared, place, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -147,9 +147,9 @@ def _distinct(
     to_small: np.ndarray,
     keep: int,
 ) -> list[Candidate]:
-    """Candidates of which no two bring the infrared corners within a twelfth of the colour image's width."""
+    """Select candidates whose IR corners differ by more than a twelfth of the RGB image's width."""
     back = np.linalg.inv(to_small)
-    # Pixel centres: the small picture's (x, y) is the large one's (x + 0.5) / shrink - 0.5.
+    # Pixel centres: (x, y) in the downscaled image is (x + 0.5) / shrink - 0.5 in the full image.
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1.0]])
     corners = np.array([[0, 0, 1], [ir_size[0], 0, 1], [ir_size[0], ir_size[1], 1], [0, ir_size[1], 1.0]])
     chosen: list[Candidate] = []

@@ -1,14 +1,13 @@
-"""The constant by which the infrared camera's stamps are late, from what both cameras saw move.
+"""Constant time offset of the IR camera's stamps, from motion that both cameras saw.
 
-Both cameras' activity (`activity.py`) is laid over one another at every offset of a window; where it agrees best is the
-offset. A camera does not know what happened between two of its frames, but that blurs the correlation's peak to both
-sides alike: its place is known to a small part of a period when enough moved. To how small a part, stretches of the
-recording tell, drawn with replacement (bootstrap). What that can't see: a thing is not alike in both bands, so that its
-changes in one run ahead of those in the other by some milliseconds. That is counted into the standard deviation, and
-where the pictures are at hand, displaced patches (`delay.py`) have a say of their own: `sharpened` is the mean of both,
-each weighted by its certainty.
+The cameras' activities (`activity.py`) are correlated at every offset in a window; the maximum is the offset. A camera
+does not know what happened between two of its frames, but that blurs the peak symmetrically, so with enough motion its
+position is accurate to a fraction of a period. A bootstrap over stretches of the recording gives the standard
+deviation. An object looks different in both bands, which shifts its activities by some milliseconds: that is added to
+the standard deviation. With images available, displaced patches (`delay.py`) give a second estimate, and `sharpened`
+returns the mean weighted by certainty.
 
-The sign is that of the node's `ir_time_offset_ms`: infrared stamp minus colour stamp of the same moment.
+The sign is that of the node's `ir_time_offset_ms`: IR stamp minus RGB stamp of the same moment.
 
 Letters: K frames, N cells, L lags, S stretches.
 """
@@ -27,7 +26,7 @@ from spectradino_core.calibrate.errors import CalibrationError
 
 __all__ = ["OffsetLimits", "TimeOffsetEstimate", "estimate_time_offset", "sharpened"]
 
-_HINT = "record a scene in which several things move, or turn the cameras to and fro at no steady beat"
+_HINT = "record a scene in which several objects move, or turn the cameras back and forth irregularly"
 _STEP_NS = 4_000_000
 _STRETCH_S = 2.0
 _SLOW_S = 0.5
@@ -35,19 +34,19 @@ _DRAWS = 200
 _LEAST_FRAMES = 40
 _LEAST_SECONDS = 8.0
 _LEAST_STRETCHES = 2
-_UNLIKE_MS = 3.0  # activity of one thing in two bands: that much apart, standard deviation over rendered streets
-_GAP = 2.5  # periods without a frame, over which nothing is made up
+_UNLIKE_MS = 3.0  # standard deviation between the activities of one object in two bands, over synthetic scenes
+_GAP = 2.5  # periods without a frame that are not interpolated
 
 
 @dataclass(frozen=True)
 class OffsetLimits:
-    """What an offset must reach to be believed.
+    """Acceptance limits of an offset.
 
     Attributes:
         agreement: correlation of both activities at the offset.
-        prominence: the peak above the second highest one, as a share of its height.
+        prominence: height of the peak above the second highest one, as a fraction of its height.
         spread_ms: standard deviation of the offset.
-        moving: share of each camera's picture that changes more than its noise, on average.
+        moving: mean fraction of each camera's image that changes more than its noise.
     """
 
     agreement: float = 0.08
@@ -58,19 +57,18 @@ class OffsetLimits:
 
 @dataclass(frozen=True)
 class TimeOffsetEstimate:
-    """What was found.
+    """Estimated time offset.
 
     Attributes:
-        offset_ms: infrared stamp minus colour stamp of the same moment.
-        spread_ms: its standard deviation: over draws of stretches of the recording, and for what is unlike in the
-            bands.
-        agreement: correlation of both activities there, at most 1.
-        prominence: how far the peak stands above the second highest, 0 to 1 of its height.
-        seconds: length of what both cameras recorded.
-        stretches: into how many parts it was cut.
-        rgb_hz, ir_hz: the cameras' rates.
-        lags_ms, correlation: float64 [L], the correlation at all offsets, to plot.
-        patches: how many moving patches had a say; 0: activity alone.
+        offset_ms: IR stamp minus RGB stamp of the same moment.
+        spread_ms: its standard deviation, from the bootstrap and for differences between the bands.
+        agreement: correlation of both activities at the offset, at most 1.
+        prominence: height of the peak above the second highest, 0 to 1 of its height.
+        seconds: duration recorded by both cameras.
+        stretches: number of parts it was cut into.
+        rgb_hz, ir_hz: the cameras' frame rates.
+        lags_ms, correlation: float64 [L], the correlation at all offsets, for plots.
+        patches: number of moving patches used; 0: activity only.
     """
 
     offset_ms: float
@@ -87,41 +85,41 @@ class TimeOffsetEstimate:
 
     @property
     def confidence(self) -> float:
-        """0 to 1: the peak's prominence, less what the spread takes from it (all of it at ten milliseconds)."""
+        """Prominence of the peak, 0 to 1, reduced by the spread (to 0 at ten milliseconds)."""
         return float(np.clip(self.prominence, 0, 1) * max(0.0, 1 - (self.spread_ms / 10) ** 2))
 
     def __str__(self) -> str:
         later = "later" if self.offset_ms >= 0 else "earlier"
         return (
-            f"The infrared camera stamps the same moment {abs(self.offset_ms):.1f} ms {later} than the colour camera "
+            f"The IR camera stamps the same moment {abs(self.offset_ms):.1f} ms {later} than the RGB camera "
             f"({self.offset_ms:+.1f} ms, standard deviation {self.spread_ms:.1f} ms over {self.stretches} stretches of "
-            f"{self.seconds:.0f} s, {self.rgb_hz:.1f} and {self.ir_hz:.1f} frames/s); the movements agree to "
-            f"{self.agreement:.2f}, the peak stands {self.prominence:.0%} above the next; {self.patches} moving "
-            f"patches were compared; confidence {self.confidence:.2f}"
+            f"{self.seconds:.0f} s, {self.rgb_hz:.1f} and {self.ir_hz:.1f} frames/s); correlation of motion "
+            f"{self.agreement:.2f}, peak {self.prominence:.0%} above the next; {self.patches} moving patches "
+            f"compared; confidence {self.confidence:.2f}"
         )
 
 
 def estimate_time_offset(
     rgb: Activity, ir: Activity, window_ms: float = 1000.0, limits: OffsetLimits | None = None
 ) -> TimeOffsetEstimate:
-    """The offset at which both cameras' activities agree best.
+    """Estimate the offset with the maximum correlation of both cameras' activities.
 
     Args:
-        rgb, ir: what the cameras saw.
-        window_ms: largest offset looked for, either way.
-        limits: when to believe it.
+        rgb, ir: activities of the cameras.
+        window_ms: maximum absolute offset to search.
+        limits: acceptance limits.
 
     Raises:
-        CalibrationError: too little was recorded or moved, or nothing that can be believed was found; says why.
+        CalibrationError: too little was recorded or moved, or no acceptable result; gives the reason.
     """
     limits = limits or OffsetLimits()
     if not 20 <= window_ms <= 60_000:
-        raise CalibrationError(f"the window of offsets lies in 20 to 60000 ms, got {window_ms:g}")
-    for name, stream in (("colour", rgb), ("infrared", ir)):
+        raise CalibrationError(f"the window of offsets must be 20 to 60000 ms, got {window_ms:g}")
+    for name, stream in (("RGB", rgb), ("IR", ir)):
         if len(stream) < _LEAST_FRAMES:
             raise CalibrationError(
-                f"the {name} camera has {len(stream)} frames, at least {_LEAST_FRAMES} are wanted: record some "
-                f"{2 * _LEAST_SECONDS:.0f} seconds or more in which things move"
+                f"the {name} camera has {len(stream)} frames, at least {_LEAST_FRAMES} are required: record "
+                f"{2 * _LEAST_SECONDS:.0f} seconds or more in which objects move"
             )
     window = round(window_ms * 1e6 / _STEP_NS)
     start = max(int(rgb.stamps_ns[0]), int(ir.stamps_ns[0]))
@@ -129,12 +127,12 @@ def estimate_time_offset(
     if seconds < max(_LEAST_SECONDS, 4 * window_ms / 1e3):
         raise CalibrationError(
             f"both cameras' stamps overlap by {max(seconds, 0.0):.1f} s, at least "
-            f"{max(_LEAST_SECONDS, 4 * window_ms / 1e3):.0f} s are wanted: record longer, or look for smaller offsets "
-            "(--window-ms); are their clocks far apart?"
+            f"{max(_LEAST_SECONDS, 4 * window_ms / 1e3):.0f} s are required: record longer, search smaller offsets "
+            "(--window-ms), or check whether the clocks are far apart"
         )
     slowest = max(rgb.period_ns, ir.period_ns)
     moments = int(seconds * 1e9 / _STEP_NS)
-    colour, infrared = _signals(rgb, slowest, "colour", limits), _signals(ir, slowest, "infrared", limits)
+    colour, infrared = _signals(rgb, slowest, "RGB", limits), _signals(ir, slowest, "IR", limits)
     for stream in (rgb, ir):
         if stream.seen is not None:
             colour[1][:, ~stream.seen] = 0.0
@@ -143,12 +141,12 @@ def estimate_time_offset(
     if len(stretches) < _LEAST_STRETCHES:
         raise CalibrationError(
             f"both cameras recorded together in {len(stretches)} stretches of {_STRETCH_S:g} s, at least "
-            f"{_LEAST_STRETCHES} are wanted: do their stamps jump ('spectradino bag info')? Else {_HINT}"
+            f"{_LEAST_STRETCHES} are required: check for stamp jumps with 'spectradino bag info'; else {_HINT}"
         )
     seconds = min(seconds, sum(last - first for first, last in stretches) * _STEP_NS / 1e9 + 2 * window_ms / 1e3)
     per_stretch, energies = _correlations(colour, infrared, start, stretches, window)
-    # What passes a cell quickly falls into one frame's interval or the next, so that cameras in step see whole periods
-    # only: the correlation's peak would stick to one, its blurred peak lies at their mean.
+    # A fast object crosses a cell within one frame interval, so synchronised cameras only show whole periods: the
+    # correlation's peak would lock to one of them, whereas the blurred peak lies at their mean.
     faster = min(rgb.period_ns, ir.period_ns)
     per_stretch = _smoothed(per_stretch.T.astype(np.float32), 0.7 * faster / _STEP_NS).T.astype(np.float64)
     lags = np.arange(-window, window + 1) * (_STEP_NS / 1e6)
@@ -160,22 +158,22 @@ def estimate_time_offset(
     agreement, prominence = float(total[best]), float(1 - max(second, 0.0) / max(total[best], 1e-9))
     if agreement < limits.agreement:
         raise CalibrationError(
-            f"the cameras' movements don't agree at any offset within {window_ms:g} ms (best {agreement:.2f} at "
-            f"{lags[best]:+.0f} ms, {limits.agreement:.2f} is wanted): do they look at the same scene, each "
-            "at the same place of its picture? "
+            f"the cameras' motion does not agree at any offset within {window_ms:g} ms (best {agreement:.2f} at "
+            f"{lags[best]:+.0f} ms, {limits.agreement:.2f} is required): check that both see the same scene, each "
+            "object at the same place in the image. "
             f"Else {_HINT}"
         )
     edge = max(2, width // 2)
     if best < edge or best > 2 * window - edge:
         raise CalibrationError(
-            f"the best offset ({lags[best]:+.0f} ms) lies at the border of the window of {window_ms:g} ms: look "
+            f"the best offset ({lags[best]:+.0f} ms) lies at the border of the window of {window_ms:g} ms: search "
             "further (--window-ms)"
         )
     if prominence < limits.prominence:
         other = int(np.where(away, total, -np.inf).argmax())
         raise CalibrationError(
             f"several offsets fit nearly as well ({lags[best]:+.0f} and {lags[other]:+.0f} ms: {agreement:.2f} and "
-            f"{total[other]:.2f}), as with movement that repeats itself: {_HINT}"
+            f"{total[other]:.2f}), as with periodic motion: {_HINT}"
         )
     offset = _peak(total, lags, best, slowest)
     spread = _spread(per_stretch, lags, best, slowest)
@@ -196,12 +194,12 @@ def estimate_time_offset(
 
 
 def sharpened(rough: TimeOffsetEstimate, delay: Delay | None, limits: OffsetLimits | None = None) -> TimeOffsetEstimate:
-    """The estimate with what displaced patches say beside it.
+    """Refine the estimate with displaced patches.
 
     Args:
         rough: from activity.
-        delay: what patches say, relative to the offset of `rough`; None: too few moved.
-        limits: when to believe the whole; activity that they would refuse by itself has no say beside patches.
+        delay: relative to the offset of `rough`; None: too few patches moved.
+        limits: acceptance limits of the result; activity outside them is ignored if there are patches.
 
     Raises:
         CalibrationError: it remains too uncertain.
@@ -221,33 +219,33 @@ def _check_spread(spread: float, limits: OffsetLimits) -> None:
     if spread > limits.spread_ms:
         raise CalibrationError(
             f"the offset is uncertain by {spread:.0f} ms (standard deviation; stretches of the recording disagree), at "
-            f"most {limits.spread_ms:g} ms are allowed: too little moves, or the offset is no constant; {_HINT}"
+            f"most {limits.spread_ms:g} ms are allowed: too little moves, or the offset is not constant; {_HINT}"
         )
 
 
 def _signals(stream: Activity, slowest_ns: float, name: str, limits: OffsetLimits) -> tuple[np.ndarray, np.ndarray]:
-    """A stream's activity free of noise and of slow trends: moments int64 [K], and cells float32 [K, N]."""
+    """Return a stream's activity without noise and slow trends: times int64 [K], cells float32 [K, N]."""
     middles, lengths, cells = stream.changes()
     rest = np.median(cells, axis=0)
     noise = 1.4826 * np.median(np.abs(cells - rest), axis=0) + 1e-2
     moving = float((cells > rest + 5 * noise).mean())
     if moving < limits.moving:
         raise CalibrationError(
-            f"nothing moves before the {name} camera ({moving:.3%} of its picture changes at a time, "
-            f"{limits.moving:.3%} is wanted): record a scene in which things move, or turn the cameras"
+            f"nothing moves in view of the {name} camera ({moving:.3%} of its image changes at a time, "
+            f"{limits.moving:.3%} is required): record a scene in which objects move, or turn the cameras"
         )
     cells = np.maximum(cells - rest - 2 * noise, 0.0)
-    # Where something moves counts, much more than how strongly it stands out in this band.
+    # Whether a cell moves matters much more than how strongly the object stands out in this band.
     cells /= cells + (np.percentile(cells, 99.5) / 3 + 1e-6)
     cells[lengths > _GAP * np.median(lengths)] = 0.0
-    # What is faster than the slower camera is noise to both; slow trends say nothing of when.
+    # Frequencies above the slower camera's rate are noise to both; slow trends carry no timing.
     cells = _smoothed(cells, 0.15 * slowest_ns / stream.period_ns)
     cells -= _smoothed(cells, _SLOW_S * 1e9 / stream.period_ns)
     return middles, cells
 
 
 def _smoothed(cells: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur from frame to frame, of a standard deviation in frames."""
+    """Blur over frames with a Gaussian of `sigma` frames."""
     if sigma < 0.5:
         return cells
     reach = min(2 * math.ceil(3 * sigma) + 1, 2 * ((len(cells) - 1) // 2) + 1)
@@ -258,9 +256,8 @@ def _smoothed(cells: np.ndarray, sigma: float) -> np.ndarray:
 def _stretches(
     streams: tuple[np.ndarray, np.ndarray], start_ns: int, moments: int, window: int
 ) -> list[tuple[int, int]]:
-    """From which step of the common clock to which: the parts of some seconds in which both streams (the moments of
-    their changes, int64 [K]) recorded. A long drive is looked at in places, and a stamp that was not set lies half a
-    century before the next."""
+    """Return (first, last) steps of the common clock for stretches in which both streams (times of changes, int64 [K])
+    recorded. A long recording is sampled, and an unset stamp may lie half a century before the next."""
     inner = moments - 2 * window
     count = max(2, int(inner * _STEP_NS / 1e9 / _STRETCH_S))
     length = inner / count
@@ -285,7 +282,7 @@ def _correlations(
     stretches: list[tuple[int, int]],
     window: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each stretch the correlation at all lags, summed over cells [S, L], and both energies [S, 2]."""
+    """Correlate each stretch at all lags, summed over cells [S, L], and return both energies [S, 2]."""
     sums, energies = [], []
     for first, last in stretches:
         here = _resampled(colour, start_ns, first, last)
@@ -299,7 +296,7 @@ def _correlations(
 
 
 def _resampled(signal: tuple[np.ndarray, np.ndarray], start_ns: int, first: int, last: int) -> np.ndarray:
-    """Cells at moments of the common clock, float32 [N, last - first]; those that never change are left at 0."""
+    """Resample cells to the common clock, float32 [N, last - first]; constant cells stay 0."""
     middles, cells = signal
     at = (middles - start_ns) / _STEP_NS
     clock = np.arange(first, last)
@@ -310,13 +307,13 @@ def _resampled(signal: tuple[np.ndarray, np.ndarray], start_ns: int, first: int,
         right = np.clip(np.searchsorted(at[part], clock), 1, len(at[part]) - 1)
         before, after = at[part][right - 1], at[part][right]
         share = np.clip((clock - before) / (after - before), 0, 1).astype(np.float32)[:, None]
-        whole = (after - before <= _GAP * np.median(np.diff(at)))[:, None]  # over a gap nothing is made up
+        whole = (after - before <= _GAP * np.median(np.diff(at)))[:, None]  # gaps are not interpolated
         out[:] = np.where(whole, cells[part][right - 1] * (1 - share) + cells[part][right] * share, 0).T
     return out
 
 
 def _second_peak(total: np.ndarray, away: np.ndarray) -> float:
-    """The highest local maximum elsewhere; 0 where there is none."""
+    """Return the highest other local maximum; 0 if there is none."""
     inner = total[1:-1]
     peaks = (inner >= total[:-2]) & (inner > total[2:]) & away[1:-1]
     ends = [float(total[end]) for end in (0, -1) if away[end]]
@@ -324,7 +321,7 @@ def _second_peak(total: np.ndarray, away: np.ndarray) -> float:
 
 
 def _peak(total: np.ndarray, lags: np.ndarray, best: int, slowest_ns: float) -> float:
-    """Where a peak has its middle: a parabola through what lies within a fifth of a period of its top."""
+    """Return the centre of a peak: a parabola through all within a fifth of a period of its maximum."""
     reach = max(2, round(slowest_ns / 5 / _STEP_NS))
     part = np.s_[max(0, best - reach) : best + reach + 1]
     x = lags[part] - lags[best]
@@ -333,7 +330,7 @@ def _peak(total: np.ndarray, lags: np.ndarray, best: int, slowest_ns: float) -> 
 
 
 def _spread(per_stretch: np.ndarray, lags: np.ndarray, best: int, slowest_ns: float) -> float:
-    """Standard deviation of the peak over draws of stretches, looked for within a period of the whole's."""
+    """Return the peak's standard deviation over bootstrap samples, searched within a period of the overall peak."""
     rng = np.random.default_rng(0)
     near = max(3, round(slowest_ns / _STEP_NS))
     low, high = max(0, best - near), min(len(lags), best + near + 1)

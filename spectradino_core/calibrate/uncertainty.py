@@ -1,6 +1,6 @@
-"""How uncertain an estimate is, from what it becomes when parts of the evidence are left out (jackknife).
+"""Jackknife uncertainty of estimates: their spread when parts of the evidence are left out.
 
-With few parts the spread itself is known badly, so bounds widen, about as Student's quantiles do.
+With few parts the spread itself is uncertain, so bounds widen, about as Student's quantiles do.
 
 Letters: G parts, P points.
 """
@@ -15,14 +15,14 @@ import numpy as np
 __all__ = ["GROUPS", "jackknife_bound", "mean_bound"]
 
 GROUPS = 8
-"""Into so many parts the evidence is divided at most."""
+"""Maximum number of parts that the evidence is divided into."""
 
 
 def jackknife_bound(estimates: Sequence[np.ndarray]) -> float:
-    """95 % bound of the error of points, at the worst of them; infinite for fewer than two parts.
+    """Return the 95 % bound of the error at the worst of several points; infinite for fewer than two parts.
 
     Args:
-        estimates: G times where the points lie when one part each is left out, float64 [P, 2].
+        estimates: per left-out part, the positions of the points, float64 [P, 2].
     """
     if len(estimates) < 2:
         return math.inf
@@ -33,7 +33,7 @@ def jackknife_bound(estimates: Sequence[np.ndarray]) -> float:
 
 
 def mean_bound(values: np.ndarray) -> float:
-    """95 % bound of the error of a mean of values [G] that are independent; infinite for fewer than two."""
+    """Return the 95 % bound of the error of a mean of independent values [G]; infinite for fewer than two."""
     if len(values) < 2:
         return math.inf
     return _quantile(len(values)) * float(values.std(ddof=1)) / math.sqrt(len(values))

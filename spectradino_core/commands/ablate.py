@@ -1,4 +1,4 @@
-"""`spectradino ablate`: the paper's Tables 9 to 14 as one matrix of runs."""
+"""`spectradino ablate`: Tables 9 to 14 of the paper as one matrix of runs."""
 
 from __future__ import annotations
 
@@ -11,16 +11,12 @@ __all__ = ["add"]
 
 
 def add(commands: Any) -> None:
-    """Declares the command.
-
-    Args:
-        commands: what `ArgumentParser.add_subparsers` returned.
-    """
+    """Add the command to `commands`, the result of `ArgumentParser.add_subparsers`."""
     command = commands.add_parser(
         "ablate",
-        help="the paper's Tables 9 to 14: heads, modules, losses, stages and fusions, as one matrix",
-        description="Runs the matrix of a recipe of ablation/recipes.py and lays out its tables. What is done is not "
-        "done again, what stopped is taken up, what fails is named and the rest goes on.",
+        help="run the ablations of the paper's Tables 9 to 14: heads, modules, losses, stages and fusions",
+        description="Runs the matrix of a recipe of ablation/recipes.py and writes its tables. Finished jobs are "
+        "skipped, stopped ones resumed, and failed ones named while the rest continues.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n"
         "  spectradino ablate tiny_scenes --out runs/ablation --jobs 2\n"
@@ -32,19 +28,19 @@ def add(commands: Any) -> None:
         "--out",
         type=Path,
         required=True,
-        help="folder of the results; one that is begun is taken up, what another recipe or other data made is refused",
+        help="folder of the results; resumed if it exists, refused if another recipe or other data made it",
     )
-    command.add_argument("--tables", type=int, nargs="+", metavar="N", help="of 9 to 14 (default: all the recipe has)")
-    command.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="of fine-tuning (default: the recipe's)")
+    command.add_argument("--tables", type=int, nargs="+", metavar="N", help="from 9 to 14 (default: all in the recipe)")
+    command.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="for fine-tuning (default: the recipe's)")
     data = command.add_argument_group("data of the paper's recipes")
     data.add_argument("--root", type=Path, help="folder that the data set was extracted to")
-    data.add_argument("--pairs", type=Path, nargs="+", default=[], metavar="MANIFEST", help="what to pretrain on")
+    data.add_argument("--pairs", type=Path, nargs="+", default=[], metavar="MANIFEST", help="pretraining pairs")
     data.add_argument("--pairs-root", type=Path, help="folder that the manifests' paths are relative to")
-    data.add_argument("--teacher", type=Path, help="DINOv2's weights")
+    data.add_argument("--teacher", type=Path, help="DINOv2 weights")
     machine = command.add_argument_group("machine")
-    machine.add_argument("--jobs", type=int, default=1, help="runs at a time (default: %(default)s)")
-    machine.add_argument("--threads", type=int, help="of each run (default: the processors divided by the jobs)")
-    machine.add_argument("--workers", type=int, default=0, help="processes that make batches, per run (%(default)s)")
+    machine.add_argument("--jobs", type=int, default=1, help="number of parallel runs (default: %(default)s)")
+    machine.add_argument("--threads", type=int, help="threads per run (default: processors divided by jobs)")
+    machine.add_argument("--workers", type=int, default=0, help="data loading processes per run (default: %(default)s)")
     machine.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: %(default)s")
     command.set_defaults(run=_run)
 
@@ -74,10 +70,10 @@ def _run(options: argparse.Namespace) -> int:
     results = Results.read(ablation, setup, outcome, shlex.join(["spectradino", *options.words]))
     write_tables(results, options.out)
     print((options.out / "tables.md").read_text(encoding="utf-8"))
-    print(f"{options.out / 'report.html'}: the same with plots")
+    print(f"{options.out / 'report.html'}: the same tables with plots")
     if outcome.failed:
         told = "; ".join(f"{key}: {reason}" for key, reason in outcome.failed.items())
         raise ValueError(
-            f"{len(outcome.failed)} jobs failed and {len(outcome.left_out)} that need them were left out: {told}"
+            f"{len(outcome.failed)} jobs failed and {len(outcome.left_out)} that depend on them were skipped: {told}"
         )
     return 0

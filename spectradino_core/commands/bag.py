@@ -1,4 +1,4 @@
-"""`spectradino bag ...`: drives looked at, evaluated, annotated and made up; one file a command beside this one."""
+"""`spectradino bag ...`: inspect, evaluate, annotate and make recordings; one file per command."""
 
 from __future__ import annotations
 
@@ -10,12 +10,8 @@ __all__ = ["add"]
 
 
 def add(commands: Any) -> None:
-    """Declares the commands.
-
-    Args:
-        commands: what `ArgumentParser.add_subparsers` returned.
-    """
-    command = commands.add_parser("bag", help="recorded drives (rosbag2), without a ROS installation")
+    """Add the commands to `commands`, the result of `ArgumentParser.add_subparsers`."""
+    command = commands.add_parser("bag", help="work with recordings (rosbag2), without a ROS installation")
     kinds = command.add_subparsers(dest="kind", required=True, metavar="WHAT")
     bag_info.add(kinds)
     bag_evaluate.add(kinds)

@@ -1,4 +1,4 @@
-"""`spectradino bag evaluate`: how well a model does on recorded drives, and how well the two cameras went together."""
+"""`spectradino bag evaluate`: score a model on recordings and report how their two streams pair."""
 
 from __future__ import annotations
 
@@ -19,25 +19,21 @@ _EXAMPLES = """examples:
   spectradino bag evaluate drive.mcap --model m.onnx --gt-topic /ground_truth/detections \\
       --sweep dropout=0,0.25,0.5,1 --sweep offset=0,20,50,100 --sweep shift=0,2,5,10,20
 
-Labels are COCO's; each image says when it was taken: "stamp_ns" (the colour frame's header stamp in nanoseconds), or a
-file_name such as 1700000000.012345678.png. Boxes are in the colour image's pixels.
+Labels are COCO files whose images give the RGB frame's header stamp: "stamp_ns" in nanoseconds, or a file_name such as
+1700000000.012345678.png. Boxes are in pixels of the RGB image.
 
-The labels that 'spectradino bag make' records are found by themselves. Without labels everything but scores is given.
-result.json is the same bytes at every repetition on one machine's CPU, for any number of jobs.
-The exit status is 1 if any bag failed, as one does of which no image can be read; the others' results are there."""
+Labels recorded by 'spectradino bag make' are found automatically. Without labels everything but scores is reported.
+result.json is byte-identical for every repetition on one machine's CPU, for any number of jobs.
+The exit status is 1 if any bag failed, e.g. because no image can be read; the results of the others are written."""
 
 
 def add(commands: Any) -> None:
-    """Declares the command.
-
-    Args:
-        commands: what `add_subparsers` of `spectradino bag` returned.
-    """
+    """Add the command to `commands`, the result of `add_subparsers` of `spectradino bag`."""
     command = commands.add_parser(
         "evaluate",
-        help="score a model on bags by the node's own pairing and pipeline; an HTML report",
-        description="Replays bags through the node's own pairing and pipeline, scores what it finds, and reports how "
-        "the two streams went together.",
+        help="score a model on bags with the node's own pairing and pipeline; writes an HTML report",
+        description="Replays bags through the node's own pairing and pipeline, scores the results, and reports how "
+        "the two streams pair.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=_EXAMPLES,
     )
@@ -46,55 +42,55 @@ def add(commands: Any) -> None:
     )
     command.add_argument("--model", type=Path, required=True, help="model file (.onnx)")
     command.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default: %(default)s)")
-    command.add_argument("--rgb-topic", metavar="T", help='the colour camera (default: found by name; "": none)')
+    command.add_argument("--rgb-topic", metavar="T", help='RGB camera (default: found by name; "": none)')
     command.add_argument(
         "--clock", default="received", choices=("received", "stamp"),
-        help="when a frame came: as recorded, or, where that means nothing, as stamped (default: %(default)s)",
+        help="arrival time of a frame: as recorded, or its stamp if recording times are useless (default: %(default)s)",
     )  # fmt: skip
-    command.add_argument("--ir-topic", metavar="T", help='the infrared camera (default: found by name; "": none)')
+    command.add_argument("--ir-topic", metavar="T", help='IR camera (default: found by name; "": none)')
     truth = command.add_argument_group("ground truth")
     truth.add_argument(
         "--labels",
         type=Path,
         metavar="JSON",
-        help="COCO file with stamps, or a folder with one BAG.json or BAG.coco.json a bag",
+        help="COCO file with stamps, or a folder with one BAG.json or BAG.coco.json per bag",
     )
     truth.add_argument(
         "--gt-topic", metavar="T",
-        help='Detection2DArray topic of the bag (default: those of \'bag make\', if the bag has them; "": none)',
+        help='Detection2DArray topic of the bag (default: that of \'bag make\', if present; "": none)',
     )  # fmt: skip
     truth.add_argument(
-        "--gt-mask-topic", metavar="T", help="mask topic of the bag (mono8, 255 unlabelled), found likewise"
+        "--gt-mask-topic", metavar="T", help="mask topic of the bag (mono8, 255 unlabelled; default likewise)"
     )
     truth.add_argument(
-        "--gt-mask-classes", type=_names, default=(), metavar="A,B", help="names of the mask's values, in their order"
+        "--gt-mask-classes", type=_names, default=(), metavar="A,B", help="class names of the mask's values, in order"
     )
     truth.add_argument(
         "--stamp-tolerance-ms",
         type=float,
         default=1.0,
         metavar="MS",
-        help="how far a label's stamp may be from its colour frame's (default: %(default)s)",
+        help="maximum difference of a label's stamp from its RGB frame's (default: %(default)s)",
     )
     command.add_argument(
         "--sweep",
         action="append",
         default=[],
         metavar="NAME=V,V,..",
-        help="scores as something gets worse: dropout (of either camera; dropout_rgb, dropout_ir), offset (infrared "
-        "stamps late, ms), shift (infrared too far right, px)",
+        help="scores under degradation: dropout (of either camera; dropout_rgb, dropout_ir), offset (IR stamps late, "
+        "ms), shift (IR image too far right, px)",
     )
-    command.add_argument("--seed", type=int, default=0, help="of the frames that dropout takes (default: %(default)s)")
-    command.add_argument("--jobs", type=int, default=1, metavar="N", help="replays at once (default: %(default)s)")
+    command.add_argument("--seed", type=int, default=0, help="seed of dropped frames (default: %(default)s)")
+    command.add_argument("--jobs", type=int, default=1, metavar="N", help="parallel replays (default: %(default)s)")
     command.add_argument(
         "--engine",
         default="processes",
         choices=("processes", "ray"),
-        help="what runs them: this machine's processes, or a Ray cluster (RAY_ADDRESS) that sees the same folders",
+        help="run jobs as local processes, or on a Ray cluster (RAY_ADDRESS) that sees the same folders",
     )
-    command.add_argument("--fresh", action="store_true", help="do again what is finished in the output folder")
+    command.add_argument("--fresh", action="store_true", help="recompute finished results in the output folder")
     command.add_argument(
-        "--pictures", type=int, default=8, metavar="N", help="pictures of the worst frames a bag (default: %(default)s)"
+        "--pictures", type=int, default=8, metavar="N", help="images of the worst frames per bag (default: %(default)s)"
     )
     command.add_argument("--save-masks", action="store_true", help="write each mask as PNG below the output folder")
     add_parameters(command)
@@ -107,7 +103,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _run(options: argparse.Namespace) -> int:
     missing = [name for name in ("rosbags", "matplotlib") if find_spec(name) is None]
-    if missing:  # now, not after hours of replaying
+    if missing:  # fail now, not after hours of replaying
         raise RuntimeError(f"{' and '.join(missing)} not installed: pip install 'spectradino_ros[bag,runtime]'")
     from spectradino_core.bags.evaluate import evaluate_bags, find_bags
     from spectradino_core.bags.evaluation_options import Options, parse_sweeps
@@ -116,7 +112,7 @@ def _run(options: argparse.Namespace) -> int:
 
     settings = settings_of(options)
     if options.parameter_threads is None and options.params_file is None:
-        settings = settings.with_(threads=1)  # ONNX Runtime rounds differently with 4 threads than with 1
+        settings = settings.with_(threads=1)  # ONNX Runtime's rounding depends on the number of threads
     labels = Labels(
         options.labels, options.gt_topic, options.gt_mask_topic, options.gt_mask_classes, options.stamp_tolerance_ms
     )

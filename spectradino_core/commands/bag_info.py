@@ -1,4 +1,4 @@
-"""`spectradino bag info`: what a bag holds, and how healthy the stamps of its two cameras are."""
+"""`spectradino bag info`: contents of a bag and health of its two cameras' stamps."""
 
 from __future__ import annotations
 
@@ -15,21 +15,17 @@ _EPILOG = """The exit status is 1 if the bag holds no messages, or none of its c
 
 
 def add(kinds: Any) -> None:
-    """Declares the command.
-
-    Args:
-        kinds: what `add_subparsers` of `spectradino bag` returned.
-    """
+    """Add the command to `kinds`, the result of `add_subparsers` of `spectradino bag`."""
     command = kinds.add_parser(
         "info",
-        help="topics, rates and the health of both cameras' stamps",
-        description="Tells what a bag holds: topics, which of them are the cameras, their rates, gaps and odd stamps, "
-        "and how the two streams lie to one another.",
+        help="show topics, rates and the health of both cameras' stamps",
+        description="Reports what a bag contains: topics, which of them are the cameras, their rates, gaps and "
+        "anomalous stamps, and the time offset between the two streams.",
         epilog=_EPILOG,
     )
     command.add_argument("bag", type=Path, help="rosbag2 folder, or a .mcap or .db3 file")
-    command.add_argument("--rgb-topic", metavar="T", help='the colour camera (default: found by name; "": none)')
-    command.add_argument("--ir-topic", metavar="T", help='the infrared camera (default: found by name; "": none)')
+    command.add_argument("--rgb-topic", metavar="T", help='RGB camera (default: found by name; "": none)')
+    command.add_argument("--ir-topic", metavar="T", help='IR camera (default: found by name; "": none)')
     command.add_argument("--json", action="store_true", help="print JSON instead of text")
     command.set_defaults(run=_run)
 
@@ -42,7 +38,7 @@ def _run(options: argparse.Namespace) -> int:
     no_cameras, is_results = "", False
     try:
         reader = BagReader(options.bag, options.rgb_topic, options.ir_topic)
-    except BagError as error:  # it may hold one of them, or something else, all the same
+    except BagError as error:  # it may still hold one camera, or something else
         reader = _what_there_is(options)
         results = _results_alone(reader)
         is_results, no_cameras = bool(results), results or str(error)
@@ -61,7 +57,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _what_there_is(options: argparse.Namespace) -> Any:
-    """The bag with the one camera that is found in it, else without cameras."""
+    """Open the bag with the only camera found in it, or else without cameras."""
     from spectradino_core.bags.errors import BagError
     from spectradino_core.bags.reader import BagReader
 
@@ -72,13 +68,13 @@ def _what_there_is(options: argparse.Namespace) -> Any:
 
 
 def _results_alone(reader: Any) -> str:
-    """What a bag is that holds the node's results and no images; "" of any other."""
+    """Describe a bag that holds the node's results without images; "" for any other bag."""
     reports = sum(topic.count for topic in reader.topics.values() if topic.kind == _REPORT)
     if not reports or reader.rgb_topic or reader.ir_topic:
         return ""
     return (
-        f"it holds what the node publishes ({reports} frame reports), not the cameras' images; 'spectradino bag run' "
-        "copies these too with --inputs"
+        f"it holds what the node publishes ({reports} frame reports), not the cameras' images; record them with "
+        "'spectradino bag run --inputs'"
     )
 
 
@@ -92,11 +88,11 @@ def _text(info: Any, no_cameras: str) -> str:
         lines += [
             "",
             f"{name}: {camera.topic} ({camera.chosen}), {size} {camera.encoding}",
-            f"  {camera.messages} messages, {sum(camera.refused.values())} refused; {camera.looked_at} looked at",
+            f"  {camera.messages} messages, {sum(camera.refused.values())} refused; {camera.looked_at} inspected",
             f"  {camera.frames} frames from {camera.begin_s:.2f} to {camera.end_s:.2f} s at {camera.rate_hz:.2f} Hz "
             f"(period {camera.period_ms:.1f} ms, 95 % within {camera.jitter_ms:.1f} ms of it)",
-            f"  lost about {camera.lost}, gaps {camera.gaps}, the longest {camera.longest_gap_ms:.0f} ms; stamps twice "
-            f"{camera.duplicates}, backward {camera.backward}, none {camera.zero}; recorded {camera.latency_ms:.1f} ms "
+            f"  lost about {camera.lost}, gaps {camera.gaps}, longest {camera.longest_gap_ms:.0f} ms; stamps duplicate "
+            f"{camera.duplicates}, backward {camera.backward}, zero {camera.zero}; recorded {camera.latency_ms:.1f} ms "
             "after their stamp",
         ]
     if info.offset is not None:

@@ -1,4 +1,4 @@
-"""`spectradino bag make`: a bag with known truth, from rendered streets or from a folder of pairs."""
+"""`spectradino bag make`: record a bag with ground truth from synthetic scenes or a folder of pairs."""
 
 from __future__ import annotations
 
@@ -17,33 +17,29 @@ _EXAMPLES = """examples:
   spectradino bag make --from scenes --out night --time-of-day night --dropout-ir-window 5:8 --jitter-ms 4
   spectradino bag make --from /data/roadscene_rgb_lwir --split val --ir-rate 4 --out real.mcap
 
-Beside the bag lie BAG.coco.json (boxes by stamp, where there are labels; 'bag evaluate --labels FOLDER' finds it) and
-BAG.calibration.yaml (the true homography and time offset). 'bag evaluate' finds the labels recorded in the bag too."""
+Next to the bag, BAG.coco.json (boxes by stamp, if there are labels; read by 'bag evaluate --labels FOLDER') and
+BAG.calibration.yaml (true homography and time offset) are written. 'bag evaluate' also finds labels inside the bag."""
 
 
 def add(kinds: Any) -> None:
-    """Declares the command.
-
-    Args:
-        kinds: what `add_subparsers` of `spectradino bag` returned.
-    """
+    """Add the command to `kinds`, the result of `add_subparsers` of `spectradino bag`."""
     command = kinds.add_parser(
         "make",
-        help="make a bag from rendered streets or paired images, with known truth, offsets and losses",
-        description="Records a rendered street, or a folder of paired images, as two cameras would that err as told.",
+        help="make a bag from synthetic scenes or paired images, with known truth, offsets and losses",
+        description="Records a synthetic scene, or a folder of paired images, with two cameras that have given errors.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=_EXAMPLES,
     )
-    command.add_argument("--from", dest="source", required=True, metavar="scenes|FOLDER", help="what the cameras see")
-    command.add_argument("--out", type=Path, required=True, help="bag to write: a name.mcap, or a folder to be")
-    command.add_argument("--duration", type=float, metavar="S", help="seconds (default: 10; of a folder: all pairs)")
-    command.add_argument("--seed", type=int, default=0, help="of the street, jitter and losses (default: %(default)s)")
+    command.add_argument("--from", dest="source", required=True, metavar="scenes|FOLDER", help="source of the images")
+    command.add_argument("--out", type=Path, required=True, help="bag to write: a name.mcap, or a new folder")
+    command.add_argument("--duration", type=float, metavar="S", help="seconds (default: 10; folder: all pairs)")
+    command.add_argument("--seed", type=int, default=0, help="of scene, jitter and losses (default: %(default)s)")
     command.add_argument("--infrared", default="lwir", choices=("lwir", "swir", "nir"), help="default: %(default)s")
     command.add_argument(
-        "--size", type=parse_size, metavar="WxH", help="of the images (default: 640x512; folder: its own)"
+        "--size", type=parse_size, metavar="WxH", help="size of the images (default: 640x512; folder: its own)"
     )
     command.add_argument(
-        "--ir-size", type=parse_size, metavar="WxH", help="of the infrared ones (default: as the colour ones)"
+        "--ir-size", type=parse_size, metavar="WxH", help="size of the IR images (default: that of the RGB images)"
     )
 
     scenes = command.add_argument_group("scenes")
@@ -51,29 +47,27 @@ def add(kinds: Any) -> None:
     scenes.add_argument("--misregistration-px", type=float, default=0.0, metavar="PX", help="by a seeded homography")
     folder = command.add_argument_group("folder of pairs")
     folder.add_argument("--split", default="val", help="default: %(default)s")
-    folder.add_argument("--limit", type=int, metavar="N", help="no more than N pairs")
+    folder.add_argument("--limit", type=int, metavar="N", help="maximum number of pairs")
     add_own_options(folder)
 
     time = command.add_argument_group("time")
-    time.add_argument("--rgb-rate", type=float, metavar="HZ", help="default: 30; of a folder: as --ir-rate")
-    time.add_argument("--ir-rate", type=float, metavar="HZ", help="default: 9; of a folder: as --rgb-rate, else 9")
+    time.add_argument("--rgb-rate", type=float, metavar="HZ", help="default: 30; folder: that of --ir-rate")
+    time.add_argument("--ir-rate", type=float, metavar="HZ", help="default: 9; folder: that of --rgb-rate, else 9")
+    time.add_argument("--ir-phase-ms", type=float, default=0.0, metavar="MS", help="delay of the first IR frame")
     time.add_argument(
-        "--ir-phase-ms", type=float, default=0.0, metavar="MS", help="its first frame comes so much later"
-    )
-    time.add_argument(
-        "--ir-time-offset-ms", type=float, default=0.0, metavar="MS", help="the infrared clock is so much ahead"
+        "--ir-time-offset-ms", type=float, default=0.0, metavar="MS", help="how far the IR clock is ahead"
     )
     time.add_argument("--jitter-ms", type=float, default=0.0, metavar="MS", help="standard deviation of exposure times")
     time.add_argument(
-        "--latency-ms", type=float, default=5.0, metavar="MS", help="to the recorder (default: %(default)s)"
+        "--latency-ms", type=float, default=5.0, metavar="MS", help="delay to the recorder (default: %(default)s)"
     )
-    time.add_argument("--ir-latency-ms", type=float, metavar="MS", help="the same of the infrared camera")
+    time.add_argument("--ir-latency-ms", type=float, metavar="MS", help="--latency-ms of the IR camera")
     time.add_argument(
-        "--ragged", type=float, default=0.0, metavar="S", help="infrared starts S seconds late, colour ends S early"
+        "--ragged", type=float, default=0.0, metavar="S", help="IR starts S seconds late, RGB ends S seconds early"
     )
-    for key, name in (("rgb", "colour"), ("ir", "infrared")):
+    for key, name in (("rgb", "RGB"), ("ir", "IR")):
         time.add_argument(
-            f"--dropout-{key}", type=float, default=0.0, metavar="SHARE", help=f"lost {name} frames, 0 to 1"
+            f"--dropout-{key}", type=float, default=0.0, metavar="SHARE", help=f"fraction of lost {name} frames, 0 to 1"
         )
         time.add_argument(
             f"--dropout-{key}-window", type=_window, action="append", default=[], metavar="FROM:TO",
@@ -81,14 +75,14 @@ def add(kinds: Any) -> None:
         )  # fmt: skip
     space = command.add_argument_group("space")
     space.add_argument(
-        "--ir-to-rgb", type=float, nargs=9, metavar="N", help="homography from infrared to colour pixels, row by row"
+        "--ir-to-rgb", type=float, nargs=9, metavar="N", help="homography from IR to RGB pixels, row by row"
     )
-    written = command.add_argument_group("what is written")
+    written = command.add_argument_group("output")
     written.add_argument("--rgb-encoding", default="raw", choices=("raw", "png", "jpeg"), help="default: %(default)s")
     written.add_argument("--ir-encoding", default="raw", choices=("raw", "png", "jpeg"), help="default: %(default)s")
-    written.add_argument("--storage", choices=("mcap", "sqlite3"), help="of a folder (default: sqlite3)")
+    written.add_argument("--storage", choices=("mcap", "sqlite3"), help="format of a folder (default: sqlite3)")
     written.add_argument("--compression", default="none", choices=("none", "message", "file", "chunk"), help="by zstd")
-    written.add_argument("--no-truth", action="store_true", help="no ground truth, neither topics nor files")
+    written.add_argument("--no-truth", action="store_true", help="write no ground truth, neither topics nor files")
     written.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
     command.set_defaults(run=_run)
 
@@ -132,14 +126,12 @@ def _run(options: argparse.Namespace) -> int:
             source, options.out, made, options.storage, options.compression, options.overwrite, bar.update
         )
     files = ", ".join(str(path) for path in (written.labels, written.calibration) if path is not None)
-    print(
-        f"{written.bag}: {written.rgb_frames} colour and {written.ir_frames} infrared frames" + (files and f"; {files}")
-    )
+    print(f"{written.bag}: {written.rgb_frames} RGB and {written.ir_frames} IR frames" + (files and f"; {files}"))
     return 0
 
 
 def _rates(options: argparse.Namespace) -> tuple[float, float]:
-    """Frames a second of both cameras: of still pairs the same, as each is one moment seen by both."""
+    """Return the rates of both cameras in Hz; equal for still pairs, as each is one moment seen by both."""
     rgb, ir = options.rgb_rate, options.ir_rate
     if options.source == "scenes":
         return 30.0 if rgb is None else rgb, 9.0 if ir is None else ir
@@ -156,7 +148,7 @@ def _source(options: argparse.Namespace, pairs_hz: float) -> tuple[Any, float]:
     if options.source == "scenes":
         refuse_own_options(options, "not for scenes")
         if options.limit is not None:
-            raise ValueError("--limit is for a folder of pairs; a drive through scenes has a --duration")
+            raise ValueError("--limit is for a folder of pairs; give synthetic scenes a --duration")
         scenes = SceneViews(
             options.seed,
             Modality.parse(options.infrared),
@@ -169,18 +161,18 @@ def _source(options: argparse.Namespace, pairs_hz: float) -> tuple[Any, float]:
         return scenes, 10.0 if options.duration is None else options.duration
     if options.misregistration_px or options.time_of_day:
         raise ValueError(
-            "--misregistration-px and --time-of-day are for scenes; a folder's images can be moved by --ir-to-rgb"
+            "--misregistration-px and --time-of-day are for scenes; move a folder's images with --ir-to-rgb"
         )
     place = Path(options.source)
     folder: PairedFolder | LabelledPairs
     if is_indexed(place, options.split) or any(place.glob("index_*.json")):
-        refuse_own_options(options, f"and {place} has an index that says so")
+        refuse_own_options(options, f"but {place} has an index that defines it")
         folder = PairedFolder(place, options.split, options.infrared)
     else:
         own = open_own_of(options, place, Modality.parse(options.infrared))
         folder = own.benchmark.open(own.root, options.split)
         if skipped := sum(not all(item.present) for item in folder):
-            print(f"{skipped} images of one camera are not in the bag", file=sys.stderr)
+            print(f"{skipped} images without a counterpart are not in the bag", file=sys.stderr)
     pairs = FolderViews(folder, pairs_hz, options.size, options.ir_size, options.ir_to_rgb, options.limit)
     return pairs, pairs.duration_s if options.duration is None else options.duration
 
@@ -190,4 +182,4 @@ def _window(text: str) -> tuple[float, float]:
     try:
         return float(begin), float(end)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"a window is FROM:TO in seconds, such as 5:8, not {text!r}") from None
+        raise argparse.ArgumentTypeError(f"a window must be FROM:TO in seconds, such as 5:8, not {text!r}") from None

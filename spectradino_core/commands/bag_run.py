@@ -1,4 +1,4 @@
-"""`spectradino bag run`: a bag with what the node would have published."""
+"""`spectradino bag run`: write a bag with what the node would have published."""
 
 from __future__ import annotations
 
@@ -16,15 +16,11 @@ _EXAMPLES = """examples:
   spectradino bag run drive.mcap --model m.onnx --out annotated --inputs --no-overlay
 
 The .mcap file opens in Foxglove and with `ros2 bag play`. The same command resumes a run that was stopped.
-The exit status is 1, and nothing is written, if the bag gives not a single answer."""
+The exit status is 1, and nothing is written, if the bag gives no results."""
 
 
 def add(kinds: Any) -> None:
-    """Declares the command.
-
-    Args:
-        kinds: what `add_subparsers` of `spectradino bag` returned.
-    """
+    """Add the command to `kinds`, the result of `add_subparsers` of `spectradino bag`."""
     command = kinds.add_parser(
         "run",
         help="write what the node would publish into a new bag",
@@ -35,19 +31,19 @@ def add(kinds: Any) -> None:
     )
     command.add_argument("bag", type=Path, help="rosbag2 folder, or a .mcap or .db3 file")
     command.add_argument("--model", type=Path, required=True, help="model file (.onnx)")
-    command.add_argument("--out", type=Path, required=True, help="bag to write: a name.mcap, or a folder to be")
-    command.add_argument("--rgb-topic", metavar="T", help='the colour camera (default: found by name; "": none)')
-    command.add_argument("--ir-topic", metavar="T", help='the infrared camera (default: found by name; "": none)')
-    command.add_argument("--inputs", action="store_true", help="copy both cameras' images too")
+    command.add_argument("--out", type=Path, required=True, help="bag to write: a name.mcap, or a new folder")
+    command.add_argument("--rgb-topic", metavar="T", help='RGB camera (default: found by name; "": none)')
+    command.add_argument("--ir-topic", metavar="T", help='IR camera (default: found by name; "": none)')
+    command.add_argument("--inputs", action="store_true", help="also copy both cameras' images")
     command.add_argument(
         "--overlay", action=argparse.BooleanOptionalAction, default=True, help="draw overlays (default: yes)"
     )
-    command.add_argument("--storage", choices=("mcap", "sqlite3"), help="of a folder (default: sqlite3)")
+    command.add_argument("--storage", choices=("mcap", "sqlite3"), help="format of a folder (default: sqlite3)")
     command.add_argument("--compression", default="none", choices=("none", "message", "file", "chunk"), help="by zstd")
     command.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
     command.add_argument(
         "--clock", default="received", choices=("received", "stamp"),
-        help="when a frame came: as recorded, or, where that means nothing, as stamped (default: %(default)s)",
+        help="arrival time of a frame: as recorded, or its stamp if recording times are useless (default: %(default)s)",
     )  # fmt: skip
     add_parameters(command)
     command.set_defaults(run=_run)
@@ -88,6 +84,6 @@ def _run(options: argparse.Namespace) -> int:
     drops = ", ".join(f"{count} {cause}" for cause, count in done.drops.items()) or "none"
     for camera in done.cameras:
         print(camera)
-    kept = f" ({done.kept} of a run before)" if done.kept else ""
-    print(f"{done.path}: answers: {answers}{kept}; dropped: {drops}")
+    kept = f" ({done.kept} of the resumed run)" if done.kept else ""
+    print(f"{done.path}: results: {answers}{kept}; dropped: {drops}")
     return 0

@@ -1,4 +1,4 @@
-"""`spectradino bench`: measures this machine and writes tables and pictures."""
+"""`spectradino bench`: measure this machine's speed and write tables and plots."""
 
 from __future__ import annotations
 
@@ -17,17 +17,13 @@ _QUICK = ("backbone", "detector", "model", "train")
 
 
 def add(commands: Any) -> None:
-    """Declares the command.
-
-    Args:
-        commands: what `ArgumentParser.add_subparsers` returned.
-    """
+    """Add the command to `commands`, the result of `ArgumentParser.add_subparsers`."""
     command = commands.add_parser(
         "bench",
-        help="how fast this machine is, and against what",
-        description="Times the backbone against plain DINOv2, a detector with few cells against one with more, a model "
-        "file step by step, pretraining against a plain loop, and all of it on a GPU where there is one. Cases of a "
-        "table take turns in one run. Writes CSV with a description of the machine, Markdown and pictures.",
+        help="measure the speed of this machine against references",
+        description="Times the backbone against plain DINOv2, detectors with different numbers of anchor points, a "
+        "model file step by step, pretraining against a plain loop, and all of it on a GPU if there is one. Cases of a "
+        "table alternate within one run. Writes CSV with a description of the machine, Markdown and plots.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n"
         "  spectradino bench --quick\n"
@@ -39,18 +35,18 @@ def add(commands: Any) -> None:
     command.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(GROUPS)} (default: all but gpu)")
     command.add_argument("--quick", action="store_true", help="small sizes and few rounds: under three minutes")
     command.add_argument("--out", type=Path, default=Path("bench_out"), help="folder of results (default: %(default)s)")
-    command.add_argument("--work", type=Path, help="folder where exported graphs are kept and taken from again")
-    command.add_argument("--variants", nargs="+", help="of the ViT (default: s; quick: tiny)")
-    command.add_argument("--sizes", nargs="+", metavar="HxW", help="of backbone and detector (default: 392x490)")
-    command.add_argument("--cases", nargs="+", help="of the backbone: names as in its table (default: all)")
-    command.add_argument("--rounds", type=int, help="timed (default: 7; quick: 2)")
-    command.add_argument("--pairs", type=int, help="in a training step (default: 4; quick: 2; gpu: 128)")
-    command.add_argument("--crop", type=int, help="pixels of a training step (default: the recipe's; quick: 70)")
-    command.add_argument("--model", type=Path, help="model file (default: models/lwir_box.onnx, where it is there)")
-    command.add_argument("--score-scenes", type=int, default=0, metavar="N", help="mAP50 of the model on N scenes too")
+    command.add_argument("--work", type=Path, help="folder in which exported graphs are kept for reuse")
+    command.add_argument("--variants", nargs="+", help="ViT variants (default: s; quick: tiny)")
+    command.add_argument("--sizes", nargs="+", metavar="HxW", help="for backbone and detector (default: 392x490)")
+    command.add_argument("--cases", nargs="+", help="backbone cases, named as in its table (default: all)")
+    command.add_argument("--rounds", type=int, help="timed rounds (default: 7; quick: 2)")
+    command.add_argument("--pairs", type=int, help="pairs per training step (default: 4; quick: 2; gpu: 128)")
+    command.add_argument("--crop", type=int, help="crop size of a training step (default: the recipe's; quick: 70)")
+    command.add_argument("--model", type=Path, help="model file (default: models/lwir_box.onnx, if it exists)")
+    command.add_argument("--score-scenes", type=int, default=0, metavar="N", help="also score mAP50 on N scenes")
     command.add_argument("--no-memory", dest="memory", action="store_false", help="don't measure peak memory")
-    command.add_argument("--threads", type=int, help="of PyTorch")
-    command.add_argument("--note", default="none", help="kept with the results: what else the machine did")
+    command.add_argument("--threads", type=int, help="PyTorch threads")
+    command.add_argument("--note", default="none", help="stored with the results: other load on the machine")
     command.set_defaults(run=_run)
 
 
@@ -59,7 +55,7 @@ def _run(options: argparse.Namespace) -> int:
 
     groups = options.groups or _QUICK
     if unknown := [group for group in groups if group not in GROUPS]:
-        raise ValueError(f"no such group: {', '.join(unknown)}; choose of {', '.join(GROUPS)}")
+        raise ValueError(f"no such group: {', '.join(unknown)}; choose from {', '.join(GROUPS)}")
     if options.rounds is not None and options.rounds < 1:
         raise ValueError("--rounds must be at least 1")
     if options.threads:
@@ -67,7 +63,7 @@ def _run(options: argparse.Namespace) -> int:
     if "gpu" in groups:
         from spectradino_core.bench.gpu import require_cuda
 
-        require_cuda()  # before minutes are spent on the others
+        require_cuda()  # fail before minutes are spent on the others
     with tempfile.TemporaryDirectory() as scratch:
         work = options.work or Path(scratch)
         for group in groups:
@@ -81,14 +77,14 @@ def _backbone(options: argparse.Namespace, work: Path) -> None:
 
     cases = options.cases or CASES
     if unknown := [name for name in cases if name not in CASES]:
-        raise ValueError(f"no such case: {', '.join(unknown)}; there are: {'; '.join(CASES)}")
+        raise ValueError(f"no such case: {', '.join(unknown)}; choose from {'; '.join(CASES)}")
     rows = []
     for variant in _variants(options):
         for size in _sizes(options):
             rows += backbone_rows(variant, size, work, _rounds(options), cases, options.memory)
     _write(options, "backbone", rows, {"reference": reference_name()})
     group = ("variant", "height", "width")
-    plot_bars(options.out / "backbone.png", rows, group, "case", "ratio", "time over DINOv2's, twice", 1.0)
+    plot_bars(options.out / "backbone.png", rows, group, "case", "ratio", "time relative to two DINOv2 passes", 1.0)
 
 
 def _detector(options: argparse.Namespace, work: Path) -> None:
@@ -101,7 +97,7 @@ def _detector(options: argparse.Namespace, work: Path) -> None:
             rows += detector_rows(variant, size, work, _rounds(options), memory=options.memory)
     _write(options, "detector", rows, {})
     group = ("variant", "height", "width")
-    plot_bars(options.out / "detector.png", rows, group, "strides", "ratio", "time over that of strides 7-28", 1.0)
+    plot_bars(options.out / "detector.png", rows, group, "strides", "ratio", "time relative to strides 7-28", 1.0)
 
 
 def _model(options: argparse.Namespace, work: Path) -> None:
@@ -114,7 +110,7 @@ def _model(options: argparse.Namespace, work: Path) -> None:
     model = options.model or Path("models/lwir_box.onnx")
     if not model.is_file():
         if options.model is None and not options.groups:
-            print(f"model: left out, there is no {model} here; give one with --model")
+            print(f"model: skipped, {model} does not exist; give another with --model")
             return
         raise FileNotFoundError(f"model file {model} does not exist: give one with --model")
     score = None
@@ -138,7 +134,7 @@ def _train(options: argparse.Namespace, work: Path) -> None:
         crop = options.crop or (70 if options.quick else None)
         rows += train_rows(variant, pairs, _rounds(options), crop, steps=0 if options.quick else 12)
     _write(options, "train", rows, {"autocast": "bfloat16"})
-    plot_bars(options.out / "train.png", rows, ("case",), "what", "ms", "milliseconds a step")
+    plot_bars(options.out / "train.png", rows, ("case",), "what", "ms", "milliseconds per step")
 
 
 def _gpu(options: argparse.Namespace, work: Path) -> None:
@@ -155,7 +151,7 @@ def _gpu(options: argparse.Namespace, work: Path) -> None:
             rows += forward_rows(variant, kind, rounds=options.rounds or 30, roof=roof)
     _write(options, "gpu_forward", rows, facts)
     plot_bars(
-        options.out / "gpu_forward.png", rows, ("variant", "kind", "batch"), "case", "pairs_per_s", "pairs a second"
+        options.out / "gpu_forward.png", rows, ("variant", "kind", "batch"), "case", "pairs_per_s", "pairs per second"
     )
     for variant in options.variants or ("b",):
         steps += training_rows(variant, options.pairs or 128, crop=options.crop or 224)

@@ -1,4 +1,4 @@
-"""`spectradino calibrate time | registration`: a rig's time offset and homography, from what its cameras recorded."""
+"""`spectradino calibrate time | registration`: time offset and homography of a camera pair from recordings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spectradino_core.commands.node_parameters import DECODING, add_parameters, 
 __all__ = ["REGISTERED", "add", "find_time_offset"]
 
 REGISTERED = 3
-"""Exit status where the cameras are registered already, so that there is nothing to write."""
+"""Exit status if the cameras are already registered and nothing is written."""
 
 _NEAR_MS = 6.0
 
@@ -21,21 +21,17 @@ _EPILOG = """examples:
   spectradino calibrate time drive.mcap --out rig.yaml --add
   ros2 launch spectradino_ros lwir_detector.launch.py calibration_file:=$PWD/rig.yaml
 
-A poor fit is refused, with the reason, and nothing is written: exit status 1. Where no homography is better than none,
-'calibrate registration' says within how many pixels the cameras are registered already, and writes nothing: exit status
-3; the node needs no calibration_file then. Of cameras whose clocks are far apart find the time
-first, then the registration with --add, then the time again."""
+A poor fit is refused with the reason, and nothing is written: exit status 1. If no homography is better than none,
+'calibrate registration' reports within how many pixels the cameras are already registered and writes nothing: exit
+status 3; the node then needs no calibration_file. If the clocks are far apart, estimate the time first, then the
+registration with --add, then the time again."""
 
 
 def add(commands: Any) -> None:
-    """Declares the commands.
-
-    Args:
-        commands: what `ArgumentParser.add_subparsers` returned.
-    """
+    """Add the command to `commands`, the result of `ArgumentParser.add_subparsers`."""
     command = commands.add_parser(
         "calibrate",
-        help="time offset and homography of two cameras, from a recorded drive",
+        help="estimate time offset and homography of two cameras from a recording",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=_EPILOG,
     )
@@ -43,70 +39,70 @@ def add(commands: Any) -> None:
 
     time = kinds.add_parser(
         "time",
-        help="by how much the infrared camera's stamps are late",
-        description="Finds the constant by which the infrared camera's stamps are late against the colour camera's, "
-        "from what both saw move. Record half a minute in which several things move, or turn the cameras.",
+        help="estimate the time offset of the IR camera's stamps",
+        description="Estimates the constant by which the IR camera's stamps are late relative to the RGB camera's, "
+        "from motion that both saw. Record half a minute in which several objects move, or turn the cameras.",
     )
     time.add_argument("source", type=Path, metavar="BAG", help="rosbag2 folder, or a .mcap or .db3 file")
     _add_topics(time)
     time.add_argument(
-        "--window-ms", type=float, default=1000.0, help="largest offset looked for [ms] (default: %(default)g)"
+        "--window-ms", type=float, default=1000.0, help="maximum absolute offset to search [ms] (default: %(default)g)"
     )
     time.add_argument(
-        "--seconds", type=float, default=120.0, help="how much of a long bag is looked at (default: %(default)g)"
+        "--seconds", type=float, default=120.0, help="how much of a long bag to read [s] (default: %(default)g)"
     )
     time.add_argument(
         "--pair-by",
         choices=("auto", "stamp", "arrival"),
         default="auto",
-        help="which times are compared: header stamps, times of recording, or (auto) the stamps unless those of the "
-        "two cameras cannot be compared, as of a camera that counts from its start",
+        help="times to compare: header stamps, recording times, or (auto) stamps unless the two cameras' stamps are "
+        "not comparable, e.g. of a camera that counts from its start",
     )
     _add_output(time)
     time.set_defaults(run=_time)
 
     registration = kinds.add_parser(
         "registration",
-        help="the homography from infrared to colour pixels",
-        description="Finds the homography from infrared to colour pixels, from structure that both bands show. Record "
-        "daylight scenes with edges all over the picture, mostly at the distance that counts.",
+        help="estimate the homography from IR to RGB pixels",
+        description="Estimates the homography from IR to RGB pixels from structure that both bands show. Record "
+        "daylight scenes with edges all over the image, mostly at the working distance.",
     )
     registration.add_argument(
-        "source", type=Path, metavar="BAG|FOLDER", help="a bag, or a folder with e.g. rgb/ and lwir/ of the same names"
+        "source", type=Path, metavar="BAG|FOLDER", help="a bag, or a folder with e.g. rgb/ and lwir/ that share names"
     )
     _add_topics(registration)
     registration.add_argument(
-        "--pairs", type=int, default=16, help="pairs to use, spread over the recording (default: %(default)s)"
+        "--pairs", type=int, default=16, help="number of pairs, spread over the recording (default: %(default)s)"
     )
     registration.add_argument(
         "--time-offset-ms",
         type=float,
-        help="how much later the infrared camera stamps the same moment (default: with --add the file's, else 0)",
+        help="IR stamp minus RGB stamp of the same moment (default: with --add the file's, else 0)",
     )
     registration.add_argument(
         "--scale",
         type=float,
         nargs=2,
         metavar=("LEAST", "LARGEST"),
-        help="colour pixels that an infrared pixel may be (default: 0.4 to 1.5 of what covers the colour image)",
+        help="RGB pixels per IR pixel to search (default: 0.4 to 1.5 of the scale that covers the RGB image)",
     )
     registration.add_argument(
-        "--picture", type=Path, metavar="PNG", help="checkerboards before and after (default: beside --out)"
+        "--picture", type=Path, metavar="PNG", help="checkerboards before and after (default: next to --out)"
     )
     _add_output(registration)
     registration.set_defaults(run=_registration)
 
 
 def _add_topics(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--rgb-topic", metavar="T", help="the colour camera (default: found by name)")
-    command.add_argument("--ir-topic", metavar="T", help="the infrared camera (default: found by name)")
+    command.add_argument("--rgb-topic", metavar="T", help="topic of the RGB camera (default: found by name)")
+    command.add_argument("--ir-topic", metavar="T", help="topic of the IR camera (default: found by name)")
     add_parameters(command, DECODING)
 
 
 def _add_output(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, help="calibration file to write (default: only print)")
-    command.add_argument("--add", action="store_true", help="keep what else --out says, if it is there already")
-    command.add_argument("--force", action="store_true", help="replace what --out says already")
+    command.add_argument("--add", action="store_true", help="keep the other entries of an existing --out")
+    command.add_argument("--force", action="store_true", help="replace existing entries of --out")
 
 
 def _time(options: argparse.Namespace) -> int:
@@ -115,20 +111,20 @@ def _time(options: argparse.Namespace) -> int:
     from spectradino_core.streams.calibration import Calibration
 
     if not options.seconds >= 8:
-        raise ValueError(f"--seconds is at least 8, got {options.seconds:g}")
+        raise ValueError(f"--seconds must be at least 8, got {options.seconds:g}")
     before = _before(options, "time_offset_ms")
     known = before.registration if before is not None else None
     decoding = settings_of(options).decoding
     with BagReader(options.source, options.rgb_topic, options.ir_topic, decoding=decoding) as reader:
         by_arrival = is_by_arrival(reader, options.pair_by)
         if by_arrival:
-            print("By the times of recording: the offset holds where frames are paired by arrival (parameter pair_by).")
+            print("Compared by recording times: the offset applies if frames are paired by arrival (parameter pair_by)")
         _, found = find_time_offset(reader, known, options.window_ms, options.seconds, by_arrival)
         _print_refused(reader)
     print(found)
     offset = round(found.offset_ms, 3)
     if options.out is None:
-        print(f"Nothing was written, as no --out was given. As a parameter: ir_time_offset_ms:={offset:g}")
+        print(f"Nothing was written because --out was not given. As a parameter: ir_time_offset_ms:={offset:g}")
         return 0
     notes = f"time: {options.source.name}, spread {found.spread_ms:.1f} ms, confidence {found.confidence:.2f}"
     made = Calibration(None) if before is None else before
@@ -139,16 +135,16 @@ def _time(options: argparse.Namespace) -> int:
 def find_time_offset(
     reader: Any, registration: Any = None, window_ms: float = 1000.0, seconds: float = 120.0, by_arrival: bool = False
 ) -> tuple[Any, Any]:
-    """A bag's time offset, from activity alone, and with what displaced patches say beside it.
+    """Estimate a bag's time offset, from activity alone and refined with displaced patches.
 
     Args:
-        reader: of both cameras.
-        registration: infrared to colour pixels; None: one is looked for on the way.
-        window_ms, seconds: largest offset looked for, and how much of the bag is looked at.
-        by_arrival: compare times of recording, not stamps.
+        reader: bag with both cameras.
+        registration: IR to RGB pixels; None: estimated on the fly.
+        window_ms, seconds: maximum absolute offset to search, and how much of the bag to read.
+        by_arrival: compare recording times, not stamps.
 
     Raises:
-        CalibrationError: there is none to be believed.
+        CalibrationError: no acceptable estimate.
     """
     from spectradino_core.calibrate.recordings import activities_of_bag, delay_of_bag
     from spectradino_core.calibrate.time_offset import OffsetLimits, estimate_time_offset, sharpened
@@ -157,8 +153,8 @@ def find_time_offset(
         registration = _found_on_the_way(reader, window_ms, by_arrival)
     rgb, ir = activities_of_bag(reader, seconds, registration, by_arrival)
     if registration is None:
-        # Where it is not known which places of the pictures belong together, what agrees must agree well: things that
-        # pass one place sooner than the other look like clocks that differ.
+        # Without a registration, require a strong agreement: objects that pass one cell earlier than another look like
+        # clocks that differ.
         rough = estimate_time_offset(rgb, ir, window_ms, OffsetLimits(agreement=0.3))
         return rough, rough
     rough = estimate_time_offset(rgb, ir, window_ms, OffsetLimits(spread_ms=20.0))
@@ -170,7 +166,7 @@ def find_time_offset(
         delay = replace(one, ms=one.ms + offset - rough.offset_ms)
         offset += one.ms
         if abs(one.ms) < _NEAR_MS:
-            break  # else patches were looked for far from where they are: once more
+            break  # otherwise patches were searched too far from their position: repeat once
     return rough, sharpened(rough, delay)
 
 
@@ -181,14 +177,14 @@ def _registration(options: argparse.Namespace) -> int:
     from spectradino_core.streams.calibration import Calibration
 
     if options.pairs < 1:
-        raise ValueError(f"--pairs is at least 1, got {options.pairs}")
+        raise ValueError(f"--pairs must be at least 1, got {options.pairs}")
     if options.scale is not None and not 0 < options.scale[0] < options.scale[1]:
-        raise ValueError("--scale is two numbers above 0, the smaller one first")
+        raise ValueError("--scale must be two numbers above 0, the smaller one first")
     before = _before(options, "registration")
     decoding = settings_of(options).decoding
     picture = options.picture or (None if options.out is None else options.out.with_suffix(".png"))
     if picture is not None and picture.exists() and not options.force:
-        raise FileExistsError(f"{picture} is there already: give --force to replace it, or another --picture")
+        raise FileExistsError(f"{picture} already exists: give --force to replace it, or another --picture")
     if _is_folder_of_pairs(options.source):
         pairs = pairs_of_folder(options.source, options.pairs, decoding.ir_crop)
     else:
@@ -208,7 +204,7 @@ def _registration(options: argparse.Namespace) -> int:
         _write_picture(picture, pairs, found.registration)
     if options.out is None:
         numbers = ", ".join(f"{value:.8g}" for value in found.registration.matrix)
-        print(f"No calibration file was written, as no --out was given. As a parameter: ir_to_rgb:=[{numbers}]")
+        print(f"No calibration file was written because --out was not given. As a parameter: ir_to_rgb:=[{numbers}]")
         return 0
     evidence = found.evidence
     notes = (
@@ -231,7 +227,7 @@ def _print_refused(reader: Any) -> None:
 
 
 def _found_on_the_way(reader: Any, window_ms: float, by_arrival: bool) -> Any:
-    """A registration good enough to compare places by, whatever the clocks; None where none can be had."""
+    """Estimate a registration for comparing cells, whatever the clocks; None if there is none."""
     from spectradino_core.calibrate.errors import CalibrationError
     from spectradino_core.calibrate.homography import AlreadyRegisteredError, estimate_homography
     from spectradino_core.calibrate.recordings import pairs_of_bag
@@ -240,19 +236,19 @@ def _found_on_the_way(reader: Any, window_ms: float, by_arrival: bool) -> Any:
         pairs = pairs_of_bag(reader, 6, slop_ms=window_ms, by_arrival=by_arrival)
         found = estimate_homography([(p.rgb, p.infrared) for p in pairs])
     except AlreadyRegisteredError as error:
-        print(f"Places are compared as they are: {error}.")
+        print(f"The images are compared as they are: {error}.")
         return error.registration
     except CalibrationError as error:
-        print(f"No registration was found to compare places by, the infrared image is laid over the whole: {error}")
+        print(f"No registration was found, so the IR image is compared stretched over the RGB image: {error}")
         return None
     print(
-        f"Places are compared by a registration found on the way, off by {found.evidence.residual_px:.1f} px (median)."
+        f"The images are compared by a registration estimated on the fly, residual {found.evidence.residual_px:.1f} px."
     )
     return found.registration
 
 
 def _before(options: argparse.Namespace, entry: str) -> Any:
-    """The calibration in --out that is added to, or None; refuses, before any work, to lose what is there."""
+    """Load the calibration in --out to add to, or None; refuse to lose existing entries before any work."""
     from spectradino_core.streams.calibration import load_calibration
 
     if options.out is None:
@@ -265,18 +261,18 @@ def _before(options: argparse.Namespace, entry: str) -> Any:
         if options.force:
             return None
         raise FileExistsError(
-            f"{options.out} is there already: give --add to keep what else it says, --force to replace it, or another "
+            f"{options.out} already exists: give --add to keep its other entries, --force to replace it, or another "
             "--out"
         )
     before = load_calibration(options.out)
     if getattr(before, entry) is not None and not options.force:
         said = "a time offset" if entry == "time_offset_ms" else "a homography"
-        raise FileExistsError(f"{options.out} gives {said} already: give --force beside --add to replace it")
+        raise FileExistsError(f"{options.out} already contains {said}: give --force with --add to replace it")
     return before
 
 
 def _is_folder_of_pairs(path: Path) -> bool:
-    """A rosbag2 folder holds metadata or storage files; any other folder is taken for images."""
+    """Return whether a folder holds images: a rosbag2 folder holds metadata or storage files."""
     if not path.is_dir():
         return False
     inside = [entry.name for entry in path.iterdir()]
@@ -284,7 +280,7 @@ def _is_folder_of_pairs(path: Path) -> bool:
 
 
 def _noted(old: str, new: str) -> str:
-    """Notes with one of a kind replaced."""
+    """Return `old` notes with the one of the same kind replaced by `new`."""
     kind = new.partition(":")[0]
     kept = [part for part in old.split("; ") if part and not part.startswith(f"{kind}:")]
     return "; ".join([*kept, new])
@@ -298,7 +294,7 @@ def _write(path: Path, calibration: Any) -> None:
     made_by = f"spectradino calibrate {__version__}"
     with written_atomically(path) as scratch:
         save_calibration(scratch, replace(calibration, made_by=made_by))
-    print(f"{path}: give it to the node as calibration_file")
+    print(f"{path}: pass it to the node as calibration_file")
 
 
 def _write_picture(path: Path, pairs: Any, registration: Any) -> None:
@@ -310,7 +306,7 @@ def _write_picture(path: Path, pairs: Any, registration: Any) -> None:
     image = before_and_after([pairs[k] for k in sorted({0, len(pairs) // 2, len(pairs) - 1})], registration)
     done, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     if not done:
-        raise OSError(f"{path}: the picture could not be made")
+        raise OSError(f"{path}: the image could not be encoded")
     with written_atomically(path) as scratch:
         scratch.write_bytes(data.tobytes())
-    print(f"{path}: checkerboards before and after; edges must run on from tile to tile on the right")
+    print(f"{path}: checkerboards before and after; edges must continue across tiles on the right")

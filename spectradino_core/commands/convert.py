@@ -1,4 +1,4 @@
-"""`spectradino convert`: a model file in another precision, held against the one it was made from."""
+"""`spectradino convert`: convert a model file to another precision and compare it with the original."""
 
 from __future__ import annotations
 
@@ -13,37 +13,33 @@ __all__ = ["add", "held_out_score"]
 
 
 def add(commands: Any) -> None:
-    """Declares the command.
-
-    Args:
-        commands: what `ArgumentParser.add_subparsers` returned.
-    """
+    """Add the command to `commands`, the result of `ArgumentParser.add_subparsers`."""
     command = commands.add_parser(
         "convert",
-        help="a model file in another precision: 8 bits for CPUs, half precision for GPUs",
-        description="Writes a faster model file of the same contract. It is compared with the file it was made from, "
-        "with both streams and with each alone, and not written when it differs too much.",
+        help="convert a model file to another precision: 8 bits for CPUs, half precision for GPUs",
+        description="Writes a faster model file with the same contract. It is compared with the original, with both "
+        "streams and with each single stream, and not written if it differs too much.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n"
         "  spectradino convert lwir_box.onnx lwir_box_int8.onnx --precision int8 --score-scenes 100\n"
         "  spectradino convert lwir_box.onnx lwir_box_fp16.onnx --precision fp16",
     )
-    command.add_argument("model", type=Path, help="the .onnx file that 'spectradino export' wrote")
+    command.add_argument("model", type=Path, help="the .onnx file written by 'spectradino export'")
     command.add_argument("target", type=Path, help="the .onnx file to write")
     command.add_argument(
-        "--precision", required=True, choices=("fp32", "fp16", "int8"), help="fp32: only attention is fused"
+        "--precision", required=True, choices=("fp32", "fp16", "int8"), help="fp32: only fuse attention"
     )
     command.add_argument(
         "--fuse-attention", action=argparse.BooleanOptionalAction, default=None,
-        help="attention as ONNX Runtime's own operator, which TensorRT doesn't know (default: unless for fp16)",
+        help="fuse attention into ONNX Runtime's own operator, unsupported by TensorRT (default: unless fp16)",
     )  # fmt: skip
     command.add_argument("--scenes", type=int, default=8, metavar="N", help="scenes to compare on (default: 8)")
-    command.add_argument("--data", type=Path, help="folder of paired images: compare on its val split too")
+    command.add_argument("--data", type=Path, help="folder of paired images: also compare on its val split")
     command.add_argument(
-        "--score-scenes", type=int, default=0, metavar="N", help="refuse too when mAP50 on N held-out scenes falls"
+        "--score-scenes", type=int, default=0, metavar="N", help="also refuse a loss of mAP50 on N held-out scenes"
     )
     command.add_argument(
-        "--most-lost", type=float, default=0.5, metavar="POINTS", help="by more than this (default: %(default)s)"
+        "--most-lost", type=float, default=0.5, metavar="POINTS", help="of more than this (default: %(default)s)"
     )
     command.set_defaults(run=_run)
 
@@ -70,7 +66,7 @@ def _run(options: argparse.Namespace) -> int:
         options.most_lost / 100,
     )
     print(f"{options.target}: {options.target.stat().st_size / 1e6:.1f} MB, {facts['precision']}")
-    print(f"largest differences from {options.model.name}: {facts['difference']}")
+    print(f"maximum differences from {options.model.name}: {facts['difference']}")
     if "score" in facts:
         before, after = facts["score"]["before"], facts["score"]["after"]
         print(f"mAP50 on {options.score_scenes} scenes: {100 * before:.2f} before, {100 * after:.2f} after")
@@ -78,7 +74,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def held_out_score(scenes: int, infrared: Any) -> Score:
-    """mAP50, in 0..1, of an engine on `scenes` held-out scenes of the band `infrared`."""
+    """Return a function that scores an engine's mAP50, in 0..1, on `scenes` held-out scenes of the given band."""
     from spectradino_core.data.scene_sets import ScenePairs
     from spectradino_core.evaluation.perception import score_samples
     from spectradino_core.runtime.pipeline import Pipeline

@@ -1,5 +1,4 @@
-"""`spectradino data`: `make-manifest` writes pair manifests of data sets on disk, or of synthetic streets; `list` and
-`check` are in `data_sets`."""
+"""`spectradino data make-manifest`: write pair manifests; `list` and `check` are in `data_sets`."""
 
 from __future__ import annotations
 
@@ -15,12 +14,8 @@ _LAYOUTS = ("folder", "ms2", "rasmd", "ir500k", "scenes")
 
 
 def add(commands: Any) -> None:
-    """Declares the command.
-
-    Args:
-        commands: what `ArgumentParser.add_subparsers` returned.
-    """
-    command = commands.add_parser("data", help="which data sets can be read, whether they are whole; manifests")
+    """Add the command to `commands`, the result of `ArgumentParser.add_subparsers`."""
+    command = commands.add_parser("data", help="list and check readable data sets, write manifests")
     kinds = command.add_subparsers(dest="kind", required=True, metavar="WHAT")
     data_sets.add(kinds)
     made = kinds.add_parser(
@@ -34,21 +29,21 @@ def add(commands: Any) -> None:
         "  spectradino data make-manifest scenes --layout scenes --scenes 500",
     )
     made.add_argument("root", type=Path, help="folder of the data set; with --layout scenes: the folder to write")
-    made.add_argument("--layout", default="folder", choices=_LAYOUTS, help="how it is laid out (default: %(default)s)")
-    made.add_argument("--split", default="train", help="for the layout 'folder' (default: %(default)s)")
+    made.add_argument("--layout", default="folder", choices=_LAYOUTS, help="folder layout (default: %(default)s)")
+    made.add_argument("--split", default="train", help="for layout 'folder' (default: %(default)s)")
     made.add_argument("--out", type=Path, help="the manifest (default: ROOT/manifest_SPLIT.jsonl, or manifest.jsonl)")
     made.add_argument(
         "--relative-to",
         type=Path,
         metavar="FOLDER",
-        help="what paths are relative to, ROOT or above it (default: the manifest's own folder, else ROOT)",
+        help="base of the paths, ROOT or above it (default: the manifest's own folder, else ROOT)",
     )
     made.add_argument(
         "--sequence-pattern",
         metavar="REGEX",
-        help="groups 'sequence' and 'frame' in the colour image's path, e.g. '(?P<sequence>FLIR)_(?P<frame>\\d+)'",
+        help="groups 'sequence' and 'frame' in the RGB image's path, e.g. '(?P<sequence>FLIR)_(?P<frame>\\d+)'",
     )
-    made.add_argument("--scenes", type=int, metavar="N", help="with --layout scenes: how many to render")
+    made.add_argument("--scenes", type=int, metavar="N", help="with --layout scenes: number of scenes to render")
     made.add_argument("--first", type=int, default=0, help="with --layout scenes: the first seed")
     made.set_defaults(run=_make_manifest)
 

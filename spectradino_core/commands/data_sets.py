@@ -1,4 +1,4 @@
-"""`spectradino data list` and `data check`: the public data sets that can be read, and whether a folder is one."""
+"""`spectradino data list` and `data check`: list readable public data sets and validate a folder."""
 
 from __future__ import annotations
 
@@ -19,25 +19,21 @@ __all__ = ["add"]
 
 
 def add(kinds: Any) -> None:
-    """Declares both.
-
-    Args:
-        kinds: what `add_subparsers` of `spectradino data` returned.
-    """
+    """Add both commands to `kinds`, the result of `add_subparsers` of `spectradino data`."""
     listed = kinds.add_parser(
         "list",
-        help="the public data sets that can be read, and which are there",
-        description="Lists the data sets by band, task, classes, pairs and licence; with a NAME, everything of one.",
+        help="list the public data sets that can be read, and which are present",
+        description="Lists data sets by band, task, classes, pairs and licence; with a NAME, all details of one.",
     )
-    listed.add_argument("dataset", nargs="?", metavar="NAME", help="tell everything of this one")
-    listed.add_argument("--root", type=Path, help="folder to look for them in, and in its folders")
+    listed.add_argument("dataset", nargs="?", metavar="NAME", help="show all details of this one")
+    listed.add_argument("--root", type=Path, help="search this folder and its subfolders")
     listed.set_defaults(run=_list)
 
     checked = kinds.add_parser(
         "check",
-        help="whether a folder is the data set it should be, whole and readable",
+        help="check that a folder holds the expected data set, complete and readable",
         description="Reads every pair of a data set, counts its labels, and draws a sheet of samples. "
-        "Exit status: 0 it is whole, 1 it is not usable.",
+        "Exit status: 0 if it is usable, 1 if not.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n"
         "  spectradino data check --dataset flir --root /data/FLIR_aligned --out flir.png\n"
@@ -49,10 +45,10 @@ def add(kinds: Any) -> None:
     what.add_argument("--data", type=Path, metavar="DIR", help="your own images with COCO, VOC or YOLO labels")
     checked.add_argument("--root", type=Path, help="with --dataset: the folder it was extracted to")
     add_own_options(checked)
-    checked.add_argument("--split", action="append", help="only this split (may be given again)")
+    checked.add_argument("--split", action="append", help="only this split (may be repeated)")
     checked.add_argument("--at-most", type=int, metavar="N", help="read only N pairs of each split, spread over it")
     checked.add_argument("--out", type=Path, metavar="SHEET.png", help="draw samples with their labels")
-    checked.add_argument("--samples", type=int, default=8, help="how many pairs to draw (default: %(default)s)")
+    checked.add_argument("--samples", type=int, default=8, help="number of pairs to draw (default: %(default)s)")
     checked.set_defaults(run=_check)
 
 
@@ -93,10 +89,10 @@ def _described(one: Benchmark) -> str:
     lines += [
         f"splits: {splits}; trained on {one.train_split}, reported on {one.report_split}",
         f"subsets: {', '.join(one.subsets) or 'none'}",
-        f"what counts: {one.ignore}",
+        f"scoring: {one.ignore}",
         f"licence: {one.licence}",
-        f"looked for: {one.layout}",
-        f"get it: {one.source}",
+        f"expected layout: {one.layout}",
+        f"source: {one.source}",
         *([f"assumed: {one.assumed}"] if one.assumed else []),
         *(f"- {note}" for note in one.notes),
     ]
@@ -104,7 +100,7 @@ def _described(one: Benchmark) -> str:
 
 
 def _found(one: Benchmark, root: Path) -> str | None:
-    """Where below the root it lies, with how many pairs of the reported split."""
+    """Return the folder below the root that holds it, with its number of pairs of the reported split."""
     from spectradino_core.data.benchmarks import BenchmarkError
 
     if not one.needs_root:
@@ -137,10 +133,10 @@ def _check(options: argparse.Namespace) -> int:
     if options.samples < 1:
         raise ValueError("--samples must be at least 1")
     if root is None and one.needs_root:
-        one.open(None, one.report_split)  # says what is wanted
+        one.open(None, one.report_split)  # raises the error that describes the expected folder
     reports = check_benchmark(one, root, options.split, options.at_most)
     print(f"{one.title}{'' if root is None else f', {root}'}")
-    print(f"{one.infrared.name}, {' and '.join(one.tasks)}; what counts: {one.ignore}")
+    print(f"{one.infrared.name}, {' and '.join(one.tasks)}; scoring: {one.ignore}")
     if one.assumed:
         print(f"assumed: {one.assumed}")
     for report in reports:
@@ -157,7 +153,7 @@ def _check(options: argparse.Namespace) -> int:
     if bad:
         print(log_line(f"not usable: {', '.join(bad)}"), file=sys.stderr)
         return 1
-    print("whole" if not any(report.remarks for report in reports) else "usable; see the remarks above")
+    print("complete" if not any(report.remarks for report in reports) else "usable; see the remarks above")
     return 0
 
 
@@ -187,6 +183,6 @@ def _counts(counts: Counter[str]) -> str:
 
 
 def _formats(formats: Counter[str]) -> str:
-    """Sizes and depths, or how many there are."""
+    """Return sizes and depths, or their number if there are many."""
     told = "; ".join(f"{name}: {count} pairs" for name, count in formats.most_common(3))
     return told if len(formats) <= 3 else f"{len(formats)} sizes: {told}, .."

@@ -1,4 +1,4 @@
-"""`spectradino evaluate`: the tables of a model on labelled pairs, with the baseline beside it."""
+"""`spectradino evaluate`: score a model on labelled pairs, next to its baseline."""
 
 from __future__ import annotations
 
@@ -20,16 +20,12 @@ __all__ = ["add"]
 
 
 def add(commands: Any) -> None:
-    """Declares the command.
-
-    Args:
-        commands: what `ArgumentParser.add_subparsers` returned.
-    """
+    """Add the command to `commands`, the result of `ArgumentParser.add_subparsers`."""
     command = commands.add_parser(
         "evaluate",
-        help="COCO mAP and mIoU of a model: fused, on each stream alone, and beside the baseline",
-        description="Several model files are taken as seeds of one model: figures are their mean ± standard deviation. "
-        "`spectradino evaluate retrieval` judges backbones.",
+        help="score a model's COCO mAP and mIoU: fused, single-stream, and next to the baseline",
+        description="Several model files count as seeds of one model: figures are their mean ± standard deviation. "
+        "`spectradino evaluate retrieval` evaluates backbones.",
     )
     command.add_argument("models", type=Path, nargs="+", metavar="MODEL", help=".onnx or .safetensors")
     command.add_argument(
@@ -38,28 +34,28 @@ def add(commands: Any) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="frozen DINOv2 with the same head, its seeds",
+        help="frozen DINOv2 with the same head; several files are its seeds",
     )
     data = command.add_argument_group("data")
     data.add_argument("--dataset", metavar="NAME", help="a published data set: flir, llvip, rasmd, mfnet, ...")
     data.add_argument("--root", type=Path, help="folder that it was extracted to")
-    data.add_argument("--split", help="default: the one that published figures are of; with --data: test, else val")
+    data.add_argument("--split", help="default: the split of published figures; with --data: test, else val")
     data.add_argument("--data", type=Path, metavar="DIR", help="your own images with COCO, VOC or YOLO labels")
     add_own_options(data)
     data.add_argument("--scenes", type=int, default=0, metavar="N", help="N unseen synthetic scenes")
     data.add_argument("--time-of-day", choices=("day", "dusk", "night"), help="of the scenes; default: mixed")
-    how = command.add_argument_group("how")
+    how = command.add_argument_group("method")
     how.add_argument(
         "--slide", type=parse_size, metavar="WxH", help="scale images into WxH and slide a window over them"
     )
     how.add_argument(
-        "--stride", type=parse_size, metavar="XxY", help="from window to window (default: two thirds of it)"
+        "--stride", type=parse_size, metavar="XxY", help="step between windows (default: two thirds of the window)"
     )
-    how.add_argument("--leave-out", nargs="+", default=[], metavar="CLASS", help="mask classes not in the means")
+    how.add_argument("--leave-out", nargs="+", default=[], metavar="CLASS", help="mask classes to exclude from means")
     how.add_argument("--device", default="auto", help="auto, cpu, cuda or tensorrt (default: %(default)s)")
-    command.add_argument("--out", type=Path, metavar="FOLDER", help="gets result.json, result.md and report.html")
+    command.add_argument("--out", type=Path, metavar="FOLDER", help="folder for result.json, result.md and report.html")
     command.add_argument(
-        "--worst", type=int, default=8, metavar="K", help="worst frames to draw (default: %(default)s)"
+        "--worst", type=int, default=8, metavar="K", help="number of worst frames to draw (default: %(default)s)"
     )
     command.set_defaults(run=_run)
 
@@ -96,11 +92,11 @@ def _run(options: argparse.Namespace) -> int:
                 options.leave_out,
             )
         )  # fmt: skip
-    if options.out is not None:  # before anything is printed: a reader of the text may close the pipe
+    if options.out is not None:  # before printing: a reader of the output may close the pipe
         report.write(options.out)
     print(report.markdown())
     if options.out is not None:
-        print(f"{options.out / 'report.html'}: with curves, confusions and the worst frames")
+        print(f"{options.out / 'report.html'}: with curves, confusion matrices and the worst frames")
     return 0
 
 
@@ -124,11 +120,11 @@ def _sets(options: argparse.Namespace, info: ModelInfo) -> Sequence[LabelledSet]
         benchmark = find_benchmark(options.dataset)
         sets.append(benchmark.open(options.root, options.split or benchmark.report_split))
     elif options.root is not None or (options.split is not None and options.data is None):
-        raise ValueError("--root and --split are of a data set: name it with --dataset")
+        raise ValueError("--root and --split are for a data set: name it with --dataset")
     if options.data is None:
-        refuse_own_options(options, "which --data gives")
+        refuse_own_options(options, "given by --data")
     elif is_indexed(options.data, options.split or "val"):
-        refuse_own_options(options, f"and {options.data} has an index that says so")
+        refuse_own_options(options, f"but {options.data} has an index that defines it")
         sets.append(FolderSet(options.data, options.split or "val", info.infrared))
     else:
         own = open_own_of(options, options.data, info.infrared).benchmark
@@ -141,23 +137,20 @@ def _sets(options: argparse.Namespace, info: ModelInfo) -> Sequence[LabelledSet]
 
 
 def _check_baseline(name: str, info: ModelInfo) -> None:
-    """
-    Raises:
-        ValueError: the file says that it is something else.
-    """
+    """Raise ValueError if the file is not a frozen DINOv2."""
     kind = info.provenance.get("architecture", {}).get("backbone", "dinov2_repeat")
     mode = info.provenance.get("mode", "head")
     if kind != "dinov2_repeat" or mode != "head":
         raise ValueError(
-            f"{name} is no baseline: its backbone is {kind}, fine-tuned in mode {mode}; wanted is a frozen DINOv2 "
+            f"{name} is not a baseline: its backbone is {kind}, fine-tuned in mode {mode}; give a frozen DINOv2 "
             "(spectradino finetune --baseline)"
         )
 
 
 def _baseline_command(info: ModelInfo, options: argparse.Namespace) -> str:
-    """What to type for the baseline of a model: the same data, heads, sizes and fusion on DINOv2 itself.
+    """Return the command that trains a model's baseline: same data, heads, sizes and fusion on plain DINOv2.
 
-    Files of an older version don't say what they are made of; then the heads are left to the user.
+    Files of older versions lack the architecture; the choice of heads is then left to the user.
     """
     from spectradino_core.data.benchmarks.registry import BENCHMARKS
 

@@ -1,4 +1,4 @@
-"""`spectradino finetune`: heads, and as much of the backbone as is wanted, on labelled pairs; also under torchrun."""
+"""`spectradino finetune`: train heads and backbone on labelled pairs; also under torchrun."""
 
 from __future__ import annotations
 
@@ -23,24 +23,20 @@ __all__ = ["add"]
 
 _MODES = ("head", "adapters", "half", "full")
 _OF_MODEL = ("task", "variant", "baseline", "head", "fusion", "fuse_at", "strides", "upernet_width", "input_size")
-"""Options that the recipe of a data set is made from; a recipe by name takes --backbone and --mode."""
+"""Options that define the recipe of a data set; a named recipe accepts only --backbone and --mode."""
 
 
 def add(commands: Any) -> None:
-    """Declares the command.
-
-    Args:
-        commands: what `ArgumentParser.add_subparsers` returned.
-    """
+    """Add the command to `commands`, the result of `ArgumentParser.add_subparsers`."""
     command = commands.add_parser(
         "finetune",
         help="train heads and backbone on labelled pairs",
-        description="On your own folder of images and labels (--data DIR --start FILE, see docs/own_data.md), on a "
+        description="Trains on your own images and labels (--data DIR --start FILE, see docs/own_data.md), on a "
         "published data set (--dataset flir --root DIR --backbone FILE) or by a recipe (--recipe box). "
-        "A run that stopped is taken up where it was. Start it with torchrun for several GPUs.",
+        "A stopped run is resumed. Use torchrun for several GPUs.",
     )
     what = command.add_mutually_exclusive_group()
-    what.add_argument("--dataset", help="a data set; 'spectradino data check' lists those there are")
+    what.add_argument("--dataset", help="a data set; 'spectradino data list' shows those available")
     what.add_argument("--recipe", help="a recipe of training/recipes.py, such as 'box'")
     data = command.add_argument_group("data")
     data.add_argument("--root", type=Path, help="with --dataset: the folder it was extracted to")
@@ -55,69 +51,69 @@ def add(commands: Any) -> None:
         "--mix",
         nargs="+",
         metavar="SET:WEIGHT",
-        help="with --recipe: sources in place of the recipe's, such as msrs:3 camel:1 camvid_rgb:1 scenes:2: folders "
-        "under --data by their names or what these begin with, and rendered scenes",
+        help="with --recipe: sources that replace the recipe's, such as msrs:3 camel:1 camvid_rgb:1 scenes:2: folders "
+        "under --data by name or prefix, and synthetic scenes",
     )
-    data.add_argument("--workers", type=int, default=1, help="processes that make batches (default: %(default)s)")
-    data.add_argument("--band-dropout", type=float, metavar="P", help="how often each band is hidden (default: 0.15)")
-    data.add_argument("--no-augmentation", action="store_true", help="pairs as they are")
+    data.add_argument("--workers", type=int, default=1, help="data loading processes (default: %(default)s)")
+    data.add_argument("--band-dropout", type=float, metavar="P", help="probability of hiding a band (default: 0.15)")
+    data.add_argument("--no-augmentation", action="store_true", help="use pairs without augmentation")
     model = command.add_argument_group("model, with --data or --dataset (default: that of --start)")
-    model.add_argument("--task", choices=("detection", "segmentation", "both"), help="default: all it has labels for")
+    model.add_argument("--task", choices=("detection", "segmentation", "both"), help="default: all that have labels")
     model.add_argument("--variant", help="s, b, l, g, tiny or test (default: that of --backbone, else b)")
     model.add_argument(
         "--backbone",
         type=Path,
-        help="backbone of 'spectradino pretrain', or DINOv2's weights: file or Hugging Face folder",
+        help="backbone of 'spectradino pretrain', or DINOv2 weights: file or Hugging Face folder",
     )
     model.add_argument(
         "--baseline",
         action="store_true",
-        help="plain DINOv2, infrared repeated to three channels; frozen by default",
+        help="plain DINOv2 with IR repeated to three channels; frozen by default",
     )
     model.add_argument(
         "--mode",
         choices=_MODES,
-        help="what is trained; all but full need --start or --backbone (default: half; with --baseline: head)",
+        help="parts to train; all but full need --start or --backbone (default: half; with --baseline: head)",
     )
     model.add_argument(
         "--head",
         metavar="KIND",
         help="dense or linear for boxes (default: dense); upernet, linear, linear4 or pyramid_linear for masks "
-        "(default: upernet); for both tasks both, such as dense,upernet",
+        "(default: upernet); for both tasks e.g. dense,upernet",
     )
     model.add_argument("--fusion", help="concat, cross_attention or gated (default: concat)")
     model.add_argument("--fuse-at", choices=("last", "taps"), help="default: taps for upernet and linear4, else last")
     model.add_argument(
         "--strides",
-        help="of the pyramid: 3.5-28 (smallest objects, slowest), 7-28, or fast, which is 14-28 (default: 7-28)",
+        help="strides of the pyramid: 3.5-28 (smallest objects, slowest), 7-28, or fast, i.e. 14-28 (default: 7-28)",
     )
     model.add_argument("--upernet-width", type=int, help="256 or 512, as the paper's peers (default: 256)")
-    model.add_argument("--input-size", metavar="WxH", help="of the network's input, multiples of the patch (14)")
-    recipe = command.add_argument_group("in place of the recipe's")
+    model.add_argument("--input-size", metavar="WxH", help="network input size, multiples of the patch size (14)")
+    recipe = command.add_argument_group("overrides of the recipe")
     recipe.add_argument("--epochs", type=int, help="passes over the data set")
     recipe.add_argument("--steps", type=int, help="optimiser steps")
     recipe.add_argument("--batch", type=int, help="pairs per step, over all processes")
-    recipe.add_argument("--rate", type=float, help="peak learning rate of the heads; the others' follow in proportion")
-    recipe.add_argument("--rate-adapters", type=float, help="of adapters, stems and modality embedding")
-    recipe.add_argument("--rate-blocks", type=float, help="of the backbone's blocks")
-    recipe.add_argument("--layer-decay", type=float, metavar="FACTOR", help="each block's rate over that of the next")
-    recipe.add_argument("--ema", type=float, help="decay of a moving average of the weights; 0: none")
-    recipe.add_argument("--seed", type=int, help="of weights and samples")
+    recipe.add_argument("--rate", type=float, help="peak learning rate of the heads; others are scaled accordingly")
+    recipe.add_argument("--rate-adapters", type=float, help="learning rate of adapters, stems and modality embedding")
+    recipe.add_argument("--rate-blocks", type=float, help="learning rate of the backbone's blocks")
+    recipe.add_argument("--layer-decay", type=float, metavar="FACTOR", help="learning rate ratio of adjacent blocks")
+    recipe.add_argument("--ema", type=float, help="decay of the moving average of the weights; 0: none")
+    recipe.add_argument("--seed", type=int, help="seed of weights and samples")
     run = command.add_argument_group("run")
-    run.add_argument("--out", type=Path, help="run folder (default: runs/RECIPE); a run that stopped is taken up")
+    run.add_argument("--out", type=Path, help="run folder (default: runs/RECIPE); a stopped run is resumed")
     run.add_argument(
         "--start",
         type=Path,
-        help="fine-tuned model to start from, such as models/lwir_box.safetensors; also of another band, other classes "
-        "or other heads: what fits is taken",
+        help="fine-tuned model to start from, such as models/lwir_box.safetensors; band, classes and heads may differ: "
+        "matching weights are used",
     )
     run.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: %(default)s")
     run.add_argument("--amp", choices=("auto", "bf16", "fp16", "fp32"), help="default: bf16")
-    run.add_argument("--parts", type=int, help="gradient accumulation: N parts of each batch (default: 1)")
+    run.add_argument("--parts", type=int, help="gradient accumulation steps per batch (default: 1)")
     run.add_argument("--activation-checkpointing", action="store_true", help="less memory for one more forward pass")
     run.add_argument("--checkpoint-every", type=int, metavar="STEPS", help="steps between checkpoints, with scores")
     run.add_argument("--log-every", type=int, metavar="STEPS", help="steps between log lines")
-    run.add_argument("--tensorboard", action="store_true", help="log to TensorBoard too")
+    run.add_argument("--tensorboard", action="store_true", help="also log to TensorBoard")
     command.set_defaults(run=_run)
 
 
@@ -143,8 +139,8 @@ def _run(options: argparse.Namespace) -> int:
     refuse_random_blocks(recipe.mode, options.start is not None or options.backbone is not None)
     if recipe.frozen and options.start is None:
         raise ValueError(
-            f"recipe {recipe.name} keeps {', '.join(recipe.frozen)} as they are; without a model to start from they "
-            "are random: give --start, such as models/lwir_box.safetensors"
+            f"recipe {recipe.name} freezes {', '.join(recipe.frozen)}, which are random without a model to start from: "
+            "give --start, such as models/lwir_box.safetensors"
         )
     data = None
     if own is not None:
@@ -168,19 +164,19 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _own(options: argparse.Namespace) -> OwnFolder | None:
-    """The user's own folder, where --data stands alone.
+    """Return the user's own folder if --data is given without --dataset or --recipe.
 
     Raises:
-        ValueError: options that don't go together, or nothing to train on.
+        ValueError: incompatible options, or nothing to train on.
     """
     if options.recipe is not None and options.root is not None:
-        raise ValueError("--root is for --dataset; a recipe's data sets lie under --data")
+        raise ValueError("--root is for --dataset; put a recipe's data sets under --data")
     if options.dataset is not None and options.data is not None:
         raise ValueError("--data is for own data or --recipe; give the data set's folder with --root")
     if options.mix and (options.recipe is None or options.data is None):
-        raise ValueError("--mix is for --recipe, with its sets under --data")
+        raise ValueError("--mix is for --recipe, with its data sets under --data")
     if options.recipe is not None or options.dataset is not None:
-        refuse_own_options(options, "and --recipe and --dataset know theirs")
+        refuse_own_options(options, "and not for --recipe and --dataset")
         return None
     if options.data is None:
         raise ValueError("nothing to train on: give --data DIR (your own), --dataset NAME --root DIR, or --recipe NAME")
@@ -195,10 +191,7 @@ def _own(options: argparse.Namespace) -> OwnFolder | None:
 
 
 def _refuse_model(options: argparse.Namespace) -> None:
-    """
-    Raises:
-        ValueError: an option would change the model, which a recipe of its own has already.
-    """
+    """Raise ValueError if an option would change the model, which a named recipe defines."""
     for name in _OF_MODEL:
         if getattr(options, name) not in (None, False):
             raise ValueError(
@@ -254,7 +247,7 @@ def _of_dataset(options: argparse.Namespace, benchmark: Benchmark) -> FinetuneRe
 def _like_start(
     recipe: FinetuneRecipe, info: ModelInfo, start: Architecture, options: argparse.Namespace, heads: dict[str, str]
 ) -> FinetuneRecipe:
-    """The recipe with the architecture of the model to start from, but for what was asked for by an option."""
+    """Return the recipe with the start model's architecture, except for what options ask for."""
     asked = {
         "variant": options.variant, "backbone": options.baseline or None, "fusion": options.fusion,
         "fuse_at": options.fuse_at, "strides": options.strides, "upernet_width": options.upernet_width,
@@ -270,7 +263,7 @@ def _like_start(
 
 
 def _heads(options: argparse.Namespace, benchmark: Benchmark) -> dict[str, str]:
-    """The kinds of heads that were asked for by name."""
+    """Return the kinds of heads given by name."""
     from spectradino_core.heads.registry import DETECTION, SEGMENTATION, choose
 
     if options.head is None:
@@ -288,7 +281,7 @@ def _heads(options: argparse.Namespace, benchmark: Benchmark) -> dict[str, str]:
 
 
 def parse_mix(words: Sequence[str]) -> tuple[tuple[str, float], ...]:
-    """`msrs:3 scenes` as (name, weight) of each source; without a weight it is 1.
+    """Parse `msrs:3 scenes` to (name, weight) of each source; the default weight is 1.
 
     Raises:
         ValueError: a weight is not a positive number.
@@ -307,7 +300,7 @@ def parse_mix(words: Sequence[str]) -> tuple[tuple[str, float], ...]:
 
 
 def _changed(recipe: FinetuneRecipe, options: argparse.Namespace) -> FinetuneRecipe:
-    """The recipe with what was given in place of its own."""
+    """Return the recipe with the overrides of the options."""
     from spectradino_core.data.augment import PLAIN
 
     loop = {
@@ -318,10 +311,10 @@ def _changed(recipe: FinetuneRecipe, options: argparse.Namespace) -> FinetuneRec
     recipe = replace(recipe, loop=replace(recipe.loop, **{k: v for k, v in loop.items() if v is not None}))
     if options.epochs is not None:
         if recipe.dataset is None or options.steps is not None:
-            raise ValueError("--epochs is for --dataset, and not beside --steps")
+            raise ValueError("--epochs is for --dataset, and excludes --steps")
         recipe = replace(recipe, epochs=options.epochs)
     elif options.steps is not None:
-        warmup = min(recipe.loop.warmup, options.steps // 10)  # a short run warms up for a tenth of it at most
+        warmup = min(recipe.loop.warmup, options.steps // 10)  # a short run warms up for at most a tenth of it
         recipe = replace(recipe, epochs=None, loop=replace(recipe.loop, warmup=warmup))
     if options.mix:
         recipe = replace(recipe, mix=parse_mix(options.mix))

@@ -1,4 +1,4 @@
-"""The node's parameters as options of commands that replay bags: the same names, defaults, ranges and checks."""
+"""The node's parameters as command line options for bag replay: same names, defaults, ranges and checks."""
 
 from __future__ import annotations
 
@@ -10,28 +10,26 @@ from typing import Any
 __all__ = ["DECODING", "add_parameters", "settings_of"]
 
 DECODING = ("max_image_megapixels", "ir_crop", "ir_encoding", "ir_float_unit")
-"""Parameters that say how images are read."""
+"""Parameters of image decoding."""
 
 _WITHOUT_EFFECT = {
     "model", "autostart", "lazy_subscription", "rgb_transport", "ir_transport", "publish_overlay", "deadline_ms",
     "no_message_timeout_s", "warning_period_s", "max_engine_rebuilds", "allow_cpu_fallback",
 }  # fmt: skip
-"""Parameters of a running node that say nothing about a replay."""
+"""Parameters of a running node that do not affect a replay."""
 _PREFIX = "parameter_"
 
 
 def add_parameters(command: argparse.ArgumentParser, names: Collection[str] = ()) -> None:
-    """Declares `--params-file` and options for parameters.
+    """Add `--params-file` and options for parameters.
 
     Args:
-        command: gets them.
-        names: of the parameters; empty: each that matters in a replay.
+        command: the parser to extend.
+        names: names of the parameters; empty: all that affect a replay.
     """
     from spectradino_core.streams.settings import specs
 
-    group = command.add_argument_group(
-        "parameters of the node", "as listed in docs/node.md; they take precedence over the file"
-    )
+    group = command.add_argument_group("parameters of the node", "as listed in docs/node.md; options override the file")
     group.add_argument("--params-file", type=Path, metavar="YAML", help="the node's own parameter file")
     for spec in specs().values():
         if spec.name in _WITHOUT_EFFECT or (names and spec.name not in names):
@@ -51,10 +49,10 @@ def add_parameters(command: argparse.ArgumentParser, names: Collection[str] = ()
 
 
 def settings_of(options: argparse.Namespace) -> Any:
-    """The `Settings` of the file, if one is given, and of the options.
+    """Return the `Settings` from the parameter file, if given, and the options.
 
     Raises:
-        ParameterError: the file can't be read, or a value is refused.
+        ParameterError: the file can't be read, or a value is invalid.
     """
     from spectradino_core.streams.parameter_values import check, settings_from_file
     from spectradino_core.streams.settings import Settings

@@ -1,4 +1,4 @@
-"""`spectradino pretrain --system omnivorous`: the Omnivorous recipe on a plain DINOv2 or on top of SpectraDINO."""
+"""`spectradino pretrain --system omnivorous`: the Omnivorous recipe on plain DINOv2 or SpectraDINO."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ _OF_STAGES = ("stage", "stages", "val", "val_scenes", "ema", "learn_temperature"
 
 
 def add_arguments(command: Any) -> None:
-    """The options of `pretrain` that only this system has."""
+    """Add the options of `pretrain` that only this system has."""
     group = command.add_argument_group("--system omnivorous")
     group.add_argument(
         "--base", default="plain", choices=("plain", "both"),
-        help="plain: everything is a colour picture; both: on top of SpectraDINO's stems and adapters (--start)",
+        help="plain: every band is an RGB image; both: on top of SpectraDINO's stems and adapters (--start)",
     )  # fmt: skip
-    group.add_argument("--anchor", type=float, metavar="WEIGHT", help="of staying like the teacher (default: 10)")
-    group.add_argument("--no-maps", action="store_true", help="leave the scenes' depth and segmentation maps out")
+    group.add_argument("--anchor", type=float, metavar="WEIGHT", help="weight of teacher anchoring (default: 10)")
+    group.add_argument("--no-maps", action="store_true", help="skip the scenes' depth and segmentation maps")
 
 
 def run(options: argparse.Namespace) -> int:
-    """The command.
+    """Run the command.
 
     Raises:
-        ValueError: an option that belongs to the stages of SpectraDINO, or nothing to train on.
+        ValueError: an option of SpectraDINO's stages, or nothing to train on.
     """
     from dataclasses import replace
 
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
 
     if given := [name for name in _OF_STAGES if getattr(options, name, None)]:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise ValueError(f"{names}: of SpectraDINO's stages, not of --system omnivorous")
+        raise ValueError(f"{names}: not for --system omnivorous but for SpectraDINO's stages; leave it out")
     changes = {name: getattr(options, name) for name in ("steps", "batch", "rate", "crop", "clip", "anchor")}
     recipe = omnivorous_recipe(options.variant)
     recipe = replace(recipe, **{name: value for name, value in changes.items() if value is not None})
@@ -68,5 +68,5 @@ def run(options: argparse.Namespace) -> int:
         ),
     )
     if os.environ.get("RANK", "0") == "0":
-        print(f"{path}: a backbone; its curves are in {path.parent / 'losses.png'}")
+        print(f"{path}: backbone; training curves are in {path.parent / 'losses.png'}")
     return 0

@@ -1,4 +1,4 @@
-"""Options of a user's own folder of images and labels, for the commands that take one."""
+"""Options for a user's own folder of images and labels."""
 
 from __future__ import annotations
 
@@ -16,28 +16,22 @@ _OPTIONS = ("rgb", "thermal", "classes", "band")
 
 
 def add_own_options(group: Any) -> None:
-    """Declares them.
-
-    Args:
-        group: an argument parser, or a group of one.
-    """
-    group.add_argument("--rgb", metavar="FOLDER", help="own data: the RGB images' folder, if its name doesn't say so")
-    group.add_argument("--thermal", metavar="FOLDER", help="own data: the infrared images' folder, likewise")
+    """Add the options to `group`, an argument parser or a group of one."""
+    group.add_argument("--rgb", metavar="FOLDER", help="own data: folder of the RGB images (default: found by name)")
+    group.add_argument("--thermal", metavar="FOLDER", help="own data: folder of the IR images (default: found by name)")
     group.add_argument(
-        "--band", choices=("lwir", "swir", "nir"), help="own data: of the infrared images (default: as folders say)"
+        "--band", choices=("lwir", "swir", "nir"), help="own data: band of the IR images (default: by folder name)"
     )
-    group.add_argument(
-        "--classes", metavar="A,B", help="own data: only these of its classes, in this order (default: all)"
-    )
+    group.add_argument("--classes", metavar="A,B", help="own data: classes to use, in this order (default: all)")
 
 
 def open_own_of(options: argparse.Namespace, folder: Path, band: Modality | None = None) -> OwnFolder:
-    """The folder, as the options describe it.
+    """Open the user's own folder as the options describe it.
 
     Args:
         options: with those of `add_own_options`.
         folder: the user's folder.
-        band: the infrared band where neither --band nor the folder says it; None: LWIR.
+        band: IR band if neither --band nor the folder name gives one; None: LWIR.
 
     Raises:
         LabelError: see `open_own`.
@@ -49,20 +43,17 @@ def open_own_of(options: argparse.Namespace, folder: Path, band: Modality | None
     if options.classes is not None:
         classes = [name.strip() for name in options.classes.split(",") if name.strip()]
         if not classes:
-            raise ValueError("--classes names no class: give them as person,car")
+            raise ValueError("--classes names no class: give e.g. person,car")
     return open_own(folder, options.band, options.rgb, options.thermal, classes, band or Modality.LWIR)
 
 
 def refuse_own_options(options: argparse.Namespace, why: str) -> None:
-    """
-    Raises:
-        ValueError: one of the options was given where there is no own data.
-    """
+    """Raise ValueError, with the reason `why`, if an option for own data was given."""
     for name in _OPTIONS:
         if getattr(options, name) is not None:
             raise ValueError(f"--{name} is for own data, {why}")
 
 
 def is_indexed(folder: Path, split: str) -> bool:
-    """Whether a folder has this project's own layout (see `paired_folder`)."""
+    """Return whether a folder has this project's own layout (see `paired_folder`)."""
     return (folder / f"index_{split}.json").is_file()

@@ -1,4 +1,4 @@
-"""`spectradino pretrain`: the three stages of SpectraDINO on pairs (or Omnivorous), alone or under torchrun."""
+"""`spectradino pretrain`: the three SpectraDINO stages (or Omnivorous) on pairs; also under torchrun."""
 
 from __future__ import annotations
 
@@ -14,18 +14,14 @@ _SCENE_SIZE = (320, 256)
 
 
 def add(commands: Any) -> None:
-    """Declares the command.
-
-    Args:
-        commands: what `ArgumentParser.add_subparsers` returned.
-    """
+    """Add the command to `commands`, the result of `ArgumentParser.add_subparsers`."""
     command = commands.add_parser(
         "pretrain",
-        help="extend a DINOv2 to infrared bands on unlabelled pairs",
-        description="One stage (--stage 1) or several in a row (--stages 1,2,3); a run that stopped is taken up. "
-        "Start it with torchrun for several GPUs: see docs/training.md.",
+        help="extend a DINOv2 to IR bands on unlabelled pairs",
+        description="Runs one stage (--stage 1) or several in a row (--stages 1,2,3); a stopped run is resumed. "
+        "Use torchrun for several GPUs: see docs/training.md.",
     )
-    command.add_argument("--variant", required=True, help="s, b, l, g; tiny and test are for trying things out")
+    command.add_argument("--variant", required=True, help="s, b, l, g; tiny and test are for trials")
     command.add_argument(
         "--system", default="spectradino", choices=("spectradino", "omnivorous"), help="default: %(default)s"
     )
@@ -35,44 +31,44 @@ def add(commands: Any) -> None:
     data = command.add_argument_group("data")
     data.add_argument("--data", type=Path, nargs="+", default=[], metavar="MANIFEST", help="JSONL manifests of pairs")
     data.add_argument("--root", type=Path, help="folder that paths are relative to (default: the manifest's own)")
-    data.add_argument("--scenes", type=int, default=0, metavar="N", help="N synthetic streets, with all bands")
+    data.add_argument("--scenes", type=int, default=0, metavar="N", help="N synthetic scenes, with all bands")
     data.add_argument("--val", type=Path, nargs="+", default=[], metavar="MANIFEST", help="held-out pairs")
-    data.add_argument("--val-scenes", type=int, default=0, metavar="N", help="N unseen synthetic streets, held out")
+    data.add_argument("--val-scenes", type=int, default=0, metavar="N", help="N unseen synthetic scenes, held out")
     data.add_argument("--views", type=int, default=0, metavar="N", help="fixed views per item (default: fresh ones)")
-    data.add_argument("--max-damaged", type=float, default=0.01, help="share that may be unreadable (%(default)s)")
-    data.add_argument("--workers", type=int, default=2, help="processes that make batches (default: %(default)s)")
+    data.add_argument("--max-damaged", type=float, default=0.01, help="maximum unreadable fraction (%(default)s)")
+    data.add_argument("--workers", type=int, default=2, help="data loading processes (default: %(default)s)")
     model = command.add_argument_group("model")
     model.add_argument(
         "--teacher",
         type=Path,
-        help="DINOv2 weights (file or Hugging Face folder), or a model of ours; without: random, for trials",
+        help="DINOv2 weights (file or Hugging Face folder), or a model of this project; default: random, for trials",
     )
     model.add_argument("--start", type=Path, help="backbone to start the first stage from")
     model.add_argument("--out", type=Path, help="run folder (default: runs/pretrain-VARIANT)")
-    recipe = command.add_argument_group("in place of the recipe's")
+    recipe = command.add_argument_group("overrides of the recipe")
     recipe.add_argument("--epochs", type=int, help="epochs of each stage")
     recipe.add_argument("--steps", type=int, help="optimiser steps of each stage")
     recipe.add_argument("--batch", type=int, help="pairs per step, over all processes")
     recipe.add_argument("--rate", type=float, help="peak learning rate")
     recipe.add_argument("--crop", type=int, help="side of the views, pixels")
-    recipe.add_argument("--clip", type=float, help="greatest gradient norm; 0: none")
-    recipe.add_argument("--ema", type=float, help="decay of a moving average of the weights; 0: none")
-    recipe.add_argument("--learn-temperature", action="store_const", const=True, help="learn the contrastive one")
+    recipe.add_argument("--clip", type=float, help="maximum gradient norm; 0: none")
+    recipe.add_argument("--ema", type=float, help="decay of the moving average of the weights; 0: none")
+    recipe.add_argument("--learn-temperature", action="store_const", const=True, help="of the contrastive loss")
     ours = command.add_argument_group("beyond the paper")
-    ours.add_argument("--adaptive", action="store_true", help="show more of the bands whose loss is high")
-    ours.add_argument("--infrared-alignment", type=float, metavar="WEIGHT", help="align infrared bands with each other")
+    ours.add_argument("--adaptive", action="store_true", help="sample bands with a high loss more often")
+    ours.add_argument("--infrared-alignment", type=float, metavar="WEIGHT", help="align IR bands with each other")
     omnivorous.add_arguments(command)
     run = command.add_argument_group("machine")
     run.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: %(default)s")
     run.add_argument("--amp", default="bf16", choices=("bf16", "fp16", "fp32"), help="default: %(default)s")
     run.add_argument("--strategy", choices=("ddp", "fsdp"), help="default: ddp; fsdp for variant g on several GPUs")
-    run.add_argument("--parts", type=int, default=1, metavar="N", help="gradient accumulation: N parts of each batch")
+    run.add_argument("--parts", type=int, default=1, metavar="N", help="gradient accumulation steps per batch")
     run.add_argument("--activation-checkpointing", action="store_true", help="less memory for one more forward pass")
-    run.add_argument("--cache-teacher", action="store_true", help="ask the teacher once per view (needs --views)")
+    run.add_argument("--cache-teacher", action="store_true", help="run the teacher once per view (needs --views)")
     run.add_argument("--checkpoint-every", type=int, metavar="STEPS", help="default: once an epoch")
     run.add_argument("--log-every", type=int, default=20, metavar="STEPS", help="default: %(default)s")
     run.add_argument("--keep", type=int, default=2, metavar="K", help="checkpoints to keep (default: %(default)s)")
-    run.add_argument("--tensorboard", action="store_true", help="log to TensorBoard too")
+    run.add_argument("--tensorboard", action="store_true", help="also log to TensorBoard")
     run.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     command.set_defaults(run=_run)
 
@@ -140,5 +136,5 @@ def _run(options: argparse.Namespace) -> int:
         ),
     )
     if os.environ.get("RANK", "0") == "0":
-        print(f"{path}: a backbone; its curves are in {path.parent.parent / 'losses.png'}")
+        print(f"{path}: backbone; training curves are in {path.parent.parent / 'losses.png'}")
     return 0

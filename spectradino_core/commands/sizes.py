@@ -1,4 +1,4 @@
-"""Sizes as users type them."""
+"""Parsing of sizes on the command line."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ __all__ = ["SizeError", "parse_size"]
 
 
 class SizeError(ValueError, argparse.ArgumentTypeError):
-    """A text is no size; one of wrong usage where argparse meets it, one line elsewhere."""
+    """The text is not a size: wrong usage to argparse, a one-line error elsewhere."""
 
 
 def parse_size(text: str, multiple: int = 1, sides: str = "WIDTHxHEIGHT") -> tuple[int, int]:
-    """ "644x518" to (644, 518).
+    """Parse "644x518" to (644, 518).
 
     Args:
-        text: what was typed.
+        text: the argument.
         multiple: what both sides must be multiples of.
-        sides: what the two are, for the message.
+        sides: names of the two sides, for the message.
 
     Raises:
-        SizeError: not so.
+        SizeError: the text is not such a size.
     """
     numbers = text.lower().split("x")
     if len(numbers) != 2 or not all(n.isdecimal() and int(n) and not int(n) % multiple for n in numbers):
         wanted = f"{sides} in pixels" + (f", both multiples of {multiple}" if multiple > 1 else "")
-        raise SizeError(f"{text!r} is no size: give {wanted}, such as {'644x518' if sides[0] == 'W' else '518x644'}")
+        raise SizeError(f"{text!r} is not a size: give {wanted}, such as {'644x518' if sides[0] == 'W' else '518x644'}")
     return int(numbers[0]), int(numbers[1])

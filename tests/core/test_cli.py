@@ -1,4 +1,4 @@
-"""The commands, as a user types them."""
+"""The command line end to end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def blob(tmp_path_factory):
     return make_blob_model(tmp_path_factory.mktemp("blob") / "blob.onnx")
 
 
-def test_info_prints_what_the_file_says(blob, capsys):
+def test_info_prints_metadata(blob, capsys):
     assert main(["info", str(blob)]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["name"] == "blob"
@@ -43,7 +43,7 @@ def test_errors_are_one_line_and_exit_1(tmp_path, capsys):
     assert "choose one of box, box_nir, box_real, box_swir, smoke" in capsys.readouterr().err
 
 
-def test_evaluate_says_what_it_needs(blob, tmp_path, capsys):
+def test_evaluate_reports_missing_or_invalid_options(blob, tmp_path, capsys):
     for words, told in (
         ([], "nothing to evaluate on: give --dataset NAME"),
         (["--root", str(tmp_path)], "name it with --dataset"),
@@ -68,7 +68,7 @@ def test_wrong_usage_exits_2(capsys):
 
 @pytest.mark.slow
 def test_finetune_export_evaluate(tmp_path, capsys):
-    """The README's three lines, at the smallest size."""
+    """The three commands of the README, at the smallest size."""
     run = tmp_path / "run"
     assert main(["finetune", "--recipe", "smoke", "--steps", "3", "--out", str(run), "--workers", "0"]) == 0
     model = tmp_path / "m.onnx"
@@ -81,7 +81,7 @@ def test_finetune_export_evaluate(tmp_path, capsys):
     told += " --fuse-at last --strides 7-28 --input-size 168x140"
     assert f"frozen DINOv2, IR as grey, not trained: run `spectradino finetune {told} --out runs/baseline`" in printed
     assert main(["evaluate", str(model), "--scenes", "3", "--baseline", str(run / "model.safetensors")]) == 1
-    assert "model.safetensors is no baseline: its backbone is spectradino" in capsys.readouterr().err
+    assert "model.safetensors is not a baseline: its backbone is spectradino" in capsys.readouterr().err
     found = json.loads((report / "result.json").read_text())
     assert found["command"].startswith(f"spectradino evaluate {model} --scenes 3")
     rows = found["sets"][0]["subsets"]["all"]["rows"]

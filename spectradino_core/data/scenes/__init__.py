@@ -1,14 +1,12 @@
-"""Synthetic streets: one seed is one scene, rendered in RGB, NIR, SWIR and 16-bit LWIR with exact truth.
+"""Synthetic scenes: a seed gives a street, rendered in RGB, NIR, SWIR and 16-bit LWIR with exact ground truth.
 
-What is where:
-
-- `scene.py`: the options, the result, the classes.
-- `layout.py`, `traffic.py`: what and who stands where; `weather.py`: light and temperatures; `materials.py`:
+- `scene.py`: options, result, classes.
+- `layout.py`, `traffic.py`: placement of objects and actors; `weather.py`: light and temperatures; `materials.py`:
   reflectance and heat.
-- `people.py`, `bicycles.py`, `cars.py`, `buildings.py`, `plants.py`, `furniture.py`, `street.py`: how each is drawn;
-  `motion.py`: how they get on.
+- `people.py`, `bicycles.py`, `cars.py`, `buildings.py`, `plants.py`, `furniture.py`, `street.py`: drawing;
+  `motion.py`: motion of actors.
 - `canvas.py`: painting by surface number; `shading.py`: surface numbers to radiance; `sensors.py`: radiance to counts.
-- `render.py`: the functions people call; `sheet.py`: pictures for people.
+- `render.py`: public functions; `sheet.py`: contact sheets.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m spectradino_core.data.scenes`: draw a contact sheet of synthetic streets."""
+"""`python -m spectradino_core.data.scenes`: draw a contact sheet of synthetic scenes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spectradino_core.modality import Modality
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m spectradino_core.data.scenes", description=__doc__)
     parser.add_argument("--out", default="scenes.png", help="image file to write (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3], help="streets to draw, one row each")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3], help="seeds to draw, one scene per row")
     parser.add_argument("--size", type=int, nargs=2, default=[320, 256], metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--bands", nargs="+", default=["rgb", "nir", "swir", "lwir"])
     parser.add_argument("--time-of-day", choices=["day", "dusk", "night"], default=None)
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     sheet = contact_sheet([render_scene(seed, options) for seed in chosen.seeds], boxes=not chosen.no_boxes)
     if not cv2.imwrite(chosen.out, sheet[..., ::-1]):
-        print(f"cannot write {chosen.out}: is its folder there, and is its ending an image's?", file=sys.stderr)
+        print(f"cannot write {chosen.out}: check that its folder exists and its suffix is an image's", file=sys.stderr)
         return 1
     return 0
 

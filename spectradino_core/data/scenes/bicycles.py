@@ -1,4 +1,4 @@
-"""Bicycles: two wheels, frame, fork, bar and saddle; parked, pushed by nobody, or under a rider."""
+"""Bicycles: two wheels, frame, fork, handlebar and saddle; parked or under a rider."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Bicycle"]
 
 _BICYCLE = MASK_CLASSES.index("bicycle")
 _WHEEL, _AXLES = 0.345, (-0.53, 0.55)
-# (forward, up, right) of the ends of each tube, and its radius: first the frame, then fork, bar and saddle in dark.
+# One tube per row: both ends as (forward, up, right), then the radius; painted frame tubes first, dark parts after.
 _TUBES = np.array(
     [
         (-0.53, 0.345, 0, -0.05, 0.28, 0, 0.017),
@@ -36,7 +36,7 @@ _PAINTED = 6
 
 @dataclass
 class Bicycle:
-    """Attributes as of `Person`; `paint_material` colours the frame."""
+    """A bicycle; attributes as in `Person`, with `paint_material` for the frame."""
 
     paint_material: int
     tyre_material: int
@@ -99,7 +99,7 @@ class Bicycle:
         canvas.stamp(canvas.camera.project(world), parts, grain_m=0.0, z=z, instance=self.instance)
 
     def footprint(self, t: float) -> np.ndarray:
-        """World points [n, 3] of the ground it stands on."""
+        """Return the world points [n, 3] of its ground contact area."""
         x, z, heading = self.position(t)
         along = 0.75 * np.array([np.sin(heading), 0.0, np.cos(heading)])
         across = 0.06 * np.array([np.cos(heading), 0.0, -np.sin(heading)])

@@ -1,4 +1,4 @@
-"""Houses along the street: a facade, a gable end towards the camera, windows, doors, shop fronts and roofs."""
+"""Houses along the street: facade, gable end facing the camera, windows, doors, shop fronts and roof."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BUILDING = MASK_CLASSES.index("building")
 
 
 def draw_wall_material(rng: np.random.Generator, materials: MaterialTable) -> int:
-    """Brick, plaster, stone or concrete in a colour of its own."""
+    """Draw brick, plaster, stone or concrete in a random colour."""
     u = rng.random(6)
     base = np.array(
         [
@@ -43,11 +43,14 @@ def draw_wall_material(rng: np.random.Generator, materials: MaterialTable) -> in
 
 @dataclass
 class House:
-    """Attributes:
-    side: -1 left of the street, 1 right of it.
-    x: of the facade; z1, z2: its near and far end; depth: how far it goes back; height: of the eaves.
-    lit: share of its windows that are lit.
-    gable: height of the roof above the eaves; 0: flat.
+    """A house.
+
+    Attributes:
+        side: -1 left of the street, 1 right of it.
+        x, z1, z2: position of the facade and of its near and far end, metres.
+        depth, height: extent away from the street and height of the eaves, metres.
+        lit: fraction of windows that are lit.
+        gable: height of the roof above the eaves; 0: flat.
     """
 
     side: float
@@ -180,7 +183,7 @@ class House:
                 add(group, facing(self.materials[name], plane, light, 0.72))
 
     def _grid(self, length: float, there: np.ndarray, first_floor: int) -> np.ndarray:
-        """Windows of a wall as [n, 4, 2] of (along, up); `there` says which exist and limits how many."""
+        """Return the windows of a wall, [n, 4, 2] of (along, up); `there` selects and limits them."""
         storey = self.height / self.floors
         columns = max(1, int(length / 3.0))
         pitch = length / columns

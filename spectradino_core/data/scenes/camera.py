@@ -1,7 +1,7 @@
-"""A pinhole camera at the ego vehicle's windscreen, with an optional homography behind it.
+"""Pinhole camera at the ego vehicle's windscreen, followed by an optional homography.
 
 World axes: x right, y up, z forward, metres; the ego vehicle starts at z = 0.
-Pixels: continuous, the centre of the first pixel is (0.5, 0.5).
+Pixels: continuous; the centre of the first pixel is (0.5, 0.5).
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ _NEAREST_M = 0.4
 
 @dataclass(frozen=True)
 class Camera:
-    """Attributes: size and focal length in pixels, principal point (v0 is the horizon), eye in metres, and `post`, the
-    homography [3, 3] from the pinhole's pixels to this image's pixels (None: none). Where `post` changes the size too,
-    `pinhole_width` is that of the pinhole's image."""
+    """Camera with size and focal length in pixels, principal point (v0 is the horizon) and eye position in metres.
+
+    `post` is the homography [3, 3] from pinhole pixels to pixels of this image, or None. If `post` also changes the
+    size, `pinhole_width` is the width of the pinhole image."""
 
     width: int
     height: int
@@ -32,7 +33,7 @@ class Camera:
     pinhole_width: int | None = None
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """World points [..., 3] to pixels [..., 2]. Points nearer than 0.4 m are pushed to it."""
+        """Project world points [..., 3] to pixels [..., 2]; depths below 0.4 m are clamped to it."""
         offset = points - np.asarray(self.eye)
         scale = self.focal / np.maximum(offset[..., 2], _NEAREST_M)
         pixels = np.empty((*points.shape[:-1], 2))
@@ -48,7 +49,7 @@ class Camera:
         return None if self.post is None else np.linalg.inv(self.post)
 
     def unwarp(self, u: float, v: float) -> tuple[tuple[float, float], np.ndarray]:
-        """The pinhole's pixel that `post` takes to (u, v), and how it moves with it: [2, 2], d pinhole / d image."""
+        """Return the pinhole pixel that `post` maps to (u, v) and its Jacobian [2, 2], d pinhole / d image."""
         if self._back is None:
             return (u, v), np.eye(2)
         (a, b, c), (d, e, f), (g, h, i) = self._back.tolist()
@@ -57,7 +58,7 @@ class Camera:
         return (x, y), np.array([[a - g * x, b - h * x], [d - g * y, e - h * y]]) / w
 
     def sees(self, x: float, z: float, reach: float) -> bool:
-        """Whether something within `reach` metres to either side of (x, z) may be in the image (generously)."""
+        """Return whether anything within `reach` metres to either side of (x, z) may be visible (conservative)."""
         distance = max(z - self.eye[2], _NEAREST_M)
         middle = self.u0 + self.focal * (x - self.eye[0]) / distance
         width = self.width if self.pinhole_width is None else self.pinhole_width
@@ -65,12 +66,12 @@ class Camera:
         return middle + half > 0.0 and middle - half < width
 
     def metres_per_pixel(self, z: float) -> float:
-        """The size of a pixel at world depth z, metres."""
+        """Return the size of a pixel at world depth z, metres."""
         return max(z - self.eye[2], _NEAREST_M) / self.focal
 
     @cached_property
     def rays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Slopes of each pixel's ray, x/z (right) and y/z (down): float32, broadcastable to [H, W]."""
+        """Return the slopes of each pixel's ray, x/z (right) and y/z (down): float32, broadcastable to [H, W]."""
         u = np.arange(self.width) + 0.5
         v = np.arange(self.height)[:, None] + 0.5
         if self.post is not None:
@@ -85,7 +86,7 @@ class Camera:
 
 
 def seeded_homography(rng: np.random.Generator, width: int, height: int, limit_px: float) -> np.ndarray:
-    """A shift with a little scale, rotation and perspective that moves no pixel of the image by more than `limit_px`.
+    """Draw a homography (shift, small scale, rotation, perspective) that moves no pixel by more than `limit_px`.
 
     Returns:
         float64 [3, 3]; the identity for a limit of zero.

@@ -1,8 +1,8 @@
-"""The painter's canvas: every pixel holds the number of the surface seen there; a table says what a surface is like.
+"""Canvas for painting back to front: each pixel holds the number of its visible surface.
 
-Things are painted back to front. A thing is a list of polygons, each of one surface; a surface is a plane in camera
-space with a material, a share of the light, a warmth, a class and an instance. So depth, masks and every band follow
-from one index image by table look-up, and all bands show exactly the same street.
+An object is a list of polygons, each of one surface. A surface is a plane in camera space with a material, light
+fractions, a temperature offset, a class and an instance. Depth, masks and all bands are looked up from this one index
+image, so every band shows exactly the same scene.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _SUBPIXEL_BITS = 4
 
 @dataclass(frozen=True)
 class Silhouette:
-    """What a thing covers were nothing in front of it: box in canvas pixels (x1, y1, x2, y2; exclusive ends), pixels in
-    it, and the share of its bounding box that lies in the image."""
+    """Unoccluded extent of an object: box in canvas pixels (x1, y1, x2, y2; exclusive ends), its number of pixels, and
+    the fraction of its bounding box that lies in the image."""
 
     box: tuple[int, int, int, int]
     pixels: int
@@ -36,7 +36,7 @@ class Silhouette:
 
 
 class Canvas:
-    """Attributes: `index` uint16 [H, W] of surface numbers (0: nothing yet), `grain` uint8 [H, W, 2] of texture,
+    """Attributes: `index` uint16 [H, W] of surface numbers (0: empty), `grain` uint8 [H, W, 2] of texture,
     `silhouettes` by instance number."""
 
     def __init__(self, camera: Camera, sun_direction: np.ndarray) -> None:
@@ -60,15 +60,15 @@ class Canvas:
         mask_class: int = UNLABELLED,
         instance: int = 0,
     ) -> int:
-        """Register a surface, return its number.
+        """Register a surface and return its number.
 
         Args:
-            material: number in the street's material table.
-            ambient, sun: shares of the sky's and the sun's light that reach it.
-            warmer: kelvin above what its material and light would give.
+            material: index into the scene's material table.
+            ambient, sun: fractions of sky and sun light that reach it.
+            warmer: temperature offset in kelvin from what material and light give.
             plane: (a, b, c) with 1 / depth = a * ray_x + b * ray_y + c.
-            mask_class: index into MASK_CLASSES or UNLABELLED.
-            instance: number of the labelled object it is part of, 0 for none.
+            mask_class: index into MASK_CLASSES, or UNLABELLED.
+            instance: number of the labelled object it belongs to, 0 for none.
         """
         self._rows.append((material, ambient, sun, warmer, *plane, mask_class, instance))
         return len(self._rows) - 1
@@ -83,15 +83,15 @@ class Canvas:
         piece: int = 0,
         instance: int = 0,
     ) -> None:
-        """Paint a thing over what is there.
+        """Paint an object over the canvas.
 
         Args:
             pixels: [n, 2] vertices of all polygons.
-            parts: painted in order.
-            grain_m: metres of a texel of its texture; 0 for a smooth thing.
-            z: its depth in the world, for the scale of the texture.
-            piece: any number; things of different ones get different pieces of the texture.
-            instance: note the silhouette under this number.
+            parts: polygons in painting order.
+            grain_m: metres per texel; 0 for a smooth object.
+            z: depth in the world, which scales the texture.
+            piece: any number; selects the section of the texture.
+            instance: record the silhouette under this number.
         """
         low, high = pixels.min(axis=0), pixels.max(axis=0)
         x1, y1 = max(int(np.floor(low[0])) - 1, 0), max(int(np.floor(low[1])) - 1, 0)
@@ -117,22 +117,22 @@ class Canvas:
         return len(self._rows)
 
     def add_shaded_ground(self, ambient_share: float, still: bool, warmer: float = 0.0) -> int:
-        """Register a twin of every ground surface that the sun does not reach; returns the offset to the twin.
+        """Register a shaded twin of every ground surface and return the offset to the twins.
 
         Args:
-            ambient_share: how much of the sky's light still reaches it.
-            still: the shadow has lain there for long, so the ground in it is cool as well.
-            warmer: kelvin that what stands over it warms it by.
+            ambient_share: fraction of the sky's light that still reaches it.
+            still: the shadow is stationary, so the ground in it has cooled down.
+            warmer: kelvin by which the object above warms the ground.
         """
         offset = len(self._rows) - self.first_ground
         for row in self._rows[self.first_ground : self.last_ground + 1]:
             material, ambient, sun, own, *rest = row
-            # The heat of the ground under a passing shadow is that of the sunlit ground: a negative share says so.
+            # Ground under a passing shadow keeps the temperature of sunlit ground, marked by a negative fraction.
             self._rows.append((material, ambient_share * ambient, 0.0 if still else -sun, own + warmer, *rest))
         return offset
 
     def table(self) -> np.ndarray:
-        """float64 [surfaces, 9]: material, ambient, sun, warmer, plane a, b, c, class, instance."""
+        """Return float64 [surfaces, 9]: material, ambient, sun, warmer, plane a, b, c, class, instance."""
         return np.array(self._rows)
 
     def _texture(
@@ -150,7 +150,7 @@ class Canvas:
             target[covered] = 128
             return
         texels = self.camera.metres_per_pixel(z) / grain_m
-        # The texture hangs on the thing's first vertex, so that it moves with it; each thing has another piece of it.
+        # The texture is anchored at the object's first vertex so that it moves with it.
         middle = (0.5 * (x2 - x1), 0.5 * (y2 - y1))
         (u, v), turn = self.camera.unwarp(x1 + middle[0], y1 + middle[1])
         (u0, v0), _ = self.camera.unwarp(*anchor)

@@ -1,4 +1,4 @@
-"""Cars as solids: a body and a cabin extruded across the car's width, with windows, wheels, lights and warm parts."""
+"""Cars as solids: body and cabin extruded across the width, with windows, wheels, lights and warm parts."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["Car", "draw_car_paint"]
 
 _CAR = MASK_CLASSES.index("car")
 _SHAPES = {
-    # length, width, height, belt, bonnet front height, cabin: rear bottom, rear top, front top, front bottom (share of
-    # the length from the rear)
+    # length, width, height, belt, bonnet front height, cabin: rear bottom, rear top, front top, front bottom (fractions
+    # of the length from the rear)
     "saloon": (4.6, 1.80, 1.44, 0.92, 0.72, 0.08, 0.24, 0.52, 0.72),
     "hatch": (4.0, 1.74, 1.50, 0.94, 0.74, 0.01, 0.08, 0.52, 0.74),
     "estate": (4.7, 1.82, 1.50, 0.94, 0.74, 0.01, 0.06, 0.54, 0.73),
@@ -29,7 +29,7 @@ _SHAPES = {
 
 
 def draw_car_paint(rng: np.random.Generator, materials: MaterialTable) -> int:
-    """A paint as they are met in the street: mostly white, grey, silver and black, some in colour."""
+    """Draw a car paint: mostly white, grey, silver or black, sometimes a colour."""
     u = rng.random(6)
     if u[0] < 0.72:
         value = (0.75, 0.45, 0.28, 0.12, 0.025)[int(u[1] * 5)]
@@ -43,7 +43,7 @@ def draw_car_paint(rng: np.random.Generator, materials: MaterialTable) -> int:
         Material(
             channels(colour, 0.35 * colour.mean() + 0.12 + 0.35 * u[5], 0.15 + 0.3 * u[4]),
             gloss=0.12,
-            # Dark paint takes more of the sun; metal over an air gap cools below air under a clear night sky.
+            # Dark paint absorbs more sun; metal over an air gap cools below air under a clear night sky.
             emissivity=0.88,
             sun_heat=float(20.0 - 14.0 * colour.mean()),
             night=-2.0,
@@ -55,13 +55,15 @@ def draw_car_paint(rng: np.random.Generator, materials: MaterialTable) -> int:
 
 @dataclass
 class Car:
-    """Attributes:
-    heading: radians from +z towards +x, the way its bonnet points.
-    running: the engine is on, and exhaust, bonnet and tyres are hot.
-    lights: head and tail lights are on.
-    sway: for a car that drives ahead of the ego car: it falls back and catches up by so many metres.
-    warm: 0 cold .. 1 warmed through.
-    cabin: kelvin that its panes are warmer than panes are.
+    """A car.
+
+    Attributes:
+        heading: direction of the bonnet, radians from +z towards +x.
+        running: engine on, with hot exhaust, bonnet and tyres.
+        lights: head and tail lights on.
+        sway: metres by which a car ahead of the ego car falls back and catches up.
+        warm: engine warmth, 0 cold .. 1 hot.
+        cabin: temperature offset of the panes in kelvin.
     """
 
     shape: str
@@ -111,7 +113,7 @@ class Car:
         # Plane n.(P - eye) = d in camera axes (y down): 1/z = n.ray / d.
         d = np.einsum("fi,fi->f", normals, centroids)
         planes = np.column_stack([normals[:, 0], -normals[:, 1], normals[:, 2]]) / np.where(d == 0.0, 1.0, d)[:, None]
-        # A face seen edge-on covers a line of pixels whose centres may miss its plane by metres: give it one depth.
+        # The plane of an edge-on face may be metres away at the centres of the pixels it covers: use one depth.
         planes[towards < 0.2 * np.linalg.norm(centroids, axis=1), :2] = 0.0
         flat = (planes[:, :2] == 0.0).all(axis=1)
         planes[flat, 2] = 1.0 / centroids[flat, 2]
@@ -136,12 +138,12 @@ class Car:
             )
         used = np.concatenate([np.arange(part[0], part[1]) for part in parts])
         pixels = canvas.camera.project(world)
-        # Vertices of faces turned away must not widen the silhouette's bounding box.
+        # Vertices of back faces must not widen the silhouette's bounding box.
         pixels[np.setdiff1d(np.arange(len(pixels)), used, assume_unique=True)] = pixels[used[0]]
         canvas.stamp(pixels, parts, grain_m=0.02, z=z, instance=self.instance)
 
     def footprint(self, t: float) -> np.ndarray:
-        """World points [4, 3] of the ground under it."""
+        """Return the world points [4, 3] of the ground under it."""
         x, z, heading = self.position(t)
         length, width = _SHAPES[self.shape][:2]
         along = 0.5 * length * np.array([np.sin(heading), 0.0, np.cos(heading)])
@@ -165,7 +167,7 @@ class Car:
 
 
 def canvas_light(canvas: Canvas, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Shares of sky and sun light on faces with these normals."""
+    """Return the fractions of sky and sun light on faces with these normals."""
     return 0.55 + 0.45 * normals[:, 1], np.maximum(normals @ canvas.sun_direction, 0.0)
 
 
@@ -193,7 +195,7 @@ class _Builder:
     def across(
         self, a: tuple[float, float], b: tuple[float, float], half: tuple[float, float], material: int, warm: float
     ) -> None:
-        """A face that spans the car's width between profile points a and b (along, up), `half` wide at each."""
+        """Add a face across the car's width between profile points a and b (along, up), `half` wide at each."""
         points = np.array(
             [(a[0], a[1], -half[0]), (b[0], b[1], -half[1]), (b[0], b[1], half[1]), (a[0], a[1], half[0])]
         )
@@ -312,7 +314,7 @@ def _quad_along(rear: float, front: float, low: float, high: float, across: floa
 
 
 def _pane(wall: np.ndarray, start: float, end: float, low: float, high: float) -> np.ndarray:
-    """A window in the wall [rear bottom, rear top, front top, front bottom], in shares of its sides."""
+    """Return a window in the wall [rear bottom, rear top, front top, front bottom], as fractions of its sides."""
 
     def at(share: float, up: float) -> np.ndarray:
         bottom = wall[0] + share * (wall[3] - wall[0])

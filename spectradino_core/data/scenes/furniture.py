@@ -1,4 +1,4 @@
-"""Street furniture: lamp posts, poles with wires, signs, traffic lights, bins and cabinets. It has no class."""
+"""Street furniture without a class: lamp posts, poles with wires, signs, traffic lights, bins and cabinets."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["Furniture"]
 
 @dataclass
 class Furniture:
-    """Attributes: `kind`: "lamp", "sign", "signal", "pole", "bin" or "cabinet"; `variant` 0..1 picks among its looks;
-    `side` -1 or 1: the side of the street it stands on; `lit`: a lamp that is on."""
+    """A piece of furniture: `kind` is "lamp", "sign", "signal", "pole", "bin" or "cabinet"; `variant` 0..1 selects the
+    look; `side` is -1 or 1, the side of the street; `lit` marks a lamp that is on."""
 
     kind: str
     x: float
@@ -33,7 +33,7 @@ class Furniture:
 
     @property
     def lamp_position(self) -> tuple[float, float, float]:
-        """Where the light of a street lamp comes from."""
+        """Return the position of a street lamp's light source."""
         return self.x - self.side * 1.6, 6.6 + 1.5 * self.variant, self.z
 
     def paint(self, canvas: Canvas, t: float) -> None:

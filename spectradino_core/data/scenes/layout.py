@@ -1,6 +1,6 @@
-"""What stands where: from a seed to a street with houses, trees, furniture, cars, people and bicycles.
+"""Scene layout: from a seed to a street with houses, trees, furniture, cars, people and bicycles.
 
-Everything is drawn in metres, so that one seed is one street at any image size.
+Everything is drawn in metres, so a seed gives the same scene at any image size.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ Thing = House | Tree | Hedge | Horizon | Furniture
 
 @dataclass(frozen=True)
 class View:
-    """How the camera looks: focal length in image widths, horizon in image heights, principal column in image widths,
-    eye height in metres, roll in radians, speed of the ego car in metres per second, metres to its halt."""
+    """Camera view: focal length and principal column in image widths, horizon in image heights, eye height in metres,
+    roll in radians, ego speed in metres per second, stopping distance in metres."""
 
     focal: float
     horizon: float
@@ -36,7 +36,7 @@ class View:
     way: float
 
     def travelled(self, t: float) -> float:
-        """How far the ego car has rolled at time t: it slows to a halt within `way`."""
+        """Return the ego car's distance travelled at time t; it slows to a halt within `way`."""
         return self.way * (1.0 - float(np.exp(-self.speed * t / self.way))) if self.way > 0.0 else 0.0
 
 
@@ -56,7 +56,7 @@ class Street:
 
 
 def draw_street(seed: int, time_of_day: str | None = None, traffic: float = 1.0) -> Street:
-    """Draw the street of a seed. Each concern has its own generator, so that one draw more does not change the rest."""
+    """Draw the street of a seed; each part has its own generator, so an extra draw changes nothing else."""
     sky, plan, sides, crowd = (np.random.default_rng([seed, k]) for k in range(4))
     weather = draw_weather(sky, time_of_day)
     materials = MaterialTable()
@@ -64,7 +64,7 @@ def draw_street(seed: int, time_of_day: str | None = None, traffic: float = 1.0)
     road = _draw_road(plan)
     things = _draw_sides(sides, road, weather, materials)
     actors = draw_traffic(crowd, road, weather, materials, traffic)
-    # Who is in the ego car's way decides how far it may roll.
+    # Obstacles in the ego car's path limit how far it may roll.
     ahead = [actor.z for actor in actors if abs(actor.x) < 2.5]
     view = View(
         focal=0.72 + 0.62 * u[0],
@@ -200,7 +200,7 @@ def _kerbside(
     materials: MaterialTable,
     palms: bool,
 ) -> None:
-    """Lamps, trees and small furniture along the kerb."""
+    """Add lamps, trees and small furniture along the kerb."""
     kerb = road.left - 0.5 if side < 0 else road.right + 0.5
     pitch, first = rng.uniform(18, 32), rng.uniform(4, 20)
     lit = weather.lights_on and rng.random() < 0.9

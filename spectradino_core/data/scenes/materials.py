@@ -1,8 +1,7 @@
-"""Materials: reflectance in the five reflective channels and what decides their temperature.
+"""Materials: reflectance in the five reflective channels, and thermal properties.
 
-Channels of every 5-vector: R, G, B, NIR, SWIR (linear, 0..1). Typical values, to the order of
-magnitude of public spectral libraries: leaves bright in NIR, dyed cloth bright in NIR whatever its colour, skin and
-water dark in SWIR.
+Channels of every 5-vector: R, G, B, NIR, SWIR (linear, 0..1). Values match the order of magnitude of public spectral
+libraries: leaves are bright in NIR, dyed cloth is bright in NIR whatever its colour, skin and water are dark in SWIR.
 """
 
 from __future__ import annotations
@@ -19,23 +18,25 @@ CHANNELS = ("red", "green", "blue", "nir", "swir")
 
 
 def channels(colour: np.ndarray, nir: float, swir: float) -> Channels:
-    """A colour [3] and the two infrared channels as one tuple of plain floats."""
+    """Return a colour [3] and the two IR channels as one tuple of plain floats."""
     red, green, blue = colour.tolist()
     return red, green, blue, float(nir), float(swir)
 
 
 @dataclass(frozen=True)
 class Material:
-    """Attributes:
-    albedo: reflectance per channel.
-    emission: radiance of its own per channel (lamps), in units of a white wall in full sun.
-    gloss: the part of the sky's light it mirrors (glass, paint).
-    emissivity: in LWIR; the rest mirrors the sky.
-    sun_heat: kelvin above air in full sun.
-    night: kelvin above air without sun.
-    body: the part of the way from air to skin temperature (34 degC).
-    grain: strength of its texture in reflectance.
-    thermal_grain: strength of its texture in kelvin.
+    """Optical and thermal properties of a material.
+
+    Attributes:
+        albedo: reflectance per channel.
+        emission: own radiance per channel (lamps), in units of a white wall in full sun.
+        gloss: fraction of the sky's light it mirrors (glass, paint).
+        emissivity: in LWIR; the remainder mirrors the sky.
+        sun_heat: kelvin above air in full sun.
+        night: kelvin above air without sun.
+        body: fraction of the way from air to skin temperature (34 degC).
+        grain: texture strength in reflectance.
+        thermal_grain: texture strength in kelvin.
     """
 
     albedo: Channels
@@ -98,7 +99,7 @@ _STANDARD: dict[str, Material] = {
 
 @dataclass
 class MaterialTable:
-    """The materials of one street: the standard ones by name, then those drawn for it (paint, cloth, skin, leaves)."""
+    """Materials of one scene: the standard ones by name, then those drawn for it (paint, cloth, skin, leaves)."""
 
     rows: list[Material] = field(default_factory=lambda: list(_STANDARD.values()))
 
@@ -106,12 +107,12 @@ class MaterialTable:
         return _NUMBER[name]
 
     def add(self, material: Material) -> int:
-        """Append a material, return its number."""
+        """Append a material and return its number."""
         self.rows.append(material)
         return len(self.rows) - 1
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Every attribute as a float32 array over materials: [n] or, per channel, [n, 5]."""
+        """Return every attribute as a float32 array over materials: [n] or, per channel, [n, 5]."""
         return {
             name: np.array([getattr(row, name) for row in self.rows], dtype=np.float32)
             for name in Material.__dataclass_fields__

@@ -1,4 +1,4 @@
-"""How actors get on: riders and drivers follow their line and come again, walkers go to and fro."""
+"""Motion of actors: riders and drivers follow a line and wrap around, walkers turn back periodically."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _LEG_S, _SHORTEST_LEG_S, _NEAREST_M = 9.0, 2.0, 5.0
 
 
 def follow(x: float, z: float, heading: float, travelled: float) -> tuple[float, float, float]:
-    """Where an actor is that set out at (x, z) and went `travelled` metres straight on: x, z, heading.
+    """Return x, z, heading of an actor after `travelled` metres straight ahead from (x, z).
 
-    Who leaves the street at one end, behind the camera or too far to tell, enters at the other on the same line, so
-    that a long sequence does not run empty.
+    An actor that leaves the scene behind the camera or beyond the visible range re-enters at the other end of its
+    line, so that long sequences do not run empty.
     """
     dx, dz = np.sin(heading), np.cos(heading)
     if abs(dz) > abs(dx):
@@ -25,10 +25,10 @@ def follow(x: float, z: float, heading: float, travelled: float) -> tuple[float,
 
 
 def pace(x: float, z: float, heading: float, speed: float, t: float) -> tuple[float, float, float]:
-    """Where a walker is at time t who turns round every nine seconds, sooner before the camera: x, z, heading."""
+    """Return x, z, heading of a walker at time t, who turns every nine seconds, or earlier near the camera."""
     leg, towards = _LEG_S, -np.cos(heading) * speed
     if towards > 0.0:
         leg = max(min(leg, (z - _NEAREST_M) / towards), _SHORTEST_LEG_S)
-    turns, rest = divmod(t, leg) if t > 0.0 else (0.0, t)  # an early clock asks for the moment before the start
+    turns, rest = divmod(t, leg) if t > 0.0 else (0.0, t)  # t < 0 with a camera clock that is ahead
     gone = speed * (leg - rest if turns % 2 else rest)
     return x + np.sin(heading) * gone, z + np.cos(heading) * gone, heading + (np.pi if turns % 2 else 0.0)

@@ -1,7 +1,7 @@
-"""People, drawn limb by limb: they walk, stand, carry things, or ride a bicycle.
+"""People, drawn limb by limb: walking, standing, carrying things or riding a bicycle.
 
-A person is flat: it faces the camera at one depth, but its limbs are posed in three dimensions (forward, up, right), so
-that the gait shows from the side and closes up from the front.
+A person is flat and faces the camera at one depth, but its limbs are posed in three dimensions (forward, up, right):
+the gait is visible from the side and foreshortened from the front.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PERSON = MASK_CLASSES.index("person")
 
 @dataclass(frozen=True)
 class Outfit:
-    """Numbers of materials, and the cut of the clothes."""
+    """Material numbers and cut of a person's clothes."""
 
     skin: int
     hair: int
@@ -42,7 +42,7 @@ class Outfit:
 
 
 def draw_outfit(rng: np.random.Generator, materials: MaterialTable, air_c: float) -> Outfit:
-    """Dress a person for the weather: few and thin clothes in heat, a coat in the cold."""
+    """Draw clothes for the weather: few and thin in heat, a coat in the cold."""
     u = rng.random(16)
     tone = 0.30 + 0.70 * u[0]
     skin = materials.add(
@@ -95,12 +95,14 @@ def _cloth(rng: np.random.Generator, materials: MaterialTable, warmth: float, da
 
 @dataclass
 class Person:
-    """Attributes:
-    x, z: where it stands at time 0, metres.
-    heading: direction of walking, radians from +z (away from the camera) towards +x.
-    speed: metres per second; 0 stands.
-    phase: of the gait at time 0, radians.
-    riding: sits on a bicycle (its pedalling phase then follows `cadence`).
+    """A pedestrian or rider.
+
+    Attributes:
+        x, z: position at time 0, metres.
+        heading: walking direction, radians from +z (away from the camera) towards +x.
+        speed: metres per second; 0 stands.
+        phase: gait phase at time 0, radians.
+        riding: sits on a bicycle.
     """
 
     outfit: Outfit
@@ -116,7 +118,7 @@ class Person:
     label = 0
 
     def position(self, t: float) -> tuple[float, float, float]:
-        """x, z, heading at time t (seconds)."""
+        """Return x, z, heading at time t (seconds)."""
         if self.riding:
             return follow(self.x, self.z, self.heading, self.speed * t)
         return pace(self.x, self.z, self.heading, self.speed, t) if self.speed > 0.0 else (self.x, self.z, self.heading)
@@ -128,7 +130,7 @@ class Person:
             return
         stride = 1.45 * self.outfit.height / 1.7
         phase = self.phase + 2.0 * np.pi * self.speed * t / (3.0 if self.riding else stride)
-        # The body is seen under the direction from the camera, not along the road.
+        # The body is drawn for the viewing direction, which differs from the direction of the road.
         seen = heading - np.arctan2(x - canvas.camera.eye[0], distance)
         side, front = np.sin(seen), np.cos(seen)
         limbs = _riding(self.outfit, phase) if self.riding else _upright(self.outfit, phase, self.speed > 0.05)
@@ -165,21 +167,21 @@ class Person:
         canvas.stamp(pixels, parts, grain_m=0.012, z=z, instance=self.instance)
 
     def footprint(self, t: float) -> np.ndarray:
-        """World points [n, 3] of the ground it stands on."""
+        """Return the world points [n, 3] of its ground contact area."""
         x, z, _ = self.position(t)
         return np.array(
             [[x - 0.22, 0, z - 0.15], [x + 0.22, 0, z - 0.15], [x + 0.22, 0, z + 0.2], [x - 0.22, 0, z + 0.2]]
         )
 
     def shadow_points(self, t: float) -> np.ndarray:
-        """World points [n, 3] whose hull, thrown on the ground, is the shadow."""
+        """Return world points [n, 3] whose hull, projected on the ground, is the shadow."""
         x, z, _ = self.position(t)
         w, h = 0.2, self.outfit.height + (0.2 if self.riding else 0.0)
         return np.array([[x - w, 0, z], [x + w, 0, z], [x - w, h * 0.8, z], [x + w, h * 0.8, z], [x, h, z]])
 
 
 Limb = tuple[int, float, tuple[float, float, float], float, tuple[float, float, float], float]
-"""material, tone, start (forward, up, right), its radius, end, its radius; metres."""
+"""material, tone, start (forward, up, right), start radius, end, end radius; metres."""
 
 
 def _upright(outfit: Outfit, phase: float, walking: bool) -> list[Limb]:
@@ -241,7 +243,7 @@ def _arms(outfit: Outfit, phase: float, walking: bool, shoulder: float, swing: f
 
 
 def _head(outfit: Outfit, base: float, forward: float) -> list[Limb]:
-    """Neck, face and hair; `base` is the height of the neck's root."""
+    """Return neck, face and hair; `base` is the height of the lower end of the neck."""
     h = outfit.height
     f = forward
     cover = outfit.bag if outfit.hat else outfit.hair
@@ -261,7 +263,7 @@ def _head(outfit: Outfit, base: float, forward: float) -> list[Limb]:
 
 
 def _riding(outfit: Outfit, phase: float) -> list[Limb]:
-    """On the bicycle of bicycles.py: saddle at (-0.2, 0.93), bar at (0.42, 1.02), crank at (-0.05, 0.28)."""
+    """Pose on a `Bicycle`: saddle at (-0.2, 0.93), handlebar at (0.42, 1.02), crank at (-0.05, 0.28)."""
     h, g = outfit.height, outfit.height * outfit.girth
     hip = (-0.18, 0.98)
     chest = (0.06, 0.98 + 0.225 * h)

@@ -1,4 +1,4 @@
-"""Trees, palms, conifers, hedges, and the wooded or built-up line of the horizon."""
+"""Trees, palms, conifers, hedges, and the wooded or built-up horizon."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _VEGETATION, _BUILDING = MASK_CLASSES.index("vegetation"), MASK_CLASSES.index("b
 
 
 def draw_leaf_material(rng: np.random.Generator, materials: MaterialTable, air_c: float) -> int:
-    """Green leaves, autumn ones now and then."""
+    """Draw green, occasionally autumnal, leaves."""
     u = rng.random(5)
     colour = np.array([0.055, 0.10, 0.03]) * (0.6 + 0.9 * u[0]) * (0.85 + 0.3 * u[1:4])
     if u[4] < 0.15:
@@ -35,7 +35,7 @@ def draw_leaf_material(rng: np.random.Generator, materials: MaterialTable, air_c
 
 @dataclass
 class Tree:
-    """Attributes: position, `height` of the whole, `kind`: "round", "conifer" or "palm"."""
+    """A tree of total `height`, in metres; `kind` is "round", "conifer" or "palm"."""
 
     kind: str
     x: float
@@ -135,7 +135,7 @@ class Tree:
 
 @dataclass
 class Hedge:
-    """A hedge or a fence-high wall of bushes along the street."""
+    """A hedge along the street."""
 
     x: float
     z1: float
@@ -183,7 +183,7 @@ class Hedge:
 
 @dataclass
 class Horizon:
-    """Far woods and hills, and now and then a skyline of houses."""
+    """Distant woods and hills, sometimes with a skyline of houses."""
 
     leaf: int
     wall: int

@@ -1,4 +1,4 @@
-"""Renders a seed's street at a moment: paints it back to front, shades it per band, reads the truth off the canvas."""
+"""Render a scene at a moment: paint back to front, shade per band, read the ground truth off the canvas."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DEFAULT = SceneOptions()
 
 
 def render_scene(seed: int, options: SceneOptions = _DEFAULT) -> Scene:
-    """The street of `seed` at time 0. A pure function: the same arguments give the same bytes.
+    """Render the scene of `seed` at time 0; the same arguments give the same bytes.
 
     Args:
         seed: not negative.
@@ -39,12 +39,12 @@ def render_scene(seed: int, options: SceneOptions = _DEFAULT) -> Scene:
 
 
 def render_sequence(seed: int, frames: int, rate_hz: float = 10.0, options: SceneOptions = _DEFAULT) -> Iterator[Scene]:
-    """The street of `seed` as it goes on: people walk, cars drive, the ego car may roll.
+    """Render the scene of `seed` over time: people walk, cars drive, the ego car may roll.
 
     Args:
         seed: not negative.
-        frames: how many moments.
-        rate_hz: moments per second; frame k is stamped `options.start_ns` + k / rate.
+        frames: number of frames.
+        rate_hz: frames per second; frame k is stamped `options.start_ns` + k / rate.
         options: what to render.
 
     Raises:
@@ -64,15 +64,15 @@ def render_moments(
     ir_to_rgb: np.ndarray | None = None,
     ir_size: tuple[int, int] | None = None,
 ) -> Iterator[Scene]:
-    """The street of `seed` at any moments: what cameras with rhythms of their own see of one and the same drive.
+    """Render the scene of `seed` at arbitrary moments, as unsynchronised cameras in one recording see it.
 
     Args:
         seed: not negative.
-        elapsed_ns: the moments, in nanoseconds since the drive began; the first frame has the number 0.
+        elapsed_ns: the moments, in nanoseconds since the start; the first frame is number 0.
         options: what to render.
-        ir_to_rgb: float64 [3, 3], what the infrared images are seen through in place of a seeded homography; as in
-            `Scene`, the centre of the first pixel is (0.5, 0.5).
-        ir_size: (width, height) of the infrared images; None: as of the colour image.
+        ir_to_rgb: float64 [3, 3] homography that replaces the seeded one; as in `Scene`, the centre of the first
+            pixel is (0.5, 0.5).
+        ir_size: (width, height) of the IR images; None: that of the RGB image.
 
     Raises:
         ValueError: a negative seed.
@@ -139,7 +139,7 @@ def _moment(
 def _camera(
     street: Street, elapsed_ns: int, options: SceneOptions, warp: np.ndarray, size: tuple[int, int] | None = None
 ) -> Camera:
-    """The colour camera, or one of `size` that sees what `warp` makes of the colour camera's pixels."""
+    """Return the RGB camera, or a camera of `size` behind the homography `warp` from its pixels to the RGB camera's."""
     view, fine = street.view, options.supersample
     width, height = options.width * fine, options.height * fine
     c, s = np.cos(view.roll), np.sin(view.roll)
@@ -200,13 +200,13 @@ def _average(plane: np.ndarray, options: SceneOptions) -> np.ndarray:
 
 
 def _pick(plane: np.ndarray, options: SceneOptions) -> np.ndarray:
-    """The sample nearest each output pixel's centre (classes and depths are not averaged)."""
+    """Return the sample nearest each output pixel's centre (classes and depths are not averaged)."""
     fine = options.supersample
     return np.ascontiguousarray(plane[fine // 2 :: fine, fine // 2 :: fine])
 
 
 def _truth(canvas: Canvas, shader: Shader, street: Street, options: SceneOptions) -> dict[str, np.ndarray]:
-    """Boxes, labels, visible, tracks, mask and instances of a `Scene`."""
+    """Return boxes, labels, visible, tracks, mask and instances of a `Scene`."""
     numbers = shader.instances()
     seen = np.bincount(numbers.reshape(-1), minlength=len(street.actors) + 1)
     boxes, labels, visible, tracks = [], [], [], []

@@ -1,4 +1,4 @@
-"""What a synthetic street is asked for (`SceneOptions`) and what it delivers (`Scene`).
+"""Options (`SceneOptions`) and result (`Scene`) of rendering a synthetic scene.
 
 Letters: `H height`, `W width`, `N objects`.
 """
@@ -23,10 +23,10 @@ __all__ = [
 ]
 
 BOX_CLASSES = ("person", "bicycle", "car")
-"""Classes of the boxes; a label is an index into it."""
+"""Classes of the boxes; labels are indices into it."""
 
 MASK_CLASSES = ("road", "building", "vegetation", "sky", "person", "bicycle", "car")
-"""Classes of the mask; a pixel is an index into it, or UNLABELLED. Sidewalks and paved squares count as road."""
+"""Classes of the mask; pixels are indices into it, or UNLABELLED. Sidewalks and paved squares count as road."""
 
 MASK_PALETTE: tuple[tuple[int, int, int], ...] = (
     (128, 64, 128),
@@ -40,29 +40,29 @@ MASK_PALETTE: tuple[tuple[int, int, int], ...] = (
 """RGB colour of each mask class."""
 
 UNLABELLED = 255
-"""Mask value of what has no class: poles, signs, bins, bare soil."""
+"""Mask value of pixels without a class: poles, signs, bins, bare soil."""
 
 FAR_M = 1024.0
-"""Depth written for the sky, in metres."""
+"""Depth of the sky, in metres."""
 
 TIMES_OF_DAY = ("day", "dusk", "night")
 
 
 @dataclass(frozen=True)
 class SceneOptions:
-    """What to render. The street itself depends on the seed (and `time_of_day`) alone, never on the size or the bands.
+    """Rendering options. The scene depends only on the seed and `time_of_day`, never on the size or the bands.
 
     Attributes:
         width, height: pixels of every band.
         bands: the bands to render.
-        time_of_day: "day", "dusk" or "night"; None lets the seed draw it.
-        misregistration_px: the infrared images are seen through a seeded homography that moves no pixel further.
-        clock_offset_ms: the infrared cameras expose, and stamp, this much later than the RGB camera (may be negative).
+        time_of_day: "day", "dusk" or "night"; None draws it from the seed.
+        misregistration_px: maximum displacement of any pixel by the seeded homography of the IR images.
+        clock_offset_ms: the IR cameras expose, and stamp, this much later than the RGB camera (may be negative).
         noise: sensor noise on or off.
-        noise_level: multiplies the standard deviation of every noise.
+        noise_level: factor on the standard deviation of all noise.
         blur: optical blur on or off.
-        supersample: the street is drawn this many times finer and averaged: 1 is fast, 2 has smoother edges.
-        traffic: multiplies how many cars, people and bicycles are drawn.
+        supersample: factor of supersampling before averaging: 1 is fast, 2 has smoother edges.
+        traffic: factor on the number of cars, people and bicycles.
         start_ns: time stamp of the (first) RGB image, nanoseconds.
     """
 
@@ -103,7 +103,7 @@ class SceneOptions:
 
 @dataclass
 class Scene:
-    """One moment of a synthetic street, seen by every band asked for, with its truth.
+    """One moment of a synthetic scene in all requested bands, with its ground truth.
 
     Attributes:
         images: RGB uint8 [H, W, 3] (R, G, B order); NIR uint8 [H, W]; SWIR uint16 [H, W] of 14 bits;
@@ -111,14 +111,14 @@ class Scene:
         boxes: float32 [N, 4], x1 y1 x2 y2 in pixels of the RGB image, x2 and y2 exclusive: the extent of the object's
             own silhouette as it would be without occluders, clipped to the image.
         labels: int64 [N], indices into BOX_CLASSES.
-        visible: float32 [N], the part of the object that is in the image and not hidden by another, 0..1.
-        tracks: int64 [N], who it is: the same number throughout a sequence.
+        visible: float32 [N], fraction of the object that is in the image and not occluded, 0..1.
+        tracks: int64 [N], track ids, constant throughout a sequence.
         mask: uint8 [H, W], indices into MASK_CLASSES or UNLABELLED, in the RGB camera's view.
         instances: uint16 [H, W]; pixel value k + 1 belongs to box k, 0 to none.
         depth: float32 [H, W], metres along the optical axis, FAR_M for the sky, in the RGB camera's view.
         stamps_ns: exposure time of each band's image.
         time_of_day: "day", "dusk" or "night".
-        ir_to_rgb: float64 [3, 3], takes a pixel of any infrared image to the RGB image's pixel (homogeneous columns).
+        ir_to_rgb: float64 [3, 3] homography from IR pixels to RGB pixels (homogeneous columns).
         seed: the seed it was rendered from.
     """
 

@@ -1,4 +1,4 @@
-"""From radiance and temperature to what cameras deliver: blur, bloom, noise, exposure, quantisation."""
+"""Sensor models, from radiance and temperature to counts: blur, bloom, noise, exposure, quantisation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ZERO_C_IN_CENTIKELVIN = 27315.0
 def expose_rgb(
     planes: list[np.ndarray], weather: Weather, options: SceneOptions, rng: np.random.Generator
 ) -> np.ndarray:
-    """Three linear planes to uint8 [H, W, 3]."""
+    """Expose three linear planes to uint8 [H, W, 3]."""
     dark = 1.0 if weather.time_of_day == "day" else (1.8 if weather.time_of_day == "dusk" else 3.2)
     planes = [_optics(plane, 0.55, options, glow=weather.lights_on) for plane in planes]
     gain = weather.exposure[:3] * weather.tint[:3]
@@ -28,14 +28,14 @@ def expose_rgb(
 
 
 def expose_nir(plane: np.ndarray, weather: Weather, options: SceneOptions, rng: np.random.Generator) -> np.ndarray:
-    """One linear plane to uint8 [H, W]."""
+    """Expose one linear plane to uint8 [H, W]."""
     dark = 1.0 if weather.time_of_day == "day" else 2.2
     plane = _optics(plane, 0.65, options, glow=weather.lights_on)
     return _eight_bits(plane, float(weather.exposure[3]), 1.8 * dark, options, rng)
 
 
 def expose_swir(plane: np.ndarray, weather: Weather, options: SceneOptions, rng: np.random.Generator) -> np.ndarray:
-    """One linear plane to uint16 [H, W] of 14 bits, proportional to radiance."""
+    """Expose one linear plane to uint16 [H, W] of 14 bits, proportional to radiance."""
     plane = _optics(plane, 0.75, options, glow=weather.lights_on)
     plane *= np.float32(11000.0 * weather.exposure[4])
     plane += 180.0
@@ -46,7 +46,7 @@ def expose_swir(plane: np.ndarray, weather: Weather, options: SceneOptions, rng:
 
 
 def expose_lwir(degrees: np.ndarray, options: SceneOptions, rng: np.random.Generator) -> np.ndarray:
-    """Degrees Celsius to uint16 [H, W] in hundredths of a kelvin, as a radiometric microbolometer delivers."""
+    """Convert degrees Celsius to uint16 [H, W] in hundredths of a kelvin, as a radiometric microbolometer does."""
     if options.blur:
         degrees = _blur(degrees, 0.85, options)
     counts = degrees * np.float32(100.0)
@@ -54,7 +54,7 @@ def expose_lwir(degrees: np.ndarray, options: SceneOptions, rng: np.random.Gener
     if options.noise:
         level = options.noise_level
         counts += np.float32(6.0 * level) * _noise(counts.shape, rng)
-        # Columns and rows read out by different amplifiers, and a slow drift over the array.
+        # Fixed-pattern noise of the column and row amplifiers, and a slow drift over the array.
         counts += (5.0 * level * rng.standard_normal(counts.shape[1])).astype(np.float32)
         counts += (3.0 * level * rng.standard_normal((counts.shape[0], 1))).astype(np.float32)
         drift = _piece(smooth_tile(), (64, 80), rng)
@@ -65,7 +65,7 @@ def expose_lwir(degrees: np.ndarray, options: SceneOptions, rng: np.random.Gener
 def _eight_bits(
     plane: np.ndarray, gain: float, sigma: float, options: SceneOptions, rng: np.random.Generator
 ) -> np.ndarray:
-    """Square-root tone curve (photon noise becomes even) with a soft shoulder, noise, rounding."""
+    """Apply a square-root tone curve (evens out photon noise) with a soft shoulder, noise and rounding."""
     value = plane * np.float32(gain)
     shoulder = value + np.float32(1.0)
     value *= np.float32(1.35)
@@ -83,7 +83,7 @@ def _optics(plane: np.ndarray, sigma: float, options: SceneOptions, glow: bool) 
         return plane.copy()
     plane = _blur(plane, sigma, options)
     if glow:
-        # Scattering in the lens: a wide faint halo about bright lamps, computed small.
+        # Lens scatter: a wide faint halo around bright lamps, computed at low resolution.
         height, width = plane.shape
         small = cv2.resize(plane, (width // 4, height // 4), interpolation=cv2.INTER_AREA)
         halo = cv2.GaussianBlur(np.maximum(small - 0.6, 0.0), (0, 0), 0.012 * width)
@@ -93,7 +93,7 @@ def _optics(plane: np.ndarray, sigma: float, options: SceneOptions, glow: bool) 
 
 
 def _blur(plane: np.ndarray, sigma: float, options: SceneOptions) -> np.ndarray:
-    # A lens blurs an angle, not a pixel: a smaller image is blurred less, but never so little that edges alias.
+    # Lens blur is an angle, not pixels: a smaller image is blurred less, but always enough to avoid aliased edges.
     return cv2.GaussianBlur(plane, (0, 0), max(0.45, sigma * options.width / 640.0))
 
 

@@ -1,4 +1,4 @@
-"""From the painted canvas to what each band's sensor would receive: linear radiance, or apparent temperature.
+"""Shading, from the painted canvas to each sensor's input: linear radiance or apparent temperature.
 
 Letters: `H height`, `W width`. Every plane is float32 [H, W].
 """
@@ -19,7 +19,7 @@ _SKIN_C = 34.0
 
 
 class Shader:
-    """Shades one canvas; the tables and the depth are computed once for all its bands."""
+    """Shader of one canvas; tables and depth are computed once for all bands."""
 
     def __init__(
         self, canvas: Canvas, materials: MaterialTable, weather: Weather, lamps: list[tuple[float, float, float]]
@@ -36,15 +36,15 @@ class Shader:
         self._beam_light: np.ndarray | None = None
 
     def classes(self) -> np.ndarray:
-        """uint8 [H, W], the mask."""
+        """Return the mask, uint8 [H, W]."""
         return np.take(self.table[:, 7].astype(np.uint8), self.canvas.index)
 
     def instances(self) -> np.ndarray:
-        """uint16 [H, W], number of the labelled object, 0: none."""
+        """Return the number of the labelled object per pixel, uint16 [H, W]; 0: none."""
         return np.take(self.table[:, 8].astype(np.uint16), self.canvas.index)
 
     def radiance(self, channel: int) -> np.ndarray:
-        """Linear radiance in channel 0..4 (R, G, B, NIR, SWIR), in units of a white wall in full sun."""
+        """Return linear radiance in channel 0..4 (R, G, B, NIR, SWIR), in units of a white wall in full sun."""
         w, index = self.weather, self.canvas.index
         albedo = self.columns["albedo"][self.material, channel]
         ambient, sun = self.table[:, 1], np.maximum(self.table[:, 2], 0.0)
@@ -75,7 +75,7 @@ class Shader:
         return np.maximum(level, 0.0, out=level)
 
     def temperature(self) -> np.ndarray:
-        """Apparent temperature in LWIR, degrees Celsius."""
+        """Return the apparent temperature in LWIR, degrees Celsius."""
         w, index, c = self.weather, self.canvas.index, self.columns
         heat = np.abs(self.table[:, 2]) * 0.75 + 0.25
         own = w.air_c + c["night"][self.material] * (1.0 - 0.7 * w.sun_load)
@@ -108,7 +108,7 @@ class Shader:
 
     def _clear(self, per_m: float) -> np.ndarray:
         clear = np.exp(self.depth * np.float32(-per_m))
-        # The sky's own colour holds its haze already.
+        # The sky's colour already includes its haze.
         clear[(self.canvas.index <= SKY_STRIPS) & (self.canvas.index > 0)] = 1.0
         return clear
 
@@ -122,7 +122,7 @@ class Shader:
         return light
 
     def _light_fields(self) -> None:
-        """Irradiance of the street lamps and of the ego car's beams at every pixel's place in the world."""
+        """Compute the irradiance of street lamps and ego headlights at every pixel's world position."""
         eye = self.canvas.camera.eye
         right, down = self.canvas.camera.rays
         z = np.minimum(self.depth, np.float32(300.0))
@@ -133,7 +133,7 @@ class Shader:
             square += (y - np.float32(eye[1] - ly)) ** 2
             square += (z - np.float32(lz - eye[2])) ** 2
             square += np.float32(4.0)
-            # Inverse square, and a lamp shines mostly down.
+            # Inverse square law; a lamp shines mostly down.
             lamps += np.float32(45.0) / square
         spread = x / (np.float32(1.5) + np.float32(0.22) * z)
         beam = np.exp(-spread * spread)

@@ -1,4 +1,4 @@
-"""Outlines as arrays: capsules (limbs, tubes, heads), rings (wheels), ragged blobs (crowns of trees)."""
+"""Outlines as arrays: capsules (limbs, tubes, heads), rings (wheels), ragged blobs (tree crowns)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CAPSULE_VERTICES = len(_TURN)
 
 
 def capsules(ends: np.ndarray) -> np.ndarray:
-    """Limbs with round ends.
+    """Return the outlines of limbs with round ends.
 
     Args:
         ends: [K, 6], rows ax, ay, ra, bx, by, rb: the two centres and radii, any unit.
@@ -33,7 +33,7 @@ def capsules(ends: np.ndarray) -> np.ndarray:
 
 @cache
 def circle(vertices: int) -> np.ndarray:
-    """Unit circle [vertices, 2]; shared, not to be written to."""
+    """Return the unit circle [vertices, 2]; cached, so do not modify it."""
     angle = np.linspace(0.0, 2.0 * np.pi, vertices, endpoint=False)
     points = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
     points.flags.writeable = False
@@ -41,14 +41,14 @@ def circle(vertices: int) -> np.ndarray:
 
 
 def ring(outer: tuple[float, float], inner: tuple[float, float], vertices: int = 18) -> np.ndarray:
-    """An elliptic annulus as one outline that runs round the outer edge and back round the inner: [2 * vertices, 2]."""
+    """Return an elliptic annulus as one outline, outer edge then reversed inner edge: [2 * vertices, 2]."""
     angle = np.linspace(0.0, 2.0 * np.pi, vertices)
     unit = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
     return np.concatenate([unit * outer, unit[::-1] * inner])
 
 
 def blobs(rng: np.random.Generator, centres: np.ndarray, radii: np.ndarray, vertices: int, ragged: float) -> np.ndarray:
-    """Leafy outlines [K, vertices, 2] about `centres` [K, 2] with mean `radii` [K] (or [K, 2])."""
+    """Return leafy outlines [K, vertices, 2] around `centres` [K, 2] with mean `radii` [K] (or [K, 2])."""
     unit = circle(vertices)
     wobble = 1.0 + ragged * rng.standard_normal((len(centres), vertices))
     radii = radii[:, None, None] if radii.ndim == 1 else radii[:, None, :]

@@ -1,6 +1,6 @@
-"""Contact sheets for people: every band of a scene side by side, with boxes and mask.
+"""Contact sheets: every band of a scene side by side, with boxes and mask.
 
-`python -m spectradino_core.data.scenes --out scenes.png` draws one.
+Usage: `python -m spectradino_core.data.scenes --out scenes.png`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _BOX_COLOURS = {"person": (255, 60, 60), "bicycle": (255, 200, 0), "car": (60, 2
 
 
 def display(image: np.ndarray) -> np.ndarray:
-    """Any band's image as uint8 RGB [H, W, 3]; 16-bit ones are stretched between their 1st and 99.5th percentiles."""
+    """Return any band as uint8 RGB [H, W, 3]; 16-bit images are stretched between percentiles 1 and 99.5."""
     if image.dtype != np.uint8:
         low, high = np.percentile(image, (1.0, 99.5))
         image = np.clip((image - low) * (255.0 / max(high - low, 1.0)), 0, 255).astype(np.uint8)
@@ -25,21 +25,21 @@ def display(image: np.ndarray) -> np.ndarray:
 
 
 def colourise_mask(mask: np.ndarray) -> np.ndarray:
-    """Mask [H, W] to RGB uint8 [H, W, 3] by MASK_PALETTE; unlabelled is black."""
+    """Convert a mask [H, W] to RGB uint8 [H, W, 3] with MASK_PALETTE; unlabelled is black."""
     palette = np.zeros((UNLABELLED + 1, 3), np.uint8)
     palette[: len(MASK_PALETTE)] = MASK_PALETTE
     return palette[mask]
 
 
 def contact_sheet(scenes: list[Scene], boxes: bool = True, mask: bool = True) -> np.ndarray:
-    """One row a scene: its bands in order, then its mask. Returns uint8 RGB [rows * H, columns * W, 3]."""
+    """Draw one row per scene, its bands and then its mask, as uint8 RGB [rows * H, columns * W, 3]."""
     rows = []
     for scene in scenes:
         cells = []
         for band in sorted(scene.images):
             image = scene.images[band]
             if band is Modality.SWIR:
-                # Proportional to radiance: the eye wants a tone curve before the stretch.
+                # Proportional to radiance: needs a tone curve before the stretch.
                 image = np.sqrt(image.astype(np.float32))
             cell = np.ascontiguousarray(display(image).copy())
             cells.append(_annotate(cell, scene, band, boxes))

@@ -1,4 +1,4 @@
-"""The ground and the sky: carriageway with markings, sidewalks, a crossing street, verges, shadows, the horizon."""
+"""Ground and sky: carriageway with markings, sidewalks, crossing street, verges, shadows, horizon."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ __all__ = ["SKY_STRIPS", "Road", "paint_ground", "paint_shadows", "paint_sky"]
 
 _ROAD, _VEGETATION, _SKY = (MASK_CLASSES.index(name) for name in ("road", "vegetation", "sky"))
 SKY_STRIPS = 64
-"""The sky's colour goes from the horizon up in so many steps."""
+"""Number of strips of the sky's colour gradient above the horizon."""
 _TEXELS_PER_M = 14.0
 _SKY_TOP = 0.75  # slope (up / ahead) where the last strip ends
 
 
 @dataclass(frozen=True)
 class Road:
-    """The street's plan. The ego car drives in a lane whose centre passes near x = 0.
+    """Plan of the street; the ego car drives in a lane whose centre passes near x = 0.
 
     Attributes:
         left, right: edges of the carriageway at z = 0, metres.
-        bend: x = bend * z ** 2 is added along the way.
-        centre: x of the line between the directions.
+        bend: x = bend * z ** 2 is added along the road.
+        centre: x of the line between the two directions.
         sidewalk: width of the sidewalks, (left, right); 0: none.
         parking: width of the parking strip inside each edge, (left, right); 0: none.
-        crossing: z of a crossing street's near edge, or None; `crossing_width` its width.
+        crossing: z of a crossing street's near edge, or None; `crossing_width` is its width.
         zebra: z of a zebra crossing's near edge, or None.
     """
 
@@ -55,12 +55,12 @@ class Road:
     patches: np.ndarray
 
     def shift(self, z: float) -> float:
-        """How far the street has bent to the right at z, metres."""
+        """Return how far the street has bent to the right at z, metres."""
         return self.bend * max(float(z), 0.0) ** 2
 
 
 def paint_sky(canvas: Canvas, materials: MaterialTable) -> None:
-    """Fill the canvas with sky strips by elevation; strip k has surface number k + 1 (they must come first)."""
+    """Fill the canvas with sky strips by elevation; strip k is surface k + 1, so paint the sky first."""
     height, width = canvas.index.shape
     first = 1
     for k in range(SKY_STRIPS):
@@ -82,7 +82,7 @@ def paint_sky(canvas: Canvas, materials: MaterialTable) -> None:
 
 
 def paint_ground(canvas: Canvas, road: Road, materials: MaterialTable) -> int:
-    """Paint all that lies flat, with its texture fixed to the world. Returns the number of the last ground surface."""
+    """Paint the ground with textures fixed to the world; return the number of the last ground surface."""
     camera = canvas.camera
     plane = (0.0, 1.0 / camera.eye[1], 0.0)
     up = max(float(canvas.sun_direction[1]), 0.0)
@@ -108,7 +108,7 @@ def paint_ground(canvas: Canvas, road: Road, materials: MaterialTable) -> int:
         return np.concatenate([a, b[::-1]])
 
     polygons: list[tuple[np.ndarray, int]] = []
-    # To either side only as wide as any lens sees: a point far off the axis would fall behind a tilted image plane.
+    # Limited to what any lens sees: points far off the axis would fall behind a tilted image plane.
     reach = np.column_stack([8.0 + 2.0 * z, np.zeros_like(z), z + camera.eye[2]])
     middle = np.column_stack([road.centre + road.bend * z**2, np.zeros_like(z), z + camera.eye[2]])
     for sign, name in ((-1.0, road.verge[0]), (1.0, road.verge[1])):
@@ -193,7 +193,7 @@ def _ground_texture(canvas: Canvas) -> None:
     row = ((z + camera.eye[2]) * _TEXELS_PER_M).astype(np.int32) & (TILE - 1)
     piece = np.take(tile.view(np.uint16).reshape(-1), row * TILE + column)
     piece = piece.view(np.uint8).reshape(*piece.shape, 2)
-    # Far away a pixel averages over many texels: the texture fades.
+    # At a distance a pixel averages many texels, so the texture fades.
     fade = np.clip(9.0 / z, 0.12, 1.0).astype(np.float32)
     target = canvas.grain[top:]
     mean = np.int16(128)
@@ -203,10 +203,10 @@ def _ground_texture(canvas: Canvas) -> None:
 
 
 def paint_shadows(canvas: Canvas, hulls: list[np.ndarray], strength_of: int) -> None:
-    """Mark the ground within the shadows: adds `strength_of` to the surface numbers of ground pixels.
+    """Add `strength_of` to the surface numbers of ground pixels in shadow.
 
     Args:
-        hulls: per caster, world points [n, 3] of its outline; they are thrown along the sun's beam.
+        hulls: per caster, world points [n, 3] of its outline, projected along the sun's direction.
         strength_of: offset from a ground surface to its shaded twin.
     """
     sun = canvas.sun_direction

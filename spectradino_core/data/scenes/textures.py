@@ -1,4 +1,4 @@
-"""Noise tiles made once and cut from ever after: surface grain and sensor noise that cost next to nothing."""
+"""Noise tiles, computed once and cropped: cheap surface grain and sensor noise."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 __all__ = ["TILE", "grain_tile", "noise_tile", "smooth_tile"]
 
 TILE = 1024
-"""Side of every tile; the grain and smooth tiles wrap around."""
+"""Side of every tile in texels; the grain and smooth tiles wrap around."""
 
 
 @cache
 def grain_tile() -> np.ndarray:
-    """uint8 [TILE, TILE, 2], 128 neutral: channel 0 rich in fine detail (reflectance), 1 blotchy (temperature)."""
+    """Return uint8 [TILE, TILE, 2], 128 neutral: channel 0 fine (reflectance), channel 1 blotchy (temperature)."""
     rng = np.random.default_rng(20_240_001)
     planes = []
     for weights in (
@@ -29,7 +29,7 @@ def grain_tile() -> np.ndarray:
 
 @cache
 def smooth_tile() -> np.ndarray:
-    """float32 [TILE, TILE], about -1..1: clouds, stretched along the rows, and slow drifts."""
+    """Return float32 [TILE, TILE], about -1..1: clouds, stretched along the rows, and slow drifts."""
     rng = np.random.default_rng(20_240_002)
     octaves = ((60, 1.0), (25, 0.6), (9, 0.35), (3, 0.15))
     total = np.sum([weight * _octave(rng, sigma, 0.45) for sigma, weight in octaves], axis=0)
@@ -38,12 +38,12 @@ def smooth_tile() -> np.ndarray:
 
 @cache
 def noise_tile() -> np.ndarray:
-    """float32 [TILE, TILE], standard normal, white."""
+    """Return white standard normal noise, float32 [TILE, TILE]."""
     return np.random.default_rng(20_240_003).standard_normal((TILE, TILE), dtype=np.float32)
 
 
 def _octave(rng: np.random.Generator, sigma: float, squash: float = 1.0) -> np.ndarray:
-    """Wrapped noise of one scale with unit variance, computed small and enlarged."""
+    """Return wrapped noise of one scale with unit variance, computed at low resolution and enlarged."""
     step = max(1, int(sigma / 2))
     step = 1 << (step.bit_length() - 1)
     small = rng.standard_normal((TILE // step, TILE // step)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Who is in the street: cars that drive or park, people on the sidewalks and in the road, bicycles and their riders."""
+"""Actors of a scene: driving and parked cars, people on sidewalks and road, bicycles and their riders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SHAPE_DRAW = ("saloon", "saloon", "hatch", "hatch", "estate", "suv", "suv", "su
 def draw_traffic(
     rng: np.random.Generator, road: Road, weather: Weather, materials: MaterialTable, traffic: float
 ) -> list[Actor]:
-    """Draw the actors of a street; `traffic` multiplies how many there are. Their instances are numbered from 1."""
+    """Draw the actors of a scene, with instances numbered from 1; `traffic` scales their number."""
     crowd = _Crowd(rng, road, weather, materials, traffic)
     crowd.driving_cars()
     crowd.parked_cars()
@@ -33,7 +33,7 @@ def draw_traffic(
 
 
 class _Crowd:
-    """The actors placed so far, and the room they take."""
+    """Actors placed so far and the space they occupy."""
 
     def __init__(
         self, rng: np.random.Generator, road: Road, weather: Weather, materials: MaterialTable, traffic: float
@@ -107,7 +107,7 @@ class _Crowd:
             if self._free(x, z, 0.35):
                 side = 1.0 if rng.random() < 0.5 else -1.0
                 self._person(x, z, side * 0.5 * np.pi + 0.25 * rng.standard_normal(), rng.uniform(0.9, 1.7))
-        if rng.random() < 0.2 * min(self.traffic, 1.0):  # a group that stands and talks
+        if rng.random() < 0.2 * min(self.traffic, 1.0):  # a standing group
             side = -1.0 if rng.random() < 0.5 else 1.0
             z, x = rng.uniform(7, 25), (road.left - 1.3 if side < 0 else road.right + 1.3)
             for k in range(int(rng.integers(2, 5))):
@@ -129,7 +129,7 @@ class _Crowd:
             if self._free(x, z, 0.8):
                 speed = rng.uniform(2.0, 5.0)
                 self._bicycle(x, z, heading, speed)
-                # The rider is painted just over the machine: a hand's breadth nearer.
+                # The rider is slightly nearer, so that it is painted over the bicycle.
                 self._person(x, z - 0.02, heading, speed, riding=True)
         for _ in range(self._many(1.1, 3)):  # parked
             side = -1.0 if rng.random() < 0.5 else 1.0
@@ -139,7 +139,7 @@ class _Crowd:
                 self._bicycle(x, z, rng.uniform(0, 2 * np.pi), 0.0)
 
     def _free(self, x: float, z: float, room: float) -> bool:
-        """Whether nobody stands there yet; takes the place if so."""
+        """Return whether the place is free, and reserve it if so."""
         if any(abs(x - a) < room + r and abs(z - b) < (room + r) * 1.3 for a, b, r in self._taken):
             return False
         self._taken.append((x, z, room))

@@ -1,7 +1,7 @@
-"""Light, air and temperatures of one street: what the seed draws for a day, a dusk or a night.
+"""Light, air and temperatures of a scene, drawn from the seed for day, dusk or night.
 
-5-vectors are per channel R, G, B, NIR, SWIR, linear, in units of a white wall in full sun; temperatures in
-degrees Celsius.
+5-vectors are per channel R, G, B, NIR, SWIR, linear, in units of a white wall in full sun; temperatures in degrees
+Celsius.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ _DAY_SHARE, _DUSK_SHARE = 0.5, 0.17
 
 @dataclass(frozen=True)
 class Weather:
-    """Attributes:
-    sun_direction: unit vector towards the sun, world axes.
-    sun, ambient: irradiance per channel of the sun's beam and of the sky.
-    sky_low, sky_high: radiance of the sky at the horizon and 40 degrees up, per channel.
-    cloud: 0 clear .. 1 overcast.
-    haze_per_m: extinction per metre and channel; its light is `sky_low` dimmed.
-    sun_load: how much of a material's `sun_heat` is reached, 0..1.
-    air_c, sky_c: temperature of the air and the sky's apparent one overhead.
-    lamp: colour of the street lamps times their strength (zero when off).
-    beam: the ego car's headlights, per channel (NIR: an illuminator).
-    exposure: gain of each channel's camera.
-    wet: 0 dry .. 1 wet road: darker, glossier.
+    """Weather of a scene.
+
+    Attributes:
+        sun_direction: unit vector towards the sun, world axes.
+        sun, ambient: irradiance per channel from the sun and from the sky.
+        sky_low, sky_high: radiance of the sky at the horizon and 40 degrees up, per channel.
+        cloud: 0 clear .. 1 overcast.
+        haze_per_m: extinction per metre and channel; the scattered light is a dimmed `sky_low`.
+        sun_load: fraction of a material's `sun_heat` that is reached, 0..1.
+        air_c, sky_c: air temperature, and apparent sky temperature overhead.
+        lamp: colour of the street lamps times their strength (zero when off).
+        beam: the ego car's headlights, per channel (NIR: an illuminator).
+        exposure: gain of each channel's camera.
+        wet: 0 dry .. 1 wet road: darker, glossier.
     """
 
     time_of_day: str
@@ -57,7 +59,7 @@ class Weather:
 
 
 def draw_weather(rng: np.random.Generator, time_of_day: str | None) -> Weather:
-    """Draw the weather. The same generator state gives the same draws whatever `time_of_day` is asked for."""
+    """Draw the weather; the random draws are the same for every requested `time_of_day`."""
     u = rng.random(24)
     drawn = TIMES_OF_DAY[int(u[0] > _DAY_SHARE) + int(u[0] > _DAY_SHARE + _DUSK_SHARE)]
     time = time_of_day or drawn

@@ -1,4 +1,4 @@
-"""Made-up pictures for calibration: one drawing seen by two bands through two cameras."""
+"""Synthetic images for calibration tests: one drawing seen by two cameras of different bands."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def drawing(seed: int = 0, size: tuple[int, int] = (640, 480)) -> tuple[np.ndarray, np.ndarray]:
-    """Outlined shapes, colour uint8 [h, w, 3] and infrared uint16 [h, w]: each shape's greys differ at random."""
+    """Draw outlined shapes with random greys per band: RGB uint8 [h, w, 3] and IR uint16 [h, w]."""
     rng = np.random.default_rng(seed)
     width, height = size
     rgb = np.full((height, width, 3), 120, np.uint8)
@@ -23,14 +23,14 @@ def drawing(seed: int = 0, size: tuple[int, int] = (640, 480)) -> tuple[np.ndarr
 
 
 def seen_through(infrared: np.ndarray, ir_to_rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """What an infrared camera of another size sees, whose pixels `ir_to_rgb` takes to the drawing's."""
+    """Return the view of an IR camera of another size, whose pixels `ir_to_rgb` maps to the drawing's."""
     return cv2.warpPerspective(
         infrared, ir_to_rgb, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT
     )
 
 
 def distance(found: np.ndarray, true: np.ndarray, size: tuple[int, int]) -> float:
-    """Median distance of two maps over the infrared image."""
+    """Return the median distance between two maps over the IR image."""
     columns, rows = np.meshgrid(np.linspace(0, size[0] - 1, 16), np.linspace(0, size[1] - 1, 12))
     points = np.stack([columns.ravel(), rows.ravel(), np.ones(columns.size)])
     a, b = found @ points, true @ points

@@ -1,4 +1,4 @@
-"""`spectradino calibrate` on a made-up drive with known truth, from bag to the node's own loader; and its refusals."""
+"""`spectradino calibrate` on a synthetic recording with ground truth, from bag to node, and its refusals."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TOLERANCE_MS = 3.0
 
 @pytest.fixture(scope="module")
 def drive(tmp_path_factory) -> Path:
-    """A street, colour at 15 Hz and infrared at 9 Hz, whose clock is ahead."""
+    """Record a scene, RGB at 15 Hz and IR at 9 Hz with a clock that is ahead."""
     path = tmp_path_factory.mktemp("drive") / "drive.mcap"
     source = SceneViews(3, size=SIZE, ir_size=IR_SIZE, ir_to_rgb=TRUE)
     options = MakeOptions(CameraSchedule(15.0), CameraSchedule(9.0, offset_ms=OFFSET_MS), duration_s=20.0)
@@ -44,7 +44,7 @@ def drive(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Pairs that no more than a homography parts."""
+    """Write pairs that differ only by a homography."""
     root = tmp_path_factory.mktemp("pairs")
     (root / "rgb").mkdir()
     (root / "lwir").mkdir()
@@ -56,7 +56,7 @@ def folder(tmp_path_factory) -> Path:
     return root
 
 
-def test_a_folder_to_a_file_that_the_pipeline_takes(folder, tmp_path, capsys):
+def test_registration_from_folder_is_usable_by_the_pipeline(folder, tmp_path, capsys):
     out = tmp_path / "rig.yaml"
     assert main(["calibrate", "registration", str(folder), "--out", str(out)]) == 0
     said = capsys.readouterr().out
@@ -79,8 +79,8 @@ def test_a_folder_to_a_file_that_the_pipeline_takes(folder, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_camera_that_counts_from_its_start_is_compared_by_the_times_of_recording(tmp_path, capsys):
-    """Infrared frames are recorded 60 ms later than RGB frames of the same moment; their clock has another epoch."""
+def test_incomparable_clocks_are_calibrated_by_recording_time(tmp_path, capsys):
+    """IR frames are recorded 60 ms later than RGB frames of the same moment; their clock has another epoch."""
     rows = []
     for shot in shots(seconds=24, rates=(15.0, 9.0), delays_ms=(20.0, 80.0), start_ms=(START_MS, 4_211_000.0)):
         topic = RGB if shot.stream == "rgb" else IR
@@ -94,19 +94,19 @@ def test_a_camera_that_counts_from_its_start_is_compared_by_the_times_of_recordi
     assert found.offset_ms == pytest.approx(60, abs=6)
     out = tmp_path / "rig.yaml"
     assert main(["calibrate", "time", str(bag), "--out", str(out)]) == 0
-    assert "By the times of recording" in capsys.readouterr().out
+    assert "recording times" in capsys.readouterr().out
     assert load_calibration(out).time_offset_ms == pytest.approx(60, abs=8)
     assert main(["calibrate", "time", str(bag), "--pair-by", "stamp"]) != 0
 
 
 @pytest.mark.slow
-def test_what_is_there_is_not_lost(folder, tmp_path, capsys):
+def test_existing_calibration_is_not_overwritten(folder, tmp_path, capsys):
     out = tmp_path / "rig.yaml"
     command = ["calibrate", "registration", str(folder), "--pairs", "1", "--out", str(out)]
     out.write_text("precious: true\n")
     assert main(command) == 1
-    assert "is there already" in capsys.readouterr().err
-    assert main([*command, "--add"]) == 1  # it is no calibration file
+    assert "already exists" in capsys.readouterr().err
+    assert main([*command, "--add"]) == 1  # not a calibration file
     assert out.read_text() == "precious: true\n"
     assert list(tmp_path.iterdir()) == [out]
 
@@ -118,7 +118,7 @@ def test_what_is_there_is_not_lost(folder, tmp_path, capsys):
     assert first.notes.startswith("outdoors; time: old.mcap; registration: ")
     before = out.read_bytes()
     assert main([*command, "--add"]) == 1
-    assert "a homography already" in capsys.readouterr().err
+    assert "already contains a homography" in capsys.readouterr().err
     assert out.read_bytes() == before
     assert main([*command, "--add", "--force"]) == 0
     assert load_calibration(out).notes.count("registration:") == 1
@@ -127,7 +127,7 @@ def test_what_is_there_is_not_lost(folder, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_poor_fit_writes_nothing_and_says_why(tmp_path, capsys):
+def test_rejected_fit_writes_nothing_and_reports_why(tmp_path, capsys):
     root = tmp_path / "pairs"
     for name in ("rgb", "lwir"):
         (root / name).mkdir(parents=True)
@@ -143,22 +143,22 @@ def test_a_poor_fit_writes_nothing_and_says_why(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["registration", "{tmp}"], "a folder of pairs holds one of rgb"),
+        (["registration", "{tmp}"], "a folder of pairs must contain one of rgb"),
         (["registration", "{tmp}/nowhere"], "nowhere"),
-        (["registration", "{tmp}", "--pairs", "0"], "--pairs is at least 1"),
-        (["registration", "{tmp}", "--scale", "2", "1"], "--scale is two numbers"),
+        (["registration", "{tmp}", "--pairs", "0"], "--pairs must be at least 1"),
+        (["registration", "{tmp}", "--scale", "2", "1"], "--scale must be two numbers"),
         (["registration", "{tmp}", "--add"], "--add needs the file"),
         (["time", "{tmp}/nowhere"], "nowhere"),
-        (["time", "{tmp}", "--seconds", "1"], "--seconds is at least 8"),
+        (["time", "{tmp}", "--seconds", "1"], "--seconds must be at least 8"),
     ],
 )
-def test_wrong_usage_is_told_without_a_traceback(words, said, tmp_path, capsys):
+def test_invalid_usage_is_reported_without_traceback(words, said, tmp_path, capsys):
     assert main(["calibrate", *(word.format(tmp=tmp_path) for word in words)]) == 1
     assert said in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_a_drive_to_a_file_that_the_node_reads(drive, tmp_path, capsys):
+def test_calibration_from_bag_is_readable_by_the_node(drive, tmp_path, capsys):
     out = tmp_path / "rig.yaml"
     assert main(["calibrate", "registration", str(drive), "--out", str(out), "--pairs", "6"]) == 0
     assert main(["calibrate", "time", str(drive), "--out", str(out), "--add"]) == 0
@@ -177,10 +177,10 @@ def test_a_drive_to_a_file_that_the_node_reads(drive, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_time_alone(drive, tmp_path, capsys):
+def test_time_offset_without_registration(drive, tmp_path, capsys):
     out = tmp_path / "clock.yaml"
     assert main(["calibrate", "time", str(drive), "--out", str(out)]) == 0
-    assert "registration found on the way" in capsys.readouterr().out
+    assert "registration estimated on the fly" in capsys.readouterr().out
     assert set(yaml.safe_load(out.read_text())) == {"spectradino_calibration", "time_offset_ms", "made_by", "notes"}
     registering = Registering(Settings(calibration_file=str(out)))
     assert registering.current is None

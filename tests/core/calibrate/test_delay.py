@@ -1,4 +1,4 @@
-"""What displaced patches say of an offset: fitted from made-up displacements, and measured on drawn streets."""
+"""Time offset correction from displaced patches, on synthetic displacements and drawn scenes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MS = 1_000_000
 
 
 def made_up(delay_s: float, wrong: float = 0.2, seed: int = 0) -> Displacements:
-    """Things that go to and fro before cameras registered half a pixel wrongly, some of them mistaken for others."""
+    """Simulate oscillating objects, a registration off by half a pixel, and some mismatched patches."""
     rng = np.random.default_rng(seed)
     moving = np.arange(900) < 600
     points = rng.uniform((-1, -0.75), (1, 0.75), (900, 2))
@@ -28,7 +28,7 @@ def made_up(delay_s: float, wrong: float = 0.2, seed: int = 0) -> Displacements:
 
 
 @pytest.mark.parametrize("delay_ms", [-9.0, 0.0, 6.0])
-def test_the_part_that_goes_with_velocity_is_the_delay(delay_ms):
+def test_delay_is_the_part_proportional_to_velocity(delay_ms):
     found = fit_delay(made_up(delay_ms / 1e3))
     assert found is not None
     assert found.ms == pytest.approx(delay_ms, abs=1.0)
@@ -36,7 +36,7 @@ def test_the_part_that_goes_with_velocity_is_the_delay(delay_ms):
     assert abs(found.ms - delay_ms) < 2 * found.spread_ms
 
 
-def test_slow_things_tell_little_and_still_ones_nothing():
+def test_slow_objects_give_little_and_static_objects_no_evidence():
     things = made_up(0.0)
     fast = fit_delay(things)
     slow = fit_delay(
@@ -50,7 +50,7 @@ def test_slow_things_tell_little_and_still_ones_nothing():
     assert fit_delay(things[np.zeros(len(things), bool)]) is None
 
 
-def test_moments_lie_between_the_frames_around_them_and_not_in_gaps():
+def test_moments_lie_between_neighbouring_frames_and_not_in_gaps():
     rgb = np.delete((np.arange(90) * 1e9 / 30).astype(np.int64), np.s_[40:60])
     ir = (np.arange(27) * 1e9 / 9).astype(np.int64) + 37 * MS
     found = moments(rgb, ir, 37.0)
@@ -60,14 +60,14 @@ def test_moments_lie_between_the_frames_around_them_and_not_in_gaps():
         first, last = moment.colour
         assert first <= at <= last
         assert moment.share == pytest.approx((at - first) / (last - first))
-        assert 60 * MS <= last - first < 200 * MS  # long enough to move, and not over the gap
+        assert 60 * MS <= last - first < 200 * MS  # long enough for motion, and not across the gap
         assert moment.infrared[0] < moment.infrared[1] < moment.infrared[2]
     many = moments((np.arange(9000) * 1e9 / 30).astype(np.int64), (np.arange(2700) * 1e9 / 9).astype(np.int64), 0.0)
     assert len(many) == 160
 
 
 def street(seconds: float, thermal: bool) -> np.ndarray:
-    """Boxes that cross both ways over a chequered ground; in the infrared they have other shades, and a hot front."""
+    """Draw boxes crossing both ways over a chequered ground; in IR they have other shades and a hot front."""
     rows, columns = np.mgrid[0:120, 0:320]
     picture = (0.4 + 0.1 * ((columns // 24 + rows // 24) % 2)).astype(np.float32)
     for lane, (y, speed, start) in enumerate(((22, 70.0, 40.0), (60, -90.0, 280.0), (96, 45.0, 90.0))):
@@ -83,11 +83,11 @@ def street(seconds: float, thermal: bool) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_displacements_of_a_drawn_street_tell_the_error_of_an_offset():
+def test_displacements_of_drawn_scene_reveal_offset_error():
     rgb, ir = ((np.arange(int(9 * hz)) * 1e9 / hz).astype(np.int64) for hz in (15, 9))
     colour = {int(s): street(s / 1e9, False) for s in rgb}
     infrared = {int(s) + 20 * MS: street(s / 1e9, True) for s in ir}
-    chosen = moments(rgb, ir + 20 * MS, 14.0)  # the offset taken is 6 ms too small
+    chosen = moments(rgb, ir + 20 * MS, 14.0)  # the assumed offset is 6 ms too small
     found = fit_delay(displacements(chosen, colour, infrared, None))
     assert found is not None
     assert found.patches > 150
@@ -95,7 +95,7 @@ def test_displacements_of_a_drawn_street_tell_the_error_of_an_offset():
     assert len(displacements(chosen, {}, infrared, None)) == 0
 
 
-def test_both_estimates_are_weighted_by_their_certainty():
+def test_estimates_are_weighted_by_certainty():
     rough = TimeOffsetEstimate(10.0, 4.0, 0.5, 0.9, 20.0, 10, 30.0, 9.0, np.zeros(3), np.zeros(3))
     both = sharpened(rough, Delay(5.0, 2.0, 300))
     assert both.offset_ms == pytest.approx(14.0)

@@ -1,4 +1,4 @@
-"""When a homography is worth writing: no calibration wins where nothing is to be corrected, and bounds hold."""
+"""Acceptance of homographies: no calibration is preferred where nothing needs correcting, and bounds hold."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def scenes() -> list[tuple[np.ndarray, np.ndarray]]:
     return rendered_set(16, SIZE[0])
 
 
-def test_sums_of_cells_are_those_of_a_loop():
+def test_cell_sums_match_a_loop():
     rng = np.random.default_rng(0)
     colour, infrared = rng.random((2, 3, 100, 130), dtype=np.float32)
     valid = rng.random((100, 130)) > 0.2
@@ -40,7 +40,7 @@ def test_sums_of_cells_are_those_of_a_loop():
         assert surfaces._infrared[row, column] == pytest.approx(((cell**2).sum(axis=0) * seen).sum(), rel=1e-5)
 
 
-def test_a_part_taken_away_leaves_the_rest():
+def test_subtracting_a_part_leaves_the_rest():
     rng = np.random.default_rng(0)
     parts = [Surfaces((120, 96), 3) for _ in range(3)]
     for part in parts:
@@ -50,8 +50,8 @@ def test_a_part_taken_away_leaves_the_rest():
     assert rest.pairs == 2
 
 
-def test_the_jackknife_of_a_mean_is_its_standard_error_and_wider_for_few():
-    """Of points that are means, left out one by one, the spread is known in closed form."""
+def test_jackknife_of_a_mean_is_its_standard_error_and_wider_for_few_values():
+    """For leave-one-out means the spread is known in closed form."""
     rng = np.random.default_rng(0)
     values = rng.normal(0, 3, (8, 2))
     left_out = [np.delete(values, k, axis=0).mean(axis=0, keepdims=True) for k in range(8)]
@@ -59,15 +59,15 @@ def test_the_jackknife_of_a_mean_is_its_standard_error_and_wider_for_few():
     assert jackknife_bound(left_out) == pytest.approx((2 + 4 / 7) * error)
     assert mean_bound(values[:, 0]) == pytest.approx((2 + 4 / 7) * values[:, 0].std(ddof=1) / np.sqrt(8))
     assert jackknife_bound(left_out[:1]) == mean_bound(values[:1, 0]) == np.inf
-    # 95 %: of many draws of a few values about as many means lie within their bounds
+    # Over many draws of a few values, about 95 % of the means must lie within their bounds.
     for count in (3, 8):
         draws = rng.normal(0, 1, (2000, count))
         held = np.mean([abs(draw.mean()) <= mean_bound(draw) for draw in draws])
         assert 0.92 < held < 0.98
 
 
-def test_scenes_that_lie_on_one_grid_need_no_calibration(scenes):
-    with pytest.raises(AlreadyRegisteredError, match=r"registered already within \d+ px") as caught:
+def test_registered_scenes_need_no_calibration(scenes):
+    with pytest.raises(AlreadyRegisteredError, match=r"already registered within \d+ px") as caught:
         estimate_homography(scenes[:8])
     error = caught.value
     np.testing.assert_allclose(error.registration.matrix, np.eye(3).reshape(-1))
@@ -77,7 +77,7 @@ def test_scenes_that_lie_on_one_grid_need_no_calibration(scenes):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["as it comes", "homography"])
-def test_halves_of_one_camera_s_images_agree_within_what_each_claims(scenes, case):
+def test_estimates_from_halves_agree_within_their_bounds(scenes, case):
     rows = judge_halves(scenes, case)
     assert {row["verdict"] for row in rows} == {"registered" if case == "as it comes" else "found"}, rows
     for row in rows:
@@ -86,7 +86,7 @@ def test_halves_of_one_camera_s_images_agree_within_what_each_claims(scenes, cas
 
 
 @pytest.mark.slow
-def test_one_pair_of_an_unregistered_rig_is_found_and_of_a_registered_one_left_alone():
+def test_single_pair_is_registered_only_if_misaligned():
     rgb, infrared = drawing(7, SIZE)
     truth = applied("homography", SIZE)
     found = estimate_homography([(rgb, seen_through(infrared, truth, SIZE))])
@@ -99,7 +99,7 @@ def test_one_pair_of_an_unregistered_rig_is_found_and_of_a_registered_one_left_a
         estimate_homography([(rgb, infrared)])
 
 
-def test_the_command_writes_nothing_and_says_so_with_a_status_of_its_own(scenes, tmp_path, capsys):
+def test_command_writes_nothing_for_registered_cameras(scenes, tmp_path, capsys):
     import cv2
 
     for name, images in (("rgb", [rgb[..., ::-1] for rgb, _ in scenes]), ("lwir", [ir for _, ir in scenes])):
@@ -109,6 +109,6 @@ def test_the_command_writes_nothing_and_says_so_with_a_status_of_its_own(scenes,
     out = tmp_path / "rig.yaml"
     assert main(["calibrate", "registration", str(tmp_path / "pairs"), "--out", str(out)]) == REGISTERED == 3
     said = capsys.readouterr().out
-    assert "Nothing to correct, so nothing is written: the cameras are registered already within" in said
+    assert "Nothing to correct, so nothing is written: the cameras are already registered within" in said
     assert said.endswith("\n")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["pairs"]

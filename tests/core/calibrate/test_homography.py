@@ -1,4 +1,4 @@
-"""The homography from pairs: found where it can be, refused where it can't."""
+"""Homography estimation from image pairs: success and refusals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def matrix_of(estimate) -> np.ndarray:
 
 
 @pytest.mark.parametrize("polarity", ["hot is bright", "hot is dark"])
-def test_a_pair_of_other_sizes_depths_and_polarity(polarity):
+def test_pair_with_different_sizes_depths_and_polarity(polarity):
     rgb, infrared = drawing()
     thermal = seen_through(infrared, TRUE, IR_SIZE)
     if polarity == "hot is dark":
@@ -32,10 +32,10 @@ def test_a_pair_of_other_sizes_depths_and_polarity(polarity):
     assert found.registration.rgb_size == (640, 480)
     assert found.evidence.residual_px < 2.0
     assert found.evidence.hits >= 110
-    assert "colour pixels" in str(found)
+    assert "RGB pixels" in str(found)
 
 
-def test_an_8_bit_camera_that_sees_more_than_the_colour_camera():
+def test_8_bit_camera_with_a_wider_view_than_the_rgb_camera():
     rgb, infrared = drawing(1)
     true = np.array([[1.2, 0.0, 30.0], [0.0, 1.2, 14.0], [0, 0, 1.0]])
     thermal = cv2.normalize(seen_through(infrared, true, (460, 340)), None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
@@ -45,7 +45,7 @@ def test_an_8_bit_camera_that_sees_more_than_the_colour_camera():
 
 
 @pytest.mark.slow
-def test_pictures_of_different_things_are_refused():
+def test_images_of_different_scenes_are_refused():
     rgb, _ = drawing(2)
     _, other = drawing(3)
     with pytest.raises(CalibrationError, match="patches agree|found again|in common|cameras side by side"):
@@ -53,14 +53,14 @@ def test_pictures_of_different_things_are_refused():
 
 
 @pytest.mark.parametrize("level", [0, 128])
-def test_pictures_of_nothing_are_refused(level):
+def test_images_without_content_are_refused(level):
     rgb, _ = drawing()
     with pytest.raises(CalibrationError):
         estimate_homography([(rgb, np.full((256, 320), level, np.uint8))])
 
 
 @pytest.mark.slow
-def test_what_agrees_in_one_corner_only_is_refused():
+def test_agreement_in_one_corner_only_is_refused():
     rgb, infrared = drawing(4)
     rng = np.random.default_rng(0)
     thermal = seen_through(infrared, TRUE, IR_SIZE)
@@ -71,7 +71,7 @@ def test_what_agrees_in_one_corner_only_is_refused():
 
 
 @pytest.mark.slow
-def test_cameras_that_moved_against_each_other_are_refused():
+def test_cameras_that_are_not_rigidly_mounted_are_refused():
     rgb, infrared = drawing(5)
     other = TRUE @ np.array([[1, 0, 9.0], [0, 1, 6.0], [0, 0, 1]])
     with pytest.raises(CalibrationError):
@@ -79,13 +79,13 @@ def test_cameras_that_moved_against_each_other_are_refused():
 
 
 @pytest.mark.slow
-def test_a_mirrored_picture_is_refused():
+def test_mirrored_image_is_refused():
     rgb, infrared = drawing(6)
     with pytest.raises(CalibrationError):
         estimate_homography([(rgb, np.ascontiguousarray(seen_through(infrared, TRUE, IR_SIZE)[:, ::-1]))])
 
 
-def test_no_pairs_and_mixed_sizes_and_tiny_images():
+def test_missing_pairs_mixed_sizes_and_tiny_images_are_refused():
     rgb, infrared = drawing()
     with pytest.raises(CalibrationError, match="no pair"):
         estimate_homography([])
@@ -95,14 +95,14 @@ def test_no_pairs_and_mixed_sizes_and_tiny_images():
         estimate_homography([(rgb[:40, :40], infrared[:40, :40])])
 
 
-def test_the_fit_bears_a_third_of_wrong_matches_and_edges_known_across_only():
+def test_fit_tolerates_outliers_and_edges_localised_across_only():
     rng = np.random.default_rng(0)
     points = rng.uniform((0, 0), (640, 512), (300, 2))
     true = np.array([[1.01, 0.004, -3.0], [-0.003, 1.008, 2.0], [1e-5, -5e-6, 1.0]])
     shifts = transfer(true, points) - points + rng.normal(0, 0.3, points.shape)
     shifts[:100] = rng.uniform(-8, 8, (100, 2))
     information = np.tile(np.eye(2) * 0.05, (300, 1, 1))
-    information[100:200] = np.diag([0.05, 1e-6])  # upright edges: nothing is known of how far down they lie
+    information[100:200] = np.diag([0.05, 1e-6])  # vertical edges: no information along y
     shifts[100:200, 1] = rng.uniform(-8, 8, 100)
     cells = (points // 12).astype(np.int64)
     done = fit(Matches(points, shifts, information, np.ones(300), cells), (640, 512))

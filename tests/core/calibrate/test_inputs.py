@@ -1,4 +1,4 @@
-"""Images for calibration are read by the node's own decoder: the same encodings, the same part of an infrared image."""
+"""Calibration reads images with the node's decoder: the same encodings and the same crop of IR images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spectradino_core.streams.infrared import DecodeOptions
 from tests.core.bags.recorded import IR, RGB, SIZE, pairs, record
 
 
-def test_pairs_of_a_bag_of_bayer_and_double_height_frames(tmp_path):
+def test_pairs_from_bag_with_bayer_and_double_height_frames(tmp_path):
     rows = pairs(4)
     lower = {}
     for row in rows:
@@ -33,7 +33,7 @@ def test_pairs_of_a_bag_of_bayer_and_double_height_frames(tmp_path):
         assert pair.rgb[20, 15].tolist() == [255, 0, 0] or pair.rgb[20, 90].tolist() == [60, 60, 60]
 
 
-def test_a_camera_that_cannot_be_read_is_named(tmp_path):
+def test_unreadable_camera_is_named(tmp_path):
     rows = pairs(4)
     for row in rows:
         if row.topic == RGB:
@@ -45,7 +45,7 @@ def test_a_camera_that_cannot_be_read_is_named(tmp_path):
         pairs_of_bag(reader, 4)
 
 
-def test_pairs_of_a_folder_are_cropped_too(tmp_path):
+def test_pairs_from_folder_are_cropped(tmp_path):
     counts = np.random.default_rng(0).integers(0, 60000, (384, 256)).astype(np.uint16)
     for folder, image in (("rgb", np.zeros((480, 640, 3), np.uint8)), ("lwir", counts)):
         (tmp_path / folder).mkdir()

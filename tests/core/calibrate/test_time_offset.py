@@ -1,4 +1,4 @@
-"""The time offset from what moves: found where it can be, refused where it can't."""
+"""Time offset estimation from motion: success and refusals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MS = 1_000_000
 
 
 def frame(t: float, paths: np.ndarray, thermal: bool) -> np.ndarray:
-    """Discs on a ground at a moment: colour uint8 [h, w, 3], or infrared uint16 [h, w] whose greys have other signs."""
+    """Draw moving discs: RGB uint8 [h, w, 3], or IR uint16 [h, w] with different contrast signs."""
     rows, columns = np.mgrid[0:96, 0:128]
     ground = ((columns // 16 + rows // 16) % 2) * 40.0 + 80
     for k, (x, y, speed, phase, radius) in enumerate(paths):
@@ -32,7 +32,7 @@ def frame(t: float, paths: np.ndarray, thermal: bool) -> np.ndarray:
 def watch(
     rate: float, seconds: float, offset_ms: float, thermal: bool, paths: np.ndarray, start: float = 0.0, lapses=()
 ) -> Activity:
-    """With `lapses`: first a frame at each of these stamps [ns], then the others 50 years later."""
+    """Record `frame`s; `lapses` are stamps [ns] of extra first frames, with the others 50 years later."""
     activity = Activity()
     for stamp_ns in lapses:
         activity.add(stamp_ns, frame(0, paths, thermal))
@@ -56,7 +56,7 @@ def several(seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("rgb_hz", "ir_hz", "offset"), [(30, 9, 37.0), (15, 15, -212.0), (9, 30, 3.0)])
-def test_offsets_at_unequal_rates(rgb_hz, ir_hz, offset):
+def test_offsets_at_different_frame_rates(rgb_hz, ir_hz, offset):
     rgb = watch(rgb_hz, 12, 0, False, several())
     ir = watch(ir_hz, 12, offset, True, several(), start=0.013)
     found = estimate_time_offset(rgb, ir)
@@ -66,8 +66,8 @@ def test_offsets_at_unequal_rates(rgb_hz, ir_hz, offset):
     assert "later" in str(found) if offset > 0 else "earlier" in str(found)
 
 
-def test_a_stamp_that_was_not_set_and_a_drive_looked_at_in_places():
-    """Before, half a century was filled in at 4 ms: it ended for lack of memory. Nothing between is made up."""
+def test_unset_stamps_and_sampled_recordings_are_not_interpolated():
+    """Interpolating half a century at 4 ms would exhaust the memory."""
     lapses = (0, 700 * 10**9, 701 * 10**9)
     rgb = watch(15, 12, 0, False, several(), lapses=lapses)
     ir = watch(9, 12, 21, True, several(), start=0.013, lapses=lapses)
@@ -77,34 +77,34 @@ def test_a_stamp_that_was_not_set_and_a_drive_looked_at_in_places():
     assert found.stretches <= 7
 
 
-def test_nothing_moves():
+def test_static_scene_is_refused():
     still = several()
     still[:, 2] = 0
-    with pytest.raises(CalibrationError, match="nothing moves before the colour camera"):
+    with pytest.raises(CalibrationError, match="nothing moves in view of the RGB camera"):
         estimate_time_offset(watch(15, 11, 0, False, still), watch(9, 11, 0, True, still))
 
 
-def test_different_scenes():
+def test_different_scenes_are_refused():
     with pytest.raises(CalibrationError):
         estimate_time_offset(watch(15, 11, 0, False, several(1)), watch(9, 11, 0, True, several(2)))
 
 
-def test_a_movement_that_repeats_itself_within_the_window():
+def test_periodic_motion_within_the_window_is_refused():
     pendulum = np.array([[64.0, 48.0, 2 * np.pi * 1.6, 0.0, 10.0]])
     with pytest.raises(CalibrationError, match="several offsets|border of the window|disagree"):
         estimate_time_offset(watch(30, 11, 0, False, pendulum), watch(15, 11, 20, True, pendulum))
 
 
-def test_an_offset_at_the_border_of_the_window_or_beyond():
+def test_offset_at_or_beyond_the_window_is_refused():
     rgb, ir = watch(15, 11, 0, False, several()), watch(15, 11, 200, True, several())
     for window_ms in (210, 150):
-        with pytest.raises(CalibrationError, match="border of the window|don't agree|disagree"):
+        with pytest.raises(CalibrationError, match="border of the window|does not agree|disagree"):
             estimate_time_offset(rgb, ir, window_ms=window_ms)
 
 
-def test_too_little():
+def test_short_recordings_are_refused():
     rgb, ir = watch(15, 4, 0, False, several()), watch(9, 4, 0, True, several())
-    with pytest.raises(CalibrationError, match="infrared camera has 36 frames"):
+    with pytest.raises(CalibrationError, match="IR camera has 36 frames"):
         estimate_time_offset(rgb, ir)
     late = watch(9, 5, 3_600_000, True, several())
     with pytest.raises(CalibrationError, match="overlap by 0.0 s"):
@@ -113,7 +113,7 @@ def test_too_little():
         estimate_time_offset(rgb, ir, window_ms=1)
 
 
-def test_frames_out_of_order_are_passed_over_and_few_frames_have_no_changes():
+def test_out_of_order_frames_are_skipped():
     activity = Activity()
     assert activity.changes()[2].shape[0] == 0
     picture = frame(0, several(), True)

@@ -1,4 +1,4 @@
-"""`spectradino bag make | info | run`, from words to files."""
+"""`spectradino bag make | info | run` end to end."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ MAKE = [
 ]
 
 
-def test_a_drive_is_made_looked_at_and_annotated(tmp_path, capsys):
+def test_recording_is_made_inspected_and_annotated(tmp_path, capsys):
     drive, out = tmp_path / "drive.mcap", tmp_path / "annotated.mcap"
     assert main([*MAKE, "--out", str(drive), "--ir-time-offset-ms", "37", "--rgb-encoding", "jpeg"]) == 0
-    assert "7 colour and 4 infrared frames" in capsys.readouterr().out
+    assert "7 RGB and 4 IR frames" in capsys.readouterr().out
     assert sorted(p.name for p in tmp_path.iterdir()) == ["drive.calibration.yaml", "drive.coco.json", "drive.mcap"]
 
     assert main(["bag", "info", str(drive)]) == 0
@@ -52,7 +52,7 @@ def test_a_drive_is_made_looked_at_and_annotated(tmp_path, capsys):
     model = make_blob_model(tmp_path / "blob.onnx", (112, 84))
     words = ["bag", "run", str(drive), "--model", str(model), "--out", str(out)]
     assert main([*words, "--calibration-file", str(tmp_path / "drive.calibration.yaml"), "--no-overlay"]) == 0
-    assert "answers: 4 fused; dropped: 3 unpaired_rgb" in capsys.readouterr().out
+    assert "results: 4 fused; dropped: 3 unpaired_rgb" in capsys.readouterr().out
     with BagReader(out, cameras=False) as reader:
         assert len(list(reader.messages("/detector_node/detections"))) == 4
 
@@ -72,7 +72,7 @@ def test_a_drive_is_made_looked_at_and_annotated(tmp_path, capsys):
         (["bag", "make", "--from", "nowhere", "--out", "x", "--time-of-day", "day"], "for scenes"),
     ],
 )
-def test_what_can_not_be_done_is_said_in_a_line(tmp_path, monkeypatch, capsys, words, said):
+def test_errors_are_one_line_and_write_nothing(tmp_path, monkeypatch, capsys, words, said):
     monkeypatch.chdir(tmp_path)
     assert main(words) == 1
     error = capsys.readouterr().err.splitlines()[-1]
@@ -81,7 +81,7 @@ def test_what_can_not_be_done_is_said_in_a_line(tmp_path, monkeypatch, capsys, w
     assert list(tmp_path.iterdir()) == []
 
 
-def test_wrong_words(capsys):
+def test_malformed_arguments_are_wrong_usage(capsys):
     for words in (["--size", "640"], ["--dropout-ir-window", "3-5"]):
         with pytest.raises(SystemExit):
             main([*MAKE, "--out", "x", *words])
@@ -90,10 +90,10 @@ def test_wrong_words(capsys):
 
 
 @pytest.mark.parametrize("command", ["run", "evaluate"])
-def test_a_camera_in_an_encoding_that_is_not_read_is_named_with_topic_and_remedy(tmp_path, capsys, command):
-    """Without a frame that can be answered the command fails; where the other camera serves, the lost one is listed."""
+def test_unsupported_encoding_is_named_with_topic_and_remedy(tmp_path, capsys, command):
+    """The command fails if no frame gives a result; if the other camera does, the lost one is listed."""
     model = make_blob_model(tmp_path / "blob.onnx", (112, 84))
-    for count, status in ((5, 1), (25, 0)):  # infrared answers alone once RGB is stale, after a second
+    for count, status in ((5, 1), (25, 0)):  # IR is used alone once RGB is stale, after a second
         rows = pairs(count)
         for row in rows:
             if row.topic == RGB:

@@ -1,4 +1,4 @@
-"""What a bag's cameras lost is listed by cause, and a command that produced nothing says so by its exit status."""
+"""Lost messages of a bag are listed by cause, and commands without results exit with an error status."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def broken(path: Path, breaks: Callable[[Row], None], topics: tuple[str, ...], f
 
 
 @pytest.mark.parametrize(("breaks", "cause", "said"), BROKEN)
-def test_a_bag_of_which_nothing_can_be_read_is_nobodys_success(tmp_path, model, capsys, breaks, cause, said):
+def test_fully_unreadable_bag_fails_in_every_command(tmp_path, model, capsys, breaks, cause, said):
     bag = broken(tmp_path / "bag", breaks, (RGB, IR))
     assert main(["bag", "info", str(bag)]) == 1
     out = capsys.readouterr().out
@@ -89,7 +89,7 @@ def test_a_bag_of_which_nothing_can_be_read_is_nobodys_success(tmp_path, model, 
 
 
 @pytest.mark.parametrize(("breaks", "cause", "said"), BROKEN)
-def test_one_camera_that_is_lost_is_listed_and_the_other_serves(tmp_path, model, capsys, breaks, cause, said):
+def test_lost_camera_is_listed_and_the_other_used(tmp_path, model, capsys, breaks, cause, said):
     bag = broken(tmp_path / "bag", breaks, (IR,), count=20)
     assert main(["bag", "info", str(bag)]) == 0
     out = capsys.readouterr().out
@@ -107,7 +107,7 @@ def test_one_camera_that_is_lost_is_listed_and_the_other_serves(tmp_path, model,
     assert (camera["messages"], camera["refused"]) == (20, {cause: 20})
 
 
-def test_a_compressed_camera_whose_images_are_damaged_is_counted_though_it_is_unpacked_late(tmp_path, model, capsys):
+def test_damaged_compressed_images_are_counted_despite_lazy_decoding(tmp_path, model, capsys):
     def damage(row: Row) -> None:
         row.change = (("data", row.message().data[:40]),)
 
@@ -119,7 +119,7 @@ def test_a_compressed_camera_whose_images_are_damaged_is_counted_though_it_is_un
     assert "6 messages, none of them can be read (6 corrupt_data" in capsys.readouterr().err
 
 
-def test_some_messages_that_are_lost_are_counted_in_every_command(tmp_path, model, capsys):
+def test_partly_lost_messages_are_counted_in_every_command(tmp_path, model, capsys):
     rows = pairs(6)
     cut_message(next(row for row in rows if row.topic == RGB))
     odd_step([row for row in rows if row.topic == RGB][3])
@@ -131,11 +131,11 @@ def test_some_messages_that_are_lost_are_counted_in_every_command(tmp_path, mode
     assert "1 rgb_bad_message" in out
 
 
-def test_captures_that_all_fail_write_nothing(tmp_path, model, capsys):
+def test_only_failing_captures_write_nothing(tmp_path, model, capsys):
     rows = pairs(4)
     for row in rows:
         if row.topic == RGB:
-            row.pixels[0, 0] = (0, 255, 0)  # on which the blob model fails
+            row.pixels[0, 0] = (0, 255, 0)  # makes the blob model fail
     bag = record(tmp_path / "bag", rows)
     assert main(["bag", "run", str(bag), "--model", str(model), "--out", str(tmp_path / "out.mcap")]) == 1
     assert "not a single answer" in (error := capsys.readouterr().err)
@@ -144,7 +144,7 @@ def test_captures_that_all_fail_write_nothing(tmp_path, model, capsys):
     assert [p.name for p in tmp_path.iterdir()] == ["bag"]
 
 
-def test_a_camera_that_is_not_told_by_name_is_listed_as_unreadable_too(tmp_path, capsys):
+def test_cameras_with_unknown_topic_names_are_listed_as_unreadable(tmp_path, capsys):
     rows = pairs(3)
     for row in rows:
         row.topic = "/left" if row.topic == RGB else "/right"
@@ -153,7 +153,7 @@ def test_a_camera_that_is_not_told_by_name_is_listed_as_unreadable_too(tmp_path,
     assert "/left: 3 messages, none of them can be read (3 bad_message" in capsys.readouterr().out
 
 
-def test_a_bag_without_a_message_is_no_success(tmp_path, capsys):
+def test_empty_bag_fails(tmp_path, capsys):
     from spectradino_core.bags.writer import BagWriter
 
     with BagWriter(tmp_path / "bag") as writer:
@@ -162,7 +162,7 @@ def test_a_bag_without_a_message_is_no_success(tmp_path, capsys):
     assert "no problems" not in capsys.readouterr().out
 
 
-def test_one_camera_alone_is_described_beside_what_is_missing(tmp_path, capsys):
+def test_single_camera_is_described_with_what_is_missing(tmp_path, capsys):
     for key, topic in (("rgb", RGB), ("ir", IR)):
         bag = record(tmp_path / key, [row for row in pairs(4) if row.topic == topic])
         assert main(["bag", "info", str(bag)]) == 0
@@ -173,7 +173,7 @@ def test_one_camera_alone_is_described_beside_what_is_missing(tmp_path, capsys):
         assert "no cameras" not in out
 
 
-def test_info_of_an_annotated_bag_does_not_contradict_itself(tmp_path, model, capsys):
+def test_info_of_annotated_bag_is_consistent(tmp_path, model, capsys):
     bag = record(tmp_path / "bag", pairs(4))
     for name, more in (("alone", []), ("both", ["--inputs"])):
         out = tmp_path / name
@@ -187,8 +187,8 @@ def test_info_of_an_annotated_bag_does_not_contradict_itself(tmp_path, model, ca
         assert "--rgb-topic" not in said
 
 
-def test_header_of_a_message_is_counted_even_where_frames_are_never_decoded(tmp_path):
-    """The reader itself counts, whatever is done with its frames."""
+def test_bad_headers_are_counted_without_decoding(tmp_path):
+    """The reader itself counts them, whatever its caller does with the frames."""
     rows = pairs(3)
     cut_message(rows[1])
     with BagReader(record(tmp_path / "bag", rows)) as reader:

@@ -1,4 +1,4 @@
-"""Ground truth from `bag make` to `bag evaluate`: what is recorded is found, and what is not known is not made up."""
+"""Ground truth from `bag make` to `bag evaluate`: recorded labels are found, missing ones are not invented."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def evaluated(model: Path, out: Path, *words: str) -> tuple[int, dict[str, Any]]
     return status, json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def test_topics_that_bag_make_records_are_found_without_being_named(model, tmp_path):
+def test_ground_truth_topics_are_found_by_default(model, tmp_path):
     bag = str(Drive(4).write(tmp_path / "drive", truth_topic=BOXES, mask_topic=MASKS))
     status, result = evaluated(model, tmp_path / "a", bag)
     assert status == 0
@@ -47,7 +47,7 @@ def test_topics_that_bag_make_records_are_found_without_being_named(model, tmp_p
     assert result["sweeps"]["dropout_ir"]["values"] == [0.0, 0.5]
 
 
-def test_topics_of_other_names_or_types_are_not_taken_for_it(model, tmp_path, capsys):
+def test_topics_of_other_names_or_types_are_not_ground_truth(model, tmp_path, capsys):
     bag = str(Drive(3).write(tmp_path / "drive", truth_topic="/other/detections", mask_topic=BOXES))
     status, result = evaluated(model, tmp_path / "a", bag)
     assert (status, result["bags"][0]["truth"]) == (0, None)
@@ -57,7 +57,7 @@ def test_topics_of_other_names_or_types_are_not_taken_for_it(model, tmp_path, ca
     assert said.endswith("\n")
 
 
-def test_labels_found_by_themselves_that_make_no_sense_say_how_to_do_without(model, tmp_path):
+def test_invalid_default_labels_report_how_to_disable_them(model, tmp_path):
     drive = Drive(3)
     stamp = drive.stamps[0]
     drive.boxes[stamp] = [("red", 5, 5, 5, 30)]
@@ -68,7 +68,7 @@ def test_labels_found_by_themselves_that_make_no_sense_say_how_to_do_without(mod
 
 @pytest.mark.parametrize("ending", [".json", ".coco.json"])
 @pytest.mark.parametrize("bag", ["drive", "drive.mcap"])
-def test_a_folder_of_labels_is_searched_for_both_names(model, tmp_path, ending, bag):
+def test_label_folder_is_searched_for_both_names(model, tmp_path, ending, bag):
     drive = Drive(3)
     written = drive.write(tmp_path / "bags" / "drive")
     if bag == "drive.mcap":
@@ -80,7 +80,7 @@ def test_a_folder_of_labels_is_searched_for_both_names(model, tmp_path, ending, 
     assert result["bags"][0]["truth"]["source"] == f"drive{ending}"
 
 
-def test_what_bag_make_writes_is_what_bag_evaluate_looks_for(model, tmp_path, capsys):
+def test_bag_evaluate_finds_label_files_of_bag_make(model, tmp_path, capsys):
     folder = tmp_path / "drives"
     for name in ("a.mcap", "b"):
         words = ["bag", "make", "--from", "scenes", "--duration", "0.5", "--size", "168x112", "--out"]
@@ -97,7 +97,7 @@ def test_what_bag_make_writes_is_what_bag_evaluate_looks_for(model, tmp_path, ca
 
 
 def pairs_folder(root: Path, labelled: bool, count: int = 13) -> Path:
-    """Pairs each of one grey level, by which they are told apart."""
+    """Write pairs that are identified by their grey level."""
     items = []
     for number in range(count):
         item: dict[str, Any] = {"id": f"{number}", "width": 80, "height": 64}
@@ -118,7 +118,7 @@ def pairs_folder(root: Path, labelled: bool, count: int = 13) -> Path:
 
 
 @pytest.mark.parametrize("labelled", [True, False])
-def test_an_unlabelled_folder_gets_no_empty_labels(tmp_path, capsys, labelled):
+def test_unlabelled_folder_gets_no_empty_labels(tmp_path, capsys, labelled):
     folder = pairs_folder(tmp_path / "pairs", labelled)
     out = tmp_path / "out"
     out.mkdir()
@@ -129,7 +129,7 @@ def test_an_unlabelled_folder_gets_no_empty_labels(tmp_path, capsys, labelled):
     assert (out / "drive.calibration.yaml").exists()
     with BagReader(out / "drive.mcap") as reader:
         assert any(name.startswith("/ground_truth") for name in reader.topics) == labelled
-    # in place of a labelled bag: its labels are not those of the new one
+    # Overwriting a labelled bag must not keep its labels.
     pairs_folder(folder, labelled=False)
     (folder / "instances_val.json").unlink(missing_ok=True)
     assert main([*words, "--overwrite"]) == 0
@@ -161,7 +161,7 @@ def test_still_pairs_are_paired_with_themselves(tmp_path, rates, frames, more):
 
 
 def ignored_regions(model: Path, folder: Path, tmp_path: Path) -> list[int]:
-    """Of a bag made of a folder: by its topics, and by the COCO file beside it."""
+    """Count the ignored regions of a bag made from a folder: from its topics and from its COCO file."""
     out = tmp_path / "out" / "drive.mcap"
     out.parent.mkdir()
     assert main(["bag", "make", "--from", str(folder), "--out", str(out)]) == 0
@@ -173,11 +173,11 @@ def ignored_regions(model: Path, folder: Path, tmp_path: Path) -> list[int]:
     return counts
 
 
-def test_crowds_of_a_folder_are_ignored_in_the_bag(model, tmp_path):
+def test_crowds_in_a_folder_are_ignored_in_the_bag(model, tmp_path):
     folder = pairs_folder(tmp_path / "pairs", labelled=True)
     path = folder / "instances_val.json"
     truth = json.loads(path.read_text(encoding="utf-8"))
-    truth["categories"][0]["name"] = "red"  # which the model knows
+    truth["categories"][0]["name"] = "red"  # a class of the model
     truth["annotations"].append({"id": 1, "image_id": 0, "category_id": 1, "bbox": [40, 5, 30, 50], "iscrowd": 1})
     path.write_text(json.dumps(truth), encoding="utf-8")
     assert ignored_regions(model, folder, tmp_path) == [1, 1]
@@ -185,7 +185,7 @@ def test_crowds_of_a_folder_are_ignored_in_the_bag(model, tmp_path):
     assert [(row["bbox"], row["iscrowd"]) for row in written] == [([5, 5, 20, 20], 0), ([40, 5, 30, 50], 1)]
 
 
-def test_difficult_objects_of_own_data_are_ignored_in_the_bag(model, tmp_path):
+def test_difficult_objects_in_own_data_are_ignored_in_the_bag(model, tmp_path):
     folder = tmp_path / "own"
     layout = Layout("rgb/{split}/{name}", "thermal/{split}/{name}", "labels/{split}/{name}")
     write_own(folder, layout, "VOC", {"train": [("0001", "both")], "val": [("0009", "both")]})

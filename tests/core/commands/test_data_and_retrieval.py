@@ -1,4 +1,4 @@
-"""The commands of data, Omnivorous pretraining and retrieval, from words to files."""
+"""Commands for data, Omnivorous pretraining and retrieval end to end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from spectradino_core.data.manifest import read_manifest
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory) -> Path:
-    """A manifest of six scenes on disk."""
+    """Write a manifest of six scenes."""
     folder = tmp_path_factory.mktemp("scenes")
     assert main(["data", "make-manifest", str(folder), "--layout", "scenes", "--scenes", "6"]) == 0
     return folder / "manifest.jsonl"
@@ -30,14 +30,14 @@ def backbone(tmp_path_factory) -> Path:
     return path
 
 
-def test_a_manifest_of_scenes(scenes):
+def test_manifest_of_scenes(scenes):
     items = read_manifest(scenes)
     assert len(items) == 6
     assert set(items[0].paths) == {"rgb", "nir", "swir", "lwir", "depth", "segmentation"}
     assert all((scenes.parent / path).is_file() for item in items for path in item.paths.values())
 
 
-def test_a_manifest_of_a_real_set(shared_data, tmp_path, capsys):
+def test_manifest_of_a_real_data_set(shared_data, tmp_path, capsys):
     out = tmp_path / "epfl.jsonl"
     root = shared_data / "epfl_rgb_nir"
     assert main(["data", "make-manifest", str(root), "--split", "val", "--out", str(out)]) == 0
@@ -45,7 +45,7 @@ def test_a_manifest_of_a_real_set(shared_data, tmp_path, capsys):
     assert {item.label for item in read_manifest(out)} > {"country", "indoor"}
 
 
-def test_a_wrong_root_ends_with_status_1(tmp_path, capsys):
+def test_wrong_root_exits_1(tmp_path, capsys):
     assert main(["data", "make-manifest", str(tmp_path), "--layout", "ms2"]) == 1
     assert "looked for sync_data" in capsys.readouterr().err
 
@@ -85,7 +85,7 @@ def test_omnivorous_and_retrieval(scenes, backbone, tmp_path, capsys):
     assert (out / "pairs.png").stat().st_size > 5000
 
 
-def test_more_views_are_averaged_and_told(backbone, tmp_path, capsys):
+def test_multiple_views_are_averaged_and_reported(backbone, tmp_path, capsys):
     words = ["evaluate", "retrieval", str(backbone), "--scenes", "4", "--crop", "56", "--out", str(tmp_path)]
     assert main(words) == 0
     one = json.loads((tmp_path / "retrieval.json").read_text())
@@ -102,8 +102,8 @@ def test_more_views_are_averaged_and_told(backbone, tmp_path, capsys):
     assert "at least one view" in capsys.readouterr().err
 
 
-def test_what_does_not_go_together_is_refused(backbone, capsys):
+def test_incompatible_options_are_refused(backbone, capsys):
     assert main(["evaluate", "retrieval", str(backbone)]) == 1
     assert "nothing to judge on" in capsys.readouterr().err
     assert main(["pretrain", "--system", "omnivorous", "--variant", "test", "--stages", "1", "--scenes", "8"]) == 1
-    assert "--stages: of SpectraDINO's stages" in capsys.readouterr().err
+    assert "--stages: not for --system omnivorous" in capsys.readouterr().err

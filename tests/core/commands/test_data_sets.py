@@ -1,4 +1,4 @@
-"""`spectradino data list` and `data check`, as a user types them."""
+"""`spectradino data list` and `data check` end to end."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def made(name: str, root: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", sorted(MINIATURES))
-def test_check_of_a_usable_set_ends_with_0(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_of_usable_set_exits_0(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root, sheet = made(name, tmp_path / "set"), tmp_path / "sheets" / "s.png"
     assert main(["data", "check", "--dataset", name, "--root", str(root), "--out", str(sheet)]) == 0
     out = capsys.readouterr().out
     for split, names in MINIATURES[name].pairs.items():
         assert f"\n{split}: {len(names)} pairs" in out
-    assert out.splitlines()[-1] in ("whole", "usable; see the remarks above")
+    assert out.splitlines()[-1] in ("complete", "usable; see the remarks above")
     assert "!" not in out
     image = cv2.imread(str(sheet))
     assert image.shape[1] >= 840
@@ -46,20 +46,20 @@ def test_check_counts_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "pixels: road 25 %, pole 25 %, unlabelled 50 %" in capsys.readouterr().out
 
 
-def test_check_draws_boxes_where_they_are(tmp_path: Path) -> None:
+def test_check_draws_boxes_in_place(tmp_path: Path) -> None:
     root, sheet = made("llvip", tmp_path / "set"), tmp_path / "s.png"
     assert (
         main(["data", "check", "--dataset", "llvip", "--root", str(root), "--out", str(sheet), "--samples", "1"]) == 0
     )
     image = cv2.cvtColor(cv2.imread(str(sheet)), cv2.COLOR_BGR2RGB)
     scale = 420 / 32
-    row = 20 + round(12 * scale)  # half way down the first box, below the caption
-    for left in (0, 424):  # colour, then infrared
+    row = 20 + round(12 * scale)  # vertical centre of the first box, below the caption
+    for left in (0, 424):  # RGB, then IR
         edge = image[row, left + round(1 * scale) - 2 : left + round(1 * scale) + 3].astype(int)
         assert (np.abs(edge - BOX_COLOURS[0]).max(axis=1) < 3).any()
 
 
-def test_check_names_what_is_wrong_and_ends_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_names_problems_and_exits_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = made("mfnet", tmp_path)
     write_image(root / "labels/01606N.png", np.full((24, 32), 77, np.uint8))
     broken = root / "images/00932D.png"
@@ -72,7 +72,7 @@ def test_check_names_what_is_wrong_and_ends_with_1(tmp_path: Path, capsys: pytes
     assert main(["data", "check", "--dataset", "mfnet", "--root", str(root), "--split", "train"]) == 0
 
 
-def test_check_finds_pairs_in_two_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_finds_pairs_shared_by_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = made("mfnet", tmp_path)
     (root / "test.txt").write_text("01499D\n00001D\n")
     assert main(["data", "check", "--dataset", "mfnet", "--root", str(root)]) == 1
@@ -109,7 +109,7 @@ def test_check_finds_swapped_folders(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "are the two folders swapped?" in out
 
 
-def test_check_of_half_a_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_of_incomplete_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = made("llvip", tmp_path)
     (root / "infrared/test/190002.jpg").unlink()
     assert main(["data", "check", "--dataset", "llvip", "--root", str(root)]) == 1
@@ -117,7 +117,7 @@ def test_check_of_half_a_set(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "1 of 2 pairs lack a file, such as infrared/test/190002; it seems only partly extracted" in out
 
 
-def test_check_reads_a_few_pairs_if_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_reads_a_subset_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = made("flir", tmp_path)
     assert main(["data", "check", "--dataset", "flir", "--root", str(root), "--split", "train", "--at-most", "2"]) == 0
     assert "only 2 of its 3 pairs were read" in capsys.readouterr().out
@@ -133,14 +133,14 @@ def test_check_reads_a_few_pairs_if_asked(tmp_path: Path, capsys: pytest.Capture
         (["--dataset", "flir", "--root", ".", "--samples", "0"], "--samples must be at least 1"),
     ],
 )
-def test_wrong_words_are_told_in_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "check", *words]) == 1
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
 
 
-def test_check_of_a_wrong_root_says_what_was_looked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_of_wrong_root_reports_expected_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "check", "--dataset", "mcubes", "--root", str(tmp_path)]) == 1
     out = capsys.readouterr().out
     assert "Looked for: polL_color/<name>.png" in out
@@ -149,13 +149,13 @@ def test_check_of_a_wrong_root_says_what_was_looked_for(tmp_path: Path, capsys: 
     assert out.count("it holds none of polL_color, NIR_warped, NIR_warped_mask, GT, list_folder/") == 3
 
 
-def test_check_refuses_a_sheet_that_is_no_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_refuses_a_sheet_that_is_not_an_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = made("fmb", tmp_path / "set")
     assert main(["data", "check", "--dataset", "fmb", "--root", str(root), "--out", str(tmp_path / "s.txt")]) == 1
     assert "s.txt: a sheet is written as .png or .jpg" in capsys.readouterr().err
 
 
-def test_list_shows_every_set_and_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_shows_every_set_and_which_are_present(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made("flir", tmp_path / "FLIR" / "align")
     made("mcubes", tmp_path / "materials")
     assert main(["data", "list", "--root", str(tmp_path)]) == 0
@@ -169,7 +169,7 @@ def test_list_shows_every_set_and_what_is_there(tmp_path: Path, capsys: pytest.C
     assert "segmentation" in lines["mcubes"]
 
 
-def test_list_tells_everything_of_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_list_shows_all_details_of_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["data", "list", "rasmd", "--root", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "SWIR" in out

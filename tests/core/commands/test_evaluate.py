@@ -1,4 +1,4 @@
-"""The hint that `spectradino evaluate` gives for the missing baseline makes what stands beside the model."""
+"""The baseline command suggested by `spectradino evaluate` trains a comparable baseline."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from spectradino_core.training.recipes import FinetuneRecipe
 
 
 def hint(recipe: FinetuneRecipe, tmp_path, capsys, *words: str) -> list[str]:
-    """What a model of this recipe, evaluated on two scenes, says of the baseline."""
+    """Evaluate a model of this recipe on a scene and return the suggested baseline command."""
     info = recipe.info().with_(
         provenance={"dataset": recipe.dataset, "architecture": recipe.architecture.to_dict(), "mode": recipe.mode}
     )
@@ -45,10 +45,10 @@ def hint(recipe: FinetuneRecipe, tmp_path, capsys, *words: str) -> list[str]:
         ("scenes_nir", {"fuse_at": "taps", "task": "segmentation", "segmentation": "pyramid_linear"}),
     ],
 )
-def test_the_hint_makes_the_same_heads_and_sizes_on_the_same_data(dataset, changes, tmp_path, capsys):
+def test_baseline_command_matches_heads_sizes_and_data(dataset, changes, tmp_path, capsys):
     recipe = replace(downstream_recipe(dataset, variant="test", **changes), input_size=(98, 84))
     words = hint(recipe, tmp_path, capsys)
-    # the hint names DINOv2's weights, which the user has to put there
+    # The command names DINOv2 weights that the user must provide.
     save_spectradino(SpectraDINO("test"), tmp_path / "teacher.safetensors")
     words[words.index("TEACHER")] = str(tmp_path / "teacher.safetensors")
     parser = argparse.ArgumentParser()
@@ -60,13 +60,13 @@ def test_the_hint_makes_the_same_heads_and_sizes_on_the_same_data(dataset, chang
     same_task({"model": recipe.info(), "baseline": baseline.info()})
 
 
-def test_a_model_of_scenes_of_another_band_gets_scenes_of_that_band(tmp_path, capsys):
+def test_baseline_command_uses_scenes_of_the_models_band(tmp_path, capsys):
     recipe = replace(downstream_recipe("scenes_swir", variant="test"), input_size=(98, 84), dataset=None, epochs=None)
     words = hint(recipe, tmp_path, capsys)
     assert words[words.index("--dataset") + 1] == "scenes_swir"
 
 
-def test_the_folder_of_another_data_set_is_not_taken_for_the_models_own(tmp_path, capsys):
+def test_baseline_command_does_not_use_another_data_sets_root(tmp_path, capsys):
     recipe = replace(downstream_recipe("scenes", variant="test"), input_size=(98, 84), dataset="flir", epochs=None)
     words = hint(recipe, tmp_path, capsys)
     assert words[words.index("--root") + 1] == "FOLDER"

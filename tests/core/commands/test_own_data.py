@@ -1,4 +1,4 @@
-"""A newcomer's way from a folder of images to a model that runs: `docs/own_data.md`, typed as it stands."""
+"""From a folder of images to a running model: the commands of `docs/own_data.md`, as printed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LAYOUT = Layout("rgb/{split}/{name}", "thermal/{split}/{name}", "labels/{split}/
 
 
 def commands() -> list[list[str]]:
-    """What the page's shell blocks say to type."""
+    """Return the commands in the page's shell blocks."""
     blocks = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     return [shlex.split(line)[1:] for block in blocks for line in block.splitlines() if line.strip()]
 
@@ -43,16 +43,16 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def start(here: Path) -> Path:
-    """A small model of the bundled ones' classes."""
+    """Save a small model with the classes of the bundled ones."""
     path = here / "start.safetensors"
     save_perception(path, Perception(smoke().architecture), smoke().info())
     return path
 
 
 @pytest.mark.slow
-def test_the_page_can_be_typed(here: Path, start: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_documented_commands_run(here: Path, start: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "models").mkdir()
-    start.rename(here / "models/lwir_box.safetensors")  # the bundled one's place, for a tenth of its time
+    start.rename(here / "models/lwir_box.safetensors")  # replaces the bundled model, which takes ten times as long
     typed = commands()
     assert [words[0] for words in typed] == ["data", "finetune", "export", "evaluate", "bag", "bag"]
     for words in typed:
@@ -81,7 +81,7 @@ def test_the_page_can_be_typed(here: Path, start: Path, capsys: pytest.CaptureFi
     assert scored["truth"]["classes"] == list(NAMES)
 
 
-def test_the_bundled_model_starts_a_users_own() -> None:
+def test_bundled_model_can_start_training_on_own_data() -> None:
     bundled = REPOSITORY / "models/lwir_box.safetensors"
     info, architecture = describe_checkpoint(bundled)
     model = Perception(replace(architecture, box_classes=len(NAMES), mask_classes=0))
@@ -94,7 +94,7 @@ def test_the_bundled_model_starts_a_users_own() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["COCO", "VOC", "YOLO"])
-def test_every_kind_of_labels_trains(here: Path, start: Path, form: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_label_format_trains(here: Path, start: Path, form: str, capsys: pytest.CaptureFixture[str]) -> None:
     layout = Layout(LAYOUT.rgb, LAYOUT.thermal, "instances_{split}" if form == "COCO" else LAYOUT.label)
     write_own(here / "other", layout, form, SPLITS)
     assert main(["finetune", "--data", "other", "--start", str(start), "--out", "run", *QUICK["finetune"]]) == 0
@@ -112,9 +112,7 @@ def test_every_kind_of_labels_trains(here: Path, start: Path, form: str, capsys:
 
 
 @pytest.mark.slow
-def test_classes_that_a_model_does_not_know_are_reported(
-    here: Path, start: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_classes_unknown_to_the_model_are_reported(here: Path, start: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = here / "m.safetensors"
     save_perception(model, Perception(smoke().architecture), smoke().info())  # person, bicycle, car: no forklift
     assert "forklift" not in BOX_CLASSES
@@ -124,14 +122,14 @@ def test_classes_that_a_model_does_not_know_are_reported(
     assert found["left_out_classes"] == ["forklift"]
     rows = found["subsets"]["all"]["rows"]
     assert found["subsets"]["all"]["images"] == 4
-    assert rows["RGB only"]["seeds"]  # of three images: one was not taken by the RGB camera
+    assert rows["RGB only"]["seeds"]  # of three images: one has no RGB counterpart
     write_own(here / "strange", LAYOUT, "YOLO", SPLITS)
     (here / "strange/data.yaml").write_text("names: [tram, forklift, crane]")
     assert main(["evaluate", str(model), "--data", "strange", "--device", "cpu"]) == 1
     assert "it labels boxes of tram, forklift, crane, the model knows boxes of person" in capsys.readouterr().err
 
 
-def test_check_names_what_is_wrong(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_names_problems(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "check", "--data", "my_data", "--out", "sheet.png"]) == 0
     printed = capsys.readouterr().out
     assert "train: 1 infrared only, 2 pairs, 1 rgb only" in printed
@@ -153,7 +151,7 @@ def test_check_names_what_is_wrong(here: Path, capsys: pytest.CaptureFixture[str
     assert "0101.png" in capsys.readouterr().out
 
 
-def test_options_of_own_data_are_for_own_data(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_own_data_options_are_refused_elsewhere(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words in (
         ["data", "check", "--dataset", "flir", "--root", ".", "--rgb", "a"],
         ["bag", "make", "--from", "scenes", "--out", "x", "--classes", "car"],
@@ -163,10 +161,10 @@ def test_options_of_own_data_are_for_own_data(here: Path, capsys: pytest.Capture
         assert "is for own data" in capsys.readouterr().err
 
 
-def test_a_recording_of_pairs_leaves_out_images_of_one_camera(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bag_of_pairs_skips_images_without_counterpart(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["bag", "make", "--from", "my_data", "--split", "train", "--rgb-rate", "4", "--ir-rate", "4"]
     assert main([*words, "--out", "t.mcap"]) == 0
-    assert "2 images of one camera are not in the bag" in capsys.readouterr().err
+    assert "2 images without a counterpart are not in the bag" in capsys.readouterr().err
     truth = json.loads((here / "t.coco.json").read_text())
     assert [one["name"] for one in truth["categories"]] == list(NAMES)
     assert len(truth["images"]) == 2

@@ -1,4 +1,4 @@
-"""Sizes as users type them, wherever they do."""
+"""Parsing of sizes on the command line."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import pytest
 from spectradino_core.commands.sizes import SizeError, parse_size
 
 
-def test_sizes_are_read():
+def test_sizes_are_parsed():
     assert parse_size("644x518") == (644, 518)
     assert parse_size("640X512") == (640, 512)
     assert parse_size("392x490", 14, "HEIGHTxWIDTH") == (392, 490)
 
 
 @pytest.mark.parametrize("text", ["640", "640x", "x512", "640x512x3", "0x512", "-640x512", "6.4x5", "²x2", "a x b", ""])
-def test_what_is_no_size_is_told(text):
-    with pytest.raises(SizeError, match=r"is no size: give WIDTHxHEIGHT in pixels, such as 644x518"):
+def test_invalid_sizes_are_reported(text):
+    with pytest.raises(SizeError, match=r"is not a size: give WIDTHxHEIGHT in pixels, such as 644x518"):
         parse_size(text)
 
 
-def test_multiples_are_held_to():
+def test_sides_must_be_multiples():
     with pytest.raises(ValueError, match="HEIGHTxWIDTH in pixels, both multiples of 14, such as 518x644"):
         parse_size("518x640", 14, "HEIGHTxWIDTH")
 
 
-def test_argparse_tells_it_as_wrong_usage(capsys):
+def test_argparse_reports_invalid_size_as_wrong_usage(capsys):
     parser = argparse.ArgumentParser()
     parser.add_argument("--size", type=parse_size)
     with pytest.raises(SystemExit) as stop:
         parser.parse_args(["--size", "big"])
     assert stop.value.code == 2
-    assert "argument --size: 'big' is no size" in capsys.readouterr().err
+    assert "argument --size: 'big' is not a size" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The synthetic streets: reproducible, true to their labels, and physically sensible in every band."""
+"""Synthetic scenes: reproducible, consistent with their labels and physically plausible in every band."""
 
 from __future__ import annotations
 
@@ -56,17 +56,17 @@ def celsius(scene: Scene) -> np.ndarray:
     return scene.images[LWIR] / 100.0 - 273.15
 
 
-def test_same_arguments_same_bytes() -> None:
+def test_same_arguments_give_same_bytes() -> None:
     for seed in (0, 7):
         assert same(render_scene(seed, SMALL), render_scene(seed, SMALL))
 
 
-def test_other_seeds_are_other_streets() -> None:
+def test_different_seeds_give_different_scenes() -> None:
     masks = {render_scene(seed, SMALL).mask.tobytes() for seed in range(12)}
     assert len(masks) == 12
 
 
-def test_bands_do_not_change_the_street_nor_each_other() -> None:
+def test_bands_are_rendered_independently() -> None:
     both = render_scene(3, SMALL)
     alone = render_scene(3, dataclasses.replace(SMALL, bands=(LWIR,)))
     assert list(alone.images) == [LWIR]
@@ -75,7 +75,7 @@ def test_bands_do_not_change_the_street_nor_each_other() -> None:
     assert np.array_equal(both.mask, alone.mask)
 
 
-def test_types_and_shapes() -> None:
+def test_dtypes_and_shapes() -> None:
     scene = render_scene(1, SMALL)
     for band, dtype, shape in (
         (RGB, np.uint8, (128, 160, 3)),
@@ -95,14 +95,14 @@ def test_types_and_shapes() -> None:
 
 @pytest.mark.parametrize("size", [(160, 128), (197, 139), (320, 180)])
 @pytest.mark.parametrize("supersample", [1, 2])
-def test_any_size(size: tuple[int, int], supersample: int) -> None:
+def test_arbitrary_image_size(size: tuple[int, int], supersample: int) -> None:
     options = SceneOptions(width=size[0], height=size[1], supersample=supersample)
     scene = render_scene(5, options)
     assert scene.images[RGB].shape == (size[1], size[0], 3)
     assert scene.mask.shape == scene.depth.shape == scene.instances.shape == (size[1], size[0])
 
 
-def test_a_crowd_of_seeds_keeps_the_invariants() -> None:
+def test_scene_invariants_over_many_seeds() -> None:
     people = cars = bicycles = 0
     for seed in range(50):
         scene = render_scene(seed, SMALL)
@@ -129,14 +129,14 @@ def test_a_crowd_of_seeds_keeps_the_invariants() -> None:
     assert cars > 60
 
 
-def test_boxes_are_the_extent_of_the_objects_own_pixels() -> None:
+def test_boxes_match_extent_of_instance_pixels() -> None:
     exact = 0
     for seed in range(30):
         scene = render_scene(seed, CLEAN)
         for k, box in enumerate(scene.boxes):
             rows, columns = np.nonzero(scene.instances == k + 1)
             extent = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
-            # Hidden or not, an object never shows outside its box.
+            # Occluded or not, an object is never visible outside its box.
             assert (extent[:2] >= box[:2]).all()
             assert (extent[2:] <= box[2:]).all()
             if scene.visible[k] == 1.0:
@@ -145,7 +145,7 @@ def test_boxes_are_the_extent_of_the_objects_own_pixels() -> None:
     assert exact > 30
 
 
-def test_an_occluded_object_keeps_its_whole_box() -> None:
+def test_occluded_object_keeps_its_full_box() -> None:
     wider = 0
     for seed in range(30):
         scene = render_scene(seed, CLEAN)
@@ -168,7 +168,7 @@ def test_mask_instances_and_depth_agree() -> None:
             assert spread < (0.01 if BOX_CLASSES[label] != "car" else 6.0)
 
 
-def test_road_recedes_upwards() -> None:
+def test_road_depth_increases_up_the_image() -> None:
     for seed in range(10):
         scene = render_scene(seed, CLEAN)
         for column in range(10, 320, 50):
@@ -176,7 +176,7 @@ def test_road_recedes_upwards() -> None:
             assert (np.diff(scene.depth[rows, column]) < 0).all()
 
 
-def test_resolution_does_not_change_the_street() -> None:
+def test_scene_is_independent_of_resolution() -> None:
     for seed in range(12):
         small, large = render_scene(seed, CLEAN), render_scene(seed, dataclasses.replace(CLEAN, width=640, height=512))
         assert small.time_of_day == large.time_of_day
@@ -188,7 +188,7 @@ def test_resolution_does_not_change_the_street() -> None:
                 assert np.abs(2 * by_track[track] - box).max() <= 4.0
 
 
-def test_night_is_darker_than_dusk_and_dusk_than_day() -> None:
+def test_brightness_decreases_from_day_to_dusk_to_night() -> None:
     means = [
         np.mean([render_scene(s, dataclasses.replace(CLEAN, time_of_day=time)).images[RGB].mean() for s in range(10)])
         for time in ("day", "dusk", "night")
@@ -210,8 +210,8 @@ def test_people_are_warmer_than_their_surroundings_at_night() -> None:
     assert np.mean(np.array(differences) > 0.5) > 0.9
 
 
-def test_infrared_shows_people_that_colour_hides_at_night() -> None:
-    """Contrast of people in standard deviations of the picture: the bands complement each other."""
+def test_people_have_more_contrast_in_lwir_than_in_rgb_at_night() -> None:
+    """Contrast is measured in standard deviations of the surrounding image."""
     rgb, lwir = [], []
     for seed in range(40):
         scene = render_scene(seed, SceneOptions(width=320, height=256, time_of_day="night"))
@@ -242,7 +242,7 @@ def test_sky_is_cold_and_leaves_are_bright_in_nir_by_day() -> None:
     assert leaves_brighter >= 0.9 * seen
 
 
-def test_noise_only_touches_the_images() -> None:
+def test_noise_changes_only_the_images() -> None:
     noisy = render_scene(4, dataclasses.replace(CLEAN, noise=True))
     clean = render_scene(4, CLEAN)
     assert np.array_equal(noisy.boxes, clean.boxes)
@@ -254,7 +254,7 @@ def test_noise_only_touches_the_images() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**32), limit=st.floats(0.1, 12.0))
-def test_the_homography_moves_no_pixel_too_far(seed: int, limit: float) -> None:
+def test_seeded_homography_respects_its_displacement_limit(seed: int, limit: float) -> None:
     homography = seeded_homography(np.random.default_rng(seed), 320, 256, limit)
     x, y = np.meshgrid(np.linspace(0, 320, 23), np.linspace(0, 256, 19))
     points = np.stack([x.ravel(), y.ravel(), np.ones(x.size)])
@@ -264,7 +264,7 @@ def test_the_homography_moves_no_pixel_too_far(seed: int, limit: float) -> None:
     assert moved.max() >= 0.3 * limit
 
 
-def test_the_reported_homography_takes_infrared_pixels_to_rgb_pixels() -> None:
+def test_reported_homography_maps_ir_pixels_to_rgb_pixels() -> None:
     measured, before = [], []
     fine = dataclasses.replace(CLEAN, supersample=2)
     for seed in range(8):
@@ -273,7 +273,7 @@ def test_the_reported_homography_takes_infrared_pixels_to_rgb_pixels() -> None:
         assert np.array_equal(straight.images[RGB], shifted.images[RGB])
         assert np.array_equal(straight.boxes, shifted.boxes)
         assert np.array_equal(straight.ir_to_rgb, np.eye(3))
-        # OpenCV counts pixels from their centres, the scenes from the image's corner.
+        # OpenCV's pixel coordinates start at a pixel's centre, those of scenes at the image's corner.
         centre = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1.0]])
         warp = np.linalg.inv(centre) @ shifted.ir_to_rgb @ centre
         wanted = straight.images[LWIR].astype(np.float32)
@@ -294,7 +294,7 @@ def test_the_reported_homography_takes_infrared_pixels_to_rgb_pixels() -> None:
     assert np.percentile(measured, 95) < 0.5
 
 
-def test_a_clock_offset_is_in_the_stamps_and_in_the_picture() -> None:
+def test_clock_offset_changes_ir_stamps_and_images() -> None:
     options = dataclasses.replace(CLEAN, start_ns=5_000_000_000)
     together = render_scene(2, options)
     late = render_scene(2, dataclasses.replace(options, clock_offset_ms=200.0))
@@ -302,13 +302,13 @@ def test_a_clock_offset_is_in_the_stamps_and_in_the_picture() -> None:
     assert late.stamps_ns[LWIR] == 5_200_000_000
     assert np.array_equal(late.images[RGB], together.images[RGB])
     assert not np.array_equal(late.images[LWIR], together.images[LWIR])
-    # What the late camera sees is what a punctual one sees 200 ms on.
+    # An IR camera that is 200 ms late captures what a synchronised one captures 200 ms later.
     after = list(render_sequence(2, 2, rate_hz=5.0, options=options))[1]
     assert after.stamps_ns[LWIR] == 5_200_000_000
     assert np.array_equal(late.images[LWIR], after.images[LWIR])
 
 
-def test_walkers_keep_their_way_through_the_start_and_turn_later() -> None:
+def test_walkers_move_steadily_through_time_zero_and_turn_later() -> None:
     steps = np.array([pace(3.0, 12.0, 2.5, 1.4, t)[:2] for t in (-0.2, -0.1, 0.0, 0.1, 0.2)])
     assert np.allclose(np.diff(steps, axis=0), steps[1] - steps[0])
     track = np.array([pace(3.0, 12.0, 2.5, 1.4, t)[:2] for t in np.arange(0.0, 60.0, 0.1)])
@@ -317,7 +317,7 @@ def test_walkers_keep_their_way_through_the_start_and_turn_later() -> None:
 
 
 @pytest.mark.parametrize("heading", [0.0, np.pi, 0.5 * np.pi, 2.0])
-def test_drivers_start_where_they_stand_and_come_again(heading: float) -> None:
+def test_drivers_start_in_place_and_wrap_around(heading: float) -> None:
     assert np.allclose(follow(4.0, 20.0, heading, 0.0), (4.0, 20.0, heading))
     track = np.array([follow(4.0, 20.0, heading, travelled) for travelled in np.arange(0.0, 400.0, 0.5)])
     steps = np.linalg.norm(np.diff(track[:, :2], axis=0), axis=1)
@@ -326,7 +326,7 @@ def test_drivers_start_where_they_stand_and_come_again(heading: float) -> None:
     assert np.abs(track[:, :2]).max() < 130.0
 
 
-def test_a_sequence_goes_on_smoothly() -> None:
+def test_sequence_moves_smoothly() -> None:
     moved = 0.0
     for seed in range(6):
         frames = list(render_sequence(seed, 8, rate_hz=10.0, options=CLEAN))
@@ -341,13 +341,13 @@ def test_a_sequence_goes_on_smoothly() -> None:
                 assert labels[track] == label
                 step = np.abs(box - boxes[track]).max()
                 moved = max(moved, float(step))
-                # Fast cars close by cross at most a tenth of the picture in a tenth of a second.
+                # A close, fast car crosses at most a fifth of the image width in a tenth of a second.
                 assert step < 64.0
     assert moved > 2.0
 
 
-def test_a_long_sequence_does_not_run_empty() -> None:
-    """A minute on, the streets are as full as at the start (within the chance of who is in view)."""
+def test_long_sequence_does_not_run_empty() -> None:
+    """Scenes hold about as many visible objects after a minute as at the start."""
     start = later = 0
     for seed in range(25):
         frames = list(render_sequence(seed, 3, rate_hz=1 / 30.0, options=SMALL))
@@ -356,7 +356,7 @@ def test_a_long_sequence_does_not_run_empty() -> None:
     assert later > 0.6 * start
 
 
-def test_traffic_scales_the_crowd() -> None:
+def test_traffic_scales_number_of_actors() -> None:
     none = [len(render_scene(s, dataclasses.replace(SMALL, traffic=0.0)).labels) for s in range(10)]
     usual = [len(render_scene(s, SMALL).labels) for s in range(10)]
     assert sum(none) == 0
@@ -375,19 +375,19 @@ def test_traffic_scales_the_crowd() -> None:
         ({"noise_level": -1.0}, "negative"),
     ],
 )
-def test_bad_options_are_named(change: dict, message: str) -> None:
+def test_invalid_options_are_named(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(SMALL, **change)
 
 
-def test_bad_arguments_are_named() -> None:
+def test_invalid_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="seed -1"):
         render_scene(-1)
     with pytest.raises(ValueError, match="rate_hz"):
         render_sequence(0, 3, rate_hz=0.0)
 
 
-def test_contact_sheet_and_its_command(tmp_path) -> None:
+def test_contact_sheet_command(tmp_path) -> None:
     scenes = [render_scene(seed, dataclasses.replace(SMALL, misregistration_px=3.0)) for seed in (0, 1)]
     assert contact_sheet(scenes).shape == (2 * 128, 5 * 160, 3)
     out = tmp_path / "sheet.png"

@@ -226,7 +226,7 @@ def test_the_command_as_a_user_types_it(shared_data, backbone, tmp_path, capsys)
             "give the .safetensors that it was exported from",
         ),
         (["--data", "x", "--start", "models/lwir_box.onnx"], "is an exported model"),
-        (["--dataset", "flir", "--epochs", "2", "--steps", "3"], "not beside --steps"),
+        (["--dataset", "flir", "--epochs", "2", "--steps", "3"], "excludes --steps"),
         (["--dataset", "flir", "--data", "x"], "--root"),
         (["--recipe", "smoke", "--root", "x"], "--root is for --dataset"),
         (["--recipe", "smoke", "--baseline"], "--baseline is for --dataset and --data: the recipe 'smoke' has its own"),
