@@ -269,7 +269,7 @@ def wrong_backbones(tmp_path_factory):
         (["--backbone", "whole.safetensors", "--variant", "b"], "holds a ViT-Test/14; --variant asks for 'b'"),
         (["--backbone", "nir.safetensors"], "lwir"),
         (["--backbone", "cut.safetensors"], "truncated"),
-        (["--backbone", "cut.pth"], "is truncated, no checkpoint, or holds more than tensors"),
+        (["--backbone", "cut.pth"], "is truncated, not a checkpoint, or holds more than tensors"),
         (["--backbone", "absent.safetensors"], "there is no file"),
     ],
 )
