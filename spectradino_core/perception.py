@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from spectradino_core.backbone import Features, SpectraDINO, ViT, ViTConfig, parameter_roles, vit_config
 from spectradino_core.backbone.repeated import RepeatedViT
-from spectradino_core.heads.detection import Cells
+from spectradino_core.heads.detection import AnchorPoints
 from spectradino_core.heads.pyramid import SimpleFeaturePyramid, usual_strides
 from spectradino_core.heads.registry import (
     DETECTION,
@@ -172,7 +172,7 @@ class Predictions:
 
     logits: Tensor | None
     boxes: Tensor | None
-    cells: Cells | None
+    anchors: AnchorPoints | None
     mask_logits: Tensor | None
 
 
@@ -224,12 +224,12 @@ class Perception(nn.Module):
         """
         fused = self.fuse(images, present)
         found, marked = self.architecture.kinds
-        logits = boxes = cells = mask_logits = None
+        logits = boxes = anchors = mask_logits = None
         if found is not None:
-            logits, boxes, cells = found.run(self.detection, fused, self.architecture.cell_strides)
+            logits, boxes, anchors = found.run(self.detection, fused, self.architecture.cell_strides)
         if marked is not None:
             mask_logits = marked.run(self.segmentation, fused, self.architecture.strides)
-        return Predictions(logits, boxes, cells, mask_logits)
+        return Predictions(logits, boxes, anchors, mask_logits)
 
     def fuse(self, images: Mapping[Modality, Tensor], present: Tensor | None = None) -> Fused:
         """What the heads read, of images as `forward` takes them."""
