@@ -52,7 +52,7 @@ class Routing:
         return torch.tensor(self.slots).repeat_interleave(torch.tensor(self.sizes)).to(self.device)
 
     def pick(self, stack: Tensor) -> Tensor:
-        """Select from a stack [M, ...] the weights for the matmul: [K, ...] for an even batch, otherwise [B, ...]."""
+        """Select matmul weights from a stack [M, ...]: [K, ...] if even, otherwise [B, ...]."""
         if not self.even:
             return stack[self.index]
         first, count = self.slots[0], len(self.slots)
@@ -62,7 +62,7 @@ class Routing:
 
 
 class Adapter(nn.Module):
-    """Adapters of one block: `z + W_up · GELU(W_down · z + b) + b'`, with the weights of each sample's band.
+    """Adapters of one block: `z + W_up · GELU(W_down · z + b) + b'` with per-band weights.
 
     Args:
         bands: M.

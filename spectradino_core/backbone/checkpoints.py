@@ -74,9 +74,9 @@ def load_dinov2(model: ViT | SpectraDINO, path: str | os.PathLike[str]) -> str:
     """
     vit = model.vit if isinstance(model, SpectraDINO) else model
     state, layout = read_dinov2(path)
-    held, asked = config_of(state), vit.config
-    if any(getattr(held, name) != getattr(asked, name) for name in _SHAPE_FIELDS):
-        raise CheckpointError(f"{path} holds a {_describe(held)}; the model asked for is {_describe(asked)}")
+    stored, expected = config_of(state), vit.config
+    if any(getattr(stored, name) != getattr(expected, name) for name in _SHAPE_FIELDS):
+        raise CheckpointError(f"{path} holds a {_describe(stored)}, but the model is a {_describe(expected)}")
     _load(vit, state, path)
     return layout
 
@@ -216,7 +216,7 @@ def _from_transformers(state: State) -> State:
 
 
 def _stack(state: State, parts: Sequence[str], whole: str) -> State:
-    """Concatenate the rows of the linear layers `parts` into the layer `whole`; incomplete sets are kept unchanged."""
+    """Concatenate the linear layers `parts` into `whole`; incomplete sets are unchanged."""
     stacked = dict(state)
     for key in state:
         if f".{parts[0]}." in key:
@@ -242,7 +242,7 @@ def _from_timm(state: State) -> State:
 
 
 def _is_gated(state: State) -> bool:
-    """Whether the MLPs are timm's SwiGLU, where `fc1` outputs gate and value and `fc2` reads their product."""
+    """Whether the MLPs are timm's SwiGLU: `fc1` outputs gate and value, `fc2` reads their product."""
     fc1, fc2 = state.get("blocks.0.mlp.fc1.weight"), state.get("blocks.0.mlp.fc2.weight")
     return fc1 is not None and fc2 is not None and fc1.shape[0] == 2 * fc2.shape[1]
 
@@ -296,9 +296,9 @@ def load_spectradino(path: str | os.PathLike[str], bands: Sequence[Modality] | N
     Raises:
         CheckpointError: the file is missing, unreadable, not a SpectraDINO backbone, or lacks weights or a band.
     """
-    config, held = stored_config(path)
+    config, stored_bands = stored_config(path)
     try:
-        model = SpectraDINO(config, held)
+        model = SpectraDINO(config, stored_bands)
     except ValueError as error:
         raise CheckpointError(_not_understood(path, error)) from error
     _load(model, read_tensors(path), path)

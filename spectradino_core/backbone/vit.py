@@ -82,7 +82,7 @@ class ViTConfig:
 
     @property
     def hidden(self) -> int:
-        """Hidden width of the MLP; 2/3 of it, rounded up to a multiple of 8, for the gated MLP with its two inputs."""
+        """Hidden width of the MLP; for the gated MLP 2/3 of it, rounded up to a multiple of 8."""
         hidden = self.mlp_ratio * self.width
         return (int(hidden * 2 / 3) + 7) // 8 * 8 if self.swiglu else hidden
 

@@ -64,7 +64,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def read_tensors(path: str | os.PathLike[str]) -> State:
-    """Read the tensors of a safetensors file, a `torch.save` file (running no code) or a Hugging Face folder.
+    """Read tensors of a safetensors or `torch.save` file, running no code, or a Hugging Face folder.
 
     Returns:
         Tensors by name; names of nested tensors are prefixed by their mappings' keys, joined by dots.

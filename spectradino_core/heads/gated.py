@@ -14,7 +14,7 @@ __all__ = ["GatedFusion"]
 
 
 class GatedFusion(Fusion):
-    """`g · rgb + (1 - g) · infrared`, then LayerNorm, with one g in 0..1 per token, predicted from both tokens.
+    """`g · rgb + (1 - g) · infrared`, then LayerNorm; g in 0..1 is predicted per token.
 
     The paper ablates "a per-token gating weight to blend modality features" (Appendix C3); the linear gate initialised
     to one half and the LayerNorm are our choice. With a single stream the gate selects it entirely.

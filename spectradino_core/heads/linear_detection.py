@@ -17,7 +17,7 @@ __all__ = ["LinearDetectionHead"]
 
 
 class LinearDetectionHead(nn.Module):
-    """BatchNorm and 1x1 convolutions for classes and boxes on the last fused map, one anchor point per patch.
+    """BatchNorm and 1x1 convolutions on the last fused map, with one anchor point per patch.
 
     The paper compares "a linear probe" with ViTDet's head (Table 9) without details; this one follows DINOv2's linear
     segmentation probe. Boxes are encoded as in the dense head, so training and decoding are the same.

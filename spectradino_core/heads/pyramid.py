@@ -98,7 +98,7 @@ class SimpleFeaturePyramid(nn.Module):
 
 
 def level_sizes(size: tuple[int, int], strides: Sequence[float]) -> list[tuple[int, int]]:
-    """Return the map size (h_i, w_i) of each stride for an input of (H, W) pixels, multiples of the patch size."""
+    """Return the map size (h_i, w_i) of each stride for an input of (H, W) pixels."""
     return [(int(size[0] // stride), int(size[1] // stride)) for stride in strides]
 
 

@@ -28,9 +28,10 @@ def first_row(rows: int) -> int:
 
 
 def gather(x: Tensor) -> Tensor:
-    """Gather [B, ...] of each process to [W·B, ...] on all, in order of rank; `x` itself with one process.
+    """Gather [B, ...] of each process to [W·B, ...] on all, in order of rank.
 
-    Gradients flow back to each process's own rows. All processes must call it equally often, with the same B.
+    With a single process it returns `x`. Gradients flow back to each process's own rows. All processes must call it
+    equally often, with the same B.
     """
     return _Gather.apply(x) if processes() > 1 else x
 

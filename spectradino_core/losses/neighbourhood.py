@@ -19,9 +19,9 @@ log = logging.getLogger(__name__)
 
 
 def neighbourhood_loss(student: Tensor, teacher: Tensor, entries: Tensor, top_k: int, temperature: float) -> Tensor:
-    """KL divergence of the student's similarities to the teacher's nearest neighbours (Equations 10 and 11).
+    """KL divergence over the teacher's nearest neighbours (Equations 10 and 11).
 
-    For each sample, `KL(teacher ‖ student)` of the softmax distributions over the K entries nearest to its *teacher*
+    For each sample, `KL(teacher ‖ student)` of the softmaxed similarities to the K entries nearest to its *teacher*
     embedding, averaged over the batch. With fewer than K entries all are used, with none the loss is 0.
 
     Args:
@@ -100,7 +100,7 @@ class TeacherQueue(nn.Module):
 
     @torch.no_grad()
     def put(self, teacher: Tensor) -> None:
-        """Add the step's teacher CLS [B, D] of all processes, replacing the oldest; call after the optimiser step."""
+        """Add the teacher CLS [B, D] of all processes; call after the optimiser step."""
         rows = gather(F.normalize(teacher.detach().to(self.stored.dtype), dim=-1))[-self.capacity :]
         count = self._count()
         places = (torch.arange(len(rows), device=rows.device) + count) % self.capacity

@@ -188,20 +188,24 @@ S1, B1 = (dataclasses.replace(VARIANTS[name], depth=1) for name in "sb")
 
 
 @pytest.mark.parametrize(
-    ("held", "asked", "message"),
+    ("stored", "expected", "message"),
     [
-        (B1, S1, r"holds a ViT-B/14 \(width 768, 1 blocks.*asked for is ViT-S/14 \(width 384"),
-        (VARIANTS["test"], dataclasses.replace(VARIANTS["test"], registers=4), "no registers.*asked for.*4 registers"),
-        (dataclasses.replace(VARIANTS["test"], depth=3), VARIANTS["test"], "3 blocks.*asked for.*2 blocks"),
+        (B1, S1, r"holds a ViT-B/14 \(width 768, 1 blocks.*the model is a ViT-S/14 \(width 384"),
+        (
+            VARIANTS["test"],
+            dataclasses.replace(VARIANTS["test"], registers=4),
+            "no registers.*the model is.*4 registers",
+        ),
+        (dataclasses.replace(VARIANTS["test"], depth=3), VARIANTS["test"], "3 blocks.*the model is.*2 blocks"),
         (VARIANTS["test"], dataclasses.replace(VARIANTS["test"], pos_grid=16), "positions 37 x 37.*positions 16 x 16"),
-        (dataclasses.replace(VARIANTS["test"], patch=16), VARIANTS["test"], "ViT-Test/16.*asked for is ViT-Test/14"),
-        (dataclasses.replace(VARIANTS["test"], swiglu=True), VARIANTS["test"], "SwiGLU.*asked for.*GELU"),
+        (dataclasses.replace(VARIANTS["test"], patch=16), VARIANTS["test"], "ViT-Test/16.*the model is a ViT-Test/14"),
+        (dataclasses.replace(VARIANTS["test"], swiglu=True), VARIANTS["test"], "SwiGLU.*the model is.*GELU"),
     ],
 )
-def test_wrong_variant_is_rejected(held: ViTConfig, asked: ViTConfig, message: str, tmp_path: Path) -> None:
-    path = write(tmp_path / "weights.pth", held)
+def test_wrong_variant_is_rejected(stored: ViTConfig, expected: ViTConfig, message: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "weights.pth", stored)
     with pytest.raises(CheckpointError, match=message) as caught:
-        load_dinov2(ViT(asked), path)
+        load_dinov2(ViT(expected), path)
     assert str(path) in str(caught.value)
 
 

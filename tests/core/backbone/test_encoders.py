@@ -11,7 +11,7 @@ from spectradino_core.backbone.vit import ViT
 from spectradino_core.modality import Modality
 
 
-def pictures(channels: dict[str, int], count: int = 2) -> dict[str, torch.Tensor]:
+def make_images(channels: dict[str, int], count: int = 2) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     return {key: torch.rand(count, c, 28, 42, generator=generator) for key, c in channels.items()}
 
@@ -20,7 +20,7 @@ def pictures(channels: dict[str, int], count: int = 2) -> dict[str, torch.Tensor
 def test_plain_encoder_equals_vit(shared):
     vit = ViT("test")
     encoder = PlainEncoder(vit, shared)
-    images = pictures({"rgb": 3, "depth": 3, "lwir": 3})
+    images = make_images({"rgb": 3, "depth": 3, "lwir": 3})
     found = encoder(images)
     assert list(found) == list(images)
     for key, image in images.items():
@@ -33,7 +33,7 @@ def test_plain_encoder_equals_vit(shared):
 
 def test_shared_blocks_get_no_gradient():
     vit = ViT("test")
-    PlainEncoder(vit, 1)(pictures({"rgb": 3}))["rgb"].cls.sum().backward()
+    PlainEncoder(vit, 1)(make_images({"rgb": 3}))["rgb"].cls.sum().backward()
     assert all(p.grad is None for p in vit.blocks[0].parameters())
     assert all(p.grad is not None for p in vit.blocks[1].parameters())
 
@@ -42,7 +42,7 @@ def test_banded_encoder_equals_spectradino():
     model = SpectraDINO("test")
     encoder = BandedEncoder(model)
     assert [encoder.channels(key) for key in ("rgb", "nir", "lwir", "depth", "segmentation")] == [3, 1, 1, 3, 3]
-    images = pictures({"depth": 3, "lwir": 1, "rgb": 3})
+    images = make_images({"depth": 3, "lwir": 1, "rgb": 3})
     found = encoder(images)
     assert list(found) == list(images)
     torch.testing.assert_close(found["lwir"].cls, model({Modality.LWIR: images["lwir"]})[Modality.LWIR].cls)

@@ -195,7 +195,7 @@ DINOV2 = {"model_type": "dinov2", "num_attention_heads": 3}
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ({}, r"is not a Hugging Face model folder: it has no config.json \(found: \)"),
         ({"config": DINOV2}, "has a config.json but no model.safetensors .*: download the weights too"),
@@ -214,8 +214,8 @@ DINOV2 = {"model_type": "dinov2", "num_attention_heads": 3}
         ({"config": DINOV2, "index": {"weight_map": {"a": "gone.safetensors"}}}, "there is no file .*gone.safetensors"),
     ],
 )
-def test_invalid_folders_are_rejected(tmp_path: Path, content: dict, said: str) -> None:
-    with pytest.raises(CheckpointError, match=said) as caught:
+def test_invalid_folders_are_rejected(tmp_path: Path, content: dict, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message) as caught:
         read_dinov2(folder_of(tmp_path / "folder", **content))
     assert "\n" not in str(caught.value)
     assert "\x1b" not in str(caught.value)
@@ -236,7 +236,7 @@ def write(path: Path, **changes: torch.Tensor) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"blocks__999999999__norm1__weight": torch.zeros(48)}, "its blocks are not numbered from 0"),
         ({"blocks__x__norm1__weight": torch.zeros(48)}, "its blocks are not numbered from 0"),
@@ -247,10 +247,10 @@ def write(path: Path, **changes: torch.Tensor) -> Path:
         ({"norm__weight": torch.zeros(48, dtype=torch.int8)}, "norm.weight holds torch.int8"),
     ],
 )
-def test_invalid_shapes_are_rejected(tmp_path: Path, changes: dict, said: str) -> None:
+def test_invalid_shapes_are_rejected(tmp_path: Path, changes: dict, message: str) -> None:
     path = write(tmp_path / "weights.pth", **changes)
     for use in (read_dinov2, load_network, backbone_config):
-        with pytest.raises(CheckpointError, match=said):
+        with pytest.raises(CheckpointError, match=message):
             use(path)
 
 
