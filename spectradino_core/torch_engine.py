@@ -43,13 +43,9 @@ class ServingGraph(nn.Module):
         self.streams = streams
 
     def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
-        """Compute the tensors named by `outputs`.
+        """Compute `outputs` from rgb [1, 3, H, W], ir [1, 1, H, W], present [2], or from a single stream's image.
 
-        Args:
-            given: rgb [1, 3, H, W], ir [1, 1, H, W] and present [2]; or the image of the single stream.
-
-        Returns:
-            Boxes [A, 4] and scores [A, C] with a detection head, mask uint8 [H, W] with a segmentation head.
+        These are boxes [A, 4] and scores [A, C] of a detection head, mask uint8 [H, W] of a segmentation head.
         """
         if self.streams == "both":
             rgb, ir, present = given

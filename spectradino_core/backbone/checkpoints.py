@@ -62,9 +62,7 @@ FORMAT = "spectradino-backbone/1"
 
 
 def load_dinov2(model: ViT | SpectraDINO, path: str | os.PathLike[str]) -> str:
-    """Load plain DINOv2 weights into a ViT, or into the ViT of a SpectraDINO.
-
-    Stems and adapters of a SpectraDINO are unchanged.
+    """Load plain DINOv2 weights into a ViT, or into the ViT of a SpectraDINO only.
 
     Returns:
         Name of the detected key layout.

@@ -1,7 +1,6 @@
 """Dense anchor-free detection head and target assignment.
 
-Letters: B batch, P pyramid width, C classes, A anchor points of all levels, h_i x w_i map of level i, K objects of one
-image.
+Letters: B batch, P pyramid width, C classes, A anchor points of all levels, h_i x w_i level i, K objects of an image.
 """
 
 from __future__ import annotations

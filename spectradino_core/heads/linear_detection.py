@@ -41,12 +41,7 @@ class LinearDetectionHead(nn.Module):
         nn.init.constant_(self.classify.bias, -math.log((1 - PRIOR) / PRIOR))
 
     def forward(self, maps: Sequence[Tensor], strides: Sequence[float]) -> tuple[Tensor, Tensor, AnchorPoints]:
-        """Return class logits [B, A, C], boxes [B, A, 4] x1 y1 x2 y2 in network pixels, and the anchor points.
-
-        Args:
-            maps: one map [B, D, h, w].
-            strides: its stride in network pixels.
-        """
+        """Return what `DenseHead.forward` does, for one map [B, D, h, w]."""
         anchors = AnchorPoints.of(maps, strides)
         x = self.norm(maps[0])
         logits = self.classify(x).flatten(2).transpose(1, 2)

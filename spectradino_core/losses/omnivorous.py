@@ -188,10 +188,7 @@ def mixup(image: Tensor, rgb: Tensor, alpha: Tensor) -> Tensor:
 
 
 def _dense_rows(rows: Tensor, columns: Tensor, scale: Tensor | float, first: int, positions: int) -> Tensor:
-    """Mean cross entropy of tokens [B, S, D] against all processes' [W·B·S, D], in chunks.
-
-    At the paper's batch of 512 the whole similarity matrix would take 4 GB.
-    """
+    """Mean cross entropy of tokens [B, S, D] against all processes' [W·B·S, D], in chunks to save memory."""
     step = max(1, _ROWS // positions)
     scale = torch.as_tensor(scale, device=rows.device)
     total = rows.new_zeros(())
