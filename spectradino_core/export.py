@@ -1,6 +1,6 @@
-"""A trained perception module becomes a model file: one ONNX graph of static size that says everything of itself.
+"""Export a trained perception model to a self-describing ONNX file of static size.
 
-The graph is held against PyTorch on sample pairs before it is written, and what was measured is stored in it.
+Parity with PyTorch is checked on sample pairs before the file is written, and stored in it.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ __all__ = ["OPSET", "ParityError", "describe", "export", "measure_parity", "weig
 log = logging.getLogger(__name__)
 
 OPSET = 20
-"""The first with GELU as one operator; LayerNormalization (17) stays one operator too, which half precision needs."""
+"""The first with a Gelu operator; LayerNormalization (since 17) is one operator too, as half precision requires."""
 IR_VERSION = 9
-"""The one that came with the opset. What exporters write by themselves grows with ONNX, and a robot's runtime refuses
-a newer one (ONNX Runtime 1.17 one above 9)."""
+"""The version of that opset. Exporters write newer ones as ONNX evolves, which older runtimes reject (ONNX Runtime
+1.17: above 9)."""
 
 SAMPLES = 2
-"""How many of the pairs travel with the model, see `runtime.samples`: the file grows by some 100 kB each."""
+"""Number of pairs stored in the model file, see `runtime.samples`; each adds about 100 kB."""
 TOLERANCE = Tolerance(boxes_px=1e-3, scores=1e-3, mask_differs=1e-3)
 
 
 class ParityError(RuntimeError):
-    """The exported graph does not compute what the module does; nothing was written."""
+    """The exported graph deviates from the module; nothing was written."""
 
 
 def export(
@@ -57,20 +57,20 @@ def export(
     inputs: str = "raw",
     streams: str = "both",
 ) -> dict[str, Any]:
-    """Writes `path` and returns the measured parity, which is stored in the file too.
+    """Export a model and return the measured parity, which is also stored in the file.
 
     Args:
-        model: the trained module; it is not changed.
+        model: the trained module, which is not changed.
         info: its description.
-        path: the `.onnx` file.
-        samples: pairs on which the graph is compared with the module, both streams and each alone.
-        inputs: the form in which the file takes pictures, see `runtime.network_inputs`.
-        streams: "both", or "rgb" or "ir" for the graph that answers while the other camera is lost; it belongs beside
-            the one of both, see `runtime.alone`.
+        path: output `.onnx` file.
+        samples: pairs for the parity check, with both streams and with each alone.
+        inputs: form of the input images, see `runtime.network_inputs`.
+        streams: "both", or "rgb" or "ir" for a single-stream model used while the other camera is lost; see
+            `runtime.alone` for its file name.
 
     Raises:
-        ParityError: the two differ by more than `TOLERANCE`.
-        OSError: the file could not be written; what was there is untouched.
+        ParityError: graph and module differ by more than `TOLERANCE`.
+        OSError: the file could not be written; an existing file is unchanged.
     """
     module = deepcopy(model).cpu().eval()
     identity = {WEIGHTS_KEY: weights_digest(model, info)}
@@ -84,7 +84,7 @@ def export(
         _trace(graph, info.input_size, graph.outputs, scratch)
         described = onnx.load(str(scratch))
         described.ir_version = IR_VERSION
-        _forget_where_it_was_made(described)
+        _strip_debug_info(described)
         replace_for_gpus(described)
         if inputs == "raw":
             take_raw(described, info)
@@ -108,9 +108,9 @@ def _trace(graph: ServingGraph, size: tuple[int, int], outputs: list[str], path:
     rgb, ir = torch.randn(1, 3, height, width), torch.rand(1, 1, height, width)
     examples = {"rgb": rgb, "ir": ir, "present": torch.ones(2)}
     names = list(examples) if graph.streams == "both" else [graph.streams]
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of operators that are not used here
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns about unused operators
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the tracer warns of shapes that are constants here by design
+        warnings.simplefilter("ignore")  # the tracer warns about shapes that are constant by design
         torch.onnx.export(
             graph,
             tuple(examples[name] for name in names),
@@ -125,9 +125,9 @@ def _trace(graph: ServingGraph, size: tuple[int, int], outputs: list[str], path:
 
 
 def weights_digest(model: Perception, info: ModelInfo) -> str:
-    """SHA-256, in hexadecimal, of all that makes a network's answers what they are: weights, architecture, contract.
+    """SHA-256 (hex) of all that determines the outputs: weights, architecture, contract.
 
-    Neither thresholds nor the file's form count: graphs exported one by one from a checkpoint have the same.
+    Thresholds and input form are excluded, so all graphs exported from one checkpoint have the same digest.
     """
     contract = {
         "architecture": model.architecture.to_dict(),
@@ -144,8 +144,8 @@ def weights_digest(model: Perception, info: ModelInfo) -> str:
     return digest.hexdigest()
 
 
-def _forget_where_it_was_made(model: onnx.ModelProto) -> None:
-    """Takes out what exporters note at each node: stack traces, with the paths of the machine that exported."""
+def _strip_debug_info(model: onnx.ModelProto) -> None:
+    """Remove the stack traces that exporters add to nodes, which contain paths of the exporting machine."""
     del model.graph.metadata_props[:]
     for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
         del part.metadata_props[:]
@@ -156,13 +156,13 @@ def _forget_where_it_was_made(model: onnx.ModelProto) -> None:
 
 
 def _add_samples(model: onnx.ModelProto, pairs: list[PairedSample], info: ModelInfo) -> None:
-    """Puts pairs into the file, on which fast engines are held against the CPU before they serve."""
+    """Store pairs in the file for the parity check of accelerated engines against the CPU."""
     packed = pack_samples([(pair.rgb, pair.infrared) for pair in pairs], info)
     model.metadata_props.add(key=SAMPLES_KEY, value=packed)
 
 
 def describe(graph: onnx.ModelProto, info: ModelInfo) -> None:
-    """Writes what a model says of itself into a graph, in place of what it said."""
+    """Replace the description in a graph's metadata."""
     kept = [(entry.key, entry.value) for entry in graph.metadata_props if entry.key == SAMPLES_KEY]
     del graph.metadata_props[:]
     for key, value in [(METADATA_KEY, info.to_json()), *kept]:
@@ -171,9 +171,9 @@ def describe(graph: onnx.ModelProto, info: ModelInfo) -> None:
 
 
 def measure_parity(reference: Engine, engine: Engine, samples: Iterable[PairedSample]) -> dict[str, Any]:
-    """The largest differences between two engines over pairs: {"boxes_px", "scores", "mask_differs", "pairs"}.
+    """Maximum differences between two engines over pairs: {"boxes_px", "scores", "mask_differs", "pairs"}.
 
-    With both streams and each alone; an engine of one stream is held to what the reference says of that one alone.
+    Compared with both streams and with each alone; for a single-stream engine with that stream alone.
     """
     drawn, streams = list(samples), engine.info.streams
 

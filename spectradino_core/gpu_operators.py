@@ -1,12 +1,11 @@
-"""Operators that GPUs lack, replaced by ones that they have: bilinear `Resize`, and `Cast` from integers to bytes.
+"""Replace operators without GPU support: bilinear `Resize`, and `Cast` from integers to uint8.
 
-ONNX Runtime has no CUDA kernel for a linear `Resize` before 1.25, so each frame's logits would travel to the host and
-back. Bilinear interpolation is linear and separable, and sizes are constants here: it is two products with constant
-matrices,
+ONNX Runtime before 1.25 has no CUDA kernel for a linear `Resize`, so each frame's logits would be copied to the host
+and back. Bilinear interpolation is linear and separable, so at fixed sizes it is two products with constant matrices:
 
     y [.., H, W] = rows [H, h] · x [.., h, w] · columns [w, W]
 
-TensorRT casts to uint8 from floating point only, which is exact for class ids.
+TensorRT casts to uint8 only from floating point, which is exact for class ids.
 """
 
 from __future__ import annotations
@@ -18,17 +17,17 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 __all__ = ["UPSAMPLING", "bilinear_matrix", "replace_for_gpus"]
 
 UPSAMPLING = "upsampling/"
-"""Prefix of the names of all nodes that are made here; conversions leave their precision alone."""
+"""Name prefix of all nodes created here; conversions keep their precision."""
 
 
 def replace_for_gpus(model: ModelProto) -> int:
-    """Replaces both kinds of operators, in place.
+    """Replace both kinds of operators in place.
 
-    A `Resize` is replaced if it is linear with half-pixel centres, without antialiasing, and changes the last two of
-    four constant sizes; others stay.
+    A `Resize` is replaced if it is linear with half-pixel centres, without antialiasing, and changes only the last two
+    of four constant sizes.
 
     Returns:
-        The number of `Resize` operators that were replaced.
+        Number of `Resize` operators replaced.
     """
     shapes = _shapes(model)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -59,8 +58,8 @@ def bilinear_matrix(size: int, target: int) -> np.ndarray:
     """Weights of bilinear interpolation along one axis with half-pixel centres and clamped borders.
 
     Args:
-        size: number of samples.
-        target: number of interpolated samples.
+        size: number of input samples.
+        target: number of output samples.
 
     Returns:
         float32 [target, size]; each row sums to 1.
@@ -85,7 +84,7 @@ def _shapes(model: ModelProto) -> dict[str, list[int]]:
 def _resize_sizes(
     node: NodeProto, shapes: dict[str, list[int]], constants: dict[str, TensorProto]
 ) -> tuple[list[int], list[int]] | None:
-    """Sizes (h, w) and (H, W) of a `Resize` that can be replaced; None for every other node."""
+    """Return sizes (h, w) and (H, W) of a `Resize` that can be replaced; None for other nodes."""
     if node.op_type != "Resize":
         return None
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}

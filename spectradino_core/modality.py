@@ -1,6 +1,6 @@
-"""The four bands a SpectraDINO sees: their names, order, channels and wavelengths.
+"""The four bands of SpectraDINO: names, order, channels and wavelengths.
 
-The order is the paper's modality index (Section 3.1.3); it is stored in checkpoints and model files and never changes.
+The order is the paper's modality index (Section 3.1.3), which checkpoints and model files store: it must not change.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "INFRARED", "Band", "Modality"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Of RGB values in [0, 1], in RGB order: what DINOv2's input is normalised with."""
+"""Statistics of RGB values in [0, 1], in RGB order, for normalising DINOv2's input."""
 
 
 @dataclass(frozen=True)
 class Band:
-    """What is physically known of a band.
+    """Physical properties of a band.
 
     Attributes:
-        channels: image channels a camera of this band delivers.
-        wavelength_um: (shortest, longest) wavelength in micrometres.
-        description: a phrase for help texts and model cards.
+        channels: image channels.
+        wavelength_um: (minimum, maximum) wavelength in micrometres.
+        description: phrase for help texts and model cards.
     """
 
     channels: int
@@ -31,7 +31,7 @@ class Band:
 
 
 class Modality(IntEnum):
-    """A band, by its index in the paper: RGB 0, NIR 1, SWIR 2, LWIR 3."""
+    """Band by its index in the paper: RGB 0, NIR 1, SWIR 2, LWIR 3."""
 
     RGB = 0
     NIR = 1
@@ -44,15 +44,15 @@ class Modality(IntEnum):
 
     @property
     def key(self) -> str:
-        """The lower-case name used in manifests, model files, parameters and messages."""
+        """Lower-case name used in manifests, model files, parameters and messages."""
         return self.name.lower()
 
     @classmethod
     def parse(cls, name: str | int | Modality) -> Modality:
-        """The band called `name` (any case) or numbered so.
+        """Return the band with this name (case-insensitive) or index.
 
         Raises:
-            ValueError: no such band; the message lists those there are.
+            ValueError: unknown band; the message lists the known ones.
         """
         if isinstance(name, str):
             try:
@@ -75,4 +75,4 @@ _BANDS = {
 }
 
 INFRARED = (Modality.NIR, Modality.SWIR, Modality.LWIR)
-"""The bands beside RGB, in the round-robin order of training (Section 3.3)."""
+"""The infrared bands, in the round-robin order of training (Section 3.3)."""

@@ -1,12 +1,12 @@
-"""Backbone, fusion and heads joined: the module that is fine-tuned and exported.
+"""Perception model: backbone, fusion and heads, as fine-tuned and exported.
 
-    rgb ─┐            ┌─ fusion (at the last block, or ─┬─ (pyramid) ─ detection head: classes and boxes per cell
+    rgb ─┐            ┌─ fusion (at the last block, or ─┬─ (pyramid) ─ detection head: classes, boxes per anchor point
          ├─ backbone ─┤   one at each tapped block)     │
     ir  ─┘ (one pass) └                                 └─ (pyramid) ─ segmentation head: classes per pixel
 
-Which heads, fusion and backbone: `Architecture`. A head that is not trained is not there.
+`Architecture` selects backbone, fusion and heads. A head that is not trained is absent.
 
-Letters: B batch, N tokens, D width, H x W input pixels, A cells of all levels, C box classes, S mask classes.
+Letters: B batch, N tokens, D width, H x W input pixels, A anchor points, C box classes, S mask classes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from spectradino_core.backbone import Features, SpectraDINO, ViT, ViTConfig, parameter_roles, vit_config
 from spectradino_core.backbone.repeated import RepeatedViT
-from spectradino_core.heads.detection import Cells
+from spectradino_core.heads.detection import AnchorPoints
 from spectradino_core.heads.pyramid import SimpleFeaturePyramid, usual_strides
 from spectradino_core.heads.registry import (
     DETECTION,
@@ -38,43 +38,43 @@ from spectradino_core.modality import Modality
 __all__ = ["BACKBONES", "Architecture", "Perception", "Predictions", "perception_roles"]
 
 BACKBONES: dict[str, type[SpectraDINO] | type[RepeatedViT]] = {"spectradino": SpectraDINO, "dinov2_repeat": RepeatedViT}
-"""`dinov2_repeat` is the baseline: plain DINOv2 with infrared repeated to three channels."""
+"""`dinov2_repeat` is the baseline: plain DINOv2 with the IR channel repeated to three."""
 
 
 _LARGEST = {
     "box_classes": 5_000, "mask_classes": 5_000, "registers": 256, "pyramid_width": 4096, "tower_depth": 32,
     "upernet_width": 4096,
 }  # fmt: skip
-"""What a checkpoint may ask for before its weights are there to show it."""
+"""Limits for architectures read from checkpoints, checked before the weights are loaded."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What must be known to build a `Perception` before its weights are loaded; stored in checkpoints.
+    """Configuration of a `Perception`, stored in checkpoints.
 
     Attributes:
         variant: backbone variant.
-        infrared: key of the infrared band beside RGB.
+        infrared: key of the infrared band used with RGB.
         box_classes: C; 0: no detection head.
         mask_classes: S; 0: no segmentation head.
         registers: register tokens of the backbone, 0 or 4.
         pyramid_width: channels of each pyramid level.
-        strides: input pixels per cell of each pyramid level (`pyramid.PRESETS` names the usual ones); empty: half a
-            patch of the variant, one and two.
+        strides: strides of the pyramid levels in input pixels (presets: `pyramid.PRESETS`); empty: 0.5, 1 and 2 patches
+            of the variant.
         tower_depth: convolutions in each tower of the dense detection head.
         backbone: one of `BACKBONES`.
         detection: one of `registry.DETECTION`: "dense" (ViTDet's pyramid and convolution towers), "linear" (a probe).
         segmentation: one of `registry.SEGMENTATION`: "pyramid_linear", "linear", "linear4", "upernet".
         fusion: one of `registry.FUSIONS`: "concat", "cross_attention", "gated".
-        fuse_at: "last": the two streams are fused after the last block, and every head reads that; "taps": after each
-            tapped block, by a fusion of its own, and heads of several scales read shallow blocks for fine scales. The
-            paper does the first for ViTDet and the second for UPerNet (Section 4.2.1).
-        taps: the tapped blocks, 0-based, ascending, the last block last; empty: the variant's own (`ViTConfig.taps`),
-            for "linear4" the last four blocks.
+        fuse_at: "last": fuse both streams after the last block, for all heads (the paper's choice for ViTDet); "taps":
+            fuse them after each tapped block by separate fusions, so that multi-scale heads read shallow blocks for
+            fine scales (the paper's choice for UPerNet, Section 4.2.1).
+        taps: tapped blocks, 0-based, ascending, ending with the last block; empty: the variant's `ViTConfig.taps`, or
+            the last four blocks for "linear4".
         upernet_width: channels of UPerNet.
 
     Raises:
-        ValueError: an unknown name, or parts that don't go together.
+        ValueError: an unknown name, or incompatible options.
     """
 
     variant: str
@@ -106,7 +106,7 @@ class Architecture:
         choose(FUSIONS, "fusion", self.fusion)
         choose(DETECTION, "detection head", self.detection)
         choose(SEGMENTATION, "segmentation head", self.segmentation)
-        choose({"last": 0, "taps": 0}, "place of fusion", self.fuse_at)
+        choose({"last": 0, "taps": 0}, "fuse_at", self.fuse_at)
         if self.mask_classes and SEGMENTATION[self.segmentation].several and self.fuse_at == "last":
             raise ValueError(f"the head {self.segmentation!r} reads several blocks: it needs fuse_at 'taps'")
         last = self.vit.depth - 1
@@ -123,7 +123,7 @@ class Architecture:
 
     @property
     def fused(self) -> tuple[int, ...]:
-        """The blocks after which the streams are fused, ascending."""
+        """Blocks after which the streams are fused, ascending."""
         depth = self.vit.depth
         if self.fuse_at == "last":
             return (depth - 1,)
@@ -135,7 +135,7 @@ class Architecture:
 
     @property
     def kinds(self) -> tuple[Kind | None, Kind | None]:
-        """The detection head's and the segmentation head's, None where there is no such head."""
+        """Registry entries of the detection and the segmentation head; None for an absent head."""
         return (
             DETECTION[self.detection] if self.box_classes else None,
             SEGMENTATION[self.segmentation] if self.mask_classes else None,
@@ -143,7 +143,7 @@ class Architecture:
 
     @property
     def cell_strides(self) -> tuple[float, ...]:
-        """Input pixels per cell of each level of the detection head; without one, of the pyramid."""
+        """Strides of the detection head's levels in input pixels; without that head, of the pyramid."""
         kind = self.kinds[0]
         if kind is None or kind.patches is None:
             return self.strides
@@ -154,7 +154,7 @@ class Architecture:
 
     @classmethod
     def from_dict(cls, data: dict) -> Architecture:
-        """What `to_dict` gave; fields that an older version did not know get their defaults, which are what it did."""
+        """Inverse of `to_dict`; fields missing in older checkpoints get defaults that keep the old behaviour."""
         tuples: dict[str, Any] = {"strides": tuple(data["strides"]), "taps": tuple(data.get("taps", ()))}
         return cls(**data | tuples)
 
@@ -164,20 +164,20 @@ class Predictions:
     """Raw output of the heads.
 
     Attributes:
-        logits: [B, A, C], before the sigmoid; None without a detection head, as are `boxes` and `cells`.
+        logits: [B, A, C], before the sigmoid; None without a detection head, as are `boxes` and `anchors`.
         boxes: float32 [B, A, 4], x1 y1 x2 y2 in network pixels.
-        cells: where the A cells are.
+        anchors: the A anchor points.
         mask_logits: [B, S, h, w] at the segmentation head's resolution; None without one.
     """
 
     logits: Tensor | None
     boxes: Tensor | None
-    cells: Cells | None
+    anchors: AnchorPoints | None
     mask_logits: Tensor | None
 
 
 class Perception(nn.Module):
-    """RGB and one infrared band to objects and a mask; runs on both streams, on RGB alone or on infrared alone."""
+    """Detection and segmentation on RGB and one infrared band, or on either stream alone."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -206,33 +206,33 @@ class Perception(nn.Module):
 
     @property
     def infrared(self) -> Modality:
-        """The infrared band this model takes."""
+        """Infrared band of the model."""
         return self.architecture.bands[1]
 
     @property
     def encoder(self) -> SpectraDINO | ViT:
-        """The backbone for those who judge or teach with it: of the baseline, its plain DINOv2."""
+        """Backbone for evaluation and distillation; for the baseline its plain DINOv2."""
         return self.backbone.vit if isinstance(self.backbone, RepeatedViT) else self.backbone
 
     def forward(self, images: Mapping[Modality, Tensor], present: Tensor | None = None) -> Predictions:
-        """Dense predictions for a batch of pairs.
+        """Compute dense predictions for a batch of pairs.
 
         Args:
-            images: RGB [B, 3, H, W] and the infrared band [B, 1, H, W], or one of the two alone: then the backbone runs
-                once and the fusion's stand-in takes the other's place.
-            present: [B, 2], nonzero where the stream (rgb, infrared) counts; None: all that is given counts.
+            images: RGB [B, 3, H, W] and the infrared band [B, 1, H, W], or only one of them; the fusion's placeholder
+                then replaces the other.
+            present: [B, 2], nonzero where the stream (rgb, infrared) is used; None: all given streams are used.
         """
         fused = self.fuse(images, present)
-        found, marked = self.architecture.kinds
-        logits = boxes = cells = mask_logits = None
-        if found is not None:
-            logits, boxes, cells = found.run(self.detection, fused, self.architecture.cell_strides)
-        if marked is not None:
-            mask_logits = marked.run(self.segmentation, fused, self.architecture.strides)
-        return Predictions(logits, boxes, cells, mask_logits)
+        detection, segmentation = self.architecture.kinds
+        logits = boxes = anchors = mask_logits = None
+        if detection is not None:
+            logits, boxes, anchors = detection.run(self.detection, fused, self.architecture.cell_strides)
+        if segmentation is not None:
+            mask_logits = segmentation.run(self.segmentation, fused, self.architecture.strides)
+        return Predictions(logits, boxes, anchors, mask_logits)
 
     def fuse(self, images: Mapping[Modality, Tensor], present: Tensor | None = None) -> Fused:
-        """What the heads read, of images as `forward` takes them."""
+        """Compute the input of the heads from the inputs of `forward`."""
         at_taps = isinstance(self.fusion, nn.ModuleList)
         rows = _rows(present) if self.training and present is not None and len(images) == 2 else None
         if rows is not None:
@@ -252,17 +252,17 @@ class Perception(nn.Module):
 
 
 def _layers(features: Features | None, tapped: bool) -> Iterable[Tensor | None]:
-    """The layers of one stream that are fused; Nones without end for an absent one."""
+    """Layers of one stream to be fused; an infinite sequence of None for an absent stream."""
     if features is None:
         return repeat(None)
     return features.tapped if tapped else [features.patches]
 
 
 def _rows(present: Tensor) -> list[Tensor] | None:
-    """For each stream the samples to run the backbone on; None: on all.
+    """Samples to run the backbone on for each stream; None: all.
 
-    A frame that is withheld from the fusion costs nothing then, which is half of the work on data of one camera. At
-    least one sample of each stream is run, so that every parameter has a gradient on every process.
+    Skipping frames that are masked in the fusion halves the work on single-camera data. At least one sample per stream
+    is run, so that every parameter has a gradient on every process.
     """
     counted = present > 0
     if bool(counted.all()):
@@ -272,15 +272,15 @@ def _rows(present: Tensor) -> list[Tensor] | None:
 
 
 def _spread(layers: Iterable[Tensor | None], rows: Tensor, batch: int) -> Iterator[Tensor | None]:
-    """Tokens [K, N, D] of the samples `rows` at their places in a batch [B, N, D], zeros elsewhere."""
+    """Scatter tokens [K, N, D] of the samples `rows` into a zero batch [B, N, D]."""
     for x in layers:
         yield None if x is None else x.new_zeros(batch, *x.shape[1:]).index_copy(0, rows, x)
 
 
 def perception_roles(model: Perception) -> dict[str, str]:
-    """The role of every parameter by its name: the backbone's roles (see `parameter_roles`) or "head".
+    """Role of every parameter by name: a backbone role (see `parameter_roles`) or "head".
 
-    Learning rates and freezing are said in terms of these.
+    Learning rates and freezing are configured by role.
     """
     backbone = {f"backbone.{name}": role for name, role in parameter_roles(model.backbone).items()}
     return {name: backbone.get(name, "head") for name, _ in model.named_parameters()}

@@ -1,4 +1,4 @@
-"""A `Perception` on disk: weights as safetensors, with what it is and how it was made in the file's header."""
+"""Load and save `Perception` checkpoints: safetensors with the model description in the header."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ _ARCHITECTURE_KEY = "architecture"
 
 
 def save_perception(path: str | Path, model: Perception, info: ModelInfo) -> None:
-    """Writes weights and description in one step.
+    """Save weights and description atomically.
 
     Raises:
-        OSError: not written; what was at `path` is untouched.
+        OSError: the file could not be written; an existing file is unchanged.
     """
     metadata = {METADATA_KEY: info.to_json(), _ARCHITECTURE_KEY: json.dumps(model.architecture.to_dict())}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -59,10 +59,10 @@ def save_perception(path: str | Path, model: Perception, info: ModelInfo) -> Non
 
 
 def load_perception(path: str | Path, device: str | torch.device = "cpu") -> tuple[Perception, ModelInfo]:
-    """The model and description that `save_perception` wrote, in evaluation mode.
+    """Load a model saved by `save_perception`, in evaluation mode, and its description.
 
     Raises:
-        BundleError: the file is not such a checkpoint, or its weights don't fit its description.
+        BundleError: the file is not a perception checkpoint, or its weights and description do not match.
         CheckpointError: the file is missing, truncated or not safetensors.
     """
     info, architecture = describe_checkpoint(path)
@@ -70,12 +70,12 @@ def load_perception(path: str | Path, device: str | torch.device = "cpu") -> tup
         model = Perception(architecture)
         model.load_state_dict(read_tensors(path))
     except (ValueError, RuntimeError) as error:
-        raise BundleError(f"{path}: weights and description do not fit each other ({error})") from None
+        raise BundleError(f"{path}: weights and description do not match ({error})") from None
     return model.to(device).eval(), info
 
 
 def describe_checkpoint(path: str | Path) -> tuple[ModelInfo, Architecture]:
-    """What a perception checkpoint says of itself, from its header alone.
+    """Read description and architecture of a perception checkpoint from its header.
 
     Raises:
         BundleError, CheckpointError: see `load_perception`.
@@ -83,11 +83,11 @@ def describe_checkpoint(path: str | Path) -> tuple[ModelInfo, Architecture]:
     _refuse_graph(path)
     metadata = read_header(path)
     if METADATA_KEY not in metadata or _ARCHITECTURE_KEY not in metadata:
-        raise BundleError(f"{path} holds tensors but is no perception checkpoint: make one with 'spectradino finetune'")
+        raise BundleError(f"{path} is not a perception checkpoint: create one with 'spectradino finetune'")
     try:
         architecture = Architecture.from_dict(parse_json(metadata[_ARCHITECTURE_KEY], "its architecture"))
     except (ValueError, TypeError, KeyError) as error:
-        raise BundleError(f"{path}: weights and description do not fit each other ({printable(str(error))})") from None
+        raise BundleError(f"{path}: weights and description do not match ({printable(str(error))})") from None
     info = ModelInfo.from_json(metadata[METADATA_KEY], path)
     if info.patch != architecture.vit.patch:
         raise BundleError(
@@ -99,12 +99,12 @@ def describe_checkpoint(path: str | Path) -> tuple[ModelInfo, Architecture]:
 
 @dataclass
 class Started:
-    """What a model took from another.
+    """Report of a warm start.
 
     Attributes:
-        name: of the other model.
-        taken, fresh, dropped: parts that were taken, that start at random, and that the other has in vain.
-        terms: of the data that the other model was trained on; they hold for what starts from it.
+        name: name of the source model.
+        taken, fresh, dropped: parts that were loaded, that keep their random initialisation, and that are unused.
+        terms: terms of the source model's training data, which also apply to the new model.
     """
 
     name: str
@@ -114,34 +114,34 @@ class Started:
     terms: str = ""
 
     def __str__(self) -> str:
-        parts = (("takes", self.taken), ("starts afresh", self.fresh), ("leaves", self.dropped))
+        parts = (("loads", self.taken), ("initialises", self.fresh), ("skips", self.dropped))
         return f"{self.name}: " + "; ".join(f"{verb} {', '.join(names)}" for verb, names in parts if names)
 
 
 def warm_start(
     model: Perception, path: str | Path, box_classes: Sequence[str] = (), mask_classes: Sequence[str] = ()
 ) -> Started:
-    """Weights of a trained model as the start of another: for another infrared band, other classes or other heads.
+    """Initialise a model from a trained one with another infrared band, other classes or other heads.
 
-    Backbone and fusion must be alike; of the pyramid and the heads is taken what fits. Of a head with other classes
-    everything but the classes themselves is taken, and those of equal names too. The stem, adapters and embedding of
-    the one infrared band start where those of the other ended: nearer to it than random ones are.
+    Backbone and fusion must be the same; pyramid and heads are loaded if compatible. In a head with other classes, the
+    class weights are loaded for equal names only. Stem, adapters and embedding of the infrared band are initialised
+    from those of the other band, which is better than random.
 
     Args:
-        model: gets the weights.
-        path: a checkpoint of `save_perception`.
-        box_classes, mask_classes: names of the model's classes; none: those of the checkpoint, where the numbers agree.
+        model: model to initialise.
+        path: a checkpoint saved by `save_perception`.
+        box_classes, mask_classes: names of the model's classes; empty: those of the checkpoint if the numbers agree.
 
     Raises:
-        BundleError, CheckpointError: the file can't be read, or its backbone or fusion differs; names the field.
+        BundleError, CheckpointError: the file is unreadable, or its backbone or fusion differs; names the field.
     """
     other, info = load_perception(path)
     offered, wanted = other.architecture, model.architecture
     for name in ("variant", "registers", "backbone", "fusion", "fuse_at", "fused"):
         if getattr(offered, name) != getattr(wanted, name):
             raise BundleError(
-                f"{path} can't be the start of this model: its {name} is {_shown(getattr(offered, name))}, wanted is "
-                f"{_shown(getattr(wanted, name))}; leave the option out to take the file's"
+                f"{path} cannot initialise this model: its {name} is {_shown(getattr(offered, name))}, not "
+                f"{_shown(getattr(wanted, name))}; omit the option to use the file's"
             )
     old, new = f"backbone.stems.{other.infrared.key}.", f"backbone.stems.{model.infrared.key}."
     state = {name.replace(old, new): tensor for name, tensor in other.state_dict().items()}
@@ -181,7 +181,7 @@ def _shown(value: object) -> object:
 
 
 def _like_parts(other: Perception, model: Perception, started: Started) -> set[str]:
-    """Which of pyramid and heads both have alike; the rest is noted."""
+    """Compatible parts among pyramid and heads; the others are recorded in `started`."""
     offered, wanted = other.architecture, model.architecture
     same_pyramid = (offered.pyramid_width, offered.strides) == (wanted.pyramid_width, wanted.strides)
     same = {
@@ -193,22 +193,22 @@ def _like_parts(other: Perception, model: Perception, started: Started) -> set[s
     fitting = set()
     for part, alike in same.items():
         label = part if part == "pyramid" else f"{part} head"
-        there, needed = (getattr(m, part) is not None for m in (other, model))
+        available, needed = (getattr(m, part) is not None for m in (other, model))
         kind = kinds.get(part)
         if kind is not None and kind.pyramid:
             alike = alike and same_pyramid
-        if there and needed and alike:
+        if available and needed and alike:
             fitting.add(part)
             started.taken += [part] if part == "pyramid" else []
         elif needed:
             started.fresh.append(label)
-        elif there:
+        elif available:
             started.dropped.append(label)
     return fitting
 
 
 def _class_tensors(architecture: Architecture) -> set[str]:
-    """Names of the tensors whose size goes with the number of classes."""
+    """Names of the tensors whose size depends on the number of classes."""
     with torch.device("meta"):
         shapes = [
             {name: tensor.shape for name, tensor in Perception(one).state_dict().items()}
@@ -227,7 +227,7 @@ def _class_tensors(architecture: Architecture) -> set[str]:
 def _rows_by_name(
     stored: torch.Tensor, fresh: torch.Tensor, theirs: Sequence[str], ours: Sequence[str]
 ) -> torch.Tensor:
-    """The rows of the classes that both know; the others as they are. The rows are the first of the tensor's sizes."""
+    """Copy `fresh` with the stored rows (first dimension) of the classes known to both."""
     rows = fresh.clone()
     for place, name in enumerate(ours):
         if name in theirs:
@@ -236,24 +236,21 @@ def _rows_by_name(
 
 
 def _refuse_graph(path: str | Path) -> None:
-    """
-    Raises:
-        CheckpointError: an exported model was given where weights for training are wanted.
-    """
+    """Raise CheckpointError for an exported model, which cannot be trained."""
     path = Path(path)
     if path.suffix.lower() in (".onnx", ".engine", ".plan"):
         beside = path.with_suffix(".safetensors")
         raise CheckpointError(
-            f"{path} is an exported model, from which no training can start: give the .safetensors that it was "
-            f"exported from{f', such as {beside}' if beside.is_file() else ''}"
+            f"{path} is an exported model, which cannot be trained: give the .safetensors it was exported from"
+            f"{f', such as {beside}' if beside.is_file() else ''}"
         )
 
 
 def weights_kind(path: str | Path) -> Literal["backbone", "model", "dinov2"]:
-    """What a file of weights holds: a backbone of ours, a fine-tuned model, or neither, which leaves plain DINOv2.
+    """Kind of a weight file: a SpectraDINO backbone, a fine-tuned model, or otherwise plain DINOv2.
 
     Raises:
-        CheckpointError: a .safetensors that is missing or damaged.
+        CheckpointError: a .safetensors file is missing or damaged.
     """
     path = Path(path)
     _refuse_graph(path)
@@ -264,11 +261,11 @@ def weights_kind(path: str | Path) -> Literal["backbone", "model", "dinov2"]:
 
 
 def load_network(path: str | Path) -> ViT | SpectraDINO:
-    """The backbone in weights of any kind: DINOv2 (file or folder), a backbone of ours, or that of a fine-tuned model.
+    """Load the backbone of a DINOv2 (file or folder), a SpectraDINO backbone or a fine-tuned model.
 
     Raises:
         CheckpointError: the file is missing, damaged or none of these.
-        BundleError: a fine-tuned model's weights don't fit its description.
+        BundleError: a fine-tuned model's weights and description do not match.
     """
     kind = weights_kind(path)
     if kind == "backbone":
@@ -280,12 +277,12 @@ def load_network(path: str | Path) -> ViT | SpectraDINO:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise CheckpointError(f"{path} is no whole DINOv2: {error}") from error
+        raise CheckpointError(f"{path} is not a complete DINOv2: {error}") from error
     return network
 
 
 def backbone_config(path: str | Path) -> ViTConfig:
-    """The shape of the ViT in a file that `load_backbone` reads; of our own files only the header is read.
+    """Read the ViT config of a file for `load_backbone`, if possible from the header only.
 
     Raises:
         CheckpointError, BundleError: the file is missing, damaged or none of these.
@@ -297,16 +294,16 @@ def backbone_config(path: str | Path) -> ViTConfig:
 
 
 def load_backbone(model: Perception, path: str | Path) -> str:
-    """Gives a model the weights of a backbone; its heads stay as they are.
+    """Load backbone weights into a model; its heads are unchanged.
 
     Args:
-        model: with a SpectraDINO, or with a plain DINOv2 (the baseline, `dinov2_repeat`).
-        path: a backbone of `spectradino pretrain`, whose bands must include the model's; a model of `spectradino
-            finetune`, likewise; or DINOv2's own weights (a file, or a Hugging Face folder), with which stems and
-            adapters stay fresh.
+        model: model with a SpectraDINO, or with a plain DINOv2 (the baseline, `dinov2_repeat`).
+        path: a backbone of `spectradino pretrain` or a model of `spectradino finetune`, whose bands must include the
+            model's; or DINOv2 weights (a file or a Hugging Face folder), which leave stems and adapters at their
+            initial values.
 
     Returns:
-        Where the weights are from, in words.
+        Description of the source.
 
     Raises:
         CheckpointError: the file is missing, damaged, of another variant, or lacks a band.
@@ -320,7 +317,7 @@ def load_backbone(model: Perception, path: str | Path) -> str:
         raise CheckpointError(f"{path} is a {source.config.title}, the model's backbone a {target.config.title}")
     if isinstance(target, SpectraDINO):
         if not isinstance(source, SpectraDINO):
-            raise CheckpointError(f"{path} holds a plain DINOv2 inside a fine-tuned model: give DINOv2's own file")
+            raise CheckpointError(f"{path} is a fine-tuned model with a plain DINOv2: give the DINOv2 weights instead")
         try:
             source = source.select_bands(target.bands)
         except ValueError as error:
@@ -329,6 +326,6 @@ def load_backbone(model: Perception, path: str | Path) -> str:
         stage = read_header(path).get("stage")
         return f"{path.parent.name}/{path.name} ({f'stage {stage}' if stage else 'fine-tuned'})"
     if isinstance(source, SpectraDINO):
-        log.warning("%s: its blocks may have been trained further; the baseline is meant for DINOv2's own", path)
+        log.warning("%s: its blocks may differ from DINOv2's, which the baseline is meant for", path)
     target.vit.load_state_dict(source.vit.state_dict())
-    return f"{path.parent.name}/{path.name} (its ViT alone)"
+    return f"{path.parent.name}/{path.name} (ViT only)"

@@ -1,13 +1,12 @@
-"""A graph that takes normalised pictures becomes one that takes raw ones, and back: see `runtime.network_inputs`.
+"""Convert a graph from normalised to raw input images and back: see `runtime.network_inputs`.
 
     rgb uint8 [1, H, W, 3] ─ cast ─ transpose ─ · gain ─ - bias ─ · inside ─┐
-    content int32 [2] ─ which pixels are the picture's ─────────────┘       ├─ the network as it was
+    content int32 [2] ─ which pixels are inside the image ──────────┘       ├─ unchanged network
     ir float32 [1, 1, H, W] ─ · ir_gain ─ clip to [0, 1] ───────────────────┘
 
-A network of one stream gets that stream's steps alone.
-The steps are those of `runtime.preprocess` in the same order, so that on a CPU the pictures are the same to the bit.
-The cast comes first because TensorRT takes bytes as an input but computes nothing with them. A conversion to another
-precision takes these nodes off, converts the network and puts them back, so they stay in fp32 whatever becomes of it.
+A single-stream network gets only its stream's steps. They are those of `runtime.preprocess` in the same order, so that
+inputs are bitwise equal on a CPU. The cast comes first because TensorRT accepts uint8 inputs but does not compute with
+them. A precision conversion removes these nodes, converts the network and restores them, so they stay in fp32.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ from spectradino_core.runtime.preprocess import RGB_BIAS, RGB_GAIN
 __all__ = ["take_normalised", "take_raw"]
 
 _PREFIX = "input/"
-"""Of the names of all nodes and constants that are made here."""
-_PICTURES = {"rgb": _PREFIX + "rgb_normalised", "ir": _PREFIX + "ir_normalised"}
-"""What the network reads in place of its inputs."""
+"""Name prefix of all nodes and constants created here."""
+_IMAGES = {"rgb": _PREFIX + "rgb_normalised", "ir": _PREFIX + "ir_normalised"}
+"""Values that the network reads instead of its inputs."""
 
 
 def take_raw(model: ModelProto, info: ModelInfo) -> None:
-    """Puts the first steps before a network that takes normalised pictures, in place.
+    """Prepend the preprocessing steps to a network with normalised inputs, in place.
 
     Args:
-        model: its inputs are those of `signature` for "normalised".
-        info: of the model; its input size is used.
+        model: network whose inputs are those of `signature` for "normalised".
+        info: description of the model, for its input size and streams.
 
     Raises:
         ValueError: the graph has other inputs.
@@ -64,7 +63,7 @@ def take_raw(model: ModelProto, info: ModelInfo) -> None:
     of_ir = [_node("Mul", "ir ir_gain", "ir_scaled"), _node("Clip", "ir_scaled zero one", "ir_normalised")]
     nodes = {"both": [*of_rgb, *of_ir], "rgb": of_rgb, "ir": of_ir}[info.streams]
     read = {name for node in nodes for name in node.input}
-    _rename(model.graph, _PICTURES)
+    _rename(model.graph, _IMAGES)
     rest = list(model.graph.node)
     del model.graph.node[:]
     model.graph.node.extend([*nodes, *rest])
@@ -77,7 +76,7 @@ def take_raw(model: ModelProto, info: ModelInfo) -> None:
 
 
 def take_normalised(model: ModelProto, info: ModelInfo) -> None:
-    """Takes the steps of `take_raw` off again, in place.
+    """Remove the steps of `take_raw`, in place.
 
     Raises:
         ValueError: the graph has other inputs.
@@ -89,7 +88,7 @@ def take_normalised(model: ModelProto, info: ModelInfo) -> None:
     del graph.node[:], graph.initializer[:]
     graph.node.extend(nodes)
     graph.initializer.extend(constants)
-    _rename(graph, {made: given for given, made in _PICTURES.items()})
+    _rename(graph, {made: given for given, made in _IMAGES.items()})
     _declare(graph, info.with_(inputs="normalised"))
 
 
@@ -97,7 +96,7 @@ _GIVEN = ("rgb", "content", "ir", "ir_gain")
 
 
 def _node(kind: str, inputs: str, outputs: str, **attributes: Any) -> NodeProto:
-    """A node between values of which those that the graph is given keep their names."""
+    """Create a node; names of its values are prefixed unless they are graph inputs."""
     named = [name if name in _GIVEN else _PREFIX + name for name in inputs.split()]
     made = [_PREFIX + name for name in outputs.split()]
     return helper.make_node(kind, named, made, name=f"{made[0]}_{kind}", **attributes)

@@ -1,4 +1,4 @@
-"""A checkpoint run in PyTorch behind the interface of the exported model: the reference that exports are held to."""
+"""PyTorch engine for checkpoints: the reference for the parity of exported models."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ __all__ = ["ServingGraph", "TorchEngine", "cuda_is_available"]
 
 
 def cuda_is_available() -> bool:
-    """Whether torch finds a GPU."""
+    """Whether torch can use a GPU."""
     return torch.cuda.is_available()
 
 
 class ServingGraph(nn.Module):
-    """What is exported: one pair in, probabilities, boxes and a class mask out.
+    """Module to export: one pair to boxes, scores and a class mask.
 
-    Letters: H x W the network's input, A cells, C box classes.
+    Letters: H x W network input, A anchor points, C box classes.
     """
 
     def __init__(self, model: Perception, size: tuple[int, int], streams: str = "both") -> None:
         """
         Args:
             model: the trained module.
-            size: (width, height) of the network's input.
-            streams: those it takes, one of `bundle.STREAMS`. For one of them the backbone makes that pass only, and the
-                fusion's stand-in takes the other's place.
+            size: (width, height) of the network input.
+            streams: input streams, one of `bundle.STREAMS`. With a single stream the fusion's placeholder replaces the
+                other, and the backbone processes only that stream.
         """
         super().__init__()
         self.model = model
@@ -43,16 +43,16 @@ class ServingGraph(nn.Module):
         self.streams = streams
 
     def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
-        """rgb [1, 3, H, W], ir [1, 1, H, W], present [2], or the picture of its one stream, to what `outputs` names.
+        """Compute `outputs` from rgb [1, 3, H, W], ir [1, 1, H, W], present [2], or from a single stream's image.
 
-        Boxes [A, 4] and scores [A, C] come from a detection head, the mask uint8 [H, W] from a segmentation head.
+        These are boxes [A, 4] and scores [A, C] of a detection head, mask uint8 [H, W] of a segmentation head.
         """
         if self.streams == "both":
             rgb, ir, present = given
             predictions = self.model({Modality.RGB: rgb, self.model.infrared: ir}, present[None])
         else:
-            (picture,) = given
-            predictions = self.model({Modality.RGB if self.streams == "rgb" else self.model.infrared: picture})
+            (image,) = given
+            predictions = self.model({Modality.RGB if self.streams == "rgb" else self.model.infrared: image})
         outputs: tuple[Tensor, ...] = ()
         if predictions.boxes is not None and predictions.logits is not None:
             outputs = (predictions.boxes[0], predictions.logits[0].float().sigmoid())
@@ -65,24 +65,24 @@ class ServingGraph(nn.Module):
 
     @property
     def outputs(self) -> list[str]:
-        """Names of what `forward` returns, in order."""
+        """Names of the outputs of `forward`, in order."""
         boxes = [] if self.model.detection is None else ["boxes", "scores"]
         return boxes + ([] if self.model.segmentation is None else ["mask"])
 
 
 class TorchEngine:
-    """See `runtime.engine.Engine`. It takes normalised images of both streams, whatever a file made of it takes."""
+    """PyTorch implementation of `runtime.engine.Engine`, with normalised inputs of both streams."""
 
     def __init__(self, path: str | Path, device: str = "cpu", threads: int = 0) -> None:
         """
         Args:
             path: the checkpoint.
-            device: of torch, such as "cpu" or "cuda:0".
-            threads: CPU threads; 0 leaves it to torch.
+            device: torch device, such as "cpu" or "cuda:0".
+            threads: CPU threads; 0: torch's default.
 
         Raises:
             BundleError: the file is not a perception checkpoint.
-            EngineError: the device has failed.
+            EngineError: the device failed.
         """
         if threads:
             torch.set_num_threads(threads)
@@ -92,15 +92,15 @@ class TorchEngine:
             raise BundleError(str(error)) from None
         except BundleError:
             raise
-        except RuntimeError as error:  # torch's own, see `run`
+        except RuntimeError as error:  # from torch, see `run`
             raise EngineError(
-                f"{path} could not be brought to '{device}' ({error}): free its memory, or choose another device"
+                f"{path} could not be loaded onto '{device}' ({error}): free its memory, or choose another device"
             ) from None
         self._start(model, info, torch.device(device))
 
     @classmethod
     def of(cls, model: Perception, info: ModelInfo) -> TorchEngine:
-        """An engine around a module in memory, on the device where it is."""
+        """Create an engine for a module in memory, on its device."""
         engine = cls.__new__(cls)
         engine._start(model, info, next(model.parameters()).device)
         return engine
@@ -114,16 +114,16 @@ class TorchEngine:
 
     @property
     def model(self) -> Perception:
-        """The module that is run."""
+        """The underlying module."""
         return self._graph.model
 
     @torch.inference_mode()
     def run(self, *inputs: np.ndarray) -> RawPredictions:
         """See `Engine`."""
         try:
-            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # whose products have 10 bits
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 has a 10-bit mantissa
                 given = [torch.from_numpy(x).to(self._device) for x in inputs]
                 results = [x.cpu().numpy() for x in self._graph(*given)]
-        except RuntimeError as error:  # torch's own are RuntimeErrors: out of memory, a device that was lost
+        except RuntimeError as error:  # torch raises these for out of memory and lost devices
             raise EngineError(f"{self.label} failed on a frame: {error}") from error
         return raw_predictions(dict(zip(self._graph.outputs, results, strict=True)))

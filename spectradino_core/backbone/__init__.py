@@ -1,12 +1,12 @@
-"""The backbone. Read `spectradino.py` first, then `vit.py`.
+"""SpectraDINO backbone. Read `spectradino.py` first, then `vit.py`.
 
-| file | what it holds |
+| file | contents |
 |---|---|
 | `spectradino.py` | the whole model: stems, DINOv2, adapters, modality embedding |
 | `vit.py` | plain DINOv2 |
-| `stems.py` | an image of a band to three channels |
-| `adapters.py` | the bottleneck after each block, one per band |
-| `checkpoints.py` | files: DINOv2 in its four key layouts, and our own |
+| `stems.py` | convolutional stem per band: image to three channels |
+| `adapters.py` | bottleneck adapter after each block, one per band |
+| `checkpoints.py` | DINOv2 weights in four key layouts, and SpectraDINO checkpoints |
 """
 
 from __future__ import annotations

@@ -1,19 +1,17 @@
-"""Files of weights: DINOv2's, in the four key layouts in use, and our own.
+"""Load and save backbone weights: DINOv2 in its four key layouts, and SpectraDINO checkpoints.
 
-    D width    N patch positions trained    R register tokens
+DINOv2 weights are a `.pth` or `.bin` file (loaded with `weights_only=True`), a `.safetensors` file or a Hugging Face
+model folder; `weight_files.py` locates the backbone under any prefix. The layout is detected from the keys and
+converted to the official one, which `vit.py` uses:
 
-DINOv2 weights come as a `.pth` or `.bin` (read with `weights_only=True`: tensors, no code), as a `.safetensors` or as
-the folder of a Hugging Face model; `weight_files.py` finds the backbone in them, under whatever prefix. The layout is
-recognised by its keys and translated to the official one, whose names are those of `vit.py`:
+- official: `blocks.0.attn.qkv`; training checkpoints chunk the blocks, `blocks.c.i`.
+- timm: as official, but SwiGLU is `fc1`/`fc2`, registers are `reg_token`, and with registers the CLS position is added
+  into `cls_token`.
+- transformers: `encoder.layer.0.attention.q_proj`; separate q, k, v and separate SwiGLU gate and value.
+- transformers, older: `encoder.layer.0.attention.attention.query`; separate q, k, v, SwiGLU `weights_in`/`weights_out`.
 
-- official: `blocks.0.attn.qkv`. Training files chunk it, `blocks.c.i`.
-- timm: as official, but SwiGLU is `fc1`/`fc2`, and with registers these are `reg_token` and the CLS position is part of
-  `cls_token`. Without either it is the official layout.
-- transformers: `encoder.layer.0.attention.q_proj`; q, k and v apart, SwiGLU's gate and value apart.
-- transformers, older: `encoder.layer.0.attention.attention.query`; q, k and v apart, SwiGLU `weights_in`/`weights_out`.
-
-`mask_token` is dropped: it served DINOv2's own training only. Our own files are safetensors whose metadata hold the
-config and the bands.
+`mask_token` is dropped: only DINOv2's own training uses it. SpectraDINO checkpoints are safetensors files with the
+config and the bands in their metadata.
 """
 
 from __future__ import annotations
@@ -64,34 +62,34 @@ FORMAT = "spectradino-backbone/1"
 
 
 def load_dinov2(model: ViT | SpectraDINO, path: str | os.PathLike[str]) -> str:
-    """Load plain DINOv2 weights into a ViT, or into that of a SpectraDINO, whose stems and adapters stay as they are.
+    """Load plain DINOv2 weights into a ViT, or into the ViT of a SpectraDINO only.
 
     Returns:
-        The name of the layout that was found.
+        Name of the detected key layout.
 
     Raises:
-        CheckpointError: the file is missing, unreadable, no DINOv2, another variant than the model's, or incomplete.
+        CheckpointError: the file is missing, unreadable, not a DINOv2, of another variant, or incomplete.
     """
     vit = model.vit if isinstance(model, SpectraDINO) else model
     state, layout = read_dinov2(path)
-    held, asked = config_of(state), vit.config
-    if any(getattr(held, name) != getattr(asked, name) for name in _TOLD_BY_SHAPES):
-        raise CheckpointError(f"{path} holds a {_describe(held)}; the model asked for is {_describe(asked)}")
+    stored, expected = config_of(state), vit.config
+    if any(getattr(stored, name) != getattr(expected, name) for name in _SHAPE_FIELDS):
+        raise CheckpointError(f"{path} holds a {_describe(stored)}, but the model is a {_describe(expected)}")
     _load(vit, state, path)
     return layout
 
 
 def read_dinov2(path: str | os.PathLike[str]) -> tuple[State, str]:
-    """The weights in a DINOv2 file under the names of `vit.ViT`, and the name of the layout they were in.
+    """Read DINOv2 weights under the names of `vit.ViT`; return them and the name of their layout.
 
     Raises:
-        CheckpointError: the file is missing, unreadable or no DINOv2.
+        CheckpointError: the file is missing, unreadable or not a DINOv2.
     """
     tensors = read_tensors(path)
     if any(name.endswith(_OF_DINOV3) for name in tensors):
         raise CheckpointError(
-            f"{path} holds a DINOv3, with rotary positions and patches of 16 pixels: the backbone here is DINOv2, so "
-            "give DINOv2's weights"
+            f"{path} holds a DINOv3, with rotary positions and patches of 16 pixels, but the backbone is DINOv2: give "
+            "DINOv2 weights"
         )
     state = find_backbone(tensors, path)
     if any(".attention.attention.query." in key for key in state):
@@ -105,11 +103,11 @@ def read_dinov2(path: str | os.PathLike[str]) -> tuple[State, str]:
     state.pop("mask_token", None)
     if not {"cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.norm1.weight"} <= state.keys():
         raise CheckpointError(
-            f"{path} holds no DINOv2 in a layout known here (official, timm, transformers): its tensors are called "
+            f"{path} holds no DINOv2 in a known layout (official, timm, transformers): its tensors are named "
             f"{shown_names(state)}"
         )
     if (problem := _problem(state)) or (problem := _problem_of_folder(state, Path(path))):
-        raise CheckpointError(f"{path} is no DINOv2: {problem}")
+        raise CheckpointError(f"{path} is not a DINOv2: {problem}")
     return state, layout
 
 
@@ -117,7 +115,7 @@ _OF_DINOV3 = ("rope_embed.periods", "storage_tokens", "embeddings.patch_embeddin
 
 
 def _problem(state: State) -> str:
-    """Why tensors with a DINOv2's names are none; the shapes are not trusted before this."""
+    """Reason why tensors with DINOv2 names are not a DINOv2, or ""; shapes are untrusted until this passes."""
     blocks = {key.split(".")[1] for key in state if key.startswith("blocks.")}
     if blocks != {str(number) for number in range(len(blocks))}:
         return f"its blocks are not numbered from 0 ({shown_names(blocks)})"
@@ -127,7 +125,7 @@ def _problem(state: State) -> str:
         if not value.is_floating_point():
             return f"{printable(key)} holds {value.dtype}, not floating-point numbers (quantised?)"
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            return f"{printable(key)} says to be larger ({list(value.shape)}) than its numbers are"
+            return f"{printable(key)} claims a larger shape ({list(value.shape)}) than its data"
     wanted = {"cls_token": 3, "pos_embed": 3, "patch_embed.proj.weight": 4, "register_tokens": 3}
     for key, dimensions in wanted.items():
         if key in state and (state[key].dim() != dimensions or not state[key].numel()):
@@ -135,7 +133,7 @@ def _problem(state: State) -> str:
     height, width = state["patch_embed.proj.weight"].shape[2:]
     positions = state["pos_embed"].shape[1] - 1
     if height != width or round(max(0, positions) ** 0.5) ** 2 != positions:
-        return f"its patches ({height} x {width} pixels) or its {positions} positions are no square"
+        return f"its patches ({height} x {width} pixels) or its {positions} positions are not square"
     try:
         config_of(state)
     except ValueError as error:
@@ -144,7 +142,7 @@ def _problem(state: State) -> str:
 
 
 def _problem_of_folder(state: State, path: Path) -> str:
-    """What a model folder's config says that shapes don't show."""
+    """Reason why a model folder's config contradicts the weights in what shapes do not show, or ""."""
     if not path.is_dir():
         return ""
     stored, heads = folder_config(path).get("num_attention_heads"), config_of(state).heads
@@ -152,10 +150,10 @@ def _problem_of_folder(state: State, path: Path) -> str:
 
 
 def config_of(state: Mapping[str, Tensor]) -> ViTConfig:
-    """The config of weights in the official layout, told by their shapes.
+    """Infer the config of weights in the official layout from their shapes.
 
-    What shapes do not tell (the number of heads) is taken from the variant of the same width; a width of no variant
-    gets heads of 64 channels, as all of DINOv2's are, and the name "?".
+    The number of heads, which shapes do not show, comes from the variant of the same width; an unknown width gets heads
+    of 64 channels, as in all DINOv2 models, and the name "?".
     """
     width = state["cls_token"].shape[-1]
     depth = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
@@ -171,7 +169,7 @@ def config_of(state: Mapping[str, Tensor]) -> ViTConfig:
     )
 
 
-_TOLD_BY_SHAPES = ("width", "depth", "patch", "registers", "swiglu", "pos_grid")
+_SHAPE_FIELDS = ("width", "depth", "patch", "registers", "swiglu", "pos_grid")
 
 
 def _describe(config: ViTConfig) -> str:
@@ -185,7 +183,7 @@ def _describe(config: ViTConfig) -> str:
 
 # ------------------------------------------------------------------------------------------------------- key layouts
 
-_BLOCK_CHUNK = re.compile(r"^blocks\.\d+\.(\d+)\.")  # blocks.chunk.index: the index already counts over all chunks
+_BLOCK_CHUNK = re.compile(r"^blocks\.\d+\.(\d+)\.")  # blocks.chunk.index, where the index counts over all chunks
 
 _TRANSFORMERS = [
     (r"^embeddings\.(cls_token|mask_token|register_tokens)$", r"\1"),
@@ -206,7 +204,7 @@ _TRANSFORMERS = [
 
 
 def _from_transformers(state: State) -> State:
-    """Either generation of the transformers library's layout to the official one."""
+    """Convert either transformers layout to the official one."""
     renamed = {}
     for key, value in state.items():
         for pattern, name in _TRANSFORMERS:
@@ -216,7 +214,7 @@ def _from_transformers(state: State) -> State:
 
 
 def _stack(state: State, parts: Sequence[str], whole: str) -> State:
-    """Replace the linear layers `parts` by one, `whole`, of their rows in that order; leave incomplete sets alone."""
+    """Concatenate the linear layers `parts` into `whole`; incomplete sets are unchanged."""
     stacked = dict(state)
     for key in state:
         if f".{parts[0]}." in key:
@@ -227,7 +225,7 @@ def _stack(state: State, parts: Sequence[str], whole: str) -> State:
 
 
 def _from_timm(state: State) -> State:
-    """timm's layout to the official one."""
+    """Convert timm's layout to the official one."""
     if _is_gated(state):
         state = {key.replace(".mlp.fc1.", ".mlp.w12.").replace(".mlp.fc2.", ".mlp.w3."): v for key, v in state.items()}
     else:
@@ -236,13 +234,13 @@ def _from_timm(state: State) -> State:
         state["register_tokens"] = state.pop("reg_token")
     positions = state.get("pos_embed")
     if positions is not None and round(positions.shape[1] ** 0.5) ** 2 == positions.shape[1]:
-        # A full square: no row for CLS, whose position is part of cls_token already.
+        # A full square has no row for CLS, whose position is already part of cls_token.
         state["pos_embed"] = torch.cat([torch.zeros_like(positions[:, :1]), positions], dim=1)
     return state
 
 
 def _is_gated(state: State) -> bool:
-    """timm's SwiGLU: `fc1` makes gate and value, `fc2` reads their product."""
+    """Whether the MLPs are timm's SwiGLU: `fc1` outputs gate and value, `fc2` reads their product."""
     fc1, fc2 = state.get("blocks.0.mlp.fc1.weight"), state.get("blocks.0.mlp.fc2.weight")
     return fc1 is not None and fc2 is not None and fc1.shape[0] == 2 * fc2.shape[1]
 
@@ -251,10 +249,10 @@ def _is_gated(state: State) -> bool:
 
 
 def save_dinov2(model: ViT, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a plain ViT, whole or not at all, as safetensors in DINOv2's official layout, which `load_dinov2` reads.
+    """Save a plain ViT atomically as safetensors in DINOv2's official layout, which `load_dinov2` reads.
 
     Raises:
-        OSError: the file could not be written; what was there is untouched.
+        OSError: the file could not be written; an existing file is unchanged.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with written_atomically(path, sum(value.nbytes for value in state.values())) as scratch:
@@ -264,18 +262,18 @@ def save_dinov2(model: ViT, path: str | os.PathLike[str], metadata: Mapping[str,
 def save_spectradino(
     model: SpectraDINO, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a backbone, whole or not at all, as safetensors with its config and bands in the metadata.
+    """Save a backbone atomically as safetensors with its config and bands in the metadata.
 
     Args:
-        model: any device, any precision.
-        path: the file; its folder must exist.
-        metadata: more to keep beside them, e.g. the stage and the data; not "format", "config" or "bands".
+        model: backbone on any device, in any precision.
+        path: output file; its folder must exist.
+        metadata: additional entries, e.g. the stage and the data; not "format", "config" or "bands".
 
     Raises:
-        ValueError: the model's LayerScales are folded (it is made for serving), or a reserved metadata key.
+        ValueError: the model's LayerScales are folded for serving, or a metadata key is reserved.
     """
     if sum(isinstance(module, LayerScale) for module in model.modules()) != 2 * model.config.depth:
-        raise ValueError("the LayerScales of this model are folded for serving: save the model it was made from")
+        raise ValueError("the LayerScales of this model are folded for serving: save the original model")
     own = {
         "format": FORMAT,
         "config": json.dumps(dataclasses.asdict(model.config)),
@@ -291,14 +289,14 @@ def save_spectradino(
 
 
 def load_spectradino(path: str | os.PathLike[str], bands: Sequence[Modality] | None = None) -> SpectraDINO:
-    """The backbone that `save_spectradino` wrote, on the CPU, in training mode; only `bands` of it if given.
+    """Load a backbone saved by `save_spectradino` on the CPU, in training mode; only `bands` if given.
 
     Raises:
-        CheckpointError: the file is missing, unreadable, not ours, or lacks weights or a band.
+        CheckpointError: the file is missing, unreadable, not a SpectraDINO backbone, or lacks weights or a band.
     """
-    config, held = stored_config(path)
+    config, stored_bands = stored_config(path)
     try:
-        model = SpectraDINO(config, held)
+        model = SpectraDINO(config, stored_bands)
     except ValueError as error:
         raise CheckpointError(_not_understood(path, error)) from error
     _load(model, read_tensors(path), path)
@@ -311,10 +309,10 @@ def load_spectradino(path: str | os.PathLike[str], bands: Sequence[Modality] | N
 
 
 def stored_config(path: str | os.PathLike[str]) -> tuple[ViTConfig, list[Modality]]:
-    """Shape and bands of the backbone in one of our files, from its header alone.
+    """Read config and bands of a SpectraDINO backbone from the file's header.
 
     Raises:
-        CheckpointError: the file is missing, unreadable, not ours, or of a later version.
+        CheckpointError: the file is missing, unreadable, not a SpectraDINO backbone, or of a later version.
     """
     metadata = read_metadata(path)
     try:
@@ -329,23 +327,23 @@ def _not_understood(path: str | os.PathLike[str], error: Exception) -> str:
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """What one of our files says of itself: "format", "config" (JSON), "bands" ("rgb,lwir") and what its writer added.
+    """Read a SpectraDINO backbone's metadata: "format", "config" (JSON), "bands" ("rgb,lwir") and added entries.
 
     Raises:
-        CheckpointError: the file is missing, unreadable or not ours.
+        CheckpointError: the file is missing, unreadable or not a SpectraDINO backbone.
     """
     metadata = read_header(path)
     if metadata.get("format") != FORMAT:
-        said = printable(repr(metadata.get("format")), 60)
+        found = printable(repr(metadata.get("format")), 60)
         raise CheckpointError(
-            f"{path} is not a SpectraDINO backbone of format {FORMAT} (it says {said}); "
-            "plain DINOv2 weights are read by load_dinov2"
+            f"{path} is not a SpectraDINO backbone of format {FORMAT} (found {found}); "
+            "load plain DINOv2 weights with load_dinov2"
         )
     return metadata
 
 
 def _load(module: nn.Module, state: State, path: str | os.PathLike[str]) -> None:
-    """`load_state_dict`, strict, with an error that lists what does not fit."""
+    """Strict `load_state_dict` whose error lists all mismatches."""
     wanted = module.state_dict()
     faults = []
     if missing := wanted.keys() - state.keys():

@@ -1,9 +1,9 @@
-"""One face for both backbones: images of any modality in, features of each out.
+"""Common interface of both backbones: images of any modality to features of each.
 
     B batch    H, W pixels    T tokens    D width
 
-A modality is named by its key: a band's ("rgb", "nir", ..) or a map's ("depth", "segmentation"). A plain DINOv2 sees
-everything as a colour picture. A SpectraDINO sees its infrared bands through their stems, and maps as colour pictures.
+A modality is named by the key of a band ("rgb", "nir", ...) or of a map ("depth", "segmentation"). A plain DINOv2
+processes every modality as an RGB image. A SpectraDINO uses the stems of its IR bands and processes maps as RGB images.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ __all__ = ["BandedEncoder", "Encoder", "PlainEncoder", "Prefix", "encoder_of"]
 
 
 class Encoder(Protocol):
-    """What judgements ask of a backbone."""
+    """Backbone interface used by evaluation."""
 
     def channels(self, key: str) -> int:
-        """3 (a colour picture, normalised with ImageNet's mean and standard deviation) or 1 (in [0, 1])."""
+        """Input channels: 3 (RGB, normalised with ImageNet's mean and standard deviation) or 1 (in [0, 1])."""
         ...
 
     def __call__(self, images: Mapping[str, Tensor]) -> dict[str, Features]: ...
@@ -34,7 +34,7 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class Prefix:
-    """Tokens [sum of B, T, D] after the first blocks, and how to part them again."""
+    """Tokens [sum of B, T, D] after the first blocks, with the keys and sizes to split them."""
 
     tokens: Tensor
     grid: tuple[int, int]
@@ -43,29 +43,29 @@ class Prefix:
 
 
 class PlainEncoder(nn.Module):
-    """A plain DINOv2 for everything.
+    """Plain DINOv2 encoder for all modalities.
 
     Args:
         vit: the model.
-        shared: how many of the first blocks run without gradients, in `begin`; their result serves any number of
-            `finish`es. 0: all blocks may learn.
+        shared: number of first blocks run by `begin` without gradients; `finish` can be called several times on their
+            result. 0: all blocks are trainable.
     """
 
     def __init__(self, vit: ViT, shared: int = 0) -> None:
         super().__init__()
         if not 0 <= shared <= vit.config.depth:
-            raise ValueError(f"{shared} blocks to share, the model has {vit.config.depth}")
+            raise ValueError(f"shared is {shared} blocks, but the model has {vit.config.depth}")
         self.vit, self.shared = vit, shared
 
     def channels(self, key: str) -> int:
         return 3
 
     def forward(self, images: Mapping[str, Tensor]) -> dict[str, Features]:
-        """By modality, [B, 3, H, W] each, to its features."""
+        """Features by modality of images [B, 3, H, W] by modality."""
         return self.finish(self.begin(images))
 
     def begin(self, images: Mapping[str, Tensor]) -> Prefix:
-        """Everything as one batch, through the embedding and the shared blocks."""
+        """Run all images as one batch through the embedding and the shared blocks."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.shared):
             tokens, grid = self.vit.embed(torch.cat(list(images.values())))
             for block in self.vit.blocks[: self.shared]:
@@ -73,7 +73,7 @@ class PlainEncoder(nn.Module):
         return Prefix(tokens, grid, tuple(images), tuple(len(x) for x in images.values()))
 
     def finish(self, prefix: Prefix) -> dict[str, Features]:
-        """Through the other blocks and the final norm."""
+        """Run the remaining blocks and the final norm."""
         tokens = prefix.tokens
         for block in self.vit.blocks[self.shared :]:
             tokens = self.vit.run(block, tokens)
@@ -82,9 +82,9 @@ class PlainEncoder(nn.Module):
 
 
 class BandedEncoder(nn.Module):
-    """A SpectraDINO: bands by their own stems and adapters, everything else as colour.
+    """SpectraDINO encoder: bands use their own stems and adapters, other modalities the RGB ones.
 
-    One that holds RGB alone sees everything as colour, as a plain DINOv2 does.
+    A model with only the RGB band processes every modality as RGB, like a plain DINOv2.
     """
 
     def __init__(self, backbone: SpectraDINO) -> None:
@@ -95,14 +95,14 @@ class BandedEncoder(nn.Module):
         return self._band(key).band.channels
 
     def forward(self, images: Mapping[str, Tensor]) -> dict[str, Features]:
-        """By modality, [B, C, H, W] with C its `channels`, to its features."""
+        """Features by modality of images [B, C, H, W] by modality, C as given by `channels`."""
         together: dict[Modality, list[str]] = {}
         for key in images:
             together.setdefault(self._band(key), []).append(key)
-        answers = self.backbone({band: torch.cat([images[k] for k in keys]) for band, keys in together.items()})
+        features = self.backbone({band: torch.cat([images[k] for k in keys]) for band, keys in together.items()})
         out = {}
         for band, keys in together.items():
-            out.update(_part(answers[band], keys, [len(images[key]) for key in keys]))
+            out.update(_split(features[band], keys, [len(images[key]) for key in keys]))
         return {key: out[key] for key in images}
 
     def _band(self, key: str) -> Modality:
@@ -113,10 +113,10 @@ class BandedEncoder(nn.Module):
 
 
 def encoder_of(model: ViT | SpectraDINO) -> PlainEncoder | BandedEncoder:
-    """The face of either."""
+    """Wrap either model in the common interface."""
     return PlainEncoder(model) if isinstance(model, ViT) else BandedEncoder(model)
 
 
-def _part(features: Features, keys: Sequence[str], sizes: Sequence[int]) -> dict[str, Features]:
+def _split(features: Features, keys: Sequence[str], sizes: Sequence[int]) -> dict[str, Features]:
     pieces = zip(features.cls.split(sizes), features.registers.split(sizes), features.patches.split(sizes))
     return {key: Features(*piece, features.grid) for key, piece in zip(keys, pieces, strict=True)}

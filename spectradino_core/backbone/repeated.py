@@ -1,8 +1,8 @@
-"""The baseline: a plain DINOv2 that sees infrared as a grey picture, three times the same channel.
+"""Baseline: plain DINOv2 with the IR channel repeated to three channels.
 
     B batch    H, W pixels    D width
 
-No stems, no adapters, no modality embedding: what SpectraDINO adds is judged against this in every table.
+It has no stems, adapters or modality embedding; every table compares SpectraDINO with it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ __all__ = ["RepeatedViT"]
 
 
 class RepeatedViT(nn.Module):
-    """DINOv2 behind the interface of `SpectraDINO`.
+    """DINOv2 with the interface of `SpectraDINO`.
 
     Args:
         config: a `ViTConfig`, or the name of one in `vit.VARIANTS`.
-        bands: what it is given.
+        bands: bands of its inputs.
         activation_checkpointing: as in `SpectraDINO`.
     """
 
@@ -45,15 +45,15 @@ class RepeatedViT(nn.Module):
         return self.vit.config
 
     def forward(self, images: Mapping[Modality, Tensor], taps: Sequence[int] | None = None) -> dict[Modality, Features]:
-        """Features of images of one band or several, in one pass.
+        """Compute features of images of one or more bands in one pass.
 
         Args:
-            images: by band, [B_m, C_m, H, W]: RGB normalised with ImageNet's mean and standard deviation, infrared in
-                [0, 1], which is repeated to three channels and normalised likewise here.
-            taps: blocks, 0-based, whose patches to return beside the last one's.
+            images: [B_m, C_m, H, W] by band: RGB normalised with ImageNet's mean and standard deviation, IR in [0, 1],
+                which is repeated to three channels and normalised here.
+            taps: 0-based blocks whose patch tokens are returned in addition to the last block's.
 
         Raises:
-            ValueError: no images, a wrong shape, a tap that is not a block.
+            ValueError: no images, a wrong shape, or a tap that is not a block.
         """
         if not images:
             raise ValueError("no images: give at least one band")

@@ -1,4 +1,4 @@
-"""SpectraDINO: one DINOv2 that sees colour and infrared.
+"""SpectraDINO: one DINOv2 backbone for RGB and infrared bands (Section 3.1).
 
     B batch    C channels of a band (RGB 3, infrared 1)    H, W image height and width in pixels
     T all tokens    N patch tokens    D width    M bands of the model    b adapter bottleneck: D/4
@@ -8,9 +8,8 @@
     swir ─ IR stem ───┼─ patch embedding ─ + modality embedding ──┴── depth times ────┴─ norm ─ tokens of each band
     lwir ─ IR stem ───┘
 
-Stems, adapters and the modality embedding belong to a band; everything else is DINOv2's, shared by all, in `self.vit`.
-All images of a call, whatever their bands, go through the blocks as one batch. With zeroed adapter outputs a fresh
-model equals DINOv2 exactly on RGB. SpectraDINO Section 3.1.
+Stems, adapters and modality embeddings are per band; everything else is DINOv2, shared by all bands, in `self.vit`. All
+images of a call go through the blocks as one batch. A new model with zeroed adapter outputs equals DINOv2 on RGB.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ __all__ = ["SpectraDINO", "parameter_roles"]
 
 
 class SpectraDINO(nn.Module):
-    """The backbone.
+    """SpectraDINO backbone.
 
     Args:
         config: a `ViTConfig`, or the name of one in `vit.VARIANTS`.
-        bands: the bands this model holds, at least one; kept in the order of `Modality`. A model for a robot holds two.
+        bands: bands of the model, at least one; stored in the order of `Modality`. A model for a robot has two.
         activation_checkpointing: recompute each block in the backward pass; saves memory, costs a forward pass.
     """
 
@@ -59,18 +58,19 @@ class SpectraDINO(nn.Module):
         return self.vit.config
 
     def forward(self, images: Mapping[Modality, Tensor], taps: Sequence[int] | None = None) -> dict[Modality, Features]:
-        """Features of images of one band or several, in one pass.
+        """Compute features of images of one or more bands in one pass.
 
         Args:
-            images: by band, [B_m, C_m, H, W]. H and W are the same for all bands and multiples of the patch; the batch
-                sizes may differ. RGB is normalised with ImageNet's mean and standard deviation, infrared is in [0, 1].
-            taps: blocks, 0-based, whose patches to return beside the last one's (`config.taps` is the paper's choice).
+            images: [B_m, C_m, H, W] by band. H and W are the same for all bands and multiples of the patch size; batch
+                sizes may differ. RGB is normalised with ImageNet's mean and standard deviation, IR is in [0, 1].
+            taps: 0-based blocks whose patch tokens are returned in addition to the last block's (`config.taps` is the
+                paper's choice).
 
         Returns:
-            By band, in the order of `images`, its `Features`.
+            `Features` by band, in the order of `images`.
 
         Raises:
-            ValueError: no images, a band that this model does not hold, a wrong shape, a tap that is not a block.
+            ValueError: no images, a band the model does not have, a wrong shape, or a tap that is not a block.
         """
         taps = taps or ()
         check_taps(taps, self.config.depth)
@@ -96,7 +96,7 @@ class SpectraDINO(nn.Module):
         }
 
     def _modality(self, routing: Routing) -> Tensor:
-        """The modality embedding of every sample, for all its tokens: [B, 1, D]."""
+        """Modality embedding of every sample, broadcast over its tokens: [B, 1, D]."""
         rows = [self.modality_embedding[slot].expand(size, 1, -1) for slot, size in zip(routing.slots, routing.sizes)]
         return torch.cat(rows)
 
@@ -112,13 +112,13 @@ class SpectraDINO(nn.Module):
                 raise ValueError(f"{band.key} images must be [B, {channels}, H, W] with B > 0, not {list(batch.shape)}")
         shapes = {band.key: tuple(map(int, batch.shape[2:])) for band, batch in images.items()}
         if len(set(shapes.values())) > 1:
-            raise ValueError(f"the bands of one call must be of one size, not {shapes}")
+            raise ValueError(f"all bands of one call must have the same size, not {shapes}")
 
     def select_bands(self, bands: Sequence[Modality]) -> SpectraDINO:
-        """A copy of this model that holds only `bands`, e.g. the two that a robot carries.
+        """Return a copy of this model with only `bands`, e.g. the two of a robot.
 
         Raises:
-            ValueError: a band that this model does not hold.
+            ValueError: a band the model does not have.
         """
         bands = in_order(bands)
         missing = [band.key for band in bands if band not in self.bands]
@@ -136,7 +136,7 @@ class SpectraDINO(nn.Module):
         return model
 
     def freeze_grid(self, h: int, w: int) -> None:
-        """Bake the position embedding for h x w patches before export: see `ViT.freeze_grid`."""
+        """Fix the position embedding to h x w patches before export: see `ViT.freeze_grid`."""
         self.vit.freeze_grid(h, w)
 
     def thaw_grid(self) -> None:
@@ -145,9 +145,9 @@ class SpectraDINO(nn.Module):
 
 
 def parameter_roles(model: nn.Module) -> dict[str, str]:
-    """What each parameter of a backbone is for, by its name in `model.named_parameters()`.
+    """Role of each backbone parameter, by its name in `model.named_parameters()`.
 
-    The roles, in which training stages and fine-tuning modes say what they train:
+    Training stages and fine-tuning modes select parameters by these roles:
 
     - `stems.rgb`, `stems.nir`, `stems.swir`, `stems.lwir`
     - `adapters` (all blocks, all bands)
@@ -170,7 +170,7 @@ def parameter_roles(model: nn.Module) -> dict[str, str]:
 
 
 def in_order(bands: Sequence[Modality]) -> tuple[Modality, ...]:
-    """`bands` in the order of `Modality`; ValueError if there are none or one is named twice."""
+    """Sort `bands` in the order of `Modality`; ValueError if empty or if a band is repeated."""
     if not bands or len(set(bands)) != len(bands):
         raise ValueError(f"name at least one band, and each once: not {[Modality(band).key for band in bands]}")
     return tuple(sorted(Modality(band) for band in bands))

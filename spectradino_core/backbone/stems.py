@@ -1,8 +1,8 @@
-"""Stems: what turns an image of any band into the three channels that the shared patch embedding reads.
+"""Per-band stems: convert an image of any band to the three channels of the shared patch embedding.
 
     B batch    H, W image height and width in pixels
 
-SpectraDINO Section 3.1.1. The widths, the kernel sizes and the precision are ours, the paper being silent.
+SpectraDINO, Section 3.1.1; the paper gives no widths, kernel sizes or precision, these are our choice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HIDDEN_CHANNELS = 32
 
 
 class RGBStem(nn.Conv2d):
-    """A 1x1 convolution that starts as the exact identity. [B, 3, H, W] to [B, 3, H, W]."""
+    """1x1 convolution initialised as the identity, [B, 3, H, W] to [B, 3, H, W]."""
 
     def __init__(self) -> None:
         super().__init__(3, 3, kernel_size=1)
@@ -30,8 +30,8 @@ class RGBStem(nn.Conv2d):
 class InfraredStem(nn.Module):
     """`IN(conv2(GELU(conv1(x))))`, [B, 1, H, W] to [B, 3, H, W].
 
-    The instance norm makes the output indifferent to gain and offset of an unnormalised sensor. It is computed in fp32
-    whatever the precision around it: a variance over a whole image is beyond fp16.
+    The instance norm makes the output invariant to the sensor's gain and offset. It is always computed in fp32: the
+    variance of a whole image exceeds the precision of fp16.
     """
 
     def __init__(self) -> None:
@@ -51,10 +51,10 @@ class InfraredStem(nn.Module):
 
 
 def _standardise(x: Tensor, eps: float) -> Tensor:
-    """Each channel of [B, 3, H, W] to mean 0 and variance 1, averaged row by row and then over rows.
+    """Standardise each channel of [B, 3, H, W], averaging within rows and then over rows.
 
-    One sum over a whole image in fp32, as ONNX Runtime makes it for InstanceNormalization, is off by 3e-5, and boxes
-    by a hundredth of a pixel with it; sums in two steps are off by 1e-6.
+    A single fp32 sum over a whole image, as in ONNX Runtime's InstanceNormalization, has an error of 3e-5, enough to
+    shift boxes by a hundredth of a pixel; with two steps the error is 1e-6.
     """
     x = x - x.mean(dim=3, keepdim=True).mean(dim=2, keepdim=True)
     variance = x.square().mean(dim=3, keepdim=True).mean(dim=2, keepdim=True)
@@ -62,5 +62,5 @@ def _standardise(x: Tensor, eps: float) -> Tensor:
 
 
 def make_stem(band: Modality) -> nn.Module:
-    """The stem of a band, freshly initialised."""
+    """Create the stem of a band with initial weights."""
     return RGBStem() if band is Modality.RGB else InfraredStem()

@@ -1,11 +1,11 @@
-"""A plain DINOv2 vision transformer: colour images in, tokens out.
+"""Plain DINOv2 vision transformer: RGB images to tokens.
 
     B batch    H, W image height and width in pixels    P patch side (14)
     h, w grid: H/P and W/P    N patch tokens: h·w    R register tokens (0 or 4)
     T all tokens: 1 + R + N    D width    G side of the trained position grid (37)
 
-Tokens are ordered [CLS, registers, patches row by row]. Parameter names are those of the official DINOv2 checkpoints,
-so that layout loads as it is (`checkpoints.py` knows the others). Nothing here knows of infrared: see `spectradino.py`.
+Tokens are ordered [CLS, registers, patches row by row]. Parameter names are those of the official DINOv2 checkpoints;
+`checkpoints.py` converts other layouts. Infrared support is in `spectradino.py`.
 
 Sources: "DINOv2" (Oquab et al. 2023), "Vision Transformers Need Registers" (Darcet et al. 2023).
 """
@@ -30,7 +30,7 @@ _BOUNDS = {
     "width": (1, 16_384), "depth": (1, 512), "heads": (1, 512), "mlp_ratio": (1, 16), "patch": (1, 256),
     "registers": (0, 256), "pos_grid": (1, 1024),
 }  # fmt: skip
-"""What a file may ask for before its weights are there to show it."""
+"""Limits for configs read from files, checked before the weights are loaded."""
 
 
 # ---------------------------------------------------------------------------------------------------------- variants
@@ -38,7 +38,7 @@ _BOUNDS = {
 
 @dataclass(frozen=True)
 class ViTConfig:
-    """The shape of one ViT.
+    """Architecture of a ViT.
 
     Attributes:
         name: key in `VARIANTS`.
@@ -46,13 +46,13 @@ class ViTConfig:
         depth: number of blocks.
         heads: attention heads; divides `width`.
         mlp_ratio: hidden width of the MLP over D.
-        patch: P, pixels.
-        registers: R. With registers the position embedding follows the second interpolation rule, as the official
-            models with registers do.
-        swiglu: gated MLP (the official G) in place of GELU.
+        patch: P, in pixels.
+        registers: R. With registers the position embedding is interpolated by the second rule, as in the official
+            models with registers.
+        swiglu: gated MLP (as in the official G) instead of GELU.
         pos_grid: G; 37 is 518 / 14, DINOv2's final training size.
-        layer_scale_init: start value of both LayerScales. The official builders construct with 1.0, and so do we: these
-            models are either overwritten by a checkpoint or few blocks deep and trained from scratch.
+        layer_scale_init: initial value of both LayerScales; 1.0 as in the official builders, since these models either
+            load a checkpoint or are shallow and trained from scratch.
     """
 
     name: str
@@ -76,41 +76,41 @@ class ViTConfig:
 
     @property
     def title(self) -> str:
-        """How people call it: "ViT-S/14", "ViT-G/14 with 4 registers"."""
+        """Common name, e.g. "ViT-S/14" or "ViT-G/14 with 4 registers"."""
         tail = f" with {self.registers} registers" if self.registers else ""
         return f"ViT-{self.name.capitalize()}/{self.patch}{tail}"
 
     @property
     def hidden(self) -> int:
-        """Hidden width of the MLP. A gated MLP has two inputs, so it takes 2/3, rounded up to a multiple of 8."""
+        """Hidden width of the MLP; for the gated MLP 2/3 of it, rounded up to a multiple of 8."""
         hidden = self.mlp_ratio * self.width
         return (int(hidden * 2 / 3) + 7) // 8 * 8 if self.swiglu else hidden
 
     @property
     def taps(self) -> tuple[int, ...]:
-        """Blocks (0-based) that dense heads read: the ends of the four quarters, e.g. (2, 5, 8, 11) of twelve."""
+        """0-based blocks read by dense heads: the last of each quarter, e.g. (2, 5, 8, 11) of twelve."""
         return tuple(sorted({-(-self.depth * quarter // 4) - 1 for quarter in (1, 2, 3, 4)}))
 
 
 VARIANTS = {
     "test": ViTConfig("test", width=48, depth=2, heads=3),
-    "tiny": ViTConfig("tiny", width=128, depth=6, heads=2, pos_grid=16),  # ours: the model in the box, from scratch
+    "tiny": ViTConfig("tiny", width=128, depth=6, heads=2, pos_grid=16),  # ours: the bundled models
     "s": ViTConfig("s", width=384, depth=12, heads=6),
     "b": ViTConfig("b", width=768, depth=12, heads=12),
     "l": ViTConfig("l", width=1024, depth=24, heads=16),
     "g": ViTConfig("g", width=1536, depth=40, heads=24, swiglu=True),
 }
-"""The variants without registers; `dataclasses.replace(config, registers=4)` makes the others."""
+"""Variants without registers; `dataclasses.replace(config, registers=4)` adds them."""
 
 TAPS = {name: config.taps for name, config in VARIANTS.items()}
-"""The default taps of each variant: the paper's for S, B, L and G, the same rule for the rest."""
+"""Default taps of each variant: the paper's for S, B, L and G, by the same rule for the others."""
 
 
 def vit_config(variant: ViTConfig | str) -> ViTConfig:
-    """The config called `variant` ("s", "b", ...), or `variant` itself when it is one.
+    """Return the config named `variant` ("s", "b", ...), or `variant` itself if it is a config.
 
     Raises:
-        ValueError: no such variant; the message lists those there are.
+        ValueError: unknown variant; the message lists the known ones.
     """
     if isinstance(variant, ViTConfig):
         return variant
@@ -125,14 +125,14 @@ def vit_config(variant: ViTConfig | str) -> ViTConfig:
 
 @dataclass(frozen=True)
 class Features:
-    """What a backbone says of a batch of images of one band. Every token went through the final LayerNorm.
+    """Backbone output for a batch of images of one band; all tokens are after the final LayerNorm.
 
     Attributes:
         cls: [B, D].
         registers: [B, R, D].
         patches: [B, N, D], row by row.
         grid: (h, w), N = h·w.
-        tapped: patches [B, N, D] after each block asked for in `taps`, in the order asked.
+        tapped: patches [B, N, D] after each block in `taps`, in the order of `taps`.
     """
 
     cls: Tensor
@@ -143,12 +143,12 @@ class Features:
 
     @classmethod
     def of(cls, tokens: Tensor, grid: tuple[int, int], tapped: Sequence[Tensor] = ()) -> Features:
-        """Cut final tokens [B, T, D], and tapped ones of the same shape, into their kinds."""
+        """Split final tokens [B, T, D], and tapped tokens of the same shape, by kind."""
         first = tokens.shape[1] - grid[0] * grid[1]
         return cls(tokens[:, 0], tokens[:, 1:first], tokens[:, first:], grid, [tap[:, first:] for tap in tapped])
 
     def as_map(self, patches: Tensor | None = None) -> Tensor:
-        """`patches` [B, N, D] (default: the final ones) as an image [B, D, h, w]."""
+        """Reshape `patches` [B, N, D] (default: the final ones) to a feature map [B, D, h, w]."""
         patches = self.patches if patches is None else patches
         return patches.transpose(1, 2).unflatten(2, self.grid)
 
@@ -157,7 +157,7 @@ class Features:
 
 
 class PatchEmbed(nn.Module):
-    """Cut an image into patches of PxP pixels and project each: [B, 3, H, W] to [B, N, D]."""
+    """Split an image into patches of PxP pixels and project each, [B, 3, H, W] to [B, N, D]."""
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
@@ -184,7 +184,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with GELU between, [B, T, D] to [B, T, D]."""
+    """Two-layer MLP with GELU, [B, T, D] to [B, T, D]."""
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
@@ -196,7 +196,7 @@ class Mlp(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """The gated MLP of ViT-G: the first half of `w12` gates the second. [B, T, D] to [B, T, D]."""
+    """Gated MLP of ViT-G, where the first half of `w12` gates the second, [B, T, D] to [B, T, D]."""
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
@@ -209,7 +209,7 @@ class SwiGLU(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learned gain per channel on a residual branch."""
+    """Learned per-channel gain on a residual branch."""
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
@@ -220,7 +220,7 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """One pre-norm transformer block, [B, T, D] to [B, T, D]."""
+    """Pre-norm transformer block, [B, T, D] to [B, T, D]."""
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
@@ -237,8 +237,10 @@ class Block(nn.Module):
 
     @torch.no_grad()
     def fold_layer_scale(self) -> None:
-        """Multiply both LayerScales into the linear layer before them: same function, two operations fewer. For serving
-        only, since the folded block has no `gamma` any more and its checkpoint is no DINOv2 checkpoint."""
+        """Fold both LayerScales into the preceding linear layers.
+
+        For serving only: a folded block has no `gamma`, so its state is not a DINOv2 checkpoint.
+        """
         mlp_out = self.mlp.w3 if isinstance(self.mlp, SwiGLU) else self.mlp.fc2
         for name, linear in (("ls1", self.attn.proj), ("ls2", mlp_out)):
             scale = getattr(self, name)
@@ -249,7 +251,7 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """DINOv2.
+    """DINOv2 vision transformer.
 
     Args:
         config: a `ViTConfig`, or the name of one in `VARIANTS`.
@@ -276,7 +278,7 @@ class ViT(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialise for training from scratch, as DINOv2 does."""
+        """Initialise for training from scratch, as in DINOv2."""
         nn.init.trunc_normal_(self.pos_embed, std=INIT_STD)
         nn.init.normal_(self.cls_token, std=1e-6)
         if self.register_tokens is not None:
@@ -287,11 +289,11 @@ class ViT(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor, taps: Sequence[int] = ()) -> Features:
-        """Tokens of colour images.
+        """Compute tokens of RGB images.
 
         Args:
             images: [B, 3, H, W], normalised with ImageNet's mean and standard deviation; H and W multiples of P.
-            taps: blocks, 0-based, whose patches to return beside the last one's.
+            taps: 0-based blocks whose patch tokens are returned in addition to the last block's.
 
         Raises:
             ValueError: a wrong image shape, or a tap that is not a block.
@@ -306,33 +308,35 @@ class ViT(nn.Module):
         return Features.of(self.norm(tokens), grid, [tapped[index] for index in taps])
 
     def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Images [B, 3, H, W] to the first block's input [B, T, D], and the grid (h, w)."""
+        """Return the first block's input [B, T, D] for images [B, 3, H, W], and the grid (h, w)."""
         grid = grid_of(images, self.config.patch)
         x = self.patch_embed(images)
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
         x = x + self.position(grid).to(x.dtype)
-        if self.register_tokens is not None:  # after the position embedding: registers have no place
+        if self.register_tokens is not None:  # after the position embedding: registers have no position
             x = torch.cat([x[:, :1], self.register_tokens.expand(len(x), -1, -1), x[:, 1:]], dim=1)
         return x, grid
 
     def run(self, layer: nn.Module, *args: Tensor) -> Tensor:
-        """`layer(*args)`, its activations recomputed in the backward pass if `activation_checkpointing` is on."""
+        """Call `layer(*args)`, with activation checkpointing if `activation_checkpointing` is on."""
         if self.activation_checkpointing and torch.is_grad_enabled():
             return checkpoint(layer, *args, use_reentrant=False)
         return layer(*args)
 
     def position(self, grid: tuple[int, int]) -> Tensor:
-        """The position embedding [1, 1 + N, D] for a grid of (h, w) patches."""
+        """Position embedding [1, 1 + N, D] for a grid of (h, w) patches."""
         if self._frozen_grid is None or self._frozen_pos is None:
             return interpolate_pos_embed(self.pos_embed, grid, antialias=self.config.registers > 0)
         if self._frozen_grid != grid:
-            raise ValueError(f"this ViT is frozen to a grid of {self._frozen_grid} patches and was given one of {grid}")
+            raise ValueError(f"this ViT is frozen to a grid of {self._frozen_grid} patches, but the input has {grid}")
         return self._frozen_pos
 
     @torch.no_grad()
     def freeze_grid(self, h: int, w: int) -> None:
-        """Bake the position embedding for h x w patches, so that no bicubic resize is left in an exported graph. Other
-        sizes are refused from now on, and `pos_embed` is no longer read, until `thaw_grid`."""
+        """Fix the position embedding to h x w patches, so that an exported graph has no bicubic resize.
+
+        Until `thaw_grid`, other sizes raise an error and `pos_embed` is not read.
+        """
         self.thaw_grid()
         self._frozen_pos = self.position((h, w)).clone()
         self._frozen_grid = (h, w)
@@ -342,7 +346,7 @@ class ViT(nn.Module):
         self._frozen_grid = self._frozen_pos = None
 
     def fold_layer_scale(self) -> None:
-        """`Block.fold_layer_scale` in every block."""
+        """Apply `Block.fold_layer_scale` to every block."""
         for module in self.modules():
             if isinstance(module, Block):
                 module.fold_layer_scale()
@@ -352,16 +356,16 @@ class ViT(nn.Module):
 
 
 def interpolate_pos_embed(pos_embed: Tensor, grid: tuple[int, int], antialias: bool) -> Tensor:
-    """The trained position embedding at another grid, by the rule of the official models.
+    """Interpolate the trained position embedding to another grid, as the official models do.
 
-    Both rules resize bicubically in fp32 and leave the trained grid as it is. Models without registers resize by the
-    scale factor (h + 0.1) / G; the 0.1, which the official code added against rounding down, shifts every sample a
-    little, so it must be there to reproduce their features. Models with registers resize by size, with antialias.
+    Both rules resize bicubically in fp32 and leave the trained grid unchanged. Models without registers resize by the
+    scale factor (h + 0.1) / G; the 0.1, which the official code added against rounding down, shifts every sample
+    slightly and is needed to reproduce their features. Models with registers resize by size, with antialiasing.
 
     Args:
         pos_embed: [1, 1 + G², D], CLS first.
-        grid: (h, w), patches.
-        antialias: the rule of the models with registers.
+        grid: (h, w), in patches.
+        antialias: use the rule of the models with registers.
 
     Returns:
         [1, 1 + h·w, D].
@@ -380,10 +384,10 @@ def interpolate_pos_embed(pos_embed: Tensor, grid: tuple[int, int], antialias: b
 
 
 def grid_of(images: Tensor, patch: int) -> tuple[int, int]:
-    """(h, w) of images [..., H, W].
+    """Return the patch grid (h, w) of images [..., H, W].
 
     Raises:
-        ValueError: a side is no multiple of the patch; the message gives the nearest size that is.
+        ValueError: a side is not a multiple of the patch size; the message gives the nearest size that is.
     """
     height, width = int(images.shape[-2]), int(images.shape[-1])
     if height % patch or width % patch or not height or not width:
@@ -393,7 +397,7 @@ def grid_of(images: Tensor, patch: int) -> tuple[int, int]:
 
 
 def check_taps(taps: Sequence[int], depth: int) -> None:
-    """Raises ValueError if `taps` names a block that a ViT of `depth` blocks does not have."""
+    """Raise ValueError if a tap is not a block of a ViT with `depth` blocks."""
     wrong = [tap for tap in taps if not 0 <= tap < depth]
     if wrong:
         raise ValueError(f"no such blocks to tap: {wrong}; this ViT's blocks are 0 to {depth - 1}")

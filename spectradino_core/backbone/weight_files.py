@@ -1,11 +1,10 @@
-"""Files of weights, opened: safetensors, files of `torch.save`, and folders as Hugging Face's libraries write them.
+"""Read weight files: safetensors, `torch.save` files and Hugging Face model folders.
 
-People save a backbone inside other things: as `state_dict` or `model_state_dict` of a training checkpoint, as `teacher`
-beside `student`, under the prefix of a larger module (`model.backbone.`), of `torch.compile` (`_orig_mod.`) or of
-distributed training (`module.`). `find_backbone` takes all of these as one: nested mappings are prefixes, and the
-backbone is where a CLS token and a patch embedding share one. Where several do, weights that were averaged over
-training (`teacher`, `ema`) come first and a `student` last, as in DINOv2's own evaluation; what is then still undecided
-is refused, for no rule would be right for everybody.
+A backbone is often stored inside a larger checkpoint: as `state_dict` or `model_state_dict`, as `teacher` next to
+`student`, or under the prefix of a larger module (`model.backbone.`), of `torch.compile` (`_orig_mod.`) or of
+distributed training (`module.`). `find_backbone` treats nested mappings as prefixes; the backbone is at a prefix that
+has both a CLS token and a patch embedding. Among several, averaged weights (`teacher`, `ema`) take precedence and a
+`student` comes last, as in DINOv2's own evaluation; remaining ambiguity is an error.
 """
 
 from __future__ import annotations
@@ -33,28 +32,28 @@ log = logging.getLogger(__name__)
 
 State = dict[str, Tensor]
 
-SHOWN = 6  # names listed in an error before "and n more"
+SHOWN = 6  # maximum number of names listed in an error
 _MOST_NESTED = 16
 _WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-_ROOTS = {  # the two tensors that make a prefix that of a backbone, by layout
+_ROOTS = {  # the two tensors that identify a backbone's prefix, by layout
     "patch_embed.proj.weight": "cls_token",
     "embeddings.patch_embeddings.projection.weight": "embeddings.cls_token",
 }
 _AVERAGED = re.compile(r"teacher|ema|averaged?|swa")
 _STUDENT = re.compile(r"student")
 _HARMLESS = (argparse.Namespace, pathlib.PosixPath, pathlib.PurePosixPath, pathlib.WindowsPath, pathlib.PureWindowsPath)
-"""Classes in training checkpoints (options of the run) whose construction does nothing but hold values."""
+"""Classes found in training checkpoints (run options) that are safe to construct: they only hold values."""
 
 
 class CheckpointError(ValueError):
-    """A file is not what was asked for; the message says which file, what it is, and what to do."""
+    """A weight file is unusable; the message names the file, the problem and the remedy."""
 
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The texts that a safetensors file carries beside its tensors.
+    """Read the metadata of a safetensors file.
 
     Raises:
-        CheckpointError: the file is missing, truncated or no safetensors file.
+        CheckpointError: the file is missing, truncated or not a safetensors file.
     """
     path = _checked(path)
     try:
@@ -65,10 +64,10 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def read_tensors(path: str | os.PathLike[str]) -> State:
-    """The tensors of a safetensors file, a file of `torch.save` (of which no code is run) or a Hugging Face folder.
+    """Read tensors of a safetensors or `torch.save` file, running no code, or a Hugging Face folder.
 
     Returns:
-        By name; what was nested has the names of the mappings around it before its own, with points between.
+        Tensors by name; names of nested tensors are prefixed by their mappings' keys, joined by dots.
 
     Raises:
         CheckpointError: the file is missing, truncated, a placeholder, or holds something else.
@@ -80,12 +79,12 @@ def read_tensors(path: str | os.PathLike[str]) -> State:
 
 
 def find_backbone(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> State:
-    """The tensors of the one backbone among `tensors`, without the prefix that its surroundings gave it.
+    """Return the tensors of the one backbone among `tensors`, without its prefix.
 
-    Where none is found, all tensors: whoever knows the layouts says what lacks.
+    Without a backbone all tensors are returned; the caller knows the layouts and reports what is missing.
 
     Raises:
-        CheckpointError: there are several, and none comes first by the rule in the module's head.
+        CheckpointError: several backbones of equal precedence (see the module docstring).
     """
     tensors = {_WRAPPERS.sub("", name): value for name, value in tensors.items()}
     roots = sorted(
@@ -102,42 +101,41 @@ def find_backbone(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -
     if any(not _same(states[0], other) for other in states[1:]):
         shown = ", ".join(repr(printable(root.rstrip("."), 60) or "(top)") for root in first[:SHOWN])
         raise CheckpointError(
-            f"{printable(str(path))} holds {len(first)} backbones ({shown}): save the one that is meant in a file of "
-            "its own, with torch.save of its state_dict"
+            f"{printable(str(path))} holds {len(first)} backbones ({shown}): save the state_dict of one of them to its "
+            "own file with torch.save"
         )
     if first[0]:
         log.info(
-            "%s: the backbone is the part '%s' (%d of %d tensors)",
+            "%s: using the backbone at '%s' (%d of %d tensors)",
             path, first[0].rstrip("."), len(states[0]), len(tensors),
         )  # fmt: skip
     return states[0]
 
 
 def folder_config(folder: Path) -> dict[str, Any]:
-    """`config.json` of a model folder, if it is of a DINOv2.
+    """Read `config.json` of a DINOv2 model folder.
 
     Raises:
-        CheckpointError: it is missing, damaged or of another network.
+        CheckpointError: the file is missing, damaged or of another network.
     """
     folder = _snapshot(folder)
     if not (folder / "config.json").exists():
         inside = ", ".join(sorted(entry.name for entry in folder.iterdir())[:SHOWN])
         raise CheckpointError(
-            f"{folder} is no folder of a Hugging Face model, which has a config.json (there is {printable(inside)}): "
-            "give that folder, or a file of weights"
+            f"{folder} is not a Hugging Face model folder: it has no config.json (found: {printable(inside)}); give "
+            "that folder, or a weight file"
         )
     try:
         config = read_json(folder / "config.json", "settings file")
     except FileError as error:
         raise CheckpointError(str(error)) from None
     if not isinstance(config, dict):
-        raise CheckpointError(f"{folder / 'config.json'} is not the configuration of a model")
-    kind = str(config.get("model_type") or config.get("architecture") or "network without a name")
+        raise CheckpointError(f"{folder / 'config.json'} is not a model configuration")
+    kind = str(config.get("model_type") or config.get("architecture") or "unnamed network")
     plain = kind.replace("-", "_")
     if plain not in ("dinov2", "dinov2_with_registers") and not re.fullmatch(r"vit_\w+_dinov2(\.\w+)?", plain):
         raise CheckpointError(
-            f"{folder} holds a {printable(kind, 60)}, not a DINOv2, which is the backbone here: give a folder such as "
-            "that of facebook/dinov2-base"
+            f"{folder} holds a {printable(kind, 60)}, not a DINOv2: give a DINOv2 folder such as facebook/dinov2-base"
         )
     return config
 
@@ -164,19 +162,19 @@ def _of_safetensors(path: Path) -> State:
 
 
 def _no_safetensors(path: Path, error: Exception) -> str:
-    return f"{path} is truncated or no safetensors file: {printable(str(error))}"
+    return f"{path} is truncated or not a safetensors file: {printable(str(error))}"
 
 
 def _of_torch(path: Path) -> State:
     if _is_bomb(path):
-        raise CheckpointError(f"{path} is compressed, which torch.save never does: refused; save it with torch.save")
+        raise CheckpointError(f"{path} is compressed, which torch.save never does: save it with torch.save")
     try:
         with torch.serialization.safe_globals(list(_HARMLESS)):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load documents no list: zip, pickle, end of file and runtime errors all occur
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
-            f"{path} is truncated, no checkpoint, or holds more than tensors ({printable(reason)}); save a plain "
+            f"{path} is truncated, not a checkpoint, or holds more than tensors ({printable(reason)}): save a plain "
             "state_dict"
         ) from error
     tensors = dict(_flat(content, "", 0)) if isinstance(content, Mapping) else {}
@@ -186,16 +184,16 @@ def _of_torch(path: Path) -> State:
 
 
 def _is_bomb(path: Path) -> bool:
-    """Whether a zip archive unpacks to more than it is."""
+    """Whether a zip archive expands to more than its file size."""
     try:
         with zipfile.ZipFile(path) as archive:
             return sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return False  # the format before; or damaged, which torch says
+        return False  # the older non-zip format, or a damaged file, which torch reports
 
 
 def _flat(content: Mapping[Any, Any], prefix: str, depth: int) -> Iterator[tuple[str, Tensor]]:
-    """The tensors in nested mappings."""
+    """Yield the tensors in nested mappings with their prefixed names."""
     for key, value in content.items():
         name = f"{prefix}{key}"
         if isinstance(value, Tensor):
@@ -205,7 +203,7 @@ def _flat(content: Mapping[Any, Any], prefix: str, depth: int) -> Iterator[tuple
 
 
 def _of_folder(folder: Path) -> State:
-    """The weights beside a `config.json`: in one file, or in several that an index lists."""
+    """Read the weights of a model folder: one file, or shards listed by an index."""
     folder_config(folder)
     folder = _snapshot(folder)
     for name in ("model.safetensors", "pytorch_model.bin"):
@@ -229,7 +227,7 @@ def _of_shards(index: Path) -> State:
         text = str(error)
         raise CheckpointError(text if str(index) in text and "paths" not in text else f"{index}: {text}") from None
     except (KeyError, TypeError, AttributeError):
-        raise CheckpointError(f"{index} is no index of weights: it has no weight_map") from None
+        raise CheckpointError(f"{index} is not a weight index: it has no weight_map") from None
     state: State = {}
     for file in files:
         state |= read_tensors(file) if not file.is_dir() else {}
@@ -240,7 +238,7 @@ def _of_shards(index: Path) -> State:
 
 
 def _snapshot(folder: Path) -> Path:
-    """The folder itself, or the one version in a folder of Hugging Face's download cache."""
+    """Return the folder itself, or the single snapshot in a folder of the Hugging Face download cache."""
     if (folder / "config.json").exists() or not (folder / "snapshots").is_dir():
         return folder
     versions = sorted(entry for entry in (folder / "snapshots").iterdir() if entry.is_dir())
@@ -253,7 +251,7 @@ def _snapshot(folder: Path) -> Path:
 
 
 def _ends(name: str, part: str) -> bool:
-    """Whether `name` ends with whole words of `part`."""
+    """Whether `name` ends with `part` at a component boundary."""
     before = name.removesuffix(part)
     return not before or before.endswith(".")
 
@@ -273,6 +271,6 @@ def _same(one: State, other: State) -> bool:
 
 
 def shown_names(names: Any) -> str:
-    """The first few of many names, for an error."""
+    """Format the first few names for an error message."""
     shown = [printable(str(name), 80) for name in sorted(names)[:SHOWN]]
     return ", ".join(shown) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

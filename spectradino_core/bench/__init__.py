@@ -1,13 +1,13 @@
-"""`spectradino bench`: how fast things are, against what, on this machine.
+"""`spectradino bench`: speed and memory compared with baselines on this machine.
 
-| file | what it holds |
+| file | contents |
 |---|---|
-| `timing.py` | cases that take turns in one process; the peak memory of one in a process of its own |
+| `timing.py` | interleaved timing in one process; peak memory in a separate process |
 | `memory.py` | that process |
-| `machine.py`, `tables.py`, `plots.py` | what was measured on what, as CSV, Markdown and pictures |
-| `backbone.py` | both streams through the backbone, in PyTorch and in ONNX Runtime, against DINOv2 twice |
-| `detector.py` | a whole detector by the strides of its pyramid: what `finetune --strides fast` gains |
-| `model.py` | frames to percepts with a model file and its conversion to 8 bits |
-| `plain.py`, `train.py` | a pretraining step against a plain loop over transformers, and its loader |
-| `gpu.py` | latency, throughput and training on CUDA, as shares of the measured matmul rate |
+| `machine.py`, `tables.py`, `plots.py` | machine description, results as CSV, Markdown and plots |
+| `backbone.py` | both streams in PyTorch and ONNX Runtime, compared with two passes of DINOv2 |
+| `detector.py` | a whole detector by pyramid strides: the gain of `finetune --strides fast` |
+| `model.py` | frames to detections with a model file and its int8 conversion |
+| `plain.py`, `train.py` | a pretraining step compared with a plain loop over transformers, and its data loader |
+| `gpu.py` | latency, throughput and training on CUDA, as fractions of the measured matmul rate |
 """

@@ -1,7 +1,6 @@
-"""Both streams through the backbone, against two sequential passes of transformers' DINOv2, in one run.
+"""Backbone benchmark: both streams compared with two sequential passes of transformers' DINOv2.
 
-Weights are random: what they are does not change how long a product takes. All cases take the same two images, one a
-stream, and take turns.
+Weights are random, which does not affect the timing. All cases are interleaved and use the same pair of images.
 
 Letters: H x W image, N patches, D width.
 """
@@ -40,7 +39,7 @@ __all__ = [
 ]
 
 PATCH = ViTConfig.patch
-"""Of every variant that is timed."""
+"""Patch size of all timed variants."""
 
 SIZES = ((392, 490), (518, 644))
 """H x W."""
@@ -58,24 +57,24 @@ CASES = (
     "onnx int8, fused",
     "onnx int8, fused, spinning",
 )
-"""Two passes of the plain network first; the others are both streams of ours.
+"""The reference, two passes of the plain network, and variants of SpectraDINO with both streams.
 
-- folded: position embedding baked, LayerScale folded into the layer before it, as an export has it.
-- fused: attention as one operator of ONNX Runtime (`graphs/attention.py`).
-- spinning: ONNX Runtime's threads wait busily for each other within a run, and not between runs. `OnnxEngine` has them
-  sleep, so that a core is free for the node.
+- folded: fixed position embedding and LayerScale folded into the preceding layer, as in an export.
+- fused: attention as one ONNX Runtime operator (`graphs/attention.py`).
+- spinning: ONNX Runtime's threads busy-wait within a run, but not between runs. In `OnnxEngine` they sleep, which
+  leaves a core to the node.
 """
 
 
 class Streams(nn.Module):
-    """Both bands in, patches of both out: what is exported, and what is timed on a GPU."""
+    """Exportable backbone from both images to the patch tokens of both."""
 
     def __init__(self, model: SpectraDINO) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, rgb: Tensor, ir: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, 3, H, W] and [B, 1, H, W] to [B, N, D] twice."""
+        """Return patches [B, N, D] of RGB [B, 3, H, W] and of IR [B, 1, H, W]."""
         features = self.model({Modality.RGB: rgb, Modality.LWIR: ir})
         return features[Modality.RGB].patches, features[Modality.LWIR].patches
 
@@ -83,15 +82,15 @@ class Streams(nn.Module):
 def backbone_rows(
     variant: str, size: tuple[int, int], folder: Path, rounds: int, cases: Sequence[str] = CASES, memory: bool = True
 ) -> list[Row]:
-    """One row a case: time, its ratio to `REFERENCE`, difference from torch fp32, peak memory.
+    """Measure one row per case: time, ratio to `REFERENCE`, difference from torch fp32, peak memory.
 
     Args:
-        variant: of the ViT.
-        size: (H, W), multiples of the patch.
-        folder: where exported graphs lie, or will.
-        rounds: timed, beside one that is not.
-        cases: of `CASES`; the reference always runs.
-        memory: measure it, which starts every case once more.
+        variant: ViT variant.
+        size: (H, W), multiples of the patch size.
+        folder: cache of exported graphs.
+        rounds: timed rounds, after one warm-up.
+        cases: subset of `CASES`; the reference always runs.
+        memory: measure peak memory, which runs every case again.
     """
     names = [REFERENCE, *(name for name in cases if name != REFERENCE)]
     given: dict[str, Any] = {"variant": variant, "height": size[0], "width": size[1], "folder": str(folder)}
@@ -111,7 +110,7 @@ def backbone_rows(
 
 
 def case(name: str, variant: str, height: int, width: int, folder: str) -> Case:
-    """One of `CASES`, ready to run; it returns the patches of both streams."""
+    """Prepare one of `CASES`; it returns the patches of both streams."""
     generator = torch.Generator().manual_seed(0)
     rgb = torch.randn(1, 3, height, width, generator=generator)
     ir = torch.rand(1, 1, height, width, generator=generator)
@@ -131,7 +130,7 @@ def case(name: str, variant: str, height: int, width: int, folder: str) -> Case:
 
 
 def reference(variant: str) -> nn.Module:
-    """transformers' DINOv2 with random weights, or our plain ViT where that is not installed: `reference_name`."""
+    """Return transformers' DINOv2 with random weights, or our ViT if it is not installed."""
     torch.manual_seed(0)
     try:
         return plain_dinov2(variant).eval()
@@ -140,13 +139,13 @@ def reference(variant: str) -> nn.Module:
 
 
 def twice(model: nn.Module, rgb: Tensor) -> None:
-    """Two passes, as a plain network needs for two cameras."""
+    """Run two passes, as a plain network needs for two cameras."""
     model(rgb)
     model(rgb)
 
 
 def reference_name() -> str:
-    """What the reference is here: transformers' DINOv2, or ours where that is not installed."""
+    """Name of the implementation used by `reference`."""
     try:
         import transformers
     except ImportError:
@@ -157,7 +156,7 @@ def reference_name() -> str:
 def export_backbone(
     variant: str, size: tuple[int, int], folder: Path, fused: bool = False, precision: str = "fp32"
 ) -> Path:
-    """The graph of a case, made as `export.py` and `convert.py` make a model's; what is there already is taken."""
+    """Export the graph of a case like `export.py` and `convert.py`, unless the file exists."""
     import onnx
 
     from spectradino_core.export import OPSET
@@ -172,7 +171,7 @@ def export_backbone(
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         example = (torch.randn(1, 3, *size), torch.rand(1, 1, *size))
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # the tracer warns of shapes that are constants here by design
+            warnings.simplefilter("ignore")  # the tracer warns about shapes that are constant by design
             torch.onnx.export(
                 Streams(_model(variant, size, folded=True)).eval(), example, str(path),
                 input_names=["rgb", "ir"], output_names=["rgb_patches", "ir_patches"],
@@ -181,7 +180,7 @@ def export_backbone(
         return path
     model = onnx.load(str(export_backbone(variant, size, folder)))
     if fused and not fuse_attention(model):
-        raise ValueError("the exported backbone holds no attention of the known form")
+        raise ValueError("the exported backbone has no attention of the known form")
     if precision == "int8":
         model, _ = quantise_weights(model)
     onnx.save(model, str(path))
@@ -225,5 +224,5 @@ def _arrays(streams: Any) -> list[np.ndarray]:
 
 
 def _difference(streams: Sequence[np.ndarray], plain: Sequence[np.ndarray]) -> float:
-    """Mean over patches and channels, which have variance 1 after the final norm."""
+    """Mean absolute difference over patches and channels, which have variance 1 after the final norm."""
     return float(np.mean([np.abs(a - b).mean() for a, b in zip(streams, plain, strict=True)]))

@@ -1,6 +1,6 @@
-"""What a coarser pyramid gains: the same detector with other strides, whole, in ONNX Runtime on the CPU.
+"""Detector benchmark: the same detector with different pyramid strides, in ONNX Runtime on the CPU.
 
-Weights are random, so this says nothing of boxes: what the finest level is worth is a question for `evaluate`.
+Weights are random, so accuracy is not measured; use `evaluate` for the benefit of the finest level.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from spectradino_core.training.downstream import downstream_recipe
 __all__ = ["REFERENCE", "STRIDES", "case", "detector_rows"]
 
 REFERENCE = "7-28"
-"""What `finetune` takes by default."""
+"""Default of `finetune`."""
 STRIDES = (REFERENCE, "fast")
 
 
@@ -39,15 +39,15 @@ def detector_rows(
     strides: Sequence[str] = STRIDES,
     memory: bool = True,
 ) -> list[Row]:
-    """One row a preset: cells, operations, time of the engine, its ratio to `REFERENCE`, peak memory.
+    """Measure one row per preset: anchor points, operations, time, ratio to `REFERENCE`, peak memory.
 
     Args:
-        variant: of the ViT; heads are as wide as `finetune` makes them for it.
-        size: (H, W), multiples of the patch.
-        folder: where exported graphs lie, or will.
-        rounds: timed, beside one that is not.
+        variant: ViT variant; head widths are `finetune`'s defaults for it.
+        size: (H, W), multiples of the patch size.
+        folder: cache of exported graphs.
+        rounds: timed rounds, after one warm-up.
         strides: names of `pyramid.PRESETS`; the reference always runs.
-        memory: measure it, which starts every case once more.
+        memory: measure peak memory, which runs every case again.
     """
     names = [REFERENCE, *(name for name in strides if name != REFERENCE)]
     given: dict[str, Any] = {"variant": variant, "height": size[0], "width": size[1], "folder": str(folder)}
@@ -55,9 +55,9 @@ def detector_rows(
     rows: list[Row] = []
     for name, timing in timings.items():
         architecture = _architecture(variant, name)
-        cells, operations = _work(architecture, size)
+        anchors, operations = _work(architecture, size)
         row: Row = {"variant": variant, "height": size[0], "width": size[1], "strides": name}
-        row |= {"cells": cells, "gflop": operations / 1e9} | timing.columns()
+        row |= {"cells": anchors, "gflop": operations / 1e9} | timing.columns()
         row["ratio"] = timing.median_ms / timings[REFERENCE].median_ms
         rows.append(row)
     for row in rows:
@@ -66,7 +66,7 @@ def detector_rows(
 
 
 def case(strides: str, variant: str, height: int, width: int, folder: str) -> Case:
-    """The exported detector, ready to run on empty images."""
+    """Prepare the exported detector, to run on blank images."""
     path = Path(folder) / f"detector_{variant}_{height}x{width}_{strides}.onnx"
     if not path.is_file():
         recipe = downstream_recipe("scenes", "detection", variant, strides=strides)
@@ -82,7 +82,7 @@ def _architecture(variant: str, strides: str) -> Architecture:
 
 
 def _work(architecture: Architecture, size: tuple[int, int]) -> tuple[int, float]:
-    """Cells of the detector, and FLOP of a pair, counted by torch on tensors without contents."""
+    """Count the detector's anchor points and the FLOP per pair, on meta tensors."""
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         model = Perception(architecture).eval()
         images = {Modality.RGB: torch.randn(1, 3, *size), model.infrared: torch.rand(1, 1, *size)}

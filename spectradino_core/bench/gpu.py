@@ -1,9 +1,9 @@
-"""CUDA: both streams' latency and throughput as shares of the measured matmul rate, and pretraining steps.
+"""CUDA benchmark: inference relative to the measured matmul rate, and pretraining steps.
 
-Everything takes a device, so that its arithmetic is tested on a CPU, where the figures mean nothing.
+All functions take a device, so that tests can check the arithmetic on a CPU.
 
-- Roof: the best rate of square matrix products of the kind, measured here and now, in FLOP/s.
-- Floor: the operations of one forward pass over the roof, in seconds.
+- Roof: maximum rate of square matrix products of the dtype in FLOP/s, measured in the same run.
+- Floor: operations of one forward pass divided by the roof, in seconds.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ TWICE, PLAIN, COMPILED = "DINOv2 twice", "ours", "ours, compiled with CUDA graph
 
 
 def require_cuda() -> str:
-    """The GPU's name.
+    """Return the GPU's name.
 
     Raises:
-        RuntimeError: there is none.
+        RuntimeError: no GPU is available.
     """
     if not torch.cuda.is_available():
         raise RuntimeError(
-            "no CUDA device is to be seen here (torch.cuda.is_available() is False): 'bench gpu' needs one, and a "
-            "torch built for it"
+            "no CUDA device is available (torch.cuda.is_available() is False): 'bench gpu' needs one, and a CUDA build "
+            "of torch"
         )
     return torch.cuda.get_device_name()
 
 
 def matmul_roof(device: str, kind: torch.dtype, sides: Sequence[int] = ROOF_SIDES, runs: int = 10) -> float:
-    """FLOP/s of the fastest square product [n, n] x [n, n] of n in `sides`."""
+    """Measure the maximum FLOP/s of square products [n, n] x [n, n] for n in `sides`."""
     best = 0.0
     for side in sides:
         a, b = (torch.randn(side, side, device=device, dtype=kind) for _ in range(2))
@@ -70,7 +70,7 @@ def matmul_roof(device: str, kind: torch.dtype, sides: Sequence[int] = ROOF_SIDE
 
 
 def forward_operations(variant: str, size: tuple[int, int], batch: int) -> float:
-    """FLOP of both streams of `batch` pairs, counted by torch on tensors without contents."""
+    """Count the FLOP of both streams of `batch` pairs, on meta tensors."""
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         Streams(_model(variant))(torch.randn(batch, 3, *size), torch.rand(batch, 1, *size))
     return float(counter.get_total_flops())
@@ -86,17 +86,17 @@ def forward_rows(
     roof: float | None = None,
     compiled: bool = True,
 ) -> list[Row]:
-    """One row a batch size and case: time, share of the roof, times the floor, peak memory of the device.
+    """Measure one row per batch size and case: time relative to roof and floor, peak memory.
 
     Args:
-        variant: of the ViT.
+        variant: ViT variant.
         kind: torch.bfloat16 or torch.float16.
-        device: "cuda"; "cpu" to see that it runs.
-        size: (H, W), multiples of the patch.
-        batches: pairs in a pass.
-        rounds: timed.
+        device: "cuda", or "cpu" for tests.
+        size: (H, W), multiples of the patch size.
+        batches: pairs per pass.
+        rounds: timed rounds.
         roof: FLOP/s; None: measured.
-        compiled: with the compiled case.
+        compiled: include the compiled case.
     """
     roof = matmul_roof(device, kind) if roof is None else roof
     rows: list[Row] = []
@@ -142,9 +142,9 @@ def training_rows(
     crop: int | None = None,
     compiled: Sequence[bool] = (False, True),
 ) -> list[Row]:
-    """One row a stage: a step's time and peak memory, and whether the host waits for the device within it.
+    """Measure one row per stage: step time, peak memory, and host-device synchronisation.
 
-    Activation checkpointing is off, autocast is bf16. Where `pairs` do not fit, the row says so.
+    Activation checkpointing is off, autocast is bf16. The row reports if `pairs` do not fit into memory.
     """
     rows: list[Row] = []
     for stage in stages:
@@ -163,7 +163,7 @@ def training_rows(
 
 
 def _training_row(recipe: StageRecipe, pairs: int, device: str, rounds: int, compiled: bool) -> Row:
-    """In a function of its own: what it holds of the device is let go when it returns, or gives up."""
+    """Measure one row; a separate function, so that its device memory is released on return and on errors."""
     step = our_step(recipe, torch.bfloat16, device=device, compiled=compiled)
     run = partial(step, random_batch(recipe, pairs, 0, device))
     timing = take_turns({"step": run}, rounds, 3, lambda: _wait(device))["step"]
@@ -172,7 +172,7 @@ def _training_row(recipe: StageRecipe, pairs: int, device: str, rounds: int, com
 
 
 def engine_rows(model: Path, devices: Sequence[str] = ("cuda", "tensorrt"), rounds: int = 50) -> list[Row]:
-    """Latency of a model file in ONNX Runtime, a row a device; a device that is not to be had is told as such."""
+    """Measure a model's latency in ONNX Runtime per device; unavailable devices are reported."""
     rows: list[Row] = []
     for device in devices:
         row: Row = {"model": model.name, "device": device}
@@ -191,8 +191,7 @@ def _model(variant: str) -> SpectraDINO:
 
 
 def _compiled(streams: Streams, size: tuple[int, int]) -> Any:
-    """A copy with its positions baked, to be compiled at the first call: the module itself is what it is timed against
-    and stays as it is."""
+    """Return a compiled copy with fixed positions; the module itself is timed too and must not change."""
     streams = deepcopy(streams)
     patch = streams.model.config.patch
     streams.model.freeze_grid(size[0] // patch, size[1] // patch)
@@ -200,8 +199,8 @@ def _compiled(streams: Streams, size: tuple[int, int]) -> Any:
 
 
 def _free(device: str) -> None:
-    """Gives back what nothing refers to: compiled code and its graphs, cycles, and what torch's allocator keeps."""
-    torch.compiler.reset()  # it keeps what it compiled, eight of a function at most, and CUDA graphs keep their memory
+    """Release compiled code, reference cycles and the memory cached by torch's allocator."""
+    torch.compiler.reset()  # compiled code stays cached, and its CUDA graphs keep their memory
     gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()
@@ -213,7 +212,7 @@ def _wait(device: str) -> None:
 
 
 def _peak_gb(device: str, run: Callable[[], object]) -> object:
-    """Of the device, weights included; "-" where there is none."""
+    """Peak device memory including weights; "-" on a CPU."""
     if device != "cuda":
         return "-"
     torch.cuda.reset_peak_memory_stats()
@@ -223,7 +222,7 @@ def _peak_gb(device: str, run: Callable[[], object]) -> object:
 
 
 def _host_waits(device: str, run: Callable[[], Any]) -> str:
-    """ "no", or the first line of what torch says of the call that made the host wait for the device."""
+    """Return "no", or the first line of torch's error on a call that synchronises host and device."""
     with _waiting_forbidden(device):
         try:
             run()

@@ -1,4 +1,4 @@
-"""What a measurement was made on: enough to judge a figure by, nothing that names a machine."""
+"""Description of the machine for benchmark results, without its name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PACKAGES = {
 
 
 def describe() -> dict[str, str]:
-    """Cores, kind of processor, how busy it was before, and versions."""
+    """Return cores, processor, previous load and package versions."""
     return {
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "processor": _processor(),
@@ -27,13 +27,13 @@ def describe() -> dict[str, str]:
         "load before": f"{os.getloadavg()[0]:.1f}",
         "time in which somebody waited for a core, the minute before": _pressure(),
         "python": platform.python_version(),
-        "opencv": cv2.__version__,  # a distribution's is no package of pip's
+        "opencv": cv2.__version__,  # a distribution's package has no pip metadata
         **{name: version(*packages) for name, packages in _PACKAGES.items()},
     }
 
 
 def version(*packages: str) -> str:
-    """The installed version of the first package that is there."""
+    """Return the version of the first installed package."""
     for package in packages:
         try:
             return importlib.metadata.version(package)
@@ -56,14 +56,14 @@ def _processor() -> str:
 
 
 def _flags() -> list[str]:
-    """Instructions that decide what 8 bits and bfloat16 are worth here."""
+    """CPU flags that determine the speed of int8 and bfloat16."""
     known = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimddp", "bf16")
     lines = _cpu_lines("flags", "Features")
     return [flag for flag in known if flag in (lines[0].split() if lines else [])]
 
 
 def _pressure() -> str:
-    """Linux's pressure stall information: the share of time in which a process was ready and had no core."""
+    """Linux pressure stall information: fraction of time in which a runnable process waited for a core."""
     try:
         fields = Path("/proc/pressure/cpu").read_text().splitlines()[0].split()
     except (OSError, IndexError):

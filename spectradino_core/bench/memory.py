@@ -1,4 +1,4 @@
-"""`python -m spectradino_core.bench.memory MODULE ARGUMENTS`: builds one case, runs it, prints its peak in MB."""
+"""`python -m spectradino_core.bench.memory MODULE ARGUMENTS`: run one case and print its peak memory in MB."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RUNS = 3
 
 
 def main() -> None:
-    """See `timing.peak_memory_mb`."""
+    """Entry point, see `timing.peak_memory_mb`."""
     run = importlib.import_module(sys.argv[1]).case(**json.loads(sys.argv[2]))
     for _ in range(RUNS):
         run()
@@ -21,7 +21,7 @@ def main() -> None:
 
 
 def _peak_mb() -> float:
-    """Of this program alone: what `getrusage` tells begins at the size of the process that started it."""
+    """Peak memory of this process; `getrusage` would start at the size of the parent process."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024

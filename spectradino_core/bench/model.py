@@ -1,7 +1,7 @@
-"""Frames to percepts with a model file on the CPU, step by step, with its conversion to 8 bits, and with one camera.
+"""Model benchmark: frames to detections on the CPU, also in int8 and with a single camera.
 
-The frames are raw messages, as a camera's driver sends them: rgb8 and mono16. What the node adds (pairing, queue,
-publishing) is timed with the node itself: `make bench-node`.
+The frames are raw messages as sent by camera drivers: rgb8 and mono16. `make bench-node` times the overhead of the node
+(pairing, queue, publishing).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from spectradino_core.streams.decode import decode_infrared, decode_rgb
 __all__ = ["SIZES", "STEPS", "alone_rows", "case", "model_rows"]
 
 SIZES = ((640, 512), (1280, 1024))
-"""Width x height of both cameras."""
+"""Width and height of both cameras."""
 STEPS = ("decode", "preprocess", "engine", "postprocess")
 SCENES = 4
 
@@ -37,15 +37,15 @@ Score = Callable[[OnnxEngine], float]
 def model_rows(
     model: Path, folder: Path, frames: int, score: Score | None = None, memory: bool = True, int8: bool = True
 ) -> list[Row]:
-    """One row a file and picture size: milliseconds of each step, resident memory, mAP50.
+    """Measure one row per file and image size: milliseconds of each step, peak memory, mAP50.
 
     Args:
-        model: the file as exported.
-        folder: where its conversion to 8 bits lies, or will.
-        frames: timed at each size; files take turns frame by frame.
-        score: of an engine, in 0..1; None: not asked.
-        memory: measure it, in processes of their own.
-        int8: convert the model and time that too.
+        model: the exported file.
+        folder: cache of the int8 conversion.
+        frames: timed frames per size; files are interleaved frame by frame.
+        score: evaluates an engine, in 0..1; None: no evaluation.
+        memory: measure peak memory, in separate processes.
+        int8: also convert the model to int8 and time it.
     """
     files = {"fp32": model} | ({"int8": _converted(model, folder)} if int8 else {})
     scores = {name: score(OnnxEngine(path, "cpu")) if score else None for name, path in files.items()}
@@ -76,11 +76,11 @@ def model_rows(
 
 
 def alone_rows(model: Path, frames: int) -> list[Row]:
-    """The engine's milliseconds with one camera: the graph of both streams against the one of that stream, in turns.
+    """Compare the models of both streams and of one stream with one camera, in engine time.
 
     Args:
-        model: the file of both; those that lie beside it are taken, see `runtime.alone`.
-        frames: timed in each case.
+        model: model of both streams; single-stream models next to it are used, see `runtime.alone`.
+        frames: timed frames per case.
     """
     files = {"both": model} | {one: beside(model, one) for one in ("rgb", "ir") if beside(model, one).is_file()}
     engines = {graph: OnnxEngine(path, "cpu") for graph, path in files.items()}
@@ -108,14 +108,14 @@ def alone_rows(model: Path, frames: int) -> list[Row]:
 
 
 def _scene(infrared: Modality, size: tuple[int, int]) -> Any:
-    """A rendered pair, always the same."""
+    """Render a fixed scene."""
     from spectradino_core.data.scene_sets import ScenePairs
 
     return ScenePairs.held_out("report", 1, infrared, size)[0]
 
 
 def case(model: str, width: int, height: int) -> Case:
-    """One pair through a model file; see `timing.peak_memory_mb`. Nothing of training is imported."""
+    """Prepare one pair and a model file for `timing.peak_memory_mb`; imports no training code."""
     pipeline = Pipeline.open(model, device="cpu")
     rng = np.random.default_rng(0)
     rgb = rng.integers(0, 256, (height, width, 3), np.uint8)
@@ -124,7 +124,7 @@ def case(model: str, width: int, height: int) -> Case:
 
 
 def _run(pipeline: Pipeline, rgb: Any, infrared: Any) -> dict[str, float]:
-    """Milliseconds of each of `STEPS`."""
+    """Process a pair and return the milliseconds of each of `STEPS`."""
     start = perf_counter()
     frames = decode_rgb(rgb), decode_infrared(infrared)
     decoded = perf_counter()

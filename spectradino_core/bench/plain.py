@@ -1,6 +1,6 @@
-"""What a step of ours is timed against: what one writes first, over transformers' DINOv2.
+"""Baseline for the pretraining step: a straightforward implementation with transformers' DINOv2.
 
-`Dinov2Model` with a forward hook at every block that adds the band's adapter, one pass for RGB and one for infrared.
+`Dinov2Model` with a forward hook per block that adds the band's adapter, and separate passes for RGB and infrared.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["HookedDinov2", "plain_dinov2"]
 
 
 class HookedDinov2(nn.Module):
-    """The plain student: transformers' DINOv2, adapters hung on its blocks by forward hooks."""
+    """Baseline student: transformers' DINOv2 with adapters attached by forward hooks."""
 
     net: Any
     adapters: Any
@@ -46,12 +46,12 @@ class HookedDinov2(nn.Module):
             layer.register_forward_hook(self._hook(index))
 
     def forward(self, band: Modality, image: Tensor) -> Tensor:
-        """[B, C, H, W] to all tokens [B, T, D]."""
+        """Return all tokens [B, T, D] of images [B, C, H, W]."""
         self._key = band.key
         return self.net(self.stems[band.key](image)).last_hidden_state
 
     def freeze(self, recipe: StageRecipe) -> None:
-        """What the stage trains in our student trains here."""
+        """Make the parameters trainable that the stage trains in our student."""
         self.requires_grad_(True)
         self.net.requires_grad_(False)
         self.net.layernorm.requires_grad_(True)
@@ -73,7 +73,7 @@ class HookedDinov2(nn.Module):
 
 
 def plain_dinov2(variant: str) -> nn.Module:
-    """transformers' DINOv2 of a variant's size, random weights."""
+    """Create transformers' DINOv2 of a variant's size with random weights."""
     from transformers import Dinov2Config, Dinov2Model
 
     config = vit_config(variant)

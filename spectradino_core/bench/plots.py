@@ -1,4 +1,4 @@
-"""Pictures of the results, drawn with Matplotlib (from the extra `train`)."""
+"""Plots of the results with Matplotlib (from the extra `train`)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def plot_bars(
     unit: str,
     wanted: float | None = None,
 ) -> None:
-    """A panel for each combination of the columns `group`, with a bar for each row's `value`; `wanted` is a line."""
+    """Draw a panel per combination of the columns `group` with a bar per row, and a line at `wanted`."""
     panels: dict[str, list[Row]] = {}
     for row in rows:
         if isinstance(row[value], float):
@@ -48,7 +48,7 @@ def plot_bars(
 
 
 def plot_steps(path: Path, rows: Sequence[Row], label: Sequence[str], steps: Sequence[str]) -> None:
-    """A bar for each row, made of its steps' milliseconds."""
+    """Draw a stacked bar per row from its steps' milliseconds."""
     figure, (axis,) = _figure(1, len(rows))
     lefts = [0.0] * len(rows)
     for step, colour in zip(steps, COLOURS, strict=False):

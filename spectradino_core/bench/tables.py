@@ -1,4 +1,4 @@
-"""Results as CSV (lines `# what: value` that describe the measurement, then a header and rows) and as Markdown."""
+"""Results as CSV (comment lines `# fact: value`, then header and rows) and as Markdown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Row = dict[str, object]
 def write_table(
     path: Path, facts: Mapping[str, str], rows: Sequence[Mapping[str, object]], number: str = ".4g"
 ) -> None:
-    """Writes `rows`; floating-point numbers in the format `number`, nothing where a row lacks what another has."""
+    """Write facts and rows as CSV, floats in the format `number`; missing values are empty."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         file.writelines(f"# {name}: {value}\n" for name, value in facts.items())
@@ -24,7 +24,7 @@ def write_table(
 
 
 def read_table(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
-    """What `write_table` wrote: facts and rows, all as text."""
+    """Read a table of `write_table`: facts and rows, all as text."""
     lines = path.read_text().splitlines()
     heads = [line[2:].partition(": ") for line in lines if line.startswith("# ")]
     rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
@@ -32,7 +32,7 @@ def read_table(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
 
 
 def markdown(rows: Sequence[Mapping[str, object]]) -> str:
-    """The rows as a table, numbers with three digits, the header from the first row's keys."""
+    """Format rows as a Markdown table with the first row's keys as header and numbers with three digits."""
     names = list(rows[0])
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     lines += ["| " + " | ".join(shown(row[name]) for name in names) + " |" for row in rows]
@@ -40,7 +40,7 @@ def markdown(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def shown(value: object) -> str:
-    """As text; a number with three digits, and without an exponent where it is large."""
+    """Format a value as text; a float with three digits, without an exponent if large."""
     if not isinstance(value, float):
         return str(value)
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""Cases that take turns, and the peak memory of each in a process of its own."""
+"""Interleaved timing of cases, and their peak memory in separate processes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 __all__ = ["Case", "Timing", "peak_memory_mb", "take_turns"]
 
 Case = Callable[[], object]
-"""One run of what is timed."""
+"""One run of a benchmark case."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Of one case, in milliseconds: the median of its rounds, and the quartiles around it."""
+    """Median and quartiles of a case's rounds, in milliseconds."""
 
     median_ms: float
     low_ms: float
@@ -28,25 +28,25 @@ class Timing:
 
     @classmethod
     def of(cls, seconds: list[float]) -> Timing:
-        """From the seconds of each round, at least one."""
+        """Create from the seconds of each round, at least one."""
         low, median, high = statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else seconds * 3
         return cls(1e3 * median, 1e3 * low, 1e3 * high, len(seconds))
 
     def columns(self) -> dict[str, object]:
-        """For a table."""
+        """Columns of a result table."""
         return {"ms": self.median_ms, "quartiles": f"{self.low_ms:.0f}-{self.high_ms:.0f}", "rounds": self.rounds}
 
 
 def take_turns(
     cases: Mapping[str, Case], rounds: int, warm_up: int = 1, done: Callable[[], object] | None = None
 ) -> dict[str, Timing]:
-    """Times all cases round by round, so that what disturbs the machine disturbs them alike.
+    """Time all cases round by round, so that disturbances of the machine affect them equally.
 
     Args:
-        cases: what to run, by name.
-        rounds: that count, at least 1.
-        warm_up: rounds before that don't.
-        done: waits until what was run has ended, where running only starts it (`torch.cuda.synchronize`).
+        cases: cases by name.
+        rounds: timed rounds, at least 1.
+        warm_up: rounds before the timed ones.
+        done: waits for completion of asynchronous runs (`torch.cuda.synchronize`).
     """
     if rounds < 1:
         raise ValueError(f"at least one round must be timed, not {rounds}")
@@ -62,14 +62,14 @@ def take_turns(
 
 
 def peak_memory_mb(module: str, arguments: Mapping[str, Any]) -> float:
-    """The most that a fresh process held which built a case and ran it three times, the interpreter included.
+    """Measure the peak memory of a new process that builds a case and runs it three times.
 
     Args:
-        module: that has a function `case(**arguments)`, which returns the `Case`.
-        arguments: plain values.
+        module: module with a function `case(**arguments)` that returns the `Case`.
+        arguments: JSON values.
 
     Raises:
-        RuntimeError: the process failed; the message is the end of what it wrote.
+        RuntimeError: the process failed; the message ends with its error output.
     """
     command = [sys.executable, "-m", "spectradino_core.bench.memory", module, json.dumps(dict(arguments))]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,6 +1,6 @@
-"""A pretraining step against a plain loop, what the teacher's cache saves, and whether the loader is waited for.
+"""Pretraining benchmark: step compared with a plain loop, teacher cache, and loader waits.
 
-Sizes, losses, precision and the frozen teacher of both are the same; they take turns step by step.
+Sizes, losses, precision and the frozen teacher are the same in all cases, which are interleaved step by step.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ Ask = Callable[[PretrainBatch], Tensor]
 def train_rows(
     variant: str, pairs: int, rounds: int, crop: int | None = None, loaded: str = "tiny", steps: int = 12
 ) -> list[Row]:
-    """Steps of stages I and III against the plain loop, then the loader.
+    """Measure steps of stages I and III compared with the plain loop, then the loader.
 
     Args:
-        variant: of the steps.
-        pairs: in a step.
-        rounds: timed, beside one that is not.
-        crop: pixels; None: the recipe's.
-        loaded: variant whose loader is measured, in stage I with the recipe's batch.
-        steps: of the loader; 0: it is not measured.
+        variant: ViT variant of the steps.
+        pairs: pairs per step.
+        rounds: timed rounds, after one warm-up.
+        crop: crop side in pixels; None: the recipe's.
+        loaded: variant for the loader measurement, in stage I with the recipe's batch.
+        steps: steps of the loader measurement; 0: skip it.
     """
     amp, workers = torch.bfloat16, 1
     rows: list[Row] = []
@@ -64,7 +64,7 @@ def train_rows(
         runs = {
             PLAIN: plain_step(recipe, amp),
             "ours": our_step(recipe, amp),
-            "ours, teacher cached": our_step(recipe, amp, partial(_told, known)),
+            "ours, teacher cached": our_step(recipe, amp, partial(_cached, known)),
         }
         timings = steps_in_turn(runs, recipe, pairs, rounds)
         for name, timing in timings.items():
@@ -83,12 +83,12 @@ def train_rows(
     return rows
 
 
-def _told(known: Tensor, batch: PretrainBatch) -> Tensor:
+def _cached(known: Tensor, batch: PretrainBatch) -> Tensor:
     return known
 
 
 def plain_step(recipe: StageRecipe, amp: torch.dtype | None) -> Step:
-    """One step of the plain loop."""
+    """Build a step of the plain loop."""
     student, teacher = HookedDinov2(recipe.variant), plain_dinov2(recipe.variant).eval().requires_grad_(False)
     student.freeze(recipe)
     trained = [p for p in student.parameters() if p.requires_grad]
@@ -124,14 +124,14 @@ def plain_step(recipe: StageRecipe, amp: torch.dtype | None) -> Step:
 def our_step(
     recipe: StageRecipe, amp: torch.dtype | None, ask: Ask | None = None, device: str = "cpu", compiled: bool = False
 ) -> Step:
-    """One step as `training/loop.py` makes it.
+    """Build a step with `training/loop.py`.
 
     Args:
-        recipe: of the stage.
-        amp: precision of autocast.
-        ask: the teacher; None: a ViT of the variant's size.
-        device: where to.
-        compiled: student and teacher go through `torch.compile`.
+        recipe: recipe of the stage.
+        amp: autocast precision.
+        ask: computes the teacher's CLS; None: a ViT of the variant's size.
+        device: device of the step.
+        compiled: compile student and teacher with `torch.compile`.
     """
     teacher = Teacher(ViT(recipe.variant), "").to(device)
     backbone = teacher.student().to(device)
@@ -157,7 +157,7 @@ def our_step(
 
 
 def filled_queue(recipe: StageRecipe, device: str = "cpu") -> TeacherQueue | None:
-    """A queue with entries, where the stage has one."""
+    """Create a full teacher queue if the stage uses one."""
     if not recipe.weights.neighbourhood:
         return None
     queue = TeacherQueue(QUEUE, vit_config(recipe.variant).width).to(device)
@@ -166,7 +166,7 @@ def filled_queue(recipe: StageRecipe, device: str = "cpu") -> TeacherQueue | Non
 
 
 def random_batch(recipe: StageRecipe, pairs: int, step: int, device: str = "cpu") -> PretrainBatch:
-    """Pairs of the band that is due."""
+    """Create random pairs with the step's infrared band."""
     side = recipe.crop
     generator = torch.Generator().manual_seed(step)
     return PretrainBatch(
@@ -179,7 +179,7 @@ def random_batch(recipe: StageRecipe, pairs: int, step: int, device: str = "cpu"
 
 
 def steps_in_turn(steps: dict[str, Step], recipe: StageRecipe, pairs: int, rounds: int) -> dict[str, Timing]:
-    """A step of each, turn by turn on the same batches, after one that does not count."""
+    """Time the steps interleaved on the same batches, after one warm-up."""
     batches = [random_batch(recipe, pairs, number) for number in range(rounds + 1)]
     return take_turns({name: partial(_on_the_next, step, iter(batches)) for name, step in steps.items()}, rounds)
 
@@ -189,8 +189,7 @@ def _on_the_next(step: Step, batches: Iterator[PretrainBatch]) -> None:
 
 
 def loading(recipe: StageRecipe, amp: torch.dtype | None, count: int, scenes: int, workers: int) -> dict[str, float]:
-    """Seconds of a step with batches that a worker reads from files, of which waiting for it; with the same batches
-    kept in memory; and how long making one takes by itself."""
+    """Measure seconds per step with batches from files and from memory, loader waits, and seconds per batch made."""
     with tempfile.TemporaryDirectory() as folder:
         source = ManifestSource(write_scenes(Path(folder), scenes, maps=()))
 

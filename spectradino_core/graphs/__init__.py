@@ -1,4 +1,4 @@
-"""Exported graphs made faster: attention as one operator, weights in 8 bits, half precision. Needs the `onnx` package.
+"""Optimise exported graphs: fused attention, int8 weights, half precision (needs `onnx`).
 
-`convert.convert` is the way in: it checks what it made against what it was made from before anything is written.
+Entry point: `convert.convert`, which checks parity with the source model before writing.
 """

@@ -1,13 +1,13 @@
-"""Attention written out, scores and all, becomes one operator of ONNX Runtime that never holds the scores.
+"""Fuse attention into ONNX Runtime's operator, which does not materialise the scores.
 
     S streams    N tokens    D width    h heads
 
-What the exporter writes for a block's attention is a pattern of some fifteen nodes:
+The exporter writes attention as a pattern of about fifteen nodes,
 
     x [S, N, D] ─ MatMul qkv ─ Add ─ Reshape [S, N, 3, h, D/h] ─ q, k, v ─ q·kᵀ ─ Softmax ─ ·v ─ Reshape [S, N, D]
 
-and it is replaced by three projections and `com.microsoft.MultiHeadAttention`. Its floating-point operations are the
-same; what goes is the traffic of S·h·N² scores through memory, three times.
+which is replaced by three projections and `com.microsoft.MultiHeadAttention`. The floating-point operations are the
+same, but S·h·N² scores are no longer moved through memory three times.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ DOMAIN = "com.microsoft"
 
 
 def fuse_attention(model: ModelProto) -> int:
-    """Replaces every attention of the pattern above, in place; whatever else holds a Softmax is left alone.
+    """Fuse every attention of the pattern above, in place; other uses of Softmax are unchanged.
 
     Returns:
-        How many were replaced.
+        Number of fused attentions.
     """
     graph = _Graph(model)
     fused = [match for node in model.graph.node if node.op_type == "Softmax" and (match := _match(graph, node))]
@@ -42,7 +42,7 @@ def fuse_attention(model: ModelProto) -> int:
         return 0
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    del model.graph.value_info[:]  # speaks of values that are gone
+    del model.graph.value_info[:]  # refers to removed values
     if all(opset.domain != DOMAIN for opset in model.opset_import):
         model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     _drop_unused(model)
@@ -50,7 +50,7 @@ def fuse_attention(model: ModelProto) -> int:
 
 
 class _Graph:
-    """Who makes a value and who takes it."""
+    """Producers and consumers of a graph's values."""
 
     def __init__(self, model: ModelProto) -> None:
         self.maker = {name: node for node in model.graph.node for name in node.output}
@@ -71,7 +71,7 @@ class _Graph:
 
 @dataclass(frozen=True)
 class _Match:
-    """One attention: its nodes (the last makes the result), and what the operator needs."""
+    """Matched attention: its nodes (the last produces the result) and the operator's arguments."""
 
     nodes: list[NodeProto]
     source: str
@@ -116,7 +116,7 @@ def _match(graph: _Graph, softmax: NodeProto) -> _Match | None:
 
 
 def _to_split(graph: _Graph, name: str) -> tuple[list[NodeProto], float] | None:
-    """The nodes from the reshape to [S, N, 3, h, D/h] down to the value `name`, and what it is multiplied by."""
+    """Find the nodes from the reshape to [S, N, 3, h, D/h] to the value `name`, and the scale applied to it."""
     steps: list[NodeProto] = []
     factor = 1.0
     while (node := graph.maker.get(name)) is not None:
@@ -137,7 +137,7 @@ def _to_split(graph: _Graph, name: str) -> tuple[list[NodeProto], float] | None:
 
 
 def _place(graph: _Graph, steps: list[NodeProto]) -> int | None:
-    """Which of q, k, v (0, 1, 2) is sliced out on the way."""
+    """Index of the slice taken by these nodes: q 0, k 1, v 2."""
     slices = [graph.value(node.input[1]) for node in steps if node.op_type == "Slice"]
     return int(slices[0].reshape(())) if len(slices) == 1 and slices[0] is not None else None
 

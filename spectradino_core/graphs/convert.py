@@ -1,6 +1,6 @@
-"""A model file becomes a faster one of the same contract: same inputs, outputs and description.
+"""Convert a model file to a faster one with the same inputs, outputs and description.
 
-What was made is held against what it was made from, on pairs, before it is written; the measure is stored in it.
+Parity with the source model is checked on pairs before the file is written, and stored in it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TOLERANCES = {
     "fp16": Tolerance(boxes_px=0.5, scores=0.02, mask_differs=0.01),
     "int8": Tolerance(boxes_px=4.0, scores=0.1, mask_differs=0.03),
 }
-"""What each precision may differ from the file it was made from."""
+"""Maximum difference from the source model by precision."""
 
 PRECISIONS = tuple(TOLERANCES)
 
@@ -49,22 +49,21 @@ def convert(
     score: Score | None = None,
     most_lost: float = 0.005,
 ) -> dict[str, Any]:
-    """Writes `target` and returns what it differs by, which is stored in the file too.
+    """Convert a model file and return the conversion record, which is also stored in the file.
 
     Args:
-        source: a model file in fp32, as `spectradino export` writes it.
-        target: the file to write.
+        source: fp32 model file written by `spectradino export`.
+        target: output file.
         precision: "fp32" (fused attention only), "fp16" for GPUs, "int8" for CPUs.
-        samples: pairs to compare on.
-        fused: fuse attention into ONNX Runtime's operator; None: unless for fp16, since TensorRT doesn't know it.
-        score: of an engine, such as mAP50 on held-out scenes, in 0..1; None: not asked.
-        most_lost: the greatest loss of that score.
+        samples: pairs for the parity check.
+        fused: fuse attention into ONNX Runtime's operator; None: except for fp16, since TensorRT does not support it.
+        score: evaluates an engine, in 0..1, such as mAP50 on held-out scenes; None: no evaluation.
+        most_lost: maximum decrease of that score.
 
     Raises:
-        BundleError: the source is no model file.
-        ValueError: the source was converted already, there is nothing to convert in it, or a score is asked of a graph
-            of one stream.
-        ParityError: the differences are beyond `TOLERANCES`, or the score fell by more than `most_lost`; nothing is
+        BundleError: the source is not a model file.
+        ValueError: the source is already converted, has nothing to convert, or is a single-stream model to be scored.
+        ParityError: the differences exceed `TOLERANCES`, or the score decreased by more than `most_lost`; nothing is
             written.
         OSError: the file could not be written.
     """
@@ -77,15 +76,15 @@ def convert(
         made = info.provenance["converted"]
         raise ValueError(f"{source} was converted already ({made['precision']}): start from the file it was made from")
     if score is not None and info.streams != "both":
-        raise ValueError(f"{source} takes the {info.streams} camera alone: ask the score of the file of both streams")
+        raise ValueError(f"{source} takes only the {info.streams} stream: score the model of both streams instead")
     model = onnx.load(str(source), load_external_data=False)
     if info.inputs == "raw":
-        take_normalised(model, info)  # the first steps stay as they are, in fp32
-    replace_for_gpus(model)  # files of earlier exports hold operators that CUDA and TensorRT lack
+        take_normalised(model, info)  # the preprocessing steps stay in fp32
+    replace_for_gpus(model)  # files of earlier exports have operators that CUDA and TensorRT lack
     fuse = precision != "fp16" if fused is None else fused
     attentions = fuse_attention(model) if fuse else 0
     if fuse and not attentions:
-        raise ValueError(f"{source}: no attention of the known form was found; convert without fusing it")
+        raise ValueError(f"{source}: no attention of the known form was found: convert without fusing it")
     products = 0
     if precision == "int8":
         model, products = quantise_weights(model)

@@ -1,9 +1,9 @@
-"""Half precision for GPUs: matrix products and convolutions in fp16, everything that sums or decodes in fp32.
+"""Half precision for GPUs: matrix products and convolutions in fp16, reductions and decoding in fp32.
 
-What stays in fp32, and why: LayerNorm, softmax and the stems' instance norm sum over many values, and their rounding
-would be carried from block to block. Boxes are decoded by an exponential, scores by a sigmoid, and a position of some
-hundred pixels leaves 11 bits no fraction. The network's inputs and outputs stay fp32 too, so that one pipeline serves
-any file.
+LayerNorm, softmax and the stems' instance norm stay in fp32 because they sum over many values and their rounding errors
+would accumulate over blocks. Decoding of boxes (exponential) and scores (sigmoid) stays in fp32 because 11 bits leave
+no fraction for positions of several hundred pixels. Inputs and outputs stay in fp32 so that one pipeline serves all
+files.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _HEAVY = ("Conv", "MatMul", "Gemm", "MultiHeadAttention", "ConvTranspose")
 
 
 def halve(model: ModelProto) -> ModelProto:
-    """A copy of the graph in half precision."""
+    """Return a copy of the graph in half precision."""
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
@@ -33,13 +33,13 @@ def halve(model: ModelProto) -> ModelProto:
             {node.name for node in (*_decoding(model), *_instance_norm(model), *_upsampling(model))}
         ),
     )
-    del half.graph.value_info[:]  # the converter leaves the kinds that were
-    OnnxModel.graph_topological_sort(half.graph)  # and lays its casts behind the nodes that read them
+    del half.graph.value_info[:]  # the converter keeps the old types
+    OnnxModel.graph_topological_sort(half.graph)  # and appends its casts after the nodes that read them
     return half
 
 
 def _decoding(model: ModelProto) -> list[NodeProto]:
-    """From each output back to the first product or convolution, which is not one of them."""
+    """Nodes between the last matrix products or convolutions (exclusive) and the outputs."""
     maker = {name: node for node in model.graph.node for name in node.output}
     found: dict[str, NodeProto] = {}
     todo = [output.name for output in model.graph.output]
@@ -55,12 +55,12 @@ def _decoding(model: ModelProto) -> list[NodeProto]:
 
 
 def _upsampling(model: ModelProto) -> list[NodeProto]:
-    """Bilinear interpolation, which was in fp32 as a `Resize` too."""
+    """Nodes of bilinear interpolation, which is in fp32 as a `Resize` too."""
     return [node for node in model.graph.node if node.name.startswith(UPSAMPLING)]
 
 
 def _instance_norm(model: ModelProto) -> list[NodeProto]:
-    """From the stem's last convolution to where the streams are joined: mean, variance, their use, gain and offset."""
+    """Nodes of the stem's instance norm, from its last convolution to the concatenation of the streams."""
     takers: dict[str, list[NodeProto]] = {}
     for node in model.graph.node:
         for name in node.input:
@@ -74,7 +74,7 @@ def _instance_norm(model: ModelProto) -> list[NodeProto]:
         found[node.name] = node
         todo += [taker for name in node.output for taker in takers.get(name, [])]
     centred = {name for node in found.values() for name in node.input}
-    for node in model.graph.node:  # x - mean: its mean is in, x comes from the convolution
+    for node in model.graph.node:  # x - mean: the mean is included already, x is the convolution's output
         if node.op_type == "Sub" and any(name in centred for name in node.output):
             found[node.name] = node
     return list(found.values())

@@ -1,11 +1,11 @@
-"""Weights in 8 bits for CPUs that multiply bytes fast (AVX-512 VNNI, AVX-VNNI, ARM dot product).
+"""Dynamic int8 quantisation for CPUs with AVX-512 VNNI, AVX-VNNI or ARM dot product.
 
-Weights are quantised once to 7 bits, a scale per output channel: x86 CPUs without VNNI add two products of bytes in 16
-bits, which saturate with 8, and a file made on one machine is served on another. Activations are quantised by their
-range, tensor by tensor, at run time: that needs no calibration data and cannot clip. The adapters are batched products,
-a weight for each stream; for those ONNX Runtime has one scale a tensor, which is enough for a small step from the
-features. Attention's scores, norms, stems and convolutions stay in fp32. GELU becomes its tanh form (5e-4 from the
-exact one, an eighth of a step of 8 bits over -4..4, and two to three times as fast).
+Weights are quantised to 7 bits with a scale per output channel: x86 CPUs without VNNI add two products of bytes in 16
+bits, which saturate with 8, and a file made on one machine is served on another. Activations are quantised at run time
+with a scale per tensor, which requires no calibration data and cannot clip. The adapters are batched products with a
+weight per stream, for which ONNX Runtime supports only one scale per tensor; that suffices, since they change the
+features only slightly. Attention scores, norms, stems and convolutions stay in fp32. GELU is replaced by its faster
+tanh form, which deviates by 5e-4, an eighth of an int8 step over -4..4.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ __all__ = ["quantise_weights"]
 
 
 def quantise_weights(model: ModelProto) -> tuple[ModelProto, int]:
-    """A copy of a graph whose matrix products with constant weights run in 8 bits, and how many those are.
+    """Quantise matrix products with constant weights in a copy of the graph; also return their number.
 
     Raises:
-        ValueError: there is no such product in the graph.
+        ValueError: the graph has no such product.
     """
     ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
     products = [
@@ -52,7 +52,7 @@ def _quantised(model: ModelProto, names: list[str], per_channel: bool) -> ModelP
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     root = logging.getLogger()
-    level, root.level = root.level, logging.ERROR  # it recommends a shape inference that a static graph does not need
+    level, root.level = root.level, logging.ERROR  # it recommends a shape inference that static graphs don't need
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "quantised.onnx"
@@ -64,7 +64,7 @@ def _quantised(model: ModelProto, names: list[str], per_channel: bool) -> ModelP
                 per_channel=per_channel,
                 reduce_range=True,  # 7 bits
                 weight_type=QuantType.QInt8,
-                # shape inference does not know what comes out of fused attention
+                # shape inference does not know the output type of fused attention
                 extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
             )
             return onnx.load(str(path))
@@ -73,7 +73,7 @@ def _quantised(model: ModelProto, names: list[str], per_channel: bool) -> ModelP
 
 
 def _approximate_gelu(model: ModelProto) -> None:
-    """Standard GELU to ONNX Runtime's `FastGelu`, in place."""
+    """Replace GELU by ONNX Runtime's `FastGelu`, in place."""
     found = [node for node in model.graph.node if node.op_type == "Gelu" and node.domain in ("", "ai.onnx")]
     for node in found:
         node.op_type, node.domain = "FastGelu", DOMAIN

@@ -1,4 +1,4 @@
-"""What turns tokens into objects and a mask: fusion of two streams, a pyramid, a detection head, a segmentation head.
+"""Fusion of two token streams, feature pyramid, detection heads and segmentation heads.
 
-A new head or fusion is one file here, a line in `registry.py`, and one test; `perception.py` puts them together.
+To add a head or fusion: one file here, one line in `registry.py`, one test. `perception.py` assembles the model.
 """

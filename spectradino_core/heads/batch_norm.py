@@ -1,6 +1,6 @@
-"""BatchNorm over the whole batch, however many processes share it.
+"""BatchNorm synchronised over all processes, on CPU and GPU.
 
-Letters: B batch on this process, P channels, h x w a map.
+Letters: B batch on this process, P channels, h x w feature map.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ __all__ = ["BatchNorm"]
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` whose statistics are those of all processes' samples together, on the CPU too.
+    """`nn.BatchNorm2d` with statistics over the samples of all processes.
 
-    PyTorch's SyncBatchNorm runs on GPUs only; linear probes are trained on CPUs as well, and several processes must
-    compute what one does.
+    PyTorch's SyncBatchNorm requires a GPU, but linear probes are also trained on CPUs, and several processes must give
+    the results of one.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ class BatchNorm(nn.BatchNorm2d):
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
-        """Moves the running statistics, which serve in evaluation mode."""
+        """Update the running statistics used in evaluation mode."""
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
@@ -48,7 +48,7 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes. Every process's result depends on every process's input, so gradients sum too."""
+    """Sum over all processes; gradients are summed too, since every result depends on every input."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Two streams of tokens become one: what every fusion shares, and the paper's own, concatenation.
+"""Fusion of two token streams: base class and the paper's concatenation.
 
-The others are in `cross_attention.py` and `gated.py`; `registry.py` knows them by name.
+Other fusions are in `cross_attention.py` and `gated.py`; `registry.py` lists them by name.
 
 Letters: B batch, N tokens, D width.
 """
@@ -14,15 +14,15 @@ __all__ = ["ConcatFusion", "Fusion"]
 
 
 class Fusion(nn.Module):
-    """A fusion of RGB and infrared tokens that also serves with one of them absent.
+    """Base class for fusing RGB and infrared tokens, either of which may be absent.
 
-    A stream that is absent, or hidden during training, is stood in for by one learned token (ours: the paper always has
-    both), so the same weights serve both cameras, RGB alone and infrared alone. Subclasses say in `fuse` what becomes
-    of two streams.
+    A stream that is absent, or masked during training, is replaced by one learned placeholder token (our addition: the
+    paper always has both), so the same weights work with both cameras, RGB only and infrared only. Subclasses implement
+    `fuse`.
 
     Args:
         width: D.
-        stand_in: False: an absent stream is zeros, for fusions that leave it out by themselves.
+        stand_in: whether the placeholder is learned; otherwise it is zeros, for fusions that skip an absent stream.
     """
 
     absent: Tensor
@@ -35,11 +35,11 @@ class Fusion(nn.Module):
             self.register_buffer("absent", torch.zeros(2, width), persistent=False)
 
     def forward(self, rgb: Tensor | None, infrared: Tensor | None, present: Tensor | None = None) -> Tensor:
-        """Fused tokens [B, N, D].
+        """Fuse the streams to tokens [B, N, D].
 
         Args:
-            rgb, infrared: [B, N, D]; None where the stream was not run at all.
-            present: [B, 2], nonzero where the stream (rgb, infrared) counts; None: every stream that is given counts.
+            rgb, infrared: [B, N, D]; None for a stream that was not computed.
+            present: [B, 2], nonzero where the stream (rgb, infrared) is used; None: all given streams are used.
 
         Raises:
             ValueError: neither stream is given.
@@ -61,12 +61,12 @@ class Fusion(nn.Module):
         return self.fuse(streams[0], streams[1], seen)
 
     def fuse(self, rgb: Tensor, infrared: Tensor, seen: Tensor) -> Tensor:
-        """[B, N, D] twice to [B, N, D]; seen [B, 2] is 1 where a stream is real and 0 where it is the stand-in."""
+        """Fuse two [B, N, D] to [B, N, D]; seen [B, 2] is 1 for a real stream and 0 for a placeholder."""
         raise NotImplementedError
 
 
 class ConcatFusion(Fusion):
-    """Tokens side by side on the feature axis, projected back: Linear(2D to D), LayerNorm, GELU (Section 4.2.1)."""
+    """Concatenation along the feature axis, Linear(2D to D), LayerNorm, GELU (Section 4.2.1)."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width)

@@ -1,4 +1,4 @@
-"""Fusion by a gate: for every token, how much of it is RGB's and how much is infrared's.
+"""Gated fusion: a learned weight per token between RGB and infrared.
 
 Letters: B batch, N tokens, D width.
 """
@@ -14,10 +14,10 @@ __all__ = ["GatedFusion"]
 
 
 class GatedFusion(Fusion):
-    """`g · rgb + (1 - g) · infrared`, then LayerNorm, with one g in 0..1 per token, told from both tokens.
+    """`g · rgb + (1 - g) · infrared`, then LayerNorm; g in 0..1 is predicted per token.
 
-    The paper ablates it as "a per-token gating weight to blend modality features" (Appendix C3); the linear gate that
-    starts at one half and the LayerNorm are ours. With one stream alone the gate stands fully open for it.
+    The paper ablates "a per-token gating weight to blend modality features" (Appendix C3); the linear gate initialised
+    to one half and the LayerNorm are our choice. With a single stream the gate selects it entirely.
     """
 
     def __init__(self, width: int) -> None:

@@ -1,6 +1,6 @@
-"""The linear detection probe: what boxes can be read off each token by itself.
+"""Linear detection probe, predicting boxes from each token independently.
 
-Letters: B batch, D width, C classes, h x w the patch grid, A = h·w cells.
+Letters: B batch, D width, C classes, h x w patch grid, A = h·w anchor points.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from spectradino_core.heads.batch_norm import BatchNorm
-from spectradino_core.heads.detection import PRIOR, Cells, decode
+from spectradino_core.heads.detection import PRIOR, AnchorPoints, decode
 
 __all__ = ["LinearDetectionHead"]
 
 
 class LinearDetectionHead(nn.Module):
-    """BatchNorm and a 1x1 convolution each for classes and boxes on the last fused map, one cell a patch.
+    """BatchNorm and 1x1 convolutions on the last fused map, with one anchor point per patch.
 
-    The paper compares "a linear probe" with ViTDet's head (Table 9) and says no more of it; built like DINOv2's linear
-    segmentation probe. Boxes are coded as the dense head codes them, so both are trained and decoded alike.
+    The paper compares "a linear probe" with ViTDet's head (Table 9) without details; this one follows DINOv2's linear
+    segmentation probe. Boxes are encoded as in the dense head, so training and decoding are the same.
     """
 
     def __init__(self, width: int, classes: int) -> None:
         """
         Args:
-            width: D of the tokens.
+            width: D.
             classes: C.
         """
         super().__init__()
@@ -40,9 +40,9 @@ class LinearDetectionHead(nn.Module):
         assert self.classify.bias is not None
         nn.init.constant_(self.classify.bias, -math.log((1 - PRIOR) / PRIOR))
 
-    def forward(self, maps: Sequence[Tensor], strides: Sequence[float]) -> tuple[Tensor, Tensor, Cells]:
-        """One map [B, D, h, w] to class logits [B, A, C], boxes [B, A, 4] x1 y1 x2 y2 in network pixels, and cells."""
-        cells = Cells.of(maps, strides)
+    def forward(self, maps: Sequence[Tensor], strides: Sequence[float]) -> tuple[Tensor, Tensor, AnchorPoints]:
+        """Return what `DenseHead.forward` does, for one map [B, D, h, w]."""
+        anchors = AnchorPoints.of(maps, strides)
         x = self.norm(maps[0])
         logits = self.classify(x).flatten(2).transpose(1, 2)
-        return logits, decode(self.regress(x).flatten(2).transpose(1, 2), cells), cells
+        return logits, decode(self.regress(x).flatten(2).transpose(1, 2), anchors), anchors

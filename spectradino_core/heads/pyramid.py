@@ -1,6 +1,6 @@
-"""ViTDet's simple feature pyramid at the true strides of the backbone's patch.
+"""ViTDet's simple feature pyramid at multiples of the backbone's patch size.
 
-Letters: B batch, N tokens, D width, P pyramid width, h x w the patch grid, L levels.
+Letters: B batch, N tokens, D width, P pyramid width, h x w patch grid, L levels.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 __all__ = ["LEVELS", "PRESETS", "ChannelNorm", "SimpleFeaturePyramid", "level_sizes", "usual_strides"]
 
 LEVELS = (0.25, 0.5, 1.0, 2.0)
-"""Strides that can be made from one map, in patches, fine to coarse."""
+"""Supported strides in patches, fine to coarse."""
 
 PRESETS: dict[str, tuple[float, ...]] = {
     "3.5-28": (3.5, 7.0, 14.0, 28.0),
@@ -20,9 +20,8 @@ PRESETS: dict[str, tuple[float, ...]] = {
     "14-28": (14.0, 28.0),
     "fast": (14.0, 28.0),
 }
-"""Input pixels per cell of each level at patch 14, DINOv2's; "fast" is another name of "14-28". The finest sees objects
-of a few pixels and costs most: the dense head's towers 256 wide take 324 GFLOP at 518 x 518 with the first, 82 with the
-second."""
+"""Strides in input pixels for patch 14; "fast" is an alias of "14-28". The finest level detects objects of a few pixels
+and dominates the cost of the dense head: "3.5-28" takes four times the operations of "7-28"."""
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -33,7 +32,7 @@ class ChannelNorm(nn.LayerNorm):
 
 
 class SimpleFeaturePyramid(nn.Module):
-    """Every level made from the last map alone (Li et al., "Exploring Plain Vision Transformer Backbones", Section 3).
+    """Simple feature pyramid (Li et al., "Exploring Plain Vision Transformer Backbones", Section 3).
 
     Patch 14 gives strides 3.5, 7, 14 and 28 where ViTDet's patch 16 gives 4, 8, 16 and 32.
     """
@@ -41,13 +40,13 @@ class SimpleFeaturePyramid(nn.Module):
     def __init__(self, width: int, out_width: int, strides: Sequence[float], patch: int = 14) -> None:
         """
         Args:
-            width: D of the tokens.
-            out_width: P of every level.
-            strides: input pixels per cell of each level: `LEVELS` times the patch.
+            width: D.
+            out_width: P.
+            strides: stride of each level in input pixels, each one of `LEVELS` times the patch size.
             patch: side of the backbone's patches in pixels.
 
         Raises:
-            ValueError: a stride that this patch does not give.
+            ValueError: a stride that this patch size does not support.
         """
         super().__init__()
         possible = [level * patch for level in LEVELS]
@@ -74,7 +73,7 @@ class SimpleFeaturePyramid(nn.Module):
             scale = [nn.ConvTranspose2d(width, half, 2, 2)]
             width = half
         elif patches == 2:
-            scale = [nn.MaxPool2d(2, 2)]  # an odd grid loses its last row: 37 halves to 18
+            scale = [nn.MaxPool2d(2, 2)]  # an odd grid loses its last row: 37 becomes 18
         return nn.Sequential(
             *scale,
             nn.Conv2d(width, out_width, 1, bias=False),
@@ -84,12 +83,12 @@ class SimpleFeaturePyramid(nn.Module):
         )
 
     def forward(self, layers: Tensor | Sequence[Tensor], grid: tuple[int, int]) -> list[Tensor]:
-        """Tokens over a grid (h, w) to one map [B, P, h_i, w_i] per stride.
+        """Return one map [B, P, h_i, w_i] per stride.
 
         Args:
-            layers: tokens [B, N, D] for all levels; or a sequence of such, shallow to deep, of which the last L are
-                taken, one for each level, the shallowest for the finest. Where there are fewer than L, the first
-                serves the finer levels too.
+            layers: tokens [B, N, D] used for all levels; or a sequence of them, shallow to deep, whose last L are used
+                for one level each, the shallowest for the finest. With fewer than L, the first is also used for the
+                remaining finer levels.
             grid: (h, w), N = h·w.
         """
         tokens = [layers] if isinstance(layers, Tensor) else list(layers)[-len(self.levels) :]
@@ -99,10 +98,10 @@ class SimpleFeaturePyramid(nn.Module):
 
 
 def level_sizes(size: tuple[int, int], strides: Sequence[float]) -> list[tuple[int, int]]:
-    """(h_i, w_i) of the map of each stride over an input of (H, W) pixels, multiples of the patch."""
+    """Return the map size (h_i, w_i) of each stride for an input of (H, W) pixels."""
     return [(int(size[0] // stride), int(size[1] // stride)) for stride in strides]
 
 
 def usual_strides(patch: int) -> tuple[float, ...]:
-    """Half a patch, one and two: 7, 14 and 28 pixels for DINOv2's 14."""
+    """Return the default strides of 0.5, 1 and 2 patches: 7, 14 and 28 pixels for patch 14."""
     return tuple(patch * level for level in LEVELS[1:])

@@ -1,8 +1,8 @@
-"""Heads and fusions by name: how each is built, and what it reads.
+"""Registry of heads and fusions by name.
 
-A new one is a file in this folder, a line here, and a test.
+To add one: a file in this folder, a line here, and a test.
 
-Letters: B batch, N tokens, D width, h x w the patch grid.
+Letters: B batch, N tokens, D width, h x w patch grid.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from spectradino_core.heads.upernet import UPerNet
 __all__ = ["DETECTION", "FUSIONS", "LAST_LAYERS", "SEGMENTATION", "Fused", "HeadSize", "Kind", "choose"]
 
 LAST_LAYERS = 4
-"""How many of the last blocks "linear4" concatenates (DINOv2's linear probe)."""
+"""Number of last blocks concatenated by "linear4", as in DINOv2's linear probe."""
 
 
 @dataclass(frozen=True)
 class HeadSize:
-    """What heads are built from.
+    """Sizes from which heads are built.
 
     Attributes:
         width: D.
-        layers: fused layers there are, 1 when fusion is at the last block only.
+        layers: number of fused layers; 1 with fusion at the last block only.
         pyramid_width, strides, tower_depth, upernet_width: see `Architecture`.
         patch: side of the backbone's patches in pixels.
     """
@@ -50,12 +50,12 @@ class HeadSize:
 
 @dataclass(frozen=True)
 class Fused:
-    """What heads read.
+    """Input of the heads.
 
     Attributes:
-        layers: fused tokens [B, N, D], shallow to deep; the last one is the last block's.
+        layers: fused tokens [B, N, D], shallow to deep, the last block's last.
         grid: (h, w).
-        maps: the pyramid's levels, where one was built.
+        maps: pyramid levels; empty without a pyramid.
     """
 
     layers: Sequence[Tensor]
@@ -63,20 +63,20 @@ class Fused:
     maps: Sequence[Tensor]
 
     def image(self, *layers: Tensor) -> Tensor:
-        """Layers [B, N, D], side by side on the feature axis, as a map [B, n·D, h, w]."""
+        """Concatenate n layers [B, N, D] along the feature axis to a map [B, n·D, h, w]."""
         return torch.cat(layers, dim=-1).transpose(1, 2).unflatten(2, self.grid)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of head.
+    """Registry entry of a head.
 
     Attributes:
-        make: (sizes, classes) to the module.
-        run: (module, what is fused, strides) to the head's output.
-        pyramid: it reads the pyramid, which is shared by all heads that do.
-        patches: strides of its cells in patches, where they are not the architecture's choice; detection only.
-        several: it can't do with one layer: fusion must be at the taps.
+        make: builds the module from (sizes, classes).
+        run: computes the head's output from (module, fused input, strides).
+        pyramid: whether the head reads the pyramid, which all such heads share.
+        patches: fixed strides of a detection head in patches; None: the architecture's strides.
+        several: whether the head needs several layers, so that fusion must be at the taps.
     """
 
     make: Callable[[HeadSize, int], nn.Module]
@@ -128,10 +128,10 @@ SEGMENTATION = {
 
 
 def choose(table: dict[str, Any], what: str, name: str) -> Any:
-    """The entry called `name`.
+    """Return the entry `name` of a table.
 
     Raises:
-        ValueError: there is none; names those there are.
+        ValueError: unknown name; the message lists the known ones.
     """
     if name not in table:
         raise ValueError(f"unknown {what} {name!r}: choose one of {', '.join(table)}")

@@ -1,6 +1,6 @@
-"""The linear segmentation head.
+"""Linear segmentation head.
 
-Letters: B batch, P channels, S mask classes, h x w a feature map.
+Letters: B batch, P channels, S mask classes, h x w feature map.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ __all__ = ["LinearSegmentationHead"]
 
 
 class LinearSegmentationHead(nn.Module):
-    """BatchNorm and a 1x1 convolution (DINOv2's linear probe): how much of the mask the features already say.
+    """BatchNorm and a 1x1 convolution (DINOv2's linear probe).
 
-    It reads the last layer's fused map, the last four concatenated, or a pyramid's finest level: see `registry.py`.
+    The input is the last fused layer, the last four concatenated, or the finest pyramid level: see `registry.py`.
     """
 
     def __init__(self, width: int, classes: int) -> None:
@@ -27,5 +27,5 @@ class LinearSegmentationHead(nn.Module):
         nn.init.zeros_(self.classify.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """A map [B, P, h, w] to class logits [B, S, h, w]."""
+        """Return class logits [B, S, h, w] of a map [B, P, h, w]."""
         return self.classify(self.norm(x))

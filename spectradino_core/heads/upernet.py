@@ -1,4 +1,4 @@
-"""UPerNet: pyramid pooling over the coarsest level, a top-down path, and all levels fused (Xiao et al. 2018).
+"""UPerNet: pyramid pooling, top-down path and fusion of all levels (Xiao et al. 2018).
 
 Letters: B batch, N tokens, D width of the tokens, P width of the head, S mask classes, h_i x w_i level i.
 """
@@ -20,12 +20,12 @@ POOLS = (1, 2, 3, 6)
 
 
 class UPerNet(nn.Module):
-    """The head that vision foundation models are usually judged with (paper, Section 4.4).
+    """Standard segmentation head for evaluating vision foundation models (paper, Section 4.4).
 
-    Levels are made from tokens as in ViTDet's pyramid: level i from the i-th of four tapped layers, shallow layers to
-    fine levels, or all from the last layer. 512 wide, as the paper's peers have it, costs 619 GFLOP at 518 x 518, three
-    times the ViT-S backbone; 256 wide costs 191, and is the default. LayerNorm over channels stands where the original
-    has BatchNorm (ours): a pooled map of one pixel in a batch of a few images has no statistics to speak of.
+    Levels are computed as in ViTDet's pyramid: level i from the i-th of four tapped layers, shallow layers for fine
+    levels, or all from the last layer. The default width is 256, since the usual 512 costs three times the ViT-S
+    backbone. LayerNorm over channels replaces the original's BatchNorm (our choice): a map pooled to one pixel has no
+    meaningful statistics in a small batch.
     """
 
     def __init__(self, width: int, classes: int, out_width: int = 256, patch: int = 14) -> None:
@@ -49,10 +49,10 @@ class UPerNet(nn.Module):
         nn.init.zeros_(self.classify.bias)
 
     def forward(self, layers: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
-        """Class logits [B, S, h_0, w_0] at a quarter of the patch (3.5 pixels for 14).
+        """Return class logits [B, S, h_0, w_0] at a stride of a quarter patch.
 
         Args:
-            layers: tokens [B, N, D]: four, shallow to deep, or one for all levels.
+            layers: four tokens [B, N, D], shallow to deep, or one for all levels.
             grid: (h, w), N = h·w.
         """
         maps = self.levels(layers, grid)
@@ -76,6 +76,6 @@ def _conv(width: int, out_width: int, side: int) -> nn.Sequential:
 
 
 def _resize(x: Tensor, like: Tensor) -> Tensor:
-    """Bilinear, to the size of `like`."""
+    """Resize bilinearly to the size of `like`."""
     size = (int(like.shape[-2]), int(like.shape[-1]))
     return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode="bilinear", align_corners=False)

@@ -1,9 +1,9 @@
-"""Three of SpectraDINO's four pretraining losses: distillation, contrast, patches (Section 3.2.1 to 3.2.3).
+"""SpectraDINO pretraining losses: distillation, contrastive and patch loss (Sections 3.2.1 to 3.2.3).
 
-    B samples on this process    D width    N patches    S patches sampled    W processes
+    B samples on this process    D width    N patches    S sampled patches    W processes
 
-All compare directions: their inputs are normalised here. All are computed in fp32 whatever the precision around them,
-and are means over this process's samples: averaged over processes they are the global batch's.
+All losses normalise their inputs and are computed in fp32 even under autocast. They are means over this process's
+samples, so the mean over processes is the loss of the global batch.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
     Args:
         student: CLS of the infrared images, [B, D].
-        teacher: CLS of the paired RGB images, from the frozen teacher, [B, D].
+        teacher: the frozen teacher's CLS of the paired RGB images, [B, D].
     """
     return (1 - _cosine(student, teacher)).mean()
 
 
 def contrastive_loss(rgb: Tensor, infrared: Tensor, temperature: float | Tensor, held: Tensor | None = None) -> Tensor:
-    """Symmetric InfoNCE: half of RGB finding its infrared, half of infrared finding its RGB (Equations 7 and 8).
+    """Symmetric InfoNCE, averaged over RGB to infrared and infrared to RGB (Equations 7 and 8).
 
-    The negatives are the rest of the global batch, gathered from all processes.
+    Negatives are the other pairs of the global batch, gathered from all processes.
 
     Args:
         rgb, infrared: the student's CLS of the two images of each pair, [B, D].
-        temperature: what similarities are divided by.
-        held: bool [B], which pairs there are: the rest is neither asked nor a negative; None: all. With none in the
-            global batch the loss is 0.
+        temperature: divisor of the similarities.
+        held: bool [B], the valid pairs; others are neither queries nor negatives. None: all. Without any valid pair in
+            the global batch the loss is 0.
     """
-    # In fp32 also under autocast: a bf16 similarity is off by 0.004, which the temperature turns into 6 %.
+    # fp32 also under autocast: bf16 similarities have an error of 0.004, 6 % after division by the temperature.
     with torch.autocast(rgb.device.type, enabled=False):
         a, b = _unit(rgb), _unit(infrared)
         all_a, all_b = gather(a), gather(b)  # [W·B, D]
@@ -49,12 +49,12 @@ def contrastive_loss(rgb: Tensor, infrared: Tensor, temperature: float | Tensor,
         all_held = gather(held.float()) > 0
         forth, back = (logits.masked_fill(~all_held, -1e9) for logits in (forth, back))
         both = F.cross_entropy(forth, target, reduction="none") + F.cross_entropy(back, target, reduction="none")
-        # The mean over the pairs of all processes, as this process's share of an average over processes.
+        # The mean over the valid pairs of all processes, scaled for averaging over processes.
         return 0.5 * torch.where(held, both, 0).sum() * processes() / all_held.sum().clamp(min=1)
 
 
 def patch_loss(rgb: Tensor, infrared: Tensor) -> Tensor:
-    """Mean of `1 - cos` between the student's patch tokens at the same places (Equation 9).
+    """Mean of `1 - cos` between the student's patch tokens at the same positions (Equation 9).
 
     Args:
         rgb, infrared: patch tokens at the sampled positions, [B, S, D].
@@ -63,13 +63,13 @@ def patch_loss(rgb: Tensor, infrared: Tensor) -> Tensor:
 
 
 def sample_positions(patches: int, ratio: float, generator: torch.Generator) -> Tensor:
-    """floor(ratio·N) different patch positions, int64 [S], at least one; the same for all images of a step.
+    """Sample floor(ratio·N), at least one, distinct patch positions, int64 [S], for all images of a step.
 
     Raises:
         ValueError: the ratio is not in (0, 1].
     """
     if not 0 < ratio <= 1:
-        raise ValueError(f"the share of patches sampled must lie in (0, 1], not be {ratio}")
+        raise ValueError(f"the fraction of sampled patches must be in (0, 1], not {ratio}")
     count = max(1, int(ratio * patches + 1e-9))
     return torch.randperm(patches, generator=generator)[:count].sort().values
 

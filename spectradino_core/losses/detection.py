@@ -1,4 +1,4 @@
-"""Detection losses: focal for the class, generalised IoU for the box (paper, Section 4.3).
+"""Detection losses: focal loss for classes and generalised IoU loss for boxes (paper, Section 4.3).
 
 Letters: A predictions, C classes, K positives.
 """
@@ -18,8 +18,8 @@ def focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: floa
     Args:
         logits: [..., C].
         targets: same shape, 0 or 1.
-        alpha: weight of the ones; 1 - alpha is the zeros'.
-        gamma: how strongly easy entries are discounted.
+        alpha: weight of positives; negatives have 1 - alpha.
+        gamma: focusing exponent that down-weights easy entries.
     """
     logits, targets = logits.float(), targets.float()
     cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")

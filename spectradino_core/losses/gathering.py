@@ -1,10 +1,9 @@
-"""The batches of all processes as one, with gradients.
+"""Differentiable gathering of batches from all processes.
 
     B samples on this process    W processes
 
-Contrastive learning wants every other sample of the *global* batch as a negative. What each process computes from the
-gathered batch depends on the tensors of all, so the gradient of a process's own tensor is the sum over all processes of
-what theirs say of it.
+Contrastive losses use all other samples of the *global* batch as negatives. Each process's loss depends on the tensors
+of all processes, so the gradient of a process's own tensor is summed over all processes.
 """
 
 from __future__ import annotations
@@ -19,19 +18,20 @@ __all__ = ["first_row", "gather", "processes"]
 
 
 def processes() -> int:
-    """W; 1 where no process group was started."""
+    """Number of processes W; 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def first_row(rows: int) -> int:
-    """Where this process's `rows` rows begin in the gathered batch."""
+    """Index of this process's first row in the gathered batch."""
     return dist.get_rank() * rows if processes() > 1 else 0
 
 
 def gather(x: Tensor) -> Tensor:
-    """[B, ...] of each process to [W·B, ...] on all, in order of rank; `x` itself where there is one process.
+    """Gather [B, ...] of each process to [W·B, ...] on all, in order of rank.
 
-    The gradient flows back to every process's own rows. Every process must call it, with the same B, as often.
+    With a single process it returns `x`. Gradients flow back to each process's own rows. All processes must call it
+    equally often, with the same B.
     """
     return _Gather.apply(x) if processes() > 1 else x
 

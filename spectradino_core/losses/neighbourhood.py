@@ -1,6 +1,6 @@
-"""The fourth pretraining loss: the student keeps the teacher's neighbours (Section 3.2.4), and the queue they live in.
+"""Neighbourhood distillation loss and its teacher queue (Section 3.2.4).
 
-B samples on this process    D width    Q entries of the queue    K neighbours    W processes
+B samples on this process    D width    Q queue entries    K neighbours    W processes
 """
 
 from __future__ import annotations
@@ -19,25 +19,24 @@ log = logging.getLogger(__name__)
 
 
 def neighbourhood_loss(student: Tensor, teacher: Tensor, entries: Tensor, top_k: int, temperature: float) -> Tensor:
-    """KL divergence of the student's similarities to the teacher's nearest neighbours (Equations 10 and 11).
+    """KL divergence over the teacher's nearest neighbours (Equations 10 and 11).
 
-    For each sample the K entries most like its *teacher* embedding are taken; `KL(teacher ‖ student)` of the two
-    softmax distributions over them, averaged over the batch. With fewer than K entries all are taken, with none the
-    loss is 0.
+    For each sample, `KL(teacher ‖ student)` of the softmaxed similarities to the K entries nearest to its *teacher*
+    embedding, averaged over the batch. With fewer than K entries all are used, with none the loss is 0.
 
     Args:
         student: CLS of the infrared images, [B, D].
         teacher: teacher CLS of the paired RGB images, [B, D].
-        entries: L2-normalised teacher CLS of *earlier* batches, [Q, D]: in a queue that already holds this batch every
-            sample would find itself as its nearest neighbour.
+        entries: L2-normalised teacher CLS of *previous* batches, [Q, D]; if they included this batch, every sample
+            would be its own nearest neighbour.
         top_k: K.
-        temperature: of both softmaxes.
+        temperature: temperature of both softmaxes.
     """
     if not len(entries):
         return student.sum() * 0
     wide = student.dtype if student.dtype == torch.float64 else torch.float32
     entries = entries.to(wide)
-    # In fp32 also under autocast: a bf16 similarity is off by 0.004, which the temperature turns into 6 %.
+    # fp32 also under autocast: bf16 similarities have an error of 0.004, 6 % after division by the temperature.
     with torch.autocast(student.device.type, enabled=False):
         s, t = F.normalize(student.to(wide), dim=-1), F.normalize(teacher.to(wide), dim=-1)
         nearest = (t @ entries.T).topk(min(top_k, len(entries)), dim=-1)
@@ -48,26 +47,26 @@ def neighbourhood_loss(student: Tensor, teacher: Tensor, entries: Tensor, top_k:
 
 
 def queue_capacity(asked: int, items: int) -> int:
-    """Q: what was asked for, but at most half of the data set, of which the log then tells.
+    """Limit the requested queue capacity Q to half of the data set, with a warning.
 
-    A queue that holds more than about half of the items meets a sample again before it has left: the sample's own stale
-    embedding becomes its nearest neighbour, and the loss teaches nothing.
+    In a larger queue a sample's own previous embedding is still present when the sample is drawn again; it would be its
+    nearest neighbour and make the loss useless.
     """
     most = max(1, items // 2)
     if asked <= most:
         return asked
     log.warning(
-        "the teacher queue holds %d embeddings, not %d: the data set has %d items, and a queue of more than half of "
-        "them would hold a sample's own earlier embedding, which then is its nearest neighbour",
+        "teacher queue reduced to %d embeddings from %d: the data set has %d items, and a queue of more than half of "
+        "them would hold a sample's own previous embedding as its nearest neighbour",
         most, asked, items,
     )  # fmt: skip
     return most
 
 
 class TeacherQueue(nn.Module):
-    """The last Q teacher embeddings, first in, first out. All of it is buffers, so checkpoints carry it.
+    """FIFO queue of the last Q teacher embeddings, stored in buffers and thus in checkpoints.
 
-    The same on all processes: what is put in is gathered from all, in order of rank.
+    It is identical on all processes: new entries are gathered from all, in order of rank.
 
     Args:
         capacity: Q.
@@ -80,10 +79,10 @@ class TeacherQueue(nn.Module):
     def __init__(self, capacity: int, width: int) -> None:
         super().__init__()
         if capacity < 1:
-            raise ValueError(f"a queue of {capacity} entries can hold nothing")
+            raise ValueError(f"queue capacity must be at least 1, not {capacity}")
         self.register_buffer("stored", torch.zeros(capacity, width))
         self.register_buffer("written", torch.zeros((), dtype=torch.int64))
-        self._known: int | None = 0  # `written` on the host: read from a GPU, every step would wait for it
+        self._known: int | None = 0  # `written` on the host, to avoid a GPU synchronisation per step
         self.register_load_state_dict_post_hook(lambda queue, _: queue._forget())
 
     @property
@@ -91,17 +90,17 @@ class TeacherQueue(nn.Module):
         return len(self.stored)
 
     def __len__(self) -> int:
-        """Entries held."""
+        """Number of valid entries."""
         return min(self._count(), self.capacity)
 
     @property
     def entries(self) -> Tensor:
-        """[len, D], in no particular order. Read it before this step's batch is put in."""
+        """Entries [len, D] in arbitrary order; read them before putting the batch of the current step."""
         return self.stored[: len(self)]
 
     @torch.no_grad()
     def put(self, teacher: Tensor) -> None:
-        """Add this step's teacher CLS [B, D] of all processes; the oldest leave. Call it after the optimiser's step."""
+        """Add the teacher CLS [B, D] of all processes; call after the optimiser step."""
         rows = gather(F.normalize(teacher.detach().to(self.stored.dtype), dim=-1))[-self.capacity :]
         count = self._count()
         places = (torch.arange(len(rows), device=rows.device) + count) % self.capacity
@@ -110,16 +109,16 @@ class TeacherQueue(nn.Module):
         self._known = count + len(rows)
 
     def take_over(self, state: dict[str, Tensor]) -> None:
-        """Another queue's state (`state_dict()`), also one of another capacity: then its newest entries.
+        """Load another queue's `state_dict()`, keeping the newest entries if the capacities differ.
 
         Raises:
-            ValueError: embeddings of another width.
+            ValueError: the embeddings have another width.
         """
         stored, written = state["stored"], int(state["written"])
         if stored.shape[1] != self.stored.shape[1]:
             raise ValueError(
-                f"the teacher queue to take over holds embeddings {stored.shape[1]} wide, the teacher's are "
-                f"{self.stored.shape[1]} wide: it is of another variant"
+                f"the teacher queue to load has embeddings of width {stored.shape[1]}, the teacher has width "
+                f"{self.stored.shape[1]}: it is of another variant"
             )
         held = min(written, len(stored))
         in_order = stored[(torch.arange(held, device=stored.device) + written - held) % len(stored)]

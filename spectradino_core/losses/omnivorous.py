@@ -1,9 +1,8 @@
-"""The losses and the image mixing of "A Mixed Diet Makes DINO an Omnivorous Vision Encoder" (Sections 3.1 to 3.3).
+"""Losses and image mixing of "A Mixed Diet Makes DINO an Omnivorous Vision Encoder" (Sections 3.1 to 3.3).
 
-    B samples on this process    D width    S patch positions sampled    M modalities    H, W pixels    K palette bins
+    B samples on this process    D width    S sampled patch positions    M modalities    H, W pixels    K palette bins
 
-The equations were lost in conversion and are rebuilt from the prose. Features are compared by direction: they are
-normalised here, in fp32 whatever the precision around them.
+The equations are reconstructed from the paper's prose. Features are normalised here, in fp32 even under autocast.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ __all__ = [
 PALETTE_BINS = 64
 PALETTE_WIDTH = 5
 PALETTE_EPS = 1e-6
-_ROWS = 4096  # of a similarity matrix at a time
+_ROWS = 4096  # rows of a similarity matrix per chunk
 
 
 class LogitScale(nn.Module):
-    """A learned factor on similarities, the inverse of a temperature, kept in (0, 100]. Starts at 1 / 0.07 (assumed).
+    """Learned scale of similarities (inverse temperature) in (0, 100], initially 1 / 0.07 (assumed).
 
-    The parameter itself is clipped, so that it can come back from the limit.
+    The parameter itself is clipped, so that gradients can move it away from the limit.
     """
 
     LARGEST = 100.0
@@ -49,7 +48,7 @@ class LogitScale(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(start)))
 
     def forward(self) -> Tensor:
-        """The factor, a scalar."""
+        """Return the scale, a scalar."""
         with torch.no_grad():
             self.log_scale.clamp_(max=math.log(self.LARGEST))
         return self.log_scale.exp()
@@ -61,7 +60,7 @@ def alignment_loss(cls: Mapping[str, Tensor], scale: Tensor | float) -> Tensor:
     Negatives are the other samples of the global batch, gathered from all processes.
 
     Args:
-        cls: by modality, the student's CLS, [B, D]; row i is of item i in all of them.
+        cls: the student's CLS [B, D] by modality; row i belongs to item i in all modalities.
         scale: factor on the similarities.
 
     Raises:
@@ -82,11 +81,11 @@ def alignment_loss(cls: Mapping[str, Tensor], scale: Tensor | float) -> Tensor:
 def dense_alignment_loss(tokens: Mapping[str, Tensor], scale: Tensor | float) -> Tensor:
     """Symmetric InfoNCE on patch tokens, averaged over all pairs of modalities.
 
-    A token's positive is the token at the same place of the same item in the other modality; its negatives are the
-    tokens of all *other* items: those of the same item may well show the same thing, and are masked out.
+    A token's positive is the token at the same position of the same item in the other modality; its negatives are the
+    tokens of all *other* items. Other tokens of the same item are masked out, since they may show the same object.
 
     Args:
-        tokens: by modality, the student's patch tokens at the sampled places, [B, S, D]; the same places in all.
+        tokens: the student's patch tokens [B, S, D] by modality, at the same sampled positions in all.
         scale: factor on the similarities.
 
     Raises:
@@ -105,13 +104,13 @@ def dense_alignment_loss(tokens: Mapping[str, Tensor], scale: Tensor | float) ->
 
 
 def anchoring_loss(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
-    """Mean over modalities of `1 - cos(student, frozen teacher)`, each of the same modality.
+    """Mean over modalities of `1 - cos(student, frozen teacher)` for the same modality.
 
     Args:
-        student, teacher: by modality, tokens [..., D] of one shape.
+        student, teacher: tokens [..., D] by modality, of the same shape.
 
     Raises:
-        ValueError: the two hold different modalities.
+        ValueError: the modalities differ.
     """
     if not student or student.keys() != teacher.keys():
         raise ValueError(f"the student has {', '.join(student)}, the teacher {', '.join(teacher)}")
@@ -124,21 +123,21 @@ def anchoring_loss(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor])
 
 
 def luminance(rgb: Tensor) -> Tensor:
-    """Brightness (ITU-R BT.601) of colours in [0, 1], [B, 3, H, W] to [B, H, W]."""
+    """Compute luminance (ITU-R BT.601) of RGB in [0, 1], [B, 3, H, W] to [B, H, W]."""
     return (rgb * rgb.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(dim=1)
 
 
 def palette(rgb: Tensor, bins: int = PALETTE_BINS, width: int = PALETTE_WIDTH, eps: float = PALETTE_EPS) -> Tensor:
-    """Each picture's own colours from dark to bright: the mean RGB of its pixels by luminance bin, box-smoothed.
+    """Compute each image's palette: the box-smoothed mean RGB of its pixels per luminance bin.
 
-    That bins go by luminance is ours, the text says "mean RGB per bin" only. Sums and counts are smoothed before they
-    are divided, so that an empty bin takes its neighbours' colour; one far from any pixel takes the nearest bin's.
+    Binning by luminance is our choice, the paper only says "mean RGB per bin". Sums and counts are smoothed before
+    division, so that an empty bin takes its neighbours' colour; one beyond their reach takes that of the nearest bin.
 
     Args:
-        rgb: colours in [0, 1], [B, 3, H, W].
+        rgb: RGB in [0, 1], [B, 3, H, W].
         bins: K.
-        width: of the box, in bins, odd.
-        eps: keeps the division of an empty bin finite.
+        width: odd width of the box filter, in bins.
+        eps: added to the counts, against division by 0.
 
     Returns:
         [B, 3, K].
@@ -161,7 +160,7 @@ def palette(rgb: Tensor, bins: int = PALETTE_BINS, width: int = PALETTE_WIDTH, e
 
 
 def colourise(image: Tensor, colours: Tensor) -> Tensor:
-    """A map in the colours of a palette.
+    """Map an image to the colours of a palette.
 
     Args:
         image: values in [0, 1], [B, 1, H, W].
@@ -175,22 +174,21 @@ def colourise(image: Tensor, colours: Tensor) -> Tensor:
 
 
 def mixup(image: Tensor, rgb: Tensor, alpha: Tensor) -> Tensor:
-    """`(1 - alpha)·image + alpha·rgb`, each sample by its own alpha.
+    """Blend `(1 - alpha)·image + alpha·rgb` with one alpha per sample.
 
     Args:
-        image, rgb: of one shape, [B, C, H, W].
+        image, rgb: images of the same shape, [B, C, H, W].
         alpha: in [0, 1], [B]; the paper draws it from [0, 0.5].
     """
-    share = alpha[:, None, None, None]
-    return (1 - share) * image + share * rgb
+    alpha = alpha[:, None, None, None]
+    return (1 - alpha) * image + alpha * rgb
 
 
 # ------------------------------------------------------------------------------------------------------------- helpers
 
 
 def _dense_rows(rows: Tensor, columns: Tensor, scale: Tensor | float, first: int, positions: int) -> Tensor:
-    """Mean cross entropy of tokens [B, S, D] against all processes' [W·B·S, D], a few thousand rows at a time: at the
-    paper's batch of 512 the whole matrix would take 4 GB."""
+    """Mean cross entropy of tokens [B, S, D] against all processes' [W·B·S, D], in chunks to save memory."""
     step = max(1, _ROWS // positions)
     scale = torch.as_tensor(scale, device=rows.device)
     total = rows.new_zeros(())
@@ -205,7 +203,7 @@ def _dense_rows(rows: Tensor, columns: Tensor, scale: Tensor | float, first: int
 
 
 def _dense_part(rows: Tensor, columns: Tensor, scale: Tensor, first: int) -> Tensor:
-    """Sum of the cross entropies of rows [b, S, D], whose first is item number `first`."""
+    """Sum of the cross entropies of rows [b, S, D] starting at item `first`."""
     count, positions = rows.shape[:2]
     logits = scale * rows.flatten(0, 1) @ columns.T  # [b·S, W·B·S]
     token = torch.arange(count * positions, device=rows.device)
@@ -222,7 +220,7 @@ def _pairs(units: Mapping[str, Tensor]) -> list[tuple[str, str]]:
 
 
 def _bin(values: Tensor, bins: int) -> Tensor:
-    """Values in [0, 1] to bins 0 .. K - 1, int64."""
+    """Convert values in [0, 1] to bins 0 .. K - 1, int64."""
     return (values * bins).long().clamp_(0, bins - 1)
 
 

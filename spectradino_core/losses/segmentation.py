@@ -1,6 +1,6 @@
 """Per-pixel cross entropy (paper, Section 4.4).
 
-Letters: B batch, S classes, h x w the logits' map, H x W the mask.
+Letters: B batch, S classes, h x w logits, H x W mask.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from torch import Tensor
 __all__ = ["IGNORE", "segmentation_loss"]
 
 IGNORE = 255
-"""The mask value of pixels without a label."""
+"""Mask value of unlabelled pixels."""
 
 
 def segmentation_loss(
     logits: Tensor, mask: Tensor, class_weights: Tensor | None = None, pixels: Tensor | None = None
 ) -> Tensor:
-    """Mean cross entropy over labelled pixels; 0 where no pixel has a label.
+    """Mean cross entropy over labelled pixels; 0 without labelled pixels.
 
     Args:
         logits: [B, S, h, w], interpolated bilinearly to the mask's size.
         mask: integer [B, H, W], `IGNORE` where unlabelled.
         class_weights: [S] or None.
-        pixels: divide by this number in place of the labelled pixels here, where these are part of a larger batch.
+        pixels: divisor instead of the number of labelled pixels, for part of a larger batch.
     """
     mask = mask.long()
     logits = F.interpolate(logits.float(), size=mask.shape[-2:], mode="bilinear", align_corners=False)

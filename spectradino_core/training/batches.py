@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from spectradino_core.data.loading import Loader
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.transfer import Frame, OnHost, RawRGB, infrared_counts, map_tensors
-from spectradino_core.heads.detection import Cells, assign
+from spectradino_core.heads.detection import AnchorPoints, assign
 from spectradino_core.losses.segmentation import IGNORE
 from spectradino_core.modality import Modality
 from spectradino_core.runtime.preprocess import RGB_VALUES, Letterbox, scaled_infrared, scaled_rgb
@@ -88,7 +88,7 @@ def make_batch(
     infrared: Modality,
     size: tuple[int, int],
     thermal: ThermalContract,
-    cells: Cells | None = None,
+    cells: AnchorPoints | None = None,
     mask_stride: int = 1,
 ) -> OnHost[LabelledBatch]:
     """Samples and their present streams to one batch.
@@ -200,8 +200,8 @@ class BatchStream(Dataset):
 
     def __init__(
         self, samples: Samples, batch: int, infrared: Modality, size: tuple[int, int], thermal: ThermalContract,
-        steps: int, first: int = 0, *, cells: Cells | None = None, rank: int = 0, world: int = 1,
-        early: tuple[int, tuple[int, int], Cells | None] | None = None, mask_stride: int = 1,
+        steps: int, first: int = 0, *, cells: AnchorPoints | None = None, rank: int = 0, world: int = 1,
+        early: tuple[int, tuple[int, int], AnchorPoints | None] | None = None, mask_stride: int = 1,
     ) -> None:  # fmt: skip
         if batch % world:
             raise ValueError(f"a batch of {batch} can't be shared by {world} processes: choose a multiple (--batch)")

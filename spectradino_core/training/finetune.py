@@ -26,7 +26,7 @@ from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.scene_sets import ScenePairs
 from spectradino_core.evaluation.perception import score_samples
 from spectradino_core.files import written_atomically
-from spectradino_core.heads.detection import Cells
+from spectradino_core.heads.detection import AnchorPoints
 from spectradino_core.heads.pyramid import level_sizes
 from spectradino_core.perception import Architecture, Perception
 from spectradino_core.perception_checkpoint import load_backbone, save_perception, warm_start
@@ -192,7 +192,7 @@ class _Run:
         place.wait()
         return path
 
-    def _early(self) -> tuple[int, tuple[int, int], Cells | None] | None:
+    def _early(self) -> tuple[int, tuple[int, int], AnchorPoints | None] | None:
         """See `BatchStream`."""
         size = self.recipe.early_size
         if size is None:
@@ -287,12 +287,12 @@ def _loop_of(recipe: FinetuneRecipe, data: TrainingData) -> LoopOptions:
     return loop
 
 
-def cells_of(recipe: FinetuneRecipe) -> Cells | None:
+def cells_of(recipe: FinetuneRecipe) -> AnchorPoints | None:
     """Those of the detection head, on which the processes that make batches assign objects."""
     strides, (width, height) = recipe.architecture.cell_strides, recipe.input_size
     if not recipe.architecture.box_classes:
         return None
-    return Cells.of_sizes(level_sizes((height, width), strides), strides)
+    return AnchorPoints.of_sizes(level_sizes((height, width), strides), strides)
 
 
 def _with_labels_of(architecture: Architecture, samples: Iterable[PairedSample]) -> Iterator[PairedSample]:

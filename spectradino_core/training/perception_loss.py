@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from spectradino_core.heads.detection import NEITHER, assign
+from spectradino_core.heads.detection import IGNORE_INDEX, assign
 from spectradino_core.losses.detection import focal_loss, giou_loss
 from spectradino_core.losses.segmentation import segmentation_loss
 from spectradino_core.perception import Predictions
@@ -60,8 +60,8 @@ def _counts(predictions: Predictions, batch: LabelledBatch) -> tuple[Tensor, Ten
     unassigned = any(
         boxes is not None and owner is None for boxes, owner in zip(batch.boxes, batch.owners, strict=True)
     )
-    if predictions.cells is not None and unassigned:
-        owners = [assign(boxes, predictions.cells) for boxes in batch.boxes if boxes is not None]
+    if predictions.anchors is not None and unassigned:
+        owners = [assign(boxes, predictions.anchors) for boxes in batch.boxes if boxes is not None]
         counts = torch.stack([counts.new_tensor(sum(int((o >= 0).sum()) for o in owners)), counts[1]])
     positives, pixels = (sum_over_processes(counts) / Place.current().world).to(torch.float32)
     return positives.clamp(min=1 / Place.current().world), pixels
@@ -69,10 +69,10 @@ def _counts(predictions: Predictions, batch: LabelledBatch) -> tuple[Tensor, Ten
 
 def _detection(predictions: Predictions, batch: LabelledBatch, positives: Tensor) -> tuple[Tensor, Tensor]:
     """Focal and GIoU loss."""
-    logits, boxes, cells = predictions.logits, predictions.boxes, predictions.cells
+    logits, boxes, anchors = predictions.logits, predictions.boxes, predictions.anchors
     assert logits is not None
     assert boxes is not None
-    assert cells is not None
+    assert anchors is not None
     targets = torch.zeros_like(logits, dtype=torch.float32)
     counted = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
     predicted, wanted = [], []
@@ -81,9 +81,9 @@ def _detection(predictions: Predictions, batch: LabelledBatch, positives: Tensor
     ):
         if truth is None or labels is None:
             continue
-        owner = assign(truth, cells) if owner is None else owner
+        owner = assign(truth, anchors) if owner is None else owner
         positive = owner >= 0
-        counted[image] = (owner != NEITHER)[:, None]
+        counted[image] = (owner != IGNORE_INDEX)[:, None]
         if classes is not None:
             unlabelled = torch.ones(logits.shape[-1], dtype=torch.bool, device=logits.device)
             unlabelled[classes] = False

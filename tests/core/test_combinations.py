@@ -1,4 +1,4 @@
-"""Every head, fusion and backbone: built, trained a step, saved and loaded; old checkpoints stay as they were."""
+"""Every head, fusion and backbone: building, gradients, export, checkpoints; compatibility with old checkpoints."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.core.training.squares import Squares
 SIZE = (98, 84)
 PLAIN = Architecture("test", "lwir", 3, 4, pyramid_width=16, tower_depth=1, upernet_width=16, strides=(7.0, 14.0))
 
-# Every name of every table at least once, each fusion at both places, each head alone and beside another.
+# Every registered name at least once, each fusion at both positions, each head alone and with another.
 COMBINATIONS = {
     "as it was": PLAIN,
     "cross attention": replace(PLAIN, fusion="cross_attention"),
@@ -68,7 +68,7 @@ def info_of(architecture: Architecture) -> ModelInfo:
 
 
 def lively(architecture: Architecture) -> Perception:
-    """Random weights whose answers differ from place to place, so that a comparison of them means something."""
+    """Random weights with spatially varying outputs, so that comparisons are meaningful."""
     torch.manual_seed(0)
     model = Perception(architecture).eval()
     with torch.no_grad():
@@ -82,7 +82,7 @@ def lively(architecture: Architecture) -> Perception:
                 module.running_mean.normal_(std=0.3)
                 module.running_var.uniform_(0.5, 2)
         logits = model(images()).mask_logits
-        if logits is not None:  # no class is ahead everywhere
+        if logits is not None:  # no class wins everywhere
             list(model.segmentation.parameters())[-1].sub_(logits.mean(dim=(0, 2, 3)))
     return model
 
@@ -97,17 +97,17 @@ def images(count: int = 2) -> dict[Modality, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", COMBINATIONS)
-def test_every_parameter_of_every_combination_learns(name):
+def test_every_parameter_of_every_combination_gets_a_gradient(name):
     model = lively(COMBINATIONS[name]).train()
     out = model(images(), torch.tensor([[1.0, 1.0], [1.0, 0.0]]))
-    told = [x for x in (out.logits, out.boxes, out.mask_logits) if x is not None]
-    sum((x.float() * torch.randn_like(x.float())).sum() for x in told).backward()
-    still = {key for key, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
-    assert not still
+    outputs = [x for x in (out.logits, out.boxes, out.mask_logits) if x is not None]
+    sum((x.float() * torch.randn_like(x.float())).sum() for x in outputs).backward()
+    untrained = {key for key, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
+    assert not untrained
 
 
 @pytest.mark.parametrize("name", COMBINATIONS)
-def test_one_stream_alone_is_the_other_hidden(name):
+def test_absent_stream_equals_masked_stream(name):
     model = lively(COMBINATIONS[name])
     both = images()
     with torch.no_grad():
@@ -122,11 +122,11 @@ def test_one_stream_alone_is_the_other_hidden(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMBINATIONS)
-def test_every_combination_exports_and_says_the_same(name, tmp_path):
+def test_every_combination_exports_with_parity(name, tmp_path):
     architecture = COMBINATIONS[name]
     model, info = lively(architecture), info_of(architecture)
     pairs = [scene_sample(9_000_000 + i, Modality.LWIR, (140, 112)) for i in range(2)]
-    parity = export(model, info, tmp_path / "m.onnx", pairs)  # refuses to write what differs
+    parity = export(model, info, tmp_path / "m.onnx", pairs)  # raises on a deviation
     assert parity["pairs"] == 2
     onnx, reference = Pipeline(OnnxEngine(tmp_path / "m.onnx", device="cpu")), Pipeline(TorchEngine.of(model, info))
     assert onnx.info.strides == architecture.cell_strides
@@ -143,7 +143,7 @@ def test_every_combination_exports_and_says_the_same(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", COMBINATIONS)
-def test_checkpoints_come_back(name, tmp_path):
+def test_checkpoints_round_trip(name, tmp_path):
     architecture = COMBINATIONS[name]
     model = lively(architecture)
     save_perception(tmp_path / "m.safetensors", model, info_of(architecture))
@@ -155,8 +155,8 @@ def test_checkpoints_come_back(name, tmp_path):
     )
 
 
-def test_a_checkpoint_of_before_loads_as_it_was(tmp_path):
-    """Fields and weights as version 0.1 wrote them: eight fields, one fusion, one head of each kind."""
+def test_checkpoint_of_version_0_1_loads(tmp_path):
+    """It has eight fields, one fusion and one head of each kind."""
     plain = replace(PLAIN, upernet_width=256)
     model, info = lively(plain), info_of(plain)
     known = ("variant", "infrared", "box_classes", "mask_classes", "registers", "pyramid_width", "tower_depth")
@@ -184,19 +184,19 @@ def test_a_checkpoint_of_before_loads_as_it_was(tmp_path):
         ({"strides": (8.0,)}, "stride 8 is not one that patch 14 gives"),
     ],
 )
-def test_parts_that_do_not_go_together_are_refused(change, words):
+def test_invalid_architectures_are_rejected(change, words):
     with pytest.raises(ValueError, match=words):
         Perception(replace(PLAIN, **change))
 
 
-def test_an_unknown_field_of_a_newer_version_is_refused_by_file(tmp_path):
+def test_unknown_field_of_newer_version_is_rejected(tmp_path):
     metadata = {METADATA_KEY: info_of(PLAIN).to_json(), "architecture": json.dumps(PLAIN.to_dict() | {"head": "new"})}
     save_file({"x": torch.zeros(1)}, tmp_path / "new.safetensors", metadata=metadata)
     with pytest.raises(BundleError, match=r"new\.safetensors.*head"):
         load_perception(tmp_path / "new.safetensors")
 
 
-def test_the_baseline_is_dinov2_on_a_grey_picture():
+def test_baseline_equals_dinov2_on_repeated_channel():
     torch.manual_seed(0)
     backbone = BACKBONES["dinov2_repeat"]("test", (Modality.RGB, Modality.LWIR)).eval()
     batch = images()
@@ -214,12 +214,12 @@ def test_the_baseline_is_dinov2_on_a_grey_picture():
 
 @pytest.fixture
 def patch_16(monkeypatch):
-    """A variant whose patches are 16 pixels wide, as DINOv3's and most other ViTs' are."""
+    """Register a variant with patches of 16 pixels, as in DINOv3 and most other ViTs."""
     monkeypatch.setitem(VARIANTS, "test16", ViTConfig("test16", width=48, depth=2, heads=3, patch=16, pos_grid=14))
 
 
 @pytest.mark.slow
-def test_a_backbone_of_patch_16_is_trained_exported_and_served(tmp_path, patch_16):
+def test_patch_16_backbone_is_trained_exported_and_served(tmp_path, patch_16):
     architecture = Architecture(
         "test16", "lwir", 2, 3, pyramid_width=16, tower_depth=1, upernet_width=16, segmentation="upernet"
     )

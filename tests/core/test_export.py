@@ -1,4 +1,4 @@
-"""The exported graph computes what the module does, on real pairs where they are at hand, and says what it is."""
+"""Parity of exported models with the module, also on real pairs if available, and their metadata."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from spectradino_core.training.recipes import box, smoke
 
 
 def lively(recipe) -> Perception:
-    """A module with random weights whose scores spread over 0..1, so that a comparison of them means something."""
+    """Module with random weights whose scores spread over 0..1, so that comparisons are meaningful."""
     torch.manual_seed(0)
     model = Perception(recipe.architecture).eval()
     with torch.no_grad():
@@ -43,7 +43,7 @@ def lively(recipe) -> Perception:
 
 
 SLOW = pytest.mark.slow
-"""One case of these runs in the inner loop, the others with the slow tests."""
+"""Mark for parameters that run with the slow tests; one case of each test stays fast."""
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_parity_is_measured_and_stored(exported):
     assert 0 < parity["scores"] <= 1e-3
 
 
-def test_graph_keeps_the_operators_that_half_precision_needs(exported):
+def test_graph_has_operators_required_by_half_precision(exported):
     folder, _, _ = exported
     graph = onnx.load(str(folder / "m.onnx"))
     operators = [node.op_type for node in graph.graph.node]
@@ -74,11 +74,11 @@ def test_graph_keeps_the_operators_that_half_precision_needs(exported):
     assert graph.ir_version == IR_VERSION
     assert {"LayerNormalization", "Gelu", "Softmax"} <= set(operators)
     assert not set(operators) & {"Erf", "If", "Loop"}
-    assert operators.count("ReduceMean") == 4  # the stem's instance norm, and no LayerNorm taken apart
+    assert operators.count("ReduceMean") == 4  # the stem's instance norm; no LayerNorm was decomposed
     assert all(d.dim_value > 0 for i in graph.graph.input for d in i.type.tensor_type.shape.dim)
 
 
-def test_file_holds_no_path_of_the_machine_that_made_it(exported, repository):
+def test_file_contains_no_path_of_exporting_machine(exported, repository):
     folder, _, _ = exported
     for path in (folder / "m.onnx", *sorted((repository / "models").glob("*.onnx"))):
         content = path.read_bytes()
@@ -86,18 +86,18 @@ def test_file_holds_no_path_of_the_machine_that_made_it(exported, repository):
         assert b'File "' not in content, f"{path.name} holds stack traces"
 
 
-def test_file_says_what_it_is(exported):
+def test_file_contains_description(exported):
     folder, _, _ = exported
     metadata = {p.key: p.value for p in onnx.load(str(folder / "m.onnx")).metadata_props}
-    told = json.loads(metadata[METADATA_KEY])
-    assert told["bands"] == ["rgb", "lwir"]
-    assert told["thermal"]["kind"] == "percentile"
-    assert len(told["palette"]) == len(told["mask_classes"])
+    description = json.loads(metadata[METADATA_KEY])
+    assert description["bands"] == ["rgb", "lwir"]
+    assert description["thermal"]["kind"] == "percentile"
+    assert len(description["palette"]) == len(description["mask_classes"])
 
 
 @pytest.mark.parametrize("mode", [Mode.FUSED, *(pytest.param(m, marks=SLOW) for m in (Mode.RGB_ONLY, Mode.IR_ONLY))])
 def test_pipelines_agree_on_real_pairs(shared_data, tmp_path_factory, mode):
-    """The box's architecture, ONNX Runtime against torch: boxes and scores within 1e-3, masks on 99.9 % of pixels."""
+    """ONNX Runtime against torch for the bundled architecture: boxes, scores within 1e-3, masks on 99.9 % of pixels."""
     folder = PairedFolder(shared_data / "roadscene_rgb_lwir", "val")
     recipe = box()
     model = lively(recipe)
@@ -118,7 +118,7 @@ def test_pipelines_agree_on_real_pairs(shared_data, tmp_path_factory, mode):
         assert len(a) == len(b)
         found += len(a)
         a_rows, b_rows = (np.column_stack((p.labels, p.boxes, p.scores)) for p in (a, b))
-        # scores that are equal but for rounding may come in either order: rows are put side by side by box
+        # scores equal up to rounding may be in either order, so rows are matched by box
         nearest = np.abs(a_rows[:, None, :5] - b_rows[None, :, :5]).max(axis=2).argmin(axis=1)
         assert sorted(nearest) == list(range(len(b)))
         np.testing.assert_allclose(a_rows, b_rows[nearest], atol=1e-3)
@@ -127,7 +127,7 @@ def test_pipelines_agree_on_real_pairs(shared_data, tmp_path_factory, mode):
     assert found > 20
 
 
-def test_a_checkpoint_serves_through_the_same_door(exported):
+def test_pipeline_opens_checkpoints(exported):
     folder, _, _ = exported
     sample = scene_sample(9_000_100, Modality.LWIR, (320, 256))
     a = Pipeline.open(folder / "m.onnx", device="cpu")(sample.rgb, sample.infrared)
@@ -136,8 +136,8 @@ def test_a_checkpoint_serves_through_the_same_door(exported):
 
 
 @pytest.mark.parametrize("size", [(333, 150), (1, 1), *(pytest.param(s, marks=SLOW) for s in ((320, 256), (150, 333)))])
-def test_both_forms_of_file_answer_as_the_checkpoint_does(exported, tmp_path_factory, size):
-    """Raw inputs against PyTorch on normalised ones, and against a file of the old form: to the bit."""
+def test_both_input_forms_agree_with_checkpoint(exported, tmp_path_factory, size):
+    """Raw and normalised inputs give bitwise equal results, which agree with PyTorch's."""
     folder, model, _ = exported
     plain = tmp_path_factory.getbasetemp() / "plain_form.onnx"
     if not plain.exists():
@@ -164,7 +164,7 @@ def test_both_forms_of_file_answer_as_the_checkpoint_does(exported, tmp_path_fac
             assert (a.mask == c.mask).mean() > 0.999
 
 
-def test_a_wrong_graph_is_not_written(tmp_path, monkeypatch):
+def test_deviating_graph_is_not_written(tmp_path, monkeypatch):
     recipe = smoke()
     trace = export_module._trace
 
@@ -181,7 +181,7 @@ def test_a_wrong_graph_is_not_written(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
 
 
-def test_bad_model_files_are_refused_by_name(exported, tmp_path):
+def test_invalid_model_files_are_rejected(exported, tmp_path):
     folder, _, _ = exported
     with pytest.raises(BundleError, match=r"nowhere\.onnx does not exist"):
         open_engine(tmp_path / "nowhere.onnx")
@@ -195,7 +195,7 @@ def test_bad_model_files_are_refused_by_name(exported, tmp_path):
         open_engine(tmp_path / "foreign.onnx")
 
 
-def test_a_device_that_is_not_there_is_refused(exported):
+def test_unavailable_device_is_rejected(exported):
     import onnxruntime
 
     folder, _, _ = exported
@@ -208,7 +208,7 @@ def test_a_device_that_is_not_there_is_refused(exported):
 
 
 @pytest.mark.parametrize("name", ["lwir_box", "nir_box", "swir_box"])
-def test_the_models_in_the_box_are_read_by_the_oldest_runtime(repository, name):
+def test_bundled_models_load_in_oldest_runtime(repository, name):
     graph = onnx.load(str(repository / "models" / f"{name}.onnx"))
     assert graph.ir_version <= IR_VERSION
     assert graph.opset_import[0].version <= OPSET

@@ -1,4 +1,4 @@
-"""Graphs of one stream, exported beside the one of both: the same answers as PyTorch, and known as its own."""
+"""Single-stream models: parity with PyTorch and with the model of both streams, and identification by digest."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STREAMS = ("rgb", "ir")
 
 @pytest.fixture(scope="module")
 def model() -> Perception:
-    """Random weights whose scores spread, and a stand-in that is not nothing."""
+    """Random weights with spread scores and a nonzero placeholder token."""
     torch.manual_seed(0)
     model = Perception(smoke().architecture).eval()
     with torch.no_grad():
@@ -53,7 +53,7 @@ def exported(request, model, tmp_path_factory):
 
 
 @pytest.mark.parametrize("stream", STREAMS)
-def test_it_says_what_pytorch_and_the_graph_of_both_say_of_that_stream(exported, model, stream):
+def test_single_stream_model_agrees_with_pytorch_and_with_model_of_both_streams(exported, model, stream):
     own, both = OnnxEngine(beside(exported, stream), "cpu"), OnnxEngine(exported, "cpu")
     torch_ = TorchEngine.of(model, own.info)
     spread = 0.0
@@ -67,37 +67,37 @@ def test_it_says_what_pytorch_and_the_graph_of_both_say_of_that_stream(exported,
                 np.testing.assert_allclose(array, other, atol=1e-3)
             assert (found[0][2] == others[2]).mean() > 0.999
         spread = max(spread, float(np.ptp(found[0][1])))
-    assert spread > 0.1, "scores that are all alike compare as equal whatever they are"
+    assert spread > 0.1, "equal scores make the comparison meaningless"
     parity = own.info.parity
     assert parity["pairs"] == 2
     assert 0 < parity["scores"] <= 1e-3
 
 
 @pytest.mark.parametrize("stream", STREAMS)
-def test_it_takes_its_own_stream_alone_and_carries_samples(exported, stream):
+def test_single_stream_model_has_inputs_of_its_stream_and_samples(exported, stream):
     own = OnnxEngine(beside(exported, stream), "cpu")
     graph = onnx.load(str(own.path))
-    beside_it = {"rgb": "content", "ir": "ir_gain"}[stream]
-    wanted = [stream, beside_it] if own.info.inputs == "raw" else [stream]
+    auxiliary = {"rgb": "content", "ir": "ir_gain"}[stream]
+    wanted = [stream, auxiliary] if own.info.inputs == "raw" else [stream]
     assert [given.name for given in graph.graph.input] == wanted
     assert own.info.streams == stream
     assert len(own.samples()) == 2
-    told = json.loads({p.key: p.value for p in graph.metadata_props}[METADATA_KEY])
-    assert told["format"] == 3, "older software refuses it by this"
+    description = json.loads({p.key: p.value for p in graph.metadata_props}[METADATA_KEY])
+    assert description["format"] == 3, "older software rejects it by this"
 
 
-def test_the_graph_of_both_is_of_the_format_that_it_was(exported):
-    told = json.loads({p.key: p.value for p in onnx.load(str(exported)).metadata_props}[METADATA_KEY])
-    assert told["format"] == {"raw": 2, "normalised": 1}[told.get("inputs", "normalised")]
-    assert "streams" not in told
+def test_model_of_both_streams_keeps_its_format(exported):
+    description = json.loads({p.key: p.value for p in onnx.load(str(exported)).metadata_props}[METADATA_KEY])
+    assert description["format"] == {"raw": 2, "normalised": 1}[description.get("inputs", "normalised")]
+    assert "streams" not in description
 
 
-def test_graphs_of_a_checkpoint_know_each_other_and_no_others(exported, model):
+def test_models_of_one_checkpoint_share_a_digest(exported, model):
     paths = (exported, *(beside(exported, stream) for stream in STREAMS))
-    said = {OnnxEngine(path, "cpu").info.provenance[WEIGHTS_KEY] for path in paths}
+    digests = {OnnxEngine(path, "cpu").info.provenance[WEIGHTS_KEY] for path in paths}
     info = smoke().info()
-    assert said == {weights_digest(model, info)}
-    assert said == {weights_digest(model, info.with_(name="other", score_threshold=0.1, nms_iou=0.2, inputs="raw"))}
+    assert digests == {weights_digest(model, info)}
+    assert digests == {weights_digest(model, info.with_(name="other", score_threshold=0.1, nms_iou=0.2, inputs="raw"))}
     others = {weights_digest(model, info.with_(box_classes=info.box_classes[::-1]))}
     for name, tensor in list(model.state_dict().items())[:1] + list(model.state_dict().items())[-1:]:
         with torch.no_grad():
@@ -107,10 +107,10 @@ def test_graphs_of_a_checkpoint_know_each_other_and_no_others(exported, model):
             tensor.copy_(kept)
         assert model.state_dict()[name].equal(kept)
     assert len(others) == 3
-    assert not others & said
+    assert not others & digests
 
 
-def test_a_wrong_graph_of_one_stream_is_not_written(model, tmp_path, monkeypatch):
+def test_deviating_single_stream_graph_is_not_written(model, tmp_path, monkeypatch):
     trace = export_module._trace
 
     def sabotage(graph, *arguments):
@@ -125,7 +125,7 @@ def test_a_wrong_graph_of_one_stream_is_not_written(model, tmp_path, monkeypatch
 
 
 @pytest.mark.slow
-def test_the_commands_write_it_tell_of_it_and_convert_it(model, tmp_path, capsys):
+def test_commands_export_describe_and_convert_single_stream_models(model, tmp_path, capsys):
     checkpoint, path = tmp_path / "model.safetensors", tmp_path / "my.onnx"
     save_perception(checkpoint, model, smoke().info())
     assert main(["export", str(checkpoint), str(path), "--streams", "all"]) == 0
@@ -140,5 +140,5 @@ def test_the_commands_write_it_tell_of_it_and_convert_it(model, tmp_path, capsys
     assert (info.streams, info.inputs) == ("ir", "raw")
     assert info.provenance[WEIGHTS_KEY] == weights_digest(model, smoke().info())
     assert len(Pipeline(OnnxEngine(small, "cpu"))(None, PAIRS[0].infrared).size) == 2
-    with pytest.raises(ValueError, match=r"my\.ir\.onnx takes the ir camera alone: ask the score of the file of both"):
+    with pytest.raises(ValueError, match=r"my\.ir\.onnx takes only the ir stream: score the model of both streams"):
         convert(own, tmp_path / "x.onnx", "int8", PAIRS, score=lambda engine: 0.5)

@@ -1,4 +1,4 @@
-"""Graphs without the operators that CUDA and TensorRT lack give the answers of those with them."""
+"""Replacements of operators that CUDA and TensorRT lack give the same results."""
 
 from __future__ import annotations
 
@@ -69,13 +69,13 @@ def test_products_equal_resize_and_torch(before, after):
         {"antialias": 1},
     ],
 )
-def test_other_interpolations_stay(attributes):
+def test_other_interpolations_are_kept(attributes):
     model = resize_model((1, 2, 4, 4), (1, 2, 8, 8), **attributes)
     assert replace_for_gpus(model) == 0
     assert "Resize" in {node.op_type for node in model.graph.node}
 
 
-def test_bytes_are_cast_from_floating_point_and_named_for_conversions():
+def test_uint8_is_cast_from_float_and_nodes_are_prefixed():
     model = resize_model((1, 2, 4, 4), (1, 2, 8, 8))
     replace_for_gpus(model)
     makers = {output: node for node in model.graph.node for output in node.output}
@@ -89,6 +89,6 @@ def test_bytes_are_cast_from_floating_point_and_named_for_conversions():
     assert len(model.graph.node) == count
 
 
-def test_rows_of_the_matrix_sum_to_one():
+def test_matrix_rows_sum_to_one():
     for size, target in ((1, 5), (5, 1), (16, 224), (37, 518)):
         np.testing.assert_allclose(bilinear_matrix(size, target).sum(axis=1), 1, atol=1e-6)

@@ -1,4 +1,4 @@
-"""A graph fed with bytes and counts sees the very pictures that PyTorch is fed with: to the bit, on a CPU."""
+"""Raw-input graphs compute bitwise the same network inputs as the preprocessing of PyTorch, on a CPU."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SIZES = [SIZE, (77, 53), (53, 77), (280, 224), (320, 255), (1, 1)]
 
 
 def mirror(info: ModelInfo) -> onnx.ModelProto:
-    """A network that only gives back what it takes."""
+    """Network that returns its inputs."""
     value = helper.make_tensor_value_info
     shapes = {name: shape for name, (_, shape) in signature(info.with_(inputs="normalised")).items()}
     graph = helper.make_graph(
@@ -51,7 +51,7 @@ def mirror(info: ModelInfo) -> onnx.ModelProto:
 
 
 class Seen:
-    """What the network behind raw inputs sees of a frame, and what it should."""
+    """Actual and expected network inputs of a raw-input graph for a frame."""
 
     def __init__(self, contract=PLAIN, size=SIZE) -> None:
         self.info = blob_info(size, thermal=contract, inputs="raw")
@@ -91,17 +91,17 @@ def frames(size, depth=16, seed=0, ir_size=None):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("contract", CONTRACTS.values(), ids=CONTRACTS)
-def test_the_network_sees_the_same_pictures(contract, size):
+def test_raw_inputs_equal_normalised_inputs(contract, size):
     seen = Seen(contract)
     for depth in contract.depths:
         for rgb, infrared in (frames(size, depth), frames(size, depth, seed=1, ir_size=(61, 40))):
             seen.check(rgb, infrared)
             seen.check(rgb, None)
             seen.check(None, infrared)
-            seen.check(rgb, infrared)  # after others: nothing of those is left behind
+            seen.check(rgb, infrared)  # no state remains from previous frames
 
 
-def test_frames_that_hold_one_value_only():
+def test_constant_frames():
     for contract in (ThermalContract(), CONTRACTS["percentile, low below 0"], ThermalContract("none")):
         for value in (0, 3, 255, 65535):
             seen = Seen(contract)
@@ -117,7 +117,7 @@ def test_frames_that_hold_one_value_only():
 
 
 @pytest.mark.parametrize("contract", CONTRACTS.values(), ids=CONTRACTS)
-def test_where_the_infrared_camera_sees_nothing_the_network_sees_0(contract):
+def test_pixels_outside_infrared_view_are_0(contract):
     rgb_size, ir_size = (77, 53), (61, 40)
     registration = Registration(np.array([[0.6, 0.02, 14.0], [-0.01, 0.7, 11.0], [1e-4, 0, 1.0]]), ir_size, rgb_size)
     seen = Seen(contract)
@@ -138,11 +138,11 @@ def test_where_the_infrared_camera_sees_nothing_the_network_sees_0(contract):
     st.sampled_from([8, 16]),
     st.integers(0, 1 << 32),
 )
-def test_any_two_frames(size, ir_size, depth, seed):
+def test_arbitrary_frames(size, ir_size, depth, seed):
     Seen(size=(56, 42)).check(*frames(size, depth, seed, ir_size))
 
 
-def test_what_is_no_frame_is_refused_as_ever():
+def test_invalid_frames_are_rejected():
     seen = Seen(KELVIN)
     rgb, infrared = frames((77, 53))
     with pytest.raises(FrameError, match="a colour frame is uint8"):
@@ -152,8 +152,8 @@ def test_what_is_no_frame_is_refused_as_ever():
     seen.check(rgb, infrared)
 
 
-def test_a_stream_that_is_absent_costs_no_bytes():
-    """Its picture is left as it was; what stands beside it says that nothing is to be seen."""
+def test_absent_stream_is_not_cleared():
+    """Its image buffer keeps old content; `content` marks no pixel as valid."""
     seen = Seen()
     rgb, infrared = frames((77, 53))
     seen.check(rgb, infrared)
@@ -166,7 +166,7 @@ def test_a_stream_that_is_absent_costs_no_bytes():
     assert alone[4].tolist() == [0, 1]
 
 
-def test_on_and_off_again():
+def test_take_normalised_inverts_take_raw():
     info = blob_info(SIZE)
     plain, model = mirror(info), mirror(info)
     take_raw(model, info)
@@ -181,7 +181,7 @@ def test_on_and_off_again():
 
 
 @pytest.mark.parametrize("form", ["raw", "normalised"])
-def test_blank_input_is_of_the_form(form):
+def test_blank_input_matches_signature(form):
     info = blob_info(SIZE, inputs=form)
     arrays = blank_input(info)
     assert [(a.dtype, a.shape) for a in arrays] == list(signature(info).values())

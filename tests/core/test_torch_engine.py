@@ -1,4 +1,4 @@
-"""A checkpoint in torch that a device refuses: told as an engine's failure, with file and remedy."""
+"""TorchEngine: device errors are reported with file and remedy."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from spectradino_core.runtime.engine import EngineError
 from spectradino_core.torch_engine import TorchEngine
 
 
-def test_a_device_without_memory_is_told_with_file_and_remedy(monkeypatch, tmp_path):
+def test_out_of_memory_error_names_file_and_remedy(monkeypatch, tmp_path):
     def load(path, device):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB")
 
     monkeypatch.setattr(torch_engine, "load_perception", load)
     with pytest.raises(
-        EngineError, match=r"model\.safetensors could not be brought to 'cpu' \(CUDA out of memory.*another device"
+        EngineError, match=r"model\.safetensors could not be loaded onto 'cpu' \(CUDA out of memory.*another device"
     ):
         TorchEngine(tmp_path / "model.safetensors", device="cpu")

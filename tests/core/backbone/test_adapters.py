@@ -1,4 +1,4 @@
-"""Adapters: batched matmuls equal the formula sample by sample, for every mixture of bands."""
+"""Adapters: the batched matmuls equal the per-sample formula for every mixture of bands."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def adapter() -> Adapter:
 
 
 def by_hand(adapter: Adapter, z: torch.Tensor, slot: int) -> torch.Tensor:
-    """PAPER: z' + W_up · GELU(W_down · z' + b) + b', one sample."""
+    """The paper's z' + W_up · GELU(W_down · z' + b) + b' for one sample."""
     hidden = torch.nn.functional.gelu(z @ adapter.down[slot] + adapter.down_bias[slot])
     return z + hidden @ adapter.up[slot] + adapter.up_bias[slot]
 
@@ -37,7 +37,7 @@ def by_hand(adapter: Adapter, z: torch.Tensor, slot: int) -> torch.Tensor:
         ((0, 3), (1, 4)),
     ],
 )
-def test_every_mixture_equals_the_formula(adapter: Adapter, slots: tuple[int, ...], sizes: tuple[int, ...]) -> None:
+def test_every_band_mixture_equals_formula(adapter: Adapter, slots: tuple[int, ...], sizes: tuple[int, ...]) -> None:
     routing = Routing(slots, sizes)
     z = torch.randn(routing.batch, 5, WIDTH)
     index = routing.index.tolist()
@@ -47,13 +47,13 @@ def test_every_mixture_equals_the_formula(adapter: Adapter, slots: tuple[int, ..
 
 
 @pytest.mark.parametrize("sizes", [(2, 2), (1, 3)])
-def test_gradients_reach_only_the_bands_of_the_batch(adapter: Adapter, sizes: tuple[int, ...]) -> None:
+def test_gradients_reach_only_bands_in_batch(adapter: Adapter, sizes: tuple[int, ...]) -> None:
     adapter(torch.randn(4, 5, WIDTH), Routing((0, 2), sizes)).square().sum().backward()
     for parameter in adapter.parameters():
         assert [bool(row.any()) for row in parameter.grad] == [True, False, True, False]
 
 
-def test_serving_copies_no_weights(adapter: Adapter) -> None:
+def test_pick_returns_view_for_consecutive_bands(adapter: Adapter) -> None:
     picked = Routing((1, 2), (1, 1)).pick(adapter.down)
     assert picked.data_ptr() == adapter.down[1].data_ptr()
 
@@ -67,13 +67,13 @@ def test_initialisation() -> None:
         assert float(weight.detach().std()) == pytest.approx(INIT_STD, rel=0.05)
 
 
-def test_zeroed_output_is_the_identity(adapter: Adapter) -> None:
+def test_zeroed_output_is_identity(adapter: Adapter) -> None:
     adapter.zero_output()
     z = torch.randn(2, 5, WIDTH)
     assert torch.equal(adapter(z, Routing((0, 1), (1, 1))), z)
 
 
-def test_keep_takes_the_slices_in_order(adapter: Adapter) -> None:
+def test_keep_selects_slots_in_order(adapter: Adapter) -> None:
     before = {name: value.detach().clone() for name, value in adapter.named_parameters()}
     adapter.down.requires_grad_(False)
     adapter.keep([0, 3])

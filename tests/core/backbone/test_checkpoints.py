@@ -1,4 +1,4 @@
-"""Checkpoints: one ViT written in every layout comes back as itself, and what is not it is refused by name."""
+"""Checkpoints: round trip of a ViT in every key layout, and rejection of unsuitable files."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def vit(request) -> ViT:
     return model
 
 
-# ------------------------------------------------------------------- the layouts, written the other way round and anew
+# ------------------------------------------------------------------------- inverse layout conversions, written anew
 
 
 def official(vit: ViT) -> State:
@@ -51,7 +51,7 @@ def official(vit: ViT) -> State:
 
 
 def official_training(vit: ViT) -> dict[str, State]:
-    """As DINOv2's training writes it: teacher, backbone, chunks of one block, the head beside it."""
+    """DINOv2 training checkpoint: teacher with backbone, chunks of one block, and the head."""
     state = {f"backbone.{key}": value for key, value in official(vit).items()}
     for index in range(vit.config.depth):
         for key in [key for key in state if key.startswith(f"backbone.blocks.{index}.")]:
@@ -70,7 +70,7 @@ def timm(vit: ViT) -> State:
 
 
 def transformers(vit: ViT, older: bool = False) -> State:
-    """Written from the two generations' module trees."""
+    """Layout of either generation of the library, from its module tree."""
     own, width = vit.state_dict(), vit.config.width
     state = {
         "embeddings.cls_token": own["cls_token"],
@@ -121,7 +121,7 @@ LAYOUTS: dict[str, Callable[[ViT], dict]] = {
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_layout_comes_back_as_itself(vit: ViT, layout: str, suffix: str, tmp_path: Path) -> None:
+def test_every_layout_round_trips(vit: ViT, layout: str, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"weights{suffix}"
     content = LAYOUTS[layout](vit)
     if suffix == ".safetensors":
@@ -129,23 +129,22 @@ def test_every_layout_comes_back_as_itself(vit: ViT, layout: str, suffix: str, t
     else:
         torch.save(content, path)
 
-    told = layout.removesuffix(" training")
+    expected = layout.removesuffix(" training")
     if layout == "timm" and not (vit.config.registers or vit.config.swiglu):
-        told = "official"  # then the two are the same
+        expected = "official"  # both layouts are identical
     other = ViT(vit.config).eval()
-    assert load_dinov2(other, path) == told
+    assert load_dinov2(other, path) == expected
     x = torch.randn(2, 3, 42, 56)
     with torch.no_grad():
         ours, theirs = vit(x), other(x)
     torch.testing.assert_close(theirs.patches, ours.patches, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(theirs.cls, ours.cls, rtol=1e-6, atol=1e-6)
-    told_config = config_of(read_dinov2(path)[0])
+    inferred = config_of(read_dinov2(path)[0])
     for name in ("width", "depth", "patch", "registers", "swiglu", "pos_grid"):
-        assert getattr(told_config, name) == getattr(vit.config, name)
+        assert getattr(inferred, name) == getattr(vit.config, name)
 
 
-def test_what_transformers_saves_today(vit: ViT, tmp_path: Path) -> None:
-    """Its own writer, not our idea of it."""
+def test_file_saved_by_transformers_loads(vit: ViT, tmp_path: Path) -> None:
     library = pytest.importorskip("transformers")
     config, kind = vit.config, "Dinov2WithRegisters" if vit.config.registers else "Dinov2"
     model = getattr(library, f"{kind}Model")(
@@ -166,7 +165,7 @@ def test_what_transformers_saves_today(vit: ViT, tmp_path: Path) -> None:
         assert torch.equal(ours, theirs), name
 
 
-def test_spectradino_takes_dinov2_and_keeps_its_own(vit: ViT, tmp_path: Path) -> None:
+def test_spectradino_loads_dinov2_and_keeps_stems_and_adapters(vit: ViT, tmp_path: Path) -> None:
     torch.save(official(vit), tmp_path / "dinov2.pth")
     model = SpectraDINO(vit.config, (RGB, LWIR)).eval()
     own = {k: v.clone() for k, v in model.state_dict().items() if not k.startswith("vit.")}
@@ -189,20 +188,24 @@ S1, B1 = (dataclasses.replace(VARIANTS[name], depth=1) for name in "sb")
 
 
 @pytest.mark.parametrize(
-    ("held", "asked", "message"),
+    ("stored", "expected", "message"),
     [
-        (B1, S1, r"holds a ViT-B/14 \(width 768, 1 blocks.*asked for is ViT-S/14 \(width 384"),
-        (VARIANTS["test"], dataclasses.replace(VARIANTS["test"], registers=4), "no registers.*asked for.*4 registers"),
-        (dataclasses.replace(VARIANTS["test"], depth=3), VARIANTS["test"], "3 blocks.*asked for.*2 blocks"),
+        (B1, S1, r"holds a ViT-B/14 \(width 768, 1 blocks.*the model is a ViT-S/14 \(width 384"),
+        (
+            VARIANTS["test"],
+            dataclasses.replace(VARIANTS["test"], registers=4),
+            "no registers.*the model is.*4 registers",
+        ),
+        (dataclasses.replace(VARIANTS["test"], depth=3), VARIANTS["test"], "3 blocks.*the model is.*2 blocks"),
         (VARIANTS["test"], dataclasses.replace(VARIANTS["test"], pos_grid=16), "positions 37 x 37.*positions 16 x 16"),
-        (dataclasses.replace(VARIANTS["test"], patch=16), VARIANTS["test"], "ViT-Test/16.*asked for is ViT-Test/14"),
-        (dataclasses.replace(VARIANTS["test"], swiglu=True), VARIANTS["test"], "SwiGLU.*asked for.*GELU"),
+        (dataclasses.replace(VARIANTS["test"], patch=16), VARIANTS["test"], "ViT-Test/16.*the model is a ViT-Test/14"),
+        (dataclasses.replace(VARIANTS["test"], swiglu=True), VARIANTS["test"], "SwiGLU.*the model is.*GELU"),
     ],
 )
-def test_a_wrong_variant_is_refused_by_name(held: ViTConfig, asked: ViTConfig, message: str, tmp_path: Path) -> None:
-    path = write(tmp_path / "weights.pth", held)
+def test_wrong_variant_is_rejected(stored: ViTConfig, expected: ViTConfig, message: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "weights.pth", stored)
     with pytest.raises(CheckpointError, match=message) as caught:
-        load_dinov2(ViT(asked), path)
+        load_dinov2(ViT(expected), path)
     assert str(path) in str(caught.value)
 
 
@@ -215,13 +218,13 @@ def test_a_wrong_variant_is_refused_by_name(held: ViTConfig, asked: ViTConfig, m
         (lambda state: [state.pop(k) for k in list(state) if "attn" in k], "missing .*attn.*and 2 more"),
     ],
 )
-def test_what_does_not_fit_is_listed(change: Callable[[State], object], message: str, tmp_path: Path) -> None:
+def test_mismatched_tensors_are_listed(change: Callable[[State], object], message: str, tmp_path: Path) -> None:
     path = write(tmp_path / "weights.pth", VARIANTS["test"], change)
     with pytest.raises(CheckpointError, match=message):
         load_dinov2(ViT("test"), path)
 
 
-def test_a_missing_third_of_qkv_is_listed(tmp_path: Path) -> None:
+def test_missing_part_of_qkv_is_listed(tmp_path: Path) -> None:
     state = transformers(ViT("test"))
     del state["encoder.layer.1.attention.k_proj.bias"]
     torch.save(state, tmp_path / "weights.pth")
@@ -230,7 +233,7 @@ def test_a_missing_third_of_qkv_is_listed(tmp_path: Path) -> None:
 
 
 class Evil:
-    """Code that a pickle would run."""
+    """Object whose unpickling runs code."""
 
     def __reduce__(self):
         return (Path.touch, (Path("was-run"),))
@@ -246,13 +249,13 @@ def truncated(path: Path) -> None:
     ("make", "message"),
     [
         (lambda path: None, "there is no file"),
-        (lambda path: path.mkdir(), "there is no file|no folder of a Hugging Face model"),
+        (lambda path: path.mkdir(), "there is no file|is not a Hugging Face model folder"),
         (lambda path: path.write_bytes(b""), "truncated"),
         (lambda path: path.write_bytes(b"\x89PNG not weights" * 99), "truncated"),
         (truncated, "truncated"),
     ],
 )
-def test_files_that_are_no_checkpoint(make: Callable, message: str, suffix: str, tmp_path: Path) -> None:
+def test_invalid_files_are_rejected(make: Callable, message: str, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"weights{suffix}"
     make(path)
     for load in (lambda: load_dinov2(ViT("test"), path), lambda: load_spectradino(path)):
@@ -261,7 +264,7 @@ def test_files_that_are_no_checkpoint(make: Callable, message: str, suffix: str,
         assert str(path) in str(caught.value)
 
 
-def test_truncated_safetensors(tmp_path: Path) -> None:
+def test_truncated_safetensors_is_rejected(tmp_path: Path) -> None:
     save_spectradino(SpectraDINO("test"), tmp_path / "a.safetensors")
     whole = (tmp_path / "a.safetensors").read_bytes()
     for length in (4, 100, len(whole) // 2, len(whole) - 1):
@@ -275,11 +278,11 @@ def test_truncated_safetensors(tmp_path: Path) -> None:
     [
         ([1, 2], "holds a list without tensors"),
         ({"epoch": 3}, "holds a dict without tensors"),
-        ({"conv1.weight": torch.zeros(1)}, "holds no DINOv2 in a layout known here.*conv1.weight"),
+        ({"conv1.weight": torch.zeros(1)}, "holds no DINOv2 in a known layout.*conv1.weight"),
         (Evil(), "holds more than tensors"),
     ],
 )
-def test_foreign_content(content: object, message: str, tmp_path: Path, monkeypatch) -> None:
+def test_foreign_content_is_rejected(content: object, message: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save(content, "weights.pth")
     with pytest.raises(CheckpointError, match=message):
@@ -287,10 +290,10 @@ def test_foreign_content(content: object, message: str, tmp_path: Path, monkeypa
     assert not Path("was-run").exists()
 
 
-# -------------------------------------------------------------------------------------------------------------- ours
+# -------------------------------------------------------------------------------------------------------- SpectraDINO
 
 
-def test_our_checkpoint_comes_back_as_itself(tmp_path: Path) -> None:
+def test_spectradino_checkpoint_round_trips(tmp_path: Path) -> None:
     config = dataclasses.replace(VARIANTS["test"], registers=4, depth=3)
     model = SpectraDINO(config, (RGB, LWIR))
     path = tmp_path / "model.safetensors"
@@ -305,7 +308,7 @@ def test_our_checkpoint_comes_back_as_itself(tmp_path: Path) -> None:
     assert json.loads(metadata["config"])["registers"] == 4
 
 
-def test_our_checkpoint_gives_the_bands_asked_for(tmp_path: Path) -> None:
+def test_spectradino_checkpoint_loads_selected_bands(tmp_path: Path) -> None:
     model = SpectraDINO("test")
     save_spectradino(model, tmp_path / "model.safetensors")
     small = load_spectradino(tmp_path / "model.safetensors", (RGB, LWIR))
@@ -315,7 +318,7 @@ def test_our_checkpoint_gives_the_bands_asked_for(tmp_path: Path) -> None:
         load_spectradino(tmp_path / "small.safetensors", (RGB, NIR))
 
 
-def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch) -> None:
+def test_failed_save_keeps_old_file_only(tmp_path: Path, monkeypatch) -> None:
     path = tmp_path / "model.safetensors"
     model = SpectraDINO("test")
     save_spectradino(model, path)
@@ -332,7 +335,7 @@ def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypa
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
 
 
-def test_saving_refuses_folded_models_and_reserved_metadata(tmp_path: Path) -> None:
+def test_saving_folded_model_or_reserved_metadata_is_rejected(tmp_path: Path) -> None:
     model = SpectraDINO("test")
     with pytest.raises(ValueError, match="bands are reserved"):
         save_spectradino(model, tmp_path / "a.safetensors", {"bands": "all"})
@@ -345,14 +348,14 @@ def test_saving_refuses_folded_models_and_reserved_metadata(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": "other"}, "is not a SpectraDINO backbone of format .*it says 'other'.*load_dinov2"),
+        ({"format": "other"}, "is not a SpectraDINO backbone of format .*found 'other'.*load_dinov2"),
         ({"bands": "rgb,uv"}, "does not understand: unknown band 'uv'"),
         ({"config": '{"size": 3}'}, "does not understand"),
         ({"config": "no json"}, "does not understand"),
         ({"bands": "rgb,nir"}, "does not fit the model: missing stems.nir"),
     ],
 )
-def test_our_reader_refuses_what_it_does_not_understand(change: dict[str, str], message: str, tmp_path: Path) -> None:
+def test_unknown_metadata_is_rejected(change: dict[str, str], message: str, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_spectradino(SpectraDINO("test", (RGB, LWIR)), path)
     save_file(load_file(path), path, read_metadata(path) | change)
@@ -360,7 +363,7 @@ def test_our_reader_refuses_what_it_does_not_understand(change: dict[str, str], 
         load_spectradino(path)
 
 
-def test_a_plain_dinov2_file_is_not_ours(tmp_path: Path) -> None:
+def test_plain_dinov2_is_not_a_spectradino_checkpoint(tmp_path: Path) -> None:
     save_file(ViT("test").state_dict(), tmp_path / "vit.safetensors")
-    with pytest.raises(CheckpointError, match="read by load_dinov2"):
+    with pytest.raises(CheckpointError, match="with load_dinov2"):
         load_spectradino(tmp_path / "vit.safetensors")

@@ -1,4 +1,4 @@
-"""The backbone as ONNX Runtime runs it: both streams in one pass, the same numbers, a graph without loose ends."""
+"""ONNX export of the backbone: both streams in one pass, with the results of PyTorch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RGB, LWIR = Modality.RGB, Modality.LWIR
 
 
 class TwoStreams(nn.Module):
-    """What an exporter wants: tensors in, tensors out."""
+    """Exportable wrapper: tensors in, tensors out."""
 
     def __init__(self, model: SpectraDINO) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class TwoStreams(nn.Module):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the exporters warn of their own deprecations and of static shapes
 @pytest.mark.parametrize(("dynamo", "registers"), [(True, 0), (True, 4), (False, 0)])
-def test_onnx_runtime_gives_the_same(dynamo: bool, registers: int, tmp_path: Path) -> None:
+def test_onnx_runtime_equals_torch(dynamo: bool, registers: int, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = SpectraDINO(dataclasses.replace(VARIANTS["test"], registers=registers)).select_bands((RGB, LWIR))
     with torch.no_grad():
@@ -50,9 +50,9 @@ def test_onnx_runtime_gives_the_same(dynamo: bool, registers: int, tmp_path: Pat
     torch.onnx.export(module, inputs, path, dynamo=dynamo, opset_version=20, input_names=["rgb", "lwir"])
 
     operators = [node.op_type for node in onnx.load(path).graph.node]
-    assert "Resize" not in operators  # the position embedding is baked
+    assert "Resize" not in operators  # the position embedding is fixed
     assert "LayerNormalization" in operators
-    assert operators.count("ReduceMean") == 4  # the instance norm; no LayerNorm was taken apart
+    assert operators.count("ReduceMean") == 4  # the instance norm; no LayerNorm was decomposed
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     outputs = session.run(None, {"rgb": inputs[0].numpy(), "lwir": inputs[1].numpy()})

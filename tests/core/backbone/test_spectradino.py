@@ -1,4 +1,4 @@
-"""SpectraDINO: the RGB path is DINOv2, and a mixed batch is its parts."""
+"""SpectraDINO: the RGB path equals DINOv2, and a mixed batch equals its samples one by one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def images(band: Modality, batch: int = 2, height: int = 42, width: int = 56) ->
 
 @pytest.fixture
 def model() -> SpectraDINO:
-    """A 2-block model whose bands differ: a fresh one has no modality embedding and near-equal adapters."""
+    """2-block model whose bands differ; a new model has no modality embedding and near-equal adapters."""
     torch.manual_seed(0)
     model = SpectraDINO("test").eval()
     with torch.no_grad():
@@ -30,14 +30,14 @@ def model() -> SpectraDINO:
     return model
 
 
-def test_vit_b_adapters_have_the_papers_parameter_count() -> None:
+def test_vit_b_adapters_have_parameter_count_of_paper() -> None:
     with torch.device("meta"):
         model = SpectraDINO("b")
     assert sum(p.numel() for p in model.adapters.parameters()) == 14_201_856
 
 
 @pytest.mark.parametrize("size", [(42, 56), (518, 518)])
-def test_with_zeroed_adapters_the_rgb_path_is_dinov2(size: tuple[int, int]) -> None:
+def test_rgb_path_with_zeroed_adapters_equals_dinov2(size: tuple[int, int]) -> None:
     model, plain = SpectraDINO("test").eval(), ViT("test").eval()
     plain.load_state_dict(model.vit.state_dict())
     for adapter in model.adapters:
@@ -51,7 +51,7 @@ def test_with_zeroed_adapters_the_rgb_path_is_dinov2(size: tuple[int, int]) -> N
 
 
 @pytest.mark.parametrize("mix", [{RGB: 2, LWIR: 2}, {LWIR: 1, RGB: 3}, {RGB: 1, SWIR: 1}, dict.fromkeys(Modality, 2)])
-def test_a_mixed_batch_is_its_parts(model: SpectraDINO, mix: dict[Modality, int]) -> None:
+def test_mixed_batch_equals_single_samples(model: SpectraDINO, mix: dict[Modality, int]) -> None:
     batch = {band: images(band, count) for band, count in mix.items()}
     with torch.no_grad():
         together = model(batch, taps=(1, 0))
@@ -65,7 +65,7 @@ def test_a_mixed_batch_is_its_parts(model: SpectraDINO, mix: dict[Modality, int]
                     torch.testing.assert_close(a[row], b[0], rtol=1e-4, atol=1e-5)
 
 
-def test_every_band_sees_its_own_way(model: SpectraDINO) -> None:
+def test_every_band_has_its_own_features(model: SpectraDINO) -> None:
     x = images(NIR)
     model.stems["swir"].load_state_dict(model.stems["nir"].state_dict())
     model.stems["lwir"].load_state_dict(model.stems["nir"].state_dict())
@@ -84,7 +84,7 @@ def test_roles_cover_every_parameter() -> None:
 
 
 @pytest.mark.parametrize("trained", [{"stems.lwir"}, {"adapters"}, {"modality_embedding", "norm"}, {"blocks.1"}])
-def test_gradient_flows_only_where_roles_say(model: SpectraDINO, trained: set[str]) -> None:
+def test_gradients_follow_roles(model: SpectraDINO, trained: set[str]) -> None:
     roles = parameter_roles(model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(roles[name] in trained)
@@ -96,7 +96,7 @@ def test_gradient_flows_only_where_roles_say(model: SpectraDINO, trained: set[st
     assert all(p.grad is None for n, p in model.named_parameters() if roles[n] not in trained)
 
 
-def test_a_band_not_in_the_batch_gets_no_gradient(model: SpectraDINO) -> None:
+def test_band_not_in_batch_gets_no_gradient(model: SpectraDINO) -> None:
     out = model({RGB: images(RGB), LWIR: images(LWIR)})
     sum(f.patches[..., 0].square().sum() for f in out.values()).backward()
     assert all(p.grad is None for p in model.stems["swir"].parameters())
@@ -105,7 +105,7 @@ def test_a_band_not_in_the_batch_gets_no_gradient(model: SpectraDINO) -> None:
 
 
 def test_modality_embedding_reaches_every_token() -> None:
-    """On the first block's input: CLS, registers and patches all move by the band's vector."""
+    """CLS, registers and patches of the first block's input all shift by the band's vector."""
     config = dataclasses.replace(VARIANTS["test"], registers=4)
     model = SpectraDINO(config, (RGB, LWIR)).eval()
     seen: list[torch.Tensor] = []
@@ -121,7 +121,7 @@ def test_modality_embedding_reaches_every_token() -> None:
     torch.testing.assert_close(moved[1:], torch.arange(48.0).expand(2, 17, 48), rtol=1e-5, atol=1e-5)
 
 
-def test_selected_bands_see_as_before(model: SpectraDINO) -> None:
+def test_selected_bands_keep_their_features(model: SpectraDINO) -> None:
     model.vit.pos_embed.requires_grad_(False)
     small = model.select_bands((LWIR, RGB))
     assert small.bands == (RGB, LWIR)
@@ -156,16 +156,16 @@ def test_bf16_autocast_stays_near_fp32(model: SpectraDINO) -> None:
         ({LWIR: torch.zeros(1, 3, 28, 28)}, r"lwir images must be \[B, 1, H, W\].*not \[1, 3, 28, 28\]"),
         ({RGB: torch.zeros(3, 28, 28)}, r"rgb images must be \[B, 3, H, W\]"),
         ({RGB: torch.zeros(0, 3, 28, 28)}, "with B > 0"),
-        ({RGB: torch.zeros(1, 3, 28, 28), LWIR: torch.zeros(1, 1, 28, 42)}, "of one size.*'lwir': \\(28, 42\\)"),
+        ({RGB: torch.zeros(1, 3, 28, 28), LWIR: torch.zeros(1, 1, 28, 42)}, "same size.*'lwir': \\(28, 42\\)"),
         ({RGB: torch.zeros(1, 3, 30, 28)}, "resize to 28 x 28"),
     ],
 )
-def test_refusals_name_the_culprit(batch: dict[Modality, torch.Tensor], message: str) -> None:
+def test_invalid_batches_are_rejected(batch: dict[Modality, torch.Tensor], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SpectraDINO("test", (RGB, LWIR))(batch)
 
 
-def test_bands_are_refused_twice_and_when_absent() -> None:
+def test_repeated_and_missing_bands_are_rejected() -> None:
     with pytest.raises(ValueError, match="each once"):
         SpectraDINO("test", (RGB, RGB))
     with pytest.raises(ValueError, match="no nir: it holds rgb, lwir"):

@@ -1,4 +1,4 @@
-"""Stems: RGB passes untouched, infrared is three channels of instance-normalised features, in fp32."""
+"""Stems: RGB starts as the identity, infrared gives three instance-normalised channels, in fp32."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from spectradino_core.backbone.stems import InfraredStem, RGBStem, make_stem
 from spectradino_core.modality import INFRARED, Modality
 
 
-def test_rgb_stem_starts_as_the_identity() -> None:
+def test_rgb_stem_starts_as_identity() -> None:
     x = torch.randn(2, 3, 17, 23)
     assert torch.equal(RGBStem()(x), x)
 
@@ -40,7 +40,7 @@ def test_infrared_stem_is_xavier_uniform_without_bias(band: Modality) -> None:
         assert not conv.bias.any()
 
 
-def test_each_image_is_normalised_alone() -> None:
+def test_each_image_is_normalised_separately() -> None:
     stem = InfraredStem().train()
     x = torch.rand(3, 1, 14, 14)
     together = stem(x)
@@ -48,7 +48,7 @@ def test_each_image_is_normalised_alone() -> None:
 
 
 def test_instance_norm_is_fp32_under_autocast(monkeypatch) -> None:
-    """A variance over a whole image is beyond 16 bits: the norm must see and give fp32 whatever the autocast."""
+    """The variance of a whole image exceeds 16-bit precision."""
     stem = InfraredStem()
     seen = []
     original = stems._standardise
@@ -65,7 +65,7 @@ def test_instance_norm_is_fp32_under_autocast(monkeypatch) -> None:
     assert out.dtype == torch.bfloat16
 
 
-def test_instance_norm_is_torchs() -> None:
+def test_instance_norm_equals_torch() -> None:
     stem = InfraredStem()
     torch.nn.init.uniform_(stem.norm.weight)
     torch.nn.init.uniform_(stem.norm.bias)
@@ -75,7 +75,7 @@ def test_instance_norm_is_torchs() -> None:
 
 
 def test_flat_image_stays_finite() -> None:
-    """A lens cap is no reason for NaN, nor are its gradients: its standard deviation is nought."""
+    """An image with standard deviation 0, such as of a lens cap, gives no NaN in outputs or gradients."""
     for level in (0.0, 0.5, 1.0):
         stem, image = InfraredStem(), torch.full((1, 1, 28, 28), level, requires_grad=True)
         out = stem(image)

@@ -1,4 +1,4 @@
-"""The plain ViT against transformers' DINOv2, and its position embedding against both official rules written anew."""
+"""Parity of the plain ViT with transformers' DINOv2, and of its position embedding with both official rules."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spectradino_core.backbone.vit import interpolate_pos_embed
 
 
 def randomise(module: torch.nn.Module, seed: int = 0) -> None:
-    """Give every parameter a value that matters; fresh biases and LayerScales would hide a mix-up."""
+    """Give every parameter a distinctive value; initial biases and LayerScales would hide a mix-up."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
@@ -30,7 +30,7 @@ def randomise(module: torch.nn.Module, seed: int = 0) -> None:
 
 
 def transformers_model(config: ViTConfig) -> torch.nn.Module:
-    """transformers' own model of the same shape with random weights, built offline."""
+    """The transformers model of the same shape with random weights, built offline."""
     transformers = pytest.importorskip("transformers")
     kind = "Dinov2WithRegisters" if config.registers else "Dinov2"
     more = {"num_register_tokens": config.registers} if config.registers else {}
@@ -47,12 +47,12 @@ def transformers_model(config: ViTConfig) -> torch.nn.Module:
         )
     )
     randomise(model)
-    model.set_attn_implementation("eager")  # written out, where ours is scaled_dot_product_attention
+    model.set_attn_implementation("eager")  # independent of scaled_dot_product_attention
     return model.eval()
 
 
 def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    """Largest difference over largest value."""
+    """Maximum difference over maximum value."""
     assert ours.shape == theirs.shape
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
@@ -70,7 +70,7 @@ SHAPES = [
 
 @pytest.mark.parametrize(("variant", "depth", "registers"), SHAPES)
 def test_parity_with_transformers_at_518(variant: str, depth: int, registers: int, tmp_path) -> None:
-    """All tokens, full width and heads; depth is cut to keep the test small."""
+    """All tokens at full width and heads; depth is reduced to keep the test small."""
     config = dataclasses.replace(VARIANTS[variant.removeprefix("gated ")], depth=depth, registers=registers)
     if variant.startswith("gated "):
         config = dataclasses.replace(config, swiglu=True)
@@ -86,8 +86,8 @@ def test_parity_with_transformers_at_518(variant: str, depth: int, registers: in
     assert relative_error(tokens, expected) <= 1e-5
 
 
-def test_parity_off_518_where_transformers_follows_the_official_rule(tmp_path) -> None:
-    """transformers' model with registers resizes as the official one does; its model without does not."""
+def test_parity_with_transformers_at_other_sizes_with_registers(tmp_path) -> None:
+    """Only transformers' model with registers interpolates positions as the official one does."""
     config = dataclasses.replace(VARIANTS["test"], registers=4)
     theirs = transformers_model(config)
     torch.save(theirs.state_dict(), tmp_path / "weights.pth")
@@ -120,7 +120,7 @@ def rule_without_registers(size: int, side: int) -> np.ndarray:
 
 
 def rule_with_registers(size: int, side: int) -> np.ndarray:
-    """[size, side]: Keys' kernel (a = -0.5) widened by the reduction, cut at the borders and normalised."""
+    """[size, side]: Keys' kernel (a = -0.5) widened by the reduction, clipped at the borders and normalised."""
     step = side / size
     width = max(step, 1.0)
     centres = (np.arange(size) + 0.5) * step
@@ -130,7 +130,7 @@ def rule_with_registers(size: int, side: int) -> np.ndarray:
 
 @pytest.mark.parametrize("antialias", [False, True])
 @pytest.mark.parametrize("grid", [(16, 16), (37, 46), (36, 28), (60, 41), (1, 5)])
-def test_position_embedding_follows_the_official_rules(grid: tuple[int, int], antialias: bool) -> None:
+def test_position_embedding_follows_official_rules(grid: tuple[int, int], antialias: bool) -> None:
     side, width = 37, 5
     pos = torch.randn(1, 1 + side * side, width, generator=torch.Generator().manual_seed(2))
     rule = rule_with_registers if antialias else rule_without_registers
@@ -142,13 +142,13 @@ def test_position_embedding_follows_the_official_rules(grid: tuple[int, int], an
     np.testing.assert_allclose(ours[0, 1:].numpy(), expected, rtol=0, atol=2e-5)
 
 
-def test_position_embedding_is_left_alone_at_the_trained_grid() -> None:
+def test_position_embedding_is_unchanged_at_trained_grid() -> None:
     pos = torch.randn(1, 1 + 37 * 37, 4)
     assert interpolate_pos_embed(pos, (37, 37), antialias=False) is pos
     assert interpolate_pos_embed(pos, (37, 37), antialias=True) is pos
 
 
-def test_registers_choose_the_rule() -> None:
+def test_registers_select_interpolation_rule() -> None:
     plain = ViT("test")
     with_registers = ViT(dataclasses.replace(VARIANTS["test"], registers=4))
     grid = (5, 9)
@@ -157,7 +157,7 @@ def test_registers_choose_the_rule() -> None:
     assert torch.equal(with_registers.position(grid), expected)
 
 
-def test_frozen_grid_gives_the_same_and_refuses_others() -> None:
+def test_frozen_grid_keeps_features_and_rejects_other_sizes() -> None:
     model = ViT("test").eval()
     x = torch.randn(1, 3, 42, 56)
     keys = set(model.state_dict())
@@ -175,14 +175,14 @@ def test_frozen_grid_gives_the_same_and_refuses_others() -> None:
 # -------------------------------------------------------------------------------------------------------------- rest
 
 
-def test_default_taps_are_the_papers() -> None:
+def test_default_taps_match_paper() -> None:
     assert TAPS["s"] == TAPS["b"] == (2, 5, 8, 11)
     assert TAPS["l"] == (5, 11, 17, 23)
     assert TAPS["g"] == (9, 19, 29, 39)
     assert TAPS["tiny"] == (1, 2, 4, 5)
 
 
-def test_taps_come_normed_and_in_the_order_asked() -> None:
+def test_taps_are_normalised_and_in_requested_order() -> None:
     model = ViT("test").eval()
     randomise(model)
     x = torch.randn(2, 3, 28, 42)
@@ -195,7 +195,7 @@ def test_taps_come_normed_and_in_the_order_asked() -> None:
     assert grid == out.grid == (2, 3)
 
 
-def test_map_keeps_rows_and_columns() -> None:
+def test_feature_map_keeps_rows_and_columns() -> None:
     model = ViT("test").eval()
     with torch.no_grad():
         out = model(torch.randn(1, 3, 28, 42))
@@ -203,7 +203,7 @@ def test_map_keeps_rows_and_columns() -> None:
     assert torch.equal(out.as_map()[0, :, 1, 2], out.patches[0, 1 * 3 + 2])
 
 
-def test_swiglu_has_the_official_shapes() -> None:
+def test_swiglu_has_official_shapes() -> None:
     with torch.device("meta"):
         mlp = ViT(dataclasses.replace(VARIANTS["g"], depth=1)).blocks[0].mlp
     assert mlp.w12.weight.shape == (8192, 1536)
@@ -211,7 +211,7 @@ def test_swiglu_has_the_official_shapes() -> None:
 
 
 @pytest.mark.parametrize("swiglu", [False, True])
-def test_folded_layer_scale_is_the_same_function(swiglu: bool) -> None:
+def test_folding_layer_scale_keeps_features(swiglu: bool) -> None:
     model = ViT(dataclasses.replace(VARIANTS["test"], swiglu=swiglu)).eval()
     randomise(model)
     x = torch.randn(1, 3, 42, 42)
@@ -222,7 +222,7 @@ def test_folded_layer_scale_is_the_same_function(swiglu: bool) -> None:
     assert not any("gamma" in name for name in model.state_dict())
 
 
-def test_activation_checkpointing_changes_no_gradient() -> None:
+def test_activation_checkpointing_keeps_gradients() -> None:
     plain, frugal = ViT("test"), ViT("test", activation_checkpointing=True)
     frugal.load_state_dict(plain.state_dict())
     x = torch.randn(2, 3, 28, 28)
@@ -242,6 +242,6 @@ def test_activation_checkpointing_changes_no_gradient() -> None:
         (lambda: ViTConfig("odd", width=50, depth=1, heads=3), "width 50 is not a multiple of heads 3"),
     ],
 )
-def test_refusals_name_the_culprit(call, message: str) -> None:
+def test_invalid_arguments_are_rejected(call, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()

@@ -1,4 +1,4 @@
-"""Backbones inside other things: wrappers and prefixes, Hugging Face folders, and files made to harm."""
+"""Backbones in larger checkpoints: wrappers and prefixes, Hugging Face folders, and malicious files."""
 
 from __future__ import annotations
 
@@ -53,16 +53,16 @@ PREFIXES = (
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_prefixes(vit: ViT, prefix: str, suffix: str, tmp_path: Path) -> None:
+def test_prefixed_backbone_is_found(vit: ViT, prefix: str, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"weights{suffix}"
-    beside = {} if prefix == "_orig_mod." else {"head.weight": torch.zeros(3, 4)}  # a compiled ViT is all there is
-    state = under(prefix, vit.state_dict()) | beside
+    head = {} if prefix == "_orig_mod." else {"head.weight": torch.zeros(3, 4)}  # a compiled ViT has no head
+    state = under(prefix, vit.state_dict()) | head
     save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
     check(path, vit)
 
 
-def test_a_compiled_and_distributed_module_as_torch_names_it(vit: ViT, tmp_path: Path) -> None:
-    """Not our idea of the names: torch's own wrappers, each block compiled too."""
+def test_backbone_in_compiled_module_is_found(vit: ViT, tmp_path: Path) -> None:
+    """With the prefixes of torch's own wrappers; each block is compiled too."""
     inner = ViT("test")
     inner.load_state_dict(vit.state_dict())
     for index, block in enumerate(inner.blocks):
@@ -75,14 +75,14 @@ def test_a_compiled_and_distributed_module_as_torch_names_it(vit: ViT, tmp_path:
 
 
 @pytest.mark.parametrize("wrapper", ["model_state_dict", "state_dict", "model", "teacher", "student", "ema", "net"])
-def test_wrappers(vit: ViT, wrapper: str, tmp_path: Path) -> None:
+def test_wrapped_state_dict_is_found(vit: ViT, wrapper: str, tmp_path: Path) -> None:
     optimiser = {"state": {0: {"exp_avg": torch.zeros(48)}}, "param_groups": [{"lr": 1e-3}]}
     content = {wrapper: OrderedDict(vit.state_dict()), "optimizer_state_dict": optimiser, "epoch": 7, "args": None}
     torch.save(content, tmp_path / "weights.pth")
     check(tmp_path / "weights.pth", vit)
 
 
-def test_lightning(vit: ViT, tmp_path: Path) -> None:
+def test_lightning_checkpoint_loads(vit: ViT, tmp_path: Path) -> None:
     content = {
         "epoch": 4, "global_step": 100, "pytorch-lightning_version": "2.4.0", "loops": {"fit_loop": {"state_dict": {}}},
         "state_dict": OrderedDict(under("model.backbone.", vit.state_dict()) | {"model.head.bias": torch.zeros(3)}),
@@ -94,7 +94,7 @@ def test_lightning(vit: ViT, tmp_path: Path) -> None:
     check(tmp_path / "last.ckpt", vit)
 
 
-def test_options_of_a_run_beside_the_weights(vit: ViT, tmp_path: Path) -> None:
+def test_checkpoint_with_run_options_loads(vit: ViT, tmp_path: Path) -> None:
     torch.save({"model": vit.state_dict(), "args": argparse.Namespace(lr=1e-4, out=Path("x"))}, tmp_path / "a.pth")
     check(tmp_path / "a.pth", vit)
 
@@ -103,16 +103,16 @@ def test_options_of_a_run_beside_the_weights(vit: ViT, tmp_path: Path) -> None:
     ("best", "last"),
     [("teacher", "student"), ("model_ema", "model"), ("teacher.backbone", "student.backbone"), ("model", "student")],
 )
-def test_averaged_weights_come_first_and_the_student_last(vit: ViT, best: str, last: str, tmp_path: Path) -> None:
+def test_averaged_weights_take_precedence_over_student(vit: ViT, best: str, last: str, tmp_path: Path) -> None:
     state = vit.state_dict()
     torch.save(under(f"{last}.", other(state)) | under(f"{best}.", state), tmp_path / "weights.pth")
     check(tmp_path / "weights.pth", vit)
 
 
-def test_two_of_the_same_rank_are_refused_unless_they_are_equal(vit: ViT, tmp_path: Path) -> None:
+def test_ambiguous_backbones_are_rejected_unless_equal(vit: ViT, tmp_path: Path) -> None:
     state = vit.state_dict()
     torch.save({"rgb": state, "ir": other(state)}, tmp_path / "two.pth")
-    with pytest.raises(CheckpointError, match=r"two.pth holds 2 backbones \('ir', 'rgb'\): save the one that is meant"):
+    with pytest.raises(CheckpointError, match=r"two.pth holds 2 backbones \('ir', 'rgb'\): save the state_dict"):
         read_dinov2(tmp_path / "two.pth")
     torch.save({"rgb": state, "ir": dict(state)}, tmp_path / "equal.pth")
     check(tmp_path / "equal.pth", vit)
@@ -122,7 +122,7 @@ def test_two_of_the_same_rank_are_refused_unless_they_are_equal(vit: ViT, tmp_pa
 
 
 def hugging_face(folder: Path, config: Any = None, name: str = "Dinov2", **options: Any) -> nn.Module:
-    """A folder as the transformers library writes it."""
+    """Write a folder with the transformers library."""
     library = pytest.importorskip("transformers")
     torch.manual_seed(1)
     shape = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "image_size": 518, "patch_size": 14}
@@ -133,7 +133,7 @@ def hugging_face(folder: Path, config: Any = None, name: str = "Dinov2", **optio
 
 @pytest.mark.parametrize("kind", ["Dinov2", "Dinov2WithRegisters"])
 @pytest.mark.parametrize("options", [{}, {"max_shard_size": "50KB"}], ids=["one file", "shards"])
-def test_a_hugging_face_folder(tmp_path: Path, kind: str, options: dict) -> None:
+def test_hugging_face_folder_loads(tmp_path: Path, kind: str, options: dict) -> None:
     library = hugging_face(tmp_path, name=kind, **options).eval()
     assert (tmp_path / "model.safetensors.index.json").exists() == bool(options)
     registers = 4 if kind == "Dinov2WithRegisters" else 0
@@ -148,8 +148,8 @@ def test_a_hugging_face_folder(tmp_path: Path, kind: str, options: dict) -> None
 
 
 @pytest.mark.parametrize("variant", ["s", "b", "l", "g"])
-def test_the_published_variants_by_their_folders(variant: str, tmp_path: Path) -> None:
-    """The official shapes with two blocks, written by the library; the config is recognised but for the depth."""
+def test_config_of_published_variants_is_inferred(variant: str, tmp_path: Path) -> None:
+    """From folders of the official shapes with only two blocks, written by the library."""
     config = VARIANTS[variant]
     shape = {"hidden_size": config.width, "num_attention_heads": config.heads, "use_swiglu_ffn": config.swiglu}
     hugging_face(tmp_path, shape)
@@ -157,8 +157,8 @@ def test_the_published_variants_by_their_folders(variant: str, tmp_path: Path) -
     assert dataclasses.replace(found, depth=config.depth) == config
 
 
-def test_a_download_cache_of_one_version(tmp_path: Path) -> None:
-    """Its files are links to blobs, which are the user's own."""
+def test_download_cache_with_one_snapshot_loads(tmp_path: Path) -> None:
+    """The snapshot's files are links to the user's own blobs."""
     hugging_face(tmp_path / "blobs")
     version = tmp_path / "models--facebook--dinov2/snapshots/0123"
     version.mkdir(parents=True)
@@ -170,19 +170,19 @@ def test_a_download_cache_of_one_version(tmp_path: Path) -> None:
         read_dinov2(tmp_path / "models--facebook--dinov2")
 
 
-def test_dinov3_and_others_are_refused_by_name(tmp_path: Path) -> None:
+def test_other_networks_are_rejected(tmp_path: Path) -> None:
     for kind, word in (("DINOv3ViT", "dinov3_vit"), ("ViT", "vit")):
         hugging_face(tmp_path / kind, {"patch_size": 16, "image_size": 224, "intermediate_size": 96}, name=kind)
-        with pytest.raises(CheckpointError, match=f"{kind} holds a {word}, not a DINOv2, .*facebook/dinov2-base"):
+        with pytest.raises(CheckpointError, match=f"{kind} holds a {word}, not a DINOv2: .*facebook/dinov2-base"):
             read_dinov2(tmp_path / kind)
     with pytest.raises(CheckpointError, match="model.safetensors holds a DINOv3, with rotary"):
         read_dinov2(tmp_path / "DINOv3ViT" / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"model.safetensors holds no DINOv2 in a layout known here"):
+    with pytest.raises(CheckpointError, match=r"model.safetensors holds no DINOv2 in a known layout"):
         read_dinov2(tmp_path / "ViT" / "model.safetensors")
 
 
 def folder_of(path: Path, **content: object) -> Path:
-    """A folder with files of text."""
+    """Create a folder with text files."""
     path.mkdir()
     for name, text in content.items():
         name = {"config": "config.json", "index": "model.safetensors.index.json", "weights": "model.safetensors"}[name]
@@ -195,16 +195,16 @@ DINOV2 = {"model_type": "dinov2", "num_attention_heads": 3}
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
-        ({}, r"is no folder of a Hugging Face model, which has a config.json \(there is \)"),
+        ({}, r"is not a Hugging Face model folder: it has no config.json \(found: \)"),
         ({"config": DINOV2}, "has a config.json but no model.safetensors .*: download the weights too"),
         ({"config": DINOV2, "weights": POINTER}, "model.safetensors is a Git LFS pointer, .*'git lfs pull'"),
         ({"config": POINTER}, "config.json is a Git LFS pointer"),
         ({"config": "[" * 3000}, "config.json can't be read as JSON: it is nested too deeply"),
-        ({"config": [1]}, "config.json is not the configuration of a model"),
+        ({"config": [1]}, "config.json is not a model configuration"),
         ({"config": {"model_type": "clip\x1b[2J"}}, r"holds a clip\\x1b\[2J, not a DINOv2"),
-        ({"config": DINOV2, "index": {}}, "is no index of weights"),
+        ({"config": DINOV2, "index": {}}, "is not a weight index"),
         (
             {"config": DINOV2, "index": {"weight_map": {"a": "../w.safetensors"}}},
             "'../w.safetensors': .*may not leave it",
@@ -214,20 +214,20 @@ DINOV2 = {"model_type": "dinov2", "num_attention_heads": 3}
         ({"config": DINOV2, "index": {"weight_map": {"a": "gone.safetensors"}}}, "there is no file .*gone.safetensors"),
     ],
 )
-def test_folders_that_are_refused(tmp_path: Path, content: dict, said: str) -> None:
-    with pytest.raises(CheckpointError, match=said) as caught:
+def test_invalid_folders_are_rejected(tmp_path: Path, content: dict, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message) as caught:
         read_dinov2(folder_of(tmp_path / "folder", **content))
     assert "\n" not in str(caught.value)
     assert "\x1b" not in str(caught.value)
 
 
-def test_heads_that_the_config_has_otherwise(tmp_path: Path) -> None:
+def test_config_with_other_head_count_is_rejected(tmp_path: Path) -> None:
     hugging_face(tmp_path, {"num_attention_heads": 4})
     with pytest.raises(CheckpointError, match="says 4 attention heads, this width has 3"):
         read_dinov2(tmp_path)
 
 
-# --------------------------------------------------------------------------------------------------- made to do harm
+# ---------------------------------------------------------------------------------------------------- malicious files
 
 
 def write(path: Path, **changes: torch.Tensor) -> Path:
@@ -236,25 +236,25 @@ def write(path: Path, **changes: torch.Tensor) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"blocks__999999999__norm1__weight": torch.zeros(48)}, "its blocks are not numbered from 0"),
         ({"blocks__x__norm1__weight": torch.zeros(48)}, "its blocks are not numbered from 0"),
         ({"cls_token": torch.zeros(())}, r"cls_token is \[\]"),
-        ({"cls_token": torch.zeros(1).expand(1, 1, 1 << 40)}, "cls_token says to be larger"),
-        ({"pos_embed": torch.zeros(1, 7, 48)}, "6 positions are no square"),
+        ({"cls_token": torch.zeros(1).expand(1, 1, 1 << 40)}, "cls_token claims a larger shape"),
+        ({"pos_embed": torch.zeros(1, 7, 48)}, "6 positions are not square"),
         ({"patch_embed__proj__weight": torch.zeros(48, 3, 14, 7)}, "14 x 7 pixels"),
         ({"norm__weight": torch.zeros(48, dtype=torch.int8)}, "norm.weight holds torch.int8"),
     ],
 )
-def test_shapes_are_not_trusted(tmp_path: Path, changes: dict, said: str) -> None:
+def test_invalid_shapes_are_rejected(tmp_path: Path, changes: dict, message: str) -> None:
     path = write(tmp_path / "weights.pth", **changes)
     for use in (read_dinov2, load_network, backbone_config):
-        with pytest.raises(CheckpointError, match=said):
+        with pytest.raises(CheckpointError, match=message):
             use(path)
 
 
-def test_an_unknown_class_is_refused_without_being_made(tmp_path: Path) -> None:
+def test_unknown_class_is_rejected_without_constructing_it(tmp_path: Path) -> None:
     (tmp_path / "old.pth").write_bytes(pickle.dumps({"a": Path("x").touch}))
     torch.save({"model": {}, "hook": Path.touch}, tmp_path / "new.pth")
     for name in ("old.pth", "new.pth"):
@@ -262,7 +262,7 @@ def test_an_unknown_class_is_refused_without_being_made(tmp_path: Path) -> None:
             read_dinov2(tmp_path / name)
 
 
-def test_an_archive_that_unpacks_to_more_than_it_is(tmp_path: Path) -> None:
+def test_compressed_archive_is_rejected(tmp_path: Path) -> None:
     path = write(tmp_path / "weights.pth")
     with zipfile.ZipFile(path) as whole, zipfile.ZipFile(tmp_path / "b.pth", "w", zipfile.ZIP_DEFLATED) as packed:
         for entry in whole.infolist():
@@ -272,7 +272,7 @@ def test_an_archive_that_unpacks_to_more_than_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [{"depth": 10**9}, {"width": 10**12}, {"registers": -1}, {"pos_grid": 1e3}])
-def test_a_header_may_not_ask_for_more_than_a_model_has(tmp_path: Path, change: dict) -> None:
+def test_header_with_oversized_config_is_rejected(tmp_path: Path, change: dict) -> None:
     from spectradino_core.backbone import SpectraDINO
     from spectradino_core.backbone.checkpoints import FORMAT, load_spectradino
 

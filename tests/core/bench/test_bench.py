@@ -1,4 +1,4 @@
-"""What `spectradino bench` measures is what it says, and what it writes can be read."""
+"""`spectradino bench`: measurements, tables and plots."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SMALL = (56, 70)
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_cases_take_turns_and_warm_up_does_not_count():
+def test_cases_are_interleaved_and_warm_up_is_excluded():
     calls: list[str] = []
     took = take_turns({"a": lambda: calls.append("a"), "b": lambda: time.sleep(0.02)}, rounds=3, warm_up=2)
     assert calls == ["a"] * 5
@@ -41,7 +41,7 @@ def test_timing_by_hand():
     assert Timing.of([0.002]) == Timing(2.0, 2.0, 2.0, 1)
 
 
-def test_a_table_is_read_as_written(tmp_path):
+def test_table_round_trips(tmp_path):
     rows = [{"case": "a, b", "ms": 1234.5678, "peak": "-"}, {"case": "c", "ms": 0.0012345, "peak": 7.0}]
     write_table(tmp_path / "t.csv", {"note": "x: y"}, rows)
     facts, read = read_table(tmp_path / "t.csv")
@@ -50,7 +50,7 @@ def test_a_table_is_read_as_written(tmp_path):
     assert markdown(rows).splitlines()[2:] == ["| a, b | 1235 | - |", "| c | 0.00123 | 7 |"]
 
 
-def test_the_machine_is_described_without_naming_it():
+def test_machine_description_contains_no_name():
     facts = describe()
     assert int(facts["cores"]) >= 1
     assert facts["torch"] == torch.__version__.split("+")[0] or facts["torch"] == torch.__version__
@@ -58,8 +58,7 @@ def test_the_machine_is_described_without_naming_it():
 
 
 @pytest.mark.slow
-def test_peak_memory_is_the_child_s_own(tmp_path, monkeypatch):
-    """Of a process that takes 300 MB, however much this one holds."""
+def test_peak_memory_is_of_child_process_only(tmp_path, monkeypatch):
     (tmp_path / "held.py").write_text(
         "import numpy as np\ndef case(megabytes):\n    return lambda: np.ones(megabytes << 17).sum()\n"
     )
@@ -73,8 +72,8 @@ def test_peak_memory_is_the_child_s_own(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_every_case_of_the_backbone_says_the_same(tmp_path):
-    """The faster paths are held against torch fp32; the spread of patches is 1."""
+def test_all_backbone_cases_agree_with_torch_fp32(tmp_path):
+    """The standard deviation of patches is 1."""
     rows = backbone.backbone_rows("test", SMALL, tmp_path, rounds=1, memory=False)
     assert [row["case"] for row in rows] == list(backbone.CASES)
     assert rows[0]["ratio"] == 1.0
@@ -88,20 +87,20 @@ def test_every_case_of_the_backbone_says_the_same(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_fast_detector_has_the_cells_and_operations_of_its_levels(tmp_path):
-    """Cells of 56 x 70 pixels: 8x10 + 4x5 + 2x2 at strides 7 to 28, without the first when fast."""
+def test_fast_detector_has_anchor_points_and_operations_of_its_levels(tmp_path):
+    """56 x 70 pixels have 8x10 + 4x5 + 2x2 points at strides 7 to 28; "fast" has no first level."""
     usual, fast = detector.detector_rows("test", SMALL, tmp_path, rounds=1, memory=False)
     assert (usual["strides"], fast["strides"]) == ("7-28", "fast")
     assert (usual["cells"], fast["cells"]) == (104, 24)
     assert usual["ratio"] == 1
     assert fast["ratio"] == pytest.approx(fast["ms"] / usual["ms"])
-    grow, smooth = 20 * 48 * 32 * 4 + 80 * 32 * 32, 80 * 9 * 32 * 32  # tokens 48 wide to 80 cells 32 wide
-    towers, answers = 2 * smooth, 80 * 9 * 32 * (3 + 4)
-    assert usual["gflop"] - fast["gflop"] == pytest.approx(2e-9 * (grow + smooth + towers + answers))
+    grow, smooth = 20 * 48 * 32 * 4 + 80 * 32 * 32, 80 * 9 * 32 * 32  # tokens of width 48 to 80 points of width 32
+    towers, outputs = 2 * smooth, 80 * 9 * 32 * (3 + 4)
+    assert usual["gflop"] - fast["gflop"] == pytest.approx(2e-9 * (grow + smooth + towers + outputs))
 
 
-def test_operations_are_those_of_the_formula():
-    """Of blocks and adapters: 24 D² + 4 T D of the block, 4 D b of the adapter, for each token."""
+def test_operation_count_matches_formula():
+    """Per token, 24 D² + 4 T D of the block and 4 D b of the adapter."""
     width, depth, tokens = 48, 2, 1 + 4 * 5
     by_hand = 2 * tokens * depth * (24 * width**2 + 4 * tokens * width + 4 * width * width // 4)
     embed = 2 * 20 * 2 * 3 * 14**2 * width
@@ -109,7 +108,7 @@ def test_operations_are_those_of_the_formula():
     assert gpu.forward_operations("test", SMALL, 1) == pytest.approx(by_hand + embed + stems, rel=1e-6)
 
 
-def test_gpu_rows_hold_together_on_a_cpu():
+def test_gpu_rows_are_consistent_on_a_cpu():
     rows = gpu.forward_rows("test", torch.bfloat16, "cpu", SMALL, (1, 2), 2, roof=1e10, compiled=False)
     assert [(row["batch"], row["case"]) for row in rows] == [(b, c) for b in (1, 2) for c in (gpu.TWICE, gpu.PLAIN)]
     for row in rows[1::2]:
@@ -126,31 +125,30 @@ def test_gpu_training_rows_on_a_cpu():
     assert all(row["host_waits"] == row["peak_gb"] == "-" for row in rows)
 
 
-def test_what_did_not_fit_is_told_and_let_go_before_the_next(monkeypatch):
-    """A step that ran out of memory must not lie on the device while the next one is measured."""
+def test_out_of_memory_is_reported_and_memory_freed_before_next_case(monkeypatch):
     held: list[weakref.ref] = []
     make, free = gpu.our_step, gpu._free
 
-    def kept_in_mind(*given, **named):
+    def remember(*given, **named):
         step = make(*given, **named)
         held.append(weakref.ref(step))
         return step
 
-    def give_up(*_, **__):
+    def run_out_of_memory(*_, **__):
         raise torch.cuda.OutOfMemoryError("too much")
 
-    def free_what_is_gone(device):
+    def check_freed(device):
         free(device)
         assert all(step() is None for step in held)
 
-    monkeypatch.setattr(gpu, "our_step", kept_in_mind)
-    monkeypatch.setattr(gpu, "take_turns", give_up)
-    monkeypatch.setattr(gpu, "_free", free_what_is_gone)
+    monkeypatch.setattr(gpu, "our_step", remember)
+    monkeypatch.setattr(gpu, "take_turns", run_out_of_memory)
+    monkeypatch.setattr(gpu, "_free", check_freed)
     rows = gpu.training_rows("test", 2, "cpu", rounds=1, crop=28, compiled=(False,))
     assert [row["ms"] for row in rows] == ["out of memory"] * 2 == ["out of memory"] * len(held)
 
 
-def test_what_is_compiled_is_a_copy_of_what_it_is_timed_against():
+def test_compiled_case_does_not_change_the_plain_one():
     plain = gpu.Streams(gpu._model("test"))
     fast = gpu._compiled(plain, SMALL)
     assert fast.model.vit._frozen_grid == (4, 5)
@@ -158,27 +156,27 @@ def test_what_is_compiled_is_a_copy_of_what_it_is_timed_against():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_gpu_says_that_there_is_none(capsys):
+def test_bench_gpu_without_cuda_is_rejected(capsys):
     assert main(["bench", "gpu"]) == 1
     assert "no CUDA device" in capsys.readouterr().err
 
 
 @pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="CUDA is there")
-def test_a_device_that_is_not_there_is_told_in_the_table():
+def test_unavailable_device_is_reported_in_table():
     (row,) = gpu.engine_rows(ROOT / "models" / "lwir_box.onnx", ("cuda",))
     assert row["ms"] == "-"
     assert "CUDAExecutionProvider" in row["engine"]
 
 
 @pytest.mark.slow
-def test_training_is_against_the_plain_loop():
+def test_training_ratio_is_relative_to_plain_loop():
     pytest.importorskip("transformers")
     rows = train_rows("test", 2, 1, crop=28, loaded="test", steps=0)
     assert [row["what"] for row in rows] == [PLAIN, "ours", "ours, teacher cached"] * 2
     assert all(row["ratio"] == 1 for row in rows if row["what"] == PLAIN)
 
 
-def test_a_picture_is_drawn(tmp_path):
+def test_plot_is_drawn(tmp_path):
     rows = [{"v": "s", "case": name, "x": x} for name, x in (("a", 1.0), ("b", 0.5), ("c", "-"))]
     plot_bars(tmp_path / "p.png", rows, ("v",), "case", "x", "ratio", 1.0)
     assert imread(tmp_path / "p.png").std() > 0.05
@@ -196,14 +194,14 @@ def test_a_picture_is_drawn(tmp_path):
         (["backbone", "--rounds", "0"], "at least 1"),
     ],
 )
-def test_wrong_words_are_refused(words, complaint, capsys):
+def test_invalid_arguments_are_rejected(words, complaint, capsys):
     assert main(["bench", *words]) == 1
     assert complaint in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_quick(tmp_path):
-    """The command as typed, at the smallest variant; without the memory of each case, which starts many processes."""
+def test_quick_benchmark_writes_all_results(tmp_path):
+    """With the smallest variant, and without memory measurements, which start many processes."""
     command = [
         sys.executable,
         "-m",

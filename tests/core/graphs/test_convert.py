@@ -1,4 +1,4 @@
-"""Converted model files: the same answers within each precision's tolerance, or no file."""
+"""Model conversion: parity within each precision's tolerance, or no output file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def pairs():
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory, pairs):
-    """A model of two blocks whose scores spread, so that a difference shows; it takes normalised pictures."""
+    """Model of two blocks with normalised inputs and spread scores, so that differences are visible."""
     torch.manual_seed(0)
     recipe = smoke()
     model = Perception(recipe.architecture).eval()
@@ -42,7 +42,7 @@ def exported(tmp_path_factory, pairs):
         model.detection.regress.weight.normal_(std=0.01)
         model.detection.classify.weight.normal_(std=0.05)
         for block in model.backbone.vit.blocks:
-            block.attn.qkv.weight.normal_(std=0.3)  # attention that is far from even
+            block.attn.qkv.weight.normal_(std=0.3)  # attention that is far from uniform
     path = tmp_path_factory.mktemp("graphs") / "m.onnx"
     export(model, recipe.info(), path, pairs, inputs="normalised")
     export(model, recipe.info(), path.with_name("raw.onnx"), pairs)
@@ -54,20 +54,20 @@ def operators(path) -> Counter:
 
 
 def dtypes(model: onnx.ModelProto) -> dict[str, np.dtype]:
-    """The type of every value that comes out of a node, as ONNX Runtime computes it."""
-    told = onnx.ModelProto()
-    told.CopyFrom(model)
-    named = {output.name for output in told.graph.output}
-    names = [name for node in told.graph.node for name in node.output if name and name not in named]
-    told.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    """Type of every node output, as computed by ONNX Runtime."""
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    named = {output.name for output in probe.graph.output}
+    names = [name for node in probe.graph.node for name in node.output if name and name not in named]
+    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(told.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
     values = session.run(names, {node.name: np.ones(node.shape, np.float32) for node in session.get_inputs()})
     return {name: value.dtype for name, value in zip(names, values, strict=True)}
 
 
-def test_fused_attention_is_the_same_function(exported, tmp_path, pairs):
+def test_fused_attention_keeps_results(exported, tmp_path, pairs):
     facts = convert(exported, tmp_path / "fused.onnx", "fp32", pairs)
     assert facts["fused_attentions"] == 2
     assert facts["difference"]["scores"] < 1e-5
@@ -76,9 +76,9 @@ def test_fused_attention_is_the_same_function(exported, tmp_path, pairs):
     assert found["Softmax"] == 0
 
 
-def test_8_bits_stay_near_and_say_what_they_are(exported, tmp_path, pairs):
+def test_int8_is_within_tolerance_and_recorded(exported, tmp_path, pairs):
     facts = convert(exported, tmp_path / "int8.onnx", "int8", pairs)
-    # of each block qkv in three, the projection, two of the MLP and two of the adapters; and the fusion's
+    # per block: q, k, v, projection, two of the MLP and two of the adapters; and the fusion's
     found = operators(tmp_path / "int8.onnx")
     assert facts["int8_products"] == 2 * 8 + 1 == found["MatMulInteger"]
     assert found["Gelu"] == 0 < found["FastGelu"]
@@ -90,11 +90,11 @@ def test_8_bits_stay_near_and_say_what_they_are(exported, tmp_path, pairs):
     info = open_engine(tmp_path / "int8.onnx", device="cpu").info
     assert info.provenance["converted"] == facts
     assert info.with_(provenance={}) == OnnxEngine(exported, device="cpu").info.with_(provenance={})
-    answer = Pipeline.open(tmp_path / "int8.onnx", device="cpu")(pairs[0].rgb, pairs[0].infrared)
-    assert answer.size == pairs[0].size
+    result = Pipeline.open(tmp_path / "int8.onnx", device="cpu")(pairs[0].rgb, pairs[0].infrared)
+    assert result.size == pairs[0].size
 
 
-def test_half_precision_keeps_sums_and_decoding_in_full(exported, tmp_path, pairs):
+def test_half_precision_keeps_reductions_and_decoding_in_fp32(exported, tmp_path, pairs):
     facts = convert(exported, tmp_path / "half.onnx", "fp16", pairs)
     assert facts["fused_attentions"] == 0
     assert 0 < facts["difference"]["scores"] < 0.02
@@ -116,8 +116,8 @@ def test_half_precision_keeps_sums_and_decoding_in_full(exported, tmp_path, pair
     assert {i.type.tensor_type.elem_type for i in model.graph.output[:2]} == {onnx.TensorProto.FLOAT}
 
 
-def test_the_stems_instance_norm_is_not_halved_in_part(exported):
-    """Mean, variance, root and their use: a variance over a whole image is beyond fp16."""
+def test_whole_instance_norm_of_stem_stays_in_fp32(exported):
+    """The variance of a whole image exceeds the precision of fp16."""
     source = onnx.load(str(exported))
     taken = {name: node for node in source.graph.node for name in node.output}
     joined = next(n for n in source.graph.node if n.op_type == "Concat" and any("conv2d" in i for i in n.input))
@@ -134,8 +134,8 @@ def test_the_stems_instance_norm_is_not_halved_in_part(exported):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_raw_inputs_stay_as_they_are_whatever_the_network_becomes(exported, tmp_path, pairs, precision):
-    """To the bit: conversions of both forms differ in their first steps, and those make the same pictures."""
+def test_preprocessing_of_raw_inputs_is_not_converted(exported, tmp_path, pairs, precision):
+    """Conversions of both input forms give bitwise equal results."""
     raw = exported.with_name("raw.onnx")
     facts = convert(raw, tmp_path / "raw.onnx", precision, pairs)
     convert(exported, tmp_path / "plain.onnx", precision, pairs)
@@ -158,7 +158,7 @@ def test_raw_inputs_stay_as_they_are_whatever_the_network_becomes(exported, tmp_
             np.testing.assert_array_equal(a.mask, b.mask)
 
 
-def test_what_differs_too_much_is_not_written(exported, tmp_path, pairs, monkeypatch):
+def test_deviating_conversion_is_not_written(exported, tmp_path, pairs, monkeypatch):
     from spectradino_core.graphs import convert as module
 
     def broken(model):
@@ -176,7 +176,7 @@ def test_what_differs_too_much_is_not_written(exported, tmp_path, pairs, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_score_that_falls_is_refused(exported, tmp_path, pairs):
+def test_decreased_score_is_rejected(exported, tmp_path, pairs):
     scores = iter((0.50, 0.49))
     with pytest.raises(ParityError, match="costs 1.00 points of 50.00"):
         convert(exported, tmp_path / "int8.onnx", "int8", pairs, score=lambda engine: next(scores))
@@ -186,13 +186,13 @@ def test_a_score_that_falls_is_refused(exported, tmp_path, pairs):
     assert facts["score"] == {"before": 0.5, "after": 0.497}
 
 
-def test_a_converted_file_is_not_converted_again(exported, tmp_path, pairs, capsys):
+def test_converted_file_is_not_converted_again(exported, tmp_path, pairs, capsys):
     convert(exported, tmp_path / "fused.onnx", "fp32", pairs)
     assert main(["convert", str(tmp_path / "fused.onnx"), str(tmp_path / "x.onnx"), "--precision", "int8"]) == 1
     assert "was converted already (fp32): start from the file it was made from" in capsys.readouterr().err
 
 
-def test_other_softmaxes_are_left_alone(exported):
+def test_other_softmax_is_unchanged(exported):
     info = OnnxEngine(exported, device="cpu").info
     node = onnx.helper.make_node("Softmax", ["x"], ["y"])
     value = onnx.helper.make_tensor_value_info
@@ -204,11 +204,11 @@ def test_other_softmaxes_are_left_alone(exported):
 
 
 @pytest.mark.slow
-def test_the_command_converts_the_model_in_the_box(repository, tmp_path, capsys):
+def test_command_converts_bundled_model(repository, tmp_path, capsys):
     source, target = repository / "models" / "lwir_box.onnx", tmp_path / "int8.onnx"
     arguments = ["--precision", "int8", "--scenes", "2", "--score-scenes", "12", "--most-lost", "3"]
     assert main(["convert", str(source), str(target), *arguments]) == 0
-    said = capsys.readouterr().out
-    assert "int8.onnx: " in said
-    assert "mAP50 on 12 scenes" in said
+    output = capsys.readouterr().out
+    assert "int8.onnx: " in output
+    assert "mAP50 on 12 scenes" in output
     assert operators(target)["MultiHeadAttention"] == 6

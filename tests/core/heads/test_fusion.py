@@ -1,4 +1,4 @@
-"""Fusion: both streams, one stream, a hidden stream."""
+"""Concatenation fusion with both streams, one stream and a masked stream."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def fusion() -> ConcatFusion:
     return module.eval()
 
 
-def test_is_linear_norm_gelu_of_the_concatenated_tokens(fusion):
+def test_equals_linear_norm_gelu_by_hand(fusion):
     rgb, ir = torch.randn(B, N, D), torch.randn(B, N, D)
     weight, bias = fusion.project.weight, fusion.project.bias
     by_hand = rgb @ weight[:, :D].T + ir @ weight[:, D:].T + bias
@@ -27,7 +27,7 @@ def test_is_linear_norm_gelu_of_the_concatenated_tokens(fusion):
     torch.testing.assert_close(fusion(rgb, ir), by_hand)
 
 
-def test_a_hidden_stream_counts_like_an_absent_one_sample_by_sample(fusion):
+def test_masked_stream_equals_absent_stream_per_sample(fusion):
     rgb, ir = torch.randn(B, N, D), torch.randn(B, N, D)
     present = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
     mixed = fusion(rgb, ir, present)
@@ -36,7 +36,7 @@ def test_a_hidden_stream_counts_like_an_absent_one_sample_by_sample(fusion):
     torch.testing.assert_close(mixed[2], fusion(None, ir)[2])
 
 
-def test_what_a_hidden_stream_shows_does_not_matter(fusion):
+def test_content_of_masked_stream_is_ignored(fusion):
     rgb = torch.randn(B, N, D)
     present = torch.tensor([[1.0, 0.0]] * B)
     a = fusion(rgb, torch.randn(B, N, D), present)
@@ -44,6 +44,6 @@ def test_what_a_hidden_stream_shows_does_not_matter(fusion):
     torch.testing.assert_close(a, b)
 
 
-def test_needs_a_stream(fusion):
+def test_no_stream_is_rejected(fusion):
     with pytest.raises(ValueError, match="at least one stream"):
         fusion(None, None)

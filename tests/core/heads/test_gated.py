@@ -1,4 +1,4 @@
-"""The gate: half and half at first, by token, and fully open for a stream that is alone."""
+"""Gated fusion: equal weights at initialisation, one gate per token, and pass-through of a single stream."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def fusion() -> GatedFusion:
     return GatedFusion(D).eval()
 
 
-def test_a_fresh_one_is_the_normalised_mean(fusion):
+def test_initial_fusion_is_normalised_mean(fusion):
     rgb, ir = torch.randn(B, N, D), torch.randn(B, N, D)
     torch.testing.assert_close(fusion(rgb, ir), F.layer_norm((rgb + ir) / 2, (D,), eps=1e-6))
 
 
-def test_every_token_has_one_gate_of_its_own(fusion):
+def test_every_token_has_its_own_gate(fusion):
     torch.nn.init.normal_(fusion.gate.weight)
     rgb, ir = torch.randn(B, N, D), torch.randn(B, N, D)
     gate = (torch.cat((rgb, ir), dim=-1) @ fusion.gate.weight[0] + fusion.gate.bias).sigmoid()[..., None]
@@ -30,7 +30,7 @@ def test_every_token_has_one_gate_of_its_own(fusion):
     torch.testing.assert_close(fusion(rgb, ir), F.layer_norm(gate * rgb + (1 - gate) * ir, (D,), eps=1e-6))
 
 
-def test_a_stream_alone_passes_whole(fusion):
+def test_single_stream_passes_through(fusion):
     torch.nn.init.normal_(fusion.gate.weight)
     rgb, ir = torch.randn(B, N, D), torch.full((B, N, D), float("inf"))
     alone = F.layer_norm(rgb, (D,), eps=1e-6)
@@ -40,7 +40,7 @@ def test_a_stream_alone_passes_whole(fusion):
     torch.testing.assert_close(fusion(ir, rgb, torch.tensor([[0.0, 1.0]] * B)), alone)
 
 
-def test_presence_is_sample_by_sample(fusion):
+def test_presence_is_per_sample(fusion):
     torch.nn.init.normal_(fusion.gate.weight)
     rgb, ir = torch.randn(B, N, D), torch.randn(B, N, D)
     mixed = fusion(rgb, ir, torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]]))

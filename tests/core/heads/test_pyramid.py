@@ -1,4 +1,4 @@
-"""The pyramid's strides, shapes and odd grids."""
+"""Feature pyramid: strides, shapes and odd grids."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ import torch
 from spectradino_core.heads.pyramid import PRESETS, ChannelNorm, SimpleFeaturePyramid, level_sizes
 
 
-def test_every_stride_gives_its_map():
+def test_map_shape_of_every_stride():
     pyramid = SimpleFeaturePyramid(16, 8, (3.5, 7.0, 14.0, 28.0)).eval()
     maps = pyramid(torch.randn(2, 37 * 9, 16), (37, 9))
     assert [tuple(m.shape) for m in maps] == [(2, 8, 148, 36), (2, 8, 74, 18), (2, 8, 37, 9), (2, 8, 18, 4)]
 
 
-def test_tokens_are_laid_out_row_by_row():
+def test_tokens_are_row_major():
     tokens = torch.zeros(1, 6, 16)
     ramp = torch.linspace(-1, 1, 16).expand(1, 6, 16)
     tokens[0, 4, :8] = 5.0  # row 1, column 1 of a grid of 2 x 3
     pyramid = SimpleFeaturePyramid(16, 16, (14.0,)).eval()
-    for conv in (pyramid.levels[0][0], pyramid.levels[0][2]):  # identity convolutions: only the layout is left
+    for conv in (pyramid.levels[0][0], pyramid.levels[0][2]):  # identity convolutions keep only the layout
         torch.nn.init.dirac_(conv.weight)
     changed = (pyramid(tokens + ramp, (2, 3))[0] - pyramid(ramp, (2, 3))[0]).abs().sum(dim=1)[0]
     assert changed.argmax().item() == 4
 
 
-def test_strides_that_the_patch_does_not_give_are_refused():
+def test_unsupported_strides_are_rejected():
     with pytest.raises(ValueError, match=r"stride 8 .* patch 14 gives: 3\.5, 7, 14, 28"):
         SimpleFeaturePyramid(16, 8, (8.0,))
     assert SimpleFeaturePyramid(16, 8, (8.0,), patch=16).strides == (8.0,)
 
 
-def test_channel_norm_normalises_channels_at_each_place():
+def test_channel_norm_normalises_channels_at_each_position():
     out = ChannelNorm(8)(torch.randn(2, 8, 3, 4) * 7 + 3)
     torch.testing.assert_close(out.mean(dim=1), torch.zeros(2, 3, 4), atol=1e-5, rtol=0)
     torch.testing.assert_close(out.std(dim=1, unbiased=False), torch.ones(2, 3, 4), atol=1e-3, rtol=0)
@@ -39,13 +39,13 @@ def test_channel_norm_normalises_channels_at_each_place():
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("grid", [(37, 46), (10, 12)])
-def test_sizes_are_known_before_there_are_maps(preset, grid):
+def test_level_sizes_match_maps(preset, grid):
     pyramid = SimpleFeaturePyramid(16, 8, PRESETS[preset]).eval()
     maps = pyramid(torch.randn(1, grid[0] * grid[1], 16), grid)
     assert [tuple(m.shape[-2:]) for m in maps] == level_sizes((14 * grid[0], 14 * grid[1]), PRESETS[preset])
 
 
-def test_levels_read_their_layers_and_the_first_serves_where_some_lack():
+def test_levels_read_their_layers_and_repeat_the_first_if_too_few():
     torch.manual_seed(0)
     pyramid = SimpleFeaturePyramid(16, 8, (7.0, 14.0, 28.0)).eval()
     layers = [torch.randn(1, 16, 16) for _ in range(4)]

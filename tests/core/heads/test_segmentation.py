@@ -1,4 +1,4 @@
-"""The linear head is BatchNorm and a matrix, nothing else."""
+"""Linear segmentation head: BatchNorm and a linear map."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from spectradino_core.heads.segmentation import LinearSegmentationHead
 
 
-def test_is_a_linear_map_of_normalised_features():
+def test_equals_linear_map_of_normalised_features():
     torch.manual_seed(0)
     head = LinearSegmentationHead(4, 3).eval()
     head.norm.running_mean.uniform_(-1, 1)

@@ -1,4 +1,4 @@
-"""Distillation, contrast, patches: cases computed by hand, gradients against finite differences."""
+"""Distillation, contrastive and patch loss: hand-computed cases, gradients against finite differences."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def double(*shape: int) -> torch.Tensor:
     ("student", "expected"), [(E[:1], 0.0), (-E[:1], 2.0), (E[1:2], 1.0), (E[:1] + E[1:2], 0.2929)]
 )
 def test_distillation_by_hand(student, expected):
-    assert distillation_loss(5 * student, 0.1 * E[:1]).item() == pytest.approx(expected, abs=1e-4)  # length is nothing
+    assert distillation_loss(5 * student, 0.1 * E[:1]).item() == pytest.approx(expected, abs=1e-4)  # norm ignored
 
 
 def test_distillation_is_a_mean_over_the_batch():
@@ -45,7 +45,7 @@ def test_contrast_averages_both_directions():
     assert contrastive_loss(b, a, 1.0).item() == pytest.approx(0.5 * (forth + back), rel=1e-6)
 
 
-def test_unrelated_pairs_cost_the_logarithm_of_the_batch():
+def test_contrast_of_uniform_similarities_is_log_of_batch_size():
     x = torch.zeros(4, 3) + E[0]
     assert contrastive_loss(x, x, 0.07).item() == pytest.approx(math.log(4), rel=1e-6)
 
@@ -56,7 +56,7 @@ def test_patches_by_hand():
     assert patch_loss(rgb, infrared).item() == pytest.approx((0 + 1 + 2 + 0) / 4)
 
 
-def test_gradients():
+def test_gradients_equal_finite_differences():
     assert gradcheck(distillation_loss, (double(3, 5), double(3, 5)))
     assert gradcheck(
         contrastive_loss, (double(4, 5), double(4, 5), torch.tensor(0.3, dtype=torch.float64).requires_grad_())
@@ -67,19 +67,19 @@ def test_gradients():
 @pytest.mark.parametrize(
     ("patches", "ratio", "count"), [(256, 0.25, 64), (256, 0.5, 128), (9, 0.25, 2), (3, 0.1, 1), (7, 1.0, 7)]
 )
-def test_positions_are_a_floor_share_without_repeats(patches, ratio, count):
+def test_positions_are_distinct_and_count_is_rounded_down(patches, ratio, count):
     positions = sample_positions(patches, ratio, torch.Generator().manual_seed(0))
     assert len(positions) == len(set(positions.tolist())) == count
     assert 0 <= positions.min() <= positions.max() < patches
 
 
-def test_positions_vary_with_the_seed_only():
+def test_positions_depend_only_on_seed():
     first, again, other = (sample_positions(256, 0.25, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
-def test_every_position_has_its_turn():
+def test_positions_are_uniformly_distributed():
     generator = torch.Generator().manual_seed(0)
     counts = torch.zeros(16)
     for _ in range(400):
@@ -89,8 +89,8 @@ def test_every_position_has_its_turn():
 
 
 @pytest.mark.parametrize("ratio", [0.0, -0.1, 1.1])
-def test_a_share_outside_0_to_1_is_refused(ratio):
-    with pytest.raises(ValueError, match="share of patches"):
+def test_ratio_outside_0_to_1_is_rejected(ratio):
+    with pytest.raises(ValueError, match="fraction of sampled patches"):
         sample_positions(16, ratio, torch.Generator())
 
 
@@ -107,7 +107,7 @@ def test_contrast_is_exact_under_autocast():
         assert contrastive_loss(x, y, 0.07).item() == exact
 
 
-def test_pairs_that_are_not_there_take_no_part():
+def test_invalid_pairs_are_excluded():
     x, y = (torch.randn(6, 8, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
     held = torch.tensor([True, False, True, True, False, False])
     y[~held] = 0

@@ -1,4 +1,4 @@
-"""Focal and GIoU losses: by hand, and their gradients against finite differences."""
+"""Focal and GIoU losses: hand-computed cases, gradients against finite differences."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_focal_loss_with_gamma_0_is_weighted_cross_entropy():
     assert focal_loss(logits, targets, alpha=0.5, gamma=0.0).item() == pytest.approx(plain.item() / 2, rel=1e-5)
 
 
-def test_focal_loss_discounts_the_easy():
+def test_focal_loss_discounts_easy_entries():
     easy, hard = torch.tensor([[4.0]]), torch.tensor([[-4.0]])
     ratio = focal_loss(hard, torch.ones(1, 1)) / focal_loss(easy, torch.ones(1, 1))
     assert ratio > 1e4
@@ -43,7 +43,7 @@ def test_giou_by_hand(a, b, loss):
     assert got.item() == pytest.approx(loss, abs=1e-5)
 
 
-def test_gradients_against_finite_differences():
+def test_gradients_equal_finite_differences():
     torch.manual_seed(0)
     base = torch.tensor([[2.0, 3.0, 9.0, 11.0], [0.0, 0.0, 4.0, 2.0]])
     target = torch.tensor([[1.0, 4.0, 8.0, 12.0], [5.0, 5.0, 7.0, 9.0]])
@@ -52,7 +52,7 @@ def test_gradients_against_finite_differences():
 
 
 def check_gradient(function, x: torch.Tensor, step: float = 1e-2) -> None:
-    """Central differences in float32, so the step is coarse and the bound loose."""
+    """Compare with central differences in float32, hence the large step and tolerance."""
     x = x.clone().requires_grad_(True)
     function(x).backward()
     for index in range(x.numel()):

@@ -1,4 +1,4 @@
-"""Neighbourhood KL and its queue."""
+"""Neighbourhood loss and teacher queue."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ E = torch.eye(3)
 
 
 def test_by_hand():
-    # Teacher on entry 0, student on entry 1: at temperature 1 the distributions over both are (e, 1) and (1, e).
+    # Teacher at entry 0, student at entry 1: at temperature 1 the distributions over both are (e, 1) and (1, e).
     high, low = math.e / (math.e + 1), 1 / (math.e + 1)
     expected = high * math.log(high / low) + low * math.log(low / high)
     assert neighbourhood_loss(E[1:2], E[:1], E[:2], 2, 1.0).item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_neighbours_are_the_teachers():
-    # With one neighbour both distributions are certain, whatever the student thinks.
+def test_neighbours_are_selected_by_teacher():
+    # With one neighbour both distributions are certain.
     assert neighbourhood_loss(E[1:2], E[:1], E, 1, 0.07).item() == pytest.approx(0.0, abs=1e-7)
-    # With two of three: the third entry, far from the teacher, takes no part although the student is on it.
+    # With two of three, the third entry, far from the teacher, is excluded although the student is at it.
     entries = F.normalize(torch.tensor([[1.0, 0, 0], [1.0, 1, 0], [0, 0, 1.0]]), dim=-1)
     loss = neighbourhood_loss(E[2:3], E[:1], entries, 2, 1.0).item()
     p = torch.softmax(torch.tensor([1.0, 0.5**0.5]), 0)
     assert loss == pytest.approx((p * (p / 0.5).log()).sum().item(), rel=1e-5)
 
 
-def test_a_student_like_its_teacher_costs_nothing():
+def test_loss_is_zero_if_student_equals_teacher():
     x = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
     entries = F.normalize(torch.randn(40, 8, generator=torch.Generator().manual_seed(1)), dim=-1)
     assert neighbourhood_loss(3 * x, x, entries, 16, 0.07).item() == pytest.approx(0.0, abs=1e-6)
 
 
-def test_gradient():
+def test_gradient_equals_finite_differences():
     generator = torch.Generator().manual_seed(0)
     student, teacher = (torch.randn(3, 5, dtype=torch.float64, generator=generator) for _ in range(2))
     entries = F.normalize(torch.randn(12, 5, dtype=torch.float64, generator=generator), dim=-1)
     assert gradcheck(lambda s: neighbourhood_loss(s, teacher, entries, 6, 0.3), (student.requires_grad_(),))
 
 
-def test_an_empty_queue_teaches_nothing_and_keeps_the_graph():
+def test_empty_queue_gives_zero_loss_and_zero_gradient():
     student = torch.randn(2, 3, requires_grad=True)
     loss = neighbourhood_loss(student, E[:2], torch.zeros(0, 3), 4, 0.07)
     loss.backward()
@@ -54,7 +54,7 @@ def test_an_empty_queue_teaches_nothing_and_keeps_the_graph():
     assert (student.grad == 0).all()
 
 
-def test_first_in_first_out():
+def test_queue_is_first_in_first_out():
     queue = TeacherQueue(4, 3)
     assert len(queue) == 0
     queue.put(2 * E[:2])  # stored with length 1
@@ -62,17 +62,17 @@ def test_first_in_first_out():
     queue.put(E)
     assert len(queue) == 4
     held = sorted(map(tuple, queue.entries.tolist()))
-    assert held == sorted(map(tuple, [*E[1:2].tolist(), *E.tolist()]))  # E[0], the oldest, has left
+    assert held == sorted(map(tuple, [*E[1:2].tolist(), *E.tolist()]))  # E[0], the oldest, is gone
 
 
-def test_a_batch_larger_than_the_queue_leaves_its_end():
+def test_batch_larger_than_queue_keeps_its_end():
     queue = TeacherQueue(2, 3)
     queue.put(E)
     assert sorted(queue.entries.tolist()) == sorted(E[1:].tolist())
 
 
-def test_put_before_asked_finds_itself():
-    """Why the order matters: the trap that the loss's docstring names."""
+def test_sample_in_queue_is_its_own_nearest_neighbour():
+    """Why entries must be read before the batch is put."""
     generator = torch.Generator().manual_seed(0)
     teacher, student = torch.randn(4, 16, generator=generator), torch.randn(4, 16, generator=generator)
     queue = TeacherQueue(32, 16)
@@ -86,7 +86,7 @@ def test_put_before_asked_finds_itself():
     assert neighbourhood_loss(student, teacher, queue.entries, 8, 0.07) != honest
 
 
-def test_state_survives(tmp_path):
+def test_queue_state_round_trips(tmp_path):
     queue = TeacherQueue(4, 3)
     queue.put(E)
     queue.put(-E[:2])
@@ -98,8 +98,8 @@ def test_state_survives(tmp_path):
     assert torch.equal(queue.entries, other.entries)
 
 
-def test_a_loaded_state_counts_in_place_of_what_was_put_before():
-    """The host remembers how much was put, and must not remember it beyond a load, nor in a copy of the queue."""
+def test_loaded_state_replaces_cached_count():
+    """The count cached on the host must be invalidated by a load, also in a copy of the queue."""
     queue, other = TeacherQueue(4, 2), TeacherQueue(4, 2)
     queue.put(torch.eye(2)[:1])
     other.put(torch.eye(2)[[0, 1, 0]])
@@ -114,7 +114,7 @@ def test_a_loaded_state_counts_in_place_of_what_was_put_before():
 
 
 @pytest.mark.parametrize("capacity", [2, 4, 9])
-def test_take_over_keeps_the_newest(capacity):
+def test_take_over_keeps_newest_entries(capacity):
     queue = TeacherQueue(4, 3)
     queue.put(E)
     queue.put(-E[:2])  # in order: E1 E2 -E0 -E1
@@ -126,12 +126,12 @@ def test_take_over_keeps_the_newest(capacity):
     assert len(other) == min(capacity, 5)
 
 
-def test_take_over_of_another_width_is_refused():
+def test_take_over_of_other_width_is_rejected():
     with pytest.raises(ValueError, match="another variant"):
         TeacherQueue(4, 8).take_over(TeacherQueue(4, 3).state_dict())
 
 
-def test_capacity_is_capped_at_half_the_data_and_says_so(caplog):
+def test_capacity_is_limited_to_half_the_data_with_warning(caplog):
     with caplog.at_level(logging.WARNING):
         assert queue_capacity(100, 200) == 100
         assert not caplog.records

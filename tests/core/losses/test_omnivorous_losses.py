@@ -1,4 +1,4 @@
-"""The Omnivorous losses against cases computed by hand and plain loops, their gradients against finite differences."""
+"""Omnivorous losses: hand-computed cases, plain loops, gradients against finite differences."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def test_alignment_by_hand():
-    # Two items at right angles, seen alike: each similarity row is (1, 0) or (0, 1), so each term is ln(1 + e^-s).
+    # Two orthogonal items, equal in both modalities: similarity rows are (1, 0) and (0, 1), each term is ln(1 + e^-s).
     x = torch.eye(2)
     expected = math.log(1 + math.exp(-3))
     assert alignment_loss({"rgb": x, "nir": 5 * x}, 3.0).item() == pytest.approx(expected, rel=1e-6)
-    # Swapped: each finds the other, ln(1 + e^s).
+    # Swapped: each is closest to the other item, ln(1 + e^s).
     assert alignment_loss({"rgb": x, "nir": x.flip(0)}, 3.0).item() == pytest.approx(3 + expected, rel=1e-6)
 
 
@@ -44,7 +44,7 @@ def test_alignment_averages_over_all_pairs():
 
 
 def dense_by_loops(a: torch.Tensor, b: torch.Tensor, scale: float) -> float:
-    """The same, token by token."""
+    """Reference implementation, token by token."""
     a, b = F.normalize(a, dim=-1), F.normalize(b, dim=-1)
     total = 0.0
     for one, two in ((a, b), (b, a)):
@@ -63,7 +63,7 @@ def dense_by_loops(a: torch.Tensor, b: torch.Tensor, scale: float) -> float:
 
 @pytest.mark.parametrize("rows", [4096, 3, 1])
 def test_dense_alignment_equals_plain_loops(monkeypatch, rows):
-    monkeypatch.setattr(omnivorous, "_ROWS", rows)  # any number of pieces gives the same
+    monkeypatch.setattr(omnivorous, "_ROWS", rows)  # the chunk size has no influence
     a, b = random(4, 3, 6, seed=1).requires_grad_(), random(4, 3, 6, seed=2).requires_grad_()
     loss = dense_alignment_loss({"rgb": a, "nir": b}, 5.0)
     assert loss.item() == pytest.approx(dense_by_loops(a.detach(), b.detach(), 5.0), rel=1e-9)
@@ -72,8 +72,8 @@ def test_dense_alignment_equals_plain_loops(monkeypatch, rows):
     assert a.grad.abs().max() > 0
 
 
-def test_tokens_of_the_same_item_are_no_negatives():
-    # Two items; within an item both tokens are the same: were they negatives, the loss could not fall below ln 2.
+def test_tokens_of_same_item_are_not_negatives():
+    # Two items with two equal tokens each: with those as negatives the loss could not fall below ln 2.
     x = torch.eye(2, dtype=torch.float64)[:, None].expand(2, 2, 2)
     assert dense_alignment_loss({"rgb": x, "nir": x}, 100.0).item() < 1e-6
 
@@ -96,19 +96,19 @@ def test_gradients_equal_finite_differences():
     assert torch.autograd.gradcheck(lambda x: anchoring_loss({"a": x, "b": x**2}, {"a": q, "b": q}), (p,))
 
 
-def test_the_scale_learns_within_its_limits():
+def test_scale_is_trainable_within_limits():
     scale = LogitScale()
     assert scale().item() == pytest.approx(1 / 0.07)
     with torch.no_grad():
         scale.log_scale.fill_(9.0)
     assert scale().item() == pytest.approx(100.0)
     optimiser = torch.optim.SGD(scale.parameters(), lr=0.1)
-    scale().backward()  # the loss wants it smaller: it must be able to leave the limit
+    scale().backward()  # gradient descent must be able to move it away from the limit
     optimiser.step()
     assert scale().item() < 99
 
 
-def test_losses_hold_in_half_precision():
+def test_losses_are_exact_under_autocast():
     x = {key: random(6, 8, seed=seed).float() for seed, key in enumerate(("rgb", "nir"))}
     with torch.autocast("cpu", torch.bfloat16):
         half = alignment_loss(x, 50.0)
@@ -119,7 +119,7 @@ def test_losses_hold_in_half_precision():
 
 
 def test_palette_by_hand():
-    # Half the pixels dark red, half bright green; 4 bins, no smoothing: two colours, the rest takes the nearest.
+    # Half the pixels dark red, half bright green; 4 bins, no smoothing: two colours, others take the nearest.
     rgb = torch.zeros(1, 3, 2, 2)
     rgb[0, 0, 0] = 0.5  # luminance 0.15: bin 0
     rgb[0, 1, 1] = 1.0  # luminance 0.587: bin 2
@@ -129,7 +129,7 @@ def test_palette_by_hand():
     )
 
 
-def test_palette_is_smoothed_by_the_pixels_in_reach():
+def test_palette_is_smoothed_over_neighbouring_bins():
     rgb = torch.zeros(1, 3, 1, 4)
     rgb[0, :, 0] = torch.tensor([0.1, 0.1, 0.1, 0.4])  # grey: bins 0, 0, 0, 1 of four
     colours = palette(rgb, bins=4, width=3)
@@ -137,14 +137,14 @@ def test_palette_is_smoothed_by_the_pixels_in_reach():
     torch.testing.assert_close(colours[0, 0], torch.tensor([mean, mean, 0.4, 0.4]), atol=1e-5, rtol=0)
 
 
-def test_a_grey_picture_colourises_itself():
+def test_grey_image_colourises_to_itself():
     ramp = torch.linspace(0, 1, 64 * 64)[torch.randperm(64 * 64)].reshape(1, 1, 64, 64)
     out = colourise(ramp, palette(ramp.expand(-1, 3, -1, -1)))
     assert out.shape == (1, 3, 64, 64)
     torch.testing.assert_close(out, ramp.expand(-1, 3, -1, -1), atol=0.03, rtol=0)
 
 
-def test_maps_take_each_their_own_pictures_colours():
+def test_each_map_takes_colours_of_its_own_image():
     rgb = torch.rand(3, 3, 20, 20) * torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1.0]])[:, :, None, None]
     out = colourise(torch.rand(3, 1, 10, 10), palette(rgb))
     for item in range(3):

@@ -1,4 +1,4 @@
-"""Omnivorous losses of two processes are those of one that holds the whole batch."""
+"""Omnivorous losses of two processes equal those of one with the whole batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cross entropy over labelled pixels."""
+"""Segmentation loss: cross entropy over labelled pixels."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import torch
 from spectradino_core.losses.segmentation import IGNORE, segmentation_loss
 
 
-def test_uniform_logits_cost_log_of_the_classes():
+def test_loss_of_uniform_logits_is_log_of_class_count():
     mask = torch.randint(0, 4, (2, 8, 8), dtype=torch.uint8)
     assert segmentation_loss(torch.zeros(2, 4, 2, 2), mask).item() == pytest.approx(math.log(4), rel=1e-5)
 
 
-def test_unlabelled_pixels_do_not_count():
+def test_unlabelled_pixels_are_ignored():
     logits = torch.tensor([3.0, 0.0])[None, :, None, None].expand(1, 2, 4, 4)
     mask = torch.full((1, 4, 4), IGNORE, dtype=torch.uint8)
     mask[0, 0, 0] = 0
     assert segmentation_loss(logits, mask).item() == pytest.approx(math.log(1 + math.exp(-3)), rel=1e-4)
 
 
-def test_nothing_labelled_is_zero_and_has_a_gradient():
+def test_unlabelled_mask_gives_zero_loss_and_gradient():
     logits = torch.randn(1, 3, 2, 2, requires_grad=True)
     loss = segmentation_loss(logits, torch.full((1, 4, 4), IGNORE, dtype=torch.uint8))
     loss.backward()
@@ -30,7 +30,7 @@ def test_nothing_labelled_is_zero_and_has_a_gradient():
     assert (logits.grad == 0).all()
 
 
-def test_class_weights_are_a_weighted_mean():
+def test_class_weights_give_weighted_mean():
     logits = torch.randn(1, 2, 4, 4)
     mask = torch.randint(0, 2, (1, 4, 4), dtype=torch.uint8)
     weights = torch.tensor([1.0, 3.0])

@@ -219,11 +219,11 @@ def test_the_command_as_a_user_types_it(shared_data, backbone, tmp_path, capsys)
         (["--data", "x", "--root", "y"], "--root is for --dataset"),
         (["--data", "x"], "x: no such folder"),
         (["--data", "x", "--classes", ","], "--classes names no class"),
-        (["--dataset", "flir", "--start", "models/lwir_box.onnx"], "is an exported model, from which no training can"),
+        (["--dataset", "flir", "--start", "models/lwir_box.onnx"], "is an exported model, which cannot be trained"),
         (["--dataset", "flir", "--start", "models/lwir_box.onnx"], "such as models/lwir_box.safetensors"),
         (
             ["--dataset", "flir", "--backbone", "models/lwir_box.onnx"],
-            "give the .safetensors that it was exported from",
+            "give the .safetensors it was exported from",
         ),
         (["--data", "x", "--start", "models/lwir_box.onnx"], "is an exported model"),
         (["--dataset", "flir", "--epochs", "2", "--steps", "3"], "excludes --steps"),
@@ -269,7 +269,7 @@ def wrong_backbones(tmp_path_factory):
         (["--backbone", "whole.safetensors", "--variant", "b"], "holds a ViT-Test/14; --variant asks for 'b'"),
         (["--backbone", "nir.safetensors"], "lwir"),
         (["--backbone", "cut.safetensors"], "truncated"),
-        (["--backbone", "cut.pth"], "is truncated, no checkpoint, or holds more than tensors"),
+        (["--backbone", "cut.pth"], "is truncated, not a checkpoint, or holds more than tensors"),
         (["--backbone", "absent.safetensors"], "there is no file"),
     ],
 )

@@ -122,11 +122,11 @@ def test_a_model_for_one_band_starts_another(tmp_path):
         a = lwir({Modality.RGB: rgb, Modality.LWIR: ir}).logits
         b = nir({Modality.RGB: rgb, Modality.NIR: ir}).logits
     torch.testing.assert_close(a, b)
-    with pytest.raises(BundleError, match=r"its variant is test, wanted is tiny; leave the option out") as failed:
+    with pytest.raises(BundleError, match=r"its variant is test, not tiny; omit the option") as failed:
         warm_start(Perception(RECIPES["box"]().architecture), tmp_path / "lwir.safetensors")
     assert "registers" not in str(failed.value)
     gated = Perception(replace(smoke().architecture, fusion="gated"))
-    with pytest.raises(BundleError, match="its fusion is concat, wanted is gated"):
+    with pytest.raises(BundleError, match="its fusion is concat, not gated"):
         warm_start(gated, tmp_path / "lwir.safetensors")
 
 
@@ -170,7 +170,7 @@ def test_a_model_starts_one_of_other_classes_by_their_names(tmp_path):
         torch.testing.assert_close(other.pyramid.state_dict(), whole.pyramid.state_dict())
         assert "segmentation head" in started.dropped
         assert ("class bicycle" in started.dropped) == ("bicycle" not in names)
-        assert "takes backbone, fusion, pyramid, detection head (" in str(started)
+        assert "loads backbone, fusion, pyramid, detection head (" in str(started)
 
 
 def test_of_another_head_or_pyramid_nothing_is_taken(tmp_path):
@@ -195,7 +195,7 @@ def test_foreign_and_damaged_checkpoints_are_refused_by_name(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"x": torch.zeros(2)}, tmp_path / "foreign.safetensors")
-    with pytest.raises(BundleError, match=r"foreign\.safetensors holds tensors but is no perception checkpoint"):
+    with pytest.raises(BundleError, match=r"foreign\.safetensors is not a perception checkpoint"):
         load_perception(tmp_path / "foreign.safetensors")
     good = tmp_path / "good.safetensors"
     save_perception(good, tiny_model(), smoke().info())

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spectradino_core.heads.detection import Cells
+from spectradino_core.heads.detection import AnchorPoints
 from spectradino_core.heads.pyramid import level_sizes
 from spectradino_core.losses.detection import focal_loss, giou_loss
 from spectradino_core.modality import Modality
@@ -25,8 +25,8 @@ WEIGHTS = SimpleNamespace(class_weight=1.0, box_weight=1.5, mask_weight=0.5)
 BOTH = np.ones(2, bool)
 
 
-def cells() -> Cells:
-    return Cells.of_sizes(level_sizes((SIZE[1], SIZE[0]), (7.0, 14.0)), (7.0, 14.0))
+def cells() -> AnchorPoints:
+    return AnchorPoints.of_sizes(level_sizes((SIZE[1], SIZE[0]), (7.0, 14.0)), (7.0, 14.0))
 
 
 def batch_of(count: int = 5, known: bool = True, first: int = 0) -> LabelledBatch:
@@ -48,7 +48,7 @@ def part(predictions: Predictions, start: int, end: int) -> Predictions:
     return Predictions(
         predictions.logits[start:end],
         predictions.boxes[start:end],
-        predictions.cells,
+        predictions.anchors,
         predictions.mask_logits[start:end],
     )
 
