@@ -52,9 +52,10 @@ def main(out: str, strategy: str) -> None:
         recipe = replace(recipe, weights=replace(recipe.weights, infrared=0.5))
         backbone = teacher.student()
         freeze(recipe, backbone)
+        learned = 0.1 if strategy == "fsdp" else None
         teacher, student, queue = (
             teacher.double(),
-            Student(backbone, temperature=0.1).double(),
+            Student(backbone, 1, learned).double(),
             TeacherQueue(16, 48).double(),
         )
         runner = spread(student, matrices(backbone), strategy, device) if place.world > 1 else student
