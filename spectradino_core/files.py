@@ -35,6 +35,7 @@ __all__ = [
     "check_file",
     "child_path",
     "is_disk_full",
+    "listing",
     "open_file",
     "parse_json",
     "parse_yaml",
@@ -287,6 +288,12 @@ def child_path(root: AnyPath, text: str) -> AnyPath:
     if path.is_absolute() or ".." in path.parts or "\\" in text or ":" in (path.parts or ("",))[0]:
         raise FileError(f"'{printable(text)}': paths are relative to {printable(str(root))} and may not leave it")
     return root / path
+
+
+def listing(folder: Path) -> str:
+    """The first names in a folder, for messages."""
+    names = sorted(entry.name for entry in folder.iterdir())
+    return ", ".join(names[:8]) + (", .." if len(names) > 8 else "") if names else "nothing in it"
 
 
 def _refuse_special(mode: int, shown: str) -> None:

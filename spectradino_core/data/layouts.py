@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spectradino_core.data.benchmarks.files import listing
 from spectradino_core.data.manifest import ManifestItem
 from spectradino_core.data.paired_folder import PairedFolderError, read_index
 from spectradino_core.data.sources import MODALITY_KEYS, Moment
+from spectradino_core.files import listing
 
 __all__ = ["LAYOUTS", "LayoutError", "find_pairs"]
 

@@ -17,12 +17,12 @@ import numpy as np
 from spectradino_core.data.images import read_colour, read_counts
 from spectradino_core.data.labels import LabelError
 from spectradino_core.data.labels.files import is_roboflow, plain_stem, read_text
+from spectradino_core.files import listing
 
 __all__ = [
     "IMAGES",
     "BenchmarkError",
     "by_stem",
-    "listing",
     "locate",
     "matched",
     "names_of",
@@ -108,12 +108,6 @@ def names_of(path: Path, suffixes: Sequence[str] = ()) -> list[str]:
 def relative(root: Path, path: Path) -> str:
     """For messages: the path below the root."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-
-
-def listing(folder: Path) -> str:
-    """The first names in a folder, for messages."""
-    names = sorted(entry.name for entry in folder.iterdir())
-    return ", ".join(names[:8]) + (", .." if len(names) > 8 else "") if names else "nothing in it"
 
 
 def read_pair(rgb: Path, infrared: Path) -> tuple[np.ndarray, np.ndarray]:
