@@ -14,7 +14,7 @@ import torch
 
 from spectradino_core.bench.gpu import forward_rows, training_rows
 from spectradino_core.data.pretraining import pretraining_batches
-from spectradino_core.data.sources import SceneSource
+from spectradino_core.data.scene_sets import SceneImages
 from spectradino_core.data.transfer import map_tensors
 
 __all__ = [
@@ -74,7 +74,7 @@ def check_pretraining(device: str, model: Path, folder: Path) -> str:
 
 def check_transfer(device: str, model: Path, folder: Path) -> str:
     """Batches of bytes in page-locked memory become the CPU's images on the device, and the host does not wait."""
-    source = SceneSource(4, (96, 80), maps=())
+    source = SceneImages(4, (96, 80), maps=())
     stream = pretraining_batches([source], 4, 56, 0, 3, workers=1, pin=device == "cuda")
     seconds = []
     for batch in stream:

@@ -263,19 +263,13 @@ def test_the_recipe_of_the_bundled_thermal_model_sees_defects_in_both_kinds_of_d
     assert recipe.augmentation.filled_defects > 0
     assert not box().augmentation.thermal_defects + box().augmentation.filled_defects  # their golden losses stay
 
-    class Frames:
-        def __init__(self, infrared: np.ndarray) -> None:
-            self.sample = replace(marked(np.uint8), infrared=infrared, present=(False, True))
-
-        def draw(self, rng: np.random.Generator):
-            return self.sample
-
     quiet = replace(PLAIN, thermal_defects=recipe.augmentation.thermal_defects, filled_defects=1.0)
     frame = cv2.resize(smooth_grey(), (WIDTH, HEIGHT))
     counts = frame.astype(np.uint16) * 32 + 7000
     for pixels, least in ((frame, 1.0), (counts, 0.05)):
-        mixture = Mixture([(1.0, Frames(pixels))], quiet, 0)
-        clean = Mixture([(1.0, Frames(pixels))], PLAIN, 0)
+        frames = [replace(marked(np.uint8), infrared=pixels, present=(False, True))]
+        mixture = Mixture([(1.0, frames)], quiet, 0)
+        clean = Mixture([(1.0, frames)], PLAIN, 0)
         changed = [np.any(mixture.sample(n)[0].infrared != clean.sample(n)[0].infrared) for n in range(60)]
         assert np.mean(changed) >= least * 0.9
 

@@ -12,7 +12,7 @@ from spectradino_core.data.loading import Loader, _Packed
 from spectradino_core.data.plan import LoadedView
 from spectradino_core.data.pretraining import make_batch as pretrain_batch
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.data.sources import SceneSource
+from spectradino_core.data.scene_sets import SceneImages
 from spectradino_core.data.transfer import OnHost, RawInfrared, RawRGB, map_tensors
 from spectradino_core.data.views import COLOURS, colour_tensor, infrared_tensor
 from spectradino_core.modality import Modality
@@ -90,7 +90,7 @@ def test_pretraining_views_are_those_of_the_tensors(kind):
 
 def test_a_diet_sends_bytes_and_keeps_maps():
     groups = {"maps": ("depth", "segmentation"), "lwir": ("lwir",)}
-    maps, lwir = diet_batches([SceneSource(4, (84, 70))], groups, 2, 28, 0, 2)
+    maps, lwir = diet_batches([SceneImages(4, (84, 70))], groups, 2, 28, 0, 2)
     assert isinstance(maps.content["images"]["rgb"], RawRGB)
     assert isinstance(lwir.content["images"]["lwir"], RawInfrared)
     assert {image.dtype for image in maps.to("cpu").images.values()} == {torch.float32}
