@@ -48,7 +48,7 @@ PY310 := $(VENV310)/.stamp-robot
 # The rooms that run on a robot without ROS; nothing there needs torch.
 ROBOT_TESTS := tests/core/test_thermal.py tests/core/runtime tests/core/streams
 # What depends on torch's version: export, sharding, the way of batches to a device.
-TORCH_TESTS := tests/core/test_export.py tests/core/data/test_transfer.py tests/core/training/test_distributed.py \
+TORCH_TESTS := tests/core/export/test_export.py tests/core/data/test_transfer.py tests/core/training/test_distributed.py \
   tests/core/training/test_loop.py
 PACKAGING := setup.py setup.cfg pyproject.toml package.xml constraints.txt
 VISION_MSGS_SOURCES := $(wildcard msg/pip_only/vision_msgs/* msg/pip_only/vision_msgs/msg/*) msg/pip_only/build.sh

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from spectradino_core.backbone.spectradino import SpectraDINO
-from spectradino_core.backbone.vit import ViT, vit_config
 from spectradino_core.losses.alignment import distillation_loss, patch_loss
 from spectradino_core.modality import Modality
+from spectradino_core.models.spectradino import SpectraDINO
+from spectradino_core.models.vit import ViT, vit_config
 from spectradino_core.training.stages import STAGES, freeze, stage_recipe
 from spectradino_core.training.student import Student
 

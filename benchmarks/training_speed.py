@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from spectradino_core import perception
 from spectradino_core.bench.machine import describe
 from spectradino_core.bench.tables import write_table
 from spectradino_core.data.augment import augment
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.scene_sets import scene_sample
-from spectradino_core.perception import Perception
+from spectradino_core.models import perception
+from spectradino_core.models.perception import Perception
 from spectradino_core.training.batches import BatchStream, LabelledBatch
 from spectradino_core.training.finetune import cells_of
 from spectradino_core.training.memory import keep_freed_memory

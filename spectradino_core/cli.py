@@ -104,8 +104,8 @@ def _parser() -> argparse.ArgumentParser:
 def _export(options: argparse.Namespace) -> int:
     from spectradino_core.data.scene_sets import ScenePairs
     from spectradino_core.evaluation.sets import FolderSet
-    from spectradino_core.export import export
-    from spectradino_core.perception_checkpoint import load_perception
+    from spectradino_core.export.onnx_model import export
+    from spectradino_core.models.perception_checkpoint import load_perception
     from spectradino_core.runtime.alone import beside
     from spectradino_core.runtime.bundle import STREAMS
 

@@ -9,11 +9,11 @@ from time import perf_counter
 from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import Header
 
+from spectradino_core.calibration.registration import RegistrationError
 from spectradino_core.runtime.percepts import Mode, Percepts
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import FrameError
 from spectradino_core.runtime.recovery import DeviceLostError, RebuildInterruptedError
-from spectradino_core.runtime.registration import RegistrationError
 from spectradino_core.streams.clocks import is_uptime
 from spectradino_core.streams.decode import DecodeError
 from spectradino_core.streams.detecting import (

@@ -29,6 +29,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
+from spectradino_core.calibration.registration import RegistrationError
 from spectradino_core.runtime.alone import AloneEngine
 from spectradino_core.runtime.bundle import BundleError
 from spectradino_core.runtime.engine import EngineError
@@ -37,7 +38,6 @@ from spectradino_core.runtime.gpu import context_problem, leave_process
 from spectradino_core.runtime.percepts import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.recovery import Condition, RecoveringEngine, RecoveryPolicy
-from spectradino_core.runtime.registration import RegistrationError
 from spectradino_core.streams.detecting import pipeline_of
 from spectradino_core.streams.topics import IMAGES, OUTPUTS
 from spectradino_core.thermal import ThermalError

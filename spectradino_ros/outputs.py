@@ -11,12 +11,12 @@ from spectradino_msgs.msg import FrameReport
 from std_msgs.msg import Header, String
 from vision_msgs.msg import Detection2D, Detection2DArray, LabelInfo
 
+from spectradino_core.calibration.checkerboard import checkerboard
+from spectradino_core.calibration.registration import Registration
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.overlay import draw_overlay, infrared_to_grey
 from spectradino_core.runtime.percepts import Mode, Percepts
-from spectradino_core.runtime.registration import Registration
 from spectradino_core.runtime.rgb_grid import infrared_in_colour_pixels
-from spectradino_core.streams.checkerboard import checkerboard
 from spectradino_core.streams.topics import OUTPUTS
 from spectradino_ros.publishing import Facts, detections_message, image_message, label_message, report_message
 

@@ -15,8 +15,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from spectradino_core.export.raw_inputs import take_raw
 from spectradino_core.modality import Modality
-from spectradino_core.raw_inputs import take_raw
 from spectradino_core.runtime.bundle import METADATA_KEY, ModelInfo
 from spectradino_core.runtime.network_inputs import signature
 from spectradino_core.thermal import ThermalContract

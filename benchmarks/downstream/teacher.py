@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from benchmarks.pretrain.disguise import disguised
-from spectradino_core.backbone.checkpoints import save_dinov2, save_spectradino
 from spectradino_core.data.mixture import ColourOnly
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.perception_checkpoint import load_perception
+from spectradino_core.models.checkpoints import save_dinov2, save_spectradino
+from spectradino_core.models.perception_checkpoint import load_perception
 from spectradino_core.training.batches import Samples
 from spectradino_core.training.finetune import TrainingData, finetune
 from spectradino_core.training.recipes import RECIPES, FinetuneRecipe

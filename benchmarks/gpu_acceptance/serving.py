@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 
 from spectradino_core.data.scene_sets import scene_sample
-from spectradino_core.graphs.convert import convert
+from spectradino_core.export.convert import convert
 from spectradino_core.runtime.engine import warm_up
 from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.gate import sample_inputs, tolerance_of

@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from benchmarks.pretrain.disguise import disguised
-from spectradino_core.backbone.checkpoints import load_dinov2, save_dinov2, save_spectradino
-from spectradino_core.backbone.vit import ViT
 from spectradino_core.data.augment import Augmentation, jitter_rgb
 from spectradino_core.data.loading import Loader
 from spectradino_core.data.manifest import ManifestSource
 from spectradino_core.data.sources import ImageSet
 from spectradino_core.data.views import ViewOptions, colour_tensor, take_view
 from spectradino_core.losses.alignment import contrastive_loss
+from spectradino_core.models.checkpoints import load_dinov2, save_dinov2, save_spectradino
+from spectradino_core.models.vit import ViT
 from spectradino_core.training.loop import LoopOptions, resume_step, train
 from spectradino_core.training.teacher import load_teacher
 

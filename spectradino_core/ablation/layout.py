@@ -21,7 +21,7 @@ from spectradino_core.ablation.paper import PAPER, figures
 from spectradino_core.ablation.recipe import Ablation, Table
 from spectradino_core.ablation.runner import Outcome, finished
 from spectradino_core.ablation.work import Setup, cell_folder, jobs_of
-from spectradino_core.data.benchmarks.registry import find_benchmark
+from spectradino_core.datasets.registry import find_benchmark
 from spectradino_core.evaluation.comparison import BASELINE, FUSED
 from spectradino_core.evaluation.figures import grouped_bars
 from spectradino_core.evaluation.page import Cell, Page, markdown_table

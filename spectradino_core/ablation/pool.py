@@ -12,9 +12,9 @@ import numpy as np
 
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.scene_sets import ScenePairs
-from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES, TIMES_OF_DAY
 from spectradino_core.files import written_atomically
 from spectradino_core.modality import Modality
+from spectradino_core.scenes import BOX_CLASSES, MASK_CLASSES, TIMES_OF_DAY
 
 __all__ = ["ScenePool"]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from spectradino_core.ablation import matrix
 from spectradino_core.ablation.recipe import Ablation, Scenes
-from spectradino_core.data.benchmarks.registry import find_benchmark
+from spectradino_core.datasets.registry import find_benchmark
 from spectradino_core.training.downstream import downstream_recipe
 from spectradino_core.training.loop import LoopOptions
 from spectradino_core.training.recipes import FinetuneRecipe

@@ -19,20 +19,20 @@ import torch
 
 from spectradino_core.ablation.pool import ScenePool
 from spectradino_core.ablation.recipe import TEACHER, Ablation, Cell, Pretraining, fingerprint
-from spectradino_core.backbone.checkpoints import save_dinov2
-from spectradino_core.data.benchmarks.registry import find_benchmark
 from spectradino_core.data.make_manifest import write_scenes
 from spectradino_core.data.manifest import ManifestSource
 from spectradino_core.data.mixture import ColourOnly, Mixture
 from spectradino_core.data.scene_sets import TRAINING_MISREGISTRATION_PX
 from spectradino_core.data.seeds import HELD_OUT
+from spectradino_core.datasets.registry import find_benchmark
 from spectradino_core.evaluation.comparison import METRICS, compare
 from spectradino_core.evaluation.sets import LabelledSet
+from spectradino_core.export.torch_engine import TorchEngine, cuda_is_available
 from spectradino_core.files import open_file, written_atomically
 from spectradino_core.modality import Modality
-from spectradino_core.perception_checkpoint import load_perception
+from spectradino_core.models.checkpoints import save_dinov2
+from spectradino_core.models.perception_checkpoint import load_perception
 from spectradino_core.runtime.pipeline import Pipeline
-from spectradino_core.torch_engine import TorchEngine, cuda_is_available
 from spectradino_core.training.batches import Samples
 from spectradino_core.training.finetune import TrainingData, finetune
 from spectradino_core.training.modes import count_trainable, freeze_for

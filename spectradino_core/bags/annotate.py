@@ -25,12 +25,12 @@ from spectradino_core.bags.replay import Answer, Replay
 from spectradino_core.bags.segments import Segments
 from spectradino_core.bags.storage import Raw, Storage
 from spectradino_core.bags.writer import BagWriter
+from spectradino_core.calibration.registration import Registration
 from spectradino_core.files import open_file
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.engine import Engine, RawPredictions
 from spectradino_core.runtime.overlay import draw_overlay, infrared_to_grey
 from spectradino_core.runtime.percepts import Mode
-from spectradino_core.runtime.registration import Registration
 from spectradino_core.runtime.rgb_grid import infrared_in_colour_pixels
 from spectradino_core.streams.answers import Facts
 from spectradino_core.streams.detecting import open_pipeline

@@ -31,10 +31,10 @@ from spectradino_core.bags.messages import (
 from spectradino_core.bags.schedule import CameraSchedule, exposures
 from spectradino_core.bags.sources import CameraView, ViewSource
 from spectradino_core.bags.writer import BagWriter
+from spectradino_core.calibration.registration import Registration
 from spectradino_core.files import written_atomically
-from spectradino_core.runtime.registration import Registration
 from spectradino_core.streams.answers import DetectionFields
-from spectradino_core.streams.calibration import Calibration, save_calibration
+from spectradino_core.streams.calibration_file import Calibration, save_calibration
 from spectradino_core.streams.queues import Stream
 
 __all__ = ["FORMS", "MakeOptions", "Made", "beside", "make_bag"]

@@ -26,6 +26,7 @@ from spectradino_core.bags.intake import nothing_read
 from spectradino_core.bags.labelled_frames import MODES, LabelledFrames, stored
 from spectradino_core.bags.replay import Answer, Replay
 from spectradino_core.bags.scored_bag import ScoredBag, open_scored
+from spectradino_core.calibration.registration import Registration
 from spectradino_core.evaluation.detection import SCORE_FLOOR
 from spectradino_core.evaluation.spread import rounded
 from spectradino_core.evaluation.worst import WorstFrames
@@ -33,7 +34,6 @@ from spectradino_core.files import written_atomically
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.overlay import infrared_to_grey
 from spectradino_core.runtime.percepts import Percepts
-from spectradino_core.runtime.registration import Registration
 from spectradino_core.runtime.rgb_grid import in_colour_pixels
 from spectradino_core.streams.feed import FeedEvent
 

@@ -15,9 +15,9 @@ from time import perf_counter
 from spectradino_core.bags.errors import BagError
 from spectradino_core.bags.reader import BagFrame, BagReader
 from spectradino_core.bags.topics import base_topic
+from spectradino_core.calibration.registration import RegistrationError
 from spectradino_core.runtime.percepts import Mode, Percepts
 from spectradino_core.runtime.pipeline import Pipeline
-from spectradino_core.runtime.registration import RegistrationError
 from spectradino_core.streams.decode import DecodeError
 from spectradino_core.streams.detecting import (
     UnreadableError,

@@ -21,8 +21,8 @@ from spectradino_core.bags.labelled_frames import truth_arrays
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.storage import StoredTopic
 from spectradino_core.bags.topics import IMAGE
+from spectradino_core.calibration.registration import Size
 from spectradino_core.runtime.bundle import ModelInfo
-from spectradino_core.runtime.registration import Size
 from spectradino_core.streams.clocks import Clocks
 from spectradino_core.streams.compressed import encoding_of
 from spectradino_core.streams.decode import DecodeError

@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 
 from spectradino_core.bags.errors import BagError
-from spectradino_core.data.benchmarks.benchmark import LabelledItem, LabelledPairs
+from spectradino_core.calibration.registration import Registration
 from spectradino_core.data.paired_folder import PairedFolder, PairedItem
-from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES, SceneOptions, render_moments
+from spectradino_core.datasets.benchmark import LabelledItem, LabelledPairs
 from spectradino_core.modality import Modality
-from spectradino_core.runtime.registration import Registration
+from spectradino_core.scenes import BOX_CLASSES, MASK_CLASSES, SceneOptions, render_moments
 from spectradino_core.streams.queues import Stream
 
 __all__ = ["FolderViews", "SceneViews", "ViewSource", "CameraView"]

@@ -24,10 +24,10 @@ from spectradino_core.bags.node_run import Matcher, progress_bar, save_arrays
 from spectradino_core.bags.reader import BagFrame
 from spectradino_core.bags.replay import Replay
 from spectradino_core.bags.scored_bag import ScoredBag, open_scored
+from spectradino_core.calibration.registration import Registration
 from spectradino_core.evaluation.detection import SCORE_FLOOR
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import FrameError
-from spectradino_core.runtime.registration import Registration
 from spectradino_core.runtime.rgb_grid import in_colour_pixels, shift_right
 from spectradino_core.streams.decode import DecodeError
 from spectradino_core.streams.queues import Stream

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spectradino_core.backbone.spectradino import SpectraDINO
-from spectradino_core.backbone.vit import ViT, ViTConfig
 from spectradino_core.bench.plain import plain_dinov2
 from spectradino_core.bench.tables import Row
 from spectradino_core.bench.timing import Case, peak_memory_mb, take_turns
 from spectradino_core.modality import Modality
+from spectradino_core.models.spectradino import SpectraDINO
+from spectradino_core.models.vit import ViT, ViTConfig
 
 __all__ = [
     "PATCH",
@@ -60,7 +60,7 @@ CASES = (
 """The reference, two passes of the plain network, and variants of SpectraDINO with both streams.
 
 - folded: fixed position embedding and LayerScale folded into the preceding layer, as in an export.
-- fused: attention as one ONNX Runtime operator (`graphs/attention.py`).
+- fused: attention as one ONNX Runtime operator (`export/attention.py`).
 - spinning: ONNX Runtime's threads busy-wait within a run, but not between runs. In `OnnxEngine` they sleep, which
   leaves a core to the node.
 """
@@ -159,9 +159,9 @@ def export_backbone(
     """Export the graph of a case like `export.py` and `convert.py`, unless the file exists."""
     import onnx
 
-    from spectradino_core.export import OPSET
-    from spectradino_core.graphs.attention import fuse_attention
-    from spectradino_core.graphs.integers import quantise_weights
+    from spectradino_core.export.attention import fuse_attention
+    from spectradino_core.export.integers import quantise_weights
+    from spectradino_core.export.onnx_model import OPSET
 
     path = folder / f"{variant}_{size[0]}x{size[1]}_{precision}{'_fused' if fused else ''}.onnx"
     if path.is_file():

@@ -17,9 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from spectradino_core.bench.tables import Row
 from spectradino_core.bench.timing import Case, peak_memory_mb, take_turns
 from spectradino_core.data.scene_sets import ScenePairs
-from spectradino_core.export import export
+from spectradino_core.export.onnx_model import export
 from spectradino_core.modality import Modality
-from spectradino_core.perception import Architecture, Perception
+from spectradino_core.models.perception import Architecture, Perception
 from spectradino_core.runtime.engine import warm_up
 from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.training.downstream import downstream_recipe

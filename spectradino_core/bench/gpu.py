@@ -21,12 +21,12 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from spectradino_core.backbone.spectradino import SpectraDINO
 from spectradino_core.bench.backbone import Streams, reference, twice
 from spectradino_core.bench.tables import Row
 from spectradino_core.bench.timing import take_turns
 from spectradino_core.bench.train import our_step, random_batch
 from spectradino_core.modality import Modality
+from spectradino_core.models.spectradino import SpectraDINO
 from spectradino_core.runtime.engine import warm_up
 from spectradino_core.runtime.engines import open_engine
 from spectradino_core.training.stages import StageRecipe, stage_recipe

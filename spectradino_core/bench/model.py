@@ -147,7 +147,7 @@ def _message(image: np.ndarray, encoding: str) -> Any:
 
 def _converted(model: Path, folder: Path) -> Path:
     from spectradino_core.data.scene_sets import ScenePairs
-    from spectradino_core.graphs.convert import convert
+    from spectradino_core.export.convert import convert
 
     path = folder / f"{model.stem}_int8.onnx"
     if not path.is_file():

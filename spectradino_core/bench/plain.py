@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spectradino_core.backbone.stems import make_stem
-from spectradino_core.backbone.vit import vit_config
 from spectradino_core.modality import Modality
+from spectradino_core.models.stems import make_stem
+from spectradino_core.models.vit import vit_config
 from spectradino_core.training.stages import StageRecipe
 
 __all__ = ["HookedDinov2", "plain_dinov2"]

@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from spectradino_core.backbone.vit import ViT, vit_config
 from spectradino_core.bench.plain import HookedDinov2, plain_dinov2
 from spectradino_core.bench.tables import Row
 from spectradino_core.bench.timing import Timing, take_turns
@@ -26,6 +25,7 @@ from spectradino_core.data.pretraining import PretrainBatch, pretraining_batches
 from spectradino_core.losses.alignment import contrastive_loss, distillation_loss, patch_loss, sample_positions
 from spectradino_core.losses.neighbourhood import TeacherQueue, neighbourhood_loss
 from spectradino_core.modality import INFRARED, Modality
+from spectradino_core.models.vit import ViT, vit_config
 from spectradino_core.training.loop import LoopOptions, LossWatch, training_step
 from spectradino_core.training.optimiser import adamw_for
 from spectradino_core.training.stages import StageRecipe, freeze, stage_recipe

@@ -141,8 +141,8 @@ def _rates(options: argparse.Namespace) -> tuple[float, float]:
 
 def _source(options: argparse.Namespace, pairs_hz: float) -> tuple[Any, float]:
     from spectradino_core.bags.sources import FolderViews, SceneViews
-    from spectradino_core.data.benchmarks.benchmark import LabelledPairs
     from spectradino_core.data.paired_folder import PairedFolder
+    from spectradino_core.datasets.benchmark import LabelledPairs
     from spectradino_core.modality import Modality
 
     if options.source == "scenes":

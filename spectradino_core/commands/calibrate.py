@@ -107,8 +107,8 @@ def _add_output(command: argparse.ArgumentParser) -> None:
 
 def _time(options: argparse.Namespace) -> int:
     from spectradino_core.bags.reader import BagReader
-    from spectradino_core.calibrate.recordings import is_by_arrival
-    from spectradino_core.streams.calibration import Calibration
+    from spectradino_core.calibration.estimation.recordings import is_by_arrival
+    from spectradino_core.streams.calibration_file import Calibration
 
     if not options.seconds >= 8:
         raise ValueError(f"--seconds must be at least 8, got {options.seconds:g}")
@@ -146,8 +146,8 @@ def find_time_offset(
     Raises:
         CalibrationError: no acceptable estimate.
     """
-    from spectradino_core.calibrate.recordings import activities_of_bag, delay_of_bag
-    from spectradino_core.calibrate.time_offset import OffsetLimits, estimate_time_offset, sharpened
+    from spectradino_core.calibration.estimation.recordings import activities_of_bag, delay_of_bag
+    from spectradino_core.calibration.estimation.time_offset import OffsetLimits, estimate_time_offset, sharpened
 
     if registration is None:
         registration = _found_on_the_way(reader, window_ms, by_arrival)
@@ -172,9 +172,9 @@ def find_time_offset(
 
 def _registration(options: argparse.Namespace) -> int:
     from spectradino_core.bags.reader import BagReader
-    from spectradino_core.calibrate.homography import AlreadyRegisteredError, estimate_homography
-    from spectradino_core.calibrate.recordings import is_by_arrival, pairs_of_bag, pairs_of_folder
-    from spectradino_core.streams.calibration import Calibration
+    from spectradino_core.calibration.estimation.homography import AlreadyRegisteredError, estimate_homography
+    from spectradino_core.calibration.estimation.recordings import is_by_arrival, pairs_of_bag, pairs_of_folder
+    from spectradino_core.streams.calibration_file import Calibration
 
     if options.pairs < 1:
         raise ValueError(f"--pairs must be at least 1, got {options.pairs}")
@@ -228,9 +228,9 @@ def _print_refused(reader: Any) -> None:
 
 def _found_on_the_way(reader: Any, window_ms: float, by_arrival: bool) -> Any:
     """Estimate a registration for comparing cells, whatever the clocks; None if there is none."""
-    from spectradino_core.calibrate.errors import CalibrationError
-    from spectradino_core.calibrate.homography import AlreadyRegisteredError, estimate_homography
-    from spectradino_core.calibrate.recordings import pairs_of_bag
+    from spectradino_core.calibration.estimation.errors import CalibrationError
+    from spectradino_core.calibration.estimation.homography import AlreadyRegisteredError, estimate_homography
+    from spectradino_core.calibration.estimation.recordings import pairs_of_bag
 
     try:
         pairs = pairs_of_bag(reader, 6, slop_ms=window_ms, by_arrival=by_arrival)
@@ -249,7 +249,7 @@ def _found_on_the_way(reader: Any, window_ms: float, by_arrival: bool) -> Any:
 
 def _before(options: argparse.Namespace, entry: str) -> Any:
     """Load the calibration in --out to add to, or None; refuse to lose existing entries before any work."""
-    from spectradino_core.streams.calibration import load_calibration
+    from spectradino_core.streams.calibration_file import load_calibration
 
     if options.out is None:
         if options.add:
@@ -289,7 +289,7 @@ def _noted(old: str, new: str) -> str:
 def _write(path: Path, calibration: Any) -> None:
     from spectradino_core import __version__
     from spectradino_core.files import written_atomically
-    from spectradino_core.streams.calibration import save_calibration
+    from spectradino_core.streams.calibration_file import save_calibration
 
     made_by = f"spectradino calibrate {__version__}"
     with written_atomically(path) as scratch:
@@ -300,7 +300,7 @@ def _write(path: Path, calibration: Any) -> None:
 def _write_picture(path: Path, pairs: Any, registration: Any) -> None:
     import cv2
 
-    from spectradino_core.calibrate.pictures import before_and_after
+    from spectradino_core.calibration.estimation.pictures import before_and_after
     from spectradino_core.files import written_atomically
 
     image = before_and_after([pairs[k] for k in sorted({0, len(pairs) // 2, len(pairs) - 1})], registration)

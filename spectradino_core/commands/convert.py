@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spectradino_core.graphs.convert import Score
+    from spectradino_core.export.convert import Score
 
 __all__ = ["add", "held_out_score"]
 
@@ -47,7 +47,7 @@ def add(commands: Any) -> None:
 def _run(options: argparse.Namespace) -> int:
     from spectradino_core.data.scene_sets import ScenePairs
     from spectradino_core.evaluation.sets import FolderSet
-    from spectradino_core.graphs.convert import convert
+    from spectradino_core.export.convert import convert
     from spectradino_core.runtime.onnx_engine import OnnxEngine
 
     if options.scenes < 1:

@@ -12,8 +12,8 @@ from spectradino_core.commands.own_data import add_own_options, open_own_of, ref
 from spectradino_core.text import log_line
 
 if TYPE_CHECKING:
-    from spectradino_core.data.benchmarks import Benchmark
-    from spectradino_core.data.benchmarks.check import SplitReport
+    from spectradino_core.datasets import Benchmark
+    from spectradino_core.datasets.check import SplitReport
 
 __all__ = ["add"]
 
@@ -53,7 +53,7 @@ def add(kinds: Any) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from spectradino_core.data.benchmarks import BENCHMARKS, find_benchmark
+    from spectradino_core.datasets import BENCHMARKS, find_benchmark
 
     if options.root is not None and not options.root.is_dir():
         raise ValueError(f"{options.root}: no such folder")
@@ -101,7 +101,7 @@ def _described(one: Benchmark) -> str:
 
 def _found(one: Benchmark, root: Path) -> str | None:
     """Return the folder below the root that holds it, with its number of pairs of the reported split."""
-    from spectradino_core.data.benchmarks import BenchmarkError
+    from spectradino_core.datasets import BenchmarkError
 
     if not one.needs_root:
         return "rendered"
@@ -115,9 +115,9 @@ def _found(one: Benchmark, root: Path) -> str | None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from spectradino_core.data.benchmarks import find_benchmark
-    from spectradino_core.data.benchmarks.check import check_benchmark
-    from spectradino_core.data.benchmarks.sheet import write_sheet
+    from spectradino_core.datasets import find_benchmark
+    from spectradino_core.datasets.check import check_benchmark
+    from spectradino_core.datasets.sheet import write_sheet
 
     if options.data is not None:
         if options.root is not None:

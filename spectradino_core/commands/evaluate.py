@@ -111,8 +111,8 @@ def _open(file: Path, options: argparse.Namespace) -> Pipeline:
 
 
 def _sets(options: argparse.Namespace, info: ModelInfo) -> Sequence[LabelledSet]:
-    from spectradino_core.data.benchmarks.registry import find_benchmark
     from spectradino_core.data.scene_sets import ScenePairs
+    from spectradino_core.datasets.registry import find_benchmark
     from spectradino_core.evaluation.sets import FolderSet
 
     sets: list[LabelledSet] = []
@@ -152,7 +152,7 @@ def _baseline_command(info: ModelInfo, options: argparse.Namespace) -> str:
 
     Files of older versions lack the architecture; the choice of heads is then left to the user.
     """
-    from spectradino_core.data.benchmarks.registry import BENCHMARKS
+    from spectradino_core.datasets.registry import BENCHMARKS
 
     made = info.provenance.get("architecture", {})
     band = info.infrared.key

@@ -13,9 +13,9 @@ from spectradino_core.commands.own_data import add_own_options, open_own_of, ref
 from spectradino_core.commands.sizes import parse_size
 
 if TYPE_CHECKING:
-    from spectradino_core.data.benchmarks import Benchmark
-    from spectradino_core.data.own import OwnFolder
-    from spectradino_core.perception import Architecture
+    from spectradino_core.datasets import Benchmark
+    from spectradino_core.datasets.own import OwnFolder
+    from spectradino_core.models.perception import Architecture
     from spectradino_core.runtime.bundle import ModelInfo
     from spectradino_core.training.recipes import FinetuneRecipe
 
@@ -120,7 +120,7 @@ def add(commands: Any) -> None:
 def _run(options: argparse.Namespace) -> int:
     import os
 
-    from spectradino_core.data.benchmarks.registry import find_benchmark
+    from spectradino_core.datasets.registry import find_benchmark
     from spectradino_core.training.finetune import finetune, labelled_training_data
     from spectradino_core.training.modes import refuse_random_blocks
 
@@ -184,7 +184,7 @@ def _own(options: argparse.Namespace) -> OwnFolder | None:
         raise ValueError("--root is for --dataset; --data is the folder itself")
     band = None
     if options.start is not None:
-        from spectradino_core.perception_checkpoint import describe_checkpoint
+        from spectradino_core.models.perception_checkpoint import describe_checkpoint
 
         band = describe_checkpoint(options.start)[0].infrared
     return open_own_of(options, options.data, band)
@@ -209,7 +209,7 @@ def _of_name(name: str) -> FinetuneRecipe:
 
 
 def _of_dataset(options: argparse.Namespace, benchmark: Benchmark) -> FinetuneRecipe:
-    from spectradino_core.perception_checkpoint import backbone_config, describe_checkpoint
+    from spectradino_core.models.perception_checkpoint import backbone_config, describe_checkpoint
     from spectradino_core.training.downstream import downstream_recipe
 
     variant, registers = options.variant or "b", 0
@@ -264,7 +264,7 @@ def _like_start(
 
 def _heads(options: argparse.Namespace, benchmark: Benchmark) -> dict[str, str]:
     """Return the kinds of heads given by name."""
-    from spectradino_core.heads.registry import DETECTION, SEGMENTATION, choose
+    from spectradino_core.models.registry import DETECTION, SEGMENTATION, choose
 
     if options.head is None:
         return {}

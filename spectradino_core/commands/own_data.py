@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spectradino_core.data.own import OwnFolder
+    from spectradino_core.datasets.own import OwnFolder
     from spectradino_core.modality import Modality
 
 __all__ = ["add_own_options", "is_indexed", "open_own_of", "refuse_own_options"]
@@ -36,7 +36,7 @@ def open_own_of(options: argparse.Namespace, folder: Path, band: Modality | None
     Raises:
         LabelError: see `open_own`.
     """
-    from spectradino_core.data.own import open_own
+    from spectradino_core.datasets.own import open_own
     from spectradino_core.modality import Modality
 
     classes = None

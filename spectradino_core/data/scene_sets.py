@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES, Scene, SceneOptions, render_scene
 from spectradino_core.data.seeds import HELD_OUT, TRAINING, held_out_seeds
 from spectradino_core.data.sources import MAPS, ImageSet, Moment
 from spectradino_core.modality import INFRARED, Modality
+from spectradino_core.scenes import BOX_CLASSES, MASK_CLASSES, Scene, SceneOptions, render_scene
 
 __all__ = ["TRAINING_MISREGISTRATION_PX", "SceneImages", "ScenePairs", "scene_sample"]
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from spectradino_core.backbone.encoders import Encoder
 from spectradino_core.data.diet import as_colour, map_tensor
 from spectradino_core.data.sources import ImageSource
 from spectradino_core.data.views import PLAIN, ViewOptions, colour_tensor, take_view
@@ -25,6 +24,7 @@ from spectradino_core.evaluation.probes import (
 )
 from spectradino_core.evaluation.retrieval import knn_accuracy, pair_cosines, retention, retrieval
 from spectradino_core.evaluation.segmentation import UNLABELLED, ConfusionMatrix
+from spectradino_core.models.encoders import Encoder
 from spectradino_core.thermal import ThermalContract
 
 __all__ = ["Collected", "collect", "judge_infrared", "judge_neighbours", "judge_pairs", "judge_probes", "mean_of"]

@@ -11,11 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from spectradino_core.backbone.encoders import BandedEncoder, PlainEncoder, encoder_of
-from spectradino_core.backbone.spectradino import SpectraDINO
 from spectradino_core.data.manifest import ManifestSource
 from spectradino_core.data.scene_sets import SceneImages
-from spectradino_core.data.scenes import MASK_CLASSES
 from spectradino_core.data.sources import MAPS, ImageSource
 from spectradino_core.evaluation.projection import plot_pairs
 from spectradino_core.evaluation.representations import (
@@ -29,7 +26,10 @@ from spectradino_core.evaluation.representations import (
 )
 from spectradino_core.files import written_atomically
 from spectradino_core.modality import INFRARED, Modality
-from spectradino_core.perception_checkpoint import load_network
+from spectradino_core.models.encoders import BandedEncoder, PlainEncoder, encoder_of
+from spectradino_core.models.perception_checkpoint import load_network
+from spectradino_core.models.spectradino import SpectraDINO
+from spectradino_core.scenes import MASK_CLASSES
 
 __all__ = ["judge", "open_encoder", "pairs_table", "run"]
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from spectradino_core.modality import Modality
-from spectradino_core.perception import Perception
-from spectradino_core.perception_checkpoint import load_perception
+from spectradino_core.models.perception import Perception
+from spectradino_core.models.perception_checkpoint import load_perception
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.engine import RawPredictions
 

@@ -57,7 +57,7 @@ def open_engine(
 
 
 def _open_checkpoint(path: Path, device: str, threads: int, gpu_id: int) -> Engine:
-    from spectradino_core.torch_engine import TorchEngine, cuda_is_available
+    from spectradino_core.export.torch_engine import TorchEngine, cuda_is_available
 
     if device == "cpu" or (device == "auto" and not cuda_is_available()):
         return TorchEngine(path, "cpu", threads)

@@ -18,6 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
+from spectradino_core.calibration.registration import Registration
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.preprocess import (
     FrameError,
@@ -27,7 +28,6 @@ from spectradino_core.runtime.preprocess import (
     scaled_infrared,
     scaled_rgb,
 )
-from spectradino_core.runtime.registration import Registration
 from spectradino_core.thermal import ThermalNormaliser
 
 __all__ = ["NetworkInput", "NetworkInputs", "blank_input", "inputs_of", "signature"]

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from spectradino_core.calibration.registration import Registration
 from spectradino_core.runtime.boxes import select_detections
 from spectradino_core.runtime.engine import Engine, warm_up
 from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.network_inputs import inputs_of
 from spectradino_core.runtime.percepts import Mode, Percepts
 from spectradino_core.runtime.preprocess import FrameError, Letterbox
-from spectradino_core.runtime.registration import Registration
 from spectradino_core.thermal import STREAM_SMOOTHING, Smoothing, ThermalContract, ThermalNormaliser
 
 __all__ = ["Pipeline"]

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from spectradino_core.calibration.registration import Registration, Warp
 from spectradino_core.modality import IMAGENET_MEAN, IMAGENET_STD
-from spectradino_core.runtime.registration import Registration, Warp
 from spectradino_core.runtime.scaling import fill_invalid, scale, scale_valid, weigh
 from spectradino_core.thermal import ThermalNormaliser
 

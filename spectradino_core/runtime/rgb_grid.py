@@ -7,8 +7,8 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
+from spectradino_core.calibration.registration import Registration, Size
 from spectradino_core.runtime.percepts import Mode, Percepts
-from spectradino_core.runtime.registration import Registration, Size
 
 __all__ = ["in_colour_pixels", "infrared_in_colour_pixels", "shift_right"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from spectradino_core.calibration.registration import RegistrationError
 from spectradino_core.runtime.bundle import BundleError
 from spectradino_core.runtime.engine import Engine
 from spectradino_core.runtime.engines import open_engine
@@ -12,7 +13,6 @@ from spectradino_core.runtime.percepts import Mode, Percepts
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import FrameError
 from spectradino_core.runtime.recovery import DeviceLostError, RebuildInterruptedError
-from spectradino_core.runtime.registration import RegistrationError
 from spectradino_core.runtime.rgb_grid import in_colour_pixels
 from spectradino_core.streams.decode import DecodeError
 from spectradino_core.streams.frames import CameraFrame

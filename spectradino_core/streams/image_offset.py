@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from spectradino_core.runtime.registration import Registration, RegistrationError, Size
+from spectradino_core.calibration.registration import Registration, RegistrationError, Size
 from spectradino_core.streams.queues import Stream
 
 __all__ = ["ImageOffset", "ImageOffsetWatch", "Look"]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from spectradino_core.runtime.registration import Registration
+from spectradino_core.calibration.registration import Registration
 from spectradino_core.streams.clocks import APART_NS
 from spectradino_core.streams.image_offset import ImageOffset, ImageOffsetWatch, Look
 from spectradino_core.streams.offset import LearntOffset, OffsetLearner

@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from spectradino_core.runtime.registration import Registration, RegistrationError, Size
-from spectradino_core.streams.calibration import load_calibration
-from spectradino_core.streams.image_message import DecodeError
-from spectradino_core.streams.infrared import check_crop
-from spectradino_core.streams.registration import (
+from spectradino_core.calibration.camera_geometry import (
     CameraInfoMessage,
     registration_from_camera_infos,
     registration_from_numbers,
     rotation_matrix,
 )
+from spectradino_core.calibration.registration import Registration, RegistrationError, Size
+from spectradino_core.streams.calibration_file import load_calibration
+from spectradino_core.streams.image_message import DecodeError
+from spectradino_core.streams.infrared import check_crop
 from spectradino_core.streams.settings import ParameterError, Settings, parameter
 from spectradino_core.streams.topics import CAMERA_INFO
 

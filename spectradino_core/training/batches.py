@@ -17,9 +17,9 @@ from torch.utils.data import Dataset
 from spectradino_core.data.loading import Loader
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.transfer import Frame, OnHost, RawRGB, infrared_counts, map_tensors
-from spectradino_core.heads.detection import AnchorPoints, assign
 from spectradino_core.losses.segmentation import IGNORE
 from spectradino_core.modality import Modality
+from spectradino_core.models.detection import AnchorPoints, assign
 from spectradino_core.runtime.preprocess import RGB_VALUES, Letterbox, scaled_infrared, scaled_rgb
 from spectradino_core.thermal import NoValidPixelError, ThermalContract, ThermalNormaliser
 

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-from spectradino_core.backbone.spectradino import SpectraDINO
+from spectradino_core.models.spectradino import SpectraDINO
 
 __all__ = [
     "Place",

@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from spectradino_core.data.augment import Augmentation
-from spectradino_core.data.benchmarks.benchmark import Benchmark
-from spectradino_core.data.benchmarks.registry import find_benchmark
-from spectradino_core.heads.pyramid import PRESETS
-from spectradino_core.heads.registry import DETECTION, SEGMENTATION, choose
-from spectradino_core.perception import Architecture
+from spectradino_core.datasets.benchmark import Benchmark
+from spectradino_core.datasets.registry import find_benchmark
+from spectradino_core.models.perception import Architecture
+from spectradino_core.models.pyramid import PRESETS
+from spectradino_core.models.registry import DETECTION, SEGMENTATION, choose
 from spectradino_core.training.loop import LoopOptions
 from spectradino_core.training.recipes import BY_EPOCH, FinetuneRecipe
 

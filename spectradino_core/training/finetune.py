@@ -19,19 +19,19 @@ from typing import Any
 
 import torch
 
-from spectradino_core.data.benchmarks.benchmark import Benchmark
-from spectradino_core.data.benchmarks.registry import find_benchmark
 from spectradino_core.data.mixture import Epochs, IndexedPairs, KeptPairs
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.scene_sets import ScenePairs
+from spectradino_core.datasets.benchmark import Benchmark
+from spectradino_core.datasets.registry import find_benchmark
 from spectradino_core.evaluation.perception import score_samples
+from spectradino_core.export.torch_engine import TorchEngine
 from spectradino_core.files import written_atomically
-from spectradino_core.heads.detection import AnchorPoints
-from spectradino_core.heads.pyramid import level_sizes
-from spectradino_core.perception import Architecture, Perception
-from spectradino_core.perception_checkpoint import load_backbone, save_perception, warm_start
+from spectradino_core.models.detection import AnchorPoints
+from spectradino_core.models.perception import Architecture, Perception
+from spectradino_core.models.perception_checkpoint import load_backbone, save_perception, warm_start
+from spectradino_core.models.pyramid import level_sizes
 from spectradino_core.runtime.pipeline import Pipeline
-from spectradino_core.torch_engine import TorchEngine
 from spectradino_core.training.batches import BatchStream, Samples, stream
 from spectradino_core.training.distributed import Place, process_group, spread
 from spectradino_core.training.journal import plot_losses

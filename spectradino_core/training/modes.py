@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from spectradino_core.backbone.repeated import RepeatedViT
-from spectradino_core.perception import Perception, perception_roles
+from spectradino_core.models.perception import Perception, perception_roles
+from spectradino_core.models.repeated import RepeatedViT
 
 __all__ = [
     "MODES",

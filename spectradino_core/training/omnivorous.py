@@ -19,9 +19,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from spectradino_core.backbone.encoders import BandedEncoder, PlainEncoder, Prefix
-from spectradino_core.backbone.spectradino import SpectraDINO, parameter_roles
-from spectradino_core.backbone.vit import VARIANTS, Features, ViT, ViTConfig
 from spectradino_core.data.diet import DietBatch, from_imagenet, to_imagenet
 from spectradino_core.losses.alignment import sample_positions
 from spectradino_core.losses.omnivorous import (
@@ -34,6 +31,9 @@ from spectradino_core.losses.omnivorous import (
     mixup,
     palette,
 )
+from spectradino_core.models.encoders import BandedEncoder, PlainEncoder, Prefix
+from spectradino_core.models.spectradino import SpectraDINO, parameter_roles
+from spectradino_core.models.vit import VARIANTS, Features, ViT, ViTConfig
 
 __all__ = [
     "OmnivorousRecipe",

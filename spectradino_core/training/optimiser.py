@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim.adamw import adamw
 
-from spectradino_core.backbone.spectradino import SpectraDINO, parameter_roles
+from spectradino_core.models.spectradino import SpectraDINO, parameter_roles
 
 __all__ = ["BandedAdamW", "adamw_for", "shown_bands"]
 

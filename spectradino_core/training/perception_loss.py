@@ -10,10 +10,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from spectradino_core.heads.detection import IGNORE_INDEX, assign
 from spectradino_core.losses.detection import focal_loss, giou_loss
 from spectradino_core.losses.segmentation import segmentation_loss
-from spectradino_core.perception import Predictions
+from spectradino_core.models.detection import IGNORE_INDEX, assign
+from spectradino_core.models.perception import Predictions
 from spectradino_core.training.batches import LabelledBatch
 from spectradino_core.training.distributed import Place, sum_over_processes
 

@@ -19,8 +19,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from spectradino_core.backbone.checkpoints import load_spectradino, read_tensors, save_spectradino
-from spectradino_core.backbone.spectradino import SpectraDINO
 from spectradino_core.data.pretraining import (
     PretrainBatch,
     available_bands,
@@ -34,6 +32,8 @@ from spectradino_core.data.views import PLAIN, ViewOptions
 from spectradino_core.files import written_atomically
 from spectradino_core.losses.neighbourhood import TeacherQueue, queue_capacity
 from spectradino_core.modality import INFRARED
+from spectradino_core.models.checkpoints import load_spectradino, read_tensors, save_spectradino
+from spectradino_core.models.spectradino import SpectraDINO
 from spectradino_core.training.distributed import (
     Place,
     WholeState,

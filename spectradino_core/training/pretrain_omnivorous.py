@@ -16,15 +16,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from spectradino_core.backbone.checkpoints import read_header, save_dinov2, save_spectradino
-from spectradino_core.backbone.spectradino import SpectraDINO
-from spectradino_core.backbone.vit import ViT
 from spectradino_core.data.diet import DietBatch, available_groups, diet_batches
 from spectradino_core.data.sampling import AdaptiveBands, BandSampling, RoundRobin
 from spectradino_core.data.sources import ImageSource
 from spectradino_core.data.views import ViewOptions
 from spectradino_core.files import written_atomically
-from spectradino_core.perception_checkpoint import load_network
+from spectradino_core.models.checkpoints import read_header, save_dinov2, save_spectradino
+from spectradino_core.models.perception_checkpoint import load_network
+from spectradino_core.models.spectradino import SpectraDINO
+from spectradino_core.models.vit import ViT
 from spectradino_core.training.distributed import Place, mean_over_processes, process_group, spread
 from spectradino_core.training.journal import plot_losses
 from spectradino_core.training.loop import LoopOptions, resume_step, train

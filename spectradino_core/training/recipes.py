@@ -13,11 +13,11 @@ from pathlib import Path
 from spectradino_core.data.augment import Augmentation, shrink
 from spectradino_core.data.mixture import Mixture, Source
 from spectradino_core.data.scene_sets import ScenePairs
-from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES, MASK_PALETTE
 from spectradino_core.evaluation.sets import FolderSet
 from spectradino_core.modality import Modality
-from spectradino_core.perception import Architecture
+from spectradino_core.models.perception import Architecture
 from spectradino_core.runtime.bundle import ModelInfo
+from spectradino_core.scenes import BOX_CLASSES, MASK_CLASSES, MASK_PALETTE
 from spectradino_core.thermal import ThermalContract
 from spectradino_core.training.loop import LoopOptions
 from spectradino_core.training.modes import MODES, RATE_GROUPS

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from spectradino_core.backbone.spectradino import SpectraDINO, parameter_roles
+from spectradino_core.models.spectradino import SpectraDINO, parameter_roles
 
 __all__ = ["STAGES", "LossWeights", "StageRecipe", "changed", "freeze", "parse_stages", "stage_recipe", "trainable"]
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from spectradino_core.backbone.spectradino import SpectraDINO
-from spectradino_core.backbone.vit import vit_config
 from spectradino_core.data.pretraining import PretrainBatch
 from spectradino_core.losses.alignment import contrastive_loss, distillation_loss, patch_loss, sample_positions
 from spectradino_core.losses.neighbourhood import TeacherQueue, neighbourhood_loss
 from spectradino_core.modality import INFRARED, Modality
+from spectradino_core.models.spectradino import SpectraDINO
+from spectradino_core.models.vit import vit_config
 from spectradino_core.training.distributed import sum_over_processes
 from spectradino_core.training.stages import StageRecipe
 

@@ -16,13 +16,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from spectradino_core.backbone.checkpoints import CheckpointError
-from spectradino_core.backbone.spectradino import SpectraDINO
-from spectradino_core.backbone.vit import ViT, ViTConfig, vit_config
 from spectradino_core.data.pretraining import PretrainBatch
 from spectradino_core.files import written_atomically
 from spectradino_core.modality import Modality
-from spectradino_core.perception_checkpoint import load_network
+from spectradino_core.models.checkpoints import CheckpointError
+from spectradino_core.models.perception_checkpoint import load_network
+from spectradino_core.models.spectradino import SpectraDINO
+from spectradino_core.models.vit import ViT, ViTConfig, vit_config
 
 __all__ = ["Teacher", "TeacherCache", "load_teacher", "random_teacher"]
 

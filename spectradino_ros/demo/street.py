@@ -9,9 +9,9 @@ from typing import Any
 
 import cv2
 
-from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES, TIMES_OF_DAY, SceneOptions, render_sequence
 from spectradino_core.data.seeds import HELD_OUT
 from spectradino_core.modality import Modality
+from spectradino_core.scenes import BOX_CLASSES, MASK_CLASSES, TIMES_OF_DAY, SceneOptions, render_sequence
 
 __all__ = ["FIRST_SEED", "FRAMES_PER_DRIVE", "write_street"]
 

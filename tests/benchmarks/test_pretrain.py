@@ -163,7 +163,7 @@ class TestPlainLoop:
 
     def test_it_trains_as_many_parameters_as_ours(self):
         """Same adapters, stems, embeddings, norm and unfrozen blocks: the two loops do the same work."""
-        from spectradino_core.backbone.spectradino import SpectraDINO
+        from spectradino_core.models.spectradino import SpectraDINO
         from spectradino_core.training.stages import trainable
 
         for stage in (1, 3):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from benchmarks.training_speed import VARIANTS, measure
-from spectradino_core import perception
-from spectradino_core.perception import Architecture
+from spectradino_core.models import perception
+from spectradino_core.models.perception import Architecture
 from spectradino_core.training.recipes import box_real
 
 

@@ -16,10 +16,8 @@ from pathlib import Path
 
 import cv2
 
-from spectradino_core.backbone.checkpoints import load_spectradino, read_dinov2
 from spectradino_core.bags.ground_truth_coco import read_coco as read_truth
 from spectradino_core.bags.storage import Storage
-from spectradino_core.data.benchmarks.files import names_of
 from spectradino_core.data.images import read_image
 from spectradino_core.data.labels.coco import read_coco
 from spectradino_core.data.labels.masks import read_mask
@@ -28,10 +26,12 @@ from spectradino_core.data.labels.yolo import read_yolo, read_yolo_names
 from spectradino_core.data.layouts import find_pairs
 from spectradino_core.data.manifest import read_manifest
 from spectradino_core.data.paired_folder import PairedFolder
-from spectradino_core.perception_checkpoint import load_perception
+from spectradino_core.datasets.files import names_of
+from spectradino_core.models.checkpoints import load_spectradino, read_dinov2
+from spectradino_core.models.perception_checkpoint import load_perception
 from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.onnx_engine import OnnxEngine
-from spectradino_core.streams.calibration import load_calibration
+from spectradino_core.streams.calibration_file import load_calibration
 from spectradino_core.streams.parameter_values import settings_from_file
 from tests.blob_model import blob_info
 

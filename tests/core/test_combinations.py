@@ -10,20 +10,20 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from spectradino_core.backbone.vit import VARIANTS, ViTConfig
 from spectradino_core.data.mixture import Epochs, KeptPairs
 from spectradino_core.data.scene_sets import scene_sample
 from spectradino_core.evaluation.sliding import SlidingEngine
-from spectradino_core.export import export
+from spectradino_core.export.onnx_model import export
+from spectradino_core.export.torch_engine import TorchEngine
 from spectradino_core.modality import Modality
-from spectradino_core.perception import BACKBONES, Architecture, Perception, perception_roles
-from spectradino_core.perception_checkpoint import load_perception, save_perception
+from spectradino_core.models.perception import BACKBONES, Architecture, Perception, perception_roles
+from spectradino_core.models.perception_checkpoint import load_perception, save_perception
+from spectradino_core.models.vit import VARIANTS, ViTConfig
 from spectradino_core.runtime.bundle import METADATA_KEY, BundleError, ModelInfo
 from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.percepts import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.thermal import ThermalContract
-from spectradino_core.torch_engine import TorchEngine
 from spectradino_core.training.finetune import TrainingData, finetune
 from spectradino_core.training.loop import LoopOptions
 from spectradino_core.training.recipes import FinetuneRecipe

@@ -14,11 +14,11 @@ from spectradino_core import files
 from spectradino_core.bags.evaluate import find_bags
 from spectradino_core.bags.ground_truth import GroundTruthError
 from spectradino_core.bags.ground_truth_coco import read_coco
+from spectradino_core.calibration.registration import RegistrationError
 from spectradino_core.cli import main
 from spectradino_core.data.manifest import ManifestError, read_manifest
 from spectradino_core.files import FileError, child_path, parse_json, parse_yaml, read_bytes, read_text
-from spectradino_core.runtime.registration import RegistrationError
-from spectradino_core.streams.calibration import load_calibration
+from spectradino_core.streams.calibration_file import load_calibration
 from spectradino_core.streams.parameter_values import settings_from_file
 from spectradino_core.streams.settings import ParameterError
 from spectradino_core.text import PrintableFormatter, log_line, printable

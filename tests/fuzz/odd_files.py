@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from spectradino_core.backbone import SpectraDINO, ViT
-from spectradino_core.backbone.checkpoints import save_spectradino
 from spectradino_core.files import FileError
+from spectradino_core.models import SpectraDINO, ViT
+from spectradino_core.models.checkpoints import save_spectradino
 from tests.blob_model import make_blob_model
 from tests.core.bags.recorded import pairs, record
 from tests.core.hostile import READERS

@@ -184,14 +184,14 @@ def test_arrows_point_down(path: str) -> None:
         ("spectradino_core/streams/a.py", "def f():\n    from torch import nn"),
         ("spectradino_core/streams/a.py", "import rclpy.node"),
         ("spectradino_core/cli.py", "from sensor_msgs.msg import Image"),
-        ("spectradino_core/heads/a.py", "from spectradino_core.backbone import vit"),
+        ("spectradino_core/heads/a.py", "from spectradino_core.models import vit"),
         ("spectradino_core/backbone/a.py", "from spectradino_core import perception"),
-        ("spectradino_core/runtime/a.py", "from spectradino_core.torch_engine import TorchEngine"),
+        ("spectradino_core/runtime/a.py", "from spectradino_core.export.torch_engine import TorchEngine"),
         ("spectradino_core/losses/a.py", "from ..modality import Modality"),
         ("spectradino_core/attic/a.py", ""),
         ("spectradino_ros/a.py", "import spectradino_core.training.loop"),
         ("spectradino_ros/demo.py", "try:\n    import matplotlib.pyplot\nexcept ImportError:\n    pass"),
-        ("spectradino_core/__init__.py", "from spectradino_core.perception import Perception"),
+        ("spectradino_core/__init__.py", "from spectradino_core.models.perception import Perception"),
     ],
 )
 def test_a_wrong_arrow_is_noticed(path: str, source: str) -> None:
@@ -201,7 +201,7 @@ def test_a_wrong_arrow_is_noticed(path: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("spectradino_core/runtime/a.py", "def f():\n    from spectradino_core.torch_engine import TorchEngine"),
+        ("spectradino_core/runtime/a.py", "def f():\n    from spectradino_core.export.torch_engine import TorchEngine"),
         ("spectradino_core/runtime/a.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"),
         ("spectradino_core/backbone/a.py", "from spectradino_core.modality import Modality\nimport torch"),
         ("spectradino_ros/a.py", "import rclpy\nfrom spectradino_core.streams.pairing import Pairer"),

@@ -13,11 +13,11 @@ import pytest
 
 from spectradino_core.data.paired_folder import PairedFolder
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES, MASK_PALETTE
 from spectradino_core.evaluation.scorer import Scorer
 from spectradino_core.modality import Modality
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.percepts import Mode, Percepts
+from spectradino_core.scenes import BOX_CLASSES, MASK_CLASSES, MASK_PALETTE
 from spectradino_core.thermal import ThermalContract
 
 pytest.importorskip("rclpy", reason="no ROS in this environment")
@@ -202,7 +202,7 @@ class TestPictures:
 
 
 def test_a_synthetic_folder_is_read_back_as_it_was_rendered(tmp_path: Path) -> None:
-    from spectradino_core.data.scenes import SceneOptions, render_sequence
+    from spectradino_core.scenes import SceneOptions, render_sequence
     from spectradino_ros.demo.street import FIRST_SEED
 
     ticks: list[int] = []

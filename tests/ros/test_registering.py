@@ -7,9 +7,9 @@ import pytest
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
+from spectradino_core.calibration.registration import Registration, RegistrationError
 from spectradino_core.runtime.pipeline import Pipeline
-from spectradino_core.runtime.registration import Registration, RegistrationError
-from spectradino_core.streams.calibration import Calibration, save_calibration
+from spectradino_core.streams.calibration_file import Calibration, save_calibration
 from spectradino_core.streams.detecting import find
 from spectradino_core.streams.frames import CameraFrame
 from spectradino_ros.parameters import ParameterError, Settings

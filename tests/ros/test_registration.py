@@ -10,8 +10,8 @@ import pytest
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image
 
-from spectradino_core.runtime.registration import Registration
-from spectradino_core.streams.calibration import Calibration, save_calibration
+from spectradino_core.calibration.registration import Registration
+from spectradino_core.streams.calibration_file import Calibration, save_calibration
 from tests.ros.harness import RELIABLE, NodeProcess, corners, ir_pixels, rgb_pixels, running, to_ns, wait_until
 from tests.ros.rig import Rig
 

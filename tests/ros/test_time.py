@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from spectradino_msgs.msg import FrameReport
 
-from spectradino_core.runtime.registration import Registration
-from spectradino_core.streams.calibration import Calibration, save_calibration
+from spectradino_core.calibration.registration import Registration
+from spectradino_core.streams.calibration_file import Calibration, save_calibration
 from tests.core.streams.scene import view
 from tests.ros.harness import corners, image, ir_pixels, rgb_pixels, running, to_ns, wait_until
 from tests.ros.rig import Rig

@@ -15,7 +15,7 @@ from spectradino_core.ablation.recipe import TEACHER, Table, fingerprint
 from spectradino_core.ablation.recipes import ABLATIONS, find_ablation
 from spectradino_core.ablation.runner import Outcome
 from spectradino_core.ablation.work import Setup, jobs_of
-from tests.core.data.benchmarks.miniatures import MINIATURES
+from tests.core.datasets.miniatures import MINIATURES
 
 
 @pytest.mark.parametrize("name", ABLATIONS)

@@ -8,8 +8,8 @@ import pytest
 from spectradino_core.bags.ground_truth import GroundTruth, GroundTruthError, TrueFrame
 from spectradino_core.bags.labelled_frames import LabelledFrames, truth_arrays
 from spectradino_core.bags.scores import score, summary
+from spectradino_core.calibration.registration import Registration
 from spectradino_core.runtime.percepts import Mode, Percepts
-from spectradino_core.runtime.registration import Registration
 from spectradino_core.runtime.rgb_grid import in_colour_pixels
 from tests.blob_model import blob_info
 

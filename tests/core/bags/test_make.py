@@ -17,7 +17,7 @@ from spectradino_core.bags.schedule import CameraSchedule, exposures
 from spectradino_core.bags.sources import FolderViews, SceneViews
 from spectradino_core.data.paired_folder import PairedFolder
 from spectradino_core.modality import Modality
-from spectradino_core.streams.calibration import load_calibration
+from spectradino_core.streams.calibration_file import load_calibration
 from spectradino_core.streams.queues import Stream
 
 SIZE = (160, 128)

@@ -15,7 +15,7 @@ from spectradino_core.cli import main
 from spectradino_core.streams.pairing import Pairer
 from tests.blob_model import make_blob_model
 from tests.core.bags.drives import SIZE, Drive
-from tests.core.data.own.folders import Layout, write_own
+from tests.core.datasets.own.folders import Layout, write_own
 
 BOXES, MASKS = "/ground_truth/detections", "/ground_truth/segmentation/mask"
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from spectradino_core.backbone.checkpoints import save_spectradino
-from spectradino_core.backbone.spectradino import SpectraDINO
 from spectradino_core.cli import main
 from spectradino_core.data.manifest import read_manifest
+from spectradino_core.models.checkpoints import save_spectradino
+from spectradino_core.models.spectradino import SpectraDINO
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from spectradino_core.cli import main
-from spectradino_core.data.benchmarks import BENCHMARKS
+from spectradino_core.datasets import BENCHMARKS
 from spectradino_core.runtime.overlay import BOX_COLOURS
-from tests.core.data.benchmarks.miniatures import MINIATURES, voc_xml, write_image
+from tests.core.datasets.miniatures import MINIATURES, voc_xml, write_image
 
 
 def made(name: str, root: Path) -> Path:

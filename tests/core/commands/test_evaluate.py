@@ -9,15 +9,15 @@ from dataclasses import replace
 
 import pytest
 
-from spectradino_core.backbone.checkpoints import save_spectradino
-from spectradino_core.backbone.spectradino import SpectraDINO
 from spectradino_core.cli import main
 from spectradino_core.commands import finetune as finetune_command
 from spectradino_core.commands.finetune import _of_dataset
-from spectradino_core.data.benchmarks import find_benchmark
+from spectradino_core.datasets import find_benchmark
 from spectradino_core.evaluation.comparison import same_task
-from spectradino_core.perception import Perception
-from spectradino_core.perception_checkpoint import save_perception
+from spectradino_core.models.checkpoints import save_spectradino
+from spectradino_core.models.perception import Perception
+from spectradino_core.models.perception_checkpoint import save_perception
+from spectradino_core.models.spectradino import SpectraDINO
 from spectradino_core.training.downstream import downstream_recipe
 from spectradino_core.training.recipes import FinetuneRecipe
 

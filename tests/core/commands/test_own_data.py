@@ -12,12 +12,17 @@ import numpy as np
 import pytest
 
 from spectradino_core.cli import main
-from spectradino_core.data.scenes import BOX_CLASSES
-from spectradino_core.perception import Perception
-from spectradino_core.perception_checkpoint import describe_checkpoint, load_perception, save_perception, warm_start
+from spectradino_core.models.perception import Perception
+from spectradino_core.models.perception_checkpoint import (
+    describe_checkpoint,
+    load_perception,
+    save_perception,
+    warm_start,
+)
+from spectradino_core.scenes import BOX_CLASSES
 from spectradino_core.training.recipes import smoke
 from tests.conftest import REPOSITORY
-from tests.core.data.own.folders import NAMES, Layout, write_own
+from tests.core.datasets.own.folders import NAMES, Layout, write_own
 
 PAGE = REPOSITORY / "docs/own_data.md"
 QUICK = {"finetune": ["--steps", "2", "--batch", "4", "--workers", "0", "--device", "cpu"]}

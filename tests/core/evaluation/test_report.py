@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from spectradino_core.data.benchmarks.registry import open_benchmark
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.data.scenes import BOX_CLASSES, MASK_CLASSES, MASK_PALETTE
+from spectradino_core.datasets.registry import open_benchmark
 from spectradino_core.evaluation.comparison import BASELINE, FUSED, compare, same_task
 from spectradino_core.evaluation.report import Report
 from spectradino_core.evaluation.scorer import ALL
+from spectradino_core.export.torch_engine import TorchEngine
 from spectradino_core.modality import Modality
-from spectradino_core.perception import Architecture, Perception
+from spectradino_core.models.perception import Architecture, Perception
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.pipeline import Pipeline
+from spectradino_core.scenes import BOX_CLASSES, MASK_CLASSES, MASK_PALETTE
 from spectradino_core.thermal import ThermalContract
-from spectradino_core.torch_engine import TorchEngine
 from tests.blob_model import make_blob_model
 
 RED_BOX, HOT_BOX = (40, 30, 200, 150), (300, 200, 420, 330)

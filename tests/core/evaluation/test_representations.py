@@ -8,10 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from spectradino_core.backbone.encoders import PlainEncoder
-from spectradino_core.backbone.vit import Features, ViT
 from spectradino_core.data.scene_sets import SceneImages
-from spectradino_core.data.scenes import MASK_CLASSES
 from spectradino_core.data.sources import ImageSet
 from spectradino_core.evaluation.representations import (
     Collected,
@@ -24,6 +21,9 @@ from spectradino_core.evaluation.representations import (
 )
 from spectradino_core.evaluation.retrieval import pair_cosines
 from spectradino_core.evaluation.retrieval_report import neighbours_table, pairs_table, probes_table
+from spectradino_core.models.encoders import PlainEncoder
+from spectradino_core.models.vit import Features, ViT
+from spectradino_core.scenes import MASK_CLASSES
 
 SIDE = 56
 

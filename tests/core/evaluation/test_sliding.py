@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from spectradino_core.evaluation.sliding import SlidingEngine, window_starts
+from spectradino_core.export.torch_engine import TorchEngine
 from spectradino_core.modality import Modality
-from spectradino_core.perception import Architecture, Perception
+from spectradino_core.models.perception import Architecture, Perception
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.thermal import ThermalContract
-from spectradino_core.torch_engine import TorchEngine
 
 WINDOW = (56, 42)
 

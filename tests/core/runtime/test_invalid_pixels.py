@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
+from spectradino_core.calibration.registration import Registration
 from spectradino_core.data.thermal_defects import add_border, add_clusters, add_dead_pixels, add_telemetry_rows
 from spectradino_core.runtime.preprocess import Letterbox, infrared_input, scaled_infrared
-from spectradino_core.runtime.registration import Registration
 from spectradino_core.runtime.scaling import fill_invalid, scale, scale_valid, weigh
 from spectradino_core.streams.detecting import drop_cause
 from spectradino_core.thermal import NoValidPixelError, Smoothing, ThermalContract, ThermalError, ThermalNormaliser

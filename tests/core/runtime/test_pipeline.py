@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 import pytest
 
+from spectradino_core.calibration.registration import Registration
 from spectradino_core.runtime.bundle import INPUTS, METADATA_KEY, BundleError
 from spectradino_core.runtime.engine import EngineError
 from spectradino_core.runtime.percepts import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import FrameError
-from spectradino_core.runtime.registration import Registration
 from spectradino_core.thermal import ThermalContract, ThermalError
 from tests.blob_model import HOT_SCORE, RED_SCORE, blob_info, make_blob_model
 

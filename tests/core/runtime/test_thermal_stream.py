@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from spectradino_core.calibration.registration import Registration
 from spectradino_core.data.scene_sets import scene_sample
 from spectradino_core.modality import Modality
 from spectradino_core.runtime.preprocess import Letterbox, infrared_input
-from spectradino_core.runtime.registration import Registration
 from spectradino_core.thermal import STREAM_SMOOTHING, Smoothing, ThermalContract, ThermalNormaliser
 
 SIZE = (320, 256)

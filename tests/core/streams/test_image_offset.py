@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spectradino_core.runtime.registration import Registration
+from spectradino_core.calibration.registration import Registration
 from spectradino_core.streams.image_offset import ImageOffset, ImageOffsetWatch
 from spectradino_core.streams.queues import Stream
 from tests.core.streams.scene import MS, shots, view

@@ -16,7 +16,7 @@ import torch
 
 from spectradino_core.data.augment import Augmentation
 from spectradino_core.data.mixture import Epochs, KeptPairs
-from spectradino_core.perception import Architecture
+from spectradino_core.models.perception import Architecture
 from spectradino_core.training import loop
 from spectradino_core.training.finetune import TrainingData, finetune
 from spectradino_core.training.loop import LoopOptions

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from spectradino_core.backbone.stems import InfraredStem
-from spectradino_core.backbone.vit import Attention, LayerScale
+from spectradino_core.models.stems import InfraredStem
+from spectradino_core.models.vit import Attention, LayerScale
 from spectradino_core.training import distributed, loop
 from spectradino_core.training.pretrain import PretrainOptions, pretrain
 from spectradino_core.training.stages import stage_recipe

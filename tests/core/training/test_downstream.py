@@ -9,14 +9,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from spectradino_core.backbone import SpectraDINO, ViT
-from spectradino_core.backbone.checkpoints import CheckpointError, save_spectradino
 from spectradino_core.cli import main
-from spectradino_core.data.benchmarks.registry import BENCHMARKS, find_benchmark
 from spectradino_core.data.mixture import Epochs, KeptPairs
+from spectradino_core.datasets.registry import BENCHMARKS, find_benchmark
 from spectradino_core.modality import Modality
-from spectradino_core.perception import Perception
-from spectradino_core.perception_checkpoint import (
+from spectradino_core.models import SpectraDINO, ViT
+from spectradino_core.models.checkpoints import CheckpointError, save_spectradino
+from spectradino_core.models.perception import Perception
+from spectradino_core.models.perception_checkpoint import (
     backbone_config,
     load_backbone,
     load_network,

@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from spectradino_core.backbone.checkpoints import CheckpointError
 from spectradino_core.data.scene_sets import scene_sample
-from spectradino_core.data.scenes import BOX_CLASSES
 from spectradino_core.data.seeds import held_out_seeds
-from spectradino_core.export import TOLERANCE, measure_parity
+from spectradino_core.export.onnx_model import TOLERANCE, measure_parity
+from spectradino_core.export.torch_engine import TorchEngine
 from spectradino_core.losses.segmentation import IGNORE
 from spectradino_core.modality import Modality
-from spectradino_core.perception import Architecture, Perception, perception_roles
-from spectradino_core.perception_checkpoint import load_perception, save_perception, warm_start
+from spectradino_core.models.checkpoints import CheckpointError
+from spectradino_core.models.perception import Architecture, Perception, perception_roles
+from spectradino_core.models.perception_checkpoint import load_perception, save_perception, warm_start
 from spectradino_core.runtime.bundle import BundleError
 from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.parity import Difference
+from spectradino_core.scenes import BOX_CLASSES
 from spectradino_core.thermal import ThermalContract
-from spectradino_core.torch_engine import TorchEngine
 from spectradino_core.training.batches import BatchStream, LabelledBatch, make_batch
 from spectradino_core.training.finetune import TrainingData, finetune, perception_loss
 from spectradino_core.training.recipes import DATA_TERMS, RECIPES, smoke

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from spectradino_core.perception_checkpoint import load_perception
+from spectradino_core.models.perception_checkpoint import load_perception
 from spectradino_core.training.checkpoints import resume_step
 from spectradino_core.training.journal import read_log
 from tests.conftest import REPOSITORY

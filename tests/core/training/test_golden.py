@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from spectradino_core.backbone.vit import ViT
 from spectradino_core.losses.neighbourhood import TeacherQueue
+from spectradino_core.models.vit import ViT
 from spectradino_core.training.journal import read_log
 from spectradino_core.training.loop import LoopOptions, train
 from spectradino_core.training.optimiser import adamw_for

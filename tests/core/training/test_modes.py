@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from spectradino_core.perception import Architecture, Perception, perception_roles
+from spectradino_core.models.perception import Architecture, Perception, perception_roles
 from spectradino_core.training.modes import freeze_for, parameter_groups, trainable
 
 TEST = Architecture("test", "lwir", 3, 4, pyramid_width=16, tower_depth=1, strides=(14.0,))

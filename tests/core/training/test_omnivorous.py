@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from spectradino_core.backbone.checkpoints import load_spectradino, read_dinov2, save_spectradino
-from spectradino_core.backbone.encoders import BandedEncoder, PlainEncoder
-from spectradino_core.backbone.spectradino import SpectraDINO
-from spectradino_core.backbone.vit import VARIANTS, ViT
 from spectradino_core.data.diet import available_groups, depth_values, diet_batches, from_imagenet, segmentation_values
 from spectradino_core.data.scene_sets import SceneImages
 from spectradino_core.data.views import PLAIN
 from spectradino_core.losses.omnivorous import palette
+from spectradino_core.models.checkpoints import load_spectradino, read_dinov2, save_spectradino
+from spectradino_core.models.encoders import BandedEncoder, PlainEncoder
+from spectradino_core.models.spectradino import SpectraDINO
+from spectradino_core.models.vit import VARIANTS, ViT
 from spectradino_core.training.omnivorous import (
     OmnivorousStudent,
     OmnivorousTask,

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from spectradino_core.backbone.spectradino import SpectraDINO
 from spectradino_core.modality import Modality
+from spectradino_core.models.spectradino import SpectraDINO
 from spectradino_core.training.optimiser import BandedAdamW, adamw_for, shown_bands
 from spectradino_core.training.stages import freeze, stage_recipe
 

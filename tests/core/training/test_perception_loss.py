@@ -10,11 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spectradino_core.heads.detection import AnchorPoints
-from spectradino_core.heads.pyramid import level_sizes
 from spectradino_core.losses.detection import focal_loss, giou_loss
 from spectradino_core.modality import Modality
-from spectradino_core.perception import Architecture, Perception, Predictions
+from spectradino_core.models.detection import AnchorPoints
+from spectradino_core.models.perception import Architecture, Perception, Predictions
+from spectradino_core.models.pyramid import level_sizes
 from spectradino_core.thermal import ThermalContract
 from spectradino_core.training.batches import LabelledBatch, make_batch
 from spectradino_core.training.perception_loss import perception_loss

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from spectradino_core.backbone.checkpoints import load_spectradino, read_metadata, save_spectradino
-from spectradino_core.backbone.spectradino import SpectraDINO
 from spectradino_core.cli import main
+from spectradino_core.models.checkpoints import load_spectradino, read_metadata, save_spectradino
+from spectradino_core.models.spectradino import SpectraDINO
 from spectradino_core.training.journal import read_log
 from spectradino_core.training.pretrain import PretrainOptions, pretrain
 from spectradino_core.training.stages import STAGES, stage_recipe

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spectradino_core.backbone.spectradino import SpectraDINO
-from spectradino_core.backbone.vit import VARIANTS
 from spectradino_core.modality import Modality
+from spectradino_core.models.spectradino import SpectraDINO
+from spectradino_core.models.vit import VARIANTS
 from spectradino_core.training.stages import STAGES, changed, freeze, parse_stages, stage_recipe, trainable
 
 STEMS = [

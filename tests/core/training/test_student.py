@@ -8,11 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spectradino_core.backbone.vit import ViT
 from spectradino_core.data.pretraining import PretrainBatch
 from spectradino_core.losses.alignment import contrastive_loss, distillation_loss, patch_loss
 from spectradino_core.losses.neighbourhood import TeacherQueue, neighbourhood_loss
 from spectradino_core.modality import Modality
+from spectradino_core.models.vit import ViT
 from spectradino_core.training.stages import StageRecipe, freeze, stage_recipe
 from spectradino_core.training.student import PretrainTask, Student
 from spectradino_core.training.teacher import Teacher

@@ -9,13 +9,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from spectradino_core.backbone.checkpoints import CheckpointError, load_spectradino, read_metadata, save_spectradino
-from spectradino_core.backbone.spectradino import SpectraDINO
-from spectradino_core.backbone.vit import ViT
 from spectradino_core.data.pretraining import pretraining_batches
 from spectradino_core.data.views import ViewOptions
 from spectradino_core.modality import Modality
-from spectradino_core.perception_checkpoint import save_perception
+from spectradino_core.models.checkpoints import CheckpointError, load_spectradino, read_metadata, save_spectradino
+from spectradino_core.models.perception_checkpoint import save_perception
+from spectradino_core.models.spectradino import SpectraDINO
+from spectradino_core.models.vit import ViT
 from spectradino_core.training.pretrain import PretrainOptions, pretrain
 from spectradino_core.training.recipes import smoke
 from spectradino_core.training.stages import freeze, stage_recipe

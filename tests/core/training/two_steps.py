@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import torch
 
-from spectradino_core.backbone.vit import ViT
 from spectradino_core.data.pretraining import PretrainBatch
 from spectradino_core.losses.neighbourhood import TeacherQueue
 from spectradino_core.modality import INFRARED
+from spectradino_core.models.vit import ViT
 from spectradino_core.training.distributed import (
     Place,
     full_state,

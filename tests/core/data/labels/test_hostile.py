@@ -19,8 +19,8 @@ from spectradino_core.data.labels.coco import coco_of, read_coco
 from spectradino_core.data.labels.masks import read_mask
 from spectradino_core.data.labels.voc import read_voc
 from spectradino_core.data.labels.yolo import read_yolo, read_yolo_names
-from tests.core.data.benchmarks.miniatures import voc_xml
 from tests.core.data.labels.test_readers import indexed_png
+from tests.core.datasets.miniatures import voc_xml
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 VALUES = st.recursive(

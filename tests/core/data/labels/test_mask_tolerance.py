@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from spectradino_core.bags.ground_truth_coco import read_coco as read_truth
-from spectradino_core.data.benchmarks import open_benchmark
 from spectradino_core.data.labels import LabelError
 from spectradino_core.data.paired_folder import PairedFolder
+from spectradino_core.datasets import open_benchmark
 from tests.blob_model import blob_info
-from tests.core.data.benchmarks.miniatures import MINIATURES, write_image
 from tests.core.data.labels.test_readers import indexed_png
 from tests.core.data.labels.test_tolerance import positive
+from tests.core.datasets.miniatures import MINIATURES, write_image
 
 NUMBERS = (np.arange(24 * 32) % 4 + 1).astype(np.uint8).reshape(24, 32)
 

@@ -18,7 +18,7 @@ from spectradino_core.data.labels import ImageLabels, LabelError, LabelledObject
 from spectradino_core.data.labels.coco import coco_of
 from spectradino_core.data.labels.masks import mask_of, read_mask
 from spectradino_core.data.labels.voc import read_voc
-from tests.core.data.benchmarks.miniatures import voc_xml
+from tests.core.datasets.miniatures import voc_xml
 
 CLASSES = ("person", "car")
 

@@ -19,11 +19,11 @@ import pytest
 
 from spectradino_core.bags.ground_truth import GroundTruth
 from spectradino_core.bags.ground_truth_coco import read_coco as read_truth
-from spectradino_core.data.benchmarks import open_benchmark
 from spectradino_core.data.labels import LabelError
 from spectradino_core.data.paired_folder import PairedFolder
+from spectradino_core.datasets import open_benchmark
 from tests.blob_model import blob_info
-from tests.core.data.benchmarks.miniatures import MINIATURES, voc_xml
+from tests.core.datasets.miniatures import MINIATURES, voc_xml
 
 SIZE = (32, 24)
 HASH = ".rf.0a1b2c3d4e5f60718293a4b5c6d7e8f9"

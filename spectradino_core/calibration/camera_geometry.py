@@ -1,0 +1,299 @@
+"""Where a registration comes from: nine numbers, a calibration file, or both cameras' CameraInfo, poses and a plane.
+
+What a registration is and does: `calibration/registration.py`. Whether it is right, one sees on `checkerboard.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from spectradino_core.calibration.registration import Registration, RegistrationError, Size
+
+__all__ = [
+    "CameraInfoMessage",
+    "PlaneRegistration",
+    "registration_from_camera_infos",
+    "registration_from_numbers",
+    "rotation_matrix",
+]
+
+_GRID = 32
+_DISTORTION = {"": None, "plumb_bob": 5, "rational_polynomial": 8, "equidistant": 4}
+_LENGTHS = (4, 5, 8, 12, 14)
+"""How many coefficients OpenCV takes, and no other number."""
+_FIELDS = {"d": None, "k": 9, "r": 9, "p": 12}
+"""The numeric fields of CameraInfo and how many numbers each has; None: any number."""
+
+
+class CameraInfoMessage(Protocol):
+    """The fields of sensor_msgs/CameraInfo that are read; binning and roi where the message has them."""
+
+    height: int
+    width: int
+    distortion_model: str
+    d: Sequence[float]
+    k: Sequence[float]
+    r: Sequence[float]
+    p: Sequence[float]
+
+
+@dataclass(frozen=True)
+class PlaneRegistration:
+    """A registration by way of a plane, and how far a homography is from the truth.
+
+    Attributes:
+        registration: infrared to colour pixels.
+        residual_px: largest distance, in colour pixels over the shared field, between the homography and the true map
+            of the plane: 0 without distortion.
+    """
+
+    registration: Registration
+    residual_px: float
+
+
+def registration_from_numbers(
+    numbers: Sequence[float], ir_size: Size | None = None, rgb_size: Size | None = None, source: str = "ir_to_rgb"
+) -> Registration | None:
+    """The registration of a parameter's nine numbers, row by row; of an empty list none.
+
+    Raises:
+        RegistrationError: not nine finite numbers, or no homography that a pair of cameras could have.
+    """
+    if len(numbers) == 0:
+        return None
+    return Registration(tuple(numbers), ir_size, rgb_size, source)
+
+
+def registration_from_camera_infos(
+    rgb: CameraInfoMessage,
+    ir: CameraInfoMessage,
+    rotation: Sequence[float] | np.ndarray,
+    translation: Sequence[float],
+    distance_m: float,
+    normal: Sequence[float] = (0.0, 0.0, 1.0),
+    rectified: bool = False,
+) -> PlaneRegistration:
+    """The homography between two calibrated cameras that look at a plane.
+
+    A point X of the scene has the coordinates X_ir in the infrared camera's optical frame (x right, y down, z forward)
+    and X_rgb = R X_ir + t in the colour camera's. That is the transform that tf2's
+    `lookup_transform(rgb_frame, ir_frame)` gives. If X lies on the plane n·X_ir = d (d metres from the infrared camera
+    along the unit normal n), then n·X_ir / d = 1, so that
+
+        X_rgb = R X_ir + t (n·X_ir) / d = (R + t nᵀ / d) X_ir.
+
+    Pixels are x = K X up to scale, therefore H = K_rgb (R + t nᵀ / d) K_ir⁻¹ maps infrared pixels to colour pixels.
+    Things off the plane are off by the parallax: about f_rgb |t| |1/z - 1/d| colour pixels at depth z.
+
+    A raw image is distorted, and no homography undoes that. Where a camera has distortion, the nearest homography
+    (least squares over the field that both see) is taken; its residual tells whether that will do or whether to feed
+    rectified images.
+
+    Args:
+        rgb, ir: the cameras' CameraInfo; binning and region of interest are taken into account.
+        rotation: R, nine numbers row by row (or [3, 3]), or a quaternion x y z w as in messages.
+        translation: t in metres.
+        distance_m: d, > 0; infinity: far away, where only the rotation counts.
+        normal: n, of any length, in the infrared camera's frame; the default faces the camera.
+        rectified: the images come from image_proc's `image_rect`: P and the rectifying rotation R of the messages are
+            used, and no distortion.
+
+    Raises:
+        RegistrationError: a camera is not calibrated, its distortion model is unknown, the rotation is none, the plane
+            lies behind the camera, or the result makes no sense (see `Registration`).
+    """
+    cameras = {"rgb": _Camera.of(rgb, "rgb", rectified), "ir": _Camera.of(ir, "ir", rectified)}
+    moved, plane = _checked_vector(translation, "translation"), _checked_vector(normal, "normal")
+    length = float(np.linalg.norm(plane))
+    if not distance_m > 0 or length < 1e-9:
+        raise RegistrationError(
+            f"the plane must lie before the camera: distance {distance_m:g} m (> 0), normal {list(normal)} (not 0)"
+        )
+    between = rotation_matrix(rotation) + np.outer(moved, plane / length) / distance_m
+    between = cameras["rgb"].rectifying @ between @ cameras["ir"].rectifying.T
+    ideal = cameras["rgb"].k @ between @ np.linalg.inv(cameras["ir"].k)
+    sizes = cameras["ir"].size, cameras["rgb"].size
+    source = f"camera_info and a plane at {distance_m:g} m"
+    registration = Registration(tuple(ideal.reshape(-1)), *sizes, source)
+    if not cameras["rgb"].distorted and not cameras["ir"].distorted:
+        return PlaneRegistration(registration, 0.0)
+    seen, truth = _true_points(cameras["rgb"], cameras["ir"], between)
+    if len(seen) < 16:
+        raise RegistrationError(f"{source}: the two cameras hardly share a field of view: check the extrinsics")
+    fitted, _ = cv2.findHomography(seen, truth, 0)
+    if fitted is None:
+        raise RegistrationError(f"{source}: no homography comes near the distorted images: use rectified ones")
+    registration = Registration(tuple(fitted.reshape(-1)), *sizes, source)
+    residual = np.linalg.norm(registration.points(seen, *sizes) - truth, axis=1).max()
+    return PlaneRegistration(registration, float(residual))
+
+
+def rotation_matrix(rotation: Sequence[float] | np.ndarray) -> np.ndarray:
+    """A rotation [3, 3] from nine numbers row by row, or from a quaternion x y z w of any length.
+
+    Raises:
+        RegistrationError: neither, or not a rotation.
+    """
+    values = np.asarray(rotation, np.float64).reshape(-1)
+    if values.size == 4 and np.isfinite(values).all() and np.linalg.norm(values) > 1e-6:
+        x, y, z, w = values / np.linalg.norm(values)
+        return np.array(
+            [
+                [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+                [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+                [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+            ]
+        )
+    if values.size == 9 and np.isfinite(values).all():
+        matrix = values.reshape(3, 3)
+        if np.abs(matrix @ matrix.T - np.eye(3)).max() < 1e-3 and np.linalg.det(matrix) > 0:
+            return matrix
+    raise RegistrationError(
+        f"the rotation is nine numbers of a rotation matrix, row by row, or a quaternion x y z w, got {values.tolist()}"
+    )
+
+
+@dataclass(frozen=True)
+class _Camera:
+    """A camera as its images are: size, K [3, 3], the rotation before it [3, 3], and how its lens distorts.
+
+    `d` is filled up with zeros to one of the numbers of coefficients that OpenCV takes.
+    """
+
+    size: Size
+    k: np.ndarray
+    rectifying: np.ndarray
+    model: str
+    d: np.ndarray
+
+    @classmethod
+    def of(cls, info: CameraInfoMessage, name: str, rectified: bool) -> _Camera:
+        # Only what is used is looked at: an uncalibrated P next to a good K is no reason to refuse raw images.
+        used = "p" if rectified else "k"
+        given = {field: _field(info, field, name) for field in ((used, "r") if rectified else (used, "d"))}
+        k = given[used].reshape(3, 4 if rectified else 3)[:, :3].copy()
+        d = given.get("d", np.zeros(0))
+        if not (k[0, 0] > 0 and k[1, 1] > 0 and k[2, 2] == 1):
+            raise RegistrationError(
+                f"the {name} camera is not calibrated: {used} of its camera_info is {k.reshape(-1).tolist()}. "
+                "Calibrate it (camera_calibration) or give the nine numbers of ir_to_rgb"
+            )
+        model = "" if rectified else info.distortion_model
+        if model not in _DISTORTION:
+            raise RegistrationError(
+                f"the {name} camera's distortion model {model!r} is not one of "
+                f"{', '.join(m for m in _DISTORTION if m)}: use rectified images"
+            )
+        most = _DISTORTION[model]
+        if most is not None and d.size > (14 if most == 8 else most):
+            raise RegistrationError(
+                f"d of the {name} camera's camera_info has {d.size} distortion coefficients, more than {model} takes"
+            )
+        if most is not None:  # fewer are the same as zeros for the rest
+            d = np.pad(d, (0, next(length for length in _LENGTHS if length >= d.size) - d.size))
+        width, height = int(info.width), int(info.height)
+        if width < 1 or height < 1:
+            raise RegistrationError(
+                f"the {name} camera's camera_info has no image size: width and height are {width} and {height}; the "
+                "driver must set both"
+            )
+        roi = getattr(info, "roi", None)
+        if roi is not None and roi.width and roi.height:
+            right, bottom = int(roi.x_offset) + int(roi.width), int(roi.y_offset) + int(roi.height)
+            if right > width or bottom > height:
+                raise RegistrationError(
+                    f"roi of the {name} camera's camera_info ends at {right}x{bottom}, outside its image of "
+                    f"{width}x{height}: the driver's fields contradict each other"
+                )
+            k[0, 2] -= roi.x_offset
+            k[1, 2] -= roi.y_offset
+            width, height = int(roi.width), int(roi.height)
+        for axis, field in enumerate(("binning_x", "binning_y")):
+            by = max(1, int(getattr(info, field, 0)))
+            if by > (width, height)[axis]:
+                raise RegistrationError(
+                    f"{field} of the {name} camera's camera_info is {by}, more than its image of {width}x{height} has "
+                    "pixels: the driver must set the factor, or 0"
+                )
+            k[axis] /= by
+            k[axis, 2] += (1 / by - 1) / 2  # the centre of a pixel made of `by`
+            width, height = (width // by, height) if axis == 0 else (width, height // by)
+        rotation = np.eye(3)
+        if np.any(given.get("r", 0.0)):
+            try:
+                rotation = rotation_matrix(given["r"])
+            except RegistrationError as error:
+                raise RegistrationError(f"r of the {name} camera's camera_info is not usable: {error}") from None
+        return cls((width, height), k, rotation, model, d)
+
+    @property
+    def distorted(self) -> bool:
+        return bool(self.model) and bool(np.any(self.d))
+
+    def rays(self, pixels: np.ndarray) -> np.ndarray:
+        """Pixels [N, 2] to directions [N, 2] on the plane z = 1."""
+        if not len(pixels):
+            return pixels
+        if not self.distorted:
+            return (pixels - self.k[:2, 2]) / np.array([self.k[0, 0], self.k[1, 1]])
+        if self.model == "equidistant":
+            return cv2.fisheye.undistortPoints(pixels[:, None], self.k, self.d)[:, 0]
+        return cv2.undistortPoints(pixels[:, None], self.k, self.d)[:, 0]
+
+    def project(self, rays: np.ndarray) -> np.ndarray:
+        """Directions [N, 2] on the plane z = 1 to pixels [N, 2]."""
+        if not len(rays):
+            return rays
+        if not self.distorted:
+            return rays * np.array([self.k[0, 0], self.k[1, 1]]) + self.k[:2, 2]
+        if self.model == "equidistant":
+            return cv2.fisheye.distortPoints(rays[:, None], self.k, self.d)[:, 0]
+        points = np.concatenate([rays, np.ones((len(rays), 1))], axis=1)
+        return cv2.projectPoints(points, np.zeros(3), np.zeros(3), self.k, self.d)[0][:, 0]
+
+
+def _field(info: CameraInfoMessage, field: str, name: str) -> np.ndarray:
+    """A numeric field of CameraInfo as float64, refused by its own name when its numbers are unusable."""
+    count = _FIELDS[field]
+    values = np.asarray(getattr(info, field), np.float64).reshape(-1)
+    if count is not None and values.size != count:
+        raise RegistrationError(f"{field} of the {name} camera's camera_info has {values.size} numbers, not {count}")
+    if not np.isfinite(values).all():
+        raise RegistrationError(
+            f"the {name} camera is not calibrated: {field} of its camera_info holds numbers that are not finite: "
+            f"{values.tolist()}. Calibrate it (camera_calibration) or give the nine numbers of ir_to_rgb"
+        )
+    return values
+
+
+def _true_points(rgb: _Camera, ir: _Camera, between: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A grid of infrared pixels [N, 2] and where they really are in the colour image [N, 2], if they are in it."""
+    columns, rows = np.meshgrid(np.linspace(0, ir.size[0] - 1, _GRID), np.linspace(0, ir.size[1] - 1, _GRID))
+    pixels = np.stack([columns.ravel(), rows.ravel()], axis=1)
+    rays = ir.rays(pixels)
+    # Beyond what its coefficients were fitted to, a distortion model folds: such pixels don't come back to themselves.
+    good = np.isfinite(rays).all(axis=1)
+    good[good] &= np.linalg.norm(ir.project(rays[good]) - pixels[good], axis=1) < 0.5
+    pixels, rays = pixels[good], rays[good]
+    there = np.concatenate([rays, np.ones((len(rays), 1))], axis=1) @ between.T
+    before = there[:, 2] > 1e-6
+    pixels, there = pixels[before], there[before]
+    seen = there[:, :2] / there[:, 2:]
+    truth = rgb.project(seen)
+    size = np.array(rgb.size)
+    inside = np.isfinite(truth).all(axis=1) & (truth > -0.5).all(axis=1) & (truth < size - 0.5).all(axis=1)
+    inside[inside] &= np.linalg.norm(rgb.rays(truth[inside]) - seen[inside], axis=1) < 1e-3
+    return pixels[inside], truth[inside]
+
+
+def _checked_vector(values: Sequence[float], name: str) -> np.ndarray:
+    vector = np.asarray(values, np.float64).reshape(-1)
+    if vector.size != 3 or not all(math.isfinite(v) for v in vector):
+        raise RegistrationError(f"the {name} is three finite numbers, got {list(values)}")
+    return vector

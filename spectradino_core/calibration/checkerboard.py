@@ -1,0 +1,83 @@
+"""A picture to judge a registration by: tiles of both bands in turn, in the colour image's pixels.
+
+Where the registration is right, the edges of things run on from tile to tile.
+
+Letters: h x w the colour image, h' x w' the infrared one.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from spectradino_core.calibration.registration import Registration, Warp
+from spectradino_core.invalid_counts import InvalidCounts
+
+__all__ = ["checkerboard"]
+
+_LINE = (235, 235, 235)
+_OUTLINE = (64, 220, 255)
+_UNSEEN = 0.35
+
+
+def checkerboard(
+    rgb: np.ndarray, infrared: np.ndarray, registration: Registration | None = None, tiles: int = 8
+) -> np.ndarray:
+    """Colour and infrared tiles in turn, uint8 [h, w, 3] in RGB order.
+
+    Infrared tiles are stretched between the 1st and 99th percentile of what lies in the colour image, in the colours of
+    the inferno palette; colour tiles that the infrared camera does not see are darkened, and where its field ends a
+    line is drawn.
+
+    Args:
+        rgb: uint8 [h, w, 3] in RGB order.
+        infrared: uint8 or uint16 [h', w'].
+        registration: infrared to colour pixels; None: the infrared image over the whole colour image.
+        tiles: tiles along the longer side, at least 2.
+
+    Raises:
+        ValueError: an image is of another kind, or `tiles` below 2.
+        RegistrationError: the registration is not for images of these sizes.
+    """
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or rgb.size == 0:
+        raise ValueError(f"a colour frame is uint8 [h, w, 3], got {rgb.dtype} {tuple(rgb.shape)}")
+    if infrared.ndim != 2 or infrared.dtype not in (np.uint8, np.uint16) or infrared.size == 0:
+        raise ValueError(f"an infrared frame is uint8 or uint16 [h, w], got {infrared.dtype} {tuple(infrared.shape)}")
+    if tiles < 2:
+        raise ValueError(f"a checkerboard has at least 2 tiles, got {tiles}")
+    height, width = rgb.shape[:2]
+    size, ir_size = (width, height), (infrared.shape[1], infrared.shape[0])
+    if registration is None:
+        registration = Registration.whole(ir_size, size)
+    warp = Warp.of(registration, ir_size, size, size)
+    warped, seen = warp(infrared), warp.valid
+    if seen is None:
+        seen = np.ones((height, width), bool)
+
+    valid = InvalidCounts()(infrared)
+    counted = seen if valid is None else seen & (warp(valid) == 255)
+    low, high = np.percentile(warped[counted], (1, 99)) if counted.any() else (0.0, 1.0)
+    grey = np.clip((warped.astype(np.float32) - low) * (255.0 / max(high - low, 1.0)), 0, 255).astype(np.uint8)
+    hot = cv2.cvtColor(cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+
+    side = -(-max(width, height) // tiles)
+    columns, rows = np.arange(width) // side, np.arange(height)[:, None] // side
+    infrared_tiles = ((columns + rows) % 2 == 1) & seen
+    out = np.where(infrared_tiles[..., None], hot, rgb)
+    if not seen.all():
+        out = np.where(seen[..., None], out, (out * _UNSEEN).astype(np.uint8))
+    thickness = max(1, round(max(width, height) / 1000))
+    lines = np.zeros((height, width), np.uint8)
+    for at in range(side, width, side):
+        cv2.line(lines, (at, 0), (at, height - 1), 1, thickness)
+    for at in range(side, height, side):
+        cv2.line(lines, (0, at), (width - 1, at), 1, thickness)
+    _blend(out, lines.astype(bool) & seen, _LINE, 0.5)
+    if not seen.all():
+        edges, _ = cv2.findContours(seen.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        cv2.drawContours(out, edges, -1, _OUTLINE, thickness + 1, cv2.LINE_AA)
+    return out
+
+
+def _blend(image: np.ndarray, where: np.ndarray, colour: tuple[int, int, int], share: float) -> None:
+    image[where] = (image[where] * (1 - share) + np.array(colour) * share).astype(np.uint8)

@@ -1,0 +1,233 @@
+"""Positions and velocities of moving edges of IR frames in the RGB frames around the same moment.
+
+Activity (`activity.py`) reports when something changes, but an object may stand out by its front in one band and by its
+rear in the other, which shifts the activities by some milliseconds. An edge that both bands show has one position at
+one moment. Patches of the IR structure, masked to what moves (differs from both the previous and the next frame), are
+therefore searched in the RGB frames before and after the moment. Interpolation between both positions gives where the
+RGB camera saw the patch at that moment. The remaining displacement is the registration's local error, plus velocity
+times the error of the offset.
+
+Letters: h x w an image, N patches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from spectradino_core.calibration.estimation.matching import refined_peaks
+from spectradino_core.calibration.estimation.structure import structure
+
+__all__ = ["WIDTH", "Displacements", "Moment", "displacements", "moments"]
+
+WIDTH = 320
+"""Width of the compared images in pixels; the height follows from the RGB image's aspect ratio."""
+
+_MOST_MOMENTS = 160
+_BASELINE_NS = 60_000_000
+_GAP = 2.5
+_HALF, _RADIUS, _GRID = 10, 6, 10
+_MOVING, _STILL = 40, 12  # maximum number of patches per moment
+_LEAST_ENERGY, _LEAST_SCORE = 0.002, 0.35
+_FLOOR = 0.2
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Stamps of an IR frame and its neighbours and of the RGB frames around it, each on its own camera's clock.
+
+    Attributes:
+        infrared: the previous, current and next IR frame.
+        colour: the RGB frames before and after the moment.
+        share: position of the moment between the two RGB frames, 0 to 1.
+    """
+
+    infrared: tuple[int, int, int]
+    colour: tuple[int, int]
+    share: float
+
+
+@dataclass(frozen=True)
+class Displacements:
+    """Matched patches; static ones have velocity 0.
+
+    Attributes:
+        points: float64 [N, 2], x and y of patch centres, from the image centre in units of half the image width.
+        shifts: float64 [N, 2], their position in the RGB camera at the moment, relative to `points`; pixels.
+        velocities: float64 [N, 2], pixels/s, between the two RGB frames.
+        information: float64 [N, 2, 2], localisation accuracy; see `matching.Matches`.
+        seconds: float64 [N], the moment.
+    """
+
+    points: np.ndarray
+    shifts: np.ndarray
+    velocities: np.ndarray
+    information: np.ndarray
+    seconds: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __getitem__(self, chosen: np.ndarray) -> Displacements:
+        return Displacements(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
+
+
+def moments(rgb_ns: np.ndarray, ir_ns: np.ndarray, offset_ms: float) -> list[Moment]:
+    """Choose moments spread over a recording at which patches can be compared.
+
+    Args:
+        rgb_ns, ir_ns: int64 [K], sorted stamps of the cameras, at least three each.
+        offset_ms: approximate IR stamp minus RGB stamp of the same moment.
+    """
+    rgb_period, ir_period = (float(np.median(np.diff(stamps))) for stamps in (rgb_ns, ir_ns))
+    # Fast cameras skip frames: hardly anything moves from one to the next.
+    aside = max(0, math.ceil((_BASELINE_NS / rgb_period - 1) / 2))
+    found = []
+    for k in range(1, len(ir_ns) - 1):
+        at = int(ir_ns[k]) - round(offset_ms * 1e6)
+        right = int(np.searchsorted(rgb_ns, at, side="right"))
+        first, last = right - 1 - aside, right + aside
+        if first < 0 or last >= len(rgb_ns):
+            continue
+        before, after = int(rgb_ns[first]), int(rgb_ns[last])
+        if after - before > (2 * aside + _GAP) * rgb_period or ir_ns[k + 1] - ir_ns[k - 1] > 2 * _GAP * ir_period:
+            continue
+        triple = (int(ir_ns[k - 1]), int(ir_ns[k]), int(ir_ns[k + 1]))
+        found.append(Moment(triple, (before, after), (at - before) / (after - before)))
+    if len(found) > _MOST_MOMENTS:
+        found = [found[round(k)] for k in np.linspace(0, len(found) - 1, _MOST_MOMENTS)]
+    return found
+
+
+def displacements(
+    chosen: list[Moment], colour: Mapping[int, np.ndarray], infrared: Mapping[int, np.ndarray], valid: np.ndarray | None
+) -> Displacements:
+    """Match moving patches, and some static ones, at the given moments.
+
+    Args:
+        chosen: the moments, in order; moments with missing frames are skipped.
+        colour, infrared: grey images by stamp, float [h, w] in 0..1, all on one grid.
+        valid: bool [h, w], the IR camera's field of view; None: everywhere.
+    """
+    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)  # type: ignore[attr-defined]  # the stubs lack it
+    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float]] = []
+    inside: np.ndarray | None = None
+    for moment in chosen:
+        if not all(s in infrared for s in moment.infrared) or not all(s in colour for s in moment.colour):
+            continue
+        triple = [infrared[s].astype(np.float32) for s in moment.infrared]
+        pair = [colour[s].astype(np.float32) for s in moment.colour]
+        if inside is None:
+            inside = np.ones(pair[0].shape, np.float32)
+            if valid is not None:
+                inside = cv2.erode(valid.astype(np.float32), np.ones((9, 9), np.uint8), borderType=cv2.BORDER_CONSTANT)
+        seconds = (moment.colour[1] - moment.colour[0]) / 1e9
+        motion = flow.calc(*((255 * picture).astype(np.uint8) for picture in pair), None)
+        seen = structure(triple[1], valid).transpose(1, 2, 0)
+        around = [np.ascontiguousarray(structure(picture).transpose(1, 2, 0)) for picture in pair]
+        moving = _moving(*triple) * inside
+        patches = _Patches(around, motion, moment.share, seconds)
+        patches.look_for(np.ascontiguousarray(seen * moving[..., None]), moving, _MOVING, moves=True)
+        still = np.where(cv2.dilate(moving, np.ones((9, 9), np.uint8)) > 0.05, 0, inside)
+        patches.look_for(np.ascontiguousarray(seen * still[..., None]), still, _STILL, moves=False)
+        rows += [(*row, moment.infrared[1] / 1e9) for row in patches.rows]
+    if not rows:
+        return Displacements(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros((0, 2)), np.zeros((0, 2, 2)), np.zeros(0))
+    points, shifts, velocities, information, at = (np.array(column, np.float64) for column in zip(*rows))
+    height, width = inside.shape if inside is not None else (1, 1)
+    points = (points - (np.array([width, height]) - 1) / 2) / (width / 2)
+    return Displacements(points, shifts, velocities, information, at - at.min())
+
+
+class _Patches:
+    """Patches of one moment, searched in the RGB frames around it."""
+
+    def __init__(self, around: list[np.ndarray], motion: np.ndarray, share: float, seconds: float) -> None:
+        self.around, self.motion, self.share, self.seconds = around, motion, share, seconds
+        self.energies = [np.einsum("hwc,hwc->hw", picture, picture) for picture in around]
+        self.rows: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def look_for(self, template: np.ndarray, mask: np.ndarray, most: int, moves: bool) -> None:
+        """Add the strongest patches of float32 [h, w, C], masked by [h, w], that are found in both frames."""
+        energy = np.einsum("hwc,hwc->hw", template, template)
+        held = cv2.blur(energy, (2 * _HALF + 1, 2 * _HALF + 1))
+        edge = _HALF + _RADIUS + 1
+        rows, columns = np.mgrid[edge : mask.shape[0] - edge : _GRID, edge : mask.shape[1] - edge : _GRID]
+        rows, columns = rows.ravel(), columns.ravel()
+        order = np.argsort(-held[rows, columns], kind="stable")
+        order = order[held[rows[order], columns[order]] > _LEAST_ENERGY]
+        if not moves:  # spread out, so that one sharp corner of the image does not dominate
+            order = order[: len(order) // 2 + 1][:: max(1, (len(order) // 2 + 1) // most)]
+        for place in order[:most]:
+            self._add(int(columns[place]), int(rows[place]), template, mask, energy, moves)
+
+    def _add(self, x: int, y: int, template: np.ndarray, mask: np.ndarray, energy: np.ndarray, moves: bool) -> None:
+        part = np.s_[y - _HALF : y + _HALF + 1, x - _HALF : x + _HALF + 1]
+        total = float(energy[part].sum())
+        motion = np.einsum("hwc,hw->c", self.motion[part], energy[part]) / total if moves else np.zeros(2)
+        found, known = [], np.zeros((2, 2))
+        for number, way in ((0, -self.share), (1, 1 - self.share)):
+            guess = np.rint(way * motion).astype(int)
+            one = self._found(number, x + guess[0], y + guess[1], template[part], mask[part], total)
+            if one is None:
+                return
+            found.append(one[0] + guess)
+            known += one[1] / 2
+        velocity = np.zeros(2)
+        if moves:
+            # Optical flow smooths small objects into the background: use the patch's motion between RGB frames.
+            between = self._between(x, y, found, mask[part])
+            if between is None:
+                return
+            velocity = between / self.seconds
+            apart = float(np.linalg.norm(found[1] - found[0] - between))
+            if apart > 1.0 + 0.2 * float(np.linalg.norm(between)):
+                return  # two different objects were matched
+        shift = (1 - self.share) * found[0] + self.share * found[1]
+        self.rows.append((np.array([x, y]), shift, velocity, known))
+
+    def _between(self, x: int, y: int, found: list[np.ndarray], mask: np.ndarray) -> np.ndarray | None:
+        """Return how far the match in the first RGB frame moved to the second."""
+        first, second = (np.rint(place).astype(int) + (x, y) for place in found)
+        height, width = self.energies[0].shape
+        if not (_HALF <= first[0] < width - _HALF and _HALF <= first[1] < height - _HALF):
+            return None
+        part = np.s_[first[1] - _HALF : first[1] + _HALF + 1, first[0] - _HALF : first[0] + _HALF + 1]
+        template = np.ascontiguousarray(self.around[0][part] * mask[..., None])
+        one = self._found(1, int(second[0]), int(second[1]), template, mask, float((template**2).sum()))
+        return None if one is None else one[0] + second - first
+
+    def _found(
+        self, number: int, x: int, y: int, template: np.ndarray, mask: np.ndarray, total: float
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the template's position near (x, y) in an RGB frame and its information, or None."""
+        reach = _HALF + _RADIUS
+        height, width = self.energies[number].shape
+        if not (reach <= x < width - reach and reach <= y < height - reach):
+            return None
+        part = np.s_[y - reach : y + reach + 1, x - reach : x + reach + 1]
+        window = self.around[number][part]
+        product = np.zeros((2 * _RADIUS + 1, 2 * _RADIUS + 1), np.float32)
+        for channels in (np.s_[..., :3], np.s_[..., 3:]):  # matchTemplate takes at most four
+            parts = np.ascontiguousarray(window[channels]), np.ascontiguousarray(template[channels])
+            product += cv2.matchTemplate(*parts, cv2.TM_CCORR)
+        energy = cv2.matchTemplate(np.ascontiguousarray(self.energies[number][part]), mask * mask, cv2.TM_CCORR)
+        score = product / np.sqrt((total + _FLOOR) * (np.maximum(energy, 0) + _FLOOR))
+        row, column = divmod(int(score.argmax()), score.shape[1])
+        if not (0 < row < 2 * _RADIUS and 0 < column < 2 * _RADIUS) or score[row, column] < _LEAST_SCORE:
+            return None
+        places, information = refined_peaks(score[:, :, None], np.array([row]), np.array([column]))
+        return places[0] - _RADIUS, information[0]
+
+
+def _moving(before: np.ndarray, now: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Return the moving pixels of a frame, float32 [h, w] in 0..1: different from both neighbouring frames."""
+    pictures = [picture - cv2.GaussianBlur(picture, (0, 0), 20.0) for picture in (before, now, after)]
+    change = np.minimum(np.abs(pictures[1] - pictures[0]), np.abs(pictures[1] - pictures[2]))
+    noise = 1.4826 * float(np.median(change)) + 0.01 * float(pictures[1].std()) + 1e-6
+    moved = cv2.GaussianBlur(np.clip((change - 4 * noise) / (6 * noise), 0, 1), (0, 0), 1.5)
+    return np.clip(2 * cv2.dilate(moved, np.ones((3, 3), np.uint8)), 0, 1)

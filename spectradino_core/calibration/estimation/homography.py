@@ -1,0 +1,343 @@
+"""Estimate the IR-to-RGB homography from image pairs, or refuse with the reason.
+
+All scales and shifts are tried on downscaled images (`search.py`), and the best candidates are refined by patches
+(`matching.py`, `fitting.py`) from coarse to fine. A result must pass these tests:
+
+- enough patches held out from the fit (every other block in turn) lie where it predicts;
+- they cover enough of the common field of view;
+- fits from either half of the image, and of the pairs, agree;
+- the jackknife bound of the error at the corners is small enough;
+- the geometry is possible for two cameras side by side;
+- in held-out pairs the structure correlation rises over no calibration, beyond its noise. Otherwise no calibration is
+  better: the cameras count as registered, or the fit is refused.
+
+Evidence is summed over all pairs, since the cameras are rigidly mounted. Letters: h x w an image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+
+import cv2
+import numpy as np
+
+from spectradino_core.calibration.estimation.errors import CalibrationError
+from spectradino_core.calibration.estimation.evidence import (
+    AlreadyRegisteredError,
+    Evidence,
+    HomographyEstimate,
+    Limits,
+    UncertainRegistrationError,
+)
+from spectradino_core.calibration.estimation.fitting import INLIER_PX, fit, transfer
+from spectradino_core.calibration.estimation.likeness import jacobian, laid, likeness_gain
+from spectradino_core.calibration.estimation.matching import Matches, Surfaces
+from spectradino_core.calibration.estimation.search import search
+from spectradino_core.calibration.estimation.structure import grey_picture, structure
+from spectradino_core.calibration.estimation.uncertainty import GROUPS, jackknife_bound
+from spectradino_core.calibration.registration import Registration, RegistrationError, Size
+
+__all__ = ["AlreadyRegisteredError", "Evidence", "HomographyEstimate", "Limits", "estimate_homography"]
+
+_LEVELS = ((256, 8), (512, 8), (640, 8))
+"""Image width and search radius, from coarse to fine."""
+
+_LEAST_SCORE = 0.3
+_BLOCK = 5  # side of a held-out block, in patches
+_SEARCHED = 8  # number of pairs for the coarse search
+_ROLLS = ((0.0,), (-4.0, 4.0))
+_NEARLY = 0.8  # candidates with at least this fraction of the best score are refined too
+
+
+def estimate_homography(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
+    scales: tuple[float, float] | None = None,
+    limits: Limits | None = None,
+) -> HomographyEstimate:
+    """Estimate the homography that a set of image pairs agrees on.
+
+    Args:
+        pairs: RGB uint8 [h, w, 3] and IR uint8 or uint16 [h', w'], each of one size throughout.
+        scales: minimum and maximum number of RGB pixels per IR pixel; None: 0.4 to 1.5 times the scale at which the IR
+            image just covers the RGB image.
+        limits: acceptance limits.
+
+    Raises:
+        AlreadyRegisteredError: none is needed.
+        CalibrationError: no pairs, images of several sizes, or no acceptable result; gives the reason.
+    """
+    limits = limits or Limits()
+    if not pairs:
+        raise CalibrationError("there is no pair of images to register")
+    sizes = {(_size(rgb), _size(infrared)) for rgb, infrared in pairs}
+    if len(sizes) > 1:
+        listed = ", ".join(f"{rgb[0]}x{rgb[1]} with {ir[0]}x{ir[1]}" for rgb, ir in sorted(sizes)[:4])
+        raise CalibrationError(f"the images have several sizes ({listed}): one homography belongs to one pair of sizes")
+    (rgb_size, ir_size) = sizes.pop()
+    if min(*rgb_size, *ir_size) < 64:
+        raise CalibrationError(f"images of {min(*rgb_size, *ir_size)} pixels across are too small to register")
+    grey = [(grey_picture(rgb), grey_picture(infrared)) for rgb, infrared in pairs]
+    least, largest = scales or _plausible_scales(rgb_size, ir_size)
+    steps = np.exp(np.linspace(np.log(least), np.log(largest), max(2, math.ceil(np.log(largest / least) / 0.04))))
+    refusal: CalibrationError | None = None
+    whole = np.reshape(Registration.whole(ir_size, rgb_size).matrix, (3, 3))
+    for rolls in _ROLLS:
+        candidates = search(_spread_over(grey, _SEARCHED), list(steps), rolls)
+        good = [c.matrix for c in candidates if c.score >= _NEARLY * candidates[0].score]
+        if rolls == _ROLLS[0] and not any(_are_near(matrix, whole, ir_size, rgb_size) for matrix in good):
+            good.append(whole)  # always try the identity
+        if not good:  # images without content have no score
+            continue
+        refined = [_Refined(grey, matrix, rgb_size, ir_size) for matrix in good]
+        refined.sort(key=lambda r: -r.rank)
+        try:
+            return refined[0].judged(limits)
+        except (AlreadyRegisteredError, UncertainRegistrationError):
+            raise  # the location is right: a rotated IR image would not fit better
+        except CalibrationError as error:
+            refusal = refusal or error
+    raise refusal or CalibrationError(
+        "the images have nothing in common at any scale or shift: check that they show the same scene"
+    )
+
+
+class _Refined:
+    """A refined candidate with its evidence."""
+
+    def __init__(self, grey: list[tuple[np.ndarray, np.ndarray]], matrix: np.ndarray, rgb_size: Size, ir_size: Size):
+        self.grey, self.rgb_size, self.ir_size = grey, rgb_size, ir_size
+        self.matrix = matrix
+        self.found: Matches | None = None
+        for width, radius in _LEVELS:
+            size, shrink = _picture(rgb_size, min(width, rgb_size[0]))
+            groups = self._surfaces(size, shrink, radius)
+            total = reduce(add, groups)
+            found = total.matches(_LEAST_SCORE)
+            if len(found) < 16:
+                self.found = None
+                return
+            done = fit(found, size)
+            moved = np.linalg.inv(shrink) @ done.correction @ shrink @ self.matrix
+            if not np.isfinite(moved).all() or abs(moved[2, 2]) < 1e-9:
+                self.found = None
+                return
+            self.before = self.matrix
+            self.matrix = moved / moved[2, 2]
+            self.found, self.groups, self.total, self.size, self.shrink = found, groups, total, size, shrink
+        self._hold_out()
+
+    @property
+    def rank(self) -> float:
+        return 0.0 if self.found is None else self.hits * self.hits / max(self.tried, 1)
+
+    def _surfaces(self, size: Size, shrink: np.ndarray, radius: int) -> list[Surfaces]:
+        # Neighbours in one group: images taken close together are not independent.
+        count = min(len(self.grey), GROUPS)
+        groups = [Surfaces(size, radius) for _ in range(count)]
+        for number, (colour, infrared) in enumerate(self.grey):
+            picture, seen = laid(infrared, shrink @ self.matrix, size)
+            small = cv2.resize(colour, size, interpolation=cv2.INTER_AREA)
+            groups[number * count // len(self.grey)].add(structure(small), structure(picture, seen), seen)
+        self.seen = seen
+        return groups
+
+    def _hold_out(self) -> None:
+        """Fit every other block of patches and evaluate on the rest."""
+        assert self.found is not None
+        odd = (self.found.cells // _BLOCK).sum(axis=1) % 2 == 1
+        self.tried = self.hits = 0
+        self.maps: list[np.ndarray] = []
+        distances: list[np.ndarray] = []
+        hit_cells: list[np.ndarray] = []
+        for part in (odd, ~odd):
+            if part.sum() < 8:
+                return
+            done = fit(self.found[part], self.size)
+            self.maps.append(done.correction)
+            rest = self.found[~part & self.found.corners]
+            off = np.linalg.norm(transfer(done.correction, rest.points) - rest.points - rest.shifts, axis=1)
+            distances.append(off)
+            hit_cells.append(rest.cells[off < INLIER_PX])
+        off = np.concatenate(distances)
+        self.tried, self.hits = len(off), int((off < INLIER_PX).sum())
+        self.residual = float(np.median(off)) if len(off) else math.inf
+        covered = np.zeros(self.total.grid[::-1], np.uint8)
+        for column, row in np.concatenate(hit_cells):
+            covered[row, column] = 1
+        covered = cv2.dilate(covered, np.ones((3, 3), np.uint8))
+        seen = cv2.resize(self.seen.astype(np.float32), self.total.grid, interpolation=cv2.INTER_AREA) > 0.5
+        self.coverage = float(covered[seen].mean()) if seen.any() else 0.0
+
+    def judged(self, limits: Limits) -> HomographyEstimate:
+        """Return the estimate, or raise CalibrationError with the reason for refusing it."""
+        hint = "record daylight scenes with edges that both cameras see, spread over the image"
+        if self.found is None or len(getattr(self, "maps", ())) < 2:
+            raise CalibrationError(f"too little of the IR images is found again in the RGB images; {hint}")
+        registration = self._plausible(limits)
+        unit = self.rgb_size[0] / self.size[0]
+        disagreement = self._disagreement() * unit
+        if self.hits < limits.hits or self.hits < limits.hit_share * self.tried:
+            raise CalibrationError(
+                f"too few patches agree: {self.hits} of {self.tried} matched patches lie where the others predict, at "
+                f"least {limits.hits} and {limits.hit_share:.0%} are required; {hint}"
+            )
+        if self.coverage < limits.coverage:
+            raise CalibrationError(
+                f"matching patches cover only {self.coverage:.0%} of the common field of view, at least "
+                f"{limits.coverage:.0%} is required; {hint}"
+            )
+        if disagreement > limits.disagreement * unit:
+            raise CalibrationError(
+                f"fits from either half of the images differ by {disagreement:.1f} px (median), at most "
+                f"{limits.disagreement * unit:.1f} px are allowed: avoid close objects, and check that the cameras are "
+                "rigidly mounted and their clocks synchronised"
+            )
+        parts = self._parts()
+        uncertainty = max(self._spread(part) for part in parts) * unit
+        whole = Registration.whole(self.ir_size, self.rgb_size)
+        from_whole = np.reshape(whole.matrix, (3, 3))
+        if not math.isfinite(uncertainty):
+            raise CalibrationError(f"too few matches remain when some of the images are held out; {hint}")
+        maps = [self._moved(correction) for correction in parts[0]]
+        gain = likeness_gain(self.grey, maps, from_whole, self.shrink, self.size, _block_groups(self.total.grid))
+        points = _grid_points(self.ir_size)
+        moved = np.linalg.norm(transfer(self.matrix, points) - transfer(from_whole, points), axis=1)
+        evidence = Evidence(
+            pairs=len(self.grey),
+            matches=self.tried,
+            hits=self.hits,
+            coverage=self.coverage,
+            residual_px=self.residual * unit,
+            disagreement_px=disagreement,
+            uncertainty_px=uncertainty,
+            likeness=gain.after,
+            likeness_before=gain.before,
+            gain=gain.mean,
+            gain_noise=gain.noise,
+            moved_px=float(np.median(moved)),
+            moved_corner_px=float(moved.max()),
+        )
+        estimate = HomographyEstimate(registration, evidence)
+        if gain.mean < max(gain.noise, limits.gain * gain.before):
+            said = (
+                f"structure correlation {gain.before:.3f} without a calibration, {gain.after:.3f} with it, a gain of "
+                f"{gain.mean:.3f} in images held out from the fit (noise {gain.noise:.3f})"
+            )
+            if evidence.moved_px + uncertainty > limits.registered * self.rgb_size[0]:
+                raise UncertainRegistrationError(
+                    f"the homography found ({evidence.moved_px:.0f} px from the IR image stretched over the RGB image, "
+                    f"uncertain by {uncertainty:.0f} px) fits no better than none: {said}; {hint}"
+                )
+            raise AlreadyRegisteredError(
+                f"the cameras are already registered within {evidence.moved_px + uncertainty:.0f} px: the best "
+                f"homography lies {evidence.moved_px:.1f} px from none (median; {evidence.moved_corner_px:.1f} px at a "
+                f"corner, uncertain by {uncertainty:.1f} px) and brings no gain: {said}",
+                estimate,
+                whole,
+            )
+        most = limits.uncertainty * self.rgb_size[0]
+        if uncertainty > most:
+            raise UncertainRegistrationError(
+                f"the homography is uncertain by {uncertainty:.1f} px at the corners (95 %; fits from parts of the "
+                f"images differ), at most {most:.1f} px are allowed: use more pairs (--pairs) of scenes at the working "
+                f"distance; {hint}"
+            )
+        return estimate
+
+    def _parts(self) -> list[list[np.ndarray]]:
+        """Return corrections that leave out one group each: of the pairs (if several), and of the patches."""
+        assert self.found is not None
+        columns, rows = (self.found.cells // _BLOCK).T
+        place = _block_groups(self.total.grid)[rows, columns]
+        left = [[self.found[place != group] for group in range(GROUPS)]]
+        if len(self.groups) > 1:
+            left.insert(0, [(self.total - group).matches(_LEAST_SCORE) for group in self.groups])
+        if min(len(part) for kind in left for part in kind) < 16:
+            return [[]]
+        return [[fit(part, self.size).correction for part in kind] for kind in left]
+
+    def _spread(self, corrections: list[np.ndarray]) -> float:
+        """Return the 95 % bound of the maximum error over the common field of view [px]."""
+        points = self._seen_points()
+        return jackknife_bound([transfer(correction, points) for correction in corrections])
+
+    def _moved(self, correction: np.ndarray) -> np.ndarray:
+        """Return the initial map of the last level, corrected."""
+        moved = np.linalg.inv(self.shrink) @ correction @ self.shrink @ self.before
+        return moved / moved[2, 2]
+
+    def _plausible(self, limits: Limits) -> Registration:
+        try:
+            registration = Registration(
+                tuple(self.matrix.reshape(-1)), self.ir_size, self.rgb_size, "the estimated homography"
+            )
+        except RegistrationError as error:
+            raise CalibrationError(f"the result is not possible for two cameras side by side: {error}") from None
+        u, stretches, v = np.linalg.svd(jacobian(self.matrix, self.ir_size))
+        turned = u @ v
+        roll = math.degrees(math.atan2(turned[1, 0], turned[0, 0]))
+        if stretches[0] / stretches[1] > limits.stretch or abs(roll) > 15:
+            raise CalibrationError(
+                f"the result stretches the image by {stretches[0] / stretches[1]:.2f} and rotates it by {roll:.0f} "
+                "degrees, which is not possible for two cameras side by side"
+            )
+        return registration
+
+    def _seen_points(self) -> np.ndarray:
+        points = _grid_points(self.size)
+        inside = self.seen[points[:, 1].astype(int), points[:, 0].astype(int)]
+        return points[inside] if inside.any() else points
+
+    def _disagreement(self) -> float:
+        """Return the median distance between the maps from either half, in pixels of the finest image."""
+        points = self._seen_points()
+        both = [tuple(self.maps)]
+        if len(self.groups) > 1:
+            parts = [reduce(add, self.groups[first::2]).matches(_LEAST_SCORE) for first in (0, 1)]
+            if min(map(len, parts)) < 16:
+                return math.inf
+            both.append(tuple(fit(part, self.size).correction for part in parts))
+        return max(float(np.median(np.linalg.norm(transfer(a, points) - transfer(b, points), axis=1))) for a, b in both)
+
+
+def _size(image: np.ndarray) -> Size:
+    return image.shape[1], image.shape[0]
+
+
+def _plausible_scales(rgb_size: Size, ir_size: Size) -> tuple[float, float]:
+    covering = max(rgb_size[0] / ir_size[0], rgb_size[1] / ir_size[1])
+    return 0.4 * covering, 1.5 * covering
+
+
+def _spread_over(items: list, most: int) -> list:
+    if len(items) <= most:
+        return items
+    return [items[round(k * (len(items) - 1) / (most - 1))] for k in range(most)]
+
+
+def _picture(size: Size, width: int) -> tuple[Size, np.ndarray]:
+    """Return the size of an image resized to a width, and the pixel map [3, 3]."""
+    small = (width, max(32, round(size[1] * width / size[0])))
+    x, y = small[0] / size[0], small[1] / size[1]
+    return small, np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
+
+
+def _block_groups(grid: Size) -> np.ndarray:
+    """Assign blocks to groups of patches, int64 [rows, columns]; neighbours differ."""
+    columns, rows = np.meshgrid(*(np.arange(math.ceil(cells / _BLOCK)) for cells in grid))
+    return (columns + 3 * rows) % GROUPS
+
+
+def _are_near(one: np.ndarray, other: np.ndarray, ir_size: Size, rgb_size: Size) -> bool:
+    """Return whether two maps are the same candidate at the resolution of the search."""
+    points = _grid_points(ir_size)
+    distance = np.linalg.norm(transfer(one, points) - transfer(other, points), axis=1)
+    return float(distance.mean()) < rgb_size[0] / 24
+
+
+def _grid_points(size: Size) -> np.ndarray:
+    columns, rows = np.meshgrid(np.linspace(0, size[0] - 1, 16), np.linspace(0, size[1] - 1, 12))
+    return np.stack([columns.ravel(), rows.ravel()], axis=1)

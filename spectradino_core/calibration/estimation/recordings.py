@@ -1,0 +1,279 @@
+"""Sample images from bags and folders for calibration, evenly spread and few enough to fit in memory.
+
+A bag is read twice: first the stamps, without decoding, then the chosen frames.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from spectradino_core.bags.reader import BagFrame, BagReader
+from spectradino_core.calibration.estimation.activity import Activity
+from spectradino_core.calibration.estimation.delay import Delay, fit_delay
+from spectradino_core.calibration.estimation.displacements import WIDTH, displacements, moments
+from spectradino_core.calibration.estimation.errors import CalibrationError
+from spectradino_core.calibration.estimation.structure import grey_picture
+from spectradino_core.calibration.registration import Registration, Size, Warp
+from spectradino_core.data.images import read_colour, read_counts
+from spectradino_core.streams.clocks import Clocks
+from spectradino_core.streams.decode import DecodeError, DecodeOptions
+from spectradino_core.streams.infrared import cropped
+from spectradino_core.streams.pairing import Pairer
+from spectradino_core.streams.queues import Stream
+
+__all__ = ["ImagePair", "activities_of_bag", "delay_of_bag", "is_by_arrival", "pairs_of_bag", "pairs_of_folder"]
+
+_MS = 1_000_000
+_WINDOW_S = 20.0
+_COLOUR = ("rgb", "vis", "visible", "color", "colour")
+_INFRARED = ("lwir", "swir", "nir", "ir", "infrared", "thermal")
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+
+
+@dataclass(frozen=True)
+class ImagePair:
+    """Named pair of RGB uint8 [h, w, 3] and IR uint8 or uint16 [h', w']."""
+
+    name: str
+    rgb: np.ndarray
+    infrared: np.ndarray
+
+
+def is_by_arrival(reader: BagReader, pair_by: str) -> bool:
+    """Return whether a node with this `pair_by` would compare the bag's frames by recording time."""
+    clocks = Clocks(pair_by)
+    for frame in reader.frames(in_stamp_order=False):
+        clocks.push(frame.stream, frame.stamp_ns, frame.received_ns)
+    return clocks.by_arrival
+
+
+def _time_ns(frame: BagFrame, by_arrival: bool) -> int:
+    return frame.received_ns if by_arrival else frame.stamp_ns
+
+
+def pairs_of_bag(
+    reader: BagReader, most: int, offset_ms: float = 0.0, slop_ms: float = 50.0, by_arrival: bool = False
+) -> list[ImagePair]:
+    """Return pairs spread over a bag, made by the node's own pairing; unreadable frames are skipped.
+
+    Args:
+        reader: bag with both cameras.
+        most: maximum number of pairs, at least 1.
+        offset_ms: IR stamp minus RGB stamp of the same moment.
+        slop_ms: maximum time difference within a pair.
+        by_arrival: pair by recording time.
+
+    Raises:
+        CalibrationError: no frames pair, or none of the chosen can be read; names what to check.
+    """
+    pairer: Pairer[int] = Pairer(slop_ms, offset_ms)
+    counts: Counter[Stream] = Counter()
+    made: list[tuple[int, int]] = []
+    # A recording played twice into one bag has duplicate stamps: identify frames by number.
+    for number, frame in enumerate(reader.frames(not by_arrival)):
+        counts[frame.stream] += 1
+        time_ns = frame.received_ns if by_arrival else None
+        made += [(pair.rgb, pair.ir) for pair in pairer.push(frame.stream, frame.stamp_ns, number, time_ns)]
+    made += [(pair.rgb, pair.ir) for pair in pairer.flush()]
+    if not made:
+        raise CalibrationError(
+            f"{reader.path}: none of {counts[Stream.RGB]} RGB and {counts[Stream.IR]} IR frames are within "
+            f"{slop_ms:g} ms of one another: measure the clock offset with 'spectradino calibrate time', or "
+            "give --time-offset-ms"
+        )
+    chosen = _spread(made, most)
+    wanted = {number for pair in chosen for number in pair}
+    images: dict[int, np.ndarray] = {}
+    stamps: dict[int, int] = {}
+    problem = ""
+    for number, frame in enumerate(reader.frames(not by_arrival)):
+        if number in wanted:
+            try:
+                images[number] = np.array(frame.decode().pixels)
+                stamps[number] = frame.stamp_ns
+            except DecodeError as error:
+                frame.refuse(error)
+                problem = f"{frame.topic}: {error}"
+    pairs = [
+        ImagePair(f"{stamps[rgb] / 1e9:.3f} s", images[rgb], images[ir])
+        for rgb, ir in chosen
+        if rgb in images and ir in images
+    ]
+    if not pairs:
+        raise CalibrationError(f"{reader.path}: none of the chosen images can be read ({problem})")
+    return pairs
+
+
+def pairs_of_folder(
+    folder: Path, most: int, crop: tuple[int, int, int, int] = DecodeOptions.ir_crop
+) -> list[ImagePair]:
+    """Return pairs from a folder with one folder of RGB and one of IR images that share file names.
+
+    Args:
+        folder: contains one of rgb, vis, .. and one of lwir, swir, nir, ir, ..
+        most: maximum number of pairs, spread over the sorted names.
+        crop: used part of each IR image, see `DecodeOptions.ir_crop`.
+
+    Raises:
+        CalibrationError: there are no such folders, or they have no name in common.
+        ImageFileError: an image is damaged.
+    """
+    rgb_folder, ir_folder = (_first_folder(folder, names) for names in (_COLOUR, _INFRARED))
+    if rgb_folder is None or ir_folder is None:
+        below = (
+            sorted(p.name for p in folder.iterdir() if p.is_dir() and _first_folder(p, _COLOUR))
+            if folder.is_dir()
+            else []
+        )
+        hint = f"; give one of {', '.join(str(folder / name) for name in below)}" if below else ""
+        raise CalibrationError(
+            f"{folder}: a folder of pairs must contain one of {', '.join(_COLOUR)} and one of {', '.join(_INFRARED)}, "
+            f"with images of the same names{hint}"
+        )
+    colour, infrared = _images(rgb_folder), _images(ir_folder)
+    names = sorted(colour.keys() & infrared.keys())
+    if not names:
+        raise CalibrationError(f"{folder}: no image name in {rgb_folder.name} also exists in {ir_folder.name}")
+    try:
+        return [
+            ImagePair(name, read_colour(colour[name]), cropped(read_counts(infrared[name]), crop))
+            for name in _spread(names, most)
+        ]
+    except DecodeError as error:
+        raise CalibrationError(f"{ir_folder}: {error}") from None
+
+
+def activities_of_bag(
+    reader: BagReader, seconds: float = 120.0, registration: Registration | None = None, by_arrival: bool = False
+) -> tuple[Activity, Activity]:
+    """Return the motion activity of the RGB and the IR camera.
+
+    Args:
+        reader: bag with both cameras.
+        seconds: how much of a long bag is read, in stretches of 20 s spread over it.
+        registration: IR to RGB pixels; None: each camera's cells are those of its own image.
+        by_arrival: use recording times instead of stamps.
+
+    Raises:
+        CalibrationError: no frame of a camera can be read.
+        RegistrationError: the registration is not for images of this size.
+    """
+    first_ns = last_ns = None
+    for frame in reader.frames(not by_arrival):
+        first_ns = frame.received_ns if first_ns is None else first_ns
+        last_ns = frame.received_ns
+    windows = _windows(first_ns or 0, last_ns or 0, seconds)
+    activities: dict[Stream, Activity] = {Stream.RGB: Activity()}
+    problem: dict[Stream, str] = {}
+    waiting: list[tuple[int, np.ndarray]] = []  # IR frames before the first RGB frame, whose size is needed
+    for frame in reader.frames(not by_arrival):
+        if not any(low <= frame.received_ns <= high for low, high in windows):
+            continue
+        try:
+            pixels = frame.decode().pixels
+        except DecodeError as error:
+            frame.refuse(error)
+            problem[frame.stream] = f" ({frame.topic}: {error})"
+            continue
+        if frame.stream is Stream.RGB and Stream.IR not in activities:
+            activities[Stream.IR] = Activity(registration, (pixels.shape[1], pixels.shape[0]))
+            for stamp_ns, image in waiting:
+                activities[Stream.IR].add(stamp_ns, image)
+            waiting.clear()
+        if frame.stream is Stream.IR and Stream.IR not in activities:
+            if len(waiting) < 64:
+                waiting.append((_time_ns(frame, by_arrival), np.array(pixels)))
+            continue
+        activities[frame.stream].add(_time_ns(frame, by_arrival), pixels)
+    for stream, name in ((Stream.RGB, "RGB"), (Stream.IR, "IR")):
+        if stream not in activities or not len(activities[stream]):
+            raise CalibrationError(f"{reader.path}: no {name} frame can be read{problem.get(stream, '')}")
+    return activities[Stream.RGB], activities[Stream.IR]
+
+
+def delay_of_bag(
+    reader: BagReader,
+    rgb_ns: np.ndarray,
+    ir_ns: np.ndarray,
+    offset_ms: float,
+    registration: Registration,
+    by_arrival: bool = False,
+) -> Delay | None:
+    """Estimate the error of an offset from displaced patches; None if too little moves.
+
+    Args:
+        reader: bag with both cameras.
+        rgb_ns, ir_ns: int64 [K], times of the frames to choose from.
+        offset_ms: approximate IR stamp minus RGB stamp of the same moment.
+        registration: IR to RGB pixels.
+        by_arrival: the times are recording times, not stamps.
+    """
+    chosen = moments(rgb_ns, ir_ns, offset_ms)
+    wanted = {
+        Stream.RGB: {stamp for moment in chosen for stamp in moment.colour},
+        Stream.IR: {stamp for moment in chosen for stamp in moment.infrared},
+    }
+    colour: dict[int, np.ndarray] = {}
+    later: dict[int, np.ndarray] = {}  # raw IR frames, until the RGB image's size is known
+    infrared: dict[int, np.ndarray] = {}
+    size: Size | None = None
+    rgb_size: Size | None = None
+    valid: np.ndarray | None = None
+    for frame in reader.frames(not by_arrival):
+        time_ns = _time_ns(frame, by_arrival)
+        if time_ns not in wanted[frame.stream]:
+            continue
+        try:
+            pixels = frame.decode().pixels
+        except DecodeError as error:
+            frame.refuse(error)
+            continue
+        if frame.stream is Stream.RGB:
+            if rgb_size is None:
+                rgb_size = (pixels.shape[1], pixels.shape[0])
+                size = (WIDTH, max(64, round(WIDTH * rgb_size[1] / rgb_size[0])))
+            small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+            colour[time_ns] = grey_picture(small).astype(np.float16)
+        elif size is None:
+            later[time_ns] = np.array(pixels)
+        else:
+            later[time_ns] = pixels
+        if size is None or rgb_size is None:
+            continue
+        for stamp_ns, image in later.items():
+            warp = Warp.of(registration, (image.shape[1], image.shape[0]), rgb_size, size)
+            picture, valid = grey_picture(warp(image)), warp.valid
+            infrared[stamp_ns] = picture.astype(np.float16)
+        later.clear()
+    return fit_delay(displacements(chosen, colour, infrared, valid))
+
+
+def _windows(first_ns: int, last_ns: int, seconds: float) -> list[tuple[int, int]]:
+    length = (last_ns - first_ns) / 1e9
+    if length <= seconds:
+        return [(first_ns, last_ns)]
+    count = max(1, int(seconds // _WINDOW_S))
+    window = seconds / count
+    starts = np.linspace(0, length - window, count) if count > 1 else [(length - window) / 2]
+    return [(first_ns + round(s * 1e9), first_ns + round((s + window) * 1e9)) for s in starts]
+
+
+def _spread(items: Iterable, most: int) -> list:
+    items = list(items)
+    if len(items) <= most:
+        return items
+    return [items[round(k)] for k in np.linspace(0, len(items) - 1, most)]
+
+
+def _first_folder(folder: Path, names: tuple[str, ...]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_dir()), None)
+
+
+def _images(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES}

@@ -1,0 +1,239 @@
+"""Whether a folder is the data set it is said to be, whole and readable: every file of a split is read once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from spectradino_core.data.images import ImageFileError, in_colour
+from spectradino_core.data.labels import Boxes, LabelError, describe_notes
+from spectradino_core.data.sample import PairedSample
+from spectradino_core.datasets.benchmark import MOST_MISSING, Benchmark, LabelledItem, LabelledPairs
+from spectradino_core.datasets.files import BenchmarkError
+
+__all__ = ["SplitReport", "check_benchmark", "check_split"]
+
+log = logging.getLogger(__name__)
+
+_EXAMPLES = 5
+_MOST_ODD_BOXES = 0.2
+_TELL_EVERY_S = 15.0
+_LOOKED_AT = 8
+
+
+@dataclass
+class SplitReport:
+    """What was found of one split.
+
+    Attributes:
+        split: its name.
+        pairs: the labelled pairs; None where it could not be opened.
+        read: how many of them were read.
+        problems: what makes it unusable, or its figures wrong.
+        remarks: what a user should know.
+        boxes: how many of each class.
+        without_boxes: pairs without any box.
+        pixels: how many of each mask class; the last entry is "unlabelled".
+        formats: how many pairs of each size and infrared depth.
+        subsets: how many pairs of each subset.
+    """
+
+    split: str
+    pairs: LabelledPairs | None = None
+    read: int = 0
+    problems: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    boxes: Counter[str] = field(default_factory=Counter)
+    without_boxes: int = 0
+    pixels: Counter[str] = field(default_factory=Counter)
+    formats: Counter[str] = field(default_factory=Counter)
+    subsets: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def usable(self) -> bool:
+        return not self.problems
+
+
+def check_benchmark(
+    benchmark: Benchmark, root: Path | None, splits: Sequence[str] | None = None, at_most: int | None = None
+) -> list[SplitReport]:
+    """A report of each split, and, as problems, pairs that occur in two official ones.
+
+    Args:
+        benchmark: what the folder should be.
+        root: the folder.
+        splits: which splits; None: all.
+        at_most: read only so many pairs of each split, spread over it; None: all.
+
+    Raises:
+        BenchmarkError: unknown split.
+    """
+    unknown = [split for split in splits or () if split not in benchmark.splits]
+    if unknown:
+        raise BenchmarkError(
+            f"{benchmark.name} has no split {unknown[0]!r}: choose one of {', '.join(benchmark.splits)}"
+        )
+    reports = [check_split(benchmark, root, split, at_most) for split in splits or benchmark.splits]
+    official = [report for report in reports if report.pairs is not None and report.split in ("train", "val", "test")]
+    for one, other in combinations(official, 2):
+        assert one.pairs is not None
+        assert other.pairs is not None
+        shared = sorted({item.name for item in one.pairs} & {item.name for item in other.pairs})
+        if shared:
+            other.problems.append(f"{len(shared)} of its pairs are in {one.split} too, such as {shared[0]}")
+    return reports
+
+
+def check_split(benchmark: Benchmark, root: Path | None, split: str, at_most: int | None = None) -> SplitReport:
+    """Reads the pairs of a split and notes what is wrong; never raises because of what is in the folder."""
+    report = SplitReport(split)
+    try:
+        pairs = benchmark.open(root, split, allow_missing=True)
+    except BenchmarkError as error:
+        report.problems.append(str(error))
+        return report
+    report.pairs = pairs
+    report.remarks.extend(pairs.remarks)
+    _count_pairs(report, benchmark, pairs)
+    items = list(pairs)
+    if at_most is not None and at_most < len(items):
+        items = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, at_most).astype(int))]
+        report.remarks.append(f"only {len(items)} of its {len(pairs)} pairs were read")
+    _look_for_swapped_folders(report, items)
+    notes = _Notes()
+    for item, sample, boxes, failure in _read(pairs, items):
+        if sample is None:
+            notes.add("damaged", str(failure))
+            continue
+        report.read += 1
+        _count(report, notes, item, sample, boxes)
+    _conclude(report, notes, pairs)
+    return report
+
+
+class _Notes:
+    """Findings by kind, with the first few examples."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.examples: dict[str, list[str]] = {}
+
+    def add(self, kind: str, example: str, count: int = 1) -> None:
+        self.counts[kind] += count
+        examples = self.examples.setdefault(kind, [])
+        if len(examples) < _EXAMPLES:
+            examples.append(example)
+
+
+def _count_pairs(report: SplitReport, benchmark: Benchmark, pairs: LabelledPairs) -> None:
+    official, total = benchmark.splits[report.split], len(pairs) + len(pairs.missing)
+    if pairs.missing:
+        told = f"{len(pairs.missing)} of {total} pairs lack a file, such as {', '.join(pairs.missing[:3])}"
+        partly = len(pairs.missing) > MOST_MISSING * total
+        (report.problems if partly else report.remarks).append(
+            told + ("; it seems only partly extracted" if partly else "; they are left out")
+        )
+    if official is not None and abs(total - official) > official // 1000:  # counts of large sets differ by one or two
+        report.remarks.append(f"{total} pairs are listed, {official} published: figures may not be comparable")
+
+
+def _look_for_swapped_folders(report: SplitReport, items: Sequence[LabelledItem]) -> None:
+    """Infrared pictures have one channel or three equal ones; in colour they are the other camera's."""
+    sampled = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, _LOOKED_AT).astype(int))]
+    coloured = [
+        item.infrared for item in sampled if item.present[1] and item.infrared != item.rgb and in_colour(item.infrared)
+    ]
+    if 2 * len(coloured) > len(sampled):
+        report.problems.append(f"infrared pictures are in colour, such as {coloured[0]}: are the two folders swapped?")
+
+
+def _read(
+    pairs: LabelledPairs, items: Sequence[LabelledItem]
+) -> Iterator[tuple[LabelledItem, PairedSample | None, Boxes | None, Exception | None]]:
+    """The items in order, read ahead by a few threads (decoding runs outside Python's lock)."""
+
+    def one(item: LabelledItem) -> tuple[LabelledItem, PairedSample | None, Boxes | None, Exception | None]:
+        try:
+            return item, *pairs.load_with_boxes(item), None
+        except (LabelError, ImageFileError) as error:
+            return item, None, None, error
+
+    workers = max(1, min(8, os.cpu_count() or 1))
+    told = time.monotonic()
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(items), 8 * workers):  # a window, so that few pictures are held at a time
+            yield from pool.map(one, items[start : start + 8 * workers])
+            if time.monotonic() - told > _TELL_EVERY_S:
+                told = time.monotonic()
+                log.info("%s: %d of %d pairs read", pairs.name, min(start + 8 * workers, len(items)), len(items))
+
+
+def _count(report: SplitReport, notes: _Notes, item: LabelledItem, sample: PairedSample, boxes: Boxes | None) -> None:
+    pairs = report.pairs
+    assert pairs is not None
+    infrared = f"infrared {sample.infrared.dtype}" if item.present[1] else "RGB only"
+    infrared += "" if item.present[0] else " only"
+    report.formats[f"{sample.size[0]}x{sample.size[1]}, {infrared}"] += 1
+    report.subsets.update(sample.subsets)
+    if item.present[1] and sample.infrared.min() == sample.infrared.max():
+        notes.add("flat", item.name)
+    if sample.labels is not None:
+        report.boxes.update(pairs.box_classes[label] for label in sample.labels)
+        report.without_boxes += not len(sample.labels)
+    if boxes is not None:
+        where = str(item.boxes.name if item.boxes else item.name)
+        for name, count in boxes.unknown.items():
+            notes.add(f"class {name}", where, count)
+        for kind, count in boxes.notes.items():
+            if count:
+                notes.add(f"label {kind}", where, count)
+        notes.counts["mostly outside"] += boxes.mostly_outside
+    if sample.mask is not None:
+        counts = np.bincount(sample.mask.ravel(), minlength=256)
+        report.pixels.update({name: int(counts[i]) for i, name in enumerate(pairs.mask_classes) if counts[i]})
+        report.pixels["unlabelled"] += int(counts[255])
+        if counts[255] == sample.mask.size:
+            notes.add("no labels", item.name)
+
+
+def _conclude(report: SplitReport, notes: _Notes, pairs: LabelledPairs) -> None:
+    def told(kind: str, text: str) -> str:
+        return f"{notes.counts[kind]} {text}, such as {notes.examples[kind][0]}"
+
+    if notes.counts["damaged"]:
+        report.problems.append(f"{notes.counts['damaged']} pairs can't be read:")
+        report.problems.extend(f"  {example}" for example in notes.examples["damaged"])
+    total = sum(report.boxes.values())
+    if pairs.box_classes and report.read and not total:
+        report.problems.append("not one box of its classes was found: are these its annotations?")
+    found = pairs.notes
+    for kind, count in found.items():
+        examples = notes.examples.get(f"label {kind}")
+        report.remarks += [
+            text + (f", such as in {examples[0]}" if examples else "") for text in describe_notes({kind: count})
+        ]
+    odd, listed = notes.counts["mostly outside"] + found["outside"], total + found["outside"]
+    if odd > _MOST_ODD_BOXES * listed:
+        report.problems.append(
+            f"{odd} of {listed} boxes lie mostly outside their images: are these its annotations and pictures?"
+        )
+    for kind in notes.counts:
+        if kind.startswith("class "):
+            report.remarks.append(told(kind, f"objects of the {kind} are left out: not one of the benchmark's"))
+    if notes.counts["flat"]:
+        report.remarks.append(told("flat", "infrared frames hold a single value"))
+    if notes.counts["no labels"]:
+        report.remarks.append(told("no labels", "masks have no labelled pixel"))
+    for classes, seen in ((pairs.box_classes, report.boxes), (pairs.mask_classes, report.pixels)):
+        absent = [name for name in classes if not seen[name]]
+        if absent and len(absent) < len(classes):
+            report.remarks.append(f"no {', '.join(absent)} in what was read")

@@ -1,0 +1,275 @@
+"""A user's folder as a labelled data set: what published ones offer (`data.benchmarks`), made from what is there.
+
+Letters: h w an image.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spectradino_core.data.images import read_colour, read_counts
+from spectradino_core.data.labels import ClassNames, ImageLabels, LabelError, LabelledObject
+from spectradino_core.datasets.benchmark import Benchmark, Found, LabelledItem
+from spectradino_core.datasets.files import on_grid
+from spectradino_core.datasets.own.labels import Labelled, Labels
+from spectradino_core.datasets.own.scan import INFRARED, RGB, SPLITS, File, scan
+from spectradino_core.modality import Modality
+
+__all__ = ["OwnFolder", "open_own"]
+
+_HELD_OUT = 5
+"""Without a split of its own the last n-th of a folder, in the order of names, is held out."""
+
+_LAYOUT = (
+    "images in folders whose names say the camera (rgb, visible, .. and thermal, ir, lwir, nir, swir, ..) and, where "
+    "there is a split, train, val or test; with labels as COCO JSON, VOC XML or YOLO text"
+)
+
+
+@dataclass(frozen=True)
+class _Item:
+    name: str
+    split: str
+    images: dict[str, File]
+    labelled: Labelled | None
+
+
+@dataclass
+class OwnFolder:
+    """What a user's folder holds.
+
+    Attributes:
+        root: the folder.
+        benchmark: the same as a data set.
+        provenance: what a model trained on it records about it; no paths.
+        remarks: what was assumed or skipped, in words.
+    """
+
+    root: Path
+    benchmark: Benchmark
+    provenance: dict[str, Any]
+    remarks: list[str] = field(default_factory=list)
+
+    def described(self, remarks: bool = True) -> list[str]:
+        """In words: what there is of each split, the classes, and the remarks where wanted."""
+        lines = [f"{self.benchmark.title}: {', '.join(self.provenance['formats'])} labels"]
+        for split, counts in self.provenance["images"].items():
+            lines.append(f"  {split}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
+        lines.append(f"  classes: {', '.join(self.benchmark.box_classes)}")
+        return lines + [f"  - {remark}" for remark in self.remarks if remarks]
+
+
+def open_own(
+    root: str | Path,
+    infrared: Modality | str | None = None,
+    rgb_folder: str | None = None,
+    infrared_folder: str | None = None,
+    classes: Sequence[str] | None = None,
+    default_band: Modality = Modality.LWIR,
+) -> OwnFolder:
+    """Looks through a user's folder.
+
+    Args:
+        root: the folder.
+        infrared: the band of the infrared camera; None: as its folder says, else `default_band`.
+        rgb_folder, infrared_folder: names of the cameras' folders, where their names don't say so.
+        classes: names that labels index; None: all that objects of the labels have.
+        default_band: the band where nothing says it.
+
+    Raises:
+        LabelError: there are no images, no labels, or damaged labels; the message names the files.
+    """
+    root = Path(root)
+    found = scan(root, rgb_folder, infrared_folder)
+    band = Modality.parse(infrared) if infrared is not None else found.band or default_band
+    if band is Modality.RGB:
+        raise LabelError("the infrared band is lwir, nir or swir, not rgb")
+    labels = Labels(found)
+    items = _items(found.images, labels.find)
+    if labels.damaged:
+        shown = "; ".join(labels.damaged[:5]) + ("; .." if len(labels.damaged) > 5 else "")
+        raise LabelError(f"{root}: {len(labels.damaged)} label files can't be used: {shown}")
+    remarks = [*found.remarks, *labels.remarks]
+    known = [item for item in items if item.labelled is not None]
+    if not known:
+        raise LabelError(
+            f"{root}: none of its {len(items)} images is labelled: looked for COCO JSON that lists them, and for XML "
+            "or text files of their names"
+        )
+    if len(known) < len(items):
+        example = next(item for item in items if item.labelled is None).name
+        remarks.append(
+            f"{len(items) - len(known)} of {len(items)} images have no labels and are skipped, such as {example} (an "
+            "image without objects has an empty label file, or stands in the COCO file)"
+        )
+    known, remark = _with_held_out(known)
+    remarks += remark
+    used = _used(known, labels.classes)
+    table = ClassNames.table_of(used if classes is None else classes)
+    if not table:
+        raise LabelError(f"{root}: its labels hold no object at all, so there are no classes")
+    unused = [name for name in labels.classes if ClassNames(used).find(name) is None]
+    if unused:
+        remarks.append(f"no object of the declared classes {', '.join(unused)}: they are not part of the set")
+    absent = [name for name in table if ClassNames(used).find(name) is None]
+    if absent:
+        raise LabelError(f"{root}: holds no object of {', '.join(absent)}; its classes are {', '.join(used)}")
+    splits = {split: [item for item in known if item.split == split] for split in SPLITS}
+    splits = {split: rows for split, rows in splits.items() if rows}
+    benchmark = Benchmark(
+        name=re.sub(r"\W+", "_", root.resolve().name.lower()).strip("_") or "own",
+        title=f"own data '{root.resolve().name}'",
+        infrared=band,
+        splits=dict.fromkeys(splits),
+        train_split="train" if "train" in splits else next(iter(splits)),
+        report_split=next(split for split in ("test", "val", "train") if split in splits),
+        find=partial(_found, splits, labels.notes, remarks),
+        layout=_LAYOUT,
+        source="your own; see docs/own_data.md",
+        licence="your own",
+        ignore="crowds and objects marked difficult are ignored",
+        box_classes=table,
+    )
+    return OwnFolder(root, benchmark, _provenance(benchmark, splits), remarks)
+
+
+def _items(images: Sequence[File], labels_of: Any) -> list[_Item]:
+    """Images of one name and split together, in the order of names."""
+    together: dict[tuple[str | None, str], dict[str, File]] = defaultdict(dict)
+    for file in images:
+        assert file.camera is not None
+        known = together[file.split, file.name].setdefault(file.camera, file)
+        if known is not file:
+            raise LabelError(
+                f"{known.relative} and {file.relative} are two {file.camera} images of one name: rename one, or take "
+                "it out"
+            )
+    items = []
+    for (split, _), files in sorted(together.items(), key=lambda row: (row[0][0] or "", row[0][1])):
+        first, labelled = files.get(RGB) or files[INFRARED], labels_of(split, files)
+        said = split or (labelled.split if labelled is not None else None)  # instances_val.json says it too
+        items.append(_Item(first.relative, said or "", files, labelled))
+    if any(item.split for item in items):
+        items = [replace(item, split=item.split or "train") for item in items]
+    return items
+
+
+def _with_held_out(items: list[_Item]) -> tuple[list[_Item], list[str]]:
+    """Items with their splits; where there is no val and no test, the end of what there is."""
+    if "train" not in {item.split for item in items}:  # whatever the only split is called, something is trained on
+        first = next((split for split in ("", "val", "test") if any(item.split == split for item in items)), "")
+        items = [replace(item, split="train") if item.split == first else item for item in items]
+    splits = {item.split for item in items}
+    if "train" in splits and splits & {"val", "test"}:
+        return items, []
+    trained = [place for place, item in enumerate(items) if item.split in ("", "train")]
+    if not trained or len(trained) < 2:
+        return [replace(item, split=item.split or "train") for item in items], []
+    held_out = set(trained[len(trained) - max(1, len(trained) // _HELD_OUT) :])
+    divided = [
+        replace(item, split="val" if place in held_out else item.split or "train") for place, item in enumerate(items)
+    ]
+    return divided, [
+        f"the folder has no split of its own: its last {len(held_out)} of {len(trained)} labelled images, in the order "
+        "of names, are held out as val"
+    ]
+
+
+def _used(items: Sequence[_Item], declared: Sequence[str]) -> tuple[str, ...]:
+    """Classes that objects have, in the order in which the files declare them."""
+    seen = {one.name: None for item in items if item.labelled is not None for one in item.labelled.labels.objects}
+    return ClassNames.table_of([*(name for name in declared if name in seen), *sorted(seen)])
+
+
+def _found(
+    splits: Mapping[str, list[_Item]], notes: Counter[str], remarks: Sequence[str], root: Path, split: str
+) -> Found:
+    items = splits[split]
+    listed = [
+        LabelledItem(
+            item.name,
+            item.images[RGB].path if RGB in item.images else Path(),
+            item.images[INFRARED].path if INFRARED in item.images else Path(),
+            boxes=item.labelled.path if item.labelled else None,
+            present=(RGB in item.images, INFRARED in item.images),
+        )
+        for item in items
+    ]
+    reader = _Reader(items)
+    return Found(
+        listed,
+        images=reader.images,
+        objects=reader.objects,
+        notes=+notes,
+        remarks=list(remarks),
+        difficult_counts=False,
+    )
+
+
+class _Reader:
+    """Reads images and objects of items; the sizes of images that were read serve to place objects."""
+
+    def __init__(self, items: Sequence[_Item]) -> None:
+        self._items = {item.name: item for item in items}
+        self._sizes: dict[str, dict[str, tuple[int, int]]] = {}
+
+    def images(self, item: LabelledItem) -> tuple[np.ndarray, np.ndarray]:
+        """Both images on the RGB image's grid; of a camera that did not take the item one of zeros."""
+        colour = read_colour(item.rgb) if item.present[0] else None
+        counts = read_counts(item.infrared) if item.present[1] else None
+        taken = {camera: image for camera, image in ((RGB, colour), (INFRARED, counts)) if image is not None}
+        self._sizes[item.name] = {camera: (image.shape[1], image.shape[0]) for camera, image in taken.items()}
+        if colour is None:
+            assert counts is not None
+            return np.zeros((*counts.shape, 3), np.uint8), counts
+        if counts is None:
+            return colour, np.zeros(colour.shape[:2], np.uint8)
+        return colour, on_grid(counts, colour.shape[:2], item.infrared)
+
+    def objects(self, item: LabelledItem) -> ImageLabels:
+        """Objects in pixels of the grid that `images` gives."""
+        if item.name not in self._sizes:
+            self.images(item)
+        labelled, sizes = self._items[item.name].labelled, self._sizes[item.name]
+        assert labelled is not None
+        grid = sizes[RGB] if RGB in sizes else sizes[INFRARED]
+        drawn_on: tuple[float, float] = (1.0, 1.0) if labelled.relative else _drawn_on(labelled, sizes, grid)
+        x, y = grid[0] / drawn_on[0], grid[1] / drawn_on[1]
+        moved = [
+            LabelledObject(one.name, (a * x, b * y, c * x, d * y), one.ignored, one.difficult)
+            for one in labelled.labels.objects
+            for a, b, c, d in [one.corners]
+        ]
+        return ImageLabels(moved, labelled.labels.notes, grid)
+
+
+def _drawn_on(labelled: Labelled, sizes: dict[str, tuple[int, int]], grid: tuple[int, int]) -> tuple[int, int]:
+    """The size of the image that boxes were drawn on: the labelled camera's, by the size if nothing else says whose."""
+    infrared = sizes.get(INFRARED, grid)
+    if labelled.camera == INFRARED or (labelled.camera is None and labelled.labels.size == infrared):
+        return infrared
+    return grid
+
+
+def _provenance(benchmark: Benchmark, splits: dict[str, list[_Item]]) -> dict[str, Any]:
+    items = [item for rows in splits.values() for item in rows]
+
+    def cameras(rows: Sequence[_Item]) -> dict[str, int]:
+        kinds = Counter("pairs" if len(row.images) == 2 else f"{next(iter(row.images))} only" for row in rows)
+        return dict(sorted(kinds.items()))
+
+    return {
+        "name": benchmark.name,
+        "kind": "own data",
+        "formats": sorted({item.labelled.format for item in items if item.labelled}),
+        "classes": list(benchmark.box_classes),
+        "images": {split: cameras(rows) for split, rows in splits.items()},
+    }

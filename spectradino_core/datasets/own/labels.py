@@ -1,0 +1,223 @@
+"""What the label files in a user's folder say about each of its images: COCO, VOC and YOLO, also side by side.
+
+A label file belongs to the images of its split and camera, as far as its path says which; otherwise to any.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spectradino_core.data.labels import ImageLabels, LabelError
+from spectradino_core.data.labels.coco import CocoImage, coco_of
+from spectradino_core.data.labels.files import ImageNames, read_json
+from spectradino_core.data.labels.voc import read_voc
+from spectradino_core.data.labels.yolo import read_yolo, read_yolo_names
+from spectradino_core.datasets.own.scan import INFRARED, RGB, File, Scan
+
+__all__ = ["Labelled", "Labels"]
+
+_NAME_LISTS = ("classes", "obj", "names", "labels", "predefined_classes")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What is known of one image or pair.
+
+    Attributes:
+        labels: its objects; corners in pixels of the image of `camera`, or in fractions of it.
+        path: the file.
+        format: "COCO", "VOC" or "YOLO".
+        camera: whose image was labelled; None: the file does not say.
+        relative: corners are fractions.
+        split: that the file's path says.
+    """
+
+    labels: ImageLabels
+    path: Path
+    format: str
+    camera: str | None
+    relative: bool = False
+    split: str | None = None
+
+
+class Labels:
+    """What all label files of a folder say. JSON files are read at once, XML and text files when asked for.
+
+    Attributes:
+        classes: names that the files read so far declare, in their order.
+        notes: oddities of files that hold several images, see `data.labels.NOTES`.
+        damaged: what is wrong with each file that can't be used.
+        remarks: what was skipped, in words.
+    """
+
+    def __init__(self, found: Scan) -> None:
+        self.notes: Counter[str] = Counter()
+        self.damaged: list[str] = []
+        self.remarks: list[str] = []
+        self._declared: dict[str, None] = {}
+        self._coco: list[_Coco] = []
+        for file in found.labels[".json"]:
+            self._read_coco(file, found.images)
+        self._voc = _Files(found.labels[".xml"])
+        names = {name for file in found.images for name in (file.name, file.stem, file.path.stem)}
+        texts = [file for file in found.labels[".txt"] if names & {file.name, file.stem, file.path.stem}]
+        self._yolo = _Files(texts)
+        self._names: dict[int, str] = {}
+        self._no_names = ""
+        self._name_files = [
+            *found.labels[".yaml"],
+            *found.labels[".names"],
+            *(file for file in found.labels[".txt"] if file.path.stem.lower() in _NAME_LISTS),
+        ]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self._declared)
+
+    def find(self, split: str | None, images: dict[str, File]) -> Labelled | None:
+        """What is known of an item with these images, by camera; None: nothing, or its file is among `damaged`."""
+        for read in (self._of_coco, self._of_voc, self._of_yolo):
+            try:
+                labelled = read(split, images)
+            except LabelError as error:
+                if str(error) not in self.damaged:
+                    self.damaged.append(str(error))
+                return None
+            if labelled is not None:
+                return labelled
+        return None
+
+    def _read_coco(self, file: File, images: list[File]) -> None:
+        notes: Counter[str] = Counter()
+        try:
+            data: Any = read_json(file.path, notes)
+            if not isinstance(data, dict) or "annotations" not in data:
+                if not (isinstance(data, dict) and "items" in data):  # this project's own index
+                    self.remarks.append(f"{file.relative}: not COCO annotations, skipped")
+                return
+            coco = coco_of(file.path, data, notes)
+            table = _Coco(file, coco.by_name(("file_name", "lwir_file_name")))
+        except LabelError as error:
+            self.damaged.append(str(error))
+            return
+        self._declared |= dict.fromkeys(coco.classes)
+        self.notes += coco.notes
+        matched = table.matched(images)
+        if not matched and coco.images:
+            table.by_file_name = True
+            matched = table.matched(images)
+            if matched:
+                self.remarks.append(
+                    f"{file.relative}: names images in other folders than they are; matched by their file names alone"
+                )
+        lost = [image.name for image in coco.images if id(image) not in matched]
+        if lost:
+            self.remarks.append(
+                f"{file.relative}: {len(lost)} of the {len(coco.images)} images that it lists are not there, such as "
+                f"{lost[0]}"
+            )
+        self._coco.append(table)
+
+    def _of_coco(self, split: str | None, images: dict[str, File]) -> Labelled | None:
+        for camera in (RGB, INFRARED):  # the RGB camera's labels go before the infrared camera's
+            image = images.get(camera)
+            for table in self._coco:
+                if image is None:
+                    break
+                if _fits(table.file, split, camera) and (found := table.find(image)) is not None:
+                    says = "/" in found.name and not table.by_file_name
+                    drawn_on = table.file.camera or (camera if says else None)
+                    return Labelled(found.labels, table.file.path, "COCO", drawn_on, split=table.file.split)
+        return None
+
+    def _of_voc(self, split: str | None, images: dict[str, File]) -> Labelled | None:
+        file = self._voc.find(split, images.values())
+        return None if file is None else Labelled(read_voc(file.path), file.path, "VOC", file.camera, split=file.split)
+
+    def _of_yolo(self, split: str | None, images: dict[str, File]) -> Labelled | None:
+        file = self._yolo.find(split, images.values())
+        if file is None:
+            return None
+        labels = read_yolo(file.path, self._yolo_names(file), (1, 1))
+        return Labelled(labels, file.path, "YOLO", file.camera, True, file.split)
+
+    def _yolo_names(self, file: File) -> dict[int, str]:
+        if not self._names:
+            self._names = self._find_yolo_names()
+            self._declared |= dict.fromkeys(self._names.values())
+        if not self._names:
+            self._no_names = self._no_names or (
+                f"YOLO labels, such as {file.relative}, need the names of their classes: put a data.yaml with "
+                "'names: [..]', or a classes.txt with one name a line, into the folder"
+            )
+            raise LabelError(self._no_names)
+        return self._names
+
+    def _find_yolo_names(self) -> dict[int, str]:
+        found: list[tuple[File, dict[int, str]]] = []
+        for listed in self._name_files:
+            try:
+                found.append((listed, read_yolo_names(listed.path)))
+            except LabelError:
+                self.remarks.append(f"{listed.relative}: holds no names of classes, skipped")
+        self._name_files = []
+        for listed, names in found[1:]:
+            if names != found[0][1]:
+                self._no_names = (
+                    f"{found[0][0].relative} and {listed.relative} name the YOLO classes differently: keep one of them"
+                )
+                return {}
+        return found[0][1] if found else {}
+
+
+@dataclass
+class _Coco:
+    """A COCO file; with `by_file_name` its images go by their file names alone."""
+
+    file: File
+    names: ImageNames[CocoImage]
+    by_file_name: bool = False
+
+    def find(self, image: File) -> CocoImage | None:
+        return self.names.find(image.path.name if self.by_file_name else image.relative)
+
+    def matched(self, images: Iterable[File]) -> set[int]:
+        """Which of its images are there, by their identities."""
+        fitting = (image for image in images if _fits(self.file, image.split, image.camera))
+        return {id(found) for image in fitting if (found := self.find(image)) is not None}
+
+
+class _Files:
+    """Label files of one image each, found by the image's name."""
+
+    def __init__(self, files: list[File]) -> None:
+        self._by_name: dict[str, list[File]] = defaultdict(list)
+        self._by_stem: dict[str, list[File]] = defaultdict(list)
+        for file in files:
+            self._by_name[file.name].append(file)
+            self._by_stem[file.path.stem].append(file)
+            if file.stem != file.path.stem:
+                self._by_stem[file.stem].append(file)
+
+    def find(self, split: str | None, images: Iterable[File]) -> File | None:
+        for image in images:
+            camera = image.camera
+            for table, key in (
+                (self._by_name, image.name),
+                (self._by_stem, image.path.stem),
+                (self._by_stem, image.stem),
+            ):
+                fitting = [file for file in table.get(key, ()) if _fits(file, split, camera)]
+                # A file of the very split and camera goes before one that says neither.
+                fitting.sort(key=lambda file: (file.split is None) + (file.camera is None))
+                if fitting:
+                    return fitting[0]
+        return None
+
+
+def _fits(file: File, split: str | None, camera: str | None) -> bool:
+    return (split is None or file.split in (None, split)) and file.camera in (None, camera)

@@ -1,0 +1,66 @@
+"""Rendered streets as a benchmark: day, dusk and night in turn, with boxes and masks that are exact."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from spectradino_core.data.sample import PairedSample
+from spectradino_core.data.scene_sets import scene_sample
+from spectradino_core.data.seeds import HELD_OUT, TRAINING
+from spectradino_core.datasets.benchmark import Benchmark, Found, LabelledItem
+from spectradino_core.modality import Modality
+from spectradino_core.scenes import BOX_CLASSES, MASK_CLASSES, MASK_PALETTE, TIMES_OF_DAY
+
+__all__ = ["SCENES", "SCENES_NIR", "SCENES_SWIR"]
+
+_SIZE = (640, 512)
+_FIRST = {"train": TRAINING.start, "val": HELD_OUT["val"], "test": HELD_OUT["test"]}
+_COUNTS = {"train": 600, "val": 60, "test": 150}
+
+
+@dataclass(frozen=True)
+class _Scenes:
+    infrared: Modality
+
+    def find(self, root: Path, split: str) -> Found:
+        """See `Benchmark.find`."""
+        seeds = range(_FIRST[split], _FIRST[split] + _COUNTS[split])
+        items = [LabelledItem(f"{split} {seed}", seed=seed, subsets=(_time(seed),)) for seed in seeds]
+        return Found(items, sample=self._sample)
+
+    def _sample(self, item: LabelledItem) -> PairedSample:
+        assert item.seed is not None
+        return scene_sample(item.seed, self.infrared, _SIZE, time_of_day=_time(item.seed))
+
+
+def _benchmark(name: str, infrared: Modality) -> Benchmark:
+    return Benchmark(
+        name=name,
+        title=f"synthetic streets, RGB and {infrared.name}",
+        infrared=infrared,
+        box_classes=BOX_CLASSES,
+        mask_classes=MASK_CLASSES,
+        palette=tuple((int(r), int(g), int(b)) for r, g, b in MASK_PALETTE),
+        splits=dict(_COUNTS),
+        train_split="train",
+        report_split="test",
+        find=_Scenes(infrared).find,
+        time_rule="stated",
+        stated_subsets=TIMES_OF_DAY,
+        layout="nothing: scenes are rendered when asked for, 640x512",
+        source="part of this package",
+        licence="Apache-2.0",
+        ignore="objects too small or hidden to be seen have no box; 255 is ignored in masks",
+        notes=("Synthetic: a figure on them says nothing of real cameras.",),
+        needs_root=False,
+    )
+
+
+def _time(seed: int) -> str:
+    return TIMES_OF_DAY[seed % len(TIMES_OF_DAY)]
+
+
+SCENES = _benchmark("scenes", Modality.LWIR)
+SCENES_NIR = _benchmark("scenes_nir", Modality.NIR)
+SCENES_SWIR = _benchmark("scenes_swir", Modality.SWIR)

@@ -1,0 +1,132 @@
+"""A contact sheet of labelled pairs: colour with its labels, infrared with the same ones, and the mask by itself.
+
+Letters: h w a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from spectradino_core.data.paired_folder import UNLABELLED
+from spectradino_core.data.sample import PairedSample
+from spectradino_core.datasets.benchmark import LabelledItem, LabelledPairs
+from spectradino_core.files import written_atomically
+from spectradino_core.runtime.overlay import BOX_COLOURS, infrared_to_grey
+
+__all__ = ["draw_sheet", "write_sheet"]
+
+_WIDTH = 420
+_LINE = 20
+_GAP = 4
+_PAPER = 250
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_ALPHA = 0.4
+
+
+def write_sheet(path: Path, pairs: LabelledPairs, count: int = 8) -> None:
+    """Draws `count` pairs, spread over the split and over its subsets, into an image file.
+
+    Raises:
+        OSError: the file can't be written.
+        ValueError: the name's ending is no image format, or a pair can't be read.
+    """
+    sheet = draw_sheet(pairs, [pairs.load(item) for item in chosen(pairs, count)])
+    ending = path.suffix.lower()
+    if ending not in (".png", ".jpg", ".jpeg"):
+        raise ValueError(f"{path}: a sheet is written as .png or .jpg")
+    done, data = cv2.imencode(ending, cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise ValueError(f"{path}: could not be encoded")
+    with written_atomically(path) as scratch:
+        scratch.write_bytes(data.tobytes())
+
+
+def chosen(pairs: LabelledPairs, count: int) -> list[LabelledItem]:
+    """Items spread over the split; where it says what is day and what night, as many of each."""
+    groups: dict[tuple[str, ...], list[LabelledItem]] = {}
+    for item in pairs:
+        groups.setdefault(item.subsets, []).append(item)
+    parts = list(groups.values())[:count]
+    picked: list[LabelledItem] = []
+    for place, part in enumerate(parts):
+        share = count // len(parts) + (place < count % len(parts))
+        picked += [part[i] for i in np.unique(np.linspace(0, len(part) - 1, share).astype(int))]
+    return picked
+
+
+def draw_sheet(pairs: LabelledPairs, samples: Sequence[PairedSample]) -> np.ndarray:
+    """uint8 [h, w, 3] in RGB order: a row for each pair and a legend."""
+    rows = [_row(pairs, sample) for sample in samples]
+    width = max((row.shape[1] for row in rows), default=_WIDTH)
+    parts = [*rows, _legend(pairs, width)]
+    return np.vstack([_padded(part, width) for part in parts])
+
+
+def _row(pairs: LabelledPairs, sample: PairedSample) -> np.ndarray:
+    scale = _WIDTH / sample.size[0]
+    size = (_WIDTH, max(1, round(sample.size[1] * scale)))
+    colour = cv2.resize(np.ascontiguousarray(sample.rgb), size, interpolation=cv2.INTER_AREA)
+    infrared = cv2.resize(infrared_to_grey(sample.infrared), size, interpolation=cv2.INTER_AREA)
+    pictures = [colour, infrared]
+    if sample.mask is not None:
+        mask = cv2.resize(np.ascontiguousarray(sample.mask), size, interpolation=cv2.INTER_NEAREST)
+        painted = _painted(mask, pairs.palette)
+        labelled = ((mask != UNLABELLED) & painted.any(axis=2))[..., None]  # a black class is background: not painted
+        pictures = [np.where(labelled, cv2.addWeighted(p, 1 - _ALPHA, painted, _ALPHA, 0), p) for p in pictures]
+        pictures.append(painted)
+    for picture in pictures[:2]:
+        _draw_boxes(picture, sample, scale)
+    body = np.hstack([cv2.copyMakeBorder(p, 0, 0, 0, _GAP, cv2.BORDER_CONSTANT, value=(_PAPER,) * 3) for p in pictures])
+    told = [sample.name, *sample.subsets, f"{sample.size[0]}x{sample.size[1]}", str(sample.infrared.dtype)]
+    if sample.boxes is not None:
+        told.append(f"{len(sample.boxes)} boxes")
+    return np.vstack([_text("  ".join(told), body.shape[1]), body])
+
+
+def _painted(mask: np.ndarray, palette: Sequence[tuple[int, int, int]]) -> np.ndarray:
+    """Colours of a mask; white where unlabelled."""
+    table = np.full((256, 3), 255, np.uint8)
+    table[: len(palette)] = palette
+    return table[mask]
+
+
+def _draw_boxes(picture: np.ndarray, sample: PairedSample, scale: float) -> None:
+    for boxes, labels, thickness in (
+        (sample.ignored, sample.ignored_labels, 1),
+        (sample.boxes, sample.labels, 2 if scale > 0.5 else 1),
+    ):
+        for box, label in zip(() if boxes is None else boxes, () if labels is None else labels, strict=True):
+            colour = (160, 160, 160) if boxes is sample.ignored else BOX_COLOURS[int(label) % len(BOX_COLOURS)]
+            x1, y1, x2, y2 = (round(float(v) * scale) for v in box)
+            cv2.rectangle(picture, (x1, y1), (x2, y2), colour, thickness)
+
+
+def _legend(pairs: LabelledPairs, width: int) -> np.ndarray:
+    entries = [(name, BOX_COLOURS[i % len(BOX_COLOURS)]) for i, name in enumerate(pairs.box_classes)]
+    entries += list(zip(pairs.mask_classes, pairs.palette, strict=True))
+    lines = [_text("", width)]
+    x = _GAP
+    for name, colour in entries:
+        length = cv2.getTextSize(name, _FONT, 0.4, 1)[0][0] + 30
+        if x + length > width and x > _GAP:
+            lines.append(_text("", width))
+            x = _GAP
+        cv2.rectangle(lines[-1], (x, 4), (x + 14, _LINE - 4), colour, cv2.FILLED)
+        cv2.rectangle(lines[-1], (x, 4), (x + 14, _LINE - 4), (0, 0, 0), 1)
+        cv2.putText(lines[-1], name, (x + 18, _LINE - 6), _FONT, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+        x += length
+    return np.vstack(lines)
+
+
+def _text(text: str, width: int) -> np.ndarray:
+    line = np.full((_LINE, width, 3), _PAPER, np.uint8)
+    cv2.putText(line, text, (_GAP, _LINE - 6), _FONT, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+    return line
+
+
+def _padded(part: np.ndarray, width: int) -> np.ndarray:
+    return cv2.copyMakeBorder(part, 0, 0, 0, width - part.shape[1], cv2.BORDER_CONSTANT, value=(_PAPER,) * 3)

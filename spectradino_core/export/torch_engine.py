@@ -1,0 +1,129 @@
+"""PyTorch engine for checkpoints: the reference for the parity of exported models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spectradino_core.modality import Modality
+from spectradino_core.models.checkpoints import CheckpointError
+from spectradino_core.models.perception import Perception
+from spectradino_core.models.perception_checkpoint import load_perception
+from spectradino_core.runtime.bundle import BundleError, ModelInfo
+from spectradino_core.runtime.engine import EngineError, RawPredictions, raw_predictions
+
+__all__ = ["ServingGraph", "TorchEngine", "cuda_is_available"]
+
+
+def cuda_is_available() -> bool:
+    """Whether torch can use a GPU."""
+    return torch.cuda.is_available()
+
+
+class ServingGraph(nn.Module):
+    """Module to export: one pair to boxes, scores and a class mask.
+
+    Letters: H x W network input, A anchor points, C box classes.
+    """
+
+    def __init__(self, model: Perception, size: tuple[int, int], streams: str = "both") -> None:
+        """
+        Args:
+            model: the trained module.
+            size: (width, height) of the network input.
+            streams: input streams, one of `bundle.STREAMS`. With a single stream the fusion's placeholder replaces the
+                other, and the backbone processes only that stream.
+        """
+        super().__init__()
+        self.model = model
+        self.size = size
+        self.streams = streams
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """Compute `outputs` from rgb [1, 3, H, W], ir [1, 1, H, W], present [2], or from a single stream's image.
+
+        These are boxes [A, 4] and scores [A, C] of a detection head, mask uint8 [H, W] of a segmentation head.
+        """
+        if self.streams == "both":
+            rgb, ir, present = given
+            predictions = self.model({Modality.RGB: rgb, self.model.infrared: ir}, present[None])
+        else:
+            (image,) = given
+            predictions = self.model({Modality.RGB if self.streams == "rgb" else self.model.infrared: image})
+        outputs: tuple[Tensor, ...] = ()
+        if predictions.boxes is not None and predictions.logits is not None:
+            outputs = (predictions.boxes[0], predictions.logits[0].float().sigmoid())
+        if predictions.mask_logits is None:
+            return outputs
+        full = nn.functional.interpolate(
+            predictions.mask_logits.float(), size=self.size[::-1], mode="bilinear", align_corners=False
+        )
+        return (*outputs, full[0].argmax(dim=0).to(torch.uint8))
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs of `forward`, in order."""
+        boxes = [] if self.model.detection is None else ["boxes", "scores"]
+        return boxes + ([] if self.model.segmentation is None else ["mask"])
+
+
+class TorchEngine:
+    """PyTorch implementation of `runtime.engine.Engine`, with normalised inputs of both streams."""
+
+    def __init__(self, path: str | Path, device: str = "cpu", threads: int = 0) -> None:
+        """
+        Args:
+            path: the checkpoint.
+            device: torch device, such as "cpu" or "cuda:0".
+            threads: CPU threads; 0: torch's default.
+
+        Raises:
+            BundleError: the file is not a perception checkpoint.
+            EngineError: the device failed.
+        """
+        if threads:
+            torch.set_num_threads(threads)
+        try:
+            model, info = load_perception(path, device)
+        except CheckpointError as error:
+            raise BundleError(str(error)) from None
+        except BundleError:
+            raise
+        except RuntimeError as error:  # from torch, see `run`
+            raise EngineError(
+                f"{path} could not be loaded onto '{device}' ({error}): free its memory, or choose another device"
+            ) from None
+        self._start(model, info, torch.device(device))
+
+    @classmethod
+    def of(cls, model: Perception, info: ModelInfo) -> TorchEngine:
+        """Create an engine for a module in memory, on its device."""
+        engine = cls.__new__(cls)
+        engine._start(model, info, next(model.parameters()).device)
+        return engine
+
+    def _start(self, model: Perception, info: ModelInfo, device: torch.device) -> None:
+        self.info = info.with_(inputs="normalised", streams="both")
+        self.label = f"PyTorch {torch.__version__} on {device}"
+        self.on_cpu = device.type == "cpu"
+        self._device = device
+        self._graph = ServingGraph(model, info.input_size).eval()
+
+    @property
+    def model(self) -> Perception:
+        """The underlying module."""
+        return self._graph.model
+
+    @torch.inference_mode()
+    def run(self, *inputs: np.ndarray) -> RawPredictions:
+        """See `Engine`."""
+        try:
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 has a 10-bit mantissa
+                given = [torch.from_numpy(x).to(self._device) for x in inputs]
+                results = [x.cpu().numpy() for x in self._graph(*given)]
+        except RuntimeError as error:  # torch raises these for out of memory and lost devices
+            raise EngineError(f"{self.label} failed on a frame: {error}") from error
+        return raw_predictions(dict(zip(self._graph.outputs, results, strict=True)))

@@ -1,0 +1,358 @@
+"""Load and save backbone weights: DINOv2 in its four key layouts, and SpectraDINO checkpoints.
+
+DINOv2 weights are a `.pth` or `.bin` file (loaded with `weights_only=True`), a `.safetensors` file or a Hugging Face
+model folder; `weight_files.py` locates the backbone under any prefix. The layout is detected from the keys and
+converted to the official one, which `vit.py` uses:
+
+- official: `blocks.0.attn.qkv`; training checkpoints chunk the blocks, `blocks.c.i`.
+- timm: as official, but SwiGLU is `fc1`/`fc2`, registers are `reg_token`, and with registers the CLS position is added
+  into `cls_token`.
+- transformers: `encoder.layer.0.attention.q_proj`; separate q, k, v and separate SwiGLU gate and value.
+- transformers, older: `encoder.layer.0.attention.attention.query`; separate q, k, v, SwiGLU `weights_in`/`weights_out`.
+
+`mask_token` is dropped: only DINOv2's own training uses it. SpectraDINO checkpoints are safetensors files with the
+config and the bands in their metadata.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from spectradino_core.files import parse_json, written_atomically
+from spectradino_core.modality import Modality
+from spectradino_core.models.spectradino import SpectraDINO
+from spectradino_core.models.vit import VARIANTS, LayerScale, ViT, ViTConfig
+from spectradino_core.models.weight_files import (
+    CheckpointError,
+    State,
+    find_backbone,
+    folder_config,
+    read_header,
+    read_tensors,
+    shown_names,
+)
+from spectradino_core.text import printable
+
+__all__ = [
+    "CheckpointError",
+    "config_of",
+    "load_dinov2",
+    "load_spectradino",
+    "read_dinov2",
+    "read_header",
+    "read_metadata",
+    "read_tensors",
+    "save_dinov2",
+    "save_spectradino",
+    "stored_config",
+]
+
+FORMAT = "spectradino-backbone/1"
+
+# ------------------------------------------------------------------------------------------------------------- DINOv2
+
+
+def load_dinov2(model: ViT | SpectraDINO, path: str | os.PathLike[str]) -> str:
+    """Load plain DINOv2 weights into a ViT, or into the ViT of a SpectraDINO only.
+
+    Returns:
+        Name of the detected key layout.
+
+    Raises:
+        CheckpointError: the file is missing, unreadable, not a DINOv2, of another variant, or incomplete.
+    """
+    vit = model.vit if isinstance(model, SpectraDINO) else model
+    state, layout = read_dinov2(path)
+    stored, expected = config_of(state), vit.config
+    if any(getattr(stored, name) != getattr(expected, name) for name in _SHAPE_FIELDS):
+        raise CheckpointError(f"{path} holds a {_describe(stored)}, but the model is a {_describe(expected)}")
+    _load(vit, state, path)
+    return layout
+
+
+def read_dinov2(path: str | os.PathLike[str]) -> tuple[State, str]:
+    """Read DINOv2 weights under the names of `vit.ViT`; return them and the name of their layout.
+
+    Raises:
+        CheckpointError: the file is missing, unreadable or not a DINOv2.
+    """
+    tensors = read_tensors(path)
+    if any(name.endswith(_OF_DINOV3) for name in tensors):
+        raise CheckpointError(
+            f"{path} holds a DINOv3, with rotary positions and patches of 16 pixels, but the backbone is DINOv2: give "
+            "DINOv2 weights"
+        )
+    state = find_backbone(tensors, path)
+    if any(".attention.attention.query." in key for key in state):
+        layout, state = "transformers, older", _from_transformers(state)
+    elif any(".attention.q_proj." in key for key in state):
+        layout, state = "transformers", _from_transformers(state)
+    elif "reg_token" in state or _is_gated(state):
+        layout, state = "timm", _from_timm(state)
+    else:
+        layout, state = "official", {_BLOCK_CHUNK.sub(r"blocks.\1.", key): value for key, value in state.items()}
+    state.pop("mask_token", None)
+    if not {"cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.norm1.weight"} <= state.keys():
+        raise CheckpointError(
+            f"{path} holds no DINOv2 in a known layout (official, timm, transformers): its tensors are named "
+            f"{shown_names(state)}"
+        )
+    if (problem := _problem(state)) or (problem := _problem_of_folder(state, Path(path))):
+        raise CheckpointError(f"{path} is not a DINOv2: {problem}")
+    return state, layout
+
+
+_OF_DINOV3 = ("rope_embed.periods", "storage_tokens", "embeddings.patch_embeddings.weight")
+
+
+def _problem(state: State) -> str:
+    """Reason why tensors with DINOv2 names are not a DINOv2, or ""; shapes are untrusted until this passes."""
+    blocks = {key.split(".")[1] for key in state if key.startswith("blocks.")}
+    if blocks != {str(number) for number in range(len(blocks))}:
+        return f"its blocks are not numbered from 0 ({shown_names(blocks)})"
+    if "blocks.0.ls1.gamma" not in state:
+        return "its blocks have no LayerScale, which DINO's first version, MAE and supervised ViTs lack"
+    for key, value in state.items():
+        if not value.is_floating_point():
+            return f"{printable(key)} holds {value.dtype}, not floating-point numbers (quantised?)"
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            return f"{printable(key)} claims a larger shape ({list(value.shape)}) than its data"
+    wanted = {"cls_token": 3, "pos_embed": 3, "patch_embed.proj.weight": 4, "register_tokens": 3}
+    for key, dimensions in wanted.items():
+        if key in state and (state[key].dim() != dimensions or not state[key].numel()):
+            return f"{key} is {list(state[key].shape)}"
+    height, width = state["patch_embed.proj.weight"].shape[2:]
+    positions = state["pos_embed"].shape[1] - 1
+    if height != width or round(max(0, positions) ** 0.5) ** 2 != positions:
+        return f"its patches ({height} x {width} pixels) or its {positions} positions are not square"
+    try:
+        config_of(state)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _problem_of_folder(state: State, path: Path) -> str:
+    """Reason why a model folder's config contradicts the weights in what shapes do not show, or ""."""
+    if not path.is_dir():
+        return ""
+    stored, heads = folder_config(path).get("num_attention_heads"), config_of(state).heads
+    return f"config.json says {stored} attention heads, this width has {heads}" if stored not in (None, heads) else ""
+
+
+def config_of(state: Mapping[str, Tensor]) -> ViTConfig:
+    """Infer the config of weights in the official layout from their shapes.
+
+    The number of heads, which shapes do not show, comes from the variant of the same width; an unknown width gets heads
+    of 64 channels, as in all DINOv2 models, and the name "?".
+    """
+    width = state["cls_token"].shape[-1]
+    depth = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
+    swiglu = "blocks.0.mlp.w12.weight" in state
+    like = [config for config in VARIANTS.values() if (config.width, config.swiglu) == (width, swiglu)]
+    base = like[0] if like else ViTConfig("?", width, depth, max(1, width // 64), swiglu=swiglu)
+    return dataclasses.replace(
+        base,
+        depth=depth,
+        patch=state["patch_embed.proj.weight"].shape[-1],
+        registers=state["register_tokens"].shape[1] if "register_tokens" in state else 0,
+        pos_grid=round((state["pos_embed"].shape[1] - 1) ** 0.5),
+    )
+
+
+_SHAPE_FIELDS = ("width", "depth", "patch", "registers", "swiglu", "pos_grid")
+
+
+def _describe(config: ViTConfig) -> str:
+    """ "ViT-B/14 (width 768, 12 blocks, no registers, GELU, positions 37 x 37)"."""
+    registers = f"{config.registers} registers" if config.registers else "no registers"
+    mlp = "SwiGLU" if config.swiglu else "GELU"
+    positions = f"positions {config.pos_grid} x {config.pos_grid}"
+    title = dataclasses.replace(config, registers=0).title
+    return f"{title} (width {config.width}, {config.depth} blocks, {registers}, {mlp}, {positions})"
+
+
+# ------------------------------------------------------------------------------------------------------- key layouts
+
+_BLOCK_CHUNK = re.compile(r"^blocks\.\d+\.(\d+)\.")  # blocks.chunk.index, where the index counts over all chunks
+
+_TRANSFORMERS = [
+    (r"^embeddings\.(cls_token|mask_token|register_tokens)$", r"\1"),
+    (r"^embeddings\.position_embeddings$", "pos_embed"),
+    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^layernorm\.", "norm."),
+    (r"^encoder\.layer\.", "blocks."),
+    (r"\.layer_scale([12])\.lambda1$", r".ls\1.gamma"),
+    (r"\.attention\.(?:o_proj|output\.dense)\.", ".attn.proj."),
+    (r"\.attention\.(?:attention\.)?(?:q_proj|query)\.", ".attn.q."),
+    (r"\.attention\.(?:attention\.)?(?:k_proj|key)\.", ".attn.k."),
+    (r"\.attention\.(?:attention\.)?(?:v_proj|value)\.", ".attn.v."),
+    (r"\.mlp\.weights_in\.", ".mlp.w12."),
+    (r"\.mlp\.(?:weights_out|down_proj)\.", ".mlp.w3."),
+    (r"\.mlp\.gate_proj\.", ".mlp.w1."),
+    (r"\.mlp\.up_proj\.", ".mlp.w2."),
+]
+
+
+def _from_transformers(state: State) -> State:
+    """Convert either transformers layout to the official one."""
+    renamed = {}
+    for key, value in state.items():
+        for pattern, name in _TRANSFORMERS:
+            key = re.sub(pattern, name, key)
+        renamed[key] = value
+    return _stack(_stack(renamed, ("attn.q", "attn.k", "attn.v"), "attn.qkv"), ("mlp.w1", "mlp.w2"), "mlp.w12")
+
+
+def _stack(state: State, parts: Sequence[str], whole: str) -> State:
+    """Concatenate the linear layers `parts` into `whole`; incomplete sets are unchanged."""
+    stacked = dict(state)
+    for key in state:
+        if f".{parts[0]}." in key:
+            keys = [key.replace(f".{parts[0]}.", f".{part}.") for part in parts]
+            if all(part in state for part in keys):
+                stacked[key.replace(f".{parts[0]}.", f".{whole}.")] = torch.cat([stacked.pop(part) for part in keys])
+    return stacked
+
+
+def _from_timm(state: State) -> State:
+    """Convert timm's layout to the official one."""
+    if _is_gated(state):
+        state = {key.replace(".mlp.fc1.", ".mlp.w12.").replace(".mlp.fc2.", ".mlp.w3."): v for key, v in state.items()}
+    else:
+        state = dict(state)
+    if "reg_token" in state:
+        state["register_tokens"] = state.pop("reg_token")
+    positions = state.get("pos_embed")
+    if positions is not None and round(positions.shape[1] ** 0.5) ** 2 == positions.shape[1]:
+        # A full square has no row for CLS, whose position is already part of cls_token.
+        state["pos_embed"] = torch.cat([torch.zeros_like(positions[:, :1]), positions], dim=1)
+    return state
+
+
+def _is_gated(state: State) -> bool:
+    """Whether the MLPs are timm's SwiGLU: `fc1` outputs gate and value, `fc2` reads their product."""
+    fc1, fc2 = state.get("blocks.0.mlp.fc1.weight"), state.get("blocks.0.mlp.fc2.weight")
+    return fc1 is not None and fc2 is not None and fc1.shape[0] == 2 * fc2.shape[1]
+
+
+# -------------------------------------------------------------------------------------------------------- SpectraDINO
+
+
+def save_dinov2(model: ViT, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
+    """Save a plain ViT atomically as safetensors in DINOv2's official layout, which `load_dinov2` reads.
+
+    Raises:
+        OSError: the file could not be written; an existing file is unchanged.
+    """
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    with written_atomically(path, sum(value.nbytes for value in state.values())) as scratch:
+        save_file(state, scratch, dict(metadata) if metadata else None)
+
+
+def save_spectradino(
+    model: SpectraDINO, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Save a backbone atomically as safetensors with its config and bands in the metadata.
+
+    Args:
+        model: backbone on any device, in any precision.
+        path: output file; its folder must exist.
+        metadata: additional entries, e.g. the stage and the data; not "format", "config" or "bands".
+
+    Raises:
+        ValueError: the model's LayerScales are folded for serving, or a metadata key is reserved.
+    """
+    if sum(isinstance(module, LayerScale) for module in model.modules()) != 2 * model.config.depth:
+        raise ValueError("the LayerScales of this model are folded for serving: save the original model")
+    own = {
+        "format": FORMAT,
+        "config": json.dumps(dataclasses.asdict(model.config)),
+        "bands": ",".join(band.key for band in model.bands),
+    }
+    reserved = own.keys() & (metadata or {}).keys()
+    if reserved:
+        raise ValueError(f"metadata keys {', '.join(sorted(reserved))} are reserved")
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+
+    with written_atomically(path, sum(value.nbytes for value in state.values())) as scratch:
+        save_file(state, scratch, own | dict(metadata or {}))
+
+
+def load_spectradino(path: str | os.PathLike[str], bands: Sequence[Modality] | None = None) -> SpectraDINO:
+    """Load a backbone saved by `save_spectradino` on the CPU, in training mode; only `bands` if given.
+
+    Raises:
+        CheckpointError: the file is missing, unreadable, not a SpectraDINO backbone, or lacks weights or a band.
+    """
+    config, stored_bands = stored_config(path)
+    try:
+        model = SpectraDINO(config, stored_bands)
+    except ValueError as error:
+        raise CheckpointError(_not_understood(path, error)) from error
+    _load(model, read_tensors(path), path)
+    if bands is None:
+        return model
+    try:
+        return model.select_bands(bands)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def stored_config(path: str | os.PathLike[str]) -> tuple[ViTConfig, list[Modality]]:
+    """Read config and bands of a SpectraDINO backbone from the file's header.
+
+    Raises:
+        CheckpointError: the file is missing, unreadable, not a SpectraDINO backbone, or of a later version.
+    """
+    metadata = read_metadata(path)
+    try:
+        config = ViTConfig(**parse_json(metadata["config"], "its config"))
+        return config, [Modality.parse(key) for key in metadata["bands"].split(",")]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(_not_understood(path, error)) from error
+
+
+def _not_understood(path: str | os.PathLike[str], error: Exception) -> str:
+    return f"{path} holds metadata that this version does not understand: {printable(str(error))}"
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read a SpectraDINO backbone's metadata: "format", "config" (JSON), "bands" ("rgb,lwir") and added entries.
+
+    Raises:
+        CheckpointError: the file is missing, unreadable or not a SpectraDINO backbone.
+    """
+    metadata = read_header(path)
+    if metadata.get("format") != FORMAT:
+        found = printable(repr(metadata.get("format")), 60)
+        raise CheckpointError(
+            f"{path} is not a SpectraDINO backbone of format {FORMAT} (found {found}); "
+            "load plain DINOv2 weights with load_dinov2"
+        )
+    return metadata
+
+
+def _load(module: nn.Module, state: State, path: str | os.PathLike[str]) -> None:
+    """Strict `load_state_dict` whose error lists all mismatches."""
+    wanted = module.state_dict()
+    faults = []
+    if missing := wanted.keys() - state.keys():
+        faults.append(f"missing {shown_names(missing)}")
+    if unexpected := state.keys() - wanted.keys():
+        faults.append(f"unexpected {shown_names(unexpected)}")
+    for key in sorted(wanted.keys() & state.keys()):
+        if wanted[key].shape != state[key].shape:
+            faults.append(f"{key} is {list(state[key].shape)} and should be {list(wanted[key].shape)}")
+    if faults:
+        raise CheckpointError(f"{path} does not fit the model: {'; '.join(faults)}")
+    module.load_state_dict(state)

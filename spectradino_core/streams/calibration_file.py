@@ -1,0 +1,171 @@
+"""The calibration file: how a rig's infrared camera lies to its colour camera, in space and in time.
+
+YAML, written by `spectradino calibrate` or by hand, read by the node (parameter `calibration_file`):
+
+    spectradino_calibration: 1      # version of this format
+    ir_to_rgb:                      # infrared to colour pixels, (0, 0) is the centre of the top left pixel
+    - [2.01, 0.012, -31.5]
+    - [-0.011, 2.0, 12.2]
+    - [1.0e-06, -2.0e-06, 1.0]
+    ir_size: [640, 512]             # width, height of the images it was made from; scaled copies of them are served too
+    rgb_size: [1280, 1024]
+    time_offset_ms: 12.5            # optional: the infrared camera stamps the same moment so much later
+    residual_px: 0.8                # optional: how far the homography is off, in colour pixels (median)
+    made_by: spectradino calibrate 0.2.0            # optional
+    notes: outdoor rig, targets at 8 to 20 m        # optional
+
+A file may give the time offset alone; then it has neither ir_to_rgb nor the sizes and residual that belong to it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spectradino_core.calibration.registration import Registration, RegistrationError
+from spectradino_core.files import FileError, read_yaml, written_atomically
+from spectradino_core.streams.settings import parameter
+from spectradino_core.text import printable
+
+__all__ = ["FORMAT", "Calibration", "load_calibration", "save_calibration"]
+
+FORMAT = 1
+_VERSION_KEY = "spectradino_calibration"
+_WANTED = (_VERSION_KEY, "ir_to_rgb", "ir_size", "rgb_size")
+_OF_REGISTRATION = (*_WANTED[1:], "residual_px")
+_OPTIONAL = ("time_offset_ms", "residual_px", "made_by", "notes")
+_LARGEST_SIDE, _LARGEST_RESIDUAL_PX = 1 << 16, 1e5
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a calibration file says.
+
+    Attributes:
+        registration: infrared to colour pixels, with the sizes that it is for; None: not measured.
+        time_offset_ms: how much later the infrared camera stamps the same moment; None: not measured.
+        residual_px: how far the homography is off, median in colour pixels; None: not measured.
+        made_by, notes: free text.
+    """
+
+    registration: Registration | None = None
+    time_offset_ms: float | None = None
+    residual_px: float | None = None
+    made_by: str = ""
+    notes: str = ""
+
+
+def load_calibration(path: str | Path) -> Calibration:
+    """Reads a calibration file.
+
+    Raises:
+        RegistrationError: it is missing, no YAML, lacks or misspells an entry, is of a newer format, or its homography
+            makes no sense; the message names file and entry.
+    """
+    path = Path(path)
+    data = _read(path)
+    if not isinstance(data, dict):
+        raise RegistrationError(f"{path} is no calibration file: it holds no entries such as ir_to_rgb")
+    for key in data:
+        if key not in (*_WANTED, *_OPTIONAL):
+            near = difflib.get_close_matches(str(key), (*_WANTED, *_OPTIONAL), n=1)
+            shown = printable(repr(key), 80)
+            raise RegistrationError(f"{path}: unknown entry {shown}" + (f", did you mean {near[0]!r}?" if near else ""))
+    has_time_alone = "time_offset_ms" in data and not any(key in data for key in _OF_REGISTRATION)
+    missing = [key for key in _WANTED if key not in data and not (has_time_alone and key in _OF_REGISTRATION)]
+    if missing:
+        raise RegistrationError(f"{path}: entry {' and '.join(missing)} is missing")
+    if data[_VERSION_KEY] != FORMAT:
+        raise RegistrationError(
+            f"{path}: format {printable(repr(data[_VERSION_KEY]), 40)}, this software reads format {FORMAT}: calibrate "
+            "again, or upgrade"
+        )
+    offset = parameter("ir_time_offset_ms")
+    registration = None
+    if not has_time_alone:
+        registration = Registration(
+            _nine(data["ir_to_rgb"], path), _size(data, "ir_size", path), _size(data, "rgb_size", path), str(path)
+        )
+    return Calibration(
+        registration,
+        time_offset_ms=_number(data, "time_offset_ms", path, offset.low, offset.high),
+        residual_px=_number(data, "residual_px", path, 0.0, _LARGEST_RESIDUAL_PX),
+        made_by=printable(str(data.get("made_by") or ""), 1000),
+        notes=printable(str(data.get("notes") or ""), 10_000, keep="\n"),
+    )
+
+
+def save_calibration(path: str | Path, calibration: Calibration) -> None:
+    """Writes a calibration file that `load_calibration` reads back equal.
+
+    Raises:
+        RegistrationError: the registration does not say which image sizes it is for, or there is nothing to write.
+        OSError: the file cannot be written.
+    """
+    import yaml
+
+    registration = calibration.registration
+    if registration is None and calibration.time_offset_ms is None:
+        raise RegistrationError("a calibration file gives a homography, a time offset or both: here is neither")
+    if registration is None and calibration.residual_px is not None:
+        raise RegistrationError("a residual belongs to a homography: here is none")
+    data: dict[str, Any] = {_VERSION_KEY: FORMAT}
+    if registration is not None:
+        if registration.ir_size is None or registration.rgb_size is None:
+            raise RegistrationError("a calibration file needs the sizes of both images: give Registration its sizes")
+        data["ir_to_rgb"] = [list(registration.matrix[row : row + 3]) for row in (0, 3, 6)]
+        data["ir_size"], data["rgb_size"] = list(registration.ir_size), list(registration.rgb_size)
+    for key in _OPTIONAL:
+        value = getattr(calibration, key)
+        if value not in (None, ""):
+            data[key] = value
+    text = yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+    with written_atomically(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")
+
+
+def _read(path: Path) -> Any:
+    try:
+        return read_yaml(path, "calibration file")
+    except FileError as error:
+        raise RegistrationError(str(error)) from None
+
+
+def _nine(rows: Any, path: Path) -> tuple[float, ...]:
+    flat: list[Any] = []
+    if isinstance(rows, list):
+        for row in rows:
+            flat.extend(row if isinstance(row, list) else [row])
+    if len(flat) != 9 or not all(_is_number(value) for value in flat):
+        raise RegistrationError(f"{path}: ir_to_rgb is three rows of three numbers, got {printable(str(rows))}")
+    return tuple(float(value) for value in flat)
+
+
+def _size(data: dict[Any, Any], key: str, path: Path) -> tuple[int, int]:
+    value = data[key]
+    if not (
+        isinstance(value, list) and len(value) == 2 and all(type(v) is int and 0 < v <= _LARGEST_SIDE for v in value)
+    ):
+        raise RegistrationError(
+            f"{path}: {key} is [width, height] in pixels up to {_LARGEST_SIDE}, got {printable(str(value))}"
+        )
+    return value[0], value[1]
+
+
+def _number(data: dict[Any, Any], key: str, path: Path, least: float | None, most: float | None) -> float | None:
+    value = data.get(key)
+    if value is None:
+        return None
+    assert least is not None
+    assert most is not None
+    if not _is_number(value) or not least <= value <= most:
+        raise RegistrationError(
+            f"{path}: {key} is a finite number from {least:g} to {most:g}, got {printable(str(value))}"
+        )
+    return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
