@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from spectradino_core.modality import Modality
-from spectradino_core.models.stems import make_stem
+from spectradino_core.models.spectradino import make_stem
 from spectradino_core.models.vit import vit_config
 from spectradino_core.training.stages import StageRecipe
 

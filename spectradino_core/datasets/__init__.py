@@ -1,8 +1,8 @@
-"""Public data sets with labels, read as they are published: one file a data set.
+"""Readers of published data sets with labels, one file per data set, and of a user's own folder (`own/`).
 
-- `benchmark.py`: what a benchmark is, and the pairs of one split; `registry.py`: those there are.
-- `files.py`, `boxes.py`, `voc.py`, `coco_json.py`, `masks.py`, `daylight.py`: what their readers share.
-- `check.py`: whether a folder is whole; `sheet.py`: pairs with their labels, to look at.
+- `benchmark.py`: a data set's description and the pairs of one split; `registry.py`: data sets by name.
+- `files.py`, `daylight.py`: shared by the readers; label formats are in `data/labels`.
+- `check.py`: checks that a folder is complete; `sheet.py`: draws pairs with their labels.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""Optimise exported graphs: fused attention, int8 weights, half precision (needs `onnx`).
+"""Export from torch to ONNX, and conversions of exported graphs (needs `onnx`).
 
-Entry point: `convert.convert`, which checks parity with the source model before writing.
+- `onnx_model.py`: exports a trained module and compares it with PyTorch; `torch_engine.py`: the reference.
+- `raw_inputs.py`: normalisation in the graph; `gpu_operators.py`: replaces operators that GPUs lack.
+- `convert.py`: fused attention (`attention.py`), int8 weights (`integers.py`), half precision (`half.py`), with a
+  parity check against the source model.
 """
+
+from __future__ import annotations

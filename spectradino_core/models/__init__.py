@@ -1,12 +1,15 @@
-"""SpectraDINO backbone. Read `spectradino.py` first, then `vit.py`.
+"""The model. Read `spectradino.py` first, then `vit.py`.
 
 | file | contents |
 |---|---|
-| `spectradino.py` | the whole model: stems, DINOv2, adapters, modality embedding |
+| `spectradino.py` | the paper's model: stems, adapters, modality embedding, backbone |
 | `vit.py` | plain DINOv2 |
-| `stems.py` | convolutional stem per band: image to three channels |
-| `adapters.py` | bottleneck adapter after each block, one per band |
-| `checkpoints.py` | DINOv2 weights in four key layouts, and SpectraDINO checkpoints |
+| `repeated.py`, `encoders.py` | the baseline, DINOv2 on repeated infrared; encoders to judge or teach with |
+| `fusion.py` | concatenation, gate, cross attention |
+| `pyramid.py`, `detection.py`, `linear_detection.py`, `segmentation.py` | ViTDet's pyramid and the heads |
+| `registry.py` | heads and fusions by name; a new one is a class, a line here and a test |
+| `perception.py` | backbone, fusion and heads as one module |
+| `checkpoints.py`, `weight_files.py`, `perception_checkpoint.py` | DINOv2's key layouts, backbones, models |
 """
 
 from __future__ import annotations

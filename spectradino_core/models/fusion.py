@@ -1,16 +1,15 @@
-"""Fusion of two token streams: base class and the paper's concatenation.
+"""Fusion of RGB and infrared tokens: concatenation (the paper's own), a gate, and cross attention.
 
-Other fusions are in `cross_attention.py` and `gated.py`; `registry.py` lists them by name.
-
-Letters: B batch, N tokens, D width.
+`registry.py` knows them by name. Letters: B batch, N tokens, D width.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ConcatFusion", "Fusion"]
+__all__ = ["ConcatFusion", "CrossAttentionFusion", "Fusion", "GatedFusion"]
 
 
 class Fusion(nn.Module):
@@ -76,3 +75,66 @@ class ConcatFusion(Fusion):
 
     def fuse(self, rgb: Tensor, infrared: Tensor, seen: Tensor) -> Tensor:
         return self.act(self.norm(self.project(torch.cat((rgb, infrared), dim=-1))))
+
+
+class GatedFusion(Fusion):
+    """`g · rgb + (1 - g) · infrared`, then LayerNorm; g in 0..1 is predicted per token.
+
+    The paper ablates "a per-token gating weight to blend modality features" (Appendix C3); the linear gate initialised
+    to one half and the LayerNorm are our choice. With a single stream the gate selects it entirely.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, stand_in=False)
+        self.gate = nn.Linear(2 * width, 1)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        nn.init.zeros_(self.gate.weight)
+        nn.init.zeros_(self.gate.bias)
+
+    def fuse(self, rgb: Tensor, infrared: Tensor, seen: Tensor) -> Tensor:
+        gate = self.gate(torch.cat((rgb, infrared), dim=-1)).sigmoid()
+        only_rgb, only_infrared = (seen[:, index, None, None] > seen[:, 1 - index, None, None] for index in (0, 1))
+        gate = gate.masked_fill(only_rgb, 1.0).masked_fill(only_infrared, 0.0)
+        return self.norm(gate * rgb + (1 - gate) * infrared)
+
+
+_HEAD_WIDTH = 64  # as in DINOv2
+
+
+class CrossAttentionFusion(ConcatFusion):
+    """Residual cross attention in both directions, then concatenation.
+
+    The paper ablates "cross attention, which computes pairwise attention between modality-specific feature maps"
+    (Appendix C3, its best fusion) without further details; pre-norm, one layer per direction, heads of 64 channels and
+    zero initialisation (a new module equals `ConcatFusion`) are our choice. A token can attend to its counterpart some
+    patches away, which tolerates imperfect alignment of the cameras.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.to_rgb = _CrossAttention(width)
+        self.to_infrared = _CrossAttention(width)
+
+    def fuse(self, rgb: Tensor, infrared: Tensor, seen: Tensor) -> Tensor:
+        return super().fuse(rgb + self.to_rgb(rgb, infrared), infrared + self.to_infrared(infrared, rgb), seen)
+
+
+class _CrossAttention(nn.Module):
+    """Cross attention from the tokens of one stream to those of the other, [B, N, D]."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = max(1, width // _HEAD_WIDTH)
+        self.norm_asks = nn.LayerNorm(width, eps=1e-6)  # of the query; both names are checkpoint keys
+        self.norm_told = nn.LayerNorm(width, eps=1e-6)  # of the context
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.project = nn.Linear(width, width)
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, query: Tensor, context: Tensor) -> Tensor:
+        q = self.query(self.norm_asks(query)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        key_value = self.key_value(self.norm_told(context)).unflatten(-1, (2, self.heads, -1))
+        k, v = key_value.permute(2, 0, 3, 1, 4).unbind(0)
+        return self.project(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))

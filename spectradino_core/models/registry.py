@@ -14,13 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spectradino_core.models.cross_attention import CrossAttentionFusion
 from spectradino_core.models.detection import DenseHead
-from spectradino_core.models.fusion import ConcatFusion, Fusion
-from spectradino_core.models.gated import GatedFusion
+from spectradino_core.models.fusion import ConcatFusion, CrossAttentionFusion, Fusion, GatedFusion
 from spectradino_core.models.linear_detection import LinearDetectionHead
-from spectradino_core.models.segmentation import LinearSegmentationHead
-from spectradino_core.models.upernet import UPerNet
+from spectradino_core.models.segmentation import LinearSegmentationHead, UPerNet
 
 __all__ = ["DETECTION", "FUSIONS", "LAST_LAYERS", "SEGMENTATION", "Fused", "HeadSize", "Kind", "choose"]
 

@@ -1,15 +1,21 @@
-"""Linear segmentation head.
+"""Segmentation heads: a linear layer for each patch, and UPerNet.
 
-Letters: B batch, P channels, S mask classes, h x w feature map.
+`registry.py` knows them by name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spectradino_core.models.batch_norm import BatchNorm
+from spectradino_core.models.pooling import adaptive_average
+from spectradino_core.models.pyramid import LEVELS, ChannelNorm, SimpleFeaturePyramid
 
-__all__ = ["LinearSegmentationHead"]
+__all__ = ["LinearSegmentationHead", "POOLS", "UPerNet"]
 
 
 class LinearSegmentationHead(nn.Module):
@@ -29,3 +35,68 @@ class LinearSegmentationHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return class logits [B, S, h, w] of a map [B, P, h, w]."""
         return self.classify(self.norm(x))
+
+
+POOLS = (1, 2, 3, 6)
+
+
+class UPerNet(nn.Module):
+    """Standard segmentation head for evaluating vision foundation models (paper, Section 4.4).
+
+    Levels are computed as in ViTDet's pyramid: level i from the i-th of four tapped layers, shallow layers for fine
+    levels, or all from the last layer. The default width is 256, since the usual 512 costs three times the ViT-S
+    backbone. LayerNorm over channels replaces the original's BatchNorm (our choice): a map pooled to one pixel has no
+    meaningful statistics in a small batch.
+    """
+
+    def __init__(self, width: int, classes: int, out_width: int = 256, patch: int = 14) -> None:
+        """
+        Args:
+            width: D.
+            classes: S.
+            out_width: P.
+            patch: side of the backbone's patches in pixels.
+        """
+        super().__init__()
+        self.levels = SimpleFeaturePyramid(width, out_width, [level * patch for level in LEVELS], patch)
+        self.pools = nn.ModuleList(_conv(out_width, out_width, 1) for _ in POOLS)
+        self.pooled = _conv((1 + len(POOLS)) * out_width, out_width, 3)
+        self.laterals = nn.ModuleList(_conv(out_width, out_width, 1) for _ in LEVELS[1:])
+        self.smooth = nn.ModuleList(_conv(out_width, out_width, 3) for _ in LEVELS[1:])
+        self.join = _conv(len(LEVELS) * out_width, out_width, 3)
+        self.classify = nn.Conv2d(out_width, classes, 1)
+        assert self.classify.bias is not None
+        nn.init.normal_(self.classify.weight, std=0.01)
+        nn.init.zeros_(self.classify.bias)
+
+    def forward(self, layers: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
+        """Return class logits [B, S, h_0, w_0] at a stride of a quarter patch.
+
+        Args:
+            layers: four tokens [B, N, D], shallow to deep, or one for all levels.
+            grid: (h, w), N = h·w.
+        """
+        maps = self.levels(layers, grid)
+        coarsest = maps[-1]
+        bins = [
+            _resize(conv(adaptive_average(coarsest, k)), coarsest) for conv, k in zip(self.pools, POOLS, strict=True)
+        ]
+        top = self.pooled(torch.cat([coarsest, *bins], dim=1))
+        levels = [top]
+        for lateral, x in zip(reversed(self.laterals), reversed(maps[:-1]), strict=True):
+            levels.append(lateral(x) + _resize(levels[-1], x))
+        merged = [conv(x) for conv, x in zip(self.smooth, reversed(levels[1:]), strict=True)]
+        merged = [merged[0], *(_resize(x, merged[0]) for x in [*merged[1:], top])]
+        return self.classify(self.join(torch.cat(merged, dim=1)))
+
+
+def _conv(width: int, out_width: int, side: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(width, out_width, side, padding=side // 2, bias=False), ChannelNorm(out_width, eps=1e-6), nn.GELU()
+    )
+
+
+def _resize(x: Tensor, like: Tensor) -> Tensor:
+    """Resize bilinearly to the size of `like`."""
+    size = (int(like.shape[-2]), int(like.shape[-1]))
+    return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode="bilinear", align_corners=False)

@@ -24,64 +24,58 @@ ARROWS: dict[str, set[str]] = {
     "invalid_counts": set(),
     "thermal": {"invalid_counts"},
     "losses": set(),
-    "heads": set(),
     # Many jobs at once, whatever they are.
     "jobs": {"text"},
-    "backbone": {"modality"},
-    "perception": {"backbone", "heads", "modality"},
+    # The synthetic street renderer.
+    "scenes": {"modality"},
+    # Registration in use: homography, camera geometry, checkerboard.
+    "calibration": {"invalid_counts"},
+    "runtime": {"calibration", "invalid_counts", "modality", "thermal"},
+    # A model carries the description that is served with it.
+    "models": {"modality", "runtime"},
     # Pretraining pairs are normalised by the numbers that serve.
-    "data": {"invalid_counts", "modality", "runtime", "thermal"},
-    "runtime": {"invalid_counts", "modality", "thermal"},
-    "streams": {"invalid_counts", "runtime", "thermal"},
-    # Recorded drives: replayed by the node's own code, made up from the data sets, scored.
-    "bags": {"data", "evaluation", "jobs", "modality", "runtime", "streams", "thermal"},
-    # Free of torch and of ROS as well.
-    "calibrate": {"bags", "data", "runtime", "streams"},
-    # PyTorch behind runtime's Engine interface; a room of its own, so that runtime stays free of torch.
-    "torch_engine": {"backbone", "modality", "perception", "runtime", "perception_checkpoint"},
-    # What training writes, for those who read it without training.
-    "perception_checkpoint": {"backbone", "perception", "runtime"},
-    "evaluation": {
-        "backbone", "data", "modality", "perception", "perception_checkpoint", "runtime", "thermal",
+    "data": {"invalid_counts", "modality", "runtime", "scenes", "thermal"},
+    # Published and own data sets.
+    "datasets": {"data", "modality", "runtime", "scenes"},
+    "streams": {"calibration", "runtime", "thermal"},
+    # Recordings: replayed by the node's own code, made from data sets, scored.
+    "bags": {
+        "calibration", "data", "datasets", "evaluation", "jobs", "modality", "runtime", "scenes", "streams", "thermal",
     },
+    # Estimation of registration and clock offset; free of torch and of ROS as well.
+    "calibration.estimation": {"bags", "calibration", "data", "streams"},
+    # torch to ONNX, graph conversions, and PyTorch behind runtime's Engine interface.
+    "export": {"data", "modality", "models", "runtime"},
+    "evaluation": {"data", "modality", "models", "runtime", "scenes", "thermal"},
     "training": {
-        "backbone", "data", "evaluation", "heads", "losses", "modality", "perception", "runtime", "thermal",
-        "torch_engine", "perception_checkpoint",
+        "data", "datasets", "evaluation", "export", "losses", "modality", "models", "runtime", "scenes", "thermal",
     },
-    "export": {"data", "gpu_operators", "perception", "raw_inputs", "runtime", "torch_engine"},
-    # The first steps of a graph that is fed with raw pictures; only the `onnx` package.
-    "raw_inputs": {"runtime"},
-    # Operators that GPUs lack, replaced; only the `onnx` package.
-    "gpu_operators": set(),
-    # Exported graphs in other precisions; only the `onnx` package, no torch of its own.
-    "graphs": {"data", "export", "gpu_operators", "raw_inputs", "runtime"},
     # The paper's tables as a matrix of runs.
     "ablation": {
-        "backbone", "data", "evaluation", "jobs", "modality", "perception_checkpoint", "runtime", "torch_engine",
-        "training",
+        "data", "datasets", "evaluation", "export", "jobs", "modality", "models", "runtime", "scenes", "training",
     },
     # What is timed, against what; it builds and runs everything below it.
-    "bench": {
-        "backbone", "data", "export", "graphs", "losses", "modality", "perception", "runtime", "streams", "training",
-    },
+    "bench": {"data", "export", "losses", "modality", "models", "runtime", "streams", "training"},
     # The larger commands of the command line, one a file.
     "commands": {
-        "ablation", "bags", "bench", "calibrate", "data", "evaluation", "graphs", "heads", "modality",
-        "perception_checkpoint", "runtime", "streams", "training",
+        "ablation", "bags", "bench", "calibration.estimation", "data", "datasets", "evaluation",
+        "export", "modality", "models", "runtime", "streams", "training",
     },
-    "cli": {"commands", "data", "evaluation", "export", "perception_checkpoint", "runtime"},
+    "cli": {"commands", "data", "evaluation", "export", "models", "runtime"},
     # Not rooms of core, but callers of it.
-    ROS: {"runtime", "streams", "thermal"},
-    # The demo plays the robot's surroundings too: it draws scenes and scores the answers.
-    f"{ROS}.demo": {"data", "evaluation", "modality", "runtime"},
+    ROS: {"calibration", "runtime", "streams", "thermal"},
+    # The demo plays the robot's surroundings too: it draws scenes and scores the results.
+    f"{ROS}.demo": {"data", "evaluation", "modality", "runtime", "scenes"},
 }  # fmt: skip
 # Small helpers without knowledge of the field, for every room that has to do with files.
 HELPERS = {"files", "text"}
-WITHOUT_FILES = {"invalid_counts", "modality", "thermal", "losses", "heads", "files", "text"}
+WITHOUT_FILES = {"calibration", "files", "invalid_counts", "losses", "modality", "scenes", "text", "thermal"}
 # Imports inside a function, for what a user asks for by name and may not have installed.
-LATE_ARROWS = {("runtime", "torch_engine")}
+LATE_ARROWS = {("runtime", "export")}
 
-ROBOT_PATH = {"files", "text", "invalid_counts", "modality", "thermal", "runtime", "streams", ROS, f"{ROS}.demo"}
+ROBOT_PATH = {
+    "calibration", "files", "text", "invalid_counts", "modality", "thermal", "runtime", "streams", ROS, f"{ROS}.demo",
+}  # fmt: skip
 NOT_ON_ROBOT = {
     "matplotlib", "onnx", "onnxscript", "pycocotools", "safetensors", "timm", "torch", "torchvision", "transformers",
 }  # fmt: skip
@@ -184,8 +178,8 @@ def test_arrows_point_down(path: str) -> None:
         ("spectradino_core/streams/a.py", "def f():\n    from torch import nn"),
         ("spectradino_core/streams/a.py", "import rclpy.node"),
         ("spectradino_core/cli.py", "from sensor_msgs.msg import Image"),
-        ("spectradino_core/heads/a.py", "from spectradino_core.models import vit"),
-        ("spectradino_core/backbone/a.py", "from spectradino_core import perception"),
+        ("spectradino_core/losses/a.py", "from spectradino_core.models import vit"),
+        ("spectradino_core/models/a.py", "from spectradino_core import training"),
         ("spectradino_core/runtime/a.py", "from spectradino_core.export.torch_engine import TorchEngine"),
         ("spectradino_core/losses/a.py", "from ..modality import Modality"),
         ("spectradino_core/attic/a.py", ""),
@@ -203,7 +197,7 @@ def test_a_wrong_arrow_is_noticed(path: str, source: str) -> None:
     [
         ("spectradino_core/runtime/a.py", "def f():\n    from spectradino_core.export.torch_engine import TorchEngine"),
         ("spectradino_core/runtime/a.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"),
-        ("spectradino_core/backbone/a.py", "from spectradino_core.modality import Modality\nimport torch"),
+        ("spectradino_core/models/a.py", "from spectradino_core.modality import Modality\nimport torch"),
         ("spectradino_ros/a.py", "import rclpy\nfrom spectradino_core.streams.pairing import Pairer"),
         ("spectradino_ros/a.py", "from spectradino_core import __version__"),
     ],
@@ -254,7 +248,7 @@ def loaded_by(names: list[str]) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("rooms", [("modality", "thermal", "runtime"), ("streams",)], ids=" ".join)
+@pytest.mark.parametrize("rooms", [("modality", "thermal", "calibration", "runtime"), ("streams",)], ids=" ".join)
 def test_importing_the_robots_path_loads_neither_torch_nor_ros(rooms: tuple[str, ...]) -> None:
     names = modules(*rooms)
     assert names, f"no module in {rooms}"

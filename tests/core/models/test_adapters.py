@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spectradino_core.models.adapters import INIT_STD, Adapter, Routing
+from spectradino_core.models.spectradino import INIT_STD, Adapter, Routing
 
 WIDTH, BOTTLENECK = 12, 3
 

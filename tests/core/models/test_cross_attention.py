@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spectradino_core.models.cross_attention import CrossAttentionFusion
-from spectradino_core.models.fusion import ConcatFusion
+from spectradino_core.models.fusion import ConcatFusion, CrossAttentionFusion
 
 B, N, D = 2, 6, 128
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spectradino_core.models.gated import GatedFusion
+from spectradino_core.models.fusion import GatedFusion
 
 B, N, D = 3, 5, 8
 

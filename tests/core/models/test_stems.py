@@ -7,7 +7,7 @@ import torch
 
 from spectradino_core.modality import INFRARED, Modality
 from spectradino_core.models import stems
-from spectradino_core.models.stems import InfraredStem, RGBStem, make_stem
+from spectradino_core.models.spectradino import InfraredStem, RGBStem, make_stem
 
 
 def test_rgb_stem_starts_as_identity() -> None:

@@ -8,7 +8,7 @@ from torch import nn
 
 from spectradino_core.models.pooling import adaptive_average
 from spectradino_core.models.pyramid import LEVELS
-from spectradino_core.models.upernet import POOLS, UPerNet
+from spectradino_core.models.segmentation import POOLS, UPerNet
 
 
 @pytest.mark.parametrize("size", [(18, 23), (5, 6), (1, 1), (3, 2), (12, 7)])

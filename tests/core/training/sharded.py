@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from spectradino_core.models.stems import InfraredStem
+from spectradino_core.models.spectradino import InfraredStem
 from spectradino_core.models.vit import Attention, LayerScale
 from spectradino_core.training import distributed, loop
 from spectradino_core.training.pretrain import PretrainOptions, pretrain
