@@ -106,8 +106,8 @@ def _export(options: argparse.Namespace) -> int:
     from spectradino_core.evaluation.sets import FolderSet
     from spectradino_core.export.onnx_model import export
     from spectradino_core.models.perception_checkpoint import load_perception
-    from spectradino_core.runtime.alone import beside
     from spectradino_core.runtime.bundle import STREAMS
+    from spectradino_core.runtime.single_stream import beside
 
     model, info = load_perception(options.checkpoint)
     changes = {"name": options.name, "score_threshold": options.score_threshold, "nms_iou": options.nms_iou}

@@ -10,7 +10,7 @@ from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import Header
 
 from spectradino_core.calibration.registration import RegistrationError
-from spectradino_core.runtime.percepts import Mode, Percepts
+from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import FrameError
 from spectradino_core.runtime.recovery import DeviceLostError, RebuildInterruptedError
@@ -147,7 +147,7 @@ class Answerer:
         self._outputs.publish_report(percepts, facts, header)
         self._node.get_logger().debug(f"{percepts.mode.value}: {len(percepts)} detections, {latency_ms:.1f} ms")
 
-    def _found(self, settings: Settings, capture: Capture) -> Percepts:
+    def _found(self, settings: Settings, capture: Capture) -> PerceptionResult:
         return find(self._pipeline, self._registering, settings, capture.rgb, capture.ir, capture.after_jump)
 
     def failed(self, error: Exception) -> None:

@@ -30,14 +30,14 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
 from spectradino_core.calibration.registration import RegistrationError
-from spectradino_core.runtime.alone import AloneEngine
 from spectradino_core.runtime.bundle import BundleError
 from spectradino_core.runtime.engine import EngineError
 from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.gpu import context_problem, leave_process
-from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.recovery import Condition, RecoveringEngine, RecoveryPolicy
+from spectradino_core.runtime.single_stream import SingleStreamEngine
 from spectradino_core.streams.detecting import pipeline_of
 from spectradino_core.streams.topics import IMAGES, OUTPUTS
 from spectradino_core.thermal import ThermalError
@@ -148,7 +148,7 @@ class DetectorNode(ManagedNode):
         start = perf_counter()
         open_on_gpu = partial(open_engine, gpu_id=settings.gpu_id)
         engine = RecoveringEngine(
-            lambda device: AloneEngine(
+            lambda device: SingleStreamEngine(
                 open_on_gpu(path, device, settings.threads),
                 path,
                 device,

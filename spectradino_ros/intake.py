@@ -17,7 +17,7 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo
 
 from spectradino_core.calibration.registration import RegistrationError
-from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.streams import feed
 from spectradino_core.streams.decode import DecodeError
 from spectradino_core.streams.jpeg import STRICT_DECODER

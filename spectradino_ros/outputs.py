@@ -15,7 +15,7 @@ from spectradino_core.calibration.checkerboard import checkerboard
 from spectradino_core.calibration.registration import Registration
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.overlay import draw_overlay, infrared_to_grey
-from spectradino_core.runtime.percepts import Mode, Percepts
+from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 from spectradino_core.runtime.rgb_grid import infrared_in_colour_pixels
 from spectradino_core.streams.topics import OUTPUTS
 from spectradino_ros.publishing import Facts, detections_message, image_message, label_message, report_message
@@ -84,7 +84,7 @@ class Outputs:
         """Which cameras are alive and may answer, for those who listen now and those who come later."""
         self._publishers["mode"].publish(String(data=mode.value))
 
-    def publish_percepts(self, percepts: Percepts, header: Header) -> None:
+    def publish_percepts(self, percepts: PerceptionResult, header: Header) -> None:
         """Detections, empty ones too, and the mask."""
         self._publishers["detections"].publish(detections_message(percepts, header, self._parts))
         if percepts.mask is not None and self._has_subscriber("mask"):
@@ -92,7 +92,7 @@ class Outputs:
 
     def publish_overlay(
         self,
-        percepts: Percepts,
+        percepts: PerceptionResult,
         rgb: np.ndarray | None,
         infrared: np.ndarray | None,
         registration: Registration | None,
@@ -120,6 +120,6 @@ class Outputs:
         )
         return True
 
-    def publish_report(self, percepts: Percepts, facts: Facts, header: Header) -> None:
+    def publish_report(self, percepts: PerceptionResult, facts: Facts, header: Header) -> None:
         """How this answer came about."""
         self._publishers["frame_report"].publish(report_message(percepts, facts, self._info, header))

@@ -1,4 +1,4 @@
-"""Percepts as messages: the conventions of vision_msgs 4 and of images, and nothing else.
+"""PerceptionResult as messages: the conventions of vision_msgs 4 and of images, and nothing else.
 
 Every message carries the header of the frame it speaks of, copied: the stamp and the frame of the camera.
 """
@@ -21,7 +21,7 @@ from vision_msgs.msg import (
     VisionClass,
 )
 
-from spectradino_core.runtime.percepts import Percepts
+from spectradino_core.runtime.perception_result import PerceptionResult
 from spectradino_core.streams import answers
 from spectradino_core.streams.answers import Facts, detection_fields
 
@@ -37,7 +37,9 @@ _TYPES: dict[str, type] = {
 }
 
 
-def detections_message(percepts: Percepts, header: Header, parts: list[Detection2D] | None = None) -> Detection2DArray:
+def detections_message(
+    percepts: PerceptionResult, header: Header, parts: list[Detection2D] | None = None
+) -> Detection2DArray:
     """Boxes in source pixels, best first; the class id is the index of the class in LabelInfo, as a string.
 
     `parts`, where given, are messages of detections to be written again, and grow by what is missing: a detection is

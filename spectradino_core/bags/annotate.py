@@ -30,7 +30,7 @@ from spectradino_core.files import open_file
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.engine import Engine, RawPredictions
 from spectradino_core.runtime.overlay import draw_overlay, infrared_to_grey
-from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.runtime.rgb_grid import infrared_in_colour_pixels
 from spectradino_core.streams.answers import Facts
 from spectradino_core.streams.detecting import open_pipeline

@@ -10,7 +10,7 @@ import numpy as np
 
 from spectradino_core.bags.labelled_frames import MODES, Arrays
 from spectradino_core.evaluation.spread import rounded
-from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.streams.feed import FeedEvent
 
 __all__ = ["NO_ERROR", "joined_health", "mode_seconds", "pairing_figures", "percentiles", "stream_figures"]

@@ -16,7 +16,7 @@ import numpy as np
 from spectradino_core.bags.ground_truth import GroundTruth, GroundTruthError, in_seconds
 from spectradino_core.evaluation.segmentation import UNLABELLED, ConfusionMatrix
 from spectradino_core.runtime.bundle import ModelInfo
-from spectradino_core.runtime.percepts import Mode, Percepts
+from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 
 __all__ = ["MODES", "Arrays", "LabelledFrames", "stored", "truth_arrays"]
 
@@ -52,7 +52,7 @@ class LabelledFrames:
         self._confusion = np.zeros((len(MODES) + 1, max(0, columns - 1), columns), np.int64)
         self._finished = False
 
-    def add(self, stamp_ns: int, percepts: Percepts, tolerance_ns: int) -> int | None:
+    def add(self, stamp_ns: int, percepts: PerceptionResult, tolerance_ns: int) -> int | None:
         """Records a result.
 
         Args:

@@ -15,7 +15,7 @@ import numpy as np
 
 from spectradino_core.bags.errors import BagError
 from spectradino_core.bags.message_types import writing_types
-from spectradino_core.runtime.percepts import Percepts
+from spectradino_core.runtime.perception_result import PerceptionResult
 from spectradino_core.streams import answers
 from spectradino_core.streams.answers import DetectionFields, detection_fields
 
@@ -95,7 +95,7 @@ def compressed_message(pixels: np.ndarray, head: Any, form: str, quality: int = 
     return make("sensor_msgs/msg/CompressedImage", header=head, format=text, data=data.reshape(-1))
 
 
-def detections_message(percepts: Percepts, head: Any) -> Any:
+def detections_message(percepts: PerceptionResult, head: Any) -> Any:
     """A vision_msgs/Detection2DArray of what was found; no detections are an empty array."""
     return detection_array(detection_fields(percepts), head)
 

@@ -33,7 +33,7 @@ from spectradino_core.evaluation.worst import WorstFrames
 from spectradino_core.files import written_atomically
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.overlay import infrared_to_grey
-from spectradino_core.runtime.percepts import Percepts
+from spectradino_core.runtime.perception_result import PerceptionResult
 from spectradino_core.runtime.rgb_grid import in_colour_pixels
 from spectradino_core.streams.feed import FeedEvent
 
@@ -114,7 +114,7 @@ class Matcher:
         self._tolerance_ns = bag.tolerance_ns
         self._slop_ns = max(round(options.settings.sync_slop_ms * _MS), bag.tolerance_ns)
 
-    def judged(self, answer: Answer, replay: Replay) -> tuple[int, Percepts, int] | None:
+    def judged(self, answer: Answer, replay: Replay) -> tuple[int, PerceptionResult, int] | None:
         """(stamp, percepts, tolerance) for `LabelledFrames.add`; None of a capture that failed."""
         percepts = answer.percepts
         if percepts is None:
@@ -298,7 +298,9 @@ class _Kept:
             "encoding": self._bag.encodings.get(key, ""),
         }
 
-    def _look_at(self, answer: Answer, percepts: Percepts, in_colour: Percepts, place: int | None) -> None:
+    def _look_at(
+        self, answer: Answer, percepts: PerceptionResult, in_colour: PerceptionResult, place: int | None
+    ) -> None:
         true = None
         if self._bag.truth is not None and place is not None:
             true = self._bag.truth.frames[place].true_boxes

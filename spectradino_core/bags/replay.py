@@ -16,7 +16,7 @@ from spectradino_core.bags.errors import BagError
 from spectradino_core.bags.reader import BagFrame, BagReader
 from spectradino_core.bags.topics import base_topic
 from spectradino_core.calibration.registration import RegistrationError
-from spectradino_core.runtime.percepts import Mode, Percepts
+from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.streams.decode import DecodeError
 from spectradino_core.streams.detecting import (
@@ -73,7 +73,7 @@ class Answer:
     ready_ns: int
     received_ns: int
     frame_id: str
-    percepts: Percepts | None
+    percepts: PerceptionResult | None
     cause: str
     error: str
     steps_ms: dict[str, float]
@@ -247,7 +247,7 @@ class Replay:
         for capture in captures:
             yield self._answer(capture)
 
-    def _found(self, capture: Capture[_Shot]) -> Percepts:
+    def _found(self, capture: Capture[_Shot]) -> PerceptionResult:
         return find(self._pipeline, self.registering, self._settings, *_frames(capture), capture.after_jump)
 
     def _unpacked(self, capture: Capture[_Shot]) -> Capture[_Shot]:

@@ -13,7 +13,7 @@ from spectradino_core.bags.health import NO_ERROR
 from spectradino_core.bags.results import BagEvidence
 from spectradino_core.bags.sweep_run import LINES
 from spectradino_core.evaluation.figures import COLOURS, legend, panels
-from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.perception_result import Mode
 
 __all__ = ["LINE_NAMES", "TITLES", "sweep_curves", "timeline"]
 

@@ -18,10 +18,10 @@ import numpy as np
 from spectradino_core.bench.tables import Row
 from spectradino_core.bench.timing import Case, peak_memory_mb
 from spectradino_core.modality import Modality
-from spectradino_core.runtime.alone import beside
 from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.parity import network_inputs
 from spectradino_core.runtime.pipeline import Pipeline
+from spectradino_core.runtime.single_stream import beside
 from spectradino_core.streams.decode import decode_infrared, decode_rgb
 
 __all__ = ["SIZES", "STEPS", "alone_rows", "case", "model_rows"]
@@ -79,7 +79,7 @@ def alone_rows(model: Path, frames: int) -> list[Row]:
     """Compare the models of both streams and of one stream with one camera, in engine time.
 
     Args:
-        model: model of both streams; single-stream models next to it are used, see `runtime.alone`.
+        model: model of both streams; single-stream models next to it are used, see `runtime.single_stream`.
         frames: timed frames per case.
     """
     files = {"both": model} | {one: beside(model, one) for one in ("rgb", "ir") if beside(model, one).is_file()}

@@ -21,7 +21,7 @@ from spectradino_core.evaluation.spread import Spread
 from spectradino_core.evaluation.vocabulary import Vocabulary
 from spectradino_core.evaluation.worst import WorstFrames
 from spectradino_core.runtime.bundle import ModelInfo
-from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 
 __all__ = ["BASELINE", "FUSED", "METRICS", "THRESHOLDS", "Comparison", "compare", "same_task"]

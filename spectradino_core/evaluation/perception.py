@@ -10,7 +10,7 @@ from typing import Any
 
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.evaluation.scorer import Run, score_runs
-from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 
 __all__ = ["score_samples"]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from spectradino_core.data.diet import as_colour, map_tensor
+from spectradino_core.data.omnivorous import as_colour, map_tensor
 from spectradino_core.data.sources import ImageSource
 from spectradino_core.data.views import PLAIN, ViewOptions, colour_tensor, take_view
 from spectradino_core.evaluation.probes import (

@@ -25,7 +25,7 @@ from spectradino_core.evaluation.detection import (
 )
 from spectradino_core.evaluation.segmentation import ConfusionMatrix, SegmentationScores
 from spectradino_core.evaluation.worst import TrueBoxes, WorstFrames
-from spectradino_core.runtime.percepts import Mode, Percepts
+from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 from spectradino_core.runtime.pipeline import Pipeline
 
 __all__ = ["ALL", "Run", "Scorer", "Scores", "score_runs"]
@@ -106,7 +106,7 @@ class Scorer:
         parts = {name: found.images for name, found in sorted(self._subsets.items()) if found.images < every}
         return {ALL: every} | parts
 
-    def add(self, sample: PairedSample, detections: Percepts | None) -> None:
+    def add(self, sample: PairedSample, detections: PerceptionResult | None) -> None:
         """Counts one image.
 
         Args:
@@ -220,7 +220,7 @@ def _true_boxes(sample: PairedSample) -> TrueBoxes | None:
     return boxes, labels, ignored
 
 
-def _of_classes(detections: Percepts, classes: tuple[int, ...] | None) -> Percepts:
+def _of_classes(detections: PerceptionResult, classes: tuple[int, ...] | None) -> PerceptionResult:
     """Only the boxes of these classes: those of the others are neither right nor wrong."""
     if classes is None:
         return detections

@@ -20,7 +20,7 @@ from spectradino_core.evaluation.detection import ImageMatches, match_image
 from spectradino_core.evaluation.page import Page
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.overlay import draw_overlay, infrared_to_grey
-from spectradino_core.runtime.percepts import Mode, Percepts
+from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 
 __all__ = ["Images", "TrueBoxes", "WorstFrame", "WorstFrames", "add_gallery"]
 
@@ -81,7 +81,7 @@ class WorstFrames:
     def add(
         self,
         name: str,
-        detections: Percepts,
+        detections: PerceptionResult,
         images: Images,
         true: TrueBoxes | None,
         stamp_ns: int | None = None,
@@ -128,7 +128,7 @@ class WorstFrames:
         self._worst.sort(key=lambda kept: (-kept.mistakes, kept.stamp_ns))
 
     def add_sample(
-        self, sample: PairedSample, detections: Percepts, true: TrueBoxes | None, matches: ImageMatches | None,
+        self, sample: PairedSample, detections: PerceptionResult, true: TrueBoxes | None, matches: ImageMatches | None,
         wrong_pixels: float | None,
     ) -> None:  # fmt: skip
         """The same of a labelled pair: RGB with the predicted mask on the left, IR with the true one on the right."""
@@ -147,7 +147,7 @@ class WorstFrames:
         return list(self._worst) or [kept for _, kept in self._spread]
 
     def _keep_spread(
-        self, number: int, name: str, stamp_ns: int, detections: Percepts, served: np.ndarray, images: Images
+        self, number: int, name: str, stamp_ns: int, detections: PerceptionResult, served: np.ndarray, images: Images
     ) -> None:
         if number % self._every:
             return
@@ -168,7 +168,7 @@ def add_gallery(page: Page, frames: Iterable[tuple[bytes, str]], judged: bool = 
 
 def _draw_judged(
     image: np.ndarray,
-    detections: Percepts,
+    detections: PerceptionResult,
     served: np.ndarray,
     info: ModelInfo,
     right: np.ndarray | None = None,
@@ -217,7 +217,7 @@ def _draw(canvas: np.ndarray, box: np.ndarray, colour: tuple[int, int, int], tex
 def _with_mask(image: np.ndarray, mask: np.ndarray | None, info: ModelInfo) -> np.ndarray:
     size = (int(image.shape[1]), int(image.shape[0]))
     return draw_overlay(
-        image, Percepts(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64), mask, Mode.FUSED, size), info
+        image, PerceptionResult(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64), mask, Mode.FUSED, size), info
     )
 
 

@@ -66,7 +66,7 @@ def export(
         samples: pairs for the parity check, with both streams and with each alone.
         inputs: form of the input images, see `runtime.network_inputs`.
         streams: "both", or "rgb" or "ir" for a single-stream model used while the other camera is lost; see
-            `runtime.alone` for its file name.
+            `runtime.single_stream` for its file name.
 
     Raises:
         ParityError: graph and module differ by more than `TOLERANCE`.

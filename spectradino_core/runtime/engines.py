@@ -12,8 +12,8 @@ from pathlib import Path
 from spectradino_core.runtime.bundle import BundleError, ModelInfo
 from spectradino_core.runtime.engine import DEVICES, Engine, EngineError
 from spectradino_core.runtime.engine_build import BuildError, build
-from spectradino_core.runtime.gate import drawn_inputs, first_that_agrees, sample_inputs
 from spectradino_core.runtime.onnx_engine import OnnxEngine, candidates_of
+from spectradino_core.runtime.parity_check import drawn_inputs, first_that_agrees, sample_inputs
 from spectradino_core.runtime.providers import (
     CPU,
     Candidate,
@@ -33,7 +33,7 @@ def open_engine(
 ) -> Engine:
     """Opens a model file (`.onnx`) or a checkpoint (`.safetensors`).
 
-    What runs on a GPU is held against the CPU first, see `gate`; what differs is not used.
+    GPU engines are compared with the CPU first, see `parity_check`; one that differs is not used.
 
     Args:
         path: the file.

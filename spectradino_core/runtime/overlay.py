@@ -1,4 +1,4 @@
-"""Percepts drawn over a frame, for people to look at.
+"""PerceptionResult drawn over a frame, for people to look at.
 
 Letters: h x w a source image.
 """
@@ -10,7 +10,7 @@ import numpy as np
 
 from spectradino_core.invalid_counts import InvalidCounts
 from spectradino_core.runtime.bundle import ModelInfo
-from spectradino_core.runtime.percepts import Percepts
+from spectradino_core.runtime.perception_result import PerceptionResult
 
 __all__ = ["BOX_COLOURS", "draw_overlay", "infrared_to_grey"]
 
@@ -39,7 +39,9 @@ def infrared_to_grey(frame: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
 
 
-def draw_overlay(image: np.ndarray, percepts: Percepts, info: ModelInfo, mask_alpha: float = 0.35) -> np.ndarray:
+def draw_overlay(
+    image: np.ndarray, percepts: PerceptionResult, info: ModelInfo, mask_alpha: float = 0.35
+) -> np.ndarray:
     """Mask, boxes, class names and scores over a copy of `image`.
 
     Args:

@@ -17,7 +17,7 @@ from spectradino_core.runtime.boxes import select_detections
 from spectradino_core.runtime.engine import Engine, warm_up
 from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.network_inputs import inputs_of
-from spectradino_core.runtime.percepts import Mode, Percepts
+from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 from spectradino_core.runtime.preprocess import FrameError, Letterbox
 from spectradino_core.thermal import STREAM_SMOOTHING, Smoothing, ThermalContract, ThermalNormaliser
 
@@ -75,7 +75,7 @@ class Pipeline:
         """Forgets what it remembers from frame to frame, as after a gap in the stream."""
         self._thermal.reset()
 
-    def __call__(self, rgb: np.ndarray | None, infrared: np.ndarray | None) -> Percepts:
+    def __call__(self, rgb: np.ndarray | None, infrared: np.ndarray | None) -> PerceptionResult:
         """Detections and mask of one pair, or of one camera alone.
 
         Args:
@@ -83,7 +83,7 @@ class Pipeline:
             infrared: raw counts, uint8 or uint16 [h', w'], or None: RGB only.
 
         Returns:
-            Percepts in the pixels of the colour image, or of the infrared one where there is no colour image.
+            PerceptionResult in the pixels of the colour image, or of the infrared one where there is no colour image.
 
         Raises:
             FrameError: both are missing, or the colour frame is not uint8 [h, w, 3].
@@ -111,7 +111,7 @@ class Pipeline:
         boxes, scores, labels = select_detections(
             boxes, scores, self.score_threshold, self.nms_iou, self.info.max_detections
         )
-        percepts = Percepts(
+        percepts = PerceptionResult(
             boxes=letterbox.to_source(boxes),
             scores=scores,
             labels=labels,

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from spectradino_core.calibration.registration import Registration, Size
-from spectradino_core.runtime.percepts import Mode, Percepts
+from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 
 __all__ = ["in_colour_pixels", "infrared_in_colour_pixels", "shift_right"]
 
@@ -16,8 +16,8 @@ _UNLABELLED = 255
 
 
 def in_colour_pixels(
-    percepts: Percepts, registration: Registration | None, size: Size, shift_px: float = 0.0
-) -> Percepts:
+    percepts: PerceptionResult, registration: Registration | None, size: Size, shift_px: float = 0.0
+) -> PerceptionResult:
     """An answer of the infrared camera alone, brought to the RGB image's pixels; others are returned as they are.
 
     A box becomes the bounding box of its four corners, cut to the colour image; where that is empty it goes, since the

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spectradino_core.runtime.bundle import ModelInfo
-from spectradino_core.runtime.percepts import Mode, Percepts
+from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 
 __all__ = ["MODE_CODES", "DetectionFields", "Facts", "detection_fields", "label_message", "report_message"]
 
@@ -31,7 +31,7 @@ class DetectionFields:
     height: float
 
 
-def detection_fields(percepts: Percepts) -> Iterator[DetectionFields]:
+def detection_fields(percepts: PerceptionResult) -> Iterator[DetectionFields]:
     """The detections, best first; the class id is the index of the class in LabelInfo, as a string."""
     for box, score, label in zip(percepts.boxes, percepts.scores, percepts.labels, strict=True):
         x1, y1, x2, y2 = (float(v) for v in box)
@@ -70,7 +70,7 @@ def label_message(make: Make, names: Sequence[str], header: Any, threshold: floa
     return make("vision_msgs/msg/LabelInfo", header=header, class_map=classes, threshold=float(threshold))
 
 
-def report_message(make: Make, percepts: Percepts, facts: Facts, info: ModelInfo, header: Any) -> Any:
+def report_message(make: Make, percepts: PerceptionResult, facts: Facts, info: ModelInfo, header: Any) -> Any:
     """A spectradino_msgs/FrameReport: how one result came about."""
     step, drop = "spectradino_msgs/msg/StepTime", "spectradino_msgs/msg/DropCount"
     unset = make("builtin_interfaces/msg/Time", sec=0, nanosec=0)

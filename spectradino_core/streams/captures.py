@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic
 
-from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.streams.clocks import pair_by_error
 from spectradino_core.streams.modes import FALLBACKS, ModeChange
 from spectradino_core.streams.offset import LearntOffset

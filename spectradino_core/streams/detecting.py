@@ -9,7 +9,7 @@ from spectradino_core.calibration.registration import RegistrationError
 from spectradino_core.runtime.bundle import BundleError
 from spectradino_core.runtime.engine import Engine
 from spectradino_core.runtime.engines import open_engine
-from spectradino_core.runtime.percepts import Mode, Percepts
+from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import FrameError
 from spectradino_core.runtime.recovery import DeviceLostError, RebuildInterruptedError
@@ -124,7 +124,7 @@ def find(
     rgb: CameraFrame | None,
     ir: CameraFrame | None,
     after_jump: bool,
-) -> Percepts:
+) -> PerceptionResult:
     """What the pipeline finds in a pair, or in one camera's frame, under the parameters in force.
 
     What the infrared camera finds alone is given in the RGB image's pixels too, where they are known.
@@ -151,7 +151,7 @@ def find(
     return percepts if current is None or size is None else in_colour_pixels(percepts, current, size)
 
 
-def own_pixels(percepts: Percepts, topics: Mapping[str, str]) -> str:
+def own_pixels(percepts: PerceptionResult, topics: Mapping[str, str]) -> str:
     """Says it where results are in the infrared image's own pixels; else ""."""
     if percepts.mode is not Mode.IR_ONLY or percepts.registered:
         return ""

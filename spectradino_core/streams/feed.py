@@ -21,7 +21,7 @@ from typing import Generic
 import numpy as np
 
 from spectradino_core.calibration.registration import Registration
-from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.streams.captures import Capture, FeedEvent, FeedSettings
 from spectradino_core.streams.clocks import Clocks
 from spectradino_core.streams.image_offset import ImageOffset, Look

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.streams.pairing import Stream
 
 __all__ = ["FALLBACKS", "FrozenDetector", "ModeChange", "ModeMachine"]

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from spectradino_core.files import is_disk_full, write_error
-from spectradino_core.training.distributed import Place, full_state, is_sharded, load_full_state
+from spectradino_core.training.distributed import DistEnv, full_state, is_sharded, load_full_state
 
 __all__ = ["Checkpoints", "ResumeError", "Stateful", "resume_step"]
 
@@ -84,7 +84,7 @@ class Checkpoints:
         Raises:
             OSError: it could not be written (a full disk); the one before is untouched.
         """
-        place, sharded = Place.current(), is_sharded(model)
+        place, sharded = DistEnv.current(), is_sharded(model)
         path = self._folder / f"step-{step:08d}"
         scratch = self._folder / f".{path.name}.part"
         if weights is None:
@@ -141,7 +141,7 @@ class Checkpoints:
         if path is None:
             old = self._run / "resume.pt"
             return _load_old(old, model, average, optimiser) if old.is_file() else 0
-        place, sharded = Place.current(), is_sharded(model)
+        place, sharded = DistEnv.current(), is_sharded(model)
         try:
             state = torch.load(path / _state_name(place, sharded), map_location="cpu", weights_only=True)
             weights = load_file(path / "weights.safetensors")
@@ -175,7 +175,7 @@ class Checkpoints:
         return [path for path in self._folder.glob("step-*") if path.is_dir()]
 
 
-def _state_name(place: Place, sharded: bool) -> str:
+def _state_name(place: DistEnv, sharded: bool) -> str:
     return f"state-{place.rank}.pt" if sharded else "state.pt"
 
 

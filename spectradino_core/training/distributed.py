@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from spectradino_core.models.spectradino import SpectraDINO
 
 __all__ = [
-    "Place",
+    "DistEnv",
     "WholeState",
     "full_state",
     "is_sharded",
@@ -40,7 +40,7 @@ _SECONDS_TO_IDLE = 0.3
 
 
 @dataclass(frozen=True)
-class Place:
+class DistEnv:
     """This process among its like.
 
     Attributes:
@@ -52,7 +52,7 @@ class Place:
     world: int
 
     @classmethod
-    def current(cls) -> Place:
+    def current(cls) -> DistEnv:
         if dist.is_available() and dist.is_initialized():
             return cls(dist.get_rank(), dist.get_world_size())
         return cls(0, 1)
@@ -69,7 +69,7 @@ class Place:
 
 
 @contextmanager
-def process_group(device: str) -> Iterator[tuple[Place, torch.device]]:
+def process_group(device: str) -> Iterator[tuple[DistEnv, torch.device]]:
     """Joins the group that `torchrun` started, if it did, and leaves it at the end.
 
     Args:
@@ -100,10 +100,10 @@ def process_group(device: str) -> Iterator[tuple[Place, torch.device]]:
             timeout=timedelta(minutes=30),
             device_id=chosen if chosen.type == "cuda" else None,  # NCCL would guess, and warn of it
         )
-    if not Place.current().first:
+    if not DistEnv.current().first:
         logging.getLogger("spectradino_core").setLevel(logging.ERROR)  # the first one says it for all
     try:
-        yield Place.current(), chosen
+        yield DistEnv.current(), chosen
         if started:
             dist.barrier()  # a process that exits while others still exchange tensors fails theirs
     finally:
@@ -132,21 +132,21 @@ def spread(
         ValueError: an unknown strategy, or "fsdp" without `torchrun` or for parameters that can't be sharded.
     """
     if strategy == "ddp":
-        if Place.current().world == 1:
+        if DistEnv.current().world == 1:
             return model
         # A step shows one infrared band, so the stems of the others get no gradient. Gradients as views of the
         # buckets that are exchanged are not held twice.
         return nn.parallel.DistributedDataParallel(model, find_unused_parameters=True, gradient_as_bucket_view=True)
     if strategy != "fsdp":
         raise ValueError(f"unknown strategy {strategy!r}: choose ddp or fsdp")
-    if Place.current().world == 1:
+    if DistEnv.current().world == 1:
         raise ValueError("fsdp shares the parameters among processes: start several with torchrun")
-    _check_shardable(model, Place.current().world)
+    _check_shardable(model, DistEnv.current().world)
     _scalars_as_vectors(model)
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-    mesh = init_device_mesh(device.type, (Place.current().world,))
+    mesh = init_device_mesh(device.type, (DistEnv.current().world,))
 
     def last_dimension(parameter: nn.Parameter) -> Shard | None:
         # Adapters are stacks [bands, ...]: a share of the first dimension would be a share of the bands.
@@ -205,7 +205,7 @@ def full_state(model: nn.Module) -> dict[str, Tensor]:
     With sharded parameters all processes must call it, and only the first gets tensors: each would hold a copy of the
     whole model in the memory of one machine.
     """
-    kept = Place.current().first or not is_sharded(model)
+    kept = DistEnv.current().first or not is_sharded(model)
     state = {}
     for name, value in model.state_dict().items():
         whole = value.full_tensor() if isinstance(value, DTensor) else value
@@ -251,15 +251,15 @@ def mean_over_processes(values: Mapping[str, Tensor]) -> dict[str, float]:
     if not values:
         return {}
     stacked = torch.stack([value.detach().double().reshape(()) for value in values.values()])
-    if Place.current().world > 1:
+    if DistEnv.current().world > 1:
         dist.all_reduce(stacked)
-        stacked /= Place.current().world
+        stacked /= DistEnv.current().world
     return dict(zip(values, stacked.tolist(), strict=True))
 
 
 def sum_over_processes(values: Tensor) -> Tensor:
     """A tensor without gradient summed over all processes, which must all call it."""
-    if Place.current().world > 1:
+    if DistEnv.current().world > 1:
         values = values.detach().clone()
         dist.all_reduce(values)
     return values

@@ -33,13 +33,13 @@ from spectradino_core.models.perception_checkpoint import load_backbone, save_pe
 from spectradino_core.models.pyramid import level_sizes
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.training.batches import BatchStream, Samples, stream
-from spectradino_core.training.distributed import Place, process_group, spread
-from spectradino_core.training.journal import plot_losses
+from spectradino_core.training.distributed import DistEnv, process_group, spread
 from spectradino_core.training.loop import LoopOptions, resume_step, train
 from spectradino_core.training.memory import keep_freed_memory
 from spectradino_core.training.modes import count_trainable, freeze_for, parameter_groups
 from spectradino_core.training.perception_loss import perception_loss
 from spectradino_core.training.recipes import BY_EPOCH, DATA_TERMS, FinetuneRecipe
+from spectradino_core.training.train_logger import plot_losses
 
 __all__ = ["TrainingData", "cells_of", "finetune", "labelled_training_data", "open_training_data", "perception_loss"]
 
@@ -120,7 +120,7 @@ class _Run:
 
     def __init__(
         self, recipe: FinetuneRecipe, folder: Path, data: Path | None, start: Path | None, backbone: Path | None,
-        training_data: TrainingData | None, place: Place, device: torch.device,
+        training_data: TrainingData | None, place: DistEnv, device: torch.device,
     ) -> None:  # fmt: skip
         if start is not None and backbone is not None:
             raise ValueError("a run starts from a whole model (start) or from a backbone, not from both")

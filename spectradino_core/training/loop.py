@@ -22,8 +22,8 @@ from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
 from spectradino_core.training.checkpoints import Checkpoints, Stateful, resume_step
-from spectradino_core.training.distributed import Place, WholeState, is_sharded, mean_over_processes
-from spectradino_core.training.journal import Journal
+from spectradino_core.training.distributed import DistEnv, WholeState, is_sharded, mean_over_processes
+from spectradino_core.training.train_logger import TrainLogger
 
 __all__ = ["LoopOptions", "LossWatch", "NonFiniteLossError", "learning_rate", "resume_step", "train", "training_step"]
 
@@ -117,7 +117,7 @@ def train(
         OSError: a checkpoint could not be written; the one before is still whole.
         ResumeError: the checkpoint in `folder` is damaged or of another run.
     """
-    place = Place.current()
+    place = DistEnv.current()
     folder.mkdir(parents=True, exist_ok=True)
     if options.ema and is_sharded(model):
         raise ValueError("a moving average needs the whole model on each process: use ema=0 with fsdp")
@@ -129,7 +129,7 @@ def train(
     checkpoints = Checkpoints(folder, options.keep)
     whole = WholeState(model) if whole is None else whole
     step = checkpoints.load(model, average, optimiser, kept_state)
-    journal = Journal(folder, step, options.tensorboard, silent=not place.first)
+    journal = TrainLogger(folder, step, options.tensorboard, silent=not place.first)
     started, first = time.monotonic(), step
     watch = LossWatch(device, step, folder / "checkpoints")
     bar = tqdm(

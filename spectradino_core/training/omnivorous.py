@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from spectradino_core.data.diet import DietBatch, from_imagenet, to_imagenet
+from spectradino_core.data.omnivorous import OmnivorousBatch, from_imagenet, to_imagenet
 from spectradino_core.losses.alignment import sample_positions
 from spectradino_core.losses.omnivorous import (
     LogitScale,
@@ -111,7 +111,7 @@ def trainable(model: ViT | SpectraDINO) -> list[str]:
 
 
 def feed(
-    batch: DietBatch, encoder: PlainEncoder | BandedEncoder, paint: bool = True, blend: bool = True
+    batch: OmnivorousBatch, encoder: PlainEncoder | BandedEncoder, paint: bool = True, blend: bool = True
 ) -> dict[str, Tensor]:
     """What the encoder is shown of a batch: painted, blended, and with the channels it wants.
 
@@ -215,7 +215,7 @@ class OmnivorousTask:
         self._patch = student.backbone.config.patch
         self._recipe, self._seed, self.step = recipe, seed, first
 
-    def __call__(self, student: nn.Module, batch: DietBatch) -> dict[str, Tensor]:
+    def __call__(self, student: nn.Module, batch: OmnivorousBatch) -> dict[str, Tensor]:
         """
         Returns:
             "total", "align_cls", "align_dense", "anchor_cls", "anchor_dense", "scale_cls", "scale_dense": scalars.

@@ -15,7 +15,7 @@ from spectradino_core.losses.segmentation import segmentation_loss
 from spectradino_core.models.detection import IGNORE_INDEX, assign
 from spectradino_core.models.perception import Predictions
 from spectradino_core.training.batches import LabelledBatch
-from spectradino_core.training.distributed import Place, sum_over_processes
+from spectradino_core.training.distributed import DistEnv, sum_over_processes
 
 __all__ = ["LossWeights", "perception_loss"]
 
@@ -63,8 +63,8 @@ def _counts(predictions: Predictions, batch: LabelledBatch) -> tuple[Tensor, Ten
     if predictions.anchors is not None and unassigned:
         owners = [assign(boxes, predictions.anchors) for boxes in batch.boxes if boxes is not None]
         counts = torch.stack([counts.new_tensor(sum(int((o >= 0).sum()) for o in owners)), counts[1]])
-    positives, pixels = (sum_over_processes(counts) / Place.current().world).to(torch.float32)
-    return positives.clamp(min=1 / Place.current().world), pixels
+    positives, pixels = (sum_over_processes(counts) / DistEnv.current().world).to(torch.float32)
+    return positives.clamp(min=1 / DistEnv.current().world), pixels
 
 
 def _detection(predictions: Predictions, batch: LabelledBatch, positives: Tensor) -> tuple[Tensor, Tensor]:

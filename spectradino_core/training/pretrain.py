@@ -35,7 +35,7 @@ from spectradino_core.modality import INFRARED
 from spectradino_core.models.checkpoints import load_spectradino, read_tensors, save_spectradino
 from spectradino_core.models.spectradino import SpectraDINO
 from spectradino_core.training.distributed import (
-    Place,
+    DistEnv,
     WholeState,
     is_sharded,
     matrices,
@@ -43,13 +43,13 @@ from spectradino_core.training.distributed import (
     process_group,
     spread,
 )
-from spectradino_core.training.journal import plot_losses
 from spectradino_core.training.loop import LoopOptions, resume_step, train
 from spectradino_core.training.means import RecentMeans
 from spectradino_core.training.optimiser import adamw_for
 from spectradino_core.training.stages import StageRecipe, freeze
 from spectradino_core.training.student import PretrainTask, Student
 from spectradino_core.training.teacher import Teacher, TeacherCache, load_teacher, random_teacher
+from spectradino_core.training.train_logger import plot_losses
 
 __all__ = ["PretrainOptions", "pretrain"]
 
@@ -161,7 +161,7 @@ class _Stage:
         options: PretrainOptions, teacher: Teacher, device: torch.device, start: Path | None,
     ) -> None:  # fmt: skip
         self.recipe, self.options, self.teacher, self.device = recipe, options, teacher, device
-        self.sources, self.validation, self.place = sources, validation, Place.current()
+        self.sources, self.validation, self.place = sources, validation, DistEnv.current()
         self.folder = _folder(options, recipe.stage)
         if recipe.batch % self.place.world:
             raise ValueError(

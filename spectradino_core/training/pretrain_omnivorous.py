@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from spectradino_core.data.diet import DietBatch, available_groups, diet_batches
+from spectradino_core.data.omnivorous import OmnivorousBatch, available_groups, omnivorous_batches
 from spectradino_core.data.sampling import AdaptiveBands, BandSampling, RoundRobin
 from spectradino_core.data.sources import ImageSource
 from spectradino_core.data.views import ViewOptions
@@ -25,13 +25,13 @@ from spectradino_core.models.checkpoints import read_header, save_dinov2, save_s
 from spectradino_core.models.perception_checkpoint import load_network
 from spectradino_core.models.spectradino import SpectraDINO
 from spectradino_core.models.vit import ViT
-from spectradino_core.training.distributed import Place, mean_over_processes, process_group, spread
-from spectradino_core.training.journal import plot_losses
+from spectradino_core.training.distributed import DistEnv, mean_over_processes, process_group, spread
 from spectradino_core.training.loop import LoopOptions, resume_step, train
 from spectradino_core.training.means import RecentMeans
 from spectradino_core.training.omnivorous import OmnivorousRecipe, OmnivorousStudent, OmnivorousTask
 from spectradino_core.training.optimiser import adamw_for
 from spectradino_core.training.teacher import load_teacher
+from spectradino_core.training.train_logger import plot_losses
 
 __all__ = ["OmnivorousOptions", "pretrain_omnivorous"]
 
@@ -103,7 +103,7 @@ def pretrain_omnivorous(recipe: OmnivorousRecipe, sources: Sequence[ImageSource]
         train(
             student,
             task,
-            diet_batches(
+            omnivorous_batches(
                 sources, groups, recipe.batch, recipe.crop, options.seed, steps, first, place.rank, place.world,
                 recipe.largest_alpha, sampling, options.workers, options.views, max_damaged=options.max_damaged,
                 pin=device.type == "cuda",
@@ -139,7 +139,7 @@ class _Shown:
     def __init__(self, sampling: BandSampling, adaptive: bool, recent: RecentMeans) -> None:
         self._sampling, self._adaptive, self.recent = sampling, adaptive, recent
 
-    def after_step(self, step: int, batch: DietBatch, losses: dict[str, Tensor]) -> None:
+    def after_step(self, step: int, batch: OmnivorousBatch, losses: dict[str, Tensor]) -> None:
         group = self._sampling.place(step)[0]
         if self._adaptive:
             self._sampling.record(step, group, mean_over_processes({"total": losses["total"]})["total"])
@@ -150,7 +150,7 @@ def _sampling(groups: Sequence[str], options: OmnivorousOptions) -> BandSampling
     return AdaptiveBands(groups, options.seed) if options.adaptive else RoundRobin(groups)
 
 
-def _start(variant: str, options: OmnivorousOptions, first: int, place: Place) -> tuple[ViT | SpectraDINO, str]:
+def _start(variant: str, options: OmnivorousOptions, first: int, place: DistEnv) -> tuple[ViT | SpectraDINO, str]:
     """The backbone that the student and its teacher begin as. A run keeps a copy, since a resumed one needs it."""
     kept = options.folder / "start.safetensors"
     if first:

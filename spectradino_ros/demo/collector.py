@@ -13,7 +13,7 @@ from sensor_msgs.msg import Image
 from spectradino_msgs.msg import FrameReport
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
-from spectradino_core.runtime.percepts import Mode, Percepts
+from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 
 __all__ = ["Answer", "Collector", "Sent"]
 
@@ -57,13 +57,13 @@ class Answer:
     def complete(self, with_mask: bool) -> bool:
         return self.report is not None and self.boxes is not None and (self.mask is not None or not with_mask)
 
-    def percepts(self, size: tuple[int, int]) -> Percepts:
+    def percepts(self, size: tuple[int, int]) -> PerceptionResult:
         """What was found, over an image of `size` (width, height); only of a complete answer."""
         assert self.report is not None, "no report has come"
         assert self.boxes is not None, "no detections have come"
         assert self.scores is not None
         assert self.labels is not None
-        return Percepts(
+        return PerceptionResult(
             boxes=self.boxes.astype(np.float32),
             scores=self.scores.astype(np.float32),
             labels=self.labels,

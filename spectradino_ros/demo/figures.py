@@ -16,7 +16,7 @@ import numpy as np
 from spectradino_core import __version__
 from spectradino_core.evaluation.scorer import Scores
 from spectradino_core.evaluation.spread import rounded
-from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.perception_result import Mode
 from spectradino_ros.demo.collector import Answer, Sent
 
 __all__ = ["Outcome", "replay_figures", "score_figures", "summary", "versions"]

@@ -14,7 +14,7 @@ import numpy as np
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.overlay import BOX_COLOURS, draw_overlay, infrared_to_grey
-from spectradino_core.runtime.percepts import Percepts
+from spectradino_core.runtime.perception_result import PerceptionResult
 
 __all__ = ["PANEL_WIDTH", "contact_sheet", "pair_picture"]
 
@@ -32,7 +32,7 @@ _OVERSAMPLING = 4
 
 
 def pair_picture(
-    sample: PairedSample, percepts: Percepts | None, info: ModelInfo, title: str, facts: str, threshold: float
+    sample: PairedSample, percepts: PerceptionResult | None, info: ModelInfo, title: str, facts: str, threshold: float
 ) -> np.ndarray:
     """Both frames of a pair side by side, with what was found on both, over a caption.
 
@@ -118,8 +118,8 @@ def _header(width: int, margin: int, info: ModelInfo, title: str, facts: str) ->
     return header
 
 
-def _scaled(percepts: Percepts, size: tuple[int, int], threshold: float) -> Percepts:
-    """Percepts over a picture scaled to `size` (width, height), without boxes that score less than `threshold`."""
+def _scaled(percepts: PerceptionResult, size: tuple[int, int], threshold: float) -> PerceptionResult:
+    """Result on an image scaled to `size` (width, height), without boxes that score less than `threshold`."""
     factors = np.array([new / old for new, old in zip(size, percepts.size, strict=True)] * 2, np.float32)
     keep = percepts.scores >= threshold
     mask = percepts.mask
@@ -133,11 +133,11 @@ def _scaled(percepts: Percepts, size: tuple[int, int], threshold: float) -> Perc
     )
 
 
-def _without_boxes(percepts: Percepts) -> Percepts:
+def _without_boxes(percepts: PerceptionResult) -> PerceptionResult:
     return replace(percepts, boxes=percepts.boxes[:0], scores=percepts.scores[:0], labels=percepts.labels[:0])
 
 
-def _boxes(panel: np.ndarray, percepts: Percepts, info: ModelInfo) -> None:
+def _boxes(panel: np.ndarray, percepts: PerceptionResult, info: ModelInfo) -> None:
     """Boxes with class and score. The best-scored get their tags first; a tag without room is left out."""
     height, width = panel.shape[:2]
     corners = np.round(percepts.boxes).astype(int).tolist()

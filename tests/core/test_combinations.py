@@ -21,7 +21,7 @@ from spectradino_core.models.perception_checkpoint import load_perception, save_
 from spectradino_core.models.vit import VARIANTS, ViTConfig
 from spectradino_core.runtime.bundle import METADATA_KEY, BundleError, ModelInfo
 from spectradino_core.runtime.onnx_engine import OnnxEngine
-from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.thermal import ThermalContract
 from spectradino_core.training.finetune import TrainingData, finetune

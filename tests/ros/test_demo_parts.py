@@ -16,7 +16,7 @@ from spectradino_core.data.sample import PairedSample
 from spectradino_core.evaluation.scorer import Scorer
 from spectradino_core.modality import Modality
 from spectradino_core.runtime.bundle import ModelInfo
-from spectradino_core.runtime.percepts import Mode, Percepts
+from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 from spectradino_core.scenes import BOX_CLASSES, MASK_CLASSES, MASK_PALETTE
 from spectradino_core.thermal import ThermalContract
 
@@ -44,8 +44,8 @@ INFO = ModelInfo(
 )
 
 
-def percepts(size: tuple[int, int], boxes=(), scores=(), labels=(), mask: np.ndarray | None = None) -> Percepts:
-    return Percepts(
+def percepts(size: tuple[int, int], boxes=(), scores=(), labels=(), mask: np.ndarray | None = None) -> PerceptionResult:
+    return PerceptionResult(
         boxes=np.array(boxes, np.float32).reshape(-1, 4),
         scores=np.array(scores, np.float32),
         labels=np.array(labels, np.int64),

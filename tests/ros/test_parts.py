@@ -15,7 +15,7 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D
 
 from spectradino_core.runtime.bundle import BundleError
-from spectradino_core.runtime.percepts import Mode, Percepts
+from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 from spectradino_ros import shared_files
 from spectradino_ros.model_path import box_model, resolve_model
 from spectradino_ros.notices import Notices
@@ -161,7 +161,7 @@ def test_the_worker_says_when_it_can_not_be_stopped_in_time():
     assert worker.stop()
 
 
-def percepts(**changes) -> Percepts:
+def percepts(**changes) -> PerceptionResult:
     fields = {
         "boxes": np.array([[10.5, 20.0, 30.5, 60.0], [0.0, 0.0, 5.0, 5.0]], np.float32),
         "scores": np.array([0.9, 0.25], np.float32),
@@ -170,7 +170,7 @@ def percepts(**changes) -> Percepts:
         "mode": Mode.RGB_ONLY,
         "size": (64, 48),
     }
-    return Percepts(**fields | changes)
+    return PerceptionResult(**fields | changes)
 
 
 def test_detections_carry_centre_size_class_and_header():

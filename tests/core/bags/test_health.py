@@ -13,7 +13,7 @@ from spectradino_core.bags.health import (
     stream_figures,
 )
 from spectradino_core.bags.scored_bag import _gaps
-from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.streams.feed import FeedEvent
 from spectradino_core.streams.modes import ModeChange
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from spectradino_core.cli import main
-from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.perception_result import Mode
 from tests.blob_model import make_blob_model
 from tests.core.bags import recorded
 from tests.core.bags.drives import SIZE, Drive

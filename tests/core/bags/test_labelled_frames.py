@@ -9,7 +9,7 @@ from spectradino_core.bags.ground_truth import GroundTruth, GroundTruthError, Tr
 from spectradino_core.bags.labelled_frames import LabelledFrames, truth_arrays
 from spectradino_core.bags.scores import score, summary
 from spectradino_core.calibration.registration import Registration
-from spectradino_core.runtime.percepts import Mode, Percepts
+from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 from spectradino_core.runtime.rgb_grid import in_colour_pixels
 from tests.blob_model import blob_info
 
@@ -40,9 +40,9 @@ def truth(frames: int = 4, masks: bool = False) -> GroundTruth:
 
 def found(
     mode: Mode = Mode.FUSED, boxes: np.ndarray = BOX, score: float = 0.9, mask: np.ndarray | None = None
-) -> Percepts:
+) -> PerceptionResult:
     count = len(boxes)
-    return Percepts(
+    return PerceptionResult(
         boxes.astype(np.float32), np.full(count, score, np.float32), np.zeros(count, np.int64), mask, mode, SIZE
     )
 

@@ -14,7 +14,7 @@ from spectradino_core.bags.replay import Answer, Replay
 from spectradino_core.bags.writer import BagWriter
 from spectradino_core.calibration.registration import Registration, RegistrationError
 from spectradino_core.runtime.bundle import BundleError
-from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.streams.calibration_file import Calibration, save_calibration
 from spectradino_core.streams.detecting import open_pipeline
 from spectradino_core.streams.parameter_values import settings_from_file

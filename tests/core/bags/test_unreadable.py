@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.perception_result import Mode
 from tests.blob_model import make_blob_model
 from tests.core.bags.recorded import IR, MS, RGB, SIZE, START_NS, Row, pairs, record
 from tests.core.bags.test_replay import replayed, told

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spectradino_core.calibration.registration import Registration, RegistrationError, Warp
-from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import Letterbox, infrared_input
 from spectradino_core.thermal import ThermalContract, ThermalError, ThermalNormaliser

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from spectradino_core.data.diet import diet_batches
 from spectradino_core.data.loading import Loader, _Packed
+from spectradino_core.data.omnivorous import omnivorous_batches
 from spectradino_core.data.plan import LoadedView
 from spectradino_core.data.pretraining import make_batch as pretrain_batch
 from spectradino_core.data.sample import PairedSample
@@ -90,7 +90,7 @@ def test_pretraining_views_are_those_of_the_tensors(kind):
 
 def test_a_diet_sends_bytes_and_keeps_maps():
     groups = {"maps": ("depth", "segmentation"), "lwir": ("lwir",)}
-    maps, lwir = diet_batches([SceneImages(4, (84, 70))], groups, 2, 28, 0, 2)
+    maps, lwir = omnivorous_batches([SceneImages(4, (84, 70))], groups, 2, 28, 0, 2)
     assert isinstance(maps.content["images"]["rgb"], RawRGB)
     assert isinstance(lwir.content["images"]["lwir"], RawInfrared)
     assert {image.dtype for image in maps.to("cpu").images.values()} == {torch.float32}

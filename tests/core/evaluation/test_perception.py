@@ -10,7 +10,7 @@ from spectradino_core.data.scene_sets import ScenePairs
 from spectradino_core.data.seeds import FIRST_TEST_SEED
 from spectradino_core.evaluation.perception import score_samples
 from spectradino_core.modality import Modality
-from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from tests.blob_model import make_blob_model
 

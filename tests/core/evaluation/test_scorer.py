@@ -12,7 +12,7 @@ from spectradino_core.data.sample import PairedSample
 from spectradino_core.evaluation.scorer import ALL, Run, Scorer, score_runs
 from spectradino_core.evaluation.vocabulary import Vocabulary
 from spectradino_core.evaluation.worst import WorstFrames
-from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from tests.blob_model import make_blob_model
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from spectradino_core.evaluation.worst import TrueBoxes, WorstFrames
-from spectradino_core.runtime.percepts import Mode, Percepts
+from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 from tests.blob_model import blob_info
 
 INFO = blob_info()
@@ -17,10 +17,12 @@ TRUE = (np.array([[5.0, 20, 25, 40]]), np.zeros(1, np.int64), np.zeros(1, bool))
 NOTHING = (np.empty((0, 4)), np.empty(0, np.int64), np.empty(0, bool))
 
 
-def detections(boxes: int, score: float = 0.9) -> Percepts:
+def detections(boxes: int, score: float = 0.9) -> PerceptionResult:
     """Detections that are all false."""
     corners = np.array([[60, 20 + n, 80, 50] for n in range(boxes)], np.float32).reshape(-1, 4)
-    return Percepts(corners, np.full(boxes, score, np.float32), np.zeros(boxes, np.int64), None, Mode.FUSED, (100, 60))
+    return PerceptionResult(
+        corners, np.full(boxes, score, np.float32), np.zeros(boxes, np.int64), None, Mode.FUSED, (100, 60)
+    )
 
 
 def test_the_worst_are_kept_the_worst_first_a_second_apart() -> None:

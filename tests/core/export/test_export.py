@@ -23,7 +23,7 @@ from spectradino_core.runtime.bundle import METADATA_KEY, BundleError
 from spectradino_core.runtime.engine import EngineError
 from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.onnx_engine import OnnxEngine
-from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.training.recipes import box, smoke
 

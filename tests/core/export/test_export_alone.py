@@ -18,11 +18,11 @@ from spectradino_core.export.torch_engine import TorchEngine
 from spectradino_core.modality import Modality
 from spectradino_core.models.perception import Perception
 from spectradino_core.models.perception_checkpoint import save_perception
-from spectradino_core.runtime.alone import beside
 from spectradino_core.runtime.bundle import METADATA_KEY, WEIGHTS_KEY
 from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.parity import network_inputs
 from spectradino_core.runtime.pipeline import Pipeline
+from spectradino_core.runtime.single_stream import beside
 from spectradino_core.training.recipes import smoke
 
 PAIRS = [scene_sample(9_200_000 + i, Modality.LWIR, (200, 160)) for i in range(2)]

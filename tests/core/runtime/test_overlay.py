@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from spectradino_core.runtime.overlay import BOX_COLOURS, draw_overlay, infrared_to_grey
-from spectradino_core.runtime.percepts import Mode, Percepts
+from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 from tests.blob_model import blob_info
 
 
-def percepts(mask: np.ndarray | None) -> Percepts:
-    return Percepts(
+def percepts(mask: np.ndarray | None) -> PerceptionResult:
+    return PerceptionResult(
         boxes=np.array([[40, 60, 100, 120]], np.float32),
         scores=np.array([0.7], np.float32),
         labels=np.array([1]),

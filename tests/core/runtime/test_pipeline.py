@@ -12,7 +12,7 @@ import pytest
 from spectradino_core.calibration.registration import Registration
 from spectradino_core.runtime.bundle import INPUTS, METADATA_KEY, BundleError
 from spectradino_core.runtime.engine import EngineError
-from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import FrameError
 from spectradino_core.thermal import ThermalContract, ThermalError

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.streams.feed import Feed, FeedSettings
 from tests.core.streams.feeding import MS, PICTURES, START, Rig, camera
 

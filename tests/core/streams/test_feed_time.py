@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.perception_result import Mode
 from tests.core.streams.feeding import MS, START, Rig, camera, play, real_errors
 from tests.core.streams.scene import shots
 

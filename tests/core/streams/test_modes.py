@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.streams.modes import FALLBACKS, FrozenDetector, ModeChange, ModeMachine
 
 MS = 1_000_000

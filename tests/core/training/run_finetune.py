@@ -85,14 +85,14 @@ def main() -> int:
 
 def die_at(step: int) -> None:
     """Kills the process at the real loop's first log line after that step: before its checkpoint."""
-    write = loop.Journal.write
+    write = loop.TrainLogger.write
 
     def accident(self, row) -> None:
         if row["step"] > step:
             os.kill(os.getpid(), signal.SIGKILL)
         write(self, row)
 
-    loop.Journal.write = accident
+    loop.TrainLogger.write = accident
 
 
 if __name__ == "__main__":

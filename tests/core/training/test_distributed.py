@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 from spectradino_core.training.checkpoints import resume_step
-from spectradino_core.training.distributed import Place, _check_shardable, process_group, spread
-from spectradino_core.training.journal import read_log
+from spectradino_core.training.distributed import DistEnv, _check_shardable, process_group, spread
+from spectradino_core.training.train_logger import read_log
 from tests.conftest import REPOSITORY
 from tests.core.training.test_resume import losses
 
@@ -128,7 +128,7 @@ def test_dimensions_that_processes_do_not_divide_are_refused_by_name():
 
 def test_alone_there_is_nothing_to_spread():
     with process_group("cpu") as (place, device):
-        assert place == Place(0, 1)
+        assert place == DistEnv(0, 1)
         model = torch.nn.Linear(2, 2)
         assert spread(model, [], "ddp", device) is model
         with pytest.raises(ValueError, match="start several with torchrun"):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from spectradino_core.models.perception_checkpoint import load_perception
 from spectradino_core.training.checkpoints import resume_step
-from spectradino_core.training.journal import read_log
+from spectradino_core.training.train_logger import read_log
 from tests.conftest import REPOSITORY
 from tests.core.training.test_distributed import start
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from spectradino_core.files import written_atomically
-from spectradino_core.training.journal import Journal, read_log
+from spectradino_core.training.train_logger import TrainLogger, read_log
 
 ROOT = Path(__file__).resolve().parents[3]
 UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
@@ -114,7 +114,7 @@ class FullFile:
 
 
 def test_the_log_waits_for_room_and_says_so_once(tmp_path: Path, caplog) -> None:
-    journal = Journal(tmp_path, 0)
+    journal = TrainLogger(tmp_path, 0)
     journal.write({"step": 1, "total": 0.5})
     full = journal._file = FullFile(journal._file)
     with caplog.at_level(logging.WARNING):
@@ -129,7 +129,7 @@ def test_the_log_waits_for_room_and_says_so_once(tmp_path: Path, caplog) -> None
 
 
 def test_a_log_that_never_finds_room_is_reported_at_the_end(tmp_path: Path, caplog) -> None:
-    journal = Journal(tmp_path, 0)
+    journal = TrainLogger(tmp_path, 0)
     journal._file = FullFile(journal._file)
     journal.write({"step": 1})
     journal.close()

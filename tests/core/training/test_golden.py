@@ -16,12 +16,12 @@ import torch
 
 from spectradino_core.losses.neighbourhood import TeacherQueue
 from spectradino_core.models.vit import ViT
-from spectradino_core.training.journal import read_log
 from spectradino_core.training.loop import LoopOptions, train
 from spectradino_core.training.optimiser import adamw_for
 from spectradino_core.training.stages import STAGES, freeze, stage_recipe
 from spectradino_core.training.student import PretrainTask, Student
 from spectradino_core.training.teacher import Teacher
+from spectradino_core.training.train_logger import read_log
 from tests.core.training.patterns import smooth_batches
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "pretrain_losses.json"

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from spectradino_core.data.diet import available_groups, depth_values, diet_batches, from_imagenet, segmentation_values
+from spectradino_core.data.omnivorous import (
+    available_groups,
+    depth_values,
+    from_imagenet,
+    omnivorous_batches,
+    segmentation_values,
+)
 from spectradino_core.data.scene_sets import SceneImages
 from spectradino_core.data.views import PLAIN
 from spectradino_core.losses.omnivorous import palette
@@ -39,7 +45,7 @@ def scenes() -> SceneImages:
 
 @pytest.fixture(scope="module")
 def batch(scenes):
-    return next(on_cpu(diet_batches([scenes], {"maps": ("depth", "segmentation")}, 4, 56, 0, 1)))
+    return next(on_cpu(omnivorous_batches([scenes], {"maps": ("depth", "segmentation")}, 4, 56, 0, 1)))
 
 
 def test_the_papers_figures():
@@ -69,10 +75,10 @@ def test_groups_are_what_the_sources_hold(scenes):
 
 def test_batches_are_functions_of_seed_and_step(scenes):
     groups = available_groups([scenes])
-    whole = list(on_cpu(diet_batches([scenes], groups, 4, 56, 3, 6)))
+    whole = list(on_cpu(omnivorous_batches([scenes], groups, 4, 56, 3, 6)))
     assert [sorted(b.images) for b in whole[:2]] == [["depth", "rgb", "segmentation"], ["nir", "rgb"]]
-    rest = list(on_cpu(diet_batches([scenes], groups, 4, 56, 3, 6, first=4)))
-    shares = [list(on_cpu(diet_batches([scenes], groups, 4, 56, 3, 6, rank=r, world=2))) for r in (0, 1)]
+    rest = list(on_cpu(omnivorous_batches([scenes], groups, 4, 56, 3, 6, first=4)))
+    shares = [list(on_cpu(omnivorous_batches([scenes], groups, 4, 56, 3, 6, rank=r, world=2))) for r in (0, 1)]
     for step in (4, 5):
         for key, image in whole[step].images.items():
             assert torch.equal(image, rest[step - 4].images[key])
@@ -114,7 +120,7 @@ def test_feeding_paints_blends_and_leaves_rgb(batch):
 
 
 def test_infrared_stays_one_channel_on_a_spectradino(scenes):
-    batch = next(on_cpu(diet_batches([scenes], {"lwir": ("lwir",)}, 4, 56, 0, 1)))
+    batch = next(on_cpu(omnivorous_batches([scenes], {"lwir": ("lwir",)}, 4, 56, 0, 1)))
     shown = feed(batch, BandedEncoder(SpectraDINO("test")))
     assert shown["lwir"].shape == (4, 1, 56, 56)
     assert not torch.equal(shown["lwir"], batch.images["lwir"])

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from spectradino_core.cli import main
 from spectradino_core.models.checkpoints import load_spectradino, read_metadata, save_spectradino
 from spectradino_core.models.spectradino import SpectraDINO
-from spectradino_core.training.journal import read_log
 from spectradino_core.training.pretrain import PretrainOptions, pretrain
 from spectradino_core.training.stages import STAGES, stage_recipe
+from spectradino_core.training.train_logger import read_log
 from tests.core.training.patterns import CALM, Patterns
 
 OPTIONS = {"steps": 4, "device": "cpu", "amp": "fp32", "workers": 0, "views": CALM, "log_every": 1}

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from spectradino_core.training.checkpoints import Checkpoints, ResumeError, resume_step
-from spectradino_core.training.journal import read_log
 from spectradino_core.training.loop import LoopOptions, train
+from spectradino_core.training.train_logger import read_log
 from tests.conftest import REPOSITORY
 from tests.core.training.test_loop import Batch, loss_of
 

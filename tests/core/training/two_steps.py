@@ -15,7 +15,7 @@ from spectradino_core.losses.neighbourhood import TeacherQueue
 from spectradino_core.modality import INFRARED
 from spectradino_core.models.vit import ViT
 from spectradino_core.training.distributed import (
-    Place,
+    DistEnv,
     full_state,
     matrices,
     mean_over_processes,
@@ -31,7 +31,7 @@ from tests.core.training.patterns import smooth_batches
 STEPS, BATCH = 4, 6
 
 
-def share(batch: PretrainBatch, place: Place) -> PretrainBatch:
+def share(batch: PretrainBatch, place: DistEnv) -> PretrainBatch:
     """This process's rows, and another band that only the first process's items hold."""
     count = BATCH // place.world
     rows = slice(place.rank * count, (place.rank + 1) * count)

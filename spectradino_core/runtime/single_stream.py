@@ -25,7 +25,7 @@ from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.network_inputs import signature
 from spectradino_core.text import log_line
 
-__all__ = ["AloneEngine", "beside"]
+__all__ = ["SingleStreamEngine", "beside"]
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def beside(model: Path, stream: str) -> Path:
     return model.with_name(f"{model.name.removesuffix('.onnx')}.{stream}.onnx")
 
 
-class AloneEngine:
+class SingleStreamEngine:
     """An `Engine` of both streams that hands frames of one alone to that stream's own graph. For one thread.
 
     Attributes:

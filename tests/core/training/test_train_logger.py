@@ -9,11 +9,11 @@ import sys
 import cv2
 import pytest
 
-from spectradino_core.training.journal import Journal, plot_losses, read_log
+from spectradino_core.training.train_logger import TrainLogger, plot_losses, read_log
 
 
 def write(folder, steps, start=0, **options):
-    journal = Journal(folder, start, **options)
+    journal = TrainLogger(folder, start, **options)
     for step in steps:
         journal.write({"step": step, "lr": 0.1, "total": 1.0 / step})
     journal.close()
@@ -26,7 +26,7 @@ def test_rows_after_the_step_taken_up_come_again(tmp_path):
 
 
 def test_every_row_is_on_disk_at_once(tmp_path):
-    journal = Journal(tmp_path, 0)
+    journal = TrainLogger(tmp_path, 0)
     journal.write({"step": 1, "total": 0.5})
     assert json.loads((tmp_path / "log.jsonl").read_text())["total"] == 0.5
     journal.close()

@@ -24,11 +24,11 @@ from spectradino_core.modality import IMAGENET_MEAN, IMAGENET_STD, INFRARED
 from spectradino_core.thermal import ThermalContract
 
 __all__ = [
-    "DietBatch",
+    "OmnivorousBatch",
     "as_colour",
     "available_groups",
     "depth_values",
-    "diet_batches",
+    "omnivorous_batches",
     "from_imagenet",
     "map_tensor",
     "segmentation_values",
@@ -42,7 +42,7 @@ _ALPHA = 23  # stream of random numbers, see plan.py
 
 
 @dataclass
-class DietBatch:
+class OmnivorousBatch:
     """Items of one group of modalities.
 
     Attributes:
@@ -58,7 +58,7 @@ class DietBatch:
     names: list[str]
     keys: Tensor
 
-    def to(self, device: torch.device | str) -> DietBatch:
+    def to(self, device: torch.device | str) -> OmnivorousBatch:
         """The same batch on `device`."""
         return map_tensors(self, lambda x: x.to(device, non_blocking=True))
 
@@ -75,7 +75,7 @@ def available_groups(sources: Sequence[ImageSource]) -> dict[str, tuple[str, ...
     return groups
 
 
-def diet_batches(
+def omnivorous_batches(
     sources: Sequence[ImageSource],
     groups: Mapping[str, Sequence[str]],
     batch: int,
@@ -92,7 +92,7 @@ def diet_batches(
     thermal: ThermalContract | None = None,
     max_damaged: float = 0.01,
     pin: bool = False,
-) -> Stream[OnHost[DietBatch]]:
+) -> Stream[OnHost[OmnivorousBatch]]:
     """The batches of steps `first` to `steps - 1`, each a function of the seed and its step alone.
 
     Args:
@@ -164,7 +164,7 @@ def as_colour(image: Tensor) -> Tensor:
 
 def _collate(
     seed: int, largest_alpha: float, thermal: ThermalContract, place: Place, views: list[LoadedView]
-) -> OnHost[DietBatch]:
+) -> OnHost[OmnivorousBatch]:
     images: dict[str, Any] = {}
     alpha: dict[str, Tensor] = {}
     rngs = [np.random.default_rng((seed, _ALPHA, place.step, view.key)) for view in views]
@@ -184,4 +184,4 @@ def _collate(
         "names": [view.name for view in views],
         "keys": torch.tensor([view.key for view in views], dtype=torch.int64),
     }
-    return OnHost(DietBatch, content)
+    return OnHost(OmnivorousBatch, content)

@@ -11,14 +11,14 @@ from typing import Any
 
 from spectradino_core.files import write_error, written_atomically
 
-__all__ = ["Journal", "plot_losses", "read_log"]
+__all__ = ["TrainLogger", "plot_losses", "read_log"]
 
 log = logging.getLogger(__name__)
 
 _NO_LOSS = ("step", "lr", "steps_per_s")
 
 
-class Journal:
+class TrainLogger:
     """The log of a run. Rows of steps after `step`, which a run that died left behind, are forgotten: they come again.
 
     Args:

@@ -10,7 +10,7 @@ from enum import Enum
 
 import numpy as np
 
-__all__ = ["Mode", "Percepts"]
+__all__ = ["Mode", "PerceptionResult"]
 
 
 class Mode(str, Enum):
@@ -23,7 +23,7 @@ class Mode(str, Enum):
 
 
 @dataclass
-class Percepts:
+class PerceptionResult:
     """Detections and mask of one pair, in the pixels of the reference camera's source image.
 
     Attributes:

@@ -18,10 +18,10 @@ from spectradino_core.runtime import engines, providers
 from spectradino_core.runtime.bundle import INPUTS, BundleError
 from spectradino_core.runtime.engine import EngineError
 from spectradino_core.runtime.engines import open_engine
-from spectradino_core.runtime.gate import TOLERANCES, first_that_agrees, sample_inputs
 from spectradino_core.runtime.network_inputs import blank_input
 from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.parity import Difference, Tolerance, largest_difference, network_inputs
+from spectradino_core.runtime.parity_check import TOLERANCES, first_that_agrees, sample_inputs
 from spectradino_core.runtime.providers import CPU, Candidate, UnavailableError, candidates, engine_cache
 from spectradino_core.runtime.samples import SAMPLES_KEY, drawn_samples, pack_samples, unpack_samples
 from spectradino_core.thermal import ThermalContract

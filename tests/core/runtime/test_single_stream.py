@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spectradino_core.runtime.alone import AloneEngine, beside
 from spectradino_core.runtime.bundle import WEIGHTS_KEY, BundleError
 from spectradino_core.runtime.engine import Engine, EngineError
 from spectradino_core.runtime.engines import open_engine
-from spectradino_core.runtime.gate import first_that_agrees, sample_inputs
 from spectradino_core.runtime.onnx_engine import OnnxEngine
-from spectradino_core.runtime.percepts import Mode
+from spectradino_core.runtime.parity_check import first_that_agrees, sample_inputs
+from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import FrameError
 from spectradino_core.runtime.providers import Candidate
 from spectradino_core.runtime.recovery import FAILURES, RecoveringEngine
+from spectradino_core.runtime.single_stream import SingleStreamEngine, beside
 from tests.blob_model import make_blob_model
 
 SIZE = (56, 28)
@@ -54,7 +54,7 @@ class Robot:
 
     def __init__(self, model: Path, **options) -> None:
         self.lines: list[str] = []
-        self.engine = AloneEngine(open_engine(model, "cpu"), model, "cpu", tell=self.lines.append, **options)
+        self.engine = SingleStreamEngine(open_engine(model, "cpu"), model, "cpu", tell=self.lines.append, **options)
         self.pipeline = Pipeline(self.engine)
 
     def until_alone(self, stream: str) -> None:
@@ -196,7 +196,7 @@ def test_a_recovering_engine_opens_them_anew(model):
         return open_engine(path, device, threads, stream)
 
     engine = RecoveringEngine(
-        lambda device: AloneEngine(open_engine(model, device), model, device, open_one=tracked), "cpu"
+        lambda device: SingleStreamEngine(open_engine(model, device), model, device, open_one=tracked), "cpu"
     )
     pipeline = Pipeline(engine)
     for times in (1, 2):
@@ -219,13 +219,13 @@ def test_one_that_only_the_cpu_runs_does_not_serve_beside_an_accelerator(model):
         asked.append(device)
         return OnnxEngine(path, "cpu", threads)
 
-    engine = AloneEngine(both, model, "auto", tell=lines.append, open_one=on_cpu)
+    engine = SingleStreamEngine(both, model, "auto", tell=lines.append, open_one=on_cpu)
     Pipeline(engine)(RGB, None)
     _wait_until(lambda: lines)
     assert asked == ["auto"]
     assert "only the CPU runs it" in lines[0]
     both.on_cpu = True
-    Pipeline(AloneEngine(both, model, "auto", open_one=on_cpu))(RGB, None)
+    Pipeline(SingleStreamEngine(both, model, "auto", open_one=on_cpu))(RGB, None)
     _wait_until(lambda: len(asked) == 2)
     assert asked[1] == "cpu", "where the graph of both ended up on the CPU, so do they"
 
