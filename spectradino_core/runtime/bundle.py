@@ -63,7 +63,8 @@ class ModelInfo:
         max_detections: most detections per frame.
         strides: pixels of the network's input per cell of each detection level.
         inputs: which arrays the network takes, one of `INPUTS`.
-        streams: of which streams, one of `STREAMS`. A network of one stream serves beside the one of both, see `alone`.
+        streams: input streams, one of `STREAMS`. A single-stream network serves beside the one of both streams, see
+            `single_stream`.
         patch: side of the backbone's patches in pixels.
         provenance: free facts on how it was made (recipe, data, seeds, commit, date).
         parity: measured differences between the exported graph and PyTorch; empty for a checkpoint.

@@ -122,7 +122,8 @@ class RecoveringEngine:
     def label(self) -> str:
         """Runtime and device in words, of the engine in use or last used."""
         engine = self._engine
-        return self._label if engine is None else engine.label  # which may change from frame to frame, see `alone`
+        # An engine's label may change from frame to frame, see `single_stream`.
+        return self._label if engine is None else engine.label
 
     @property
     def on_cpu(self) -> bool:
