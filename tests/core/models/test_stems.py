@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spectradino_core.modality import INFRARED, Modality
-from spectradino_core.models import stems
+from spectradino_core.models import spectradino
 from spectradino_core.models.spectradino import InfraredStem, RGBStem, make_stem
 
 
@@ -51,14 +51,14 @@ def test_instance_norm_is_fp32_under_autocast(monkeypatch) -> None:
     """The variance of a whole image exceeds 16-bit precision."""
     stem = InfraredStem()
     seen = []
-    original = stems._standardise
+    original = spectradino._standardise
 
     def spy(y, eps):
         out = original(y, eps)
         seen.append((y.dtype, out.dtype))
         return out
 
-    monkeypatch.setattr(stems, "_standardise", spy)
+    monkeypatch.setattr(spectradino, "_standardise", spy)
     with torch.autocast("cpu", torch.bfloat16):
         out = stem(torch.rand(1, 1, 32, 32))
     assert seen == [(torch.float32, torch.float32)]

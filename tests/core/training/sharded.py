@@ -57,7 +57,7 @@ def watch() -> None:
 
     def full_state(model):
         found = state(model)
-        if not distributed.Place.current().first:
+        if not distributed.DistEnv.current().first:
             COUNTS["held by others"] += len(found)
         return found
 

@@ -119,7 +119,7 @@ def test_too_little_data_for_the_batch_is_told(tmp_path):
 def test_from_the_command_line(tmp_path, capsys):
     command = ["pretrain", "--variant", "test", "--stage", "1", "--scenes", "8", "--batch", "4", "--steps", "3"]
     assert main([*command, "--out", str(tmp_path / "run"), "--device", "cpu", "--workers", "0"]) == 0
-    assert "stage1/last.safetensors: a backbone" in capsys.readouterr().out
+    assert "stage1/last.safetensors: backbone" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
