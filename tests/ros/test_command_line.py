@@ -83,7 +83,7 @@ def test_a_parameter_file_that_is_none_is_refused_before_ros_opens_it(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "latin").write_bytes(b"/**: {ros__parameters: {model: \xe9}}")
-    good = str(ROOT / "config" / "lwir_detector.yaml")
+    good = str(ROOT / "config" / "detector.yaml")
     for path, said in [
         (f"{tmp_path}/pipe", "is a named pipe"),
         (str(tmp_path), "is a folder"),
