@@ -218,7 +218,8 @@ class Answerer:
                 unsized = current is not None and current.ir_size is None
                 remedy = "; ir_to_rgb is in pixels and stays as it is: give one for these sizes" if unsized else ""
                 topic = self._topics[key]
-                self._notices.warn(
+                notice = self._notices.warn if unsized else self._notices.info
+                notice(
                     f"size {topic}",
                     f"images of {topic} have {size[0]}x{size[1]} pixels from now on, before they had "
                     f"{before[0]}x{before[1]}{remedy}",
