@@ -293,7 +293,7 @@ def child_path(root: AnyPath, text: str) -> AnyPath:
 def listing(folder: Path) -> str:
     """The first names in a folder, for messages."""
     names = sorted(entry.name for entry in folder.iterdir())
-    return ", ".join(names[:8]) + (", .." if len(names) > 8 else "") if names else "nothing in it"
+    return printable(", ".join(names[:8])) + (", .." if len(names) > 8 else "") if names else "nothing in it"
 
 
 def _refuse_special(mode: int, shown: str) -> None:

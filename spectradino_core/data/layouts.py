@@ -23,6 +23,7 @@ from spectradino_core.data.manifest import ManifestItem
 from spectradino_core.data.paired_folder import PairedFolderError, read_index
 from spectradino_core.data.sources import MODALITY_KEYS, Moment
 from spectradino_core.files import listing
+from spectradino_core.text import printable
 
 __all__ = ["LAYOUTS", "LayoutError", "find_pairs"]
 
@@ -212,8 +213,9 @@ def _check_missing(root: Path, whole: int, missing: Sequence[str]) -> None:
     if not total:
         raise LayoutError(f"{root}: the folders are there, but hold no images ({', '.join(_IMAGES)})")
     if len(missing) > _MOST_UNPAIRED * total:
+        example = printable(missing[0])
         raise LayoutError(
-            f"{root}: {len(missing)} of {total} items lack an image, for example {missing[0]}; the data set seems only "
+            f"{root}: {len(missing)} of {total} items lack an image, for example {example}; the data set seems only "
             "partly extracted"
         )
 
