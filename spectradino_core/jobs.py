@@ -36,7 +36,7 @@ def run_jobs(
     jobs: Mapping[str, Any],
     at_once: int,
     engine: str = "processes",
-    tell: Report | None = None,
+    report: Report | None = None,
     needs: Mapping[str, Collection[str]] | None = None,
     fresh: bool = False,
 ) -> dict[str, str]:
@@ -47,7 +47,7 @@ def run_jobs(
         jobs: its argument by the job's name.
         at_once: how many run together, at least 1. One alone runs in this process, unless `engine` is "ray" or `fresh`.
         engine: one of `ENGINES`.
-        tell: called as each ends.
+        report: called as each ends.
         needs: by name the jobs that must succeed first; a job of which one fails is skipped. Other names are ignored.
         fresh: each job in a process of its own, forked from one that has imported the module of `work` and run
             nothing; not with "ray".
@@ -63,7 +63,7 @@ def run_jobs(
         raise ValueError(f"engine {engine!r} is not one of {', '.join(ENGINES)}")
     if at_once < 1:
         raise ValueError(f"at least one job at a time is wanted, got {at_once}")
-    queue = _Queue(jobs, needs or {}, tell or (lambda name, error: None))
+    queue = _Queue(jobs, needs or {}, report or (lambda name, error: None))
     if engine == "ray":
         _on_ray(work, queue, at_once)
     elif fresh or (at_once > 1 and len(jobs) > 1):
@@ -77,12 +77,12 @@ def run_jobs(
 class _Queue:
     """Jobs in their order, each as soon as those that it needs have succeeded."""
 
-    def __init__(self, jobs: Mapping[str, Any], needs: Mapping[str, Collection[str]], tell: Report) -> None:
+    def __init__(self, jobs: Mapping[str, Any], needs: Mapping[str, Collection[str]], report: Report) -> None:
         self.errors: dict[str, str] = {}
         self._left = dict(jobs)
         self._waits_for = {name: {need for need in needs.get(name, ()) if need in jobs} for name in jobs}
         self._done: set[str] = set()
-        self._tell = tell
+        self._report = report
 
     def next(self) -> tuple[str, Any] | None:
         """Name and argument of a job that can start now; None: there is none, or none yet."""
@@ -90,7 +90,7 @@ class _Queue:
         return None if name is None else (name, self._left.pop(name))
 
     def ended(self, name: str, error: str | None) -> None:
-        self._tell(name, error)
+        self._report(name, error)
         if error is None:
             self._done.add(name)
         else:

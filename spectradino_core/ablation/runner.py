@@ -52,14 +52,14 @@ def finished(folder: Path, job: Job) -> dict[str, Any] | None:
     return done
 
 
-def run(ablation: Ablation, setup: Setup, jobs: int, tell: Callable[[str], None] = print) -> Outcome:
+def run(ablation: Ablation, setup: Setup, jobs: int, report: Callable[[str], None] = print) -> Outcome:
     """Runs what is not done yet.
 
     Args:
         ablation: what to run.
         setup: where and on what.
         jobs: how many at a time.
-        tell: is given a line for each job that ends.
+        report: called with a line as each job ends.
 
     Raises:
         ValueError: data lacks, or the folder is another recipe's; nothing was run.
@@ -72,18 +72,18 @@ def run(ablation: Ablation, setup: Setup, jobs: int, tell: Callable[[str], None]
         elif (setup.folder / key / "job.json").is_file():
             claim(setup.folder / key, job)
     if outcome.done:
-        tell(f"{len(outcome.done)} of {total} jobs are done already")
+        report(f"{len(outcome.done)} of {total} jobs are done already")
 
     def ended(key: str, error: str | None) -> None:
         if error is None:
             outcome.done.append(key)
-            tell(f"[{len(outcome.done)}/{total}] {key}: {_headline(setup.folder / key)}")
+            report(f"[{len(outcome.done)}/{total}] {key}: {_headline(setup.folder / key)}")
         else:
             outcome.failed[key] = error.splitlines()[0]
-            tell(f"failed: {key}: {outcome.failed[key]} (see {setup.folder / key / 'output.txt'})")
+            report(f"failed: {key}: {outcome.failed[key]} (see {setup.folder / key / 'output.txt'})")
 
     arguments = {key: (ablation, setup, job) for key, job in todo.items()}
-    run_jobs(_do, arguments, jobs, tell=ended, needs={key: job.needs for key, job in todo.items()}, fresh=True)
+    run_jobs(_do, arguments, jobs, report=ended, needs={key: job.needs for key, job in todo.items()}, fresh=True)
     outcome.left_out += [key for key in todo if key not in outcome.done and key not in outcome.failed]
     return outcome
 

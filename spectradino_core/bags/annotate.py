@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
@@ -93,7 +94,7 @@ def annotate(
     out: str | Path,
     options: AnnotateOptions | None = None,
     tick: Callable[[BagReader], object] = lambda reader: None,
-    tell: Callable[[str], object] = lambda text: None,
+    report: Callable[[str], object] = lambda text: None,
 ) -> Annotated:
     """Replays a drive and writes the answers into a new bag.
 
@@ -103,7 +104,7 @@ def annotate(
         out: the new bag, see `BagWriter`.
         options: what is written.
         tick: called after each frame, of either camera, that was read.
-        tell: told what the node would write into its log, and what of the drive can't be read.
+        report: called with each line the node would log, and with what of the recording cannot be read.
 
     Raises:
         BagError: the drive can't be read or gives not a single answer, `out` exists, or another run is writing it.
@@ -123,9 +124,9 @@ def annotate(
         try:
             pipeline.engine = engine = _Skipping(pipeline.engine)
             run = _Run(reader, replay, tick)
-            rest = _write_parts(run, engine, store, options, tell)
+            rest = _write_parts(run, engine, store, options, report)
             for text in reader.damage:
-                tell(text)
+                report(text)
             cameras = tuple(reader.messages_of.values())
             drops = replay.drops()
             for cause, count in reader.events.items():  # of headers; those of bodies are the replay's
@@ -204,7 +205,7 @@ class _Run:
 
 
 def _write_parts(
-    run: _Run, engine: _Skipping, store: Segments, options: AnnotateOptions, tell: Callable[[str], object]
+    run: _Run, engine: _Skipping, store: Segments, options: AnnotateOptions, report: Callable[[str], object]
 ) -> list[FeedEvent]:
     """Makes the parts that are missing; returns the events after the last answer."""
     answers = iter(run)
@@ -219,12 +220,12 @@ def _write_parts(
             for answer, events in chain((first,), islice(answers, options.segment - 1)):
                 _write(writer, answer, events, engine.info, options, run.registration)
                 for event in events:
-                    tell(event.text)
+                    report(event.text)
                 last = answer.number
         store.finish(last + 1)
     rest = run.rest()
     for event in rest:
-        tell(event.text)
+        report(event.text)
     return rest
 
 
@@ -327,7 +328,7 @@ def _plan(reader: BagReader, model: Path, options: AnnotateOptions) -> dict[str,
         "drive": [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files],
         "topics": [reader.rgb_topic, reader.ir_topic],
         "model": _digest(model, "model file"),
-        "calibration": _digest(Path(calibration).expanduser(), "calibration file") if calibration else "",
+        "calibration": _digest(Path(os.path.expanduser(calibration)), "calibration file") if calibration else "",
         "settings": asdict(options.settings),
         "overlay": options.overlay,
         "clock": options.clock,

@@ -58,7 +58,7 @@ def evaluate_bags(
     jobs: int = 1,
     engine: str = "processes",
     fresh: bool = False,
-    tell: Callable[[str], None] | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> tuple[dict[str, Any], list[BagEvidence]]:
     """Scores bags and writes result, timings and the sweeps' table; see the module's head. The report: `report.py`.
 
@@ -69,7 +69,7 @@ def evaluate_bags(
         jobs: how many replays run at once.
         engine: "processes" or "ray".
         fresh: do everything again.
-        tell: told in words as each replay ends.
+        report: called with a line as each replay ends; None: the log.
 
     Returns:
         What `result.json` holds, its "failed" bags among it; and the evidence of the others.
@@ -79,7 +79,7 @@ def evaluate_bags(
         BagError: a sweep is asked for, and a bag has no ground truth.
         OSError: the output folder can't be written to.
     """
-    tell = tell or log.info
+    report = report or log.info
     info = pipeline_of(options).info  # refused now, and once
     if options.sweeps:
         _check_truth(bags, options)
@@ -105,10 +105,10 @@ def evaluate_bags(
                 todo[f"{name}: {unit.run}"] = (unit, key)
     done = sum(map(len, units.values())) - len(todo)
     if done and not errors:
-        tell(f"{done} of {done + len(todo)} replays are finished already (--fresh does them again)")
+        report(f"{done} of {done + len(todo)} replays are finished already (--fresh does them again)")
     names = {job: unit.name for job, (unit, _) in todo.items()}
     failed = run_jobs(
-        do_unit, todo, jobs, engine, lambda job, error: tell(f"{job}: {'done' if error is None else error}")
+        do_unit, todo, jobs, engine, lambda job, error: report(f"{job}: {'done' if error is None else error}")
     )
     for job, why in failed.items():
         name = names[job]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -92,7 +93,7 @@ class Options:
         settings = asdict(self.settings)
         del settings["model"]
         if settings["calibration_file"]:
-            path = Path(settings["calibration_file"]).expanduser()
+            path = Path(os.path.expanduser(settings["calibration_file"]))
             digest = file_digest(path) if path.is_file() else "missing"
             settings["calibration_file"] = {"name": path.name, "sha256": digest}
         return {

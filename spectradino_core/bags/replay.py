@@ -222,7 +222,7 @@ class Replay:
 
     def _drop(self, cause: str, text: str) -> None:
         self._drops[cause] += 1
-        self._tell(cause, text)
+        self._report(cause, text)
 
     def _refuse(self, error: DecodeError) -> None:
         """Counts a frame that cannot be read."""
@@ -237,7 +237,7 @@ class Replay:
                 shot.source.refuse(error)
             self._refuse(error)
 
-    def _tell(self, key: str, text: str) -> None:
+    def _report(self, key: str, text: str) -> None:
         if key not in self._told:
             self._told.add(key)
             self._events.append(FeedEvent(text, True, self._arrival_ns))
@@ -278,9 +278,9 @@ class Replay:
                 percepts = self._found(capture)
             rgb, ir = _frames(capture)
             if text := different_shapes(self.registering, rgb, ir, self._topics):
-                self._tell("aspect", text)
+                self._report("aspect", text)
             if text := own_pixels(percepts, self._topics):
-                self._tell("grid", text)
+                self._report("grid", text)
             self.answers[percepts.mode.value] += 1
         except Exception as failure:  # one capture is lost, as in the node, and counted
             cause, error = drop_cause(failure), f"{failure}"

@@ -143,7 +143,7 @@ class Storage:
             promised = sum(connection.msgcount for connection in wanted)
             if count < promised:
                 path = self._copies.get(Path(str(reader.path)), reader.path)
-                self._tell(
+                self._report(
                     f"{path} lacks messages: {promised} of {', '.join(sorted({c.topic for c in wanted}))} were "
                     f"recorded by its own account, {count} are there; 'ros2 bag reindex' counts anew"
                 )
@@ -152,9 +152,9 @@ class Storage:
             path = Path(str(reader.path))
             remedy = _REMEDY.get(path.suffix) or next((_REMEDY[f.suffix] for f in _data_files(path)), "")
             path = self._copies.get(path, path)
-            self._tell(f"{path} is damaged: reading stopped {where} ({_short(error)}); {remedy}")
+            self._report(f"{path} is damaged: reading stopped {where} ({_short(error)}); {remedy}")
 
-    def _tell(self, text: str) -> None:
+    def _report(self, text: str) -> None:
         if text not in self.damage:
             self.damage.append(text)
 
@@ -207,7 +207,7 @@ class Storage:
         listed = {Path(str(storage.path)).name for storage in getattr(reader.storage, "storages", ())}
         others = [f.name for f in files if listed and not {f.name, f.name.removesuffix(".zstd")} & listed]
         if others:
-            self._tell(
+            self._report(
                 f"{self.path}: {', '.join(others)} not read, as metadata.yaml does not list them; 'ros2 bag reindex' "
                 "lists all files of the folder"
             )
@@ -219,7 +219,7 @@ class Storage:
             try:
                 file = self._unpacked_file(file)
             except OSError as error:
-                self._tell(f"{named} can't be unpacked ({_short(error)}): copy it again from where it was recorded")
+                self._report(f"{named} can't be unpacked ({_short(error)}): copy it again from where it was recorded")
                 return False
         try:
             self._parts.append(open_reader(file))
@@ -229,16 +229,16 @@ class Storage:
         try:
             left = salvage(file)
         except ForeignBagError as error:
-            self._tell(str(error).replace(str(file), str(named)))
+            self._report(str(error).replace(str(file), str(named)))
             return True
         except BagError as error:
-            self._tell(f"{error} ({why})".replace(str(file), str(named)))
+            self._report(f"{error} ({why})".replace(str(file), str(named)))
             return False
         self._parts.append(left)
         if left.is_whole:
             return True
         count = sum(number for _, _, number in left.topics.values())
-        self._tell(f"{named} is damaged or was cut off ({why}): {count} messages can be read; {_REMEDY[file.suffix]}")
+        self._report(f"{named} is damaged or was cut off ({why}): {count} messages can be read; {_REMEDY[file.suffix]}")
         return False
 
     def _unpacked_file(self, file: Path) -> Path:
@@ -253,7 +253,7 @@ class Storage:
         except OSError as error:
             raise no_room(file, error) from None
         if not is_whole:
-            self._tell(f"{file} is cut off or damaged: it could be unpacked in part only; copy it again")
+            self._report(f"{file} is cut off or damaged: it could be unpacked in part only; copy it again")
         return copy
 
     def _described_format(self) -> str:
@@ -267,7 +267,7 @@ class Storage:
             return form
         if any(modes) or not (self.path / "metadata.yaml").is_file():
             return f"{form}, zstd by message"
-        self._tell(
+        self._report(
             f"{self.path}: its messages are packed by zstd, which metadata.yaml does not say; they are read here, but "
             "'ros2 bag play' needs the lines 'compression_format: zstd' and 'compression_mode: MESSAGE' there"
         )
@@ -299,7 +299,7 @@ class Storage:
                 file = Path(str(part.path))
             file = self._copies.get(file, file)
             if text := unread_encodings(unread, file):
-                self._tell(text)
+                self._report(text)
             for name, (kind, definition, count) in listed:
                 if name in found and found[name][0] != kind:
                     raise BagError(

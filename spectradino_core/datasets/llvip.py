@@ -47,8 +47,8 @@ LLVIP = Benchmark(
     ignore="one class; nothing is ignored; corners are taken as stored",
     notes=(
         "Annotations were corrected on 2023-02-21; figures on the older ones are not comparable. Say which you have.",
-        "The image size in the XML files is not used: the picture's own is.",
+        "The image size in the XML files is ignored; the image's own is used.",
         "24 of its 26 scenes are dark and the set doesn't say which pairs, so there is no day and night.",
-        "SemanticRT is made from LLVIP's pictures: don't train on the one and test on the other.",
+        "SemanticRT is made from LLVIP's images: do not train on one and test on the other.",
     ),
 )

@@ -87,7 +87,7 @@ MFNET = Benchmark(
     ignore='"unlabelled" is class 0 and counts in mIoU, as in RTFNet and all that follow it; nothing is ignored',
     notes=(
         'mIoU is over nine classes, "unlabelled" (mostly above 97 %) among them; over the eight objects it is lower.',
-        "Pictures opened and saved by a tool that drops alpha have lost the thermal frame; that is refused.",
+        "Images saved by a tool that drops alpha have lost the thermal frame and are refused.",
         "train.txt names also <id>_flip, which make_flip.py writes; those are left out (1568 names, 784 pairs).",
         "Day and night: the D or N at the end of a name.",
         "Guardrail is nearly absent from the test split; its IoU is noise.",

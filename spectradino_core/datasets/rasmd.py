@@ -74,7 +74,7 @@ RASMD = Benchmark(
     stated_subsets=_WEATHER,
     layout="<1_sunny>/<data_3_urban>/croped_data/rgb/rgb_aligned_<000000>.jpg with "
     "../swir/swir_original_<000000>.jpg, and (assumed) annotations/instances_{train,val,test}.json in COCO's form, "
-    "whose file_name is the colour picture's path from the root",
+    "whose file_name is the RGB image's path from the root",
     source="https://yonsei-stl.github.io/RASMD/ (the data are on Hugging Face as STL-Yonsei/RASMD, after agreeing to "
     "their terms)",
     licence="by request; see its page",
@@ -83,6 +83,6 @@ RASMD = Benchmark(
     notes=(
         "Its detection labels cover a small part of the 100,000 pairs; no list of a split was found in public.",
         "Frames of one recording are neighbours in time: a split by frame, not by recording, leaks.",
-        "The weather is that of the folder's name; day and night are not told apart.",
+        "The weather is taken from the folder's name; day and night are not distinguished.",
     ),
 )

@@ -99,7 +99,7 @@ SEMANTICRT = Benchmark(
     notes=(
         "mIoU is over 13 classes, background among them; papers' tables show nine of them.",
         "Thermal frames are JPEG with three equal channels.",
-        "Most pictures are LLVIP's: don't train on the one and test on the other.",
+        "Most images are LLVIP's: do not train on one and test on the other.",
         "Day, night and the other subsets are stated for the test split only.",
     ),
 )

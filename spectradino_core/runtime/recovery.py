@@ -81,7 +81,7 @@ class RecoveringEngine:
         open_on: Callable[[str], Engine],
         device: str,
         policy: Callable[[], RecoveryPolicy] = RecoveryPolicy,
-        tell: Callable[[str], None] = lambda text: None,
+        report: Callable[[str], None] = lambda text: None,
         first_pause_s: float = _FIRST_PAUSE_S,
         context_problem: Callable[[], str] = lambda: "",
     ) -> None:
@@ -90,7 +90,7 @@ class RecoveringEngine:
             open_on: opens the engine on a device, one of `engines.DEVICES`; called here, and at each rebuild.
             device: the one to open it on.
             policy: asked at each failure, so that it may change.
-            tell: takes a line of text at each step, for a log.
+            report: called with a log line at each step.
             first_pause_s: the pause before the second rebuild; it doubles from one to the next.
             context_problem: why the GPU can't compute in this process any more, empty if it can; asked after repeated
                 failure on a GPU.
@@ -101,7 +101,7 @@ class RecoveringEngine:
         self._open_on = open_on
         self._device = device
         self._policy = policy
-        self._tell = tell
+        self._report = report
         self._first_pause_s = first_pause_s
         self._interrupted = threading.Event()
         self._engine: Engine | None = open_on(device)
@@ -183,11 +183,11 @@ class RecoveringEngine:
         while not poisoned and self._spent < (most := self._policy().max_rebuilds):
             self._pause()
             self._spent += 1
-            self._tell(f"{lost} {why}; rebuild {self._spent} of {most}")
+            self._report(f"{lost} {why}; rebuild {self._spent} of {most}")
             why = self._try(device)
             if not why:
                 self.condition = Condition.ON_CPU if self._left_device else Condition.GOOD
-                self._tell(f"rebuilt the engine: {self._label}")
+                self._report(f"rebuilt the engine: {self._label}")
                 return
             why = f"could not be rebuilt: {why}"
             poisoned = self._poisoned
@@ -198,7 +198,7 @@ class RecoveringEngine:
             problem = self._try("cpu")
             if not problem:
                 self.condition, self._left_device, self._spent = Condition.ON_CPU, True, 0
-                self._tell(
+                self._report(
                     f"{lost} {why}; rebuilt {self.rebuilds - 1} times. Going on with {self._label}, which is slower. "
                     f"To try the device again, {_START_AGAIN if poisoned else 'clean up and configure the node, or '}"
                     f"{'' if poisoned else _START_AGAIN}"

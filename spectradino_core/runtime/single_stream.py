@@ -51,7 +51,7 @@ class SingleStreamEngine:
         path: str | Path,
         device: str = "auto",
         threads: int = 0,
-        tell: Callable[[str], None] = log.warning,
+        report: Callable[[str], None] = log.warning,
         open_one: Callable[..., Engine] = open_engine,
     ) -> None:
         """
@@ -59,7 +59,7 @@ class SingleStreamEngine:
             both: the engine of `path`.
             path: the model file; beside it those of one stream are looked for.
             device, threads: as `both` was opened with; where it ended up on the CPU, so do they.
-            tell: takes a line of text when a file can't be used, for a log; from any thread.
+            report: called with a log line when a file cannot be used, from any thread.
             open_one: opens them, as `open_engine` does.
         """
         self.info = both.info
@@ -68,7 +68,7 @@ class SingleStreamEngine:
         device = "cpu" if both.on_cpu else device
         found = {} if Path(path).suffix == ".safetensors" else {one: beside(Path(path), one) for one in ("rgb", "ir")}
         self._own = {
-            stream: _Own(file, stream, both.info, both.on_cpu, partial(open_one, file, device, threads, stream), tell)
+            stream: _Own(file, stream, both.info, both.on_cpu, partial(open_one, file, device, threads, stream), report)
             for stream, file in found.items()
             if os.path.lexists(file)  # a pipe is reported when it is opened
         }
@@ -121,14 +121,14 @@ class _Own:
         both: ModelInfo,
         on_cpu: bool,
         open_it: Callable[[], Engine],
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
     ) -> None:
         self._path = path
         self._stream = stream
         self._both = both
         self._on_cpu = on_cpu
         self._open = open_it
-        self._tell = tell
+        self._report = report
         self._thread: threading.Thread | None = None
         self._engine: Engine | None = None
 
@@ -144,7 +144,7 @@ class _Own:
         """Lets go of it for good."""
         self._engine = None
         line = f"{self._path} is not used ({why}): the graph of both streams answers for {self._stream} alone too"
-        self._tell(log_line(line))
+        self._report(log_line(line))
 
     def prepare(self) -> None:
         """Opens it now, on the caller's thread."""

@@ -54,7 +54,7 @@ class Robot:
 
     def __init__(self, model: Path, **options) -> None:
         self.lines: list[str] = []
-        self.engine = SingleStreamEngine(open_engine(model, "cpu"), model, "cpu", tell=self.lines.append, **options)
+        self.engine = SingleStreamEngine(open_engine(model, "cpu"), model, "cpu", report=self.lines.append, **options)
         self.pipeline = Pipeline(self.engine)
 
     def until_alone(self, stream: str) -> None:
@@ -219,7 +219,7 @@ def test_one_that_only_the_cpu_runs_does_not_serve_beside_an_accelerator(model):
         asked.append(device)
         return OnnxEngine(path, "cpu", threads)
 
-    engine = SingleStreamEngine(both, model, "auto", tell=lines.append, open_one=on_cpu)
+    engine = SingleStreamEngine(both, model, "auto", report=lines.append, open_one=on_cpu)
     Pipeline(engine)(RGB, None)
     _wait_until(lambda: lines)
     assert asked == ["auto"]
