@@ -107,3 +107,12 @@ def test_unsupported_encoding_is_named_with_topic_and_remedy(tmp_path, capsys, c
             assert wanted in said.err + said.out
         assert (out / "metadata.yaml").exists() is (command == "run" and status == 0)
     assert main([*words[:-1], str(tmp_path / "infrared"), "--rgb-topic", ""]) == 0, "the remedy works"
+
+
+@pytest.mark.parametrize("command", ["run", "evaluate"])
+def test_calibration_file_of_an_unknown_user_is_named(tmp_path, capsys, command):
+    bag = record(tmp_path / "drive.mcap", pairs(2))
+    model = make_blob_model(tmp_path / "blob.onnx", (112, 84))
+    words = ["bag", command, str(bag), "--model", str(model), "--out", str(tmp_path / "out.mcap")]
+    assert main([*words, "--calibration-file", "~nosuchuser/rig.yaml"]) == 1
+    assert "~nosuchuser/rig.yaml" in capsys.readouterr().err
