@@ -8,7 +8,7 @@ the images do not tell it, be refused. Each case is judged on either half of a s
 
 - `verdict`: "found", "registered" (no homography is better than none) or "refused";
 - `error_px`: distance at the corner where it is largest from the homography applied, of which part is the set's own
-  misalignment and its parallax; `bound_px`: what the fit claims (95 %); `gain`, `noise`: see `calibrate.evidence`;
+  misalignment and its parallax; `bound_px`: what the fit claims (95 %); `gain`, `noise`: see `estimation/evidence.py`;
 - `halves_px`: distance of the two halves' maps at the corner where it is largest, and `halves_bound_px`: both claims
   added as errors are.
 

@@ -1,4 +1,4 @@
-"""PerceptionResult as messages: the conventions of vision_msgs 4 and of images, and nothing else.
+"""Messages of a `PerceptionResult`: the conventions of vision_msgs 4 and of images, and nothing else.
 
 Every message carries the header of the frame it speaks of, copied: the stamp and the frame of the camera.
 """

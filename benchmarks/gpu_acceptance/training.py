@@ -6,13 +6,11 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-from spectradino_core.bench.gpu import forward_rows, training_rows
+from spectradino_core.bench.gpu import forward_rows, no_waiting, training_rows
 from spectradino_core.data.pretraining import pretraining_batches
 from spectradino_core.data.scene_sets import SceneImages
 from spectradino_core.data.transfer import map_tensors
@@ -82,7 +80,7 @@ def check_transfer(device: str, model: Path, folder: Path) -> str:
         map_tensors(batch, lambda x, into=tensors: into.append(x) or x)
         assert device == "cpu" or all(x.is_pinned() for x in tensors), "the loader's batches are not page-locked"
         start = time.perf_counter()
-        with _no_waiting(device):
+        with no_waiting(device):
             moved = batch.to(device)
         seconds.append(time.perf_counter() - start)
         expected = batch.to("cpu")
@@ -91,19 +89,6 @@ def check_transfer(device: str, model: Path, folder: Path) -> str:
     sent = sum(x.nbytes for x in tensors)
     floats = expected.rgb.nbytes + expected.infrared.nbytes
     return f"{sent >> 10} KiB a batch, as float32 {floats >> 10}; host {1e3 * min(seconds):.2f} ms"
-
-
-@contextmanager
-def _no_waiting(device: str) -> Iterator[None]:
-    """An error where the host waits for the GPU."""
-    if device != "cuda":
-        yield
-        return
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def check_sharding(device: str, model: Path, folder: Path) -> str:

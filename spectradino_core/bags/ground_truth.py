@@ -96,10 +96,6 @@ class GroundTruth:
         return len(self.frames)
 
     @property
-    def has_boxes(self) -> bool:
-        return any(frame.boxes is not None for frame in self.frames)
-
-    @property
     def has_masks(self) -> bool:
         return any(frame.mask is not None for frame in self.frames)
 

@@ -9,7 +9,7 @@ All functions take a device, so that tests can check the arithmetic on a CPU.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
@@ -31,7 +31,15 @@ from spectradino_core.runtime.engine import warm_up
 from spectradino_core.runtime.engines import open_engine
 from spectradino_core.training.stages import StageRecipe, stage_recipe
 
-__all__ = ["engine_rows", "forward_operations", "forward_rows", "matmul_roof", "require_cuda", "training_rows"]
+__all__ = [
+    "engine_rows",
+    "forward_operations",
+    "forward_rows",
+    "matmul_roof",
+    "no_waiting",
+    "require_cuda",
+    "training_rows",
+]
 
 SIZE = (518, 644)
 ROOF_SIDES = (4096, 8192)
@@ -223,7 +231,7 @@ def _peak_gb(device: str, run: Callable[[], object]) -> object:
 
 def _host_waits(device: str, run: Callable[[], Any]) -> str:
     """Return "no", or the first line of torch's error on a call that synchronises host and device."""
-    with _waiting_forbidden(device):
+    with no_waiting(device):
         try:
             run()
         except RuntimeError as error:
@@ -234,7 +242,8 @@ def _host_waits(device: str, run: Callable[[], Any]) -> str:
 
 
 @contextmanager
-def _waiting_forbidden(device: str) -> Any:
+def no_waiting(device: str) -> Iterator[None]:
+    """Raise an error where the host waits for the GPU."""
     if device != "cuda":
         yield
         return

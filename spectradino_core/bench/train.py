@@ -96,9 +96,10 @@ def plain_step(recipe: StageRecipe, amp: torch.dtype | None) -> Step:
     queue = filled_queue(recipe)
     weights = recipe.weights
     generator = torch.Generator().manual_seed(0)
+    patches = (recipe.crop // vit_config(recipe.variant).patch) ** 2
 
     def step(batch: PretrainBatch) -> None:
-        positions = sample_positions((recipe.crop // 14) ** 2, weights.patch_ratio, generator) + 1
+        positions = sample_positions(patches, weights.patch_ratio, generator) + 1
         with torch.autocast("cpu", amp, enabled=amp is not None):
             with torch.no_grad():
                 wanted = teacher(batch.rgb).last_hidden_state[:, 0]

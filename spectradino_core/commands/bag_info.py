@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from spectradino_core.commands.node_parameters import DECODING, add_parameters, settings_of
+
 __all__ = ["add"]
 
 _REPORT = "spectradino_msgs/msg/FrameReport"
@@ -27,6 +29,7 @@ def add(kinds: Any) -> None:
     command.add_argument("--rgb-topic", metavar="T", help='RGB camera (default: found by name; "": none)')
     command.add_argument("--ir-topic", metavar="T", help='IR camera (default: found by name; "": none)')
     command.add_argument("--json", action="store_true", help="print JSON instead of text")
+    add_parameters(command, DECODING)
     command.set_defaults(run=_run)
 
 
@@ -35,9 +38,10 @@ def _run(options: argparse.Namespace) -> int:
     from spectradino_core.bags.inspection import inspect
     from spectradino_core.bags.reader import BagReader
 
+    decoding = settings_of(options).decoding
     no_cameras, is_results = "", False
     try:
-        reader = BagReader(options.bag, options.rgb_topic, options.ir_topic)
+        reader = BagReader(options.bag, options.rgb_topic, options.ir_topic, decoding=decoding)
     except BagError as error:  # it may still hold one camera, or something else
         reader = _what_there_is(options)
         results = _results_alone(reader)
@@ -63,7 +67,7 @@ def _what_there_is(options: argparse.Namespace) -> Any:
 
     for rgb_topic, ir_topic in ((options.rgb_topic, ""), ("", options.ir_topic)):
         with suppress(BagError):
-            return BagReader(options.bag, rgb_topic, ir_topic)
+            return BagReader(options.bag, rgb_topic, ir_topic, decoding=settings_of(options).decoding)
     return BagReader(options.bag, cameras=False)
 
 

@@ -17,7 +17,7 @@ from spectradino_core.data.sample import PairedSample
 from spectradino_core.export.attention import fuse_attention
 from spectradino_core.export.gpu_operators import replace_for_gpus
 from spectradino_core.export.half import halve
-from spectradino_core.export.integers import quantise_weights
+from spectradino_core.export.integers import WEIGHT_BITS, quantise_weights
 from spectradino_core.export.onnx_model import ParityError, describe, measure_parity
 from spectradino_core.export.raw_inputs import take_normalised, take_raw
 from spectradino_core.files import written_atomically
@@ -97,7 +97,7 @@ def convert(
         "from_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
         "fused_attentions": attentions,
         "int8_products": products,
-    }
+    } | ({"weight_bits": WEIGHT_BITS} if precision == "int8" else {})
     with written_atomically(target) as scratch:
         describe(model, info)
         onnx.save(model, str(scratch))

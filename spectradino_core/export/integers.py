@@ -20,7 +20,9 @@ from onnx import ModelProto, helper
 from spectradino_core.export.attention import DOMAIN
 from spectradino_core.export.gpu_operators import UPSAMPLING
 
-__all__ = ["quantise_weights"]
+__all__ = ["WEIGHT_BITS", "quantise_weights"]
+
+WEIGHT_BITS = 7
 
 
 def quantise_weights(model: ModelProto) -> tuple[ModelProto, int]:
@@ -62,7 +64,7 @@ def _quantised(model: ModelProto, names: list[str], per_channel: bool) -> ModelP
                 op_types_to_quantize=["MatMul"],
                 nodes_to_quantize=names,
                 per_channel=per_channel,
-                reduce_range=True,  # 7 bits
+                reduce_range=True,  # to WEIGHT_BITS
                 weight_type=QuantType.QInt8,
                 # shape inference does not know the output type of fused attention
                 extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},

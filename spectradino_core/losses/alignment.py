@@ -14,7 +14,7 @@ from torch import Tensor
 
 from spectradino_core.losses.gathering import first_row, gather, processes
 
-__all__ = ["contrastive_loss", "distillation_loss", "patch_loss", "sample_positions"]
+__all__ = ["contrastive_loss", "distillation_loss", "patch_loss", "sample_positions", "unit"]
 
 
 def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def contrastive_loss(rgb: Tensor, infrared: Tensor, temperature: float | Tensor,
     """
     # fp32 also under autocast: bf16 similarities have an error of 0.004, 6 % after division by the temperature.
     with torch.autocast(rgb.device.type, enabled=False):
-        a, b = _unit(rgb), _unit(infrared)
+        a, b = unit(rgb), unit(infrared)
         all_a, all_b = gather(a), gather(b)  # [W·B, D]
         target = torch.arange(len(a), device=a.device) + first_row(len(a))
         forth, back = a @ all_b.T / temperature, b @ all_a.T / temperature  # [B, W·B]
@@ -74,9 +74,10 @@ def sample_positions(patches: int, ratio: float, generator: torch.Generator) -> 
     return torch.randperm(patches, generator=generator)[:count].sort().values
 
 
-def _unit(x: Tensor) -> Tensor:
+def unit(x: Tensor) -> Tensor:
+    """Vectors [.., D] of length 1, in fp32 or, as given, fp64."""
     return F.normalize(x if x.dtype == torch.float64 else x.float(), dim=-1)
 
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:
-    return (_unit(a) * _unit(b)).sum(dim=-1)
+    return (unit(a) * unit(b)).sum(dim=-1)

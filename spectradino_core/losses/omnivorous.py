@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from spectradino_core.losses.alignment import unit
 from spectradino_core.losses.gathering import first_row, gather
 
 __all__ = [
@@ -67,7 +68,7 @@ def alignment_loss(cls: Mapping[str, Tensor], scale: Tensor | float) -> Tensor:
         ValueError: fewer than two modalities.
     """
     with torch.autocast(_device(cls), enabled=False):
-        units = {key: _unit(x) for key, x in cls.items()}
+        units = {key: unit(x) for key, x in cls.items()}
         everyone = {key: gather(x) for key, x in units.items()}
         losses = []
         for a, b in _pairs(units):
@@ -92,7 +93,7 @@ def dense_alignment_loss(tokens: Mapping[str, Tensor], scale: Tensor | float) ->
         ValueError: fewer than two modalities.
     """
     with torch.autocast(_device(tokens), enabled=False):
-        units = {key: _unit(x) for key, x in tokens.items()}
+        units = {key: unit(x) for key, x in tokens.items()}
         everyone = {key: gather(x).flatten(0, 1) for key, x in units.items()}
         losses = []
         for a, b in _pairs(units):
@@ -115,7 +116,7 @@ def anchoring_loss(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor])
     if not student or student.keys() != teacher.keys():
         raise ValueError(f"the student has {', '.join(student)}, the teacher {', '.join(teacher)}")
     with torch.autocast(_device(student), enabled=False):
-        distances = [1 - (_unit(x) * _unit(teacher[key])).sum(-1).mean() for key, x in student.items()]
+        distances = [1 - (unit(x) * unit(teacher[key])).sum(-1).mean() for key, x in student.items()]
         return torch.stack(distances).mean()
 
 
@@ -222,10 +223,6 @@ def _pairs(units: Mapping[str, Tensor]) -> list[tuple[str, str]]:
 def _bin(values: Tensor, bins: int) -> Tensor:
     """Convert values in [0, 1] to bins 0 .. K - 1, int64."""
     return (values * bins).long().clamp_(0, bins - 1)
-
-
-def _unit(x: Tensor) -> Tensor:
-    return F.normalize(x if x.dtype == torch.float64 else x.float(), dim=-1)
 
 
 def _device(tensors: Mapping[str, Tensor]) -> str:

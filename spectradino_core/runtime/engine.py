@@ -14,7 +14,7 @@ import numpy as np
 from spectradino_core.runtime.bundle import BundleError, ModelInfo
 from spectradino_core.runtime.network_inputs import blank_input
 
-__all__ = ["DEVICES", "Engine", "EngineError", "RawPredictions", "raw_predictions", "warm_up"]
+__all__ = ["DEVICES", "Engine", "EngineError", "RawPredictions", "check_outputs", "raw_predictions", "warm_up"]
 
 DEVICES = ("auto", "cpu", "cuda", "tensorrt")
 
@@ -66,14 +66,33 @@ def warm_up(engine: Engine) -> float:
     start = perf_counter()
     _boxes, scores, mask = engine.run(*blank)
     took_ms = (perf_counter() - start) * 1e3
-    found, named = scores.shape[1], len(info.box_classes)
-    if found != named or (mask is None) is bool(info.mask_classes):
+    check_outputs(info, scores.shape[1], mask is not None)
+    if mask is not None and int(mask.max()) >= len(info.mask_classes):
         raise BundleError(
-            f"model {info.name}: its graph gives scores of {found} classes and {'no' if mask is None else 'a'} mask, "
+            f"model {info.name}: its mask holds class {int(mask.max())}, its description names "
+            f"{len(info.mask_classes)} mask classes; export the model again"
+        )
+    return took_ms
+
+
+def check_outputs(info: ModelInfo, classes: int, has_mask: bool) -> None:
+    """Compare what a graph gives with what its description names.
+
+    Args:
+        info: the description.
+        classes: C of the graph's scores, 0 without a detection head.
+        has_mask: whether the graph gives a mask.
+
+    Raises:
+        BundleError: they differ.
+    """
+    named = len(info.box_classes)
+    if classes != named or has_mask is not bool(info.mask_classes):
+        raise BundleError(
+            f"model {info.name}: its graph gives scores of {classes} classes and {'a' if has_mask else 'no'} mask, "
             f"its description names {named} detection classes and {len(info.mask_classes)} mask classes; "
             "export the model again"
         )
-    return took_ms
 
 
 def raw_predictions(outputs: Mapping[str, np.ndarray]) -> RawPredictions:

@@ -12,7 +12,7 @@ import numpy as np
 
 from spectradino_core.runtime.binding import BoundSession
 from spectradino_core.runtime.bundle import METADATA_KEY, BundleError, ModelInfo
-from spectradino_core.runtime.engine import EngineError, RawPredictions, raw_predictions
+from spectradino_core.runtime.engine import EngineError, RawPredictions, check_outputs, raw_predictions
 from spectradino_core.runtime.gpu import explain
 from spectradino_core.runtime.network_inputs import signature
 from spectradino_core.runtime.onnx_file import check_onnx_file
@@ -29,6 +29,8 @@ from spectradino_core.runtime.samples import unpack_samples
 from spectradino_core.text import printable
 
 __all__ = ["OnnxEngine", "candidates_of"]
+
+_OUTPUTS = frozenset(("boxes", "scores", "mask"))
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +84,12 @@ class OnnxEngine:
             raise BundleError(f"{path} is an ONNX model but not a SpectraDINO one: make it with 'spectradino export'")
         self.info = ModelInfo.from_json(self._metadata[METADATA_KEY], path)
         self._check_signature(session, path)
+        converted = self.info.provenance.get("converted")
+        if isinstance(converted, dict) and converted.get("precision") == "int8" and "weight_bits" not in converted:
+            log.warning(
+                "%s has 8-bit weights, whose products saturate on x86 CPUs without VNNI: convert it again",
+                path.name,
+            )
         used = session.get_providers()
         if used[0] != chosen.needs:
             remedy = setup_problem(chosen.device, "") or (
@@ -118,6 +126,14 @@ class OnnxEngine:
                 f"{path}: its graph takes {printable(str(found), 500)}, its description says {wanted}; export the "
                 "model again"
             )
+        outputs = {node.name: node.shape for node in session.get_outputs()}
+        scores = outputs.get("scores", [0, 0])
+        if outputs.keys() - _OUTPUTS or ("boxes" in outputs) is not ("scores" in outputs) or len(scores) != 2:
+            raise BundleError(
+                f"{path}: its graph gives {printable(str(outputs), 500)}, not boxes [A, 4] with scores [A, C], and a "
+                "mask; export the model again"
+            )
+        check_outputs(self.info, scores[1], "mask" in outputs)
 
     def run(self, *inputs: np.ndarray) -> RawPredictions:
         """See `Engine`."""

@@ -103,7 +103,7 @@ def first_that_agrees(
 
 
 def _precision(candidate: Candidate, info: ModelInfo) -> str:
-    """Of the arithmetic: the engine's, or that of a file which was converted to half precision (`graphs.convert`).
+    """Of the arithmetic: the engine's, or that of a file which was converted to half precision (`export.convert`).
 
     The CPU computes such a file in single precision, with the same rounded weights.
     """

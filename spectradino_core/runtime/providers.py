@@ -84,7 +84,7 @@ CPU = Candidate("cpu")
 
 
 def file_precision(info: ModelInfo) -> str:
-    """Precision of a file's own arithmetic: "fp32", or what `graphs.convert` made of it ("fp16", "int8")."""
+    """Precision of a file's own arithmetic: "fp32", or what `export.convert` made of it ("fp16", "int8")."""
     converted = info.provenance.get("converted")
     precision = converted.get("precision") if isinstance(converted, dict) else None
     return precision if precision in ("fp16", "int8") else "fp32"

@@ -87,7 +87,7 @@ class RecoveringEngine:
     ) -> None:
         """
         Args:
-            open_on: opens the engine on a device, one of `engines.DEVICES`; called here, and at each rebuild.
+            open_on: opens the engine on a device, one of `engine.DEVICES`; called here, and at each rebuild.
             device: the one to open it on.
             policy: asked at each failure, so that it may change.
             report: called with a log line at each step.

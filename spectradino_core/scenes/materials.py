@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["CHANNELS", "Channels", "Material", "MaterialTable", "channels"]
+__all__ = ["Channels", "Material", "MaterialTable", "channels"]
 
 Channels = tuple[float, float, float, float, float]
-
-CHANNELS = ("red", "green", "blue", "nir", "swir")
+"""Red, green, blue, NIR, SWIR."""
 
 
 def channels(colour: np.ndarray, nir: float, swir: float) -> Channels:

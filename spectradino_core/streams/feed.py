@@ -79,6 +79,7 @@ class Feed(Generic[Payload]):
         self._restarts_seen = 0
         self._jump_pending = False
         self._told_ns: dict[str, int] = {}
+        self._reported_apart = False
         self._last_capture_ns: int | None = None
 
     # ---- in and out ----------------------------------------------------------------------------------------------
@@ -312,8 +313,9 @@ class Feed(Generic[Payload]):
         captures: list[Capture[Payload]] = []
         if self.settings.pair_by != "arrival":
             self._take_news(self._offset.stamps(stream, stamp_ns, arrival_ns))
-            changed = self._clocks.push(stream, stamp_ns, arrival_ns, self._offset.in_force_ns)
-            if changed and self._is_worth_telling("clocks"):
+            self._clocks.push(stream, stamp_ns, arrival_ns, self._offset.in_force_ns)
+            if self._clocks.apart is not self._reported_apart and self._is_worth_telling("clocks"):
+                self._reported_apart = self._clocks.apart
                 self._say(self._about_clocks(learning), arrival_ns, warning=self._clocks.apart)
         if self.by_arrival is not was_by_arrival:
             captures = self.flush()

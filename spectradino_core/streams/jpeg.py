@@ -181,8 +181,10 @@ class _Walk:
 
     def _scan(self, at: int) -> None:
         """Note which coefficients of which components a scan completes; decoders take absent ones for zeros."""
-        count = int(self._data[at + 4])
-        first, last, bits = map(int, self._data[at + 5 + 2 * count : at + 8 + 2 * count])
+        (length, count) = struct.unpack_from(">HB", self._data.data, at + 2)
+        if length != 6 + 2 * count:
+            raise corrupt("jpeg", self._data.size, "its header is damaged")
+        first, last, bits = struct.unpack_from(">BBB", self._data.data, at + 5 + 2 * count)
         done = _ALL_COEFFICIENTS
         if self._is_progressive:
             done = 0 if bits & 15 else (_ALL_COEFFICIENTS >> (63 - last % 64)) & (_ALL_COEFFICIENTS << first % 64)
@@ -272,7 +274,10 @@ def _by_simplejpeg(file: JpegFile, colours: str) -> np.ndarray:
             return _by_opencv(file, colours == "GRAY")
         if not _is_harmless(reason, file.data):
             raise corrupt("jpeg", file.data.size, _in_words(reason)) from None
-        image = simplejpeg.decode_jpeg(file.data, colours, strict=False)
+        try:
+            image = simplejpeg.decode_jpeg(file.data, colours, strict=False)
+        except (ValueError, MemoryError, RuntimeError) as again:
+            raise corrupt("jpeg", file.data.size, _in_words(str(again))) from None
     return image[..., 0] if colours == "GRAY" else image
 
 

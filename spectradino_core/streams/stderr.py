@@ -73,6 +73,15 @@ def _sink() -> int:
 _SINK: int | None = None
 
 
+def _forget() -> None:
+    """A forked child shares the file, but not the count of what was taken: it makes its own."""
+    global _LOCK, _SINK, _TAKEN
+    _LOCK, _SINK, _TAKEN = threading.Lock(), None, 0
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
 def _taken(sink: int) -> str:
     """What was written since this was last asked.
 
@@ -81,7 +90,9 @@ def _taken(sink: int) -> str:
     """
     global _TAKEN
     end = os.fstat(sink).st_size
-    if end > _TAKEN:
+    if end < _TAKEN:  # emptied by a process that shares it
+        _TAKEN = end
+    elif end > _TAKEN:
         # The size grows page by page while a line is written. Looking for a hole waits for the whole of it.
         end = max(os.lseek(sink, _TAKEN, os.SEEK_HOLE), end)
     data = os.pread(sink, end - _TAKEN, _TAKEN)

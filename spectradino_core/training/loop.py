@@ -129,7 +129,7 @@ def train(
     checkpoints = Checkpoints(folder, options.keep)
     whole = WholeState(model) if whole is None else whole
     step = checkpoints.load(model, average, optimiser, kept_state)
-    journal = TrainLogger(folder, step, options.tensorboard, silent=not place.first)
+    logger = TrainLogger(folder, step, options.tensorboard, silent=not place.first)
     started, first = time.monotonic(), step
     watch = LossWatch(device, step, folder / "checkpoints")
     bar = tqdm(
@@ -157,18 +157,18 @@ def train(
             row = {name: float(f"{value:.9g}") for name, value in mean_over_processes(losses).items()}
             bar.set_postfix({"loss": f"{row['total']:.3f}"}, refresh=False)
             rate = (step - first) / (time.monotonic() - started)
-            journal.write({"step": step, "lr": peaks[0] * share, "steps_per_s": round(rate, 3)} | row)
+            logger.write({"step": step, "lr": peaks[0] * share, "steps_per_s": round(rate, 3)} | row)
         if step % options.checkpoint_every == 0 or last:
             if every is not None:
                 kept = model if average is None else average
                 kept.eval()
-                journal.write({"step": step} | every(step, kept))
+                logger.write({"step": step} | every(step, kept))
                 model.train()
             checkpoints.save(step, model, average, optimiser, kept_state, whole.at(step))
             if not last:  # what a run ends with is often written once more
                 whole.forget()
     bar.close()
-    journal.close()
+    logger.close()
     return (model if average is None else average).eval()
 
 

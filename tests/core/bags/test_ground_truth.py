@@ -192,7 +192,7 @@ def test_mask_values_may_be_named(bag: Path) -> None:
     assert truth.frames[0].mask is not None
     assert set(np.unique(truth.frames[0].mask())) == {0, 2, 255}
     assert dict(truth.unknown) == {"sky": 1}
-    assert not truth.has_boxes
+    assert all(frame.boxes is None for frame in truth.frames)
     with pytest.raises(GroundTruthError, match="holds the value 2, but only 2 classes are named"):
         read_topics(bag, INFO, mask_topic="/gt/mask", mask_classes=("background", "hot"))
 

@@ -9,7 +9,7 @@ import pytest
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.cli import main
 from tests.blob_model import make_blob_model
-from tests.core.bags.recorded import RGB, pairs, record
+from tests.core.bags.recorded import RGB, Row, pairs, record, red
 
 MAKE = [
     "bag",
@@ -107,6 +107,16 @@ def test_unsupported_encoding_is_named_with_topic_and_remedy(tmp_path, capsys, c
             assert wanted in said.err + said.out
         assert (out / "metadata.yaml").exists() is (command == "run" and status == 0)
     assert main([*words[:-1], str(tmp_path / "infrared"), "--rgb-topic", ""]) == 0, "the remedy works"
+
+
+def test_info_takes_the_limit_of_large_cameras(tmp_path, capsys):
+    large = (1200, 1000)
+    rows = [Row(RGB, n * 10**8, n * 10**8, red(n, large), "png") for n in range(3)]
+    bag = str(record(tmp_path / "drive.mcap", rows))
+    assert main(["bag", "info", bag]) == 0
+    capsys.readouterr()
+    assert main(["bag", "info", bag, "--max-image-megapixels", "1"]) == 1
+    assert "1200x1000 pixels, above the limit of 1 megapixels" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["run", "evaluate"])

@@ -12,6 +12,7 @@ import pytest
 from spectradino_core.calibration.registration import Registration
 from spectradino_core.runtime.bundle import INPUTS, METADATA_KEY, BundleError
 from spectradino_core.runtime.engine import EngineError
+from spectradino_core.runtime.network_inputs import blank_input
 from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import FrameError
@@ -91,13 +92,46 @@ def test_infrared_of_another_resolution_is_laid_over_the_colour_frame(pipeline):
 )
 def test_a_graph_with_other_classes_than_its_description_is_refused_when_it_is_opened(tmp_path, changes, said):
     """Every frame failed on the first label without a name, with a traceback each."""
-    model = onnx.load(make_blob_model(tmp_path / "blob.onnx"))
+    onnx.save(described(tmp_path / "blob.onnx", changes), tmp_path / "other.onnx")
+    with pytest.raises(BundleError, match=f"{said}.*export the model again"):
+        Pipeline.open(tmp_path / "other.onnx", device="cpu")
+
+
+def described(path: Path, changes: dict) -> onnx.ModelProto:
+    """The blob model with another description."""
+    model = onnx.load(make_blob_model(path))
     for prop in model.metadata_props:
         if prop.key == METADATA_KEY:
             prop.value = json.dumps(json.loads(prop.value) | changes)
+    return model
+
+
+@pytest.mark.parametrize("name", ["scores", "boxes", "mask"])
+def test_a_graph_without_the_outputs_that_are_read_is_refused(tmp_path, name):
+    model = described(tmp_path / "blob.onnx", {})
+    for node in model.graph.node:
+        node.output[:] = ["other" if output == name else output for output in node.output]
+        node.input[:] = ["other" if entry == name else entry for entry in node.input]
+    for output in model.graph.output:
+        output.name = "other" if output.name == name else output.name
     onnx.save(model, tmp_path / "other.onnx")
-    with pytest.raises(BundleError, match=f"{said}.*export the model again"):
-        Pipeline.open(tmp_path / "other.onnx", device="cpu").warm_up()
+    with pytest.raises(BundleError, match=r"other\.onnx: its graph gives .*other.*export the model again"):
+        Pipeline.open(tmp_path / "other.onnx", device="cpu")
+
+
+def test_a_mask_of_more_classes_than_are_named_is_refused_at_the_first_pass(pipeline, monkeypatch):
+    boxes, scores, mask = pipeline.engine.run(*blank_input(pipeline.info))
+    monkeypatch.setattr(pipeline.engine, "run", lambda *inputs: (boxes, scores, np.full_like(mask, 7)))
+    with pytest.raises(BundleError, match="its mask holds class 7, its description names 3 mask classes"):
+        pipeline.warm_up()
+
+
+@pytest.mark.parametrize(("facts", "warned"), [({}, True), ({"weight_bits": 7}, False)])
+def test_int8_weights_of_8_bits_are_reported(tmp_path, caplog, facts, warned):
+    changes = {"provenance": {"converted": {"precision": "int8"} | facts}}
+    onnx.save(described(tmp_path / "blob.onnx", changes), tmp_path / "int8.onnx")
+    Pipeline.open(tmp_path / "int8.onnx", device="cpu")
+    assert ("int8.onnx has 8-bit weights" in caplog.text and "convert it again" in caplog.text) is warned
 
 
 def test_steps_are_timed(pipeline):

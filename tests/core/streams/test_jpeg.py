@@ -254,6 +254,25 @@ def test_an_image_of_many_scans_is_refused_unseen(rgb, scans):
     assert cause_of(data[:-2] + data[last:-2] * scans + END) == "too_many_scans"
 
 
+@pytest.mark.parametrize("count", [0, 2, 4, 255])
+def test_a_scan_header_that_claims_other_components_is_refused(rgb, count):
+    data = packed(rgb[:8, :8])
+    at = data.rindex(b"\xff\xda")
+    assert cause_of(data[: at + 4] + bytes([count]) + data[at + 5 :]) == "corrupt_data"
+    assert cause_of(data[: at + 4] + bytes([count]) + data[at + 5 : at + 14] + END) == "corrupt_data"
+
+
+def test_a_second_pass_that_fails_is_a_damaged_image(rgb, monkeypatch, decoder):
+    if decoder == "opencv":
+        return  # which decodes once
+
+    def decode(data, colours, strict=True):
+        raise ValueError("Corrupt JPEG data: 1 extraneous bytes before marker 0xd9" if strict else "out of memory")
+
+    monkeypatch.setattr(jpeg, "simplejpeg", SimpleNamespace(decode_jpeg=decode))
+    assert cause_of(packed(rgb)) == "corrupt_data"
+
+
 def test_a_header_of_endless_parts_is_refused(rgb):
     data = packed(rgb)
     assert cause_of(data[:2] + b"\xff\xfe\x00\x02" * 100_000 + data[2:]) == "corrupt_data"
@@ -299,6 +318,22 @@ class TestDivertedStderr:
         with diverted_stderr(re.compile("x")):
             pass
         assert capfd.readouterr().err.count("line") == 600
+
+    def test_a_forked_child_has_a_memory_of_its_own(self):
+        code = (
+            "import os, re\n"
+            "from spectradino_core.streams.stderr import diverted_stderr\n"
+            "def seen(line):\n"
+            "    with diverted_stderr(re.compile('^Corrupt JPEG')) as found: os.write(2, line)\n"
+            "    return found\n"
+            "assert seen(b'Corrupt JPEG a\\n') == ['Corrupt JPEG a']\n"
+            "child = os.fork()\n"
+            "if not child: os._exit(seen(b'Corrupt JPEG b\\n') != ['Corrupt JPEG b'])\n"
+            "assert os.waitpid(child, 0)[1] == 0\n"
+            "print(seen(b'Corrupt JPEG c\\n'))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+        assert done.stdout.strip() == "['Corrupt JPEG c']"
 
     def test_without_error_output_nothing_fails(self):
         code = (
