@@ -48,6 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except ModuleNotFoundError as error:
+        if options.log_level == "debug" or (error.name or "").startswith("spectradino"):
+            raise
+        extra = "train" if error.name in ("torch", "onnx", "onnxscript", "safetensors") else "bag,runtime"
+        print(
+            f"spectradino {options.command}: the Python module {error.name} is missing: pip install "
+            f"'spectradino_ros[{extra}]'",
+            file=sys.stderr,
+        )
+        return 1
     except (OSError, ValueError, RuntimeError) as error:
         if options.log_level == "debug":
             raise

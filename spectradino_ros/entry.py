@@ -50,7 +50,10 @@ def main() -> int:
 
         if answer := refuse(sys.argv[1:]):
             code, text = answer
-            print(text, file=sys.stderr if code else sys.stdout)
+            try:
+                print(text, file=sys.stderr if code else sys.stdout, flush=True)
+            except BrokenPipeError:  # `--help | head`; Python would complain again when it closes the output
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return code
         from spectradino_ros.detector_node import main as serve
     except ModuleNotFoundError as error:

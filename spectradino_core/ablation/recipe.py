@@ -91,7 +91,7 @@ class Ablation:
     Attributes:
         name: what users type.
         title: what it is about.
-        dataset: one of `datasets`, or "scenes".
+        dataset: one of `datasets.registry`, or "scenes".
         cells, pretrainings, tables: see these; pretrainings in an order in which they can run.
         baseline: key of the cell that is frozen DINOv2 with infrared as grey; it stands in every table.
         seeds: of the fine-tunings. Pretraining runs once: what varies with its seed is not in the spread.

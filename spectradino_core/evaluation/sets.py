@@ -1,6 +1,6 @@
 """Sets of labelled pairs that figures are reported on.
 
-`evaluate` needs a `LabelledSet`; scenes (`data.scene_sets`) and published data sets (`datasets`) are some too.
+`evaluate` needs a `LabelledSet`; scenes (`data.scene_sets`) and published data sets (`datasets.registry`) are some too.
 """
 
 from __future__ import annotations

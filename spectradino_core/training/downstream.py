@@ -87,7 +87,7 @@ def downstream_recipe(
     """The recipe of a data set; `dataclasses.replace` changes what is not an argument.
 
     Args:
-        dataset: one of `datasets` by its name, or another data set, such as a user's own.
+        dataset: one of `datasets.registry` by its name, or another data set, such as a user's own.
         task: "detection", "segmentation" or "both"; None: what the data set has labels for. The head of a task that is
             not trained is not built.
         variant: of the backbone.

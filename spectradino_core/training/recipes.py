@@ -58,7 +58,7 @@ class FinetuneRecipe:
         frozen: roles, or what they begin with (see `perception.perception_roles`), that keep the weights they start
             with, such as "stems": their backward pass, at full resolution, is a quarter of a small model's step.
         layer_decay: see `modes.parameter_groups`; 1: none.
-        dataset: one of `data.benchmarks`, on whose training split the model is trained; None: `real` and scenes.
+        dataset: one of `datasets.registry`, on whose training split the model is trained; None: `real` and scenes.
         epochs: passes over that data set, in place of the loop's steps; None: the loop's steps.
         box_classes, mask_classes, palette: names that labels and mask values index; a colour for each of the latter.
         weight_decay, beta2: of AdamW.

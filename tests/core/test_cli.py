@@ -94,3 +94,15 @@ def test_finetune_export_evaluate(tmp_path, capsys):
         assert main(["info", str(file)]) == 0
         info = json.loads(capsys.readouterr().out)
         assert (info["format"], info.get("inputs")) == form
+
+
+@pytest.mark.parametrize(("module", "extra"), [("torch", "train"), ("rosbags", "bag,runtime")])
+def test_missing_package_is_named_with_the_command_that_installs_it(monkeypatch, capsys, module, extra):
+    def run(options):
+        raise ModuleNotFoundError(f"No module named '{module}'", name=module)
+
+    monkeypatch.setattr("spectradino_core.cli._info", run)
+    assert main(["info", "x.safetensors"]) == 1
+    err = capsys.readouterr().err
+    assert f"the Python module {module} is missing: pip install 'spectradino_ros[{extra}]'" in err
+    assert "Traceback" not in err

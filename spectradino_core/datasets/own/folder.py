@@ -1,4 +1,4 @@
-"""A user's folder as a labelled data set: what published ones offer (`datasets`), made from what is there.
+"""A user's folder as a labelled data set: what published ones offer (`datasets.registry`), made from what is there.
 
 Letters: h w an image.
 """
