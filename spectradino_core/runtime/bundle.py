@@ -1,8 +1,8 @@
-"""The model file and what it says of itself.
+"""Model description: the metadata of a model file.
 
-A model file is one ONNX file whose metadata holds, under the key "spectradino", a JSON text with everything that
-serving needs to know. The node, the bag evaluator and the command line ask the file, never a second configuration. A
-checkpoint (safetensors) carries the same text under the same key, so both kinds can be asked the same questions.
+A model file is one ONNX file whose metadata contains, under the key "spectradino", a JSON text with everything needed
+for serving. The node, bag evaluation and the command line read the file, never a second configuration. A checkpoint
+(safetensors) carries the same text under the same key.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ __all__ = ["FORMAT", "INPUTS", "METADATA_KEY", "STREAMS", "WEIGHTS_KEY", "Bundle
 
 METADATA_KEY = "spectradino"
 WEIGHTS_KEY = "weights_sha256"
-"""In `provenance`: of what was trained. A graph of one stream belongs to the fused one that says the same."""
+"""Key in `provenance`: hash of the trained weights, equal in a model file and its single-stream graphs."""
 _FORMATS = {"normalised": 1, "raw": 2}
-"""By form of the inputs. A description has the lowest format that holds it: older software then reads what it can."""
+"""Format by form of the inputs. A description is written in the lowest format that can hold it, so that older software
+can read it."""
 FORMAT = 4
-"""The newest. 3: graphs of one stream; 4: a patch other than DINOv2's 14. Raised when a reader of the
-old form could misread the new one."""
+"""Newest format. 3: single-stream graphs; 4: a patch other than DINOv2's 14. Increased when a reader of the previous
+format could misread the new one."""
 INPUTS = tuple(_FORMATS)
-"""The forms of a network's inputs, see `network_inputs`."""
+"""Forms of a network's inputs, see `network_inputs`."""
 STREAMS = ("both", "rgb", "ir")
-"""Which streams a network takes."""
+"""Streams that a network takes."""
 
 _MOST_TEXT = 1 << 20
 _MOST_CLASSES = 5_000
@@ -38,35 +39,35 @@ _MOST_DETECTIONS = 10_000
 _LONGEST_NAME = 200
 _LARGEST_SIDE = 16_384
 _LARGEST_PATCH = 64
-"""What a file from outside may ask for: each class is published and drawn, each detection is a message."""
+"""Limits for untrusted files: each class is published and drawn, each detection is a message."""
 
 
 class BundleError(RuntimeError):
-    """A model file is missing, damaged, not ours, or for something else; the message says which and what to do."""
+    """A model file is missing, damaged, or not a suitable SpectraDINO model; the message names problem and remedy."""
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a model file says of itself.
+    """Description of a model: classes, bands, input size, thermal contract and provenance.
 
     Attributes:
-        name: a short name for logs and reports.
-        variant: the backbone's variant ("tiny", "s", "b", "l", "g").
-        bands: the two bands it takes, RGB first: (RGB, LWIR), for example.
-        box_classes: names of the detection classes, by label; empty: no such head.
-        mask_classes: names of the segmentation classes, by value in the mask; empty: no such head.
+        name: short name for logs and reports.
+        variant: backbone variant ("tiny", "s", "b", "l", "g").
+        bands: the two input bands, RGB first: (RGB, LWIR), for example.
+        box_classes: names of the detection classes, by label; empty: no detection head.
+        mask_classes: names of the segmentation classes, by value in the mask; empty: no segmentation head.
         palette: one (r, g, b) in 0..255 per mask class, for drawing.
         input_size: (width, height) of the network's input; multiples of `patch`.
-        thermal: how raw infrared counts become network input.
-        score_threshold: least score of a detection unless the user asks for another.
-        nms_iou: overlap above which the lower-scored of two boxes of one class is dropped.
-        max_detections: most detections per frame.
-        strides: pixels of the network's input per cell of each detection level.
-        inputs: which arrays the network takes, one of `INPUTS`.
-        streams: input streams, one of `STREAMS`. A single-stream network serves beside the one of both streams, see
+        thermal: contract from raw IR counts to network input.
+        score_threshold: default minimum score of a detection.
+        nms_iou: IoU above which the lower-scored of two boxes of one class is dropped.
+        max_detections: maximum number of detections per frame.
+        strides: stride of each detection level in pixels of the network's input.
+        inputs: form of the input arrays, one of `INPUTS`.
+        streams: input streams, one of `STREAMS`. A single-stream network is used beside the two-stream one, see
             `single_stream`.
         patch: side of the backbone's patches in pixels.
-        provenance: free facts on how it was made (recipe, data, seeds, commit, date).
+        provenance: free-form facts on how the model was made (recipe, data, seeds, commit, date).
         parity: measured differences between the exported graph and PyTorch; empty for a checkpoint.
     """
 
@@ -91,24 +92,22 @@ class ModelInfo:
     def __post_init__(self) -> None:
         problems = []
         if len(self.bands) != 2 or self.bands[0] is not Modality.RGB or self.bands[1] is Modality.RGB:
-            problems.append(f"bands are RGB and one infrared band, got {[b.key for b in self.bands]}")
+            problems.append(f"bands must be RGB and one infrared band, got {[b.key for b in self.bands]}")
         if not self.box_classes and not self.mask_classes:
             problems.append("neither detection classes nor mask classes")
         names = (*self.box_classes, *self.mask_classes)
         if not all(isinstance(name, str) and name for name in names):
             problems.append("a class has no name")
         elif unfit := next((name for name in names if _unfit(name)), None):
-            problems.append(f"class name '{printable(unfit, 60)}' has control characters, or is too long")
+            problems.append(f"class name '{printable(unfit, 60)}' has control characters or is too long")
         for field_name in ("name", "variant"):
             text = getattr(self, field_name)
             if not isinstance(text, str) or _unfit(text):
-                problems.append(f"{field_name} '{printable(str(text), 60)}' is not a short plain text")
+                problems.append(f"{field_name} '{printable(str(text), 60)}' has control characters or is too long")
         if len(self.box_classes) > _MOST_CLASSES:
-            problems.append(f"{len(self.box_classes)} detection classes, at most {_MOST_CLASSES} are served")
+            problems.append(f"{len(self.box_classes)} detection classes, at most {_MOST_CLASSES} are supported")
         if len(self.mask_classes) > 255:
-            problems.append(
-                f"{len(self.mask_classes)} mask classes, more than the 255 that fit a mask beside 'unlabelled'"
-            )
+            problems.append(f"{len(self.mask_classes)} mask classes, at most 255 fit a mask beside 'unlabelled'")
         if len(self.palette) != len(self.mask_classes):
             problems.append(f"{len(self.palette)} palette colours for {len(self.mask_classes)} mask classes")
         if any(not 0 <= value <= 255 for colour in self.palette for value in colour):
@@ -118,7 +117,7 @@ class ModelInfo:
         elif any(side <= 0 or side % self.patch or side > _LARGEST_SIDE for side in self.input_size):
             problems.append(f"input size {self.input_size} is not a multiple of {self.patch} up to {_LARGEST_SIDE}")
         if len(self.strides) > 16 or not all(0 < stride <= _LARGEST_SIDE for stride in self.strides):
-            problems.append("strides are up to 16 numbers above 0")
+            problems.append("strides must be up to 16 numbers above 0")
         if not 0 <= self.score_threshold <= 1 or not 0 <= self.nms_iou <= 1:
             problems.append("score_threshold and nms_iou must lie in 0..1")
         if type(self.max_detections) is not int or not 1 <= self.max_detections <= _MOST_DETECTIONS:
@@ -143,11 +142,11 @@ class ModelInfo:
 
     @property
     def infrared(self) -> Modality:
-        """The infrared band this model takes."""
+        """Infrared band of the model."""
         return self.bands[1]
 
     def with_(self, **changes: Any) -> ModelInfo:
-        """A copy with some fields changed, checked anew."""
+        """Return a copy with some fields changed and validated."""
         return replace(self, **changes)
 
     def to_json(self) -> str:
@@ -163,15 +162,15 @@ class ModelInfo:
 
     @classmethod
     def from_json(cls, text: str, source: str | Path) -> ModelInfo:
-        """The description that `to_json` wrote; `source` is named in errors.
+        """Parse the description that `to_json` wrote; `source` is named in errors.
 
         Raises:
-            BundleError: not JSON, a newer format, or a field that is missing, unknown or out of range.
+            BundleError: not JSON, a newer format, or a field is missing, unknown or out of range.
         """
         source = printable(str(source))
         if len(text) > _MOST_TEXT:
             raise BundleError(
-                f"{source}: its description has {len(text)} characters, at most {_MOST_TEXT} are read; export the "
+                f"{source}: its description has {len(text)} characters, at most {_MOST_TEXT} are allowed; export the "
                 "model again"
             )
         try:
@@ -181,8 +180,8 @@ class ModelInfo:
             raise BundleError(f"{source}: its description is damaged; export the model again") from None
         if version not in tuple(range(1, FORMAT + 1)):
             raise BundleError(
-                f"{source}: format {printable(str(version), 40)}, this software reads format {FORMAT} and before; "
-                "export the model again or upgrade"
+                f"{source}: format {printable(str(version), 40)}, this software reads formats up to {FORMAT}; export "
+                "the model again or upgrade"
             )
         try:
             info = cls(
@@ -205,19 +204,19 @@ class ModelInfo:
             raise BundleError(f"{source}: {error}") from None
         if info._format != version:
             raise BundleError(
-                f"{source}: {info.inputs} inputs of streams {info.streams!r} and patch {info.patch} are not of format "
+                f"{source}: {info.inputs} inputs, streams {info.streams!r} and patch {info.patch} do not match format "
                 f"{version}; export the model again"
             )
         return info
 
 
 def _names(value: Any) -> tuple[str, ...]:
-    """A list of names; a text alone would pass for the list of its letters."""
+    """Check a list of names; a plain string would pass as the list of its letters."""
     if not isinstance(value, list):
         raise TypeError(f"{printable(repr(value), 60)} is not a list of names")
     return tuple(value)
 
 
 def _unfit(text: str) -> bool:
-    """Whether a name would spoil a terminal or a log line."""
+    """Whether a name has control characters or is too long for a log line."""
     return printable(text, _LONGEST_NAME) != text

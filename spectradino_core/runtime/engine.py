@@ -1,6 +1,6 @@
-"""Engine interface: arrays in, dense predictions out; nothing here knows of images or of ROS.
+"""Engine interface: arrays in, dense predictions out, without images or ROS.
 
-Letters: H x W the network's input, A anchors (cells of all levels), C box classes.
+Letters: H x W the network's input, A anchor points of all levels, C box classes.
 """
 
 from __future__ import annotations
@@ -25,42 +25,42 @@ A model without a detection head has A = C = 0."""
 
 
 class EngineError(RuntimeError):
-    """The engine can't be built or has failed; the message names device, file and remedy."""
+    """The engine cannot be built or has failed; the message names device, file and remedy."""
 
 
 class Engine(Protocol):
-    """What the pipeline asks of an engine."""
+    """Interface of an inference engine."""
 
     info: ModelInfo
 
     @property
     def label(self) -> str:
-        """Runtime and device in words, for logs and diagnostics."""
+        """Name of runtime and device, for logs and diagnostics."""
         ...
 
     @property
     def on_cpu(self) -> bool:
-        """Whether it is the CPU that infers."""
+        """Whether inference runs on the CPU."""
         ...
 
     def run(self, *inputs: np.ndarray) -> RawPredictions:
-        """One forward pass.
+        """Run one forward pass.
 
         Args:
-            inputs: the arrays of `network_inputs.signature`, in its order; `info.inputs` says in which form.
+            inputs: arrays of `network_inputs.signature`, in its order, in the form `info.inputs`.
 
         Raises:
-            EngineError: it failed on this frame.
+            EngineError: inference failed on this frame.
         """
         ...
 
 
 def warm_up(engine: Engine) -> float:
-    """One pass over empty input, which also shows that the engine works. Returns its milliseconds.
+    """Run one pass over blank input as warm-up and self-test; return its milliseconds.
 
     Raises:
-        EngineError: it does not.
-        BundleError: its results are of other classes than the model's description names.
+        EngineError: inference failed.
+        BundleError: the outputs do not match the classes in the model's description.
     """
     info, blank = engine.info, blank_input(engine.info)
     start = perf_counter()
@@ -69,34 +69,34 @@ def warm_up(engine: Engine) -> float:
     check_outputs(info, scores.shape[1], mask is not None)
     if mask is not None and int(mask.max()) >= len(info.mask_classes):
         raise BundleError(
-            f"model {info.name}: its mask holds class {int(mask.max())}, its description names "
+            f"model {info.name}: its mask contains class {int(mask.max())}, but its description names "
             f"{len(info.mask_classes)} mask classes; export the model again"
         )
     return took_ms
 
 
 def check_outputs(info: ModelInfo, classes: int, has_mask: bool) -> None:
-    """Compare what a graph gives with what its description names.
+    """Check a graph's outputs against its description.
 
     Args:
-        info: the description.
+        info: model description.
         classes: C of the graph's scores, 0 without a detection head.
-        has_mask: whether the graph gives a mask.
+        has_mask: whether the graph has a mask output.
 
     Raises:
-        BundleError: they differ.
+        BundleError: outputs and description differ.
     """
     named = len(info.box_classes)
     if classes != named or has_mask is not bool(info.mask_classes):
         raise BundleError(
-            f"model {info.name}: its graph gives scores of {classes} classes and {'a' if has_mask else 'no'} mask, "
-            f"its description names {named} detection classes and {len(info.mask_classes)} mask classes; "
+            f"model {info.name}: its graph outputs scores of {classes} classes and {'a' if has_mask else 'no'} mask, "
+            f"but its description names {named} detection classes and {len(info.mask_classes)} mask classes; "
             "export the model again"
         )
 
 
 def raw_predictions(outputs: Mapping[str, np.ndarray]) -> RawPredictions:
-    """A graph's outputs by name as an engine gives them; boxes that the model has no head for are none."""
+    """Convert a graph's outputs by name to `RawPredictions`; empty boxes for a model without a detection head."""
     if "boxes" not in outputs:
         return np.zeros((0, 4), np.float32), np.zeros((0, 0), np.float32), outputs["mask"]
     return outputs["boxes"], outputs["scores"], outputs.get("mask")

@@ -1,4 +1,4 @@
-"""An exported model in ONNX Runtime: on the CPU, in CUDA or in TensorRT."""
+"""ONNX Runtime engine: CPU, CUDA and TensorRT."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ log = logging.getLogger(__name__)
 
 
 class OnnxEngine:
-    """An exported model in ONNX Runtime."""
+    """`Engine` of an exported model in ONNX Runtime."""
 
     def __init__(self, path: str | Path, device: str | Candidate = "auto", threads: int = 0) -> None:
         """
         Args:
-            path: the model file.
-            device: one of `DEVICES`, of whose candidates the first is taken without being compared with the CPU; or one
-                candidate of `providers`.
+            path: model file.
+            device: one of `DEVICES`, whose first candidate is taken without a parity check; or one candidate of
+                `providers`.
             threads: CPU threads; 0 leaves it to ONNX Runtime.
 
         Raises:
             BundleError: the file is damaged or not a SpectraDINO model.
-            EngineError: ONNX Runtime or the device is not to be had.
+            EngineError: ONNX Runtime or the device is not available.
         """
         try:
             import onnxruntime as ort
@@ -61,17 +61,17 @@ class OnnxEngine:
         check_onnx_file(path)
         chosen = device if isinstance(device, Candidate) else candidates_of(path, device)[0]
         options = ort.SessionOptions()
-        options.log_severity_level = 4  # what it writes to stderr is not for users and quotes the file; errors raise
+        options.log_severity_level = 4  # its stderr output is not for users and quotes the file; errors raise
         if threads:
             options.intra_op_num_threads = threads
         if chosen.device != "cpu":
             prepare_gpu_libraries()
-        # The worker has nothing else to do while it waits for a frame: threads that spin would burn a core for nothing.
+        # Threads that spin while waiting for the next frame would keep a core busy for nothing.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         with _engine_cache(chosen, path):
             try:
                 session = _session(path, options, chosen.providers)
-            except Exception as error:  # ONNX Runtime raises types of its own that share no base class
+            except Exception as error:  # ONNX Runtime's exception types share no base class
                 if chosen.device != "cpu":
                     raise EngineError(
                         f"{chosen} could not be set up: {_with_remedy(chosen.device, _first_line(error))}"
@@ -81,13 +81,13 @@ class OnnxEngine:
                 ) from None
         self._metadata = session.get_modelmeta().custom_metadata_map
         if METADATA_KEY not in self._metadata:
-            raise BundleError(f"{path} is an ONNX model but not a SpectraDINO one: make it with 'spectradino export'")
+            raise BundleError(f"{path} is an ONNX model but not of SpectraDINO: create it with 'spectradino export'")
         self.info = ModelInfo.from_json(self._metadata[METADATA_KEY], path)
         self._check_signature(session, path)
         converted = self.info.provenance.get("converted")
         if isinstance(converted, dict) and converted.get("precision") == "int8" and "weight_bits" not in converted:
             log.warning(
-                "%s has 8-bit weights, whose products saturate on x86 CPUs without VNNI: convert it again",
+                "%s has 8-bit weights whose products saturate on x86 CPUs without VNNI: convert it again",
                 path.name,
             )
         used = session.get_providers()
@@ -96,7 +96,7 @@ class OnnxEngine:
                 "check the GPU driver and that onnxruntime-gpu fits the installed CUDA"
             )
             raise EngineError(
-                f"device '{chosen.device}' was asked for but ONNX Runtime fell back to {used[0]}: {remedy}; or set "
+                f"device '{chosen.device}' was requested but ONNX Runtime fell back to {used[0]}: {remedy}; or set "
                 "device to 'cpu'"
             )
         self.path = path
@@ -108,14 +108,14 @@ class OnnxEngine:
             self._session = session
         self._outputs = [output.name for output in session.get_outputs()]
         self.on_cpu = chosen.device == "cpu"
-        alone = "" if self.info.streams == "both" else f", {self.info.streams} alone"
+        alone = "" if self.info.streams == "both" else f", {self.info.streams} only"
         self.label = f"ONNX Runtime {ort.__version__}{alone} on {used[0].removesuffix('ExecutionProvider')}"
         if chosen.device == "tensorrt":
             self.label += f" ({chosen.precision})"
         log.info("%s: %s, input %dx%d", path.name, self.label, *self.info.input_size)
 
     def samples(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The model file's sample pairs, see `samples`."""
+        """Return the model file's sample pairs, see `samples`."""
         return unpack_samples(self._metadata, self.info, self.path)
 
     def _check_signature(self, session: Any, path: Path) -> None:
@@ -123,14 +123,14 @@ class OnnxEngine:
         found = {node.name: node.shape for node in session.get_inputs()}
         if found != wanted:
             raise BundleError(
-                f"{path}: its graph takes {printable(str(found), 500)}, its description says {wanted}; export the "
+                f"{path}: its graph takes {printable(str(found), 500)}, but its description says {wanted}; export the "
                 "model again"
             )
         outputs = {node.name: node.shape for node in session.get_outputs()}
         scores = outputs.get("scores", [0, 0])
         if outputs.keys() - _OUTPUTS or ("boxes" in outputs) is not ("scores" in outputs) or len(scores) != 2:
             raise BundleError(
-                f"{path}: its graph gives {printable(str(outputs), 500)}, not boxes [A, 4] with scores [A, C], and a "
+                f"{path}: its graph outputs {printable(str(outputs), 500)}, not boxes [A, 4] with scores [A, C], and a "
                 "mask; export the model again"
             )
         check_outputs(self.info, scores[1], "mask" in outputs)
@@ -153,32 +153,32 @@ class OnnxEngine:
 def _session(path: Path, options: Any, providers: Sequence[tuple[str, dict[str, Any]]]) -> Any:
     import onnxruntime as ort
 
-    # Left to itself a session that fails opens itself anew on other providers, and reports it to nobody.
+    # By default a session that fails silently reopens itself on other providers.
     session = ort.InferenceSession(str(path), sess_options=options, providers=list(providers), enable_fallback=0)
-    session.disable_fallback()  # ONNX Runtime before 1.18 passes over the argument
+    session.disable_fallback()  # ONNX Runtime before 1.18 ignores the argument
     return session
 
 
 def _bound_session(path: Path, options: Any, chosen: Candidate, session: Any) -> tuple[Any, BoundSession | None]:
-    """The session with its memory on the GPU, as a CUDA graph where CUDA runs every node.
+    """Bind a session to fixed GPU memory, as a CUDA graph if CUDA runs every node.
 
-    Neither changes an answer, and the comparison with the CPU sees both: what can't be had is done without.
+    Neither changes a result, and the parity check covers both: each is skipped if it is not available.
     """
     gpu_id = int(dict(chosen.providers)[chosen.needs].get("device_id", "0"))
     if chosen.device == "cuda":
         (name, provider), *_ = chosen.providers
         try:
-            # Without the CPU's provider a node that only the CPU runs is an error: a graph could not capture it.
+            # With the CPU fallback disabled, a node that only the CPU can run is an error: a graph cannot capture it.
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
             captured = _session(path, options, [(name, provider | {"enable_cuda_graph": "1"})])
             if captured.get_providers()[0] == chosen.needs:
                 return captured, BoundSession(captured, "cuda", gpu_id)
-        except Exception as error:  # of ONNX Runtime, whose classes share no base
+        except Exception as error:  # of ONNX Runtime, see above
             log.debug("no CUDA graph for %s: %s", path.name, _first_line(error))
     try:
         return session, BoundSession(session, "cuda", gpu_id)
     except Exception as error:
-        log.debug("no fixed memory for %s: %s", path.name, _first_line(error))
+        log.debug("no fixed GPU memory for %s: %s", path.name, _first_line(error))
         return session, None
 
 
@@ -192,15 +192,15 @@ def _engine_cache(candidate: Candidate, path: Path) -> Iterator[None]:
 
 
 def candidates_of(path: Path, device: str, info: ModelInfo | None = None, gpu_id: int = 0) -> list[Candidate]:
-    """`providers.candidates` of this installation.
+    """Return `providers.candidates` of this installation.
 
     Raises:
-        EngineError: as it raises `UnavailableError`.
+        EngineError: where `providers.candidates` raises `UnavailableError`.
     """
     try:
         import onnxruntime as ort
     except ImportError:
-        return [CPU]  # opening it says what is missing
+        return [CPU]  # opening it reports what is missing
     try:
         return candidates(device, ort.get_available_providers(), path, info, gpu_id)
     except UnavailableError as error:

@@ -1,4 +1,4 @@
-"""Raw frames in, percepts out: what the node, the bag evaluator and the command line all call.
+"""Inference pipeline: raw frames to detections and mask; called by the node, bag replay and the command line.
 
 Letters: h x w a source image, H x W the network's input.
 """
@@ -25,7 +25,7 @@ __all__ = ["Pipeline"]
 
 
 class Pipeline:
-    """One model on one stream of pairs. Not for several threads at once: range and input are its state."""
+    """One model on one stream of pairs. Not thread-safe: the thermal range and the input buffers are state."""
 
     def __init__(
         self,
@@ -38,15 +38,15 @@ class Pipeline:
     ) -> None:
         """
         Args:
-            engine: what runs the network; its `info` says all else.
-            score_threshold: least score of a detection, 0..1; None takes the model's own.
-            nms_iou: overlap above which the lower-scored of two boxes goes, 0..1; None takes the model's own.
-            registration: where infrared pixels lie in the colour image; None: the infrared image over the whole of it.
-                It may be set later, between calls, and so may `on_prepared`, which is called in each call when the
-                frames were read and the network begins.
-            thermal: how counts become input; None: as the model says. See `thermal_override.override_contract`.
-            smoothing: how a percentile range follows the stream; None: by the contract alone. Call `reset` before each
-                image of a set that is no stream.
+            engine: runs the network; its `info` describes the model.
+            score_threshold: minimum score of a detection, 0..1; None: the model's own.
+            nms_iou: IoU above which the lower-scored of two boxes is dropped, 0..1; None: the model's own.
+            registration: IR-to-RGB mapping; None: the IR image covers the whole RGB image. It may be set between calls,
+                and so may `on_prepared`, a callback invoked in each call after preprocessing and before inference.
+            thermal: contract from counts to network input; None: the model's own. See
+                `thermal_override.override_contract`.
+            smoothing: how a percentile range follows the stream; None: no smoothing. Call `reset` before each image of
+                a set that is no stream.
         """
         self.engine = engine
         self.info = engine.info
@@ -59,35 +59,35 @@ class Pipeline:
 
     @classmethod
     def open(cls, path: str | Path, device: str = "auto", threads: int = 0, **options: Any) -> Pipeline:
-        """Opens a model file; see `engines.open_engine` for what can go wrong. `options` are the constructor's."""
+        """Open a model file; `options` are the constructor's. Raises what `engines.open_engine` raises."""
         return cls(open_engine(path, device=device, threads=threads), **options)
 
     @property
     def thermal(self) -> ThermalContract:
-        """The contract in force."""
+        """Thermal contract in use."""
         return self._thermal.contract
 
     def warm_up(self) -> float:
-        """One pass over empty input, so that the first frame is as fast as the rest. Returns its milliseconds."""
+        """Run one pass over blank input, so that the first frame is as fast as the rest; return its milliseconds."""
         return warm_up(self.engine)
 
     def reset(self) -> None:
-        """Forgets what it remembers from frame to frame, as after a gap in the stream."""
+        """Drop the state kept between frames, as after a gap in the stream."""
         self._thermal.reset()
 
     def __call__(self, rgb: np.ndarray | None, infrared: np.ndarray | None) -> PerceptionResult:
-        """Detections and mask of one pair, or of one camera alone.
+        """Detect and segment one pair, or one frame of a single camera.
 
         Args:
             rgb: uint8 [h, w, 3] in RGB order, or None: infrared only.
             infrared: raw counts, uint8 or uint16 [h', w'], or None: RGB only.
 
         Returns:
-            PerceptionResult in the pixels of the colour image, or of the infrared one where there is no colour image.
+            PerceptionResult in pixels of the RGB image, or of the IR frame if there is no RGB image.
 
         Raises:
-            FrameError: both are missing, or the colour frame is not uint8 [h, w, 3].
-            ThermalError: the infrared frame does not fit the thermal contract.
+            FrameError: both are missing, or the RGB frame is not uint8 [h, w, 3].
+            ThermalError: the IR frame does not fit the thermal contract.
             RegistrationError: the registration is not for frames of these sizes.
             EngineError: the engine failed; the pipeline can be called again.
         """
@@ -96,7 +96,7 @@ class Pipeline:
         if reference is None:
             raise FrameError("no frame given: at least one of the two streams is needed")
         if reference.ndim < 2 or reference.size == 0:
-            raise FrameError(f"an empty or shapeless frame was given: {tuple(reference.shape)}")
+            raise FrameError(f"empty frame of shape {tuple(reference.shape)}: give an image of at least one pixel")
         size = (int(reference.shape[1]), int(reference.shape[0]))
         letterbox = Letterbox.fit(size, self.info.input_size)
         registration = None if rgb is None else self.registration

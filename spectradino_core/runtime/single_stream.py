@@ -1,11 +1,12 @@
-"""Graphs of one stream beside the one of both: what answers while the other camera is lost, in about half the time.
+"""Single-stream graphs beside the two-stream graph: inference in about half the time while one camera is lost.
 
-The graph of both runs both streams whatever is there, and puts a learnt stand-in in the place of the one that is not.
-A graph that was exported for one stream makes that pass only, and says the same. `spectradino export --streams all`
-writes them as NAME.rgb.onnx and NAME.ir.onnx beside NAME.onnx, where they are looked for.
+The two-stream graph runs both streams in any case, with a learnt token in place of the stream that is absent. A graph
+exported for one stream runs only that stream and gives the same result. `spectradino export --streams all` writes them
+as NAME.rgb.onnx and NAME.ir.onnx beside NAME.onnx, where they are looked for.
 
-Such a file is opened when its stream is first alone, on a thread of its own, so that a camera's loss stalls nothing:
-until it is ready, and whenever something is wrong with it, the graph of both answers. What is wrong is said once.
+A single-stream graph is opened on its own thread at the first frame that lacks the other camera, so that the loss of a
+camera stalls nothing. Until it is ready, and if it cannot be used, the two-stream graph serves. The problem is reported
+once.
 """
 
 from __future__ import annotations
@@ -30,19 +31,19 @@ __all__ = ["SingleStreamEngine", "beside"]
 log = logging.getLogger(__name__)
 
 _ALONE = {(True, False): "rgb", (False, True): "ir"}
-"""The stream by what `present` says of (rgb, infrared)."""
+"""Stream by the input `present` (rgb, infrared)."""
 
 
 def beside(model: Path, stream: str) -> Path:
-    """Where the graph of one stream, "rgb" or "ir", lies for a model file."""
+    """Return the path of a model file's graph for one stream, "rgb" or "ir"."""
     return model.with_name(f"{model.name.removesuffix('.onnx')}.{stream}.onnx")
 
 
 class SingleStreamEngine:
-    """An `Engine` of both streams that hands frames of one alone to that stream's own graph. For one thread.
+    """`Engine` that runs frames of a single camera on that stream's own graph. Not thread-safe.
 
     Attributes:
-        info: of the graph of both.
+        info: of the two-stream graph.
     """
 
     def __init__(
@@ -56,11 +57,11 @@ class SingleStreamEngine:
     ) -> None:
         """
         Args:
-            both: the engine of `path`.
-            path: the model file; beside it those of one stream are looked for.
-            device, threads: as `both` was opened with; where it ended up on the CPU, so do they.
-            report: called with a log line when a file cannot be used, from any thread.
-            open_one: opens them, as `open_engine` does.
+            both: two-stream engine of `path`.
+            path: model file; single-stream graphs are looked for beside it.
+            device, threads: as `both` was opened with; if `both` runs on the CPU, the single-stream graphs do too.
+            report: called from any thread with a log line when a file cannot be used.
+            open_one: opens a graph, with the signature of `open_engine`.
         """
         self.info = both.info
         self._both = self._last = both
@@ -72,13 +73,13 @@ class SingleStreamEngine:
             for stream, file in found.items()
             if os.path.lexists(file)  # a pipe is reported when it is opened
         }
-        if device == "tensorrt":  # whose engine may take minutes to build: not while a camera is lost
+        if device == "tensorrt":  # building an engine takes minutes: not while a camera is lost
             for own in self._own.values():
                 own.prepare()
 
     @property
     def label(self) -> str:
-        """Of the engine that answered last."""
+        """Label of the engine that ran last."""
         return self._last.label
 
     @property
@@ -87,7 +88,7 @@ class SingleStreamEngine:
         return self._both.on_cpu
 
     def run(self, *inputs: np.ndarray) -> RawPredictions:
-        """See `Engine.run`. A graph of one stream that fails where the one of both does not is not used again."""
+        """See `Engine.run`. A single-stream graph that fails on a frame the two-stream graph can run is dropped."""
         given = dict(zip(self._names, inputs, strict=True))
         rgb, infrared = given["present"] > 0
         own = self._own.get(_ALONE.get((bool(rgb), bool(infrared)), ""))
@@ -101,7 +102,7 @@ class SingleStreamEngine:
             else:
                 self._last = engine
                 return result
-        result = self._both.run(*inputs)  # where this fails too it is the frame's fault, or the device is lost
+        result = self._both.run(*inputs)  # if this fails too, the frame is bad or the device is lost
         self._last = self._both
         if own is not None and failed:
             own.drop(failed)
@@ -109,9 +110,10 @@ class SingleStreamEngine:
 
 
 class _Own:
-    """The graph of one stream: not asked for yet, being opened, ready or dropped. It holds no engine of both streams.
+    """Single-stream graph: not requested yet, being opened, ready or dropped.
 
-    Whoever lets go of that one after a failure must not find it held by the thread that opens here.
+    It holds no reference to the two-stream engine: `RecoveringEngine` must be able to free that engine after a failure
+    while this one is still being opened.
     """
 
     def __init__(
@@ -133,21 +135,21 @@ class _Own:
         self._engine: Engine | None = None
 
     def get(self) -> Engine | None:
-        """The engine once it is ready; the first call begins to open it."""
+        """Return the engine once it is ready; the first call starts opening it."""
         if self._thread is None:
-            # No daemon: the interpreter would end in the middle of a library's C++, which aborts the process.
+            # Not a daemon: the interpreter would exit in the middle of a library's C++, which aborts the process.
             self._thread = threading.Thread(target=self._prepare, name=f"opens the {self._stream} graph")
             self._thread.start()
         return self._engine
 
     def drop(self, why: str) -> None:
-        """Lets go of it for good."""
+        """Release the engine for good."""
         self._engine = None
-        line = f"{self._path} is not used ({why}): the graph of both streams answers for {self._stream} alone too"
+        line = f"{self._path} is not used ({why}): the two-stream graph also serves {self._stream}-only frames"
         self._report(log_line(line))
 
     def prepare(self) -> None:
-        """Opens it now, on the caller's thread."""
+        """Open the graph now, on the caller's thread."""
         self._thread = threading.current_thread()
         self._prepare()
 
@@ -159,23 +161,23 @@ class _Own:
             warm_ms = warm_up(engine)
         except (BundleError, EngineError) as error:
             self.drop(str(error))
-        except Exception as error:  # of a driver, a disk, a library: the graph of both serves as well
+        except Exception as error:  # of a driver, a disk, a library: the two-stream graph serves as well
             self.drop(f"{type(error).__name__}: {error}")
         else:
             self._engine = engine
-            log.info("%s answers for %s alone: %s, first pass %.0f ms", self._path, self._stream, engine.label, warm_ms)
+            log.info("%s serves %s-only frames: %s, warm-up %.0f ms", self._path, self._stream, engine.label, warm_ms)
 
     def _mismatch(self, engine: Engine) -> str:
-        """Why it does not belong to the model; empty if it does."""
+        """Why the graph does not belong to the model; empty if it does."""
         wanted, found = (info.provenance.get(WEIGHTS_KEY) for info in (self._both, engine.info))
         if wanted is None or wanted != found:
             return (
-                "it was exported from another checkpoint than the model file, or that one by older software: export "
-                "both again with 'spectradino export --streams all'"
+                "it was exported from another checkpoint than the model file, or by older software: export both again "
+                "with 'spectradino export --streams all'"
             )
         if engine.info.inputs != self._both.inputs:
             return (
-                f"it takes {engine.info.inputs} inputs, the model file {self._both.inputs} ones: export both with the "
-                "same --inputs"
+                f"it takes {engine.info.inputs} inputs, the model file takes {self._both.inputs} inputs: export both "
+                "with the same --inputs"
             )
-        return "only the CPU runs it" if engine.on_cpu and not self._on_cpu else ""
+        return "it runs on the CPU only" if engine.on_cpu and not self._on_cpu else ""

@@ -43,17 +43,17 @@ def answered(rig: Rig, mode: int) -> None:
 
 def test_the_graph_of_one_stream_serves_while_the_other_camera_is_lost(streams):
     rig = streams.rig
-    assert "alone" not in rig.wait_for_fact("engine", "ONNX Runtime")
+    assert " only" not in rig.wait_for_fact("engine", "ONNX Runtime")
     streams.stopped = {"ir"}
     rig.wait_for_mode("rgb_only")
-    wait_until(lambda: ", rgb alone on CPU" in rig.facts().get("engine", ""), "the graph of rgb in the diagnostics")
+    wait_until(lambda: ", rgb only on CPU" in rig.facts().get("engine", ""), "the graph of rgb in the diagnostics")
     assert rig.facts()["device"] == "CPU"
     answered(rig, FrameReport.MODE_RGB_ONLY)
     assert [d.results[0].hypothesis.class_id for d in rig.detections[-1].detections] == ["0"]
     streams.stopped = set()
     rig.wait_for_mode("fused")
     answered(rig, FrameReport.MODE_FUSED)
-    wait_until(lambda: "alone" not in rig.facts().get("engine", "alone"), "the graph of both in the diagnostics")
+    wait_until(lambda: " only" not in rig.facts().get("engine", " only"), "the graph of both in the diagnostics")
 
 
 def test_one_of_another_checkpoint_is_told_and_the_graph_of_both_serves(node, streams):
@@ -63,6 +63,6 @@ def test_one_of_another_checkpoint_is_told_and_the_graph_of_both_serves(node, st
     node.wait_for_line(r"\[WARN\].*blob\.ir\.onnx is not used \(it was exported from another checkpoint")
     answered(rig, FrameReport.MODE_IR_ONLY)
     assert [d.results[0].hypothesis.class_id for d in rig.detections[-1].detections] == ["1"]
-    assert "alone" not in rig.facts()["engine"]
+    assert " only" not in rig.facts()["engine"]
     streams.stopped = set()
     rig.wait_for_mode("fused")

@@ -85,7 +85,7 @@ def test_infrared_of_another_resolution_is_laid_over_the_colour_frame(pipeline):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"box_classes": ["red"]}, "scores of 2 classes and a mask, its description names 1 detection classes and 3"),
+        ({"box_classes": ["red"]}, "scores of 2 classes and a mask, but .* 1 detection classes and 3"),
         ({"box_classes": []}, "names 0 detection classes"),
         ({"mask_classes": [], "palette": []}, "names 2 detection classes and 0 mask classes"),
     ],
@@ -115,14 +115,14 @@ def test_a_graph_without_the_outputs_that_are_read_is_refused(tmp_path, name):
     for output in model.graph.output:
         output.name = "other" if output.name == name else output.name
     onnx.save(model, tmp_path / "other.onnx")
-    with pytest.raises(BundleError, match=r"other\.onnx: its graph gives .*other.*export the model again"):
+    with pytest.raises(BundleError, match=r"other\.onnx: its graph outputs .*other.*export the model again"):
         Pipeline.open(tmp_path / "other.onnx", device="cpu")
 
 
 def test_a_mask_of_more_classes_than_are_named_is_refused_at_the_first_pass(pipeline, monkeypatch):
     boxes, scores, mask = pipeline.engine.run(*blank_input(pipeline.info))
     monkeypatch.setattr(pipeline.engine, "run", lambda *inputs: (boxes, scores, np.full_like(mask, 7)))
-    with pytest.raises(BundleError, match="its mask holds class 7, its description names 3 mask classes"):
+    with pytest.raises(BundleError, match="mask contains class 7, but its description names 3 mask classes"):
         pipeline.warm_up()
 
 

@@ -59,7 +59,7 @@ class Robot:
 
     def until_alone(self, stream: str) -> None:
         """Sends frames of one camera until that stream's own graph answers."""
-        _wait_until(lambda: self.pipeline(*FRAMES[stream]) is not None and f"{stream} alone" in self.engine.label)
+        _wait_until(lambda: self.pipeline(*FRAMES[stream]) is not None and f"{stream} only" in self.engine.label)
 
     def until_told(self) -> str:
         _wait_until(lambda: self.lines)
@@ -88,9 +88,9 @@ def test_each_answers_for_its_stream_as_the_graph_of_both_does(model):
         for a, b in ((found.boxes, wanted.boxes), (found.scores, wanted.scores), (found.mask, wanted.mask)):
             np.testing.assert_array_equal(a, b)
         assert len(robot.pipeline(RGB, IR)) == 2
-        assert "alone" not in robot.engine.label
+        assert " only" not in robot.engine.label
         robot.pipeline(*FRAMES[stream])
-        assert robot.engine.label.endswith(f", {stream} alone on CPU")
+        assert robot.engine.label.endswith(f", {stream} only on CPU")
     assert robot.lines == []
 
 
@@ -108,7 +108,7 @@ def test_a_graph_that_is_slow_to_open_keeps_no_frame_waiting(model):
     assert opened == [], "nothing is opened while both cameras are there"
     for _ in range(20):
         assert len(robot.pipeline(RGB, None)) == 1
-        assert "alone" not in robot.engine.label
+        assert " only" not in robot.engine.label
     go.set()
     robot.until_alone("rgb")
     assert opened == ["rgb"], "once, and only the one that is needed"
@@ -151,7 +151,7 @@ def test_what_does_not_belong_to_the_model_is_told_once_and_not_used(model, tmp_
     line = robot.until_told()
     for _ in range(3):
         assert len(robot.pipeline(RGB, None)) == 1
-        assert "alone" not in robot.engine.label
+        assert " only" not in robot.engine.label
     assert robot.lines == [line]
     assert str(tmp_path / "m.rgb.onnx") in line
     assert re.search(words, line)
@@ -175,7 +175,7 @@ def test_one_that_fails_costs_no_frame_and_is_dropped_aloud(tmp_path):
     assert len(robot.lines) == 1
     assert "m.rgb.onnx is not used (" in robot.lines[0]
     assert "failed on a frame" in robot.lines[0]
-    assert "alone" not in robot.engine.label
+    assert " only" not in robot.engine.label
 
 
 def test_a_frame_on_which_both_fail_is_no_fault_of_the_one(model):
@@ -184,7 +184,7 @@ def test_a_frame_on_which_both_fail_is_no_fault_of_the_one(model):
     with pytest.raises(EngineError, match="failed on a frame"):
         robot.pipeline(BAD, None)
     robot.pipeline(RGB, None)
-    assert "rgb alone" in robot.engine.label
+    assert "rgb only" in robot.engine.label
     assert robot.lines == []
 
 
@@ -200,13 +200,13 @@ def test_a_recovering_engine_opens_them_anew(model):
     )
     pipeline = Pipeline(engine)
     for times in (1, 2):
-        _wait_until(lambda: pipeline(RGB, None) is not None and "rgb alone" in engine.label)
+        _wait_until(lambda: pipeline(RGB, None) is not None and "rgb only" in engine.label)
         assert opened == ["rgb"] * times
         for _ in range(FAILURES):
             with pytest.raises(EngineError):
                 pipeline(BAD, None)
         assert engine.rebuilds == times
-        assert "alone" not in engine.label
+        assert " only" not in engine.label
 
 
 def test_one_that_only_the_cpu_runs_does_not_serve_beside_an_accelerator(model):
@@ -223,7 +223,7 @@ def test_one_that_only_the_cpu_runs_does_not_serve_beside_an_accelerator(model):
     Pipeline(engine)(RGB, None)
     _wait_until(lambda: lines)
     assert asked == ["auto"]
-    assert "only the CPU runs it" in lines[0]
+    assert "on the CPU only" in lines[0]
     both.on_cpu = True
     Pipeline(SingleStreamEngine(both, model, "auto", open_one=on_cpu))(RGB, None)
     _wait_until(lambda: len(asked) == 2)
