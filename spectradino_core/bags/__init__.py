@@ -1,14 +1,14 @@
-"""Recorded drives: rosbag2 read, replayed through the node's own pairing and pipeline, written and made up.
+"""Recordings: rosbag2 files read, inspected, replayed through the node's pairing and pipeline, scored and written.
 
-What is where, free of torch and of ROS:
+Needs neither torch nor ROS.
 
-- `storage.py`, `salvage.py`: files to raw messages, whole or damaged; `message_types.py`: raw messages to fields.
-- `reader.py`: which topics are the cameras, and their frames in stamp order.
-- `replay.py`: frames to answers, by the same code as the live node.
-- `inspection.py`: what a bag holds and how healthy its stamps are.
-- `writer.py`, `messages.py`: messages made and bags written.
-- `schedule.py`, `sources.py`, `make.py`: drives made up with known truth.
-- `segments.py`, `annotate.py`: drives with what the node would publish beside them.
+- Read: `storage.py`, `salvage.py` (files to raw messages, intact or damaged), `message_types.py` (raw messages to
+  fields), `reader.py` (camera topics, frames in stamp order).
+- Inspect: `inspection.py`.
+- Replay: `replay.py` (frames to results, with the live node's code); `segments.py`, `annotate.py` (results as a bag).
+- Score: `scored_bag.py`, `node_run.py`, `sweep_run.py` (one bag), `evaluate.py`, `results.py`, `report.py` (many).
+- Write and make: `writer.py`, `messages.py`; `schedule.py`, `sources.py`, `make.py` (synthetic recordings with ground
+  truth).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A drive with the answers beside it: a new bag that holds what the node would have published.
+"""Write a new bag with the messages that the node would have published for a recording.
 
-The topics are the node's, `/detector_node/detections` and so on. A run that was stopped is taken up where its last
-finished part ends (`segments.py`). The model alone is skipped for answers that are there; pairing, modes and thermal
-range run from the drive's beginning, so that the answers are those of a run that was never stopped.
+The topics are the node's: `/detector_node/detections` and so on. A stopped run resumes after its last finished part
+(`segments.py`). Only the model is skipped for results that exist already; pairing, modes and thermal range run from the
+start of the recording, so that the results equal those of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from spectradino_core.bags import messages
 from spectradino_core.bags.errors import BagError
 from spectradino_core.bags.intake import CameraMessages
 from spectradino_core.bags.reader import BagFrame, BagReader
-from spectradino_core.bags.replay import Answer, Replay
+from spectradino_core.bags.replay import Replay, ReplayResult
 from spectradino_core.bags.segments import Segments
 from spectradino_core.bags.storage import Raw, Storage
 from spectradino_core.bags.writer import BagWriter
@@ -45,23 +45,23 @@ _NODE = "/detector_node"
 NODE_TOPICS = {
     topic.name.removeprefix("~/"): (topic.kind, topic.latched) for topic in OUTPUTS.values() if topic.recorded
 }
-"""Name below the node's to type, and whether it is latched."""
+"""(type, latched) by topic name below the node's."""
 
-_Told = tuple[Answer, list[FeedEvent]]
+_ResultWithEvents = tuple[ReplayResult, list[FeedEvent]]
 
 
 @dataclass(frozen=True)
 class AnnotateOptions:
-    """What is written.
+    """Options of `annotate`.
 
     Attributes:
         settings: the node's parameters.
         rgb_topic, ir_topic: see `BagReader`.
-        overlay: whether overlays are drawn; they make most of the size.
-        inputs: whether both cameras' images are copied.
+        overlay: whether to write overlays, which make up most of the size.
+        inputs: whether to copy both cameras' images.
         storage, compression, overwrite: see `BagWriter`.
         clock: see `Replay`.
-        segment: answers between two points from which a stopped run goes on.
+        segment: number of results per part; a stopped run resumes after the last finished part.
     """
 
     settings: Settings = field(default_factory=Settings)
@@ -78,11 +78,18 @@ class AnnotateOptions:
 
 @dataclass(frozen=True)
 class Annotated:
-    """What came of it: answers by mode, drops by cause as in the node, how many answers a stopped run had left, and
-    how many messages each camera had."""
+    """Outcome of `annotate`.
+
+    Attributes:
+        path: the new bag.
+        results: number of results by mode.
+        drops: number of dropped frames by cause, as in the node.
+        kept: number of results of a stopped run that were reused.
+        cameras: message counts of each camera.
+    """
 
     path: Path
-    answers: dict[str, int]
+    results: dict[str, int]
     drops: dict[str, int]
     kept: int
     cameras: tuple[CameraMessages, ...] = ()
@@ -96,26 +103,26 @@ def annotate(
     tick: Callable[[BagReader], object] = lambda reader: None,
     report: Callable[[str], object] = lambda text: None,
 ) -> Annotated:
-    """Replays a drive and writes the answers into a new bag.
+    """Replay a recording and write the results into a new bag.
 
     Args:
-        bag: the drive.
+        bag: the recording.
         model: the model file.
         out: the new bag, see `BagWriter`.
-        options: what is written.
-        tick: called after each frame, of either camera, that was read.
-        report: called with each line the node would log, and with what of the recording cannot be read.
+        options: what to write.
+        tick: called after each frame of either camera.
+        report: called with each line that the node would log, and with each unreadable part of the recording.
 
     Raises:
-        BagError: the drive can't be read or gives not a single answer, `out` exists, or another run is writing it.
+        BagError: the recording cannot be read or gives no result, `out` exists, or another run is writing it.
         BundleError, EngineError, ThermalError, RegistrationError, ParameterError: see `replay`.
-        OSError: it can't be written; what is done so far is kept for the next run.
+        OSError: writing failed; the finished parts are kept for the next run.
     """
     options = options or AnnotateOptions()
     out = Path(out)
     if out.exists() and out.resolve() == Path(bag).resolve():
-        raise BagError(f"{out}: the drive itself can't be what is written")
-    BagWriter(out, options.storage, options.compression, options.overwrite)  # refused now, not after an hour
+        raise BagError(f"{out}: the output is the recording itself: give another name")
+    BagWriter(out, options.storage, options.compression, options.overwrite)  # fails now, not after an hour
     with BagReader(bag, options.rgb_topic, options.ir_topic, decoding=options.settings.decoding) as reader:
         pipeline = open_pipeline(model, options.settings)
         replay = Replay(pipeline, options.settings, options.clock)
@@ -123,35 +130,35 @@ def annotate(
         remove = False
         try:
             pipeline.engine = engine = _Skipping(pipeline.engine)
-            run = _Run(reader, replay, tick)
+            run = _ReplayRun(reader, replay, tick)
             rest = _write_parts(run, engine, store, options, report)
             for text in reader.damage:
                 report(text)
             cameras = tuple(reader.messages_of.values())
             drops = replay.drops()
-            for cause, count in reader.events.items():  # of headers; those of bodies are the replay's
+            for cause, count in reader.events.items():  # damaged headers; the replay counts damaged bodies
                 if cause.endswith("_bad_message"):
                     drops[cause] = drops.get(cause, 0) + count
-            if not replay.answers:
+            if not replay.results:
                 remove = True
                 raise BagError(_nothing_to_write(reader.path, cameras, drops, run.failure))
             _put_together(reader, run.begin_ns, rest, store, out, options, engine.info)
             remove = True
         finally:
             store.close(remove)
-    return Annotated(out, dict(replay.answers), drops, store.kept, cameras)
+    return Annotated(out, dict(replay.results), drops, store.kept, cameras)
 
 
 def _nothing_to_write(path: Path, cameras: Sequence[CameraMessages], drops: dict[str, int], failure: str) -> str:
-    """Why a drive gives no answer: camera by camera, what was dropped, and a capture that failed."""
+    """Why a recording gives no result: message counts of the cameras, drops, and the first failed capture."""
     read = "; ".join(map(str, cameras)) or "no message of a camera"
     dropped = ", ".join(f"{count} {cause}" for cause, count in sorted(drops.items())) or "nothing"
     failed = f"; a capture failed: {failure}" if failure else ""
-    return f"{path}: not a single answer, so nothing is written: {read}; dropped: {dropped}{failed}"
+    return f"{path}: no result, so nothing is written: {read}; dropped: {dropped}{failed}"
 
 
 class _Skipping:
-    """An engine that finds nothing, at no cost, while the answers are there already."""
+    """Engine that returns no detections, at no cost, while the results exist already."""
 
     def __init__(self, engine: Engine) -> None:
         self.info = engine.info
@@ -173,28 +180,28 @@ class _Skipping:
         return np.empty((0, 4), np.float32), np.empty((0, len(self.info.box_classes)), np.float32), None
 
 
-class _Run:
-    """The answers of a drive, each with what came to pass since the one before."""
+class _ReplayRun:
+    """Results of a recording, each with the events since the previous one."""
 
     def __init__(self, reader: BagReader, replay: Replay, tick: Callable[[BagReader], object]) -> None:
         self.begin_ns = 0
         self.failure = ""
         self._reader, self._replay, self._tick = reader, replay, tick
 
-    def __iter__(self) -> Iterator[_Told]:
+    def __iter__(self) -> Iterator[_ResultWithEvents]:
         if self._replay.registering.from_camera_info:
             self._replay.take_camera_infos(self._reader)
-        for answer in self._replay.run(self._frames()):
-            self.failure = self.failure or answer.error
-            yield answer, self._replay.take_events()
+        for result in self._replay.run(self._frames()):
+            self.failure = self.failure or result.error
+            yield result, self._replay.take_events()
 
     @property
     def registration(self) -> Registration | None:
-        """The one in force."""
+        """Registration in use."""
         return self._replay.registering.current
 
     def rest(self) -> list[FeedEvent]:
-        """What came to pass after the last answer."""
+        """Return the events after the last result."""
         return self._replay.take_events()
 
     def _frames(self) -> Iterator[BagFrame]:
@@ -205,23 +212,23 @@ class _Run:
 
 
 def _write_parts(
-    run: _Run, engine: _Skipping, store: Segments, options: AnnotateOptions, report: Callable[[str], object]
+    run: _ReplayRun, engine: _Skipping, store: Segments, options: AnnotateOptions, report: Callable[[str], object]
 ) -> list[FeedEvent]:
-    """Makes the parts that are missing; returns the events after the last answer."""
-    answers = iter(run)
+    """Write the missing parts; return the events after the last result."""
+    results = iter(run)
     engine.skip = True
     for _ in range(store.done):
-        next(answers, None)
+        next(results, None)
     engine.skip = False
-    while (first := next(answers, None)) is not None:
+    while (first := next(results, None)) is not None:
         last = first[0].number
         with store.writing() as writer:
             _declare(writer, engine.info, options)
-            for answer, events in chain((first,), islice(answers, options.segment - 1)):
-                _write(writer, answer, events, engine.info, options, run.registration)
+            for result, events in chain((first,), islice(results, options.segment - 1)):
+                _write(writer, result, events, engine.info, options, run.registration)
                 for event in events:
                     report(event.text)
-                last = answer.number
+                last = result.number
         store.finish(last + 1)
     rest = run.rest()
     for event in rest:
@@ -239,39 +246,39 @@ def _declare(writer: BagWriter, info: ModelInfo, options: AnnotateOptions) -> No
 
 def _write(
     writer: BagWriter,
-    answer: Answer,
+    result: ReplayResult,
     events: list[FeedEvent],
     info: ModelInfo,
     options: AnnotateOptions,
     registration: Registration | None,
 ) -> None:
-    """The messages of one answer, as of the moment at which it was decided, and the changes of mode before it."""
+    """Write the messages of one result, at the time it was decided, and the mode changes before it."""
     _write_modes(writer, events)
-    percepts, at_ns = answer.percepts, answer.ready_ns
+    percepts, at_ns = result.percepts, result.ready_ns
     if percepts is None:
         return
-    head = messages.header(answer.stamp_ns, answer.frame_id)
+    head = messages.header(result.stamp_ns, result.frame_id)
     writer.write(f"{_NODE}/detections", messages.detections_message(percepts, head), at_ns)
     if info.mask_classes and percepts.mask is not None:
         writer.write(f"{_NODE}/segmentation/mask", messages.image_message(percepts.mask, head), at_ns)
     if options.overlay:
-        canvas = answer.rgb.pixels if answer.rgb is not None else None
-        if canvas is None and answer.ir is not None:
-            canvas = infrared_to_grey(answer.ir.pixels)
+        canvas = result.rgb.pixels if result.rgb is not None else None
+        if canvas is None and result.ir is not None:
+            canvas = infrared_to_grey(result.ir.pixels)
             if percepts.registered and registration is not None:
                 canvas = infrared_in_colour_pixels(canvas, registration, percepts.size)
         assert canvas is not None
-        picture = draw_overlay(canvas, percepts, info)
-        writer.write(f"{_NODE}/segmentation/overlay", messages.image_message(picture, head), at_ns)
-    steps = answer.steps_ms
+        overlay = draw_overlay(canvas, percepts, info)
+        writer.write(f"{_NODE}/segmentation/overlay", messages.image_message(overlay, head), at_ns)
+    steps = result.steps_ms
     facts = Facts(
-        rgb_stamp=None if answer.rgb_stamp_ns is None else messages.stamp(answer.rgb_stamp_ns),
-        ir_stamp=None if answer.ir_stamp_ns is None else messages.stamp(answer.ir_stamp_ns),
-        ir_offset_ms=float("nan") if answer.error_ns is None else answer.error_ns / 1e6,
-        # what a robot as fast as this machine would have had: the wait of then, the work of now
-        latency_ms=(at_ns - answer.stamp_ns) / 1e6 + sum(steps.values()),
-        steps_ms={"decode": steps["decode"], "pairing": answer.wait_ms} | steps,
-        drops=answer.drops,
+        rgb_stamp=None if result.rgb_stamp_ns is None else messages.stamp(result.rgb_stamp_ns),
+        ir_stamp=None if result.ir_stamp_ns is None else messages.stamp(result.ir_stamp_ns),
+        ir_offset_ms=float("nan") if result.error_ns is None else result.error_ns / 1e6,
+        # as on a robot as fast as this machine: the recorded wait plus the measured computation
+        latency_ms=(at_ns - result.stamp_ns) / 1e6 + sum(steps.values()),
+        steps_ms={"decode": steps["decode"], "pairing": result.wait_ms} | steps,
+        drops=result.drops,
         deadline_ms=options.settings.deadline_ms,
     )
     writer.write(f"{_NODE}/frame_report", messages.report_message(percepts, facts, info, head), at_ns)
@@ -292,7 +299,7 @@ def _put_together(
     options: AnnotateOptions,
     info: ModelInfo,
 ) -> None:
-    """The bag from its parts, and from the drive's own images if they are wanted, in the order of time."""
+    """Merge the parts, and the recording's own images if requested, into the bag, in order of time."""
     with BagWriter(out, options.storage, options.compression, options.overwrite) as writer:
         _declare(writer, info, options)
         inputs = [topic for topic in (reader.rgb_topic, reader.ir_topic) if topic and options.inputs]
@@ -305,8 +312,8 @@ def _put_together(
             names = messages.label_message(info.mask_classes, head, 0.0)
             writer.write(f"{_NODE}/segmentation/label_info", names, begin_ns)
         writer.write(f"{_NODE}/mode", messages.text_message(Mode.FUSED.value), begin_ns)  # as on activation
-        drive = reader.stored(inputs) if inputs else iter(())
-        for raw in heapq.merge(drive, _parts(store.paths), key=lambda raw: raw.received_ns):
+        images = reader.stored(inputs) if inputs else iter(())
+        for raw in heapq.merge(images, _parts(store.paths), key=lambda raw: raw.received_ns):
             writer.write_raw(raw.topic, raw.data, raw.received_ns)
         _write_modes(writer, rest)
 
@@ -320,7 +327,7 @@ def _parts(paths: list[Path]) -> Iterator[Raw]:
 
 
 def _plan(reader: BagReader, model: Path, options: AnnotateOptions) -> dict[str, Any]:
-    """All that the answers depend on: where it is the same, those of a stopped run are good."""
+    """Return everything that the results depend on: with an equal plan, parts of a stopped run are reused."""
     files = [reader.path] if reader.path.is_file() else sorted(p for p in reader.path.iterdir() if p.is_file())
     calibration = options.settings.calibration_file
     return {

@@ -1,7 +1,7 @@
-"""Message definitions that rosbags does not bring along: vision_msgs 4 and this project's own.
+"""Message definitions missing from rosbags: vision_msgs 4 and this project's own.
 
-A bag usually carries the definitions of its types; these serve for writing, and for old bags without. They are held
-against the interface packages (`msg/`) by a test: same name, same fields, same hash.
+A bag usually contains the definitions of its types; these are for writing, and for old bags without definitions. A test
+compares them with the interface packages (`msg/`): same name, same fields, same hash.
 """
 
 from __future__ import annotations
@@ -29,4 +29,4 @@ DEFINITIONS = {
         "bool deadline_met\nfloat64 deadline_ms\nstring model\n"
     ),
 }
-"""Name of the type to its fields and constants."""
+"""Fields and constants by type name."""

@@ -1,4 +1,4 @@
-"""The one exception for bags that can't be used."""
+"""Exception for bags that cannot be used."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ __all__ = ["BagError"]
 
 
 class BagError(ValueError):
-    """A bag, or a topic in it, can't be used; the message names it and says what to do."""
+    """A bag, or a topic in it, cannot be used; the message names it and the remedy."""

@@ -1,8 +1,8 @@
-"""Bags scored: which there are, what is still to be done, done by processes or a cluster, and written as one result.
+"""Evaluate bags with parallel jobs or a cluster, and write one result.
 
-In the output folder: `result.json` (the same bytes at every repetition on one machine), `timings.json`, `report.html`,
-with a sweep `sweeps.csv`, and below `bags/` a folder a bag (see `node_run.py`). What is finished there is not done
-again as long as bag, labels, model, parameters and version are the same.
+Output folder: `result.json` (the same bytes at every repetition on one machine), `timings.json`, `report.html`, with a
+sweep `sweeps.csv`, and below `bags/` one folder per bag (see `node_run.py`). Finished work is not repeated as long as
+bag, labels, model, parameters and version are the same.
 """
 
 from __future__ import annotations
@@ -32,14 +32,17 @@ _NUMBERED = re.compile(r"^(.*)_\d+\.(mcap|db3)(\.zstd)?$")
 
 
 def find_bags(paths: Sequence[str | Path]) -> dict[str, Path]:
-    """Bags by the names they have in reports, in the order of the names.
+    """Find bags and give each a unique name for reports, in order of the names.
 
-    A path is a bag, a folder of bags, or a text file (`.txt`) with one path a line, relative to itself. A name is the
-    bag's own, with as many of its folders before it as make it the only one; with its ending, where one folder holds
-    two that differ by nothing else.
+    Args:
+        paths: bags, folders of bags, or text files (`.txt`) with one path per line, relative to the text file.
+
+    Returns:
+        Paths by name. A name is the bag's own, preceded by as many parent folders as make it unique; with its suffix if
+        two bags of one folder differ in nothing else.
 
     Raises:
-        BagError: a path is none of these, or the same bag is there twice.
+        BagError: a path is none of these, or a bag is given twice.
     """
     found: list[Path] = []
     for path in map(Path, paths):
@@ -47,7 +50,7 @@ def find_bags(paths: Sequence[str | Path]) -> dict[str, Path]:
     resolved = [path.resolve() for path in found]
     for path, real in zip(found, resolved):
         if resolved.count(real) > 1:
-            raise BagError(f"{path} is given twice: it would count twice")
+            raise BagError(f"{path} is given twice and would count twice: remove one")
     return dict(sorted(zip(_names(resolved), found), key=lambda row: row[0]))
 
 
@@ -60,27 +63,27 @@ def evaluate_bags(
     fresh: bool = False,
     report: Callable[[str], None] | None = None,
 ) -> tuple[dict[str, Any], list[BagEvidence]]:
-    """Scores bags and writes result, timings and the sweeps' table; see the module's head. The report: `report.py`.
+    """Score bags and write results, timings and sweep table, see the module docstring; `report.py` writes the report.
 
     Args:
         bags: by name, see `find_bags`.
-        options: what is asked for.
-        out: folder to write to.
-        jobs: how many replays run at once.
+        options: what to evaluate.
+        out: output folder.
+        jobs: number of parallel replays.
         engine: "processes" or "ray".
-        fresh: do everything again.
+        fresh: repeat finished work.
         report: called with a line as each replay ends; None: the log.
 
     Returns:
-        What `result.json` holds, its "failed" bags among it; and the evidence of the others.
+        Content of `result.json`, including the "failed" bags; and the files of the other bags.
 
     Raises:
-        BundleError, EngineError, ThermalError, ParameterError, RegistrationError: model or parameters are refused.
-        BagError: a sweep is asked for, and a bag has no ground truth.
-        OSError: the output folder can't be written to.
+        BundleError, EngineError, ThermalError, ParameterError, RegistrationError: invalid model or parameters.
+        BagError: a sweep is requested, and a bag has no ground truth.
+        OSError: the output folder is not writable.
     """
     report = report or log.info
-    info = pipeline_of(options).info  # refused now, and once
+    info = pipeline_of(options).info  # an invalid model fails here, once
     if options.sweeps:
         _check_truth(bags, options)
     runs = [NODE, *sweep_runs(options.sweeps)]
@@ -105,7 +108,7 @@ def evaluate_bags(
                 todo[f"{name}: {unit.run}"] = (unit, key)
     done = sum(map(len, units.values())) - len(todo)
     if done and not errors:
-        report(f"{done} of {done + len(todo)} replays are finished already (--fresh does them again)")
+        report(f"{done} of {done + len(todo)} replays are finished already (--fresh repeats them)")
     names = {job: unit.name for job, (unit, _) in todo.items()}
     failed = run_jobs(
         do_unit, todo, jobs, engine, lambda job, error: report(f"{job}: {'done' if error is None else error}")
@@ -128,7 +131,7 @@ def evaluate_bags(
 
 
 def _check_truth(bags: Mapping[str, Path], options: Options) -> None:
-    """Refuses a sweep of bags without labels; those that can't be read fail by themselves later."""
+    """Refuse a sweep of bags without labels; unreadable bags fail later on their own."""
     for name, path in () if options.labels else bags.items():
         try:
             with BagReader(path, cameras=False) as reader:
@@ -136,19 +139,16 @@ def _check_truth(bags: Mapping[str, Path], options: Options) -> None:
         except BagError:
             continue
         if not labels:
-            raise BagError(
-                f"a sweep shows how scores fall, so it needs ground truth, and {name} holds none: give --labels or "
-                "--gt-topic"
-            )
+            raise BagError(f"a sweep needs ground truth to score, and {name} has none: give --labels or --gt-topic")
 
 
 def do_unit(work: tuple[Unit, str]) -> None:
-    """One piece of work, in whatever process. Raises as `run_node`."""
+    """Run one unit in the current process. Raises what `run_node` raises."""
     import cv2
 
     unit, key = work
     threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # processes share the machine by jobs, not by threads
+    cv2.setNumThreads(1)  # the machine is divided by jobs, not by threads
     try:
         (run_node if unit.run == NODE else run_sweep)(unit)
     finally:
@@ -167,7 +167,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _folders(names: Iterable[str]) -> dict[str, str]:
-    """A folder's name for each bag's; two that would be the same get numbers."""
+    """Return a folder name for each bag; equal names get numbers."""
     folders: dict[str, str] = {}
     for name in names:
         plain = folder = name.replace("/", "__")
@@ -182,20 +182,20 @@ def _folders(names: Iterable[str]) -> dict[str, str]:
 def _bags_at(path: Path, listed: bool = False) -> list[Path]:
     if path.suffix == ".txt" and path.is_file():
         if listed:
-            raise BagError(f"{path} is a list in a list of bags: name its bags there")
+            raise BagError(f"{path} is a list inside a list of bags: list its bags there directly")
         lines = [line.strip() for line in read_text(path, "list of names").splitlines()]
         wanted = [path.parent / line for line in lines if line and not line.startswith("#")]
         found = [bag for one in wanted for bag in _bags_at(one, listed=True)]
         if not found:
-            raise BagError(f"{path} lists no bags: one path a line is wanted")
+            raise BagError(f"{path} lists no bags: write one path per line")
         return found
     if not path.is_dir() or (path / "metadata.yaml").is_file():
-        return [path]  # the reader says what is wrong with it
+        return [path]  # the reader reports problems
     files = sorted(p for p in path.iterdir() if _DATA.search(p.name))
     parts = {numbered[1] if (numbered := _NUMBERED.match(p.name)) else p.name for p in files}
     below = [p for p in sorted(path.iterdir()) if p.is_dir() and _is_bag(p)]
     if not below and len(parts) <= 1:
-        return [path]  # one recording, cut off before its metadata was written; or nothing, which the reader says
+        return [path]  # one recording, cut off before its metadata was written; or nothing, which the reader reports
     return [*files, *below]
 
 
@@ -218,8 +218,8 @@ def _labels_digest(name: str, options: Options) -> list[Any]:
     if file is None:
         return []
     if not file.is_file():
-        raise BagError(f"{file}: there are no such labels; --labels takes a COCO JSON file, or a folder of them")
-    # The masks' bytes would take long to read; their sizes and times say enough.
+        raise BagError(f"{file} does not exist: --labels takes a COCO JSON file, or a folder of them")
+    # Reading the masks would take long; sizes and times suffice.
     return [file_digest(file), [_state(file.parent / mask) for mask in mask_files(file)]]
 
 
@@ -232,7 +232,7 @@ def _state(path: Path) -> list[int]:
 
 
 def _asked(unit: Unit) -> dict[str, Any]:
-    """All in the options that the files of this run depend on: a sweep added later leaves the other runs finished."""
+    """Return the options that this run depends on: a sweep added later leaves other runs finished."""
     asked = unit.options.described()
     sweeps, seed = asked.pop("sweeps"), asked.pop("seed")
     asked["run"] = unit.run
@@ -245,5 +245,5 @@ def _asked(unit: Unit) -> dict[str, Any]:
 
 
 def _without_path(text: str, bag: Path, name: str) -> str:
-    """The bag by its name: the same failure of the same bag elsewhere gives the same bytes."""
+    """Replace the path by the bag's name: the same failure elsewhere gives the same bytes."""
     return text.replace(str(bag), name).replace(str(bag.resolve()), name)

@@ -1,4 +1,4 @@
-"""What an evaluation is asked to do, and one piece of its work as it is handed to a process."""
+"""Options of an evaluation, and one unit of its work as passed to a process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from spectradino_core import __version__
-from spectradino_core.bags.scored_bag import Labels
+from spectradino_core.bags.scored_bag import LabelSource
 from spectradino_core.evaluation.detection import SCORE_FLOOR
 from spectradino_core.files import open_file
 from spectradino_core.runtime.pipeline import Pipeline
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 EVIDENCE_FORMAT = 2
-"""Raised when what a bag's folder holds changes its meaning, so that nothing older is taken for finished."""
+"""Increased when files in a bag's folder change their meaning, so that older ones are not taken for finished."""
 
 SWEEPS = {
     "dropout_rgb": ("share of colour frames lost", 0.0, 1.0),
@@ -40,7 +40,7 @@ SWEEPS = {
     "offset": ("infrared stamps late by [ms]", -10_000.0, 10_000.0),
     "shift": ("infrared picture too far right by [px of the colour image]", -10_000.0, 10_000.0),
 }
-"""What can be swept: in words, least and largest value."""
+"""Sweepable quantities: description, minimum and maximum. The description is part of result.json."""
 
 _ALIASES = {
     "dropout": ("dropout_rgb", "dropout_ir"),
@@ -51,7 +51,7 @@ _ALIASES = {
 
 @dataclass(frozen=True)
 class Sweep:
-    """One thing that gets worse, step by step: a key of `SWEEPS` and its values, rising, 0 among them."""
+    """One swept quantity: a key of `SWEEPS` and its values in rising order, including 0."""
 
     kind: str
     values: tuple[float, ...]
@@ -59,23 +59,23 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Options:
-    """What is evaluated and how; the same for every bag.
+    """Options of an evaluation, the same for every bag.
 
     Attributes:
         model: the model file.
         settings: the node's parameters.
-        labels: where the ground truth is.
+        labels: source of the ground truth.
         rgb_topic, ir_topic: see `BagReader`.
-        sweeps: what is made worse, step by step.
-        seed: of the frames that a sweep's dropout takes.
-        pictures: how many pictures of the worst frames are kept, of each bag.
+        sweeps: quantities to sweep.
+        seed: selects the frames that a dropout sweep removes.
+        pictures: number of worst frames kept as images, per bag.
         masks: write each mask as a PNG.
-        clock: when a frame came, see `Replay`.
+        clock: arrival time of a frame, see `Replay`.
     """
 
     model: Path
     settings: Settings = field(default_factory=Settings)
-    labels: Labels = field(default_factory=Labels)
+    labels: LabelSource = field(default_factory=LabelSource)
     rgb_topic: str | None = None
     ir_topic: str | None = None
     sweeps: tuple[Sweep, ...] = ()
@@ -86,10 +86,10 @@ class Options:
 
     def __post_init__(self) -> None:
         if not 0 <= self.pictures <= 100:
-            raise ValueError(f"0 to 100 pictures can be kept of each bag, got {self.pictures}")
+            raise ValueError(f"0 to 100 images can be kept of each bag, got {self.pictures}")
 
     def described(self) -> dict[str, Any]:
-        """For JSON: all that the figures depend on but the model, the bags and the labels; no path."""
+        """Return, as JSON data without paths, all that results depend on except model, bags and labels."""
         settings = asdict(self.settings)
         del settings["model"]
         if settings["calibration_file"]:
@@ -114,15 +114,15 @@ class Options:
 
 @dataclass(frozen=True)
 class Unit:
-    """One replay of one bag: what a process is given.
+    """One replay of one bag, run by one process.
 
     Attributes:
         bag: the bag.
-        name: what it is called in reports.
-        folder: where its results go.
+        name: its name in reports.
+        folder: its output folder.
         run: "node", or a run of a sweep.
-        options: what is asked for.
-        progress: show a progress bar.
+        options: options of the evaluation.
+        progress: whether to show a progress bar.
     """
 
     bag: Path
@@ -134,22 +134,22 @@ class Unit:
 
     @property
     def evidence(self) -> Path:
-        """The arrays that the run leaves."""
+        """File with the arrays of the run."""
         return self.folder / f"{self.run}.npz"
 
     def is_finished(self, key: str) -> bool:
-        """Whether its results are there, made from the same things."""
+        """Whether results with this work key exist."""
         try:
             return self.evidence.is_file() and self._marker.read_text(encoding="utf-8") == key
         except (OSError, UnicodeDecodeError):
             return False
 
     def unfinish(self) -> None:
-        """Nothing of an older run is to be taken for this one's."""
+        """Invalidate the results of an older run."""
         self._marker.unlink(missing_ok=True)
 
     def finish(self, key: str) -> None:
-        """Marks the results as whole."""
+        """Mark the results as complete."""
         self._marker.write_text(key, encoding="utf-8")
 
     @property
@@ -158,12 +158,12 @@ class Unit:
 
 
 def parse_sweeps(texts: Sequence[str]) -> tuple[Sweep, ...]:
-    """Sweeps as given on the command line: "dropout=0,0.5,1", also several joined by commas.
+    """Parse sweeps as given on the command line: "dropout=0,0.5,1", also several joined by commas.
 
-    `dropout` stands for `dropout_rgb` and `dropout_ir`. 0, where nothing is worse, is always among the values.
+    `dropout` means `dropout_rgb` and `dropout_ir`. 0 (no degradation) is always added.
 
     Raises:
-        ValueError: an unknown name, no values, or one that is no number or out of its range.
+        ValueError: an unknown name, no values, or a value that is not a number or out of range.
     """
     found: dict[str, set[float]] = {}
     kinds: tuple[str, ...] = ()
@@ -176,7 +176,7 @@ def parse_sweeps(texts: Sequence[str]) -> tuple[Sweep, ...]:
             unknown = [kind for kind in kinds if kind not in SWEEPS]
             if unknown or not kinds:
                 names = ", ".join([*SWEEPS, *_ALIASES])
-                raise ValueError(f"--sweep {text}: it is NAME=VALUE,VALUE,.. with one of the names {names}")
+                raise ValueError(f"--sweep {text}: give NAME=VALUE,VALUE,.. with one of the names {names}")
             for kind in kinds:
                 found.setdefault(kind, {0.0}).add(_value(text, kind, value))
     return tuple(Sweep(kind, tuple(sorted(found[kind]))) for kind in SWEEPS if kind in found)
@@ -189,12 +189,12 @@ def _value(text: str, kind: str, word: str) -> float:
     except ValueError:
         raise ValueError(f"--sweep {text}: {word.strip()!r} is not a number") from None
     if not low <= value <= high:
-        raise ValueError(f"--sweep {text}: {kind} ({words}) lies in {low:g} to {high:g}, got {value:g}")
+        raise ValueError(f"--sweep {text}: {kind} ({words}) must lie in {low:g} to {high:g}, got {value:g}")
     return value
 
 
 def pipeline_of(options: Options) -> Pipeline:
-    """The model opened under the node's parameters, once in a process however many runs it does, as if new.
+    """Open the model with the node's parameters, once per process; reset for a new run.
 
     Raises:
         BundleError, EngineError, ThermalError: see `detecting.open_pipeline`.
@@ -217,7 +217,7 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file's content.
 
     Raises:
-        FileError: it can't be read, or is a placeholder.
+        FileError: the file cannot be read, or is a placeholder.
         OSError: a read failed.
     """
     digest = hashlib.sha256()
@@ -228,6 +228,6 @@ def file_digest(path: Path) -> str:
 
 
 def work_key(*parts: Any) -> str:
-    """One text for all that a result was made from."""
+    """Hash of everything that a result was computed from."""
     text = json.dumps([EVIDENCE_FORMAT, __version__, *parts], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,13 +1,12 @@
-"""What should have been found, by the stamps of the colour frames: boxes and masks that a recorded drive is scored by.
+"""Ground truth of a recording: true boxes and masks by the stamps of the RGB frames.
 
-A true frame belongs to one moment, written as the header stamp of the colour frame that was labelled, and its boxes
-are in that frame's pixels. It is found again by that stamp, within `TOLERANCE_NS`, since tools keep stamps as
-floating-point seconds or cut them to microseconds or milliseconds; half a period of the fastest usual camera is far
-above that.
+A labelled frame is identified by the header stamp of its RGB frame, and its boxes are in that frame's pixels. Stamps
+are matched within `TOLERANCE_NS`, since tools store them as floating-point seconds, microseconds or milliseconds; half
+a period of the fastest usual camera is far above that.
 
-Where it comes from: `ground_truth_coco.py` (a COCO JSON file), `ground_truth_topics.py` (topics of the bag itself).
+Sources: `ground_truth_coco.py` (a COCO JSON file), `ground_truth_topics.py` (topics of the bag itself).
 
-Letters: h x w the colour image, N true boxes as x1 y1 x2 y2.
+Letters: h x w the RGB image, N true boxes as x1 y1 x2 y2.
 """
 
 from __future__ import annotations
@@ -24,25 +23,25 @@ from spectradino_core.data.labels import UNLABELLED, ClassNames, LabelError
 __all__ = ["TOLERANCE_NS", "GroundTruth", "GroundTruthError", "TrueFrame", "in_seconds", "mask_table"]
 
 TOLERANCE_NS = 1_000_000
-"""Largest difference of a true frame's stamp and the colour frame's: one millisecond."""
+"""Default tolerance of a labelled frame's stamp: one millisecond."""
 
 
 class GroundTruthError(LabelError):
-    """Labels are missing, damaged, or say nothing about this bag; the message names the place and the remedy."""
+    """Labels are missing, damaged, or do not belong to this bag; the message names the place and the remedy."""
 
 
 @dataclass(frozen=True)
 class TrueFrame:
-    """What is known of one moment.
+    """Ground truth of one frame.
 
     Attributes:
-        stamp_ns: the colour frame's header stamp.
-        boxes: float64 [N, 4] in the colour image's pixels; None: nobody labelled boxes here.
+        stamp_ns: header stamp of the RGB frame.
+        boxes: float64 [N, 4] in pixels of the RGB image; None: no boxes were labelled.
         labels: int64 [N], indices into the model's box classes; None with `boxes`.
-        crowd: bool [N]: a region of many, or one to be ignored: whatever is found there is neither true nor false.
-        mask: gives uint8 [h, w], indices into the model's mask classes, 255 unlabelled (thousands of masks at once
-            would fill the memory); None: nobody labelled a mask here.
-        size: (width, height) of the colour image, where the labels say it.
+        crowd: bool [N]: a crowd, or a region to ignore; detections there are neither true nor false positives.
+        mask: loads uint8 [h, w], indices into the model's mask classes, 255 unlabelled (thousands of masks at once
+            would fill the memory); None: no mask was labelled.
+        size: (width, height) of the RGB image, if the labels contain it.
     """
 
     stamp_ns: int
@@ -54,7 +53,7 @@ class TrueFrame:
 
     @property
     def true_boxes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """(boxes, labels, crowd); None: nobody labelled boxes here."""
+        """(boxes, labels, crowd); None: no boxes were labelled."""
         if self.boxes is None or self.labels is None or self.crowd is None:
             return None
         return self.boxes, self.labels, self.crowd
@@ -62,16 +61,15 @@ class TrueFrame:
 
 @dataclass
 class GroundTruth:
-    """The true frames of one bag, oldest first.
+    """Labelled frames of one bag, oldest first.
 
     Attributes:
-        frames: no two of one stamp.
-        source: file or topics, for reports and errors; no path.
-        classes: the model's box classes that the labels know; others never have a true box.
-        mask_classes: likewise of the mask.
-        unknown: how many boxes were left out, by class name, because the model has no such class; a class of the masks
-            counts once.
-        crowd: how many boxes mark a crowd, or are to be ignored.
+        frames: with unique stamps.
+        source: file name or topics, for reports and errors.
+        classes: the model's box classes that occur in the labels' class list; others never have a true box.
+        mask_classes: the same for masks.
+        unknown: number of boxes skipped because the model lacks the class, by class name; a mask class counts once.
+        crowd: number of crowd or ignored boxes.
         notes: oddities of the label files, see `data.labels.NOTES`; those of masks as far as they were read.
     """
 
@@ -89,7 +87,7 @@ class GroundTruth:
         twice = next((a for a, b in zip(self._stamps, self._stamps[1:]) if a == b), None)
         if twice is not None:
             raise GroundTruthError(
-                f"{self.source}: two entries have the stamp {in_seconds(twice)}: one entry a colour frame is wanted"
+                f"{self.source}: two entries have the stamp {in_seconds(twice)}: keep one entry per RGB frame"
             )
 
     def __len__(self) -> int:
@@ -100,14 +98,14 @@ class GroundTruth:
         return any(frame.mask is not None for frame in self.frames)
 
     def find(self, stamp_ns: int, tolerance_ns: int = TOLERANCE_NS) -> int | None:
-        """The place in `frames` of the one nearest to a stamp; None: none is within the tolerance (inclusive)."""
+        """Return the index of the frame nearest to a stamp; None: none within the tolerance (inclusive)."""
         gap = self.gap_ns(stamp_ns)
         if gap is None or gap[0] > tolerance_ns:
             return None
         return gap[1]
 
     def gap_ns(self, stamp_ns: int) -> tuple[int, int] | None:
-        """(distance to the nearest true frame, its place); None where there are no true frames."""
+        """Return (distance to the nearest labelled frame, its index); None without labelled frames."""
         if not self._stamps:
             return None
         place = bisect_left(self._stamps, stamp_ns)
@@ -115,13 +113,13 @@ class GroundTruth:
         return min((abs(self._stamps[p] - stamp_ns), p) for p in near)
 
     def between(self, first_ns: int, last_ns: int, tolerance_ns: int = TOLERANCE_NS) -> range:
-        """The places of the true frames from one stamp to another, both included."""
+        """Return the indices of the labelled frames from one stamp to another, both included."""
         start = bisect_left(self._stamps, first_ns - tolerance_ns)
         return range(start, bisect_left(self._stamps, last_ns + tolerance_ns + 1, lo=start))
 
 
 def mask_table(stored: Sequence[str], names: ClassNames) -> np.ndarray:
-    """uint8 [256]: from the values of a stored mask to the model's; what the model lacks becomes unlabelled."""
+    """Return the lookup table uint8 [256] from stored mask values to the model's; unknown classes are unlabelled."""
     table = np.full(256, UNLABELLED, np.uint8)
     for value, name in enumerate(stored[:UNLABELLED]):
         place = names(name)
@@ -131,6 +129,6 @@ def mask_table(stored: Sequence[str], names: ClassNames) -> np.ndarray:
 
 
 def in_seconds(stamp_ns: int) -> str:
-    """A stamp as `<seconds>.<nine digits>`, exactly."""
+    """Format a stamp exactly as `<seconds>.<nine digits>`."""
     sign = "-" if stamp_ns < 0 else ""
     return f"{sign}{abs(stamp_ns) // 1_000_000_000}.{abs(stamp_ns) % 1_000_000_000:09d}"

@@ -1,7 +1,6 @@
 """Ground truth from a COCO JSON file: boxes by the stamp of each image.
 
-The file is COCO's own (`images`, `annotations`, `categories`); what COCO lacks is when an image was taken. In order of
-preference an image says so by
+The format is COCO (`images`, `annotations`, `categories`) plus the time of each image, in order of preference:
 
 - `"stamp_ns"`: the header stamp in whole nanoseconds;
 - `"stamp"`: `{"sec": .., "nanosec": ..}` as in a ROS message;
@@ -9,11 +8,10 @@ preference an image says so by
   more a decimal fraction of a second), `<sec>_<nanosec>` (nine digits), or nanoseconds alone (16 to 19 digits); a
   Roboflow export writes the point as a dash and adds a hash, which is undone.
 
-Boxes are `[x, y, width, height]` in the pixels of the colour image; `width` and `height` of the image, where given, are
-checked against the bag's. An image without annotations is known to hold nothing. `"iscrowd"` or `"ignore"`: see
-`TrueFrame.crowd`. A mask may be given as `"sem_seg_file_name"`, an 8-bit image below the JSON file's folder; the names
-of its values are the file's `"mask_classes"` (or the model's own), 255 is unlabelled. `data.labels` lists what else is
-tolerated in such files.
+Boxes are `[x, y, width, height]` in pixels of the RGB image; `width` and `height` of the image, where given, are
+checked against the bag's. An image without annotations is known to be empty. `"iscrowd"` or `"ignore"`: see
+`TrueFrame.crowd`. `"sem_seg_file_name"` names a mask, an 8-bit image below the JSON file's folder; its values are named
+by the file's `"mask_classes"` (or the model's own), 255 is unlabelled. `data.labels` lists what else is tolerated.
 """
 
 from __future__ import annotations
@@ -47,21 +45,19 @@ _SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".pgm", 
 
 
 def read_coco(path: str | Path, info: ModelInfo) -> GroundTruth:
-    """The true frames of a COCO file.
+    """Read the labelled frames of a COCO file.
 
     Args:
         path: the file.
-        info: whose classes the names are matched to.
+        info: the model, whose classes the names are matched to.
 
     Raises:
-        GroundTruthError: the file is missing or no COCO JSON, an image has no stamp, an annotation no image, no
-            category or no box; the message names it.
+        GroundTruthError: the file is missing or not COCO JSON, an image has no stamp, or an annotation no image,
+            category or box; the message names it.
     """
     path = Path(path)
     if not os.path.lexists(path):
-        raise GroundTruthError(
-            f"{path}: there are no such labels; --labels takes a COCO JSON file, or a folder of them"
-        )
+        raise GroundTruthError(f"{path} does not exist: --labels takes a COCO JSON file, or a folder of them")
     try:
         return _truth(labels_coco.read_coco(path), info)
     except LabelError as error:
@@ -69,18 +65,18 @@ def read_coco(path: str | Path, info: ModelInfo) -> GroundTruth:
 
 
 def mask_files(path: Path) -> list[str]:
-    """The masks that a COCO file names, below its folder; none where the file can't be read."""
+    """Return the masks that a COCO file names, below its folder; empty if the file cannot be read."""
     try:
         images = labels_coco.read_coco(path).images
     except LabelError:
-        return []  # `read_coco` says what is wrong with it
+        return []  # `read_coco` reports the problem
     named = {str(name) for image in images if (name := image.entry.get("sem_seg_file_name")) is not None}
     return sorted(name.replace("\\", "/") for name in named)
 
 
 def _truth(file: CocoFile, info: ModelInfo) -> GroundTruth:
     if not file.images:
-        raise GroundTruthError(f"{file.path}: it lists no images, so there is nothing to score by")
+        raise GroundTruthError(f"{file.path} lists no images, so there is no ground truth: give another file")
     names, notes = ClassNames(info.box_classes), Counter(file.notes)
     masks_of = _MaskNames(file, info, notes)
     frames = []
@@ -105,17 +101,17 @@ def _checked_stamp(image: Mapping[str, Any], source: Path) -> int:
     stamp = stamp_of_image(image, source)
     if not 0 <= stamp < 1 << 63:
         raise GroundTruthError(
-            f"{source}: image {image.get('id')} has the stamp {stamp} ns, which no clock shows: nanoseconds since 1970 "
-            "are below 2^63"
+            f"{source}: image {image.get('id')} has the stamp {stamp} ns, out of range: give nanoseconds since 1970, "
+            "below 2^63"
         )
     return stamp
 
 
 def stamp_of_image(image: Mapping[str, Any], source: str | Path) -> int:
-    """An image entry's stamp in nanoseconds, see the module's head.
+    """Return the stamp of an image entry in nanoseconds, see the module docstring.
 
     Raises:
-        GroundTruthError: it has none; the message shows the forms.
+        GroundTruthError: there is none; the message lists the accepted forms.
     """
     if (whole := _whole(image.get("stamp_ns"))) is not None:
         return whole
@@ -135,14 +131,14 @@ def stamp_of_image(image: Mapping[str, Any], source: str | Path) -> int:
     if _NANOSECONDS.fullmatch(stem):
         return int(stem)
     raise GroundTruthError(
-        f"{source}: image {image.get('id')} ({str(image.get('file_name', 'no file_name'))!r}) does not say when it was "
-        'taken: give it "stamp_ns" (the colour frame\'s header stamp in nanoseconds), or a file_name such as '
+        f"{source}: image {image.get('id')} ({str(image.get('file_name', 'no file_name'))!r}) has no "
+        'time: give it "stamp_ns" (the RGB frame\'s header stamp in nanoseconds), or a file_name such as '
         "1700000000.012345678.png"
     )
 
 
 def _whole(value: Any) -> int | None:
-    """A whole number, also as text or as a decimal number, as tools write them."""
+    """Parse an integer, also from text or a float, as tools write them."""
     if type(value) is int:
         return value
     if isinstance(value, float) and value.is_integer():
@@ -151,7 +147,7 @@ def _whole(value: Any) -> int | None:
 
 
 class _MaskNames:
-    """Mask files of images, their values brought to the model's mask classes."""
+    """Mask files of images, mapped to the model's mask classes."""
 
     def __init__(self, file: CocoFile, info: ModelInfo, notes: Counter[str]) -> None:
         self._path, self._root, self._notes = file.path, file.path.parent, notes
@@ -173,9 +169,11 @@ class _MaskNames:
         try:
             path = inside(self._root, text, f"{self._path}: {which}")
         except LabelError:
-            raise GroundTruthError(f"{self._path}: {which} names the mask {text!r}, outside its folder") from None
+            raise GroundTruthError(
+                f"{self._path}: {which} names the mask {text!r} outside the file's folder: move it below"
+            ) from None
         if not path.is_file():
-            raise GroundTruthError(f"{path}: {which} of {self._path.name} names this mask: no such file")
+            raise GroundTruthError(f"{path} does not exist: {which} of {self._path.name} names this mask")
         return partial(self._read, path, image.size)
 
     def _read(self, path: Path, size: tuple[int, int] | None) -> np.ndarray:
@@ -189,6 +187,6 @@ class _MaskNames:
             self._notes["palette_mask"] = len(self._palettes)
         if size is not None and mask.shape != (size[1], size[0]):
             raise GroundTruthError(
-                f"{path}: {mask.shape[1]}x{mask.shape[0]} pixels, {self._path.name} says {size[0]}x{size[1]}"
+                f"{path} is {mask.shape[1]}x{mask.shape[0]} pixels, but {self._path.name} says {size[0]}x{size[1]}"
             )
         return self._table[mask]

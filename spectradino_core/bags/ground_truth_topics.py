@@ -1,10 +1,10 @@
 """Ground truth from topics of the bag itself: boxes of a Detection2DArray, masks of an Image.
 
-A message's header stamp is the colour frame's that was labelled. A detection's class is that of its best hypothesis:
-the model's name of it, or a number as nodes publish it, which a LabelInfo topic beside it (`label_info` in place of the
-topic's last name) or else the model's own order of classes makes a name. A detection with the id "ignore" or "crowd"
-is a region to be ignored. Masks are mono8; their values are named by `mask_classes`, else by the LabelInfo beside the
-mask, else they are the model's; 255 is unlabelled.
+A message's header stamp is that of the labelled RGB frame. A detection's class is that of its best hypothesis: a class
+name of the model, or a number as nodes publish it, which is named by a LabelInfo topic beside it (`label_info` in place
+of the topic's last name), else by the model's class list. A detection with the id "ignore" or "crowd" is a region to
+ignore. Masks are mono8; their values are named by `mask_classes`, else by the LabelInfo beside the mask, else by the
+model; 255 is unlabelled.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from spectradino_core.streams.decode import DecodeError, decode_infrared
 __all__ = ["IGNORED", "MADE_BOXES", "MADE_MASKS", "read_topics"]
 
 MADE_BOXES, MADE_MASKS = "/ground_truth/detections", "/ground_truth/segmentation/mask"
-"""Where `spectradino bag make` records what is true; found without being named."""
+"""Topics to which `spectradino bag make` writes ground truth; used by default."""
 
 _BOXES = "vision_msgs/msg/Detection2DArray"
 _MASKS = ("sensor_msgs/msg/Image",)
 _LABELS = "vision_msgs/msg/LabelInfo"
 IGNORED = "ignore"
-"""Id of a detection that marks a region to be ignored."""
+"""Id of a detection that marks a region to ignore."""
 _IGNORED = {IGNORED, "crowd"}
 
 
@@ -43,21 +43,21 @@ def read_topics(
     mask_topic: str | None = None,
     mask_classes: Sequence[str] = (),
 ) -> GroundTruth:
-    """The true frames of a bag's own topics.
+    """Read the labelled frames from topics of a bag.
 
     Args:
         bag: the bag.
-        info: whose classes the names are matched to.
+        info: the model, whose classes the names are matched to.
         topic: a Detection2DArray topic; None: no boxes.
         mask_topic: an Image topic; None: no masks.
-        mask_classes: names of the values in the masks.
+        mask_classes: names of the mask values.
 
     Raises:
-        BagError: the bag or one of the messages can't be read.
-        GroundTruthError: it has no such topic, or one of another type; a message makes no sense.
+        BagError: the bag or one of the messages cannot be read.
+        GroundTruthError: the topic is missing or of another type, or a message is invalid.
     """
     if mask_topic and not info.mask_classes:
-        raise GroundTruthError(f"{mask_topic} holds masks, but model {info.name} gives none")
+        raise GroundTruthError(f"{mask_topic} contains masks, but model {info.name} outputs none")
     with BagReader(bag, cameras=False) as reader:
         topics = [_there(reader, topic, (_BOXES,))] if topic else []
         topics += [_there(reader, mask_topic, _MASKS)] if mask_topic else []
@@ -71,14 +71,14 @@ def read_topics(
         corners, labelled, crowd = boxes.found.get(stamp, (None, None, None))
         frames.append(TrueFrame(stamp, corners, labelled, crowd, masks.found.get(stamp)))
     if not frames:
-        raise GroundTruthError(f"{' and '.join(topics)}: no message, so there is nothing to score by")
+        raise GroundTruthError(f"{' and '.join(topics)}: no messages, so there is no ground truth")
     source = " and ".join(topics)
     unknown = boxes.names.unknown + masks.names.unknown
     return GroundTruth(frames, source, boxes.known, masks.known, unknown, boxes.crowd)
 
 
 class _Boxes:
-    """Detection2DArray messages to boxes, by stamp."""
+    """Boxes of Detection2DArray messages, by stamp."""
 
     def __init__(self, topic: str, info: ModelInfo, named: dict[int, str]) -> None:
         self._topic, self._named, self._info = topic, named, info
@@ -125,7 +125,7 @@ class _Boxes:
 
     def _corners(self, detection: Any, stamp: int) -> list[float]:
         box = detection.bbox
-        centre = getattr(box.center, "position", box.center)  # vision_msgs 3 has x and y in the centre itself
+        centre = getattr(box.center, "position", box.center)  # vision_msgs 3 has x and y in `center` itself
         x, y, width, height = float(centre.x), float(centre.y), float(box.size_x), float(box.size_y)
         if not (np.isfinite([x, y, width, height]).all() and width > 0 and height > 0):
             raise GroundTruthError(
@@ -136,7 +136,7 @@ class _Boxes:
 
 
 class _Masks:
-    """Image messages to masks, by stamp; kept as PNG, a hundredth of their size."""
+    """Masks of Image messages, by stamp; kept as PNG, a hundredth of their size."""
 
     def __init__(self, topic: str, info: ModelInfo, given: Sequence[str], named: dict[int, str]) -> None:
         self._topic = topic
@@ -154,21 +154,23 @@ class _Masks:
         except DecodeError as error:
             raise GroundTruthError(f"{self._topic} at {in_seconds(stamp)}: {error}") from None
         if mask.dtype != np.uint8:
-            raise GroundTruthError(f"{self._topic} at {in_seconds(stamp)}: a mask is mono8, this is {message.encoding}")
+            raise GroundTruthError(
+                f"{self._topic} at {in_seconds(stamp)}: a mask must be mono8, got {message.encoding}"
+            )
         over = mask[(mask >= len(self._stored)) & (mask != UNLABELLED)]
         if over.size:
             raise GroundTruthError(
-                f"{self._topic} at {in_seconds(stamp)}: it holds the value {int(over[0])}, but only "
+                f"{self._topic} at {in_seconds(stamp)}: the mask has the value {int(over[0])}, but only "
                 f"{len(self._stored)} classes are named ({', '.join(self._stored)}): give --gt-mask-classes"
             )
         if stamp in self.found:
             raise GroundTruthError(f"{self._topic}: two messages have the stamp {in_seconds(stamp)}")
-        self.found[stamp] = partial(_unpacked, cv2.imencode(".png", self._table[mask])[1])
+        self.found[stamp] = partial(_decompressed, cv2.imencode(".png", self._table[mask])[1])
 
 
-def _unpacked(data: np.ndarray) -> np.ndarray:
+def _decompressed(data: np.ndarray) -> np.ndarray:
     mask = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    assert mask is not None  # what was packed above
+    assert mask is not None  # encoded above
     return mask
 
 
@@ -178,12 +180,12 @@ def _stamp_ns(message: Any) -> int:
 
 
 def _beside(topic: str) -> str:
-    """Where the names of a topic's class numbers are published."""
+    """Return the topic with the names of a topic's class numbers."""
     return f"{topic.rpartition('/')[0]}/label_info"
 
 
 def _label_infos(reader: BagReader, topics: set[str]) -> dict[str, dict[int, str]]:
-    """Names by number, by LabelInfo topic; the last message counts."""
+    """Read class names by number, by LabelInfo topic; the last message counts."""
     there = sorted(name for name in topics if name in reader.topics and reader.topics[name].kind == _LABELS)
     named = {}
     for found in reader.messages(there) if there else ():
@@ -197,5 +199,5 @@ def _there(reader: BagReader, topic: str, kinds: Sequence[str]) -> str:
         raise GroundTruthError(f"{reader.path} has no topic {topic}; topics of type {' or '.join(kinds)}: {there}")
     kind = reader.topics[topic].kind
     if kind not in kinds:
-        raise GroundTruthError(f"{reader.path}: topic {topic} is of type {kind}, wanted is {' or '.join(kinds)}")
+        raise GroundTruthError(f"{reader.path}: topic {topic} is of type {kind}, it must be {' or '.join(kinds)}")
     return topic

@@ -1,4 +1,4 @@
-"""How well the two streams of a drive went together, in figures that are the same at every replay."""
+"""Stream and pairing statistics of a recording, the same at every replay."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from spectradino_core.streams.feed import FeedEvent
 __all__ = ["NO_ERROR", "joined_health", "mode_seconds", "pairing_figures", "percentiles", "stream_figures"]
 
 NO_ERROR = np.iinfo(np.int64).min
-"""In arrays of pairing errors and of stamps: there is none."""
+"""Missing value in arrays of pairing errors and stamps."""
 
 _MS = 1e6
 _PERCENTILES = (5, 50, 95, 99)
 
 
 def percentiles(values: np.ndarray, digits: int = 3) -> dict[str, float | int] | None:
-    """n, mean, min, p5, p50, p95, p99, max; None of nothing."""
+    """Return n, mean, min, p5, p50, p95, p99, max; None without values."""
     if not len(values):
         return None
     figures = {"mean": values.mean(), "min": values.min(), "max": values.max()}
@@ -32,7 +32,7 @@ def percentiles(values: np.ndarray, digits: int = 3) -> dict[str, float | int] |
 
 
 def stream_figures(stamps_ns: np.ndarray) -> dict[str, Any]:
-    """Of one camera by its stamps: how many frames, how long, the usual period and the longest gap [ms]."""
+    """Summarise one camera's stamps: number of frames, duration, median period and longest gap [ms]."""
     steps = np.diff(np.unique(stamps_ns))
     return rounded(
         {
@@ -44,15 +44,15 @@ def stream_figures(stamps_ns: np.ndarray) -> dict[str, Any]:
     )
 
 
-def pairing_figures(answers: Sequence[Arrays]) -> dict[str, Any]:
-    """Of the answers of one bag or several: how many by mode, pairing errors and waits [ms].
+def pairing_figures(results: Sequence[Arrays]) -> dict[str, Any]:
+    """Summarise the results of one or several bags: counts by mode, pairing errors and waits [ms].
 
     Args:
-        answers: each with error_ns int64 [K] (`NO_ERROR` with one camera), mode int8 [K], wait_ns int64 [K] and failed
+        results: per bag error_ns int64 [K] (`NO_ERROR` with one camera), mode int8 [K], wait_ns int64 [K] and failed
             bool [K].
     """
     error_ns, mode, wait_ns, failed = (
-        np.concatenate([part[key] for part in answers]) if answers else np.empty(0, np.int64)
+        np.concatenate([part[key] for part in results]) if results else np.empty(0, np.int64)
         for key in ("error_ns", "mode", "wait_ns", "failed")
     )
     errors_ms = error_ns[error_ns != NO_ERROR] / _MS
@@ -71,7 +71,7 @@ def pairing_figures(answers: Sequence[Arrays]) -> dict[str, Any]:
 
 
 def mode_seconds(events: Sequence[FeedEvent], first_ns: int, last_ns: int) -> dict[str, float]:
-    """How long each mode held, by the bag's time [s]; the drive begins as fused."""
+    """Return the duration of each mode in bag time [s]; a recording begins in mode fused."""
     seconds: Counter[str] = Counter({mode.value: 0 for mode in Mode})
     since, mode = first_ns, Mode.FUSED.value
     for event in events:
@@ -84,7 +84,7 @@ def mode_seconds(events: Sequence[FeedEvent], first_ns: int, last_ns: int) -> di
 
 
 def joined_health(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What can be added up of several bags: drops by cause, restarts, changes of mode, seconds by mode."""
+    """Sum the statistics of several bags: drops by cause, restarts, mode changes, seconds by mode."""
     drops: Counter[str] = Counter()
     seconds: Counter[str] = Counter()
     for part in parts:

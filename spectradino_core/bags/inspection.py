@@ -1,4 +1,4 @@
-"""What a bag holds and how healthy its two cameras' stamps are, before anything is replayed."""
+"""Inspect a bag before replaying it: topics, camera rates, stamp health, offset between the cameras."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spectradino_core.streams.compressed import encoding_of
 from spectradino_core.streams.decode import DecodeError
 from spectradino_core.streams.queues import Stream
 
-__all__ = ["BagInfo", "Camera", "Offset", "inspect"]
+__all__ = ["BagInfo", "CameraStatistics", "Offset", "inspect"]
 
 _GAP_PERIODS = 2.5
 _LOOKED_AT = 100
@@ -23,29 +23,28 @@ _MS = 1e6
 
 
 @dataclass(frozen=True)
-class Camera:
-    """One camera's stream, by its stamps in the order in which they were recorded.
+class CameraStatistics:
+    """Statistics of one camera's stream, by stamps in order of recording.
 
     Attributes:
-        topic, kind, chosen: which topic, of which type, and how it was found.
-        messages: all there are.
-        frames: images with a readable header.
-        looked_at: how many of them were decoded: all until one could be, and up to a hundred spread over the bag.
-        refused: messages that can't be read, by cause; of the images those looked at.
-        examples: the first refusal of each cause, in words.
-        size: (width, height) of the first image; None: it can't be read.
-        encoding: of the first image, or the text of its compressed format.
-        rate_hz: by the usual period.
-        period_ms, jitter_ms: median time from frame to frame, and the 95th percentile of the distance from it.
-        gaps: how often frames are missing (more than 2.5 periods without one).
-        longest_gap_ms: the longest time without a frame; where it begins, in seconds since the bag's first frame.
-        longest_gap_at_s: see above.
-        lost: about how many frames are missing in the gaps and between.
-        duplicates, backward, zero: stamps equal to the one before, behind it, or not set.
-        latency_ms: median time from stamp to recording; large or negative where clocks differ.
-        recorded_s: time between the first and the last recording.
+        topic, kind, chosen: topic, message type, and reason for the choice.
+        messages: number of messages.
+        frames: number of images with a readable header.
+        looked_at: number of decoded images: all until one can be decoded, and up to a hundred spread over the bag.
+        refused: number of unreadable messages by cause; image bodies only among the decoded.
+        examples: the first error of each cause.
+        size: (width, height) of the first readable image; None: there is none.
+        encoding: of the first readable image, or its compressed format.
+        rate_hz: inverse of the median period.
+        period_ms, jitter_ms: median period, and 95th percentile of the deviation from it.
+        gaps: number of gaps (more than 2.5 periods without a frame).
+        longest_gap_ms, longest_gap_at_s: longest time between frames, and its start since the bag's first frame.
+        lost: estimated number of missing frames.
+        duplicates, backward, zero: number of stamps equal to the previous one, behind it, or not set.
+        latency_ms: median time from stamp to recording; large or negative if clocks differ.
+        recorded_s: time from first to last recording.
         begin_s, end_s: first and last stamp since the bag's first frame.
-        uptime_s: the first stamp, where stamps count from the camera's start; else None.
+        uptime_s: first stamp, if stamps count from the camera's start; else None.
     """
 
     topic: str
@@ -76,18 +75,18 @@ class Camera:
 
     @property
     def is_unreadable(self) -> bool:
-        """Whether not a single image can be read."""
+        """Whether no image can be read."""
         return self.size is None
 
 
 @dataclass(frozen=True)
 class Offset:
-    """How the two streams lie to one another, each frame of the slower camera against its nearest of the faster.
+    """Offset between the two streams, from each frame of the slower camera to the nearest frame of the faster.
 
     Attributes:
-        median_ms, spread_ms: infrared stamp minus colour stamp, and the 5th to 95th percentile's width.
+        median_ms, spread_ms: IR stamp minus RGB stamp: median, and width from 5th to 95th percentile.
         overlap_s: how long both cameras ran.
-        apart_ms: where they never overlap, how far their clocks or recordings are apart; else 0.
+        apart_ms: gap between the two streams if they never overlap; else 0.
     """
 
     median_ms: float
@@ -98,13 +97,13 @@ class Offset:
 
 @dataclass(frozen=True)
 class BagInfo:
-    """What `inspect` found; `to_dict` is fit for JSON."""
+    """Result of `inspect`; `to_dict` gives JSON data."""
 
     path: str
     format: str
     duration_s: float
     topics: dict[str, tuple[str, int]]
-    cameras: dict[str, Camera]
+    cameras: dict[str, CameraStatistics]
     offset: Offset | None
     damage: list[str]
     warnings: list[str]
@@ -114,17 +113,17 @@ class BagInfo:
 
 
 def inspect(reader: BagReader) -> BagInfo:
-    """Reads the stamps of both cameras, and some images of each.
+    """Read the stamps of both cameras, and some images of each.
 
     Args:
-        reader: an open bag; one without cameras gives its topics only.
+        reader: an open bag; without cameras only topics are returned.
     """
-    looks = {stream: _Look(reader, stream) for stream in Stream if reader.topic_of(stream)}
+    looks = {stream: _CameraScan(reader, stream) for stream in Stream if reader.topic_of(stream)}
     for frame in reader.frames(in_stamp_order=False) if looks else ():
         looks[frame.stream].add(frame)
     firsts = [min(known) for look in looks.values() if (known := [stamp for stamp in look.stamps if stamp > 0])]
     start_ns = max(firsts) if any(map(is_uptime, firsts)) else min(firsts, default=0)
-    cameras: dict[str, Camera] = {
+    cameras: dict[str, CameraStatistics] = {
         stream.value: look.camera(reader.messages_of[stream.value], start_ns)
         for stream, look in looks.items()
         if stream.value in reader.messages_of
@@ -142,13 +141,13 @@ def inspect(reader: BagReader) -> BagInfo:
         damage=list(reader.damage),
         warnings=[
             *(text for name, camera in cameras.items() for text in _warnings(name, camera)),
-            *_of_clocks(looks, offset),
+            *_clock_warnings(looks, offset),
         ],
     )
 
 
-class _Look:
-    """What is noted of one camera's frames as they come."""
+class _CameraScan:
+    """Stamps and sample images of one camera, collected frame by frame."""
 
     def __init__(self, reader: BagReader, stream: Stream) -> None:
         self._reader, self._stream = reader, stream
@@ -160,7 +159,7 @@ class _Look:
         self._encoding = ""
 
     def add(self, frame: BagFrame) -> None:
-        """Notes a frame; decodes it if none could be so far, or if its turn has come."""
+        """Record a frame; decode it if none could be decoded so far, and every n-th one."""
         number = len(self.stamps)
         self.stamps.append(frame.stamp_ns)
         self.arrivals.append(frame.received_ns)
@@ -176,8 +175,7 @@ class _Look:
         if self._size is None:
             self._size, self._encoding = (int(pixels.shape[1]), int(pixels.shape[0])), encoding
 
-    def camera(self, counted: CameraMessages, start_ns: int) -> Camera:
-        """What comes of it."""
+    def camera(self, counted: CameraMessages, start_ns: int) -> CameraStatistics:
         ns, arrivals = np.array(self.stamps, np.int64), np.array(self.arrivals, np.int64)
         uptime_ns = int(ns.min()) if ns.size and is_uptime(int(ns.min())) else None
         start_ns = start_ns if uptime_ns is None else uptime_ns
@@ -189,7 +187,7 @@ class _Look:
         where = int(ns[:-1][steps == longest][0]) if forward.size else start_ns
         lost = int(np.maximum(np.round(forward / period) - 1, 0).sum()) if period else 0
         near = forward[forward <= _GAP_PERIODS * period] - period
-        return Camera(
+        return CameraStatistics(
             topic=counted.topic,
             kind=self._reader.topics[counted.topic].kind,
             chosen=self._reader.chosen[self._stream.value],
@@ -233,61 +231,61 @@ def _offset(rgb: np.ndarray, ir: np.ndarray) -> Offset:
     return Offset(float(middle), float(high - low), max(0.0, float(end - begin) / 1e9), apart / _MS)
 
 
-def _warnings(name: str, camera: Camera) -> list[str]:
+def _warnings(name: str, camera: CameraStatistics) -> list[str]:
     found = []
     if camera.is_unreadable and camera.messages:
         found.append(f"{name}: none of its {camera.messages} messages can be read: {_causes(camera)}")
     elif camera.is_unreadable:
-        found.append(
-            f"{name}: its messages are lost: the bag lists {camera.topic} and holds none of it that is readable"
-        )
+        found.append(f"{name}: its messages are lost: the bag lists {camera.topic} but has no readable message of it")
     elif camera.refused:
-        found.append(f"{name}: messages that can't be read: {_causes(camera)}")
+        found.append(f"{name}: messages that cannot be read: {_causes(camera)}")
     if camera.zero:
-        found.append(f"{name}: {camera.zero} images without a stamp: the driver must set header.stamp, else none pairs")
+        found.append(
+            f"{name}: {camera.zero} images without a stamp: the driver must set header.stamp, or they are not paired"
+        )
     if camera.backward:
         found.append(
-            f"{name}: {camera.backward} stamps lie behind the one before (a clock that was set, or two drives)"
+            f"{name}: {camera.backward} stamps lie behind the previous one (a clock was set, or two recordings)"
         )
     if camera.duplicates:
-        found.append(f"{name}: {camera.duplicates} stamps come twice: the driver repeats frames, or rounds stamps")
+        found.append(f"{name}: {camera.duplicates} duplicate stamps: the driver repeats frames, or rounds stamps")
     if camera.gaps:
         found.append(
-            f"{name}: frames are missing in {camera.gaps} places, about {camera.lost} in all; the longest gap is "
-            f"{camera.longest_gap_ms:.0f} ms, {camera.longest_gap_at_s:.1f} s in"
+            f"{name}: frames are missing in {camera.gaps} places, about {camera.lost} in total; the longest gap is "
+            f"{camera.longest_gap_ms:.0f} ms at {camera.longest_gap_at_s:.1f} s"
         )
     if camera.recorded_s < 0.5 * (camera.end_s - camera.begin_s):
         found.append(
             f"{name}: recorded within {camera.recorded_s:.1f} s, stamped over {camera.end_s - camera.begin_s:.1f} s: "
-            "times of recording mean nothing here, so replay it by its stamps (--clock stamp)"
+            "recording times are meaningless, so replay it by its stamps (--clock stamp)"
         )
     if camera.latency_ms * _MS > APART_NS and camera.uptime_s is not None:
         found.append(
-            f"{name}: stamps count from the camera's start ({camera.uptime_s:.0f} s), not from 1970: latencies mean "
-            "nothing; let the driver stamp with the system's clock"
+            f"{name}: stamps count from the camera's start ({camera.uptime_s:.0f} s), not from 1970: latencies are "
+            "meaningless; let the driver stamp with the system clock"
         )
     elif abs(camera.latency_ms) > 10_000 and camera.zero < camera.frames:
         found.append(f"{name}: stamps are {camera.latency_ms / 1e3:+.1f} s off the recorder's clock")
     return found
 
 
-def _causes(camera: Camera) -> str:
+def _causes(camera: CameraStatistics) -> str:
     return "; ".join(f"{count} {cause} ({camera.examples[cause]})" for cause, count in camera.refused.items())
 
 
-def _of_clocks(looks: dict[Stream, _Look], offset: Offset | None) -> list[str]:
+def _clock_warnings(looks: dict[Stream, _CameraScan], offset: Offset | None) -> list[str]:
     clocks = Clocks()
     every = [(at, stream, stamp) for stream, look in looks.items() for at, stamp in zip(look.arrivals, look.stamps)]
     for arrival, stream, stamp in sorted(every):
         clocks.push(stream, stamp, arrival)
     if clocks.apart:
         return [
-            f"{clocks.describe()}: frames are paired by their times of arrival, as by the node (--pair-by auto); "
-            "--learn-ir-time-offset finds the constant between them"
+            f"{clocks.describe()}: frames are paired by arrival time, as in the node (--pair-by auto); "
+            "--learn-ir-time-offset estimates the constant between them"
         ]
     if offset is None or not offset.apart_ms:
         return []
     return [
-        f"the cameras' stamps never overlap: {offset.apart_ms / 1e3:.1f} s lie between them, so no frame finds a "
-        "partner (parameter ir_time_offset_ms, or synchronise the clocks)"
+        f"the cameras' stamps never overlap: they are {offset.apart_ms / 1e3:.1f} s apart, so no frames are paired: "
+        "set ir_time_offset_ms, or synchronise the clocks"
     ]

@@ -1,4 +1,4 @@
-"""How many messages of a camera a recording holds, and why some of them can't be used."""
+"""Counts of a camera's messages in a recording, and of those that cannot be decoded."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["CameraMessages", "nothing_read"]
 
 @dataclass
 class CameraMessages:
-    """The messages of one camera, as far as a recording was read.
+    """Messages of one camera, as far as a recording was read.
 
     Attributes:
-        topic: where they were recorded.
-        messages: how many came.
-        refused: how many of them can't be read, by cause.
-        examples: the first refusal of each cause, in words.
+        topic: the recorded topic.
+        messages: number of messages.
+        refused: number of messages that cannot be decoded, by cause.
+        examples: the first error of each cause.
     """
 
     topic: str
@@ -29,13 +29,13 @@ class CameraMessages:
     examples: dict[str, str] = field(default_factory=dict)
 
     def refuse(self, error: DecodeError) -> None:
-        """Counts a message that can't be read."""
+        """Count a message that cannot be decoded."""
         self.refused[error.cause] += 1
         self.examples.setdefault(error.cause, " ".join(str(error).split()))
 
     @property
     def is_unreadable(self) -> bool:
-        """Whether messages came and not one of them can be read."""
+        """Whether there are messages and none of them can be decoded."""
         return 0 < self.messages <= self.refused.total()
 
     def __str__(self) -> str:
@@ -43,12 +43,12 @@ class CameraMessages:
         if not self.refused:
             return text
         causes = "; ".join(f"{count} {cause}: {self.examples[cause]}" for cause, count in sorted(self.refused.items()))
-        much = "none of them can be read" if self.is_unreadable else f"{self.refused.total()} of them can't be read"
-        remedy = '; convert the topic, or go on without the camera (--rgb-topic "" or --ir-topic "")'
+        much = "none of them can be read" if self.is_unreadable else f"{self.refused.total()} of them cannot be read"
+        remedy = '; convert the topic, or continue without the camera (--rgb-topic "" or --ir-topic "")'
         return f"{text}, {much} ({causes}){remedy if self.is_unreadable else ''}"
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the counts as JSON data."""
         return {
             "topic": self.topic,
             "messages": self.messages,
@@ -58,7 +58,7 @@ class CameraMessages:
 
 
 def nothing_read(cameras: Iterable[CameraMessages]) -> str:
-    """Why no camera of a recording can be read, in words; "" where one can, or there is none."""
+    """Why no camera of a recording can be read; "" if one can, or there is none."""
     listed = list(cameras)
     if not listed or not all(camera.is_unreadable for camera in listed):
         return ""

@@ -1,7 +1,7 @@
-"""Results of one replay at the labelled frames of a bag, as arrays that are stored; `scores.py` scores those of many.
+"""Results of one replay at the labelled frames of a bag, as arrays for storage; `scores.py` computes scores from them.
 
-A result that rests on an RGB frame belongs to the labelled frame of the same stamp; one of the IR camera alone to the
-nearest in time that is near enough. Labelled frames without a result stay in: nothing was found in them.
+A result with an RGB frame is assigned to the labelled frame of the same stamp, an IR-only result to the nearest one
+within the tolerance. Labelled frames without a result count as frames without detections.
 
 Letters: F labelled frames, K detections, N true boxes, C mask classes, h x w the RGB image.
 """
@@ -21,24 +21,24 @@ from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 __all__ = ["MODES", "Arrays", "LabelledFrames", "stored", "truth_arrays"]
 
 MODES = (Mode.FUSED, Mode.RGB_ONLY, Mode.IR_ONLY)
-"""A mode's code in arrays is its place here; -1: no result."""
+"""A mode's code in arrays is its index here; -1: no result."""
 
 Arrays = Mapping[str, np.ndarray]
 
 
 class LabelledFrames:
-    """`add` the results of a replay in their order, then take `arrays`.
+    """Results at labelled frames: `add` the results of a replay in order, then call `arrays`.
 
     Attributes:
         repeated: results at a frame that had one already, as when a recording is played twice in one bag.
-        without_truth: results at moments that nobody labelled.
+        without_truth: results without a labelled frame.
     """
 
     def __init__(self, truth: GroundTruth, places: range, info: ModelInfo) -> None:
         """
         Args:
-            truth: all that is known.
-            places: the true frames that count.
+            truth: ground truth of the bag.
+            places: indices of the labelled frames that count.
             info: the model's classes.
         """
         self._truth, self._places = truth, places
@@ -53,15 +53,15 @@ class LabelledFrames:
         self._finished = False
 
     def add(self, stamp_ns: int, percepts: PerceptionResult, tolerance_ns: int) -> int | None:
-        """Records a result.
+        """Record a result.
 
         Args:
-            stamp_ns: the moment it belongs to, by the RGB camera's clock.
-            percepts: in the RGB image's pixels.
+            stamp_ns: time of the result by the RGB camera's clock.
+            percepts: the result, in pixels of the RGB image.
             tolerance_ns: maximum distance of the labelled frame.
 
         Returns:
-            The labelled frame's place; None where none is near, or another result is nearer.
+            The labelled frame's index; None if none is within the tolerance, or another result is nearer.
 
         Raises:
             GroundTruthError: labels and images differ in size.
@@ -78,11 +78,11 @@ class LabelledFrames:
         if frame.size is not None and frame.size != percepts.size:
             raise GroundTruthError(
                 f"{self._truth.source}: labels at {in_seconds(frame.stamp_ns)} are for images of {frame.size[0]}x"
-                f"{frame.size[1]}, the bag's are {percepts.size[0]}x{percepts.size[1]}: scale the labels, or label "
+                f"{frame.size[1]}, but the bag's are {percepts.size[0]}x{percepts.size[1]}: scale the labels, or label "
                 "the recorded images"
             )
         mode = MODES.index(percepts.mode)
-        self._take_back(place)
+        self._remove(place)
         if self._classes and frame.mask is not None:
             self._count(place, mode, frame.mask(), percepts.mask, replaceable=gap > 0)
         self._found[place] = (
@@ -94,8 +94,12 @@ class LabelledFrames:
         return place
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """mode int8 [F], count int32 [F], boxes float32 [K, 4], scores float32 [K], labels int16 [K], and confusion
-        int64 [4, C, C + 1]: pixels by mode (the last: no result), true and predicted class."""
+        """Return the results as arrays.
+
+        Returns:
+            mode int8 [F], count int32 [F], boxes float32 [K, 4], scores float32 [K], labels int16 [K], and confusion
+            int64 [4, C, C + 1]: pixels by mode (the last: no result), true and predicted class.
+        """
         if not self._finished and self._classes:
             for place in self._places:
                 mask = self._truth.frames[place].mask
@@ -113,8 +117,8 @@ class LabelledFrames:
             "confusion": self._confusion,
         }
 
-    def _take_back(self, place: int) -> None:
-        """A nearer result replaces one, as where the IR camera alone gives several around the moment."""
+    def _remove(self, place: int) -> None:
+        """Remove a result that a nearer one replaces, as with several IR-only results around one labelled frame."""
         before = self._counts.pop(place, None)
         if before is not None:
             self._confusion[self._mode[place]] -= before
@@ -126,7 +130,8 @@ class LabelledFrames:
         if found.shape != truth.shape:
             raise GroundTruthError(
                 f"{self._truth.source}: the mask at {in_seconds(self._truth.frames[place].stamp_ns)} has "
-                f"{truth.shape[1]}x{truth.shape[0]} pixels, the bag's images {found.shape[1]}x{found.shape[0]}"
+                f"{truth.shape[1]}x{truth.shape[0]} pixels, but the bag's images have "
+                f"{found.shape[1]}x{found.shape[0]}: label the recorded images"
             )
         matrix = ConfusionMatrix(self._classes)
         matrix.add(found, truth)
@@ -136,9 +141,12 @@ class LabelledFrames:
 
 
 def truth_arrays(truth: GroundTruth, places: Sequence[int], in_bag: Sequence[bool]) -> dict[str, np.ndarray]:
-    """The true frames that count: stamp_ns int64 [F], labelled bool [F] (boxes are known), masked bool [F], in_bag bool
-    [F] (a colour frame of that stamp was recorded), count int32 [F], boxes float64 [N, 4], labels int16 [N], crowd
-    bool [N]."""
+    """Return the ground truth of the labelled frames that count, as arrays.
+
+    Returns:
+        stamp_ns int64 [F], labelled bool [F] (boxes were labelled), masked bool [F], in_bag bool [F] (an RGB frame of
+        that stamp was recorded), count int32 [F], boxes float64 [N, 4], labels int16 [N], crowd bool [N].
+    """
     frames = [truth.frames[place] for place in places]
     with_boxes = [f for f in frames if f.boxes is not None]
     return {
@@ -156,5 +164,5 @@ def truth_arrays(truth: GroundTruth, places: Sequence[int], in_bag: Sequence[boo
 
 
 def stored(name: str, arrays: Arrays) -> dict[str, Any]:
-    """Arrays under names that begin with `name/`, for one file of several."""
+    """Prefix the names of arrays with `name/`, to store several sets in one file."""
     return {f"{name}/{key}": value for key, value in arrays.items()}

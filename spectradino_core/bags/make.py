@@ -1,12 +1,11 @@
-"""Bags made up with known truth: rendered streets or folders of pairs, recorded by two cameras that err as told.
+"""Make bags with ground truth from rendered scenes or folders of pairs, with configurable camera faults.
 
-What is written beside the two image topics:
+Written beside the two image topics:
 
-- `/ground_truth/detections` (Detection2DArray) and `/ground_truth/segmentation/mask` (Image), each under the header of
-  the colour frame that it is the truth of, with a latched `label_info` beside it;
-- `BAG.coco.json`: the same boxes as COCO JSON, each image with its `stamp_ns`; no such file where nobody labelled
-  boxes;
-- `BAG.calibration.yaml`: the true homography and time offset, as `spectradino calibrate` would write them.
+- `/ground_truth/detections` (Detection2DArray) and `/ground_truth/segmentation/mask` (Image), each with the header of
+  its RGB frame and a latched `label_info` beside it;
+- `BAG.coco.json`: the same boxes as COCO JSON, each image with its `stamp_ns`; omitted without labelled boxes;
+- `BAG.calibration.yaml`: the true homography and time offset, in the format of `spectradino calibrate`.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ __all__ = ["FORMS", "MakeOptions", "Made", "beside", "make_bag"]
 
 FORMS = ("raw", "png", "jpeg")
 START_NS = 1_700_000_000_000_000_000
-"""The default time at which a drive begins."""
+"""Default start time of a recording."""
 
 _IMAGE, _COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 _DETECTIONS, _LABELS = "vision_msgs/msg/Detection2DArray", "vision_msgs/msg/LabelInfo"
@@ -50,17 +49,17 @@ _MS = 1_000_000
 
 @dataclass(frozen=True)
 class MakeOptions:
-    """How a drive is recorded.
+    """Options of `make_bag`.
 
     Attributes:
-        rgb, ir: the cameras' rhythms.
-        duration_s: length of the drive.
+        rgb, ir: schedules of the cameras.
+        duration_s: length of the recording.
         seed: of jitter and losses.
         rgb_form, ir_form: one of `FORMS`; png and jpeg are written as CompressedImage to `<topic>/compressed`.
-        quality: of JPEG.
-        rgb_topic, ir_topic: of the images.
-        truth: whether ground truth is written, as topics and as a file.
-        start_ns: when the drive begins, by the recorder's and the colour camera's clock.
+        quality: JPEG quality.
+        rgb_topic, ir_topic: image topics.
+        truth: whether to write ground truth, as topics and as files.
+        start_ns: start time by the clocks of the recorder and the RGB camera.
     """
 
     rgb: CameraSchedule = field(default_factory=lambda: CameraSchedule(30.0))
@@ -78,14 +77,14 @@ class MakeOptions:
     def __post_init__(self) -> None:
         for form in (self.rgb_form, self.ir_form):
             if form not in FORMS:
-                raise BagError(f"images are written as one of {', '.join(FORMS)}, not as {form!r}")
+                raise BagError(f"the image format must be one of {', '.join(FORMS)}, got {form!r}")
         if not 1 <= self.quality <= 100:
-            raise BagError(f"the quality of JPEG lies in 1 to 100, got {self.quality}")
+            raise BagError(f"the JPEG quality must lie in 1 to 100, got {self.quality}")
         if self.rgb_topic == self.ir_topic:
-            raise BagError(f"both cameras on one topic, {self.rgb_topic}")
+            raise BagError(f"both cameras have the topic {self.rgb_topic}: give two topics")
 
     def of(self, stream: Stream) -> tuple[CameraSchedule, str, str]:
-        """Rhythm, form and full topic of a camera."""
+        """Return schedule, image format and full topic of a camera."""
         if stream is Stream.RGB:
             schedule, form, topic = self.rgb, self.rgb_form, self.rgb_topic
         else:
@@ -95,7 +94,7 @@ class MakeOptions:
 
 @dataclass(frozen=True)
 class Made:
-    """What was written: the bag, the files beside it (None where there is none), and frames by camera."""
+    """Outcome of `make_bag`: the bag, the files beside it (None: not written), and frames by camera."""
 
     bag: Path
     labels: Path | None
@@ -105,7 +104,7 @@ class Made:
 
 
 def beside(bag: Path, ending: str) -> Path:
-    """The file that belongs to a bag: `drive.mcap` and `drive` have `drive.coco.json`."""
+    """Return the path of a file beside a bag: `drive.coco.json` for `drive.mcap` and `drive`."""
     return bag.with_name((bag.stem if bag.suffix == ".mcap" else bag.name) + ending)
 
 
@@ -118,24 +117,24 @@ def make_bag(
     overwrite: bool = False,
     tick: Callable[[], object] = lambda: None,
 ) -> Made:
-    """Records a source as two cameras would. The same arguments give the same bytes.
+    """Record a source with two simulated cameras. The same arguments give the same bytes.
 
     Args:
-        source: what they see.
-        path: the bag, see `BagWriter`; it appears when it is whole, the files beside it after it.
-        options: how they see it.
+        source: provides the images.
+        path: the bag, see `BagWriter`; the files beside it are written after it.
+        options: schedules and formats of the cameras.
         storage, compression, overwrite: see `BagWriter`.
         tick: called after each frame.
 
     Raises:
-        BagError: the options contradict each other, or leave a camera without frames; the bag, or a file that goes
-            beside it, exists.
-        OSError: it can't be written.
+        BagError: the options contradict each other, or leave a camera without frames; the bag or a file beside it
+            exists.
+        OSError: writing failed.
     """
     options = options or MakeOptions()
     path = Path(path)
     for file in (beside(path, ".coco.json"), beside(path, ".calibration.yaml")) if options.truth else ():
-        if file.exists() and not overwrite:  # perhaps somebody's labels of a drive of that name
+        if file.exists() and not overwrite:  # it may be hand-made labels of a recording of that name
             raise BagError(f"{file} exists already: remove it, or choose another name for the bag")
     moments = {stream: exposures(stream, options.of(stream)[0], options.duration_s, options.seed) for stream in Stream}
     truth = _Truth(source) if options.truth else None
@@ -157,7 +156,7 @@ def make_bag(
             tick()
     labels = calibration = None
     if options.truth and not source.classes:
-        beside(path, ".coco.json").unlink(missing_ok=True)  # of a bag that this one replaces
+        beside(path, ".coco.json").unlink(missing_ok=True)  # of the replaced bag
     if truth is not None and source.classes:
         labels = beside(path, ".coco.json")
         with written_atomically(labels) as scratch:
@@ -185,7 +184,7 @@ def _declare(writer: BagWriter, source: ViewSource, options: MakeOptions) -> Non
 def _shots(
     source: ViewSource, stream: Stream, moments: list[int], options: MakeOptions
 ) -> Iterator[tuple[int, Stream, int, CameraView]]:
-    """Time of receiving, camera, stamp and view of every frame of one camera."""
+    """Yield time of recording, camera, stamp and view of every frame of one camera."""
     schedule = options.of(stream)[0]
     offset_ns, latency_ns = round(schedule.offset_ms * _MS), round(schedule.latency_ms * _MS)
     for moment, view in zip(moments, source.views(stream, moments), strict=True):
@@ -204,7 +203,7 @@ def _calibration(registration: Registration, options: MakeOptions) -> Calibratio
 
 
 class _Truth:
-    """Boxes and masks of the colour frames, as topics and as COCO."""
+    """Ground truth of the RGB frames, as topics and as COCO."""
 
     def __init__(self, source: ViewSource) -> None:
         self._source = source
@@ -212,7 +211,7 @@ class _Truth:
         self._annotations: list[dict[str, Any]] = []
 
     def begin(self, writer: BagWriter, time_ns: int) -> None:
-        """The names of the classes."""
+        """Write the class names."""
         head = header(time_ns, "")
         if self._source.classes:
             writer.write("/ground_truth/label_info", label_message(self._source.classes, head, 0.0), time_ns)
@@ -221,7 +220,7 @@ class _Truth:
             writer.write("/ground_truth/segmentation/label_info", names, time_ns)
 
     def add(self, writer: BagWriter, view: CameraView, head: Any, stamp_ns: int, time_ns: int) -> None:
-        """The truth of one colour frame, as far as it is known."""
+        """Write the ground truth of one RGB frame, as far as it is labelled."""
         if view.mask is not None:
             writer.write(MADE_MASKS, image_message(view.mask, head), time_ns)
         if view.boxes is None or view.labels is None:
@@ -258,7 +257,7 @@ class _Truth:
             self._annotations.append(annotation | ({"track": track} if track and not is_crowd else {}))
 
     def coco(self) -> dict[str, Any]:
-        """The boxes as COCO JSON."""
+        """Return the boxes as COCO JSON data."""
         return {
             "info": {"description": f"truth of a drive made up from {self._source.name}"},
             "images": self._images,

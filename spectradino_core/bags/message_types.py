@@ -1,4 +1,4 @@
-"""Raw messages to objects with the fields of their type, and back."""
+"""Deserialize raw messages with the types of their bag."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _STAMPED = struct.Struct("<iI"), struct.Struct(">iI")
 
 
 class DamagedMessageError(ValueError):
-    """The bytes of a message are not what its type says."""
+    """The bytes of a message do not match its type."""
 
 
 class MessageTypes:
-    """The types of one bag: as its own definitions say, else as the distribution and this package do."""
+    """Message types of one bag: its own definitions, else those of the distribution and of this package."""
 
     def __init__(self, definitions: Iterable[tuple[str, MessageDefinition]] = ()) -> None:
         """
         Args:
-            definitions: name of a type and its definition as found in a bag, empty where it holds none.
+            definitions: type names with the definition stored in the bag, empty if none is stored.
         """
         self._definitions = dict(definitions)
         self._stores: dict[str, Typestore | None] = {}
@@ -40,29 +40,29 @@ class MessageTypes:
         return self._store_of(name) is not None
 
     def read(self, raw: bytes, name: str) -> Any:
-        """The message as an object with its fields.
+        """Deserialize a message.
 
         Raises:
-            DamagedMessageError: the bytes do not fit the type, or nobody knows it.
+            DamagedMessageError: the type is unknown, or the bytes do not match it.
         """
         store = self._store_of(name)
         if store is None:
-            raise DamagedMessageError(f"nobody knows the type {name}")
+            raise DamagedMessageError(f"the type {name} is unknown")
         if text := why_no_cdr(raw):
-            raise DamagedMessageError(f"no {name}: {text}")
+            raise DamagedMessageError(f"not a {name}: {text}")
         try:
             return store.deserialize_cdr(raw, name)
         except (SerdeError, KeyError, struct.error, ValueError, IndexError, MemoryError, OverflowError) as error:
-            raise DamagedMessageError(f"no {name}: {' '.join(str(error).split())[:160]}") from None
+            raise DamagedMessageError(f"not a {name}: {' '.join(str(error).split())[:160]}") from None
 
     def _store_of(self, name: str) -> Typestore | None:
-        # Definitions are read when they are needed: a robot's bag holds dozens, at some ten milliseconds each.
+        # Definitions are parsed on demand: a robot's bag contains dozens, at about ten milliseconds each.
         if name not in self._stores:
             self._stores[name] = self._own(name) or (_common() if name in _common().fielddefs else None)
         return self._stores[name]
 
     def _own(self, name: str) -> Typestore | None:
-        """The bag's own types, if they differ from the common ones, whose classes are the same for all bags."""
+        """Return the bag's own types if they differ from the common ones, whose classes all bags share."""
         definition = self._definitions.get(name)
         if definition is None or definition.format == MessageDefinitionFormat.NONE or not definition.data.strip():
             return None
@@ -70,13 +70,13 @@ class MessageTypes:
             store = get_typestore(Stores.EMPTY)
             store.register(_parsed(name, definition))
         except (TypesysError, ValueError, KeyError, AssertionError, RecursionError):
-            return None  # the common one may do
+            return None  # the common definition may fit
         common = _common().fielddefs
         return None if all(common.get(t) == store.fielddefs[t] for t in store.fielddefs) else store
 
 
 def peek_stamp_ns(raw: bytes) -> int:
-    """The stamp of a message that begins with a std_msgs/Header, without unpacking the rest.
+    """Read the stamp of a message that begins with a std_msgs/Header, without deserializing the rest.
 
     Raises:
         DamagedMessageError: too short, or not in CDR.
@@ -90,7 +90,7 @@ def peek_stamp_ns(raw: bytes) -> int:
 
 
 def writing_types() -> Typestore:
-    """Types to write: those of ROS 2 Jazzy with vision_msgs 4 and this project's own."""
+    """Return the types for writing: those of ROS 2 Jazzy with vision_msgs 4 and this project's own."""
     return _common()
 
 

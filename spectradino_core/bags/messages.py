@@ -1,4 +1,4 @@
-"""Messages made from arrays and numbers, to be written into a bag: the same fields as the node fills.
+"""Build messages from arrays and numbers for writing into a bag, with the same fields as the node's.
 
 Letters: h x w an image.
 """
@@ -36,27 +36,35 @@ _ENCODINGS = {(2, "uint8"): "mono8", (2, "uint16"): "mono16", (3, "uint8"): "rgb
 
 
 def make(kind: str, **fields: Any) -> Any:
-    """A message of a type such as "sensor_msgs/msg/CameraInfo" with all of its fields given."""
+    """Build a message of a type such as "sensor_msgs/msg/CameraInfo" from all of its fields."""
     return writing_types().types[kind](**fields)
 
 
 def stamp(ns: int) -> Any:
-    """Nanoseconds as builtin_interfaces/Time."""
+    """Convert nanoseconds to builtin_interfaces/Time."""
     return make("builtin_interfaces/msg/Time", sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
 
 
 def header(stamp_ns: int, frame_id: str) -> Any:
-    """A std_msgs/Header."""
+    """Build a std_msgs/Header."""
     return make("std_msgs/msg/Header", stamp=stamp(stamp_ns), frame_id=frame_id)
 
 
 def text_message(text: str) -> Any:
-    """A std_msgs/String."""
+    """Build a std_msgs/String."""
     return make("std_msgs/msg/String", data=text)
 
 
 def image_message(pixels: np.ndarray, head: Any) -> Any:
-    """A sensor_msgs/Image of uint8 [h, w, 3] in RGB order, or uint8 or uint16 [h, w], in this machine's byte order."""
+    """Build a sensor_msgs/Image, in this machine's byte order.
+
+    Args:
+        pixels: uint8 [h, w, 3] in RGB order, or uint8 or uint16 [h, w].
+        head: the header.
+
+    Raises:
+        BagError: another shape or type.
+    """
     rows = np.ascontiguousarray(pixels).reshape(len(pixels), -1).view(np.uint8)
     return make(
         "sensor_msgs/msg/Image",
@@ -71,42 +79,42 @@ def image_message(pixels: np.ndarray, head: Any) -> Any:
 
 
 def compressed_message(pixels: np.ndarray, head: Any, form: str, quality: int = 90) -> Any:
-    """The same as sensor_msgs/CompressedImage, as image_transport's plugin writes it.
+    """Build a sensor_msgs/CompressedImage as image_transport's plugin writes it.
 
     Args:
-        pixels: as of `image_message`.
+        pixels: as for `image_message`.
         head: the header.
-        form: "png", which keeps every bit, or "jpeg".
-        quality: of JPEG, 1 to 100.
+        form: "png" (lossless) or "jpeg".
+        quality: JPEG quality, 1 to 100.
 
     Raises:
-        BagError: 16 bits as JPEG, or the image can't be packed.
+        BagError: 16 bits as JPEG, or the image cannot be compressed.
     """
     encoding = _encoding(pixels)
     if form == "jpeg" and pixels.dtype != np.uint8:
-        raise BagError("16-bit images can't be written as JPEG, which keeps 8: use png")
+        raise BagError("16-bit images cannot be written as JPEG, which has 8 bits: use png")
     colour = pixels.ndim == 3
-    # Noise hardly packs, so the fastest setting is as good as any.
+    # Sensor noise hardly compresses, so the fastest setting is as good as any.
     options = [cv2.IMWRITE_JPEG_QUALITY, quality] if form == "jpeg" else [cv2.IMWRITE_PNG_COMPRESSION, 1]
     done, data = cv2.imencode(f".{form}", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if colour else pixels, options)
     if not done:
-        raise BagError(f"an image of {pixels.shape[1]}x{pixels.shape[0]} can't be packed as {form}")
+        raise BagError(f"an image of {pixels.shape[1]}x{pixels.shape[0]} cannot be compressed as {form}")
     text = f"{encoding}; {form} compressed {'bgr8' if colour else encoding}"
     return make("sensor_msgs/msg/CompressedImage", header=head, format=text, data=data.reshape(-1))
 
 
 def detections_message(percepts: PerceptionResult, head: Any) -> Any:
-    """A vision_msgs/Detection2DArray of what was found; no detections are an empty array."""
+    """Build a vision_msgs/Detection2DArray of a result; empty without detections."""
     return detection_array(detection_fields(percepts), head)
 
 
 def detection_array(found: Any, head: Any, ids: Sequence[str] = ()) -> Any:
-    """A vision_msgs/Detection2DArray.
+    """Build a vision_msgs/Detection2DArray.
 
     Args:
         found: `DetectionFields`, best first.
         head: the header, also of each detection.
-        ids: of each detection, such as a track; without: "".
+        ids: one id per detection, such as a track; empty: no ids.
     """
     listed = list(found)
     names = ids or [""] * len(listed)
@@ -122,7 +130,7 @@ def _encoding(pixels: np.ndarray) -> str:
     encoding = _ENCODINGS.get((pixels.ndim, pixels.dtype.name))
     if encoding is None or pixels.size == 0 or (pixels.ndim == 3 and pixels.shape[2] != 3):
         raise BagError(
-            f"an image is uint8 [h, w, 3], or uint8 or uint16 [h, w], got {pixels.dtype} {tuple(pixels.shape)}"
+            f"an image must be uint8 [h, w, 3], or uint8 or uint16 [h, w], got {pixels.dtype} {tuple(pixels.shape)}"
         )
     return encoding
 

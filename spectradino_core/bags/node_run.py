@@ -1,8 +1,8 @@
-"""One bag replayed as the node would have answered it, and what is kept of that.
+"""Replay one bag as the node would process it, and write the results to files.
 
-In the bag's folder: `detections.jsonl` (one line an answer), `node.npz` (what scores and plots are made from, see
-`labelled_frames.py`), `node.json` (health of the pairing, facts on bag and truth), `timings.npz`, `pictures/`, and
-`masks/` if asked for. Everything but the timings is the same at every replay.
+In the bag's output folder: `detections.jsonl` (one line per result), `node.npz` (data for scores and plots, see
+`labelled_frames.py`), `node.json` (pairing statistics, facts about bag and ground truth), `timings.npz`, `pictures/`
+(worst frames), and `masks/` if requested. Everything but the timings is the same at every replay.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from spectradino_core.bags.ground_truth import in_seconds
 from spectradino_core.bags.health import NO_ERROR, mode_seconds, pairing_figures, stream_figures
 from spectradino_core.bags.intake import nothing_read
 from spectradino_core.bags.labelled_frames import MODES, LabelledFrames, stored
-from spectradino_core.bags.replay import Answer, Replay
+from spectradino_core.bags.replay import Replay, ReplayResult
 from spectradino_core.bags.scored_bag import ScoredBag, open_scored
 from spectradino_core.calibration.registration import Registration
 from spectradino_core.evaluation.detection import SCORE_FLOOR
@@ -37,20 +37,20 @@ from spectradino_core.runtime.perception_result import PerceptionResult
 from spectradino_core.runtime.rgb_grid import in_colour_pixels
 from spectradino_core.streams.feed import FeedEvent
 
-__all__ = ["Matcher", "answer_line", "progress_bar", "run_node", "save_arrays"]
+__all__ = ["Matcher", "result_line", "progress_bar", "run_node", "save_arrays"]
 
 _MS = 1_000_000
 _APART_NS = 1_000_000_000
-"""Between two of the worst frames: neighbours show the same mistakes."""
+"""Minimum distance of two worst frames: neighbours show the same mistakes."""
 _COLUMNS = ("stamp_ns", "rgb_ns", "ir_ns", "error_ns", "ready_ns", "wait_ns", "mode", "failed", "found")
 
 
 def run_node(unit: Unit) -> None:
-    """Replays and leaves the files of the module's head.
+    """Replay a bag and write the files listed in the module docstring.
 
     Raises:
-        BagError, GroundTruthError, BundleError, EngineError, ..: as what it calls; ValueErrors and RuntimeErrors whose
-            texts say what to do.
+        BagError, GroundTruthError, BundleError, EngineError, ..: subclasses of ValueError and RuntimeError whose
+            messages contain the remedy.
     """
     options = unit.options
     pipeline = pipeline_of(options)
@@ -61,15 +61,15 @@ def run_node(unit: Unit) -> None:
         unit.bag, unit.name, info, options.settings, options.labels, options.rgb_topic, options.ir_topic, options.clock
     ) as bag:
         replay = Replay(pipeline, settings, options.clock)
-        kept = _Kept(unit, bag, replay, info, threshold)
+        kept = _ReplayRecord(unit, bag, replay, info, threshold)
         begun = perf_counter()
         with (
             written_atomically(unit.folder / "detections.jsonl") as scratch,
             scratch.open("w", encoding="utf-8") as out,
         ):
-            for answer in progress_bar(replay.run(bag.reader), unit, len(bag.rgb_ns) or len(bag.ir_ns)):
-                out.write(answer_line(answer, info, threshold) + "\n")
-                kept.take(answer)
+            for result in progress_bar(replay.run(bag.reader), unit, len(bag.rgb_ns) or len(bag.ir_ns)):
+                out.write(result_line(result, info, threshold) + "\n")
+                kept.take(result)
         ended = perf_counter()
         kept.events += replay.take_events()
         kept.check()
@@ -79,19 +79,19 @@ def run_node(unit: Unit) -> None:
         )
 
 
-def answer_line(answer: Answer, info: ModelInfo, threshold: float) -> str:
-    """An answer as one line of JSON; of the detections the first `served` are those that the node publishes."""
-    percepts = answer.percepts
+def result_line(result: ReplayResult, info: ModelInfo, threshold: float) -> str:
+    """Return a result as one line of JSON; the first `served` detections are those that the node publishes."""
+    percepts = result.percepts
     line: dict[str, Any] = {
-        "stamp_ns": answer.stamp_ns,
-        "rgb_stamp_ns": answer.rgb_stamp_ns,
-        "ir_stamp_ns": answer.ir_stamp_ns,
-        "error_ms": None if answer.error_ns is None else answer.error_ns / _MS,
-        "mode": answer.mode.value,
-        "frame_id": answer.frame_id,
+        "stamp_ns": result.stamp_ns,
+        "rgb_stamp_ns": result.rgb_stamp_ns,
+        "ir_stamp_ns": result.ir_stamp_ns,
+        "error_ms": None if result.error_ns is None else result.error_ns / _MS,
+        "mode": result.mode.value,
+        "frame_id": result.frame_id,
     }
     if percepts is None:
-        line |= {"failed": answer.cause, "why": answer.error}
+        line |= {"failed": result.cause, "why": result.error}
     else:
         line["size"] = list(percepts.size)
         line["served"] = int((percepts.scores >= threshold).sum())
@@ -107,28 +107,28 @@ def answer_line(answer: Answer, info: ModelInfo, threshold: float) -> str:
 
 
 class Matcher:
-    """Which moment an answer belongs to by the colour camera's clock, and what it found in that camera's pixels."""
+    """Maps results to the RGB camera's clock and pixels."""
 
     def __init__(self, bag: ScoredBag, options: Options) -> None:
         self._bag = bag
         self._tolerance_ns = bag.tolerance_ns
         self._slop_ns = max(round(options.settings.sync_slop_ms * _MS), bag.tolerance_ns)
 
-    def judged(self, answer: Answer, replay: Replay) -> tuple[int, PerceptionResult, int] | None:
-        """(stamp, percepts, tolerance) for `LabelledFrames.add`; None of a capture that failed."""
-        percepts = answer.percepts
+    def to_rgb(self, result: ReplayResult, replay: Replay) -> tuple[int, PerceptionResult, int] | None:
+        """Return the arguments of `LabelledFrames.add`; None for a failed capture."""
+        percepts = result.percepts
         if percepts is None:
             return None
-        if answer.rgb_stamp_ns is not None or replay.feed is None or self._bag.colour_size is None:
-            return answer.stamp_ns, percepts, self._tolerance_ns
+        if result.rgb_stamp_ns is not None or replay.feed is None or self._bag.colour_size is None:
+            return result.stamp_ns, percepts, self._tolerance_ns
         feed = replay.feed
         offset_ns = self._bag.ir_offset_ns if feed.by_arrival else round(feed.ir_time_offset_ms * _MS)
         percepts = in_colour_pixels(percepts, replay.registering.current, self._bag.colour_size)
-        return answer.stamp_ns - offset_ns, percepts, self._slop_ns
+        return result.stamp_ns - offset_ns, percepts, self._slop_ns
 
 
-class _Kept:
-    """What is gathered while a bag is replayed."""
+class _ReplayRecord:
+    """Data collected while a bag is replayed."""
 
     def __init__(self, unit: Unit, bag: ScoredBag, replay: Replay, info: ModelInfo, threshold: float) -> None:
         self._unit, self._bag, self._replay = unit, bag, replay
@@ -137,70 +137,73 @@ class _Kept:
         self._match = Matcher(bag, unit.options)
         self._worst = WorstFrames(info, threshold, unit.options.pictures, _APART_NS)
         self._rows = array("q")
-        self._answers = 0
+        self._count = 0
         self._failures: dict[str, str] = {}
         self._ir_invalid = array("d")
         self._drops: list[tuple[int, dict[str, int]]] = []
         self._steps: dict[str, array[float]] = {}
         self.events: list[FeedEvent] = []
         with suppress(FileNotFoundError):
-            shutil.rmtree(unit.folder / "masks")  # of another model, or other answers
+            shutil.rmtree(unit.folder / "masks")  # of an older run
         if unit.options.masks:
             (unit.folder / "masks").mkdir(parents=True)
 
-    def take(self, answer: Answer) -> None:
+    def take(self, result: ReplayResult) -> None:
         self.events += self._replay.take_events()
-        percepts = answer.percepts
+        percepts = result.percepts
         found = 0 if percepts is None else int((percepts.scores >= self._threshold).sum())
         self._rows.extend(
             (
-                answer.stamp_ns,
-                NO_ERROR if answer.rgb_stamp_ns is None else answer.rgb_stamp_ns,
-                NO_ERROR if answer.ir_stamp_ns is None else answer.ir_stamp_ns,
-                NO_ERROR if answer.error_ns is None else answer.error_ns,
-                answer.ready_ns,
-                answer.ready_ns - answer.received_ns,
-                MODES.index(answer.mode),
+                result.stamp_ns,
+                NO_ERROR if result.rgb_stamp_ns is None else result.rgb_stamp_ns,
+                NO_ERROR if result.ir_stamp_ns is None else result.ir_stamp_ns,
+                NO_ERROR if result.error_ns is None else result.error_ns,
+                result.ready_ns,
+                result.ready_ns - result.received_ns,
+                MODES.index(result.mode),
                 percepts is None,
                 found,
             )
         )
-        if not self._drops or self._drops[-1][1] != answer.drops:
-            self._drops.append((answer.ready_ns, dict(answer.drops)))
-        for name in answer.steps_ms:
-            self._steps.setdefault(name, array("d", [math.nan]) * self._answers)
+        if not self._drops or self._drops[-1][1] != result.drops:
+            self._drops.append((result.ready_ns, dict(result.drops)))
+        for name in result.steps_ms:
+            self._steps.setdefault(name, array("d", [math.nan]) * self._count)
         for name, column in self._steps.items():
-            column.append(answer.steps_ms.get(name, math.nan))
-        self._answers += 1
+            column.append(result.steps_ms.get(name, math.nan))
+        self._count += 1
         if percepts is not None and percepts.ir_invalid is not None:
             self._ir_invalid.append(percepts.ir_invalid)
-        judged = self._match.judged(answer, self._replay)
-        if percepts is None or judged is None:
-            self._failures.setdefault(answer.cause, answer.error)
+        to_rgb = self._match.to_rgb(result, self._replay)
+        if percepts is None or to_rgb is None:
+            self._failures.setdefault(result.cause, result.error)
             return
-        stamp_ns, in_colour, tolerance_ns = judged
+        stamp_ns, in_colour, tolerance_ns = to_rgb
         place = None if self._labelled is None else self._labelled.add(stamp_ns, in_colour, tolerance_ns)
         if self._labelled is None or place is not None:
-            self._look_at(answer, percepts, in_colour, place)
+            self._add_to_worst(result, percepts, in_colour, place)
         if self._unit.options.masks and percepts.mask is not None:
             data = cv2.imencode(".png", percepts.mask)[1].tobytes()
-            (self._unit.folder / "masks" / f"{answer.stamp_ns}.png").write_bytes(data)
+            (self._unit.folder / "masks" / f"{result.stamp_ns}.png").write_bytes(data)
 
     def check(self) -> None:
-        """Refuses a drive of which nothing could be answered: no camera can be read, or model or parameters don't
-        belong to these cameras. One whose frames find no partner can be scored all the same, if it is labelled."""
+        """Raise if the replay gave no result at all.
+
+        Either no camera can be read, or model or parameters do not fit the cameras. A labelled recording whose frames
+        find no partner can still be scored.
+        """
         counted = self._bag.reader.messages_of.values()
-        if not self._answers and (self._bag.truth is None or nothing_read(counted)):
+        if not self._count and (self._bag.truth is None or nothing_read(counted)):
             cameras = "; ".join(map(str, counted)) or "no message of a camera"
             drops = ", ".join(f"{count} {cause}" for cause, count in self._replay.drops().items()) or "nothing"
-            raise ValueError(f"not a single capture could be made: {cameras}; dropped: {drops}")
-        if self._answers and all(self._rows[_COLUMNS.index("failed") :: len(_COLUMNS)]):
+            raise ValueError(f"no capture could be made: {cameras}; dropped: {drops}")
+        if self._count and all(self._rows[_COLUMNS.index("failed") :: len(_COLUMNS)]):
             text = "; ".join(f"{cause}: {why}" for cause, why in sorted(self._failures.items()))
-            raise ValueError(f"each of {self._answers} captures failed ({text})")
+            raise ValueError(f"all {self._count} captures failed ({text})")
 
     def write(self, engine: dict[str, Any], described: dict[str, str]) -> None:
         folder = self._unit.folder
-        arrays = self._answer_arrays()
+        arrays = self._result_arrays()
         evidence = stored("answers", arrays) | stored("truth", self._bag.truth_arrays())
         if self._labelled is not None:
             evidence |= stored("node", self._labelled.arrays())
@@ -211,9 +214,9 @@ class _Kept:
             scratch.write_text(json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
         with written_atomically(folder / "engine.json") as scratch:
             scratch.write_text(json.dumps(engine, sort_keys=True) + "\n", encoding="utf-8")
-        save_arrays(self._unit.evidence, evidence)  # last: what is there then is whole
+        save_arrays(self._unit.evidence, evidence)  # last: its existence marks the run as complete
 
-    def _answer_arrays(self) -> dict[str, np.ndarray]:
+    def _result_arrays(self) -> dict[str, np.ndarray]:
         arrays = dict(zip(_COLUMNS, np.array(self._rows, np.int64).reshape(-1, len(_COLUMNS)).T))
         arrays["mode"], arrays["failed"] = arrays["mode"].astype(np.int8), arrays["failed"].astype(bool)
         causes = sorted({cause for _, drops in self._drops for cause in drops})
@@ -240,7 +243,7 @@ class _Kept:
         ]
         drops = replay.drops()
         for cause, count in bag.reader.events.items():
-            if cause.endswith("_bad_message"):  # of headers; those of bodies are the replay's
+            if cause.endswith("_bad_message"):  # damaged headers; the replay counts damaged bodies
                 drops[cause] = drops.get(cause, 0) + count
             elif count:
                 drops.setdefault(cause, count)
@@ -280,7 +283,7 @@ class _Kept:
         } | self._invalid_facts()
 
     def _invalid_facts(self) -> dict[str, Any]:
-        """How much of the infrared frames was no measurement; nothing where all of it was one."""
+        """Fraction of invalid IR pixels; empty if all are valid."""
         fractions = np.array(self._ir_invalid)
         if not fractions.any():
             return {}
@@ -298,19 +301,19 @@ class _Kept:
             "encoding": self._bag.encodings.get(key, ""),
         }
 
-    def _look_at(
-        self, answer: Answer, percepts: PerceptionResult, in_colour: PerceptionResult, place: int | None
+    def _add_to_worst(
+        self, result: ReplayResult, percepts: PerceptionResult, in_colour: PerceptionResult, place: int | None
     ) -> None:
         true = None
         if self._bag.truth is not None and place is not None:
             true = self._bag.truth.frames[place].true_boxes
-            percepts = in_colour  # as truth is
+            percepts = in_colour  # like the ground truth
         registration = self._replay.registering.current
 
         def images() -> list[np.ndarray]:
-            shown = [] if answer.rgb is None else [answer.rgb.pixels]
-            if answer.ir is not None:
-                grey = infrared_to_grey(answer.ir.pixels)  # before the warp, whose border would stretch the range
+            shown = [] if result.rgb is None else [result.rgb.pixels]
+            if result.ir is not None:
+                grey = infrared_to_grey(result.ir.pixels)  # before the warp, whose border would widen the range
                 size = (int(grey.shape[1]), int(grey.shape[0]))
                 if percepts.size != size or (registration is not None and percepts is in_colour):
                     matrix = (registration or Registration.whole(size, percepts.size)).for_sizes(size, percepts.size)
@@ -318,8 +321,8 @@ class _Kept:
                 shown.append(grey)
             return shown
 
-        name = f"{in_seconds(answer.stamp_ns)} ({percepts.mode.value})"
-        self._worst.add(name, percepts, images, true, answer.stamp_ns)
+        name = f"{in_seconds(result.stamp_ns)} ({percepts.mode.value})"
+        self._worst.add(name, percepts, images, true, result.stamp_ns)
 
     def _write_worst(self, folder: Path) -> None:
         with suppress(FileNotFoundError):
@@ -335,15 +338,15 @@ class _Kept:
         (folder / "pictures.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
-def progress_bar(answers: Any, unit: Unit, frames: int) -> Any:
-    """The same answers, with a bar on a terminal if the unit asks for one and tqdm is there."""
+def progress_bar(results: Any, unit: Unit, frames: int) -> Any:
+    """Wrap an iterator in a progress bar if the unit requests one, stderr is a terminal and tqdm is installed."""
     if not unit.progress:
-        return answers
+        return results
     try:
         from tqdm import tqdm
     except ImportError:
-        return answers
-    return tqdm(answers, total=frames, desc=f"{unit.name} {unit.run}", unit=" answers", leave=False, disable=None)
+        return results
+    return tqdm(results, total=frames, desc=f"{unit.name} {unit.run}", unit=" results", leave=False, disable=None)
 
 
 def _described(replay: Replay) -> str:
@@ -355,6 +358,6 @@ def _described(replay: Replay) -> str:
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes arrays into one compressed file, whole or not at all."""
+    """Write arrays into one compressed file, atomically."""
     with written_atomically(path) as scratch, scratch.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Whole bags opened by `rosbags`, such that it gives every message as it is stored."""
+"""Open intact bags with `rosbags` so that it returns every message as stored."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from spectradino_core.bags.salvage import CDR
 __all__ = ["encoding_of", "no_room", "open_reader", "read_connections", "uncounted"]
 
 _BY_MESSAGE = "each message"
-"""A compression mode that rosbags does not know, so that it gives messages as they are stored."""
+"""A compression mode that rosbags does not know, so that it returns messages as stored."""
 
 
 def open_reader(path: Path) -> Reader:
-    """An open reader of a bag; what rosbags and the libraries under it raise where it is damaged.
+    """Open a reader of a bag. A damaged bag raises the exceptions of rosbags and the libraries below it.
 
     Raises:
-        BagError: there is no room to unpack it.
+        BagError: no disk space to decompress it.
     """
     reader = Reader(path)
     try:
@@ -31,29 +31,29 @@ def open_reader(path: Path) -> Reader:
     except OSError as error:
         raise no_room(path, error) from None
     metadata = reader.storage.metadata
-    if metadata.compression_mode == "message":  # a message that is not packed would end the reading: see `packing.py`
+    if metadata.compression_mode == "message":  # rosbags stops at an uncompressed message: see `packing.py`
         reader.storage.metadata = metadata._replace(compression_mode=_BY_MESSAGE)
     _take_as_stored(reader)
     return reader
 
 
 def no_room(path: Path, error: OSError) -> Exception:
-    """What is raised in place of an error of unpacking a file, which is done in the folder for temporary files."""
+    """Return the error to raise for a failed decompression, which writes to the folder for temporary files."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return error
     return BagError(
-        f"{path} can't be unpacked: no space is left in {gettempdir()}; make room there, or name another folder in the "
-        "environment variable TMPDIR"
+        f"{path} cannot be decompressed: no space is left in {gettempdir()}; free some, or set the environment "
+        "variable TMPDIR to another folder"
     )
 
 
 def read_connections(reader: Reader) -> list[Connection]:
-    """Those of a reader's topics whose messages are in CDR."""
+    """Return a reader's topics with messages in CDR."""
     return [connection for connection in reader.connections if encoding_of(connection) in CDR]
 
 
 def uncounted(reader: Reader) -> Counter[str]:
-    """How many messages of each topic the files hold beyond those that metadata.yaml lists."""
+    """Count messages per topic that are in the files but not listed in metadata.yaml."""
     counts: Counter[str] = Counter()
     for storage in getattr(reader.storage, "storages", ()):
         for stored in storage.connections:
@@ -68,9 +68,11 @@ def encoding_of(connection: Connection) -> str:
 
 
 def _take_as_stored(reader: Reader) -> None:
-    """Topics whose QoS or hash in metadata.yaml is not the files' own (people edit it to change what is offered at
-    replay; recorders of two versions spell it differently) get the files' beside it: rosbags passes over all of their
-    messages otherwise, without a word."""
+    """Add the topics of the files as connections if their QoS or hash differs from metadata.yaml.
+
+    rosbags silently skips the messages of such topics otherwise. They differ if somebody edited the QoS for playback,
+    or between recorder versions.
+    """
     listed = reader.connections
     for storage in getattr(reader.storage, "storages", ()):
         for stored in storage.connections:
@@ -79,7 +81,7 @@ def _take_as_stored(reader: Reader) -> None:
 
 
 def _same(stored: Connection, listed: Connection) -> bool:
-    """What rosbags asks before it gives the messages of a file's topic."""
+    """Whether rosbags takes a file's topic for a listed one and returns its messages."""
     return (stored.topic, stored.msgtype, stored.ext) == (listed.topic, listed.msgtype, listed.ext) and (
         not stored.digest or not listed.digest or stored.digest == listed.digest
     )

@@ -1,7 +1,7 @@
-"""Messages and files packed by zstd, and what bytes that are no message may be.
+"""Decompress messages and files, and describe bytes that are not a CDR message.
 
-rosbag2's message mode packs each message by zstd and notes so in metadata.yaml only. A message in CDR begins with a
-zero byte and no zstd frame does, so that the bytes themselves say which it is, message by message.
+rosbag2's message mode compresses each message with zstd and notes it in metadata.yaml only. A message in CDR begins
+with a zero byte and a zstd frame does not, so each message's own bytes are conclusive.
 """
 
 from __future__ import annotations
@@ -17,25 +17,21 @@ else:
 __all__ = ["ZSTD", "unpack_file", "unpacked_message", "why_no_cdr"]
 
 ZSTD = b"\x28\xb5\x2f\xfd"
-"""How a zstd frame begins."""
+"""Magic number of a zstd frame."""
 
 _LARGEST_MESSAGE = 1 << 28
 _BLOCK = 1 << 20
 _OTHERS = {
-    b"\x04\x22\x4d\x18": "packed by LZ4, and only zstd is unpacked here",
-    b"\x1f\x8b": "packed by gzip, and only zstd is unpacked here",
-    b"BZh": "packed by bzip2, and only zstd is unpacked here",
-    b"{": "text, such as JSON, and not CDR",
-    b"[": "text, such as JSON, and not CDR",
+    b"\x04\x22\x4d\x18": "compressed with LZ4, and only zstd is supported",
+    b"\x1f\x8b": "compressed with gzip, and only zstd is supported",
+    b"BZh": "compressed with bzip2, and only zstd is supported",
+    b"{": "text such as JSON, not CDR",
+    b"[": "text such as JSON, not CDR",
 }
 
 
 def unpacked_message(data: bytes) -> bytes:
-    """A message as it was published; unchanged where it is not packed, or can't be unpacked.
-
-    Args:
-        data: as it is stored.
-    """
+    """Decompress a stored message; unchanged if it is not compressed, or cannot be decompressed."""
     if bytes(data[:4]) != ZSTD:
         return data
     try:
@@ -47,10 +43,10 @@ def unpacked_message(data: bytes) -> bytes:
 
 
 def unpack_file(source: BinaryIO, target: BinaryIO) -> bool:
-    """Unpacks a file as far as it goes, or copies it where it is not packed; gives whether it is whole.
+    """Decompress a file as far as possible, or copy it if it is not compressed; return whether it is complete.
 
     Raises:
-        OSError: one of them can't be read or written.
+        OSError: reading or writing failed.
     """
     block = source.read(_BLOCK)
     if block[:4] != ZSTD:
@@ -67,7 +63,7 @@ def unpack_file(source: BinaryIO, target: BinaryIO) -> bool:
                 block = unpacker.unused_data or source.read(_BLOCK)
                 if not block:
                     return True
-                unpacker = zstd.ZstdDecompressor()  # several frames may follow one another
+                unpacker = zstd.ZstdDecompressor()  # a file may contain several frames
             elif unpacker.needs_input:
                 block = source.read(_BLOCK)
     except zstd.ZstdError:
@@ -76,15 +72,15 @@ def unpack_file(source: BinaryIO, target: BinaryIO) -> bool:
 
 
 def why_no_cdr(raw: bytes) -> str:
-    """What a message is in place of one in CDR; "" where it may be one."""
+    """Describe bytes that are not a CDR message; "" if they may be one."""
     start = bytes(raw[:4])
     if len(raw) < 4:
-        return f"a message of {len(raw)} bytes is too short for any"
+        return f"a message of {len(raw)} bytes is too short"
     if start == ZSTD:
-        return f"packed by zstd and cut or damaged, or of more than {_LARGEST_MESSAGE >> 20} MiB"
+        return f"compressed with zstd and truncated or damaged, or larger than {_LARGEST_MESSAGE >> 20} MiB"
     if start[0] == 0 and start[1] <= 1:
         return ""
     if start[0] == 0 and start[1] <= 0x0B:
-        return "in another representation than plain CDR (XCDR2 or a parameter list), which is not read here"
-    said = next((said for magic, said in _OTHERS.items() if start.startswith(magic)), "")
-    return said or f"not in CDR, as it begins with the bytes {start.hex(' ')}"
+        return "in another representation than plain CDR (XCDR2 or a parameter list), which is not supported"
+    known = next((text for magic, text in _OTHERS.items() if start.startswith(magic)), "")
+    return known or f"not in CDR, as it begins with the bytes {start.hex(' ')}"

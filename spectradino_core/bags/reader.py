@@ -1,9 +1,8 @@
-"""A recorded drive as frames in stamp order, and any other of its topics as messages.
+"""Read a recording: camera frames in stamp order, and messages of any other topic.
 
-A recorder writes in the order of arrival; images of one moment may arrive in either order, and a compressed one later
-than its successor. `BagReader.frames` puts them into the order of their stamps within a window of arrival times, so
-that memory is bounded and a clock that jumps back, or a drive that was played twice into one bag, is still seen for
-what it is.
+A recorder writes in order of arrival; images of one moment may arrive in either order, and a compressed image later
+than its successor. `BagReader.frames` sorts frames by stamp within a window of arrival times, which bounds memory and
+keeps a clock that jumps back, or a recording played twice into one bag, recognisable.
 """
 
 from __future__ import annotations
@@ -36,14 +35,14 @@ _MOST_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class BagMessage:
-    """One message, unpacked.
+    """A deserialized message.
 
     Attributes:
-        topic: its topic.
-        kind: its type, as "vision_msgs/msg/Detection2DArray".
-        received_ns: when the recorder got it.
-        stamp_ns: its header's stamp; None where it has no header.
-        message: an object with the type's fields.
+        topic: topic name.
+        kind: type name, such as "vision_msgs/msg/Detection2DArray".
+        received_ns: time of recording.
+        stamp_ns: header stamp; None without header.
+        message: object with the type's fields.
     """
 
     topic: str
@@ -55,17 +54,17 @@ class BagMessage:
 
 @dataclass(frozen=True)
 class BagFrame:
-    """One camera's image as recorded. Unpacked when asked for.
+    """One camera image as recorded, deserialized on demand.
 
     Attributes:
         stream: which camera.
-        stamp_ns: its header's stamp.
-        received_ns: when the recorder got it.
-        topic, kind: where it was recorded.
+        stamp_ns: header stamp.
+        received_ns: time of recording.
+        topic, kind: topic and type name.
         raw: the message in CDR.
-        types: how to unpack it.
-        camera: counts the camera's messages.
-        options: limits, and how infrared images are read.
+        types: deserializes it.
+        camera: counts of the camera's messages.
+        options: decoding limits, and how IR images are read.
     """
 
     stream: Stream
@@ -83,40 +82,38 @@ class BagFrame:
         """The image message.
 
         Raises:
-            DecodeError: its bytes are no such message (cause "bad_message").
+            DecodeError: the bytes are not a message of the topic's type (cause "bad_message").
         """
         try:
             return self.types.read(self.raw, self.kind)
         except DamagedMessageError as error:
-            raise DecodeError("bad_message", f"a message of {self.topic} can't be unpacked: {error}") from None
+            raise DecodeError("bad_message", f"a message of {self.topic} cannot be deserialized: {error}") from None
 
     def decode(self) -> CameraFrame:
-        """The frame as the node has it, with pixels that are unpacked when they are asked for.
+        """Decode the frame as the node does; pixels are decoded on access.
 
         Raises:
-            DecodeError: as in the node, with its causes.
+            DecodeError: as in the node, with the same causes.
         """
         return CameraFrame.decode(self.stream.value, self.message, options=self.options)
 
     def refuse(self, error: DecodeError) -> None:
-        """Counts the frame as one that can't be read; for who asked for its pixels and can't have them."""
+        """Count the frame as undecodable; for callers that failed to decode its pixels."""
         self.camera.refuse(error)
 
 
 class BagReader:
-    """A bag opened for reading. A context manager.
+    """A bag opened for reading; a context manager.
 
     Attributes:
         path: the bag.
-        rgb_topic, ir_topic: the cameras' topics; "" where there is none.
-        chosen: how each was found, in words, by "rgb" and "ir".
-        events: what was wrong with single messages of the cameras so far, by cause: "rgb_backward_stamp" (behind the
-            camera's newest stamp), "rgb_clock_jump" (by more than half a second), "rgb_bad_message", the same with
-            "ir_".
-        messages_of: how many messages of each camera came while frames were last read, and which were refused, by "rgb"
-            and "ir".
-        max_waiting: the most frames that waited for their turn so far.
-        decoding: how the frames that are read from now on are decoded.
+        rgb_topic, ir_topic: the cameras' topics; "" without such a camera.
+        chosen: reason for the choice of each topic, by "rgb" and "ir".
+        events: counts of faulty camera messages so far, by cause: "rgb_backward_stamp" (behind the camera's newest
+            stamp), "rgb_clock_jump" (by more than half a second), "rgb_bad_message", the same with "ir_".
+        messages_of: message counts of each camera during the last reading of frames, by "rgb" and "ir".
+        max_waiting: maximum number of frames in the sorting window so far.
+        decoding: decoding options of frames read from now on.
     """
 
     def __init__(
@@ -131,26 +128,25 @@ class BagReader:
         """
         Args:
             path: a rosbag2 folder (sqlite3 or MCAP, also compressed), or a bare .mcap or .db3 file.
-            rgb_topic, ir_topic: the cameras' topics (raw or compressed images; of `/a/image_raw` the recorded
-                `/a/image_raw/zstd` or `/a/image_raw/compressed` serves too). None: found by name and encoding. "":
-                there is none.
-            window_ms: how far apart in arrival two messages are put into the order of their stamps, 0 to 500.
-            cameras: whether cameras are looked for at all; False: for `messages` only.
-            decoding: limits, and how infrared images are read, as `Settings.decoding` says.
+            rgb_topic, ir_topic: the cameras' topics (raw or compressed images; for `/a/image_raw` also the recorded
+                `/a/image_raw/zstd` or `/a/image_raw/compressed`). None: found by name and encoding. "": no such camera.
+            window_ms: arrival window within which messages are sorted by stamp, 0 to 500.
+            cameras: whether to look for cameras; False: only `messages` is used.
+            decoding: decoding limits, and how IR images are read, see `Settings.decoding`.
 
         Raises:
-            BagError: no bag, nothing readable in it, or a camera's topic is missing or can't be told; names what there
-                is and what to do.
+            BagError: no bag, nothing readable in it, or a camera's topic is missing or ambiguous; names what the bag
+                contains and the remedy.
         """
         if not 0 <= window_ms <= JUMP_MS:
-            raise BagError(f"window_ms lies in 0 to {JUMP_MS:g}, got {window_ms:g}")
+            raise BagError(f"window_ms must lie in 0 to {JUMP_MS:g}, got {window_ms:g}")
         self._window_ns = round(window_ms * _MS)
         self.decoding = decoding
         self._storage = Storage(path)
         self.path = self._storage.path
         self.events: Counter[str] = Counter()
         self.messages_of: dict[str, CameraMessages] = {}
-        self._unreadable: dict[str, CameraMessages] = {}  # of the topics that were looked into
+        self._unreadable: dict[str, CameraMessages] = {}  # by topic, of those examined
         self.max_waiting = 0
         self.rgb_topic = self.ir_topic = ""
         self.chosen: dict[str, str] = {}
@@ -169,45 +165,45 @@ class BagReader:
         self.close()
 
     def close(self) -> None:
-        """Lets go of the files."""
+        """Close the files."""
         self._storage.close()
 
     @property
     def topics(self) -> dict[str, StoredTopic]:
-        """All topics by name: type and number of messages."""
+        """All topics by name, with type and message count."""
         return self._storage.topics
 
     @property
     def damage(self) -> list[str]:
-        """What of the bag could not be read so far, in words with remedies; empty for a whole bag."""
+        """Descriptions of unreadable parts found so far, with remedies; empty for an intact bag."""
         return self._storage.damage
 
     @property
     def format(self) -> str:
-        """How it is stored: "mcap" or "sqlite3", and its compression."""
+        """Storage format, "mcap" or "sqlite3", and compression."""
         return self._storage.format
 
     def topic_of(self, stream: Stream | str) -> str:
-        """The topic of a camera, "" where there is none."""
+        """Return the topic of a camera, "" without such a camera."""
         return self.rgb_topic if Stream(stream) is Stream.RGB else self.ir_topic
 
     def messages(self, topics: str | Sequence[str]) -> Iterator[BagMessage]:
-        """The messages of some topics, unpacked, in the order in which they were received.
+        """Yield the deserialized messages of some topics in order of arrival.
 
         Args:
             topics: one name or several.
 
         Raises:
-            BagError: a topic is not there, its type is unknown, or a message is damaged.
+            BagError: a topic is missing, its type is unknown, or a message is damaged.
         """
         names = [topics] if isinstance(topics, str) else list(topics)
         for name in names:
             if name not in self.topics:
-                raise BagError(f"{self.path}: there is no topic {name}; there are {', '.join(self.topics) or 'none'}")
+                raise BagError(f"{self.path}: there is no topic {name}; topics are {', '.join(self.topics) or 'none'}")
             kind = self.topics[name].kind
             if not self.types.knows(kind):
                 raise BagError(
-                    f"{self.path}: the type {kind} of topic {name} is not known, and the bag holds no definition: "
+                    f"{self.path}: the type {kind} of topic {name} is unknown, and the bag has no definition of it: "
                     "record again with ROS 2 Iron or later, which stores definitions, or convert the bag there "
                     "('ros2 bag convert')"
                 )
@@ -222,22 +218,22 @@ class BagReader:
             yield BagMessage(raw.topic, kind, raw.received_ns, stamp_ns, message)
 
     def stored(self, topics: Sequence[str]) -> Iterator[Raw]:
-        """The messages of some topics as they are stored, in the order in which they were received."""
+        """Yield the raw messages of some topics in order of arrival."""
         return self._storage.messages(set(topics))
 
     def frames(self, in_stamp_order: bool = True) -> Iterator[BagFrame]:
-        """Both cameras' images in the order of their stamps; see the module's head. May be called again.
+        """Yield both cameras' images in stamp order, see the module docstring. May be called again.
 
-        Where the stamps of the two cameras cannot be compared, it is the order in which they were received.
+        If the stamps of the two cameras are not comparable, the order is that of arrival.
 
         Args:
-            in_stamp_order: False: in the order in which they were received.
+            in_stamp_order: False: in order of arrival.
         """
         self.events.clear()
         self.messages_of = {stream.value: CameraMessages(t) for stream in Stream if (t := self.topic_of(stream))}
         streams = {topic: stream for stream in Stream if (topic := self.topic_of(stream))}
         waiting: list[tuple[int, int, str, int, BagFrame]] = []
-        arrivals: list[tuple[int, int]] = []  # of those that wait, and of some that went before their turn
+        arrivals: list[tuple[int, int]] = []  # of waiting frames, and of those in `gone`
         gone: set[int] = set()
         newest: dict[Stream, int] = {}
         newest_arrival_ns, epoch, waiting_bytes = -1, 0, 0
@@ -267,7 +263,7 @@ class BagReader:
             if not in_stamp_order:
                 yield frame
                 continue
-            # Those of one arrival time go on together, whatever their order; unless they are the whole drive.
+            # Frames of one arrival time are released together, whatever their order, unless they exceed the memory.
             if raw.received_ns > newest_arrival_ns or waiting_bytes > _MOST_BYTES:
                 newest_arrival_ns = max(newest_arrival_ns, raw.received_ns)
                 while waiting:
@@ -279,7 +275,7 @@ class BagReader:
                     gone.add(ready_number)
                     waiting_bytes -= len(ready.raw)
                     yield ready
-            # Stamps of clocks that have nothing in common say nothing about the order of the two cameras' frames.
+            # Stamps of unrelated clocks do not order the two cameras' frames.
             if clocks.push(stream, stamp_ns, raw.received_ns):
                 waiting = [
                     (e, one.received_ns if clocks.by_arrival else one.stamp_ns, topic, n, one)
@@ -298,7 +294,7 @@ class BagReader:
     def _choose(self, rgb_topic: str | None, ir_topic: str | None) -> None:
         given = {Stream.RGB: rgb_topic, Stream.IR: ir_topic}
         found: dict[Stream, str] = {}
-        # A camera that was named is out of the question for the other one.
+        # Named topics first: they are excluded for the other camera.
         for stream in sorted(Stream, key=lambda s: given[s] is None):
             other = found.get(stream.other, "")
             try:
@@ -311,14 +307,14 @@ class BagReader:
                 raise BagError(f"{error}. {'; '.join(map(str, self._unreadable.values()))}") from None
         if found[Stream.RGB] == found[Stream.IR]:
             raise BagError(
-                f"{self.path}: both cameras on topic {found[Stream.RGB]!r}"
+                f"{self.path}: both cameras have the topic {found[Stream.RGB]!r}: give --rgb-topic or --ir-topic"
                 if found[Stream.RGB]
-                else f"{self.path}: neither camera is to be read: name at least one topic"
+                else f"{self.path}: no camera selected: give at least one topic"
             )
         self.rgb_topic, self.ir_topic = found[Stream.RGB], found[Stream.IR]
 
     def _first_encoding(self, topic: str) -> str:
-        """The encoding (or the compressed format) of a topic's first readable image; "" where there is none."""
+        """Encoding (or compressed format) of a topic's first readable image; "" if there is none."""
         if topic in self._unreadable:
             return ""
         kind = self.topics[topic].kind

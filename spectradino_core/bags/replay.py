@@ -1,8 +1,8 @@
-"""A recorded drive through the node's own pairing and pipeline: what the node would have answered, every time the same.
+"""Replay a recording through the node's pairing and pipeline, with the same results every time.
 
-The node's code decides: `streams.feed` on captures and modes, `streams.detecting` on percepts. Two things differ from a
-robot. Time is the bag's, the moment at which each frame was recorded, so that the machine's speed changes nothing; and
-no frame is passed over because the model is busy.
+The node's own code decides: `streams.feed` on captures and modes, `streams.detecting` on detections. Two things differ
+from a robot: time is the recording time of each frame, so that the machine's speed does not matter, and no frame is
+skipped because the model is busy.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from spectradino_core.streams.registering import Registering
 from spectradino_core.streams.settings import Settings
 from spectradino_core.thermal import NoValidPixelError
 
-__all__ = ["CLOCKS", "Answer", "Replay"]
+__all__ = ["CLOCKS", "Replay", "ReplayResult"]
 
 CLOCKS = ("received", "stamp")
 
@@ -43,25 +43,25 @@ _MOST_EVENTS = 10_000
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What one capture became.
+class ReplayResult:
+    """Result of one capture.
 
     Attributes:
-        number: 0, 1, 2, ... in the order of captures, those that failed too.
-        mode: the cameras it rests on: FUSED, RGB_ONLY or IR_ONLY.
-        stamp_ns: stamp of the reference frame (the colour one, or the infrared one alone), as in published headers.
-        rgb_stamp_ns, ir_stamp_ns: header stamps of the frames, None where there was none.
-        error_ns: pairing error: infrared stamp minus colour stamp less the offset in force; None with one frame.
-        ready_ns: the bag's time at which it was decided.
-        received_ns: the bag's time at which the reference frame came.
-        frame_id: of the camera in whose pixels the answer is: the RGB camera's, or the infrared one's own where it is
-            alone and no registration is known.
-        percepts: what was found, in that camera's pixels; None where it failed.
-        cause: why it failed, as the node counts it ("rgb_corrupt_data", "ir_thermal_mismatch", ..); "" otherwise.
-        error: the same in words.
+        number: 0, 1, 2, ... in order of captures, including failed ones.
+        mode: cameras used: FUSED, RGB_ONLY or IR_ONLY.
+        stamp_ns: stamp of the reference frame (RGB, or IR if it is alone), as in published headers.
+        rgb_stamp_ns, ir_stamp_ns: header stamps of the frames; None without frame.
+        error_ns: pairing error: IR stamp minus RGB stamp minus the offset in use; None with one frame.
+        ready_ns: bag time of the decision.
+        received_ns: bag time of the reference frame's arrival.
+        frame_id: of the camera whose pixels the result is in: the RGB camera, or the IR camera if it is alone and no
+            registration is known.
+        percepts: detections and mask, in pixels of that camera; None if the capture failed.
+        cause: cause of the failure, as the node counts it ("rgb_corrupt_data", "ir_thermal_mismatch", ..); else "".
+        error: error message of the failure.
         steps_ms: wall-clock milliseconds by step: decode, preprocess, engine, postprocess.
-        drops: frames that went into no answer since the beginning, by cause, as in the node's reports.
-        rgb, ir: the frames, whose `pixels` are there to be looked at, and whose headers are the messages'.
+        drops: frames dropped since the start, by cause, as in the node's reports.
+        rgb, ir: the frames, with decoded `pixels` and message headers.
     """
 
     number: int
@@ -83,7 +83,7 @@ class Answer:
 
     @property
     def wait_ms(self) -> float:
-        """How long the reference frame waited for its partner, by the bag's time."""
+        """Waiting time of the reference frame for its partner, in bag time."""
         return (self.ready_ns - self.received_ns) / 1e6
 
 
@@ -95,30 +95,30 @@ class _Shot:
 
 
 class Replay:
-    """Frames in, answers out. Its memory does not grow with the drive. For one drive and one thread.
+    """Replay of one recording: frames in, results out, with bounded memory. Not thread-safe.
 
     Attributes:
-        feed: what decides on captures and modes; to be read only. None before the first frame.
-        registering: which registration is in force.
-        frames: how many frames were taken, by "rgb" and "ir".
-        answers: how many captures were answered, by mode.
+        feed: decides on captures and modes; read-only. None before the first frame.
+        registering: holds the registration in use.
+        frames: number of frames by "rgb" and "ir".
+        results: number of successful captures by mode.
     """
 
     def __init__(self, pipeline: Pipeline, settings: Settings | None = None, clock: str = "received") -> None:
         """
         Args:
-            pipeline: see `detecting.open_pipeline`; its threshold, registration and memory are the replay's.
+            pipeline: see `detecting.open_pipeline`; the replay uses its threshold, registration and state exclusively.
             settings: the node's parameters.
-            clock: one of `CLOCKS`: whether a frame came when it was recorded, or, for a drive that was converted from
-                something else so that its times of recording mean nothing, when it was stamped.
+            clock: one of `CLOCKS`: a frame's arrival time is its recording time ("received") or its stamp ("stamp"),
+                for recordings converted from another format, whose recording times are meaningless.
 
         Raises:
-            BagError: no such clock.
+            BagError: unknown clock.
             ParameterError: two parameters give a registration.
-            RegistrationError: it makes no sense, or the calibration file can't be read.
+            RegistrationError: the registration is invalid, or the calibration file cannot be read.
         """
         if clock not in CLOCKS:
-            raise BagError(f"the clock of a replay is one of {', '.join(CLOCKS)}, not {clock!r}")
+            raise BagError(f"the clock of a replay must be one of {', '.join(CLOCKS)}, got {clock!r}")
         self._pipeline = pipeline
         self._settings = settings or Settings()
         self._by_stamp = clock == "stamp"
@@ -127,22 +127,22 @@ class Replay:
         self._ir_offset_ns = round(offset_ms * 1_000_000)
         self.feed: Feed[_Shot] | None = None
         self.frames: Counter[str] = Counter()
-        self.answers: Counter[str] = Counter()
+        self.results: Counter[str] = Counter()
         self._drops: Counter[str] = Counter()
         self._events: list[FeedEvent] = []
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._topics: dict[str, str] = {}
         self._arrival_ns = 0
         self._captures = 0
 
-    def run(self, frames: BagReader | Iterable[BagFrame]) -> Iterator[Answer]:
-        """The answers to a drive, in order; failed captures too.
+    def run(self, frames: BagReader | Iterable[BagFrame]) -> Iterator[ReplayResult]:
+        """Yield the results of a recording in order, including failed captures.
 
         Args:
-            frames: an open bag, or its frames in stamp order, perhaps with some of them left out or changed.
+            frames: an open bag, or its frames in stamp order, possibly filtered or modified.
 
         Raises:
-            BagError: the registration shall come from camera_info, and the bag holds none that will do.
+            RegistrationError: the registration comes from camera_info, and the bag has none that fits.
         """
         if isinstance(frames, BagReader):
             if self.registering.from_camera_info:
@@ -153,21 +153,21 @@ class Replay:
         for frame in frames:
             yield from self.frame(frame)
         if self.feed is not None:
-            yield from self._answered(self.feed.flush())
+            yield from self._results(self.feed.flush())
 
     def frames_of(self, reader: BagReader) -> Iterator[BagFrame]:
-        """A drive's frames in the order in which they are to be replayed: of arrival where that is what counts."""
+        """Return a recording's frames in replay order: by arrival if frames are paired by arrival, else by stamp."""
         return reader.frames(in_stamp_order=self._settings.pair_by != "arrival" or self._by_stamp)
 
-    def frame(self, frame: BagFrame) -> Iterator[Answer]:
-        """Takes one frame and gives the answers that are now certain."""
+    def frame(self, frame: BagFrame) -> Iterator[ReplayResult]:
+        """Process one frame and yield the results that are now decided."""
         key = frame.stream.value
         self.frames[key] += 1
         self._topics[key] = frame.topic
         came_ns = frame.received_ns
         if self._by_stamp:
             came_ns = frame.stamp_ns - (self._ir_offset_ns if frame.stream is Stream.IR else 0)
-        # Frames are in stamp order, so their times of arrival may be a little out of it; a clock only goes on.
+        # Frames are in stamp order, so arrival times may step back a little; the bag clock must not.
         restarted = came_ns < self._arrival_ns - 1_000_000_000
         self._arrival_ns = came_ns if restarted else max(self._arrival_ns, came_ns)
         if self.feed is None:
@@ -178,7 +178,7 @@ class Replay:
             error.camera = key
             frame.refuse(error)
             self._refuse(error)
-            yield from self._answered(self.feed.refused(frame.stream, self._arrival_ns, error))
+            yield from self._results(self.feed.refused(frame.stream, self._arrival_ns, error))
             return
         if frame.stream is Stream.RGB and decoded.size is not None:
             self.registering.note_rgb(decoded.size, str(decoded.header.frame_id))
@@ -186,13 +186,13 @@ class Replay:
         self.feed.registration = self.registering.current
         self.feed.rgb_grid = self.registering.rgb_size is not None
         captures = self.feed.frame(frame.stream, frame.stamp_ns, self._arrival_ns, shot, decoded.look, decoded.glance)
-        yield from self._answered(captures)
+        yield from self._results(captures)
 
     def take_camera_infos(self, reader: BagReader) -> None:
-        """Makes the registration from the first camera_info of each camera, beside its images.
+        """Compute the registration from the first camera_info of each camera, beside its images.
 
         Raises:
-            RegistrationError: a camera has none, or nothing can be made of them.
+            RegistrationError: a camera has none, or they are not usable.
         """
         for stream in Stream:
             image = base_topic(reader.topic_of(stream), reader.topics)
@@ -204,13 +204,13 @@ class Replay:
             self.registering.take(stream.value, next(iter(reader.messages(topic))).message)
 
     def drops(self) -> dict[str, int]:
-        """Frames and captures that led to no answer so far, by cause, as the node counts them."""
+        """Count frames and captures without a result so far, by cause, as in the node."""
         drops = Counter(self._drops)
         drops.update({} if self.feed is None else self.feed.drops())
         return dict(sorted(drops.items()))
 
     def take_events(self) -> list[FeedEvent]:
-        """What the node would have written into its log, since this was last asked; each complaint once a drive."""
+        """Return the node's log events since the last call; each kind of warning once per recording."""
         self._collect()
         events, self._events = self._events, []
         return events
@@ -225,12 +225,12 @@ class Replay:
         self._report(cause, text)
 
     def _refuse(self, error: DecodeError) -> None:
-        """Counts a frame that cannot be read."""
+        """Count a frame that cannot be decoded."""
         topic = self._topics.get(error.camera, error.camera)
         self._drop(f"{error.camera}_{error.cause}", f"dropped a frame of {topic}: {error}")
 
     def _refuse_shots(self, capture: Capture[_Shot], errors: Iterable[DecodeError]) -> None:
-        """Counts those frames of a capture whose pixels turned out to be damaged."""
+        """Count the frames of a capture whose pixels are damaged."""
         for error in errors:
             shot = capture.rgb if error.camera == "rgb" else capture.ir
             if shot is not None:
@@ -238,23 +238,23 @@ class Replay:
             self._refuse(error)
 
     def _report(self, key: str, text: str) -> None:
-        if key not in self._told:
-            self._told.add(key)
+        if key not in self._reported:
+            self._reported.add(key)
             self._events.append(FeedEvent(text, True, self._arrival_ns))
 
-    def _answered(self, captures: list[Capture[_Shot]]) -> Iterator[Answer]:
+    def _results(self, captures: list[Capture[_Shot]]) -> Iterator[ReplayResult]:
         self._collect()
         for capture in captures:
-            yield self._answer(capture)
+            yield self._result(capture)
 
     def _found(self, capture: Capture[_Shot]) -> PerceptionResult:
         return find(self._pipeline, self.registering, self._settings, *_frames(capture), capture.after_jump)
 
     def _unpacked(self, capture: Capture[_Shot]) -> Capture[_Shot]:
-        """The capture with what can be read of it, as in the node.
+        """Decode a capture and drop undecodable frames, as in the node.
 
         Raises:
-            UnreadableError: nothing that may be answered.
+            UnreadableError: no usable frame is left.
         """
         errors = unpack(self._settings, self.registering, *_frames(capture))
         self._refuse_shots(capture, errors)
@@ -263,7 +263,7 @@ class Replay:
             capture = replace(capture, error_ns=None, **changes)  # type: ignore[arg-type]
         return capture
 
-    def _answer(self, capture: Capture[_Shot]) -> Answer:
+    def _result(self, capture: Capture[_Shot]) -> ReplayResult:
         percepts, cause, error = None, "", ""
         start = perf_counter()
         try:
@@ -281,8 +281,8 @@ class Replay:
                 self._report("aspect", text)
             if text := own_pixels(percepts, self._topics):
                 self._report("grid", text)
-            self.answers[percepts.mode.value] += 1
-        except Exception as failure:  # one capture is lost, as in the node, and counted
+            self.results[percepts.mode.value] += 1
+        except Exception as failure:  # as in the node: the capture is dropped and counted
             cause, error = drop_cause(failure), f"{failure}"
             if isinstance(failure, UnreadableError):
                 self._refuse_shots(capture, failure.errors)
@@ -297,7 +297,7 @@ class Replay:
         steps_ms = {"decode": sum(frame.decode_ms for frame in (rgb, ir) if frame is not None)}
         steps_ms |= {"failed": elapsed_ms} if percepts is None else percepts.steps_ms
         number, self._captures = self._captures, self._captures + 1
-        return Answer(
+        return ReplayResult(
             number=number,
             mode=capture.mode,
             stamp_ns=stamp_ns,

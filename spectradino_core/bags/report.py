@@ -1,4 +1,4 @@
-"""Report of evaluated recordings as one HTML file, and as a few lines for the terminal."""
+"""Report of evaluated recordings: an HTML file, and a summary for the terminal."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _HEAD = ["", "frames", "mAP", "mAP50", "mAP75", "mIoU"]
 
 
 def write_report(path: Path, result: Mapping[str, Any], bags: Sequence[BagEvidence]) -> None:
-    """Writes the page.
+    """Write the report.
 
     Args:
         path: the HTML file.
-        result: what `result.json` holds.
-        bags: the evidence of the bags that succeeded, in its order.
+        result: content of `result.json`.
+        bags: files of the bags that succeeded, in its order.
 
     Raises:
-        OSError: it can't be written.
+        OSError: writing failed.
     """
     total, info = result["total"], result["model"]["description"]
     name = bags[0].name if len(bags) == 1 else f"{total['bags']} bags"
     page = Page(f"{name}: {info['name']}", _lead(result))
-    for complaint in complaints(result, [bag.name for bag in bags]):
-        page.text(f"⚠ {complaint}")
+    for text in warnings(result, [bag.name for bag in bags]):
+        page.text(f"⚠ {text}")
     if result["failed"]:
         page.heading("Bags that failed")
         page.table(["bag", "why"], [[row["name"], row["why"]] for row in result["failed"]])
@@ -46,10 +46,10 @@ def write_report(path: Path, result: Mapping[str, Any], bags: Sequence[BagEviden
         _write_scores(page, result, bags)
     for kind, sweep in result["sweeps"].items():
         if kind == next(iter(result["sweeps"])):
-            page.heading("As things get worse")
+            page.heading("Sweeps")
             page.text(
-                "Of all labelled frames: one without an answer, because a frame was lost or found no partner, counts "
-                "as missed. The last plot tells how many were answered.",
+                "All labelled frames count: one without a result, because a frame was lost or found no partner, is a "
+                "miss. The last plot shows the fraction of frames with a result.",
                 soft=True,
             )
         _write_sweep(page, kind, sweep)
@@ -64,11 +64,11 @@ def write_report(path: Path, result: Mapping[str, Any], bags: Sequence[BagEviden
 
 
 def summary_lines(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """Lines that the command prints: scores, pairing, and complaints.
+    """Return the lines that the command prints: scores, pairing, and warnings.
 
     Args:
-        result: what `result.json` holds.
-        names: of the bags that succeeded, in its order.
+        result: content of `result.json`.
+        names: names of the bags that succeeded, in its order.
     """
     total = result["total"]
     lines = [_lead(result), ""]
@@ -78,18 +78,18 @@ def summary_lines(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
         lines += ["", f"{kind}: {sweep['what']}"]
         header, rows = _sweep_rows(sweep, ("map50", "answered"))
         lines += markdown_table(header, rows).splitlines()
-    lines += [f"warning: {text}" for text in complaints(result, names)]
+    lines += [f"warning: {text}" for text in warnings(result, names)]
     lines += [f"failed: {row['name']}: {row['why']}" for row in result["failed"]]
     return lines
 
 
-def complaints(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """Remarks that a reader of the figures must know."""
+def warnings(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Return problems that affect how the figures are read."""
     found = []
     for name, bag in zip(names, result["bags"], strict=True):
         truth, scores = bag["truth"], bag["scores"]
         if not bag["pairing"]["captures"]:
-            found.append(f"{name}: no capture was made, see the drops: {_counts(bag['drops']) or 'none'}")
+            found.append(f"{name}: no captures, see the drops: {_counts(bag['drops']) or 'none'}")
         if bag["pairing"]["failed_captures"]:
             why = "; ".join(f"{cause}: {text}" for cause, text in bag["failures"].items())
             found.append(f"{name}: {bag['pairing']['failed_captures']} captures failed ({why})")
@@ -98,14 +98,14 @@ def complaints(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
             continue
         if truth["unknown_classes"]:
             found.append(
-                f"{name}: labels of classes that the model does not have count for nothing: "
+                f"{name}: labels of classes that the model does not have are not scored: "
                 f"{_counts(truth['unknown_classes'])}"
             )
         found += [f"{name}: labels: {text}" for text in describe_notes(truth.get("label_notes", {}))]
         if scores["frames"]["missed"]:
             frames = scores["frames"]
             found.append(
-                f"{name}: {frames['missed']} of {frames['scored']} labelled frames got no answer and count as missed "
+                f"{name}: {frames['missed']} of {frames['scored']} labelled frames have no result and count as missed "
                 f"({frames['missed_recorded']} recorded but dropped, {frames['missed_not_recorded']} not in the bag)"
             )
         if truth["outside_the_bag"]:
@@ -117,13 +117,13 @@ def _lead(result: Mapping[str, Any]) -> str:
     total = result["total"]
     pairing, info = total["pairing"], result["model"]["description"]
     if not total["bags"]:
-        return f"{info['name']}: not one bag could be evaluated."
+        return f"{info['name']}: no bag could be evaluated."
     text = f"{info['name']} ({' + '.join(info['bands'])}): {pairing['captures']} captures"
     modes = {mode: count for mode, count in pairing["captures_by_mode"].items() if count}
     text += f" ({_counts(modes)})" if modes else ""
     if pairing["absolute_error_ms"] is not None:
         error = pairing["absolute_error_ms"]
-        text += f"; pairs {error['p50']:.1f} ms apart (median; 95 % within {error['p95']:.1f} ms)"
+        text += f"; pairing error {error['p50']:.1f} ms (median; 95 % within {error['p95']:.1f} ms)"
     drops = _counts(total["drops"])
     return text + (f"; dropped: {drops}." if drops else "; nothing dropped.")
 
@@ -144,7 +144,7 @@ def _score_rows(result: Mapping[str, Any], names: Sequence[str]) -> list[list[Ce
     scores = result["total"]["scores"]
     rows = [_score_row("all", scores["frames"]["scored"], scores["all"])]
     if scores["frames"]["missed"]:
-        rows.append(_score_row("answered frames only", scores["frames"]["answered"], scores["answered"]))
+        rows.append(_score_row("frames with a result", scores["frames"]["answered"], scores["answered"]))
     if len(scores["by_mode"]) > 1:
         rows += [_score_row(mode, scores["frames"][mode], row) for mode, row in scores["by_mode"].items()]
     if len(names) > 1:
@@ -162,7 +162,7 @@ def _write_scores(page: Page, result: Mapping[str, Any], bags: Sequence[BagEvide
     page.table(
         _HEAD,
         _score_rows(result, [bag.name for bag in bags]),
-        "in percent; a labelled frame without an answer counts as missed",
+        "in percent; a labelled frame without a result counts as missed",
         strong=[0],
     )
     found = scores["all"]
@@ -199,9 +199,9 @@ def _write_sweep(page: Page, kind: str, sweep: Mapping[str, Any]) -> None:
 
 def _write_worst(page: Page, bags: Sequence[BagEvidence], judged: bool) -> None:
     rows = [(bag, row) for bag in bags for row in bag.worst_frames]
-    rows.sort(key=lambda row: -row[1]["mistakes"])  # stable: of equals in the order of bags and of their own frames
+    rows.sort(key=lambda row: -row[1]["mistakes"])  # stable: equal counts stay in order
     if rows:
-        page.heading("Worst frames" if judged else "Frames of the drive")
+        page.heading("Worst frames" if judged else "Sample frames")
         frames = [
             (
                 (bag.folder / "pictures" / row["file"]).read_bytes(),
@@ -216,7 +216,7 @@ def _write_pairing(page: Page, total: Mapping[str, Any]) -> None:
     pairing = total["pairing"]
     page.heading("Pairing")
     figures_ = ["error_ms", "absolute_error_ms", "wait_ms"]
-    names = ["infrared later than colour [ms]", "apart [ms]", "waited for the partner [ms]"]
+    names = ["IR stamp minus RGB stamp [ms]", "pairing error [ms]", "wait for the partner [ms]"]
     keys = ("n", "mean", "p5", "p50", "p95", "p99", "max")
     rows = [[name, *(pairing[key][k] for k in keys)] for key, name in zip(figures_, names) if pairing[key]]
     if rows:
@@ -230,13 +230,13 @@ def _write_pairing(page: Page, total: Mapping[str, Any]) -> None:
         ]
         for mode in [*(m.value for m in MODES), "stale"]
     ]
-    page.table(["mode", "captures", "share %", "seconds"], shares)
+    page.table(["mode", "captures", "captures %", "seconds"], shares)
     page.text(
-        f"{pairing['pairs']} pairs, {total['mode_changes']} changes of mode, {total['restarts']} restarts of the "
-        f"streams, {pairing['failed_captures']} captures that failed."
+        f"{pairing['pairs']} pairs, {total['mode_changes']} mode changes, {total['restarts']} stream restarts, "
+        f"{pairing['failed_captures']} failed captures."
     )
     if total["drops"]:
-        page.table(["dropped because", "frames"], [[cause, count] for cause, count in total["drops"].items()])
+        page.table(["cause of the drop", "frames"], [[cause, count] for cause, count in total["drops"].items()])
 
 
 def _write_bag(page: Page, bag: BagEvidence) -> None:
@@ -253,20 +253,20 @@ def _write_bag(page: Page, bag: BagEvidence) -> None:
         )  # fmt: skip
     page.table(["camera", "topic", "encoding", "size", "frames", "period [ms]", "longest gap [ms]"], rows)
     learnt = facts["learnt_offset"]
-    offset = f"Infrared time offset in force at the end: {facts['ir_time_offset_ms'] or 0.0:+.1f} ms"
+    offset = f"IR time offset at the end: {facts['ir_time_offset_ms'] or 0.0:+.1f} ms"
     if learnt is not None:
-        offset += f" (learnt: {learnt['offset_ms']:+.1f} ms, confidence {learnt['confidence']:.2f})"
+        offset += f" (estimated: {learnt['offset_ms']:+.1f} ms, confidence {learnt['confidence']:.2f})"
     page.text(f"{offset}. Registration: {facts['registration']}. Thermal: {facts['thermal']}. {facts['engine']}.")
     if invalid := facts.get("ir_invalid_pixels"):
         page.text(
-            f"Infrared pixels that are no measurement (dead pixels, borders, telemetry) in {invalid['frames']} frames: "
-            f"{invalid['mean']:.2%} of all, {invalid['max']:.2%} in the worst frame."
+            f"Invalid IR pixels (dead pixels, borders, telemetry) in {invalid['frames']} frames: "
+            f"{invalid['mean']:.2%} of all pixels, {invalid['max']:.2%} in the worst frame."
         )
     if facts["mode_changes"]:
         rows = [[f"{c['at_s']:.2f}", c["from"], c["to"], c["why"]] for c in facts["mode_changes"][:_MOST_EVENTS]]
-        page.table(["at [s]", "from", "to", "why"], rows, caption="changes of mode")
+        page.table(["at [s]", "from", "to", "why"], rows, caption="mode changes")
     if facts["events"]:
-        with page.details(f"What the node would have logged ({len(facts['events'])})"):
+        with page.details(f"Log of the node ({len(facts['events'])})"):
             events = [[f"{e['at_s']:.2f}", e["text"]] for e in facts["events"][:_MOST_EVENTS]]
             page.table(["at [s]", "text"], events)
 
@@ -284,22 +284,22 @@ def _write_timings(page: Page, bags: Sequence[BagEvidence]) -> None:
         [name, row["answers"], row["answers_per_s"], row["recorded_captures_per_s"]]
         for name, row in found["bags"].items()
     ]
-    page.table(["bag", "answers", "answers per second", "captures per second in the drive"], rows)
+    page.table(["bag", "results", "results per second", "recorded captures per second"], rows)
     page.text(
-        "A robot keeps up with the drive where the second figure is at least the third; otherwise the node passes over "
-        "what is not the newest.",
+        "A robot with this machine keeps up if the second figure is at least the third; otherwise the node skips "
+        "all but the newest frames.",
         soft=True,
     )
 
 
 def _write_provenance(page: Page, result: Mapping[str, Any]) -> None:
-    page.heading("How it was made")
+    page.heading("Provenance")
     truth = next((bag["truth"] for bag in result["bags"] if bag["truth"]), None)
     if truth is not None:
         page.text(
-            f"Truth: {truth['source']}, matched by header stamp within {truth['tolerance_ms']:g} ms; boxes of "
+            f"Ground truth: {truth['source']}, matched by header stamp within {truth['tolerance_ms']:g} ms; boxes of "
             f"{', '.join(truth['classes']) or 'no class'}; masks of {', '.join(truth['mask_classes']) or 'no class'}; "
-            f"{truth['ignored_regions']} regions to be ignored."
+            f"{truth['ignored_regions']} ignored regions."
         )
     page.text(f"{result['software']}, model sha256 {result['model']['sha256']}.")
     for title, data in (("Model", result["model"]), ("Settings", result["settings"])):

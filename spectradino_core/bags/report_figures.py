@@ -1,4 +1,4 @@
-"""Plots of evaluated recordings: the recording over time, and scores as a sweep gets worse."""
+"""Plots of evaluated recordings: timeline of a recording, and scores over a sweep."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from spectradino_core.runtime.perception_result import Mode
 
 __all__ = ["LINE_NAMES", "TITLES", "sweep_curves", "timeline"]
 
-LINE_NAMES = {"fused": "both cameras (the node)", "rgb_only": "RGB alone", "ir_only": "IR alone"}
-TITLES = {"map": "mAP", "map50": "mAP50", "miou": "mIoU", "answered": "answered"}
-"""Of what is drawn of a sweep, in percent."""
+LINE_NAMES = {"fused": "both cameras (the node)", "rgb_only": "RGB only", "ir_only": "IR only"}
+TITLES = {"map": "mAP", "map50": "mAP50", "miou": "mIoU", "answered": "with result"}
+"""Plot titles of a sweep's figures, in percent."""
 
 _MODE_COLOURS = {
     Mode.FUSED.value: "#1b7f4b",
@@ -28,24 +28,24 @@ _MODE_COLOURS = {
     Mode.STALE.value: "#8a8f98",
 }
 _MOST_POINTS = 1500
-"""More points than this are rasterized: a file of vectors would grow with the recording."""
+"""Above this number points are rasterized: a vector file would grow with the recording."""
 
 
 def timeline(bag: BagEvidence) -> Figure:
-    """Modes, pairing errors, drops and latency over the bag's time."""
-    answers, facts = bag.answers, bag.facts
+    """Plot modes, pairing errors, drops and latency over bag time."""
+    results, facts = bag.results, bag.facts
     changes = facts["mode_changes"]
     figure = Figure(figsize=(10.5, 5.2), layout="constrained")
     strip, errors, drops, latency = figure.subplots(4, sharex=True, height_ratios=(0.35, 1.4, 1.0, 1.4))
-    at_s = _relative_s(bag, answers["ready_ns"])
+    at_s = _relative_s(bag, results["ready_ns"])
     seconds = max(facts["seconds"], at_s.max(initial=0.0), 0.001)
     _modes(strip, changes, seconds)
     many: dict[str, Any] = {"rasterized": len(at_s) > _MOST_POINTS}
-    there = answers["error_ns"] != NO_ERROR
+    there = results["error_ns"] != NO_ERROR
     errors.axhline(0, color="#b8bec9", lw=0.8)
-    errors.scatter(at_s[there], answers["error_ns"][there] / 1e6, s=5, color=_MODE_COLOURS["fused"], lw=0, **many)
+    errors.scatter(at_s[there], results["error_ns"][there] / 1e6, s=5, color=_MODE_COLOURS["fused"], lw=0, **many)
     for mode in (Mode.RGB_ONLY, Mode.IR_ONLY):
-        alone = answers["mode"] == (1 if mode is Mode.RGB_ONLY else 2)
+        alone = results["mode"] == (1 if mode is Mode.RGB_ONLY else 2)
         if alone.any():
             colour = _MODE_COLOURS[mode.value]
             errors.scatter(at_s[alone], np.zeros(alone.sum()), s=14, marker="|", color=colour, label=mode.value, **many)
@@ -53,13 +53,13 @@ def timeline(bag: BagEvidence) -> Figure:
     errors.set_ylabel("pairing error\n[ms]")
     low, high = errors.get_ylim()
     errors.set_ylim(min(low, -1.0), max(high, 1.0))
-    for number, cause in enumerate(answers["drop_causes"]):
-        counts = answers["drop_counts"][:, number]
-        drop_s = np.append(_relative_s(bag, answers["drop_ns"]), seconds)
+    for number, cause in enumerate(results["drop_causes"]):
+        counts = results["drop_counts"][:, number]
+        drop_s = np.append(_relative_s(bag, results["drop_ns"]), seconds)
         colour = COLOURS[number % len(COLOURS)]
         drops.step(drop_s, np.append(counts, counts[-1:]), where="post", label=str(cause), color=colour, lw=1.3)
     drops.set_ylabel("frames dropped\nso far")
-    if len(answers["drop_causes"]):
+    if len(results["drop_causes"]):
         drops.legend(loc="upper left", fontsize=8, frameon=False, ncols=2)
     else:
         drops.text(0.5, 0.5, "none", transform=drops.transAxes, ha="center", va="center", color="#5c6370")
@@ -81,7 +81,7 @@ def timeline(bag: BagEvidence) -> Figure:
 
 
 def sweep_curves(sweep: Mapping[str, Any]) -> Figure:
-    """mAP, mAP50, with masks mIoU, and the fraction of frames that have a result, as something gets worse."""
+    """Plot mAP, mAP50, with masks mIoU, and the fraction of frames with a result, over the swept value."""
     known = [name for name in TITLES if any(p[name] is not None for line in LINES for p in sweep[line])]
     names = known or ["answered"]
     figure, all_axes = panels(len(names), 3.2, 2.9, columns=len(TITLES))

@@ -1,4 +1,4 @@
-"""One result from the folders of all bags: the same bytes however many processes made them, and in what order.
+"""Combine the output folders of all bags into one result, independent of number and order of the processes.
 
 What depends on the machine's speed goes into `timings`, everything else into `result`.
 """
@@ -33,7 +33,7 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class BagEvidence:
-    """Files that the runs of one bag left in its folder, read when asked for."""
+    """Output files of one bag's runs, read on demand."""
 
     name: str
     folder: Path
@@ -45,31 +45,31 @@ class BagEvidence:
 
     @cached_property
     def worst_frames(self) -> list[dict[str, Any]]:
-        """ "file" (below `folder`/pictures), "mistakes", "stamp_ns", "caption"; the worst first."""
+        """Worst frames, worst first: "file" (below `folder`/pictures), "mistakes", "stamp_ns", "caption"."""
         return json.loads((self.folder / "pictures" / "pictures.json").read_text(encoding="utf-8"))
 
     @cached_property
-    def answers(self) -> Arrays:
+    def results(self) -> Arrays:
         return self._arrays("node", "answers")
 
     @cached_property
     def truth(self) -> Arrays:
-        """Empty where nothing is labelled."""
+        """Ground truth; empty without labels."""
         return self._arrays("node", "truth")
 
     @cached_property
     def steps(self) -> Arrays:
-        """Milliseconds by step, float64 [K]; nan where an answer had no such step."""
+        """Milliseconds by step, float64 [K]; nan for results without that step."""
         with np.load(self.folder / "timings.npz", allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
 
     @property
     def engine(self) -> dict[str, Any]:
-        """What opening and replaying took."""
+        """Duration of the replay."""
         return json.loads((self.folder / "engine.json").read_text(encoding="utf-8"))
 
     def part(self, run: str = "node", name: str = "node") -> Part:
-        """What one replay found at the labelled frames."""
+        """Return ground truth and results of one replay at the labelled frames."""
         return self.truth, self._arrays(run, name)
 
     def _arrays(self, run: str, name: str) -> Arrays:
@@ -80,14 +80,14 @@ class BagEvidence:
 def result(
     bags: Sequence[BagEvidence], errors: Mapping[str, str], info: ModelInfo, options: Options, alone: bool
 ) -> dict[str, Any]:
-    """Content of `result.json`.
+    """Return the content of `result.json`.
 
     Args:
-        bags: those that succeeded, in the order of their names.
-        errors: why the others failed, by name.
+        bags: bags that succeeded, in order of their names.
+        errors: error messages of the other bags, by name.
         info: the model.
-        options: what was asked for.
-        alone: one bag was asked for: it is not named, so that copies of a drive give the same bytes.
+        options: options of the evaluation.
+        alone: a single bag was evaluated: its name is omitted, so that copies of a recording give the same bytes.
     """
     scored = [bag for bag in bags if bag.truth]
     rows = []
@@ -108,7 +108,7 @@ def result(
         "total": {
             "bags": len(bags),
             "failed": len(errors),
-            "pairing": pairing_figures([bag.answers for bag in bags]),
+            "pairing": pairing_figures([bag.results for bag in bags]),
             **joined_health([bag.facts for bag in bags]),
             "scores": score([bag.part() for bag in scored], info) if scored else None,
         },
@@ -117,16 +117,16 @@ def result(
 
 
 def timings(bags: Sequence[BagEvidence], threads: int, jobs: int) -> dict[str, Any]:
-    """Content of `timings.json`: seconds and milliseconds of this machine, by step, all and by mode.
+    """Return the content of `timings.json`: times on this machine by step, in total and by mode.
 
     Args:
-        bags: those that succeeded.
-        threads: of each engine; 0: as many as ONNX Runtime likes.
-        jobs: how many replays ran at once now; finished ones may have run otherwise.
+        bags: bags that succeeded.
+        threads: threads of each engine; 0: chosen by ONNX Runtime.
+        jobs: number of parallel replays; those finished earlier may have run with another number.
     """
     rows = {}
     for bag in bags:
-        engine, count = bag.engine, len(bag.answers["mode"])
+        engine, count = bag.engine, len(bag.results["mode"])
         seconds = bag.facts["seconds"]
         rows[bag.name] = {
             **rounded(engine),
@@ -137,7 +137,7 @@ def timings(bags: Sequence[BagEvidence], threads: int, jobs: int) -> dict[str, A
             "steps_ms_by_mode": {
                 mode.value: _steps([bag], code)
                 for code, mode in enumerate(MODES)
-                if (bag.answers["mode"] == code).any()
+                if (bag.results["mode"] == code).any()
             },
         }
     return {
@@ -151,7 +151,7 @@ def timings(bags: Sequence[BagEvidence], threads: int, jobs: int) -> dict[str, A
 
 
 def sweep_table(sweeps: Mapping[str, Any]) -> str:
-    """The sweeps as CSV: one row a point and line."""
+    """Return the sweeps as CSV: one row per point and line."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["sweep", "value", "line", *SUMMARY])
@@ -164,7 +164,7 @@ def sweep_table(sweeps: Mapping[str, Any]) -> str:
 
 
 def json_bytes(data: Any) -> bytes:
-    """JSON as written: sorted keys, one way of spelling everything, no nan."""
+    """Encode JSON reproducibly: sorted keys, no nan."""
     return (json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
@@ -177,7 +177,7 @@ def _model(info: ModelInfo, options: Options) -> dict[str, Any]:
 
 
 def _sweeps(bags: Sequence[BagEvidence], info: ModelInfo, options: Options) -> dict[str, Any]:
-    known: dict[tuple[str, str], dict[str, float | None]] = {}  # many points of a single camera are one and the same
+    known: dict[tuple[str, str], dict[str, float | None]] = {}  # many points of a single camera are identical
     found: dict[str, Any] = {}
     for sweep in options.sweeps:
         found[sweep.kind] = {"what": SWEEPS[sweep.kind][0], "values": list(sweep.values)}
@@ -197,7 +197,7 @@ def _steps(bags: Sequence[BagEvidence], mode: int | None) -> dict[str, Any]:
     columns: dict[str, list[np.ndarray]] = {name: [] for name in names}
     totals = []
     for bag in bags:
-        chosen = np.ones(len(bag.answers["mode"]), bool) if mode is None else bag.answers["mode"] == mode
+        chosen = np.ones(len(bag.results["mode"]), bool) if mode is None else bag.results["mode"] == mode
         for name, values in bag.steps.items():
             columns[name].append(values[chosen & ~np.isnan(values)])
         if bag.steps:

@@ -1,12 +1,11 @@
-"""Bag files read from front to back: damaged ones as far as they go, and MCAP files that ROS did not write.
+"""Read bag files sequentially: damaged files up to the damage, and MCAP files not written by ROS.
 
-A file may lack its end because the recorder was killed, the disk was full or a copy broke off. MCAP
-(https://mcap.dev/spec): records of an opcode, a length and a content follow one another; chunks hold records. Read
-from the front, all is good up to the first record that is cut. SQLite: the messages' table is read in the order of
-writing until the database refuses.
+A file is truncated if the recorder was killed, the disk was full or a copy was interrupted. MCAP
+(https://mcap.dev/spec) is a sequence of records (opcode, length, content), and chunks contain records: everything up to
+the first truncated record is readable. SQLite: the message table is read in order of writing until an error.
 
-MCAP is also written by others than rosbag2. The header's profile and each channel's message encoding say what the
-messages are; those in CDR are read whatever the profile, the others are named with the tool that converts them.
+MCAP is also written by other recorders. The header's profile and each channel's message encoding describe the messages:
+CDR is read whatever the profile; for other encodings the error names a tool that converts them.
 """
 
 from __future__ import annotations
@@ -38,14 +37,14 @@ _MAGIC = b"\x89MCAP0\r\n"
 _HEADER, _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x0F
 _FORMATS = {"ros2msg": MessageDefinitionFormat.MSG, "ros2idl": MessageDefinitionFormat.IDL}
 _LARGEST_CHUNK = 1 << 30
-"""Unpacked; recorders make chunks of some megabytes. What says to be larger is taken for damage."""
+"""Decompressed size. Recorders write chunks of some megabytes; a larger claim is taken for damage."""
 _NO_DEFINITION = MessageDefinition(MessageDefinitionFormat.NONE, "")
 
 CDR = ("cdr", "")
-"""Message encodings that are read; recorders that know no other leave the field empty."""
+"""Supported message encodings; recorders that support no other leave the field empty."""
 _TOOLS = {
-    "ros1": "convert the ROS 1 bag that it was made from with 'rosbags-convert --src FILE.bag --dst FOLDER', or the "
-    "MCAP file itself with 'kappe'",
+    "ros1": "convert the original ROS 1 bag with 'rosbags-convert --src FILE.bag --dst FOLDER', or the MCAP file "
+    "itself with 'kappe'",
 }
 _ANY_TOOL = (
     "'mcap info FILE' lists its channels; write their images as sensor_msgs/msg/Image or CompressedImage in CDR, for "
@@ -54,32 +53,32 @@ _ANY_TOOL = (
 
 
 class ForeignBagError(BagError):
-    """An MCAP file without a single topic in ROS 2's encoding; the message names its own, and a tool."""
+    """An MCAP file without any topic in ROS 2's encoding; the message names its encoding and a conversion tool."""
 
 
 def unread_encodings(topics: Mapping[str, str], path: Path) -> str:
-    """Name topics that are not read because of how their messages are encoded; "" where there are none.
+    """Describe topics that are not read because of their message encoding; "" if there are none.
 
     Args:
-        topics: name to message encoding.
+        topics: message encoding by topic.
         path: the file, for the message.
     """
     if not topics:
         return ""
     encodings = sorted(set(topics.values()))
-    said = " and ".join("ROS 1" if encoding == "ros1" else encoding for encoding in encodings)
+    listed = " and ".join("ROS 1" if encoding == "ros1" else encoding for encoding in encodings)
     names = ", ".join(sorted(topics)[:8]) + (f" and {len(topics) - 8} more" if len(topics) > 8 else "")
     tool = next((_TOOLS[encoding] for encoding in encodings if encoding in _TOOLS), _ANY_TOOL)
-    return f"{path}: {names} hold messages encoded as {said}, and only CDR, the encoding of ROS 2, is read here: {tool}"
+    return f"{path}: {names} have messages encoded as {listed}, only CDR, the encoding of ROS 2, is supported: {tool}"
 
 
 class Salvaged:
-    """The readable part of one file, as far as one pass over it found it.
+    """Readable part of one file, found in one pass.
 
     Attributes:
-        topics: name to (type, definition, number of readable messages).
-        unread: topics whose messages are not in CDR, by name: their encoding.
-        is_whole: nothing is missing or damaged; the file is of another profile than rosbag2 writes.
+        topics: (type, definition, number of readable messages) by name.
+        unread: message encoding by topic, of topics not in CDR.
+        is_whole: the file is intact but of another profile than rosbag2's.
     """
 
     def __init__(self, path: Path) -> None:
@@ -89,16 +88,16 @@ class Salvaged:
         self.is_whole = False
 
     def messages(self, topics: Collection[str]) -> Iterator[tuple[str, int, bytes]]:
-        """Topic, time of receiving in nanoseconds and raw bytes of the readable messages of some topics."""
+        """Yield topic, time of recording in nanoseconds and raw bytes of the readable messages of some topics."""
         raise NotImplementedError
 
 
 def salvage(path: Path) -> Salvaged:
-    """The readable part of an .mcap or .db3 file.
+    """Scan an .mcap or .db3 file for its readable part.
 
     Raises:
-        ForeignBagError: the file holds messages of other encodings only.
-        BagError: nothing of it is readable.
+        ForeignBagError: the file has messages of other encodings only.
+        BagError: nothing is readable.
     """
     return _Mcap(path) if path.suffix == ".mcap" else _Sqlite(path)
 
@@ -112,23 +111,25 @@ class _Mcap(Salvaged):
         self._ended = False
         self._damaged = 0
         counts: Counter[int] = Counter(channel for channel, _, _ in self._scan())
-        # What rosbag2 wrote and rosbags refuses is damaged somewhere, be it only in its index.
+        # A rosbag2 file that rosbags refuses is damaged somewhere, if only in its index.
         is_foreign = self._profile != "ros2" or bool(self.unread)
         self.is_whole = is_foreign and self._ended and not self._damaged
         for channel, (topic, schema) in self._channels.items():
             kind, definition = self._schemas.get(schema, ("", _NO_DEFINITION))
             before = self.topics.get(topic, (kind, _NO_DEFINITION, 0))
             if before[0] != kind:
-                raise BagError(f"{path}: topic {topic} holds messages of two types, {before[0]} and {kind}")
+                raise BagError(
+                    f"{path}: topic {topic} has messages of two types, {before[0]} and {kind}: split the file"
+                )
             self.topics[topic] = (kind, definition, before[2] + counts[channel])
         if self._channels:
             return
         if self.unread:
-            cut = "" if self.is_whole else "; besides, the file is damaged or was cut off"
+            cut = "" if self.is_whole else "; the file is also damaged or truncated"
             raise ForeignBagError(unread_encodings(self.unread, path) + cut)
         if self._ended and not self._damaged:
-            raise BagError(f"{path}: this MCAP file holds no topics: nothing was recorded into it")
-        raise BagError(f"{path}: nothing in this file can be read; it ends before its first topic, or is no MCAP")
+            raise BagError(f"{path}: this MCAP file has no topics: nothing was recorded into it")
+        raise BagError(f"{path}: nothing in this file can be read; it ends before its first topic, or is not MCAP")
 
     def messages(self, topics: Collection[str]) -> Iterator[tuple[str, int, bytes]]:
         for channel, received_ns, raw in self._scan():
@@ -158,7 +159,7 @@ class _Mcap(Salvaged):
                     self._describe(code, content)
             except (struct.error, ValueError, KeyError, RuntimeError, EOFError, OSError, zstd.ZstdError):
                 self._damaged += 1
-                continue  # this record is damaged, the next one need not be
+                continue  # the next record may be intact
 
     def _chunk(self, content: bytes) -> Iterator[tuple[int, int, bytes]]:
         size, crc, length = struct.unpack_from("<QII", content, 16)
@@ -179,7 +180,7 @@ class _Mcap(Salvaged):
             else:
                 self._describe(code, body)
             at += 9 + length
-        yield from sorted(found, key=lambda message: message[1])  # of one time: as they were written
+        yield from sorted(found, key=lambda message: message[1])  # stable: in order of writing at equal times
 
     def _describe(self, code: int, content: bytes) -> None:
         if code == _HEADER:
@@ -206,16 +207,16 @@ _UNPACK = {
     "zstd": lambda packed, size: zstd.ZstdDecompressor().decompress(packed, size + 1),
     "lz4": lambda packed, size: LZ4FrameDecompressor().decompress(packed, size + 1),
 }
-"""By the name of a chunk's compression: no more than a byte above the size that the chunk tells of itself."""
+"""Decompression by name; limited to one byte more than the size that the chunk claims."""
 
 
 def _next_record(file: BinaryIO, end: int) -> tuple[int, bytes] | None:
-    """Opcode and content, None where the file ends (at `end`) or is cut."""
+    """Read opcode and content; None where the file ends (at `end`) or is truncated."""
     head = file.read(9)
     if len(head) < 9:
         return None
     code, length = struct.unpack("<BQ", head)
-    if length > end - file.tell():  # asked first: room for what a damaged length says would be taken beforehand
+    if length > end - file.tell():  # checked first: reading would allocate what a damaged length claims
         return None
     content = file.read(length)
     return (code, content) if len(content) == length else None
@@ -257,12 +258,12 @@ class _Sqlite(Salvaged):
                     if topic in topics and isinstance(received_ns, int) and isinstance(raw, bytes):
                         yield topic, received_ns, raw
         except sqlite3.Error:
-            return  # here it is cut
+            return  # truncated here
 
     def _connect(self) -> sqlite3.Connection:
         database = sqlite3.connect(f"{self.path.absolute().as_uri()}?immutable=1", uri=True)
         database.text_factory = lambda text: text.decode(errors="replace")
-        database.execute("PRAGMA writable_schema=ON")  # else a file shorter than it says is refused as a whole
+        database.execute("PRAGMA writable_schema=ON")  # otherwise SQLite refuses a truncated file altogether
         return database
 
     def _definitions(self) -> dict[str, MessageDefinition]:

@@ -1,7 +1,7 @@
-"""One bag prepared for scoring: its frames looked through, its ground truth found, and which true frames count.
+"""Open a bag for scoring: scan its frames, load its ground truth, select the labelled frames that count.
 
-Everything that scores a bag, the node's own way and the ways of a sweep, opens it by this, so that all mean the same
-true frames: those from the first to the last recorded frame of either camera.
+Both the node's replay and the runs of a sweep open a bag here, so that all score the same labelled frames: those from
+the first to the last recorded frame of either camera.
 """
 
 from __future__ import annotations
@@ -30,23 +30,24 @@ from spectradino_core.streams.queues import Stream
 from spectradino_core.streams.registering import Registering
 from spectradino_core.streams.settings import Settings
 
-__all__ = ["Labels", "ScoredBag", "open_scored"]
+__all__ = ["LabelSource", "ScoredBag", "open_scored"]
 
 _MS = 1_000_000
 _BOXES_KIND = "vision_msgs/msg/Detection2DArray"
 
 
 @dataclass(frozen=True)
-class Labels:
-    """Where the ground truth is; nothing: in the topics of `spectradino bag make`, if the bag has them, else the bag is
-    replayed without scores.
+class LabelSource:
+    """Source of the ground truth: a file or topics of the bag.
+
+    By default the topics of `spectradino bag make` are used if the bag has them, else it is replayed without scores.
 
     Attributes:
-        file: COCO JSON file, or a folder with one `<bag's name>.json` or `<bag's name>.coco.json` a bag.
+        file: COCO JSON file, or a folder with `<bag's name>.json` or `<bag's name>.coco.json` for each bag.
         topic: Detection2DArray topic of the bag; "": none.
         mask_topic: mask Image topic of the bag; "": none.
-        mask_classes: names of its values; empty: see `ground_truth_topics`.
-        tolerance_ms: largest difference of the stamps of a true frame and of the colour frame.
+        mask_classes: names of the mask values; empty: see `ground_truth_topics`.
+        tolerance_ms: maximum stamp difference of a labelled frame and its RGB frame.
     """
 
     file: Path | None = None
@@ -57,9 +58,9 @@ class Labels:
 
     def __post_init__(self) -> None:
         if self.file is not None and (self.topic or self.mask_topic):
-            raise GroundTruthError("labels come from a file or from topics of the bag: give one of them")
+            raise GroundTruthError("labels come from a file or from topics of the bag: give only one of them")
         if not 0 <= self.tolerance_ms <= 1000:
-            raise GroundTruthError(f"the tolerance of stamps lies in 0 to 1000 ms, got {self.tolerance_ms:g}")
+            raise GroundTruthError(f"the stamp tolerance must lie in 0 to 1000 ms, got {self.tolerance_ms:g}")
 
     def __bool__(self) -> bool:
         return self.file is not None or bool(self.topic or self.mask_topic)
@@ -69,10 +70,10 @@ class Labels:
         return round(self.tolerance_ms * _MS)
 
     def file_for(self, name: str) -> Path | None:
-        """The labels of one bag: `NAME.json`, or `NAME.coco.json` as `spectradino bag make` writes it.
+        """Return the labels of one bag: `NAME.json`, or `NAME.coco.json` as `spectradino bag make` writes it.
 
         Raises:
-            GroundTruthError: a folder was given that has none for it.
+            GroundTruthError: the folder of labels has none for this bag.
         """
         if self.file is None or not self.file.is_dir():
             return self.file
@@ -83,19 +84,19 @@ class Labels:
                     return path
         there = ", ".join(sorted(p.name for p in self.file.glob("*.json"))[:8]) or "no JSON files"
         raise GroundTruthError(
-            f"{self.file} holds neither {plain}.json nor {plain}.coco.json, labels of bag {name}; it holds {there}"
+            f"{self.file} has neither {plain}.json nor {plain}.coco.json for the labels of bag {name}, only {there}"
         )
 
-    def recorded_in(self, topics: Mapping[str, StoredTopic], has_masks: bool = True) -> Labels:
-        """The labels with the topics of `spectradino bag make` where none were named and the bag has them.
+    def recorded_in(self, topics: Mapping[str, StoredTopic], has_masks: bool = True) -> LabelSource:
+        """Return the labels with the topics of `spectradino bag make` if none were given and the bag has them.
 
         Args:
-            topics: those of the bag.
-            has_masks: whether the model gives masks to be scored.
+            topics: topics of the bag.
+            has_masks: whether the model has a segmentation head.
         """
         if self.file is not None:
             return self
-        # What was named stands alone: who scores boxes of a topic has not asked for masks of another.
+        # If a topic is given, no other is added: scoring given boxes does not imply scoring recorded masks.
         boxes = self.topic is None and not self.mask_topic and _holds(topics, MADE_BOXES, _BOXES_KIND)
         masks = self.topic is None and self.mask_topic is None and has_masks and _holds(topics, MADE_MASKS, IMAGE)
         return replace(
@@ -105,19 +106,19 @@ class Labels:
 
 @dataclass
 class ScoredBag:
-    """An open bag with what scoring needs.
+    """An open bag with the data needed for scoring.
 
     Attributes:
         reader: the bag.
         rgb_ns, ir_ns: all header stamps of the cameras, in order.
-        first_ns, last_ns: the bag's time of the first and last recorded frame.
-        rgb_size, ir_size: (width, height) of the first frame that can be read; None where there is none.
-        encodings: what the images of each camera are, by "rgb" and "ir", and how many.
-        truth: None: nothing is labelled.
-        places: the true frames that count.
-        tolerance_ns: largest difference of the stamps of a true frame and of the RGB frame.
-        ir_offset_ns: by how much infrared stamps are late: the parameters' constant, or where the cameras' stamps
-            cannot be compared the one that their times of arrival show.
+        first_ns, last_ns: bag time of the first and last recorded frame.
+        rgb_size, ir_size: (width, height) of the first readable frame; None: there is none.
+        encodings: image encodings by "rgb" and "ir".
+        truth: ground truth; None: no labels.
+        places: indices of the labelled frames that count.
+        tolerance_ns: maximum stamp difference of a labelled frame and its RGB frame.
+        ir_offset_ns: delay of IR stamps: the configured constant, or if the cameras' stamps are not comparable, the
+            offset by arrival times.
     """
 
     reader: BagReader
@@ -135,11 +136,11 @@ class ScoredBag:
 
     @property
     def colour_size(self) -> Size | None:
-        """Of the pixels that truth is in: the colour camera's, or the infrared one's where there is no other."""
+        """Size of the image that ground truth is in: the RGB camera's, or the IR camera's if it is the only one."""
         return self.rgb_size or self.ir_size
 
     def truth_arrays(self) -> dict[str, np.ndarray]:
-        """See `labelled_frames.truth_arrays`; empty where nothing is labelled."""
+        """See `labelled_frames.truth_arrays`; empty without labels."""
         if self.truth is None:
             return {}
         stamps = np.sort(self.rgb_ns)
@@ -148,7 +149,7 @@ class ScoredBag:
         return truth_arrays(self.truth, self.places, in_bag)
 
     def truth_facts(self) -> dict[str, Any] | None:
-        """What is known of the ground truth, for JSON."""
+        """Return a summary of the ground truth as JSON data."""
         if self.truth is None:
             return None
         return {
@@ -170,27 +171,27 @@ def open_scored(
     name: str,
     info: ModelInfo,
     settings: Settings,
-    labels: Labels,
+    labels: LabelSource,
     rgb_topic: str | None = None,
     ir_topic: str | None = None,
     clock: str = "received",
 ) -> Iterator[ScoredBag]:
-    """Opens a bag and finds what should be found in it.
+    """Open a bag and load its ground truth.
 
     Args:
-        bag, name: the bag, and what it is called.
+        bag, name: the bag, and its name in reports.
         info: the model's description.
         settings: the node's parameters.
-        labels: where the ground truth is.
+        labels: source of the ground truth.
         rgb_topic, ir_topic: see `BagReader`.
-        clock: what the bag's time is, see `Replay`.
+        clock: definition of bag time, see `Replay`.
 
     Raises:
-        BagError: it can't be read, or lacks a camera.
+        BagError: the bag cannot be read, or lacks a camera.
         GroundTruthError: the labels are missing or damaged, or none of them belongs to a frame of the bag.
     """
     with BagReader(bag, rgb_topic, ir_topic, decoding=settings.decoding) as reader:
-        scored = _looked_through(reader)
+        scored = _scan(reader)
         if not scored.ir_offset_ns:
             offset_ms = settings.feed(Registering(settings).time_offset_ms).ir_time_offset_ms
             scored.ir_offset_ns = round(offset_ms * _MS)
@@ -216,7 +217,7 @@ def _holds(topics: Mapping[str, StoredTopic], name: str, kind: str) -> bool:
     return name in topics and topics[name].kind == kind and topics[name].count > 0
 
 
-def _truth_of_topics(bag: Path, info: ModelInfo, labels: Labels, is_named: bool) -> GroundTruth:
+def _truth_of_topics(bag: Path, info: ModelInfo, labels: LabelSource, is_named: bool) -> GroundTruth:
     try:
         return read_topics(bag, info, labels.topic, labels.mask_topic, labels.mask_classes)
     except GroundTruthError as error:
@@ -225,7 +226,7 @@ def _truth_of_topics(bag: Path, info: ModelInfo, labels: Labels, is_named: bool)
         raise GroundTruthError(f'{error} (--gt-topic "" replays the bag without its labels)') from None
 
 
-def _looked_through(reader: BagReader) -> ScoredBag:
+def _scan(reader: BagReader) -> ScoredBag:
     stamps: dict[Stream, list[int]] = {stream: [] for stream in Stream}
     sizes: dict[Stream, Size] = {}
     kinds: dict[Stream, str] = {}
@@ -267,8 +268,8 @@ def _places(bag: ScoredBag, name: str, offset_ns: int, slop_ns: int) -> range:
     assert truth is not None
     stamps = np.concatenate([bag.rgb_ns, bag.ir_ns - offset_ns])
     if not stamps.size:
-        raise GroundTruthError(f"{name} holds no frames, so labels belong to none")
-    which, near_ns = ("colour", tolerance_ns) if bag.rgb_ns.size else ("infrared", max(slop_ns, tolerance_ns))
+        raise GroundTruthError(f"{name} has no frames that labels could belong to: check its camera topics")
+    which, near_ns = ("RGB", tolerance_ns) if bag.rgb_ns.size else ("IR", max(slop_ns, tolerance_ns))
     wanted = np.array([frame.stamp_ns for frame in truth.frames], np.int64)
     recorded = np.sort(bag.rgb_ns if bag.rgb_ns.size else bag.ir_ns - offset_ns)
     gaps = _gaps(wanted, recorded)
@@ -278,14 +279,14 @@ def _places(bag: ScoredBag, name: str, offset_ns: int, slop_ns: int) -> range:
         raise GroundTruthError(
             f"{truth.source}: none of its {len(wanted)} stamps is within {near_ns / _MS:g} ms of a {which} frame of "
             f"{name}; the nearest gap is {gaps[best] / _MS:.3f} ms (label {in_seconds(int(wanted[best]))}, frame "
-            f"{in_seconds(int(nearest))}). Labels go by the header stamps of the colour images: are they of another "
-            "drive, or do they hold times of receipt?"
+            f"{in_seconds(int(nearest))}). Labels are matched by the header stamps of the RGB images: check that they "
+            "belong to this recording and do not contain times of arrival"
         )
     return truth.between(int(stamps.min()), int(stamps.max()), tolerance_ns)
 
 
 def _gaps(wanted: np.ndarray, recorded: np.ndarray) -> np.ndarray:
-    """From each stamp to the nearest of sorted ones, int64 [F]; the largest number there is where there are none."""
+    """Return the distance from each stamp to the nearest of sorted ones, int64 [F]; the maximum if there are none."""
     if not recorded.size:
         return np.full(wanted.shape, np.iinfo(np.int64).max)
     right = np.clip(np.searchsorted(recorded, wanted), 0, len(recorded) - 1)

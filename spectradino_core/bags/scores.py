@@ -1,6 +1,6 @@
-"""Scores of one bag or many for JSON, from what replays recorded at their labelled frames: all, and by mode.
+"""Compute scores of one or several bags from results at labelled frames, in total and by mode.
 
-Many bags are scored as one, since average precision of parts can't be averaged.
+Several bags are pooled, since the average precisions of parts cannot be averaged.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from spectradino_core.runtime.bundle import ModelInfo
 __all__ = ["SUMMARY", "score", "summary"]
 
 SUMMARY = ("map", "map50", "map75", "miou", "answered")
-"""The figures that `summary` gives."""
+"""Figures that `summary` returns."""
 
 _ANSWERED = "answered"
 
 Part = tuple[Arrays, Arrays]
-"""One bag: the arrays of `truth_arrays` and of `LabelledFrames.arrays`."""
+"""Arrays of one bag: `truth_arrays` and `LabelledFrames.arrays`."""
 
 
 def score(parts: Sequence[Part], info: ModelInfo, curves: bool = True) -> dict[str, Any]:
-    """All scores of one replay, for JSON.
+    """Compute all scores of a replay, as JSON data.
 
     Args:
         parts: the bags, in order.
         info: the model's classes.
-        curves: with precision at each of COCO's recalls.
+        curves: whether to include precision at each of COCO's recalls.
 
     Returns:
-        "frames" (how many labelled frames, by what became of them), "all" (misses count), "answered" (without the
-        frames that have no result) and "by_mode"; see `_figures`. None where nothing was labelled.
+        "frames" (number of labelled frames by outcome), "all" (misses count), "answered" (only frames with a result)
+        and "by_mode"; see `_figures`. Figures are None without labels.
     """
     modes = np.concatenate([np.empty(0, np.int8), *(run["mode"] for _, run in parts)])
     in_bag = np.concatenate([np.empty(0, bool), *(truth["in_bag"] for truth, _ in parts)])
@@ -63,8 +63,10 @@ def score(parts: Sequence[Part], info: ModelInfo, curves: bool = True) -> dict[s
 
 
 def summary(parts: Sequence[Part], info: ModelInfo) -> dict[str, float | None]:
-    """The figures of a sweep's point, misses counted: "map", "map50", "map75", "miou"; and "answered", the fraction of
-    the labelled frames that have a result."""
+    """Compute the figures `SUMMARY` of a sweep point, misses counted.
+
+    "answered" is the fraction of the labelled frames with a result.
+    """
     figures = _figures(_scorer(parts, info).scores(), info)
     modes = np.concatenate([np.empty(0, np.int8), *(run["mode"] for _, run in parts)])
     figures["answered"] = rounded(float((modes >= 0).mean())) if len(modes) else None
@@ -72,7 +74,7 @@ def summary(parts: Sequence[Part], info: ModelInfo) -> dict[str, float | None]:
 
 
 def _scorer(parts: Sequence[Part], info: ModelInfo) -> Scorer:
-    """Counts by `ALL`, `_ANSWERED` and each mode."""
+    """Count by the subsets `ALL`, `_ANSWERED` and each mode."""
     scorer = Scorer(info.box_classes, info.mask_classes, info.score_threshold)
     for truth, run in parts:
         rows = zip(_rows(run, ("boxes", "scores", "labels")), _rows(truth, ("boxes", "labels", "crowd")), strict=True)
@@ -86,14 +88,16 @@ def _scorer(parts: Sequence[Part], info: ModelInfo) -> Scorer:
 
 
 def _subsets(code: int) -> tuple[str, ...]:
-    """Of a frame by its mode's code; -1 and the last row of pixel counts are frames without a result."""
+    """Subsets of a frame by its mode code; -1 and the last row of pixel counts are frames without a result."""
     return (ALL, _ANSWERED, MODES[code].value) if 0 <= code < len(MODES) else (ALL,)
 
 
 def _figures(scores: Scores, info: ModelInfo, curves: bool = False) -> dict[str, Any]:
-    """Gives "map", "map50", "map75", by class "ap", "ap50", "ap75", "instances"; "miou", "iou" by class,
-    "pixel_accuracy"; "frames_with_boxes", "frames_with_masks"; with curves "precision" by class at COCO's "recalls",
-    IoU 0.5."""
+    """Return the figures of one subset as JSON data.
+
+    "map", "map50", "map75", by class "ap", "ap50", "ap75", "instances"; "miou", "iou" by class, "pixel_accuracy";
+    "frames_with_boxes", "frames_with_masks"; with curves "precision" by class at COCO's "recalls", IoU 0.5.
+    """
     detection = scores.detection or detection_scores((), info.box_classes)
     figures: dict[str, Any] = {
         **detection.to_dict(),
@@ -112,7 +116,7 @@ def _figures(scores: Scores, info: ModelInfo, curves: bool = False) -> dict[str,
 
 
 def _rows(arrays: Arrays, keys: Sequence[str]) -> list[tuple[np.ndarray, ...]]:
-    """One tuple a frame."""
+    """Split arrays into one tuple per frame."""
     ends = np.cumsum(arrays["count"])
     starts = ends - arrays["count"]
     return [tuple(arrays[key][a:b] for key in keys) for a, b in zip(starts, ends, strict=True)]

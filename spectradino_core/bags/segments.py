@@ -1,4 +1,4 @@
-"""What is finished of a long run, in a folder beside the result to be, so that a stopped run is taken up."""
+"""Finished parts of a long run, in a folder beside the output, from which a stopped run resumes."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ _PLAN, _LOCK = "plan.json", "lock"
 
 
 class Segments:
-    """The finished parts of a bag, each a whole .mcap file named after the answers that it holds.
+    """Finished parts of a bag, each a complete .mcap file named after the results in it.
 
     Attributes:
-        folder: `.NAME.part` beside the result.
-        done: how many answers the finished parts hold, from the first one on.
-        kept: how many of them were there from a run before.
+        folder: `.NAME.part` beside the output.
+        done: number of results in the finished parts, from the first one on.
+        kept: number of results left by a previous run.
     """
 
     def __init__(self, out: Path, plan: dict[str, Any]) -> None:
         """
         Args:
-            out: the result to be.
-            plan: all that the answers depend on, fit for JSON. What an earlier run left by another plan is removed.
+            out: the output bag.
+            plan: everything that the results depend on, as JSON data. Parts of a run with another plan are removed.
 
         Raises:
-            BagError: another process is at it.
-            OSError: the folder can't be written to.
+            BagError: another process is writing the same output.
+            OSError: the folder is not writable.
         """
         self.folder = out.with_name(f".{out.name}.part")
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ class Segments:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._lock.close()
-            raise BagError(f"{out}: another run is writing it just now") from None
+            raise BagError(f"{out}: another run is writing it: wait for it, or choose another name") from None
         plan = json.loads(json.dumps(plan))
         if self._known_plan() != plan:
             for stale in self.folder.iterdir():
@@ -63,19 +63,19 @@ class Segments:
 
     @contextmanager
     def writing(self) -> Iterator[BagWriter]:
-        """The next part. It counts once `finish` was called after the block."""
+        """Write the next part; call `finish` after the block."""
         with BagWriter(self.folder / "next.mcap", overwrite=True) as writer:
             yield writer
 
     def finish(self, done: int) -> None:
-        """The part just written is whole; with it there are `done` answers."""
+        """Mark the part just written as complete, for a total of `done` results."""
         path = self.folder / f"answers-{self.done:09d}-{done:09d}.mcap"
         os.replace(self.folder / "next.mcap", path)
         self.paths.append(path)
         self.done = done
 
     def close(self, remove: bool) -> None:
-        """Ends the run: the result is there and the parts go, or they are kept for the next run."""
+        """End the run and remove the parts, or keep them for the next run."""
         if remove:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.close()

@@ -1,6 +1,6 @@
-"""What two cameras see: a rendered street at any moment, or a folder of pairs one after the other.
+"""Image sources of synthetic recordings: a scene rendered at any time, or a folder of pairs in sequence.
 
-Letters: h x w the colour image, N objects.
+Letters: h x w the RGB image, N objects.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from spectradino_core.streams.queues import Stream
 __all__ = ["FolderViews", "SceneViews", "ViewSource", "CameraView"]
 
 _HALF = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
-"""From pixels whose first centre is (0, 0) to those where it is (0.5, 0.5)."""
+"""From pixel coordinates with the first pixel's centre at (0, 0) to those with it at (0.5, 0.5)."""
 
 
 @dataclass(frozen=True)
 class CameraView:
-    """What one camera sees at one moment.
+    """Image of one camera at one time, with ground truth.
 
     Attributes:
-        pixels: colour uint8 [h, w, 3] in RGB order, or infrared uint8 or uint16 [h', w'].
-        boxes: float32 [N, 4] x1 y1 x2 y2 in colour pixels; None with an infrared image, or where nothing is known.
+        pixels: RGB uint8 [h, w, 3], or IR uint8 or uint16 [h', w'].
+        boxes: float32 [N, 4] x1 y1 x2 y2 in RGB pixels; None for an IR image, or if unlabelled.
         labels: int64 [N], indices into the source's classes.
-        tracks: who it is, by name; "" where that is not known.
-        visible: float [N], the part that is seen, 0..1.
-        mask: uint8 [h, w], indices into the source's mask classes, 255 unlabelled; None: not known.
-        ignored, ignored_labels: float32 [I, 4] and int64 [I], likewise, of regions to be ignored; None: none.
+        tracks: N track names; "" if unknown.
+        visible: float [N], visible fraction, 0..1.
+        mask: uint8 [h, w], indices into the source's mask classes, 255 unlabelled; None: no mask.
+        ignored, ignored_labels: boxes float32 [I, 4] and labels int64 [I] of regions to ignore; None: none.
     """
 
     pixels: np.ndarray
@@ -51,14 +51,14 @@ class CameraView:
 
 
 class ViewSource(Protocol):
-    """Where views come from.
+    """Interface of an image source.
 
     Attributes:
         name: for the labels file.
-        band: of the infrared camera.
-        classes, mask_classes: names that labels and masks index; empty where nothing is labelled.
-        registration: where infrared pixels truly lie in the colour image, with both sizes; None: over the whole image,
-            whatever its size.
+        band: of the IR camera.
+        classes, mask_classes: names that labels and masks index; empty without labels.
+        registration: true mapping from IR to RGB pixels, with both sizes; None: the IR image covers the whole RGB
+            image, whatever its size.
     """
 
     name: str
@@ -68,12 +68,12 @@ class ViewSource(Protocol):
     registration: Registration | None
 
     def views(self, stream: Stream, moments_ns: Sequence[int]) -> Iterator[CameraView]:
-        """What a camera sees at each of the moments, in nanoseconds since the drive began."""
+        """Yield a camera's view at each of the times, in nanoseconds from the start."""
         ...
 
 
 class SceneViews:
-    """One synthetic street, rendered at the very moment at which each camera exposes."""
+    """One synthetic scene, rendered at each camera's exposure times."""
 
     name = "scenes"
     classes = BOX_CLASSES
@@ -92,30 +92,30 @@ class SceneViews:
     ) -> None:
         """
         Args:
-            seed: which street.
-            band: of the infrared camera.
-            size, ir_size: (width, height) of the images; of the infrared ones as of the colour ones by default.
-            ir_to_rgb: the nine numbers, row by row, of the homography from infrared to colour pixels (first centre at
-                (0, 0)); None: the infrared image covers the colour one, but for `misregistration_px`.
-            misregistration_px: a seeded homography that moves no pixel further.
-            time_of_day: "day", "dusk", "night"; None: the seed's.
-            noise: whether the sensors are noisy.
+            seed: seed of the scene.
+            band: of the IR camera.
+            size, ir_size: (width, height) of the RGB and IR images; IR as RGB by default.
+            ir_to_rgb: nine numbers, row by row, of the homography from IR to RGB pixels (first centre at (0, 0)); None:
+                the IR image covers the RGB image, except for `misregistration_px`.
+            misregistration_px: maximum displacement of a seeded random homography.
+            time_of_day: "day", "dusk", "night"; None: by the seed.
+            noise: whether to simulate sensor noise.
 
         Raises:
-            ValueError: sizes, seed or time of day make no sense.
-            RegistrationError: the homography makes none.
+            ValueError: invalid sizes, seed or time of day.
+            RegistrationError: invalid homography.
         """
         if ir_to_rgb is not None and misregistration_px:
             raise BagError("give the homography or a misregistration in pixels, not both")
         if misregistration_px and ir_size not in (None, size):
-            raise BagError("a misregistration in pixels is for two images of one size: give the homography")
+            raise BagError("a misregistration in pixels needs two images of one size: give the homography instead")
         self.band = band
         self._seed, self._ir_size = seed, ir_size
         self._options = SceneOptions(
             width=size[0], height=size[1], time_of_day=time_of_day, misregistration_px=misregistration_px, noise=noise
         )
         if seed < 0:
-            raise BagError(f"seed {seed} is negative: seeds are 0, 1, 2, ...")
+            raise BagError(f"seed must be 0 or more, got {seed}")
         of_ir = size if ir_size is None else ir_size
         if ir_to_rgb is not None:
             matrix = np.reshape(Registration(tuple(ir_to_rgb), of_ir, size, "--ir-to-rgb").matrix, (3, 3))
@@ -149,7 +149,7 @@ class SceneViews:
 
 
 class _LoadedPair:
-    """A pair of a labelled set as a `PairedItem`; its images are read when asked for."""
+    """A pair of a labelled data set with the interface of `PairedItem`; images are read on demand."""
 
     def __init__(self, pairs: LabelledPairs, item: LabelledItem) -> None:
         self._pairs, self._item = pairs, item
@@ -168,7 +168,7 @@ class _LoadedPair:
 
 
 class FolderViews:
-    """The pairs of a folder, each shown for one period of the slower camera: still images, one after the other."""
+    """Still pairs of a folder in sequence, each shown for one period of the slower camera."""
 
     def __init__(
         self,
@@ -181,19 +181,18 @@ class FolderViews:
     ) -> None:
         """
         Args:
-            folder: the pairs; images of one camera are skipped.
-            rate_hz: how many pairs a second are shown.
-            size: (width, height) to which all images are resized; None: as they are, each pair of its own size.
-            ir_size: the same of the infrared ones; None: as the colour ones.
-            ir_to_rgb: as of `SceneViews`: the infrared images, which lie on the colour ones in the folder, are moved
-                so that this homography brings them back. What a camera would see beyond their edges is not known; the
-                edge is drawn out.
-            limit: no more than so many pairs.
+            folder: the pairs; images of a single camera are skipped.
+            rate_hz: pairs per second.
+            size: (width, height) to which all images are resized; None: unchanged, each pair in its own size.
+            ir_size: the same for IR images; None: as RGB.
+            ir_to_rgb: as in `SceneViews`: the IR images, which are registered in the folder, are warped so that this
+                homography maps them back. Beyond their edges the border is replicated.
+            limit: maximum number of pairs.
 
         Raises:
-            BagError: no pairs; or of several sizes, where one is needed.
+            BagError: no pairs; or several sizes where one is needed.
             BenchmarkError, ImageFileError: an image of a labelled set is missing or damaged.
-            RegistrationError: the homography makes no sense.
+            RegistrationError: invalid homography.
         """
         self.band = Modality.parse(folder.infrared)
         self.items: tuple[PairedItem | _LoadedPair, ...]
@@ -207,13 +206,13 @@ class FolderViews:
         self.mask_classes = tuple(folder.mask_classes) if has_masks else ()
         self._rate_hz = rate_hz
         if not self.items:
-            raise BagError(f"{folder.root}: no pairs")
+            raise BagError(f"{folder.root} has no pairs: give a folder with images of both cameras")
         sizes = {item.size for item in self.items}
         if size is None and len(sizes) == 1:
             size = sizes.pop()
         if size is None and (ir_size is not None or ir_to_rgb is not None):
             raise BagError(
-                f"{folder.root}: its images have {len(sizes)} sizes: give the one that they shall have (size)"
+                f"{folder.root}: its images have {len(sizes)} sizes: give one size to resize them to (--size)"
             )
         self._size, self._ir_size = size, ir_size or size
         self._matrix: np.ndarray | None = None
@@ -227,15 +226,15 @@ class FolderViews:
 
     @property
     def duration_s(self) -> float:
-        """How long it takes to show them all."""
+        """Time to show all pairs."""
         return len(self.items) / self._rate_hz
 
     def views(self, stream: Stream, moments_ns: Sequence[int]) -> Iterator[CameraView]:
         """See `ViewSource`."""
         known: tuple[int, CameraView] | None = None
         for moment in moments_ns:
-            # A pair is shown around the moment at which the slower camera exposes it, not from then on: so the frame
-            # of the faster camera that is nearest to that moment shows it too, be it a little earlier.
+            # A pair is shown around the slower camera's exposure time, not from then on, so that the nearest frame of
+            # the faster camera shows it too, even if it is a little earlier.
             place = min(int(moment * self._rate_hz / 1e9 + 0.5), len(self.items) - 1)
             if known is None or known[0] != place:
                 known = (

@@ -1,7 +1,7 @@
-"""A bag's files to raw messages: rosbag2 folders and bare .mcap and .db3 files, compressed or not, whole or damaged.
+"""Read raw messages from rosbag2 folders and bare .mcap and .db3 files, compressed or not, intact or damaged.
 
-Whole bags are read by `rosbags`; of damaged ones what is left is read (`salvage.py`), and said. Whether messages or
-files are packed is decided by their bytes: metadata.yaml may be missing, be of another bag or have been edited.
+Intact bags are read by `rosbags`; of damaged bags the readable part is read (`salvage.py`), and the loss is reported.
+Compression is detected from the bytes: metadata.yaml may be missing, edited, or of another bag.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ _UNREADABLE = (
     ReaderError, apsw.Error, zstd.ZstdError, struct.error, OSError, EOFError, RuntimeError, ValueError, TypeError,
     KeyError, IndexError, MemoryError, AssertionError,
 )  # fmt: skip
-"""What rosbags and the libraries under it raise on damaged files."""
+"""Exceptions of rosbags and the libraries below it on damaged files."""
 
 _DATA = re.compile(r"\.(mcap|db3)(\.zstd)?$")
 _REMEDY = {
-    ".mcap": "'mcap recover' makes a whole file of it",
-    ".db3": "'sqlite3 FILE .recover' makes a whole file of it",
+    ".mcap": "repair it with 'mcap recover'",
+    ".db3": "repair it with 'sqlite3 FILE .recover'",
 }
 
 
 @dataclass(frozen=True)
 class Raw:
-    """One message as it is stored.
+    """A raw message.
 
     Attributes:
-        topic: its topic.
-        received_ns: when the recorder got it.
-        data: CDR; as it is stored where it was packed and can't be unpacked.
+        topic: topic name.
+        received_ns: time of recording.
+        data: CDR; still compressed if it cannot be decompressed.
     """
 
     topic: str
@@ -63,7 +63,7 @@ class Raw:
 
 @dataclass(frozen=True)
 class StoredTopic:
-    """A topic of a bag: its type ("sensor_msgs/msg/Image"), the type's definition if stored, how many messages."""
+    """A topic of a bag: type ("sensor_msgs/msg/Image"), stored type definition, number of messages."""
 
     name: str
     kind: str
@@ -72,12 +72,12 @@ class StoredTopic:
 
 
 class Storage:
-    """The files of one bag, opened for reading. Close it, or use it as a context manager.
+    """Files of one bag, opened for reading; a context manager.
 
     Attributes:
         path: the bag.
         topics: by name.
-        damage: what could not be read, in words with a remedy; more may come while messages are read.
+        damage: descriptions of unreadable parts, with remedies; may grow while messages are read.
         format: "mcap" or "sqlite3", with the compression.
     """
 
@@ -87,7 +87,7 @@ class Storage:
             path: a rosbag2 folder, or a .mcap or .db3 file.
 
         Raises:
-            BagError: there is no bag, or nothing of it can be read; says what to do.
+            BagError: there is no bag, or nothing in it can be read; names the remedy.
         """
         self.path = Path(path)
         self.topics: dict[str, StoredTopic] = {}
@@ -113,7 +113,7 @@ class Storage:
         self.close()
 
     def close(self) -> None:
-        """Lets go of the files."""
+        """Close the files."""
         for part in self._parts:
             if isinstance(part, Reader) and part.is_open:
                 part.close()
@@ -123,7 +123,7 @@ class Storage:
             self._scratch = None
 
     def messages(self, topics: Collection[str]) -> Iterator[Raw]:
-        """The messages of some topics in the order in which they were received (within each file of a split bag)."""
+        """Yield the messages of some topics in order of arrival (within each file of a split bag)."""
         for part in self._parts:
             if isinstance(part, Salvaged):
                 for topic, received_ns, data in part.messages(topics):
@@ -144,11 +144,13 @@ class Storage:
             if count < promised:
                 path = self._copies.get(Path(str(reader.path)), reader.path)
                 self._report(
-                    f"{path} lacks messages: {promised} of {', '.join(sorted({c.topic for c in wanted}))} were "
-                    f"recorded by its own account, {count} are there; 'ros2 bag reindex' counts anew"
+                    f"{path} lacks messages: its metadata lists {promised} of "
+                    f"{', '.join(sorted({c.topic for c in wanted}))}, {count} are there; recount them with "
+                    "'ros2 bag reindex'"
                 )
         except _UNREADABLE as error:
-            where = f"after {count} messages, {(last_ns - reader.start_time) / 1e9:.1f} s in" if count else "at once"
+            at_s = (last_ns - reader.start_time) / 1e9
+            where = f"after {count} messages at {at_s:.1f} s" if count else "at the first message"
             path = Path(str(reader.path))
             remedy = _REMEDY.get(path.suffix) or next((_REMEDY[f.suffix] for f in _data_files(path)), "")
             path = self._copies.get(path, path)
@@ -163,15 +165,17 @@ class Storage:
     def _open(self) -> None:
         path = self.path
         if not os.path.lexists(path):
-            raise BagError(f"{path}: there is no such bag")
+            raise BagError(f"{path} does not exist: check the path of the bag")
         if not path.is_dir() and not _DATA.search(path.name):
             raise BagError(f"{path}: not a rosbag2 folder, .mcap or .db3 file{_hint(path)}")
         _check(path)
         files = _data_files(path)
         if path.is_dir() and not (path / "metadata.yaml").is_file():
             if not files:
-                raise BagError(f"{path}: no rosbag2 folder: it holds neither metadata.yaml nor .mcap or .db3 files")
-            self.damage.append(f"{path} has no metadata.yaml, as when recording was cut off: 'ros2 bag reindex'")
+                raise BagError(f"{path}: not a rosbag2 folder: it has neither metadata.yaml nor .mcap or .db3 files")
+            self.damage.append(
+                f"{path} has no metadata.yaml, as after an interrupted recording: create it with 'ros2 bag reindex'"
+            )
             for file in files:
                 self._open_file(file)
         elif path.is_file() and path.suffix == ".zstd":
@@ -181,7 +185,7 @@ class Storage:
         journal = next((f for f in files if f.with_name(f.name + "-wal").is_file()), None)
         if journal is not None:
             self.damage.append(
-                f"{journal} has a journal beside it (-wal) that is not read: open it once with 'sqlite3 {journal.name} "
+                f"{journal} has a journal (-wal) that is not read: merge it with 'sqlite3 {journal.name} "
                 '"pragma wal_checkpoint"\''
             )
 
@@ -194,32 +198,32 @@ class Storage:
             why = _short(error)
         else:
             self._parts.append(reader)
-            self._tell_of_others(reader, files)
+            self._report_unlisted(reader, files)
             return
         if not files:
-            raise BagError(f"{self.path} can't be read ({why}): record it again, or copy it again from where it was")
+            raise BagError(f"{self.path} cannot be read ({why}): copy it again, or record it again")
         are_foreign = [self._open_file(file) for file in files]
         if not all(are_foreign) and not any(str(self.path) in text for text in self.damage):
-            self.damage.append(f"{self.path}: metadata.yaml is not used ({why}); 'ros2 bag reindex' makes it anew")
+            self.damage.append(f"{self.path}: metadata.yaml is not used ({why}); recreate it with 'ros2 bag reindex'")
 
-    def _tell_of_others(self, reader: Reader, files: list[Path]) -> None:
-        """Data files in the folder that metadata.yaml does not list are not read: rosbag2 does not play them either."""
+    def _report_unlisted(self, reader: Reader, files: list[Path]) -> None:
+        """Report data files that metadata.yaml does not list; like rosbag2, they are not read."""
         listed = {Path(str(storage.path)).name for storage in getattr(reader.storage, "storages", ())}
         others = [f.name for f in files if listed and not {f.name, f.name.removesuffix(".zstd")} & listed]
         if others:
             self._report(
-                f"{self.path}: {', '.join(others)} not read, as metadata.yaml does not list them; 'ros2 bag reindex' "
-                "lists all files of the folder"
+                f"{self.path}: {', '.join(others)} not read, as metadata.yaml does not list them; add them with "
+                "'ros2 bag reindex'"
             )
 
     def _open_file(self, file: Path) -> bool:
-        """Opens one file by itself; gives whether it is whole, but of another profile than rosbag2's."""
+        """Open a single file; return whether it is intact but of another profile than rosbag2's."""
         named = file
         if file.suffix == ".zstd":
             try:
                 file = self._unpacked_file(file)
             except OSError as error:
-                self._report(f"{named} can't be unpacked ({_short(error)}): copy it again from where it was recorded")
+                self._report(f"{named} cannot be decompressed ({_short(error)}): copy it again")
                 return False
         try:
             self._parts.append(open_reader(file))
@@ -238,11 +242,11 @@ class Storage:
         if left.is_whole:
             return True
         count = sum(number for _, _, number in left.topics.values())
-        self._report(f"{named} is damaged or was cut off ({why}): {count} messages can be read; {_REMEDY[file.suffix]}")
+        self._report(f"{named} is damaged or truncated ({why}): {count} messages can be read; {_REMEDY[file.suffix]}")
         return False
 
     def _unpacked_file(self, file: Path) -> Path:
-        """A copy of a packed file, unpacked as far as it goes; it is gone when the bag is closed."""
+        """Decompress a file as far as possible into a temporary copy, deleted when the bag is closed."""
         if self._scratch is None:
             self._scratch = TemporaryDirectory(prefix="spectradino_bag_")
         copy = Path(self._scratch.name) / file.name.removesuffix(".zstd")
@@ -253,11 +257,11 @@ class Storage:
         except OSError as error:
             raise no_room(file, error) from None
         if not is_whole:
-            self._report(f"{file} is cut off or damaged: it could be unpacked in part only; copy it again")
+            self._report(f"{file} is truncated or damaged: it could be decompressed in part only; copy it again")
         return copy
 
     def _described_format(self) -> str:
-        """The storage, and how it is packed: by the bytes of a first message, not by metadata.yaml."""
+        """Storage and compression, detected from the first message's bytes, not from metadata.yaml."""
         form = "mcap" if any(".mcap" in f.suffixes for f in _data_files(self.path)) else "sqlite3"
         modes = [part.compression_mode for part in self._parts if isinstance(part, Reader)]
         if self._scratch is not None or "file" in modes:
@@ -268,13 +272,13 @@ class Storage:
         if any(modes) or not (self.path / "metadata.yaml").is_file():
             return f"{form}, zstd by message"
         self._report(
-            f"{self.path}: its messages are packed by zstd, which metadata.yaml does not say; they are read here, but "
-            "'ros2 bag play' needs the lines 'compression_format: zstd' and 'compression_mode: MESSAGE' there"
+            f"{self.path}: its messages are compressed with zstd, but metadata.yaml does not say so; they are read "
+            "here, but 'ros2 bag play' needs the lines 'compression_format: zstd' and 'compression_mode: MESSAGE' there"
         )
         return f"{form}, zstd by message"
 
     def _first_stored(self, part: Reader | Salvaged) -> Iterator[bytes]:
-        """The first message of a part as it is stored; nothing of an empty or damaged one, which reading reports."""
+        """Yield the first raw message of a part; nothing if it is empty, or damaged, which reading reports."""
         try:
             if isinstance(part, Salvaged):
                 yield from (data for _, _, data in islice(part.messages(set(part.topics)), 1))
@@ -303,8 +307,8 @@ class Storage:
             for name, (kind, definition, count) in listed:
                 if name in found and found[name][0] != kind:
                     raise BagError(
-                        f"{self.path}: topic {name} holds messages of two types, {found[name][0]} and {kind}: split "
-                        "the bag ('ros2 bag convert')"
+                        f"{self.path}: topic {name} has messages of two types, {found[name][0]} and {kind}: split "
+                        "the bag with 'ros2 bag convert'"
                     )
                 before = found.get(name, (kind, definition, 0))
                 best = definition if definition.format != MessageDefinitionFormat.NONE else before[1]
@@ -315,10 +319,10 @@ class Storage:
 
 
 def _check(path: Path) -> None:
-    """Looks at the bag's files before a library opens them.
+    """Check the bag's files before a library opens them.
 
     Raises:
-        BagError: one is no regular file, or a placeholder such as a Git LFS pointer.
+        BagError: one is not a regular file, or a placeholder such as a Git LFS pointer.
     """
     names = [path] if not path.is_dir() else [f for f in path.iterdir() if _DATA.search(f.name)]
     try:
@@ -331,22 +335,22 @@ def _check(path: Path) -> None:
 
 
 def _data_files(path: Path) -> list[Path]:
-    """The files with messages, in the order of their numbers."""
+    """Return the files with messages, sorted by their numbers."""
     if path.is_file():
         return [path]
     files = [f for f in path.iterdir() if f.is_file() and _DATA.search(f.name)]
-    names = {f.name for f in files}  # of a file that somebody unpacked beside itself the unpacked one counts
+    names = {f.name for f in files}  # of a file with its decompressed copy beside it, only the copy counts
     files = [f for f in files if f.suffix != ".zstd" or f.stem not in names]
     return sorted(files, key=lambda f: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", f.name)])
 
 
 def _hint(path: Path) -> str:
     if path.suffix == ".bag":
-        return ". A bag of ROS 1 is made one of ROS 2 by 'rosbags-convert --src FILE.bag --dst FOLDER'"
+        return ". Convert a ROS 1 bag with 'rosbags-convert --src FILE.bag --dst FOLDER'"
     if path.name == "metadata.yaml":
-        return ". Give the folder that it lies in"
+        return ". Give the folder that contains it"
     if path.suffix in (".zstd", ".zst", ".gz", ".xz", ".bz2", ".zip", ".tar"):
-        return ". Unpack it first"
+        return ". Decompress it first"
     return ""
 
 

@@ -1,13 +1,12 @@
-"""One step of a sweep on one bag: what the node finds when a camera loses frames, lags or is misregistered.
+"""Run one step of a sweep on one bag: the node with a camera that loses frames, lags or is misregistered.
 
-Beside it stand the two cameras alone: each of their frames that is left is answered by itself, without any pairing. An
-infrared camera alone is wrong where its stamps or its registration are, since truth is by the colour camera's stamps
-and pixels.
+For comparison each camera is run on its own: every remaining frame gives a result, without pairing. IR-only results are
+affected by wrong stamps and registration, since ground truth is in the RGB camera's stamps and pixels.
 
-- `dropout_rgb`, `dropout_ir`: a share of the camera's frames is taken out, chosen by seed and stamp alone, so that each
-  larger share takes the same frames and more.
-- `offset`: infrared stamps are so much later than the pictures, as when its clock is wrong or its driver late.
-- `shift`: the registration lays the infrared picture so many colour pixels too far to the right.
+- `dropout_rgb`, `dropout_ir`: a fraction of the camera's frames is removed, selected by seed and stamp only, so that a
+  larger fraction removes the same frames and more.
+- `offset`: IR stamps are delayed, as by a wrong clock or a slow driver.
+- `shift`: the registration maps the IR image too far to the right, in RGB pixels.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ __all__ = ["LINES", "NODE", "is_kept", "place_of", "run_sweep", "sweep_runs"]
 
 NODE = "node"
 LINES = ("fused", "rgb_only", "ir_only")
-"""What is drawn: the node with both cameras (and its fallback), and each camera alone."""
+"""Lines of a sweep plot: the node with both cameras (and its fallback), and each camera on its own."""
 
 _MS = 1_000_000
 _BASE = "base"
@@ -45,13 +44,13 @@ _OF_STREAM = {"dropout_rgb": Stream.RGB, "dropout_ir": Stream.IR}
 
 
 def sweep_runs(sweeps: Sequence[Sweep]) -> list[str]:
-    """The replays that sweeps need beside the node's own; each is one piece of work."""
+    """Return the runs that sweeps need in addition to the node's; each is one unit of work."""
     runs = [place_of(line, sweep.kind, value)[0] for sweep in sweeps for value in sweep.values for line in LINES]
     return sorted(set(runs) - {NODE})
 
 
 def place_of(line: str, kind: str, value: float) -> tuple[str, str]:
-    """Which run holds a point of a line, and under which name in it."""
+    """Return the run that contains a point of a line, and the point's name in it."""
     step = f"{kind}={value:.10g}"
     if line == "fused":
         return (step, NODE) if value else (NODE, NODE)
@@ -63,16 +62,15 @@ def place_of(line: str, kind: str, value: float) -> tuple[str, str]:
 
 
 def is_kept(stream: Stream, stamp_ns: int, share: float, seed: int) -> bool:
-    """Whether a frame is left when a share of a camera's frames is lost: the same answer on every machine."""
+    """Whether a frame is kept when a fraction of a camera's frames is lost; the same on every machine."""
     digest = hashlib.blake2b(f"{seed} {stream.value} {stamp_ns}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >= share * 2.0**64
 
 
 def run_sweep(unit: Unit) -> None:
-    """Does one run of `sweep_runs` and leaves what it recorded at the labelled frames in the unit's evidence.
+    """Execute one run of `sweep_runs` and store its results at the labelled frames.
 
-    Raises:
-        As `node_run.run_node`.
+    Raises what `node_run.run_node` raises.
     """
     options = unit.options
     pipeline = pipeline_of(options)
@@ -100,11 +98,11 @@ def _node(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> Label
     if kind == "shift":
         replay.registering.current = _shifted(replay.registering.current, bag, value)
     labelled, match = _labelled_frames(bag, pipeline), Matcher(bag, options)
-    answers = replay.run(_worse(replay.frames_of(bag.reader), kind, value, options.seed))
-    for answer in progress_bar(answers, unit, len(bag.rgb_ns)):
-        judged = match.judged(answer, replay)
-        if judged is not None:
-            labelled.add(*judged)
+    results = replay.run(_degraded(replay.frames_of(bag.reader), kind, value, options.seed))
+    for result in progress_bar(results, unit, len(bag.rgb_ns)):
+        to_rgb = match.to_rgb(result, replay)
+        if to_rgb is not None:
+            labelled.add(*to_rgb)
     return labelled
 
 
@@ -121,7 +119,7 @@ def _rgb_alone(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> 
         try:
             percepts = pipeline(frame.decode().pixels, None)
         except (DecodeError, FrameError):
-            continue  # as in the node; counted in its own run
+            continue  # dropped as in the node, and counted in the node's run
         for name, share in shares.items():
             if is_kept(Stream.RGB, frame.stamp_ns, share, options.seed):
                 frames_of[name].add(frame.stamp_ns, percepts, bag.tolerance_ns)
@@ -129,7 +127,7 @@ def _rgb_alone(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> 
 
 
 def _ir_alone(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> dict[str, LabelledFrames]:
-    """Offset and shift move what was found, so one replay serves them all; lost frames change the thermal range."""
+    """One replay serves all offsets and shifts, which move results; lost frames change the thermal range."""
     options = unit.options
     share = float(unit.run.partition("=")[2] or 0.0)
     moves = {_BASE: (0.0, 0.0)}
@@ -160,7 +158,7 @@ def _ir_alone(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> d
     return frames_of
 
 
-def _worse(frames: Iterator[BagFrame], kind: str, value: float, seed: int) -> Iterator[BagFrame]:
+def _degraded(frames: Iterator[BagFrame], kind: str, value: float, seed: int) -> Iterator[BagFrame]:
     for frame in frames:
         if _OF_STREAM.get(kind) is frame.stream and not is_kept(frame.stream, frame.stamp_ns, value, seed):
             continue

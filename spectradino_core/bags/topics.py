@@ -1,4 +1,4 @@
-"""Which topics of a bag are the two cameras: by name, then by what the images are."""
+"""Find the camera topics of a bag: by name, then by image encoding."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _WORDS = {
 }  # fmt: skip
 _NO_CAMERA = ("mask", "overlay", "segmentation", "depth", "disparity", "debug", "detections", "compresseddepth")
 _TRANSPORTS = ("zstd", "compressed")
-"""Names of the packed siblings of a raw topic that are read, best first: what zstd packs lost nothing."""
+"""Last name of the compressed topics beside a raw topic, best first: zstd is lossless."""
 
 
 def image_topics(topics: Mapping[str, StoredTopic]) -> list[StoredTopic]:
-    """The topics that may be a camera's, by name; those without messages too."""
+    """Return image topics that may be a camera's, by name, including those without messages."""
     return [
         topic
         for name, topic in sorted(topics.items())
@@ -45,22 +45,25 @@ def choose_camera(
     path: object,
     other: str = "",
 ) -> tuple[str, str]:
-    """The topic of one camera and how it was found, in words.
+    """Choose the topic of one camera.
 
     Args:
         stream: which camera.
-        topics: those of the bag.
-        wanted: the topic to take; where it is not there, what image_transport makes of it serves (`<topic>/zstd`,
-            `<topic>/compressed`). None: find it. "": there shall be none.
-        encoding_of: the encoding of a topic's first image, for topics whose names say nothing.
+        topics: topics of the bag.
+        wanted: topic to use; if it is missing, its compressed form is used (`<topic>/zstd`, `<topic>/compressed`).
+            None: find it. "": no topic.
+        encoding_of: encoding of a topic's first image, for topics whose names are not conclusive.
         path: the bag, for messages.
-        other: the other camera's topic, which is not considered.
+        other: the other camera's topic, which is excluded.
+
+    Returns:
+        The topic and the reason for the choice.
 
     Raises:
-        BagError: it isn't there, holds no images, or can't be told: names what there is.
+        BagError: the topic is missing, has no images, or is ambiguous; lists the image topics.
     """
     if wanted == "":
-        return "", "none, as asked for"
+        return "", "none, as requested"
     if wanted is not None:
         return _given(stream, topics, wanted, path)
     candidates = [t for t in _without_siblings(image_topics(topics), topics) if t.count and t.name != other]
@@ -85,8 +88,8 @@ def choose_camera(
         named = fitting
     if named:
         raise BagError(
-            f"{path}: which topic is the {stream.value} camera? "
-            f"{', '.join(_said(t, encoding_of(t.name)) for t in named)} may be: give {option} "
+            f"{path}: several topics may be the {stream.value} camera: "
+            f"{', '.join(_summary(t, encoding_of(t.name)) for t in named)}. Give {option} "
             '(or "" if there is none)'
         )
     raise BagError(
@@ -103,16 +106,16 @@ def _given(stream: Stream, topics: Mapping[str, StoredTopic], wanted: str, path:
         raise BagError(f"{path}: there is no topic {name}; {_listed(image_topics(topics), topics)}")
     if found.kind not in (IMAGE, COMPRESSED):
         raise BagError(
-            f"{path}: topic {found.name} holds {found.kind}, no images, so it can't be the {stream.value} camera; "
-            f"{_listed(image_topics(topics), topics)}"
+            f"{path}: topic {found.name} is of type {found.kind}, not an image, so it cannot be the {stream.value} "
+            f"camera; {_listed(image_topics(topics), topics)}"
         )
     if not found.count:
-        raise BagError(f"{path}: topic {found.name} holds no message; {_listed(image_topics(topics), topics)}")
-    return found.name, "as asked for"
+        raise BagError(f"{path}: topic {found.name} has no messages; {_listed(image_topics(topics), topics)}")
+    return found.name, "as requested"
 
 
 def base_topic(name: str, topics: Mapping[str, StoredTopic]) -> str:
-    """The image topic that a packed topic belongs to, `/cam/image` of `/cam/image/zstd`; the name itself of others."""
+    """Return the image topic of a compressed topic: `/cam/image` of `/cam/image/zstd`; other names unchanged."""
     base, _, transport = name.rpartition("/")
     if transport in _TRANSPORTS:
         return base
@@ -122,7 +125,7 @@ def base_topic(name: str, topics: Mapping[str, StoredTopic]) -> str:
 
 
 def _without_siblings(found: list[StoredTopic], topics: Mapping[str, StoredTopic]) -> list[StoredTopic]:
-    """One topic a camera where it was recorded in several ways, as by `ros2 bag record -a`: the one that lost least."""
+    """Keep the least lossy topic of a camera recorded in several forms, as by `ros2 bag record -a`."""
 
     def rank(topic: StoredTopic) -> int:
         transport = topic.name.rpartition("/")[2]
@@ -147,14 +150,14 @@ def _words(name: str) -> list[str]:
     return [word for part in parts for word in (part, part.rstrip("0123456789"))]
 
 
-def _said(topic: StoredTopic, encoding: str = "") -> str:
+def _summary(topic: StoredTopic, encoding: str = "") -> str:
     kind = topic.kind.rpartition("/")[2]
     return f"{topic.name} ({', '.join(filter(None, (kind, encoding, f'{topic.count} messages')))})"
 
 
 def _listed(images: list[StoredTopic], topics: Mapping[str, StoredTopic]) -> str:
     if images:
-        return f"image topics are {', '.join(map(_said, images))}"
+        return f"image topics are {', '.join(map(_summary, images))}"
     if topics:
-        return f"it holds no camera's images, only {', '.join(_said(t) for t in list(topics.values())[:12])}"
-    return "it holds no messages at all"
+        return f"it has no camera images, only {', '.join(_summary(t) for t in list(topics.values())[:12])}"
+    return "it has no messages at all"

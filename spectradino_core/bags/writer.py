@@ -1,7 +1,7 @@
-"""Bags written: whole or not there, in MCAP or SQLite, the same bytes for the same messages.
+"""Write bags atomically, in MCAP or SQLite, with the same bytes for the same messages.
 
-A name that ends in .mcap becomes one file, which Foxglove, `ros2 bag play` and this package open as it is; any other
-becomes a rosbag2 folder with its metadata.yaml.
+A name that ends in .mcap becomes a single file, which Foxglove, `ros2 bag play` and this package open directly; any
+other name becomes a rosbag2 folder with metadata.yaml.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ COMPRESSIONS = {
     "file": CompressionMode.FILE,
     "chunk": CompressionMode.STORAGE,
 }
-"""How zstd packs: each message, the whole file, or (MCAP only) chunks of messages, which every tool reads."""
+"""zstd compression of each message, the whole file, or (MCAP only) chunks of messages, which every tool reads."""
 
 _PLUGINS = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 _VERSION: Literal[8] = 8
-"""Of rosbag2's metadata: what Iron and Jazzy read; Humble reads the .mcap or .db3 file itself."""
+"""Version of rosbag2's metadata that Iron and Jazzy read; Humble reads the .mcap or .db3 file itself."""
 _OF_A_BAG = re.compile(r"metadata\.yaml|.*\.(mcap|db3)(\.zstd|-wal|-shm)?")
 """Names of files in a rosbag2 folder."""
 _FOREVER = QosTime(9223372036, 854775807)
 
 
 class BagWriter:
-    """A bag being written. A context manager: on leaving it the bag appears, or after an exception nothing does.
+    """A bag being written; a context manager. The bag appears on exit, or nothing after an exception.
 
     Attributes:
-        path: where the bag will be.
+        path: the bag.
         count: messages written so far.
     """
 
@@ -60,35 +60,37 @@ class BagWriter:
     ) -> None:
         """
         Args:
-            path: a folder to be, or a file that ends in .mcap.
+            path: folder to create, or a file that ends in .mcap.
             storage: one of `STORAGES`; None: MCAP for .mcap, else SQLite.
             compression: one of `COMPRESSIONS`.
-            overwrite: whether the bag at `path` is replaced, once the new one is whole.
+            overwrite: whether to replace the bag at `path`, once the new one is complete.
 
         Raises:
-            BagError: `path` exists, or is a folder that is no bag, or the arguments contradict each other.
+            BagError: `path` exists, or is a folder that is not a bag, or the arguments contradict each other.
         """
         self.path = Path(path)
         self.count = 0
         self._is_file = self.path.suffix == ".mcap"
         storage = storage or ("mcap" if self._is_file else "sqlite3")
         if storage not in STORAGES or compression not in COMPRESSIONS:
-            raise BagError(f"storage is one of {', '.join(STORAGES)}, compression one of {', '.join(COMPRESSIONS)}")
+            raise BagError(
+                f"storage must be one of {', '.join(STORAGES)}, compression one of {', '.join(COMPRESSIONS)}"
+            )
         if self.path.suffix in (".db3", ".bag", ".yaml"):
-            raise BagError(f"{self.path}: a bag is written as a folder, or as one file that ends in .mcap")
+            raise BagError(f"{self.path}: give a folder, or a file that ends in .mcap")
         if self._is_file and (storage != "mcap" or compression in ("file", "message")):
             raise BagError(
-                f"{self.path}: a single .mcap file is MCAP, packed by chunk if at all; without that ending a folder is "
-                "written"
+                f"{self.path}: a single .mcap file takes storage mcap and compression none or chunk; give a name "
+                "without .mcap to write a folder"
             )
         if storage == "sqlite3" and compression == "chunk":
-            raise BagError("SQLite has no chunks to be packed: use compression message or file")
+            raise BagError("SQLite has no chunks to compress: use compression message or file")
         if self.path.exists() and not overwrite:
-            raise BagError(f"{self.path} exists already: remove it, choose another name, or ask for it to be replaced")
+            raise BagError(f"{self.path} exists already: remove it, choose another name, or allow overwriting")
         if self.path.is_dir() and (others := [p.name for p in self.path.iterdir() if not _OF_A_BAG.fullmatch(p.name)]):
             raise BagError(
-                f"{self.path} is a folder with other things than a bag in it ({', '.join(sorted(others)[:3])}): it is "
-                "not replaced by one"
+                f"{self.path} is a folder with other files than a bag ({', '.join(sorted(others)[:3])}), so it is not "
+                "replaced: choose another name"
             )
         self._storage, self._compression = storage, compression
         self._scratch = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
@@ -129,19 +131,24 @@ class BagWriter:
             self._discard()
 
     def add(self, topic: str, kind: str, latched: bool = False) -> None:
-        """Declares a topic of a type such as "sensor_msgs/msg/Image"; `latched`: played back for late listeners too.
+        """Declare a topic.
+
+        Args:
+            topic: topic name.
+            kind: type name, such as "sensor_msgs/msg/Image".
+            latched: with transient-local QoS.
 
         Raises:
-            BagError: the topic is there with another type, or the type is unknown.
+            BagError: the topic was declared with another type, or the type is unknown.
         """
         there = self._connections.get(topic)
         if there is not None:
             if there.msgtype != kind:
-                raise BagError(f"{self.path}: topic {topic} can't hold both {there.msgtype} and {kind}")
+                raise BagError(f"{self.path}: topic {topic} cannot have both types {there.msgtype} and {kind}")
             return
         assert self._writer is not None, "the bag is not open"
         if kind not in writing_types().fielddefs:
-            raise BagError(f"{self.path}: the type {kind} of topic {topic} is not known here")
+            raise BagError(f"{self.path}: the type {kind} of topic {topic} is unknown")
         try:
             self._connections[topic] = self._writer.add_connection(
                 topic, kind, typestore=writing_types(), offered_qos_profiles=[_qos(latched)]
@@ -150,17 +157,17 @@ class BagWriter:
             raise self._trouble(error) from error
 
     def write(self, topic: str, message: Any, time_ns: int) -> None:
-        """Writes one message of a topic that was declared, as if received at `time_ns`.
+        """Write a message of a declared topic, as if received at `time_ns`.
 
         Raises:
-            BagError: no such topic.
-            OSError: the disk is full, or the like; names the bag.
+            BagError: the topic was not declared.
+            OSError: writing failed, for example on a full disk; names the bag.
         """
         connection = self._connection(topic)
         self.write_raw(topic, writing_types().serialize_cdr(message, connection.msgtype), time_ns)
 
     def write_raw(self, topic: str, data: bytes | memoryview, time_ns: int) -> None:
-        """The same of a message that is in CDR already."""
+        """Write a message that is already in CDR, see `write`."""
         assert self._writer is not None, "the bag is not open"
         try:
             self._writer.write(self._connection(topic), time_ns, data)
@@ -174,12 +181,12 @@ class BagWriter:
         return self._connections[topic]
 
     def _settle(self, written: Path) -> None:
-        """Puts the whole bag into its place."""
+        """Move the complete bag to its final path."""
         whole = written / f"{written.name}.mcap" if self._is_file else written
         for file in [whole] if self._is_file else list(whole.iterdir()):
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
-        if self.path.is_dir():  # which no other takes the place of in one step: it stands by until that is done
+        if self.path.is_dir():  # a folder cannot be replaced atomically: the old one is kept until the move succeeded
             before = self._scratch / "before"
             os.replace(self.path, before)
             try:

@@ -108,12 +108,12 @@ def _run(options: argparse.Namespace) -> int:
     from spectradino_core.bags.evaluate import evaluate_bags, find_bags
     from spectradino_core.bags.evaluation_options import Options, parse_sweeps
     from spectradino_core.bags.report import summary_lines, write_report
-    from spectradino_core.bags.scored_bag import Labels
+    from spectradino_core.bags.scored_bag import LabelSource
 
     settings = settings_of(options)
     if options.parameter_threads is None and options.params_file is None:
         settings = settings.with_(threads=1)  # ONNX Runtime's rounding depends on the number of threads
-    labels = Labels(
+    labels = LabelSource(
         options.labels, options.gt_topic, options.gt_mask_topic, options.gt_mask_classes, options.stamp_tolerance_ms
     )
     asked = Options(

@@ -80,7 +80,7 @@ def _run(options: argparse.Namespace) -> int:
             tick,
             lambda text: bar.write(text, file=sys.stderr),
         )
-    answers = ", ".join(f"{count} {mode}" for mode, count in sorted(done.answers.items())) or "none"
+    answers = ", ".join(f"{count} {mode}" for mode, count in sorted(done.results.items())) or "none"
     drops = ", ".join(f"{count} {cause}" for cause, count in done.drops.items()) or "none"
     for camera in done.cameras:
         print(camera)

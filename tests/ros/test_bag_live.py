@@ -13,7 +13,7 @@ from vision_msgs.msg import Detection2DArray
 
 from spectradino_core.bags.make import MakeOptions, make_bag
 from spectradino_core.bags.reader import BagReader
-from spectradino_core.bags.replay import Answer, Replay
+from spectradino_core.bags.replay import Replay, ReplayResult
 from spectradino_core.bags.schedule import CameraSchedule
 from spectradino_core.bags.sources import SceneViews
 from spectradino_core.streams.detecting import open_pipeline
@@ -38,7 +38,7 @@ def test_the_node_and_the_replay_answer_alike(repository, tmp_path):
     with BagReader(bag) as reader:
         replay = Replay(open_pipeline(model, settings), settings)
         frames = list(reader.frames())
-        made_by: list[tuple[bytes, str, list[Answer]]] = [
+        made_by: list[tuple[bytes, str, list[ReplayResult]]] = [
             (f.raw, f.stream.value, list(replay.frame(f))) for f in frames
         ]
     offline = [answer for _, _, answers in made_by for answer in answers]

@@ -67,7 +67,7 @@ def test_it_holds_what_the_node_publishes(drive, model, tmp_path):
         replay = Replay(open_pipeline(model, settings), settings)
         answers = [a for a in replay.run(reader) if a.percepts is not None]
     assert done.drops == {"inference_failed": 1} | replay.drops()
-    assert done.answers == dict(replay.answers)
+    assert done.results == dict(replay.results)
     found = opened(done.path)
     assert set(found) == {f"/detector_node/{name}" for name in NODE_TOPICS} | {RGB, IR}
     assert [p.name for p in tmp_path.iterdir()] == ["out.mcap"]
@@ -184,7 +184,7 @@ def test_what_is_refused_before_anything_is_done(drive, model, tmp_path):
     (tmp_path / "out.mcap").write_bytes(b"mine")
     with pytest.raises(BagError, match="exists already"):
         annotate(drive, model, tmp_path / "out.mcap")
-    with pytest.raises(BagError, match="the drive itself"):
+    with pytest.raises(BagError, match="the recording itself"):
         annotate(drive, model, drive, AnnotateOptions(overwrite=True))
     assert (tmp_path / "out.mcap").read_bytes() == b"mine"
     assert drive.is_dir()

@@ -96,7 +96,7 @@ def test_noise_in_the_middle_stops_there_and_says_so(whole, tmp_path):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda p: None, "there is no such bag"),
+        (lambda p: None, "does not exist"),
         (lambda p: p.mkdir(), "neither metadata.yaml nor .mcap or .db3 files"),
         (lambda p: p.write_bytes(b"#ROSBAG V2.0"), "not a rosbag2 folder.*rosbags-convert"),
     ],

@@ -123,8 +123,8 @@ def test_names_have_aliases() -> None:
         ({"annotations": [{"id": 5, "image_id": 1, "category_id": 2, "bbox": [0, 0, 1]}]}, "5 has no bbox"),
         ({"annotations": [{"id": 5, "image_id": 1, "category_id": 2, "bbox": [0, 0, float("nan"), 3]}]}, "not finite"),
         ({"images": [{"id": 1, "stamp_ns": 7}, {"id": 2, "stamp_ns": 7}]}, "two entries have the stamp"),
-        ({"images": [{"id": 1, "stamp_ns": 7, "sem_seg_file_name": "../m.png"}]}, "outside its folder"),
-        ({"images": [{"id": 1, "stamp_ns": 7, "sem_seg_file_name": "m.png"}]}, "m.png: image 1 .* no such file"),
+        ({"images": [{"id": 1, "stamp_ns": 7, "sem_seg_file_name": "../m.png"}]}, "outside the file's folder"),
+        ({"images": [{"id": 1, "stamp_ns": 7, "sem_seg_file_name": "m.png"}]}, "m.png does not exist: image 1"),
     ],
 )
 def test_bad_annotations_are_named(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
@@ -138,7 +138,7 @@ def test_what_is_no_json_object_is_refused(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(GroundTruthError, match="truth.json"):
         read_coco(path, INFO)
-    with pytest.raises(GroundTruthError, match="no such labels"):
+    with pytest.raises(GroundTruthError, match="does not exist: --labels"):
         read_coco(tmp_path / "missing.json", INFO)
 
 
@@ -155,7 +155,7 @@ def test_masks_beside_a_coco_file_have_the_models_values(tmp_path: Path) -> None
     path = coco(tmp_path, images=[{**images[0], "width": 5, "height": 3}], annotations=[])
     reader = read_coco(path, INFO).frames[0].mask
     assert reader is not None
-    with pytest.raises(GroundTruthError, match="4x3 pixels, truth.json says 5x3"):
+    with pytest.raises(GroundTruthError, match="4x3 pixels, but truth.json says 5x3"):
         reader()
 
 
@@ -193,13 +193,13 @@ def test_mask_values_may_be_named(bag: Path) -> None:
     assert set(np.unique(truth.frames[0].mask())) == {0, 2, 255}
     assert dict(truth.unknown) == {"sky": 1}
     assert all(frame.boxes is None for frame in truth.frames)
-    with pytest.raises(GroundTruthError, match="holds the value 2, but only 2 classes are named"):
+    with pytest.raises(GroundTruthError, match="has the value 2, but only 2 classes are named"):
         read_topics(bag, INFO, mask_topic="/gt/mask", mask_classes=("background", "hot"))
 
 
 @pytest.mark.parametrize(
     ("topic", "said"),
-    [("/gt/none", "no topic /gt/none.*: /gt/boxes"), ("/gt/mask", "is of type sensor_msgs/msg/Image, wanted")],
+    [("/gt/none", "no topic /gt/none.*: /gt/boxes"), ("/gt/mask", "is of type sensor_msgs/msg/Image, it must be")],
 )
 def test_a_wrong_topic_is_refused_with_what_there_is(bag: Path, topic: str, said: str) -> None:
     with pytest.raises(GroundTruthError, match=said):

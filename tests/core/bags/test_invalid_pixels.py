@@ -34,7 +34,7 @@ def test_they_are_reported_and_only_where_there_are_some(tmp_path: Path) -> None
     found = evaluate(drive.write(tmp_path / "damaged"), "report")["ir_invalid_pixels"]
     height = next(iter(drive.ir.values())).shape[0]
     assert found == {"frames": 2, "mean": round(6 / height, 6), "max": round(12 / height, 6)}
-    assert "no measurement" in (tmp_path / "report/report.html").read_text()
+    assert "Invalid IR pixels" in (tmp_path / "report/report.html").read_text()
 
 
 def test_an_infrared_frame_without_a_measurement_leaves_its_partner(tmp_path):

@@ -126,7 +126,9 @@ def test_labels_for_images_of_another_size_are_refused() -> None:
     labelled = LabelledFrames(truth(1), range(1), INFO)
     percepts = found()
     percepts.size = (200, 120)
-    with pytest.raises(GroundTruthError, match="labels at 0.000000000 are for images of 100x60, the bag's are 200x120"):
+    with pytest.raises(
+        GroundTruthError, match="labels at 0.000000000 are for images of 100x60, but the bag's are 200x120"
+    ):
         labelled.add(0, percepts, MS)
 
 

@@ -121,11 +121,11 @@ def test_losses_jitter_and_ragged_ends():
         (lambda: CameraSchedule(0.0), "rate"),
         (lambda: CameraSchedule(5.0, dropout=1.5), "dropout"),
         (lambda: CameraSchedule(5.0, windows=((3.0, 2.0),)), "window"),
-        (lambda: exposures(Stream.IR, CameraSchedule(5.0, dropout=1.0), 1.0, 0), "without a single frame"),
-        (lambda: exposures(Stream.IR, CameraSchedule(5.0), 0.0, 0), "length above 0"),
+        (lambda: exposures(Stream.IR, CameraSchedule(5.0, dropout=1.0), 1.0, 0), "no frame of the ir camera"),
+        (lambda: exposures(Stream.IR, CameraSchedule(5.0), 0.0, 0), "longer than 0 s"),
         (lambda: MakeOptions(rgb_form="gif"), "raw, png, jpeg"),
-        (lambda: MakeOptions(rgb_topic="/a", ir_topic="/a"), "one topic"),
-        (lambda: SceneViews(-1), "negative"),
+        (lambda: MakeOptions(rgb_topic="/a", ir_topic="/a"), "have the topic /a"),
+        (lambda: SceneViews(-1), "seed must be 0 or more, got -1"),
         (lambda: SceneViews(0, misregistration_px=3.0, ir_to_rgb=(1, 0, 0, 0, 1, 0, 0, 0, 1)), "not both"),
     ],
 )
@@ -222,7 +222,7 @@ def test_a_folder_of_real_pairs(shared_data, tmp_path):
 
 def test_pictures_of_several_sizes_need_one_to_be_moved(shared_data):
     folder = PairedFolder(shared_data / "roadscene_rgb_lwir", "val")
-    with pytest.raises(BagError, match=r"have \d+ sizes: give the one"):
+    with pytest.raises(BagError, match=r"have \d+ sizes: give one size"):
         FolderViews(folder, 4.0, ir_to_rgb=(1, 0, 5, 0, 1, 0, 0, 0, 1))
 
 

@@ -87,11 +87,11 @@ def test_a_cut_file_is_still_damaged(tmp_path: Path, profile):
     file = write_mcap(tmp_path / "drive.mcap", profile, channels, rows, chunked=False)
     file.write_bytes(file.read_bytes()[:-300])
     if profile == "ros1":
-        with pytest.raises(BagError, match=r"ROS 1.*damaged or was cut off"):
+        with pytest.raises(BagError, match=r"ROS 1.*damaged or truncated"):
             BagReader(file)
         return
     with BagReader(file) as reader:
-        assert any("cut off" in text for text in reader.damage)
+        assert any("truncated" in text for text in reader.damage)
 
 
 def test_an_empty_file_holds_no_topics(tmp_path):

@@ -104,7 +104,7 @@ def test_a_packed_file_that_was_cut_is_read_up_to_there_and_named(tmp_path):
     found, damage = stamps(bag)
     assert found == expected[: len(found)]
     assert found
-    assert any("unpacked in part" in text for text in damage)
+    assert any("decompressed in part" in text for text in damage)
     file.write_bytes(b"no zstd at all")
     with pytest.raises(BagError, match=file.name):
         BagReader(bag)
@@ -117,7 +117,7 @@ def test_one_packed_message_that_is_damaged_costs_itself_only(tmp_path):
     with BagReader(bag) as reader:
         assert sum(1 for _ in reader.frames()) == 9
         assert reader.events == {"rgb_bad_message": 1}
-        assert "packed by zstd" in str(reader.messages_of["rgb"])
+        assert "compressed with zstd" in str(reader.messages_of["rgb"])
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])

@@ -10,7 +10,7 @@ import pytest
 from spectradino_core.bags.errors import BagError
 from spectradino_core.bags.messages import make
 from spectradino_core.bags.reader import BagFrame, BagReader
-from spectradino_core.bags.replay import Answer, Replay
+from spectradino_core.bags.replay import Replay, ReplayResult
 from spectradino_core.bags.writer import BagWriter
 from spectradino_core.calibration.registration import Registration, RegistrationError
 from spectradino_core.runtime.bundle import BundleError
@@ -31,14 +31,14 @@ def model(tmp_path_factory) -> Path:
     return make_blob_model(tmp_path_factory.mktemp("model") / "blob.onnx", SIZE)
 
 
-def replayed(bag: Path, model: Path, **settings: object) -> tuple[list[Answer], Replay]:
+def replayed(bag: Path, model: Path, **settings: object) -> tuple[list[ReplayResult], Replay]:
     parameters = Settings(**settings)  # type: ignore[arg-type]
     with BagReader(bag) as reader:
         replay = Replay(open_pipeline(model, parameters), parameters)
         return list(replay.run(reader)), replay
 
 
-def told(answers: list[Answer]) -> list[tuple]:
+def told(answers: list[ReplayResult]) -> list[tuple]:
     """All of the answers but for how long they took."""
     return [
         (
@@ -62,7 +62,7 @@ def test_every_pair_is_answered_with_the_boxes_that_are_there(tmp_path, model):
         np.testing.assert_allclose(answer.percepts.scores, [HOT_SCORE, RED_SCORE])
         assert list(answer.steps_ms) == ["decode", "preprocess", "engine", "postprocess"]
         assert answer.wait_ms == pytest.approx(4.0)
-    assert (replay.frames, replay.answers, replay.drops()) == ({"rgb": 12, "ir": 12}, {"fused": 12}, {})
+    assert (replay.frames, replay.results, replay.drops()) == ({"rgb": 12, "ir": 12}, {"fused": 12}, {})
 
 
 def test_the_same_from_sqlite_mcap_png_and_a_second_time(tmp_path, model):

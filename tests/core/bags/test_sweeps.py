@@ -13,7 +13,7 @@ from spectradino_core.bags.evaluate import evaluate_bags
 from spectradino_core.bags.evaluation_options import Options, parse_sweeps
 from spectradino_core.bags.report import summary_lines, write_report
 from spectradino_core.bags.results import BagEvidence
-from spectradino_core.bags.scored_bag import Labels
+from spectradino_core.bags.scored_bag import LabelSource
 from spectradino_core.bags.sweep_run import is_kept, place_of, sweep_runs
 from spectradino_core.streams.queues import Stream
 from tests.blob_model import make_blob_model
@@ -29,7 +29,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     drive = Drive(FRAMES)
     options = Options(
         make_blob_model(folder / "m.onnx", SIZE),
-        labels=Labels(drive.labels(folder / "labels.json")),
+        labels=LabelSource(drive.labels(folder / "labels.json")),
         sweeps=parse_sweeps(["dropout=0.5,1", "offset=40,100", "shift=6,30"]),
     )
     result, bags = evaluate_bags({"drive": drive.write(folder / "drive")}, options, folder / "out")

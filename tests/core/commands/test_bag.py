@@ -65,9 +65,9 @@ def test_recording_is_made_inspected_and_annotated(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["bag", "info", "none"], "there is no such bag"),
-        ([*MAKE, "--out", "x.db3"], "written as a folder"),
-        ([*MAKE, "--out", "x", "--dropout-ir", "1"], "ir camera is left without a single frame"),
+        (["bag", "info", "none"], "does not exist"),
+        ([*MAKE, "--out", "x.db3"], "give a folder"),
+        ([*MAKE, "--out", "x", "--dropout-ir", "1"], "no frame of the ir camera is left"),
         (["bag", "make", "--from", "nowhere", "--out", "x"], "nowhere"),
         (["bag", "make", "--from", "nowhere", "--out", "x", "--time-of-day", "day"], "for scenes"),
     ],

@@ -191,7 +191,7 @@ def test_invalid_model_files_are_rejected(exported, tmp_path):
     foreign = onnx.load(str(folder / "m.onnx"))
     del foreign.metadata_props[:]
     onnx.save(foreign, str(tmp_path / "foreign.onnx"))
-    with pytest.raises(BundleError, match=r"foreign\.onnx is an ONNX model but not a SpectraDINO one"):
+    with pytest.raises(BundleError, match=r"foreign\.onnx is an ONNX model but not of SpectraDINO"):
         open_engine(tmp_path / "foreign.onnx")
 
 
