@@ -1,4 +1,4 @@
-"""Serving, free of torch and of ROS: the model file, the engines that run it, and frames in, percepts out.
+"""Inference without torch or ROS: model file, engines, preprocessing and pipeline.
 
-Read `pipeline.py` first; `bundle.py` says what a model file tells of itself.
+Read `pipeline.py` first; `bundle.py` defines the model file's description.
 """

@@ -1,9 +1,8 @@
-"""Inputs and outputs of an ONNX Runtime session in fixed memory of its device.
+"""ONNX Runtime session with inputs and outputs bound to fixed device memory.
 
-`InferenceSession.run` allocates and copies all of them anew at each frame. Fixed addresses are also what a CUDA graph
-needs, which replays what it captured on the very memory that it was captured with. A GPU's inputs pass through
-page-locked host memory, which it reads by itself: of other memory the driver makes a page-locked copy first, piece by
-piece, at each frame.
+`InferenceSession.run` allocates and copies all of them at each frame. A CUDA graph also needs fixed addresses, since it
+replays on the memory that it was captured with. A GPU's inputs pass through page-locked host memory, which the GPU
+reads directly; the driver would copy other memory to page-locked memory first, at each frame.
 """
 
 from __future__ import annotations
@@ -21,23 +20,23 @@ _TYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int32)
 
 
 class BoundSession:
-    """A session of static shapes with its memory. For one thread."""
+    """A session with static shapes and its memory. Not thread-safe."""
 
     def __init__(self, session: Any, device: str = "cuda", gpu_id: int = 0) -> None:
         """
         Args:
-            session: of ONNX Runtime; all of its shapes are constant.
-            device: "cuda" or "cpu": where the memory is.
+            session: of ONNX Runtime, with constant shapes.
+            device: "cuda" or "cpu", where the memory is.
             gpu_id: which GPU.
 
         Raises:
-            ValueError: a shape is not constant, or a type is not one of our graphs'.
+            ValueError: a shape is not constant, or a type is not supported.
         """
         import onnxruntime as ort
 
         def memory(node: Any) -> Any:
             if node.type not in _TYPES or not all(isinstance(side, int) for side in node.shape):
-                raise ValueError(f"'{node.name}' is {node.type} {node.shape}: memory can't be set aside for it")
+                raise ValueError(f"'{node.name}' is {node.type} {node.shape}: no fixed memory can be allocated for it")
             return ort.OrtValue.ortvalue_from_shape_and_type(node.shape, _TYPES[node.type], device, gpu_id)
 
         def host_memory(node: Any) -> np.ndarray:
@@ -55,11 +54,11 @@ class BoundSession:
             self._binding.bind_ortvalue_output(name, value)
 
     def run(self, names: Sequence[str], arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        """One pass. Returns the outputs by name, in memory of their own.
+        """Run one pass; return copies of the outputs by name.
 
         Args:
-            names: of all inputs.
-            arrays: as many, of the graph's types and shapes; they may be written again afterwards.
+            names: names of all inputs.
+            arrays: the inputs, of the graph's types and shapes; they may be overwritten afterwards.
 
         Raises:
             ValueError: an array is of another type or shape.
@@ -67,9 +66,9 @@ class BoundSession:
         for name, array in zip(names, arrays, strict=True):
             staged = self._staged[name]
             if array.shape != staged.shape or array.dtype != staged.dtype:
-                raise ValueError(f"'{name}' is {staged.dtype} {staged.shape}, it was given {array.dtype} {array.shape}")
+                raise ValueError(f"'{name}' must be {staged.dtype} {staged.shape}, got {array.dtype} {array.shape}")
             staged[...] = array
-            self._inputs[name].update_inplace(staged)  # returns once the device holds it
+            self._inputs[name].update_inplace(staged)  # returns once the copy is complete
         self._session.run_with_iobinding(self._binding)
-        # On the CPU `numpy` may give the bound memory itself, which the next pass writes over.
+        # On the CPU `numpy` may return the bound memory itself, which the next pass overwrites.
         return {name: np.array(value.numpy()) for name, value in self._outputs.items()}

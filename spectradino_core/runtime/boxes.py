@@ -11,7 +11,7 @@ __all__ = ["iou_matrix", "select_detections"]
 
 
 def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of every box of `a` [N, 4] with every box of `b` [K, 4]: float32 [N, K]."""
+    """Compute the intersection over union of boxes `a` [N, 4] and `b` [K, 4]: float32 [N, K]."""
     a, b = a.astype(np.float32), b.astype(np.float32)
     # one plane per coordinate: several times faster than a last axis of two
     ax1, ay1, ax2, ay2 = (column[:, None] for column in a.T)
@@ -27,19 +27,19 @@ def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def select_detections(
     boxes: np.ndarray, scores: np.ndarray, threshold: float, nms_iou: float, most: int, candidates: int = 400
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Class-wise non-maximum suppression over dense predictions.
+    """Apply class-wise non-maximum suppression to dense predictions.
 
     Args:
         boxes: [N, 4] in any pixels.
         scores: [N, C] in 0..1; a box may be kept for several classes.
-        threshold: least score kept.
-        nms_iou: of two boxes of one class that overlap more than this, the lower-scored goes.
-        most: largest number of detections returned.
-        candidates: how many best-scored (box, class) entries are looked at, which bounds the time.
+        threshold: minimum score.
+        nms_iou: IoU above which the lower-scored of two boxes of one class is dropped.
+        most: maximum number of detections.
+        candidates: number of best-scored (box, class) entries considered, which bounds the time.
 
     Returns:
         boxes float32 [K, 4], scores float32 [K], labels int64 [K], best first; equal scores keep the input's order, so
-        that the same input gives the same answer.
+        that the result is deterministic.
     """
     rows, labels = np.nonzero(scores >= threshold)
     values = scores[rows, labels]
@@ -47,7 +47,7 @@ def select_detections(
         order = np.argsort(-values, kind="stable")[:candidates]
         rows, labels, values = rows[order], labels[order], values[order]
     picked = boxes[rows].astype(np.float32)
-    if len(set(labels.tolist())) == len(labels) <= most:  # one of a class at most: nothing to suppress
+    if len(set(labels.tolist())) == len(labels) <= most:  # at most one per class: nothing to suppress
         return picked, values.astype(np.float32), labels.astype(np.int64)
     same_class = labels[:, None] == labels[None, :]
     clashes = (iou_matrix(picked, picked) > nms_iou) & same_class

@@ -1,8 +1,8 @@
-"""TensorRT engines are built in a child process: minutes of building then block no signal, and a crash costs nothing.
+"""Build TensorRT engines in a child process, so that minutes of building block no signal and a crash is contained.
 
     python -m spectradino_core.runtime.engine_build MODEL DEVICE PRECISION GPU_ID
 
-builds the engine of one candidate into its cache folder, from where the parent opens it in seconds.
+builds the engine of one candidate in its cache folder, from which the parent opens it in seconds.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ _interrupted = False
 
 
 class BuildError(RuntimeError):
-    """The engine was not built; the message says why."""
+    """The engine was not built; the message names the reason."""
 
 
 def interrupt_builds() -> None:
-    """Ends builds that run, and those to come: the process is about to end. May be called from a signal handler."""
-    global _interrupted  # no Event: its lock could be held by the very thread that the signal interrupts
+    """Stop running and future builds at process exit. May be called from a signal handler."""
+    global _interrupted  # not an Event: the interrupted thread itself could hold its lock
     _interrupted = True
 
 
 def build(model: Path, candidate: Candidate, gpu_id: int = 0, command: Sequence[str] | None = None) -> None:
-    """Builds a candidate's engine unless it is in the cache.
+    """Build a candidate's engine unless it is in the cache.
 
     Args:
         model: the model file.
-        candidate: one of TensorRT.
+        candidate: a TensorRT candidate.
         gpu_id: which GPU.
-        command: what builds it, for tests; None: this module.
+        command: build command, for tests; None: this module.
 
     Raises:
         BuildError: the child failed, or was interrupted.
-        UnavailableError: there is no place for the engine.
+        UnavailableError: the cache folder cannot be written.
     """
     if candidate.cache is None or any(candidate.cache.glob("*.engine")):
         return
@@ -73,7 +73,7 @@ def build(model: Path, candidate: Candidate, gpu_id: int = 0, command: Sequence[
             output.seek(0)
             lines = [line.strip() for line in output if line.strip()]
             why = lines[-1] if lines else f"exit status {child.returncode}"
-            raise BuildError(f"the engine of {model.name} could not be built: {why}")
+            raise BuildError(f"the engine of {model.name} cannot be built: {why}")
 
 
 def _end(child: subprocess.Popen) -> None:
@@ -82,14 +82,14 @@ def _end(child: subprocess.Popen) -> None:
     child.terminate()
     try:
         child.wait(_STOP_S)
-    except subprocess.TimeoutExpired:  # a builder that is deep in a kernel search hears no SIGTERM
+    except subprocess.TimeoutExpired:  # a builder inside a kernel search ignores SIGTERM
         child.kill()
         child.wait()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Builds one engine. Returns the exit code; the last line printed says why it is not 0."""
-    with suppress(OSError, AttributeError):  # Linux: a parent that is killed takes the builder with it
+    """Build one engine; return the exit code. If it is not 0, the last printed line is the reason."""
+    with suppress(OSError, AttributeError):  # Linux: the builder ends when its parent is killed
         ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
     model, device, precision, gpu_id = sys.argv[1:] if arguments is None else arguments
     try:

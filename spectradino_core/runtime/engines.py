@@ -1,6 +1,6 @@
-"""Open an engine from a file, by `open_engine`.
+"""Open an engine from a file with `open_engine`.
 
-An ONNX model file runs in ONNX Runtime (CPU, CUDA or TensorRT, chosen by `device` and logged); a training checkpoint
+An ONNX model file runs in ONNX Runtime (CPU, CUDA or TensorRT, selected by `device` and logged); a training checkpoint
 runs in torch, which is imported only then.
 """
 
@@ -31,20 +31,20 @@ __all__ = ["open_engine"]
 def open_engine(
     path: str | Path, device: str = "auto", threads: int = 0, streams: str = "both", gpu_id: int = 0
 ) -> Engine:
-    """Opens a model file (`.onnx`) or a checkpoint (`.safetensors`).
+    """Open a model file (`.onnx`) or a checkpoint (`.safetensors`).
 
-    GPU engines are compared with the CPU first, see `parity_check`; one that differs is not used.
+    GPU engines must pass a parity check with the CPU first, see `parity_check`.
 
     Args:
         path: the file.
-        device: one of `DEVICES`; "auto" takes CUDA where it is to be had and agrees with the CPU, else the CPU.
+        device: one of `DEVICES`; "auto" takes CUDA if it is available and passes the parity check, else the CPU.
         threads: CPU threads of the engine; 0 leaves it to the runtime.
-        streams: those that its network must take, one of `bundle.STREAMS`.
-        gpu_id: which GPU, of those that the process sees.
+        streams: streams that the network must take, one of `bundle.STREAMS`.
+        gpu_id: which GPU, of those visible to the process.
 
     Raises:
         BundleError: the file is missing, damaged, not a SpectraDINO model, or for other streams.
-        EngineError: the device asked for is not to be had, or gives other answers than the CPU.
+        EngineError: the requested device is not available, or fails the parity check.
     """
     path = Path(path)
     if device not in DEVICES:
@@ -62,7 +62,7 @@ def _open_checkpoint(path: Path, device: str, threads: int, gpu_id: int) -> Engi
     if device == "cpu" or (device == "auto" and not cuda_is_available()):
         return TorchEngine(path, "cpu", threads)
     if device == "tensorrt" or not cuda_is_available():
-        raise EngineError(f"a checkpoint can't run on '{device}' here: set device to 'cpu', or export it to ONNX")
+        raise EngineError(f"a checkpoint cannot run on '{device}' here: set device to 'cpu', or export it to ONNX")
     on_cpu = TorchEngine(path, "cpu", threads)
     found = [Candidate("cuda"), *([CPU] if device == "auto" else [])]
     return first_that_agrees(
@@ -88,7 +88,7 @@ def _open_onnx(path: Path, device: str, threads: int, streams: str, gpu_id: int)
 
 
 def _remembered(on_cpu: OnnxEngine) -> Engine:
-    """The CPU's engine whose answers on the samples are kept between starts, where there is a place for them."""
+    """Wrap the CPU engine so that its results on the samples are cached between starts, if there is a cache folder."""
     try:
         key = f"{file_digest(on_cpu.path)}-ort{runtime_version()}"
         return RememberedEngine(on_cpu, cache_root() / "parity", key)
@@ -100,8 +100,8 @@ def _check_streams(info: ModelInfo, streams: str, path: Path) -> None:
     if info.streams == streams:
         return
     if streams != "both":
-        raise BundleError(f"{path} takes {info.streams!r}, not the {streams} camera alone: export it again")
+        raise BundleError(f"{path} takes streams {info.streams!r}, not {streams!r} only: export it again")
     raise BundleError(
-        f"{path} takes the {info.streams} camera alone: give the model file of both that it was exported beside; this "
-        "one is then used while the other camera is lost"
+        f"{path} takes the {info.streams} stream only: give the two-stream model file that it was exported with; this "
+        "file is then used while the other camera is lost"
     )

@@ -1,6 +1,6 @@
-"""NVIDIA GPUs: what the driver reports, asked without any CUDA library, and the libraries that ONNX Runtime needs.
+"""NVIDIA GPUs: queries to the driver without any CUDA library, and the libraries that ONNX Runtime needs.
 
-`gpu_id` counts the GPUs that this process sees, so after CUDA_VISIBLE_DEVICES.
+`gpu_id` indexes the GPUs visible to this process (after CUDA_VISIBLE_DEVICES).
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 _LEAST_FREE_MB = 1024
-"""Below this an engine may well fail for want of memory."""
+"""Below this an engine is likely to run out of memory."""
 
 
 def driver_library() -> Any:
-    """The driver's library.
+    """Load the driver's library.
 
     Raises:
         OSError: there is none.
@@ -50,7 +50,7 @@ def driver_library() -> Any:
 
 
 def gpu_name(gpu_id: int = 0) -> str:
-    """Name of a GPU as a part of a file name; "" where the driver lists no such GPU."""
+    """Return the name of a GPU, fit for file names; "" if the driver has no such GPU."""
     with suppress(OSError, AttributeError):
         driver = driver_library()
         name = ctypes.create_string_buffer(256)
@@ -62,7 +62,7 @@ def gpu_name(gpu_id: int = 0) -> str:
 
 
 def driver_version() -> str:
-    """CUDA version that the driver supports, such as "12040"; "0" without a driver."""
+    """Return the CUDA version that the driver supports, such as "12040"; "0" without a driver."""
     with suppress(OSError, AttributeError):
         version = ctypes.c_int()
         if driver_library().cuDriverGetVersion(ctypes.byref(version)) == 0:
@@ -71,7 +71,7 @@ def driver_version() -> str:
 
 
 def tensorrt_version() -> tuple[int, int]:
-    """Major and minor version of the TensorRT library; (0, 0) where none is found by name."""
+    """Return major and minor version of the TensorRT library; (0, 0) if none is found."""
     for library in ("libnvinfer.so.11", "libnvinfer.so.10", "libnvinfer.so.8", "libnvinfer.so"):
         with suppress(OSError, AttributeError):
             number = int(ctypes.CDLL(library).getInferLibVersion())
@@ -83,17 +83,17 @@ def tensorrt_version() -> tuple[int, int]:
 
 @functools.cache
 def preload_libraries() -> None:
-    """Loads the CUDA and cuDNN libraries of pip packages, which no search path of the system names.
+    """Load the CUDA and cuDNN libraries of pip packages, which are not on the system's search path.
 
-    The wheel of onnxruntime-gpu brings none: its extras [cuda,cudnn] install them as packages of their own. What is not
-    there is left to the system's search path.
+    The onnxruntime-gpu wheel contains none: its extras [cuda,cudnn] install them as separate packages. Missing ones are
+    left to the system's search path.
     """
     with suppress(ImportError, AttributeError, OSError, RuntimeError):
         import onnxruntime as ort
 
         with suppress(AttributeError):  # before 1.21
             ort.preload_dlls()
-        # preload_dlls knows the folders of one CUDA version; those of others (nvidia/cu13/lib) are laid out anew.
+        # preload_dlls knows the folder layout of one CUDA version; others differ (nvidia/cu13/lib).
         for folder in _pip_library_folders(Path(ort.__file__).parents[1]):
             for pattern in ("libcudart.so.*", "libnvJitLink.so.*", "libcublasLt.so.*", "libcublas.so.*", "lib*.so.*"):
                 for library in sorted(folder.glob(pattern)):
@@ -111,7 +111,7 @@ def _pip_library_folders(site_packages: Path) -> list[Path]:
 
 
 def missing_library(provider: str = "cuda") -> str:
-    """Library without which a provider of ONNX Runtime can't be loaded, such as "libcudnn.so.9"; "" if none is missing.
+    """Return the missing library of an ONNX Runtime provider, such as "libcudnn.so.9"; "" if none is missing.
 
     Args:
         provider: "cuda" or "tensorrt".
@@ -132,7 +132,7 @@ def missing_library(provider: str = "cuda") -> str:
 
 
 def explain(error: str) -> str:
-    """What to do about an error text of CUDA, ONNX Runtime or TensorRT; "" for one that is not known."""
+    """Return the remedy for an error text of CUDA, ONNX Runtime or TensorRT; "" if unknown."""
     known = (
         (
             r"no ?kernel ?image",
@@ -146,11 +146,11 @@ def explain(error: str) -> str:
         (r"invalid device ordinal", "no such GPU: check 'gpu_id' and CUDA_VISIBLE_DEVICES"),
         (
             r"out of memory|CUDA_ERROR_OUT_OF_MEMORY|failed to allocate",
-            "the GPU's memory is full: end other programs there, or convert the model to fp16",
+            "the GPU's memory is full: stop other programs on it, or convert the model to fp16",
         ),
         (
             r"(lib(?:cublas|cudnn|cudart|cufft|curand|nvrtc)\w*\.so[\w.]*)",
-            "install CUDA's libraries as ONNX Runtime was built for them: pip install 'onnxruntime-gpu[cuda,cudnn]'",
+            "install the CUDA libraries that ONNX Runtime was built for: pip install 'onnxruntime-gpu[cuda,cudnn]'",
         ),
         (r"libnvinfer\S*", "install TensorRT 10 or newer: pip install tensorrt, or the distribution's libnvinfer"),
     )
@@ -158,20 +158,20 @@ def explain(error: str) -> str:
 
 
 def gpu_problem(driver: Any = None, gpu_id: int = 0) -> str:
-    """Why a GPU can't compute for this process, in words; empty when it can and has memory to spare.
+    """Why a GPU cannot compute for this process; empty if it can and has free memory.
 
-    It is asked to write some bytes of its memory, in the context that all libraries of a process share: one that a
-    failed kernel has poisoned answers with that failure until the process ends, a GPU that is gone with its own.
+    Tested by writing to its memory in the primary context, which all libraries of a process share: a context poisoned
+    by a failed kernel returns that error until the process ends.
 
     Args:
-        driver: the driver's library; None looks for it.
+        driver: the driver's library; None: load it.
         gpu_id: which GPU.
     """
     return _problem(driver, gpu_id, _LEAST_FREE_MB)
 
 
 def context_problem(driver: Any = None, gpu_id: int = 0) -> str:
-    """As `gpu_problem`, but full memory is none: only what no new session in this process can mend."""
+    """As `gpu_problem` but ignoring full memory: only problems that no new session in this process can fix."""
     return _problem(driver, gpu_id, 0)
 
 
@@ -179,12 +179,12 @@ _abandoned: list[Any] = []
 
 
 def abandon(engine: Any) -> None:
-    """Keeps an engine whose CUDA context is lost until the process ends: its destructor might abort the process."""
+    """Keep an engine with a lost CUDA context until the process ends: its destructor might abort the process."""
     _abandoned.append(engine)
 
 
 def leave_process(code: int) -> None:
-    """Ends the process here if the interpreter's clean-up would destroy an abandoned engine; else does nothing."""
+    """Exit the process immediately if the interpreter's clean-up would destroy an abandoned engine."""
     if not _abandoned:
         return
     logging.shutdown()
@@ -197,7 +197,7 @@ def leave_process(code: int) -> None:
 def _problem(driver: Any, gpu_id: int, least_free_mb: int) -> str:
     try:
         driver = driver or driver_library()
-        return _written_and_read(driver, gpu_id, least_free_mb)
+        return _memory_problem(driver, gpu_id, least_free_mb)
     except OSError as error:
         return f"there is no NVIDIA driver: {error}"
     except AttributeError as error:
@@ -206,11 +206,11 @@ def _problem(driver: Any, gpu_id: int, least_free_mb: int) -> str:
         name = _error_name(driver, error.args[1])
         if name == "CUDA_ERROR_OUT_OF_MEMORY" and not least_free_mb:
             return ""
-        return f"{error.args[0]} gives {name}"
+        return f"{error.args[0]} returned {name}"
 
 
 class _FailedCallError(Exception):
-    """A function of the driver, and the number that it gave."""
+    """A failed driver call: function name and error code."""
 
 
 def _call(driver: Any, name: str, *arguments: Any) -> None:
@@ -220,7 +220,7 @@ def _call(driver: Any, name: str, *arguments: Any) -> None:
 
 @contextmanager
 def _primary_context(driver: Any, gpu_id: int) -> Iterator[None]:
-    """The context that all libraries of a process share is this thread's."""
+    """Make the primary context, which all libraries of a process share, current in this thread."""
     device, context = ctypes.c_int(), ctypes.c_void_p()
     _call(driver, "cuInit", 0)
     _call(driver, "cuDeviceGet", ctypes.byref(device), gpu_id)
@@ -235,7 +235,7 @@ def _primary_context(driver: Any, gpu_id: int) -> Iterator[None]:
         driver.cuDevicePrimaryCtxRelease_v2(device)
 
 
-def _written_and_read(driver: Any, gpu_id: int, least_free_mb: int) -> str:
+def _memory_problem(driver: Any, gpu_id: int, least_free_mb: int) -> str:
     memory, free, total = ctypes.c_uint64(), ctypes.c_size_t(), ctypes.c_size_t()
     with _primary_context(driver, gpu_id):
         _call(driver, "cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
@@ -251,7 +251,7 @@ def _written_and_read(driver: Any, gpu_id: int, least_free_mb: int) -> str:
 
 
 class _PageLocked:
-    """Host memory that the driver gave, and takes back when the last array on it is gone."""
+    """Host memory allocated by the driver, freed with the last array that uses it."""
 
     def __init__(self, driver: Any, gpu_id: int, shape: Sequence[int], kind: np.dtype) -> None:
         self._driver, self._gpu_id, self._address = driver, gpu_id, ctypes.c_void_p()
@@ -264,19 +264,19 @@ class _PageLocked:
 
     def __del__(self) -> None:
         if self._address.value:
-            # A lost context, or a driver that has shut down, fails here; the memory went with it.
+            # A lost context or a driver that has shut down fails here; the memory is already freed.
             with suppress(Exception), _primary_context(self._driver, self._gpu_id):
                 self._driver.cuMemFreeHost(self._address)
 
 
 def page_locked(shape: Sequence[int], kind: Any, gpu_id: int = 0, driver: Any = None) -> np.ndarray | None:
-    """An array in page-locked memory, which a GPU reads without a copy in between; None where there is none.
+    """Allocate an array in page-locked memory, which a GPU reads without an extra copy; None if not available.
 
     Args:
-        shape: of the array.
-        kind: its NumPy type.
-        gpu_id: the GPU that will read it.
-        driver: the driver's library; None looks for it.
+        shape: shape of the array.
+        kind: NumPy type.
+        gpu_id: GPU that reads it.
+        driver: the driver's library; None: load it.
     """
     try:
         return np.asarray(_PageLocked(driver or driver_library(), gpu_id, shape, np.dtype(kind)))

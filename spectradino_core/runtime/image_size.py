@@ -1,4 +1,4 @@
-"""Sizes that image files and messages claim, checked before a decoder sets memory aside for them.
+"""Check the claimed size of image files and messages before a decoder allocates memory.
 
 A file of a few kilobytes may claim gigabytes of pixels.
 """
@@ -12,10 +12,10 @@ from collections.abc import Callable
 __all__ = ["MAX_FILE_PIXELS", "MAX_SIDE", "claimed_size", "size_fault"]
 
 MAX_SIDE = 1 << 16
-"""No camera has more rows or columns; a header that says so is damaged."""
+"""No camera has more rows or columns; a header that claims more is damaged."""
 
 MAX_FILE_PIXELS = 100_000_000
-"""Of an image file: 300 MB decoded in colour, and more than nearly all cameras have."""
+"""Limit for image files: 300 MB decoded as RGB, and more than nearly all cameras have."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -26,7 +26,7 @@ _TIFF_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
 
 
 def size_fault(width: int, height: int, most_pixels: int) -> str:
-    """What is wrong with the size that an image claims, to follow its name; "" if nothing is."""
+    """Describe what is wrong with an image's claimed size, as a predicate after its name; "" if it is valid."""
     if width <= 0 or height <= 0:
         return f"is {width}x{height} pixels, so it is empty"
     if max(width, height) > MAX_SIDE:
@@ -37,9 +37,9 @@ def size_fault(width: int, height: int, most_pixels: int) -> str:
 
 
 def claimed_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) from the header of a PNG, JPEG, TIFF, BMP, WebP or PGM/PPM file; None: no such file.
+    """Read (width, height) from the header of a PNG, JPEG, TIFF, BMP, WebP or PGM/PPM file.
 
-    A header that is cut or damaged gives None as well.
+    None for other formats, and for truncated or damaged headers.
     """
     try:
         for begins, read in _READERS:
@@ -86,7 +86,7 @@ def _tiff(data: bytes) -> tuple[int, int] | None:
 def _bmp(data: bytes) -> tuple[int, int] | None:
     old = struct.unpack_from("<I", data, 14) == (12,)
     width, height = struct.unpack_from("<HH" if old else "<ii", data, 18)
-    return abs(width), abs(height)  # negative heights are those of images stored from the top
+    return abs(width), abs(height)  # a negative height means rows stored from the top
 
 
 def _webp(data: bytes) -> tuple[int, int] | None:

@@ -1,13 +1,13 @@
-"""Frames to the arrays that a network takes: the one place that knows which those are.
+"""Convert frames to the input arrays of a network.
 
-A model file takes them in one of two forms and says in which (`ModelInfo.inputs`):
+A model file declares one of two forms of inputs (`ModelInfo.inputs`):
 
-- "normalised": pictures that are ready, float32: what PyTorch takes, and what model files took at first.
-- "raw": bytes and counts of the scaled pictures. The file's graph then does the rest, on a GPU if it runs on one, and a
-  quarter of the bytes of a colour picture is touched and sent there. `raw_inputs` makes such a graph.
+- "normalised": normalised float32 images, as in PyTorch and in the first model files.
+- "raw": bytes and counts of the scaled images. The graph does the rest, on the GPU if it runs there, and only a quarter
+  of an RGB image's bytes is written and transferred. `raw_inputs` creates such a graph.
 
-Both hold the same pictures, scaled by the same code. Of what is scaled, training sees the same pixels too. A network of
-one stream (`ModelInfo.streams`) takes that stream's arrays, without the word whether it is there.
+Both forms use the same scaling code, as does training. A single-stream network (`ModelInfo.streams`) takes that
+stream's arrays, without `present`.
 
 Letters: H x W the network's input.
 """
@@ -33,25 +33,25 @@ from spectradino_core.thermal import ThermalNormaliser
 __all__ = ["NetworkInput", "NetworkInputs", "blank_input", "inputs_of", "signature"]
 
 NetworkInput = tuple[np.ndarray, ...]
-"""The arrays that `Engine.run` takes, in the order of `signature`."""
+"""Arrays for `Engine.run`, in the order of `signature`."""
 _OF_STREAM = {"rgb": ("rgb", "content"), "ir": ("ir", "ir_gain")}
-"""Names of the arrays that one stream alone needs."""
+"""Input names of a single-stream network."""
 
 
 def signature(info: ModelInfo) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
-    """Type and shape of each input by its name in the graph.
+    """Return type and shape of each input by its name in the graph.
 
-    Of both forms:
-        present: 1 where the stream (rgb, infrared) is there, else 0; not for networks of one stream.
+    Both forms:
+        present: 1 if the stream (rgb, infrared) is present, else 0; not for single-stream networks.
     "normalised":
-        rgb: as DINOv2 expects it, 0 outside of the picture and where the stream is absent.
+        rgb: normalised as DINOv2 expects; 0 outside the image and if the stream is absent.
         ir: in [0, 1], likewise.
     "raw":
-        rgb: in RGB order; whatever outside of the picture.
-        content: width and height of the picture, from the top left corner; 0 where the stream is absent.
-        ir: counts above the low end of the thermal range; 0 where the camera sees nothing. It is not whole counts from
-            zero, since TensorRT may round what it computes to 11 bits, which leaves of 23,000 counts only every 16th.
-        ir_gain: what one count is worth, such that the range ends at 1; 0 where the stream is absent.
+        rgb: in RGB order; arbitrary outside the image.
+        content: width and height of the image, from the top left corner; 0 if the stream is absent.
+        ir: counts above the low end of the thermal range; 0 where the camera sees nothing. Not absolute counts, since
+            TensorRT may round intermediate values to 11 bits, which would resolve 23,000 counts in steps of 16.
+        ir_gain: scale of one count, such that the range ends at 1; 0 if the stream is absent.
     """
     width, height = info.input_size
     if info.inputs == "raw":
@@ -73,7 +73,7 @@ def signature(info: ModelInfo) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
 
 
 def blank_input(info: ModelInfo) -> NetworkInput:
-    """All streams, black."""
+    """Return black images of all streams."""
     arrays = {name: np.zeros(shape, kind) for name, (kind, shape) in signature(info).items()}
     if "present" in arrays:
         arrays["present"][:] = 1
@@ -81,7 +81,7 @@ def blank_input(info: ModelInfo) -> NetworkInput:
 
 
 class NetworkInputs(Protocol):
-    """Makes one form of them, pair by pair, in memory that the next call writes over."""
+    """Converts pairs to one form of inputs, in buffers that the next call overwrites."""
 
     def __call__(
         self,
@@ -93,11 +93,11 @@ class NetworkInputs(Protocol):
     ) -> NetworkInput:
         """
         Args:
-            rgb: uint8 [h, w, 3] in RGB order, or None: that stream is absent.
+            rgb: uint8 [h, w, 3] in RGB order, or None: the stream is absent.
             infrared: raw counts, uint8 or uint16 [h', w'], or None, likewise.
-            letterbox: where the picture lies in the input.
-            normaliser: how counts become input; it takes notice of the frame.
-            registration: where infrared pixels lie in the colour image; None: over the whole of it.
+            letterbox: geometry of the image in the input.
+            normaliser: converts counts to input; updates its state with the frame.
+            registration: IR-to-RGB mapping; None: the IR image covers the whole RGB image.
 
         Raises:
             FrameError, ThermalError, RegistrationError: see `preprocess`.
@@ -106,22 +106,22 @@ class NetworkInputs(Protocol):
 
 
 def inputs_of(info: ModelInfo) -> NetworkInputs:
-    """What makes the form that a model takes. For a network of one stream it refuses the other's frames."""
+    """Return the converter for a model's form of inputs. For a single-stream network it refuses the other's frames."""
     both = info.with_(streams="both")
     made = _Raw(both) if info.inputs == "raw" else _Normalised(both)
-    return made if info.streams == "both" else _Alone(info, made)
+    return made if info.streams == "both" else _SingleStream(info, made)
 
 
 class _Inputs:
-    """Memory of the two pictures: written again, it costs a fraction of fresh memory."""
+    """Reused buffers of the two images: much cheaper than fresh memory."""
 
     def __init__(self, info: ModelInfo) -> None:
         self._info = info
         self._of: Letterbox | None = None
         self._rgb = self._ir = np.zeros(0)
 
-    def _pictures(self, letterbox: Letterbox) -> tuple[np.ndarray, np.ndarray]:
-        """The inputs "rgb" and "ir" without their first axis; 0 outside of the picture, whatever the last frame was."""
+    def _buffers(self, letterbox: Letterbox) -> tuple[np.ndarray, np.ndarray]:
+        """Return the inputs "rgb" and "ir" without batch axis; 0 outside the image whatever the last frame was."""
         if self._of != letterbox:
             arrays = signature(self._info)
             self._rgb, self._ir = (np.zeros(shape[1:], kind) for kind, shape in (arrays["rgb"], arrays["ir"]))
@@ -138,7 +138,7 @@ class _Normalised(_Inputs):
         normaliser: ThermalNormaliser,
         registration: Registration | None = None,
     ) -> NetworkInput:
-        rgb_in, ir_in = self._pictures(letterbox)
+        rgb_in, ir_in = self._buffers(letterbox)
         if rgb is None:
             rgb_in[...] = 0
         else:
@@ -159,7 +159,7 @@ class _Raw(_Inputs):
         normaliser: ThermalNormaliser,
         registration: Registration | None = None,
     ) -> NetworkInput:
-        rgb_in, ir_in = self._pictures(letterbox)
+        rgb_in, ir_in = self._buffers(letterbox)
         width, height = letterbox.content
         content, gain = (0, 0), np.float32(0)
         if rgb is not None:
@@ -177,7 +177,7 @@ class _Raw(_Inputs):
         )
 
 
-class _Alone:
+class _SingleStream:
     def __init__(self, info: ModelInfo, both: NetworkInputs) -> None:
         names = list(signature(info.with_(streams="both")))
         self._places = [names.index(name) for name in signature(info)]
@@ -193,7 +193,7 @@ class _Alone:
         registration: Registration | None = None,
     ) -> NetworkInput:
         if (rgb is not None, infrared is not None) != (self._stream == "rgb", self._stream == "ir"):
-            raise FrameError(f"this network takes frames of the {self._stream} camera alone")
+            raise FrameError(f"this network takes frames of the {self._stream} camera only")
         arrays = self._both(rgb, infrared, letterbox, normaliser, registration)
         return tuple(arrays[place] for place in self._places)
 

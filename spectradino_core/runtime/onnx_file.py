@@ -1,8 +1,8 @@
-"""What an ONNX file may hold before a session is opened on it: one graph with all of its weights, and no other file.
+"""Check an ONNX file before opening a session: it must contain all weights and reference no other file.
 
-ONNX lets a tensor name another file, with any path, from which the runtime then reads; a node of a vendor's compiled
-engine does so too. A model is one file here, so both are refused. The walk needs nothing but the protobuf wire format,
-since the robot has no `onnx` package: https://protobuf.dev/programming-guides/encoding, onnx/onnx.proto.
+In ONNX a tensor may name another file, with any path, from which the runtime then reads; so may a node with a
+vendor's compiled engine. A model is a single file here, so both are refused. The scan parses the protobuf wire format
+only, since the robot has no `onnx` package: https://protobuf.dev/programming-guides/encoding, onnx/onnx.proto.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from spectradino_core.text import printable
 __all__ = ["check_onnx_file"]
 
 _MOST_FIELDS = 2_000_000
-"""A ViT-G has about 100,000; half a second for a file that was made to be walked for ever."""
+"""A ViT-G has about 100,000; this bounds a maliciously large file to half a second."""
 _MOST_DEPTH = 32
 
 _TENSOR, _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = "tensor", 13, 14
 _NODE, _NODE_OP_TYPE = "node", 4
-# Message -> field number -> message in it: the ways from a model to its tensors and nodes.
+# Message -> field number -> nested message: the paths from a model to its tensors and nodes.
 _INSIDE: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -36,28 +36,28 @@ _INSIDE: dict[str, dict[int, str]] = {
 }
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _OF_OTHER_FILES = (b"EPContext",)
-"""Operators that hold a path to a compiled engine."""
+"""Operators with a path to a compiled engine."""
 
 
 class _DamagedError(ValueError):
-    """The bytes are no protobuf message."""
+    """The bytes are not a protobuf message."""
 
 
 def check_onnx_file(path: Path) -> None:
-    """Refuses a model file that is no regular file, a placeholder, no ONNX, or that would have other files read.
+    """Refuse a model file that is not a regular file, a placeholder, not ONNX, or that references other files.
 
     Args:
         path: the .onnx file.
 
     Raises:
-        BundleError: it is one of these; the message names it and the remedy.
+        BundleError: the file is one of these; the message names it and the remedy.
     """
     try:
         with open_file(path, "model file") as file:
             if not file.read(1):
                 raise BundleError(f"model file {printable(str(path))} is empty: copy or export it again")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                _Walk(data, path).model()
+                _ProtobufScan(data, path).model()
     except FileError as error:
         raise BundleError(str(error)) from None
     except (_DamagedError, IndexError) as error:
@@ -66,8 +66,8 @@ def check_onnx_file(path: Path) -> None:
         ) from None
 
 
-class _Walk:
-    """One pass over the fields that lead to tensors and nodes; everything else is skipped by its length."""
+class _ProtobufScan:
+    """Scan of the fields that lead to tensors and nodes; all others are skipped by length."""
 
     def __init__(self, data: mmap.mmap, path: Path) -> None:
         self._data, self._shown, self._count = data, printable(str(path)), 0
@@ -77,7 +77,10 @@ class _Walk:
 
     def _message(self, kind: str, start: int, end: int, depth: int) -> None:
         if depth > _MOST_DEPTH:
-            raise BundleError(f"{self._shown}: its graphs are nested more than {_MOST_DEPTH} levels deep: refused")
+            raise BundleError(
+                f"{self._shown}: its graphs are nested more than {_MOST_DEPTH} levels deep: use a file that "
+                "'spectradino export' wrote"
+            )
         inside = _INSIDE[kind]
         for field, wire, first, last in self._fields(start, end):
             if wire == _BYTES and field in inside:
@@ -86,22 +89,25 @@ class _Walk:
                 field == _TENSOR_EXTERNAL_DATA or (field == _TENSOR_DATA_LOCATION and any(self._data[first:last]))
             ):
                 raise BundleError(
-                    f"{self._shown} keeps weights in another file (ONNX external data), which is refused: a model is "
-                    "one file; export it again with 'spectradino export'"
+                    f"{self._shown} has weights in another file (ONNX external data), which is not allowed: export it "
+                    "as one file with 'spectradino export'"
                 )
             elif kind == _NODE and field == _NODE_OP_TYPE and self._data[first:last] in _OF_OTHER_FILES:
                 raise BundleError(
-                    f"{self._shown} holds an engine compiled for one device ({self._data[first:last].decode()}), which "
-                    "is refused: export it again with 'spectradino export'"
+                    f"{self._shown} contains an engine compiled for one device ({self._data[first:last].decode()}), "
+                    "which is not allowed: export it again with 'spectradino export'"
                 )
 
     def _fields(self, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-        """Number, wire type, and where its content begins and ends, of each field of a message."""
+        """Yield number, wire type, start and end of the content of each field of a message."""
         at = start
         while at < end:
             self._count += 1
             if self._count > _MOST_FIELDS:
-                raise BundleError(f"{self._shown} holds more than {_MOST_FIELDS} parts, which no model does: refused")
+                raise BundleError(
+                    f"{self._shown} has more than {_MOST_FIELDS} fields, more than any model: use a file that "
+                    "'spectradino export' wrote"
+                )
             tag, at = self._varint(at, end, 5)
             field, wire = tag >> 3, tag & 7
             if wire == _BYTES:
@@ -114,7 +120,7 @@ class _Walk:
             else:
                 raise _DamagedError(f"unknown wire type {wire} at byte {at}")
             if not field or last > end:
-                raise _DamagedError(f"it ends, or a part of it ends, before byte {last}")
+                raise _DamagedError(f"a field exceeds its message or the file at byte {last}")
             yield field, wire, at, last
             at = last
 
@@ -127,8 +133,8 @@ class _Walk:
             at += 1
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
-                if longest == 5 and value >> 32:  # a reader that cuts this to 32 bits would see another field
+                if longest == 5 and value >> 32:  # truncated to 32 bits it would be another field
                     break
                 return value, at
             shift += 7
-        raise _DamagedError(f"a number at byte {at} is cut short or too long")
+        raise _DamagedError(f"the number at byte {at} is truncated or too long")

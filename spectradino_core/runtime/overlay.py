@@ -1,4 +1,4 @@
-"""PerceptionResult drawn over a frame, for people to look at.
+"""Draw detections and mask over a frame.
 
 Letters: h x w a source image.
 """
@@ -23,15 +23,15 @@ BOX_COLOURS = (
     (255, 160, 64),
     (160, 160, 255),
 )
-"""RGB, one per box class, round robin."""
+"""RGB colours of box classes, repeated cyclically."""
 
 
 def infrared_to_grey(frame: np.ndarray) -> np.ndarray:
-    """A frame uint8 or uint16 [h, w] as grey uint8 [h, w, 3], stretched between its 1st and 99th percentile.
+    """Convert a frame uint8 or uint16 [h, w] to grey uint8 [h, w, 3], stretched between its 1st and 99th percentile.
 
-    Dead pixels and borders are kept out of the percentiles, but drawn: a user shall see them.
+    Dead pixels and borders are excluded from the percentiles but drawn, so that they are visible.
     """
-    seen, valid = frame[::4, ::4], InvalidCounts()(frame)  # every sixteenth pixel: close enough to look at
+    seen, valid = frame[::4, ::4], InvalidCounts()(frame)  # every 16th pixel is accurate enough for display
     if valid is not None and valid[::4, ::4].any():
         seen = seen[valid[::4, ::4] > 0]
     low, high = np.percentile(seen, (1, 99))
@@ -39,30 +39,28 @@ def infrared_to_grey(frame: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
 
 
-def draw_overlay(
-    image: np.ndarray, percepts: PerceptionResult, info: ModelInfo, mask_alpha: float = 0.35
-) -> np.ndarray:
-    """Mask, boxes, class names and scores over a copy of `image`.
+def draw_overlay(image: np.ndarray, result: PerceptionResult, info: ModelInfo, mask_alpha: float = 0.35) -> np.ndarray:
+    """Draw mask, boxes, class names and scores over a copy of `image`.
 
     Args:
-        image: uint8 [h, w, 3], RGB order, of the size the percepts are in.
-        percepts: what to draw.
-        info: names and colours.
-        mask_alpha: share of the mask's colour, 0 (no mask) to 1.
+        image: uint8 [h, w, 3] in RGB order, of the result's size.
+        result: detections and mask.
+        info: class names and colours.
+        mask_alpha: opacity of the mask, 0 (no mask) to 1.
     """
     canvas = image.copy()
-    if percepts.mask is not None and mask_alpha > 0:
+    if result.mask is not None and mask_alpha > 0:
         table = np.zeros((1, 256, 3), np.uint8)
         table[0, : len(info.palette)] = info.palette
-        coloured = cv2.LUT(cv2.merge([percepts.mask] * 3), table)
+        coloured = cv2.LUT(cv2.merge([result.mask] * 3), table)
         blended = cv2.addWeighted(canvas, 1 - mask_alpha, coloured, mask_alpha, 0)
-        labelled = cv2.compare(percepts.mask, len(info.palette), cv2.CMP_LT)
+        labelled = cv2.compare(result.mask, len(info.palette), cv2.CMP_LT)
         canvas = cv2.copyTo(blended, labelled, canvas)
-    scale = max(0.35, min(percepts.size) / 1100)
-    for box, score, label in zip(percepts.boxes, percepts.scores, percepts.labels, strict=True):
+    scale = max(0.35, min(result.size) / 1100)
+    for box, score, label in zip(result.boxes, result.scores, result.labels, strict=True):
         colour = BOX_COLOURS[int(label) % len(BOX_COLOURS)]
         x1, y1, x2, y2 = (round(float(v)) for v in box)
-        cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, 1 if min(percepts.size) < 700 else 2)
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, 1 if min(result.size) < 700 else 2)
         text = f"{info.box_classes[int(label)]} {score:.2f}"
         (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
         top = max(y1, height + base)

@@ -1,6 +1,6 @@
-"""Whether two engines say the same of the same pictures: what exports, conversions and fast engines are held to.
+"""Numerical parity between two engines, for exports, conversions and GPU engines.
 
-Letters: H x W the network's input, A cells, C box classes.
+Letters: H x W the network's input, A anchor points, C box classes.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from spectradino_core.thermal import ThermalNormaliser
 __all__ = ["Difference", "NetworkInput", "Tolerance", "largest_difference", "network_inputs"]
 
 _GIVEN = {"both": ((True, True), (True, False), (False, True)), "rgb": ((True, False),), "ir": ((False, True),)}
-"""Which frames (rgb, infrared) a network is tried with, by the streams that it takes."""
+"""Combinations of frames (rgb, infrared) that a network is tested with, by its streams."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far two engines are apart at most.
+    """Maximum difference between two engines.
 
     Attributes:
-        boxes_px: between corners of boxes, in network pixels.
-        scores: between scores.
-        mask_differs: share of a mask's pixels.
+        boxes_px: of box corners, in network pixels.
+        scores: of scores.
+        mask_differs: fraction of differing mask pixels.
     """
 
     boxes_px: float = 0.0
@@ -38,7 +38,7 @@ class Difference:
     mask_differs: float = 0.0
 
     def __or__(self, other: Difference) -> Difference:
-        """The larger of each."""
+        """Element-wise maximum."""
         return Difference(
             max(self.boxes_px, other.boxes_px),
             max(self.scores, other.scores),
@@ -47,24 +47,24 @@ class Difference:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Difference:
-        """What `to_dict` made; other keys are left alone."""
+        """Parse the output of `to_dict`; other keys are ignored."""
         return cls(**{name: float(data[name]) for name in ("boxes_px", "scores", "mask_differs")})
 
     def to_dict(self) -> dict[str, Any]:
-        """With three digits each."""
+        """Return the differences rounded to three digits."""
         return {name: float(f"{value:.3g}") for name, value in vars(self).items()}
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Greatest difference admitted, in the units of `Difference`."""
+    """Maximum allowed difference, in the units of `Difference`."""
 
     boxes_px: float
     scores: float
     mask_differs: float
 
     def problem(self, difference: Difference) -> str:
-        """What exceeds it, in words; empty when nothing does. A difference that is no number exceeds everything."""
+        """Describe which limits are exceeded; empty if none. NaN exceeds every limit."""
         over = [
             f"{name} {getattr(difference, name):.2e} > {limit:.0e}"
             for name, limit in vars(self).items()
@@ -76,36 +76,36 @@ class Tolerance:
 def network_inputs(
     rgb: np.ndarray, infrared: np.ndarray, info: ModelInfo, streams: str | None = None
 ) -> Iterator[NetworkInput]:
-    """One pair as the pipeline would give it to the engine: both streams, RGB alone, infrared alone.
+    """Yield the engine's inputs for one pair as the pipeline makes them: both streams, RGB only, IR only.
 
     Args:
         rgb: uint8 [h, w, 3].
         infrared: raw counts, uint8 or uint16 [h', w'].
-        info: of the model.
-        streams: one of `bundle.STREAMS`, "rgb" and "ir" for that one alone; None: what the model takes.
+        info: the model.
+        streams: one of `bundle.STREAMS`, "rgb" and "ir" for a single stream; None: the model's.
     """
     letterbox = Letterbox.fit((rgb.shape[1], rgb.shape[0]), info.input_size)
     for colour, heat in _GIVEN[streams or info.streams]:
-        make = inputs_of(info)  # anew each time: what it made before would be written over
+        make = inputs_of(info)  # a new one each time, since its buffers are overwritten
         yield make(rgb if colour else None, infrared if heat else None, letterbox, ThermalNormaliser(info.thermal))
 
 
 def largest_difference(
     reference: Engine, engine: Engine, inputs: Iterable[NetworkInput], others: Iterable[NetworkInput] | None = None
 ) -> Difference:
-    """The largest differences of `engine` from `reference` over some inputs.
+    """Compute the maximum differences of `engine` from `reference` over some inputs.
 
-    Boxes are compared where the reference's score is at least a tenth of the serving threshold: elsewhere a box means
-    nothing. What lies outside of the input is clipped, as it is in serving.
+    Boxes are compared where the reference's score is at least a tenth of the serving threshold: elsewhere a box is
+    meaningless. Boxes are clipped to the input, as in serving.
 
     Args:
-        reference: it is right.
-        engine: it is judged.
-        inputs: of both, or of the reference.
-        others: as many, the same pictures as `engine` takes them where that is another form.
+        reference: reference engine.
+        engine: engine to compare.
+        inputs: inputs of both, or of the reference.
+        others: the same images in the form that `engine` takes, if it differs.
 
     Raises:
-        EngineError: one of the two failed.
+        EngineError: one of the engines failed.
         ValueError: no inputs.
     """
     info = reference.info
@@ -116,8 +116,8 @@ def largest_difference(
         count += 1
         boxes, scores, mask = reference.run(*given)
         other_boxes, other_scores, other_mask = engine.run(*other_given)
-        told = scores.max(axis=1, initial=0) >= 0.1 * info.score_threshold
-        apart = np.abs(np.clip(boxes, 0, side) - np.clip(other_boxes, 0, side))[told]
+        scored = scores.max(axis=1, initial=0) >= 0.1 * info.score_threshold
+        apart = np.abs(np.clip(boxes, 0, side) - np.clip(other_boxes, 0, side))[scored]
         differs = 0.0
         if mask is not None:
             differs = 1.0 if other_mask is None else float((mask != other_mask).mean())
@@ -128,6 +128,6 @@ def largest_difference(
 
 
 def _largest(values: np.ndarray) -> float:
-    """The largest value; infinity where one is no number, which `max` would pass over."""
+    """Return the maximum; infinity if a value is not finite, which `max` may skip."""
     largest = float(values.max(initial=0))
     return largest if np.isfinite(largest) else float("inf")

@@ -1,8 +1,8 @@
-"""No engine serves before it was seen to give the CPU's answers: fast ones are opened, tried and fallen back from here.
+"""Parity check: a GPU engine is used only if its results match those of the CPU.
 
-An engine in half precision, or one that TensorRT put together for a GPU nobody tested, can be wrong without failing. So
-each is run on the sample pairs of the model file and compared with the CPU on the same file. One that differs by more
-than its precision may is not used; the next takes its place, and a warning tells why.
+An engine in half precision, or one that TensorRT built for an untested GPU, can be wrong without failing. Each
+candidate is therefore run on the sample pairs of the model file and compared with the CPU. One that exceeds the
+tolerance of its precision is not used; a warning gives the reason, and the next candidate is tried.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ TOLERANCES = {
     "fp32": Tolerance(boxes_px=0.05, scores=0.005, mask_differs=0.002),
     "fp16": Tolerance(boxes_px=1.0, scores=0.03, mask_differs=0.01),
 }
-"""What an engine may differ from the CPU by, in network pixels, score and fraction of the mask's pixels."""
+"""Maximum difference from the CPU, in network pixels, score and fraction of mask pixels, by precision."""
 _FP16_BOX_FRACTION = 0.0025
-"""Of the input's longer side: half precision has 11 bits, so the error of a box grows with the input's size."""
+"""Box tolerance as a fraction of the input's longer side: half precision has 11 bits, so errors grow with the size."""
 
 
 def tolerance_of(precision: str, info: ModelInfo) -> Tolerance:
-    """The largest difference from the CPU that an engine of a precision may have for a model."""
+    """Return the maximum difference from the CPU for an engine of a precision and a model."""
     tolerance = TOLERANCES[precision]
     if precision != "fp16":
         return tolerance
@@ -42,21 +42,21 @@ def tolerance_of(precision: str, info: ModelInfo) -> Tolerance:
 
 
 def drawn_inputs(info: ModelInfo) -> list[NetworkInput]:
-    """Inputs to compare on for a model without sample pairs, such as a checkpoint."""
+    """Return inputs for comparing a model without sample pairs, such as a checkpoint."""
     return [given for rgb, infrared in drawn_samples(info) for given in network_inputs(rgb, infrared, info)]
 
 
 def sample_inputs(engine: OnnxEngine) -> list[NetworkInput]:
-    """What to compare on: the sample pairs of an engine's file, with both streams and with each alone.
+    """Return inputs from the sample pairs of an engine's file, with both streams and with each on its own.
 
     Raises:
-        BundleError: they are damaged, or none for the model that the file describes.
+        BundleError: the samples are damaged, or do not fit the model's description.
     """
     try:
         return [given for rgb, infrared in engine.samples() for given in network_inputs(rgb, infrared, engine.info)]
     except (FrameError, ThermalError) as error:
         raise BundleError(
-            f"{engine.path}: its sample pictures don't suit its description ({error}); export the model again"
+            f"{engine.path}: its sample images do not fit its description ({error}); export the model again"
         ) from None
 
 
@@ -67,22 +67,22 @@ def first_that_agrees(
     inputs: Sequence[NetworkInput],
     remembered: Engine | None = None,
 ) -> Engine:
-    """The first candidate that opens, runs and agrees with the reference.
+    """Open the first candidate that runs and agrees with the reference.
 
     Args:
-        candidates: best first; one on the CPU is the reference itself.
-        open_one: opens one.
-        reference: opens the CPU's engine; asked for at most once, and only if it is needed.
-        inputs: what to compare on.
-        remembered: gives the reference's answers, perhaps of an earlier start; None: the reference does.
+        candidates: best first; a candidate on the CPU is the reference itself.
+        open_one: opens a candidate.
+        reference: opens the CPU engine; called at most once, and only if needed.
+        inputs: inputs for the comparison.
+        remembered: returns the reference's results, possibly cached; None: the reference does.
 
     Raises:
-        EngineError: none will do; says what was wrong with each.
+        EngineError: no candidate is usable; names the problem of each.
     """
     problems: list[str] = []
     held: Engine | None = None
     for candidate in candidates:
-        engine: Engine | None = None  # lets go of the one before, which may fill the device's memory
+        engine: Engine | None = None  # release the previous one, which may fill the device's memory
         try:
             if candidate.device == "cpu":
                 return held or reference()
@@ -96,14 +96,14 @@ def first_that_agrees(
             if not problem:
                 log.info("%s agrees with the CPU: %s", candidate, difference.to_dict())
                 return engine
-            problem = f"its answers differ from the CPU's ({problem})"
+            problem = f"its results differ from the CPU's ({problem})"
         problems.append(f"{candidate}: {problem}")
         log.warning("%s is not used: %s", candidate, problem)
-    raise EngineError("; ".join(problems) + ". Set device to 'cpu', or see to the driver and ONNX Runtime's version")
+    raise EngineError("; ".join(problems) + ". Set device to 'cpu', or check the driver and ONNX Runtime's version")
 
 
 def _precision(candidate: Candidate, info: ModelInfo) -> str:
-    """Of the arithmetic: the engine's, or that of a file which was converted to half precision (`export.convert`).
+    """Return the precision of the arithmetic: the engine's, or fp16 for a file converted to half precision.
 
     The CPU computes such a file in single precision, with the same rounded weights.
     """

@@ -1,4 +1,4 @@
-"""What the pipeline finds in one pair of frames.
+"""Result of the pipeline for one pair of frames.
 
 Letters: K detections, H x W the source image of the reference camera.
 """
@@ -14,7 +14,7 @@ __all__ = ["Mode", "PerceptionResult"]
 
 
 class Mode(str, Enum):
-    """Which streams an answer rests on."""
+    """Streams that a result is based on."""
 
     FUSED = "fused"
     RGB_ONLY = "rgb_only"
@@ -30,12 +30,12 @@ class PerceptionResult:
         boxes: float32 [K, 4], x1 y1 x2 y2 in source pixels, best score first.
         scores: float32 [K] in 0..1.
         labels: int64 [K], indices into the model's box classes.
-        mask: uint8 [H, W], indices into the model's mask classes; None where the model has no such head.
+        mask: uint8 [H, W], indices into the model's mask classes; None without a segmentation head.
         mode: the streams used.
         size: (width, height) of the source image.
         steps_ms: wall-clock milliseconds by step, in order: preprocess, engine, postprocess.
-        registered: they rest on the infrared camera alone and were brought to the RGB image's pixels.
-        ir_invalid: fraction of the infrared frame's pixels that are no measurement, 0..1; None without infrared frame.
+        registered: an IR-only result that was mapped to the RGB image's pixels.
+        ir_invalid: fraction of invalid IR pixels, 0..1; None without IR frame.
     """
 
     boxes: np.ndarray

@@ -1,7 +1,7 @@
-"""What of ONNX Runtime runs a model: execution providers by device and precision, in the order in which they are tried.
+"""Execution providers of ONNX Runtime by device and precision, in order of preference.
 
-TensorRT builds an engine for the very GPU it finds, which takes minutes; it is kept in a folder of its own for each
-model file, GPU, TensorRT and precision, so that none is ever used for another.
+TensorRT builds an engine for the present GPU, which takes minutes; it is cached in a separate folder for each model
+file, GPU, TensorRT version and precision, so that it is never used for another.
 """
 
 from __future__ import annotations
@@ -48,22 +48,22 @@ log = logging.getLogger(__name__)
 _CPU, _CUDA, _TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 _NEEDS = {"cpu": _CPU, "cuda": _CUDA, "tensorrt": _TENSORRT}
 _OLDEST_TENSORRT = 10
-"""8.6, the last of JetPack 5, has neither GELU nor the opset of our graphs."""
+"""8.6, the last version of JetPack 5, supports neither GELU nor the opset of our graphs."""
 
 
 class UnavailableError(ValueError):
-    """This machine or its ONNX Runtime does not have what a device needs; the message says what and the remedy."""
+    """A device is not available on this machine or in its ONNX Runtime; the message names cause and remedy."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to run a model.
+    """Device, precision and provider options to run a model with.
 
     Attributes:
         device: "cpu", "cuda" or "tensorrt".
-        precision: "fp32" or "fp16": of the engine; a file may hold half precision in itself.
-        cache: the folder in which TensorRT keeps the engine; None for others.
-        providers: for ONNX Runtime, first choice first, each with its options.
+        precision: "fp32" or "fp16", of the engine; the file itself may be in half precision.
+        cache: cache folder of the TensorRT engine; None for other devices.
+        providers: for ONNX Runtime, in order of preference, each with its options.
     """
 
     device: str
@@ -73,7 +73,7 @@ class Candidate:
 
     @property
     def needs(self) -> str:
-        """The provider without which it is not this candidate."""
+        """Provider that this candidate requires."""
         return _NEEDS[self.device]
 
     def __str__(self) -> str:
@@ -84,7 +84,7 @@ CPU = Candidate("cpu")
 
 
 def file_precision(info: ModelInfo) -> str:
-    """Precision of a file's own arithmetic: "fp32", or what `export.convert` made of it ("fp16", "int8")."""
+    """Return the precision of a file's arithmetic: "fp32", or "fp16" or "int8" after `export.convert`."""
     converted = info.provenance.get("converted")
     precision = converted.get("precision") if isinstance(converted, dict) else None
     return precision if precision in ("fp16", "int8") else "fp32"
@@ -93,23 +93,23 @@ def file_precision(info: ModelInfo) -> str:
 def candidates(
     device: str, available: Sequence[str], model: Path, info: ModelInfo | None = None, gpu_id: int = 0
 ) -> list[Candidate]:
-    """The ways to run a model on a device, best first.
+    """List the candidates for running a model on a device, best first.
 
-    - "tensorrt": in half precision, then in full, then CUDA. TensorRT 11 takes the file's precision only.
+    - "tensorrt": half precision, then single precision, then CUDA. TensorRT 11 takes the file's precision only.
     - "cuda": CUDA. "cpu": the CPU.
-    - "auto": CUDA where there is one, then the CPU; the CPU alone for int8 files. TensorRT is for those who ask for it:
-      it keeps a robot waiting for minutes at its first start.
+    - "auto": CUDA if available, then the CPU; only the CPU for int8 files. TensorRT must be requested: building its
+      engine delays the first start by minutes.
 
     Args:
         device: "auto", "cpu", "cuda" or "tensorrt".
-        available: the providers of this installation.
-        model: the model file, which names the folder of TensorRT's engine.
-        info: the model's description; None: of a file in fp32 as it was exported.
-        gpu_id: which GPU, of those that the process sees.
+        available: providers of this installation.
+        model: the model file, part of the cache folder's name.
+        info: the model's description; None: an fp32 file.
+        gpu_id: which GPU, of those visible to the process.
 
     Raises:
-        UnavailableError: the device's own provider is not among them or can't run this file, the file can't be read, or
-            there is no place for TensorRT's engine.
+        UnavailableError: the device's provider is missing or cannot run this file, the file cannot be read, or there is
+            no cache folder for TensorRT's engine.
     """
     precision = "fp32" if info is None else file_precision(info)
     if device == "auto":
@@ -117,12 +117,12 @@ def candidates(
             _report_idle_gpu(gpu_id)
             return [CPU]
         if precision == "int8":
-            log.info("%s is an int8 file, which runs on the CPU: give the fp32 or fp16 file to use the GPU", model.name)
+            log.info("%s is an int8 file and runs on the CPU: give the fp32 or fp16 file to use the GPU", model.name)
             return [CPU]
         return [_cuda(available, gpu_id), CPU]
     if _NEEDS[device] not in available:
         raise UnavailableError(
-            f"device '{device}' needs ONNX Runtime's {_NEEDS[device]}, this installation offers "
+            f"device '{device}' needs ONNX Runtime's {_NEEDS[device]}, this installation has "
             f"{', '.join(available)}: install onnxruntime-gpu in place of onnxruntime, or set device to 'cpu'"
         )
     if device == "cpu":
@@ -139,17 +139,17 @@ def candidates(
 def _tensorrt_candidates(
     available: Sequence[str], model: Path, info: ModelInfo | None, precision: str, gpu_id: int
 ) -> list[Candidate]:
-    """TensorRT in the precisions that its version can build of a file.
+    """List TensorRT candidates in the precisions that its version supports for a file.
 
     Raises:
-        UnavailableError: it is too old, or the file holds operators that it does not know.
+        UnavailableError: TensorRT is too old, or the file has operators that it does not support.
     """
     converted = {} if info is None else info.provenance.get("converted")
     fused = converted.get("fused_attentions") if isinstance(converted, dict) else 0
     if fused:
         raise UnavailableError(
-            f"{model.name} holds {fused} fused attentions, operators of ONNX Runtime that TensorRT does not know, so "
-            "most of it would run outside of TensorRT: give the file as 'spectradino export' writes it, or its fp16 "
+            f"{model.name} has {fused} fused attentions, operators of ONNX Runtime that TensorRT does not support, so "
+            "most of it would run outside TensorRT: give the file as written by 'spectradino export', or its fp16 "
             "conversion"
         )
     preload_libraries()
@@ -159,7 +159,7 @@ def _tensorrt_candidates(
             f"device 'tensorrt' needs TensorRT {_OLDEST_TENSORRT} or newer, this machine has {major}.{minor}: update "
             "it (JetPack 6 or newer), or set device to 'cuda'"
         )
-    # An fp16 file is fp16 whatever is asked; version 11 has no flag that would make fp16 of an fp32 file.
+    # An fp16 file always runs in fp16; version 11 has no flag to run an fp32 file in fp16.
     if precision == "fp16":
         precisions = ["fp16"]
     elif major >= 11:
@@ -178,7 +178,7 @@ def _tensorrt_candidates(
 
 @functools.cache
 def _report_idle_gpu(gpu_id: int) -> None:
-    """Warns once that a GPU is there which this ONNX Runtime can't use."""
+    """Warn once about a GPU that this ONNX Runtime cannot use."""
     if name := gpu_name(gpu_id):
         log.warning(
             "this machine has a GPU (%s), but ONNX Runtime was installed for the CPU only: to use it, 'pip uninstall "
@@ -188,10 +188,10 @@ def _report_idle_gpu(gpu_id: int) -> None:
 
 
 def cache_root() -> Path:
-    """Where engines are kept: $SPECTRADINO_CACHE, else the user's cache folder.
+    """Return the cache folder: $SPECTRADINO_CACHE, else the user's cache folder.
 
     Raises:
-        UnavailableError: this user has no home folder.
+        UnavailableError: the user has no home folder.
     """
     named = os.environ.get("SPECTRADINO_CACHE")
     if named:
@@ -200,24 +200,24 @@ def cache_root() -> Path:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spectradino"
     except RuntimeError:
         raise UnavailableError(
-            "there is no home folder to keep TensorRT's engine in: set SPECTRADINO_CACHE or HOME"
+            "there is no home folder to cache TensorRT's engine in: set SPECTRADINO_CACHE or HOME"
         ) from None
 
 
 @contextmanager
 def engine_cache(candidate: Candidate, model: Path, problem_of_gpu: Callable[[], str] = gpu_problem) -> Iterator[None]:
-    """Around the opening of an engine: makes TensorRT's folder, tells of the wait, forgets what is damaged there.
+    """Context for opening an engine: create TensorRT's cache folder, log the wait, delete a damaged cache.
 
-    An engine that was cut off while it was written fails each time, so a failure empties the folder: but only while the
-    GPU computes. One that is lost, or whose memory is full, says nothing of what was built for it.
+    An engine file truncated while it was written fails each time, so a failure empties the folder, but only while the
+    GPU works: a failure on a lost GPU, or one with full memory, does not mean that the file is damaged.
 
     Args:
-        candidate: whose folder it is.
-        model: the model file, named in the log.
-        problem_of_gpu: why the GPU can't compute, empty if it can; asked after a failure.
+        candidate: the candidate whose engine is opened.
+        model: the model file, for the log.
+        problem_of_gpu: why the GPU cannot compute, empty if it can; called after a failure.
 
     Raises:
-        UnavailableError: the folder can't be made or written to.
+        UnavailableError: the folder cannot be created or written to.
     """
     folder = candidate.cache
     if folder is None:
@@ -227,12 +227,12 @@ def engine_cache(candidate: Candidate, model: Path, problem_of_gpu: Callable[[],
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UnavailableError(
-            f"{folder} can't be made for TensorRT's engine ({error}): set SPECTRADINO_CACHE"
+            f"{folder} cannot be created for TensorRT's engine ({error}): set SPECTRADINO_CACHE"
         ) from None
     if not any(folder.glob("*.engine")):
         _check_writable(folder)
         log.warning(
-            "%s builds an engine of %s for this GPU: some minutes, once; it is kept in %s",
+            "%s builds an engine of %s for this GPU, which takes minutes, once; it is cached in %s",
             candidate,
             model.name,
             folder,
@@ -245,14 +245,14 @@ def engine_cache(candidate: Candidate, model: Path, problem_of_gpu: Callable[[],
 
 
 def _check_writable(folder: Path) -> None:
-    """Looks before some minutes are spent on an engine that can't be kept: permissions, a read-only or full disk."""
+    """Check permissions and disk space before spending minutes on an engine that could not be cached."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"\0")
     except OSError as error:
         raise UnavailableError(
-            f"{folder} can't be written to, so TensorRT's engine could not be kept ({error.strerror}): "
-            "make it writable, or set SPECTRADINO_CACHE to a folder that is"
+            f"{folder} cannot be written to, so TensorRT's engine could not be cached ({error.strerror}): "
+            "make it writable, or set SPECTRADINO_CACHE to a writable folder"
         ) from None
 
 
@@ -260,10 +260,10 @@ def _forget_damaged(folder: Path, problem_of_gpu: Callable[[], str]) -> None:
     if not any(folder.glob("*")):
         shutil.rmtree(folder, ignore_errors=True)
     elif problem := problem_of_gpu():
-        log.warning("%s is kept, for it may be sound: the GPU can't compute now (%s)", folder, problem)
+        log.warning("%s is kept, since it may be intact: the GPU cannot compute now (%s)", folder, problem)
     else:
         shutil.rmtree(folder, ignore_errors=True)
-        log.warning("deleted %s, which seems damaged: TensorRT failed on it, and the GPU computes", folder)
+        log.warning("deleted %s, which seems damaged: TensorRT failed on it while the GPU works", folder)
 
 
 def _cuda(available: Sequence[str], gpu_id: int) -> Candidate:
@@ -273,19 +273,19 @@ def _cuda(available: Sequence[str], gpu_id: int) -> Candidate:
 def _cuda_options(gpu_id: int) -> dict[str, str]:
     options = {
         "device_id": str(gpu_id),
-        # An exhaustive search takes seconds at each start, and gains nothing for a few small convolutions.
+        # An exhaustive search takes seconds at each start without a gain for a few small convolutions.
         "cudnn_conv_algo_search": "HEURISTIC",
-        # Doubling instead would take up to twice the memory that a Jetson shares with everything else.
+        # The default doubles the arena, up to twice the memory needed; a Jetson shares its memory with the system.
         "arena_extend_strategy": "kSameAsRequested",
     }
-    if _release() >= (1, 18):  # older ones refuse options that they do not know
-        # TensorFloat-32 would round every product to 10 bits and call it fp32.
+    if _release() >= (1, 18):  # older versions refuse unknown options
+        # TensorFloat-32 would round every product to 10 bits.
         options["use_tf32"] = "0"
     return options
 
 
 def runtime_version() -> str:
-    """ONNX Runtime's version; "0.0" where it is not installed."""
+    """Return ONNX Runtime's version; "0.0" if it is not installed."""
     try:
         import onnxruntime as ort
     except ImportError:
@@ -299,7 +299,7 @@ def _release() -> tuple[int, int]:
 
 
 def _engine_name(model: Path, gpu_id: int) -> str:
-    """What an engine is built of, by and for: file, GPU, versions of TensorRT and of ONNX Runtime."""
+    """Return the cache name of an engine: file, GPU, and versions of TensorRT, ONNX Runtime and driver."""
     tensorrt = tensorrt_version()
     return (
         f"{file_digest(model)}-{gpu_name(gpu_id) or 'gpu'}-tensorrt{tensorrt[0]}.{tensorrt[1]}-"
@@ -308,15 +308,15 @@ def _engine_name(model: Path, gpu_id: int) -> str:
 
 
 def file_digest(model: Path) -> str:
-    """First 16 hexadecimal digits of a file's SHA-256.
+    """Return the first 16 hexadecimal digits of a file's SHA-256.
 
     Raises:
-        UnavailableError: the file can't be read.
+        UnavailableError: the file cannot be read.
     """
     try:
         return hashlib.sha256(model.read_bytes()).hexdigest()[:16]
     except OSError as error:
-        raise UnavailableError(f"{model} can't be read ({error.strerror}): check the parameter 'model'") from None
+        raise UnavailableError(f"{model} cannot be read ({error.strerror}): check the parameter 'model'") from None
 
 
 def _tensorrt(precision: str, available: Sequence[str], name: str, gpu_id: int, flags: bool) -> Candidate:
@@ -328,24 +328,24 @@ def _tensorrt(precision: str, available: Sequence[str], name: str, gpu_id: int, 
         "trt_timing_cache_enable": "True",
         "trt_timing_cache_path": str(folder),
     }
-    if flags:  # of weak typing, which version 11 does not have
+    if flags:  # weakly typed networks, which version 11 does not have
         options["trt_fp16_enable"] = str(precision == "fp16")
-        # Norms that overflow in half precision stay in full: TensorRT's own rule for LayerNorm.
+        # LayerNorms that would overflow in half precision run in single precision.
         options["trt_layer_norm_fp32_fallback"] = str(precision == "fp16")
     providers = _present([(_TENSORRT, options), (_CUDA, _cuda_options(gpu_id)), (_CPU, {})], available)
     return Candidate("tensorrt", precision, folder, providers)
 
 
 def prepare_gpu_libraries() -> None:
-    """What must be done once in a process before its first session on a GPU."""
-    # TensorRT has no option against TensorFloat-32, whose rounding fails the parity check of an fp32 engine after
-    # minutes of building. NVIDIA's libraries read this when they are loaded; a user's own setting stays.
+    """Prepare the process for its first GPU session."""
+    # TensorRT has no option to disable TensorFloat-32, whose rounding fails the parity check of an fp32 engine after
+    # minutes of building. NVIDIA's libraries read this variable when they are loaded; a user's setting is kept.
     os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
     preload_libraries()
 
 
 def setup_problem(device: str, error: str) -> str:
-    """What to add to an error of a GPU session: the library that is missing, or the remedy of a known error."""
+    """Return the missing library, or the remedy of a known error, to append to an error of a GPU session."""
     library = missing_library("tensorrt" if device == "tensorrt" else "cuda")
     if library:
         return f"{library} is missing: {explain(library)}"

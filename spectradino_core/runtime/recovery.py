@@ -1,14 +1,14 @@
-"""An engine that outlives its device: opened anew when it fails frame after frame, moved to the CPU, or given up.
+"""Recovery from device failures: reopen a failing engine, move it to the CPU, or give up.
 
-One failure costs one frame and nothing else. `FAILURES` in a row mean that the device is lost (a GPU that has fallen
-off the bus, a CUDA context that was poisoned): the engine is opened anew, at most `max_rebuilds` times and with growing
-pauses, then on the CPU where that is allowed. Where "auto" answers a rebuild with the CPU, because the GPU is gone, the
-rebuild has failed: only the policy lets the CPU serve. If nothing helps, every later call fails at once with
-`DeviceLostError`. A CUDA context that a failed kernel has poisoned can't be rebuilt in the same process, and tearing
-its session down may abort it: where the driver reports that, the session is left alone and no rebuild is tried.
+A single failure costs one frame. `FAILURES` in a row mean that the device is lost (a GPU that has fallen off the bus, a
+poisoned CUDA context): the engine is reopened at most `max_rebuilds` times with growing pauses, then on the CPU if that
+is allowed. If "auto" opens the CPU because the GPU is gone, the rebuild counts as failed: only the policy allows the
+CPU. If nothing helps, every later call fails immediately with `DeviceLostError`. A CUDA context poisoned by a failed
+kernel cannot be rebuilt in the same process, and destroying its session may abort the process: if the driver reports
+that, the session is kept and no rebuild is tried.
 
-All of this happens within `run`, so on the thread that infers, and nobody else waits for it; `interrupt` ends a pause.
-The count of rebuilds starts again after `GOOD_FRAMES` answers in a row.
+All of this happens in `run`, on the inference thread; `interrupt` ends a pause. The count of rebuilds is reset after
+`GOOD_FRAMES` results in a row.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ FAILURES = 3
 GOOD_FRAMES = 100
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
-_START_AGAIN = "start the process anew"
+_RESTART = "restart the process"
 
 
 class DeviceLostError(EngineError):
-    """The engine failed for good; the message says what was tried and what is left to do."""
+    """The engine failed permanently; the message names what was tried and the remedy."""
 
 
 class RebuildInterruptedError(EngineError):
-    """The engine was told to stop while it was being rebuilt."""
+    """The engine was interrupted while it was being rebuilt."""
 
 
 class Condition(Enum):
-    """How an engine is."""
+    """Condition of an engine."""
 
     GOOD = "good"
     REBUILDING = "being rebuilt"
@@ -60,20 +60,22 @@ class Condition(Enum):
 
 @dataclass(frozen=True)
 class RecoveryPolicy:
-    """What may be tried: see the module's head. `max_rebuilds` >= 0."""
+    """Allowed recovery steps, see the module docstring. `max_rebuilds` >= 0."""
 
     max_rebuilds: int = 3
     allow_cpu: bool = True
 
 
 class RecoveringEngine:
-    """An `Engine` around those that it opens. For one thread, but for `condition`, `label`, `interrupt` and `rearm`.
+    """`Engine` that reopens its underlying engine.
+
+    Not thread-safe except for `condition`, `label`, `interrupt` and `rearm`.
 
     Attributes:
-        info: the model's, from its first opening.
-        condition: how it is.
-        rebuilds: how often it was opened anew, successfully or not.
-        needs_restart: whether it is lost in a way that only a new process can mend.
+        info: the model's description, from the first opening.
+        condition: condition of the engine.
+        rebuilds: number of attempts to reopen it, successful or not.
+        needs_restart: whether only a new process can recover it.
     """
 
     def __init__(
@@ -87,16 +89,16 @@ class RecoveringEngine:
     ) -> None:
         """
         Args:
-            open_on: opens the engine on a device, one of `engine.DEVICES`; called here, and at each rebuild.
-            device: the one to open it on.
-            policy: asked at each failure, so that it may change.
+            open_on: opens the engine on a device, one of `engine.DEVICES`; called here and at each rebuild.
+            device: device to open it on.
+            policy: called at each failure, so that it may change.
             report: called with a log line at each step.
-            first_pause_s: the pause before the second rebuild; it doubles from one to the next.
-            context_problem: why the GPU can't compute in this process any more, empty if it can; asked after repeated
+            first_pause_s: pause before the second rebuild; doubles with each further one.
+            context_problem: why the GPU cannot compute in this process any more, empty if it can; called after repeated
                 failure on a GPU.
 
         Raises:
-            BundleError, EngineError: what `open_on` raises at the first opening.
+            BundleError, EngineError: raised by `open_on` at the first opening.
         """
         self._open_on = open_on
         self._device = device
@@ -120,28 +122,28 @@ class RecoveringEngine:
 
     @property
     def label(self) -> str:
-        """Runtime and device in words, of the engine in use or last used."""
+        """Name of runtime and device of the engine in use or last used."""
         engine = self._engine
         # An engine's label may change from frame to frame, see `single_stream`.
         return self._label if engine is None else engine.label
 
     @property
     def on_cpu(self) -> bool:
-        """Whether it is the CPU that infers, or last did."""
+        """Whether inference runs, or last ran, on the CPU."""
         return self._on_cpu
 
     def run(self, *inputs: np.ndarray) -> RawPredictions:
-        """One forward pass, see `Engine.run`.
+        """Run one forward pass, see `Engine.run`.
 
         Raises:
-            DeviceLostError: the engine is given up, now or before.
-            RebuildInterruptedError: it was told to stop while it was being rebuilt.
-            EngineError: it failed on this frame; call again with the next.
+            DeviceLostError: the engine is lost.
+            RebuildInterruptedError: `interrupt` was called during a rebuild.
+            EngineError: inference failed on this frame; call again with the next.
         """
         if self.condition is Condition.LOST:
             raise DeviceLostError(self._gave_up)
         if self._engine is None:
-            self._recover("its rebuilding was interrupted")
+            self._recover("was interrupted while being rebuilt")
         assert self._engine is not None
         try:
             result = self._engine.run(*inputs)
@@ -155,21 +157,21 @@ class RecoveringEngine:
             if self._good == GOOD_FRAMES:
                 self._spent = 0
             return result
-        # Only here, not in the handler: the error's traceback holds the engine and, with it, its memory on the device.
+        # Not inside the handler: the error's traceback references the engine and thereby its device memory.
         self._recover(f"failed on {FAILURES} frames in a row: {why}")
-        raise EngineError(f"{why} (the engine was opened anew since)")
+        raise EngineError(f"{why} (the engine has been reopened since)")
 
     def interrupt(self) -> None:
-        """Ends a pause between rebuilds; until `rearm`, none is begun. From any thread."""
+        """End a pause between rebuilds and start none until `rearm`. May be called from any thread."""
         self._interrupted.set()
 
     def rearm(self) -> None:
-        """Lets it rebuild, with a full count; to be called while nobody runs it."""
+        """Allow rebuilds again, with a full count; call only while `run` is not active."""
         self._interrupted.clear()
         self._streak = self._good = self._spent = 0
 
     def _recover(self, why: str) -> None:
-        """Opens the engine anew, on the CPU at last.
+        """Reopen the engine, on the CPU as a last resort.
 
         Raises:
             DeviceLostError: nothing helped.
@@ -189,61 +191,61 @@ class RecoveringEngine:
                 self.condition = Condition.ON_CPU if self._left_device else Condition.GOOD
                 self._report(f"rebuilt the engine: {self._label}")
                 return
-            why = f"could not be rebuilt: {why}"
+            why = f"cannot be rebuilt: {why}"
             poisoned = self._poisoned
         if poisoned:
-            why = f"{why}; the GPU computes nothing more in this process ({poisoned})"
+            why = f"{why}; the GPU is unusable in this process ({poisoned})"
         may_leave = self._policy().allow_cpu
         if may_leave and not self._on_cpu:
             problem = self._try("cpu")
             if not problem:
                 self.condition, self._left_device, self._spent = Condition.ON_CPU, True, 0
                 self._report(
-                    f"{lost} {why}; rebuilt {self.rebuilds - 1} times. Going on with {self._label}, which is slower. "
-                    f"To try the device again, {_START_AGAIN if poisoned else 'clean up and configure the node, or '}"
-                    f"{'' if poisoned else _START_AGAIN}"
+                    f"{lost} {why}; rebuilt {self.rebuilds - 1} times. Continuing on {self._label}, which is slower. "
+                    f"To retry the device, {_RESTART if poisoned else 'clean up and configure the node, or '}"
+                    f"{'' if poisoned else _RESTART}"
                 )
                 return
-            why = f"{why}; nor does the CPU serve: {problem}"
+            why = f"{why}; the CPU is not usable either: {problem}"
         forbidden = "" if may_leave or self._on_cpu else ", and allow_cpu_fallback is false"
         self.condition = Condition.LOST
         self.needs_restart = bool(poisoned)
-        remedy = _START_AGAIN if poisoned else f"configure and activate the node, or {_START_AGAIN}"
+        remedy = _RESTART if poisoned else f"configure and activate the node, or {_RESTART}"
         self._gave_up = (
-            f"gave up {lost} after {self.rebuilds} rebuilds (max_engine_rebuilds){forbidden}. It {why}. See to the "
+            f"gave up {lost} after {self.rebuilds} rebuilds (max_engine_rebuilds){forbidden}. It {why}. Check the "
             f"device, then {remedy}"
         )
         raise DeviceLostError(self._gave_up)
 
     def _keep_if_poisoned(self, failed: Engine | None) -> str:
-        """Why the GPU can't compute in this process any more; the engine that failed there is then never destroyed."""
+        """Why the GPU cannot compute in this process any more; if so, the failed engine is never destroyed."""
         problem = "" if self._on_cpu else self._context_problem()
         if problem and failed is not None:
             abandon(failed)
         return problem
 
     def _pause(self) -> None:
-        """Waits before a rebuild; the first is at once."""
+        """Wait before a rebuild, except the first."""
         pause_s = min(self._first_pause_s * 2 ** (self._spent - 1), _LONGEST_PAUSE_S) if self._spent else 0.0
         if self._interrupted.wait(pause_s):
-            raise RebuildInterruptedError("the engine's rebuilding was interrupted")
+            raise RebuildInterruptedError("the rebuild of the engine was interrupted")
 
     def _try(self, device: str) -> str:
-        """Opens and tries the engine; returns what went wrong, or nothing."""
+        """Open and test the engine; return the problem, or "" on success."""
         self.rebuilds += 1
         self._streak = 0
         engine: Engine | None = None
         try:
             engine = self._open_on(device)
             warm_up(engine)
-        except (BundleError, EngineError) as error:  # their texts say what to do
+        except (BundleError, EngineError) as error:  # their messages contain the remedy
             self._poisoned = "" if device == "cpu" else self._keep_if_poisoned(engine)
             return str(error)
-        except Exception as error:  # of a driver, a disk, a library: it must cost a rebuild, not the thread that infers
+        except Exception as error:  # of a driver, a disk, a library: a failed rebuild must not end the inference thread
             return f"{type(error).__name__}: {error}"
         if engine.info != self.info:
-            return "the model file holds another model by now"
+            return "the model file has been replaced by another model"
         if engine.on_cpu and device != "cpu" and not self._on_cpu:
-            return f"only the CPU answers (device '{device}')"
+            return f"device '{device}' opened on the CPU only"
         self._engine, self._label, self._on_cpu = engine, engine.label, engine.on_cpu
         return ""

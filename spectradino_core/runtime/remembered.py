@@ -1,4 +1,4 @@
-"""The CPU's answers on a model file's samples, remembered from start to start: they cost seconds for a large model."""
+"""Cache of an engine's results on a model file's samples: computing them takes seconds for a large model."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _NO_MASK = np.empty(0, np.uint8)
 
 
 class RememberedEngine:
-    """An engine whose answers are read from a folder where they are there, and kept there where they are not.
+    """`Engine` that reads its results from a cache folder, and writes those that are missing.
 
-    A file is named by what decides its content: `key`, and the input's bytes.
+    A file is named by `key` and a hash of the input.
     """
 
     def __init__(self, engine: Engine, folder: Path, key: str) -> None:
         """
         Args:
-            engine: gives the answers that are missing.
-            folder: where they are kept; it is made if it can be.
-            key: names the model file's content and the runtime's version; part of file names.
+            engine: computes missing results.
+            folder: cache folder, created if possible.
+            key: identifies the model file's content and the runtime's version; part of file names.
         """
         self.info, self.label, self.on_cpu = engine.info, engine.label, engine.on_cpu
         self._engine, self._folder, self._key = engine, folder, key
@@ -44,19 +44,19 @@ class RememberedEngine:
         held = _read(path)
         if held is not None:
             return held
-        answer = self._engine.run(*inputs)
+        result = self._engine.run(*inputs)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with written_atomically(path) as scratch, Path(scratch).open("wb") as file:
-                boxes, scores, mask = answer
+                boxes, scores, mask = result
                 np.savez(file, boxes=boxes, scores=scores, mask=_NO_MASK if mask is None else mask)
         except OSError as error:
-            log.debug("the CPU's answers are not kept in %s: %s", self._folder, error)
-        return answer
+            log.debug("the CPU's results are not cached in %s: %s", self._folder, error)
+        return result
 
 
 def _read(path: Path) -> RawPredictions | None:
-    """The answer in a file; None where there is none, or it is damaged."""
+    """Read the result in a file; None if there is none, or it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as held:
             boxes, scores = held["boxes"], held["scores"]
@@ -64,6 +64,6 @@ def _read(path: Path) -> RawPredictions | None:
             return boxes, scores, mask if mask.size else None
     except (OSError, ValueError, KeyError, EOFError):
         return None
-    except Exception as error:  # zipfile and zlib have errors of their own
+    except Exception as error:  # zipfile and zlib have their own exceptions
         log.debug("%s is damaged: %s", path, error)
         return None

@@ -1,4 +1,4 @@
-"""What the infrared camera alone finds, and its image, in the RGB image's pixels: topics keep one pixel grid."""
+"""Map IR-only results and IR images to the RGB image's pixels, so that topics keep one pixel grid."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ _UNLABELLED = 255
 
 
 def in_colour_pixels(
-    percepts: PerceptionResult, registration: Registration | None, size: Size, shift_px: float = 0.0
+    result: PerceptionResult, registration: Registration | None, size: Size, shift_px: float = 0.0
 ) -> PerceptionResult:
-    """An answer of the infrared camera alone, brought to the RGB image's pixels; others are returned as they are.
+    """Map an IR-only result to the RGB image's pixels; other results are returned unchanged.
 
-    A box becomes the bounding box of its four corners, cut to the colour image; where that is empty it goes, since the
-    RGB camera does not see the place. Pixels of the mask that the infrared camera does not see are unlabelled.
+    A box becomes the bounding box of its four mapped corners, clipped to the RGB image; it is dropped if that is empty,
+    since the RGB camera does not see it. Mask pixels that the IR camera does not see are unlabelled.
 
     Args:
-        percepts: the answer.
-        registration: infrared to colour pixels; None: the infrared image over the whole colour one.
-        size: (width, height) of the colour image.
-        shift_px: how far to the right the registration is off, in colour pixels.
+        result: the result.
+        registration: IR-to-RGB mapping; None: the IR image covers the whole RGB image.
+        size: (width, height) of the RGB image.
+        shift_px: error of the registration to the right, in RGB pixels.
 
     Raises:
         RegistrationError: the registration is not for images of these sizes.
     """
-    if percepts.mode is not Mode.IR_ONLY or percepts.registered:
-        return percepts
-    registration = registration or Registration.whole(percepts.size, size)
-    matrix = shift_right(shift_px) @ registration.for_sizes(percepts.size, size)
-    boxes = percepts.boxes.astype(np.float64).reshape(-1, 4)
-    # Edges of boxes are pixel borders, the matrix maps pixel centres: half a pixel between the two.
+    if result.mode is not Mode.IR_ONLY or result.registered:
+        return result
+    registration = registration or Registration.whole(result.size, size)
+    matrix = shift_right(shift_px) @ registration.for_sizes(result.size, size)
+    boxes = result.boxes.astype(np.float64).reshape(-1, 4)
+    # Box edges are pixel borders, the matrix maps pixel centres: half a pixel apart.
     corners = np.stack([boxes[:, [0, 1]], boxes[:, [2, 1]], boxes[:, [2, 3]], boxes[:, [0, 3]]], axis=1) - 0.5
     mapped = np.concatenate([corners, np.ones((len(boxes), 4, 1))], axis=2) @ matrix.T
     mapped = mapped[..., :2] / mapped[..., 2:] + 0.5
     low = np.clip(mapped.min(axis=1), 0, size)
     high = np.clip(mapped.max(axis=1), 0, size)
     inside = (high > low).all(axis=1)
-    mask = percepts.mask
+    mask = result.mask
     if mask is not None:
         mask = cv2.warpPerspective(
             mask, matrix, size, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=_UNLABELLED
         )
     return replace(
-        percepts,
+        result,
         boxes=np.concatenate([low, high], axis=1)[inside].astype(np.float32),
-        scores=percepts.scores[inside],
-        labels=percepts.labels[inside],
+        scores=result.scores[inside],
+        labels=result.labels[inside],
         mask=mask,
         size=size,
         registered=True,
@@ -61,12 +61,12 @@ def in_colour_pixels(
 
 
 def shift_right(pixels: float) -> np.ndarray:
-    """The homography [3, 3] that moves colour pixels to the right."""
+    """Return the homography [3, 3] that shifts RGB pixels to the right."""
     return np.array([[1.0, 0.0, pixels], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
 
 
 def infrared_in_colour_pixels(image: np.ndarray, registration: Registration, size: Size) -> np.ndarray:
-    """An infrared image [h', w', ...] laid where it belongs in an RGB image of `size` (width, height); black elsewhere.
+    """Warp an IR image [h', w', ...] to the pixels of an RGB image of `size` (width, height); black elsewhere.
 
     Raises:
         RegistrationError: the registration is not for images of these sizes.

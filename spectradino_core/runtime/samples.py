@@ -1,9 +1,9 @@
-"""Sample pairs that travel inside a model file, so that an engine can be judged on the robot before it serves.
+"""Sample pairs stored in a model file, for the parity check of an engine on the robot.
 
-They are kept as small pictures (JPEG and PNG) under a key of their own in the file's metadata. A file without them is
-judged on pictures that are drawn here, always the same ones.
+They are stored as small images (JPEG and PNG) under a separate key of the file's metadata. For a file without samples
+deterministic images are generated.
 
-Letters: h x w a picture.
+Letters: h x w an image.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MOST_TEXT, _MOST_PAIRS = 64 << 20, 64
 
 
 def pack_samples(pairs: Iterable[Pair], info: ModelInfo) -> str:
-    """Pairs as text for a model file's metadata, scaled to about the network's input: larger ones say nothing more."""
+    """Encode pairs as text for a model file's metadata, scaled to the network's input size."""
     width, height = info.input_size
     packed = []
     for rgb, infrared in pairs:
@@ -44,15 +44,15 @@ def pack_samples(pairs: Iterable[Pair], info: ModelInfo) -> str:
 
 
 def unpack_samples(metadata: Mapping[str, str], info: ModelInfo, source: object) -> list[Pair]:
-    """The pairs of a model file; those of `drawn_samples` where it holds none.
+    """Decode the pairs of a model file; `drawn_samples` if it has none.
 
     Args:
-        metadata: of the file.
-        info: of the model.
+        metadata: metadata of the file.
+        info: the model.
         source: named in errors.
 
     Raises:
-        BundleError: what is there can't be read.
+        BundleError: the samples are damaged.
     """
     if SAMPLES_KEY not in metadata:
         return drawn_samples(info)
@@ -64,7 +64,7 @@ def unpack_samples(metadata: Mapping[str, str], info: ModelInfo, source: object)
             raise ValueError(f"format {held['format']}")
         if len(held["pairs"]) > _MOST_PAIRS:
             raise ValueError(f"{len(held['pairs'])} pairs")
-        pairs = [(_picture(pair["rgb"], 3), _picture(pair["ir"], 2)) for pair in held["pairs"]]
+        pairs = [(_image(pair["rgb"], 3), _image(pair["ir"], 2)) for pair in held["pairs"]]
         if not pairs:
             raise ValueError("none")
     except (ValueError, KeyError, TypeError, AttributeError, cv2.error) as error:
@@ -74,7 +74,7 @@ def unpack_samples(metadata: Mapping[str, str], info: ModelInfo, source: object)
 
 
 def drawn_samples(info: ModelInfo, count: int = 2) -> list[Pair]:
-    """Blurred noise with bright and dark blocks in it: always the same for one input size."""
+    """Generate blurred noise with bright and dark blocks, deterministic for an input size."""
     width, height = info.input_size
     drawn = []
     for seed in range(count):
@@ -91,7 +91,7 @@ def drawn_samples(info: ModelInfo, count: int = 2) -> list[Pair]:
 
 
 def _counts(infrared: np.ndarray, info: ModelInfo) -> np.ndarray:
-    """Counts in 0..4095 as the model's camera would give them: of its depth, within its range where that is fixed."""
+    """Map counts 0..4095 to the depth of the model's camera, and to its range if that is fixed."""
     contract = info.thermal
     kind, most = (np.uint16, 65535) if 16 in contract.depths else (np.uint8, 255)
     low, high = (0.0, 4095.0) if most > 255 else (0.0, 255.0)
@@ -105,12 +105,12 @@ def _text(encoded: np.ndarray) -> str:
     return base64.b64encode(encoded.tobytes()).decode("ascii")
 
 
-def _picture(text: str, dimensions: int) -> np.ndarray:
+def _image(text: str, dimensions: int) -> np.ndarray:
     data = base64.b64decode(text, validate=True)
     size = claimed_size(data)
     if size is None or size_fault(*size, MAX_FILE_PIXELS):
-        raise ValueError("not a picture" if size is None else f"one {size_fault(*size, MAX_FILE_PIXELS)}")
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if picture is None or picture.ndim != dimensions:
-        raise ValueError("not a picture")
-    return np.ascontiguousarray(picture[..., ::-1]) if dimensions == 3 else picture
+        raise ValueError("not an image" if size is None else f"one {size_fault(*size, MAX_FILE_PIXELS)}")
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None or image.ndim != dimensions:
+        raise ValueError("not an image")
+    return np.ascontiguousarray(image[..., ::-1]) if dimensions == 3 else image

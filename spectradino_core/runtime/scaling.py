@@ -1,13 +1,13 @@
-"""Images scaled to another size: averaged over the area where they shrink, bilinear where they grow.
+"""Resize images: area average when shrinking, bilinear when enlarging.
 
-OpenCV's `INTER_AREA` is fast by whole factors only: 1280x1024 rgb8 to 644x515, a factor of 1.99, takes it 7 ms of one
-core. What cameras of twice the network's size and more meet is therefore taken another way:
+OpenCV's `INTER_AREA` is fast for integer factors only: 1280x1024 rgb8 to 644x515, a factor of 1.99, takes 7 ms of one
+core. The factors of cameras with twice the network's size and more are therefore handled separately:
 
-- Near factor 2 the mean of 2 x 2 pixels is taken bilinearly at each target's centre, which is the same weighting but
-  for the difference of the factor from 2.
-- From there to factor 4 pixels are averaged 2 x 2 first, and these means are taken bilinearly: of a factor below 2 a
-  target's two neighbours a side miss nothing. The area's edge then lies within a pixel of where it should.
-- From factor 4 on pixels are averaged 2 x 2 first, and `INTER_AREA` does the rest: within half a pixel.
+- Near factor 2 the means of 2 x 2 pixels are interpolated bilinearly at each target's centre, which is the same
+  weighting except for the difference of the factor from 2.
+- Up to factor 4 pixels are averaged 2 x 2 first and then interpolated bilinearly: for the remaining factor below 2, two
+  neighbours per side cover the whole area. The area's edge is accurate to one pixel.
+- From factor 4 on pixels are averaged 2 x 2 first, then by `INTER_AREA`: accurate to half a pixel.
 """
 
 from __future__ import annotations
@@ -21,19 +21,24 @@ import numpy as np
 __all__ = ["fill_invalid", "scale", "scale_valid", "weigh"]
 
 _NEAR_TWO = 0.02
-"""How far a factor may be from 2: the outer weights of an area are then off by as much at most."""
+"""Maximum difference of a factor from 2, which bounds the error of the area's outer weights."""
 _HALVED_TWICE = 4.0
-"""From here on what was averaged 2 x 2 is more than halved once more: too much for bilinear values."""
+"""From this factor on the 2 x 2 means shrink by more than 2 again, too much for bilinear interpolation."""
 
 Size = tuple[int, int]
 """(width, height) in pixels."""
 
 
 def scale(image: np.ndarray, size: Size, out: np.ndarray | None = None) -> np.ndarray:
-    """`image`, uint8 or uint16 [h, w] or uint8 [h, w, 3], resized to `size`.
+    """Resize an image.
 
-    `out`, where given, is filled and returned: of the image's type and of that size; its rows may lie apart. Without
-    it, an image that has the size already is returned itself.
+    Args:
+        image: uint8 or uint16 [h, w], or uint8 [h, w, 3].
+        size: (width, height) of the result.
+        out: optional output buffer of the image's type and that size; rows need not be contiguous.
+
+    Returns:
+        `out`, or a new image; the image itself if it has the size already and there is no `out`.
     """
     before = (image.shape[1], image.shape[0])
     if before == size:
@@ -41,7 +46,7 @@ def scale(image: np.ndarray, size: Size, out: np.ndarray | None = None) -> np.nd
             return image
         out[...] = image
         return out
-    if before == (1, 1):  # with three channels OpenCV 4.5 refuses it
+    if before == (1, 1):  # OpenCV 4.5 refuses it with three channels
         image = np.repeat(image, 2, axis=1)
     factors = before[0] / size[0], before[1] / size[1]
     if max(factors) <= 1:
@@ -57,20 +62,20 @@ def scale(image: np.ndarray, size: Size, out: np.ndarray | None = None) -> np.nd
 
 
 def scale_valid(image: np.ndarray, valid: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray | None]:
-    """`image` resized to `size` by its valid pixels alone, as `scale` does it.
+    """Resize an image as `scale` does, from its valid pixels only.
 
     Args:
         image: uint8 or uint16 [h, w].
-        valid: uint8 [h, w], 255 where a pixel is valid, else 0.
-        size: of the result.
+        valid: uint8 [h, w], 255 for valid pixels, else 0.
+        size: (width, height) of the result.
 
     Returns:
-        As of `fill_invalid`.
+        As `fill_invalid`.
     """
     before = (image.shape[1], image.shape[0])
     if not _halves_first(before, size):
         return fill_invalid(*(scale(x, size) for x in weigh(image, valid)))
-    # In the means of 2 x 2, a quarter as many, most invalid pixels are gone, and weights need no second scaling.
+    # Most invalid pixels are gone in the 2 x 2 means, a quarter as many, and then weights need no second scaling.
     means, known = _halved(image, valid)
     how = _after_halving(before, size)
     scaled = cv2.resize(means, size, interpolation=how)
@@ -87,9 +92,9 @@ def _after_halving(before: Size, size: Size) -> int:
 
 
 def _halved(image: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Means over the valid pixels of each 2 x 2, 0 where there are none; and the weights of these means, see `weigh`.
+    """Return means over the valid pixels of each 2 x 2, 0 without valid pixels; and their weights, see `weigh`.
 
-    None in place of weights: all are whole, as they are once few small holes are filled.
+    Weights are None if all are full, as after filling a few small holes.
     """
     half = image.shape[1] // 2, image.shape[0] // 2
     weighed, _ = _two_like(image)
@@ -97,7 +102,7 @@ def _halved(image: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarra
     cv2.bitwise_and(image, weighed, dst=weighed)
     sums = cv2.resize(weighed, half, interpolation=cv2.INTER_AREA)
     found = cv2.resize(valid, half, interpolation=cv2.INTER_AREA)
-    found -= found >> 6  # 0, 64, 128, 191 and 255 become whole multiples of 63
+    found -= found >> 6  # 0, 64, 128, 191 and 255 become multiples of 63
     means = cv2.divide(sums, found.astype(image.dtype), scale=4 * 63)
     holes = found.size - cv2.countNonZero(found)
     if not holes or (holes <= _FEW_HOLES * found.size and _fill_small_holes(means, found)):
@@ -108,14 +113,14 @@ def _halved(image: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def _fill_small_holes(means: np.ndarray, found: np.ndarray) -> bool:
-    """Fills pixels without weight from their neighbours, if none lies deeper than two pixels in a hole.
+    """Fill pixels without weight from their neighbours, if no hole is deeper than two pixels.
 
     Args:
-        means: uint8 or uint16 [h, w], 0 where there is no weight; filled in place, or as before.
+        means: uint8 or uint16 [h, w], 0 where there is no weight; filled in place, or unchanged.
         found: uint8 [h, w], weights; likewise.
 
     Returns:
-        Whether they are filled.
+        Whether the holes were filled.
     """
     height, width = means.shape
     flat_means, flat_found = means.reshape(-1), found.reshape(-1)
@@ -138,17 +143,16 @@ def _fill_small_holes(means: np.ndarray, found: np.ndarray) -> bool:
 
 
 def weigh(image: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """An image with its invalid pixels set to 0, and the weights of its pixels.
+    """Set the invalid pixels of an image to 0, and return it with the weights of its pixels.
 
-    Both can be scaled or warped alike; `fill_invalid` then divides one by the other.
+    Scale or warp both alike; `fill_invalid` then divides one by the other.
 
     Args:
         image: uint8 or uint16 [h, w].
-        valid: uint8 [h, w], 255 where a pixel is valid, else 0.
+        valid: uint8 [h, w], 255 for valid pixels, else 0.
 
     Returns:
-        Two images of the input's type; weights are 0 or the largest value of the type. This thread's next call writes
-        over them.
+        Two images of the input's type; weights are 0 or the type's maximum. This thread's next call overwrites them.
     """
     weighed, weights = _two_like(image)
     _expand(valid, weights)
@@ -156,7 +160,7 @@ def weigh(image: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def _two_like(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two arrays of this thread's own, like the image; fresh memory costs more than what is done there."""
+    """Return two thread-local buffers like the image; fresh memory costs more than the computation."""
     kept: tuple[np.ndarray, np.ndarray] | None = getattr(_own, "weighed", None)
     if kept is None or (kept[0].shape, kept[0].dtype) != (image.shape, image.dtype):
         kept = _own.weighed = np.empty(image.shape, image.dtype), np.empty(image.shape, image.dtype)
@@ -164,14 +168,14 @@ def _two_like(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _expand(valid: np.ndarray, out: np.ndarray) -> None:
-    """0 and 255 become 0 and the largest value of any type: 255 is -1 as int8."""
+    """Convert 0 and 255 to 0 and the maximum of any unsigned type: 255 is -1 as int8."""
     np.copyto(out, valid.view(np.int8), casting="unsafe")
 
 
 def fill_invalid(image: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Means over valid pixels alone, from what `weigh` gave after scaling.
+    """Compute means over valid pixels from the scaled outputs of `weigh`.
 
-    Pixels without any are filled from up to four pixels around. Those farther inside an invalid region stay unknown.
+    Pixels without weight are filled from up to four pixels around. Those farther inside an invalid region stay unknown.
 
     Args:
         image: uint8 or uint16 [h, w].
@@ -191,7 +195,7 @@ def fill_invalid(image: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np
     sums, known = image[rows].astype(np.float32), weights[rows].astype(np.float32)
     sums[empty] = known[empty] = 0
     means, near = (x[empty] for x in _coarser(sums, known, _FILL_LEVELS))
-    filled[rows][empty] = np.rint(means / (near + _TINY) * np.float32(whole))  # weights are fractions of the whole
+    filled[rows][empty] = np.rint(means / (near + _TINY) * np.float32(whole))  # weights are fractions of the maximum
     reached = near > _LEAST_WEIGHT
     if reached.all():
         return filled, None
@@ -201,7 +205,7 @@ def fill_invalid(image: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _rows_around(holes: np.ndarray) -> slice:
-    """The rows that filling holes, bool [h, w], looks at; in the same squares as in the whole image."""
+    """Return the rows needed to fill holes, bool [h, w], aligned to the squares of the whole image."""
     square = 1 << _FILL_LEVELS
     if holes.shape[0] % square:
         return slice(0, holes.shape[0])
@@ -210,14 +214,14 @@ def _rows_around(holes: np.ndarray) -> slice:
 
 
 def _coarser(sums: np.ndarray, weights: np.ndarray, levels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Means of weighted pixels over squares of 2 x 2, where these have no weight of 4 x 4 and so on.
+    """Compute weighted means over squares of 2 x 2, or of 4 x 4 and so on where these have no weight.
 
     Args:
         sums, weights: float32 [h, w].
-        levels: how often the side doubles.
+        levels: number of doublings of the side.
 
     Returns:
-        float32 [h, w] of both: the means, times how much of the squares around has weight, 0..1; and that.
+        Means times coverage, and coverage (the fraction of the surrounding squares with weight, 0..1), float32 [h, w].
     """
     size = sums.shape[::-1]
     half = ((size[0] + 1) // 2, (size[1] + 1) // 2)
@@ -227,14 +231,14 @@ def _coarser(sums: np.ndarray, weights: np.ndarray, levels: int) -> tuple[np.nda
         coarse, near = _coarser(sums, weights, levels - 1)
         means = cv2.copyTo(coarse / (near + _TINY), empty.view(np.uint8), means)
         empty &= near <= _LEAST_WEIGHT
-    share = 1 - empty.astype(np.float32)
-    means *= share
-    return cv2.resize(means, size), cv2.resize(share, size)
+    coverage = 1 - empty.astype(np.float32)
+    means *= coverage
+    return cv2.resize(means, size), cv2.resize(coverage, size)
 
 
 def _near_half(image: np.ndarray, size: Size, out: np.ndarray | None) -> np.ndarray:
     means = _means(image)
-    # The mean of pixels i and i + 1 has index i and lies at i + 1/2, hence 1 and not the 1/2 of pixel centres.
+    # The mean of pixels i and i + 1 has index i and is located at i + 1/2, hence 1 instead of the 1/2 of pixel centres.
     x, y = image.shape[1] / size[0], image.shape[0] / size[1]
     back = np.array([[x, 0.0, x / 2 - 1.0], [0.0, y, y / 2 - 1.0]])
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -242,7 +246,7 @@ def _near_half(image: np.ndarray, size: Size, out: np.ndarray | None) -> np.ndar
 
 
 def _means(image: np.ndarray) -> np.ndarray:
-    """The mean of each 2 x 2 pixels, [h - 1, w - 1] or [h - 1, w - 1, 3]; this thread's next call writes over it."""
+    """Return the means of 2 x 2 pixels, [h - 1, w - 1] or [h - 1, w - 1, 3]; overwritten by the thread's next call."""
     shape = (image.shape[0] - 1, image.shape[1] - 1, *image.shape[2:])
     memory = getattr(_own, "memory", None)  # fresh memory for each frame would cost as much as the sums
     if memory is None or memory.nbytes < image.nbytes:
@@ -257,14 +261,14 @@ def _means(image: np.ndarray) -> np.ndarray:
 
 _own = threading.local()
 _STRIP = 64
-"""Rows: what is between the two sums stays in the core's own cache."""
+"""Rows per strip: intermediate sums stay in the core's cache."""
 _LEAST_WEIGHT = 1 / 8
-"""Of a scaled pixel, below which its mean is taken from a larger neighbourhood: rounding would show."""
+"""Minimum weight of a scaled pixel; below it rounding would show, so its mean comes from a larger neighbourhood."""
 _FILL_LEVELS = 2
-"""Holes are filled from squares of up to 4 x 4 pixels. What lies deeper in a hole is left out, as is what lies outside
-of the image: that gives better detections than a border that is drawn out."""
+"""Holes are filled from squares of up to 4 x 4 pixels. Pixels deeper in a hole are masked like pixels outside the
+image: that gives better detections than replicating the border."""
 _FEW_HOLES = 1 / 32
-"""Of all pixels, up to which small holes are filled one by one: two rows, or a border of 2 %."""
+"""Maximum fraction of pixels for which small holes are filled one by one: two rows, or a border of 2 %."""
 _TINY = np.finfo(np.float32).tiny
 _LARGEST_WARP = 1 << 15
 """OpenCV warps images whose sides fit into 16 bits."""

@@ -1,7 +1,7 @@
-"""What a user may ask of a model's thermal contract: the parameters `ir_normalization`, `ir_range_*` and the like.
+"""Override a model's thermal contract by the parameters `ir_normalization`, `ir_range_*` and similar.
 
-The contract is the model's, stored with it. A user may still know better how the camera's counts are to be shown: a
-range that fits the site, or what one count of this camera is worth. What contradicts the model is refused.
+The contract is stored with the model. A user may override it where the camera or site differs: a range that fits the
+site, or the kelvin per count of this camera. Parameters that contradict the model are refused.
 """
 
 from __future__ import annotations
@@ -23,32 +23,34 @@ def override_contract(
     high: float = 0.0,
     kelvin_per_count: float = 0.0,
 ) -> ThermalContract:
-    """The contract that a user's parameters make of the model's own.
+    """Apply a user's parameters to the model's contract.
 
     Args:
         model: the model's contract.
         normalization: parameter `ir_normalization`, one of `NORMALIZATIONS`; "model" keeps the model's own.
         low, high: parameters `ir_range_low` and `ir_range_high`: percentiles (0 to 100) for "percentile", counts for
-            "fixed", or kelvin where `kelvin_per_count` is given. Both 0: not given, the model's own if it is of that
-            kind, else 1 and 99 for "percentile".
-        kelvin_per_count: parameter `ir_kelvin_per_count`, what one count of this camera is worth; 0: not given. With
-            "model" it replaces the scale of a model whose range is in kelvin.
+            "fixed", or kelvin if `kelvin_per_count` is given. Both 0: not given; the model's own if it is of that kind,
+            else 1 and 99 for "percentile".
+        kelvin_per_count: parameter `ir_kelvin_per_count` of this camera; 0: not given. With "model" it replaces the
+            scale of a model whose range is in kelvin.
 
     Raises:
         ThermalError: the parameters contradict each other or the model; the message names parameter and remedy.
     """
     if normalization not in NORMALIZATIONS:
-        raise ThermalError(f"ir_normalization {normalization!r} is not one of {', '.join(NORMALIZATIONS)}")
+        raise ThermalError(f"ir_normalization must be one of {', '.join(NORMALIZATIONS)}, got {normalization!r}")
     has_range, has_kelvin = (low, high) != (0.0, 0.0), kelvin_per_count != 0.0
     if has_range and not low < high:
-        raise ThermalError(f"ir_range_low {low:g} is not below ir_range_high {high:g}")
+        raise ThermalError(f"ir_range_low {low:g} must be below ir_range_high {high:g}")
     if has_kelvin and not kelvin_per_count > 0:
-        raise ThermalError(f"ir_kelvin_per_count must be above 0, or 0 for a camera without, got {kelvin_per_count:g}")
+        raise ThermalError(
+            f"ir_kelvin_per_count must be above 0, or 0 for an uncalibrated camera, got {kelvin_per_count:g}"
+        )
 
     if normalization == "model":
         if has_range:
             raise ThermalError(
-                f"ir_range_low and ir_range_high have no effect while ir_normalization is 'model' (the model's is "
+                f"ir_range_low and ir_range_high have no effect with ir_normalization 'model' (the model's is "
                 f"{model.describe()}): set it to 'fixed' or 'percentile', or leave the range at 0"
             )
         if not has_kelvin:
@@ -68,22 +70,23 @@ def override_contract(
             raise ThermalError("ir_kelvin_per_count has no effect with ir_normalization 'percentile': leave it at 0")
         own = model if model.kind == "percentile" else _like(model, ThermalContract(depths=model.depths))
         if has_range and not 0 <= low < high <= 100:
-            raise ThermalError(f"ir_range_low and ir_range_high are percentiles, 0 to 100, got {low:g} and {high:g}")
+            raise ThermalError(
+                f"ir_range_low and ir_range_high must be percentiles, 0 to 100, got {low:g} and {high:g}"
+            )
         return replace(own, low=low, high=high) if has_range else own
     return _fixed(model, (low, high) if has_range else None, kelvin_per_count if has_kelvin else None)
 
 
 def override_invalid_counts(contract: ThermalContract, counts: str) -> ThermalContract:
-    """The contract with other rules on which counts are no measurement.
+    """Replace the contract's rules for invalid counts.
 
     Args:
-        contract: the model's, or what `override_contract` made of it.
-        counts: parameter `ir_invalid_counts`: "model" keeps the contract's rules; "none": every count is a measurement;
-            else counts separated by commas that are invalid in every frame, and "auto" among them, or alone, for
-            those that are recognised in each 16-bit frame.
+        contract: the contract to change.
+        counts: parameter `ir_invalid_counts`: "model" keeps the contract's rules; "none": every count is valid; else
+            invalid counts separated by commas, and "auto", also by itself, to recognise them in each 16-bit frame.
 
     Raises:
-        ThermalError: it is none of these; the message says what is allowed.
+        ThermalError: invalid value; the message lists the allowed ones.
     """
     words = [word.strip() for word in counts.split(",")]
     if words == ["model"]:
@@ -93,8 +96,8 @@ def override_invalid_counts(contract: ThermalContract, counts: str) -> ThermalCo
     numbers = [word for word in words if word != "auto"]
     if not all(word.isascii() and word.isdigit() and len(word) <= 5 and int(word) <= 65535 for word in numbers):
         raise ThermalError(
-            f"ir_invalid_counts {counts!r} is not understood: give model, auto, none or counts in 0 to 65535 separated "
-            "by commas, such as '0, 65535' or 'auto, 4095'"
+            f"ir_invalid_counts {counts!r} is invalid: give model, auto, none or counts in 0 to 65535 separated by "
+            "commas, such as '0, 65535' or 'auto, 4095'"
         )
     return replace(
         contract, invalid_counts=tuple(sorted({int(word) for word in numbers})), recognise_invalid="auto" in words
@@ -108,33 +111,33 @@ def _fixed(
         if model.kind != "fixed":
             raise ThermalError(
                 "ir_normalization 'fixed' needs ir_range_low and ir_range_high, in counts or, with "
-                f"ir_kelvin_per_count, in kelvin: the model has no fixed range of its own ({model.describe()})"
+                f"ir_kelvin_per_count, in kelvin: the model has no fixed range ({model.describe()})"
             )
         return override_contract(model, kelvin_per_count=kelvin_per_count or 0.0)
     low, high = given
     depth = model.depths[0] if len(model.depths) == 1 else 16 if kelvin_per_count is not None or high > 255 else 8
     if kelvin_per_count is not None and depth != 16:
         raise ThermalError(
-            f"a range in kelvin needs a camera with 16 bits, the model takes {depth}-bit frames: leave "
-            "ir_kelvin_per_count at 0 and give the range in counts, or use a model for 16 bits"
+            f"a range in kelvin needs a 16-bit camera, but the model takes {depth}-bit frames: leave "
+            "ir_kelvin_per_count at 0 and give the range in counts, or use a 16-bit model"
         )
     contract = ThermalContract(kind="fixed", low=low, high=high, kelvin_per_count=kelvin_per_count, depths=(depth,))
     return _in_reach(_like(model, contract))
 
 
 def _like(model: ThermalContract, contract: ThermalContract) -> ThermalContract:
-    """A contract with the model's rules on invalid counts."""
+    """Return a contract with the model's rules for invalid counts."""
     return replace(contract, invalid_counts=model.invalid_counts, recognise_invalid=model.recognise_invalid)
 
 
 def _in_reach(contract: ThermalContract) -> ThermalContract:
-    """Refuses a fixed range that no frame of the contract's depth can reach."""
+    """Refuse a fixed range outside the counts of the contract's depth."""
     largest = 2 ** contract.depths[0] - 1
     per_count = contract.kelvin_per_count or 1.0
     if contract.low < 0 or contract.high / per_count > largest:
         raise ThermalError(
             f"the fixed range {contract.low:g} to {contract.high:g} is {contract.low / per_count:.0f} to "
-            f"{contract.high / per_count:.0f} counts, a {contract.depths[0]}-bit frame holds 0 to {largest}: "
+            f"{contract.high / per_count:.0f} counts, but a {contract.depths[0]}-bit frame has 0 to {largest}: "
             "check ir_range_low, ir_range_high and ir_kelvin_per_count"
         )
     return contract

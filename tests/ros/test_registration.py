@@ -281,7 +281,7 @@ def test_a_camera_that_comes_back_with_another_size_is_named(blob_model, peer):
         ({"ir_normalization": "fixed"}, r"ir_normalization 'fixed' needs ir_range_low and ir_range_high"),
         (
             {"ir_range_high": 30000.0},
-            r"have no effect while ir_normalization is 'model' \(the model's is percentile 1 to 99",
+            r"have no effect with ir_normalization 'model' \(the model's is percentile 1 to 99",
         ),
     ],
 )

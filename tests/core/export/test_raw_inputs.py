@@ -145,7 +145,7 @@ def test_arbitrary_frames(size, ir_size, depth, seed):
 def test_invalid_frames_are_rejected():
     seen = Seen(KELVIN)
     rgb, infrared = frames((77, 53))
-    with pytest.raises(FrameError, match="a colour frame is uint8"):
+    with pytest.raises(FrameError, match="an RGB frame must be uint8"):
         seen(rgb.astype(np.float32), infrared)
     with pytest.raises(ThermalError, match="16-bit"):
         seen(rgb, infrared.astype(np.uint8))

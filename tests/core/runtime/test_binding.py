@@ -108,7 +108,7 @@ def test_arrays_of_another_shape_or_type_are_refused_by_name(engine):
     bound = BoundSession(engine._session, "cpu")
     (frame,) = frames(engine, 1)
     for wrong in (frame[0][:, :1], frame[0].astype(np.float64)):
-        with pytest.raises(ValueError, match=f"'{names[0]}' is .*it was given"):
+        with pytest.raises(ValueError, match=f"'{names[0]}' must be .*, got"):
             bound.run(names, (wrong, *frame[1:]))
 
 

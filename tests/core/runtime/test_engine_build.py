@@ -52,7 +52,7 @@ def test_an_engine_is_built_once(candidate, caplog):
     ],
 )
 def test_a_builder_that_fails_or_crashes_is_an_error_with_its_last_words(candidate, code, why):
-    with pytest.raises(BuildError, match=f"m.onnx could not be built: {why}"):
+    with pytest.raises(BuildError, match=f"m.onnx cannot be built: {why}"):
         build(Path("m.onnx"), candidate, command=python(code))
 
 

@@ -55,7 +55,7 @@ def test_a_gpu_that_computes_has_no_problem_and_keeps_nothing():
 @pytest.mark.parametrize("failing", CALLS)
 def test_the_call_that_failed_is_named_and_what_was_taken_is_given_back(failing):
     driver = Driver(**{failing: 700})
-    assert gpu_problem(driver) == f"{failing} gives CUDA_ERROR_ILLEGAL_ADDRESS"
+    assert gpu_problem(driver) == f"{failing} returned CUDA_ERROR_ILLEGAL_ADDRESS"
     before = driver.called[: driver.called.index(failing)]
     pairs = (
         ("cuDevicePrimaryCtxRetain", "cuDevicePrimaryCtxRelease_v2"),
@@ -68,7 +68,7 @@ def test_the_call_that_failed_is_named_and_what_was_taken_is_given_back(failing)
 
 def test_a_full_memory_and_an_unnamed_error_are_told():
     assert gpu_problem(Driver(free_mb=100)) == "only 100 of its 8000 MiB are free"
-    assert gpu_problem(Driver(cuInit=999)) == "cuInit gives error 999"
+    assert gpu_problem(Driver(cuInit=999)) == "cuInit returned error 999"
     old = Driver()
     del old.cuCtxPushCurrent_v2
     assert "too old" in gpu_problem(old)

@@ -70,7 +70,7 @@ def test_a_broken_engine_is_refused_and_the_next_precision_serves(model, inputs,
     engines_ = {FP16: Altered(model, shifted(30)), FP32: Altered(model, shifted(0))}
     found = first_that_agrees([FP16, FP32, CPU], engines_.__getitem__, lambda: OnnxEngine(model, "cpu"), inputs)
     assert found is engines_[FP32]
-    assert "TensorRT in fp16 is not used: its answers differ from the CPU's (boxes_px 3.00e+01 > 1e+00)" in caplog.text
+    assert "TensorRT in fp16 is not used: its results differ from the CPU's (boxes_px 3.00e+01 > 1e+00)" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -163,8 +163,8 @@ def test_opening_goes_through_the_gate(model, monkeypatch, caplog):
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(ALL))
     monkeypatch.setattr(engines, "OnnxEngine", Wrong)
     assert open_engine(model, "auto").label.endswith("CPU")
-    assert "CUDA is not used: its answers differ" in caplog.text
-    with pytest.raises(EngineError, match="CUDA: its answers differ"):
+    assert "CUDA is not used: its results differ" in caplog.text
+    with pytest.raises(EngineError, match="CUDA: its results differ"):
         open_engine(model, "cuda")
 
 
@@ -197,9 +197,7 @@ def test_samples_that_the_model_would_refuse_are_told_of(tmp_path, monkeypatch):
     entry.key, entry.value = SAMPLES_KEY, pack_samples([(picture, picture[..., 0])], OnnxEngine(path, "cpu").info)
     onnx.save(held, str(path))
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(ALL[1:]))
-    with pytest.raises(
-        BundleError, match=r"odd\.onnx: its sample pictures don't suit .*16-bit.*export the model again"
-    ):
+    with pytest.raises(BundleError, match=r"odd\.onnx: its sample images do not fit .*16-bit.*export the model again"):
         open_engine(path, "auto")
 
 
@@ -239,7 +237,7 @@ def test_candidates_in_order(model, monkeypatch, tmp_path):
 
 
 def test_what_keeps_tensorrt_from_being_looked_for_is_told(model, monkeypatch):
-    with pytest.raises(UnavailableError, match=r"gone\.onnx can't be read \(No such file.*parameter 'model'"):
+    with pytest.raises(UnavailableError, match=r"gone\.onnx cannot be read \(No such file.*parameter 'model'"):
         candidates("tensorrt", ALL, model.with_name("gone.onnx"))
 
     def home() -> Path:
@@ -257,15 +255,15 @@ def test_the_cache_tells_of_the_wait_and_forgets_what_failed(tmp_path, caplog, m
     candidate = Candidate("tensorrt", "fp16", tmp_path / "cache" / "x")
     with engine_cache(candidate, Path("m.onnx")):
         (candidate.cache / "a.engine").write_bytes(b"built")
-    assert "builds an engine of m.onnx for this GPU: some minutes, once" in caplog.text
+    assert "builds an engine of m.onnx for this GPU, which takes minutes, once" in caplog.text
     caplog.clear()
-    for problem, kept in (("cuCtxSynchronize gives CUDA_ERROR_ILLEGAL_ADDRESS", True), ("", False)):
+    for problem, kept in (("cuCtxSynchronize returned CUDA_ERROR_ILLEGAL_ADDRESS", True), ("", False)):
         with pytest.raises(RuntimeError), engine_cache(candidate, Path("m.onnx"), lambda told=problem: told):
             raise RuntimeError("deserialization failed")
         assert (candidate.cache / "a.engine").exists() is kept
         assert "builds an engine" not in caplog.text
-        assert ("is kept, for it may be sound: the GPU can't compute now (cuCtx" in caplog.text) is kept
-        assert ("which seems damaged: TensorRT failed on it, and the GPU computes" in caplog.text) is not kept
+        assert ("is kept, since it may be intact: the GPU cannot compute now (cuCtx" in caplog.text) is kept
+        assert ("which seems damaged: TensorRT failed on it" in caplog.text) is not kept
         caplog.clear()
     assert not candidate.cache.exists()
     with pytest.raises(RuntimeError), engine_cache(candidate, Path("m.onnx"), lambda: "no GPU"):
@@ -286,7 +284,7 @@ def test_the_cache_tells_of_the_wait_and_forgets_what_failed(tmp_path, caplog, m
 def test_a_folder_that_keeps_no_engine_is_told_before_one_is_built(caplog):
     candidate = Candidate("tensorrt", "fp16", Path("/proc/self/fdinfo"))
     with (
-        pytest.raises(UnavailableError, match=r"/proc/self/fdinfo can't be written to.*set SPECTRADINO_CACHE"),
+        pytest.raises(UnavailableError, match=r"/proc/self/fdinfo cannot be written to.*set SPECTRADINO_CACHE"),
         engine_cache(candidate, Path("m.onnx")),
     ):
         pytest.fail("a folder that can't be written to was taken")

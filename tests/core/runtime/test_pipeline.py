@@ -159,8 +159,8 @@ def test_same_frames_same_answer(pipeline):
     ("rgb", "infrared", "message"),
     [
         (None, None, "at least one of the two streams"),
-        (np.zeros((8, 8), np.uint8), None, "a colour frame is uint8"),
-        (np.zeros((8, 8, 3), np.float32), None, "a colour frame is uint8"),
+        (np.zeros((8, 8), np.uint8), None, "an RGB frame must be uint8"),
+        (np.zeros((8, 8, 3), np.float32), None, "an RGB frame must be uint8"),
         (np.zeros((0, 8, 3), np.uint8), None, "empty"),
     ],
 )

@@ -17,7 +17,7 @@ from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.recovery import FAILURES, Condition, DeviceLostError, RecoveringEngine, RecoveryPolicy
 from tests.blob_model import make_blob_model
 
-POISONED = "cuCtxSynchronize gives CUDA_ERROR_ILLEGAL_ADDRESS"
+POISONED = "cuCtxSynchronize returned CUDA_ERROR_ILLEGAL_ADDRESS"
 
 # As CUDA's own libraries do: every call fails, and the destructor ends the process.
 CHILD = """
@@ -84,7 +84,7 @@ def test_without_the_cpu_the_process_asks_for_a_restart(model):
     done = child(model, POISONED, "none")
     assert "gave up ONNX Runtime on CUDA" in done.stdout
     assert POISONED in done.stdout
-    assert "start the process anew" in done.stdout
+    assert "restart the process" in done.stdout
     assert "restart True" in done.stdout
     assert done.returncode == 1
 
@@ -138,7 +138,7 @@ def test_full_memory_does_not_poison_a_context(model):
 
     assert gpu.context_problem(Driver(free_mb=10)) == ""
     assert "only 10 of its" in gpu.gpu_problem(Driver(free_mb=10))
-    assert gpu.context_problem(Driver(cuMemAlloc_v2=700)) == "cuMemAlloc_v2 gives CUDA_ERROR_ILLEGAL_ADDRESS"
+    assert gpu.context_problem(Driver(cuMemAlloc_v2=700)) == "cuMemAlloc_v2 returned CUDA_ERROR_ILLEGAL_ADDRESS"
 
 
 def test_rebuilds_go_on_while_the_gpu_computes(model):
@@ -154,7 +154,7 @@ def test_rebuilds_go_on_while_the_gpu_computes(model):
     for _ in range(FAILURES - 1):
         with pytest.raises(EngineError):
             engine.run(*blank_input(engine.info))
-    with pytest.raises(DeviceLostError, match="configure and activate the node, or start the process anew"):
+    with pytest.raises(DeviceLostError, match="configure and activate the node, or restart the process"):
         engine.run(*blank_input(engine.info))
     assert opened == ["cuda"] * 3
     assert not engine.needs_restart

@@ -127,7 +127,7 @@ class TestRgb:
         ],
     )
     def test_what_is_no_colour_frame_is_refused(self, image):
-        with pytest.raises(FrameError, match="colour frame"):
+        with pytest.raises(FrameError, match="an RGB frame"):
             rgb_input(image, Letterbox.fit((4, 4), (14, 14)))
 
 

@@ -130,14 +130,14 @@ def test_auto_moves_to_the_cpu_only_where_that_is_allowed(model, allow_cpu):
     machine.accelerator = False
     error = fail(pipeline, FAILURES)
     assert machine.opened == ["auto", "auto", "auto", *(["cpu"] if allow_cpu else [])]
-    assert "only the CPU answers" in "".join(machine.lines)
+    assert "on the CPU only" in "".join(machine.lines)
     if allow_cpu:
         assert (engine.condition, engine.on_cpu) == (Condition.ON_CPU, True)
         pipeline(GOOD, IR)
     else:
         assert engine.condition is Condition.LOST
         assert isinstance(error, DeviceLostError)
-        assert "only the CPU answers (device 'auto')" in str(error)
+        assert "device 'auto' opened on the CPU only" in str(error)
         assert "allow_cpu_fallback is false" in str(error)
 
 
@@ -204,7 +204,7 @@ def test_whatever_a_rebuild_raises_costs_a_rebuild(model, monkeypatch, error, at
     monkeypatch.setattr(engine, "_open_on", open_badly)
     fail(pipeline, FAILURES)
     assert machine.opened == ["cuda", "cuda", "cuda", "cpu"]
-    assert f"could not be rebuilt: {type(error).__name__}: {error}" in machine.lines[-1]
+    assert f"cannot be rebuilt: {type(error).__name__}: {error}" in machine.lines[-1]
     assert engine.condition is Condition.ON_CPU
     pipeline(GOOD, IR)
 
@@ -270,4 +270,4 @@ def test_another_model_in_the_file_is_not_taken(model, tmp_path):
     machine.model = make_blob_model(tmp_path / "other.onnx", input_size=(28, 14), name="other")
     error = fail(pipeline, FAILURES)
     assert isinstance(error, DeviceLostError)
-    assert "holds another model" in str(error)
+    assert "replaced by another model" in str(error)

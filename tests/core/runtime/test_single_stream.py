@@ -140,8 +140,8 @@ def spoil(model: Path, how: str, folder: Path) -> Path:
         ("other weights", "another checkpoint.*--streams all"),
         ("no word of weights", "another checkpoint.*--streams all"),
         ("other form", "same --inputs"),
-        ("other stream", "'ir', not the rgb camera alone"),
-        ("both streams", "'both', not the rgb camera alone"),
+        ("other stream", "'ir', not 'rgb' only"),
+        ("both streams", "'both', not 'rgb' only"),
         ("damaged", "not a readable ONNX model"),
     ],
 )
@@ -250,7 +250,7 @@ def test_the_gate_holds_them_to_the_cpu_on_their_own_samples(model, tmp_path):
 
 
 def test_one_alone_is_no_model_to_open(model):
-    with pytest.raises(BundleError, match=r"blob\.rgb\.onnx takes the rgb camera alone: give the model file of both"):
+    with pytest.raises(BundleError, match=r"blob\.rgb\.onnx takes the rgb stream only: give the two-stream model file"):
         open_engine(beside(model, "rgb"), "cpu")
 
 
@@ -258,5 +258,5 @@ def test_it_refuses_frames_of_the_other_camera(model):
     pipeline = Pipeline(open_engine(beside(model, "rgb"), "cpu", streams="rgb"))
     assert len(pipeline(RGB, None)) == 1
     for frames in ((RGB, IR), (None, IR)):
-        with pytest.raises(FrameError, match="rgb camera alone"):
+        with pytest.raises(FrameError, match="rgb camera only"):
             pipeline(*frames)
