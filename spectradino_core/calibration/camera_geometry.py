@@ -1,7 +1,4 @@
-"""Where a registration comes from: nine numbers, a calibration file, or both cameras' CameraInfo, poses and a plane.
-
-What a registration is and does: `calibration/registration.py`. Whether it is right, one sees on `checkerboard.py`.
-"""
+"""Compute a registration from nine numbers, or from both cameras' CameraInfo, extrinsics and a plane."""
 
 from __future__ import annotations
 
@@ -26,13 +23,13 @@ __all__ = [
 _GRID = 32
 _DISTORTION = {"": None, "plumb_bob": 5, "rational_polynomial": 8, "equidistant": 4}
 _LENGTHS = (4, 5, 8, 12, 14)
-"""How many coefficients OpenCV takes, and no other number."""
+"""Numbers of distortion coefficients that OpenCV accepts."""
 _FIELDS = {"d": None, "k": 9, "r": 9, "p": 12}
-"""The numeric fields of CameraInfo and how many numbers each has; None: any number."""
+"""Length of the numeric fields of CameraInfo; None: any."""
 
 
 class CameraInfoMessage(Protocol):
-    """The fields of sensor_msgs/CameraInfo that are read; binning and roi where the message has them."""
+    """Fields of sensor_msgs/CameraInfo that are used; binning and roi are optional."""
 
     height: int
     width: int
@@ -45,12 +42,12 @@ class CameraInfoMessage(Protocol):
 
 @dataclass(frozen=True)
 class PlaneRegistration:
-    """A registration by way of a plane, and how far a homography is from the truth.
+    """Registration through a plane, with its residual error.
 
     Attributes:
-        registration: infrared to colour pixels.
-        residual_px: largest distance, in colour pixels over the shared field, between the homography and the true map
-            of the plane: 0 without distortion.
+        registration: IR-to-RGB mapping.
+        residual_px: maximum distance in RGB pixels, over the common field of view, between the homography and the true
+            mapping of the plane: 0 without distortion.
     """
 
     registration: Registration
@@ -60,10 +57,10 @@ class PlaneRegistration:
 def registration_from_numbers(
     numbers: Sequence[float], ir_size: Size | None = None, rgb_size: Size | None = None, source: str = "ir_to_rgb"
 ) -> Registration | None:
-    """The registration of a parameter's nine numbers, row by row; of an empty list none.
+    """Return the registration of a parameter's nine numbers, row by row; None for an empty list.
 
     Raises:
-        RegistrationError: not nine finite numbers, or no homography that a pair of cameras could have.
+        RegistrationError: not nine finite numbers, or an implausible homography, see `Registration`.
     """
     if len(numbers) == 0:
         return None
@@ -79,41 +76,40 @@ def registration_from_camera_infos(
     normal: Sequence[float] = (0.0, 0.0, 1.0),
     rectified: bool = False,
 ) -> PlaneRegistration:
-    """The homography between two calibrated cameras that look at a plane.
+    """Compute the homography between two calibrated cameras that look at a plane.
 
-    A point X of the scene has the coordinates X_ir in the infrared camera's optical frame (x right, y down, z forward)
-    and X_rgb = R X_ir + t in the colour camera's. That is the transform that tf2's
-    `lookup_transform(rgb_frame, ir_frame)` gives. If X lies on the plane n·X_ir = d (d metres from the infrared camera
-    along the unit normal n), then n·X_ir / d = 1, so that
+    A scene point X has the coordinates X_ir in the IR camera's optical frame (x right, y down, z forward) and
+    X_rgb = R X_ir + t in the RGB camera's. This is the transform of tf2's `lookup_transform(rgb_frame, ir_frame)`. If X
+    is on the plane n·X_ir = d (d metres from the IR camera along the unit normal n), then n·X_ir / d = 1, so that
 
         X_rgb = R X_ir + t (n·X_ir) / d = (R + t nᵀ / d) X_ir.
 
-    Pixels are x = K X up to scale, therefore H = K_rgb (R + t nᵀ / d) K_ir⁻¹ maps infrared pixels to colour pixels.
-    Things off the plane are off by the parallax: about f_rgb |t| |1/z - 1/d| colour pixels at depth z.
+    Pixels are x = K X up to scale, therefore H = K_rgb (R + t nᵀ / d) K_ir⁻¹ maps IR pixels to RGB pixels. Objects off
+    the plane have a parallax of about f_rgb |t| |1/z - 1/d| RGB pixels at depth z.
 
-    A raw image is distorted, and no homography undoes that. Where a camera has distortion, the nearest homography
-    (least squares over the field that both see) is taken; its residual tells whether that will do or whether to feed
-    rectified images.
+    A homography cannot undo lens distortion. If a camera has distortion, the best-fitting homography (least squares
+    over the common field of view) is returned; its residual shows whether it suffices or images should be rectified.
 
     Args:
-        rgb, ir: the cameras' CameraInfo; binning and region of interest are taken into account.
+        rgb, ir: CameraInfo of the cameras; binning and region of interest are taken into account.
         rotation: R, nine numbers row by row (or [3, 3]), or a quaternion x y z w as in messages.
         translation: t in metres.
-        distance_m: d, > 0; infinity: far away, where only the rotation counts.
-        normal: n, of any length, in the infrared camera's frame; the default faces the camera.
+        distance_m: d, > 0; infinity: only the rotation counts.
+        normal: n, of any length, in the IR camera's frame; the default faces the camera.
         rectified: the images come from image_proc's `image_rect`: P and the rectifying rotation R of the messages are
-            used, and no distortion.
+            used, without distortion.
 
     Raises:
-        RegistrationError: a camera is not calibrated, its distortion model is unknown, the rotation is none, the plane
-            lies behind the camera, or the result makes no sense (see `Registration`).
+        RegistrationError: a camera is not calibrated, its distortion model is unknown, the rotation is invalid, the
+            plane lies behind the camera, or the result is implausible (see `Registration`).
     """
-    cameras = {"rgb": _Camera.of(rgb, "rgb", rectified), "ir": _Camera.of(ir, "ir", rectified)}
+    cameras = {"rgb": _CameraModel.of(rgb, "rgb", rectified), "ir": _CameraModel.of(ir, "ir", rectified)}
     moved, plane = _checked_vector(translation, "translation"), _checked_vector(normal, "normal")
     length = float(np.linalg.norm(plane))
     if not distance_m > 0 or length < 1e-9:
         raise RegistrationError(
-            f"the plane must lie before the camera: distance {distance_m:g} m (> 0), normal {list(normal)} (not 0)"
+            f"the plane must lie in front of the camera: distance {distance_m:g} m (must be > 0), normal "
+            f"{list(normal)} (must not be 0)"
         )
     between = rotation_matrix(rotation) + np.outer(moved, plane / length) / distance_m
     between = cameras["rgb"].rectifying @ between @ cameras["ir"].rectifying.T
@@ -125,17 +121,17 @@ def registration_from_camera_infos(
         return PlaneRegistration(registration, 0.0)
     seen, truth = _true_points(cameras["rgb"], cameras["ir"], between)
     if len(seen) < 16:
-        raise RegistrationError(f"{source}: the two cameras hardly share a field of view: check the extrinsics")
+        raise RegistrationError(f"{source}: the two fields of view hardly overlap: check the extrinsics")
     fitted, _ = cv2.findHomography(seen, truth, 0)
     if fitted is None:
-        raise RegistrationError(f"{source}: no homography comes near the distorted images: use rectified ones")
+        raise RegistrationError(f"{source}: no homography fits the distorted images: use rectified images")
     registration = Registration(tuple(fitted.reshape(-1)), *sizes, source)
     residual = np.linalg.norm(registration.points(seen, *sizes) - truth, axis=1).max()
     return PlaneRegistration(registration, float(residual))
 
 
 def rotation_matrix(rotation: Sequence[float] | np.ndarray) -> np.ndarray:
-    """A rotation [3, 3] from nine numbers row by row, or from a quaternion x y z w of any length.
+    """Return a rotation [3, 3] from nine numbers row by row, or from a quaternion x y z w of any length.
 
     Raises:
         RegistrationError: neither, or not a rotation.
@@ -155,15 +151,16 @@ def rotation_matrix(rotation: Sequence[float] | np.ndarray) -> np.ndarray:
         if np.abs(matrix @ matrix.T - np.eye(3)).max() < 1e-3 and np.linalg.det(matrix) > 0:
             return matrix
     raise RegistrationError(
-        f"the rotation is nine numbers of a rotation matrix, row by row, or a quaternion x y z w, got {values.tolist()}"
+        "the rotation must be nine numbers of a rotation matrix, row by row, or a quaternion x y z w, got "
+        f"{values.tolist()}"
     )
 
 
 @dataclass(frozen=True)
-class _Camera:
-    """A camera as its images are: size, K [3, 3], the rotation before it [3, 3], and how its lens distorts.
+class _CameraModel:
+    """Camera model of the images: size, K [3, 3], rectifying rotation [3, 3], and lens distortion.
 
-    `d` is filled up with zeros to one of the numbers of coefficients that OpenCV takes.
+    `d` is padded with zeros to a number of coefficients that OpenCV accepts.
     """
 
     size: Size
@@ -173,8 +170,8 @@ class _Camera:
     d: np.ndarray
 
     @classmethod
-    def of(cls, info: CameraInfoMessage, name: str, rectified: bool) -> _Camera:
-        # Only what is used is looked at: an uncalibrated P next to a good K is no reason to refuse raw images.
+    def of(cls, info: CameraInfoMessage, name: str, rectified: bool) -> _CameraModel:
+        # Only the fields in use are checked: an uncalibrated P next to a valid K does not matter for raw images.
         used = "p" if rectified else "k"
         given = {field: _field(info, field, name) for field in ((used, "r") if rectified else (used, "d"))}
         k = given[used].reshape(3, 4 if rectified else 3)[:, :3].copy()
@@ -193,9 +190,10 @@ class _Camera:
         most = _DISTORTION[model]
         if most is not None and d.size > (14 if most == 8 else most):
             raise RegistrationError(
-                f"d of the {name} camera's camera_info has {d.size} distortion coefficients, more than {model} takes"
+                f"d of the {name} camera's camera_info has {d.size} distortion coefficients, more than {model} has: "
+                "check distortion_model"
             )
-        if most is not None:  # fewer are the same as zeros for the rest
+        if most is not None:
             d = np.pad(d, (0, next(length for length in _LENGTHS if length >= d.size) - d.size))
         width, height = int(info.width), int(info.height)
         if width < 1 or height < 1:
@@ -209,7 +207,7 @@ class _Camera:
             if right > width or bottom > height:
                 raise RegistrationError(
                     f"roi of the {name} camera's camera_info ends at {right}x{bottom}, outside its image of "
-                    f"{width}x{height}: the driver's fields contradict each other"
+                    f"{width}x{height}: the driver must set consistent fields"
                 )
             k[0, 2] -= roi.x_offset
             k[1, 2] -= roi.y_offset
@@ -218,11 +216,11 @@ class _Camera:
             by = max(1, int(getattr(info, field, 0)))
             if by > (width, height)[axis]:
                 raise RegistrationError(
-                    f"{field} of the {name} camera's camera_info is {by}, more than its image of {width}x{height} has "
-                    "pixels: the driver must set the factor, or 0"
+                    f"{field} of the {name} camera's camera_info is {by}, more than the pixels of its image of "
+                    f"{width}x{height}: the driver must set the factor, or 0"
                 )
             k[axis] /= by
-            k[axis, 2] += (1 / by - 1) / 2  # the centre of a pixel made of `by`
+            k[axis, 2] += (1 / by - 1) / 2  # the centre of a binned pixel
             width, height = (width // by, height) if axis == 0 else (width, height // by)
         rotation = np.eye(3)
         if np.any(given.get("r", 0.0)):
@@ -237,7 +235,7 @@ class _Camera:
         return bool(self.model) and bool(np.any(self.d))
 
     def rays(self, pixels: np.ndarray) -> np.ndarray:
-        """Pixels [N, 2] to directions [N, 2] on the plane z = 1."""
+        """Convert pixels [N, 2] to directions [N, 2] on the plane z = 1."""
         if not len(pixels):
             return pixels
         if not self.distorted:
@@ -247,7 +245,7 @@ class _Camera:
         return cv2.undistortPoints(pixels[:, None], self.k, self.d)[:, 0]
 
     def project(self, rays: np.ndarray) -> np.ndarray:
-        """Directions [N, 2] on the plane z = 1 to pixels [N, 2]."""
+        """Project directions [N, 2] on the plane z = 1 to pixels [N, 2]."""
         if not len(rays):
             return rays
         if not self.distorted:
@@ -259,25 +257,25 @@ class _Camera:
 
 
 def _field(info: CameraInfoMessage, field: str, name: str) -> np.ndarray:
-    """A numeric field of CameraInfo as float64, refused by its own name when its numbers are unusable."""
+    """Read a numeric field of CameraInfo as float64; raise if its numbers are unusable."""
     count = _FIELDS[field]
     values = np.asarray(getattr(info, field), np.float64).reshape(-1)
     if count is not None and values.size != count:
         raise RegistrationError(f"{field} of the {name} camera's camera_info has {values.size} numbers, not {count}")
     if not np.isfinite(values).all():
         raise RegistrationError(
-            f"the {name} camera is not calibrated: {field} of its camera_info holds numbers that are not finite: "
+            f"the {name} camera is not calibrated: {field} of its camera_info has numbers that are not finite: "
             f"{values.tolist()}. Calibrate it (camera_calibration) or give the nine numbers of ir_to_rgb"
         )
     return values
 
 
-def _true_points(rgb: _Camera, ir: _Camera, between: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A grid of infrared pixels [N, 2] and where they really are in the colour image [N, 2], if they are in it."""
+def _true_points(rgb: _CameraModel, ir: _CameraModel, between: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a grid of IR pixels [N, 2] and their true RGB pixels [N, 2], of those inside the RGB image."""
     columns, rows = np.meshgrid(np.linspace(0, ir.size[0] - 1, _GRID), np.linspace(0, ir.size[1] - 1, _GRID))
     pixels = np.stack([columns.ravel(), rows.ravel()], axis=1)
     rays = ir.rays(pixels)
-    # Beyond what its coefficients were fitted to, a distortion model folds: such pixels don't come back to themselves.
+    # Outside the range of its calibration a distortion model folds: such pixels do not map back to themselves.
     good = np.isfinite(rays).all(axis=1)
     good[good] &= np.linalg.norm(ir.project(rays[good]) - pixels[good], axis=1) < 0.5
     pixels, rays = pixels[good], rays[good]
@@ -295,5 +293,5 @@ def _true_points(rgb: _Camera, ir: _Camera, between: np.ndarray) -> tuple[np.nda
 def _checked_vector(values: Sequence[float], name: str) -> np.ndarray:
     vector = np.asarray(values, np.float64).reshape(-1)
     if vector.size != 3 or not all(math.isfinite(v) for v in vector):
-        raise RegistrationError(f"the {name} is three finite numbers, got {list(values)}")
+        raise RegistrationError(f"the {name} must be three finite numbers, got {list(values)}")
     return vector

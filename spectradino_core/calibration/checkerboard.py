@@ -1,8 +1,8 @@
-"""A picture to judge a registration by: tiles of both bands in turn, in the colour image's pixels.
+"""Checkerboard of RGB and IR tiles in RGB pixels, for visual inspection of a registration.
 
-Where the registration is right, the edges of things run on from tile to tile.
+If the registration is right, edges continue across tiles.
 
-Letters: h x w the colour image, h' x w' the infrared one.
+Letters: h x w the RGB image, h' x w' the IR image.
 """
 
 from __future__ import annotations
@@ -23,28 +23,30 @@ _UNSEEN = 0.35
 def checkerboard(
     rgb: np.ndarray, infrared: np.ndarray, registration: Registration | None = None, tiles: int = 8
 ) -> np.ndarray:
-    """Colour and infrared tiles in turn, uint8 [h, w, 3] in RGB order.
+    """Draw alternating RGB and IR tiles.
 
-    Infrared tiles are stretched between the 1st and 99th percentile of what lies in the colour image, in the colours of
-    the inferno palette; colour tiles that the infrared camera does not see are darkened, and where its field ends a
-    line is drawn.
+    IR tiles are stretched between the 1st and 99th percentile of the part inside the RGB image, in the inferno colour
+    map; RGB tiles that the IR camera does not see are darkened, and its field of view is outlined.
 
     Args:
         rgb: uint8 [h, w, 3] in RGB order.
         infrared: uint8 or uint16 [h', w'].
-        registration: infrared to colour pixels; None: the infrared image over the whole colour image.
+        registration: IR-to-RGB mapping; None: the IR image covers the whole RGB image.
         tiles: tiles along the longer side, at least 2.
 
+    Returns:
+        uint8 [h, w, 3] in RGB order.
+
     Raises:
-        ValueError: an image is of another kind, or `tiles` below 2.
+        ValueError: an image has another shape or type, or `tiles` is below 2.
         RegistrationError: the registration is not for images of these sizes.
     """
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or rgb.size == 0:
-        raise ValueError(f"a colour frame is uint8 [h, w, 3], got {rgb.dtype} {tuple(rgb.shape)}")
+        raise ValueError(f"an RGB frame must be uint8 [h, w, 3], got {rgb.dtype} {tuple(rgb.shape)}")
     if infrared.ndim != 2 or infrared.dtype not in (np.uint8, np.uint16) or infrared.size == 0:
-        raise ValueError(f"an infrared frame is uint8 or uint16 [h, w], got {infrared.dtype} {tuple(infrared.shape)}")
+        raise ValueError(f"an IR frame must be uint8 or uint16 [h, w], got {infrared.dtype} {tuple(infrared.shape)}")
     if tiles < 2:
-        raise ValueError(f"a checkerboard has at least 2 tiles, got {tiles}")
+        raise ValueError(f"a checkerboard must have at least 2 tiles, got {tiles}")
     height, width = rgb.shape[:2]
     size, ir_size = (width, height), (infrared.shape[1], infrared.shape[0])
     if registration is None:
@@ -79,5 +81,5 @@ def checkerboard(
     return out
 
 
-def _blend(image: np.ndarray, where: np.ndarray, colour: tuple[int, int, int], share: float) -> None:
-    image[where] = (image[where] * (1 - share) + np.array(colour) * share).astype(np.uint8)
+def _blend(image: np.ndarray, where: np.ndarray, colour: tuple[int, int, int], alpha: float) -> None:
+    image[where] = (image[where] * (1 - alpha) + np.array(colour) * alpha).astype(np.uint8)

@@ -1,9 +1,9 @@
-"""Where the infrared camera's pixels lie in the colour image: a homography, and one warp into the network's input.
+"""Registration of IR to RGB pixels: a homography, and a warp of IR frames to the network's input.
 
-Pixel coordinates are OpenCV's and ROS's: (0, 0) is the centre of the top left pixel, so that an image covers -0.5 to
-width - 0.5. A picture that is resized by s therefore moves x to s (x + 0.5) - 0.5.
+Pixel coordinates are those of OpenCV and ROS: (0, 0) is the centre of the top left pixel, so that an image covers -0.5
+to width - 0.5. Resizing an image by s therefore maps x to s (x + 0.5) - 0.5.
 
-Letters: h' x w' the infrared image, h x w the picture it is laid over.
+Letters: h' x w' the IR image, h x w the target image.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Size = tuple[int, int]
 """(width, height) in pixels."""
 
 MIN_OVERLAP = 0.25
-"""Least overlap of the two fields of view, as a share of the smaller one, and a share of `_MIN_COVER` of the larger."""
+"""Minimum overlap of the two fields of view as a fraction of the smaller one; of the larger one see `_MIN_COVER`."""
 
 _MIN_COVER = 0.02
 _ASPECT_TOLERANCE = 0.01
@@ -29,17 +29,17 @@ _LEAST_DETERMINANT = 1e-8
 
 
 class RegistrationError(ValueError):
-    """A registration makes no sense, or does not belong to images of this size; the message says what to do."""
+    """A registration is implausible, or not for images of this size; the message names the remedy."""
 
 
 @dataclass(frozen=True)
 class Registration:
-    """The map from infrared to colour pixels.
+    """Homography from IR to RGB pixels.
 
     Attributes:
-        matrix: nine numbers, row by row: (x, y, 1) in the infrared image to a multiple of (x, y, 1) in the colour one.
-        ir_size, rgb_size: (width, height) of the images that the matrix is for; None: of whatever images come.
-        source: where it is from, named in errors: "parameter ir_to_rgb", a file.
+        matrix: nine numbers, row by row: maps (x, y, 1) in the IR image to a multiple of (x, y, 1) in the RGB image.
+        ir_size, rgb_size: (width, height) of the images that the matrix is for; None: any size.
+        source: origin, named in errors: "parameter ir_to_rgb", a file.
     """
 
     matrix: tuple[float, ...]
@@ -53,13 +53,11 @@ class Registration:
         except (TypeError, ValueError):
             matrix = np.empty(0)
         if matrix.size != 9:
-            raise RegistrationError(f"{self.source}: a homography is nine numbers, row by row, got {self.matrix!r}")
+            raise RegistrationError(f"{self.source}: a homography has nine numbers, row by row, got {self.matrix!r}")
         if not np.isfinite(matrix).all():
-            raise RegistrationError(
-                f"{self.source}: the homography holds numbers that are not finite: {_words(matrix)}"
-            )
+            raise RegistrationError(f"{self.source}: the homography has numbers that are not finite: {_format(matrix)}")
         if abs(matrix[8]) <= 1e-9 * np.abs(matrix).max():
-            raise RegistrationError(f"{self.source}: the homography sends the image's corner to infinity")
+            raise RegistrationError(f"{self.source}: the homography maps the image's corner to infinity: check it")
         matrix = matrix / matrix[8]
         for name in ("ir_size", "rgb_size"):
             size = getattr(self, name)
@@ -68,13 +66,13 @@ class Registration:
         determinant = np.linalg.det(matrix.reshape(3, 3))
         if abs(determinant) < _LEAST_DETERMINANT:
             raise RegistrationError(
-                f"{self.source}: the homography is singular (determinant {determinant:.1e}), it folds the image to a "
-                f"line or a point: {_words(matrix)}"
+                f"{self.source}: the homography is singular (determinant {determinant:.1e}), it maps the image to a "
+                f"line or a point: {_format(matrix)}"
             )
         if determinant < 0:
             raise RegistrationError(
                 f"{self.source}: the homography mirrors the image (determinant {determinant:.2g}). If the camera "
-                "delivers mirrored pictures, flip them in its driver; else two points or axes were exchanged"
+                "delivers mirrored images, flip them in its driver; otherwise two points or axes were swapped"
             )
         object.__setattr__(self, "matrix", tuple(float(v) for v in matrix))
         if self.ir_size is not None and self.rgb_size is not None:
@@ -82,30 +80,30 @@ class Registration:
 
     @classmethod
     def whole(cls, ir_size: Size, rgb_size: Size) -> Registration:
-        """The infrared image laid over the whole colour image: what is done where no registration is given."""
+        """Return the mapping of the whole IR image to the whole RGB image, used without a registration."""
         return cls(tuple(_resize(ir_size, rgb_size).reshape(-1)), ir_size, rgb_size, "no registration")
 
     def for_sizes(self, ir_size: Size, rgb_size: Size) -> np.ndarray:
-        """The matrix [3, 3] for images of these sizes, which may be scaled ones of the calibrated sizes.
+        """Return the matrix [3, 3] for images of these sizes, which may be scaled versions of the calibrated sizes.
 
         Raises:
-            RegistrationError: an image's shape differs from the calibrated one by more than 1 %, so that it was cropped
-                or is from another camera; or the two images hardly overlap.
+            RegistrationError: an image's aspect ratio differs from the calibrated one by more than 1 %, so that it was
+                cropped or is from another camera; or the two images hardly overlap.
         """
         matrix = np.reshape(self.matrix, (3, 3))
-        matrix = matrix @ self._from_actual("infrared", ir_size, self.ir_size)
+        matrix = matrix @ self._from_actual("IR", ir_size, self.ir_size)
         if self.rgb_size is not None:
-            matrix = np.linalg.inv(self._from_actual("colour", rgb_size, self.rgb_size)) @ matrix
+            matrix = np.linalg.inv(self._from_actual("RGB", rgb_size, self.rgb_size)) @ matrix
         matrix = matrix / matrix[2, 2]
         _check_overlap(matrix, ir_size, rgb_size, self.source)
         return matrix
 
     def check(self, ir_size: Size, rgb_size: Size) -> None:
-        """Refuses images that this registration is not for; raises as `for_sizes`."""
+        """Check that the registration is for images of these sizes; raises as `for_sizes`."""
         self.for_sizes(ir_size, rgb_size)
 
     def points(self, points: np.ndarray, ir_size: Size, rgb_size: Size) -> np.ndarray:
-        """Points float [N, 2], x and y in infrared pixels, in colour pixels. Raises as `for_sizes`."""
+        """Map points float [N, 2], x and y, from IR to RGB pixels. Raises as `for_sizes`."""
         return _apply(self.for_sizes(ir_size, rgb_size), np.asarray(points, np.float64))
 
     def _from_actual(self, which: str, actual: Size, calibrated: Size | None) -> np.ndarray:
@@ -113,45 +111,45 @@ class Registration:
             return np.eye(3)
         if abs(actual[0] * calibrated[1] / (actual[1] * calibrated[0]) - 1) > _ASPECT_TOLERANCE:
             raise RegistrationError(
-                f"{self.source} was made for {which} images of {calibrated[0]}x{calibrated[1]}, these are "
-                f"{actual[0]}x{actual[1]}, which is another shape and no scaled copy: calibrate again for this size, "
-                "or set the camera back"
+                f"{self.source} was calibrated for {which} images of {calibrated[0]}x{calibrated[1]}, these are "
+                f"{actual[0]}x{actual[1]}, of another aspect ratio: calibrate again for this size, or set the camera "
+                "back"
             )
         return _resize(actual, calibrated)
 
 
 class Warp:
-    """An infrared image of one size brought onto a picture of one size: prepared once, applied to every frame.
+    """Warp of IR frames of one size to a target of one size: prepared once, applied to every frame.
 
-    Where the picture is coarser than the infrared image, the image is first averaged down to the picture's scale, so
-    that the warp itself reads bilinearly near scale 1 and nothing aliases.
+    If the target is coarser than the IR image, the image is first averaged to the target's scale, so that the bilinear
+    warp runs near scale 1 without aliasing.
 
     Attributes:
-        valid: bool [h, w], which pixels of the picture the infrared camera sees; None: all.
-        averaged: (width, height) of the infrared image when it has been averaged down.
+        valid: bool [h, w], pixels of the target that the IR camera sees; None: all.
+        averaged: (width, height) of the IR image after averaging.
     """
 
-    def __init__(self, registration: Registration, ir_size: Size, rgb_size: Size, picture: Size) -> None:
+    def __init__(self, registration: Registration, ir_size: Size, rgb_size: Size, target: Size) -> None:
         """
         Args:
-            registration: infrared to colour pixels.
-            ir_size, rgb_size: of the images.
-            picture: size of what is made: the colour image scaled, whole.
+            registration: IR-to-RGB mapping.
+            ir_size, rgb_size: (width, height) of the images.
+            target: (width, height) of the result, the scaled RGB image.
 
         Raises:
             RegistrationError: see `Registration.for_sizes`.
         """
-        matrix = _resize(rgb_size, picture) @ registration.for_sizes(ir_size, rgb_size)
+        matrix = _resize(rgb_size, target) @ registration.for_sizes(ir_size, rgb_size)
         scales = np.clip(_scales(matrix, ir_size), 0.0, 1.0)
         small = (max(1, round(ir_size[0] * scales[0])), max(1, round(ir_size[1] * scales[1])))
         self.averaged: Size = small
         back = np.linalg.inv(matrix @ _resize(small, ir_size))
-        columns, rows = np.arange(picture[0], dtype=np.float64), np.arange(picture[1], dtype=np.float64)[:, None]
+        columns, rows = np.arange(target[0], dtype=np.float64), np.arange(target[1], dtype=np.float64)[:, None]
         x, y, w = (back[i, 0] * columns + back[i, 1] * rows + back[i, 2] for i in range(3))
-        w = np.where(w > 1e-9, w, np.nan)  # on or behind the horizon nothing is seen
+        w = np.where(w > 1e-9, w, np.nan)  # nothing is visible on or behind the horizon
         x, y = x / w, y / w
         with np.errstate(invalid="ignore"):
-            # A hair of tolerance: the plain laying over must see the whole picture whatever the rounding.
+            # Small tolerance: without a registration the whole target must be valid whatever the rounding.
             edge = 0.5 + 1e-6
             valid = (x >= -edge) & (x <= small[0] - 1 + edge) & (y >= -edge) & (y <= small[1] - 1 + edge)
         self.valid: np.ndarray | None = None if valid.all() else valid
@@ -159,25 +157,25 @@ class Warp:
         self._y = np.where(valid, y, 0.0).astype(np.float32)
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
-        """Counts, uint8 or uint16 [h', w'], to the same type [h, w]; see `valid` for what they are worth."""
+        """Warp counts, uint8 or uint16 [h', w'], to the same type [h, w]; pixels outside `valid` are meaningless."""
         if self.averaged != (frame.shape[1], frame.shape[0]):
             frame = cv2.resize(frame, self.averaged, interpolation=cv2.INTER_AREA)
-        # The border is repeated, so that a pixel half outside is not mixed with a filling.
+        # The border is replicated, so that a pixel half outside is not mixed with a fill value.
         return cv2.remap(frame, self._x, self._y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
     @classmethod
-    def of(cls, registration: Registration, ir_size: Size, rgb_size: Size, picture: Size) -> Warp:
-        """The same as the constructor, but remembers the last few."""
-        return _prepared(registration, ir_size, rgb_size, picture)
+    def of(cls, registration: Registration, ir_size: Size, rgb_size: Size, target: Size) -> Warp:
+        """As the constructor, but caches the last few."""
+        return _prepared(registration, ir_size, rgb_size, target)
 
 
 @lru_cache(maxsize=4)
-def _prepared(registration: Registration, ir_size: Size, rgb_size: Size, picture: Size) -> Warp:
-    return Warp(registration, ir_size, rgb_size, picture)
+def _prepared(registration: Registration, ir_size: Size, rgb_size: Size, target: Size) -> Warp:
+    return Warp(registration, ir_size, rgb_size, target)
 
 
 def _resize(before: Size, after: Size) -> np.ndarray:
-    """The map of pixel centres [3, 3] when an image is resized."""
+    """Return the mapping of pixel centres [3, 3] for resizing an image."""
     x, y = after[0] / before[0], after[1] / before[1]
     return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
 
@@ -193,14 +191,14 @@ def _corners(size: Size) -> np.ndarray:
 
 
 def _scales(matrix: np.ndarray, size: Size) -> np.ndarray:
-    """How many pixels one step to the right and one step down become, at the image's centre: [2]."""
+    """Return the scale of one step to the right and one step down at the image's centre: [2]."""
     centre = np.array([[(size[0] - 1) / 2, (size[1] - 1) / 2]])
     here, right, down = (_apply(matrix, centre + step) for step in ((0, 0), (1, 0), (0, 1)))
     return np.array([np.linalg.norm(right - here), np.linalg.norm(down - here)])
 
 
 def _overlap(matrix: np.ndarray, ir_size: Size, rgb_size: Size) -> tuple[float, float] | None:
-    """Shares of the smaller and of the larger field that both cameras see; None: the horizon runs through the image."""
+    """Return the overlap as fractions of the smaller and larger field of view; None: the horizon crosses the image."""
     corners = _corners(ir_size)
     if (np.concatenate([corners, np.ones((4, 1))], axis=1) @ matrix[2] <= 1e-6).any():
         return None
@@ -220,17 +218,16 @@ def _check_overlap(matrix: np.ndarray, ir_size: Size, rgb_size: Size, source: st
     other = _overlap(inverse / inverse[2, 2], ir_size, rgb_size) if abs(inverse[2, 2]) > 1e-9 else None
     hint = "check that it is in pixels of these image sizes"
     if other is not None and other[0] >= 0.5 and other[1] > 2 * (found[1] if found else 0.0):
-        hint = "its inverse fits much better: was the map from colour to infrared given?"
-    sizes = f"infrared {ir_size[0]}x{ir_size[1]}, colour {rgb_size[0]}x{rgb_size[1]}"
+        hint = "its inverse fits much better: check that it maps IR to RGB, not RGB to IR"
+    sizes = f"IR {ir_size[0]}x{ir_size[1]}, RGB {rgb_size[0]}x{rgb_size[1]}"
     if found is None:
         raise RegistrationError(
-            f"{source}: the homography's horizon runs through the infrared image ({sizes}), part of it would lie "
-            f"behind the camera; {hint}"
+            f"{source}: the homography's horizon crosses the IR image ({sizes}), part of it would lie behind the "
+            f"camera; {hint}"
         )
     raise RegistrationError(
-        f"{source}: the infrared image lands beside the colour image ({sizes}): they share {found[0]:.0%} of the "
-        f"smaller and {found[1]:.1%} of the larger field, at least {MIN_OVERLAP:.0%} and {_MIN_COVER:.0%} "
-        f"are wanted; {hint}"
+        f"{source}: the IR and RGB images hardly overlap ({sizes}): {found[0]:.0%} of the smaller and {found[1]:.1%} "
+        f"of the larger field of view, at least {MIN_OVERLAP:.0%} and {_MIN_COVER:.0%} are required; {hint}"
     )
 
 
@@ -240,9 +237,9 @@ def _checked_size(size: Any, name: str) -> Size:
         if whole != tuple(size) or min(whole) < 1:
             raise ValueError
     except (IndexError, KeyError, TypeError, ValueError, OverflowError):
-        raise RegistrationError(f"{name} is (width, height) in pixels, got {size!r}") from None
+        raise RegistrationError(f"{name} must be (width, height) in pixels, got {size!r}") from None
     return whole
 
 
-def _words(matrix: np.ndarray) -> str:
+def _format(matrix: np.ndarray) -> str:
     return "[" + ", ".join(f"{v:.4g}" for v in np.asarray(matrix).reshape(-1)) + "]"

@@ -153,7 +153,7 @@ def test_the_range_asked_for_decides_what_is_hot(by_file):
 @pytest.mark.parametrize(
     ("ir", "cause", "line"),
     [
-        (ir_pixels((320, 200), HOT), "registration", r"rig.yaml was made for infrared images of 320x240, .*320x200"),
+        (ir_pixels((320, 200), HOT), "registration", r"rig.yaml was calibrated for IR images of 320x240, .*320x200"),
         (ir_pixels(IR_SIZE, HOT, np.uint8), "ir_thermal_mismatch", r"wants 16-bit infrared frames.*these are 8-bit"),
     ],
 )
@@ -276,7 +276,7 @@ def test_a_camera_that_comes_back_with_another_size_is_named(blob_model, peer):
         ({"calibration_file": "nowhere.yaml"}, r"calibration file nowhere.yaml does not exist"),
         (
             {"registration_from_camera_info": True, "extrinsic_rotation": "[0.0, 0.0, 0.0, 0.0]"},
-            r"the rotation is nine numbers of a rotation matrix",
+            r"the rotation must be nine numbers of a rotation matrix",
         ),
         ({"ir_normalization": "fixed"}, r"ir_normalization 'fixed' needs ir_range_low and ir_range_high"),
         (

@@ -59,7 +59,7 @@ class TestNumbers:
         assert got == Registration((2, 0, 10, 0, 2, 0, 0, 0, 1), source="parameter ir_to_rgb")
 
     def test_eight_are_refused_by_name(self):
-        with pytest.raises(RegistrationError, match="parameter ir_to_rgb: a homography is nine numbers"):
+        with pytest.raises(RegistrationError, match="parameter ir_to_rgb: a homography has nine numbers"):
             registration_from_numbers([1.0] * 8, source="parameter ir_to_rgb")
 
 
@@ -187,10 +187,10 @@ class TestCameraInfo:
             ({"rgb": {"distortion_model": "kannala"}}, "distortion model 'kannala'"),
             ({"ir": {"d": [0.0] * 9}}, "^d of the ir camera's camera_info has 9 distortion coefficients"),
             ({"ir": {"width": 0}}, "no image size"),
-            ({"distance_m": 0.0}, "before the camera"),
-            ({"distance_m": float("nan")}, "before the camera"),
-            ({"normal": (0.0, 0.0, 0.0)}, "before the camera"),
-            ({"translation": (0.0, 0.0)}, "translation is three"),
+            ({"distance_m": 0.0}, "in front of the camera"),
+            ({"distance_m": float("nan")}, "in front of the camera"),
+            ({"normal": (0.0, 0.0, 0.0)}, "in front of the camera"),
+            ({"translation": (0.0, 0.0)}, "translation must be three"),
             ({"rotation": (0.0, 1.0, 0.0, 0.0)}, "plane at"),  # the colour camera looks the other way
         ],
     )
@@ -281,5 +281,5 @@ def test_coefficients_that_bend_every_ray_away_are_told_as_such(side):
     cameras = {"rgb": RGB_INFO, "ir": IR_INFO} | {
         side: info(RGB if side == "rgb" else IR, 600.0, d=(1e300, 1e300, 0.0, 0.0, 0.0))
     }
-    with pytest.raises(RegistrationError, match="hardly share a field of view"), np.errstate(all="ignore"):
+    with pytest.raises(RegistrationError, match="fields of view hardly overlap"), np.errstate(all="ignore"):
         registration_from_camera_infos(**cameras, rotation=TURN, translation=SHIFT, distance_m=20.0)

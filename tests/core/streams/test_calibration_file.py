@@ -54,7 +54,7 @@ def test_a_file_written_by_hand(tmp_path):
         ({"ir_to_rgb": [[1, 0, 0], [0, 1, 0]]}, "ir_to_rgb is three rows"),
         ({"ir_to_rgb": [[1, 0, "x"], [0, 1, 0], [0, 0, 1]]}, "ir_to_rgb is three rows"),
         ({"ir_to_rgb": [[1, 0, 0], [0, 0, 0], [0, 0, 1]]}, "singular"),
-        ({"ir_to_rgb": [[1, 0, 9000], [0, 1, 0], [0, 0, 1]]}, "lands beside"),
+        ({"ir_to_rgb": [[1, 0, 9000], [0, 1, 0], [0, 0, 1]]}, "hardly overlap"),
         ({"ir_size": [640]}, "ir_size is"),
         ({"rgb_size": [1280, -1]}, "rgb_size is"),
         ({"rgb_size": [True, True]}, "rgb_size is"),
