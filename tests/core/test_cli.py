@@ -67,6 +67,7 @@ def test_wrong_usage_exits_2(capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("traced_once")
 def test_finetune_export_evaluate(tmp_path, capsys):
     """The three commands of the README, at the smallest size."""
     run = tmp_path / "run"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 import weakref
 from pathlib import Path
@@ -24,6 +22,12 @@ from spectradino_core.cli import main
 
 SMALL = (56, 70)
 ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory) -> Path:
+    """Folder of exported graphs, each of which several tests time."""
+    return tmp_path_factory.mktemp("graphs")
 
 
 def test_cases_are_interleaved_and_warm_up_is_excluded():
@@ -72,24 +76,24 @@ def test_peak_memory_is_of_child_process_only(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_all_backbone_cases_agree_with_torch_fp32(tmp_path):
+def test_all_backbone_cases_agree_with_torch_fp32(graphs):
     """The standard deviation of patches is 1."""
-    rows = backbone.backbone_rows("test", SMALL, tmp_path, rounds=1, memory=False)
+    rows = backbone.backbone_rows("test", SMALL, graphs, rounds=1, memory=False)
     assert [row["case"] for row in rows] == list(backbone.CASES)
     assert rows[0]["ratio"] == 1.0
     for row in rows[1:]:
         loose = "bf16" in row["case"] or "int8" in row["case"]
         assert row["mean difference"] < (0.02 if loose else 1e-5), row
         assert row["ratio"] == pytest.approx(row["ms"] / rows[0]["ms"])
-    assert {path.name for path in tmp_path.iterdir()} == {
+    assert {path.name for path in graphs.glob("test_*")} == {
         f"test_56x70_{kind}.onnx" for kind in ("fp32", "fp32_fused", "int8_fused")
     }
 
 
 @pytest.mark.slow
-def test_fast_detector_has_anchor_points_and_operations_of_its_levels(tmp_path):
+def test_fast_detector_has_anchor_points_and_operations_of_its_levels(graphs):
     """56 x 70 pixels have 8x10 + 4x5 + 2x2 points at strides 7 to 28; "fast" has no first level."""
-    usual, fast = detector.detector_rows("test", SMALL, tmp_path, rounds=1, memory=False)
+    usual, fast = detector.detector_rows("test", SMALL, graphs, rounds=1, memory=False)
     assert (usual["strides"], fast["strides"]) == ("7-28", "fast")
     assert (usual["cells"], fast["cells"]) == (104, 24)
     assert usual["ratio"] == 1
@@ -200,26 +204,18 @@ def test_invalid_arguments_are_rejected(words, complaint, capsys):
 
 
 @pytest.mark.slow
-def test_quick_benchmark_writes_all_results(tmp_path):
+def test_quick_benchmark_writes_all_results(graphs, tmp_path, capsys, monkeypatch):
     """With the smallest variant, and without memory measurements, which start many processes."""
-    command = [
-        sys.executable,
-        "-m",
-        "spectradino_core.cli",
-        "bench",
-        "--quick",
-        "--variants",
-        "test",
-        "--sizes",
-        "56x70",
-    ]
+    monkeypatch.chdir(ROOT)
+    command = ["bench", "--quick", "--variants", "test", "--sizes", "56x70", "--work", str(graphs)]
     command += ["--rounds", "1", "--no-memory", "--out", str(tmp_path), "--note", "a test"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert main(command) == 0
+    printed = capsys.readouterr().out
     for name in ("backbone", "detector", "model", "train"):
         facts, rows = read_table(tmp_path / f"{name}.csv")
         assert facts["note"] == "a test"
         assert rows
-        assert f"{name}.csv" in done.stdout
+        assert f"{name}.csv" in printed
         assert (tmp_path / f"{name}.png").stat().st_size > 5000
     by_step = read_table(tmp_path / "model.csv")[1]
     assert [row["precision"] for row in by_step] == ["fp32", "int8"] * 2

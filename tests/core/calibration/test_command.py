@@ -37,7 +37,7 @@ def drive(tmp_path_factory) -> Path:
     """Record a scene, RGB at 15 Hz and IR at 9 Hz with a clock that is ahead."""
     path = tmp_path_factory.mktemp("drive") / "drive.mcap"
     source = SceneViews(3, size=SIZE, ir_size=IR_SIZE, ir_to_rgb=TRUE)
-    options = MakeOptions(CameraSchedule(15.0), CameraSchedule(9.0, offset_ms=OFFSET_MS), duration_s=20.0)
+    options = MakeOptions(CameraSchedule(15.0), CameraSchedule(9.0, offset_ms=OFFSET_MS), duration_s=10.0)
     make_bag(source, path, options)
     return path
 

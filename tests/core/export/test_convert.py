@@ -24,6 +24,8 @@ from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.training.recipes import smoke
 
+pytestmark = pytest.mark.usefixtures("traced_once")
+
 
 @pytest.fixture(scope="module")
 def pairs():

@@ -28,6 +28,8 @@ from spectradino_core.training.recipes import smoke
 PAIRS = [scene_sample(9_200_000 + i, Modality.LWIR, (200, 160)) for i in range(2)]
 STREAMS = ("rgb", "ir")
 
+pytestmark = pytest.mark.usefixtures("traced_once")
+
 
 @pytest.fixture(scope="module")
 def model() -> Perception:

@@ -1,0 +1,48 @@
+"""Fixtures shared by tests of the core."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of this test run, the same one in all workers of pytest-xdist; write files there atomically."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def traced_once(shared_folder: Path) -> Iterator[None]:
+    """Reuse the traced graph where weights, architecture and size are equal; tracing is most of an export's time.
+
+    Everything after it, from the form of the inputs to the parity check, still runs at each export.
+    """
+    from spectradino_core.export import onnx_model
+    from spectradino_core.files import written_atomically
+
+    trace = onnx_model._trace
+
+    def reuse(graph, size, outputs, path) -> None:
+        digest = hashlib.sha256(repr((str(graph), graph.streams, size, outputs)).encode())
+        digest.update(repr(graph.model.architecture.to_dict()).encode())
+        for name, tensor in graph.state_dict().items():
+            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+            digest.update(tensor.detach().contiguous().numpy().tobytes())
+        kept = shared_folder / f"{digest.hexdigest()}.onnx"
+        if not kept.exists():
+            with written_atomically(kept) as scratch:
+                trace(graph, size, outputs, scratch)
+        shutil.copyfile(kept, path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_model, "_trace", reuse)
+        yield
