@@ -28,7 +28,7 @@ from spectradino_core.data.scene_sets import scene_sample
 from spectradino_core.models import perception
 from spectradino_core.models.perception import Perception
 from spectradino_core.training.batches import BatchStream, LabelledBatch
-from spectradino_core.training.finetune import cells_of
+from spectradino_core.training.finetune import anchor_points
 from spectradino_core.training.memory import keep_freed_memory
 from spectradino_core.training.modes import freeze_for, parameter_groups
 from spectradino_core.training.perception_loss import perception_loss
@@ -89,7 +89,7 @@ def measure(variant: Variant, recipe: FinetuneRecipe, rounds: int) -> float:
     optimiser = torch.optim.AdamW(parameter_groups(model, recipe.rates, recipe.weight_decay), fused=True)
     batches = BatchStream(
         _Scenes(recipe), recipe.batch, recipe.architecture.bands[1], recipe.input_size, recipe.thermal, rounds + 1,
-        cells=cells_of(recipe), mask_stride=variant.mask_stride,
+        anchors=anchor_points(recipe), mask_stride=variant.mask_stride,
     )  # fmt: skip
     seconds = []
     with _all_streams(not variant.skip):

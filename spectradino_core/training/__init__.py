@@ -1,2 +1,4 @@
-"""Training. Read `loop.py` first: it is the one loop; `finetune.py` is a run on
-labelled pairs, `perception_loss.py` what its steps compute, `downstream.py` the settings of every benchmark."""
+"""Training: `loop.py` is the one loop (read it first), `finetune.py` a run on labelled pairs, `pretrain.py` the stages.
+
+`perception_loss.py` holds the fine-tuning loss, `downstream.py` the settings of every benchmark.
+"""

@@ -1,11 +1,10 @@
-"""Labelled pairs as batches of tensors, made by the same preprocessing that serves.
+"""Batches of labelled pairs, made with the preprocessing that is used in serving.
 
-Letters: B batch, H x W the network's input, K objects of one image.
+Letters: B batch, H x W network input, K objects of one image, A anchor points.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -26,7 +25,7 @@ from spectradino_core.thermal import NoValidPixelError, ThermalContract, Thermal
 __all__ = ["BatchStream", "LabelledBatch", "Samples", "make_batch", "stream"]
 
 _SMALLEST_SIDE = 2.0
-"""Network pixels; what is smaller after scaling teaches nothing and is left out."""
+"""Network pixels; objects that are smaller after scaling are dropped."""
 
 
 @dataclass
@@ -35,16 +34,16 @@ class LabelledBatch:
 
     Attributes:
         images: RGB float32 [B, 3, H, W] and infrared float32 [B, 1, H, W].
-        present: float32 [B, 2], which streams count.
-        boxes: per image float32 [K, 4] in network pixels, or None where the image has no box labels.
+        present: float32 [B, 2], 1 for the streams (RGB, infrared) that are used.
+        boxes: per image float32 [K, 4] in network pixels, or None without box labels.
         labels: per image int64 [K] or None.
         mask: uint8 [B, H, W], 255 where unlabelled; coarser by the `mask_stride` of `make_batch`.
         classes: per image int64, the classes that its boxes label completely (see `PairedSample.labelled_classes`);
-            None: all. Logits of the other classes take no part in the loss.
-        owners: per image int64 [A], the object that each cell answers for (see `assign`), or None; all None where the
-            cells were not known when the batch was made: then the loss assigns, and such a batch can't be split.
-        counts: float64 [2], the cells that answer for an object and the labelled pixels of the *whole* batch on this
-            process, of which this may be a part.
+            None: all. Logits of the other classes are ignored in the loss.
+        owners: per image int64 [A], the object assigned to each anchor point (see `assign`), or None. All None if the
+            batch was made without anchor points: then the loss assigns, and the batch can't be split.
+        counts: float64 [2], positive anchor points and labelled pixels of the *full* batch on this process, even if
+            this is one of its micro-batches.
     """
 
     images: dict[Modality, Tensor]
@@ -61,11 +60,11 @@ class LabelledBatch:
             self.classes = [None] * len(self.boxes)
 
     def to(self, device: torch.device) -> LabelledBatch:
-        """The same batch on `device`."""
+        """Return the batch on `device`."""
         return map_tensors(self, lambda x: x.to(device, non_blocking=True))
 
     def split(self, count: int) -> list[LabelledBatch]:
-        """In so many parts of about equal size; fewer where there are fewer images. `counts` stay the whole batch's."""
+        """Split into `count` micro-batches (at most one per image); `counts` stay those of the full batch."""
         size = len(self.present)
         edges = [size * part // min(count, size) for part in range(min(count, size) + 1)]
         return [
@@ -88,25 +87,25 @@ def make_batch(
     infrared: Modality,
     size: tuple[int, int],
     thermal: ThermalContract,
-    cells: AnchorPoints | None = None,
+    anchors: AnchorPoints | None = None,
     mask_stride: int = 1,
 ) -> OnHost[LabelledBatch]:
-    """Samples and their present streams to one batch.
+    """Make a batch of samples.
 
     Args:
-        samples: each with which of its streams count, bool [2].
+        samples: each with the streams (RGB, infrared) that are used, bool [2].
         infrared: the band beside RGB.
-        size: the network's (width, height).
-        thermal: how counts become input.
-        mask_stride: keep every n-th pixel of the mask, in x and in y: the loss costs n² times less.
-        cells: the detection head's; given, `owners` is filled here, in the process that makes batches ahead.
+        size: (width, height) of the network's input.
+        thermal: contract from counts to network input.
+        anchors: anchor points of the detection head; given, `owners` is filled here, in the data loading process.
+        mask_stride: keep every n-th pixel of the mask in x and y, which makes the mask loss n² times cheaper.
     """
     rgb, ir, masks, contents = [], [], [], []
     boxes: list[Tensor | None] = []
     labels: list[Tensor | None] = []
     for sample, _ in samples:
         letterbox = Letterbox.fit(sample.size, size)
-        rgb.append(_laid(scaled_rgb(sample.rgb, letterbox), size))
+        rgb.append(_pad(scaled_rgb(sample.rgb, letterbox), size))
         ir.append(_frame(sample.infrared, letterbox, ThermalNormaliser(thermal)))
         contents.append(letterbox.content)
         if sample.boxes is None or sample.labels is None:
@@ -123,7 +122,7 @@ def make_batch(
             else letterbox.mask_to_network(np.ascontiguousarray(sample.mask), IGNORE)
         )
     owners = [
-        None if cells is None or b is None else assign(b, cells, ignored=_ignored(sample, size))
+        None if anchors is None or b is None else assign(b, anchors, ignored=_ignored(sample, size))
         for b, (sample, _) in zip(boxes, samples, strict=True)
     ]
     mask = torch.from_numpy(np.stack(masks)[:, mask_stride // 2 :: mask_stride, mask_stride // 2 :: mask_stride].copy())
@@ -149,17 +148,17 @@ def make_batch(
 
 
 def _frame(infrared: np.ndarray, box: Letterbox, normaliser: ThermalNormaliser) -> Frame:
-    """What `preprocess.infrared_input` makes of a frame, before it is computed."""
+    """Return the scaled counts and normalisation parameters from which `preprocess.infrared_input` is computed."""
     try:
         counts, valid = scaled_infrared(infrared, box, valid=normaliser.valid_pixels(infrared))
-    except NoValidPixelError:  # one such frame in a data set is no reason to end a run
+    except NoValidPixelError:  # a single such frame must not end the run
         return np.zeros(box.network[::-1], np.uint8), np.float32(0), np.float32(0), None
     low, gain = normaliser.levels(counts, valid)
-    return _laid(counts, box.network), low, gain, None if valid is None else _laid(valid, box.network)
+    return _pad(counts, box.network), low, gain, None if valid is None else _pad(valid, box.network)
 
 
-def _laid(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """An image in the top left corner of the network's input, whose (width, height) is given; the rest is 0."""
+def _pad(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Pad an image with zeros at the right and bottom to (width, height)."""
     if image.shape[1::-1] == size:
         return image
     out = np.zeros((size[1], size[0], *image.shape[2:]), image.dtype)
@@ -168,62 +167,60 @@ def _laid(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _ignored(sample: PairedSample, size: tuple[int, int]) -> Tensor | None:
-    """Regions to be ignored, in network pixels."""
+    """Return the ignored regions in network pixels."""
     if sample.ignored is None:
         return None
     return torch.from_numpy(Letterbox.fit(sample.size, size).to_network(sample.ignored.reshape(-1, 4)))
 
 
 class Samples(Protocol):
-    """What a run is made of: `Mixture`, `Epochs`."""
+    """Training samples of a run: `Mixture` or `Epochs`."""
 
     def sample(self, index: int) -> tuple[PairedSample, np.ndarray]:
-        """Sample `index` of the run, and which of its two bands count: bool [2] (rgb, infrared)."""
+        """Return sample `index` of the run, and which of its streams are used: bool [2] (RGB, infrared)."""
         ...
 
 
 class BatchStream(Dataset):
-    """Batch i of a run, for i from `first` to `steps`: whole batches, so that a worker makes each by itself.
+    """Batches `first` to `steps` of a run; items are full batches, each made by one worker.
 
     Args:
-        samples: where they come from.
+        samples: source of the samples.
         batch: pairs per step over all processes.
-        infrared, size, thermal, cells, mask_stride: see `make_batch`.
-        steps, first: of the run.
-        early: "smaller images first": (steps, (width, height), cells) of the steps before the network's input has its
-            own size; None: it has it from the start.
-        rank, world: this process makes its share of each batch; all shares together are what one process would make.
+        infrared, size, thermal, anchors, mask_stride: see `make_batch`.
+        steps, first: number of steps of the run, and its first one to train.
+        early: progressive resizing: (steps, (width, height), anchors) of the first steps; None: one size throughout.
+        rank, world: this process makes one of `world` equal parts of each batch; together they are the batch that a
+            single process would make.
 
     Raises:
-        ValueError: the batch can't be shared by so many processes.
+        ValueError: the batch is not a multiple of the number of processes.
     """
 
     def __init__(
         self, samples: Samples, batch: int, infrared: Modality, size: tuple[int, int], thermal: ThermalContract,
-        steps: int, first: int = 0, *, cells: AnchorPoints | None = None, rank: int = 0, world: int = 1,
+        steps: int, first: int = 0, *, anchors: AnchorPoints | None = None, rank: int = 0, world: int = 1,
         early: tuple[int, tuple[int, int], AnchorPoints | None] | None = None, mask_stride: int = 1,
     ) -> None:  # fmt: skip
         if batch % world:
             raise ValueError(f"a batch of {batch} can't be shared by {world} processes: choose a multiple (--batch)")
         self._samples, self._batch, self._infrared = samples, batch, infrared
         self._size, self._thermal, self._steps, self._first = size, thermal, steps, first
-        self._cells, self._share, self._rank, self._early = cells, batch // world, rank, early
+        self._anchors, self._local_batch, self._rank, self._early = anchors, batch // world, rank, early
         self._mask_stride = mask_stride
 
     def __len__(self) -> int:
         return self._steps - self._first
 
     def __getitem__(self, index: int) -> OnHost[LabelledBatch]:
-        start = (self._first + index) * self._batch + self._rank * self._share
-        samples: Sequence[tuple[PairedSample, np.ndarray]] = [
-            self._samples.sample(start + i) for i in range(self._share)
-        ]
-        size, cells = self._size, self._cells
+        start = (self._first + index) * self._batch + self._rank * self._local_batch
+        samples = [self._samples.sample(start + i) for i in range(self._local_batch)]
+        size, anchors = self._size, self._anchors
         if self._early is not None and self._first + index < self._early[0]:
-            _, size, cells = self._early
-        return make_batch(list(samples), self._infrared, size, self._thermal, cells, self._mask_stride)
+            _, size, anchors = self._early
+        return make_batch(samples, self._infrared, size, self._thermal, anchors, self._mask_stride)
 
 
 def stream(batches: BatchStream, workers: int, pin: bool = False) -> Loader[OnHost[LabelledBatch]]:
-    """Batches in order, made ahead by `workers` processes (0: in this one); `pin` as of `Loader`."""
+    """Load batches in order, prefetched by `workers` processes (0: in this one); `pin`: see `Loader`."""
     return Loader(batches, workers, pin=pin)

@@ -1,11 +1,11 @@
-"""What a run can be taken up from: folders that are whole or not there.
+"""Atomic checkpoints for resuming a run.
 
-`<run>/checkpoints/step-00000500/` holds `weights.safetensors`, `average.safetensors` (where a moving average is kept)
-and `state.pt`: the step, the optimiser, the loss scaler, the random generators and whatever else the task keeps (the
-teacher queue, the band sampling). The sampler's position is the step. A folder is written under another name and
-renamed; the last few are kept. With sharded parameters every process writes its own `state-<rank>.pt`.
+`<run>/checkpoints/step-00000500/` holds `weights.safetensors`, `average.safetensors` (if a moving average is kept) and
+`state.pt`: the step, the optimiser, the loss scaler, the random generators and the task's own state (teacher queue,
+band sampling). The sampler's position follows from the step. A folder is written under a temporary name and renamed;
+the newest few are kept. With sharded parameters every process writes its own `state-<rank>.pt`.
 
-Runs of earlier versions have one file, `<run>/resume.pt`; it is read where there is no folder.
+Runs of earlier versions have one file, `<run>/resume.pt`, which is read if there is no checkpoint folder.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _FORMAT = "spectradino-run/2"
 
 
 class ResumeError(ValueError):
-    """A checkpoint can't be taken up; the message says which and what to do."""
+    """A run can't resume from a checkpoint; the message names it and the remedy."""
 
 
 class Stateful(Protocol):
-    """Anything with a state to keep: modules, samplings."""
+    """Object whose state is part of a checkpoint, such as a module or a sampling."""
 
     def state_dict(self) -> Mapping[str, Any]: ...
 
@@ -45,7 +45,7 @@ class Stateful(Protocol):
 
 
 def resume_step(folder: Path) -> int:
-    """The step that a run in `folder` would go on from; 0 for a new one."""
+    """Return the step from which a run in `folder` resumes; 0 for a new run."""
     newest = Checkpoints(folder).newest()
     if newest is not None:
         return int(newest.name.removeprefix("step-"))
@@ -54,18 +54,18 @@ def resume_step(folder: Path) -> int:
 
 
 class Checkpoints:
-    """The checkpoints of one run.
+    """Checkpoints of one run.
 
     Args:
-        folder: of the run.
-        keep: how many to keep, the newest.
+        folder: folder of the run.
+        keep: number of checkpoints to keep, the newest.
     """
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
         self._run, self._folder, self._keep = folder, folder / "checkpoints", max(1, keep)
 
     def newest(self) -> Path | None:
-        """The folder of the newest checkpoint."""
+        """Return the folder of the newest checkpoint; None: there is none."""
         return max(self._all(), default=None)
 
     def save(
@@ -77,39 +77,45 @@ class Checkpoints:
         others: Mapping[str, Stateful],
         weights: dict[str, Tensor] | None = None,
     ) -> None:
-        """Writes a checkpoint and removes the oldest. All processes of a run call it.
+        """Write a checkpoint and remove old ones; all processes of a run must call it.
 
-        `weights` is the model's `full_state` where the caller has it; None: it is gathered here.
+        Args:
+            step: number of completed steps.
+            model: the trained module.
+            average: moving average of its weights, if any.
+            optimiser: optimiser of the model.
+            others: further objects with a state, by name.
+            weights: `full_state` of the model, if the caller has it; None: it is gathered here.
 
         Raises:
-            OSError: it could not be written (a full disk); the one before is untouched.
+            OSError: the checkpoint could not be written, e.g. on a full disk; the previous one is intact.
         """
-        place, sharded = DistEnv.current(), is_sharded(model)
+        env, sharded = DistEnv.current(), is_sharded(model)
         path = self._folder / f"step-{step:08d}"
         scratch = self._folder / f".{path.name}.part"
         if weights is None:
-            weights = full_state(model)  # with sharded parameters all processes take part
+            weights = full_state(model)  # collective with sharded parameters, hence called by all processes
         try:
-            if place.first:
+            if env.first:
                 shutil.rmtree(scratch, ignore_errors=True)
                 scratch.mkdir(parents=True)
                 _save_tensors(scratch / "weights.safetensors", weights)
                 if average is not None:
                     _save_tensors(scratch / "average.safetensors", full_state(average))
-            place.wait()
-            if place.first or sharded:
+            env.wait()
+            if env.first or sharded:
                 state = {
                     "format": _FORMAT,
                     "step": step,
-                    "world": place.world if sharded else None,
+                    "world": env.world if sharded else None,
                     "optimiser": optimiser.state_dict(),
                     "others": {name: other.state_dict() for name, other in others.items()},
                     "random": _random_state(),
                 }
-                _save_state(scratch / _state_name(place, sharded), state)
-            place.wait()
-            if place.first:
-                if path.exists():  # the same step again, e.g. a finished run with the same number of steps
+                _save_state(scratch / _state_name(env, sharded), state)
+            env.wait()
+            if env.first:
+                if path.exists():  # e.g. a finished run that is repeated with the same number of steps
                     shutil.rmtree(path)
                 os.replace(scratch, path)
                 _sync_folder(self._folder)
@@ -121,9 +127,9 @@ class Checkpoints:
                 raise write_error(path, error, needed) from error
             raise
         finally:
-            if place.first:
+            if env.first:
                 shutil.rmtree(scratch, ignore_errors=True)
-        place.wait()
+        env.wait()
 
     def load(
         self,
@@ -132,31 +138,33 @@ class Checkpoints:
         optimiser: torch.optim.Optimizer,
         others: Mapping[str, Stateful],
     ) -> int:
-        """Takes up the newest checkpoint; returns its step, 0 where there is none.
+        """Load the newest checkpoint and return its step, or 0 if there is none.
 
         Raises:
-            ResumeError: it is damaged, or of another run.
+            ResumeError: it is damaged or belongs to another run.
         """
         path = self.newest()
         if path is None:
             old = self._run / "resume.pt"
             return _load_old(old, model, average, optimiser) if old.is_file() else 0
-        place, sharded = DistEnv.current(), is_sharded(model)
+        env, sharded = DistEnv.current(), is_sharded(model)
         try:
-            state = torch.load(path / _state_name(place, sharded), map_location="cpu", weights_only=True)
+            state = torch.load(path / _state_name(env, sharded), map_location="cpu", weights_only=True)
             weights = load_file(path / "weights.safetensors")
             averaged = load_file(path / "average.safetensors") if average is not None else None
         except FileNotFoundError as error:
             raise ResumeError(
-                f"{path} lacks {Path(error.filename or str(error)).name}: it was made with other options, or with "
-                "another number of processes for sharded parameters. Run as before, or start in a new folder"
+                f"{path} lacks {Path(error.filename or str(error)).name}: the run had other options, or another number "
+                "of processes with sharded parameters. Run as before, or start in a new folder"
             ) from None
         except (OSError, RuntimeError, SafetensorError, EOFError, ValueError, UnpicklingError) as error:
             raise ResumeError(
-                f"{path} is damaged ({error}): delete that folder, and the run goes on from the one before"
+                f"{path} is damaged ({error}): delete that folder, and the run resumes from the previous checkpoint"
             ) from error
-        if sharded and state["world"] != place.world:
-            raise ResumeError(f"{path} is of {state['world']} processes, this run has {place.world}: use as many")
+        if sharded and state["world"] != env.world:
+            raise ResumeError(
+                f"{path} is of {state['world']} processes, this run has {env.world}: start {state['world']}"
+            )
         try:
             load_full_state(model, weights)
             if average is not None and averaged is not None:
@@ -166,7 +174,7 @@ class Checkpoints:
                 other.load_state_dict(state["others"][name])
         except (KeyError, RuntimeError, ValueError) as error:
             raise ResumeError(
-                f"{path} is of another run than this one ({error}): give another folder, or delete it"
+                f"{path} belongs to another run than this one ({error}): give another folder, or delete this one"
             ) from error
         _restore_random(state["random"])
         return int(state["step"])
@@ -175,8 +183,8 @@ class Checkpoints:
         return [path for path in self._folder.glob("step-*") if path.is_dir()]
 
 
-def _state_name(place: DistEnv, sharded: bool) -> str:
-    return f"state-{place.rank}.pt" if sharded else "state.pt"
+def _state_name(env: DistEnv, sharded: bool) -> str:
+    return f"state-{env.rank}.pt" if sharded else "state.pt"
 
 
 def _load_old(path: Path, model: nn.Module, average: nn.Module | None, optimiser: torch.optim.Optimizer) -> int:
@@ -193,7 +201,7 @@ def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
         save_file(tensors, path)
     except SafetensorError as error:
         raise write_error(path, error) from error
-    path.chmod(0o644)  # it makes files that only their owner may read
+    path.chmod(0o644)  # safetensors makes files that only their owner may read
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
@@ -209,7 +217,7 @@ def _save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes renames inside it last through a power cut."""
+    """Sync a folder, so that renames in it survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -218,8 +226,8 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _random_state() -> dict[str, Any]:
-    """The process-wide generators. Our own draws are functions of (seed, step); layers such as dropout use these."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002 - to keep, not to draw
+    """Return the state of the global generators, which layers such as dropout use; our draws use (seed, step)."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002 - saved, not drawn from
     version, words, gaussian = random.getstate()
     return {
         "torch": torch.get_rng_state(),

@@ -1,7 +1,7 @@
-"""Several processes as one: where this one stands, and how a model is spread over them.
+"""Distributed training: process group, DDP or FSDP2, gathered states and reductions.
 
-Started by `torchrun`, each process has one device. DDP keeps the whole model in each; FSDP2 keeps a share of it, for
-ViT-G and for cards that do not hold what they train. Without `torchrun` there is one process, and this does nothing.
+Each process started by `torchrun` has one device. DDP replicates the model; FSDP2 shards it, for ViT-G and for GPUs
+with too little memory. Without `torchrun` there is one process, and these functions have no effect.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from spectradino_core.models.spectradino import SpectraDINO
 
 __all__ = [
     "DistEnv",
-    "WholeState",
+    "FullState",
+    "fsdp_units",
     "full_state",
     "is_sharded",
     "load_full_state",
-    "matrices",
     "mean_over_processes",
+    "parallelise",
     "process_group",
-    "spread",
     "sum_over_processes",
 ]
 
@@ -41,11 +41,11 @@ _SECONDS_TO_IDLE = 0.3
 
 @dataclass(frozen=True)
 class DistEnv:
-    """This process among its like.
+    """Rank and world size of this process.
 
     Attributes:
         rank: 0 ... world - 1.
-        world: how many processes.
+        world: number of processes.
     """
 
     rank: int
@@ -59,36 +59,36 @@ class DistEnv:
 
     @property
     def first(self) -> bool:
-        """The one that logs and writes."""
+        """Whether this is rank 0, which logs and writes files."""
         return self.rank == 0
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait for all processes (barrier)."""
         if self.world > 1:
             dist.barrier()
 
 
 @contextmanager
 def process_group(device: str) -> Iterator[tuple[DistEnv, torch.device]]:
-    """Joins the group that `torchrun` started, if it did, and leaves it at the end.
+    """Join the process group of `torchrun`, if there is one, and leave it at the end.
 
     Args:
         device: "auto", "cpu" or "cuda".
 
     Yields:
-        This process's place and its device.
+        Rank and world size of this process, and its device.
 
     Raises:
-        ValueError: "cuda" on a machine without, or more processes on a machine than it has devices.
+        ValueError: no CUDA device for "cuda", or more processes on this machine than devices.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: PyTorch sees no CUDA device here")
+        raise ValueError("--device cuda: PyTorch sees no CUDA device; use --device cpu, or install a CUDA build")
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device == "cuda" and local >= torch.cuda.device_count():
         raise ValueError(
-            f"process {local} of this machine has no device: it has {torch.cuda.device_count()}; lower --nproc-per-node"
+            f"local rank {local} has no device: this machine has {torch.cuda.device_count()}; lower --nproc-per-node"
         )
     chosen = torch.device("cuda", local) if device == "cuda" else torch.device(device)
     if chosen.type == "cuda":
@@ -98,34 +98,34 @@ def process_group(device: str) -> Iterator[tuple[DistEnv, torch.device]]:
         dist.init_process_group(
             "nccl" if chosen.type == "cuda" else "gloo",
             timeout=timedelta(minutes=30),
-            device_id=chosen if chosen.type == "cuda" else None,  # NCCL would guess, and warn of it
+            device_id=chosen if chosen.type == "cuda" else None,  # otherwise NCCL guesses and warns
         )
     if not DistEnv.current().first:
-        logging.getLogger("spectradino_core").setLevel(logging.ERROR)  # the first one says it for all
+        logging.getLogger("spectradino_core").setLevel(logging.ERROR)  # rank 0 logs the rest
     try:
         yield DistEnv.current(), chosen
         if started:
-            dist.barrier()  # a process that exits while others still exchange tensors fails theirs
+            dist.barrier()  # exiting while other processes still communicate would make them fail
     finally:
         if started:
             dist.destroy_process_group()
-            # Gloo's threads outlive the group wherever DDP or FSDP holds it. One that drops its last tensor after the
-            # interpreter began to shut down aborts the process ("terminate called without an active exception";
-            # pytorch pull request 179291), and torchrun takes that for a failed run. Idle, they do no harm.
+            # Gloo's threads outlive the group if DDP or FSDP still references it. A thread that releases its last
+            # tensor during interpreter shutdown aborts the process ("terminate called without an active exception";
+            # pytorch pull request 179291), which torchrun reports as a failed run. Wait until the threads are idle.
             time.sleep(_SECONDS_TO_IDLE)
 
 
-def spread(
-    model: nn.Module, blocks: list[nn.Module], strategy: str, device: torch.device, amp: str = "fp32"
+def parallelise(
+    model: nn.Module, units: list[nn.Module], strategy: str, device: torch.device, amp: str = "fp32"
 ) -> nn.Module:
-    """The model as each process runs it; with one process the model itself, unless it is to be sharded.
+    """Wrap a model in DDP or shard it with FSDP2; with "ddp" and one process, return it unchanged.
 
     Args:
-        model: on `device`; sharded in place by "fsdp". Make its optimiser afterwards: parameters are replaced.
-        blocks: the parts that FSDP2 gathers one at a time, see `matrices`.
+        model: on `device`; "fsdp" shards it in place and replaces its parameters, so make its optimiser afterwards.
+        units: modules that FSDP2 gathers one at a time, see `fsdp_units`.
         strategy: "ddp" or "fsdp".
-        device: of this process.
-        amp: precision of the run, see `LoopOptions`. With "bf16" FSDP2 gathers `blocks` in bf16, half the bytes, and
+        device: device of this process.
+        amp: precision of the run, see `LoopOptions`. With "bf16" FSDP2 gathers `units` in bf16, half the bytes, and
             reduces gradients in fp32; the optimiser's weights stay fp32.
 
     Raises:
@@ -134,13 +134,13 @@ def spread(
     if strategy == "ddp":
         if DistEnv.current().world == 1:
             return model
-        # A step shows one infrared band, so the stems of the others get no gradient. Gradients as views of the
-        # buckets that are exchanged are not held twice.
+        # A step contains one infrared band, so the stems of the others get no gradient. With gradients as views of
+        # the communication buckets they are stored once.
         return nn.parallel.DistributedDataParallel(model, find_unused_parameters=True, gradient_as_bucket_view=True)
     if strategy != "fsdp":
         raise ValueError(f"unknown strategy {strategy!r}: choose ddp or fsdp")
     if DistEnv.current().world == 1:
-        raise ValueError("fsdp shares the parameters among processes: start several with torchrun")
+        raise ValueError("fsdp shards the parameters over processes: start several with torchrun")
     _check_shardable(model, DistEnv.current().world)
     _scalars_as_vectors(model)
     from torch.distributed.device_mesh import init_device_mesh
@@ -149,45 +149,46 @@ def spread(
     mesh = init_device_mesh(device.type, (DistEnv.current().world,))
 
     def last_dimension(parameter: nn.Parameter) -> Shard | None:
-        # Adapters are stacks [bands, ...]: a share of the first dimension would be a share of the bands.
+        # Adapters are stacks [bands, ...]: sharding the first dimension would divide them by band.
         return Shard(parameter.ndim - 1) if parameter.ndim in (2, 3) else None
 
-    # Autocast would round the same matrices to bf16; what it leaves in fp32 stays so: inputs, stems, tokens and norms.
+    # Autocast rounds the same matrices to bf16; inputs, stems, tokens and norms stay in fp32 as with autocast.
     precision = (
         MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
         if amp == "bf16"
         else MixedPrecisionPolicy()
     )
-    for block in blocks:
-        fully_shard(block, mesh=mesh, shard_placement_fn=last_dimension, mp_policy=precision)
+    for unit in units:
+        fully_shard(unit, mesh=mesh, shard_placement_fn=last_dimension, mp_policy=precision)
     fully_shard(model, mesh=mesh, shard_placement_fn=last_dimension)
     return model
 
 
-def matrices(backbone: SpectraDINO) -> list[nn.Module]:
-    """The parts of a backbone that compute in autocast's precision: attentions, MLPs and adapters, in that order.
+def fsdp_units(backbone: SpectraDINO) -> list[nn.Module]:
+    """Return the modules that compute in autocast's precision: attentions, MLPs and adapters, in that order.
 
-    Norms and gains are not among them: with fp32 images they are computed in fp32.
+    Norms and gains are excluded: with fp32 images they are computed in fp32.
     """
     parts = [part for block in backbone.vit.blocks for part in (block.attn, block.mlp)]
     return [*parts, *backbone.adapters]
 
 
 def _check_shardable(model: nn.Module, world: int) -> None:
-    """
+    """Refuse parameters on which FSDP2 would fail at the first step.
+
     Raises:
-        ValueError: FSDP2 would fail at the first step for a parameter: names it.
+        ValueError: names the parameter.
     """
     for name, parameter in model.named_parameters():
         if parameter.ndim in (2, 3) and parameter.shape[-1] % world:
             raise ValueError(
-                f"fsdp can't share '{name}' of {list(parameter.shape)} evenly among {world} processes: start a number "
+                f"fsdp can't shard '{name}' of {list(parameter.shape)} evenly over {world} processes: start a number "
                 f"of processes that divides {parameter.shape[-1]}, or use --strategy ddp"
             )
 
 
 def _scalars_as_vectors(model: nn.Module) -> None:
-    """Gives scalar parameters one dimension, in place: FSDP2 refuses those without."""
+    """Reshape scalar parameters to vectors in place, because FSDP2 refuses scalars."""
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             if parameter.ndim == 0:
@@ -200,29 +201,29 @@ def is_sharded(model: nn.Module) -> bool:
 
 
 def full_state(model: nn.Module) -> dict[str, Tensor]:
-    """The whole state on the CPU, contiguous.
+    """Return the full state dict on the CPU, contiguous.
 
-    With sharded parameters all processes must call it, and only the first gets tensors: each would hold a copy of the
-    whole model in the memory of one machine.
+    With sharded parameters all processes must call it, and only rank 0 gets tensors, so that the memory of a machine
+    holds one copy rather than one per process.
     """
     kept = DistEnv.current().first or not is_sharded(model)
     state = {}
     for name, value in model.state_dict().items():
-        whole = value.full_tensor() if isinstance(value, DTensor) else value
+        full = value.full_tensor() if isinstance(value, DTensor) else value
         if kept:
-            state[name] = whole.detach().cpu().contiguous()
+            state[name] = full.detach().cpu().contiguous()
     return state
 
 
-class WholeState:
-    """The whole state of a model, gathered once for all that is written at one step."""
+class FullState:
+    """Full state dict of a sharded model, gathered once per step for all files written at that step."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._kept: tuple[int, dict[str, Tensor]] | None = None
 
     def at(self, step: int) -> dict[str, Tensor]:
-        """See `full_state`. `step` tells weights from those of another step."""
+        """Return `full_state`, gathered again only if `step` changed."""
         if not is_sharded(self._model):
             return full_state(self._model)
         if self._kept is None or self._kept[0] != step:
@@ -230,16 +231,16 @@ class WholeState:
         return self._kept[1]
 
     def forget(self) -> None:
-        """Frees the memory."""
+        """Free the memory."""
         self._kept = None
 
 
 def load_full_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """The inverse of `full_state`; RuntimeError where names or shapes differ."""
-    held = model.state_dict()
+    """Load a state of `full_state`; raises RuntimeError if names or shapes differ."""
+    current = model.state_dict()
     state = {
-        name: distribute_tensor(value.to(held[name].device), held[name].device_mesh, held[name].placements)
-        if isinstance(held.get(name), DTensor)
+        name: distribute_tensor(value.to(current[name].device), current[name].device_mesh, current[name].placements)
+        if isinstance(current.get(name), DTensor)
         else value
         for name, value in state.items()
     }
@@ -247,7 +248,7 @@ def load_full_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def mean_over_processes(values: Mapping[str, Tensor]) -> dict[str, float]:
-    """Scalars averaged over all processes, which must all call it with the same names."""
+    """Average scalars over all processes, which must all call it with the same names."""
     if not values:
         return {}
     stacked = torch.stack([value.detach().double().reshape(()) for value in values.values()])
@@ -258,7 +259,7 @@ def mean_over_processes(values: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def sum_over_processes(values: Tensor) -> Tensor:
-    """A tensor without gradient summed over all processes, which must all call it."""
+    """Sum a tensor without gradient over all processes, which must all call it."""
     if DistEnv.current().world > 1:
         values = values.detach().clone()
         dist.all_reduce(values)

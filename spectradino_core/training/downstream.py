@@ -1,8 +1,8 @@
-"""Recipes of the benchmarks: all settings of fine-tuning, by data set and variant, in this one place.
+"""Fine-tuning recipes of the benchmarks: all settings by data set and variant.
 
-The paper gives the heads, the losses, AdamW, the fine-tuning modes and that learning rates go by module group (Sections
-4.2 to 4.4, Appendix A). Input sizes, batch sizes, epochs and the rates themselves are not in its text: **everything in
-the tables below is assumed**, chosen so that a data set's own aspect is kept at a size that patch 14 divides.
+The paper gives the heads, the losses, AdamW, the fine-tuning modes and one learning rate per module group (Sections
+4.2 to 4.4, Appendix A). Input sizes, batch sizes, epochs and the values of the learning rates are missing: **all values
+in the tables below are assumed**. Input sizes keep a data set's aspect ratio and are multiples of the patch size.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ TASKS = ("detection", "segmentation", "both")
 
 @dataclass(frozen=True)
 class Setting:
-    """How a data set is trained on. Assumed.
+    """Training settings of a data set. Assumed.
 
     Attributes:
-        input_size: (width, height) of the network's input, for S, B, L and G.
+        input_size: (width, height) of the network's input in pixels, for S, B, L and G.
         small: the same for tiny and test.
         batch: pairs per step.
         epochs: passes over the training split.
@@ -51,16 +51,16 @@ SETTINGS = {
     "roadscene": Setting((518, 322), (280, 168), 8, 40),  # crops of many sizes
     "scenes": Setting((644, 518), (280, 224), 8, 12),  # 640x512
 }
-"""By data set; `scenes_nir` and the like take what `scenes` takes."""
+"""Settings by data set; `scenes_nir` and other bands use those of `scenes`."""
 
 _OWN = Setting((644, 518), (280, 224), 8, 30)
-"""Of a user's own data, whatever its images' aspect: they are letterboxed."""
+"""Settings of a user's own data, with any aspect ratio: images are letterboxed."""
 
 RATES = {
     "pretrained": {"head": 1e-4, "adapters": 5e-5, "blocks": 1e-5},
     "small": {"head": 1e-3, "adapters": 5e-4, "blocks": 1e-4},
 }
-"""Peak learning rates (assumed: the paper's are lost) of S, B, L and G, and of tiny and test, ten times as high."""
+"""Peak learning rates (assumed: the paper's are lost): "pretrained" for S, B, L and G, "small" for tiny and test."""
 
 _SMALL = {"tiny": (64, 2), "test": (32, 1)}
 """Pyramid and UPerNet width, and tower depth, of the variants that are not the paper's."""
@@ -84,24 +84,25 @@ def downstream_recipe(
     amp: str | None = None,
     seed: int = 0,
 ) -> FinetuneRecipe:
-    """The recipe of a data set; `dataclasses.replace` changes what is not an argument.
+    """Return the fine-tuning recipe of a data set; change other fields with `dataclasses.replace`.
 
     Args:
-        dataset: one of `datasets.registry` by its name, or another data set, such as a user's own.
-        task: "detection", "segmentation" or "both"; None: what the data set has labels for. The head of a task that is
-            not trained is not built.
-        variant: of the backbone.
+        dataset: name in `datasets.registry`, or a data set object such as a user's own.
+        task: "detection", "segmentation" or "both"; None: all tasks that the data set has labels for. Heads of other
+            tasks are not built.
+        variant: variant of the backbone.
         mode: one of `modes.MODES`.
         backbone: one of `perception.BACKBONES`.
         detection, segmentation: kinds of heads, see `Architecture`.
         fusion: kind of fusion.
-        fuse_at: "last" or "taps"; None: as the paper does, taps for "upernet" (and "linear4"), last for the rest.
-        strides: of the detection pyramid, one of `pyramid.PRESETS`.
-        registers: of the backbone.
+        fuse_at: "last" or "taps" (all out_indices); None: as in the paper, "taps" for "upernet" (and "linear4"),
+            "last" for the others.
+        strides: strides of the detection pyramid, one of `pyramid.PRESETS`.
+        registers: number of register tokens of the backbone.
         layer_decay: see `modes.parameter_groups`.
-        upernet_width: None: 256; for tiny and test narrower.
-        amp: "bf16", "fp16", "fp32" or "auto"; None: bf16, for own data auto: they are often trained on without a GPU.
-        seed: of weights and samples.
+        upernet_width: channels of UPerNet; None: 256, narrower for tiny and test.
+        amp: "bf16", "fp16", "fp32" or "auto"; None: bf16, and auto for own data, often trained on without a GPU.
+        seed: seed of weights and samples.
 
     Raises:
         ValueError: an unknown name, or the data set lacks labels for the task.
@@ -110,11 +111,11 @@ def downstream_recipe(
     benchmark = dataset if isinstance(dataset, Benchmark) else find_benchmark(dataset)
     setting = _OWN if own else SETTINGS.get(benchmark.name) or SETTINGS.get(benchmark.name.split("_")[0])
     if setting is None:
-        raise ValueError(f"no settings for {benchmark.name}: there are some for {', '.join(SETTINGS)}")
-    for one in _parts_of(task) if task else ():
+        raise ValueError(f"no settings for {benchmark.name}: choose one of {', '.join(SETTINGS)}")
+    for one in _tasks_of(task) if task else ():
         if one not in benchmark.tasks:
-            raise ValueError(f"{benchmark.name} has no labels for {one}: it has some for {', '.join(benchmark.tasks)}")
-    tasks = _parts_of(task) if task else benchmark.tasks
+            raise ValueError(f"{benchmark.name} has no labels for {one}: choose {' or '.join(benchmark.tasks)}")
+    tasks = _tasks_of(task) if task else benchmark.tasks
     boxes = benchmark.box_classes if "detection" in tasks else ()
     masks = benchmark.mask_classes if "segmentation" in tasks else ()
     several = bool(masks) and (
@@ -151,7 +152,7 @@ def downstream_recipe(
     )  # fmt: skip
 
 
-def _parts_of(task: str) -> tuple[str, ...]:
+def _tasks_of(task: str) -> tuple[str, ...]:
     if task not in TASKS:
         raise ValueError(f"unknown task {task!r}: choose one of {', '.join(TASKS)}")
     return ("detection", "segmentation") if task == "both" else (task,)

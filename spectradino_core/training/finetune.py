@@ -1,7 +1,7 @@
 """Fine-tuning on labelled pairs: one run from recipe to checkpoint.
 
-`<folder>/` gets `model.safetensors`, `recipe.json`, `log.jsonl`, `losses.png` and `checkpoints/`, from which a run that
-stopped is taken up. Several processes started by torchrun share each batch and compute what one would.
+`<folder>/` receives `model.safetensors`, `recipe.json`, `log.jsonl`, `losses.png` and `checkpoints/`, from which an
+interrupted run resumes. Processes started by torchrun divide each batch and give the result of a single process.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from spectradino_core.models.perception_checkpoint import load_backbone, save_pe
 from spectradino_core.models.pyramid import level_sizes
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.training.batches import BatchStream, Samples, stream
-from spectradino_core.training.distributed import DistEnv, process_group, spread
+from spectradino_core.training.distributed import DistEnv, parallelise, process_group
 from spectradino_core.training.loop import LoopOptions, resume_step, train
 from spectradino_core.training.memory import keep_freed_memory
 from spectradino_core.training.modes import count_trainable, freeze_for, parameter_groups
@@ -41,24 +41,31 @@ from spectradino_core.training.perception_loss import perception_loss
 from spectradino_core.training.recipes import BY_EPOCH, DATA_TERMS, FinetuneRecipe
 from spectradino_core.training.train_logger import plot_losses
 
-__all__ = ["TrainingData", "cells_of", "finetune", "labelled_training_data", "open_training_data", "perception_loss"]
+__all__ = [
+    "TrainingData",
+    "anchor_points",
+    "finetune",
+    "labelled_training_data",
+    "open_training_data",
+    "perception_loss",
+]
 
 log = logging.getLogger(__name__)
 
 _HELD_OUT = 60
-"""Most pairs that a training curve's scores are made of."""
+"""Maximum number of held-out pairs for the scores in the training log."""
 
 
 @dataclass
 class TrainingData:
-    """What a run learns from, and what its curves are drawn on.
+    """Training samples and held-out pairs of a run.
 
     Attributes:
-        samples: an endless stream of pairs.
-        held_out: labelled pairs that are not trained on, iterated at each checkpoint; may be empty.
-        sources: each source's share of the samples, for the model's provenance.
-        epoch: pairs of one epoch; None: there are no epochs.
-        about: what else the model's provenance records about the data.
+        samples: unlimited stream of pairs.
+        held_out: labelled pairs that are not trained on, scored at each checkpoint; may be empty.
+        sources: each source's fraction of the samples, for the model's provenance.
+        epoch: pairs per epoch; None: no epochs.
+        about: further entries of the model's provenance about the data.
     """
 
     samples: Samples
@@ -67,13 +74,13 @@ class TrainingData:
     epoch: int | None = None
     about: dict[str, Any] = field(default_factory=dict)
 
-    def told(self) -> str:
-        """For a person."""
-        shares = self.sources.items()
-        names = ", ".join(name if share == 1 else f"{100 * share:.0f} % {name}" for name, share in shares)
+    def describe(self) -> str:
+        """Return a description for the log."""
+        sources = self.sources.items()
+        names = ", ".join(name if part == 1 else f"{100 * part:.0f} % {name}" for name, part in sources)
         pairs = "" if self.epoch is None else f"{self.epoch} pairs of "
         held_out = f"{len(self.held_out)} pairs" if isinstance(self.held_out, Sized) else "some"
-        return f"{pairs}{names} to train on, {held_out} held out for its curves"
+        return f"training on {pairs}{names}; {held_out} held out for validation"
 
 
 def finetune(
@@ -88,43 +95,43 @@ def finetune(
     training_data: TrainingData | None = None,
     activation_checkpointing: bool = False,
 ) -> Path:
-    """Runs a recipe, or takes it up where it stopped, and returns the checkpoint's path, `<folder>/model.safetensors`.
+    """Run or resume a recipe and return the path of its model, `<folder>/model.safetensors`.
 
     Args:
-        recipe: what to do.
-        folder: gets the log, the state to resume from and the checkpoint.
-        data: the root of the recipe's data set; for recipes of scenes and `real` sets the folder that holds the latter,
-            None: those sets are left out, and that is recorded.
-        start: a checkpoint of the same architecture to start from, also one for another band; None: random weights.
+        recipe: recipe of the run.
+        folder: receives the log, the checkpoints and the model.
+        data: root of the recipe's data set, or the folder of its `real` data sets; None: these are skipped, which is
+            recorded in the provenance.
+        start: model of the same architecture to start from, possibly of another band; None: random weights.
         device: "auto", "cpu" or "cuda".
-        workers: processes that make batches ahead, for each training process.
-        backbone: weights of the backbone alone, see `load_backbone`; heads start at random.
-        training_data: in place of what the recipe would open, e.g. kept from an earlier run.
+        workers: data loading processes per training process.
+        backbone: weights of the backbone only, see `load_backbone`; heads start at random.
+        training_data: replaces the data that the recipe would open, e.g. to reuse that of an earlier run.
         activation_checkpointing: recompute each block in the backward pass: less memory for one more forward pass.
 
     Raises:
-        ValueError: the recipe's parts don't go together, or the data is not what was said (`BenchmarkError`).
-        CheckpointError, BundleError: a file to start from does not fit.
-        ResumeError: what is in `folder` is damaged or of another run.
+        ValueError: the recipe's settings conflict, or the data does not match its description (`BenchmarkError`).
+        CheckpointError, BundleError: a file to start from does not match.
+        ResumeError: a checkpoint in `folder` is damaged or belongs to another run.
         NonFiniteLossError: the loss diverged.
         OSError: a file could not be written.
     """
-    with process_group(device) as (place, chosen):
-        run = _Run(recipe, folder, data, start, backbone, training_data, place, chosen)
+    with process_group(device) as (env, chosen):
+        run = _FinetuneRun(recipe, folder, data, start, backbone, training_data, env, chosen)
         run.model.backbone.vit.activation_checkpointing = activation_checkpointing
         return run.go(workers)
 
 
-class _Run:
-    """One run on one process."""
+class _FinetuneRun:
+    """One run in one process."""
 
     def __init__(
         self, recipe: FinetuneRecipe, folder: Path, data: Path | None, start: Path | None, backbone: Path | None,
-        training_data: TrainingData | None, place: DistEnv, device: torch.device,
+        training_data: TrainingData | None, env: DistEnv, device: torch.device,
     ) -> None:  # fmt: skip
         if start is not None and backbone is not None:
-            raise ValueError("a run starts from a whole model (start) or from a backbone, not from both")
-        self.recipe, self.folder, self.place, self.device = recipe, folder, place, device
+            raise ValueError("a run starts from a model or from a backbone, not from both: give --start or --backbone")
+        self.recipe, self.folder, self.env, self.device = recipe, folder, env, device
         if device.type == "cpu":
             keep_freed_memory()
         self.data = training_data if training_data is not None else open_training_data(recipe, data)
@@ -135,7 +142,7 @@ class _Run:
         if start is not None:
             started = warm_start(self.model, start, recipe.box_classes, recipe.mask_classes)
             origin |= {"start": started.name, "start_taken": started.taken, "start_fresh": started.fresh}
-            if self.place.first:
+            if self.env.first:
                 log.info("start from %s: %s", start, started)
         if backbone is not None:
             origin["backbone"] = load_backbone(self.model, backbone)
@@ -144,30 +151,30 @@ class _Run:
         groups = parameter_groups(self.model, recipe.rates, recipe.weight_decay, recipe.layer_decay)
         self.optimiser = torch.optim.AdamW(groups, betas=(0.9, recipe.beta2), fused=True)
         terms = [DATA_TERMS[name] for name in self.data.sources if name in DATA_TERMS]
-        if start is not None and started.terms:  # what starts from a model is derived from its data too
+        if start is not None and started.terms:  # the new model also derives from the data of its start model
             terms += [one for one in started.terms.split("; ") if one not in terms]
         if terms:
             origin["terms"] = "; ".join(terms)
         self.info = recipe.info().with_(provenance=self._provenance() | origin)
 
     def go(self, workers: int) -> Path:
-        recipe, place = self.recipe, self.place
+        recipe, env = self.recipe, self.env
         first = resume_step(self.folder)
-        trained, whole = count_trainable(self.model)
-        if place.first:
+        trained, total = count_trainable(self.model)
+        if env.first:
             if first:
-                log.info("taking up the run in %s at step %d of %d", self.folder, first, self.loop.steps)
+                log.info("resuming the run in %s at step %d of %d", self.folder, first, self.loop.steps)
             log.info(
                 "%s: mode %s trains %.2f of %.2f million parameters, %d steps of %d pairs",
-                recipe.name, recipe.mode, trained / 1e6, whole / 1e6, self.loop.steps, recipe.batch,
+                recipe.name, recipe.mode, trained / 1e6, total / 1e6, self.loop.steps, recipe.batch,
             )  # fmt: skip
-            log.info("%s: %s; results go to %s", recipe.name, self.data.told(), self.folder)
+            log.info("%s: %s; results in %s", recipe.name, self.data.describe(), self.folder)
             if not first:
                 self._write_recipe()
-        runner = spread(self.model, [], "ddp", self.device)
+        runner = parallelise(self.model, [], "ddp", self.device)
         batches = BatchStream(
             self.data.samples, recipe.batch, recipe.architecture.bands[1], recipe.input_size, recipe.thermal,
-            self.loop.steps, first, cells=cells_of(recipe), rank=place.rank, world=place.world, early=self._early(),
+            self.loop.steps, first, anchors=anchor_points(recipe), rank=env.rank, world=env.world, early=self._early(),
             mask_stride=recipe.mask_stride,
         )  # fmt: skip
         started = time.time()
@@ -186,10 +193,10 @@ class _Run:
             (time.time() - started) / 60, 1
         )
         path = self.folder / "model.safetensors"
-        if place.first:
+        if env.first:
             save_perception(path, kept, self.info)
             plot_losses({recipe.name: self.folder / "log.jsonl"}, self.folder / "losses.png")
-        place.wait()
+        env.wait()
         return path
 
     def _early(self) -> tuple[int, tuple[int, int], AnchorPoints | None] | None:
@@ -197,16 +204,16 @@ class _Run:
         size = self.recipe.early_size
         if size is None:
             return None
-        return round(self.recipe.early * self.loop.steps), size, cells_of(replace(self.recipe, input_size=size))
+        return round(self.recipe.early * self.loop.steps), size, anchor_points(replace(self.recipe, input_size=size))
 
     def _check(self, step: int, kept: Perception) -> dict[str, float]:
-        """Scores on what is held out, by the pipeline that serves; one process makes them."""
-        if not self.place.first:
+        """Score the held-out pairs with the serving pipeline, in the first process only."""
+        if not self.env.first:
             return {}
-        held_out = _with_labels_of(self.recipe.architecture, self.data.held_out)
+        held_out = (_drop_labels(sample, self.recipe.architecture) for sample in self.data.held_out)
         scores = score_samples(Pipeline(TorchEngine.of(kept, self.info)), held_out)
-        told = {"val_map50": scores["map50"], "val_miou": scores["miou"]}
-        return {name: value for name, value in told.items() if value == value}  # not of what there is no label or head
+        logged = {"val_map50": scores["map50"], "val_miou": scores["miou"]}
+        return {name: value for name, value in logged.items() if value == value}  # NaN without labels or head
 
     def _provenance(self) -> dict[str, Any]:
         recipe, device = self.recipe, self.device
@@ -227,7 +234,7 @@ class _Run:
     def _write_recipe(self) -> None:
         content = {
             "recipe": dataclasses.asdict(replace(self.recipe, loop=self.loop)),
-            "processes": self.place.world,
+            "processes": self.env.world,
             "trained": [name for name, p in self.model.named_parameters() if p.requires_grad],
             "provenance": self.info.provenance,
         }
@@ -236,14 +243,14 @@ class _Run:
 
 
 def open_training_data(recipe: FinetuneRecipe, data: Path | None) -> TrainingData:
-    """What a recipe learns from.
+    """Open the training data of a recipe: its `dataset`, or its scenes and `real` data sets.
 
     Args:
-        recipe: its `dataset`, or its scenes and `real` sets.
+        recipe: recipe of the run.
         data: see `finetune`.
 
     Raises:
-        ValueError: a set is missing or not what it was said to be.
+        ValueError: a data set is missing or does not match its description.
     """
     if recipe.dataset is None:
         mixture, sources = recipe.mixture(data)
@@ -253,32 +260,32 @@ def open_training_data(recipe: FinetuneRecipe, data: Path | None) -> TrainingDat
 
 
 def labelled_training_data(recipe: FinetuneRecipe, benchmark: Benchmark, root: Path | None) -> TrainingData:
-    """The training split of a labelled data set, and its val split for the curves.
+    """Open the training split of a labelled data set, and its val split for validation.
 
     Args:
-        recipe: how it is learnt.
+        recipe: recipe of the run.
         benchmark: the data set.
-        root: its folder.
+        root: folder of the data set.
 
     Raises:
-        BenchmarkError: it is missing or not what it was said to be.
+        BenchmarkError: the data set is missing or does not match its description.
     """
     pairs = benchmark.open(root, benchmark.train_split)
-    # More pixels than the largest zoom shows are of no use.
+    # The largest zoom never needs more pixels.
     largest = recipe.augmentation.zoom[1]
     sides = (round(recipe.input_size[0] * largest), round(recipe.input_size[1] * largest))
-    kept = KeptPairs(pairs, sides, change=partial(_stripped, architecture=recipe.architecture))
+    kept = KeptPairs(pairs, sides, change=partial(_drop_labels, architecture=recipe.architecture))
     samples = Epochs(kept, recipe.augmentation, recipe.seed)
     held_out = benchmark.open(root, "val" if "val" in benchmark.splits else benchmark.report_split)
-    return TrainingData(samples, _Few(held_out, recipe.input_size), {pairs.name: 1.0}, epoch=len(pairs))
+    return TrainingData(samples, _HeldOutPairs(held_out, recipe.input_size), {pairs.name: 1.0}, epoch=len(pairs))
 
 
 def _loop_of(recipe: FinetuneRecipe, data: TrainingData) -> LoopOptions:
-    """The recipe's loop with its epochs as steps."""
+    """Return the recipe's loop options with epochs converted to steps."""
     loop = recipe.loop
     if recipe.epochs is not None:
         if data.epoch is None:
-            raise ValueError("this recipe counts in epochs, and its data has none: give steps")
+            raise ValueError("this recipe counts in epochs, but its data has none: give --steps")
         steps = max(1, -(-recipe.epochs * data.epoch // recipe.batch))
         loop = replace(loop, steps=steps, warmup=min(loop.warmup, steps // 10))
     if loop.checkpoint_every == BY_EPOCH:
@@ -287,28 +294,23 @@ def _loop_of(recipe: FinetuneRecipe, data: TrainingData) -> LoopOptions:
     return loop
 
 
-def cells_of(recipe: FinetuneRecipe) -> AnchorPoints | None:
-    """Those of the detection head, on which the processes that make batches assign objects."""
+def anchor_points(recipe: FinetuneRecipe) -> AnchorPoints | None:
+    """Return the detection head's anchor points, to which data loading processes assign objects; None: no head."""
     strides, (width, height) = recipe.architecture.cell_strides, recipe.input_size
     if not recipe.architecture.box_classes:
         return None
     return AnchorPoints.of_sizes(level_sizes((height, width), strides), strides)
 
 
-def _with_labels_of(architecture: Architecture, samples: Iterable[PairedSample]) -> Iterator[PairedSample]:
-    """Samples without the labels that no head learns."""
-    for sample in samples:
-        yield _stripped(sample, architecture)
-
-
-def _stripped(sample: PairedSample, architecture: Architecture) -> PairedSample:
+def _drop_labels(sample: PairedSample, architecture: Architecture) -> PairedSample:
+    """Return the sample without the labels for which the architecture has no head."""
     if not architecture.box_classes:
         sample = replace(sample, boxes=None, labels=None, ignored=None, ignored_labels=None)
     return sample if architecture.mask_classes else replace(sample, mask=None)
 
 
-class _Few:
-    """A few pairs of a set, spread over it, as large as the network needs them."""
+class _HeldOutPairs:
+    """Up to `_HELD_OUT` pairs, evenly spaced over a data set, scaled down to twice the network's input."""
 
     def __init__(self, pairs: IndexedPairs, size: tuple[int, int]) -> None:
         self._pairs = KeptPairs(pairs, (2 * size[0], 2 * size[1]), room=1 << 28)
@@ -317,4 +319,4 @@ class _Few:
         return min(len(self._pairs), _HELD_OUT)
 
     def __iter__(self) -> Iterator[PairedSample]:
-        return (self._pairs[place * len(self._pairs) // len(self)] for place in range(len(self)))
+        return (self._pairs[index * len(self._pairs) // len(self)] for index in range(len(self)))

@@ -1,8 +1,8 @@
 """The one training loop: batches in, a trained module out.
 
-What a step computes is the task's business (`finetune.py`, `pretrain.py`, `omnivorous.py`); this file holds what every
-training shares: the schedule, mixed precision, clipping, the moving average of the weights, the log, and checkpoints to
-resume from. It runs alike in one process and in many (`distributed.py`).
+The task defines the loss (`finetune.py`, `pretrain.py`, `omnivorous.py`). This file holds what every training run uses:
+learning rate schedule, mixed precision, gradient clipping, moving average of the weights (EMA), log, and checkpoints.
+One process and several run the same code (`distributed.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
 from spectradino_core.training.checkpoints import Checkpoints, Stateful, resume_step
-from spectradino_core.training.distributed import DistEnv, WholeState, is_sharded, mean_over_processes
+from spectradino_core.training.distributed import DistEnv, FullState, is_sharded, mean_over_processes
 from spectradino_core.training.train_logger import TrainLogger
 
 __all__ = ["LoopOptions", "LossWatch", "NonFiniteLossError", "learning_rate", "resume_step", "train", "training_step"]
@@ -33,27 +33,27 @@ _PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16, "aut
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss became NaN or infinite; the last checkpoint is still good."""
+    """The loss became NaN or infinite; the last checkpoint is still valid."""
 
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """What every training shares.
+    """Options of the training loop.
 
     Attributes:
         steps: optimiser steps.
-        warmup: steps over which the learning rate rises from 0.
-        final: the learning rate at the end, as a share of its peak (cosine decay in between).
-        clip: greatest gradient norm; 0: no clipping.
+        warmup: steps of linear learning rate warm-up.
+        final: learning rate at the end as a fraction of its peak, reached by cosine decay.
+        clip: maximum gradient norm; 0: no clipping.
         ema: decay of the moving average of the weights; 0: none.
         amp: "bf16", "fp16" (with a loss scaler), "fp32", or "auto": bf16 where the device computes in it, else fp32.
-            A CPU without bf16 instructions emulates them: twice slower than fp32.
+            A CPU without bf16 instructions emulates them at half the speed of fp32.
         checkpoint_every: steps between checkpoints.
-        log_every: steps between log lines.
-        keep: checkpoints to keep, the newest.
-        tensorboard: log to TensorBoard too.
-        parts: gradient accumulation: a batch goes through in so many parts, each backward before the next, and one step
-            follows. Batches must then have `split(parts)`, and each part's loss be its share of the batch's.
+        log_every: steps between log rows.
+        keep: number of checkpoints to keep, the newest.
+        tensorboard: also log to TensorBoard.
+        parts: gradient accumulation steps: each batch is split into this many micro-batches. Batches must then have
+            `split(parts)`, and the losses of the micro-batches must add up to the batch's.
     """
 
     steps: int
@@ -76,7 +76,7 @@ class LoopOptions:
 
 
 def learning_rate(step: int, options: LoopOptions) -> float:
-    """The share of the peak learning rate at `step` (0-based): linear warm-up, then cosine."""
+    """Return the learning rate at `step` (0-based) as a fraction of its peak: linear warm-up, then cosine decay."""
     if step < options.warmup:
         return (step + 1) / options.warmup
     progress = (step - options.warmup) / max(1, options.steps - options.warmup)
@@ -96,58 +96,59 @@ def train(
     runner: nn.Module | None = None,
     after_step: Callable[[int, Any, dict[str, Tensor]], None] | None = None,
     stateful: Mapping[str, Stateful] | None = None,
-    whole: WholeState | None = None,
+    whole: FullState | None = None,
 ) -> Model:
-    """Trains `model` and returns what is to be kept: its moving average, or itself where there is none.
+    """Train `model` and return its moving average, or the model itself if there is none.
 
     Args:
         model: the module, on `device`.
-        loss_of: (runner, batch on device) to named scalars, of which "total" is minimised and all are logged.
-        batches: those of the steps still to do (`resume_step` tells from where), each with a `.to(device)`.
-        optimiser: with each group's peak learning rate in "lr".
-        folder: gets `log.jsonl` and `checkpoints/`; the newest checkpoint that is there is taken up.
-        every: called before each checkpoint with (step, module to keep); what it returns is logged.
-        runner: what `loss_of` is called with: the model as this process runs it (see `distributed.spread`).
-        after_step: called after each optimiser step with (its number from 0, batch, losses).
-        stateful: what the task keeps between steps, by name; saved and taken up with the model.
-        whole: of the model, for callers that write it too: at a step it is gathered once.
+        loss_of: maps (runner, batch on device) to named scalars; "total" is minimised, all are logged.
+        batches: batches of the remaining steps (`resume_step` gives the first), each with a `.to(device)`.
+        optimiser: holds each group's peak learning rate in "lr".
+        folder: receives `log.jsonl` and `checkpoints/`; training resumes from its newest checkpoint, if any.
+        device: device of the model.
+        every: called before each checkpoint with (step, module to keep); the values it returns are logged.
+        runner: the model as this process runs it, passed to `loss_of` (see `distributed.parallelise`); None: `model`.
+        after_step: called after each optimiser step with (0-based step, batch, losses).
+        stateful: state that the task keeps between steps, by name; saved and restored with the model.
+        whole: full state of the model, for callers that write it too, so that it is gathered once per step.
 
     Raises:
-        NonFiniteLossError: names the step.
-        OSError: a checkpoint could not be written; the one before is still whole.
-        ResumeError: the checkpoint in `folder` is damaged or of another run.
+        NonFiniteLossError: the loss is NaN or infinite.
+        OSError: a checkpoint could not be written; the previous one is intact.
+        ResumeError: the checkpoint in `folder` is damaged or belongs to another run.
     """
-    place = DistEnv.current()
+    env = DistEnv.current()
     folder.mkdir(parents=True, exist_ok=True)
     if options.ema and is_sharded(model):
-        raise ValueError("a moving average needs the whole model on each process: use ema=0 with fsdp")
+        raise ValueError("a moving average needs the full model in each process: use ema=0 with fsdp")
     runner = model if runner is None else runner
     average = deepcopy(model).requires_grad_(False) if options.ema else None
     peaks = [group["lr"] for group in optimiser.param_groups]
     scaler = torch.amp.GradScaler(device.type, enabled=options.amp == "fp16")
     kept_state = {"scaler": scaler, **(stateful or {})}
     checkpoints = Checkpoints(folder, options.keep)
-    whole = WholeState(model) if whole is None else whole
+    whole = FullState(model) if whole is None else whole
     step = checkpoints.load(model, average, optimiser, kept_state)
-    logger = TrainLogger(folder, step, options.tensorboard, silent=not place.first)
+    logger = TrainLogger(folder, step, options.tensorboard, silent=not env.first)
     started, first = time.monotonic(), step
     watch = LossWatch(device, step, folder / "checkpoints")
     bar = tqdm(
-        total=options.steps, initial=step, unit="step", dynamic_ncols=True, mininterval=1.0, disable=not place.first
+        total=options.steps, initial=step, unit="step", dynamic_ncols=True, mininterval=1.0, disable=not env.first
     )
 
     model.train()
     for batch in batches:
-        share = learning_rate(step, options)
+        factor = learning_rate(step, options)
         for group, peak in zip(optimiser.param_groups, peaks, strict=True):
-            group["lr"] = peak * share
+            group["lr"] = peak * factor
         batch = batch.to(device)
         losses = training_step(model, runner, loss_of, batch, optimiser, options, device, scaler, watch)
         if after_step is not None:
             after_step(step, batch, losses)
         step += 1
         if average is not None:
-            _follow(average, model, min(options.ema, (1 + step) / (10 + step)))
+            _update_average(average, model, min(options.ema, (1 + step) / (10 + step)))
         bar.update()
 
         last = step == options.steps
@@ -156,8 +157,8 @@ def train(
         if step % options.log_every == 0 or last:
             row = {name: float(f"{value:.9g}") for name, value in mean_over_processes(losses).items()}
             bar.set_postfix({"loss": f"{row['total']:.3f}"}, refresh=False)
-            rate = (step - first) / (time.monotonic() - started)
-            logger.write({"step": step, "lr": peaks[0] * share, "steps_per_s": round(rate, 3)} | row)
+            steps_per_s = (step - first) / (time.monotonic() - started)
+            logger.write({"step": step, "lr": peaks[0] * factor, "steps_per_s": round(steps_per_s, 3)} | row)
         if step % options.checkpoint_every == 0 or last:
             if every is not None:
                 kept = model if average is None else average
@@ -165,7 +166,7 @@ def train(
                 logger.write({"step": step} | every(step, kept))
                 model.train()
             checkpoints.save(step, model, average, optimiser, kept_state, whole.at(step))
-            if not last:  # what a run ends with is often written once more
+            if not last:  # callers often write the final weights once more
                 whole.forget()
     bar.close()
     logger.close()
@@ -173,10 +174,10 @@ def train(
 
 
 class LossWatch:
-    """Notices the first loss that is not finite.
+    """Detect the first loss that is not finite.
 
-    On a GPU the loss is read when `check` is called, not at every step: the host would wait for the device each time.
-    The steps in between are lost then; a checkpoint is written behind a check only.
+    On a GPU the loss is read only when `check` is called, because reading it at every step would make the host wait for
+    the device. Steps since the last check are then lost; checkpoints are written only after a check.
     """
 
     _NEVER = 1 << 62
@@ -184,9 +185,9 @@ class LossWatch:
     def __init__(self, device: torch.device, step: int = 0, checkpoints: Path | None = None) -> None:
         """
         Args:
-            device: of the losses.
-            step: the first one to come.
-            checkpoints: named in the error.
+            device: device of the losses.
+            step: number of the next step.
+            checkpoints: folder that the error names as the last valid state.
         """
         self._at_once = device.type == "cpu"
         self._step = torch.tensor(step, device=device)
@@ -194,10 +195,10 @@ class LossWatch:
         self._checkpoints = checkpoints
 
     def see(self, total: Tensor) -> None:
-        """Notes the loss of the present step, or of a part of it.
+        """Record the loss of the current step or of one of its micro-batches.
 
         Raises:
-            NonFiniteLossError: it is not finite; on a CPU only.
+            NonFiniteLossError: it is not finite; raised here on a CPU only.
         """
         bad = torch.where(torch.isfinite(total.detach()), self._NEVER, self._step)
         self._bad = torch.minimum(self._bad, bad)
@@ -205,17 +206,18 @@ class LossWatch:
             self.check()
 
     def next(self) -> None:
-        """Goes on to the next step."""
+        """Advance to the next step."""
         self._step += 1
 
     def check(self) -> None:
-        """
+        """Raise if a recorded loss was not finite.
+
         Raises:
-            NonFiniteLossError: names the first step whose loss was not finite.
+            NonFiniteLossError: names the first such step.
         """
         step = int(self._bad)
         if step < self._NEVER:
-            good = f"; {self._checkpoints} holds the last good state" if self._checkpoints is not None else ""
+            good = f"; {self._checkpoints} holds the last valid state" if self._checkpoints is not None else ""
             raise NonFiniteLossError(f"the loss is not finite at step {step}: lower the learning rate{good}")
 
 
@@ -230,25 +232,25 @@ def training_step(
     scaler: torch.amp.GradScaler | None = None,
     watch: LossWatch | None = None,
 ) -> dict[str, Tensor]:
-    """One optimiser step: losses, gradients, clipping. `bench` times this very function.
+    """Run one optimiser step: losses, gradients, clipping. `spectradino bench` times this function.
 
     Args:
-        model, runner, loss_of, optimiser, options, device: as of `train`.
+        model, runner, loss_of, optimiser, options, device: see `train`.
         batch: on the device.
-        scaler: of the loss, for fp16; None: none.
-        watch: for losses that are not finite; None: they are not looked at.
+        scaler: loss scaler for fp16; None: no scaling.
+        watch: detects losses that are not finite; None: no check.
 
     Returns:
-        The batch's losses by name, detached, and "gradient", the norm before clipping.
+        The batch's losses by name, detached, and "gradient", the gradient norm before clipping.
     """
     scaler = torch.amp.GradScaler(device.type, enabled=False) if scaler is None else scaler
     precision = torch.bfloat16 if options.amp == "auto" and _has_bf16(device) else _PRECISIONS[options.amp]
     optimiser.zero_grad(set_to_none=True)
     losses: dict[str, Tensor] = {}
-    for part, synchronise in _parts(batch, options.parts):
-        with nullcontext() if synchronise else _apart(runner):
+    for micro_batch, synchronise in _micro_batches(batch, options.parts):
+        with nullcontext() if synchronise else _no_sync(runner):
             with torch.autocast(device.type, precision, enabled=precision is not None):
-                part_losses = loss_of(runner, part)
+                part_losses = loss_of(runner, micro_batch)
             if watch is not None:
                 watch.see(part_losses["total"])
             scaler.scale(part_losses["total"]).backward()
@@ -266,27 +268,26 @@ def training_step(
 
 
 def _has_bf16(device: torch.device) -> bool:
-    """Whether a device multiplies in bf16 faster than in fp32."""
+    """Return whether the device multiplies in bf16 natively, hence faster than in fp32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def _parts(batch: Any, count: int) -> Iterator[tuple[Any, bool]]:
-    """A batch's parts, and whether processes exchange gradients after each: after the last one only."""
+def _micro_batches(batch: Any, count: int) -> Iterator[tuple[Any, bool]]:
+    """Yield micro-batches and whether processes synchronise gradients after each: only after the last one."""
     parts = [batch] if count == 1 else batch.split(count)
     for index, part in enumerate(parts):
         yield part, index == len(parts) - 1
 
 
-def _apart(runner: nn.Module) -> AbstractContextManager:
-    """Gradients stay on their process."""
+def _no_sync(runner: nn.Module) -> AbstractContextManager:
     return runner.no_sync() if isinstance(runner, nn.parallel.DistributedDataParallel) else nullcontext()
 
 
 @torch.no_grad()
-def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """Moves the average towards the model; buffers (BatchNorm's statistics) are copied."""
+def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Update the moving average of the weights; buffers (BatchNorm statistics) are copied."""
     pairs = list(zip(average.parameters(), model.parameters(), strict=True))
     torch._foreach_lerp_([a for a, _ in pairs], [m.detach() for _, m in pairs], 1 - decay)
     for kept, new in zip(average.buffers(), model.buffers(), strict=True):

@@ -1,7 +1,7 @@
-"""What a log row tells of the steps since the row before: their mean, and that of each band by itself.
+"""Mean losses since the previous log row, over all steps and for each band.
 
-Steps take turns in what they show, so a row of one step's losses tells of one band; where the rows' distance is a
-multiple of the number of bands it is always the same one.
+Consecutive steps train different bands, so the losses of a single step describe one band; if the log interval is a
+multiple of the number of bands, always the same one.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ __all__ = ["RecentMeans"]
 
 
 class RecentMeans:
-    """Sums up what steps tell; part of the checkpoint, so that a resumed run logs the same.
+    """Accumulate the losses of steps; part of the checkpoint, so that a resumed run logs the same values.
 
     Args:
         every: steps between rows.
-        last: number of steps of the run; the last one has a row too.
+        last: number of steps of the run; the last step always has a row.
     """
 
     def __init__(self, every: int, last: int) -> None:
@@ -29,13 +29,13 @@ class RecentMeans:
         self._counts: dict[str, int] = {}
 
     def after_step(self, step: int, group: str, losses: dict[str, Tensor]) -> None:
-        """Takes in a step's scalars and, where a row is due, puts the means in their place.
+        """Add a step's scalars and, where a log row is due, replace them by the means in place.
 
         Args:
-            step: its number from 0.
-            group: what it showed; "total" counts once more under "total_<group>".
-            losses: scalars by name, without waiting for the device; a name that only some steps tell is averaged over
-                those.
+            step: 0-based number of the step.
+            group: band or group that the step trained; "total" is also averaged as "total_<group>".
+            losses: scalars by name, read without waiting for the device; a name that only some steps report is averaged
+                over those.
         """
         for name, value in [*losses.items(), (f"total_{group}", losses["total"])]:
             value = value.detach().double()
@@ -46,7 +46,6 @@ class RecentMeans:
             self._sums, self._counts = {}, {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and numbers."""
         return {"sums": dict(self._sums), "counts": dict(self._counts)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

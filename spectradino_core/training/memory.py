@@ -1,4 +1,4 @@
-"""Memory of training on a CPU: keep what was freed instead of giving it back to the system after each step."""
+"""Memory of training on a CPU: keep freed blocks instead of returning them to the system after each step."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 
 
 def keep_freed_memory() -> bool:
-    """Make glibc reuse large blocks: by default each is mapped afresh, and its pages faulted in, at every allocation.
+    """Make glibc reuse large blocks, which it otherwise maps and page-faults anew at every allocation.
 
-    A training step allocates hundreds of activations of many megabytes; `benchmarks/training_speed.py` measures what
-    their page faults cost.
+    A training step allocates hundreds of activations of many megabytes; `benchmarks/training_speed.py` measures the
+    cost of their page faults.
 
     Returns:
-        Whether it was done: the C library is glibc.
+        Whether it took effect, which requires glibc.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -1,6 +1,6 @@
-"""Fine-tuning modes: exactly which parameters each trains, and at which learning rate.
+"""Fine-tuning modes: which parameters each trains, and at which learning rate.
 
-Paper, Section 4.3 and Appendix A. Layer decay is ours, an option.
+Source: Section 4.3 and Appendix A of the paper. Layer-wise learning rate decay is our option.
 """
 
 from __future__ import annotations
@@ -14,49 +14,50 @@ from spectradino_core.models.repeated import RepeatedViT
 
 __all__ = [
     "MODES",
-    "RATE_GROUPS",
+    "LR_GROUPS",
     "count_trainable",
     "freeze_for",
     "parameter_groups",
-    "rate_group",
+    "lr_group",
     "refuse_random_blocks",
     "trainable",
 ]
 
 MODES = {
     "head": "the heads and fusions",
-    "adapters": "these, the adapters, all stems and the modality embedding",
-    "half": "these, the deeper half of the blocks and the final norm",
+    "adapters": "also the adapters, all stems and the modality embedding",
+    "half": "also the deeper half of the blocks and the final norm",
     "full": "everything",
 }
-"""What each trains. "half" is the paper's default: the best on most data sets, where "full" loses (Table 11)."""
+"""Trained parts by mode. "half" is the paper's default: the best on most data sets, where "full" loses (Table 11)."""
 
-RATE_GROUPS = ("head", "adapters", "blocks")
+LR_GROUPS = ("head", "adapters", "blocks")
 
 _UNDECAYED = ("_bias", "_embedding", "_embed", "_token", "_tokens", "absent")
 
 
 def refuse_random_blocks(mode: str, has_weights: bool) -> None:
-    """
+    """Refuse a mode that freezes randomly initialised blocks.
+
     Raises:
-        ValueError: the mode keeps blocks as they are, and they are random: nothing could be learnt on them.
+        ValueError: the mode freezes blocks, and the model has no pretrained weights.
     """
     if mode != "full" and not has_weights:
         raise ValueError(
-            f"mode {mode} keeps blocks of the backbone as they are, and without weights they are random: give a model "
-            "to start from (--start, such as models/lwir_box.safetensors) or a backbone (--backbone), or train "
-            "everything (--mode full)"
+            f"mode {mode} freezes blocks of the backbone, and without weights they are random: give a model to start "
+            "from (--start, such as models/lwir_box.safetensors) or a backbone (--backbone), or train everything "
+            "(--mode full)"
         )
 
 
 def trainable(mode: str, model: Perception) -> list[str]:
-    """Names, in `model.named_parameters()`, of what the mode trains.
+    """Return the names of the parameters that the mode trains.
 
-    "half" trains the deeper half of the blocks (of an odd number the smaller half) and the final LayerNorm; patch
-    embedding, tokens and positions are trained by "full" only.
+    "half" trains the deeper half of the blocks (of an odd number the smaller half) and the final LayerNorm; only "full"
+    trains patch embedding, tokens and positions.
 
     Raises:
-        ValueError: no such mode, or one that a model without adapters can't be trained in.
+        ValueError: unknown mode, or mode "adapters" for a model without adapters.
     """
     if mode not in MODES:
         raise ValueError(f"unknown fine-tuning mode {mode!r}: choose one of {', '.join(MODES)}")
@@ -68,15 +69,15 @@ def trainable(mode: str, model: Perception) -> list[str]:
     def wanted(role: str) -> bool:
         if mode == "full" or role == "head":
             return True
-        if rate_group(role) == "adapters":
+        if lr_group(role) == "adapters":
             return mode in ("adapters", "half")
         return mode == "half" and (role in upper or role == "norm")
 
     return [name for name, role in perception_roles(model).items() if wanted(role)]
 
 
-def rate_group(role: str) -> str:
-    """Which of `RATE_GROUPS` sets the learning rate of a role (see `perception_roles`)."""
+def lr_group(role: str) -> str:
+    """Return which of `LR_GROUPS` sets the learning rate of a role (see `perception_roles`)."""
     if role == "head":
         return "head"
     if role.startswith("stems") or role in ("adapters", "modality_embedding"):
@@ -85,15 +86,17 @@ def rate_group(role: str) -> str:
 
 
 def freeze_for(mode: str, model: Perception, frozen: Sequence[str] = ()) -> None:
-    """Lets exactly `trainable` be trained, without the roles that begin with one of `frozen`.
+    """Freeze all parameters but those of `trainable`, and among these the roles that begin with one of `frozen`.
 
     Raises:
-        ValueError: an entry of `frozen` is no role of this model.
+        ValueError: an entry of `frozen` matches no role of this model.
     """
     roles = perception_roles(model)
     for prefix in frozen:
         if not any(role.startswith(prefix) for role in roles.values()):
-            raise ValueError(f"can't freeze {prefix!r}: roles are {', '.join(dict.fromkeys(roles.values()))}")
+            raise ValueError(
+                f"can't freeze {prefix!r}: choose one of the roles {', '.join(dict.fromkeys(roles.values()))}"
+            )
     names = {name for name in trainable(mode, model) if not roles[name].startswith(tuple(frozen))}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)
@@ -102,34 +105,34 @@ def freeze_for(mode: str, model: Perception, frozen: Sequence[str] = ()) -> None
 def parameter_groups(
     model: Perception, rates: dict[str, float], weight_decay: float, layer_decay: float = 1.0
 ) -> list[dict]:
-    """Groups for AdamW of what is not frozen; a rate of 0 freezes.
+    """Return AdamW parameter groups of the trainable parameters.
 
-    Weight decay is for matrices and kernels: norms, biases, gains, tokens and embeddings are left alone.
+    Weight decay applies to matrices and kernels, not to norms, biases, gains, tokens and embeddings.
 
     Args:
-        model: frozen as it is to be.
-        rates: peak learning rate of each of `RATE_GROUPS`.
-        weight_decay: of AdamW.
-        layer_decay: each block's rate is that of the block above it times this; 1: all alike. Patch embedding and
-            tokens count as one block below the first.
+        model: with `requires_grad` set; parameters with a learning rate of 0 are frozen here.
+        rates: peak learning rate of each of `LR_GROUPS`.
+        weight_decay: AdamW's weight decay.
+        layer_decay: learning rate of a block relative to the next deeper one; 1: no decay. Patch embedding and tokens
+            count as one block before the first.
 
     Raises:
-        ValueError: nothing is left to train.
+        ValueError: every parameter is frozen.
     """
     roles = perception_roles(model)
     depth = model.backbone.config.depth
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         role = roles[name]
-        rate = rates[rate_group(role)] * layer_decay ** _layers_above(role, depth)
-        if rate == 0:
+        lr = rates[lr_group(role)] * layer_decay ** _layers_above(role, depth)
+        if lr == 0:
             parameter.requires_grad_(False)
         if parameter.requires_grad:
             plain = parameter.ndim < 2 or name.endswith(_UNDECAYED)
-            groups.setdefault((rate, 0.0 if plain else weight_decay), []).append(parameter)
+            groups.setdefault((lr, 0.0 if plain else weight_decay), []).append(parameter)
     if not groups:
         raise ValueError("nothing to train: every parameter is frozen")
-    return [{"params": p, "lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()]
+    return [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()]
 
 
 def _layers_above(role: str, depth: int) -> int:
@@ -139,6 +142,6 @@ def _layers_above(role: str, depth: int) -> int:
 
 
 def count_trainable(module: nn.Module) -> tuple[int, int]:
-    """(trained parameters, all parameters)."""
+    """Return the numbers of trainable and of all parameters."""
     sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
     return sum(n for n, trained in sizes if trained), sum(n for n, _ in sizes)

@@ -1,13 +1,15 @@
-"""Omnivorous pretraining: the last third of a DINOv2's blocks learns to see every modality alike, and to stay itself.
+"""Omnivorous pretraining: align the features of all modalities by training the last third of a DINOv2's blocks.
 
-    B samples on this process    D width    S patch positions sampled
+Letters: B samples on this process, D width, S sampled patch positions.
 
-Two bases. "plain" is the paper's: a plain ViT, everything a colour picture, maps and infrared painted in the paired
-RGB picture's palette and blended with it. "both" is ours, Omnivorous on top of SpectraDINO: infrared goes through stems
-and adapters, which learn on, and is blended with the picture's brightness; maps are colour pictures as above.
+There are two bases. "plain" is the paper's: a plain ViT whose input is always three-channel; maps and infrared are
+colourised with the palette of the paired RGB image and blended with it. "both" is ours, Omnivorous on top of
+SpectraDINO: infrared passes through trainable stems and adapters and is blended with the image's luminance; maps are
+colourised as above.
 
-The teacher that anchors is a frozen copy of what the student started from, on the same images.
-"A Mixed Diet Makes DINO an Omnivorous Vision Encoder", Section 3.
+The teacher of the anchoring loss is a frozen copy of the initial student, applied to the same images.
+
+Source: "A Mixed Diet Makes DINO an Omnivorous Vision Encoder", Section 3.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ __all__ = [
     "OmnivorousRecipe",
     "OmnivorousStudent",
     "OmnivorousTask",
-    "feed",
+    "encoder_inputs",
     "frozen_blocks",
     "omnivorous_recipe",
     "trainable",
@@ -48,19 +50,22 @@ __all__ = [
 
 @dataclass(frozen=True)
 class OmnivorousRecipe:
-    """One run.
+    """Recipe of one run; values are the paper's unless marked assumed.
 
     Attributes:
         variant: key of `VARIANTS`; the paper's is B.
-        steps, batch, rate: given: 20,000, 512 over all processes, 1e-4.
-        tokens: patch tokens sampled of an image (given).
-        anchor: weight of the anchoring losses (given).
-        largest_alpha: greatest share of RGB in the blend (given).
-        colourise: paint maps and infrared in the RGB picture's palette (given); off, they are grey.
-        dense: weight of the losses on patch tokens beside those on CLS. Assumed: both count alike.
-        weight_decay, warmup: of AdamW, and the share of the steps over which the rate rises. Assumed.
-        clip: greatest gradient norm. Assumed.
-        crop: side of the square views, pixels (given).
+        steps: optimiser steps.
+        batch: samples per step over all processes.
+        rate: peak learning rate.
+        tokens: patch tokens sampled per image.
+        anchor: weight of the anchoring losses.
+        largest_alpha: maximum fraction of RGB in the blend.
+        colourise: colourise maps and infrared with the RGB image's palette; otherwise they are grey.
+        dense: weight of the losses on patch tokens relative to those on CLS. Assumed: equal.
+        weight_decay: AdamW's weight decay. Assumed.
+        warmup: fraction of the steps with a rising learning rate. Assumed.
+        clip: maximum gradient norm. Assumed.
+        crop: side of the square views in pixels.
     """
 
     variant: str
@@ -79,10 +84,10 @@ class OmnivorousRecipe:
 
 
 def omnivorous_recipe(variant: str) -> OmnivorousRecipe:
-    """The recipe of a variant; the paper's figures but for `tiny` and `test`, which are ours.
+    """Return the recipe of a variant: the paper's values; ours for `tiny` and `test`.
 
     Raises:
-        ValueError: no such variant.
+        ValueError: unknown variant.
     """
     if variant not in VARIANTS:
         raise ValueError(f"no Omnivorous recipe for variant {variant!r}: choose one of {', '.join(VARIANTS)}")
@@ -94,14 +99,16 @@ def omnivorous_recipe(variant: str) -> OmnivorousRecipe:
 
 
 def frozen_blocks(config: ViTConfig) -> int:
-    """How many of the first blocks stay frozen: 8 of 12, and two thirds of any other depth (assumed)."""
+    """Return the number of first blocks that stay frozen: 8 of 12, two thirds of any other depth (assumed)."""
     return config.depth - max(1, round(config.depth / 3))
 
 
 def trainable(model: ViT | SpectraDINO) -> list[str]:
-    """Names, in `model.named_parameters()`, of what is trained: the last third of the blocks; of a SpectraDINO also the
-    infrared stems, the adapters and the modality embedding (ours). The final norm stays, as do patch embedding and
-    tokens."""
+    """Return the names of the parameters that are trained.
+
+    These are the last third of the blocks and, in a SpectraDINO, also the infrared stems, the adapters and the modality
+    embedding (ours). The final norm, patch embedding and tokens stay frozen.
+    """
     config = model.config
     roles = {f"blocks.{index}" for index in range(frozen_blocks(config), config.depth)}
     if isinstance(model, SpectraDINO) and len(model.bands) > 1:
@@ -110,16 +117,16 @@ def trainable(model: ViT | SpectraDINO) -> list[str]:
     return [name for name, role in parameter_roles(model).items() if role in roles]
 
 
-def feed(
+def encoder_inputs(
     batch: OmnivorousBatch, encoder: PlainEncoder | BandedEncoder, paint: bool = True, blend: bool = True
 ) -> dict[str, Tensor]:
-    """What the encoder is shown of a batch: painted, blended, and with the channels it wants.
+    """Return the encoder's input of each modality: colourised, blended, and with the channels that it takes.
 
     Args:
-        batch: one-channel images but for RGB.
-        encoder: says how many channels it wants of each.
-        paint: three-channel images take the RGB picture's palette; otherwise they are grey.
-        blend: mix each with RGB by the batch's alpha.
+        batch: RGB [B, 3, H, W]; other modalities [B, 1, H, W].
+        encoder: defines the number of channels of each modality.
+        paint: colourise three-channel inputs with the RGB image's palette; otherwise they are grey.
+        blend: mix each modality with RGB by the batch's alpha.
     """
     rgb = batch.images["rgb"]
     colours = from_imagenet(rgb)
@@ -133,22 +140,22 @@ def feed(
             continue
         if paint:
             own_palette = palette(colours) if own_palette is None else own_palette
-            picture = colourise(image, own_palette)
+            coloured = colourise(image, own_palette)
         else:
-            picture = image.expand(-1, 3, -1, -1)
-        out[key] = to_imagenet(mixup(picture, colours, batch.alpha[key]) if blend else picture)
+            coloured = image.expand(-1, 3, -1, -1)
+        out[key] = to_imagenet(mixup(coloured, colours, batch.alpha[key]) if blend else coloured)
     return out
 
 
 @dataclass(frozen=True)
-class StudentAnswer:
-    """What a step needs of the student.
+class StudentOutput:
+    """Output of the student in one step.
 
     Attributes:
-        cls: by modality, [B, D].
-        tokens: by modality, the patch tokens at the sampled positions, [B, S, D].
+        cls: CLS by modality, [B, D].
+        tokens: patch tokens at the sampled positions by modality, [B, S, D].
         cls_scale, dense_scale: factors on similarities.
-        prefix: the tokens after the frozen blocks, for the teacher; None on a SpectraDINO, where they differ.
+        prefix: tokens after the frozen blocks, which the teacher reuses; None for a SpectraDINO, where they differ.
     """
 
     cls: dict[str, Tensor]
@@ -159,7 +166,7 @@ class StudentAnswer:
 
 
 class OmnivorousStudent(nn.Module):
-    """What is trained: the backbone, and a temperature each for CLS and for tokens (that there are two is assumed)."""
+    """The trained backbone, with one learned temperature for CLS and one for tokens (two are assumed)."""
 
     def __init__(self, backbone: ViT | SpectraDINO) -> None:
         super().__init__()
@@ -178,7 +185,7 @@ class OmnivorousStudent(nn.Module):
         return self.encoder.vit if isinstance(self.encoder, PlainEncoder) else self.encoder.backbone
 
     def forward(self, images: Mapping[str, Tensor], positions: Tensor) -> dict[str, object]:
-        """See `StudentAnswer`; a dict, because DDP looks for tensors in those."""
+        """Return the fields of `StudentOutput` as a dict, in which DDP finds tensors."""
         prefix: Prefix | None = None
         if isinstance(self.encoder, PlainEncoder):
             prefix = self.encoder.begin(images)
@@ -196,19 +203,19 @@ class OmnivorousStudent(nn.Module):
 
 
 class OmnivorousTask:
-    """What a step computes: called by the loop with (student as this process runs it, batch).
+    """Loss of a step, called by the loop with (student as this process runs it, batch).
 
     Attributes:
-        teacher: a frozen copy of what the student started from.
+        teacher: frozen copy of the initial student.
     """
 
     def __init__(self, student: OmnivorousStudent, recipe: OmnivorousRecipe, seed: int, first: int = 0) -> None:
         """
         Args:
-            student: untrained as yet, or the teacher must be set to what it started from.
-            recipe: weights of the losses, and how images are fed.
-            seed: of the sampled positions.
-            first: the step to begin at.
+            student: with its initial weights, which are copied to the teacher.
+            recipe: loss weights and image preparation.
+            seed: seed of the sampled positions.
+            first: first step.
         """
         self.teacher: PlainEncoder | BandedEncoder = deepcopy(student.encoder)
         self.teacher.requires_grad_(False).eval()
@@ -216,25 +223,26 @@ class OmnivorousTask:
         self._recipe, self._seed, self.step = recipe, seed, first
 
     def __call__(self, student: nn.Module, batch: OmnivorousBatch) -> dict[str, Tensor]:
-        """
+        """Compute the losses of a batch.
+
         Returns:
-            "total", "align_cls", "align_dense", "anchor_cls", "anchor_dense", "scale_cls", "scale_dense": scalars.
+            Scalars "total", "align_cls", "align_dense", "anchor_cls", "anchor_dense", "scale_cls" and "scale_dense".
         """
         recipe = self._recipe
-        images = feed(batch, self.teacher, recipe.colourise, recipe.largest_alpha > 0)
+        images = encoder_inputs(batch, self.teacher, recipe.colourise, recipe.largest_alpha > 0)
         positions = self._positions(images["rgb"])
-        answer = StudentAnswer(**student(images, positions))
+        output = StudentOutput(**student(images, positions))
         with torch.no_grad():
-            if answer.prefix is not None and isinstance(self.teacher, PlainEncoder):
-                features = self.teacher.finish(answer.prefix)  # the frozen blocks are one and the same
+            if output.prefix is not None and isinstance(self.teacher, PlainEncoder):
+                features = self.teacher.finish(output.prefix)  # both have the same frozen blocks
             else:
                 features = self.teacher(images)
             teacher_cls, teacher_tokens = _pick(features, positions)
         losses = {
-            "align_cls": alignment_loss(answer.cls, answer.cls_scale),
-            "align_dense": dense_alignment_loss(answer.tokens, answer.dense_scale),
-            "anchor_cls": anchoring_loss(answer.cls, teacher_cls),
-            "anchor_dense": anchoring_loss(answer.tokens, teacher_tokens),
+            "align_cls": alignment_loss(output.cls, output.cls_scale),
+            "align_dense": dense_alignment_loss(output.tokens, output.dense_scale),
+            "anchor_cls": anchoring_loss(output.cls, teacher_cls),
+            "anchor_dense": anchoring_loss(output.tokens, teacher_tokens),
         }
         align = losses["align_cls"] + recipe.dense * losses["align_dense"]
         anchor = losses["anchor_cls"] + recipe.dense * losses["anchor_dense"]
@@ -242,12 +250,12 @@ class OmnivorousTask:
         return {
             "total": align + recipe.anchor * anchor,
             **losses,
-            "scale_cls": answer.cls_scale.detach(),
-            "scale_dense": answer.dense_scale.detach(),
+            "scale_cls": output.cls_scale.detach(),
+            "scale_dense": output.dense_scale.detach(),
         }
 
     def _positions(self, rgb: Tensor) -> Tensor:
-        """The patch positions that this step compares, the same on all processes, [S]."""
+        """Return the patch positions [S] compared in this step, the same in all processes."""
         patch = self._patch
         patches = (rgb.shape[-2] // patch) * (rgb.shape[-1] // patch)
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.step)
@@ -255,5 +263,5 @@ class OmnivorousTask:
 
 
 def _pick(features: Mapping[str, Features], positions: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """CLS, and the patch tokens at `positions`."""
+    """Return CLS, and the patch tokens at `positions`, by modality."""
     return {k: f.cls for k, f in features.items()}, {k: f.patches[:, positions] for k, f in features.items()}

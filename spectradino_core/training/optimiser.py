@@ -1,11 +1,11 @@
-"""AdamW for parameters of which a step trains a part: the adapters' stacks hold all bands, a batch shows two.
+"""AdamW for stacked adapters, which hold the weights of all bands in one parameter while a batch trains two bands.
 
-    M bands
+Letters: M bands.
 
-A stack [M, ...] is one parameter, so after a step on NIR pairs its gradient is there for LWIR too, and is zero. Plain
-AdamW would decay LWIR's weights all the same and push them on along their old momentum, twice for each step that
-trained them. Here each band's slice is stepped only if the step showed that band, with a step count of its own: as if
-each band's adapters were parameters of their own that got no gradient.
+A stack [M, ...] is one parameter, so after a step on NIR pairs LWIR's slice has a gradient of zero rather than none.
+Plain AdamW would still apply weight decay and momentum to LWIR's weights, twice for each step that trained them. Here a
+band's slice is updated only in steps that contain the band, with its own step count, as if each band's adapters were
+separate parameters without a gradient.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _UNDECAYED = ("_bias", "_embedding", "_embed", "_token", "_tokens", "log_scale")
 
 
 class BandedAdamW(torch.optim.Optimizer):
-    """AdamW that steps stacks slice by slice.
+    """AdamW that updates stacked parameters slice by slice.
 
     Args:
-        groups: as for AdamW, each with "lr" and "weight_decay".
-        stacks: the parameters whose first dimension is the bands.
-        shown: which slots of the stacks the gradients at hand are for.
-        betas, eps: of AdamW.
+        groups: parameter groups as for AdamW, each with "lr" and "weight_decay".
+        stacks: parameters whose first dimension is the bands.
+        shown: returns the slots of the stacks that the current gradients are for.
+        betas, eps: see AdamW.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class BandedAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Steps what the step showed."""
+        """Update the parameters, of stacks only the slices of the bands in the batch."""
         shown = list(self._shown())
         for group in self.param_groups:
             lists: tuple[list[Tensor], ...] = ([], [], [], [], [])
@@ -57,16 +57,16 @@ class BandedAdamW(torch.optim.Optimizer):
                 if parameter.grad is None:
                     continue
                 state = self.state[parameter]
-                whole = [_local(parameter), _local(parameter.grad)]
+                tensors = [_local(parameter), _local(parameter.grad)]
                 stacked = id(parameter) in self._stacks
                 if not state:
-                    state["step"] = torch.zeros(len(whole[0]) if stacked else 1)
-                    state["exp_avg"] = torch.zeros_like(whole[0])
-                    state["exp_avg_sq"] = torch.zeros_like(whole[0])
-                whole += [state["exp_avg"], state["exp_avg_sq"]]
+                    state["step"] = torch.zeros(len(tensors[0]) if stacked else 1)
+                    state["exp_avg"] = torch.zeros_like(tensors[0])
+                    state["exp_avg_sq"] = torch.zeros_like(tensors[0])
+                tensors += [state["exp_avg"], state["exp_avg_sq"]]
                 slots: list[int | None] = list(shown) if stacked else [None]
                 for slot in slots:
-                    for into, tensor in zip(lists, whole, strict=False):
+                    for into, tensor in zip(lists, tensors, strict=False):
                         into.append(tensor if slot is None else tensor[slot])
                     lists[4].append(state["step"][slot or 0])
             if lists[0]:
@@ -83,15 +83,15 @@ def _adamw(lists: tuple[list[Tensor], ...], group: dict[str, Any]) -> None:
 
 
 def _local(tensor: Tensor) -> Tensor:
-    """This process's share of a sharded tensor; AdamW treats every element by itself."""
+    """Return this process's shard of a tensor; AdamW is elementwise, so the shard is enough."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor.detach()
 
 
 def shown_bands(backbone: SpectraDINO) -> list[int]:
-    """Slots of the bands that the gradients at hand are for.
+    """Return the slots of the bands that the current gradients are for.
 
-    RGB is part of every pair. The stem of an infrared band that was not shown has no gradient, which every kind of
-    distribution keeps so; a band whose stem is frozen counts as shown.
+    RGB is part of every pair. The stem of an infrared band outside the batch has no gradient, with DDP and FSDP2 too; a
+    band whose stem is frozen counts as shown.
     """
     shown = []
     for slot, band in enumerate(backbone.bands):
@@ -102,12 +102,15 @@ def shown_bands(backbone: SpectraDINO) -> list[int]:
 
 
 def adamw_for(
-    module: nn.Module, backbone: SpectraDINO, rate: float, weight_decay: float, beta2: float = 0.999
+    module: nn.Module, backbone: SpectraDINO, lr: float, weight_decay: float, beta2: float = 0.999
 ) -> BandedAdamW:
-    """The optimiser of what `module`, which holds `backbone`, trains.
+    """Return the optimiser of the trainable parameters of `module`, which contains `backbone`.
 
-    Weight decay is for matrices and kernels: norms, biases, gains and embeddings are left alone (ours; the paper gives
-    the one figure of 0.05).
+    Weight decay applies to matrices and kernels, not to norms, biases, gains and embeddings (ours; the paper only gives
+    its value of 0.05).
+
+    Raises:
+        ValueError: every parameter is frozen.
     """
     roles = parameter_roles(backbone)
     stacks = [p for name, p in backbone.named_parameters() if roles[name] in ("adapters", "modality_embedding")]
@@ -117,7 +120,7 @@ def adamw_for(
         if parameter.requires_grad:
             (plain if parameter.ndim < 2 or name.endswith(_UNDECAYED) else decayed).append(parameter)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    groups = [{**group, "lr": rate} for group in groups if group["params"]]
+    groups = [{**group, "lr": lr} for group in groups if group["params"]]
     if not groups:
         raise ValueError("nothing to train: every parameter is frozen")
     return BandedAdamW(groups, stacks, lambda: shown_bands(backbone), betas=(0.9, beta2))

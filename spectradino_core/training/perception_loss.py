@@ -1,6 +1,6 @@
-"""What a fine-tuning step minimises: focal and GIoU loss of the boxes, cross entropy of the mask.
+"""Fine-tuning loss: focal and GIoU loss of the boxes, cross entropy of the mask.
 
-Letters: B batch, A cells, C box classes, K positives.
+Letters: B batch, A anchor points, C box classes, K positives.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from spectradino_core.models.perception import Predictions
 from spectradino_core.training.batches import LabelledBatch
 from spectradino_core.training.distributed import DistEnv, sum_over_processes
 
-__all__ = ["LossWeights", "perception_loss"]
+__all__ = ["PerceptionLossWeights", "perception_loss"]
 
 
-class LossWeights(Protocol):
-    """The weights of the three losses; every `FinetuneRecipe` has them."""
+class PerceptionLossWeights(Protocol):
+    """Weights of the three losses; every `FinetuneRecipe` has them."""
 
     @property
     def class_weight(self) -> float: ...
@@ -33,14 +33,19 @@ class LossWeights(Protocol):
     def mask_weight(self) -> float: ...
 
 
-def perception_loss(predictions: Predictions, batch: LabelledBatch, weights: LossWeights) -> dict[str, Tensor]:
-    """The weighted sum "total" and its parts: "class" and "box" with a detection head, "mask" with a segmentation head.
+def perception_loss(
+    predictions: Predictions, batch: LabelledBatch, weights: PerceptionLossWeights
+) -> dict[str, Tensor]:
+    """Compute the fine-tuning loss of a batch.
 
-    Focal and GIoU sums are divided by the number of positive cells, cross entropy by that of labelled pixels, both of
-    the whole batch: that of all processes and of all parts that a batch is split into, so neither changes the result.
-    Images without box labels take no part in the detection loss, pixels without a label none in the mask's, and cells
-    in regions to be ignored none in the focal loss, nor do the logits of classes that an image's data set does not
-    label.
+    Focal and GIoU sums are divided by the number of positive anchor points, cross entropy by the number of labelled
+    pixels, both counted over all processes and micro-batches, so that neither changes the result. Excluded are images
+    without box labels from the detection loss, unlabelled pixels from the mask loss, and from the focal loss anchor
+    points in ignored regions and the logits of classes that an image's data set does not label.
+
+    Returns:
+        The weighted sum "total" and, detached, "class" and "box" (with a detection head) and "mask" (with a
+        segmentation head).
     """
     positives, pixels = _counts(predictions, batch)
     losses: dict[str, Tensor] = {}
@@ -55,7 +60,7 @@ def perception_loss(predictions: Predictions, batch: LabelledBatch, weights: Los
 
 
 def _counts(predictions: Predictions, batch: LabelledBatch) -> tuple[Tensor, Tensor]:
-    """Positive cells and labelled pixels of the whole batch, per process: gradients are averaged over processes."""
+    """Return positive anchor points and labelled pixels of the full batch, per process: DDP averages gradients."""
     counts = batch.counts
     unassigned = any(
         boxes is not None and owner is None for boxes, owner in zip(batch.boxes, batch.owners, strict=True)
@@ -68,14 +73,13 @@ def _counts(predictions: Predictions, batch: LabelledBatch) -> tuple[Tensor, Ten
 
 
 def _detection(predictions: Predictions, batch: LabelledBatch, positives: Tensor) -> tuple[Tensor, Tensor]:
-    """Focal and GIoU loss."""
     logits, boxes, anchors = predictions.logits, predictions.boxes, predictions.anchors
     assert logits is not None
     assert boxes is not None
     assert anchors is not None
     targets = torch.zeros_like(logits, dtype=torch.float32)
     counted = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
-    predicted, wanted = [], []
+    predicted, targets_xyxy = [], []
     for image, (truth, labels, owner, classes) in enumerate(
         zip(batch.boxes, batch.labels, batch.owners, batch.classes, strict=True)
     ):
@@ -90,10 +94,10 @@ def _detection(predictions: Predictions, batch: LabelledBatch, positives: Tensor
             counted[image, :, unlabelled] = False
         targets[image, positive, labels[owner[positive]]] = 1.0
         predicted.append(boxes[image, positive])
-        wanted.append(truth[owner[positive]])
-    zero = boxes.sum() * 0 + logits.float().sum() * 0  # keeps every parameter in the graph when nothing is labelled
+        targets_xyxy.append(truth[owner[positive]])
+    zero = boxes.sum() * 0 + logits.float().sum() * 0  # every parameter needs a gradient, even without any label
     if not predicted:
         return zero, zero
     class_loss = focal_loss(logits[counted], targets[counted]) / positives
-    box_loss = giou_loss(torch.cat(predicted), torch.cat(wanted)).sum() / positives
+    box_loss = giou_loss(torch.cat(predicted), torch.cat(targets_xyxy)).sum() / positives
     return class_loss + zero, box_loss + zero

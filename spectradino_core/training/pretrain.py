@@ -1,8 +1,8 @@
-"""SpectraDINO's pretraining: the three stages, one after another, each taken up where it stopped.
+"""SpectraDINO's pretraining: the three stages in sequence, each resumed where it stopped.
 
 `<folder>/stage1/` ... `stage3/` each hold `best.safetensors` and `last.safetensors` (backbones), `queue.safetensors`
-(the teacher queue, where there is one), `recipe.json`, `log.jsonl` and `checkpoints/`; `<folder>/losses.png` shows the
-curves.
+(the teacher queue, if the stage has one), `recipe.json`, `log.jsonl` and `checkpoints/`; `<folder>/losses.png` plots
+the losses.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,12 @@ from spectradino_core.models.checkpoints import load_spectradino, read_tensors, 
 from spectradino_core.models.spectradino import SpectraDINO
 from spectradino_core.training.distributed import (
     DistEnv,
-    WholeState,
+    FullState,
+    fsdp_units,
     is_sharded,
-    matrices,
     mean_over_processes,
+    parallelise,
     process_group,
-    spread,
 )
 from spectradino_core.training.loop import LoopOptions, resume_step, train
 from spectradino_core.training.means import RecentMeans
@@ -60,29 +60,29 @@ _VALIDATION_BATCHES = 12
 
 @dataclass(frozen=True)
 class PretrainOptions:
-    """How a recipe is run; nothing here is the paper's.
+    """Options of a pretraining run that are not part of the recipe; none is from the paper.
 
     Attributes:
-        folder: of the run.
-        teacher: file of the teacher's weights; None: random ones.
+        folder: folder of the run.
+        teacher: file of the teacher's weights; None: random weights.
         start: backbone that the first stage of this run starts from; None: the teacher's weights in Stage I, otherwise
-            what the stage before left in `folder`.
+            the result of the previous stage in `folder`.
         steps: optimiser steps of each stage; None: the recipe's epochs.
         device: "auto", "cpu" or "cuda".
         strategy: "ddp" or "fsdp".
-        parts: of a process's batch that go through one after another (see `Student`).
+        parts: micro-batches that a process's batch is split into (see `Student`).
         activation_checkpointing: recompute each block in the backward pass.
         amp: "bf16", "fp16" or "fp32".
-        workers: processes that make batches, per training process.
+        workers: data loading processes per training process.
         views: how views are drawn.
-        cache_teacher: keep the teacher's answers (needs a fixed number of views).
-        adaptive: bands by their loss in place of round robin. Ours.
-        max_damaged: share of the items that may be unreadable.
-        seed: of weights, views and sampled positions.
-        checkpoint_every: steps; None: once an epoch.
-        log_every: steps between log rows, which tell their means.
-        keep: checkpoints to keep.
-        tensorboard: log there too.
+        cache_teacher: cache the teacher's embeddings (needs a fixed number of views).
+        adaptive: choose bands by their loss instead of round robin. Ours.
+        max_damaged: maximum fraction of items that may be unreadable.
+        seed: seed of weights, views and sampled positions.
+        checkpoint_every: steps between checkpoints; None: one epoch.
+        log_every: steps between log rows, which hold the mean losses since the previous row.
+        keep: number of checkpoints to keep.
+        tensorboard: also log to TensorBoard.
     """
 
     folder: Path
@@ -112,38 +112,38 @@ def pretrain(
     validation: Sequence[ImageSource],
     options: PretrainOptions,
 ) -> Path:
-    """Runs stages in order; returns the last one's `last.safetensors`.
+    """Run stages in order and return the path of the final `last.safetensors`.
 
-    Stage II starts from Stage I's best by the validation losses (its last where there is no validation data), Stage III
-    from Stage II's last, whose queue it takes over.
+    Stage II starts from Stage I's best backbone by validation loss (the last one without validation data), Stage III
+    from Stage II's last backbone and teacher queue.
 
     Args:
-        recipes: of the stages to run, of one variant.
-        sources: the training pairs.
+        recipes: recipes of the stages to run, all of one variant.
+        sources: training pairs.
         validation: held-out pairs; may be empty.
-        options: how.
+        options: options of the run.
 
     Raises:
         CheckpointError: a file to start from is missing or of another kind.
-        ValueError: no data for the batch asked for, or options that don't go together.
+        ValueError: too little data for the batch size, or options that conflict.
     """
     variant = recipes[0].variant
-    with process_group(options.device) as (place, device):
-        if place.first:
+    with process_group(options.device) as (env, device):
+        if env.first:
             options.folder.mkdir(parents=True, exist_ok=True)
         if options.teacher is not None:
             teacher = load_teacher(options.teacher, variant)
         else:
-            if place.first:
+            if env.first:
                 random_teacher(variant, options.seed, options.folder / "teacher.safetensors")
-            place.wait()
+            env.wait()
             teacher = load_teacher(options.folder / "teacher.safetensors", variant)
             teacher.origin = f"random weights, seed {options.seed}"
         teacher.to(device)
         for number, recipe in enumerate(recipes):
             start = options.start if number == 0 else None
             _Stage(recipe, sources, validation, options, teacher, device, start).run()
-        if place.first:
+        if env.first:
             logs = {f"stage {n}": _folder(options, n) / "log.jsonl" for n in (1, 2, 3)}
             plot_losses({n: path for n, path in logs.items() if path.is_file()}, options.folder / "losses.png")
     return _folder(options, recipes[-1].stage) / "last.safetensors"
@@ -154,26 +154,25 @@ def _folder(options: PretrainOptions, stage: int) -> Path:
 
 
 class _Stage:
-    """One stage on one process."""
+    """One stage in one process."""
 
     def __init__(
         self, recipe: StageRecipe, sources: Sequence[ImageSource], validation: Sequence[ImageSource],
         options: PretrainOptions, teacher: Teacher, device: torch.device, start: Path | None,
     ) -> None:  # fmt: skip
         self.recipe, self.options, self.teacher, self.device = recipe, options, teacher, device
-        self.sources, self.validation, self.place = sources, validation, DistEnv.current()
+        self.sources, self.validation, self.env = sources, validation, DistEnv.current()
         self.folder = _folder(options, recipe.stage)
-        if recipe.batch % self.place.world:
+        if recipe.batch % self.env.world:
             raise ValueError(
-                f"a batch of {recipe.batch} can't be shared by {self.place.world} processes: "
-                "choose a multiple (--batch)"
+                f"a batch of {recipe.batch} can't be shared by {self.env.world} processes: choose a multiple (--batch)"
             )
         self.bands = available_bands(sources)
         untrained = [band.key for band in INFRARED if band not in self.bands]
         if untrained:
             log.warning("no pairs of %s: its stem and adapters stay untrained", " and ".join(untrained))
-        whole_epoch = max(1, steps_per_epoch(sources, recipe.batch, self.bands))
-        self.steps = options.steps or recipe.epochs * whole_epoch
+        full_epoch = max(1, steps_per_epoch(sources, recipe.batch, self.bands))
+        self.steps = options.steps or recipe.epochs * full_epoch
         self.epoch = max(1, self.steps // recipe.epochs)
         self.first = resume_step(self.folder)
         torch.manual_seed(options.seed + recipe.stage)
@@ -185,18 +184,18 @@ class _Stage:
     def run(self) -> None:
         recipe, options = self.recipe, self.options
         if self.first:
-            log.info("stage %d: taking up %s at step %d of %d", recipe.stage, self.folder, self.first, self.steps)
-        elif self.place.first:
+            log.info("stage %d: resuming %s at step %d of %d", recipe.stage, self.folder, self.first, self.steps)
+        elif self.env.first:
             self._write_recipe()
         student = Student(
             self.backbone, options.parts, recipe.temperature if recipe.learn_temperature else None
         ).to(self.device)  # fmt: skip
-        runner = spread(student, matrices(self.backbone), options.strategy, self.device, options.amp)
-        whole = WholeState(student)
+        runner = parallelise(student, fsdp_units(self.backbone), options.strategy, self.device, options.amp)
+        whole = FullState(student)
         optimiser = adamw_for(student, self.backbone, recipe.rate, recipe.weight_decay)
         sampling = self._sampling()
         task = PretrainTask(
-            recipe, self._ask(), self.queue, options.seed, self.first, self.epoch,
+            recipe, self._teacher_embedder(), self.queue, options.seed, self.first, self.epoch,
             options.parts if options.strategy == "fsdp" else None,
         )  # fmt: skip
         held_out = self._held_out()
@@ -223,7 +222,7 @@ class _Stage:
             task.losses,
             pretraining_batches(
                 self.sources, recipe.batch, recipe.crop, options.seed + recipe.stage, self.steps, self.first,
-                self.place.rank, self.place.world, sampling, options.workers, self.bands, options.views,
+                self.env.rank, self.env.world, sampling, options.workers, self.bands, options.views,
                 extra=recipe.weights.infrared > 0, max_damaged=options.max_damaged,
                 pin=self.device.type == "cuda",
             ),
@@ -250,20 +249,20 @@ class _Stage:
         self._save(kept, whole, "last.safetensors", self.steps, {})
         if not held_out:
             self._save(kept, whole, "best.safetensors", self.steps, {})
-        if self.queue is not None and self.place.first:
+        if self.queue is not None and self.env.first:
             with written_atomically(self.folder / "queue.safetensors") as scratch:
                 save_file({name: value.cpu() for name, value in self.queue.state_dict().items()}, scratch)
-        self.place.wait()
+        self.env.wait()
 
     def _start(self, given: Path | None) -> tuple[SpectraDINO, str]:
-        """The backbone to begin with, and where it is from."""
-        before = {2: "stage1/best.safetensors", 3: "stage2/last.safetensors"}.get(self.recipe.stage)
+        """Return the initial backbone and a description of its origin."""
+        previous = {2: "stage1/best.safetensors", 3: "stage2/last.safetensors"}.get(self.recipe.stage)
         path = given
-        if path is None and before is not None:
-            path = self.options.folder / before
+        if path is None and previous is not None:
+            path = self.options.folder / previous
             if not path.is_file():
                 raise ValueError(
-                    f"stage {self.recipe.stage} starts from {path}, which is not there: run the stage before "
+                    f"stage {self.recipe.stage} starts from {path}, which does not exist: run the previous stage "
                     "(--stages 1,2,3), or give a backbone (--start FILE)"
                 )
         if path is None:
@@ -271,7 +270,10 @@ class _Stage:
         else:
             backbone, origin = load_spectradino(path), f"{path.parent.name}/{path.name}"
             if backbone.config != self.teacher.config:
-                raise ValueError(f"{path} is a {backbone.config.title}, the teacher a {self.teacher.config.title}")
+                raise ValueError(
+                    f"{path} is a {backbone.config.title}, the teacher a {self.teacher.config.title}: both must be of "
+                    "one variant"
+                )
         backbone.vit.activation_checkpointing = self.options.activation_checkpointing
         return backbone, origin
 
@@ -285,15 +287,15 @@ class _Stage:
             if earlier.is_file():
                 queue.take_over(read_tensors(earlier))
             else:
-                log.warning("stage 3 begins with an empty teacher queue: there is no %s", earlier)
+                log.warning("stage 3 starts with an empty teacher queue: %s does not exist", earlier)
         return queue.to(self.device)
 
     def _sampling(self) -> BandSampling:
         keys = [band.key for band in self.bands]
         return AdaptiveBands(keys, self.options.seed) if self.options.adaptive else RoundRobin(keys)
 
-    def _ask(self) -> Any:
-        """Batch to the teacher's CLS."""
+    def _teacher_embedder(self) -> Callable[[PretrainBatch], Tensor]:
+        """Return a function from a batch to the teacher's CLS, cached if asked for."""
         if not self.options.cache_teacher:
             return lambda batch: self.teacher(batch.rgb)
         items, views, options = sum(len(s) for s in self.sources), self.options.views, self.options
@@ -301,23 +303,23 @@ class _Stage:
             "crop": self.recipe.crop, "seed": options.seed + self.recipe.stage, "amp": options.amp, "view": repr(views),
             "sources": [[source.name, len(source)] for source in self.sources],
         }  # fmt: skip
-        name = f"teacher_cache_{self.place.rank}.f32"
+        name = f"teacher_cache_{self.env.rank}.f32"
         return TeacherCache(self.teacher, self.folder / name, items * max(1, views.count), views.count, about)
 
     def _held_out(self) -> list[OnHost[PretrainBatch]]:
-        """Validation batches of all bands, plain views, this process's share."""
-        world = self.place.world
+        """Return this process's part of the validation batches of all bands, in plain views."""
+        world = self.env.world
         bands = available_bands(self.validation) if self.validation else ()
         found: list[OnHost[PretrainBatch]] = []
         for band in bands:
             items = sum(band.key in s.modalities(item) for s in self.validation for item in range(len(s)))
             batch = min(items, self.recipe.batch) // world * world
             if batch < 2:
-                log.warning("validation: too few %s pairs (%d)", band.key, items)
+                log.warning("no validation on %s: %d pairs are too few", band.key, items)
                 continue
             steps = min(items // batch, max(1, _VALIDATION_BATCHES // len(bands)))
             found += pretraining_batches(
-                self.validation, batch, self.recipe.crop, 0, steps, 0, self.place.rank, world, bands=[band], views=PLAIN
+                self.validation, batch, self.recipe.crop, 0, steps, 0, self.env.rank, world, bands=[band], views=PLAIN
             )
         return found
 
@@ -325,25 +327,25 @@ class _Stage:
         self, task: PretrainTask, kept: Student, held_out: Sequence[OnHost[PretrainBatch]]
     ) -> dict[str, float]:
         sums: dict[str, float] = {}
-        # In fp32, but where matrices are gathered in bf16 (see `spread`).
-        rounded = self.options.strategy == "fsdp" and self.options.amp == "bf16"
+        # In fp32, unless FSDP gathers the weights in bf16 (see `parallelise`).
+        bf16_weights = self.options.strategy == "fsdp" and self.options.amp == "bf16"
         for batch in held_out:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=rounded):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16_weights):
                 losses = mean_over_processes(task.validation_losses(kept, batch.to(self.device)))
             for name, value in losses.items():
                 sums[f"val_{name}"] = sums.get(f"val_{name}", 0.0) + value / len(held_out)
         return {name: float(f"{value:.9g}") for name, value in sums.items()}
 
-    def _save(self, kept: Student, whole: WholeState, name: str, step: int, scores: dict[str, float]) -> None:
+    def _save(self, kept: Student, whole: FullState, name: str, step: int, scores: dict[str, float]) -> None:
         backbone = kept.backbone
-        state = whole.at(step) if is_sharded(kept) else {}  # all processes take part
-        if not self.place.first:
+        state = whole.at(step) if is_sharded(kept) else {}  # a collective call: before the return of other processes
+        if not self.env.first:
             return
         if state:
             backbone = SpectraDINO(backbone.config, backbone.bands)
             prefix = "backbone."
             backbone.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
-        told = {
+        metadata = {
             "stage": str(self.recipe.stage),
             "step": str(step),
             "trained_bands": ",".join(band.key for band in self.bands),
@@ -352,13 +354,13 @@ class _Stage:
             "recipe": json.dumps(dataclasses.asdict(self.recipe)),
             "validation": json.dumps(scores),
         }
-        save_spectradino(backbone, self.folder / name, told)
+        save_spectradino(backbone, self.folder / name, metadata)
 
     def _write_recipe(self) -> None:
         content = {
             "recipe": dataclasses.asdict(self.recipe),
             "steps": self.steps,
-            "processes": self.place.world,
+            "processes": self.env.world,
             "sources": {source.name: len(source) for source in self.sources},
             "teacher": self.teacher.origin,
             "start": self.start,
@@ -372,7 +374,7 @@ class _Stage:
 
 
 class _Best:
-    """The best validation so far; part of the checkpoint."""
+    """Best validation loss so far; part of the checkpoint."""
 
     def __init__(self) -> None:
         self.value, self.step = float("inf"), 0

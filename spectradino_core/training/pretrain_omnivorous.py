@@ -1,7 +1,8 @@
-"""Runs Omnivorous pretraining: from weights and sources of images to a backbone file.
+"""Omnivorous pretraining run: from initial weights and image sources to a backbone file.
 
-`<folder>/` gets `last.safetensors` (a plain DINOv2 in the official layout, or a SpectraDINO), `start.safetensors` (what
-it started from, which anchors it; a resumed run needs it), `recipe.json`, `log.jsonl`, `losses.png` and `checkpoints/`.
+`<folder>/` receives `last.safetensors` (a plain DINOv2 in the official layout, or a SpectraDINO), `start.safetensors`
+(the initial weights, which the anchoring loss and a resumed run need), `recipe.json`, `log.jsonl`, `losses.png` and
+`checkpoints/`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from spectradino_core.models.checkpoints import read_header, save_dinov2, save_s
 from spectradino_core.models.perception_checkpoint import load_network
 from spectradino_core.models.spectradino import SpectraDINO
 from spectradino_core.models.vit import ViT
-from spectradino_core.training.distributed import DistEnv, mean_over_processes, process_group, spread
+from spectradino_core.training.distributed import DistEnv, mean_over_processes, parallelise, process_group
 from spectradino_core.training.loop import LoopOptions, resume_step, train
 from spectradino_core.training.means import RecentMeans
 from spectradino_core.training.omnivorous import OmnivorousRecipe, OmnivorousStudent, OmnivorousTask
@@ -40,22 +41,22 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class OmnivorousOptions:
-    """How a recipe is run; nothing here is the paper's.
+    """Options of an Omnivorous run that are not part of the recipe; none is from the paper.
 
     Attributes:
-        folder: of the run.
-        start: DINOv2 weights in any layout, or one of our backbones or fine-tuned models; None: random weights.
-        base: "plain": everything is a colour picture (of a model of ours the RGB path is taken); "both": infrared goes
-            through the stems and adapters of a model of ours.
-        steps: in place of the recipe's.
+        folder: folder of the run.
+        start: DINOv2 weights in any layout, or a SpectraDINO backbone or fine-tuned model; None: random weights.
+        base: "plain": all inputs are three-channel images (of a SpectraDINO the RGB path is used); "both": infrared
+            passes through the stems and adapters of a SpectraDINO.
+        steps: optimiser steps; None: the recipe's.
         device: "auto", "cpu" or "cuda".
         amp: "bf16", "fp16" or "fp32".
-        workers: processes that make batches, per training process.
+        workers: data loading processes per training process.
         views: how views are drawn.
-        adaptive: groups by their loss in place of round robin.
-        max_damaged: share of the items that may be unreadable.
-        seed: of views, blending and sampled positions, and of random weights.
-        checkpoint_every, log_every: steps.
+        adaptive: choose groups by their loss instead of round robin.
+        max_damaged: maximum fraction of items that may be unreadable.
+        seed: seed of views, blending, sampled positions and random weights.
+        checkpoint_every, log_every: steps between checkpoints and between log rows.
     """
 
     folder: Path
@@ -74,37 +75,37 @@ class OmnivorousOptions:
 
 
 def pretrain_omnivorous(recipe: OmnivorousRecipe, sources: Sequence[ImageSource], options: OmnivorousOptions) -> Path:
-    """Trains, or goes on where the run in `options.folder` stopped; returns its `last.safetensors`.
+    """Train, or resume the run in `options.folder`, and return the path of its `last.safetensors`.
 
     Args:
-        recipe: what to compute.
-        sources: images; what they hold is aligned: the two maps with RGB, and each infrared band with RGB.
-        options: how.
+        recipe: recipe of the run.
+        sources: image sources, in which the two maps and each infrared band are registered to RGB.
+        options: options of the run.
 
     Raises:
         CheckpointError: the file to start from is missing or of another kind.
-        ValueError: no data for the batch asked for.
+        ValueError: too little data for the batch size.
     """
     folder = options.folder
     steps = options.steps or recipe.steps
     groups = available_groups(sources)
-    with process_group(options.device) as (place, device):
+    with process_group(options.device) as (env, device):
         torch.manual_seed(options.seed)
         first = resume_step(folder)
-        backbone, origin = _start(recipe.variant, options, first, place)
+        backbone, origin = _start(recipe.variant, options, first, env)
         student = OmnivorousStudent(backbone).to(device)
         task = OmnivorousTask(student, recipe, options.seed, first)
-        runner = spread(student, [], "ddp", device)
+        runner = parallelise(student, [], "ddp", device)
         optimiser = _optimiser(student, recipe)
         sampling = _sampling(list(groups), options)
-        shown = _Shown(sampling, options.adaptive, RecentMeans(options.log_every, steps))
-        if place.first and not first:
+        recorder = _StepRecorder(sampling, options.adaptive, RecentMeans(options.log_every, steps))
+        if env.first and not first:
             _write_recipe(folder, recipe, options, steps, groups, sources, origin)
         train(
             student,
             task,
             omnivorous_batches(
-                sources, groups, recipe.batch, recipe.crop, options.seed, steps, first, place.rank, place.world,
+                sources, groups, recipe.batch, recipe.crop, options.seed, steps, first, env.rank, env.world,
                 recipe.largest_alpha, sampling, options.workers, options.views, max_damaged=options.max_damaged,
                 pin=device.type == "cuda",
             ),
@@ -121,20 +122,20 @@ def pretrain_omnivorous(recipe: OmnivorousRecipe, sources: Sequence[ImageSource]
             folder,
             device,
             runner=runner,
-            after_step=shown.after_step,
-            stateful={"sampling": sampling, "recent": shown.recent},
+            after_step=recorder.after_step,
+            stateful={"sampling": sampling, "recent": recorder.recent},
         )  # fmt: skip
         path = folder / "last.safetensors"
-        if place.first:
-            told = {"system": "omnivorous", "start": origin, "recipe": json.dumps(dataclasses.asdict(recipe))}
-            _save(student.backbone, path, told)
+        if env.first:
+            metadata = {"system": "omnivorous", "start": origin, "recipe": json.dumps(dataclasses.asdict(recipe))}
+            _save(student.backbone, path, metadata)
             plot_losses({"omnivorous": folder / "log.jsonl"}, folder / "losses.png")
-        place.wait()
+        env.wait()
     return path
 
 
-class _Shown:
-    """Tells an adaptive sampling and the log's means what came of each step."""
+class _StepRecorder:
+    """Pass the losses of each step to adaptive sampling and to the means of the log."""
 
     def __init__(self, sampling: BandSampling, adaptive: bool, recent: RecentMeans) -> None:
         self._sampling, self._adaptive, self.recent = sampling, adaptive, recent
@@ -150,8 +151,8 @@ def _sampling(groups: Sequence[str], options: OmnivorousOptions) -> BandSampling
     return AdaptiveBands(groups, options.seed) if options.adaptive else RoundRobin(groups)
 
 
-def _start(variant: str, options: OmnivorousOptions, first: int, place: DistEnv) -> tuple[ViT | SpectraDINO, str]:
-    """The backbone that the student and its teacher begin as. A run keeps a copy, since a resumed one needs it."""
+def _start(variant: str, options: OmnivorousOptions, first: int, env: DistEnv) -> tuple[ViT | SpectraDINO, str]:
+    """Return the initial backbone of student and teacher and its origin; a copy is saved for resuming."""
     kept = options.folder / "start.safetensors"
     if first:
         return _open(kept, variant, options.base), str(read_header(kept).get("origin", kept.name))
@@ -159,21 +160,22 @@ def _start(variant: str, options: OmnivorousOptions, first: int, place: DistEnv)
         model, origin = _open(options.start, variant, options.base), options.start.name
     elif options.base == "plain":
         model, origin = ViT(variant), f"random weights, seed {options.seed}"
-        log.warning("no weights to start from: the student learns to align random features")
+        log.warning("no weights to start from: the student learns to align random features; give --start FILE")
     else:
-        raise ValueError('base "both" starts from a SpectraDINO backbone: give one')
-    if place.first:
+        raise ValueError('base "both" starts from a SpectraDINO backbone: give one (--start FILE)')
+    if env.first:
         options.folder.mkdir(parents=True, exist_ok=True)
         _save(model, kept, {"origin": origin})
-    place.wait()
+    env.wait()
     return model, origin
 
 
 def _open(path: Path, variant: str, base: str) -> ViT | SpectraDINO:
-    """
+    """Load the initial backbone.
+
     Raises:
-        CheckpointError: no such file, another kind, or another variant.
-        ValueError: an unknown base, or one that the file is not.
+        CheckpointError: no such file, or another kind or variant.
+        ValueError: an unknown base, or one that the file does not support.
     """
     if base not in ("plain", "both"):
         raise ValueError(f"unknown base {base!r}: choose plain or both")
@@ -181,17 +183,17 @@ def _open(path: Path, variant: str, base: str) -> ViT | SpectraDINO:
         return load_teacher(path, variant).network.requires_grad_(True)
     model = load_network(path)
     if model.config.name != variant:
-        raise ValueError(f"{path} is a {model.config.title}; the recipe is of variant {variant!r}")
+        raise ValueError(f"{path} is a {model.config.title}; the recipe is for variant {variant!r}")
     if isinstance(model, ViT) or len(model.bands) < 2:
         raise ValueError(f'{path} holds no infrared band; use base "plain"')
     return model
 
 
-def _save(model: ViT | SpectraDINO, path: Path, told: dict[str, str]) -> None:
+def _save(model: ViT | SpectraDINO, path: Path, metadata: dict[str, str]) -> None:
     if isinstance(model, SpectraDINO):
-        save_spectradino(model, path, told)
+        save_spectradino(model, path, metadata)
     else:
-        save_dinov2(model, path, told)
+        save_dinov2(model, path, metadata)
 
 
 def _optimiser(student: OmnivorousStudent, recipe: OmnivorousRecipe) -> torch.optim.Optimizer:

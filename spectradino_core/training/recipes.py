@@ -1,7 +1,7 @@
-"""Fine-tuning recipes: everything that decides a run, in one typed object each.
+"""Fine-tuning recipes: all settings of a run in one typed object, and the recipes of the bundled models.
 
-A recipe is Python, so that it can be read, searched and checked like the rest; nothing overrides it from elsewhere.
-Here are the models in the box; `downstream.py` makes those of the benchmarks.
+Recipes are Python rather than configuration files, so that they are type-checked and searchable like other code.
+`downstream.py` makes the recipes of the benchmarks.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.scenes import BOX_CLASSES, MASK_CLASSES, MASK_PALETTE
 from spectradino_core.thermal import ThermalContract
 from spectradino_core.training.loop import LoopOptions
-from spectradino_core.training.modes import MODES, RATE_GROUPS
+from spectradino_core.training.modes import LR_GROUPS, MODES
 
 __all__ = ["BY_EPOCH", "DATA_TERMS", "RECIPES", "SCENES", "FinetuneRecipe", "box", "smoke"]
 
 SCENES = "scenes"
-"""Name of the rendered scenes in a mix."""
+"""Name of the synthetic scenes in a mix."""
 
 BY_EPOCH = 1_000_000_000
-"""Of a loop's `checkpoint_every`: at most ten checkpoints in a run, at least an epoch apart."""
+"""Value of `LoopOptions.checkpoint_every`: at most ten checkpoints in a run, at least an epoch apart."""
 
 
 DATA_TERMS = {
@@ -38,46 +38,47 @@ DATA_TERMS = {
     "camvid_rgb": "CamVid: published for research with citation",
     "coco_street_rgb": "COCO: annotations CC BY 4.0, images by their authors",
 }
-"""Terms of the data sets that the recipes name, which hold for a model that was trained on them."""
+"""Terms of the data sets that the recipes name; they apply to models trained on them."""
 
 
 @dataclass(frozen=True)
 class FinetuneRecipe:
-    """One fine-tuning run.
+    """Recipe of one fine-tuning run.
 
     Attributes:
         name: key in `RECIPES`.
-        architecture: the module.
-        input_size: (width, height) of the network's input.
-        loop: steps, schedule, averaging, precision, gradient accumulation.
-        batch: pairs per step, over all processes.
-        rates: peak learning rate by role: "head", "adapters" (stems and the modality embedding too), "blocks" (patch
-            embedding, tokens and norms too); 0 freezes. The paper sets one per module group and its values are lost
+        architecture: architecture of the model.
+        input_size: (width, height) of the network's input in pixels.
+        loop: steps, schedule, weight averaging, precision, gradient accumulation.
+        batch: pairs per step over all processes.
+        rates: peak learning rate by group: "head", "adapters" (with stems and modality embedding), "blocks" (with patch
+            embedding, tokens and norms); 0 freezes. The paper sets one per module group and its values are lost
             (Section 4.3); for fine-tuning from DINOv2 1e-4, 5e-5 and 1e-5 are assumed.
-        mode: one of `modes.MODES`: what is trained at all.
-        frozen: roles, or what they begin with (see `perception.perception_roles`), that keep the weights they start
-            with, such as "stems": their backward pass, at full resolution, is a quarter of a small model's step.
+        mode: one of `modes.MODES`, which limits the trained parameters.
+        frozen: roles or their prefixes (see `perception.perception_roles`) that keep their initial weights, such as
+            "stems", whose backward pass at full resolution is a quarter of a small model's step.
         layer_decay: see `modes.parameter_groups`; 1: none.
-        dataset: one of `datasets.registry`, on whose training split the model is trained; None: `real` and scenes.
-        epochs: passes over that data set, in place of the loop's steps; None: the loop's steps.
-        box_classes, mask_classes, palette: names that labels and mask values index; a colour for each of the latter.
-        weight_decay, beta2: of AdamW.
-        class_weight, box_weight, mask_weight: of the losses.
+        dataset: name in `datasets.registry` of the data set whose training split is used; None: `real` and scenes.
+        epochs: passes over that data set instead of the loop's steps; None: the loop's steps.
+        box_classes, mask_classes, palette: class names that labels and mask values index; RGB colour of each mask
+            class.
+        weight_decay, beta2: AdamW's parameters.
+        class_weight, box_weight, mask_weight: weights of the losses.
         mask_stride: see `batches.make_batch`.
-        scene_size: (width, height) that scenes are rendered at.
-        scene_pool: how many different scenes are rendered; None: fresh ones without end.
-        scene_share: share of the samples that are scenes; the rest is shared by `real`.
+        scene_size: (width, height) of rendered scenes in pixels.
+        scene_pool: number of different scenes; None: unlimited.
+        scene_share: fraction of the samples that are scenes; the rest is divided among `real`.
         real: data sets beside the scenes, by folder name under the data root.
-        mix: in place of `scene_share` and `real`: (name, weight) of each source, which are "scenes" and folders under
-            the data root by their names or what these begin with. Pairs, images of one camera, boxes and masks mix.
-        kept_scale: real images are kept in memory at most so many times larger than the network's input, which makes
-            varying them as much cheaper; None: as they are.
-        early_size: (width, height) of the network's input in the first steps ("smaller images first"); None: its own.
-        early: fraction of the steps that take `early_size`.
-        augmentation: how pairs are varied.
-        thermal: the contract that is stored in the model.
-        score_threshold, nms_iou: stored in the model. The box's best F1 over classes lies at 0.35 on held-out scenes.
-        seed: of weights and samples.
+        mix: replaces `scene_share` and `real`: (name, weight) of each source, "scenes" or the name, or its unique
+            prefix, of a folder under the data root. Sources may be pairs or images of one camera, with boxes or masks.
+        kept_scale: maximum size of real images in memory relative to the network's input, which makes augmentation
+            cheaper; None: original size.
+        early_size: (width, height) of the network's input in the first steps (progressive resizing); None: no change.
+        early: fraction of the steps that use `early_size`.
+        augmentation: augmentation of the pairs.
+        thermal: thermal contract stored in the model.
+        score_threshold, nms_iou: stored in the model. 0.35 gives the bundled model's best mean F1 on held-out scenes.
+        seed: seed of weights and samples.
     """
 
     name: str
@@ -115,19 +116,18 @@ class FinetuneRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Raises ValueError where parts don't go together."""
         if self.mode not in MODES:
             raise ValueError(f"unknown fine-tuning mode {self.mode!r}: choose one of {', '.join(MODES)}")
-        if set(self.rates) != set(RATE_GROUPS) or min(self.rates.values()) < 0:
-            raise ValueError(f"learning rates are for {', '.join(RATE_GROUPS)}, none negative; not {self.rates}")
+        if set(self.rates) != set(LR_GROUPS) or min(self.rates.values()) < 0:
+            raise ValueError(f"learning rates {self.rates}: give one of at least 0 for each of {', '.join(LR_GROUPS)}")
         if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"layer decay is a factor in (0, 1], not {self.layer_decay}")
+            raise ValueError(f"layer_decay must be in (0, 1], not {self.layer_decay}")
         if any(weight <= 0 for _, weight in self.mix):
-            raise ValueError(f"weights of a mix are positive numbers, not {dict(self.mix)}")
+            raise ValueError(f"weights of a mix must be positive, not {dict(self.mix)}")
         if not 0 <= self.early <= 1:
-            raise ValueError(f"early is a fraction of the steps, 0 to 1, not {self.early}")
+            raise ValueError(f"early must be a fraction of the steps, 0 to 1, not {self.early}")
         if self.batch < self.loop.parts:
-            raise ValueError(f"a batch of {self.batch} pairs does not split into {self.loop.parts} parts")
+            raise ValueError(f"a batch of {self.batch} pairs can't be split into {self.loop.parts} micro-batches")
         counts = (len(self.box_classes), len(self.mask_classes))
         if counts != (self.architecture.box_classes, self.architecture.mask_classes):
             raise ValueError(
@@ -136,7 +136,7 @@ class FinetuneRecipe:
             )
 
     def info(self) -> ModelInfo:
-        """What the resulting model says of itself."""
+        """Return the metadata of the resulting model."""
         return ModelInfo(
             name=f"{self.architecture.infrared}_{self.name.split('_')[0]}" if self.dataset is None else self.name,
             variant=self.architecture.variant,
@@ -153,28 +153,28 @@ class FinetuneRecipe:
         )
 
     def mixture(self, data: Path | None) -> tuple[Mixture, dict[str, float]]:
-        """The samples of this recipe, and each source's share of them.
+        """Return the training samples of this recipe and each source's fraction of them.
 
         Args:
-            data: the folder in which the sets of `real` lie; None leaves them out.
+            data: folder of the `real` data sets; None: scenes only.
         """
         band = Modality.parse(self.architecture.infrared)
         largest = None
         if self.kept_scale is not None:
             largest = (round(self.kept_scale * self.input_size[0]), round(self.kept_scale * self.input_size[1]))
         sources: list[tuple[float, Source]] = []
-        shares = self._shares(data)
-        for name, share in shares.items():
+        fractions = self._fractions(data)
+        for name, fraction in fractions.items():
             if name == SCENES:
-                sources.append((share, ScenePairs.training(band, self.scene_size, self.scene_pool)))
+                sources.append((fraction, ScenePairs.training(band, self.scene_size, self.scene_pool)))
             else:
                 assert data is not None
                 folder = FolderSet(data / name, "train", band, BOX_CLASSES, MASK_CLASSES)
-                sources.append((share, [one if largest is None else shrink(one, largest) for one in folder]))
-        return Mixture(sources, self.augmentation, self.seed), shares
+                sources.append((fraction, [one if largest is None else shrink(one, largest) for one in folder]))
+        return Mixture(sources, self.augmentation, self.seed), fractions
 
-    def _shares(self, data: Path | None) -> dict[str, float]:
-        """The fraction of the samples that each source has, by its name; without `data` all are scenes."""
+    def _fractions(self, data: Path | None) -> dict[str, float]:
+        """Return each source's fraction of the samples by name; without `data` all are scenes."""
         if data is None:
             return {SCENES: 1.0}
         if self.mix:
@@ -187,10 +187,10 @@ class FinetuneRecipe:
 
 
 def _folder(data: Path, name: str) -> str:
-    """The name of the folder under `data` that is called `name`, or is the only one whose name begins with it.
+    """Return the folder under `data` called `name`, or else the only one whose name begins with it.
 
     Raises:
-        ValueError: there is none, or several.
+        ValueError: no or several such folders.
     """
     if (data / name).is_dir():
         return name
@@ -205,9 +205,9 @@ def _folder(data: Path, name: str) -> str:
 
 
 def box() -> FinetuneRecipe:
-    """The model in the box: small enough to ship, trained from scratch, since no DINOv2 weights may be assumed here.
+    """Return the recipe of the bundled LWIR model: small, and trained from scratch, without DINOv2 weights.
 
-    From scratch every part learns at the head's rate; the rates per group of the paper are for pretrained backbones.
+    All groups have the head's learning rate; the paper's rates per group are for pretrained backbones.
     """
     return FinetuneRecipe(
         name="box",
@@ -223,8 +223,11 @@ def box() -> FinetuneRecipe:
 
 
 def box_of(infrared: str) -> FinetuneRecipe:
-    """The model in the box for another infrared band: on scenes alone, since no labelled pairs of it are at hand, and
-    short, since it starts from the LWIR box (`--start`)."""
+    """Return the recipe of the bundled model of another infrared band.
+
+    It uses scenes only, as no labelled pairs of the band are available, and few steps, as it starts from the bundled
+    LWIR model (`--start`).
+    """
     return replace(
         box(),
         name=f"box_{infrared}",
@@ -237,10 +240,10 @@ def box_of(infrared: str) -> FinetuneRecipe:
 
 
 def box_real() -> FinetuneRecipe:
-    """The second generation of the bundled LWIR model: real pairs, thermal-only and RGB-only images, and scenes.
+    """Return the recipe of the second LWIR model: real pairs, thermal-only and RGB-only images, and scenes.
 
-    It starts from the first (`--start models/lwir_box.safetensors`). The larger input is for people far away; half of
-    the steps take the smaller one, at half the cost.
+    It starts from the first one (`--start models/lwir_box.safetensors`). The larger input is for distant people; half
+    of the steps use the smaller one at half the cost.
     """
     return replace(
         box(),
@@ -268,7 +271,7 @@ def box_real() -> FinetuneRecipe:
             inversion=0.05,
             misregistration=0.008,
             low_light=0.15,
-            # Scenes are 16-bit counts, with defects as a camera gives them; the real data are 8-bit images.
+            # Scenes are 16-bit counts with a camera's defects; the real data are 8-bit images.
             thermal_defects=0.15,
             filled_defects=0.15,
         ),
@@ -276,7 +279,7 @@ def box_real() -> FinetuneRecipe:
 
 
 def smoke() -> FinetuneRecipe:
-    """A minute's run of everything, for tests and for a first try on a new machine; its model is of no use."""
+    """Return a recipe that runs everything in a minute, for tests and a new machine; its model is not usable."""
     return FinetuneRecipe(
         name="smoke",
         architecture=Architecture("test", "lwir", len(BOX_CLASSES), len(MASK_CLASSES), pyramid_width=32, tower_depth=1),

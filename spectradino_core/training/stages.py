@@ -1,7 +1,7 @@
-"""The three stages of SpectraDINO's pretraining, for every variant: all of the paper's figures, in this one place.
+"""Recipes of SpectraDINO's three pretraining stages for every variant, with all values of the paper.
 
-Tables 1 and 2 and Section 3.3. What is *assumed* because the paper is silent, or because its text lost the figure, is
-marked so; everything else is the paper's. `tiny` and `test` are ours, for a laptop and for tests.
+Source: Tables 1 and 2 and Section 3.3. Values that the paper does not give, or whose figure its text lost, are marked
+*assumed*. The variants `tiny` and `test` are ours, for a laptop and for tests.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ __all__ = ["STAGES", "LossWeights", "StageRecipe", "changed", "freeze", "parse_s
 
 STAGES = (1, 2, 3)
 GPUS = 2
-"""The paper trains on two; its batch sizes are per GPU."""
+"""Number of GPUs in the paper, whose batch sizes are per GPU."""
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Table 1: the same for all variants.
+    """Loss weights of one stage, the same for all variants (Table 1).
 
     Attributes:
         distillation, contrastive, patch: weights of the losses.
-        patch_ratio: share of the patch positions that a step compares (rho).
+        patch_ratio: fraction of the patch positions compared in a step (rho).
         neighbourhood: weight of the KL loss; 0: no queue.
-        neighbourhood_from: epoch from which that weight counts; before it the queue fills.
-        infrared: weight of the contrastive loss between infrared bands of one item. Ours, an option: 0 is the paper.
+        neighbourhood_from: first epoch in which the KL loss is used; before it the queue fills.
+        infrared: weight of the contrastive loss between infrared bands of one item. Our option; the paper has 0.
     """
 
     distillation: float
@@ -40,7 +40,7 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class StageRecipe:
-    """One stage of one variant.
+    """Recipe of one stage of one variant.
 
     Attributes:
         variant: key of `VARIANTS`.
@@ -48,17 +48,18 @@ class StageRecipe:
         epochs: passes over all batches of all bands.
         batch: pairs per step over all processes.
         rate: peak learning rate.
-        weights: of the losses.
-        unfrozen: how many of the deepest blocks train.
-        rgb_stem: whether the RGB stem trains. Assumed for Stage III.
-        warmup: share of the steps over which the learning rate rises. Assumed: 5 of 100 epochs in Stage I.
-        queue, top_k, queue_temperature: of the neighbourhood loss.
-        temperature: of the contrastive loss. Assumed.
-        learn_temperature: learn it from there, as CLIP does. Assumed off.
-        weight_decay: of AdamW.
-        clip: greatest gradient norm. Assumed, DINOv2's.
-        ema: decay of a moving average of the weights; 0: none. An option.
-        crop: side of the square views, pixels. Assumed.
+        weights: loss weights.
+        unfrozen: number of deepest blocks that are trained.
+        rgb_stem: whether the RGB stem is trained. Assumed for Stage III.
+        warmup: fraction of the steps with a rising learning rate. Assumed: 5 of 100 epochs in Stage I.
+        queue, top_k, queue_temperature: size of the teacher queue, neighbours and temperature of the neighbourhood
+            loss.
+        temperature: temperature of the contrastive loss. Assumed.
+        learn_temperature: learn the temperature, starting from `temperature`, as CLIP does. Assumed off.
+        weight_decay: AdamW's weight decay.
+        clip: maximum gradient norm. Assumed: DINOv2's.
+        ema: decay of a moving average of the weights; 0: none. Our option.
+        crop: side of the square views in pixels. Assumed.
     """
 
     variant: str
@@ -90,15 +91,15 @@ _WEIGHTS = {
 
 @dataclass(frozen=True)
 class _Size:
-    """Table 2: one variant's figures; tuples are of Stages I, II and III.
+    """Values of one variant (Table 2); tuples are for Stages I, II and III.
 
     Attributes:
         epochs: passes over the data.
         batch: pairs per GPU.
-        unfrozen: blocks that Stage III trains.
+        unfrozen: blocks trained in Stage III.
         rate: peak learning rate of Stage I. Assumed: "inverse with model size", the figures are lost.
-        crop: side of the views, pixels. Assumed.
-        shares: of that rate in Stages I, II and III. Assumed.
+        crop: side of the views in pixels. Assumed.
+        factors: learning rate of each stage relative to `rate`. Assumed.
     """
 
     epochs: tuple[int, int, int]
@@ -106,7 +107,7 @@ class _Size:
     unfrozen: int
     rate: float
     crop: int = 224
-    shares: tuple[float, float, float] = (1.0, 0.5, 0.2)
+    factors: tuple[float, float, float] = (1.0, 0.5, 0.2)
 
 
 _SIZES = {
@@ -114,31 +115,31 @@ _SIZES = {
     "b": _Size((100, 10, 75), (128, 128, 128), 6, 1e-4),
     "l": _Size((100, 10, 75), (64, 64, 64), 12, 5e-5),
     "g": _Size((50, 10, 30), (24, 24, 16), 10, 2e-5),
-    "tiny": _Size((20, 3, 24), (8, 8, 8), 3, 6e-4, crop=112, shares=(1.0, 0.5, 0.8)),
+    "tiny": _Size((20, 3, 24), (8, 8, 8), 3, 6e-4, crop=112, factors=(1.0, 0.5, 0.8)),
     "test": _Size((2, 2, 1), (4, 4, 4), 1, 1e-3, crop=56),
 }
 
 _WARMUP = {1: 0.05, 2: 0.0, 3: 0.0}
-"""Stages II and III have none (given); Stage I's length is assumed."""
+"""Fraction of the steps. The paper gives none for Stages II and III; the length in Stage I is assumed."""
 
 
 def stage_recipe(variant: str, stage: int) -> StageRecipe:
-    """The recipe of one stage.
+    """Return the recipe of one stage.
 
     Raises:
-        ValueError: no such variant or stage; the message lists those there are.
+        ValueError: unknown variant or stage.
     """
     if variant not in _SIZES:
         raise ValueError(f"no pretraining recipe for variant {variant!r}: choose one of {', '.join(_SIZES)}")
     if stage not in STAGES:
-        raise ValueError(f"no stage {stage}: choose of 1, 2, 3")
+        raise ValueError(f"no stage {stage}: choose one of 1, 2, 3")
     size = _SIZES[variant]
     return StageRecipe(
         variant=variant,
         stage=stage,
         epochs=size.epochs[stage - 1],
         batch=GPUS * size.batch[stage - 1],
-        rate=size.rate * size.shares[stage - 1],
+        rate=size.rate * size.factors[stage - 1],
         weights=_WEIGHTS[stage],
         unfrozen=size.unfrozen if stage == 3 else 0,
         rgb_stem=stage == 3,
@@ -148,13 +149,14 @@ def stage_recipe(variant: str, stage: int) -> StageRecipe:
 
 
 def trainable(recipe: StageRecipe, model: SpectraDINO) -> list[str]:
-    """Names, in `model.named_parameters()`, of what the stage trains.
+    """Return the names of the parameters that the stage trains.
 
-    All stages: the infrared stems, all adapters (RGB's too), the modality embedding, the final LayerNorm. Stage III:
-    the deepest blocks and the RGB stem too. Patch embedding, tokens and the shallower blocks stay DINOv2's throughout.
+    All stages train the infrared stems, the adapters of all bands including RGB, the modality embedding and the final
+    LayerNorm; Stage III also the deepest blocks and the RGB stem. Patch embedding, tokens and the shallower blocks keep
+    DINOv2's weights.
 
     Raises:
-        ValueError: the recipe unfreezes more blocks than there are.
+        ValueError: the recipe unfreezes more blocks than the model has.
     """
     depth = model.config.depth
     if not 0 <= recipe.unfrozen <= depth:
@@ -168,26 +170,26 @@ def trainable(recipe: StageRecipe, model: SpectraDINO) -> list[str]:
 
 
 def freeze(recipe: StageRecipe, model: SpectraDINO) -> None:
-    """Lets exactly `trainable` be trained."""
+    """Freeze all parameters of the model but those of `trainable`."""
     names = set(trainable(recipe, model))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)
 
 
 def changed(recipe: StageRecipe, **changes: float | None) -> StageRecipe:
-    """The recipe with what is given and not None in place of its own."""
+    """Return the recipe with the given values replaced, ignoring those that are None."""
     given = {name: value for name, value in changes.items() if value is not None}
     return replace(recipe, **given)  # type: ignore[arg-type]
 
 
 def parse_stages(text: str) -> tuple[int, ...]:
-    """ "1,2,3" to (1, 2, 3).
+    """Parse consecutive stages, e.g. "1,2,3" to (1, 2, 3).
 
     Raises:
-        ValueError: no stages in a row.
+        ValueError: not consecutive stages.
     """
     for first in STAGES:
         for last in range(first, len(STAGES) + 1):
             if text.replace(" ", "") == ",".join(str(stage) for stage in range(first, last + 1)):
                 return tuple(range(first, last + 1))
-    raise ValueError(f"stages {text!r}: give stages in a row, such as 1 or 2,3 or 1,2,3")
+    raise ValueError(f"stages {text!r} are not consecutive: give, for example, 1 or 2,3 or 1,2,3")

@@ -1,6 +1,6 @@
-"""What a pretraining step computes: the student's embeddings of a batch of pairs, and the four losses of them.
+"""Pretraining step: the student's embeddings of a batch of pairs, and the losses on them.
 
-B pairs on this process    D width    N patches    S patches sampled    K items that hold another infrared band
+Letters: B pairs on this process, D width, S sampled patches, K items that have another infrared band.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from spectradino_core.training.stages import StageRecipe
 
 __all__ = ["PretrainTask", "Student"]
 
-MOST_SCALE = 100.0
-"""Of a learned temperature: similarities are multiplied by no more (CLIP's bound)."""
+MAX_SCALE = 100.0
+"""Maximum factor on similarities with a learned temperature (CLIP's bound)."""
 
-Embedded = dict[str, Tensor]
+Embeddings = dict[str, Tensor]
 
 
 class Student(nn.Module):
-    """The backbone as pretraining runs it: images to the tokens that the losses compare.
+    """The backbone in pretraining: maps images to the tokens that the losses compare.
 
     Args:
-        backbone: the model that is trained.
-        parts: 1: a batch goes through at once. n: in n parts one after another, each forgotten and computed again in
-            the backward pass. The losses still see the whole batch, so the gradient is that of the whole batch: this is
-            gradient accumulation that keeps all negatives. It costs a second forward pass.
-        temperature: given: learn the contrastive temperature from there.
+        backbone: the trained model.
+        parts: number of micro-batches that a batch is split into. With more than 1, activations are recomputed in the
+            backward pass and the losses still use the full batch: gradient accumulation that keeps all negatives, at
+            the cost of a second forward pass.
+        temperature: initial value of a learned contrastive temperature; None: not learned.
     """
 
     def __init__(self, backbone: SpectraDINO, parts: int = 1, temperature: float | None = None) -> None:
@@ -46,16 +46,18 @@ class Student(nn.Module):
         self.parts = parts
         self.log_scale = None if temperature is None else nn.Parameter(torch.tensor(-math.log(temperature)))
 
-    def forward(self, rgb: Tensor, infrared: Mapping[Modality, Tensor], positions: Tensor) -> Embedded:
-        """
+    def forward(self, rgb: Tensor, infrared: Mapping[Modality, Tensor], positions: Tensor) -> Embeddings:
+        """Embed a batch of pairs.
+
         Args:
             rgb: [B, 3, H, W].
-            infrared: the step's band first, [B, 1, H, W]; others as they are there, [K, 1, H, W].
-            positions: int64 [S].
+            infrared: the step's band first, [B, 1, H, W]; then the other bands of the items that have them,
+                [K, 1, H, W].
+            positions: sampled patch positions, int64 [S].
 
         Returns:
-            "rgb" and "infrared": CLS [B, D]; "rgb_patches" and "infrared_patches": [B, S, D]; by key of another band,
-            CLS [K, D]; "scale": what similarities are multiplied by, where it is learned.
+            "rgb" and "infrared": CLS [B, D]; "rgb_patches" and "infrared_patches": [B, S, D]; under the key of another
+            band, CLS [K, D]; "scale": factor on similarities, if learned.
         """
         (band, frames), *others = infrared.items()
         out = self._in_parts(lambda a, b: self._pair(band, a, b, positions), rgb, frames)
@@ -63,39 +65,39 @@ class Student(nn.Module):
             cls = self._in_parts(lambda x, other=other: {other.key: self.backbone({other: x})[other].cls}, images)
             out |= cls
         if self.log_scale is not None:
-            out["scale"] = self.log_scale.reshape(()).exp().clamp(max=MOST_SCALE)  # FSDP2 makes it a vector
+            out["scale"] = self.log_scale.reshape(()).exp().clamp(max=MAX_SCALE)  # FSDP2 makes it a vector
         return out
 
-    def _pair(self, band: Modality, rgb: Tensor, infrared: Tensor, positions: Tensor) -> Embedded:
+    def _pair(self, band: Modality, rgb: Tensor, infrared: Tensor, positions: Tensor) -> Embeddings:
         features = self.backbone({Modality.RGB: rgb, band: infrared})
         a, b = features[Modality.RGB], features[band]
         return {
-            "rgb": a.cls.clone(),  # no views leave the module: FSDP2 hooks its outputs
+            "rgb": a.cls.clone(),  # outputs must not be views, because FSDP2 hooks them
             "infrared": b.cls.clone(),
             "rgb_patches": a.patches[:, positions],
             "infrared_patches": b.patches[:, positions],
         }
 
-    def _in_parts(self, run: Callable[..., Embedded], *images: Tensor) -> Embedded:
+    def _in_parts(self, run: Callable[..., Embeddings], *images: Tensor) -> Embeddings:
         if self.parts == 1 or not torch.is_grad_enabled():
             return run(*images)
         chunks = zip(*(x.tensor_split(min(self.parts, len(x))) for x in images), strict=True)
-        made = [checkpoint(run, *chunk, use_reentrant=False) for chunk in chunks]
-        return {key: torch.cat([part[key] for part in made]) for key in made[0]}
+        outputs = [checkpoint(run, *chunk, use_reentrant=False) for chunk in chunks]
+        return {key: torch.cat([part[key] for part in outputs]) for key in outputs[0]}
 
 
 class PretrainTask:
-    """The losses of one stage, and the teacher queue between its steps.
+    """Losses of one stage, with the teacher queue that is updated between steps.
 
     Args:
-        recipe: of the stage.
-        teacher: RGB batch to the frozen teacher's CLS [B, D].
-        queue: of the neighbourhood loss; None where the stage has none.
-        seed: of the sampled positions.
-        first: the step that the next batch is of.
-        epoch: steps of an epoch.
-        sharded_parts: of a student with sharded parameters (`Student.parts`), whose processes must gather the same
-            parameters equally often; None: each process embeds the infrared bands that its own items hold.
+        recipe: recipe of the stage.
+        teacher: maps a batch to the frozen teacher's CLS of RGB, [B, D].
+        queue: teacher queue of the neighbourhood loss; None: the stage has none.
+        seed: seed of the sampled positions.
+        first: first step.
+        epoch: steps per epoch.
+        sharded_parts: `Student.parts` of a student with sharded parameters, whose processes must gather the same
+            parameters equally often; None: each process embeds only the infrared bands of its own items.
     """
 
     def __init__(
@@ -115,7 +117,7 @@ class PretrainTask:
         self._teacher_cls: Tensor | None = None
 
     def losses(self, student: nn.Module, batch: PretrainBatch) -> dict[str, Tensor]:
-        """Named scalars; "total" is Equation 5."""
+        """Return the named scalar losses; "total" is Equation 5 of the paper."""
         weights = self._recipe.weights
         self._teacher_cls = self._teacher(batch)
         active = self._step >= weights.neighbourhood_from * self._epoch
@@ -123,11 +125,11 @@ class PretrainTask:
 
     @torch.no_grad()
     def validation_losses(self, student: nn.Module, batch: PretrainBatch) -> dict[str, Tensor]:
-        """The losses of a held-out batch, always over the same positions and without the queue, which moves on."""
+        """Return the losses of a held-out batch, comparable over time: with fixed positions and without the queue."""
         return self._of(student, batch, self._teacher(batch), -1, 0.0)
 
     def after_step(self, step: int, batch: PretrainBatch, losses: dict[str, Tensor]) -> None:
-        """Puts the batch's teacher embeddings into the queue: after its losses were computed, never before."""
+        """Add the batch's teacher embeddings to the queue, only after its losses were computed."""
         if self.queue is not None and self._teacher_cls is not None:
             self.queue.put(self._teacher_cls)
         self._teacher_cls = None
@@ -139,10 +141,10 @@ class PretrainTask:
         weights = self._recipe.weights
         height, width = (side // self._patch for side in batch.rgb.shape[-2:])
         generator = torch.Generator().manual_seed(_seed_of(self._seed, step))
-        positions = _sent(sample_positions(height * width, weights.patch_ratio, generator), batch.rgb.device)
+        positions = _to_device(sample_positions(height * width, weights.patch_ratio, generator), batch.rgb.device)
         images = {batch.band: batch.infrared}
         if weights.infrared:
-            images |= batch.extra if self._sharded_parts is None else _alike(batch, self._sharded_parts)
+            images |= batch.extra if self._sharded_parts is None else _uniform_extra(batch, self._sharded_parts)
         out = student(batch.rgb, images, positions)
         temperature = 1 / out["scale"] if "scale" in out else self._recipe.temperature
         losses = {
@@ -168,8 +170,8 @@ class PretrainTask:
             named["temperature"] = 1 / out["scale"].detach()
         return {"total": total} | named
 
-    def _between_infrared(self, batch: PretrainBatch, out: Embedded, temperature: float | Tensor) -> Tensor:
-        """Contrast of the step's band with every other infrared band that its items hold, averaged over the bands."""
+    def _between_infrared(self, batch: PretrainBatch, out: Embeddings, temperature: float | Tensor) -> Tensor:
+        """Return the contrastive loss of the step's band with the items' other infrared bands, averaged over these."""
         zero = out["infrared"].sum() * 0
         found = []
         for other in INFRARED:
@@ -179,7 +181,7 @@ class PretrainTask:
             held = torch.zeros(len(full), dtype=torch.bool, device=full.device)
             if other.key in out:
                 rows, embedded = batch.extra_rows.get(other, _NO_ROWS.to(held.device)), out[other.key]
-                if len(embedded) > len(rows):  # black images, see `_alike`: their backward pass must run here too
+                if len(embedded) > len(rows):  # blank images of `_uniform_extra`: their backward pass must run too
                     full = full + embedded[len(rows) :].sum() * 0
                 full = full.index_copy(0, rows, embedded[: len(rows)].to(full.dtype))
                 held[rows] = True
@@ -190,12 +192,12 @@ class PretrainTask:
 _NO_ROWS = torch.zeros(0, dtype=torch.int64)
 
 
-def _alike(batch: PretrainBatch, parts: int) -> dict[Modality, Tensor]:
-    """The other infrared bands that any process holds, in one order, with black images where this one lacks some.
+def _uniform_extra(batch: PretrainBatch, parts: int) -> dict[Modality, Tensor]:
+    """Return the other infrared bands of any process, in the same order everywhere, padded with blank images.
 
     Args:
-        batch: of this process.
-        parts: at least as many images of each band, so that each process makes the same number of passes.
+        batch: batch of this process.
+        parts: minimum number of images of each band, so that all processes run the same number of passes.
     """
     held = sum_over_processes(torch.tensor([band in batch.extra for band in INFRARED], device=batch.rgb.device).float())
     found = {}
@@ -208,8 +210,8 @@ def _alike(batch: PretrainBatch, parts: int) -> dict[Modality, Tensor]:
     return found
 
 
-def _sent(x: Tensor, device: torch.device) -> Tensor:
-    """`x` on the device; from pinned memory, so that the host need not wait until a GPU has caught up."""
+def _to_device(x: Tensor, device: torch.device) -> Tensor:
+    """Copy `x` to the device, from pinned memory so that the host does not wait for a GPU."""
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
 

@@ -1,6 +1,6 @@
-"""The frozen teacher: where it comes from, and a store of what it said.
+"""The frozen teacher: loading it, and a cache of its embeddings.
 
-B images    D width
+Letters: B images, D width.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ log = logging.getLogger(__name__)
 
 
 class Teacher(nn.Module):
-    """A frozen RGB model.
+    """Frozen RGB model.
 
     Args:
-        network: DINOv2, or a SpectraDINO of which RGB is used.
-        origin: where its weights are from, in words.
+        network: DINOv2, or a SpectraDINO of which only RGB is used.
+        origin: description of the source of its weights.
     """
 
     def __init__(self, network: ViT | SpectraDINO, origin: str) -> None:
@@ -49,18 +49,18 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, rgb: Tensor) -> Tensor:
-        """[B, 3, H, W] to CLS [B, D]."""
+        """Map RGB [B, 3, H, W] to CLS [B, D]."""
         if isinstance(self.network, SpectraDINO):
             return self.network({Modality.RGB: rgb})[Modality.RGB].cls
         return self.network(rgb).cls
 
     def train(self, mode: bool = True) -> Teacher:
-        """Stays in evaluation mode."""
+        """Stay in evaluation mode."""
         return super().train(False)
 
     @torch.no_grad()
     def student(self) -> SpectraDINO:
-        """A SpectraDINO of all bands that sees RGB as this teacher does, but for its fresh adapters' 0.02 %."""
+        """Return a SpectraDINO of all bands; its RGB features differ by the new adapters' 0.02 % from the teacher's."""
         student = SpectraDINO(self.config)
         if isinstance(self.network, ViT):
             student.vit.load_state_dict(self.network.state_dict())
@@ -75,7 +75,7 @@ class Teacher(nn.Module):
         return student
 
     def fingerprint(self) -> str:
-        """Tells this teacher's weights from others'."""
+        """Return a hash of the weights."""
         digest = hashlib.sha256()
         for name, value in sorted(self.network.state_dict().items()):
             digest.update(name.encode())
@@ -84,10 +84,10 @@ class Teacher(nn.Module):
 
 
 def load_teacher(path: Path, variant: str) -> Teacher:
-    """A teacher from a file: DINOv2 in any layout, one of our backbones, or one of our fine-tuned models.
+    """Load a teacher: DINOv2 in any layout, a SpectraDINO backbone or a fine-tuned model.
 
     Raises:
-        CheckpointError: the file is none of these, damaged, or of another variant.
+        CheckpointError: the file is none of these, is damaged, or is of another variant.
     """
     network = load_network(path)
     if network.config.name != variant or network.config.depth != vit_config(variant).depth:
@@ -98,7 +98,7 @@ def load_teacher(path: Path, variant: str) -> Teacher:
 
 
 def random_teacher(variant: str, seed: int, path: Path) -> Teacher:
-    """A teacher of random weights, the same for all stages of a run: kept at `path`, in DINOv2's layout."""
+    """Return a teacher of random weights, stored at `path` in DINOv2's layout so that all stages of a run share it."""
     if path.is_file():
         teacher = load_teacher(path, variant)
     else:
@@ -109,57 +109,55 @@ def random_teacher(variant: str, seed: int, path: Path) -> Teacher:
             save_file(dict(teacher.network.state_dict()), scratch)
     teacher.origin = f"random weights, seed {seed}"
     log.warning(
-        "THE TEACHER IS RANDOM: no --teacher was given, so the student learns to imitate a network that knows nothing. "
-        "Good for trying things out and for tests; for features worth having, give DINOv2's weights (--teacher FILE)"
+        "THE TEACHER IS RANDOM: no --teacher was given, so the student learns to imitate an untrained network, which "
+        "is useful for tests only. For useful features give DINOv2's weights (--teacher FILE)"
     )
     return teacher
 
 
 class TeacherCache:
-    """What the teacher said of each seeded view, kept in a file of the run.
+    """Teacher embeddings of the seeded views, cached in a file of the run.
 
-    Holds only where a view comes again, that is with a fixed number of views per item (`ViewOptions.count`): views
-    drawn afresh each time would be answered with another view's embedding, so that is refused.
+    Requires a fixed number of views per item (`ViewOptions.count`): a view that is drawn anew each time would get the
+    embedding of another view.
 
     Args:
-        teacher: asked where nothing is known yet.
-        path: the file; `<path>.json` beside it says what it is of.
-        views: how many there are: items times views per item; batches' keys count them.
+        teacher: computes the embeddings that are not cached yet.
+        path: cache file; `<path>.json` beside it identifies its content.
+        views: number of views: items times views per item; the batches' keys index them.
         views_per_item: `ViewOptions.count`.
-        about: all else that the answers depend on (seed, crop, data, precision).
+        about: everything else that the embeddings depend on (seed, crop, data, precision).
 
     Raises:
-        ValueError: views are drawn afresh each time, or the file is of another teacher or other views.
+        ValueError: every view is drawn anew, or the file belongs to another teacher or other views.
     """
 
     def __init__(self, teacher: Teacher, path: Path, views: int, views_per_item: int, about: dict[str, Any]) -> None:
         if views_per_item < 1:
             raise ValueError(
-                "the teacher's answers can't be kept: every view is drawn afresh, so none comes again. Give a fixed "
-                "number of views per item (--views N), or leave the cache out"
+                "the teacher's embeddings can't be cached, because every view is drawn anew and none repeats: give a "
+                "fixed number of views per item (--views N), or train without the cache"
             )
         self._teacher = teacher
         identity = json.dumps(about | {"teacher": teacher.fingerprint(), "views": views, "count": views_per_item})
-        label, width = path.with_name(path.name + ".json"), teacher.config.width
-        if label.is_file() and path.is_file() and label.read_text(encoding="utf-8") != identity:
-            raise ValueError(
-                f"{path} keeps answers about other views or of another teacher: delete it, or {label.name}"
-            )
+        sidecar, width = path.with_name(path.name + ".json"), teacher.config.width
+        if sidecar.is_file() and path.is_file() and sidecar.read_text(encoding="utf-8") != identity:
+            raise ValueError(f"{path} caches other views or another teacher: delete it, or {sidecar.name}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        whole = path.is_file() and path.stat().st_size == views * (width + 1) * 4
-        # One more column: 1 once the row is written, after it, so that a process killed between leaves no half row.
-        self._rows = np.memmap(path, np.float32, "r+" if whole else "w+", shape=(views, width + 1))
-        with written_atomically(label) as scratch:
+        complete = path.is_file() and path.stat().st_size == views * (width + 1) * 4
+        # The last column is set to 1 after its row is written, so that a killed process leaves no partial row as valid.
+        self._rows = np.memmap(path, np.float32, "r+" if complete else "w+", shape=(views, width + 1))
+        with written_atomically(sidecar) as scratch:
             scratch.write_text(identity, encoding="utf-8")
-        self.asked = 0
+        self.misses = 0
 
     def __call__(self, batch: PretrainBatch) -> Tensor:
-        """CLS [B, D] of the batch's RGB images; asks the teacher unless all of them are known."""
+        """Return CLS [B, D] of the batch's RGB images; runs the teacher unless all of them are cached."""
         keys = batch.keys.cpu().numpy()
         if (self._rows[keys, -1] == 1).all():
             return torch.from_numpy(self._rows[keys, :-1]).to(batch.rgb.device)
-        self.asked += 1
-        said = self._teacher(batch.rgb).float()
-        self._rows[keys, :-1] = said.cpu().numpy()
+        self.misses += 1
+        cls = self._teacher(batch.rgb).float()
+        self._rows[keys, :-1] = cls.cpu().numpy()
         self._rows[keys, -1] = 1
-        return said
+        return cls

@@ -1,4 +1,4 @@
-"""What a run tells of itself while it runs: `log.jsonl`, TensorBoard where asked for, and its curves as a picture."""
+"""Training log: `log.jsonl`, TensorBoard and a plot of the loss curves."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ _NO_LOSS = ("step", "lr", "steps_per_s")
 
 
 class TrainLogger:
-    """The log of a run. Rows of steps after `step`, which a run that died left behind, are forgotten: they come again.
+    """Write the log of a run.
+
+    Rows of steps after `step`, left by an interrupted run, are removed: those steps are trained again.
 
     Args:
-        folder: of the run.
-        step: that the run goes on from.
-        tensorboard: write to `<folder>/tensorboard` too.
+        folder: folder of the run.
+        step: step that the run resumes from.
+        tensorboard: also write to `<folder>/tensorboard`.
         silent: write nothing (processes other than the first).
     """
 
@@ -39,17 +41,17 @@ class TrainLogger:
             with written_atomically(path) as scratch:
                 scratch.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         self._file = path.open("ab", buffering=0)
-        self._end, self._complained = self._file.seek(0, 2), False
+        self._end, self._warned = self._file.seek(0, 2), False
         if tensorboard:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
-                log.warning("no TensorBoard log: its package is not installed (pip install tensorboard)")
+                log.warning("no TensorBoard log: the package is not installed (pip install tensorboard)")
             else:
                 self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """One line; "step" is the row's place, other numbers go to TensorBoard under their names."""
+        """Append one row; all numbers but "step" also go to TensorBoard under their names."""
         if self._file is None:
             return
         self._pending.append(json.dumps(dict(row)) + "\n")
@@ -59,22 +61,22 @@ class TrainLogger:
                 for name, value in row.items():
                     if name != "step" and isinstance(value, (int, float)):
                         self._board.add_scalar(name, value, row["step"])
-            except Exception as error:  # its writer is a thread whose errors of any class come back here
-                log.warning("TensorBoard's log ends here: %s", write_error(self._path.parent / "tensorboard", error))
+            except Exception as error:  # errors of any class from its writer thread are raised here
+                log.warning("TensorBoard log stopped: %s", write_error(self._path.parent / "tensorboard", error))
                 self._board = None
 
     def close(self) -> None:
         if self._file is not None:
             self._write_pending()
             if self._pending:
-                log.error("%s lacks its last %d rows, there was no room for them", self._path, len(self._pending))
+                log.error("%s lacks its last %d rows: the disk is full", self._path, len(self._pending))
             self._file.close()
         if self._board is not None:
-            with suppress(OSError):  # as full as the disk of the checkpoints, which is reported
+            with suppress(OSError):  # a full disk is already reported by the checkpoints
                 self._board.close()
 
     def _write_pending(self) -> None:
-        """Writes whole rows; what finds no room waits: a run does not end for its log, its checkpoints decide."""
+        """Write complete rows; on a full disk they stay pending, because only a failed checkpoint ends a run."""
         assert self._file is not None
         left = data = "".join(self._pending).encode()
         try:
@@ -82,15 +84,15 @@ class TrainLogger:
                 left = left[self._file.write(left) :]
         except OSError as error:
             self._file.truncate(self._end)
-            if not self._complained:
+            if not self._warned:
                 log.warning("%s (rows are kept until there is room)", write_error(self._path, error).strerror)
-            self._complained = True
+            self._warned = True
             return
-        self._end, self._complained, self._pending = self._end + len(data), False, []
+        self._end, self._warned, self._pending = self._end + len(data), False, []
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The rows of a log; a last line that a killed process left half written is left out."""
+    """Return the rows of a log, skipping incomplete lines that a killed process left."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
@@ -100,12 +102,12 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def plot_losses(logs: Mapping[str, Path], picture: Path) -> None:
-    """Draws every loss of one run or of several after another as curves over the steps.
+def plot_losses(logs: Mapping[str, Path], image: Path) -> None:
+    """Plot every loss over the steps of one run or of several consecutive runs.
 
     Args:
         logs: `log.jsonl` by the name of the run, e.g. of the stage.
-        picture: the PNG to write.
+        image: PNG file to write.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -123,7 +125,7 @@ def plot_losses(logs: Mapping[str, Path], picture: Path) -> None:
         offset += max((row["step"] for row in rows), default=0)
     names = sorted({key.removeprefix("val_") for key in curves})
     if not names:
-        log.warning("%s: nothing to draw, the logs hold no losses", picture)
+        log.warning("%s not written: nothing to draw, the logs hold no losses", image)
         return
     figure = Figure(figsize=(4.5 * min(3, len(names)), 3.0 * -(-len(names) // 3)), layout="constrained")
     FigureCanvasAgg(figure)
@@ -135,13 +137,13 @@ def plot_losses(logs: Mapping[str, Path], picture: Path) -> None:
                 axis.plot(steps, values, linewidth=1, label="validation" if key.startswith("val_") else "training")
         for start, stage in edges:
             axis.axvline(start, color="grey", linewidth=0.5)
-            # Upright: a short stage leaves no room for its name beside the next one's.
-            place = {"xycoords": ("data", "axes fraction"), "xytext": (2, -2), "textcoords": "offset points"}
-            axis.annotate(stage, (start, 1), fontsize=7, va="top", rotation=90, color="grey", **place)
+            # Vertical text: a short stage has no room for a horizontal name.
+            position = {"xycoords": ("data", "axes fraction"), "xytext": (2, -2), "textcoords": "offset points"}
+            axis.annotate(stage, (start, 1), fontsize=7, va="top", rotation=90, color="grey", **position)
         axis.set_title(name, fontsize=9)
         axis.set_xlabel("step")
         axis.legend(fontsize=7)
     for axis in axes[len(names) :]:
         axis.set_visible(False)
-    with written_atomically(picture) as scratch:
+    with written_atomically(image) as scratch:
         figure.savefig(scratch, format="png", dpi=120)

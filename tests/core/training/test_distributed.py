@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from spectradino_core.training.checkpoints import resume_step
-from spectradino_core.training.distributed import DistEnv, _check_shardable, process_group, spread
+from spectradino_core.training.distributed import DistEnv, _check_shardable, parallelise, process_group
 from spectradino_core.training.train_logger import read_log
 from tests.conftest import REPOSITORY
 from tests.core.training.test_resume import losses
@@ -130,11 +130,11 @@ def test_alone_there_is_nothing_to_spread():
     with process_group("cpu") as (place, device):
         assert place == DistEnv(0, 1)
         model = torch.nn.Linear(2, 2)
-        assert spread(model, [], "ddp", device) is model
+        assert parallelise(model, [], "ddp", device) is model
         with pytest.raises(ValueError, match="start several with torchrun"):
-            spread(model, [], "fsdp", device)
+            parallelise(model, [], "fsdp", device)
         with pytest.raises(ValueError, match="choose ddp or fsdp"):
-            spread(model, [], "zero", device)
+            parallelise(model, [], "zero", device)
 
 
 def test_a_missing_device_is_told(monkeypatch):

@@ -168,10 +168,10 @@ def test_recipes_that_contradict_themselves_are_refused():
     recipe = downstream_recipe("scenes", variant="test")
     for change, words in (
         ({"mode": "most"}, "choose one of head"),
-        ({"rates": {"head": 1.0}}, "learning rates are for"),
-        ({"layer_decay": 0.0}, "layer decay"),
+        ({"rates": {"head": 1.0}}, "learning rates.*head, adapters, blocks"),
+        ({"layer_decay": 0.0}, "layer_decay"),
         ({"box_classes": ("car",)}, "1 box classes"),
-        ({"batch": 2, "loop": replace(recipe.loop, parts=4)}, "does not split into 4 parts"),
+        ({"batch": 2, "loop": replace(recipe.loop, parts=4)}, "4 micro-batches"),
     ):
         with pytest.raises(ValueError, match=words):
             replace(recipe, **change)
@@ -209,10 +209,10 @@ def test_the_command_as_a_user_types_it(shared_data, backbone, tmp_path, capsys)
         (["--dataset", "flir", "--head", "dense,upernet"], "name one head for each of detection"),
         (["--dataset", "flir", "--head", "upernet"], "unknown detection head 'upernet'"),
         (["--dataset", "flir", "--input-size", "640x512"], "multiples of 14"),
-        (["--dataset", "flir", "--mode", "half"], "mode half keeps blocks of the backbone as they are, and without"),
-        (["--dataset", "flir"], "mode half keeps blocks"),
-        (["--dataset", "flir", "--baseline"], "mode head keeps blocks"),
-        (["--recipe", "smoke", "--mode", "adapters"], "mode adapters keeps blocks"),
+        (["--dataset", "flir", "--mode", "half"], "mode half freezes blocks of the backbone, and without"),
+        (["--dataset", "flir"], "mode half freezes blocks"),
+        (["--dataset", "flir", "--baseline"], "mode head freezes blocks"),
+        (["--recipe", "smoke", "--mode", "adapters"], "mode adapters freezes blocks"),
         (["--dataset", "flir", "--mode", "full"], "--root"),
         ([], "nothing to train on: give --data DIR"),
         (["--dataset", "flir", "--rgb", "x"], "--rgb is for own data"),
@@ -284,7 +284,7 @@ def test_a_wrong_backbone_is_named_and_nothing_is_written(words, told, wrong_bac
     assert not (tmp_path / "run").exists()
 
 
-def test_the_first_lines_say_what_is_trained_on_what_and_where_it_goes(tmp_path, caplog):
+def test_first_log_lines_describe_mode_data_and_folder(tmp_path, caplog):
     whole = smoke()
     recipe = replace(whole, mode="head", loop=replace(whole.loop, steps=1, warmup=0, checkpoint_every=1))
     pairs = Epochs(KeptPairs(Squares(12)), recipe.augmentation, 0)
@@ -296,16 +296,18 @@ def test_the_first_lines_say_what_is_trained_on_what_and_where_it_goes(tmp_path,
     assert found is not None
     whole_model = count_trainable(Perception(recipe.architecture))[1] / 1e6
     assert 0 < float(found[1]) < float(found[2]) == pytest.approx(whole_model, abs=0.01)
-    told = "12 pairs of squares train to train on, 0 pairs held out for its curves"
-    assert second == f"smoke: {told}; results go to {tmp_path / 'run'}"
+    described = "training on 12 pairs of squares train; 0 pairs held out for validation"
+    assert second == f"smoke: {described}; results in {tmp_path / 'run'}"
 
 
-def test_the_sizes_of_data_sets_are_told():
+def test_training_data_describes_its_sizes():
     recipe = downstream_recipe("scenes", variant="test")
-    told = open_training_data(recipe, None).told()
-    assert told == "600 pairs of scenes train to train on, 60 pairs held out for its curves"
+    assert (
+        open_training_data(recipe, None).describe()
+        == "training on 600 pairs of scenes train; 60 pairs held out for validation"
+    )
     mixed = TrainingData(None, iter([]), {"scenes": 0.75, "roadscene": 0.25})  # type: ignore[arg-type]
-    assert mixed.told() == "75 % scenes, 25 % roadscene to train on, some held out for its curves"
+    assert mixed.describe() == "training on 75 % scenes, 25 % roadscene; some held out for validation"
 
 
 @pytest.mark.parametrize(("epochs", "pairs"), [(1, 40), (3, 1000), (12, 4128), (50, 55), (100, 3)])

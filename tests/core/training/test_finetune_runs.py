@@ -128,7 +128,7 @@ def test_mixed_precision_stays_near(exact, tmp_path, amp, later):
 def test_another_runs_checkpoint_and_a_batch_that_can_not_be_shared_are_refused(whole, tmp_path):
     other = run(whole, "--fusion", "gated", "--steps", 8)
     assert other.returncode != 0
-    assert "is of another run than this one" in other.stderr
+    assert "belongs to another run" in other.stderr
     shared = start(3, RUN, tmp_path)
     assert shared.returncode != 0
     assert "a batch of 4 can't be shared by 3 processes" in shared.stderr

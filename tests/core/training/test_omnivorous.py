@@ -27,7 +27,7 @@ from spectradino_core.models.vit import VARIANTS, ViT
 from spectradino_core.training.omnivorous import (
     OmnivorousStudent,
     OmnivorousTask,
-    feed,
+    encoder_inputs,
     frozen_blocks,
     omnivorous_recipe,
     trainable,
@@ -104,27 +104,29 @@ def test_maps_as_brightness():
 def test_feeding_paints_blends_and_leaves_rgb(batch):
     plain, banded = PlainEncoder(ViT("test")), BandedEncoder(SpectraDINO("test"))
     colours = from_imagenet(batch.images["rgb"])
-    grey = feed(batch, plain, paint=False, blend=False)
+    grey = encoder_inputs(batch, plain, paint=False, blend=False)
     assert torch.equal(grey["rgb"], batch.images["rgb"])
     torch.testing.assert_close(from_imagenet(grey["depth"])[:, 1:2], batch.images["depth"], atol=1e-5, rtol=0)
-    painted = from_imagenet(feed(batch, plain, blend=False)["depth"])
+    painted = from_imagenet(encoder_inputs(batch, plain, blend=False)["depth"])
     own = palette(colours)
     for item in range(4):  # every colour is one of the 64 of the item's own palette
         pixels = painted[item].flatten(1).T.unique(dim=0)
         distance = (pixels[:, None] - own[item].T).abs().amax(dim=2)
         assert distance.amin(dim=1).max() < 1e-5
-    blended = from_imagenet(feed(batch, plain)["depth"])
+    blended = from_imagenet(encoder_inputs(batch, plain)["depth"])
     share = batch.alpha["depth"][:, None, None, None]
     torch.testing.assert_close(blended, (1 - share) * painted + share * colours, atol=1e-5, rtol=0)
-    assert feed(batch, banded)["segmentation"].shape[1] == 3
+    assert encoder_inputs(batch, banded)["segmentation"].shape[1] == 3
 
 
 def test_infrared_stays_one_channel_on_a_spectradino(scenes):
     batch = next(on_cpu(omnivorous_batches([scenes], {"lwir": ("lwir",)}, 4, 56, 0, 1)))
-    shown = feed(batch, BandedEncoder(SpectraDINO("test")))
+    shown = encoder_inputs(batch, BandedEncoder(SpectraDINO("test")))
     assert shown["lwir"].shape == (4, 1, 56, 56)
     assert not torch.equal(shown["lwir"], batch.images["lwir"])
-    assert torch.equal(feed(batch, BandedEncoder(SpectraDINO("test")), blend=False)["lwir"], batch.images["lwir"])
+    assert torch.equal(
+        encoder_inputs(batch, BandedEncoder(SpectraDINO("test")), blend=False)["lwir"], batch.images["lwir"]
+    )
 
 
 @pytest.mark.parametrize("model", [ViT, SpectraDINO])

@@ -82,7 +82,7 @@ def test_a_run_that_is_done_is_left_as_it_is(run):
 
 def test_a_stage_without_the_one_before_is_refused(tmp_path):
     for stage, before in ((2, "stage1/best"), (3, "stage2/last")):
-        with pytest.raises(ValueError, match=rf"{before}\.safetensors, which is not there: run the stage before"):
+        with pytest.raises(ValueError, match=rf"{before}\.safetensors, which does not exist: run the previous stage"):
             pretrain([RECIPES[stage - 1]], [Patterns(8)], [], PretrainOptions(tmp_path, **OPTIONS))
 
 
@@ -127,7 +127,7 @@ def test_from_the_command_line(tmp_path, capsys):
     [
         (["--variant", "test"], "nothing to train on"),
         (["--variant", "xl", "--scenes", "4"], "choose one of s, b, l, g"),
-        (["--variant", "test", "--scenes", "4", "--stages", "1,3"], "in a row"),
+        (["--variant", "test", "--scenes", "4", "--stages", "1,3"], "not consecutive"),
         (["--variant", "test", "--scenes", "4", "--steps", "0"], "--steps must be at least 1"),
         (["--variant", "test", "--data", "none.jsonl"], "none.jsonl"),
         (["--variant", "test", "--scenes", "8", "--batch", "4", "--cache-teacher"], "drawn afresh"),

@@ -143,23 +143,23 @@ def test_kept_answers_are_the_live_ones(teacher, tmp_path):
             task.after_step(step, batch, losses_now)
         found.append(made)
     torch.testing.assert_close(torch.tensor(found[1]), torch.tensor(found[0]), rtol=1e-6, atol=1e-6)
-    assert cache.asked == 4  # two views of eight items in fours; the other eight steps came from the file
+    assert cache.misses == 4  # two views of eight items in fours; the other eight steps came from the file
     again = cached(teacher, tmp_path)  # a resumed run
     again(batch)
-    assert again.asked == 0
+    assert again.misses == 0
 
 
 def test_fresh_views_each_time_can_not_be_kept(teacher, tmp_path):
-    with pytest.raises(ValueError, match=r"every view is drawn afresh.*--views"):
+    with pytest.raises(ValueError, match=r"every view is drawn anew.*--views"):
         cached(teacher, tmp_path, count=0)
 
 
 def test_answers_about_something_else_are_not_used(teacher, tmp_path):
     cached(teacher, tmp_path)
-    with pytest.raises(ValueError, match="other views or of another teacher"):
+    with pytest.raises(ValueError, match="cache.*other views or another teacher: delete it"):
         cached(teacher, tmp_path, crop=224)
     torch.manual_seed(8)
-    with pytest.raises(ValueError, match="other views or of another teacher"):
+    with pytest.raises(ValueError, match="cache.*other views or another teacher: delete it"):
         cached(Teacher(ViT("test"), ""), tmp_path)
 
 
@@ -169,7 +169,7 @@ def test_a_row_half_written_is_asked_again(teacher, tmp_path):
     cache._rows[2, -1] = 0  # what a killed process leaves: the mark comes last
     cache._rows[2, 5] = 99
     assert torch.equal(cache(batch), said)
-    assert cache.asked == 2
+    assert cache.misses == 2
 
 
 def test_a_run_with_the_cache_equals_one_without(tmp_path):

@@ -16,11 +16,11 @@ from spectradino_core.modality import INFRARED
 from spectradino_core.models.vit import ViT
 from spectradino_core.training.distributed import (
     DistEnv,
+    fsdp_units,
     full_state,
-    matrices,
     mean_over_processes,
+    parallelise,
     process_group,
-    spread,
 )
 from spectradino_core.training.optimiser import adamw_for
 from spectradino_core.training.stages import freeze, stage_recipe
@@ -58,7 +58,7 @@ def main(out: str, strategy: str) -> None:
             Student(backbone, 1, learned).double(),
             TeacherQueue(16, 48).double(),
         )
-        runner = spread(student, matrices(backbone), strategy, device) if place.world > 1 else student
+        runner = parallelise(student, fsdp_units(backbone), strategy, device) if place.world > 1 else student
         optimiser = adamw_for(student, backbone, 1e-3, 0.05)
         parts = 1 if strategy == "fsdp" and place.world > 1 else None
         task = PretrainTask(recipe, lambda batch: teacher(batch.rgb), queue, 0, 0, 1, parts)
