@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks.pretrain.disguise import disguised
-from spectradino_core.data.mixture import ColourOnly
+from spectradino_core.data.mixture import RGBOnly
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.models.checkpoints import save_dinov2, save_spectradino
 from spectradino_core.models.perception_checkpoint import load_perception
@@ -62,7 +62,7 @@ def teacher_recipe(variant: str, steps: int, streets: int, seed: int) -> Finetun
 def train_teacher(recipe: FinetuneRecipe, folder: Path) -> Path:
     """Trains, or goes on where the run in `folder` stopped; returns `<folder>/teacher.safetensors`."""
     mixture, _ = recipe.mixture(None)
-    data = TrainingData(Disguised(ColourOnly(mixture), recipe.seed), [], {"colour of the scenes": 1.0})
+    data = TrainingData(Disguised(RGBOnly(mixture), recipe.seed), [], {"colour of the scenes": 1.0})
     model, _ = load_perception(finetune(recipe, folder, None, device="cpu", training_data=data))
     path = folder / "teacher.safetensors"
     save_dinov2(model.backbone.vit, path)

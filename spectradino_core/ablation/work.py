@@ -21,7 +21,7 @@ from spectradino_core.ablation.pool import ScenePool
 from spectradino_core.ablation.recipe import TEACHER, Ablation, Cell, Pretraining, fingerprint
 from spectradino_core.data.make_manifest import write_scenes
 from spectradino_core.data.manifest import ManifestSource
-from spectradino_core.data.mixture import ColourOnly, Mixture
+from spectradino_core.data.mixture import RGBOnly, Mixture
 from spectradino_core.data.scene_sets import TRAINING_MISREGISTRATION_PX
 from spectradino_core.data.seeds import HELD_OUT
 from spectradino_core.datasets.registry import find_benchmark
@@ -222,7 +222,7 @@ def _training_data(setup: Setup, recipe: FinetuneRecipe, colour_only: bool = Fal
         return None
     pool = ScenePool(setup.folder / "data/train", Modality.parse(recipe.architecture.infrared))
     mixture = Mixture([(1.0, pool)], recipe.augmentation, recipe.seed)
-    samples: Samples = ColourOnly(mixture) if colour_only else mixture
+    samples: Samples = RGBOnly(mixture) if colour_only else mixture
     return TrainingData(samples, [], {"colour of the scenes" if colour_only else "scenes": 1.0})
 
 

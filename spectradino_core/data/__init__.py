@@ -1,3 +1,3 @@
-"""Where pairs come from: folders of real images and the synthetic street."""
+"""Pairs for training and evaluation: folders of real images, manifests and synthetic scenes."""
 
 from __future__ import annotations

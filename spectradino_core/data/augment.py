@@ -1,8 +1,8 @@
-"""Paired augmentation: one geometry for both bands and the labels, photometry for each band by itself.
+"""Augmentation of pairs: one geometric transform for both bands and the labels, separate photometry of each band.
 
-Every function takes its own random generator, so that sample i of a run is the same whoever draws it and whenever.
+Every function takes its own random generator, so that sample i of a run does not depend on the process that draws it.
 
-Letters: h x w a pair's pixel grid, K objects (and, apart, those to be ignored).
+Letters: h x w pixel grid of the pair.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ __all__ = ["PLAIN", "Augmentation", "augment", "flip", "jitter_infrared", "jitte
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far the pairs are varied.
+    """Strengths and probabilities of the augmentations.
 
     Attributes:
-        flip: probability of a left-right flip.
-        zoom: least and greatest factor; below 1 the picture shrinks into an empty frame, above 1 a crop is taken.
-        stretch: greatest relative change of the aspect ratio.
-        brightness, contrast, gamma: greatest relative change of the colour frame.
-        saturation: greatest relative change of the colours' strength.
+        flip: probability of a horizontal flip.
+        zoom: minimum and maximum factor; below 1 the image is scaled down and padded, above 1 it is cropped.
+        stretch: maximum relative change of the aspect ratio.
+        brightness, contrast, gamma: maximum relative change of the RGB frame.
+        saturation: maximum relative change of the RGB frame's saturation.
         blur: probability, for each band, of a slight defocus.
-        local_contrast: probability that an 8-bit infrared frame is equalised locally, as many cameras do by themselves.
-        infrared_gain: greatest relative change of the infrared frame's contrast before its normalisation.
-        infrared_gamma: as `gamma`, of the infrared frame.
-        inversion: probability that an infrared frame is reversed, as cameras do that show what is hot in black.
-        noise: greatest standard deviation of added noise, in 8-bit counts; on 16 bits in 255ths of the frame's span.
-        eight_bit: probability that a 16-bit infrared frame is seen as an 8-bit camera with automatic gain gives it.
+        local_contrast: probability of local histogram equalisation of an 8-bit infrared frame, as in many cameras.
+        infrared_gain: maximum relative change of the infrared frame's contrast before its normalisation.
+        infrared_gamma: like `gamma`, for the infrared frame.
+        inversion: probability that the infrared frame is inverted, as by cameras in black-hot mode.
+        noise: maximum standard deviation of added noise, in 8-bit counts; for 16 bits in 255ths of the frame's range.
+        eight_bit: probability that a 16-bit infrared frame is converted to 8 bits with automatic gain, as by a camera.
         thermal_defects: probability that a 16-bit infrared frame gets dead pixels, dead lines, a border or telemetry
-            rows (see `thermal_defects.random_defects`), after everything else. They are recognised and filled as on the
+            rows (see `thermal_defects.random_defects`), after everything else. They are detected and filled as on the
             robot when the frame becomes network input.
-        filled_defects: probability that an 8-bit infrared frame looks as if such defects had been recognised in its
-            counts and filled: most data sets hold 8 bits, in which nothing is recognised.
-        band_dropout: probability, for each band, that it is hidden, so that single-band inference holds up.
-        misregistration: maximum shift between the two frames of a pair, as a fraction of their width: cameras are never
+        filled_defects: probability that an 8-bit infrared frame gets such defects as they look after filling. Most data
+            sets have 8 bits, in which defects are not detected.
+        band_dropout: probability, for each band, that its stream is switched off, for robust single-band inference.
+        misregistration: maximum shift between the two frames as a fraction of their width, as cameras are never
             registered exactly. Labels stay with the RGB frame.
-        low_light: probability that the RGB frame is darkened to what a camera gives in the dark: few counts and noise.
-        least_visible: a box that keeps a smaller share of its area after a crop is dropped.
+        low_light: probability that the RGB frame is darkened to few counts with noise, as at night.
+        least_visible: minimum visible fraction of a box after a crop; other boxes are dropped.
 
     Raises:
         ValueError: a probability outside of 0..1, a negative strength, or an empty range of zoom.
@@ -100,30 +100,31 @@ class Augmentation:
         wrong = [name for name in chances if not 0 <= getattr(self, name) <= 1]
         wrong += [name for name in strengths if not getattr(self, name) >= 0]
         if wrong:
-            raise ValueError(f"augmentation: {', '.join(wrong)} out of range (probabilities lie in 0..1)")
+            raise ValueError(
+                f"augmentation: {', '.join(wrong)} out of range; give probabilities in 0..1 and strengths of at least 0"
+            )
         if not 0 < self.zoom[0] <= self.zoom[1]:
-            raise ValueError(f"augmentation: zoom goes from a least to a greatest factor above 0, not {self.zoom}")
+            raise ValueError(f"augmentation: zoom must be a range of factors above 0, not {self.zoom}")
         if not 0 <= self.band_dropout <= 0.5:
-            raise ValueError(f"augmentation: band_dropout is for each of two bands, 0..0.5, not {self.band_dropout}")
+            raise ValueError(f"augmentation: band_dropout must be in 0..0.5 per band, not {self.band_dropout}")
 
 
-_DARK = (0.05, 0.4)
-"""Gain of a frame in low light."""
-_DARK_NOISE = 10.0
-"""Maximum standard deviation of its noise, in counts: the sensor's own gain is high."""
+_LOW_LIGHT_GAIN = (0.05, 0.4)
+_LOW_LIGHT_NOISE = 10.0
+"""Maximum standard deviation of noise in low light, in counts, as the sensor's gain is high."""
 
 _COUNTS_PER_LEVEL, _FIRST_COUNT = 32, 7000
-"""Counts of a 14-bit thermal camera as an 8-bit image of them shows: 8,160 of its 16,384, about their middle."""
+"""Counts of a 14-bit thermal camera that an 8-bit image is taken to show: the central 8,160 of 16,384."""
 
 PLAIN = Augmentation(
     flip=0, zoom=(1, 1), brightness=0, contrast=0, gamma=0, saturation=0, blur=0, local_contrast=0, infrared_gain=0,
     noise=0, eight_bit=0, band_dropout=0,
 )  # fmt: skip
-"""Nothing is varied."""
+"""No augmentation."""
 
 
 def augment(sample: PairedSample, options: Augmentation, rng: np.random.Generator) -> PairedSample:
-    """A variation of `sample`; the input's arrays are not changed."""
+    """Return an augmented copy of `sample`."""
     if options == PLAIN:
         return replace(sample)
     if rng.random() < options.flip:
@@ -140,9 +141,9 @@ def augment(sample: PairedSample, options: Augmentation, rng: np.random.Generato
 
 
 def flip(sample: PairedSample) -> PairedSample:
-    """Left and right exchanged."""
+    """Flip the pair and its labels horizontally."""
 
-    def turned(boxes: np.ndarray | None) -> np.ndarray | None:
+    def flipped(boxes: np.ndarray | None) -> np.ndarray | None:
         if boxes is None:
             return None
         boxes = boxes.copy()
@@ -153,8 +154,8 @@ def flip(sample: PairedSample) -> PairedSample:
         sample,
         rgb=sample.rgb[:, ::-1],
         infrared=sample.infrared[:, ::-1],
-        boxes=turned(sample.boxes),
-        ignored=turned(sample.ignored),
+        boxes=flipped(sample.boxes),
+        ignored=flipped(sample.ignored),
         mask=None if sample.mask is None else sample.mask[:, ::-1],
     )
 
@@ -167,17 +168,17 @@ def zoom(
     wider: float = 1.0,
     apart: float = 0.0,
 ) -> PairedSample:
-    """The pair seen `factor` times larger at a random place, in a frame of the same size.
+    """Scale the pair by `factor` at a random position, in a frame of the same size.
 
-    Areas that come into view from outside are black in RGB, the frame's median in infrared, unlabelled in the mask.
+    Padding is black in RGB, the frame's median in infrared, unlabelled in the mask.
 
     Args:
         sample: the pair.
-        factor: below 1 the picture shrinks into an empty frame, above 1 a crop is taken.
-        rng: draws the place.
-        least_visible: boxes that keep a smaller share of their area are dropped.
-        wider: the width grows by this factor and the height shrinks by it.
-        apart: maximum shift in pixels, in x and in y, of the infrared frame against the rest.
+        factor: below 1 the image is scaled down and padded, above 1 it is cropped.
+        rng: generator of the position.
+        least_visible: minimum visible fraction of a box; other boxes are dropped.
+        wider: factor on the width, and divisor of the height.
+        apart: maximum shift in x and y, in pixels, of the infrared frame relative to the rest.
     """
     width, height = sample.size
     scale = np.array([factor * wider, factor / wider])
@@ -214,9 +215,9 @@ def zoom(
 
 
 def shrink(sample: PairedSample, largest: tuple[int, int]) -> PairedSample:
-    """The pair made to fit into (width, height) with its aspect kept; as it is where it fits already.
+    """Scale the pair down to fit into (width, height) with its aspect ratio; smaller pairs are unchanged.
 
-    For training: a network of 280 x 224 pixels has no use of the megapixels around it, and memory has.
+    Saves memory when the network's input is much smaller than the images.
     """
     factor = min(largest[0] / sample.size[0], largest[1] / sample.size[1])
     if factor >= 1:
@@ -224,7 +225,7 @@ def shrink(sample: PairedSample, largest: tuple[int, int]) -> PairedSample:
     size = max(1, round(sample.size[0] * factor)), max(1, round(sample.size[1] * factor))
     ratio = np.array([new / old for new, old in zip(size, sample.size, strict=True)] * 2, np.float32)
     mask = sample.mask
-    infrared = without_invalid(sample.infrared, InvalidCounts()(sample.infrared))  # else it is averaged with the rest
+    infrared = without_invalid(sample.infrared, InvalidCounts()(sample.infrared))  # or averaging would mix them in
     return replace(
         sample,
         rgb=cv2.resize(np.ascontiguousarray(sample.rgb), size, interpolation=cv2.INTER_AREA),
@@ -238,7 +239,7 @@ def shrink(sample: PairedSample, largest: tuple[int, int]) -> PairedSample:
 
 
 def jitter_rgb(image: np.ndarray, options: Augmentation, rng: np.random.Generator) -> np.ndarray:
-    """Gamma, saturation, contrast, brightness, now and then grey or out of focus, and noise: uint8 [h, w, 3]."""
+    """Vary gamma, saturation, contrast and brightness, with random grey, defocus and noise; uint8 [h, w, 3]."""
     gamma = np.exp(rng.uniform(-options.gamma, options.gamma))
     table = np.clip(255 * np.linspace(0, 1, 256) ** gamma, 0, 255).astype(np.uint8)
     colour = 0.0 if rng.random() < 0.1 else 1 + rng.uniform(-options.saturation, options.saturation)
@@ -250,15 +251,15 @@ def jitter_rgb(image: np.ndarray, options: Augmentation, rng: np.random.Generato
     out = cv2.transform(out, np.column_stack([mix, [shift] * 3]))
     noise = options.noise
     if options.low_light and rng.random() < options.low_light:
-        out = cv2.convertScaleAbs(out, alpha=float(np.exp(rng.uniform(*np.log(_DARK)))))
-        noise = max(noise, _DARK_NOISE)
+        out = cv2.convertScaleAbs(out, alpha=float(np.exp(rng.uniform(*np.log(_LOW_LIGHT_GAIN)))))
+        noise = max(noise, _LOW_LIGHT_NOISE)
     return _add_noise(_defocus(out, options, rng), rng.uniform(0, noise), rng)
 
 
 def jitter_infrared(frame: np.ndarray, options: Augmentation, rng: np.random.Generator) -> np.ndarray:
-    """Automatic gain to 8 bits now and then, reversal, gamma, changed contrast, blur and noise: uint8 or uint16 [h, w].
+    """Vary an infrared frame: conversion to 8 bits, inversion, gamma, contrast, blur and noise; uint8 or uint16 [h, w].
 
-    A frame that stays 16 bits wide keeps its range of counts, which may be temperatures. Both kinds may get defects.
+    A frame that stays 16-bit keeps its range of counts, which may be temperatures. Both kinds may get defects.
     """
     if options.inversion and rng.random() < options.inversion:
         low, high = int(frame.min()), int(frame.max())
@@ -272,7 +273,7 @@ def jitter_infrared(frame: np.ndarray, options: Augmentation, rng: np.random.Gen
     )
     if frame.dtype != np.uint8:
         counts = _jitter_counts(_defocus(np.ascontiguousarray(frame), options, rng), exponent, options.noise, rng)
-        # Nothing is drawn without defects, so that runs of before stay as they were.
+        # No random number is drawn if defects are off, so that earlier runs stay reproducible.
         if options.thermal_defects and rng.random() < options.thermal_defects:
             counts = random_defects(counts, rng)
         return counts
@@ -292,10 +293,10 @@ def jitter_infrared(frame: np.ndarray, options: Augmentation, rng: np.random.Gen
 
 
 def _with_filled_defects(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """What is left of defects when they were recognised in 16-bit counts and filled: uint8 [h, w].
+    """Add defects as they look after detection and filling in 16-bit counts; uint8 [h, w].
 
-    What the robot's network sees as 0, deep inside of invalid regions, becomes as dark as the darkest hundredth, which
-    the contract's percentiles make about 0; black would move them.
+    The interior of invalid regions, which is 0 in the robot's network input, gets the 1st percentile of the frame,
+    which the contract's percentiles map to about 0. Black would change the percentiles.
     """
     counts = random_defects(frame.astype(np.uint16) * _COUNTS_PER_LEVEL + _FIRST_COUNT, rng)
     valid = InvalidCounts()(counts)
@@ -309,7 +310,7 @@ def _with_filled_defects(frame: np.ndarray, rng: np.random.Generator) -> np.ndar
 
 
 def _jitter_counts(frame: np.ndarray, exponent: float, noise: float, rng: np.random.Generator) -> np.ndarray:
-    """Gamma within the frame's own range and noise, of raw counts uint16 [h, w]."""
+    """Vary gamma within the frame's range of counts, and add noise; uint16 [h, w]."""
     low, high = (float(edge) for edge in np.percentile(frame[::4, ::4], (1, 99)))
     span = max(high - low, 1.0)
     out = frame.astype(np.float32)
@@ -331,8 +332,8 @@ def _defocus(image: np.ndarray, options: Augmentation, rng: np.random.Generator)
 
 
 def _add_noise(image: np.ndarray, std: float, rng: np.random.Generator) -> np.ndarray:
-    """Gaussian noise from a generator that OpenCV seeds from ours: ten times the speed of NumPy's."""
+    """Add Gaussian noise from OpenCV's generator, ten times as fast as NumPy's, seeded by ours."""
     noise = np.empty(image.shape, np.int16)
     cv2.setRNGSeed(int(rng.integers(2**31)))
-    cv2.randn(noise.reshape(len(noise), -1), 0, max(std, 1e-3))  # one channel: scalars would fill only the first
+    cv2.randn(noise.reshape(len(noise), -1), 0, max(std, 1e-3))  # scalars would fill only the first of three channels
     return np.clip(image + noise, 0, 255).astype(np.uint8)

@@ -1,6 +1,6 @@
-"""Image files from outside, read with care: a missing, damaged, cut short or over-wide file is named, never guessed at.
+"""Reading of image files from outside: missing, damaged, truncated and oversized files are refused by name.
 
-Letters: h w an image.
+Letters: h x w image.
 """
 
 from __future__ import annotations
@@ -17,26 +17,28 @@ __all__ = ["ImageFileError", "in_colour", "read_colour", "read_counts", "read_im
 
 
 _COLOURFUL = 0.03
-"""Mean spread of the three channels, as a fraction of their range, from which an image is in colour."""
+"""Minimum mean difference of the three channels, as a fraction of their range, of an image in colour."""
 
 
 class ImageFileError(ValueError):
-    """An image file is missing, damaged or not of the kind asked for; the message names it."""
+    """An image file is missing, damaged or of another kind than expected; the message names it."""
 
 
 def read_image(path: Path, flags: int) -> np.ndarray:
-    """An image in OpenCV's order on its stored pixel grid: a rotation noted in the file would part a pair.
+    """Read an image in OpenCV's channel order on its stored pixel grid.
+
+    EXIF orientation is ignored: rotating one image of a pair would break its alignment.
 
     Raises:
-        ImageFileError: the file can't be read, is cut short, claims more than `MAX_FILE_PIXELS`, or is no PNG, JPEG,
+        ImageFileError: the file can't be read, is truncated, claims more than `MAX_FILE_PIXELS`, or is not a PNG, JPEG,
             TIFF, BMP, WebP or PGM/PPM image.
     """
     try:
         data = read_bytes(path, "image")
     except FileError as error:
         raise ImageFileError(str(error)) from None
-    if _is_cut_short(data):
-        raise ImageFileError(f"{path}: the file is cut short; fetch it again")
+    if _is_truncated(data):
+        raise ImageFileError(f"{path}: the file is truncated; fetch it again")
     size = claimed_size(data)
     if size is None:
         raise ImageFileError(f"{path}: not an image (PNG, JPEG, TIFF, BMP, WebP, PGM, PPM), or a damaged one")
@@ -52,31 +54,31 @@ def read_image(path: Path, flags: int) -> np.ndarray:
 
 
 def read_colour(path: Path) -> np.ndarray:
-    """uint8 [h, w, 3] in RGB order; a grey file is given three equal channels.
+    """Read an RGB image, uint8 [h, w, 3]; a grey file gets three equal channels.
 
     Raises:
-        ImageFileError: as `read_image`, or the file has more than 8 bits per channel.
+        ImageFileError: see `read_image`; or the file has more than 8 bits per channel.
     """
     image = read_image(path, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if image.dtype != np.uint8:
-        raise ImageFileError(f"{path}: a colour image has 8 bits per channel, this one is {image.dtype}")
+        raise ImageFileError(f"{path}: is {image.dtype}; an RGB image must have 8 bits per channel")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def read_counts(path: Path) -> np.ndarray:
-    """One channel as stored, uint8 or uint16 [h, w]; three equal channels count as one.
+    """Read one channel as stored, uint8 or uint16 [h, w]; three equal channels count as one.
 
     Raises:
-        ImageFileError: as `read_image`, or the file is of another depth.
+        ImageFileError: see `read_image`; or the file has another bit depth.
     """
     image = read_image(path, cv2.IMREAD_ANYDEPTH)
     if image.dtype not in (np.uint8, np.uint16):
-        raise ImageFileError(f"{path}: infrared images are 8 or 16 bit, this one is {image.dtype}")
+        raise ImageFileError(f"{path}: is {image.dtype}; an infrared image must have 8 or 16 bits")
     return image
 
 
 def in_colour(path: Path) -> bool:
-    """Whether an image has three channels that differ; False for what can't be read, which is reported later."""
+    """Return whether an image has three different channels; False for an unreadable file, which is reported later."""
     try:
         image = read_image(path, cv2.IMREAD_UNCHANGED)
     except ImageFileError:
@@ -87,8 +89,8 @@ def in_colour(path: Path) -> bool:
     return float(spread.mean()) > _COLOURFUL * (255 if image.dtype == np.uint8 else 65535)
 
 
-def _is_cut_short(data: bytes) -> bool:
-    """Whether a JPEG or PNG lacks its end; OpenCV would fill the rest with grey and say nothing."""
+def _is_truncated(data: bytes) -> bool:
+    """Return whether a JPEG or PNG lacks its end, which OpenCV silently fills with grey."""
     if data.startswith(b"\xff\xd8"):
         return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")  # end of image before the last start of scan
     return data.startswith(b"\x89PNG") and b"IEND" not in data

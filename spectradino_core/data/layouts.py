@@ -1,14 +1,14 @@
-"""Manifests from data sets as they are published: one small reader a layout.
+"""Readers of published data set layouts, one per layout, that list the pairs for a manifest.
 
-| layout | where pairs are looked for | status |
+| layout | location of the pairs | source |
 |---|---|---|
 | `folder` | `index_<split>.json`, or `<split>/<modality>/<id>.<ext>` with equal ids | ours |
 | `ms2` | `sync_data/<sequence>/{rgb,nir,thr}/img_left/<frame>.png` | published |
-| `rasmd` | sibling folders `rgb` and `swir` at any depth, names equal but for a prefix | as work on it has it |
-| `ir500k` | sibling folders `RGB` and `TIR` at any depth, equal file names | as code that reads it has it |
+| `rasmd` | sibling folders `rgb` and `swir` at any depth, names equal except for a prefix | work that uses it |
+| `ir500k` | sibling folders `RGB` and `TIR` at any depth, equal file names | code that reads it |
 
-MS2 has one stereo rig a band: its bands are synchronised but not registered, so patches correspond only roughly (CLS
-does). Register it first where that matters, and use the layout `folder`.
+MS2 has one stereo rig per band: its bands are synchronised but not registered, so patches correspond only roughly
+(CLS does). If that matters, register it first and use the layout `folder`.
 """
 
 from __future__ import annotations
@@ -21,41 +21,41 @@ from typing import Any
 
 from spectradino_core.data.manifest import ManifestItem
 from spectradino_core.data.paired_folder import PairedFolderError, read_index
-from spectradino_core.data.sources import MODALITY_KEYS, Moment
+from spectradino_core.data.sources import MODALITY_KEYS, FramePosition
 from spectradino_core.files import listing
 from spectradino_core.text import printable
 
 __all__ = ["LAYOUTS", "LayoutError", "find_pairs"]
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
-_MOST_UNPAIRED = 0.05
+_MAX_UNPAIRED = 0.05
 
 ALIASES = {"vis": "rgb", "visible": "rgb", "thr": "lwir", "thermal": "lwir", "tir": "lwir", "swir1": "swir"}
-"""Other names of the modalities. Landsat's swir1 (1.55 to 1.75 um) is what an InGaAs camera sees; swir2 is left out."""
+"""Other names of the modalities. Landsat's swir1 (1.55 to 1.75 um) is the band of an InGaAs camera; swir2 is not."""
 
 _SIBLINGS: dict[str, dict[str, tuple[str, ...]]] = {
     "rasmd": {"rgb": ("rgb", "visible", "vis"), "swir": ("swir", "ir")},
     "ir500k": {"rgb": ("rgb", "visible", "vis"), "lwir": ("tir", "ir", "thermal", "infrared", "lwir")},
 }
-"""By layout, the folder names of each modality in lower case, the likeliest first."""
+"""Folder names of each modality by layout, in lower case, the most likely first."""
 
 
 class LayoutError(ValueError):
-    """A root is not the data set it was said to be, or only part of it; the message says what was looked for."""
+    """A root does not have the given layout, or is incomplete; the message gives the expected files."""
 
 
 def find_pairs(layout: str, root: Path, split: str = "train", pattern: str | None = None) -> list[ManifestItem]:
-    """The items of a data set on disk, sorted.
+    """List the items of a data set on disk, sorted.
 
     Args:
         layout: key of `LAYOUTS`.
-        root: the folder it was extracted to.
-        split: for `folder`.
-        pattern: regular expression with the groups `sequence` and, if need be, `frame` (digits), searched in the colour
-            image's path without its ending, for layouts that don't tell them: `(?P<sequence>FLIR)_(?P<frame>\\d+)`.
+        root: folder of the extracted data set.
+        split: split of the layout `folder`.
+        pattern: regular expression with the group `sequence` and optionally `frame` (digits), searched in the RGB
+            image's path without extension, for layouts without sequences: `(?P<sequence>FLIR)_(?P<frame>\\d+)`.
 
     Raises:
-        LayoutError: unknown layout, nothing found, or more than a twentieth of the images lack their partner.
+        LayoutError: unknown layout, nothing found, or more than 5 % of the items lack an image.
     """
     if layout not in LAYOUTS:
         raise LayoutError(f"unknown layout {layout!r}: choose one of {', '.join(LAYOUTS)}")
@@ -63,7 +63,7 @@ def find_pairs(layout: str, root: Path, split: str = "train", pattern: str | Non
         raise LayoutError(f"{root}: no such folder")
     items = LAYOUTS[layout](root, split)
     if pattern is not None:
-        items = [_with_moment(item, _compiled(pattern)) for item in items]
+        items = [_with_position(item, _compiled(pattern)) for item in items]
     return sorted(items, key=lambda item: item.paths["rgb"])
 
 
@@ -83,7 +83,7 @@ def _folder(root: Path, split: str) -> list[ManifestItem]:
     if "rgb" not in folders or len(folders) < 2:
         raise LayoutError(
             f"{root}: looked for {index.name}, and for folders {split}/rgb and {split}/<nir, swir, lwir, ..>; "
-            f"there is {listing(root / split if (root / split).is_dir() else root)}"
+            f"found {listing(root / split if (root / split).is_dir() else root)}"
         )
     return _paired(root, folders, root.name, None)
 
@@ -102,7 +102,7 @@ def _ms2(root: Path, split: str) -> list[ManifestItem]:
     if not items:
         raise LayoutError(
             f"{root}: looked for sync_data/<sequence>/rgb/img_left and nir/img_left or thr/img_left; "
-            f"there is {listing(base)}"
+            f"found {listing(base)}"
         )
     return items
 
@@ -126,7 +126,7 @@ def _siblings(layout: str) -> Callable[[Path, str], list[ManifestItem]]:
         if not items:
             wanted = " beside ".join(" or ".join(choices) for choices in names.values())
             raise LayoutError(
-                f"{root}: looked for folders of images named {wanted} (any case, any depth); there is {listing(root)}"
+                f"{root}: looked for folders of images named {wanted} (any case, any depth); found {listing(root)}"
             )
         return items
 
@@ -139,7 +139,7 @@ LAYOUTS: dict[str, Callable[[Path, str], list[ManifestItem]]] = {
     "rasmd": _siblings("rasmd"),
     "ir500k": _siblings("ir500k"),
 }
-"""Readers by name: (root, split) to items."""
+"""Readers by name; each maps (root, split) to items."""
 
 
 # ------------------------------------------------------------------------------------------------------------- helpers
@@ -152,11 +152,11 @@ def _of_index(root: Path, index: Path) -> list[ManifestItem]:
         raise LayoutError(str(error)) from None
     source = str(data.get("set") or root.name)
     items, missing = [], []
-    for place, entry in enumerate(data["items"]):
+    for number, entry in enumerate(data["items"]):
         try:
             item = _of_entry(entry, source)
         except (ValueError, TypeError, AttributeError) as error:
-            raise LayoutError(f"{index}, item {place}: {error}") from None
+            raise LayoutError(f"{index}, item {number}: {error}") from None
         gone = [text for text in item.paths.values() if not (root / text).is_file()]
         if gone:
             missing.append(gone[0])
@@ -186,57 +186,59 @@ def _paired(
     sequence: str | None,
     name_of: Callable[[str], str] = str,
 ) -> list[ManifestItem]:
-    """Items of files whose stems have equal names. The colour image must be there; of the others, at least one."""
+    """Return items of files with equal stems that have the RGB image and at least one other."""
     files = {key: {name_of(path.stem): path for path in _images(folder)} for key, folder in folders.items()}
     stems = sorted(set().union(*files.values()))
     items, missing = [], []
-    for place, stem in enumerate(stems):
+    for index, stem in enumerate(stems):
         paths = {key: of[stem].relative_to(root).as_posix() for key, of in files.items() if stem in of}
         if len(paths) < len(files):
             missing.append(
                 next(f"{folders[key].relative_to(root)}/{stem}" for key in folders if stem not in files[key])
             )
         if "rgb" in paths and len(paths) > 1:
-            frame = int(stem) if stem.isdigit() else place
-            items.append(ManifestItem(paths, None if sequence is None else Moment(sequence, frame), source))
+            frame = int(stem) if stem.isdigit() else index
+            items.append(ManifestItem(paths, None if sequence is None else FramePosition(sequence, frame), source))
     _check_missing(root, len(stems) - len(missing), missing)
     return items
 
 
 def _frame_name(stem: str) -> str:
-    """rgb_aligned_000012 and swir_original_000012 are both 000012; other names stay as they are."""
+    """Return 000012 for rgb_aligned_000012 and swir_original_000012; other names are unchanged."""
     return re.sub(r"^(rgb_aligned|swir_original)_", "", stem)
 
 
-def _check_missing(root: Path, whole: int, missing: Sequence[str]) -> None:
-    total = whole + len(missing)
+def _check_missing(root: Path, complete: int, missing: Sequence[str]) -> None:
+    total = complete + len(missing)
     if not total:
-        raise LayoutError(f"{root}: the folders are there, but hold no images ({', '.join(_IMAGES)})")
-    if len(missing) > _MOST_UNPAIRED * total:
+        raise LayoutError(f"{root}: the folders exist, but hold no images ({', '.join(_IMAGES)})")
+    if len(missing) > _MAX_UNPAIRED * total:
         example = printable(missing[0])
         raise LayoutError(
             f"{root}: {len(missing)} of {total} items lack an image, for example {example}; the data set seems only "
-            "partly extracted"
+            "partly extracted: extract all of its archives"
         )
 
 
-def _with_moment(item: ManifestItem, pattern: re.Pattern[str]) -> ManifestItem:
+def _with_position(item: ManifestItem, pattern: re.Pattern[str]) -> ManifestItem:
     match = pattern.search(item.paths["rgb"].rpartition(".")[0])
     if match is None:
-        raise LayoutError(f"the pattern {pattern.pattern!r} does not fit {item.paths['rgb']}")
+        raise LayoutError(f"the pattern {pattern.pattern!r} does not match {item.paths['rgb']}")
     groups = match.groupdict()
     try:
         frame = int(groups["frame"]) if groups.get("frame") is not None else None
     except ValueError:
         raise LayoutError(f"the group frame of {pattern.pattern!r} is {groups['frame']!r}, not a number") from None
-    return ManifestItem(item.paths, Moment(groups["sequence"], frame), item.source, item.label, item.depth_per_metre)
+    return ManifestItem(
+        item.paths, FramePosition(groups["sequence"], frame), item.source, item.label, item.depth_per_metre
+    )
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise LayoutError(f"the pattern {pattern!r} is no regular expression ({error})") from None
+        raise LayoutError(f"the pattern {pattern!r} is not a regular expression ({error})") from None
     if "sequence" not in compiled.groupindex:
         raise LayoutError(f"the pattern {pattern!r} lacks a group (?P<sequence>..)")
     return compiled

@@ -1,9 +1,9 @@
-"""Batches made ahead by other processes, on machines as they are: little shared memory, and workers that die.
+"""Data loading in worker processes that tolerates little shared memory and reports dead workers.
 
-PyTorch hands tensors from process to process in /dev/shm, of which a container has 64 MB unless told otherwise. A batch
-that finds no room there is lost on a thread of the worker, and the training waits for it for ever. Here a worker takes
-the room itself, and sends what finds none through the pipe, which costs a copy. A worker that dies, or sends nothing
-for long, ends the run with the reason.
+PyTorch passes tensors between processes in /dev/shm, of which a container has 64 MB by default. A batch that does not
+fit is lost in a thread of the worker, and training waits for it forever. Here the worker allocates the shared memory
+itself, and sends batches that do not fit through the pipe at the cost of a copy. A worker that dies or sends nothing
+for a long time ends the run with an error that gives the reason.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ log = logging.getLogger(__name__)
 Batch = TypeVar("Batch")
 
 _SHARED_MEMORY = "/dev/shm"
-_PATIENCE_S = 900.0
-"""Longer than any batch takes, also from a sleeping disk; a run that hangs for a night is worse than one that ends."""
+_TIMEOUT_S = 900.0
+"""Longer than any batch takes, even from a sleeping disk."""
 
 
 class WorkerError(RuntimeError):
-    """A process that made batches died or fell silent; the message gives the reason and a remedy."""
+    """A data loading process died or timed out; the message gives the reason and a remedy."""
 
 
 class Loader(Generic[Batch]):
-    """The batches of a dataset in order.
+    """Loads the batches of a dataset in order.
+
+    A run iterates once over all of its steps, so its workers live as long as the run.
 
     Args:
-        dataset: index to batch.
-        workers: processes that make batches ahead; 0: this one makes them when asked.
-        order: the indices; None: 0 to `len(dataset) - 1`.
-        patience_s: how long a batch may take before the run is ended.
-        pin: batches in page-locked memory, for a GPU; batches have a method `pin_memory`.
-
-    A run iterates once, over all of its steps, so its workers live as long as it does.
+        dataset: maps an index to a batch.
+        workers: data loading processes; 0: load in this process.
+        order: indices; None: 0 to `len(dataset) - 1`.
+        timeout_s: maximum time for a batch before the run ends.
+        pin: batches in page-locked memory, for a GPU; requires a method `pin_memory` of batches.
     """
 
     def __init__(
@@ -58,50 +58,53 @@ class Loader(Generic[Batch]):
         dataset: Any,
         workers: int,
         order: Iterable[Any] | None = None,
-        patience_s: float = _PATIENCE_S,
+        timeout_s: float = _TIMEOUT_S,
         pin: bool = False,
     ) -> None:
-        self._dataset, self._workers, self._order, self._patience_s = dataset, workers, order, patience_s
+        self._dataset, self._workers, self._order, self._timeout_s = dataset, workers, order, timeout_s
         self._pin = pin
 
     def __len__(self) -> int:
         return len(self._dataset if self._order is None else self._order)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Batch]:
-        """
+        """Yield the batches.
+
         Raises:
-            WorkerError: a worker died, or sent nothing for `patience_s`.
+            WorkerError: a worker died, or sent nothing for `timeout_s`.
         """
-        batches, is_reported = self._started(), False
+        batches, is_reported = self._start(), False
         while True:
             try:
                 batch = next(batches)
             except StopIteration:
                 return
             except RuntimeError as error:
-                raise _explained(error, self._patience_s) or error from None
+                raise _explain(error, self._timeout_s) or error from None
             if isinstance(batch, _Packed):
                 if not is_reported:
                     log.warning(
-                        "%s is too small for batches of %.0f MB (%s): they come through pipes, which is slower; in "
+                        "%s is too small for batches of %.0f MB (%s): they are sent through pipes, which is slower; in "
                         "Docker give --shm-size=8g",
-                        _SHARED_MEMORY, len(batch.content) / 1e6, _room(),
+                        _SHARED_MEMORY, len(batch.content) / 1e6, _free_space(),
                     )  # fmt: skip
                     is_reported = True
-                batch = pickle.loads(batch.content)  # noqa: S301 - from a process of our own
-                if self._pin:  # the loader saw bytes
+                batch = pickle.loads(batch.content)  # noqa: S301 - from our own worker
+                if self._pin:  # the DataLoader could not pin packed bytes
                     batch = map_tensors(batch, Tensor.pin_memory)
             yield batch
 
-    def _started(self) -> Iterator[Any]:
+    def _start(self) -> Iterator[Any]:
         try:
             return iter(self._loader(self._workers))
         except OSError as error:
             if not self._workers or not is_disk_full(error, Path(_SHARED_MEMORY)):
                 raise
-            # Locks and queues of processes lie there too.
-            line = "%s is full (%s): this process makes its batches itself, which is slower"
-            log.warning(line, _SHARED_MEMORY, _room())
+            # Locks and queues between processes need shared memory too.
+            message = (
+                "%s is full (%s): batches are loaded without workers, which is slower; in Docker give --shm-size=8g"
+            )
+            log.warning(message, _SHARED_MEMORY, _free_space())
             return iter(self._loader(0))
 
     def _loader(self, workers: int) -> DataLoader:
@@ -111,20 +114,20 @@ class Loader(Generic[Batch]):
             sampler=self._order,
             num_workers=workers,
             worker_init_fn=_quiet_worker,
-            timeout=self._patience_s if workers else 0,
+            timeout=self._timeout_s if workers else 0,
             pin_memory=self._pin,
         )
 
 
 @dataclass
 class _Packed:
-    """A batch that found no room in shared memory."""
+    """A pickled batch that did not fit into shared memory."""
 
     content: bytes
 
 
 class _Packing(Dataset):
-    """The dataset as a worker has it: its batches in shared memory, or packed."""
+    """Dataset in a worker: moves batches to shared memory, or packs them if they do not fit."""
 
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
@@ -136,31 +139,31 @@ class _Packing(Dataset):
         batch = self._dataset[index]
         try:
             map_tensors(batch, Tensor.share_memory_)
-        except (RuntimeError, OSError):  # no room, or no file descriptors left
+        except (RuntimeError, OSError):  # no space, or no file descriptors left
             return _Packed(pickle.dumps(batch, pickle.HIGHEST_PROTOCOL))
         return batch
 
 
-def _explained(error: RuntimeError, patience_s: float) -> WorkerError | None:
-    """PyTorch's error about its workers, explained; None for errors that a dataset raised."""
+def _explain(error: RuntimeError, timeout_s: float) -> WorkerError | None:
+    """Convert PyTorch's error about a worker; None for an error that the dataset raised."""
     signalled = error.__cause__ if isinstance(error.__cause__, RuntimeError) else error  # names the signal
     text = " ".join(str(signalled).split())
     if text.startswith("DataLoader timed out"):
         return WorkerError(
-            f"the processes that make batches sent nothing for {patience_s:.0f} s: look at the disk or network that "
-            "the data come from, or try --workers 0"
+            f"the data loading processes sent nothing for {timeout_s:.0f} s: check the disk or network of the data, or "
+            "try --workers 0"
         )
     if not text.startswith("DataLoader worker"):
         return None
     reason = re.sub(r"^DataLoader worker \(pid.*?\d\) ", "", text).partition(". ")[0].rstrip(".")
     if "Killed" in reason:
-        reason += " (the system ends processes when memory is full: fewer --workers, or a smaller --batch)"
+        reason += " (probably out of memory: use fewer --workers or a smaller --batch)"
     elif "Bus error" in reason:
-        reason += f" ({_SHARED_MEMORY} is full, {_room()}: in Docker give --shm-size=8g)"
-    return WorkerError(f"a process that makes batches ended, it {reason}; --workers 0 shows errors of the data")
+        reason += f" ({_SHARED_MEMORY} is full, {_free_space()}: in Docker give --shm-size=8g)"
+    return WorkerError(f"a data loading process ended, it {reason}; --workers 0 shows errors of the data")
 
 
-def _room() -> str:
+def _free_space() -> str:
     try:
         found = os.statvfs(_SHARED_MEMORY)
     except OSError as error:
@@ -169,5 +172,5 @@ def _room() -> str:
 
 
 def _quiet_worker(_: int) -> None:
-    cv2.setNumThreads(0)  # the training process has the cores; a worker that spreads only slows it down
+    cv2.setNumThreads(0)  # threads of workers would compete with the training process for the cores
     torch.set_num_threads(1)

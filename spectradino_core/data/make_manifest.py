@@ -1,4 +1,4 @@
-"""Manifests of data sets on disk, and of synthetic streets written to disk."""
+"""Write manifests of data sets on disk and of synthetic scenes rendered to disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from spectradino_core.modality import INFRARED, Modality
 __all__ = ["make_manifest", "write_scenes"]
 
 DEPTH_PER_METRE = 63.0
-"""Counts per metre of a scene's depth image: the sky, 1024 m away, still fits into 16 bits."""
+"""Counts per metre of a scene's depth image; the sky, at 1024 m, fits into 16 bits."""
 
 
 def make_manifest(
@@ -31,23 +31,23 @@ def make_manifest(
     pattern: str | None = None,
     base: Path | None = None,
 ) -> str:
-    """Writes the manifest of a data set and says what is in it.
+    """Write the manifest of a data set and return a summary of its content.
 
     Args:
         layout, root, split, pattern: see `layouts.find_pairs`.
-        out: the manifest.
-        base: the folder that paths are relative to, the root or one above it, so that manifests of several data sets
-            can share one; None: the manifest's own folder where that is such a one, otherwise the root.
+        out: manifest to write.
+        base: folder that paths are relative to, the root or a folder above it, so that manifests of several data sets
+            can share it; None: the manifest's own folder if it is one of these, otherwise the root.
 
     Raises:
-        LayoutError: the root is not that data set, or only part of it.
+        LayoutError: the root does not have that layout, or is incomplete.
         ValueError: `base` is neither the root nor above it.
     """
     items = find_pairs(layout, root, split, pattern)
     own, real = out.parent.resolve(), root.resolve()
     chosen = base.resolve() if base is not None else own if real.is_relative_to(own) else real
     if not real.is_relative_to(chosen):
-        raise ValueError(f"{base} is neither {root} nor above it, so no path can be relative to it")
+        raise ValueError(f"{base} is neither {root} nor above it: paths can't be relative to it")
     below = real.relative_to(chosen)
     items = [replace(item, paths={k: (below / path).as_posix() for k, path in item.paths.items()}) for item in items]
     write_manifest(items, out)
@@ -63,14 +63,14 @@ def write_scenes(
     bands: Sequence[Modality] = INFRARED,
     maps: Sequence[str] = MAPS,
 ) -> Path:
-    """Renders scenes into a folder with a manifest, so that they are rendered once for all runs and workers.
+    """Render scenes into a folder with a manifest, so that runs and workers need not render them.
 
     Args:
-        folder: gets `<modality>/<seed>.png` and `manifest.jsonl`.
+        folder: receives `<modality>/<seed>.png` and `manifest.jsonl`.
         count, size, first, bands, maps: see `SceneImages`.
 
     Returns:
-        The manifest.
+        Path of the manifest.
     """
     source = SceneImages(count, size, bands, maps, first)
 
@@ -87,7 +87,7 @@ def write_scenes(
                 with written_atomically(folder / paths[key]) as scratch:
                     scratch.write_bytes(cv2.imencode(".png", image)[1].tobytes())
             source.forget(item)
-            yield ManifestItem(paths, source.moment(item), "scenes", None, DEPTH_PER_METRE)
+            yield ManifestItem(paths, source.position(item), "scenes", None, DEPTH_PER_METRE)
 
     path = folder / "manifest.jsonl"
     write_manifest(items(), path)
@@ -95,8 +95,8 @@ def write_scenes(
 
 
 def _summary(items: Sequence[ManifestItem]) -> str:
-    """ "130 items (lwir 130), 4 sequences"."""
+    """Return, for example, "130 items (lwir 130), 4 sequences"."""
     counts = Counter(key for item in items for key in item.paths if key != "rgb")
-    sequences = {item.moment.sequence for item in items if item.moment is not None}
+    sequences = {item.position.sequence for item in items if item.position is not None}
     kinds = ", ".join(f"{key} {count}" for key, count in counts.items())
     return f"{len(items)} items ({kinds}), {len(sequences) or 'no'} sequences"

@@ -1,17 +1,17 @@
-"""Pair manifests: JSON lines, one per item, that name the image of each band and where in a recording it was taken.
+"""Pair manifests: JSON lines, one per item, with the image of each band and its position in a recording.
 
     {"rgb": "seq1/rgb/000001.png", "nir": "seq1/nir/000001.png", "sequence": "seq1", "frame": 1, "source": "ms2"}
 
 | key | meaning |
 |---|---|
-| `rgb` | path of the colour image, relative to the root; a grey one will do |
-| `nir`, `swir`, `lwir`, `depth`, `segmentation` | paths of the others, at least one |
-| `sequence`, `frame` | the recording, and the place in it; without: the item has no neighbours |
+| `rgb` | path of the RGB image, relative to the root; may be grey |
+| `nir`, `swir`, `lwir`, `depth`, `segmentation` | paths of the other images, at least one |
+| `sequence`, `frame` | recording and frame number; without them, the item has no neighbours |
 | `source` | name of the data set, for messages |
-| `class` | what the picture shows, where that is known; k-NN judges by it |
-| `depth_per_metre` | what a count of the depth image is worth; default 256 |
+| `class` | class of the scene, if known; used by k-NN evaluation |
+| `depth_per_metre` | counts of the depth image per metre; default 256 |
 
-All images of an item show the same field of view. Paths may not leave the root: a manifest is data from outside.
+All images of an item have the same field of view. Paths may not leave the root, as a manifest is data from outside.
 `spectradino data make-manifest` writes one (see `layouts.py`).
 """
 
@@ -26,47 +26,47 @@ from typing import Any
 import numpy as np
 
 from spectradino_core.data.images import ImageFileError, read_colour, read_counts
-from spectradino_core.data.sources import MODALITY_KEYS, ImageSet, ItemError, Moment
+from spectradino_core.data.sources import MODALITY_KEYS, FramePosition, ImageSet, ItemError
 from spectradino_core.files import FileError, child_path, parse_json, read_text, written_atomically
 from spectradino_core.text import printable
 
 __all__ = ["FRAME_GAP", "ManifestError", "ManifestItem", "ManifestSource", "read_manifest", "write_manifest"]
 
 FRAME_GAP = 100
-"""Ours: ten seconds at 10 Hz."""
+"""Default of `ManifestSource.frame_gap`. Ours: ten seconds at 10 Hz."""
 
 _NOT_RGB = tuple(key for key in MODALITY_KEYS if key != "rgb")
 _DEPTH_PER_METRE = 256.0
 
 
 class ManifestError(ValueError):
-    """A manifest is missing, or a line of it is not what it should be; the message says which, and why."""
+    """A manifest is missing or one of its lines is invalid; the message gives the line and the reason."""
 
 
 @dataclass(frozen=True)
 class ManifestItem:
-    """One line.
+    """One line of a manifest.
 
     Attributes:
-        paths: by modality key, relative to the root, with "/".
-        moment: where in a recording; None: nowhere.
-        source: the data set's name.
-        label: what the picture shows; None: unknown.
-        depth_per_metre: counts per metre of the depth image.
+        paths: paths by modality key, relative to the root, with "/".
+        position: position in a recording; None: not part of one.
+        source: name of the data set.
+        label: class of the scene; None: unknown.
+        depth_per_metre: counts of the depth image per metre.
     """
 
     paths: dict[str, str]
-    moment: Moment | None = None
+    position: FramePosition | None = None
     source: str = ""
     label: str | None = None
     depth_per_metre: float = _DEPTH_PER_METRE
 
     def to_json(self) -> dict[str, Any]:
         out: dict[str, Any] = dict(self.paths)
-        if self.moment is not None:
-            out["sequence"] = self.moment.sequence
-            if self.moment.frame is not None:
-                out["frame"] = self.moment.frame
+        if self.position is not None:
+            out["sequence"] = self.position.sequence
+            if self.position.frame is not None:
+                out["frame"] = self.position.frame
         if self.source:
             out["source"] = self.source
         if self.label is not None:
@@ -77,18 +77,19 @@ class ManifestItem:
 
     @classmethod
     def from_json(cls, entry: Any) -> ManifestItem:
-        """
+        """Parse one line.
+
         Raises:
-            ValueError: what is wrong with the entry.
+            ValueError: the entry is invalid.
         """
         if not isinstance(entry, dict):
-            raise ValueError("not an object {..}")
+            raise ValueError("not a JSON object {..}")
         known = {*MODALITY_KEYS, "sequence", "frame", "source", "class", "depth_per_metre"}
         if unknown := sorted(entry.keys() - known):
-            raise ValueError(f"unknown key {printable(', '.join(unknown))}; known are {', '.join(sorted(known))}")
+            raise ValueError(f"unknown key {printable(', '.join(unknown))}: use {', '.join(sorted(known))}")
         paths = {key: entry[key] for key in MODALITY_KEYS if key in entry}
         if "rgb" not in paths or len(paths) < 2:
-            raise ValueError(f"an item has rgb and at least one of {', '.join(_NOT_RGB)}")
+            raise ValueError(f"an item needs rgb and at least one of {', '.join(_NOT_RGB)}")
         for key, text in paths.items():
             if not isinstance(text, str):
                 raise ValueError(f"{key} is not a path")
@@ -98,10 +99,10 @@ class ManifestItem:
                 raise ValueError(f"{key} names {error}") from None
         sequence, frame = entry.get("sequence"), entry.get("frame")
         if frame is not None and (sequence is None or not isinstance(frame, int) or isinstance(frame, bool)):
-            raise ValueError("a frame is a whole number of a sequence")
+            raise ValueError("frame must be an integer, and needs a sequence")
         return cls(
             paths,
-            None if sequence is None else Moment(str(sequence), frame),
+            None if sequence is None else FramePosition(str(sequence), frame),
             str(entry.get("source", "")),
             None if entry.get("class") is None else str(entry["class"]),
             float(entry.get("depth_per_metre", _DEPTH_PER_METRE)),
@@ -109,7 +110,7 @@ class ManifestItem:
 
 
 def write_manifest(items: Iterable[ManifestItem], path: Path) -> int:
-    """Writes the items, whole or not at all; returns how many."""
+    """Write the items atomically and return their number."""
     count = 0
     with written_atomically(path) as scratch, Path(scratch).open("w", encoding="utf-8") as file:
         for item in items:
@@ -119,9 +120,10 @@ def write_manifest(items: Iterable[ManifestItem], path: Path) -> int:
 
 
 def read_manifest(path: Path) -> list[ManifestItem]:
-    """
+    """Read the items of a manifest.
+
     Raises:
-        ManifestError: no such file, no items, or a line that can't be understood (by its number).
+        ManifestError: no such file, no items, or an invalid line.
     """
     try:
         text = read_text(path, "manifest")
@@ -142,13 +144,13 @@ def read_manifest(path: Path) -> list[ManifestItem]:
 
 @dataclass
 class ManifestSource:
-    """The items of a manifest, read from files when asked for.
+    """`ImageSource` of a manifest; images are read on access.
 
     Attributes:
         path: the manifest.
-        root: the folder that paths are relative to; None: the manifest's own.
-        frame_gap: frames between items of a sequence that may meet in a batch.
-        items: its lines.
+        root: folder that paths are relative to; None: the manifest's own folder.
+        frame_gap: minimum distance in frames of items of one sequence in a batch.
+        items: lines of the manifest.
     """
 
     path: Path
@@ -158,15 +160,16 @@ class ManifestSource:
     name: str = field(init=False)
 
     def __post_init__(self) -> None:
-        """
+        """Read the manifest.
+
         Raises:
-            ManifestError: see `read_manifest`; or there is no such root.
+            ManifestError: see `read_manifest`; or the root does not exist.
         """
         self.path = Path(self.path)
         self.items = read_manifest(self.path)
         self.root = Path(self.root) if self.root is not None else self.path.parent
         if not self.root.is_dir():
-            raise ManifestError(f"{self.root}: no such folder; {self.path} says where its images are relative to it")
+            raise ManifestError(f"{self.root}: no such folder; the paths in {self.path} are relative to it")
         self._real_root = self.root.resolve()
         self.name = str(self.path)
 
@@ -176,18 +179,19 @@ class ManifestSource:
     def modalities(self, item: int) -> tuple[str, ...]:
         return tuple(key for key in self.items[item].paths if key != "rgb")
 
-    def moment(self, item: int) -> Moment:
-        return self.items[item].moment or Moment(f"item {item}", 0)
+    def position(self, item: int) -> FramePosition:
+        return self.items[item].position or FramePosition(f"item {item}", 0)
 
     def label(self, item: int) -> str | None:
-        """What the item shows, where the manifest says so."""
+        """Return the class of the scene; None: unknown."""
         return self.items[item].label
 
     def load(self, item: int, modalities: Sequence[str]) -> ImageSet:
-        """
+        """Load RGB and the given modalities.
+
         Raises:
-            ItemError: an image is missing or damaged, or the pair's shapes differ so much that it can be no pair.
-            ManifestError: a link leads out of the root.
+            ItemError: an image is missing or damaged, or the aspect ratios of the images differ too much for one view.
+            ManifestError: a symbolic link leads out of the root.
         """
         entry = self.items[item]
         images = {}
@@ -206,7 +210,7 @@ class ManifestSource:
         assert self.root is not None
         path = self.root / text
         if not path.resolve().is_relative_to(self._real_root):
-            raise ManifestError(f"{self.path} names {text!r}, which is a link that leads out of {self.root}")
+            raise ManifestError(f"{self.path} names {text!r}, a symbolic link that leads out of {self.root}")
         return path
 
 
@@ -216,6 +220,6 @@ def _check_shapes(entry: ManifestItem, images: dict[str, np.ndarray]) -> None:
         ratio = image.shape[1] / image.shape[0] * height / width
         if not 0.8 < ratio < 1.25:
             raise ItemError(
-                f"{entry.paths[key]}: {image.shape[1]}x{image.shape[0]} pixels beside a {width}x{height} colour image; "
-                "the images of an item show the same field of view"
+                f"{entry.paths[key]}: {image.shape[1]}x{image.shape[0]} pixels beside a {width}x{height} RGB image; "
+                "the images of an item must have the same field of view"
             )

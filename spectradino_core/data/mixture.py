@@ -1,6 +1,6 @@
-"""Where training pairs come from: sources mixed by weight, or the pairs of one labelled set, epoch by epoch.
+"""Training samples: sources mixed by weight, or one labelled data set in epochs.
 
-Sample i of a run is a pure function of (seed, i): the same whichever worker draws it, and after a resume.
+Sample i of a run is a pure function of (seed, i), independent of the worker that draws it and of resuming.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from spectradino_core.data.augment import Augmentation, augment, shrink
 from spectradino_core.data.sample import PairedSample
 
 __all__ = [
-    "ColourOnly",
+    "RGBOnly",
     "Epochs",
     "IndexedPairs",
     "KeptPairs",
@@ -24,36 +24,36 @@ __all__ = [
 
 
 class Source(Protocol):
-    """Labelled pairs by their place, each drawn as often as any other."""
+    """Labelled pairs by index, sampled uniformly."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, place: int, /) -> PairedSample: ...
+    def __getitem__(self, index: int, /) -> PairedSample: ...
 
 
 class Mixture:
-    """Sources drawn from by weight, then augmented."""
+    """Samples drawn from sources by weight, then augmented."""
 
     def __init__(self, sources: Sequence[tuple[float, Source]], augmentation: Augmentation, seed: int) -> None:
         weights = np.array([weight for weight, _ in sources], float)
         if not len(weights) or (weights <= 0).any():
             raise ValueError("a mixture needs at least one source, each with a positive weight")
         self._sources = [source for _, source in sources]
-        self._shares = np.cumsum(weights / weights.sum())
+        self._cumulative = np.cumsum(weights / weights.sum())
         self._augmentation = augmentation
         self._seed = seed
 
     def sample(self, index: int) -> tuple[PairedSample, np.ndarray]:
         """Sample `index` of the run, and which of its two bands count: bool [2] (rgb, infrared)."""
         rng = np.random.default_rng((self._seed, index))
-        which = min(int(np.searchsorted(self._shares, rng.random(), side="right")), len(self._sources) - 1)
+        which = min(int(np.searchsorted(self._cumulative, rng.random(), side="right")), len(self._sources) - 1)
         source = self._sources[which]
         sample = augment(source[int(rng.integers(len(source)))], self._augmentation, rng)
         return sample, _present(sample, self._augmentation, rng)
 
 
-class ColourOnly:
-    """Samples of which the infrared picture does not count: what a teacher that stands in for DINOv2 is shown."""
+class RGBOnly:
+    """Samples with the infrared stream switched off, to train a teacher that replaces DINOv2."""
 
     def __init__(self, samples: Mixture | Epochs) -> None:
         self._samples = samples
@@ -64,7 +64,7 @@ class ColourOnly:
 
 
 def _present(sample: PairedSample, augmentation: Augmentation, rng: np.random.Generator) -> np.ndarray:
-    """Which of the two bands count: of a pair one is hidden now and then; the only one of a sample never is."""
+    """Return the streams that are used: band dropout hides one of a pair, never the only one of a sample."""
     present = np.array(sample.present, bool)
     if rng.random() < 2 * augmentation.band_dropout and present.all():
         present[int(rng.integers(2))] = False
@@ -72,23 +72,23 @@ def _present(sample: PairedSample, augmentation: Augmentation, rng: np.random.Ge
 
 
 class IndexedPairs(Protocol):
-    """Labelled pairs that are read by their place, such as `benchmarks.LabelledPairs`."""
+    """Labelled pairs that are read by index, such as `datasets.benchmark.LabelledPairs`."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, place: int, /) -> Any: ...
+    def __getitem__(self, index: int, /) -> Any: ...
 
     def load(self, item: Any, /) -> PairedSample: ...
 
 
 class KeptPairs:
-    """Pairs of a labelled set, each read once and kept in memory as far as there is room.
+    """Pairs of a labelled data set, cached in memory.
 
     Args:
-        pairs: the set.
-        largest: (width, height) that pairs are made to fit into; None: as they are.
-        room: bytes of pixels to keep; what comes later is read again each time.
-        change: what is made of each pair before it is kept.
+        pairs: the data set.
+        largest: maximum (width, height), to which larger pairs are scaled down; None: original size.
+        room: maximum bytes of cached pixels; further pairs are read on each access.
+        change: applied to each pair before it is cached.
     """
 
     def __init__(
@@ -104,28 +104,28 @@ class KeptPairs:
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def __getitem__(self, place: int) -> PairedSample:
-        """The pair at a place. Its arrays are not to be written to."""
-        if place in self._kept:
-            return self._kept[place]
-        sample = self._pairs.load(self._pairs[place])
+    def __getitem__(self, index: int) -> PairedSample:
+        """Return a pair, whose arrays must not be modified."""
+        if index in self._kept:
+            return self._kept[index]
+        sample = self._pairs.load(self._pairs[index])
         if self._largest is not None:
             sample = shrink(sample, self._largest)
         if self._change is not None:
             sample = self._change(sample)
         self._room -= sample.rgb.nbytes + sample.infrared.nbytes + (0 if sample.mask is None else sample.mask.nbytes)
         if self._room >= 0:
-            self._kept[place] = sample
+            self._kept[index] = sample
         return sample
 
 
 class Epochs:
-    """A labelled set, every pair once an epoch, in an order that each epoch draws anew, then augmented.
+    """Samples of a labelled data set, each pair once per epoch in a new random order, then augmented.
 
     Args:
         pairs: at least one.
-        augmentation: how they are varied.
-        seed: of orders and variations.
+        augmentation: augmentation of the pairs.
+        seed: seed of order and augmentation.
     """
 
     def __init__(self, pairs: KeptPairs, augmentation: Augmentation, seed: int) -> None:
@@ -136,9 +136,9 @@ class Epochs:
 
     def sample(self, index: int) -> tuple[PairedSample, np.ndarray]:
         """Sample `index` of the run, and which of its two bands count: bool [2] (rgb, infrared)."""
-        epoch, place = divmod(index, len(self._pairs))
+        epoch, position = divmod(index, len(self._pairs))
         if self._order[0] != epoch:
             self._order = (epoch, np.random.default_rng((self._seed, 0, epoch)).permutation(len(self._pairs)))
         rng = np.random.default_rng((self._seed, 1, index))
-        sample = augment(self._pairs[int(self._order[1][place])], self._augmentation, rng)
+        sample = augment(self._pairs[int(self._order[1][position])], self._augmentation, rng)
         return sample, _present(sample, self._augmentation, rng)

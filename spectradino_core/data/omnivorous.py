@@ -1,6 +1,6 @@
-"""Batches for the Omnivorous recipe: items seen in RGB and in any other modalities, bands and maps alike.
+"""Batches for the Omnivorous recipe: items in RGB and in other modalities, bands as well as maps.
 
-Letters: B items in this process's share of a batch, S side of the square crop in pixels.
+Letters: B items of this process's part of a batch, S side of the square crop in pixels.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spectradino_core.data.plan import LoadedView, Place, Plan
+from spectradino_core.data.plan import LoadedView, Plan, PlanStep
+from spectradino_core.data.pretrain_loader import PretrainLoader
 from spectradino_core.data.sampling import BandSampling, RoundRobin
 from spectradino_core.data.sources import MAPS, ImageSource
-from spectradino_core.data.stream import Stream
 from spectradino_core.data.transfer import OnHost, RawRGB, infrared_counts, map_tensors
 from spectradino_core.data.views import COLOURS, ViewOptions, infrared_levels, infrared_tensor
 from spectradino_core.modality import IMAGENET_MEAN, IMAGENET_STD, INFRARED
@@ -36,9 +36,9 @@ __all__ = [
 ]
 
 NEAREST_M, FARTHEST_M = 1.0, 100.0
-"""The depths that are white and black. Ours: fixed, so that equal depths look equal in every picture."""
+"""Depths mapped to white and black. Ours: fixed, so that equal depths have equal values in all images."""
 
-_ALPHA = 23  # stream of random numbers, see plan.py
+_ALPHA = 23  # random stream, see plan.py
 
 
 @dataclass
@@ -48,9 +48,10 @@ class OmnivorousBatch:
     Attributes:
         images: by modality key. "rgb": float32 [B, 3, S, S], normalised with ImageNet's mean and standard deviation;
             all others: float32 [B, 1, S, S] in [0, 1].
-        alpha: how much RGB to blend into each of the others, float32 [B] in [0, 1]; a function of (seed, step, item).
-        names: where each item came from, for messages.
-        keys: int64 [B], the item's number over all sources.
+        alpha: fraction of RGB to blend into each of the others, float32 [B] in [0, 1]; a function of (seed, step,
+            item).
+        names: origin of each item, for messages.
+        keys: int64 [B], number of the item over all sources.
     """
 
     images: dict[str, Tensor]
@@ -59,12 +60,12 @@ class OmnivorousBatch:
     keys: Tensor
 
     def to(self, device: torch.device | str) -> OmnivorousBatch:
-        """The same batch on `device`."""
+        """Return the batch on `device`."""
         return map_tensors(self, lambda x: x.to(device, non_blocking=True))
 
 
 def available_groups(sources: Sequence[ImageSource]) -> dict[str, tuple[str, ...]]:
-    """What steps can show: the paper's three modalities where items have both maps, then each infrared band."""
+    """Return the groups of modalities of a step: the paper's two maps if items have both, then each infrared band."""
     have = {frozenset(source.modalities(item)) for source in sources for item in range(len(source))}
     groups: dict[str, tuple[str, ...]] = {}
     if any(set(MAPS) <= keys for keys in have):
@@ -92,12 +93,12 @@ def omnivorous_batches(
     thermal: ThermalContract | None = None,
     max_damaged: float = 0.01,
     pin: bool = False,
-) -> Stream[OnHost[OmnivorousBatch]]:
-    """The batches of steps `first` to `steps - 1`, each a function of the seed and its step alone.
+) -> PretrainLoader[OnHost[OmnivorousBatch]]:
+    """Return the batches of steps `first` to `steps - 1`, each determined by the seed and its step.
 
     Args:
-        groups: by name, the modalities beside RGB that one step shows (see `available_groups`); steps take turns.
-        largest_alpha: alpha is drawn evenly from 0 to this.
+        groups: by name, the modalities beside RGB of a step (see `available_groups`).
+        largest_alpha: alpha is drawn uniformly from 0 to this.
         sources, batch, crop, seed, steps, first, rank, world, sampling, workers, views, thermal, max_damaged, pin: see
             `pretraining.pretraining_batches`.
 
@@ -105,12 +106,12 @@ def omnivorous_batches(
         ValueError: no groups, one with fewer items than a batch, or a batch that `world` does not divide.
     """
     if not groups:
-        raise ValueError("the sources hold nothing beside RGB to align")
+        raise ValueError("the sources hold no modality beside RGB: give sources with infrared images or maps")
     if not 0 <= largest_alpha <= 1:
-        raise ValueError(f"the greatest share of RGB, {largest_alpha}, must lie in 0..1")
+        raise ValueError(f"largest_alpha must be in 0..1, not {largest_alpha}")
     plan = Plan(sources, groups, batch, crop, seed, views if views is not None else ViewOptions())
     collate = partial(_collate, seed, largest_alpha, thermal or ThermalContract())
-    return Stream(
+    return PretrainLoader(
         plan, collate, sampling or RoundRobin(list(groups)), steps, first, rank, world, workers, (), max_damaged, pin
     )
 
@@ -119,7 +120,7 @@ def omnivorous_batches(
 
 
 def map_tensor(key: str, image: np.ndarray, thermal: ThermalContract) -> np.ndarray:
-    """An image of any modality but RGB, [S, S], to float32 [1, S, S] in [0, 1]."""
+    """Convert an image of any modality but RGB, [S, S], to float32 [1, S, S] in [0, 1]."""
     if key == "depth":
         return depth_values(image)[None]
     if key == "segmentation":
@@ -128,7 +129,7 @@ def map_tensor(key: str, image: np.ndarray, thermal: ThermalContract) -> np.ndar
 
 
 def depth_values(metres: np.ndarray) -> np.ndarray:
-    """Depth as brightness, near is white: 1 at 1 m, 0 at 100 m and beyond, by the logarithm; 0 where unknown."""
+    """Map depth logarithmically to brightness: 1 at 1 m and below, 0 at 100 m and above; 0 where unknown."""
     known = metres > 0
     depth = np.clip(np.where(known, metres, FARTHEST_M), NEAREST_M, FARTHEST_M)
     value = 1 - np.log(depth / NEAREST_M) / np.log(FARTHEST_M / NEAREST_M)
@@ -136,9 +137,9 @@ def depth_values(metres: np.ndarray) -> np.ndarray:
 
 
 def segmentation_values(mask: np.ndarray) -> np.ndarray:
-    """Class numbers as brightness: far apart for neighbouring numbers, the same in every picture; 0 where unlabelled.
+    """Map class indices to brightness, the same in all images; 0 where unlabelled.
 
-    Numbers have no order, so class c takes the fractional part of (c + 1) times the golden ratio.
+    Class c gets the fractional part of (c + 1) times the golden ratio, which separates neighbouring indices.
     """
     table = ((np.arange(256) + 1) * 0.6180339887498949 % 1).astype(np.float32)
     table[255] = 0
@@ -146,28 +147,28 @@ def segmentation_values(mask: np.ndarray) -> np.ndarray:
 
 
 def to_imagenet(colours: Tensor) -> Tensor:
-    """Colours in [0, 1] [B, 3, H, W] to what DINOv2 expects."""
+    """Normalise RGB in [0, 1], [B, 3, H, W], with ImageNet's mean and standard deviation."""
     mean, std = (colours.new_tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
     return (colours - mean) / std
 
 
 def from_imagenet(normalised: Tensor) -> Tensor:
-    """The inverse of `to_imagenet`."""
+    """Invert `to_imagenet`."""
     mean, std = (normalised.new_tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
     return (normalised * std + mean).clamp(0, 1)
 
 
 def as_colour(image: Tensor) -> Tensor:
-    """One channel in [0, 1], [B, 1, H, W], as a grey picture for a plain DINOv2, [B, 3, H, W]."""
+    """Convert one channel in [0, 1], [B, 1, H, W], to a grey input of a plain DINOv2, [B, 3, H, W]."""
     return to_imagenet(image.expand(-1, 3, -1, -1))
 
 
 def _collate(
-    seed: int, largest_alpha: float, thermal: ThermalContract, place: Place, views: list[LoadedView]
+    seed: int, largest_alpha: float, thermal: ThermalContract, step: PlanStep, views: list[LoadedView]
 ) -> OnHost[OmnivorousBatch]:
     images: dict[str, Any] = {}
     alpha: dict[str, Tensor] = {}
-    rngs = [np.random.default_rng((seed, _ALPHA, place.step, view.key)) for view in views]
+    rngs = [np.random.default_rng((seed, _ALPHA, step.step, view.key)) for view in views]
     for key in views[0].images:
         frames = [view.images[key] for view in views]
         if key == "rgb":

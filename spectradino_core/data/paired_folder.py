@@ -1,13 +1,13 @@
-"""Pairs of colour and infrared images in a folder, with boxes where they are known.
+"""Folder of RGB and infrared pairs with optional boxes and masks.
 
-The layout: `<root>/<split>/<modality>/<id>.<ext>`; `<root>/index_<split>.json` lists the items, {"items": [{"id",
-"width", "height", one path per modality, "label": path of a mask or null}]}, and may name the mask's values under
-"mask_classes"; `<root>/instances_<split>.json`, where it exists, holds boxes as COCO JSON (see `data.labels`). Paths
-are relative to the root and may not leave it: an index is data from outside. All images of an item share one pixel
-grid.
-Torch-free, because the demo replays such folders too.
+Layout: `<root>/<split>/<modality>/<id>.<ext>`; `<root>/index_<split>.json` lists the items, {"items": [{"id", "width",
+"height", one path per modality, "label": path of a mask or null}]}, and may name the mask's values under
+"mask_classes"; the optional `<root>/instances_<split>.json` holds boxes as COCO JSON (see `data.labels`). Paths are
+relative to the root and may not leave it, as an index is data from outside. All images of an item share one pixel grid.
 
-Letters: h w an image, N boxes as x1 y1 x2 y2.
+This module does not import torch, because the demo replays such folders too.
+
+Letters: h x w image, N boxes as x1 y1 x2 y2, I ignored boxes.
 """
 
 from __future__ import annotations
@@ -36,29 +36,28 @@ __all__ = ["PairedFolder", "PairedFolderError", "PairedItem", "read_index"]
 log = logging.getLogger(__name__)
 
 _COLOUR_KEYS = ("rgb", "vis")
-"""What the colour image of an item may be called; a grey "vis" image is given three equal channels."""
+"""Keys of the RGB image of an item; a grey "vis" image gets three equal channels."""
 
 
 class PairedFolderError(LabelError):
-    """A folder, its index or one of its images is missing, damaged or not what it says; the message names it."""
+    """A folder, its index or one of its images is missing, damaged or inconsistent; the message names it."""
 
 
 @dataclass(frozen=True)
 class PairedItem:
-    """One pair. Images are read when asked for.
+    """One pair, whose images are read on access.
 
     Attributes:
-        id: the item's name in the index.
-        size: (width, height) in pixels, of both images.
-        rgb_path, infrared_path: the two image files; one is None where the set has frames of one camera only.
-        boxes: float32 [N, 4] in pixels, clipped to the image; [0, 4] where the image is known to hold none; None where
-            nothing is known.
-        labels: int64 [N], indices into the folder's `classes`; None with `boxes`.
-        ignored, ignored_labels: float32 [I, 4] and int64 [I], likewise, of crowds; None with `boxes`.
-        labelled: the classes that the annotations know, as indices: those whose boxes are complete.
-        mask_path: file of the class mask, None where there is none.
-        ir_offset_ms: exposure of the infrared image less that of the colour one, 0 unless the index says otherwise.
-        time: "day", "night" or whatever else the annotations say; None where they say nothing.
+        id: name of the item in the index.
+        size: (width, height) of both images in pixels.
+        rgb_path, infrared_path: image files; one is None if there are frames of one camera only.
+        boxes: float32 [N, 4] in pixels, clipped to the image; [0, 4]: labelled, without objects; None: not labelled.
+        labels: int64 [N], indices into the folder's `classes`; None if `boxes` is None.
+        ignored, ignored_labels: the same for crowds, float32 [I, 4] and int64 [I]; None if `boxes` is None.
+        labelled: indices of the annotations' classes, whose boxes are complete.
+        mask_path: file of the class mask; None: no mask.
+        ir_offset_ms: exposure time of the infrared image minus that of the RGB image; 0 unless given by the index.
+        time: "day", "night" or another value of the annotations; None: not given.
     """
 
     id: str
@@ -80,31 +79,32 @@ class PairedItem:
         return self.rgb_path is not None, self.infrared_path is not None
 
     def load_rgb(self) -> np.ndarray:
-        """The RGB image, uint8 [h, w, 3]; zeros where there is none.
+        """Read the RGB image, uint8 [h, w, 3]; zeros if there is none.
 
         Raises:
-            PairedFolderError: the file is missing, damaged, not 8-bit, or not of the size that the index gives.
+            PairedFolderError: the file is missing, damaged, not 8-bit, or its size differs from the index.
         """
         if self.rgb_path is None:
             return np.zeros((self.size[1], self.size[0], 3), np.uint8)
         return _read(read_colour, self.rgb_path, self.size)
 
     def load_infrared(self) -> np.ndarray:
-        """The infrared image as stored, uint8 or uint16 [h, w] (three equal channels count as one); zeros where there
-        is none.
+        """Read the infrared image as stored, uint8 or uint16 [h, w]; zeros if there is none.
+
+        Three equal channels count as one.
 
         Raises:
-            PairedFolderError: the file is missing, damaged, of another type, or not of the size that the index gives.
+            PairedFolderError: the file is missing, damaged, of another type, or its size differs from the index.
         """
         if self.infrared_path is None:
             return np.zeros((self.size[1], self.size[0]), np.uint8)
         return _read(read_counts, self.infrared_path, self.size)
 
     def load_mask(self) -> np.ndarray | None:
-        """The class mask as stored, uint8 [h, w], or None where there is none.
+        """Read the class mask as stored, uint8 [h, w]; None: no mask.
 
         Raises:
-            PairedFolderError: the file is missing, damaged, not 8-bit, or not of the size that the index gives.
+            PairedFolderError: the file is missing, damaged, not 8-bit, or its size differs from the index.
         """
         if self.mask_path is None:
             return None
@@ -116,33 +116,33 @@ class PairedItem:
 
 
 def read_index(path: Path) -> dict[str, Any]:
-    """The content of an `index_<split>.json`, whose "items" is a list with at least one entry of any kind.
+    """Read an `index_<split>.json`, whose "items" is a non-empty list of unchecked entries.
 
     Raises:
-        PairedFolderError: the file is missing, damaged or no index.
+        PairedFolderError: the file is missing, damaged or not an index.
     """
     try:
         index = read_json(path, Counter())
     except LabelError as error:
         raise PairedFolderError(str(error)) from None
     if not isinstance(index, dict) or not isinstance(index.get("items"), list) or not index["items"]:
-        raise PairedFolderError(f'{path}: an index is {{"items": [..]}} with at least one item')
+        raise PairedFolderError(f'{path}: an index must be {{"items": [..]}} with at least one item')
     return index
 
 
 class PairedFolder:
-    """The pairs of one split, in the order of its index.
+    """Pairs of one split, in the order of its index.
 
     Attributes:
         root: the folder.
-        name: the set's name, as its index gives it.
+        name: name of the data set according to its index.
         split: "train" or "val".
         infrared: key of the infrared band ("lwir", "nir", "swir", ..).
-        classes: names that labels index.
-        scored_classes: those of `classes` that the annotations know; the others never have a true box here.
-        mask_classes: names of the values in masks given by `load`; empty: it gives no masks.
-        ignored_boxes: how many boxes don't count, by class name, because `classes` lacks it or they mark a crowd.
-        unknown: how many boxes were skipped, by the name of a class that `classes` lacks.
+        classes: class names that labels index.
+        scored_classes: those of `classes` that the annotations label; the others have no ground truth here.
+        mask_classes: class names that mask values of `load` index; empty: no masks.
+        ignored_boxes: number of ignored boxes by class name, because `classes` lacks it or they mark a crowd.
+        unknown: number of skipped boxes by class name that `classes` lacks.
     """
 
     def __init__(
@@ -156,16 +156,16 @@ class PairedFolder:
     ) -> None:
         """
         Args:
-            root: the folder that holds `index_<split>.json`.
-            split: which split.
-            infrared: which of the items' modalities is the infrared image.
-            classes: names that labels shall index, a model's box classes for example; None takes those of the
-                annotations, in their order. `CLASS_ALIASES` apply to the annotations' names.
-            mask_classes: names that mask values shall index; None takes the index's own.
+            root: folder with `index_<split>.json`.
+            split: the split to open.
+            infrared: modality key of the infrared image.
+            classes: class names that labels shall index, such as a model's box classes; None: those of the annotations,
+                in their order. `CLASS_ALIASES` apply to the annotations' names.
+            mask_classes: class names that mask values shall index; None: those of the index.
             single: accept items with an image of one camera only; the other image is then all zeros.
 
         Raises:
-            PairedFolderError: what is missing or damaged, by name, and what there is instead.
+            PairedFolderError: a file is missing or damaged; names it and the files that exist.
         """
         self.root = Path(root)
         self.split = split
@@ -176,10 +176,10 @@ class PairedFolder:
         listed = index.get("mask_classes") or ()
         if not isinstance(listed, (list, tuple)) or len(listed) > UNLABELLED:
             raise PairedFolderError(
-                f"{self.root / f'index_{split}.json'}: mask_classes is a list of at most {UNLABELLED} names"
+                f"{self.root / f'index_{split}.json'}: mask_classes must be a list of at most {UNLABELLED} names"
             )
         stored = tuple(str(name) for name in listed)
-        # Masks whose values nobody named mean something else in every data set, so they are not given out as classes.
+        # Masks without named values are not used, because their meaning differs between data sets.
         self.mask_classes = () if not stored else stored if mask_classes is None else tuple(mask_classes)
         self._mask_table = np.full(256, UNLABELLED, np.uint8)
         for value, name in enumerate(stored):
@@ -187,7 +187,7 @@ class PairedFolder:
                 self._mask_table[value] = self.mask_classes.index(name)
         try:
             self._open_annotations(classes)
-            self._items = [self._item(place, entry) for place, entry in enumerate(index["items"])]
+            self._items = [self._item(number, entry) for number, entry in enumerate(index["items"])]
         except LabelError as error:
             raise PairedFolderError(str(error)) from None
         if self._listed and not self._matched:
@@ -201,13 +201,13 @@ class PairedFolder:
             log.warning("%s: %s", self._annotations, text)
         if self.unknown:
             names = ", ".join(f"{name} ({count})" for name, count in self.unknown.most_common())
-            log.warning("%s: boxes of classes that are not asked for are skipped: %s", self._annotations, names)
+            log.warning("%s: boxes of other classes are skipped: %s", self._annotations, names)
 
     def __len__(self) -> int:
         return len(self._items)
 
-    def __getitem__(self, place: int) -> PairedItem:
-        return self._items[place]
+    def __getitem__(self, index: int) -> PairedItem:
+        return self._items[index]
 
     def __iter__(self) -> Iterator[PairedItem]:
         return iter(self._items)
@@ -217,7 +217,7 @@ class PairedFolder:
         return tuple(self._items)
 
     def labelled(self) -> list[PairedItem]:
-        """The items with boxes, or with a mask whose values the index names.
+        """Return the items with boxes, or with a mask whose values the index names.
 
         Raises:
             PairedFolderError: there are none.
@@ -233,11 +233,11 @@ class PairedFolder:
 
     @property
     def notes(self) -> Counter[str]:
-        """Oddities of the label files, see `data.labels.NOTES`; those of masks as far as they were loaded."""
+        """Notes on the label files, see `data.labels.NOTES`; of masks, only on those loaded so far."""
         return sum(self._mask_notes.values(), +self._notes)
 
     def load(self, item: PairedItem) -> PairedSample:
-        """The pair's images with all that is known of them; the mask's values index `mask_classes`.
+        """Read the pair's images and labels; mask values index `mask_classes`.
 
         Raises:
             PairedFolderError: an image is missing, damaged or of the wrong type or size.
@@ -266,13 +266,13 @@ class PairedFolder:
         if not self.root.is_dir():
             raise PairedFolderError(f"{self.root}: no such folder (looked for {path.name} in it)")
         if not os.path.lexists(path):
-            there = sorted(p.name for p in self.root.glob("index_*.json"))
+            indices = sorted(p.name for p in self.root.glob("index_*.json"))
             below = sorted(p.parent.name for p in self.root.glob(f"*/{path.name}"))
             hint = "it holds no index at all"
-            if there:
-                hint = f"it holds {', '.join(there)}"
+            if indices:
+                hint = f"it holds {', '.join(indices)}"
             elif below:
-                hint = "a folder of sets was given; choose one of " + ", ".join(below)
+                hint = "it is a folder of data sets: choose one of " + ", ".join(below)
             raise PairedFolderError(f"{self.root}: looked for {path.name} in it and found none; {hint}")
         return read_index(path)
 
@@ -296,7 +296,7 @@ class PairedFolder:
         self._notes.update(file.notes)
 
     def _labelled(self, texts: Sequence[str], size: tuple[int, int]) -> tuple[Boxes | None, str | None]:
-        """Boxes and time of day of the image that has one of these paths; None where it is not listed."""
+        """Return boxes and time of day of the image that has one of these paths; None: not listed."""
         names = self._names
         image = None if names is None else next((found for text in texts if (found := names.find(text))), None)
         if image is None:
@@ -310,17 +310,17 @@ class PairedFolder:
         time = image.entry.get("time")
         return boxes, None if time is None else str(time)
 
-    def _item(self, place: int, entry: Any) -> PairedItem:
-        where = f"{self.root / f'index_{self.split}.json'}: item {place}"
+    def _item(self, number: int, entry: Any) -> PairedItem:
+        where = f"{self.root / f'index_{self.split}.json'}: item {number}"
         try:
             name, size = str(entry["id"]), (int(entry["width"]), int(entry["height"]))
             ir_offset_ms = float(entry.get("ir_offset_ms") or 0.0)
         except (KeyError, TypeError, ValueError, OverflowError):
-            raise PairedFolderError(f"{where} lacks an id, width or height, or one is no number") from None
+            raise PairedFolderError(f"{where} lacks an id, width or height, or one is not a number") from None
         colour = next((key for key in _COLOUR_KEYS if entry.get(key)), None)
         infrared = entry.get(self.infrared) or None
         if (colour is None and infrared is None) if self._single else (colour is None or infrared is None):
-            wanted = f"colour image ({' or '.join(_COLOUR_KEYS)})" if colour is None else f"{self.infrared} image"
+            wanted = f"RGB image ({' or '.join(_COLOUR_KEYS)})" if colour is None else f"{self.infrared} image"
             images = [k for k, v in entry.items() if isinstance(v, str) and "/" in v and k != "label"]
             raise PairedFolderError(f"{where} ({name}) has no {wanted}; it has {', '.join(images) or 'no images'}")
         rgb = None if colour is None else str(entry[colour])
@@ -350,6 +350,6 @@ def _read(reader: Callable[[Path], np.ndarray], path: Path, size: tuple[int, int
     if (image.shape[1], image.shape[0]) != size:
         raise PairedFolderError(
             f"{path}: {image.shape[1]}x{image.shape[0]} pixels, its index says {size[0]}x{size[1]}; "
-            "both images of a pair share one pixel grid"
+            "both images of a pair must have the same size"
         )
     return image

@@ -1,9 +1,9 @@
-"""Which items each step of a pretraining run loads, and the loading: shared by SpectraDINO and Omnivorous pretraining.
+"""Plan of a pretraining run (SpectraDINO and Omnivorous): the items of each step, and their loading.
 
-Items of all sources are numbered through (their key); a group is the items that have what one kind of step needs, as a
-rule one infrared band. Everything here is a function of (seed, step), never of the process that asks.
+Items are numbered over all sources (their key). A group is the set of items with the modalities that one kind of step
+needs, usually one infrared band. All results are functions of (seed, step), independent of the process.
 
-Letters: B items in a batch, N items of a group.
+Letters: B items in a batch, N items of a group, S side of a view in pixels.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from spectradino_core.data.sampling import spread_order
 from spectradino_core.data.sources import ImageSource, ItemError
 from spectradino_core.data.views import ViewOptions, take_view
 
-__all__ = ["DamagedDataError", "DamageReport", "LoadedView", "Place", "Plan"]
+__all__ = ["DamagedDataError", "DamageReport", "LoadedView", "Plan", "PlanStep"]
 
 _log = logging.getLogger(__name__)
 
-_ORDER, _VIEW, _STAND_IN = 11, 17, 19  # streams of random numbers, apart from each other
+_ORDER, _VIEW, _REPLACEMENT = 11, 17, 19  # independent random streams
 _ATTEMPTS = 50
 
 
 class DamagedDataError(ValueError):
-    """More items are damaged than the run was told to bear."""
+    """More items are damaged than the run allows."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """One step's share of the data: its number, its group, and how many steps have shown that group before."""
+class PlanStep:
+    """One step: its number, its group, and the number of earlier steps with this group."""
 
     step: int
     group: str
@@ -41,12 +41,12 @@ class Place:
 
 @dataclass
 class LoadedView:
-    """One item of a batch, cut and varied.
+    """Cropped and augmented view of one item.
 
     Attributes:
         images: by modality key, [S, S] or [S, S, 3], dtypes as in the source.
-        name: for messages.
-        key: the item's number over all sources; with `ViewOptions.count` the view's.
+        name: origin of the item, for messages.
+        key: number of the item over all sources; with `ViewOptions.count`, of the view.
     """
 
     images: dict[str, np.ndarray]
@@ -56,10 +56,7 @@ class LoadedView:
 
 @dataclass(frozen=True)
 class _Group:
-    """The items of a group, by their number over all sources.
-
-    `keys`, `sequences`, `frames` and `gaps` are int64 [N]; see `spread_order`.
-    """
+    """Items of a group: `keys`, `sequences`, `frames` and `gaps` are int64 [N], see `spread_order`."""
 
     modalities: tuple[str, ...]
     keys: np.ndarray
@@ -69,11 +66,11 @@ class _Group:
 
 
 class Plan:
-    """What to load at every step.
+    """Items and views of every step.
 
     Attributes:
         batch: B, over all ranks.
-        items: how many items all sources hold.
+        items: number of items of all sources.
     """
 
     def __init__(
@@ -87,11 +84,11 @@ class Plan:
     ) -> None:
         """
         Args:
-            sources: all of them, several per band as may be.
-            groups: by name, the modalities that an item must have beside RGB to be of the group.
+            sources: image sources; several may have the same band.
+            groups: by name, the modalities beside RGB that an item of the group must have.
             batch: B, over all ranks.
-            side: of the square views, pixels.
-            seed: of everything random.
+            side: S.
+            seed: seed of order, views and replacements.
             views: how views are drawn.
 
         Raises:
@@ -110,70 +107,72 @@ class Plan:
             if len(group.keys) < batch:
                 raise ValueError(
                     f"{len(group.keys)} items have {' and '.join(group.modalities)} (group {name}), the batch is "
-                    f"{batch}: an item would meet itself. Give more data or a smaller batch"
+                    f"{batch}: an item would occur twice in it. Give more data or a smaller batch"
                 )
         self._orders: dict[str, tuple[int, np.ndarray]] = {}
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def length(self, group: str) -> int:
-        """N."""
+        """Return N of a group."""
         return len(self._groups[group].keys)
 
     def batches(self, group: str) -> int:
-        """Whole batches in an epoch of `group`; the rest of its items has its turn in another epoch."""
+        """Return the full batches in an epoch of `group`; the remaining items are used in another epoch."""
         return self.length(group) // self.batch
 
-    def rows(self, place: Place) -> np.ndarray:
-        """The items of a step, int64 [B], as places in their group."""
-        epoch, index = divmod(place.nth, self.batches(place.group))
-        kept = self._orders.get(place.group)
+    def rows(self, step: PlanStep) -> np.ndarray:
+        """Return the items of a step as indices into their group, int64 [B]."""
+        epoch, index = divmod(step.nth, self.batches(step.group))
+        kept = self._orders.get(step.group)
         if kept is None or kept[0] != epoch:
-            group = self._groups[place.group]
-            number = list(self._groups).index(place.group)
+            group = self._groups[step.group]
+            number = list(self._groups).index(step.group)
             rng = np.random.default_rng((self._seed, _ORDER, number, epoch))
-            order, met = spread_order(group.sequences, group.frames, group.gaps, self.batch, rng)
-            if met and place.group not in self._told:
-                self._told.add(place.group)
+            order, conflicts = spread_order(group.sequences, group.frames, group.gaps, self.batch, rng)
+            if conflicts and step.group not in self._warned:
+                self._warned.add(step.group)
                 _log.warning(
                     "%s: %d of %d items of an epoch share a batch with a neighbour of their recording, a false "
-                    "negative: there are too few recordings for batches of %d",
-                    place.group, met, len(order), self.batch,
+                    "negative: add recordings or use batches of fewer than %d",
+                    step.group, conflicts, len(order), self.batch,
                 )  # fmt: skip
-            kept = self._orders[place.group] = (epoch, order)
+            kept = self._orders[step.group] = (epoch, order)
         return kept[1][index * self.batch : (index + 1) * self.batch]
 
     def load(
-        self, place: Place, rank: int = 0, world: int = 1, also: Sequence[str] = ()
+        self, step: PlanStep, rank: int = 0, world: int = 1, also: Sequence[str] = ()
     ) -> tuple[list[LoadedView], list[str]]:
-        """This rank's contiguous share of a step.
+        """Load this rank's contiguous part of a step.
 
-        An item that is damaged is stood in for by another of the group, drawn by (seed, step, its place in the batch).
+        A damaged item is replaced by another of the group, drawn by (seed, step, its position in the batch).
 
         Args:
-            place: which step.
-            rank, world: which share.
-            also: modalities to load of the items that have them, beside what the group needs.
+            step: the step.
+            rank, world: the rank-th of `world` parts is loaded.
+            also: modalities beside those of the group to load of the items that have them.
 
         Returns:
-            The views, and what was damaged, in words.
+            The views, and an error message for each damaged item.
 
         Raises:
-            DamagedDataError: dozens of stand-ins were damaged too.
+            DamagedDataError: `_ATTEMPTS` replacements were damaged too.
         """
-        rows = self.rows(place)
-        share = self.batch // world
+        rows = self.rows(step)
+        local = self.batch // world
         views, damage = [], []
-        for slot in range(rank * share, (rank + 1) * share):
+        for slot in range(rank * local, (rank + 1) * local):
             row = int(rows[slot])
             for attempt in range(_ATTEMPTS + 1):
                 try:
-                    views.append(self._view(place, row, also))
+                    views.append(self._view(step, row, also))
                     break
                 except ItemError as error:
                     damage.append(str(error))
                     if attempt == _ATTEMPTS:
-                        raise DamagedDataError(f"{_ATTEMPTS} items in turn can't be read; the last: {error}") from None
-                    row = self._stand_in(place, slot, attempt, rows)
+                        raise DamagedDataError(
+                            f"{_ATTEMPTS} items in succession can't be read, the last: {error}; check the files"
+                        ) from None
+                    row = self._replacement(step, slot, attempt, rows)
         return views, damage
 
     def _gather(self, modalities: tuple[str, ...]) -> _Group:
@@ -183,63 +182,64 @@ class Plan:
             for item in range(len(source)):
                 if not set(modalities) <= set(source.modalities(item)):
                     continue
-                moment = source.moment(item)
+                position = source.position(item)
                 keys.append(int(self._starts[which]) + item)
-                sequences.append(numbers.setdefault((which, moment.sequence), len(numbers)))
-                frames.append(-1 if moment.frame is None else moment.frame)
+                sequences.append(numbers.setdefault((which, position.sequence), len(numbers)))
+                frames.append(-1 if position.frame is None else position.frame)
                 gaps.append(source.frame_gap)
         arrays = (np.array(values, np.int64) for values in (keys, sequences, frames, gaps))
         return _Group(modalities, *arrays)
 
-    def _stand_in(self, place: Place, slot: int, attempt: int, rows: np.ndarray) -> int:
-        rng = np.random.default_rng((self._seed, _STAND_IN, place.step, slot, attempt))
-        others = np.setdiff1d(np.arange(self.length(place.group)), rows)
-        return int(rng.choice(others if len(others) else np.arange(self.length(place.group))))
+    def _replacement(self, step: PlanStep, slot: int, attempt: int, rows: np.ndarray) -> int:
+        rng = np.random.default_rng((self._seed, _REPLACEMENT, step.step, slot, attempt))
+        others = np.setdiff1d(np.arange(self.length(step.group)), rows)
+        return int(rng.choice(others if len(others) else np.arange(self.length(step.group))))
 
-    def _view(self, place: Place, row: int, also: Sequence[str]) -> LoadedView:
-        group = self._groups[place.group]
+    def _view(self, step: PlanStep, row: int, also: Sequence[str]) -> LoadedView:
+        group = self._groups[step.group]
         key = int(group.keys[row])
         which = int(np.searchsorted(self._starts, key, side="right")) - 1
         source, item = self._sources[which], key - int(self._starts[which])
         extra = [m for m in source.modalities(item) if m in also and m not in group.modalities]
         loaded = source.load(item, (*group.modalities, *extra))
         if self._views.count:
-            number = place.nth // self.batches(place.group) % self._views.count
+            number = step.nth // self.batches(step.group) % self._views.count
             rng = np.random.default_rng((self._seed, _VIEW, key, number))
             key = key * self._views.count + number
         else:
-            rng = np.random.default_rng((self._seed, _VIEW, place.step, key))
+            rng = np.random.default_rng((self._seed, _VIEW, step.step, key))
         return LoadedView(take_view(loaded, self._views, self._side, rng), loaded.name, key)
 
 
 class DamageReport:
-    """Counts damaged items, names each once, and stops the run when there are too many.
+    """Counts damaged items, logs each once, and stops the run if there are too many.
 
     Attributes:
-        found: what was damaged, in words, in the order found.
+        found: error messages of the damaged items, in the order found.
     """
 
     def __init__(self, items: int, most: float) -> None:
         """
         Args:
-            items: how many there are in all.
-            most: the share of them that may be damaged, 0..1.
+            items: total number of items.
+            most: maximum fraction of damaged items, 0..1.
         """
         self._items, self._most = items, most
         self.found: dict[str, None] = {}
 
     def add(self, damage: Sequence[str]) -> None:
-        """
+        """Add the error messages of damaged items.
+
         Raises:
-            DamagedDataError: more than the stated share of all items is damaged.
+            DamagedDataError: the fraction of damaged items exceeds the maximum.
         """
         for text in damage:
             if text not in self.found:
                 self.found[text] = None
-                _log.warning("left out (%d so far): %s", len(self.found), text)
+                _log.warning("skipped a damaged item (%d so far): %s", len(self.found), text)
         if len(self.found) > self._most * self._items:
             names = "; ".join(list(self.found)[:5])
             raise DamagedDataError(
-                f"{len(self.found)} of {self._items} items can't be read, more than the {self._most:.1%} that this run "
-                f"bears: {names}. Repair or remove them, or raise max_damaged"
+                f"{len(self.found)} of {self._items} items can't be read, more than the allowed {self._most:.1%}: "
+                f"{names}. Repair or remove them, or raise max_damaged"
             )

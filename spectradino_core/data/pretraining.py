@@ -1,6 +1,6 @@
-"""Batches of pairs for the three stages of SpectraDINO: each step one infrared band, each item RGB and that band.
+"""Batches of pairs for SpectraDINO's pretraining: RGB and one infrared band per step.
 
-Letters: B items in this rank's share of a batch, S side of the square crop in pixels, K items that hold another band.
+Letters: B items of this rank's part of a batch, S side of the square crop in pixels, K items that have another band.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spectradino_core.data.plan import LoadedView, Place, Plan
+from spectradino_core.data.plan import LoadedView, Plan, PlanStep
+from spectradino_core.data.pretrain_loader import PretrainLoader
 from spectradino_core.data.sampling import BandSampling, RoundRobin
 from spectradino_core.data.sources import ImageSource
-from spectradino_core.data.stream import Stream
 from spectradino_core.data.transfer import OnHost, RawInfrared, RawRGB, infrared_counts, map_tensors
 from spectradino_core.data.views import COLOURS, ViewOptions, infrared_levels
 from spectradino_core.modality import INFRARED, Modality
@@ -30,13 +30,13 @@ class PretrainBatch:
     """Pairs of one infrared band.
 
     Attributes:
-        band: the infrared band of this step.
+        band: infrared band of this step.
         rgb: float32 [B, 3, S, S], normalised with ImageNet's mean and standard deviation.
         infrared: float32 [B, 1, S, S] in [0, 1].
-        names: where each item came from, for messages.
-        keys: int64 [B], the item's number over all sources, or its view's where `ViewOptions.count` is set.
-        extra: other infrared bands of the items that have them, float32 [K, 1, S, S]; only if asked for.
-        extra_rows: int64 [K], which items of the batch those are.
+        names: origin of each item, for messages.
+        keys: int64 [B], number of the item over all sources, or of its view if `ViewOptions.count` is set.
+        extra: other infrared bands of the items that have them, float32 [K, 1, S, S]; only if requested.
+        extra_rows: int64 [K], indices of these items in the batch.
     """
 
     band: Modality
@@ -48,13 +48,12 @@ class PretrainBatch:
     extra_rows: dict[Modality, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device | str) -> PretrainBatch:
-        """The same batch on `device`."""
-
+        """Return the batch on `device`."""
         return map_tensors(self, lambda x: x.to(device, non_blocking=True))
 
 
 def available_bands(sources: Sequence[ImageSource]) -> tuple[Modality, ...]:
-    """The infrared bands that any item of the sources has, in the order of training."""
+    """Return the infrared bands that any item of the sources has, in the order of training."""
     keys: set[str] = set()
     for source in sources:
         for item in range(len(source)):
@@ -81,37 +80,37 @@ def pretraining_batches(
     extra: bool = False,
     max_damaged: float = 0.01,
     pin: bool = False,
-) -> Stream[OnHost[PretrainBatch]]:
-    """The batches of steps `first` to `steps - 1`, each a function of the seed and its step alone.
+) -> PretrainLoader[OnHost[PretrainBatch]]:
+    """Return the batches of steps `first` to `steps - 1`, each determined by the seed and its step.
 
     Args:
-        sources: images; several may hold the same band.
-        batch: items per step over *all* ranks; a step's items are the same whatever `world` is.
-        crop: S, a multiple of the patch (224 is 16 patches of 14).
-        seed: of order, views and noise.
-        steps: of the whole run.
-        first: the step to begin at, after a resume.
-        rank, world: this process's contiguous share of every batch is the rank-th of `world`.
-        sampling: which band a step shows; None: round robin over `bands`.
-        workers: processes that make batches ahead; 0: this one makes them.
-        bands: the infrared bands to train; None: all that the sources have.
+        sources: image sources; several may have the same band.
+        batch: items per step over *all* ranks; the items of a step do not depend on `world`.
+        crop: S, a multiple of the patch size.
+        seed: seed of order, views and noise.
+        steps: number of steps of the run.
+        first: first step, after a resume.
+        rank, world: this process loads the rank-th of `world` contiguous parts of every batch.
+        sampling: chooses the band of each step; None: round robin over `bands`.
+        workers: data loading processes; 0: load in this process.
+        bands: infrared bands to train; None: all that the sources have.
         views: how views are drawn; None: the defaults.
-        thermal: from counts to network input; None: the default contract.
-        extra: load the other infrared bands of items that have them too.
-        max_damaged: share of all items that may be damaged before the run is refused.
-        pin: batches in page-locked memory, from which a GPU reads without the host waiting.
+        thermal: contract from counts to network input; None: the default.
+        extra: also load the other infrared bands of items that have them.
+        max_damaged: maximum fraction of damaged items before the run stops.
+        pin: batches in page-locked memory, for asynchronous copies to a GPU.
 
     Raises:
         ValueError: nothing to train on, a band with fewer pairs than a batch, or a batch that `world` does not divide.
     """
     chosen = tuple(Modality.parse(b) for b in bands) if bands is not None else available_bands(sources)
     if not chosen:
-        raise ValueError("the sources hold no infrared band")
+        raise ValueError("the sources hold no infrared band: give sources with nir, swir or lwir images")
     if Modality.RGB in chosen:
-        raise ValueError("RGB is in every pair: name infrared bands")
+        raise ValueError("RGB is in every pair: name infrared bands only")
     views = views if views is not None else ViewOptions()
     plan = Plan(sources, {band.key: (band.key,) for band in chosen}, batch, crop, seed, views)
-    return Stream(
+    return PretrainLoader(
         plan,
         partial(_collate, thermal or ThermalContract()),
         sampling or RoundRobin([band.key for band in chosen]),
@@ -127,8 +126,11 @@ def pretraining_batches(
 
 
 def steps_per_epoch(sources: Sequence[ImageSource], batch: int, bands: Sequence[Modality] | None = None) -> int:
-    """All whole batches of all bands: an epoch of the paper. Round robin deals these steps evenly among the bands, so
-    the pairs of a smaller set are seen more often in it than those of a larger one."""
+    """Return the number of full batches of all bands, the paper's epoch.
+
+    Round robin divides these steps equally among the bands, so within an epoch the pairs of a smaller band are seen
+    more often than those of a larger one.
+    """
     chosen = bands if bands is not None else available_bands(sources)
     return sum(
         sum(band.key in source.modalities(item) for source in sources for item in range(len(source))) // batch
@@ -137,10 +139,10 @@ def steps_per_epoch(sources: Sequence[ImageSource], batch: int, bands: Sequence[
 
 
 def make_batch(views: Sequence[LoadedView], band: Modality, thermal: ThermalContract) -> OnHost[PretrainBatch]:
-    """Loaded views to a batch.
+    """Make a batch of loaded views.
 
     Raises:
-        ThermalError: an infrared frame does not fit the contract.
+        ThermalError: an infrared frame does not match the contract.
     """
 
     def frames(of: Modality, rows: Sequence[int]) -> RawInfrared:
@@ -163,5 +165,5 @@ def make_batch(views: Sequence[LoadedView], band: Modality, thermal: ThermalCont
     return OnHost(PretrainBatch, content)
 
 
-def _collate(thermal: ThermalContract, place: Place, views: list[LoadedView]) -> OnHost[PretrainBatch]:
-    return make_batch(views, Modality.parse(place.group), thermal)
+def _collate(thermal: ThermalContract, step: PlanStep, views: list[LoadedView]) -> OnHost[PretrainBatch]:
+    return make_batch(views, Modality.parse(step.group), thermal)

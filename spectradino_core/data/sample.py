@@ -1,6 +1,6 @@
-"""One labelled pair of frames, as it travels from a reader through augmentation into a batch.
+"""One labelled pair of frames, passed from readers through augmentation to batches.
 
-Letters: h x w the pair's common pixel grid, K objects, I ignored ones.
+Letters: h x w common pixel grid of the pair, K objects, I ignored objects.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ __all__ = ["PairedSample"]
 
 @dataclass
 class PairedSample:
-    """A colour frame, its infrared partner on the same pixel grid, and what is known of them.
+    """An RGB frame, the infrared frame on the same pixel grid, and their labels.
 
     Attributes:
         rgb: uint8 [h, w, 3] in RGB order.
         infrared: raw counts, uint8 or uint16 [h, w].
-        boxes: float32 [K, 4], x1 y1 x2 y2 in pixels; None: not labelled (unlike K = 0, which says there is nothing).
+        boxes: float32 [K, 4], x1 y1 x2 y2 in pixels; None: not labelled (K = 0: labelled, without objects).
         labels: int64 [K] or None.
         mask: uint8 [h, w], 255 where unlabelled; None: not labelled.
-        name: where it came from, for messages.
-        ignored, ignored_labels: float32 [I, 4] and int64 [I], as `boxes` and `labels`: crowds and the like, which
-            it is neither right nor wrong to find; None: there are none.
-        subsets: subsets of its data set that it belongs to, such as "day" or "night"; tables show these apart.
-        present: whether the RGB and the infrared frame were recorded. The array of a frame that was not is all zeros;
-            training and evaluation withhold that stream.
-        labelled_classes: the box classes whose every instance is in `boxes` (or `ignored`), as indices; None: all.
-            Where a data set does not label a class, an unmatched detection of it is neither right nor wrong.
+        name: origin of the pair, for messages.
+        ignored, ignored_labels: float32 [I, 4] and int64 [I] like `boxes` and `labels`: objects such as crowds, whose
+            detections are neither true nor false positives; None: there are none.
+        subsets: subsets of the data set, such as "day" or "night", that tables list separately.
+        present: whether the RGB and the infrared frame were recorded. A missing frame is all zeros, and training and
+            evaluation do not use its stream.
+        labelled_classes: indices of the box classes whose every instance is in `boxes` or `ignored`; None: all.
+            Unmatched detections of other classes are neither true nor false positives.
     """
 
     rgb: np.ndarray
@@ -45,7 +45,6 @@ class PairedSample:
     labelled_classes: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a sample without any frame."""
         if not any(self.present):
             raise ValueError(f"{self.name or 'sample'}: neither the RGB nor the infrared frame is present")
 

@@ -1,6 +1,6 @@
-"""Which band a step shows, and which items: pure functions of seed and step, so that a resumed run goes on alike.
+"""Sampling of bands and items as pure functions of seed and step, so that a resumed run repeats them exactly.
 
-Letters: M groups of items to choose from (as a rule one an infrared band), N items of one group, B items in a batch.
+Letters: M groups of items (usually one per infrared band), N items of one group, B items in a batch.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ __all__ = ["AdaptiveBands", "BandSampling", "RoundRobin", "spread_order"]
 
 
 class BandSampling(Protocol):
-    """Decides what each step shows."""
+    """Chooses the group of each step."""
 
-    def place(self, step: int) -> tuple[str, int]:
-        """(group, how many steps have shown it before)."""
+    def select(self, step: int) -> tuple[str, int]:
+        """Return (group, number of earlier steps with this group)."""
         ...
 
     def record(self, step: int, group: str, loss: float) -> None:
-        """Tells what came of a step; called once a step, in order, with the loss averaged over all ranks."""
+        """Record the loss of a step, averaged over all ranks; called once per step, in order."""
         ...
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -31,14 +31,14 @@ class BandSampling(Protocol):
 
 
 class RoundRobin:
-    """Each group in turn (SpectraDINO Section 3.3: NIR, SWIR, LWIR). The default."""
+    """Cycle through the groups (SpectraDINO Section 3.3: NIR, SWIR, LWIR). The default."""
 
     def __init__(self, groups: Sequence[str]) -> None:
         if not groups:
-            raise ValueError("round robin over no groups")
+            raise ValueError("round robin needs at least one group")
         self.groups = tuple(groups)
 
-    def place(self, step: int) -> tuple[str, int]:
+    def select(self, step: int) -> tuple[str, int]:
         return self.groups[step % len(self.groups)], step // len(self.groups)
 
     def record(self, step: int, group: str, loss: float) -> None:
@@ -52,11 +52,11 @@ class RoundRobin:
 
 
 class AdaptiveBands:
-    """Shows more of what is still learnt badly: the chance of a group grows with its running loss. Ours, off by
-    default; the paper names it as an open question (Appendix, "Limitations").
+    """Sample groups with a probability that grows with their running loss.
 
-    Chances change once a round of `period` steps, and what a round does is settled by the losses up to the end of the
-    round before last. Batches may therefore be made up to `period` steps ahead without changing what they are.
+    Ours, off by default; the paper names it as an open question (Appendix, "Limitations"). Probabilities change once
+    per round of `period` steps and depend on the losses up to the end of the round before the previous one. Batches can
+    therefore be loaded up to `period` steps ahead without changing their content.
     """
 
     def __init__(
@@ -70,12 +70,12 @@ class AdaptiveBands:
     ) -> None:
         """
         Args:
-            groups: names.
-            seed: of the draws.
-            period: steps of a round; no less than the batches that are made ahead.
-            power: chances are proportional to the running loss to this power; 0: all alike.
-            floor: share of the steps that is dealt out evenly whatever the losses.
-            decay: of the running loss, per step that shows the group.
+            groups: names of the groups.
+            seed: seed of the draws.
+            period: steps per round; at least the number of prefetched batches.
+            power: probabilities are proportional to the running loss to this power; 0: uniform.
+            floor: fraction of the steps that is distributed uniformly regardless of the losses.
+            decay: decay of the running loss per step of the group.
         """
         if not groups or period < 1 or not 0 <= floor <= 1 or not 0 <= decay < 1:
             raise ValueError(
@@ -85,48 +85,52 @@ class AdaptiveBands:
         self._seed, self._period, self._power, self._floor, self._decay = seed, period, power, floor, decay
         self._losses: dict[str, float] = {}
         even = [1 / len(groups)] * len(groups)
-        # By round: the chance of each group, and how often each was shown before it.
+        # By round: the probability of each group, and the number of steps of each group before the round.
         self._chances: dict[int, list[float]] = {0: even, 1: even}
         self._before: dict[int, list[int]] = {0: [0] * len(groups)}
         self._draws: dict[int, np.ndarray] = {}
         self._recorded = 0
 
     def chances(self, step: int) -> dict[str, float]:
-        """The chance of each group at `step`."""
+        """Return the probability of each group at `step`."""
         return dict(zip(self.groups, self._chances_of(step // self._period), strict=True))
 
-    def place(self, step: int) -> tuple[str, int]:
+    def select(self, step: int) -> tuple[str, int]:
         number, offset = divmod(step, self._period)
         draws = self._drawn(number)
         which = int(draws[offset])
-        return self.groups[which], self._shown_before(number)[which] + int((draws[:offset] == which).sum())
+        return self.groups[which], self._steps_before(number)[which] + int((draws[:offset] == which).sum())
 
     def record(self, step: int, group: str, loss: float) -> None:
-        """
+        """Record the loss of a step.
+
         Raises:
             ValueError: a step out of order, an unknown group or a loss that is not finite.
         """
         if step != self._recorded or group not in self.groups or not np.isfinite(loss):
-            raise ValueError(f"step {step} of {group} with loss {loss}: expected step {self._recorded}, a known group")
+            raise ValueError(
+                f"step {step} of {group} with loss {loss}: expected step {self._recorded}, one of "
+                f"{', '.join(self.groups)} and a finite loss"
+            )
         last = self._losses.get(group)
         self._losses[group] = loss if last is None else self._decay * last + (1 - self._decay) * loss
         self._recorded += 1
         number, offset = divmod(self._recorded, self._period)
-        if offset == 0:  # round number - 1 has ended, which settles round number + 1
+        if offset == 0:  # round number - 1 has ended, which determines round number + 1
             self._chances[number + 1] = self._weigh()
-            self._shown_before(number)
+            self._steps_before(number)
             for old in [n for n in self._chances if n < number]:
                 self._chances.pop(old)
                 self._before.pop(old, None)
                 self._draws.pop(old, None)
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers; JSON can hold it."""
+        """Return numbers only, which can be stored as JSON."""
         return {
             "recorded": self._recorded,
             "losses": dict(self._losses),
             "chances": {str(n): list(c) for n, c in self._chances.items()},
-            "before": {str(n): list(self._shown_before(n)) for n in sorted(self._chances)},
+            "before": {str(n): list(self._steps_before(n)) for n in sorted(self._chances)},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -138,7 +142,7 @@ class AdaptiveBands:
 
     def _weigh(self) -> list[float]:
         known = np.array([self._losses.get(group, np.nan) for group in self.groups])
-        # What was never shown counts as badly as the worst that was.
+        # A group without a loss gets the maximum of the others.
         losses = np.where(np.isnan(known), np.nanmax(known), known)
         weights = np.maximum(losses, 1e-12) ** self._power
         return list(self._floor / len(weights) + (1 - self._floor) * weights / weights.sum())
@@ -146,8 +150,8 @@ class AdaptiveBands:
     def _chances_of(self, number: int) -> list[float]:
         if number not in self._chances:
             raise ValueError(
-                f"round {number} of {self._period} steps is not settled after {self._recorded} recorded steps: batches "
-                "are made too far ahead (fewer workers, or a longer period), or losses are not recorded"
+                f"round {number} of {self._period} steps is undetermined after {self._recorded} recorded steps: use "
+                "fewer workers or a longer period, and record the loss of every step"
             )
         return self._chances[number]
 
@@ -158,9 +162,9 @@ class AdaptiveBands:
             self._draws[number] = np.minimum(np.searchsorted(edges, uniform, side="right"), len(self.groups) - 1)
         return self._draws[number]
 
-    def _shown_before(self, number: int) -> list[int]:
+    def _steps_before(self, number: int) -> list[int]:
         if number not in self._before:
-            earlier = self._shown_before(number - 1)
+            earlier = self._steps_before(number - 1)
             counts = np.bincount(self._drawn(number - 1), minlength=len(self.groups))
             self._before[number] = [int(a + b) for a, b in zip(earlier, counts)]
         return self._before[number]
@@ -172,26 +176,27 @@ _SWAPS = 100
 def spread_order(
     sequences: np.ndarray, frames: np.ndarray, gaps: np.ndarray, batch: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, int]:
-    """An epoch's order of N items in whole batches, in which neighbours of a recording don't meet in a batch.
+    """Order N items of an epoch in full batches that avoid neighbouring frames of a recording in one batch.
 
     Two items are neighbours if they are of one sequence and fewer frames apart than its gap (or a frame is unknown):
-    in a batch they would be each other's false negatives. Long sequences are dealt evenly over the epoch first; an item
-    that would meet a neighbour then waits for a later batch; those left at the end change places with earlier ones.
+    in a batch they would be false negatives of each other. Sequences are first distributed evenly over the epoch; an
+    item with a neighbour in the batch is then deferred to a later one; those left at the end are swapped with earlier
+    items.
 
     Args:
-        sequences: int64 [N], number of the recording.
-        frames: int64 [N], place in it; negative: unknown.
-        gaps: int64 [N], frames.
+        sequences: number of each item's recording, int64 [N].
+        frames: frame number in the recording, int64 [N]; negative: unknown.
+        gaps: minimum distance in frames within a batch, int64 [N].
         batch: B, at most N.
-        rng: of the order.
+        rng: generator of the order.
 
     Returns:
-        int64 [N // B * B], and how many items met a neighbour all the same because too few others were left.
+        Indices int64 [N // B * B], and the number of items that still share a batch with a neighbour.
     """
     count = len(sequences)
-    order = deque(_dealt(sequences, rng))
+    order = deque(_evenly_spaced(sequences, rng))
     out: list[int] = []
-    misplaced: list[int] = []  # places in out
+    misplaced: list[int] = []  # positions in out
     for _ in range(count // batch):
         taken: list[int] = []
         waiting: list[int] = []
@@ -199,7 +204,7 @@ def spread_order(
         while order and len(taken) < batch and len(waiting) < 8 * batch:
             item = order.popleft()
             others = seen.setdefault(int(sequences[item]), [])
-            if _meets(int(frames[item]), others, int(gaps[item])):
+            if _has_neighbour(int(frames[item]), others, int(gaps[item])):
                 waiting.append(item)
             else:
                 taken.append(item)
@@ -211,34 +216,34 @@ def spread_order(
         out += taken
     rows = np.array(out, np.int64)
 
-    def fits(place: int, row: int) -> bool:
-        """Whether `row` would meet no neighbour at `place`."""
-        first = place // batch * batch
-        others = np.delete(rows[first : first + batch], place - first)
+    def fits(position: int, row: int) -> bool:
+        """Return whether `row` would have no neighbour in the batch at `position`."""
+        first = position // batch * batch
+        others = np.delete(rows[first : first + batch], position - first)
         others = others[sequences[others] == sequences[row]]
-        return not _meets(int(frames[row]), [int(f) for f in frames[others]], int(gaps[row]))
+        return not _has_neighbour(int(frames[row]), [int(f) for f in frames[others]], int(gaps[row]))
 
-    met = 0
-    for place in misplaced:
+    conflicts = 0
+    for position in misplaced:
         for other in rng.integers(len(rows), size=_SWAPS):
-            if fits(place, rows[other]) and fits(int(other), rows[place]):
-                rows[[place, other]] = rows[[other, place]]
+            if fits(position, rows[other]) and fits(int(other), rows[position]):
+                rows[[position, other]] = rows[[other, position]]
                 break
         else:
-            met += not fits(place, rows[place])
-    return rows, met
+            conflicts += not fits(position, rows[position])
+    return rows, conflicts
 
 
-def _dealt(sequences: np.ndarray, rng: np.random.Generator) -> Iterable[int]:
-    """All items, each sequence's in random order and evenly spread over the whole."""
+def _evenly_spaced(sequences: np.ndarray, rng: np.random.Generator) -> Iterable[int]:
+    """Return all items, those of each sequence shuffled and evenly spaced over the epoch."""
     shuffled = rng.permutation(len(sequences))
     _, inverse, sizes = np.unique(sequences, return_inverse=True, return_counts=True)
     by_sequence = shuffled[np.argsort(inverse[shuffled], kind="stable")]
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     owner = inverse[by_sequence]
-    place = (np.arange(len(sequences)) - starts[owner] + rng.random(len(sizes))[owner]) / sizes[owner]
-    return [int(i) for i in by_sequence[np.argsort(place, kind="stable")]]
+    position = (np.arange(len(sequences)) - starts[owner] + rng.random(len(sizes))[owner]) / sizes[owner]
+    return [int(i) for i in by_sequence[np.argsort(position, kind="stable")]]
 
 
-def _meets(frame: int, others: list[int], gap: int) -> bool:
+def _has_neighbour(frame: int, others: list[int], gap: int) -> bool:
     return any(frame < 0 or other < 0 or abs(frame - other) < gap for other in others)

@@ -1,7 +1,4 @@
-"""Synthetic scenes as data sets: labelled pairs for training and reports, images of every band for pretraining.
-
-Letters: h w an image.
-"""
+"""Synthetic scenes as data sets: labelled pairs for training and reports, images of all bands for pretraining."""
 
 from __future__ import annotations
 
@@ -11,23 +8,23 @@ import numpy as np
 
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.seeds import HELD_OUT, TRAINING, held_out_seeds
-from spectradino_core.data.sources import MAPS, ImageSet, Moment
+from spectradino_core.data.sources import MAPS, FramePosition, ImageSet
 from spectradino_core.modality import INFRARED, Modality
 from spectradino_core.scenes import BOX_CLASSES, MASK_CLASSES, Scene, SceneOptions, render_scene
 
 __all__ = ["TRAINING_MISREGISTRATION_PX", "SceneImages", "ScenePairs", "scene_sample"]
 
 TRAINING_MISREGISTRATION_PX = 1.5
-"""Maximum shift between RGB and infrared in training: real pairs are never perfect."""
+"""Maximum shift between RGB and infrared in training, as real pairs are never registered exactly."""
 
 
 class ScenePairs:
-    """Labelled pairs, rendered when asked for: a source of a `Mixture`, and a set that figures are reported on.
+    """Labelled pairs, rendered on access: a source of a `Mixture`, and a data set for reports.
 
     Attributes:
-        seeds: of each scene.
+        seeds: seed of each scene.
         infrared: the band beside RGB.
-        name: for tables.
+        name: name in tables.
     """
 
     box_classes = BOX_CLASSES
@@ -46,10 +43,10 @@ class ScenePairs:
         Args:
             seeds: one per scene.
             infrared: the band beside RGB.
-            size: (width, height) of the rendering, pixels.
-            times: times of day, in turn; empty: each seed's own.
-            misregistration_px: maximum shift between the bands.
-            keep: render each scene once and keep it (0.6 MB at 360 x 288): augmentation is ten times cheaper.
+            size: (width, height) in pixels.
+            times: times of day, used in turn; empty: each seed's own.
+            misregistration_px: maximum shift between the bands in pixels.
+            keep: keep rendered scenes in memory (0.6 MB each at 360 x 288): augmentation costs a tenth of rendering.
         """
         self.seeds, self.infrared = seeds, infrared
         self.name = f"{len(seeds)} {times[0] if len(times) == 1 else 'mixed'} scenes"
@@ -58,7 +55,7 @@ class ScenePairs:
 
     @classmethod
     def training(cls, infrared: Modality, size: tuple[int, int], pool: int | None = None) -> ScenePairs:
-        """Scenes to train on: `pool` different ones that are kept, or without a pool new ones without end."""
+        """Return scenes for training: `pool` different ones kept in memory, or unlimited new ones."""
         seeds = TRAINING if pool is None else range(pool)
         return cls(seeds, infrared, size, (), TRAINING_MISREGISTRATION_PX, keep=pool is not None)
 
@@ -71,30 +68,30 @@ class ScenePairs:
         size: tuple[int, int] = (640, 512),
         time_of_day: str | None = None,
     ) -> ScenePairs:
-        """The first `count` scenes of a use of `seeds.HELD_OUT`."""
+        """Return the first `count` scenes of a use of `seeds.HELD_OUT`."""
         return cls(held_out_seeds(use, count), infrared, size, () if time_of_day is None else (time_of_day,))
 
     def __len__(self) -> int:
         return len(self.seeds)
 
-    def __getitem__(self, place: int) -> PairedSample:
-        if self._kept is not None and place in self._kept:
-            return self._kept[place]
-        time = self._times[place % len(self._times)] if self._times else None
-        sample = scene_sample(self.seeds[place], self.infrared, self._size, self._misregistration_px, time)
+    def __getitem__(self, index: int) -> PairedSample:
+        if self._kept is not None and index in self._kept:
+            return self._kept[index]
+        time = self._times[index % len(self._times)] if self._times else None
+        sample = scene_sample(self.seeds[index], self.infrared, self._size, self._misregistration_px, time)
         if self._kept is not None:
-            self._kept[place] = sample
+            self._kept[index] = sample
         return sample
 
     def __iter__(self) -> Iterator[PairedSample]:
-        return (self[place] for place in range(len(self)))
+        return (self[index] for index in range(len(self)))
 
     def samples(self) -> Iterator[PairedSample]:
         return iter(self)
 
 
 class SceneImages:
-    """An `ImageSource`: every band, depth and segmentation, pixel for pixel. Each scene is rendered once and kept."""
+    """`ImageSource` of all bands, depth and segmentation, pixel-aligned; rendered scenes are kept in memory."""
 
     frame_gap = 1
 
@@ -109,21 +106,21 @@ class SceneImages:
     ) -> None:
         """
         Args:
-            count: number of scenes; about 1.2 MB each at 320 x 256 with everything.
-            size: (width, height) of the rendering, pixels.
-            bands: infrared bands that an item offers.
-            maps: of `MAPS`, what an item offers.
+            count: number of scenes; about 1.2 MB each at 320 x 256 with all modalities.
+            size: (width, height) in pixels.
+            bands: infrared bands of an item.
+            maps: maps of an item, a subset of `MAPS`.
             first: seed of item 0.
-            misregistration_px: maximum shift between RGB and infrared.
+            misregistration_px: maximum shift between RGB and infrared in pixels.
 
         Raises:
-            ValueError: no scenes, or a map that scenes don't have.
+            ValueError: no scenes, or an unknown map.
         """
         if count < 1:
-            raise ValueError(f"a source of {count} scenes has nothing to give")
+            raise ValueError(f"the number of scenes must be at least 1, not {count}")
         unknown = [key for key in maps if key not in MAPS]
         if unknown:
-            raise ValueError(f"scenes have no {', '.join(unknown)}: choose of {', '.join(MAPS)}")
+            raise ValueError(f"scenes have no {', '.join(unknown)}: choose from {', '.join(MAPS)}")
         self.name = f"scenes {first} to {first + count - 1}"
         self._count, self._size, self._first, self._misregistration_px = count, size, first, misregistration_px
         self._bands = tuple(Modality.parse(band) for band in bands)
@@ -132,7 +129,7 @@ class SceneImages:
 
     @classmethod
     def held_out(cls, count: int, size: tuple[int, int] = (320, 256)) -> SceneImages:
-        """Scenes that nothing is trained on, registered exactly, for validation."""
+        """Return validation scenes, which are never trained on and exactly registered."""
         return cls(count, size, first=HELD_OUT["pretraining"], misregistration_px=0.0)
 
     def __len__(self) -> int:
@@ -141,8 +138,8 @@ class SceneImages:
     def modalities(self, item: int) -> tuple[str, ...]:
         return (*(band.key for band in self._bands), *self._maps)
 
-    def moment(self, item: int) -> Moment:
-        return Moment(f"street {self._first + item}", 0)
+    def position(self, item: int) -> FramePosition:
+        return FramePosition(f"street {self._first + item}", 0)
 
     def load(self, item: int, modalities: Sequence[str]) -> ImageSet:
         if item not in self._kept:
@@ -151,7 +148,7 @@ class SceneImages:
         return ImageSet({key: kept.images[key] for key in ("rgb", *modalities)}, kept.name)
 
     def forget(self, item: int) -> None:
-        """Frees the memory of an item that won't be asked for again."""
+        """Free the memory of an item that is no longer needed."""
         self._kept.pop(item, None)
 
     def _render(self, item: int) -> ImageSet:
@@ -170,7 +167,7 @@ def scene_sample(
     misregistration_px: float = 0.0,
     time_of_day: str | None = None,
 ) -> PairedSample:
-    """The scene of `seed` as a labelled pair; size is (width, height), the shift at most `misregistration_px`."""
+    """Render the scene of `seed` as a labelled pair; see `ScenePairs` for the arguments."""
     scene = _scene(seed, size, (infrared,), misregistration_px, time_of_day)
     return PairedSample(
         rgb=scene.images[Modality.RGB],

@@ -1,10 +1,9 @@
-"""Where pretraining finds its images: sources of items that several bands see at once.
+"""Image sources of pretraining: sequences of items, each with several modalities of one view.
 
-A source is a sequence of items. Each shows one view in RGB and in at least one more modality: an infrared band, or a
-"depth" or "segmentation" map (for the Omnivorous recipe). `ManifestSource` (in `manifest.py`) reads files,
-`SceneImages` (in `scene_sets.py`) renders scenes.
+An item has RGB and at least one more modality: an infrared band, or a "depth" or "segmentation" map (for the Omnivorous
+recipe). `ManifestSource` (in `manifest.py`) reads files, `SceneImages` (in `scene_sets.py`) renders scenes.
 
-Letters: h w an image.
+Letters: h x w image.
 """
 
 from __future__ import annotations
@@ -18,27 +17,27 @@ import numpy as np
 from spectradino_core.data.images import ImageFileError
 from spectradino_core.modality import Modality
 
-__all__ = ["MAPS", "MODALITY_KEYS", "ImageSet", "ImageSource", "ItemError", "Moment"]
+__all__ = ["MAPS", "MODALITY_KEYS", "ImageSet", "FramePosition", "ImageSource", "ItemError"]
 
 MAPS = ("depth", "segmentation")
-"""Modalities that are no band: metres (or any monotone measure) to the surface, and class numbers."""
+"""Modalities that are not bands: distance to the surface in metres (or a monotone function of it), class indices."""
 
 MODALITY_KEYS = (*(band.key for band in Modality), *MAPS)
-"""What an image of an item may be called."""
+"""Allowed keys of an item's images."""
 
 
 class ItemError(ImageFileError):
-    """One item can't be used: its file is missing or damaged. Training leaves it out, counts it, and says so."""
+    """A file of an item is missing or damaged. Training skips, counts and reports the item."""
 
 
 @dataclass
 class ImageSet:
-    """One item's images. They show the same field of view; their pixel counts may differ.
+    """Images of one item, with the same field of view but possibly different sizes.
 
     Attributes:
         images: by modality key. "rgb": uint8 [h, w, 3]; infrared: raw counts, uint8 or uint16 [h, w]; "depth": uint8,
             uint16 or float32 [h, w], 0 where unknown; "segmentation": uint8 [h, w], 255 where unlabelled.
-        name: where it came from, for messages.
+        name: origin of the item, for messages.
     """
 
     images: dict[str, np.ndarray]
@@ -46,12 +45,12 @@ class ImageSet:
 
 
 @dataclass(frozen=True)
-class Moment:
-    """Where in a recording an item was taken, so that neighbours can be kept apart.
+class FramePosition:
+    """Position of an item in a recording, used to keep neighbouring frames in different batches.
 
     Attributes:
-        sequence: the recording's name; items of different sequences are unrelated.
-        frame: place in it; None: unknown, so every other item of the sequence may be a neighbour.
+        sequence: name of the recording; items of different sequences are unrelated.
+        frame: frame number; None: unknown, so every other item of the sequence counts as a neighbour.
     """
 
     sequence: str
@@ -59,24 +58,24 @@ class Moment:
 
 
 class ImageSource(Protocol):
-    """Items by number, 0 to len - 1."""
+    """Items by index, 0 to len - 1."""
 
     name: str
     frame_gap: int
-    """Items of one sequence that are fewer frames apart than this show much the same; they don't meet in a batch."""
+    """Items of one sequence that are fewer frames apart are too similar to share a batch."""
 
     def __len__(self) -> int: ...
 
     def modalities(self, item: int) -> Sequence[str]:
-        """Keys of what there is beside RGB; known without reading an image."""
+        """Return the keys of the modalities beside RGB without reading an image."""
         ...
 
-    def moment(self, item: int) -> Moment: ...
+    def position(self, item: int) -> FramePosition: ...
 
     def load(self, item: int, modalities: Sequence[str]) -> ImageSet:
-        """RGB and the modalities asked for.
+        """Load RGB and the given modalities.
 
         Raises:
-            ItemError: this item is damaged; others may be sound.
+            ItemError: this item is missing or damaged; others may be usable.
         """
         ...

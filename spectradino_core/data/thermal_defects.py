@@ -1,9 +1,9 @@
-"""Defects of 16-bit thermal frames: dead and stuck pixels, dead lines, rectification borders and telemetry rows.
+"""Simulated defects of 16-bit thermal frames: dead and stuck pixels, dead lines, borders and telemetry rows.
 
-Real thermal cameras and drivers write values into their frames that are no measurement. These functions put such values
-into clean counts, for training (`Augmentation.thermal_defects`), for tests and for the benchmark of their recognition.
+Real thermal cameras and drivers write values into their frames that are not measurements. These functions add such
+values to clean counts, for training (`Augmentation.thermal_defects`), tests and the benchmark of their detection.
 
-Letters: h x w a frame.
+Letters: h x w frame.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import numpy as np
 __all__ = ["add_border", "add_clusters", "add_dead_lines", "add_dead_pixels", "add_telemetry_rows", "random_defects"]
 
 _CONSTANTS = (0, 0, 0, 65535, 65535, 16383)
-"""Values that cameras write where they measure nothing, by how usual they are."""
+"""Values that cameras write for invalid pixels; repetition reflects their frequency."""
 _SIDES = ("top", "bottom", "left", "right")
 
 
 def add_dead_pixels(
     frame: np.ndarray, fraction: float, rng: np.random.Generator, values: Sequence[int] = (0,)
 ) -> np.ndarray:
-    """Single pixels replaced by constants.
+    """Replace single pixels by constants.
 
     Args:
         frame: counts, uint16 [h, w]; not changed.
         fraction: expected fraction of replaced pixels, 0..1.
-        rng: draws the pixels.
-        values: the constants, each as likely as the others.
+        rng: generator of the pixels.
+        values: the constants, with equal probability.
 
     Returns:
         uint16 [h, w].
@@ -43,9 +43,9 @@ def add_dead_pixels(
 def add_clusters(
     frame: np.ndarray, fraction: float, rng: np.random.Generator, values: Sequence[int] = (0,), side: int = 4
 ) -> np.ndarray:
-    """Groups of neighbouring pixels replaced by a constant, each group round and about `side` pixels wide.
+    """Replace clusters of pixels by constants, each cluster round and about `side` pixels wide.
 
-    Arguments and result are those of `add_dead_pixels`.
+    Other arguments and the result: see `add_dead_pixels`.
     """
     out = frame.copy()
     height, width = frame.shape
@@ -59,7 +59,7 @@ def add_clusters(
 def add_dead_lines(
     frame: np.ndarray, rng: np.random.Generator, rows: int = 0, columns: int = 0, value: int = 0
 ) -> np.ndarray:
-    """Whole rows and columns, anywhere in the frame, replaced by a constant: uint16 [h, w]."""
+    """Replace random rows and columns by a constant; returns uint16 [h, w]."""
     out = frame.copy()
     out[rng.choice(frame.shape[0], rows, replace=False)] = value
     out[:, rng.choice(frame.shape[1], columns, replace=False)] = value
@@ -69,21 +69,21 @@ def add_dead_lines(
 def add_border(
     frame: np.ndarray, fraction: float, value: int = 0, sides: Sequence[str] = _SIDES, skew: float = 0.0
 ) -> np.ndarray:
-    """A border of one constant, as rectification and registration leave it.
+    """Add a constant border, as rectification and registration leave it.
 
     Args:
         frame: counts, uint16 [h, w]; not changed.
-        fraction: of the frame that the border covers, 0..1, as long as `skew` is 0.
+        fraction: fraction of the frame covered by the border, 0..1, exact for `skew` 0.
         value: the constant.
-        sides: those of "top", "bottom", "left" and "right" that have a border, all equally wide.
-        skew: 0: straight; up to 1: wider towards one end of each side, as the border of a rotated image is.
+        sides: sides with a border, of "top", "bottom", "left" and "right", all equally wide.
+        skew: 0: straight; up to 1: wider towards one end of each side, like the border of a rotated image.
 
     Returns:
         uint16 [h, w].
     """
     height, width = frame.shape
     across, down = len({"left", "right"} & set(sides)), len({"top", "bottom"} & set(sides))
-    # (w - across b)(h - down b) = (1 - fraction) w h, solved for the border's width b.
+    # (w - across b)(h - down b) = (1 - fraction) w h, solved for the border width b.
     a, b = across * down, across * height + down * width
     area = fraction * width * height
     wide = area / b if not a else (b - np.sqrt(b * b - 4 * a * area)) / (2 * a)
@@ -99,13 +99,13 @@ def add_border(
 
 
 def add_telemetry_rows(frame: np.ndarray, rows: int, rng: np.random.Generator, bottom: bool = True) -> np.ndarray:
-    """The first or last rows replaced by what cameras write there: counters, flags, ASCII text and zeros.
+    """Replace the first or last rows by telemetry: counters, flags, ASCII text and zeros.
 
     Args:
         frame: counts, uint16 [h, w]; not changed.
-        rows: how many.
-        rng: draws the data.
-        bottom: the last rows, else the first.
+        rows: number of rows.
+        rng: generator of the data.
+        bottom: True: the last rows; False: the first.
 
     Returns:
         uint16 [h, w].
@@ -120,9 +120,9 @@ def add_telemetry_rows(frame: np.ndarray, rows: int, rng: np.random.Generator, b
 
 
 def random_defects(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One to three kinds of defects of random strength in a clean frame of counts: uint16 [h, w].
+    """Add one to three kinds of defects to a clean frame of counts; returns uint16 [h, w].
 
-    Strengths are drawn evenly on a logarithmic scale, from a few pixels to a tenth of the frame.
+    Strengths are drawn log-uniformly, from a few pixels to a tenth of the frame.
     """
     kinds = rng.choice(5, int(rng.integers(1, 4)), replace=False)
     for kind in kinds:

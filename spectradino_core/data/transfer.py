@@ -1,9 +1,9 @@
-"""Batches on their way to a device: bytes and counts cross the bus and become network input there.
+"""Transfer of batches to a device: images are sent as bytes and counts, and normalised on the device.
 
-An RGB image is a quarter of its float32 size, a 16-bit infrared frame half. The device computes what
-`preprocess.rgb_input`, `views.colour_tensor` and `ThermalNormaliser` do, value for value.
+RGB bytes take a quarter of float32, 16-bit infrared half. The result equals that of `preprocess.rgb_input`,
+`views.colour_tensor` and `ThermalNormaliser` exactly.
 
-Letters: B images, H x W their size.
+Letters: B images, H x W size of an image.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Batch = TypeVar("Batch")
 
 
 def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """A copy of nested containers and dataclasses with `change` applied to every tensor."""
+    """Copy nested containers and dataclasses with `change` applied to every tensor."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, dict):
@@ -40,9 +40,9 @@ class RawRGB:
 
     Attributes:
         pixels: uint8 [B, H, W, 3].
-        table: float32 [3, 256], what each value of each channel becomes.
-        content: int32 [B, 2], (width, height) of the image from the top left corner, the rest of the input is 0; None:
-            images fill the input.
+        table: float32 [3, 256], normalised value by channel and pixel value.
+        content: int32 [B, 2], (width, height) of the image in the top left corner, with zeros elsewhere; None: images
+            fill the input.
     """
 
     pixels: Tensor
@@ -50,7 +50,7 @@ class RawRGB:
     content: Tensor | None = None
 
     def normalised(self) -> Tensor:
-        """Float32 [B, 3, H, W], on the device of the pixels."""
+        """Return float32 [B, 3, H, W] on the device of the pixels."""
         index = self.pixels.permute(0, 3, 1, 2).to(torch.int64, memory_format=torch.contiguous_format)
         index += 256 * torch.arange(3, device=index.device)[:, None, None]
         return _within(self.table.reshape(-1)[index], self.content)
@@ -62,9 +62,9 @@ class RawInfrared:
 
     Attributes:
         counts: uint8, or the bits of uint16 as int16 (for which devices have all operators), [B, 1, H, W].
-        low, gain: float32 [B], the count that becomes 0, and what one count is worth.
-        valid: uint8 [B, 1, H, W], 0 where nothing was measured; None: all was.
-        content: as of `RawRGB`.
+        low, gain: float32 [B], normalised value = (counts - low) * gain.
+        valid: uint8 [B, 1, H, W], 0 at invalid pixels; None: all are valid.
+        content: see `RawRGB`.
     """
 
     counts: Tensor
@@ -74,7 +74,7 @@ class RawInfrared:
     content: Tensor | None = None
 
     def normalised(self) -> Tensor:
-        """Float32 [B, 1, H, W] in [0, 1], on the device of the counts."""
+        """Return float32 [B, 1, H, W] in [0, 1] on the device of the counts."""
         counts = self.counts if self.counts.dtype == torch.uint8 else self.counts.to(torch.int32) & 0xFFFF
         x = counts.to(torch.float32).sub_(self.low[:, None, None, None])
         if self.valid is not None:
@@ -83,7 +83,7 @@ class RawInfrared:
 
 
 def _within(images: Tensor, content: Tensor | None) -> Tensor:
-    """Images with 0 outside of their content, in place."""
+    """Set pixels outside of the content to 0, in place."""
     if content is None:
         return images
     height, width = images.shape[-2:]
@@ -96,11 +96,10 @@ Frame = tuple[np.ndarray, np.float32, np.float32, "np.ndarray | None"]
 
 
 def infrared_counts(frames: Sequence[Frame], content: Tensor | None = None) -> RawInfrared:
-    """Frames as one batch.
+    """Stack frames to a batch.
 
     Args:
-        frames: of each, counts uint8 or uint16 [H, W], the low end of its range, what one count is worth, and where it
-            is valid, bool [H, W], or None: everywhere.
+        frames: each (counts uint8 or uint16 [H, W], low, gain, valid bool [H, W] or None), see `RawInfrared`.
         content: see `RawInfrared`.
     """
     counts, lows, gains, valid = zip(*frames, strict=True)
@@ -119,22 +118,22 @@ def infrared_counts(frames: Sequence[Frame], content: Tensor | None = None) -> R
 
 @dataclass
 class OnHost(Generic[Batch]):
-    """A batch as workers make it; `to` gives the batch itself, with its images as network input.
+    """A batch as made by workers; `to` returns the batch itself with images as network input.
 
     Attributes:
         kind: class of the batch.
-        content: its fields by name; images as `RawRGB` and `RawInfrared`.
+        content: its fields by name, with images as `RawRGB` and `RawInfrared`.
     """
 
     kind: type[Batch]
     content: dict[str, Any]
 
     def to(self, device: torch.device | str) -> Batch:
-        """The batch on `device`, which the host does not wait for if its memory is pinned."""
+        """Return the batch on `device`; the copy is asynchronous if the memory is pinned."""
         return self.kind(**_normalised(map_tensors(self.content, lambda x: x.to(device, non_blocking=True))))
 
     def pin_memory(self) -> OnHost[Batch]:
-        """In page-locked memory; PyTorch's loader calls it by this name."""
+        """Return the batch in page-locked memory; PyTorch's DataLoader calls this method."""
         return map_tensors(self, Tensor.pin_memory)
 
 

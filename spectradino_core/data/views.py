@@ -1,6 +1,6 @@
-"""Seeded views of an item: one crop and one flip for all its images, photometry for each by itself.
+"""Seeded views of an item: one crop and flip for all its images, separate photometric augmentation of each.
 
-Letters: h w a source image, S side of the square view in pixels.
+Letters: h x w source image, S side of the square view in pixels.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _INVALID = InvalidCounts()
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """How views are drawn. The paper says nothing of it; the crop is ImageNet's usual one, less extreme.
+    """Distribution of views. Assumed, as the paper does not describe it: ImageNet's random resized crop, less extreme.
 
     Attributes:
-        scale: least and greatest share of the picture's area that a crop covers.
-        ratio: least and greatest width over height of the crop, before it is made square.
-        flip: probability of a left-right flip.
-        photometry: how far brightness, contrast and the like vary, per image; None: not at all. Its geometry (`flip`,
-            `zoom`) and `band_dropout` don't apply here.
-        count: how many different views of an item there are; 0: a fresh one each time. With a count, view v of an item
-            is always the same, so that what the teacher says of it can be kept.
+        scale: minimum and maximum area of a crop as a fraction of the image.
+        ratio: minimum and maximum aspect ratio (width / height) of a crop, before it is resized to a square.
+        flip: probability of a horizontal flip.
+        photometry: photometric augmentation of each image; None: none. Its geometric options (`flip`, `zoom`) and
+            `band_dropout` are not used.
+        count: number of different views per item; 0: unlimited. With a count, view v of an item is always the same, so
+            that the teacher's embedding can be cached.
     """
 
     scale: tuple[float, float] = (0.35, 1.0)
@@ -47,21 +47,21 @@ class ViewOptions:
 
     def __post_init__(self) -> None:
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError(f"a crop covers a share in (0, 1] of the picture, not {self.scale}")
+            raise ValueError(f"scale must be a range within (0, 1], not {self.scale}")
         if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError(f"the aspect ratio's range {self.ratio} is empty or not positive")
+            raise ValueError(f"ratio must be a range of positive numbers, not {self.ratio}")
         if not 0 <= self.flip <= 1 or self.count < 0:
-            raise ValueError(f"flip {self.flip} must lie in 0..1 and count {self.count} must not be negative")
+            raise ValueError(f"flip {self.flip} must be in 0..1 and count {self.count} must not be negative")
 
 
 PLAIN = ViewOptions(scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, photometry=None, count=1)
-"""The largest centred square and nothing else: for evaluation, and for a teacher whose answers are kept."""
+"""The largest centred square without augmentation, for evaluation."""
 
 
 def take_view(item: ImageSet, options: ViewOptions, side: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """All images of `item` cut, flipped, resized to S x S, and varied: the dtypes stay as they are.
+    """Crop, flip, resize to S x S and augment all images of `item`; dtypes do not change.
 
-    The crop is drawn in shares of the picture, so images of one field of view with different pixel counts stay paired.
+    The crop is relative to the image size, so images of different sizes with one field of view stay registered.
     """
     height, width = item.images["rgb"].shape[:2]
     box = _draw_box(width, height, options, rng)
@@ -69,10 +69,10 @@ def take_view(item: ImageSet, options: ViewOptions, side: int, rng: np.random.Ge
     out = {}
     for key, image in item.images.items():
         if image.dtype == np.uint16 and key not in ("rgb", "depth", "segmentation"):
-            image = without_invalid(image, _INVALID(image))  # before it is resized, which would mix it with the rest
+            image = without_invalid(image, _INVALID(image))  # resizing would mix invalid with valid pixels
         small = cut(image, box, side, nearest=key == "segmentation")
         out[key] = np.ascontiguousarray(small[:, ::-1]) if flipped else small
-    # Each image has a generator of its own: which modalities are asked for does not change how the others look.
+    # Each image has its own generator, so that its augmentation does not depend on the requested modalities.
     seed = int(rng.integers(2**63))
     if options.photometry is not None:
         for key, image in out.items():
@@ -85,13 +85,13 @@ def take_view(item: ImageSet, options: ViewOptions, side: int, rng: np.random.Ge
 
 
 def cut(image: np.ndarray, box: tuple[float, float, float, float], side: int, nearest: bool = False) -> np.ndarray:
-    """The part of `image` inside `box`, resized to S x S.
+    """Crop `image` to `box` and resize to S x S.
 
     Args:
         image: [h, w] or [h, w, 3].
-        box: x1, y1, x2, y2 in shares of the picture, 0..1.
+        box: x1, y1, x2, y2 as fractions of the image size, 0..1.
         side: S.
-        nearest: take the nearest pixel (class numbers are not averaged).
+        nearest: nearest-neighbour interpolation, for class indices.
     """
     height, width = image.shape[:2]
     x1, y1 = min(width - 1, round(box[0] * width)), min(height - 1, round(box[1] * height))
@@ -108,7 +108,7 @@ def cut(image: np.ndarray, box: tuple[float, float, float, float], side: int, ne
 def _draw_box(
     width: int, height: int, options: ViewOptions, rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
-    """A random resized crop in shares of the picture; the largest centred one of that aspect where none fits."""
+    """Draw a random crop as fractions of the image size; falls back to the largest centred crop within `ratio`."""
     for _ in range(10):
         area = width * height * rng.uniform(*options.scale)
         ratio = float(np.exp(rng.uniform(*np.log(options.ratio))))
@@ -123,21 +123,21 @@ def _draw_box(
 
 
 def colour_tensor(image: np.ndarray) -> np.ndarray:
-    """uint8 [S, S, 3] to float32 [3, S, S], normalised as DINOv2 expects."""
+    """Normalise uint8 [S, S, 3] to float32 [3, S, S] with ImageNet's mean and standard deviation."""
     scaled = image.astype(np.float32) / np.float32(255.0)
     scaled = (scaled - np.array(IMAGENET_MEAN, np.float32)) / np.array(IMAGENET_STD, np.float32)
     return np.ascontiguousarray(scaled.transpose(2, 0, 1))
 
 
 COLOURS = colour_tensor(np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2))[:, 0]
-"""What `colour_tensor` makes of each value of each channel, float32 [3, 256]."""
+"""Result of `colour_tensor` by channel and pixel value, float32 [3, 256]."""
 
 
 def infrared_tensor(frame: np.ndarray, contract: ThermalContract) -> np.ndarray:
-    """Raw counts uint8 or uint16 [S, S] to float32 [1, S, S] in [0, 1]; 0 where nothing was measured.
+    """Normalise raw counts uint8 or uint16 [S, S] to float32 [1, S, S] in [0, 1]; 0 at invalid pixels.
 
     Raises:
-        ThermalError: the frame does not fit the contract.
+        ThermalError: the frame does not match the contract.
     """
     counts, low, gain, known = infrared_levels(frame, contract)
     above = np.subtract(counts, low, dtype=np.float32)
@@ -150,19 +150,19 @@ def infrared_tensor(frame: np.ndarray, contract: ThermalContract) -> np.ndarray:
 def infrared_levels(
     frame: np.ndarray, contract: ThermalContract
 ) -> tuple[np.ndarray, np.float32, np.float32, np.ndarray | None]:
-    """What `infrared_tensor` makes of a frame, before it is computed.
+    """Return the counts and parameters from which `infrared_tensor` is computed.
 
     Returns:
-        Counts of the frame's type and shape, invalid ones filled; the count that becomes 0; what one count is worth;
-        and where something was measured, bool [S, S], or None: everywhere.
+        Counts of the frame's type and shape with invalid ones filled; low and gain, see `transfer.RawInfrared`; and
+        valid pixels, bool [S, S], or None: all.
 
     Raises:
-        ThermalError: the frame does not fit the contract.
+        ThermalError: the frame does not match the contract.
     """
     normaliser = ThermalNormaliser(contract)
     try:
         valid = normaliser.valid_pixels(frame)
-    except NoValidPixelError:  # one such frame in a data set is no reason to end a run
+    except NoValidPixelError:  # a single such frame must not end the run
         return np.zeros_like(frame), np.float32(0), np.float32(0), None
     counts, known = (frame, None) if valid is None else fill_invalid(*weigh(frame, valid))
     return (counts, *normaliser.levels(counts, known), known)

@@ -338,7 +338,7 @@ class _Stage:
 
     def _save(self, kept: Student, whole: FullState, name: str, step: int, scores: dict[str, float]) -> None:
         backbone = kept.backbone
-        state = whole.at(step) if is_sharded(kept) else {}  # a collective call: before the return of other processes
+        state = whole.at(step) if is_sharded(kept) else {}  # collective, hence before the early return
         if not self.env.first:
             return
         if state:

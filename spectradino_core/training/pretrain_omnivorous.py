@@ -141,7 +141,7 @@ class _StepRecorder:
         self._sampling, self._adaptive, self.recent = sampling, adaptive, recent
 
     def after_step(self, step: int, batch: OmnivorousBatch, losses: dict[str, Tensor]) -> None:
-        group = self._sampling.place(step)[0]
+        group = self._sampling.select(step)[0]
         if self._adaptive:
             self._sampling.record(step, group, mean_over_processes({"total": losses["total"]})["total"])
         self.recent.after_step(step, group, losses)

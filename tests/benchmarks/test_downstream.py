@@ -14,7 +14,7 @@ from benchmarks.downstream.plan import FULL, PARTS, jobs_of
 from benchmarks.downstream.teacher import Disguised, teacher_recipe
 from spectradino_core.cli import _parser
 from spectradino_core.commands import evaluate_retrieval
-from spectradino_core.data.mixture import ColourOnly
+from spectradino_core.data.mixture import RGBOnly
 from spectradino_core.data.sample import PairedSample
 
 
@@ -50,7 +50,7 @@ def test_the_teacher_sees_no_infrared_and_some_pictures_without_colour():
                 boxes=None, labels=None, mask=None, name=str(index),
             ), np.array([False, True])  # fmt: skip
 
-    seen = Disguised(ColourOnly(Samples()), 0)
+    seen = Disguised(RGBOnly(Samples()), 0)
     for index in range(200):
         pair, present = seen.sample(index)
         assert present.tolist() == [True, False]

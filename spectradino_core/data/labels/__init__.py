@@ -1,10 +1,10 @@
-"""Label files from outside: COCO JSON, Pascal VOC XML, YOLO text and class masks, each read in one place.
+"""Readers of label files: COCO JSON, Pascal VOC XML, YOLO text and class masks.
 
-Everything that reads labels (bags, folders of pairs, published data sets, own data) uses these readers, so a file that
-one command accepts is accepted by all of them. Oddities that real files are full of are tolerated, counted by name
-(`NOTES`) and reported; damage is refused by a `LabelError` that names the file and the entry.
+Everything that reads labels (bags, folders of pairs, published data sets, own data) uses these readers, so all commands
+accept the same files. Common deviations of real files are tolerated, counted by name (`NOTES`) and reported; damaged
+files are refused with a `LabelError` that names the file and the entry.
 
-- `objects.py`: objects of one image, boxes as they count, class names, notes.
+- `objects.py`: objects of one image, conversion to boxes, class names, notes.
 - `files.py`: bounded reading of text in any encoding, paths that may not leave their root, image names.
 - `coco.py`, `voc.py`, `yolo.py`, `masks.py`: one format each.
 """

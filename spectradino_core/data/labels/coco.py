@@ -1,7 +1,7 @@
-"""Boxes in COCO JSON files: images, annotations and categories, every field checked.
+"""Reading of COCO JSON files: images, annotations and categories, with every field checked.
 
 Tolerated and counted (see `NOTES`): ids that are text or decimal numbers, crowd flags as text, byte order marks,
-Windows paths, the file names of Roboflow exports. Boxes are judged later, where the image's size is known.
+Windows paths, file names of Roboflow exports. Boxes are checked later, when the image's size is known.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class CocoImage:
     """One image of the file.
 
     Attributes:
-        entry: as stored, for fields beyond COCO's.
-        name: its `file_name` with forward slashes; "" where it has none.
-        size: (width, height) as the file says; None where it does not.
-        labels: its objects; crowds and what is marked "ignore" are ignored.
+        entry: the stored entry, for fields beyond COCO's.
+        name: its `file_name` with forward slashes; "": it has none.
+        size: (width, height) according to the file; None: not given.
+        labels: its objects; those marked "iscrowd" or "ignore" are ignored.
     """
 
     entry: Mapping[str, Any]
@@ -45,13 +45,13 @@ class CocoImage:
 
 @dataclass
 class CocoFile:
-    """What a file holds.
+    """Content of a COCO file.
 
     Attributes:
         path: the file.
-        data: all of it, for fields beyond COCO's.
-        images: in the file's order.
-        classes: names of its categories, in the file's order.
+        data: the parsed JSON, for fields beyond COCO's.
+        images: images in the file's order.
+        classes: category names in the file's order.
         notes: see `NOTES`.
     """
 
@@ -62,7 +62,7 @@ class CocoFile:
     notes: Counter[str]
 
     def by_name(self, keys: Iterable[str] = ("file_name",)) -> ImageNames[CocoImage]:
-        """Images by the paths that they have under these keys.
+        """Return the images by the paths stored under these keys.
 
         Raises:
             LabelError: an image has no file_name, or two have the same.
@@ -77,23 +77,23 @@ class CocoFile:
 
 
 def read_coco(path: Path) -> CocoFile:
-    """A COCO file.
+    """Read a COCO file.
 
     Raises:
-        LabelError: not such a file, or an entry is damaged; names both.
+        LabelError: not a COCO file, or an entry is damaged; names file and entry.
     """
     notes: Counter[str] = Counter()
     return coco_of(path, read_json(path, notes), notes)
 
 
 def coco_of(path: Path, data: Any, notes: Counter[str]) -> CocoFile:
-    """The same of what was read already; `notes` are those of its reading."""
+    """Parse JSON that was already read; `notes` are those of reading it."""
     parts: dict[str, Any] = (
         {key: data.get(key) for key in ("images", "annotations", "categories")} if isinstance(data, dict) else {}
     )
-    lacking = [key for key, value in parts.items() if not isinstance(value, list)]
-    if not parts or lacking:
-        what = f": it lacks a list of {' and of '.join(lacking)}" if lacking else ""
+    missing = [key for key, value in parts.items() if not isinstance(value, list)]
+    if not parts or missing:
+        what = f": it lacks a list of {' and of '.join(missing)}" if missing else ""
         raise LabelError(f"{path}: not COCO annotations, an object with images, annotations and categories{what}")
     categories: _Ids[str] = _Ids(path, "category", notes)
     for number, one in enumerate(parts["categories"]):
@@ -122,7 +122,7 @@ def coco_of(path: Path, data: Any, notes: Counter[str]) -> CocoFile:
 
 
 class _Ids(Generic[T]):
-    """Entries by their ids, which may be whole numbers, decimal ones or text; 7, 7.0 and "7" are one id."""
+    """Entries by id, an integer, a decimal number or text; 7, 7.0 and "7" are the same id."""
 
     def __init__(self, path: Path, what: str, notes: Counter[str]) -> None:
         self.values: list[T] = []
@@ -157,7 +157,7 @@ class _Ids(Generic[T]):
 
 
 def _whole(text: str) -> int | str:
-    """The number that a text is; other text, and numbers with leading zeros, which are names, as they are."""
+    """Convert text to an integer if it is one; numbers with leading zeros are names and stay text."""
     found = _NUMBER.fullmatch(text.strip())
     return int(found[1]) if found else text.strip()
 
@@ -167,7 +167,7 @@ def _flag(value: Any, which: str, key: str, notes: Counter[str]) -> bool:
         return bool(value)
     text = value.strip().lower() if isinstance(value, str) else None
     if text not in _NO | _YES:
-        raise LabelError(f"{which} has {key} {value!r:.80}: 0 or 1 is wanted")
+        raise LabelError(f"{which} has {key} {value!r:.80}: give 0 or 1")
     notes["text_flags"] += 1
     return text in _YES
 

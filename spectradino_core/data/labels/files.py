@@ -1,7 +1,6 @@
-"""Files of labels, and the image names in them: bounded, in whatever encoding, and never outside of their root.
+"""Reading of label files with size limits and any encoding, and of the paths in them, which may not leave their root.
 
-A symbolic link that a user made inside a data root is followed; only a path *written in a file* that leads out of the
-root is refused.
+A symbolic link inside a data root is followed; only a path *written in a file* that leads out of the root is refused.
 """
 
 from __future__ import annotations
@@ -40,14 +39,14 @@ _SAFE_ENCODINGS = re.compile(
     r"utf-(8|16|32)(-[bl]e)?|utf-8-sig|ascii|iso8859-\d+|cp125\d|cp(437|850|852|866|932|949|950)|big5(hkscs)?|"
     r"shift_jis|euc_(jp|kr)|koi8-[ru]"
 )
-"""Encodings that a file may declare: some of Python's others take quadratic time, or are no text at all."""
+"""Encodings that a file may declare; some of Python's others take quadratic time or are not text encodings."""
 
 
 def read_bytes(path: Path, kind: str) -> bytes:
-    """A whole file of one of the kinds of `files.LARGEST`.
+    """Read a file of one of the kinds of `files.LARGEST`.
 
     Raises:
-        LabelError: it can't be read, see `files.open_file`.
+        LabelError: the file can't be read, see `files.open_file`.
     """
     try:
         return files.read_bytes(path, kind)
@@ -56,10 +55,10 @@ def read_bytes(path: Path, kind: str) -> bytes:
 
 
 def read_text(path: Path, kind: str, notes: Counter[str]) -> str:
-    """A text file in UTF-8 or whatever else it turns out to be, see `decode_text`.
+    """Read a text file in UTF-8 or another encoding, see `decode_text`.
 
     Raises:
-        LabelError: as `read_bytes`, or it is no text.
+        LabelError: see `read_bytes`; or the file is not text.
     """
     try:
         return decode_text(read_bytes(path, kind), notes)
@@ -68,15 +67,15 @@ def read_text(path: Path, kind: str, notes: Counter[str]) -> str:
 
 
 def decode_text(data: bytes, notes: Counter[str], declared: str | None = None) -> str:
-    """Bytes as text: by their byte order mark, else as declared, else as UTF-8, GB18030 or Latin-1 by what fits.
+    """Decode text by its byte order mark, else as declared, else as UTF-8, GB18030 or Latin-1, the first that fits.
 
     Args:
-        data: the file.
-        notes: counts a byte order mark, and an encoding other than UTF-8.
-        declared: the encoding that the file itself names.
+        data: content of the file.
+        notes: counts byte order marks and encodings other than UTF-8.
+        declared: encoding that the file declares.
 
     Raises:
-        UnicodeDecodeError: a UTF-16 mark before what is not UTF-16.
+        UnicodeDecodeError: a UTF-16 byte order mark before data that is not UTF-16.
     """
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         notes["byte_order_mark"] += 1
@@ -98,10 +97,10 @@ def decode_text(data: bytes, notes: Counter[str], declared: str | None = None) -
 
 
 def read_json(path: Path, notes: Counter[str]) -> Any:
-    """What a JSON file holds.
+    """Read a JSON file.
 
     Raises:
-        LabelError: it can't be read, or is no JSON.
+        LabelError: the file can't be read, or is not JSON.
     """
     try:
         return parse_json(read_text(path, "label file", notes), f"label file {printable(str(path))}")
@@ -110,10 +109,10 @@ def read_json(path: Path, notes: Counter[str]) -> Any:
 
 
 def inside(root: Path, text: object, source: Path | str) -> Path:
-    """The path below `root` that `source`, a file from outside, names; slashes of either kind.
+    """Return the path below `root` that the file `source` names, with slashes of either kind.
 
     Raises:
-        LabelError: it leads out of the root, or is no path.
+        LabelError: the path leads out of the root, or is invalid.
     """
     name = str(text).replace("\\", "/")
     parts = PurePosixPath(posixpath.normpath(name)).parts
@@ -122,43 +121,43 @@ def inside(root: Path, text: object, source: Path | str) -> Path:
     path = root.joinpath(*parts)
     try:
         path.is_file()
-    except (OSError, ValueError) as error:  # a zero byte, or over-long
-        raise LabelError(f"{source} names {str(text)[:120]!r}, which is no path ({error})") from None
+    except (OSError, ValueError) as error:  # a null byte, or too long
+        raise LabelError(f"{source} names {str(text)[:120]!r}, which is not a path ({error})") from None
     if "\0" in name:
-        raise LabelError(f"{source} names {str(text)[:120]!r}, which is no path")
+        raise LabelError(f"{source} names {str(text)[:120]!r}, which is not a path")
     return path
 
 
 def posix_name(text: object) -> str:
-    """A path as written in a file, with forward slashes and without a leading "./"."""
+    """Normalise a path from a file: forward slashes, no leading "./"."""
     return posixpath.normpath(str(text).strip().replace("\\", "/")) if str(text).strip() else ""
 
 
 def is_roboflow(name: str) -> bool:
-    """Whether a file has the name that Roboflow gives at export: `street_jpg.rf.<hash>.jpg` of street.jpg."""
+    """Return whether a file name is that of a Roboflow export: `street_jpg.rf.<hash>.jpg` for street.jpg."""
     return _ROBOFLOW.fullmatch(PurePosixPath(name).stem) is not None
 
 
 def plain_stem(name: str) -> str:
-    """A file's name without folders and ending, and as it was before Roboflow renamed it."""
+    """Return a file's name without folders, extension and Roboflow's suffix."""
     stem = PurePosixPath(name).stem
     found = _ROBOFLOW.fullmatch(stem)
     return found["stem"] if found else stem
 
 
 class ImageNames(Generic[T]):
-    """What a label file says by image, found again by the image's path in its set.
+    """Entries of a label file by image path.
 
-    The same path goes before everything else. Otherwise a path matches whose name agrees (whatever the case and the
-    ending, and before Roboflow's renaming) and whose folders are the end of the other's: label files name images from
-    other folders than a set's root, or by their file names alone.
+    An equal path has precedence. Otherwise a path matches if its name is equal (ignoring case, extension and Roboflow's
+    suffix) and the folders of one path are the end of the other's: label files name images relative to other folders
+    than the data set's root, or by file name only.
     """
 
     def __init__(self, entries: Iterable[tuple[str, T]], source: Path) -> None:
         """
         Args:
-            entries: name as `posix_name` gives it, and value.
-            source: for errors.
+            entries: (name normalised by `posix_name`, value).
+            source: the label file, for error messages.
 
         Raises:
             LabelError: the file lists a name twice.
@@ -172,7 +171,7 @@ class ImageNames(Generic[T]):
             self._loose.setdefault(plain_stem(name).casefold(), []).append((_folded(name), value))
 
     def find(self, path: str) -> T | None:
-        """The value of the image at a path; None: the file does not list it, or several could be meant."""
+        """Return the value of the image at a path; None: not listed, or ambiguous."""
         name = posix_name(path)
         if name in self._exact:
             return self._exact[name]
@@ -197,7 +196,7 @@ def _ends_alike(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
 
 
 def _known(declared: str | None) -> str | None:
-    """The codec of a declared encoding, where it is one that may be used; GB2312 and GBK by what contains both."""
+    """Return the codec of a declared encoding, if allowed; GB18030 for its subsets GB2312 and GBK."""
     if not declared:
         return None
     try:
@@ -210,7 +209,7 @@ def _known(declared: str | None) -> str | None:
 
 
 def _guessed(data: bytes) -> str:
-    """GB18030 where most letters are pairs of high bytes, as Chinese text has them; else Latin-1, which always fits."""
+    """Decode as GB18030 if most letters are pairs of high bytes, as in Chinese text; else as Latin-1."""
     try:
         text = data.decode("gb18030")
     except UnicodeDecodeError:

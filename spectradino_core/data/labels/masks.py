@@ -1,6 +1,6 @@
-"""Class masks as data sets store them: numbers in one channel, in three equal ones, or in a PNG with a palette.
+"""Reading of class masks: class numbers in one channel, in three equal channels, or in a PNG with a palette.
 
-Letters: h w an image.
+Letters: h x w image.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _GREY, _INDEXED = 0, 3
 
 
 def read_mask(path: Path, notes: Counter[str] | None = None) -> np.ndarray:
-    """The numbers of a mask file as stored, uint8 [h, w].
+    """Read the class numbers of a mask file as stored, uint8 [h, w].
 
     Args:
         path: the file.
-        notes: counts a palette.
+        notes: counts masks with a palette.
 
     Raises:
         ImageFileError: the file is missing or damaged.
-        LabelError: it holds colours, or numbers above 255.
+        LabelError: the file holds colours or numbers above 255.
     """
     image = read_image(path, cv2.IMREAD_UNCHANGED)
     if (indices := _indices(path)) is not None:
@@ -40,36 +40,36 @@ def read_mask(path: Path, notes: Counter[str] | None = None) -> np.ndarray:
         return indices[0]
     if image.dtype != np.uint8:
         if image.dtype != np.uint16 or image.max() > UNLABELLED:
-            raise LabelError(f"{path}: a mask holds class numbers up to 255, this one {image.dtype} to {image.max()}")
+            raise LabelError(f"{path}: is {image.dtype} to {image.max()}; a mask must hold class numbers up to 255")
         image = image.astype(np.uint8)
     if image.ndim == 2:
         return image
     if (image[..., 0] == image[..., 1]).all() and (image[..., 0] == image[..., 2]).all():
         return np.ascontiguousarray(image[..., 0])
     raise LabelError(
-        f"{path}: a mask is one channel of 8-bit class numbers, this one holds colours; take the data set's folder of "
-        "plain labels"
+        f"{path}: holds colours; a mask must be one channel of 8-bit class numbers: use the data set's folder of plain "
+        "labels"
     )
 
 
 def mask_of(path: Path, table: Mapping[int, int], notes: Counter[str] | None = None) -> np.ndarray:
-    """A mask in a benchmark's classes, uint8 [h, w].
+    """Read a mask and map its numbers to a benchmark's classes, uint8 [h, w].
 
     Args:
         path: the file.
-        table: class by stored number; 255 for those that don't count.
-        notes: as of `read_mask`.
+        table: class by stored number; 255: ignored.
+        notes: see `read_mask`.
 
     Raises:
-        ImageFileError, LabelError: as `read_mask`, or it holds a number that the table lacks.
+        ImageFileError, LabelError: see `read_mask`; or the file holds a number that the table lacks.
     """
     numbers = read_mask(path, notes)
     known = np.zeros(256, bool)
     known[list(table)] = True
     present = np.bincount(numbers.ravel(), minlength=256) > 0
-    strange = np.flatnonzero(present & ~known)
-    if len(strange):
-        listed = ", ".join(map(str, strange[:6])) + (", .." if len(strange) > 6 else "")
+    unknown = np.flatnonzero(present & ~known)
+    if len(unknown):
+        listed = ", ".join(map(str, unknown[:6])) + (", .." if len(unknown) > 6 else "")
         raise LabelError(f"{path}: holds {listed}, which the class table lacks; is it this data set's label folder?")
     lookup = np.full(256, UNLABELLED, np.uint8)
     for number, label in table.items():
@@ -78,10 +78,10 @@ def mask_of(path: Path, table: Mapping[int, int], notes: Counter[str] | None = N
 
 
 def _indices(path: Path) -> tuple[np.ndarray, bool] | None:
-    """The stored samples [h, w] of a PNG that decoders would turn into other numbers, and whether it has a palette.
+    """Return the stored samples [h, w] of a PNG whose samples OpenCV changes, and whether it has a palette.
 
-    With a palette OpenCV gives colours, in which two classes of one colour look the same; grey samples of fewer
-    than 8 bits it stretches to 0 .. 255. So the file is decoded as 8-bit grey, whose stretch is undone.
+    OpenCV converts palette indices to colours, which may be equal for two classes, and scales grey samples of fewer
+    than 8 bits to 0..255. The file is therefore decoded as grey of its bit depth, and the scaling is reverted.
     """
     data = path.read_bytes()
     if not data.startswith(_PNG) or len(data) < 33:
@@ -91,12 +91,12 @@ def _indices(path: Path) -> tuple[np.ndarray, bool] | None:
         return None
     header = data[16:25] + bytes([_GREY]) + data[26:29]
     chunks = [_chunk(b"IHDR", header)]
-    place = 33
-    while place + 12 <= len(data):
-        length, name = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
+    offset = 33
+    while offset + 12 <= len(data):
+        length, name = int.from_bytes(data[offset : offset + 4], "big"), data[offset + 4 : offset + 8]
         if name in (b"IDAT", b"IEND"):
-            chunks.append(data[place : place + 12 + length])
-        place += 12 + length
+            chunks.append(data[offset : offset + 12 + length])
+        offset += 12 + length
     image = cv2.imdecode(np.frombuffer(_PNG + b"".join(chunks), np.uint8), cv2.IMREAD_GRAYSCALE)
     if image is None:
         raise ImageFileError(f"{path}: not an image, or a damaged one")

@@ -1,6 +1,6 @@
-"""Objects as a label file lists them, and boxes as they count.
+"""Objects of label files, and their conversion to boxes for training and evaluation.
 
-Letters: N objects, K boxes that count, I ignored boxes, as x1 y1 x2 y2 in pixels.
+Letters: N objects, K boxes, I ignored boxes, as x1 y1 x2 y2 in pixels.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ __all__ = [
 ]
 
 CLASS_ALIASES = {"bike": "bicycle", "people": "person", "pedestrian": "person"}
-"""Names that data sets use for the classes of this project's models, in lower case."""
+"""Other names of the classes of this project's models, in lower case."""
 
 UNLABELLED = 255
-"""Value in a mask of a pixel without class."""
+"""Mask value of unlabelled pixels."""
 
 NOTES = {
     "zero_size": "{} boxes have no width or height and are skipped",
@@ -40,32 +40,32 @@ NOTES = {
     "converted_ids": "{} ids are text or decimal numbers in place of whole numbers",
     "byte_order_mark": "{} label files begin with a byte order mark",
     "other_encoding": "{} label files are not UTF-8; names with other letters may be wrong",
-    "renamed": "{} images carry the file names of a Roboflow export",
+    "renamed": "{} images have file names of a Roboflow export",
     "backslashes": "{} image paths are written with backslashes",
     "palette_mask": "{} masks are stored with a palette; its indices are the classes",
-    "unmatched": "{} images in the label file match no image of the set",
+    "unmatched": "{} images in the label file match no image of the data set",
 }
-"""Tolerated oddities of label files by name: how each is reported, with its count."""
+"""Tolerated deviations of label files by name: message with a placeholder for the count."""
 
 LOSSES = frozenset({"zero_size", "outside", "other_encoding", "unmatched"})
-"""Those of `NOTES` by which something is lost; they are worth a warning wherever labels are used."""
+"""Those of `NOTES` by which labels are lost, which always cause a warning."""
 
-_HAIR = 0.01
-"""Pixels by which a box may leave its image without a word: YOLO's fractions are rounded."""
+_CLIP_TOLERANCE = 0.01
+"""Pixels by which a box may exceed its image without a note, as YOLO's fractions are rounded."""
 
 
 class LabelError(ValueError):
-    """A label file is missing, damaged or not what it was said to be; the message names it and the entry."""
+    """A label file is missing, damaged or of another format; the message names the file and the entry."""
 
 
 class LabelledObject(NamedTuple):
     """One object of a label file.
 
     Attributes:
-        name: its class as the file has it.
-        corners: x1 y1 x2 y2 as stored, in pixels; finite.
-        ignored: a crowd or the like: finding it is neither right nor wrong.
-        difficult: VOC's flag. Published benchmarks count such objects, so it is up to the caller.
+        name: class name as in the file.
+        corners: x1 y1 x2 y2 in pixels as stored; finite.
+        ignored: e.g. a crowd, whose detections are neither true nor false positives.
+        difficult: VOC's flag; the caller decides, as published benchmarks count such objects.
     """
 
     name: str
@@ -76,12 +76,12 @@ class LabelledObject(NamedTuple):
 
 @dataclass
 class ImageLabels:
-    """All objects of one image.
+    """Objects of one image.
 
     Attributes:
-        objects: in the file's order.
-        notes: see `NOTES`; of a file that holds several images, the file has them.
-        size: (width, height) of the image as the file says, which may be wrong; None where it does not.
+        objects: objects in the file's order.
+        notes: see `NOTES`; empty if the file describes several images and has the notes itself.
+        size: (width, height) according to the file, which may be wrong; None: not given.
     """
 
     objects: list[LabelledObject]
@@ -91,14 +91,14 @@ class ImageLabels:
 
 @dataclass
 class Boxes:
-    """Boxes of one image, as `boxes_of` makes them.
+    """Boxes of one image, made by `boxes_of`.
 
     Attributes:
-        corners, classes, crowd: float64 [N, 4], clipped to the image, int64 [N] and bool [N], in the file's order; a
-            crowd is neither right nor wrong to find.
-        unknown: how many objects were skipped, by the name of a class that the table lacks.
+        corners, classes, crowd: float64 [N, 4] clipped to the image, int64 [N] and bool [N], in the file's order;
+            detections of a crowd are neither true nor false positives.
+        unknown: number of skipped objects by class name that the table lacks.
         notes: see `NOTES`.
-        mostly_outside: how many of the clipped ones lost more than half of their area.
+        mostly_outside: number of clipped boxes that lost more than half of their area.
     """
 
     corners: np.ndarray
@@ -110,59 +110,59 @@ class Boxes:
 
     @property
     def boxes(self) -> np.ndarray:
-        """Those that count, float32 [K, 4]."""
+        """Boxes that are not crowds, float32 [K, 4]."""
         return self.corners[~self.crowd].astype(np.float32)
 
     @property
     def labels(self) -> np.ndarray:
-        """Their classes, int64 [K]."""
+        """Classes of `boxes`, int64 [K]."""
         return self.classes[~self.crowd]
 
     @property
     def ignored(self) -> np.ndarray:
-        """Crowds, float32 [I, 4]."""
+        """Boxes of crowds, float32 [I, 4]."""
         return self.corners[self.crowd].astype(np.float32)
 
     @property
     def ignored_labels(self) -> np.ndarray:
-        """Their classes, int64 [I]."""
+        """Classes of `ignored`, int64 [I]."""
         return self.classes[self.crowd]
 
 
 class ClassNames:
-    """Names that labels use, as indices of a table of classes; what the table lacks is counted.
+    """Maps class names of labels to indices of a class table and counts names that the table lacks.
 
-    A name counts if it is the table's, or an alias of it ("pedestrian" of "person"), whatever the case of its letters.
+    A name matches a class or an alias of it ("pedestrian" of "person"), case-insensitively.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
         self.unknown: Counter[str] = Counter()
-        self._places: dict[str, int] = {}
-        for fold in (_folded, _canonical):  # a class's own name goes before another's alias
-            for place, name in enumerate(self.classes):
-                self._places.setdefault(fold(name), place)
+        self._indices: dict[str, int] = {}
+        for fold in (_folded, _canonical):  # a class name has precedence over an alias of another class
+            for index, name in enumerate(self.classes):
+                self._indices.setdefault(fold(name), index)
 
     def find(self, name: str) -> int | None:
-        """The index, or None; nothing is counted."""
-        place = self._places.get(_folded(name))
-        return place if place is not None else self._places.get(_canonical(name))
+        """Return the index, or None without counting the name."""
+        index = self._indices.get(_folded(name))
+        return index if index is not None else self._indices.get(_canonical(name))
 
     def known(self, names: Iterable[str]) -> tuple[str, ...]:
-        """The table's classes that are among the names, in the table's order."""
-        places = {place for name in names if (place := self.find(name)) is not None}
-        return tuple(self.classes[place] for place in sorted(places))
+        """Return the table's classes that are among the names, in the table's order."""
+        indices = {index for name in names if (index := self.find(name)) is not None}
+        return tuple(self.classes[index] for index in sorted(indices))
 
     def __call__(self, name: str, count: int = 1) -> int | None:
-        """The index; None, and counted, where the table has no such class."""
-        place = self.find(name)
-        if place is None:
+        """Return the index, or None after counting the unknown name."""
+        index = self.find(name)
+        if index is None:
             self.unknown[name] += count
-        return place
+        return index
 
     @staticmethod
     def table_of(names: Iterable[str]) -> tuple[str, ...]:
-        """A table that holds all of the names once, aliases by the name that they stand for."""
+        """Return a table with each name once, and aliases under the class that they mean."""
         table: dict[str, str] = {}
         for name in names:
             table.setdefault(_canonical(name), CLASS_ALIASES.get(_folded(name), name.strip()))
@@ -175,21 +175,21 @@ def boxes_of(
     size: tuple[int, int] | None,
     difficult_counts: bool = True,
 ) -> Boxes:
-    """Objects as boxes of an image.
+    """Convert the objects of an image to boxes.
 
     Args:
-        labels: as read.
-        classes: names that labels index; objects of others are skipped and counted.
-        size: (width, height) of the image; None: unknown, so nothing is clipped.
+        labels: objects as read.
+        classes: class table; objects of other classes are skipped and counted.
+        size: (width, height) of the image in pixels; None: unknown, boxes are not clipped.
         difficult_counts: False: VOC's difficult objects are ignored like crowds.
     """
     names = classes if isinstance(classes, ClassNames) else ClassNames(classes)
     found = Boxes(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0, bool), notes=Counter(labels.notes))
     limit = np.array([*size, *size], np.float64) if size is not None else np.full(4, np.inf)
-    corners, places, crowd = [], [], []
+    corners, indices, crowd = [], [], []
     for one in labels.objects:
-        place = names.find(one.name)
-        if place is None:
+        index = names.find(one.name)
+        if index is None:
             found.unknown[one.name] += 1
             continue
         box = np.asarray(one.corners, np.float64)
@@ -200,19 +200,19 @@ def boxes_of(
         if not (inside[2] > inside[0] and inside[3] > inside[1]):
             found.notes["outside"] += 1
             continue
-        if np.abs(inside - box).max() > _HAIR:
+        if np.abs(inside - box).max() > _CLIP_TOLERANCE:
             found.notes["clipped"] += 1
             found.mostly_outside += bool(2 * np.prod(inside[2:] - inside[:2]) < np.prod(box[2:] - box[:2]))
         corners.append(inside)
-        places.append(place)
+        indices.append(index)
         crowd.append(one.ignored or (one.difficult and not difficult_counts))
     found.corners = np.array(corners, np.float64).reshape(-1, 4)
-    found.classes, found.crowd = np.array(places, np.int64), np.array(crowd, bool)
+    found.classes, found.crowd = np.array(indices, np.int64), np.array(crowd, bool)
     return found
 
 
 def describe_notes(notes: Mapping[str, int]) -> list[str]:
-    """Notes in words, those that lose something first."""
+    """Return the messages of notes, those about lost labels first."""
     kinds = sorted(NOTES, key=lambda kind: kind not in LOSSES)
     return [NOTES[kind].format(notes[kind]) for kind in kinds if notes.get(kind)]
 

@@ -1,4 +1,4 @@
-"""Boxes in Pascal VOC XML files: no document types, so no entities to expand; in any encoding."""
+"""Reading of Pascal VOC XML files in any encoding; document types, and thus entity expansion, are refused."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _DECLARATION = re.compile(rb"\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-
 
 
 def read_voc(path: Path) -> ImageLabels:
-    """Every object, its corners as stored. The file's own image size is not relied on: it may be wrong.
+    """Read the objects of one image with their corners as stored; the file's image size may be wrong.
 
     Raises:
-        LabelError: not such a file, or one with a document type; names it.
+        LabelError: not a VOC file, or a file with a document type.
     """
     notes: Counter[str] = Counter()
     root = _parse(path, notes)
     found = []
-    for place, item in enumerate(root.findall("object")):
+    for number, item in enumerate(root.findall("object")):
         name, box = item.findtext("name"), item.find("bndbox")
         try:
             corners = tuple(float((box.findtext(key) if box is not None else None) or "none") for key in _CORNERS)
         except ValueError:
             corners = ()
         if not name or not name.strip() or len(corners) != 4 or not np.isfinite(corners).all():
-            raise LabelError(f"{path}: object {place} has no name or no bndbox with {', '.join(_CORNERS)}")
+            raise LabelError(f"{path}: object {number} has no name or no bndbox with {', '.join(_CORNERS)}")
         difficult = (item.findtext("difficult") or "0").strip().lower() in ("1", "true", "yes")
         box_corners = (corners[0], corners[1], corners[2], corners[3])
         found.append(LabelledObject(name.strip(), box_corners, difficult=difficult))
@@ -56,8 +56,8 @@ def _parse(path: Path, notes: Counter[str]) -> Element:
     try:
         text = decode_text(data, notes, declared[1].decode("ascii") if declared else None)
     except UnicodeDecodeError as error:
-        raise LabelError(f"{path}: not XML, or cut short ({error})") from None
-    # The parser gets UTF-8, whatever the declaration says: it knows few encodings itself.
+        raise LabelError(f"{path}: not XML, or truncated ({error})") from None
+    # The text is decoded here and passed as UTF-8, because expat knows few encodings.
     builder, parser = TreeBuilder(), expat.ParserCreate("utf-8")
     parser.buffer_text = True
     parser.StartElementHandler = builder.start
@@ -65,11 +65,11 @@ def _parse(path: Path, notes: Counter[str]) -> Element:
     parser.CharacterDataHandler = builder.data
 
     def refuse(*_: object) -> None:
-        raise LabelError(f"{path}: has a document type (<!DOCTYPE ..>), which annotations don't need; refused")
+        raise LabelError(f"{path}: has a document type (<!DOCTYPE ..>), which is refused: remove that line")
 
     parser.StartDoctypeDeclHandler = refuse
     try:
         parser.Parse(text.strip().encode(), True)
         return builder.close()
     except (expat.ExpatError, UnicodeEncodeError) as error:
-        raise LabelError(f"{path}: not XML, or cut short ({error})") from None
+        raise LabelError(f"{path}: not XML, or truncated ({error})") from None

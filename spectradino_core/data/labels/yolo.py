@@ -1,6 +1,6 @@
-"""Boxes in YOLO text files: one object a line, `class cx cy w h` in fractions of the image; and the names of classes.
+"""Reading of YOLO text files, one object per line, `class cx cy w h` in fractions of the image, and of class names.
 
-Polygons (`class x1 y1 x2 y2 x3 y3 ..`, of segmentation and of oriented boxes) are read as the boxes around them.
+Polygons (`class x1 y1 x2 y2 x3 y3 ..`, for segmentation and oriented boxes) are read as their bounding boxes.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from spectradino_core.text import printable
 
 __all__ = ["read_yolo", "read_yolo_names"]
 
-_MOST_CLASSES = 10_000
+_MAX_CLASSES = 10_000
 _SPLIT = re.compile(r"[\s,;]+")
 
 
 def read_yolo(path: Path, names: Mapping[int, str], size: tuple[int, int]) -> ImageLabels:
-    """Every object of one image's file; an empty file says that there is none.
+    """Read the objects of one image; an empty file means an image without objects.
 
     Args:
         path: the file.
-        names: of the classes by number.
-        size: (width, height) of the image, which the fractions are of.
+        names: class names by number.
+        size: (width, height) of the image in pixels.
 
     Raises:
-        LabelError: a line is no object, or its class has no name; names file and line.
+        LabelError: a line is not an object, or its class has no name; names file and line.
     """
     notes: Counter[str] = Counter()
     found = []
@@ -48,12 +48,12 @@ def read_yolo(path: Path, names: Mapping[int, str], size: tuple[int, int]) -> Im
         polygon = len(values) >= 7 and len(values) % 2 == 1
         if not (polygon or len(values) in (5, 6)) or not np.isfinite(values).all() or values[0] % 1:
             raise LabelError(
-                f"{path}, line {number}: {line.strip()[:80]!r} is no object; 'class cx cy width height' is wanted"
+                f"{path}, line {number}: {line.strip()[:80]!r} is not an object 'class cx cy width height'"
             )
         label = int(values[0])
         if label not in names:
             raise LabelError(
-                f"{path}, line {number}: class {label} has no name; the {len(names)} names are those of data.yaml or "
+                f"{path}, line {number}: class {label} has no name: add it to the {len(names)} names in data.yaml or "
                 "classes.txt"
             )
         if polygon:
@@ -64,16 +64,16 @@ def read_yolo(path: Path, names: Mapping[int, str], size: tuple[int, int]) -> Im
             first, last = centre - extent / 2, centre + extent / 2
         corners = (float(first[0]), float(first[1]), float(last[0]), float(last[1]))
         if not np.isfinite(corners).all():
-            raise LabelError(f"{path}, line {number}: {line.strip()[:80]!r} is no box: its numbers are too large")
+            raise LabelError(f"{path}, line {number}: {line.strip()[:80]!r} is not a box: its numbers are too large")
         found.append(LabelledObject(names[label], corners))
     return ImageLabels(found, notes)
 
 
 def read_yolo_names(path: Path) -> dict[int, str]:
-    """Names by number from a data set's YAML file (`names: [..]` or `names: {0: ..}`), or from a list, one a line.
+    """Read class names by number from a YAML file (`names: [..]` or `names: {0: ..}`) or a list, one per line.
 
     Raises:
-        LabelError: it can't be read, or holds no names.
+        LabelError: the file can't be read, or holds no names or an empty name.
     """
     text = read_text(path, "list of names", Counter())
     if path.suffix.lower() not in (".yaml", ".yml"):
@@ -81,7 +81,7 @@ def read_yolo_names(path: Path) -> dict[int, str]:
         names = dict(enumerate(lines[: len(lines) - next((n for n, x in enumerate(lines[::-1]) if x), len(lines))]))
     else:
         names = _of_yaml(path, text)
-    if not names or len(names) > _MOST_CLASSES or not all(names.values()):
+    if not names or len(names) > _MAX_CLASSES or not all(names.values()):
         raise LabelError(f"{path}: holds no names of classes, or an empty one")
     return names
 
@@ -100,5 +100,5 @@ def _of_yaml(path: Path, text: str) -> dict[int, str]:
 
 def _scalar(name: object) -> str:
     if not isinstance(name, str | int | float):
-        raise TypeError("a name is text")  # str() of nested YAML aliases would have no end
+        raise TypeError("a name is text")  # str() of nested YAML aliases could grow without bound
     return str(name).strip()

@@ -67,7 +67,7 @@ def test_check_names_problems_and_exits_1(tmp_path: Path, capsys: pytest.Capture
     assert main(["data", "check", "--dataset", "mfnet", "--root", str(root)]) == 1
     told = capsys.readouterr()
     assert "01606N.png: holds 77, which the class table lacks" in told.out
-    assert "00932D.png: the file is cut short" in told.out
+    assert "00932D.png: the file is truncated" in told.out
     assert "not usable: val, test" in told.err
     assert main(["data", "check", "--dataset", "mfnet", "--root", str(root), "--split", "train"]) == 0
 

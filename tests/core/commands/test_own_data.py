@@ -149,7 +149,7 @@ def test_check_names_problems(here: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "1 of 8 images have no labels and are skipped, such as rgb/train/0002.png" in printed
     (here / "my_data/labels/train/0001.txt").write_text("nine\n")
     assert main(["data", "check", "--data", "my_data"]) == 1
-    assert "0001.txt, line 1: 'nine' is no object" in capsys.readouterr().err
+    assert "0001.txt, line 1: 'nine' is not an object" in capsys.readouterr().err
     (here / "my_data/rgb/val/0101.png").write_bytes(b"\x89PNG cut")
     (here / "my_data/labels/train/0001.txt").write_text("")
     assert main(["data", "check", "--data", "my_data"]) == 1

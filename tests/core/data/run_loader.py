@@ -57,7 +57,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="LOG %(message)s", stream=sys.stdout)
     if case == "no room":
         Tensor.share_memory_ = no_room  # workers are forked from here
-    loader: Loader[Batch] = Loader(Data(case), workers=2, patience_s=3 if case == "silent" else 300)
+    loader: Loader[Batch] = Loader(Data(case), workers=2, timeout_s=3 if case == "silent" else 300)
     try:
         for batch in loader:
             total = sum(float(image.double().mean()) for image in batch.images.values())

@@ -12,7 +12,7 @@ import pytest
 from spectradino_core.data.layouts import LayoutError, find_pairs
 from spectradino_core.data.make_manifest import make_manifest, write_scenes
 from spectradino_core.data.manifest import ManifestSource
-from spectradino_core.data.sources import Moment
+from spectradino_core.data.sources import FramePosition
 
 PNG = cv2.imencode(".png", np.zeros((8, 10), np.uint8))[1].tobytes()
 
@@ -41,8 +41,8 @@ def test_ms2(tmp_path):
         "nir": "sync_data/_2021-08-06-10-59-33/nir/img_left/000001.png",
         "lwir": "sync_data/_2021-08-06-10-59-33/thr/img_left/000001.png",
     }
-    assert items[1].moment == Moment("_2021-08-06-10-59-33", 1)
-    assert items[7].moment == Moment("_2021-08-13-16-08-46", 3)
+    assert items[1].position == FramePosition("_2021-08-06-10-59-33", 1)
+    assert items[7].position == FramePosition("_2021-08-13-16-08-46", 3)
 
 
 def test_ms2_without_its_infrared_archives_is_refused(tmp_path):
@@ -64,7 +64,7 @@ def test_a_few_missing_partners_are_left_out(tmp_path):
     (tmp_path / "sync_data/_2021-08-06-10-59-33/rgb/img_left/000007.png").unlink()
     items = find_pairs("ms2", tmp_path)
     assert len(items) == 79
-    assert Moment("_2021-08-06-10-59-33", 7) not in [item.moment for item in items]
+    assert FramePosition("_2021-08-06-10-59-33", 7) not in [item.position for item in items]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_sibling_folders(tmp_path, layout, colour, infrared, key):
     items = find_pairs(layout, tmp_path)
     assert len(items) == 6
     assert items[4].paths == {"rgb": f"night/b/{colour}/00001.jpg", key: f"night/b/{infrared}/00001.jpg"}
-    assert items[4].moment == Moment("night/b", 1)
+    assert items[4].position == FramePosition("night/b", 1)
 
 
 def test_rasmds_own_names(tmp_path):
@@ -91,7 +91,7 @@ def test_rasmds_own_names(tmp_path):
         "rgb": f"{where}/rgb/rgb_aligned_000007.jpg",
         "swir": f"{where}/swir/swir_original_000007.jpg",
     }
-    assert second.moment == Moment(where, 7)
+    assert second.position == FramePosition(where, 7)
 
 
 @pytest.mark.parametrize("layout", ["folder", "ms2", "rasmd", "ir500k"])
@@ -110,21 +110,25 @@ def test_folder_by_index(tmp_path):
     (tmp_path / "index_train.json").write_text(json.dumps({"set": "mini", "items": [entry]}))
     (item,) = find_pairs("folder", tmp_path)
     assert item.paths == {"rgb": "train/vis/a.png", "nir": "train/nir/a.png", "swir": "train/swir1/a.png"}
-    assert (item.source, item.label, item.moment) == ("mini", "field", None)
+    assert (item.source, item.label, item.position) == ("mini", "field", None)
 
 
 def test_folder_without_index(tmp_path):
     fill(tmp_path, *(f"train/{band}/{name}.png" for band in ("rgb", "thermal") for name in "abc"))
     items = find_pairs("folder", tmp_path)
     assert [item.paths["lwir"] for item in items] == [f"train/thermal/{name}.png" for name in "abc"]
-    assert all(item.moment is None for item in items)  # unrelated pictures: nobody is anybody's neighbour
+    assert all(item.position is None for item in items)  # unrelated images have no neighbours
 
 
 def test_a_pattern_tells_the_sequence(tmp_path):
     fill(tmp_path, *(f"train/{band}/drive_{k:04d}.png" for band in ("rgb", "lwir") for k in (3, 50)))
     items = find_pairs("folder", tmp_path, pattern=r"(?P<sequence>drive)_(?P<frame>\d+)")
-    assert [item.moment for item in items] == [Moment("drive", 3), Moment("drive", 50)]
-    for wrong, message in (("(", "no regular expression"), ("x", "lacks a group"), ("(?P<sequence>walk)", "not fit")):
+    assert [item.position for item in items] == [FramePosition("drive", 3), FramePosition("drive", 50)]
+    for wrong, message in (
+        ("(", "not a regular expression"),
+        ("x", "lacks a group"),
+        ("(?P<sequence>walk)", "does not match"),
+    ):
         with pytest.raises(LayoutError, match=message):
             find_pairs("folder", tmp_path, pattern=wrong)
 

@@ -76,12 +76,12 @@ def test_finetuning_with_a_small_dev_shm(namespaces: None, tmp_path: Path) -> No
 
 def test_a_killed_worker_ends_the_run_with_its_reason() -> None:
     *_, last = loader("killed")
-    assert last.startswith("WorkerError: a process that makes batches ended, it is killed by signal: Killed (the ")
+    assert last.startswith("WorkerError: a data loading process ended, it is killed by signal: Killed (")
 
 
 def test_a_silent_worker_ends_the_run() -> None:
     *_, last = loader("silent")
-    assert last.startswith("WorkerError: the processes that make batches sent nothing for 3 s: look at the disk")
+    assert last.startswith("WorkerError: the data loading processes sent nothing for 3 s: check the disk")
 
 
 def test_an_error_of_the_data_stays_what_it_is() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from spectradino_core.data.manifest import ManifestError, ManifestItem, ManifestSource, read_manifest, write_manifest
-from spectradino_core.data.sources import ItemError, Moment
+from spectradino_core.data.sources import FramePosition, ItemError
 
 
 def put(path: Path, image: np.ndarray) -> None:
@@ -39,7 +39,7 @@ def write_lines(root: Path, *lines: object) -> Path:
 
 def test_what_is_written_is_read(tmp_path):
     items = [
-        ManifestItem({"rgb": "a.png", "nir": "b.png"}, Moment("seq", 7), "ms2", "street"),
+        ManifestItem({"rgb": "a.png", "nir": "b.png"}, FramePosition("seq", 7), "ms2", "street"),
         ManifestItem({"rgb": "ü.png", "depth": "d.png"}, None, "", None, 64.0),
     ]
     assert write_manifest(items, tmp_path / "m.jsonl") == 2
@@ -63,16 +63,16 @@ def test_an_item_loads_in_its_own_depth_and_units(root):
     [
         ("{", "line 1"),
         ({"rgb": "a.png"}, "at least one of nir"),
-        ({"nir": "a.png"}, "has rgb"),
+        ({"nir": "a.png"}, "needs rgb"),
         ({"rgb": "a.png", "lwr": "b.png"}, "unknown key lwr"),
         ({"rgb": "../a.png", "nir": "b.png"}, "may not leave"),
         ({"rgb": "/etc/a.png", "nir": "b.png"}, "may not leave"),
         ({"rgb": "a/../../b.png", "nir": "b.png"}, "may not leave"),
         ({"rgb": "c:\\a.png", "nir": "b.png"}, "may not leave"),
         ({"rgb": 3, "nir": "b.png"}, "rgb is not a path"),
-        ({"rgb": "a.png", "nir": "b.png", "frame": 3}, "number of a sequence"),
-        ({"rgb": "a.png", "nir": "b.png", "sequence": "s", "frame": "3"}, "number of a sequence"),
-        ([1], "not an object"),
+        ({"rgb": "a.png", "nir": "b.png", "frame": 3}, "needs a sequence"),
+        ({"rgb": "a.png", "nir": "b.png", "sequence": "s", "frame": "3"}, "frame must be an integer"),
+        ([1], "not a JSON object"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path, line, wrong):

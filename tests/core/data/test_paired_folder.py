@@ -150,7 +150,7 @@ def test_a_folder_that_is_not_one_says_what_was_looked_for(root: Path) -> None:
 def test_paths_stay_inside(root: Path, text: str) -> None:
     cv2.imwrite(str(root.parent / "secret.png"), np.zeros((30, 40, 3), np.uint8))
     edit(root / "index_val.json", lambda d: d["items"][0].update(rgb=text))
-    with pytest.raises(PairedFolderError, match=r"item 0 names .*(outside|no path)"):
+    with pytest.raises(PairedFolderError, match=r"item 0 names .*(outside|not a path)"):
         PairedFolder(root, "val")
 
 
@@ -165,13 +165,13 @@ def test_damaged_images_are_named(root: Path) -> None:
     item = PairedFolder(root, "val")[0]
     whole = item.rgb_path.read_bytes()
     item.rgb_path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(PairedFolderError, match=r"rgb/a.png: the file is cut short"):
+    with pytest.raises(PairedFolderError, match=r"rgb/a.png: the file is truncated"):
         item.load_rgb()
     jpeg = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8))[1].tobytes()
     item.rgb_path.write_bytes(jpeg)
     assert item.load_rgb().shape == (30, 40, 3)
     item.rgb_path.write_bytes(jpeg[:-300])
-    with pytest.raises(PairedFolderError, match="cut short"):
+    with pytest.raises(PairedFolderError, match="truncated"):
         item.load_rgb()
     item.rgb_path.write_bytes(b"not an image")
     with pytest.raises(PairedFolderError, match=r"rgb/a.png: not an image"):
@@ -228,7 +228,7 @@ def test_real_pairs() -> None:
 
 def test_images_of_one_camera_are_taken_where_they_are_asked_for(root: Path) -> None:
     edit(root / "index_val.json", lambda d: d["items"][0].pop("rgb"))
-    with pytest.raises(PairedFolderError, match="no colour image"):
+    with pytest.raises(PairedFolderError, match="no RGB image"):
         PairedFolder(root, "val", classes=CLASSES)
     folder = PairedFolder(root, "val", classes=CLASSES, single=True)
     sample = folder.load(folder[0])

@@ -14,7 +14,7 @@ from spectradino_core.data.plan import DamagedDataError
 from spectradino_core.data.pretraining import available_bands, pretraining_batches, steps_per_epoch
 from spectradino_core.data.sampling import AdaptiveBands
 from spectradino_core.data.scene_sets import SceneImages
-from spectradino_core.data.sources import ImageSet, Moment
+from spectradino_core.data.sources import FramePosition, ImageSet
 from spectradino_core.data.views import PLAIN, ViewOptions, cut, take_view
 from spectradino_core.modality import INFRARED, Modality
 from tests.core.training.patterns import on_cpu
@@ -37,8 +37,8 @@ class Ramps:
     def modalities(self, item: int) -> tuple[str, ...]:
         return self._bands
 
-    def moment(self, item: int) -> Moment:
-        return Moment(str(item), 0)
+    def position(self, item: int) -> FramePosition:
+        return FramePosition(str(item), 0)
 
     def load(self, item, modalities) -> ImageSet:
         picture = np.random.default_rng(item).integers(0, 256, (6, 8), np.uint8)
@@ -185,7 +185,9 @@ def test_damaged_files_are_named_counted_and_left_out(tmp_path, caplog, workers)
     with caplog.at_level("WARNING", "spectradino_core"):
         batches = list(on_cpu(stream))
     assert sorted(text.split(":")[0].rsplit("/", 1)[1] for text in stream.damage.found) == ["0.png", "1.png"]
-    assert sum("left out" in record.message for record in caplog.records) == 2  # once each, though met every epoch
+    assert (
+        sum("skipped a damaged item" in record.message for record in caplog.records) == 2
+    )  # once each, though met every epoch
     for batch in batches:
         assert len(batch.names) == 8
         assert not {0, 1} & set(batch.keys.tolist())
@@ -200,7 +202,7 @@ def test_too_many_damaged_files_stop_the_run(tmp_path):
 
 
 def test_a_set_of_nothing_but_damage_is_refused(tmp_path):
-    with pytest.raises(DamagedDataError, match="50 items in turn"):
+    with pytest.raises(DamagedDataError, match="50 items in succession"):
         list(on_cpu(pretraining_batches([folder_of(tmp_path, 8, damaged=8)], 4, 28, 0, 2, max_damaged=1.0)))
 
 

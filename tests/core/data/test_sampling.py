@@ -14,7 +14,7 @@ from spectradino_core.data.sampling import AdaptiveBands, RoundRobin, spread_ord
 
 def test_round_robin_takes_turns():
     bands = RoundRobin(["nir", "swir", "lwir"])
-    assert [bands.place(step) for step in range(5)] == [("nir", 0), ("swir", 0), ("lwir", 0), ("nir", 1), ("swir", 1)]
+    assert [bands.select(step) for step in range(5)] == [("nir", 0), ("swir", 0), ("lwir", 0), ("nir", 1), ("swir", 1)]
 
 
 def order(sequences, frames, gap, batch, seed=0):
@@ -70,7 +70,7 @@ def test_unknown_frames_are_neighbours_of_their_sequence():
 def run(sampling, steps, losses):
     out = []
     for step in steps:
-        group, nth = sampling.place(step)
+        group, nth = sampling.select(step)
         out.append((group, nth))
         sampling.record(step, group, losses[group])
     return out
@@ -98,13 +98,13 @@ def test_adaptive_bands_count_each_group_through():
 def test_adaptive_bands_can_be_asked_a_period_ahead():
     plain = run(AdaptiveBands(list(LOSSES), seed=3, period=10), range(100), LOSSES)
     ahead = AdaptiveBands(list(LOSSES), seed=3, period=10)
-    early = [ahead.place(step) for step in range(10)]
+    early = [ahead.select(step) for step in range(10)]
     for step in range(90):
-        early.append(ahead.place(step + 10))
+        early.append(ahead.select(step + 10))
         ahead.record(step, early[step][0], LOSSES[early[step][0]])
     assert early == plain
-    with pytest.raises(ValueError, match="not settled"):
-        ahead.place(300)
+    with pytest.raises(ValueError, match="undetermined.*fewer workers"):
+        ahead.select(300)
 
 
 def test_adaptive_bands_resume_from_json():

@@ -140,8 +140,8 @@ def test_rasmd_annotations_may_not_lead_out_of_the_root(root: Path) -> None:
         ("/etc/rgb/passwd", "lies outside"),
         ("C:\\rgb\\x.jpg", "lies outside"),
         ("rgb\\..\\..\\x.jpg", "lies outside"),
-        ("a\0b/rgb/x.jpg", "is no path"),
-        ("x" * 5000, "is no path"),
+        ("a\0b/rgb/x.jpg", "is not a path"),
+        ("x" * 5000, "is not a path"),
     ):
         data["images"][0]["file_name"] = text
         path.write_text(json.dumps(data))
@@ -253,7 +253,7 @@ def test_fmb_coloured_labels_are_refused(root: Path) -> None:
     coloured = np.zeros((24, 32, 3), np.uint8)
     coloured[:] = (179, 228, 228)
     write_image(pairs[0].mask, coloured)
-    with pytest.raises(BenchmarkError, match="this one holds colours"):
+    with pytest.raises(BenchmarkError, match="holds colours.*plain labels"):
         pairs.load(pairs[0])
 
 

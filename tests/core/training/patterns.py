@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from spectradino_core.data.pretraining import PretrainBatch, pretraining_batches
-from spectradino_core.data.sources import ImageSet, Moment
+from spectradino_core.data.sources import FramePosition, ImageSet
 from spectradino_core.data.views import ViewOptions
 from spectradino_core.modality import INFRARED, Modality
 
@@ -34,8 +34,8 @@ class Patterns:
     def modalities(self, item: int) -> tuple[str, ...]:
         return self._bands
 
-    def moment(self, item: int) -> Moment:
-        return Moment(f"pattern {self._first + item}", 0)
+    def position(self, item: int) -> FramePosition:
+        return FramePosition(f"pattern {self._first + item}", 0)
 
     def load(self, item: int, modalities: Sequence[str]) -> ImageSet:
         coarse = np.random.default_rng(self._first + item).integers(0, 256, (5, 5, 3)).astype(np.uint8)

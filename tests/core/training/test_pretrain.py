@@ -130,7 +130,7 @@ def test_from_the_command_line(tmp_path, capsys):
         (["--variant", "test", "--scenes", "4", "--stages", "1,3"], "not consecutive"),
         (["--variant", "test", "--scenes", "4", "--steps", "0"], "--steps must be at least 1"),
         (["--variant", "test", "--data", "none.jsonl"], "none.jsonl"),
-        (["--variant", "test", "--scenes", "8", "--batch", "4", "--cache-teacher"], "drawn afresh"),
+        (["--variant", "test", "--scenes", "8", "--batch", "4", "--cache-teacher"], "drawn anew"),
         (["--variant", "test", "--scenes", "8", "--batch", "4", "--strategy", "fsdp"], "torchrun"),
         (["--variant", "test", "--scenes", "8", "--teacher", "none.pth"], "there is no file none.pth"),
     ],

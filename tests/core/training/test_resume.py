@@ -126,7 +126,7 @@ def test_a_damaged_checkpoint_is_named_with_the_way_out(tmp_path, file):
 def test_another_runs_checkpoint_is_refused(tmp_path):
     small_run(tmp_path, 2)
     model = nn.Linear(5, 1)
-    with pytest.raises(ResumeError, match="another run.*another folder"):
+    with pytest.raises(ResumeError, match="belongs to another run"):
         Checkpoints(tmp_path).load(model, None, torch.optim.AdamW(model.parameters()), {})
     with pytest.raises(ResumeError, match=r"lacks average\.safetensors"):
         small_run(tmp_path, 4, ema=0.9)

@@ -95,7 +95,7 @@ def test_voc_with_a_document_type_is_refused(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (voc_xml([("person", (1, 2, 3, 4))])[:-20], "not XML, or cut short"),
+        (voc_xml([("person", (1, 2, 3, 4))])[:-20], "not XML, or truncated"),
         ("", "not XML"),
         ("width: 3", "not XML"),
         ("<annotation><object><name>car</name></object></annotation>", "object 0 has no name or no bndbox"),

@@ -261,7 +261,7 @@ def test_polygons_of_yolo_are_boxes_around_them(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("7 0.5 0.5 0.1 0.1", r"0009.txt, line 1: class 7 has no name"),
-        ("0 0.5 0.5 0.1 0.1\n0 0.5 0.5", r"0009.txt, line 2: '0 0.5 0.5' is no object"),
+        ("0 0.5 0.5 0.1 0.1\n0 0.5 0.5", r"0009.txt, line 2: '0 0.5 0.5' is not an object"),
         ("car 0.5 0.5 0.1 0.1", r"line 1: 'car 0.5"),
         ("0 nan 0.5 0.1 0.1", r"line 1"),
         ("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 1", "Git.LFS pointer"),
