@@ -1,7 +1,7 @@
-"""Comparison of a model with both streams, with each alone, and of the baseline on the same pairs.
+"""Comparison of a model with both streams, with each stream, and with the baseline, on the same pairs.
 
-The baseline is frozen DINOv2 that sees infrared as a grey picture, under the same head: what the adapters add is what
-is above it. A later revision of the paper reports that they can lose to it, so no table goes without.
+The baseline is frozen DINOv2 with infrared as a grey image and the same head, so the difference is the gain of the
+adapters. A later revision of the paper reports that it can be negative, so every table includes the baseline.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BASELINE = "frozen DINOv2, IR as grey"
 _STREAMS = {FUSED: Mode.FUSED, "RGB only": Mode.RGB_ONLY, "IR only": Mode.IR_ONLY}
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 19))
-"""Scores, 0.05 to 0.9, from which boxes might count; models store one of them, `ModelInfo.score_threshold`."""
+"""Score thresholds 0.05 to 0.9 to choose `ModelInfo.score_threshold` from."""
 
 METRICS: Mapping[str, Callable[[Scores], float | None]] = {
     "mAP": lambda scores: None if scores.detection is None else scores.detection.map,
@@ -40,24 +40,24 @@ METRICS: Mapping[str, Callable[[Scores], float | None]] = {
     "mIoU": lambda scores: None if scores.segmentation is None else scores.segmentation.miou,
     "mAcc": lambda scores: None if scores.segmentation is None else scores.segmentation.macc,
 }
-"""Columns of a table, by name: from scores to 0..1, None where nothing was labelled for it."""
+"""Columns of a table by name: functions from scores to 0..1, or None without labels."""
 
 
 @dataclass
 class Comparison:
-    """Scores of one set, for its tables.
+    """Scores of one data set, for its tables.
 
     Attributes:
-        name: of the set.
-        info: of the first model; all have its classes.
-        rows: by row name, one entry per seed; none for a baseline that was not given.
-        scores: by subset and row, one per seed.
-        images: pairs, by subset.
-        worst: gallery of the first model, fused.
-        thresholds: its confusions by score threshold; none without box labels.
-        unknown: classes of the set that the models don't know, which are left out.
-        about: the set's own notes, such as which pixels its rule ignores.
-        label_notes: oddities of the set's label files, in words.
+        name: name of the data set.
+        info: metadata of the first model; all models have its classes.
+        rows: names of the rows.
+        scores: scores by subset and row, one per seed; empty for a baseline that was not given.
+        images: number of pairs by subset.
+        worst: worst frames of the first model, fused.
+        thresholds: confusions of the first model by score threshold; empty without box labels.
+        unknown: classes of the data set that the models lack, which are excluded.
+        about: notes of the data set, such as which pixels its rule ignores.
+        label_notes: notes on the label files.
     """
 
     name: str
@@ -77,22 +77,22 @@ class Comparison:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Those of `METRICS` that something was labelled for."""
+        """Those of `METRICS` for which there are labels."""
         return tuple(name for name, of in METRICS.items() if any(of(s) is not None for s in self.scores[ALL][FUSED]))
 
     @property
     def best_threshold(self) -> float | None:
-        """Of `thresholds` the one with the highest F1, mean over classes; None without box labels."""
+        """The threshold with the highest F1, averaged over classes; None without box labels."""
         found = {t: mean_average_precision(mistakes.f1()) for t, mistakes in self.thresholds.items()}
         known = {t: value for t, value in found.items() if value == value}
         return max(known, key=lambda t: known[t]) if known else None
 
     def figure(self, metric: str, row: str, subset: str = ALL) -> Spread:
-        """One of `METRICS` of one row, over its seeds."""
+        """Return one of `METRICS` of one row over its seeds."""
         return Spread.of(METRICS[metric](scores) for scores in self.scores[subset].get(row, []))
 
     def precision(self) -> dict[str, dict[str, np.ndarray]]:
-        """By row, precision at each of COCO's recalls by class, IoU 0.5, mean over seeds."""
+        """Return precision at each of COCO's recalls at IoU 0.5 by row and class, averaged over seeds."""
         found = {
             row: [s.detection.precision for s in scores if s.detection] for row, scores in self.scores[ALL].items()
         }
@@ -103,30 +103,32 @@ class Comparison:
         }
 
     def by_class(self, kind: str, row: str, subset: str = ALL) -> dict[str, Spread]:
-        """Scores by class of one row over its seeds; kind is "ap", "ap50", "ap75", "iou" or "accuracy"."""
+        """Return scores by class of one row over its seeds; kind is "ap", "ap50", "ap75", "iou" or "accuracy"."""
         part = "segmentation" if kind in ("iou", "accuracy") else "detection"
         known = [getattr(getattr(s, part), kind) for s in self.scores[subset].get(row, []) if getattr(s, part)]
         return {label: Spread.of(values[label] for values in known) for label in (known[0] if known else ())}
 
 
 def same_task(infos: Mapping[str, ModelInfo]) -> None:
-    """Checks that models are comparable in one table.
+    """Check that models are comparable in one table.
 
     Args:
-        infos: by file.
+        infos: metadata by file.
 
     Raises:
-        ValueError: they take another infrared band or know other classes; names the file.
+        ValueError: a model has another infrared band or other classes; names its file.
     """
-    (first, wanted), *others = infos.items()
+    (first, expected), *others = infos.items()
     for name, info in others:
         for what, of in (
             ("takes", lambda i: i.infrared.key),
             ("knows the boxes", lambda i: list(i.box_classes)),
             ("knows the masks", lambda i: list(i.mask_classes)),
         ):
-            if of(info) != of(wanted):
-                raise ValueError(f"{name} can't stand beside {first}: it {what} {of(info)}, the other {of(wanted)}")
+            if of(info) != of(expected):
+                raise ValueError(
+                    f"{name} can't be compared with {first}: it {what} {of(info)}, the other {of(expected)}"
+                )
 
 
 def compare(
@@ -136,29 +138,29 @@ def compare(
     worst: int = 8,
     left_out: Sequence[str] = (),
 ) -> Comparison:
-    """Scores all models on all pairs of a set.
+    """Score all models on all pairs of a data set.
 
     Args:
-        models: the seeds of one model.
-        baselines: seeds of the baseline; may be none: its row is kept, empty.
-        data: the set.
-        worst: how many of the worst frames to draw.
-        left_out: mask classes that the set's rule leaves out of its means.
+        models: seeds of one model.
+        baselines: seeds of the baseline; empty: its row is kept without scores.
+        data: the data set.
+        worst: number of worst frames to draw.
+        left_out: mask classes that the data set's rule excludes from the means.
 
     Raises:
-        ValueError: the set has another infrared band, or no class in common with the models, or no pairs; or a class to
-            leave out is none of the models'.
+        ValueError: the data set has another infrared band, no class in common with the models, or no pairs; or an
+            excluded class is not one of the models'.
     """
     info = models[0].info
     if data.infrared is not info.infrared:
         raise ValueError(
-            f"{data.name} pairs colour with {data.infrared.key}, {info.name} takes {info.infrared.key}: "
+            f"{data.name} pairs RGB with {data.infrared.key}, {info.name} takes {info.infrared.key}: "
             "choose a model for that band"
         )
     unknown = [name for name in left_out if name not in info.mask_classes]
-    if unknown:  # before all pairs are scored
+    if unknown:
         raise ValueError(
-            f"{unknown[0]} can't be left out of the means: the mask classes are {', '.join(info.mask_classes)}"
+            f"{unknown[0]} can't be excluded from the means: the mask classes are {', '.join(info.mask_classes)}"
         )
     vocabulary = Vocabulary.between(info, data, data.name)
     runs = {
@@ -168,7 +170,7 @@ def compare(
     } | {(BASELINE, seed): Run(pipeline) for seed, pipeline in enumerate(baselines)}  # fmt: skip
     names = {f"{row} {seed}": run for (row, seed), run in runs.items()}
     kept = WorstFrames(info, models[0].score_threshold, worst)
-    found = score_runs(names, _watched(vocabulary, data), {f"{FUSED} 0": kept})
+    found = score_runs(names, _with_progress(vocabulary, data), {f"{FUSED} 0": kept})
     first = found[f"{FUSED} 0"]
     images = first.images
     if not images[ALL]:
@@ -194,12 +196,12 @@ def compare(
     )
 
 
-def _watched(vocabulary: Vocabulary, data: LabelledSet) -> Iterator:
-    """The pairs with the model's labels, with a progress bar on a terminal."""
+def _with_progress(vocabulary: Vocabulary, data: LabelledSet) -> Iterator:
+    """Iterate over the pairs with the model's labels, with a progress bar on a terminal."""
     return map(vocabulary, tqdm(data.samples(), total=len(data), unit="pair", desc=data.name, disable=None))
 
 
 def _about(data: LabelledSet) -> tuple[str, ...]:
-    """A published benchmark's rule, as its reader gives it."""
+    """Return the rule of a published benchmark, if its reader has one."""
     rule = getattr(data, "ignore", "")
     return (str(rule),) if rule else ()

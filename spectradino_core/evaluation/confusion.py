@@ -1,8 +1,8 @@
-"""What detections at one threshold get wrong: missed, made up, or taken for another class.
+"""Confusion matrix of detections at one score threshold: missed boxes, false positives and wrong classes.
 
-Average precision looks at every threshold; a robot runs at one. Detections go best score first, each takes the free
-true box of any class that it overlaps most, by at least IoU 0.5. One that takes none and lies on a region to be ignored
-does not count.
+Average precision covers all thresholds, while a robot runs at one. By descending score, each detection is matched to
+the unmatched true box of any class with the largest IoU of at least 0.5. Unmatched detections in an ignored region are
+skipped.
 
 Letters: C classes.
 """
@@ -19,46 +19,45 @@ __all__ = ["DetectionConfusion"]
 
 
 class DetectionConfusion:
-    """Counts boxes by true and detected class.
+    """Counts of boxes by true and detected class.
 
     Attributes:
-        classes: names.
-        counts: int64 [C + 1, C + 1], rows the true class, columns the detected one; the last row is "nothing there",
-            the last column "missed".
+        classes: class names.
+        counts: int64 [C + 1, C + 1], rows the true class, columns the detected one; the last row is background, the
+            last column missed boxes.
     """
 
     def __init__(self, images: Sequence[ImageMatches], classes: Sequence[str], threshold: float) -> None:
         """
         Args:
             images: matched images.
-            classes: names; labels are indices into them.
-            threshold: score from which detections count.
+            classes: class names, which labels index.
+            threshold: minimum score of counted detections.
         """
         self.classes = tuple(classes)
-        nothing = len(self.classes)
+        background = len(self.classes)
         true, labels = joined(images, "true_classes"), joined(images, "labels")
         counted = (joined(images, "scores") >= threshold) & (true >= -1)
-        self.counts = np.zeros((nothing + 1,) * 2, np.int64)
-        np.add.at(self.counts, (np.where(true < 0, nothing, true)[counted], labels[counted]), 1)
-        instances = np.bincount(joined(images, "true_labels")[~joined(images, "ignored")], minlength=nothing)
+        self.counts = np.zeros((background + 1,) * 2, np.int64)
+        np.add.at(self.counts, (np.where(true < 0, background, true)[counted], labels[counted]), 1)
+        instances = np.bincount(joined(images, "true_labels")[~joined(images, "ignored")], minlength=background)
         self.counts[:-1, -1] = instances - self.counts[:-1].sum(axis=1)
 
     def precision(self) -> dict[str, float]:
-        """Fraction of each class's detections that are right; nan where it was never detected."""
+        """Return the precision of each class; nan if it was never detected."""
         return self._fractions(self.counts[:, :-1].sum(axis=0))
 
     def recall(self) -> dict[str, float]:
-        """Fraction of each class's true boxes that were found as such; nan where there are none."""
+        """Return the recall of each class; nan without true boxes."""
         return self._fractions(self.counts[:-1].sum(axis=1))
 
     def f1(self) -> dict[str, float]:
-        """Harmonic mean of each class's precision and recall, 0 where nothing of it was found; nan without true
-        boxes."""
-        right, true = np.diagonal(self.counts)[:-1].astype(np.float64), self.counts[:-1].sum(axis=1)
-        values = np.where(true > 0, 2 * right / np.maximum(true + self.counts[:, :-1].sum(axis=0), 1), np.nan)
+        """Return the F1 score of each class, 0 if none of its boxes was found; nan without true boxes."""
+        correct, true = np.diagonal(self.counts)[:-1].astype(np.float64), self.counts[:-1].sum(axis=1)
+        values = np.where(true > 0, 2 * correct / np.maximum(true + self.counts[:, :-1].sum(axis=0), 1), np.nan)
         return {name: float(value) for name, value in zip(self.classes, values, strict=True)}
 
     def _fractions(self, of: np.ndarray) -> dict[str, float]:
-        right = np.diagonal(self.counts)[:-1].astype(np.float64)
-        values = np.divide(right, of, out=np.full(len(right), np.nan), where=of > 0)
+        correct = np.diagonal(self.counts)[:-1].astype(np.float64)
+        values = np.divide(correct, of, out=np.full(len(correct), np.nan), where=of > 0)
         return {name: float(value) for name, value in zip(self.classes, values, strict=True)}

@@ -1,15 +1,15 @@
 """COCO's detection scores: mAP over IoU 0.5 to 0.95, mAP50, mAP75, per class, and precision-recall curves.
 
-The rule, for each class and IoU threshold: within an image, detections go best score first, 100 at most; each takes the
-free true box that it overlaps most, if by at least the threshold. What takes none is a false positive, unless it lies
-on a region to be ignored (COCO's crowds). Over all images, precision, made non-increasing in recall, is averaged at the
-101 recalls 0, 0.01 .. 1.
+Rule for each class and IoU threshold: within an image, detections are processed by descending score, at most 100; each
+is matched to the unmatched true box with the largest IoU, if that is at least the threshold. An unmatched detection is
+a false positive unless it lies in an ignored region (COCO's crowds). Over all images, precision, made non-increasing in
+recall, is averaged at the 101 recalls 0, 0.01 .. 1.
 
-`match_image` does the first half image by image and keeps no boxes; `detection_scores` does the second half for any
-selection of images. NumPy alone, since the demo needs it where just the robot's packages are installed; the tests
-compare it with pycocotools.
+`match_image` does the matching of one image without keeping boxes; `detection_scores` aggregates any selection of
+images. Only NumPy is used, because the demo runs this where only the robot's packages are installed; the tests compare
+it with pycocotools.
 
-Letters: K detections, N true boxes as x1 y1 x2 y2, T IoU thresholds, C classes.
+Letters: K detections, N true boxes as x1 y1 x2 y2, T IoU thresholds.
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ __all__ = [
 ]
 
 SCORE_FLOOR = 0.02
-"""Score from which detections are scored: average precision wants the curve far below the serving threshold."""
+"""Minimum score of scored detections: average precision needs the curve far below the serving threshold."""
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
-"""The recalls at which COCO reads precision."""
+"""Recalls at which COCO samples precision."""
 
 _MAX_DETECTIONS = 100
-"""COCO counts this many detections, the best-scored, of each class in each image."""
+"""COCO's maximum number of detections per class and image."""
 _IOU_75 = 5
 _NONE, _IGNORED = -1, -2
 
 
 @dataclass(frozen=True)
 class ImageMatches:
-    """Outcome of one image's detections, in their order; boxes are not kept.
+    """Matching of one image's detections, in their order, without boxes.
 
     Attributes:
         scores: float [K].
         labels: int16 [K], class indices.
         outcomes: int8 [T, K] at each IoU threshold; 1: true positive, 0: false positive, -1: ignored, also beyond
             COCO's 100 of a class.
-        taken: int16 [K], which true box of its class a detection takes at IoU 0.5; -1: none.
-        true_classes: int16 [K], class of the true box of any class that it takes at IoU 0.5; -1: none; -2: it lies on
-            a region to be ignored.
+        taken: int16 [K], index of the true box of its class matched at IoU 0.5; -1: none.
+        true_classes: int16 [K], class of the true box of any class matched at IoU 0.5; -1: none; -2: in an ignored
+            region.
         true_labels: int16 [N], class indices.
-        ignored: bool [N], true boxes that are regions to be ignored.
+        ignored: bool [N], true boxes that are ignored regions.
     """
 
     scores: np.ndarray
@@ -71,20 +71,20 @@ class ImageMatches:
     ignored: np.ndarray
 
     def found(self, counted: np.ndarray) -> np.ndarray:
-        """Which true boxes the detections counted (bool [K]) find at IoU 0.5, bool [N]; regions always."""
+        """Return ignored regions and the true boxes found at IoU 0.5 by the counted (bool [K]) detections, bool [N]."""
         return self.ignored | np.isin(np.arange(len(self.ignored)), self.taken[counted])
 
 
 @dataclass(frozen=True)
 class DetectionScores:
-    """Scores in 0..1; nan where there is no true box.
+    """Scores in 0..1; nan without true boxes.
 
     Attributes:
-        map: mean over IoU 0.5, 0.55 .. 0.95 and over the classes that have true boxes.
-        map50, map75: at one IoU.
+        map: mean over IoU 0.5, 0.55 .. 0.95 and over the classes with true boxes.
+        map50, map75: the same at one IoU threshold.
         ap, ap50, ap75: the same by class.
-        instances: true boxes by class, without those to be ignored.
-        precision: by class, precision at IoU 0.5 at each of `RECALLS`, float64 [101]; nan without true boxes.
+        instances: number of true boxes by class, without ignored ones.
+        precision: precision at IoU 0.5 at each of `RECALLS` by class, float64 [101]; nan without true boxes.
     """
 
     map: float
@@ -97,7 +97,7 @@ class DetectionScores:
     precision: Mapping[str, np.ndarray]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON, without the curves; None for nan, which JSON does not know."""
+        """Return the scores for JSON, without curves; None for nan."""
         return {
             **{name: none_for_nan(getattr(self, name)) for name in ("map", "map50", "map75")},
             **{
@@ -111,20 +111,20 @@ class DetectionScores:
 def match_image(
     found: Sequence[np.ndarray], true: Sequence[np.ndarray], classes: int, name: str | int = ""
 ) -> ImageMatches:
-    """Matches one image's detections with its true boxes at all IoU thresholds.
+    """Match one image's detections with its true boxes at all IoU thresholds.
 
     Args:
-        found: boxes [K, 4], scores [K], labels [K], boxes in the pixels of the true ones.
-        true: boxes [N, 4], labels [N] and, where some are to be ignored, bool [N]. What is found on a region to be
-            ignored is neither right nor wrong; a detection is on it by the fraction of its own area that is covered.
-        classes: number of classes; labels are indices below it.
-        name: of the image, for errors.
+        found: boxes [K, 4] in the pixels of the true boxes, scores [K], labels [K].
+        true: boxes [N, 4], labels [N] and optionally bool [N], ignored regions. A detection in an ignored region, by
+            the fraction of its own area that is covered, is neither a true nor a false positive.
+        classes: number of classes; labels must be below it.
+        name: name of the image, for error messages.
 
     Raises:
-        ValueError: arrays that don't fit each other, numbers that are not finite, or labels beyond `classes`.
+        ValueError: arrays of different lengths, numbers that are not finite, or labels beyond `classes`.
     """
     if len(found) != 3:
-        raise ValueError(f"prediction {name}: (boxes, scores, labels) are wanted, got {len(found)} arrays")
+        raise ValueError(f"prediction {name}: give (boxes, scores, labels), not {len(found)} arrays")
     boxes, scores, labels = _checked(f"prediction {name}", found, classes)
     true_boxes, true_labels = _checked(f"truth {name}", true[:2], classes)
     ignored = _ignored(f"truth {name}", true[2:], len(true_boxes))
@@ -152,13 +152,13 @@ def match_image(
 
 
 def detection_scores(images: Sequence[ImageMatches], classes: Sequence[str]) -> DetectionScores:
-    """COCO's scores of a set of images; without any image all are nan.
+    """Compute COCO's scores of a set of images; without any image all are nan.
 
     Raises:
-        ValueError: two classes have one name.
+        ValueError: two classes have the same name.
     """
     if len(set(classes)) != len(classes):
-        raise ValueError(f"classes need names that differ, got {list(classes)}")
+        raise ValueError(f"class names must be unique, not {list(classes)}")
     scores, labels, outcomes = (joined(images, name) for name in ("scores", "labels", "outcomes"))
     instances = np.bincount(joined(images, "true_labels")[~joined(images, "ignored")], minlength=len(classes))
     precision = np.full((len(IOU_THRESHOLDS), len(RECALLS), len(classes)), np.nan)
@@ -167,7 +167,7 @@ def detection_scores(images: Sequence[ImageMatches], classes: Sequence[str]) -> 
         mine = mine[np.argsort(-scores[mine], kind="stable")]
         for row, outcome in enumerate(outcomes[:, mine]):
             precision[row, :, label] = _precision(outcome[outcome >= 0] > 0, int(instances[label]))
-    at_iou = precision.mean(axis=1)  # nan for all of a class or for none
+    at_iou = precision.mean(axis=1)  # a class is nan at all recalls or at none
     ap, ap50, ap75 = (
         {name: float(value) for name, value in zip(classes, values, strict=True)}
         for values in (at_iou.mean(axis=0), at_iou[0], at_iou[_IOU_75])
@@ -185,33 +185,33 @@ def detection_scores(images: Sequence[ImageMatches], classes: Sequence[str]) -> 
 
 
 def mean_average_precision(per_class: Mapping[str, float]) -> float:
-    """Mean over the classes that have true boxes; nan where none has."""
+    """Return the mean over the classes with a value; nan without any."""
     known = [value for value in per_class.values() if not np.isnan(value)]
     return float(np.mean(known)) if known else float("nan")
 
 
 def joined(images: Sequence[ImageMatches], name: str) -> np.ndarray:
-    """One of the arrays of all images, one after the other."""
+    """Concatenate one of the arrays over all images."""
     empty = np.empty((len(IOU_THRESHOLDS), 0) if name == "outcomes" else 0, bool if name == "ignored" else np.int8)
     return np.concatenate([empty, *(getattr(image, name) for image in images)], axis=-1)
 
 
 def _precision(hit: np.ndarray, positives: int) -> np.ndarray:
-    """Precision at each of `RECALLS`, float64 [101], of detections that are right or not, bool [K], best first."""
+    """Return precision at each of `RECALLS`, float64 [101]; `hit`, bool [K], are true positives by falling score."""
     true = np.cumsum(hit)
     precision = np.maximum.accumulate((true / np.arange(1, len(hit) + 1))[::-1])[::-1]
     return np.append(precision, 0.0)[np.searchsorted(true / positives, RECALLS, side="left")]
 
 
 def _take_best(overlaps: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Which true box detections take by their overlaps [K, N], best score first: int64 [T, K], -1 for none."""
+    """Match detections, by descending score, to true boxes by their overlaps [K, N]; int64 [T, K], -1: none."""
     taken = np.full((len(thresholds), len(overlaps)), _NONE)
     free = np.ones((len(thresholds), overlaps.shape[1]), bool)
     least = _at_least(thresholds)
     rows = np.arange(len(thresholds))
     for detection in np.flatnonzero((overlaps >= least[0]).any(axis=1)):
         candidates = np.where(free, overlaps[detection], -1.0)
-        # of equal overlaps COCO takes the last, and which one is taken decides what later detections find
+        # Of equal overlaps COCO takes the last, which affects later detections.
         best = overlaps.shape[1] - 1 - np.argmax(candidates[:, ::-1], axis=1)
         enough = candidates[rows, best] >= least
         free[rows[enough], best[enough]] = False
@@ -220,15 +220,15 @@ def _take_best(overlaps: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 
 
 def _at_least(iou: np.ndarray) -> np.ndarray:
-    """The threshold as compared with: rounding must not refuse a perfect overlap at IoU 1."""
+    """Return the threshold, lowered at IoU 1 so that rounding does not reject a perfect overlap."""
     return np.minimum(iou, 1 - 1e-10)
 
 
 def _overlaps(boxes: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """IoU [K, N], and the fraction of each detection's area inside each true box; a box turned inside out is empty."""
+    """Return IoU and the fraction of each detection inside each true box, [K, N] each; inverted boxes are empty."""
     sides, true_sides = (np.clip(b[:, 2:] - b[:, :2], 0, None) for b in (boxes, truth))
     low = np.maximum(boxes[:, None, :2], truth[None, :, :2])
-    # COCO's boxes are corner and side: so computed, the last digit is that of its reference too
+    # Computed from corner and size, as in COCO's reference, so that results are bit-identical.
     high = np.minimum((boxes[:, :2] + sides)[:, None], (truth[:, :2] + true_sides)[None])
     both = np.prod(np.clip(high - low, 0, None), axis=2)
     area = np.broadcast_to(np.prod(sides, axis=1)[:, None], both.shape)
@@ -238,14 +238,14 @@ def _overlaps(boxes: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _checked(what: str, arrays: Sequence[np.ndarray], classes: int) -> list[np.ndarray]:
-    """Float64 boxes [K, 4], (scores [K],) int64 labels [K]; ValueError where they don't fit."""
+    """Return float64 boxes [K, 4], (scores [K],) int64 labels [K]; raises ValueError for inconsistent arrays."""
     boxes, *rest = (np.asarray(a) for a in arrays)
     boxes = boxes.reshape(-1, 4) if boxes.size == 0 else boxes
     if boxes.ndim != 2 or boxes.shape[1] != 4 or any(r.shape != (len(boxes),) for r in rest):
         shapes = ", ".join(str(tuple(np.shape(a))) for a in arrays)
-        raise ValueError(f"{what}: boxes are [K, 4] and the others [K], got {shapes}")
+        raise ValueError(f"{what}: boxes must be [K, 4] and the others [K], not {shapes}")
     if not all(np.isfinite(a).all() for a in (boxes, *rest)):
-        raise ValueError(f"{what} holds a number that is not finite")
+        raise ValueError(f"{what}: a number is not finite")
     labels = rest[-1].astype(np.int64)
     if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
         raise ValueError(f"{what}: a label lies outside 0..{classes - 1}")
@@ -253,8 +253,8 @@ def _checked(what: str, arrays: Sequence[np.ndarray], classes: int) -> list[np.n
 
 
 def _ignored(what: str, flags: Sequence[np.ndarray], boxes: int) -> np.ndarray:
-    """bool [N]; without flags nothing is to be ignored."""
+    """Return ignored boxes, bool [N]; without flags none."""
     ignored = np.asarray(flags[0] if flags else np.zeros(boxes, bool))
     if len(flags) > 1 or ignored.shape != (boxes,) or ignored.dtype != bool:
-        raise ValueError(f"{what}: what may follow boxes and labels is one bool array [{boxes}], of those to ignore")
+        raise ValueError(f"{what}: after boxes and labels give at most one bool array [{boxes}] of ignored boxes")
     return ignored

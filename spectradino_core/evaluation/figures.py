@@ -1,7 +1,4 @@
-"""Plots of scores: precision-recall curves, bars by class and by subset, confusion matrices.
-
-Letters: C classes.
-"""
+"""Plots of scores: precision-recall curves, bars by class and by subset, confusion matrices."""
 
 from __future__ import annotations
 
@@ -23,20 +20,20 @@ __all__ = [
 ]  # fmt: skip
 
 COLOURS = ("#0072B2", "#D55E00", "#E69F00", "#7F7F7F", "#009E73", "#CC79A7", "#56B4E9", "#000000")
-"""Of rows, in their order; people who don't see all colours can tell them apart (Okabe and Ito)."""
+"""Colours of rows in their order, distinguishable with colour vision deficiency (Okabe and Ito)."""
 
 _NAMES = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "iou": "IoU", "accuracy": "accuracy"}
-_MOST_CLASSES_WITH_NUMBERS = 14
+_MAX_CLASSES_WITH_NUMBERS = 14
 
 
 def precision_recall(
     rows: Mapping[str, Mapping[str, Sequence[float] | np.ndarray]], instances: Mapping[str, int]
 ) -> Figure | None:
-    """Precision over recall at IoU 0.5, a panel for each class with true boxes; None without any.
+    """Plot precision over recall at IoU 0.5, a panel per class with true boxes; None without any.
 
     Args:
-        rows: by row, precision at each of `RECALLS` by class.
-        instances: true boxes by class.
+        rows: precision at each of `RECALLS`, by row and class.
+        instances: number of true boxes by class.
     """
     classes = [name for name, count in instances.items() if count]
     if not classes:
@@ -52,7 +49,7 @@ def precision_recall(
 
 
 def class_bars(comparison: Comparison, kind: str) -> Figure | None:
-    """Scores by class, a bar for each row; kind as in `Comparison.by_class`. None where nothing was labelled."""
+    """Plot scores by class, a bar per row; kind as in `Comparison.by_class`. None without labels."""
     values = {row: comparison.by_class(kind, row) for row in comparison.rows}
     known = [v for v in values.values() if v]
     classes = [label for label in (known[0] if known else ()) if any(not math.isnan(v[label].mean) for v in known)]
@@ -66,7 +63,7 @@ def class_bars(comparison: Comparison, kind: str) -> Figure | None:
 
 
 def subset_bars(comparison: Comparison, metric: str) -> Figure | None:
-    """One metric by subset, a bar for each row; None where there is but one subset."""
+    """Plot one metric by subset, a bar per row; None for a single subset."""
     if len(comparison.subsets) < 2:
         return None
     names = [f"{subset} ({comparison.images[subset]})" for subset in comparison.subsets]
@@ -79,20 +76,20 @@ def subset_bars(comparison: Comparison, metric: str) -> Figure | None:
 
 
 def grouped_bars(groups: Sequence[str], values: dict[str, list[Spread]], ylabel: str) -> Figure:
-    """Bars of several rows side by side in each group, in per cent, with the spread over seeds where there is one."""
+    """Plot the bars of several rows side by side in each group, in per cent, with error bars over seeds."""
     slant = len(groups) > 8
     names = list(groups) if slant else [textwrap.fill(name, 14) for name in groups]
-    room = 1.15 if any("\n" in name for name in names) else 0.28 * (len(values) + 1)  # inches for each group
-    figure = Figure(figsize=(max(4.0, 1.2 + room * len(groups)), 3.2), layout="constrained")
+    inches = 1.15 if any("\n" in name for name in names) else 0.28 * (len(values) + 1)  # per group
+    figure = Figure(figsize=(max(4.0, 1.2 + inches * len(groups)), 3.2), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / max(1, len(values))
     for number, (row, spreads) in enumerate(values.items()):
-        places = np.arange(len(groups)) + (number - (len(values) - 1) / 2) * width
+        positions = np.arange(len(groups)) + (number - (len(values) - 1) / 2) * width
         heights = [0.0 if math.isnan(s.mean) else 100 * s.mean for s in spreads]
         errors = [0.0 if math.isnan(s.std) else 100 * s.std for s in spreads]
-        axes.bar(places, heights, width, color=COLOURS[number % len(COLOURS)], label=row)
+        axes.bar(positions, heights, width, color=COLOURS[number % len(COLOURS)], label=row)
         if any(errors):
-            axes.errorbar(places, heights, errors, fmt="none", ecolor="black", elinewidth=1, capsize=2)
+            axes.errorbar(positions, heights, errors, fmt="none", ecolor="black", elinewidth=1, capsize=2)
     axes.set_xticks(np.arange(len(groups)), names, rotation=30 if slant else 0, ha="right" if slant else "center")
     axes.set(ylabel=ylabel)
     axes.grid(axis="y", alpha=0.25)
@@ -103,25 +100,25 @@ def grouped_bars(groups: Sequence[str], values: dict[str, list[Spread]], ylabel:
 
 
 def confusion_matrix(counts: np.ndarray, rows: Sequence[str], columns: Sequence[str], what: str) -> Figure:
-    """Counts [rows, columns] as fractions of each row."""
+    """Plot counts [rows, columns] as fractions of each row."""
     totals = counts.sum(axis=1, keepdims=True)
-    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+    fractions = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     figure = Figure(figsize=(1.8 + 0.5 * len(columns), 1.4 + 0.42 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    if len(columns) <= _MOST_CLASSES_WITH_NUMBERS:
-        for (row, column), share in np.ndenumerate(shares):
+    axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    if len(columns) <= _MAX_CLASSES_WITH_NUMBERS:
+        for (row, column), fraction in np.ndenumerate(fractions):
             if counts[row, column]:
-                ink = "white" if share > 0.55 else "black"
-                axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=8, color=ink)
+                ink = "white" if fraction > 0.55 else "black"
+                axes.text(column, row, f"{100 * fraction:.0f}", ha="center", va="center", fontsize=8, color=ink)
     axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right")
     axes.set_yticks(range(len(rows)), [f"{name} ({int(n):,})" for name, n in zip(rows, totals[:, 0], strict=True)])
-    axes.set(xlabel="answered", ylabel="true", title=f"{what}, per cent of each row")
+    axes.set(xlabel="predicted", ylabel="true", title=f"{what}, per cent of each row")
     return figure
 
 
 def panels(count: int, width: float, height: float, columns: int = 3) -> tuple[Figure, list[Axes]]:
-    """Axes with a grid, row by row, of `width` by `height` inches each."""
+    """Return a figure and its axes, row by row, of `width` by `height` inches each."""
     columns = min(columns, count)
     lines = math.ceil(count / columns)
     figure = Figure(figsize=(columns * width, lines * height + 0.4), layout="constrained")
@@ -135,7 +132,7 @@ def panels(count: int, width: float, height: float, columns: int = 3) -> tuple[F
 
 
 def legend(figure: Figure, axes: Axes) -> None:
-    """One legend below all panels, for the lines of one of them; none for a single line."""
+    """Add one legend below all panels for the lines of one of them, unless there is a single line."""
     handles, labels = axes.get_legend_handles_labels()
     if len(labels) > 1:
         figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False)

@@ -1,7 +1,6 @@
-"""A report as one HTML file: nothing outside of it is loaded, all text is escaped, and the same content gives the same
-bytes.
+"""Self-contained HTML report page: no external resources, all text escaped, deterministic bytes.
 
-    page = Page("What was measured")
+    page = Page("Evaluation")
     page.table(["model", "mAP"], [["ours", 0.41]])
     with page.details("Worst examples"):
         page.image(image, "scene 3")
@@ -37,7 +36,7 @@ Cell = str | int | float | None
 _NUMBER = re.compile(r"[-+−]?[\d.,]+( ?± ?[\d.,]+)?( ?%)?|[-–]|")
 _JPEG_QUALITY = 82
 
-# Nothing may be fetched or run even if an escape were missing somewhere.
+# Blocks external resources and scripts even if an escape were missing.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 _STYLE = """
@@ -64,13 +63,13 @@ summary { cursor: pointer; font-weight: 600; color: var(--accent); }
 
 
 class Page:
-    """Parts are put one below the other in the order of the calls."""
+    """HTML page whose elements are appended in the order of the calls."""
 
     def __init__(self, title: str, lead: str = "") -> None:
         """
         Args:
-            title: of the page; plain text, as all text here.
-            lead: a paragraph below it.
+            title: title of the page; plain text, like all text arguments here.
+            lead: paragraph below the title.
         """
         self.title = title
         self._parts = [f"<h1>{_escaped(title)}</h1>"]
@@ -78,29 +77,29 @@ class Page:
             self.text(lead)
 
     def heading(self, text: str, level: int = 2) -> None:
-        """A heading of level 2 to 4."""
+        """Add a heading of level 2 to 4."""
         if not 2 <= level <= 4:
-            raise ValueError(f"a heading has level 2 to 4, got {level}")
+            raise ValueError(f"a heading must have level 2 to 4, not {level}")
         self._parts.append(f"<h{level}>{_escaped(text)}</h{level}>")
 
     def text(self, text: str, soft: bool = False) -> None:
-        """A paragraph; `soft`: in the colour of notes."""
+        """Add a paragraph; `soft`: in the colour of notes."""
         self._parts.append(f"<p{' class=soft' if soft else ''}>{_escaped(text)}</p>")
 
     def code(self, text: str) -> None:
-        """Lines as typed, such as a command."""
+        """Add preformatted text, such as a command."""
         self._parts.append(f"<pre>{_escaped(text)}</pre>")
 
     def table(
         self, header: Sequence[str], rows: Sequence[Sequence[Cell]], caption: str = "", strong: Sequence[int] = ()
     ) -> None:
-        """A table; columns of figures are set to the right.
+        """Add a table with numeric columns aligned to the right.
 
         Args:
             header: one text per column.
-            rows: cells; see `cell_text` for what is made of numbers.
-            caption: above it.
-            strong: rows, by number, that are set in bold.
+            rows: cells; see `cell_text` for the format of numbers.
+            caption: text above the table.
+            strong: indices of rows in bold.
 
         Raises:
             ValueError: a row has more or fewer cells than the header.
@@ -121,19 +120,24 @@ class Page:
         )
 
     def figure(self, figure: Figure, caption: str) -> None:
-        """A matplotlib figure as vector graphics; the caption is also what a screen reader says."""
+        """Add a matplotlib figure as vector graphics; the caption is also the alternative text."""
         import matplotlib
 
         buffer = io.BytesIO()
-        # Without these every run would give other ids, a date and the version.
+        # Otherwise ids, date and version would differ between runs.
         with matplotlib.rc_context({"svg.hashsalt": "spectradino", "svg.fonttype": "path"}):
             figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
-        # As an image of its own: several drawings in one document would share their ids.
+        # Embedded as an image, because inline drawings would share their ids.
         self._add_image(_data_uri("image/svg+xml", buffer.getvalue()), caption, drawn=True)
 
     def image(self, image: np.ndarray | bytes, caption: str, longest_side: int = 960) -> None:
-        """An image uint8 [h, w, 3] in RGB order or [h, w], or an image file's bytes, made smaller if a side is longer
-        than `longest_side`."""
+        """Add an image, scaled down if a side is longer than `longest_side`.
+
+        Args:
+            image: uint8 [h, w, 3] in RGB order or [h, w], or the bytes of an image file.
+            caption: text below the image.
+            longest_side: maximum side in pixels.
+        """
         if isinstance(image, bytes):
             decoded = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
             image = np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB))
@@ -141,13 +145,13 @@ class Page:
 
     @contextmanager
     def details(self, summary: str) -> Iterator[None]:
-        """What is added inside can be folded away."""
+        """Put the elements added inside into a collapsible section."""
         self._parts.append(f"<details><summary>{_escaped(summary)}</summary>")
         yield
         self._parts.append("</details>")
 
     def html(self) -> str:
-        """The whole document."""
+        """Return the complete document."""
         return (
             "<!DOCTYPE html>\n<html lang=en>\n<head>\n<meta charset=utf-8>\n"
             f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
@@ -158,10 +162,10 @@ class Page:
         )
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Writes the document in one step.
+        """Write the document atomically.
 
         Raises:
-            OSError: not written; what was at `path` is untouched.
+            OSError: not written; an existing file at `path` is unchanged.
         """
         with written_atomically(path) as scratch:
             scratch.write_bytes(self.html().encode())
@@ -173,14 +177,14 @@ class Page:
 
 
 def cell_text(cell: Cell) -> str:
-    """What stands in a cell: texts and whole numbers as they are, other numbers to one decimal, nothing or nan as –."""
+    """Format a cell: text and integers unchanged, floats with one decimal, None and nan as –."""
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return "–"
     return f"{cell:.1f}" if isinstance(cell, float) else str(cell)
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Cell]], strong: Sequence[int] = ()) -> str:
-    """The same table in Markdown, ending with a line break; `strong` rows are in bold.
+    """Return a table in Markdown, ending with a line break; `strong` rows are in bold.
 
     Raises:
         ValueError: a row has more or fewer cells than the header.
@@ -207,7 +211,7 @@ def _escaped(text: str) -> str:
 
 def _jpeg(image: np.ndarray, longest_side: int) -> str:
     if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)) or not image.size:
-        raise ValueError(f"an image is uint8 [h, w, 3] or [h, w], got {image.dtype} {tuple(image.shape)}")
+        raise ValueError(f"an image must be uint8 [h, w, 3] or [h, w], not {image.dtype} {tuple(image.shape)}")
     scale = longest_side / max(image.shape[:2])
     if scale < 1:
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

@@ -1,6 +1,6 @@
-"""The few scores that a training curve shows, by the same pipeline that serves.
+"""Validation scores during training, computed with the serving pipeline.
 
-Reports take `scorer.py`, which has all of COCO's.
+Reports use `scorer.py`, which has all of COCO's scores.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ __all__ = ["score_samples"]
 
 
 def score_samples(pipeline: Pipeline, samples: Iterable[PairedSample], mode: Mode = Mode.FUSED) -> dict[str, Any]:
-    """AP50 by class and mean IoU over labelled pairs.
+    """Compute AP50 and IoU by class, and their means, over labelled pairs.
 
     Args:
-        pipeline: its score threshold is lowered for the time of the call.
-        samples: labelled pairs; those without boxes (or mask) don't count for that score.
-        mode: FUSED, or RGB_ONLY or IR_ONLY: the other frame is withheld.
+        pipeline: its score threshold is lowered during the call.
+        samples: labelled pairs; those without boxes (or mask) are skipped in that score.
+        mode: FUSED, or RGB_ONLY or IR_ONLY without the other frame.
 
     Returns:
-        {"mode", "pairs", "ap50": by class, "map50", "iou": by class, "miou"}; nan where nothing was labelled.
+        {"mode", "pairs", "ap50": by class, "map50", "iou": by class, "miou"}; nan without labels.
     """
     info = pipeline.info
     scores = score_runs({mode.value: Run(pipeline, mode)}, samples)[mode.value].scores()
     detection, segmentation = scores.detection, scores.segmentation
-    nothing = float("nan")
+    nan = float("nan")
     return {
         "mode": mode.value,
         "pairs": scores.images,
-        "ap50": dict.fromkeys(info.box_classes, nothing) if detection is None else dict(detection.ap50),
-        "map50": nothing if detection is None else detection.map50,
-        "iou": dict.fromkeys(info.mask_classes, nothing) if segmentation is None else dict(segmentation.iou),
-        "miou": nothing if segmentation is None else segmentation.miou,
+        "ap50": dict.fromkeys(info.box_classes, nan) if detection is None else dict(detection.ap50),
+        "map50": nan if detection is None else detection.map50,
+        "iou": dict.fromkeys(info.mask_classes, nan) if segmentation is None else dict(segmentation.iou),
+        "miou": nan if segmentation is None else segmentation.miou,
     }

@@ -1,7 +1,7 @@
-"""Linear probes: what a straight line reads from frozen patch tokens, and whether it reads another modality too.
+"""Linear probes on frozen patch tokens, for evaluation within and across modalities.
 
-A probe is a ridge regression, solved exactly: no schedule decides the outcome. Targets are averaged (depth) or counted
-(classes) over each patch.
+A probe is a ridge regression with a closed-form solution, so the result does not depend on a training schedule. Targets
+are the mean depth and the majority class of each patch.
 
 Letters: N tokens, D width, C classes, h x w patches, P patch side in pixels.
 """
@@ -24,10 +24,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """`normalise(x) @ weights + bias`.
+    """Linear map `(x - mean) / scale @ weights + bias`.
 
     Attributes:
-        mean, scale: [D], of the tokens it was fitted on.
+        mean, scale: mean and standard deviation of the training tokens, [D].
         weights: [D, C].
         bias: [C].
     """
@@ -38,18 +38,18 @@ class LinearProbe:
     bias: np.ndarray
 
     def __call__(self, tokens: np.ndarray) -> np.ndarray:
-        """[N, D] to [N, C]."""
+        """Map tokens [N, D] to [N, C]."""
         return (tokens - self.mean) / self.scale @ self.weights + self.bias
 
 
 @dataclass(frozen=True)
 class DepthScores:
-    """Of predicted depths against true ones.
+    """Errors of predicted depths.
 
     Attributes:
-        rmse: in metres.
+        rmse: root mean square error in metres.
         absolute_relative: mean of |error| / depth.
-        delta1: share within a factor of 1.25.
+        delta1: fraction within a factor of 1.25.
     """
 
     rmse: float
@@ -58,7 +58,7 @@ class DepthScores:
 
 
 def fit_probe(tokens: np.ndarray, targets: np.ndarray, ridge: float = 1e-2) -> LinearProbe:
-    """The ridge regression of targets on standardised tokens.
+    """Fit a ridge regression of targets on standardised tokens.
 
     Args:
         tokens: [N, D].
@@ -66,10 +66,10 @@ def fit_probe(tokens: np.ndarray, targets: np.ndarray, ridge: float = 1e-2) -> L
         ridge: penalty on the weights, per token.
 
     Raises:
-        ValueError: numbers that differ, or none.
+        ValueError: different numbers of tokens and targets, or none.
     """
     if len(tokens) != len(targets) or not len(tokens):
-        raise ValueError(f"{len(tokens)} tokens and {len(targets)} targets: a probe needs as many of both, and some")
+        raise ValueError(f"{len(tokens)} tokens and {len(targets)} targets: give equally many of both, at least one")
     x = np.asarray(tokens, np.float64)
     y = np.asarray(targets, np.float64)
     mean, scale = x.mean(axis=0), x.std(axis=0) + 1e-6
@@ -81,17 +81,18 @@ def fit_probe(tokens: np.ndarray, targets: np.ndarray, ridge: float = 1e-2) -> L
 
 
 def depth_scores(predicted: np.ndarray, true: np.ndarray) -> DepthScores:
-    """
+    """Compute depth errors.
+
     Args:
-        predicted, true: metres, above 0, of one shape.
+        predicted, true: depths in metres, above 0, of one shape.
 
     Raises:
-        ValueError: shapes that differ, none, or a depth that is not above 0.
+        ValueError: different shapes, no depth, or a depth that is not above 0.
     """
     if predicted.shape != true.shape or not predicted.size:
         raise ValueError(f"depths of shapes {predicted.shape} and {true.shape} can't be compared")
     if (true <= 0).any() or (predicted <= 0).any():
-        raise ValueError("depths are above 0 m")
+        raise ValueError("depths must be above 0 m")
     error = predicted - true
     ratio = np.maximum(predicted / true, true / predicted)
     return DepthScores(
@@ -100,45 +101,45 @@ def depth_scores(predicted: np.ndarray, true: np.ndarray) -> DepthScores:
 
 
 FARTHEST = 100.0
-"""Metres; the sky and whatever is as far have no depth worth learning."""
+"""Maximum depth in metres; the sky and anything as far is unknown."""
 
 
 def patch_depth(depth: np.ndarray, patch: int) -> np.ndarray:
-    """Depth of each patch, the geometric mean of its known pixels, metres; 0 where none is known or all are beyond.
+    """Compute the geometric mean depth of the known pixels of each patch.
 
     Args:
         depth: metres, 0 where unknown, [h·P, w·P].
         patch: P.
 
     Returns:
-        [h·w].
+        Metres, 0 where no pixel is known or nearer than `FARTHEST`, [h·w].
     """
-    cells = _cells(depth, patch)
-    known = (cells > 0) & (cells < FARTHEST)
-    logs = np.where(known, np.log(np.where(known, cells, 1.0)), 0.0).sum(axis=1)
+    pixels = _patches(depth, patch)
+    known = (pixels > 0) & (pixels < FARTHEST)
+    logs = np.where(known, np.log(np.where(known, pixels, 1.0)), 0.0).sum(axis=1)
     counts = known.sum(axis=1)
     return np.where(counts > 0, np.exp(logs / np.maximum(counts, 1)), 0.0)
 
 
 def patch_classes(mask: np.ndarray, patch: int, classes: int) -> np.ndarray:
-    """The class that most pixels of each patch have, -1 where most have none.
+    """Return the most frequent class of each patch, -1 if most of its pixels are unlabelled.
 
     Args:
-        mask: class numbers, whatever is not below `classes` is unlabelled, [h·P, w·P].
+        mask: class indices, unlabelled if not below `classes`, [h·P, w·P].
         patch: P.
         classes: C.
 
     Returns:
         int64 [h·w].
     """
-    cells = _cells(mask, patch)
-    counts = np.stack([(cells == label).sum(axis=1) for label in range(classes)], axis=1)
+    pixels = _patches(mask, patch)
+    counts = np.stack([(pixels == label).sum(axis=1) for label in range(classes)], axis=1)
     best = counts.argmax(axis=1)
     return np.where(2 * counts.sum(axis=1) > patch * patch, best, -1).astype(np.int64)
 
 
-def _cells(image: np.ndarray, patch: int) -> np.ndarray:
-    """[h·P, w·P] to [h·w, P·P], patches row by row."""
+def _patches(image: np.ndarray, patch: int) -> np.ndarray:
+    """Split [h·P, w·P] into patches, row by row: [h·w, P·P]."""
     height, width = image.shape
     if height % patch or width % patch:
         raise ValueError(f"an image of {width}x{height} does not divide into patches of {patch}")

@@ -1,6 +1,6 @@
-"""Features as a picture for people: pairs of two modalities in the plane, joined by lines (SpectraDINO Figure 3).
+"""Plot of features in two dimensions, with lines between the modalities of an item (SpectraDINO Figure 3).
 
-The paper shows t-SNE; here it is principal components, which need no tuning and can be compared from stage to stage.
+The paper uses t-SNE; principal components are used here, which need no tuning and are comparable between stages.
 
 Letters: N items, D width.
 """
@@ -17,8 +17,8 @@ from spectradino_core.files import written_atomically
 
 __all__ = ["plot_pairs", "principal_components"]
 
-MOST = 100
-"""Items drawn of a modality, the first ones."""
+MAX_ITEMS = 100
+"""Maximum number of items drawn per modality, the first ones."""
 
 COLOURS = {
     "rgb": "#1b9e77",
@@ -31,9 +31,9 @@ COLOURS = {
 
 
 def principal_components(features: np.ndarray, count: int = 2) -> np.ndarray:
-    """Coordinates along the directions of greatest variance, [N, D] to [N, count], zeros where there are fewer.
+    """Project features [N, D] to their principal components [N, count], padded with zeros.
 
-    Signs are fixed: in each direction the item farthest out lies on the positive side.
+    Signs are fixed so that the item with the largest absolute coordinate is positive in each component.
     """
     centred = np.asarray(features, np.float64) - np.mean(features, axis=0)
     u, s, _ = np.linalg.svd(centred, full_matrices=False)
@@ -44,15 +44,15 @@ def principal_components(features: np.ndarray, count: int = 2) -> np.ndarray:
 
 
 def plot_pairs(stages: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], path: Path, title: str = "") -> None:
-    """One panel a stage: every item's RGB and other features, normalised, in the two principal components of all.
+    """Plot one panel per stage with the normalised features of RGB and other modalities in their principal components.
 
     Args:
-        stages: by name of a stage, by key of a modality, (RGB features, its features), [N, D] each.
-        path: a PNG.
-        title: of the picture.
+        stages: (RGB features, features of the modality), [N, D] each, by stage and modality.
+        path: PNG file to write.
+        title: title of the figure.
 
     Raises:
-        ValueError: nothing to draw.
+        ValueError: no features.
     """
     if not any(stages.values()):
         raise ValueError("no features to draw")
@@ -63,7 +63,7 @@ def plot_pairs(stages: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(stages), squeeze=False)[0]
     for axis, (name, pairs) in zip(axes, stages.items(), strict=True):
-        _panel(axis, name, {key: (a[:MOST], b[:MOST]) for key, (a, b) in pairs.items()})
+        _panel(axis, name, {key: (a[:MAX_ITEMS], b[:MAX_ITEMS]) for key, (a, b) in pairs.items()})
     handles = {handle.get_label(): handle for axis in axes for handle in axis.get_legend_handles_labels()[0]}
     figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=len(handles), frameon=False)
     if title:
@@ -76,11 +76,11 @@ def _panel(axis: Any, name: str, pairs: Mapping[str, tuple[np.ndarray, np.ndarra
     blocks: Sequence[np.ndarray] = [_unit(x) for pair in pairs.values() for x in pair]
     points = principal_components(np.concatenate(blocks))
     start = 0
-    for place, (key, (rgb, other)) in enumerate(pairs.items()):
+    for number, (key, (rgb, other)) in enumerate(pairs.items()):
         a, b = points[start : start + len(rgb)], points[start + len(rgb) : start + len(rgb) + len(other)]
         start += len(rgb) + len(other)
         axis.plot([a[:, 0], b[:, 0]], [a[:, 1], b[:, 1]], color="#bbbbbb", linewidth=0.4, zorder=1)
-        axis.scatter(a[:, 0], a[:, 1], s=9, color=COLOURS["rgb"], label="rgb" if place == 0 else None, zorder=2)
+        axis.scatter(a[:, 0], a[:, 1], s=9, color=COLOURS["rgb"], label="rgb" if number == 0 else None, zorder=2)
         axis.scatter(b[:, 0], b[:, 1], s=9, color=COLOURS.get(key, "#333333"), label=key, zorder=2)
     axis.set_title(name, fontsize=10)
     axis.set_xticks([])

@@ -1,7 +1,4 @@
-"""Report of comparisons as JSON, Markdown and HTML, with the same figures.
-
-Letters: C classes.
-"""
+"""Report of comparisons as JSON, Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -23,24 +20,24 @@ from spectradino_core.runtime.bundle import ModelInfo
 __all__ = ["Report"]
 
 _HOW_TO_READ = (
-    "mAP is COCO's (IoU 0.5 to 0.95), mIoU and mAcc are means over classes; all in per cent. RGB only and IR only "
-    "withhold the other frame from the same model. The last row is plain frozen DINOv2 that sees infrared as a grey "
-    "image, under the same head: the difference to it is what the adapters add."
+    "mAP is COCO's (IoU 0.5 to 0.95), mIoU and mAcc are means over classes; all in per cent. RGB only and IR only are "
+    "the same model without the other frame. The last row is plain frozen DINOv2 with infrared as a grey image and the "
+    "same head; the difference to it is the gain of the adapters."
 )
 
 
 class Report:
-    """The tables of one model, of one seed or several, on any number of sets."""
+    """Tables of one model, with one seed or several, on any number of data sets."""
 
     def __init__(
         self, models: Mapping[str, ModelInfo], baselines: Mapping[str, ModelInfo], command: str, train_baseline: str
     ) -> None:
         """
         Args:
-            models: the seeds of the model, by file.
-            baselines: those of the baseline; none: every table says how to train one.
-            command: the command line of this report.
-            train_baseline: the command line that trains a baseline.
+            models: seeds of the model, by file.
+            baselines: seeds of the baseline; empty: every table says how to train one.
+            command: command line of this report.
+            train_baseline: command line that trains a baseline.
         """
         self.models, self.baselines = dict(models), dict(baselines)
         self.command, self.train_baseline = command, train_baseline
@@ -55,10 +52,10 @@ class Report:
         self.comparisons.append(comparison)
 
     def write(self, folder: Path) -> None:
-        """`result.json`, `result.md` and `report.html`.
+        """Write `result.json`, `result.md` and `report.html`.
 
         Raises:
-            OSError: one was not written.
+            OSError: a file could not be written.
         """
         page = self.page()
         texts = {
@@ -71,7 +68,7 @@ class Report:
         page.write(folder / "report.html")
 
     def result(self) -> dict[str, Any]:
-        """Everything, for other programs; scores are in 0..1, None where nothing was labelled."""
+        """Return all results for other programs; scores are in 0..1, None without labels."""
         return {
             "format": 1,
             "command": self.command,
@@ -103,7 +100,7 @@ class Report:
         }
 
     def markdown(self) -> str:
-        """The main tables, and those by class."""
+        """Return the main tables and the tables by class."""
         parts = [f"# {self.title}\n"]
         for comparison in self.comparisons:
             parts.append(f"## {comparison.name} ({comparison.images[ALL]} pairs)\n")
@@ -113,17 +110,17 @@ class Report:
             for title, header, rows in _class_tables(comparison):
                 parts.append(f"{title}\n")
                 parts.append(markdown_table(header, rows))
-            if said := _best_threshold(comparison):
-                parts.append(f"{said}\n")
+            if best := _best_threshold(comparison):
+                parts.append(f"{best}\n")
         return "\n".join([*parts, f"{_HOW_TO_READ}\n", f"`{self.command}`\n"])
 
     def page(self) -> Page:
-        """The same with curves, bars, confusion matrices and the worst frames."""
+        """Return the HTML page, which adds curves, bars, confusion matrices and the worst frames."""
         page = Page(self.title, _HOW_TO_READ)
         page.code(self.command)
         for comparison in self.comparisons:
             self._add_set(page, comparison)
-        page.heading("The models")
+        page.heading("Models")
         for kind, models in (("model", self.models), (BASELINE, self.baselines)):
             for file, info in models.items():
                 with page.details(f"{file} ({kind})"):
@@ -153,7 +150,7 @@ class Report:
             classes = comparison.info.box_classes
             counts = first.boxes.counts
             page.figure(
-                confusion_matrix(counts, (*classes, "nothing there"), (*classes, "missed"), "Boxes"),
+                confusion_matrix(counts, (*classes, "background"), (*classes, "missed"), "Boxes"),
                 f"Boxes at the model's own threshold ({comparison.info.score_threshold:g}), first model, fused",
             )
             page.table(*_threshold_table(first), caption="At that threshold")
@@ -172,7 +169,7 @@ class Report:
                 add_gallery(page, ((frame.jpeg, frame.caption) for frame in frames))
 
     def _main_table(self, comparison: Comparison) -> tuple[list[str], list[list[Cell]], list[int]]:
-        """Header, rows and the numbers of the fused rows; every subset has all rows."""
+        """Return header, rows and the indices of the fused rows; every subset has all rows."""
         rows: list[list[Cell]] = []
         strong: list[int] = []
         for subset in comparison.subsets:
@@ -190,16 +187,16 @@ class Report:
 def _notes(comparison: Comparison) -> list[str]:
     notes = [f"Rule: {rule}." for rule in comparison.about]
     if comparison.unknown:
-        notes.append(f"Left out, since the model does not know them: {', '.join(comparison.unknown)}.")
+        notes.append(f"Classes that the model does not have, excluded: {', '.join(comparison.unknown)}.")
     notes += [f"Labels: {text}." for text in comparison.label_notes]
     segmentation = next((s.segmentation for s in comparison.scores[ALL][FUSED] if s.segmentation), None)
     if segmentation is not None and segmentation.left_out:
-        notes.append(f"Not in the means: {', '.join(segmentation.left_out)}.")
+        notes.append(f"Classes excluded from the means: {', '.join(segmentation.left_out)}.")
     return notes
 
 
 def _class_tables(comparison: Comparison) -> list[tuple[str, list[str], list[list[Cell]]]]:
-    """(title, header, rows) for AP, AP50 and IoU; a row for each class, a column for each row of the main table."""
+    """Return (title, header, rows) for AP, AP50 and IoU: a row per class, a column per row of the main table."""
     tables: list[tuple[str, list[str], list[list[Cell]]]] = []
     rows = [row for row in comparison.rows if comparison.scores[ALL][row]]
     first = comparison.scores[ALL][FUSED][0]
@@ -228,39 +225,39 @@ def _threshold_table(scores: Scores) -> tuple[list[str], list[list[Cell]]]:
 
 
 def _thresholds(comparison: Comparison) -> list[dict[str, Any]]:
-    """For JSON: precision, recall and F1 of the first model by threshold and class, fused."""
+    """Return precision, recall and F1 of the first model by threshold and class, fused, for JSON."""
     return [
         {"score_from": threshold}
         | {
-            name: {label: none_for_nan(value) for label, value in shares.items()}
-            for name, shares in (("precision", found.precision()), ("recall", found.recall()), ("f1", found.f1()))
+            name: {label: none_for_nan(value) for label, value in values.items()}
+            for name, values in (("precision", found.precision()), ("recall", found.recall()), ("f1", found.f1()))
         }
         for threshold, found in comparison.thresholds.items()
     ]
 
 
 def _thresholds_table(comparison: Comparison) -> tuple[list[str], list[list[Cell]], list[int]]:
-    """Header, a row for each threshold, and the number of the one with the best F1."""
+    """Return header, a row per threshold, and the index of the row with the best F1."""
     rows: list[list[Cell]] = []
     best: list[int] = []
     for threshold, found in comparison.thresholds.items():
         if threshold == comparison.best_threshold:
             best.append(len(rows))
-        shares = (found.precision(), found.recall(), found.f1())
-        rows.append([f"{threshold:g}", *(100 * mean_average_precision(share) for share in shares)])
-    return ["score from", "precision", "recall", "F1"], rows, best
+        scores = (found.precision(), found.recall(), found.f1())
+        rows.append([f"{threshold:g}", *(100 * mean_average_precision(one) for one in scores)])
+    return ["score threshold", "precision", "recall", "F1"], rows, best
 
 
 def _best_threshold(comparison: Comparison) -> str:
-    """The threshold with the best F1, in words; empty where there are no box labels."""
+    """Describe the threshold with the best F1; empty without box labels."""
     best = comparison.best_threshold
     if best is None:
         return ""
     f1 = 100 * mean_average_precision(comparison.thresholds[best].f1())
     return (
-        f"Best F1 (mean over classes, first model, fused): {f1:.1f}, with boxes from a score of {best:g} on; the "
-        f"model says {comparison.info.score_threshold:g}. Exporting with `--score-threshold` stores another: "
-        "choose it on pairs that no table is of."
+        f"Best F1 (mean over classes, first model, fused): {f1:.1f} at a score threshold of {best:g}; the model's "
+        f"threshold is {comparison.info.score_threshold:g}. To change it, export with `--score-threshold`, chosen on "
+        "pairs that are not in these tables."
     )
 
 
@@ -284,6 +281,6 @@ def _scores(scores: Scores) -> dict[str, Any]:
 
 
 def files_by_name(files: Sequence[Path]) -> list[str]:
-    """File names for a report, with the folder where two are the same."""
+    """Return file names for a report, with the folder if two are equal."""
     names = [file.name for file in files]
     return [f"{f.parent.name}/{f.name}" if names.count(f.name) > 1 else f.name for f in files]

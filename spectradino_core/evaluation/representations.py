@@ -1,4 +1,4 @@
-"""Judges a backbone on held-out items: retrieval, cosines, retention, neighbours, linear probes and their transfer.
+"""Evaluation of a backbone on held-out items: retrieval, cosines, retention, k-NN, linear probes and their transfer.
 
 Letters: N items, D width, P patches of an item, S side of the square view in pixels, C classes.
 """
@@ -27,23 +27,31 @@ from spectradino_core.evaluation.segmentation import UNLABELLED, ConfusionMatrix
 from spectradino_core.models.encoders import Encoder
 from spectradino_core.thermal import ThermalContract
 
-__all__ = ["Collected", "collect", "judge_infrared", "judge_neighbours", "judge_pairs", "judge_probes", "mean_of"]
+__all__ = [
+    "FeatureSet",
+    "evaluate_infrared_pairs",
+    "evaluate_neighbours",
+    "evaluate_pairs",
+    "evaluate_probes",
+    "extract_features",
+    "mean_of",
+]
 
 CROPPED = ViewOptions(scale=(0.5, 1.0), flip=0.0, photometry=None)
-"""Of views after the first: both pictures of a pair cut alike, nothing else changed."""
+"""Views after the first: one crop for both images of a pair, without other augmentation."""
 _NEAREST_M, _FARTHEST_M = 0.5, 100.0
 
 
 @dataclass
-class Collected:
-    """What an encoder says of the items of a source.
+class FeatureSet:
+    """Features of the items of a source.
 
     Attributes:
-        cls: by modality, float32 [N, D].
-        patches: by modality, float32 [N, P, D].
-        labels: what each item shows, None where unknown.
-        depth: metres of each patch, 0 where unknown, [N, P]; None: not asked for.
-        classes: class number of each patch, -1 where unknown, [N, P]; None: not asked for.
+        cls: CLS by modality, float32 [N, D].
+        patches: patch tokens by modality, float32 [N, P, D].
+        labels: class of each item; None: unknown.
+        depth: depth of each patch in metres, 0 where unknown, [N, P]; None: not requested.
+        classes: class of each patch, -1 where unknown, [N, P]; None: not requested.
     """
 
     cls: dict[str, np.ndarray]
@@ -54,7 +62,7 @@ class Collected:
 
 
 @torch.no_grad()
-def collect(
+def extract_features(
     encoder: Encoder,
     source: ImageSource,
     modalities: Sequence[str],
@@ -64,23 +72,23 @@ def collect(
     device: torch.device | str = "cpu",
     thermal: ThermalContract | None = None,
     view: int = 0,
-) -> Collected:
-    """Features of all items that have the modalities, on the largest centred square of each.
+) -> FeatureSet:
+    """Extract the features of all items that have the modalities.
 
     Args:
-        encoder: on `device`.
+        encoder: the encoder, on `device`.
         source: the items.
-        modalities: beside RGB.
+        modalities: modalities beside RGB.
         side: S.
-        batch: items at a time.
-        truth_classes: above 0, depth and class of each patch are collected too, as truth; how many classes there are.
-        device: of the encoder.
-        thermal: from counts to network input; None: the default contract.
-        view: 0: that square; above: the seeded random crop of that number, of half of the picture's area and more.
+        batch: items per batch.
+        truth_classes: C; above 0, depth and class of each patch are extracted too.
+        device: device of the encoder.
+        thermal: contract from counts to network input; None: the default.
+        view: 0: the largest centred square; above: a seeded random crop of at least half of the image's area.
 
     Raises:
-        ValueError: no item has them all.
-        ItemError: an item is damaged; a judgement leaves nothing out.
+        ValueError: no item has all modalities.
+        ItemError: an item is damaged; an evaluation skips none.
     """
     contract = thermal or ThermalContract()
     truth = ("depth", "segmentation") if truth_classes else ()
@@ -111,7 +119,7 @@ def collect(
         if truth_classes:
             depths += [patch_depth(view["depth"], patch) for view in views]
             classes += [patch_classes(view["segmentation"], patch, truth_classes) for view in views]
-    return Collected(
+    return FeatureSet(
         {key: np.concatenate(parts) for key, parts in cls.items()},
         {key: np.concatenate(parts) for key, parts in patches.items()},
         labels,
@@ -120,12 +128,13 @@ def collect(
     )
 
 
-def judge_pairs(student: Collected, teacher: Collected | None = None) -> dict[str, dict[str, Any]]:
-    """By modality beside RGB: retrieval both ways, cosines, and with a teacher the retention of RGB.
+def evaluate_pairs(student: FeatureSet, teacher: FeatureSet | None = None) -> dict[str, dict[str, Any]]:
+    """Compute retrieval in both directions, cosines, and with a teacher the retention of RGB features.
 
     Returns:
-        {"items", "from_rgb": {"r1", "r5", "median_rank", "items"}, "to_rgb": the same, "cosine": {"true", "unrelated"},
-        "patch_cosine": of patch tokens at the same place, "retention_cls", "retention_patches"}.
+        By modality beside RGB: {"items", "from_rgb": {"r1", "r5", "median_rank", "items"}, "to_rgb": the same,
+        "cosine": {"true", "unrelated"}, "patch_cosine": of patch tokens at the same position, "retention_cls",
+        "retention_patches"}.
     """
     rgb = student.cls["rgb"]
     kept = {}
@@ -147,7 +156,7 @@ def judge_pairs(student: Collected, teacher: Collected | None = None) -> dict[st
 
 
 def mean_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Number by number over rows of one form, at whatever depth; what is the same in all of them stays as it is."""
+    """Average the numbers of equally structured nested rows; values that are equal in all rows are kept."""
     out: dict[str, Any] = {}
     for key, value in rows[0].items():
         of_all = [row[key] for row in rows]
@@ -158,29 +167,33 @@ def mean_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return out
 
 
-def judge_infrared(found: Collected) -> dict[str, dict[str, Any]]:
-    """As `judge_pairs`, of the infrared bands with each other: {"nir to swir": {"items", "from_rgb": nir looks for its
-    partner, "to_rgb": swir does, "cosine", "patch_cosine"}, ..}; empty with fewer than two bands."""
+def evaluate_infrared_pairs(found: FeatureSet) -> dict[str, dict[str, Any]]:
+    """Apply `evaluate_pairs` to each pair of infrared bands.
+
+    Returns:
+        {"nir to swir": {"items", "from_rgb": nir as query, "to_rgb": swir as query, "cosine", "patch_cosine"}, ..};
+        empty with fewer than two bands.
+    """
     out = {}
     for first, second in combinations([key for key in found.cls if key != "rgb"], 2):
-        renamed = Collected(
+        renamed = FeatureSet(
             {"rgb": found.cls[first], second: found.cls[second]},
             {"rgb": found.patches[first], second: found.patches[second]},
             found.labels,
         )
-        out[f"{first} to {second}"] = judge_pairs(renamed)[second]
+        out[f"{first} to {second}"] = evaluate_pairs(renamed)[second]
     return out
 
 
-def judge_neighbours(train: Collected, test: Collected, k: int = 20) -> dict[str, float]:
-    """k-NN accuracy of each modality among its own kind, and of each among RGB items: "nir", "rgb to nir", ..
+def evaluate_neighbours(train: FeatureSet, test: FeatureSet, k: int = 20) -> dict[str, float]:
+    """Compute the k-NN accuracy of each modality against itself ("nir", ..) and against RGB ("rgb to nir", ..).
 
     Raises:
         ValueError: an item without class.
     """
     labels = [*train.labels, *test.labels]
     if None in labels:
-        raise ValueError("k-NN judges items whose class is known; the manifest gives none for some")
+        raise ValueError("k-NN needs the class of every item, and the manifest lacks some: add a 'class' to each item")
     known = sorted({str(label) for label in labels})
     a, b = (np.array([known.index(str(label)) for label in c.labels]) for c in (train, test))
     scores = {key: knn_accuracy(train.cls[key], a, test.cls[key], b, k) for key in test.cls}
@@ -190,24 +203,24 @@ def judge_neighbours(train: Collected, test: Collected, k: int = 20) -> dict[str
     return scores
 
 
-def judge_probes(train: Collected, test: Collected, classes: int) -> dict[str, dict[str, float]]:
-    """Linear probes for depth and segmentation on patch tokens, by modality: fitted on itself, and fitted on RGB.
+def evaluate_probes(train: FeatureSet, test: FeatureSet, classes: int) -> dict[str, dict[str, float]]:
+    """Fit linear probes for depth and segmentation on patch tokens, and evaluate them within and across modalities.
 
-    Depth is learnt as its logarithm; patches without depth (the sky) or class don't count.
+    Depth is fitted as its logarithm; patches without depth (sky) or class are skipped.
 
     Args:
-        train, test: with truth.
+        train, test: features with ground truth.
         classes: C.
 
     Returns:
-        {modality: {"depth_rmse", "depth_delta1", "miou"}} where the probe was fitted on that modality, and
-        {"rgb to <modality>": the same} where it was fitted on RGB.
+        {modality: {"depth_rmse", "depth_delta1", "miou"}} for probes fitted on that modality, and
+        {"rgb to <modality>": the same} for probes fitted on RGB.
 
     Raises:
-        ValueError: no truth.
+        ValueError: no ground truth.
     """
     if train.depth is None or test.depth is None or train.classes is None or test.classes is None:
-        raise ValueError("probes need the truth: collect with truth_classes")
+        raise ValueError("probes need ground truth: extract features with truth_classes")
     scores = {}
     fitted = {key: _fit(train, key, classes) for key in train.patches}
     for key in test.patches:
@@ -217,26 +230,26 @@ def judge_probes(train: Collected, test: Collected, classes: int) -> dict[str, d
     return scores
 
 
-def _fit(train: Collected, key: str, classes: int) -> tuple[Any, Any]:
+def _fit(train: FeatureSet, key: str, classes: int) -> tuple[Any, Any]:
     assert train.depth is not None
     assert train.classes is not None
     tokens = train.patches[key].reshape(-1, train.patches[key].shape[-1])
     depth, label = train.depth.reshape(-1), train.classes.reshape(-1)
-    far, named = depth > 0, label >= 0
+    known, labelled = depth > 0, label >= 0
     return (
-        fit_probe(tokens[far], np.log(depth[far])[:, None]),
-        fit_probe(tokens[named], np.eye(classes)[label[named]]),
+        fit_probe(tokens[known], np.log(depth[known])[:, None]),
+        fit_probe(tokens[labelled], np.eye(classes)[label[labelled]]),
     )
 
 
-def _score(probes: tuple[Any, Any], test: Collected, key: str, classes: int) -> dict[str, float]:
+def _score(probes: tuple[Any, Any], test: FeatureSet, key: str, classes: int) -> dict[str, float]:
     assert test.depth is not None
     assert test.classes is not None
     tokens = test.patches[key].reshape(-1, test.patches[key].shape[-1])
     depth, label = test.depth.reshape(-1), test.classes.reshape(-1)
-    far = depth > 0
-    guess = np.exp(np.clip(probes[0](tokens[far])[:, 0], np.log(_NEAREST_M), np.log(_FARTHEST_M)))
-    of_depth = depth_scores(guess, depth[far])
+    known = depth > 0
+    predicted = np.exp(np.clip(probes[0](tokens[known])[:, 0], np.log(_NEAREST_M), np.log(_FARTHEST_M)))
+    of_depth = depth_scores(predicted, depth[known])
     pixels = ConfusionMatrix([str(number) for number in range(classes)])
     pixels.add(probes[1](tokens).argmax(axis=1), np.where(label < 0, UNLABELLED, label))
     return {

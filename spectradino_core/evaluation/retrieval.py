@@ -1,8 +1,8 @@
-"""How well features of two modalities belong together: retrieval, true against unrelated pairs, neighbours, retention.
+"""Metrics of cross-modal features: retrieval, cosines of true and unrelated pairs, k-NN accuracy, retention.
 
-All are functions of arrays; only directions count.
+All metrics depend on the directions of the features only.
 
-Letters: N items, D width, C classes.
+Letters: N items, D width.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ __all__ = ["Cosines", "Retrieval", "knn_accuracy", "pair_cosines", "retention", 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """How the items of one modality find their partners in the other.
+    """Retrieval of the matching items of another modality.
 
     Attributes:
-        r1, r5: share of the queries whose partner is the nearest, or among the five nearest.
-        median_rank: of the partner, 1 is the nearest.
-        items: N. By chance r1 is 1 / N and the median rank (N + 1) / 2.
+        r1, r5: fraction of the queries whose match is the nearest, or among the five nearest.
+        median_rank: median rank of the match; 1: nearest.
+        items: N. At random r1 is 1 / N and the median rank (N + 1) / 2.
     """
 
     r1: float
@@ -32,46 +32,46 @@ class Retrieval:
 
 @dataclass(frozen=True)
 class Cosines:
-    """Mean cosine of true pairs, and of all pairs of different items."""
+    """Mean cosine of true pairs and of all pairs of different items."""
 
     true: float
     unrelated: float
 
 
 def retrieval(queries: np.ndarray, gallery: np.ndarray) -> Retrieval:
-    """Each query looks for the gallery's row of the same number, by cosine.
+    """Retrieve for each query the gallery row of the same index by cosine similarity.
 
-    Equal similarities count half each, so that features which are all alike find theirs by chance only.
+    Ties count half each, so that identical features give the result of random retrieval.
 
     Args:
         queries, gallery: [N, D].
 
     Raises:
-        ValueError: shapes that differ, no items, or values that are not finite.
+        ValueError: different shapes, no items, or values that are not finite.
     """
-    similar = _similar(queries, gallery)
-    own = np.diagonal(similar)[:, None]
-    ranks = 1 + (similar > own).sum(axis=1) + 0.5 * ((similar == own).sum(axis=1) - 1)
+    cosines = _cosines(queries, gallery)
+    match = np.diagonal(cosines)[:, None]
+    ranks = 1 + (cosines > match).sum(axis=1) + 0.5 * ((cosines == match).sum(axis=1) - 1)
     return Retrieval(
-        r1=_share_within(similar, own, 1),
-        r5=_share_within(similar, own, 5),
+        r1=_recall_at(cosines, match, 1),
+        r5=_recall_at(cosines, match, 5),
         median_rank=float(np.median(ranks)),
-        items=len(similar),
+        items=len(cosines),
     )
 
 
 def pair_cosines(a: np.ndarray, b: np.ndarray) -> Cosines:
-    """Cosine of the pairs (row i of both) against that of rows that don't belong together.
+    """Compute the mean cosine of true pairs (row i of both) and of all other pairs.
 
     Raises:
-        ValueError: shapes that differ, fewer than two items, or values that are not finite.
+        ValueError: different shapes, fewer than two items, or values that are not finite.
     """
-    similar = _similar(a, b)
-    count = len(similar)
+    cosines = _cosines(a, b)
+    count = len(cosines)
     if count < 2:
         raise ValueError("unrelated pairs need at least two items")
-    true = float(np.trace(similar)) / count
-    return Cosines(true, float(similar.sum() - np.trace(similar)) / (count * (count - 1)))
+    true = float(np.trace(cosines)) / count
+    return Cosines(true, float(cosines.sum() - np.trace(cosines)) / (count * (count - 1)))
 
 
 def knn_accuracy(
@@ -82,25 +82,27 @@ def knn_accuracy(
     k: int = 20,
     temperature: float = 0.07,
 ) -> float:
-    """Share of the test items whose class the k nearest training items vote for, weighted by exp(cosine / temperature).
+    """Compute the accuracy of a k-NN classifier whose votes are weighted by exp(cosine / temperature).
 
-    The rule and its two numbers are DINO's; k is lowered to the number of training items.
+    Rule and default values are DINO's.
 
     Args:
         train, test: features, [N, D] and [N', D].
         train_labels, test_labels: integers, [N] and [N'].
+        k: number of neighbours, at most that of the training items.
+        temperature: temperature of the votes.
 
     Raises:
-        ValueError: lengths that don't fit, no items, or values that are not finite.
+        ValueError: different lengths, no items, or values that are not finite.
     """
     if len(train) != len(train_labels) or len(test) != len(test_labels) or not len(train) or not len(test):
         raise ValueError(
             f"features and labels differ in number: {len(train)}, {len(train_labels)}; {len(test)}, {len(test_labels)}"
         )
-    similar = _unit(test) @ _unit(train).T
+    cosines = _unit(test) @ _unit(train).T
     classes, numbers = np.unique(train_labels, return_inverse=True)
-    nearest = np.argsort(-similar, axis=1, kind="stable")[:, : min(k, len(train))]
-    weights = np.exp(np.take_along_axis(similar, nearest, axis=1) / temperature)
+    nearest = np.argsort(-cosines, axis=1, kind="stable")[:, : min(k, len(train))]
+    weights = np.exp(np.take_along_axis(cosines, nearest, axis=1) / temperature)
     votes = np.zeros((len(test), len(classes)))
     for column in range(nearest.shape[1]):
         votes[np.arange(len(test)), numbers[nearest[:, column]]] += weights[:, column]
@@ -108,26 +110,26 @@ def knn_accuracy(
 
 
 def retention(student: np.ndarray, teacher: np.ndarray) -> float:
-    """How much of the teacher's RGB features is left in the student's: mean cosine, 1 is all.
+    """Compute the mean cosine of the student's with the teacher's RGB features; 1: fully retained.
 
     Raises:
-        ValueError: shapes that differ, no items, or values that are not finite.
+        ValueError: different shapes, or values that are not finite.
     """
     if student.shape != teacher.shape:
         raise ValueError(f"the student's features are {student.shape}, the teacher's {teacher.shape}")
     return float((_unit(student) * _unit(teacher)).sum(axis=-1).mean())
 
 
-def _share_within(similar: np.ndarray, own: np.ndarray, k: int) -> float:
-    """Expected share of queries whose partner is among the k nearest, ties in random order."""
-    above = (similar > own).sum(axis=1)
-    equal = (similar == own).sum(axis=1)
+def _recall_at(cosines: np.ndarray, match: np.ndarray, k: int) -> float:
+    """Return the expected fraction of queries whose match is among the k nearest, with ties in random order."""
+    above = (cosines > match).sum(axis=1)
+    equal = (cosines == match).sum(axis=1)
     return float(np.clip((k - above) / equal, 0, 1).mean())
 
 
-def _similar(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if a.ndim != 2 or a.shape != b.shape or not len(a):
-        raise ValueError(f"features of pairs are two arrays [N, D] of one shape, got {a.shape} and {b.shape}")
+        raise ValueError(f"features of pairs must be two arrays [N, D] of one shape, not {a.shape} and {b.shape}")
     return _unit(a) @ _unit(b).T
 
 

@@ -1,4 +1,4 @@
-"""`spectradino evaluate retrieval`: one table over backbones and held-out sets, as Markdown and JSON, and a picture."""
+"""`spectradino evaluate retrieval`: table of backbones and held-out data sets as Markdown and JSON, and a plot."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from spectradino_core.data.scene_sets import SceneImages
 from spectradino_core.data.sources import MAPS, ImageSource
 from spectradino_core.evaluation.projection import plot_pairs
 from spectradino_core.evaluation.representations import (
-    Collected,
-    collect,
-    judge_infrared,
-    judge_neighbours,
-    judge_pairs,
-    judge_probes,
+    FeatureSet,
+    evaluate_infrared_pairs,
+    evaluate_neighbours,
+    evaluate_pairs,
+    evaluate_probes,
+    extract_features,
     mean_of,
 )
 from spectradino_core.files import written_atomically
@@ -31,18 +31,18 @@ from spectradino_core.models.perception_checkpoint import load_network
 from spectradino_core.models.spectradino import SpectraDINO
 from spectradino_core.scenes import MASK_CLASSES
 
-__all__ = ["judge", "open_encoder", "pairs_table", "run"]
+__all__ = ["evaluate_encoders", "open_encoder", "pairs_table", "run"]
 
 
 def open_encoder(path: Path, plain: bool = False) -> PlainEncoder | BandedEncoder:
-    """The backbone of a file: DINOv2 in any layout, a backbone of ours, or a fine-tuned model.
+    """Load the encoder of a file: DINOv2 in any layout, a SpectraDINO backbone, or a fine-tuned model.
 
     Args:
         path: the file.
-        plain: take the RGB path only, so that every modality is seen as a colour picture: the baseline.
+        plain: use the RGB path only, with every modality as a three-channel image: the baseline.
 
     Raises:
-        CheckpointError: none of these, or damaged.
+        CheckpointError: the file is none of these, or damaged.
     """
     model = load_network(path)
     if plain and isinstance(model, SpectraDINO):
@@ -51,7 +51,7 @@ def open_encoder(path: Path, plain: bool = False) -> PlainEncoder | BandedEncode
     return encoder.eval()
 
 
-def judge(
+def evaluate_encoders(
     encoders: Mapping[str, PlainEncoder | BandedEncoder],
     sets: Mapping[str, ImageSource],
     side: int,
@@ -61,117 +61,116 @@ def judge(
     device: torch.device | str = "cpu",
     views: int = 1,
 ) -> tuple[dict[str, dict[str, dict[str, Any]]], dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]]:
-    """Pairs of every modality of every set by every encoder.
+    """Evaluate every encoder on the pairs of every modality of every data set.
 
     Args:
-        encoders: by name, on `device`.
+        encoders: encoders by name, on `device`.
         sets: held-out items by name.
-        side: of the square views, pixels.
-        teacher: whose RGB features are to be kept; None: retention is not judged.
-        maps: judge depth and segmentation maps too, beside infrared.
-        infrared: judge infrared bands with each other too, on sets whose items hold several.
-        device: of all encoders.
-        views: of each item, whose figures are averaged; queries look among the same view of the others.
+        side: side of the square views in pixels.
+        teacher: reference of the retention of RGB features; None: not evaluated.
+        maps: also evaluate depth and segmentation maps.
+        infrared: also evaluate pairs of infrared bands, on data sets whose items have several.
+        device: device of all encoders.
+        views: number of views per item, whose scores are averaged; queries search the same view of the other items.
 
     Returns:
-        {encoder: {"set, modality": see `judge_pairs`}}, and for a picture {encoder: {modality: (RGB, other) features}}
-        of the first set that has the modality.
+        {encoder: {"set, modality": see `evaluate_pairs`}}, and for plots {encoder: {modality: (RGB, other) features}}
+        of the first data set that has the modality.
     """
-    judged: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in encoders}
+    scores: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in encoders}
     drawn: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {name: {} for name in encoders}
     for title, source in sets.items():
         for key in _modalities(source, maps):
-            seeing = {name: encoder for name, encoder in encoders.items() if _sees(encoder, key)}
-            rows: dict[str, list[dict[str, Any]]] = {name: [] for name in seeing}
+            supporting = {name: encoder for name, encoder in encoders.items() if _supports(encoder, key)}
+            rows: dict[str, list[dict[str, Any]]] = {name: [] for name in supporting}
             for view in range(views):
-                kept = None if teacher is None else collect(teacher, source, (key,), side, device=device, view=view)
-                for name, encoder in seeing.items():
-                    found = collect(encoder, source, (key,), side, device=device, view=view)
-                    rows[name].append(judge_pairs(found, kept)[key])
+                of_teacher = None
+                if teacher is not None:
+                    of_teacher = extract_features(teacher, source, (key,), side, device=device, view=view)
+                for name, encoder in supporting.items():
+                    found = extract_features(encoder, source, (key,), side, device=device, view=view)
+                    rows[name].append(evaluate_pairs(found, of_teacher)[key])
                     if view == 0:
                         drawn[name].setdefault(key, (found.cls["rgb"], found.cls[key]))
             for name, of_views in rows.items():
-                judged[name][f"{title}, {key}"] = mean_of(of_views)
+                scores[name][f"{title}, {key}"] = mean_of(of_views)
         several = [key for key in _modalities(source, False) if infrared]
         if len(several) < 2:
             continue
         for name, encoder in encoders.items():
-            bands = [key for key in several if _sees(encoder, key)]
+            bands = [key for key in several if _supports(encoder, key)]
             if len(bands) > 1:
                 between = [
-                    judge_infrared(collect(encoder, source, bands, side, device=device, view=view))
+                    evaluate_infrared_pairs(extract_features(encoder, source, bands, side, device=device, view=view))
                     for view in range(views)
                 ]
-                judged[name] |= {f"{title}, {pair}": row for pair, row in mean_of(between).items()}
-    return judged, drawn
+                scores[name] |= {f"{title}, {pair}": row for pair, row in mean_of(between).items()}
+    return scores, drawn
 
 
-def pairs_table(judged: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
-    """Markdown; a row for each set and encoder."""
+def pairs_table(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """Return a Markdown table with a row per data set and encoder."""
     lines = [
         "| pairs (items) | model | R@1 → | R@5 → | median → | R@1 ← | R@5 ← | median ← | cos true | cos unrelated | "
-        "patch cos | RGB kept (CLS, patches) |",
+        "patch cos | RGB retention (CLS, patches) |",
         "|---|---|" + "---:|" * 10,
     ]
-    pairs = list(dict.fromkeys(pair for sets in judged.values() for pair in sets))
+    pairs = list(dict.fromkeys(pair for sets in scores.values() for pair in sets))
     for pair in pairs:
-        for model, sets in judged.items():
+        for model, sets in scores.items():
             if pair not in sets:
                 continue
             row = sets[pair]
-            kept = "–"
+            retained = "–"
             if "retention_cls" in row:
-                kept = f"{row['retention_cls']:.3f}, {row['retention_patches']:.3f}"
+                retained = f"{row['retention_cls']:.3f}, {row['retention_patches']:.3f}"
             figures = [
                 *(f"{100 * row[way][k]:.1f}" if k != "median_rank" else f"{round(row[way][k], 1):g}"
                   for way in ("from_rgb", "to_rgb") for k in ("r1", "r5", "median_rank")),
                 f"{row['cosine']['true']:.3f}",
                 f"{row['cosine']['unrelated']:.3f}",
                 f"{row['patch_cosine']:.3f}",
-                kept,
+                retained,
             ]  # fmt: skip
             lines.append(f"| {pair} ({row['items']}) | {model} | {' | '.join(figures)} |")
-    return (
-        "\n".join(lines)
-        + "\n\n→ RGB (of `a to b`: a) looks for its partner, ← the partner looks for it. R@k in per cent.\n"
-    )
+    return "\n".join(lines) + "\n\n→: RGB (of `a to b`: a) is the query, ←: the other modality is. R@k in per cent.\n"
 
 
-def probes_table(judged: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
-    """Markdown; a row for each modality and encoder."""
+def probes_table(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Return a Markdown table with a row per modality and encoder."""
     lines = ["| probe | model | depth RMSE (m) | depth δ1 | mIoU |", "|---|---|---:|---:|---:|"]
-    for probe in dict.fromkeys(probe for probes in judged.values() for probe in probes):
-        for model, probes in judged.items():
+    for probe in dict.fromkeys(probe for probes in scores.values() for probe in probes):
+        for model, probes in scores.items():
             if probe in probes:
                 row = probes[probe]
                 lines.append(
                     f"| {probe} | {model} | {row['depth_rmse']:.2f} | {row['depth_delta1']:.3f} | {row['miou']:.3f} |"
                 )
-    return "\n".join(lines) + "\n\n`a to b`: fitted on a's features, read from b's without another step of learning.\n"
+    return "\n".join(lines) + "\n\n`a to b`: fitted on a's features, applied to b's without further training.\n"
 
 
-def neighbours_table(judged: Mapping[str, Mapping[str, float]]) -> str:
-    """Markdown; a row for each encoder."""
-    kinds = list(dict.fromkeys(kind for scores in judged.values() for kind in scores))
+def neighbours_table(scores: Mapping[str, Mapping[str, float]]) -> str:
+    """Return a Markdown table with a row per encoder."""
+    kinds = list(dict.fromkeys(kind for row in scores.values() for kind in row))
     lines = [f"| model | {' | '.join(f'k-NN {kind}' for kind in kinds)} |", "|---|" + "---:|" * len(kinds)]
-    for model, scores in judged.items():
-        lines.append(f"| {model} | {' | '.join(f'{100 * scores[k]:.1f}' if k in scores else '–' for k in kinds)} |")
+    for model, row in scores.items():
+        lines.append(f"| {model} | {' | '.join(f'{100 * row[k]:.1f}' if k in row else '–' for k in kinds)} |")
     return "\n".join(lines) + "\n"
 
 
 def run(options: argparse.Namespace) -> int:
-    """The command; its options are declared in `commands/evaluate_retrieval.py`.
+    """Run the command, whose options are declared in `commands/evaluate_retrieval.py`.
 
     Raises:
-        ValueError: nothing to judge on, or on no view.
+        ValueError: no data set, or no view.
     """
     if options.views < 1:
-        raise ValueError(f"--views {options.views}: at least one view of an item is judged")
+        raise ValueError(f"--views {options.views}: give at least 1")
     sets: dict[str, ImageSource] = {path.stem: ManifestSource(path, options.root) for path in options.data}
     if options.scenes:
         sets[f"{options.scenes} scenes"] = SceneImages.held_out(options.scenes)
     if not sets:
-        raise ValueError("nothing to judge on: give --data MANIFEST, --scenes N or both")
+        raise ValueError("nothing to evaluate on: give --data MANIFEST, --scenes N or both")
     encoders = {}
     teacher = None
     if options.teacher is not None:
@@ -181,13 +180,13 @@ def run(options: argparse.Namespace) -> int:
         name, _, file = text.rpartition("=")
         encoders[name or Path(file).stem] = open_encoder(Path(file)).to(options.device)
 
-    judged, drawn = judge(
+    scores, drawn = evaluate_encoders(
         encoders, sets, options.crop, teacher, options.maps, options.infrared, options.device, options.views
     )
-    texts = [pairs_table(judged)]
+    texts = [pairs_table(scores)]
     if options.views > 1:
         texts.append(f"Means over {options.views} views: the largest centred square, then seeded crops.\n")
-    result: dict[str, Any] = {"crop": options.crop, "views": options.views, "pairs": judged}
+    result: dict[str, Any] = {"crop": options.crop, "views": options.views, "pairs": scores}
     if options.knn_train is not None:
         result["neighbours"] = _neighbours(encoders, sets, ManifestSource(options.knn_train, options.root), options)
         texts.append(neighbours_table(result["neighbours"]))
@@ -210,19 +209,23 @@ def _neighbours(
     train: ManifestSource,
     options: argparse.Namespace,
 ) -> dict[str, dict[str, float]]:
-    """Of the first set whose items have classes, and of the first modality that `train` has too."""
+    """Evaluate k-NN on the first data set with classes, with the first modality that it shares with `train`."""
     labelled = [s for s in sets.values() if isinstance(s, ManifestSource) and s.label(0) is not None]
     if not labelled:
-        raise ValueError("--knn-train: none of the --data manifests gives classes")
+        raise ValueError("--knn-train needs classes: give a --data manifest with 'class' in its items")
     have = _modalities(train, False)
     test, key = next(((s, k) for s in labelled for k in _modalities(s, False) if k in have), (None, ""))
     if test is None:
-        raise ValueError(f"{options.knn_train} holds {' and '.join(have)}; no --data manifest with classes does")
+        raise ValueError(
+            f"{options.knn_train} holds {' and '.join(have)}: give a --data manifest with classes and one of these"
+        )
     out = {}
     for name, encoder in encoders.items():
-        if _sees(encoder, key):
-            known, asked = (collect(encoder, s, (key,), options.crop, device=options.device) for s in (train, test))
-            out[name] = judge_neighbours(known, asked)
+        if _supports(encoder, key):
+            of_train, of_test = (
+                extract_features(encoder, s, (key,), options.crop, device=options.device) for s in (train, test)
+            )
+            out[name] = evaluate_neighbours(of_train, of_test)
     return out
 
 
@@ -233,12 +236,12 @@ def _probes(
     classes = len(MASK_CLASSES)
     out = {}
     for name, encoder in encoders.items():
-        keys = [key for key in (*(b.key for b in INFRARED), *MAPS) if _sees(encoder, key)]
-        found: list[Collected] = [
-            collect(encoder, source, keys, options.crop, truth_classes=classes, device=options.device)
+        keys = [key for key in (*(b.key for b in INFRARED), *MAPS) if _supports(encoder, key)]
+        found: list[FeatureSet] = [
+            extract_features(encoder, source, keys, options.crop, truth_classes=classes, device=options.device)
             for source in (train, test)
         ]
-        out[name] = judge_probes(found[0], found[1], classes)
+        out[name] = evaluate_probes(found[0], found[1], classes)
     return out
 
 
@@ -247,8 +250,8 @@ def _modalities(source: ImageSource, maps: bool) -> Sequence[str]:
     return [key for key in (*(band.key for band in INFRARED), *(MAPS if maps else ())) if key in have]
 
 
-def _sees(encoder: PlainEncoder | BandedEncoder, key: str) -> bool:
-    """Whether the encoder has the band, or sees everything as colour."""
+def _supports(encoder: PlainEncoder | BandedEncoder, key: str) -> bool:
+    """Return whether the encoder takes the modality, natively or as a three-channel image."""
     try:
         encoder.channels(key)
     except ValueError:

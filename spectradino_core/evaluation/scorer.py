@@ -1,9 +1,9 @@
-"""Scores of a model on labelled images: detections and masks are counted image by image, and no image is kept.
+"""Scores of a model on labelled images, accumulated image by image without keeping images.
 
-`spectradino evaluate`, training curves and the demo add a sample with its detections; bags add what their replays
-recorded. All scores of all images, of a subset or of a mode come from the same counts.
+`spectradino evaluate`, validation during training and the demo add samples with their detections; bags add the results
+of their replays. The scores of all images, of a subset and of a mode are computed from the same counts.
 
-Letters: h w an image, C mask classes.
+Letters: C mask classes.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from spectradino_core.runtime.pipeline import Pipeline
 
 __all__ = ["ALL", "Run", "Scorer", "Scores", "score_runs"]
 
-_NOTHING = (np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
+_NO_DETECTIONS = (np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
 """Boxes, scores and labels."""
 
 ALL = "all"
-"""The subset that every image belongs to."""
+"""Subset of all images."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A model and the streams it is given."""
+    """A model and its input streams."""
 
     pipeline: Pipeline
     mode: Mode = Mode.FUSED
@@ -47,14 +47,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Scores:
-    """Of one model on one subset; None where nothing was labelled for it.
+    """Scores of one model on one subset; None without labels.
 
     Attributes:
-        images: of the subset.
-        images_with_boxes, images_with_masks: those among them that were scored for it.
-        detection: COCO's.
-        boxes: mistakes at the serving threshold.
-        segmentation: by the confusion matrix `pixels`.
+        images: number of images of the subset.
+        images_with_boxes, images_with_masks: number of images scored for boxes and for masks.
+        detection: COCO's scores.
+        boxes: confusion at the serving threshold.
+        segmentation: scores of the confusion matrix `pixels`.
+        pixels: confusion matrix of pixels.
     """
 
     images: int
@@ -77,9 +78,9 @@ class _Subset:
 
 
 class Scorer:
-    """Accumulates what one model gets right and wrong.
+    """Accumulates the scores of one model.
 
-    Memory: about 20 bytes a detection and a kilobyte an image, however many subsets it belongs to.
+    Memory: about 20 bytes per detection and 1 kB per image, independent of the number of subsets.
     """
 
     def __init__(
@@ -91,8 +92,8 @@ class Scorer:
     ) -> None:
         """
         Args:
-            box_classes, mask_classes: the model's; without, boxes or masks are not scored.
-            threshold: score from which a detection counts as one on the robot.
+            box_classes, mask_classes: the model's classes; empty: boxes or masks are not scored.
+            threshold: serving threshold, the minimum score of a detection on the robot.
             worst: collects the images with the most mistakes.
         """
         self._box_classes, self._mask_classes = tuple(box_classes), tuple(mask_classes)
@@ -101,18 +102,18 @@ class Scorer:
 
     @property
     def images(self) -> dict[str, int]:
-        """Number of images by subset: `ALL`, then those that only some belong to, in alphabetical order."""
+        """Number of images by subset: `ALL`, then the proper subsets in alphabetical order."""
         every = self._subset(ALL).images
         parts = {name: found.images for name, found in sorted(self._subsets.items()) if found.images < every}
         return {ALL: every} | parts
 
     def add(self, sample: PairedSample, detections: PerceptionResult | None) -> None:
-        """Counts one image.
+        """Add one image with its labels.
 
         Args:
-            sample: with the model's labels (see `Vocabulary`).
-            detections: in the pixels of the sample; None: the model gave no result, so nothing was found, and the mask
-                is not scored.
+            sample: labelled pair with the model's labels (see `Vocabulary`).
+            detections: result in the pixels of the sample; None: the model gave no result, so no box was found, and the
+                mask is not scored.
         """
         subsets = (ALL, *(name for name in dict.fromkeys(sample.subsets) if name != ALL))
         if detections is not None:
@@ -120,7 +121,7 @@ class Scorer:
         true = _true_boxes(sample) if self._box_classes else None
         matches = pixels = None
         if true is not None:
-            found = _NOTHING if detections is None else (detections.boxes, detections.scores, detections.labels)
+            found = _NO_DETECTIONS if detections is None else (detections.boxes, detections.scores, detections.labels)
             matches = match_image(found, true, len(self._box_classes), name=sample.name)
         if self._mask_classes and sample.mask is not None and detections is not None and detections.mask is not None:
             pixels = ConfusionMatrix(self._mask_classes)
@@ -134,11 +135,11 @@ class Scorer:
             self._worst.add_sample(sample, detections, true, matches, wrong_pixels)
 
     def count(self, subsets: Iterable[str], matches: ImageMatches | None, masked: bool) -> None:
-        """Counts one image.
+        """Add one image that is already matched.
 
         Args:
-            subsets: that it belongs to, `ALL` among them.
-            matches: None: its boxes are not labelled.
+            subsets: subsets of the image, including `ALL`.
+            matches: its matched detections; None: boxes are not labelled.
             masked: whether its mask is labelled; for the pixels see `count_pixels`.
         """
         for subset in map(self._subset, subsets):
@@ -148,22 +149,22 @@ class Scorer:
                 subset.matches.append(matches)
 
     def count_pixels(self, subsets: Iterable[str], counts: np.ndarray) -> None:
-        """Adds pixels of one image or several, int64 [C, C + 1] as in `ConfusionMatrix.counts`."""
+        """Add pixel counts of one image or several, int64 [C, C + 1] as in `ConfusionMatrix.counts`."""
         for subset in map(self._subset, subsets):
             subset.pixels = subset.pixels or ConfusionMatrix(self._mask_classes)
             subset.pixels.counts += counts
 
     def mistakes(self, threshold: float) -> DetectionConfusion | None:
-        """What boxes would get wrong if they counted from another score on; None without box labels."""
+        """Return the confusion of boxes at another score threshold; None without box labels."""
         matches = self._subset(ALL).matches
         return DetectionConfusion(matches, self._box_classes, threshold) if matches else None
 
     def scores(self, subset: str = ALL, left_out: Collection[str] = ()) -> Scores:
-        """All scores of a subset.
+        """Compute all scores of a subset.
 
         Args:
-            subset: one of those that were counted; another has no images.
-            left_out: mask classes that the benchmark leaves out of its means.
+            subset: name of the subset; an unknown one has no images.
+            left_out: mask classes that the benchmark excludes from its means.
         """
         counted = self._subsets.get(subset, _Subset())
         matches, pixels = counted.matches, counted.pixels if counted.masked else None
@@ -184,12 +185,12 @@ class Scorer:
 def score_runs(
     runs: Mapping[str, Run], samples: Iterable[PairedSample], worst: Mapping[str, WorstFrames] | None = None
 ) -> dict[str, Scorer]:
-    """Scores every run on every pair; each pair is read or rendered once.
+    """Score every run on every pair; each pair is read or rendered once.
 
     Args:
-        runs: by name; a pipeline may occur in several.
-        samples: labelled pairs, with the labels of the models.
-        worst: by run, the gallery of its worst images.
+        runs: runs by name; a pipeline may occur in several.
+        samples: labelled pairs with the models' labels.
+        worst: collectors of the worst images, by run.
     """
     scorers = {}
     for name, run in runs.items():
@@ -203,14 +204,14 @@ def score_runs(
                 rgb = sample.rgb if sample.present[0] and run.mode is not Mode.IR_ONLY else None
                 infrared = sample.infrared if sample.present[1] and run.mode is not Mode.RGB_ONLY else None
                 if rgb is None and infrared is None:
-                    continue  # this camera has no frame here
+                    continue  # the sample has no frame of this camera
                 scorers[name].add(sample, run.pipeline(rgb, infrared))
-                run.pipeline.reset()  # samples are no stream
+                run.pipeline.reset()  # samples are not consecutive frames
     return scorers
 
 
 def _true_boxes(sample: PairedSample) -> TrueBoxes | None:
-    """What is to be found in a sample, and what is to be ignored; None where boxes are not labelled."""
+    """Return the true boxes of a sample and its ignored regions; None if boxes are not labelled."""
     if sample.boxes is None or sample.labels is None:
         return None
     boxes, labels, ignored = sample.boxes, sample.labels, np.zeros(len(sample.boxes), bool)
@@ -221,7 +222,7 @@ def _true_boxes(sample: PairedSample) -> TrueBoxes | None:
 
 
 def _of_classes(detections: PerceptionResult, classes: tuple[int, ...] | None) -> PerceptionResult:
-    """Only the boxes of these classes: those of the others are neither right nor wrong."""
+    """Keep boxes of labelled classes only; the others are neither true nor false positives."""
     if classes is None:
         return detections
     kept = np.isin(detections.labels, classes)

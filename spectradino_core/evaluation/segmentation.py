@@ -1,11 +1,11 @@
-"""Scores of a class mask, from one confusion matrix over all images.
+"""Segmentation scores from one confusion matrix over all images.
 
-What counts differs from benchmark to benchmark, in two ways that must not be mixed up. Pixels that nobody labelled are
-255 in the truth and are not counted at all (FMB's and MCubeS's void). A class that stands for "anything else" is
-labelled and does count where the benchmark's authors count it: MFNet's "unlabelled" and SemanticRT's "background" are
-in their mean, which raises it by some points; `left_out` takes such a class out of a mean and leaves its pixels in.
+Benchmarks differ in two ways that must not be confused. Unlabelled pixels are 255 in the ground truth and are not
+counted (FMB's and MCubeS's void). A class for "anything else" is labelled, and counted if the benchmark's authors count
+it: MFNet's "unlabelled" and SemanticRT's "background" are in their means, which raises them by some points; `left_out`
+excludes such a class from a mean but keeps its pixels.
 
-Letters: h w an image, C classes.
+Letters: h x w image, C classes.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from spectradino_core.evaluation.spread import none_for_nan
 __all__ = ["UNLABELLED", "ConfusionMatrix", "SegmentationScores"]
 
 UNLABELLED = 255
-"""A pixel of no known class: in the truth it is not counted; in a prediction it is a miss of the true class."""
+"""Pixel without class: not counted if in the ground truth; a miss of the true class if in a prediction."""
 
 
 @dataclass(frozen=True)
 class SegmentationScores:
-    """Scores in 0..1; nan where nothing was labelled.
+    """Scores in 0..1; nan without labels.
 
     Attributes:
-        miou: mean of `iou` over the classes that have one and are not left out.
-        macc: mean of `accuracy` likewise.
-        pixel_accuracy: fraction of all labelled pixels that were given their class.
+        miou: mean of `iou` over the classes that have a value and are not excluded.
+        macc: mean of `accuracy` over the same classes.
+        pixel_accuracy: fraction of all labelled pixels with a correct prediction.
         iou: intersection over union by class.
-        accuracy: fraction of each class's pixels that were given it (its recall).
-        left_out: classes that the means leave out.
+        accuracy: fraction of each class's pixels with a correct prediction (recall).
+        left_out: classes that are excluded from the means.
     """
 
     miou: float
@@ -45,7 +45,7 @@ class SegmentationScores:
     left_out: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; None where a value is nan, which JSON does not know."""
+        """Return the scores for JSON, with None for nan."""
         return {
             **{name: none_for_nan(getattr(self, name)) for name in ("miou", "macc", "pixel_accuracy")},
             **{
@@ -57,25 +57,26 @@ class SegmentationScores:
 
 
 class ConfusionMatrix:
-    """Counts pixels by true and predicted class; every score comes from the counts.
+    """Counts of pixels by true and predicted class.
 
     Attributes:
-        classes: names; mask values are indices into them.
+        classes: class names, which mask values index.
         counts: int64 [C, C + 1], rows the true class, columns the predicted one; the last column is "unlabelled".
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
-        """
+        """Start with zero counts.
+
         Raises:
-            ValueError: no classes, or more than a uint8 mask can tell apart from `UNLABELLED`.
+            ValueError: no classes, or more than a uint8 mask can hold beside `UNLABELLED`.
         """
         if not 0 < len(classes) <= UNLABELLED:
-            raise ValueError(f"a mask has 1 to {UNLABELLED} classes, got {len(classes)}")
+            raise ValueError(f"a mask must have 1 to {UNLABELLED} classes, not {len(classes)}")
         self.classes = tuple(classes)
         self.counts = np.zeros((len(self.classes), len(self.classes) + 1), np.int64)
 
     def add(self, predicted: np.ndarray, truth: np.ndarray) -> None:
-        """Counts one image: predicted and true mask, uint8 [h, w], 255 = unlabelled.
+        """Add one image: predicted and true mask, uint8 [h, w], 255: unlabelled.
 
         Raises:
             ValueError: different shapes, or a value that is neither a class nor 255.
@@ -93,29 +94,29 @@ class ConfusionMatrix:
         self.counts += np.bincount(cells, minlength=self.counts.size).reshape(self.counts.shape)
 
     def scores(self, left_out: Collection[str] = ()) -> SegmentationScores:
-        """All scores.
+        """Compute all scores.
 
         Args:
-            left_out: classes that the benchmark leaves out of its means; their pixels still count as mistakes where
-                another class was predicted on them.
+            left_out: classes that the benchmark excludes from its means; other classes predicted on their pixels still
+                count as mistakes.
 
         Raises:
-            ValueError: a class to be left out is not one of these.
+            ValueError: an excluded class does not exist.
         """
         unknown = sorted(set(left_out) - set(self.classes))
         if unknown:
-            raise ValueError(f"{', '.join(unknown)} can't be left out of {', '.join(self.classes)}")
+            raise ValueError(f"{', '.join(unknown)} can't be excluded: the classes are {', '.join(self.classes)}")
         square, true = self.counts[:, :-1], self.counts.sum(axis=1)
-        right = np.diagonal(square)
-        iou = self._fractions(right, true + square.sum(axis=0) - right)
-        accuracy = self._fractions(right, true)
-        pixel_accuracy = float(right.sum() / true.sum()) if true.any() else float("nan")
+        correct = np.diagonal(square)
+        iou = self._fractions(correct, true + square.sum(axis=0) - correct)
+        accuracy = self._fractions(correct, true)
+        pixel_accuracy = float(correct.sum() / true.sum()) if true.any() else float("nan")
         return SegmentationScores(
             _mean(iou, left_out), _mean(accuracy, left_out), pixel_accuracy, iou, accuracy, tuple(left_out)
         )
 
     def _fractions(self, part: np.ndarray, whole: np.ndarray) -> dict[str, float]:
-        """By class; nan where there is none of it."""
+        """Return fractions by class; nan for 0 / 0."""
         values = np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
         return {name: float(value) for name, value in zip(self.classes, values, strict=True)}
 

@@ -1,6 +1,7 @@
-"""Sets of labelled pairs that figures are reported on.
+"""Labelled data sets for evaluation.
 
-`evaluate` needs a `LabelledSet`; scenes (`data.scene_sets`) and published data sets (`datasets.registry`) are some too.
+`evaluate` takes a `LabelledSet`: a folder of pairs (here), scenes (`data.scene_sets`) or a published data set
+(`datasets.registry`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ __all__ = ["FolderSet", "LabelledSet"]
 
 
 class LabelledSet(Protocol):
-    """Labelled pairs with names for their labels."""
+    """Labelled pairs with class names."""
 
     @property
     def name(self) -> str: ...
@@ -35,12 +36,12 @@ class LabelledSet(Protocol):
     def __len__(self) -> int: ...
 
     def samples(self) -> Iterator[PairedSample]:
-        """Every pair, read or rendered when asked for."""
+        """Iterate over the pairs, each read or rendered on access."""
         ...
 
 
 class FolderSet:
-    """The labelled images of one split of a folder (see `paired_folder`): pairs, or images of one camera."""
+    """Labelled images of one split of a folder (see `paired_folder`): pairs, or images of one camera."""
 
     def __init__(
         self,
@@ -53,12 +54,12 @@ class FolderSet:
         """
         Args:
             root: the folder.
-            split: which split.
+            split: the split to open.
             infrared: the band beside RGB.
-            box_classes, mask_classes: names that labels and masks shall index; None: the folder's own.
+            box_classes, mask_classes: class names that labels and masks shall index; None: the folder's own.
 
         Raises:
-            ValueError: the folder is not one of paired images, or none of its images is labelled.
+            ValueError: not a folder of paired images, or none of its images is labelled.
         """
         self._folder = PairedFolder(root, split, infrared.key, box_classes, mask_classes, single=True)
         self._items = self._folder.labelled()
@@ -72,7 +73,7 @@ class FolderSet:
 
     @property
     def notes(self) -> Counter[str]:
-        """Oddities of its label files, see `data.labels.NOTES`."""
+        """Notes on its label files, see `data.labels.NOTES`."""
         return self._folder.notes
 
     def __iter__(self) -> Iterator[PairedSample]:

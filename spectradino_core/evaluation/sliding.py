@@ -1,10 +1,8 @@
-"""Pictures larger than the network's input, seen through a window that slides over them.
+"""Sliding-window inference on images larger than the network's input.
 
-As the peers of segmentation benchmarks do it: the class scores (logits) of all windows over a pixel are averaged with
-equal weights, and the class is chosen then. Boxes of all windows are put together; what two windows find twice is left
-to non-maximum suppression. An engine like any other, so the pipeline around it is the one that serves.
-
-Letters: H x W the whole input, h x w a window, A cells of a window, C box classes, S mask classes.
+As usual in segmentation benchmarks, the logits of all windows over a pixel are averaged with equal weights before the
+argmax. The boxes of all windows are concatenated, and duplicates are removed by non-maximum suppression. This is an
+engine like any other, so it runs in the serving pipeline.
 """
 
 from __future__ import annotations
@@ -25,26 +23,25 @@ __all__ = ["SlidingEngine", "window_starts"]
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
-    """Where windows begin along one side so that all of it is seen: every `stride` pixels, the last one at its end."""
+    """Return the start of each window along one side: every `stride` pixels, with the last window at the end."""
     return [*range(0, max(0, length - window), stride), max(0, length - window)]
 
 
 class SlidingEngine:
-    """See `runtime.engine.Engine`; its `info.input_size` is that of the whole picture."""
+    """Engine (see `runtime.engine.Engine`) whose `info.input_size` is the size of the whole image."""
 
     def __init__(
         self, model: Perception, info: ModelInfo, size: tuple[int, int], stride: tuple[int, int] | None = None
     ) -> None:
         """
         Args:
-            model: in evaluation mode, on its device.
-            info: of the model; its input size is the window's.
-            size: (width, height) of the whole input, at least the window's; rounded up to multiples of the patch.
-            stride: (x, y) pixels from one window to the next, at most the window's size; None: two thirds of it, the
-                usual choice.
+            model: model in evaluation mode, on its device.
+            info: metadata of the model; its input size is the window's.
+            size: (width, height) of the whole input, at least the window's; rounded up to multiples of the patch size.
+            stride: (x, y) pixels between windows, at most the window's size; None: two thirds of it, as is usual.
 
         Raises:
-            ValueError: a picture smaller than the window, or a stride that leaves gaps.
+            ValueError: an input smaller than the window, or a stride that leaves gaps.
         """
         window = info.input_size
         stride = (max(1, window[0] * 2 // 3), max(1, window[1] * 2 // 3)) if stride is None else stride
@@ -56,32 +53,33 @@ class SlidingEngine:
             )
         if not (1 <= stride[0] <= window[0] and 1 <= stride[1] <= window[1]):
             raise ValueError(
-                f"a stride of {stride[0]}x{stride[1]} leaves gaps between windows of {window[0]}x{window[1]}"
+                f"a stride of {stride[0]}x{stride[1]} leaves gaps between windows of {window[0]}x{window[1]}: choose a "
+                "smaller one"
             )
         self.info = info.with_(input_size=(width, height), inputs="normalised")
         self._model, self._window = model.eval(), window
         self._device = next(model.parameters()).device
-        self._places = [
+        self._origins = [
             (x, y)
             for y in window_starts(height, window[1], stride[1])
             for x in window_starts(width, window[0], stride[0])
         ]
-        self.label = f"PyTorch {torch.__version__} on {self._device}, {len(self._places)} windows"
+        self.label = f"PyTorch {torch.__version__} on {self._device}, {len(self._origins)} windows"
         self.on_cpu = self._device.type == "cpu"
 
     @classmethod
     def open(
         cls, path: str | Path, size: tuple[int, int], stride: tuple[int, int] | None = None, device: str = "auto"
     ) -> SlidingEngine:
-        """The engine of a checkpoint (`.safetensors`); an exported graph gives no scores to average.
+        """Open a checkpoint (`.safetensors`); exported graphs have no logits to average.
 
         Raises:
-            ValueError: the file is no checkpoint, or see the constructor.
+            ValueError: the file is not a checkpoint, or see the constructor.
             BundleError, CheckpointError: the file can't be read.
         """
         if Path(path).suffix != ".safetensors":
             raise ValueError(
-                f"{path}: only a checkpoint (.safetensors) can slide; an exported model holds no class scores"
+                f"{path}: only a checkpoint (.safetensors) supports sliding windows, as an exported model has no logits"
             )
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -90,14 +88,14 @@ class SlidingEngine:
     @torch.inference_mode()
     def run(self, *inputs: np.ndarray) -> RawPredictions:
         """See `Engine`."""
-        colour, heat, streams = (torch.from_numpy(x).to(self._device) for x in inputs)
+        rgb, infrared, streams = (torch.from_numpy(x).to(self._device) for x in inputs)
         boxes, scores = [], []
         total: Tensor | None = None
-        count = torch.zeros(colour.shape[-2:], device=self._device)
+        count = torch.zeros(rgb.shape[-2:], device=self._device)
         width, height = self._window
-        for x, y in self._places:
+        for x, y in self._origins:
             rows, columns = slice(y, y + height), slice(x, x + width)
-            images = {Modality.RGB: colour[..., rows, columns], self._model.infrared: heat[..., rows, columns]}
+            images = {Modality.RGB: rgb[..., rows, columns], self._model.infrared: infrared[..., rows, columns]}
             found = self._model(images, streams[None])
             if found.boxes is not None and found.logits is not None:
                 boxes.append(found.boxes[0] + torch.tensor([x, y, x, y], device=self._device))

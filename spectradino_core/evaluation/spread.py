@@ -1,4 +1,4 @@
-"""One figure from several seeds: its mean and how far the seeds lie apart."""
+"""A score over several seeds: mean and standard deviation."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ _DIGITS = 6
 
 @dataclass(frozen=True)
 class Spread:
-    """
+    """A score over several seeds.
+
     Attributes:
-        values: of each seed, in 0..1; nan where a seed has none.
+        values: value of each seed, in 0..1; nan: none.
     """
 
     values: tuple[float, ...]
 
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Spread:
-        """None counts as nan."""
+        """Make a spread, with nan for None."""
         return cls(tuple(math.nan if value is None else float(value) for value in values))
 
     @property
     def mean(self) -> float:
-        """Of the values that are known; nan if none is."""
+        """Mean of the known values; nan without any."""
         known = [value for value in self.values if not math.isnan(value)]
         return float(np.mean(known)) if known else math.nan
 
@@ -41,25 +42,24 @@ class Spread:
         return float(np.std(known, ddof=1)) if len(known) > 1 else math.nan
 
     def per_cent(self) -> str:
-        """ "41.2", "41.2 ± 0.6", or "–" where nothing is known."""
+        """Format in per cent: "41.2", "41.2 ± 0.6", or "–" without values."""
         if math.isnan(self.mean):
             return "–"
         text = f"{100 * self.mean:.1f}"
         return text if math.isnan(self.std) else f"{text} ± {100 * self.std:.1f}"
 
     def to_dict(self) -> dict[str, float | list[float | None] | None]:
-        """For JSON."""
         values = [none_for_nan(value) for value in self.values]
         return {"mean": none_for_nan(self.mean), "std": none_for_nan(self.std), "values": values}
 
 
 def none_for_nan(value: float | None) -> float | None:
-    """JSON knows no nan."""
+    """Replace nan, which JSON lacks, by None."""
     return None if value is None or math.isnan(value) else value
 
 
 def rounded(value: Any) -> Any:
-    """A figure as written: six digits after the point; None for nan. Goes into lists and dicts."""
+    """Round numbers to six decimals, recursively in lists and dicts; None for nan and infinity."""
     if isinstance(value, dict):
         return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

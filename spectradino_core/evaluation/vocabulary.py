@@ -1,7 +1,4 @@
-"""A data set's classes in a model's words: the two are matched by name.
-
-Letters: h w an image, K boxes.
-"""
+"""Mapping of a data set's classes to a model's, matched by name."""
 
 from __future__ import annotations
 
@@ -16,11 +13,11 @@ from spectradino_core.data.sample import PairedSample
 from spectradino_core.evaluation.segmentation import UNLABELLED
 from spectradino_core.runtime.bundle import ModelInfo
 
-__all__ = ["Labelled", "Vocabulary"]
+__all__ = ["HasClasses", "Vocabulary"]
 
 
-class Labelled(Protocol):
-    """Something whose labels have names."""
+class HasClasses(Protocol):
+    """Data with names for its labels."""
 
     @property
     def box_classes(self) -> tuple[str, ...]: ...
@@ -31,14 +28,14 @@ class Labelled(Protocol):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Turns a set's labels into a model's.
+    """Maps a data set's labels to a model's.
 
     Attributes:
-        boxes: int64, the model's label of each of the set's, -1 where it has none.
-        masks: uint8 [256], likewise of mask values, 255 where it has none.
-        unknown_boxes: classes of the set that the model lacks: their boxes are left out of every score.
-        unknown_masks: likewise; their pixels are not counted.
-        model_boxes: how many box classes the model has.
+        boxes: int64, model label by label of the data set; -1: the model has none.
+        masks: uint8 [256], model class by mask value of the data set; 255: the model has none.
+        unknown_boxes: box classes that the model lacks, which are excluded from all scores.
+        unknown_masks: mask classes that the model lacks, whose pixels are not counted.
+        model_boxes: number of the model's box classes.
     """
 
     boxes: np.ndarray
@@ -48,37 +45,39 @@ class Vocabulary:
     model_boxes: int
 
     @classmethod
-    def between(cls, info: ModelInfo, data: Labelled, name: str) -> Vocabulary:
-        """
+    def between(cls, info: ModelInfo, data: HasClasses, name: str) -> Vocabulary:
+        """Make the mapping from a data set to a model.
+
         Args:
-            info: of the model.
-            data: the set.
-            name: the set's, for the error.
+            info: metadata of the model.
+            data: the data set.
+            name: name of the data set, for the error message.
 
         Raises:
             ValueError: the two have no class in common; names both lists.
         """
         names = ClassNames(info.box_classes)
-        places = [names.find(label) for label in data.box_classes]
-        if all(place is None for place in places) and not set(info.mask_classes) & set(data.mask_classes):
+        indices = [names.find(label) for label in data.box_classes]
+        if all(index is None for index in indices) and not set(info.mask_classes) & set(data.mask_classes):
             raise ValueError(
-                f"{name} can't be used to judge {info.name}: it labels {_listed(data.box_classes, data.mask_classes)}, "
-                f"the model knows {_listed(info.box_classes, info.mask_classes)}"
+                f"{name} can't be used to evaluate {info.name}, as they have no class in common: it labels "
+                f"{_listed(data.box_classes, data.mask_classes)}, the model knows "
+                f"{_listed(info.box_classes, info.mask_classes)}"
             )
         masks = np.full(256, UNLABELLED, np.uint8)
         for value, label in enumerate(data.mask_classes):
             if label in info.mask_classes:
                 masks[value] = info.mask_classes.index(label)
         return cls(
-            np.array([-1 if place is None else place for place in places], np.int64),
+            np.array([-1 if index is None else index for index in indices], np.int64),
             masks,
-            tuple(label for label, place in zip(data.box_classes, places, strict=True) if place is None),
+            tuple(label for label, index in zip(data.box_classes, indices, strict=True) if index is None),
             tuple(label for label in data.mask_classes if label not in info.mask_classes),
             len(info.box_classes),
         )
 
     def __call__(self, sample: PairedSample) -> PairedSample:
-        """The pair with the model's labels; boxes of classes it lacks are gone, their pixels unlabelled."""
+        """Return the pair with the model's labels; of other classes, boxes are removed and pixels unlabelled."""
         boxes, labels = self._boxes(sample.boxes, sample.labels)
         ignored, ignored_labels = self._boxes(sample.ignored, sample.ignored_labels)
         mask = sample.mask
@@ -95,7 +94,7 @@ class Vocabulary:
         )
 
     def _labelled(self, classes: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        """The model's labels of classes of the set; None: all of the model's."""
+        """Return the model's labels of classes of the data set; None: all classes of the model."""
         labelled = range(len(self.boxes)) if classes is None else classes
         found = tuple(sorted({int(self.boxes[label]) for label in labelled} - {-1}))
         return None if len(found) == self.model_boxes else found

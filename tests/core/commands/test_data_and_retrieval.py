@@ -104,6 +104,6 @@ def test_multiple_views_are_averaged_and_reported(backbone, tmp_path, capsys):
 
 def test_incompatible_options_are_refused(backbone, capsys):
     assert main(["evaluate", "retrieval", str(backbone)]) == 1
-    assert "nothing to judge on" in capsys.readouterr().err
+    assert "nothing to evaluate on" in capsys.readouterr().err
     assert main(["pretrain", "--system", "omnivorous", "--variant", "test", "--stages", "1", "--scenes", "8"]) == 1
     assert "--stages: not for --system omnivorous" in capsys.readouterr().err

@@ -122,7 +122,7 @@ def test_classes_unknown_to_the_model_are_reported(here: Path, start: Path, caps
     save_perception(model, Perception(smoke().architecture), smoke().info())  # person, bicycle, car: no forklift
     assert "forklift" not in BOX_CLASSES
     assert main(["evaluate", str(model), "--data", "my_data", "--out", "report", "--device", "cpu"]) == 0
-    assert "Left out, since the model does not know them: forklift." in capsys.readouterr().out
+    assert "Classes that the model does not have, excluded: forklift." in capsys.readouterr().out
     found = json.loads((here / "report/result.json").read_text())["sets"][0]
     assert found["left_out_classes"] == ["forklift"]
     rows = found["subsets"]["all"]["rows"]

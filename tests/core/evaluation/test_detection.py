@@ -215,13 +215,13 @@ def test_what_does_not_fit_is_named() -> None:
     box = np.array([[0, 0, 5, 5.0]])
     fine, true = (box, np.ones(1), np.zeros(1, int)), (box, np.zeros(1, int))
     for found, truth, message in (
-        ((box, np.ones(2), np.zeros(1, int)), true, "prediction a.png: boxes are"),
-        (fine[:2], true, r"prediction a.png: \(boxes, scores, labels\) are wanted, got 2"),
+        ((box, np.ones(2), np.zeros(1, int)), true, "prediction a.png: boxes must be"),
+        (fine[:2], true, r"prediction a.png: give \(boxes, scores, labels\), not 2"),
         (fine, (box, np.array([3])), "truth a.png: a label lies outside 0..2"),
-        ((box, np.array([np.nan]), np.zeros(1, int)), true, "prediction a.png holds a number that is not"),
-        (fine, (*true, np.zeros(2, bool)), "truth a.png: what may follow"),
+        ((box, np.array([np.nan]), np.zeros(1, int)), true, "prediction a.png: a number is not finite"),
+        (fine, (*true, np.zeros(2, bool)), "truth a.png: .*at most one bool array"),
     ):
         with pytest.raises(ValueError, match=message):
             match_image(found, truth, 3, "a.png")
-    with pytest.raises(ValueError, match="names that differ"):
+    with pytest.raises(ValueError, match="must be unique"):
         detection_scores([], ("car", "car"))

@@ -117,7 +117,7 @@ def test_the_threshold_with_the_best_f1_is_told_and_all_of_them_are_shown(blob):
     assert comparison.best_threshold is not None
     best = comparison.thresholds[comparison.best_threshold].f1()
     assert sum(best.values()) == max(sum(found.f1().values()) for found in comparison.thresholds.values())
-    assert "Best F1 (mean over classes, first model, fused): 90.0, with boxes from a score of " in report.markdown()
+    assert "Best F1 (mean over classes, first model, fused): 90.0 at a score threshold of " in report.markdown()
     told = report.result()["sets"][0]["thresholds"]
     assert [row["score_from"] for row in told] == list(comparison.thresholds)
     assert told[5]["recall"]["red"] == pytest.approx(2 / 3)
@@ -160,7 +160,7 @@ def test_a_class_left_out_of_the_means_is_named(blob):
     nothing = model.info.mask_classes[0]
     report = Report({"m": model.info}, {}, "c", "t")
     report.add(compare([model], [], Pairs(model.info), left_out=[nothing]))
-    assert f"Not in the means: {nothing}." in report.markdown()
+    assert f"Classes excluded from the means: {nothing}." in report.markdown()
     comparison = report.comparisons[0]
     others = [v.mean for label, v in comparison.by_class("iou", FUSED).items() if label != nothing]
     assert comparison.figure("mIoU", FUSED).mean == pytest.approx(sum(others) / len(others))
@@ -172,19 +172,19 @@ def test_classes_that_the_model_lacks_are_named(blob):
     assert comparison.unknown == ("lorry",)
     report = Report({"m": model.info}, {}, "c", "t")
     report.add(comparison)
-    assert "Left out, since the model does not know them: lorry." in report.markdown()
+    assert "Classes that the model does not have, excluded: lorry." in report.markdown()
 
 
 def test_what_does_not_belong_together_is_refused(blob):
     model = Pipeline.open(blob, device="cpu")
     other = model.info.with_(box_classes=("dog", "cat"))
-    with pytest.raises(ValueError, match=r"b.onnx can't stand beside a.onnx: it knows the boxes \['dog', 'cat'\]"):
+    with pytest.raises(ValueError, match=r"b.onnx can't be compared with a.onnx: it knows the boxes \['dog', 'cat'\]"):
         same_task({"a.onnx": model.info, "b.onnx": other})
-    with pytest.raises(ValueError, match="sky can't be left out of the means: the mask classes are"):
+    with pytest.raises(ValueError, match="sky can't be excluded from the means: the mask classes are"):
         compare([model], [], Pairs(model.info), left_out=["sky"])
     data = Pairs(model.info)
     data.infrared = Modality.NIR
-    with pytest.raises(ValueError, match="pairs pairs colour with nir, blob takes lwir"):
+    with pytest.raises(ValueError, match="pairs pairs RGB with nir, blob takes lwir"):
         compare([model], [], data)
 
 

@@ -11,12 +11,12 @@ import torch
 from spectradino_core.data.scene_sets import SceneImages
 from spectradino_core.data.sources import ImageSet
 from spectradino_core.evaluation.representations import (
-    Collected,
-    collect,
-    judge_infrared,
-    judge_neighbours,
-    judge_pairs,
-    judge_probes,
+    FeatureSet,
+    evaluate_infrared_pairs,
+    evaluate_neighbours,
+    evaluate_pairs,
+    evaluate_probes,
+    extract_features,
     mean_of,
 )
 from spectradino_core.evaluation.retrieval import pair_cosines
@@ -66,24 +66,24 @@ def scenes() -> SceneImages:
 
 def test_what_is_collected_is_what_the_encoder_says(scenes):
     vit = PlainEncoder(ViT("test").eval())
-    found = collect(vit, scenes, ("lwir",), SIDE, batch=2, truth_classes=len(MASK_CLASSES))
+    found = extract_features(vit, scenes, ("lwir",), SIDE, batch=2, truth_classes=len(MASK_CLASSES))
     assert found.cls["rgb"].shape == (5, 48)
     assert found.patches["lwir"].shape == (5, 16, 48)
     assert found.depth.shape == found.classes.shape == (5, 16)
-    again = collect(vit, scenes, ("lwir",), SIDE, batch=5)
+    again = extract_features(vit, scenes, ("lwir",), SIDE, batch=5)
     np.testing.assert_allclose(found.cls["lwir"], again.cls["lwir"], atol=1e-5)
     with pytest.raises(ValueError, match="no item has depth"):
-        collect(vit, SceneImages(1, (84, 70), maps=()), ("depth",), SIDE)
+        extract_features(vit, SceneImages(1, (84, 70), maps=()), ("depth",), SIDE)
 
 
 def test_other_views_are_other_crops_of_both_pictures(scenes):
-    found = [collect(Eye(), scenes, ("segmentation",), SIDE, view=view) for view in (0, 1, 2, 1)]
+    found = [extract_features(Eye(), scenes, ("segmentation",), SIDE, view=view) for view in (0, 1, 2, 1)]
     assert np.abs(found[0].patches["rgb"] - found[1].patches["rgb"]).mean() > 0.05
     assert np.abs(found[1].patches["rgb"] - found[2].patches["rgb"]).mean() > 0.05
     np.testing.assert_array_equal(found[1].patches["rgb"], found[3].patches["rgb"])  # seeded
     ramps = Ramps()
     for view in (0, 3):
-        both = collect(Eye(), ramps, ("lwir",), SIDE, view=view)
+        both = extract_features(Eye(), ramps, ("lwir",), SIDE, view=view)
         grey, infrared = (both.cls[key] - both.cls[key].mean(axis=1, keepdims=True) for key in ("rgb", "lwir"))
         assert pair_cosines(grey, infrared).true > 0.99
 
@@ -101,41 +101,44 @@ def test_truth_lies_where_the_encoder_looks(scenes):
     # Depth shown to an encoder that repeats it: a probe reads it on scenes it was not fitted on, and not from RGB.
     others = SceneImages(8, (84, 70), misregistration_px=0.0, first=100)
     train, test = (
-        collect(Eye(), source, ("depth",), SIDE, truth_classes=len(MASK_CLASSES)) for source in (others, scenes)
+        extract_features(Eye(), source, ("depth",), SIDE, truth_classes=len(MASK_CLASSES))
+        for source in (others, scenes)
     )
-    scores = judge_probes(train, test, len(MASK_CLASSES))
+    scores = evaluate_probes(train, test, len(MASK_CLASSES))
     assert scores["depth"]["depth_delta1"] > scores["rgb"]["depth_delta1"] + 0.3
     assert scores["depth"]["depth_rmse"] < 0.7 * scores["rgb"]["depth_rmse"]
     assert set(scores) == {"rgb", "depth", "rgb to depth"}
 
 
-def collected(rgb, nir, labels=None) -> Collected:
+def collected(rgb, nir, labels=None) -> FeatureSet:
     patches = {"rgb": np.asarray(rgb)[:, None], "nir": np.asarray(nir)[:, None]}
-    return Collected({"rgb": np.asarray(rgb), "nir": np.asarray(nir)}, patches, labels or [None] * len(rgb))
+    return FeatureSet({"rgb": np.asarray(rgb), "nir": np.asarray(nir)}, patches, labels or [None] * len(rgb))
 
 
 def test_pairs_and_retention():
     x = np.eye(4)
-    judged = judge_pairs(collected(x, 2 * x), collected(x[[1, 0, 2, 3]], x))["nir"]
-    assert judged["from_rgb"]["r1"] == judged["to_rgb"]["r1"] == 1.0
-    assert judged["cosine"] == {"true": pytest.approx(1), "unrelated": pytest.approx(0)}
-    assert judged["patch_cosine"] == pytest.approx(1)
-    assert judged["retention_cls"] == pytest.approx(0.5)
-    assert "retention_cls" not in judge_pairs(collected(x, x))["nir"]
+    scores = evaluate_pairs(collected(x, 2 * x), collected(x[[1, 0, 2, 3]], x))["nir"]
+    assert scores["from_rgb"]["r1"] == scores["to_rgb"]["r1"] == 1.0
+    assert scores["cosine"] == {"true": pytest.approx(1), "unrelated": pytest.approx(0)}
+    assert scores["patch_cosine"] == pytest.approx(1)
+    assert scores["retention_cls"] == pytest.approx(0.5)
+    assert "retention_cls" not in evaluate_pairs(collected(x, x))["nir"]
 
 
 def test_neighbours_within_and_across_modalities():
     x = np.eye(4)
     train, test = collected(x, x[::-1], list("abcd")), collected(x, x[::-1], list("abcd"))
-    assert judge_neighbours(train, test, k=1) == {"rgb": 1.0, "nir": 1.0, "rgb to nir": 0.0}
-    with pytest.raises(ValueError, match="class is known"):
-        judge_neighbours(train, replace(test, labels=["a", "b", None, "d"]))
+    assert evaluate_neighbours(train, test, k=1) == {"rgb": 1.0, "nir": 1.0, "rgb to nir": 0.0}
+    with pytest.raises(ValueError, match="class of every item"):
+        evaluate_neighbours(train, replace(test, labels=["a", "b", None, "d"]))
 
 
 def test_tables_show_every_row():
     x = np.eye(4)
-    judged = {name: {"val, nir": judge_pairs(collected(x, x), collected(x, x))["nir"]} for name in ("before", "after")}
-    table = pairs_table(judged)
+    scores = {
+        name: {"val, nir": evaluate_pairs(collected(x, x), collected(x, x))["nir"]} for name in ("before", "after")
+    }
+    table = pairs_table(scores)
     assert (
         "| val, nir (4) | before | 100.0 | 100.0 | 1 | 100.0 | 100.0 | 1 | 1.000 | 0.000 | 1.000 | 1.000, 1.000 |"
         in table
@@ -146,14 +149,17 @@ def test_tables_show_every_row():
     assert "| a | 50.0 | – |" in neighbours_table({"a": {"rgb": 0.5}, "b": {"nir": 1.0}})
 
 
-def test_infrared_bands_are_judged_with_each_other():
+def test_infrared_bands_are_evaluated_as_pairs():
     rng = np.random.default_rng(0)
     nir, patches = rng.normal(size=(6, 8)), rng.normal(size=(6, 4, 8))
     cls = {"rgb": rng.normal(size=(6, 8)), "nir": nir, "swir": nir, "lwir": np.roll(nir, 1, axis=0)}
-    found = Collected(cls, dict.fromkeys(cls, patches), [None] * 6)
-    judged = judge_infrared(found)
-    assert list(judged) == ["nir to swir", "nir to lwir", "swir to lwir"]
-    assert judged["nir to swir"]["from_rgb"]["r1"] == judged["nir to swir"]["cosine"]["true"] == pytest.approx(1)
-    assert judged["swir to lwir"]["from_rgb"]["r1"] == judged["swir to lwir"]["to_rgb"]["r1"] == 0
-    assert "retention_cls" not in judged["nir to lwir"]
-    assert judge_infrared(Collected({"rgb": nir, "nir": nir}, {"rgb": patches, "nir": patches}, [None] * 6)) == {}
+    found = FeatureSet(cls, dict.fromkeys(cls, patches), [None] * 6)
+    scores = evaluate_infrared_pairs(found)
+    assert list(scores) == ["nir to swir", "nir to lwir", "swir to lwir"]
+    assert scores["nir to swir"]["from_rgb"]["r1"] == scores["nir to swir"]["cosine"]["true"] == pytest.approx(1)
+    assert scores["swir to lwir"]["from_rgb"]["r1"] == scores["swir to lwir"]["to_rgb"]["r1"] == 0
+    assert "retention_cls" not in scores["nir to lwir"]
+    assert (
+        evaluate_infrared_pairs(FeatureSet({"rgb": nir, "nir": nir}, {"rgb": patches, "nir": patches}, [None] * 6))
+        == {}
+    )

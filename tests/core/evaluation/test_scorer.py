@@ -107,7 +107,7 @@ def test_labels_are_matched_by_name(pipeline):
     hot = pipeline.info.mask_classes.index("hot") if "hot" in pipeline.info.mask_classes else 255
     assert sample.mask[0, 0] == hot
     assert sample.mask[1, 0] == sample.mask[2, 0] == 255
-    with pytest.raises(ValueError, match=r"lakes can't be used to judge blob: it labels boxes of lake, the model"):
+    with pytest.raises(ValueError, match=r"lakes can't be used to evaluate blob.*it labels boxes of lake, the model"):
         Vocabulary.between(pipeline.info, Labels(boxes=("lake",)), "lakes")
 
 
@@ -121,8 +121,8 @@ def test_the_worst_frames_are_kept_in_order_with_what_is_wrong(pipeline):
     ]
     score_runs({"a": Run(pipeline)}, pairs, {"a": worst})
     first, second = worst.frames()
-    assert first.caption == "two: 0 right, 0 false, 2 not found"
-    assert second.caption == "one: 1 right, 0 false, 1 not found"
+    assert first.caption == "two: 0 correct, 0 false, 2 missed"
+    assert second.caption == "one: 1 correct, 0 false, 1 missed"
     image = cv2.imdecode(np.frombuffer(first.jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert image.shape == (476, 2 * 644, 3)
 
@@ -134,8 +134,8 @@ def test_wrong_pixels_are_a_part_of_a_mistake(pipeline):
     first, second = worst.frames()
     share = round(100 * (second.mistakes))
     assert 0 < second.mistakes == pytest.approx(first.mistakes - 1)
-    assert first.caption == f"a: 1 right, 0 false, 1 not found, {share} % of the pixels wrong"
-    assert second.caption == f"b: {share} % of the pixels wrong"
+    assert first.caption == f"a: 1 correct, 0 false, 1 missed, {share} % wrong pixels"
+    assert second.caption == f"b: {share} % wrong pixels"
 
 
 def test_a_pair_without_a_result_counts_as_missed_and_its_mask_does_not_count(pipeline):
