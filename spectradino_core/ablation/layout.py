@@ -1,8 +1,8 @@
-"""An ablation's tables as the paper lays them out: Markdown, CSV, pictures and a page.
+"""Tables of an ablation in the paper's layout, as Markdown, CSV, plots and an HTML page.
 
-Figures are means over seeds of the fused model, ± their standard deviation. Beside the paper's columns every table has
-what each stream alone gives, night, and the baseline's row. The paper's own figures stand beside ours where the data
-set is the paper's, and nowhere else.
+Scores are means over seeds of the fused model ± their standard deviation. In addition to the paper's columns, every
+table has the scores of each stream, of night scenes, and the baseline's row. The paper's results are shown beside ours
+only if the data set is the paper's.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from spectradino_core.files import written_atomically
 __all__ = ["Results", "write_tables"]
 
 _METRICS = {"detection": ("mAP50", "mAP75", "mAP"), "segmentation": ("mAcc", "mIoU")}
-"""The paper's columns, in its order."""
+"""Columns of the paper, in its order."""
 _HEADLINE = {"detection": "mAP50", "segmentation": "mIoU"}
 _OF_PAPER = ("rasmd", "fmb")
 
 
 @dataclass(frozen=True)
 class Results:
-    """What the cells left behind.
+    """Results of the cells.
 
     Attributes:
-        ablation: whose they are.
-        cells: by cell, of each seed that is done (see `work.run_job`).
-        reasons: by cell, why a seed is missing.
-        command: what was typed.
-        minutes: sum over all jobs, of the processors.
-        notes: what a reader must know of the ablation as it was run, one a line.
+        ablation: the ablation.
+        cells: results of the finished seeds by cell (see `work.run_job`).
+        reasons: why a seed is missing, by cell.
+        command: command line.
+        minutes: CPU time of all jobs.
+        notes: notes on the ablation as it was run.
     """
 
     ablation: Ablation
@@ -59,7 +59,7 @@ class Results:
 
     @classmethod
     def read(cls, ablation: Ablation, setup: Setup, outcome: Outcome, command: str) -> Results:
-        """Whatever is done by now."""
+        """Read the results of the finished jobs."""
         done = {job.key: finished(setup.folder, job) for job in jobs_of(ablation, setup)}
         cells, reasons = {}, {}
         for cell in ablation.cells:
@@ -71,7 +71,7 @@ class Results:
                 elif done[key] is None:
                     reasons.setdefault(cell.key, "not run")
         seconds = sum(float(found["cpu_seconds"]) for found in done.values() if found is not None)
-        notes = (*ablation.notes, *(ablation.stand_in_notes if setup.teacher is None else ()))
+        notes = (*ablation.notes, *(ablation.substitute_notes if setup.teacher is None else ()))
         return cls(ablation, cells, reasons, command, seconds / 60, notes)
 
     @property
@@ -84,16 +84,16 @@ class Results:
         return Spread.of(found["rows"].get(row, {}).get(subset, {}).get(metric) for found in self.cells[cell])
 
     def subsets(self) -> tuple[str, ...]:
-        """Of the test set, as the first cell that is done saw them."""
+        """Return the subsets of the test set, from the first finished cell."""
         first = next((found for seeds in self.cells.values() for found in seeds), None)
         return (ALL,) if first is None else tuple(first["pairs"])
 
 
 def write_tables(results: Results, folder: Path) -> None:
-    """`tables.md`, `tables.csv`, `table09.png` .. and `report.html`.
+    """Write `tables.md`, `tables.csv`, `table09.png` .. and `report.html`.
 
     Raises:
-        OSError: one was not written.
+        OSError: a file could not be written.
     """
     for name, text in (("tables.md", _markdown(results)), ("tables.csv", _csv(results))):
         with written_atomically(folder / name) as scratch:
@@ -107,14 +107,13 @@ def write_tables(results: Results, folder: Path) -> None:
 
 
 def _rows(results: Results, table: Table) -> list[tuple[str, str]]:
-    """The table's rows, with the baseline's at the end if it is not among them."""
+    """Return the table's rows, with the baseline appended if it is not among them."""
     rows = list(table.rows)
     baseline = results.ablation.baseline
     return rows if any(key == baseline for _, key in rows) else [*rows, (BASELINE, baseline)]
 
 
-def _laid_out(results: Results, table: Table) -> tuple[list[str], list[list[Cell]]]:
-    """Header and rows."""
+def _header_and_rows(results: Results, table: Table) -> tuple[list[str], list[list[Cell]]]:
     tasks, dataset = results.tasks, results.ablation.dataset
     metrics = [metric for task in tasks for metric in _METRICS[task]]
     headlines = [_HEADLINE[task] for task in tasks]
@@ -146,7 +145,7 @@ def _markdown(results: Results) -> str:
     parts = [f"# {results.ablation.title}\n", *(f"{note}\n" for note in _notes(results))]
     for table in results.ablation.tables:
         parts.append(f"## Table {table.number}: {table.title}\n")
-        parts.append(markdown_table(*_laid_out(results, table)))
+        parts.append(markdown_table(*_header_and_rows(results, table)))
         parts += [f"{note}\n" for note in table.notes]
     return "\n".join([*parts, f"`{results.command}`\n"])
 
@@ -157,18 +156,18 @@ def _notes(results: Results) -> list[str]:
     several = len(ablation.seeds) > 1
     spread = f", mean ± standard deviation over {len(ablation.seeds)} seeds of fine-tuning" if several else ", one seed"
     spread += "; pretraining ran once"
-    judged = ", ".join(f"{count} {name}" for name, count in pairs.items())
+    counts = ", ".join(f"{count} {name}" for name, count in pairs.items())
     return [
         *results.notes,
-        f"Fused figures in per cent{spread}. Judged on {judged or 'nothing yet'}. RGB only and IR only withhold the "
-        "other frame from the same model.",
+        f"Fused scores in per cent{spread}. Pairs: {counts or 'none yet'}. RGB only and IR only are the same model "
+        "without the other frame.",
         f"The last row of each table, or Table 10's first, is the baseline: {BASELINE}, the same head.",
-        f"All jobs together took {results.minutes:.1f} minutes of processor time.",
+        f"CPU time of all jobs: {results.minutes:.1f} minutes.",
     ]
 
 
 def _csv(results: Results) -> str:
-    """A line for each figure: shares in 0..1, and the paper's in the same unit where there is one."""
+    """Return a line per score, in 0..1, with the paper's result if there is one."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["table", "row", "cell", "set", "subset", "streams", "metric", "mean", "std", "seeds", "paper"])
@@ -180,11 +179,11 @@ def _csv(results: Results) -> str:
                     for metric in metrics:
                         spread = results.figure(key, metric, streams, subset)
                         theirs = figures(table.number, key, results.ablation.dataset).get(metric)
-                        told = theirs if streams == FUSED and subset == ALL else None
+                        reported = theirs if streams == FUSED and subset == ALL else None
                         writer.writerow([
                             table.number, title, key, results.ablation.dataset, subset, streams, metric,
                             _number(spread.mean), _number(spread.std), len(results.cells[key]),
-                            "" if told is None else f"{told / 100:.4f}",
+                            "" if reported is None else f"{reported / 100:.4f}",
                         ])  # fmt: skip
     return text.getvalue()
 
@@ -194,7 +193,7 @@ def _number(value: float) -> str:
 
 
 def _bars(results: Results, table: Table) -> Figure | None:
-    """A table's headline metrics, ours and, on its data, the paper's; None while nothing is done."""
+    """Plot a table's headline metrics, ours and, on the paper's data sets, the paper's; None without results."""
     rows = [(title, key) for title, key in _rows(results, table) if results.cells[key]]
     if not rows:
         return None
@@ -216,20 +215,20 @@ def _page(results: Results) -> Page:
     page.code(results.command)
     for table in ablation.tables:
         page.heading(f"Table {table.number}: {table.title}")
-        header, rows = _laid_out(results, table)
-        strong = [place for place, (_, key) in enumerate(table.rows) if key == "base"]
+        header, rows = _header_and_rows(results, table)
+        strong = [index for index, (_, key) in enumerate(table.rows) if key == "base"]
         page.table(header, rows, strong=strong)
         for note in table.notes:
             page.text(note, soft=True)
         if (bars := _bars(results, table)) is not None:
             page.figure(bars, f"Table {table.number}: fused, mean over seeds")
         if ablation.dataset not in _OF_PAPER:
-            _add_papers_own(page, table)
+            _add_paper_tables(page, table)
     return page
 
 
-def _add_papers_own(page: Page, table: Table) -> None:
-    """The paper's rows by themselves, where ours are of other data and can't stand beside them."""
+def _add_paper_tables(page: Page, table: Table) -> None:
+    """Add the paper's rows as separate tables, because ours are on other data and not comparable."""
     for dataset in _OF_PAPER:
         known = PAPER[table.number]
         metrics = list(dict.fromkeys(m for key in known for m in known[key].get(dataset, {})))

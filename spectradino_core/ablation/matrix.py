@@ -1,8 +1,8 @@
-"""The rows of the paper's Tables 9 to 14 for any data set: what each changes, and nothing else.
+"""Rows of the paper's Tables 9 to 14 for any data set.
 
-The middle of the matrix, "base", is the paper's default: pretrained by all three stages with all four losses, ViTDet's
-pyramid for boxes and UPerNet for masks, concatenation, the top half of the blocks unfrozen. Every other cell differs
-from it in one thing, so it is trained once and stands in every table.
+The cell "base" is the paper's default: pretrained in all three stages with all four losses, ViTDet's pyramid for boxes
+and UPerNet for masks, concatenation, the top half of the blocks unfrozen. Every other cell differs from it in one
+setting, so "base" is trained once and part of every table.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ BASE = "base"
 BASELINE_CELL = "no_adapters"
 
 _LOSSES = ("distillation", "contrastive", "patch")
-"""In the order in which Table 12 is taken to add them; with the neighbourhood loss it is the base."""
+"""Assumed order in which Table 12 adds the losses; with the neighbourhood loss it is the base."""
 
 
 def pretrainings(
     stage: Callable[[int], StageRecipe], steps: tuple[int | None, ...] = (None,) * 3
 ) -> tuple[Pretraining, ...]:
-    """The three stages, and Stage III with one, two and three of the four losses (Table 12).
+    """Return the three stages, and Stage III with one, two and three of the four losses (Table 12).
 
     Args:
-        stage: number to recipe.
-        steps: of the stages, in place of their epochs.
+        stage: maps the number of a stage to its recipe.
+        steps: steps of the stages; None: the recipes' epochs.
     """
     third = stage(3)
     without = {
@@ -46,16 +46,16 @@ def pretrainings(
 
 
 def _only(weights: LossWeights, count: int) -> LossWeights:
-    """The first `count` losses; the others weigh nothing."""
-    gone = dict.fromkeys((*_LOSSES[count:], "neighbourhood"), 0.0)
-    return replace(weights, **gone)  # type: ignore[arg-type]
+    """Set the weights of all but the first `count` losses to 0."""
+    disabled = dict.fromkeys((*_LOSSES[count:], "neighbourhood"), 0.0)
+    return replace(weights, **disabled)  # type: ignore[arg-type]
 
 
 def cells(recipe: Callable[..., FinetuneRecipe]) -> tuple[Cell, ...]:
-    """All cells.
+    """Return all cells.
 
     Args:
-        recipe: makes the recipe from what it changes: `mode`, `backbone`, `detection`, `segmentation`, `fusion` (see
+        recipe: makes a recipe from the changed settings: `mode`, `backbone`, `detection`, `segmentation`, `fusion` (see
             `downstream_recipe`).
     """
 
@@ -78,7 +78,7 @@ def cells(recipe: Callable[..., FinetuneRecipe]) -> tuple[Cell, ...]:
 
 
 def tables(tasks: tuple[str, ...]) -> tuple[Table, ...]:
-    """The paper's tables; those that it has for detection alone are left out where there are no boxes."""
+    """Return the paper's tables, without those for detection only if there are no boxes."""
     heads = ", ".join({"detection": "ViTDet", "segmentation": "UPerNet"}[task] for task in tasks)
     found = (
         Table(9, "Task head", (("Linear", "linear"), (heads, BASE))),
@@ -94,7 +94,7 @@ def tables(tasks: tuple[str, ...]) -> tuple[Table, ...]:
         ),
         Table(
             11,
-            "What is fine-tuned",
+            "Fine-tuned parameters",
             (
                 ("Head", "head"),
                 ("Head + adapters and stems", "adapters"),

@@ -1,9 +1,9 @@
-"""What the paper's Tables 9 to 14 report, in per cent: SpectraDINO Base on RASMD (detection) and FMB (segmentation).
+"""Results of the paper's Tables 9 to 14 in per cent: SpectraDINO Base on RASMD (detection) and FMB (segmentation).
 
-Facts as printed, also where they contradict each other: Table 9's ViTDet mAP (49.35) is Large's in Table 4, Table 10's
-first row repeats Table 9's linear head while Table 11 gives a third value for a frozen backbone, and Stage II's mIoU on
-FMB (66.79) repeats its mAcc. Table 12's row labels are lost in the text at hand; that its rows add one loss after
-another in the order of the method's section is assumed.
+Values are as printed, even where they contradict each other: Table 9's ViTDet mAP (49.35) is Large's in Table 4, Table
+10's first row repeats Table 9's linear head while Table 11 gives a third value for a frozen backbone, and Stage II's
+mIoU on FMB (66.79) repeats its mAcc. Table 12's row labels are lost in the available text; it is assumed that its rows
+add the losses in the order of the method section.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ PAPER: dict[int, dict[str, dict[str, Figures]]] = {
         "gated": {"rasmd": {"mAP50": 71.21, "mAP75": 39.98, "mAP": 39.08}},
     },
 }
-"""By table, cell (see `matrix.py`) and data set."""
+"""Results by table, cell (see `matrix.py`) and data set."""
 
 
 def figures(table: int, cell: str, dataset: str) -> Figures:
-    """What the paper has in a table's row for a data set; nothing where it has none."""
+    """Return the paper's results in a row of a table for a data set; empty if it has none."""
     return PAPER.get(table, {}).get(cell, {}).get(dataset, {})

@@ -1,7 +1,4 @@
-"""Scenes rendered once for all cells: arrays on disk that every job maps into its memory.
-
-Letters: n scenes, h x w each, M boxes of all scenes together.
-"""
+"""Scenes rendered once for all cells, as arrays on disk that every job memory-maps."""
 
 from __future__ import annotations
 
@@ -22,10 +19,10 @@ _PARTS = ("rgb", "infrared", "mask", "boxes", "labels", "ends", "times", "seeds"
 
 
 class ScenePool:
-    """Labelled pairs by number; a source of a `Mixture`, and a set that figures are reported on.
+    """Labelled pairs by index: a source of a `Mixture`, and a data set for reports.
 
     Attributes:
-        name: for tables.
+        name: name in tables.
         infrared: the band beside RGB.
     """
 
@@ -33,16 +30,16 @@ class ScenePool:
     mask_classes = MASK_CLASSES
 
     def __init__(self, folder: Path, infrared: Modality) -> None:
-        """Opens what `render` wrote.
+        """Open the files of `render`.
 
         Raises:
-            ValueError: it is not there, or damaged.
+            ValueError: they are missing or damaged.
         """
         self.infrared = infrared
         try:
             arrays = {part: np.load(folder / f"{part}.npy", mmap_mode="r", allow_pickle=False) for part in _PARTS}
         except (OSError, ValueError) as error:
-            raise ValueError(f"{folder}: no pool of scenes ({error}); delete it and start again") from None
+            raise ValueError(f"{folder}: not a pool of scenes ({error}); delete it and start again") from None
         self._arrays = arrays
         self.name = f"{len(arrays['seeds'])} scenes"
 
@@ -50,14 +47,14 @@ class ScenePool:
     def render(
         cls, folder: Path, seeds: range, infrared: Modality, size: tuple[int, int], misregistration_px: float = 0.0
     ) -> ScenePool:
-        """Renders scenes into a folder, day, dusk and night in turn.
+        """Render scenes into a folder, alternating between day, dusk and night.
 
         Args:
-            folder: gets one file for each kind of array.
+            folder: receives one file per kind of array.
             seeds: one per scene.
             infrared: the band beside RGB.
-            size: (width, height), pixels.
-            misregistration_px: greatest shift between the bands.
+            size: (width, height) in pixels.
+            misregistration_px: maximum shift between the bands in pixels.
 
         Raises:
             OSError: the disk is full.
@@ -68,11 +65,11 @@ class ScenePool:
         mask = np.zeros((len(seeds), height, width), np.uint8)
         times = np.arange(len(seeds), dtype=np.uint8) % len(TIMES_OF_DAY)
         boxes, labels = [], []
-        for place, sample in enumerate(ScenePairs(seeds, infrared, size, TIMES_OF_DAY, misregistration_px)):
+        for index, sample in enumerate(ScenePairs(seeds, infrared, size, TIMES_OF_DAY, misregistration_px)):
             assert sample.boxes is not None
             assert sample.labels is not None
             assert sample.mask is not None
-            rgb[place], counts[place], mask[place] = sample.rgb, sample.infrared, sample.mask
+            rgb[index], counts[index], mask[index] = sample.rgb, sample.infrared, sample.mask
             boxes.append(sample.boxes)
             labels.append(sample.labels)
         arrays: dict[str, np.ndarray] = {
@@ -93,21 +90,20 @@ class ScenePool:
     def __len__(self) -> int:
         return len(self._arrays["seeds"])
 
-    def __getitem__(self, place: int) -> PairedSample:
-        """The pair at a place; its arrays are views that can't be written to."""
+    def __getitem__(self, index: int) -> PairedSample:
+        """Return a pair, whose arrays are read-only views."""
         arrays = self._arrays
-        start, end = int(arrays["ends"][place - 1]) if place else 0, int(arrays["ends"][place])
-        time = TIMES_OF_DAY[int(arrays["times"][place])]
+        start, end = int(arrays["ends"][index - 1]) if index else 0, int(arrays["ends"][index])
+        time = TIMES_OF_DAY[int(arrays["times"][index])]
         return PairedSample(
-            rgb=np.asarray(arrays["rgb"][place]),
-            infrared=np.asarray(arrays["infrared"][place]),
+            rgb=np.asarray(arrays["rgb"][index]),
+            infrared=np.asarray(arrays["infrared"][index]),
             boxes=np.asarray(arrays["boxes"][start:end]),
             labels=np.asarray(arrays["labels"][start:end]),
-            mask=np.asarray(arrays["mask"][place]),
-            name=f"scene {int(arrays['seeds'][place])} ({time})",
+            mask=np.asarray(arrays["mask"][index]),
+            name=f"scene {int(arrays['seeds'][index])} ({time})",
             subsets=(time,),
         )
 
     def samples(self) -> Iterator[PairedSample]:
-        """All of them, for a report."""
         return map(self.__getitem__, range(len(self)))

@@ -1,4 +1,4 @@
-"""What an ablation is: runs that differ in one thing each, and the tables that put them side by side."""
+"""Types of an ablation: runs that each differ in one setting, and tables that compare them."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from spectradino_core.training.stages import StageRecipe
 __all__ = ["TEACHER", "Ablation", "Cell", "Pretraining", "Scenes", "Table", "fingerprint"]
 
 TEACHER = "teacher"
-"""As a cell's backbone: DINOv2's weights, or what stands in for them."""
+"""Backbone of a cell: DINOv2's weights, or a substitute for them."""
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """Rendered streets in place of data sets, drawn once for all cells.
+    """Synthetic scenes instead of data sets, rendered once for all cells.
 
     Attributes:
-        train, test: labelled pairs to train on and to report on.
-        pretrain: pairs to pretrain on.
-        size: (width, height) of the labelled pairs, pixels.
-        pretrain_size: of the others.
+        train, test: number of labelled pairs for training and for the report.
+        pretrain: number of pairs for pretraining.
+        size: (width, height) of the labelled pairs in pixels.
+        pretrain_size: (width, height) of the pretraining pairs in pixels.
     """
 
     train: int
@@ -37,13 +37,13 @@ class Scenes:
 
 @dataclass(frozen=True)
 class Pretraining:
-    """One stage of pretraining that cells start from.
+    """A pretraining stage that cells start from.
 
     Attributes:
-        key: its name.
-        stage: its recipe.
-        steps: in place of its epochs; None: its epochs.
-        after: key of the stage before, whose result and queue it takes; None: it starts from the teacher.
+        key: name of the pretraining.
+        stage: recipe of the stage.
+        steps: optimiser steps; None: the recipe's epochs.
+        after: key of the previous stage, whose backbone and queue are used; None: starts from the teacher.
     """
 
     key: str
@@ -57,8 +57,8 @@ class Cell:
     """One fine-tuning, repeated with several seeds.
 
     Attributes:
-        key: its name; a folder's too.
-        recipe: what is trained; its seed is replaced.
+        key: name of the cell and of its folder.
+        recipe: recipe of the fine-tuning; its seed is replaced.
         backbone: key of a `Pretraining`, or `TEACHER`.
     """
 
@@ -69,13 +69,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells.
+    """A table of the paper.
 
     Attributes:
-        number: the paper's.
-        title: what varies.
-        rows: (title, key of a cell), in the paper's order.
-        notes: what a reader must know, one a line.
+        number: number in the paper.
+        title: the varied setting.
+        rows: (title, key of a cell) in the paper's order.
+        notes: notes below the table.
     """
 
     number: int
@@ -89,20 +89,22 @@ class Ablation:
     """A matrix of runs and its tables.
 
     Attributes:
-        name: what users type.
-        title: what it is about.
-        dataset: one of `datasets.registry`, or "scenes".
-        cells, pretrainings, tables: see these; pretrainings in an order in which they can run.
-        baseline: key of the cell that is frozen DINOv2 with infrared as grey; it stands in every table.
-        seeds: of the fine-tunings. Pretraining runs once: what varies with its seed is not in the spread.
-        scenes: rendered data in place of a data set; None: real data.
-        stand_in: how a teacher is trained that stands in for DINOv2 when none is given, on colour alone; None: DINOv2's
-            weights must be given.
-        notes: what a reader must know, one a line.
-        stand_in_notes: likewise, where the stand-in was used.
+        name: name on the command line.
+        title: title of the report.
+        dataset: name in `datasets.registry`, or "scenes".
+        cells: fine-tunings.
+        pretrainings: pretraining stages, in an order in which they can run.
+        tables: tables of the report.
+        baseline: key of the cell with frozen DINOv2 and infrared as grey, which is part of every table.
+        seeds: seeds of the fine-tunings. Pretraining runs once, so the spread excludes its variation.
+        scenes: synthetic data instead of a data set; None: real data.
+        substitute: recipe of a teacher, trained on RGB only, that replaces DINOv2 if no weights are given; None:
+            DINOv2's weights are required.
+        notes: notes of the report.
+        substitute_notes: further notes if the substitute was used.
 
     Raises:
-        ValueError: a key occurs twice, or names nothing.
+        ValueError: a key occurs twice, or refers to nothing.
     """
 
     name: str
@@ -114,9 +116,9 @@ class Ablation:
     baseline: str
     seeds: tuple[int, ...] = (0,)
     scenes: Scenes | None = None
-    stand_in: FinetuneRecipe | None = None
+    substitute: FinetuneRecipe | None = None
     notes: tuple[str, ...] = ()
-    stand_in_notes: tuple[str, ...] = ()
+    substitute_notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         keys = [cell.key for cell in self.cells]
@@ -125,18 +127,18 @@ class Ablation:
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice or not names:
                 raise ValueError(f"{self.name}: {f'the {kind} {twice[0]} occurs twice' if twice else f'no {kind}'}")
-        wanted: list[tuple[str, str | None, list]] = [
+        references: list[tuple[str, str | None, list]] = [
             *((f"the cell {cell.key}", cell.backbone, stages) for cell in self.cells),
             *(
-                (f"the pretraining {one.key}", one.after, [*stages[: place + 1], None])
-                for place, one in enumerate(self.pretrainings)
+                (f"the pretraining {one.key}", one.after, [*stages[: index + 1], None])
+                for index, one in enumerate(self.pretrainings)
             ),
             *((f"Table {table.number}", key, keys) for table in self.tables for _, key in table.rows),
             ("the baseline", self.baseline, keys),
         ]
-        for what, name, known in wanted:
+        for what, name, known in references:
             if name not in known:
-                raise ValueError(f"{self.name}: {what} names {name!r}, which there is not before it")
+                raise ValueError(f"{self.name}: {what} names {name!r}, which is not defined before it")
 
     def cell(self, key: str) -> Cell:
         return next(cell for cell in self.cells if cell.key == key)
@@ -145,15 +147,15 @@ class Ablation:
         return next(one for one in self.pretrainings if one.key == key)
 
     def only(self, tables: Sequence[int]) -> Ablation:
-        """The same with some of its tables, and the cells that these need.
+        """Return the ablation with some of its tables, and only the cells that these need.
 
         Raises:
-            ValueError: it has no such table.
+            ValueError: no such table.
         """
         unknown = sorted(set(tables) - {table.number for table in self.tables})
         if unknown:
             raise ValueError(
-                f"{self.name} has no Table {unknown[0]}: choose of {', '.join(str(t.number) for t in self.tables)}"
+                f"{self.name} has no Table {unknown[0]}: choose from {', '.join(str(t.number) for t in self.tables)}"
             )
         chosen = tuple(table for table in self.tables if table.number in tables)
         keys = {self.baseline} | {key for table in chosen for _, key in table.rows}
@@ -168,7 +170,7 @@ class Ablation:
 
 
 def fingerprint(*parts: Any) -> str:
-    """Tells what made a result from what would make another."""
+    """Return a hash of the inputs of a result."""
     text = json.dumps(
         [asdict(p) if hasattr(p, "__dataclass_fields__") else p for p in parts], sort_keys=True, default=str
     )

@@ -1,4 +1,4 @@
-"""The ablations there are."""
+"""The available ablations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["ABLATIONS", "find_ablation"]
 
 
 def tiny_scenes() -> Ablation:
-    """The whole matrix in minutes on two cores: boxes and masks at once, on rendered streets, RGB and LWIR."""
+    """Return the full matrix, in minutes on two cores: boxes and masks on synthetic scenes, RGB and LWIR."""
     return _on_scenes(
         "tiny_scenes",
         "tiny",
@@ -33,7 +33,7 @@ def tiny_scenes() -> Ablation:
 
 
 def smoke_scenes() -> Ablation:
-    """The whole matrix at the least size there is, for tests and for a first try: its figures mean nothing."""
+    """Return the full matrix at minimal size, for tests and a first try; its scores are meaningless."""
     return _on_scenes(
         "smoke_scenes",
         "test",
@@ -53,14 +53,14 @@ def _on_scenes(
     stages: tuple[int, int, int], pretrain_batch: int, seeds: tuple[int, ...],
 ) -> Ablation:  # fmt: skip
     def recipe(steps: int = steps, **changes: str) -> FinetuneRecipe:
-        made = downstream_recipe("scenes", None, variant, **changes)  # type: ignore[arg-type]
+        base = downstream_recipe("scenes", None, variant, **changes)  # type: ignore[arg-type]
         loop = LoopOptions(steps=steps, warmup=max(1, steps // 10), checkpoint_every=max(1, steps // 2), keep=1)
-        return replace(made, dataset=None, epochs=None, loop=loop, batch=batch, input_size=input_size)
+        return replace(base, dataset=None, epochs=None, loop=loop, batch=batch, input_size=input_size)
 
     teacher = recipe(teacher_steps, backbone="dinov2_repeat", mode="full")
     return Ablation(
         name=name,
-        title=f"The paper's ablations on synthetic streets, variant {variant}",
+        title=f"The paper's ablations on synthetic scenes, variant {variant}",
         dataset="scenes",
         cells=matrix.cells(recipe),
         pretrainings=matrix.pretrainings(
@@ -70,21 +70,21 @@ def _on_scenes(
         baseline=matrix.BASELINE_CELL,
         seeds=seeds,
         scenes=scenes,
-        stand_in=replace(teacher, rates=dict.fromkeys(teacher.rates, teacher.rates["head"])),
+        substitute=replace(teacher, rates=dict.fromkeys(teacher.rates, teacher.rates["head"])),
         notes=(
-            "Synthetic streets, a small model and a few steps: it shows that the matrix runs, not what the paper's "
-            "choices are worth.",
-            "Pretraining sees LWIR alone, since that is the band that is judged.",
+            "Synthetic scenes, a small model and few steps: this shows that the matrix runs, not the value of the "
+            "paper's choices.",
+            "Pretraining uses LWIR only, the evaluated band.",
         ),
-        stand_in_notes=(
-            "No DINOv2 weights: the teacher, which is also the baseline's frozen backbone, is a ViT trained on the "
-            "colour pictures of the training streets.",
+        substitute_notes=(
+            "No DINOv2 weights: the teacher, which is also the baseline's frozen backbone, is a ViT trained on the RGB "
+            "images of the training scenes.",
         ),
     )
 
 
 def _of_paper(dataset: str, variant: str = "b") -> Ablation:
-    """The paper's: Base, its stages and epochs, on one of its two data sets."""
+    """Return the paper's ablation: Base, with its stages and epochs, on one of its two data sets."""
     benchmark = find_benchmark(dataset)
 
     def recipe(**changes: str) -> FinetuneRecipe:
@@ -100,7 +100,7 @@ def _of_paper(dataset: str, variant: str = "b") -> Ablation:
         baseline=matrix.BASELINE_CELL,
         seeds=(0,),
         notes=(
-            "The paper's learning rates, input and batch sizes and epochs of fine-tuning are lost: ours are assumed.",
+            "The paper's learning rates, input and batch sizes and epochs of fine-tuning are lost; ours are assumed.",
         ),
     )
 
@@ -114,10 +114,10 @@ ABLATIONS: dict[str, Callable[[], Ablation]] = {
 
 
 def find_ablation(name: str) -> Ablation:
-    """The ablation of this name.
+    """Return the ablation of this name.
 
     Raises:
-        ValueError: there is none; lists those there are.
+        ValueError: unknown ablation; lists the available ones.
     """
     if name not in ABLATIONS:
         raise ValueError(f"unknown ablation {name!r}: choose one of {', '.join(ABLATIONS)}")

@@ -1,7 +1,7 @@
-"""Run an ablation's jobs, several at a time, each in a process of its own.
+"""Run an ablation's jobs, several in parallel, each in its own process.
 
-What is done is not done again. A job that fails or is killed is named, what needs it is skipped, and the rest goes on;
-the next call resumes what is missing.
+Finished jobs are not repeated. A job that fails or is killed is reported, jobs that need it are skipped, and the others
+continue; the next call resumes the missing jobs.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ __all__ = ["Outcome", "finished", "run"]
 
 @dataclass
 class Outcome:
-    """How a call ended.
+    """Outcome of a call.
 
     Attributes:
-        done: jobs whose results are there, also from earlier calls.
-        failed: what went wrong, by job.
-        left_out: jobs that needed a failed one.
+        done: finished jobs, including those of earlier calls.
+        failed: error message by job.
+        skipped: jobs that needed a failed one.
     """
 
     done: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
-    left_out: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
 
 
 def finished(folder: Path, job: Job) -> dict[str, Any] | None:
-    """What a job left behind; None: it is not done.
+    """Return the result of a job; None: it is not finished.
 
     Raises:
-        ValueError: the folder is another recipe's.
+        ValueError: the folder belongs to another recipe.
     """
     path = folder / job.key / "done.json"
     if not path.is_file():
@@ -53,16 +53,16 @@ def finished(folder: Path, job: Job) -> dict[str, Any] | None:
 
 
 def run(ablation: Ablation, setup: Setup, jobs: int, report: Callable[[str], None] = print) -> Outcome:
-    """Runs what is not done yet.
+    """Run the jobs that are not finished yet.
 
     Args:
-        ablation: what to run.
-        setup: where and on what.
-        jobs: how many at a time.
-        report: called with a line as each job ends.
+        ablation: the ablation.
+        setup: folder, data and device.
+        jobs: number of parallel jobs.
+        report: called with a line of text when a job ends.
 
     Raises:
-        ValueError: data lacks, or the folder is another recipe's; nothing was run.
+        ValueError: data is missing, or the folder belongs to another recipe; nothing was run.
     """
     todo = {job.key: job for job in jobs_of(ablation, setup)}
     total, outcome = len(todo), Outcome()
@@ -72,7 +72,7 @@ def run(ablation: Ablation, setup: Setup, jobs: int, report: Callable[[str], Non
         elif (setup.folder / key / "job.json").is_file():
             claim(setup.folder / key, job)
     if outcome.done:
-        report(f"{len(outcome.done)} of {total} jobs are done already")
+        report(f"{len(outcome.done)} of {total} jobs are already done")
 
     def ended(key: str, error: str | None) -> None:
         if error is None:
@@ -84,12 +84,12 @@ def run(ablation: Ablation, setup: Setup, jobs: int, report: Callable[[str], Non
 
     arguments = {key: (ablation, setup, job) for key, job in todo.items()}
     run_jobs(_do, arguments, jobs, report=ended, needs={key: job.needs for key, job in todo.items()}, fresh=True)
-    outcome.left_out += [key for key in todo if key not in outcome.done and key not in outcome.failed]
+    outcome.skipped += [key for key in todo if key not in outcome.done and key not in outcome.failed]
     return outcome
 
 
 def _headline(folder: Path) -> str:
-    """How long a job took, and the figures of a cell."""
+    """Return a job's duration, and the scores of a cell, as text."""
     done = json.loads((folder / "done.json").read_text(encoding="utf-8"))
     figures = done["rows"]["fused"]["all"] if done.get("rows") else {}
     named = [f"{name} {100 * figures[name]:.1f}" for name in ("mAP50", "mIoU") if figures.get(name) is not None]
@@ -97,7 +97,7 @@ def _headline(folder: Path) -> str:
 
 
 def _do(argument: tuple[Ablation, Setup, Job]) -> None:
-    """One job in its own process; its output goes to a file."""
+    """Run one job in its own process, with its output redirected to a file."""
     ablation, setup, job = argument
     folder = setup.folder / job.key
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""What each job of an ablation does, in a process of its own: render, train a teacher, pretrain, fine-tune and score.
+"""Jobs of an ablation: render scenes, train a teacher, pretrain, fine-tune and score.
 
-A job works in a folder of its own. `job.json` is written first and says what made it; `done.json` is written last. A
-job that was killed in between is taken up where its training stopped.
+Each job has its own process and folder. `job.json`, with the fingerprint of the job's inputs, is written first,
+`done.json` last. A job that was killed in between resumes where its training stopped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from spectradino_core.ablation.pool import ScenePool
 from spectradino_core.ablation.recipe import TEACHER, Ablation, Cell, Pretraining, fingerprint
 from spectradino_core.data.make_manifest import write_scenes
 from spectradino_core.data.manifest import ManifestSource
-from spectradino_core.data.mixture import RGBOnly, Mixture
+from spectradino_core.data.mixture import Mixture, RGBOnly
 from spectradino_core.data.scene_sets import TRAINING_MISREGISTRATION_PX
 from spectradino_core.data.seeds import HELD_OUT
 from spectradino_core.datasets.registry import find_benchmark
@@ -44,17 +44,17 @@ __all__ = ["Job", "Setup", "cell_folder", "jobs_of", "run_job"]
 
 @dataclass(frozen=True)
 class Setup:
-    """Where an ablation runs and what on; nothing here changes what is compared.
+    """Folder, data and device of an ablation, which do not affect the comparison.
 
     Attributes:
-        folder: of all results.
-        root: of the data set; None for scenes.
-        pairs: manifests to pretrain on; none for scenes.
-        pairs_root: folder that their paths are relative to; None: the manifest's own.
-        teacher: DINOv2's weights; None: the ablation's stand-in.
+        folder: folder of all results.
+        root: folder of the data set; None for scenes.
+        pairs: manifests for pretraining; empty for scenes.
+        pairs_root: folder that their paths are relative to; None: the manifest's own folder.
+        teacher: DINOv2's weights; None: the ablation's substitute.
         device: "auto", "cpu" or "cuda".
-        threads: of each job.
-        workers: processes that make batches, for each job.
+        threads: threads per job.
+        workers: data loading processes per job.
     """
 
     folder: Path
@@ -69,15 +69,15 @@ class Setup:
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of work.
+    """One job.
 
     Attributes:
-        key: its name, and its folder below the ablation's.
-        mark: fingerprint of all that decides its result.
-        needs: jobs that must be done before.
-        kind: which function does it.
-        what: of which cell, pretraining or set.
-        seed: of a cell.
+        key: name of the job and of its folder below the ablation's.
+        mark: fingerprint of everything that determines its result.
+        needs: keys of the jobs that must be finished before.
+        kind: "render", "teacher", "pretrain" or "cell".
+        what: name of the cell, pretraining or data set.
+        seed: seed of a cell.
     """
 
     key: str
@@ -89,17 +89,17 @@ class Job:
 
 
 def cell_folder(key: str, seed: int) -> str:
-    """Key of a cell's job."""
+    """Return the key of a cell's job."""
     return f"cells/{key}/seed{seed}"
 
 
 def jobs_of(ablation: Ablation, setup: Setup) -> list[Job]:
-    """All jobs, in an order in which they can run.
+    """Return all jobs in an order in which they can run.
 
-    Data that was given counts among what made a result: the data set by its folder, manifests and weights by content.
+    Fingerprints include the given data: the data set by its folder, manifests and weights by their content.
 
     Raises:
-        ValueError: real data is needed and was not given.
+        ValueError: real data is required and was not given.
         OSError: a manifest or the teacher's weights can't be read.
     """
     jobs: dict[str, Job] = {}
@@ -126,26 +126,26 @@ def jobs_of(ablation: Ablation, setup: Setup) -> list[Job]:
         pairs = tuple(_digest(path) + str((setup.pairs_root or path.parent).resolve()) for path in setup.pairs)
     teacher: tuple[str, ...] = ()
     weights = (_digest(setup.teacher),) if setup.teacher is not None else ()
-    if setup.teacher is None and ablation.stand_in is not None:
-        teacher = (add("teacher", "teacher", train, TEACHER, 0, ablation.stand_in),)
+    if setup.teacher is None and ablation.substitute is not None:
+        teacher = (add("teacher", "teacher", train, TEACHER, 0, ablation.substitute),)
     for one in ablation.pretrainings:
         before = (f"pretraining/{one.after}",) if one.after else ()
         needs = (*unlabelled, *teacher, *before)
         add(f"pretraining/{one.key}", "pretrain", needs, one.key, 0, one.stage, one.steps, *pairs, *weights)
     for seed in ablation.seeds:
         for cell in ablation.cells:
-            bare = cell.backbone == TEACHER
-            start = teacher if bare else (f"pretraining/{cell.backbone}",)
-            given = (*labels, *(weights if bare else ()))  # what was pretrained says by its own mark what it stands on
+            from_teacher = cell.backbone == TEACHER
+            start = teacher if from_teacher else (f"pretraining/{cell.backbone}",)
+            given = (*labels, *(weights if from_teacher else ()))  # otherwise part of the pretraining's mark
             add(cell_folder(cell.key, seed), "cell", (*train, *test, *start), cell.key, seed, cell.recipe, seed, *given)
     return list(jobs.values())
 
 
 def run_job(ablation: Ablation, setup: Setup, job: Job) -> dict[str, Any]:
-    """Does one job, or takes it up; returns what `done.json` says of it.
+    """Run or resume one job and return the content of its `done.json`.
 
     Raises:
-        ValueError: the folder holds what another recipe made, or what the work itself raises.
+        ValueError: the folder belongs to another recipe; or an error of the job itself.
     """
     torch.set_num_threads(setup.threads)
     folder = setup.folder / job.key
@@ -160,10 +160,10 @@ def run_job(ablation: Ablation, setup: Setup, job: Job) -> dict[str, Any]:
 
 
 def claim(folder: Path, job: Job) -> None:
-    """Marks a folder as this job's.
+    """Mark a folder as this job's.
 
     Raises:
-        ValueError: it is another recipe's.
+        ValueError: it belongs to another recipe.
     """
     path = folder / "job.json"
     if path.is_file():
@@ -179,9 +179,9 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _digest(path: Path) -> str:
-    """Tells a file's content from any other."""
+    """Return a hash of the content of a file, or of the files of a Hugging Face model's folder."""
     digest = hashlib.sha256()
-    for part in sorted(path.iterdir()) if path.is_dir() else [path]:  # a folder is a Hugging Face model
+    for part in sorted(path.iterdir()) if path.is_dir() else [path]:
         with open_file(part, "checkpoint") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
@@ -189,17 +189,17 @@ def _digest(path: Path) -> str:
 
 
 def _check_given(ablation: Ablation, setup: Setup) -> None:
-    """Says before hours of work what lacks."""
-    lacking = [
+    """Raise ValueError for missing data before any job runs."""
+    missing = [
         *(["--root DIR (the data set)"] if setup.root is None else []),
         *(["--pairs MANIFEST (to pretrain on)"] if not setup.pairs else []),
         *(["--teacher FILE (DINOv2's weights)"] if setup.teacher is None else []),
     ]
-    if lacking:
+    if missing:
         advice = find_benchmark(ablation.dataset).advice
-        raise ValueError(f"{ablation.name} needs {', '.join(lacking)}. {advice}")
+        raise ValueError(f"{ablation.name} needs {', '.join(missing)}. {advice}")
     benchmark = find_benchmark(ablation.dataset)
-    for split in benchmark.splits:  # trained on, watched and reported on: all are needed in the end
+    for split in benchmark.splits:
         benchmark.open(setup.root, split)
 
 
@@ -216,21 +216,21 @@ def _render(ablation: Ablation, setup: Setup, job: Job, folder: Path) -> dict[st
     return {"scenes": count}
 
 
-def _training_data(setup: Setup, recipe: FinetuneRecipe, colour_only: bool = False) -> TrainingData | None:
-    """The pool of scenes; None: what the recipe opens by itself."""
+def _training_data(setup: Setup, recipe: FinetuneRecipe, rgb_only: bool = False) -> TrainingData | None:
+    """Return the pool of scenes; None: the recipe opens its data set itself."""
     if recipe.dataset is not None:
         return None
     pool = ScenePool(setup.folder / "data/train", Modality.parse(recipe.architecture.infrared))
     mixture = Mixture([(1.0, pool)], recipe.augmentation, recipe.seed)
-    samples: Samples = RGBOnly(mixture) if colour_only else mixture
-    return TrainingData(samples, [], {"colour of the scenes" if colour_only else "scenes": 1.0})
+    samples: Samples = RGBOnly(mixture) if rgb_only else mixture
+    return TrainingData(samples, [], {"colour of the scenes" if rgb_only else "scenes": 1.0})
 
 
 def _train_teacher(ablation: Ablation, setup: Setup, job: Job, folder: Path) -> dict[str, Any]:
-    """A ViT in DINOv2's layout, trained on colour pictures with labels, where there is no DINOv2."""
-    recipe = ablation.stand_in
+    """Train a ViT in DINOv2's layout on labelled RGB images, as a substitute for DINOv2."""
+    recipe = ablation.substitute
     assert recipe is not None
-    data = _training_data(setup, recipe, colour_only=True)
+    data = _training_data(setup, recipe, rgb_only=True)
     path = finetune(recipe, folder, setup.root, device=setup.device, workers=setup.workers, training_data=data)
     model, _ = load_perception(path)
     save_dinov2(model.backbone.vit, folder / "vit.safetensors")
@@ -242,7 +242,7 @@ def _teacher(ablation: Ablation, setup: Setup) -> Path:
 
 
 def _backbone(ablation: Ablation, setup: Setup, key: str) -> Path:
-    """The file that a pretraining leaves behind, or the teacher's."""
+    """Return the backbone file of a pretraining, or the teacher's."""
     if key == TEACHER:
         return _teacher(ablation, setup)
     stage = ablation.pretraining(key).stage.stage
@@ -252,12 +252,12 @@ def _backbone(ablation: Ablation, setup: Setup, key: str) -> Path:
 def _pretrain(ablation: Ablation, setup: Setup, job: Job, folder: Path) -> dict[str, Any]:
     one: Pretraining = ablation.pretraining(job.what)
     if one.after is not None:
-        # A stage looks for its predecessor in its own folder; several stages may follow the same one.
-        before = ablation.pretraining(one.after).stage.stage
-        source = setup.folder / "pretraining" / one.after / f"stage{before}"
-        (folder / f"stage{before}").mkdir(parents=True, exist_ok=True)
+        # `pretrain` expects the previous stage in the same folder, and several stages may follow one stage.
+        previous = ablation.pretraining(one.after).stage.stage
+        source = setup.folder / "pretraining" / one.after / f"stage{previous}"
+        (folder / f"stage{previous}").mkdir(parents=True, exist_ok=True)
         for file in sorted(source.glob("*.safetensors")):
-            shutil.copy2(file, folder / f"stage{before}" / file.name)
+            shutil.copy2(file, folder / f"stage{previous}" / file.name)
     if ablation.scenes is not None:
         sources = [ManifestSource(setup.folder / "data/pretrain/manifest.jsonl", None)]
     else:

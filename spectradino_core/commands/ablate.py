@@ -74,6 +74,6 @@ def _run(options: argparse.Namespace) -> int:
     if outcome.failed:
         told = "; ".join(f"{key}: {reason}" for key, reason in outcome.failed.items())
         raise ValueError(
-            f"{len(outcome.failed)} jobs failed and {len(outcome.left_out)} that depend on them were skipped: {told}"
+            f"{len(outcome.failed)} jobs failed and {len(outcome.skipped)} that depend on them were skipped: {told}"
         )
     return 0

@@ -25,7 +25,7 @@ def test_pairs_come_back_as_they_were_rendered(tmp_path):
 
 
 def test_a_damaged_pool_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"nowhere: no pool of scenes"):
+    with pytest.raises(ValueError, match=r"nowhere: not a pool of scenes"):
         ScenePool(tmp_path / "nowhere", Modality.LWIR)
     ScenePool.render(tmp_path / "pool", range(1), Modality.LWIR, (120, 96))
     (tmp_path / "pool" / "rgb.npy").write_bytes(b"\x93NUMPY")

@@ -89,7 +89,7 @@ def test_some_tables_need_only_their_cells():
     fusion = find_ablation("tiny_scenes").only([14])
     assert [cell.key for cell in fusion.cells] == ["base", "no_adapters", "cross_attention", "gated"]
     assert [one.key for one in fusion.pretrainings] == ["stage1", "stage2", "stage3"]
-    with pytest.raises(ValueError, match="has no Table 3: choose of 9, 10, 11, 12, 13, 14"):
+    with pytest.raises(ValueError, match="has no Table 3: choose from 9, 10, 11, 12, 13, 14"):
         find_ablation("tiny_scenes").only([3])
 
 
@@ -166,7 +166,7 @@ def test_results_on_scenes_depend_on_a_teacher_but_not_on_data_that_they_do_not_
     assert changed_jobs("smoke_scenes", marks, Setup(given.folder, teacher=given.teacher)) == {"pretraining", "cells"}
 
 
-def test_tables_speak_of_a_stand_in_only_where_there_is_one(given):
+def test_substitute_teacher_is_noted_only_if_used(given):
     ablation = find_ablation("smoke_scenes")
     for setup, told in ((Setup(given.folder), True), (Setup(given.folder, teacher=given.teacher), False)):
         notes = Results.read(ablation, setup, Outcome(), "spectradino ablate smoke_scenes").notes

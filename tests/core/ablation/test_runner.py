@@ -42,7 +42,7 @@ def test_a_failed_cell_is_named_and_the_rest_goes_on(finished_run):
     folder, lines, outcome = finished_run
     assert list(outcome.failed) == ["cells/linear/seed0"]
     assert "the model's backbone a" in outcome.failed["cells/linear/seed0"]
-    assert outcome.left_out == []
+    assert outcome.skipped == []
     assert len(outcome.done) == 9
     assert any(line.startswith("failed: cells/linear/seed0: ") and "output.txt" in line for line in lines)
     assert "Traceback" in (folder / "cells/linear/seed0/output.txt").read_text()
@@ -94,14 +94,14 @@ def test_what_is_done_is_not_done_again_and_what_stopped_is_taken_up(finished_ru
 
 
 @pytest.mark.slow
-def test_what_needs_a_failed_job_is_left_out(tmp_path):
+def test_jobs_that_need_a_failed_job_are_skipped(tmp_path):
     ablation = smallest()
     broken = replace(ablation.pretrainings[0], stage=replace(ablation.pretrainings[0].stage, batch=1000))
     outcome = run(
         replace(ablation, pretrainings=(broken, *ablation.pretrainings[1:])), Setup(tmp_path / "out"), 2, lambda _: None
     )
     assert list(outcome.failed) == ["pretraining/stage1"]
-    assert set(outcome.left_out) == {
+    assert set(outcome.skipped) == {
         "pretraining/stage2", "pretraining/stage3", "cells/base/seed0", "cells/linear/seed0",
     }  # fmt: skip
     assert "cells/no_adapters/seed0" in outcome.done
