@@ -1,4 +1,4 @@
-"""From captures to published answers, on the worker's thread."""
+"""Inference on captures and publication of the results, on the worker thread."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ from spectradino_ros.registering import Registering
 __all__ = ["Answerer"]
 
 _CLOCK_TOLERANCE_S = 10.0
-"""Stamps farther than this from the node's clock are not late frames but another clock."""
+"""Stamps that differ from the node's clock by more come from another clock, not from late frames."""
 
 
 class Answerer:
-    """Runs the pipeline on one capture after the other and publishes what it finds. For one thread."""
+    """Run the pipeline on one capture at a time and publish its results; not thread-safe."""
 
     def __init__(
         self,
@@ -59,15 +59,15 @@ class Answerer:
     ) -> None:
         """
         Args:
-            node: its clock and topic names are used.
-            pipeline: finds things.
-            outputs: publishes them.
-            settings: the parameters in force.
-            drops: frames dropped since activation, by cause.
-            health: counts answers and failures.
-            notices: says what is wrong.
-            registering: knows where infrared pixels lie in the colour image.
-            lost: told, at each capture, that the engine was given up, and why.
+            node: gives the clock and resolves topic names.
+            pipeline: runs inference.
+            outputs: publishes the results.
+            settings: returns the current parameters.
+            drops: returns the number of frames dropped since activation, by cause.
+            health: counts results and failures.
+            notices: logs warnings and errors, throttled.
+            registering: the registration of IR frames to RGB images.
+            lost: called with the reason for each capture dropped because the engine was given up.
         """
         self._lost = lost
         self._registering = registering
@@ -83,7 +83,7 @@ class Answerer:
         self._topics = {key: camera_topic(node, name, settings().transport_of(key)) for key, name in IMAGES.items()}
 
     def answer(self, capture: Capture) -> None:
-        """Finds and publishes. Raises what the pipeline raises, see `failed`."""
+        """Run inference on a capture and publish the result; raises what the pipeline raises, see `failed`."""
         settings = self._settings()
         start = perf_counter()
         for error in unpack(settings, self._registering, capture.rgb, capture.ir):
@@ -92,7 +92,7 @@ class Answerer:
         try:
             percepts = self._found(settings, capture)
         except NoValidPixelError as error:
-            # The infrared frame takes its good partner with it only where that may not be answered alone.
+            # The RGB image is used alone where the fallback mode permits it, and dropped with the IR frame elsewhere.
             if capture.rgb is None or Mode.RGB_ONLY not in modes_alone(settings, self._registering):
                 raise
             self._tell_no_measurement(error)
@@ -104,7 +104,7 @@ class Answerer:
         self._check_sizes(capture)
 
         header = capture.reference.header
-        if percepts.registered:  # the RGB camera's pixels at the infrared frame's time
+        if percepts.registered:  # RGB pixels at the stamp of the IR frame
             header = Header(stamp=header.stamp, frame_id=self._registering.rgb_frame_id)
         text = own_pixels(percepts, self._topics)
         if text and not self._own_pixels:
@@ -151,14 +151,14 @@ class Answerer:
         return find(self._pipeline, self._registering, settings, capture.rgb, capture.ir, capture.after_jump)
 
     def failed(self, error: Exception) -> None:
-        """Counts and says what an exception of `answer` cost: one capture."""
+        """Count and log the capture dropped by an exception of `answer`."""
         if isinstance(error, UnreadableError):
             for one in error.errors:
                 self._tell_damaged(one)
             return
         cause = drop_cause(error)
         if cause == "inference_failed" and not self._node.context.ok():
-            return  # it is only that ROS was shut down under our feet
+            return  # ROS was shut down during inference
         self._health.dropped(cause)
         both = " and ".join(self._topics.values())
         if isinstance(error, RebuildInterruptedError):
@@ -174,16 +174,16 @@ class Answerer:
         else:
             self._health.failed()
             trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-            self._notices.error("inference", f"inference failed on one frame, the next is tried: {error}\n{trace}")
+            self._notices.error("inference", f"inference failed, dropped one capture: {error}\n{trace}")
 
     def _tell_damaged(self, error: DecodeError) -> None:
-        """Counts and reports a frame whose pixels turned out to be damaged."""
+        """Count and log a frame that can't be decoded."""
         topic = self._topics[error.camera]
         self._health.dropped(drop_cause(error))
         self._notices.warn(f"{error.cause} {topic}", f"dropped a frame of {topic}: {error}")
 
     def _tell_no_measurement(self, error: NoValidPixelError) -> None:
-        """Counts and reports an infrared frame without a single measurement, whose partner is answered alone."""
+        """Count and log an IR frame without a valid pixel whose RGB image is used alone."""
         self._health.dropped(drop_cause(error))
         self._health.invalid_pixels(1.0)
         self._notices.error("thermal", f"dropped a frame of {self._topics['ir']}: {error}")
@@ -192,18 +192,18 @@ class Answerer:
         stamp = stamp_ns(header)  # not by rclpy's Time, which refuses a negative one
         behind_s = (self._node.get_clock().now().nanoseconds - stamp) / 1e9
         if abs(behind_s) > _CLOCK_TOLERANCE_S and (stamp <= 0 or is_uptime(stamp)):
-            what = f"count from a start ({stamp / 1e9:.0f} s), not from 1970" if stamp > 0 else "are not set"
+            what = f"count from a boot ({stamp / 1e9:.0f} s), not from 1970" if stamp > 0 else "are not set"
             self._notices.warn(
                 "clock",
-                f"stamps of {topic} {what}, so latencies mean nothing: let the camera's driver stamp with the system's "
-                "clock, or set use_sim_time if that is the simulator's time",
+                f"stamps of {topic} {what}, so latencies are invalid: configure the camera driver to stamp with "
+                "the system clock, or set use_sim_time if the stamps are simulation time",
             )
         elif abs(behind_s) > _CLOCK_TOLERANCE_S:
             self._notices.warn(
                 "clock",
                 f"stamps of {topic} are {abs(behind_s):.1f} s {'behind' if behind_s > 0 else 'ahead of'} "
-                "this node's clock, so latencies mean nothing: synchronise the clocks, or set use_sim_time for a bag "
-                "played with --clock",
+                "this node's clock, so latencies are invalid: synchronise the clocks, or set use_sim_time for "
+                "a bag played with --clock",
             )
         return behind_s * 1e3
 
@@ -216,13 +216,12 @@ class Answerer:
                 self._sizes[key] = size
                 current = self._registering.current
                 unsized = current is not None and current.ir_size is None
-                remedy = "; ir_to_rgb is in pixels and stays as it is: give one for these sizes" if unsized else ""
+                remedy = "; ir_to_rgb is in pixels and now wrong: set it for the new size" if unsized else ""
                 topic = self._topics[key]
                 notice = self._notices.warn if unsized else self._notices.info
                 notice(
                     f"size {topic}",
-                    f"images of {topic} have {size[0]}x{size[1]} pixels from now on, before they had "
-                    f"{before[0]}x{before[1]}{remedy}",
+                    f"image size of {topic} changed from {before[0]}x{before[1]} to {size[0]}x{size[1]} pixels{remedy}",
                 )
         if text := different_shapes(self._registering, capture.rgb, capture.ir, self._topics):
             self._notices.warn("aspect", text)

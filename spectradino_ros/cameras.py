@@ -1,4 +1,4 @@
-"""One camera's topic, raw or compressed: subscribed as sensor data, spoken of when it is silent or can't match."""
+"""Subscription to one camera topic, raw or compressed, with warnings on silence, loss and QoS mismatch."""
 
 from __future__ import annotations
 
@@ -32,54 +32,54 @@ from spectradino_ros.shared_files import find_shared
 __all__ = ["Camera", "camera_topic", "warn_of_one_camera"]
 
 _LOSS_SECONDS = 3.0
-"""A camera is observed for so long before it is said that its images do not arrive."""
+"""Observation time before a warning of lost images."""
 _TOLERATED_LOSS = 0.2
 _STAMPS = 120
 _PROFILE = "config/fastdds_large_images.xml"
 _SEGMENT_BYTES = 400_000
-"""Smaller images fit Fast DDS's shared memory as it is, with room to spare for others."""
+"""Smaller images fit into Fast DDS's default shared-memory segment with room for others."""
 
 
 def _remedy(image_bytes: int) -> str:
-    """What helps against lost images of that size (0: none has come), by the middleware in use."""
+    """Remedy against lost images of `image_bytes` (0: none received yet) for the middleware in use."""
     if "fastrtps" not in get_rmw_implementation_identifier() or 0 < image_bytes < _SEGMENT_BYTES:
-        return "Is the network, or this computer, too slow for them?"
+        return "Check whether the network or this computer is overloaded"
     try:
         profile = str(find_shared(_PROFILE))
     except FileNotFoundError:
         profile = _PROFILE
     return (
-        "Fast DDS's shared memory is smaller than an image by default, on the sender's side: start the camera's driver "
+        "The sender's Fast DDS shared memory is smaller than an image by default: start the camera driver "
         f"with 'export FASTRTPS_DEFAULT_PROFILES_FILE={profile}'"
     )
 
 
 def camera_topic(node: Node, name: str, transport: str = "raw") -> str:
-    """The topic subscribed to for `name`, of raw or of compressed images."""
+    """Resolved name of the topic subscribed to for `name` by this transport."""
     return node.resolve_topic_name(_asked_for(node, name, transport))
 
 
 def warn_of_one_camera(node: Node) -> None:
-    """Log a warning if the images of both cameras come from one topic: that is one camera, remapped twice."""
+    """Log a warning if both cameras are remapped to one topic, which is one camera used twice."""
     rgb, ir = (node.resolve_topic_name(name) for name in IMAGES.values())
     if rgb == ir:
         node.get_logger().warning(
-            f"both cameras are the topic {rgb}, so one of them is missing: remap {' and '.join(IMAGES.values())} to "
+            f"RGB and IR camera are both remapped to {rgb}: remap {' and '.join(IMAGES.values())} to "
             "different topics (launch arguments rgb_topic and ir_topic)"
         )
 
 
 def _asked_for(node: Node, name: str, transport: str) -> str:
-    # As image_transport has it the image is what is remapped: with `rgb/image_raw:=/cam/image` compressed images come
-    # from `/cam/image/compressed`.
+    # As in image_transport the base topic is remapped: with `rgb/image_raw:=/cam/image` compressed images come from
+    # `/cam/image/compressed`.
     return name if transport == "raw" else f"{node.resolve_topic_name(name)}/{transport}"
 
 
 class Camera:
-    """A subscription to one camera, from activation to deactivation.
+    """Subscription to one camera, from activation to deactivation.
 
     Attributes:
-        key: "rgb" or "ir", as it is counted in `Health`.
+        key: "rgb" or "ir", as in `Health`.
         topic: the resolved topic name, after remapping.
     """
 
@@ -95,16 +95,16 @@ class Camera:
     ) -> None:
         """
         Args:
-            node: whose subscription it is.
+            node: creates the subscription.
             key: "rgb" or "ir".
-            name: the topic's name before remapping, relative.
+            name: relative topic name before remapping.
             receive: called with each message, on the executor's thread.
-            health: counts the messages and those lost.
-            notices: says what is wrong.
-            transport: one of `settings.TRANSPORTS`: "raw" messages are Image, the others CompressedImage.
+            health: counts received and lost messages.
+            notices: logs warnings, throttled.
+            transport: one of `settings.TRANSPORTS`: "raw" messages are Image, all others CompressedImage.
 
         Raises:
-            ParameterError: the topic's qos_overrides make no sense.
+            ParameterError: the topic's qos_overrides are invalid.
         """
         self.key = key
         self.topic = camera_topic(node, name, transport)
@@ -118,7 +118,7 @@ class Camera:
         self._receive = receive
         self._health = health
         self._notices = notices
-        # Best effort matches reliable and best-effort cameras alike; depth 2, because only the newest frame is of use.
+        # Best effort matches reliable and best-effort publishers; depth 2, because only the newest frame is used.
         qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=2, reliability=ReliabilityPolicy.BEST_EFFORT)
         events = {
             "incompatible_qos": self._incompatible_qos,
@@ -126,20 +126,20 @@ class Camera:
         }
         try:
             self._subscription = self._subscribe(qos, {**events, "message_lost": self._message_lost})
-        except UnsupportedEventTypeError:  # not every middleware tells of lost messages
+        except UnsupportedEventTypeError:  # some middlewares do not report lost messages
             self._subscription = self._subscribe(qos, events)
-        except (RuntimeError, ParameterException) as error:  # how rclpy refuses a policy's name, and its type
+        except (RuntimeError, ParameterException) as error:  # rclpy on a bad policy value, and on its type
             raise ParameterError(
-                f"{self.topic} can't be subscribed to: {error}. See the parameters "
+                f"can't subscribe to {self.topic}: {error}. Correct the QoS parameters "
                 f"qos_overrides.{self.topic}.subscription.*"
             ) from None
 
     def destroy(self) -> None:
-        """Ends the subscription."""
+        """End the subscription."""
         self._node.destroy_subscription(self._subscription)
 
     def watch(self, timeout_s: float) -> None:
-        """Says so if no message has come for `timeout_s` seconds, with what is known of the reason."""
+        """Warn if no message has arrived for `timeout_s` seconds, with the likely cause and remedy."""
         self._watch_losses()
         silent_s = min(self._health.silent_for(self.key), monotonic() - self._since)
         if silent_s < timeout_s:
@@ -149,26 +149,26 @@ class Camera:
         elsewhere = {other: camera_topic(self._node, self._name, other) for other in TRANSPORTS}
         other = next((t for t, topic in elsewhere.items() if self._node.count_publishers(topic)), "")
         if publishers == 0 and other:
-            why = f"but {elsewhere[other]} is published: set the parameter {self.key}_transport to {other}"
+            why = f"but {elsewhere[other]} has a publisher: set the parameter {self.key}_transport to {other}"
         elif publishers == 0:
             why = (
-                f"nobody publishes it. Is the camera running? Is '{self._name}' remapped to its topic "
-                f"(launch argument {self.key}_topic, or -r {self._name}:=...)?"
+                f"because it has no publisher: start the camera driver, or remap '{self._name}' to the camera's topic "
+                f"(launch argument {self.key}_topic, or -r {self._name}:=...)"
             )
         elif wanted not in kinds:  # Fast DDS has no event for it
             why = (
-                f"what is published there is {', '.join(sorted(set(kinds)))}, not {wanted}: see parameter "
+                f"because its publisher sends {', '.join(sorted(set(kinds)))}, not {wanted}: set the parameter "
                 f"{self.key}_transport"
             )
         elif self._health.total(self.key) == 0:
-            why = f"though {publishers} publisher(s) are there. Is the driver streaming? {_remedy(0)}"
+            why = f"although it has {publishers} publisher(s): check that the driver is streaming. {_remedy(0)}"
         else:
-            why = f"though {publishers} publisher(s) are there. Has the camera stopped?"
+            why = f"although it has {publishers} publisher(s): check whether the camera has stopped"
         text = f"no message on {self.topic} for {silent_s:.0f} s, {why}"
         self._notices.warn(f"silent {self.topic}", text, counted=False)
 
     def _watch_losses(self) -> None:
-        """Says so if many of the camera's images do not arrive, by the gaps between their stamps."""
+        """Warn if many of the camera's images are lost, by the gaps between their stamps."""
         if monotonic() - self._since < _LOSS_SECONDS or self._health.silent_for(self.key) > 1.0:
             return
         found = lost_fraction(list(self._stamps))
@@ -176,13 +176,13 @@ class Camera:
             lost, rate = found
             self._notices.warn(
                 f"lost {self.topic}",
-                f"about {lost:.0%} of the images on {self.topic} do not arrive: by their stamps the camera sends "
-                f"{rate:.0f} a second, {(1 - lost) * rate:.0f} come. {_remedy(self._image_bytes)}",
+                f"about {lost:.0%} of the images on {self.topic} are lost: by their stamps the camera sends at "
+                f"{rate:.0f} Hz, {(1 - lost) * rate:.0f} Hz arrive. {_remedy(self._image_bytes)}",
                 counted=False,
             )
 
     def _subscribe(self, qos: QoSProfile, events: dict[str, Any]) -> Subscription:
-        known = inspect.signature(SubscriptionEventCallbacks).parameters  # Humble does not tell of types
+        known = inspect.signature(SubscriptionEventCallbacks).parameters  # Humble has no event of types
         return self._node.create_subscription(
             self._kind,
             _asked_for(self._node, self._name, self._transport),
@@ -202,15 +202,15 @@ class Camera:
         policy = qos_policy_name_from_kind(event.last_policy_kind)
         self._notices.warn(
             f"qos {self.topic}",
-            f"a publisher of {self.topic} offers incompatible QoS ({policy}): nothing will be received from it. "
-            f"Change the camera's QoS, or the parameter qos_overrides.{self.topic}.subscription.{policy.lower()}",
+            f"a publisher of {self.topic} offers incompatible QoS ({policy}), so its messages are not received. "
+            f"Change the publisher's QoS, or the parameter qos_overrides.{self.topic}.subscription.{policy.lower()}",
         )
 
     def _incompatible_type(self, _event: Any) -> None:
         self._notices.warn(
             f"type {self.topic}",
-            f"a publisher of {self.topic} sends another type than sensor_msgs/msg/{self._kind.__name__}: "
-            f"nothing will be received from it. See parameter {self.key}_transport",
+            f"a publisher of {self.topic} sends another type than sensor_msgs/msg/{self._kind.__name__}, "
+            f"so its messages are not received. Set the parameter {self.key}_transport",
         )
 
     def _message_lost(self, event: Any) -> None:
@@ -218,6 +218,6 @@ class Camera:
         self._health.dropped(f"{self.key}_lost_in_transport", count)
         self._notices.warn(
             f"lost {self.topic}",
-            f"{count} message(s) on {self.topic} were lost on the way or came faster than they were taken. "
+            f"{count} message(s) on {self.topic} were lost in transport or overwritten in the subscriber's queue. "
             f"{_remedy(self._image_bytes)}",
         )

@@ -1,4 +1,4 @@
-"""The node's output topics, from configuration to clean-up."""
+"""Publishers of the node's output topics."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ _TYPES = {
 
 
 class Outputs:
-    """Publishers of one model's results. Images are made only while someone subscribes to them."""
+    """Publishers of one model's results; mask and debug images are made only for subscribers."""
 
     def __init__(self, node: LifecycleNode, info: ModelInfo) -> None:
         """
         Args:
-            node: whose topics they are; its transitions enable and disable them.
-            info: the model's names and colours; a model without mask classes has no mask topics.
+            node: creates the publishers; its lifecycle transitions enable and disable them.
+            info: class names and colours of the model; a model without mask classes has no mask topics.
         """
         self._node = node
         self._info = info
         self._parts: list[Detection2D] = []
-        # Diagnostics are the node's in every state, so it publishes them itself.
+        # Diagnostics are published in every lifecycle state, so the node owns that publisher.
         without = {"diagnostics"} if info.mask_classes else {"diagnostics", "mask", "mask_label_info"}
         self._publishers: dict[str, LifecyclePublisher] = {
             key: node.create_lifecycle_publisher(
@@ -61,31 +61,31 @@ class Outputs:
         }
 
     def destroy(self) -> None:
-        """Destroys the publishers."""
+        """Destroy the publishers."""
         for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
 
     @property
     def listened(self) -> bool:
-        """Whether a topic that is made from frames has a subscriber."""
+        """Whether any per-frame topic has a subscriber."""
         return any(self._has_subscriber(key) for key, topic in OUTPUTS.items() if not topic.latched)
 
     def _has_subscriber(self, key: str) -> bool:
         return key in self._publishers and self._publishers[key].get_subscription_count() > 0
 
     def publish_labels(self, score_threshold: float) -> None:
-        """Names of the classes, for those who listen now and those who come later."""
+        """Publish the latched class names, with the minimum score in force."""
         header = Header(stamp=self._node.get_clock().now().to_msg())
         self._publishers["label_info"].publish(label_message(self._info.box_classes, header, score_threshold))
         if "mask_label_info" in self._publishers:
             self._publishers["mask_label_info"].publish(label_message(self._info.mask_classes, header, 0.0))
 
     def publish_mode(self, mode: Mode) -> None:
-        """Which cameras are alive and may answer, for those who listen now and those who come later."""
+        """Publish the latched camera mode."""
         self._publishers["mode"].publish(String(data=mode.value))
 
     def publish_percepts(self, percepts: PerceptionResult, header: Header) -> None:
-        """Detections, empty ones too, and the mask."""
+        """Publish the detections, also if there are none, and the mask if it has a subscriber."""
         self._publishers["detections"].publish(detections_message(percepts, header, self._parts))
         if percepts.mask is not None and self._has_subscriber("mask"):
             self._publishers["mask"].publish(image_message(percepts.mask, "mono8", header))
@@ -98,7 +98,18 @@ class Outputs:
         registration: Registration | None,
         header: Header,
     ) -> bool:
-        """The picture to look at. Returns whether it was drawn: not while nobody listens."""
+        """Publish boxes and mask drawn on the RGB image, or on the IR frame where there is no RGB image.
+
+        Args:
+            percepts: the result to draw.
+            rgb: RGB image uint8 [H, W, 3].
+            infrared: IR frame [H, W] of raw counts.
+            registration: IR frame to RGB image, for a result of the IR frame alone in RGB pixels.
+            header: copied into the message.
+
+        Returns:
+            Whether the overlay was drawn; False if it has no subscriber or both images are missing.
+        """
         if not self._has_subscriber("overlay"):
             return False
         canvas = rgb if rgb is not None else None if infrared is None else infrared_to_grey(infrared)
@@ -112,7 +123,7 @@ class Outputs:
     def publish_registration(
         self, rgb: np.ndarray, infrared: np.ndarray, registration: Registration | None, header: Header
     ) -> bool:
-        """Tiles of both bands to judge the registration by. Returns whether it was drawn: not while nobody listens."""
+        """Publish a checkerboard of both images; returns False if it has no subscriber."""
         if not self._has_subscriber("registration"):
             return False
         self._publishers["registration"].publish(
@@ -121,5 +132,5 @@ class Outputs:
         return True
 
     def publish_report(self, percepts: PerceptionResult, facts: Facts, header: Header) -> None:
-        """How this answer came about."""
+        """Publish the frame report of one result."""
         self._publishers["frame_report"].publish(report_message(percepts, facts, self._info, header))

@@ -1,6 +1,6 @@
-"""Messages of a `PerceptionResult`: the conventions of vision_msgs 4 and of images, and nothing else.
+"""ROS messages of a `PerceptionResult`, by the conventions of vision_msgs 4.
 
-Every message carries the header of the frame it speaks of, copied: the stamp and the frame of the camera.
+Every message carries a copy of the source frame's header: its stamp and frame_id.
 """
 
 from __future__ import annotations
@@ -40,10 +40,16 @@ _TYPES: dict[str, type] = {
 def detections_message(
     percepts: PerceptionResult, header: Header, parts: list[Detection2D] | None = None
 ) -> Detection2DArray:
-    """Boxes in source pixels, best first; the class id is the index of the class in LabelInfo, as a string.
+    """Make the Detection2DArray of a result.
 
-    `parts`, where given, are messages of detections to be written again, and grow by what is missing: a detection is
-    some thirty objects. The message made from them before is then no longer to be looked at.
+    Args:
+        percepts: the result; its order, highest score first, is kept.
+        header: copied into the array and each detection.
+        parts: Detection2D messages to reuse, because one consists of some thirty objects; the list grows as needed.
+            A message made from the same list before becomes invalid.
+
+    Returns:
+        Boxes in source pixels; the class id is the class index in LabelInfo, as a string.
     """
     parts = [] if parts is None else parts
     while len(parts) < len(percepts):
@@ -58,7 +64,7 @@ def detections_message(
 
 
 def image_message(pixels: np.ndarray, encoding: str, header: Header) -> Image:
-    """An array uint8 [H, W] or [H, W, 3] as an image message of the given encoding."""
+    """Make an Image message from an array uint8 [H, W] or [H, W, 3] of the given encoding."""
     pixels = np.ascontiguousarray(pixels)
     message = Image(
         header=header,
@@ -68,7 +74,7 @@ def image_message(pixels: np.ndarray, encoding: str, header: Header) -> Image:
         is_bigendian=0,
         step=pixels.strides[0],
     )
-    # Appending to the empty array of a fresh message: assigning a list or bytes takes up to a thousand times longer.
+    # Append to the empty array of a new message: assigning a list or bytes takes up to a thousand times longer.
     message.data.frombytes(pixels.reshape(-1).data)
     return message
 

@@ -1,7 +1,7 @@
-"""One thread that works on the newest job only: what arrives while it is busy replaces what waits.
+"""Worker thread with a queue of one: a new job replaces the one that waits.
 
-A detector that keeps every frame falls behind for good as soon as frames come faster than it works. This one is never
-more than one job behind, and the caller is told of each job that was passed over.
+A detector that queues every frame falls behind without bound as soon as frames arrive faster than it processes them.
+This worker is at most one job behind, and `submit` returns each job that was replaced.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ Job = TypeVar("Job")
 
 
 class NewestOnlyWorker(Generic[Job]):
-    """Runs `work(job)` on a thread of its own, one job at a time. No lock is held while it works."""
+    """Run `work(job)` on a thread of its own, one job at a time, holding no lock meanwhile."""
 
     def __init__(
         self, work: Callable[[Job], None], failed: Callable[[Exception], None], name: str = "inference"
     ) -> None:
         """
         Args:
-            work: what is done with a job.
-            failed: told of an exception that `work` raised; the thread then goes on with the next job.
-            name: the thread's name, seen in debuggers.
+            work: processes one job.
+            failed: called with an exception raised by `work`; the thread then continues with the next job.
+            name: the thread's name, visible in debuggers.
         """
         self._work = work
         self._failed = failed
@@ -40,7 +40,7 @@ class NewestOnlyWorker(Generic[Job]):
         self._thread.start()
 
     def submit(self, job: Job) -> Job | None:
-        """Lays `job` in the one slot. Returns the job that waited there and will not be worked on, if there was one."""
+        """Queue `job`; returns the job that it replaced, which is dropped, or None."""
         with self._changed:
             passed_over, self._waiting = self._waiting, job
             if not self._busy:
@@ -49,19 +49,19 @@ class NewestOnlyWorker(Generic[Job]):
         return passed_over
 
     def let_go(self) -> None:
-        """Called by `work` when it is about to compute outside of Python: who stands back may go on."""
+        """Release threads in `stand_back`; called by `work` before it leaves Python for native code."""
         self._let_go.set()
 
     def stand_back(self, timeout_s: float) -> None:
-        """Returns once the job in hand has let go or has ended, after `timeout_s` seconds at the latest.
+        """Wait until the current job has called `let_go` or has ended, `timeout_s` seconds at most.
 
-        The thread that submits has work of its own in Python, and the interpreter's lock goes to one of the two at a
-        time: without this the job waits for whatever the other is about to do.
+        The submitting thread runs Python code too and competes with the job for the interpreter lock (GIL): without
+        this wait the job would be delayed by it.
         """
         self._let_go.wait(timeout_s)
 
     def stop(self, timeout_s: float = 10.0) -> bool:
-        """Ends the thread after the job in hand; one that waits is dropped. Returns whether it ended in time."""
+        """Stop the thread after the current job, drop a waiting one; returns whether it stopped in time."""
         with self._changed:
             self._stopping = True
             self._waiting = None
@@ -81,14 +81,14 @@ class NewestOnlyWorker(Generic[Job]):
             assert job is not None
             try:
                 self._work(job)
-            except Exception as error:  # one frame is lost, never the thread
+            except Exception as error:  # costs one frame, never the thread
                 try:
                     self._failed(error)
-                except Exception:  # nor by what tells of it
+                except Exception:  # nor may a failing handler end the thread
                     traceback.print_exc()
             finally:
                 with self._changed:
                     self._busy = False
                     if self._waiting is None:
                         self._let_go.set()
-            del job  # or the frame's memory is held until the next one comes
+            del job  # otherwise the frame's memory is held until the next one arrives

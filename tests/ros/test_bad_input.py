@@ -144,7 +144,7 @@ def test_an_exception_in_inference_costs_one_frame(node, cameras):
     pixels = np.frombuffer(rgb.data, np.uint8).reshape(*SIZE[::-1], 3).copy()
     pixels[:8, :8] = (0, 255, 0)  # what makes the graph fail
     cameras.peer.send(image(pixels, "rgb8", stamp, "rgb_optical"), ir)
-    line = node.wait_for_line(r"\[ERROR\].*inference failed on one frame")
+    line = node.wait_for_line(r"\[ERROR\].*inference failed, dropped one capture")
     assert "Gather" in line
     node.wait_for_line(r"^Traceback")
     assert cameras.drops()["inference_failed"] == 1
@@ -256,9 +256,7 @@ def test_a_camera_that_never_comes_is_named_and_the_other_answers_alone(blob_mod
 
         def named() -> bool:
             send()
-            silent = (
-                rf"\[WARN\].*no message on /lone_{here}/{gone}/image_raw for \d+ s, nobody publishes it.*{gone}_topic"
-            )
+            silent = rf"\[WARN\].*no message on /lone_{here}/{gone}/image_raw for \d+ s.*no publisher.*{gone}_topic"
             return bool(node.count(silent) and node.count(rf"mode .* -> {here}_only: {gone} has sent nothing"))
 
         wait_until(named, "the silent camera's name in the log")

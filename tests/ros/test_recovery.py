@@ -88,7 +88,7 @@ def lost(tmp_path, blob_model, peer):
         wait_until(robot.answers, "a first answer")
         (tmp_path / "model.onnx").unlink()
         yield robot
-        assert node.count("inference failed on one frame") == 1, node.log
+        assert node.count("inference failed, dropped one capture") == 1, node.log
 
 
 def test_an_engine_lost_for_good_ends_in_the_unconfigured_state_and_can_be_configured_again(lost, blob_model, tmp_path):

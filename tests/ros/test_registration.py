@@ -260,9 +260,9 @@ def test_a_camera_that_comes_back_with_another_size_is_named(blob_model, peer):
         rig.wait_for_node()
         for size in (RGB_SIZE, (320, 240), (320, 240), RGB_SIZE):
             rig.answer_to(rgb_pixels(size, None), ir_pixels(IR_SIZE, HOT))
-        line = node.wait_for_line(r"\[WARN\].*images of /resized/rgb/image_raw have 320x240 pixels from now on")
-        assert "before they had 640x480; ir_to_rgb is in pixels and stays as it is: give one for these sizes" in line
-        assert node.count("pixels from now on") == 1
+        line = node.wait_for_line(r"\[WARN\].*size of /resized/rgb/image_raw changed from 640x480 to 320x240")
+        assert "set it for the new size" in line
+        assert node.count("image size of .* changed") == 1
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_a_signal_in_the_middle_of_inference_stops_it(tmp_path, peer):
 @pytest.mark.parametrize("transport", ["raw", "compressed"])
 def test_one_topic_for_both_cameras_is_named(blob_model, transport):
     both = ("-r", "rgb/image_raw:=/one/camera", "-r", "ir/image_raw:=/one/camera")
-    warning = r"\[WARN\].*both cameras are the topic /one/camera, so one of them is missing"
+    warning = r"\[WARN\].*both remapped to /one/camera: remap .*rgb_topic and ir_topic"
     with running(*both, model=blob_model, device="cpu", rgb_transport=transport) as node:
         node.wait_for_line(warning)
         assert node.count(warning) == 1
