@@ -1,13 +1,13 @@
-"""The lifecycle node: two cameras in, detections, masks and reports out.
+"""Lifecycle node: RGB and IR images in; detections, masks and frame reports out.
 
 Topics: `spectradino_core/streams/topics.py`. Parameters: `spectradino_core/streams/settings.py`. Both are listed in
 `docs/node.md`.
 
-Two threads. The executor's takes messages, checks and pairs them, and lays the newest pair into a slot; the worker's
-decodes pairs from there, runs the pipeline and publishes. A pair that finds the slot full replaces the older one.
+Two threads: the executor's thread receives, checks and pairs messages and queues the newest pair; the worker's thread
+decodes that pair, runs the pipeline and publishes. A new pair replaces one that still waits.
 
-An engine that fails frame after frame is opened anew, or moved to the CPU, on the worker's thread (`runtime.recovery`).
-One that is lost for good takes the node through error processing to the unconfigured state.
+An engine that fails on several frames in a row is reopened, or moved to the CPU, on the worker's thread
+(`runtime.recovery`). If it can't be recovered, the node goes through error processing to the unconfigured state.
 
     python -m spectradino_ros.detector_node --ros-args --params-file config/detector.yaml
 """
@@ -71,15 +71,19 @@ NODE_NAME = "detector_node"
 _WATCH_S = 0.5
 _DIAGNOSTICS_S = 1.0
 _STAND_BACK_S = 0.004
-"""The longest that the executor's thread leaves Python to the worker's: it has messages to take."""
+"""Maximum time for which the executor's thread leaves the interpreter to the worker's."""
 _KEPT_BYTES = 16 << 20
-"""More than any message of a camera of 5 megapixels; twice as much may lie unused at most."""
+"""More than a message of a 5-megapixel camera. glibc may keep up to twice as much memory unused."""
 
 
 class DetectorNode(ManagedNode):
-    """See the module's head. Raises `ParameterError` when a parameter given at start is refused."""
+    """Lifecycle node that pairs RGB and IR images and publishes what the model detects.
 
-    explained = (BundleError, EngineError, ParameterError, RegistrationError, ThermalError)
+    Raises:
+        ParameterError: a parameter given at start is invalid.
+    """
+
+    expected_errors = (BundleError, EngineError, ParameterError, RegistrationError, ThermalError)
 
     def __init__(self) -> None:
         super().__init__(NODE_NAME)
@@ -98,7 +102,7 @@ class DetectorNode(ManagedNode):
         self._stopping: NewestOnlyWorker[Capture] | None = None
         self._lost = ""
         self._diagnostics = self.create_publisher(DiagnosticArray, OUTPUTS["diagnostics"].name, 10)
-        # Neither warnings nor diagnostics may stop when simulated time does.
+        # On a steady clock: warnings and diagnostics continue while simulated time stands still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(_WATCH_S, self._guarded("watch the cameras", self._watch), clock=steady)
         self.create_timer(_DIAGNOSTICS_S, self._guarded("publish diagnostics", self._publish_diagnostics), clock=steady)
@@ -111,34 +115,34 @@ class DetectorNode(ManagedNode):
     # ---- transitions ---------------------------------------------------------------------------------------------
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Opens the model and makes the output topics."""
+        """Open the model and create the publishers."""
         return self._transition("configure", self._configure, super().on_configure, state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Starts the worker and subscribes to the cameras."""
+        """Start the worker and subscribe to the cameras."""
         result = self._transition("activate", self._activate, super().on_activate, state, after=self._publish_latched)
         if result is not TransitionCallbackReturn.SUCCESS:
-            self._deactivate()  # or what was begun would go on in a node that is inactive
+            self._deactivate()  # undo a partial activation
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribes and stops the worker. An error if that is because the engine is lost, see `on_error`."""
+        """Unsubscribe and stop the worker; returns ERROR if the engine is lost, see `on_error`."""
         result = self._transition("deactivate", self._deactivate, super().on_deactivate, state)
         if not self._lost:
             return result
-        self.get_logger().error(f"{self._lost}. The node is unconfigured until then")
+        self.get_logger().error(f"{self._lost}. The node goes to the unconfigured state")
         return TransitionCallbackReturn.ERROR
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Lets go of the model and takes the output topics away."""
+        """Release the model and destroy the publishers."""
         return self._transition("clean up", self.release, super().on_cleanup, state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """As deactivate and clean up."""
+        """Deactivate and clean up."""
         return self._transition("shut down", self.release, super().on_shutdown, state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Back to the unconfigured state."""
+        """Release everything, which leads to the unconfigured state."""
         return self._transition("recover", self.release, super().on_error, state)
 
     def _configure(self) -> None:
@@ -169,7 +173,7 @@ class DetectorNode(ManagedNode):
             f"model {info.name} ({info.bands[0].key} + {info.infrared.key}, boxes: {', '.join(info.box_classes)}; "
             f"mask: {', '.join(info.mask_classes) or 'none'}) from {path} on {pipeline.engine.label}, input "
             f"{info.input_size[0]}x{info.input_size[1]}: opened in {opened - start:.1f} s, "
-            f"first pass {warm_up_ms:.0f} ms"
+            f"first inference {warm_up_ms:.0f} ms"
         )
         self.get_logger().info(f"thermal: {pipeline.thermal.describe()}; registration: {registering.describe()}")
         for name in registering.without_effect:
@@ -185,7 +189,7 @@ class DetectorNode(ManagedNode):
         assert outputs is not None
         assert self._registering is not None
         if self._stopping is not None and not self._stopping.stop(0.0):
-            raise EngineError("inference of before the deactivation still runs: activate again once it has ended")
+            raise EngineError("inference from before the deactivation still runs: activate again after it has ended")
         self._stopping = None
         engine.rearm()
         pipeline.reset()
@@ -204,14 +208,14 @@ class DetectorNode(ManagedNode):
         )
         self._worker = NewestOnlyWorker(answerer.answer, answerer.failed)
         pipeline.on_prepared = self._worker.let_go
-        self._follow_listeners()
+        self._update_subscriptions()
         topics = " and ".join(camera_topic(self, name, settings.transport_of(key)) for key, name in IMAGES.items())
         warn_of_one_camera(self)
-        idle = "" if self._intake is not None else ", as soon as someone subscribes to an output (lazy_subscription)"
+        idle = "" if self._intake is not None else ", once an output topic has a subscriber (lazy_subscription)"
         self.get_logger().info(f"active: pairs from {topics}, at most {settings.sync_slop_ms:g} ms apart{idle}")
 
-    def _follow_listeners(self) -> None:
-        """Subscribes to the cameras, or ends that while nobody listens, if lazy."""
+    def _update_subscriptions(self) -> None:
+        """Subscribe to the cameras; with lazy_subscription only while an output topic has a subscriber."""
         outputs, intake, registering = self._outputs, self._intake, self._registering
         assert outputs is not None
         assert registering is not None
@@ -228,23 +232,23 @@ class DetectorNode(ManagedNode):
             self._intake = None
             intake.destroy()
             self._publish_mode()
-            for cause, count in intake.drops().items():  # which are told since the activation
+            for cause, count in intake.drops().items():  # drops are counted since activation
                 self._health.dropped(cause, count)
 
     def _submit(self, capture: Capture) -> Capture | None:
-        """Gives a capture to the worker. Returns the one that it was too busy for, if any."""
+        """Queue a capture for the worker; returns the one that it replaced, if any."""
         worker, engine = self._worker, self._engine
-        passed_over: Capture | None = None
+        replaced: Capture | None = None
         if worker is not None:
-            passed_over = worker.submit(capture)
+            replaced = worker.submit(capture)
             worker.stand_back(_STAND_BACK_S)
-        if passed_over is not None and engine is not None and engine.condition is Condition.REBUILDING:
+        if replaced is not None and engine is not None and engine.condition is Condition.REBUILDING:
             self._health.dropped("engine_rebuilding")
             return None
-        return passed_over
+        return replaced
 
     def _on_lost(self, why: str) -> None:
-        """Notes, on the worker's thread, that the engine is given up; the executor's sees to it."""
+        """Note on the worker's thread that the engine was given up; `_watch` then deactivates the node."""
         self._lost = why
 
     def _publish_labels(self) -> None:
@@ -252,7 +256,7 @@ class DetectorNode(ManagedNode):
             self._outputs.publish_labels(self.settings.threshold_of(self._pipeline.info))
 
     def _publish_mode(self) -> None:
-        """The mode in force; stale while no camera is subscribed to."""
+        """Publish the current mode, which is stale while the cameras are not subscribed to."""
         if self._outputs is not None and self.context.ok():
             self._outputs.publish_mode(Mode.STALE if self._intake is None else self._intake.feed.mode)
 
@@ -270,10 +274,10 @@ class DetectorNode(ManagedNode):
             self._engine.interrupt()
         if worker is not None and not worker.stop():
             self._stopping = worker
-            self.get_logger().warning("inference still runs 10 s after deactivation: its result will be thrown away")
+            self.get_logger().warning("inference still runs 10 s after deactivation: its result will be discarded")
 
     def release(self) -> None:
-        """Ends everything that a configured or active node holds. May be called in any state, repeatedly."""
+        """Release all resources; may be called in any state and repeatedly."""
         self._deactivate()
         outputs, self._outputs = self._outputs, None
         if outputs is not None:
@@ -291,8 +295,8 @@ class DetectorNode(ManagedNode):
                 values[change.name] = check(change.name, change.value)
                 if parameter(change.name).when is When.CONFIGURE and self._pipeline is not None:
                     raise ParameterError(
-                        f"parameter '{change.name}' takes effect when the node is configured, and it is "
-                        f"{self.state}: first run '{self.commands_to_clean_up}'"
+                        f"parameter '{change.name}' can't change while the node is {self.state}, because it takes "
+                        f"effect when the node is configured: first run '{self.commands_to_clean_up}'"
                     )
         except ParameterError as error:
             return SetParametersResult(successful=False, reason=str(error))
@@ -316,7 +320,7 @@ class DetectorNode(ManagedNode):
             self.exit_code = 1 if self._engine is not None and self._engine.needs_restart else 0
             self.trigger_deactivate()
             return
-        self._follow_listeners()
+        self._update_subscriptions()
         if self._intake is not None:
             self._intake.watch()
             timeout_s = self.settings.no_message_timeout_s
@@ -347,7 +351,7 @@ class DetectorNode(ManagedNode):
         self._diagnostics.publish(message)
 
     def _drops(self) -> dict[str, int]:
-        """All drops of this activation by cause. May be called from any thread."""
+        """Number of frames dropped in this activation, by cause; thread-safe."""
         intake, drops = self._intake, self._health.drops()
         for cause, count in ({} if intake is None else intake.drops()).items():
             drops[cause] = drops.get(cause, 0) + count
@@ -355,10 +359,11 @@ class DetectorNode(ManagedNode):
 
 
 def _settle_memory() -> None:
-    """Takes what lives as long as the node out of the garbage collector's rounds: one of them took 20 to 60 ms.
+    """Exclude long-lived objects from garbage collection, and have glibc keep freed image buffers.
 
-    And lets glibc see that large blocks come and go: what a frame frees is then kept for the next one, not handed back
-    to the kernel and zeroed anew page by page (1.3 to 2 ms from stamp to answer at 640x512).
+    A full collection took 20 to 60 ms. Freeing one large block raises glibc's mmap threshold, so buffers freed by one
+    frame are reused by the next instead of being returned to the kernel and zeroed again, which added 1.3 to 2 ms of
+    latency at 640x512.
     """
     gc.unfreeze()
     gc.collect()
@@ -368,10 +373,9 @@ def _settle_memory() -> None:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Runs the node until SIGINT or SIGTERM. Returns the exit code: 1 when it could not start."""
+    """Run the node until SIGINT or SIGTERM; returns the exit code, 1 if it could not start."""
     if "OPENCV_FOR_THREADS_NUM" not in os.environ:
-        # A frame is scaled in a fraction of the time that a pool's sleeping threads take to wake, and on two cores they
-        # take the other one from the middleware.
+        # Resizing one frame takes less time than waking OpenCV's threads, which also compete with the middleware.
         cv2.setNumThreads(1)
     code = run(DetectorNode, args)
     leave_process(code)

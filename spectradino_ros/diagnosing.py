@@ -1,4 +1,4 @@
-"""What diagnostics say beside what `health` counts: model, device, mode, clocks, registration, thermal range."""
+"""Diagnostics beside the counters of `health`: model, device, mode, clocks, registration, thermal range."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from spectradino_ros.registering import Registering
 __all__ = ["intake_facts", "model_facts", "problems", "silence"]
 
 _FRAMES = 20
-"""Without an answer: fewer may come one by one, as of cameras that are triggered on demand."""
+"""Frames without a result before it is reported: cameras triggered on demand send fewer."""
 _CAUSES = 4
 
 
 def model_facts(
     settings: Settings, pipeline: Pipeline, engine: RecoveringEngine, registering: Registering
 ) -> dict[str, str]:
-    """Key values of a configured node."""
+    """Return the key values of a configured node."""
     residual = registering.residual_px
     return {
         "model": pipeline.info.name,
@@ -39,7 +39,7 @@ def model_facts(
 
 
 def intake_facts(intake: Intake) -> dict[str, str]:
-    """Key values of an active node's streams."""
+    """Return the key values of an active node's streams."""
     feed = intake.feed
     median, learnt = feed.median_offset_ms, feed.learnt_offset
     shown = feed.shown_offset
@@ -64,13 +64,16 @@ def intake_facts(intake: Intake) -> dict[str, str]:
 
 
 def silence(health: Health, intake: Intake, drops: dict[str, int], timeout_s: float) -> str:
-    """What becomes of frames that come and are not answered, empty where they are; a silent camera is named elsewhere.
+    """Describe why frames arrive but no result is published; a silent camera is reported elsewhere.
 
     Args:
-        health: knows what came, and when the last answer was made.
-        intake: its cameras and their mode.
-        drops: all drops by cause.
-        timeout_s: seconds without an answer before it is reported.
+        health: counts frames and results.
+        intake: the cameras and their mode.
+        drops: number of dropped frames by cause.
+        timeout_s: seconds without a result before it is reported.
+
+    Returns:
+        The warning, "" if results are published or a camera is silent.
     """
     silent_s, frames = health.silent_for("answers"), health.unanswered
     if silent_s < timeout_s or frames < _FRAMES or any(health.silent_for(key) > timeout_s for key in intake.cameras):
@@ -79,21 +82,21 @@ def silence(health: Health, intake: Intake, drops: dict[str, int], timeout_s: fl
     causes = ", ".join(f"{cause} {count}" for cause, count in most) or "none"
     mode = "" if intake.feed.mode is Mode.FUSED else f" Mode {intake.feed.mode.value}: {intake.feed.reason}."
     return (
-        f"no answer for {silent_s:.0f} s, in which {frames} frames came.{mode} Most frequent drops since the "
-        f"activation: {causes}. The log line of each cause's first drop names the remedy"
+        f"no result for {silent_s:.0f} s, in which {frames} frames arrived.{mode} Most frequent drops since the "
+        f"activation: {causes}. See the remedy in the log line of each cause's first drop"
     )
 
 
 def problems(
     engine: RecoveringEngine | None, registering: Registering | None, intake: Intake | None, health: Health, lost: str
 ) -> list[tuple[bytes, str]]:
-    """Levels of DiagnosticStatus and texts, of what `Health` does not see.
+    """Return levels of DiagnosticStatus and texts of problems that `Health` does not count.
 
     Args:
         engine, registering: None while unconfigured.
-        intake: None while no camera is subscribed to.
-        health: knows whether a frame ever came; before, a silent camera is its affair.
-        lost: why the engine was given up, empty if it was not.
+        intake: None while the cameras are not subscribed to.
+        health: has the number of received frames; before the first one, `Health` reports the silent cameras.
+        lost: why the engine was given up, "" if it was not.
     """
     found = []
     if lost:

@@ -1,4 +1,4 @@
-"""How the node is doing: what it counts, and the same as a diagnostics message once a second."""
+"""Counters of the node: messages, results, drops and latencies, published as diagnostics."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ _WINDOW_S = 10.0
 _RATE_WINDOW_S = 5.0
 _LATENCIES = 300
 _TOLERATED_LATE = 0.05
-"""Share of the last answers that may miss the deadline without a warning."""
+"""Fraction of the last results that may miss the deadline without a warning."""
 _FRAMES_OF_INVALID = 30
 _TOLERATED_INVALID = 0.2
-"""Fraction of an infrared frame's pixels that may be no measurement without a warning."""
+"""Fraction of an IR frame's pixels that may be invalid without a warning."""
 _BY_DESIGN = ("overload", "engine_rebuilding", "engine_lost")
-"""Drops that are no warning here: what they mean is said elsewhere."""
+"""Drops that cause no warning in diagnostics, because they are reported elsewhere."""
 
 
 class Health:
-    """Counts of one activation: messages and their rates, answers, drops by cause, latencies. Safe from any thread."""
+    """Counters of one activation: messages and their rates, results, drops by cause, latencies; thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         """
         Args:
-            clock: seconds from anywhere, never going backwards.
+            clock: monotonic time in seconds.
         """
         self._clock = clock
         self._lock = threading.Lock()
         self.reset()
 
     def reset(self) -> None:
-        """Starts anew, as at each activation."""
+        """Reset all counters; called at each activation."""
         with self._lock:
             self._since = self._clock()
             self._arrivals: dict[str, deque[float]] = {}
@@ -52,7 +52,7 @@ class Health:
             self._unanswered = 0
 
     def arrived(self, what: str) -> None:
-        """A message of a camera came, by the camera's key."""
+        """Count a message of the camera with key `what`."""
         now = self._clock()
         with self._lock:
             self._totals[what] += 1
@@ -60,18 +60,23 @@ class Health:
             self._arrivals.setdefault(what, deque(maxlen=1000)).append(now)
 
     def dropped(self, cause: str, count: int = 1) -> None:
-        """Frames went unused."""
+        """Count dropped frames."""
         with self._lock:
             self._drops[cause] += count
             self._last_drop[cause] = self._clock()
 
     def failed(self) -> None:
-        """Inference raised an exception."""
+        """Count an exception raised by inference."""
         with self._lock:
             self._errors += 1
 
     def answered(self, latency_ms: float, in_time: bool) -> None:
-        """An answer was made, so long after its stamp."""
+        """Count a result.
+
+        Args:
+            latency_ms: from the header stamp to the result.
+            in_time: whether the deadline was met.
+        """
         self.arrived("answers")
         with self._lock:
             self._latencies.append(latency_ms)
@@ -79,34 +84,34 @@ class Health:
             self._late += not in_time
 
     def invalid_pixels(self, fraction: float) -> None:
-        """Such a fraction of an infrared frame's pixels, 0..1, was no measurement."""
+        """Record the fraction of invalid pixels of an IR frame, 0..1."""
         with self._lock:
             self._ir_invalid.append(fraction)
 
     def drops(self) -> dict[str, int]:
-        """Frames dropped by cause since the last reset."""
+        """Number of frames dropped since the last reset, by cause."""
         with self._lock:
             return dict(self._drops)
 
     def total(self, what: str) -> int:
-        """How many of a kind there were since the last reset."""
+        """Number of messages of a camera ("rgb", "ir") or of results ("answers") since the last reset."""
         with self._lock:
             return self._totals[what]
 
     @property
     def unanswered(self) -> int:
-        """How many messages of the cameras came since the last answer."""
+        """Number of camera messages since the last result."""
         with self._lock:
             return self._unanswered
 
     def silent_for(self, what: str) -> float:
-        """Seconds since the last of a kind, or since the reset where there was none."""
+        """Seconds since the last message of `what`, or since the reset if there was none; see `total`."""
         with self._lock:
             times = self._arrivals.get(what)
             return self._clock() - (times[-1] if times else self._since)
 
     def rate(self, what: str) -> float:
-        """How many of a kind a second there were lately [Hz]; 0 with fewer than two, and once they have ceased."""
+        """Recent rate of `what` in Hz; 0 with fewer than two messages and after they have ceased."""
         with self._lock:
             return self._rate(what)
 
@@ -121,7 +126,7 @@ class Health:
         if len(recent) < 2 or recent[-1] <= recent[0]:
             return 0.0
         intervals, span = len(recent) - 1, recent[-1] - recent[0]
-        # Silence of more than two intervals counts, so that the rate of a camera that died falls to 0 with the window.
+        # Silence longer than two intervals counts, so that a dead camera's rate falls to 0 within the window.
         return intervals / span if now - times[-1] <= 2 * span / intervals else intervals / (now - recent[0])
 
     def diagnostics(
@@ -135,17 +140,17 @@ class Health:
         timeout_s: float,
         problems: Sequence[tuple[bytes, str]] = (),
     ) -> DiagnosticArray:
-        """One status; its header's stamp is left to the caller.
+        """Make a diagnostics message with one status; the caller sets its header's stamp.
 
         Args:
             name: the status's name, by convention "node: what".
-            node: the node's full name, which tells several of them apart.
+            node: the node's fully qualified name, used as hardware id.
             state: the lifecycle state.
-            facts: key values that are not counted here, such as model and engine.
-            inputs: topic names of the cameras by the key under which their messages were counted.
-            drops: all drops by cause, also those counted elsewhere.
-            timeout_s: a camera silent for longer makes it a warning.
-            problems: levels and texts of what is wrong that is not counted here.
+            facts: further key values, such as model and engine.
+            inputs: camera topics by the key under which their messages are counted.
+            drops: number of all dropped frames, by cause.
+            timeout_s: a camera that is silent for longer causes a warning.
+            problems: levels and texts of further problems.
         """
         with self._lock:
             oldest = self._clock() - _WINDOW_S
@@ -164,8 +169,8 @@ class Health:
         values["answers rate [Hz]"] = f"{rates['answers']:.2f}"
         values["answers"] = str(totals.get("answers", 0))
         if latencies:
-            for share, value in zip((50, 95, 99), np.percentile(latencies, (50, 95, 99)), strict=True):
-                values[f"latency p{share} [ms]"] = f"{value:.1f}"
+            for percentile, value in zip((50, 95, 99), np.percentile(latencies, (50, 95, 99)), strict=True):
+                values[f"latency p{percentile} [ms]"] = f"{value:.1f}"
         values["deadline missed"] = str(late)
         values["inference errors"] = str(errors)
         values["ir invalid pixels [%]"] = "no frame yet" if ir_invalid is None else f"{100 * ir_invalid:.2f}"
@@ -175,15 +180,15 @@ class Health:
         if state == "active":
             if silent:
                 found.append((DiagnosticStatus.WARN, f"no message on {', '.join(silent)}"))
-            if refused:  # of one frame a warning; where nothing else comes, it is what keeps the node from its work
+            if refused:  # an error where drops are the only outcome
                 level = DiagnosticStatus.WARN if rates["answers"] else DiagnosticStatus.ERROR
                 found.append((level, f"dropped lately: {', '.join(refused)}"))
             if missed > _TOLERATED_LATE:
                 found.append((DiagnosticStatus.WARN, f"{missed:.0%} of the last answers missed the deadline"))
             if ir_invalid is not None and ir_invalid > _TOLERATED_INVALID:
                 text = (
-                    f"{ir_invalid:.0%} of the infrared pixels are no measurement: check lens, shutter and "
-                    "rectification, crop a border with ir_crop, or set ir_invalid_counts if these counts are real"
+                    f"{ir_invalid:.0%} of the infrared pixels are invalid: check lens, shutter and "
+                    "rectification, crop a border with ir_crop, or set ir_invalid_counts if these counts are valid"
                 )
                 found.append((DiagnosticStatus.WARN, text))
             if not found and rates["answers"] == 0.0:

@@ -1,7 +1,7 @@
-"""From the cameras' messages to captures: subscribed, checked, and handed to `streams.feed`, which decides.
+"""Camera subscriptions and intake: messages are checked and passed to `streams.feed`, which pairs them.
 
-All of it runs on the executor's thread, so pixels are not unpacked here: a large or hostile image would keep services
-waiting. The worker unpacks them (`answering.py`). What is dropped on the way is counted, and said once.
+All of it runs on the executor's thread, so pixels are not decoded here: a large or malicious image would block the
+services. The worker decodes them (`answering.py`). Dropped frames are counted and logged, throttled.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ __all__ = ["Intake"]
 
 
 class Intake:
-    """Both cameras, from activation to deactivation.
+    """Subscriptions to both cameras, from activation to deactivation.
 
     Attributes:
         cameras: by "rgb" and "ir".
-        feed: what decides on captures and modes; to be read only, from the executor's thread, but for its `drops`.
+        feed: pairs frames and chooses the mode; read it on the executor's thread only, except its `drops`.
     """
 
     def __init__(
@@ -49,20 +49,20 @@ class Intake:
         notices: Notices,
         submit: Callable[[Capture], Capture | None],
         registering: Registering,
-        tell_mode: Callable[[Mode], None],
+        on_mode: Callable[[Mode], None],
     ) -> None:
         """
         Args:
-            node: whose subscriptions they are.
-            settings: how to pair and when to fall back; `apply` changes it.
+            node: creates the subscriptions.
+            settings: parameters of pairing and fallback; `apply` changes them.
             health: counts messages and drops.
-            notices: says what is wrong.
-            submit: takes a capture and returns the one that it replaced, if any.
-            registering: is given the cameras' calibrations if it wants them, and knows a calibrated time offset.
-            tell_mode: told of each change of the mode.
+            notices: logs warnings and errors, throttled.
+            submit: queues a capture and returns the one that it replaced, if any.
+            registering: takes CameraInfo messages if configured, and has the calibrated time offset.
+            on_mode: called with each new mode.
 
         Raises:
-            ParameterError: a topic can't be subscribed to as its parameters say; nothing is subscribed to then.
+            ParameterError: the QoS parameters of a topic are invalid; no subscription remains.
         """
         self._node = node
         self._logger = node.get_logger()
@@ -70,7 +70,7 @@ class Intake:
         self._notices = notices
         self._submit = submit
         self._registering = registering
-        self._tell_mode = tell_mode
+        self._on_mode = on_mode
         self._converter = CvBridgeConverter()
         self._timeout_s = settings.no_message_timeout_s
         self._decoding = settings.decoding
@@ -81,14 +81,14 @@ class Intake:
         try:
             self._subscribe(settings)
         except BaseException:
-            self.destroy()  # one camera alone would go on sending
+            self.destroy()  # otherwise the first camera would stay subscribed
             raise
 
     def _subscribe(self, settings: Settings) -> None:
         if not STRICT_DECODER and "compressed" in (settings.rgb_transport, settings.ir_transport):
             self._logger.info(
-                "simplejpeg is not installed, so OpenCV decodes JPEG, and damage is known by the warnings that it "
-                "prints: pip install simplejpeg"
+                "simplejpeg is not installed, so OpenCV decodes JPEG and damaged images are recognised by its printed "
+                "warnings: pip install simplejpeg"
             )
         for key, name in IMAGES.items():
             self.cameras[key] = Camera(
@@ -102,27 +102,27 @@ class Intake:
                 )
 
     def destroy(self) -> None:
-        """Ends the subscriptions."""
+        """End the subscriptions."""
         for camera in self.cameras.values():
             camera.destroy()
         for subscription in self._calibrations:
             self._node.destroy_subscription(subscription)
 
     def apply(self, settings: Settings) -> None:
-        """Takes over changed settings without losing what is known of the streams."""
+        """Apply changed settings and keep the state of the streams."""
         self.feed.apply(settings.feed(self._registering.time_offset_ms))
         self._timeout_s = settings.no_message_timeout_s
-        self._tell_events()
+        self._log_events()
 
     def drops(self) -> dict[str, int]:
-        """Frames that went into no capture, by cause. May be called from any thread."""
+        """Number of frames dropped before pairing or by it, by cause; thread-safe."""
         return self.feed.drops()
 
     def watch(self) -> None:
-        """Looks for what does not come; to be called now and then."""
+        """Check for silent cameras and expired frames; called periodically."""
         for camera in self.cameras.values():
             camera.watch(self._timeout_s)
-        self._hand_over(self.feed.watch(monotonic_ns()))
+        self._submit_captures(self.feed.watch(monotonic_ns()))
 
     def _receiver(self, key: str) -> Callable[[Any], None]:
         return lambda message: self._on_image(key, message)
@@ -137,19 +137,18 @@ class Intake:
             if frame.is_large and self.feed.settings.learn_ir_time_offset and key not in self._large:
                 self._large.add(key)
                 self._logger.warning(
-                    f"images of {topic} are compressed and too large to be compared with the other camera's beside all "
-                    "else, so they confirm no learnt time offset: set ir_time_offset_ms, or let the camera send less "
-                    "than 4 megapixels"
+                    f"compressed images of {topic} are too large to be compared with the other camera's, so they can't "
+                    "confirm a learnt time offset: set ir_time_offset_ms, or let the camera send less than 4 megapixels"
                 )
             self.feed.registration = self._registering.current
             self.feed.rgb_grid = self._registering.rgb_size is not None
             stamp = stamp_ns(frame.header)
-            self._hand_over(self.feed.frame(key, stamp, arrival_ns, frame, frame.look, frame.glance))
+            self._submit_captures(self.feed.frame(key, stamp, arrival_ns, frame, frame.look, frame.glance))
         except DecodeError as error:
             self._health.dropped(f"{key}_{error.cause}")
             self._notices.warn(f"{error.cause} {topic}", f"dropped a frame of {topic}: {error}")
-            self._hand_over(self.feed.refused(key, arrival_ns, error))
-        except Exception as error:  # one frame is lost, never the node: rclpy would end the process
+            self._submit_captures(self.feed.refused(key, arrival_ns, error))
+        except Exception as error:  # costs one frame; rclpy would end the process
             self._health.dropped("intake_failed")
             trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
             self._notices.error(f"intake {topic}", f"dropped a frame of {topic}: {error}\n{trace}")
@@ -162,7 +161,7 @@ class Intake:
             self._notices.info("registration made", f"registration made: {self._registering.describe()}")
         except RegistrationError as error:
             self._notices.error("no registration", f"no registration: {error}")
-        except Exception as error:  # as of a frame
+        except Exception as error:  # as for a frame
             trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
             self._notices.error(f"camera_info {key}", f"no registration from the {key} camera's camera_info:\n{trace}")
             return
@@ -170,28 +169,28 @@ class Intake:
         if had_one and (publishers := self._node.count_publishers(topic)) > 1:
             self._notices.warn(
                 f"publishers {topic}",
-                f"{publishers} publishers send different calibrations on {topic}, and the registration is made of the "
+                f"{publishers} publishers send different calibrations on {topic}, and the registration uses the "
                 f"newest: remap {key}/camera_info to this camera's topic (launch argument {key}_info_topic)",
             )
 
-    def _hand_over(self, captures: list[feed.Capture[CameraFrame]]) -> None:
-        self._tell_events()
+    def _submit_captures(self, captures: list[feed.Capture[CameraFrame]]) -> None:
+        self._log_events()
         for found in captures:
             capture = Capture(found.rgb, found.ir, found.error_ns, perf_counter(), found.after_jump)
             if self._submit(capture) is not None:
                 self._health.dropped("overload")
                 self._notices.warn(
                     "overload",
-                    "dropped a frame because a newer one came while the model was busy: the cameras are faster than "
-                    "the model (see step 'engine' in ~/frame_report). The newest is always the next",
+                    "dropped a frame because a newer one arrived while the model was busy: lower the cameras' frame "
+                    "rate or use a faster model (see step 'engine' in ~/frame_report); the newest frame is always kept",
                 )
 
-    def _tell_events(self) -> None:
+    def _log_events(self) -> None:
         for event in self.feed.take_events():
             names = ", ".join(f"{key} is {camera.topic}" for key, camera in self.cameras.items())
-            if event.warning:  # two lines of code, because rclpy allows one of them only one severity
+            if event.warning:  # rclpy allows one severity per line of code
                 self._logger.warning(log_line(f"{event.text} ({names})"))
             else:
                 self._logger.info(log_line(f"{event.text} ({names})"))
             if event.change is not None:
-                self._tell_mode(event.change.mode)
+                self._on_mode(event.change.mode)

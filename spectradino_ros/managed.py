@@ -1,9 +1,9 @@
-"""A lifecycle node that survives its services: every request gets an answer, and none ends the process.
+"""Lifecycle node whose services respond to any request, so that none ends the process.
 
-rclpy up to 7.1 raises out of `change_state` when a transition is not allowed in the present state (rclpy issue 1209),
-and out of the parameter services when a request holds what no parameter can be. An exception in a service callback
-leaves the executor and ends the process. `ManagedNode` checks transitions before they reach the state machine and wraps
-every service of the node, those that rclpy creates included, using only what Humble and later releases have in common.
+rclpy up to 7.1 raises from `change_state` if a transition is not allowed in the current state (rclpy issue 1209), and
+from the parameter services if a request contains an invalid parameter. An exception in a service callback propagates
+through the executor and ends the process. `ManagedNode` checks transitions before they reach the state machine and
+wraps every service of the node, including those created by rclpy, with the API that Humble and later releases share.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PERIOD_S = 10.0
 """Minimum time between two warnings about requests of one kind."""
 
 _MOST_NAMES = 256
-"""Parameters of one request, several times as many as the node has: each takes milliseconds, while frames wait."""
+"""Maximum number of parameters per request, which take milliseconds each and delay frames; the node has fewer."""
 
 _LABELS = {
     Transition.TRANSITION_CONFIGURE: "configure",
@@ -45,16 +45,16 @@ Callback = Callable[[Any, Any], Any]
 
 
 class ManagedNode(LifecycleNode):
-    """A lifecycle node whose services answer any request in any state.
+    """Lifecycle node whose services respond to any request in any state.
 
     Subclasses set `_notices` and call `guard_services` at the end of their constructor.
 
     Attributes:
-        explained: exceptions whose texts say what is wrong and what to do, so that no traceback is needed.
-        exit_code: other than 0 once only a new process can help: the process then ends, so that `use_respawn` acts.
+        expected_errors: exceptions whose messages name cause and remedy; they are logged without a traceback.
+        exit_code: not 0 once only a new process can help; the process then ends, so that `use_respawn` restarts it.
     """
 
-    explained: tuple[type[Exception], ...] = ()
+    expected_errors: tuple[type[Exception], ...] = ()
     exit_code = 0
     _notices: Notices
 
@@ -64,7 +64,7 @@ class ManagedNode(LifecycleNode):
         raise NotImplementedError
 
     def guard_services(self) -> None:
-        """Wrap the callbacks of all services that the node has now."""
+        """Wrap the callbacks of all services that the node has at this moment."""
         self._requests = Notices(self.get_logger(), _PERIOD_S)
         self._lifecycle: dict[str, Callback] = {}
         for service in self.services:
@@ -89,14 +89,14 @@ class ManagedNode(LifecycleNode):
         state: LifecycleState,
         after: Callable[[], None] | None = None,
     ) -> TransitionCallbackReturn:
-        """Runs a transition; rclpy would swallow an exception without a word."""
+        """Run a transition and log its exception, which rclpy would discard silently."""
         try:
             do()
             result = entities(state)
             if after is not None:
                 after()
             return result
-        except self.explained as error:
+        except self.expected_errors as error:
             self.get_logger().error(log_line(f"cannot {name}: {error}"))
         except Exception as error:
             trace = traceback.format_exc()
@@ -104,15 +104,15 @@ class ManagedNode(LifecycleNode):
         return TransitionCallbackReturn.FAILURE
 
     def _guarded(self, what: str, do: Callable[[], None]) -> Callable[[], None]:
-        """A timer's callback that outlives what it raises: rclpy would end the process."""
+        """Wrap a timer callback so that its exception is logged instead of ending the process."""
 
         def call() -> None:
             try:
                 do()
-            except self.explained as error:
+            except self.expected_errors as error:
                 self._notices.error(what, f"cannot {what}: {error}")
             except Exception as error:
-                if self.context.ok():  # else it is only that ROS was shut down under our feet
+                if self.context.ok():  # otherwise ROS was shut down during the callback
                     trace = traceback.format_exc()
                     self._notices.error(what, f"cannot {what}: {type(error).__name__}: {error}\n{trace}")
 
@@ -120,25 +120,25 @@ class ManagedNode(LifecycleNode):
 
     @property
     def state(self) -> str:
-        """Label of the present lifecycle state, e.g. "inactive"."""
+        """Label of the current lifecycle state, e.g. "inactive"."""
         answer = self._lifecycle["get_state"](GetState.Request(), GetState.Response())
         return str(answer.current_state.label)
 
     @property
     def transitions(self) -> dict[str, int]:
-        """Transitions that are allowed in the present state: ids by label."""
+        """Transitions allowed in the current state: ids by label."""
         kind = GetAvailableTransitions
         answer = self._lifecycle["get_available_transitions"](kind.Request(), kind.Response())
         return {item.transition.label: item.transition.id for item in answer.available_transitions}
 
     @property
     def commands_to_clean_up(self) -> str:
-        """The commands of `ros2 lifecycle` that take the node from the present state to the unconfigured one."""
+        """Shell commands that take the node from its current state to the unconfigured state."""
         steps = {"active": ("deactivate", "cleanup"), "inactive": ("cleanup",)}.get(self.state, ())
         return " && ".join(f"ros2 lifecycle set {self.get_fully_qualified_name()} {step}" for step in steps)
 
     def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
-        """As rclpy's, but a parameter that is given its present value is accepted in any state, read-only or not."""
+        """Set parameters as rclpy does, but accept an unchanged value in any state, read-only or not."""
         for name in (p.name for p in parameter_list if not self.has_parameter(p.name)):
             reason = f"parameter '{shorten(name)}' is unknown{did_you_mean(name)}"
             return SetParametersResult(successful=False, reason=reason)
@@ -153,7 +153,7 @@ class ManagedNode(LifecycleNode):
         )
 
     def _allowed_only(self, change: Callback) -> Callback:
-        """`change_state` for transitions that the present state allows; others are answered with success=False."""
+        """Wrap `change_state` to respond success=False to transitions not allowed in the current state."""
 
         def call(request: Any, response: Any) -> Any:
             allowed, label, number = self.transitions, request.transition.label, request.transition.id
@@ -162,11 +162,11 @@ class ManagedNode(LifecycleNode):
             label = label or _LABELS.get(number, "unknown")
             state, hint = self.state, ""
             if self.autostart and label in ("configure", "activate") and state == "active":
-                hint = ". It configures and activates itself: launch it with autostart:=false where a manager does that"
+                hint = ". It configures and activates itself: set autostart:=false to use a lifecycle manager"
             self._requests.warn(
                 f"change_state {state}",
                 f"refused the transition '{shorten(label)}' (id {number}): the node is {state}, which allows "
-                f"{', '.join(f'{name} (id {i})' for name, i in allowed.items()) or 'none, start it again'}{hint}",
+                f"{', '.join(f'{name} (id {i})' for name, i in allowed.items()) or 'none: restart it'}{hint}",
             )
             response.success = False
             return response
@@ -176,8 +176,8 @@ class ManagedNode(LifecycleNode):
     def _guarded_service(self, name: str, inner: Callback, kind: Any) -> Callback:
         def call(request: Any, response: Any) -> Any:
             if (count := _names_in(request)) > _MOST_NAMES:
-                reason = f"the request holds {count} parameters, more than the {_MOST_NAMES} that are served at once"
-                self._requests.warn(f"many {name}", f"refused a request to {name}: {reason}; split it up")
+                reason = f"the request has {count} parameters, more than the maximum of {_MOST_NAMES}"
+                self._requests.warn(f"many {name}", f"refused a request to {name}: {reason}; split it")
                 refusal = SetParametersResult(successful=False, reason=reason)
                 if kind is SetParameters:
                     return kind.Response(results=[refusal] * count)
@@ -188,7 +188,7 @@ class ManagedNode(LifecycleNode):
                 reason = f"{type(error).__name__}: {error}"
                 trace = "\n".join(map(shorten, traceback.format_exc().splitlines()))
                 self._requests.error(name, f"a request to {name} failed: {shorten(reason)}\n{trace}")
-                # Nothing was found or done. Results of setting parameters have to say so, others are empty.
+                # Only results of setting parameters report a failure; other responses stay empty.
                 if kind is SetParametersAtomically:
                     return kind.Response(result=SetParametersResult(successful=False, reason=shorten(reason)))
                 return kind.Response()
@@ -197,12 +197,12 @@ class ManagedNode(LifecycleNode):
 
 
 def _names_in(request: Any) -> int:
-    """How many parameters a request names."""
+    """Number of parameters that a request names."""
     return sum(len(getattr(request, field, ())) for field in ("parameters", "names", "prefixes"))
 
 
 def _one_by_one(set_parameters: Callback) -> Callback:
-    """`set_parameters` with one result per parameter, also where some of them cannot even be read."""
+    """Wrap `set_parameters` to return one result per parameter, also for unreadable ones."""
 
     def call(request: Any, response: Any) -> Any:
         for parameter in request.parameters:
@@ -217,7 +217,7 @@ def _one_by_one(set_parameters: Callback) -> Callback:
 
 
 def _readable_only(set_parameters_atomically: Callback) -> Callback:
-    """`set_parameters_atomically` that refuses what rclpy cannot even read as a parameter."""
+    """Wrap `set_parameters_atomically` to refuse parameters that rclpy can't read."""
 
     def call(request: Any, response: Any) -> Any:
         for parameter in request.parameters:
@@ -232,13 +232,13 @@ def _readable_only(set_parameters_atomically: Callback) -> Callback:
 
 
 def _printable_only(get_type_description: Callback) -> Callback:
-    """`get_type_description` without requests that rcl would write into the log as they are."""
+    """Wrap `get_type_description` to refuse control characters, which rcl would log unescaped."""
 
     def call(request: Any, response: Any) -> Any:
         asked = request.type_name + request.type_hash
         if asked == shorten(asked, len(asked)):
             return get_type_description(request, response)
-        response.failure_reason = "the name or the hash of the type holds control characters"
+        response.failure_reason = "the name or the hash of the type contains control characters"
         return response
 
     return call

@@ -308,4 +308,4 @@ def test_a_slow_model_answers_the_newest_and_counts_the_rest(tmp_path, peer):
         # A starved machine may also lose frames in the subscription's queue of two, which nobody can count.
         assert 50 < drops["overload"] + len(reports) <= 100
         assert [to_ns(r.header.stamp) for r in reports] == sorted(to_ns(r.header.stamp) for r in reports)
-        node.wait_for_line(r"\[WARN\].*dropped a frame because a newer one came while the model was busy")
+        node.wait_for_line(r"\[WARN\].*dropped a frame because a newer one arrived while the model was busy: lower")

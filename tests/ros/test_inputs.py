@@ -244,7 +244,7 @@ def test_cameras_are_subscribed_to_only_while_somebody_listens(blob_model, peer)
     with running(
         "-r", "__ns:=/lazy", model=blob_model, device="cpu", lazy_subscription=True, no_message_timeout_s=0.5
     ) as node:
-        assert node.count(r"active: pairs from .*, as soon as someone subscribes to an output \(lazy_subscription\)")
+        assert node.count(r"active: pairs from .*, once an output topic has a subscriber \(lazy_subscription\)")
         rig = Rig(peer, "/lazy", listens=False)
         rig.camera("rgb", raw_rgb)
         rig.camera("ir", raw_ir)

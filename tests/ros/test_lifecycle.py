@@ -83,7 +83,8 @@ def test_a_failed_configuration_leaves_it_unconfigured_and_can_be_mended(manager
     assert manager.change(Transition.TRANSITION_CONFIGURE)
     good, reason = manager.set("model", "other.onnx")
     assert not good
-    assert "takes effect when the node is configured, and it is inactive: first run 'ros2 lifecycle set /man" in reason
+    assert "'model' can't change while the node is inactive" in reason
+    assert ": first run 'ros2 lifecycle set /man" in reason
 
 
 def test_parameters_change_live_and_are_checked(manager, peer):

@@ -87,7 +87,7 @@ def test_the_launch_pattern_brings_it_up(start, peer, autostart):
     if autostart:
         node.wait_for_line(
             REFUSED + r" 'configure' \(id 1\): the node is active, which allows deactivate \(id 4\), shutdown \(id 7\)"
-            ".*launch it with autostart:=false"
+            ".*set autostart:=false"
         )
     if not autostart or any(event.goal_state.label == "inactive" for event in list(events)):
         wait_until(lambda: any(event.goal_state.label == "inactive" for event in list(events)), "the event")
@@ -121,7 +121,7 @@ def test_nav2s_manager_beside_autostart_is_told_no_and_does_no_harm(start, peer)
     node = start(autostart=True)
     client = Client(peer)
     assert not bring_up_as_nav2(client)
-    node.wait_for_line("launch it with autostart:=false where a manager does that")
+    node.wait_for_line("set autostart:=false to use a lifecycle manager")
     assert client.state() == State.PRIMARY_STATE_ACTIVE
 
 

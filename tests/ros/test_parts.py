@@ -40,7 +40,7 @@ def test_a_notice_is_said_once_a_period_and_what_was_held_back_is_counted():
     assert lines == [
         ("warning", "first"),
         ("error", "of another key"),
-        ("warning", "fourth (2 more since the last such line)"),
+        ("warning", "fourth (2 more such lines suppressed)"),
     ]
     notices.forget()
     assert notices.warn("a", "after a new start")

@@ -60,16 +60,16 @@ def test_frames_that_come_and_are_never_answered_are_named_again_and_again(blob_
         def named() -> bool:
             rig.send(*frames, still)
             time.sleep(0.03)
-            return node.count(r"\[WARN\].*no answer for \d+ s, in which \d+ frames came") > 2
+            return node.count(r"\[WARN\].*no result for \d+ s, in which \d+ frames arrived") > 2
 
         wait_until(named, "the silence in the log")
-        assert re.search(r"since the activation: duplicate_stamp \d+", node.wait_for_line("no answer for"))
+        assert re.search(r"since the activation: duplicate_stamp \d+", node.wait_for_line("no result for"))
         rig.answer_to(*frames)
-        count = node.count("no answer for")
+        count = node.count("no result for")
         for _ in range(50):
             rig.send(*frames, peer.now())
             time.sleep(0.03)
-        assert node.count("no answer for") == count
+        assert node.count("no result for") == count
 
 
 def test_refused_frames_are_not_called_silence_and_a_dead_camera_has_no_rate(blob_model, peer):
