@@ -1,9 +1,9 @@
-"""Shows the whole way once: a node, two cameras played from a folder, and pictures of what it saw.
+"""Demo: start a detector node, replay pairs to it as two cameras would, score and draw its results.
 
     python -m spectradino_ros.demo --out demo_out [--data FOLDER] [--pairs N] [--rate HZ] [--model FILE]
 
-Leaves `overlays/NNNN.png`, `contact_sheet.png`, `report.json` and `node.log` in the output folder. Exit code 0 when
-pairs were answered, 1 when not, 2 for a wrong argument.
+Writes `overlays/NNNN.png`, `contact_sheet.png`, `report.json` and `node.log` to the output folder. Exit code: 0 with
+results, 1 without, 2 for an invalid argument.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ from spectradino_core.runtime.engine import EngineError
 from spectradino_core.runtime.engines import open_engine
 from spectradino_ros.demo.collector import Collector, Sent
 from spectradino_ros.demo.figures import Outcome, replay_figures, score_figures, summary, versions
-from spectradino_ros.demo.pictures import contact_sheet, pair_picture
+from spectradino_ros.demo.overlays import contact_sheet, pair_overlay
 from spectradino_ros.demo.processes import Child, DemoError, PlayerProcess, ros_environment
-from spectradino_ros.demo.street import FIRST_SEED, FRAMES_PER_DRIVE, write_street
+from spectradino_ros.demo.synthetic import FIRST_SEED, FRAMES_PER_SEQUENCE, write_scenes
 from spectradino_ros.model_path import resolve_model
 from spectradino_ros.shared_files import find_shared
 
 __all__ = ["main"]
 
 _DETECTOR = "detector_node"
-_STREET_PAIRS = 48
-_SHEET_PICTURES = 12
+_SCENES = 48
+_SHEET_OVERLAYS = 12
 _START_TIMEOUT_S = 60.0
 _SILENCE_S = 5.0
-"""How long the last answers are waited for."""
+"""Waiting time for the last results."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """The command line."""
+    """Parsed command line."""
 
     out: Path
     data: Path | None
@@ -69,8 +69,8 @@ class Options:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Runs the demo and returns its exit code."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the node and the player are ended too
+    """Run the demo; returns its exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the node and the player are stopped too
     try:
         return _demo(_parse(args))
     except (DemoError, PairedFolderError, BundleError, EngineError, FileNotFoundError) as error:
@@ -88,36 +88,36 @@ def _parse(args: Sequence[str] | None) -> Options:
     )
     parser.add_argument("--out", type=Path, default=Path("demo_out"), help="folder for the results (%(default)s)")
     parser.add_argument(
-        "--data", type=Path, help="folder of real pairs, with index_val.json; without: synthetic scenes"
+        "--data", type=Path, help="folder of real pairs, with index_val.json; default: synthetic scenes"
     )
-    parser.add_argument("--split", default="val", help="which split of --data (%(default)s)")
-    parser.add_argument("--pairs", type=int, help=f"how many pairs; default: all of --data, or {_STREET_PAIRS} scenes")
-    parser.add_argument("--rate", type=float, help="pairs per second; default: what the node keeps up with")
-    parser.add_argument("--model", default="", help="model file (.onnx); default: the model in the box")
+    parser.add_argument("--split", default="val", help="split of --data (%(default)s)")
+    parser.add_argument("--pairs", type=int, help=f"number of pairs; default: all of --data, else {_SCENES} scenes")
+    parser.add_argument("--rate", type=float, help="pairs per second; default: adapted to the node")
+    parser.add_argument("--model", default="", help="model file (.onnx); default: the bundled model")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or tensorrt (%(default)s)")
-    parser.add_argument("--domain", type=int, help="ROS_DOMAIN_ID of the demo's processes; default: one of its own")
+    parser.add_argument("--domain", type=int, help="ROS_DOMAIN_ID of the demo; default: from the process id")
     parser.add_argument("--keep-pairs", action="store_true", help="keep the synthetic pairs, in OUT/pairs")
     given = parser.parse_args(args)
     if given.pairs is not None and given.pairs < 1:
         parser.error("--pairs must be at least 1")
     if given.rate is not None and not 0.01 <= given.rate <= 1000:
-        parser.error("--rate must lie in 0.01 to 1000 pairs per second")
+        parser.error("--rate must be in 0.01 to 1000 pairs per second")
     if given.domain is not None and not 0 <= given.domain <= 232:
-        parser.error("--domain must lie in 0 to 232")
+        parser.error("--domain must be in 0 to 232")
     if given.domain is None:
-        given.domain = 30 + os.getpid() % 70  # 0, the usual one, may have a robot in it
+        given.domain = 30 + os.getpid() % 70  # not the default 0, in which a robot may be running
     return Options(**vars(given))
 
 
 def _demo(options: Options) -> int:
     _prepare(options.out)
     model = resolve_model(options.model)
-    # asked before anything starts: a wrong file is an error here, not in a log
+    # Opened here first, so that a wrong file is reported directly and not in the node's log.
     engine = open_engine(model, device=options.device)
     info, label = engine.info, engine.label
     del engine
     with tempfile.TemporaryDirectory(prefix=".work-", dir=options.out) as work:
-        total = None if options.data is not None else options.pairs or _STREET_PAIRS
+        total = None if options.data is not None else options.pairs or _SCENES
         if options.data is not None:
             folder = _real_pairs(options, info)
             total = min(options.pairs or len(folder), len(folder))
@@ -125,31 +125,30 @@ def _demo(options: Options) -> int:
         stages = 2 if options.data is not None else 3
         with tqdm(total=stages * total, bar_format="{desc:<22} {percentage:3.0f}% |{bar}| {elapsed}") as bar:
             if options.data is None:
-                bar.set_description("rendering a street")
-                place = options.out / "pairs" if options.keep_pairs else Path(work) / "pairs"
-                write_street(place, total, info.infrared, tick=bar.update)
-                folder = PairedFolder(place, "val", info.infrared.key, info.box_classes, info.mask_classes)
+                bar.set_description("rendering scenes")
+                root = options.out / "pairs" if options.keep_pairs else Path(work) / "pairs"
+                write_scenes(root, total, info.infrared, tick=bar.update)
+                folder = PairedFolder(root, "val", info.infrared.key, info.box_classes, info.mask_classes)
             replay = _replay(folder, total, model, info, options, Path(work), bar)
             report = _report(replay, folder, model, info, label, options)
             report |= _draw(replay, report, folder, info, options.out, bar)
             bar.set_description("done")
     (options.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     print(f"\n{summary(report)}\n")
-    answered = report["pairs"]["answered"]
-    if not answered:
-        print(f"No pair was answered; the node's log is {options.out / 'node.log'}.", file=sys.stderr)
+    if not report["pairs"]["answered"]:
+        print(f"No results were published: see the node's log {options.out / 'node.log'}.", file=sys.stderr)
         return 1
     print(
         f"Look at  {options.out / 'contact_sheet.png'}   some pairs at a glance\n"
-        f"         {options.out / 'overlays'}/            every pair, colour and infrared side by side\n"
+        f"         {options.out / 'overlays'}/            every pair, RGB and infrared side by side\n"
         f"         {options.out / 'report.json'}         all figures\n"
-        f"         {options.out / 'node.log'}            what the node said"
+        f"         {options.out / 'node.log'}            log of the node"
     )
     return 0
 
 
 def _prepare(out: Path) -> None:
-    """Makes the output folder and takes away what an earlier demo left there, and nothing else."""
+    """Create the output folder and delete the output files of an earlier demo."""
     try:
         (out / "overlays").mkdir(parents=True, exist_ok=True)
         for old in [
@@ -168,14 +167,14 @@ def _real_pairs(options: Options, info: ModelInfo) -> PairedFolder:
         return PairedFolder(options.data, options.split, info.infrared.key, info.box_classes, info.mask_classes)
     except PairedFolderError as error:
         raise DemoError(
-            f"{error}\n--data wants a folder with index_{options.split}.json whose items have a colour image (rgb or "
-            f"vis) and one called {info.infrared.key}, because that is what the model {info.name} takes"
+            f"{error}\nGive --data a folder with index_{options.split}.json whose items have an RGB image (rgb or vis) "
+            f"and an IR image ({info.infrared.key}), as the model {info.name} takes them"
         ) from None
 
 
 @dataclass
 class Replay:
-    """What was sent, what came back, and how fast."""
+    """Pairs sent with their results, drops and the rate."""
 
     outcomes: list[Outcome]
     warm_ups: int
@@ -187,16 +186,16 @@ class Replay:
 def _replay(
     folder: PairedFolder, count: int, model: Path, info: ModelInfo, options: Options, work: Path, bar: tqdm
 ) -> Replay:
-    """Starts the node and the player, listens until all is answered or silent, and ends both."""
+    """Start the node and the player, collect results until all have arrived or none comes, and stop both."""
     environment = ros_environment(options.domain, find_shared("config/fastdds_large_images.xml"), work / "ros_log")
-    os.environ.update(environment)  # read by this process's own ROS context, too
+    os.environ.update(environment)  # also read by this process's ROS context
     namespace = f"/demo_{os.getpid()}"
     bar.set_description("starting the node")
     parameters = {
         "model": model.resolve(),
         "device": options.device,
-        "score_threshold": min(SCORE_FLOOR, info.score_threshold),  # boxes below the serving threshold are not drawn
-        "frozen_ms": 0.0,  # the warm-up's pictures come again: no camera's noise is on them
+        "score_threshold": min(SCORE_FLOOR, info.score_threshold),  # for AP; drawing uses the model's threshold
+        "frozen_ms": 0.0,  # images without noise are repeated after the warm-up
     }
     ros_arguments = ["-r", f"__ns:={namespace}", "-r", f"__node:={_DETECTOR}"]
     for name, value in parameters.items():
@@ -220,7 +219,7 @@ def _replay(
             node.check()
             if time.monotonic() > end:
                 raise DemoError(
-                    f"the node was not active after {_START_TIMEOUT_S:.0f} s. The last lines of {node.log}:\n"
+                    f"the node was not active after {_START_TIMEOUT_S:.0f} s. Last lines of {node.log}:\n"
                     + node.last_lines()
                 )
         if tuple(collector.class_names.values()) != info.box_classes:
@@ -233,11 +232,11 @@ def _replay(
             environment,
             options.out / "player.log",
         )
-        sent, warm_ups, rate = _listen(collector, executor, node, player, count, bar)
+        sent, warm_ups, rate = _collect(collector, executor, node, player, count, bar)
         if player.finish() == 0:
-            player.log.unlink()  # it says something only when something went wrong
+            player.log.unlink()  # empty without an error
         return Replay(
-            outcomes=[Outcome(s, folder[s.place].id, collector.answer_to(s)) for s in sent],
+            outcomes=[Outcome(s, folder[s.index].id, collector.result_of(s)) for s in sent],
             warm_ups=warm_ups,
             drops=collector.drops(),
             rate_hz=rate,
@@ -248,41 +247,42 @@ def _replay(
             player.stop()
         node.stop()
         if collector is not None:
-            collector.destroy_node()  # or its shared memory stays behind in /dev/shm
+            collector.destroy_node()  # otherwise its shared memory remains in /dev/shm
         rclpy.try_shutdown()
 
 
-def _listen(
+def _collect(
     collector: Collector, executor: SingleThreadedExecutor, node: Child, player: PlayerProcess, count: int, bar: tqdm
 ) -> tuple[list[Sent], int, float | None]:
-    """Takes messages until every pair is answered, or the player is done and nothing came for a while.
+    """Receive messages until every pair has a result, or the player is done and no message arrives.
 
-    Returns what was sent, how many pairs went before to warm up, and the rate in pairs per second.
+    Returns:
+        The sent pairs, the number of warm-up pairs, and the rate in pairs per second.
     """
     sent: list[Sent] = []
     waiting: list[Sent] = []
     rate: float | None = None
     warm_ups = 0
     done = False
-    heard, heard_at = collector.received, time.monotonic()
+    received, received_at = collector.received, time.monotonic()
     before = bar.n
     while True:
         executor.spin_once(timeout_sec=0.02)
         for event in player.events():
             if event["event"] == "sent":
-                sent.append(Sent(event["place"], event["rgb_ns"], event["ir_ns"]))
+                sent.append(Sent(event["index"], event["rgb_ns"], event["ir_ns"]))
                 waiting.append(sent[-1])
             elif event["event"] == "warm_up":
                 warm_ups += 1
             elif event["event"] == "done":
                 done, rate = True, event["rate_hz"]
-        answered = [s for s in waiting if collector.answer_to(s) is not None]
-        waiting = [s for s in waiting if s not in answered]
-        if answered:
-            bar.update(len(answered))
-        if collector.received != heard or not done:
-            heard, heard_at = collector.received, time.monotonic()
-        if done and (not waiting or time.monotonic() - heard_at > _SILENCE_S):
+        arrived = [s for s in waiting if collector.result_of(s) is not None]
+        waiting = [s for s in waiting if s not in arrived]
+        if arrived:
+            bar.update(len(arrived))
+        if collector.received != received or not done:
+            received, received_at = collector.received, time.monotonic()
+        if done and (not waiting or time.monotonic() - received_at > _SILENCE_S):
             bar.update(count - (bar.n - before))
             return sent, warm_ups, rate
         node.check()
@@ -296,9 +296,9 @@ def _report(
     synthetic = options.data is None
     data: dict[str, Any] = {"set": folder.name, "split": folder.split, "infrared": folder.infrared}
     if synthetic:
-        drives = -(-len(folder) // FRAMES_PER_DRIVE)
-        data |= {"set": "synthetic street", "seeds": [FIRST_SEED, FIRST_SEED + drives - 1]}
-        data |= {"frames_per_seed": FRAMES_PER_DRIVE}
+        sequences = -(-len(folder) // FRAMES_PER_SEQUENCE)
+        data |= {"set": "synthetic street", "seeds": [FIRST_SEED, FIRST_SEED + sequences - 1]}
+        data |= {"frames_per_seed": FRAMES_PER_SEQUENCE}
     return {
         "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "data": data,
@@ -321,31 +321,31 @@ def _report(
 def _draw(
     replay: Replay, report: dict[str, Any], folder: PairedFolder, info: ModelInfo, out: Path, bar: tqdm
 ) -> dict[str, Any]:
-    """Writes the pictures and returns the scores: each pair's images are read once for both."""
+    """Draw the overlays and return the scores in one pass, so that each image is read once."""
     bar.set_description("drawing")
     masks = info.mask_classes if tuple(folder.mask_classes) == info.mask_classes else ()
     scorer = Scorer(info.box_classes, masks, info.score_threshold)
     count = len(replay.outcomes)
-    chosen = set(np.linspace(0, count - 1, min(_SHEET_PICTURES, count)).round().astype(int).tolist())
+    chosen = set(np.linspace(0, count - 1, min(_SHEET_OVERLAYS, count)).round().astype(int).tolist())
     sheet: list[np.ndarray] = []
     for number, outcome in enumerate(replay.outcomes):
-        item = folder[outcome.sent.place]
+        item = folder[outcome.sent.index]
         sample: PairedSample = folder.load(item)
-        answer = outcome.answer
-        percepts = None if answer is None else answer.percepts(sample.size)
-        scorer.add(sample, percepts)
-        facts = "not answered"
-        if answer is not None and answer.report is not None and percepts is not None:
-            shown = int((percepts.scores >= info.score_threshold).sum())
+        messages = outcome.result
+        result = None if messages is None else messages.perception_result(sample.size)
+        scorer.add(sample, result)
+        facts = "no result"
+        if messages is not None and messages.report is not None and result is not None:
+            shown = int((result.scores >= info.score_threshold).sum())
             facts = (
-                f"{percepts.mode.value.replace('_', ' ')} - {shown} object{'' if shown == 1 else 's'} - "
-                f"{answer.report.latency_ms:.0f} ms"
+                f"{result.mode.value.replace('_', ' ')} - {shown} object{'' if shown == 1 else 's'} - "
+                f"{messages.report.latency_ms:.0f} ms"
             )
         title = " - ".join([f"{folder.name}  {item.id}", *([item.time] if item.time else [])])
-        picture = pair_picture(sample, percepts, info, title, facts, info.score_threshold)
-        _write(out / "overlays" / f"{number:04d}.png", picture)
+        overlay = pair_overlay(sample, result, info, title, facts, info.score_threshold)
+        _write(out / "overlays" / f"{number:04d}.png", overlay)
         if number in chosen:
-            sheet.append(picture)
+            sheet.append(overlay)
         bar.update()
     figures = score_figures(scorer.scores())
     if sheet:
@@ -355,7 +355,7 @@ def _draw(
 
 def _headline(report: dict[str, Any]) -> tuple[str, str]:
     pairs, latency = report["pairs"], report["latency_ms"]
-    facts = [f"{pairs['answered']} of {pairs['sent']} pairs answered", report["model"]["engine"]]
+    facts = [f"{pairs['answered']} of {pairs['sent']} pairs with results", report["model"]["engine"]]
     if latency:
         facts.append(f"latency p50 {latency['p50']:.0f} ms, p95 {latency['p95']:.0f} ms")
     if report["detection"] and report["detection"]["mean_AP50"] is not None:
@@ -365,10 +365,10 @@ def _headline(report: dict[str, Any]) -> tuple[str, str]:
     return f"{report['model']['name']} on {report['data']['set']}", "  -  ".join(facts)
 
 
-def _write(path: Path, picture: np.ndarray) -> None:
-    # level 3: half the time of OpenCV's default for a tenth more bytes
-    if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 3]):
-        raise DemoError(f"{path} could not be written")
+def _write(path: Path, image: np.ndarray) -> None:
+    # Level 3 takes half the time of OpenCV's default for 10% more bytes.
+    if not cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 3]):
+        raise DemoError(f"{path} can't be written: check the free space")
 
 
 if __name__ == "__main__":

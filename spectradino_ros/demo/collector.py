@@ -1,4 +1,4 @@
-"""Listens to all that the detector publishes and puts together what belongs to one pair."""
+"""Subscribe to the detector's topics and group its messages by pair."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 
-__all__ = ["Answer", "Collector", "Sent"]
+__all__ = ["Result", "Collector", "Sent"]
 
 _MODES = {
     FrameReport.MODE_FUSED: Mode.FUSED,
@@ -27,23 +27,23 @@ _MODES = {
 
 @dataclass(frozen=True)
 class Sent:
-    """A pair that was published: its place in the folder and the stamps of its two frames in nanoseconds."""
+    """A published pair: its index in the folder and both stamps in nanoseconds."""
 
-    place: int
+    index: int
     rgb_ns: int
     ir_ns: int
 
 
 @dataclass
-class Answer:
-    """The messages that carry one stamp, as far as they have come.
+class Result:
+    """Contents of the messages with one stamp, as far as they have arrived.
 
     Attributes:
-        report: how the answer came about.
-        boxes, scores, labels: float64 [K, 4] x1 y1 x2 y2, [K], int64 [K]; None until the detections have come.
+        report: the frame report.
+        boxes, scores, labels: float64 [K, 4] x1 y1 x2 y2, [K], int64 [K]; None until the detections have arrived.
         mask: uint8 [h, w], 255 unlabelled.
-        received_ns: wall-clock time at which the detections came.
-        frame_id: of the detections' header.
+        received_ns: wall-clock time at which the detections arrived.
+        frame_id: frame_id of the detections.
     """
 
     report: FrameReport | None = None
@@ -57,10 +57,10 @@ class Answer:
     def complete(self, with_mask: bool) -> bool:
         return self.report is not None and self.boxes is not None and (self.mask is not None or not with_mask)
 
-    def percepts(self, size: tuple[int, int]) -> PerceptionResult:
-        """What was found, over an image of `size` (width, height); only of a complete answer."""
-        assert self.report is not None, "no report has come"
-        assert self.boxes is not None, "no detections have come"
+    def perception_result(self, size: tuple[int, int]) -> PerceptionResult:
+        """Return the result on an image of `size` (width, height); it must be complete."""
+        assert self.report is not None, "no frame report has arrived"
+        assert self.boxes is not None, "no detections have arrived"
         assert self.scores is not None
         assert self.labels is not None
         return PerceptionResult(
@@ -75,17 +75,17 @@ class Answer:
 
 
 class Collector(Node):
-    """Subscriptions to one detector's topics.
+    """Node that subscribes to the topics of one detector.
 
     Attributes:
-        answers: by stamp in nanoseconds.
-        received: how many messages of any kind have come.
+        results: results by stamp in nanoseconds.
+        received: number of messages received.
     """
 
     def __init__(self, namespace: str, detector: str, with_mask: bool) -> None:
         super().__init__("collector", namespace=namespace)
         self.with_mask = with_mask
-        self.answers: dict[int, Answer] = {}
+        self.results: dict[int, Result] = {}
         self.received = 0
         self._detector = detector
         self._label_info: LabelInfo | None = None
@@ -102,41 +102,41 @@ class Collector(Node):
 
     @property
     def ready(self) -> bool:
-        """Whether the node is active and none of its answers would be missed."""
+        """Whether the detector is active and all its publishers are discovered."""
         return self._label_info is not None and all(s.get_publisher_count() > 0 for s in self._streams)
 
     @property
     def class_names(self) -> dict[str, str]:
-        """Names by class id, from the latched label info."""
+        """Class names by id, from the latched label info."""
         info = self._label_info
         return {} if info is None else {str(c.class_id): c.class_name for c in info.class_map}
 
     @property
     def diagnostics(self) -> dict[str, str]:
-        """The detector's latest diagnostics, all values by key."""
+        """Latest diagnostics of the detector, by key."""
         return dict(self._diagnostics)
 
-    def answer_to(self, sent: Sent) -> Answer | None:
-        """The complete answer to a pair, under either frame's stamp; None while there is none."""
+    def result_of(self, sent: Sent) -> Result | None:
+        """Return the complete result of a pair, by either stamp; None while there is none."""
         for stamp in (sent.rgb_ns, sent.ir_ns):
-            answer = self.answers.get(stamp)
-            if answer is not None and answer.complete(self.with_mask):
-                return answer
+            result = self.results.get(stamp)
+            if result is not None and result.complete(self.with_mask):
+                return result
         return None
 
     def drops(self) -> dict[str, int]:
-        """Frames that the node dropped since its activation, by cause, as last told by a report or by diagnostics."""
+        """Return the frames dropped since activation, by cause, from frame reports and diagnostics."""
         key = "dropped: "
         counts = {k.removeprefix(key): int(v) for k, v in self._diagnostics.items() if k.startswith(key)}
-        for answer in self.answers.values():
-            for drop in answer.report.drops if answer.report is not None else ():
+        for result in self.results.values():
+            for drop in result.report.drops if result.report is not None else ():
                 counts[drop.cause] = max(counts.get(drop.cause, 0), int(drop.count))
         return {cause: count for cause, count in sorted(counts.items()) if count}
 
-    def _answer(self, message: Detection2DArray | FrameReport | Image) -> Answer:
+    def _result(self, message: Detection2DArray | FrameReport | Image) -> Result:
         self.received += 1
         stamp = message.header.stamp
-        return self.answers.setdefault(stamp.sec * 1_000_000_000 + stamp.nanosec, Answer())
+        return self.results.setdefault(stamp.sec * 1_000_000_000 + stamp.nanosec, Result())
 
     def _on_labels(self, message: LabelInfo) -> None:
         self._label_info = message
@@ -147,19 +147,19 @@ class Collector(Node):
                 self._diagnostics.update({pair.key: pair.value for pair in status.values})
 
     def _on_report(self, message: FrameReport) -> None:
-        self._answer(message).report = message
+        self._result(message).report = message
 
     def _on_detections(self, message: Detection2DArray) -> None:
-        answer = self._answer(message)
-        answer.received_ns = time_ns()
-        answer.frame_id = message.header.frame_id
+        result = self._result(message)
+        result.received_ns = time_ns()
+        result.frame_id = message.header.frame_id
         found = [(d.bbox, d.results[0].hypothesis) for d in message.detections if d.results]
         half = np.array([(b.size_x / 2, b.size_y / 2) for b, _ in found], float).reshape(-1, 2)
         centre = np.array([(b.center.position.x, b.center.position.y) for b, _ in found], float).reshape(-1, 2)
-        answer.boxes = np.concatenate([centre - half, centre + half], axis=1)
-        answer.scores = np.array([h.score for _, h in found], float)
-        answer.labels = np.array([int(h.class_id) for _, h in found], np.int64)
+        result.boxes = np.concatenate([centre - half, centre + half], axis=1)
+        result.scores = np.array([h.score for _, h in found], float)
+        result.labels = np.array([int(h.class_id) for _, h in found], np.int64)
 
     def _on_mask(self, message: Image) -> None:
         rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
-        self._answer(message).mask = rows[:, : message.width].copy()
+        self._result(message).mask = rows[:, : message.width].copy()

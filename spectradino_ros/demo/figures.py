@@ -1,4 +1,4 @@
-"""What a replay comes to in figures: the report file and the summary on the screen."""
+"""Figures of a replay: the contents of report.json and the summary on the terminal."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from spectradino_core import __version__
 from spectradino_core.evaluation.scorer import Scores
 from spectradino_core.evaluation.spread import rounded
 from spectradino_core.runtime.perception_result import Mode
-from spectradino_ros.demo.collector import Answer, Sent
+from spectradino_ros.demo.collector import Result, Sent
 
 __all__ = ["Outcome", "replay_figures", "score_figures", "summary", "versions"]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One pair that was sent, and what became of it."""
+    """A sent pair and its result, None if there was none."""
 
     sent: Sent
     id: str
-    answer: Answer | None
+    result: Result | None
 
 
 def score_figures(scores: Scores) -> dict[str, Any]:
-    """AP50 by class and mIoU, each with the number of pairs it rests on.
+    """Return AP50 by class and mIoU, each with its number of pairs.
 
-    None in place of either where nothing of what the model can find is known in any pair.
+    Either is None if no pair has labels of the model's classes.
     """
     detection, segmentation = scores.detection, scores.segmentation
     result: dict[str, Any] = {"detection": None, "segmentation": None}
@@ -56,22 +56,22 @@ def score_figures(scores: Scores) -> dict[str, Any]:
 
 
 def replay_figures(outcomes: Sequence[Outcome], drops: Mapping[str, int], warm_ups: int) -> dict[str, Any]:
-    """Counts, modes, latencies, steps and drops of a replay.
+    """Return counts, modes, latencies [ms], step times and drops of a replay.
 
     Args:
-        outcomes: every pair that was sent, without the warm-up.
-        drops: frames that the node dropped, by cause, the warm-up's included.
-        warm_ups: how many pairs were sent before.
+        outcomes: all pairs sent after the warm-up.
+        drops: number of frames dropped by the node, by cause, including the warm-up.
+        warm_ups: number of pairs sent in the warm-up.
     """
-    answers = [o.answer for o in outcomes if o.answer is not None]
-    reports = [a.report for a in answers if a.report is not None]
-    modes = Counter(answer.percepts((1, 1)).mode for answer in answers)
+    results = [o.result for o in outcomes if o.result is not None]
+    reports = [r.report for r in results if r.report is not None]
+    modes = Counter(result.perception_result((1, 1)).mode for result in results)
     steps: dict[str, list[float]] = {}
     for report in reports:
         for step in report.steps:
             steps.setdefault(step.name, []).append(step.milliseconds)
     received = [
-        (o.answer.received_ns - min(o.sent.rgb_ns, o.sent.ir_ns)) / 1e6 for o in outcomes if o.answer is not None
+        (o.result.received_ns - min(o.sent.rgb_ns, o.sent.ir_ns)) / 1e6 for o in outcomes if o.result is not None
     ]
     offsets = [r.ir_offset_ms for r in reports if not math.isnan(r.ir_offset_ms)]
     return rounded(
@@ -79,13 +79,13 @@ def replay_figures(outcomes: Sequence[Outcome], drops: Mapping[str, int], warm_u
             "pairs": {
                 "warm_up": warm_ups,
                 "sent": len(outcomes),
-                "answered": len(answers),
-                "unanswered": [o.id for o in outcomes if o.answer is None],
+                "answered": len(results),
+                "unanswered": [o.id for o in outcomes if o.result is None],
             },
             "modes": {mode.value: modes.get(mode, 0) for mode in Mode},
-            # from the header's stamp to the moment before publishing, as the node reports it
+            # From the header stamp to publishing, as reported by the node.
             "latency_ms": _percentiles([r.latency_ms for r in reports]),
-            # from the same stamp until the detections were in the hands of a subscriber in another process
+            # From the same stamp to the arrival of the detections in another process.
             "received_after_ms": _percentiles(received),
             "steps_ms_p50": {name: round(float(np.median(values)), 3) for name, values in steps.items()},
             "ir_offset_ms_p50": float(np.median(offsets)) if offsets else None,
@@ -95,7 +95,7 @@ def replay_figures(outcomes: Sequence[Outcome], drops: Mapping[str, int], warm_u
 
 
 def versions() -> dict[str, str]:
-    """Of what took part, by name; what is not installed by pip is left out where its version can't be asked."""
+    """Return the versions of the software involved; packages without pip metadata are skipped."""
     found = {
         "spectradino": __version__,
         "python": platform.python_version(),
@@ -112,12 +112,12 @@ def versions() -> dict[str, str]:
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """The report in a few lines for a person."""
+    """Format the report as a few lines of text."""
     pairs, model, latency = report["pairs"], report["model"], report["latency_ms"]
     modes = ", ".join(f"{count} {name}" for name, count in report["modes"].items() if count)
     rate = _or_dash(report["rate_hz"], ".1f")
     lines = [
-        f"{pairs['answered']} of {pairs['sent']} pairs answered ({modes or 'none'}) at {rate} pairs/s",
+        f"{pairs['answered']} of {pairs['sent']} pairs with results ({modes or 'none'}) at {rate} pairs/s",
         f"  model      {model['name']} in {model['engine']}",
     ]
     if latency:
@@ -131,11 +131,11 @@ def summary(report: Mapping[str, Any]) -> str:
         by_class = ", ".join(f"{name} {_or_dash(value, '.3f')}" for name, value in detection["AP50"].items())
         lines.append(
             f"  AP50       {by_class}; mean {_or_dash(detection['mean_AP50'], '.3f')} "
-            f"({detection['true_boxes']} known boxes in {detection['pairs']} pairs)"
+            f"({detection['true_boxes']} labelled boxes in {detection['pairs']} pairs)"
         )
     if segmentation:
         lines.append(
-            f"  mIoU       {_or_dash(segmentation['mIoU'], '.3f')} ({segmentation['pairs']} pairs with a known mask)"
+            f"  mIoU       {_or_dash(segmentation['mIoU'], '.3f')} ({segmentation['pairs']} pairs with a labelled mask)"
         )
     drops = ", ".join(f"{count} {cause}" for cause, count in report["drops"].items())
     lines.append(f"  dropped    {drops or 'nothing'}")
@@ -146,8 +146,8 @@ def _percentiles(values: Sequence[float]) -> dict[str, float] | None:
     if not values:
         return None
     return {
-        f"p{share}": round(float(value), 3)
-        for share, value in zip((50, 95, 99), np.percentile(values, (50, 95, 99)), strict=True)
+        f"p{percentile}": round(float(value), 3)
+        for percentile, value in zip((50, 95, 99), np.percentile(values, (50, 95, 99)), strict=True)
     }
 
 

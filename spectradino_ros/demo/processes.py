@@ -1,4 +1,4 @@
-"""The two processes beside the demo's own: the detector node and the player."""
+"""Child processes of the demo: the detector node and the player."""
 
 from __future__ import annotations
 
@@ -20,22 +20,24 @@ _LOG_LINES = 15
 
 
 class DemoError(RuntimeError):
-    """The demo can't go on; the message says why and what to look at."""
+    """The demo can't continue; the message names the cause and where to look."""
 
 
 def ros_environment(domain: int, profiles: Path, log_folder: Path) -> dict[str, str]:
-    """What all processes of the demo need: a ROS domain of their own on this machine, and room for images in DDS.
+    """Return the environment of the demo's processes: a ROS domain on this machine and the Fast DDS profile.
 
     Args:
         domain: ROS_DOMAIN_ID.
         profiles: the Fast DDS profile for large images.
-        log_folder: where ROS writes its own log files.
+        log_folder: folder for ROS's own log files.
 
     Raises:
-        DemoError: the profile is not there.
+        DemoError: the profile does not exist.
     """
     if not profiles.is_file():
-        raise DemoError(f"the Fast DDS profile {profiles} is missing: without it large images are lost on their way")
+        raise DemoError(
+            f"the Fast DDS profile {profiles} is missing: install the package again, as large images are lost without"
+        )
     return {
         "ROS_DOMAIN_ID": str(domain),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
@@ -47,14 +49,14 @@ def ros_environment(domain: int, profiles: Path, log_folder: Path) -> dict[str, 
 
 
 class Child:
-    """A Python module run in a process of its own, its output in a log file."""
+    """Child process that runs Python, with its output in a log file."""
 
     def __init__(self, name: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         """
         Args:
-            name: for messages.
-            arguments: of `python`, "-m" and the module first.
-            environment: added to this process's.
+            name: used in messages.
+            arguments: arguments of `python`, such as "-m" and a module.
+            environment: variables added to those of this process.
             log: file for stderr, and for stdout unless `PlayerProcess` reads that.
         """
         self.name = name
@@ -72,10 +74,7 @@ class Child:
         return sink
 
     def check(self) -> None:
-        """
-        Raises:
-            DemoError: the process has ended, with the last lines of its log.
-        """
+        """Raise `DemoError`, with the last lines of the log, if the process has ended."""
         code = self.process.poll()
         if code is None:
             return
@@ -83,18 +82,18 @@ class Child:
         raise DemoError(f"the {self.name} {how}. The last lines of {self.log}:\n{self.last_lines()}")
 
     def last_lines(self) -> str:
-        """The end of its log, indented."""
+        """Return the end of the log, indented."""
         lines = self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
         return "\n".join(f"    {line}" for line in lines) or "    (it wrote nothing)"
 
     def finish(self, patience_s: float = 8.0) -> int:
-        """Waits until it ends by itself; stops it when it takes longer. Returns its exit code."""
+        """Wait until the process ends, stop it after `patience_s` seconds; returns its exit code."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self.process.wait(patience_s)
         return self.stop()
 
     def stop(self, patience_s: float = 8.0) -> int:
-        """Asks it to end as Ctrl-C would, insists where it does not; returns its exit code."""
+        """Stop the process with SIGINT, then SIGTERM, then SIGKILL; returns its exit code."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
             if self.process.poll() is None:
                 self.process.send_signal(number)
@@ -106,7 +105,7 @@ class Child:
 
 
 class PlayerProcess(Child):
-    """The player, whose stdout says what it sent."""
+    """The player process, which reports on stdout what it sent."""
 
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         super().__init__("player", ["-m", "spectradino_ros.demo.player", *arguments], environment, log)
@@ -118,7 +117,7 @@ class PlayerProcess(Child):
         return subprocess.PIPE
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """What it has told since the last call."""
+        """Yield the events received since the last call."""
         while True:
             try:
                 yield self._events.get_nowait()
@@ -126,7 +125,7 @@ class PlayerProcess(Child):
                 return
 
     def check(self) -> None:
-        """As of any child, but only when all that it told has been taken: its last line may be that it is done."""
+        """Check once all events are taken, because the last one may be "done"."""
         if not self._reader.is_alive() and self._events.empty():
             super().check()
 

@@ -75,7 +75,7 @@ def test_real_pairs_are_answered_scored_and_drawn(data: Path, model: Path, ros_d
     (out / "overlays/mine.png").write_bytes(b"of somebody else")
     done = run_demo(["--out", out, "--data", data, "--model", model], ros_domain)
     assert done.returncode == 0, done.stderr
-    assert "6 of 6 pairs answered (6 fused)" in done.stdout
+    assert "6 of 6 pairs with results (6 fused)" in done.stdout
     assert "contact_sheet.png" in done.stdout
     assert "done" in done.stderr  # the bar came to its end
     assert "100%" in done.stderr
@@ -141,7 +141,7 @@ def test_a_model_that_answers_nothing(data: Path, ros_domain: int, tmp_path: Pat
     picky = make_blob_model(tmp_path / "picky.onnx", input_size=(322, 238), thermal=ThermalContract(depths=(8,)))
     done = run_demo(["--out", tmp_path / "out", "--data", data, "--model", picky, "--pairs", "2"], ros_domain)
     assert done.returncode == 1
-    assert "No pair was answered" in done.stderr
+    assert "No results were published: see the node's log" in done.stderr
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert report["pairs"]["answered"] == 0
     assert report["latency_ms"] is None

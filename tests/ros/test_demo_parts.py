@@ -1,4 +1,4 @@
-"""The demo's parts, each on its own: pace, scores, figures, pictures, the synthetic folder, child processes."""
+"""The demo's parts, each on its own: pace, scores, figures, overlays, the synthetic folder, child processes."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ pytest.importorskip("rclpy", reason="no ROS in this environment")
 from builtin_interfaces.msg import Time
 from spectradino_msgs.msg import DropCount, FrameReport, StepTime
 
-from spectradino_ros.demo.collector import Answer, Sent
+from spectradino_ros.demo.collector import Result, Sent
 from spectradino_ros.demo.figures import Outcome, replay_figures, score_figures, summary
-from spectradino_ros.demo.pictures import PANEL_WIDTH, contact_sheet, pair_picture
+from spectradino_ros.demo.overlays import PANEL_WIDTH, contact_sheet, pair_overlay
 from spectradino_ros.demo.player import Pace
 from spectradino_ros.demo.processes import Child, DemoError, ros_environment
-from spectradino_ros.demo.street import write_street
+from spectradino_ros.demo.synthetic import write_scenes
 
 INFO = ModelInfo(
     name="none",
@@ -69,7 +69,7 @@ def sample(size: tuple[int, int], boxes=None, labels=None, mask: np.ndarray | No
 class TestPace:
     def test_a_given_rate_is_kept_whatever_comes_back(self) -> None:
         pace = Pace(20.0)
-        pace.answered(3.0)
+        pace.add_round_trip(3.0)
         assert pace.interval_s == 0.05
         assert not pace.may_send(0.049, 0)
         assert pace.may_send(0.051, 99)
@@ -77,13 +77,13 @@ class TestPace:
     def test_without_one_it_follows_the_answers(self) -> None:
         pace = Pace(None)
         for _ in range(30):
-            pace.answered(0.4)
+            pace.add_round_trip(0.4)
         assert pace.interval_s == pytest.approx(0.5)
         assert pace.may_send(0.51, 1)
         assert not pace.may_send(0.51, 2)  # it waits for one of the two
         assert pace.may_send(3.1, 2)  # but not forever
         for _ in range(60):
-            pace.answered(0.001)
+            pace.add_round_trip(0.001)
         assert pace.interval_s == 0.1  # ten a second at most
 
 
@@ -122,7 +122,7 @@ def outcome(place: int, latency_ms: float | None, mode: int = FrameReport.MODE_F
         drops=[DropCount(cause="overload", count=place)],
     )
     nothing = np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64)
-    return Outcome(sent, f"p{place}", Answer(report, *nothing, received_ns=stamp + round((latency_ms + 2) * 1e6)))
+    return Outcome(sent, f"p{place}", Result(report, *nothing, received_ns=stamp + round((latency_ms + 2) * 1e6)))
 
 
 def test_figures_of_a_replay() -> None:
@@ -148,19 +148,19 @@ def test_figures_of_a_replay_without_answers_are_json() -> None:
     assert json.loads(json.dumps(figures, allow_nan=False))["pairs"]["answered"] == 0
     model = {"name": "box", "engine": "ONNX Runtime"}
     text = summary({**figures, "detection": None, "segmentation": None, "model": model, "rate_hz": 1.0})
-    assert "0 of 1 pairs answered (none)" in text
+    assert "0 of 1 pairs with results (none)" in text
 
 
-class TestPictures:
+class TestOverlays:
     @pytest.mark.parametrize("size", [(617, 459), (394, 161), (1280, 1024), (64, 512)])
     def test_a_box_lies_on_its_pixels_in_both_panels(self, size: tuple[int, int]) -> None:
         width, height = size
         box = [width * 0.25, height * 0.5, width * 0.75, height * 0.9]
         found = percepts(size, [box, [0, 0, width, height]], [0.9, 0.1], [1, 0])
-        picture = pair_picture(sample(size), found, INFO, "title", "facts", threshold=0.3)
+        overlay = pair_overlay(sample(size), found, INFO, "title", "facts", threshold=0.3)
         panel_height = round(height * PANEL_WIDTH / width)
-        assert picture.shape[0] > panel_height
-        left, right = picture[:panel_height, :PANEL_WIDTH], picture[:panel_height, -PANEL_WIDTH:]
+        assert overlay.shape[0] > panel_height
+        left, right = overlay[:panel_height, :PANEL_WIDTH], overlay[:panel_height, -PANEL_WIDTH:]
         for panel in (left, right):
             coloured = np.ptp(panel.astype(int), axis=2) > 60  # frames and text are grey
             middle = coloured[round(panel_height * 0.7)]  # a row that only the two upright sides cross
@@ -173,40 +173,40 @@ class TestPictures:
     def test_the_mask_is_blended_into_the_colour_panel_only(self) -> None:
         size = (640, 512)
         found = percepts(size, mask=np.full((512, 640), MASK_CLASSES.index("car"), np.uint8))
-        picture = pair_picture(sample(size), found, INFO, "", "", 0.3)
-        assert picture[256, 300].tolist() == pytest.approx([26, 47, 96], abs=2)
-        assert np.ptp(picture[256, 900].astype(int)) == 0
+        overlay = pair_overlay(sample(size), found, INFO, "", "", 0.3)
+        assert overlay[256, 300].tolist() == pytest.approx([26, 47, 96], abs=2)
+        assert np.ptp(overlay[256, 900].astype(int)) == 0
 
-    def test_no_answer_is_said(self) -> None:
+    def test_a_missing_result_is_shown_as_a_dark_panel(self) -> None:
         size = (640, 512)
-        dark = pair_picture(sample(size), None, INFO, "", "", 0.3)
+        dark = pair_overlay(sample(size), None, INFO, "", "", 0.3)
         assert dark[10, 10].tolist() == [13, 13, 13]
         assert dark[200:300, 200:400].max() > 200
 
     def test_tags_do_not_cover_one_another(self) -> None:
         size = (640, 512)
         crowd = [[300 + 3 * i, 200, 320 + 3 * i, 240] for i in range(12)]
-        one = pair_picture(sample(size), percepts(size, crowd[:1], [0.9], [0]), INFO, "", "", 0.3)
-        all_of_them = pair_picture(sample(size), percepts(size, crowd, [0.9] * 12, [0] * 12), INFO, "", "", 0.3)
+        one = pair_overlay(sample(size), percepts(size, crowd[:1], [0.9], [0]), INFO, "", "", 0.3)
+        all_of_them = pair_overlay(sample(size), percepts(size, crowd, [0.9] * 12, [0] * 12), INFO, "", "", 0.3)
         tag = np.s_[187:199, 300:370]  # above the best-scored box
         assert np.ptp(one[tag].astype(int)) > 100
         np.testing.assert_array_equal(one[tag], all_of_them[tag])
 
-    def test_contact_sheet_holds_all_pictures(self) -> None:
+    def test_contact_sheet_holds_all_images(self) -> None:
         colours = [(10 * i + 50, 0, 0) for i in range(7)]
-        pictures = [np.full((100 + i, 300, 3), colour, np.uint8) for i, colour in enumerate(colours)]
-        sheet = contact_sheet(pictures, INFO, "title", "facts", columns=3, cell_width=150)
+        images = [np.full((100 + i, 300, 3), colour, np.uint8) for i, colour in enumerate(colours)]
+        sheet = contact_sheet(images, INFO, "title", "facts", columns=3, cell_width=150)
         found = {tuple(colour) for colour in np.unique(sheet.reshape(-1, 3), axis=0).tolist()}
         assert set(colours) <= found
-        assert contact_sheet(pictures[:1], INFO, "title", "facts", cell_width=800).shape[1] < 900
+        assert contact_sheet(images[:1], INFO, "title", "facts", cell_width=800).shape[1] < 900
 
 
 def test_a_synthetic_folder_is_read_back_as_it_was_rendered(tmp_path: Path) -> None:
     from spectradino_core.scenes import SceneOptions, render_sequence
-    from spectradino_ros.demo.street import FIRST_SEED
+    from spectradino_ros.demo.synthetic import FIRST_SEED
 
     ticks: list[int] = []
-    write_street(tmp_path, 6, Modality.LWIR, size=(160, 128), tick=lambda: ticks.append(1))
+    write_scenes(tmp_path, 6, Modality.LWIR, size=(160, 128), tick=lambda: ticks.append(1))
     folder = PairedFolder(tmp_path, "val", "lwir", BOX_CLASSES, MASK_CLASSES)
     assert len(folder) == len(ticks) == 6
     assert [item.time for item in folder] == ["day"] * 4 + ["dusk"] * 2

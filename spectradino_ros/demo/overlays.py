@@ -1,7 +1,4 @@
-"""What came back, for the eye: an overlay per pair and a contact sheet of all.
-
-Letters: h w a source image, K boxes.
-"""
+"""Overlays of results: one image per pair and a contact sheet."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.overlay import BOX_COLOURS, draw_overlay, infrared_to_grey
 from spectradino_core.runtime.perception_result import PerceptionResult
 
-__all__ = ["PANEL_WIDTH", "contact_sheet", "pair_picture"]
+__all__ = ["PANEL_WIDTH", "contact_sheet", "pair_overlay"]
 
 PANEL_WIDTH = 640
 """Width of each of the two panels in pixels; the height follows from the frame's aspect."""
@@ -31,18 +28,18 @@ _DIM = (150, 156, 164)
 _OVERSAMPLING = 4
 
 
-def pair_picture(
-    sample: PairedSample, percepts: PerceptionResult | None, info: ModelInfo, title: str, facts: str, threshold: float
+def pair_overlay(
+    sample: PairedSample, result: PerceptionResult | None, info: ModelInfo, title: str, facts: str, threshold: float
 ) -> np.ndarray:
-    """Both frames of a pair side by side, with what was found on both, over a caption.
+    """Draw both images of a pair side by side, with boxes and mask, above a caption.
 
     Args:
-        sample: the frames that were sent.
-        percepts: the answer, None where there was none.
-        info: names and colours.
-        title: left in the caption.
-        facts: right in the caption.
-        threshold: least score of a box that is drawn.
+        sample: the images that were sent.
+        result: the result, None if there was none.
+        info: class names and colours.
+        title: left part of the caption.
+        facts: right part of the caption.
+        threshold: minimum score of a box to be drawn.
 
     Returns:
         uint8 [H, 2 * PANEL_WIDTH + gap, 3], RGB order.
@@ -54,18 +51,18 @@ def pair_picture(
     panels = [
         cv2.resize(frame, size, interpolation=method) for frame in (sample.rgb, infrared_to_grey(sample.infrared))
     ]
-    if percepts is not None:
-        shown = _scaled(percepts, size, threshold)
-        # the infrared panel keeps its greys: the mask is on the other one
+    if result is not None:
+        shown = _scaled(result, size, threshold)
+        # The mask is drawn on the RGB panel only, so that the IR panel stays grey.
         panels[0] = draw_overlay(panels[0], _without_boxes(shown), info, mask_alpha=0.35)
         for panel in panels:
             _boxes(panel, shown, info)
     for panel, name in zip(panels, ("RGB", info.infrared.name), strict=True):
         _badge(panel, name)
-    if percepts is None:
+    if result is None:
         for panel in panels:
             panel[:] = panel // 3
-            _text(panel, "no answer", (PANEL_WIDTH // 2 - 55, size[1] // 2), _BRIGHT, 0.7)
+            _text(panel, "no result", (PANEL_WIDTH // 2 - 55, size[1] // 2), _BRIGHT, 0.7)
     strip = np.full((_STRIP, 2 * PANEL_WIDTH + _GAP, 3), _BACKGROUND, np.uint8)
     _text(strip, title, (12, 27), _BRIGHT, 0.65)
     _text(strip, facts, (strip.shape[1] - 12 - _text_width(facts, 0.65), 27), _DIM, 0.65)
@@ -74,30 +71,33 @@ def pair_picture(
 
 
 def contact_sheet(
-    pictures: Sequence[np.ndarray], info: ModelInfo, title: str, facts: str, columns: int = 3, cell_width: int = 800
+    images: Sequence[np.ndarray], info: ModelInfo, title: str, facts: str, columns: int = 3, cell_width: int = 800
 ) -> np.ndarray:
-    """Pictures in a grid under a title, with the key to the colours: uint8 [H, W, 3], RGB order.
+    """Arrange images in a grid below a title and a legend of the class colours.
 
     Args:
-        pictures: RGB pictures of any sizes, at least one.
-        info: names and colours.
+        images: RGB images of any size, at least one.
+        info: class names and colours.
         title, facts: the two lines at the top.
-        columns: of the grid, at most.
-        cell_width: each picture is scaled to this width.
+        columns: maximum number of columns.
+        cell_width: width to which each image is scaled, in pixels.
+
+    Returns:
+        uint8 [H, W, 3], RGB order.
     """
-    columns = min(columns, len(pictures))
+    columns = min(columns, len(images))
     cells = []
-    for picture in pictures:
-        height = max(1, round(picture.shape[0] * cell_width / picture.shape[1]))
-        cells.append(cv2.resize(picture, (cell_width, height), interpolation=cv2.INTER_AREA))
+    for image in images:
+        height = max(1, round(image.shape[0] * cell_width / image.shape[1]))
+        cells.append(cv2.resize(image, (cell_width, height), interpolation=cv2.INTER_AREA))
     margin = 16
     width = columns * cell_width + (columns + 1) * margin
     rows = []
     for start in range(0, len(cells), columns):
         row = cells[start : start + columns]
         band = np.full((max(cell.shape[0] for cell in row) + margin, width, 3), _BACKGROUND, np.uint8)
-        for place, cell in enumerate(row):
-            left = margin + place * (cell_width + margin)
+        for column, cell in enumerate(row):
+            left = margin + column * (cell_width + margin)
             band[: cell.shape[0], left : left + cell_width] = cell
         rows.append(band)
     return np.concatenate([_header(width, margin, info, title, facts), *rows])
@@ -118,36 +118,36 @@ def _header(width: int, margin: int, info: ModelInfo, title: str, facts: str) ->
     return header
 
 
-def _scaled(percepts: PerceptionResult, size: tuple[int, int], threshold: float) -> PerceptionResult:
-    """Result on an image scaled to `size` (width, height), without boxes that score less than `threshold`."""
-    factors = np.array([new / old for new, old in zip(size, percepts.size, strict=True)] * 2, np.float32)
-    keep = percepts.scores >= threshold
-    mask = percepts.mask
+def _scaled(result: PerceptionResult, size: tuple[int, int], threshold: float) -> PerceptionResult:
+    """Scale a result to `size` (width, height) and remove boxes that score less than `threshold`."""
+    factors = np.array([new / old for new, old in zip(size, result.size, strict=True)] * 2, np.float32)
+    keep = result.scores >= threshold
+    mask = result.mask
     return replace(
-        percepts,
-        boxes=percepts.boxes[keep] * factors,
-        scores=percepts.scores[keep],
-        labels=percepts.labels[keep],
+        result,
+        boxes=result.boxes[keep] * factors,
+        scores=result.scores[keep],
+        labels=result.labels[keep],
         mask=None if mask is None else cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST),
         size=size,
     )
 
 
-def _without_boxes(percepts: PerceptionResult) -> PerceptionResult:
-    return replace(percepts, boxes=percepts.boxes[:0], scores=percepts.scores[:0], labels=percepts.labels[:0])
+def _without_boxes(result: PerceptionResult) -> PerceptionResult:
+    return replace(result, boxes=result.boxes[:0], scores=result.scores[:0], labels=result.labels[:0])
 
 
-def _boxes(panel: np.ndarray, percepts: PerceptionResult, info: ModelInfo) -> None:
-    """Boxes with class and score. The best-scored get their tags first; a tag without room is left out."""
+def _boxes(panel: np.ndarray, result: PerceptionResult, info: ModelInfo) -> None:
+    """Draw boxes with class and score; tags are placed by descending score and skipped without room."""
     height, width = panel.shape[:2]
-    corners = np.round(percepts.boxes).astype(int).tolist()
-    colours = [BOX_COLOURS[int(label) % len(BOX_COLOURS)] for label in percepts.labels]
+    corners = np.round(result.boxes).astype(int).tolist()
+    colours = [BOX_COLOURS[int(label) % len(BOX_COLOURS)] for label in result.labels]
     for (x1, y1, x2, y2), colour in reversed(list(zip(corners, colours, strict=True))):
         thickness = 2 if min(x2 - x1, y2 - y1) > 24 else 1
         cv2.rectangle(panel, (x1, y1), (min(x2, width - 1), min(y2, height - 1)), colour, thickness)
-    # the badge in the corner is there first
+    # Occupied by the band's badge.
     taken = [(width - 70, 0, width, 22)]
-    for (x1, y1, x2, y2), colour, score, label in zip(corners, colours, percepts.scores, percepts.labels, strict=True):
+    for (x1, y1, x2, y2), colour, score, label in zip(corners, colours, result.scores, result.labels, strict=True):
         text = f"{info.box_classes[int(label)]} {score:.2f}"
         tag_width = _text_width(text, _TAG_SCALE) + 6
         for left, top in ((x1, y1 - _TAG_HEIGHT), (x2 - tag_width, y1 - _TAG_HEIGHT), (x1, y2), (x2 - tag_width, y2)):
@@ -176,7 +176,7 @@ def _text_width(text: str, scale: float) -> int:
 
 
 def _text(canvas: np.ndarray, text: str, origin: tuple[int, int], colour: tuple[int, int, int], scale: float) -> None:
-    """Text whose baseline begins at `origin`; drawn large and averaged down, because small strokes look broken."""
+    """Draw text at baseline `origin`, enlarged and scaled down, because thin strokes look broken."""
     height, width = canvas.shape[0], canvas.shape[1]
     n = _OVERSAMPLING
     up, down = round(26 * scale) + 2, round(10 * scale) + 2
@@ -185,13 +185,13 @@ def _text(canvas: np.ndarray, text: str, origin: tuple[int, int], colour: tuple[
     if right <= left or bottom <= top:
         return
     large = np.zeros(((bottom - top) * n, (right - left) * n), np.uint8)
-    place = ((origin[0] - left) * n, (origin[1] - top) * n)
-    cv2.putText(large, _ascii(text), place, cv2.FONT_HERSHEY_DUPLEX, scale * n, 255, n, cv2.LINE_AA)
+    position = ((origin[0] - left) * n, (origin[1] - top) * n)
+    cv2.putText(large, _ascii(text), position, cv2.FONT_HERSHEY_DUPLEX, scale * n, 255, n, cv2.LINE_AA)
     cover = cv2.resize(large, (right - left, bottom - top), interpolation=cv2.INTER_AREA)[..., None] / np.float32(255)
     patch = canvas[top:bottom, left:right]
     patch[:] = (patch * (1 - cover) + np.array(colour, np.float32) * cover + 0.5).astype(np.uint8)
 
 
 def _ascii(text: str) -> str:
-    """OpenCV's fonts know nothing beyond ASCII."""
+    """Replace characters that OpenCV's fonts don't have."""
     return text.replace("·", "-").replace("–", "-").encode("ascii", "replace").decode()

@@ -1,4 +1,4 @@
-"""A folder of synthetic pairs, in the layout that real ones have: short drives by day, at dusk and by night."""
+"""Render a folder of synthetic pairs: short sequences by day, at dusk and by night."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from spectradino_core.data.seeds import HELD_OUT
 from spectradino_core.modality import Modality
 from spectradino_core.scenes import BOX_CLASSES, MASK_CLASSES, TIMES_OF_DAY, SceneOptions, render_sequence
 
-__all__ = ["FIRST_SEED", "FRAMES_PER_DRIVE", "write_street"]
+__all__ = ["FIRST_SEED", "FRAMES_PER_SEQUENCE", "write_scenes"]
 
 FIRST_SEED = HELD_OUT["report"]
-"""Seeds from here on are never trained on."""
+"""First of the seeds that are never used in training."""
 
-FRAMES_PER_DRIVE = 4
+FRAMES_PER_SEQUENCE = 4
 _FRAME_RATE_HZ = 4.0
 _CLOCK_OFFSET_MS = 6.0
-"""The infrared camera exposes so much later, as cameras without a common trigger do."""
-_LEAST_VISIBLE = 0.25
-"""Objects of which less can be seen are not asked for: neither a person nor the model could name them."""
+"""Delay of the IR exposure, as of cameras without a common trigger."""
+_MIN_VISIBLE = 0.25
+"""Minimum visible fraction of an object to be labelled; less is not recognisable."""
 
 
-def write_street(
+def write_scenes(
     folder: Path,
     pairs: int,
     infrared: Modality,
@@ -34,15 +34,18 @@ def write_street(
     seed: int = FIRST_SEED,
     tick: Callable[[], object] = lambda: None,
 ) -> None:
-    """Renders `pairs` frames into `folder` as a set that `PairedFolder` reads, its split called "val".
+    """Render `pairs` pairs into `folder` as a data set for `PairedFolder`, with the split "val".
 
     Args:
-        folder: made if need be; what an earlier run left there is written over.
-        pairs: how many, at least 1; every `FRAMES_PER_DRIVE` of them are one drive.
+        folder: created if missing; files of an earlier run are overwritten.
+        pairs: number of pairs, at least 1; every `FRAMES_PER_SEQUENCE` of them form a sequence.
         infrared: the band beside RGB.
         size: (width, height) in pixels.
-        seed: of the first drive; the next ones count on.
+        seed: seed of the first sequence; it increases by one per sequence.
         tick: called after each pair.
+
+    Raises:
+        OSError: an image can't be written.
     """
     band = infrared.key
     for kind in ("rgb", band, "label"):
@@ -50,21 +53,21 @@ def write_street(
     items: list[dict[str, Any]] = []
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for place in range(pairs):
-        drive, frame = divmod(place, FRAMES_PER_DRIVE)
+    for index in range(pairs):
+        sequence, frame = divmod(index, FRAMES_PER_SEQUENCE)
         if frame == 0:
             options = SceneOptions(
                 width=size[0],
                 height=size[1],
                 bands=(Modality.RGB, infrared),
-                time_of_day=TIMES_OF_DAY[drive % len(TIMES_OF_DAY)],
+                time_of_day=TIMES_OF_DAY[sequence % len(TIMES_OF_DAY)],
                 misregistration_px=1.0,
                 clock_offset_ms=_CLOCK_OFFSET_MS,
             )
-            length = min(FRAMES_PER_DRIVE, pairs - place)
-            scenes = iter(render_sequence(seed + drive, length, _FRAME_RATE_HZ, options))
+            length = min(FRAMES_PER_SEQUENCE, pairs - index)
+            scenes = iter(render_sequence(seed + sequence, length, _FRAME_RATE_HZ, options))
         scene = next(scenes)
-        name = f"{place:04d}"
+        name = f"{index:04d}"
         paths = {kind: f"val/{kind}/{name}.png" for kind in ("rgb", band, "label")}
         arrays = {
             "rgb": cv2.cvtColor(scene.images[Modality.RGB], cv2.COLOR_RGB2BGR),
@@ -72,26 +75,26 @@ def write_street(
             "label": scene.mask,
         }
         for kind, pixels in arrays.items():
-            # noise does not compress, so the fastest setting is as good as any
+            # Noise does not compress, so the fastest level suffices.
             if not cv2.imwrite(str(folder / paths[kind]), pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
-                raise OSError(f"{folder / paths[kind]} could not be written")
+                raise OSError(f"{folder / paths[kind]} can't be written")
         items.append(
             {"id": name, "width": size[0], "height": size[1], "time": scene.time_of_day, "seed": scene.seed}
             | {"ir_offset_ms": _CLOCK_OFFSET_MS, **paths}
         )
-        images.append({"id": place, "file_name": paths["rgb"], "width": size[0], "height": size[1]})
+        images.append({"id": index, "file_name": paths["rgb"], "width": size[0], "height": size[1]})
         for box, label, visible in zip(
             scene.boxes.tolist(), scene.labels.tolist(), scene.visible.tolist(), strict=True
         ):
-            if visible >= _LEAST_VISIBLE:
+            if visible >= _MIN_VISIBLE:
                 corner = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
                 annotations.append(
-                    {"id": len(annotations), "image_id": place, "category_id": label, "bbox": corner}
+                    {"id": len(annotations), "image_id": index, "category_id": label, "bbox": corner}
                     | {"visible_frac": round(visible, 3), "area": corner[2] * corner[3], "iscrowd": 0}
                 )
         tick()
-    index = {"set": "synthetic street", "split": "val", "mask_classes": list(MASK_CLASSES), "items": items}
+    manifest = {"set": "synthetic street", "split": "val", "mask_classes": list(MASK_CLASSES), "items": items}
     categories = [{"id": label, "name": name} for label, name in enumerate(BOX_CLASSES)]
     truth = {"images": images, "categories": categories, "annotations": annotations}
-    (folder / "index_val.json").write_text(json.dumps(index, indent=1))
+    (folder / "index_val.json").write_text(json.dumps(manifest, indent=1))
     (folder / "instances_val.json").write_text(json.dumps(truth, indent=1))
