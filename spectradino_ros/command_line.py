@@ -1,4 +1,4 @@
-"""The command line of `detector_node`: help, and words that ROS would pass over. Needs no ROS."""
+"""Command line of `detector_node`: help, and arguments that ROS would ignore. Needs no ROS."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BEGIN, _END = "--ros-args", "--"
 
 
 def outside_ros(words: Sequence[str]) -> list[str]:
-    """The arguments, without the program's name, that ROS does not read: all but those from --ros-args to --."""
+    """Return the arguments that ROS does not read: all except those from --ros-args to --."""
     found, is_for_ros = [], False
     for word in words:
         if is_for_ros:
@@ -31,7 +31,7 @@ def outside_ros(words: Sequence[str]) -> list[str]:
 
 
 def parameter_files(words: Sequence[str]) -> list[str]:
-    """The parameter files among the arguments, without the program's name, that ROS reads."""
+    """Return the parameter files given to ROS, by --params-file after --ros-args."""
     found, is_for_ros = [], False
     for word, following in zip(words, [*words[1:], _BEGIN]):
         is_for_ros = word != _END if is_for_ros else word == _BEGIN
@@ -41,16 +41,19 @@ def parameter_files(words: Sequence[str]) -> list[str]:
 
 
 def refuse(words: Sequence[str]) -> tuple[int, str] | None:
-    """What to print instead of starting the node, and the exit code; None: the node may start.
+    """Check the command line before the node starts.
 
     Args:
         words: the arguments, without the program's name.
+
+    Returns:
+        Exit code and text to print instead of starting the node, or None to start it.
     """
     own = outside_ros(words)
     if any(word in _HELP for word in own):
         return 0, usage()
     if not own:
-        try:  # ROS would wait for a pipe's writer for ever, and call text of another encoding "line 0"
+        try:  # ROS would block on a pipe, and report another encoding as "line 0"
             for path in parameter_files(words):
                 read_text(path, "parameter file")
         except FileError as error:
@@ -69,9 +72,9 @@ def refuse(words: Sequence[str]) -> tuple[int, str] | None:
 
 
 def usage() -> str:
-    """The help text, with every parameter."""
+    """Return the help text, with every parameter."""
     lines = [
-        f"detector_node {__version__}: detections and masks from an RGB and an infrared camera, as a lifecycle node.",
+        f"detector_node {__version__}: lifecycle node for detections and masks from an RGB and an infrared camera.",
         "",
         "usage: ros2 run spectradino_ros detector_node [--help] [--ros-args ...]",
         "",

@@ -1,7 +1,7 @@
-"""The command `detector_node`: from the first moment on a signal ends it quietly, and what it lacks is named.
+"""Entry point of the command `detector_node`: handles signals during imports, names missing modules.
 
-Importing ROS and ONNX Runtime takes a second, in which Ctrl-C would raise out of the midst of some import. Nothing has
-begun by then, so the process just ends.
+Importing ROS and ONNX Runtime takes a second, in which Ctrl-C would raise from within an import. The process has no
+state to clean up by then, so it just exits.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ _ROSDEP = "rosdep install --from-paths src src/spectradino_ros/msg --ignore-src"
 
 
 def _leave(_number: int, _frame: Any) -> None:
-    os._exit(0)  # no exception: an import may catch it
+    os._exit(0)  # not an exception, which an import may catch
 
 
 def remedy(module: str) -> str:
-    """What installs a module that is missing, empty where that is not known.
+    """Return how to install a missing module, "" if unknown.
 
     Args:
-        module: name of the module, with those of its packages.
+        module: fully qualified module name.
     """
     name = module.partition(".")[0]
     if name == "spectradino_msgs":
         return (
-            "its messages are a package of their own inside this one, which a plain 'colcon build' leaves out. Build "
+            "its messages are a separate package inside this one, which a plain 'colcon build' skips. Build "
             f"them with '{_BUILD}' in the workspace (without a workspace: 'make msgs'), then source "
             "install/setup.bash"
         )
@@ -42,17 +42,17 @@ def remedy(module: str) -> str:
 
 
 def main() -> int:
-    """Runs the node, see `detector_node.main`, on the process's arguments. Returns the exit code."""
+    """Run the node with the process's arguments, see `detector_node.main`; returns the exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
     try:
         from spectradino_ros.command_line import refuse
 
-        if answer := refuse(sys.argv[1:]):
-            code, text = answer
+        if refusal := refuse(sys.argv[1:]):
+            code, text = refusal
             try:
                 print(text, file=sys.stderr if code else sys.stdout, flush=True)
-            except BrokenPipeError:  # `--help | head`; Python would complain again when it closes the output
+            except BrokenPipeError:  # `--help | head`; Python would raise again on closing stdout
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return code
         from spectradino_ros.detector_node import main as serve

@@ -1,4 +1,4 @@
-"""The frames that are answered together, and what only the live node has for reading them."""
+"""Captures for inference, and conversion of encodings by cv_bridge."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["CameraFrame", "Capture", "CvBridgeConverter", "stamp_ns"]
 
 
 def stamp_ns(header: Header) -> int:
-    """A header's stamp in nanoseconds."""
+    """Return a header's stamp in nanoseconds."""
     return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
 
 
 class CvBridgeConverter:
-    """Converts encodings that are not read without it, where cv_bridge is installed and works.
+    """Converter of encodings that are only supported through cv_bridge, if it is installed.
 
-    It is imported when the first such message comes: distributions ship it built for NumPy 1, so that its import fails,
-    at length, beside a NumPy 2, and most cameras never need it.
+    cv_bridge is imported with the first such message: distributions build it for NumPy 1, so its import fails with long
+    output beside NumPy 2, and most cameras do not need it.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class CvBridgeConverter:
         if self._bridge is None:
             try:
                 from cv_bridge import CvBridge
-            except Exception as error:  # a broken build raises whatever it likes
+            except Exception as error:  # a broken build raises anything
                 raise RuntimeError(f"cv_bridge is not available: {error}") from None
             self._bridge = CvBridge()
         return self._bridge.imgmsg_to_cv2(message, wanted)
@@ -41,13 +41,13 @@ class CvBridgeConverter:
 
 @dataclass(frozen=True)
 class Capture:
-    """What one answer is made from: a pair, or a frame of one camera while the other is silent.
+    """Input of one inference: a pair, or a frame of one camera while the other is silent.
 
     Attributes:
         rgb, ir: the frames; one of them may be missing.
-        error_ns: infrared stamp minus colour stamp, less the constant offset; None with one frame.
-        ready_s: when it was known that these frames belong together, by `perf_counter`.
-        after_jump: time jumped back since the capture before, so nothing smoothed over time holds.
+        error_ns: IR stamp minus RGB stamp minus the constant offset; None with one frame.
+        ready_s: time of pairing by `perf_counter`.
+        after_jump: whether time jumped back since the previous capture, so that temporal smoothing must be reset.
     """
 
     rgb: CameraFrame | None
@@ -57,12 +57,12 @@ class Capture:
     after_jump: bool
 
     def without(self, camera: str) -> Capture:
-        """The same without the frame of the camera "rgb" or "ir"."""
+        """Return a copy without the frame of the camera "rgb" or "ir"."""
         return replace(self, error_ns=None, **{camera: None})  # type: ignore[arg-type]
 
     @property
     def reference(self) -> CameraFrame:
-        """The frame whose stamp the answer has: the RGB one where there is one."""
+        """The frame whose header the result gets: RGB if present, else IR."""
         frame = self.rgb if self.rgb is not None else self.ir
         assert frame is not None
         return frame

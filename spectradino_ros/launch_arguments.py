@@ -1,9 +1,8 @@
-"""The launch files' arguments and what they mean to the node, without ROS's launch.
+"""Arguments of the launch files and their conversion to parameters and remappings, without ROS's launch.
 
-Every node parameter is an argument: its description, choices and reading come from its row in `settings.py`. Beside
-them stand the usual ones of a launch file (namespace, topics, parameter file, ...). An argument that is left empty
-does not touch its parameter, so that the parameter file decides; one that is given wins over the file.
-`launch_description.py` makes launch actions of all this.
+Every node parameter is an argument with the description, choices and type of its row in `settings.py`; further
+arguments are namespace, topics, parameter file, ... An empty argument leaves its parameter to the parameter file; any
+other value takes precedence over the file. `launch_description.py` creates the launch actions.
 """
 
 from __future__ import annotations
@@ -37,21 +36,21 @@ __all__ = [
 NODE_NAME = "detector_node"
 
 _TRUTHS = {"true": True, "false": False, "True": True, "False": False}
-"""How launch files write truth values: YAML's way and Python's."""
+"""Booleans as launch files write them, in YAML and in Python."""
 
 _DEFAULT_FILE = "config/detector.yaml"
 _LARGE_IMAGES = "large_images"
 
 _ROS_NAME = re.compile(r"(~/|/)?[A-Za-z_{][\w{}]*(/[A-Za-z_{][\w{}]*)*", re.ASCII)
-"""A topic or namespace; words in braces are replaced by ROS."""
+"""A topic or namespace; ROS replaces substitutions in braces."""
 
 _LAUNCH_OWN = ("launch-prefix", "launch-prefix-filter", "sigterm_timeout", "sigkill_timeout", "emulate_tty")
-"""Arguments that ROS's launch itself reads, in any launch file."""
+"""Arguments of ROS's launch itself, valid in any launch file."""
 
 
 @dataclass(frozen=True)
 class Argument:
-    """One launch argument. `default` is its text when it is not given; `choices` is empty where any text will do."""
+    """One launch argument; `choices` is empty if any text is allowed."""
 
     name: str
     description: str
@@ -60,43 +59,43 @@ class Argument:
 
 
 def arguments() -> list[Argument]:
-    """Arguments of the launch files, in the order in which they are listed."""
+    """Return the arguments of the launch files in the order of `--show-args`."""
     as_in_file = "Empty: as in params_file."
     general = [
         Argument("namespace", "Namespace of the node and of its topics."),
-        # Empty, not its path: one launch may include two bands, and they share what the first one sets.
+        # Empty, not its path: two included launch files share the arguments that the first one sets.
         Argument("params_file", f"YAML file with the node's parameters. Empty: the package's {_DEFAULT_FILE}."),
         Argument(
             "use_sim_time",
-            f"Take the time from /clock, as a simulator or a bag player with --clock publishes it. {as_in_file}",
+            f"Use the time on /clock, as published by a simulator or by a bag player with --clock. {as_in_file}",
             choices=("", *_TRUTHS),
         ),
         Argument(
             "use_respawn",
-            "Start the node again 2 s after it has ended by itself. With autostart it comes up again.",
+            "Restart the node 2 s after it has ended by itself; with autostart it then activates itself.",
             "false",
             tuple(_TRUTHS),
         ),
         Argument(
             "log_level",
-            "Minimum severity of the log lines, of the node and of ROS below it.",
+            "Minimum severity of log lines, of the node and of the ROS libraries.",
             "info",
             ("debug", "info", "warn", "error", "fatal"),
         ),
         Argument("rgb_topic", "Topic of the RGB camera.", IMAGES["rgb"]),
         Argument("ir_topic", "Topic of the infrared camera.", IMAGES["ir"]),
-        Argument("rgb_info_topic", "Topic of the RGB camera's CameraInfo. Empty: camera_info beside rgb_topic."),
-        Argument("ir_info_topic", "Topic of the infrared camera's CameraInfo. Empty: camera_info beside ir_topic."),
+        Argument("rgb_info_topic", "CameraInfo topic of the RGB camera. Empty: camera_info beside rgb_topic."),
+        Argument("ir_info_topic", "CameraInfo topic of the infrared camera. Empty: camera_info beside ir_topic."),
         Argument(
             "image_transport",
-            "How the images of both cameras come: raw, or from <topic>/compressed or <topic>/zstd. "
-            f"rgb_transport and ir_transport set one camera's. {as_in_file}",
+            "Transport of the images of both cameras: raw, or <topic>/compressed or <topic>/zstd. "
+            f"rgb_transport and ir_transport set it for one camera. {as_in_file}",
             choices=("", *TRANSPORTS),
         ),
         Argument(
             "dds_profile",
-            f"Fast DDS profile of the node, for what it publishes: {_LARGE_IMAGES}, which is shipped, or an XML "
-            "file. Against lost camera images it is the drivers that need it, in FASTRTPS_DEFAULT_PROFILES_FILE. "
+            f"Fast DDS profile of the node, for the images that it publishes: {_LARGE_IMAGES} (shipped) or an XML "
+            "file. Against lost camera images set it for the camera drivers, in FASTRTPS_DEFAULT_PROFILES_FILE. "
             "Empty: as in the environment.",
         ),
     ]
@@ -111,14 +110,14 @@ def _choices(spec: Spec) -> tuple[str, ...]:
 
 
 def refuse_unknown(given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse arguments that no launch file knows; launch itself passes over them.
+    """Refuse unknown launch arguments, which launch itself ignores.
 
     Args:
-        given: names of arguments that were given to this launch file.
+        given: names of the arguments given to this launch file.
         known: names that it declares.
 
     Raises:
-        ParameterError: one is unknown; the nearest name is given.
+        ParameterError: a name is unknown; the message has the nearest one.
     """
     known = list(known)
     for name in given:
@@ -128,23 +127,23 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str]) -> None:
         if name.startswith("qos_overrides."):
             hint = "set it in the parameter file (params_file)"
         else:
-            hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
+            hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
         raise ParameterError(f"launch argument '{shorten(name)}' is unknown: {hint}")
 
 
 def truth(text: str) -> bool:
-    """A truth value from its text in a launch file."""
+    """Return a boolean from its text in a launch file."""
     return _TRUTHS[text]
 
 
 def parameter_values(given: Mapping[str, str]) -> dict[str, Any]:
-    """The parameters that the arguments set, by name; those that were left empty are not in it.
+    """Return the parameters set by the arguments, by name; empty arguments set none.
 
     Args:
-        given: texts of the arguments by name, empty where not given.
+        given: texts of the arguments by name, "" if not given.
 
     Raises:
-        ParameterError: a text is no value of its parameter.
+        ParameterError: a text is not a valid value of its parameter.
     """
     values: dict[str, Any] = {}
     if given["use_sim_time"]:
@@ -172,10 +171,10 @@ def _parse(spec: Spec, text: str) -> Any:
 
 
 def remappings(given: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Images and CameraInfo of both cameras: the names in the node and their topics.
+    """Return the remappings of both cameras' images and CameraInfo as (name in the node, topic).
 
     Raises:
-        ParameterError: a topic or the namespace is not one in ROS, over which the node would stumble.
+        ParameterError: a topic or the namespace is not a valid ROS name.
     """
     found = []
     topics = [f"{key}_{what}topic" for key in ("rgb", "ir") for what in ("", "info_")]
@@ -184,8 +183,8 @@ def remappings(given: Mapping[str, str]) -> list[tuple[str, str]]:
         is_root = argument == "namespace" and given[argument] == "/"
         if not (_ROS_NAME.fullmatch(given[argument]) or is_root or (may_be_empty and not given[argument])):
             raise ParameterError(
-                f"launch argument '{argument}' is {shorten(given[argument])!r}, which is no ROS name: letters, digits "
-                "and underscores between single slashes, no digit first, as in /front/image_raw"
+                f"launch argument '{argument}' is {shorten(given[argument])!r}, which is not a valid ROS name: use "
+                "letters, digits and underscores between single slashes, no digit first, as in /front/image_raw"
             )
     for key, name in IMAGES.items():
         images = given[f"{key}_topic"]
@@ -195,15 +194,14 @@ def remappings(given: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 def parameter_file(text: str, namespace: str) -> Path:
-    """The file meant by the argument `params_file`.
+    """Return the path of the argument `params_file`.
 
     Args:
-        text: the argument; empty: the package's file.
-        namespace: the node's, with what the launch file's surroundings put before it.
+        text: the argument; "": the package's file.
+        namespace: namespace of the node, including those pushed by including launch files.
 
     Raises:
-        ParameterError: there is none, it cannot be read, or none of its blocks is for the node, which ROS would pass
-            over.
+        ParameterError: the file does not exist, can't be read, or has no block for the node, which ROS would ignore.
     """
     path = Path(os.path.expanduser(text)) if text else find_shared(_DEFAULT_FILE)
     if not os.path.lexists(path) or path.is_dir():
@@ -213,23 +211,23 @@ def parameter_file(text: str, namespace: str) -> Path:
     names = node_names_in(path)
     if not any("*" in name or name.strip("/") == node.strip("/") for name in names):
         raise ParameterError(
-            f"parameter file {path} holds nothing for {node}: its blocks are for {shorten(', '.join(names))}. "
-            f"Name the block '/**' or '{node}'"
+            f"parameter file {path} has no block for {node}, only for {shorten(', '.join(names))}: "
+            f"name the block '/**' or '{node}'"
         )
     return path
 
 
 def dds_profile(text: str) -> Path:
-    """The file meant by the argument `dds_profile`.
+    """Return the path of the argument `dds_profile`.
 
     Raises:
-        ParameterError: there is no such file, which Fast DDS would pass over without a word, or it can't be read.
+        ParameterError: the file does not exist, which Fast DDS would ignore silently, or can't be read.
     """
     shipped = text == _LARGE_IMAGES
     path = find_shared("config/fastdds_large_images.xml") if shipped else Path(os.path.expanduser(text))
     if not os.path.lexists(path):
         raise ParameterError(
-            f"launch argument 'dds_profile' is {_LARGE_IMAGES} or an XML file, and there is none at {path}"
+            f"launch argument 'dds_profile': there is no file {path}; give {_LARGE_IMAGES} or an XML file"
         )
     try:
         return check_file(path, "settings file").resolve()

@@ -1,4 +1,4 @@
-"""The one launch description behind the launch files of all bands; what the arguments mean: `launch_arguments.py`."""
+"""Launch description of the launch files of all bands, with the arguments of `launch_arguments.py`."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ __all__ = ["NODE_NAME", "detector_launch_description"]
 
 
 def detector_launch_description(band: str) -> LaunchDescription:
-    """The arguments and the node.
+    """Return the launch description with all arguments and the node.
 
     Args:
-        band: of the infrared camera, "lwir", "swir" or "nir": the node's `infrared_band` unless the parameter file or
-            an argument sets another.
+        band: band of the infrared camera, "lwir", "swir" or "nir": the node's `infrared_band` unless the parameter
+            file or an argument sets another.
     """
     declared = arguments()
     include, shared = _include()
@@ -47,7 +47,7 @@ def detector_launch_description(band: str) -> LaunchDescription:
 
     return LaunchDescription(
         [
-            # First of all: choices are checked when an argument is declared, and would complain before.
+            # Before the declarations, which check the choices of arguments.
             OpaqueFunction(function=check_names),
             *map(_declare, declared),
             OpaqueFunction(function=lambda context: _node(context, band, declared)),
@@ -56,12 +56,12 @@ def detector_launch_description(band: str) -> LaunchDescription:
 
 
 def _include() -> tuple[IncludeLaunchDescription | None, frozenset[str]]:
-    """The inclusion that this description is being made for, and the names that its surroundings had set before.
+    """Return the action that includes this launch file, and the names of arguments that were set before.
 
-    Launch passes on unknown arguments without a word, and all launch files of one launch share their arguments: what
-    is set may belong to the file that includes ours. Which names were given to ours is known to the action that
-    includes it alone (`ros2 launch` uses one, too), and a launch file is run within that action. None: it is run
-    otherwise, as for `--show-args`, or from a launch file that may have arguments of its own.
+    Launch ignores unknown arguments silently, and all launch files of one launch share their arguments, so a set name
+    may belong to the including file. Only the including action (also used by `ros2 launch`) has the names given to
+    this file, and it runs the file within its own call. None if there is no such action, as with `--show-args`, or from
+    a launch file that may have arguments of its own.
     """
     frame = inspect.currentframe()
     while frame is not None:
@@ -89,13 +89,13 @@ def _declare(argument: Argument) -> DeclareLaunchArgument:
 
 def _node(context: LaunchContext, band: str, declared: Iterable[Argument]) -> list[Node]:
     given = {a.name: LaunchConfiguration(a.name).perform(context).strip() for a in declared}
-    # Texts by their type: launch would make a number of a file that is called 123.
+    # Strings with their type: launch would convert a file name such as 123 to a number.
     values = {
         name: ParameterValue(value, value_type=str) if isinstance(value, str) else value
         for name, value in parameter_values(given).items()
     }
     profile, namespace = given["dds_profile"], given["namespace"]
-    if not namespace.startswith("/"):  # a namespace that the surroundings pushed comes before it
+    if not namespace.startswith("/"):  # relative to a namespace pushed by the including file
         namespace = "/".join((str(context.launch_configurations.get("ros_namespace", "")), namespace))
     file = parameter_file(given["params_file"], namespace)
     return [
@@ -106,7 +106,7 @@ def _node(context: LaunchContext, band: str, declared: Iterable[Argument]) -> li
             namespace=given["namespace"],
             parameters=[str(file), values],
             remappings=remappings(given),
-            # The band comes before the parameter file, which may say otherwise.
+            # The band precedes the parameter file, which may override it.
             arguments=["--ros-args", "--log-level", given["log_level"], "-p", f"infrared_band:={band}"],
             additional_env={"FASTRTPS_DEFAULT_PROFILES_FILE": str(dds_profile(profile))} if profile else {},
             respawn=truth(given["use_respawn"]),

@@ -1,7 +1,7 @@
 """Declaration of the node's parameters with rclpy.
 
-Defaults, ranges and descriptions: `spectradino_core/streams/settings.py`. ROS is imported only where parameters are
-declared, so that the launch description needs no node.
+Defaults, ranges and descriptions: `spectradino_core/streams/settings.py`. ROS is imported only in `declare`, so that
+the launch description can use this module without a node.
 """
 
 from __future__ import annotations
@@ -31,14 +31,17 @@ __all__ = [
 ]
 
 _NAMED_UNKNOWN = 10
-"""Unknown parameters that are named, each with the nearest name, which takes a millisecond."""
+"""Unknown parameters to name, because finding the nearest name takes a millisecond each."""
 
 
 def declare(node: Any) -> Settings:
-    """Declares all parameters on an rclpy node and reads them, with what the command line or a YAML file set.
+    """Declare all parameters and read their values, as set on the command line or in a YAML file.
+
+    Args:
+        node: the rclpy node.
 
     Raises:
-        ParameterError: a value given at start is refused.
+        ParameterError: a value given at start is invalid.
     """
     from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
     from rclpy.exceptions import InvalidParameterValueException
@@ -50,7 +53,7 @@ def declare(node: Any) -> Settings:
             description=spec.description + (f" Takes effect {spec.when.value}." if spec.when is When.CONFIGURE else ""),
             additional_constraints=f"one of: {spec.allowed}" if spec.choices else spec.allowed if spec.lengths else "",
             read_only=spec.when is When.START,
-            # Types are checked by `check`: it takes 50 for 50.0, on which static typing would stop the node.
+            # `check` checks types: it accepts 50 for 50.0, which static typing would refuse.
             dynamic_typing=True,
         )
         if spec.kind is float and spec.low is not None:
@@ -59,17 +62,18 @@ def declare(node: Any) -> Settings:
             descriptor.integer_range = [IntegerRange(from_value=int(spec.low), to_value=int(spec.high or 0), step=1)]
         try:
             default = list(spec.default) if spec.kind is tuple else spec.default
-            given = node.declare_parameter(spec.name, default, descriptor).value
-        except InvalidParameterValueException as error:  # ROS checks the range before we can
-            raise ParameterError(f"parameter '{spec.name}' lies in {spec.allowed}: {error}") from None
-        values[spec.name] = check(spec.name, given)
+            value = node.declare_parameter(spec.name, default, descriptor).value
+        except InvalidParameterValueException as error:  # ROS checks the range first
+            raise ParameterError(f"parameter '{spec.name}' must be in {spec.allowed}: {error}") from None
+        values[spec.name] = check(spec.name, value)
     return Settings(**values)
 
 
 def unknown_overrides(names: list[str]) -> list[str]:
-    """A complaint for each of the names given at start that no parameter has: ROS itself passes over typing errors.
+    """Return a warning for each unknown parameter given at start, which ROS ignores silently.
 
-    Of a file for something else, with hundreds of them, the first are named and the others counted.
+    Args:
+        names: names of the parameters given at start; after the first ten unknown ones the others are counted.
     """
     theirs = ("use_sim_time", "start_type_description_service")
     unknown = [n for n in names if n not in specs() and n not in theirs and not n.startswith("qos_overrides.")]
@@ -79,24 +83,26 @@ def unknown_overrides(names: list[str]) -> list[str]:
     ]
     if len(unknown) > _NAMED_UNKNOWN:
         found.append(
-            f"{len(unknown) - _NAMED_UNKNOWN} more parameters are unknown and have no effect: is the parameter file "
-            "one for this node?"
+            f"{len(unknown) - _NAMED_UNKNOWN} more parameters are unknown and have no effect: check that the "
+            "parameter file is one for this node"
         )
     return found
 
 
 def idle_overrides(names: Iterable[str], declared: Iterable[str]) -> list[str]:
-    """A complaint for each qos_overrides parameter given at start that no subscription or publisher asked for.
+    """Return a warning for each qos_overrides parameter given at start that no subscription or publisher uses.
 
     Args:
-        names: of the parameters given at start.
-        declared: of those that the node has, now that it has subscribed.
+        names: names of the parameters given at start.
+        declared: names of the parameters that the node has after it subscribed.
     """
     known = [name for name in declared if name.startswith("qos_overrides.")]
     found = []
     for name in names:
         if name.startswith("qos_overrides.") and name not in known and not name.startswith("qos_overrides./clock."):
             near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
-            found.append(f"parameter '{shorten(name)}' is of no topic or policy of this node and has no effect: {hint}")
+            hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
+            found.append(
+                f"parameter '{shorten(name)}' names no topic or QoS policy of this node and has no effect: {hint}"
+            )
     return found

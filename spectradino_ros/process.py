@@ -1,7 +1,7 @@
-"""A lifecycle node as a process: it comes up by itself or waits for a manager, stops quietly, exits truthfully.
+"""Process of a lifecycle node: autostart or a lifecycle manager, shutdown on signals, exit codes.
 
-rclpy's own signal handlers shut the context down under the node's feet, and a second Ctrl-C raises in the middle of the
-clean-up. Here a signal only sets a flag; the node then deactivates and cleans up while ROS still works.
+rclpy's own signal handlers shut the context down while the node still uses it, and a second Ctrl-C raises during the
+clean-up. Here a signal only sets a flag; the node then deactivates and cleans up with a valid context.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from spectradino_ros.parameters import ParameterError
 __all__ = ["StopRequest", "run"]
 
 _POLL_S = 0.1
-"""How long a signal may go unnoticed: Python runs its handlers between two calls into ROS."""
+"""Maximum delay of a signal: Python runs its handlers between two calls into ROS."""
 _PAUSE_S = 0.01
-"""After an exception from the executor, so that one that repeats does not take a whole core."""
+"""Pause after an exception from the executor, so that a repeated one does not take a whole core."""
 _NOTICE_PERIOD_S = 10.0
 
 
 class StopRequest:
-    """Whether SIGINT or SIGTERM was received, any number of times."""
+    """Flag that SIGINT or SIGTERM was received."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -43,7 +43,7 @@ class StopRequest:
             signal.signal(number, self._receive)
 
     def ignore(self) -> None:
-        """Nothing is left to stop. Python gives its handlers back on exit, and a second signal then would kill."""
+        """Ignore further signals; Python restores its handlers on exit, and a signal would then kill."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
 
@@ -53,22 +53,22 @@ class StopRequest:
 
 
 def run(make_node: Callable[[], Any], args: Sequence[str] | None = None) -> int:
-    """Makes the node and serves it until it is told to stop.
+    """Create the node and spin it until a stop is requested.
 
     Args:
-        make_node: called once ROS is initialised. A LifecycleNode with `autostart`, whether it comes up by itself, and
-            `release`, which ends all that it holds in whatever state it is, and `exit_code`, which ends the process
-            once it is not 0.
+        make_node: called once ROS is initialised. Returns a LifecycleNode with `autostart` (whether it configures and
+            activates itself), `release` (frees all resources in any state) and `exit_code` (ends the process if not
+            0).
         args: command line, `sys.argv` by default.
 
     Returns:
-        The process's exit code: 0 after SIGINT, SIGTERM or a shutdown from outside, 1 when the node could not be made
-        or could not come up by itself, or when only a new process can help. Why was logged.
+        The process's exit code: 0 after SIGINT, SIGTERM or an external shutdown; 1 if the node could not be created or
+        autostart failed, or if only a new process can help. The reason was logged.
     """
     stop = StopRequest()
     try:
         rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
-    except Exception as error:  # a bad command line or parameter file; ROS has no logger yet
+    except Exception as error:  # an invalid command line or parameter file; ROS has no logger yet
         print(f"detector_node cannot start: {error}", file=sys.stderr)
         return 1
     try:
@@ -95,12 +95,12 @@ def _serve(node: Any, stop: StopRequest) -> int:
                 if stop.requested:
                     return 0
                 if transition() is not TransitionCallbackReturn.SUCCESS:
-                    node.get_logger().fatal(f"autostart failed: could not {name}, the reason is in the lines above")
+                    node.get_logger().fatal(f"autostart failed, could not {name}: see the error above")
                     return 1
         else:
             name = node.get_fully_qualified_name()
             node.get_logger().info(
-                "unconfigured, waiting for a lifecycle manager (autostart is false); by hand: "
+                "unconfigured, waiting for a lifecycle manager (autostart is false); manually: "
                 f"'ros2 lifecycle set {name} configure' and '... activate'"
             )
         notices = Notices(node.get_logger(), _NOTICE_PERIOD_S)
@@ -112,7 +112,7 @@ def _serve(node: Any, stop: StopRequest) -> int:
             except Exception as error:
                 if not rclpy.ok():
                     break
-                # What came from outside and got past every check: taking a message, or sending an answer, raised.
+                # Raised by rclpy on taking a message or sending a response.
                 trace = traceback.format_exc()
                 notices.error(
                     "executor", f"cannot handle a message or request: {type(error).__name__}: {error}\n{trace}"

@@ -1,4 +1,4 @@
-"""The topics on which the cameras' calibrations come. What is made of them: `spectradino_core.streams.registering`."""
+"""CameraInfo topics. Registration from their messages: `spectradino_core.streams.registering`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ __all__ = ["Registering", "camera_info_topic"]
 
 
 def camera_info_topic(node: Any, key: str, image: str) -> str:
-    """The topic of a camera's calibration: `<key>/camera_info`, or if only the image was remapped the image's sibling.
+    """Return a camera's CameraInfo topic.
 
     Args:
         node: resolves the names.
         key: "rgb" or "ir".
-        image: the image topic's name before remapping.
+        image: name of the image topic before remapping.
+
+    Returns:
+        `<key>/camera_info` if it is remapped, else `camera_info` beside the image topic.
     """
     name = CAMERA_INFO[key]
     resolve: Callable[..., str] = node.resolve_topic_name

@@ -280,18 +280,21 @@ def test_a_failed_start_is_said(prefix, tmp_path):
 @pytest.mark.parametrize(
     ("argument", "complaint"),
     [
-        ("score_threshold:=7", "parameter 'score_threshold' lies in -1 to 1, got 7"),
+        ("score_threshold:=7", "parameter 'score_threshold' must be in -1 to 1, got 7"),
         ("sync_slop_ms:=wide", "launch argument 'sync_slop_ms' can't be read: 'wide'"),
         ("learn_ir_time_ofset:=true", "'learn_ir_time_ofset' is unknown: did you mean 'learn_ir_time_offset'?"),
         ("params_file:=/no/file", "launch argument 'params_file' is '/no/file': there is no such file"),
         ("params_file:=~nosuchuser/x.yaml", "'params_file' is '~nosuchuser/x.yaml': there is no such file"),
         ("params_file:=/dev/zero", "parameter file /dev/zero is a device, not a regular file"),
-        ("rgb_topic:=", "launch argument 'rgb_topic' is '', which is no ROS name"),
-        ("ir_topic:=/my camera/image", "launch argument 'ir_topic' is '/my camera/image', which is no ROS name"),
-        ("namespace:=/front/", "launch argument 'namespace' is '/front/', which is no ROS name"),
+        ("rgb_topic:=", "launch argument 'rgb_topic' is '', which is not a valid ROS name"),
+        (
+            "ir_topic:=/my camera/image",
+            "launch argument 'ir_topic' is '/my camera/image', which is not a valid ROS name",
+        ),
+        ("namespace:=/front/", "launch argument 'namespace' is '/front/', which is not a valid ROS name"),
         ("device:=gpu", "is not valid"),
         ("image_transport:=theora", "is not valid"),
-        ("dds_profile:=nowhere.xml", "'dds_profile' is large_images or an XML file, and there is none at nowhere.xml"),
+        ("dds_profile:=nowhere.xml", "'dds_profile': there is no file nowhere.xml; give large_images or an XML file"),
     ],
 )
 def test_a_bad_argument_stops_the_launch(prefix, argument, complaint):

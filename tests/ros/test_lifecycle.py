@@ -97,12 +97,12 @@ def test_parameters_change_live_and_are_checked(manager, peer):
     assert manager.set("sync_slop_ms", 30) == (True, ""), "a whole number is as good"
     assert manager.set("fallback_mode", "fused_only") == (True, "")
     for name, value, reason in [
-        ("score_threshold", -0.5, "is -1 for the model's own"),
+        ("score_threshold", -0.5, "or -1 for the model's own"),
         ("score_threshold", 1.5, "score_threshold"),
         ("sync_slop_ms", 0.0, "sync_slop_ms"),
-        ("sync_slop_ms", "wide", "is a floating-point number"),
-        ("fallback_mode", "never", "is one of auto, fused_only, rgb_only, ir_only"),
-        ("publish_overlay", 1, "is a truth value"),
+        ("sync_slop_ms", "wide", "must be a floating-point number"),
+        ("fallback_mode", "never", "must be one of auto, fused_only, rgb_only, ir_only"),
+        ("publish_overlay", 1, "must be a boolean"),
         ("autostart", True, "read-only"),
     ]:
         good, said = manager.set(name, value)
@@ -112,13 +112,13 @@ def test_parameters_change_live_and_are_checked(manager, peer):
 
 def test_values_of_every_kind_are_checked_before_it_is_configured(manager):
     for name, good, bad, reason in [
-        ("ir_to_rgb", [2.0, 0.0, 0.5, 0.0, 2.0, 0.5, 0.0, 0.0, 1.0], [1.0, 0.0], "is a list of 9 numbers, got 2"),
-        ("extrinsic_rotation", [0.0, 0.0, 0.0, 1.0], 1.0, "is a list of 4 or 9 numbers, got 1.0"),
-        ("threads", 2, 2.5, "is a whole number"),
+        ("ir_to_rgb", [2.0, 0.0, 0.5, 0.0, 2.0, 0.5, 0.0, 0.0, 1.0], [1.0, 0.0], "must be a list of 9 numbers, got 2"),
+        ("extrinsic_rotation", [0.0, 0.0, 0.0, 1.0], 1.0, "must be a list of 4 or 9 numbers, got 1.0"),
+        ("threads", 2, 2.5, "must be an integer"),
         ("stale_ms", 300.0, float("nan"), "stale_ms"),
-        ("ir_normalization", "percentile", "log", "is one of model, percentile, fixed, none"),
-        ("learn_ir_time_offset", True, "true", "is a truth value"),
-        ("calibration_file", "", 3, "is a text"),
+        ("ir_normalization", "percentile", "log", "must be one of model, percentile, fixed, none"),
+        ("learn_ir_time_offset", True, "true", "must be a boolean"),
+        ("calibration_file", "", 3, "must be a string"),
     ]:
         assert manager.set(name, good) == (True, "")
         accepted, said = manager.set(name, bad)
@@ -179,9 +179,9 @@ def test_an_override_of_a_wrong_type_is_refused_in_a_sentence_and_one_without_ef
     assert "Traceback" not in node.log
     idle = {f"{topic}.dept": 5, "qos_overrides./elsewhere/image_raw.subscription.depth": 5, f"{topic}.depth": 5}
     with running("-r", "__ns:=/override", model=blob_model, device="cpu", threads=1, **idle) as node:
-        node.wait_for_line(rf"\[WARN\].*'{topic}.dept' is of no topic or policy.*did you mean '{topic}.depth'\?")
-        node.wait_for_line(r"\[WARN\].*'qos_overrides./elsewhere/image_raw.subscription.depth' is of no topic")
-        assert node.count("is of no topic or policy") == 2
+        node.wait_for_line(rf"\[WARN\].*'{topic}.dept' names no topic or QoS policy.*did you mean '{topic}.depth'\?")
+        node.wait_for_line(r"\[WARN\].*'qos_overrides./elsewhere/image_raw.subscription.depth' names no topic")
+        assert node.count("names no topic or QoS policy") == 2
 
 
 def test_a_failed_activation_leaves_nothing_behind_and_the_node_alive(peer, blob_model):

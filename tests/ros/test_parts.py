@@ -17,7 +17,7 @@ from vision_msgs.msg import Detection2D
 from spectradino_core.runtime.bundle import BundleError
 from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 from spectradino_ros import shared_files
-from spectradino_ros.model_path import box_model, resolve_model
+from spectradino_ros.model_path import bundled_model, resolve_model
 from spectradino_ros.notices import Notices
 from spectradino_ros.publishing import Facts, detections_message, image_message, report_message
 from spectradino_ros.worker import NewestOnlyWorker
@@ -239,12 +239,12 @@ def test_the_report_judges_the_deadline(latency_ms, deadline_ms, met):
 
 
 @pytest.mark.parametrize(("band", "name"), [("", "lwir_box.onnx"), ("nir", "nir_box.onnx"), ("swir", "swir_box.onnx")])
-def test_the_model_in_the_box_is_looked_for_and_all_places_are_named(tmp_path, monkeypatch, band, name):
-    assert box_model(band) == name
+def test_a_missing_bundled_model_is_reported_with_all_searched_paths(tmp_path, monkeypatch, band, name):
+    assert bundled_model(band) == name
     folders = [tmp_path / "first", tmp_path / "second"]
     monkeypatch.setattr(shared_files, "candidates", lambda relative: [folder / relative for folder in folders])
     places = [folder / "models" / name for folder in folders]
-    with pytest.raises(BundleError, match="no model in the box.*'model'") as caught:
+    with pytest.raises(BundleError, match="no bundled model.*'model'") as caught:
         resolve_model("", band)
     assert all(str(place) in str(caught.value) for place in places)
     places[1].parent.mkdir(parents=True)

@@ -40,7 +40,7 @@ def test_without_a_model_the_one_in_the_box_for_the_band_is_meant(band):
     node = NodeProcess(infrared_band=band, device="cpu")
     try:
         node.wait_for_line(
-            rf"cannot configure: no model in the box for {band.upper()}: models/{band}_box.onnx .*'model'"
+            rf"cannot configure: no bundled model for {band.upper()}: models/{band}_box.onnx .*'model'"
             rf"|\[INFO\].*model .*\(rgb \+ {band}, .* from .*/models/{band}_box.onnx"
         )
     finally:
@@ -114,11 +114,11 @@ def test_a_device_that_is_not_there(blob_model):
 
 
 def test_a_parameter_out_of_range(blob_model):
-    fails(r"\[FATAL\].*parameter 'score_threshold' lies in -1 to 1", model=blob_model, score_threshold=3.0)
+    fails(r"\[FATAL\].*parameter 'score_threshold' must be in -1 to 1", model=blob_model, score_threshold=3.0)
 
 
 def test_a_parameter_of_the_wrong_type(blob_model):
-    pattern = r"\[FATAL\].*parameter 'sync_slop_ms' is a floating-point number, got 'wide'"
+    pattern = r"\[FATAL\].*parameter 'sync_slop_ms' must be a floating-point number, got 'wide'"
     fails(pattern, model=blob_model, sync_slop_ms="wide")
 
 

@@ -312,7 +312,7 @@ def test_parameters_from_the_nodes_own_file(repository, tmp_path):
         ParameterError, match=r"p.yaml: parameter 'sync_slop' is unknown: did you mean 'sync_slop_ms'\?"
     ):
         settings_from_file(file)
-    for text, said in (("[1, 2", "no valid YAML"), ("a: 1", "holds no parameters")):
+    for text, said in (("[1, 2", "no valid YAML"), ("a: 1", "has no parameters")):
         file.write_text(text)
         with pytest.raises(ParameterError, match=said):
             settings_from_file(file)
