@@ -1,6 +1,6 @@
-"""Frames in time, free of torch and of ROS: messages to arrays, two cameras to pairs, what to do when one is silent.
+"""Camera streams without torch or ROS: decoding, pairing, clock offsets, camera modes.
 
-Everything here is a pure function of the calls made to it: the same bag gives the same pairs and modes, every time.
+Nothing here reads a clock: results depend on the calls only, so the same bag always gives the same pairs and modes.
 """
 
 from __future__ import annotations

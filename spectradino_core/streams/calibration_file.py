@@ -1,20 +1,20 @@
-"""The calibration file: how a rig's infrared camera lies to its colour camera, in space and in time.
+"""Calibration file of a rig: homography from IR to RGB pixels and time offset.
 
-YAML, written by `spectradino calibrate` or by hand, read by the node (parameter `calibration_file`):
+YAML, written by `spectradino calibrate` or by hand, and read by the node (parameter `calibration_file`):
 
     spectradino_calibration: 1      # version of this format
-    ir_to_rgb:                      # infrared to colour pixels, (0, 0) is the centre of the top left pixel
+    ir_to_rgb:                      # IR to RGB pixels, (0, 0) is the centre of the top left pixel
     - [2.01, 0.012, -31.5]
     - [-0.011, 2.0, 12.2]
     - [1.0e-06, -2.0e-06, 1.0]
-    ir_size: [640, 512]             # width, height of the images it was made from; scaled copies of them are served too
+    ir_size: [640, 512]             # width, height of the images used; scaled copies of them are supported
     rgb_size: [1280, 1024]
-    time_offset_ms: 12.5            # optional: the infrared camera stamps the same moment so much later
-    residual_px: 0.8                # optional: how far the homography is off, in colour pixels (median)
+    time_offset_ms: 12.5            # optional: delay of the IR stamps
+    residual_px: 0.8                # optional: error of the homography in RGB pixels (median)
     made_by: spectradino calibrate 0.2.0            # optional
     notes: outdoor rig, targets at 8 to 20 m        # optional
 
-A file may give the time offset alone; then it has neither ir_to_rgb nor the sizes and residual that belong to it.
+A file with a time offset alone has no ir_to_rgb, ir_size, rgb_size or residual_px.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ __all__ = ["FORMAT", "Calibration", "load_calibration", "save_calibration"]
 
 FORMAT = 1
 _VERSION_KEY = "spectradino_calibration"
-_WANTED = (_VERSION_KEY, "ir_to_rgb", "ir_size", "rgb_size")
-_OF_REGISTRATION = (*_WANTED[1:], "residual_px")
+_REQUIRED = (_VERSION_KEY, "ir_to_rgb", "ir_size", "rgb_size")
+_OF_REGISTRATION = (*_REQUIRED[1:], "residual_px")
 _OPTIONAL = ("time_offset_ms", "residual_px", "made_by", "notes")
 _LARGEST_SIDE, _LARGEST_RESIDUAL_PX = 1 << 16, 1e5
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a calibration file says.
+    """Contents of a calibration file.
 
     Attributes:
-        registration: infrared to colour pixels, with the sizes that it is for; None: not measured.
-        time_offset_ms: how much later the infrared camera stamps the same moment; None: not measured.
-        residual_px: how far the homography is off, median in colour pixels; None: not measured.
+        registration: IR to RGB pixels, with the image sizes; None: not measured.
+        time_offset_ms: IR stamp minus RGB stamp of the same moment; None: not measured.
+        residual_px: median error of the homography in RGB pixels; None: not measured.
         made_by, notes: free text.
     """
 
@@ -58,35 +58,35 @@ class Calibration:
 
 
 def load_calibration(path: str | Path) -> Calibration:
-    """Reads a calibration file.
+    """Read a calibration file.
 
     Raises:
-        RegistrationError: it is missing, no YAML, lacks or misspells an entry, is of a newer format, or its homography
-            makes no sense; the message names file and entry.
+        RegistrationError: the file is missing or not YAML, has missing or unknown entries, another format version or
+            an invalid homography; the message names file and entry.
     """
     path = Path(path)
     data = _read(path)
     if not isinstance(data, dict):
-        raise RegistrationError(f"{path} is no calibration file: it holds no entries such as ir_to_rgb")
+        raise RegistrationError(f"{path} is not a calibration file: it has no entries such as ir_to_rgb")
     for key in data:
-        if key not in (*_WANTED, *_OPTIONAL):
-            near = difflib.get_close_matches(str(key), (*_WANTED, *_OPTIONAL), n=1)
+        if key not in (*_REQUIRED, *_OPTIONAL):
+            near = difflib.get_close_matches(str(key), (*_REQUIRED, *_OPTIONAL), n=1)
             shown = printable(repr(key), 80)
             raise RegistrationError(f"{path}: unknown entry {shown}" + (f", did you mean {near[0]!r}?" if near else ""))
-    has_time_alone = "time_offset_ms" in data and not any(key in data for key in _OF_REGISTRATION)
-    missing = [key for key in _WANTED if key not in data and not (has_time_alone and key in _OF_REGISTRATION)]
+    is_time_only = "time_offset_ms" in data and not any(key in data for key in _OF_REGISTRATION)
+    missing = [key for key in _REQUIRED if key not in data and not (is_time_only and key in _OF_REGISTRATION)]
     if missing:
         raise RegistrationError(f"{path}: entry {' and '.join(missing)} is missing")
     if data[_VERSION_KEY] != FORMAT:
         raise RegistrationError(
-            f"{path}: format {printable(repr(data[_VERSION_KEY]), 40)}, this software reads format {FORMAT}: calibrate "
+            f"{path}: format {printable(repr(data[_VERSION_KEY]), 40)}, this version reads format {FORMAT}: calibrate "
             "again, or upgrade"
         )
     offset = parameter("ir_time_offset_ms")
     registration = None
-    if not has_time_alone:
+    if not is_time_only:
         registration = Registration(
-            _nine(data["ir_to_rgb"], path), _size(data, "ir_size", path), _size(data, "rgb_size", path), str(path)
+            _matrix(data["ir_to_rgb"], path), _size(data, "ir_size", path), _size(data, "rgb_size", path), str(path)
         )
     return Calibration(
         registration,
@@ -98,19 +98,19 @@ def load_calibration(path: str | Path) -> Calibration:
 
 
 def save_calibration(path: str | Path, calibration: Calibration) -> None:
-    """Writes a calibration file that `load_calibration` reads back equal.
+    """Write a calibration file atomically; `load_calibration` returns an equal `Calibration`.
 
     Raises:
-        RegistrationError: the registration does not say which image sizes it is for, or there is nothing to write.
-        OSError: the file cannot be written.
+        RegistrationError: the registration has no image sizes, or there is nothing to write.
+        OSError: the file can't be written.
     """
     import yaml
 
     registration = calibration.registration
     if registration is None and calibration.time_offset_ms is None:
-        raise RegistrationError("a calibration file gives a homography, a time offset or both: here is neither")
+        raise RegistrationError("a calibration file needs a homography, a time offset or both: give one")
     if registration is None and calibration.residual_px is not None:
-        raise RegistrationError("a residual belongs to a homography: here is none")
+        raise RegistrationError("a residual belongs to a homography: give one, or no residual")
     data: dict[str, Any] = {_VERSION_KEY: FORMAT}
     if registration is not None:
         if registration.ir_size is None or registration.rgb_size is None:
@@ -133,13 +133,13 @@ def _read(path: Path) -> Any:
         raise RegistrationError(str(error)) from None
 
 
-def _nine(rows: Any, path: Path) -> tuple[float, ...]:
+def _matrix(rows: Any, path: Path) -> tuple[float, ...]:
     flat: list[Any] = []
     if isinstance(rows, list):
         for row in rows:
             flat.extend(row if isinstance(row, list) else [row])
     if len(flat) != 9 or not all(_is_number(value) for value in flat):
-        raise RegistrationError(f"{path}: ir_to_rgb is three rows of three numbers, got {printable(str(rows))}")
+        raise RegistrationError(f"{path}: ir_to_rgb must be three rows of three numbers, got {printable(str(rows))}")
     return tuple(float(value) for value in flat)
 
 
@@ -149,20 +149,20 @@ def _size(data: dict[Any, Any], key: str, path: Path) -> tuple[int, int]:
         isinstance(value, list) and len(value) == 2 and all(type(v) is int and 0 < v <= _LARGEST_SIDE for v in value)
     ):
         raise RegistrationError(
-            f"{path}: {key} is [width, height] in pixels up to {_LARGEST_SIDE}, got {printable(str(value))}"
+            f"{path}: {key} must be [width, height] in pixels up to {_LARGEST_SIDE}, got {printable(str(value))}"
         )
     return value[0], value[1]
 
 
-def _number(data: dict[Any, Any], key: str, path: Path, least: float | None, most: float | None) -> float | None:
+def _number(data: dict[Any, Any], key: str, path: Path, low: float | None, high: float | None) -> float | None:
     value = data.get(key)
     if value is None:
         return None
-    assert least is not None
-    assert most is not None
-    if not _is_number(value) or not least <= value <= most:
+    assert low is not None
+    assert high is not None
+    if not _is_number(value) or not low <= value <= high:
         raise RegistrationError(
-            f"{path}: {key} is a finite number from {least:g} to {most:g}, got {printable(str(value))}"
+            f"{path}: {key} must be a finite number from {low:g} to {high:g}, got {printable(str(value))}"
         )
     return float(value)
 

@@ -1,10 +1,10 @@
-"""Whether both cameras' stamps can be compared, and which times frames are paired by.
+"""Choose the times by which frames are paired: header stamps, or times of arrival if stamps are not comparable.
 
-Header stamps are the better times: they do not hold the jitter of the way to this computer. But some drivers stamp with
-the time since the camera's start, some not at all, and some clocks are an hour or 37 s (TAI against UTC) off. Such
-stamps differ by far more than the frames' times of arrival do, which is how they are recognised.
+Header stamps are preferred because they have no transport jitter. But some drivers stamp with the time since the
+camera's start, some not at all, and some clocks are an hour or 37 s (TAI instead of UTC) off. Such stamps are
+recognised because they differ by far more than the times of arrival.
 
-There is no clock here: the same calls give the same result. Times are integers in nanoseconds.
+Nothing here reads a clock: the same calls give the same result. Times are integers in nanoseconds.
 """
 
 from __future__ import annotations
@@ -17,41 +17,41 @@ PAIR_BY = ("auto", "stamp", "arrival")
 """Values of the parameter `pair_by`."""
 
 APART_NS = 2_000_000_000
-"""Stamps that differ by more than the arrivals do by this are of clocks that have nothing to do with one another: no
-camera's frames are on their way for so long."""
+"""Stamp differences that exceed those of the arrivals by more come from unrelated clocks: no transport delay is as
+long."""
 
 _AGREE_NS = 1_000_000_000
-_SURE = 5  # frames of each camera in a row
+_CONFIRMING_FRAMES = 5  # frames of each camera in a row
 _NS = 1_000_000_000
 _UPTIME_NS = 10 * 365 * 86_400 * _NS
 
 
 def is_uptime(stamp_ns: int) -> bool:
-    """Whether a stamp is a time since a start rather than since 1970: less than ten years."""
+    """Return whether a stamp is a time since boot rather than since 1970: less than ten years."""
     return 0 < stamp_ns < _UPTIME_NS
 
 
 def pair_by_error(value: str) -> str:
-    """Why a value of the parameter `pair_by` is refused; "" for a good one."""
-    return "" if value in PAIR_BY else f"pair_by {value!r} is not one of {', '.join(PAIR_BY)}"
+    """Return why a value of the parameter `pair_by` is invalid, "" if it is valid."""
+    return "" if value in PAIR_BY else f"pair_by must be one of {', '.join(PAIR_BY)}, got {value!r}"
 
 
 class Clocks:
-    """Compares both cameras' stamps with their times of arrival. For one thread.
+    """Comparison of both cameras' stamps with their times of arrival; not thread-safe.
 
     Attributes:
         pair_by: one of `PAIR_BY`; may be changed between calls.
-        apart: the stamps of the two cameras cannot be compared.
+        apart: whether the stamps of the two cameras are not comparable.
     """
 
     def __init__(self, pair_by: str = "auto") -> None:
         """
         Args:
-            pair_by: "stamp": frames are paired by their stamps; "arrival": by their times of arrival; "auto": by their
-                stamps unless those cannot be compared.
+            pair_by: "stamp": pair frames by stamps; "arrival": by times of arrival; "auto": by stamps unless they are
+                not comparable.
 
         Raises:
-            ValueError: it is none of these.
+            ValueError: `pair_by` is none of these.
         """
         if error := pair_by_error(pair_by):
             raise ValueError(error)
@@ -67,13 +67,13 @@ class Clocks:
         return self.pair_by == "arrival" or (self.pair_by == "auto" and self.apart)
 
     def push(self, stream: Stream, stamp_ns: int, arrival_ns: int, offset_ns: int = 0) -> bool:
-        """Notes a frame.
+        """Record a frame.
 
         Args:
-            stream: its camera.
-            stamp_ns: its header stamp.
-            arrival_ns: when it came, by a clock that both cameras share.
-            offset_ns: the constant known so far by which the infrared camera's stamps are late.
+            stream: the camera.
+            stamp_ns: header stamp.
+            arrival_ns: time of arrival, by one clock for both cameras.
+            offset_ns: known constant delay of the IR stamps.
 
         Returns:
             Whether `apart` changed.
@@ -89,13 +89,13 @@ class Clocks:
             self._beyond = dict.fromkeys(Stream, 0)
             self._within[stream] += abs(apart_ns) < _AGREE_NS
         before = self.apart
-        if min((self._within if before else self._beyond).values()) >= _SURE:
+        if min((self._within if before else self._beyond).values()) >= _CONFIRMING_FRAMES:
             self.apart = not before
             self._beyond, self._within = dict.fromkeys(Stream, 0), dict.fromkeys(Stream, 0)
         return self.apart is not before
 
     def describe(self, offset_ns: int = 0) -> str:
-        """How the stamps of the two cameras differ, as a clause."""
+        """Describe as a clause how the stamps of the two cameras differ."""
         stamps = {stream: self._last[stream][0] for stream in Stream if stream in self._last}
         missing = [stream.value for stream, stamp_ns in stamps.items() if stamp_ns <= 0]
         if missing:
@@ -104,14 +104,14 @@ class Clocks:
         uptime = {stream.value: stamp_ns / _NS for stream, stamp_ns in stamps.items() if is_uptime(stamp_ns)}
         if uptime:
             since = " and ".join(f"{name} with {seconds:.0f} s" for name, seconds in uptime.items())
-            return f"stamps count from a camera's start ({since}) and not from a time that both cameras share"
+            return f"stamps count from a camera's start ({since}), not from a common time"
         return (
             f"ir is stamped {abs(apart_ns) / _NS:.1f} s {'later' if apart_ns > 0 else 'earlier'} than rgb frames that "
             "arrive at the same time"
         )
 
     def _apart_ns(self, offset_ns: int) -> int | None:
-        """By how much more the newest stamps differ than their arrivals; None where one was not set."""
+        """Difference of the newest stamps beyond that of their arrivals; None if a stamp is not set."""
         if min(stamp_ns for stamp_ns, _ in self._last.values()) <= 0:
             return None
         rgb, ir = (stamp_ns - arrival_ns for stamp_ns, arrival_ns in (self._last[s] for s in (Stream.RGB, Stream.IR)))

@@ -1,10 +1,10 @@
-"""Compressed image messages to arrays: JPEG, PNG and TIFF of `compressed`, and raw images of `zstd`.
+"""Decode compressed image messages: JPEG, PNG and TIFF (`compressed`) and raw images in zlib data (`zstd`).
 
-A message is anything with the fields of `sensor_msgs/CompressedImage`: format and data. The data itself says what kind
-of file it is; the format's text ("jpeg", "rgb8; jpeg compressed bgr8", "mono16; png compressed", "zstd") says what it
-was made from, and a contradiction is refused. Size and cost are read from the file's header before anything is
-unpacked, so that a few bytes cannot ask for gigabytes or minutes. The stored bytes are checked as far as their format
-allows: PNG's checksums, JPEG's markers and its decoder's warnings (`jpeg.py`), TIFF's strips, zlib's checksum.
+A message is any object with the fields of `sensor_msgs/CompressedImage`: format and data. The file type is taken from
+the data; the format string ("jpeg", "rgb8; jpeg compressed bgr8", "mono16; png compressed", "zstd") describes the
+source image, and a contradiction is refused. Size and decoding cost are checked in the file's header before decoding,
+so that a few bytes can't cost gigabytes or minutes. Stored data is verified as far as its format allows: PNG checksums,
+JPEG markers and decoder warnings (`jpeg.py`), TIFF strips, the zlib checksum.
 
 Letters: h height, w width.
 """
@@ -42,11 +42,11 @@ _KINDS = ((b"\xff\xd8\xff", "jpeg"), (b"\x89PNG\r\n\x1a\n", "png"), (b"II*\x00",
 _ZSTD_HEADER = struct.Struct("<IIBII")
 _MAX_ENCODING = 64
 _MAX_PIXEL_BYTES, _MAX_PADDING = 8, 4 << 20
-"""Of the raw image inside `zstd`: bytes of one pixel, and of all rows' padding."""
+"""Limits of the raw image inside `zstd`: bytes per pixel, and padding of all rows in bytes."""
 
 
-_NOT_LOOKED_AT = np.empty((0, 0), np.uint8)
-"""`OpenImage.look` of a colour image: only infrared cameras are watched for repeated images."""
+_NO_LOOK = np.empty((0, 0), np.uint8)
+"""`OpenImage.look` of an RGB image: only IR cameras are checked for repeated images."""
 
 
 class CompressedImageMessage(Protocol):
@@ -57,32 +57,35 @@ class CompressedImageMessage(Protocol):
 
 
 def decode_compressed_rgb(message: CompressedImageMessage, options: DecodeOptions | None = None) -> np.ndarray:
-    """A compressed RGB image to uint8 [h, w, 3] in RGB order; grey is repeated, a Bayer mosaic converted.
+    """Decode a compressed RGB image.
+
+    Returns:
+        uint8 [h, w, 3] in RGB order; grey is repeated, a Bayer mosaic converted.
 
     Raises:
-        DecodeError: not JPEG, PNG, TIFF or `zstd`; damaged; or more than `DecodeOptions.max_pixels`.
+        DecodeError: not JPEG, PNG, TIFF or `zstd`; damaged; or larger than `DecodeOptions.max_pixels`.
     """
     return open_compressed_rgb(message, options).unpack()
 
 
 def open_compressed_rgb(message: CompressedImageMessage, options: DecodeOptions | None = None) -> OpenImage:
-    """As `decode_compressed_rgb`, but unpacked when the pixels are asked for.
+    """Check a compressed RGB image now and decode it on demand, see `decode_compressed_rgb`.
 
-    Unpacking takes milliseconds, in vain where a newer frame comes before this one is needed.
+    Decoding takes milliseconds and is not needed for a frame that a newer one replaces.
 
     Raises:
-        DecodeError: what can be seen without unpacking. `OpenImage.unpack` raises it for the rest.
+        DecodeError: an error visible without decoding; `OpenImage.unpack` raises it for all others.
     """
     options = options or DecodeOptions()
     text = _format(message)
     if _is_zstd(text):
-        return _open_zstd(message, options, open_rgb, is_looked_at=False)
+        return _open_zstd(message, options, open_rgb, has_look=False)
     file = _open(message, text, options)
     pattern = _bayer_pattern(file.source)
     if file.bits == 16 and file.is_grey and not pattern:
         raise DecodeError(
             "unknown_encoding",
-            f"the colour image is 16-bit grey ({text!r}); are the colour and infrared topics exchanged?",
+            f"the RGB image is 16-bit grey ({text!r}): check whether the RGB and infrared topics are exchanged",
         )
 
     def unpack() -> np.ndarray:
@@ -93,46 +96,51 @@ def open_compressed_rgb(message: CompressedImageMessage, options: DecodeOptions 
             return demosaic(image, pattern)
         return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
 
-    return OpenImage(unpack, _NOT_LOOKED_AT, file.width * file.height)
+    return OpenImage(unpack, _NO_LOOK, file.width * file.height)
 
 
 def decode_compressed_infrared(message: CompressedImageMessage, options: DecodeOptions | None = None) -> np.ndarray:
-    """A compressed infrared image to raw counts, uint8 or uint16 [h, w].
+    """Decode a compressed IR image to raw counts.
 
-    Grey that was stored as three equal channels is read too; colours are refused (see `decode.decode_infrared`).
+    Grey stored as three equal channels is accepted; coloured images are refused (see `decode.decode_infrared`).
 
     Args:
-        message: see the module's head.
-        options: limits, and which part of the image to use.
+        message: the message, see the module docstring.
+        options: limits, and the part of the image to use.
+
+    Returns:
+        uint8 or uint16 [h, w].
 
     Raises:
-        DecodeError: not JPEG, PNG, TIFF or `zstd`; damaged; too large; an image with colours; a JPEG made from 16-bit
-            counts, which it cannot carry; or 8 bits where the format's text says 16.
+        DecodeError: not JPEG, PNG, TIFF or `zstd`; damaged; too large; coloured; a JPEG made from 16-bit counts; or 8
+            bits where the format string says 16.
     """
     return open_compressed_infrared(message, options).unpack()
 
 
 def open_compressed_infrared(message: CompressedImageMessage, options: DecodeOptions | None = None) -> OpenImage:
-    """As `decode_compressed_infrared`, but unpacked when the pixels are asked for.
+    """Check a compressed IR image now and decode it on demand, see `decode_compressed_infrared`.
 
     Raises:
-        DecodeError: what can be seen without unpacking. `OpenImage.unpack` raises it for the rest.
+        DecodeError: an error visible without decoding; `OpenImage.unpack` raises it for all others.
     """
     options = options or DecodeOptions()
     text = _format(message)
     if _is_zstd(text):
-        return _open_zstd(message, options, lambda inner: open_infrared(inner, options=options), is_looked_at=True)
+        return _open_zstd(message, options, lambda inner: open_infrared(inner, options=options), has_look=True)
     file = _open(message, text, options)
     made_from_16_bits = "16" in text.split(";")[0]
     if made_from_16_bits and file.kind == "jpeg":
         raise DecodeError(
             "lossy_16bit",
-            f"the infrared image was 16-bit ({text!r}) and sent as JPEG, which keeps 8: set the publisher's compressed "
-            "format to png (or tiff)",
+            f"the 16-bit infrared image ({text!r}) was sent as JPEG, which keeps 8 bits: set the publisher's "
+            "compressed format to png or tiff",
         )
     if made_from_16_bits and file.bits < 16:
         raise DecodeError(
-            "depth_mismatch", f"the infrared image's format says 16 bits ({text!r}), its {file.kind} data has 8"
+            "depth_mismatch",
+            f"the infrared image's format states 16 bits ({text!r}), its {file.kind} data has 8: correct the "
+            "publisher's format",
         )
     check_crop(file.height, file.width, options.ir_crop)
 
@@ -144,7 +152,7 @@ def open_compressed_infrared(message: CompressedImageMessage, options: DecodeOpt
 
 
 def encoding_of(message: Any) -> str:
-    """What an image message says that its pixels are: its encoding, or its format; of `zstd` the encoding inside."""
+    """Return the stated encoding or format of an image message; for `zstd` with the inner encoding."""
     text = str(getattr(message, "encoding", "") or getattr(message, "format", "")).strip()
     if hasattr(message, "format") and _is_zstd(text):
         try:
@@ -157,16 +165,16 @@ def encoding_of(message: Any) -> str:
 
 @dataclass(frozen=True)
 class _File:
-    """An image file whose header was read.
+    """An image file whose header has been read.
 
     Attributes:
         kind: "jpeg", "png" or "tiff".
-        source: what the format's text says that it was made from, and what it was converted to.
-        width, height: in pixels.
-        bits: of one channel.
-        is_grey: it has one channel.
-        unpack: gives the pixels: whether grey and depth are kept as they are, to [h, w] or [h, w, 3] in RGB order.
-        content: uint8 [N], what differs where the image does.
+        source: format string: encoding of the source image and of the compressed one.
+        width, height: size in pixels.
+        bits: bits per channel.
+        is_grey: whether it has one channel.
+        unpack: decodes to [h, w] or [h, w, 3] in RGB order; its argument: keep one channel and the depth.
+        content: uint8 [N] that differs between different images.
     """
 
     kind: str
@@ -189,12 +197,12 @@ def _open(message: CompressedImageMessage, text: str, options: DecodeOptions) ->
             hint = "subscribe to the plain compressed topic, not compressedDepth"
         raise DecodeError(
             "unknown_format",
-            f"the compressed image ({text!r}, {data.size} bytes from {magic.hex()} on) is no JPEG, PNG or TIFF: {hint}",
+            f"the compressed image ({text!r}, {data.size} bytes from {magic.hex()}) is not JPEG, PNG or TIFF: {hint}",
         )
     if kind == "jpeg":
         jpeg = inspect_jpeg(data)
         width, height, bits, is_grey = jpeg.width, jpeg.height, 8, jpeg.components == 1
-        content = jpeg.data[jpeg.scan :]  # without metadata, which may hold the time
+        content = jpeg.data[jpeg.scan :]  # without metadata, which may contain the time
 
         def unpack(as_is: bool) -> np.ndarray:
             return decode_jpeg(jpeg, grey=as_is)
@@ -202,7 +210,7 @@ def _open(message: CompressedImageMessage, text: str, options: DecodeOptions) ->
         try:
             header = (png_header if kind == "png" else tiff_header)(data)
         except (struct.error, IndexError, KeyError, OverflowError):
-            raise corrupt(kind, data.size, "it ends too early, or its header is damaged") from None
+            raise corrupt(kind, data.size, "it is truncated, or its header is damaged") from None
         width, height, bits, is_grey, content = header.width, header.height, header.bits, header.is_grey, header.content
 
         def unpack(as_is: bool) -> np.ndarray:
@@ -213,9 +221,9 @@ def _open(message: CompressedImageMessage, text: str, options: DecodeOptions) ->
 
 
 def _digest(content: np.ndarray) -> np.ndarray:
-    """For `OpenImage.look`: of a camera that repeats one image the packed bytes are the same too.
+    """Return a checksum for `OpenImage.look`: a repeated image has the same compressed bytes.
 
-    One number, as the detector looks at every 8th.
+    It is a single number because the detection of frozen images samples every 8th pixel.
     """
     return np.array([[content.size << 32 | zlib.crc32(content.data)]], np.uint64)
 
@@ -223,12 +231,15 @@ def _digest(content: np.ndarray) -> np.ndarray:
 def _format(message: CompressedImageMessage) -> str:
     text = getattr(message, "format", None)
     if not isinstance(text, str):
-        raise DecodeError("bad_field", f"the compressed image's format is a {type(text).__name__}, not a text")
+        raise DecodeError(
+            "bad_field",
+            f"the compressed image's format is a {type(text).__name__}, not a string: correct the publisher",
+        )
     return text[:80]
 
 
 def _bayer_pattern(source: str) -> str:
-    """The mosaic that the format's text says the file holds, as "bayer_rggb8; jpeg compressed bayer_rggb8" does."""
+    """Return the Bayer pattern that a format such as "bayer_rggb8; jpeg compressed bayer_rggb8" names, or ""."""
     found = re.match(r"bayer_[a-z]{4}", source)
     return found[0] if found and found[0] in BAYER else ""
 
@@ -238,12 +249,12 @@ def _is_zstd(text: str) -> bool:
 
 
 def _zstd_header(message: CompressedImageMessage) -> tuple[SimpleNamespace, np.ndarray]:
-    """The raw image message, without its data yet, and the packed data."""
+    """Return the raw image message without data, and the compressed data."""
     data = flat_bytes(message)
     try:
         height, width, is_bigendian, step, length = _ZSTD_HEADER.unpack_from(data.data)
     except struct.error:
-        raise corrupt("zstd", data.size, "its header is cut") from None
+        raise corrupt("zstd", data.size, "its header is truncated") from None
     begin = _ZSTD_HEADER.size
     if length > _MAX_ENCODING or begin + length >= data.size:
         raise corrupt("zstd", data.size, "its header is damaged")
@@ -256,18 +267,18 @@ def _open_zstd(
     message: CompressedImageMessage,
     options: DecodeOptions,
     open_raw: Callable[[Any], OpenImage],
-    is_looked_at: bool,
+    has_look: bool,
 ) -> OpenImage:
-    """An image of zstd_image_transport: the raw message's fields, and its data, packed by zlib in spite of the name."""
+    """Open an image of zstd_image_transport: raw message fields, and data in zlib format despite the name."""
     inner, packed = _zstd_header(message)
     height, width = check_size(inner.height, inner.width, "the zstd image", options.max_pixels)
     size = inner.step * height
-    if inner.encoding in PLANAR:  # whose chroma rows come on top
+    if inner.encoding in PLANAR:  # chroma rows add to the image rows
         size *= 3
     if size > _MAX_PIXEL_BYTES * width * height + _MAX_PADDING:
         raise DecodeError(
             "wrong_step",
-            f"the zstd image of {width}x{height} pixels claims rows of {inner.step} bytes: the publisher must set step "
+            f"the zstd image of {width}x{height} pixels states rows of {inner.step} bytes: the publisher must set step "
             "to the length of a row in bytes",
         )
 
@@ -278,10 +289,13 @@ def _open_zstd(
         except zlib.error as error:
             raise corrupt("zstd", packed.size, f"{error}") from None
         if len(raw) > size:
-            raise DecodeError("long_data", f"the zstd image holds more than the {size} bytes that its header says")
+            raise DecodeError(
+                "long_data",
+                f"the zstd image has more than the {size} bytes stated in its header: correct the publisher",
+            )
         if not stream.eof:
-            raise corrupt("zstd", packed.size, "it ends too early")
+            raise corrupt("zstd", packed.size, "it is truncated")
         inner.data = raw
         return open_raw(inner).unpack()
 
-    return OpenImage(unpack, _digest(packed) if is_looked_at else _NOT_LOOKED_AT, width * height)
+    return OpenImage(unpack, _digest(packed) if has_look else _NO_LOOK, width * height)

@@ -1,14 +1,14 @@
-"""Raw image messages to arrays, without cv_bridge and without ROS.
+"""Decode raw image messages to arrays, without cv_bridge or ROS.
 
-A message is anything with the fields of `sensor_msgs/Image`: height, width, encoding, is_bigendian, step, data. What
-drivers publish is read here (`READ_AS_RGB`, `READ_AS_INFRARED`); for other encodings a converter may be injected (the
-node injects cv_bridge where it can be imported). Whatever is wrong with a message becomes one `DecodeError` whose
-`cause` serves as the name of a drop counter.
+A message is any object with the fields of `sensor_msgs/Image`: height, width, encoding, is_bigendian, step, data. The
+encodings of common drivers are supported (`READ_AS_RGB`, `READ_AS_INFRARED`); others need an injected converter (the
+node injects cv_bridge if it can be imported). Any fault of a message raises a `DecodeError`, whose `cause` names a drop
+counter.
 
-`open_rgb` and `open_infrared` check a message and convert its pixels only when they are asked for: most frames of a
-camera that is faster than the model are never looked at.
+`open_rgb` and `open_infrared` check a message at once and convert its pixels on demand, because most frames of a camera
+that is faster than the model are dropped.
 
-Encodings that leave the channel order open (8UC3, 8UC4, 16UC3) are read as OpenCV's own order, BGR.
+Encodings without a defined channel order (8UC3, 8UC4, 16UC3) are read in OpenCV's order, BGR.
 
 Letters: h height, w width.
 """
@@ -29,11 +29,11 @@ from spectradino_core.streams.image_message import (
     ImageMessage,
     encoding_field,
     flat_bytes,
+    integer_field,
     native,
     pixel_view,
     shortened,
     size_fields,
-    whole_field,
     wrong_length,
     wrong_step,
 )
@@ -66,7 +66,7 @@ _TO_RGB: dict[str, tuple[int, int | None]] = {
     "mono8": (1, cv2.COLOR_GRAY2RGB),
     "8UC1": (1, cv2.COLOR_GRAY2RGB),
 }
-"""Encoding to its channels and OpenCV's conversion to RGB."""
+"""Number of channels and OpenCV conversion to RGB, by encoding."""
 
 _COUNTS = {
     "mono8": np.uint8,
@@ -84,7 +84,7 @@ RGB_ENCODINGS = (*_TO_RGB, *PACKED, *PLANAR)
 INFRARED_ENCODINGS = (*_COUNTS, *_COLOUR_CHANNELS, *PACKED, *PLANAR)
 
 READ_AS_RGB = (
-    "rgb8, bgr8, rgba8, bgra8, mono8, 8UC1, 8UC3, 8UC4, the same with 16 bits a channel, bayer_*8, bayer_*16, yuv422 "
+    "rgb8, bgr8, rgba8, bgra8, mono8, 8UC1, 8UC3, 8UC4, the same with 16 bits per channel, bayer_*8, bayer_*16, yuv422 "
     "(uyvy), yuv422_yuy2 (yuyv), nv12, nv21, nv24"
 )
 """`RGB_ENCODINGS` for messages."""
@@ -94,18 +94,18 @@ READ_AS_INFRARED = "mono8, 8UC1, mono16, 16UC1, 16SC1, 32FC1, 64FC1, and grey im
 _REMEDY = "set the camera driver to one of them, or republish the topic in one (image_proc, a node with cv_bridge)"
 
 Converter = Callable[[Any, str], np.ndarray]
-"""(message, wanted encoding) to an array, as cv_bridge's `imgmsg_to_cv2`; raises what it likes."""
+"""(message, wanted encoding) to an array, as cv_bridge's `imgmsg_to_cv2`; may raise any exception."""
 
 
 @dataclass(frozen=True)
 class OpenImage:
-    """An image that passed every check that needs no unpacking.
+    """An image that passed all checks that need no decoding.
 
     Attributes:
-        unpack: gives the pixels, see `decode_rgb` and `decode_infrared`; raises `DecodeError` for damage that only
-            shows now. The array may be a read-only view of the message's data.
-        look: an array of any shape that differs where the image does, to recognise a camera that repeats one image.
-        packed: how many pixels are compressed, so that unpacking takes milliseconds for each 100,000; 0: none.
+        unpack: decodes the pixels, see `decode_rgb` and `decode_infrared`; raises `DecodeError` for damage found only
+            then. The array may be a read-only view of the message's data.
+        look: array of any shape that differs between different images, to recognise a camera that repeats one image.
+        packed: number of compressed pixels, which take milliseconds per 100,000 to decode; 0: none.
     """
 
     unpack: Callable[[], np.ndarray]
@@ -114,25 +114,27 @@ class OpenImage:
 
 
 def decode_rgb(message: ImageMessage, converter: Converter | None = None) -> np.ndarray:
-    """A colour image message to uint8 [h, w, 3] in RGB order, C-contiguous.
-
-    The array may be a read-only view of the message's data, which it keeps alive: copy it before drawing on it.
+    """Decode an RGB image message.
 
     Args:
-        message: see the module's head; grey images are repeated over the three channels.
-        converter: reads the encodings that are not in `RGB_ENCODINGS`.
+        message: the message, see the module docstring.
+        converter: converts encodings that are not in `RGB_ENCODINGS`.
+
+    Returns:
+        uint8 [h, w, 3] in RGB order, C-contiguous; grey is repeated over the channels. It may be a read-only view of
+        the message's data, which it keeps alive: copy it before drawing on it.
 
     Raises:
-        DecodeError: the message is inconsistent, or nothing here reads its encoding.
+        DecodeError: the message is inconsistent, or its encoding is not supported.
     """
     return open_rgb(message, converter).unpack()
 
 
 def open_rgb(message: ImageMessage, converter: Converter | None = None) -> OpenImage:
-    """As `decode_rgb`, but the pixels are converted when they are asked for.
+    """Check an RGB image message now and convert its pixels on demand, see `decode_rgb`.
 
     Raises:
-        DecodeError: the message is inconsistent, or nothing here reads its encoding.
+        DecodeError: the message is inconsistent, or its encoding is not supported.
     """
     encoding = encoding_field(message)
     if encoding in _TO_RGB:
@@ -141,29 +143,30 @@ def open_rgb(message: ImageMessage, converter: Converter | None = None) -> OpenI
         return OpenImage(lambda: _to_rgb(native(view), conversion), view)
     if encoding in PACKED or encoding in PLANAR:
         return _open_colour(message, encoding)
-    hint = "; are the colour and infrared topics exchanged?" if encoding in _COUNTS else ""
+    hint = " (are the RGB and infrared topics exchanged?)" if encoding in _COUNTS else ""
     return _converted(message, encoding, "rgb8", converter, READ_AS_RGB, hint)
 
 
 def decode_infrared(
     message: ImageMessage, converter: Converter | None = None, options: DecodeOptions | None = None
 ) -> np.ndarray:
-    """An infrared image message to raw counts, uint8 or uint16 [h, w], native byte order, C-contiguous.
+    """Decode an IR image message to raw counts.
 
-    Cameras that send grey as three equal channels or as YUV (rgb8, bgr8, yuv422, ...) are read too. An image with real
-    colours is refused: either a palette was applied in the camera, and its colours are no counts, or it is the RGB
-    camera. Signed 16-bit numbers are raised by 32768. Floating-point temperatures become hundredths of a kelvin, and
-    pixels that are no number become 0.
-
-    The array may be a read-only view of the message's data, which it keeps alive.
+    Grey sent as three equal channels or as YUV (rgb8, bgr8, yuv422, ...) is accepted. A coloured image is refused: it
+    has the camera's palette, whose colours are not counts, or comes from the RGB camera. Signed 16-bit values are
+    raised by 32768. Floating-point temperatures become counts of 0.01 K, NaN becomes 0.
 
     Args:
-        message: see the module's head.
-        converter: reads the encodings that are not in `INFRARED_ENCODINGS`.
-        options: part of the image to use, and what its numbers are.
+        message: the message, see the module docstring.
+        converter: converts encodings that are not in `INFRARED_ENCODINGS`.
+        options: part of the image to use, and the unit of its values.
+
+    Returns:
+        uint8 or uint16 [h, w], native byte order, C-contiguous. It may be a read-only view of the message's data, which
+        it keeps alive.
 
     Raises:
-        DecodeError: the message is inconsistent, nothing here reads its encoding, or the picture is coloured.
+        DecodeError: the message is inconsistent, its encoding is not supported, or the image is coloured.
     """
     return open_infrared(message, converter, options).unpack()
 
@@ -171,10 +174,10 @@ def decode_infrared(
 def open_infrared(
     message: ImageMessage, converter: Converter | None = None, options: DecodeOptions | None = None
 ) -> OpenImage:
-    """As `decode_infrared`, but the pixels are converted when they are asked for.
+    """Check an IR image message now and convert its pixels on demand, see `decode_infrared`.
 
     Raises:
-        DecodeError: the message is inconsistent, or nothing here reads its encoding.
+        DecodeError: the message is inconsistent, or its encoding is not supported.
     """
     options = options or DecodeOptions()
     encoding = options.ir_encoding or encoding_field(message)
@@ -193,8 +196,8 @@ def open_infrared(
         return OpenImage(lambda: np.ascontiguousarray(native(view)[..., 1]), view)
     if encoding in PACKED or encoding in PLANAR:
         opened = _open_colour(message, encoding)
-        check_crop(whole_field(message, "height"), whole_field(message, "width"), options.ir_crop)
-        look = cropped(opened.look, options.ir_crop)  # a counter in a telemetry row would hide a frozen image
+        check_crop(integer_field(message, "height"), integer_field(message, "width"), options.ir_crop)
+        look = cropped(opened.look, options.ir_crop)  # cropped: a counter in a telemetry row would hide a frozen image
         return OpenImage(lambda: grey_of(cropped(opened.unpack(), options.ir_crop), encoding), look)
     wanted = "mono16" if "16" in encoding else "mono8"
     opened = _converted(message, encoding, wanted, converter, READ_AS_INFRARED, "")
@@ -204,13 +207,13 @@ def open_infrared(
 def _to_rgb(pixels: np.ndarray, conversion: int | None) -> np.ndarray:
     if conversion is None:
         return pixels
-    if pixels.shape[:2] == (1, 1):  # with three channels OpenCV 4.5 refuses it
+    if pixels.shape[:2] == (1, 1):  # OpenCV 4.5 refuses a single pixel of three channels
         return np.ascontiguousarray(cv2.cvtColor(np.repeat(pixels, 2, axis=1), conversion)[:, :1])
     return cv2.cvtColor(pixels, conversion)
 
 
 def _open_colour(message: ImageMessage, encoding: str) -> OpenImage:
-    """An encoding of `PACKED` or `PLANAR`, to RGB."""
+    """Open an image of an encoding in `PACKED` or `PLANAR`."""
     if encoding in PLANAR:
         return _open_planar(message, encoding)
     layout: Packed = PACKED[encoding]
@@ -218,15 +221,16 @@ def _open_colour(message: ImageMessage, encoding: str) -> OpenImage:
     if dtype.itemsize > 1:
         dtype = dtype.newbyteorder(">" if message.is_bigendian else "<")
     height, width = size_fields(message, encoding)
-    if min(height, width) < layout.least:
+    if min(height, width) < layout.min_side:
         raise DecodeError(
             "wrong_size",
-            f"the image ({encoding}) is {width}x{height} pixels, a mosaic has at least {layout.least} rows and columns",
+            f"the image ({encoding}) is {width}x{height} pixels, but a mosaic needs {layout.min_side} rows and "
+            "columns: set another size in the camera driver",
         )
     if layout.even_width and width % 2:
         raise DecodeError(
             "wrong_size",
-            f"the image ({encoding}) is {width} pixels wide, but two pixels share their colour in this encoding, so "
+            f"the image ({encoding}) is {width} pixels wide, but two pixels share their chroma in this encoding, so "
             "the width must be even: set another size in the camera driver",
         )
     view = pixel_view(message, encoding, layout.channels, dtype)
@@ -234,17 +238,17 @@ def _open_colour(message: ImageMessage, encoding: str) -> OpenImage:
 
 
 def _open_planar(message: ImageMessage, encoding: str) -> OpenImage:
-    """NV12 and its like. Drivers do not agree on what `step` is of two planes, so dense data is read with any."""
+    """Open an image such as NV12; dense data is read with any `step`, on which drivers disagree."""
     layout = PLANAR[encoding]
     height, width = size_fields(message, encoding)
     shared = layout.chroma_rows == 1
     if shared and (height % 2 or width % 2):
         raise DecodeError(
             "wrong_size",
-            f"the image ({encoding}) is {width}x{height} pixels, but 2x2 pixels share their colour in this encoding, "
+            f"the image ({encoding}) is {width}x{height} pixels, but 2x2 pixels share their chroma in this encoding, "
             "so both must be even: set another size in the camera driver",
         )
-    step, data = whole_field(message, "step"), flat_bytes(message)
+    step, data = integer_field(message, "step"), flat_bytes(message)
     rows = height + height * layout.chroma_rows // 2
     stride = width if data.size == width * rows else step
     if stride < width:
@@ -260,18 +264,18 @@ def _open_planar(message: ImageMessage, encoding: str) -> OpenImage:
 def _converted(
     message: ImageMessage, encoding: str, wanted: str, converter: Converter | None, readable: str, hint: str
 ) -> OpenImage:
-    """What the injected converter makes of an encoding that is not read here."""
-    known = f"those read are {readable}: {_REMEDY}"
+    """Open an image by the injected converter."""
+    known = f"supported are {readable}: {_REMEDY}"
     if converter is None:
-        raise DecodeError("unknown_encoding", f"image encoding {shortened(encoding)} is not read{hint}; {known}")
+        raise DecodeError("unknown_encoding", f"image encoding {shortened(encoding)} is not supported{hint}; {known}")
     size_fields(message, shortened(encoding))
     flat_bytes(message)
     try:
         image = np.asarray(converter(message, wanted))
-    except Exception as error:  # the converter is foreign code (cv_bridge, OpenCV): its errors are of any class
+    except Exception as error:  # cv_bridge and OpenCV raise any class
         raise DecodeError(
             "unknown_encoding",
-            f"image encoding {shortened(encoding)} could not be converted to {wanted} "
+            f"image encoding {shortened(encoding)} can't be converted to {wanted} "
             f"({shortened(str(error), 160)}){hint}; {known}",
         ) from error
     good_rgb = wanted == "rgb8" and image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8

@@ -1,8 +1,8 @@
-"""Encodings of RGB cameras whose bytes are no RGB yet: Bayer mosaics, YUV, 16 bits a channel. NumPy and OpenCV only.
+"""Convert RGB camera encodings to RGB: Bayer mosaics, YUV, 16 bits per channel. NumPy and OpenCV only.
 
-ROS names a Bayer pattern by its first row's first two pixels and OpenCV by the second row's second and third, so that
-`bayer_rggb` is OpenCV's BayerBG. YUV is BT.601 of limited range (16 to 235), as OpenCV has it and cameras send it.
-16-bit channels use their full range: 65535 becomes 255.
+ROS names a Bayer pattern by the first two pixels of its first row, OpenCV by the second and third of its second row, so
+`bayer_rggb` is OpenCV's BayerBG. YUV is BT.601 with limited range (16 to 235), as in OpenCV and in cameras. 16-bit
+channels use their full range: 65535 becomes 255.
 
 Letters: h height, w width.
 """
@@ -23,7 +23,7 @@ BAYER = {
     "bayer_gbrg": cv2.COLOR_BayerGR2RGB,
     "bayer_grbg": cv2.COLOR_BayerGB2RGB,
 }
-"""ROS's name of a mosaic without its depth, to OpenCV's conversion."""
+"""OpenCV conversion by the ROS name of a mosaic without its depth."""
 
 _LIMITED_RANGE = np.array(
     [
@@ -33,34 +33,34 @@ _LIMITED_RANGE = np.array(
     ],
     np.float32,
 )
-"""BT.601: Y, U, V, 1 to R, G, B."""
+"""BT.601, from (Y, U, V, 1) to (R, G, B)."""
 
 
 @dataclass(frozen=True)
 class Packed:
-    """An encoding whose pixels lie one after the other in rows.
+    """An encoding with interleaved channels.
 
     Attributes:
-        channels: numbers a pixel.
-        dtype: of a number, in this machine's byte order.
+        channels: values per pixel.
+        dtype: type of a value, in native byte order.
         to_rgb: [h, w] or [h, w, channels] to uint8 [h, w, 3].
-        even_width: pixels share their colour in twos.
-        least: fewest rows and columns.
+        even_width: whether two neighbouring pixels share their chroma.
+        min_side: minimum number of rows and of columns.
     """
 
     channels: int
     dtype: type
     to_rgb: Callable[[np.ndarray], np.ndarray]
     even_width: bool = False
-    least: int = 1
+    min_side: int = 1
 
 
 @dataclass(frozen=True)
 class Planar:
-    """An encoding with a plane of brightness, [h, w] bytes, and a plane of U and V in turn behind it.
+    """An encoding with a luma plane, [h, w] bytes, followed by a plane of interleaved U and V.
 
     Attributes:
-        chroma_rows: rows of U and V for two rows of the image: 1 (for 2 x 2 pixels) or 4 (for each pixel).
+        chroma_rows: rows of U and V per two image rows: 1 (per 2 x 2 pixels) or 4 (per pixel).
         to_rgb: (Y [h, w], UV [h / 2, w] or [h, 2 w]) to uint8 [h, w, 3].
     """
 
@@ -69,12 +69,12 @@ class Planar:
 
 
 def to_8_bits(pixels: np.ndarray) -> np.ndarray:
-    """uint16 to uint8 of the same shape, 65535 to 255, rounded."""
+    """Scale uint16 to uint8 of the same shape, 65535 to 255, rounded."""
     return cv2.convertScaleAbs(pixels, alpha=255 / 65535)
 
 
 def demosaic(mosaic: np.ndarray, pattern: str) -> np.ndarray:
-    """A Bayer mosaic to RGB, bilinear.
+    """Convert a Bayer mosaic to RGB by bilinear interpolation.
 
     Args:
         mosaic: uint8 or uint16 [h, w], at least 4 x 4.
@@ -87,14 +87,14 @@ def demosaic(mosaic: np.ndarray, pattern: str) -> np.ndarray:
 
 
 def is_mosaic(grey: np.ndarray) -> bool:
-    """Whether a one-channel image is a Bayer mosaic of something coloured.
+    """Return whether a one-channel image is a Bayer mosaic of a coloured scene.
 
-    In a mosaic a pixel differs more from the next one, of another colour, than from the one after it.
+    In a mosaic a pixel differs more from its neighbour, of another colour, than from the pixel after that.
 
     Args:
         grey: [h, w].
     """
-    sample = grey[::3].astype(np.int32)  # an odd step looks at both kinds of rows
+    sample = grey[::3].astype(np.int32)  # an odd step samples both kinds of rows
     if sample.shape[1] < 4:
         return False
     near = np.abs(np.diff(sample, axis=1)).mean()
@@ -127,8 +127,8 @@ _UYVY = Packed(2, np.uint8, _converted(cv2.COLOR_YUV2RGB_UYVY), even_width=True)
 _YUY2 = Packed(2, np.uint8, _converted(cv2.COLOR_YUV2RGB_YUY2), even_width=True)
 
 PACKED: dict[str, Packed] = {
-    **{f"{name}8": Packed(1, np.uint8, _bayer(name), least=4) for name in BAYER},
-    **{f"{name}16": Packed(1, np.uint16, _bayer(name), least=4) for name in BAYER},
+    **{f"{name}8": Packed(1, np.uint8, _bayer(name), min_side=4) for name in BAYER},
+    **{f"{name}16": Packed(1, np.uint16, _bayer(name), min_side=4) for name in BAYER},
     "yuv422": _UYVY,
     "uyvy": _UYVY,
     "yuv422_yuy2": _YUY2,
@@ -140,7 +140,7 @@ PACKED: dict[str, Packed] = {
     "bgra16": Packed(4, np.uint16, _of_16_bits(cv2.COLOR_BGRA2RGB)),
     "16UC4": Packed(4, np.uint16, _of_16_bits(cv2.COLOR_BGRA2RGB)),
 }
-"""Encoding to its layout; those of `sensor_msgs/image_encodings.hpp`, old names and new."""
+"""Layouts by encoding, with the old and new names of `sensor_msgs/image_encodings.hpp`."""
 
 PLANAR: dict[str, Planar] = {
     "nv12": Planar(1, _two_planes(cv2.COLOR_YUV2RGB_NV12)),

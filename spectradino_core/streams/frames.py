@@ -1,4 +1,4 @@
-"""Image messages as frames: decoded pixels beside their headers, live and from a bag alike."""
+"""Frames of image messages: header and pixels decoded on demand, live and from bags."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from spectradino_core.streams.image_message import DecodeError
 __all__ = ["CameraFrame"]
 
 _GLANCE_PIXELS = 4_000_000
-"""Compressed images of more take over 50 ms to unpack, PNG twice that."""
+"""Larger compressed images take over 50 ms to decode, as PNG over 100 ms."""
 
 
 class CameraFrame:
-    """A message whose fields are right, with its pixels, which are unpacked when they are first asked for.
+    """A checked image message whose pixels are decoded on first access.
 
-    Unpacking takes milliseconds and is not done where messages arrive: most frames of a camera that is faster than the
-    model are never looked at.
+    Decoding takes milliseconds and is deferred because most frames of a camera that is faster than the model are
+    dropped.
 
     Attributes:
-        header: the message's.
-        received_s: when it came, by `perf_counter`.
-        decode_ms: how long decoding took so far.
+        header: header of the message.
+        received_s: time of arrival, by `perf_counter`.
+        decode_ms: time spent on decoding so far.
         camera: "rgb" or "ir".
-        look: an array that differs where the image does, see `decode.OpenImage`.
+        look: array that differs between different images, see `decode.OpenImage`.
     """
 
     def __init__(
@@ -39,10 +39,10 @@ class CameraFrame:
     ) -> None:
         """
         Args:
-            header: the message's.
-            unpack: gives the pixels, once.
+            header: header of the message.
+            unpack: decodes the pixels; called once.
             camera: "rgb" or "ir".
-            look: see above; None: empty.
+            look: see the attribute; None: empty.
         """
         self.header = header
         self.received_s = perf_counter()
@@ -50,19 +50,19 @@ class CameraFrame:
         self.camera = camera
         self.look = np.empty((0, 0), np.uint8) if look is None else look
         self._unpack: Callable[[], np.ndarray] | None = unpack
-        self._told_size: tuple[int, int] | None = None
+        self._stated_size: tuple[int, int] | None = None
         self._packed = 0
         self._pixels: np.ndarray | None = None
         self._lock = Lock()
 
     @property
     def pixels(self) -> np.ndarray:
-        """uint8 [h, w, 3] in RGB order, or infrared counts uint8 or uint16 [h, w].
+        """RGB image uint8 [h, w, 3], or IR counts uint8 or uint16 [h, w].
 
         Raises:
-            DecodeError: they are damaged, as only shows now.
+            DecodeError: the pixels are damaged, which shows only in decoding.
         """
-        # The worker answers with them, and the executor's thread looks at some for the time between the cameras.
+        # Accessed by the worker's thread, and by the executor's to estimate the time offset between the cameras.
         with self._lock:
             if self._pixels is None:
                 assert self._unpack is not None
@@ -71,49 +71,49 @@ class CameraFrame:
                     self._pixels = self._unpack()
                 except DecodeError as error:
                     error.camera = self.camera
-                    self._unpack = partial(_raise, error)  # who asks next learns it without decoding again
+                    self._unpack = partial(_raise, error)  # raised again without decoding again
                     raise
                 finally:
                     self.decode_ms += (perf_counter() - start) * 1e3
-                self._unpack = None  # and with it the packed data
+                self._unpack = None  # frees the compressed data
             return self._pixels
 
     @property
     def is_large(self) -> bool:
-        """Whether the image came compressed and is too large for `glance`."""
+        """Whether the compressed image is too large for `glance`."""
         return self._packed > _GLANCE_PIXELS
 
     def glance(self) -> np.ndarray:
-        """`pixels`, for who takes messages meanwhile: not of a large image that is compressed yet.
+        """Return `pixels` for use on the executor's thread, which decoding a large image would block.
 
         Raises:
-            DecodeError: it is such an image, or damaged.
+            DecodeError: the image is large and not yet decoded, or damaged.
         """
         if self._pixels is None and self.is_large:
-            raise DecodeError("not_unpacked", f"{self._packed} pixels are compressed, too many to be unpacked here")
+            raise DecodeError("not_unpacked", f"{self._packed} compressed pixels are too many to be decoded here")
         return self.pixels
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """(width, height); None before a compressed image is unpacked."""
+        """(width, height); None for a compressed image that is not yet decoded."""
         if self._pixels is None:
-            return self._told_size
+            return self._stated_size
         return int(self._pixels.shape[1]), int(self._pixels.shape[0])
 
     @classmethod
     def decode(
         cls, key: str, message: Any, converter: Converter | None = None, options: DecodeOptions | None = None
     ) -> CameraFrame:
-        """The frame of a message of the camera "rgb" or "ir".
+        """Make a frame from a message, checking its fields.
 
         Args:
-            key: which camera.
-            message: anything with the fields of sensor_msgs/Image or CompressedImage.
-            converter: reads the encodings that `decode` does not.
-            options: limits, and how infrared images are read.
+            key: the camera, "rgb" or "ir".
+            message: any object with the fields of sensor_msgs/Image or CompressedImage.
+            converter: converts encodings that `decode` does not support.
+            options: limits, and how IR images are read.
 
         Raises:
-            DecodeError: the message can't be read; its `cause` is a name for counters.
+            DecodeError: the message can't be decoded; its `cause` names a drop counter.
         """
         start = perf_counter()
         try:
@@ -123,7 +123,7 @@ class CameraFrame:
             raise
         frame = cls(message.header, opened.unpack, key, opened.look)
         if key == "rgb" and not hasattr(message, "format"):
-            frame._told_size = (int(message.width), int(message.height))
+            frame._stated_size = (int(message.width), int(message.height))
         frame._packed = opened.packed
         frame.decode_ms = (perf_counter() - start) * 1e3
         return frame

@@ -1,4 +1,4 @@
-"""PNG and TIFF files: headers read and checked before OpenCV decodes, so that damage and bombs are seen first.
+"""PNG and TIFF files: check headers before OpenCV decodes, against damage and decompression bombs.
 
 Letters: h height, w width.
 """
@@ -26,7 +26,7 @@ _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _OFFSETS, _CHANNELS, _COUNTS = 256, 257, 2
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_COUNTS = 322, 323, 324, 325
 _MAX_ENTRIES, _MAX_VALUES, _MAX_TILE_SIDE = 512, 1 << 16, 4096
 _MAX_CHUNKS = 1 << 16
-"""Of a PNG file. Encoders write a few, or one for every 8 KiB of pixels."""
+"""Maximum of a PNG file; encoders write a few, or one per 8 KiB of pixels."""
 _OF_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 
 
@@ -36,12 +36,12 @@ class FileHeader:
 
     Attributes:
         kind: "png" or "tiff".
-        width, height: in pixels.
-        bits: of one channel.
-        is_grey: there is one channel.
-        content: uint8 [N] that differs where the pixels do: of PNG its stored checksums, of TIFF the file.
-        data: uint8 [N], the file; of PNG without texts, profiles, metadata and the later images of an animation, any of
-            which may unpack to gigabytes.
+        width, height: size in pixels.
+        bits: bits per channel.
+        is_grey: whether it has one channel.
+        content: uint8 [N] that differs between different images: the checksums of a PNG, the whole TIFF file.
+        data: uint8 [N], the file; a PNG without texts, profiles, metadata and further images of an animation, any of
+            which may decompress to gigabytes.
     """
 
     kind: str
@@ -54,14 +54,14 @@ class FileHeader:
 
 
 def png_header(data: np.ndarray) -> FileHeader:
-    """The header of a PNG file; checks every chunk's checksum and that the end is there.
+    """Read the header of a PNG file; check all chunks' checksums and the end chunk.
 
     Args:
         data: uint8 [N].
 
     Raises:
-        DecodeError: it is damaged.
-        struct.error, IndexError: it is cut.
+        DecodeError: the file is damaged.
+        struct.error, IndexError: the file is truncated.
     """
     at, name, view = 8, b"", data.data
     width = height = bits = kind = 0
@@ -71,14 +71,14 @@ def png_header(data: np.ndarray) -> FileHeader:
         end = at + 12 + length
         (checksum,) = struct.unpack_from(">I", view, end - 4)
         if zlib.crc32(view[at + 4 : end - 4]) != checksum:
-            raise corrupt("png", data.size, f"the checksum of its part {name!r} is wrong")
+            raise corrupt("png", data.size, f"the checksum of its chunk {name!r} is wrong")
         if at == 8:
             if name != b"IHDR" or length != 13:
                 raise corrupt("png", data.size, "its header is damaged")
             width, height, bits, kind = struct.unpack_from(">IIBB", view, 16)
         count += 1
         if count > _MAX_CHUNKS:
-            raise corrupt("png", data.size, f"it has more than {_MAX_CHUNKS} parts")
+            raise corrupt("png", data.size, f"it has more than {_MAX_CHUNKS} chunks")
         if name in _OF_PIXELS:
             kept.append(view[at:end])
         if name == b"IDAT":
@@ -89,13 +89,13 @@ def png_header(data: np.ndarray) -> FileHeader:
 
 
 def tiff_header(data: np.ndarray) -> FileHeader:
-    """The header of a TIFF file from its first directory; checks that its strips or tiles are inside the file.
+    """Read the header of a TIFF file from its first directory; check that its strips or tiles are in the file.
 
     Args:
         data: uint8 [N].
 
     Raises:
-        DecodeError: it is cut, or packed in a way that no camera's publisher uses.
+        DecodeError: the file is truncated, or its compression or type of pixels is not supported.
         struct.error, KeyError: its directory is damaged.
     """
     tags = _tiff_tags(data)
@@ -105,8 +105,8 @@ def tiff_header(data: np.ndarray) -> FileHeader:
     if compression not in _TIFF_COMPRESSIONS or bits not in depths or not 1 <= channels <= 4:
         raise DecodeError(
             "unknown_format",
-            f"the tiff image has compression {compression}, {bits} bits and {channels} channels; read are 8 or 16 bits "
-            "and up to 4 channels, or 32 or 64 bits and one, with "
+            f"the tiff image has compression {compression}, {bits} bits and {channels} channels; supported are 8 or 16 "
+            "bits and up to 4 channels, or 32 or 64 bits and one channel, with "
             f"{', '.join(dict.fromkeys(_TIFF_COMPRESSIONS.values()))}: set the publisher to one of these, or to png",
         )
     tiled = _TILE_OFFSETS in tags
@@ -114,43 +114,43 @@ def tiff_header(data: np.ndarray) -> FileHeader:
     if tiled and max(tags[_TILE_WIDTH][0], tags[_TILE_HEIGHT][0]) > _MAX_TILE_SIDE:
         raise corrupt("tiff", data.size, f"its tiles are larger than {_MAX_TILE_SIDE} pixels")
     if len(offsets) != len(counts) or any(o + n > data.size for o, n in zip(offsets, counts, strict=True)):
-        raise corrupt("tiff", data.size, "it ends before its pixels do")
+        raise corrupt("tiff", data.size, "it is truncated")
     if not tiled and compression == 1 and sum(counts) < width * height * channels * bits // 8:
-        raise corrupt("tiff", data.size, "it holds fewer pixels than its header says")
+        raise corrupt("tiff", data.size, "it has fewer pixels than its header states")
     return FileHeader("tiff", width, height, bits, channels == 1, data, data)
 
 
 def _tiff_tags(data: np.ndarray) -> dict[int, list[int]]:
-    """Whole numbers of the first directory by tag."""
+    """Return the integers of the first directory by tag."""
     order = "<" if data[0] == ord("I") else ">"
     (at,) = struct.unpack_from(order + "I", data.data, 4)
     (entries,) = struct.unpack_from(order + "H", data.data, at)
     found: dict[int, list[int]] = {}
     seen: set[int] = set()
     for entry in range(min(entries, _MAX_ENTRIES)):
-        place = at + 2 + 12 * entry
-        tag, kind, count = struct.unpack_from(order + "HHI", data.data, place)
-        if tag in seen:  # of two sizes libtiff takes the first
-            raise corrupt("tiff", data.size, f"its directory holds tag {tag} twice")
+        position = at + 2 + 12 * entry
+        tag, kind, count = struct.unpack_from(order + "HHI", data.data, position)
+        if tag in seen:  # libtiff takes the first of two sizes
+            raise corrupt("tiff", data.size, f"its directory has tag {tag} twice")
         seen.add(tag)
         letter = _TIFF_TYPES.get(kind)
         if letter is None or not 1 <= count <= _MAX_VALUES:
             continue
         size = struct.calcsize(letter) * count
-        (where,) = (place + 8,) if size <= 4 else struct.unpack_from(order + "I", data.data, place + 8)
+        (where,) = (position + 8,) if size <= 4 else struct.unpack_from(order + "I", data.data, position + 8)
         found[tag] = list(struct.unpack_from(f"{order}{count}{letter}", data.data, where))
     return found
 
 
 def read_file(header: FileHeader, as_is: bool) -> np.ndarray:
-    """Decode a PNG or TIFF file with OpenCV; what its libraries print is kept off the error output.
+    """Decode a PNG or TIFF file with OpenCV, without its libraries' output on stderr.
 
     Args:
-        header: of the file.
+        header: header of the file.
         as_is: keep one channel and the depth; else 8 bits and three channels.
 
     Returns:
-        [h, w] or [h, w, 3] in RGB order; uint8, or of the file's depth.
+        [h, w] or [h, w, 3] in RGB order; uint8, or the file's depth.
 
     Raises:
         DecodeError: cause "corrupt_data".
@@ -161,8 +161,10 @@ def read_file(header: FileHeader, as_is: bool) -> np.ndarray:
     with diverted_stderr(_NOTHING), suppress(cv2.error):
         image = cv2.imdecode(header.data, flags | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None or image.size == 0:
-        raise corrupt(header.kind, size, "OpenCV cannot read it")
+        raise corrupt(header.kind, size, "OpenCV can't decode it")
     if image.shape[:2] != (header.height, header.width):
         found = f"{image.shape[1]}x{image.shape[0]}"
-        raise corrupt(header.kind, size, f"it claims {header.width}x{header.height} pixels and holds {found}")
+        raise corrupt(
+            header.kind, size, f"its header states {header.width}x{header.height} pixels, decoded are {found}"
+        )
     return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -1,4 +1,4 @@
-"""The fields of an image message, checked: every size agrees with every other before a pixel is looked at.
+"""Check the fields of an image message: all sizes must be consistent before pixels are read.
 
 Letters: h height, w width.
 """
@@ -25,21 +25,21 @@ __all__ = [
     "pixel_view",
     "shortened",
     "size_fields",
-    "whole_field",
+    "integer_field",
     "wrong_length",
     "wrong_step",
 ]
 
 
 class DecodeError(ValueError):
-    """An image message cannot be read.
+    """An image message can't be decoded.
 
     Attributes:
-        cause: a short code, the name of the drop counter: "bad_field", "empty_image", "implausible_size",
+        cause: name of the drop counter: "bad_field", "empty_image", "implausible_size",
             "unknown_encoding", "wrong_step", "wrong_size", "short_data", "long_data", "crop_outside",
             "colour_infrared", "converter_failed"; for compressed images also "unknown_format", "lossy_16bit",
             "depth_mismatch", "corrupt_data", "too_many_scans".
-        camera: "rgb" or "ir", where it is known.
+        camera: "rgb" or "ir", "" if unknown.
     """
 
     def __init__(self, cause: str, text: str) -> None:
@@ -49,7 +49,7 @@ class DecodeError(ValueError):
 
 
 def corrupt(kind: str, size: int, why: str) -> DecodeError:
-    """The error for a damaged image file of `size` bytes."""
+    """Make the error for a damaged image file of `size` bytes."""
     return DecodeError("corrupt_data", f"the {kind} image of {size} bytes is damaged: {why}")
 
 
@@ -65,14 +65,15 @@ class ImageMessage(Protocol):
 
 
 def encoding_field(message: ImageMessage) -> str:
+    """Return the encoding; raises `DecodeError` if it is not a string."""
     encoding = getattr(message, "encoding", None)
     if not isinstance(encoding, str):
-        raise DecodeError("bad_field", f"the image's encoding is {shortened(encoding)}, not a text")
+        raise DecodeError("bad_field", f"the image's encoding is {shortened(encoding)}, not a string")
     return encoding.strip()
 
 
 def pixel_view(message: ImageMessage, encoding: str, channels: int, dtype: np.dtype) -> np.ndarray:
-    """The message's pixels as a read-only view, [h, w] or [h, w, channels], of any stride and byte order."""
+    """Return a read-only view [h, w] or [h, w, channels] of the pixels, with the message's stride and byte order."""
     height, width, step, data = _checked(message, encoding, channels * dtype.itemsize)
     shape: tuple[int, ...] = (height, width) if channels == 1 else (height, width, channels)
     strides = (step, channels * dtype.itemsize, dtype.itemsize)[: len(shape)]
@@ -82,7 +83,7 @@ def pixel_view(message: ImageMessage, encoding: str, channels: int, dtype: np.dt
 
 
 def native(view: np.ndarray) -> np.ndarray:
-    """The same in native byte order and C-contiguous; the view itself where it is so already."""
+    """Return the view in native byte order and C-contiguous, without a copy if it already is."""
     native = view.dtype.newbyteorder("=")
     if view.dtype != native or not (view.flags.c_contiguous and view.flags.aligned):
         return np.ascontiguousarray(view.astype(native))
@@ -90,9 +91,9 @@ def native(view: np.ndarray) -> np.ndarray:
 
 
 def _checked(message: ImageMessage, encoding: str, pixel_bytes: int) -> tuple[int, int, int, np.ndarray]:
-    """Height, width, step and the data as uint8 [step * height], after every check of size."""
+    """Return height, width, step and the data as uint8 [step * height] after all size checks."""
     height, width = size_fields(message, encoding)
-    step = whole_field(message, "step")
+    step = integer_field(message, "step")
     if step < width * pixel_bytes:
         raise wrong_step(step, width, encoding, width * pixel_bytes)
     data = flat_bytes(message)
@@ -102,7 +103,7 @@ def _checked(message: ImageMessage, encoding: str, pixel_bytes: int) -> tuple[in
 
 
 def size_fields(message: ImageMessage, encoding: str) -> tuple[int, int]:
-    return check_size(whole_field(message, "height"), whole_field(message, "width"), f"the image ({encoding})")
+    return check_size(integer_field(message, "height"), integer_field(message, "width"), f"the image ({encoding})")
 
 
 def wrong_step(step: int, width: int, encoding: str, row: int) -> DecodeError:
@@ -118,30 +119,30 @@ def wrong_length(size: int, step: int, rows: int, width: int, height: int, encod
     return DecodeError(
         "short_data" if short else "long_data",
         f"the image's data has {size} bytes, {'fewer' if short else 'more'} than step x rows = {step} x {rows} = "
-        f"{step * rows} ({width}x{height} {encoding}): the publisher's fields do not agree, or the message was cut",
+        f"{step * rows} ({width}x{height} {encoding}): correct the publisher's fields, or check for truncated messages",
     )
 
 
-def check_size(height: int, width: int, what: str, most_pixels: int = MAX_SIDE * MAX_SIDE) -> tuple[int, int]:
-    """`height` and `width` in pixels, if a camera can have them.
+def check_size(height: int, width: int, what: str, max_pixels: int = MAX_SIDE * MAX_SIDE) -> tuple[int, int]:
+    """Return (height, width) in pixels if they are plausible.
 
     Raises:
-        DecodeError: zero, negative, more than `MAX_SIDE`, or more than `most_pixels` together.
+        DecodeError: a side is zero, negative or above `MAX_SIDE`, or the image has more than `max_pixels`.
     """
     if height <= 0 or width <= 0:
-        fault = size_fault(width, height, most_pixels)
-        raise DecodeError("empty_image", f"{what} {fault}: look at what the publisher sends")
-    if fault := size_fault(width, height, most_pixels):
-        remedy = "" if max(height, width) > MAX_SIDE else ": raise max_image_megapixels if the camera is so large"
+        fault = size_fault(width, height, max_pixels)
+        raise DecodeError("empty_image", f"{what} {fault}: check the publisher")
+    if fault := size_fault(width, height, max_pixels):
+        remedy = "" if max(height, width) > MAX_SIDE else ": raise max_image_megapixels if the camera has this size"
         raise DecodeError("implausible_size", f"{what} {fault}{remedy}")
     return height, width
 
 
 def flat_bytes(message: Any) -> np.ndarray:
-    """The message's data as uint8 [N], without a copy for anything that gives a buffer (array.array, bytes, NumPy).
+    """Return the message's data as uint8 [N], without a copy if it supports the buffer protocol.
 
     Raises:
-        DecodeError: empty, or no sequence of bytes.
+        DecodeError: the data is empty, or not a sequence of bytes.
     """
     data = getattr(message, "data", None)
     try:
@@ -149,30 +150,30 @@ def flat_bytes(message: Any) -> np.ndarray:
     except (TypeError, ValueError, BufferError):
         flat = _from_sequence(data)
     if flat.size == 0:
-        raise DecodeError("empty_image", "the image's data is empty: look at what the publisher sends")
+        raise DecodeError("empty_image", "the image's data is empty: check the publisher")
     return flat
 
 
 def _from_sequence(data: Any) -> np.ndarray:
-    """Data that gives no buffer, as a list of integers."""
+    """Convert data without the buffer protocol, such as a list of integers."""
     try:
         return np.frombuffer(bytes(data) if isinstance(data, (list, tuple)) else b"".join([data]), np.uint8)
     except (TypeError, ValueError, OverflowError):
         raise DecodeError("bad_field", f"the image's data is {shortened(data)}, not a sequence of bytes") from None
 
 
-def whole_field(message: ImageMessage, name: str) -> int:
+def integer_field(message: ImageMessage, name: str) -> int:
     value = getattr(message, name, None)
     try:
         return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
-        raise DecodeError("bad_field", f"the image's {name} is {shortened(value)}, not a whole number") from None
+        raise DecodeError("bad_field", f"the image's {name} is {shortened(value)}, not an integer") from None
 
 
-def shortened(value: object, most: int = 60) -> str:
-    """A value for a message, however long it is."""
+def shortened(value: object, limit: int = 60) -> str:
+    """Return a value as text of limited length for a message."""
     try:
-        text = value if isinstance(value, str) and most > 60 else repr(value)
-    except Exception:  # a foreign object's repr may fail; the error to report is another
+        text = value if isinstance(value, str) and limit > 60 else repr(value)
+    except Exception:  # the repr of any object may fail
         text = f"<{type(value).__name__}>"
-    return printable(text if len(text) <= most else text[:most] + "…", most + 60)
+    return printable(text if len(text) <= limit else text[:limit] + "…", limit + 60)

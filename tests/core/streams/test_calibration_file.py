@@ -50,21 +50,21 @@ def test_a_file_written_by_hand(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"ir_to_rgb": None}, "ir_to_rgb is three rows"),
-        ({"ir_to_rgb": [[1, 0, 0], [0, 1, 0]]}, "ir_to_rgb is three rows"),
-        ({"ir_to_rgb": [[1, 0, "x"], [0, 1, 0], [0, 0, 1]]}, "ir_to_rgb is three rows"),
+        ({"ir_to_rgb": None}, "ir_to_rgb must be three rows"),
+        ({"ir_to_rgb": [[1, 0, 0], [0, 1, 0]]}, "ir_to_rgb must be three rows"),
+        ({"ir_to_rgb": [[1, 0, "x"], [0, 1, 0], [0, 0, 1]]}, "ir_to_rgb must be three rows"),
         ({"ir_to_rgb": [[1, 0, 0], [0, 0, 0], [0, 0, 1]]}, "singular"),
         ({"ir_to_rgb": [[1, 0, 9000], [0, 1, 0], [0, 0, 1]]}, "hardly overlap"),
-        ({"ir_size": [640]}, "ir_size is"),
-        ({"rgb_size": [1280, -1]}, "rgb_size is"),
-        ({"rgb_size": [True, True]}, "rgb_size is"),
-        ({"time_offset_ms": "soon"}, "time_offset_ms is a finite number"),
-        ({"time_offset_ms": float("nan")}, "time_offset_ms is a finite number"),
-        ({"time_offset_ms": 1e306}, "time_offset_ms is a finite number from -8.64e"),
+        ({"ir_size": [640]}, "ir_size must be"),
+        ({"rgb_size": [1280, -1]}, "rgb_size must be"),
+        ({"rgb_size": [True, True]}, "rgb_size must be"),
+        ({"time_offset_ms": "soon"}, "time_offset_ms must be a finite number"),
+        ({"time_offset_ms": float("nan")}, "time_offset_ms must be a finite number"),
+        ({"time_offset_ms": 1e306}, "time_offset_ms must be a finite number from -8.64e"),
         ({"residual_px": -1}, "residual_px"),
-        ({"residual_px": 1e300}, "residual_px is a finite number from 0 to 100000"),
-        ({"ir_size": [10**90, 512]}, "ir_size is .* up to 65536"),
-        ({"spectradino_calibration": 2}, "format 2, this software reads format 1"),
+        ({"residual_px": 1e300}, "residual_px must be a finite number from 0 to 100000"),
+        ({"ir_size": [10**90, 512]}, "ir_size must be .* up to 65536"),
+        ({"spectradino_calibration": 2}, "format 2, this version reads format 1: calibrate again"),
         ({"time_ofset_ms": 3}, "unknown entry 'time_ofset_ms', did you mean 'time_offset_ms'"),
     ],
 )
@@ -84,8 +84,8 @@ def test_a_missing_entry_is_named(tmp_path, key):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "holds no entries"),
-        ("- 1\n- 2\n", "holds no entries"),
+        ("", "has no entries"),
+        ("- 1\n- 2\n", "has no entries"),
         ("a: [1, 2\nb: }", "no valid YAML"),
         ("a: !!python/object/apply:os.getcwd []", "no valid YAML"),
         ("a: " + "[" * 5000, "deeper nested"),
@@ -124,7 +124,7 @@ def test_a_time_offset_alone(tmp_path):
 
 
 def test_nothing_to_write(tmp_path):
-    with pytest.raises(RegistrationError, match="here is neither"):
+    with pytest.raises(RegistrationError, match="needs a homography, a time offset or both: give one"):
         save_calibration(tmp_path / "rig.yaml", Calibration(notes="nothing"))
     with pytest.raises(RegistrationError, match="residual belongs to a homography"):
         save_calibration(tmp_path / "rig.yaml", Calibration(time_offset_ms=1.0, residual_px=1.0))

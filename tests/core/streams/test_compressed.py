@@ -114,7 +114,7 @@ def test_eight_bits_where_the_text_says_sixteen(counts):
         (b"II*\x00\xff\xff\xff\xff", "tiff", "corrupt_data"),
     ],
 )
-def test_what_is_no_picture(data, text, cause):
+def test_data_that_is_not_an_image_is_refused(data, text, cause):
     for decode in (decode_compressed_rgb, decode_compressed_infrared):
         with pytest.raises(DecodeError) as caught:
             decode(message(data, text))
@@ -144,7 +144,7 @@ def chunk(name: bytes, body: bytes) -> bytes:
 
 
 def png_that_claims(width: int, height: int, pixels: bytes = b"", others: bytes = b"") -> bytes:
-    """A PNG with good checksums whose header claims a grey picture, and with these rows and other parts."""
+    """A PNG with good checksums whose header states a grey image, with these rows and further chunks."""
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + head + others + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
 
@@ -173,10 +173,10 @@ def test_what_a_png_holds_beside_its_image_costs_nothing(others):
     assert time.process_time() - begun < 0.5
 
 
-def test_a_png_of_endless_parts_is_refused_at_once():
+def test_a_png_of_endless_chunks_is_refused_at_once():
     data = png_that_claims(8, 4, bytes(4 * 9), chunk(b"IDAT", b"") * 300_000)
     begun = time.process_time()
-    with pytest.raises(DecodeError, match="parts") as caught:
+    with pytest.raises(DecodeError, match="chunks") as caught:
         open_compressed_infrared(message(data, "mono8; png"))
     assert caught.value.cause == "corrupt_data"
     assert time.process_time() - begun < 1.0
