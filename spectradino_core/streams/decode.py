@@ -224,8 +224,8 @@ def _open_colour(message: ImageMessage, encoding: str) -> OpenImage:
     if min(height, width) < layout.min_side:
         raise DecodeError(
             "wrong_size",
-            f"the image ({encoding}) is {width}x{height} pixels, but a mosaic needs {layout.min_side} rows and "
-            "columns: set another size in the camera driver",
+            f"the image ({encoding}) is {width}x{height} pixels, but a mosaic has at least {layout.min_side} "
+            "rows and columns: set another size in the camera driver",
         )
     if layout.even_width and width % 2:
         raise DecodeError(

@@ -1,16 +1,16 @@
-"""The time between the two cameras' clocks, from what both of them see move.
+"""Estimate the time offset between both cameras' clocks from motion in their images.
 
-Stamps and times of arrival cannot tell a clock that is late from frames that are long on their way; images can. The
-change from frame to frame, cell by cell, is a signal that cameras of any two bands share: what moves changes the cells
-that it crosses, hot or cold, bright or dark. The lag at which the signals of both cameras agree best is the offset.
+Stamps and times of arrival can't distinguish a clock offset from a transport delay; images can. The frame-to-frame
+change per grid cell is a signal that cameras of any two bands share: a moving object changes the cells that it crosses,
+hot or cold, bright or dark. The offset is the lag at which both signals correlate best.
 
-This is the small online form of `spectradino calibrate time`: images of 64 x 48 pixels, ten frames a second at most,
-stretches of ten seconds, and a long pause once two of them agree. It is good to about 10 ms, enough to say whether an
-offset is right, and silent where little moves.
+This is the online form of `spectradino calibrate time`: images of 64 x 48 pixels, at most ten frames per second,
+stretches of ten seconds, and a long pause once two stretches agree. Its error is about 10 ms, which suffices to check
+an offset; without motion it gives no result.
 
-There is no clock here: the same calls give the same result. Times are integers in nanoseconds.
+Nothing here reads a clock: the same calls give the same result. Times are integers in nanoseconds.
 
-Letters: K frames, N cells, T moments of the common clock, S parts of a stretch, L lags.
+Letters: N cells, T time steps, S parts of a stretch, L lags.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from spectradino_core.streams.queues import Stream
 __all__ = ["ImageOffset", "ImageOffsetWatch", "Look"]
 
 Look = np.ndarray | Callable[[], np.ndarray]
-"""A frame's pixels, or what gives them when they are wanted."""
+"""A frame's pixels, or a function that returns them."""
 
 _MS = 1_000_000
 _SAMPLED = (128, 96)
@@ -42,10 +42,10 @@ _SLOW_NS = 500 * _MS
 _SPACING_NS = 80 * _MS
 _GAP_NS = 1_000 * _MS
 _STRETCH_NS = 10_000 * _MS
-_LEAST_FRAMES = 40
-_SLOWEST_NS = 300 * _MS
-_REST_NS = 600_000 * _MS
-_SHORT_REST_NS = 60_000 * _MS
+_MIN_FRAMES = 40
+_MAX_PERIOD_NS = 300 * _MS
+_PAUSE_NS = 600_000 * _MS
+_SHORT_PAUSE_NS = 60_000 * _MS
 _TRIES = 12
 
 _AGREEMENT, _AGREEMENT_UNREGISTERED = 0.25, 0.4
@@ -56,12 +56,12 @@ _REPEATED_NS = 20 * _MS
 
 @dataclass(frozen=True)
 class ImageOffset:
-    """What the images show.
+    """Time offset estimated from images.
 
     Attributes:
         offset_ns: IR time minus RGB time of the same moment.
-        spread_ns: standard deviation of that, over parts of the stretches.
-        agreement: correlation of both signals there, at most 1.
+        spread_ns: standard deviation of the offset, by jackknife over parts of a stretch.
+        agreement: correlation of both signals at the offset, at most 1.
     """
 
     offset_ns: int
@@ -70,47 +70,47 @@ class ImageOffset:
 
 
 class ImageOffsetWatch:
-    """Looks at some frames of both cameras now and then; see the module's head. For one thread.
+    """Estimator that samples frames of both cameras, see the module docstring; not thread-safe.
 
-    Memory: one stretch, about 200 KB.
+    It keeps one stretch, about 200 KB.
 
     Attributes:
-        registration: IR to RGB pixels, by which cells of the same place are compared; None: the IR image covers the
-            whole RGB one.
+        registration: IR to RGB pixels, to compare cells of the same location; None: the IR image covers the whole RGB
+            image.
     """
 
     def __init__(self) -> None:
         self.registration: Registration | None = None
         self._rgb_size: Size | None = None
-        self._rest_until_ns: int | None = None
+        self._paused_until_ns: int | None = None
         self.restart()
 
     def restart(self) -> None:
-        """Begins a new stretch and forgets the results so far, as when other times are given from now on."""
+        """Discard the stretch and all results, for example when frames get other times."""
         self._streams = {stream: _Activity() for stream in Stream}
         self._before: ImageOffset | None = None
         self._tries = 0
         self._tried_ns: dict[Stream, int] = {}
 
     def wake(self) -> None:
-        """Ends a pause, as when there is a new offset to be confirmed."""
-        self._rest_until_ns = None
+        """End a pause, for example to check a new offset."""
+        self._paused_until_ns = None
 
     def push(self, stream: Stream, time_ns: int, look: Look) -> ImageOffset | None:
-        """Notes a frame.
+        """Add a frame.
 
         Args:
-            stream: its camera.
-            time_ns: the time that it is paired by.
-            look: its pixels: RGB uint8 [h, w, 3], or IR uint8 or uint16 [h, w]; called only where they are used.
+            stream: the camera.
+            time_ns: the time by which the frame is paired.
+            look: RGB uint8 [h, w, 3], or IR uint8 or uint16 [h, w]; a function is called only if the frame is sampled.
 
         Returns:
-            What two stretches in a row agree on, when the second has ended; else None.
+            The offset on which two successive stretches agree, at the end of the second; else None.
         """
-        if self._rest_until_ns is not None:
-            if self._rest_until_ns - _REST_NS <= time_ns < self._rest_until_ns:
+        if self._paused_until_ns is not None:
+            if self._paused_until_ns - _PAUSE_NS <= time_ns < self._paused_until_ns:
                 return None
-            self._rest_until_ns = None
+            self._paused_until_ns = None
         mine, other = self._streams[stream], self._streams[stream.other]
         last_ns = mine.times[-1] if mine.times else None
         if last_ns is not None:
@@ -125,18 +125,18 @@ class ImageOffsetWatch:
         try:
             image = look() if callable(look) else look
             sampled = self._sampled(stream, image)
-        except (ValueError, cv2.error, MemoryError):  # damaged, as whoever answers with it will say, or beyond OpenCV
+        except (ValueError, cv2.error, MemoryError):  # damaged, which decoding for inference reports
             return None
         mine.add(time_ns, sampled)
-        if time_ns - mine.times[0] > 3 * _STRETCH_NS:  # the other camera is not there, or is gone
-            self._end(_SHORT_REST_NS, time_ns)
+        if time_ns - mine.times[0] > 3 * _STRETCH_NS:  # the other camera is missing
+            self._end(_SHORT_PAUSE_NS, time_ns)
             return None
         if not other.times:
             return None
         both_ns = min(time_ns, other.times[-1]) - max(mine.times[0], other.times[0])
-        if both_ns < _STRETCH_NS or min(len(mine.times), len(other.times)) < _LEAST_FRAMES:
+        if both_ns < _STRETCH_NS or min(len(mine.times), len(other.times)) < _MIN_FRAMES:
             if both_ns < -_GAP_NS or both_ns > 3 * _STRETCH_NS:
-                self._end(_SHORT_REST_NS, time_ns)  # clocks apart, or a camera too slow for this
+                self._end(_SHORT_PAUSE_NS, time_ns)  # unrelated clocks, or a slow camera
             return None
         found = self._estimate()
         self._streams = {one: _Activity() for one in Stream}
@@ -145,19 +145,19 @@ class ImageOffsetWatch:
     def _confirmed(self, found: ImageOffset | None, time_ns: int) -> ImageOffset | None:
         before, self._before, self._tries = self._before, found, self._tries + 1
         if found is not None and before is not None and abs(found.offset_ns - before.offset_ns) <= _REPEATED_NS:
-            self._end(_REST_NS, time_ns)
+            self._end(_PAUSE_NS, time_ns)
             return ImageOffset(
                 (found.offset_ns + before.offset_ns) // 2,
                 max(found.spread_ns, before.spread_ns),
                 min(found.agreement, before.agreement),
             )
-        if self._tries >= _TRIES:  # nothing moves here
-            self._end(_SHORT_REST_NS, time_ns)
+        if self._tries >= _TRIES:  # no motion
+            self._end(_SHORT_PAUSE_NS, time_ns)
         return None
 
-    def _end(self, rest_ns: int, time_ns: int) -> None:
+    def _end(self, pause_ns: int, time_ns: int) -> None:
         self.restart()
-        self._rest_until_ns = time_ns + rest_ns
+        self._paused_until_ns = time_ns + pause_ns
 
     def _sampled(self, stream: Stream, image: np.ndarray) -> np.ndarray:
         size = (int(image.shape[1]), int(image.shape[0]))
@@ -167,7 +167,7 @@ class ImageOffsetWatch:
             try:
                 matrix = self.registration.for_sizes(size, self._rgb_size)
             except RegistrationError:
-                pass  # of other images: answers say so
+                pass  # for another image size, which inference reports
             else:
                 scale = np.diag([_SAMPLED[0] / self._rgb_size[0], _SAMPLED[1] / self._rgb_size[1], 1.0])
                 return cv2.warpPerspective(image, scale @ matrix, _SAMPLED, flags=cv2.INTER_NEAREST)
@@ -176,7 +176,7 @@ class ImageOffsetWatch:
     def _estimate(self) -> ImageOffset | None:
         rgb, ir = (self._streams[stream] for stream in (Stream.RGB, Stream.IR))
         slowest_ns = max(rgb.period_ns, ir.period_ns)
-        if slowest_ns > _SLOWEST_NS:
+        if slowest_ns > _MAX_PERIOD_NS:
             return None
         start_ns = max(rgb.times[0], ir.times[0])
         count = (min(rgb.times[-1], ir.times[-1]) - start_ns) // _STEP_NS
@@ -186,8 +186,8 @@ class ImageOffsetWatch:
         best = int(total.argmax())
         away = np.abs(np.arange(len(total)) - best) > round(1.5 * slowest_ns / _STEP_NS)
         agreement = float(total[best])
-        wanted = _AGREEMENT_UNREGISTERED if self.registration is None else _AGREEMENT
-        if agreement < wanted or not 2 <= best < len(total) - 2 or total[away].max() > (1 - _PROMINENCE) * agreement:
+        minimum = _AGREEMENT_UNREGISTERED if self.registration is None else _AGREEMENT
+        if agreement < minimum or not 2 <= best < len(total) - 2 or total[away].max() > (1 - _PROMINENCE) * agreement:
             return None
         keep = ~np.eye(_PARTS, dtype=bool)
         without = np.array([_peak_ns(_joined(sums[rows], energies[rows]), slowest_ns) for rows in keep])
@@ -198,7 +198,7 @@ class ImageOffsetWatch:
 
 
 class _Activity:
-    """One camera's changes from frame to frame."""
+    """Frame-to-frame changes of one camera."""
 
     def __init__(self) -> None:
         self.times: list[int] = []
@@ -214,7 +214,7 @@ class _Activity:
         if small.ndim == 3:
             small = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
         grey = small.astype(np.float32)
-        grey -= cv2.GaussianBlur(grey, (0, 0), _SHADES)  # gain and exposure change as cameras please
+        grey -= cv2.GaussianBlur(grey, (0, 0), _SHADES)  # removes changes of gain and exposure
         grey /= max(float(grey.std()), 1e-3)
         np.clip(grey, -4.0, 4.0, out=grey)
         self.times.append(time_ns)
@@ -224,26 +224,26 @@ class _Activity:
         self._last = grey
 
     def signal(self, start_ns: int, count: int, slowest_ns: float) -> np.ndarray:
-        """Activity free of noise and slow trends, at `count` steps from `start_ns` on: float32 [T, N]."""
+        """Return the activity without noise and slow trends at `count` steps from `start_ns`: float32 [T, N]."""
         times = np.array(self.times, np.int64)
         lengths = np.diff(times)
         cells = np.stack(self._changes)
-        rest = np.median(cells, axis=0)
-        noise = 1.4826 * np.median(np.abs(cells - rest), axis=0) + 1e-3
-        cells = np.maximum(cells - rest - noise, 0.0)
-        # Where something moves counts, more than how strongly it stands out in this band.
+        usual = np.median(cells, axis=0)
+        noise = 1.4826 * np.median(np.abs(cells - usual), axis=0) + 1e-3
+        cells = np.maximum(cells - usual - noise, 0.0)
+        # Compressed, because the location of motion matters more than its contrast in this band.
         cells /= cells + (np.percentile(cells, 99) / 3 + 1e-6)
         cells = _smoothed(cells, 0.3 * slowest_ns / self.period_ns)
         cells -= _smoothed(cells, _SLOW_NS / self.period_ns)
         at = (times[:-1] + lengths // 2 - start_ns) / _STEP_NS
         clock = np.arange(count)
         right = np.clip(np.searchsorted(at, clock), 1, len(at) - 1)
-        share = np.clip((clock - at[right - 1]) / (at[right] - at[right - 1]), 0.0, 1.0).astype(np.float32)[:, None]
-        return cells[right - 1] * (1 - share) + cells[right] * share
+        weight = np.clip((clock - at[right - 1]) / (at[right] - at[right - 1]), 0.0, 1.0).astype(np.float32)[:, None]
+        return cells[right - 1] * (1 - weight) + cells[right] * weight
 
 
 def _smoothed(rows: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur along the first axis, of a standard deviation in rows."""
+    """Blur along the first axis by a Gaussian of `sigma` rows."""
     rows = np.ascontiguousarray(rows, np.float32)
     if sigma < 0.4:
         return rows.copy()
@@ -253,7 +253,7 @@ def _smoothed(rows: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def _correlations(rgb: np.ndarray, ir: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of signals [T, N], for each part the correlation at all lags summed over cells [S, L], and energies [S, 2]."""
+    """Correlate signals [T, N]: sums over cells by part and lag [S, L], and energies by part [S, 2]."""
     edges = np.linspace(_WINDOW, len(rgb) - _WINDOW, _PARTS + 1).astype(int)
     sums, energies = [], []
     for first, last in zip(edges, edges[1:]):
@@ -266,12 +266,12 @@ def _correlations(rgb: np.ndarray, ir: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _joined(sums: np.ndarray, energies: np.ndarray) -> np.ndarray:
-    """The correlation coefficient at all lags [L] of several parts."""
+    """Return the correlation coefficients [L] over several parts."""
     return sums.sum(axis=0) / np.sqrt(max(float(np.prod(energies.sum(axis=0))), 1e-12))
 
 
 def _peak_ns(total: np.ndarray, slowest_ns: float) -> float:
-    """The lag of the highest peak: a parabola through what lies within a quarter of a period of its top."""
+    """Return the lag of the highest peak, by a parabola fitted within a quarter period of its top."""
     best, reach = int(total.argmax()), max(2, round(slowest_ns / 4 / _STEP_NS))
     low, high = max(0, best - reach), min(len(total), best + reach + 1)
     x = np.arange(low, high) - best

@@ -1,4 +1,4 @@
-"""Infrared images as counts: which part of an image is used, and what its numbers are.
+"""Convert IR images to raw counts: crop, units of floating-point images, grey in colour encodings.
 
 Letters: h height, w width.
 """
@@ -14,31 +14,31 @@ from spectradino_core.streams.image_message import DecodeError
 __all__ = ["FLOAT_UNITS", "DecodeOptions", "check_crop", "check_grey", "counts_of", "cropped", "grey_of"]
 
 FLOAT_UNITS = ("auto", "kelvin", "celsius", "counts")
-"""What the numbers of a floating-point infrared image may be."""
+"""Units of floating-point IR images."""
 
 MAX_COLOUR_DIFFERENCE = 12
-"""Levels by which the channels of a grey image may differ after JPEG."""
+"""Maximum difference between the channels of a grey 8-bit image after JPEG, in levels."""
 
 _KELVIN_PER_COUNT = 0.01
 _ZERO_CELSIUS = 273.15
-_LEAST_KELVIN = 150.0
-"""Above this a median is kelvin, as no thermal camera's scene is that cold; below it is Celsius."""
-_MOST_KELVIN = 2000.0
-"""Above this a median is no temperature but raw counts."""
-_MOST_COUNTS = 65534
-"""The highest uint16 is kept for saturated pixels, 0 for those without a value."""
+_MIN_KELVIN = 150.0
+"""A median above is in kelvin, because no scene is as cold; below it is in Celsius."""
+_MAX_KELVIN = 2000.0
+"""A median above is in raw counts."""
+_MAX_COUNTS = 65534
+"""65535 is reserved for saturated pixels, 0 for those without a value."""
 
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """How images are read; the names are the node's parameters.
+    """Options of decoding, named as the node's parameters.
 
     Attributes:
-        max_pixels: a compressed image that claims more is refused before it is unpacked.
-        ir_crop: x, y, width and height of the part of each infrared image that is used; width or height 0: up to the
-            edge. All 0: the whole image.
-        ir_encoding: encoding of raw infrared images whatever their messages say; "": as they say.
-        ir_float_unit: one of `FLOAT_UNITS`, what floating-point infrared images hold.
+        max_pixels: maximum size of a compressed image, checked before decoding.
+        ir_crop: x, y, width and height of the part of each IR image to use; width or height 0: up to the edge; all 0:
+            the whole image.
+        ir_encoding: encoding that overrides the one stated in raw IR image messages; "": as stated.
+        ir_float_unit: unit of floating-point IR images, one of `FLOAT_UNITS`.
     """
 
     max_pixels: int = 24_000_000
@@ -48,20 +48,20 @@ class DecodeOptions:
 
 
 def cropped(image: np.ndarray, crop: tuple[int, int, int, int]) -> np.ndarray:
-    """The part of an image [h, w, ...] that `DecodeOptions.ir_crop` means, as a view.
+    """Return the part of an image [h, w, ...] given by `DecodeOptions.ir_crop`, as a view.
 
     Raises:
-        DecodeError: it is not inside the image.
+        DecodeError: the part is not inside the image.
     """
     top, bottom, left, right = check_crop(image.shape[0], image.shape[1], crop)
     return image[top:bottom, left:right]
 
 
 def check_crop(height: int, width: int, crop: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    """(top, bottom, left, right) of a crop in an image.
+    """Return (top, bottom, left, right) of a crop in an image, in pixels.
 
     Raises:
-        DecodeError: it is not inside the image.
+        DecodeError: the crop is not inside the image.
     """
     x, y, crop_width, crop_height = crop
     right, bottom = x + crop_width if crop_width else width, y + crop_height if crop_height else height
@@ -75,57 +75,62 @@ def check_crop(height: int, width: int, crop: tuple[int, int, int, int]) -> tupl
 
 
 def counts_of(image: np.ndarray, unit: str = "auto") -> np.ndarray:
-    """An infrared image of any number type to counts uint8 or uint16 [h, w], C-contiguous.
+    """Convert an IR image of any numeric type to counts.
 
     Args:
-        image: uint8, uint16, int16 (raised by 32768), or floating point: temperatures become hundredths of a kelvin,
-            rounded; what is no number becomes 0, and what is outside 0.01 to 655.34 K the nearest of them.
-        unit: of floating point, one of `FLOAT_UNITS`. auto: by the median: up to 150 Celsius, up to 2000 kelvin, above
-            that counts. Images within 0 to 1, which were scaled to it, are spread over all counts.
+        image: [h, w] of uint8, uint16, int16 (raised by 32768) or floating point. Temperatures become counts of 0.01 K,
+            rounded and clipped to 0.01 .. 655.34 K; NaN and infinities become 0.
+        unit: unit of floating point, one of `FLOAT_UNITS`. auto: by the median, up to 150 Celsius, up to 2000 kelvin,
+            above counts; images within 0 to 1 are scaled to all counts.
+
+    Returns:
+        uint8 or uint16 [h, w], C-contiguous.
 
     Raises:
-        DecodeError: another number type.
+        DecodeError: the image has another type.
     """
     if image.dtype in (np.uint8, np.uint16):
         return np.ascontiguousarray(image)
     if image.dtype == np.int16:
         return np.ascontiguousarray(image).view(np.uint16) ^ np.uint16(0x8000)
     if image.dtype not in (np.float32, np.float64):
-        raise DecodeError("depth_mismatch", f"the infrared image holds {image.dtype}, not 8 or 16-bit counts")
+        raise DecodeError(
+            "depth_mismatch", f"the infrared image has type {image.dtype}, not 8 or 16-bit counts: change its encoding"
+        )
     valid = np.isfinite(image)
     with np.errstate(invalid="ignore", over="ignore"):
         scale, zero = _float_scale(image[::4, ::4][valid[::4, ::4]], unit)
-        counts = np.clip(np.rint((image + zero) * scale), 1, _MOST_COUNTS)
+        counts = np.clip(np.rint((image + zero) * scale), 1, _MAX_COUNTS)
     return np.where(valid, counts, 0).astype(np.uint16)
 
 
 def _float_scale(sample: np.ndarray, unit: str) -> tuple[float, float]:
-    """Counts for one unit, and what is added before, by what an image's numbers are."""
+    """Return counts per unit and the offset to add before, for the unit of an image."""
     if unit == "auto":
         median = float(np.median(sample)) if sample.size else 0.0
         if sample.size and sample.min() >= 0 and sample.max() <= 1:
-            return float(_MOST_COUNTS), 0.0
-        unit = "celsius" if median < _LEAST_KELVIN else "kelvin" if median < _MOST_KELVIN else "counts"
+            return float(_MAX_COUNTS), 0.0
+        unit = "celsius" if median < _MIN_KELVIN else "kelvin" if median < _MAX_KELVIN else "counts"
     if unit == "counts":
         return 1.0, 0.0
     return 1 / _KELVIN_PER_COUNT, _ZERO_CELSIUS if unit == "celsius" else 0.0
 
 
 def grey_of(image: np.ndarray, encoding: str) -> np.ndarray:
-    """The one channel of a grey image that came as three or four: [h, w] of the same type, C-contiguous.
+    """Return the channel [h, w] of a grey image of three or four channels, C-contiguous.
 
     Raises:
-        DecodeError: see `check_grey`.
+        DecodeError: the image is coloured.
     """
     check_grey(image, encoding)
     return np.ascontiguousarray(image[..., 1])
 
 
 def check_grey(image: np.ndarray, encoding: str) -> None:
-    """Refuse an image [h, w, 3 or 4] whose channels differ; every 8th pixel of every 8th row is looked at.
+    """Check that the channels of an image [h, w, 3 or 4] are equal; every 8th pixel of every 8th row is sampled.
 
     Raises:
-        DecodeError: it has colours, so it holds no counts.
+        DecodeError: the image is coloured, so it has no counts.
     """
     sample = image[::8, ::8, :3].astype(np.int32)
     difference = int((sample.max(axis=2) - sample.min(axis=2)).max())
@@ -133,6 +138,6 @@ def check_grey(image: np.ndarray, encoding: str) -> None:
     if difference > allowed:
         raise DecodeError(
             "colour_infrared",
-            f"the infrared image ({encoding}) has colours (channels differ by up to {difference} levels): "
-            "switch the camera's palette off (white-hot, mono8, mono16), unless the two topics are exchanged",
+            f"the infrared image ({encoding}) is coloured (channels differ by up to {difference} levels): disable the "
+            "camera's palette (white-hot, mono8, mono16), or check whether the RGB and infrared topics are exchanged",
         )

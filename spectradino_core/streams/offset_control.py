@@ -1,14 +1,15 @@
-"""Which time offset between the cameras is in force, and what is reported of it.
+"""Choose the time offset between the cameras that pairing applies, and report it.
 
-Three sources: what the user gave, what the stamps and times of arrival suggest (`offset.py`), and what both cameras see
-move (`image_offset.py`). Only with `learn_ir_time_offset` anything but the given offset comes into force, and then only
+There are three sources: the given offset, the estimate from stamps and times of arrival (`offset.py`), and the estimate
+from motion in both images (`image_offset.py`). Only with `learn_ir_time_offset` another than the given offset is
+applied:
 
-- what the images show, to the phase of cameras in step where that agrees;
-- without images a constant that no frame's way to this computer explains, as of a clock that counts from its start;
-- without images the phase of cameras in step next to the given offset, at most half a period from it.
+- the offset estimated from images, refined by the phase of triggered cameras if both agree;
+- without images a constant too large for a transport delay, as of a clock that counts from boot;
+- without images the phase of triggered cameras nearest to the given offset, at most half a period from it.
 
-Anything else may be the delay of frames that are long on their way, which must not be taken out of their stamps.
-Without `learn_ir_time_offset` an offset that the images show is reported.
+Any other offset may be a transport delay, which must not be subtracted from stamps. Without `learn_ir_time_offset` an
+offset estimated from images is only reported.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ __all__ = ["OffsetControl", "OffsetNews"]
 
 _MS = 1_000_000
 _TOLERATED_NS = 20 * _MS
-"""An offset that the images show and that is smaller is neither reported nor put into force."""
+"""Smaller offsets estimated from images are neither reported nor applied."""
 _NEAR_NS = 15 * _MS
 
 
 @dataclass(frozen=True)
 class OffsetNews:
-    """A line for the log, and the offset learnt from the stamps where it is that."""
+    """A log line, with the offset if it was estimated from stamps."""
 
     text: str
     warning: bool
@@ -39,18 +40,18 @@ class OffsetNews:
 
 
 class OffsetControl:
-    """Decides on the offset in force; see the module's head. For one thread.
+    """Choice of the applied offset, see the module docstring; not thread-safe.
 
     Attributes:
-        in_force_ns: by how much the infrared camera's times are late, as pairing takes it out.
-        shown: what the images showed last, as an offset in all.
+        in_force_ns: applied delay of the IR times, which pairing subtracts.
+        shown: last estimate from images, as total offset.
     """
 
     def __init__(self, given_ns: int, learn: bool) -> None:
         """
         Args:
-            given_ns: the offset that the user gave.
-            learn: whether another one may come into force.
+            given_ns: the offset given by the user.
+            learn: whether an estimated offset may be applied.
         """
         self.in_force_ns = self._given_ns = given_ns
         self.shown: ImageOffset | None = None
@@ -62,64 +63,67 @@ class OffsetControl:
 
     @property
     def learnt(self) -> LearntOffset | None:
-        """What the stamps and times of arrival suggest, if anything."""
+        """Estimate from stamps and times of arrival, None while there is none."""
         return self._learner.learnt
 
     def restart(self, given_ns: int, learn: bool) -> None:
-        """Forgets what was found, as when the user gives another offset."""
+        """Discard all estimates, for example when the user gives another offset."""
         self.in_force_ns = self._given_ns = given_ns
         self._learn = learn
         self.shown = None
         self._learner.reset()
-        self._look_around(given_ns)
+        self._restart_images(given_ns)
 
     def rebase(self, by_arrival: bool) -> None:
-        """Goes on with times of arrival in place of stamps, or the reverse: images are compared anew."""
+        """Switch between times of arrival and stamps; the estimate from images starts again."""
         self.shown = None
         self._base_ns = self.pairing_ns(by_arrival)
         self._watch.restart()
         self._watch.wake()
 
     def pairing_ns(self, by_arrival: bool) -> int:
-        """The offset to be taken out of the times that frames are paired by: a clock's has no part in arrivals."""
+        """Return the offset to subtract from pairing times; a clock offset does not apply to arrivals."""
         if not by_arrival or abs(self.in_force_ns) <= APART_NS:
             return self.in_force_ns
         return self._given_ns if abs(self._given_ns) <= APART_NS else 0
 
-    def _put_in_force(self, offset_ns: int) -> None:
+    def _apply(self, offset_ns: int) -> None:
         self.in_force_ns = offset_ns
-        self._look_around(offset_ns)
+        self._restart_images(offset_ns)
 
     def stamps(self, stream: Stream, stamp_ns: int, arrival_ns: int) -> list[OffsetNews]:
-        """Notes a frame's stamp and time of arrival; learns from them if it may."""
+        """Add a frame's stamp and time of arrival; returns lines to log."""
         learnt = self._learner.push(stream, stamp_ns, arrival_ns) if self._learn else None
         if learnt is None:
             return []
-        before_ns, in_force_ns = self.in_force_ns, self._decided()
+        before_ns, in_force_ns = self.in_force_ns, self._choose()
         held = ""
         if learnt.confidence and abs(learnt.offset_ns - in_force_ns) > max(_NEAR_NS, learnt.period_ns // 2):
             if self.shown is None:
-                self._look_around(learnt.offset_ns)
+                self._restart_images(learnt.offset_ns)
                 self._held = True
                 held = (
-                    "not put into force, as frames that are longer on their way look the same, until the images "
-                    "confirm it, for which something has to move before both cameras; "
+                    "not applied until motion in both images confirms it, because a longer transport delay of ir "
+                    "frames looks the same; "
                 )
             else:
                 held = f"the images contradict it ({self.shown.offset_ns / _MS:+.0f} ms); "
         if in_force_ns != before_ns:
-            self._put_in_force(in_force_ns)
-        text = f"infrared time offset learnt: {learnt}; {held}in force: {in_force_ns / _MS:+.1f} ms"
+            self._apply(in_force_ns)
+        text = f"infrared time offset learnt: {learnt}; {held}applied: {in_force_ns / _MS:+.1f} ms"
         return [OffsetNews(text, bool(held), learnt)]
 
     def images(self, stream: Stream, time_ns: int, look: Look, registration: Registration | None) -> list[OffsetNews]:
-        """Notes a frame's pixels.
+        """Add a frame's pixels.
 
         Args:
-            stream: its camera.
-            time_ns: the time that it is paired by, no offset taken out.
+            stream: the camera.
+            time_ns: the time by which the frame is paired, before subtracting the offset.
             look: see `ImageOffsetWatch.push`.
-            registration: IR to RGB pixels, where it is known.
+            registration: IR to RGB pixels, if known.
+
+        Returns:
+            Lines to log.
         """
         self._watch.registration = registration
         found = self._watch.push(stream, time_ns - self._base_ns if stream is Stream.IR else time_ns, look)
@@ -127,30 +131,30 @@ class OffsetControl:
             return []
         offset_ns, spread_ns = self._base_ns + found.offset_ns, found.spread_ns
         self.shown = ImageOffset(offset_ns, spread_ns, found.agreement)
-        off_ns = offset_ns - self.in_force_ns
+        error_ns = offset_ns - self.in_force_ns
         held, self._held = self._held, False
-        if abs(off_ns) <= max(_TOLERATED_NS, 3 * spread_ns):
+        if abs(error_ns) <= max(_TOLERATED_NS, 3 * spread_ns):
             if not held:
                 return []
-            text = f"the images confirm the infrared time offset in force ({self.in_force_ns / _MS:+.1f} ms)"
-            return [OffsetNews(f"{text}: what the times of arrival show beyond it is delay", False)]
+            text = f"the images confirm the applied infrared time offset ({self.in_force_ns / _MS:+.1f} ms)"
+            return [OffsetNews(f"{text}: the rest of the difference of arrival is transport delay", False)]
         by = f"about {abs(offset_ns) / _MS:.0f} ms {'late' if offset_ns > 0 else 'early'}"
-        evidence = f"by what both cameras see move (within {2 * spread_ns / _MS:.0f} ms)"
+        evidence = f"by motion in both images (within {2 * spread_ns / _MS:.0f} ms)"
         if not self._learn:
-            rest = f", of which ir_time_offset_ms takes out {self.in_force_ns / _MS:g}" if self.in_force_ns else ""
+            rest = f", of which ir_time_offset_ms corrects {self.in_force_ns / _MS:g}" if self.in_force_ns else ""
             text = f"ir frames look {by}{rest}, {evidence}"
             return [
                 OffsetNews(f"{text}: set ir_time_offset_ms to {offset_ns / _MS:.0f}, or learn_ir_time_offset", True)
             ]
-        self._put_in_force(self._decided())
+        self._apply(self._choose())
         text = f"infrared time offset learnt from the images: ir frames look {by}, {evidence}"
-        return [OffsetNews(f"{text}; in force: {self.in_force_ns / _MS:+.1f} ms", False)]
+        return [OffsetNews(f"{text}; applied: {self.in_force_ns / _MS:+.1f} ms", False)]
 
-    def _decided(self) -> int:
+    def _choose(self) -> int:
         learnt, shown = self._learner.learnt, self.shown
         if shown is not None:
             if abs(shown.offset_ns - self.in_force_ns) <= max(_TOLERATED_NS, 3 * shown.spread_ns):
-                near_ns = self.in_force_ns  # it is confirmed
+                near_ns = self.in_force_ns  # confirmed
             else:
                 near_ns = shown.offset_ns
             if learnt is not None and learnt.triggered:
@@ -167,7 +171,7 @@ class OffsetControl:
             return phased_ns
         return self._given_ns
 
-    def _look_around(self, base_ns: int) -> None:
+    def _restart_images(self, base_ns: int) -> None:
         if base_ns != self._base_ns:
             self._base_ns = base_ns
             self._watch.restart()

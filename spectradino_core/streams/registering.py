@@ -1,4 +1,4 @@
-"""Which registration is in force: of a parameter, of a calibration file, or made from both cameras' CameraInfo."""
+"""Registration in use: from a parameter, a calibration file or both cameras' CameraInfo."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ _OF_CAMERA_INFO = ("extrinsic_rotation", "extrinsic_translation", "plane_distanc
 
 
 class Registering:
-    """The registration from configuration to clean-up. `take` is for one thread; the rest may be read from any.
+    """Registration from configuration to clean-up; `take` is not thread-safe, attributes may be read from any thread.
 
     Attributes:
-        current: infrared to colour pixels; None: the infrared image is laid over the whole colour one, or none is known
-            yet, see `pending`.
-        residual_px: how far the homography is off, in colour pixels: what the calibration file says (a median), or the
-            largest distance from what the camera_info tell; None: not known.
-        time_offset_ms: what the calibration file says of the infrared camera's clock; None: nothing.
-        from_camera_info: whether it is made from what `take` is given.
-        rgb_frame_id: the RGB camera's frame, from its newest image or CameraInfo; "" while neither has come.
+        current: IR to RGB pixels; None: the IR image is stretched over the whole RGB image, or none is known yet, see
+            `pending`.
+        residual_px: error of the homography in RGB pixels: the median in the calibration file, or the maximum distance
+            from the camera models in CameraInfo; None: unknown.
+        time_offset_ms: time offset of the calibration file; None: it has none.
+        from_camera_info: whether the registration is computed from CameraInfo, see `take`.
+        rgb_frame_id: frame_id of the newest RGB image or CameraInfo; "" before the first.
     """
 
     def __init__(self, settings: Settings) -> None:
         """
         Args:
-            settings: say where it comes from.
+            settings: parameters that give the registration.
 
         Raises:
             ParameterError: two parameters give a registration.
-            RegistrationError: it makes no sense, or the calibration file can't be read.
+            RegistrationError: it is invalid, or the calibration file can't be read.
         """
         self._settings = settings
         self._rgb_size: Size | None = None
@@ -70,46 +70,50 @@ class Registering:
             self.current, self.residual_px = calibration.registration, calibration.residual_px
             self.time_offset_ms = calibration.time_offset_ms
         elif self.from_camera_info:
-            rotation_matrix(settings.extrinsic_rotation)  # refused now, not when the first message comes
+            rotation_matrix(settings.extrinsic_rotation)  # checked now, not with the first message
 
     def note_rgb(self, size: Size, frame_id: str) -> None:
-        """Notes an RGB image: its size (width, height) and the frame of its header. From any thread."""
+        """Record (width, height) and frame_id of an RGB image; thread-safe."""
         self._rgb_size, self.rgb_frame_id = size, frame_id
 
     @property
     def rgb_size(self) -> Size | None:
-        """Size of the RGB image in whose pixels the infrared camera's own results can be given; None: they cannot be.
+        """RGB image size for results of the IR camera alone in RGB pixels; None: not possible.
 
-        That takes a registration, and the size from an RGB image, the calibration file or the camera's CameraInfo.
+        It needs a registration, and the size from an RGB image, the calibration file or CameraInfo.
         """
         current = self.current
         return None if current is None else self._rgb_size or current.rgb_size
 
     @property
     def pending(self) -> bool:
-        """Whether pairs can't be registered yet, because a camera's calibration has not come."""
+        """Whether pairs can't be registered yet, because CameraInfo is missing or unusable."""
         return self.from_camera_info and self.current is None
 
     @property
     def missing(self) -> list[str]:
-        """The cameras, "rgb" and "ir", whose calibration has not come."""
+        """Cameras, "rgb" and "ir", whose CameraInfo has not arrived."""
         return [key for key in CAMERA_INFO if self.from_camera_info and key not in self._infos]
 
     @property
     def without_effect(self) -> list[str]:
-        """Names of parameters that were set and say nothing while no CameraInfo is used."""
+        """Names of parameters that are set but have no effect without CameraInfo."""
         if self.from_camera_info:
             return []
         return [name for name in _OF_CAMERA_INFO if getattr(self._settings, name) != parameter(name).default]
 
     def take(self, key: str, info: CameraInfoMessage) -> bool:
-        """Takes the calibration of the camera "rgb" or "ir", and makes the registration from both if one is new.
+        """Take a camera's CameraInfo and compute the registration once both are known.
+
+        Args:
+            key: the camera, "rgb" or "ir".
+            info: its calibration; ignored if equal to the previous one.
 
         Returns:
-            Whether there is a registration that was not there before.
+            Whether there is a new registration.
 
         Raises:
-            RegistrationError: nothing can be made of them; said once for each that differs from the one before.
+            RegistrationError: no registration can be computed; raised once per changed message.
         """
         known = self._infos.get(key)
         if known is not None and _is_same(known, info):
@@ -120,7 +124,7 @@ class Registering:
         if self.missing:
             return False
         settings = self._settings
-        self.current = self.residual_px = None  # the old one is not for these cameras
+        self.current = self.residual_px = None  # the old registration is of other calibrations
         made = registration_from_camera_infos(
             self._infos["rgb"],
             self._infos["ir"],
@@ -133,22 +137,22 @@ class Registering:
         return True
 
     def check(self) -> Registration | None:
-        """The registration for a pair; refuses it while that is pending. Another thread may be in `take`.
+        """Return the registration for a pair; another thread may be in `take`.
 
         Raises:
-            RegistrationError: it is; the topics or the reason are named where it was found.
+            RegistrationError: the registration is pending; the message names the missing topics.
         """
         current = self.current  # once: `take` sets it to None for a moment
         if self.from_camera_info and current is None:
             why = f"no message on {' and '.join(CAMERA_INFO[key] for key in self.missing)} yet"
             raise RegistrationError(
-                f"{why if self.missing else 'the camera_info can not be used'}, and registration_from_camera_info "
-                "needs both cameras'"
+                f"{why if self.missing else 'the camera_info can not be used'}, but registration_from_camera_info "
+                "needs both: publish both cameras' camera_info, or set ir_to_rgb or calibration_file instead"
             )
         return current
 
     def describe(self) -> str:
-        """Where it comes from and how good it is, for logs and diagnostics."""
+        """Describe source, sizes and residual, for logs and diagnostics."""
         if self.pending:
             return f"waits for {' and '.join(CAMERA_INFO[key] for key in self.missing) or 'good camera_info'}"
         if self.current is None:
@@ -161,7 +165,7 @@ class Registering:
 
 
 def _of_part(registration: Registration, crop: tuple[int, int, int, int]) -> Registration:
-    """The registration of the part of the infrared image that is used; the camera's calibration is of the whole."""
+    """Return the registration of the cropped IR image; CameraInfo describes the whole image."""
     if not any(crop) or registration.ir_size is None:
         return registration
     width, height = registration.ir_size

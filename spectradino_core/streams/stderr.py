@@ -1,8 +1,8 @@
-"""The process's error output, kept away from image libraries that print straight into it.
+"""Capture what image libraries print to stderr.
 
-libjpeg, libpng and libtiff write their complaints to file descriptor 2, one line for each damaged image, below every
-logger. libjpeg's warning is also the only sign that OpenCV gives of a damaged JPEG. So the descriptor is diverted into
-memory while OpenCV decodes; lines of other threads that come in between are passed on.
+libjpeg, libpng and libtiff print warnings to file descriptor 2, one line per damaged image, bypassing every logger.
+libjpeg's warning is also the only sign of a damaged JPEG in OpenCV. So the descriptor is redirected to memory while
+OpenCV decodes; lines printed by other threads meanwhile are forwarded.
 """
 
 from __future__ import annotations
@@ -27,88 +27,88 @@ _OF_LIBRARIES = re.compile(
 
 @contextmanager
 def diverted_stderr(wanted: re.Pattern[str]) -> Iterator[list[str]]:
-    """Divert what image libraries print while the block runs. One thread at a time; others wait.
+    """Redirect stderr during the block; other threads that call this wait.
 
     Args:
-        wanted: which of their lines to return.
+        wanted: pattern of the lines to return.
 
     Yields:
-        A list that holds those lines once the block has ended. It stays empty where there is no error output.
+        A list that contains these lines after the block; it stays empty if stderr is closed.
     """
     found: list[str] = []
     with _LOCK:
         try:
             kept = os.dup(2)
-        except OSError:  # closed: nothing can be printed, or read
+        except OSError:  # stderr is closed
             yield found
             return
         try:
-            sink = _sink()
+            sink = _memory_file()
             os.dup2(sink, 2)
             try:
                 yield found
             finally:
                 os.dup2(kept, 2)
-                text = _taken(sink)
+                text = _read_new(sink)
                 if text:
-                    _sort(text, wanted, found, kept)
+                    _forward(text, wanted, found, kept)
         finally:
             os.close(kept)
 
 
-def _sink() -> int:
-    """A file descriptor that keeps what is written, open as long as the process."""
-    global _SINK
-    if _SINK is None:
+def _memory_file() -> int:
+    """Return the file descriptor of the memory file, open until the process ends."""
+    global _MEMORY_FILE
+    if _MEMORY_FILE is None:
         if hasattr(os, "memfd_create"):
-            _SINK = os.memfd_create("stderr")
+            _MEMORY_FILE = os.memfd_create("stderr")
         else:
             with tempfile.TemporaryFile() as file:
-                _SINK = os.dup(file.fileno())
-        # Linux does not lock the position of such a file: without this, threads overwrite each other's lines.
-        fcntl.fcntl(_SINK, fcntl.F_SETFL, fcntl.fcntl(_SINK, fcntl.F_GETFL) | os.O_APPEND)
-    return _SINK
+                _MEMORY_FILE = os.dup(file.fileno())
+        # O_APPEND, because Linux does not lock the position of a memfd and threads would overwrite each other's lines.
+        fcntl.fcntl(_MEMORY_FILE, fcntl.F_SETFL, fcntl.fcntl(_MEMORY_FILE, fcntl.F_GETFL) | os.O_APPEND)
+    return _MEMORY_FILE
 
 
-_SINK: int | None = None
+_MEMORY_FILE: int | None = None
 
 
-def _forget() -> None:
-    """A forked child shares the file, but not the count of what was taken: it makes its own."""
-    global _LOCK, _SINK, _TAKEN
-    _LOCK, _SINK, _TAKEN = threading.Lock(), None, 0
+def _reset_after_fork() -> None:
+    """Reset the state in a forked child, which would share the file but not its read position."""
+    global _LOCK, _MEMORY_FILE, _READ_TO
+    _LOCK, _MEMORY_FILE, _READ_TO = threading.Lock(), None, 0
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_reset_after_fork)
 
 
-def _taken(sink: int) -> str:
-    """What was written since this was last asked.
+def _read_new(sink: int) -> str:
+    """Return what was written since the last call.
 
-    Another thread's write may end after the descriptor was given back: nothing is truncated or moved under it, and what
-    it wrote is taken the next time.
+    Another thread's write may end after stderr is restored, so the file is not truncated here; such a line is returned
+    by the next call.
     """
-    global _TAKEN
+    global _READ_TO
     end = os.fstat(sink).st_size
-    if end < _TAKEN:  # emptied by a process that shares it
-        _TAKEN = end
-    elif end > _TAKEN:
-        # The size grows page by page while a line is written. Looking for a hole waits for the whole of it.
-        end = max(os.lseek(sink, _TAKEN, os.SEEK_HOLE), end)
-    data = os.pread(sink, end - _TAKEN, _TAKEN)
-    _TAKEN += len(data)
-    if _TAKEN > _LONGEST:
+    if end < _READ_TO:  # truncated by a process that shares it
+        _READ_TO = end
+    elif end > _READ_TO:
+        # The size grows page by page during a write; SEEK_HOLE waits for its end.
+        end = max(os.lseek(sink, _READ_TO, os.SEEK_HOLE), end)
+    data = os.pread(sink, end - _READ_TO, _READ_TO)
+    _READ_TO += len(data)
+    if _READ_TO > _MAX_BYTES:
         os.ftruncate(sink, 0)
-        _TAKEN = 0
+        _READ_TO = 0
     return data.decode("utf-8", "replace")
 
 
-_LONGEST = 16 << 20
-"""Bytes after which the memory is given back."""
-_TAKEN = 0
+_MAX_BYTES = 16 << 20
+"""Size in bytes at which the file is truncated."""
+_READ_TO = 0
 
 
-def _sort(text: str, wanted: re.Pattern[str], found: list[str], kept: int) -> None:
+def _forward(text: str, wanted: re.Pattern[str], found: list[str], kept: int) -> None:
     foreign = []
     for line in text.splitlines(keepends=True):
         if wanted.search(line):

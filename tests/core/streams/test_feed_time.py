@@ -17,7 +17,7 @@ class TestOffset:
     def test_an_offset_beyond_the_slop_is_learnt_once_the_images_confirm_it(self):
         rig = play(Rig(learn_ir_time_offset=True), shots(seconds=29, offset_ms=420.0))
         assert rig.feed.learnt_offset.triggered
-        assert any("+420.0 ms" in line and "not put into force" in line for line in rig.lines)
+        assert any("+420.0 ms" in line and "not applied until motion" in line for line in rig.lines)
         assert rig.feed.ir_time_offset_ms == pytest.approx(420, abs=1), "to the phase of cameras in step"
         assert any("learnt from the images" in line for line in rig.lines)
         late = real_errors(rig, 26_000)
@@ -37,7 +37,7 @@ class TestOffset:
         plain = play(Rig(), shots(seconds, **scene))
         assert abs(learning.feed.ir_time_offset_ms) < 5
         if moving:
-            assert any("beyond it is delay" in line for line in learning.lines)
+            assert any("is transport delay" in line for line in learning.lines)
         wrong, usual = (np.mean(np.abs(real_errors(rig))) for rig in (learning, plain))
         assert wrong < usual + 1
 
@@ -45,8 +45,8 @@ class TestOffset:
         rig = play(Rig(learn_ir_time_offset=True), shots(seconds=10, offset_ms=420.0, rates=(30.0, 8.6), moving=False))
         assert rig.feed.ir_time_offset_ms == 0
         (line,) = [line for line in rig.lines if "learnt" in line]
-        assert "not put into force" in line
-        assert "something has to move" in line
+        assert "not applied until motion" in line
+        assert "motion in both images" in line
 
     @pytest.mark.parametrize(("offset_ms", "given_ms"), [(40.0, 0.0), (-65.0, 0.0), (40.0, 100.0)])
     def test_a_clock_that_is_off_is_reported_by_what_the_images_show(self, offset_ms, given_ms):
