@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds one interface package and installs it into a virtual environment that holds ROS 2 Jazzy from wheels.
+# Build one interface package and install it into a virtual environment with ROS 2 Jazzy from wheels.
 # Usage: msg/pip_only/build.sh VENV SOURCE BUILD    e.g. .venv msg .venv/.build/spectradino_msgs
 # A ROS workspace builds with colcon instead; see docs/node.md.
 set -euo pipefail
@@ -15,7 +15,7 @@ mkdir -p "$build"
 log=$build/build.log
 python=$venv/bin/python
 
-# The wheels' exported CMake targets name the Python of the machine that built them; name ours instead. Idempotent.
+# The wheels' exported CMake targets refer to the Python of the build machine; replace it by this one. Idempotent.
 python_include=$("$python" -c 'import sysconfig; print(sysconfig.get_path("platinclude"))')
 numpy_include=$("$python" -c 'import numpy; print(numpy.get_include())')
 if [ ! -f "$python_include/Python.h" ]; then
