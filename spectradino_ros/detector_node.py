@@ -325,7 +325,7 @@ class DetectorNode(ManagedNode):
             self._intake.watch()
             timeout_s = self.settings.no_message_timeout_s
             if text := diagnosing.silence(self._health, self._intake, self._drops(), timeout_s):
-                self._notices.warn("no answer", text, counted=False)
+                self._notices.warn("no result", text, counted=False)
 
     def _publish_diagnostics(self) -> None:
         pipeline, engine, intake = self._pipeline, self._engine, self._intake

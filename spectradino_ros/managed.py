@@ -121,15 +121,15 @@ class ManagedNode(LifecycleNode):
     @property
     def state(self) -> str:
         """Label of the current lifecycle state, e.g. "inactive"."""
-        answer = self._lifecycle["get_state"](GetState.Request(), GetState.Response())
-        return str(answer.current_state.label)
+        response = self._lifecycle["get_state"](GetState.Request(), GetState.Response())
+        return str(response.current_state.label)
 
     @property
     def transitions(self) -> dict[str, int]:
         """Transitions allowed in the current state: ids by label."""
         kind = GetAvailableTransitions
-        answer = self._lifecycle["get_available_transitions"](kind.Request(), kind.Response())
-        return {item.transition.label: item.transition.id for item in answer.available_transitions}
+        response = self._lifecycle["get_available_transitions"](kind.Request(), kind.Response())
+        return {item.transition.label: item.transition.id for item in response.available_transitions}
 
     @property
     def commands_to_clean_up(self) -> str:
@@ -207,8 +207,8 @@ def _one_by_one(set_parameters: Callback) -> Callback:
     def call(request: Any, response: Any) -> Any:
         for parameter in request.parameters:
             try:
-                answer = set_parameters(SetParameters.Request(parameters=[parameter]), SetParameters.Response())
-                response.results.extend(answer.results)
+                one = set_parameters(SetParameters.Request(parameters=[parameter]), SetParameters.Response())
+                response.results.extend(one.results)
             except Exception as error:
                 response.results.append(_refusal(parameter.name, error))
         return response

@@ -59,7 +59,7 @@ class OffsetControl:
         self._learner = OffsetLearner()
         self._watch = ImageOffsetWatch()
         self._base_ns = given_ns
-        self._held = False
+        self._is_unconfirmed = False
 
     @property
     def learnt(self) -> LearntOffset | None:
@@ -97,21 +97,21 @@ class OffsetControl:
         if learnt is None:
             return []
         before_ns, in_force_ns = self.in_force_ns, self._choose()
-        held = ""
+        reason = ""
         if learnt.confidence and abs(learnt.offset_ns - in_force_ns) > max(_NEAR_NS, learnt.period_ns // 2):
             if self.shown is None:
                 self._restart_images(learnt.offset_ns)
-                self._held = True
-                held = (
+                self._is_unconfirmed = True
+                reason = (
                     "not applied until motion in both images confirms it, because a longer transport delay of ir "
                     "frames looks the same; "
                 )
             else:
-                held = f"the images contradict it ({self.shown.offset_ns / _MS:+.0f} ms); "
+                reason = f"the images contradict it ({self.shown.offset_ns / _MS:+.0f} ms); "
         if in_force_ns != before_ns:
             self._apply(in_force_ns)
-        text = f"infrared time offset learnt: {learnt}; {held}applied: {in_force_ns / _MS:+.1f} ms"
-        return [OffsetNews(text, bool(held), learnt)]
+        text = f"infrared time offset learnt: {learnt}; {reason}applied: {in_force_ns / _MS:+.1f} ms"
+        return [OffsetNews(text, bool(reason), learnt)]
 
     def images(self, stream: Stream, time_ns: int, look: Look, registration: Registration | None) -> list[OffsetNews]:
         """Add a frame's pixels.
@@ -132,9 +132,9 @@ class OffsetControl:
         offset_ns, spread_ns = self._base_ns + found.offset_ns, found.spread_ns
         self.shown = ImageOffset(offset_ns, spread_ns, found.agreement)
         error_ns = offset_ns - self.in_force_ns
-        held, self._held = self._held, False
+        was_unconfirmed, self._is_unconfirmed = self._is_unconfirmed, False
         if abs(error_ns) <= max(_TOLERATED_NS, 3 * spread_ns):
-            if not held:
+            if not was_unconfirmed:
                 return []
             text = f"the images confirm the applied infrared time offset ({self.in_force_ns / _MS:+.1f} ms)"
             return [OffsetNews(f"{text}: the rest of the difference of arrival is transport delay", False)]
