@@ -97,9 +97,10 @@ def _parser() -> argparse.ArgumentParser:
         "that reads only model files of format 1",
     )  # fmt: skip
     command.add_argument(
-        "--streams", choices=("both", "rgb", "ir", "all"), default="both",
+        "--streams", choices=("both", "rgb", "ir", "reuse", "all"), default="both",
         help="both (default); rgb, ir: single-stream graph for when the other camera is lost, written next to MODEL as "
-        "MODEL.rgb.onnx or MODEL.ir.onnx, where the node finds it; all: all three",
+        "MODEL.rgb.onnx or MODEL.ir.onnx, where the node finds it; reuse: MODEL.reuse.onnx, for RGB frames that reuse "
+        "the infrared frame of the one before, with a MODEL that was exported by all; all: all of them",
     )  # fmt: skip
     command.set_defaults(run=_export)
 
@@ -116,8 +117,7 @@ def _export(options: argparse.Namespace) -> int:
     from spectradino_core.evaluation.sets import FolderSet
     from spectradino_core.export.onnx_model import export
     from spectradino_core.models.perception_checkpoint import load_perception
-    from spectradino_core.runtime.bundle import STREAMS
-    from spectradino_core.runtime.single_stream import beside
+    from spectradino_core.runtime.bundle import STREAMS, beside
 
     model, info = load_perception(options.checkpoint)
     changes = {"name": options.name, "score_threshold": options.score_threshold, "nms_iou": options.nms_iou}
@@ -127,7 +127,8 @@ def _export(options: argparse.Namespace) -> int:
         pairs += FolderSet(options.data, "val", info.infrared)
     for streams in STREAMS if options.streams == "all" else (options.streams,):
         path = options.model if streams == "both" else beside(options.model, streams)
-        parity = export(model, info, path, pairs, options.inputs, streams)
+        features = streams == "both" and options.streams == "all"
+        parity = export(model, info, path, pairs, options.inputs, streams, features)
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, maximum differences from PyTorch: {parity}")
     return 0
 

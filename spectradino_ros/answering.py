@@ -95,7 +95,8 @@ class Answerer:
             # The RGB image is used alone where the fallback mode permits it, and dropped with the IR frame elsewhere.
             if capture.rgb is None or Mode.RGB_ONLY not in modes_alone(settings, self._registering):
                 raise
-            self._tell_no_measurement(error)
+            if not capture.ir_reused:
+                self._tell_no_measurement(error)
             capture = capture.without("ir")
             percepts = self._found(settings, capture)
         rgb, ir = capture.rgb, capture.ir
@@ -115,7 +116,7 @@ class Answerer:
         self._outputs.publish_percepts(percepts, header)
         published = perf_counter()
         steps_ms = {
-            "decode": sum(frame.decode_ms for frame in (rgb, ir) if frame is not None),
+            "decode": sum(frame.decode_ms for frame in (rgb, None if capture.ir_reused else ir) if frame is not None),
             "pairing": (capture.ready_s - capture.reference.received_s) * 1e3,
             "queue": (start - capture.ready_s) * 1e3,
             **percepts.steps_ms,
@@ -138,6 +139,7 @@ class Answerer:
             rgb_stamp=None if rgb is None else rgb.header.stamp,
             ir_stamp=None if ir is None else ir.header.stamp,
             ir_offset_ms=float("nan") if capture.error_ns is None else capture.error_ns / 1e6,
+            ir_reused=capture.ir_reused,
             latency_ms=latency_ms,
             steps_ms=steps_ms,
             drops=self._drops(),
@@ -178,6 +180,9 @@ class Answerer:
 
     def _tell_damaged(self, error: DecodeError) -> None:
         """Count and log a frame that can't be decoded."""
+        if error.counted:
+            return
+        error.counted = True
         topic = self._topics[error.camera]
         self._health.dropped(drop_cause(error))
         self._notices.warn(f"{error.cause} {topic}", f"dropped a frame of {topic}: {error}")

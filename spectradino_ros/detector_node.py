@@ -31,13 +31,13 @@ from rclpy.parameter import Parameter
 
 from spectradino_core.calibration.registration import RegistrationError
 from spectradino_core.runtime.bundle import BundleError
+from spectradino_core.runtime.companions import CompanionEngine
 from spectradino_core.runtime.engine import EngineError
 from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.gpu import context_problem, leave_process
 from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.recovery import Condition, RecoveringEngine, RecoveryPolicy
-from spectradino_core.runtime.single_stream import SingleStreamEngine
 from spectradino_core.streams.detecting import pipeline_of
 from spectradino_core.streams.topics import IMAGES, OUTPUTS
 from spectradino_core.thermal import ThermalError
@@ -152,7 +152,7 @@ class DetectorNode(ManagedNode):
         start = perf_counter()
         open_on_gpu = partial(open_engine, gpu_id=settings.gpu_id)
         engine = RecoveringEngine(
-            lambda device: SingleStreamEngine(
+            lambda device: CompanionEngine(
                 open_on_gpu(path, device, settings.threads),
                 path,
                 device,
@@ -212,7 +212,8 @@ class DetectorNode(ManagedNode):
         topics = " and ".join(camera_topic(self, name, settings.transport_of(key)) for key, name in IMAGES.items())
         warn_of_one_camera(self)
         idle = "" if self._intake is not None else ", once an output topic has a subscriber (lazy_subscription)"
-        self.get_logger().info(f"active: pairs from {topics}, at most {settings.sync_slop_ms:g} ms apart{idle}")
+        slop = f", at most {settings.sync_slop_ms:g} ms apart" if settings.sync_slop_ms else ""
+        self.get_logger().info(f"active: pairs from {topics}{slop}, pairing {settings.pairing}{idle}")
 
     def _update_subscriptions(self) -> None:
         """Subscribe to the cameras; with lazy_subscription only while an output topic has a subscriber."""
@@ -235,17 +236,17 @@ class DetectorNode(ManagedNode):
             for cause, count in intake.drops().items():  # drops are counted since activation
                 self._health.dropped(cause, count)
 
-    def _submit(self, capture: Capture) -> Capture | None:
-        """Queue a capture for the worker; returns the one that it replaced, if any."""
+    def _submit(self, *captures: Capture) -> list[Capture]:
+        """Queue captures for the worker; returns those that are dropped for newer ones."""
         worker, engine = self._worker, self._engine
-        replaced: Capture | None = None
-        if worker is not None:
-            replaced = worker.submit(capture)
-            worker.stand_back(_STAND_BACK_S)
-        if replaced is not None and engine is not None and engine.condition is Condition.REBUILDING:
-            self._health.dropped("engine_rebuilding")
-            return None
-        return replaced
+        if worker is None:
+            return []
+        dropped = worker.submit(*captures)
+        worker.stand_back(_STAND_BACK_S)
+        if dropped and engine is not None and engine.condition is Condition.REBUILDING:
+            self._health.dropped("engine_rebuilding", len(dropped))
+            return []
+        return dropped
 
     def _on_lost(self, why: str) -> None:
         """Note on the worker's thread that the engine was given up; `_watch` then deactivates the node."""

@@ -59,6 +59,8 @@ def intake_facts(intake: Intake) -> dict[str, str]:
         if shown is None
         else f"{shown.offset_ns / 1e6:+.0f} (standard deviation {shown.spread_ns / 1e6:.0f})",
         "pairs": str(feed.pairs),
+        "pairs with a reused ir frame": str(feed.reused),
+        "sync_slop_ms in force": f"{feed.slop_ms:.0f}",
         "time jumps": str(feed.restarts),
     }
 

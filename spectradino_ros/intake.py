@@ -47,7 +47,7 @@ class Intake:
         settings: Settings,
         health: Health,
         notices: Notices,
-        submit: Callable[[Capture], Capture | None],
+        submit: Callable[..., list[Capture]],
         registering: Registering,
         on_mode: Callable[[Mode], None],
     ) -> None:
@@ -57,7 +57,7 @@ class Intake:
             settings: parameters of pairing and fallback; `apply` changes them.
             health: counts messages and drops.
             notices: logs warnings and errors, throttled.
-            submit: queues a capture and returns the one that it replaced, if any.
+            submit: queues captures and returns those that are dropped.
             registering: takes CameraInfo messages if configured, and has the calibrated time offset.
             on_mode: called with each new mode.
 
@@ -175,15 +175,19 @@ class Intake:
 
     def _submit_captures(self, captures: list[feed.Capture[CameraFrame]]) -> None:
         self._log_events()
-        for found in captures:
-            capture = Capture(found.rgb, found.ir, found.error_ns, perf_counter(), found.after_jump)
-            if self._submit(capture) is not None:
-                self._health.dropped("overload")
-                self._notices.warn(
-                    "overload",
-                    "dropped a frame because a newer one arrived while the model was busy: lower the cameras' frame "
-                    "rate or use a faster model (see step 'engine' in ~/frame_report); the newest frame is always kept",
-                )
+        if not captures:
+            return
+        now_s = perf_counter()
+        dropped = self._submit(
+            *(Capture(c.rgb, c.ir, c.error_ns, now_s, c.after_jump, c.ir_reused) for c in captures)
+        )
+        if dropped:
+            self._health.dropped("overload", len(dropped))
+            self._notices.warn(
+                "overload",
+                "dropped a frame because a newer one arrived while the model was busy: lower the cameras' frame "
+                "rate or use a faster model (see step 'engine' in ~/frame_report); the newest frame is always kept",
+            )
 
     def _log_events(self) -> None:
         for event in self.feed.take_events():

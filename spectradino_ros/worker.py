@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -31,7 +32,8 @@ class NewestOnlyWorker(Generic[Job]):
         self._work = work
         self._failed = failed
         self._changed = threading.Condition()
-        self._waiting: Job | None = None
+        self._waiting: deque[Job] = deque()
+        self._room = 1
         self._stopping = False
         self._busy = False
         self._let_go = threading.Event()
@@ -39,14 +41,25 @@ class NewestOnlyWorker(Generic[Job]):
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, job: Job) -> Job | None:
-        """Queue `job`; returns the job that it replaced, which is dropped, or None."""
+    def submit(self, *jobs: Job) -> list[Job]:
+        """Queue jobs that became ready together, oldest first, in place of waiting ones.
+
+        RGB frames that waited for the same infrared frame become ready together. An idle worker does all of them unless
+        further calls come first; a busy one only the newest.
+
+        Returns:
+            Jobs, waiting or new, that are dropped.
+        """
         with self._changed:
-            passed_over, self._waiting = self._waiting, job
+            together = 1 if self._busy else len(jobs)
+            room = max(self._room, together)
+            self._room = room if room == together else room - 1
+            self._waiting.extend(jobs)
+            dropped = [self._waiting.popleft() for _ in range(len(self._waiting) - room)]
             if not self._busy:
                 self._let_go.clear()
             self._changed.notify()
-        return passed_over
+        return dropped
 
     def let_go(self) -> None:
         """Release threads in `stand_back`; called by `work` before it leaves Python for native code."""
@@ -64,7 +77,7 @@ class NewestOnlyWorker(Generic[Job]):
         """Stop the thread after the current job, drop a waiting one; returns whether it stopped in time."""
         with self._changed:
             self._stopping = True
-            self._waiting = None
+            self._waiting.clear()
             self._changed.notify()
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
@@ -72,13 +85,12 @@ class NewestOnlyWorker(Generic[Job]):
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopping or self._waiting is not None)
+                self._changed.wait_for(lambda: self._stopping or bool(self._waiting))
                 if self._stopping:
                     self._let_go.set()
                     return
-                job, self._waiting, self._busy = self._waiting, None, True
+                job, self._busy = self._waiting.popleft(), True
                 self._let_go.clear()
-            assert job is not None
             try:
                 self._work(job)
             except Exception as error:  # costs one frame, never the thread
@@ -89,6 +101,6 @@ class NewestOnlyWorker(Generic[Job]):
             finally:
                 with self._changed:
                     self._busy = False
-                    if self._waiting is None:
+                    if not self._waiting:
                         self._let_go.set()
             del job  # otherwise the frame's memory is held until the next one arrives

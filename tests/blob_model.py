@@ -53,7 +53,8 @@ def make_blob_model(path: str | Path, input_size: tuple[int, int] = (644, 476), 
         input_size: (width, height) of the network's input, multiples of 14.
         work: products of two 1000 x 1000 matrices made for nothing on each frame, for a model that is slow.
         changes: other fields of ModelInfo; without them it takes raw inputs, as exported models do. With `streams` it
-            sees one camera alone, and nothing where the other is.
+            sees one camera alone, and nothing where the other is; or, with "reuse", the infrared image as features,
+            which it gives where `features` is set.
     """
     info = blob_info(input_size, **{"inputs": "raw"} | changes)
     width, height = input_size
@@ -61,8 +62,11 @@ def make_blob_model(path: str | Path, input_size: tuple[int, int] = (644, 476), 
     # Channel planes of the colour frame, still normalised: red minus blue is above 2 only where there is much red.
     arrays = signature(info.with_(inputs="normalised"))
     nothing = {"rgb": np.zeros((1, 3, height, width)), "ir": np.zeros((1, 1, height, width)), "present": np.eye(2)}
-    nothing["present"] = nothing["present"][["rgb", "ir"].index(info.streams)] if info.streams != "both" else np.ones(2)
+    streams = ["rgb", "ir"]
+    nothing["present"] = nothing["present"][streams.index(info.streams)] if info.streams in streams else np.ones(2)
     seen = {name: name if name in arrays else graph.constant(np.float32(nothing[name])) for name in nothing}
+    if info.streams == "reuse":
+        seen["ir"] = graph.op("Reshape", "ir_features", graph.ints(1, 1, height, width))
     red, green, blue = (graph.slice(seen["rgb"], start, start + 1, axis=1) for start in range(3))
     red_map = graph.greater(graph.op("Sub", red, blue), 2.0)
     hot_map = graph.greater(seen["ir"], 0.5)
@@ -104,16 +108,20 @@ def make_blob_model(path: str | Path, input_size: tuple[int, int] = (644, 476), 
     flat = graph.op("Reshape", labels, graph.ints(height, width))
     graph.op("Cast", flat, to=TensorProto.UINT8, output="mask")
 
+    outputs = [
+        helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [2, 4]),
+        helper.make_tensor_value_info("scores", TensorProto.FLOAT, [2, 2]),
+        helper.make_tensor_value_info("mask", TensorProto.UINT8, [height, width]),
+    ]
+    if info.features and info.streams == "both":
+        graph.op("Reshape", seen["ir"], graph.ints(*info.features), output="ir_features")
+        outputs.append(helper.make_tensor_value_info("ir_features", TensorProto.FLOAT, info.features))
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
             "blob",
             [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, (_, shape) in arrays.items()],
-            [
-                helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [2, 4]),
-                helper.make_tensor_value_info("scores", TensorProto.FLOAT, [2, 2]),
-                helper.make_tensor_value_info("mask", TensorProto.UINT8, [height, width]),
-            ],
+            outputs,
             graph.constants,
         ),
         opset_imports=[helper.make_opsetid("", 20)],

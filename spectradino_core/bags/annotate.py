@@ -275,6 +275,7 @@ def _write(
         rgb_stamp=None if result.rgb_stamp_ns is None else messages.stamp(result.rgb_stamp_ns),
         ir_stamp=None if result.ir_stamp_ns is None else messages.stamp(result.ir_stamp_ns),
         ir_offset_ms=float("nan") if result.error_ns is None else result.error_ns / 1e6,
+        ir_reused=result.ir_reused,
         # as on a robot as fast as this machine: the recorded wait plus the measured computation
         latency_ms=(at_ns - result.stamp_ns) / 1e6 + sum(steps.values()),
         steps_ms={"decode": steps["decode"], "pairing": result.wait_ms} | steps,

@@ -25,7 +25,8 @@ DEFINITIONS = {
     "spectradino_msgs/msg/FrameReport": (
         "uint8 MODE_FUSED=0\nuint8 MODE_RGB_ONLY=1\nuint8 MODE_IR_ONLY=2\nuint8 MODE_STALE=3\n"
         "std_msgs/Header header\nbuiltin_interfaces/Time rgb_stamp\nbuiltin_interfaces/Time ir_stamp\n"
-        "float64 ir_offset_ms\nuint8 mode\nuint32 detections\nfloat64 latency_ms\nStepTime[] steps\nDropCount[] drops\n"
+        "float64 ir_offset_ms\nbool ir_reused\n"
+        "uint8 mode\nuint32 detections\nfloat64 latency_ms\nStepTime[] steps\nDropCount[] drops\n"
         "bool deadline_met\nfloat64 deadline_ms\nstring model\n"
     ),
 }

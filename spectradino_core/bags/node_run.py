@@ -112,7 +112,7 @@ class Matcher:
     def __init__(self, bag: ScoredBag, options: Options) -> None:
         self._bag = bag
         self._tolerance_ns = bag.tolerance_ns
-        self._slop_ns = max(round(options.settings.sync_slop_ms * _MS), bag.tolerance_ns)
+        self._slop_ns = max(round(options.settings.match_slop_ms * _MS), bag.tolerance_ns)
 
     def to_rgb(self, result: ReplayResult, replay: Replay) -> tuple[int, PerceptionResult, int] | None:
         """Return the arguments of `LabelledFrames.add`; None for a failed capture."""

@@ -51,6 +51,7 @@ class ReplayResult:
         mode: cameras used: FUSED, RGB_ONLY or IR_ONLY.
         stamp_ns: stamp of the reference frame (RGB, or IR if it is alone), as in published headers.
         rgb_stamp_ns, ir_stamp_ns: header stamps of the frames; None without frame.
+        ir_reused: whether the IR frame was in an earlier capture.
         error_ns: pairing error: IR stamp minus RGB stamp minus the offset in use; None with one frame.
         ready_ns: bag time of the decision.
         received_ns: bag time of the reference frame's arrival.
@@ -69,6 +70,7 @@ class ReplayResult:
     stamp_ns: int
     rgb_stamp_ns: int | None
     ir_stamp_ns: int | None
+    ir_reused: bool
     error_ns: int | None
     ready_ns: int
     received_ns: int
@@ -226,6 +228,9 @@ class Replay:
 
     def _refuse(self, error: DecodeError) -> None:
         """Count a frame that cannot be decoded."""
+        if error.counted:
+            return
+        error.counted = True
         topic = self._topics.get(error.camera, error.camera)
         self._drop(f"{error.camera}_{error.cause}", f"dropped a frame of {topic}: {error}")
 
@@ -233,7 +238,7 @@ class Replay:
         """Count the frames of a capture whose pixels are damaged."""
         for error in errors:
             shot = capture.rgb if error.camera == "rgb" else capture.ir
-            if shot is not None:
+            if shot is not None and not error.counted:
                 shot.source.refuse(error)
             self._refuse(error)
 
@@ -260,7 +265,7 @@ class Replay:
         self._refuse_shots(capture, errors)
         for error in errors:
             changes = {error.camera: None, f"{error.camera}_stamp_ns": None}
-            capture = replace(capture, error_ns=None, **changes)  # type: ignore[arg-type]
+            capture = replace(capture, error_ns=None, ir_reused=False, **changes)  # type: ignore[arg-type]
         return capture
 
     def _result(self, capture: Capture[_Shot]) -> ReplayResult:
@@ -273,8 +278,9 @@ class Replay:
             except NoValidPixelError as failure:  # as in the node
                 if capture.rgb is None or Mode.RGB_ONLY not in modes_alone(self._settings, self.registering):
                     raise
-                self._drop(drop_cause(failure), f"dropped a frame of {self._topics['ir']}: {failure}")
-                capture = replace(capture, ir=None, ir_stamp_ns=None, error_ns=None)
+                if not capture.ir_reused:
+                    self._drop(drop_cause(failure), f"dropped a frame of {self._topics['ir']}: {failure}")
+                capture = replace(capture, ir=None, ir_stamp_ns=None, error_ns=None, ir_reused=False)
                 percepts = self._found(capture)
             rgb, ir = _frames(capture)
             if text := different_shapes(self.registering, rgb, ir, self._topics):
@@ -294,7 +300,8 @@ class Replay:
         stamp_ns = capture.rgb_stamp_ns if capture.rgb is not None else capture.ir_stamp_ns
         assert shot is not None
         assert stamp_ns is not None
-        steps_ms = {"decode": sum(frame.decode_ms for frame in (rgb, ir) if frame is not None)}
+        read = (rgb, None if capture.ir_reused else ir)
+        steps_ms = {"decode": sum(frame.decode_ms for frame in read if frame is not None)}
         steps_ms |= {"failed": elapsed_ms} if percepts is None else percepts.steps_ms
         number, self._captures = self._captures, self._captures + 1
         return ReplayResult(
@@ -303,6 +310,7 @@ class Replay:
             stamp_ns=stamp_ns,
             rgb_stamp_ns=capture.rgb_stamp_ns,
             ir_stamp_ns=capture.ir_stamp_ns,
+            ir_reused=capture.ir_reused,
             error_ns=capture.error_ns,
             ready_ns=capture.ready_ns,
             received_ns=shot.received_ns,

@@ -208,7 +208,7 @@ def open_scored(
             else:
                 scored.truth = _truth_of_topics(bag, info, labels, is_named=bool(named))
             scored.tolerance_ns = labels.tolerance_ns
-            slop_ns = round(settings.sync_slop_ms * _MS)
+            slop_ns = round(settings.match_slop_ms * _MS)
             scored.places = _places(scored, name, offset_ns, slop_ns)
         yield scored
 

@@ -139,7 +139,7 @@ def _ir_alone(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> d
     frames_of = {name: _labelled_frames(bag, pipeline) for name in moves}
     replay = _replay(bag, pipeline, options, floor)
     offset_ns = bag.ir_offset_ns
-    slop_ns = max(round(options.settings.sync_slop_ms * _MS), bag.tolerance_ns)
+    slop_ns = max(round(options.settings.match_slop_ms * _MS), bag.tolerance_ns)
     pipeline.score_threshold = floor
     frames = (
         frame

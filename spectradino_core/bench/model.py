@@ -18,16 +18,17 @@ import numpy as np
 from spectradino_core.bench.tables import Row
 from spectradino_core.bench.timing import Case, peak_memory_mb
 from spectradino_core.modality import Modality
+from spectradino_core.runtime.bundle import COMPANIONS, beside
 from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.parity import network_inputs
 from spectradino_core.runtime.pipeline import Pipeline
-from spectradino_core.runtime.single_stream import beside
 from spectradino_core.streams.decode import decode_infrared, decode_rgb
 
 __all__ = ["SIZES", "STEPS", "alone_rows", "case", "model_rows"]
 
 SIZES = ((640, 512), (1280, 1024))
 """Width and height of both cameras."""
+CAMERAS = {"both": "both", "rgb": "rgb", "ir": "ir", "reuse": "both, ir frame reused"}
 STEPS = ("decode", "preprocess", "engine", "postprocess")
 SCENES = 4
 
@@ -76,18 +77,18 @@ def model_rows(
 
 
 def alone_rows(model: Path, frames: int) -> list[Row]:
-    """Compare the models of both streams and of one stream with one camera, in engine time.
+    """Compare the model of both streams with its companions where these serve, in engine time.
 
     Args:
-        model: model of both streams; single-stream models next to it are used, see `runtime.single_stream`.
+        model: model of both streams; its companions are used, see `runtime.companions`.
         frames: timed frames per case.
     """
-    files = {"both": model} | {one: beside(model, one) for one in ("rgb", "ir") if beside(model, one).is_file()}
+    files = {"both": model} | {one: beside(model, one) for one in COMPANIONS if beside(model, one).is_file()}
     engines = {graph: OnnxEngine(path, "cpu") for graph, path in files.items()}
     scene = _scene(engines["both"].info.infrared, SIZES[0])
     cases = [("both", "both")] + [(one, graph) for one in engines if one != "both" for graph in ("both", one)]
     given = {
-        (cameras, graph): next(network_inputs(scene.rgb, scene.infrared, engines[graph].info, cameras))
+        (cameras, graph): next(network_inputs(scene.rgb, scene.infrared, engines[graph].info, cameras, engines["both"]))
         for cameras, graph in cases
     }
     taken: dict[tuple[str, str], list[float]] = {each: [] for each in cases}
@@ -100,7 +101,7 @@ def alone_rows(model: Path, frames: int) -> list[Row]:
     median = {each: statistics.median(times) for each, times in taken.items()}
     return [
         {
-            "model": model.name, "cameras": cameras, "graph": graph, "frames": frames,
+            "model": model.name, "cameras": CAMERAS[cameras], "graph": graph, "frames": frames,
             "engine_ms": median[cameras, graph], "ratio": median[cameras, graph] / median[cameras, "both"],
         }
         for cameras, graph in cases

@@ -104,8 +104,8 @@ def _model(options: argparse.Namespace, work: Path) -> None:
     from spectradino_core.bench.model import STEPS, alone_rows, model_rows
     from spectradino_core.bench.plots import plot_steps
     from spectradino_core.commands.convert import held_out_score
+    from spectradino_core.runtime.bundle import beside
     from spectradino_core.runtime.onnx_engine import OnnxEngine
-    from spectradino_core.runtime.single_stream import beside
 
     model = options.model or Path("models/lwir_box.onnx")
     if not model.is_file():

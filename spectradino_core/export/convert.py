@@ -21,6 +21,7 @@ from spectradino_core.export.integers import WEIGHT_BITS, quantise_weights
 from spectradino_core.export.onnx_model import ParityError, describe, measure_parity
 from spectradino_core.export.raw_inputs import take_normalised, take_raw
 from spectradino_core.files import written_atomically
+from spectradino_core.runtime.bundle import both_of
 from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.parity import Difference, Tolerance
 
@@ -102,7 +103,8 @@ def convert(
         describe(model, info)
         onnx.save(model, str(scratch))
         made = OnnxEngine(scratch, device="cpu")
-        facts["difference"] = measure_parity(reference, made, samples)
+        both = OnnxEngine(both_of(source, "reuse"), device="cpu") if info.streams == "reuse" else None
+        facts["difference"] = measure_parity(reference, made, samples, both)
         if problem := TOLERANCES[precision].problem(Difference.from_dict(facts["difference"])):
             raise ParityError(f"{precision} differs too much from {source.name}: {problem}; nothing was written")
         if score is not None:

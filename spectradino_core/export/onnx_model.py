@@ -25,9 +25,9 @@ from spectradino_core.files import written_atomically
 from spectradino_core.models.perception import Perception
 from spectradino_core.runtime.bundle import METADATA_KEY, WEIGHTS_KEY, ModelInfo
 from spectradino_core.runtime.engine import Engine
-from spectradino_core.runtime.network_inputs import NetworkInput
+from spectradino_core.runtime.network_inputs import NetworkInput, signature
 from spectradino_core.runtime.onnx_engine import OnnxEngine
-from spectradino_core.runtime.parity import Difference, Tolerance, largest_difference, network_inputs
+from spectradino_core.runtime.parity import Difference, FeatureEngine, Tolerance, largest_difference, network_inputs
 from spectradino_core.runtime.samples import SAMPLES_KEY, pack_samples
 
 __all__ = ["OPSET", "ParityError", "describe", "export", "measure_parity", "weights_digest"]
@@ -56,6 +56,7 @@ def export(
     samples: Iterable[PairedSample],
     inputs: str = "raw",
     streams: str = "both",
+    features: bool = False,
 ) -> dict[str, Any]:
     """Export a model and return the measured parity, which is also stored in the file.
 
@@ -65,8 +66,9 @@ def export(
         path: output `.onnx` file.
         samples: pairs for the parity check, with both streams and with each alone.
         inputs: form of the input images, see `runtime.network_inputs`.
-        streams: "both", or "rgb" or "ir" for a single-stream model used while the other camera is lost; see
-            `runtime.single_stream` for its file name.
+        streams: one of `bundle.STREAMS`; see `runtime.companions` for those beside "both".
+        features: the model of both streams gives the infrared features, which the one of "reuse" takes. Software before
+            format 5 does not read it.
 
     Raises:
         ParityError: graph and module differ by more than `TOLERANCE`.
@@ -74,14 +76,20 @@ def export(
     """
     module = deepcopy(model).cpu().eval()
     identity = {WEIGHTS_KEY: weights_digest(model, info)}
-    info = info.with_(inputs=inputs, streams=streams, provenance=info.provenance | identity)
     width, height = info.input_size
     patch = module.architecture.vit.patch
+    shape = (len(module.architecture.fused), width * height // patch**2, module.architecture.vit.width)
+    info = info.with_(
+        inputs=inputs,
+        streams=streams,
+        features=shape if features or streams == "reuse" else (),
+        provenance=info.provenance | identity,
+    )
     module.backbone.freeze_grid(height // patch, width // patch)
     module.backbone.vit.fold_layer_scale()
-    graph = ServingGraph(module, info.input_size, streams).eval()
+    graph = ServingGraph(module, info.input_size, streams, features).eval()
     with written_atomically(path) as scratch:
-        _trace(graph, info.input_size, graph.outputs, scratch)
+        _trace(graph, info, scratch)
         described = onnx.load(str(scratch))
         described.ir_version = IR_VERSION
         _strip_debug_info(described)
@@ -94,7 +102,7 @@ def export(
         onnx.save(described, str(scratch))
         # On the CPU wherever the model is: a GPU's rounding is not the graph's. A copy, for an engine sets it to eval.
         reference = TorchEngine.of(deepcopy(model).cpu(), info)
-        parity = measure_parity(reference, OnnxEngine(scratch, device="cpu"), drawn)
+        parity = measure_parity(reference, OnnxEngine(scratch, device="cpu"), drawn, reference)
         if problem := TOLERANCE.problem(Difference.from_dict(parity)):
             raise ParityError(f"the exported graph differs from the module: {problem}")
         describe(described, info.with_(parity=parity))
@@ -103,11 +111,13 @@ def export(
     return parity
 
 
-def _trace(graph: ServingGraph, size: tuple[int, int], outputs: list[str], path: Path) -> None:
-    width, height = size
+def _trace(graph: ServingGraph, info: ModelInfo, path: Path) -> None:
+    width, height = info.input_size
     rgb, ir = torch.randn(1, 3, height, width), torch.rand(1, 1, height, width)
     examples = {"rgb": rgb, "ir": ir, "present": torch.ones(2)}
-    names = list(examples) if graph.streams == "both" else [graph.streams]
+    names = list(signature(info.with_(inputs="normalised")))
+    if "ir_features" in names:
+        examples["ir_features"] = torch.randn(info.features)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns about unused operators
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the tracer warns about shapes that are constant by design
@@ -116,7 +126,7 @@ def _trace(graph: ServingGraph, size: tuple[int, int], outputs: list[str], path:
             tuple(examples[name] for name in names),
             str(path),
             input_names=names,
-            output_names=outputs,
+            output_names=graph.outputs,
             opset_version=OPSET,
             dynamo=True,
             external_data=False,
@@ -170,15 +180,18 @@ def describe(graph: onnx.ModelProto, info: ModelInfo) -> None:
     graph.producer_name, graph.doc_string = "spectradino", f"SpectraDINO {info.name}"
 
 
-def measure_parity(reference: Engine, engine: Engine, samples: Iterable[PairedSample]) -> dict[str, Any]:
+def measure_parity(
+    reference: Engine, engine: Engine, samples: Iterable[PairedSample], both: FeatureEngine | None = None
+) -> dict[str, Any]:
     """Maximum differences between two engines over pairs: {"boxes_px", "scores", "mask_differs", "pairs"}.
 
-    Compared with both streams and with each alone; for a single-stream engine with that stream alone.
+    Compared with both streams and with each alone; for a single-stream engine with that stream alone; for one of
+    "reuse" with both streams, on the infrared features that `both` gives.
     """
     drawn, streams = list(samples), engine.info.streams
 
     def inputs(info: ModelInfo) -> Iterator[NetworkInput]:
-        return (given for sample in drawn for given in network_inputs(sample.rgb, sample.infrared, info, streams))
+        return (given for sample in drawn for given in network_inputs(sample.rgb, sample.infrared, info, streams, both))
 
     difference = largest_difference(reference, engine, inputs(reference.info), inputs(engine.info))
     return difference.to_dict() | {"pairs": len(drawn)}

@@ -61,7 +61,7 @@ def take_raw(model: ModelProto, info: ModelInfo) -> None:
         _node("Mul", "rgb_centred inside", "rgb_normalised"),
     ]
     of_ir = [_node("Mul", "ir ir_gain", "ir_scaled"), _node("Clip", "ir_scaled zero one", "ir_normalised")]
-    nodes = {"both": [*of_rgb, *of_ir], "rgb": of_rgb, "ir": of_ir}[info.streams]
+    nodes = {"both": [*of_rgb, *of_ir], "rgb": of_rgb, "reuse": of_rgb, "ir": of_ir}[info.streams]
     read = {name for node in nodes for name in node.input}
     _rename(model.graph, _IMAGES)
     rest = list(model.graph.node)

@@ -29,45 +29,55 @@ class ServingGraph(nn.Module):
     Letters: H x W network input, A anchor points, C box classes.
     """
 
-    def __init__(self, model: Perception, size: tuple[int, int], streams: str = "both") -> None:
+    def __init__(self, model: Perception, size: tuple[int, int], streams: str = "both", features: bool = False) -> None:
         """
         Args:
             model: the trained module.
             size: (width, height) of the network input.
             streams: input streams, one of `bundle.STREAMS`. With a single stream the fusion's placeholder replaces the
                 other, and the backbone processes only that stream.
+            features: whether the graph of both streams gives the infrared features too.
         """
         super().__init__()
         self.model = model
         self.size = size
         self.streams = streams
+        self.features = features
 
     def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
         """Compute `outputs` from rgb [1, 3, H, W], ir [1, 1, H, W], present [2], or from a single stream's image.
 
-        These are boxes [A, 4] and scores [A, C] of a detection head, mask uint8 [H, W] of a segmentation head.
+        For "reuse", from rgb and the infrared features [L, N, D] of an earlier pass. Outputs are boxes [A, 4] and
+        scores [A, C] of a detection head, mask uint8 [H, W] of a segmentation head, infrared features [L, N, D].
         """
         if self.streams == "both":
             rgb, ir, present = given
-            predictions = self.model({Modality.RGB: rgb, self.model.infrared: ir}, present[None])
+            fused = self.model.fuse({Modality.RGB: rgb, self.model.infrared: ir}, present[None])
+        elif self.streams == "reuse":
+            rgb, features = given
+            fused = self.model.fuse({Modality.RGB: rgb}, infrared_layers=features[:, None].unbind())
         else:
             (image,) = given
-            predictions = self.model({Modality.RGB if self.streams == "rgb" else self.model.infrared: image})
+            fused = self.model.fuse({Modality.RGB if self.streams == "rgb" else self.model.infrared: image})
+        predictions = self.model.predict(fused)
         outputs: tuple[Tensor, ...] = ()
         if predictions.boxes is not None and predictions.logits is not None:
             outputs = (predictions.boxes[0], predictions.logits[0].float().sigmoid())
-        if predictions.mask_logits is None:
-            return outputs
-        full = nn.functional.interpolate(
-            predictions.mask_logits.float(), size=self.size[::-1], mode="bilinear", align_corners=False
-        )
-        return (*outputs, full[0].argmax(dim=0).to(torch.uint8))
+        if predictions.mask_logits is not None:
+            full = nn.functional.interpolate(
+                predictions.mask_logits.float(), size=self.size[::-1], mode="bilinear", align_corners=False
+            )
+            outputs = (*outputs, full[0].argmax(dim=0).to(torch.uint8))
+        if self.features:
+            outputs = (*outputs, torch.cat(list(fused.infrared)))
+        return outputs
 
     @property
     def outputs(self) -> list[str]:
         """Names of the outputs of `forward`, in order."""
         boxes = [] if self.model.detection is None else ["boxes", "scores"]
-        return boxes + ([] if self.model.segmentation is None else ["mask"])
+        mask = [] if self.model.segmentation is None else ["mask"]
+        return boxes + mask + (["ir_features"] if self.features else [])
 
 
 class TorchEngine:
@@ -106,11 +116,12 @@ class TorchEngine:
         return engine
 
     def _start(self, model: Perception, info: ModelInfo, device: torch.device) -> None:
-        self.info = info.with_(inputs="normalised", streams="both")
+        self.info = info.with_(inputs="normalised", streams="both", features=())
         self.label = f"PyTorch {torch.__version__} on {device}"
         self.on_cpu = device.type == "cpu"
         self._device = device
-        self._graph = ServingGraph(model, info.input_size).eval()
+        self._graph = ServingGraph(model, info.input_size, features=True).eval()
+        self.ir_features: np.ndarray | None = None
 
     @property
     def model(self) -> Perception:
@@ -126,4 +137,6 @@ class TorchEngine:
                 results = [x.cpu().numpy() for x in self._graph(*given)]
         except RuntimeError as error:  # torch raises these for out of memory and lost devices
             raise EngineError(f"{self.label} failed on a frame: {error}") from error
-        return raw_predictions(dict(zip(self._graph.outputs, results, strict=True)))
+        outputs = dict(zip(self._graph.outputs, results, strict=True))
+        self.ir_features = outputs["ir_features"]
+        return raw_predictions(outputs)

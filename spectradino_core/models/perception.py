@@ -11,7 +11,7 @@ Letters: B batch, N tokens, D width, H x W input pixels, A anchor points, C box 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import repeat
 from typing import Any
@@ -222,7 +222,10 @@ class Perception(nn.Module):
                 then replaces the other.
             present: [B, 2], nonzero where the stream (rgb, infrared) is used; None: all given streams are used.
         """
-        fused = self.fuse(images, present)
+        return self.predict(self.fuse(images, present))
+
+    def predict(self, fused: Fused) -> Predictions:
+        """Run the heads."""
         detection, segmentation = self.architecture.kinds
         logits = boxes = anchors = mask_logits = None
         if detection is not None:
@@ -231,8 +234,18 @@ class Perception(nn.Module):
             mask_logits = segmentation.run(self.segmentation, fused, self.architecture.strides)
         return Predictions(logits, boxes, anchors, mask_logits)
 
-    def fuse(self, images: Mapping[Modality, Tensor], present: Tensor | None = None) -> Fused:
-        """Compute the input of the heads from the inputs of `forward`."""
+    def fuse(
+        self,
+        images: Mapping[Modality, Tensor],
+        present: Tensor | None = None,
+        infrared_layers: Sequence[Tensor] | None = None,
+    ) -> Fused:
+        """Compute the input of the heads from the inputs of `forward`.
+
+        Args:
+            images, present: as for `forward`.
+            infrared_layers: `Fused.infrared` of an earlier call, in place of an infrared image.
+        """
         at_taps = isinstance(self.fusion, nn.ModuleList)
         rows = _rows(present) if self.training and present is not None and len(images) == 2 else None
         if rows is not None:
@@ -242,13 +255,16 @@ class Perception(nn.Module):
         layers_of = [_layers(rgb, at_taps), _layers(infrared, at_taps)]
         if rows is not None and present is not None:
             layers_of = [_spread(layers, kept, len(present)) for layers, kept in zip(layers_of, rows, strict=True)]
-        streams = zip(*layers_of)
+        if infrared_layers is not None:
+            layers_of[1] = infrared_layers
+        streams = list(zip(*layers_of))
         if isinstance(self.fusion, nn.ModuleList):
             layers = [fusion(a, b, present) for fusion, (a, b) in zip(self.fusion, streams)]
         else:
             layers = [self.fusion(a, b, present) for a, b in streams]
         grid = next(iter(features.values())).grid
-        return Fused(layers, grid, self.pyramid(layers, grid) if self.pyramid is not None else [])
+        maps = self.pyramid(layers, grid) if self.pyramid is not None else []
+        return Fused(layers, grid, maps, [b for _, b in streams if b is not None])
 
 
 def _layers(features: Features | None, tapped: bool) -> Iterable[Tensor | None]:

@@ -53,11 +53,13 @@ class Fused:
         layers: fused tokens [B, N, D], shallow to deep, the last block's last.
         grid: (h, w).
         maps: pyramid levels; empty without a pyramid.
+        infrared: tokens [B, N, D] of the infrared stream that were fused, a tensor per layer; empty without the stream.
     """
 
     layers: Sequence[Tensor]
     grid: tuple[int, int]
     maps: Sequence[Tensor]
+    infrared: Sequence[Tensor] = ()
 
     def image(self, *layers: Tensor) -> Tensor:
         """Concatenate n layers [B, N, D] along the feature axis to a map [B, n·D, h, w]."""

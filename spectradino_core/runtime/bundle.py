@@ -8,6 +8,7 @@ for serving. The node, bag evaluation and the command line read the file, never 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,18 @@ from spectradino_core.modality import Modality
 from spectradino_core.text import printable
 from spectradino_core.thermal import ThermalContract, ThermalError
 
-__all__ = ["FORMAT", "INPUTS", "METADATA_KEY", "STREAMS", "WEIGHTS_KEY", "BundleError", "ModelInfo"]
+__all__ = [
+    "COMPANIONS",
+    "FORMAT",
+    "INPUTS",
+    "METADATA_KEY",
+    "STREAMS",
+    "WEIGHTS_KEY",
+    "BundleError",
+    "ModelInfo",
+    "beside",
+    "both_of",
+]
 
 METADATA_KEY = "spectradino"
 WEIGHTS_KEY = "weights_sha256"
@@ -25,13 +37,15 @@ WEIGHTS_KEY = "weights_sha256"
 _FORMATS = {"normalised": 1, "raw": 2}
 """Format by form of the inputs. A description is written in the lowest format that can hold it, so that older software
 can read it."""
-FORMAT = 4
-"""Newest format. 3: single-stream graphs; 4: a patch other than DINOv2's 14. Increased when a reader of the previous
-format could misread the new one."""
+FORMAT = 5
+"""Newest format. 3: single-stream graphs; 4: a patch other than DINOv2's 14; 5: infrared features. Increased when a
+reader of the previous format could misread the new one."""
 INPUTS = tuple(_FORMATS)
 """Forms of a network's inputs, see `network_inputs`."""
-STREAMS = ("both", "rgb", "ir")
-"""Streams that a network takes."""
+COMPANIONS = ("rgb", "ir", "reuse")
+"""Networks that serve beside the two-stream one, see `companions`."""
+STREAMS = ("both", *COMPANIONS)
+"""Streams that a network takes; "reuse": the RGB image, and infrared features of an earlier two-stream pass."""
 
 _MOST_TEXT = 1 << 20
 _MOST_CLASSES = 5_000
@@ -39,7 +53,18 @@ _MOST_DETECTIONS = 10_000
 _LONGEST_NAME = 200
 _LARGEST_SIDE = 16_384
 _LARGEST_PATCH = 64
+_MOST_FEATURES = 1 << 28
 """Limits for untrusted files: each class is published and drawn, each detection is a message."""
+
+
+def beside(model: Path, streams: str) -> Path:
+    """Return the path of one of `COMPANIONS` of a model file."""
+    return model.with_name(f"{model.name.removesuffix('.onnx')}.{streams}.onnx")
+
+
+def both_of(companion: Path, streams: str) -> Path:
+    """Return the path of the two-stream model file of a companion: the inverse of `beside`."""
+    return companion.with_name(companion.name.removesuffix(f".{streams}.onnx") + ".onnx")
 
 
 class BundleError(RuntimeError):
@@ -64,8 +89,10 @@ class ModelInfo:
         max_detections: maximum number of detections per frame.
         strides: stride of each detection level in pixels of the network's input.
         inputs: form of the input arrays, one of `INPUTS`.
-        streams: input streams, one of `STREAMS`. A single-stream network is used beside the two-stream one, see
-            `single_stream`.
+        streams: input streams, one of `STREAMS`. Others than "both" are used beside the two-stream network, see
+            `companions`.
+        features: shape (levels, patch tokens, width) of the infrared features that a two-stream network outputs and one
+            of "reuse" takes; empty: none.
         patch: side of the backbone's patches in pixels.
         provenance: free-form facts on how the model was made (recipe, data, seeds, commit, date).
         parity: measured differences between the exported graph and PyTorch; empty for a checkpoint.
@@ -86,6 +113,7 @@ class ModelInfo:
     inputs: str = "normalised"
     streams: str = "both"
     patch: int = 14
+    features: tuple[int, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
 
@@ -131,11 +159,25 @@ class ModelInfo:
             problems.append(f"inputs {self.inputs!r} are none of {', '.join(INPUTS)}")
         if self.streams not in STREAMS:
             problems.append(f"streams {self.streams!r} are none of {', '.join(STREAMS)}")
+        problems += self._features_problems()
         if problems:
             raise BundleError("model description is inconsistent: " + "; ".join(problems))
 
+    def _features_problems(self) -> list[str]:
+        if bool(self.features) is not (self.streams == "reuse") and self.streams != "both":
+            return [f"a network of {self.streams!r} with features {list(self.features)}"]
+        if not self.features:
+            return []
+        if len(self.features) != 3 or any(type(side) is not int or side < 1 for side in self.features):
+            return [f"features must have three sides above 0, got {list(self.features)}"]
+        if self.features[1] * self.patch**2 != math.prod(self.input_size) or math.prod(self.features) > _MOST_FEATURES:
+            return [f"features {list(self.features)} do not fit input size {self.input_size} and patch {self.patch}"]
+        return []
+
     @property
     def _format(self) -> int:
+        if self.features:
+            return 5
         if self.patch != 14:
             return 4
         return _FORMATS[self.inputs] if self.streams == "both" else 3
@@ -155,7 +197,12 @@ class ModelInfo:
             "bands": [band.key for band in self.bands],
             "thermal": self.thermal.to_dict(),
         }
-        for field_name, since in (("inputs", 2), ("streams", 3), ("patch", 4)):  # older formats have no such field
+        for field_name, since in (
+            ("inputs", 2),
+            ("streams", 3),
+            ("patch", 4),
+            ("features", 5),
+        ):  # older formats have no such field
             if data["format"] < since:
                 del data[field_name]
         return json.dumps(data, sort_keys=True)
@@ -194,6 +241,7 @@ class ModelInfo:
                     "input_size": (int(data["input_size"][0]), int(data["input_size"][1])),
                     "thermal": ThermalContract.from_dict(data["thermal"]),
                     "strides": tuple(float(s) for s in data["strides"]),
+                    "features": tuple(data.get("features", ())),
                 }
             )
         except (KeyError, TypeError, ValueError, IndexError, OverflowError, ThermalError) as error:
@@ -204,8 +252,8 @@ class ModelInfo:
             raise BundleError(f"{source}: {error}") from None
         if info._format != version:
             raise BundleError(
-                f"{source}: {info.inputs} inputs, streams {info.streams!r} and patch {info.patch} do not match format "
-                f"{version}; export the model again"
+                f"{source}: {info.inputs} inputs, streams {info.streams!r}, patch {info.patch} and features "
+                f"{list(info.features)} do not match format {version}; export the model again"
             )
         return info
 

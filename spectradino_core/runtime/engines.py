@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from spectradino_core.runtime.bundle import BundleError, ModelInfo
+from spectradino_core.runtime.bundle import BundleError, ModelInfo, both_of
 from spectradino_core.runtime.engine import DEVICES, Engine, EngineError
 from spectradino_core.runtime.engine_build import BuildError, build
 from spectradino_core.runtime.onnx_engine import OnnxEngine, candidates_of
@@ -84,7 +84,8 @@ def _open_onnx(path: Path, device: str, threads: int, streams: str, gpu_id: int)
             raise EngineError(str(error)) from None
         return OnnxEngine(path, one, threads)
 
-    return first_that_agrees(found, open_one, lambda: on_cpu, sample_inputs(on_cpu), _remembered(on_cpu))
+    both = OnnxEngine(both_of(path, streams), CPU, threads) if streams == "reuse" else None
+    return first_that_agrees(found, open_one, lambda: on_cpu, sample_inputs(on_cpu, both), _remembered(on_cpu))
 
 
 def _remembered(on_cpu: OnnxEngine) -> Engine:
@@ -102,6 +103,6 @@ def _check_streams(info: ModelInfo, streams: str, path: Path) -> None:
     if streams != "both":
         raise BundleError(f"{path} takes streams {info.streams!r}, not {streams!r} only: export it again")
     raise BundleError(
-        f"{path} takes the {info.streams} stream only: give the two-stream model file that it was exported with; this "
-        "file is then used while the other camera is lost"
+        f"{path} does not take both cameras' images ({info.streams}): give {both_of(path, info.streams).name}, the "
+        "two-stream model file that it was exported with; this file is then used where it is faster"
     )

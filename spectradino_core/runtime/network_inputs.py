@@ -34,15 +34,16 @@ __all__ = ["NetworkInput", "NetworkInputs", "blank_input", "inputs_of", "signatu
 
 NetworkInput = tuple[np.ndarray, ...]
 """Arrays for `Engine.run`, in the order of `signature`."""
-_OF_STREAM = {"rgb": ("rgb", "content"), "ir": ("ir", "ir_gain")}
-"""Input names of a single-stream network."""
+_OF_STREAM = {"rgb": ("rgb", "content"), "ir": ("ir", "ir_gain"), "reuse": ("rgb", "content", "ir_features")}
+"""Input names of a network that does not take both images."""
 
 
 def signature(info: ModelInfo) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
     """Return type and shape of each input by its name in the graph.
 
     Both forms:
-        present: 1 if the stream (rgb, infrared) is present, else 0; not for single-stream networks.
+        ir_features: infrared features of an earlier pass, in place of the infrared image; only for "reuse".
+        present: 1 if the stream (rgb, infrared) is present, else 0; only for two-stream networks.
     "normalised":
         rgb: normalised as DINOv2 expects; 0 outside the image and if the stream is absent.
         ir: in [0, 1], likewise.
@@ -68,6 +69,9 @@ def signature(info: ModelInfo) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
             "ir": (np.float32, (1, 1, height, width)),
             "present": (np.float32, (2,)),
         }
+    arrays["ir_features"] = (np.float32, tuple(info.features))
+    if info.streams == "both":
+        del arrays["ir_features"]
     wanted = _OF_STREAM.get(info.streams, tuple(arrays))
     return {name: (np.dtype(kind), shape) for name, (kind, shape) in arrays.items() if name in wanted}
 
@@ -90,6 +94,7 @@ class NetworkInputs(Protocol):
         letterbox: Letterbox,
         normaliser: ThermalNormaliser,
         registration: Registration | None = None,
+        ir_key: object | None = None,
     ) -> NetworkInput:
         """
         Args:
@@ -98,6 +103,7 @@ class NetworkInputs(Protocol):
             letterbox: geometry of the image in the input.
             normaliser: converts counts to input; updates its state with the frame.
             registration: IR-to-RGB mapping; None: the IR image covers the whole RGB image.
+            ir_key: identifies the infrared frame; if it is the object of the previous call, that input is kept.
 
         Raises:
             FrameError, ThermalError, RegistrationError: see `preprocess`.
@@ -119,6 +125,7 @@ class _Inputs:
         self._info = info
         self._of: Letterbox | None = None
         self._rgb = self._ir = np.zeros(0)
+        self._held: tuple[object, Registration | None] | None = None
 
     def _buffers(self, letterbox: Letterbox) -> tuple[np.ndarray, np.ndarray]:
         """Return the inputs "rgb" and "ir" without batch axis; 0 outside the image whatever the last frame was."""
@@ -126,7 +133,13 @@ class _Inputs:
             arrays = signature(self._info)
             self._rgb, self._ir = (np.zeros(shape[1:], kind) for kind, shape in (arrays["rgb"], arrays["ir"]))
             self._of = letterbox
+            self._held = None
         return self._rgb, self._ir
+
+    def _is_held(self, ir_key: object | None, registration: Registration | None) -> bool:
+        """Whether the infrared input of the previous call is that of this frame; remembers this one."""
+        held, self._held = self._held, None if ir_key is None else (ir_key, registration)
+        return held is not None and ir_key is held[0] and registration == held[1]
 
 
 class _Normalised(_Inputs):
@@ -137,6 +150,7 @@ class _Normalised(_Inputs):
         letterbox: Letterbox,
         normaliser: ThermalNormaliser,
         registration: Registration | None = None,
+        ir_key: object | None = None,
     ) -> NetworkInput:
         rgb_in, ir_in = self._buffers(letterbox)
         if rgb is None:
@@ -145,12 +159,15 @@ class _Normalised(_Inputs):
             rgb_input(rgb, letterbox, rgb_in)
         if infrared is None:
             ir_in[...] = 0
-        else:
+            self._held = None
+        elif not self._is_held(ir_key, registration):
             infrared_input(infrared, letterbox, normaliser, registration, ir_in)
         return rgb_in[None], ir_in[None], _present(rgb, infrared)
 
 
 class _Raw(_Inputs):
+    _gain = np.float32(0)
+
     def __call__(
         self,
         rgb: np.ndarray | None,
@@ -158,16 +175,18 @@ class _Raw(_Inputs):
         letterbox: Letterbox,
         normaliser: ThermalNormaliser,
         registration: Registration | None = None,
+        ir_key: object | None = None,
     ) -> NetworkInput:
         rgb_in, ir_in = self._buffers(letterbox)
         width, height = letterbox.content
-        content, gain = (0, 0), np.float32(0)
+        content = (0, 0)
         if rgb is not None:
             scaled_rgb(rgb, letterbox, rgb_in[:height, :width])
             content = letterbox.content
-        if infrared is not None:
+        if infrared is not None and not self._is_held(ir_key, registration):
             small, valid = scaled_infrared(infrared, letterbox, registration, normaliser.valid_pixels(infrared))
-            _, gain = normaliser.above_low(small, valid, ir_in[0, :height, :width])
+            _, self._gain = normaliser.above_low(small, valid, ir_in[0, :height, :width])
+        gain = np.float32(0) if infrared is None else self._gain
         return (
             rgb_in[None],
             np.array(content, np.int32),
@@ -180,7 +199,7 @@ class _Raw(_Inputs):
 class _SingleStream:
     def __init__(self, info: ModelInfo, both: NetworkInputs) -> None:
         names = list(signature(info.with_(streams="both")))
-        self._places = [names.index(name) for name in signature(info)]
+        self._places = [names.index(name) for name in signature(info) if name in names]
         self._stream = info.streams
         self._both = both
 
@@ -191,10 +210,11 @@ class _SingleStream:
         letterbox: Letterbox,
         normaliser: ThermalNormaliser,
         registration: Registration | None = None,
+        ir_key: object | None = None,
     ) -> NetworkInput:
         if (rgb is not None, infrared is not None) != (self._stream == "rgb", self._stream == "ir"):
             raise FrameError(f"this network takes frames of the {self._stream} camera only")
-        arrays = self._both(rgb, infrared, letterbox, normaliser, registration)
+        arrays = self._both(rgb, infrared, letterbox, normaliser, registration, ir_key)
         return tuple(arrays[place] for place in self._places)
 
 

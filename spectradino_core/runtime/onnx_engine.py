@@ -31,12 +31,17 @@ from spectradino_core.text import printable
 __all__ = ["OnnxEngine", "candidates_of"]
 
 _OUTPUTS = frozenset(("boxes", "scores", "mask"))
+_FEATURES = "ir_features"
 
 log = logging.getLogger(__name__)
 
 
 class OnnxEngine:
-    """`Engine` of an exported model in ONNX Runtime."""
+    """`Engine` of an exported model in ONNX Runtime.
+
+    Attributes:
+        ir_features: infrared features of the last pass, float32 of shape `info.features`; None if it has no such output.
+    """
 
     def __init__(self, path: str | Path, device: str | Candidate = "auto", threads: int = 0) -> None:
         """
@@ -100,6 +105,7 @@ class OnnxEngine:
                 "device to 'cpu'"
             )
         self.path = path
+        self.ir_features: np.ndarray | None = None
         self._inputs = list(signature(self.info))
         self._session = session
         self._bound: BoundSession | None = None
@@ -108,7 +114,9 @@ class OnnxEngine:
             self._session = session
         self._outputs = [output.name for output in session.get_outputs()]
         self.on_cpu = chosen.device == "cpu"
-        alone = "" if self.info.streams == "both" else f", {self.info.streams} only"
+        alone = {"both": "", "reuse": ", infrared features reused"}.get(
+            self.info.streams, f", {self.info.streams} only"
+        )
         self.label = f"ONNX Runtime {ort.__version__}{alone} on {used[0].removesuffix('ExecutionProvider')}"
         if chosen.device == "tensorrt":
             self.label += f" ({chosen.precision})"
@@ -127,6 +135,12 @@ class OnnxEngine:
                 "model again"
             )
         outputs = {node.name: node.shape for node in session.get_outputs()}
+        features = outputs.pop(_FEATURES, [])
+        if features != (list(self.info.features) if self.info.streams == "both" else []):
+            raise BundleError(
+                f"{path}: its graph gives infrared features {printable(str(features), 200)}, its description says "
+                f"{list(self.info.features)}; export the model again"
+            )
         scores = outputs.get("scores", [0, 0])
         if outputs.keys() - _OUTPUTS or ("boxes" in outputs) is not ("scores" in outputs) or len(scores) != 2:
             raise BundleError(
@@ -147,6 +161,7 @@ class OnnxEngine:
             text = _first_line(error)
             remedy = "" if self.on_cpu else explain(text)
             raise EngineError(f"{self.label} failed on a frame: {text}{remedy and f': {remedy}'}") from error
+        self.ir_features = results.get(_FEATURES)
         return raw_predictions(results)
 
 

@@ -7,19 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.engine import Engine
-from spectradino_core.runtime.network_inputs import NetworkInput, inputs_of
+from spectradino_core.runtime.network_inputs import NetworkInput, inputs_of, signature
 from spectradino_core.runtime.preprocess import Letterbox
 from spectradino_core.thermal import ThermalNormaliser
 
-__all__ = ["Difference", "NetworkInput", "Tolerance", "largest_difference", "network_inputs"]
+__all__ = ["Difference", "FeatureEngine", "NetworkInput", "Tolerance", "largest_difference", "network_inputs"]
 
-_GIVEN = {"both": ((True, True), (True, False), (False, True)), "rgb": ((True, False),), "ir": ((False, True),)}
+_GIVEN = {
+    "both": ((True, True), (True, False), (False, True)),
+    "rgb": ((True, False),),
+    "ir": ((False, True),),
+    "reuse": ((True, True),),
+}
 """Combinations of frames (rgb, infrared) that a network is tested with, by its streams."""
 
 
@@ -73,8 +78,19 @@ class Tolerance:
         return ", ".join(over)
 
 
+class FeatureEngine(Engine, Protocol):
+    """Two-stream engine that also outputs the infrared features."""
+
+    ir_features: np.ndarray | None
+    """Of the last pass, float32 of shape `info.features`."""
+
+
 def network_inputs(
-    rgb: np.ndarray, infrared: np.ndarray, info: ModelInfo, streams: str | None = None
+    rgb: np.ndarray,
+    infrared: np.ndarray,
+    info: ModelInfo,
+    streams: str | None = None,
+    both: FeatureEngine | None = None,
 ) -> Iterator[NetworkInput]:
     """Yield the engine's inputs for one pair as the pipeline makes them: both streams, RGB only, IR only.
 
@@ -83,7 +99,17 @@ def network_inputs(
         infrared: raw counts, uint8 or uint16 [h', w'].
         info: the model.
         streams: one of `bundle.STREAMS`, "rgb" and "ir" for a single stream; None: the model's.
+        both: two-stream engine that computes the infrared features for a model of "reuse".
     """
+    if info.streams == "reuse":
+        if both is None:
+            raise ValueError("a model of 'reuse' is compared on the features that the model of both images gives")
+        (pair,) = network_inputs(rgb, infrared, both.info, "reuse")
+        both.run(*pair)
+        (pair,) = network_inputs(rgb, infrared, info.with_(streams="both"), "reuse")
+        arrays = dict(zip(signature(info.with_(streams="both")), pair)) | {"ir_features": both.ir_features}
+        yield tuple(arrays[name] for name in signature(info))
+        return
     letterbox = Letterbox.fit((rgb.shape[1], rgb.shape[0]), info.input_size)
     for colour, heat in _GIVEN[streams or info.streams]:
         make = inputs_of(info)  # a new one each time, since its buffers are overwritten

@@ -46,14 +46,19 @@ def drawn_inputs(info: ModelInfo) -> list[NetworkInput]:
     return [given for rgb, infrared in drawn_samples(info) for given in network_inputs(rgb, infrared, info)]
 
 
-def sample_inputs(engine: OnnxEngine) -> list[NetworkInput]:
+def sample_inputs(engine: OnnxEngine, both: OnnxEngine | None = None) -> list[NetworkInput]:
     """Return inputs from the sample pairs of an engine's file, with both streams and with each on its own.
+
+    Args:
+        engine: on the CPU.
+        both: two-stream engine that computes the infrared features for a file of "reuse".
 
     Raises:
         BundleError: the samples are damaged, or do not fit the model's description.
     """
     try:
-        return [given for rgb, infrared in engine.samples() for given in network_inputs(rgb, infrared, engine.info)]
+        pairs = engine.samples()
+        return [given for rgb, ir in pairs for given in network_inputs(rgb, ir, engine.info, both=both)]
     except (FrameError, ThermalError) as error:
         raise BundleError(
             f"{engine.path}: its sample images do not fit its description ({error}); export the model again"

@@ -75,12 +75,16 @@ class Pipeline:
         """Drop the state kept between frames, as after a gap in the stream."""
         self._thermal.reset()
 
-    def __call__(self, rgb: np.ndarray | None, infrared: np.ndarray | None) -> PerceptionResult:
+    def __call__(
+        self, rgb: np.ndarray | None, infrared: np.ndarray | None, ir_key: object | None = None
+    ) -> PerceptionResult:
         """Detect and segment one pair, or one frame of a single camera.
 
         Args:
             rgb: uint8 [h, w, 3] in RGB order, or None: infrared only.
             infrared: raw counts, uint8 or uint16 [h', w'], or None: RGB only.
+            ir_key: identifies the infrared frame. If it is the object of the previous call, the frame is not
+                preprocessed again, and the thermal range is not updated twice. None: a new frame.
 
         Returns:
             PerceptionResult in pixels of the RGB image, or of the IR frame if there is no RGB image.
@@ -100,7 +104,7 @@ class Pipeline:
         size = (int(reference.shape[1]), int(reference.shape[0]))
         letterbox = Letterbox.fit(size, self.info.input_size)
         registration = None if rgb is None else self.registration
-        inputs = self._inputs(rgb, infrared, letterbox, self._thermal, registration)
+        inputs = self._inputs(rgb, infrared, letterbox, self._thermal, registration, ir_key)
 
         if self.on_prepared is not None:
             self.on_prepared()

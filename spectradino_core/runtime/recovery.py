@@ -124,7 +124,7 @@ class RecoveringEngine:
     def label(self) -> str:
         """Name of runtime and device of the engine in use or last used."""
         engine = self._engine
-        # An engine's label may change from frame to frame, see `single_stream`.
+        # An engine's label may change from frame to frame, see `companions`.
         return self._label if engine is None else engine.label
 
     @property

@@ -45,6 +45,7 @@ class Facts:
     Attributes:
         rgb_stamp, ir_stamp: header stamps of the frames used (builtin_interfaces/Time), None where there was none.
         ir_offset_ms: signed offset of the infrared frame in the pair, NaN where a frame is missing.
+        ir_reused: the infrared frame was in an earlier result.
         latency_ms: from the header's stamp to the moment before publishing, on the node's clock.
         steps_ms: milliseconds by step, in the order in which the steps ran.
         drops: frames dropped since activation, by cause.
@@ -54,6 +55,7 @@ class Facts:
     rgb_stamp: Any
     ir_stamp: Any
     ir_offset_ms: float
+    ir_reused: bool
     latency_ms: float
     steps_ms: Mapping[str, float]
     drops: Mapping[str, int]
@@ -80,6 +82,7 @@ def report_message(make: Make, percepts: PerceptionResult, facts: Facts, info: M
         rgb_stamp=facts.rgb_stamp or unset,
         ir_stamp=facts.ir_stamp or unset,
         ir_offset_ms=float(facts.ir_offset_ms),
+        ir_reused=facts.ir_reused,
         mode=MODE_CODES[percepts.mode],
         detections=len(percepts),
         latency_ms=float(facts.latency_ms),

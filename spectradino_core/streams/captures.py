@@ -9,6 +9,7 @@ from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.streams.clocks import pair_by_error
 from spectradino_core.streams.modes import FALLBACKS, ModeChange
 from spectradino_core.streams.offset import LearntOffset
+from spectradino_core.streams.pairing import PAIRING
 from spectradino_core.streams.queues import Payload
 
 __all__ = ["Capture", "FeedEvent", "FeedSettings"]
@@ -19,7 +20,8 @@ class FeedSettings:
     """What users may set; the names are the node's parameters.
 
     Attributes:
-        sync_slop_ms: largest distance of the frames of a pair, > 0.
+        pairing: one of `pairing.PAIRING`.
+        sync_slop_ms: maximum distance of the frames of a pair; 0: derived from the slower camera's period.
         ir_time_offset_ms: how much later the infrared camera stamps the same moment.
         learn_ir_time_offset: learn that offset; until then `ir_time_offset_ms` holds.
         pair_by: one of `clocks.PAIR_BY`.
@@ -31,7 +33,8 @@ class FeedSettings:
         ValueError: a value is out of its range; names it.
     """
 
-    sync_slop_ms: float = 50.0
+    pairing: str = "latest"
+    sync_slop_ms: float = 0.0
     ir_time_offset_ms: float = 0.0
     learn_ir_time_offset: bool = False
     pair_by: str = "auto"
@@ -40,11 +43,13 @@ class FeedSettings:
     frozen_ms: float = 400.0
 
     def __post_init__(self) -> None:
-        for name in ("sync_slop_ms", "stale_ms"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        if not self.frozen_ms >= 0:
-            raise ValueError(f"frozen_ms must be 0 or above, got {self.frozen_ms}")
+        if self.pairing not in PAIRING:
+            raise ValueError(f"pairing {self.pairing!r} is not one of {', '.join(PAIRING)}")
+        if not self.stale_ms > 0:
+            raise ValueError(f"stale_ms must be above 0, got {self.stale_ms}")
+        for name in ("sync_slop_ms", "frozen_ms"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be 0 or above, got {getattr(self, name)}")
         if self.fallback_mode not in FALLBACKS:
             raise ValueError(f"fallback_mode {self.fallback_mode!r} is not one of {', '.join(FALLBACKS)}")
         if error := pair_by_error(self.pair_by):
@@ -62,6 +67,7 @@ class Capture(Generic[Payload]):
             frames are paired by; None with one frame.
         ready_ns: the time, by the clock of arrivals, at which it was decided.
         after_jump: time jumped back since the capture before, so nothing smoothed over time holds.
+        ir_reused: the infrared frame was in an earlier capture.
     """
 
     rgb: Payload | None
@@ -71,6 +77,7 @@ class Capture(Generic[Payload]):
     error_ns: int | None
     ready_ns: int
     after_jump: bool
+    ir_reused: bool = False
 
     @property
     def mode(self) -> Mode:

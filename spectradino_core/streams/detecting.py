@@ -143,7 +143,7 @@ def find(
         pipeline.reset()
     pipeline.score_threshold = settings.threshold_of(pipeline.info)
     pipeline.registration = registering.check() if rgb is not None and ir is not None else registering.current
-    percepts = pipeline(None if rgb is None else rgb.pixels, None if ir is None else ir.pixels)
+    percepts = pipeline(None if rgb is None else rgb.pixels, None if ir is None else ir.pixels, ir)
     if rgb is not None:
         registering.note_rgb(percepts.size, str(rgb.header.frame_id))
         return percepts

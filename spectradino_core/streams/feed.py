@@ -59,7 +59,9 @@ class Feed(Generic[Payload]):
             now_ns: when it begins to wait for frames, by the clock of arrivals.
         """
         self.settings = settings
-        self._pairer: Pairer[Payload] = Pairer(settings.sync_slop_ms, settings.ir_time_offset_ms)
+        self._pairer: Pairer[Payload] = Pairer(
+            settings.sync_slop_ms or None, settings.ir_time_offset_ms, policy=settings.pairing
+        )
         self._modes = ModeMachine(now_ns, settings.stale_ms, settings.fallback_mode)
         self._frozen = FrozenDetector(settings.frozen_ms)
         self._clocks = Clocks(settings.pair_by)
@@ -180,7 +182,8 @@ class Feed(Generic[Payload]):
         if settings == self.settings:
             return
         before, self.settings = self.settings, settings
-        self._pairer.slop_ns = round(settings.sync_slop_ms * _MS)
+        self._pairer.set_slop(settings.sync_slop_ms or None)
+        self._pairer.set_policy(settings.pairing)
         self._modes.stale_ns = round(settings.stale_ms * _MS)
         self._modes.fallback = settings.fallback_mode
         self._frozen.frozen_ns = round(settings.frozen_ms * _MS)
@@ -226,6 +229,16 @@ class Feed(Generic[Payload]):
     def pairs(self) -> int:
         """How many pairs were made."""
         return self._pairer.pairs
+
+    @property
+    def reused(self) -> int:
+        """Number of pairs whose infrared frame was in an earlier pair."""
+        return self._pairer.reused
+
+    @property
+    def slop_ms(self) -> float:
+        """Maximum distance of the frames of a pair in force."""
+        return self._pairer.slop_ns / _MS
 
     @property
     def restarts(self) -> int:
@@ -280,7 +293,7 @@ class Feed(Generic[Payload]):
     @property
     def _flush_due_ns(self) -> int | None:
         """When a pair that waits for something nearer has waited long enough; None: none waits."""
-        if not (self._pairer.waiting(Stream.RGB) and self._pairer.waiting(Stream.IR)):
+        if not self._pairer.could_pair:
             return None
         waits = []
         for stream, last in self._last_ns.items():
@@ -346,7 +359,10 @@ class Feed(Generic[Payload]):
         for event in self._pairer.take_events():
             if not event.startswith(JUMP_EVENT) or self._is_worth_telling("jump"):
                 self._say(event, self._now_ns)
-        return [self._capture(pair.rgb, pair.ir, pair.rgb_stamp_ns, pair.ir_stamp_ns, pair.error_ns) for pair in pairs]
+        return [
+            self._capture(pair.rgb, pair.ir, pair.rgb_stamp_ns, pair.ir_stamp_ns, pair.error_ns, pair.reused)
+            for pair in pairs
+        ]
 
     def _is_worth_telling(self, what: str) -> bool:
         """Whether the last event of a kind that may come many times a second was reported long ago."""
@@ -374,6 +390,7 @@ class Feed(Generic[Payload]):
         rgb_stamp_ns: int | None,
         ir_stamp_ns: int | None,
         error_ns: int | None,
+        ir_reused: bool = False,
     ) -> Capture[Payload]:
         if self._pairer.restarts != self._restarts_seen:
             self._restarts_seen, self._jump_pending = self._pairer.restarts, True
@@ -382,7 +399,7 @@ class Feed(Generic[Payload]):
         after_jump = self._jump_pending and (self._last_capture_ns is None or time_ns < self._last_capture_ns)
         self._jump_pending &= not after_jump
         self._last_capture_ns = time_ns
-        return Capture(rgb, ir, rgb_stamp_ns, ir_stamp_ns, error_ns, self._now_ns, after_jump)
+        return Capture(rgb, ir, rgb_stamp_ns, ir_stamp_ns, error_ns, self._now_ns, after_jump, ir_reused)
 
     def _tell_mode(self, change: ModeChange | None) -> None:
         if change is None:

@@ -40,12 +40,14 @@ class DecodeError(ValueError):
             "colour_infrared", "converter_failed"; for compressed images also "unknown_format", "lossy_16bit",
             "depth_mismatch", "corrupt_data", "too_many_scans".
         camera: "rgb" or "ir", "" if unknown.
+        counted: whether the frame is counted as dropped: a frame that is used again raises the same error again.
     """
 
     def __init__(self, cause: str, text: str) -> None:
         super().__init__(text)
         self.cause = cause
         self.camera = ""
+        self.counted = False
 
 
 def corrupt(kind: str, size: int, why: str) -> DecodeError:

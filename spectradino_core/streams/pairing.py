@@ -1,17 +1,24 @@
-"""Two cameras' frames to pairs, by their stamps, or by other times that are given in their place.
+"""Pair the frames of two cameras by their stamps, or by other times given instead.
 
-The rule, with a frame's neighbours in the other stream measured after the constant offset is taken out:
+Three policies (`PAIRING`); distances are measured after the constant offset is subtracted and are at most the slop:
 
-- a pair is at most `slop_ms` apart, its frames are in order, and no frame is used twice;
-- where one camera is faster, each frame of the slower one gets the nearest frame of the faster one, which is the best
-  that can be had: a faster camera's frames are surplus;
-- where both are equally fast, each frame counts. Partners follow one another without gaps, and a frame is given up for
-  a better phase only where that pays: at once when half a period is won, or when the smaller gains missed so far add up
-  to two periods. So a phase near half a period with jitter does not flip to and fro, and a bad phase does not stay.
+one_to_one
+    No frame is used twice. Where one camera is faster, each frame of the slower one gets the nearest frame of the
+    faster one, and the rest are surplus. At equal rates each frame counts: partners follow one another without gaps,
+    and a frame is given up for a better phase only where that pays, at once when half a period is gained, or when the
+    smaller gains missed so far add up to two periods. So a phase near half a period with jitter does not flip to and
+    fro, and a bad phase does not stay.
+latest
+    Every RGB frame gets an infrared frame, which may serve several: the newest one taken up to half an RGB period
+    after it. So the RGB frame nearest to an infrared frame waits for it, as in one_to_one, and the frames in between
+    reuse it without waiting.
+nearest
+    Every RGB frame gets the nearest infrared frame, and waits for it up to half an infrared period.
 
-A pair leaves as soon as it is known that nothing nearer is coming: at once if its distance is below half the period of
-the stream that would have to bring something nearer, else when that stream's next frame is there. There is no clock
-here: the same calls give the same pairs, live and in replay. The memory is `depth` frames a stream.
+A pair is given out as soon as nothing nearer can come: in one_to_one when its distance is below half the period of the
+stream that would have to bring something nearer, or when that stream's next frame has arrived; otherwise when the
+infrared frame foreseen from the camera's rhythm is there or is overdue, by stream time. There is no clock here: the
+same calls give the same pairs, live and in replay. At most `depth` frames a stream are kept.
 
 Times are integers in nanoseconds, of the header stamps.
 """
@@ -25,7 +32,10 @@ from typing import Generic
 from spectradino_core.streams.clocks import APART_NS
 from spectradino_core.streams.queues import Frame, Pair, Payload, Queue, Stream
 
-__all__ = ["JUMP_EVENT", "Frame", "Pair", "Pairer", "Stream"]
+__all__ = ["JUMP_EVENT", "PAIRING", "Frame", "Pair", "Pairer", "Stream"]
+
+PAIRING = ("one_to_one", "latest", "nearest")
+"""Policies; see the module's head."""
 
 JUMP_MS = 500.0
 """A step back by more than this is a clock that was set or a bag that starts again, not two frames out of order."""
@@ -38,40 +48,49 @@ _STEPS_BACK_BELIEVED = 3  # so many frames in a row behind the newest stamp: the
 _EQUAL_RATES = 0.95  # periods whose ratio is nearer to 1 than this count as equal
 _DRY_SPELL = 20  # accepted frames of each stream without any pair, after which it is told why
 _OFFSETS = 31
+_LATENESSES = 9
+_SLOP_MS = 50.0  # automatic slop of one_to_one, and its minimum otherwise
+_SLOP_PERIODS = 1.5  # of the slower camera: covers one period, its jitter and the transport's delay
+_MAX_AGE_MS = 250.0
+"""Largest automatic slop: an infrared frame that is older does not show where things are."""
 
 
 class Pairer(Generic[Payload]):
-    """Pairs two streams; see the module's head for the rule. Not for several threads at once.
+    """Pair two streams; see the module's head for the policies. Not thread-safe.
 
     Attributes:
-        drops: how many frames were dropped, by cause: "zero_stamp", "duplicate_stamp", "backward_stamp" (refused at the
-            door), "unpaired_rgb", "unpaired_ir" (no partner within the slop), "overflow" (the buffer was full while the
-            other camera was alive: its frames come later than `depth` frames of this one), "previous_loop" (came after
-            the other stream had started again), "released_rgb", "released_ir" (given out alone, see `release`).
-        restarts: how often time jumped back, as when a bag is played again.
-        pairs: how many pairs were made.
+        policy: one of `PAIRING`; see `set_policy`.
+        drops: dropped frames by cause: "zero_stamp", "duplicate_stamp", "backward_stamp" (rejected on arrival),
+            "unpaired_rgb", "unpaired_ir" (no partner within the slop), "overflow" (the buffer was full while the other
+            camera was alive: its frames arrive more than `depth` frames later), "previous_loop" (arrived after the
+            other stream had restarted), "released_rgb", "released_ir" (given out alone, see `release`).
+        restarts: how often time jumped back, for example because a bag is played again.
+        pairs: number of pairs made.
+        reused: number of those whose infrared frame was in an earlier pair.
     """
 
-    def __init__(self, slop_ms: float, offset_ms: float = 0.0, depth: int = 16) -> None:
+    def __init__(
+        self, slop_ms: float | None = None, offset_ms: float = 0.0, depth: int = 16, policy: str = "one_to_one"
+    ) -> None:
         """
         Args:
-            slop_ms: largest distance of two frames of a pair, > 0.
+            slop_ms: maximum distance of the frames of a pair, > 0; None: derived from the slower camera's period.
             offset_ms: how much later the infrared camera stamps the same moment; negative: earlier.
-            depth: most frames of one stream that wait for a partner.
+            depth: maximum number of frames of one stream that wait for a partner.
+            policy: one of `PAIRING`.
 
         Raises:
-            ValueError: `slop_ms` is not above 0, or `depth` below 2.
+            ValueError: `slop_ms` is not above 0, `depth` is below 2, or the policy is unknown.
         """
-        if not slop_ms > 0:
-            raise ValueError(f"slop_ms must be above 0, got {slop_ms}")
         if depth < 2:
             raise ValueError(f"depth must be at least 2, got {depth}")
-        self.slop_ns = round(slop_ms * _MS)
+        self.set_slop(slop_ms)
         self._offset_ns = round(offset_ms * _MS)
         self.depth = depth
         self.drops: Counter[str] = Counter()
         self.restarts = 0
         self.pairs = 0
+        self.reused = 0
         self._queues: dict[Stream, Queue[Payload]] = {Stream.RGB: Queue(), Stream.IR: Queue()}
         self._arrivals = 0
         self._missed_gain_ns = 0
@@ -79,6 +98,9 @@ class Pairer(Generic[Payload]):
         self._offsets: deque[int] = deque(maxlen=_OFFSETS)
         self._events: deque[str] = deque(maxlen=64)
         self._told: set[str] = set()
+        self._in_use = -1  # arrival number of the infrared frame of the last pair
+        self._lateness: deque[int] = deque(maxlen=_LATENESSES)
+        self.set_policy(policy)
 
     # ---- in and out ----------------------------------------------------------------------------------------------
 
@@ -105,6 +127,7 @@ class Pairer(Generic[Payload]):
             frame = Frame(stamp_ns, payload, self._time(stream, raw_ns), self._arrivals)
             self._arrivals += 1
             self._queues[stream].accept(frame)
+            self._note_lateness(stream, frame)
             self._end_past_loop(stream.other, frame.time_ns)
             self._settle(pairs, final=False)
             self._bound(stream, pairs)
@@ -124,17 +147,18 @@ class Pairer(Generic[Payload]):
         """
         stream = Stream(stream)
         queue = self._queues[stream]
-        frames = list(queue.frames)
+        frames = [frame for frame in queue.frames if frame.arrival != self._in_use]
         queue.frames.clear()
         self._count(f"released_{stream.value}", len(frames))
         return frames
 
     def clear(self) -> None:
-        """Forgets both streams, as when other times are paired by; waiting frames count as unpaired. Counters stay."""
+        """Forget both streams, as when other times are paired by; waiting frames count as unpaired. Counters stay."""
         for stream, queue in self._queues.items():
             self._drop_all(stream)
             queue.restart()
             queue.since_pair = 0
+        self._lateness.clear()
         self._missed_gain_ns = 0
         self._nearest_miss_ns = None
         self._offsets.clear()
@@ -152,6 +176,39 @@ class Pairer(Generic[Payload]):
         queue.last_ns = None if queue.last_ns is None else queue.last_ns + shift
         self._offset_ns = offset_ns
 
+    @property
+    def slop_ns(self) -> int:
+        """Maximum distance in force."""
+        if self._given_slop_ns is not None:
+            return self._given_slop_ns
+        slowest = max(queue.period_ns or 0 for queue in self._queues.values())
+        if self.policy == "one_to_one":
+            slowest = 0
+        return round(min(max(_SLOP_MS * _MS, _SLOP_PERIODS * slowest), _MAX_AGE_MS * _MS))
+
+    def set_slop(self, slop_ms: float | None) -> None:
+        """Change the maximum distance, also while frames wait; see the constructor.
+
+        Raises:
+            ValueError: it is not above 0.
+        """
+        if slop_ms is not None and not slop_ms > 0:
+            raise ValueError(f"slop_ms must be above 0, got {slop_ms}")
+        self._given_slop_ns = None if slop_ms is None else round(slop_ms * _MS)
+
+    def set_policy(self, policy: str) -> None:
+        """Change the policy, also while frames wait.
+
+        Raises:
+            ValueError: it is not one of `PAIRING`.
+        """
+        if policy not in PAIRING:
+            raise ValueError(f"pairing {policy!r} is not one of {', '.join(PAIRING)}")
+        self.policy = policy
+        frames = self._queues[Stream.IR].frames
+        if policy == "one_to_one" and frames and frames[0].arrival == self._in_use:
+            frames.popleft()
+
     def take_events(self) -> list[str]:
         """What is worth a line in the log and was not taken yet: jumps of time, zero stamps, clocks that never meet."""
         events = list(self._events)
@@ -159,8 +216,13 @@ class Pairer(Generic[Payload]):
         return events
 
     def waiting(self, stream: Stream | str) -> int:
-        """How many frames of a stream wait for a partner: at most `depth`."""
-        return len(self._queues[Stream(stream)].frames)
+        """Number of frames of a stream without a partner so far: at most `depth`."""
+        return sum(frame.arrival != self._in_use for frame in self._queues[Stream(stream)].frames)
+
+    @property
+    def could_pair(self) -> bool:
+        """Whether `flush` may make a pair of what waits."""
+        return all(queue.frames for queue in self._queues.values())
 
     @property
     def median_offset_ms(self) -> float | None:
@@ -225,8 +287,7 @@ class Pairer(Generic[Payload]):
         self._drop_all(stream)
         queue.restart()
         while other.frames and self._is_ahead(other.frames[-1].time_ns, time_ns):
-            other.frames.pop()
-            self.drops[f"unpaired_{stream.other.value}"] += 1
+            self._drop(stream.other, other.frames.pop())
         if not expected:
             other.in_past_loop = other.last_ns is not None and self._is_ahead(other.last_ns, time_ns)
 
@@ -255,6 +316,9 @@ class Pairer(Generic[Payload]):
     def _settle(self, pairs: list[Pair[Payload]], final: bool) -> None:
         """Pairs and drops from the old end of both queues until the next decision needs a frame that is not there."""
         queues = self._queues
+        if self.policy != "one_to_one":
+            self._settle_with_reuse(pairs, final)
+            return
         while queues[Stream.RGB].frames and queues[Stream.IR].frames:
             rgb, ir = queues[Stream.RGB].frames[0], queues[Stream.IR].frames[0]
             early = Stream.RGB if rgb.time_ns <= ir.time_ns else Stream.IR
@@ -272,7 +336,9 @@ class Pairer(Generic[Payload]):
             if pays and not final:
                 return
             self._missed_gain_ns = max(0, self._missed_gain_ns + gain) if self._is_equal_rate() else 0
-            pairs.append(self._pair())
+            queues[Stream.RGB].frames.popleft()
+            queues[Stream.IR].frames.popleft()
+            pairs.append(self._pair(rgb, ir))
 
     def _gain_of_waiting(self, early: Stream, distance: int) -> tuple[int, bool]:
         """By how much the early stream's second frame is nearer to the late frame than its first, and whether it is
@@ -299,15 +365,65 @@ class Pairer(Generic[Payload]):
         rgb, ir = self._queues[Stream.RGB].period_ns, self._queues[Stream.IR].period_ns
         return rgb is not None and ir is not None and min(rgb, ir) > _EQUAL_RATES * max(rgb, ir)
 
-    def _pair(self) -> Pair[Payload]:
-        rgb, ir = self._queues[Stream.RGB].frames.popleft(), self._queues[Stream.IR].frames.popleft()
+    def _settle_with_reuse(self, pairs: list[Pair[Payload]], final: bool) -> None:
+        """Pair waiting RGB frames, oldest first, until one may still get a nearer infrared frame."""
+        waiting, available = self._queues[Stream.RGB].frames, self._queues[Stream.IR].frames
+        while waiting and available:
+            rgb = waiting[0]
+            ir = min(available, key=lambda frame: abs(frame.time_ns - rgb.time_ns))
+            distance = abs(ir.time_ns - rgb.time_ns)
+            if not final and self._nearer_is_coming(rgb.time_ns, available[-1].time_ns, distance):
+                return
+            while available[0] is not ir:  # later RGB frames are no nearer to these
+                self._drop_oldest(Stream.IR)
+            if distance <= self.slop_ns:
+                waiting.popleft()
+                pairs.append(self._pair(rgb, ir))
+            elif ir.time_ns >= rgb.time_ns:
+                self._note_miss(ir.time_ns - rgb.time_ns)
+                self._drop_oldest(Stream.RGB)
+            else:  # whatever comes next is nearer
+                self._note_miss(ir.time_ns - rgb.time_ns)
+                self._drop_oldest(Stream.IR)
+
+    def _nearer_is_coming(self, rgb_ns: int, newest_ns: int, distance: int) -> bool:
+        """Whether an infrared frame that is not there yet is worth waiting for.
+
+        Args:
+            rgb_ns: time of the RGB frame.
+            newest_ns: time of the newest infrared frame.
+            distance: of the nearest infrared frame that is there.
+        """
+        rgb_period = self._queues[Stream.RGB].period_ns or 0
+        period = self._queues[Stream.IR].period_ns or rgb_period  # before its second frame
+        if newest_ns >= rgb_ns or not period:
+            return False
+        ahead = period // 2 if self.policy == "nearest" else min(rgb_period, period) // 2
+        expected_ns = newest_ns + (rgb_ns + ahead - newest_ns) // period * period
+        if abs(expected_ns - rgb_ns) >= distance:
+            return False
+        now_ns = self._queues[Stream.RGB].last_ns or 0
+        return now_ns < expected_ns + max(self._lateness, default=0) + min(rgb_period, period // 2)
+
+    def _note_lateness(self, stream: Stream, frame: Frame[Payload]) -> None:
+        """How far RGB frames are ahead, by their times, when an infrared frame arrives."""
+        rgb_ns = self._queues[Stream.RGB].last_ns
+        if stream is Stream.IR and rgb_ns is not None:
+            self._lateness.append(min(max(0, rgb_ns - frame.time_ns), round(_MAX_AGE_MS * _MS)))
+
+    def _pair(self, rgb: Frame[Payload], ir: Frame[Payload]) -> Pair[Payload]:
         for queue in self._queues.values():
             queue.since_pair = 0
         self._nearest_miss_ns = None
         self._told.discard("dry spell")
-        self._offsets.append(ir.time_ns - rgb.time_ns + self._offset_ns)
+        error_ns = ir.time_ns - rgb.time_ns
+        if self.policy == "one_to_one" or abs(error_ns) <= (self._queues[Stream.RGB].period_ns or 0) // 2:
+            self._offsets.append(error_ns + self._offset_ns)
         self.pairs += 1
-        return Pair(rgb.payload, ir.payload, rgb.stamp_ns, ir.stamp_ns, ir.time_ns - rgb.time_ns)
+        reused = ir.arrival == self._in_use
+        self.reused += reused
+        self._in_use = ir.arrival
+        return Pair(rgb.payload, ir.payload, rgb.stamp_ns, ir.stamp_ns, error_ns, reused)
 
     # ---- what leaves without a partner ---------------------------------------------------------------------------
 
@@ -317,7 +433,7 @@ class Pairer(Generic[Payload]):
         if len(queue.frames) > self.depth:
             self._settle(pairs, final=True)
         while len(queue.frames) > self.depth:
-            if other.last_arrival > queue.frames[0].arrival:
+            if other.last_arrival > queue.frames[0].arrival != self._in_use:
                 first = queue.frames.popleft()
                 # Of clocks that are apart nothing follows about which frames come late.
                 why = f"{self.depth} of them wait while {stream.other.value} frames come much later"
@@ -327,11 +443,14 @@ class Pairer(Generic[Payload]):
                 self._drop_oldest(stream)
 
     def _drop_oldest(self, stream: Stream) -> None:
-        self._queues[stream].frames.popleft()
-        self.drops[f"unpaired_{stream.value}"] += 1
+        self._drop(stream, self._queues[stream].frames.popleft())
+
+    def _drop(self, stream: Stream, frame: Frame[Payload]) -> None:
+        if frame.arrival != self._in_use:
+            self.drops[f"unpaired_{stream.value}"] += 1
 
     def _drop_all(self, stream: Stream) -> None:
-        self._count(f"unpaired_{stream.value}", len(self._queues[stream].frames))
+        self._count(f"unpaired_{stream.value}", self.waiting(stream))
         self._queues[stream].frames.clear()
 
     def _count(self, cause: str, frames: int) -> None:

@@ -45,7 +45,8 @@ class Pair(Generic[Payload]):
         rgb, ir: what was pushed.
         rgb_stamp_ns, ir_stamp_ns: the stamps as in the headers.
         offset_ns: infrared stamp minus colour stamp, as in the headers.
-        error_ns: the same after the constant offset is taken out; what `slop_ms` limits.
+        error_ns: the same after the constant offset is subtracted; limited by the slop.
+        reused: the infrared frame was in an earlier pair.
     """
 
     rgb: Payload
@@ -53,6 +54,7 @@ class Pair(Generic[Payload]):
     rgb_stamp_ns: int
     ir_stamp_ns: int
     error_ns: int
+    reused: bool = False
 
     @property
     def offset_ns(self) -> int:

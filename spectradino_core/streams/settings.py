@@ -18,6 +18,7 @@ from spectradino_core.streams.captures import FeedSettings
 from spectradino_core.streams.clocks import PAIR_BY
 from spectradino_core.streams.infrared import FLOAT_UNITS, DecodeOptions
 from spectradino_core.streams.modes import FALLBACKS
+from spectradino_core.streams.pairing import PAIRING
 from spectradino_core.thermal import Smoothing, ThermalContract
 
 __all__ = ["TRANSPORTS", "ParameterError", "Settings", "Spec", "When", "parameter", "specs"]
@@ -173,10 +174,19 @@ class Settings:
     score_threshold: float = _parameter(
         -1.0, "Minimum score of a detection, 0 to 1. -1: the model's own threshold.", low=-1.0, high=1.0
     )
+    pairing: str = _parameter(
+        "latest",
+        "Which infrared frame an RGB frame is fused with. latest: the newest one, which may serve several RGB frames, "
+        "so that every RGB frame is answered at once; only the RGB frame nearest to an infrared frame waits for it. "
+        "nearest: the nearest one, waiting up to half an infrared period. one_to_one: each infrared frame is used "
+        "once, with its nearest RGB frame; the other RGB frames are dropped.",
+        choices=PAIRING,
+    )
     sync_slop_ms: float = _parameter(
-        50.0,
-        "Maximum difference between the stamps of an RGB and an infrared frame that form a pair [ms].",
-        low=0.1,
+        0.0,
+        "Maximum difference between the stamps of an RGB and an infrared frame that form a pair [ms]. 0: 1.5 periods "
+        "of the slower camera, at least 50 and at most 250 ms; 50 ms with pairing one_to_one.",
+        low=0.0,
         high=10000.0,
     )
     ir_time_offset_ms: float = _parameter(
@@ -356,9 +366,15 @@ class Settings:
         """How the thermal range follows the stream."""
         return Smoothing(keep=self.thermal_smoothing) if self.thermal_smoothing else None
 
+    @property
+    def match_slop_ms(self) -> float:
+        """Maximum distance of an infrared-only result from the labelled frame that it is scored at."""
+        return self.sync_slop_ms or 50.0
+
     def feed(self, calibrated_offset_ms: float | None = None) -> FeedSettings:
         """How frames are paired and when one camera is enough, with the calibration file's offset if none is given."""
         return FeedSettings(
+            pairing=self.pairing,
             sync_slop_ms=self.sync_slop_ms,
             ir_time_offset_ms=self.ir_time_offset_ms or calibrated_offset_ms or 0.0,
             learn_ir_time_offset=self.learn_ir_time_offset,

@@ -80,7 +80,8 @@ OUTPUTS = {
     "frame_report": Topic(
         "~/frame_report",
         "spectradino_msgs/msg/FrameReport",
-        "both stamps and their difference, mode, time per step, drops by cause, deadline",
+        "both stamps and their difference, whether the infrared frame was reused, mode, "
+        "time per step, drops by cause, deadline",
     ),
     "mode": Topic("~/mode", "std_msgs/msg/String", "`fused`, `rgb_only`, `ir_only` or `stale`", latched=True),
     "label_info": Topic("~/label_info", "vision_msgs/msg/LabelInfo", "class names by id", latched=True),

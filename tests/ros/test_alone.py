@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from spectradino_msgs.msg import FrameReport
 
-from spectradino_core.runtime.bundle import WEIGHTS_KEY
-from spectradino_core.runtime.single_stream import beside
+from spectradino_core.runtime.bundle import WEIGHTS_KEY, beside
 from tests.blob_model import make_blob_model
 from tests.ros.harness import ir_pixels, rgb_pixels, running, wait_until
 from tests.ros.rig import Rig, Streams

@@ -99,7 +99,7 @@ def test_parameters_change_live_and_are_checked(manager, peer):
     for name, value, reason in [
         ("score_threshold", -0.5, "or -1 for the model's own"),
         ("score_threshold", 1.5, "score_threshold"),
-        ("sync_slop_ms", 0.0, "sync_slop_ms"),
+        ("sync_slop_ms", -1.0, "sync_slop_ms"),
         ("sync_slop_ms", "wide", "must be a floating-point number"),
         ("fallback_mode", "never", "must be one of auto, fused_only, rgb_only, ir_only"),
         ("publish_overlay", 1, "must be a boolean"),

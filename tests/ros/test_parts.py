@@ -66,11 +66,33 @@ def test_the_worker_takes_the_newest_and_gives_back_what_it_replaces():
         done.append(job)
 
     worker = NewestOnlyWorker(work, lambda error: None)
-    assert worker.submit(1) is None
+    assert worker.submit(1) == []
     assert entered.wait(10)
-    assert worker.submit(2) is None
-    assert worker.submit(3) == 2
-    assert worker.submit(4) == 3
+    assert worker.submit(2) == []
+    assert worker.submit(3) == [2]
+    assert worker.submit(4) == [3]
+    assert worker.submit(5, 6) == [4, 5], "it is behind: the newest is enough"
+    go.set()
+    while len(done) < 2:
+        entered.wait(0.01)
+    assert worker.stop()
+    assert done == [1, 6]
+
+
+def test_jobs_given_together_to_an_idle_worker_all_get_their_turn():
+    entered, go = threading.Event(), threading.Event()
+    done: list[int] = []
+
+    def work(job: int) -> None:
+        entered.set()
+        assert go.wait(10)
+        done.append(job)
+
+    worker = NewestOnlyWorker(work, lambda error: None)
+    assert worker.submit(1, 2) == []
+    assert entered.wait(10)
+    assert worker.submit(3) == [], "one call may come before the second has its turn"
+    assert worker.submit(4) == [2, 3]
     go.set()
     while len(done) < 2:
         entered.wait(0.01)
@@ -228,7 +250,7 @@ def test_an_image_message_holds_the_pixels_row_by_row(shape):
 
 @pytest.mark.parametrize(("latency_ms", "deadline_ms", "met"), [(50, 0, True), (50, 60, True), (61, 60, False)])
 def test_the_report_judges_the_deadline(latency_ms, deadline_ms, met):
-    facts = Facts(HEADER.stamp, None, float("nan"), latency_ms, {"engine": 5.0}, {"overload": 2}, deadline_ms)
+    facts = Facts(HEADER.stamp, None, float("nan"), False, latency_ms, {"engine": 5.0}, {"overload": 2}, deadline_ms)
     message = report_message(percepts(), facts, blob_info(), HEADER)
     assert message.deadline_met is met
     assert message.mode == message.MODE_RGB_ONLY

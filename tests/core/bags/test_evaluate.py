@@ -255,7 +255,7 @@ def test_a_bag_that_can_not_be_scored_is_named_with_the_reason(
     ("more", "said"),
     [
         (["--infrared-band", "swir"], "takes LWIR, infrared_band is 'swir'"),
-        (["--sync-slop-ms", "0"], "sync_slop_ms"),
+        (["--sync-slop-ms", "-1"], "sync_slop_ms"),
         (["--sweep", "dropout=0.5"], "needs ground truth"),
         (["--labels", "x.json", "--gt-topic", "/gt"], "give only one of them"),
         (["--labels", "x.json", "--sweep", "fog=1"], "names dropout_rgb"),

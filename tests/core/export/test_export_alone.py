@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -18,11 +19,11 @@ from spectradino_core.export.torch_engine import TorchEngine
 from spectradino_core.modality import Modality
 from spectradino_core.models.perception import Perception
 from spectradino_core.models.perception_checkpoint import save_perception
-from spectradino_core.runtime.bundle import METADATA_KEY, WEIGHTS_KEY
+from spectradino_core.runtime.bundle import METADATA_KEY, WEIGHTS_KEY, beside
+from spectradino_core.runtime.network_inputs import signature
 from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.parity import network_inputs
 from spectradino_core.runtime.pipeline import Pipeline
-from spectradino_core.runtime.single_stream import beside
 from spectradino_core.training.recipes import smoke
 
 PAIRS = [scene_sample(9_200_000 + i, Modality.LWIR, (200, 160)) for i in range(2)]
@@ -55,7 +56,7 @@ def exported(request, model, tmp_path_factory):
 
 
 @pytest.mark.parametrize("stream", STREAMS)
-def test_single_stream_model_agrees_with_pytorch_and_with_model_of_both_streams(exported, model, stream):
+def test_companions_model_agrees_with_pytorch_and_with_model_of_both_streams(exported, model, stream):
     own, both = OnnxEngine(beside(exported, stream), "cpu"), OnnxEngine(exported, "cpu")
     torch_ = TorchEngine.of(model, own.info)
     spread = 0.0
@@ -76,7 +77,7 @@ def test_single_stream_model_agrees_with_pytorch_and_with_model_of_both_streams(
 
 
 @pytest.mark.parametrize("stream", STREAMS)
-def test_single_stream_model_has_inputs_of_its_stream_and_samples(exported, stream):
+def test_companions_model_has_inputs_of_its_stream_and_samples(exported, stream):
     own = OnnxEngine(beside(exported, stream), "cpu")
     graph = onnx.load(str(own.path))
     auxiliary = {"rgb": "content", "ir": "ir_gain"}[stream]
@@ -92,6 +93,38 @@ def test_model_of_both_streams_keeps_its_format(exported):
     description = json.loads({p.key: p.value for p in onnx.load(str(exported)).metadata_props}[METADATA_KEY])
     assert description["format"] == {"raw": 2, "normalised": 1}[description.get("inputs", "normalised")]
     assert "streams" not in description
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        pytest.param(
+            {"fuse_at": "taps", "fusion": "cross_attention", "segmentation": "upernet"}, marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_infrared_features_of_one_pass_serve_other_rgb_images(model, tmp_path, options):
+    """On RGB images other than that of the pass that gave the features, compared with both images in PyTorch."""
+    if options:
+        torch.manual_seed(0)
+        model = Perception(replace(smoke().architecture, **options)).eval()
+    path = tmp_path / "m.onnx"
+    export(model, smoke().info(), path, PAIRS[:1], features=True)
+    export(model, smoke().info(), beside(path, "reuse"), PAIRS[:1], streams="reuse")
+    both, own = OnnxEngine(path, "cpu"), OnnxEngine(beside(path, "reuse"), "cpu")
+    assert both.info.features == own.info.features == (len(model.architecture.fused), 120, 48)
+    assert len(model.architecture.fused) == (2 if options else 1)
+    torch_ = TorchEngine.of(model, both.info)
+    first, second = (next(network_inputs(pair.rgb, PAIRS[0].infrared, both.info)) for pair in PAIRS)
+    both.run(*first)
+    given = dict(zip(signature(both.info), second)) | {"ir_features": both.ir_features}
+    found = own.run(*(given[name] for name in signature(own.info)))
+    wanted = torch_.run(*next(network_inputs(PAIRS[1].rgb, PAIRS[0].infrared, torch_.info)))
+    for array, other in zip(found[:2], wanted[:2], strict=True):
+        np.testing.assert_allclose(array, other, atol=1e-3)
+    assert (found[2] == wanted[2]).mean() > 0.999
+    assert not np.allclose(found[1], both.run(*first)[1], atol=1e-3), "the RGB image matters"
 
 
 def test_models_of_one_checkpoint_share_a_digest(exported, model):
@@ -131,7 +164,9 @@ def test_commands_export_describe_and_convert_single_stream_models(model, tmp_pa
     checkpoint, path = tmp_path / "model.safetensors", tmp_path / "my.onnx"
     save_perception(checkpoint, model, smoke().info())
     assert main(["export", str(checkpoint), str(path), "--streams", "all"]) == 0
-    assert sorted(p.name for p in tmp_path.glob("*.onnx")) == ["my.ir.onnx", "my.onnx", "my.rgb.onnx"]
+    assert sorted(p.name for p in tmp_path.glob("*.onnx")) == [
+        "my.ir.onnx", "my.onnx", "my.reuse.onnx", "my.rgb.onnx",
+    ]  # fmt: skip
     own = beside(path, "ir")
     capsys.readouterr()
     assert main(["info", str(own)]) == 0
@@ -142,5 +177,10 @@ def test_commands_export_describe_and_convert_single_stream_models(model, tmp_pa
     assert (info.streams, info.inputs) == ("ir", "raw")
     assert info.provenance[WEIGHTS_KEY] == weights_digest(model, smoke().info())
     assert len(Pipeline(OnnxEngine(small, "cpu"))(None, PAIRS[0].infrared).size) == 2
+    assert OnnxEngine(path, "cpu").info.features == OnnxEngine(beside(path, "reuse"), "cpu").info.features
+    assert main(["convert", str(path), str(tmp_path / "p8.onnx"), "--precision", "int8", "--scenes", "2"]) == 0
+    reuse = str(beside(tmp_path / "p8.onnx", "reuse"))
+    assert main(["convert", str(beside(path, "reuse")), reuse, "--precision", "int8", "--scenes", "2"]) == 0
+    assert json.loads(OnnxEngine(reuse, "cpu").info.to_json())["streams"] == "reuse"
     with pytest.raises(ValueError, match=r"my\.ir\.onnx takes only the ir stream: score the model of both streams"):
         convert(own, tmp_path / "x.onnx", "int8", PAIRS, score=lambda engine: 0.5)

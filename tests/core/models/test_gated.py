@@ -30,7 +30,7 @@ def test_every_token_has_its_own_gate(fusion):
     torch.testing.assert_close(fusion(rgb, ir), F.layer_norm(gate * rgb + (1 - gate) * ir, (D,), eps=1e-6))
 
 
-def test_single_stream_passes_through(fusion):
+def test_companions_passes_through(fusion):
     torch.nn.init.normal_(fusion.gate.weight)
     rgb, ir = torch.randn(B, N, D), torch.full((B, N, D), float("inf"))
     alone = F.layer_norm(rgb, (D,), eps=1e-6)

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from spectradino_core.runtime import engine_build
-from spectradino_core.runtime.bundle import WEIGHTS_KEY
+from spectradino_core.runtime.bundle import WEIGHTS_KEY, beside
+from spectradino_core.runtime.companions import CompanionEngine
 from spectradino_core.runtime.engine_build import BuildError, build
 from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.network_inputs import blank_input
@@ -22,7 +23,6 @@ from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.parity_check import first_that_agrees, sample_inputs
 from spectradino_core.runtime.providers import Candidate
 from spectradino_core.runtime.remembered import RememberedEngine
-from spectradino_core.runtime.single_stream import SingleStreamEngine, beside
 from tests.blob_model import make_blob_model
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -109,9 +109,9 @@ def test_graphs_of_one_stream_are_opened_at_once_for_tensorrt_only(tmp_path):
 
     both = open_engine(model, "cpu")
     both.on_cpu = False
-    SingleStreamEngine(both, model, "cuda", open_one=open_one)
+    CompanionEngine(both, model, "cuda", open_one=open_one)
     assert opened == []
-    SingleStreamEngine(both, model, "tensorrt", open_one=open_one)
+    CompanionEngine(both, model, "tensorrt", open_one=open_one)
     assert opened == [("rgb", True), ("ir", True)]
 
 

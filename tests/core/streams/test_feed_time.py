@@ -120,7 +120,9 @@ class TestClocks:
     )
     @pytest.mark.parametrize("rates", [(30.0, 30.0), (30.0, 9.0)])
     def test_frames_are_paired_by_arrival_and_it_is_said_why(self, start_ms, words, rates):
-        rig = play(Rig(), shots(seconds=6, start_ms=start_ms, rates=rates, phase_ms=4.0, moving=False))
+        rig = play(
+            Rig(pairing="one_to_one"), shots(seconds=6, start_ms=start_ms, rates=rates, phase_ms=4.0, moving=False)
+        )
         (line, *more) = rig.lines
         assert words in line
         assert "paired by their times of arrival" in line
@@ -163,7 +165,7 @@ class TestClocks:
     @pytest.mark.parametrize("rates", [(30.0, 30.0), (30.0, 8.6)])
     def test_a_constant_of_any_size_is_learnt(self, rates):
         frames = shots(seconds=20, start_ms=self.UPTIME, rates=rates, delays_ms=(20.0, 25.0), moving=False)
-        rig = play(Rig(learn_ir_time_offset=True), frames)
+        rig = play(Rig(learn_ir_time_offset=True, pairing="one_to_one"), frames)
         assert not rig.feed.by_arrival, "with the constant taken out stamps are the better times"
         assert rig.feed.ir_time_offset_ms == pytest.approx(4_211_000 - START, abs=2 if rates[1] == 30 else 12)
         errors = real_errors(rig, 15_000)

@@ -1,12 +1,14 @@
-"""Single-stream graphs beside the two-stream graph: inference in about half the time while one camera is lost.
+"""Companions of the two-stream network: cheaper if one image is missing or was processed before.
 
-The two-stream graph runs both streams in any case, with a learnt token in place of the stream that is absent. A graph
-exported for one stream runs only that stream and gives the same result. `spectradino export --streams all` writes them
-as NAME.rgb.onnx and NAME.ir.onnx beside NAME.onnx, where they are looked for.
+The two-stream network runs both streams in any case, with a learnt token in place of the stream that is absent.
+`spectradino export --streams all` writes, beside NAME.onnx:
 
-A single-stream graph is opened on its own thread at the first frame that lacks the other camera, so that the loss of a
-camera stalls nothing. Until it is ready, and if it cannot be used, the two-stream graph serves. The problem is reported
-once.
+- NAME.rgb.onnx and NAME.ir.onnx, which take one image, for use while the other camera is lost;
+- NAME.reuse.onnx, which takes the RGB image and the infrared features of an earlier pass, for RGB frames that reuse an
+  infrared frame: the streams meet only at the fusion.
+
+They give the same results. A companion is opened on its own thread when it is first needed, so that nothing stalls.
+Until it is ready, and if it cannot be used, the two-stream network serves. The problem is reported once.
 """
 
 from __future__ import annotations
@@ -14,36 +16,32 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from spectradino_core.runtime.bundle import WEIGHTS_KEY, BundleError, ModelInfo
+from spectradino_core.runtime.bundle import COMPANIONS, WEIGHTS_KEY, BundleError, ModelInfo, beside
 from spectradino_core.runtime.engine import Engine, EngineError, RawPredictions, warm_up
 from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.network_inputs import signature
 from spectradino_core.text import log_line
 
-__all__ = ["SingleStreamEngine", "beside"]
+__all__ = ["CompanionEngine"]
 
 log = logging.getLogger(__name__)
 
-_ALONE = {(True, False): "rgb", (False, True): "ir"}
-"""Stream by the input `present` (rgb, infrared)."""
+_ALONE = {(True, False): "rgb", (False, True): "ir", (True, True): "reuse"}
+"""Companion by the input `present` (rgb, infrared)."""
+_IR_INPUTS = ("ir", "ir_gain")
 
 
-def beside(model: Path, stream: str) -> Path:
-    """Return the path of a model file's graph for one stream, "rgb" or "ir"."""
-    return model.with_name(f"{model.name.removesuffix('.onnx')}.{stream}.onnx")
-
-
-class SingleStreamEngine:
-    """`Engine` that runs frames of a single camera on that stream's own graph. Not thread-safe.
+class CompanionEngine:
+    """Two-stream `Engine` that uses the companions of its model file. Not thread-safe.
 
     Attributes:
-        info: of the two-stream graph.
+        info: of the two-stream network.
     """
 
     def __init__(
@@ -58,16 +56,18 @@ class SingleStreamEngine:
         """
         Args:
             both: two-stream engine of `path`.
-            path: model file; single-stream graphs are looked for beside it.
-            device, threads: as `both` was opened with; if `both` runs on the CPU, the single-stream graphs do too.
+            path: model file; companions are looked for beside it.
+            device, threads: as `both` was opened with; if `both` runs on the CPU, the companions do too.
             report: called from any thread with a log line when a file cannot be used.
-            open_one: opens a graph, with the signature of `open_engine`.
+            open_one: opens a network, with the signature of `open_engine`.
         """
         self.info = both.info
         self._both = self._last = both
         self._names = list(signature(both.info))
+        self._kept: dict[str, np.ndarray] = {}
+        self._features: np.ndarray | None = None
         device = "cpu" if both.on_cpu else device
-        found = {} if Path(path).suffix == ".safetensors" else {one: beside(Path(path), one) for one in ("rgb", "ir")}
+        found = {} if Path(path).suffix == ".safetensors" else {one: beside(Path(path), one) for one in COMPANIONS}
         self._own = {
             stream: _Own(file, stream, both.info, both.on_cpu, partial(open_one, file, device, threads, stream), report)
             for stream, file in found.items()
@@ -79,7 +79,10 @@ class SingleStreamEngine:
 
     @property
     def label(self) -> str:
-        """Label of the engine that ran last."""
+        """Label of the engine that ran last; with both images, of the companion that reuses features if it is ready."""
+        reuse = self._own.get("reuse")
+        if self._last is self._both and reuse is not None and reuse.engine is not None:
+            return reuse.engine.label
         return self._last.label
 
     @property
@@ -88,29 +91,45 @@ class SingleStreamEngine:
         return self._both.on_cpu
 
     def run(self, *inputs: np.ndarray) -> RawPredictions:
-        """See `Engine.run`. A single-stream graph that fails on a frame the two-stream graph can run is dropped."""
+        """See `Engine.run`. A companion that fails on a frame the two-stream network can run is dropped."""
         given = dict(zip(self._names, inputs, strict=True))
         rgb, infrared = given["present"] > 0
-        own = self._own.get(_ALONE.get((bool(rgb), bool(infrared)), ""))
+        streams = _ALONE.get((bool(rgb), bool(infrared)), "")
+        own = self._own.get(streams)
+        reuses = own is not None and streams == "reuse"
+        if reuses and not self._is_kept(given):
+            own = None
         engine = own.get() if own is not None else None
         failed = ""
         if engine is not None:
+            if self._features is not None:
+                given["ir_features"] = self._features
             try:
                 result = engine.run(*(given[name] for name in signature(engine.info)))
             except EngineError as error:
                 failed = str(error)
             else:
-                self._last = engine
+                self._last = self._both if reuses else engine
                 return result
         result = self._both.run(*inputs)  # if this fails too, the frame is bad or the device is lost
         self._last = self._both
+        if reuses:
+            self._keep(given)
         if own is not None and failed:
             own.drop(failed)
         return result
 
+    def _is_kept(self, given: Mapping[str, np.ndarray]) -> bool:
+        """Whether the infrared input is that of the kept features."""
+        return self._features is not None and all(np.array_equal(given[name], of) for name, of in self._kept.items())
+
+    def _keep(self, given: Mapping[str, np.ndarray]) -> None:
+        self._features = getattr(self._both, "ir_features", None)
+        self._kept = {name: given[name].copy() for name in _IR_INPUTS if name in given}
+
 
 class _Own:
-    """Single-stream graph: not requested yet, being opened, ready or dropped.
+    """Companion: not requested yet, being opened, ready or dropped.
 
     It holds no reference to the two-stream engine: `RecoveringEngine` must be able to free that engine after a failure
     while this one is still being opened.
@@ -132,20 +151,20 @@ class _Own:
         self._open = open_it
         self._report = report
         self._thread: threading.Thread | None = None
-        self._engine: Engine | None = None
+        self.engine: Engine | None = None
 
     def get(self) -> Engine | None:
         """Return the engine once it is ready; the first call starts opening it."""
         if self._thread is None:
             # Not a daemon: the interpreter would exit in the middle of a library's C++, which aborts the process.
-            self._thread = threading.Thread(target=self._prepare, name=f"opens the {self._stream} graph")
+            self._thread = threading.Thread(target=self._prepare, name=f"opens {self._path.name}")
             self._thread.start()
-        return self._engine
+        return self.engine
 
     def drop(self, why: str) -> None:
         """Release the engine for good."""
-        self._engine = None
-        line = f"{self._path} is not used ({why}): the two-stream graph also serves {self._stream}-only frames"
+        self.engine = None
+        line = f"{self._path} is not used ({why}): the two-stream network serves in its place, more slowly"
         self._report(log_line(line))
 
     def prepare(self) -> None:
@@ -164,8 +183,8 @@ class _Own:
         except Exception as error:  # of a driver, a disk, a library: the two-stream graph serves as well
             self.drop(f"{type(error).__name__}: {error}")
         else:
-            self._engine = engine
-            log.info("%s serves %s-only frames: %s, warm-up %.0f ms", self._path, self._stream, engine.label, warm_ms)
+            self.engine = engine
+            log.info("opened %s: %s, warm-up %.0f ms", self._path, engine.label, warm_ms)
 
     def _mismatch(self, engine: Engine) -> str:
         """Why the graph does not belong to the model; empty if it does."""
@@ -174,6 +193,11 @@ class _Own:
             return (
                 "it was exported from another checkpoint than the model file, or by older software: export both again "
                 "with 'spectradino export --streams all'"
+            )
+        if self._stream == "reuse" and engine.info.features != self._both.features:
+            return (
+                f"it takes infrared features {list(engine.info.features)}, the model file gives "
+                f"{list(self._both.features)}: export both again with 'spectradino export --streams all'"
             )
         if engine.info.inputs != self._both.inputs:
             return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import threading
@@ -11,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spectradino_core.runtime.bundle import WEIGHTS_KEY, BundleError
+from spectradino_core.calibration.registration import Registration
+from spectradino_core.runtime.bundle import WEIGHTS_KEY, BundleError, ModelInfo, beside
+from spectradino_core.runtime.companions import CompanionEngine
 from spectradino_core.runtime.engine import Engine, EngineError
 from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.onnx_engine import OnnxEngine
@@ -21,8 +24,7 @@ from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import FrameError
 from spectradino_core.runtime.providers import Candidate
 from spectradino_core.runtime.recovery import FAILURES, RecoveringEngine
-from spectradino_core.runtime.single_stream import SingleStreamEngine, beside
-from tests.blob_model import make_blob_model
+from tests.blob_model import blob_info, make_blob_model
 
 SIZE = (56, 28)
 WEIGHTS = {WEIGHTS_KEY: "a" * 64}
@@ -54,7 +56,7 @@ class Robot:
 
     def __init__(self, model: Path, **options) -> None:
         self.lines: list[str] = []
-        self.engine = SingleStreamEngine(open_engine(model, "cpu"), model, "cpu", report=self.lines.append, **options)
+        self.engine = CompanionEngine(open_engine(model, "cpu"), model, "cpu", report=self.lines.append, **options)
         self.pipeline = Pipeline(self.engine)
 
     def until_alone(self, stream: str) -> None:
@@ -196,7 +198,7 @@ def test_a_recovering_engine_opens_them_anew(model):
         return open_engine(path, device, threads, stream)
 
     engine = RecoveringEngine(
-        lambda device: SingleStreamEngine(open_engine(model, device), model, device, open_one=tracked), "cpu"
+        lambda device: CompanionEngine(open_engine(model, device), model, device, open_one=tracked), "cpu"
     )
     pipeline = Pipeline(engine)
     for times in (1, 2):
@@ -219,13 +221,13 @@ def test_one_that_only_the_cpu_runs_does_not_serve_beside_an_accelerator(model):
         asked.append(device)
         return OnnxEngine(path, "cpu", threads)
 
-    engine = SingleStreamEngine(both, model, "auto", report=lines.append, open_one=on_cpu)
+    engine = CompanionEngine(both, model, "auto", report=lines.append, open_one=on_cpu)
     Pipeline(engine)(RGB, None)
     _wait_until(lambda: lines)
     assert asked == ["auto"]
     assert "on the CPU only" in lines[0]
     both.on_cpu = True
-    Pipeline(SingleStreamEngine(both, model, "auto", open_one=on_cpu))(RGB, None)
+    Pipeline(CompanionEngine(both, model, "auto", open_one=on_cpu))(RGB, None)
     _wait_until(lambda: len(asked) == 2)
     assert asked[1] == "cpu", "where the graph of both ended up on the CPU, so do they"
 
@@ -250,7 +252,9 @@ def test_the_gate_holds_them_to_the_cpu_on_their_own_samples(model, tmp_path):
 
 
 def test_one_alone_is_no_model_to_open(model):
-    with pytest.raises(BundleError, match=r"blob\.rgb\.onnx takes the rgb stream only: give the two-stream model file"):
+    with pytest.raises(
+        BundleError, match=r"blob\.rgb\.onnx does not take both cameras' images \(rgb\): give blob\.onnx"
+    ):
         open_engine(beside(model, "rgb"), "cpu")
 
 
@@ -260,3 +264,141 @@ def test_it_refuses_frames_of_the_other_camera(model):
     for frames in ((RGB, IR), (None, IR)):
         with pytest.raises(FrameError, match="rgb camera only"):
             pipeline(*frames)
+
+
+# ---- reuse of infrared features ----------------------------------------------------------------------------------
+
+
+FEATURES = {"features": (1, SIZE[0] * SIZE[1] // 196, 196)}
+OTHER_RGB = np.roll(RGB, 12, axis=1)
+OTHER_IR = np.roll(IR, -14, axis=1)
+
+
+@pytest.fixture(params=["raw", "normalised"])
+def reusing(request, tmp_path) -> Path:
+    """A model file with the network that reuses infrared features beside it."""
+    model = make_blob_model(tmp_path / "blob.onnx", SIZE, inputs=request.param, provenance=WEIGHTS, **FEATURES)
+    make_blob_model(beside(model, "reuse"), SIZE, inputs=request.param, streams="reuse", provenance=WEIGHTS, **FEATURES)
+    return model
+
+
+class Reused:
+    """Counts the passes of the network that reuses features."""
+
+    def __init__(self) -> None:
+        self.passes = 0
+
+    def __call__(self, path, device, threads, streams) -> Engine:
+        engine = open_engine(path, device, threads, streams)
+        run = engine.run
+
+        def counted(*inputs):
+            self.passes += 1
+            return run(*inputs)
+
+        engine.run = counted
+        return engine
+
+
+def until_reused(robot: Robot, reused: Reused) -> int:
+    """Sends pairs with one infrared frame until its features serve; gives the number of passes so far."""
+    key, before = object(), reused.passes
+    _wait_until(lambda: robot.pipeline(RGB, IR, key) is not None and reused.passes > before + 1)
+    return reused.passes
+
+
+def test_an_infrared_frame_that_is_reused_is_not_processed_again(reusing):
+    reused = Reused()
+    robot, plain = Robot(reusing, open_one=reused), Pipeline.open(reusing, device="cpu")
+    passes = until_reused(robot, reused)
+    key = object()
+    for number, (rgb, ir) in enumerate([(RGB, OTHER_IR), (OTHER_RGB, OTHER_IR), (RGB, OTHER_IR)]):
+        found, wanted = robot.pipeline(rgb, ir, key), plain(rgb, ir, key)
+        assert reused.passes == passes + number, "the first pass over a new frame takes both images"
+        assert len(found) == 2
+        for a, b in ((found.boxes, wanted.boxes), (found.scores, wanted.scores), (found.mask, wanted.mask)):
+            np.testing.assert_array_equal(a, b)
+    assert robot.engine.label.endswith(" on CPU")
+    assert robot.lines == []
+
+
+def test_features_are_those_of_the_frame_whatever_came_between(reusing):
+    """One camera alone, a new infrared frame, one without a key: nothing of another frame is ever used."""
+    reused = Reused()
+    robot, plain = Robot(reusing, open_one=reused), Pipeline.open(reusing, device="cpu")
+    until_reused(robot, reused)
+    first, second = object(), object()
+    steps = [
+        (RGB, IR, first), (RGB, None, None), (OTHER_RGB, IR, first), (RGB, OTHER_IR, second), (None, IR, first),
+        (OTHER_RGB, OTHER_IR, second), (OTHER_RGB, IR, None), (RGB, OTHER_IR, None), (RGB, OTHER_IR, None),
+    ]  # fmt: skip
+    for rgb, ir, key in steps:
+        found, wanted = robot.pipeline(rgb, ir, key), plain(rgb, ir, key)
+        np.testing.assert_array_equal(found.boxes, wanted.boxes)
+        np.testing.assert_array_equal(found.mask, wanted.mask)
+
+
+def test_a_reused_frame_moves_the_thermal_range_once(reusing):
+    """With a range that follows the stream, a frame that serves three RGB frames counts as one."""
+
+    def last_input(times: int) -> list[np.ndarray]:
+        engine = open_engine(reusing, "cpu")
+        pipeline, key, run, seen = Pipeline(engine), object(), engine.run, []
+        engine.run = lambda *inputs: seen.append([array.copy() for array in inputs]) or run(*inputs)
+        pipeline(RGB, IR, object())
+        for _ in range(times):
+            pipeline(RGB, OTHER_IR // 2, key)
+        pipeline(RGB, IR, object())
+        return seen[-1]
+
+    for once, often in zip(last_input(1), last_input(3), strict=True):
+        np.testing.assert_array_equal(once, often)
+
+
+def test_a_registration_that_changes_makes_the_kept_input_invalid(reusing):
+    robot, key = Robot(reusing), object()
+    before = robot.pipeline(RGB, IR, key)
+    robot.pipeline.registration = Registration((1, 0, -20, 0, 1, 0, 0, 0, 1), SIZE, SIZE, "test")
+    after = robot.pipeline(RGB, IR, key)
+    hot = [found.boxes[found.labels == 1] for found in (before, after)]
+    np.testing.assert_allclose(hot[0] - hot[1], [[20, 0, 20, 0]], atol=1)
+
+
+def test_a_network_that_does_not_fit_the_features_is_not_used(tmp_path):
+    plain = make_blob_model(tmp_path / "m.onnx", SIZE, provenance=WEIGHTS)  # gives none
+    make_blob_model(beside(plain, "reuse"), SIZE, streams="reuse", provenance=WEIGHTS, **FEATURES)
+    robot, key = Robot(plain), object()
+    for _ in range(3):
+        assert len(robot.pipeline(RGB, IR, key)) == 2
+    assert robot.lines == [], "it is never needed"
+    other = make_blob_model(tmp_path / "n.onnx", SIZE, provenance=WEIGHTS, features=(2, 8, 98))
+    make_blob_model(beside(other, "reuse"), SIZE, streams="reuse", provenance=WEIGHTS, **FEATURES)
+    robot = Robot(other)
+    _wait_until(lambda: len(robot.pipeline(RGB, IR, key)) == 2 and robot.lines)
+    assert "takes infrared features [1, 8, 196], the model file gives [2, 8, 98]" in robot.lines[0]
+    assert "--streams all" in robot.lines[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"streams": "reuse"}, "'reuse' with features"),
+        ({"streams": "rgb", **FEATURES}, "'rgb' with features"),
+        ({"features": (1, 8)}, "three sides"),
+        ({"features": (1, 8, 0)}, "three sides"),
+        ({"features": (1, 9, 196)}, "do not fit input size"),
+        ({"features": (1 << 20, 8, 196)}, "do not fit input size"),
+    ],
+)
+def test_a_description_of_features_is_checked(change, words):
+    with pytest.raises(BundleError, match=words):
+        blob_info(SIZE, **change)
+    info = blob_info(SIZE, **FEATURES)
+    assert ModelInfo.from_json(info.to_json(), "m.onnx") == info
+    assert json.loads(info.to_json())["format"] == 5
+    assert "features" not in json.loads(blob_info(SIZE).to_json())
+
+
+def test_a_network_that_reuses_features_is_no_model_file(reusing):
+    with pytest.raises(BundleError, match=r"does not take both cameras' images \(reuse\): give blob\.onnx"):
+        open_engine(beside(reusing, "reuse"), "cpu")
