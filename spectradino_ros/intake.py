@@ -178,9 +178,7 @@ class Intake:
         if not captures:
             return
         now_s = perf_counter()
-        dropped = self._submit(
-            *(Capture(c.rgb, c.ir, c.error_ns, now_s, c.after_jump, c.ir_reused) for c in captures)
-        )
+        dropped = self._submit(*(Capture(c.rgb, c.ir, c.error_ns, now_s, c.after_jump, c.ir_reused) for c in captures))
         if dropped:
             self._health.dropped("overload", len(dropped))
             self._notices.warn(

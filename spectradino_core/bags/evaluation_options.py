@@ -31,13 +31,14 @@ __all__ = [
     "work_key",
 ]
 
-EVIDENCE_FORMAT = 2
+EVIDENCE_FORMAT = 3
 """Increased when files in a bag's folder change their meaning, so that older ones are not taken for finished."""
 
 SWEEPS = {
     "dropout_rgb": ("share of colour frames lost", 0.0, 1.0),
     "dropout_ir": ("share of infrared frames lost", 0.0, 1.0),
     "offset": ("infrared stamps late by [ms]", -10_000.0, 10_000.0),
+    "ir_rate": ("infrared frame rate [Hz]", 0.1, 1000.0),
     "shift": ("infrared picture too far right by [px of the colour image]", -10_000.0, 10_000.0),
 }
 """Sweepable quantities: description, minimum and maximum. The description is part of result.json."""
@@ -51,7 +52,7 @@ _ALIASES = {
 
 @dataclass(frozen=True)
 class Sweep:
-    """One swept quantity: a key of `SWEEPS` and its values in rising order, including 0."""
+    """One swept quantity: a key of `SWEEPS` and its values in rising order, including 0 except for `ir_rate`."""
 
     kind: str
     values: tuple[float, ...]
@@ -160,7 +161,7 @@ class Unit:
 def parse_sweeps(texts: Sequence[str]) -> tuple[Sweep, ...]:
     """Parse sweeps as given on the command line: "dropout=0,0.5,1", also several joined by commas.
 
-    `dropout` means `dropout_rgb` and `dropout_ir`. 0 (no degradation) is always added.
+    `dropout` means `dropout_rgb` and `dropout_ir`. 0 (no degradation) is always added, except to `ir_rate`.
 
     Raises:
         ValueError: an unknown name, no values, or a value that is not a number or out of range.
@@ -178,7 +179,7 @@ def parse_sweeps(texts: Sequence[str]) -> tuple[Sweep, ...]:
                 names = ", ".join([*SWEEPS, *_ALIASES])
                 raise ValueError(f"--sweep {text}: give NAME=VALUE,VALUE,.. with one of the names {names}")
             for kind in kinds:
-                found.setdefault(kind, {0.0}).add(_value(text, kind, value))
+                found.setdefault(kind, set() if kind == "ir_rate" else {0.0}).add(_value(text, kind, value))
     return tuple(Sweep(kind, tuple(sorted(found[kind]))) for kind in SWEEPS if kind in found)
 
 

@@ -8,15 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from spectradino_core.bags.labelled_frames import MODES, Arrays
+from spectradino_core.bags.labelled_frames import MODES, NO_ERROR, Arrays
 from spectradino_core.evaluation.spread import rounded
 from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.streams.feed import FeedEvent
 
-__all__ = ["NO_ERROR", "joined_health", "mode_seconds", "pairing_figures", "percentiles", "stream_figures"]
-
-NO_ERROR = np.iinfo(np.int64).min
-"""Missing value in arrays of pairing errors and stamps."""
+__all__ = ["joined_health", "mode_seconds", "pairing_figures", "percentiles", "stream_figures"]
 
 _MS = 1e6
 _PERCENTILES = (5, 50, 95, 99)

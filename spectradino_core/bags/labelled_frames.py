@@ -18,7 +18,10 @@ from spectradino_core.evaluation.segmentation import UNLABELLED, ConfusionMatrix
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 
-__all__ = ["MODES", "Arrays", "LabelledFrames", "stored", "truth_arrays"]
+__all__ = ["MODES", "NO_ERROR", "Arrays", "LabelledFrames", "stored", "truth_arrays"]
+
+NO_ERROR = np.iinfo(np.int64).min
+"""Missing value in arrays of pairing errors and stamps."""
 
 MODES = (Mode.FUSED, Mode.RGB_ONLY, Mode.IR_ONLY)
 """A mode's code in arrays is its index here; -1: no result."""
@@ -47,18 +50,22 @@ class LabelledFrames:
         self._found: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
         self._mode: dict[int, int] = {}
         self._gap: dict[int, int] = {}
+        self._error_ns: dict[int, int] = {}
         self._counts: dict[int, np.ndarray] = {}
         columns = len(self._classes) + 1
         self._confusion = np.zeros((len(MODES) + 1, max(0, columns - 1), columns), np.int64)
         self._finished = False
 
-    def add(self, stamp_ns: int, percepts: PerceptionResult, tolerance_ns: int) -> int | None:
+    def add(
+        self, stamp_ns: int, percepts: PerceptionResult, tolerance_ns: int, error_ns: int | None = None
+    ) -> int | None:
         """Record a result.
 
         Args:
             stamp_ns: time of the result by the RGB camera's clock.
             percepts: the result, in pixels of the RGB image.
             tolerance_ns: maximum distance of the labelled frame.
+            error_ns: IR time minus RGB time of a pair.
 
         Returns:
             The labelled frame's index; None if none is within the tolerance, or another result is nearer.
@@ -91,14 +98,16 @@ class LabelledFrames:
             percepts.labels.astype(np.int16),
         )
         self._mode[place], self._gap[place] = mode, gap
+        self._error_ns[place] = NO_ERROR if error_ns is None else error_ns
         return place
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the results as arrays.
 
         Returns:
-            mode int8 [F], count int32 [F], boxes float32 [K, 4], scores float32 [K], labels int16 [K], and confusion
-            int64 [4, C, C + 1]: pixels by mode (the last: no result), true and predicted class.
+            mode int8 [F], error_ns int64 [F] (`NO_ERROR` unless a pair), count int32 [F], boxes float32 [K, 4], scores
+            float32 [K], labels int16 [K], and confusion int64 [4, C, C + 1]: pixels by mode (the last: no result), true
+            and predicted class.
         """
         if not self._finished and self._classes:
             for place in self._places:
@@ -110,6 +119,7 @@ class LabelledFrames:
         rows = [self._found.get(place, nothing) for place in self._places]
         return {
             "mode": np.array([self._mode.get(place, -1) for place in self._places], np.int8),
+            "error_ns": np.array([self._error_ns.get(place, NO_ERROR) for place in self._places], np.int64),
             "count": np.array([len(row[0]) for row in rows], np.int32),
             "boxes": np.concatenate([nothing[0], *(row[0] for row in rows)]),
             "scores": np.concatenate([nothing[1], *(row[1] for row in rows)]),

@@ -21,9 +21,9 @@ import numpy as np
 
 from spectradino_core.bags.evaluation_options import Options, Unit, pipeline_of
 from spectradino_core.bags.ground_truth import in_seconds
-from spectradino_core.bags.health import NO_ERROR, mode_seconds, pairing_figures, stream_figures
+from spectradino_core.bags.health import mode_seconds, pairing_figures, stream_figures
 from spectradino_core.bags.intake import nothing_read
-from spectradino_core.bags.labelled_frames import MODES, LabelledFrames, stored
+from spectradino_core.bags.labelled_frames import MODES, NO_ERROR, LabelledFrames, stored
 from spectradino_core.bags.replay import Replay, ReplayResult
 from spectradino_core.bags.scored_bag import ScoredBag, open_scored
 from spectradino_core.calibration.registration import Registration
@@ -114,17 +114,17 @@ class Matcher:
         self._tolerance_ns = bag.tolerance_ns
         self._slop_ns = max(round(options.settings.match_slop_ms * _MS), bag.tolerance_ns)
 
-    def to_rgb(self, result: ReplayResult, replay: Replay) -> tuple[int, PerceptionResult, int] | None:
+    def to_rgb(self, result: ReplayResult, replay: Replay) -> tuple[int, PerceptionResult, int, int | None] | None:
         """Return the arguments of `LabelledFrames.add`; None for a failed capture."""
         percepts = result.percepts
         if percepts is None:
             return None
         if result.rgb_stamp_ns is not None or replay.feed is None or self._bag.colour_size is None:
-            return result.stamp_ns, percepts, self._tolerance_ns
+            return result.stamp_ns, percepts, self._tolerance_ns, result.error_ns
         feed = replay.feed
         offset_ns = self._bag.ir_offset_ns if feed.by_arrival else round(feed.ir_time_offset_ms * _MS)
         percepts = in_colour_pixels(percepts, replay.registering.current, self._bag.colour_size)
-        return result.stamp_ns - offset_ns, percepts, self._slop_ns
+        return result.stamp_ns - offset_ns, percepts, self._slop_ns, None
 
 
 class _ReplayRecord:
@@ -178,8 +178,8 @@ class _ReplayRecord:
         if percepts is None or to_rgb is None:
             self._failures.setdefault(result.cause, result.error)
             return
-        stamp_ns, in_colour, tolerance_ns = to_rgb
-        place = None if self._labelled is None else self._labelled.add(stamp_ns, in_colour, tolerance_ns)
+        stamp_ns, in_colour, tolerance_ns, error_ns = to_rgb
+        place = None if self._labelled is None else self._labelled.add(stamp_ns, in_colour, tolerance_ns, error_ns)
         if self._labelled is None or place is not None:
             self._add_to_worst(result, percepts, in_colour, place)
         if self._unit.options.masks and percepts.mask is not None:

@@ -49,7 +49,9 @@ def write_report(path: Path, result: Mapping[str, Any], bags: Sequence[BagEviden
             page.heading("Sweeps")
             page.text(
                 "All labelled frames count: one without a result, because a frame was lost or found no partner, is a "
-                "miss. The last plot shows the fraction of frames with a result.",
+                "miss. The last plot shows the fraction of frames with a result. A dropout line can rise towards its "
+                "end: while a few frames still arrive the node waits for pairs, and once a camera is silent for "
+                "stale_ms it uses the other alone.",
                 soft=True,
             )
         _write_sweep(page, kind, sweep)
@@ -73,7 +75,9 @@ def summary_lines(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     total = result["total"]
     lines = [_lead(result), ""]
     if total["scores"] is not None:
-        lines += markdown_table(_HEAD, _score_rows(result, names)).splitlines()
+        lines += markdown_table(_HEAD, _score_rows(result)).splitlines()
+        for title, rows in _subset_tables(result, names):
+            lines += ["", *markdown_table([title, *_HEAD[1:]], rows).splitlines()]
     for kind, sweep in result["sweeps"].items():
         lines += ["", f"{kind}: {sweep['what']}"]
         header, rows = _sweep_rows(sweep, ("map50", "answered"))
@@ -140,20 +144,32 @@ def _score_row(name: str, frames: int, figures_: Mapping[str, Any]) -> list[Cell
     return [name, frames, *(_percent(figures_[key]) for key in ("map", "map50", "map75", "miou"))]
 
 
-def _score_rows(result: Mapping[str, Any], names: Sequence[str]) -> list[list[Cell]]:
+def _score_rows(result: Mapping[str, Any]) -> list[list[Cell]]:
     scores = result["total"]["scores"]
     rows = [_score_row("all", scores["frames"]["scored"], scores["all"])]
     if scores["frames"]["missed"]:
         rows.append(_score_row("frames with a result", scores["frames"]["answered"], scores["answered"]))
+    return rows
+
+
+def _subset_tables(result: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, list[list[Cell]]]]:
+    """Return titles and rows of the subsets: by mode, by age of the IR frame, by recording."""
+    scores = result["total"]["scores"]
+    tables: list[tuple[str, list[list[Cell]]]] = []
     if len(scores["by_mode"]) > 1:
-        rows += [_score_row(mode, scores["frames"][mode], row) for mode, row in scores["by_mode"].items()]
+        rows = [_score_row(mode, scores["frames"][mode], row) for mode, row in scores["by_mode"].items()]
+        tables.append(("by cameras used", rows))
+    if len(scores["by_ir_age"]) > 1:
+        rows = [_score_row(age, row["frames"], row) for age, row in scores["by_ir_age"].items()]
+        tables.append(("by distance in time of the IR frame from the RGB frame", rows))
     if len(names) > 1:
-        rows += [
+        rows = [
             _score_row(name, bag["scores"]["frames"]["scored"], bag["scores"]["all"])
             for name, bag in zip(names, result["bags"], strict=True)
             if bag["scores"] is not None
         ]
-    return rows
+        tables.append(("by recording, misses counted", rows))
+    return tables
 
 
 def _write_scores(page: Page, result: Mapping[str, Any], bags: Sequence[BagEvidence]) -> None:
@@ -161,10 +177,12 @@ def _write_scores(page: Page, result: Mapping[str, Any], bags: Sequence[BagEvide
     page.heading("Scores")
     page.table(
         _HEAD,
-        _score_rows(result, [bag.name for bag in bags]),
+        _score_rows(result),
         "in percent; a labelled frame without a result counts as missed",
         strong=[0],
     )
+    for title, subset in _subset_tables(result, [bag.name for bag in bags]):
+        page.table([title, *_HEAD[1:]], subset, strong=[])
     found = scores["all"]
     if any(found["instances"].values()):
         rows: list[list[Cell]] = [

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from spectradino_core.bags.health import NO_ERROR
+from spectradino_core.bags.labelled_frames import NO_ERROR
 from spectradino_core.bags.results import BagEvidence
 from spectradino_core.bags.sweep_run import LINES
 from spectradino_core.evaluation.figures import COLOURS, legend, panels

@@ -5,12 +5,14 @@ Several bags are pooled, since the average precisions of parts cannot be average
 
 from __future__ import annotations
 
+import bisect
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from spectradino_core.bags.labelled_frames import MODES, Arrays
+from spectradino_core.bags.labelled_frames import MODES, NO_ERROR, Arrays
 from spectradino_core.evaluation.detection import RECALLS, detection_scores, match_image
 from spectradino_core.evaluation.scorer import ALL, Scorer, Scores
 from spectradino_core.evaluation.spread import rounded
@@ -22,6 +24,13 @@ SUMMARY = ("map", "map50", "map75", "miou", "answered")
 """Figures that `summary` returns."""
 
 _ANSWERED = "answered"
+_AGES_MS = (10.0, 40.0, 75.0, 120.0)
+"""Limits of the groups by the distance in time of the two frames: 0, 1, 2 and 3 periods at 30 Hz, and beyond."""
+
+_AGES = tuple(
+    f"{low:g} to {high:g} ms" if high < math.inf else f"over {low:g} ms"
+    for low, high in zip((0.0, *_AGES_MS), (*_AGES_MS, math.inf))
+)
 
 Part = tuple[Arrays, Arrays]
 """Arrays of one bag: `truth_arrays` and `LabelledFrames.arrays`."""
@@ -36,8 +45,9 @@ def score(parts: Sequence[Part], info: ModelInfo, curves: bool = True) -> dict[s
         curves: whether to include precision at each of COCO's recalls.
 
     Returns:
-        "frames" (number of labelled frames by outcome), "all" (misses count), "answered" (only frames with a result)
-        and "by_mode"; see `_figures`. Figures are None without labels.
+        "frames" (number of labelled frames by outcome), "all" (misses count), "answered" (only frames with a result),
+        "by_mode", and "by_ir_age" (detection by the distance in time of a pair's frames); see `_figures`. Figures are
+        None without labels.
     """
     modes = np.concatenate([np.empty(0, np.int8), *(run["mode"] for _, run in parts)])
     in_bag = np.concatenate([np.empty(0, bool), *(truth["in_bag"] for truth, _ in parts)])
@@ -58,6 +68,11 @@ def score(parts: Sequence[Part], info: ModelInfo, curves: bool = True) -> dict[s
             mode.value: _figures(scorer.scores(mode.value), info)
             for code, mode in enumerate(MODES)
             if (modes == code).any()
+        },
+        "by_ir_age": {
+            age: {"frames": found.images, **_figures(found, info)}
+            for age, found in ((age, scorer.scores(age)) for age in _AGES)
+            if found.images
         },
     }
 
@@ -81,10 +96,16 @@ def _scorer(parts: Sequence[Part], info: ModelInfo) -> Scorer:
         for place, (found, true) in enumerate(rows):
             labelled = truth["labelled"][place] and info.box_classes
             matches = match_image(found, true, len(info.box_classes), name=place) if labelled else None
-            scorer.count(_subsets(run["mode"][place]), matches, masked=bool(truth["masked"][place]))
+            subsets = (*_subsets(run["mode"][place]), *_age(run["error_ns"][place]))
+            scorer.count(subsets, matches, masked=bool(truth["masked"][place]))
         for code, counts in enumerate(run["confusion"] if info.mask_classes else ()):
             scorer.count_pixels(_subsets(code), counts)
     return scorer
+
+
+def _age(error_ns: int) -> tuple[str, ...]:
+    """Group of a pair by the distance of its frames; none without a pair."""
+    return () if error_ns == NO_ERROR else (_AGES[bisect.bisect_left(_AGES_MS, abs(error_ns) / 1e6)],)
 
 
 def _subsets(code: int) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ affected by wrong stamps and registration, since ground truth is in the RGB came
 
 - `dropout_rgb`, `dropout_ir`: a fraction of the camera's frames is removed, selected by seed and stamp only, so that a
   larger fraction removes the same frames and more.
+- `ir_rate`: IR frames are removed so that about so many a second remain, evenly.
 - `offset`: IR stamps are delayed, as by a wrong clock or a slow driver.
 - `shift`: the registration maps the IR image too far to the right, in RGB pixels.
 """
@@ -12,6 +13,7 @@ affected by wrong stamps and registration, since ground truth is in the RGB came
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -56,7 +58,7 @@ def place_of(line: str, kind: str, value: float) -> tuple[str, str]:
         return (step, NODE) if value else (NODE, NODE)
     if line == "rgb_only":
         return "rgb_alone", step if value and kind == "dropout_rgb" else _BASE
-    if value and kind == "dropout_ir":
+    if value and kind in ("dropout_ir", "ir_rate"):
         return f"ir_alone,{step}", _BASE
     return "ir_alone", step if value and kind in ("offset", "shift") else _BASE
 
@@ -129,9 +131,9 @@ def _rgb_alone(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> 
 def _ir_alone(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> dict[str, LabelledFrames]:
     """One replay serves all offsets and shifts, which move results; lost frames change the thermal range."""
     options = unit.options
-    share = float(unit.run.partition("=")[2] or 0.0)
+    kind, _, word = unit.run.partition(",")[2].partition("=")
     moves = {_BASE: (0.0, 0.0)}
-    for sweep in options.sweeps if not share else ():
+    for sweep in options.sweeps if not kind else ():
         for value in sweep.values:
             if value and sweep.kind in ("offset", "shift"):
                 move = (value, 0.0) if sweep.kind == "offset" else (0.0, value)
@@ -141,11 +143,8 @@ def _ir_alone(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> d
     offset_ns = bag.ir_offset_ns
     slop_ns = max(round(options.settings.match_slop_ms * _MS), bag.tolerance_ns)
     pipeline.score_threshold = floor
-    frames = (
-        frame
-        for frame in bag.reader.frames()
-        if frame.stream is Stream.IR and is_kept(Stream.IR, frame.stamp_ns, share, options.seed)
-    )
+    frames = (frame for frame in bag.reader.frames() if frame.stream is Stream.IR)
+    frames = _degraded(frames, kind, float(word or 0.0), options.seed)
     for frame in progress_bar(frames, unit, len(bag.ir_ns)):
         try:
             percepts = pipeline(None, frame.decode().pixels)
@@ -159,9 +158,14 @@ def _ir_alone(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> d
 
 
 def _degraded(frames: Iterator[BagFrame], kind: str, value: float, seed: int) -> Iterator[BagFrame]:
+    tick = None
     for frame in frames:
         if _OF_STREAM.get(kind) is frame.stream and not is_kept(frame.stream, frame.stamp_ns, value, seed):
             continue
+        if kind == "ir_rate" and frame.stream is Stream.IR:
+            before, tick = tick, math.floor(frame.stamp_ns / 1e9 * value)
+            if tick == before:
+                continue
         if kind == "offset" and frame.stream is Stream.IR:
             frame = replace(frame, stamp_ns=frame.stamp_ns + round(value * _MS))
         yield frame

@@ -40,7 +40,7 @@ class OnnxEngine:
     """`Engine` of an exported model in ONNX Runtime.
 
     Attributes:
-        ir_features: infrared features of the last pass, float32 of shape `info.features`; None if it has no such output.
+        ir_features: infrared features of the last pass, float32 of shape `info.features`; None without that output.
     """
 
     def __init__(self, path: str | Path, device: str | Candidate = "auto", threads: int = 0) -> None:

@@ -107,7 +107,7 @@ def test_frames_that_were_lost_cost_recall(evaluate: Evaluate, tmp_path: Path) -
     del drive.rgb[drive.stamps[3]]  # not recorded
     del drive.ir[drive.stamps[6]]  # without a partner
     labels = drive.labels(tmp_path / "labels.json")
-    _, result = evaluate(drive.write(tmp_path / "drive"), more=["--labels", str(labels)])
+    _, result = evaluate(drive.write(tmp_path / "drive"), more=["--labels", str(labels), "--pairing", "one_to_one"])
     scores = result["total"]["scores"]
     assert {k: scores["frames"][k] for k in ("scored", "missed_recorded", "missed_not_recorded")} == {
         "scored": 10, "missed_recorded": 1, "missed_not_recorded": 1,
@@ -115,6 +115,37 @@ def test_frames_that_were_lost_cost_recall(evaluate: Evaluate, tmp_path: Path) -
     assert scores["all"]["map50"] == pytest.approx(81 / 101, abs=1e-6)
     assert scores["answered"]["map50"] == 1.0
     assert result["total"]["drops"] == {"unpaired_ir": 1, "unpaired_rgb": 1}
+
+
+def test_pairs_are_scored_by_the_age_of_the_infrared_frame(evaluate: Evaluate, tmp_path: Path, capsys) -> None:
+    """Every third IR frame is left; the hot object stands still, the red one is that of the RGB frame."""
+    drive = Drive(12)
+    for number, stamp in enumerate(drive.stamps):
+        if number % 3:
+            del drive.ir[stamp]
+    labels = drive.labels(tmp_path / "labels.json")
+    more = ["--labels", str(labels), "--sync-slop-ms", "250"]
+    _, result = evaluate(drive.write(tmp_path / "drive"), more=more)
+    scores = result["total"]["scores"]
+    ages = {name: row["frames"] for name, row in scores["by_ir_age"].items()}
+    assert ages["0 to 10 ms"] == 4
+    assert sum(ages.values()) == scores["frames"]["fused"] == 12
+    assert all(row["map50"] is not None for row in scores["by_ir_age"].values())
+    assert scores["by_ir_age"]["0 to 10 ms"]["map50"] == 1.0
+    assert "by distance in time of the IR frame" in capsys.readouterr().out
+
+
+def test_a_sweep_of_the_infrared_rate_leaves_so_many_frames_a_second(evaluate: Evaluate, tmp_path: Path) -> None:
+    drive = Drive(31)
+    labels = drive.labels(tmp_path / "labels.json")
+    more = ["--labels", str(labels), "--sweep", "ir_rate=1000,2", "--pairing", "one_to_one", "--stale-ms", "5000"]
+    _, result = evaluate(drive.write(tmp_path / "drive"), more=more)
+    sweep = result["sweeps"]["ir_rate"]
+    assert sweep["values"] == [2.0, 1000.0]
+    slow, all_of_them = (point["answered"] for point in sweep["fused"])
+    assert all_of_them == 1.0
+    seconds = (drive.stamps[-1] - drive.stamps[0]) / 1e9
+    assert slow * 31 == pytest.approx(2 * seconds, abs=1.01)
 
 
 def test_one_camera_alone_is_scored_in_its_mode(evaluate: Evaluate, tmp_path: Path) -> None:

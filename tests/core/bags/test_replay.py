@@ -93,7 +93,7 @@ def test_a_bad_frame_is_counted_by_its_cause_and_the_rest_is_answered(tmp_path, 
     bad.change = tuple(change.items())
     answers, replay = replayed(record(tmp_path / "bag", rows), model)
     good = [a for a in answers if a.percepts is not None]
-    assert len(good) == 7
+    assert len(good) == (7 if topic == RGB else 8), "an RGB frame without its partner reuses the IR frame before"
     assert replay.drops()[cause] == 1
     lines = [e.text for e in replay.take_events() if e.warning]
     assert len(lines) == 1

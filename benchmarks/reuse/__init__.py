@@ -1,0 +1,1 @@
+"""Benchmark of infrared frames that serve several RGB frames."""
