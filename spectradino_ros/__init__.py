@@ -1,4 +1,4 @@
-"""SpectraDINO as a ROS 2 node: topics, parameters and lifecycle; all processing is in spectradino_core."""
+"""ROS 2 node: topics, parameters and lifecycle; all processing is in spectradino_core."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class Answerer:
         self._topics = {key: camera_topic(node, name, settings().transport_of(key)) for key, name in IMAGES.items()}
 
     def answer(self, capture: Capture) -> None:
-        """Run inference on a capture and publish the result; raises what the pipeline raises, see `failed`."""
+        """Run inference on a capture and publish the result; exceptions go to `failed`."""
         settings = self._settings()
         start = perf_counter()
         for error in unpack(settings, self._registering, capture.rgb, capture.ir):

@@ -1,4 +1,4 @@
-"""Subscription to one camera topic, raw or compressed, with warnings on silence, loss and QoS mismatch."""
+"""Subscription to a camera topic, with warnings on silence, lost images and wrong QoS."""
 
 from __future__ import annotations
 

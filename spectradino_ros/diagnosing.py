@@ -1,4 +1,4 @@
-"""Diagnostics beside the counters of `health`: model, device, mode, clocks, registration, thermal range."""
+"""Diagnostics beside the counters of `health`: model, mode, clocks, registration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Entry point of the command `detector_node`: handles signals during imports, names missing modules.
+"""Entry point of `detector_node`: handles signals during imports, names missing modules.
 
 Importing ROS and ONNX Runtime takes a second, in which Ctrl-C would raise from within an import. The process has no
 state to clean up by then, so it just exits.

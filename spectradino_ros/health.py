@@ -25,7 +25,7 @@ _BY_DESIGN = ("overload", "engine_rebuilding", "engine_lost")
 
 
 class Health:
-    """Counters of one activation: messages and their rates, results, drops by cause, latencies; thread-safe."""
+    """Counters of one activation: messages, results, drops and latencies; thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         """

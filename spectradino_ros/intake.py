@@ -1,4 +1,4 @@
-"""Camera subscriptions and intake: messages are checked and passed to `streams.feed`, which pairs them.
+"""Intake of camera messages: they are checked and passed to `streams.feed` for pairing.
 
 All of it runs on the executor's thread, so pixels are not decoded here: a large or malicious image would block the
 services. The worker decodes them (`answering.py`). Dropped frames are counted and logged, throttled.

@@ -1,4 +1,4 @@
-"""Arguments of the launch files and their conversion to parameters and remappings, without ROS's launch.
+"""Launch arguments and their conversion to parameters and remappings; needs no ROS.
 
 Every node parameter is an argument with the description, choices and type of its row in `settings.py`; further
 arguments are namespace, topics, parameter file, ... An empty argument leaves its parameter to the parameter file; any

@@ -1,4 +1,4 @@
-"""Launch description of the launch files of all bands, with the arguments of `launch_arguments.py`."""
+"""Launch description for all bands, with the arguments of `launch_arguments.py`."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def detector_launch_description(band: str) -> LaunchDescription:
 
 
 def _include() -> tuple[IncludeLaunchDescription | None, frozenset[str]]:
-    """Return the action that includes this launch file, and the names of arguments that were set before.
+    """Return the action that includes this launch file, and the arguments set before.
 
     Launch ignores unknown arguments silently, and all launch files of one launch share their arguments, so a set name
     may belong to the including file. Only the including action (also used by `ros2 launch`) has the names given to

@@ -14,7 +14,7 @@ _DEFAULT_BAND = "lwir"
 
 
 def bundled_model(band: str = "") -> str:
-    """File name of the bundled model for an infrared band ("": LWIR), in the package's folder `models`."""
+    """Return the file name of the bundled model for an infrared band, "": LWIR."""
     return f"{band or _DEFAULT_BAND}_box.onnx"
 
 

@@ -90,7 +90,7 @@ def unknown_overrides(names: list[str]) -> list[str]:
 
 
 def idle_overrides(names: Iterable[str], declared: Iterable[str]) -> list[str]:
-    """Return a warning for each qos_overrides parameter given at start that no subscription or publisher uses.
+    """Return a warning for each qos_overrides parameter given at start that is not used.
 
     Args:
         names: names of the parameters given at start.

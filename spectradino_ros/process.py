@@ -1,4 +1,4 @@
-"""Process of a lifecycle node: autostart or a lifecycle manager, shutdown on signals, exit codes.
+"""Run a lifecycle node as a process: autostart, shutdown on signals, exit codes.
 
 rclpy's own signal handlers shut the context down while the node still uses it, and a second Ctrl-C raises during the
 clean-up. Here a signal only sets a flag; the node then deactivates and cleans up with a valid context.

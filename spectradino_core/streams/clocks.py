@@ -1,4 +1,4 @@
-"""Choose the times by which frames are paired: header stamps, or times of arrival if stamps are not comparable.
+"""Choose the times by which frames are paired: header stamps or times of arrival.
 
 Header stamps are preferred because they have no transport jitter. But some drivers stamp with the time since the
 camera's start, some not at all, and some clocks are an hour or 37 s (TAI instead of UTC) off. Such stamps are

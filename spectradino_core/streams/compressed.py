@@ -1,4 +1,4 @@
-"""Decode compressed image messages: JPEG, PNG and TIFF (`compressed`) and raw images in zlib data (`zstd`).
+"""Decode compressed image messages: JPEG, PNG, TIFF, and raw images in `zstd`.
 
 A message is any object with the fields of `sensor_msgs/CompressedImage`: format and data. The file type is taken from
 the data; the format string ("jpeg", "rgb8; jpeg compressed bgr8", "mono16; png compressed", "zstd") describes the
@@ -239,7 +239,7 @@ def _format(message: CompressedImageMessage) -> str:
 
 
 def _bayer_pattern(source: str) -> str:
-    """Return the Bayer pattern that a format such as "bayer_rggb8; jpeg compressed bayer_rggb8" names, or ""."""
+    """Return the Bayer pattern in a format such as "bayer_rggb8; jpeg compressed ...", or ""."""
     found = re.match(r"bayer_[a-z]{4}", source)
     return found[0] if found and found[0] in BAYER else ""
 
@@ -269,7 +269,7 @@ def _open_zstd(
     open_raw: Callable[[Any], OpenImage],
     has_look: bool,
 ) -> OpenImage:
-    """Open an image of zstd_image_transport: raw message fields, and data in zlib format despite the name."""
+    """Open an image of zstd_image_transport, whose data is in zlib format despite the name."""
     inner, packed = _zstd_header(message)
     height, width = check_size(inner.height, inner.width, "the zstd image", options.max_pixels)
     size = inner.step * height

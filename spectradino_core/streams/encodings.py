@@ -1,4 +1,4 @@
-"""Convert RGB camera encodings to RGB: Bayer mosaics, YUV, 16 bits per channel. NumPy and OpenCV only.
+"""Convert RGB camera encodings to RGB: Bayer mosaics, YUV, 16 bits per channel.
 
 ROS names a Bayer pattern by the first two pixels of its first row, OpenCV by the second and third of its second row, so
 `bayer_rggb` is OpenCV's BayerBG. YUV is BT.601 with limited range (16 to 235), as in OpenCV and in cameras. 16-bit

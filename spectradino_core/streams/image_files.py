@@ -1,4 +1,4 @@
-"""PNG and TIFF files: check headers before OpenCV decodes, against damage and decompression bombs.
+"""Decode PNG and TIFF files after checks against damage and decompression bombs.
 
 Letters: h height, w width.
 """
@@ -89,7 +89,7 @@ def png_header(data: np.ndarray) -> FileHeader:
 
 
 def tiff_header(data: np.ndarray) -> FileHeader:
-    """Read the header of a TIFF file from its first directory; check that its strips or tiles are in the file.
+    """Read the header of a TIFF file from its first directory; check its strips or tiles.
 
     Args:
         data: uint8 [N].

@@ -75,7 +75,7 @@ def encoding_field(message: ImageMessage) -> str:
 
 
 def pixel_view(message: ImageMessage, encoding: str, channels: int, dtype: np.dtype) -> np.ndarray:
-    """Return a read-only view [h, w] or [h, w, channels] of the pixels, with the message's stride and byte order."""
+    """Return the pixels as a read-only view [h, w] or [h, w, channels], stride and byte order kept."""
     height, width, step, data = _checked(message, encoding, channels * dtype.itemsize)
     shape: tuple[int, ...] = (height, width) if channels == 1 else (height, width, channels)
     strides = (step, channels * dtype.itemsize, dtype.itemsize)[: len(shape)]

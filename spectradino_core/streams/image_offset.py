@@ -224,7 +224,7 @@ class _Activity:
         self._last = grey
 
     def signal(self, start_ns: int, count: int, slowest_ns: float) -> np.ndarray:
-        """Return the activity without noise and slow trends at `count` steps from `start_ns`: float32 [T, N]."""
+        """Return the activity without noise and trends, float32 [T, N] with T = `count`."""
         times = np.array(self.times, np.int64)
         lengths = np.diff(times)
         cells = np.stack(self._changes)

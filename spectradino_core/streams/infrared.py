@@ -1,4 +1,4 @@
-"""Convert IR images to raw counts: crop, units of floating-point images, grey in colour encodings.
+"""Convert IR images to raw counts: crop, floating-point units, grey in RGB encodings.
 
 Letters: h height, w width.
 """
@@ -127,7 +127,7 @@ def grey_of(image: np.ndarray, encoding: str) -> np.ndarray:
 
 
 def check_grey(image: np.ndarray, encoding: str) -> None:
-    """Check that the channels of an image [h, w, 3 or 4] are equal; every 8th pixel of every 8th row is sampled.
+    """Check that the channels of an image [h, w, 3 or 4] are equal, at every 8th pixel.
 
     Raises:
         DecodeError: the image is coloured, so it has no counts.

@@ -295,7 +295,7 @@ def _by_opencv(file: JpegFile, one_channel: bool) -> np.ndarray:
 
 
 def _is_harmless(warning: str, data: np.ndarray) -> bool:
-    """Return whether a warning is about padding before a marker, which many cameras write in every frame.
+    """Return whether a warning is about padding before a marker, as many cameras write it.
 
     `inspect_jpeg` counted the restart markers, so no data is missing before the one in the warning; the end-of-image
     marker is the last, so the decoder had no further warning.

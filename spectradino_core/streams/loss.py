@@ -1,4 +1,4 @@
-"""Estimate the fraction of a camera's frames that are lost, from gaps between the stamps of the others."""
+"""Estimate the fraction of a camera's frames that are lost from gaps between stamps."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ class OffsetLearner:
         return LearntOffset(difference, confidence, False, len(self._ir))
 
     def _phase(self) -> tuple[int, int, float] | None:
-        """Return (phase of IR between RGB frames, RGB period, concentration), None without a stable phase."""
+        """Return (IR phase, RGB period, concentration of the phase), None if it is not stable."""
         stamps = [stamp for stamp, _ in self._rgb]
         steps = [b - a for a, b in zip(stamps, stamps[1:])]
         usual = sorted(steps)[len(steps) // 2]

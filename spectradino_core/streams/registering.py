@@ -26,7 +26,9 @@ _OF_CAMERA_INFO = ("extrinsic_rotation", "extrinsic_translation", "plane_distanc
 
 
 class Registering:
-    """Registration from configuration to clean-up; `take` is not thread-safe, attributes may be read from any thread.
+    """Registration in use from configuration to clean-up.
+
+    `take` is not thread-safe; attributes may be read from any thread.
 
     Attributes:
         current: IR to RGB pixels; None: the IR image is stretched over the whole RGB image, or none is known yet, see

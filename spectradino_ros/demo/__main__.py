@@ -1,4 +1,4 @@
-"""Demo: start a detector node, replay pairs to it as two cameras would, score and draw its results.
+"""Demo: start a detector node, replay pairs to it, score and draw its results.
 
     python -m spectradino_ros.demo --out demo_out [--data FOLDER] [--pairs N] [--rate HZ] [--model FILE]
 
@@ -186,7 +186,7 @@ class Replay:
 def _replay(
     folder: PairedFolder, count: int, model: Path, info: ModelInfo, options: Options, work: Path, bar: tqdm
 ) -> Replay:
-    """Start the node and the player, collect results until all have arrived or none comes, and stop both."""
+    """Start the node and the player, collect results, and stop both."""
     environment = ros_environment(options.domain, find_shared("config/fastdds_large_images.xml"), work / "ros_log")
     os.environ.update(environment)  # also read by this process's ROS context
     namespace = f"/demo_{os.getpid()}"

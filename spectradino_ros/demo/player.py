@@ -1,4 +1,4 @@
-"""Publish a folder of pairs as two cameras would: its own process, sensor-data QoS, images as stored.
+"""Publish a folder of pairs as two cameras would, with sensor-data QoS and images as stored.
 
     python -m spectradino_ros.demo.player --folder FOLDER --split val --infrared lwir --namespace /demo [--rate HZ]
 

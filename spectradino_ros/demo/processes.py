@@ -24,7 +24,7 @@ class DemoError(RuntimeError):
 
 
 def ros_environment(domain: int, profiles: Path, log_folder: Path) -> dict[str, str]:
-    """Return the environment of the demo's processes: a ROS domain on this machine and the Fast DDS profile.
+    """Return the environment of the demo's processes: a local ROS domain, the Fast DDS profile.
 
     Args:
         domain: ROS_DOMAIN_ID.

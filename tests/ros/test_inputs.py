@@ -150,7 +150,7 @@ def test_compressed_images_that_can_not_be_used_are_named_with_the_remedy(blob_m
         wait(rig.answers, "an answer")
         rig.send(ir=compressed(IR.astype(np.uint8), "jpg", "mono16; jpeg compressed mono8"))
         line = node.wait_for_line(r"\[WARN\].*dropped a frame of /spoilt/ir/image_raw/compressed")
-        assert "sent as JPEG, which keeps 8: set the publisher's compressed format to png" in line
+        assert "sent as JPEG, which keeps 8 bits: set the publisher's compressed format to png" in line
         assert rig.drops()["ir_lossy_16bit"] == 1
 
         def cut(stamp: int) -> CompressedImage:
