@@ -40,7 +40,7 @@ EXTRAS = {
     # Recorded drives (`spectradino bag`, `calibrate`) without a ROS installation; beside `runtime` or `gpu`.
     # rosbags brings what packed bags need (zstd, lz4) and SQLite.
     "bag": [*SERVING, "matplotlib>=3.8", "rosbags>=0.11.9", "tqdm>=4.60"],
-    # Bags scored on a cluster (`spectradino bag evaluate --engine ray`). Not in constraints.txt: 80 MB that no other
+    # Bags scored on a cluster (`spectradino bag evaluate --executor ray`). Not in constraints.txt: 80 MB that no other
     # command and no test of continuous integration needs.
     "ray": ["ray>=2.9"],
     # Training, evaluation and export. Nothing here may need torchvision.

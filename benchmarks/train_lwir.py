@@ -77,7 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path = finetune(
         replace(recipe, loop=loop), options.out, options.data, options.start, options.device, options.workers
     )
-    print(f"{path}: {steps} steps of {options.batch}. Next: spectradino export {path} {options.out / 'lwir_box.onnx'}")
+    export = f"spectradino export --model {path} --out {options.out / 'lwir_box.onnx'}"
+    print(f"{path}: {steps} steps of {options.batch}. Next: {export}")
     return 0
 
 

@@ -11,7 +11,6 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from pathlib import Path
 
 from spectradino_core.commands import (
     ablate,
@@ -25,6 +24,7 @@ from spectradino_core.commands import (
     finetune,
     pretrain,
 )
+from spectradino_core.options import Parser, add_former, add_option
 from spectradino_core.text import PrintableFormatter, PrintableStream, log_line
 
 __all__ = ["main"]
@@ -53,8 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         extra = "train" if error.name in ("torch", "onnx", "onnxscript", "safetensors") else "bag,runtime"
         print(
-            f"spectradino {options.command}: the Python module {error.name} is missing: pip install "
-            f"'spectradino_ros[{extra}]'",
+            f"{options.prog}: error: the Python module {error.name} is missing: pip install 'spectradino_ros[{extra}]'",
             file=sys.stderr,
         )
         return 1
@@ -63,12 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         bare = isinstance(error, OSError) and error.strerror and error.filename is None  # raised by this project
         text = str(error.strerror if bare and isinstance(error, OSError) else error)
-        print(f"spectradino {options.command}: {log_line(text)}", file=sys.stderr)
+        print(f"{options.prog}: error: {log_line(text)}", file=sys.stderr)
         return 1
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="spectradino", description="One vision backbone for RGB and infrared.")
+    parser = Parser(prog="spectradino", description="One vision backbone for RGB and infrared.")
     parser.add_argument(
         "--log-level", default="info", choices=("debug", "info", "warning"), help="default: %(default)s"
     )
@@ -85,12 +84,14 @@ def _parser() -> argparse.ArgumentParser:
     calibrate.add(commands)
 
     command = commands.add_parser("export", help="export a checkpoint to a model file for the robot (ONNX)")
-    command.add_argument("checkpoint", type=Path, help="model.safetensors of a fine-tuning run")
-    command.add_argument("model", type=Path, help="the .onnx file to write")
+    model = add_option(command, "--model", " (.safetensors) of a fine-tuning run", required=True)
+    out = add_option(command, "--out", ": model file (.onnx)", required=True, metavar="FILE")
+    add_former(command, model, "checkpoint")
+    add_former(command, out, "model")
     command.add_argument("--name", help="model name to store (default: the recipe's)")
-    command.add_argument("--score-threshold", type=float, help="score threshold to store (default: the recipe's)")
-    command.add_argument("--nms-iou", type=float, help="NMS IoU threshold to store (default: the recipe's)")
-    command.add_argument("--data", type=Path, help="folder of paired images: also measure parity on its val split")
+    add_option(command, "--score-threshold", " to store (default: the recipe's)")
+    add_option(command, "--nms-iou", " to store (default: the recipe's)")
+    add_option(command, "--data", " with an index_val.json: also measure parity on its val split")
     command.add_argument(
         "--inputs", choices=("raw", "normalised"), default="raw",
         help="raw (default): the model normalises images itself, on the GPU if it runs there; normalised: for software "
@@ -98,16 +99,17 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     command.add_argument(
         "--streams", choices=("both", "rgb", "ir", "reuse", "all"), default="both",
-        help="both (default); rgb, ir: single-stream graph for when the other camera is lost, written next to MODEL as "
-        "MODEL.rgb.onnx or MODEL.ir.onnx, where the node finds it; reuse: MODEL.reuse.onnx, for RGB frames that reuse "
-        "the infrared frame of the one before, with a MODEL that was exported by all; all: all of them",
+        help="both (default); rgb, ir: single-stream graph for when the other camera is lost, written next to --out as "
+        "OUT.rgb.onnx or OUT.ir.onnx, where the node finds it; reuse: OUT.reuse.onnx, for RGB frames that reuse an "
+        "infrared frame, with an OUT that was exported by all; all: all of them",
     )  # fmt: skip
     command.set_defaults(run=_export)
 
     convert.add(commands)
 
     command = commands.add_parser("info", help="show the metadata of a model file or checkpoint")
-    command.add_argument("model", type=Path)
+    model = add_option(command, "--model", " or checkpoint", required=True)
+    add_former(command, model, "model")
     command.set_defaults(run=_info)
     return parser
 
@@ -119,14 +121,14 @@ def _export(options: argparse.Namespace) -> int:
     from spectradino_core.models.perception_checkpoint import load_perception
     from spectradino_core.runtime.bundle import STREAMS, beside
 
-    model, info = load_perception(options.checkpoint)
+    model, info = load_perception(options.model)
     changes = {"name": options.name, "score_threshold": options.score_threshold, "nms_iou": options.nms_iou}
     info = info.with_(**{key: value for key, value in changes.items() if value is not None})
     pairs = list(ScenePairs.held_out("report", 8, info.infrared))
     if options.data is not None:
         pairs += FolderSet(options.data, "val", info.infrared)
     for streams in STREAMS if options.streams == "all" else (options.streams,):
-        path = options.model if streams == "both" else beside(options.model, streams)
+        path = options.out if streams == "both" else beside(options.out, streams)
         features = streams == "both" and options.streams == "all"
         parity = export(model, info, path, pairs, options.inputs, streams, features)
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, maximum differences from PyTorch: {parity}")

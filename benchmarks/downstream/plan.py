@@ -72,8 +72,8 @@ def _pretraining(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
     )  # fmt: skip
     for stage, epochs in enumerate(scale.epochs, 1):
         command = cli(
-            "pretrain", "--variant", scale.variant, "--stage", stage, "--epochs", epochs, "--crop", scale.crop,
-            "--teacher", folder / "teacher.safetensors", "--data", *pairs.train, "--root", pairs.root,
+            "pretrain", "--variant", scale.variant, "--stages", stage, "--epochs", epochs, "--crop", scale.crop,
+            "--teacher", folder / "teacher.safetensors", "--manifest", *pairs.train, "--data-root", pairs.root,
             "--val-scenes", scale.judged, "--workers", 1, "--device", "cpu", "--out", run,
         )  # fmt: skip
         yield Job(f"stage {stage}", command, run / f"stage{stage}" / "last.safetensors")
@@ -81,7 +81,8 @@ def _pretraining(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
     models += [f"{'I' * stage}={run / f'stage{stage}' / 'last.safetensors'}" for stage in (2, 3)]
     out = work / "retrieval"
     command = cli(
-        "evaluate", "retrieval", *models, "--data", pairs.judged, "--root", pairs.root, "--scenes", scale.judged,
+        "evaluate", "retrieval", "--model", *models, "--manifest", pairs.judged, "--data-root", pairs.root,
+        "--scenes", scale.judged,
         "--teacher", folder / "teacher.safetensors", "--crop", scale.crop, "--out", out,
     )  # fmt: skip
     yield Job("retrieval", command, out / "pairs.png")
@@ -126,13 +127,13 @@ def _roadscene(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
         for name, more in MODELS.items():
             folder = work / f"roadscene-{name}-{seed}"
             command = cli(
-                "finetune", "--dataset", "roadscene_night", "--root", pairs.roadscene, "--variant", scale.variant,
+                "finetune", "--dataset", "roadscene_night", "--data", pairs.roadscene, "--variant", scale.variant,
                 "--start", work / f"streets-{name}-{seed}" / "model.safetensors", "--steps", scale.fine[1],
                 "--seed", seed, "--head", "dense", "--checkpoint-every", EVERY, "--device", "cpu", "--out", folder,
                 *more,
             )  # fmt: skip
             yield Job(f"roadscene, {name} {seed}", command, folder / "model.safetensors")
-    yield _tables("roadscene", scale, work, "--dataset", "roadscene_night", "--root", pairs.roadscene)
+    yield _tables("roadscene", scale, work, "--dataset", "roadscene_night", "--data", pairs.roadscene)
 
 
 def _tables(part: str, scale: Scale, work: Path, *data: object, model: str = "model") -> Job:
@@ -142,5 +143,5 @@ def _tables(part: str, scale: Scale, work: Path, *data: object, model: str = "mo
     )
     title = part if model == "model" else model
     out = work / f"{title}-tables"
-    command = cli("evaluate", *models, "--baseline", *baselines, *data, "--device", "cpu", "--out", out)
+    command = cli("evaluate", "--model", *models, "--baseline", *baselines, *data, "--device", "cpu", "--out", out)
     return Job(f"{title}, tables", command, out / "report.html")

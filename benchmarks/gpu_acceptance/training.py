@@ -99,8 +99,8 @@ def check_sharding(device: str, model: Path, folder: Path) -> str:
     _succeed(
         [
             sys.executable, *launcher, "-m", "spectradino_core.cli", "pretrain", "--variant", "test", "--stages", "1",
-            "--strategy", "fsdp", "--amp", "bf16", "--learn-temperature", "--infrared-alignment", "0.5", "--parts", "2",
-            "--scenes", "12", "--crop", "70", "--batch", "4", "--steps", "4", "--log-every", "1", "--workers", "0",
+            "--strategy", "fsdp", "--amp", "bf16", "--learn-temperature", "--infrared-alignment", "0.5", "--grad-accum",
+            "2", "--scenes", "12", "--crop", "70", "--batch", "4", "--steps", "4", "--log-every", "1", "--workers", "0",
             "--device", device, "--out", str(folder),
         ]
     )  # fmt: skip

@@ -70,7 +70,7 @@ def _stages(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
     run = work / "chain"
     models = [f"{name}={work / 'teacher' / 'start.safetensors' if file == 'start' else run / f'{file}.safetensors'}"
               for name, file in STAGES.items()]  # fmt: skip
-    yield _judge("stages judged", scale, pairs, work, models, "--infrared")
+    yield _judge("stages judged", scale, pairs, work, models, "--compare-bands")
 
 
 def _systems(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
@@ -85,7 +85,7 @@ def _systems(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
         f"Omnivorous={work / 'omnivorous' / 'last.safetensors'}",
         f"both={work / 'both' / 'last.safetensors'}",
     ]
-    more = ("--maps", "--probes", scale.probed, "--knn-train", _named(pairs, "epfl"))
+    more = ("--maps", "--probe-scenes", scale.probed, "--knn-manifest", _named(pairs, "epfl"))
     yield _judge("systems judged", scale, pairs, work, models, *more)
 
 
@@ -98,7 +98,7 @@ def _anchors(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
         name = "omnivorous" if own else f"anchor {weight:g}"
         yield _omnivorous(name, scale, pairs, work, scale.omnivorous, *(() if own else ("--anchor", weight)))
         models.append(f"anchor {weight:g}={work / _folder(name) / 'last.safetensors'}")
-    yield _judge("anchors judged", scale, pairs, work, models, "--maps", "--knn-train", _named(pairs, "epfl"))
+    yield _judge("anchors judged", scale, pairs, work, models, "--maps", "--knn-manifest", _named(pairs, "epfl"))
 
 
 def _options(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
@@ -115,7 +115,7 @@ def _options(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
             name = f"{option} {seed}"
             yield _pretrain(name, scale, pairs, work, "1", scale.trial, "--seed", seed, *arguments)
             models.append(f"{name}={work / _folder(name) / 'stage1' / 'last.safetensors'}")
-    yield _judge("options judged", scale, pairs, work, models, "--infrared")
+    yield _judge("options judged", scale, pairs, work, models, "--compare-bands")
 
 
 def _teacher(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
@@ -158,8 +158,8 @@ def _omnivorous(name: str, scale: Scale, pairs: Pairs, work: Path, steps: int | 
 
 def _common(scale: Scale, pairs: Pairs, work: Path, folder: Path, steps: int | None) -> tuple[object, ...]:
     return (
-        "--variant", scale.variant, "--teacher", work / "teacher" / "teacher.safetensors", "--data", *pairs.train,
-        "--root", pairs.root, "--workers", 1, "--device", "cpu", "--out", folder,
+        "--variant", scale.variant, "--teacher", work / "teacher" / "teacher.safetensors",
+        "--manifest", *pairs.train, "--data-root", pairs.root, "--workers", 1, "--device", "cpu", "--out", folder,
         *(() if steps is None else ("--steps", steps)),
     )  # fmt: skip
 
@@ -167,7 +167,8 @@ def _common(scale: Scale, pairs: Pairs, work: Path, folder: Path, steps: int | N
 def _judge(name: str, scale: Scale, pairs: Pairs, work: Path, models: list[str], *more: object) -> Job:
     out = work / _folder(name)
     command = cli(
-        "evaluate", "retrieval", *models, "--data", *pairs.judged, "--root", pairs.root, "--scenes", scale.judged,
+        "evaluate", "retrieval", "--model", *models, "--manifest", *pairs.judged, "--data-root", pairs.root,
+        "--scenes", scale.judged,
         "--teacher", work / "teacher" / "teacher.safetensors", "--crop", scale.crop, "--views", scale.views,
         "--out", out, *more,
     )  # fmt: skip

@@ -191,8 +191,8 @@ def _digest(path: Path) -> str:
 def _check_given(ablation: Ablation, setup: Setup) -> None:
     """Raise ValueError for missing data before any job runs."""
     missing = [
-        *(["--root DIR (the data set)"] if setup.root is None else []),
-        *(["--pairs MANIFEST (to pretrain on)"] if not setup.pairs else []),
+        *(["--data DIR (the data set)"] if setup.root is None else []),
+        *(["--manifest FILE (to pretrain on)"] if not setup.pairs else []),
         *(["--teacher FILE (DINOv2's weights)"] if setup.teacher is None else []),
     ]
     if missing:

@@ -108,7 +108,7 @@ def evaluate_bags(
                 todo[f"{name}: {unit.run}"] = (unit, key)
     done = sum(map(len, units.values())) - len(todo)
     if done and not errors:
-        report(f"{done} of {done + len(todo)} replays are finished already (--fresh repeats them)")
+        report(f"{done} of {done + len(todo)} replays are finished already (--overwrite repeats them)")
     names = {job: unit.name for job, (unit, _) in todo.items()}
     failed = run_jobs(
         do_unit, todo, jobs, engine, lambda job, error: report(f"{job}: {'done' if error is None else error}")
@@ -139,7 +139,7 @@ def _check_truth(bags: Mapping[str, Path], options: Options) -> None:
         except BagError:
             continue
         if not labels:
-            raise BagError(f"a sweep needs ground truth to score, and {name} has none: give --labels or --gt-topic")
+            raise BagError(f"a sweep needs ground truth to score, and {name} has none: give --labels or --label-topic")
 
 
 def do_unit(work: tuple[Unit, str]) -> None:

@@ -161,7 +161,7 @@ class _Masks:
         if over.size:
             raise GroundTruthError(
                 f"{self._topic} at {in_seconds(stamp)}: the mask has the value {int(over[0])}, but only "
-                f"{len(self._stored)} classes are named ({', '.join(self._stored)}): give --gt-mask-classes"
+                f"{len(self._stored)} classes are named ({', '.join(self._stored)}): give --label-mask-classes"
             )
         if stamp in self.found:
             raise GroundTruthError(f"{self._topic}: two messages have the stamp {in_seconds(stamp)}")

@@ -223,7 +223,7 @@ def _truth_of_topics(bag: Path, info: ModelInfo, labels: LabelSource, is_named: 
     except GroundTruthError as error:
         if is_named:
             raise
-        raise GroundTruthError(f'{error} (--gt-topic "" replays the bag without its labels)') from None
+        raise GroundTruthError(f'{error} (--label-topic "" replays the bag without its labels)') from None
 
 
 def _scan(reader: BagReader) -> ScoredBag:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
+
+from spectradino_core.options import TRAINING_DEVICES, add_former, add_option, refuse
 
 __all__ = ["add"]
 
@@ -19,30 +21,39 @@ def add(commands: Any) -> None:
         "skipped, stopped ones resumed, and failed ones named while the rest continues.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n"
-        "  spectradino ablate tiny_scenes --out runs/ablation --jobs 2\n"
-        "  spectradino ablate paper_rasmd --root /data/RASMD --pairs ms2.jsonl rasmd.jsonl ir500k.jsonl "
-        "--pairs-root /data --teacher dinov2_vitb14_pretrain.pth --out runs/ablation_rasmd\n",
+        "  spectradino ablate --recipe tiny_scenes --out runs/ablation --jobs 2\n"
+        "  spectradino ablate --recipe paper_rasmd --data /data/RASMD --manifest ms2.jsonl rasmd.jsonl ir500k.jsonl "
+        "--data-root /data --teacher dinov2_vitb14_pretrain.pth --out runs/ablation_rasmd\n",
     )
-    command.add_argument("recipe", help="tiny_scenes, smoke_scenes, paper_rasmd or paper_fmb")
-    command.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        help="folder of the results; resumed if it exists, refused if another recipe or other data made it",
-    )
+    recipe = add_option(command, "--recipe", listed=_recipes, required=True)
+    add_option(
+        command, "--out", " folder; resumed if it exists, refused if another recipe or other data made it",
+        required=True, metavar="DIR",
+    )  # fmt: skip
     command.add_argument("--tables", type=int, nargs="+", metavar="N", help="from 9 to 14 (default: all in the recipe)")
-    command.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="for fine-tuning (default: the recipe's)")
+    seed = add_option(command, "--seed", " or seeds of fine-tuning (default: the recipe's)", nargs="+")
     data = command.add_argument_group("data of the paper's recipes")
-    data.add_argument("--root", type=Path, help="folder that the data set was extracted to")
-    data.add_argument("--pairs", type=Path, nargs="+", default=[], metavar="MANIFEST", help="pretraining pairs")
-    data.add_argument("--pairs-root", type=Path, help="folder that the manifests' paths are relative to")
-    data.add_argument("--teacher", type=Path, help="DINOv2 weights")
+    folder = add_option(data, "--data", ": where the published data set was extracted to")
+    manifest = add_option(data, "--manifest", ", for pretraining", nargs="+")
+    base = add_option(data, "--data-root", ", to which the manifests' paths are relative (default: the manifest's own)")
+    add_option(data, "--teacher")
     machine = command.add_argument_group("machine")
-    machine.add_argument("--jobs", type=int, default=1, help="number of parallel runs (default: %(default)s)")
-    machine.add_argument("--threads", type=int, help="threads per run (default: processors divided by jobs)")
-    machine.add_argument("--workers", type=int, default=0, help="data loading processes per run (default: %(default)s)")
-    machine.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: %(default)s")
+    add_option(machine, "--jobs", " (default: %(default)s)", default=1)
+    add_option(machine, "--threads", " per job (default: processors divided by jobs)")
+    add_option(machine, "--workers", " per job (default: %(default)s)", default=0)
+    add_option(machine, "--device", " (default: %(default)s)", default="auto", choices=TRAINING_DEVICES)
+    add_former(command, recipe, "recipe")
+    add_former(command, seed, "--seeds")
+    add_former(data, folder, "--root")
+    add_former(data, manifest, "--pairs")
+    add_former(data, base, "--pairs-root")
     command.set_defaults(run=_run)
+
+
+def _recipes() -> Sequence[str]:
+    from spectradino_core.ablation.recipes import ABLATIONS
+
+    return tuple(ABLATIONS)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -57,14 +68,18 @@ def _run(options: argparse.Namespace) -> int:
     ablation = find_ablation(options.recipe)
     if options.jobs < 1 or options.workers < 0 or (options.threads is not None and options.threads < 1):
         raise ValueError("--jobs and --threads must be at least 1, --workers at least 0")
+    if ablation.scenes is not None:
+        refuse(options, "data manifest data-root", f"has no effect on recipe {ablation.name}, which renders its data")
+    elif options.manifest is None:
+        refuse(options, "data-root", "has no effect without --manifest")
     if options.tables:
         ablation = ablation.only(options.tables)
-    if options.seeds:
-        ablation = replace(ablation, seeds=tuple(options.seeds))
+    if options.seed:
+        ablation = replace(ablation, seeds=tuple(options.seed))
     threads = options.threads or max(1, len(os.sched_getaffinity(0)) // options.jobs)
     setup = Setup(
-        options.out, options.root, tuple(options.pairs), options.pairs_root, options.teacher, options.device, threads,
-        options.workers,
+        options.out, options.data, tuple(options.manifest or ()), options.data_root, options.teacher, options.device,
+        threads, options.workers,
     )  # fmt: skip
     outcome = run(ablation, setup, options.jobs, lambda line: print(line, flush=True))
     results = Results.read(ablation, setup, outcome, shlex.join(["spectradino", *options.words]))
@@ -72,8 +87,8 @@ def _run(options: argparse.Namespace) -> int:
     print((options.out / "tables.md").read_text(encoding="utf-8"))
     print(f"{options.out / 'report.html'}: the same tables with plots")
     if outcome.failed:
-        told = "; ".join(f"{key}: {reason}" for key, reason in outcome.failed.items())
+        reasons = "; ".join(f"{key}: {reason}" for key, reason in outcome.failed.items())
         raise ValueError(
-            f"{len(outcome.failed)} jobs failed and {len(outcome.skipped)} that depend on them were skipped: {told}"
+            f"{len(outcome.failed)} jobs failed and {len(outcome.skipped)} that depend on them were skipped: {reasons}"
         )
     return 0

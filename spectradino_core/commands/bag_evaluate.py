@@ -8,7 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from spectradino_core.commands.bag_options import add_clock, add_topics
 from spectradino_core.commands.node_parameters import add_parameters, settings_of
+from spectradino_core.options import add_former, add_option, names, refuse
 from spectradino_core.text import log_line
 
 __all__ = ["add"]
@@ -16,7 +18,7 @@ __all__ = ["add"]
 _EXAMPLES = """examples:
   spectradino bag evaluate drive --model models/lwir_box.onnx --labels drive.json --out report
   spectradino bag evaluate drives/ --model m.onnx --labels labels/ --jobs 4
-  spectradino bag evaluate drive.mcap --model m.onnx --gt-topic /ground_truth/detections \\
+  spectradino bag evaluate drive.mcap --model m.onnx --label-topic /ground_truth/detections \\
       --sweep dropout=0,0.25,0.5,1 --sweep offset=0,20,50,100 --sweep shift=0,2,5,10,20
 
 Labels are COCO files whose images give the RGB frame's header stamp: "stamp_ns" in nanoseconds, or a file_name such as
@@ -40,65 +42,51 @@ def add(commands: Any) -> None:
     command.add_argument(
         "bags", nargs="+", type=Path, metavar="BAG", help="rosbag2 folders, .mcap or .db3 files, folders of them, .txt"
     )
-    command.add_argument("--model", type=Path, required=True, help="model file (.onnx)")
-    command.add_argument("--out", type=Path, default=Path("report"), help="folder to write to (default: %(default)s)")
-    command.add_argument("--rgb-topic", metavar="T", help='RGB camera (default: found by name; "": none)')
-    command.add_argument(
-        "--clock", default="received", choices=("received", "stamp"),
-        help="arrival time of a frame: as recorded, or its stamp if recording times are useless (default: %(default)s)",
-    )  # fmt: skip
-    command.add_argument("--ir-topic", metavar="T", help='IR camera (default: found by name; "": none)')
-    truth = command.add_argument_group("ground truth")
-    truth.add_argument(
-        "--labels",
-        type=Path,
-        metavar="JSON",
+    add_option(command, "--model", " (.onnx)", required=True)
+    add_option(command, "--out", " folder (default: %(default)s)", default=Path("report"), metavar="DIR")
+    add_topics(command)
+    add_clock(command)
+    labels = command.add_argument_group("labels")
+    labels.add_argument(
+        "--labels", type=Path, metavar="JSON",
         help="COCO file with stamps, or a folder with one BAG.json or BAG.coco.json per bag",
-    )
-    truth.add_argument(
-        "--gt-topic", metavar="T",
+    )  # fmt: skip
+    topic = labels.add_argument(
+        "--label-topic", metavar="T",
         help='Detection2DArray topic of the bag (default: that of \'bag make\', if present; "": none)',
     )  # fmt: skip
-    truth.add_argument(
-        "--gt-mask-topic", metavar="T", help="mask topic of the bag (mono8, 255 unlabelled; default likewise)"
+    mask_topic = labels.add_argument(
+        "--label-mask-topic", metavar="T", help="mask topic of the bag (mono8, 255 unlabelled; default likewise)"
     )
-    truth.add_argument(
-        "--gt-mask-classes", type=_names, default=(), metavar="A,B", help="class names of the mask's values, in order"
+    mask_classes = labels.add_argument(
+        "--label-mask-classes", type=names, default=(), metavar="A,B", help="classes of the mask's values, in order"
     )
-    truth.add_argument(
-        "--stamp-tolerance-ms",
-        type=float,
-        default=1.0,
-        metavar="MS",
+    add_former(labels, topic, "--gt-topic")
+    add_former(labels, mask_topic, "--gt-mask-topic")
+    add_former(labels, mask_classes, "--gt-mask-classes")
+    labels.add_argument(
+        "--stamp-tolerance-ms", type=float, default=1.0, metavar="MS",
         help="maximum difference of a label's stamp from its RGB frame's (default: %(default)s)",
-    )
+    )  # fmt: skip
     command.add_argument(
-        "--sweep",
-        action="append",
-        default=[],
-        metavar="NAME=V,V,..",
+        "--sweep", action="append", default=[], metavar="NAME=V,V,..",
         help="scores under degradation: dropout (of either camera; dropout_rgb, dropout_ir), offset (IR stamps late, "
         "ms), shift (IR image too far right, px)",
-    )
-    command.add_argument("--seed", type=int, default=0, help="seed of dropped frames (default: %(default)s)")
-    command.add_argument("--jobs", type=int, default=1, metavar="N", help="parallel replays (default: %(default)s)")
-    command.add_argument(
-        "--engine",
-        default="processes",
-        choices=("processes", "ray"),
+    )  # fmt: skip
+    add_option(command, "--seed", " of dropped frames of a sweep (default: 0)")
+    add_option(command, "--jobs", " (default: %(default)s)", default=1)
+    executor = command.add_argument(
+        "--executor", default="processes", choices=("processes", "ray"),
         help="run jobs as local processes, or on a Ray cluster (RAY_ADDRESS) that sees the same folders",
-    )
-    command.add_argument("--fresh", action="store_true", help="recompute finished results in the output folder")
-    command.add_argument(
-        "--pictures", type=int, default=8, metavar="N", help="images of the worst frames per bag (default: %(default)s)"
-    )
+    )  # fmt: skip
+    overwrite = add_option(command, "--overwrite", ": recompute finished results")
+    draw = add_option(command, "--draw", ", the worst of each bag (default: %(default)s)", default=8)
+    add_former(command, executor, "--engine")
+    add_former(command, overwrite, "--fresh")
+    add_former(command, draw, "--pictures")
     command.add_argument("--save-masks", action="store_true", help="write each mask as PNG below the output folder")
     add_parameters(command)
     command.set_defaults(run=_run)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -110,32 +98,38 @@ def _run(options: argparse.Namespace) -> int:
     from spectradino_core.bags.report import summary_lines, write_report
     from spectradino_core.bags.scored_bag import LabelSource
 
+    if not options.sweep:
+        refuse(options, "seed", "has no effect without --sweep")
     settings = settings_of(options)
     if options.parameter_threads is None and options.params_file is None:
         settings = settings.with_(threads=1)  # ONNX Runtime's rounding depends on the number of threads
     labels = LabelSource(
-        options.labels, options.gt_topic, options.gt_mask_topic, options.gt_mask_classes, options.stamp_tolerance_ms
+        options.labels,
+        options.label_topic,
+        options.label_mask_topic,
+        options.label_mask_classes,
+        options.stamp_tolerance_ms,
     )
-    asked = Options(
+    wanted = Options(
         model=options.model,
         settings=settings,
         labels=labels,
         rgb_topic=options.rgb_topic,
         ir_topic=options.ir_topic,
         sweeps=parse_sweeps(options.sweep),
-        seed=options.seed,
-        pictures=options.pictures,
+        seed=options.seed or 0,
+        pictures=options.draw,
         masks=options.save_masks,
         clock=options.clock,
     )
     bags = find_bags(options.bags)
     found, evidence = evaluate_bags(
         bags,
-        asked,
+        wanted,
         options.out,
         options.jobs,
-        options.engine,
-        options.fresh,
+        options.executor,
+        options.overwrite,
         lambda text: print(log_line(text), file=sys.stderr),
     )
     write_report(options.out / "report.html", found, evidence)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from spectradino_core.commands.bag_options import add_topics
 from spectradino_core.commands.node_parameters import DECODING, add_parameters, settings_of
 
 __all__ = ["add"]
@@ -26,8 +27,7 @@ def add(kinds: Any) -> None:
         epilog=_EPILOG,
     )
     command.add_argument("bag", type=Path, help="rosbag2 folder, or a .mcap or .db3 file")
-    command.add_argument("--rgb-topic", metavar="T", help='RGB camera (default: found by name; "": none)')
-    command.add_argument("--ir-topic", metavar="T", help='IR camera (default: found by name; "": none)')
+    add_topics(command)
     command.add_argument("--json", action="store_true", help="print JSON instead of text")
     add_parameters(command, DECODING)
     command.set_defaults(run=_run)
@@ -55,8 +55,8 @@ def _run(options: argparse.Namespace) -> int:
     is_empty = not any(count for _, count in info.topics.values())
     is_unreadable = bool(info.cameras) and all(camera.is_unreadable for camera in info.cameras.values())
     has_images = any("/Image" in kind or "/CompressedImage" in kind for kind, _ in info.topics.values())
-    asked = bool(options.rgb_topic or options.ir_topic)
-    is_lost = bool(no_cameras) and not info.cameras and (has_images or asked) and not is_results
+    is_requested = bool(options.rgb_topic or options.ir_topic)
+    is_lost = bool(no_cameras) and not info.cameras and (has_images or is_requested) and not is_results
     return 1 if is_empty or is_unreadable or is_lost else 0
 
 
@@ -78,7 +78,7 @@ def _results_alone(reader: Any) -> str:
         return ""
     return (
         f"it holds what the node publishes ({reports} frame reports), not the cameras' images; record them with "
-        "'spectradino bag run --inputs'"
+        "'spectradino bag run --copy-images'"
     )
 
 

@@ -7,15 +7,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from spectradino_core.commands.bag_options import add_container
 from spectradino_core.commands.own_data import add_own_options, is_indexed, open_own_of, refuse_own_options
 from spectradino_core.commands.sizes import parse_size
+from spectradino_core.options import add_former, add_option, refuse
 
 __all__ = ["add"]
 
 _EXAMPLES = """examples:
-  spectradino bag make --from scenes --out drive.mcap --duration 20 --ir-time-offset-ms 37 --ir-size 320x256
-  spectradino bag make --from scenes --out night --time-of-day night --dropout-ir-window 5:8 --jitter-ms 4
-  spectradino bag make --from /data/roadscene_rgb_lwir --split val --ir-rate 4 --out real.mcap
+  spectradino bag make --out drive.mcap --duration 20 --ir-time-offset-ms 37 --ir-size 320x256
+  spectradino bag make --out night --time-of-day night --dropout-ir-window 5:8 --jitter-ms 4
+  spectradino bag make --data /data/roadscene_rgb_lwir --split val --ir-rate 4 --out real.mcap
 
 Next to the bag, BAG.coco.json (boxes by stamp, if there are labels; read by 'bag evaluate --labels FOLDER') and
 BAG.calibration.yaml (true homography and time offset) are written. 'bag evaluate' also finds labels inside the bag."""
@@ -30,33 +32,36 @@ def add(kinds: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=_EXAMPLES,
     )
-    command.add_argument("--from", dest="source", required=True, metavar="scenes|FOLDER", help="source of the images")
-    command.add_argument("--out", type=Path, required=True, help="bag to write: a name.mcap, or a new folder")
-    command.add_argument("--duration", type=float, metavar="S", help="seconds (default: 10; folder: all pairs)")
-    command.add_argument("--seed", type=int, default=0, help="of scene, jitter and losses (default: %(default)s)")
-    command.add_argument("--infrared", default="lwir", choices=("lwir", "swir", "nir"), help="default: %(default)s")
+    data = add_option(
+        command,
+        "--data",
+        ": own images, or pairs with an index_SPLIT.json (default: none, a synthetic scene is recorded)",
+    )
+    add_former(command, data, "--from", type=lambda text: None if text == "scenes" else Path(text))
+    add_option(command, "--out", " bag: a name.mcap, or a new folder", required=True, metavar="BAG")
+    add_option(command, "--duration", " (default: 10; with --data: all pairs)")
+    add_option(command, "--seed", " of scene, jitter and losses (default: %(default)s)", default=0)
     command.add_argument(
-        "--size", type=parse_size, metavar="WxH", help="size of the images (default: 640x512; folder: its own)"
+        "--size", type=parse_size, metavar="WxH", help="size of the images (default: 640x512; with --data: its own)"
     )
     command.add_argument(
         "--ir-size", type=parse_size, metavar="WxH", help="size of the IR images (default: that of the RGB images)"
     )
 
     scenes = command.add_argument_group("scenes")
-    scenes.add_argument("--time-of-day", choices=("day", "dusk", "night"), help="default: the seed's")
-    scenes.add_argument("--misregistration-px", type=float, default=0.0, metavar="PX", help="by a seeded homography")
-    folder = command.add_argument_group("folder of pairs")
-    folder.add_argument("--split", default="val", help="default: %(default)s")
-    folder.add_argument("--limit", type=int, metavar="N", help="maximum number of pairs")
-    add_own_options(folder)
+    add_option(scenes, "--time-of-day", " (default: the seed's)", choices=("day", "dusk", "night"))
+    scenes.add_argument("--misregistration-px", type=float, metavar="PX", help="by a seeded homography (default: 0)")
+    folder = command.add_argument_group("with --data")
+    add_option(folder, "--split", " (default: val)")
+    add_option(folder, "--limit")
+    band = add_own_options(folder, ", also of scenes (default: by folder name, else lwir)")
+    add_former(folder, band, "--infrared")
 
     time = command.add_argument_group("time")
     time.add_argument("--rgb-rate", type=float, metavar="HZ", help="default: 30; folder: that of --ir-rate")
     time.add_argument("--ir-rate", type=float, metavar="HZ", help="default: 9; folder: that of --rgb-rate, else 9")
     time.add_argument("--ir-phase-ms", type=float, default=0.0, metavar="MS", help="delay of the first IR frame")
-    time.add_argument(
-        "--ir-time-offset-ms", type=float, default=0.0, metavar="MS", help="how far the IR clock is ahead"
-    )
+    add_option(time, "--ir-time-offset-ms", " (default: %(default)s)", default=0.0)
     time.add_argument("--jitter-ms", type=float, default=0.0, metavar="MS", help="standard deviation of exposure times")
     time.add_argument(
         "--latency-ms", type=float, default=5.0, metavar="MS", help="delay to the recorder (default: %(default)s)"
@@ -67,7 +72,11 @@ def add(kinds: Any) -> None:
     )
     for key, name in (("rgb", "RGB"), ("ir", "IR")):
         time.add_argument(
-            f"--dropout-{key}", type=float, default=0.0, metavar="SHARE", help=f"fraction of lost {name} frames, 0 to 1"
+            f"--dropout-{key}",
+            type=float,
+            default=0.0,
+            metavar="FRACTION",
+            help=f"fraction of lost {name} frames, 0 to 1",
         )
         time.add_argument(
             f"--dropout-{key}-window", type=_window, action="append", default=[], metavar="FROM:TO",
@@ -78,12 +87,17 @@ def add(kinds: Any) -> None:
         "--ir-to-rgb", type=float, nargs=9, metavar="N", help="homography from IR to RGB pixels, row by row"
     )
     written = command.add_argument_group("output")
-    written.add_argument("--rgb-encoding", default="raw", choices=("raw", "png", "jpeg"), help="default: %(default)s")
-    written.add_argument("--ir-encoding", default="raw", choices=("raw", "png", "jpeg"), help="default: %(default)s")
-    written.add_argument("--storage", choices=("mcap", "sqlite3"), help="format of a folder (default: sqlite3)")
-    written.add_argument("--compression", default="none", choices=("none", "message", "file", "chunk"), help="by zstd")
-    written.add_argument("--no-truth", action="store_true", help="write no ground truth, neither topics nor files")
-    written.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
+    for key, name in (("rgb", "RGB"), ("ir", "IR")):
+        form = written.add_argument(
+            f"--{key}-format", default="raw", choices=("raw", "png", "jpeg"),
+            help=f"format of the {name} images (default: %(default)s)",
+        )  # fmt: skip
+        add_former(written, form, f"--{key}-encoding")
+    add_container(written)
+    unlabelled = written.add_argument(
+        "--no-labels", action="store_true", help="write no labels and no true calibration, neither topics nor files"
+    )
+    add_former(written, unlabelled, "--no-truth")
     command.set_defaults(run=_run)
 
 
@@ -117,9 +131,9 @@ def _run(options: argparse.Namespace) -> int:
         ),
         duration_s=duration_s,
         seed=options.seed,
-        rgb_form=options.rgb_encoding,
-        ir_form=options.ir_encoding,
-        truth=not options.no_truth,
+        rgb_form=options.rgb_format,
+        ir_form=options.ir_format,
+        truth=not options.no_labels,
     )
     with tqdm(unit=" frames", disable=None, file=sys.stderr) as bar:
         written = make_bag(
@@ -133,7 +147,7 @@ def _run(options: argparse.Namespace) -> int:
 def _rates(options: argparse.Namespace) -> tuple[float, float]:
     """Return the rates of both cameras in Hz; equal for still pairs, as each is one moment seen by both."""
     rgb, ir = options.rgb_rate, options.ir_rate
-    if options.source == "scenes":
+    if options.data is None:
         return 30.0 if rgb is None else rgb, 9.0 if ir is None else ir
     same = next((rate for rate in (ir, rgb) if rate is not None), 9.0)
     return same if rgb is None else rgb, same if ir is None else ir
@@ -145,32 +159,29 @@ def _source(options: argparse.Namespace, pairs_hz: float) -> tuple[Any, float]:
     from spectradino_core.datasets.benchmark import LabelledPairs
     from spectradino_core.modality import Modality
 
-    if options.source == "scenes":
-        refuse_own_options(options, "not for scenes")
-        if options.limit is not None:
-            raise ValueError("--limit is for a folder of pairs; give synthetic scenes a --duration")
+    band = Modality.parse(options.band or "lwir")
+    if options.data is None:
+        refuse_own_options(options, "which --data gives", "rgb ir classes")
+        refuse(options, "split limit", "has no effect without --data")
         scenes = SceneViews(
             options.seed,
-            Modality.parse(options.infrared),
+            band,
             options.size or (640, 512),
             options.ir_size,
             options.ir_to_rgb,
-            options.misregistration_px,
+            options.misregistration_px or 0.0,
             options.time_of_day,
         )
         return scenes, 10.0 if options.duration is None else options.duration
-    if options.misregistration_px or options.time_of_day:
-        raise ValueError(
-            "--misregistration-px and --time-of-day are for scenes; move a folder's images with --ir-to-rgb"
-        )
-    place = Path(options.source)
+    refuse(options, "misregistration-px time-of-day", "is for scenes; move the images of --data with --ir-to-rgb")
+    root, split = options.data, options.split or "val"
     folder: PairedFolder | LabelledPairs
-    if is_indexed(place, options.split) or any(place.glob("index_*.json")):
-        refuse_own_options(options, f"but {place} has an index that defines it")
-        folder = PairedFolder(place, options.split, options.infrared)
+    if is_indexed(root, split) or any(root.glob("index_*.json")):
+        refuse_own_options(options, f"but {root} has an index that defines it", "rgb ir classes")
+        folder = PairedFolder(root, split, band.key)
     else:
-        own = open_own_of(options, place, Modality.parse(options.infrared))
-        folder = own.benchmark.open(own.root, options.split)
+        own = open_own_of(options, root, band)
+        folder = own.benchmark.open(own.root, split)
         if skipped := sum(not all(item.present) for item in folder):
             print(f"{skipped} images without a counterpart are not in the bag", file=sys.stderr)
     pairs = FolderViews(folder, pairs_hz, options.size, options.ir_size, options.ir_to_rgb, options.limit)

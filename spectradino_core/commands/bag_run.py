@@ -7,13 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from spectradino_core.commands.bag_options import add_clock, add_container, add_topics
 from spectradino_core.commands.node_parameters import add_parameters, settings_of
+from spectradino_core.options import add_former, add_option
 
 __all__ = ["add"]
 
 _EXAMPLES = """examples:
   spectradino bag run drive --model models/lwir_box.onnx --out annotated.mcap
-  spectradino bag run drive.mcap --model m.onnx --out annotated --inputs --no-overlay
+  spectradino bag run drive.mcap --model m.onnx --out annotated --copy-images --no-overlay
 
 The .mcap file opens in Foxglove and with `ros2 bag play`. The same command resumes a run that was stopped.
 The exit status is 1, and nothing is written, if the bag gives no results."""
@@ -30,21 +32,16 @@ def add(kinds: Any) -> None:
         epilog=_EXAMPLES,
     )
     command.add_argument("bag", type=Path, help="rosbag2 folder, or a .mcap or .db3 file")
-    command.add_argument("--model", type=Path, required=True, help="model file (.onnx)")
-    command.add_argument("--out", type=Path, required=True, help="bag to write: a name.mcap, or a new folder")
-    command.add_argument("--rgb-topic", metavar="T", help='RGB camera (default: found by name; "": none)')
-    command.add_argument("--ir-topic", metavar="T", help='IR camera (default: found by name; "": none)')
-    command.add_argument("--inputs", action="store_true", help="also copy both cameras' images")
+    add_option(command, "--model", " (.onnx)", required=True)
+    add_option(command, "--out", " bag: a name.mcap, or a new folder", required=True, metavar="BAG")
+    add_topics(command)
+    copied = command.add_argument("--copy-images", action="store_true", help="also copy both cameras' images")
+    add_former(command, copied, "--inputs")
     command.add_argument(
         "--overlay", action=argparse.BooleanOptionalAction, default=True, help="draw overlays (default: yes)"
     )
-    command.add_argument("--storage", choices=("mcap", "sqlite3"), help="format of a folder (default: sqlite3)")
-    command.add_argument("--compression", default="none", choices=("none", "message", "file", "chunk"), help="by zstd")
-    command.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
-    command.add_argument(
-        "--clock", default="received", choices=("received", "stamp"),
-        help="arrival time of a frame: as recorded, or its stamp if recording times are useless (default: %(default)s)",
-    )  # fmt: skip
+    add_container(command)
+    add_clock(command)
     add_parameters(command)
     command.set_defaults(run=_run)
 
@@ -71,7 +68,7 @@ def _run(options: argparse.Namespace) -> int:
                 options.rgb_topic,
                 options.ir_topic,
                 options.overlay,
-                options.inputs,
+                options.copy_images,
                 options.storage,
                 options.compression,
                 options.overwrite,
@@ -80,10 +77,10 @@ def _run(options: argparse.Namespace) -> int:
             tick,
             lambda text: bar.write(text, file=sys.stderr),
         )
-    answers = ", ".join(f"{count} {mode}" for mode, count in sorted(done.results.items())) or "none"
+    results = ", ".join(f"{count} {mode}" for mode, count in sorted(done.results.items())) or "none"
     drops = ", ".join(f"{count} {cause}" for cause, count in done.drops.items()) or "none"
     for camera in done.cameras:
         print(camera)
     kept = f" ({done.kept} of the resumed run)" if done.kept else ""
-    print(f"{done.path}: results: {answers}{kept}; dropped: {drops}")
+    print(f"{done.path}: results: {results}{kept}; dropped: {drops}")
     return 0

@@ -9,10 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from spectradino_core.commands.sizes import parse_size
+from spectradino_core.options import add_former, add_option, refuse
 
 __all__ = ["add"]
 
 GROUPS = ("backbone", "detector", "model", "train", "gpu")
+_OF_GROUP = {
+    "backbone": "cases",
+    "backbone detector": "input-size",
+    "train gpu": "batch crop",
+    "model gpu": "model",
+    "model": "score-scenes",
+    "backbone detector train gpu": "variant",
+}
+"""Options that only some groups have."""
 _QUICK = ("backbone", "detector", "model", "train")
 
 
@@ -27,26 +37,29 @@ def add(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n"
         "  spectradino bench --quick\n"
-        "  spectradino bench backbone --variants s b --sizes 392x490 518x644 --out results\n"
-        "  spectradino bench detector --variants s --sizes 518x644   # what 'finetune --strides fast' gains\n"
+        "  spectradino bench backbone --variant s b --input-size 490x392 644x518 --out results\n"
+        "  spectradino bench detector --variant s --input-size 644x518   # what 'finetune --strides fast' gains\n"
         "  spectradino bench model --model my.onnx --score-scenes 100\n"
-        "  spectradino bench gpu --variants s b --model my.onnx",
+        "  spectradino bench gpu --variant s b --model my.onnx",
     )
     command.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(GROUPS)} (default: all but gpu)")
     command.add_argument("--quick", action="store_true", help="small sizes and few rounds: under three minutes")
-    command.add_argument("--out", type=Path, default=Path("bench_out"), help="folder of results (default: %(default)s)")
-    command.add_argument("--work", type=Path, help="folder in which exported graphs are kept for reuse")
-    command.add_argument("--variants", nargs="+", help="ViT variants (default: s; quick: tiny)")
-    command.add_argument("--sizes", nargs="+", metavar="HxW", help="for backbone and detector (default: 392x490)")
+    add_option(command, "--out", " folder (default: %(default)s)", default=Path("bench_out"), metavar="DIR")
+    command.add_argument("--work", type=Path, metavar="DIR", help="folder in which exported graphs are kept for reuse")
+    variant = add_option(command, "--variant", " (default: s; quick: tiny; gpu: s b)", nargs="+")
+    size = add_option(command, "--input-size", ", of backbone and detector (default: 490x392)", type=_size, nargs="+")
     command.add_argument("--cases", nargs="+", help="backbone cases, named as in its table (default: all)")
     command.add_argument("--rounds", type=int, help="timed rounds (default: 7; quick: 2)")
-    command.add_argument("--pairs", type=int, help="pairs per training step (default: 4; quick: 2; gpu: 128)")
-    command.add_argument("--crop", type=int, help="crop size of a training step (default: the recipe's; quick: 70)")
-    command.add_argument("--model", type=Path, help="model file (default: models/lwir_box.onnx, if it exists)")
-    command.add_argument("--score-scenes", type=int, default=0, metavar="N", help="also score mAP50 on N scenes")
+    batch = add_option(command, "--batch", " of training (default: 4; quick: 2; gpu: 128)")
+    add_option(command, "--crop", " of training (default: the recipe's; quick: 70; gpu: 224)")
+    add_option(command, "--model", " (.onnx; default: models/lwir_box.onnx, if it exists)")
+    add_option(command, "--score-scenes")
     command.add_argument("--no-memory", dest="memory", action="store_false", help="don't measure peak memory")
-    command.add_argument("--threads", type=int, help="PyTorch threads")
+    add_option(command, "--threads", " of PyTorch")
     command.add_argument("--note", default="none", help="stored with the results: other load on the machine")
+    add_former(command, variant, "--variants")
+    add_former(command, size, "--sizes", type=_height_first, metavar="HxW")
+    add_former(command, batch, "--pairs")
     command.set_defaults(run=_run)
 
 
@@ -56,6 +69,9 @@ def _run(options: argparse.Namespace) -> int:
     groups = options.groups or _QUICK
     if unknown := [group for group in groups if group not in GROUPS]:
         raise ValueError(f"no such group: {', '.join(unknown)}; choose from {', '.join(GROUPS)}")
+    for group, words in _OF_GROUP.items():
+        if not set(group.split()) & set(groups):
+            refuse(options, words, f"has no effect on {', '.join(groups)}: it is for {group.replace(' ', ', ')}")
     if options.rounds is not None and options.rounds < 1:
         raise ValueError("--rounds must be at least 1")
     if options.threads:
@@ -130,7 +146,7 @@ def _train(options: argparse.Namespace, work: Path) -> None:
 
     rows = []
     for variant in _variants(options):
-        pairs = options.pairs or (2 if options.quick else 4)
+        pairs = options.batch or (2 if options.quick else 4)
         crop = options.crop or (70 if options.quick else None)
         rows += train_rows(variant, pairs, _rounds(options), crop, steps=0 if options.quick else 12)
     _write(options, "train", rows, {"autocast": "bfloat16"})
@@ -147,14 +163,14 @@ def _gpu(options: argparse.Namespace, work: Path) -> None:
     rows, steps = [], []
     for kind in (torch.bfloat16, torch.float16):
         roof = matmul_roof("cuda", kind)
-        for variant in options.variants or ("s", "b"):
+        for variant in options.variant or ("s", "b"):
             rows += forward_rows(variant, kind, rounds=options.rounds or 30, roof=roof)
     _write(options, "gpu_forward", rows, facts)
     plot_bars(
         options.out / "gpu_forward.png", rows, ("variant", "kind", "batch"), "case", "pairs_per_s", "pairs per second"
     )
-    for variant in options.variants or ("b",):
-        steps += training_rows(variant, options.pairs or 128, crop=options.crop or 224)
+    for variant in options.variant or ("b",):
+        steps += training_rows(variant, options.batch or 128, crop=options.crop or 224)
     _write(options, "gpu_training", steps, facts)
     if options.model is not None:
         _write(options, "gpu_engine", engine_rows(options.model), facts)
@@ -163,24 +179,26 @@ def _gpu(options: argparse.Namespace, work: Path) -> None:
 _RUN = {"backbone": _backbone, "detector": _detector, "model": _model, "train": _train, "gpu": _gpu}
 
 
-def _write(options: argparse.Namespace, name: str, rows: list[dict[str, object]], facts: dict[str, str]) -> None:
+def _write(options: argparse.Namespace, name: str, rows: list[dict[str, object]], more: dict[str, str]) -> None:
     import torch
 
     from spectradino_core.bench.machine import describe
     from spectradino_core.bench.tables import markdown, write_table
 
-    told = describe() | {"threads of PyTorch": str(torch.get_num_threads())} | facts | {"note": options.note}
-    write_table(options.out / f"{name}.csv", told, rows)
+    facts = describe() | {"threads of PyTorch": str(torch.get_num_threads())} | more | {"note": options.note}
+    write_table(options.out / f"{name}.csv", facts, rows)
     (options.out / f"{name}.md").write_text(markdown(rows) + "\n")
     print(f"\n{name}: {options.out / name}.csv\n\n{markdown(rows)}")
 
 
 def _variants(options: argparse.Namespace) -> Sequence[str]:
-    return options.variants or (("tiny",) if options.quick else ("s",))
+    return options.variant or (("tiny",) if options.quick else ("s",))
 
 
 def _sizes(options: argparse.Namespace) -> list[tuple[int, int]]:
-    return [_size(text) for text in options.sizes or (["224x224"] if options.quick else ["392x490"])]
+    """Return (height, width) of each size."""
+    sizes = options.input_size or ([(224, 224)] if options.quick else [(490, 392)])
+    return [(height, width) for width, height in sizes]
 
 
 def _rounds(options: argparse.Namespace) -> int:
@@ -188,6 +206,9 @@ def _rounds(options: argparse.Namespace) -> int:
 
 
 def _size(text: str) -> tuple[int, int]:
-    from spectradino_core.bench.backbone import PATCH
+    return parse_size(text, 14)
 
-    return parse_size(text, PATCH, "HEIGHTxWIDTH")
+
+def _height_first(text: str) -> tuple[int, int]:
+    height, width = parse_size(text, 14)
+    return width, height

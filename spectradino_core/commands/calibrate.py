@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from spectradino_core.commands.bag_options import add_topics
 from spectradino_core.commands.node_parameters import DECODING, add_parameters, settings_of
+from spectradino_core.options import add_former, add_option, refuse
 
 __all__ = ["REGISTERED", "add", "find_time_offset"]
 
@@ -48,9 +50,8 @@ def add(commands: Any) -> None:
     time.add_argument(
         "--window-ms", type=float, default=1000.0, help="maximum absolute offset to search [ms] (default: %(default)g)"
     )
-    time.add_argument(
-        "--seconds", type=float, default=120.0, help="how much of a long bag to read [s] (default: %(default)g)"
-    )
+    duration = add_option(time, "--duration", " to read of a long bag (default: %(default)g)", default=120.0)
+    add_former(time, duration, "--seconds")
     time.add_argument(
         "--pair-by",
         choices=("auto", "stamp", "arrival"),
@@ -71,38 +72,35 @@ def add(commands: Any) -> None:
         "source", type=Path, metavar="BAG|FOLDER", help="a bag, or a folder with e.g. rgb/ and lwir/ that share names"
     )
     _add_topics(registration)
-    registration.add_argument(
-        "--pairs", type=int, default=16, help="number of pairs, spread over the recording (default: %(default)s)"
-    )
-    registration.add_argument(
-        "--time-offset-ms",
-        type=float,
-        help="IR stamp minus RGB stamp of the same moment (default: with --add the file's, else 0)",
-    )
+    limit = add_option(registration, "--limit", ", spread over the recording (default: %(default)s)", default=16)
+    offset = add_option(registration, "--ir-time-offset-ms", " (default: with --add the file's, else 0)")
+    add_former(registration, limit, "--pairs")
+    add_former(registration, offset, "--time-offset-ms")
     registration.add_argument(
         "--scale",
         type=float,
         nargs=2,
-        metavar=("LEAST", "LARGEST"),
+        metavar=("MIN", "MAX"),
         help="RGB pixels per IR pixel to search (default: 0.4 to 1.5 of the scale that covers the RGB image)",
     )
-    registration.add_argument(
-        "--picture", type=Path, metavar="PNG", help="checkerboards before and after (default: next to --out)"
+    image = registration.add_argument(
+        "--checkerboard", type=Path, metavar="PNG", help="checkerboards before and after (default: next to --out)"
     )
+    add_former(registration, image, "--picture")
     _add_output(registration)
     registration.set_defaults(run=_registration)
 
 
 def _add_topics(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--rgb-topic", metavar="T", help="topic of the RGB camera (default: found by name)")
-    command.add_argument("--ir-topic", metavar="T", help="topic of the IR camera (default: found by name)")
+    add_topics(command, none="")
     add_parameters(command, DECODING)
 
 
 def _add_output(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--out", type=Path, help="calibration file to write (default: only print)")
+    add_option(command, "--out", ": calibration file (default: only print)", metavar="YAML")
     command.add_argument("--add", action="store_true", help="keep the other entries of an existing --out")
-    command.add_argument("--force", action="store_true", help="replace existing entries of --out")
+    overwrite = add_option(command, "--overwrite", ": the whole file, or with --add only this entry")
+    add_former(command, overwrite, "--force")
 
 
 def _time(options: argparse.Namespace) -> int:
@@ -110,8 +108,10 @@ def _time(options: argparse.Namespace) -> int:
     from spectradino_core.calibration.estimation.recordings import is_by_arrival
     from spectradino_core.streams.calibration_file import Calibration
 
-    if not options.seconds >= 8:
-        raise ValueError(f"--seconds must be at least 8, got {options.seconds:g}")
+    if not options.duration >= 8:
+        raise ValueError(f"--duration must be at least 8, got {options.duration:g}")
+    if options.out is None:
+        refuse(options, "overwrite", "has no effect without --out")
     before = _before(options, "time_offset_ms")
     known = before.registration if before is not None else None
     decoding = settings_of(options).decoding
@@ -119,7 +119,7 @@ def _time(options: argparse.Namespace) -> int:
         by_arrival = is_by_arrival(reader, options.pair_by)
         if by_arrival:
             print("Compared by recording times: the offset applies if frames are paired by arrival (parameter pair_by)")
-        _, found = find_time_offset(reader, known, options.window_ms, options.seconds, by_arrival)
+        _, found = find_time_offset(reader, known, options.window_ms, options.duration, by_arrival)
         _print_refused(reader)
     print(found)
     offset = round(found.offset_ms, 3)
@@ -176,23 +176,28 @@ def _registration(options: argparse.Namespace) -> int:
     from spectradino_core.calibration.estimation.recordings import is_by_arrival, pairs_of_bag, pairs_of_folder
     from spectradino_core.streams.calibration_file import Calibration
 
-    if options.pairs < 1:
-        raise ValueError(f"--pairs must be at least 1, got {options.pairs}")
+    if options.limit < 1:
+        raise ValueError(f"--limit must be at least 1, got {options.limit}")
     if options.scale is not None and not 0 < options.scale[0] < options.scale[1]:
         raise ValueError("--scale must be two numbers above 0, the smaller one first")
+    if options.out is None and options.checkerboard is None:
+        refuse(options, "overwrite", "has no effect without --out or --checkerboard")
+    is_folder = _is_folder_of_pairs(options.source)
+    if is_folder:
+        refuse(options, "rgb-topic ir-topic ir-time-offset-ms", "has no effect on a folder of images")
     before = _before(options, "registration")
     decoding = settings_of(options).decoding
-    picture = options.picture or (None if options.out is None else options.out.with_suffix(".png"))
-    if picture is not None and picture.exists() and not options.force:
-        raise FileExistsError(f"{picture} already exists: give --force to replace it, or another --picture")
-    if _is_folder_of_pairs(options.source):
-        pairs = pairs_of_folder(options.source, options.pairs, decoding.ir_crop)
+    image = options.checkerboard or (None if options.out is None else options.out.with_suffix(".png"))
+    if image is not None and image.exists() and not options.overwrite:
+        raise FileExistsError(f"{image} already exists: give --overwrite to replace it, or another --checkerboard")
+    if is_folder:
+        pairs = pairs_of_folder(options.source, options.limit, decoding.ir_crop)
     else:
-        offset = options.time_offset_ms
+        offset = options.ir_time_offset_ms
         if offset is None:
             offset = 0.0 if before is None else before.time_offset_ms or 0.0
         with BagReader(options.source, options.rgb_topic, options.ir_topic, decoding=decoding) as reader:
-            pairs = pairs_of_bag(reader, options.pairs, offset, by_arrival=is_by_arrival(reader, "auto"))
+            pairs = pairs_of_bag(reader, options.limit, offset, by_arrival=is_by_arrival(reader, "auto"))
             _print_refused(reader)
     try:
         found = estimate_homography([(p.rgb, p.infrared) for p in pairs], options.scale and tuple(options.scale))
@@ -200,8 +205,8 @@ def _registration(options: argparse.Namespace) -> int:
         print(f"Nothing to correct, so nothing is written: {error}.")
         return REGISTERED
     print(found)
-    if picture is not None:
-        _write_picture(picture, pairs, found.registration)
+    if image is not None:
+        _write_image(image, pairs, found.registration)
     if options.out is None:
         numbers = ", ".join(f"{value:.8g}" for value in found.registration.matrix)
         print(f"No calibration file was written because --out was not given. As a parameter: ir_to_rgb:=[{numbers}]")
@@ -258,16 +263,16 @@ def _before(options: argparse.Namespace, entry: str) -> Any:
     if not options.out.exists():
         return None
     if not options.add:
-        if options.force:
+        if options.overwrite:
             return None
         raise FileExistsError(
-            f"{options.out} already exists: give --add to keep its other entries, --force to replace it, or another "
-            "--out"
+            f"{options.out} already exists: give --add to keep its other entries, --overwrite to replace it, or "
+            "another --out"
         )
     before = load_calibration(options.out)
-    if getattr(before, entry) is not None and not options.force:
-        said = "a time offset" if entry == "time_offset_ms" else "a homography"
-        raise FileExistsError(f"{options.out} already contains {said}: give --force with --add to replace it")
+    if getattr(before, entry) is not None and not options.overwrite:
+        kind = "a time offset" if entry == "time_offset_ms" else "a homography"
+        raise FileExistsError(f"{options.out} already contains {kind}: give --overwrite with --add to replace it")
     return before
 
 
@@ -297,7 +302,7 @@ def _write(path: Path, calibration: Any) -> None:
     print(f"{path}: pass it to the node as calibration_file")
 
 
-def _write_picture(path: Path, pairs: Any, registration: Any) -> None:
+def _write_image(path: Path, pairs: Any, registration: Any) -> None:
     import cv2
 
     from spectradino_core.calibration.estimation.pictures import before_and_after

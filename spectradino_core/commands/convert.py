@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from spectradino_core.options import add_former, add_option, refuse
 
 if TYPE_CHECKING:
     from spectradino_core.export.convert import Score
@@ -21,11 +22,13 @@ def add(commands: Any) -> None:
         "streams and with each single stream, and not written if it differs too much.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n"
-        "  spectradino convert lwir_box.onnx lwir_box_int8.onnx --precision int8 --score-scenes 100\n"
-        "  spectradino convert lwir_box.onnx lwir_box_fp16.onnx --precision fp16",
+        "  spectradino convert --model lwir_box.onnx --out lwir_box_int8.onnx --precision int8 --score-scenes 100\n"
+        "  spectradino convert --model lwir_box.onnx --out lwir_box_fp16.onnx --precision fp16",
     )
-    command.add_argument("model", type=Path, help="the .onnx file written by 'spectradino export'")
-    command.add_argument("target", type=Path, help="the .onnx file to write")
+    model = add_option(command, "--model", " (.onnx) written by 'spectradino export'", required=True)
+    out = add_option(command, "--out", ": model file (.onnx)", required=True, metavar="FILE")
+    add_former(command, model, "model")
+    add_former(command, out, "target")
     command.add_argument(
         "--precision", required=True, choices=("fp32", "fp16", "int8"), help="fp32: only fuse attention"
     )
@@ -33,14 +36,13 @@ def add(commands: Any) -> None:
         "--fuse-attention", action=argparse.BooleanOptionalAction, default=None,
         help="fuse attention into ONNX Runtime's own operator, unsupported by TensorRT (default: unless fp16)",
     )  # fmt: skip
-    command.add_argument("--scenes", type=int, default=8, metavar="N", help="scenes to compare on (default: 8)")
-    command.add_argument("--data", type=Path, help="folder of paired images: also compare on its val split")
-    command.add_argument(
-        "--score-scenes", type=int, default=0, metavar="N", help="also refuse a loss of mAP50 on N held-out scenes"
+    add_option(command, "--scenes", " to compare on (default: %(default)s)", default=8)
+    add_option(command, "--data", " with an index_val.json: also compare on its val split")
+    add_option(command, "--score-scenes", " and refuse a loss", default=0)
+    drop = command.add_argument(
+        "--max-map-drop", type=float, metavar="POINTS", help="maximum loss with --score-scenes (default: 0.5)"
     )
-    command.add_argument(
-        "--most-lost", type=float, default=0.5, metavar="POINTS", help="of more than this (default: %(default)s)"
-    )
+    add_former(command, drop, "--most-lost")
     command.set_defaults(run=_run)
 
 
@@ -52,20 +54,22 @@ def _run(options: argparse.Namespace) -> int:
 
     if options.scenes < 1:
         raise ValueError("--scenes must be at least 1")
+    if not options.score_scenes:
+        refuse(options, "max-map-drop", "has no effect without --score-scenes")
     infrared = OnnxEngine(options.model, device="cpu").info.infrared
     pairs: list[Any] = list(ScenePairs.held_out("calibration", options.scenes, infrared))
     if options.data is not None:
         pairs += FolderSet(options.data, "val", infrared)
     facts = convert(
         options.model,
-        options.target,
+        options.out,
         options.precision,
         pairs,
         options.fuse_attention,
         held_out_score(options.score_scenes, infrared) if options.score_scenes else None,
-        options.most_lost / 100,
+        (0.5 if options.max_map_drop is None else options.max_map_drop) / 100,
     )
-    print(f"{options.target}: {options.target.stat().st_size / 1e6:.1f} MB, {facts['precision']}")
+    print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB, {facts['precision']}")
     print(f"maximum differences from {options.model.name}: {facts['difference']}")
     if "score" in facts:
         before, after = facts["score"]["before"], facts["score"]["after"]

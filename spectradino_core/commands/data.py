@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+import sys
 from typing import Any
 
 from spectradino_core.commands import data_sets
+from spectradino_core.options import add_former, add_option, refuse
 
 __all__ = ["add"]
 
-_LAYOUTS = ("folder", "ms2", "rasmd", "ir500k", "scenes")
+_LAYOUTS = ("folder", "ms2", "rasmd", "ir500k")
 
 
 def add(commands: Any) -> None:
@@ -21,30 +22,37 @@ def add(commands: Any) -> None:
     made = kinds.add_parser(
         "make-manifest",
         help="list the pairs of a data set in a manifest (JSON lines)",
-        description="Finds the pairs of a data set and writes a manifest, which `spectradino pretrain --data` reads.",
+        description="Finds the pairs of a data set and writes a manifest for `spectradino pretrain --manifest`.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n"
-        "  spectradino data make-manifest /data/roadscene --split train\n"
-        "  spectradino data make-manifest /data/MS2 --layout ms2 --relative-to /data --out ms2.jsonl\n"
-        "  spectradino data make-manifest scenes --layout scenes --scenes 500",
+        "  spectradino data make-manifest --data /data/roadscene --split train\n"
+        "  spectradino data make-manifest --data /data/MS2 --layout ms2 --data-root /data --out ms2.jsonl\n"
+        "  spectradino data make-manifest --scenes 500 --out scenes",
     )
-    made.add_argument("root", type=Path, help="folder of the data set; with --layout scenes: the folder to write")
-    made.add_argument("--layout", default="folder", choices=_LAYOUTS, help="folder layout (default: %(default)s)")
-    made.add_argument("--split", default="train", help="for layout 'folder' (default: %(default)s)")
-    made.add_argument("--out", type=Path, help="the manifest (default: ROOT/manifest_SPLIT.jsonl, or manifest.jsonl)")
+    data = add_option(made, "--data", ", to list")
+    add_former(made, data, "root")
     made.add_argument(
-        "--relative-to",
-        type=Path,
-        metavar="FOLDER",
-        help="base of the paths, ROOT or above it (default: the manifest's own folder, else ROOT)",
-    )
+        "--layout", choices=(*_LAYOUTS, "scenes"), metavar="LAYOUT",
+        help=f"folder layout: {', '.join(_LAYOUTS)} (default: folder)",
+    )  # fmt: skip
+    add_option(made, "--split", " of layout 'folder' (default: train)")
+    add_option(
+        made, "--out", ": the manifest (default: manifest_SPLIT.jsonl or manifest.jsonl in --data); with --scenes: the "
+        "folder to render into", metavar="PATH",
+    )  # fmt: skip
+    base = add_option(
+        made, "--data-root", ", --data or above it, to which paths are relative (default: the manifest's own folder, "
+        "else --data)",
+    )  # fmt: skip
+    add_former(made, base, "--relative-to")
     made.add_argument(
         "--sequence-pattern",
         metavar="REGEX",
         help="groups 'sequence' and 'frame' in the RGB image's path, e.g. '(?P<sequence>FLIR)_(?P<frame>\\d+)'",
     )
-    made.add_argument("--scenes", type=int, metavar="N", help="with --layout scenes: number of scenes to render")
-    made.add_argument("--first", type=int, default=0, help="with --layout scenes: the first seed")
+    add_option(made, "--scenes", " to render, in place of --data")
+    seed = add_option(made, "--seed", " of the first scene (default: 0)")
+    add_former(made, seed, "--first")
     made.set_defaults(run=_make_manifest)
 
 
@@ -52,14 +60,21 @@ def _make_manifest(options: argparse.Namespace) -> int:
     from spectradino_core.data.make_manifest import make_manifest, write_scenes
 
     if options.layout == "scenes":
-        if not options.scenes or options.scenes < 1:
-            raise ValueError("--layout scenes needs --scenes N, at least 1")
-        path = write_scenes(options.root, options.scenes, first=options.first)
+        print(f"{options.prog}: warning: --layout scenes is deprecated, use --scenes N --out DIR", file=sys.stderr)
+        options.layout, options.out, options.data = None, options.out or options.data, None
+    if options.scenes is not None:
+        refuse(options, "data layout split sequence-pattern data-root", "has no effect with --scenes")
+        if options.scenes < 1 or options.out is None:
+            raise ValueError("--scenes N, at least 1, needs the folder to render into: give --out DIR")
+        path = write_scenes(options.out, options.scenes, first=options.seed or 0)
         print(f"{path}: {options.scenes} scenes")
         return 0
-    name = f"manifest_{options.split}.jsonl" if options.layout == "folder" else "manifest.jsonl"
-    out = options.out or options.root / name
-    print(
-        make_manifest(options.layout, options.root, out, options.split, options.sequence_pattern, options.relative_to)
-    )
+    refuse(options, "seed", "has no effect without --scenes")
+    if options.data is None:
+        raise ValueError("nothing to list: give --data DIR, or --scenes N --out DIR")
+    layout, split = options.layout or "folder", options.split or "train"
+    if layout != "folder":
+        refuse(options, "split", f"has no effect on layout {layout}")
+    out = options.out or options.data / (f"manifest_{split}.jsonl" if layout == "folder" else "manifest.jsonl")
+    print(make_manifest(layout, options.data, out, split, options.sequence_pattern, options.data_root))
     return 0

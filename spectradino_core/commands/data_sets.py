@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectradino_core.commands.own_data import add_own_options, open_own_of, refuse_own_options
+from spectradino_core.commands.own_data import add_own_options, open_own_of, published
+from spectradino_core.options import add_former, add_option, refuse
 from spectradino_core.text import log_line
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from spectradino_core.datasets import Benchmark
     from spectradino_core.datasets.check import SplitReport
 
@@ -23,10 +25,12 @@ def add(kinds: Any) -> None:
     listed = kinds.add_parser(
         "list",
         help="list the public data sets that can be read, and which are present",
-        description="Lists data sets by band, task, classes, pairs and licence; with a NAME, all details of one.",
+        description="Lists data sets by band, task, classes, pairs and licence; with --dataset, all details of one.",
     )
-    listed.add_argument("dataset", nargs="?", metavar="NAME", help="show all details of this one")
-    listed.add_argument("--root", type=Path, help="search this folder and its subfolders")
+    dataset = add_option(listed, "--dataset", ": show all details of this one")
+    base = add_option(listed, "--data-root", ": report which of them it holds")
+    add_former(listed, dataset, "name")
+    add_former(listed, base, "--root")
     listed.set_defaults(run=_list)
 
     checked = kinds.add_parser(
@@ -36,41 +40,44 @@ def add(kinds: Any) -> None:
         "Exit status: 0 if it is usable, 1 if not.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n"
-        "  spectradino data check --dataset flir --root /data/FLIR_aligned --out flir.png\n"
-        "  spectradino data check --dataset mfnet --root /data/ir_seg_dataset --split test --at-most 50\n"
+        "  spectradino data check --dataset flir --data /data/FLIR_aligned --out flir.png\n"
+        "  spectradino data check --dataset mfnet --data /data/ir_seg_dataset --split test --limit 50\n"
         "  spectradino data check --data my_images --out sheet.png",
     )
-    what = checked.add_mutually_exclusive_group(required=True)
-    what.add_argument("--dataset", metavar="NAME", help="a published set, see `spectradino data list`")
-    what.add_argument("--data", type=Path, metavar="DIR", help="your own images with COCO, VOC or YOLO labels")
-    checked.add_argument("--root", type=Path, help="with --dataset: the folder it was extracted to")
+    add_option(checked, "--dataset")
+    folder = add_option(
+        checked, "--data", ": where --dataset was extracted to, or own images with COCO, VOC or YOLO labels"
+    )
     add_own_options(checked)
-    checked.add_argument("--split", action="append", help="only this split (may be repeated)")
-    checked.add_argument("--at-most", type=int, metavar="N", help="read only N pairs of each split, spread over it")
-    checked.add_argument("--out", type=Path, metavar="SHEET.png", help="draw samples with their labels")
-    checked.add_argument("--samples", type=int, default=8, help="number of pairs to draw (default: %(default)s)")
+    add_option(checked, "--split", " (may be repeated; default: all)", action="append")
+    limit = add_option(checked, "--limit", " read of each split, spread over it")
+    add_option(checked, "--out", " image of samples with their labels", metavar="PNG")
+    draw = add_option(checked, "--draw", " in --out (default: 8)")
+    add_former(checked, folder, "--root")
+    add_former(checked, limit, "--at-most")
+    add_former(checked, draw, "--samples")
     checked.set_defaults(run=_check)
 
 
 def _list(options: argparse.Namespace) -> int:
     from spectradino_core.datasets import BENCHMARKS, find_benchmark
 
-    if options.root is not None and not options.root.is_dir():
-        raise ValueError(f"{options.root}: no such folder")
+    if options.data_root is not None and not options.data_root.is_dir():
+        raise ValueError(f"{options.data_root}: no such folder")
     if options.dataset is not None:
         one = find_benchmark(options.dataset)
         print(_described(one))
-        if options.root is not None:
-            print(f"found: {_found(one, options.root) or 'no'}")
+        if options.data_root is not None:
+            print(f"found: {_found(one, options.data_root) or 'no'}")
         return 0
-    heads = ["name", "band", "task", "classes", "pairs", "licence", *(["found"] if options.root else [])]
-    rows = [heads]
+    header = ["name", "band", "task", "classes", "pairs", "licence", *(["found"] if options.data_root else [])]
+    rows = [header]
     for one in BENCHMARKS.values():
         classes = " + ".join(str(len(names)) for names in (one.box_classes, one.mask_classes) if names)
         pairs = " ".join(f"{split} {count or '?'}" for split, count in one.splits.items())
         row = [one.name, one.infrared.name, " + ".join(one.tasks), classes, pairs, one.licence]
-        rows.append([*row, *([_found(one, options.root) or "-"] if options.root else [])])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
+        rows.append([*row, *([_found(one, options.data_root) or "-"] if options.data_root else [])])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     return 0
@@ -115,39 +122,40 @@ def _found(one: Benchmark, root: Path) -> str | None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from spectradino_core.datasets import find_benchmark
     from spectradino_core.datasets.check import check_benchmark
     from spectradino_core.datasets.sheet import write_sheet
 
-    if options.data is not None:
-        if options.root is not None:
-            raise ValueError("--root is for --dataset; --data is the folder itself")
+    if options.dataset is not None:
+        one = published(options)
+    elif options.data is not None:
         own = open_own_of(options, options.data)
-        one, root = own.benchmark, options.data
+        one = own.benchmark
         print("\n".join(own.described(remarks=False)))
     else:
-        refuse_own_options(options, "which --data gives")
-        one, root = find_benchmark(options.dataset), options.root
-    if options.at_most is not None and options.at_most < 1:
-        raise ValueError("--at-most must be at least 1")
-    if options.samples < 1:
-        raise ValueError("--samples must be at least 1")
+        raise ValueError("nothing to check: give --data DIR (own data) or --dataset NAME --data DIR")
+    root = options.data
+    if options.limit is not None and options.limit < 1:
+        raise ValueError("--limit must be at least 1")
+    if options.draw is not None and options.draw < 1:
+        raise ValueError("--draw must be at least 1")
+    if options.out is None:
+        refuse(options, "draw", "has no effect without --out")
     if root is None and one.needs_root:
         one.open(None, one.report_split)  # raises the error that describes the expected folder
-    reports = check_benchmark(one, root, options.split, options.at_most)
+    reports = check_benchmark(one, root, options.split, options.limit)
     print(f"{one.title}{'' if root is None else f', {root}'}")
     print(f"{one.infrared.name}, {' and '.join(one.tasks)}; scoring: {one.ignore}")
     if one.assumed:
         print(f"assumed: {one.assumed}")
     for report in reports:
-        _tell(one, report)
+        _print_report(one, report)
     if any(one.advice in problem for report in reports for problem in report.problems):
         print(f"\n{one.advice}")
     sound = [report for report in reports if report.usable and report.pairs is not None]
     if options.out is not None and sound:
         drawn = next((report for report in sound if report.split == one.report_split), sound[0])
         assert drawn.pairs is not None
-        write_sheet(options.out, drawn.pairs, options.samples)
+        write_sheet(options.out, drawn.pairs, options.draw or 8)
         print(f"{options.out}: pairs of {drawn.split} with their labels")
     bad = [report.split for report in reports if not report.usable]
     if bad:
@@ -157,7 +165,7 @@ def _check(options: argparse.Namespace) -> int:
     return 0
 
 
-def _tell(one: Benchmark, report: SplitReport) -> None:
+def _print_report(one: Benchmark, report: SplitReport) -> None:
     if report.pairs is None:
         print(f"\n{report.split}")
     else:
@@ -184,5 +192,5 @@ def _counts(counts: Counter[str]) -> str:
 
 def _formats(formats: Counter[str]) -> str:
     """Return sizes and depths, or their number if there are many."""
-    told = "; ".join(f"{name}: {count} pairs" for name, count in formats.most_common(3))
-    return told if len(formats) <= 3 else f"{len(formats)} sizes: {told}, .."
+    text = "; ".join(f"{name}: {count} pairs" for name, count in formats.most_common(3))
+    return text if len(formats) <= 3 else f"{len(formats)} sizes: {text}, .."

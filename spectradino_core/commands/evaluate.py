@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectradino_core.commands.own_data import add_own_options, is_indexed, open_own_of, refuse_own_options
+from spectradino_core.commands.own_data import add_own_options, is_indexed, open_own_of, published, refuse_own_options
 from spectradino_core.commands.sizes import parse_size
+from spectradino_core.options import add_former, add_option, names, refuse
+from spectradino_core.runtime.engine import DEVICES
 
 if TYPE_CHECKING:
     from spectradino_core.evaluation.sets import LabelledSet
@@ -27,36 +29,37 @@ def add(commands: Any) -> None:
         description="Several model files count as seeds of one model: figures are their mean ± standard deviation. "
         "`spectradino evaluate retrieval` evaluates backbones.",
     )
-    command.add_argument("models", type=Path, nargs="+", metavar="MODEL", help=".onnx or .safetensors")
-    command.add_argument(
-        "--baseline",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="frozen DINOv2 with the same head; several files are its seeds",
-    )
+    model = add_option(command, "--model", " (.onnx or .safetensors); several are its seeds", required=True, nargs="+")
+    add_former(command, model, "model")
+    add_option(
+        command, "--baseline", ": frozen, with the same head; several files are its seeds",
+        type=Path, nargs="+", default=[], metavar="FILE",
+    )  # fmt: skip
     data = command.add_argument_group("data")
-    data.add_argument("--dataset", metavar="NAME", help="a published data set: flir, llvip, rasmd, mfnet, ...")
-    data.add_argument("--root", type=Path, help="folder that it was extracted to")
-    data.add_argument("--split", help="default: the split of published figures; with --data: test, else val")
-    data.add_argument("--data", type=Path, metavar="DIR", help="your own images with COCO, VOC or YOLO labels")
+    add_option(data, "--dataset")
+    folder = add_option(
+        data, "--data", ": where --dataset was extracted to, or own images with COCO, VOC or YOLO labels"
+    )
+    add_former(data, folder, "--root")
+    add_option(data, "--split", " (default: that of published figures; own data: test, else val)")
     add_own_options(data)
-    data.add_argument("--scenes", type=int, default=0, metavar="N", help="N unseen synthetic scenes")
-    data.add_argument("--time-of-day", choices=("day", "dusk", "night"), help="of the scenes; default: mixed")
+    add_option(data, "--scenes", ", unseen in training", default=0)
+    add_option(data, "--time-of-day", " (default: mixed)", choices=("day", "dusk", "night"))
     how = command.add_argument_group("method")
     how.add_argument(
         "--slide", type=parse_size, metavar="WxH", help="scale images into WxH and slide a window over them"
     )
     how.add_argument(
-        "--stride", type=parse_size, metavar="XxY", help="step between windows (default: two thirds of the window)"
+        "--stride", type=parse_size, metavar="WxH", help="step between windows (default: two thirds of the window)"
     )
-    how.add_argument("--leave-out", nargs="+", default=[], metavar="CLASS", help="mask classes to exclude from means")
-    how.add_argument("--device", default="auto", help="auto, cpu, cuda or tensorrt (default: %(default)s)")
-    command.add_argument("--out", type=Path, metavar="FOLDER", help="folder for result.json, result.md and report.html")
-    command.add_argument(
-        "--worst", type=int, default=8, metavar="K", help="number of worst frames to draw (default: %(default)s)"
+    exclude = how.add_argument(
+        "--exclude-classes", type=names, default=(), metavar="A,B", help="mask classes to exclude from means"
     )
+    add_former(how, exclude, "--leave-out", nargs="+", type=str)
+    add_option(how, "--device", " (default: %(default)s)", default="auto", choices=DEVICES)
+    add_option(command, "--out", " folder for result.json, result.md and report.html", metavar="DIR")
+    draw = add_option(command, "--draw", ", the worst, with --out (default: 8)")
+    add_former(command, draw, "--worst")
     command.set_defaults(run=_run)
 
 
@@ -66,15 +69,19 @@ def _run(options: argparse.Namespace) -> int:
 
     if options.out is not None and options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out {options.out} is a file: give a folder")
-    if options.stride is not None and options.slide is None:
-        raise ValueError("--stride needs --slide WxH")
-    files = [*options.models, *options.baseline]
-    names = files_by_name(files)
-    if len(set(names)) < len(names):
+    if options.slide is None:
+        refuse(options, "stride", "needs --slide WxH")
+    if options.out is None:
+        refuse(options, "draw", "has no effect without --out")
+    if not options.scenes:
+        refuse(options, "time-of-day", "has no effect without --scenes")
+    files = [*options.model, *options.baseline]
+    titles = files_by_name(files)
+    if len(set(titles)) < len(titles):
         raise ValueError("a model was given twice: seeds must be different files")
-    pipelines = dict(zip(names, (_open(file, options) for file in files), strict=True))
+    pipelines = dict(zip(titles, (_open(file, options) for file in files), strict=True))
     same_task({name: pipeline.info for name, pipeline in pipelines.items()})
-    models, baselines = names[: len(options.models)], names[len(options.models) :]
+    models, baselines = titles[: len(options.model)], titles[len(options.model) :]
     for name in baselines:
         _check_baseline(name, pipelines[name].info)
     info = pipelines[models[0]].info
@@ -88,8 +95,8 @@ def _run(options: argparse.Namespace) -> int:
     for data in sets:
         report.add(
             compare(
-                [pipelines[name] for name in models], [pipelines[name] for name in baselines], data, options.worst,
-                options.leave_out,
+                [pipelines[name] for name in models], [pipelines[name] for name in baselines], data,
+                8 if options.draw is None else options.draw, list(options.exclude_classes),
             )
         )  # fmt: skip
     if options.out is not None:  # before printing: a reader of the output may close the pipe
@@ -112,16 +119,14 @@ def _open(file: Path, options: argparse.Namespace) -> Pipeline:
 
 def _sets(options: argparse.Namespace, info: ModelInfo) -> Sequence[LabelledSet]:
     from spectradino_core.data.scene_sets import ScenePairs
-    from spectradino_core.datasets.registry import find_benchmark
     from spectradino_core.evaluation.sets import FolderSet
 
     sets: list[LabelledSet] = []
     if options.dataset is not None:
-        benchmark = find_benchmark(options.dataset)
-        sets.append(benchmark.open(options.root, options.split or benchmark.report_split))
-    elif options.root is not None or (options.split is not None and options.data is None):
-        raise ValueError("--root and --split are for a data set: name it with --dataset")
-    if options.data is None:
+        benchmark = published(options)
+        sets.append(benchmark.open(options.data, options.split or benchmark.report_split))
+    elif options.data is None:
+        refuse(options, "split", "is for a data set: name it with --dataset, or give --data")
         refuse_own_options(options, "given by --data")
     elif is_indexed(options.data, options.split or "val"):
         refuse_own_options(options, f"but {options.data} has an index that defines it")
@@ -132,7 +137,7 @@ def _sets(options: argparse.Namespace, info: ModelInfo) -> Sequence[LabelledSet]
     if options.scenes:
         sets.append(ScenePairs.held_out("report", options.scenes, info.infrared, time_of_day=options.time_of_day))
     if not sets:
-        raise ValueError("nothing to evaluate on: give --dataset NAME --root DIR, --data FOLDER or --scenes N")
+        raise ValueError("nothing to evaluate on: give --dataset NAME --data DIR, --data DIR (own data) or --scenes N")
     return sets
 
 
@@ -157,7 +162,7 @@ def _baseline_command(info: ModelInfo, options: argparse.Namespace) -> str:
     made = info.provenance.get("architecture", {})
     band = info.infrared.key
     dataset = info.provenance.get("dataset") or options.dataset or ("scenes" if band == "lwir" else f"scenes_{band}")
-    root = options.root if dataset == options.dataset else None
+    root = options.data if dataset == options.dataset else None
     if root is None and dataset in BENCHMARKS and BENCHMARKS[dataset].needs_root:
         root = "FOLDER"
     heads = [
@@ -173,7 +178,7 @@ def _baseline_command(info: ModelInfo, options: argparse.Namespace) -> str:
         words = ["spectradino", "finetune", "--data", "FOLDER" if options.data is None else str(options.data)]
     else:
         words = ["spectradino", "finetune", "--dataset", dataset]
-        words += ["--root", str(root)] if root is not None else []
+        words += ["--data", str(root)] if root is not None else []
     words += ["--baseline", "--variant", info.variant, "--backbone", weights]
     if heads:
         task = "both" if len(heads) > 1 else "detection" if made.get("box_classes") else "segmentation"

@@ -6,10 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from spectradino_core.options import TRAINING_DEVICES, add_former, add_option, refuse
+
 __all__ = ["NAME", "add"]
 
 NAME = "evaluate-retrieval"
-"""Internal name of `evaluate retrieval`, since `evaluate` takes a model file in its place."""
+"""Internal name of `evaluate retrieval`, since `evaluate` is a command of its own."""
 
 
 def add(commands: Any) -> None:
@@ -19,31 +21,44 @@ def add(commands: Any) -> None:
         prog="spectradino evaluate retrieval",
         help="(evaluate retrieval) evaluate how well backbones align RGB with other modalities",
         description="Retrieval in both directions, cosine similarity of true and unrelated pairs, and retention of the "
-        "teacher's RGB features; with --knn-train and --probes also k-NN and linear probes.",
+        "teacher's RGB features; with --knn-manifest and --probe-scenes also k-NN and linear probes.",
     )
-    command.add_argument(
-        "models", nargs="+", metavar="[NAME=]FILE", help="backbones, DINOv2 weights, fine-tuned models"
-    )
-    command.add_argument("--data", type=Path, nargs="+", default=[], metavar="MANIFEST", help="held-out pairs")
-    command.add_argument("--root", type=Path, help="folder that paths are relative to (default: the manifest's own)")
-    command.add_argument("--scenes", type=int, default=0, metavar="N", help="N unseen synthetic scenes")
-    command.add_argument("--teacher", type=Path, help="reference for RGB features; also evaluated, as the baseline")
-    command.add_argument("--knn-train", type=Path, metavar="MANIFEST", help="items with classes, for k-NN")
-    command.add_argument("--maps", action="store_true", help="also use depth and segmentation maps of the scenes")
-    command.add_argument("--infrared", action="store_true", help="also compare IR bands with each other")
-    command.add_argument("--probes", type=int, default=0, metavar="N", help="fit linear probes on N training scenes")
-    command.add_argument("--crop", type=int, default=224, help="side of the square views (default: %(default)s)")
-    command.add_argument(
-        "--views", type=int, default=1, metavar="N",
-        help="views of each item: the largest centred square, then seeded crops; figures are averaged over views, "
-        "which stabilises those of small sets (default: %(default)s)",
+    model = add_option(
+        command, "--model", "s: backbones, DINOv2 weights or fine-tuned models, optionally named", type=str,
+        required=True, nargs="+", metavar="[NAME=]FILE",
     )  # fmt: skip
-    command.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default: %(default)s")
-    command.add_argument("--out", type=Path, help="folder for retrieval.md, retrieval.json and pairs.png")
+    manifest = add_option(command, "--manifest", ", held out", nargs="+")
+    base = add_option(
+        command, "--data-root", ", to which the manifests' paths are relative (default: the manifest's own)"
+    )
+    add_option(command, "--scenes", ", unseen in training", default=0)
+    add_option(command, "--teacher", ": reference for RGB features; also evaluated, as the baseline")
+    knn = command.add_argument("--knn-manifest", type=Path, metavar="FILE", help="items with classes, for k-NN")
+    add_option(command, "--maps", " too", action=argparse.BooleanOptionalAction)
+    bands = command.add_argument("--compare-bands", action="store_true", help="also compare IR bands with each other")
+    probes = command.add_argument(
+        "--probe-scenes", type=int, default=0, metavar="N", help="number of training scenes to fit linear probes on"
+    )
+    add_option(command, "--crop", " (default: %(default)s)", default=224)
+    add_option(
+        command, "--views", ": the largest centred square, then seeded crops; figures are averaged over views, which "
+        "stabilises those of small sets (default: %(default)s)", default=1,
+    )  # fmt: skip
+    add_option(command, "--device", " (default: %(default)s)", default="auto", choices=TRAINING_DEVICES)
+    add_option(command, "--out", " folder for retrieval.md, retrieval.json and pairs.png", metavar="DIR")
+    add_former(command, model, "model")
+    add_former(command, manifest, "--data")
+    add_former(command, base, "--root")
+    add_former(command, knn, "--knn-train")
+    add_former(command, bands, "--infrared")
+    add_former(command, probes, "--probes")
     command.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
     from spectradino_core.evaluation.retrieval_report import run
+
+    if not options.manifest and options.knn_manifest is None:
+        refuse(options, "data-root", "has no effect without --manifest")
 
     return run(options)

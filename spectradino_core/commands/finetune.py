@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spectradino_core.commands.own_data import add_own_options, open_own_of, refuse_own_options
+from spectradino_core.commands.own_data import add_own_options, open_own_of, published, refuse_own_options
 from spectradino_core.commands.sizes import parse_size
+from spectradino_core.commands.training_options import add_run_options
+from spectradino_core.options import add_former, add_option, refuse
 
 if TYPE_CHECKING:
     from spectradino_core.datasets import Benchmark
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["add"]
 
 _MODES = ("head", "adapters", "half", "full")
-_OF_MODEL = ("task", "variant", "baseline", "head", "fusion", "fuse_at", "strides", "upernet_width", "input_size")
+_OF_MODEL = "task variant baseline head fusion fuse-at strides upernet-width input-size"
 """Options that define the recipe of a data set; a named recipe accepts only --backbone and --mode."""
 
 
@@ -32,44 +35,37 @@ def add(commands: Any) -> None:
         "finetune",
         help="train heads and backbone on labelled pairs",
         description="Trains on your own images and labels (--data DIR --start FILE, see docs/own_data.md), on a "
-        "published data set (--dataset flir --root DIR --backbone FILE) or by a recipe (--recipe box). "
+        "published data set (--dataset flir --data DIR --backbone FILE) or by a recipe (--recipe box). "
         "A stopped run is resumed. Use torchrun for several GPUs.",
     )
     what = command.add_mutually_exclusive_group()
-    what.add_argument("--dataset", help="a data set; 'spectradino data list' shows those available")
-    what.add_argument("--recipe", help="a recipe of training/recipes.py, such as 'box'")
+    add_option(what, "--dataset")
+    add_option(what, "--recipe", listed=_recipes)
     data = command.add_argument_group("data")
-    data.add_argument("--root", type=Path, help="with --dataset: the folder it was extracted to")
-    data.add_argument(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        help="your own images with COCO, VOC or YOLO labels; with --recipe: folder of its real data sets",
+    folder = add_option(
+        data, "--data", ": own images with COCO, VOC or YOLO labels, or where --dataset was extracted to"
     )
+    add_former(data, folder, "--root")
     add_own_options(data)
+    add_option(data, "--data-root", ", of --recipe")
     data.add_argument(
-        "--mix",
-        nargs="+",
-        metavar="SET:WEIGHT",
+        "--mix", nargs="+", metavar="SET:WEIGHT",
         help="with --recipe: sources that replace the recipe's, such as msrs:3 camel:1 camvid_rgb:1 scenes:2: folders "
-        "under --data by name or prefix, and synthetic scenes",
-    )
-    data.add_argument("--workers", type=int, default=1, help="data loading processes (default: %(default)s)")
+        "in --data-root by name or prefix, and synthetic scenes",
+    )  # fmt: skip
+    add_option(data, "--workers", " (default: %(default)s)", default=1)
     data.add_argument("--band-dropout", type=float, metavar="P", help="probability of hiding a band (default: 0.15)")
     data.add_argument("--no-augmentation", action="store_true", help="use pairs without augmentation")
     model = command.add_argument_group("model, with --data or --dataset (default: that of --start)")
     model.add_argument("--task", choices=("detection", "segmentation", "both"), help="default: all that have labels")
-    model.add_argument("--variant", help="s, b, l, g, tiny or test (default: that of --backbone, else b)")
+    add_option(model, "--variant", " (default: that of --backbone, else b)")
     model.add_argument(
         "--backbone",
+        metavar="FILE",
         type=Path,
         help="backbone of 'spectradino pretrain', or DINOv2 weights: file or Hugging Face folder",
     )
-    model.add_argument(
-        "--baseline",
-        action="store_true",
-        help="plain DINOv2 with IR repeated to three channels; frozen by default",
-    )
+    add_option(model, "--baseline", "; frozen by default")
     model.add_argument(
         "--mode",
         choices=_MODES,
@@ -88,53 +84,52 @@ def add(commands: Any) -> None:
         help="strides of the pyramid: 3.5-28 (smallest objects, slowest), 7-28, or fast, i.e. 14-28 (default: 7-28)",
     )
     model.add_argument("--upernet-width", type=int, help="256 or 512, as the paper's peers (default: 256)")
-    model.add_argument("--input-size", metavar="WxH", help="network input size, multiples of the patch size (14)")
+    add_option(model, "--input-size")
     recipe = command.add_argument_group("overrides of the recipe")
-    recipe.add_argument("--epochs", type=int, help="passes over the data set")
-    recipe.add_argument("--steps", type=int, help="optimiser steps")
-    recipe.add_argument("--batch", type=int, help="pairs per step, over all processes")
-    recipe.add_argument("--rate", type=float, help="peak learning rate of the heads; others are scaled accordingly")
-    recipe.add_argument("--rate-adapters", type=float, help="learning rate of adapters, stems and modality embedding")
-    recipe.add_argument("--rate-blocks", type=float, help="learning rate of the backbone's blocks")
-    recipe.add_argument("--layer-decay", type=float, metavar="FACTOR", help="learning rate ratio of adjacent blocks")
-    recipe.add_argument("--ema", type=float, help="decay of the moving average of the weights; 0: none")
-    recipe.add_argument("--seed", type=int, help="seed of weights and samples")
-    run = command.add_argument_group("run")
-    run.add_argument("--out", type=Path, help="run folder (default: runs/RECIPE); a stopped run is resumed")
-    run.add_argument(
-        "--start",
-        type=Path,
-        help="fine-tuned model to start from, such as models/lwir_box.safetensors; band, classes and heads may differ: "
-        "matching weights are used",
+    add_option(recipe, "--epochs")
+    add_option(recipe, "--steps")
+    add_option(recipe, "--batch", ", over all processes")
+    lr = add_option(recipe, "--lr", " of the heads; others are scaled accordingly")
+    lr_adapters = recipe.add_argument(
+        "--lr-adapters", type=float, metavar="LR", help="learning rate of adapters, stems and modality embedding"
     )
-    run.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: %(default)s")
-    run.add_argument("--amp", choices=("auto", "bf16", "fp16", "fp32"), help="default: bf16")
-    run.add_argument("--parts", type=int, help="gradient accumulation steps per batch (default: 1)")
-    run.add_argument("--activation-checkpointing", action="store_true", help="less memory for one more forward pass")
-    run.add_argument("--checkpoint-every", type=int, metavar="STEPS", help="steps between checkpoints, with scores")
-    run.add_argument("--log-every", type=int, metavar="STEPS", help="steps between log lines")
-    run.add_argument("--tensorboard", action="store_true", help="also log to TensorBoard")
+    lr_blocks = recipe.add_argument(
+        "--lr-blocks", type=float, metavar="LR", help="learning rate of the backbone's blocks"
+    )
+    add_former(recipe, lr, "--rate")
+    add_former(recipe, lr_adapters, "--rate-adapters")
+    add_former(recipe, lr_blocks, "--rate-blocks")
+    recipe.add_argument("--layer-decay", type=float, metavar="FACTOR", help="learning rate ratio of adjacent blocks")
+    add_option(recipe, "--ema")
+    add_option(recipe, "--seed", " of weights and samples")
+    run = command.add_argument_group("run")
+    add_option(run, "--out", " folder (default: runs/RECIPE); a stopped run is resumed", metavar="DIR")
+    add_option(
+        run, "--start", ", fine-tuned, such as models/lwir_box.safetensors; band, classes and heads may differ: "
+        "matching weights are used",
+    )  # fmt: skip
+    add_run_options(run, amp=None)
     command.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
     import os
 
-    from spectradino_core.datasets.registry import find_benchmark
     from spectradino_core.training.finetune import finetune, labelled_training_data
     from spectradino_core.training.modes import refuse_random_blocks
 
-    for name in ("epochs", "steps", "batch", "parts", "checkpoint_every", "log_every", "upernet_width"):
+    for name in ("epochs", "steps", "batch", "grad_accum", "checkpoint_every", "log_every", "upernet_width"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
     own = _own(options)
     if options.recipe is not None:
-        _refuse_model(options)
+        refuse(options, _OF_MODEL, f"is for --dataset and --data: the recipe '{options.recipe}' has its own model")
         recipe = _of_name(options.recipe)
     else:
-        recipe = _of_dataset(options, find_benchmark(options.dataset) if own is None else own.benchmark)
+        recipe = _of_dataset(options, published(options) if own is None else own.benchmark)
     recipe = _changed(recipe, options)
+    _refuse_without_effect(options, recipe)
     out = options.out or Path("runs") / recipe.name
     refuse_random_blocks(recipe.mode, options.start is not None or options.backbone is not None)
     if recipe.frozen and options.start is None:
@@ -150,7 +145,7 @@ def _run(options: argparse.Namespace) -> int:
     path = finetune(
         recipe,
         out,
-        options.root if options.dataset else options.data,
+        options.data if options.recipe is None else options.data_root,
         options.start,
         device=options.device,
         workers=options.workers,
@@ -159,7 +154,7 @@ def _run(options: argparse.Namespace) -> int:
         activation_checkpointing=options.activation_checkpointing,
     )
     if os.environ.get("RANK", "0") == "0":
-        print(f"{path}: export it with 'spectradino export {path} model.onnx'")
+        print(f"{path}: export it with 'spectradino export --model {path} --out model.onnx'")
     return 0
 
 
@@ -169,19 +164,19 @@ def _own(options: argparse.Namespace) -> OwnFolder | None:
     Raises:
         ValueError: incompatible options, or nothing to train on.
     """
-    if options.recipe is not None and options.root is not None:
-        raise ValueError("--root is for --dataset; put a recipe's data sets under --data")
-    if options.dataset is not None and options.data is not None:
-        raise ValueError("--data is for own data or --recipe; give the data set's folder with --root")
-    if options.mix and (options.recipe is None or options.data is None):
-        raise ValueError("--mix is for --recipe, with its data sets under --data")
+    if options.recipe is not None:
+        if options.data is not None:
+            print(f"{options.prog}: warning: --data with --recipe is deprecated, use --data-root", file=sys.stderr)
+            options.data_root, options.data = options.data_root or options.data, None
+        if options.data_root is None:
+            refuse(options, "mix", "needs the folder that holds its data sets: give --data-root")
+    else:
+        refuse(options, "data-root mix", "is for --recipe")
     if options.recipe is not None or options.dataset is not None:
         refuse_own_options(options, "and not for --recipe and --dataset")
         return None
     if options.data is None:
-        raise ValueError("nothing to train on: give --data DIR (your own), --dataset NAME --root DIR, or --recipe NAME")
-    if options.root is not None:
-        raise ValueError("--root is for --dataset; --data is the folder itself")
+        raise ValueError("nothing to train on: give --data DIR (your own), --dataset NAME --data DIR, or --recipe NAME")
     band = None
     if options.start is not None:
         from spectradino_core.models.perception_checkpoint import describe_checkpoint
@@ -190,14 +185,25 @@ def _own(options: argparse.Namespace) -> OwnFolder | None:
     return open_own_of(options, options.data, band)
 
 
-def _refuse_model(options: argparse.Namespace) -> None:
-    """Raise ValueError if an option would change the model, which a named recipe defines."""
-    for name in _OF_MODEL:
-        if getattr(options, name) not in (None, False):
-            raise ValueError(
-                f"--{name.replace('_', '-')} is for --dataset and --data: the recipe '{options.recipe}' has its own "
-                "model"
-            )
+def _refuse_without_effect(options: argparse.Namespace, recipe: FinetuneRecipe) -> None:
+    """Raise ValueError if an option has no effect on this recipe."""
+    made = recipe.architecture
+    if not made.box_classes:
+        refuse(options, "strides", "has no effect without a detection head")
+    if not made.mask_classes or made.segmentation != "upernet":
+        refuse(options, "upernet-width", "has no effect without an UPerNet head")
+    if recipe.mode in ("head", "adapters"):
+        refuse(options, "lr-blocks layer-decay", f"has no effect in mode {recipe.mode}, which trains no blocks")
+    if recipe.mode == "head":
+        refuse(options, "lr-adapters", "has no effect in mode head, which trains no adapters")
+    if options.recipe is not None and not recipe.mix and not recipe.real:
+        refuse(options, "data-root", f"has no effect on recipe {recipe.name}, which renders its data")
+
+
+def _recipes() -> Sequence[str]:
+    from spectradino_core.training.recipes import RECIPES
+
+    return tuple(RECIPES)
 
 
 def _of_name(name: str) -> FinetuneRecipe:
@@ -248,13 +254,13 @@ def _like_start(
     recipe: FinetuneRecipe, info: ModelInfo, start: Architecture, options: argparse.Namespace, heads: dict[str, str]
 ) -> FinetuneRecipe:
     """Return the recipe with the start model's architecture, except for what options ask for."""
-    asked = {
+    requested = {
         "variant": options.variant, "backbone": options.baseline or None, "fusion": options.fusion,
         "fuse_at": options.fuse_at, "strides": options.strides, "upernet_width": options.upernet_width,
         "detection": heads.get("detection"), "segmentation": heads.get("segmentation"),
     }  # fmt: skip
     wanted = recipe.architecture
-    given = {name: getattr(wanted, name) for name, value in asked.items() if value is not None}
+    given = {name: getattr(wanted, name) for name, value in requested.items() if value is not None}
     architecture = replace(
         start, infrared=wanted.infrared, box_classes=wanted.box_classes, mask_classes=wanted.mask_classes, **given
     )
@@ -304,7 +310,7 @@ def _changed(recipe: FinetuneRecipe, options: argparse.Namespace) -> FinetuneRec
     from spectradino_core.data.augment import PLAIN
 
     loop = {
-        "steps": options.steps, "ema": options.ema, "amp": options.amp, "parts": options.parts,
+        "steps": options.steps, "ema": options.ema, "amp": options.amp, "parts": options.grad_accum,
         "checkpoint_every": options.checkpoint_every, "log_every": options.log_every,
         "tensorboard": options.tensorboard or None,
     }  # fmt: skip
@@ -319,9 +325,9 @@ def _changed(recipe: FinetuneRecipe, options: argparse.Namespace) -> FinetuneRec
     if options.mix:
         recipe = replace(recipe, mix=parse_mix(options.mix))
     rates = dict(recipe.rates)
-    if options.rate is not None:
-        rates = {group: rate * options.rate / recipe.rates["head"] for group, rate in rates.items()}
-    given = {"adapters": options.rate_adapters, "blocks": options.rate_blocks}
+    if options.lr is not None:
+        rates = {group: rate * options.lr / recipe.rates["head"] for group, rate in rates.items()}
+    given = {"adapters": options.lr_adapters, "blocks": options.lr_blocks}
     rates |= {group: rate for group, rate in given.items() if rate is not None}
     augmentation = PLAIN if options.no_augmentation else recipe.augmentation
     if options.band_dropout is not None:

@@ -7,20 +7,28 @@ import os
 from pathlib import Path
 from typing import Any
 
-__all__ = ["add_arguments", "run"]
+from spectradino_core.options import add_option, refuse
 
-_OF_STAGES = ("stage", "stages", "val", "val_scenes", "ema", "learn_temperature", "infrared_alignment", "cache_teacher")
+__all__ = ["OWN", "add_arguments", "run"]
+
+OWN = "base anchor maps"
+"""Options of this system alone."""
+
+_OF_STAGES = (
+    "stages val-manifest val-scenes epochs ema learn-temperature infrared-alignment strategy grad-accum "
+    "activation-checkpointing cache-teacher keep tensorboard"
+)
 
 
 def add_arguments(command: Any) -> None:
     """Add the options of `pretrain` that only this system has."""
     group = command.add_argument_group("--system omnivorous")
     group.add_argument(
-        "--base", default="plain", choices=("plain", "both"),
-        help="plain: every band is an RGB image; both: on top of SpectraDINO's stems and adapters (--start)",
+        "--base", choices=("plain", "both"),
+        help="plain (default): every band is an RGB image; both: on top of SpectraDINO's stems and adapters (--start)",
     )  # fmt: skip
     group.add_argument("--anchor", type=float, metavar="WEIGHT", help="weight of teacher anchoring (default: 10)")
-    group.add_argument("--no-maps", action="store_true", help="skip the scenes' depth and segmentation maps")
+    add_option(group, "--maps", " of the scenes too (default: yes)", action=argparse.BooleanOptionalAction)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -38,24 +46,27 @@ def run(options: argparse.Namespace) -> int:
     from spectradino_core.training.omnivorous import omnivorous_recipe
     from spectradino_core.training.pretrain_omnivorous import OmnivorousOptions, pretrain_omnivorous
 
-    if given := [name for name in _OF_STAGES if getattr(options, name, None)]:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise ValueError(f"{names}: not for --system omnivorous but for SpectraDINO's stages; leave it out")
-    changes = {name: getattr(options, name) for name in ("steps", "batch", "rate", "crop", "clip", "anchor")}
+    refuse(options, _OF_STAGES, "is for SpectraDINO's stages, not for --system omnivorous")
+    if options.start is not None:
+        refuse(options, "teacher", "has no effect with --start, which anchors the run")
+    if not options.scenes and options.maps is not None:
+        raise ValueError("--maps and --no-maps have no effect without --scenes")
+    changes = {name: getattr(options, name) for name in ("steps", "batch", "crop", "clip", "anchor")}
+    changes["rate"] = options.lr
     recipe = omnivorous_recipe(options.variant)
     recipe = replace(recipe, **{name: value for name, value in changes.items() if value is not None})
-    sources: list[ImageSource] = [ManifestSource(path, options.root) for path in options.data]
+    sources: list[ImageSource] = [ManifestSource(path, options.data_root) for path in options.manifest or ()]
     if options.scenes:
-        sources.append(SceneImages(options.scenes, maps=() if options.no_maps else MAPS))
+        sources.append(SceneImages(options.scenes, maps=() if options.maps is False else MAPS))
     if not sources:
-        raise ValueError("nothing to train on: give --data MANIFEST, --scenes N or both")
+        raise ValueError("nothing to train on: give --manifest FILE, --scenes N or both")
     path = pretrain_omnivorous(
         recipe,
         sources,
         OmnivorousOptions(
             folder=options.out or Path("runs") / f"omnivorous-{options.variant}",
             start=options.start or options.teacher,
-            base=options.base,
+            base=options.base or "plain",
             device=options.device,
             amp=options.amp,
             workers=options.workers,
@@ -64,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
             max_damaged=options.max_damaged,
             seed=options.seed,
             checkpoint_every=options.checkpoint_every or 500,
-            log_every=options.log_every,
+            log_every=options.log_every or 20,
         ),
     )
     if os.environ.get("RANK", "0") == "0":

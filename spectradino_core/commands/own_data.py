@@ -6,23 +6,30 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spectradino_core.options import add_former, add_option, refuse
+
 if TYPE_CHECKING:
+    from spectradino_core.datasets import Benchmark
     from spectradino_core.datasets.own import OwnFolder
     from spectradino_core.modality import Modality
 
-__all__ = ["add_own_options", "is_indexed", "open_own_of", "refuse_own_options"]
+__all__ = ["BANDS", "add_own_options", "is_indexed", "open_own_of", "published", "refuse_own_options"]
 
-_OPTIONS = ("rgb", "thermal", "classes", "band")
+BANDS = ("lwir", "swir", "nir")
+_OPTIONS = "rgb ir classes band"
 
 
-def add_own_options(group: Any) -> None:
-    """Add the options to `group`, an argument parser or a group of one."""
-    group.add_argument("--rgb", metavar="FOLDER", help="own data: folder of the RGB images (default: found by name)")
-    group.add_argument("--thermal", metavar="FOLDER", help="own data: folder of the IR images (default: found by name)")
-    group.add_argument(
-        "--band", choices=("lwir", "swir", "nir"), help="own data: band of the IR images (default: by folder name)"
-    )
-    group.add_argument("--classes", metavar="A,B", help="own data: classes to use, in this order (default: all)")
+def add_own_options(group: Any, band: str = " of own data (default: by folder name)") -> argparse.Action:
+    """Add the options to `group`, an argument parser or a group of one; `band` continues the help of --band.
+
+    Returns:
+        The option --band.
+    """
+    add_option(group, "--rgb", " (default: found by name)")
+    ir = add_option(group, "--ir", " (default: found by name)")
+    add_former(group, ir, "--thermal")
+    add_option(group, "--classes", ", in this order (default: all)")
+    return add_option(group, "--band", band, choices=BANDS)
 
 
 def open_own_of(options: argparse.Namespace, folder: Path, band: Modality | None = None) -> OwnFolder:
@@ -39,19 +46,29 @@ def open_own_of(options: argparse.Namespace, folder: Path, band: Modality | None
     from spectradino_core.datasets.own import open_own
     from spectradino_core.modality import Modality
 
-    classes = None
-    if options.classes is not None:
-        classes = [name.strip() for name in options.classes.split(",") if name.strip()]
-        if not classes:
-            raise ValueError("--classes names no class: give e.g. person,car")
-    return open_own(folder, options.band, options.rgb, options.thermal, classes, band or Modality.LWIR)
+    if options.classes == ():
+        raise ValueError("--classes names no class: give e.g. person,car")
+    return open_own(folder, options.band, options.rgb, options.ir, options.classes, band or Modality.LWIR)
 
 
-def refuse_own_options(options: argparse.Namespace, why: str) -> None:
-    """Raise ValueError, with the reason `why`, if an option for own data was given."""
-    for name in _OPTIONS:
-        if getattr(options, name) is not None:
-            raise ValueError(f"--{name} is for own data, {why}")
+def refuse_own_options(options: argparse.Namespace, why: str, words: str = _OPTIONS) -> None:
+    """Raise ValueError, with the reason `why`, if an option for own data (of `words`) was given."""
+    refuse(options, words, f"is for own data, {why}")
+
+
+def published(options: argparse.Namespace) -> Benchmark:
+    """Return the data set that --dataset names.
+
+    Raises:
+        ValueError: there is none of that name, or options that have no effect on it.
+    """
+    from spectradino_core.datasets import find_benchmark
+
+    one = find_benchmark(options.dataset)
+    refuse_own_options(options, "which is --data without --dataset")
+    if not one.needs_root:
+        refuse(options, "data", f"has no effect on {one.name}, which is rendered; own data needs a command of its own")
+    return one
 
 
 def is_indexed(folder: Path, split: str) -> bool:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from spectradino_core.commands import omnivorous
+from spectradino_core.commands.training_options import add_run_options
+from spectradino_core.options import add_former, add_option, refuse
 
 __all__ = ["add"]
 
@@ -18,58 +20,55 @@ def add(commands: Any) -> None:
     command = commands.add_parser(
         "pretrain",
         help="extend a DINOv2 to IR bands on unlabelled pairs",
-        description="Runs one stage (--stage 1) or several in a row (--stages 1,2,3); a stopped run is resumed. "
+        description="Runs one stage (--stages 1) or several in a row (--stages 1,2,3); a stopped run is resumed. "
         "Use torchrun for several GPUs: see docs/training.md.",
     )
-    command.add_argument("--variant", required=True, help="s, b, l, g; tiny and test are for trials")
+    add_option(command, "--variant", required=True)
     command.add_argument(
         "--system", default="spectradino", choices=("spectradino", "omnivorous"), help="default: %(default)s"
     )
-    which = command.add_mutually_exclusive_group()
-    which.add_argument("--stage", help="the stage to run: 1, 2 or 3")
-    which.add_argument("--stages", help="stages in a row (default: 1,2,3)")
+    stages = command.add_argument("--stages", help="one stage or several in a row (default: 1,2,3)")
+    add_former(command, stages, "--stage")
     data = command.add_argument_group("data")
-    data.add_argument("--data", type=Path, nargs="+", default=[], metavar="MANIFEST", help="JSONL manifests of pairs")
-    data.add_argument("--root", type=Path, help="folder that paths are relative to (default: the manifest's own)")
-    data.add_argument("--scenes", type=int, default=0, metavar="N", help="N synthetic scenes, with all bands")
-    data.add_argument("--val", type=Path, nargs="+", default=[], metavar="MANIFEST", help="held-out pairs")
-    data.add_argument("--val-scenes", type=int, default=0, metavar="N", help="N unseen synthetic scenes, held out")
-    data.add_argument("--views", type=int, default=0, metavar="N", help="fixed views per item (default: fresh ones)")
-    data.add_argument("--max-damaged", type=float, default=0.01, help="maximum unreadable fraction (%(default)s)")
-    data.add_argument("--workers", type=int, default=2, help="data loading processes (default: %(default)s)")
-    model = command.add_argument_group("model")
-    model.add_argument(
-        "--teacher",
-        type=Path,
-        help="DINOv2 weights (file or Hugging Face folder), or a model of this project; default: random, for trials",
+    manifest = add_option(data, "--manifest", nargs="+")
+    base = add_option(data, "--data-root", ", to which the manifests' paths are relative (default: the manifest's own)")
+    add_option(data, "--scenes", ", with all bands", default=0)
+    held_out = data.add_argument(
+        "--val-manifest", type=Path, nargs="+", metavar="FILE", help="manifest of held-out pairs"
     )
-    model.add_argument("--start", type=Path, help="backbone to start the first stage from")
-    model.add_argument("--out", type=Path, help="run folder (default: runs/pretrain-VARIANT)")
+    data.add_argument("--val-scenes", type=int, default=0, metavar="N", help="number of held-out synthetic scenes")
+    add_option(data, "--views", ", fixed (default: fresh ones)", default=0)
+    data.add_argument("--max-damaged", type=float, default=0.01, help="maximum unreadable fraction (%(default)s)")
+    add_option(data, "--workers", " (default: %(default)s)", default=2)
+    add_former(data, manifest, "--data")
+    add_former(data, base, "--root")
+    add_former(data, held_out, "--val")
+    model = command.add_argument_group("model")
+    add_option(
+        model, "--teacher", " (file or Hugging Face folder), or a model of this project (default: random, for trials)"
+    )
+    add_option(model, "--start", ", for the first stage: a backbone")
+    add_option(model, "--out", " folder (default: runs/pretrain-VARIANT)", metavar="DIR")
     recipe = command.add_argument_group("overrides of the recipe")
-    recipe.add_argument("--epochs", type=int, help="epochs of each stage")
-    recipe.add_argument("--steps", type=int, help="optimiser steps of each stage")
-    recipe.add_argument("--batch", type=int, help="pairs per step, over all processes")
-    recipe.add_argument("--rate", type=float, help="peak learning rate")
-    recipe.add_argument("--crop", type=int, help="side of the views, pixels")
+    add_option(recipe, "--epochs", " of each stage")
+    add_option(recipe, "--steps", " of each stage")
+    add_option(recipe, "--batch", ", over all processes")
+    lr = add_option(recipe, "--lr")
+    add_former(recipe, lr, "--rate")
+    add_option(recipe, "--crop")
     recipe.add_argument("--clip", type=float, help="maximum gradient norm; 0: none")
-    recipe.add_argument("--ema", type=float, help="decay of the moving average of the weights; 0: none")
+    add_option(recipe, "--ema")
     recipe.add_argument("--learn-temperature", action="store_const", const=True, help="of the contrastive loss")
     ours = command.add_argument_group("beyond the paper")
     ours.add_argument("--adaptive", action="store_true", help="sample bands with a high loss more often")
     ours.add_argument("--infrared-alignment", type=float, metavar="WEIGHT", help="align IR bands with each other")
     omnivorous.add_arguments(command)
     run = command.add_argument_group("machine")
-    run.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: %(default)s")
-    run.add_argument("--amp", default="bf16", choices=("bf16", "fp16", "fp32"), help="default: %(default)s")
     run.add_argument("--strategy", choices=("ddp", "fsdp"), help="default: ddp; fsdp for variant g on several GPUs")
-    run.add_argument("--parts", type=int, default=1, metavar="N", help="gradient accumulation steps per batch")
-    run.add_argument("--activation-checkpointing", action="store_true", help="less memory for one more forward pass")
+    add_run_options(run, amp="bf16")
     run.add_argument("--cache-teacher", action="store_true", help="run the teacher once per view (needs --views)")
-    run.add_argument("--checkpoint-every", type=int, metavar="STEPS", help="default: once an epoch")
-    run.add_argument("--log-every", type=int, default=20, metavar="STEPS", help="default: %(default)s")
-    run.add_argument("--keep", type=int, default=2, metavar="K", help="checkpoints to keep (default: %(default)s)")
-    run.add_argument("--tensorboard", action="store_true", help="also log to TensorBoard")
-    run.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    run.add_argument("--keep", type=int, metavar="K", help="checkpoints to keep (default: 2)")
+    add_option(run, "--seed", " (default: %(default)s)", default=0)
     command.set_defaults(run=_run)
 
 
@@ -84,30 +83,35 @@ def _run(options: argparse.Namespace) -> int:
     from spectradino_core.training.pretrain import PretrainOptions, pretrain
     from spectradino_core.training.stages import changed, parse_stages, stage_recipe
 
+    if not options.manifest and not options.val_manifest:
+        refuse(options, "data-root", "has no effect without --manifest")
+    if options.steps is not None:
+        refuse(options, "epochs", "excludes --steps")
     if options.system == "omnivorous":
         return omnivorous.run(options)
-    for name in ("epochs", "steps", "batch", "crop", "checkpoint_every"):
+    refuse(options, omnivorous.OWN, "is for --system omnivorous")
+    for name in ("epochs", "steps", "batch", "crop", "grad_accum", "checkpoint_every"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
     recipes = []
-    for stage in parse_stages(options.stage or options.stages or "1,2,3"):
+    for stage in parse_stages(options.stages or "1,2,3"):
         recipe = changed(
             stage_recipe(options.variant, stage),
-            epochs=options.epochs, batch=options.batch, rate=options.rate, crop=options.crop, clip=options.clip,
+            epochs=options.epochs, batch=options.batch, rate=options.lr, crop=options.crop, clip=options.clip,
             ema=options.ema, learn_temperature=options.learn_temperature,
         )  # fmt: skip
         if options.infrared_alignment is not None:
             recipe = replace(recipe, weights=replace(recipe.weights, infrared=options.infrared_alignment))
         recipes.append(recipe)
-    sources: list[ImageSource] = [ManifestSource(path, options.root) for path in options.data]
-    held_out: list[ImageSource] = [ManifestSource(path, options.root) for path in options.val]
+    sources: list[ImageSource] = [ManifestSource(path, options.data_root) for path in options.manifest or ()]
+    held_out: list[ImageSource] = [ManifestSource(path, options.data_root) for path in options.val_manifest or ()]
     if options.scenes:
         sources.append(SceneImages(options.scenes, _SCENE_SIZE, maps=()))
     if options.val_scenes:
         held_out.append(SceneImages.held_out(options.val_scenes, _SCENE_SIZE))
     if not sources:
-        raise ValueError("nothing to train on: give --data MANIFEST, --scenes N or both")
+        raise ValueError("nothing to train on: give --manifest FILE, --scenes N or both")
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     path = pretrain(
         recipes,
@@ -120,7 +124,7 @@ def _run(options: argparse.Namespace) -> int:
             steps=options.steps,
             device=options.device,
             strategy=options.strategy or ("fsdp" if options.variant == "g" and several else "ddp"),
-            parts=options.parts,
+            parts=options.grad_accum or 1,
             activation_checkpointing=options.activation_checkpointing,
             amp=options.amp,
             workers=options.workers,
@@ -130,8 +134,8 @@ def _run(options: argparse.Namespace) -> int:
             max_damaged=options.max_damaged,
             seed=options.seed,
             checkpoint_every=options.checkpoint_every,
-            log_every=options.log_every,
-            keep=options.keep,
+            log_every=options.log_every or 20,
+            keep=2 if options.keep is None else options.keep,
             tensorboard=options.tensorboard,
         ),
     )

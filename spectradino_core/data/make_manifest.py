@@ -51,7 +51,7 @@ def make_manifest(
     below = real.relative_to(chosen)
     items = [replace(item, paths={k: (below / path).as_posix() for k, path in item.paths.items()}) for item in items]
     write_manifest(items, out)
-    how = "" if chosen == own else f"; its paths are relative to {chosen}: give that as --root"
+    how = "" if chosen == own else f"; its paths are relative to {chosen}: give that as --data-root"
     return f"{out}: {_summary(items)}{how}"
 
 

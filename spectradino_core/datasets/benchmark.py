@@ -166,7 +166,7 @@ class Benchmark:
         if split not in self.splits:
             raise BenchmarkError(f"{self.name} has no split {split!r}: choose one of {', '.join(self.splits)}")
         if root is None and self.needs_root:
-            raise BenchmarkError(f"{self.name} needs --root, the folder it was extracted to. {self.advice}")
+            raise BenchmarkError(f"{self.name} needs --data, the folder it was extracted to. {self.advice}")
         try:
             found = self.find(Path() if root is None else Path(root), split)
         except LabelError as error:

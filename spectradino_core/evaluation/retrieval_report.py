@@ -166,31 +166,35 @@ def run(options: argparse.Namespace) -> int:
     """
     if options.views < 1:
         raise ValueError(f"--views {options.views}: give at least 1")
-    sets: dict[str, ImageSource] = {path.stem: ManifestSource(path, options.root) for path in options.data}
+    sets: dict[str, ImageSource] = {
+        path.stem: ManifestSource(path, options.data_root) for path in options.manifest or ()
+    }
     if options.scenes:
         sets[f"{options.scenes} scenes"] = SceneImages.held_out(options.scenes)
     if not sets:
-        raise ValueError("nothing to evaluate on: give --data MANIFEST, --scenes N or both")
+        raise ValueError("nothing to evaluate on: give --manifest FILE, --scenes N or both")
     encoders = {}
     teacher = None
+    options.device = _chosen(options.device)
     if options.teacher is not None:
         teacher = open_encoder(options.teacher, plain=True).to(options.device)
         encoders["baseline (teacher, infrared as grey)"] = teacher
-    for text in options.models:
+    for text in options.model:
         name, _, file = text.rpartition("=")
         encoders[name or Path(file).stem] = open_encoder(Path(file)).to(options.device)
 
     scores, drawn = evaluate_encoders(
-        encoders, sets, options.crop, teacher, options.maps, options.infrared, options.device, options.views
+        encoders, sets, options.crop, teacher, bool(options.maps), options.compare_bands, options.device, options.views
     )
     texts = [pairs_table(scores)]
     if options.views > 1:
         texts.append(f"Means over {options.views} views: the largest centred square, then seeded crops.\n")
     result: dict[str, Any] = {"crop": options.crop, "views": options.views, "pairs": scores}
-    if options.knn_train is not None:
-        result["neighbours"] = _neighbours(encoders, sets, ManifestSource(options.knn_train, options.root), options)
+    if options.knn_manifest is not None:
+        train = ManifestSource(options.knn_manifest, options.data_root)
+        result["neighbours"] = _neighbours(encoders, sets, train, options)
         texts.append(neighbours_table(result["neighbours"]))
-    if options.probes:
+    if options.probe_scenes:
         result["probes"] = _probes(encoders, options)
         texts.append(probes_table(result["probes"]))
     print("\n".join(texts))
@@ -203,6 +207,13 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _chosen(device: str) -> str:
+    """Return "cuda" or "cpu" for "auto"."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
 def _neighbours(
     encoders: Mapping[str, PlainEncoder | BandedEncoder],
     sets: Mapping[str, ImageSource],
@@ -212,12 +223,12 @@ def _neighbours(
     """Evaluate k-NN on the first data set with classes, with the first modality that it shares with `train`."""
     labelled = [s for s in sets.values() if isinstance(s, ManifestSource) and s.label(0) is not None]
     if not labelled:
-        raise ValueError("--knn-train needs classes: give a --data manifest with 'class' in its items")
+        raise ValueError("--knn-manifest needs classes: give a --manifest with 'class' in its items")
     have = _modalities(train, False)
     test, key = next(((s, k) for s in labelled for k in _modalities(s, False) if k in have), (None, ""))
     if test is None:
         raise ValueError(
-            f"{options.knn_train} holds {' and '.join(have)}: give a --data manifest with classes and one of these"
+            f"{options.knn_manifest} holds {' and '.join(have)}: give a --manifest with classes and one of these"
         )
     out = {}
     for name, encoder in encoders.items():
@@ -232,7 +243,10 @@ def _neighbours(
 def _probes(
     encoders: Mapping[str, PlainEncoder | BandedEncoder], options: argparse.Namespace
 ) -> dict[str, dict[str, dict[str, float]]]:
-    train, test = SceneImages(options.probes, misregistration_px=0.0), SceneImages.held_out(max(8, options.scenes))
+    train, test = (
+        SceneImages(options.probe_scenes, misregistration_px=0.0),
+        SceneImages.held_out(max(8, options.scenes)),
+    )
     classes = len(MASK_CLASSES)
     out = {}
     for name, encoder in encoders.items():

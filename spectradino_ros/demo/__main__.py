@@ -1,6 +1,6 @@
 """Demo: start a detector node, replay pairs to it, score and draw its results.
 
-    python -m spectradino_ros.demo --out demo_out [--data FOLDER] [--pairs N] [--rate HZ] [--model FILE]
+    python -m spectradino_ros.demo --out demo_out [--data DIR] [--limit N] [--rate HZ] [--model FILE]
 
 Writes `overlays/NNNN.png`, `contact_sheet.png`, `report.json` and `node.log` to the output folder. Exit code: 0 with
 results, 1 without, 2 for an invalid argument.
@@ -32,8 +32,9 @@ from spectradino_core.data.paired_folder import PairedFolder, PairedFolderError
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.evaluation.detection import SCORE_FLOOR
 from spectradino_core.evaluation.scorer import Scorer
+from spectradino_core.options import add_former, add_option
 from spectradino_core.runtime.bundle import BundleError, ModelInfo
-from spectradino_core.runtime.engine import EngineError
+from spectradino_core.runtime.engine import DEVICES, EngineError
 from spectradino_core.runtime.engines import open_engine
 from spectradino_ros.demo.collector import Collector, Sent
 from spectradino_ros.demo.figures import Outcome, replay_figures, score_figures, summary, versions
@@ -60,7 +61,7 @@ class Options:
     out: Path
     data: Path | None
     split: str
-    pairs: int | None
+    limit: int | None
     rate: float | None
     model: str
     device: str
@@ -86,20 +87,24 @@ def _parse(args: Sequence[str] | None) -> Options:
         prog="python -m spectradino_ros.demo",
         description="Start the detector node, replay pairs of frames to it over DDS and draw what it publishes.",
     )
-    parser.add_argument("--out", type=Path, default=Path("demo_out"), help="folder for the results (%(default)s)")
-    parser.add_argument(
-        "--data", type=Path, help="folder of real pairs, with index_val.json; default: synthetic scenes"
-    )
-    parser.add_argument("--split", default="val", help="split of --data (%(default)s)")
-    parser.add_argument("--pairs", type=int, help=f"number of pairs; default: all of --data, else {_SCENES} scenes")
-    parser.add_argument("--rate", type=float, help="pairs per second; default: adapted to the node")
-    parser.add_argument("--model", default="", help="model file (.onnx); default: the bundled model")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or tensorrt (%(default)s)")
-    parser.add_argument("--domain", type=int, help="ROS_DOMAIN_ID of the demo; default: from the process id")
+    add_option(parser, "--out", " folder (default: %(default)s)", default=Path("demo_out"), metavar="DIR")
+    add_option(parser, "--data", " with an index_val.json (default: none, scenes are rendered)")
+    add_option(parser, "--split", " (default: val)")
+    limit = add_option(parser, "--limit", f" (default: all of --data, or {_SCENES} scenes)")
+    add_former(parser, limit, "--pairs")
+    parser.add_argument("--rate", type=float, help="pairs per second (default: adapted to the node)")
+    add_option(parser, "--model", " (.onnx; default: the bundled model)", type=str, default="")
+    add_option(parser, "--device", " (default: %(default)s)", default="auto", choices=DEVICES)
+    parser.add_argument("--domain", type=int, help="ROS_DOMAIN_ID of the demo (default: from the process id)")
     parser.add_argument("--keep-pairs", action="store_true", help="keep the synthetic pairs, in OUT/pairs")
     given = parser.parse_args(args)
-    if given.pairs is not None and given.pairs < 1:
-        parser.error("--pairs must be at least 1")
+    if given.data is None and given.split is not None:
+        parser.error("--split has no effect without --data")
+    if given.data is not None and given.keep_pairs:
+        parser.error("--keep-pairs has no effect with --data")
+    given.split = given.split or "val"
+    if given.limit is not None and given.limit < 1:
+        parser.error("--limit must be at least 1")
     if given.rate is not None and not 0.01 <= given.rate <= 1000:
         parser.error("--rate must be in 0.01 to 1000 pairs per second")
     if given.domain is not None and not 0 <= given.domain <= 232:
@@ -117,10 +122,10 @@ def _demo(options: Options) -> int:
     info, label = engine.info, engine.label
     del engine
     with tempfile.TemporaryDirectory(prefix=".work-", dir=options.out) as work:
-        total = None if options.data is not None else options.pairs or _SCENES
+        total = None if options.data is not None else options.limit or _SCENES
         if options.data is not None:
             folder = _real_pairs(options, info)
-            total = min(options.pairs or len(folder), len(folder))
+            total = min(options.limit or len(folder), len(folder))
         assert total is not None
         stages = 2 if options.data is not None else 3
         with tqdm(total=stages * total, bar_format="{desc:<22} {percentage:3.0f}% |{bar}| {elapsed}") as bar:
@@ -226,8 +231,8 @@ def _replay(
             raise DemoError(f"the node's classes {collector.class_names} are not those of {model}")
         bar.set_description("replaying to the node")
         player = PlayerProcess(
-            ["--folder", str(folder.root), "--split", folder.split, "--infrared", folder.infrared]
-            + ["--count", str(count), "--namespace", namespace, "--detector", _DETECTOR]
+            ["--data", str(folder.root), "--split", folder.split, "--band", folder.infrared]
+            + ["--limit", str(count), "--namespace", namespace, "--detector", _DETECTOR]
             + ([] if options.rate is None else ["--rate", str(options.rate)]),
             environment,
             options.out / "player.log",

@@ -1,6 +1,6 @@
 """Publish a folder of pairs as two cameras would, with sensor-data QoS and images as stored.
 
-    python -m spectradino_ros.demo.player --folder FOLDER --split val --infrared lwir --namespace /demo [--rate HZ]
+    python -m spectradino_ros.demo.player --data DIR --split val --band lwir --namespace /demo [--rate HZ]
 
 It waits until both topics have a subscriber. With `--rate` it keeps that rate in any case, as cameras do. Without, it
 adapts to the node by the frame reports and has at most two pairs in flight. It prints its progress to stdout, one JSON
@@ -27,6 +27,7 @@ from spectradino_msgs.msg import FrameReport
 from std_msgs.msg import Header
 
 from spectradino_core.data.paired_folder import PairedFolder, PairedFolderError
+from spectradino_core.options import add_option
 
 __all__ = ["Pace", "Player", "camera_message", "main"]
 
@@ -203,20 +204,20 @@ def play(folder: PairedFolder, player: Player, count: int, rate: float | None) -
 def main(args: list[str] | None = None) -> int:
     """Run the player from the command line; returns the exit code, 1 after an error."""
     parser = argparse.ArgumentParser(description="Publish the pairs of a folder as two cameras would.")
-    parser.add_argument("--folder", required=True, help="folder with index_<split>.json")
-    parser.add_argument("--split", default="val")
-    parser.add_argument("--infrared", default="lwir", help="band to publish on ir/image_raw (%(default)s)")
-    parser.add_argument("--count", type=int, default=0, help="number of pairs to publish; 0: all")
-    parser.add_argument("--rate", type=float, default=None, help="pairs per second; default: adapted to the node")
+    add_option(parser, "--data", " with an index_SPLIT.json", required=True)
+    add_option(parser, "--split", " (default: %(default)s)", default="val")
+    add_option(parser, "--band", " that goes to ir/image_raw (default: %(default)s)", default="lwir")
+    add_option(parser, "--limit", " to play (default: all)")
+    parser.add_argument("--rate", type=float, help="pairs per second (default: adapted to the node)")
     parser.add_argument("--namespace", default="", help="namespace of the topics")
     parser.add_argument("--detector", default="detector_node", help="name of the node whose frame reports set the rate")
     options = parser.parse_args(args)
     try:
-        folder = PairedFolder(options.folder, options.split, options.infrared)
+        folder = PairedFolder(options.data, options.split, options.band)
         rclpy.init(args=[])
         player = Player(options.namespace, options.detector)
         try:
-            play(folder, player, min(options.count or len(folder), len(folder)), options.rate)
+            play(folder, player, min(options.limit or len(folder), len(folder)), options.rate)
         finally:
             player.destroy_node()  # otherwise its shared memory remains in /dev/shm
     except (PairedFolderError, TimeoutError) as error:

@@ -18,7 +18,7 @@ def blob(tmp_path_factory):
 
 
 def test_info_prints_metadata(blob, capsys):
-    assert main(["info", str(blob)]) == 0
+    assert main(["info", "--model", str(blob)]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["name"] == "blob"
     assert told["bands"] == ["rgb", "lwir"]
@@ -35,7 +35,7 @@ def test_info_needs_no_torch(blob):
 
 
 def test_errors_are_one_line_and_exit_1(tmp_path, capsys):
-    assert main(["info", str(tmp_path / "no.onnx")]) == 1
+    assert main(["info", "--model", str(tmp_path / "no.onnx")]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "no.onnx does not exist" in error
@@ -46,14 +46,17 @@ def test_errors_are_one_line_and_exit_1(tmp_path, capsys):
 def test_evaluate_reports_missing_or_invalid_options(blob, tmp_path, capsys):
     for words, told in (
         ([], "nothing to evaluate on: give --dataset NAME"),
-        (["--root", str(tmp_path)], "name it with --dataset"),
+        (["--split", "val"], "name it with --dataset"),
         (["--dataset", "nonsense"], "choose one of flir"),
         (["--scenes", "1", "--out", str(blob)], "is a file: give a folder"),
-        (["--scenes", "1", "--stride", "14x14"], "needs --slide"),
+        (["--scenes", "1", "--stride", "14x14"], "--stride needs --slide"),
+        (["--scenes", "1", "--draw", "4"], "--draw has no effect without --out"),
+        (["--dataset", "scenes", "--time-of-day", "day"], "--time-of-day has no effect without --scenes"),
+        (["--dataset", "scenes", "--data", "x"], "--data has no effect on scenes, which is rendered"),
         (["--scenes", "1", "--slide", "1288x1036"], "only a checkpoint (.safetensors) can slide"),
         (["--scenes", "1", "--baseline", str(blob)], "a model was given twice"),
     ):
-        assert main(["evaluate", str(blob), *words, "--device", "cpu"]) == 1
+        assert main(["evaluate", "--model", str(blob), *words, "--device", "cpu"]) == 1
         error = capsys.readouterr().err
         assert told in error
         assert error.count("\n") == 1
@@ -73,26 +76,28 @@ def test_finetune_export_evaluate(tmp_path, capsys):
     run = tmp_path / "run"
     assert main(["finetune", "--recipe", "smoke", "--steps", "3", "--out", str(run), "--workers", "0"]) == 0
     model = tmp_path / "m.onnx"
-    assert main(["export", str(run / "model.safetensors"), str(model), "--name", "mine"]) == 0
+    assert main(["export", "--model", str(run / "model.safetensors"), "--out", str(model), "--name", "mine"]) == 0
     report = tmp_path / "report"
-    assert main(["evaluate", str(model), "--scenes", "3", "--out", str(report), "--device", "cpu"]) == 0
+    assert main(["evaluate", "--model", str(model), "--scenes", "3", "--out", str(report), "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
     assert "| all (3) | RGB only |" in printed
     told = "--dataset scenes --baseline --variant test --backbone TEACHER --task both --head dense,pyramid_linear"
     told += " --fuse-at last --strides 7-28 --input-size 168x140"
     assert f"frozen DINOv2, IR as grey, not trained: run `spectradino finetune {told} --out runs/baseline`" in printed
-    assert main(["evaluate", str(model), "--scenes", "3", "--baseline", str(run / "model.safetensors")]) == 1
+    assert main(["evaluate", "--model", str(model), "--scenes", "3", "--baseline", str(run / "model.safetensors")]) == 1
     assert "model.safetensors is not a baseline: its backbone is spectradino" in capsys.readouterr().err
     found = json.loads((report / "result.json").read_text())
-    assert found["command"].startswith(f"spectradino evaluate {model} --scenes 3")
+    assert found["command"].startswith(f"spectradino evaluate --model {model} --scenes 3")
     rows = found["sets"][0]["subsets"]["all"]["rows"]
     assert [len(row["seeds"]) for row in rows.values()] == [1, 1, 1, 0]
     assert (report / "report.html").stat().st_size > 20_000
     plain = tmp_path / "plain.onnx"
-    assert main(["export", str(run / "model.safetensors"), str(plain), "--inputs", "normalised"]) == 0
+    assert (
+        main(["export", "--model", str(run / "model.safetensors"), "--out", str(plain), "--inputs", "normalised"]) == 0
+    )
     for file, form in ((model, (2, "raw")), (plain, (1, None))):
         capsys.readouterr()
-        assert main(["info", str(file)]) == 0
+        assert main(["info", "--model", str(file)]) == 0
         info = json.loads(capsys.readouterr().out)
         assert (info["format"], info.get("inputs")) == form
 
@@ -103,7 +108,7 @@ def test_missing_package_is_named_with_the_command_that_installs_it(monkeypatch,
         raise ModuleNotFoundError(f"No module named '{module}'", name=module)
 
     monkeypatch.setattr("spectradino_core.cli._info", run)
-    assert main(["info", "x.safetensors"]) == 1
+    assert main(["info", "--model", "x.safetensors"]) == 1
     err = capsys.readouterr().err
     assert f"the Python module {module} is missing: pip install 'spectradino_ros[{extra}]'" in err
     assert "Traceback" not in err

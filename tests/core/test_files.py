@@ -245,13 +245,13 @@ def test_printable() -> None:
 def test_what_a_command_prints_is_printable(capsys, monkeypatch) -> None:
     """Names of topics, of classes, of files: every command prints some of them."""
     monkeypatch.setattr("spectradino_core.cli._info", lambda options: print("topic\t/\x1b[2J\n人") or 0)
-    assert main(["info", "model.onnx"]) == 0
+    assert main(["info", "--model", "model.onnx"]) == 0
     assert capsys.readouterr().out == "topic\t/\\x1b[2J\n人\n"
 
 
 def test_log_records_and_errors_of_the_command_line_are_printable(tmp_path: Path, capsys) -> None:
     record = logging.LogRecord("a", logging.WARNING, "", 0, "topic %s", ("/\x1b[2J",), None)
     assert PrintableFormatter("%(message)s").format(record) == "topic /\\x1b[2J"
-    assert main(["info", str(tmp_path / "\x1b[31mred.safetensors")]) == 1
+    assert main(["info", "--model", str(tmp_path / "\x1b[31mred.safetensors")]) == 1
     assert "\x1b" not in capsys.readouterr().err
     assert any(isinstance(handler.formatter, PrintableFormatter) for handler in logging.getLogger().handlers)

@@ -87,19 +87,25 @@ def parse(monkeypatch: pytest.MonkeyPatch) -> Iterator:
     return typed
 
 
+def is_record(page: Path) -> bool:
+    return page.is_relative_to(REPOSITORY / "benchmarks/results") and page.name != "README.md"
+
+
 def is_package(name: str) -> bool:
     spec = importlib.util.find_spec(name)
     assert spec is not None, f"there is no {name}"
     return spec.submodule_search_locations is not None
 
 
-def check(commands: list[list[str]], parse, capsys) -> None:
+def check(commands: list[list[str]], parse, capsys, is_record: bool = False) -> None:
+    """Has every command parsed; only a record of a past run may use former names of options."""
     for words in commands:
         with pytest.raises((Parsed, SystemExit)) as stopped:
             parse(words)
         told = capsys.readouterr().err.splitlines()
         shown_help = isinstance(stopped.value, SystemExit) and stopped.value.code == 0
         assert isinstance(stopped.value, Parsed) or shown_help, f"{shlex.join(words)}: {told[-1]}"
+        assert is_record or not told, f"{shlex.join(words)}: {told[-1]}"
 
 
 def test_pages_were_found():
@@ -109,7 +115,7 @@ def test_pages_were_found():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_commands_in_blocks_are_whole(page, parse, capsys):
-    check(in_blocks(page), parse, capsys)
+    check(in_blocks(page), parse, capsys, is_record(page))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
@@ -123,12 +129,17 @@ def test_commands_in_prose_know_their_options(page, parse, capsys, monkeypatch):
         return parse_known_args(self, args, namespace, **how)
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", of_what_is_there)
-    check(in_prose(page), parse, capsys)
+    check(in_prose(page), parse, capsys, is_record(page))
 
 
 @pytest.mark.parametrize(
     "line",
-    ["spectradino finetune --recipe box --stridse 7-28", "spectradino polish", "python -m benchmarks.pretrain --fast"],
+    [
+        "spectradino finetune --recipe box --stridse 7-28",
+        "spectradino polish",
+        "spectradino info m.onnx",
+        "python -m benchmarks.pretrain --fast",
+    ],
 )
 def test_a_wrong_command_would_be_noticed(line, parse, capsys):
     words = own_words(line)

@@ -19,6 +19,8 @@ CORE, ROS = "spectradino_core", "spectradino_ros"
 ARROWS: dict[str, set[str]] = {
     "modality": set(),
     "text": set(),
+    # One definition per option of the command line.
+    "options": set(),
     "files": {"text"},
     # Which counts of a thermal frame are no measurement; part of the thermal contract.
     "invalid_counts": set(),
@@ -59,17 +61,17 @@ ARROWS: dict[str, set[str]] = {
     # The larger commands of the command line, one a file.
     "commands": {
         "ablation", "bags", "bench", "calibration.estimation", "data", "datasets", "evaluation",
-        "export", "modality", "models", "runtime", "streams", "training",
+        "export", "modality", "models", "options", "runtime", "streams", "training",
     },
-    "cli": {"commands", "data", "evaluation", "export", "models", "runtime"},
+    "cli": {"commands", "data", "evaluation", "export", "models", "options", "runtime"},
     # Not rooms of core, but callers of it.
     ROS: {"calibration", "runtime", "streams", "thermal"},
     # The demo plays the robot's surroundings too: it draws scenes and scores the results.
-    f"{ROS}.demo": {"data", "evaluation", "modality", "runtime", "scenes"},
+    f"{ROS}.demo": {"data", "evaluation", "modality", "options", "runtime", "scenes"},
 }  # fmt: skip
 # Small helpers without knowledge of the field, for every room that has to do with files.
 HELPERS = {"files", "text"}
-WITHOUT_FILES = {"calibration", "files", "invalid_counts", "losses", "modality", "scenes", "text", "thermal"}
+WITHOUT_FILES = {"calibration", "files", "invalid_counts", "losses", "modality", "options", "scenes", "text", "thermal"}
 # Imports inside a function, for what a user asks for by name and may not have installed.
 LATE_ARROWS = {("runtime", "export")}
 

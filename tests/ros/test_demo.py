@@ -110,7 +110,7 @@ def test_real_pairs_are_answered_scored_and_drawn(data: Path, model: Path, ros_d
 
 @pytest.mark.slow
 def test_synthetic_street_without_data(model: Path, ros_domain: int, tmp_path: Path) -> None:
-    done = run_demo(["--out", tmp_path, "--pairs", "5", "--model", model, "--keep-pairs"], ros_domain)
+    done = run_demo(["--out", tmp_path, "--limit", "5", "--model", model, "--keep-pairs"], ros_domain)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["pairs"]["answered"] == 5
@@ -139,7 +139,7 @@ def test_a_model_that_answers_nothing(data: Path, ros_domain: int, tmp_path: Pat
     from spectradino_core.thermal import ThermalContract
 
     picky = make_blob_model(tmp_path / "picky.onnx", input_size=(322, 238), thermal=ThermalContract(depths=(8,)))
-    done = run_demo(["--out", tmp_path / "out", "--data", data, "--model", picky, "--pairs", "2"], ros_domain)
+    done = run_demo(["--out", tmp_path / "out", "--data", data, "--model", picky, "--limit", "2"], ros_domain)
     assert done.returncode == 1
     assert "No results were published: see the node's log" in done.stderr
     report = json.loads((tmp_path / "out/report.json").read_text())
@@ -218,4 +218,4 @@ def test_wrong_arguments_name_what_was_looked_for(data: Path, model: Path, tmp_p
     assert done.returncode == 1
     assert "none.onnx does not exist" in done.stderr
     assert run_demo(["--rate", "-1"], 1).returncode == 2
-    assert run_demo(["--pairs", "0"], 1).returncode == 2
+    assert run_demo(["--limit", "0"], 1).returncode == 2

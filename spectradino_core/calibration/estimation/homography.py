@@ -242,7 +242,7 @@ class _Refined:
         if uncertainty > most:
             raise UncertainRegistrationError(
                 f"the homography is uncertain by {uncertainty:.1f} px at the corners (95 %; fits from parts of the "
-                f"images differ), at most {most:.1f} px are allowed: use more pairs (--pairs) of scenes at the working "
+                f"images differ), at most {most:.1f} px are allowed: use more pairs (--limit) of scenes at the working "
                 f"distance; {hint}"
             )
         return estimate

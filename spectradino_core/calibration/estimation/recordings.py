@@ -85,7 +85,7 @@ def pairs_of_bag(
         raise CalibrationError(
             f"{reader.path}: none of {counts[Stream.RGB]} RGB and {counts[Stream.IR]} IR frames are within "
             f"{slop_ms:g} ms of one another: measure the clock offset with 'spectradino calibrate time', or "
-            "give --time-offset-ms"
+            "give --ir-time-offset-ms"
         )
     chosen = _spread(made, most)
     wanted = {number for pair in chosen for number in pair}

@@ -209,15 +209,13 @@ def _tell_cameras(root: Path, found: Scan) -> None:
         cameras[group] = RGB if 2 * coloured >= len(looked_at) else INFRARED
         shown = group or files[0].relative.rpartition("/")[0] or root.name
         kind = "RGB, because they are in colour" if cameras[group] == RGB else "infrared, because they are grey"
-        found.remarks.append(
-            f"the images in {shown!r} are taken for {kind}; --rgb and --thermal name folders otherwise"
-        )
+        found.remarks.append(f"the images in {shown!r} are taken for {kind}; --rgb and --ir name folders otherwise")
     stems = {group: {file.stem for file in files} for group, files in groups.items()}
     pair = [group for group in groups if any(stems[group] & stems[other] for other in groups if other != group)]
     if len(pair) == 2 and cameras[pair[0]] == cameras[pair[1]] and len(groups) == 2 and all(pair):
         raise LabelError(
             f"{root}: {pair[0]!r} and {pair[1]!r} hold images of equal names and nothing says which are infrared: "
-            f"say so with --rgb {pair[0]} --thermal {pair[1]}, or the other way round"
+            f"say so with --rgb {pair[0]} --ir {pair[1]}, or the other way round"
         )
     paired = len(groups) == 2 and len(set(cameras.values())) == 2
 

@@ -119,11 +119,13 @@ def test_a_folder_of_another_recipe_is_refused_before_anything_runs(tmp_path):
 def test_the_command_says_what_it_needs(tmp_path, capsys):
     for words, told in (
         (["nonsense"], "choose one of tiny_scenes, smoke_scenes, paper_rasmd, paper_fmb"),
-        (["paper_rasmd"], "needs --root DIR (the data set), --pairs MANIFEST"),
+        (["paper_rasmd"], "needs --data DIR (the data set), --manifest FILE"),
         (["tiny_scenes", "--tables", "8"], "has no Table 8"),
+        (["tiny_scenes", "--data", "x"], "--data has no effect on recipe tiny_scenes, which renders its data"),
+        (["paper_rasmd", "--data-root", "x"], "--data-root has no effect without --manifest"),
         (["tiny_scenes", "--jobs", "0"], "--jobs and --threads must be at least 1"),
     ):
-        assert main(["ablate", *words, "--out", str(tmp_path / "out")]) == 1
+        assert main(["ablate", "--recipe", *words, "--out", str(tmp_path / "out")]) == 1
         error = capsys.readouterr().err
         assert told in error
         assert error.count("\n") == 1

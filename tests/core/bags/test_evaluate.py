@@ -95,7 +95,7 @@ def test_masks_of_other_answers_do_not_stay(evaluate: Evaluate, tmp_path: Path) 
 
 def test_truth_may_come_from_the_bags_own_topics(evaluate: Evaluate, tmp_path: Path) -> None:
     bag = Drive(4).write(tmp_path / "drive", truth_topic="/gt/detections", mask_topic="/gt/mask")
-    status, result = evaluate(bag, more=["--gt-topic", "/gt/detections", "--gt-mask-topic", "/gt/mask"])
+    status, result = evaluate(bag, more=["--label-topic", "/gt/detections", "--label-mask-topic", "/gt/mask"])
     assert status == 0
     assert result["total"]["scores"]["all"]["map"] == 1.0
     assert result["total"]["scores"]["all"]["iou"] == {"background": 1.0, "hot": 1.0, "red": 1.0}
@@ -241,7 +241,7 @@ def test_finished_bags_are_not_scored_again(evaluate: Evaluate, tmp_path: Path, 
     assert evaluate(bag, more=labels) == first
     assert kept.stat().st_mtime_ns == before
     assert "1 of 1 replays are finished" in capsys.readouterr().err
-    for changed in (["--sync-slop-ms", "20"], ["--fresh"]):
+    for changed in (["--sync-slop-ms", "20"], ["--overwrite"]):
         evaluate(bag, more=[*labels, *changed])
         assert kept.stat().st_mtime_ns > before
         before = kept.stat().st_mtime_ns
@@ -264,7 +264,7 @@ def test_finished_bags_are_not_scored_again(evaluate: Evaluate, tmp_path: Path, 
             ["--labels", "{folder}"],
             "has neither drive.json nor drive.coco.json .*bag drive",
         ),
-        (["--gt-topic", "/gt/boxes"], "no topic /gt/boxes"),
+        (["--label-topic", "/gt/boxes"], "no topic /gt/boxes"),
         (["--rgb-topic", "/none"], "there is no topic /none"),
     ],
 )
@@ -288,7 +288,7 @@ def test_a_bag_that_can_not_be_scored_is_named_with_the_reason(
         (["--infrared-band", "swir"], "takes LWIR, infrared_band is 'swir'"),
         (["--sync-slop-ms", "-1"], "sync_slop_ms"),
         (["--sweep", "dropout=0.5"], "needs ground truth"),
-        (["--labels", "x.json", "--gt-topic", "/gt"], "give only one of them"),
+        (["--labels", "x.json", "--label-topic", "/gt"], "give only one of them"),
         (["--labels", "x.json", "--sweep", "fog=1"], "names dropout_rgb"),
         (["--params-file", "none.yaml"], "none.yaml"),
     ],
@@ -369,7 +369,7 @@ def test_ray_gives_the_bytes_of_one_process(evaluate: Evaluate, tmp_path: Path) 
     pytest.importorskip("ray", reason="no Ray here: pip install 'spectradino_ros[ray]'")
     for number in range(2):
         Drive(4, START_NS + number * 10**12, seed=number).write(tmp_path / f"bags/drive{number}")
-    for out, more in (("one", []), ("ray", ["--engine", "ray", "--jobs", "2"])):
+    for out, more in (("one", []), ("ray", ["--executor", "ray", "--jobs", "2"])):
         assert evaluate(tmp_path / "bags", out=out, more=more)[0] == 0
     assert (tmp_path / "one/result.json").read_bytes() == (tmp_path / "ray/result.json").read_bytes()
 

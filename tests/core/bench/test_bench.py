@@ -192,7 +192,8 @@ def test_plot_is_drawn(tmp_path):
     ("words", "complaint"),
     [
         (["nothing"], "no such group"),
-        (["backbone", "--sizes", "100x100"], "multiples of 14"),
+        (["model", "--input-size", "112x112"], "--input-size has no effect on model: it is for backbone, detector"),
+        (["backbone", "--batch", "4"], "--batch has no effect on backbone: it is for train, gpu"),
         (["backbone", "--cases", "torch fp8"], "no such case"),
         (["model", "--model", "none.onnx"], "none.onnx does not exist"),
         (["backbone", "--rounds", "0"], "at least 1"),
@@ -203,11 +204,18 @@ def test_invalid_arguments_are_rejected(words, complaint, capsys):
     assert complaint in capsys.readouterr().err
 
 
+def test_invalid_size_is_wrong_usage(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["bench", "backbone", "--input-size", "100x100"])
+    assert stopped.value.code == 2
+    assert "multiples of 14" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_quick_benchmark_writes_all_results(graphs, tmp_path, capsys, monkeypatch):
     """With the smallest variant, and without memory measurements, which start many processes."""
     monkeypatch.chdir(ROOT)
-    command = ["bench", "--quick", "--variants", "test", "--sizes", "56x70", "--work", str(graphs)]
+    command = ["bench", "--quick", "--variant", "test", "--input-size", "70x56", "--work", str(graphs)]
     command += ["--rounds", "1", "--no-memory", "--out", str(tmp_path), "--note", "a test"]
     assert main(command) == 0
     printed = capsys.readouterr().out

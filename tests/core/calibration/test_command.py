@@ -102,7 +102,7 @@ def test_incomparable_clocks_are_calibrated_by_recording_time(tmp_path, capsys):
 @pytest.mark.slow
 def test_existing_calibration_is_not_overwritten(folder, tmp_path, capsys):
     out = tmp_path / "rig.yaml"
-    command = ["calibrate", "registration", str(folder), "--pairs", "1", "--out", str(out)]
+    command = ["calibrate", "registration", str(folder), "--limit", "1", "--out", str(out)]
     out.write_text("precious: true\n")
     assert main(command) == 1
     assert "already exists" in capsys.readouterr().err
@@ -120,9 +120,9 @@ def test_existing_calibration_is_not_overwritten(folder, tmp_path, capsys):
     assert main([*command, "--add"]) == 1
     assert "already contains a homography" in capsys.readouterr().err
     assert out.read_bytes() == before
-    assert main([*command, "--add", "--force"]) == 0
+    assert main([*command, "--add", "--overwrite"]) == 0
     assert load_calibration(out).notes.count("registration:") == 1
-    assert main([*command, "--force"]) == 0
+    assert main([*command, "--overwrite"]) == 0
     assert load_calibration(out).time_offset_ms is None
 
 
@@ -145,11 +145,14 @@ def test_rejected_fit_writes_nothing_and_reports_why(tmp_path, capsys):
     [
         (["registration", "{tmp}"], "a folder of pairs must contain one of rgb"),
         (["registration", "{tmp}/nowhere"], "nowhere"),
-        (["registration", "{tmp}", "--pairs", "0"], "--pairs must be at least 1"),
+        (["registration", "{tmp}", "--limit", "0"], "--limit must be at least 1"),
         (["registration", "{tmp}", "--scale", "2", "1"], "--scale must be two numbers"),
         (["registration", "{tmp}", "--add"], "--add needs the file"),
+        (["registration", "{tmp}", "--overwrite"], "--overwrite has no effect without --out or --checkerboard"),
+        (["registration", "{tmp}", "--rgb-topic", "/rgb"], "--rgb-topic has no effect on a folder of images"),
+        (["time", "{tmp}", "--overwrite"], "--overwrite has no effect without --out"),
         (["time", "{tmp}/nowhere"], "nowhere"),
-        (["time", "{tmp}", "--seconds", "1"], "--seconds must be at least 8"),
+        (["time", "{tmp}", "--duration", "1"], "--duration must be at least 8"),
     ],
 )
 def test_invalid_usage_is_reported_without_traceback(words, said, tmp_path, capsys):
@@ -160,7 +163,7 @@ def test_invalid_usage_is_reported_without_traceback(words, said, tmp_path, caps
 @pytest.mark.slow
 def test_calibration_from_bag_is_readable_by_the_node(drive, tmp_path, capsys):
     out = tmp_path / "rig.yaml"
-    assert main(["calibrate", "registration", str(drive), "--out", str(out), "--pairs", "6"]) == 0
+    assert main(["calibrate", "registration", str(drive), "--out", str(out), "--limit", "6"]) == 0
     assert main(["calibrate", "time", str(drive), "--out", str(out), "--add"]) == 0
     assert "confidence" in capsys.readouterr().out
     found, true = load_calibration(out), load_calibration(drive.with_suffix("").with_name("drive.calibration.yaml"))

@@ -14,8 +14,6 @@ from tests.core.bags.recorded import RGB, Row, pairs, record, red
 MAKE = [
     "bag",
     "make",
-    "--from",
-    "scenes",
     "--duration",
     "0.7",
     "--seed",
@@ -31,7 +29,7 @@ MAKE = [
 
 def test_recording_is_made_inspected_and_annotated(tmp_path, capsys):
     drive, out = tmp_path / "drive.mcap", tmp_path / "annotated.mcap"
-    assert main([*MAKE, "--out", str(drive), "--ir-time-offset-ms", "37", "--rgb-encoding", "jpeg"]) == 0
+    assert main([*MAKE, "--out", str(drive), "--ir-time-offset-ms", "37", "--rgb-format", "jpeg"]) == 0
     assert "7 RGB and 4 IR frames" in capsys.readouterr().out
     assert sorted(p.name for p in tmp_path.iterdir()) == ["drive.calibration.yaml", "drive.coco.json", "drive.mcap"]
 
@@ -68,15 +66,15 @@ def test_recording_is_made_inspected_and_annotated(tmp_path, capsys):
         (["bag", "info", "none"], "does not exist"),
         ([*MAKE, "--out", "x.db3"], "give a folder"),
         ([*MAKE, "--out", "x", "--dropout-ir", "1"], "no frame of the ir camera is left"),
-        (["bag", "make", "--from", "nowhere", "--out", "x"], "nowhere"),
-        (["bag", "make", "--from", "nowhere", "--out", "x", "--time-of-day", "day"], "for scenes"),
+        (["bag", "make", "--data", "nowhere", "--out", "x"], "nowhere"),
+        (["bag", "make", "--data", "nowhere", "--out", "x", "--time-of-day", "day"], "for scenes"),
     ],
 )
 def test_errors_are_one_line_and_write_nothing(tmp_path, monkeypatch, capsys, words, said):
     monkeypatch.chdir(tmp_path)
     assert main(words) == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("spectradino bag: ")
+    assert error.startswith(f"spectradino {' '.join(words[:2])}: error: ")
     assert said in error
     assert list(tmp_path.iterdir()) == []
 

@@ -175,7 +175,7 @@ def test_single_camera_is_described_with_what_is_missing(tmp_path, capsys):
 
 def test_info_of_annotated_bag_is_consistent(tmp_path, model, capsys):
     bag = record(tmp_path / "bag", pairs(4))
-    for name, more in (("alone", []), ("both", ["--inputs"])):
+    for name, more in (("alone", []), ("both", ["--copy-images"])):
         out = tmp_path / name
         assert main(["bag", "run", str(bag), "--model", str(model), "--out", str(out), *more]) == 0
         capsys.readouterr()

@@ -38,9 +38,9 @@ def test_ground_truth_topics_are_found_by_default(model, tmp_path):
     assert result["bags"][0]["truth"]["source"] == f"{BOXES} and {MASKS}"
     assert result["total"]["scores"]["all"]["map"] == 1.0
     assert result["total"]["scores"]["all"]["miou"] == pytest.approx(1.0)
-    status, result = evaluated(model, tmp_path / "b", bag, "--gt-topic", BOXES)
+    status, result = evaluated(model, tmp_path / "b", bag, "--label-topic", BOXES)
     assert result["bags"][0]["truth"]["source"] == BOXES
-    status, result = evaluated(model, tmp_path / "c", bag, "--gt-topic", "")
+    status, result = evaluated(model, tmp_path / "c", bag, "--label-topic", "")
     assert (status, result["bags"][0]["truth"]) == (0, None)
     status, result = evaluated(model, tmp_path / "d", bag, "--sweep", "dropout_ir=0.5")
     assert status == 0
@@ -63,7 +63,7 @@ def test_invalid_default_labels_report_how_to_disable_them(model, tmp_path):
     drive.boxes[stamp] = [("red", 5, 5, 5, 30)]
     status, result = evaluated(model, tmp_path / "a", str(drive.write(tmp_path / "drive", truth_topic=BOXES)))
     assert status == 1
-    assert '--gt-topic ""' in result["failed"][0]["why"]
+    assert '--label-topic ""' in result["failed"][0]["why"]
 
 
 @pytest.mark.parametrize("ending", [".json", ".coco.json"])
@@ -83,7 +83,7 @@ def test_label_folder_is_searched_for_both_names(model, tmp_path, ending, bag):
 def test_bag_evaluate_finds_label_files_of_bag_make(model, tmp_path, capsys):
     folder = tmp_path / "drives"
     for name in ("a.mcap", "b"):
-        words = ["bag", "make", "--from", "scenes", "--duration", "0.5", "--size", "168x112", "--out"]
+        words = ["bag", "make", "--duration", "0.5", "--size", "168x112", "--out"]
         assert main([*words, str(folder / name)]) == 0
     words = [str(folder), "--labels", str(folder)]
     status, result = evaluated(model, tmp_path / "report", *words)
@@ -122,7 +122,7 @@ def test_unlabelled_folder_gets_no_empty_labels(tmp_path, capsys, labelled):
     folder = pairs_folder(tmp_path / "pairs", labelled)
     out = tmp_path / "out"
     out.mkdir()
-    words = ["bag", "make", "--from", str(folder), "--out", str(out / "drive.mcap")]
+    words = ["bag", "make", "--data", str(folder), "--out", str(out / "drive.mcap")]
     assert main(words) == 0
     assert ("coco.json" in capsys.readouterr().out) == labelled
     assert (out / "drive.coco.json").exists() == labelled
@@ -144,7 +144,7 @@ def test_unlabelled_folder_gets_no_empty_labels(tmp_path, capsys, labelled):
 def test_still_pairs_are_paired_with_themselves(tmp_path, rates, frames, more):
     folder = pairs_folder(tmp_path / "pairs", labelled=False)
     out = tmp_path / "drive.mcap"
-    assert main(["bag", "make", "--from", str(folder), "--out", str(out), *rates, *more]) == 0
+    assert main(["bag", "make", "--data", str(folder), "--out", str(out), *rates, *more]) == 0
     levels: dict[int, int] = {}
     pairer: Pairer[int] = Pairer(50.0)
     pairs = []
@@ -164,7 +164,7 @@ def ignored_regions(model: Path, folder: Path, tmp_path: Path) -> list[int]:
     """Count the ignored regions of a bag made from a folder: from its topics and from its COCO file."""
     out = tmp_path / "out" / "drive.mcap"
     out.parent.mkdir()
-    assert main(["bag", "make", "--from", str(folder), "--out", str(out)]) == 0
+    assert main(["bag", "make", "--data", str(folder), "--out", str(out)]) == 0
     counts = []
     for name, words in (("topics", []), ("file", ["--labels", str(out.with_name("drive.coco.json"))])):
         status, result = evaluated(model, tmp_path / name, str(out), *words)

@@ -18,7 +18,7 @@ from spectradino_core.models.spectradino import SpectraDINO
 def scenes(tmp_path_factory) -> Path:
     """Write a manifest of six scenes."""
     folder = tmp_path_factory.mktemp("scenes")
-    assert main(["data", "make-manifest", str(folder), "--layout", "scenes", "--scenes", "6"]) == 0
+    assert main(["data", "make-manifest", "--scenes", "6", "--out", str(folder)]) == 0
     return folder / "manifest.jsonl"
 
 
@@ -40,13 +40,13 @@ def test_manifest_of_scenes(scenes):
 def test_manifest_of_a_real_data_set(shared_data, tmp_path, capsys):
     out = tmp_path / "epfl.jsonl"
     root = shared_data / "epfl_rgb_nir"
-    assert main(["data", "make-manifest", str(root), "--split", "val", "--out", str(out)]) == 0
+    assert main(["data", "make-manifest", "--data", str(root), "--split", "val", "--out", str(out)]) == 0
     assert "29 items (nir 29)" in capsys.readouterr().out
     assert {item.label for item in read_manifest(out)} > {"country", "indoor"}
 
 
 def test_wrong_root_exits_1(tmp_path, capsys):
-    assert main(["data", "make-manifest", str(tmp_path), "--layout", "ms2"]) == 1
+    assert main(["data", "make-manifest", "--data", str(tmp_path), "--layout", "ms2"]) == 1
     assert "looked for sync_data" in capsys.readouterr().err
 
 
@@ -54,7 +54,7 @@ def test_wrong_root_exits_1(tmp_path, capsys):
 def test_omnivorous_and_retrieval(scenes, backbone, tmp_path, capsys):
     words = ["pretrain", "--system", "omnivorous", "--variant", "test", "--base", "both", "--start", str(backbone)]
     words += [
-        "--data",
+        "--manifest",
         str(scenes),
         "--steps",
         "3",
@@ -69,8 +69,20 @@ def test_omnivorous_and_retrieval(scenes, backbone, tmp_path, capsys):
     recipe = json.loads((tmp_path / "run/recipe.json").read_text())
     assert (recipe["system"], recipe["steps"], recipe["sources"]) == ("omnivorous", 3, {str(scenes): 6})
     out = tmp_path / "judged"
-    words = ["evaluate", "retrieval", f"after={tmp_path / 'run/last.safetensors'}", f"before={backbone}"]
-    words += ["--teacher", str(backbone), "--scenes", "4", "--maps", "--probes", "4", "--crop", "56", "--out", str(out)]
+    words = ["evaluate", "retrieval", "--model", f"after={tmp_path / 'run/last.safetensors'}", f"before={backbone}"]
+    words += [
+        "--teacher",
+        str(backbone),
+        "--scenes",
+        "4",
+        "--maps",
+        "--probe-scenes",
+        "4",
+        "--crop",
+        "56",
+        "--out",
+        str(out),
+    ]
     capsys.readouterr()
     assert main(words) == 0
     table = capsys.readouterr().out
@@ -86,7 +98,7 @@ def test_omnivorous_and_retrieval(scenes, backbone, tmp_path, capsys):
 
 
 def test_multiple_views_are_averaged_and_reported(backbone, tmp_path, capsys):
-    words = ["evaluate", "retrieval", str(backbone), "--scenes", "4", "--crop", "56", "--out", str(tmp_path)]
+    words = ["evaluate", "retrieval", "--model", str(backbone), "--scenes", "4", "--crop", "56", "--out", str(tmp_path)]
     assert main(words) == 0
     one = json.loads((tmp_path / "retrieval.json").read_text())
     assert "Means over" not in capsys.readouterr().out
@@ -103,7 +115,7 @@ def test_multiple_views_are_averaged_and_reported(backbone, tmp_path, capsys):
 
 
 def test_incompatible_options_are_refused(backbone, capsys):
-    assert main(["evaluate", "retrieval", str(backbone)]) == 1
+    assert main(["evaluate", "retrieval", "--model", str(backbone)]) == 1
     assert "nothing to evaluate on" in capsys.readouterr().err
     assert main(["pretrain", "--system", "omnivorous", "--variant", "test", "--stages", "1", "--scenes", "8"]) == 1
     assert "--stages: not for --system omnivorous" in capsys.readouterr().err

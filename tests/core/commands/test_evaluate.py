@@ -29,7 +29,7 @@ def hint(recipe: FinetuneRecipe, tmp_path, capsys, *words: str) -> list[str]:
     )
     save_perception(tmp_path / "model.safetensors", Perception(recipe.architecture), info)
     words = words or ("--scenes", "1")
-    assert main(["evaluate", str(tmp_path / "model.safetensors"), *words, "--device", "cpu"]) == 0
+    assert main(["evaluate", "--model", str(tmp_path / "model.safetensors"), *words, "--device", "cpu"]) == 0
     found = re.search(r"not trained: run `(spectradino finetune [^`]*)`", capsys.readouterr().out)
     assert found is not None
     return shlex.split(found[1])
@@ -69,4 +69,4 @@ def test_baseline_command_uses_scenes_of_the_models_band(tmp_path, capsys):
 def test_baseline_command_does_not_use_another_data_sets_root(tmp_path, capsys):
     recipe = replace(downstream_recipe("scenes", variant="test"), input_size=(98, 84), dataset="flir", epochs=None)
     words = hint(recipe, tmp_path, capsys)
-    assert words[words.index("--root") + 1] == "FOLDER"
+    assert words[words.index("--data") + 1] == "FOLDER"

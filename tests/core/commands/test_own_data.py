@@ -121,7 +121,7 @@ def test_classes_unknown_to_the_model_are_reported(here: Path, start: Path, caps
     model = here / "m.safetensors"
     save_perception(model, Perception(smoke().architecture), smoke().info())  # person, bicycle, car: no forklift
     assert "forklift" not in BOX_CLASSES
-    assert main(["evaluate", str(model), "--data", "my_data", "--out", "report", "--device", "cpu"]) == 0
+    assert main(["evaluate", "--model", str(model), "--data", "my_data", "--out", "report", "--device", "cpu"]) == 0
     assert "Classes that the model does not have, excluded: forklift." in capsys.readouterr().out
     found = json.loads((here / "report/result.json").read_text())["sets"][0]
     assert found["left_out_classes"] == ["forklift"]
@@ -130,7 +130,7 @@ def test_classes_unknown_to_the_model_are_reported(here: Path, start: Path, caps
     assert rows["RGB only"]["seeds"]  # of three images: one has no RGB counterpart
     write_own(here / "strange", LAYOUT, "YOLO", SPLITS)
     (here / "strange/data.yaml").write_text("names: [tram, forklift, crane]")
-    assert main(["evaluate", str(model), "--data", "strange", "--device", "cpu"]) == 1
+    assert main(["evaluate", "--model", str(model), "--data", "strange", "--device", "cpu"]) == 1
     assert "it labels boxes of tram, forklift, crane, the model knows boxes of person" in capsys.readouterr().err
 
 
@@ -158,16 +158,16 @@ def test_check_names_problems(here: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_own_data_options_are_refused_elsewhere(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words in (
-        ["data", "check", "--dataset", "flir", "--root", ".", "--rgb", "a"],
-        ["bag", "make", "--from", "scenes", "--out", "x", "--classes", "car"],
-        ["finetune", "--dataset", "scenes", "--thermal", "a"],
+        ["data", "check", "--dataset", "flir", "--data", ".", "--rgb", "a"],
+        ["bag", "make", "--out", "x", "--classes", "car"],
+        ["finetune", "--dataset", "scenes", "--ir", "a"],
     ):
         assert main(words) == 1
         assert "is for own data" in capsys.readouterr().err
 
 
 def test_bag_of_pairs_skips_images_without_counterpart(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["bag", "make", "--from", "my_data", "--split", "train", "--rgb-rate", "4", "--ir-rate", "4"]
+    words = ["bag", "make", "--data", "my_data", "--split", "train", "--rgb-rate", "4", "--ir-rate", "4"]
     assert main([*words, "--out", "t.mcap"]) == 0
     assert "2 images without a counterpart are not in the bag" in capsys.readouterr().err
     truth = json.loads((here / "t.coco.json").read_text())

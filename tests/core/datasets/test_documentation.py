@@ -47,14 +47,14 @@ def test_every_set_has_its_facts_and_commands(page: str, one) -> None:
     kinds = {tuple(words[1:2] + [w for w in words[2:3] if w == "check"]) for words in commands(text)}
     assert kinds == {("data", "check"), ("finetune",), ("evaluate",)}
     assert all(words[words.index("--dataset") + 1] == one.name for words in commands(text))
-    assert all("--root" in words for words in commands(text))
+    assert all("--data" in words for words in commands(text))
 
 
 @pytest.mark.parametrize("one", SETS, ids=lambda one: one.name)
 def test_the_quoted_error_is_the_real_one(page: str, one) -> None:
     text = section(page, one.name)
     words = commands(text)[0]
-    root = words[words.index("--root") + 1]
+    root = words[words.index("--data") + 1]
     if Path(root).exists():
         pytest.skip(f"{root} is there")
     with pytest.raises(BenchmarkError) as failed:

@@ -190,7 +190,20 @@ def test_decreased_score_is_rejected(exported, tmp_path, pairs):
 
 def test_converted_file_is_not_converted_again(exported, tmp_path, pairs, capsys):
     convert(exported, tmp_path / "fused.onnx", "fp32", pairs)
-    assert main(["convert", str(tmp_path / "fused.onnx"), str(tmp_path / "x.onnx"), "--precision", "int8"]) == 1
+    assert (
+        main(
+            [
+                "convert",
+                "--model",
+                str(tmp_path / "fused.onnx"),
+                "--out",
+                str(tmp_path / "x.onnx"),
+                "--precision",
+                "int8",
+            ]
+        )
+        == 1
+    )
     assert "was converted already (fp32): start from the file it was made from" in capsys.readouterr().err
 
 
@@ -208,8 +221,8 @@ def test_other_softmax_is_unchanged(exported):
 @pytest.mark.slow
 def test_command_converts_bundled_model(repository, tmp_path, capsys):
     source, target = repository / "models" / "lwir_box.onnx", tmp_path / "int8.onnx"
-    arguments = ["--precision", "int8", "--scenes", "2", "--score-scenes", "12", "--most-lost", "3"]
-    assert main(["convert", str(source), str(target), *arguments]) == 0
+    arguments = ["--precision", "int8", "--scenes", "2", "--score-scenes", "12", "--max-map-drop", "3"]
+    assert main(["convert", "--model", str(source), "--out", str(target), *arguments]) == 0
     output = capsys.readouterr().out
     assert "int8.onnx: " in output
     assert "mAP50 on 12 scenes" in output

@@ -163,16 +163,16 @@ def test_deviating_single_stream_graph_is_not_written(model, tmp_path, monkeypat
 def test_commands_export_describe_and_convert_single_stream_models(model, tmp_path, capsys):
     checkpoint, path = tmp_path / "model.safetensors", tmp_path / "my.onnx"
     save_perception(checkpoint, model, smoke().info())
-    assert main(["export", str(checkpoint), str(path), "--streams", "all"]) == 0
+    assert main(["export", "--model", str(checkpoint), "--out", str(path), "--streams", "all"]) == 0
     assert sorted(p.name for p in tmp_path.glob("*.onnx")) == [
         "my.ir.onnx", "my.onnx", "my.reuse.onnx", "my.rgb.onnx",
     ]  # fmt: skip
     own = beside(path, "ir")
     capsys.readouterr()
-    assert main(["info", str(own)]) == 0
+    assert main(["info", "--model", str(own)]) == 0
     assert json.loads(capsys.readouterr().out)["streams"] == "ir"
     small = tmp_path / "my_int8.ir.onnx"
-    assert main(["convert", str(own), str(small), "--precision", "int8", "--scenes", "2"]) == 0
+    assert main(["convert", "--model", str(own), "--out", str(small), "--precision", "int8", "--scenes", "2"]) == 0
     info = OnnxEngine(small, "cpu").info
     assert (info.streams, info.inputs) == ("ir", "raw")
     assert info.provenance[WEIGHTS_KEY] == weights_digest(model, smoke().info())

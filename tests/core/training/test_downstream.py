@@ -151,7 +151,7 @@ def test_backbones_that_do_not_fit_are_refused_by_name(backbone, tmp_path):
 def test_a_missing_root_says_what_was_looked_for(tmp_path):
     with pytest.raises(ValueError, match="Looked for: JPEGImages"):
         open_training_data(downstream_recipe("flir", variant="test"), tmp_path)
-    with pytest.raises(ValueError, match="--root"):
+    with pytest.raises(ValueError, match="--data"):
         open_training_data(downstream_recipe("flir", variant="test"), None)
 
 
@@ -183,7 +183,7 @@ def test_the_command_as_a_user_types_it(shared_data, backbone, tmp_path, capsys)
     path, _ = backbone
     root = shared_data / "roadscene_rgb_lwir"
     words = [
-        *("finetune", "--task", "detection", "--dataset", "roadscene", "--root", str(root), "--steps", "3"),
+        *("finetune", "--task", "detection", "--dataset", "roadscene", "--data", str(root), "--steps", "3"),
         *("--batch", "2", "--device", "cpu", "--workers", "0", "--input-size", "112x84", "--log-every", "1"),
     ]
     run = tmp_path / "run"
@@ -199,7 +199,7 @@ def test_the_command_as_a_user_types_it(shared_data, backbone, tmp_path, capsys)
     told = json.loads((out / "recipe.json").read_text())
     assert told["recipe"]["mode"] == "head"
     assert not any(name.startswith("backbone") for name in told["trained"])
-    assert main(["export", str(out / "model.safetensors"), str(tmp_path / "m.onnx")]) == 0
+    assert main(["export", "--model", str(out / "model.safetensors"), "--out", str(tmp_path / "m.onnx")]) == 0
     capsys.readouterr()
 
 
@@ -213,10 +213,10 @@ def test_the_command_as_a_user_types_it(shared_data, backbone, tmp_path, capsys)
         (["--dataset", "flir"], "mode half freezes blocks"),
         (["--dataset", "flir", "--baseline"], "mode head freezes blocks"),
         (["--recipe", "smoke", "--mode", "adapters"], "mode adapters freezes blocks"),
-        (["--dataset", "flir", "--mode", "full"], "--root"),
+        (["--dataset", "flir", "--mode", "full"], "--data"),
         ([], "nothing to train on: give --data DIR"),
         (["--dataset", "flir", "--rgb", "x"], "--rgb is for own data"),
-        (["--data", "x", "--root", "y"], "--root is for --dataset"),
+        (["--data", "x", "--data-root", "y"], "--data-root is for --recipe"),
         (["--data", "x"], "x: no such folder"),
         (["--data", "x", "--classes", ","], "--classes names no class"),
         (["--dataset", "flir", "--start", "models/lwir_box.onnx"], "is an exported model, which cannot be trained"),
@@ -227,8 +227,25 @@ def test_the_command_as_a_user_types_it(shared_data, backbone, tmp_path, capsys)
         ),
         (["--data", "x", "--start", "models/lwir_box.onnx"], "is an exported model"),
         (["--dataset", "flir", "--epochs", "2", "--steps", "3"], "excludes --steps"),
-        (["--dataset", "flir", "--data", "x"], "--root"),
-        (["--recipe", "smoke", "--root", "x"], "--root is for --dataset"),
+        (["--dataset", "flir", "--mode", "full", "--data", "x"], "x"),
+        (["--dataset", "scenes", "--data", "x"], "--data has no effect on scenes, which is rendered"),
+        (["--dataset", "flir", "--mix", "msrs"], "--mix is for --recipe"),
+        (
+            ["--dataset", "mfnet", "--mode", "full", "--strides", "7-28"],
+            "--strides has no effect without a detection head",
+        ),
+        (["--dataset", "flir", "--mode", "full", "--upernet-width", "256"], "no effect without an UPerNet head"),
+        (["--dataset", "flir", "--mode", "head", "--lr-blocks", "1e-5"], "--lr-blocks has no effect in mode head"),
+        (["--dataset", "flir", "--mode", "adapters", "--layer-decay", "0.9"], "--layer-decay has no effect in mode"),
+        (["--dataset", "flir", "--mode", "head", "--lr-adapters", "1e-5"], "--lr-adapters has no effect in mode head"),
+        (
+            ["--recipe", "smoke", "--data-root", "x"],
+            "--data-root has no effect on recipe smoke, which renders its data",
+        ),
+        (
+            ["--recipe", "box_real", "--mix", "msrs"],
+            "--mix needs the folder that holds its data sets: give --data-root",
+        ),
         (["--recipe", "smoke", "--baseline"], "--baseline is for --dataset and --data: the recipe 'smoke' has its own"),
         (["--recipe", "smoke", "--variant", "b"], "--variant is for --dataset"),
         (["--recipe", "smoke", "--task", "both"], "--task is for --dataset"),

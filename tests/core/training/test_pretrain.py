@@ -117,7 +117,7 @@ def test_too_little_data_for_the_batch_is_told(tmp_path):
 
 @pytest.mark.slow
 def test_from_the_command_line(tmp_path, capsys):
-    command = ["pretrain", "--variant", "test", "--stage", "1", "--scenes", "8", "--batch", "4", "--steps", "3"]
+    command = ["pretrain", "--variant", "test", "--stages", "1", "--scenes", "8", "--batch", "4", "--steps", "3"]
     assert main([*command, "--out", str(tmp_path / "run"), "--device", "cpu", "--workers", "0"]) == 0
     assert "stage1/last.safetensors: backbone" in capsys.readouterr().out
 
@@ -129,7 +129,14 @@ def test_from_the_command_line(tmp_path, capsys):
         (["--variant", "xl", "--scenes", "4"], "choose one of s, b, l, g"),
         (["--variant", "test", "--scenes", "4", "--stages", "1,3"], "not consecutive"),
         (["--variant", "test", "--scenes", "4", "--steps", "0"], "--steps must be at least 1"),
-        (["--variant", "test", "--data", "none.jsonl"], "none.jsonl"),
+        (["--variant", "test", "--manifest", "none.jsonl"], "none.jsonl"),
+        (["--variant", "test", "--scenes", "4", "--data-root", "x"], "--data-root has no effect without --manifest"),
+        (["--variant", "test", "--scenes", "4", "--steps", "2", "--epochs", "1"], "--epochs excludes --steps"),
+        (["--variant", "test", "--scenes", "4", "--anchor", "1"], "--anchor is for --system omnivorous"),
+        (
+            ["--variant", "test", "--scenes", "4", "--system", "omnivorous", "--keep", "1"],
+            "--keep is for SpectraDINO's",
+        ),
         (["--variant", "test", "--scenes", "8", "--batch", "4", "--cache-teacher"], "drawn anew"),
         (["--variant", "test", "--scenes", "8", "--batch", "4", "--strategy", "fsdp"], "torchrun"),
         (["--variant", "test", "--scenes", "8", "--teacher", "none.pth"], "there is no file none.pth"),

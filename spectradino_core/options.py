@@ -1,0 +1,187 @@
+"""Options of the command line: one name and one meaning per concept, and former names for one release."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+__all__ = ["CONCEPTS", "TRAINING_DEVICES", "Concept", "Parser", "add_former", "add_option", "names", "refuse"]
+
+
+class Concept(NamedTuple):
+    """Meaning and form of an option in every command.
+
+    Attributes:
+        meaning: how its help begins, whatever a command adds.
+        type: see `add_argument`; None: a flag.
+        metavar: of its value.
+    """
+
+    meaning: str
+    type: Callable[[str], Any] | None = None
+    metavar: str | None = None
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Parse "person,car" to its names."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+CONCEPTS = {
+    # data
+    "--data": Concept("folder of one data set", Path, "DIR"),
+    "--data-root": Concept("folder that holds data sets", Path, "DIR"),
+    "--manifest": Concept("manifest of pairs (JSON lines, see 'spectradino data make-manifest')", Path, "FILE"),
+    "--dataset": Concept("published data set, see 'spectradino data list'", str, "NAME"),
+    "--split": Concept("split of the data set", str, "NAME"),
+    "--rgb": Concept("own data: folder of the RGB images", str, "DIR"),
+    "--ir": Concept("own data: folder of the IR images", str, "DIR"),
+    "--band": Concept("IR band", str),
+    "--classes": Concept("own data: classes to use", names, "A,B"),
+    "--scenes": Concept("number of synthetic scenes", int, "N"),
+    "--score-scenes": Concept("score mAP50 on this number of synthetic scenes", int, "N"),
+    "--time-of-day": Concept("time of day of the scenes", str),
+    "--limit": Concept("maximum number of pairs", int, "N"),
+    "--draw": Concept("number of frames to draw", int, "N"),
+    "--maps": Concept("use depth and segmentation maps"),
+    "--views": Concept("number of views of each item", int, "N"),
+    "--crop": Concept("side of square views, pixels", int, "N"),
+    # model
+    "--model": Concept("model file", Path, "FILE"),
+    "--start": Concept("model to start from", Path, "FILE"),
+    "--teacher": Concept("DINOv2 weights", Path, "FILE"),
+    "--baseline": Concept("baseline, i.e. plain DINOv2 with IR repeated to three channels"),
+    "--variant": Concept("ViT variant: s, b, l, g; tiny and test are for trials", str, "NAME"),
+    "--input-size": Concept("network input size, multiples of the patch size (14)", None, "WxH"),
+    "--score-threshold": Concept("score threshold", float, "V"),
+    "--nms-iou": Concept("NMS IoU threshold", float, "V"),
+    # training
+    "--recipe": Concept("recipe", str, "NAME"),
+    "--epochs": Concept("number of epochs", int, "N"),
+    "--steps": Concept("number of optimiser steps", int, "N"),
+    "--batch": Concept("pairs per step", int, "N"),
+    "--lr": Concept("peak learning rate", float, "LR"),
+    "--ema": Concept("decay of the moving average of the weights; 0: none", float, "DECAY"),
+    "--grad-accum": Concept("gradient accumulation steps per batch", int, "N"),
+    "--amp": Concept("precision", str),
+    "--activation-checkpointing": Concept("use less memory at the cost of another forward pass"),
+    "--checkpoint-every": Concept("steps between checkpoints", int, "STEPS"),
+    "--log-every": Concept("steps between log lines", int, "STEPS"),
+    "--tensorboard": Concept("also log to TensorBoard"),
+    # recordings
+    "--rgb-topic": Concept("topic of the RGB camera", str, "T"),
+    "--ir-topic": Concept("topic of the IR camera", str, "T"),
+    "--clock": Concept("arrival time of a frame", str),
+    "--duration": Concept("duration of the recording [s]", float, "S"),
+    "--ir-time-offset-ms": Concept("IR stamp minus RGB stamp of the same moment", float, "MS"),
+    "--storage": Concept("format of a bag folder", str),
+    "--compression": Concept("zstd compression of the bag", str),
+    # output and machine
+    "--out": Concept("output", Path),
+    "--overwrite": Concept("replace what --out already holds"),
+    "--seed": Concept("seed", int, "SEED"),
+    "--device": Concept("device", str),
+    "--jobs": Concept("number of parallel jobs", int, "N"),
+    "--threads": Concept("number of CPU threads", int, "N"),
+    "--workers": Concept("number of data loading processes", int, "N"),
+}
+"""Concepts that several commands share; an option of a single command is declared there."""
+
+TRAINING_DEVICES = ("auto", "cpu", "cuda")
+"""Devices of commands that run PyTorch; those that serve model files take `runtime.engine.DEVICES`."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Argument parser that stores its full name as `prog`, and makes help that needs heavy imports when it is shown."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.set_defaults(prog=self.prog)
+
+    def format_help(self) -> str:
+        """Return the help text, with the names that options list by `listed`."""
+        for action in self._actions:
+            if (listed := getattr(action, "listed", None)) is not None:
+                try:
+                    action.help = f"{action.help}: {', '.join(listed())}".replace("%", "%%")
+                except ModuleNotFoundError as error:
+                    action.help = f"{action.help} (names need the Python module {error.name})"
+                action.listed = None  # type: ignore[attr-defined]
+        return super().format_help()
+
+
+def add_option(
+    group: Any, option: str, detail: str = "", *, listed: Callable[[], Sequence[str]] | None = None, **settings: Any
+) -> argparse.Action:
+    """Add an option of `CONCEPTS` to a parser or a group of one.
+
+    Args:
+        group: the parser or group.
+        option: a key of `CONCEPTS`.
+        detail: what this command adds to the meaning, with its own punctuation.
+        listed: gives the allowed values for the help; called only if help is shown.
+        settings: for `add_argument`.
+    """
+    concept = CONCEPTS[option]
+    form: dict[str, Any] = {"help": concept.meaning + detail}
+    if concept.type is None and concept.metavar is None:
+        form |= {} if "type" in settings else {"action": "store_true"}
+    else:
+        form |= {"type": concept.type, "metavar": None if settings.get("choices") else concept.metavar}
+    action: argparse.Action = group.add_argument(option, **form | settings)
+    if listed is not None:
+        action.listed = listed  # type: ignore[attr-defined]
+    return action
+
+
+class _Former(argparse.Action):
+    """Former name of an option: hidden, warns, and does what the option does."""
+
+    def __init__(self, *args: Any, target: argparse.Action, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.target = target
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        name, former = self.target.option_strings[0], option_string or f"{self.metavar} without an option"
+        print(f"{parser.prog}: warning: {former} is deprecated, use {name}", file=sys.stderr)
+        self.target.required = False  # it was given
+        self.target(parser, namespace, values, name)
+
+
+def add_former(group: Any, target: argparse.Action, *former: str, **changes: Any) -> None:
+    """Add former names of an option, which work for one release; one without dashes is a former positional.
+
+    Args:
+        group: the parser or group of `target`.
+        target: the option.
+        former: the names.
+        changes: forms that differ from the option's, such as `nargs`.
+    """
+    for name in former:
+        form = {
+            "nargs": target.nargs, "type": target.type, "choices": target.choices, "default": argparse.SUPPRESS,
+            "metavar": target.metavar, "help": argparse.SUPPRESS, "action": _Former, "target": target,
+        } | changes  # fmt: skip
+        if name.startswith("-"):
+            group.add_argument(name, dest=target.dest, **form)
+        else:
+            group.add_argument(name, **form | {"metavar": name.upper()}).required = False
+
+
+def refuse(options: argparse.Namespace, words: str, why: str) -> None:
+    """Raise ValueError if an option was given that does not go with the others.
+
+    Args:
+        options: the parsed command line; an option that was not given is None, False or empty.
+        words: option names without dashes, such as "split limit".
+        why: the rest of the sentence that begins with the option, such as "has no effect without --data".
+    """
+    for word in words.split():
+        value = getattr(options, word.replace("-", "_"))
+        if not (value is None or value is False or value in ((), [])):
+            raise ValueError(f"--{word} {why}")
