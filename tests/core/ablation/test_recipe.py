@@ -122,7 +122,7 @@ def test_jobs_come_after_what_they_need_and_know_what_made_them(tmp_path):
 
 
 def test_the_papers_recipes_say_what_they_need(tmp_path):
-    with pytest.raises(ValueError, match=r"needs --root DIR.*--pairs MANIFEST.*--teacher FILE.*Looked for"):
+    with pytest.raises(ValueError, match=r"needs --data DIR.*--manifest FILE.*--teacher FILE.*Looked for"):
         jobs_of(find_ablation("paper_fmb"), Setup(tmp_path))
 
 
