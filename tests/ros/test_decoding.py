@@ -204,5 +204,7 @@ def test_the_zstd_transport_is_pointed_to(blob_model, peer):
         "-r", "__ns:=/hint", model=blob_model, device="cpu", no_message_timeout_s=0.5, warning_period_s=0.5
     ) as node:
         publisher = peer.node.create_publisher(CompressedImage, "/hint/rgb/image_raw/zstd", 5)
-        node.wait_for_line(r"\[WARN\].*/hint/rgb/image_raw/zstd has a publisher: set the parameter rgb_transport to zstd")
+        node.wait_for_line(
+            r"\[WARN\].*/hint/rgb/image_raw/zstd has a publisher: set the parameter rgb_transport to zstd"
+        )
         peer.node.destroy_publisher(publisher)
