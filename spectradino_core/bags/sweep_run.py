@@ -143,8 +143,8 @@ def _ir_alone(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> d
     offset_ns = bag.ir_offset_ns
     slop_ns = max(round(options.settings.match_slop_ms * _MS), bag.tolerance_ns)
     pipeline.score_threshold = floor
-    frames = (frame for frame in bag.reader.frames() if frame.stream is Stream.IR)
-    frames = _degraded(frames, kind, float(word or 0.0), options.seed)
+    of_ir = (frame for frame in bag.reader.frames() if frame.stream is Stream.IR)
+    frames = _degraded(of_ir, kind, float(word or 0.0), options.seed)
     for frame in progress_bar(frames, unit, len(bag.ir_ns)):
         try:
             percepts = pipeline(None, frame.decode().pixels)

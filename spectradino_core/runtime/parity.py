@@ -102,12 +102,15 @@ def network_inputs(
         both: two-stream engine that computes the infrared features for a model of "reuse".
     """
     if info.streams == "reuse":
-        if both is None:
-            raise ValueError("a model of 'reuse' is compared on the features that the model of both images gives")
-        (pair,) = network_inputs(rgb, infrared, both.info, "reuse")
-        both.run(*pair)
+        features = None
+        if both is not None:
+            (pair,) = network_inputs(rgb, infrared, both.info, "reuse")
+            both.run(*pair)
+            features = both.ir_features
+        if features is None:
+            raise ValueError("a model of 'reuse' needs infrared features of the two-stream model: export both together")
         (pair,) = network_inputs(rgb, infrared, info.with_(streams="both"), "reuse")
-        arrays = dict(zip(signature(info.with_(streams="both")), pair)) | {"ir_features": both.ir_features}
+        arrays = dict(zip(signature(info.with_(streams="both")), pair)) | {"ir_features": features}
         yield tuple(arrays[name] for name in signature(info))
         return
     letterbox = Letterbox.fit((rgb.shape[1], rgb.shape[0]), info.input_size)
