@@ -1,7 +1,8 @@
 """What reuse of infrared frames gives: results and mAP50 over all RGB frames, by pairing policy and infrared rate.
 
     python -m benchmarks.reuse --out runs/reuse             # two night recordings of 8 s, 30/9 and 30/30 Hz
-    python -m benchmarks.reuse --out runs/reuse --motion    # also: a turning camera, with and without compensation
+    python -m benchmarks.reuse --out runs/reuse --engine    # engine time of a reused frame beside a fresh pair
+    python -m benchmarks.reuse --out runs/reuse --motion    # a turning camera, with and without compensation
 
 Finished recordings and evaluations in the output folder are kept.
 """
@@ -13,6 +14,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.reuse.engine import engine_table, random_model
 from benchmarks.reuse.turning import turning_table
 from spectradino_core.cli import main as spectradino
 from spectradino_core.evaluation.page import markdown_table
@@ -46,9 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/reuse"), help="default: %(default)s")
     parser.add_argument("--duration", type=float, default=8.0, help="seconds of each recording (default: %(default)s)")
     parser.add_argument("--motion", action="store_true", help="measure compensation of camera motion instead")
+    parser.add_argument("--engine", action="store_true", help="measure engine time instead")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    if options.motion:
+    if options.engine:
+        small = random_model("s", (490, 392), options.out)
+        table = engine_table({options.model.stem: options.model, "S at 392x490": small})
+    elif options.motion:
         table = turning_table(options.model, SEEDS, options.duration)
     else:
         rows = []
@@ -67,7 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         head = ["recording", "Hz", "pairing", "frames with a result [%]", "mAP50 over all frames"]
         head += ["age of the IR frame, median [ms]", "p95 [ms]", "wait, p95 [ms]"]
         table = markdown_table(head, rows)
-    (options.out / ("turning.md" if options.motion else "pairing.md")).write_text(table, encoding="utf-8")
+    (options.out / ("engine.md" if options.engine else "turning.md" if options.motion else "pairing.md")).write_text(
+        table, encoding="utf-8"
+    )
     print(table)
     return 0
 

@@ -43,14 +43,17 @@ def timeline(bag: BagEvidence) -> Figure:
     many: dict[str, Any] = {"rasterized": len(at_s) > _MOST_POINTS}
     there = results["error_ns"] != NO_ERROR
     errors.axhline(0, color="#b8bec9", lw=0.8)
-    errors.scatter(at_s[there], results["error_ns"][there] / 1e6, s=5, color=_MODE_COLOURS["fused"], lw=0, **many)
+    errors.scatter(
+        at_s[there], results["error_ns"][there] / 1e6, s=5, color=_MODE_COLOURS["fused"], lw=0, label="pair", **many
+    )
     for mode in (Mode.RGB_ONLY, Mode.IR_ONLY):
         alone = results["mode"] == (1 if mode is Mode.RGB_ONLY else 2)
         if alone.any():
             colour = _MODE_COLOURS[mode.value]
             errors.scatter(at_s[alone], np.zeros(alone.sum()), s=14, marker="|", color=colour, label=mode.value, **many)
-            errors.legend(loc="upper right", fontsize=8, frameon=False)
-    errors.set_ylabel("pairing error\n[ms]")
+    if len(at_s):
+        errors.legend(loc="upper right", fontsize=8, frameon=False, ncols=3)
+    errors.set_ylabel("IR minus RGB\n[ms]")
     low, high = errors.get_ylim()
     errors.set_ylim(min(low, -1.0), max(high, 1.0))
     for number, cause in enumerate(results["drop_causes"]):

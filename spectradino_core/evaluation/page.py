@@ -55,7 +55,8 @@ caption { text-align: left; padding: .3em 0; } th, td { padding: .28em .7em; bor
   font-variant-numeric: tabular-nums; white-space: nowrap; } td:first-child { white-space: nowrap; }
 tr.strong td { font-weight: 600; }
 figure { margin: 1em 0; } figure img { max-width: 100%; height: auto; }
-img.drawn { background: #fff; border-radius: 6px; }
+figure { overflow-x: auto; } img.drawn { background: #fff; border-radius: 6px; }
+@media (max-width: 40rem) { body { padding: .8rem; } figure img.drawn { max-width: none; width: 46rem; } }
 pre, code { background: var(--band); border-radius: 4px; } code { padding: .1em .3em; } pre { padding: .7em; overflow-x:
   auto; } details { border: 1px solid var(--line); border-radius: 6px; margin: .8em 0; padding: .3em .9em; }
 summary { cursor: pointer; font-weight: 600; color: var(--accent); }

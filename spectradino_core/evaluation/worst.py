@@ -8,6 +8,7 @@ Letters: h x w image, K detections, N true boxes.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -113,7 +114,9 @@ class WorstFrames:
             matches = matches or match_image(arrays, true, len(self._info.box_classes), name=name)
             correct, found = matches.outcomes[0][served] != 0, matches.found(served)
             mistakes += int((~correct).sum() + (~found).sum())
-            parts = [f"{correct.sum()} correct", f"{(~correct).sum()} false", f"{(~found).sum()} missed"]
+            missed = Counter(self._info.box_classes[int(label)] for label in true[1][~found & ~true[2]])
+            names = f" ({', '.join(f'{name} {count}' for name, count in missed.items())})" if missed else ""
+            parts = [f"{correct.sum()} correct", f"{(~correct).sum()} false", f"{(~found).sum()} missed{names}"]
         if wrong_pixels is not None:
             parts.append(f"{100 * wrong_pixels:.0f} % wrong pixels")
         near = next((kept for kept in self._worst if abs(kept.stamp_ns - stamp_ns) < self._apart_ns), None)
@@ -187,18 +190,18 @@ def _draw_detections(
     """
     scale = min(1.0, _LONGEST_SIDE / max(image.shape[:2]))
     canvas = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image.copy()
-    if true is not None and found is not None:
-        for box, label, ignored, seen in zip(*true, found, strict=True):
-            if ignored:
-                _draw(canvas, box * scale, _IGNORED, "ignored")
-            elif not seen:
-                _draw(canvas, box * scale, _MISSED, info.box_classes[int(label)], below=True)
     rows = np.flatnonzero(served)
     for number in range(len(rows) - 1, -1, -1):  # the highest score on top
         row = rows[number]
         colour = _UNLABELLED if correct is None else _CORRECT if correct[number] else _FALSE
         text = f"{info.box_classes[int(detections.labels[row])]} {detections.scores[row]:.2f}"
         _draw(canvas, detections.boxes[row] * scale, colour, text)
+    if true is not None and found is not None:  # last, or detections would hide the names in a crowd
+        for box, label, ignored, seen in zip(*true, found, strict=True):
+            if ignored:
+                _draw(canvas, box * scale, _IGNORED, "ignored")
+            elif not seen:
+                _draw(canvas, box * scale, _MISSED, info.box_classes[int(label)], below=True)
     return canvas
 
 

@@ -16,6 +16,7 @@ from spectradino_core.bags.results import BagEvidence
 from spectradino_core.bags.scored_bag import LabelSource
 from spectradino_core.bags.sweep_run import is_kept, place_of, sweep_runs
 from spectradino_core.streams.queues import Stream
+from spectradino_core.streams.settings import Settings
 from tests.blob_model import make_blob_model
 from tests.core.bags.drives import SIZE, Drive
 
@@ -29,6 +30,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     drive = Drive(FRAMES)
     options = Options(
         make_blob_model(folder / "m.onnx", SIZE),
+        Settings(pairing="one_to_one"),  # so that a lost IR frame costs a pair
         labels=LabelSource(drive.labels(folder / "labels.json")),
         sweeps=parse_sweeps(["dropout=0.5,1", "offset=40,100", "shift=6,30"]),
     )

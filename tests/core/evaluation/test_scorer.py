@@ -121,8 +121,8 @@ def test_the_worst_frames_are_kept_in_order_with_what_is_wrong(pipeline):
     ]
     score_runs({"a": Run(pipeline)}, pairs, {"a": worst})
     first, second = worst.frames()
-    assert first.caption == "two: 0 correct, 0 false, 2 missed"
-    assert second.caption == "one: 1 correct, 0 false, 1 missed"
+    assert first.caption == "two: 0 correct, 0 false, 2 missed (red 1, hot 1)"
+    assert second.caption == "one: 1 correct, 0 false, 1 missed (red 1)"
     image = cv2.imdecode(np.frombuffer(first.jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert image.shape == (476, 2 * 644, 3)
 
@@ -134,7 +134,7 @@ def test_wrong_pixels_are_a_part_of_a_mistake(pipeline):
     first, second = worst.frames()
     share = round(100 * (second.mistakes))
     assert 0 < second.mistakes == pytest.approx(first.mistakes - 1)
-    assert first.caption == f"a: 1 correct, 0 false, 1 missed, {share} % wrong pixels"
+    assert first.caption == f"a: 1 correct, 0 false, 1 missed (hot 1), {share} % wrong pixels"
     assert second.caption == f"b: {share} % wrong pixels"
 
 

@@ -31,7 +31,7 @@ def test_the_worst_are_kept_the_worst_first_a_second_apart() -> None:
     for second, false in ((0, 0), (0.4, 3), (0.8, 1), (2, 1), (4, 5), (4.5, 5), (6, 0), (8, 2)):
         worst.add("a frame", detections(false), lambda: [IMAGE], TRUE, round(second * S))
     assert [(p.stamp_ns / S, p.mistakes) for p in worst.frames()] == [(4, 6), (0.4, 4), (8, 3)]
-    assert worst.frames()[0].caption == "a frame: 0 correct, 5 false, 1 missed"
+    assert worst.frames()[0].caption == "a frame: 0 correct, 5 false, 1 missed (red 1)"
 
 
 def test_what_the_node_would_not_publish_is_no_mistake() -> None:
