@@ -114,7 +114,7 @@ _LOW_LIGHT_NOISE = 10.0
 """Maximum standard deviation of noise in low light, in counts, as the sensor's gain is high."""
 
 _COUNTS_PER_LEVEL, _FIRST_COUNT = 32, 7000
-"""Counts of a 14-bit thermal camera that an 8-bit image is taken to show: the central 8,160 of 16,384."""
+"""Counts of a 14-bit thermal camera that an 8-bit image is taken to show: 8,160 of 16,384, about the middle."""
 
 PLAIN = Augmentation(
     flip=0, zoom=(1, 1), brightness=0, contrast=0, gamma=0, saturation=0, blur=0, local_contrast=0, infrared_gain=0,

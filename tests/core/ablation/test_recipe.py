@@ -60,8 +60,8 @@ def test_losses_are_added_one_after_another():
     ablation = find_ablation("paper_rasmd")
     weights = [ablation.pretraining(key).stage.weights for key in
                ("stage3_distillation", "stage3_contrastive", "stage3_patch", "stage3")]  # fmt: skip
-    told = [(w.distillation, w.contrastive, w.patch, w.neighbourhood) for w in weights]
-    assert told == [(0.5, 0, 0, 0), (0.5, 1.5, 0, 0), (0.5, 1.5, 0.25, 0), (0.5, 1.5, 0.25, 1.0)]
+    listed = [(w.distillation, w.contrastive, w.patch, w.neighbourhood) for w in weights]
+    assert listed == [(0.5, 0, 0, 0), (0.5, 1.5, 0, 0), (0.5, 1.5, 0.25, 0), (0.5, 1.5, 0.25, 1.0)]
     assert {ablation.pretraining(key).after for key in ("stage3", "stage3_patch")} == {"stage2"}
 
 
@@ -121,7 +121,7 @@ def test_jobs_come_after_what_they_need_and_know_what_made_them(tmp_path):
     assert fingerprint(stage1) == fingerprint(replace(stage1))
 
 
-def test_the_papers_recipes_say_what_they_need(tmp_path):
+def test_paper_recipes_report_missing_data(tmp_path):
     with pytest.raises(ValueError, match=r"needs --data DIR.*--manifest FILE.*--teacher FILE.*Looked for"):
         jobs_of(find_ablation("paper_fmb"), Setup(tmp_path))
 
@@ -168,13 +168,13 @@ def test_results_on_scenes_depend_on_a_teacher_but_not_on_data_that_they_do_not_
 
 def test_substitute_teacher_is_noted_only_if_used(given):
     ablation = find_ablation("smoke_scenes")
-    for setup, told in ((Setup(given.folder), True), (Setup(given.folder, teacher=given.teacher), False)):
+    for setup, noted in ((Setup(given.folder), True), (Setup(given.folder, teacher=given.teacher), False)):
         notes = Results.read(ablation, setup, Outcome(), "spectradino ablate smoke_scenes").notes
-        assert any("No DINOv2 weights" in note for note in notes) == told
-        assert any(note.startswith("Synthetic streets") for note in notes)
+        assert any("No DINOv2 weights" in note for note in notes) == noted
+        assert any(note.startswith("Synthetic scenes") for note in notes)
 
 
-def test_a_missing_training_split_is_told_before_anything_runs(given):
+def test_missing_training_split_is_reported_before_anything_runs(given):
     assert given.root is not None
     shutil.rmtree(given.root / "train")
     with pytest.raises(ValueError, match="FMB"):

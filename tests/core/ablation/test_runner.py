@@ -38,7 +38,7 @@ def finished_run(tmp_path_factory) -> tuple[Path, list[str], Outcome]:
 
 
 @pytest.mark.slow
-def test_a_failed_cell_is_named_and_the_rest_goes_on(finished_run):
+def test_failed_cell_is_reported_and_the_rest_continues(finished_run):
     folder, lines, outcome = finished_run
     assert list(outcome.failed) == ["cells/linear/seed0"]
     assert "the model's backbone a" in outcome.failed["cells/linear/seed0"]
@@ -53,7 +53,7 @@ def test_a_failed_cell_is_named_and_the_rest_goes_on(finished_run):
 
 
 @pytest.mark.slow
-def test_tables_say_what_is_there_and_what_failed(finished_run):
+def test_tables_list_results_and_failures(finished_run):
     folder, _, outcome = finished_run
     ablation = unfit(smallest(), "linear")
     write_tables(Results.read(ablation, Setup(folder), outcome, "spectradino ablate ..."), folder)
@@ -75,7 +75,7 @@ def test_tables_say_what_is_there_and_what_failed(finished_run):
 
 
 @pytest.mark.slow
-def test_what_is_done_is_not_done_again_and_what_stopped_is_taken_up(finished_run):
+def test_finished_jobs_are_kept_and_stopped_jobs_resume(finished_run):
     folder, _, _ = finished_run
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("done.json")}
     # as a killed job leaves it: trained, not scored
@@ -116,7 +116,7 @@ def test_a_folder_of_another_recipe_is_refused_before_anything_runs(tmp_path):
         run(other, setup, 1)
 
 
-def test_the_command_says_what_it_needs(tmp_path, capsys):
+def test_command_reports_missing_arguments(tmp_path, capsys):
     for words, told in (
         (["nonsense"], "choose one of tiny_scenes, smoke_scenes, paper_rasmd, paper_fmb"),
         (["paper_rasmd"], "needs --data DIR (the data set), --manifest FILE"),

@@ -111,7 +111,7 @@ def test_multiple_views_are_averaged_and_reported(backbone, tmp_path, capsys):
     assert a["items"] == b["items"] == 4
     assert a["cosine"] != b["cosine"]
     assert main([*words, "--views", "0"]) == 1
-    assert "at least one view" in capsys.readouterr().err
+    assert "--views 0: give at least 1" in capsys.readouterr().err
 
 
 def test_incompatible_options_are_refused(backbone, capsys):

@@ -42,7 +42,7 @@ def test_flip_twice_is_nothing():
     np.testing.assert_array_equal(twice.boxes, sample.boxes)
 
 
-def test_flip_moves_boxes_with_the_picture():
+def test_flip_moves_boxes_with_the_image():
     sample = flip(marked())
     np.testing.assert_allclose(sample.boxes[0], extent(sample.rgb[..., 0], 200))
 
@@ -125,7 +125,7 @@ def with_crowd() -> PairedSample:
     return sample
 
 
-def test_what_is_to_be_ignored_and_what_is_known_travels_along():
+def test_ignored_boxes_and_labelled_classes_are_kept():
     for seed in range(8):
         sample = augment(with_crowd(), Augmentation(stretch=0.3, zoom=(0.5, 0.9)), np.random.default_rng(seed))
         np.testing.assert_array_equal(sample.ignored, sample.boxes)
@@ -144,7 +144,7 @@ def test_plain_changes_nothing_but_is_a_copy_to_write_into():
 
 
 @pytest.mark.parametrize("largest", [(60, 60), (60, 200), (119, 45)])
-def test_shrinking_keeps_labels_on_the_picture_and_the_aspect(largest):
+def test_shrinking_keeps_labels_aligned_and_the_aspect_ratio(largest):
     small = shrink(with_crowd(), largest)
     assert small.size[0] <= largest[0]
     assert small.size[1] <= largest[1]

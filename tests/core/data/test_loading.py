@@ -46,7 +46,7 @@ def test_batches_come_in_order() -> None:
     assert loader("plain") == [*BATCHES, "end"]
 
 
-def test_batches_without_room_in_shared_memory_come_through_pipes_and_it_is_reported_once() -> None:
+def test_batches_beyond_shared_memory_use_pipes_and_warn_once() -> None:
     found = loader("no room")
     assert [line for line in found if not line.startswith("LOG")] == [*BATCHES, "end"]
     reported = [line for line in found if line.startswith("LOG")]

@@ -128,7 +128,7 @@ def test_a_grey_vis_image_serves_as_colour(root: Path) -> None:
     assert (rgb == 90).all()
 
 
-def test_a_folder_that_is_not_one_says_what_was_looked_for(root: Path) -> None:
+def test_wrong_folder_error_names_the_expected_files(root: Path) -> None:
     with pytest.raises(PairedFolderError, match=r"nowhere: no such folder \(looked for index_val.json"):
         PairedFolder(root / "nowhere", "val")
     with pytest.raises(PairedFolderError, match=r"looked for index_test.json .* it holds index_val.json"):

@@ -89,7 +89,7 @@ def test_both_images_are_cut_and_flipped_alike():
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_resumed_run_goes_on_with_the_same_batches(scenes, workers):
+def test_resumed_run_gets_the_same_batches(scenes, workers):
     whole = list(on_cpu(pretraining_batches([scenes], 4, SIDE, seed=5, steps=9)))
     rest = list(on_cpu(pretraining_batches([scenes], 4, SIDE, seed=5, steps=9, first=4, workers=workers)))
     assert len(rest) == 5
@@ -179,7 +179,7 @@ def folder_of(root: Path, count: int, damaged: int) -> ManifestSource:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_damaged_files_are_named_counted_and_left_out(tmp_path, caplog, workers):
+def test_damaged_files_are_named_counted_and_skipped(tmp_path, caplog, workers):
     source = folder_of(tmp_path, 40, damaged=2)
     stream = pretraining_batches([source], 8, 28, 0, 15, max_damaged=0.05, workers=workers)
     with caplog.at_level("WARNING", "spectradino_core"):
@@ -217,7 +217,7 @@ def test_the_plain_view_is_the_largest_centred_square():
     assert (view == 200).all()
 
 
-def test_crops_stay_inside_and_keep_their_share():
+def test_crops_stay_inside_and_keep_their_area():
     options = ViewOptions(scale=(0.2, 0.5), flip=0.0, photometry=None)
     columns = np.tile(np.arange(200, dtype=np.uint16), (100, 1))
     for seed in range(30):

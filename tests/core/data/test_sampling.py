@@ -95,7 +95,7 @@ def test_adaptive_bands_count_each_group_through():
         assert [nth for group, nth in shown if group == band] == list(range(sum(g == band for g, _ in shown)))
 
 
-def test_adaptive_bands_can_be_asked_a_period_ahead():
+def test_adaptive_bands_can_be_selected_a_period_ahead():
     plain = run(AdaptiveBands(list(LOSSES), seed=3, period=10), range(100), LOSSES)
     ahead = AdaptiveBands(list(LOSSES), seed=3, period=10)
     early = [ahead.select(step) for step in range(10)]

@@ -88,7 +88,7 @@ def test_pretraining_views_are_those_of_the_tensors(kind):
     assert batch.extra_rows[Modality.NIR].tolist() == [0, 1, 2]
 
 
-def test_a_diet_sends_bytes_and_keeps_maps():
+def test_omnivorous_batches_send_bytes_and_keep_maps():
     groups = {"maps": ("depth", "segmentation"), "lwir": ("lwir",)}
     maps, lwir = omnivorous_batches([SceneImages(4, (84, 70))], groups, 2, 28, 0, 2)
     assert isinstance(maps.content["images"]["rgb"], RawRGB)

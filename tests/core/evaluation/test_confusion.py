@@ -23,7 +23,7 @@ def test_confusions_by_hand():
     assert DetectionConfusion([], ("a",), 0.5).counts.tolist() == [[0, 0], [0, 0]]
 
 
-def test_what_lies_on_a_region_to_be_ignored_is_not_counted():
+def test_detections_in_ignored_regions_are_not_counted():
     true = (np.array([[0, 0, 40, 40], [60, 0, 70, 10.0]]), np.array([0, 1]), np.array([True, False]))
     found = (np.array([[5, 5, 15, 15], [60, 0, 70, 10], [30, 0, 60, 10.0]]), np.ones(3), np.array([1, 1, 1]))
     image = match_image(found, true, 2)

@@ -179,7 +179,7 @@ def test_matches_of_one_image() -> None:
     assert matches.found(np.zeros(4, bool)).tolist() == [False, False, True]
 
 
-def test_what_is_to_be_ignored_costs_nothing_and_is_not_counted() -> None:
+def test_ignored_boxes_are_not_counted() -> None:
     boxes = np.array([[0, 0, 10, 10], [50, 50, 90, 90.0]])
     found = (
         np.array([[0, 0, 10, 10], [55, 55, 60, 60], [70, 70, 80, 80.0]]),

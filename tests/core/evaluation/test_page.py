@@ -108,7 +108,7 @@ def test_only_columns_of_figures_are_set_to_the_right():
     assert re.findall(r"<td class=n>([^<]*)<", text) == ["1.2", "44.1 ± 0.3", "–", "–"]
 
 
-def test_markdown_tables_say_the_same():
+def test_markdown_tables_have_the_same_content():
     table = markdown_table(["name", "a"], [["x|y", 1.25], ["z", None]], strong=[0])
     assert table == "| name | a |\n|---|---:|\n| **x\\|y** | **1.2** |\n| z | – |\n"
 

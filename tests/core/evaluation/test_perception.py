@@ -34,7 +34,7 @@ def pair() -> PairedSample:
     return PairedSample(rgb, infrared, boxes, np.array([0, 1]), mask)
 
 
-def test_a_perfect_answer_scores_1(pipeline):
+def test_perfect_result_scores_1(pipeline):
     scores = score_samples(pipeline, [pair(), pair()])
     assert scores["pairs"] == 2
     assert scores["ap50"] == pytest.approx({"red": 1.0, "hot": 1.0})

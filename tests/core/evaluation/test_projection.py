@@ -9,7 +9,7 @@ import pytest
 from spectradino_core.evaluation.projection import plot_pairs, principal_components
 
 
-def test_components_are_the_directions_of_greatest_variance():
+def test_components_are_the_directions_of_maximum_variance():
     rng = np.random.default_rng(0)
     plane = rng.normal(size=(100, 2)) * [5.0, 2.0]
     rotation, _ = np.linalg.qr(rng.normal(size=(8, 8)))
@@ -29,7 +29,7 @@ def test_signs_are_fixed_and_missing_directions_are_zero():
     assert np.abs(points[:, 1]).max() < 1e-9
 
 
-def test_the_picture_shows_every_stage(tmp_path):
+def test_plot_shows_every_stage(tmp_path):
     rng = np.random.default_rng(0)
     stages = {f"stage {k}": {"nir": (rng.normal(size=(9, 5)), rng.normal(size=(9, 5)))} for k in (1, 2)}
     plot_pairs(stages, tmp_path / "two.png", title="pairs")

@@ -77,7 +77,7 @@ def made(blob, seeds: int = 1, baselines: int = 0) -> Report:
     return report
 
 
-def test_every_table_has_all_streams_and_says_how_to_get_the_baseline(blob):
+def test_every_table_has_all_streams_and_the_baseline_command(blob):
     report = made(blob)
     text = report.markdown()
     for subset in ("all (3)", "day (2)", "night (1)"):
@@ -96,7 +96,7 @@ def test_every_table_has_all_streams_and_says_how_to_get_the_baseline(blob):
     assert page.count("data:image/jpeg") == 1  # the one pair with a mistake
 
 
-def test_figures_are_those_of_the_answers(blob):
+def test_figures_equal_those_of_the_results(blob):
     comparison = made(blob).comparisons[0]
     assert comparison.subsets == (ALL, "day", "night")
     assert comparison.figure("mAP50", FUSED, "night").mean == pytest.approx(1.0)
@@ -106,7 +106,7 @@ def test_figures_are_those_of_the_answers(blob):
     assert math.isnan(comparison.figure("mAP", BASELINE).mean)
 
 
-def test_the_threshold_with_the_best_f1_is_told_and_all_of_them_are_shown(blob):
+def test_best_f1_threshold_is_reported_and_all_are_listed(blob):
     report = made(blob)
     comparison = report.comparisons[0]
     low, high = (comparison.thresholds[t] for t in (0.3, 0.9))
@@ -124,7 +124,7 @@ def test_the_threshold_with_the_best_f1_is_told_and_all_of_them_are_shown(blob):
     assert "Means over classes by threshold" in report.page().html()
 
 
-def test_a_given_baseline_stands_in_its_row(blob):
+def test_given_baseline_is_in_its_row(blob):
     report = made(blob, seeds=1, baselines=1)
     assert "not trained" not in report.markdown()
     comparison = report.comparisons[0]
@@ -155,7 +155,7 @@ def test_what_is_written_agrees_and_repeats(blob, tmp_path):
     assert result["baselines"] == []
 
 
-def test_a_class_left_out_of_the_means_is_named(blob):
+def test_class_excluded_from_the_means_is_named(blob):
     model = Pipeline.open(blob, device="cpu")
     nothing = model.info.mask_classes[0]
     report = Report({"m": model.info}, {}, "c", "t")

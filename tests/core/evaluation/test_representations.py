@@ -64,7 +64,7 @@ def scenes() -> SceneImages:
     return SceneImages(5, (84, 70), misregistration_px=0.0)
 
 
-def test_what_is_collected_is_what_the_encoder_says(scenes):
+def test_extracted_features_are_the_encoders(scenes):
     vit = PlainEncoder(ViT("test").eval())
     found = extract_features(vit, scenes, ("lwir",), SIDE, batch=2, truth_classes=len(MASK_CLASSES))
     assert found.cls["rgb"].shape == (5, 48)
@@ -76,7 +76,7 @@ def test_what_is_collected_is_what_the_encoder_says(scenes):
         extract_features(vit, SceneImages(1, (84, 70), maps=()), ("depth",), SIDE)
 
 
-def test_other_views_are_other_crops_of_both_pictures(scenes):
+def test_other_views_are_other_crops_of_both_images(scenes):
     found = [extract_features(Eye(), scenes, ("segmentation",), SIDE, view=view) for view in (0, 1, 2, 1)]
     assert np.abs(found[0].patches["rgb"] - found[1].patches["rgb"]).mean() > 0.05
     assert np.abs(found[1].patches["rgb"] - found[2].patches["rgb"]).mean() > 0.05

@@ -75,7 +75,7 @@ def test_every_run_sees_the_streams_that_it_shall(pipeline):
     assert found["ir_only"].boxes.counts[:2, 2].tolist() == [1, 0]
 
 
-def test_what_is_to_be_ignored_is_neither_right_nor_wrong(pipeline):
+def test_ignored_regions_are_not_scored(pipeline):
     only_red = pair(boxes=np.array([RED_BOX], np.float32), labels=np.array([0]))
     crowd = replace(only_red, ignored=np.array([HOT_BOX], np.float32), ignored_labels=np.array([1]))
     strict, lenient = (score_runs({"a": Run(pipeline)}, [p])["a"].scores() for p in (only_red, crowd))

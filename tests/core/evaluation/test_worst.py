@@ -40,7 +40,7 @@ def test_what_the_node_would_not_publish_is_no_mistake() -> None:
     assert worst.frames() == []
 
 
-def test_right_false_and_missed_have_their_colours() -> None:
+def test_correct_false_and_missed_boxes_have_their_colours() -> None:
     worst = WorstFrames(INFO, 0.5)
     worst.add("a frame", detections(1), lambda: [IMAGE, IMAGE], TRUE)
     image = cv2.imdecode(np.frombuffer(worst.frames()[0].jpeg, np.uint8), cv2.IMREAD_COLOR)

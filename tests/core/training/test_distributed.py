@@ -65,7 +65,7 @@ RUN = "tests.core.training.run_patterns"
         ("fsdp", ("--alignment", "0.5", "--learn-temperature", "--parts", "2")),
     ],
 )
-def test_whole_runs_agree_and_go_on_after_a_kill(tmp_path, strategy, options):
+def test_full_runs_agree_and_resume_after_a_kill(tmp_path, strategy, options):
     arguments = ("--steps", 4, "--every", 2, *options)
     assert start(1, RUN, tmp_path / "one", *arguments).returncode == 0
     killed = start(2, RUN, tmp_path / "two", *arguments, "--strategy", strategy, "--die-at", 3, "--die-in", 2)
@@ -82,7 +82,7 @@ def test_whole_runs_agree_and_go_on_after_a_kill(tmp_path, strategy, options):
                 assert a[name] == pytest.approx(value, rel=1e-4, abs=1e-4), (name, b["step"])  # fp32, four steps
 
 
-def test_sharded_parameters_go_on_with_as_many_processes(tmp_path):
+def test_sharded_parameters_resume_with_the_same_number_of_processes(tmp_path):
     arguments = (tmp_path, "--stages", "1", "--strategy", "fsdp")
     assert start(2, RUN, *arguments, "--steps", 2).returncode == 0
     names = {path.name for path in (tmp_path / "stage1/checkpoints/step-00000002").iterdir()}
@@ -94,7 +94,7 @@ def test_sharded_parameters_go_on_with_as_many_processes(tmp_path):
     assert [row["step"] for row in read_log(tmp_path / "stage1/log.jsonl") if "total" in row] == [1, 2, 3, 4]
 
 
-def test_a_batch_that_can_not_be_shared_is_refused(tmp_path):
+def test_indivisible_batch_is_refused(tmp_path):
     done = start(3, RUN, tmp_path, "--stages", "1")
     assert done.returncode != 0
     assert "a batch of 4 can't be shared by 3 processes" in done.stderr
@@ -126,7 +126,7 @@ def test_dimensions_that_processes_do_not_divide_are_refused_by_name():
         _check_shardable(model, 5)
 
 
-def test_alone_there_is_nothing_to_spread():
+def test_single_process_is_not_parallelised():
     with process_group("cpu") as (place, device):
         assert place == DistEnv(0, 1)
         model = torch.nn.Linear(2, 2)
@@ -137,7 +137,7 @@ def test_alone_there_is_nothing_to_spread():
             parallelise(model, [], "zero", device)
 
 
-def test_a_missing_device_is_told(monkeypatch):
+def test_missing_device_is_reported(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="sees no CUDA device"), process_group("cuda"):
         pass

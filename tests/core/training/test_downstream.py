@@ -109,7 +109,7 @@ def test_the_shape_of_a_file_is_read_without_building_its_network(backbone, tmp_
     assert torch.equal(torch.get_rng_state(), before)  # a network draws its first weights
 
 
-def test_files_of_weights_are_told_apart(backbone, tmp_path):
+def test_kinds_of_weight_files_are_distinguished(backbone, tmp_path):
     path, source = backbone
     recipe = downstream_recipe("flir", variant="test")
     model = Perception(recipe.architecture)
@@ -148,7 +148,7 @@ def test_backbones_that_do_not_fit_are_refused_by_name(backbone, tmp_path):
         load_backbone(Perception(downstream_recipe("flir", variant="test").architecture), tmp_path / "no.pth")
 
 
-def test_a_missing_root_says_what_was_looked_for(tmp_path):
+def test_missing_root_error_names_the_expected_files(tmp_path):
     with pytest.raises(ValueError, match="Looked for: JPEGImages"):
         open_training_data(downstream_recipe("flir", variant="test"), tmp_path)
     with pytest.raises(ValueError, match="--data"):
@@ -260,7 +260,7 @@ def test_the_command_as_a_user_types_it(shared_data, backbone, tmp_path, capsys)
         (["--dataset", "flir", "--backbone", "no.pth"], "no.pth"),
     ],
 )
-def test_wrong_words_get_one_line_that_says_what_is_wrong(words, told, tmp_path, capsys, repository, monkeypatch):
+def test_wrong_arguments_get_a_one_line_error(words, told, tmp_path, capsys, repository, monkeypatch):
     monkeypatch.chdir(repository)
     assert main(["finetune", *words, "--out", str(tmp_path / "run"), "--device", "cpu"]) == 1
     error = capsys.readouterr().err

@@ -77,7 +77,7 @@ def test_unlabelled_images_teach_nothing(batch):
     assert all((p.grad == 0).all() for p in model.parameters() if p.grad is not None)
 
 
-def test_streams_alone_equal_streams_with_the_other_hidden(batch):
+def test_single_streams_equal_both_with_one_absent(batch):
     model = tiny_model().eval()
     torch.nn.init.normal_(model.fusion.absent)
     with torch.no_grad():
@@ -205,7 +205,7 @@ def test_foreign_and_damaged_checkpoints_are_refused_by_name(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_smoke_recipe_runs_stops_and_goes_on(tmp_path):
+def test_smoke_recipe_runs_stops_and_resumes(tmp_path):
     recipe = smoke()
     short = replace(recipe, loop=replace(recipe.loop, steps=4, warmup=2, checkpoint_every=2, log_every=1))
     finetune(short, tmp_path / "run", data=None, device="cpu", workers=0)
@@ -275,7 +275,7 @@ def test_bundled_weights_compute_what_the_bundled_model_file_does(band):
     assert TOLERANCE.problem(Difference.from_dict(found)) == ""
 
 
-def test_a_model_that_saw_real_images_says_their_terms(tmp_path):
+def test_model_trained_on_real_images_records_their_terms(tmp_path):
     """By the sets that were used, and by the model that it started from: a derived model stays under their terms."""
     recipe = replace(smoke(), loop=replace(smoke().loop, steps=1, warmup=1))
     samples = recipe.mixture(None)[0]

@@ -58,7 +58,7 @@ def test_a_run_leaves_what_it_should(whole):
 
 
 @pytest.mark.parametrize("step", [1, 4])
-def test_killed_it_goes_on_bit_for_bit(whole, tmp_path, step):
+def test_killed_run_resumes_bit_for_bit(whole, tmp_path, step):
     assert run(tmp_path, "--die-at", step).returncode == -signal.SIGKILL
     assert resume_step(tmp_path) == step // 2 * 2
     again = run(tmp_path, "--workers", 1)  # who makes the batches does not matter either
@@ -83,7 +83,7 @@ def test_two_processes_equal_one(whole, tmp_path):
     close(tmp_path, whole)
 
 
-def test_two_processes_in_parts_go_on_after_a_kill(tmp_path):
+def test_two_processes_with_micro_batches_resume_after_a_kill(tmp_path):
     """Dense head and UPerNet, whose norms know of no batch: parts too change nothing."""
     options = ("--steps", 4, "--detection", "dense", "--segmentation", "upernet", "--fuse-at", "taps")
     assert run(tmp_path / "one", *options).returncode == 0
@@ -125,7 +125,7 @@ def test_mixed_precision_stays_near(exact, tmp_path, amp, later):
     assert {weight.dtype for weight in ours.values()} == {weight.dtype for weight in theirs.values()}
 
 
-def test_another_runs_checkpoint_and_a_batch_that_can_not_be_shared_are_refused(whole, tmp_path):
+def test_checkpoint_of_another_run_and_indivisible_batch_are_refused(whole, tmp_path):
     other = run(whole, "--fusion", "gated", "--steps", 8)
     assert other.returncode != 0
     assert "belongs to another run" in other.stderr

@@ -66,7 +66,7 @@ SAVERS = {
 
 
 @pytest.mark.parametrize("saver", SAVERS.values(), ids=SAVERS.keys())
-def test_every_writer_says_that_the_disk_is_full(disks: None, tmp_path: Path, saver: str) -> None:
+def test_every_writer_reports_a_full_disk(disks: None, tmp_path: Path, saver: str) -> None:
     """Each library reports it in its own way, or not at all."""
     program = (
         "import sys, torch, numpy as np\n"
@@ -113,7 +113,7 @@ class FullFile:
         return getattr(self.file, name)
 
 
-def test_the_log_waits_for_room_and_says_so_once(tmp_path: Path, caplog) -> None:
+def test_log_waits_for_free_space_and_warns_once(tmp_path: Path, caplog) -> None:
     journal = TrainLogger(tmp_path, 0)
     journal.write({"step": 1, "total": 0.5})
     full = journal._file = FullFile(journal._file)

@@ -68,7 +68,7 @@ def test_learns(tmp_path):
     assert sum(curve[-10:]) < 0.5 * sum(curve[:10])
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(tmp_path):
+def test_stopped_run_resumes_bit_for_bit(tmp_path):
     whole = run(tmp_path / "whole")
     run(tmp_path / "parts", stop=20)  # ends at a checkpoint, as a killed process ends after one
     assert resume_step(tmp_path / "parts") == 20

@@ -28,7 +28,7 @@ def test_rows_by_hand():
 
 
 @pytest.mark.parametrize("stopped", [1, 4, 6, 7])
-def test_a_resumed_run_tells_the_same(stopped):
+def test_resumed_run_logs_the_same_means(stopped):
     whole = run(RecentMeans(6, 8), 0, 8)
     before, after = RecentMeans(6, 8), RecentMeans(6, 8)
     rows = run(before, 0, stopped)

@@ -101,7 +101,7 @@ def test_maps_as_brightness():
     assert segmentation_values(np.full((1, 1), 255, np.uint8)) == 0
 
 
-def test_feeding_paints_blends_and_leaves_rgb(batch):
+def test_encoder_inputs_are_colourised_and_blended_except_rgb(batch):
     plain, banded = PlainEncoder(ViT("test")), BandedEncoder(SpectraDINO("test"))
     colours = from_imagenet(batch.images["rgb"])
     grey = encoder_inputs(batch, plain, paint=False, blend=False)
@@ -184,7 +184,7 @@ class Unplugged(SceneImages):
 
 
 @pytest.mark.slow
-def test_a_stopped_run_goes_on_with_the_same_losses(tmp_path, scenes):
+def test_stopped_run_resumes_with_the_same_losses(tmp_path, scenes):
     whole = pretrain_omnivorous(RECIPE, [scenes], options(tmp_path / "whole", steps=6))
     with pytest.raises(OSError, match="gone"):
         pretrain_omnivorous(RECIPE, [Unplugged(12, (84, 70))], options(tmp_path / "half", steps=6))

@@ -103,7 +103,7 @@ def test_parts_add_up_to_the_whole_even_one_without_any_label(count):
     assert sums == pytest.approx({name: float(value) for name, value in whole.items()}, rel=1e-5)
 
 
-def test_cells_of_a_crowd_are_not_blamed():
+def test_anchor_points_in_a_crowd_are_ignored():
     batch = batch_of(1)
     out = predictions_for(batch)
     sample = Squares(1).load(0)

@@ -30,7 +30,7 @@ def run(tmp_path_factory):
     return folder
 
 
-def test_each_stage_starts_from_what_the_paper_says(run):
+def test_each_stage_starts_from_the_papers_backbone(run):
     starts = [read_metadata(run / f"stage{stage}/last.safetensors")["start"] for stage in STAGES]
     assert starts == ["the teacher (random weights, seed 0)", "stage1/best.safetensors", "stage2/last.safetensors"]
 
@@ -63,7 +63,7 @@ def test_stage_three_takes_over_the_queue(run):
     assert first["neighbourhood"] > 0  # from its first step
 
 
-def test_what_a_run_leaves_tells_how_it_was_made(run):
+def test_files_of_a_run_record_its_provenance(run):
     told = json.loads((run / "stage2/recipe.json").read_text())
     assert told["recipe"]["weights"]["neighbourhood"] == 0.5
     assert told["sources"] == {"16 patterns from 0": 16}
@@ -110,7 +110,7 @@ def test_bands_without_pairs_are_named(tmp_path, caplog):
     assert teacherless.modality_embedding[2].abs().sum() == 0  # SWIR: neither learnt nor decayed
 
 
-def test_too_little_data_for_the_batch_is_told(tmp_path):
+def test_too_little_data_for_the_batch_is_reported(tmp_path):
     with pytest.raises(ValueError, match="the batch is 8"):
         pretrain([replace(RECIPES[0], batch=8)], [Patterns(4)], [], PretrainOptions(tmp_path, **OPTIONS))
 
@@ -142,7 +142,7 @@ def test_from_the_command_line(tmp_path, capsys):
         (["--variant", "test", "--scenes", "8", "--teacher", "none.pth"], "there is no file none.pth"),
     ],
 )
-def test_wrong_usage_is_told(tmp_path, monkeypatch, capsys, arguments, message):
+def test_wrong_usage_is_reported(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     assert main(["pretrain", *arguments, "--device", "cpu", "--workers", "0"]) == 1
     assert message in capsys.readouterr().err

@@ -42,7 +42,7 @@ def whole(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "step"), [(1, 1), (1, 4), (2, 3), (3, 5), (3, 6)])
-def test_killed_at_any_step_it_goes_on_bit_for_bit(whole, tmp_path, stage, step):
+def test_run_killed_at_any_step_resumes_bit_for_bit(whole, tmp_path, stage, step):
     killed = run(tmp_path, "--die-at", str(step), "--die-in", str(stage))
     assert killed.returncode == -signal.SIGKILL
     again = run(tmp_path)
@@ -54,7 +54,7 @@ def test_killed_at_any_step_it_goes_on_bit_for_bit(whole, tmp_path, stage, step)
 
 
 @pytest.mark.slow
-def test_options_with_a_memory_go_on_bit_for_bit_too(tmp_path):
+def test_stateful_options_resume_bit_for_bit(tmp_path):
     options = ("--adaptive", "--ema", "0.9", "--stages", "1", "--steps", "8", "--every", "3")
     assert run(tmp_path / "whole", *options).returncode == 0
     assert run(tmp_path / "killed", *options, "--die-at", "5").returncode == -signal.SIGKILL
@@ -64,7 +64,7 @@ def test_options_with_a_memory_go_on_bit_for_bit_too(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_full_disk_leaves_the_checkpoint_before(whole, tmp_path):
+def test_full_disk_leaves_the_previous_checkpoint(whole, tmp_path):
     full = run(tmp_path, "--disk-full-at", "3")  # the checkpoint of step 4 can't be written
     assert full.returncode == 3
     assert "could not be written" in full.stderr
@@ -90,7 +90,7 @@ def test_the_last_few_are_kept(tmp_path, keep, left):
     assert sorted(int(p.name[5:]) for p in (tmp_path / "checkpoints").iterdir()) == left
 
 
-def test_the_full_disk_of_a_real_file_system_is_told(tmp_path, monkeypatch):
+def test_full_disk_of_a_real_file_system_is_reported(tmp_path, monkeypatch):
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full on this system")
     small_run(tmp_path, 2)
@@ -142,7 +142,7 @@ def test_a_line_that_was_cut_in_half_is_written_again(tmp_path):
     assert [row["total"] for row in read_log(log)] == [row["total"] for row in read_log(tmp_path / "whole/log.jsonl")]
 
 
-def test_runs_of_the_version_before_are_taken_up(tmp_path):
+def test_runs_of_the_previous_version_resume(tmp_path):
     """One file, `resume.pt`, with these keys: what `finetune` wrote until checkpoints became folders."""
     whole = small_run(tmp_path / "whole", 4)
     old = tmp_path / "old"

@@ -109,7 +109,7 @@ def test_unknown_names_are_refused():
 
 
 @pytest.mark.parametrize(("text", "stages"), [("1", (1,)), ("2,3", (2, 3)), ("1, 2, 3", (1, 2, 3))])
-def test_stages_in_a_row(text, stages):
+def test_consecutive_stages_are_parsed(text, stages):
     assert parse_stages(text) == stages
 
 

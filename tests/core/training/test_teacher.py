@@ -39,7 +39,7 @@ def test_a_teacher_is_frozen_and_stays_in_evaluation_mode(teacher):
     assert not teacher(torch.randn(1, 3, 28, 28, requires_grad=True)).requires_grad
 
 
-def test_a_fine_tuned_backbone_as_teacher_hands_on_its_rgb_side(tmp_path):
+def test_fine_tuned_teacher_initialises_the_students_rgb_path(tmp_path):
     """Stem, adapters and embedding of RGB too: its features are not those of its ViT alone."""
     torch.manual_seed(1)
     model = SpectraDINO("test")
@@ -78,7 +78,7 @@ def test_a_teacher_of_another_variant_is_refused(tmp_path, teacher):
         load_teacher(tmp_path / "none.pth", "s")
 
 
-def test_a_random_teacher_says_so_and_stays_the_same(tmp_path, caplog):
+def test_random_teacher_warns_and_is_reproducible(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         first = random_teacher("test", 3, tmp_path / "t.safetensors")
     assert "THE TEACHER IS RANDOM" in caplog.text
@@ -122,7 +122,7 @@ def cached(teacher: Teacher, folder, count: int = 2, items: int = 8, **about) ->
     return TeacherCache(teacher, folder / "cache.f32", items * max(count, 1), count, {"crop": 56} | about)
 
 
-def test_kept_answers_are_the_live_ones(teacher, tmp_path):
+def test_cached_embeddings_equal_computed_ones(teacher, tmp_path):
     """Losses with the cache equal those without, over epochs in which every view comes again."""
     recipe = stage_recipe("test", 1)
     torch.manual_seed(0)
@@ -149,12 +149,12 @@ def test_kept_answers_are_the_live_ones(teacher, tmp_path):
     assert again.misses == 0
 
 
-def test_fresh_views_each_time_can_not_be_kept(teacher, tmp_path):
+def test_unlimited_views_can_not_be_cached(teacher, tmp_path):
     with pytest.raises(ValueError, match=r"every view is drawn anew.*--views"):
         cached(teacher, tmp_path, count=0)
 
 
-def test_answers_about_something_else_are_not_used(teacher, tmp_path):
+def test_cache_of_other_views_or_teacher_is_refused(teacher, tmp_path):
     cached(teacher, tmp_path)
     with pytest.raises(ValueError, match="cache.*other views or another teacher: delete it"):
         cached(teacher, tmp_path, crop=224)
@@ -163,7 +163,7 @@ def test_answers_about_something_else_are_not_used(teacher, tmp_path):
         cached(Teacher(ViT("test"), ""), tmp_path)
 
 
-def test_a_row_half_written_is_asked_again(teacher, tmp_path):
+def test_partial_cache_row_is_recomputed(teacher, tmp_path):
     cache, batch = cached(teacher, tmp_path), random_batch()
     said = cache(batch)
     cache._rows[2, -1] = 0  # what a killed process leaves: the mark comes last

@@ -19,7 +19,7 @@ def write(folder, steps, start=0, **options):
     journal.close()
 
 
-def test_rows_after_the_step_taken_up_come_again(tmp_path):
+def test_rows_after_the_resumed_step_are_rewritten(tmp_path):
     write(tmp_path, range(1, 6))
     write(tmp_path, range(4, 7), start=3)
     assert [row["step"] for row in read_log(tmp_path / "log.jsonl")] == [1, 2, 3, 4, 5, 6]
@@ -49,7 +49,7 @@ def test_curves_of_several_stages(tmp_path):
     assert columns.max() - columns.min() > picture.shape[1] / 2  # the curve spans both stages
 
 
-def test_an_empty_log_draws_nothing_and_says_so(tmp_path, caplog):
+def test_empty_log_draws_nothing_and_warns(tmp_path, caplog):
     (tmp_path / "log.jsonl").write_text("")
     with caplog.at_level(logging.WARNING):
         plot_losses({"one": tmp_path / "log.jsonl"}, tmp_path / "losses.png")
@@ -57,7 +57,7 @@ def test_an_empty_log_draws_nothing_and_says_so(tmp_path, caplog):
     assert not (tmp_path / "losses.png").exists()
 
 
-def test_without_tensorboard_the_run_goes_on_and_says_so(tmp_path, caplog, monkeypatch):
+def test_missing_tensorboard_warns_and_training_continues(tmp_path, caplog, monkeypatch):
     monkeypatch.setitem(
         sys.modules, "torch.utils.tensorboard", None
     )  # importing it fails, as where it is not installed

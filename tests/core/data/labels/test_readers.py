@@ -57,7 +57,7 @@ def test_boxes_by_hand() -> None:
         max_size=12,
     )
 )
-def test_every_object_is_kept_ignored_left_out_or_empty(objects) -> None:
+def test_every_object_is_kept_ignored_skipped_or_empty(objects) -> None:
     found = boxes_of(ImageLabels([LabelledObject(*one) for one in objects]), CLASSES, (32, 24))
     kept = np.concatenate([found.boxes, found.ignored])
     assert len(kept) + found.notes["zero_size"] + found.notes["outside"] + found.unknown.total() == len(objects)
