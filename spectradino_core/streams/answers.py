@@ -1,4 +1,4 @@
-"""Fields of the messages that a result is published in, for the node (ROS types) and for bags (types of their own)."""
+"""Fields of result messages, for the node (ROS types) and for bags (types of their own)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ MODE_CODES = {Mode.FUSED: 0, Mode.RGB_ONLY: 1, Mode.IR_ONLY: 2, Mode.STALE: 3}
 
 
 Make = Callable[..., Any]
-"""Makes a message of a type such as "vision_msgs/msg/LabelInfo" from its fields, given by keyword."""
+"""Creates a message of a type such as "vision_msgs/msg/LabelInfo" from its fields."""
 
 
 @dataclass(frozen=True)
 class DetectionFields:
-    """One detection as in vision_msgs/Detection2D: class id and score, centre and sides in source pixels."""
+    """A detection as in vision_msgs/Detection2D: class id and score, centre and size in source pixels."""
 
     class_id: str
     score: float
@@ -32,7 +32,7 @@ class DetectionFields:
 
 
 def detection_fields(percepts: PerceptionResult) -> Iterator[DetectionFields]:
-    """The detections, best first; the class id is the index of the class in LabelInfo, as a string."""
+    """Yield the detections, highest score first; the class id is the class index in LabelInfo, as a string."""
     for box, score, label in zip(percepts.boxes, percepts.scores, percepts.labels, strict=True):
         x1, y1, x2, y2 = (float(v) for v in box)
         yield DetectionFields(str(int(label)), float(score), (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
@@ -40,16 +40,16 @@ def detection_fields(percepts: PerceptionResult) -> Iterator[DetectionFields]:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a frame report says beside what the percepts say.
+    """Content of a frame report in addition to the detections.
 
     Attributes:
-        rgb_stamp, ir_stamp: header stamps of the frames used (builtin_interfaces/Time), None where there was none.
-        ir_offset_ms: signed offset of the infrared frame in the pair, NaN where a frame is missing.
-        ir_reused: the infrared frame was in an earlier result.
-        latency_ms: from the header's stamp to the moment before publishing, on the node's clock.
-        steps_ms: milliseconds by step, in the order in which the steps ran.
+        rgb_stamp, ir_stamp: header stamps of the frames used (builtin_interfaces/Time); None without frame.
+        ir_offset_ms: signed offset of the infrared frame in the pair; NaN if a frame is missing.
+        ir_reused: whether the infrared frame was in an earlier result.
+        latency_ms: from the header stamp to just before publishing, on the node's clock.
+        steps_ms: milliseconds by step, in order.
         drops: frames dropped since activation, by cause.
-        deadline_ms: the budget, 0: none.
+        deadline_ms: latency budget; 0: none.
     """
 
     rgb_stamp: Any
@@ -67,13 +67,13 @@ class Facts:
 
 
 def label_message(make: Make, names: Sequence[str], header: Any, threshold: float) -> Any:
-    """A vision_msgs/LabelInfo: names of classes by id, and the minimum score in force."""
+    """Create a vision_msgs/LabelInfo: class names by id, and the minimum score in use."""
     classes = [make("vision_msgs/msg/VisionClass", class_id=i, class_name=name) for i, name in enumerate(names)]
     return make("vision_msgs/msg/LabelInfo", header=header, class_map=classes, threshold=float(threshold))
 
 
 def report_message(make: Make, percepts: PerceptionResult, facts: Facts, info: ModelInfo, header: Any) -> Any:
-    """A spectradino_msgs/FrameReport: how one result came about."""
+    """Create a spectradino_msgs/FrameReport: how one result was made."""
     step, drop = "spectradino_msgs/msg/StepTime", "spectradino_msgs/msg/DropCount"
     unset = make("builtin_interfaces/msg/Time", sec=0, nanosec=0)
     return make(

@@ -1,4 +1,4 @@
-"""What goes into and comes out of a `Feed`: its settings, captures and events."""
+"""Settings, captures and events of a `Feed`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Capture", "FeedEvent", "FeedSettings"]
 
 @dataclass(frozen=True)
 class FeedSettings:
-    """What users may set; the names are the node's parameters.
+    """Settings of a feed, named as the node's parameters.
 
     Attributes:
         pairing: one of `pairing.PAIRING`.
@@ -25,7 +25,7 @@ class FeedSettings:
         ir_time_offset_ms: how much later the infrared camera stamps the same moment.
         learn_ir_time_offset: learn that offset; until then `ir_time_offset_ms` holds.
         pair_by: one of `clocks.PAIR_BY`.
-        stale_ms: a camera silent for longer is not waited for, > 0.
+        stale_ms: a camera that is silent for longer counts as silent, > 0.
         fallback_mode: a key of `modes.FALLBACKS`.
         frozen_ms: an IR frame repeated for so long is a frozen camera; 0: never.
 
@@ -58,16 +58,16 @@ class FeedSettings:
 
 @dataclass(frozen=True)
 class Capture(Generic[Payload]):
-    """What one answer is made from.
+    """Input of one result.
 
     Attributes:
-        rgb, ir: what was fed in; one of them is None where a camera answers alone.
-        rgb_stamp_ns, ir_stamp_ns: their header stamps.
-        error_ns: IR time minus RGB time, less the offset in force, by the stamps or the times of arrival, whichever
-            frames are paired by; None with one frame.
-        ready_ns: the time, by the clock of arrivals, at which it was decided.
-        after_jump: time jumped back since the capture before, so nothing smoothed over time holds.
-        ir_reused: the infrared frame was in an earlier capture.
+        rgb, ir: payloads; one of them is None if a camera is used alone.
+        rgb_stamp_ns, ir_stamp_ns: header stamps.
+        error_ns: IR time minus RGB time minus the offset in use, by stamps or arrival times, whichever frames are paired
+            by; None with one frame.
+        ready_ns: time of the decision on the arrival clock.
+        after_jump: whether time jumped back since the previous capture, so that temporal smoothing must be reset.
+        ir_reused: whether the infrared frame was in an earlier capture.
     """
 
     rgb: Payload | None
@@ -81,7 +81,7 @@ class Capture(Generic[Payload]):
 
     @property
     def mode(self) -> Mode:
-        """The streams it holds."""
+        """Cameras used."""
         if self.rgb is None:
             return Mode.IR_ONLY
         return Mode.RGB_ONLY if self.ir is None else Mode.FUSED
@@ -89,14 +89,14 @@ class Capture(Generic[Payload]):
 
 @dataclass(frozen=True)
 class FeedEvent:
-    """Something worth a line in the log.
+    """Event for the log.
 
     Attributes:
-        text: the line.
-        warning: it is nothing normal.
-        time_ns: when, by the clock of arrivals.
-        change: the change of mode, where it is one.
-        offset: the learnt offset, where it is one.
+        text: log line.
+        warning: whether it is a problem.
+        time_ns: time on the arrival clock.
+        change: change of the mode, if it is one.
+        offset: learnt offset, if it is one.
     """
 
     text: str

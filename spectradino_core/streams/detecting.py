@@ -1,4 +1,4 @@
-"""A model under the node's parameters, one capture to percepts, causes of errors: the same live and in replay."""
+"""Model under the node's parameters, results of one capture, and causes of errors: the same live and in replay."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ _ASPECT_TOLERANCE = 0.05
 
 
 class UnreadableError(DecodeError):
-    """No frame of a capture can be read and answered.
+    """No frame of a capture can be decoded and used.
 
     Attributes:
-        errors: what is wrong with each damaged frame.
+        errors: one per damaged frame.
     """
 
     def __init__(self, errors: list[DecodeError]) -> None:
@@ -50,11 +50,11 @@ class UnreadableError(DecodeError):
 
 
 def open_pipeline(model: str | Path, settings: Settings | None = None) -> Pipeline:
-    """A model file under the node's parameters: device, threads, thermal contract and smoothing.
+    """Open a model file under the node's parameters: device, threads, thermal contract and smoothing.
 
     Raises:
         BundleError: no such model, or it is for another band than the parameter `infrared_band`.
-        EngineError: nothing here runs it.
+        EngineError: no engine here can run it.
         ThermalError: the parameters contradict each other or the model.
     """
     settings = settings or Settings()
@@ -62,7 +62,7 @@ def open_pipeline(model: str | Path, settings: Settings | None = None) -> Pipeli
 
 
 def pipeline_of(engine: Engine, settings: Settings, path: str | Path) -> Pipeline:
-    """An engine of the file `path` under the node's thermal contract and smoothing.
+    """Create a pipeline for an engine of the file `path` under the node's thermal contract and smoothing.
 
     Raises:
         BundleError: the model is for another band than the parameter `infrared_band`; "" accepts any.
@@ -81,18 +81,18 @@ def pipeline_of(engine: Engine, settings: Settings, path: str | Path) -> Pipelin
 def unpack(
     settings: Settings, registering: Registering, rgb: CameraFrame | None, ir: CameraFrame | None
 ) -> list[DecodeError]:
-    """Unpack the pixels of a capture; a damaged frame does not take its good partner with it.
+    """Decode the pixels of a capture; a damaged frame does not cost its good partner.
 
     Args:
-        settings: `fallback_mode` says whether the partner may be answered alone.
-        registering: knows whether infrared results can be given in the RGB image's pixels.
-        rgb, ir: the frames; one of them may be missing.
+        settings: `fallback_mode` decides whether the partner may be used alone.
+        registering: knows whether infrared results can be mapped to RGB pixels.
+        rgb, ir: frames; one of them may be missing.
 
     Returns:
-        What is wrong with the frame that cannot be read, whose `camera` names it; empty: all can be read.
+        Errors of the frames that cannot be decoded, with their `camera`; empty: all can.
 
     Raises:
-        UnreadableError: nothing is left that may be answered.
+        UnreadableError: no frame is left that may be used.
     """
     errors: list[DecodeError] = []
     alone: list[Mode] = []
@@ -110,7 +110,7 @@ def unpack(
 
 
 def modes_alone(settings: Settings, registering: Registering) -> set[Mode]:
-    """The modes in which one camera may answer without the other, under the parameters in force."""
+    """Return the modes in which one camera may be used without the other, under the parameters in use."""
     allowed = set(FALLBACKS[settings.fallback_mode])
     if settings.fallback_mode == "rgb_grid" and registering.rgb_size is None:
         allowed -= {Mode.IR_ONLY}
@@ -125,19 +125,19 @@ def find(
     ir: CameraFrame | None,
     after_jump: bool,
 ) -> PerceptionResult:
-    """What the pipeline finds in a pair, or in one camera's frame, under the parameters in force.
+    """Detect and segment a pair, or one camera's frame, under the parameters in use.
 
-    What the infrared camera finds alone is given in the RGB image's pixels too, where they are known.
+    Infrared-only results are mapped to RGB pixels if a registration and the RGB size are known.
 
     Args:
         pipeline: its registration and threshold are set.
-        registering: knows where infrared pixels lie in the colour image.
-        settings: the parameters in force.
-        rgb, ir: the frames; one of them may be missing.
-        after_jump: time jumped back since the capture before, so nothing smoothed over time holds.
+        registering: provides the registration.
+        settings: parameters in use.
+        rgb, ir: frames; one of them may be missing.
+        after_jump: whether time jumped back since the previous capture, so that temporal smoothing must be reset.
 
     Raises:
-        DecodeError, RegistrationError, and what `Pipeline` raises: this capture can't be answered, see `drop_cause`.
+        DecodeError, RegistrationError, and what `Pipeline` raises: the capture has no result, see `drop_cause`.
     """
     if after_jump:
         pipeline.reset()
@@ -152,7 +152,7 @@ def find(
 
 
 def own_pixels(percepts: PerceptionResult, topics: Mapping[str, str]) -> str:
-    """Says it where results are in the infrared image's own pixels; else ""."""
+    """Warning if results are in the infrared image's own pixels; else ""."""
     if percepts.mode is not Mode.IR_ONLY or percepts.registered:
         return ""
     return (
@@ -165,12 +165,12 @@ def own_pixels(percepts: PerceptionResult, topics: Mapping[str, str]) -> str:
 def different_shapes(
     registering: Registering, rgb: CameraFrame | None, ir: CameraFrame | None, topics: Mapping[str, str]
 ) -> str:
-    """Says it where a pair's images have different shapes and nothing tells how one lies on the other; else "".
+    """Warning if a pair's images have different shapes and no registration is known; else "".
 
     Args:
-        registering: knows how.
-        rgb, ir: the frames.
-        topics: of "rgb" and "ir", to be named.
+        registering: provides the registration.
+        rgb, ir: frames.
+        topics: topics of "rgb" and "ir", for the message.
     """
     if rgb is None or ir is None or registering.current is not None:
         return ""
@@ -179,13 +179,13 @@ def different_shapes(
         return ""
     return (
         f"{topics['ir']} has {ir_width}x{ir_height} pixels and {topics['rgb']} {rgb_width}x{rgb_height}: their shapes "
-        "differ, so the infrared picture is stretched over the colour one. Say how it lies there (parameters "
+        "differ, so the infrared image is stretched over the RGB image. Give a registration (parameters "
         "calibration_file, ir_to_rgb), or crop one of them to the same field of view"
     )
 
 
 def drop_cause(error: Exception) -> str:
-    """The name of the counter for a capture that an exception of `find` cost."""
+    """Return the drop counter for an exception of `find`."""
     if isinstance(error, RebuildInterruptedError):
         return "engine_rebuilding"
     if isinstance(error, DeviceLostError):

@@ -1,14 +1,14 @@
-"""Two cameras' frames in, captures out: pairs, or a frame alone while one camera is silent.
+"""Frames of two cameras in, captures out: pairs, or single frames while one camera is silent.
 
-The node and the bag evaluator both feed their frames through here, so that they decide alike: pairing (`pairing.py`),
-modes and frozen cameras (`modes.py`), the times to pair by (`clocks.py`) and the offset (`offset_control.py`).
+Node and bag evaluation both use this, so that they decide alike: pairing (`pairing.py`), modes and frozen cameras
+(`modes.py`), times to pair by (`clocks.py`) and the offset (`offset_control.py`).
 
-The rule: a pair is always passed on. A frame without a partner is passed on while its camera is the only one alive and
-`fallback_mode` lets it answer alone. A frozen infrared camera's frames are dropped. A pair that waits for something
-nearer is passed on when a camera has been silent for half a second and three of its periods.
+A pair always becomes a capture. A frame without a partner becomes one while its camera is the only one alive and
+`fallback_mode` allows it. Frames of a frozen infrared camera are dropped. A pair that waits for a nearer frame becomes
+a capture when a camera has been silent for half a second and three of its periods.
 
-There is no clock here. What time brings about (a camera has become stale, a pair waits in vain) happens at its own due
-time, whenever the next call comes: a node whose timer ticks now and then and a replay without any timer make the same
+There is no clock here. What time causes (a camera becomes stale, a pair waits in vain) happens at its own due time,
+whenever the next call comes: a node whose timer ticks from time to time and a replay without any timer make the same
 captures and the same changes of mode, at the same times.
 """
 
@@ -41,22 +41,22 @@ _MOST_EVENTS = 256
 _LONGEST_REFUSAL = 120
 _MOST_UNSEEN = 4
 _QUIET_NS = 5_000 * _MS
-"""A clock that goes to and fro jumps many times a second; a bag that is played again hardly that often."""
+"""A clock that goes back and forth jumps many times a second; a looped bag rarely does."""
 
 
 class Feed(Generic[Payload]):
-    """See the module's head. Not for several threads at once, but for `drops`. Memory is bounded.
+    """See the module's head. Not thread-safe, except `drops`. Memory is bounded.
 
     Attributes:
-        settings: those in force.
-        registration: IR to RGB pixels, by which images are compared; set it when it becomes known.
+        settings: in use.
+        registration: IR to RGB pixels, for comparing images; set it when it becomes known.
     """
 
     def __init__(self, settings: FeedSettings, now_ns: int) -> None:
         """
         Args:
             settings: how to pair and when to fall back; `apply` changes it.
-            now_ns: when it begins to wait for frames, by the clock of arrivals.
+            now_ns: time, on the arrival clock, at which it begins to wait for frames.
         """
         self.settings = settings
         self._pairer: Pairer[Payload] = Pairer(
@@ -80,7 +80,7 @@ class Feed(Generic[Payload]):
         self._is_frozen = False
         self._restarts_seen = 0
         self._jump_pending = False
-        self._told_ns: dict[str, int] = {}
+        self._reported_ns: dict[str, int] = {}
         self._reported_apart = False
         self._last_capture_ns: int | None = None
 
@@ -95,17 +95,17 @@ class Feed(Generic[Payload]):
         look: Look,
         pixels: Look | None = None,
     ) -> list[Capture[Payload]]:
-        """Takes one decoded frame and gives the captures that are now certain, oldest first.
+        """Add a decoded frame and return the captures that are now certain, oldest first.
 
         Args:
             stream: "rgb" or "ir".
-            stamp_ns: its header stamp.
-            arrival_ns: when it came: a monotonic clock live, the recorded time in replay.
-            payload: what the capture shall hold.
-            look: an array that differs where its image does (`CameraFrame.look`), or what gives it; an infrared camera
-                that repeats one image is recognised by it.
-            pixels: what gives its pixels, which are looked at now and then for the time between the cameras; None:
-                `look` is the image itself.
+            stamp_ns: header stamp.
+            arrival_ns: arrival time: a monotonic clock live, the recorded time in replay.
+            payload: content of the capture.
+            look: array that differs if the image does (`CameraFrame.look`), or a function that returns it; detects an
+                infrared camera that repeats one image.
+            pixels: function that returns the image, which is sometimes used to measure the time between the cameras;
+                None: `look` is the image.
         """
         stream = Stream(stream)
         captures = self.watch(arrival_ns)
@@ -118,7 +118,7 @@ class Feed(Generic[Payload]):
         else:
             change = self._modes.frame(stream, arrival_ns, frozen)
         self._started = True
-        self._tell_mode(change)
+        self._report_mode(change)
         if frozen:
             self._drops["frozen_ir"] += 1
             return captures
@@ -127,36 +127,36 @@ class Feed(Generic[Payload]):
             captures += self._alone(stream)
         if time_ns is not None or stamp_ns > 0:
             self._unseen.append((stream, stamp_ns if time_ns is None else time_ns, look if pixels is None else pixels))
-        # Nothing waits for a frame that makes no capture: there is time to look at images.
+        # No result waits for a frame without a capture: there is time to compare images.
         while self._unseen and (not captures or len(self._unseen) > _MOST_UNSEEN):
-            self._take_news(self._offset.images(*self._unseen.popleft(), self.registration))
+            self._apply_offset_news(self._offset.images(*self._unseen.popleft(), self.registration))
         return captures
 
     def refused(self, stream: Stream | str, arrival_ns: int, error: Exception) -> list[Capture[Payload]]:
-        """Takes note of a frame that came but cannot be used, so that its camera is not reported as silent.
+        """Record a frame that cannot be used, so that its camera is not reported as silent.
 
         Args:
             stream: "rgb" or "ir".
-            arrival_ns: when it came, as for `frame`.
+            arrival_ns: arrival time, as for `frame`.
             error: why it cannot be used; the first clause of its text is reported.
 
         Returns:
-            The captures that the passing of time makes certain.
+            Captures that are certain by now.
         """
         captures = self.watch(arrival_ns)
         why = re.split(r"[:;] ", str(error), maxsplit=1)[0][:_LONGEST_REFUSAL]
-        self._tell_mode(self._modes.refused(stream, arrival_ns, why))
+        self._report_mode(self._modes.refused(stream, arrival_ns, why))
         return captures
 
     def watch(self, now_ns: int) -> list[Capture[Payload]]:
-        """Does what is due by `now_ns`. Call it now and then, or at `due_ns`; `frame` calls it by itself."""
+        """Do what is due by `now_ns`. Call it from time to time, or at `due_ns`; `frame` calls it by itself."""
         captures: list[Capture[Payload]] = []
         if now_ns < self._now_ns:  # simulated time that starts again
             self._last_ns = dict.fromkeys(Stream, now_ns)
-            self._tell_mode(self._modes.update(now_ns))
+            self._report_mode(self._modes.update(now_ns))
         while (due := self.due_ns) is not None and due <= now_ns:
             self._now_ns = max(due, self._now_ns)  # earlier where a setting was shortened
-            self._tell_mode(self._modes.update(self._now_ns))
+            self._report_mode(self._modes.update(self._now_ns))
             flush_due = self._flush_due_ns
             if flush_due is not None and flush_due <= self._now_ns:
                 captures += self._captures(self._pairer.flush())
@@ -164,21 +164,21 @@ class Feed(Generic[Payload]):
         return captures
 
     def flush(self) -> list[Capture[Payload]]:
-        """Decides at once what waits for something nearer, as at a bag's end."""
+        """Decide at once about frames that wait for a nearer one, as at the end of a bag."""
         return self._captures(self._pairer.flush())
 
     def waiting(self, stream: Stream | str) -> int:
-        """How many frames of a stream wait for a partner."""
+        """Number of frames of a stream that wait for a partner."""
         return self._pairer.waiting(stream)
 
     @property
     def due_ns(self) -> int | None:
-        """The time at which `watch` would do something if no frame came; None: never."""
+        """Next time at which `watch` does something without a frame; None: never."""
         due = [at for at in (self._modes.due_ns, self._flush_due_ns) if at is not None]
         return min(due) if due else None
 
     def apply(self, settings: FeedSettings) -> None:
-        """Takes over changed settings without losing what is known of the streams."""
+        """Change the settings without losing the state of the streams."""
         if settings == self.settings:
             return
         before, self.settings = self.settings, settings
@@ -197,11 +197,11 @@ class Feed(Generic[Payload]):
             self._unseen.clear()
             self._offset.rebase(self.by_arrival)
         self._pairer.offset_ns = self._offset.pairing_ns(self.by_arrival)
-        self._tell_mode(self._modes.update(self._now_ns))
+        self._report_mode(self._modes.update(self._now_ns))
 
     @property
     def rgb_grid(self) -> bool:
-        """Whether infrared results can be given in the RGB image's pixels, for `fallback_mode` "rgb_grid"; set it."""
+        """Whether infrared results can be mapped to RGB pixels, for `fallback_mode` "rgb_grid"; set it."""
         return self._modes.rgb_grid
 
     @rgb_grid.setter
@@ -212,22 +212,22 @@ class Feed(Generic[Payload]):
 
     @property
     def mode(self) -> Mode:
-        """Which cameras are alive and may answer."""
+        """Cameras that are alive and used."""
         return self._modes.mode
 
     @property
     def reason(self) -> str:
-        """Why the mode is what it is."""
+        """Reason for the mode."""
         return self._modes.reason
 
     @property
     def ir_frozen(self) -> bool:
-        """Whether the infrared camera repeats one picture."""
+        """Whether the infrared camera repeats one image."""
         return self._is_frozen
 
     @property
     def pairs(self) -> int:
-        """How many pairs were made."""
+        """Number of pairs."""
         return self._pairer.pairs
 
     @property
@@ -247,43 +247,43 @@ class Feed(Generic[Payload]):
 
     @property
     def ir_time_offset_ms(self) -> float:
-        """The offset in force: the one given, or the one learnt."""
+        """Offset in use: given or learnt."""
         return self._pairer.offset_ns / _MS
 
     @property
     def learnt_offset(self) -> LearntOffset | None:
-        """What the stamps and times of arrival suggest, if it is learnt."""
+        """Offset estimated from stamps and arrival times, if it is to be learnt."""
         return self._offset.learnt
 
     @property
     def shown_offset(self) -> ImageOffset | None:
-        """The offset that the images showed last, if they did."""
+        """Offset measured last in the images, if any."""
         return self._offset.shown
 
     @property
     def by_arrival(self) -> bool:
-        """Whether frames are paired by their times of arrival, not by their stamps."""
+        """Whether frames are paired by arrival times instead of stamps."""
         return self._clocks.by_arrival
 
     @property
     def median_offset_ms(self) -> float | None:
-        """IR time minus RGB time in the last pairs; None before the first."""
+        """Median IR time minus RGB time of the last pairs; None before the first."""
         return self._pairer.median_offset_ms
 
     def period_ms(self, stream: Stream | str) -> float | None:
-        """The usual time from frame to frame of a stream, by its stamps; None before its second frame."""
+        """Median period of a stream, by its stamps; None before its second frame."""
         return self._pairer.period_ms(stream)
 
     def drops(self) -> dict[str, int]:
-        """Frames that went into no capture, by cause: `Pairer.drops` and "frozen_ir". May be called from any thread."""
-        # Copies made in one step each, because another thread may be counting. Frames released were answered alone.
+        """Frames in no capture, by cause: `Pairer.drops` and "frozen_ir". Thread-safe."""
+        # Copied in one step each, because another thread may be counting. Released frames became captures.
         drops = {cause: n for cause, n in dict(self._pairer.drops).items() if not cause.startswith("released_")}
         for cause, count in dict(self._drops).items():
             drops[cause] = drops.get(cause, 0) + count
         return {cause: count for cause, count in drops.items() if count}
 
     def take_events(self) -> list[FeedEvent]:
-        """What is worth a line in the log and was not taken yet, in order."""
+        """Return new events for the log, in order."""
         events = list(self._events)
         self._events.clear()
         return events
@@ -292,7 +292,7 @@ class Feed(Generic[Payload]):
 
     @property
     def _flush_due_ns(self) -> int | None:
-        """When a pair that waits for something nearer has waited long enough; None: none waits."""
+        """Time at which a waiting pair is given up waiting for a nearer frame; None: no pair waits."""
         if not self._pairer.could_pair:
             return None
         waits = []
@@ -304,16 +304,16 @@ class Feed(Generic[Payload]):
     def _look(self, pixels: np.ndarray, arrival_ns: int) -> bool:
         frozen = self._frozen(pixels, arrival_ns)
         if frozen and not self._is_frozen:
-            self._say(
-                f"ir repeats one picture for {self.settings.frozen_ms:g} ms: it is treated as silent until the picture "
-                "moves (shutter calibration; for a simulated camera without noise set frozen_ms to 0)",
+            self._report(
+                f"ir repeats one image for {self.settings.frozen_ms:g} ms: it counts as silent until the image changes "
+                "(shutter calibration; for a simulated camera without noise set frozen_ms to 0)",
                 arrival_ns,
             )
         self._is_frozen = frozen
         return frozen
 
     def _time_ns(self, stream: Stream, arrival_ns: int) -> int:
-        """The time of arrival as one to pair by: each is later than the one before, unless time starts again."""
+        """Arrival time to pair by: strictly increasing unless time starts again."""
         last_ns = self._last_time_ns[stream]
         if last_ns - JUMP_MS * _MS <= arrival_ns <= last_ns:
             arrival_ns = last_ns + 1
@@ -321,15 +321,15 @@ class Feed(Generic[Payload]):
         return arrival_ns
 
     def _compare_clocks(self, stream: Stream, stamp_ns: int, arrival_ns: int) -> list[Capture[Payload]]:
-        """Notes a frame's times, learns the offset from them, and changes what frames are paired by."""
+        """Record a frame's times, learn the offset, and change the times to pair by."""
         was_by_arrival, learning = self.by_arrival, self.settings.learn_ir_time_offset
         captures: list[Capture[Payload]] = []
         if self.settings.pair_by != "arrival":
-            self._take_news(self._offset.stamps(stream, stamp_ns, arrival_ns))
+            self._apply_offset_news(self._offset.stamps(stream, stamp_ns, arrival_ns))
             self._clocks.push(stream, stamp_ns, arrival_ns, self._offset.in_force_ns)
-            if self._clocks.apart is not self._reported_apart and self._is_worth_telling("clocks"):
+            if self._clocks.apart is not self._reported_apart and self._is_due("clocks"):
                 self._reported_apart = self._clocks.apart
-                self._say(self._about_clocks(learning), arrival_ns, warning=self._clocks.apart)
+                self._report(self._describe_clocks(learning), arrival_ns, warning=self._clocks.apart)
         if self.by_arrival is not was_by_arrival:
             captures = self.flush()
             self._pairer.clear()
@@ -338,7 +338,7 @@ class Feed(Generic[Payload]):
             self._pairer.offset_ns = self._offset.pairing_ns(self.by_arrival)
         return captures
 
-    def _about_clocks(self, learning: bool) -> str:
+    def _describe_clocks(self, learning: bool) -> str:
         if not self._clocks.apart:
             return "both cameras' stamps can be compared: frames are paired by their stamps"
         if self.by_arrival:
@@ -349,7 +349,7 @@ class Feed(Generic[Payload]):
         how = self._clocks.describe(self._offset.in_force_ns)
         return f"{how}, so {done}{' until the offset is learnt' if learning else remedy}"
 
-    def _take_news(self, news: list[OffsetNews]) -> None:
+    def _apply_offset_news(self, news: list[OffsetNews]) -> None:
         for one in news:
             self._events.append(FeedEvent(one.text, one.warning, self._now_ns, offset=one.learnt))
         if news:
@@ -357,19 +357,19 @@ class Feed(Generic[Payload]):
 
     def _captures(self, pairs: list[Pair[Payload]]) -> list[Capture[Payload]]:
         for event in self._pairer.take_events():
-            if not event.startswith(JUMP_EVENT) or self._is_worth_telling("jump"):
-                self._say(event, self._now_ns)
+            if not event.startswith(JUMP_EVENT) or self._is_due("jump"):
+                self._report(event, self._now_ns)
         return [
             self._capture(pair.rgb, pair.ir, pair.rgb_stamp_ns, pair.ir_stamp_ns, pair.error_ns, pair.reused)
             for pair in pairs
         ]
 
-    def _is_worth_telling(self, what: str) -> bool:
-        """Whether the last event of a kind that may come many times a second was reported long ago."""
-        told = self._told_ns.get(what)
-        if told is not None and 0 <= self._now_ns - told < _QUIET_NS:
+    def _is_due(self, what: str) -> bool:
+        """Whether a frequent kind of event was last reported long ago."""
+        reported = self._reported_ns.get(what)
+        if reported is not None and 0 <= self._now_ns - reported < _QUIET_NS:
             return False
-        self._told_ns[what] = self._now_ns
+        self._reported_ns[what] = self._now_ns
         return True
 
     def _alone(self, stream: Stream) -> list[Capture[Payload]]:
@@ -395,18 +395,18 @@ class Feed(Generic[Payload]):
         if self._pairer.restarts != self._restarts_seen:
             self._restarts_seen, self._jump_pending = self._pairer.restarts, True
         time_ns = rgb_stamp_ns if rgb_stamp_ns is not None else (ir_stamp_ns or 0) - self._offset.in_force_ns
-        # A jump also hands out pairs of the time before it: the first that is earlier than its forerunner is after it.
+        # A jump also yields pairs of the time before it: the first that is earlier than its predecessor comes after it.
         after_jump = self._jump_pending and (self._last_capture_ns is None or time_ns < self._last_capture_ns)
         self._jump_pending &= not after_jump
         self._last_capture_ns = time_ns
         return Capture(rgb, ir, rgb_stamp_ns, ir_stamp_ns, error_ns, self._now_ns, after_jump, ir_reused)
 
-    def _tell_mode(self, change: ModeChange | None) -> None:
+    def _report_mode(self, change: ModeChange | None) -> None:
         if change is None:
             return
         text = f"mode {change.before.value} -> {change.mode.value}: {change.reason}"
-        warning = change.mode is not Mode.FUSED and self._started  # before the first frame nothing was lost
+        warning = change.mode is not Mode.FUSED and self._started  # before the first frame nothing is lost
         self._events.append(FeedEvent(text, warning, change.time_ns, change=change))
 
-    def _say(self, text: str, time_ns: int, warning: bool = True) -> None:
+    def _report(self, text: str, time_ns: int, warning: bool = True) -> None:
         self._events.append(FeedEvent(text, warning, time_ns))

@@ -1,18 +1,17 @@
-"""What to do when a camera falls silent: which streams the answers rest on, and when that changes.
+"""Mode of the node: which cameras are used, and when that changes because a camera falls silent.
 
-The rule: a camera is alive as long as its last frame is at most `stale_ms` old. One that was silent is alive again
-after `back_after` frames without such a gap, so that a camera that stutters does not flip the mode; one that is lost
-again within 30 s must then be steady for 2 s, the next time for 4 s and so on up to 32 s, so that images lost on the
-way do not flip it either. Both cameras alive is FUSED; one alone is RGB_ONLY or IR_ONLY where the fallback allows it;
-anything else is STALE. At the start both count as alive, so that each has `stale_ms` for its first frame. The very
-first frame of a camera makes it alive at once: it did not stutter, its driver came up late. The first of all, if it
-comes late, is a new start: the other camera's driver may be a moment behind, and has `stale_ms` again.
+A camera is alive while its last frame is at most `stale_ms` old. A silent camera is alive again after `back_after`
+frames without such a gap, so that a stuttering camera does not flip the mode. If it is lost again within 30 s, its
+frames must come without a gap for 2 s, the next time 4 s, up to 32 s, so that lost messages do not flip it either. Both
+cameras alive: FUSED; one: RGB_ONLY or IR_ONLY if the fallback allows it; otherwise STALE. At the start both count as
+alive for `stale_ms`. A camera's very first frame makes it alive at once: its driver started late, it did not stutter.
+If the first frame of both comes late, that is a new start, and the other camera has `stale_ms` again.
 
-An infrared camera that repeats one picture (its shutter closes for calibration for 1 to 3 s, and the driver goes on
-sending) is recognised by `FrozenDetector`; it counts as silent from then on until the picture moves again.
+An infrared camera that repeats one image (its shutter closes for calibration for 1 to 3 s while the driver keeps
+sending) is detected by `FrozenDetector` and counts as silent until the image changes.
 
-There is no clock here: time is passed in, in nanoseconds, of whatever clock the frames are received by (never their
-stamps: a camera may be silent and its clock wrong at once).
+There is no clock here: times in nanoseconds are passed in, of the clock by which frames are received. They are never
+stamps, since a camera can be silent and its clock wrong at the same time.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ _ALONE = {Stream.RGB: Mode.RGB_ONLY, Stream.IR: Mode.IR_ONLY}
 
 @dataclass(frozen=True)
 class ModeChange:
-    """One change of the mode, with the reason in words for the log."""
+    """A change of the mode, with the reason for the log."""
 
     mode: Mode
     before: Mode
@@ -60,7 +59,7 @@ class ModeChange:
 
 @dataclass
 class _Camera:
-    """What is known of one camera."""
+    """State of one camera."""
 
     heard_ns: int
     alive: bool = True
@@ -75,27 +74,27 @@ class _Camera:
     relapses: int = 0
 
     def lose(self, now_ns: int) -> None:
-        """Gives the camera up; one that was lost again soon after it had come back is trusted more slowly each time."""
+        """Mark the camera as silent; if it was back only for a short time, it must be steady for longer next time."""
         is_relapse = self.back_ns is not None and now_ns - self.back_ns < _PROBATION_NS
         self.relapses = self.relapses + 1 if is_relapse else 0
         self.alive, self.streak = False, 0
 
     @property
     def steady_ns(self) -> int:
-        """How long its frames must come without a gap before it is alive again."""
+        """Time without a gap before the camera is alive again."""
         return min(_STEADY_NS << min(self.relapses, 8), _LONGEST_STEADY_NS) if self.relapses else 0
 
 
 class ModeMachine:
-    """Decides the mode from who was heard when. Call `frame` at each frame, and `update` now and then; see `due_ns`."""
+    """Decides the mode from times of frames. Call `frame` for each frame and `update` now and then, see `due_ns`."""
 
     def __init__(self, now_ns: int, stale_ms: float, fallback: str = "auto", back_after: int = 3) -> None:
         """
         Args:
-            now_ns: the time at which it begins to wait for frames.
-            stale_ms: a camera silent for longer than this is not waited for, > 0.
+            now_ns: time at which it begins to wait for frames.
+            stale_ms: a camera that is silent for longer counts as silent, > 0.
             fallback: a key of `FALLBACKS`.
-            back_after: frames after which a camera that was silent is alive again, >= 1.
+            back_after: number of frames after which a silent camera is alive again, >= 1.
 
         Raises:
             ValueError: an argument is out of its range.
@@ -115,14 +114,14 @@ class ModeMachine:
 
     @property
     def reason(self) -> str:
-        """Why the mode is what it is, as of the last call."""
+        """Reason for the current mode."""
         return self._reason(self.mode, [stream for stream, camera in self._cameras.items() if camera.alive])
 
     def frame(self, stream: Stream | str, now_ns: int, frozen: bool = False) -> ModeChange | None:
-        """Notes a frame received at `now_ns`; `frozen`: it belongs to a picture that `FrozenDetector` found frozen.
+        """Record a frame received at `now_ns`; `frozen`: `FrozenDetector` found that its image is repeated.
 
         Returns:
-            The change of the mode that this brings about, if any.
+            The change of the mode that follows, if any.
         """
         self._advance(now_ns)
         if not any(camera.seen for camera in self._cameras.values()):
@@ -153,7 +152,7 @@ class ModeMachine:
             why: the refusal in a few words, such as "unsupported encoding".
 
         Returns:
-            The change of the mode that the passing of time brings about, if any.
+            The change of the mode that follows from the time, if any.
         """
         self._advance(now_ns)
         camera = self._cameras[Stream(stream)]
@@ -161,13 +160,13 @@ class ModeMachine:
         return self._decide()
 
     def update(self, now_ns: int) -> ModeChange | None:
-        """Notes that it is `now_ns`; returns the change of the mode that this brings about, if any."""
+        """Advance the time to `now_ns`; returns the change of the mode that follows, if any."""
         self._advance(now_ns)
         return self._decide()
 
     @property
     def due_ns(self) -> int | None:
-        """The time at which `update` would change something if no frame came; None: never."""
+        """Next time at which `update` changes the mode without a frame; None: never."""
         due = [camera.heard_ns + self.stale_ns + 1 for camera in self._cameras.values() if camera.alive]
         return min(due) if due else None
 
@@ -180,7 +179,7 @@ class ModeMachine:
         self._cameras = {stream: _Camera(heard_ns=now_ns) for stream in Stream}
 
     def _advance(self, now_ns: int) -> None:
-        if now_ns < self._now_ns:  # simulated time that starts again: as at the start, both are waited for
+        if now_ns < self._now_ns:  # simulated time that starts again is a new start
             self._restart(now_ns)
         self._now_ns = now_ns
         for camera in self._cameras.values():
@@ -190,14 +189,14 @@ class ModeMachine:
     def _decide(self) -> ModeChange | None:
         alive = [stream for stream, camera in self._cameras.items() if camera.alive]
         mode = Mode.FUSED if len(alive) == 2 else Mode.STALE
-        if len(alive) == 1 and self._may_answer(alive[0]):
+        if len(alive) == 1 and self._is_allowed(alive[0]):
             mode = _ALONE[alive[0]]
         if mode is self.mode:
             return None
         before, self.mode = self.mode, mode
         return ModeChange(mode, before, self._reason(mode, alive), self._now_ns)
 
-    def _may_answer(self, stream: Stream) -> bool:
+    def _is_allowed(self, stream: Stream) -> bool:
         if self.fallback == "rgb_grid" and stream is Stream.IR and not self.rgb_grid:
             return False
         return _ALONE[stream] in FALLBACKS[self.fallback]
@@ -206,12 +205,12 @@ class ModeMachine:
         if mode is Mode.FUSED:
             awaited = [stream.value for stream, camera in self._cameras.items() if not camera.seen]
             if len(awaited) == 2:
-                return "started: both cameras are waited for"
-            return f"{awaited[0]} is waited for, the other has come" if awaited else "both cameras are alive"
+                return "started: waiting for both cameras"
+            return f"waiting for the first {awaited[0]} frame" if awaited else "both cameras are alive"
         silent = "; ".join(self._silence(s) for s in Stream if s not in alive)
         if mode is Mode.STALE and alive:
             why = ", as no registration to the RGB image is known" if self.fallback == "rgb_grid" else ""
-            return f"{silent}; fallback_mode {self.fallback} lets {alive[0].value} not answer alone{why}"
+            return f"{silent}; fallback_mode {self.fallback} does not allow {alive[0].value} alone{why}"
         return silent
 
     def _silence(self, stream: Stream) -> str:
@@ -223,31 +222,31 @@ class ModeMachine:
             if camera.streak < self.back_after:
                 return f"{stream.value} is coming back: {camera.streak} of {self.back_after} frames received"
             return (
-                f"{stream.value} was lost {camera.relapses} times soon after it had come back: its frames must come "
+                f"{stream.value} was lost {camera.relapses} times soon after it came back: its frames must arrive "
                 f"without a gap for {camera.steady_ns / 1e9:g} s"
             )
         if not camera.seen:
             return f"{stream.value} has sent nothing for {age_ms:.0f} ms (stale_ms {stale_ms:g})"
         if camera.frozen:
-            return f"{stream.value} repeats one picture (shutter calibration, or it hangs)"
+            return f"{stream.value} repeats one image (shutter calibration, or it hangs)"
         text = f"{stream.value} is silent for {age_ms:.0f} ms (stale_ms {stale_ms:g})"
         if camera.gap_ns > self.stale_ns:
-            text += f"; its frames come {camera.gap_ns / _MS:.0f} ms apart, stale_ms should be well above that"
+            text += f"; its frames arrive {camera.gap_ns / _MS:.0f} ms apart, stale_ms should be well above that"
         return text
 
 
 class FrozenDetector:
-    """Recognises a stream that repeats one picture, from a checksum of every `stride`-th pixel both ways.
+    """Detects a stream that repeats one image, by a checksum of every `stride`-th pixel in both directions.
 
-    A sensor's noise changes some of those thousands of pixels in every real frame. Cameras that send each picture two
-    or three times by design (27 Hz of a 9 Hz sensor) repeat for less than `frozen_ms`.
+    Sensor noise changes some of these thousands of pixels in every real frame. Cameras that send each image two or
+    three times by design (27 Hz from a 9 Hz sensor) repeat for less than `frozen_ms`.
     """
 
     def __init__(self, frozen_ms: float = 400.0, stride: int = 8) -> None:
         """
         Args:
-            frozen_ms: the same picture for at least this long is frozen, > 0; 0: never.
-            stride: pixels between two that are looked at, >= 1.
+            frozen_ms: minimum time of one image to count as frozen; 0: never.
+            stride: distance of the compared pixels, >= 1.
 
         Raises:
             ValueError: an argument is out of its range.
@@ -261,11 +260,11 @@ class FrozenDetector:
         self._since_ns = 0
 
     def __call__(self, frame: np.ndarray, now_ns: int) -> bool:
-        """Whether `frame`, of any type and shape [h, w, ...], continues a picture unchanged for `frozen_ms`.
+        """Whether the image has not changed for `frozen_ms`.
 
         Args:
-            frame: the picture.
-            now_ns: when it was received, or its stamp.
+            frame: the image, of any type and shape [h, w, ...].
+            now_ns: time of reception, or stamp.
         """
         sample = np.ascontiguousarray(frame[:: self.stride, :: self.stride])
         seen = (frame.shape, frame.dtype.str, zlib.crc32(sample.tobytes()))
@@ -276,5 +275,5 @@ class FrozenDetector:
         return bool(self.frozen_ns) and now_ns - self._since_ns >= self.frozen_ns
 
     def reset(self) -> None:
-        """Forgets the picture, as after a gap in the stream."""
+        """Forget the image, as after a gap in the stream."""
         self._seen, self.repeats = None, 0

@@ -38,15 +38,15 @@ PAIRING = ("one_to_one", "latest", "nearest")
 """Policies; see the module's head."""
 
 JUMP_MS = 500.0
-"""A step back by more than this is a clock that was set or a bag that starts again, not two frames out of order."""
+"""A larger step back is a clock that was set or a bag that starts again, not two frames out of order."""
 
 JUMP_EVENT = "time jumped backwards"
-"""How the event of a jump begins: the only one that may come again and again."""
+"""Start of the event of a jump, the only event that may occur many times."""
 
 _MS = 1_000_000
-_STEPS_BACK_BELIEVED = 3  # so many frames in a row behind the newest stamp: the clock was set back by a little
-_EQUAL_RATES = 0.95  # periods whose ratio is nearer to 1 than this count as equal
-_DRY_SPELL = 20  # accepted frames of each stream without any pair, after which it is told why
+_STEPS_BACK_BELIEVED = 3  # frames in a row behind the newest stamp after which the clock was set back by a little
+_EQUAL_RATES = 0.95  # ratio of periods above which they count as equal
+_DRY_SPELL = 20  # accepted frames of each stream without a pair, after which the reason is reported
 _OFFSETS = 31
 _LATENESSES = 9
 _SLOP_MS = 50.0  # automatic slop of one_to_one, and its minimum otherwise
@@ -97,7 +97,7 @@ class Pairer(Generic[Payload]):
         self._nearest_miss_ns: int | None = None
         self._offsets: deque[int] = deque(maxlen=_OFFSETS)
         self._events: deque[str] = deque(maxlen=64)
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._in_use = -1  # arrival number of the infrared frame of the last pair
         self._lateness: deque[int] = deque(maxlen=_LATENESSES)
         self.set_policy(policy)
@@ -107,13 +107,13 @@ class Pairer(Generic[Payload]):
     def push(
         self, stream: Stream | str, stamp_ns: int, payload: Payload, time_ns: int | None = None
     ) -> list[Pair[Payload]]:
-        """Takes one frame and gives the pairs that are now certain, oldest first.
+        """Add a frame and return the pairs that are now certain, oldest first.
 
         Args:
             stream: "rgb" or "ir".
-            stamp_ns: its header stamp.
-            payload: what the pair shall hold: a message or an array.
-            time_ns: the time to pair by, such as that of arrival; None: the stamp.
+            stamp_ns: header stamp.
+            payload: content for the pair, such as a message or an array.
+            time_ns: time to pair by, such as the arrival time; None: the stamp.
 
         Raises:
             ValueError: `stream` is neither.
@@ -131,7 +131,7 @@ class Pairer(Generic[Payload]):
             self._end_past_loop(stream.other, frame.time_ns)
             self._settle(pairs, final=False)
             self._bound(stream, pairs)
-            self._tell_dry_spell()
+            self._report_dry_spell()
         return pairs
 
     def flush(self) -> list[Pair[Payload]]:
@@ -141,9 +141,9 @@ class Pairer(Generic[Payload]):
         return pairs
 
     def release(self, stream: Stream | str) -> list[Frame[Payload]]:
-        """Takes out the frames of one stream that wait for a partner, oldest first.
+        """Remove and return the frames of one stream that wait for a partner, oldest first; they count as released.
 
-        This is how a camera is used alone while the other is silent: `push`, then `release`. Counted as released.
+        This is how a camera is used alone while the other is silent: `push`, then `release`.
         """
         stream = Stream(stream)
         queue = self._queues[stream]
@@ -165,7 +165,7 @@ class Pairer(Generic[Payload]):
 
     @property
     def offset_ns(self) -> int:
-        """The infrared camera's constant offset. It may be set while frames wait: theirs is taken out anew."""
+        """Constant offset of the infrared camera. It may be set while frames wait, whose times are then corrected."""
         return self._offset_ns
 
     @offset_ns.setter
@@ -210,7 +210,7 @@ class Pairer(Generic[Payload]):
             frames.popleft()
 
     def take_events(self) -> list[str]:
-        """What is worth a line in the log and was not taken yet: jumps of time, zero stamps, clocks that never meet."""
+        """Return new events for the log: jumps of time, zero stamps, clocks without a common time."""
         events = list(self._events)
         self._events.clear()
         return events
@@ -226,21 +226,21 @@ class Pairer(Generic[Payload]):
 
     @property
     def median_offset_ms(self) -> float | None:
-        """IR time minus RGB time in the last pairs, median, in milliseconds: a hint for `offset_ms`."""
+        """Median IR time minus RGB time of the last pairs in milliseconds: a hint for `offset_ms`."""
         return sorted(self._offsets)[len(self._offsets) // 2] / _MS if self._offsets else None
 
     def period_ms(self, stream: Stream | str) -> float | None:
-        """The usual time from frame to frame of a stream in milliseconds; None before its second frame."""
+        """Median period of a stream in milliseconds; None before its second frame."""
         period = self._queues[Stream(stream)].period_ns
         return None if period is None else period / _MS
 
-    # ---- the door ------------------------------------------------------------------------------------------------
+    # ---- admission -----------------------------------------------------------------------------------------------
 
     def _time(self, stream: Stream, stamp_ns: int) -> int:
         return stamp_ns - self._offset_ns if stream is Stream.IR else stamp_ns
 
     def _admit(self, stream: Stream, stamp_ns: int, pairs: list[Pair[Payload]]) -> bool:
-        """Whether a frame may enter; notices jumps of time on the way."""
+        """Whether a frame is accepted; detects jumps of time."""
         queue, time_ns = self._queues[stream], self._time(stream, stamp_ns)
         if queue.last_ns is not None:
             step = time_ns - queue.last_ns
@@ -254,9 +254,9 @@ class Pairer(Generic[Payload]):
 
     def _refuse(self, cause: str, stream: Stream, why: str) -> bool:
         self.drops[cause] += 1
-        if why and (key := f"{cause} {stream.value}") not in self._told:
-            self._told.add(key)
-            self._events.append(f"{stream.value} frame dropped ({cause}): {why}. Told once; the count goes on")
+        if why and (key := f"{cause} {stream.value}") not in self._reported:
+            self._reported.add(key)
+            self._events.append(f"{stream.value} frame dropped ({cause}): {why}. Reported once, counted always")
         return False
 
     @staticmethod
@@ -269,10 +269,10 @@ class Pairer(Generic[Payload]):
         return len(queue.behind) >= _STEPS_BACK_BELIEVED
 
     def _restart(self, stream: Stream, time_ns: int, back_ns: int, pairs: list[Pair[Payload]]) -> None:
-        """`stream` went back to `time_ns`: what belongs to the time before leaves, in pairs where it can.
+        """Handle a jump back of `stream` to `time_ns`: frames of the time before are paired or dropped.
 
-        Of a bag that starts again, the streams jump one after the other. The first to jump restarts both; late frames
-        of the other are then recognised by being far ahead, and its own jump restarts nobody but itself.
+        If a bag starts again, the streams jump one after the other. The first to jump restarts both; late frames of the
+        other are then recognised because they are far ahead, and its own jump restarts only itself.
         """
         queue, other = self._queues[stream], self._queues[stream.other]
         expected = queue.in_past_loop
@@ -292,7 +292,7 @@ class Pairer(Generic[Payload]):
             other.in_past_loop = other.last_ns is not None and self._is_ahead(other.last_ns, time_ns)
 
     def _is_straggler(self, stream: Stream, time_ns: int) -> bool:
-        """Whether a frame still belongs to the time before the other stream's jump; if not, that time is over."""
+        """Whether a frame belongs to the time before the other stream's jump; if not, that time is over."""
         queue, other = self._queues[stream], self._queues[stream.other]
         if other.last_ns is not None and self._is_ahead(time_ns, other.last_ns):
             queue.last_ns = time_ns
@@ -302,7 +302,7 @@ class Pairer(Generic[Payload]):
         return False
 
     def _end_past_loop(self, stream: Stream, others_ns: int) -> None:
-        """Lets `stream` in again once the other has caught up with it: it was no new loop but one wrong stamp."""
+        """Accept `stream` again once the other has caught up: it was one wrong stamp, not a new loop."""
         queue = self._queues[stream]
         if queue.in_past_loop and queue.last_ns is not None and not self._is_ahead(queue.last_ns, others_ns):
             queue.in_past_loop = False
@@ -314,7 +314,7 @@ class Pairer(Generic[Payload]):
     # ---- the decision --------------------------------------------------------------------------------------------
 
     def _settle(self, pairs: list[Pair[Payload]], final: bool) -> None:
-        """Pairs and drops from the old end of both queues until the next decision needs a frame that is not there."""
+        """Pair or drop the oldest frames of both queues until a decision needs a frame that has not arrived."""
         queues = self._queues
         if self.policy != "one_to_one":
             self._settle_with_reuse(pairs, final)
@@ -323,7 +323,7 @@ class Pairer(Generic[Payload]):
             rgb, ir = queues[Stream.RGB].frames[0], queues[Stream.IR].frames[0]
             early = Stream.RGB if rgb.time_ns <= ir.time_ns else Stream.IR
             distance = abs(rgb.time_ns - ir.time_ns)
-            if distance > self.slop_ns:  # all that the other stream still brings is later yet
+            if distance > self.slop_ns:  # later frames of the other stream are farther away
                 self._note_miss(ir.time_ns - rgb.time_ns)
                 self._drop_oldest(early)
                 continue
@@ -341,8 +341,8 @@ class Pairer(Generic[Payload]):
             pairs.append(self._pair(rgb, ir))
 
     def _gain_of_waiting(self, early: Stream, distance: int) -> tuple[int, bool]:
-        """By how much the early stream's second frame is nearer to the late frame than its first, and whether it is
-        there or only foreseen from the stream's rhythm. Negative: it is farther away."""
+        """By how much the early stream's second frame is nearer to the late frame than its first, and whether it has
+        arrived or is predicted from the stream's period. Negative: it is farther away."""
         queue, late_ns = self._queues[early], self._queues[early.other].frames[0].time_ns
         if len(queue.frames) > 1:
             return distance - abs(queue.frames[1].time_ns - late_ns), True
@@ -352,14 +352,14 @@ class Pairer(Generic[Payload]):
         return distance - abs(queue.frames[0].time_ns + period - late_ns), False
 
     def _pays(self, early: Stream, gain: int) -> bool:
-        """Whether giving up the early stream's first frame is worth `gain` nanoseconds."""
+        """Whether giving up the early stream's first frame is worth a gain, in nanoseconds."""
         mine, others = self._queues[early].period_ns, self._queues[early.other].period_ns
         if mine is None or others is None or self._is_equal_rate():
             period = mine if mine is not None else others
             return period is None or gain > period // 2 or self._missed_gain_ns + gain > 2 * period
         if mine < others:
             return True  # the faster camera's frames are surplus
-        return gain > mine // 2  # the slower camera's are not, unless its frame was all but missed
+        return gain > mine // 2  # the slower camera's are not, unless its frame would be far off
 
     def _is_equal_rate(self) -> bool:
         rgb, ir = self._queues[Stream.RGB].period_ns, self._queues[Stream.IR].period_ns
@@ -415,7 +415,7 @@ class Pairer(Generic[Payload]):
         for queue in self._queues.values():
             queue.since_pair = 0
         self._nearest_miss_ns = None
-        self._told.discard("dry spell")
+        self._reported.discard("dry spell")
         error_ns = ir.time_ns - rgb.time_ns
         if self.policy == "one_to_one" or abs(error_ns) <= (self._queues[Stream.RGB].period_ns or 0) // 2:
             self._offsets.append(error_ns + self._offset_ns)
@@ -425,18 +425,18 @@ class Pairer(Generic[Payload]):
         self._in_use = ir.arrival
         return Pair(rgb.payload, ir.payload, rgb.stamp_ns, ir.stamp_ns, error_ns, reused)
 
-    # ---- what leaves without a partner ---------------------------------------------------------------------------
+    # ---- frames without a partner ---- ---------------------------------------------------------------------------
 
     def _bound(self, stream: Stream, pairs: list[Pair[Payload]]) -> None:
-        """Keeps `stream` at `depth` frames: a pair that waits for something nearer goes first, then the oldest."""
+        """Limit `stream` to `depth` frames: pairs that wait for a nearer frame are made, then the oldest dropped."""
         queue, other = self._queues[stream], self._queues[stream.other]
         if len(queue.frames) > self.depth:
             self._settle(pairs, final=True)
         while len(queue.frames) > self.depth:
             if other.last_arrival > queue.frames[0].arrival != self._in_use:
                 first = queue.frames.popleft()
-                # Of clocks that are apart nothing follows about which frames come late.
-                why = f"{self.depth} of them wait while {stream.other.value} frames come much later"
+                # If the clocks are apart, nothing is known about which frames arrive late.
+                why = f"{self.depth} of them wait while {stream.other.value} frames arrive much later"
                 apart = other.last_ns is None or abs(first.time_ns - other.last_ns) > APART_NS
                 self._refuse("overflow", stream, "" if apart else why)
             else:
@@ -461,12 +461,12 @@ class Pairer(Generic[Payload]):
         if self._nearest_miss_ns is None or abs(offset_ns) < abs(self._nearest_miss_ns):
             self._nearest_miss_ns = offset_ns
 
-    def _tell_dry_spell(self) -> None:
-        """Once, when both cameras send and no two frames meet."""
-        if self._nearest_miss_ns is None or "dry spell" in self._told:
+    def _report_dry_spell(self) -> None:
+        """Report once that both cameras send and no frames form a pair."""
+        if self._nearest_miss_ns is None or "dry spell" in self._reported:
             return
         if min(queue.since_pair for queue in self._queues.values()) >= _DRY_SPELL:
-            self._told.add("dry spell")
+            self._reported.add("dry spell")
             remedy = "pair_by to arrival" if abs(self._nearest_miss_ns) > APART_NS else "ir_time_offset_ms"
             self._events.append(
                 f"no pair in the last {_DRY_SPELL} frames of each camera: at the nearest, ir is stamped "

@@ -1,4 +1,4 @@
-"""One camera's frames that wait for a partner, and what two of them become. Times are integers in nanoseconds."""
+"""Frames of one camera that wait for a partner, and pairs. Times are integers in nanoseconds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _INTERVALS = 9
 
 
 class Stream(str, Enum):
-    """Which camera a frame is from."""
+    """Camera of a frame."""
 
     RGB = "rgb"
     IR = "ir"
@@ -27,24 +27,24 @@ class Stream(str, Enum):
 
 @dataclass(frozen=True)
 class Frame(Generic[Payload]):
-    """A frame that was accepted: its stamp, as in its header, and what was pushed with it."""
+    """An accepted frame: its header stamp and payload."""
 
     stamp_ns: int
     payload: Payload
     time_ns: int
-    """The stamp, or the time paired by in its place, with the infrared camera's constant offset taken out."""
+    """Stamp, or time to pair by, minus the infrared camera's constant offset."""
     arrival: int
-    """How many frames, of both streams, were accepted before it."""
+    """Number of frames, of both streams, accepted before it."""
 
 
 @dataclass(frozen=True)
 class Pair(Generic[Payload]):
-    """Two frames taken at one time.
+    """An RGB and an infrared frame.
 
     Attributes:
-        rgb, ir: what was pushed.
-        rgb_stamp_ns, ir_stamp_ns: the stamps as in the headers.
-        offset_ns: infrared stamp minus colour stamp, as in the headers.
+        rgb, ir: payloads.
+        rgb_stamp_ns, ir_stamp_ns: header stamps.
+        offset_ns: IR stamp minus RGB stamp.
         error_ns: the same after the constant offset is subtracted; limited by the slop.
         reused: the infrared frame was in an earlier pair.
     """
@@ -63,7 +63,7 @@ class Pair(Generic[Payload]):
 
 @dataclass
 class Queue(Generic[Payload]):
-    """One stream's frames without a partner yet, oldest first, and what is known of its rhythm."""
+    """Frames of one stream without a partner, oldest first, and its periods."""
 
     frames: deque[Frame[Payload]] = field(default_factory=deque)
     last_ns: int | None = None
@@ -75,12 +75,12 @@ class Queue(Generic[Payload]):
 
     @property
     def period_ns(self) -> int | None:
-        """The usual time from frame to frame: the median of the last intervals."""
+        """Median of the last intervals."""
         return sorted(self.intervals)[len(self.intervals) // 2] if self.intervals else None
 
     @property
     def least_period_ns(self) -> int | None:
-        """How soon a next frame is to be reckoned with: the lower quartile of the last intervals."""
+        """Lower quartile of the last intervals: how soon a next frame may come."""
         return sorted(self.intervals)[len(self.intervals) // 4] if self.intervals else None
 
     def accept(self, frame: Frame[Payload]) -> None:

@@ -1,6 +1,6 @@
 """Parameters of the node: default, meaning, range and when a change takes effect.
 
-`Settings` is what the node reads, and bags are replayed with. Values are checked in `parameter_values.py`, declared in
+The node and bag replay read `Settings`. Values are checked in `parameter_values.py` and declared in
 `spectradino_ros/parameters.py`. Launch arguments and options of the command line derive from the rows below; `make
 reference` writes them into `docs/node.md` and `config/detector.yaml`.
 """
@@ -27,7 +27,7 @@ TRANSPORTS = ("raw", "compressed", "zstd")
 
 
 class ParameterError(ValueError):
-    """A parameter's value is refused; the message names the parameter and says what is allowed."""
+    """A parameter's value is rejected; the message names the parameter and the allowed values."""
 
 
 class When(str, Enum):
@@ -40,10 +40,9 @@ class When(str, Enum):
 
 @dataclass(frozen=True)
 class Spec:
-    """What is known of one parameter beside its value.
+    """Description of one parameter.
 
-    `low` and `high` are both allowed values. A list's default is a tuple of floating-point numbers; `lengths` are those
-    that it may have.
+    `low` and `high` are allowed values. A list's default is a tuple of floats, `lengths` are its allowed lengths.
     """
 
     name: str
@@ -61,7 +60,7 @@ class Spec:
 
     @property
     def allowed(self) -> str:
-        """The allowed values in words, empty where the type says it all."""
+        """Allowed values in words; empty if the type says it all."""
         if self.choices:
             return ", ".join(choice or '""' for choice in self.choices)
         if self.lengths:
@@ -84,7 +83,7 @@ def _parameter(
 
 @dataclass(frozen=True)
 class Settings:
-    """The node's parameters with their values. Immutable: another thread sees a change whole or not at all."""
+    """Values of the node's parameters. Immutable, so that another thread sees a change completely or not at all."""
 
     model: str = _parameter(
         "", "Model file (.onnx) to serve. Empty: the bundled model for infrared_band.", When.CONFIGURE
@@ -334,23 +333,23 @@ class Settings:
         return replace(self, **changes)
 
     def transport_of(self, camera: str) -> str:
-        """How the images of the camera "rgb" or "ir" come: one of `TRANSPORTS`."""
+        """Transport of the camera "rgb" or "ir", one of `TRANSPORTS`."""
         return self.rgb_transport if camera == "rgb" else self.ir_transport
 
     @property
     def decoding(self) -> DecodeOptions:
-        """How images are read."""
+        """Options for decoding images."""
         x, y, width, height = map(int, self.ir_crop)
         return DecodeOptions(
             round(self.max_image_megapixels * 1e6), (x, y, width, height), self.ir_encoding, self.ir_float_unit
         )
 
     def threshold_of(self, info: ModelInfo) -> float:
-        """The least score in force for a model."""
+        """Minimum score in use for a model."""
         return info.score_threshold if self.score_threshold < 0 else self.score_threshold
 
     def contract_of(self, info: ModelInfo) -> ThermalContract:
-        """The thermal contract in force for a model.
+        """Thermal contract in use for a model.
 
         Raises:
             ThermalError: the parameters contradict each other or the model.
@@ -363,7 +362,7 @@ class Settings:
 
     @property
     def smoothing(self) -> Smoothing | None:
-        """How the thermal range follows the stream."""
+        """Temporal smoothing of the thermal range."""
         return Smoothing(keep=self.thermal_smoothing) if self.thermal_smoothing else None
 
     @property
@@ -372,7 +371,7 @@ class Settings:
         return self.sync_slop_ms or 50.0
 
     def feed(self, calibrated_offset_ms: float | None = None) -> FeedSettings:
-        """How frames are paired and when one camera is enough, with the calibration file's offset if none is given."""
+        """Settings for pairing and fallback, with the calibration file's offset if none is given."""
         return FeedSettings(
             pairing=self.pairing,
             sync_slop_ms=self.sync_slop_ms,

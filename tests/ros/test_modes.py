@@ -82,7 +82,7 @@ def test_one_camera_stops_and_comes_back(node, streams, rig, gone, mode, value, 
 def test_a_frozen_infrared_camera_counts_as_silent(node, streams, rig):
     lines, modes = len(node.lines), len(rig.modes)
     streams.frozen = True
-    node.wait_for_line(r"\[WARN\].*ir repeats one picture for 300 ms.*frozen_ms", after=lines)
+    node.wait_for_line(r"\[WARN\].*ir repeats one image for 300 ms.*frozen_ms", after=lines)
     rig.wait_for_mode("rgb_only")
     rig.wait_for_fact("ir frozen", "true")
     report = wait_until(
@@ -90,7 +90,7 @@ def test_a_frozen_infrared_camera_counts_as_silent(node, streams, rig):
     )
     wait_until(lambda: {d.cause: d.count for d in rig.reports[-1].drops}.get("frozen_ir"), "frozen frames counted")
     assert to_ns(report.ir_stamp) == 0
-    assert "repeats one picture" in rig.facts()["mode reason"]
+    assert "repeats one image" in rig.facts()["mode reason"]
     streams.frozen = False
     rig.wait_for_mode("fused")
     rig.wait_for_fact("ir frozen", "false")
@@ -116,7 +116,7 @@ def test_the_fallback_is_changed_while_it_runs(node, streams, rig, peer):
     rig.wait_for_mode("rgb_only")
     assert manager.set("fallback_mode", "ir_only") == (True, "")
     rig.wait_for_mode("stale")
-    node.wait_for_line(r"mode rgb_only -> stale: .*fallback_mode ir_only lets rgb not answer alone")
+    node.wait_for_line(r"mode rgb_only -> stale: .*fallback_mode ir_only does not allow rgb alone")
     assert manager.set("fallback_mode", "auto") == (True, "")
     rig.wait_for_mode("rgb_only")
 

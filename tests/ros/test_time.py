@@ -39,7 +39,7 @@ def test_a_camera_that_stamps_with_the_time_since_its_start_is_fused(blob_model,
         node.wait_for_line(
             r"\[WARN\].*stamps count from a camera's start \(ir with 421\d s\).*paired by their times of"
         )
-        assert node.count("come much later|synchronise the clocks") == 0
+        assert node.count("arrive much later|synchronise the clocks") == 0
         report = rig.reports[-1]
         assert to_ns(report.header.stamp) in sent, "the RGB frame's own stamp"
         assert 4211 <= to_ns(report.ir_stamp) / 1e9 < 5000
@@ -180,7 +180,7 @@ def test_without_one_the_change_is_reported_and_can_be_refused(blob_model, peer)
         node.wait_for_line(r"\[WARN\].*own 80x60 pixels and under its frame_id.*fallback_mode rgb_grid")
         wait_until(lambda: rig.detections[-1].header.frame_id == "ir_optical", "infrared's own frame")
         assert Manager(peer, node, rig.name).set("fallback_mode", "rgb_grid") == (True, "")
-        refusal = "fallback_mode rgb_grid lets ir not answer alone, as no registration to the RGB image is known"
+        refusal = "fallback_mode rgb_grid does not allow ir alone, as no registration to the RGB image is known"
         alone_after(rig, lambda: node.count(refusal), "the refusal")
         rig.wait_for_mode("stale")
         assert node.count("own 80x60 pixels") == 1

@@ -125,7 +125,7 @@ class TestFrozen:
         assert 2500 < back < 2650
         assert 26 <= rig.feed.drops()["frozen_ir"] <= 30
         assert not [c for c in rig.captures if c.ir is not None and stopped < c.ir[1] < 2500]
-        assert sum("repeats one picture for 400 ms" in line for line in rig.lines) == 1
+        assert sum("repeats one image for 400 ms" in line for line in rig.lines) == 1
         assert not rig.feed.ir_frozen
 
     def test_it_can_be_switched_off(self):

@@ -146,7 +146,7 @@ class TestClocks:
         rig = play(Rig(pair_by="stamp"), shots(seconds=6, start_ms=self.UPTIME, moving=False))
         assert not real_errors(rig)
         assert "no frame finds a partner: set pair_by to auto or arrival" in rig.lines[0]
-        assert not any("come much later" in line for line in rig.lines), "nothing is known of that"
+        assert not any("arrive much later" in line for line in rig.lines), "nothing is known of that"
         assert not any("set ir_time_offset_ms" in line for line in rig.lines)
         zero = play(Rig(pair_by="stamp"), [replace(s, stamp_ns=0) for s in shots(seconds=3, moving=False)])
         assert zero.feed.mode is Mode.STALE

@@ -146,7 +146,7 @@ def test_drivers_that_come_up_late_are_a_new_start():
     assert [c.mode for c in run(modes, "", 0, 5000)] == [Mode.STALE]
     change = modes.frame("rgb", 5000 * MS)
     assert change is not None
-    assert (change.mode, change.reason) == (Mode.FUSED, "ir is waited for, the other has come")
+    assert (change.mode, change.reason) == (Mode.FUSED, "waiting for the first ir frame")
     assert run(modes, "rgb", 5100, 5501) == [], "the other has its time again"
     (change,) = run(modes, "rgb", 5501, 6000)
     assert change.mode is Mode.RGB_ONLY
@@ -194,7 +194,7 @@ def test_infrared_alone_only_in_the_rgb_grid():
     run(modes, "rgb ir", 0, 1000)
     run(modes, "ir", 1000, 2000)
     assert modes.mode is Mode.STALE
-    assert "fallback_mode rgb_grid lets ir not answer alone, as no registration" in modes.reason
+    assert "fallback_mode rgb_grid does not allow ir alone, as no registration" in modes.reason
     modes.rgb_grid = True
     (change,) = run(modes, "ir", 2000, 2200)
     assert change.mode is Mode.IR_ONLY
@@ -223,7 +223,7 @@ def test_a_frozen_camera_is_left_out_at_once_and_taken_back_when_it_moves():
     change = modes.frame("ir", 1000 * MS, frozen=True)
     assert change is not None
     assert change.mode is Mode.RGB_ONLY
-    assert "repeats one picture" in change.reason
+    assert "repeats one image" in change.reason
     for at in range(1100, 2000, 100):
         modes.frame("rgb", at * MS)
         assert modes.frame("ir", at * MS, frozen=True) is None
