@@ -63,8 +63,8 @@ class Capture(Generic[Payload]):
     Attributes:
         rgb, ir: payloads; one of them is None if a camera is used alone.
         rgb_stamp_ns, ir_stamp_ns: header stamps.
-        error_ns: IR time minus RGB time minus the offset in use, by stamps or arrival times, whichever frames are paired
-            by; None with one frame.
+        error_ns: IR time minus RGB time minus the offset in use, by stamps or arrival times, as frames are paired; None
+            with one frame.
         ready_ns: time of the decision on the arrival clock.
         after_jump: whether time jumped back since the previous capture, so that temporal smoothing must be reset.
         ir_reused: whether the infrared frame was in an earlier capture.
