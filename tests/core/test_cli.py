@@ -49,11 +49,11 @@ def test_evaluate_reports_missing_or_invalid_options(blob, tmp_path, capsys):
         (["--split", "val"], "name it with --dataset"),
         (["--dataset", "nonsense"], "choose one of flir"),
         (["--scenes", "1", "--out", str(blob)], "is a file: give a folder"),
-        (["--scenes", "1", "--stride", "14x14"], "--stride needs --slide"),
+        (["--scenes", "1", "--stride", "14x14"], "needs --slide"),
         (["--scenes", "1", "--draw", "4"], "--draw has no effect without --out"),
         (["--dataset", "scenes", "--time-of-day", "day"], "--time-of-day has no effect without --scenes"),
         (["--dataset", "scenes", "--data", "x"], "--data has no effect on scenes, which is rendered"),
-        (["--scenes", "1", "--slide", "1288x1036"], "only a checkpoint (.safetensors) can slide"),
+        (["--scenes", "1", "--slide", "1288x1036"], "only a checkpoint (.safetensors) supports sliding windows"),
         (["--scenes", "1", "--baseline", str(blob)], "a model was given twice"),
     ):
         assert main(["evaluate", "--model", str(blob), *words, "--device", "cpu"]) == 1
