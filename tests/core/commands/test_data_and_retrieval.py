@@ -118,4 +118,4 @@ def test_incompatible_options_are_refused(backbone, capsys):
     assert main(["evaluate", "retrieval", "--model", str(backbone)]) == 1
     assert "nothing to evaluate on" in capsys.readouterr().err
     assert main(["pretrain", "--system", "omnivorous", "--variant", "test", "--stages", "1", "--scenes", "8"]) == 1
-    assert "--stages: not for --system omnivorous" in capsys.readouterr().err
+    assert "--stages is for SpectraDINO's stages, not for --system omnivorous" in capsys.readouterr().err

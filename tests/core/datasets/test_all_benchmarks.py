@@ -141,7 +141,7 @@ def test_wrong_roots_say_what_was_looked_for(name: str, tmp_path: Path) -> None:
             open_benchmark(name, root, "train")
         assert "Looked for: " in str(failed.value)
         assert "Get it: " in str(failed.value)
-    with pytest.raises(BenchmarkError, match="needs --root"):
+    with pytest.raises(BenchmarkError, match="needs --data"):
         open_benchmark(name, None, "train")
 
 

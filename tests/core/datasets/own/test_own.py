@@ -136,7 +136,7 @@ def test_any_two_folders_are_told_apart_by_their_images(tmp_path: Path) -> None:
     assert any("its last 1 of 2 labelled images" in remark for remark in own.remarks)
     for path in (tmp_path / "cam_a").iterdir():
         write_image(path, grey(90))
-    with pytest.raises(LabelError, match="say so with --rgb cam_a --thermal cam_b"):
+    with pytest.raises(LabelError, match="say so with --rgb cam_a --ir cam_b"):
         open_own(tmp_path)
     named = open_own(tmp_path, rgb_folder="cam_a", infrared_folder="cam_b", infrared="nir")
     assert named.benchmark.infrared is Modality.NIR
