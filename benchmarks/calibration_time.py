@@ -21,9 +21,8 @@ import cv2
 import numpy as np
 
 from benchmarks.calibration import RESULTS
-from spectradino_core.bags.make import MakeOptions, make_bag
+from spectradino_core.bags.make import CameraSchedule, MakeOptions, exposures, make_bag
 from spectradino_core.bags.reader import BagReader
-from spectradino_core.bags.schedule import CameraSchedule, exposures
 from spectradino_core.bags.sources import CameraView, SceneViews
 from spectradino_core.bench.machine import describe
 from spectradino_core.bench.tables import write_table

@@ -3,12 +3,18 @@
 Needs neither torch nor ROS.
 
 - Read: `storage.py`, `salvage.py` (files to raw messages, intact or damaged), `message_types.py` (raw messages to
-  fields), `reader.py` (camera topics, frames in stamp order).
+  fields), `topics.py`, `reader.py` (camera topics, frames in stamp order).
 - Inspect: `inspection.py`.
 - Replay: `replay.py` (frames to results, with the live node's code); `segments.py`, `annotate.py` (results as a bag).
 - Score: `scored_bag.py`, `node_run.py`, `sweep_run.py` (one bag), `evaluate.py`, `results.py`, `report.py` (many).
-- Write and make: `writer.py`, `messages.py`; `schedule.py`, `sources.py`, `make.py` (synthetic recordings with ground
-  truth).
+- Write: `writer.py`, `messages.py`.
+- Make: `sources.py`, `make.py` (synthetic recordings with ground truth).
 """
 
 from __future__ import annotations
+
+__all__ = ["BagError"]
+
+
+class BagError(ValueError):
+    """A bag, or a topic in it, cannot be used; the message names it and the remedy."""

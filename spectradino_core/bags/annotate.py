@@ -18,10 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from spectradino_core.bags import messages
-from spectradino_core.bags.errors import BagError
-from spectradino_core.bags.intake import CameraMessages
-from spectradino_core.bags.reader import BagFrame, BagReader
+from spectradino_core.bags import BagError, messages
+from spectradino_core.bags.reader import BagFrame, BagReader, CameraMessages
 from spectradino_core.bags.replay import Replay, ReplayResult
 from spectradino_core.bags.segments import Segments
 from spectradino_core.bags.storage import Raw, Storage

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spectradino_core.bags.errors import BagError
+from spectradino_core.bags import BagError
 from spectradino_core.bags.evaluation_options import Options, Unit, file_digest, pipeline_of, work_key
 from spectradino_core.bags.ground_truth_coco import mask_files
 from spectradino_core.bags.node_run import run_node

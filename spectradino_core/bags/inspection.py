@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from spectradino_core.bags.intake import CameraMessages
-from spectradino_core.bags.reader import BagFrame, BagReader
+from spectradino_core.bags.reader import BagFrame, BagReader, CameraMessages
 from spectradino_core.streams.clocks import APART_NS, Clocks, is_uptime
 from spectradino_core.streams.compressed import encoding_of
 from spectradino_core.streams.decode import DecodeError

@@ -1,4 +1,4 @@
-"""Results of one replay at the labelled frames of a bag, as arrays for storage; `scores.py` computes scores from them.
+"""Results of one replay at the labelled frames of a bag, as arrays for storage; `results.py` computes scores from them.
 
 A result with an RGB frame is assigned to the labelled frame of the same stamp, an IR-only result to the nearest one
 within the tolerance. Labelled frames without a result count as frames without detections.

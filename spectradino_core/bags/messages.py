@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from spectradino_core.bags.errors import BagError
+from spectradino_core.bags import BagError
 from spectradino_core.bags.message_types import writing_types
 from spectradino_core.runtime.perception_result import PerceptionResult
 from spectradino_core.streams import answers

@@ -22,8 +22,8 @@ import numpy as np
 from spectradino_core.bags.evaluation_options import Options, Unit, pipeline_of
 from spectradino_core.bags.ground_truth import in_seconds
 from spectradino_core.bags.health import mode_seconds, pairing_figures, stream_figures
-from spectradino_core.bags.intake import nothing_read
 from spectradino_core.bags.labelled_frames import MODES, NO_ERROR, LabelledFrames, stored
+from spectradino_core.bags.reader import nothing_read
 from spectradino_core.bags.replay import Replay, ReplayResult
 from spectradino_core.bags.scored_bag import ScoredBag, open_scored
 from spectradino_core.calibration.registration import Registration

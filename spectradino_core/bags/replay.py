@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 
-from spectradino_core.bags.errors import BagError
+from spectradino_core.bags import BagError
 from spectradino_core.bags.reader import BagFrame, BagReader
 from spectradino_core.bags.topics import base_topic
 from spectradino_core.calibration.registration import RegistrationError

@@ -24,7 +24,7 @@ from zlib import crc32
 from lz4.frame import LZ4FrameDecompressor
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 
-from spectradino_core.bags.errors import BagError
+from spectradino_core.bags import BagError
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -12,7 +12,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from spectradino_core.bags.errors import BagError
+from spectradino_core.bags import BagError
 from spectradino_core.calibration.registration import Registration
 from spectradino_core.data.paired_folder import PairedFolder, PairedItem
 from spectradino_core.datasets.benchmark import LabelledItem, LabelledPairs

@@ -6,22 +6,23 @@ Compression is detected from the bytes: metadata.yaml may be missing, edited, or
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import struct
 import sys
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 
 import apsw
-from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
+from rosbags.interfaces import Connection, MessageDefinition, MessageDefinitionFormat
 from rosbags.rosbag2 import Reader, ReaderError
 
-from spectradino_core.bags.errors import BagError
-from spectradino_core.bags.opening import encoding_of, no_room, open_reader, read_connections, uncounted
+from spectradino_core.bags import BagError
 from spectradino_core.bags.packing import ZSTD, unpack_file, unpacked_message
 from spectradino_core.bags.salvage import CDR, ForeignBagError, Salvaged, salvage, unread_encodings
 from spectradino_core.files import FileError, check_file
@@ -44,6 +45,8 @@ _REMEDY = {
     ".mcap": "repair it with 'mcap recover'",
     ".db3": "repair it with 'sqlite3 FILE .recover'",
 }
+_BY_MESSAGE = "each message"
+"""A compression mode that rosbags does not know, so that it returns messages as stored."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ class Storage:
                 yield from self._of_reader(part, topics)
 
     def _of_reader(self, reader: Reader, topics: Collection[str]) -> Iterator[Raw]:
-        wanted = [connection for connection in read_connections(reader) if connection.topic in topics]
+        wanted = [connection for connection in _cdr_connections(reader) if connection.topic in topics]
         if not wanted:
             return
         count, last_ns = 0, 0
@@ -191,7 +194,7 @@ class Storage:
 
     def _open_whole(self, files: list[Path]) -> None:
         try:
-            reader = open_reader(self.path)
+            reader = _open_reader(self.path)
         except BagError:
             raise
         except _UNREADABLE as error:
@@ -226,7 +229,7 @@ class Storage:
                 self._report(f"{named} cannot be decompressed ({_short(error)}): copy it again")
                 return False
         try:
-            self._parts.append(open_reader(file))
+            self._parts.append(_open_reader(file))
             return False
         except _UNREADABLE as error:
             why = _short(error)
@@ -255,7 +258,7 @@ class Storage:
             with file.open("rb") as source, copy.open("wb") as target:
                 is_whole = unpack_file(source, target)
         except OSError as error:
-            raise no_room(file, error) from None
+            raise _no_room(file, error) from None
         if not is_whole:
             self._report(f"{file} is truncated or damaged: it could be decompressed in part only; copy it again")
         return copy
@@ -282,7 +285,7 @@ class Storage:
         try:
             if isinstance(part, Salvaged):
                 yield from (data for _, _, data in islice(part.messages(set(part.topics)), 1))
-            elif wanted := [c for c in read_connections(part) if c.msgcount]:
+            elif wanted := [c for c in _cdr_connections(part) if c.msgcount]:
                 yield from (data for _, _, data in islice(part.messages(wanted), 1))
         except _UNREADABLE:
             return
@@ -294,12 +297,12 @@ class Storage:
                 listed = list(part.topics.items())
                 unread, file = part.unread, part.path
             else:
-                stored = uncounted(part)
+                stored = _uncounted(part)
                 listed = [
                     (c.topic, (c.msgtype, c.msgdef, c.msgcount + stored.pop(c.topic, 0)))
-                    for c in read_connections(part)
+                    for c in _cdr_connections(part)
                 ]
-                unread = {c.topic: encoding_of(c) for c in part.connections if encoding_of(c) not in CDR}
+                unread = {c.topic: _encoding_of(c) for c in part.connections if _encoding_of(c) not in CDR}
                 file = Path(str(part.path))
             file = self._copies.get(file, file)
             if text := unread_encodings(unread, file):
@@ -357,3 +360,71 @@ def _hint(path: Path) -> str:
 def _short(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return (text or type(error).__name__)[:200]
+
+
+def _open_reader(path: Path) -> Reader:
+    """Open a reader of a bag. A damaged bag raises the exceptions of rosbags and the libraries below it.
+
+    Raises:
+        BagError: no disk space to decompress it.
+    """
+    reader = Reader(path)
+    try:
+        reader.open()
+    except OSError as error:
+        raise _no_room(path, error) from None
+    metadata = reader.storage.metadata
+    if metadata.compression_mode == "message":  # rosbags stops at an uncompressed message: see `packing.py`
+        reader.storage.metadata = metadata._replace(compression_mode=_BY_MESSAGE)
+    _take_as_stored(reader)
+    return reader
+
+
+def _no_room(path: Path, error: OSError) -> Exception:
+    """Return the error to raise for a failed decompression, which writes to the folder for temporary files."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return error
+    return BagError(
+        f"{path} cannot be decompressed: no space is left in {gettempdir()}; free some, or set the environment "
+        "variable TMPDIR to another folder"
+    )
+
+
+def _cdr_connections(reader: Reader) -> list[Connection]:
+    """Return a reader's topics with messages in CDR."""
+    return [connection for connection in reader.connections if _encoding_of(connection) in CDR]
+
+
+def _uncounted(reader: Reader) -> Counter[str]:
+    """Count messages per topic that are in the files but not listed in metadata.yaml."""
+    counts: Counter[str] = Counter()
+    for storage in getattr(reader.storage, "storages", ()):
+        for stored in storage.connections:
+            counts[stored.topic] += stored.msgcount
+    for listed in reader.connections if counts else ():
+        counts[listed.topic] -= listed.msgcount
+    return +counts
+
+
+def _encoding_of(connection: Connection) -> str:
+    return str(getattr(connection.ext, "serialization_format", "")).strip().lower()
+
+
+def _take_as_stored(reader: Reader) -> None:
+    """Add the topics of the files as connections if their QoS or hash differs from metadata.yaml.
+
+    rosbags silently skips the messages of such topics otherwise. They differ if somebody edited the QoS for playback,
+    or between recorder versions.
+    """
+    listed = reader.connections
+    for storage in getattr(reader.storage, "storages", ()):
+        for stored in storage.connections:
+            if not any(_same(stored, known) for known in listed):
+                listed.append(stored._replace(id=1 + len(listed), msgcount=0, owner=reader.storage))
+
+
+def _same(stored: Connection, listed: Connection) -> bool:
+    """Whether rosbags takes a file's topic for a listed one and returns its messages."""
+    return (stored.topic, stored.msgtype, stored.ext) == (listed.topic, listed.msgtype, listed.ext) and (
+        not stored.digest or not listed.digest or stored.digest == listed.digest
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from spectradino_core.bags.errors import BagError
+from spectradino_core.bags import BagError
 from spectradino_core.bags.storage import StoredTopic
 from spectradino_core.streams.queues import Stream
 from spectradino_core.streams.topics import IMAGES

@@ -25,7 +25,7 @@ from rosbags.interfaces import (
 )
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer, WriterError
 
-from spectradino_core.bags.errors import BagError
+from spectradino_core.bags import BagError
 from spectradino_core.bags.message_types import writing_types
 
 __all__ = ["COMPRESSIONS", "STORAGES", "BagWriter"]

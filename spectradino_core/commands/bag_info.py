@@ -34,7 +34,7 @@ def add(kinds: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from spectradino_core.bags.errors import BagError
+    from spectradino_core.bags import BagError
     from spectradino_core.bags.inspection import inspect
     from spectradino_core.bags.reader import BagReader
 
@@ -62,7 +62,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _what_there_is(options: argparse.Namespace) -> Any:
     """Open the bag with the only camera found in it, or else without cameras."""
-    from spectradino_core.bags.errors import BagError
+    from spectradino_core.bags import BagError
     from spectradino_core.bags.reader import BagReader
 
     for rgb_topic, ir_topic in ((options.rgb_topic, ""), ("", options.ir_topic)):

@@ -104,8 +104,7 @@ def add(kinds: Any) -> None:
 def _run(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from spectradino_core.bags.make import MakeOptions, make_bag
-    from spectradino_core.bags.schedule import CameraSchedule
+    from spectradino_core.bags.make import CameraSchedule, MakeOptions, make_bag
 
     rgb_rate, ir_rate = _rates(options)
     source, duration_s = _source(options, min(rgb_rate, ir_rate))

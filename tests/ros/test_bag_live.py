@@ -11,10 +11,9 @@ from spectradino_msgs.msg import FrameReport
 from std_msgs.msg import String
 from vision_msgs.msg import Detection2DArray
 
-from spectradino_core.bags.make import MakeOptions, make_bag
+from spectradino_core.bags.make import CameraSchedule, MakeOptions, make_bag
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.replay import Replay, ReplayResult
-from spectradino_core.bags.schedule import CameraSchedule
 from spectradino_core.bags.sources import SceneViews
 from spectradino_core.streams.detecting import open_pipeline
 from spectradino_core.streams.settings import Settings

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from rosbags.highlevel import AnyReader
 
+from spectradino_core.bags import BagError
 from spectradino_core.bags.annotate import NODE_TOPICS, AnnotateOptions, annotate
-from spectradino_core.bags.errors import BagError
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.replay import Replay
 from spectradino_core.streams.detecting import open_pipeline

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spectradino_core.bags.errors import BagError
+from spectradino_core.bags import BagError
 from spectradino_core.bags.reader import BagReader
 from tests.core.bags.recorded import pairs, record
 

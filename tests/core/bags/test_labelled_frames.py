@@ -7,7 +7,7 @@ import pytest
 
 from spectradino_core.bags.ground_truth import GroundTruth, GroundTruthError, TrueFrame
 from spectradino_core.bags.labelled_frames import LabelledFrames, truth_arrays
-from spectradino_core.bags.scores import score, summary
+from spectradino_core.bags.results import score, summary
 from spectradino_core.calibration.registration import Registration
 from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 from spectradino_core.runtime.rgb_grid import in_colour_pixels

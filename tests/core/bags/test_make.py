@@ -10,10 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from spectradino_core.bags.errors import BagError
-from spectradino_core.bags.make import MakeOptions, make_bag
+from spectradino_core.bags import BagError
+from spectradino_core.bags.make import CameraSchedule, MakeOptions, exposures, make_bag
 from spectradino_core.bags.reader import BagReader
-from spectradino_core.bags.schedule import CameraSchedule, exposures
 from spectradino_core.bags.sources import FolderViews, SceneViews
 from spectradino_core.data.paired_folder import PairedFolder
 from spectradino_core.modality import Modality

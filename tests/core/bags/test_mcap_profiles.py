@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from spectradino_core.bags.errors import BagError
+from spectradino_core.bags import BagError
 from spectradino_core.bags.message_types import writing_types
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.cli import main

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from spectradino_core.bags.errors import BagError
+from spectradino_core.bags import BagError
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.storage import zstd
 from tests.core.bags.recorded import IR, RGB, pairs, record

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from spectradino_core.bags.definitions import DEFINITIONS
-from spectradino_core.bags.errors import BagError
-from spectradino_core.bags.message_types import MessageTypes, writing_types
+from spectradino_core.bags import BagError
+from spectradino_core.bags.message_types import DEFINITIONS, MessageTypes, writing_types
 from spectradino_core.bags.messages import header, make
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.writer import BagWriter

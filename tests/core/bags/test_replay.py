@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spectradino_core.bags.errors import BagError
+from spectradino_core.bags import BagError
 from spectradino_core.bags.messages import make
 from spectradino_core.bags.reader import BagFrame, BagReader
 from spectradino_core.bags.replay import Replay, ReplayResult

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from lz4.frame import compress as pack_lz4
 
-from spectradino_core.bags.errors import BagError
+from spectradino_core.bags import BagError
 from spectradino_core.bags.message_types import MessageTypes
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.salvage import salvage

@@ -13,7 +13,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.interfaces import QosDurability
 from rosbags.rosbag2 import Reader
 
-from spectradino_core.bags.errors import BagError
+from spectradino_core.bags import BagError
 from spectradino_core.bags.messages import compressed_message, header, image_message, label_message, text_message
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.writer import BagWriter

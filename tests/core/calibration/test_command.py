@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
-from spectradino_core.bags.make import MakeOptions, make_bag
+from spectradino_core.bags.make import CameraSchedule, MakeOptions, make_bag
 from spectradino_core.bags.reader import BagReader
-from spectradino_core.bags.schedule import CameraSchedule
 from spectradino_core.bags.sources import SceneViews
 from spectradino_core.calibration.estimation.recordings import activities_of_bag, is_by_arrival
 from spectradino_core.calibration.estimation.time_offset import estimate_time_offset
