@@ -7,10 +7,9 @@ start of the recording, so that the results equal those of an uninterrupted run.
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -19,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from spectradino_core.bags import BagError, messages
-from spectradino_core.bags.reader import BagFrame, BagReader, CameraMessages
+from spectradino_core.bags.evaluation_options import file_digest
+from spectradino_core.bags.reader import BagFrame, BagReader, CameraMessages, describe_intake
 from spectradino_core.bags.replay import Replay, ReplayResult
 from spectradino_core.bags.segments import Segments
 from spectradino_core.bags.storage import Raw, Storage
 from spectradino_core.bags.writer import BagWriter
 from spectradino_core.calibration.registration import Registration
-from spectradino_core.files import open_file
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.engine import Engine, RawPredictions
 from spectradino_core.runtime.overlay import draw_overlay, infrared_to_grey
@@ -139,20 +138,15 @@ def annotate(
                     drops[cause] = drops.get(cause, 0) + count
             if not replay.results:
                 remove = True
-                raise BagError(_nothing_to_write(reader.path, cameras, drops, run.failure))
+                failed = f"; a capture failed: {run.failure}" if run.failure else ""
+                raise BagError(
+                    f"{reader.path}: no result, so nothing is written: {describe_intake(cameras, drops)}{failed}"
+                )
             _put_together(reader, run.begin_ns, rest, store, out, options, engine.info)
             remove = True
         finally:
             store.close(remove)
     return Annotated(out, dict(replay.results), drops, store.kept, cameras)
-
-
-def _nothing_to_write(path: Path, cameras: Sequence[CameraMessages], drops: dict[str, int], failure: str) -> str:
-    """Why a recording gives no result: message counts of the cameras, drops, and the first failed capture."""
-    read = "; ".join(map(str, cameras)) or "no message of a camera"
-    dropped = ", ".join(f"{count} {cause}" for cause, count in sorted(drops.items())) or "nothing"
-    failed = f"; a capture failed: {failure}" if failure else ""
-    return f"{path}: no result, so nothing is written: {read}; dropped: {dropped}{failed}"
 
 
 class _Skipping:
@@ -333,17 +327,9 @@ def _plan(reader: BagReader, model: Path, options: AnnotateOptions) -> dict[str,
         "format": 1,
         "drive": [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files],
         "topics": [reader.rgb_topic, reader.ir_topic],
-        "model": _digest(model, "model file"),
-        "calibration": _digest(Path(os.path.expanduser(calibration)), "calibration file") if calibration else "",
+        "model": file_digest(model, "model file"),
+        "calibration": file_digest(Path(os.path.expanduser(calibration)), "calibration file") if calibration else "",
         "settings": asdict(options.settings),
         "overlay": options.overlay,
         "clock": options.clock,
     }
-
-
-def _digest(path: Path, kind: str) -> str:
-    digest = hashlib.sha256()
-    with open_file(path, kind) as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -19,6 +19,7 @@ from spectradino_core.bags.ground_truth_coco import mask_files
 from spectradino_core.bags.node_run import run_node
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.results import BagEvidence, json_bytes, result, sweep_table, timings
+from spectradino_core.bags.storage import DATA_FILE
 from spectradino_core.bags.sweep_run import NODE, run_sweep, sweep_runs
 from spectradino_core.files import read_text, written_atomically
 from spectradino_core.jobs import run_jobs
@@ -27,7 +28,6 @@ __all__ = ["do_unit", "evaluate_bags", "find_bags"]
 
 log = logging.getLogger(__name__)
 
-_DATA = re.compile(r"\.(mcap|db3)(\.zstd)?$")
 _NUMBERED = re.compile(r"^(.*)_\d+\.(mcap|db3)(\.zstd)?$")
 
 
@@ -191,7 +191,7 @@ def _bags_at(path: Path, listed: bool = False) -> list[Path]:
         return found
     if not path.is_dir() or (path / "metadata.yaml").is_file():
         return [path]  # the reader reports problems
-    files = sorted(p for p in path.iterdir() if _DATA.search(p.name))
+    files = sorted(p for p in path.iterdir() if DATA_FILE.search(p.name))
     parts = {numbered[1] if (numbered := _NUMBERED.match(p.name)) else p.name for p in files}
     below = [p for p in sorted(path.iterdir()) if p.is_dir() and _is_bag(p)]
     if not below and len(parts) <= 1:
@@ -200,16 +200,16 @@ def _bags_at(path: Path, listed: bool = False) -> list[Path]:
 
 
 def _is_bag(folder: Path) -> bool:
-    return (folder / "metadata.yaml").is_file() or any(_DATA.search(p.name) for p in folder.iterdir())
+    return (folder / "metadata.yaml").is_file() or any(DATA_FILE.search(p.name) for p in folder.iterdir())
 
 
 def _stem(path: Path) -> str:
-    return _DATA.sub("", path.name)
+    return DATA_FILE.sub("", path.name)
 
 
 def _bag_digest(path: Path) -> list[Any]:
     files = [path] if path.is_file() else sorted(p for p in path.glob("*") if p.is_file())
-    wanted = [p for p in files if _DATA.search(p.name) or p.name == "metadata.yaml" or p.name.endswith("-wal")]
+    wanted = [p for p in files if DATA_FILE.search(p.name) or p.name == "metadata.yaml" or p.name.endswith("-wal")]
     return [[p.name, file_digest(p)] for p in wanted or files]
 
 

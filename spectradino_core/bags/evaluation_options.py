@@ -214,15 +214,15 @@ def _opened(model: Path, state: Any, settings: Settings) -> Pipeline:
     return pipeline
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content.
+def file_digest(path: Path, kind: str = "file") -> str:
+    """Compute the SHA-256 of a file's content; `kind` describes the file in errors.
 
     Raises:
         FileError: the file cannot be read, or is a placeholder.
         OSError: a read failed.
     """
     digest = hashlib.sha256()
-    with open_file(path, "file") as file:
+    with open_file(path, kind) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

@@ -23,7 +23,7 @@ from spectradino_core.bags.evaluation_options import Options, Unit, pipeline_of
 from spectradino_core.bags.ground_truth import in_seconds
 from spectradino_core.bags.health import mode_seconds, pairing_figures, stream_figures
 from spectradino_core.bags.labelled_frames import MODES, NO_ERROR, LabelledFrames, stored
-from spectradino_core.bags.reader import nothing_read
+from spectradino_core.bags.reader import describe_intake
 from spectradino_core.bags.replay import Replay, ReplayResult
 from spectradino_core.bags.scored_bag import ScoredBag, open_scored
 from spectradino_core.calibration.registration import Registration
@@ -174,11 +174,11 @@ class _ReplayRecord:
         self._count += 1
         if percepts is not None and percepts.ir_invalid is not None:
             self._ir_invalid.append(percepts.ir_invalid)
-        to_rgb = self._match.to_rgb(result, self._replay)
-        if percepts is None or to_rgb is None:
+        matched = self._match.to_rgb(result, self._replay)
+        if percepts is None or matched is None:
             self._failures.setdefault(result.cause, result.error)
             return
-        stamp_ns, in_colour, tolerance_ns, error_ns = to_rgb
+        stamp_ns, in_colour, tolerance_ns, error_ns = matched
         place = None if self._labelled is None else self._labelled.add(stamp_ns, in_colour, tolerance_ns, error_ns)
         if self._labelled is None or place is not None:
             self._add_to_worst(result, percepts, in_colour, place)
@@ -192,11 +192,10 @@ class _ReplayRecord:
         Either no camera can be read, or model or parameters do not fit the cameras. A labelled recording whose frames
         find no partner can still be scored.
         """
-        counted = self._bag.reader.messages_of.values()
-        if not self._count and (self._bag.truth is None or nothing_read(counted)):
-            cameras = "; ".join(map(str, counted)) or "no message of a camera"
-            drops = ", ".join(f"{count} {cause}" for cause, count in self._replay.drops().items()) or "nothing"
-            raise ValueError(f"no capture could be made: {cameras}; dropped: {drops}")
+        cameras = self._bag.reader.messages_of.values()
+        nothing_read = bool(cameras) and all(camera.is_unreadable for camera in cameras)
+        if not self._count and (self._bag.truth is None or nothing_read):
+            raise ValueError(f"no capture could be made: {describe_intake(cameras, self._replay.drops())}")
         if self._count and all(self._rows[_COLUMNS.index("failed") :: len(_COLUMNS)]):
             text = "; ".join(f"{cause}: {why}" for cause, why in sorted(self._failures.items()))
             raise ValueError(f"all {self._count} captures failed ({text})")

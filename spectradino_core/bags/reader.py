@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from spectradino_core.streams.frames import CameraFrame
 from spectradino_core.streams.pairing import JUMP_MS
 from spectradino_core.streams.queues import Stream
 
-__all__ = ["BagFrame", "BagMessage", "BagReader", "CameraMessages", "nothing_read"]
+__all__ = ["BagFrame", "BagMessage", "BagReader", "CameraMessages", "describe_intake"]
 
 _MS = 1_000_000
 _MOST_BYTES = 256 << 20
@@ -67,22 +67,12 @@ class CameraMessages:
         remedy = '; convert the topic, or continue without the camera (--rgb-topic "" or --ir-topic "")'
         return f"{text}, {much} ({causes}){remedy if self.is_unreadable else ''}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the counts as JSON data."""
-        return {
-            "topic": self.topic,
-            "messages": self.messages,
-            "refused": dict(sorted(self.refused.items())),
-            "examples": dict(sorted(self.examples.items())),
-        }
 
-
-def nothing_read(cameras: Iterable[CameraMessages]) -> str:
-    """Why no camera of a recording can be read; "" if one can, or there is none."""
-    listed = list(cameras)
-    if not listed or not all(camera.is_unreadable for camera in listed):
-        return ""
-    return "; ".join(map(str, listed))
+def describe_intake(cameras: Iterable[CameraMessages], drops: Mapping[str, int]) -> str:
+    """Describe why a recording gives no result: message counts of the cameras, and drops by cause."""
+    read = "; ".join(map(str, cameras)) or "no message of a camera"
+    dropped = ", ".join(f"{count} {cause}" for cause, count in sorted(drops.items())) or "nothing"
+    return f"{read}; dropped: {dropped}"
 
 
 @dataclass(frozen=True)

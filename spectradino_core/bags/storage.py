@@ -32,7 +32,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-__all__ = ["Raw", "Storage", "StoredTopic"]
+__all__ = ["DATA_FILE", "Raw", "Storage", "StoredTopic"]
 
 _UNREADABLE = (
     ReaderError, apsw.Error, zstd.ZstdError, struct.error, OSError, EOFError, RuntimeError, ValueError, TypeError,
@@ -40,7 +40,8 @@ _UNREADABLE = (
 )  # fmt: skip
 """Exceptions of rosbags and the libraries below it on damaged files."""
 
-_DATA = re.compile(r"\.(mcap|db3)(\.zstd)?$")
+DATA_FILE = re.compile(r"\.(mcap|db3)(\.zstd)?$")
+"""Suffix of a file with messages."""
 _REMEDY = {
     ".mcap": "repair it with 'mcap recover'",
     ".db3": "repair it with 'sqlite3 FILE .recover'",
@@ -169,7 +170,7 @@ class Storage:
         path = self.path
         if not os.path.lexists(path):
             raise BagError(f"{path} does not exist: check the path of the bag")
-        if not path.is_dir() and not _DATA.search(path.name):
+        if not path.is_dir() and not DATA_FILE.search(path.name):
             raise BagError(f"{path}: not a rosbag2 folder, .mcap or .db3 file{_hint(path)}")
         _check(path)
         files = _data_files(path)
@@ -327,7 +328,7 @@ def _check(path: Path) -> None:
     Raises:
         BagError: one is not a regular file, or a placeholder such as a Git LFS pointer.
     """
-    names = [path] if not path.is_dir() else [f for f in path.iterdir() if _DATA.search(f.name)]
+    names = [path] if not path.is_dir() else [f for f in path.iterdir() if DATA_FILE.search(f.name)]
     try:
         for file in names:
             check_file(file, "bag file")
@@ -341,7 +342,7 @@ def _data_files(path: Path) -> list[Path]:
     """Return the files with messages, sorted by their numbers."""
     if path.is_file():
         return [path]
-    files = [f for f in path.iterdir() if f.is_file() and _DATA.search(f.name)]
+    files = [f for f in path.iterdir() if f.is_file() and DATA_FILE.search(f.name)]
     names = {f.name for f in files}  # of a file with its decompressed copy beside it, only the copy counts
     files = [f for f in files if f.suffix != ".zstd" or f.stem not in names]
     return sorted(files, key=lambda f: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", f.name)])

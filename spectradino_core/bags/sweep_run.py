@@ -102,9 +102,9 @@ def _node(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> Label
     labelled, match = _labelled_frames(bag, pipeline), Matcher(bag, options)
     results = replay.run(_degraded(replay.frames_of(bag.reader), kind, value, options.seed))
     for result in progress_bar(results, unit, len(bag.rgb_ns)):
-        to_rgb = match.to_rgb(result, replay)
-        if to_rgb is not None:
-            labelled.add(*to_rgb)
+        matched = match.to_rgb(result, replay)
+        if matched is not None:
+            labelled.add(*matched)
     return labelled
 
 
