@@ -127,7 +127,7 @@ def test_partly_lost_messages_are_counted_in_every_command(tmp_path, model, caps
     assert main(["bag", "info", str(bag)]) == 0
     assert "! rgb: messages that cannot be read: 1 bad_message" in capsys.readouterr().out
     assert main(["bag", "run", str(bag), "--model", str(model), "--out", str(tmp_path / "out.mcap")]) == 0
-    assert "6 messages, 2 of them can't be read (1 bad_message: " in (out := capsys.readouterr().out)
+    assert "6 messages, 2 of them cannot be read (1 bad_message: " in (out := capsys.readouterr().out)
     assert "1 rgb_bad_message" in out
 
 
