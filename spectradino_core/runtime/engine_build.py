@@ -20,7 +20,7 @@ from pathlib import Path
 from spectradino_core.runtime.bundle import BundleError
 from spectradino_core.runtime.engine import EngineError, warm_up
 from spectradino_core.runtime.onnx_engine import OnnxEngine, candidates_of
-from spectradino_core.runtime.providers import CPU, Candidate, UnavailableError, engine_cache
+from spectradino_core.runtime.providers import CPU, EngineCandidate, UnavailableError, engine_cache
 
 __all__ = ["BuildError", "build", "interrupt_builds"]
 
@@ -42,7 +42,7 @@ def interrupt_builds() -> None:
     _interrupted = True
 
 
-def build(model: Path, candidate: Candidate, gpu_id: int = 0, command: Sequence[str] | None = None) -> None:
+def build(model: Path, candidate: EngineCandidate, gpu_id: int = 0, command: Sequence[str] | None = None) -> None:
     """Build a candidate's engine unless it is in the cache.
 
     Args:

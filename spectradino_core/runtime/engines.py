@@ -16,7 +16,7 @@ from spectradino_core.runtime.onnx_engine import OnnxEngine, candidates_of
 from spectradino_core.runtime.parity_check import drawn_inputs, first_that_agrees, sample_inputs
 from spectradino_core.runtime.providers import (
     CPU,
-    Candidate,
+    EngineCandidate,
     UnavailableError,
     cache_root,
     file_digest,
@@ -64,7 +64,7 @@ def _open_checkpoint(path: Path, device: str, threads: int, gpu_id: int) -> Engi
     if device == "tensorrt" or not cuda_is_available():
         raise EngineError(f"a checkpoint cannot run on '{device}' here: set device to 'cpu', or export it to ONNX")
     on_cpu = TorchEngine(path, "cpu", threads)
-    found = [Candidate("cuda"), *([CPU] if device == "auto" else [])]
+    found = [EngineCandidate("cuda"), *([CPU] if device == "auto" else [])]
     return first_that_agrees(
         found, lambda one: TorchEngine(path, f"cuda:{gpu_id}", threads), lambda: on_cpu, drawn_inputs(on_cpu.info)
     )
@@ -77,7 +77,7 @@ def _open_onnx(path: Path, device: str, threads: int, streams: str, gpu_id: int)
     if found == [CPU]:
         return on_cpu
 
-    def open_one(one: Candidate) -> Engine:
+    def open_one(one: EngineCandidate) -> Engine:
         try:
             build(path, one, gpu_id)
         except (BuildError, UnavailableError) as error:

@@ -18,7 +18,7 @@ from spectradino_core.runtime.network_inputs import signature
 from spectradino_core.runtime.onnx_file import check_onnx_file
 from spectradino_core.runtime.providers import (
     CPU,
-    Candidate,
+    EngineCandidate,
     UnavailableError,
     candidates,
     engine_cache,
@@ -43,7 +43,7 @@ class OnnxEngine:
         ir_features: infrared features of the last pass, float32 of shape `info.features`; None without that output.
     """
 
-    def __init__(self, path: str | Path, device: str | Candidate = "auto", threads: int = 0) -> None:
+    def __init__(self, path: str | Path, device: str | EngineCandidate = "auto", threads: int = 0) -> None:
         """
         Args:
             path: model file.
@@ -64,7 +64,7 @@ class OnnxEngine:
             ) from None
         path = Path(path)
         check_onnx_file(path)
-        chosen = device if isinstance(device, Candidate) else candidates_of(path, device)[0]
+        chosen = device if isinstance(device, EngineCandidate) else candidates_of(path, device)[0]
         options = ort.SessionOptions()
         options.log_severity_level = 4  # its stderr output is not for users and quotes the file; errors raise
         if threads:
@@ -174,7 +174,7 @@ def _session(path: Path, options: Any, providers: Sequence[tuple[str, dict[str, 
     return session
 
 
-def _bound_session(path: Path, options: Any, chosen: Candidate, session: Any) -> tuple[Any, BoundSession | None]:
+def _bound_session(path: Path, options: Any, chosen: EngineCandidate, session: Any) -> tuple[Any, BoundSession | None]:
     """Bind a session to fixed GPU memory, as a CUDA graph if CUDA runs every node.
 
     Neither changes a result, and the parity check covers both: each is skipped if it is not available.
@@ -198,7 +198,7 @@ def _bound_session(path: Path, options: Any, chosen: Candidate, session: Any) ->
 
 
 @contextmanager
-def _engine_cache(candidate: Candidate, path: Path) -> Iterator[None]:
+def _engine_cache(candidate: EngineCandidate, path: Path) -> Iterator[None]:
     try:
         with engine_cache(candidate, path):
             yield
@@ -206,7 +206,7 @@ def _engine_cache(candidate: Candidate, path: Path) -> Iterator[None]:
         raise EngineError(str(error)) from None
 
 
-def candidates_of(path: Path, device: str, info: ModelInfo | None = None, gpu_id: int = 0) -> list[Candidate]:
+def candidates_of(path: Path, device: str, info: ModelInfo | None = None, gpu_id: int = 0) -> list[EngineCandidate]:
     """Return `providers.candidates` of this installation.
 
     Raises:

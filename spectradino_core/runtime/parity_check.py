@@ -16,7 +16,7 @@ from spectradino_core.runtime.engine import Engine, EngineError
 from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.parity import NetworkInput, Tolerance, largest_difference, network_inputs
 from spectradino_core.runtime.preprocess import FrameError
-from spectradino_core.runtime.providers import Candidate, file_precision
+from spectradino_core.runtime.providers import EngineCandidate, file_precision
 from spectradino_core.runtime.samples import drawn_samples
 from spectradino_core.thermal import ThermalError
 
@@ -66,8 +66,8 @@ def sample_inputs(engine: OnnxEngine, both: OnnxEngine | None = None) -> list[Ne
 
 
 def first_that_agrees(
-    candidates: Sequence[Candidate],
-    open_one: Callable[[Candidate], Engine],
+    candidates: Sequence[EngineCandidate],
+    open_one: Callable[[EngineCandidate], Engine],
     reference: Callable[[], Engine],
     inputs: Sequence[NetworkInput],
     remembered: Engine | None = None,
@@ -107,7 +107,7 @@ def first_that_agrees(
     raise EngineError("; ".join(problems) + ". Set device to 'cpu', or check the driver and ONNX Runtime's version")
 
 
-def _precision(candidate: Candidate, info: ModelInfo) -> str:
+def _precision(candidate: EngineCandidate, info: ModelInfo) -> str:
     """Return the precision of the arithmetic: the engine's, or fp16 for a file converted to half precision.
 
     The CPU computes such a file in single precision, with the same rounded weights.

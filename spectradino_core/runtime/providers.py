@@ -31,7 +31,7 @@ from spectradino_core.runtime.gpu import (
 
 __all__ = [
     "CPU",
-    "Candidate",
+    "EngineCandidate",
     "UnavailableError",
     "cache_root",
     "candidates",
@@ -56,7 +56,7 @@ class UnavailableError(ValueError):
 
 
 @dataclass(frozen=True)
-class Candidate:
+class EngineCandidate:
     """Device, precision and provider options to run a model with.
 
     Attributes:
@@ -80,7 +80,7 @@ class Candidate:
         return {"cpu": "CPU", "cuda": "CUDA", "tensorrt": f"TensorRT in {self.precision}"}[self.device]
 
 
-CPU = Candidate("cpu")
+CPU = EngineCandidate("cpu")
 
 
 def file_precision(info: ModelInfo) -> str:
@@ -92,7 +92,7 @@ def file_precision(info: ModelInfo) -> str:
 
 def candidates(
     device: str, available: Sequence[str], model: Path, info: ModelInfo | None = None, gpu_id: int = 0
-) -> list[Candidate]:
+) -> list[EngineCandidate]:
     """List the candidates for running a model on a device, best first.
 
     - "tensorrt": half precision, then single precision, then CUDA. TensorRT 11 takes the file's precision only.
@@ -138,7 +138,7 @@ def candidates(
 
 def _tensorrt_candidates(
     available: Sequence[str], model: Path, info: ModelInfo | None, precision: str, gpu_id: int
-) -> list[Candidate]:
+) -> list[EngineCandidate]:
     """List TensorRT candidates in the precisions that its version supports for a file.
 
     Raises:
@@ -205,7 +205,9 @@ def cache_root() -> Path:
 
 
 @contextmanager
-def engine_cache(candidate: Candidate, model: Path, problem_of_gpu: Callable[[], str] = gpu_problem) -> Iterator[None]:
+def engine_cache(
+    candidate: EngineCandidate, model: Path, problem_of_gpu: Callable[[], str] = gpu_problem
+) -> Iterator[None]:
     """Context for opening an engine: create TensorRT's cache folder, log the wait, delete a damaged cache.
 
     An engine file truncated while it was written fails each time, so a failure empties the folder, but only while the
@@ -266,8 +268,8 @@ def _forget_damaged(folder: Path, problem_of_gpu: Callable[[], str]) -> None:
         log.warning("deleted %s, which seems damaged: TensorRT failed on it while the GPU works", folder)
 
 
-def _cuda(available: Sequence[str], gpu_id: int) -> Candidate:
-    return Candidate("cuda", providers=_present([(_CUDA, _cuda_options(gpu_id)), (_CPU, {})], available))
+def _cuda(available: Sequence[str], gpu_id: int) -> EngineCandidate:
+    return EngineCandidate("cuda", providers=_present([(_CUDA, _cuda_options(gpu_id)), (_CPU, {})], available))
 
 
 def _cuda_options(gpu_id: int) -> dict[str, str]:
@@ -319,7 +321,7 @@ def file_digest(model: Path) -> str:
         raise UnavailableError(f"{model} cannot be read ({error.strerror}): check the parameter 'model'") from None
 
 
-def _tensorrt(precision: str, available: Sequence[str], name: str, gpu_id: int, flags: bool) -> Candidate:
+def _tensorrt(precision: str, available: Sequence[str], name: str, gpu_id: int, flags: bool) -> EngineCandidate:
     folder = cache_root() / "tensorrt" / f"{name}-{precision}"
     options = {
         "device_id": str(gpu_id),
@@ -333,7 +335,7 @@ def _tensorrt(precision: str, available: Sequence[str], name: str, gpu_id: int, 
         # LayerNorms that would overflow in half precision run in single precision.
         options["trt_layer_norm_fp32_fallback"] = str(precision == "fp16")
     providers = _present([(_TENSORRT, options), (_CUDA, _cuda_options(gpu_id)), (_CPU, {})], available)
-    return Candidate("tensorrt", precision, folder, providers)
+    return EngineCandidate("tensorrt", precision, folder, providers)
 
 
 def prepare_gpu_libraries() -> None:

@@ -11,7 +11,7 @@ from spectradino_core.runtime import binding, onnx_engine
 from spectradino_core.runtime.binding import BoundSession
 from spectradino_core.runtime.network_inputs import signature
 from spectradino_core.runtime.onnx_engine import OnnxEngine
-from spectradino_core.runtime.providers import Candidate
+from spectradino_core.runtime.providers import EngineCandidate
 from tests.blob_model import make_blob_model
 
 
@@ -152,7 +152,7 @@ def test_a_cuda_graph_is_taken_where_cuda_runs_every_node(engine, monkeypatch, w
     monkeypatch.setattr(onnx_engine, "prepare_gpu_libraries", lambda: None)
     monkeypatch.setattr(onnx_engine, "BoundSession", lambda one, device, gpu_id: BoundSession(one, "cpu"))
     providers = (("CUDAExecutionProvider", {"device_id": "0"}), ("CPUExecutionProvider", {}))
-    fast = OnnxEngine(engine.path, Candidate("cuda", providers=providers))
+    fast = OnnxEngine(engine.path, EngineCandidate("cuda", providers=providers))
     assert [("enable_cuda_graph" in one["CUDAExecutionProvider"]) for one in asked] == [False, True]
     assert "CPUExecutionProvider" not in asked[1], "a graph can't capture what the CPU runs"
     assert fast._bound is not None

@@ -22,7 +22,7 @@ from spectradino_core.runtime.parity_check import first_that_agrees, sample_inpu
 from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import FrameError
-from spectradino_core.runtime.providers import Candidate
+from spectradino_core.runtime.providers import EngineCandidate
 from spectradino_core.runtime.recovery import FAILURES, RecoveringEngine
 from tests.blob_model import blob_info, make_blob_model
 
@@ -239,7 +239,7 @@ def test_the_gate_holds_them_to_the_cpu_on_their_own_samples(model, tmp_path):
     inputs = sample_inputs(reference)
     assert len(inputs) == 2
     assert all(len(given) == (2 if reference.info.inputs == "raw" else 1) for given in inputs)
-    fast = Candidate("cuda")
+    fast = EngineCandidate("cuda")
     assert first_that_agrees([fast], lambda _: OnnxEngine(path, "cpu"), lambda: reference, inputs).label
 
     class Wrong(OnnxEngine):

@@ -21,7 +21,7 @@ from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.network_inputs import blank_input
 from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.parity_check import first_that_agrees, sample_inputs
-from spectradino_core.runtime.providers import Candidate
+from spectradino_core.runtime.providers import EngineCandidate
 from spectradino_core.runtime.remembered import RememberedEngine
 from tests.blob_model import make_blob_model
 
@@ -29,8 +29,8 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
-def candidate(tmp_path) -> Candidate:
-    return Candidate("tensorrt", "fp16", tmp_path / "cache" / "engine")
+def candidate(tmp_path) -> EngineCandidate:
+    return EngineCandidate("tensorrt", "fp16", tmp_path / "cache" / "engine")
 
 
 def python(code: str) -> list[str]:
@@ -91,7 +91,7 @@ def test_the_real_builder_says_why_and_hears_signals(tmp_path):
 
 
 def test_other_devices_build_nothing():
-    build(Path("m.onnx"), Candidate("cuda"), command=python("raise SystemExit('built')"))
+    build(Path("m.onnx"), EngineCandidate("cuda"), command=python("raise SystemExit('built')"))
 
 
 def test_graphs_of_one_stream_are_opened_at_once_for_tensorrt_only(tmp_path):
@@ -132,7 +132,7 @@ def test_answers_of_the_cpu_are_remembered_and_still_compared(tmp_path):
         counted = Counted(engine)
         remembered = RememberedEngine(counted, tmp_path / "parity", "abc-ort1")
         found = first_that_agrees(
-            [Candidate("cuda")], lambda one: OnnxEngine(path, "cpu"), lambda: engine, inputs, remembered
+            [EngineCandidate("cuda")], lambda one: OnnxEngine(path, "cpu"), lambda: engine, inputs, remembered
         )
         assert found.info == engine.info
         assert counted.passes == expected

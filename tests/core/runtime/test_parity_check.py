@@ -22,15 +22,15 @@ from spectradino_core.runtime.network_inputs import blank_input
 from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.parity import Difference, Tolerance, largest_difference, network_inputs
 from spectradino_core.runtime.parity_check import TOLERANCES, first_that_agrees, sample_inputs
-from spectradino_core.runtime.providers import CPU, Candidate, UnavailableError, candidates, engine_cache
+from spectradino_core.runtime.providers import CPU, EngineCandidate, UnavailableError, candidates, engine_cache
 from spectradino_core.runtime.samples import SAMPLES_KEY, drawn_samples, pack_samples, unpack_samples
 from spectradino_core.thermal import ThermalContract
 from tests.blob_model import make_blob_model
 
 ALL = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
-FP16 = Candidate("tensorrt", "fp16")
-FP32 = Candidate("tensorrt", "fp32")
-CUDA = Candidate("cuda")
+FP16 = EngineCandidate("tensorrt", "fp16")
+FP32 = EngineCandidate("tensorrt", "fp32")
+CUDA = EngineCandidate("cuda")
 
 
 @pytest.fixture(scope="module", params=INPUTS)
@@ -151,7 +151,7 @@ def test_opening_goes_through_the_gate(model, monkeypatch, caplog):
 
     class Wrong(OnnxEngine):
         def __init__(self, path, device="auto", threads=0):
-            self._wrong = isinstance(device, Candidate) and device.device == "cuda"
+            self._wrong = isinstance(device, EngineCandidate) and device.device == "cuda"
             super().__init__(path, CPU, threads)
 
         def run(self, *arrays):
@@ -252,7 +252,7 @@ def test_what_keeps_tensorrt_from_being_looked_for_is_told(model, monkeypatch):
 
 
 def test_the_cache_tells_of_the_wait_and_forgets_what_failed(tmp_path, caplog, monkeypatch):
-    candidate = Candidate("tensorrt", "fp16", tmp_path / "cache" / "x")
+    candidate = EngineCandidate("tensorrt", "fp16", tmp_path / "cache" / "x")
     with engine_cache(candidate, Path("m.onnx")):
         (candidate.cache / "a.engine").write_bytes(b"built")
     assert "builds an engine of m.onnx for this GPU, which takes minutes, once" in caplog.text
@@ -272,7 +272,7 @@ def test_the_cache_tells_of_the_wait_and_forgets_what_failed(tmp_path, caplog, m
     (tmp_path / "file").write_text("in the way")
     with (
         pytest.raises(UnavailableError, match="set SPECTRADINO_CACHE"),
-        engine_cache(Candidate("tensorrt", "fp16", tmp_path / "file" / "x"), Path("m.onnx")),
+        engine_cache(EngineCandidate("tensorrt", "fp16", tmp_path / "file" / "x"), Path("m.onnx")),
     ):
         pass
     monkeypatch.setenv("SPECTRADINO_CACHE", "")
@@ -282,7 +282,7 @@ def test_the_cache_tells_of_the_wait_and_forgets_what_failed(tmp_path, caplog, m
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a folder that not even the superuser may write to")
 def test_a_folder_that_keeps_no_engine_is_told_before_one_is_built(caplog):
-    candidate = Candidate("tensorrt", "fp16", Path("/proc/self/fdinfo"))
+    candidate = EngineCandidate("tensorrt", "fp16", Path("/proc/self/fdinfo"))
     with (
         pytest.raises(UnavailableError, match=r"/proc/self/fdinfo cannot be written to.*set SPECTRADINO_CACHE"),
         engine_cache(candidate, Path("m.onnx")),
