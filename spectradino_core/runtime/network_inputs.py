@@ -110,6 +110,10 @@ class NetworkInputs(Protocol):
         """
         ...
 
+    def forget(self) -> None:
+        """Forget the infrared frame of the previous call, whatever its key."""
+        ...
+
 
 def inputs_of(info: ModelInfo) -> NetworkInputs:
     """Return the converter for a model's form of inputs. For a single-stream network it refuses the other's frames."""
@@ -137,9 +141,19 @@ class _Inputs:
         return self._rgb, self._ir
 
     def _is_held(self, ir_key: object | None, registration: Registration | None) -> bool:
-        """Whether the infrared input of the previous call is that of this frame; remembers this one."""
-        held, self._held = self._held, None if ir_key is None else (ir_key, registration)
-        return held is not None and ir_key is held[0] and registration == held[1]
+        """Whether the infrared input of the previous call is that of this frame; if not, it is no longer held."""
+        if self._held is not None and ir_key is self._held[0] and registration == self._held[1]:
+            return True
+        self._held = None
+        return False
+
+    def _hold(self, ir_key: object | None, registration: Registration | None) -> None:
+        """Remember the frame whose infrared input is complete; one that raised an error must not be held."""
+        self._held = None if ir_key is None else (ir_key, registration)
+
+    def forget(self) -> None:
+        """See `NetworkInputs`."""
+        self._held = None
 
 
 class _Normalised(_Inputs):
@@ -162,6 +176,7 @@ class _Normalised(_Inputs):
             self._held = None
         elif not self._is_held(ir_key, registration):
             infrared_input(infrared, letterbox, normaliser, registration, ir_in)
+            self._hold(ir_key, registration)
         return rgb_in[None], ir_in[None], _present(rgb, infrared)
 
 
@@ -186,6 +201,7 @@ class _Raw(_Inputs):
         if infrared is not None and not self._is_held(ir_key, registration):
             small, valid = scaled_infrared(infrared, letterbox, registration, normaliser.valid_pixels(infrared))
             _, self._gain = normaliser.above_low(small, valid, ir_in[0, :height, :width])
+            self._hold(ir_key, registration)
         gain = np.float32(0) if infrared is None else self._gain
         return (
             rgb_in[None],
@@ -202,6 +218,9 @@ class _SingleStream:
         self._places = [names.index(name) for name in signature(info) if name in names]
         self._stream = info.streams
         self._both = both
+
+    def forget(self) -> None:
+        self._both.forget()
 
     def __call__(
         self,

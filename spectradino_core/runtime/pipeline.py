@@ -74,6 +74,7 @@ class Pipeline:
     def reset(self) -> None:
         """Drop the state kept between frames, as after a gap in the stream."""
         self._thermal.reset()
+        self._inputs.forget()
 
     def __call__(
         self, rgb: np.ndarray | None, infrared: np.ndarray | None, ir_key: object | None = None

@@ -24,6 +24,7 @@ from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import FrameError
 from spectradino_core.runtime.providers import EngineCandidate
 from spectradino_core.runtime.recovery import FAILURES, RecoveringEngine
+from spectradino_core.thermal import NoValidPixelError
 from tests.blob_model import blob_info, make_blob_model
 
 SIZE = (56, 28)
@@ -353,6 +354,24 @@ def test_a_reused_frame_moves_the_thermal_range_once(reusing):
 
     for once, often in zip(last_input(1), last_input(3), strict=True):
         np.testing.assert_array_equal(once, often)
+
+
+def test_a_frame_without_a_measurement_is_refused_each_time(reusing):
+    """Not answered with the frame before it, of which the input is still in memory."""
+    pipeline, key = Pipeline.open(reusing, device="cpu"), object()
+    pipeline(RGB, IR, object())
+    for _ in range(2):
+        with pytest.raises(NoValidPixelError):
+            pipeline(RGB, np.zeros_like(IR), key)
+    assert len(pipeline(RGB, IR, key)) == 2
+
+
+def test_a_reset_forgets_the_kept_input(reusing):
+    pipeline, plain, key = Pipeline.open(reusing, device="cpu"), Pipeline.open(reusing, device="cpu"), object()
+    for frame in (IR, OTHER_IR // 2):
+        pipeline(RGB, frame, key if frame is not IR else object())
+    pipeline.reset()
+    np.testing.assert_array_equal(pipeline(RGB, OTHER_IR // 2, key).mask, plain(RGB, OTHER_IR // 2).mask)
 
 
 def test_a_registration_that_changes_makes_the_kept_input_invalid(reusing):
