@@ -36,7 +36,7 @@ def add(commands: Any) -> None:
     held_out = data.add_argument(
         "--val-manifest", type=Path, nargs="+", metavar="FILE", help="manifest of held-out pairs"
     )
-    data.add_argument("--val-scenes", type=int, default=0, metavar="N", help="number of held-out synthetic scenes")
+    data.add_argument("--val-scenes", type=int, metavar="N", help="number of held-out synthetic scenes")
     add_option(data, "--views", ", fixed (default: fresh ones)", default=0)
     data.add_argument("--max-damaged", type=float, default=0.01, help="maximum unreadable fraction (%(default)s)")
     add_option(data, "--workers", " (default: %(default)s)", default=2)

@@ -31,8 +31,9 @@ def traced_once(shared_folder: Path) -> Iterator[None]:
 
     trace = onnx_model._trace
 
-    def reuse(graph, size, outputs, path) -> None:
-        digest = hashlib.sha256(repr((str(graph), graph.streams, size, outputs)).encode())
+    def reuse(graph, info, path) -> None:
+        facts = (str(graph), graph.streams, info.input_size, info.features, graph.outputs)
+        digest = hashlib.sha256(repr(facts).encode())
         digest.update(repr(graph.model.architecture.to_dict()).encode())
         for name, tensor in graph.state_dict().items():
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
@@ -40,7 +41,7 @@ def traced_once(shared_folder: Path) -> Iterator[None]:
         kept = shared_folder / f"{digest.hexdigest()}.onnx"
         if not kept.exists():
             with written_atomically(kept) as scratch:
-                trace(graph, size, outputs, scratch)
+                trace(graph, info, scratch)
         shutil.copyfile(kept, path)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -50,9 +50,11 @@ def test_recording_is_made_inspected_and_annotated(tmp_path, capsys):
     model = make_blob_model(tmp_path / "blob.onnx", (112, 84))
     words = ["bag", "run", str(drive), "--model", str(model), "--out", str(out)]
     assert main([*words, "--calibration-file", str(tmp_path / "drive.calibration.yaml"), "--no-overlay"]) == 0
-    assert "results: 4 fused; dropped: 3 unpaired_rgb" in capsys.readouterr().out
+    assert "results: 7 fused" in capsys.readouterr().out, "an IR frame serves two RGB frames"
     with BagReader(out, cameras=False) as reader:
-        assert len(list(reader.messages("/detector_node/detections"))) == 4
+        assert len(list(reader.messages("/detector_node/detections"))) == 7
+        reports = [stored.message for stored in reader.messages("/detector_node/frame_report")]
+        assert [report.ir_reused for report in reports].count(True) == 3
 
     assert main(words) == 1
     assert "exists already" in capsys.readouterr().err

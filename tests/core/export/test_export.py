@@ -170,8 +170,8 @@ def test_deviating_graph_is_not_written(tmp_path, monkeypatch):
     recipe = smoke()
     trace = export_module._trace
 
-    def sabotage(graph, size, outputs, path):
-        trace(graph, size, outputs, path)
+    def sabotage(graph, info, path):
+        trace(graph, info, path)
         model = onnx.load(str(path))
         (bias,) = (t for t in model.graph.initializer if t.name == "model.detection.classify.bias")
         bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + np.float32(0.5), bias.name))
