@@ -49,6 +49,7 @@ _EQUAL_RATES = 0.95  # ratio of periods above which they count as equal
 _DRY_SPELL = 20  # accepted frames of each stream without a pair, after which the reason is reported
 _OFFSETS = 31
 _LATENESSES = 9
+_SIMILAR_RATES = 0.8  # ratio of the RGB period to the IR period above which no IR frame need be reused
 _SLOP_MS = 50.0  # automatic slop of one_to_one, and its minimum otherwise
 _SLOP_PERIODS = 1.5  # of the slower camera: covers one period, its jitter and the transport's delay
 _MAX_AGE_MS = 250.0
@@ -372,7 +373,7 @@ class Pairer(Generic[Payload]):
             rgb = waiting[0]
             ir = min(available, key=lambda frame: abs(frame.time_ns - rgb.time_ns))
             distance = abs(ir.time_ns - rgb.time_ns)
-            if not final and self._nearer_is_coming(rgb.time_ns, available[-1].time_ns, distance):
+            if not final and self._nearer_is_coming(rgb.time_ns, available[-1], distance):
                 return
             while available[0] is not ir:  # later RGB frames are no nearer to these
                 self._drop_oldest(Stream.IR)
@@ -386,20 +387,23 @@ class Pairer(Generic[Payload]):
                 self._note_miss(ir.time_ns - rgb.time_ns)
                 self._drop_oldest(Stream.IR)
 
-    def _nearer_is_coming(self, rgb_ns: int, newest_ns: int, distance: int) -> bool:
+    def _nearer_is_coming(self, rgb_ns: int, newest: Frame[Payload], distance: int) -> bool:
         """Whether an infrared frame that is not there yet is worth waiting for.
 
         Args:
             rgb_ns: time of the RGB frame.
-            newest_ns: time of the newest infrared frame.
+            newest: the newest infrared frame.
             distance: of the nearest infrared frame that is there.
         """
         rgb_period = self._queues[Stream.RGB].period_ns or 0
         period = self._queues[Stream.IR].period_ns or rgb_period  # before its second frame
+        newest_ns = newest.time_ns
         if newest_ns >= rgb_ns or not period:
             return False
         ahead = period // 2 if self.policy == "nearest" else min(rgb_period, period) // 2
         expected_ns = newest_ns + (rgb_ns + ahead - newest_ns) // period * period
+        if rgb_period > _SIMILAR_RATES * period and newest.arrival == self._in_use:
+            expected_ns = rgb_ns  # each RGB frame has a partner of its own, also with irregular triggers
         if abs(expected_ns - rgb_ns) >= distance:
             return False
         now_ns = self._queues[Stream.RGB].last_ns or 0

@@ -206,7 +206,9 @@ def thermal_of_depth(bits: int):
 
 
 def test_frames_that_never_meet_are_explained(tmp_path, blob_model, peer):
-    with running("-r", "__ns:=/apart", model=blob_model, device="cpu", fallback_mode="fused_only") as node:
+    with running(
+        "-r", "__ns:=/apart", model=blob_model, device="cpu", fallback_mode="fused_only", sync_slop_ms=50.0
+    ) as node:
         rgb_out, ir_out = (peer.node.create_publisher(Image, f"/apart/{key}/image_raw", 5) for key in ("rgb", "ir"))
         wait_until(lambda: rgb_out.get_subscription_count() and ir_out.get_subscription_count(), "subscriptions")
         start = peer.now()

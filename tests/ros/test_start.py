@@ -70,7 +70,7 @@ def test_a_foreign_onnx_model(tmp_path):
     )
     path = tmp_path / "foreign.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), path)
-    fails(r"\[ERROR\].*foreign.onnx is an ONNX model but not a SpectraDINO one", model=path)
+    fails(r"\[ERROR\].*foreign.onnx is an ONNX model but not of SpectraDINO", model=path)
 
 
 @pytest.mark.parametrize("parameter", ["model", "calibration_file"])

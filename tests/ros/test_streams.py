@@ -115,8 +115,9 @@ def test_a_bag_played_three_times_with_ragged_ends_gives_equal_counts(blob_model
         for name, value in (("depth", 50), ("reliability", "reliable"))
     }
     with running(
-        "-r", "__ns:=/loops", model=blob_model, device="cpu", threads=1, fallback_mode="fused_only", **reliable
-    ) as node:
+        "-r", "__ns:=/loops", model=blob_model, device="cpu", threads=1, fallback_mode="fused_only",
+        pairing="one_to_one", **reliable,
+    ) as node:  # fmt: skip
         streams = Streams(peer, "/loops")
         streams.wait_for_node()
         counts, expected = [], []

@@ -64,6 +64,15 @@ def test_cameras_of_equal_rate_make_the_same_pairs_as_without_reuse(policy):
 
 
 @pytest.mark.parametrize("policy", REUSE)
+def test_cameras_that_are_triggered_together_at_any_time_are_paired_with_each_other(policy):
+    """The RGB frame arrives first, and no rhythm tells that its partner follows."""
+    rng = random.Random(5)
+    rgb = [START + 500.0 * i + rng.uniform(0, 400) for i in range(30)]
+    pairs = Recording(rgb, rgb, ir_delay=20).play(Pairer(policy=policy))
+    assert stamps(pairs) == [(t, t) for t in rgb]
+
+
+@pytest.mark.parametrize("policy", REUSE)
 @pytest.mark.parametrize("delay", [5, 30, 70, 120])
 def test_pairs_do_not_depend_on_the_transport_of_infrared_frames(policy, delay):
     late, at_once = two_cameras(30, 9, 3, 0.0, ir_delay=delay), two_cameras(30, 9, 3, 0.0)
