@@ -47,3 +47,11 @@ def traced_once(shared_folder: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnx_model, "_trace", reuse)
         yield
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave figures out of report pages: drawing them is most of a small evaluation's time."""
+    from spectradino_core.evaluation.page import Page
+
+    monkeypatch.setattr(Page, "figure", lambda page, figure, caption: page.text(caption))

@@ -33,7 +33,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def evaluate(model: Path, tmp_path: Path) -> Evaluate:
+def evaluate(model: Path, tmp_path: Path, undrawn: None) -> Evaluate:
     """Runs the command; gives its exit status and result.json."""
 
     def run(*bags: Path, out: str = "report", more: Sequence[str] = ()) -> tuple[int, dict[str, Any]]:

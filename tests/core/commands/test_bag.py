@@ -11,6 +11,8 @@ from spectradino_core.cli import main
 from tests.blob_model import make_blob_model
 from tests.core.bags.recorded import RGB, Row, pairs, record, red
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 MAKE = [
     "bag",
     "make",

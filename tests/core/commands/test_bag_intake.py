@@ -14,6 +14,8 @@ from spectradino_core.cli import main
 from tests.blob_model import make_blob_model
 from tests.core.bags.recorded import IR, RGB, SIZE, Row, pairs, record
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:

@@ -19,6 +19,8 @@ from tests.core.datasets.own.folders import Layout, write_own
 
 BOXES, MASKS = "/ground_truth/detections", "/ground_truth/segmentation/mask"
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
@@ -83,8 +85,8 @@ def test_label_folder_is_searched_for_both_names(model, tmp_path, ending, bag):
 def test_bag_evaluate_finds_label_files_of_bag_make(model, tmp_path, capsys):
     folder = tmp_path / "drives"
     for name in ("a.mcap", "b"):
-        words = ["bag", "make", "--duration", "0.5", "--size", "168x112", "--out"]
-        assert main([*words, str(folder / name)]) == 0
+        words = ["bag", "make", "--duration", "0.5", "--size", "112x84", "--rgb-rate", "10"]
+        assert main([*words, "--out", str(folder / name)]) == 0
     words = [str(folder), "--labels", str(folder)]
     status, result = evaluated(model, tmp_path / "report", *words)
     assert status == 0
