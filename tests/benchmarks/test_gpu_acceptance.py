@@ -10,6 +10,7 @@ from benchmarks.gpu_acceptance.__main__ import CHECKS, MODEL, Check, main, page,
 from benchmarks.gpu_acceptance.serving import nodes_by_provider
 
 
+@pytest.mark.slow
 def test_serving_checks_pass_on_a_cpu(tmp_path, capsys):
     assert (
         main(["--device", "cpu", "--out", str(tmp_path), "--only", "providers", "parity", "stale", "transfer", "lost"])

@@ -205,6 +205,7 @@ def thermal_of_depth(bits: int):
     return ThermalContract(depths=(bits,))
 
 
+@pytest.mark.slow
 def test_frames_that_never_meet_are_explained(tmp_path, blob_model, peer):
     with running(
         "-r", "__ns:=/apart", model=blob_model, device="cpu", fallback_mode="fused_only", sync_slop_ms=50.0
@@ -222,6 +223,7 @@ def test_frames_that_never_meet_are_explained(tmp_path, blob_model, peer):
         node.wait_for_line(r"\[WARN\].*no pair.*\+180.0 ms.*sync_slop_ms is 50.*ir_time_offset_ms.*/apart/ir/image_raw")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("here", "gone"), [("rgb", "ir"), ("ir", "rgb")])
 def test_a_camera_that_never_comes_is_named_and_the_other_answers_alone(blob_model, peer, here, gone):
     with running(
@@ -271,6 +273,7 @@ def test_a_camera_that_never_comes_is_named_and_the_other_answers_alone(blob_mod
         wait_until(fused, "fused answers once the camera is there")
 
 
+@pytest.mark.slow
 def test_cameras_that_come_late_are_fused_from_the_first_pair_on(blob_model, peer):
     """Until both count as alive again, no frame is answered alone that has a partner."""
     with running("-r", "__ns:=/late", model=blob_model, device="cpu", stale_ms=500.0) as node:
@@ -289,6 +292,7 @@ def test_cameras_that_come_late_are_fused_from_the_first_pair_on(blob_model, pee
         assert {drop.cause for drop in reports[-1].drops} <= {"overload"}
 
 
+@pytest.mark.slow
 def test_a_slow_model_answers_the_newest_and_counts_the_rest(tmp_path, peer):
     model = make_blob_model(tmp_path / "slow.onnx", work=12)
     with running("-r", "__ns:=/slow", model=model, device="cpu", threads=1) as node:

@@ -54,13 +54,19 @@ def test_help_names_every_parameter_and_starts_nothing(module, word):
     ],
 )
 def test_a_word_that_ros_would_pass_over_is_refused(words, hint):
-    ended = run(*words)
+    code, text = refuse(words)
+    assert code == 2
+    assert text.startswith("detector_node: unknown argument ")
+    assert hint in text
+    assert len(text.splitlines()) == 1
+    assert "\x1b" not in text
+
+
+def test_a_refusal_goes_to_stderr():
+    ended = run("\x1b[31mred")
     assert ended.returncode == 2
     assert ended.stdout == ""
-    assert ended.stderr.startswith("detector_node: unknown argument ")
-    assert hint in ended.stderr
-    assert len(ended.stderr.splitlines()) == 1
-    assert "\x1b" not in ended.stderr
+    assert ended.stderr == refuse(["\x1b[31mred"])[1] + "\n"
 
 
 def test_an_unknown_word_for_ros_is_refused():

@@ -18,6 +18,9 @@ from tests.ros.harness import corners, image, ir_pixels, rgb_pixels, running, to
 from tests.ros.harness import wait_until as wait
 from tests.ros.test_inputs import Rig, raw_ir
 
+# slow: a node for each; tests/core/streams covers decoders.
+pytestmark = pytest.mark.slow
+
 SIZE = (160, 120)
 RED, HOT = (20, 20, 60, 50), (80, 60, 120, 100)
 RGB, IR = rgb_pixels(SIZE, RED), ir_pixels(SIZE, HOT)

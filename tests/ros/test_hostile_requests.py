@@ -81,7 +81,14 @@ def manager(node, peer):
     assert manager.state() == "active"
 
 
-@pytest.mark.parametrize("name", ["model", "score_threshold", "threads", "ir_to_rgb", "autostart", "use_sim_time"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model",
+        "ir_to_rgb",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("score_threshold", "threads", "autostart", "use_sim_time")),
+    ],
+)
 def test_no_value_ends_it(manager, name):
     request = SetParameters.Request(parameters=[Parameter(name=name, value=value) for value in wild_values()])
     answer = manager.peer.call(SetParameters, f"{manager.name}/set_parameters", request)

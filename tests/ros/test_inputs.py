@@ -32,6 +32,9 @@ from tests.ros.harness import (
 )
 from tests.ros.harness import wait_until as wait
 
+# slow: a node for each; tests/core/streams covers decoding and pairing, test_answers the encodings.
+pytestmark = pytest.mark.slow
+
 SIZE = (160, 120)
 RED, HOT = (20, 20, 60, 50), (80, 60, 120, 100)
 RGB, IR = rgb_pixels(SIZE, RED), ir_pixels(SIZE, HOT)
@@ -199,7 +202,6 @@ def test_a_publisher_of_another_type_is_named(blob_model, peer):
         peer.node.destroy_publisher(publisher)
 
 
-@pytest.mark.slow
 def test_frames_that_go_missing_under_the_defaults_of_dds_are_counted_with_the_remedy(blob_model, peer, monkeypatch):
     monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE")
     name = "rgb/image_raw:=/large_images"

@@ -70,7 +70,7 @@ def gone(pid: int) -> Callable[[], bool]:
     return ended
 
 
-@pytest.mark.parametrize("way", ["killed", "ended"])
+@pytest.mark.parametrize("way", [pytest.param("killed", marks=pytest.mark.slow), "ended"])
 def test_a_run_that_ends_takes_all_of_its_processes_along(way):
     run = start(FAMILY, "stay" if way == "killed" else "go")
     child, grandchild = (numbers(run) + numbers(run))[:2]
@@ -82,6 +82,7 @@ def test_a_run_that_ends_takes_all_of_its_processes_along(way):
     run.communicate()
 
 
+@pytest.mark.slow
 def test_a_node_of_a_run_that_is_killed_ends_and_till_then_its_domain_is_passed_over():
     run = start(KILLED_RUN)
     domain, node = numbers(run)

@@ -15,6 +15,9 @@ from lifecycle_msgs.srv import ChangeState, GetAvailableStates, GetAvailableTran
 
 from tests.ros.harness import NodeProcess, Peer, wait_until
 
+# slow: a node for each; test_lifecycle covers the transitions, test_hostile_requests odd requests.
+pytestmark = pytest.mark.slow
+
 NAME = "/managed/detector_node"
 LABELS = ("configure", "cleanup", "activate", "deactivate", "shutdown")
 REFUSED = r"\[WARN\].*refused the transition"

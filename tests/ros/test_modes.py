@@ -14,6 +14,9 @@ from tests.ros.harness import LATCHED, ir_pixels, rgb_pixels, running, to_ns, wa
 from tests.ros.management import Manager
 from tests.ros.rig import Rig, Streams
 
+# slow: it waits for cameras to fall silent; tests/core/streams/test_modes.py covers the decisions.
+pytestmark = pytest.mark.slow
+
 SIZE = (160, 120)
 RED, HOT = (20, 20, 60, 50), (80, 60, 120, 100)
 STALE_MS, FROZEN_MS = 500.0, 300.0

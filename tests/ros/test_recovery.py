@@ -15,6 +15,9 @@ from spectradino_msgs.msg import FrameReport
 from tests.ros.harness import image, ir_pixels, rgb_pixels, running, to_ns, wait_until
 from tests.ros.management import Manager
 
+# slow: a node for each; tests/core/runtime/test_recovery.py covers the decisions.
+pytestmark = pytest.mark.slow
+
 SIZE = (160, 120)
 GOOD = rgb_pixels(SIZE, None)
 POISONED = GOOD.copy()

@@ -15,6 +15,9 @@ from spectradino_core.streams.calibration_file import Calibration, save_calibrat
 from tests.ros.harness import RELIABLE, NodeProcess, corners, ir_pixels, rgb_pixels, running, to_ns, wait_until
 from tests.ros.rig import Rig
 
+# slow: a node for most; tests/core/calibration and test_registering cover the decisions.
+pytestmark = pytest.mark.slow
+
 RGB_SIZE, IR_SIZE = (640, 480), (320, 240)
 RED, HOT = (300, 200, 380, 260), (100, 80, 160, 140)
 MATRIX = (1.5, 0.0, 60.0, 0.0, 1.5, 40.0, 0.0, 0.0, 1.0)

@@ -16,6 +16,9 @@ from tests.blob_model import make_blob_model
 from tests.core.hostile import KINDS
 from tests.ros.harness import ROOT, NodeProcess, running
 
+# slow: a process for each; test_onnx_file, test_files and test_parameters cover the messages, test_lifecycle starting.
+pytestmark = pytest.mark.slow
+
 
 def fails(pattern: str, *ros_args: str, **parameters: object) -> NodeProcess:
     """A start that must fail with a line that matches, exit code 1 and no traceback."""

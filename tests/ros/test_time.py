@@ -16,6 +16,9 @@ from tests.core.streams.scene import view
 from tests.ros.harness import corners, image, ir_pixels, rgb_pixels, running, to_ns, wait_until
 from tests.ros.rig import Rig
 
+# slow: a node for each; tests/core/streams/test_feed_time.py covers the decisions.
+pytestmark = pytest.mark.slow
+
 SIZE, IR_SIZE = (160, 120), (80, 60)
 RED, HOT = (20, 20, 60, 50), (40, 30, 60, 50)
 MS = 1_000_000
@@ -207,7 +210,6 @@ def test_images_that_are_lost_on_the_way_are_reported_within_five_seconds_with_t
         assert time.monotonic() - begun < 10
 
 
-@pytest.mark.slow
 def test_an_infrared_clock_that_is_off_is_reported_from_the_images(blob_model, peer):
     with running("-r", "__ns:=/late", model=blob_model, device="cpu", threads=1, frozen_ms=0.0) as node:
         rig = Rig(peer, "late")

@@ -97,7 +97,8 @@ def test_file_contains_description(exported):
     assert len(description["palette"]) == len(description["mask_classes"])
 
 
-@pytest.mark.parametrize("mode", [Mode.FUSED, *(pytest.param(m, marks=SLOW) for m in (Mode.RGB_ONLY, Mode.IR_ONLY))])
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", [Mode.FUSED, Mode.RGB_ONLY, Mode.IR_ONLY])
 def test_pipelines_agree_on_real_pairs(shared_data, tmp_path_factory, mode):
     """ONNX Runtime against torch for the bundled architecture: boxes, scores within 1e-3, masks on 99.9 % of pixels."""
     folder = PairedFolder(shared_data / "roadscene_rgb_lwir", "val")

@@ -29,7 +29,8 @@ from spectradino_core.training.recipes import smoke
 PAIRS = [scene_sample(9_200_000 + i, Modality.LWIR, (200, 160)) for i in range(2)]
 STREAMS = ("rgb", "ir")
 
-pytestmark = pytest.mark.usefixtures("traced_once")
+# slow: three exports; tests/core/test_combinations.py covers streams alone in the module, test_single_stream serving.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("traced_once")]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def model() -> Perception:
     return model
 
 
-@pytest.fixture(scope="module", params=["raw", pytest.param("normalised", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["raw", "normalised"])
 def exported(request, model, tmp_path_factory):
     path = tmp_path_factory.mktemp("alone") / "m.onnx"
     export(model, smoke().info(), path, PAIRS, request.param)
@@ -159,7 +160,6 @@ def test_deviating_single_stream_graph_is_not_written(model, tmp_path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 def test_commands_export_describe_and_convert_single_stream_models(model, tmp_path, capsys):
     checkpoint, path = tmp_path / "model.safetensors", tmp_path / "my.onnx"
     save_perception(checkpoint, model, smoke().info())
