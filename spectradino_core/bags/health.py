@@ -45,8 +45,8 @@ def pairing_figures(results: Sequence[Arrays]) -> dict[str, Any]:
     """Summarise the results of one or several bags: counts by mode, pairing errors and waits [ms].
 
     Args:
-        results: per bag error_ns int64 [K] (`NO_ERROR` with one camera), mode int8 [K], wait_ns int64 [K] and failed
-            bool [K].
+        results: per bag error_ns int64 [K] (`NO_ERROR` with one camera), ir_ns int64 [K] (`NO_ERROR` without IR frame),
+            mode int8 [K], wait_ns int64 [K] and failed bool [K].
     """
     error_ns, mode, wait_ns, failed = (
         np.concatenate([part[key] for part in results]) if results else np.empty(0, np.int64)
@@ -61,10 +61,17 @@ def pairing_figures(results: Sequence[Arrays]) -> dict[str, Any]:
         "captures_by_mode": counts,
         "share_by_mode": rounded({key: count / total if total else None for key, count in counts.items()}),
         "pairs": len(errors_ms),
+        "pairs_with_reused_ir": sum(_reused(part) for part in results),
         "error_ms": percentiles(errors_ms),
         "absolute_error_ms": percentiles(np.abs(errors_ms)),
         "wait_ms": percentiles(wait_ns / _MS),
     }
+
+
+def _reused(part: Arrays) -> int:
+    """Number of pairs whose IR frame is that of the pair before."""
+    stamps_ns = part["ir_ns"][part["error_ns"] != NO_ERROR]
+    return int(np.count_nonzero(stamps_ns[1:] == stamps_ns[:-1]))
 
 
 def mode_seconds(events: Sequence[FeedEvent], first_ns: int, last_ns: int) -> dict[str, float]:

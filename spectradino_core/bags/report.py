@@ -266,7 +266,8 @@ def _write_pairing(page: Page, total: Mapping[str, Any]) -> None:
     ]
     page.table(["mode", "captures", "captures %", "seconds"], shares)
     page.text(
-        f"{pairing['pairs']} pairs, {total['mode_changes']} mode changes, {total['restarts']} stream restarts, "
+        f"{pairing['pairs']} pairs, {pairing['pairs_with_reused_ir']} with a reused IR frame, "
+        f"{total['mode_changes']} mode changes, {total['restarts']} stream restarts, "
         f"{pairing['failed_captures']} failed captures."
     )
     if total["drops"]:

@@ -38,13 +38,14 @@ def test_a_stream_is_told_by_its_stamps() -> None:
 def test_pairs_have_errors_and_single_cameras_none() -> None:
     answers = {
         "error_ns": np.array([-4 * MS, 2 * MS, NO_ERROR]),
+        "ir_ns": np.array([100 * MS, 100 * MS, 200 * MS]),
         "mode": np.array([0, 0, 2], np.int8),
         "wait_ns": np.array([0, 3 * MS, 0]),
         "failed": np.array([False, True, False]),
     }
     found = pairing_figures([answers])
     assert found["captures_by_mode"] == {"fused": 2, "rgb_only": 0, "ir_only": 1}
-    assert (found["pairs"], found["failed_captures"]) == (2, 1)
+    assert (found["pairs"], found["pairs_with_reused_ir"], found["failed_captures"]) == (2, 1, 1)
     assert (found["error_ms"]["mean"], found["absolute_error_ms"]["max"], found["wait_ms"]["n"]) == (-1.0, 4.0, 3)
     both = pairing_figures([answers, answers])
     assert (both["error_ms"]["n"], both["error_ms"]["mean"], both["error_ms"]["p50"]) == (4, -1.0, -1.0)
