@@ -8,7 +8,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["CONCEPTS", "TRAINING_DEVICES", "Concept", "Parser", "add_former", "add_option", "names", "refuse"]
+__all__ = [
+    "CONCEPTS",
+    "TRAINING_DEVICES",
+    "Concept",
+    "Parser",
+    "add_former",
+    "add_option",
+    "list_names",
+    "names",
+    "refuse",
+]
 
 
 class Concept(NamedTuple):
@@ -133,8 +143,13 @@ def add_option(
         form |= {"type": concept.type, "metavar": None if settings.get("choices") else concept.metavar}
     action: argparse.Action = group.add_argument(option, **form | settings)
     if listed is not None:
-        action.listed = listed  # type: ignore[attr-defined]
+        list_names(action, listed)
     return action
+
+
+def list_names(action: argparse.Action, names: Callable[[], Sequence[str]]) -> None:
+    """Append names, such as those of a registry, to an option's help; `names` is called only if help is shown."""
+    action.listed = names  # type: ignore[attr-defined]
 
 
 class _Former(argparse.Action):

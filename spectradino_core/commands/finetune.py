@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from spectradino_core.commands.own_data import add_own_options, open_own_of, published, refuse_own_options
 from spectradino_core.commands.sizes import parse_size
 from spectradino_core.commands.training_options import add_run_options
-from spectradino_core.options import add_former, add_option, refuse
+from spectradino_core.options import add_former, add_option, list_names, refuse
 
 if TYPE_CHECKING:
     from spectradino_core.datasets import Benchmark
@@ -71,13 +71,13 @@ def add(commands: Any) -> None:
         choices=_MODES,
         help="parts to train; all but full need --start or --backbone (default: half; with --baseline: head)",
     )
-    model.add_argument(
+    head = model.add_argument(
         "--head",
         metavar="KIND",
-        help="dense or linear for boxes (default: dense); upernet, linear, linear4 or pyramid_linear for masks "
-        "(default: upernet); for both tasks e.g. dense,upernet",
+        help="head for boxes (default: dense) or masks (default: upernet), for both tasks e.g. dense,upernet; one of",
     )
-    model.add_argument("--fusion", help="concat, cross_attention or gated (default: concat)")
+    list_names(head, _head_names)
+    list_names(model.add_argument("--fusion", help="fusion (default: concat), one of"), _fusion_names)
     model.add_argument("--fuse-at", choices=("last", "taps"), help="default: taps for upernet and linear4, else last")
     model.add_argument(
         "--strides",
@@ -198,6 +198,18 @@ def _refuse_without_effect(options: argparse.Namespace, recipe: FinetuneRecipe) 
         refuse(options, "lr-adapters", "has no effect in mode head, which trains no adapters")
     if options.recipe is not None and not recipe.mix and not recipe.real:
         refuse(options, "data-root", f"has no effect on recipe {recipe.name}, which renders its data")
+
+
+def _head_names() -> Sequence[str]:
+    from spectradino_core.models.registry import DETECTION, SEGMENTATION
+
+    return tuple(dict.fromkeys((*DETECTION, *SEGMENTATION)))
+
+
+def _fusion_names() -> Sequence[str]:
+    from spectradino_core.models.registry import FUSIONS
+
+    return tuple(FUSIONS)
 
 
 def _recipes() -> Sequence[str]:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spectradino_core.modality import INFRARED
 from spectradino_core.options import add_former, add_option, refuse
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BANDS", "add_own_options", "is_indexed", "open_own_of", "published", "refuse_own_options"]
 
-BANDS = ("lwir", "swir", "nir")
+BANDS = tuple(band.key for band in reversed(INFRARED))
 _OPTIONS = "rgb ir classes band"
 
 

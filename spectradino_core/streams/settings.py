@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from typing import Any
 
+from spectradino_core.modality import INFRARED
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.engine import DEVICES
 from spectradino_core.runtime.thermal_override import NORMALIZATIONS, override_contract, override_invalid_counts
@@ -92,7 +93,7 @@ class Settings:
         "",
         "Band of the infrared camera; a model for another band is refused. Empty: any band.",
         When.CONFIGURE,
-        choices=("", "lwir", "swir", "nir"),
+        choices=("", *(band.key for band in reversed(INFRARED))),
     )
     device: str = _parameter(
         "auto",
