@@ -27,10 +27,11 @@ __all__ = [
     "dense_alignment_loss",
     "luminance",
     "mixup",
-    "palette",
 ]
 
 PALETTE_BINS = 64
+CLASS_BINS = 1024
+"""Enough for 256 class ids at golden-ratio spacing (0.0019 apart or more) to share no bin."""
 PALETTE_WIDTH = 5
 PALETTE_EPS = 1e-6
 _ROWS = 4096  # rows of a similarity matrix per chunk
@@ -128,50 +129,33 @@ def luminance(rgb: Tensor) -> Tensor:
     return (rgb * rgb.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(dim=1)
 
 
-def palette(rgb: Tensor, bins: int = PALETTE_BINS, width: int = PALETTE_WIDTH, eps: float = PALETTE_EPS) -> Tensor:
-    """Compute each image's palette: the box-smoothed mean RGB of its pixels per luminance bin.
+def colourise(values: Tensor, rgb: Tensor, classes: bool = False) -> Tensor:
+    """Colour each map by its own values: a value's colour is the mean RGB of the image's pixels where the map has it.
 
-    Binning by luminance is our choice, the paper only says "mean RGB per bin". Sums and counts are smoothed before
-    division, so that an empty bin takes its neighbours' colour; one beyond their reach takes that of the nearest bin.
-
-    Args:
-        rgb: RGB in [0, 1], [B, 3, H, W].
-        bins: K.
-        width: odd width of the box filter, in bins.
-        eps: added to the counts, against division by 0.
-
-    Returns:
-        [B, 3, K].
-    """
-    batch = len(rgb)
-    index = _bin(luminance(rgb), bins).flatten(1)  # [B, H·W]
-    sums = rgb.new_zeros(batch, 3, bins).scatter_add_(2, index[:, None].expand(-1, 3, -1), rgb.flatten(2))
-    counts = rgb.new_zeros(batch, 1, bins).scatter_add_(
-        2, index[:, None], torch.ones_like(index, dtype=rgb.dtype)[:, None]
-    )
-    box = rgb.new_ones(1, 1, width)
-    sums = F.conv1d(sums.flatten(0, 1)[:, None], box, padding=width // 2)[:, 0].unflatten(0, (batch, 3))
-    counts = F.conv1d(counts, box, padding=width // 2)
-    means = sums / (counts + eps)
-    known = counts > 0.5
-    places = torch.arange(bins, device=rgb.device)
-    distance = (places[:, None] - places[None]).abs()[None] + (bins * ~known).long()  # [B, K, K]: of bin k to each bin
-    nearest = distance.argmin(dim=2)
-    return means.gather(2, nearest[:, None].expand(-1, 3, -1))
-
-
-def colourise(image: Tensor, colours: Tensor) -> Tensor:
-    """Map an image to the colours of a palette.
+    The map's values are binned over its own range (assumed). Bins of a continuous map are box-smoothed over those that
+    have pixels (assumed, as empty ones would darken their neighbours). Class ids have no neighbours: they are not
+    smoothed, and each has a bin of its own.
 
     Args:
-        image: values in [0, 1], [B, 1, H, W].
-        colours: [B, 3, K], see `palette`.
+        values: [B, 1, H, W].
+        rgb: paired RGB in [0, 1], [B, 3, H, W].
+        classes: the values stand for class ids (`data.omnivorous.segmentation_values`).
 
     Returns:
         [B, 3, H, W].
     """
-    index = _bin(image[:, 0], colours.shape[2])
-    return colours.gather(2, index.flatten(1)[:, None].expand(-1, 3, -1)).unflatten(2, index.shape[1:])
+    bins = CLASS_BINS if classes else PALETTE_BINS
+    flat = values.flatten(1)
+    low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
+    index = _bin((flat - low) / (high - low).clamp(min=PALETTE_EPS), bins)[:, None]  # [B, 1, H·W]
+    sums = rgb.new_zeros(len(rgb), 3, bins).scatter_add_(2, index.expand(-1, 3, -1), rgb.flatten(2))
+    counts = rgb.new_zeros(len(rgb), 1, bins).scatter_add_(2, index, torch.ones_like(index, dtype=rgb.dtype))
+    colours = sums / (counts + PALETTE_EPS)  # [B, 3, K]
+    if not classes:
+        box, known = rgb.new_ones(1, 1, PALETTE_WIDTH), (counts > 0).to(rgb.dtype)
+        total = F.conv1d(colours.flatten(0, 1)[:, None], box, padding=PALETTE_WIDTH // 2).reshape(colours.shape)
+        colours = total / F.conv1d(known, box, padding=PALETTE_WIDTH // 2).clamp(min=1)
+    return colours.gather(2, index.expand(-1, 3, -1)).reshape(rgb.shape)
 
 
 def mixup(image: Tensor, rgb: Tensor, alpha: Tensor) -> Tensor:

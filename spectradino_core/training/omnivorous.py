@@ -3,9 +3,9 @@
 Letters: B samples on this process, D width, S sampled patch positions.
 
 There are two bases. "plain" is the paper's: a plain ViT whose input is always three-channel; maps and infrared are
-colourised with the palette of the paired RGB image and blended with it. "both" is ours, Omnivorous on top of
+coloured by their own values (`colourise`) and blended with the paired RGB image. "both" is ours, Omnivorous on top of
 SpectraDINO: infrared passes through trainable stems and adapters and is blended with the image's luminance; maps are
-colourised as above.
+coloured as above.
 
 The teacher of the anchoring loss is a frozen copy of the initial student, applied to the same images.
 
@@ -31,7 +31,6 @@ from spectradino_core.losses.omnivorous import (
     dense_alignment_loss,
     luminance,
     mixup,
-    palette,
 )
 from spectradino_core.models.encoders import BandedEncoder, PlainEncoder, Prefix
 from spectradino_core.models.spectradino import SpectraDINO, parameter_roles
@@ -60,7 +59,7 @@ class OmnivorousRecipe:
         tokens: patch tokens sampled per image.
         anchor: weight of the anchoring losses.
         largest_alpha: maximum fraction of RGB in the blend.
-        colourise: colourise maps and infrared with the RGB image's palette; otherwise they are grey.
+        colourise: colour maps and infrared as the RGB image is where they have a value; otherwise they are grey.
         dense: weight of the losses on patch tokens relative to those on CLS. Assumed: equal.
         weight_decay: AdamW's weight decay. Assumed.
         warmup: fraction of the steps with a rising learning rate. Assumed.
@@ -125,13 +124,12 @@ def encoder_inputs(
     Args:
         batch: RGB [B, 3, H, W]; other modalities [B, 1, H, W].
         encoder: defines the number of channels of each modality.
-        paint: colourise three-channel inputs with the RGB image's palette; otherwise they are grey.
+        paint: colour three-channel inputs by their own values (see `colourise`); otherwise they are grey.
         blend: mix each modality with RGB by the batch's alpha.
     """
     rgb = batch.images["rgb"]
     colours = from_imagenet(rgb)
     out = {"rgb": rgb}
-    own_palette: Tensor | None = None
     for key, image in batch.images.items():
         if key == "rgb":
             continue
@@ -139,8 +137,7 @@ def encoder_inputs(
             out[key] = mixup(image, luminance(colours)[:, None], batch.alpha[key]) if blend else image
             continue
         if paint:
-            own_palette = palette(colours) if own_palette is None else own_palette
-            coloured = colourise(image, own_palette)
+            coloured = colourise(image, colours, classes=key == "segmentation")
         else:
             coloured = image.expand(-1, 3, -1, -1)
         out[key] = to_imagenet(mixup(coloured, colours, batch.alpha[key]) if blend else coloured)

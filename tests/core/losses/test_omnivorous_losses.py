@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from spectradino_core.data.omnivorous import depth_values, segmentation_values
 from spectradino_core.losses import omnivorous
 from spectradino_core.losses.omnivorous import (
     LogitScale,
@@ -17,8 +19,9 @@ from spectradino_core.losses.omnivorous import (
     dense_alignment_loss,
     luminance,
     mixup,
-    palette,
 )
+from spectradino_core.modality import Modality
+from spectradino_core.scenes import SceneOptions, render_scene
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -118,39 +121,60 @@ def test_losses_are_exact_under_autocast():
 # -------------------------------------------------------------------------------------------------------------- images
 
 
-def test_palette_by_hand():
-    # Half the pixels dark red, half bright green; 4 bins, no smoothing: two colours, others take the nearest.
-    rgb = torch.zeros(1, 3, 2, 2)
-    rgb[0, 0, 0] = 0.5  # luminance 0.15: bin 0
-    rgb[0, 1, 1] = 1.0  # luminance 0.587: bin 2
-    colours = palette(rgb, bins=4, width=1)
-    torch.testing.assert_close(
-        colours[0].T, torch.tensor([[0.5, 0, 0], [0.5, 0, 0], [0, 1, 0], [0, 1, 0]]), atol=1e-5, rtol=0
-    )
+def test_each_value_of_a_class_map_gets_the_mean_colour_of_its_pixels():
+    rgb = torch.rand(2, 3, 6, 8, generator=torch.Generator().manual_seed(0))
+    values = torch.tensor([0.1, 0.101, 0.9])[torch.arange(96) % 3].reshape(2, 1, 6, 8)
+    out = colourise(values, rgb, classes=True)
+    for item in range(2):
+        for value in values.unique():
+            pixels = values[item, 0] == value
+            mean = rgb[item][:, pixels].mean(dim=1, keepdim=True)
+            torch.testing.assert_close(out[item][:, pixels], mean.expand(-1, int(pixels.sum())), atol=1e-5, rtol=0)
 
 
-def test_palette_is_smoothed_over_neighbouring_bins():
-    rgb = torch.zeros(1, 3, 1, 4)
-    rgb[0, :, 0] = torch.tensor([0.1, 0.1, 0.1, 0.4])  # grey: bins 0, 0, 0, 1 of four
-    colours = palette(rgb, bins=4, width=3)
-    mean = (3 * 0.1 + 0.4) / 4
-    torch.testing.assert_close(colours[0, 0], torch.tensor([mean, mean, 0.4, 0.4]), atol=1e-5, rtol=0)
+def test_continuous_maps_are_smoothed_over_five_bins_that_have_pixels():
+    values = torch.tensor([0.0, 1, 2, 30, 63])[None, None, None] / 63  # bins 0, 1, 2, 30 and 63 of 64
+    rgb = torch.tensor([0.1, 0.2, 0.6, 0.8, 0.4]).expand(1, 3, 1, 5)
+    smooth = colourise(values, rgb)[0, 0, 0]
+    torch.testing.assert_close(smooth, torch.tensor([0.3, 0.3, 0.3, 0.8, 0.4]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(colourise(values, rgb, classes=True), rgb, atol=1e-5, rtol=0)
 
 
-def test_grey_image_colourises_to_itself():
-    ramp = torch.linspace(0, 1, 64 * 64)[torch.randperm(64 * 64)].reshape(1, 1, 64, 64)
-    out = colourise(ramp, palette(ramp.expand(-1, 3, -1, -1)))
-    assert out.shape == (1, 3, 64, 64)
-    torch.testing.assert_close(out, ramp.expand(-1, 3, -1, -1), atol=0.03, rtol=0)
+def test_class_ids_share_no_bin():
+    values = torch.from_numpy(segmentation_values(np.arange(256, dtype=np.uint8)[None]))[None, None]
+    rgb = torch.rand(1, 3, 1, 256, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(colourise(values[0], rgb, classes=True), rgb, atol=1e-5, rtol=0)
 
 
-def test_each_map_takes_colours_of_its_own_image():
-    rgb = torch.rand(3, 3, 20, 20) * torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1.0]])[:, :, None, None]
-    out = colourise(torch.rand(3, 1, 10, 10), palette(rgb))
-    for item in range(3):
-        others = [channel for channel in range(3) if channel != item]
-        assert out[item, others].abs().max() == 0
-        assert out[item, item].max() > 0
+def test_a_constant_map_gets_the_mean_of_its_image():
+    rgb = torch.rand(1, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    out = colourise(torch.full((1, 1, 5, 5), 0.3), rgb)
+    torch.testing.assert_close(out, rgb.mean(dim=(2, 3), keepdim=True).expand_as(rgb), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("seed", [1, 5])
+def test_painted_maps_correlate_with_their_image(seed):
+    """As in the paper's official figure, where a palette of the image's luminance bins gives about -0.2."""
+    scene = render_scene(seed, SceneOptions(320, 256, bands=(Modality.RGB,), time_of_day="day"))
+    rgb = torch.from_numpy(scene.images[Modality.RGB]).permute(2, 0, 1)[None].float() / 255
+    depth = torch.from_numpy(depth_values(scene.depth))[None, None]
+    mask = torch.from_numpy(segmentation_values(scene.mask))[None, None]
+    for values, classes in ((depth, False), (mask, True)):
+        assert correlation(colourise(values, rgb, classes), rgb).min() > 0.9
+        assert correlation(coloured_by_luminance(values, rgb), rgb).max() < 0
+
+
+def correlation(a, b):
+    """Correlation per channel."""
+    return torch.stack([torch.corrcoef(torch.stack([x.flatten(), y.flatten()]))[0, 1] for x, y in zip(a[0], b[0])])
+
+
+def coloured_by_luminance(values, rgb):
+    """Look up a map's values in the mean colours of the image's luminance bins, which are unrelated to them."""
+    bins = (luminance(rgb)[0] * 64).long().clamp(max=63).flatten()
+    sums = torch.zeros(3, 64).index_add_(1, bins, rgb[0].flatten(1))
+    colours = sums / (torch.bincount(bins, minlength=64) + 1e-6)
+    return colours[:, (values[0, 0] * 64).long().clamp(max=63).flatten()].reshape(rgb.shape)
 
 
 def test_luminance_and_mixup_by_hand():
