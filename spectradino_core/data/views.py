@@ -30,8 +30,10 @@ class ViewOptions:
     """Distribution of views. Assumed, as the paper does not describe it: ImageNet's random resized crop, less extreme.
 
     Attributes:
-        scale: minimum and maximum area of a crop as a fraction of the image.
+        scale: minimum and maximum area of a crop as a fraction of the largest crop of its aspect ratio that fits. As a
+            fraction of the image, few crops of a wide one (1224 x 384) would fit.
         ratio: minimum and maximum aspect ratio (width / height) of a crop, before it is resized to a square.
+        centred: place crops at the centre instead of at random.
         flip: probability of a horizontal flip.
         photometry: photometric augmentation of each image; None: none. Its geometric options (`flip`, `zoom`) and
             `band_dropout` are not used.
@@ -41,6 +43,7 @@ class ViewOptions:
 
     scale: tuple[float, float] = (0.35, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    centred: bool = False
     flip: float = 0.5
     photometry: Augmentation | None = field(default_factory=Augmentation)
     count: int = 0
@@ -54,7 +57,7 @@ class ViewOptions:
             raise ValueError(f"flip {self.flip} must be in 0..1 and count {self.count} must not be negative")
 
 
-PLAIN = ViewOptions(scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, photometry=None, count=1)
+PLAIN = ViewOptions(scale=(1.0, 1.0), ratio=(1.0, 1.0), centred=True, flip=0.0, photometry=None, count=1)
 """The largest centred square without augmentation, for evaluation."""
 
 
@@ -108,17 +111,12 @@ def cut(image: np.ndarray, box: tuple[float, float, float, float], side: int, ne
 def _draw_box(
     width: int, height: int, options: ViewOptions, rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
-    """Draw a random crop as fractions of the image size; falls back to the largest centred crop within `ratio`."""
-    for _ in range(10):
-        area = width * height * rng.uniform(*options.scale)
-        ratio = float(np.exp(rng.uniform(*np.log(options.ratio))))
-        w, h = (area * ratio) ** 0.5, (area / ratio) ** 0.5
-        if w <= width and h <= height:
-            x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)
-            return x / width, y / height, (x + w) / width, (y + h) / height
-    ratio = min(max(width / height, options.ratio[0]), options.ratio[1])
-    w, h = min(width, height * ratio), min(height, width / ratio)
-    x, y = (width - w) / 2, (height - h) / 2
+    """Draw a crop as fractions of the image size: x1, y1, x2, y2."""
+    ratio = float(np.exp(rng.uniform(*np.log(options.ratio))))
+    side = rng.uniform(*options.scale) ** 0.5  # relative to the largest crop of this ratio
+    w, h = side * min(width, height * ratio), side * min(height, width / ratio)
+    left, top = (0.5, 0.5) if options.centred else rng.random(2)
+    x, y = left * (width - w), top * (height - h)
     return x / width, y / height, (x + w) / width, (y + h) / height
 
 

@@ -84,7 +84,7 @@ def extract_features(
         truth_classes: C; above 0, depth and class of each patch are extracted too.
         device: device of the encoder.
         thermal: contract from counts to network input; None: the default.
-        view: 0: the largest centred square; above: a seeded random crop of at least half of the image's area.
+        view: 0: the largest centred square; above: a seeded random crop of at least half of the largest one's area.
 
     Raises:
         ValueError: no item has all modalities.

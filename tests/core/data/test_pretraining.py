@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -217,16 +218,51 @@ def test_the_plain_view_is_the_largest_centred_square():
     assert (view == 200).all()
 
 
-def test_crops_stay_inside_and_keep_their_area():
-    options = ViewOptions(scale=(0.2, 0.5), flip=0.0, photometry=None)
-    columns = np.tile(np.arange(200, dtype=np.uint16), (100, 1))
-    for seed in range(30):
-        item = ImageSet({"rgb": np.zeros((100, 200, 3), np.uint8), "lwir": columns, "nir": columns.T.copy()}, "")
-        item.images["nir"] = np.tile(np.arange(100, dtype=np.uint16)[:, None], (1, 200))
-        view = take_view(item, options, 50, np.random.default_rng(seed))
-        width = (int(view["lwir"].max()) - int(view["lwir"].min())) * 50 / 49
-        height = (int(view["nir"].max()) - int(view["nir"].min())) * 50 / 49
-        assert 0.17 < width * height / 20_000 < 0.54
+def drawn_boxes(width, height, options, count):
+    """x1, y1, x2, y2 in pixels of crops, recovered from images of coordinates; float64 [count, 4]."""
+    options = replace(options, flip=0.0, photometry=None)
+    empty, grid = np.zeros((height, width, 3), np.uint8), np.indices((height, width)).astype(np.float32)
+    boxes = []
+    for seed in range(count):
+        y, x = (
+            take_view(ImageSet({"rgb": empty, "depth": axis}, ""), options, 56, np.random.default_rng(seed))["depth"]
+            for axis in grid
+        )
+        margins = (x.max() - x.min()) / 55 / 2, (y.max() - y.min()) / 55 / 2  # from pixel centres to the edges
+        boxes.append([x.min() - margins[0], y.min() - margins[1], x.max() + margins[0], y.max() + margins[1]])
+    return np.array(boxes)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1224, 384), (640, 480), (490, 392)])
+def test_crops_differ_and_cover_images_of_any_shape(width, height):
+    options = ViewOptions()
+    boxes = drawn_boxes(width, height, options, 150)
+    x1, y1, x2, y2 = boxes.T
+    assert len(np.unique(boxes.round(), axis=0)) > 145  # hardly any two are the same
+    assert x1.min() > -4
+    assert y1.min() > -4
+    assert x2.max() < width + 3
+    assert y2.max() < height + 3
+    w, h = x2 - x1, y2 - y1
+    largest = np.minimum(width, height * w / h) * np.minimum(height, width * h / w)
+    fractions = w * h / largest
+    assert fractions.min() > 0.3
+    assert fractions.max() < 1.07
+    assert np.median(fractions) == pytest.approx(0.675, abs=0.08)  # uniform between 0.35 and 1
+    ratios = np.log(w / h)
+    assert np.abs(ratios).max() < np.log(4 / 3) + 0.06
+    assert ratios.std() == pytest.approx(2 * np.log(4 / 3) / 12**0.5, rel=0.2)
+    for first, size, full in ((x1, w, width), (y1, h, height)):  # the position is uniform in the room that is left
+        room = full - size
+        places = (first / np.maximum(room, 1))[room > 0.1 * full]
+        assert places.mean() == pytest.approx(0.5, abs=0.1)
+        assert places.std() == pytest.approx(12**-0.5, abs=0.06)
+
+
+def test_half_of_the_largest_crop_at_the_centre():
+    options = ViewOptions(scale=(0.25, 0.25), ratio=(1.0, 1.0), centred=True)
+    (box,) = drawn_boxes(400, 200, options, 1)
+    np.testing.assert_allclose(box, [150, 50, 250, 150], atol=2)
 
 
 def test_class_numbers_are_not_averaged():
