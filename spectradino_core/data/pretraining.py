@@ -22,7 +22,7 @@ from spectradino_core.data.views import COLOURS, ViewOptions, infrared_levels
 from spectradino_core.modality import INFRARED, Modality
 from spectradino_core.thermal import ThermalContract
 
-__all__ = ["PretrainBatch", "available_bands", "pretraining_batches", "steps_per_epoch"]
+__all__ = ["PretrainBatch", "available_bands", "items_by_band", "pretraining_batches", "steps_per_epoch"]
 
 
 @dataclass
@@ -132,10 +132,15 @@ def steps_per_epoch(sources: Sequence[ImageSource], batch: int, bands: Sequence[
     more often than those of a larger one.
     """
     chosen = bands if bands is not None else available_bands(sources)
-    return sum(
-        sum(band.key in source.modalities(item) for source in sources for item in range(len(source))) // batch
-        for band in chosen
-    )
+    return sum(count // batch for count in items_by_band(sources, chosen).values())
+
+
+def items_by_band(sources: Sequence[ImageSource], bands: Sequence[Modality]) -> dict[str, int]:
+    """Return the number of items that have each of the bands, by its key."""
+    return {
+        band.key: sum(band.key in source.modalities(item) for source in sources for item in range(len(source)))
+        for band in bands
+    }
 
 
 def make_batch(views: Sequence[LoadedView], band: Modality, thermal: ThermalContract) -> OnHost[PretrainBatch]:

@@ -6,6 +6,8 @@ B samples on this process    D width    Q queue entries    K neighbours    W pro
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +19,14 @@ __all__ = ["TeacherQueue", "neighbourhood_loss", "queue_capacity"]
 
 log = logging.getLogger(__name__)
 
+_NO_KEY = -1
+_MASKED = -1e4
+"""Similarity of masked entries: their softmax is 0, and unlike -inf it has no NaN in the KL divergence."""
 
-def neighbourhood_loss(student: Tensor, teacher: Tensor, entries: Tensor, top_k: int, temperature: float) -> Tensor:
+
+def neighbourhood_loss(
+    student: Tensor, teacher: Tensor, entries: Tensor, top_k: int, temperature: float, own: Tensor | None = None
+) -> Tensor:
     """KL divergence over the teacher's nearest neighbours (Equations 10 and 11).
 
     For each sample, `KL(teacher ‖ student)` of the softmaxed similarities to the K entries nearest to its *teacher*
@@ -31,6 +39,8 @@ def neighbourhood_loss(student: Tensor, teacher: Tensor, entries: Tensor, top_k:
             would be its own nearest neighbour.
         top_k: K.
         temperature: temperature of both softmaxes.
+        own: entries that stem from the sample itself, bool [B, Q]; they are no neighbours. None: there are none. A
+            sample without other entries has loss 0.
     """
     if not len(entries):
         return student.sum() * 0
@@ -39,32 +49,43 @@ def neighbourhood_loss(student: Tensor, teacher: Tensor, entries: Tensor, top_k:
     # fp32 also under autocast: bf16 similarities have an error of 0.004, 6 % after division by the temperature.
     with torch.autocast(student.device.type, enabled=False):
         s, t = F.normalize(student.to(wide), dim=-1), F.normalize(teacher.to(wide), dim=-1)
-        nearest = (t @ entries.T).topk(min(top_k, len(entries)), dim=-1)
+        to_teacher = t @ entries.T
+        if own is not None:
+            to_teacher = to_teacher.masked_fill(own, _MASKED)
+        nearest = to_teacher.topk(min(top_k, len(entries)), dim=-1)
         wanted = F.log_softmax(nearest.values / temperature, dim=-1)
         similarity = torch.einsum("bd,bkd->bk", s, entries[nearest.indices])
+        if own is not None:
+            similarity = similarity.masked_fill(own.gather(1, nearest.indices), _MASKED)
         given = F.log_softmax(similarity / temperature, dim=-1)
         return F.kl_div(given, wanted, reduction="batchmean", log_target=True)
 
 
-def queue_capacity(asked: int, items: int) -> int:
-    """Limit the requested queue capacity Q to half of the data set, with a warning.
+def queue_capacity(asked: int, items: Mapping[str, int]) -> int:
+    """Limit the requested queue capacity Q to half of the embeddings between two visits of an item, with a warning.
 
     In a larger queue a sample's own previous embedding is still present when the sample is drawn again; it would be its
-    nearest neighbour and make the loss useless.
+    nearest neighbour and make the loss useless. Bands take turns, so the items of the smallest band come round most
+    often: after as many embeddings as it has items, times the number of bands.
+
+    Args:
+        asked: requested capacity.
+        items: number of items by band.
     """
-    most = max(1, items // 2)
+    smallest = min(items, key=lambda band: items[band])
+    most = max(1, len(items) * items[smallest] // 2)
     if asked <= most:
         return asked
     log.warning(
-        "teacher queue reduced to %d embeddings from %d: the data set has %d items, and a queue of more than half of "
-        "them would hold a sample's own previous embedding as its nearest neighbour",
-        most, asked, items,
+        "teacher queue reduced to %d embeddings from %d: the %d items of %s come round every %d embeddings, and a "
+        "queue of more than half of that would hold a sample's own previous embedding as its nearest neighbour",
+        most, asked, items[smallest], smallest, len(items) * items[smallest],
     )  # fmt: skip
     return most
 
 
 class TeacherQueue(nn.Module):
-    """FIFO queue of the last Q teacher embeddings, stored in buffers and thus in checkpoints.
+    """FIFO queue of the last Q teacher embeddings and their items' keys, stored in buffers and thus in checkpoints.
 
     It is identical on all processes: new entries are gathered from all, in order of rank.
 
@@ -74,6 +95,7 @@ class TeacherQueue(nn.Module):
     """
 
     stored: Tensor
+    item_keys: Tensor
     written: Tensor
 
     def __init__(self, capacity: int, width: int) -> None:
@@ -81,6 +103,7 @@ class TeacherQueue(nn.Module):
         if capacity < 1:
             raise ValueError(f"queue capacity must be at least 1, not {capacity}")
         self.register_buffer("stored", torch.zeros(capacity, width))
+        self.register_buffer("item_keys", torch.full((capacity,), _NO_KEY))
         self.register_buffer("written", torch.zeros((), dtype=torch.int64))
         self._known: int | None = 0  # `written` on the host, to avoid a GPU synchronisation per step
         self.register_load_state_dict_post_hook(lambda queue, _: queue._forget())
@@ -98,22 +121,41 @@ class TeacherQueue(nn.Module):
         """Entries [len, D] in arbitrary order; read them before putting the batch of the current step."""
         return self.stored[: len(self)]
 
+    def own(self, keys: Tensor) -> Tensor:
+        """Return which entries stem from the items of `keys`, int64 [B], as bool [B, len]."""
+        return keys.to(self.item_keys.device)[:, None] == self.item_keys[None, : len(self)]
+
     @torch.no_grad()
-    def put(self, teacher: Tensor) -> None:
-        """Add the teacher CLS [B, D] of all processes; call after the optimiser step."""
+    def put(self, teacher: Tensor, keys: Tensor | None = None) -> None:
+        """Add the teacher CLS [B, D] of all processes; call after the optimiser step.
+
+        Args:
+            teacher: teacher CLS of this process's batch.
+            keys: number of each item, not negative, int64 [B]; None: unknown.
+        """
         rows = gather(F.normalize(teacher.detach().to(self.stored.dtype), dim=-1))[-self.capacity :]
+        keys = torch.full((len(teacher),), _NO_KEY) if keys is None else keys
         count = self._count()
         places = (torch.arange(len(rows), device=rows.device) + count) % self.capacity
         self.stored[places] = rows
+        self.item_keys[places] = gather(keys.to(self.item_keys))[-self.capacity :]
         self.written += len(rows)
         self._known = count + len(rows)
 
-    def take_over(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load a state, also one of another capacity (see `take_over`) or without keys, as earlier versions wrote."""
+        if len(state_dict["stored"]) != self.capacity:
+            return self.take_over(state_dict)
+        return super().load_state_dict(_with_keys(state_dict), strict, assign)
+
+    @torch.no_grad()
+    def take_over(self, state: Mapping[str, Tensor]) -> None:
         """Load another queue's `state_dict()`, keeping the newest entries if the capacities differ.
 
         Raises:
             ValueError: the embeddings have another width.
         """
+        state = _with_keys(state)
         stored, written = state["stored"], int(state["written"])
         if stored.shape[1] != self.stored.shape[1]:
             raise ValueError(
@@ -121,10 +163,12 @@ class TeacherQueue(nn.Module):
                 f"{self.stored.shape[1]}: it is of another variant"
             )
         held = min(written, len(stored))
-        in_order = stored[(torch.arange(held, device=stored.device) + written - held) % len(stored)]
-        newest = in_order[-self.capacity :].to(self.stored)
+        in_order = (torch.arange(held, device=stored.device) + written - held) % len(stored)
+        newest = in_order[-self.capacity :]
         self.stored.zero_()
-        self.stored[: len(newest)] = newest
+        self.item_keys.fill_(_NO_KEY)
+        self.stored[: len(newest)] = stored[newest].to(self.stored)
+        self.item_keys[: len(newest)] = state["item_keys"][newest].to(self.item_keys)
         self.written.fill_(len(newest))
         self._known = len(newest)
 
@@ -135,3 +179,8 @@ class TeacherQueue(nn.Module):
 
     def _forget(self) -> None:
         self._known = None
+
+
+def _with_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the state with unknown keys if it has none."""
+    return {"item_keys": torch.full((len(state["stored"]),), _NO_KEY), **state}

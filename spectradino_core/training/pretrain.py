@@ -22,6 +22,7 @@ from torch import Tensor
 from spectradino_core.data.pretraining import (
     PretrainBatch,
     available_bands,
+    items_by_band,
     pretraining_batches,
     steps_per_epoch,
 )
@@ -196,7 +197,7 @@ class _Stage:
         sampling = self._sampling()
         task = PretrainTask(
             recipe, self._teacher_embedder(), self.queue, options.seed, self.first, self.epoch,
-            options.parts if options.strategy == "fsdp" else None,
+            options.parts if options.strategy == "fsdp" else None, options.views.count,
         )  # fmt: skip
         held_out = self._held_out()
         best = _Best()
@@ -280,7 +281,7 @@ class _Stage:
     def _queue(self) -> TeacherQueue | None:
         if not self.recipe.weights.neighbourhood:
             return None
-        capacity = queue_capacity(self.recipe.queue, sum(len(source) for source in self.sources))
+        capacity = queue_capacity(self.recipe.queue, items_by_band(self.sources, self.bands))
         queue = TeacherQueue(capacity, self.teacher.config.width)
         earlier = self.options.folder / "stage2" / "queue.safetensors"
         if self.recipe.stage == 3:

@@ -98,6 +98,7 @@ class PretrainTask:
         epoch: steps per epoch.
         sharded_parts: `Student.parts` of a student with sharded parameters, whose processes must gather the same
             parameters equally often; None: each process embeds only the infrared bands of its own items.
+        views_per_item: `ViewOptions.count`; with a count, the batches' keys number views instead of items.
     """
 
     def __init__(
@@ -109,7 +110,9 @@ class PretrainTask:
         first: int,
         epoch: int,
         sharded_parts: int | None = None,
+        views_per_item: int = 0,
     ) -> None:
+        self._views_per_item = max(1, views_per_item)
         self._sharded_parts = sharded_parts
         self._recipe, self._teacher, self.queue = recipe, teacher, queue
         self._seed, self._step, self._epoch = seed, first, epoch
@@ -131,7 +134,7 @@ class PretrainTask:
     def after_step(self, step: int, batch: PretrainBatch, losses: dict[str, Tensor]) -> None:
         """Add the batch's teacher embeddings to the queue, only after its losses were computed."""
         if self.queue is not None and self._teacher_cls is not None:
-            self.queue.put(self._teacher_cls)
+            self.queue.put(self._teacher_cls, batch.keys // self._views_per_item)
         self._teacher_cls = None
         self._step = step + 1
 
@@ -159,7 +162,12 @@ class PretrainTask:
         )
         if neighbourhood and self.queue is not None:
             losses["neighbourhood"] = neighbourhood_loss(
-                out["infrared"], teacher, self.queue.entries, self._recipe.top_k, self._recipe.queue_temperature
+                out["infrared"],
+                teacher,
+                self.queue.entries,
+                self._recipe.top_k,
+                self._recipe.queue_temperature,
+                self.queue.own(batch.keys // self._views_per_item),
             )
             total = total + neighbourhood * losses["neighbourhood"]
         if weights.infrared:

@@ -53,6 +53,16 @@ def test_video_neighbours_do_not_meet():
     assert sum(neighbours(b, sequences, frames, 20) for b in careless) > 100
 
 
+def test_any_stretch_of_an_epoch_is_spread_over_the_recordings():
+    """The teacher queue holds such a stretch: of every recording it has the fraction that the data has."""
+    sequences = np.repeat([0, 1, 2], [600, 300, 100])
+    frames = np.concatenate([np.arange(600), np.arange(300), np.arange(100)])
+    rows, _ = order(sequences, frames, 5, 10)
+    shown = np.eye(3)[sequences[rows]]
+    for start in range(0, len(rows) - 200, 50):
+        np.testing.assert_allclose(shown[start : start + 200].mean(axis=0), [0.6, 0.3, 0.1], atol=0.04)
+
+
 def test_where_neighbours_must_meet_it_is_counted():
     rows, met = order([0] * 12, range(12), 100, 4)
     assert len(rows) == 12

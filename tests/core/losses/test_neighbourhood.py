@@ -131,11 +131,60 @@ def test_take_over_of_other_width_is_rejected():
         TeacherQueue(4, 8).take_over(TeacherQueue(4, 3).state_dict())
 
 
-def test_capacity_is_limited_to_half_the_data_with_warning(caplog):
+def test_own_entries_are_no_neighbours():
+    generator = torch.Generator().manual_seed(0)
+    teacher, student, other = (torch.randn(n, 16, generator=generator) for n in (1, 1, 20))
+    queue = TeacherQueue(32, 16)
+    queue.put(other, torch.arange(20))
+    expected = neighbourhood_loss(student, teacher, queue.entries, 8, 0.07)
+    queue.put(teacher, torch.tensor([100]))
+    own = queue.own(torch.tensor([100]))
+    assert own.sum() == 1
+    masked = neighbourhood_loss(student, teacher, queue.entries, 8, 0.07, own)
+    torch.testing.assert_close(masked, expected)
+    assert neighbourhood_loss(student, teacher, queue.entries, 8, 0.07) != expected
+
+
+def test_fewer_others_than_neighbours_and_none_at_all():
+    student = torch.randn(2, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    own = torch.tensor([[True, False, False], [True, True, True]])  # the second sample has only its own entries
+    loss = neighbourhood_loss(student, E[:2], E, 128, 0.07, own)
+    loss.backward()
+    expected = neighbourhood_loss(student[:1], E[:1], E[1:], 128, 0.07) / 2
+    torch.testing.assert_close(loss, expected)
+    assert torch.isfinite(student.grad).all()
+    assert not student.grad[1].any()
+
+
+def test_keys_travel_with_their_entries(tmp_path):
+    queue = TeacherQueue(4, 3)
+    queue.put(E, torch.tensor([5, 6, 7]))
+    queue.put(-E[:2], torch.tensor([8, 9]))  # overwrites 5
+    torch.save(queue.state_dict(), tmp_path / "queue.pt")
+    state = torch.load(tmp_path / "queue.pt", weights_only=True)
+    for capacity, held in ((4, {6, 7, 8, 9}), (2, {8, 9}), (6, {6, 7, 8, 9})):
+        other = TeacherQueue(capacity, 3)
+        other.load_state_dict(state)
+        found = other.own(torch.arange(5, 10))
+        assert {int(key) + 5 for key in found.any(dim=1).nonzero()} == held
+        (row,) = other.own(torch.tensor([9])).nonzero()[:, 1].tolist()
+        assert torch.equal(other.entries[row], -E[1])
+
+
+def test_a_queue_without_keys_loads_and_masks_nothing():
+    queue = TeacherQueue(4, 3)
+    queue.put(E, torch.arange(3))
+    old = {name: value for name, value in queue.state_dict().items() if name != "item_keys"}
+    other = TeacherQueue(4, 3)
+    other.load_state_dict(old)
+    assert torch.equal(other.entries, queue.entries)
+    assert not other.own(torch.arange(3)).any()
+
+
+def test_capacity_is_limited_by_the_smallest_band_with_warning(caplog):
     with caplog.at_level(logging.WARNING):
-        assert queue_capacity(100, 200) == 100
+        assert queue_capacity(100, {"nir": 200, "lwir": 5000}) == 100
         assert not caplog.records
-        assert queue_capacity(65_536, 1000) == 500
-    assert "500" in caplog.text
-    assert "65536" in caplog.text
-    assert "its nearest neighbour" in caplog.text
+        assert queue_capacity(65_536, {"nir": 200, "swir": 9000, "lwir": 5000}) == 300
+        assert queue_capacity(65_536, {"lwir": 1000}) == 500
+    assert "300 embeddings from 65536: the 200 items of nir come round every 600" in caplog.text

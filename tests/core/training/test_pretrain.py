@@ -56,9 +56,11 @@ def test_frozen_parts_are_the_teachers_to_the_end(run):
 
 def test_stage_three_takes_over_the_queue(run):
     two, three = (load_file(run / f"stage{stage}/queue.safetensors") for stage in (2, 3))
-    assert two["stored"].shape == (8, 48)  # half of the 16 items, not 65,536
+    assert two["stored"].shape == (24, 48)  # half of three bands of 16 items, not 65,536
     assert int(two["written"]) == 16
-    assert int(three["written"]) == 8 + 16  # began with the eight it took over
+    assert int(three["written"]) == 16 + 16  # began with what it took over
+    assert set(two["item_keys"].tolist()) <= {-1, *range(16)}
+    assert three["item_keys"].min() >= 0
     first = read_log(run / "stage3/log.jsonl")[0]
     assert first["neighbourhood"] > 0  # from its first step
 

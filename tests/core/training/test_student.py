@@ -98,6 +98,18 @@ def test_a_batch_is_compared_with_earlier_ones_only(teacher):
     assert (own @ queue.entries.T).max(dim=1).values.min() > 0.9999
 
 
+@pytest.mark.parametrize(("views", "returns_as", "masked"), [(0, 0, True), (0, 1, False), (2, 1, True), (2, 2, False)])
+def test_an_item_that_returns_is_not_its_own_neighbour(teacher, views, returns_as, masked):
+    """Items of several bands return within a round of the bands, which no capacity of the queue prevents."""
+    recipe = stage_recipe("test", 3)
+    student, queue, batch = student_of(teacher, recipe), filled(teacher), random_batch(count=1)
+    task = PretrainTask(recipe, lambda b: teacher(b.rgb), queue, 0, 0, 3, None, views)
+    first = task.losses(student, batch)["neighbourhood"].item()
+    task.after_step(0, batch, {})
+    again = task.losses(student, replace(batch, keys=torch.tensor([returns_as])))["neighbourhood"].item()
+    assert (again == pytest.approx(first, rel=1e-5)) == masked
+
+
 def test_gradients_reach_what_the_stage_trains_and_nothing_else(teacher):
     for stage in (1, 2, 3):
         recipe = stage_recipe("test", stage)
