@@ -76,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
             seed=options.seed,
             checkpoint_every=options.checkpoint_every or 500,
             log_every=options.log_every or 20,
+            override=tuple(options.override),
         ),
     )
     if os.environ.get("RANK", "0") == "0":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from spectradino_core.options import add_former, add_option, refuse
 __all__ = ["add"]
 
 _SCENE_SIZE = (320, 256)
+_BY_STAGE = ("epochs", "batch", "lr", "clip", "ema")
+"""Overrides of the recipe that may differ by stage."""
 
 
 def add(commands: Any) -> None:
@@ -50,14 +53,14 @@ def add(commands: Any) -> None:
     add_option(model, "--start", ", for the first stage: a backbone")
     add_option(model, "--out", " folder (default: runs/pretrain-VARIANT)", metavar="DIR")
     recipe = command.add_argument_group("overrides of the recipe")
-    add_option(recipe, "--epochs", " of each stage")
+    add_option(recipe, "--epochs", " of each stage", **_by_stage(int))
     add_option(recipe, "--steps", " of each stage")
-    add_option(recipe, "--batch", ", over all processes")
-    lr = add_option(recipe, "--lr")
+    add_option(recipe, "--batch", ", over all processes", **_by_stage(int))
+    lr = add_option(recipe, "--lr", "; of single stages: 1:2e-4,3:4e-5", **_by_stage(float))
     add_former(recipe, lr, "--rate")
     add_option(recipe, "--crop")
-    recipe.add_argument("--clip", type=float, help="maximum gradient norm; 0: none")
-    add_option(recipe, "--ema")
+    recipe.add_argument("--clip", help="maximum gradient norm; 0: none", **_by_stage(float))
+    add_option(recipe, "--ema", **_by_stage(float))
     recipe.add_argument("--learn-temperature", action="store_const", const=True, help="of the contrastive loss")
     ours = command.add_argument_group("beyond the paper")
     ours.add_argument("--adaptive", action="store_true", help="sample bands with a high loss more often")
@@ -69,7 +72,29 @@ def add(commands: Any) -> None:
     run.add_argument("--cache-teacher", action="store_true", help="run the teacher once per view (needs --views)")
     run.add_argument("--keep", type=int, metavar="K", help="checkpoints to keep (default: 2)")
     add_option(run, "--seed", " (default: %(default)s)", default=0)
+    run.add_argument(
+        "--override", nargs="+", default=[], metavar="OPTION",
+        help="resume although these options (without dashes) differ from the run's; recorded in recipe.json",
+    )  # fmt: skip
     command.set_defaults(run=_run)
+
+
+def _by_stage(kind: Callable[[str], Any]) -> dict[str, Any]:
+    """Return the form of an option with one value ("2e-4") or values of single stages ("1:2e-4,3:4e-5")."""
+
+    def parse(text: str) -> Any:
+        try:
+            if ":" not in text:
+                return kind(text)
+            parts = [part.split(":") for part in text.split(",")]
+            values = {int(stage): kind(value) for stage, value in parts}
+        except ValueError:
+            values = {}
+        if not values or len(values) < len(parts) or not set(values) <= {1, 2, 3}:
+            raise argparse.ArgumentTypeError(f"{text!r}: give one value, or values of stages such as 1:VALUE,3:VALUE")
+        return values
+
+    return {"type": parse, "metavar": "N" if kind is int else "X"}
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -81,25 +106,35 @@ def _run(options: argparse.Namespace) -> int:
     from spectradino_core.data.sources import ImageSource
     from spectradino_core.data.views import ViewOptions
     from spectradino_core.training.pretrain import PretrainOptions, pretrain
-    from spectradino_core.training.stages import changed, parse_stages, stage_recipe
+    from spectradino_core.training.stages import changed, of_stage, parse_stages, stage_recipe
 
     if not options.manifest and not options.val_manifest:
         refuse(options, "data-root", "has no effect without --manifest")
     if options.steps is not None:
         refuse(options, "epochs", "excludes --steps")
     if options.system == "omnivorous":
+        for name in _BY_STAGE:
+            if isinstance(getattr(options, name), dict):
+                raise ValueError(f"--{name}: --system omnivorous has no stages, give one value")
         return omnivorous.run(options)
     refuse(options, omnivorous.OWN, "is for --system omnivorous")
     for name in ("epochs", "steps", "batch", "crop", "grad_accum", "checkpoint_every"):
         value = getattr(options, name)
-        if value is not None and value < 1:
+        if any(
+            one < 1 for one in (value.values() if isinstance(value, dict) else [value] if value is not None else [])
+        ):
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
     recipes = []
-    for stage in parse_stages(options.stages or "1,2,3"):
+    stages = parse_stages(options.stages or "1,2,3")
+    for name in _BY_STAGE:
+        value = getattr(options, name)
+        for stage in set(value) - set(stages) if isinstance(value, dict) else ():
+            raise ValueError(f"--{name} names stage {stage}, which --stages does not run")
+    for stage in stages:
         recipe = changed(
             stage_recipe(options.variant, stage),
-            epochs=options.epochs, batch=options.batch, rate=options.lr, crop=options.crop, clip=options.clip,
-            ema=options.ema, learn_temperature=options.learn_temperature,
+            rate=of_stage(options.lr, stage), crop=options.crop, learn_temperature=options.learn_temperature,
+            **{name: of_stage(getattr(options, name), stage) for name in _BY_STAGE if name != "lr"},
         )  # fmt: skip
         if options.infrared_alignment is not None:
             recipe = replace(recipe, weights=replace(recipe.weights, infrared=options.infrared_alignment))
@@ -137,6 +172,7 @@ def _run(options: argparse.Namespace) -> int:
             log_every=options.log_every or 20,
             keep=2 if options.keep is None else options.keep,
             tensorboard=options.tensorboard,
+            override=tuple(options.override),
         ),
     )
     if os.environ.get("RANK", "0") == "0":

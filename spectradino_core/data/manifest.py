@@ -17,7 +17,9 @@ All images of an item have the same field of view. Paths may not leave the root,
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -27,7 +29,7 @@ import numpy as np
 
 from spectradino_core.data.images import ImageFileError, read_colour, read_counts
 from spectradino_core.data.sources import MODALITY_KEYS, FramePosition, ImageSet, ItemError
-from spectradino_core.files import FileError, child_path, parse_json, read_text, written_atomically
+from spectradino_core.files import FileError, child_path, parse_json, read_bytes, read_text, written_atomically
 from spectradino_core.text import printable
 
 __all__ = ["FRAME_GAP", "ManifestError", "ManifestItem", "ManifestSource", "read_manifest", "write_manifest"]
@@ -181,6 +183,14 @@ class ManifestSource:
 
     def position(self, item: int) -> FramePosition:
         return self.items[item].position or FramePosition(f"item {item}", 0)
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the manifest."""
+        return hashlib.sha256(read_bytes(self.path, "manifest")).hexdigest()
+
+    def identity(self, item: int) -> str:
+        """Return the path of the item's RGB image, by which an item is known in several manifests."""
+        return os.path.normpath(self._real_root / self.items[item].paths["rgb"])
 
     def label(self, item: int) -> str | None:
         """Return the class of the scene; None: unknown."""

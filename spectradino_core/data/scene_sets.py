@@ -141,6 +141,10 @@ class SceneImages:
     def position(self, item: int) -> FramePosition:
         return FramePosition(f"street {self._first + item}", 0)
 
+    def identity(self, item: int) -> str:
+        """Return the name of the scene, by its seed."""
+        return f"scene {self._first + item}"
+
     def load(self, item: int, modalities: Sequence[str]) -> ImageSet:
         if item not in self._kept:
             self._kept[item] = self._render(item)

@@ -8,7 +8,8 @@ Letters: h x w image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +18,9 @@ import numpy as np
 from spectradino_core.data.images import ImageFileError
 from spectradino_core.modality import Modality
 
-__all__ = ["MAPS", "MODALITY_KEYS", "ImageSet", "FramePosition", "ImageSource", "ItemError"]
+__all__ = [
+    "MAPS", "MODALITY_KEYS", "ImageSet", "FramePosition", "ImageSource", "ItemError", "fingerprint", "refuse_overlap",
+]  # fmt: skip
 
 MAPS = ("depth", "segmentation")
 """Modalities that are not bands: distance to the surface in metres (or a monotone function of it), class indices."""
@@ -79,3 +82,36 @@ class ImageSource(Protocol):
             ItemError: this item is missing or damaged; others may be usable.
         """
         ...
+
+
+def fingerprint(source: ImageSource) -> str:
+    """Return a hash of what a source lists: its own (`fingerprint`), or one of its name and its items' modalities."""
+    own = getattr(source, "fingerprint", None)
+    if own is not None:
+        return str(own())
+    digest = hashlib.sha256(source.name.encode())
+    for item in range(len(source)):
+        digest.update(",".join(source.modalities(item)).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def refuse_overlap(training: Sequence[ImageSource], validation: Sequence[ImageSource]) -> None:
+    """Refuse validation items that are trained on; compares the sources that can tell (`identity`).
+
+    Raises:
+        ValueError: names the number of such items and one of them.
+    """
+    trained = set(_identities(training))
+    common = sorted(trained.intersection(_identities(validation)))
+    if common:
+        raise ValueError(
+            f"{len(common)} validation items are training items too, for example {common[0]}: validate on others "
+            "(--val-manifest), or remove them from the training data"
+        )
+
+
+def _identities(sources: Sequence[ImageSource]) -> Iterator[str]:
+    for source in sources:
+        identity = getattr(source, "identity", None)
+        if identity is not None:
+            yield from (identity(item) for item in range(len(source)))

@@ -27,7 +27,7 @@ from spectradino_core.data.pretraining import (
     steps_per_epoch,
 )
 from spectradino_core.data.sampling import AdaptiveBands, BandSampling, RoundRobin
-from spectradino_core.data.sources import ImageSource
+from spectradino_core.data.sources import ImageSource, fingerprint, refuse_overlap
 from spectradino_core.data.transfer import OnHost
 from spectradino_core.data.views import PLAIN, ViewOptions
 from spectradino_core.files import written_atomically
@@ -47,6 +47,7 @@ from spectradino_core.training.distributed import (
 from spectradino_core.training.loop import LoopOptions, resume_step, train
 from spectradino_core.training.means import RecentMeans
 from spectradino_core.training.optimiser import adamw_for
+from spectradino_core.training.run_record import resumed_record, versions, write_record
 from spectradino_core.training.stages import StageRecipe, freeze
 from spectradino_core.training.student import PretrainTask, Student
 from spectradino_core.training.teacher import Teacher, TeacherCache, load_teacher, random_teacher
@@ -84,6 +85,7 @@ class PretrainOptions:
         log_every: steps between log rows, which hold the mean losses since the previous row.
         keep: number of checkpoints to keep.
         tensorboard: also log to TensorBoard.
+        override: names of options that may differ from those with which a run that resumes was started.
     """
 
     folder: Path
@@ -105,6 +107,7 @@ class PretrainOptions:
     log_every: int = 20
     keep: int = 2
     tensorboard: bool = False
+    override: tuple[str, ...] = ()
 
 
 def pretrain(
@@ -126,9 +129,16 @@ def pretrain(
 
     Raises:
         CheckpointError: a file to start from is missing or of another kind.
-        ValueError: too little data for the batch size, or options that conflict.
+        ResumeError: a stage was started with other options, and `options.override` does not name them.
+        ValueError: too little data for the batch size, options that conflict, or validation pairs that are trained on.
     """
     variant = recipes[0].variant
+    refuse_overlap(sources, validation)
+    if not validation:
+        log.warning(
+            "no validation pairs: each stage's best.safetensors is its last, also the one Stage II starts from; give "
+            "held-out pairs (--val-manifest FILE)"
+        )
     with process_group(options.device) as (env, device):
         if env.first:
             options.folder.mkdir(parents=True, exist_ok=True)
@@ -186,8 +196,10 @@ class _Stage:
         recipe, options = self.recipe, self.options
         if self.first:
             log.info("stage %d: resuming %s at step %d of %d", recipe.stage, self.folder, self.first, self.steps)
-        elif self.env.first:
-            self._write_recipe()
+        record = resumed_record(self.folder, self._record(), self.first, options.override)
+        self.env.wait()  # all have read it
+        if self.env.first:
+            write_record(self.folder, record)
         student = Student(
             self.backbone, options.parts, recipe.temperature if recipe.learn_temperature else None
         ).to(self.device)  # fmt: skip
@@ -357,21 +369,31 @@ class _Stage:
         }
         save_spectradino(backbone, self.folder / name, metadata)
 
-    def _write_recipe(self) -> None:
-        content = {
-            "recipe": dataclasses.asdict(self.recipe),
+    def _record(self) -> dict[str, Any]:
+        """Return what decides the result of the stage."""
+        options, recipe = self.options, self.recipe
+        return {
+            "recipe": dataclasses.asdict(recipe),
             "steps": self.steps,
-            "processes": self.env.world,
+            "queue": None if self.queue is None else self.queue.capacity,
             "sources": {source.name: len(source) for source in self.sources},
+            "data": [fingerprint(source) for source in self.sources],
+            "validation": {source.name: len(source) for source in self.validation},
+            "validation_data": [fingerprint(source) for source in self.validation],
+            "views": dataclasses.asdict(options.views),
             "teacher": self.teacher.origin,
+            "teacher_hash": self.teacher.fingerprint(),
             "start": self.start,
-            "seed": self.options.seed,
-            "amp": self.options.amp,
-            "torch": torch.__version__,
+            "seed": options.seed,
+            "amp": options.amp,
+            "strategy": options.strategy,
+            "grad_accum": options.parts,
+            "adaptive": options.adaptive,
+            "cache_teacher": options.cache_teacher,
+            "checkpoint_every": options.checkpoint_every or self.epoch,
+            "processes": self.env.world,
+            **versions(),
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with written_atomically(self.folder / "recipe.json") as scratch:
-            scratch.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 class _Best:

@@ -19,9 +19,8 @@ from torch import Tensor
 
 from spectradino_core.data.omnivorous import OmnivorousBatch, available_groups, omnivorous_batches
 from spectradino_core.data.sampling import AdaptiveBands, BandSampling, RoundRobin
-from spectradino_core.data.sources import ImageSource
+from spectradino_core.data.sources import ImageSource, fingerprint
 from spectradino_core.data.views import ViewOptions
-from spectradino_core.files import written_atomically
 from spectradino_core.models.checkpoints import read_header, save_dinov2, save_spectradino
 from spectradino_core.models.perception_checkpoint import load_network
 from spectradino_core.models.spectradino import SpectraDINO
@@ -31,7 +30,8 @@ from spectradino_core.training.loop import LoopOptions, resume_step, train
 from spectradino_core.training.means import RecentMeans
 from spectradino_core.training.omnivorous import OmnivorousRecipe, OmnivorousStudent, OmnivorousTask
 from spectradino_core.training.optimiser import adamw_for
-from spectradino_core.training.teacher import load_teacher
+from spectradino_core.training.run_record import resumed_record, versions, write_record
+from spectradino_core.training.teacher import load_teacher, weights_hash
 from spectradino_core.training.train_logger import plot_losses
 
 __all__ = ["OmnivorousOptions", "pretrain_omnivorous"]
@@ -57,6 +57,7 @@ class OmnivorousOptions:
         max_damaged: maximum fraction of items that may be unreadable.
         seed: seed of views, blending, sampled positions and random weights.
         checkpoint_every, log_every: steps between checkpoints and between log rows.
+        override: see `PretrainOptions`.
     """
 
     folder: Path
@@ -72,6 +73,7 @@ class OmnivorousOptions:
     seed: int = 0
     checkpoint_every: int = 500
     log_every: int = 20
+    override: tuple[str, ...] = ()
 
 
 def pretrain_omnivorous(recipe: OmnivorousRecipe, sources: Sequence[ImageSource], options: OmnivorousOptions) -> Path:
@@ -84,6 +86,7 @@ def pretrain_omnivorous(recipe: OmnivorousRecipe, sources: Sequence[ImageSource]
 
     Raises:
         CheckpointError: the file to start from is missing or of another kind.
+        ResumeError: the run was started with other options, and `options.override` does not name them.
         ValueError: too little data for the batch size.
     """
     folder = options.folder
@@ -99,8 +102,27 @@ def pretrain_omnivorous(recipe: OmnivorousRecipe, sources: Sequence[ImageSource]
         optimiser = _optimiser(student, recipe)
         sampling = _sampling(list(groups), options)
         recorder = _StepRecorder(sampling, options.adaptive, RecentMeans(options.log_every, steps))
-        if env.first and not first:
-            _write_recipe(folder, recipe, options, steps, groups, sources, origin)
+        content = {
+            "system": "omnivorous",
+            "recipe": dataclasses.asdict(recipe),
+            "steps": steps,
+            "groups": groups,
+            "sources": {source.name: len(source) for source in sources},
+            "data": [fingerprint(source) for source in sources],
+            "views": dataclasses.asdict(options.views),
+            "base": options.base,
+            "start": origin,
+            "teacher_hash": weights_hash(backbone),
+            "seed": options.seed,
+            "amp": options.amp,
+            "adaptive": options.adaptive,
+            "processes": env.world,
+            **versions(),
+        }
+        record = resumed_record(folder, content, first, options.override)
+        env.wait()  # all have read it
+        if env.first:
+            write_record(folder, record)
         train(
             student,
             task,
@@ -207,23 +229,3 @@ def _optimiser(student: OmnivorousStudent, recipe: OmnivorousRecipe) -> torch.op
             (decayed if parameter.ndim > 1 else plain).append(parameter)
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.AdamW([{**group, "lr": recipe.rate} for group in groups])
-
-
-def _write_recipe(
-    folder: Path, recipe: OmnivorousRecipe, options: OmnivorousOptions, steps: int,
-    groups: dict[str, tuple[str, ...]], sources: Sequence[ImageSource], origin: str,
-) -> None:  # fmt: skip
-    content = {
-        "system": "omnivorous",
-        "recipe": dataclasses.asdict(recipe),
-        "steps": steps,
-        "groups": groups,
-        "sources": {source.name: len(source) for source in sources},
-        "start": origin,
-        "seed": options.seed,
-        "amp": options.amp,
-        "torch": torch.__version__,
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    with written_atomically(folder / "recipe.json") as scratch:
-        scratch.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -6,11 +6,25 @@ Source: Tables 1 and 2 and Section 3.3. Values that the paper does not give, or 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from spectradino_core.models.spectradino import SpectraDINO, parameter_roles
 
-__all__ = ["STAGES", "LossWeights", "StageRecipe", "changed", "freeze", "parse_stages", "stage_recipe", "trainable"]
+__all__ = [
+    "STAGES",
+    "LossWeights",
+    "StageRecipe",
+    "changed",
+    "freeze",
+    "of_stage",
+    "parse_stages",
+    "stage_recipe",
+    "trainable",
+]
+
+T = TypeVar("T", int, float)
 
 STAGES = (1, 2, 3)
 GPUS = 2
@@ -180,6 +194,11 @@ def changed(recipe: StageRecipe, **changes: float | None) -> StageRecipe:
     """Return the recipe with the given values replaced, ignoring those that are None."""
     given = {name: value for name, value in changes.items() if value is not None}
     return replace(recipe, **given)  # type: ignore[arg-type]
+
+
+def of_stage(value: Mapping[int, T] | T | None, stage: int) -> T | None:
+    """Return a stage's value of an option that is one value for all stages, one by stage, or not given."""
+    return value.get(stage) if isinstance(value, Mapping) else value
 
 
 def parse_stages(text: str) -> tuple[int, ...]:

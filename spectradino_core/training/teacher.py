@@ -24,7 +24,7 @@ from spectradino_core.models.perception_checkpoint import load_network
 from spectradino_core.models.spectradino import SpectraDINO
 from spectradino_core.models.vit import ViT, ViTConfig, vit_config
 
-__all__ = ["Teacher", "TeacherCache", "load_teacher", "random_teacher"]
+__all__ = ["Teacher", "TeacherCache", "load_teacher", "random_teacher", "weights_hash"]
 
 log = logging.getLogger(__name__)
 
@@ -76,11 +76,16 @@ class Teacher(nn.Module):
 
     def fingerprint(self) -> str:
         """Return a hash of the weights."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.network.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return weights_hash(self.network)
+
+
+def weights_hash(network: nn.Module) -> str:
+    """Return a hash of a network's weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def load_teacher(path: Path, variant: str) -> Teacher:

@@ -124,9 +124,26 @@ def test_from_the_command_line(tmp_path, capsys):
     assert "stage1/last.safetensors: backbone" in capsys.readouterr().out
 
 
+def test_overrides_of_single_stages(monkeypatch, tmp_path, capsys):
+    recipes = []
+    monkeypatch.setattr("spectradino_core.training.pretrain.pretrain", lambda *a: recipes.extend(a[0]) or tmp_path)
+    command = ["pretrain", "--variant", "s", "--scenes", "8", "--device", "cpu"]
+    assert main([*command, "--lr", "1:2e-3,3:4e-5", "--batch", "32", "--epochs", "2:7"]) == 0
+    assert [recipe.rate for recipe in recipes] == [2e-3, stage_recipe("s", 2).rate, 4e-5]
+    assert [recipe.batch for recipe in recipes] == [32, 32, 32]
+    assert [recipe.epochs for recipe in recipes] == [100, 7, 75]
+    for wrong in ("1:", "4:1e-4", "1:1e-4,1:2e-4", "1:1e-4,2e-4", "x"):
+        with pytest.raises(SystemExit):
+            main([*command, "--lr", wrong])
+        assert "give one value, or values of stages" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--variant", "test", "--scenes", "4", "--stages", "1", "--lr", "3:1e-4"], "--lr names stage 3"),
+        (["--variant", "test", "--scenes", "4", "--batch", "2:0"], "--batch must be at least 1"),
+        (["--variant", "test", "--scenes", "8", "--system", "omnivorous", "--lr", "1:1"], "has no stages"),
         (["--variant", "test"], "nothing to train on"),
         (["--variant", "xl", "--scenes", "4"], "choose one of s, b, l, g"),
         (["--variant", "test", "--scenes", "4", "--stages", "1,3"], "not consecutive"),
