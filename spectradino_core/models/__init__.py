@@ -3,7 +3,7 @@
 | file | contents |
 |---|---|
 | `spectradino.py` | the paper's model: stems, adapters, modality embedding, backbone |
-| `vit.py` | plain DINOv2 |
+| `vit.py`, `dinov3.py` | plain DINOv2; what DINOv3 has beside it |
 | `repeated.py`, `encoders.py` | the baseline, DINOv2 on repeated infrared; encoders to judge or teach with |
 | `fusion.py` | concatenation, gate, cross attention |
 | `pyramid.py`, `detection.py`, `linear_detection.py`, `segmentation.py` | ViTDet's pyramid and the heads |

@@ -1,6 +1,6 @@
-"""Load and save backbone weights: DINOv2 in its four key layouts, and SpectraDINO checkpoints.
+"""Load and save backbone weights: DINOv2 in its four key layouts, DINOv3 in two, and SpectraDINO checkpoints.
 
-DINOv2 weights are a `.pth` or `.bin` file (loaded with `weights_only=True`), a `.safetensors` file or a Hugging Face
+Their weights are a `.pth` or `.bin` file (loaded with `weights_only=True`), a `.safetensors` file or a Hugging Face
 model folder; `weight_files.py` locates the backbone under any prefix. The layout is detected from the keys and
 converted to the official one, which `vit.py` uses:
 
@@ -10,7 +10,10 @@ converted to the official one, which `vit.py` uses:
 - transformers: `encoder.layer.0.attention.q_proj`; separate q, k, v and separate SwiGLU gate and value.
 - transformers, older: `encoder.layer.0.attention.attention.query`; separate q, k, v, SwiGLU `weights_in`/`weights_out`.
 
-`mask_token` is dropped: only DINOv2's own training uses it. SpectraDINO checkpoints are safetensors files with the
+DINOv3 is read in the official layout (`storage_tokens`, `rope_embed.periods`) and in that of transformers
+(`layer.0.attention.q_proj`); `dinov3.py` has the differences. Where a name says DINOv2, DINOv3 is meant too.
+
+`mask_token` is dropped: only DINO's own training uses it. SpectraDINO checkpoints are safetensors files with the
 config and the bands in their metadata.
 """
 
@@ -29,6 +32,7 @@ from torch import Tensor, nn
 
 from spectradino_core.files import parse_json, written_atomically
 from spectradino_core.modality import Modality
+from spectradino_core.models import dinov3
 from spectradino_core.models.spectradino import SpectraDINO
 from spectradino_core.models.vit import VARIANTS, LayerScale, ViT, ViTConfig
 from spectradino_core.models.weight_files import (
@@ -58,17 +62,17 @@ __all__ = [
 
 FORMAT = "spectradino-backbone/1"
 
-# ------------------------------------------------------------------------------------------------------------- DINOv2
+# --------------------------------------------------------------------------------------------------- DINOv2 and DINOv3
 
 
 def load_dinov2(model: ViT | SpectraDINO, path: str | os.PathLike[str]) -> str:
-    """Load plain DINOv2 weights into a ViT, or into the ViT of a SpectraDINO only.
+    """Load plain DINOv2 or DINOv3 weights into a ViT, or into the ViT of a SpectraDINO only.
 
     Returns:
         Name of the detected key layout.
 
     Raises:
-        CheckpointError: the file is missing, unreadable, not a DINOv2, of another variant, or incomplete.
+        CheckpointError: the file is missing, unreadable, neither DINOv2 nor DINOv3, of another variant, or incomplete.
     """
     vit = model.vit if isinstance(model, SpectraDINO) else model
     state, layout = read_dinov2(path)
@@ -80,19 +84,17 @@ def load_dinov2(model: ViT | SpectraDINO, path: str | os.PathLike[str]) -> str:
 
 
 def read_dinov2(path: str | os.PathLike[str]) -> tuple[State, str]:
-    """Read DINOv2 weights under the names of `vit.ViT`; return them and the name of their layout.
+    """Read DINOv2 or DINOv3 weights under the names of `vit.ViT`; return them and the name of their layout.
 
     Raises:
-        CheckpointError: the file is missing, unreadable or not a DINOv2.
+        CheckpointError: the file is missing, unreadable, or neither DINOv2 nor DINOv3.
     """
-    tensors = read_tensors(path)
-    if any(name.endswith(_OF_DINOV3) for name in tensors):
-        raise CheckpointError(
-            f"{path} holds a DINOv3, with rotary positions and patches of 16 pixels, but the backbone is DINOv2: give "
-            "DINOv2 weights"
-        )
-    state = find_backbone(tensors, path)
-    if any(".attention.attention.query." in key for key in state):
+    state = find_backbone(read_tensors(path), path)
+    if "storage_tokens" in state:
+        layout, state = "official", _with_stacked_gate(dinov3.rename_official(state))
+    elif "embeddings.patch_embeddings.weight" in state:
+        layout, state = "transformers", _from_transformers(dinov3.rename_transformers(state))
+    elif any(".attention.attention.query." in key for key in state):
         layout, state = "transformers, older", _from_transformers(state)
     elif any(".attention.q_proj." in key for key in state):
         layout, state = "transformers", _from_transformers(state)
@@ -101,21 +103,23 @@ def read_dinov2(path: str | os.PathLike[str]) -> tuple[State, str]:
     else:
         layout, state = "official", {_BLOCK_CHUNK.sub(r"blocks.\1.", key): value for key, value in state.items()}
     state.pop("mask_token", None)
-    if not {"cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.norm1.weight"} <= state.keys():
+    known = {"cls_token", "patch_embed.proj.weight", "blocks.0.norm1.weight"} <= state.keys()
+    if not known or not {"pos_embed", "register_tokens"} & state.keys():
         raise CheckpointError(
-            f"{path} holds no DINOv2 in a known layout (official, timm, transformers): its tensors are named "
-            f"{shown_names(state)}"
+            f"{path} holds no DINOv2 or DINOv3 in a known layout (official, timm (DINOv2 only), transformers): its "
+            f"tensors are named {shown_names(state)}"
         )
     if (problem := _problem(state)) or (problem := _problem_of_folder(state, Path(path))):
-        raise CheckpointError(f"{path} is not a DINOv2: {problem}")
+        raise CheckpointError(f"{path} is not a {'DINOv2' if 'pos_embed' in state else 'DINOv3'}: {problem}")
+    state.pop(_PERIODS, None)
     return state, layout
 
 
-_OF_DINOV3 = ("rope_embed.periods", "storage_tokens", "embeddings.patch_embeddings.weight")
+_PERIODS = "rope_embed.periods"
 
 
 def _problem(state: State) -> str:
-    """Reason why tensors with DINOv2 names are not a DINOv2, or ""; shapes are untrusted until this passes."""
+    """Reason why tensors with the names of a ViT are not one, or ""; shapes are untrusted until this passes."""
     blocks = {key.split(".")[1] for key in state if key.startswith("blocks.")}
     if blocks != {str(number) for number in range(len(blocks))}:
         return f"its blocks are not numbered from 0 ({shown_names(blocks)})"
@@ -131,13 +135,17 @@ def _problem(state: State) -> str:
         if key in state and (state[key].dim() != dimensions or not state[key].numel()):
             return f"{key} is {list(state[key].shape)}"
     height, width = state["patch_embed.proj.weight"].shape[2:]
-    positions = state["pos_embed"].shape[1] - 1
+    positions = state["pos_embed"].shape[1] - 1 if "pos_embed" in state else 0
     if height != width or round(max(0, positions) ** 0.5) ** 2 != positions:
         return f"its patches ({height} x {width} pixels) or its {positions} positions are not square"
     try:
-        config_of(state)
+        config = config_of(state)
     except ValueError as error:
         return str(error)
+    if (periods := state.get(_PERIODS)) is not None:
+        ours = 1 / dinov3.rotary_frequencies(config.width // config.heads)
+        if periods.shape != ours.shape or not torch.allclose(periods.float(), ours, rtol=1e-2):  # stored in bf16
+            return f"its rotary periods are not those of base {dinov3.ROPE_BASE:g} and {config.heads} heads"
     return ""
 
 
@@ -145,8 +153,12 @@ def _problem_of_folder(state: State, path: Path) -> str:
     """Reason why a model folder's config contradicts the weights in what shapes do not show, or ""."""
     if not path.is_dir():
         return ""
-    stored, heads = folder_config(path).get("num_attention_heads"), config_of(state).heads
-    return f"config.json says {stored} attention heads, this width has {heads}" if stored not in (None, heads) else ""
+    stored, heads = folder_config(path), config_of(state).heads
+    if stored.get("num_attention_heads") not in (None, heads):
+        return f"config.json says {stored['num_attention_heads']} attention heads, this width has {heads}"
+    if (base := stored.get("rope_theta")) not in (None, dinov3.ROPE_BASE):
+        return f"config.json says rotary positions of base {base}, not {dinov3.ROPE_BASE:g}"
+    return ""
 
 
 def config_of(state: Mapping[str, Tensor]) -> ViTConfig:
@@ -158,14 +170,16 @@ def config_of(state: Mapping[str, Tensor]) -> ViTConfig:
     width = state["cls_token"].shape[-1]
     depth = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
     swiglu = "blocks.0.mlp.w12.weight" in state
-    like = [config for config in VARIANTS.values() if (config.width, config.swiglu) == (width, swiglu)]
+    grid = round((state["pos_embed"].shape[1] - 1) ** 0.5) if "pos_embed" in state else 0
+    kind = (width, swiglu, not grid)
+    like = [config for config in VARIANTS.values() if (config.width, config.swiglu, config.rotary) == kind]
     base = like[0] if like else ViTConfig("?", width, depth, max(1, width // 64), swiglu=swiglu)
     return dataclasses.replace(
         base,
         depth=depth,
         patch=state["patch_embed.proj.weight"].shape[-1],
         registers=state["register_tokens"].shape[1] if "register_tokens" in state else 0,
-        pos_grid=round((state["pos_embed"].shape[1] - 1) ** 0.5),
+        pos_grid=grid,
     )
 
 
@@ -176,7 +190,7 @@ def _describe(config: ViTConfig) -> str:
     """ "ViT-B/14 (width 768, 12 blocks, no registers, GELU, positions 37 x 37)"."""
     registers = f"{config.registers} registers" if config.registers else "no registers"
     mlp = "SwiGLU" if config.swiglu else "GELU"
-    positions = f"positions {config.pos_grid} x {config.pos_grid}"
+    positions = "rotary positions" if config.rotary else f"positions {config.pos_grid} x {config.pos_grid}"
     title = dataclasses.replace(config, registers=0).title
     return f"{title} (width {config.width}, {config.depth} blocks, {registers}, {mlp}, {positions})"
 
@@ -188,7 +202,7 @@ _BLOCK_CHUNK = re.compile(r"^blocks\.\d+\.(\d+)\.")  # blocks.chunk.index, where
 _TRANSFORMERS = [
     (r"^embeddings\.(cls_token|mask_token|register_tokens)$", r"\1"),
     (r"^embeddings\.position_embeddings$", "pos_embed"),
-    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^embeddings\.patch_embeddings\.(?:projection\.)?", "patch_embed.proj."),
     (r"^layernorm\.", "norm."),
     (r"^encoder\.layer\.", "blocks."),
     (r"\.layer_scale([12])\.lambda1$", r".ls\1.gamma"),
@@ -210,7 +224,11 @@ def _from_transformers(state: State) -> State:
         for pattern, name in _TRANSFORMERS:
             key = re.sub(pattern, name, key)
         renamed[key] = value
-    return _stack(_stack(renamed, ("attn.q", "attn.k", "attn.v"), "attn.qkv"), ("mlp.w1", "mlp.w2"), "mlp.w12")
+    return _with_stacked_gate(_stack(renamed, ("attn.q", "attn.k", "attn.v"), "attn.qkv"))
+
+
+def _with_stacked_gate(state: State) -> State:
+    return _stack(state, ("mlp.w1", "mlp.w2"), "mlp.w12")
 
 
 def _stack(state: State, parts: Sequence[str], whole: str) -> State:

@@ -68,15 +68,16 @@ class PlainEncoder(nn.Module):
         """Run all images as one batch through the embedding and the shared blocks."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.shared):
             tokens, grid = self.vit.embed(torch.cat(list(images.values())))
+            rotation = self.vit.rotation(grid)
             for block in self.vit.blocks[: self.shared]:
-                tokens = block(tokens)
+                tokens = block(tokens, rotation)
         return Prefix(tokens, grid, tuple(images), tuple(len(x) for x in images.values()))
 
     def finish(self, prefix: Prefix) -> dict[str, Features]:
         """Run the remaining blocks and the final norm."""
-        tokens = prefix.tokens
+        tokens, rotation = prefix.tokens, self.vit.rotation(prefix.grid)
         for block in self.vit.blocks[self.shared :]:
-            tokens = self.vit.run(block, tokens)
+            tokens = self.vit.run(block, tokens, rotation)
         parts = self.vit.norm(tokens).split(prefix.sizes)
         return {key: Features.of(part, prefix.grid) for key, part in zip(prefix.keys, parts, strict=True)}
 

@@ -57,7 +57,7 @@ class Architecture:
         infrared: key of the infrared band used with RGB.
         box_classes: C; 0: no detection head.
         mask_classes: S; 0: no segmentation head.
-        registers: register tokens of the backbone, 0 or 4.
+        registers: register tokens of the backbone, 0 or 4; None: the variant's (0 for DINOv2, 4 for DINOv3).
         pyramid_width: channels of each pyramid level.
         strides: strides of the pyramid levels in input pixels (presets: `pyramid.PRESETS`); empty: 0.5, 1 and 2 patches
             of the variant.
@@ -81,7 +81,7 @@ class Architecture:
     infrared: str
     box_classes: int
     mask_classes: int
-    registers: int = 0
+    registers: int | None = None
     pyramid_width: int = 256
     strides: tuple[float, ...] = ()
     tower_depth: int = 2
@@ -94,6 +94,8 @@ class Architecture:
     upernet_width: int = 256
 
     def __post_init__(self) -> None:
+        if self.registers is None:
+            object.__setattr__(self, "registers", vit_config(self.variant).registers)
         for name, most in _LARGEST.items():
             value = getattr(self, name)
             if type(value) is not int or not 0 <= value <= most:
@@ -115,7 +117,7 @@ class Architecture:
 
     @property
     def vit(self) -> ViTConfig:
-        return replace(vit_config(self.variant), registers=self.registers)
+        return replace(vit_config(self.variant), registers=self.registers or 0)
 
     @property
     def bands(self) -> tuple[Modality, Modality]:

@@ -1,4 +1,4 @@
-"""SpectraDINO: one DINOv2 for RGB and infrared images, with a stem and adapters per band.
+"""SpectraDINO: one DINOv2 or DINOv3 for RGB and infrared images, with a stem and adapters per band.
 
     B batch    C channels of a band (RGB 3, infrared 1)    H, W image height and width in pixels
     T all tokens    N patch tokens    D width    M bands of the model    b adapter bottleneck: D/4
@@ -9,10 +9,10 @@
     swir ─ IR stem ───┼─ patch embedding ─ + modality embedding ──┴── depth times ────┴─ norm ─ tokens of each band
     lwir ─ IR stem ───┘
 
-Stems, adapters and the modality embedding belong to a band; everything else is DINOv2's (`vit.py`), shared by all, in
-`self.vit`. All images of a call, whatever their bands, go through the blocks as one batch. With zeroed adapter outputs
-a fresh model equals DINOv2 exactly on RGB. SpectraDINO Section 3.1; the stems' widths, kernel sizes and precision are
-ours, as the paper does not give them.
+Stems, adapters and the modality embedding belong to a band; everything else is the ViT's (`vit.py`), shared by all, in
+`self.vit`. DINOv3 has no position embedding: its blocks rotate queries and keys. All images of a call, whatever their
+bands, go through the blocks as one batch. With zeroed adapter outputs a fresh model equals the ViT exactly on RGB.
+SpectraDINO Section 3.1; the stems' widths, kernel sizes and precision are ours, as the paper does not give them.
 """
 
 from __future__ import annotations
@@ -215,9 +215,10 @@ class SpectraDINO(nn.Module):
         colours = [self.stems[band.key](batch) for band, batch in images.items()]
         tokens, grid = self.vit.embed(torch.cat(colours))
         tokens = tokens + self._modality(routing)
+        rotation = self.vit.rotation(grid)
         tapped: dict[int, Tensor] = {}
         for index, (block, adapter) in enumerate(zip(self.vit.blocks, self.adapters, strict=True)):
-            tokens = adapter(self.vit.run(block, tokens), routing)
+            tokens = adapter(self.vit.run(block, tokens, rotation), routing)
             if index in taps:
                 tapped[index] = self.vit.norm(tokens)
         tokens = self.vit.norm(tokens)

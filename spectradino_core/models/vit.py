@@ -1,11 +1,11 @@
-"""Plain DINOv2 vision transformer: RGB images to tokens.
+"""Plain vision transformer, DINOv2 or DINOv3: RGB images to tokens.
 
-    B batch    H, W image height and width in pixels    P patch side (14)
+    B batch    H, W image height and width in pixels    P patch side (DINOv2 14, DINOv3 16)
     h, w grid: H/P and W/P    N patch tokens: h·w    R register tokens (0 or 4)
     T all tokens: 1 + R + N    D width    G side of the trained position grid (37)
 
 Tokens are ordered [CLS, registers, patches row by row]. Parameter names are those of the official DINOv2 checkpoints;
-`checkpoints.py` converts other layouts. Infrared support is in `spectradino.py`.
+`checkpoints.py` converts other layouts. What only DINOv3 has is in `dinov3.py`, infrared support in `spectradino.py`.
 
 Sources: "DINOv2" (Oquab et al. 2023), "Vision Transformers Need Registers" (Darcet et al. 2023).
 """
@@ -14,11 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from spectradino_core.models import dinov3
 
 __all__ = ["TAPS", "VARIANTS", "Block", "Features", "ViT", "ViTConfig", "interpolate_pos_embed", "vit_config"]
 
@@ -28,7 +31,7 @@ OFFSET = 0.1  # see interpolate_pos_embed
 
 _BOUNDS = {
     "width": (1, 16_384), "depth": (1, 512), "heads": (1, 512), "mlp_ratio": (1, 16), "patch": (1, 256),
-    "registers": (0, 256), "pos_grid": (1, 1024),
+    "registers": (0, 256), "pos_grid": (0, 1024),
 }  # fmt: skip
 """Limits for configs read from files, checked before the weights are loaded."""
 
@@ -50,7 +53,7 @@ class ViTConfig:
         registers: R. With registers the position embedding is interpolated by the second rule, as in the official
             models with registers.
         swiglu: gated MLP (as in the official G) instead of GELU.
-        pos_grid: G; 37 is 518 / 14, DINOv2's final training size.
+        pos_grid: G; 37 is 518 / 14, DINOv2's final training size. 0: a DINOv3, which has rotary positions instead.
         layer_scale_init: initial value of both LayerScales; 1.0 as in the official builders, since these models either
             load a checkpoint or are shallow and trained from scratch.
     """
@@ -73,12 +76,22 @@ class ViTConfig:
                 raise ValueError(f"{name} must be a whole number from {low} to {high}, got {value!r}")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.rotary and self.width // self.heads % 4:
+            raise ValueError(
+                f"heads of {self.width // self.heads} channels have no rotary positions: need a multiple of 4"
+            )
+
+    @property
+    def rotary(self) -> bool:
+        """Whether this is a DINOv3: rotary positions, keys without bias, another epsilon of the norms."""
+        return not self.pos_grid
 
     @property
     def title(self) -> str:
-        """Common name, e.g. "ViT-S/14" or "ViT-G/14 with 4 registers"."""
+        """Common name, e.g. "ViT-S/14", "ViT-G/14 with 4 registers" or "DINOv3 ViT-S+/16 with 4 registers"."""
+        family = "DINOv3 " if self.rotary else ""
         tail = f" with {self.registers} registers" if self.registers else ""
-        return f"ViT-{self.name.capitalize()}/{self.patch}{tail}"
+        return f"{family}ViT-{self.name.removeprefix('v3_').capitalize()}/{self.patch}{tail}"
 
     @property
     def hidden(self) -> int:
@@ -92,6 +105,8 @@ class ViTConfig:
         return tuple(sorted({-(-self.depth * quarter // 4) - 1 for quarter in (1, 2, 3, 4)}))
 
 
+_dinov3 = partial(ViTConfig, patch=16, registers=4, pos_grid=0)
+
 VARIANTS = {
     "test": ViTConfig("test", width=48, depth=2, heads=3),
     "tiny": ViTConfig("tiny", width=128, depth=6, heads=2, pos_grid=16),  # ours: the bundled models
@@ -99,8 +114,12 @@ VARIANTS = {
     "b": ViTConfig("b", width=768, depth=12, heads=12),
     "l": ViTConfig("l", width=1024, depth=24, heads=16),
     "g": ViTConfig("g", width=1536, depth=40, heads=24, swiglu=True),
+    "v3_s": _dinov3("v3_s", width=384, depth=12, heads=6),
+    "v3_s+": _dinov3("v3_s+", width=384, depth=12, heads=6, mlp_ratio=6, swiglu=True),
+    "v3_b": _dinov3("v3_b", width=768, depth=12, heads=12),
+    "v3_l": _dinov3("v3_l", width=1024, depth=24, heads=16),
 }
-"""Variants without registers; `dataclasses.replace(config, registers=4)` adds them."""
+"""DINOv2 without registers, which `dataclasses.replace(config, registers=4)` adds; DINOv3 ("v3_") with its four."""
 
 TAPS = {name: config.taps for name, config in VARIANTS.items()}
 """Default taps of each variant: the paper's for S, B, L and G, by the same rule for the others."""
@@ -156,6 +175,10 @@ class Features:
 # -------------------------------------------------------------------------------------------------------- transformer
 
 
+def layer_norm(config: ViTConfig) -> nn.LayerNorm:
+    return nn.LayerNorm(config.width, eps=dinov3.LAYER_NORM_EPS if config.rotary else LAYER_NORM_EPS)
+
+
 class PatchEmbed(nn.Module):
     """Split an image into patches of PxP pixels and project each, [B, 3, H, W] to [B, N, D]."""
 
@@ -173,12 +196,14 @@ class Attention(nn.Module):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.qkv = (dinov3.QKV if config.rotary else nn.Linear)(config.width, 3 * config.width)
         self.proj = nn.Linear(config.width, config.width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, rotation: Tensor | None = None) -> Tensor:
         # [B, T, 3·D] -> three of [B, heads, T, D / heads]
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        if rotation is not None:
+            q, k = dinov3.rotate(q, rotation), dinov3.rotate(k, rotation)
         x = F.scaled_dot_product_attention(q, k, v)
         return self.proj(x.transpose(1, 2).flatten(2))
 
@@ -196,7 +221,7 @@ class Mlp(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """Gated MLP of ViT-G, where the first half of `w12` gates the second, [B, T, D] to [B, T, D]."""
+    """Gated MLP of ViT-G and DINOv3's S+, where the first half of `w12` gates the second, [B, T, D] to [B, T, D]."""
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
@@ -220,19 +245,19 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block, [B, T, D] to [B, T, D]."""
+    """Pre-norm transformer block, [B, T, D] to [B, T, D]; `rotation` is that of `ViT.rotation`."""
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self.norm1 = layer_norm(config)
         self.attn = Attention(config)
         self.ls1: nn.Module = LayerScale(config)
-        self.norm2 = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self.norm2 = layer_norm(config)
         self.mlp = SwiGLU(config) if config.swiglu else Mlp(config)
         self.ls2: nn.Module = LayerScale(config)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.ls1(self.attn(self.norm1(x)))
+    def forward(self, x: Tensor, rotation: Tensor | None = None) -> Tensor:
+        x = x + self.ls1(self.attn(self.norm1(x), rotation))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
     @torch.no_grad()
@@ -251,7 +276,7 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """DINOv2 vision transformer.
+    """DINOv2 or DINOv3 vision transformer.
 
     Args:
         config: a `ViTConfig`, or the name of one in `VARIANTS`.
@@ -270,16 +295,19 @@ class ViT(nn.Module):
         self.register_tokens = (
             nn.Parameter(torch.zeros(1, config.registers, config.width)) if config.registers else None
         )
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.pos_grid**2, config.width))  # CLS first
+        self.pos_embed = (  # CLS first
+            None if config.rotary else nn.Parameter(torch.zeros(1, 1 + config.pos_grid**2, config.width))
+        )
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self.norm = layer_norm(config)
         self._frozen_grid: tuple[int, int] | None = None
         self.register_buffer("_frozen_pos", None, persistent=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Initialise for training from scratch, as in DINOv2."""
-        nn.init.trunc_normal_(self.pos_embed, std=INIT_STD)
+        if self.pos_embed is not None:
+            nn.init.trunc_normal_(self.pos_embed, std=INIT_STD)
         nn.init.normal_(self.cls_token, std=1e-6)
         if self.register_tokens is not None:
             nn.init.normal_(self.register_tokens, std=1e-6)
@@ -300,9 +328,10 @@ class ViT(nn.Module):
         """
         check_taps(taps, self.config.depth)
         tokens, grid = self.embed(images)
+        rotation = self.rotation(grid)
         tapped: dict[int, Tensor] = {}
         for index, block in enumerate(self.blocks):
-            tokens = self.run(block, tokens)
+            tokens = self.run(block, tokens, rotation)
             if index in taps:
                 tapped[index] = self.norm(tokens)
         return Features.of(self.norm(tokens), grid, [tapped[index] for index in taps])
@@ -312,28 +341,36 @@ class ViT(nn.Module):
         grid = grid_of(images, self.config.patch)
         x = self.patch_embed(images)
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
-        x = x + self.position(grid).to(x.dtype)
+        if self.pos_embed is not None:
+            x = x + self.position(grid).to(x.dtype)
         if self.register_tokens is not None:  # after the position embedding: registers have no position
             x = torch.cat([x[:, :1], self.register_tokens.expand(len(x), -1, -1), x[:, 1:]], dim=1)
         return x, grid
 
-    def run(self, layer: nn.Module, *args: Tensor) -> Tensor:
+    def rotation(self, grid: tuple[int, int]) -> Tensor | None:
+        """Return the second argument of the blocks for a grid of (h, w) patches: DINOv3's positions, or None."""
+        return self.position(grid) if self.config.rotary else None
+
+    def run(self, layer: nn.Module, *args: Tensor | None) -> Tensor:
         """Call `layer(*args)`, with activation checkpointing if `activation_checkpointing` is on."""
         if self.activation_checkpointing and torch.is_grad_enabled():
             return checkpoint(layer, *args, use_reentrant=False)
         return layer(*args)
 
     def position(self, grid: tuple[int, int]) -> Tensor:
-        """Position embedding [1, 1 + N, D] for a grid of (h, w) patches."""
+        """Position embedding [1, 1 + N, D] for a grid of (h, w) patches, or DINOv3's `rotary_table`."""
         if self._frozen_grid is None or self._frozen_pos is None:
-            return interpolate_pos_embed(self.pos_embed, grid, antialias=self.config.registers > 0)
+            if self.pos_embed is not None:
+                return interpolate_pos_embed(self.pos_embed, grid, antialias=self.config.registers > 0)
+            head = self.config.width // self.config.heads
+            return dinov3.rotary_table(grid, 1 + self.config.registers, head, self.cls_token.device)
         if self._frozen_grid != grid:
             raise ValueError(f"this ViT is frozen to a grid of {self._frozen_grid} patches, but the input has {grid}")
         return self._frozen_pos
 
     @torch.no_grad()
     def freeze_grid(self, h: int, w: int) -> None:
-        """Fix the position embedding to h x w patches, so that an exported graph has no bicubic resize.
+        """Fix the positions to h x w patches, so that an exported graph does not compute them (by a bicubic resize).
 
         Until `thaw_grid`, other sizes raise an error and `pos_embed` is not read.
         """

@@ -38,6 +38,7 @@ _WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wr
 _ROOTS = {  # the two tensors that identify a backbone's prefix, by layout
     "patch_embed.proj.weight": "cls_token",
     "embeddings.patch_embeddings.projection.weight": "embeddings.cls_token",
+    "embeddings.patch_embeddings.weight": "embeddings.cls_token",  # DINOv3
 }
 _AVERAGED = re.compile(r"teacher|ema|averaged?|swa")
 _STUDENT = re.compile(r"student")
@@ -113,7 +114,7 @@ def find_backbone(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -
 
 
 def folder_config(folder: Path) -> dict[str, Any]:
-    """Read `config.json` of a DINOv2 model folder.
+    """Read `config.json` of a DINOv2 or DINOv3 model folder.
 
     Raises:
         CheckpointError: the file is missing, damaged or of another network.
@@ -133,9 +134,11 @@ def folder_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder / 'config.json'} is not a model configuration")
     kind = str(config.get("model_type") or config.get("architecture") or "unnamed network")
     plain = kind.replace("-", "_")
-    if plain not in ("dinov2", "dinov2_with_registers") and not re.fullmatch(r"vit_\w+_dinov2(\.\w+)?", plain):
+    known = ("dinov2", "dinov2_with_registers", "dinov3_vit")
+    if plain not in known and not re.fullmatch(r"vit_\w+_dinov2(\.\w+)?", plain):
         raise CheckpointError(
-            f"{folder} holds a {printable(kind, 60)}, not a DINOv2: give a DINOv2 folder such as facebook/dinov2-base"
+            f"{folder} holds a {printable(kind, 60)}, not a DINOv2 or DINOv3 ViT: give a folder such as "
+            "facebook/dinov2-base"
         )
     return config
 
