@@ -158,6 +158,7 @@ def _baseline_command(info: ModelInfo, options: argparse.Namespace) -> str:
     Files of older versions lack the architecture; the choice of heads is then left to the user.
     """
     from spectradino_core.datasets.registry import BENCHMARKS
+    from spectradino_core.models.pyramid import PRESETS
 
     made = info.provenance.get("architecture", {})
     band = info.infrared.key
@@ -172,7 +173,7 @@ def _baseline_command(info: ModelInfo, options: argparse.Namespace) -> str:
     ]
     registers = "_reg4" if made.get("registers") else ""
     known = info.variant in ("s", "b", "l", "g")
-    weights = f"dinov2_vit{info.variant}14{registers}_pretrain.pth" if known else "TEACHER"
+    weights = f"dinov2_vit{info.variant}{info.patch}{registers}_pretrain.pth" if known else "TEACHER"
     own = info.provenance.get("data", {}).get("kind") == "own data"
     if own:
         words = ["spectradino", "finetune", "--data", "FOLDER" if options.data is None else str(options.data)]
@@ -186,7 +187,8 @@ def _baseline_command(info: ModelInfo, options: argparse.Namespace) -> str:
     words += ["--fusion", made["fusion"]] if made.get("fusion", "concat") != "concat" else []
     words += ["--fuse-at", made["fuse_at"]] if made.get("fuse_at") else []
     if made.get("box_classes") and made.get("strides"):
-        words += ["--strides", f"{made['strides'][0]:g}-{made['strides'][-1]:g}"]
+        levels = tuple(stride / info.patch for stride in made["strides"])
+        words += ["--strides", next((name for name, preset in PRESETS.items() if preset == levels), "STRIDES")]
     if made.get("mask_classes") and made.get("segmentation") == "upernet" and made.get("upernet_width"):
         words += ["--upernet-width", str(made["upernet_width"])]
     words += ["--input-size", "x".join(str(side) for side in info.input_size)]

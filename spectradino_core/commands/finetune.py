@@ -63,7 +63,7 @@ def add(commands: Any) -> None:
         "--backbone",
         metavar="FILE",
         type=Path,
-        help="backbone of 'spectradino pretrain', or DINOv2 weights: file or Hugging Face folder",
+        help="backbone of 'spectradino pretrain', or DINOv2 or DINOv3 weights: file or Hugging Face folder",
     )
     add_option(model, "--baseline", "; frozen by default")
     model.add_argument(
@@ -81,7 +81,8 @@ def add(commands: Any) -> None:
     model.add_argument("--fuse-at", choices=("last", "taps"), help="default: taps for upernet and linear4, else last")
     model.add_argument(
         "--strides",
-        help="strides of the pyramid: 3.5-28 (smallest objects, slowest), 7-28, or fast, i.e. 14-28 (default: 7-28)",
+        help="strides of the pyramid: 3.5-28 (smallest objects, slowest), 7-28, or fast, i.e. 14-28 (default: 7-28); "
+        "pixels of DINOv2, from whose patch they are scaled for DINOv3",
     )
     model.add_argument("--upernet-width", type=int, help="256 or 512, as the paper's peers (default: 256)")
     add_option(model, "--input-size")
@@ -230,7 +231,8 @@ def _of_dataset(options: argparse.Namespace, benchmark: Benchmark) -> FinetuneRe
     from spectradino_core.models.perception_checkpoint import backbone_config, describe_checkpoint
     from spectradino_core.training.downstream import downstream_recipe
 
-    variant, registers = options.variant or "b", 0
+    variant = options.variant or "b"
+    registers: int | None = None
     start = None
     if options.start is not None:
         start = describe_checkpoint(options.start)

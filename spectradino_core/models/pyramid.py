@@ -14,14 +14,9 @@ __all__ = ["LEVELS", "PRESETS", "ChannelNorm", "SimpleFeaturePyramid", "level_si
 LEVELS = (0.25, 0.5, 1.0, 2.0)
 """Supported strides in patches, fine to coarse."""
 
-PRESETS: dict[str, tuple[float, ...]] = {
-    "3.5-28": (3.5, 7.0, 14.0, 28.0),
-    "7-28": (7.0, 14.0, 28.0),
-    "14-28": (14.0, 28.0),
-    "fast": (14.0, 28.0),
-}
-"""Strides in input pixels for patch 14; "fast" is an alias of "14-28". The finest level detects objects of a few pixels
-and dominates the cost of the dense head: "3.5-28" takes four times the operations of "7-28"."""
+PRESETS: dict[str, tuple[float, ...]] = {"3.5-28": LEVELS, "7-28": LEVELS[1:], "14-28": LEVELS[2:], "fast": LEVELS[2:]}
+"""Strides in patches, named by their pixels for patch 14; "fast" is an alias of "14-28". The finest level detects
+objects of a few pixels and dominates the cost of the dense head: "3.5-28" takes four times the operations of "7-28"."""
 
 
 class ChannelNorm(nn.LayerNorm):

@@ -15,6 +15,7 @@ from spectradino_core.datasets.registry import find_benchmark
 from spectradino_core.models.perception import Architecture
 from spectradino_core.models.pyramid import PRESETS
 from spectradino_core.models.registry import DETECTION, SEGMENTATION, choose
+from spectradino_core.models.vit import vit_config
 from spectradino_core.training.loop import LoopOptions
 from spectradino_core.training.recipes import BY_EPOCH, FinetuneRecipe
 
@@ -28,7 +29,8 @@ class Setting:
     """Training settings of a data set. Assumed.
 
     Attributes:
-        input_size: (width, height) of the network's input in pixels, for S, B, L and G.
+        input_size: (width, height) of the network's input in pixels, for S, B, L and G; for DINOv3 the nearest
+            multiples of its patch, such as 640x512 for 644x518.
         small: the same for tiny and test.
         batch: pairs per step.
         epochs: passes over the training split.
@@ -78,7 +80,7 @@ def downstream_recipe(
     fusion: str = "concat",
     fuse_at: str | None = None,
     strides: str = "7-28",
-    registers: int = 0,
+    registers: int | None = None,
     layer_decay: float = 1.0,
     upernet_width: int | None = None,
     amp: str | None = None,
@@ -98,7 +100,7 @@ def downstream_recipe(
         fuse_at: "last" or "taps" (all out_indices); None: as in the paper, "taps" for "upernet" (and "linear4"),
             "last" for the others.
         strides: strides of the detection pyramid, one of `pyramid.PRESETS`.
-        registers: number of register tokens of the backbone.
+        registers: number of register tokens of the backbone; None: the variant's.
         layer_decay: see `modes.parameter_groups`.
         upernet_width: channels of UPerNet; None: 256, narrower for tiny and test.
         amp: "bf16", "fp16", "fp32" or "auto"; None: bf16, and auto for own data, often trained on without a GPU.
@@ -124,16 +126,18 @@ def downstream_recipe(
     choose(DETECTION, "detection head", detection)
     small = variant in _SMALL
     width, depth = _SMALL.get(variant, (256, 2))
+    patch = vit_config(variant).patch
+    width_px, height_px = setting.small if small else setting.input_size
     heads = [name for name, there in ((detection, boxes), (segmentation, masks)) if there]
     return FinetuneRecipe(
         name="_".join([benchmark.name, variant, *heads, mode if backbone == "spectradino" else f"{backbone}_{mode}"]),
         architecture=Architecture(
             variant, benchmark.infrared.key, len(boxes), len(masks), registers=registers, pyramid_width=width,
-            strides=choose(PRESETS, "strides", strides), tower_depth=depth, backbone=backbone,
-            detection=detection, segmentation=segmentation, fusion=fusion,
+            strides=tuple(patch * level for level in choose(PRESETS, "strides", strides)), tower_depth=depth,
+            backbone=backbone, detection=detection, segmentation=segmentation, fusion=fusion,
             fuse_at=fuse_at or ("taps" if several else "last"), upernet_width=upernet_width or width,
         ),
-        input_size=setting.small if small else setting.input_size,
+        input_size=(round(width_px / patch) * patch, round(height_px / patch) * patch),
         loop=LoopOptions(
             steps=1, warmup=500, ema=0.999, amp=amp or ("auto" if own else "bf16"), checkpoint_every=BY_EPOCH
         ),

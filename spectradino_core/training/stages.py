@@ -1,7 +1,8 @@
 """Recipes of SpectraDINO's three pretraining stages for every variant, with all values of the paper.
 
 Source: Tables 1 and 2 and Section 3.3. Values that the paper does not give, or whose figure its text lost, are marked
-*assumed*. The variants `tiny` and `test` are ours, for a laptop and for tests.
+*assumed*; a DINOv3 has the values of the DINOv2 of its width. The variants `tiny` and `test` are ours, for a laptop and
+for tests.
 """
 
 from __future__ import annotations
@@ -132,6 +133,7 @@ _SIZES = {
     "tiny": _Size((20, 3, 24), (8, 8, 8), 3, 6e-4, crop=112, factors=(1.0, 0.5, 0.8)),
     "test": _Size((2, 2, 1), (4, 4, 4), 1, 1e-3, crop=56),
 }
+_SIZES |= {f"v3_{name}": _SIZES[name[0]] for name in ("s", "s+", "b", "l")}  # DINOv3 is not in the paper
 
 _WARMUP = {1: 0.05, 2: 0.0, 3: 0.0}
 """Fraction of the steps. The paper gives none for Stages II and III; the length in Stage I is assumed."""

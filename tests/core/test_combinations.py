@@ -212,16 +212,22 @@ def test_baseline_equals_dinov2_on_repeated_channel():
     assert not any("stem" in name or "adapter" in name for name, _ in backbone.named_parameters())
 
 
-@pytest.fixture
-def patch_16(monkeypatch):
-    """Register a variant with patches of 16 pixels, as in DINOv3 and most other ViTs."""
-    monkeypatch.setitem(VARIANTS, "test16", ViTConfig("test16", width=48, depth=2, heads=3, patch=16, pos_grid=14))
+@pytest.fixture(params=["test16", "v3_test"])
+def patch_16(request, monkeypatch):
+    """Register a variant with patches of 16 pixels, as in most other ViTs, or a DINOv3 with the gated MLP of S+."""
+    sizes = {"width": 48, "depth": 2, "heads": 3, "patch": 16}
+    if request.param == "v3_test":
+        config = ViTConfig("v3_test", **sizes, registers=4, pos_grid=0, mlp_ratio=6, swiglu=True)
+    else:
+        config = ViTConfig("test16", **sizes, pos_grid=14)
+    monkeypatch.setitem(VARIANTS, config.name, config)
+    return config.name
 
 
 @pytest.mark.slow
 def test_patch_16_backbone_is_trained_exported_and_served(tmp_path, patch_16):
     architecture = Architecture(
-        "test16", "lwir", 2, 3, pyramid_width=16, tower_depth=1, upernet_width=16, segmentation="upernet"
+        patch_16, "lwir", 2, 3, pyramid_width=16, tower_depth=1, upernet_width=16, segmentation="upernet"
     )
     assert architecture.strides == (8.0, 16.0, 32.0)
     assert replace(architecture, detection="linear").cell_strides == (16.0,)
@@ -240,5 +246,5 @@ def test_patch_16_backbone_is_trained_exported_and_served(tmp_path, patch_16):
     assert Pipeline(OnnxEngine(tmp_path / "m.onnx", device="cpu"))(pairs[0].rgb, pairs[0].infrared).mask is not None
     assert SlidingEngine(model, info, (150, 100)).info.input_size == (160, 112)
     save_perception(tmp_path / "odd.safetensors", model, info.with_(patch=14, input_size=(98, 84)))
-    with pytest.raises(BundleError, match=r"odd\.safetensors: .* patches of 14 pixels, its backbone test16 has 16"):
+    with pytest.raises(BundleError, match=r"odd\.safetensors: .* patches of 14 pixels, its backbone \w+ has 16"):
         load_perception(tmp_path / "odd.safetensors")

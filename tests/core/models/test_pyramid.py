@@ -40,9 +40,10 @@ def test_channel_norm_normalises_channels_at_each_position():
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("grid", [(37, 46), (10, 12)])
 def test_level_sizes_match_maps(preset, grid):
-    pyramid = SimpleFeaturePyramid(16, 8, PRESETS[preset]).eval()
+    strides = [14 * level for level in PRESETS[preset]]
+    pyramid = SimpleFeaturePyramid(16, 8, strides).eval()
     maps = pyramid(torch.randn(1, grid[0] * grid[1], 16), grid)
-    assert [tuple(m.shape[-2:]) for m in maps] == level_sizes((14 * grid[0], 14 * grid[1]), PRESETS[preset])
+    assert [tuple(m.shape[-2:]) for m in maps] == level_sizes((14 * grid[0], 14 * grid[1]), strides)
 
 
 def test_levels_read_their_layers_and_repeat_the_first_if_too_few():
