@@ -70,6 +70,7 @@ CONCEPTS = {
     "--input-size": Concept("network input size, multiples of the patch size (14; DINOv3: 16)", None, "WxH"),
     "--score-threshold": Concept("score threshold", float, "V"),
     "--nms-iou": Concept("NMS IoU threshold", float, "V"),
+    "--max-detections": Concept("maximum number of detections per frame", int, "N"),
     # training
     "--recipe": Concept("recipe", str, "NAME"),
     "--epochs": Concept("number of epochs", int, "N"),

@@ -299,9 +299,12 @@ class DetectorNode(ManagedNode):
                         f"parameter '{change.name}' can't change while the node is {self.state}, because it takes "
                         f"effect when the node is configured: first run '{self.commands_to_clean_up}'"
                     )
+            settings = self.settings.with_(**values)
+            if self._pipeline is not None:
+                settings.check_classes(self._pipeline.info)
         except ParameterError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        self._apply(self.settings.with_(**values))
+        self._apply(settings)
         return SetParametersResult(successful=True)
 
     def _apply(self, settings: Settings) -> None:
@@ -309,7 +312,8 @@ class DetectorNode(ManagedNode):
         self._notices.period_s = settings.warning_period_s
         if self._intake is not None:
             self._intake.apply(settings)
-        if self._worker is not None and settings.score_threshold != before.score_threshold:
+        filters = ("score_threshold", "classes", "class_thresholds")
+        if self._worker is not None and any(getattr(settings, name) != getattr(before, name) for name in filters):
             self._publish_labels()
 
     # ---- timers --------------------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ from spectradino_core.runtime.overlay import infrared_to_grey
 from spectradino_core.runtime.perception_result import PerceptionResult
 from spectradino_core.runtime.rgb_grid import in_colour_pixels
 from spectradino_core.streams.feed import FeedEvent
+from spectradino_core.streams.settings import Settings
 
 __all__ = ["Matcher", "result_line", "progress_bar", "run_node", "save_arrays"]
 
@@ -55,20 +56,19 @@ def run_node(unit: Unit) -> None:
     options = unit.options
     pipeline = pipeline_of(options)
     info = pipeline.info
-    threshold = options.settings.threshold_of(info)
-    settings = options.settings.with_(score_threshold=min(SCORE_FLOOR, threshold))
+    settings = options.settings.down_to(min(SCORE_FLOOR, options.settings.threshold_of(info)))
     with open_scored(
         unit.bag, unit.name, info, options.settings, options.labels, options.rgb_topic, options.ir_topic, options.clock
     ) as bag:
         replay = Replay(pipeline, settings, options.clock)
-        kept = _ReplayRecord(unit, bag, replay, info, threshold)
+        kept = _ReplayRecord(unit, bag, replay, info)
         begun = perf_counter()
         with (
             written_atomically(unit.folder / "detections.jsonl") as scratch,
             scratch.open("w", encoding="utf-8") as out,
         ):
             for result in progress_bar(replay.run(bag.reader), unit, len(bag.rgb_ns) or len(bag.ir_ns)):
-                out.write(result_line(result, info, threshold) + "\n")
+                out.write(result_line(result, info, options.settings) + "\n")
                 kept.take(result)
         ended = perf_counter()
         kept.events += replay.take_events()
@@ -79,8 +79,11 @@ def run_node(unit: Unit) -> None:
         )
 
 
-def result_line(result: ReplayResult, info: ModelInfo, threshold: float) -> str:
-    """Return a result as one line of JSON; the first `served` detections are those that the node publishes."""
+def result_line(result: ReplayResult, info: ModelInfo, settings: Settings) -> str:
+    """Return a result as one line of JSON; the first `served` detections are those that the node publishes.
+
+    With minimum scores by class (`class_thresholds`) they are not the first ones, and `served` is their number only.
+    """
     percepts = result.percepts
     line: dict[str, Any] = {
         "stamp_ns": result.stamp_ns,
@@ -94,7 +97,7 @@ def result_line(result: ReplayResult, info: ModelInfo, threshold: float) -> str:
         line |= {"failed": result.cause, "why": result.error}
     else:
         line["size"] = list(percepts.size)
-        line["served"] = int((percepts.scores >= threshold).sum())
+        line["served"] = int(settings.are_served(percepts, info).sum())
         line["detections"] = [
             {
                 "class": info.box_classes[int(label)],
@@ -130,11 +133,13 @@ class Matcher:
 class _ReplayRecord:
     """Data collected while a bag is replayed."""
 
-    def __init__(self, unit: Unit, bag: ScoredBag, replay: Replay, info: ModelInfo, threshold: float) -> None:
-        self._unit, self._bag, self._replay = unit, bag, replay
-        self._info, self._threshold = info, threshold
+    def __init__(self, unit: Unit, bag: ScoredBag, replay: Replay, info: ModelInfo) -> None:
+        self._unit, self._bag, self._replay, self._info = unit, bag, replay, info
+        settings = unit.options.settings
         self._labelled = None if bag.truth is None else LabelledFrames(bag.truth, bag.places, info)
         self._match = Matcher(bag, unit.options)
+        by_class = settings.class_thresholds_of(info)
+        threshold = settings.threshold_of(info) if by_class is None else by_class
         self._worst = WorstFrames(info, threshold, unit.options.pictures, _APART_NS)
         self._rows = array("q")
         self._count = 0
@@ -151,7 +156,8 @@ class _ReplayRecord:
     def take(self, result: ReplayResult) -> None:
         self.events += self._replay.take_events()
         percepts = result.percepts
-        found = 0 if percepts is None else int((percepts.scores >= self._threshold).sum())
+        settings = self._unit.options.settings
+        found = 0 if percepts is None else int(settings.are_served(percepts, self._info).sum())
         self._rows.extend(
             (
                 result.stamp_ns,

@@ -31,6 +31,7 @@ from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import FrameError
 from spectradino_core.runtime.rgb_grid import in_colour_pixels, shift_right
 from spectradino_core.streams.decode import DecodeError
+from spectradino_core.streams.detecting import apply_filters
 from spectradino_core.streams.queues import Stream
 from spectradino_core.thermal import ThermalError
 
@@ -115,7 +116,7 @@ def _rgb_alone(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> 
         place_of("rgb_only", s.kind, v)[1]: v for s in options.sweeps for v in s.values if v and s.kind == "dropout_rgb"
     }
     frames_of = {name: _labelled_frames(bag, pipeline) for name in shares}
-    pipeline.score_threshold = floor
+    apply_filters(pipeline, options.settings.down_to(floor))
     frames = (frame for frame in bag.reader.frames() if frame.stream is Stream.RGB)
     for frame in progress_bar(frames, unit, len(bag.rgb_ns)):
         try:
@@ -142,7 +143,7 @@ def _ir_alone(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> d
     replay = _replay(bag, pipeline, options, floor)
     offset_ns = bag.ir_offset_ns
     slop_ns = max(round(options.settings.match_slop_ms * _MS), bag.tolerance_ns)
-    pipeline.score_threshold = floor
+    apply_filters(pipeline, options.settings.down_to(floor))
     of_ir = (frame for frame in bag.reader.frames() if frame.stream is Stream.IR)
     frames = _degraded(of_ir, kind, float(word or 0.0), options.seed)
     for frame in progress_bar(frames, unit, len(bag.ir_ns)):
@@ -181,7 +182,7 @@ def _shifted(registration: Registration | None, bag: ScoredBag, pixels: float) -
 
 
 def _replay(bag: ScoredBag, pipeline: Pipeline, options: Options, floor: float) -> Replay:
-    replay = Replay(pipeline, options.settings.with_(score_threshold=floor), options.clock)
+    replay = Replay(pipeline, options.settings.down_to(floor), options.clock)
     if replay.registering.from_camera_info:
         replay.take_camera_infos(bag.reader)
     pipeline.reset()

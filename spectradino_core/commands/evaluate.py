@@ -56,6 +56,8 @@ def add(commands: Any) -> None:
         "--exclude-classes", type=names, default=(), metavar="A,B", help="mask classes to exclude from means"
     )
     add_former(how, exclude, "--leave-out", nargs="+", type=str)
+    add_option(how, "--nms-iou", " of all models (default: each model's own)")
+    add_option(how, "--max-detections", ", of all models (default: each model's own)")
     add_option(how, "--device", " (default: %(default)s)", default="auto", choices=DEVICES)
     add_option(command, "--out", " folder for result.json, result.md and report.html", metavar="DIR")
     draw = add_option(command, "--draw", ", the worst, with --out (default: 8)")
@@ -73,6 +75,10 @@ def _run(options: argparse.Namespace) -> int:
         refuse(options, "stride", "needs --slide WxH")
     if options.out is None:
         refuse(options, "draw", "has no effect without --out")
+    if options.nms_iou is not None and not 0 <= options.nms_iou <= 1:
+        raise ValueError(f"--nms-iou must be in 0 to 1, got {options.nms_iou:g}")
+    if options.max_detections is not None and options.max_detections < 1:
+        raise ValueError(f"--max-detections must be at least 1, got {options.max_detections}")
     if not options.scenes:
         refuse(options, "time-of-day", "has no effect without --scenes")
     files = [*options.model, *options.baseline]
@@ -110,11 +116,12 @@ def _run(options: argparse.Namespace) -> int:
 def _open(file: Path, options: argparse.Namespace) -> Pipeline:
     from spectradino_core.runtime.pipeline import Pipeline
 
+    filters = {"nms_iou": options.nms_iou, "max_detections": options.max_detections}
     if options.slide is None:
-        return Pipeline.open(file, device=options.device)
+        return Pipeline.open(file, device=options.device, **filters)
     from spectradino_core.evaluation.sliding import SlidingEngine
 
-    return Pipeline(SlidingEngine.open(file, options.slide, options.stride, options.device))
+    return Pipeline(SlidingEngine.open(file, options.slide, options.stride, options.device), **filters)
 
 
 def _sets(options: argparse.Namespace, info: ModelInfo) -> Sequence[LabelledSet]:

@@ -64,11 +64,11 @@ class WorstFrame:
 class WorstFrames:
     """Collects the frames with the most mistakes; of frames with equally many, the earlier ones."""
 
-    def __init__(self, info: ModelInfo, threshold: float, most: int = 8, apart_ns: int = 0) -> None:
+    def __init__(self, info: ModelInfo, threshold: float | np.ndarray, most: int = 8, apart_ns: int = 0) -> None:
         """
         Args:
             info: metadata of the model, for class names.
-            threshold: minimum score of counted detections.
+            threshold: minimum score of counted detections, for all classes or [C] per class.
             most: maximum number of frames, at least 0.
             apart_ns: minimum time between kept frames; of nearer ones, which tend to show the same mistakes, only the
                 worst is kept.
@@ -103,7 +103,8 @@ class WorstFrames:
         stamp_ns = number if stamp_ns is None else stamp_ns
         if not self._most:
             return
-        served = detections.scores >= self._threshold
+        threshold = self._threshold
+        served = detections.scores >= (threshold[detections.labels] if isinstance(threshold, np.ndarray) else threshold)
         if true is None and wrong_pixels is None:
             self._keep_spread(number, name, stamp_ns, detections, served, images)
             return

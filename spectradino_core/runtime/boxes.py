@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["iou_matrix", "select_detections"]
+__all__ = ["CANDIDATES", "iou_matrix", "select_detections"]
+
+CANDIDATES = 400
+"""Number of best-scored (box, class) entries considered, which bounds the time."""
 
 
 def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -25,17 +28,22 @@ def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def select_detections(
-    boxes: np.ndarray, scores: np.ndarray, threshold: float, nms_iou: float, most: int, candidates: int = 400
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    threshold: float | np.ndarray,
+    nms_iou: float,
+    most: int,
+    candidates: int = CANDIDATES,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Apply class-wise non-maximum suppression to dense predictions.
 
     Args:
         boxes: [N, 4] in any pixels.
         scores: [N, C] in 0..1; a box may be kept for several classes.
-        threshold: minimum score.
+        threshold: minimum score, for all classes or float32 [C] per class.
         nms_iou: IoU above which the lower-scored of two boxes of one class is dropped.
         most: maximum number of detections.
-        candidates: number of best-scored (box, class) entries considered, which bounds the time.
+        candidates: see `CANDIDATES`.
 
     Returns:
         boxes float32 [K, 4], scores float32 [K], labels int64 [K], best first; equal scores keep the input's order, so

@@ -32,6 +32,7 @@ class Pipeline:
         engine: Engine,
         score_threshold: float | None = None,
         nms_iou: float | None = None,
+        max_detections: int | None = None,
         registration: Registration | None = None,
         thermal: ThermalContract | None = None,
         smoothing: Smoothing | None = STREAM_SMOOTHING,
@@ -41,6 +42,9 @@ class Pipeline:
             engine: runs the network; its `info` describes the model.
             score_threshold: minimum score of a detection, 0..1; None: the model's own.
             nms_iou: IoU above which the lower-scored of two boxes is dropped, 0..1; None: the model's own.
+            max_detections: maximum number of detections per frame; None: the model's own. It may be set between calls,
+                and so may the two above, and `class_thresholds`: minimum scores per class, float32 [C], in place of
+                `score_threshold`.
             registration: IR-to-RGB mapping; None: the IR image covers the whole RGB image. It may be set between calls,
                 and so may `on_prepared`, a callback invoked in each call after preprocessing and before inference.
             thermal: contract from counts to network input; None: the model's own. See
@@ -51,7 +55,9 @@ class Pipeline:
         self.engine = engine
         self.info = engine.info
         self.score_threshold = self.info.score_threshold if score_threshold is None else score_threshold
+        self.class_thresholds: np.ndarray | None = None
         self.nms_iou = self.info.nms_iou if nms_iou is None else nms_iou
+        self.max_detections = self.info.max_detections if max_detections is None else max_detections
         self.registration = registration
         self.on_prepared: Callable[[], None] | None = None
         self._inputs = inputs_of(self.info)
@@ -113,9 +119,8 @@ class Pipeline:
         boxes, scores, mask = self.engine.run(*inputs)
 
         inferred = perf_counter()
-        boxes, scores, labels = select_detections(
-            boxes, scores, self.score_threshold, self.nms_iou, self.info.max_detections
-        )
+        threshold = self.score_threshold if self.class_thresholds is None else self.class_thresholds
+        boxes, scores, labels = select_detections(boxes, scores, threshold, self.nms_iou, self.max_detections)
         percepts = PerceptionResult(
             boxes=letterbox.to_source(boxes),
             scores=scores,

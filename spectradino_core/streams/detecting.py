@@ -23,6 +23,7 @@ from spectradino_core.thermal import NoValidPixelError, ThermalError
 
 __all__ = [
     "UnreadableError",
+    "apply_filters",
     "different_shapes",
     "drop_cause",
     "find",
@@ -56,17 +57,19 @@ def open_pipeline(model: str | Path, settings: Settings | None = None) -> Pipeli
         BundleError: no such model, or it is for another band than the parameter `infrared_band`.
         EngineError: no engine here can run it.
         ThermalError: the parameters contradict each other or the model.
+        ParameterError: a parameter names a class that the model does not have.
     """
     settings = settings or Settings()
     return pipeline_of(open_engine(model, settings.device, settings.threads, gpu_id=settings.gpu_id), settings, model)
 
 
 def pipeline_of(engine: Engine, settings: Settings, path: str | Path) -> Pipeline:
-    """Create a pipeline for an engine of the file `path` under the node's thermal contract and smoothing.
+    """Create a pipeline for an engine of the file `path` under the node's thermal contract, smoothing and filters.
 
     Raises:
         BundleError: the model is for another band than the parameter `infrared_band`; "" accepts any.
         ThermalError: the parameters contradict each other or the model.
+        ParameterError: a parameter names a class that the model does not have.
     """
     band, wanted = engine.info.infrared.key, settings.infrared_band
     if wanted and band != wanted:
@@ -75,7 +78,18 @@ def pipeline_of(engine: Engine, settings: Settings, path: str | Path) -> Pipelin
             f"{wanted.upper()} (parameter or launch argument 'model'), or set infrared_band to '{band}' "
             f"({band}_detector.launch.py)"
         )
-    return Pipeline(engine, thermal=settings.contract_of(engine.info), smoothing=settings.smoothing)
+    settings.check_classes(engine.info)
+    pipeline = Pipeline(engine, thermal=settings.contract_of(engine.info), smoothing=settings.smoothing)
+    apply_filters(pipeline, settings)
+    return pipeline
+
+
+def apply_filters(pipeline: Pipeline, settings: Settings) -> None:
+    """Set which detections of the network the pipeline keeps."""
+    pipeline.score_threshold = settings.threshold_of(pipeline.info)
+    pipeline.class_thresholds = settings.class_thresholds_of(pipeline.info)
+    pipeline.nms_iou = settings.nms_iou_of(pipeline.info)
+    pipeline.max_detections = settings.max_detections_of(pipeline.info)
 
 
 def unpack(
@@ -130,7 +144,7 @@ def find(
     Infrared-only results are mapped to RGB pixels if a registration and the RGB size are known.
 
     Args:
-        pipeline: its registration and threshold are set.
+        pipeline: its registration and filters are set.
         registering: provides the registration.
         settings: parameters in use.
         rgb, ir: frames; one of them may be missing.
@@ -141,7 +155,7 @@ def find(
     """
     if after_jump:
         pipeline.reset()
-    pipeline.score_threshold = settings.threshold_of(pipeline.info)
+    apply_filters(pipeline, settings)
     pipeline.registration = registering.check() if rgb is not None and ir is not None else registering.current
     percepts = pipeline(None if rgb is None else rgb.pixels, None if ir is None else ir.pixels, ir)
     if rgb is not None:

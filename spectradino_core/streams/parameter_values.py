@@ -7,13 +7,20 @@ import difflib
 import math
 import os
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from spectradino_core.files import FileError, read_yaml
 from spectradino_core.streams.image_message import MAX_SIDE
-from spectradino_core.streams.settings import ParameterError, Settings, Spec, specs
+from spectradino_core.streams.settings import (
+    ParameterError,
+    Settings,
+    Spec,
+    parse_class_thresholds,
+    parse_classes,
+    specs,
+)
 from spectradino_core.text import printable
 
 __all__ = ["check", "did_you_mean", "is_unchanged", "node_names_in", "settings_from_file", "shorten"]
@@ -55,9 +62,18 @@ def check(name: str, value: Any) -> Any:
         raise ParameterError(f"parameter '{name}' must be finite, got {value}")
     if isinstance(value, (int, float)) and spec.low is not None and not spec.low <= value <= (spec.high or 0.0):
         raise ParameterError(f"parameter '{name}' must be in {spec.allowed}, got {value:g}")
-    if name == "score_threshold" and isinstance(value, float) and -1.0 < value < 0.0:
-        raise ParameterError(f"parameter 'score_threshold' must be in 0 to 1, or -1 for the model's own, got {value:g}")
+    if name in ("score_threshold", "nms_iou") and isinstance(value, float) and -1.0 < value < 0.0:
+        raise ParameterError(f"parameter '{name}' must be in 0 to 1, or -1 for the model's own, got {value:g}")
+    if name in _PARSED:
+        _PARSED[name](value)
     return value
+
+
+_PARSED: dict[str, Callable[[str], object]] = {
+    "classes": parse_classes,
+    "class_thresholds": parse_class_thresholds,
+}
+"""Parameters whose text has a form of its own."""
 
 
 def _checked_numbers(spec: Spec, value: Any) -> tuple[float, ...]:

@@ -7,19 +7,27 @@ reference` writes them into `docs/node.md` and `config/detector.yaml`.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from spectradino_core.modality import INFRARED
+from spectradino_core.runtime.boxes import CANDIDATES
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.engine import DEVICES
+from spectradino_core.runtime.perception_result import PerceptionResult
 from spectradino_core.runtime.thermal_override import NORMALIZATIONS, override_contract, override_invalid_counts
 from spectradino_core.streams.captures import FeedSettings
 from spectradino_core.streams.clocks import PAIR_BY
 from spectradino_core.streams.infrared import FLOAT_UNITS, DecodeOptions
 from spectradino_core.streams.modes import FALLBACKS
 from spectradino_core.streams.pairing import PAIRING
+from spectradino_core.text import printable
 from spectradino_core.thermal import Smoothing, ThermalContract
 
 __all__ = ["TRANSPORTS", "ParameterError", "Settings", "Spec", "When", "parameter", "specs"]
@@ -173,6 +181,28 @@ class Settings:
     )
     score_threshold: float = _parameter(
         -1.0, "Minimum score of a detection, 0 to 1. -1: the model's own threshold.", low=-1.0, high=1.0
+    )
+    classes: str = _parameter(
+        "",
+        "Names of the classes to detect, as in person, car; a name that the model does not have is refused. Empty: all "
+        "classes of the model. The mask keeps all of its classes.",
+    )
+    class_thresholds: str = _parameter(
+        "",
+        "Minimum scores of single classes in place of score_threshold, as in person:0.3, car:0.5. Empty: none.",
+    )
+    nms_iou: float = _parameter(
+        -1.0,
+        "Overlap (IoU) of two boxes of one class, 0 to 1, above which the one with the lower score is dropped. -1: the "
+        "model's own.",
+        low=-1.0,
+        high=1.0,
+    )
+    max_detections: int = _parameter(
+        0,
+        "Maximum number of detections per frame; those with the highest scores are kept. 0: the model's own.",
+        low=0,
+        high=CANDIDATES,
     )
     pairing: str = _parameter(
         "latest",
@@ -346,8 +376,55 @@ class Settings:
         )
 
     def threshold_of(self, info: ModelInfo) -> float:
-        """Minimum score in use for a model."""
-        return info.score_threshold if self.score_threshold < 0 else self.score_threshold
+        """Minimum score in use for a model; with scores per class, the lowest of them."""
+        threshold = info.score_threshold if self.score_threshold < 0 else self.score_threshold
+        own = parse_class_thresholds(self.class_thresholds)
+        wanted = parse_classes(self.classes) or info.box_classes
+        return min((own.get(name, threshold) for name in wanted), default=threshold)
+
+    def class_thresholds_of(self, info: ModelInfo) -> np.ndarray | None:
+        """Minimum scores by class in force for a model, float32 [C], infinite for a class that is left out.
+
+        None if they are the same for all classes: see `threshold_of`.
+        """
+        if not self.classes and not self.class_thresholds:
+            return None
+        default = info.score_threshold if self.score_threshold < 0 else self.score_threshold
+        return _by_class(default, self.classes, self.class_thresholds, info.box_classes)
+
+    def are_served(self, detections: PerceptionResult, info: ModelInfo) -> np.ndarray:
+        """Which detections of a copy that was made `down_to` a score are published under these: bool [K]."""
+        by_class = self.class_thresholds_of(info)
+        return detections.scores >= (self.threshold_of(info) if by_class is None else by_class[detections.labels])
+
+    def nms_iou_of(self, info: ModelInfo) -> float:
+        """The IoU in force for a model above which a box is dropped."""
+        return info.nms_iou if self.nms_iou < 0 else self.nms_iou
+
+    def max_detections_of(self, info: ModelInfo) -> int:
+        """The maximum number of detections per frame in force for a model."""
+        return self.max_detections or info.max_detections
+
+    def down_to(self, score: float) -> Settings:
+        """A copy that finds everything from a score on, of the same classes, as scoring needs it."""
+        return self.with_(score_threshold=score, class_thresholds="")
+
+    def check_classes(self, info: ModelInfo) -> None:
+        """Check that a model has the classes that parameters name.
+
+        Raises:
+            ParameterError: it does not have one; the message names those that it has.
+        """
+        for parameter_name, named in (
+            ("classes", parse_classes(self.classes)),
+            ("class_thresholds", parse_class_thresholds(self.class_thresholds)),
+        ):
+            for name in named:
+                if name not in info.box_classes:
+                    raise ParameterError(
+                        f"parameter '{parameter_name}' names '{printable(name, 60)}', which model {info.name} does not "
+                        f"have: its classes are {printable(', '.join(info.box_classes), 500) or 'none'}"
+                    )
 
     def contract_of(self, info: ModelInfo) -> ThermalContract:
         """Thermal contract in use for a model.
@@ -383,6 +460,49 @@ class Settings:
             fallback_mode=self.fallback_mode,
             frozen_ms=self.frozen_ms,
         )
+
+
+@lru_cache(maxsize=8)
+def parse_classes(text: str) -> tuple[str, ...]:
+    """Parse names joined by commas.
+
+    Raises:
+        ParameterError: a name is empty.
+    """
+    names = tuple(name.strip() for name in text.split(",")) if text.strip() else ()
+    if not all(names):
+        raise ParameterError(f"parameter 'classes' must be names joined by commas, got '{printable(text)}'")
+    return names
+
+
+@lru_cache(maxsize=8)
+def parse_class_thresholds(text: str) -> Mapping[str, float]:
+    """Parse minimum scores by class name, as in person:0.3, car:0.5.
+
+    Raises:
+        ParameterError: not such a list, a name occurs twice, or a score is not in 0 to 1.
+    """
+    found: dict[str, float] = {}
+    for entry in text.split(",") if text.strip() else ():
+        name, _, score = (part.strip() for part in entry.rpartition(":"))
+        try:
+            value = float(score)
+        except ValueError:
+            value = math.nan
+        if not name or name in found or not 0 <= value <= 1:
+            raise ParameterError(
+                "parameter 'class_thresholds' must be NAME:SCORE joined by commas, each name once and scores in 0 to "
+                f"1, got '{printable(entry.strip(), 60)}'"
+            )
+        found[name] = value
+    return found
+
+
+@lru_cache(maxsize=8)
+def _by_class(default: float, classes: str, class_thresholds: str, names: tuple[str, ...]) -> np.ndarray:
+    wanted, by_class = parse_classes(classes) or names, parse_class_thresholds(class_thresholds)
+    found = [by_class.get(name, default) if name in wanted else math.inf for name in names]
+    return np.array(found, np.float32)
 
 
 def specs() -> dict[str, Spec]:

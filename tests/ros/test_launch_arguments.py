@@ -52,6 +52,8 @@ def example(spec) -> tuple[str, object]:
         return f"[{', '.join(map(str, numbers))}]", numbers
     if spec.choices:
         return spec.choices[-1], spec.choices[-1]
+    if spec.name == "class_thresholds":
+        return "person:0.3,car:0.5", "person:0.3,car:0.5"
     if spec.kind is str:
         return "/some/file", "/some/file"
     value = spec.kind(spec.high)

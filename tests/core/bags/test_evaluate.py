@@ -66,6 +66,28 @@ def test_a_perfect_model_has_perfect_scores(evaluate: Evaluate, tmp_path: Path) 
     assert "http" not in page.replace("http-equiv", "").replace('xmlns="http', "")
 
 
+def test_filters_hold_in_the_scores_and_class_thresholds_in_what_is_served(
+    evaluate: Evaluate, tmp_path: Path, capsys
+) -> None:
+    drive = Drive(6)
+    labels = ["--labels", str(drive.labels(tmp_path / "labels.json"))]
+    bag = drive.write(tmp_path / "drive")
+    evaluate(bag, more=labels)
+    lines = (tmp_path / "report/bags/drive/detections.jsonl").read_bytes()
+    _, one = evaluate(bag, out="one", more=[*labels, "--classes", "red"])
+    assert one["total"]["scores"]["all"]["map50"] == 0.5
+    assert one["settings"]["parameters"]["classes"] == "red"
+    _, high = evaluate(bag, out="high", more=[*labels, "--class-thresholds", "red:0.85"])
+    assert high["total"]["scores"]["all"]["map50"] == 1.0
+    served = [json.loads(line) for line in (tmp_path / "high/bags/drive/detections.jsonl").read_text().splitlines()]
+    assert [(line["served"], len(line["detections"])) for line in served] == [(1, 2)] * 6
+    evaluate(bag, out="same", more=[*labels, "--class-thresholds", "red:0.5,hot:0.5"])
+    assert (tmp_path / "same/bags/drive/detections.jsonl").read_bytes() == lines
+    status, _ = evaluate(bag, out="unknown", more=["--classes", "red,person"])
+    assert status != 0
+    assert "its classes are red, hot" in capsys.readouterr().err
+
+
 def test_a_converted_drive_is_evaluated_by_its_stamps(evaluate: Evaluate, tmp_path: Path) -> None:
     """All recorded at one moment, as converters do; the colour camera is silent from 1 s to 4 s. `bag info` advises
     `--clock stamp`, by which the infrared camera answers alone meanwhile."""

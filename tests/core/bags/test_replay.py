@@ -38,6 +38,21 @@ def replayed(bag: Path, model: Path, **settings: object) -> tuple[list[ReplayRes
         return list(replay.run(reader)), replay
 
 
+def test_filters_select_detections_as_in_the_node(tmp_path, model):
+    bag = record(tmp_path / "bag", pairs(3))
+    for changes, labels in (
+        ({}, [1, 0]),
+        ({"classes": "red"}, [0]),
+        ({"class_thresholds": "hot:0.95"}, [0]),
+        ({"max_detections": 1}, [1]),
+        ({"score_threshold": 0.95, "class_thresholds": "red:0.5"}, [0]),
+    ):
+        answers, _ = replayed(bag, model, **changes)
+        assert [a.percepts.labels.tolist() for a in answers if a.percepts is not None] == [labels] * 3
+    with pytest.raises(ParameterError, match="'classes' names 'person', which model blob does not have: .* red, hot"):
+        replayed(bag, model, classes="person")
+
+
 def told(answers: list[ReplayResult]) -> list[tuple]:
     """All of the answers but for how long they took."""
     return [

@@ -104,3 +104,22 @@ def test_only_the_best_candidates_are_looked_at():
     _, kept, _ = select_detections(boxes, scores, 0.1, 0.5, 1000, candidates=50)
     assert 40 <= len(kept) <= 50
     assert kept.min() >= np.sort(scores.ravel())[-50]
+
+
+@given(boxes_and_scores, st.floats(0, 1))
+def test_one_threshold_per_class_selects_as_one_for_all_where_they_are_equal(shape, threshold):
+    count, classes, seed = shape
+    rng = np.random.default_rng(seed)
+    boxes = rng.uniform(0, 40, (count, 4)).astype(np.float32)
+    scores = rng.uniform(0, 1, (count, classes)).astype(np.float32)
+    one = select_detections(boxes, scores, threshold, 0.5, 100)
+    each = select_detections(boxes, scores, np.full(classes, threshold, np.float32), 0.5, 100)
+    for a, b in zip(one, each, strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+def test_each_class_has_its_own_threshold_and_an_infinite_one_leaves_it_out():
+    boxes = np.array([[0, 0, 9, 9], [20, 0, 29, 9], [40, 0, 49, 9]], np.float32)
+    scores = np.array([[0.6, 0.0, 0.0], [0.0, 0.6, 0.0], [0.0, 0.0, 0.99]], np.float32)
+    _, _, labels = select_detections(boxes, scores, np.array([0.7, 0.5, np.inf], np.float32), 0.5, 100)
+    assert labels.tolist() == [1]
