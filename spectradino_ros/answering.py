@@ -113,7 +113,8 @@ class Answerer:
         self._own_pixels = bool(text)
         latency_ms = self._latency_ms(header, self._topics["ir" if rgb is None else "rgb"])
         found = perf_counter()
-        self._outputs.publish_percepts(percepts, header)
+        class_ids = settings.class_ids_of(self._pipeline.info)
+        self._outputs.publish_percepts(percepts, header, class_ids)
         published = perf_counter()
         steps_ms = {
             "decode": sum(frame.decode_ms for frame in (rgb, None if capture.ir_reused else ir) if frame is not None),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from rclpy.lifecycle.publisher import LifecyclePublisher
@@ -84,9 +86,9 @@ class Outputs:
         """Publish the latched camera mode."""
         self._publishers["mode"].publish(String(data=mode.value))
 
-    def publish_percepts(self, percepts: PerceptionResult, header: Header) -> None:
+    def publish_percepts(self, percepts: PerceptionResult, header: Header, class_ids: Sequence[str] = ()) -> None:
         """Publish the detections, also if there are none, and the mask if it has a subscriber."""
-        self._publishers["detections"].publish(detections_message(percepts, header, self._parts))
+        self._publishers["detections"].publish(detections_message(percepts, header, self._parts, class_ids))
         if percepts.mask is not None and self._has_subscriber("mask"):
             self._publishers["mask"].publish(image_message(percepts.mask, "mono8", header))
 

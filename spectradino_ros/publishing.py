@@ -5,6 +5,7 @@ Every message carries a copy of the source frame's header: its stamp and frame_i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -38,7 +39,10 @@ _TYPES: dict[str, type] = {
 
 
 def detections_message(
-    percepts: PerceptionResult, header: Header, parts: list[Detection2D] | None = None
+    percepts: PerceptionResult,
+    header: Header,
+    parts: list[Detection2D] | None = None,
+    class_ids: Sequence[str] = (),
 ) -> Detection2DArray:
     """Make the Detection2DArray of a result.
 
@@ -47,14 +51,15 @@ def detections_message(
         header: copied into the array and each detection.
         parts: Detection2D messages to reuse, because one consists of some thirty objects; the list grows as needed.
             A message made from the same list before becomes invalid.
+        class_ids: see `detection_fields`.
 
     Returns:
-        Boxes in source pixels; the class id is the class index in LabelInfo, as a string.
+        Boxes in source pixels.
     """
     parts = [] if parts is None else parts
     while len(parts) < len(percepts):
         parts.append(Detection2D(results=[ObjectHypothesisWithPose()]))
-    for detection, found in zip(parts, detection_fields(percepts)):
+    for detection, found in zip(parts, detection_fields(percepts, class_ids)):
         detection.header = header
         hypothesis, box = detection.results[0].hypothesis, detection.bbox
         hypothesis.class_id, hypothesis.score = found.class_id, found.score

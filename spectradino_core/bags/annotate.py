@@ -250,7 +250,8 @@ def _write(
     if percepts is None:
         return
     head = messages.header(result.stamp_ns, result.frame_id)
-    writer.write(f"{_NODE}/detections", messages.detections_message(percepts, head), at_ns)
+    class_ids = options.settings.class_ids_of(info)
+    writer.write(f"{_NODE}/detections", messages.detections_message(percepts, head, class_ids), at_ns)
     if info.mask_classes and percepts.mask is not None:
         writer.write(f"{_NODE}/segmentation/mask", messages.image_message(percepts.mask, head), at_ns)
     if options.overlay:

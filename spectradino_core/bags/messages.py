@@ -103,9 +103,9 @@ def compressed_message(pixels: np.ndarray, head: Any, form: str, quality: int = 
     return make("sensor_msgs/msg/CompressedImage", header=head, format=text, data=data.reshape(-1))
 
 
-def detections_message(percepts: PerceptionResult, head: Any) -> Any:
-    """Build a vision_msgs/Detection2DArray of a result; empty without detections."""
-    return detection_array(detection_fields(percepts), head)
+def detections_message(percepts: PerceptionResult, head: Any, class_ids: Sequence[str] = ()) -> Any:
+    """Build a vision_msgs/Detection2DArray of a result; empty without detections. Class ids: `detection_fields`."""
+    return detection_array(detection_fields(percepts, class_ids), head)
 
 
 def detection_array(found: Any, head: Any, ids: Sequence[str] = ()) -> Any:

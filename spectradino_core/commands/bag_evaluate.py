@@ -85,7 +85,7 @@ def add(commands: Any) -> None:
     add_former(command, overwrite, "--fresh")
     add_former(command, draw, "--pictures")
     command.add_argument("--save-masks", action="store_true", help="write each mask as PNG below the output folder")
-    add_parameters(command)
+    add_parameters(command, without=("class_id_as",))
     command.set_defaults(run=_run)
 
 

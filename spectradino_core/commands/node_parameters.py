@@ -20,19 +20,22 @@ _WITHOUT_EFFECT = {
 _PREFIX = "parameter_"
 
 
-def add_parameters(command: argparse.ArgumentParser, names: Collection[str] = ()) -> None:
+def add_parameters(
+    command: argparse.ArgumentParser, names: Collection[str] = (), without: Collection[str] = ()
+) -> None:
     """Add `--params-file` and options for parameters.
 
     Args:
         command: the parser to extend.
         names: names of the parameters; empty: all that affect a replay.
+        without: names of parameters that have no effect on this command.
     """
     from spectradino_core.streams.settings import specs
 
     group = command.add_argument_group("parameters of the node", "as listed in docs/node.md; options override the file")
     group.add_argument("--params-file", type=Path, metavar="YAML", help="the node's own parameter file")
     for spec in specs().values():
-        if spec.name in _WITHOUT_EFFECT or (names and spec.name not in names):
+        if spec.name in _WITHOUT_EFFECT or spec.name in without or (names and spec.name not in names):
             continue
         option = f"--{spec.name.replace('_', '-')}"
         text = spec.description.replace("%", "%%")

@@ -31,11 +31,17 @@ class DetectionFields:
     height: float
 
 
-def detection_fields(percepts: PerceptionResult) -> Iterator[DetectionFields]:
-    """Yield the detections, highest score first; the class id is the class index in LabelInfo, as a string."""
+def detection_fields(percepts: PerceptionResult, class_ids: Sequence[str] = ()) -> Iterator[DetectionFields]:
+    """Yield the detections, highest score first.
+
+    Args:
+        percepts: the result.
+        class_ids: class ids by label; empty: the index of the class in LabelInfo, as a string.
+    """
     for box, score, label in zip(percepts.boxes, percepts.scores, percepts.labels, strict=True):
         x1, y1, x2, y2 = (float(v) for v in box)
-        yield DetectionFields(str(int(label)), float(score), (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
+        class_id = class_ids[int(label)] if class_ids else str(int(label))
+        yield DetectionFields(class_id, float(score), (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ reference` writes them into `docs/node.md` and `config/detector.yaml`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from functools import lru_cache
@@ -203,6 +203,12 @@ class Settings:
         "Maximum number of detections per frame; those with the highest scores are kept. 0: the model's own.",
         low=0,
         high=CANDIDATES,
+    )
+    class_id_as: str = _parameter(
+        "index",
+        "Class id of published detections (results[].hypothesis.class_id). index: the class index as a string, as in "
+        "~/label_info; name: the class name.",
+        choices=("index", "name"),
     )
     pairing: str = _parameter(
         "latest",
@@ -404,6 +410,10 @@ class Settings:
     def max_detections_of(self, info: ModelInfo) -> int:
         """The maximum number of detections per frame in force for a model."""
         return self.max_detections or info.max_detections
+
+    def class_ids_of(self, info: ModelInfo) -> Sequence[str]:
+        """The published class ids of a model's classes; empty: their indices."""
+        return info.box_classes if self.class_id_as == "name" else ()
 
     def down_to(self, score: float) -> Settings:
         """A copy that finds everything from a score on, of the same classes, as scoring needs it."""

@@ -1,4 +1,4 @@
-"""Filters of detections, set while the node runs, over DDS."""
+"""Filters of detections and the form of their class ids, set while the node runs, over DDS."""
 
 from __future__ import annotations
 
@@ -53,6 +53,14 @@ def test_a_filter_is_valid_at_once_and_its_default_restores_the_models_own(node,
     assert manager.set(name, value) == (True, "")
     assert found(rig) == expected
     assert manager.set(name, default) == (True, "")
+    assert found(rig) == [HOT, RED]
+
+
+def test_class_ids_are_names_on_request(node, rig, peer):
+    manager = Manager(peer, node, rig.name)
+    assert manager.set("class_id_as", "name")[0]
+    assert found(rig) == ["hot", "red"]
+    assert manager.set("class_id_as", "index")[0]
     assert found(rig) == [HOT, RED]
 
 

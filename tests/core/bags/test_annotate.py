@@ -60,6 +60,14 @@ def boxes(found: dict[str, list[tuple[int, Any]]]) -> list[tuple]:
     ]  # fmt: skip
 
 
+def test_class_ids_are_names_on_request(model, tmp_path):
+    drive, ids = record(tmp_path / "drive", pairs(2)), {}
+    for form in ("index", "name"):
+        done = annotate(drive, model, tmp_path / f"{form}.mcap", AnnotateOptions(Settings(class_id_as=form)))
+        ids[form] = [[found[0] for found in detections] for *_, detections in boxes(opened(done.path))]
+    assert ids == {"index": [["1", "0"]] * 2, "name": [["hot", "red"]] * 2}
+
+
 def test_it_holds_what_the_node_publishes(drive, model, tmp_path):
     settings = Settings(stale_ms=500.0, deadline_ms=100.0)
     done = annotate(drive, model, tmp_path / "out.mcap", AnnotateOptions(settings, inputs=True))
