@@ -72,6 +72,10 @@ _WATCH_S = 0.5
 _DIAGNOSTICS_S = 1.0
 _STAND_BACK_S = 0.004
 """Maximum time for which the executor's thread leaves the interpreter to the worker's."""
+_PERIODS_WITHOUT_RESULT = 3.0
+"""Periods of `max_rate_hz` without a result before it is reported."""
+_DISABLED = "disabled"
+"""Mode while the parameter `enabled` is false."""
 _KEPT_BYTES = 16 << 20
 """More than a message of a 5-megapixel camera. glibc may keep up to twice as much memory unused."""
 
@@ -223,7 +227,7 @@ class DetectorNode(ManagedNode):
         wanted = not self.settings.lazy_subscription or outputs.listened
         if wanted and intake is None:
             self._intake = Intake(
-                self, self.settings, self._health, self._notices, self._submit, registering, outputs.publish_mode
+                self, self.settings, self._health, self._notices, self._submit, registering, self._publish_mode
             )
             self._publish_mode()
             given, declared = (getattr(self, name, {}) for name in ("_parameter_overrides", "_parameters"))
@@ -256,10 +260,13 @@ class DetectorNode(ManagedNode):
         if self._outputs is not None and self._pipeline is not None:
             self._outputs.publish_labels(self.settings.threshold_of(self._pipeline.info))
 
-    def _publish_mode(self) -> None:
-        """Publish the current mode, which is stale while the cameras are not subscribed to."""
-        if self._outputs is not None and self.context.ok():
-            self._outputs.publish_mode(Mode.STALE if self._intake is None else self._intake.feed.mode)
+    def _publish_mode(self, mode: Mode | None = None) -> None:
+        """Publish a mode; None: the current one, which is stale while the cameras are not subscribed to."""
+        if self._outputs is None or not self.context.ok():
+            return
+        if mode is None:
+            mode = Mode.STALE if self._intake is None else self._intake.feed.mode
+        self._outputs.publish_mode(mode.value if self.settings.enabled else _DISABLED)
 
     def _publish_latched(self) -> None:
         self._publish_labels()
@@ -312,6 +319,10 @@ class DetectorNode(ManagedNode):
         self._notices.period_s = settings.warning_period_s
         if self._intake is not None:
             self._intake.apply(settings)
+        if self._worker is not None and settings.enabled is not before.enabled:
+            self._health.resumed()
+            self._publish_mode()
+            self.get_logger().info(f"inference {'enabled' if settings.enabled else 'disabled'} (parameter 'enabled')")
         filters = ("score_threshold", "classes", "class_thresholds")
         if self._worker is not None and any(getattr(settings, name) != getattr(before, name) for name in filters):
             self._publish_labels()
@@ -328,8 +339,11 @@ class DetectorNode(ManagedNode):
         self._update_subscriptions()
         if self._intake is not None:
             self._intake.watch()
-            timeout_s = self.settings.no_message_timeout_s
-            if text := diagnosing.silence(self._health, self._intake, self._drops(), timeout_s):
+            settings = self.settings
+            period_s = 1.0 / settings.max_rate_hz if settings.max_rate_hz else 0.0
+            timeout_s = max(settings.no_message_timeout_s, _PERIODS_WITHOUT_RESULT * period_s)
+            text = diagnosing.silence(self._health, self._intake, self._drops(), timeout_s)
+            if text and settings.enabled:
                 self._notices.warn("no result", text, counted=False)
 
     def _publish_diagnostics(self) -> None:
@@ -342,6 +356,10 @@ class DetectorNode(ManagedNode):
             facts = diagnosing.model_facts(self.settings, pipeline, engine, self._registering)
         if intake is not None:
             facts |= diagnosing.intake_facts(intake)
+        is_disabled = self._worker is not None and not self.settings.enabled
+        if is_disabled:
+            state = f"active, {_DISABLED}"
+            facts |= {"mode": _DISABLED, "mode reason": "parameter 'enabled' is false"}
         message = self._health.diagnostics(
             name=f"{self.get_name()}: detector",
             node=self.get_fully_qualified_name(),
@@ -350,7 +368,9 @@ class DetectorNode(ManagedNode):
             inputs={} if intake is None else {key: camera.topic for key, camera in intake.cameras.items()},
             drops=self._drops(),
             timeout_s=self.settings.no_message_timeout_s,
-            problems=diagnosing.problems(engine, self._registering, intake, self._health, self._lost),
+            problems=diagnosing.problems(
+                engine, self._registering, None if is_disabled else intake, self._health, self._lost
+            ),
         )
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)

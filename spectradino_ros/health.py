@@ -20,8 +20,8 @@ _TOLERATED_LATE = 0.05
 _FRAMES_OF_INVALID = 30
 _TOLERATED_INVALID = 0.2
 """Fraction of an IR frame's pixels that may be invalid without a warning."""
-_BY_DESIGN = ("overload", "engine_rebuilding", "engine_lost")
-"""Drops that cause no warning in diagnostics, because they are reported elsewhere."""
+_BY_DESIGN = ("overload", "engine_rebuilding", "engine_lost", "disabled", "max_rate")
+"""Drops that cause no warning in diagnostics, because they are wanted or reported elsewhere."""
 
 
 class Health:
@@ -58,6 +58,12 @@ class Health:
             self._totals[what] += 1
             self._unanswered = 0 if what == "answers" else self._unanswered + 1
             self._arrivals.setdefault(what, deque(maxlen=1000)).append(now)
+
+    def resumed(self) -> None:
+        """Restart the time without a result, as when inference is enabled again."""
+        with self._lock:
+            self._since, self._unanswered = self._clock(), 0
+            self._arrivals.pop("answers", None)
 
     def dropped(self, cause: str, count: int = 1) -> None:
         """Count dropped frames."""

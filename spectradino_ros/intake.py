@@ -21,6 +21,7 @@ from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.streams import feed
 from spectradino_core.streams.decode import DecodeError
 from spectradino_core.streams.jpeg import STRICT_DECODER
+from spectradino_core.streams.throttle import Throttle
 from spectradino_core.streams.topics import IMAGES
 from spectradino_core.text import log_line
 from spectradino_ros.cameras import Camera
@@ -76,6 +77,7 @@ class Intake:
         self._decoding = settings.decoding
         self._large: set[str] = set()
         self.feed: feed.Feed[CameraFrame] = feed.Feed(settings.feed(registering.time_offset_ms), monotonic_ns())
+        self._throttle = Throttle(settings.enabled, settings.max_rate_hz)
         self.cameras: dict[str, Camera] = {}
         self._calibrations: list[Any] = []
         try:
@@ -112,11 +114,12 @@ class Intake:
         """Apply changed settings and keep the state of the streams."""
         self.feed.apply(settings.feed(self._registering.time_offset_ms))
         self._timeout_s = settings.no_message_timeout_s
+        self._throttle.enabled, self._throttle.max_rate_hz = settings.enabled, settings.max_rate_hz
         self._log_events()
 
     def drops(self) -> dict[str, int]:
-        """Number of frames dropped before pairing or by it, by cause; thread-safe."""
-        return self.feed.drops()
+        """Number of frames dropped before pairing, by it or by the throttle, by cause; thread-safe."""
+        return self.feed.drops() | self._throttle.drops()
 
     def watch(self) -> None:
         """Check for silent cameras and expired frames; called periodically."""
@@ -175,10 +178,11 @@ class Intake:
 
     def _submit_captures(self, captures: list[feed.Capture[CameraFrame]]) -> None:
         self._log_events()
-        if not captures:
+        admitted = [c for c in map(self._admit, captures) if c is not None]
+        if not admitted:
             return
         now_s = perf_counter()
-        dropped = self._submit(*(Capture(c.rgb, c.ir, c.error_ns, now_s, c.after_jump, c.ir_reused) for c in captures))
+        dropped = self._submit(*(Capture(c.rgb, c.ir, c.error_ns, now_s, c.after_jump, c.ir_reused) for c in admitted))
         if dropped:
             self._health.dropped("overload", len(dropped))
             self._notices.warn(
@@ -186,6 +190,11 @@ class Intake:
                 "dropped a frame because a newer one arrived while the model was busy: lower the cameras' frame "
                 "rate or use a faster model (see step 'engine' in ~/frame_report); the newest frame is always kept",
             )
+
+    def _admit(self, capture: feed.Capture[CameraFrame]) -> feed.Capture[CameraFrame] | None:
+        frame = capture.rgb if capture.rgb is not None else capture.ir
+        assert frame is not None
+        return self._throttle(capture, round(frame.received_s * 1e9))
 
     def _log_events(self) -> None:
         for event in self.feed.take_events():

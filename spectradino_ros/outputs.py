@@ -17,7 +17,7 @@ from spectradino_core.calibration.checkerboard import checkerboard
 from spectradino_core.calibration.registration import Registration
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.overlay import draw_overlay, infrared_to_grey
-from spectradino_core.runtime.perception_result import Mode, PerceptionResult
+from spectradino_core.runtime.perception_result import PerceptionResult
 from spectradino_core.runtime.rgb_grid import infrared_in_colour_pixels
 from spectradino_core.streams.topics import OUTPUTS
 from spectradino_ros.publishing import Facts, detections_message, image_message, label_message, report_message
@@ -82,9 +82,9 @@ class Outputs:
         if "mask_label_info" in self._publishers:
             self._publishers["mask_label_info"].publish(label_message(self._info.mask_classes, header, 0.0))
 
-    def publish_mode(self, mode: Mode) -> None:
+    def publish_mode(self, mode: str) -> None:
         """Publish the latched camera mode."""
-        self._publishers["mode"].publish(String(data=mode.value))
+        self._publishers["mode"].publish(String(data=mode))
 
     def publish_percepts(self, percepts: PerceptionResult, header: Header, class_ids: Sequence[str] = ()) -> None:
         """Publish the detections, also if there are none, and the mask if it has a subscriber."""

@@ -33,6 +33,7 @@ from spectradino_core.streams.frames import CameraFrame
 from spectradino_core.streams.queues import Stream
 from spectradino_core.streams.registering import Registering
 from spectradino_core.streams.settings import Settings
+from spectradino_core.streams.throttle import Throttle
 from spectradino_core.thermal import NoValidPixelError
 
 __all__ = ["CLOCKS", "Replay", "ReplayResult"]
@@ -128,6 +129,7 @@ class Replay:
         offset_ms = self._settings.feed(self.registering.time_offset_ms).ir_time_offset_ms
         self._ir_offset_ns = round(offset_ms * 1_000_000)
         self.feed: Feed[_Shot] | None = None
+        self._throttle = Throttle(max_rate_hz=self._settings.max_rate_hz)
         self.frames: Counter[str] = Counter()
         self.results: Counter[str] = Counter()
         self._drops: Counter[str] = Counter()
@@ -209,6 +211,7 @@ class Replay:
         """Count frames and captures without a result so far, by cause, as in the node."""
         drops = Counter(self._drops)
         drops.update({} if self.feed is None else self.feed.drops())
+        drops.update(self._throttle.drops())
         return dict(sorted(drops.items()))
 
     def take_events(self) -> list[FeedEvent]:
@@ -250,7 +253,11 @@ class Replay:
     def _results(self, captures: list[Capture[_Shot]]) -> Iterator[ReplayResult]:
         self._collect()
         for capture in captures:
-            yield self._result(capture)
+            shot = capture.rgb or capture.ir
+            assert shot is not None
+            admitted = self._throttle(capture, shot.received_ns)
+            if admitted is not None:
+                yield self._result(admitted)
 
     def _found(self, capture: Capture[_Shot]) -> PerceptionResult:
         return find(self._pipeline, self.registering, self._settings, *_frames(capture), capture.after_jump)

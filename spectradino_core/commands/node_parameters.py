@@ -13,8 +13,8 @@ DECODING = ("max_image_megapixels", "ir_crop", "ir_encoding", "ir_float_unit")
 """Parameters of image decoding."""
 
 _WITHOUT_EFFECT = {
-    "model", "autostart", "lazy_subscription", "rgb_transport", "ir_transport", "publish_overlay", "deadline_ms",
-    "no_message_timeout_s", "warning_period_s", "max_engine_rebuilds", "allow_cpu_fallback",
+    "model", "autostart", "enabled", "lazy_subscription", "rgb_transport", "ir_transport", "publish_overlay",
+    "deadline_ms", "no_message_timeout_s", "warning_period_s", "max_engine_rebuilds", "allow_cpu_fallback",
 }  # fmt: skip
 """Parameters of a running node that do not affect a replay."""
 _PREFIX = "parameter_"

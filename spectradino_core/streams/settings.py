@@ -179,6 +179,18 @@ class Settings:
         False,
         "Subscribe to the cameras only while detections, masks, overlays or reports have a subscriber.",
     )
+    enabled: bool = _parameter(
+        True,
+        "Run inference. false: frames are dropped before decoding and counted as disabled, and ~/mode is disabled; the "
+        "model stays loaded and the cameras stay subscribed to.",
+    )
+    max_rate_hz: float = _parameter(
+        0.0,
+        "Maximum rate of results [Hz]; frames beyond it are dropped before decoding and counted as max_rate. 0: no "
+        "limit.",
+        low=0.0,
+        high=1000.0,
+    )
     score_threshold: float = _parameter(
         -1.0, "Minimum score of a detection, 0 to 1. -1: the model's own threshold.", low=-1.0, high=1.0
     )

@@ -84,7 +84,12 @@ OUTPUTS = {
         "both stamps and their difference, whether the infrared frame was reused, mode, "
         "time per step, drops by cause, deadline",
     ),
-    "mode": Topic("~/mode", "std_msgs/msg/String", "`fused`, `rgb_only`, `ir_only` or `stale`", latched=True),
+    "mode": Topic(
+        "~/mode",
+        "std_msgs/msg/String",
+        "`fused`, `rgb_only`, `ir_only` or `stale`; `disabled` while the parameter `enabled` is false",
+        latched=True,
+    ),
     "label_info": Topic("~/label_info", "vision_msgs/msg/LabelInfo", "class names by id", latched=True),
     "mask": Topic(
         "~/segmentation/mask",

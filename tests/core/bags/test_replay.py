@@ -38,6 +38,14 @@ def replayed(bag: Path, model: Path, **settings: object) -> tuple[list[ReplayRes
         return list(replay.run(reader)), replay
 
 
+def test_frames_beyond_the_maximum_rate_are_dropped_and_counted(tmp_path, model):
+    bag = record(tmp_path / "bag", pairs(20))  # 10 Hz
+    answers, replay = replayed(bag, model, max_rate_hz=5.0, enabled=False)  # a replay is not disabled
+    assert [a.number for a in answers] == list(range(10))
+    assert [a.stamp_ns for a in answers] == [START_NS + n * 200 * MS for n in range(10)]
+    assert replay.drops() == {"max_rate": 10}
+
+
 def test_filters_select_detections_as_in_the_node(tmp_path, model):
     bag = record(tmp_path / "bag", pairs(3))
     for changes, labels in (
