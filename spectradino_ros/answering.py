@@ -115,6 +115,9 @@ class Answerer:
         found = perf_counter()
         class_ids = settings.class_ids_of(self._pipeline.info)
         self._outputs.publish_percepts(percepts, header, class_ids)
+        if ir is not None:
+            registration = self._pipeline.registration  # with which they were fused: camera_info may change it
+            self._outputs.publish_ir_detections(percepts, ir.pixels, registration, ir.header, class_ids)
         published = perf_counter()
         steps_ms = {
             "decode": sum(frame.decode_ms for frame in (rgb, None if capture.ir_reused else ir) if frame is not None),

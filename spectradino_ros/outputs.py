@@ -18,7 +18,7 @@ from spectradino_core.calibration.registration import Registration
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.overlay import draw_overlay, infrared_to_grey
 from spectradino_core.runtime.perception_result import PerceptionResult
-from spectradino_core.runtime.rgb_grid import infrared_in_colour_pixels
+from spectradino_core.runtime.rgb_grid import in_infrared_pixels, infrared_in_colour_pixels
 from spectradino_core.streams.topics import OUTPUTS
 from spectradino_ros.publishing import Facts, detections_message, image_message, label_message, report_message
 
@@ -52,6 +52,7 @@ class Outputs:
         self._node = node
         self._info = info
         self._parts: list[Detection2D] = []
+        self._ir_parts: list[Detection2D] = []
         # Diagnostics are published in every lifecycle state, so the node owns that publisher.
         without = {"diagnostics"} if info.mask_classes else {"diagnostics", "mask", "mask_label_info"}
         self._publishers: dict[str, LifecyclePublisher] = {
@@ -91,6 +92,32 @@ class Outputs:
         self._publishers["detections"].publish(detections_message(percepts, header, self._parts, class_ids))
         if percepts.mask is not None and self._has_subscriber("mask"):
             self._publishers["mask"].publish(image_message(percepts.mask, "mono8", header))
+
+    def publish_ir_detections(
+        self,
+        percepts: PerceptionResult,
+        infrared: np.ndarray,
+        registration: Registration | None,
+        header: Header,
+        class_ids: Sequence[str] = (),
+    ) -> bool:
+        """Publish the detections in pixels of the IR frame.
+
+        Args:
+            percepts: a result that the IR frame was used for.
+            infrared: IR frame [H, W].
+            registration: IR frame to RGB image, by which the two were fused.
+            header: the IR frame's, copied into the message.
+            class_ids: see `detection_fields`.
+
+        Returns:
+            Whether they were published; False if the topic has no subscriber.
+        """
+        if not self._has_subscriber("ir_detections"):
+            return False
+        in_ir = in_infrared_pixels(percepts, registration, (infrared.shape[1], infrared.shape[0]))
+        self._publishers["ir_detections"].publish(detections_message(in_ir, header, self._ir_parts, class_ids))
+        return True
 
     def publish_overlay(
         self,

@@ -29,7 +29,7 @@ from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.engine import Engine, RawPredictions
 from spectradino_core.runtime.overlay import draw_overlay, infrared_to_grey
 from spectradino_core.runtime.perception_result import Mode
-from spectradino_core.runtime.rgb_grid import infrared_in_colour_pixels
+from spectradino_core.runtime.rgb_grid import in_infrared_pixels, infrared_in_colour_pixels
 from spectradino_core.streams.answers import Facts
 from spectradino_core.streams.detecting import open_pipeline
 from spectradino_core.streams.feed import FeedEvent
@@ -252,6 +252,13 @@ def _write(
     head = messages.header(result.stamp_ns, result.frame_id)
     class_ids = options.settings.class_ids_of(info)
     writer.write(f"{_NODE}/detections", messages.detections_message(percepts, head, class_ids), at_ns)
+    if result.ir is not None and result.ir_stamp_ns is not None:
+        height, width = result.ir.pixels.shape[:2]
+        ir_head = messages.header(result.ir_stamp_ns, str(result.ir.header.frame_id))
+        in_ir = messages.detections_message(
+            in_infrared_pixels(percepts, registration, (width, height)), ir_head, class_ids
+        )
+        writer.write(f"{_NODE}/ir/detections", in_ir, at_ns)
     if info.mask_classes and percepts.mask is not None:
         writer.write(f"{_NODE}/segmentation/mask", messages.image_message(percepts.mask, head), at_ns)
     if options.overlay:

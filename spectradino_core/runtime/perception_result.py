@@ -35,6 +35,7 @@ class PerceptionResult:
         size: (width, height) of the source image.
         steps_ms: wall-clock milliseconds by step, in order: preprocess, engine, postprocess.
         registered: an IR-only result that was mapped to the RGB image's pixels.
+        native: that result before it was mapped, in the IR frame's pixels; None: it was not mapped.
         ir_invalid: fraction of invalid IR pixels, 0..1; None without IR frame.
     """
 
@@ -46,6 +47,7 @@ class PerceptionResult:
     size: tuple[int, int]
     steps_ms: dict[str, float] = field(default_factory=dict)
     registered: bool = False
+    native: PerceptionResult | None = None
     ir_invalid: float | None = None
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Map IR-only results and IR images to the RGB image's pixels, so that topics keep one pixel grid."""
+"""Map IR-only results and IR images to the RGB image's pixels, so that topics keep one pixel grid, and results back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from spectradino_core.calibration.registration import Registration, Size
 from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 
-__all__ = ["in_colour_pixels", "infrared_in_colour_pixels", "shift_right"]
+__all__ = ["in_colour_pixels", "in_infrared_pixels", "infrared_in_colour_pixels", "shift_right"]
 
 _UNLABELLED = 255
 
@@ -36,14 +36,7 @@ def in_colour_pixels(
         return result
     registration = registration or Registration.whole(result.size, size)
     matrix = shift_right(shift_px) @ registration.for_sizes(result.size, size)
-    boxes = result.boxes.astype(np.float64).reshape(-1, 4)
-    # Box edges are pixel borders, the matrix maps pixel centres: half a pixel apart.
-    corners = np.stack([boxes[:, [0, 1]], boxes[:, [2, 1]], boxes[:, [2, 3]], boxes[:, [0, 3]]], axis=1) - 0.5
-    mapped = np.concatenate([corners, np.ones((len(boxes), 4, 1))], axis=2) @ matrix.T
-    mapped = mapped[..., :2] / mapped[..., 2:] + 0.5
-    low = np.clip(mapped.min(axis=1), 0, size)
-    high = np.clip(mapped.max(axis=1), 0, size)
-    inside = (high > low).all(axis=1)
+    boxes, inside = _mapped(result.boxes, matrix, size)
     mask = result.mask
     if mask is not None:
         mask = cv2.warpPerspective(
@@ -51,13 +44,50 @@ def in_colour_pixels(
         )
     return replace(
         result,
-        boxes=np.concatenate([low, high], axis=1)[inside].astype(np.float32),
+        boxes=boxes,
         scores=result.scores[inside],
         labels=result.labels[inside],
         mask=mask,
         size=size,
         registered=True,
+        native=result,
     )
+
+
+def in_infrared_pixels(result: PerceptionResult, registration: Registration | None, size: Size) -> PerceptionResult:
+    """Map the detections of a result to the IR frame's pixels by the inverse registration; the mask is dropped.
+
+    Boxes become bounding boxes as in `in_colour_pixels`; those that the IR camera does not see are dropped. An IR-only
+    result is returned as the network found it.
+
+    Args:
+        result: a result that an IR frame was used for.
+        registration: IR-to-RGB mapping; None: the IR image covers the whole RGB image.
+        size: (width, height) of the IR frame.
+
+    Raises:
+        RegistrationError: the registration is not for images of these sizes.
+    """
+    if result.mode is Mode.IR_ONLY:
+        return result if result.native is None else result.native
+    registration = registration or Registration.whole(size, result.size)
+    boxes, inside = _mapped(result.boxes, np.linalg.inv(registration.for_sizes(size, result.size)), size)
+    scores, labels = result.scores[inside], result.labels[inside]
+    return replace(result, boxes=boxes, scores=scores, labels=labels, mask=None, size=size)
+
+
+def _mapped(boxes: np.ndarray, matrix: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bounding boxes, clipped to an image of `size`, of the mapped corners, and which boxes are left [K]."""
+    boxes = boxes.astype(np.float64).reshape(-1, 4)
+    # Box edges are pixel borders, the matrix maps pixel centres: half a pixel apart.
+    corners = np.stack([boxes[:, [0, 1]], boxes[:, [2, 1]], boxes[:, [2, 3]], boxes[:, [0, 3]]], axis=1) - 0.5
+    mapped = np.concatenate([corners, np.ones((len(boxes), 4, 1))], axis=2) @ matrix.T
+    in_front = (mapped[..., 2] > 1e-9).all(axis=1)  # beyond the horizon a box has no bounds
+    mapped = mapped[..., :2] / np.where(in_front[:, None, None], mapped[..., 2:], 1.0) + 0.5
+    low = np.clip(mapped.min(axis=1), 0, size)
+    high = np.clip(mapped.max(axis=1), 0, size)
+    inside = in_front & (high > low).all(axis=1)
+    return np.concatenate([low, high], axis=1)[inside].astype(np.float32), inside
 
 
 def shift_right(pixels: float) -> np.ndarray:

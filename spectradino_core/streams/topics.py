@@ -78,6 +78,12 @@ OUTPUTS = {
         "boxes in pixels of the RGB image, highest score first; class ids as `class_id_as` says; empty arrays are "
         "published too",
     ),
+    "ir_detections": Topic(
+        "~/ir/detections",
+        "vision_msgs/msg/Detection2DArray",
+        "the same detections in pixels of the infrared image, with the header of the infrared frame, for each result "
+        "that an infrared frame was used for; only while it has a subscriber",
+    ),
     "frame_report": Topic(
         "~/frame_report",
         "spectradino_msgs/msg/FrameReport",

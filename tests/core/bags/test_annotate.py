@@ -68,6 +68,19 @@ def test_class_ids_are_names_on_request(model, tmp_path):
     assert ids == {"index": [["1", "0"]] * 2, "name": [["hot", "red"]] * 2}
 
 
+def test_detections_in_infrared_pixels_have_the_infrared_header(model, tmp_path):
+    drive = record(tmp_path / "drive", pairs(2))
+    half = Settings(ir_to_rgb=(0.5, 0.0, 8.0, 0.0, 0.5, 6.0, 0.0, 0.0, 1.0))
+    found = opened(annotate(drive, model, tmp_path / "out.mcap", AnnotateOptions(half)).path)
+    reports = [message for _, message in found["/detector_node/frame_report"]]
+    in_ir = [message for _, message in found["/detector_node/ir/detections"]]
+    assert [ns(m.header.stamp) for m in in_ir] == [ns(report.ir_stamp) for report in reports]
+    for (_, main), own in zip(found["/detector_node/detections"], in_ir, strict=True):
+        (wide,) = (d.bbox.size_x for d in own.detections if d.results[0].hypothesis.class_id == "1")
+        (narrow,) = (d.bbox.size_x for d in main.detections if d.results[0].hypothesis.class_id == "1")
+        assert wide == pytest.approx(2 * narrow, abs=0.01)
+
+
 def test_it_holds_what_the_node_publishes(drive, model, tmp_path):
     settings = Settings(stale_ms=500.0, deadline_ms=100.0)
     done = annotate(drive, model, tmp_path / "out.mcap", AnnotateOptions(settings, inputs=True))
