@@ -65,7 +65,7 @@ def check(name: str, value: Any) -> Any:
     if name in ("score_threshold", "nms_iou") and isinstance(value, float) and -1.0 < value < 0.0:
         raise ParameterError(f"parameter '{name}' must be in 0 to 1, or -1 for the model's own, got {value:g}")
     if name in _PARSED:
-        _PARSED[name](value)
+        _PARSED[name](str(value))
     return value
 
 

@@ -56,15 +56,15 @@ def resumed_record(folder: Path, content: Mapping[str, Any], step: int, override
         ResumeError: options differ that are not in `override`.
         ValueError: `override` names no option.
     """
-    content = json.loads(json.dumps(content))  # as it is read again: tuples are lists
-    now = _entries(content)
+    record: dict[str, Any] = json.loads(json.dumps(content))  # as it is read again: tuples are lists
+    now = _entries(record)
     unknown = sorted(set(override) - {name for entry in now for name in _names(entry)})
     if unknown:
         known = sorted({name for entry in now for name in _names(entry) if entry not in _FREE})
         raise ValueError(f"--override {unknown[0]}: no such option of a run; choose from {', '.join(known)}")
     path = folder / "recipe.json"
     if not step or not path.is_file():
-        return content
+        return record
     stored = parse_json(path.read_text(encoding="utf-8"), str(path))
     then = _entries(stored)
     changed = [entry for entry in now if entry in then and _differs(then[entry], now[entry])]
@@ -83,7 +83,7 @@ def resumed_record(folder: Path, content: Mapping[str, Any], step: int, override
         changes.append({"step": step, "name": entry, "from": then[entry], "to": now[entry]})
         texts = _short(then[entry]), _short(now[entry])
         log.warning("%s: %s changes at step %d from %s to %s", folder, entry, step, *texts)
-    return {**stored, **content, **({"changes": changes} if changes else {})}
+    return {**stored, **record, **({"changes": changes} if changes else {})}
 
 
 def write_record(folder: Path, content: Mapping[str, Any]) -> None:
