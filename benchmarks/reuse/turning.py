@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 
-import cv2
 import numpy as np
 
 from spectradino_core.bags.sources import CameraView, SceneViews
@@ -24,10 +23,11 @@ from spectradino_core.calibration.registration import Registration
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.evaluation.page import markdown_table
 from spectradino_core.evaluation.scorer import Scorer
+from spectradino_core.runtime.motion import global_shift, small_grey
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.streams.queues import Stream
 
-__all__ = ["global_shift", "turning_table"]
+__all__ = ["turning_table"]
 
 SIZE = (640, 512)
 RGB_HZ, IR_HZ = 30, 9
@@ -35,22 +35,7 @@ SPEEDS = (0, 200, 400)
 """Peak speed of the image [px/s]; 400 is about 40 degrees a second at a field of view of 60 degrees."""
 SWING_S = 4.0
 CASES = ("30 Hz infrared", "reused", "reused, compensated by the images", "reused, compensated by the known motion")
-_SMALL = (160, 128)
 _LEAST_SHOWN = 0.3
-
-
-def global_shift(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
-    """Estimate how far the image content moved, (x, y) in pixels, by phase correlation of small grey images.
-
-    Args:
-        before, after: RGB images uint8 [h, w, 3].
-    """
-    small = [
-        cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), _SMALL, interpolation=cv2.INTER_AREA).astype(np.float32)
-        for image in (before, after)
-    ]
-    (x, y), _ = cv2.phaseCorrelate(*(np.log1p(image) for image in small), cv2.createHanningWindow(_SMALL, cv2.CV_32F))
-    return x * after.shape[1] / _SMALL[0], y * after.shape[0] / _SMALL[1]
 
 
 def turning_table(model: Path, seeds: Sequence[int], duration_s: float) -> str:
@@ -90,7 +75,9 @@ def run(
         newest = max(i for i, s in enumerate(ir_s) if s <= at + 0.5 / RGB_HZ)
         true = _left(speed, ir_s[newest]) - _left(speed, at)
         begun = perf_counter()
-        found = global_shift(rgb[min(round(ir_s[newest] * RGB_HZ), number)].pixels, view.pixels)
+        first = small_grey(rgb[min(round(ir_s[newest] * RGB_HZ), number)].pixels)
+        x, y, _ = global_shift(first, small_grey(view.pixels))
+        found = (x * SIZE[0] / first.shape[1], y * SIZE[1] / first.shape[0])
         took_ms.append(1e3 * (perf_counter() - begun))
         errors_px.append(math.hypot(found[0] - true, found[1]))
         frames = (fast[number], slow[newest], slow[newest], slow[newest])

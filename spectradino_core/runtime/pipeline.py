@@ -16,6 +16,7 @@ from spectradino_core.calibration.registration import Registration
 from spectradino_core.runtime.boxes import select_detections
 from spectradino_core.runtime.engine import Engine, warm_up
 from spectradino_core.runtime.engines import open_engine
+from spectradino_core.runtime.motion import MotionCompensation
 from spectradino_core.runtime.network_inputs import inputs_of
 from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 from spectradino_core.runtime.preprocess import FrameError, Letterbox
@@ -25,7 +26,12 @@ __all__ = ["Pipeline"]
 
 
 class Pipeline:
-    """One model on one stream of pairs. Not thread-safe: the thermal range and the input buffers are state."""
+    """One model on one stream of pairs. Not thread-safe: the thermal range and the input buffers are state.
+
+    Attributes:
+        compensate_motion: shift an infrared frame that is used again by the camera's motion, see `motion`; may be set
+            between calls.
+    """
 
     def __init__(
         self,
@@ -60,6 +66,8 @@ class Pipeline:
         self.max_detections = self.info.max_detections if max_detections is None else max_detections
         self.registration = registration
         self.on_prepared: Callable[[], None] | None = None
+        self.compensate_motion = False
+        self._motion = MotionCompensation()
         self._inputs = inputs_of(self.info)
         self._thermal = ThermalNormaliser(self.info.thermal if thermal is None else thermal, smoothing)
 
@@ -111,6 +119,8 @@ class Pipeline:
         size = (int(reference.shape[1]), int(reference.shape[0]))
         letterbox = Letterbox.fit(size, self.info.input_size)
         registration = None if rgb is None else self.registration
+        if self.compensate_motion and ir_key is not None and rgb is not None and infrared is not None:
+            registration = self._compensated(rgb, infrared, ir_key)
         inputs = self._inputs(rgb, infrared, letterbox, self._thermal, registration, ir_key)
 
         if self.on_prepared is not None:
@@ -137,6 +147,11 @@ class Pipeline:
             "postprocess": (done - inferred) * 1e3,
         }
         return percepts
+
+    def _compensated(self, rgb: np.ndarray, infrared: np.ndarray, ir_key: object) -> Registration | None:
+        if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
+            return self.registration  # refused when it is converted
+        return self._motion(rgb, (int(infrared.shape[1]), int(infrared.shape[0])), ir_key, self.registration)
 
 
 def _mode(rgb: np.ndarray | None, infrared: np.ndarray | None) -> Mode:

@@ -81,6 +81,7 @@ def pipeline_of(engine: Engine, settings: Settings, path: str | Path) -> Pipelin
     settings.check_classes(engine.info)
     pipeline = Pipeline(engine, thermal=settings.contract_of(engine.info), smoothing=settings.smoothing)
     apply_filters(pipeline, settings)
+    pipeline.compensate_motion = settings.compensate_motion
     return pipeline
 
 
