@@ -73,10 +73,16 @@ class HookedDinov2(nn.Module):
 
 
 def plain_dinov2(variant: str) -> nn.Module:
-    """Create transformers' DINOv2 of a variant's size with random weights."""
+    """Create transformers' DINOv2 of a variant's size with random weights.
+
+    Raises:
+        ValueError: the variant is a DINOv3.
+    """
     from transformers import Dinov2Config, Dinov2Model
 
     config = vit_config(variant)
+    if config.rotary:
+        raise ValueError(f"the reference is transformers' DINOv2, but {variant} is a DINOv3: give s, b, l or g")
     return Dinov2Model(
         Dinov2Config(
             hidden_size=config.width,

@@ -278,7 +278,7 @@ def test_truncated_safetensors_is_rejected(tmp_path: Path) -> None:
     [
         ([1, 2], "holds a list without tensors"),
         ({"epoch": 3}, "holds a dict without tensors"),
-        ({"conv1.weight": torch.zeros(1)}, "holds no DINOv2 in a known layout.*conv1.weight"),
+        ({"conv1.weight": torch.zeros(1)}, "holds no DINOv2 or DINOv3 in a known layout.*conv1.weight"),
         (Evil(), "holds more than tensors"),
     ],
 )

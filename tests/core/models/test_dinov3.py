@@ -75,7 +75,9 @@ def official(vit: ViT) -> State:
 
 
 @pytest.mark.parametrize("size", [(64, 64), (48, 176), (224, 96), (16, 16)])
-@pytest.mark.parametrize("config", [SMALL, GATED, dataclasses.replace(SMALL, registers=1)], ids=str)
+@pytest.mark.parametrize(
+    "config", [SMALL, GATED, dataclasses.replace(SMALL, registers=1)], ids=["GELU", "gated", "1 register"]
+)
 def test_parity_with_transformers(config: ViTConfig, size: tuple[int, int], tmp_path: Path) -> None:
     theirs = library_model(config)
     torch.save(theirs.state_dict(), tmp_path / "weights.pth")
@@ -88,9 +90,8 @@ def test_parity_with_transformers(config: ViTConfig, size: tuple[int, int], tmp_
     assert relative_error(tokens, expected) <= 1e-5
 
 
-@pytest.mark.parametrize(
-    "variant", [pytest.param(name, marks=pytest.mark.slow if name != "v3_s+" else ()) for name in NAMES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", NAMES)
 def test_parity_with_transformers_at_full_width(variant: str, tmp_path: Path) -> None:
     """From a folder that the library wrote, with two blocks."""
     theirs = library_model(dataclasses.replace(VARIANTS[variant], depth=2))
@@ -162,7 +163,7 @@ def test_shared_blocks_of_encoder_get_positions() -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "teacher.backbone."])
-@pytest.mark.parametrize("config", [SMALL, GATED], ids=str)
+@pytest.mark.parametrize("config", [SMALL, GATED], ids=["GELU", "gated"])
 def test_official_layout_loads(config: ViTConfig, prefix: str, tmp_path: Path) -> None:
     vit, loaded = ViT(config), ViT(config)
     randomise(vit)

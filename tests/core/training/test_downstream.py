@@ -47,6 +47,13 @@ def test_every_benchmark_has_a_recipe_that_can_be_built(name, variant):
     assert all(side % 14 == 0 for side in recipe.input_size)
 
 
+def test_dinov3_recipe_follows_its_patch():
+    recipe = downstream_recipe("flir", variant="v3_s+", strides="14-28")
+    assert recipe.input_size == (640, 512)
+    assert recipe.architecture.strides == (16.0, 32.0)
+    assert (recipe.architecture.registers, recipe.info().patch) == (4, 16)
+
+
 def test_all_data_sets_of_the_paper_are_there():
     paper = {"flir", "llvip", "rasmd", "mfnet", "semanticrt", "fmb", "mcubes"}
     assert paper <= set(SETTINGS)
