@@ -32,7 +32,7 @@ class SimpleFeaturePyramid(nn.Module):
     Patch 14 gives strides 3.5, 7, 14 and 28 where ViTDet's patch 16 gives 4, 8, 16 and 32.
     """
 
-    def __init__(self, width: int, out_width: int, strides: Sequence[float], patch: int = 14) -> None:
+    def __init__(self, width: int, out_width: int, strides: Sequence[float], patch: int) -> None:
         """
         Args:
             width: D.

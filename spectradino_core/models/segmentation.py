@@ -49,7 +49,7 @@ class UPerNet(nn.Module):
     meaningful statistics in a small batch.
     """
 
-    def __init__(self, width: int, classes: int, out_width: int = 256, patch: int = 14) -> None:
+    def __init__(self, width: int, classes: int, out_width: int, patch: int) -> None:
         """
         Args:
             width: D.

@@ -20,7 +20,7 @@ def test_pooling_equals_adaptive_average_pooling(size, k):
 
 @pytest.mark.parametrize("grid", [(37, 46), (8, 10), (3, 5)])
 def test_output_stride_on_odd_grids(grid):
-    head = UPerNet(16, 5, 8).eval()
+    head = UPerNet(16, 5, 8, 14).eval()
     with torch.no_grad():
         out = head([torch.randn(2, grid[0] * grid[1], 16)] * 4, grid)
     assert out.shape == (2, 5, 4 * grid[0], 4 * grid[1])
@@ -28,7 +28,7 @@ def test_output_stride_on_odd_grids(grid):
 
 def test_every_layer_feeds_its_level():
     torch.manual_seed(0)
-    head, grid = UPerNet(16, 5, 8).eval(), (4, 5)
+    head, grid = UPerNet(16, 5, 8, 14).eval(), (4, 5)
     nn.init.normal_(head.classify.weight)
     layers = [torch.randn(1, 20, 16) for _ in LEVELS]
     with torch.no_grad():
@@ -43,7 +43,7 @@ def test_every_layer_feeds_its_level():
 
 def test_coarsest_level_gives_global_context():
     torch.manual_seed(0)
-    head, grid = UPerNet(16, 5, 8).eval(), (12, 12)
+    head, grid = UPerNet(16, 5, 8, 14).eval(), (12, 12)
     nn.init.normal_(head.classify.weight)
     layers = [torch.randn(1, 144, 16, requires_grad=index == 3) for index in range(4)]
     head(layers, grid)[0, :, 0, 0].sum().backward()
