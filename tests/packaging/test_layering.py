@@ -39,7 +39,7 @@ ARROWS: dict[str, set[str]] = {
     "data": {"invalid_counts", "modality", "runtime", "scenes", "thermal"},
     # Published and own data sets.
     "datasets": {"data", "modality", "runtime", "scenes"},
-    "streams": {"calibration", "runtime", "thermal"},
+    "streams": {"calibration", "modality", "runtime", "thermal"},
     # Recordings: replayed by the node's own code, made from data sets, scored.
     "bags": {
         "calibration", "data", "datasets", "evaluation", "jobs", "modality", "runtime", "scenes", "streams", "thermal",
