@@ -359,7 +359,7 @@ def write_error(path: str | os.PathLike[str], error: BaseException, needed: int 
     )
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: a limit on the size of files
 _LEAST_SPACE = 1 << 16
 
 

@@ -152,13 +152,16 @@ def _pretrain(
 
 def _omnivorous(name: str, scale: Scale, pairs: Pairs, work: Path, steps: int | None, *more: object) -> Job:
     folder = work / _folder(name)
-    command = cli("pretrain", "--system", "omnivorous", *_common(scale, pairs, work, folder, steps), *more)
+    common = _common(scale, pairs, work, folder, steps, teacher="--start" not in more)
+    command = cli("pretrain", "--system", "omnivorous", *common, *more)
     return Job(name, command, folder / "last.safetensors")
 
 
-def _common(scale: Scale, pairs: Pairs, work: Path, folder: Path, steps: int | None) -> tuple[object, ...]:
+def _common(
+    scale: Scale, pairs: Pairs, work: Path, folder: Path, steps: int | None, teacher: bool = True
+) -> tuple[object, ...]:
     return (
-        "--variant", scale.variant, "--teacher", work / "teacher" / "teacher.safetensors",
+        "--variant", scale.variant, *(("--teacher", work / "teacher" / "teacher.safetensors") if teacher else ()),
         "--manifest", *pairs.train, "--data-root", pairs.root, "--workers", 1, "--device", "cpu", "--out", folder,
         *(() if steps is None else ("--steps", steps)),
     )  # fmt: skip

@@ -402,12 +402,14 @@ class Pairer(Generic[Payload]):
             return False
         ahead = period // 2 if self.policy == "nearest" else min(rgb_period, period) // 2
         expected_ns = newest_ns + (rgb_ns + ahead - newest_ns) // period * period
+        patience = min(rgb_period, period // 2)
         if rgb_period > _SIMILAR_RATES * period and newest.arrival == self._in_use:
-            expected_ns = rgb_ns  # each RGB frame has a partner of its own, also with irregular triggers
+            # Each RGB frame has a partner of its own, also with irregular triggers and where messages overtake others.
+            expected_ns, patience = rgb_ns, 2 * rgb_period
         if abs(expected_ns - rgb_ns) >= distance:
             return False
         now_ns = self._queues[Stream.RGB].last_ns or 0
-        return now_ns < expected_ns + max(self._lateness, default=0) + min(rgb_period, period // 2)
+        return now_ns < expected_ns + max(self._lateness, default=0) + patience
 
     def _note_lateness(self, stream: Stream, frame: Frame[Payload]) -> None:
         """How far RGB frames are ahead, by their times, when an infrared frame arrives."""

@@ -188,7 +188,10 @@ def double_height(stamp: int) -> Image:
     ids=["bayer+32FC1", "nv12+crop", "zstd"],
 )  # fmt: skip
 def test_what_real_cameras_send_is_answered(blob_model, peer, rgb, ir, parameters):
-    with running("-r", "__ns:=/real", model=blob_model, device="cpu", fallback_mode="fused_only", **parameters) as node:
+    with running(
+        "-r", "__ns:=/real", model=blob_model, device="cpu", fallback_mode="fused_only", pairing="one_to_one",
+        **parameters,
+    ) as node:  # fmt: skip
         rig = Rig(peer, "/real")
         for key, make in (("rgb", rgb), ("ir", ir)):
             suffix = "/zstd" if parameters.get(f"{key}_transport") == "zstd" else ""

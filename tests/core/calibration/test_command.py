@@ -134,7 +134,7 @@ def test_rejected_fit_writes_nothing_and_reports_why(tmp_path, capsys):
     cv2.imwrite(str(root / "lwir/a.png"), seen_through(drawing(2, SIZE)[1], np.reshape(TRUE, (3, 3)), IR_SIZE))
     out = tmp_path / "rig.yaml"
     assert main(["calibrate", "registration", str(root), "--out", str(out)]) == 1
-    assert "spectradino calibrate: " in capsys.readouterr().err
+    assert "spectradino calibrate registration: error: " in capsys.readouterr().err
     assert not out.exists()
     assert not out.with_suffix(".png").exists()
 

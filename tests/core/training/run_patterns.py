@@ -37,6 +37,7 @@ def main() -> int:
     parser.add_argument("--die-at", type=int, help="kill this process without warning before this step's log line")
     parser.add_argument("--die-in", type=int, default=1, help="the stage in which to die")
     parser.add_argument("--disk-full-at", type=int, help="from this step no file can grow beyond 64 KiB")
+    parser.add_argument("--override", nargs="*", default=[])
     options = parser.parse_args()
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.WARNING)
@@ -69,6 +70,7 @@ def main() -> int:
                 adaptive=options.adaptive,
                 checkpoint_every=options.every,
                 log_every=1,
+                override=tuple(options.override),
             ),
         )
     except OSError as error:

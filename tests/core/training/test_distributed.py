@@ -87,6 +87,7 @@ def test_sharded_parameters_resume_with_the_same_number_of_processes(tmp_path):
     assert start(2, RUN, *arguments, "--steps", 2).returncode == 0
     names = {path.name for path in (tmp_path / "stage1/checkpoints/step-00000002").iterdir()}
     assert names == {"weights.safetensors", "state-0.pt", "state-1.pt"}
+    arguments = (*arguments, "--override", "steps")
     more = start(4, RUN, *arguments, "--steps", 4)
     assert more.returncode != 0
     assert "another number of processes" in more.stderr or "this run has 4" in more.stderr
@@ -122,7 +123,7 @@ def test_bf16_runs_gather_matrices_in_bf16_and_each_checkpoint_once(tmp_path):
 def test_dimensions_that_processes_do_not_divide_are_refused_by_name():
     model = torch.nn.Sequential(torch.nn.Linear(48, 8), torch.nn.LayerNorm(8))
     _check_shardable(model, 3)
-    with pytest.raises(ValueError, match=r"'0\.weight' of \[8, 48\] evenly among 5 processes: .* divides 48"):
+    with pytest.raises(ValueError, match=r"'0\.weight' of \[8, 48\] evenly over 5 processes: .* divides 48"):
         _check_shardable(model, 5)
 
 
