@@ -133,7 +133,9 @@ def test_compressed_images_of_either_camera(blob_model, peer, rgb, ir):
     }
     # The image is what is remapped, as with image_transport: `compressed` lies below the camera's own topic.
     remaps = ("-r", "__ns:=/packed", "-r", "rgb/image_raw:=/cam/color", "-r", "ir/image_raw:=/cam/thermal")
-    with running(*remaps, model=blob_model, device="cpu", fallback_mode="fused_only", **transports) as node:
+    with running(
+        *remaps, model=blob_model, device="cpu", fallback_mode="fused_only", pairing="one_to_one", **transports
+    ) as node:
         rig = Rig(peer, "/packed")
         rig.camera("rgb", rgb, "/cam/color")
         rig.camera("ir", ir, "/cam/thermal")
