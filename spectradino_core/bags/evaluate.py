@@ -237,7 +237,7 @@ def _asked(unit: Unit) -> dict[str, Any]:
     sweeps, seed = asked.pop("sweeps"), asked.pop("seed")
     asked["run"] = unit.run
     if unit.run == NODE:
-        return asked | {"pictures": unit.options.pictures, "masks": unit.options.masks}
+        return asked | {"worst_frames": unit.options.worst_frames, "masks": unit.options.masks}
     if unit.run in ("rgb_alone", "ir_alone"):  # one replay serves all values of these
         kinds = ("dropout_rgb",) if unit.run == "rgb_alone" else ("offset", "shift")
         asked["values"] = {kind: sweeps.get(kind, []) for kind in kinds}

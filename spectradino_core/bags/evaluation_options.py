@@ -69,7 +69,7 @@ class Options:
         rgb_topic, ir_topic: see `BagReader`.
         sweeps: quantities to sweep.
         seed: selects the frames that a dropout sweep removes.
-        pictures: number of worst frames kept as images, per bag.
+        worst_frames: number of worst frames kept as images, per bag.
         masks: write each mask as a PNG.
         clock: arrival time of a frame, see `Replay`.
     """
@@ -81,13 +81,13 @@ class Options:
     ir_topic: str | None = None
     sweeps: tuple[Sweep, ...] = ()
     seed: int = 0
-    pictures: int = 8
+    worst_frames: int = 8
     masks: bool = False
     clock: str = "received"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.pictures <= 100:
-            raise ValueError(f"0 to 100 images can be kept of each bag, got {self.pictures}")
+        if not 0 <= self.worst_frames <= 100:
+            raise ValueError(f"0 to 100 images can be kept of each bag, got {self.worst_frames}")
 
     def described(self) -> dict[str, Any]:
         """Return, as JSON data without paths, all that results depend on except model, bags and labels."""

@@ -140,7 +140,7 @@ class _ReplayRecord:
         self._match = Matcher(bag, unit.options)
         by_class = settings.class_thresholds_of(info)
         threshold = settings.threshold_of(info) if by_class is None else by_class
-        self._worst = WorstFrames(info, threshold, unit.options.pictures, _APART_NS)
+        self._worst = WorstFrames(info, threshold, unit.options.worst_frames, _APART_NS)
         self._rows = array("q")
         self._count = 0
         self._failures: dict[str, str] = {}

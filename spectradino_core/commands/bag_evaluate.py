@@ -118,7 +118,7 @@ def _run(options: argparse.Namespace) -> int:
         ir_topic=options.ir_topic,
         sweeps=parse_sweeps(options.sweep),
         seed=options.seed or 0,
-        pictures=options.draw,
+        worst_frames=options.draw,
         masks=options.save_masks,
         clock=options.clock,
     )

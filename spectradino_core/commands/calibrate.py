@@ -305,7 +305,7 @@ def _write(path: Path, calibration: Any) -> None:
 def _write_image(path: Path, pairs: Any, registration: Any) -> None:
     import cv2
 
-    from spectradino_core.calibration.estimation.pictures import before_and_after
+    from spectradino_core.calibration.estimation.before_and_after import before_and_after
     from spectradino_core.files import written_atomically
 
     image = before_and_after([pairs[k] for k in sorted({0, len(pairs) // 2, len(pairs) - 1})], registration)

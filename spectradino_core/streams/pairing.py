@@ -49,7 +49,6 @@ _EQUAL_RATES = 0.95  # ratio of periods above which they count as equal
 _DRY_SPELL = 20  # accepted frames of each stream without a pair, after which the reason is reported
 _OFFSETS = 31
 _LATENESSES = 9
-_SIMILAR_RATES = 0.8  # ratio of the RGB period to the IR period above which no IR frame need be reused
 _SLOP_MS = 50.0  # automatic slop of one_to_one, and its minimum otherwise
 _SLOP_PERIODS = 1.5  # of the slower camera: covers one period, its jitter and the transport's delay
 _MAX_AGE_MS = 250.0
@@ -101,6 +100,8 @@ class Pairer(Generic[Payload]):
         self._reported: set[str] = set()
         self._in_use = -1  # arrival number of the infrared frame of the last pair
         self._lateness: deque[int] = deque(maxlen=_LATENESSES)
+        self._rgb_per_ir: deque[int] = deque(maxlen=_LATENESSES)
+        self._rgb_since_ir = 0
         self.set_policy(policy)
 
     # ---- in and out ----------------------------------------------------------------------------------------------
@@ -128,7 +129,7 @@ class Pairer(Generic[Payload]):
             frame = Frame(stamp_ns, payload, self._time(stream, raw_ns), self._arrivals)
             self._arrivals += 1
             self._queues[stream].accept(frame)
-            self._note_lateness(stream, frame)
+            self._note_rhythm(stream, frame)
             self._end_past_loop(stream.other, frame.time_ns)
             self._settle(pairs, final=False)
             self._bound(stream, pairs)
@@ -160,6 +161,7 @@ class Pairer(Generic[Payload]):
             queue.restart()
             queue.since_pair = 0
         self._lateness.clear()
+        self._rgb_per_ir.clear()
         self._missed_gain_ns = 0
         self._nearest_miss_ns = None
         self._offsets.clear()
@@ -403,7 +405,7 @@ class Pairer(Generic[Payload]):
         ahead = period // 2 if self.policy == "nearest" else min(rgb_period, period) // 2
         expected_ns = newest_ns + (rgb_ns + ahead - newest_ns) // period * period
         patience = min(rgb_period, period // 2)
-        if rgb_period > _SIMILAR_RATES * period and newest.arrival == self._in_use:
+        if newest.arrival == self._in_use and self._has_own_partners():
             # Each RGB frame has a partner of its own, also with irregular triggers and where messages overtake others.
             expected_ns, patience = rgb_ns, 2 * rgb_period
         if abs(expected_ns - rgb_ns) >= distance:
@@ -411,10 +413,21 @@ class Pairer(Generic[Payload]):
         now_ns = self._queues[Stream.RGB].last_ns or 0
         return now_ns < expected_ns + max(self._lateness, default=0) + patience
 
-    def _note_lateness(self, stream: Stream, frame: Frame[Payload]) -> None:
-        """How far RGB frames are ahead, by their times, when an infrared frame arrives."""
+    def _has_own_partners(self) -> bool:
+        """Whether an infrared frame comes for each RGB frame. Counted, since triggers need not have a period."""
+        counts = sorted(self._rgb_per_ir)
+        return not counts or counts[len(counts) // 2] <= 1
+
+    def _note_rhythm(self, stream: Stream, frame: Frame[Payload]) -> None:
+        """Count RGB frames between infrared frames, and how far RGB is ahead, by its times, when one arrives."""
         rgb_ns = self._queues[Stream.RGB].last_ns
-        if stream is Stream.IR and rgb_ns is not None:
+        if stream is Stream.RGB:
+            self._rgb_since_ir += 1
+            return
+        if self._queues[Stream.IR].intervals:
+            self._rgb_per_ir.append(self._rgb_since_ir)
+        self._rgb_since_ir = 0
+        if rgb_ns is not None:
             self._lateness.append(min(max(0, rgb_ns - frame.time_ns), round(_MAX_AGE_MS * _MS)))
 
     def _pair(self, rgb: Frame[Payload], ir: Frame[Payload]) -> Pair[Payload]:

@@ -201,7 +201,6 @@ def _replay(
         "device": options.device,
         "score_threshold": min(SCORE_FLOOR, info.score_threshold),  # for AP; drawing uses the model's threshold
         "frozen_ms": 0.0,  # images without noise are repeated after the warm-up
-        "pairing": "one_to_one",  # each pair is sent at one time, and counted
     }
     ros_arguments = ["-r", f"__ns:={namespace}", "-r", f"__node:={_DETECTOR}"]
     for name, value in parameters.items():

@@ -23,6 +23,7 @@ from spectradino_ros.publishing import Facts, detections_message, image_message,
 from spectradino_ros.worker import NewestOnlyWorker
 from tests.blob_model import blob_info
 from tests.ros.doubles import Lines, Seconds
+from tests.ros.harness import wait_until
 
 HEADER = Header(stamp=Time(sec=7, nanosec=8), frame_id="rgb_optical")
 
@@ -56,48 +57,45 @@ def test_a_state_that_lasts_is_not_counted():
     assert [text for _, text in lines] == ["no message", "no message"]
 
 
+class Held:
+    """A worker whose jobs wait until `finish`, which returns those that it did."""
+
+    def __init__(self) -> None:
+        self.entered, self._go, self._done = threading.Event(), threading.Event(), []
+        self.worker = NewestOnlyWorker(self._work, lambda error: None)
+
+    def _work(self, job: int) -> None:
+        self.entered.set()
+        assert self._go.wait(10)
+        self._done.append(job)
+
+    def finish(self, count: int) -> list[int]:
+        self._go.set()
+        wait_until(lambda: len(self._done) >= count, "the jobs")
+        assert self.worker.stop()
+        return self._done
+
+
 def test_the_worker_takes_the_newest_and_gives_back_what_it_replaces():
-    entered, go = threading.Event(), threading.Event()
-    done: list[int] = []
-
-    def work(job: int) -> None:
-        entered.set()
-        assert go.wait(10)
-        done.append(job)
-
-    worker = NewestOnlyWorker(work, lambda error: None)
+    held = Held()
+    worker = held.worker
     assert worker.submit(1) == []
-    assert entered.wait(10)
+    assert held.entered.wait(10)
     assert worker.submit(2) == []
     assert worker.submit(3) == [2]
     assert worker.submit(4) == [3]
     assert worker.submit(5, 6) == [4, 5], "it is behind: the newest is enough"
-    go.set()
-    while len(done) < 2:
-        entered.wait(0.01)
-    assert worker.stop()
-    assert done == [1, 6]
+    assert held.finish(2) == [1, 6]
 
 
 def test_jobs_given_together_to_an_idle_worker_all_get_their_turn():
-    entered, go = threading.Event(), threading.Event()
-    done: list[int] = []
-
-    def work(job: int) -> None:
-        entered.set()
-        assert go.wait(10)
-        done.append(job)
-
-    worker = NewestOnlyWorker(work, lambda error: None)
+    held = Held()
+    worker = held.worker
     assert worker.submit(1, 2) == []
-    assert entered.wait(10)
+    assert held.entered.wait(10)
     assert worker.submit(3) == [], "one call may come before the second has its turn"
     assert worker.submit(4) == [2, 3]
-    go.set()
-    while len(done) < 2:
-        entered.wait(0.01)
-    assert worker.stop()
-    assert done == [1, 4]
+    assert held.finish(2) == [1, 4]
 
 
 def test_the_worker_survives_an_exception_and_tells_of_it():

@@ -22,7 +22,7 @@ from spectradino_core.streams.registering import Registering
 from spectradino_core.streams.settings import Settings
 from tests.blob_model import make_blob_model
 from tests.core.bags.recorded import IR, RGB, Row, record
-from tests.core.calibration.pictures import distance, drawing, seen_through
+from tests.core.calibration.drawings import distance, drawing, seen_through
 from tests.core.streams.scene import START_MS, shots
 
 TRUE = (1.2, 0.012, 4.0, -0.01, 1.19, 5.0, 1e-5, -1e-5, 1.0)

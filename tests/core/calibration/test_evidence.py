@@ -12,7 +12,7 @@ from spectradino_core.calibration.estimation.matching import CELL, Surfaces
 from spectradino_core.calibration.estimation.uncertainty import jackknife_bound, mean_bound
 from spectradino_core.cli import main
 from spectradino_core.commands.calibrate import REGISTERED
-from tests.core.calibration.pictures import drawing, seen_through
+from tests.core.calibration.drawings import drawing, seen_through
 
 SIZE = (320, 256)
 

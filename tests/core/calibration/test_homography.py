@@ -10,7 +10,7 @@ from spectradino_core.calibration.estimation.errors import CalibrationError
 from spectradino_core.calibration.estimation.fitting import fit, transfer
 from spectradino_core.calibration.estimation.homography import estimate_homography
 from spectradino_core.calibration.estimation.matching import Matches
-from tests.core.calibration.pictures import distance, drawing, seen_through
+from tests.core.calibration.drawings import distance, drawing, seen_through
 
 TRUE = np.array([[1.75, 0.03, 38.0], [-0.02, 1.73, 25.0], [1.5e-5, -1e-5, 1.0]])
 IR_SIZE = (320, 256)
