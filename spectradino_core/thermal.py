@@ -179,6 +179,7 @@ class ThermalNormaliser:
 
     Attributes:
         range: counts that became 0 and 1 in the last frame; None before the first one, and without percentiles.
+        follows: whether the range follows the frames; False for a frame that it has followed already.
         invalid_fraction: pixels of the last frame given to `valid_pixels` that are no measurement, 0..1.
     """
 
@@ -193,6 +194,7 @@ class ThermalNormaliser:
         self.keep = contract.smoothing or (smoothing.keep if smoothing is not None else 0.0)
         self.max_step = math.inf if smoothing is None else smoothing.max_levels / 255
         self.range: tuple[float, float] | None = None
+        self.follows = True
         self.invalid_fraction = 0.0
         self._invalid = InvalidCounts(contract.invalid_counts, contract.recognise_invalid)
 
@@ -273,6 +275,8 @@ class ThermalNormaliser:
         if contract.kind == "fixed":
             counts_per_unit = 1.0 if contract.kelvin_per_count is None else 1.0 / contract.kelvin_per_count
             return contract.low * counts_per_unit, contract.high * counts_per_unit
+        if not self.follows and self.range is not None:
+            return self.range
         counts = _Counts(frame, valid)
         if counts.total == 0:  # nothing was seen, so nothing is learnt
             return self.range or (0.0, float(np.iinfo(frame.dtype).max))

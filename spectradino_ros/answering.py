@@ -77,6 +77,7 @@ class Answerer:
         self._settings = settings
         self._drops = drops
         self._own_pixels = False
+        self._jumped = False
         self._sizes: dict[str, tuple[int, int]] = {}
         self._health = health
         self._notices = notices
@@ -95,11 +96,15 @@ class Answerer:
             # The RGB image is used alone where the fallback mode permits it, and dropped with the IR frame elsewhere.
             if capture.rgb is None or Mode.RGB_ONLY not in modes_alone(settings, self._registering):
                 raise
-            if not capture.ir_reused:
+            if capture.ir is not None and not capture.ir.used:
+                capture.ir.used = True
                 self._tell_no_measurement(error)
             capture = capture.without("ir")
             percepts = self._found(settings, capture)
         rgb, ir = capture.rgb, capture.ir
+        ir_reused = ir is not None and ir.used
+        if ir is not None:
+            ir.used = True
         if percepts.ir_invalid is not None:
             self._health.invalid_pixels(percepts.ir_invalid)
         self._check_sizes(capture)
@@ -116,11 +121,11 @@ class Answerer:
         class_ids = settings.class_ids_of(self._pipeline.info)
         self._outputs.publish_percepts(percepts, header, class_ids)
         if ir is not None:
-            registration = self._pipeline.registration  # with which they were fused: camera_info may change it
+            registration = self._pipeline.used_registration  # camera_info may change the other, motion shifts it
             self._outputs.publish_ir_detections(percepts, ir.pixels, registration, ir.header, class_ids)
         published = perf_counter()
         steps_ms = {
-            "decode": sum(frame.decode_ms for frame in (rgb, None if capture.ir_reused else ir) if frame is not None),
+            "decode": sum(frame.decode_ms for frame in (rgb, None if ir_reused else ir) if frame is not None),
             "pairing": (capture.ready_s - capture.reference.received_s) * 1e3,
             "queue": (start - capture.ready_s) * 1e3,
             **percepts.steps_ms,
@@ -136,14 +141,14 @@ class Answerer:
             steps_ms["overlay"] = (perf_counter() - published) * 1e3
         drawn = perf_counter()
         if rgb is not None and ir is not None:
-            registration = self._registering.current
+            registration = self._pipeline.used_registration
             if self._outputs.publish_registration(rgb.pixels, ir.pixels, registration, header):
                 steps_ms["registration"] = (perf_counter() - drawn) * 1e3
         facts = Facts(
             rgb_stamp=None if rgb is None else rgb.header.stamp,
             ir_stamp=None if ir is None else ir.header.stamp,
             ir_offset_ms=float("nan") if capture.error_ns is None else capture.error_ns / 1e6,
-            ir_reused=capture.ir_reused,
+            ir_reused=ir_reused,
             latency_ms=latency_ms,
             steps_ms=steps_ms,
             drops=self._drops(),
@@ -154,7 +159,12 @@ class Answerer:
         self._node.get_logger().debug(f"{percepts.mode.value}: {len(percepts)} detections, {latency_ms:.1f} ms")
 
     def _found(self, settings: Settings, capture: Capture) -> PerceptionResult:
-        return find(self._pipeline, self._registering, settings, capture.rgb, capture.ir, capture.after_jump)
+        after_jump, self._jumped = capture.after_jump or self._jumped, False
+        return find(self._pipeline, self._registering, settings, capture.rgb, capture.ir, after_jump)
+
+    def note_jump(self) -> None:
+        """Time jumped back at a capture that was dropped: the next one starts anew. From any thread."""
+        self._jumped = True
 
     def failed(self, error: Exception) -> None:
         """Count and log the capture dropped by an exception of `answer`."""

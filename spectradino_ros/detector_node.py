@@ -102,6 +102,7 @@ class DetectorNode(ManagedNode):
         self._pipeline: Pipeline | None = None
         self._outputs: Outputs | None = None
         self._worker: NewestOnlyWorker[Capture] | None = None
+        self._answerer: Answerer | None = None
         self._intake: Intake | None = None
         self._stopping: NewestOnlyWorker[Capture] | None = None
         self._lost = ""
@@ -199,7 +200,7 @@ class DetectorNode(ManagedNode):
         pipeline.reset()
         self._health.reset()
         self._notices.forget()
-        answerer = Answerer(
+        self._answerer = answerer = Answerer(
             self,
             pipeline,
             outputs,
@@ -242,10 +243,12 @@ class DetectorNode(ManagedNode):
 
     def _submit(self, *captures: Capture) -> list[Capture]:
         """Queue captures for the worker; returns those that are dropped for newer ones."""
-        worker, engine = self._worker, self._engine
-        if worker is None:
+        worker, answerer, engine = self._worker, self._answerer, self._engine
+        if worker is None or answerer is None:
             return []
         dropped = worker.submit(*captures)
+        if any(capture.after_jump for capture in dropped):
+            answerer.note_jump()
         worker.stand_back(_STAND_BACK_S)
         if dropped and engine is not None and engine.condition is Condition.REBUILDING:
             self._health.dropped("engine_rebuilding", len(dropped))

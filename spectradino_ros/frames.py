@@ -48,7 +48,6 @@ class Capture:
         error_ns: IR stamp minus RGB stamp minus the constant offset; None with one frame.
         ready_s: time of pairing by `perf_counter`.
         after_jump: whether time jumped back since the previous capture, so that temporal smoothing must be reset.
-        ir_reused: whether the IR frame was in an earlier capture.
     """
 
     rgb: CameraFrame | None
@@ -56,11 +55,10 @@ class Capture:
     error_ns: int | None
     ready_s: float
     after_jump: bool
-    ir_reused: bool
 
     def without(self, camera: str) -> Capture:
         """Return a copy without the frame of the camera "rgb" or "ir"."""
-        return replace(self, error_ns=None, ir_reused=False, **{camera: None})  # type: ignore[arg-type]
+        return replace(self, error_ns=None, **{camera: None})  # type: ignore[arg-type]
 
     @property
     def reference(self) -> CameraFrame:

@@ -1,7 +1,7 @@
-"""Worker thread with a queue of one: a new job replaces the one that waits.
+"""Worker thread without a backlog: a new job replaces the one that waits.
 
 A detector that queues every frame falls behind without bound as soon as frames arrive faster than it processes them.
-This worker is at most one job behind, and `submit` returns each job that was replaced.
+This worker is one job behind at most, or what became ready together, and `submit` returns each job that was replaced.
 """
 
 from __future__ import annotations

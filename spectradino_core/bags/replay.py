@@ -272,7 +272,7 @@ class Replay:
         self._refuse_shots(capture, errors)
         for error in errors:
             changes = {error.camera: None, f"{error.camera}_stamp_ns": None}
-            capture = replace(capture, error_ns=None, ir_reused=False, **changes)  # type: ignore[arg-type]
+            capture = replace(capture, error_ns=None, **changes)  # type: ignore[arg-type]
         return capture
 
     def _result(self, capture: Capture[_Shot]) -> ReplayResult:
@@ -285,9 +285,10 @@ class Replay:
             except NoValidPixelError as failure:  # as in the node
                 if capture.rgb is None or Mode.RGB_ONLY not in modes_alone(self._settings, self.registering):
                     raise
-                if not capture.ir_reused:
+                if capture.ir is not None and not capture.ir.frame.used:
+                    capture.ir.frame.used = True
                     self._drop(drop_cause(failure), f"dropped a frame of {self._topics['ir']}: {failure}")
-                capture = replace(capture, ir=None, ir_stamp_ns=None, error_ns=None, ir_reused=False)
+                capture = replace(capture, ir=None, ir_stamp_ns=None, error_ns=None)
                 percepts = self._found(capture)
             rgb, ir = _frames(capture)
             if text := different_shapes(self.registering, rgb, ir, self._topics):
@@ -307,7 +308,10 @@ class Replay:
         stamp_ns = capture.rgb_stamp_ns if capture.rgb is not None else capture.ir_stamp_ns
         assert shot is not None
         assert stamp_ns is not None
-        read = (rgb, None if capture.ir_reused else ir)
+        ir_reused = ir is not None and ir.used
+        read = (rgb, None if ir_reused else ir)
+        if ir is not None:
+            ir.used = True
         steps_ms = {"decode": sum(frame.decode_ms for frame in read if frame is not None)}
         steps_ms |= {"failed": elapsed_ms} if percepts is None else percepts.steps_ms
         number, self._captures = self._captures, self._captures + 1
@@ -317,7 +321,7 @@ class Replay:
             stamp_ns=stamp_ns,
             rgb_stamp_ns=capture.rgb_stamp_ns,
             ir_stamp_ns=capture.ir_stamp_ns,
-            ir_reused=capture.ir_reused,
+            ir_reused=ir_reused,
             error_ns=capture.error_ns,
             ready_ns=capture.ready_ns,
             received_ns=shot.received_ns,

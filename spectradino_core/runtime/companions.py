@@ -26,6 +26,7 @@ from spectradino_core.runtime.bundle import COMPANIONS, WEIGHTS_KEY, BundleError
 from spectradino_core.runtime.engine import Engine, EngineError, RawPredictions, warm_up
 from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.network_inputs import signature
+from spectradino_core.runtime.providers import file_precision
 from spectradino_core.text import log_line
 
 __all__ = ["CompanionEngine"]
@@ -124,7 +125,8 @@ class CompanionEngine:
         return self._features is not None and all(np.array_equal(given[name], of) for name, of in self._kept.items())
 
     def _keep(self, given: Mapping[str, np.ndarray]) -> None:
-        self._features = getattr(self._both, "ir_features", None)
+        features = getattr(self._both, "ir_features", None)
+        self._features = features if features is not None and np.isfinite(features).all() else None
         self._kept = {name: given[name].copy() for name in _IR_INPUTS if name in given}
 
 
@@ -204,4 +206,7 @@ class _Own:
                 f"it takes {engine.info.inputs} inputs, the model file takes {self._both.inputs} inputs: export both "
                 "with the same --inputs"
             )
+        precision, wanted = file_precision(engine.info), file_precision(self._both)
+        if self._stream == "reuse" and precision != wanted:
+            return f"it computes in {precision}, the model file in {wanted}: convert both, or neither"
         return "it runs on the CPU only" if engine.on_cpu and not self._on_cpu else ""

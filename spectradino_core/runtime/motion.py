@@ -1,7 +1,8 @@
 """Compensation of camera motion for an infrared frame that is reused: where it lies in a later RGB image.
 
 A turning camera shifts the whole image: at 40 degrees a second by 40 pixels within 100 ms. The shift is measured
-between the RGB image that the infrared frame was first used with, the nearest in time, and the present one.
+between the RGB image that the infrared frame was first used with, the nearest in time unless that one was dropped for
+overload, and the present one.
 
 Letters: h x w the RGB image.
 """
@@ -19,6 +20,7 @@ _WIDTH = 160
 _MIN_SHIFT_PX = 1.5
 """Below this the kept infrared features serve, which is worth more than a shift of a pixel."""
 _MAX_FRACTION = 0.25  # of the image's width: a larger shift within a quarter of a second is an error
+_MAX_ASPECT = 8  # of the image's sides: a strip has no shift to measure, and its small image would be large
 _MIN_RESPONSE = 0.03
 """Minimum height of the correlation peak: 0.2 to 0.6 for one scene, below 0.02 for unrelated images."""
 
@@ -71,11 +73,13 @@ class MotionCompensation:
         Raises:
             RegistrationError: the registration is not for images of these sizes.
         """
+        height, width = rgb.shape[:2]
+        if not 1 / _MAX_ASPECT <= height / width <= _MAX_ASPECT:
+            return registration
         small = small_grey(rgb)
         if ir_key is not self._key or small.shape != self._first.shape:
             self._key, self._first = ir_key, small
             return registration
-        height, width = rgb.shape[:2]
         x, y, response = global_shift(self._first, small)
         x, y = x * width / small.shape[1], y * height / small.shape[0]
         if response < _MIN_RESPONSE or not _MIN_SHIFT_PX <= float(np.hypot(x, y)) <= _MAX_FRACTION * width:

@@ -140,11 +140,12 @@ class _Inputs:
             self._held = None
         return self._rgb, self._ir
 
-    def _is_held(self, ir_key: object | None, registration: Registration | None) -> bool:
+    def _is_held(self, ir_key: object | None, registration: Registration | None, normaliser: ThermalNormaliser) -> bool:
         """Whether the infrared input of the previous call is that of this frame; if not, it is no longer held."""
-        if self._held is not None and ir_key is self._held[0] and registration == self._held[1]:
+        is_same = self._held is not None and ir_key is self._held[0]
+        if is_same and self._held is not None and registration == self._held[1]:
             return True
-        self._held = None
+        self._held, normaliser.follows = None, not is_same  # a frame that is only moved must not move the range again
         return False
 
     def _hold(self, ir_key: object | None, registration: Registration | None) -> None:
@@ -174,7 +175,7 @@ class _Normalised(_Inputs):
         if infrared is None:
             ir_in[...] = 0
             self._held = None
-        elif not self._is_held(ir_key, registration):
+        elif not self._is_held(ir_key, registration, normaliser):
             infrared_input(infrared, letterbox, normaliser, registration, ir_in)
             self._hold(ir_key, registration)
         return rgb_in[None], ir_in[None], _present(rgb, infrared)
@@ -198,7 +199,7 @@ class _Raw(_Inputs):
         if rgb is not None:
             scaled_rgb(rgb, letterbox, rgb_in[:height, :width])
             content = letterbox.content
-        if infrared is not None and not self._is_held(ir_key, registration):
+        if infrared is not None and not self._is_held(ir_key, registration, normaliser):
             small, valid = scaled_infrared(infrared, letterbox, registration, normaliser.valid_pixels(infrared))
             _, self._gain = normaliser.above_low(small, valid, ir_in[0, :height, :width])
             self._hold(ir_key, registration)

@@ -31,6 +31,7 @@ class Pipeline:
     Attributes:
         compensate_motion: shift an infrared frame that is used again by the camera's motion, see `motion`; may be set
             between calls.
+        used_registration: IR-to-RGB mapping of the last pair, with that motion.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Pipeline:
         self.registration = registration
         self.on_prepared: Callable[[], None] | None = None
         self.compensate_motion = False
+        self.used_registration: Registration | None = None
         self._motion = MotionCompensation()
         self._inputs = inputs_of(self.info)
         self._thermal = ThermalNormaliser(self.info.thermal if thermal is None else thermal, smoothing)
@@ -122,6 +124,7 @@ class Pipeline:
         if self.compensate_motion and ir_key is not None and rgb is not None and infrared is not None:
             registration = self._compensated(rgb, infrared, ir_key)
         inputs = self._inputs(rgb, infrared, letterbox, self._thermal, registration, ir_key)
+        self.used_registration = registration
 
         if self.on_prepared is not None:
             self.on_prepared()

@@ -67,7 +67,6 @@ class Capture(Generic[Payload]):
             with one frame.
         ready_ns: time of the decision on the arrival clock.
         after_jump: whether time jumped back since the previous capture, so that temporal smoothing must be reset.
-        ir_reused: whether the infrared frame was in an earlier capture.
     """
 
     rgb: Payload | None
@@ -77,7 +76,6 @@ class Capture(Generic[Payload]):
     error_ns: int | None
     ready_ns: int
     after_jump: bool
-    ir_reused: bool = False
 
     @property
     def mode(self) -> Mode:

@@ -297,7 +297,7 @@ class Feed(Generic[Payload]):
             return None
         waits = []
         for stream, last in self._last_ns.items():
-            period_ms = self._pairer.period_ms(stream) or 0.0
+            period_ms = self._pairer.period_ms(stream) or self._pairer.period_ms(stream.other) or 0.0
             waits.append(last + round(max(_LEAST_WAIT_MS, _PERIODS_TO_WAIT * period_ms) * _MS) + 1)
         return min(waits)
 
@@ -359,10 +359,7 @@ class Feed(Generic[Payload]):
         for event in self._pairer.take_events():
             if not event.startswith(JUMP_EVENT) or self._is_due("jump"):
                 self._report(event, self._now_ns)
-        return [
-            self._capture(pair.rgb, pair.ir, pair.rgb_stamp_ns, pair.ir_stamp_ns, pair.error_ns, pair.reused)
-            for pair in pairs
-        ]
+        return [self._capture(pair.rgb, pair.ir, pair.rgb_stamp_ns, pair.ir_stamp_ns, pair.error_ns) for pair in pairs]
 
     def _is_due(self, what: str) -> bool:
         """Whether a frequent kind of event was last reported long ago."""
@@ -390,7 +387,6 @@ class Feed(Generic[Payload]):
         rgb_stamp_ns: int | None,
         ir_stamp_ns: int | None,
         error_ns: int | None,
-        ir_reused: bool = False,
     ) -> Capture[Payload]:
         if self._pairer.restarts != self._restarts_seen:
             self._restarts_seen, self._jump_pending = self._pairer.restarts, True
@@ -399,11 +395,13 @@ class Feed(Generic[Payload]):
         after_jump = self._jump_pending and (self._last_capture_ns is None or time_ns < self._last_capture_ns)
         self._jump_pending &= not after_jump
         self._last_capture_ns = time_ns
-        return Capture(rgb, ir, rgb_stamp_ns, ir_stamp_ns, error_ns, self._now_ns, after_jump, ir_reused)
+        return Capture(rgb, ir, rgb_stamp_ns, ir_stamp_ns, error_ns, self._now_ns, after_jump)
 
     def _report_mode(self, change: ModeChange | None) -> None:
         if change is None:
             return
+        if change.mode is not Mode.FUSED:
+            self._pairer.forget_in_use()  # or RGB frames would be fused with it although its camera is given up
         text = f"mode {change.before.value} -> {change.mode.value}: {change.reason}"
         warning = change.mode is not Mode.FUSED and self._started  # before the first frame nothing is lost
         self._events.append(FeedEvent(text, warning, change.time_ns, change=change))

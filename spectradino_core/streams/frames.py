@@ -31,6 +31,7 @@ class CameraFrame:
         received_s: time of arrival, by `perf_counter`.
         decode_ms: time spent on decoding so far.
         camera: "rgb" or "ir".
+        used: whether a result was made with it, set by who makes results.
         look: array that differs between different images, see `decode.OpenImage`.
     """
 
@@ -48,6 +49,7 @@ class CameraFrame:
         self.received_s = perf_counter()
         self.decode_ms = 0.0
         self.camera = camera
+        self.used = False
         self.look = np.empty((0, 0), np.uint8) if look is None else look
         self._unpack: Callable[[], np.ndarray] | None = unpack
         self._stated_size: tuple[int, int] | None = None

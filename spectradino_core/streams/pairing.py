@@ -49,6 +49,8 @@ _EQUAL_RATES = 0.95  # ratio of periods above which they count as equal
 _DRY_SPELL = 20  # accepted frames of each stream without a pair, after which the reason is reported
 _OFFSETS = 31
 _LATENESSES = 9
+_SIMILAR_RATES = 1.25  # RGB frames per IR frame up to which each waits for a partner of its own
+_MAX_COUNT = 3  # of RGB frames per IR frame: a longer gap is an outage, not a rate
 _SLOP_MS = 50.0  # automatic slop of one_to_one, and its minimum otherwise
 _SLOP_PERIODS = 1.5  # of the slower camera: covers one period, its jitter and the transport's delay
 _MAX_AGE_MS = 250.0
@@ -208,8 +210,13 @@ class Pairer(Generic[Payload]):
         if policy not in PAIRING:
             raise ValueError(f"pairing {policy!r} is not one of {', '.join(PAIRING)}")
         self.policy = policy
+        if policy == "one_to_one":
+            self.forget_in_use()
+
+    def forget_in_use(self) -> None:
+        """Use the infrared frame of the last pair no more, as when its camera is given up."""
         frames = self._queues[Stream.IR].frames
-        if policy == "one_to_one" and frames and frames[0].arrival == self._in_use:
+        if frames and frames[0].arrival == self._in_use:
             frames.popleft()
 
     def take_events(self) -> list[str]:
@@ -397,17 +404,17 @@ class Pairer(Generic[Payload]):
             newest: the newest infrared frame.
             distance: of the nearest infrared frame that is there.
         """
-        rgb_period = self._queues[Stream.RGB].period_ns or 0
-        period = self._queues[Stream.IR].period_ns or rgb_period  # before its second frame
+        rgb_period, period = self._queues[Stream.RGB].period_ns, self._queues[Stream.IR].period_ns
+        rgb_period, period = rgb_period or period or 0, period or rgb_period or 0  # before a stream's second frame
         newest_ns = newest.time_ns
         if newest_ns >= rgb_ns or not period:
             return False
         ahead = period // 2 if self.policy == "nearest" else min(rgb_period, period) // 2
         expected_ns = newest_ns + (rgb_ns + ahead - newest_ns) // period * period
         patience = min(rgb_period, period // 2)
-        if newest.arrival == self._in_use and self._has_own_partners():
+        if (newest.arrival == self._in_use or distance > rgb_period // 2) and self._has_own_partners():
             # Each RGB frame has a partner of its own, also with irregular triggers and where messages overtake others.
-            expected_ns, patience = rgb_ns, 2 * rgb_period
+            expected_ns, patience = rgb_ns, min(2 * rgb_period, round(_MAX_AGE_MS * _MS))
         if abs(expected_ns - rgb_ns) >= distance:
             return False
         now_ns = self._queues[Stream.RGB].last_ns or 0
@@ -415,8 +422,8 @@ class Pairer(Generic[Payload]):
 
     def _has_own_partners(self) -> bool:
         """Whether an infrared frame comes for each RGB frame. Counted, since triggers need not have a period."""
-        counts = sorted(self._rgb_per_ir)
-        return not counts or counts[len(counts) // 2] <= 1
+        counts = self._rgb_per_ir
+        return sum(min(count, _MAX_COUNT) for count in counts) <= _SIMILAR_RATES * len(counts)
 
     def _note_rhythm(self, stream: Stream, frame: Frame[Payload]) -> None:
         """Count RGB frames between infrared frames, and how far RGB is ahead, by its times, when one arrives."""
@@ -439,10 +446,9 @@ class Pairer(Generic[Payload]):
         if self.policy == "one_to_one" or abs(error_ns) <= (self._queues[Stream.RGB].period_ns or 0) // 2:
             self._offsets.append(error_ns + self._offset_ns)
         self.pairs += 1
-        reused = ir.arrival == self._in_use
-        self.reused += reused
+        self.reused += ir.arrival == self._in_use
         self._in_use = ir.arrival
-        return Pair(rgb.payload, ir.payload, rgb.stamp_ns, ir.stamp_ns, error_ns, reused)
+        return Pair(rgb.payload, ir.payload, rgb.stamp_ns, ir.stamp_ns, error_ns)
 
     # ---- frames without a partner ---- ---------------------------------------------------------------------------
 

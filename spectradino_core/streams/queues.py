@@ -46,7 +46,6 @@ class Pair(Generic[Payload]):
         rgb_stamp_ns, ir_stamp_ns: header stamps.
         offset_ns: IR stamp minus RGB stamp.
         error_ns: the same after the constant offset is subtracted; limited by the slop.
-        reused: the infrared frame was in an earlier pair.
     """
 
     rgb: Payload
@@ -54,7 +53,6 @@ class Pair(Generic[Payload]):
     rgb_stamp_ns: int
     ir_stamp_ns: int
     error_ns: int
-    reused: bool = False
 
     @property
     def offset_ns(self) -> int:

@@ -17,6 +17,7 @@ from vision_msgs.msg import Detection2D
 from spectradino_core.runtime.bundle import BundleError
 from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 from spectradino_ros import shared_files
+from spectradino_ros.frames import Capture
 from spectradino_ros.model_path import bundled_model, resolve_model
 from spectradino_ros.notices import Notices
 from spectradino_ros.publishing import Facts, detections_message, image_message, report_message
@@ -272,3 +273,19 @@ def test_a_missing_bundled_model_is_reported_with_all_searched_paths(tmp_path, m
     assert resolve_model("", band) == places[1]
     assert str(resolve_model("~/mine.onnx", band)).endswith("/mine.onnx")
     assert "~" not in str(resolve_model("~/mine.onnx", band))
+
+
+def test_a_jump_of_time_at_a_dropped_capture_reaches_the_next_one(monkeypatch):
+    from spectradino_ros import answering
+
+    seen = []
+    monkeypatch.setattr(answering, "find", lambda *arguments: seen.append(arguments[-1]))
+    answerer = answering.Answerer.__new__(answering.Answerer)
+    answerer._pipeline = answerer._registering = None
+    answerer._jumped = False
+    capture = Capture(None, None, None, 0.0, False)
+    answerer._found(None, capture)
+    answerer.note_jump()
+    for _ in range(2):
+        answerer._found(None, capture)
+    assert seen == [False, True, False]

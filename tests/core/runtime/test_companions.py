@@ -398,6 +398,32 @@ def test_a_network_that_does_not_fit_the_features_is_not_used(tmp_path):
     assert "--streams all" in robot.lines[0]
 
 
+def test_a_network_of_another_precision_does_not_take_turns_with_the_model(tmp_path):
+    model = make_blob_model(tmp_path / "m.onnx", SIZE, provenance=WEIGHTS, **FEATURES)
+    converted = WEIGHTS | {"converted": {"precision": "int8", "weight_bits": 7}}
+    make_blob_model(beside(model, "reuse"), SIZE, streams="reuse", provenance=converted, **FEATURES)
+    robot, key = Robot(model), object()
+    _wait_until(lambda: len(robot.pipeline(RGB, IR, key)) == 2 and robot.lines)
+    assert "computes in int8, the model file in fp32" in robot.lines[0]
+
+
+def test_features_that_are_no_numbers_are_not_kept(reusing):
+    reused = Reused()
+    robot, key = Robot(reusing, open_one=reused), object()
+    both = robot.engine._both
+    run = both.run
+
+    def broken(*inputs):
+        result = run(*inputs)
+        both.ir_features = np.full_like(both.ir_features, np.nan)
+        return result
+
+    both.run = broken
+    for _ in range(4):
+        assert len(robot.pipeline(RGB, IR, key)) == 2
+    assert reused.passes == 0
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -9,6 +9,7 @@ import pytest
 from spectradino_core.calibration.registration import Registration
 from spectradino_core.runtime.motion import MotionCompensation, global_shift, small_grey
 from spectradino_core.runtime.pipeline import Pipeline
+from spectradino_core.runtime.rgb_grid import in_infrared_pixels
 from tests.blob_model import make_blob_model
 
 SIZE = (640, 480)
@@ -67,6 +68,30 @@ def test_boxes_of_a_reused_frame_lie_where_the_camera_turned_to(tmp_path):
         hot[compensate] = found.boxes[found.labels == 1][0]
     np.testing.assert_allclose(hot[False], HOT, atol=2)
     np.testing.assert_allclose(hot[True], np.array(HOT) + [32, 0, 32, 0], atol=5)
+    size = (infrared.shape[1], infrared.shape[0])
+    back = in_infrared_pixels(found, pipeline.used_registration, size)
+    np.testing.assert_allclose(back.boxes[back.labels == 1], [HOT], atol=2)
+
+
+def test_a_frame_that_is_moved_does_not_move_the_thermal_range_again(tmp_path):
+    pipeline, wide, key = Pipeline.open(make_blob_model(tmp_path / "m.onnx"), device="cpu"), street(), object()
+    pipeline.compensate_motion = True
+    rng = np.random.default_rng(0)
+    frames = [rng.normal(mean, 100, (SIZE[1], SIZE[0])).astype(np.uint16) for mean in (4000, 4300, 4600)]
+    pipeline(window(wide, 80), frames[0], object())
+    ranges = []
+    for left in (80, 60, 40):
+        pipeline(window(wide, left), frames[1], key)
+        ranges.append(pipeline._thermal.range)
+    assert ranges[0] == ranges[1] == ranges[2]
+    pipeline(window(wide, 40), frames[2], object())
+    assert pipeline._thermal.range != ranges[0], "a new frame moves it"
+
+
+def test_a_strip_is_not_compared():
+    motion, key = MotionCompensation(), object()
+    for _ in range(2):
+        assert motion(np.zeros((8000, 8, 3), np.uint8), SIZE, key, None) is None
 
 
 @pytest.mark.parametrize("shape", [(480, 640), (480, 640, 4)])

@@ -43,7 +43,7 @@ def test_every_rgb_frame_at_30_hz_gets_a_frame_of_a_9_hz_camera(policy, seed):
     assert len(pairs) >= len(recording.rgb) - 2, "only those before the first infrared frame have none"
     assert len({pair.rgb for pair in pairs}) == len(pairs)
     assert {pair.ir for pair in pairs} == set(recording.ir)
-    assert pairer.reused == len(pairs) - len(recording.ir) == sum(pair.reused for pair in pairs)
+    assert pairer.reused == len(pairs) - len(recording.ir)
     oldest = max(abs(pair.error_ns) for pair in pairs[6:-2]) / MS  # the last ones wait in vain
     assert oldest < (112 + 5 if policy == "latest" else 112 / 2 + 5)
 
@@ -77,6 +77,21 @@ def test_cameras_that_are_triggered_together_at_any_time_are_paired_with_each_ot
 
 
 @pytest.mark.parametrize("policy", REUSE)
+@pytest.mark.parametrize("period", [33.3, 80, 240])
+def test_an_infrared_camera_that_starts_first_is_paired_with_its_partners(policy, period):
+    rgb = [START + period * i for i in range(4, 30)]
+    ir = [START + period * i for i in range(30)]
+    pairs = stamps(Recording(rgb, ir, rgb_delay=1, ir_delay=20).play(Pairer(policy=policy)))
+    assert pairs == [(t, t) for t in rgb]
+
+
+@pytest.mark.parametrize("ir_hz", [20, 22])
+def test_cameras_of_nearly_one_rate_do_not_wait_for_partners_that_do_not_come(ir_hz):
+    waited = waits(two_cameras(30, ir_hz, 4), Pairer(policy="latest"))
+    assert sum(waited) / len(waited) < 20
+
+
+@pytest.mark.parametrize("policy", REUSE)
 @pytest.mark.parametrize("delay", [5, 30, 70, 120])
 def test_pairs_do_not_depend_on_the_transport_of_infrared_frames(policy, delay):
     late, at_once = two_cameras(30, 9, 3, 0.0, ir_delay=delay), two_cameras(30, 9, 3, 0.0)
@@ -98,6 +113,12 @@ def test_a_lost_infrared_frame_holds_up_no_rgb_frame_for_long(policy, delay):
     del recording.ir[20], recording.ir[30]
     # Half a period, the transport's delay, and RGB frames by which time is read.
     assert max(waits(recording, Pairer(policy=policy))[10:]) <= 1000 / 9 / 2 + delay + 2 * 1000 / 30 + 5
+
+
+def test_lost_infrared_frames_of_slow_cameras_hold_up_no_rgb_frame_for_long():
+    rgb = [START + 250.0 * i for i in range(20)]
+    recording = Recording(rgb, [t for i, t in enumerate(rgb) if i not in (9, 10, 11)], ir_delay=5)
+    assert max(waits(recording, Pairer(policy="latest"))) <= 500
 
 
 @pytest.mark.parametrize(("ir_hz", "oldest"), [(9, 1500 / 9), (4, 250), (1.5, 250), (60, 50)])
@@ -173,6 +194,6 @@ def test_no_sequence_of_calls_and_policies_breaks_it(calls, policies, depth):
 def check_counts(pairer: Pairer, pushed: int, pairs: list[Pair]) -> None:
     used = {("rgb", id(pair.rgb)) for pair in pairs} | {("ir", id(pair.ir)) for pair in pairs}
     assert len({id(pair.rgb) for pair in pairs}) == len(pairs) == pairer.pairs
-    assert pairer.reused == sum(pair.reused for pair in pairs)
+    assert pairer.reused == len(pairs) - len({id(pair.ir) for pair in pairs})
     waiting = pairer.waiting("rgb") + pairer.waiting("ir")
     assert pushed == len(used) + sum(pairer.drops.values()) + waiting
