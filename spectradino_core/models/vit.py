@@ -26,6 +26,8 @@ from spectradino_core.models import dinov3
 __all__ = ["TAPS", "VARIANTS", "Block", "Features", "ViT", "ViTConfig", "interpolate_pos_embed", "vit_config"]
 
 LAYER_NORM_EPS = 1e-6
+_FEW_SCORES = 1 << 24
+"""Attention scores of all heads and images in one block: 100 MB while training in bf16."""
 INIT_STD = 0.02
 OFFSET = 0.1  # see interpolate_pos_embed
 
@@ -204,8 +206,19 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         if rotation is not None:
             q, k = dinov3.rotate(q, rotation), dinov3.rotate(k, rotation)
-        x = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(x.transpose(1, 2).flatten(2))
+        return self.proj(_attend(q, k, v).transpose(1, 2).flatten(2))
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention, three of [B, heads, T, D / heads] to one.
+
+    In bf16 on a CPU, torch's fused backward pass takes twice as long as the same products one by one, which hold all
+    scores; hence only where these are few.
+    """
+    scores = q.shape[0] * q.shape[1] * q.shape[2] ** 2
+    if torch.is_grad_enabled() and q.device.type == "cpu" and q.dtype == torch.bfloat16 and scores <= _FEW_SCORES:
+        return (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(-1) @ v
+    return F.scaled_dot_product_attention(q, k, v)
 
 
 class Mlp(nn.Module):
