@@ -65,7 +65,7 @@ CONCEPTS = {
     "--teacher": Concept("DINOv2 or DINOv3 weights", Path, "FILE"),
     "--baseline": Concept("baseline, i.e. plain DINOv2 with IR repeated to three channels"),
     "--variant": Concept(
-        "ViT variant: s, b, l, g; DINOv3: v3_s, v3_s+, v3_b, v3_l; tiny and test are for trials", str, "NAME"
+        "ViT variant: s, b, l, g, omnivorous_b; DINOv3: v3_s, v3_s+, v3_b, v3_l; tiny, test: for trials", str, "NAME"
     ),
     "--input-size": Concept("network input size, multiples of the patch size (14; DINOv3: 16)", None, "WxH"),
     "--score-threshold": Concept("score threshold", float, "V"),

@@ -1,4 +1,4 @@
-"""Load and save backbone weights: DINOv2 in its four key layouts, DINOv3 in two, and SpectraDINO checkpoints.
+"""Load and save backbone weights: DINOv2 in five key layouts, DINOv3 in two, and SpectraDINO checkpoints.
 
 Their weights are a `.pth` or `.bin` file (loaded with `weights_only=True`), a `.safetensors` file or a Hugging Face
 model folder; `weight_files.py` locates the backbone under any prefix. The layout is detected from the keys and
@@ -9,6 +9,8 @@ converted to the official one, which `vit.py` uses:
   into `cls_token`.
 - transformers: `encoder.layer.0.attention.q_proj`; separate q, k, v and separate SwiGLU gate and value.
 - transformers, older: `encoder.layer.0.attention.attention.query`; separate q, k, v, SwiGLU `weights_in`/`weights_out`.
+- Flax: `encoderblock_0.MultiHeadDotProductAttention_0.query.kernel`, the official Omnivorous DINO; `flax_layout.py` has
+  the differences. In all layouts, a position embedding without a row for CLS marks that network.
 
 DINOv3 is read in the official layout (`storage_tokens`, `rope_embed.periods`) and in that of transformers
 (`layer.0.attention.q_proj`); `dinov3.py` has the differences. Where a name says DINOv2, DINOv3 is meant too.
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -32,7 +35,7 @@ from torch import Tensor, nn
 
 from spectradino_core.files import parse_json, written_atomically
 from spectradino_core.modality import Modality
-from spectradino_core.models import dinov3
+from spectradino_core.models import dinov3, flax_layout
 from spectradino_core.models.spectradino import SpectraDINO
 from spectradino_core.models.vit import VARIANTS, LayerScale, ViT, ViTConfig
 from spectradino_core.models.weight_files import (
@@ -90,7 +93,9 @@ def read_dinov2(path: str | os.PathLike[str]) -> tuple[State, str]:
         CheckpointError: the file is missing, unreadable, or neither DINOv2 nor DINOv3.
     """
     state = find_backbone(read_tensors(path), path)
-    if "storage_tokens" in state:
+    if flax_layout.POSITIONS in state:
+        layout, state = "Flax", flax_layout.to_official(state, path)
+    elif "storage_tokens" in state:
         layout, state = "official", _with_stacked_gate(dinov3.rename_official(state))
     elif "embeddings.patch_embeddings.weight" in state:
         layout, state = "transformers", _from_transformers(dinov3.rename_transformers(state))
@@ -106,8 +111,8 @@ def read_dinov2(path: str | os.PathLike[str]) -> tuple[State, str]:
     known = {"cls_token", "patch_embed.proj.weight", "blocks.0.norm1.weight"} <= state.keys()
     if not known or not {"pos_embed", "register_tokens"} & state.keys():
         raise CheckpointError(
-            f"{path} holds no DINOv2 or DINOv3 in a known layout (official, timm (DINOv2 only), transformers): its "
-            f"tensors are named {shown_names(state)}"
+            f"{path} holds no DINOv2 or DINOv3 in a known layout (official, transformers; DINOv2 also timm, Omnivorous "
+            f"DINO in Flax): its tensors are named {shown_names(state)}"
         )
     if (problem := _problem(state)) or (problem := _problem_of_folder(state, Path(path))):
         raise CheckpointError(f"{path} is not a {'DINOv2' if 'pos_embed' in state else 'DINOv3'}: {problem}")
@@ -135,9 +140,9 @@ def _problem(state: State) -> str:
         if key in state and (state[key].dim() != dimensions or not state[key].numel()):
             return f"{key} is {list(state[key].shape)}"
     height, width = state["patch_embed.proj.weight"].shape[2:]
-    positions = state["pos_embed"].shape[1] - 1 if "pos_embed" in state else 0
-    if height != width or round(max(0, positions) ** 0.5) ** 2 != positions:
-        return f"its patches ({height} x {width} pixels) or its {positions} positions are not square"
+    positions = state["pos_embed"].shape[1] if "pos_embed" in state else 1
+    if height != width or positions - math.isqrt(positions) ** 2 > 1:
+        return f"its patches ({height} x {width} pixels) or its {positions - 1} positions are not square"
     try:
         config = config_of(state)
     except ValueError as error:
@@ -170,10 +175,12 @@ def config_of(state: Mapping[str, Tensor]) -> ViTConfig:
     width = state["cls_token"].shape[-1]
     depth = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("blocks."))
     swiglu = "blocks.0.mlp.w12.weight" in state
-    grid = round((state["pos_embed"].shape[1] - 1) ** 0.5) if "pos_embed" in state else 0
-    kind = (width, swiglu, not grid)
-    like = [config for config in VARIANTS.values() if (config.width, config.swiglu, config.rotary) == kind]
-    base = like[0] if like else ViTConfig("?", width, depth, max(1, width // 64), swiglu=swiglu)
+    positions = state["pos_embed"].shape[1] if "pos_embed" in state else 0
+    grid = math.isqrt(positions)
+    omnivorous = positions == grid**2 > 0
+    kind = (width, swiglu, not grid, omnivorous)
+    like = [one for one in VARIANTS.values() if (one.width, one.swiglu, one.rotary, one.omnivorous) == kind]
+    base = like[0] if like else ViTConfig("?", width, depth, max(1, width // 64), swiglu=swiglu, omnivorous=omnivorous)
     return dataclasses.replace(
         base,
         depth=depth,
@@ -183,7 +190,7 @@ def config_of(state: Mapping[str, Tensor]) -> ViTConfig:
     )
 
 
-_SHAPE_FIELDS = ("width", "depth", "patch", "registers", "swiglu", "pos_grid")
+_SHAPE_FIELDS = ("width", "depth", "patch", "registers", "swiglu", "pos_grid", "omnivorous")
 
 
 def _describe(config: ViTConfig) -> str:
@@ -294,7 +301,7 @@ def save_spectradino(
         raise ValueError("the LayerScales of this model are folded for serving: save the original model")
     own = {
         "format": FORMAT,
-        "config": json.dumps(dataclasses.asdict(model.config)),
+        "config": json.dumps(model.config.to_dict()),
         "bands": ",".join(band.key for band in model.bands),
     }
     reserved = own.keys() & (metadata or {}).keys()

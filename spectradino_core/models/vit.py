@@ -12,9 +12,12 @@ Sources: "DINOv2" (Oquab et al. 2023), "Vision Transformers Need Registers" (Dar
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +59,8 @@ class ViTConfig:
             models with registers.
         swiglu: gated MLP (as in the official G) instead of GELU.
         pos_grid: G; 37 is 518 / 14, DINOv2's final training size. 0: a DINOv3, which has rotary positions instead.
+        omnivorous: the network of the official Omnivorous DINO weights: a DINOv2 with GELU in its tanh form, without a
+            position for CLS, and with positions interpolated as in models with registers.
         layer_scale_init: initial value of both LayerScales; 1.0 as in the official builders, since these models either
             load a checkpoint or are shallow and trained from scratch.
     """
@@ -70,6 +75,7 @@ class ViTConfig:
     swiglu: bool = False
     pos_grid: int = 37
     layer_scale_init: float = 1.0
+    omnivorous: bool = False
 
     def __post_init__(self) -> None:
         for name, (low, high) in _BOUNDS.items():
@@ -78,6 +84,8 @@ class ViTConfig:
                 raise ValueError(f"{name} must be a whole number from {low} to {high}, got {value!r}")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.omnivorous and (self.rotary or self.swiglu or self.registers):
+            raise ValueError("an Omnivorous DINO has learned positions, GELU and no registers")
         if self.rotary and self.width // self.heads % 4:
             raise ValueError(
                 f"heads of {self.width // self.heads} channels have no rotary positions: need a multiple of 4"
@@ -92,8 +100,13 @@ class ViTConfig:
     def title(self) -> str:
         """Common name, e.g. "ViT-S/14", "ViT-G/14 with 4 registers" or "DINOv3 ViT-S+/16 with 4 registers"."""
         family = "DINOv3 " if self.rotary else ""
-        tail = f" with {self.registers} registers" if self.registers else ""
-        return f"{family}ViT-{self.name.removeprefix('v3_').capitalize()}/{self.patch}{tail}"
+        tail = " of Omnivorous DINO" if self.omnivorous else ""
+        tail += f" with {self.registers} registers" if self.registers else ""
+        return f"{family}ViT-{re.sub('^(v3|omnivorous)_', '', self.name).capitalize()}/{self.patch}{tail}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields for JSON, without those at defaults that older versions do not know."""
+        return {name: value for name, value in asdict(self).items() if name != "omnivorous" or value}
 
     @property
     def hidden(self) -> int:
@@ -116,12 +129,14 @@ VARIANTS = {
     "b": ViTConfig("b", width=768, depth=12, heads=12),
     "l": ViTConfig("l", width=1024, depth=24, heads=16),
     "g": ViTConfig("g", width=1536, depth=40, heads=24, swiglu=True),
+    "omnivorous_b": ViTConfig("omnivorous_b", width=768, depth=12, heads=12, omnivorous=True),
     "v3_s": _dinov3("v3_s", width=384, depth=12, heads=6),
     "v3_s+": _dinov3("v3_s+", width=384, depth=12, heads=6, mlp_ratio=6, swiglu=True),
     "v3_b": _dinov3("v3_b", width=768, depth=12, heads=12),
     "v3_l": _dinov3("v3_l", width=1024, depth=24, heads=16),
 }
-"""DINOv2 without registers, which `dataclasses.replace(config, registers=4)` adds; DINOv3 ("v3_") with its four."""
+"""DINOv2 without registers, which `dataclasses.replace(config, registers=4)` adds; the official Omnivorous DINO; DINOv3
+("v3_") with its four registers."""
 
 TAPS = {name: config.taps for name, config in VARIANTS.items()}
 """Default taps of each variant: the paper's for S, B, L and G, by the same rule for the others."""
@@ -228,9 +243,10 @@ class Mlp(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(config.width, config.hidden)
         self.fc2 = nn.Linear(config.hidden, config.width)
+        self.gelu = "tanh" if config.omnivorous else "none"
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(F.gelu(self.fc1(x), approximate=self.gelu))
 
 
 class SwiGLU(nn.Module):
@@ -308,9 +324,8 @@ class ViT(nn.Module):
         self.register_tokens = (
             nn.Parameter(torch.zeros(1, config.registers, config.width)) if config.registers else None
         )
-        self.pos_embed = (  # CLS first
-            None if config.rotary else nn.Parameter(torch.zeros(1, 1 + config.pos_grid**2, config.width))
-        )
+        positions = config.pos_grid**2 + (not config.omnivorous)  # CLS first
+        self.pos_embed = None if config.rotary else nn.Parameter(torch.zeros(1, positions, config.width))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = layer_norm(config)
         self._frozen_grid: tuple[int, int] | None = None
@@ -374,7 +389,9 @@ class ViT(nn.Module):
         """Position embedding [1, 1 + N, D] for a grid of (h, w) patches, or DINOv3's `rotary_table`."""
         if self._frozen_grid is None or self._frozen_pos is None:
             if self.pos_embed is not None:
-                return interpolate_pos_embed(self.pos_embed, grid, antialias=self.config.registers > 0)
+                antialias = self.config.registers > 0 or self.config.omnivorous
+                position = interpolate_pos_embed(self.pos_embed, grid, antialias)
+                return F.pad(position, (0, 0, 1, 0)) if self.config.omnivorous else position
             head = self.config.width // self.config.heads
             return dinov3.rotary_table(grid, 1 + self.config.registers, head, self.cls_token.device)
         if self._frozen_grid != grid:
@@ -413,15 +430,15 @@ def interpolate_pos_embed(pos_embed: Tensor, grid: tuple[int, int], antialias: b
     slightly and is needed to reproduce their features. Models with registers resize by size, with antialiasing.
 
     Args:
-        pos_embed: [1, 1 + G², D], CLS first.
+        pos_embed: [1, 1 + G², D], CLS first; or [1, G², D] without it.
         grid: (h, w), in patches.
         antialias: use the rule of the models with registers.
 
     Returns:
-        [1, 1 + h·w, D].
+        [1, 1 + h·w, D], or [1, h·w, D].
     """
-    cls, patches = pos_embed[:, :1], pos_embed[:, 1:]
-    side = round(patches.shape[1] ** 0.5)
+    side = math.isqrt(pos_embed.shape[1])
+    cls, patches = pos_embed[:, : -(side**2)], pos_embed[:, -(side**2) :]
     if grid == (side, side):
         return pos_embed
     trained = patches.float().unflatten(1, (side, side)).permute(0, 3, 1, 2)  # [1, D, G, G]

@@ -39,6 +39,7 @@ _ROOTS = {  # the two tensors that identify a backbone's prefix, by layout
     "patch_embed.proj.weight": "cls_token",
     "embeddings.patch_embeddings.projection.weight": "embeddings.cls_token",
     "embeddings.patch_embeddings.weight": "embeddings.cls_token",  # DINOv3
+    "ToTokenSequence_0.embedding.kernel": "ToTokenSequence_0.cls",  # Flax
 }
 _AVERAGED = re.compile(r"teacher|ema|averaged?|swa")
 _STUDENT = re.compile(r"student")

@@ -105,11 +105,12 @@ def frozen_blocks(config: ViTConfig) -> int:
 def trainable(model: ViT | SpectraDINO) -> list[str]:
     """Return the names of the parameters that are trained.
 
-    These are the last third of the blocks and, in a SpectraDINO, also the infrared stems, the adapters and the modality
-    embedding (ours). The final norm, patch embedding and tokens stay frozen.
+    These are the last third of the blocks and the final norm, which lies behind the stop-gradient in the official code,
+    and, in a SpectraDINO, also the infrared stems, the adapters and the modality embedding (ours). Patch embedding and
+    tokens stay frozen.
     """
     config = model.config
-    roles = {f"blocks.{index}" for index in range(frozen_blocks(config), config.depth)}
+    roles = {f"blocks.{index}" for index in range(frozen_blocks(config), config.depth)} | {"norm"}
     if isinstance(model, SpectraDINO) and len(model.bands) > 1:
         roles |= {f"stems.{band.key}" for band in model.bands if band.band.channels == 1}
         roles |= {"adapters", "modality_embedding"}

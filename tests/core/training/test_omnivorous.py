@@ -57,11 +57,11 @@ def test_the_papers_figures():
         omnivorous_recipe("x")
 
 
-def test_exactly_the_last_blocks_are_trained():
+def test_exactly_the_last_blocks_and_the_final_norm_are_trained():
     vit = ViT("test")
-    assert trainable(vit) == [name for name, _ in vit.named_parameters() if name.startswith("blocks.1.")]
+    assert trainable(vit) == [name for name, _ in vit.named_parameters() if name.startswith(("blocks.1.", "norm."))]
     model = SpectraDINO("test")
-    prefixes = {name.split(".")[0] for name in trainable(model) if not name.startswith("vit.blocks.1.")}
+    prefixes = {name.split(".")[0] for name in trainable(model) if not name.startswith(("vit.blocks.1.", "vit.norm."))}
     assert prefixes == {"stems", "adapters", "modality_embedding"}
     assert not any(name.startswith("stems.rgb") for name in trainable(model))
 
