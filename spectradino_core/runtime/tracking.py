@@ -1,0 +1,174 @@
+"""Track identities for detections: an association in two steps by overlap, as in ByteTrack (Zhang et al., 2022).
+
+Detections above the model's score threshold are matched first, then weaker ones continue what is left, so that a dip of
+the score does not end a track. Boxes are predicted by a Kalman filter of constant velocity in seconds, because a node
+drops frames, and compared in fractions of the image's size, so that a change of camera with another resolution keeps
+them. Before the overlap is measured both boxes are widened, as in C-BIoU (Yang et al., 2023): a distant person of ten
+pixels moves by more than its own width between two frames.
+
+Letters: K detections, N tracks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from spectradino_core.runtime.boxes import iou_matrix
+from spectradino_core.runtime.perception_result import PerceptionResult
+
+__all__ = ["WEAK", "Tracker"]
+
+WEAK = 0.5
+"""Fraction of the score threshold down to which a detection continues a track."""
+_WIDENED = 0.3
+_WIDENED_PER_S = 1.5
+_MOST_WIDENED = 1.0
+"""Fraction of its width and height by which a box grows on each side before overlaps are measured, the more the longer
+the last frame is ago."""
+_LEAST_IOU = 0.2
+_LEAST_IOU_WEAK = 0.5
+_NOISE = 0.05
+"""Standard deviation of a measured box, as a fraction of its height."""
+_ACCELERATION = 2.0
+"""Standard deviation of the acceleration, in box heights per s²: walking people, and a robot that starts to turn."""
+
+
+@dataclass(eq=False)
+class _Track:
+    """One object; boxes are centre x, centre y, width, height in fractions of the image.
+
+    Attributes:
+        box, velocity: state float64 [4] and its change per second.
+        variance: of box, box and velocity, and velocity, float64 [3, 4].
+        label: class index.
+        seen_ns: stamp of its last detection.
+        name: "" until its second detection in a row, so that single false detections get no identity.
+    """
+
+    box: np.ndarray
+    velocity: np.ndarray
+    variance: np.ndarray
+    label: int
+    seen_ns: int
+    name: str = ""
+
+    @classmethod
+    def of(cls, box: np.ndarray, label: int, stamp_ns: int) -> _Track:
+        position, speed = (_NOISE * box[3]) ** 2, (2 * box[3]) ** 2
+        variance = np.array([[position], [0.0], [speed]]).repeat(4, axis=1)
+        return cls(box.copy(), np.zeros(4), variance, label, stamp_ns)
+
+    def predict(self, seconds: float) -> None:
+        push = (_ACCELERATION * self.box[3]) ** 2
+        position, both, speed = self.variance
+        self.box = self.box + seconds * self.velocity
+        self.box[2:] = np.maximum(self.box[2:], 1e-4)
+        self.variance = np.stack(
+            [
+                position + seconds * (2 * both + seconds * speed) + push * seconds**4 / 4,
+                both + seconds * speed + push * seconds**3 / 2,
+                speed + push * seconds**2,
+            ]
+        )
+
+    def correct(self, box: np.ndarray, stamp_ns: int) -> None:
+        position, both, speed = self.variance
+        gain = np.stack([position, both]) / (position + (_NOISE * box[3]) ** 2)
+        error = box - self.box
+        self.box, self.velocity = self.box + gain[0] * error, self.velocity + gain[1] * error
+        self.variance = np.stack([(1 - gain[0]) * position, (1 - gain[0]) * both, speed - gain[1] * both])
+        self.seen_ns = stamp_ns
+
+
+class Tracker:
+    """Identities of one stream of results. Not thread-safe.
+
+    Attributes:
+        memory_s: time for which an object without a detection keeps its identity.
+    """
+
+    def __init__(self, memory_s: float = 1.0) -> None:
+        """
+        Args:
+            memory_s: see the attribute; may be set between calls.
+        """
+        self.memory_s = memory_s
+        self._tracks: list[_Track] = []
+        self._named = 0
+        self._last_ns = 0
+
+    def reset(self) -> None:
+        """End all tracks, as after a gap in the stream; identities are not used again."""
+        self._tracks = []
+
+    def __call__(self, result: PerceptionResult, thresholds: np.ndarray, stamp_ns: int) -> tuple[str, ...]:
+        """Follow the detections of one frame.
+
+        Args:
+            result: detections down to `WEAK` times the thresholds; weaker ones get no identity.
+            thresholds: minimum score of each detection's class, float [K], from which on it may begin a track.
+            stamp_ns: stamp of the frame.
+
+        Returns:
+            The identity of each detection, "1", "2" and so on; "" for one without, or at its first sight.
+        """
+        tracks = [track for track in self._tracks if stamp_ns - track.seen_ns <= self.memory_s * 1e9]
+        seconds = max(0, stamp_ns - self._last_ns) / 1e9
+        margin = min(_MOST_WIDENED, _WIDENED + _WIDENED_PER_S * seconds)
+        for track in tracks:
+            if track.seen_ns != self._last_ns:
+                track.velocity[2:] = 0  # a size that goes on changing unseen soon fits nothing
+            track.predict(seconds)
+        boxes = result.boxes.astype(np.float64).reshape(-1, 2, 2) / result.size
+        boxes = np.concatenate([boxes.mean(axis=1), boxes[:, 1] - boxes[:, 0]], axis=1)
+        strong = np.flatnonzero(result.scores >= thresholds)
+        weak = np.flatnonzero((result.scores >= WEAK * thresholds) & (result.scores < thresholds))
+
+        found = _matches(boxes, result.labels, strong, tracks, _LEAST_IOU, margin)
+        steady = [track for track in tracks if track.name and track.seen_ns == self._last_ns]
+        left = [track for track in steady if track not in found.values()]
+        found |= _matches(boxes, result.labels, weak, left, _LEAST_IOU_WEAK, margin)
+        for index, track in sorted(found.items()):  # named in the order of the detections
+            track.correct(boxes[index], stamp_ns)
+            if not track.name:
+                self._named += 1
+                track.name = str(self._named)
+        self._tracks = [track for track in tracks if track.name]  # unnamed ones were false
+        self._tracks += [_Track.of(boxes[i], int(result.labels[i]), stamp_ns) for i in strong if i not in found]
+        self._last_ns = stamp_ns
+        return tuple(found[index].name if index in found else "" for index in range(len(boxes)))
+
+
+def _matches(
+    boxes: np.ndarray, labels: np.ndarray, candidates: np.ndarray, tracks: list[_Track], least: float, margin: float
+) -> dict[int, _Track]:
+    """Assign detections to tracks of their class, largest overlap first.
+
+    Args:
+        boxes, labels: of all detections, float64 [K, 4] and int64 [K].
+        candidates: indices of the detections to assign.
+        tracks: N tracks.
+        least: minimum IoU.
+        margin: fraction of its size by which each box grows on every side.
+
+    Returns:
+        Tracks by index of the detection.
+    """
+    if not len(candidates) or not tracks:
+        return {}
+    iou = iou_matrix(_widened(boxes[candidates], margin), _widened(np.stack([track.box for track in tracks]), margin))
+    iou[labels[candidates][:, None] != np.array([track.label for track in tracks])] = 0
+    matches: dict[int, _Track] = {}
+    for flat in np.argsort(-iou, axis=None, kind="stable")[: np.count_nonzero(iou >= least)]:
+        row, column = divmod(int(flat), len(tracks))
+        if int(candidates[row]) not in matches and tracks[column] not in matches.values():
+            matches[int(candidates[row])] = tracks[column]
+    return matches
+
+
+def _widened(boxes: np.ndarray, margin: float) -> np.ndarray:
+    """Return x1 y1 x2 y2 of boxes [K, 4] (centre and size), grown by `margin` times their size on every side."""
+    half = (0.5 + margin) * boxes[:, 2:]
+    return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1)
