@@ -27,6 +27,18 @@ atexit.register(shutil.rmtree, os.environ["SPECTRADINO_CACHE"], ignore_errors=Tr
 os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spread the files of ROS tests evenly over the run: they mostly wait, and the others mostly compute."""
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    waiting = [path for path in files if path.parent.name == "ros"]
+    computing = [path for path in files if path.parent.name != "ros"]
+    place = {path: (index + 0.5) / len(waiting) for index, path in enumerate(waiting)}
+    place |= {path: index / len(computing) for index, path in enumerate(computing)}
+    items[:] = [item for path in sorted(files, key=place.__getitem__) for item in files[path]]
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The root of the working tree."""
