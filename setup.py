@@ -55,6 +55,9 @@ EXTRAS = {
         "torch>=2.8",
         "tqdm>=4.60",
     ],
+    # The paper's figure of features (`spectradino evaluate retrieval --tsne`); beside `train`, and like `ray` not in
+    # constraints.txt.
+    "tsne": ["scikit-learn>=1.3"],
     # What `make lint types test` runs with; transformers is the other implementation that numerics are held against.
     "dev": [
         "colcon-common-extensions>=0.3",

@@ -51,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if options.log_level == "debug" or (error.name or "").startswith("spectradino"):
             raise
-        extra = "train" if error.name in ("torch", "onnx", "onnxscript", "safetensors") else "bag,runtime"
+        training = dict.fromkeys(("torch", "onnx", "onnxscript", "safetensors"), "train")
+        extra = (training | {"sklearn": "tsne"}).get((error.name or "").partition(".")[0], "bag,runtime")
         print(
             f"{options.prog}: error: the Python module {error.name} is missing: pip install 'spectradino_ros[{extra}]'",
             file=sys.stderr,

@@ -99,7 +99,7 @@ CONCEPTS = {
     "--device": Concept("device", str),
     "--jobs": Concept("number of parallel jobs", int, "N"),
     "--threads": Concept("number of CPU threads", int, "N"),
-    "--workers": Concept("number of data loading processes", int, "N"),
+    "--workers": Concept("number of data loading workers", int, "N"),
 }
 """Concepts that several commands share; an option of a single command is declared there."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from spectradino_core.data.prefetch import prefetched
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.scene_sets import ScenePairs
 from spectradino_core.files import written_atomically
@@ -105,5 +106,5 @@ class ScenePool:
             subsets=(time,),
         )
 
-    def samples(self) -> Iterator[PairedSample]:
-        return map(self.__getitem__, range(len(self)))
+    def samples(self, workers: int = 0) -> Iterator[PairedSample]:
+        return prefetched(self.__getitem__, range(len(self)), workers)

@@ -59,6 +59,7 @@ def add(commands: Any) -> None:
     add_option(how, "--nms-iou", " of all models (default: each model's own)")
     add_option(how, "--max-detections", ", of all models (default: each model's own)")
     add_option(how, "--device", " (default: %(default)s)", default="auto", choices=DEVICES)
+    add_option(how, "--workers", " (default: %(default)s)", default=0)
     add_option(command, "--out", " folder for result.json, result.md and report.html", metavar="DIR")
     draw = add_option(command, "--draw", ", the worst, with --out (default: 8)")
     add_former(command, draw, "--worst")
@@ -103,6 +104,7 @@ def _run(options: argparse.Namespace) -> int:
             compare(
                 [pipelines[name] for name in models], [pipelines[name] for name in baselines], data,
                 8 if options.draw is None else options.draw, list(options.exclude_classes),
+                options.workers,
             )
         )  # fmt: skip
     if options.out is not None:  # before printing: a reader of the output may close the pipe

@@ -45,7 +45,11 @@ def add(commands: Any) -> None:
         "stabilises those of small sets (default: %(default)s)", default=1,
     )  # fmt: skip
     add_option(command, "--device", " (default: %(default)s)", default="auto", choices=TRAINING_DEVICES)
+    add_option(command, "--workers", " (default: %(default)s)", default=0)
     add_option(command, "--out", " folder for retrieval.md, retrieval.json and pairs.png", metavar="DIR")
+    command.add_argument(
+        "--tsne", action="store_true", help="also draw pairs_tsne.png, a 3-D t-SNE as in the paper (needs scikit-learn)"
+    )
     add_former(command, model, "model")
     add_former(command, manifest, "--data")
     add_former(command, base, "--root")
@@ -60,5 +64,8 @@ def _run(options: argparse.Namespace) -> int:
 
     if not options.manifest and options.knn_manifest is None:
         refuse(options, "data-root", "has no effect without --manifest")
-
+    if options.out is None:
+        refuse(options, "tsne", "has no effect without --out")
+    if options.tsne:
+        import sklearn.manifold  # noqa: F401 - if it is missing, before the evaluation and not after it
     return run(options)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from spectradino_core.data.prefetch import prefetched
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.data.seeds import HELD_OUT, TRAINING, held_out_seeds
 from spectradino_core.data.sources import MAPS, FramePosition, ImageSet
@@ -86,8 +87,9 @@ class ScenePairs:
     def __iter__(self) -> Iterator[PairedSample]:
         return (self[index] for index in range(len(self)))
 
-    def samples(self) -> Iterator[PairedSample]:
-        return iter(self)
+    def samples(self, workers: int = 0) -> Iterator[PairedSample]:
+        """Iterate over the pairs; see `prefetched` for workers."""
+        return prefetched(self.__getitem__, range(len(self)), workers)
 
 
 class SceneImages:

@@ -20,6 +20,7 @@ from spectradino_core.data.images import read_colour
 from spectradino_core.data.labels import Boxes, ImageLabels, LabelError, boxes_of, describe_notes
 from spectradino_core.data.labels.files import is_roboflow
 from spectradino_core.data.labels.objects import LOSSES
+from spectradino_core.data.prefetch import prefetched
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.datasets.daylight import DAY, NIGHT, time_of
 from spectradino_core.datasets.files import BenchmarkError, read_pair
@@ -292,9 +293,9 @@ class LabelledPairs(Sequence[LabelledItem]):
         objects = None if self._found.objects is None else self._found.objects(item)
         return None if objects is None else boxes_of(objects, self.box_classes, size, self._found.difficult_counts)
 
-    def samples(self) -> Iterator[PairedSample]:
-        """Every pair, read when asked for."""
-        return map(self.load, self)
+    def samples(self, workers: int = 0) -> Iterator[PairedSample]:
+        """Every pair, read when asked for, or ahead (see `prefetched`)."""
+        return prefetched(self.load, self, workers)
 
     def subset(self, name: str) -> LabelledPairs:
         """Those of a subset. Under the rule "luminance" this reads the colour image of every pair that is not stated.

@@ -58,6 +58,7 @@ class Comparison:
         unknown: classes of the data set that the models lack, which are excluded.
         about: notes of the data set, such as which pixels its rule ignores.
         label_notes: notes on the label files.
+        masks: how masks were enlarged to the images; empty for models without masks.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Comparison:
     unknown: tuple[str, ...] = ()
     about: tuple[str, ...] = ()
     label_notes: tuple[str, ...] = ()
+    masks: str = ""
 
     @property
     def subsets(self) -> tuple[str, ...]:
@@ -137,6 +139,7 @@ def compare(
     data: LabelledSet,
     worst: int = 8,
     left_out: Sequence[str] = (),
+    workers: int = 0,
 ) -> Comparison:
     """Score all models on all pairs of a data set.
 
@@ -146,6 +149,7 @@ def compare(
         data: the data set.
         worst: number of worst frames to draw.
         left_out: mask classes that the data set's rule excludes from the means.
+        workers: threads that read pairs ahead, see `prefetched`.
 
     Raises:
         ValueError: the data set has another infrared band, no class in common with the models, or no pairs; or an
@@ -170,7 +174,7 @@ def compare(
     } | {(BASELINE, seed): Run(pipeline) for seed, pipeline in enumerate(baselines)}  # fmt: skip
     names = {f"{row} {seed}": run for (row, seed), run in runs.items()}
     kept = WorstFrames(info, models[0].score_threshold, worst)
-    found = score_runs(names, _with_progress(vocabulary, data), {f"{FUSED} 0": kept})
+    found = score_runs(names, _with_progress(vocabulary, data, workers), {f"{FUSED} 0": kept})
     first = found[f"{FUSED} 0"]
     images = first.images
     if not images[ALL]:
@@ -193,12 +197,25 @@ def compare(
         unknown=(*vocabulary.unknown_boxes, *vocabulary.unknown_masks),
         about=_about(data),
         label_notes=(*describe_notes(getattr(data, "notes", {})), *getattr(data, "remarks", ())),
+        masks=_masks([*models, *baselines]) if info.mask_classes else "",
     )
 
 
-def _with_progress(vocabulary: Vocabulary, data: LabelledSet) -> Iterator:
+def _masks(pipelines: Sequence[Pipeline]) -> str:
+    """Describe how the pipelines enlarge masks to the images."""
+    exported = sum(not hasattr(pipeline.engine, "source_mask") for pipeline in pipelines)
+    if not exported:
+        return "logits enlarged bilinearly to the image, then classified, as in published figures"
+    return (
+        f"class maps of the network's size, enlarged to the image, for {exported} of {len(pipelines)} models: exported "
+        "graphs give no logits. Evaluate checkpoints (.safetensors) to compare with published figures, which are some "
+        "tenths of a point higher"
+    )
+
+
+def _with_progress(vocabulary: Vocabulary, data: LabelledSet, workers: int) -> Iterator:
     """Iterate over the pairs with the model's labels, with a progress bar on a terminal."""
-    return map(vocabulary, tqdm(data.samples(), total=len(data), unit="pair", desc=data.name, disable=None))
+    return map(vocabulary, tqdm(data.samples(workers), total=len(data), unit="pair", desc=data.name, disable=None))
 
 
 def _about(data: LabelledSet) -> tuple[str, ...]:

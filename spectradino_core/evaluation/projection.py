@@ -1,13 +1,14 @@
-"""Plot of features in two dimensions, with lines between the modalities of an item (SpectraDINO Figure 3).
+"""Plots of features of random items, with lines between the modalities of an item (SpectraDINO Figure 3).
 
-The paper uses t-SNE; principal components are used here, which need no tuning and are comparable between stages.
+The paper's is a t-SNE in three dimensions. Principal components in two need no tuning and are comparable between
+stages.
 
 Letters: N items, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ import numpy as np
 
 from spectradino_core.files import written_atomically
 
-__all__ = ["plot_pairs", "principal_components"]
+__all__ = ["plot_pairs", "plot_tsne", "principal_components"]
 
 MAX_ITEMS = 100
-"""Maximum number of items drawn per modality, the first ones."""
+"""Maximum number of items drawn per modality, at random: the first ones of a recording look alike."""
 
 COLOURS = {
     "rgb": "#1b9e77",
@@ -43,17 +44,49 @@ def principal_components(features: np.ndarray, count: int = 2) -> np.ndarray:
     return np.pad(points, ((0, 0), (0, count - points.shape[1])))
 
 
-def plot_pairs(stages: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], path: Path, title: str = "") -> None:
+def plot_pairs(
+    stages: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], path: Path, title: str = "", seed: int = 0
+) -> None:
     """Plot one panel per stage with the normalised features of RGB and other modalities in their principal components.
 
     Args:
         stages: (RGB features, features of the modality), [N, D] each, by stage and modality.
         path: PNG file to write.
         title: title of the figure.
+        seed: seed of the items drawn.
 
     Raises:
         ValueError: no features.
     """
+    _plot(stages, path, title, seed, principal_components)
+
+
+def plot_tsne(
+    stages: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], path: Path, title: str = "", seed: int = 0
+) -> None:
+    """Plot the same items as `plot_pairs` by t-SNE in three dimensions, as the paper does.
+
+    Raises:
+        ValueError: no features.
+        ModuleNotFoundError: scikit-learn is not installed.
+    """
+    from sklearn.manifold import TSNE
+
+    def embedded(features: np.ndarray) -> np.ndarray:
+        perplexity = min(30.0, max(1.0, (len(features) - 1) / 3))  # scikit-learn's default needs more items
+        return TSNE(3, perplexity=perplexity, init="pca", random_state=seed).fit_transform(features)
+
+    _plot(stages, path, title, seed, embedded, projection="3d")
+
+
+def _plot(
+    stages: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
+    path: Path,
+    title: str,
+    seed: int,
+    project: Callable[[np.ndarray], np.ndarray],
+    **axes_options: Any,
+) -> None:
     if not any(stages.values()):
         raise ValueError("no features to draw")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -61,9 +94,9 @@ def plot_pairs(stages: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]
 
     figure = Figure(figsize=(4.2 * len(stages), 4.4), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(stages), squeeze=False)[0]
+    axes = figure.subplots(1, len(stages), squeeze=False, subplot_kw=axes_options)[0]
     for axis, (name, pairs) in zip(axes, stages.items(), strict=True):
-        _panel(axis, name, {key: (a[:MAX_ITEMS], b[:MAX_ITEMS]) for key, (a, b) in pairs.items()})
+        _panel(axis, name, {key: _chosen(a, b, seed) for key, (a, b) in pairs.items()}, project)
     handles = {handle.get_label(): handle for axis in axes for handle in axis.get_legend_handles_labels()[0]}
     figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=len(handles), frameon=False)
     if title:
@@ -72,19 +105,31 @@ def plot_pairs(stages: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]
         figure.savefig(scratch, format="png", dpi=130)
 
 
-def _panel(axis: Any, name: str, pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
+def _chosen(a: np.ndarray, b: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of up to `MAX_ITEMS` random items."""
+    rows = np.sort(np.random.default_rng(seed).permutation(len(a))[:MAX_ITEMS])
+    return a[rows], b[rows]
+
+
+def _panel(
+    axis: Any,
+    name: str,
+    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    project: Callable[[np.ndarray], np.ndarray],
+) -> None:
     blocks: Sequence[np.ndarray] = [_unit(x) for pair in pairs.values() for x in pair]
-    points = principal_components(np.concatenate(blocks))
+    points = project(np.concatenate(blocks))
     start = 0
     for number, (key, (rgb, other)) in enumerate(pairs.items()):
         a, b = points[start : start + len(rgb)], points[start + len(rgb) : start + len(rgb) + len(other)]
         start += len(rgb) + len(other)
-        axis.plot([a[:, 0], b[:, 0]], [a[:, 1], b[:, 1]], color="#bbbbbb", linewidth=0.4, zorder=1)
-        axis.scatter(a[:, 0], a[:, 1], s=9, color=COLOURS["rgb"], label="rgb" if number == 0 else None, zorder=2)
-        axis.scatter(b[:, 0], b[:, 1], s=9, color=COLOURS.get(key, "#333333"), label=key, zorder=2)
+        for both in zip(a, b, strict=True):
+            axis.plot(*np.transpose(both), color="#bbbbbb", linewidth=0.4, zorder=1)
+        axis.scatter(*a.T, s=9, color=COLOURS["rgb"], label="rgb" if number == 0 else None, zorder=2)
+        axis.scatter(*b.T, s=9, color=COLOURS.get(key, "#333333"), label=key, zorder=2)
     axis.set_title(name, fontsize=10)
-    axis.set_xticks([])
-    axis.set_yticks([])
+    for ticks in (axis.set_xticks, axis.set_yticks, getattr(axis, "set_zticks", axis.set_yticks)):
+        ticks([])
     axis.set_aspect("equal", adjustable="datalim")
 
 

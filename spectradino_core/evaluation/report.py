@@ -83,6 +83,7 @@ class Report:
             "about": list(comparison.about),
             "left_out_classes": list(comparison.unknown),
             "label_notes": list(comparison.label_notes),
+            "masks": comparison.masks,
             "thresholds": _thresholds(comparison),
             "subsets": {
                 subset: {
@@ -189,6 +190,8 @@ def _notes(comparison: Comparison) -> list[str]:
     if comparison.unknown:
         notes.append(f"Classes that the model does not have, excluded: {', '.join(comparison.unknown)}.")
     notes += [f"Labels: {text}." for text in comparison.label_notes]
+    if comparison.masks and "mIoU" in comparison.metrics:
+        notes.append(f"Masks: {comparison.masks}.")
     segmentation = next((s.segmentation for s in comparison.scores[ALL][FUSED] if s.segmentation), None)
     if segmentation is not None and segmentation.left_out:
         notes.append(f"Classes excluded from the means: {', '.join(segmentation.left_out)}.")

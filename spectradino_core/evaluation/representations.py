@@ -6,14 +6,16 @@ Letters: N items, D width, P patches of an item, S side of the square view in pi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from spectradino_core.data.omnivorous import as_colour, map_tensor
+from spectradino_core.data.prefetch import prefetched
 from spectradino_core.data.sources import ImageSource
 from spectradino_core.data.views import PLAIN, ViewOptions, colour_tensor, take_view
 from spectradino_core.evaluation.probes import (
@@ -22,17 +24,20 @@ from spectradino_core.evaluation.probes import (
     patch_classes,
     patch_depth,
 )
-from spectradino_core.evaluation.retrieval import knn_accuracy, pair_cosines, retention, retrieval
+from spectradino_core.evaluation.retrieval import knn_accuracy, pair_cosines, retrieval
 from spectradino_core.evaluation.segmentation import UNLABELLED, ConfusionMatrix
 from spectradino_core.models.encoders import Encoder
+from spectradino_core.models.vit import Features
 from spectradino_core.thermal import ThermalContract
 
 __all__ = [
     "FeatureSet",
+    "MeanCosine",
     "evaluate_infrared_pairs",
     "evaluate_neighbours",
     "evaluate_pairs",
     "evaluate_probes",
+    "extract_each",
     "extract_features",
     "mean_of",
 ]
@@ -42,28 +47,70 @@ CROPPED = ViewOptions(scale=(0.5, 1.0), flip=0.0, photometry=None)
 _NEAREST_M, _FARTHEST_M = 0.5, 100.0
 
 
+class MeanCosine:
+    """Mean cosine of pairs of vectors, accumulated in float64 batch by batch."""
+
+    def __init__(self) -> None:
+        self._total, self._count = 0.0, 0
+
+    def add(self, a: Tensor, b: Tensor) -> None:
+        """Add the pairs of two tensors [..., D] of one shape and device.
+
+        Raises:
+            ValueError: different shapes, or values that are not finite.
+        """
+        if a.shape != b.shape:
+            raise ValueError(f"features of pairs must have one shape, not {tuple(a.shape)} and {tuple(b.shape)}")
+        a, b = (x.double() / x.double().norm(dim=-1, keepdim=True).clamp(min=1e-12) for x in (a, b))
+        total = float((a * b).sum())
+        if not np.isfinite(total):
+            raise ValueError("features hold values that are not finite")
+        self._total += total
+        self._count += a[..., 0].numel()
+
+    @property
+    def value(self) -> float:
+        """The mean; nan without pairs."""
+        return self._total / self._count if self._count else float("nan")
+
+
 @dataclass
 class FeatureSet:
     """Features of the items of a source.
 
+    Patch tokens take P times the memory of CLS (20 GB for 13,000 pairs on ViT-B), so they are compared batch by batch
+    and kept only where probes are fitted on them.
+
     Attributes:
         cls: CLS by modality, float32 [N, D].
-        patches: patch tokens by modality, float32 [N, P, D].
         labels: class of each item; None: unknown.
+        patch_cosines: mean cosine of patch tokens at the same position, by pair of modalities, in the order of `cls`.
+        retained: mean cosine of RGB features with the teacher's, "retention_cls" and "retention_patches"; empty without
+            a teacher.
+        patches: patch tokens by modality, float32 [N, P, D]; empty: not kept.
         depth: depth of each patch in metres, 0 where unknown, [N, P]; None: not requested.
         classes: class of each patch, -1 where unknown, [N, P]; None: not requested.
     """
 
     cls: dict[str, np.ndarray]
-    patches: dict[str, np.ndarray]
     labels: list[str | None]
+    patch_cosines: dict[tuple[str, str], float] = field(default_factory=dict)
+    retained: dict[str, float] = field(default_factory=dict)
+    patches: dict[str, np.ndarray] = field(default_factory=dict)
     depth: np.ndarray | None = None
     classes: np.ndarray | None = None
 
 
-@torch.no_grad()
 def extract_features(
-    encoder: Encoder,
+    encoder: Encoder, source: ImageSource, modalities: Sequence[str], side: int, **options: Any
+) -> FeatureSet:
+    """Extract the features of one encoder; see `extract_each`."""
+    return extract_each({"": encoder}, source, modalities, side, **options)[""]
+
+
+@torch.no_grad()
+def extract_each(
+    encoders: Mapping[str, Encoder],
     source: ImageSource,
     modalities: Sequence[str],
     side: int,
@@ -72,22 +119,28 @@ def extract_features(
     device: torch.device | str = "cpu",
     thermal: ThermalContract | None = None,
     view: int = 0,
-) -> FeatureSet:
-    """Extract the features of all items that have the modalities.
+    teacher: Encoder | None = None,
+    keep_patches: bool = False,
+    workers: int = 0,
+) -> dict[str, FeatureSet]:
+    """Extract the features of all items that have the modalities, reading each item once for all encoders.
 
     Args:
-        encoder: the encoder, on `device`.
+        encoders: encoders by name, on `device`.
         source: the items.
         modalities: modalities beside RGB.
         side: S.
         batch: items per batch.
         truth_classes: C; above 0, depth and class of each patch are extracted too.
-        device: device of the encoder.
+        device: device of the encoders.
         thermal: contract from counts to network input; None: the default.
         view: 0: the largest centred square; above: a seeded random crop of at least half of the largest one's area.
+        teacher: reference of the retention of RGB features, on `device`, one of the encoders or another.
+        keep_patches: keep the patch tokens of all items, for probes.
+        workers: see `prefetched`.
 
     Raises:
-        ValueError: no item has all modalities.
+        ValueError: no item has all modalities, or features are not finite.
         ItemError: an item is damaged; an evaluation skips none.
     """
     contract = thermal or ThermalContract()
@@ -97,61 +150,103 @@ def extract_features(
     if not rows:
         raise ValueError(f"{source.name}: no item has {' and '.join(wanted)}")
     label = getattr(source, "label", lambda item: None)
-    cls: dict[str, list[np.ndarray]] = {key: [] for key in ("rgb", *modalities)}
-    patches: dict[str, list[np.ndarray]] = {key: [] for key in ("rgb", *modalities)}
+    found = {name: _Extracted(("rgb", *modalities), keep_patches) for name in encoders}
     depths: list[np.ndarray] = []
     classes: list[np.ndarray] = []
-    labels: list[str | None] = []
-    patch = 0
-    for start in range(0, len(rows), batch):
-        part = rows[start : start + batch]
+
+    def load(part: Sequence[int]) -> tuple[list[dict[str, np.ndarray]], dict[str, Tensor]]:
         options = CROPPED if view else PLAIN
         views = [take_view(source.load(i, wanted), options, side, np.random.default_rng((view, i))) for i in part]
-        images = {"rgb": torch.from_numpy(np.stack([colour_tensor(view["rgb"]) for view in views])).to(device)}
+        images = {"rgb": torch.from_numpy(np.stack([colour_tensor(view["rgb"]) for view in views]))}
         for key in modalities:
-            one = torch.from_numpy(np.stack([map_tensor(key, view[key], contract) for view in views])).to(device)
-            images[key] = one if encoder.channels(key) == 1 else as_colour(one)
-        for key, features in encoder(images).items():
-            cls[key].append(features.cls.float().cpu().numpy())
-            patches[key].append(features.patches.float().cpu().numpy())
-            patch = side // features.grid[0]
-        labels += [label(i) for i in part]
+            images[key] = torch.from_numpy(np.stack([map_tensor(key, view[key], contract) for view in views]))
+        return views, images
+
+    parts = [rows[start : start + batch] for start in range(0, len(rows), batch)]
+    for views, images in prefetched(load, parts, workers):
+        images = {key: image.to(device) for key, image in images.items()}
+        of_batch = {name: encoder(_inputs(encoder, images)) for name, encoder in encoders.items()}
+        reference = None
+        if teacher is not None:
+            own = next((of_batch[name] for name, encoder in encoders.items() if encoder is teacher), None)
+            reference = (own or teacher({"rgb": images["rgb"]}))["rgb"]
+        for name, features in of_batch.items():
+            found[name].add(features, reference)
         if truth_classes:
-            depths += [patch_depth(view["depth"], patch) for view in views]
-            classes += [patch_classes(view["segmentation"], patch, truth_classes) for view in views]
-    return FeatureSet(
-        {key: np.concatenate(parts) for key, parts in cls.items()},
-        {key: np.concatenate(parts) for key, parts in patches.items()},
-        labels,
-        np.stack(depths) if depths else None,
-        np.stack(classes) if classes else None,
-    )
+            grid = next(iter(of_batch.values()))["rgb"].grid
+            depths += [patch_depth(view["depth"], side // grid[0]) for view in views]
+            classes += [patch_classes(view["segmentation"], side // grid[0], truth_classes) for view in views]
+    labels = [label(i) for i in rows]
+    return {
+        name: extracted.feature_set(
+            labels, np.stack(depths) if depths else None, np.stack(classes) if classes else None
+        )
+        for name, extracted in found.items()
+    }
 
 
-def evaluate_pairs(student: FeatureSet, teacher: FeatureSet | None = None) -> dict[str, dict[str, Any]]:
-    """Compute retrieval in both directions, cosines, and with a teacher the retention of RGB features.
+class _Extracted:
+    """Features of one encoder while batches are added."""
+
+    def __init__(self, keys: Sequence[str], keep_patches: bool) -> None:
+        self._cls: dict[str, list[np.ndarray]] = {key: [] for key in keys}
+        self._patches: dict[str, list[np.ndarray]] = {key: [] for key in keys if keep_patches}
+        self._cosines = {pair: MeanCosine() for pair in combinations(keys, 2)}
+        self._retained: dict[str, MeanCosine] = {}
+
+    def add(self, features: Mapping[str, Features], reference: Features | None) -> None:
+        for key, one in self._cls.items():
+            one.append(features[key].cls.float().cpu().numpy())
+        for key, one in self._patches.items():
+            one.append(features[key].patches.float().cpu().numpy())
+        for (a, b), cosine in self._cosines.items():
+            cosine.add(features[a].patches, features[b].patches)
+        if reference is not None:
+            rgb = features["rgb"]
+            for name, own, teachers in (
+                ("retention_cls", rgb.cls, reference.cls),
+                ("retention_patches", rgb.patches, reference.patches),
+            ):
+                self._retained.setdefault(name, MeanCosine()).add(own, teachers)
+
+    def feature_set(self, labels: list[str | None], depth: np.ndarray | None, classes: np.ndarray | None) -> FeatureSet:
+        return FeatureSet(
+            {key: np.concatenate(parts) for key, parts in self._cls.items()},
+            labels,
+            {pair: cosine.value for pair, cosine in self._cosines.items()},
+            {name: cosine.value for name, cosine in self._retained.items()},
+            {key: np.concatenate(parts) for key, parts in self._patches.items()},
+            depth,
+            classes,
+        )
+
+
+def _inputs(encoder: Encoder, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the images as the encoder takes them: RGB, and others with one channel or as grey with three."""
+    return {
+        key: image if key == "rgb" or encoder.channels(key) == 1 else as_colour(image) for key, image in images.items()
+    }
+
+
+def evaluate_pairs(found: FeatureSet) -> dict[str, dict[str, Any]]:
+    """Compute retrieval in both directions and cosines of RGB with every other modality.
 
     Returns:
         By modality beside RGB: {"items", "from_rgb": {"r1", "r5", "median_rank", "items"}, "to_rgb": the same,
-        "cosine": {"true", "unrelated"}, "patch_cosine": of patch tokens at the same position, "retention_cls",
-        "retention_patches"}.
+        "cosine": {"true", "unrelated"}, "patch_cosine": of patch tokens at the same position}, and with a teacher
+        "retention_cls", "retention_patches".
     """
-    rgb = student.cls["rgb"]
-    kept = {}
-    if teacher is not None:
-        kept["retention_cls"] = retention(rgb, teacher.cls["rgb"])
-        kept["retention_patches"] = retention(student.patches["rgb"], teacher.patches["rgb"])
+    return {key: _pair_scores(found, "rgb", key) | found.retained for key in found.cls if key != "rgb"}
+
+
+def _pair_scores(found: FeatureSet, first: str, second: str) -> dict[str, Any]:
+    a, b = found.cls[first], found.cls[second]
     return {
-        key: {
-            "items": len(rgb),
-            "from_rgb": asdict(retrieval(rgb, other)),
-            "to_rgb": asdict(retrieval(other, rgb)),
-            "cosine": asdict(pair_cosines(rgb, other)),
-            "patch_cosine": retention(student.patches[key], student.patches["rgb"]),
-            **kept,
-        }
-        for key, other in student.cls.items()
-        if key != "rgb"
+        "items": len(a),
+        "from_rgb": asdict(retrieval(a, b)),
+        "to_rgb": asdict(retrieval(b, a)),
+        "cosine": asdict(pair_cosines(a, b)),
+        "patch_cosine": found.patch_cosines[first, second],
     }
 
 
@@ -174,15 +269,8 @@ def evaluate_infrared_pairs(found: FeatureSet) -> dict[str, dict[str, Any]]:
         {"nir to swir": {"items", "from_rgb": nir as query, "to_rgb": swir as query, "cosine", "patch_cosine"}, ..};
         empty with fewer than two bands.
     """
-    out = {}
-    for first, second in combinations([key for key in found.cls if key != "rgb"], 2):
-        renamed = FeatureSet(
-            {"rgb": found.cls[first], second: found.cls[second]},
-            {"rgb": found.patches[first], second: found.patches[second]},
-            found.labels,
-        )
-        out[f"{first} to {second}"] = evaluate_pairs(renamed)[second]
-    return out
+    pairs = combinations([key for key in found.cls if key != "rgb"], 2)
+    return {f"{first} to {second}": _pair_scores(found, first, second) for first, second in pairs}
 
 
 def evaluate_neighbours(train: FeatureSet, test: FeatureSet, k: int = 20) -> dict[str, float]:
@@ -221,6 +309,8 @@ def evaluate_probes(train: FeatureSet, test: FeatureSet, classes: int) -> dict[s
     """
     if train.depth is None or test.depth is None or train.classes is None or test.classes is None:
         raise ValueError("probes need ground truth: extract features with truth_classes")
+    if not train.patches or not test.patches:
+        raise ValueError("probes need patch tokens: extract features with keep_patches")
     scores = {}
     fitted = {key: _fit(train, key, classes) for key in train.patches}
     for key in test.patches:

@@ -1,4 +1,4 @@
-"""Metrics of cross-modal features: retrieval, cosines of true and unrelated pairs, k-NN accuracy, retention.
+"""Metrics of cross-modal features: retrieval, cosines of true and unrelated pairs, k-NN accuracy.
 
 All metrics depend on the directions of the features only.
 
@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Cosines", "Retrieval", "knn_accuracy", "pair_cosines", "retention", "retrieval"]
+__all__ = ["Cosines", "Retrieval", "knn_accuracy", "pair_cosines", "retrieval"]
+
+_ROWS = 1024
+"""Queries compared with the gallery at once; all at once would take 8 N^2 bytes."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,18 @@ def retrieval(queries: np.ndarray, gallery: np.ndarray) -> Retrieval:
     Raises:
         ValueError: different shapes, no items, or values that are not finite.
     """
-    cosines = _cosines(queries, gallery)
-    match = np.diagonal(cosines)[:, None]
-    ranks = 1 + (cosines > match).sum(axis=1) + 0.5 * ((cosines == match).sum(axis=1) - 1)
+    a, b = _unit_pairs(queries, gallery)
+    above, equal = np.zeros(len(a), np.int64), np.zeros(len(a), np.int64)
+    for start in range(0, len(a), _ROWS):
+        rows = slice(start, start + _ROWS)
+        cosines = a[rows] @ b.T
+        match = np.diagonal(cosines, offset=start)[:, None]
+        above[rows], equal[rows] = (cosines > match).sum(axis=1), (cosines == match).sum(axis=1)
     return Retrieval(
-        r1=_recall_at(cosines, match, 1),
-        r5=_recall_at(cosines, match, 5),
-        median_rank=float(np.median(ranks)),
-        items=len(cosines),
+        r1=_recall_at(1, above, equal),
+        r5=_recall_at(5, above, equal),
+        median_rank=float(np.median(1 + above + 0.5 * (equal - 1))),
+        items=len(a),
     )
 
 
@@ -66,12 +73,12 @@ def pair_cosines(a: np.ndarray, b: np.ndarray) -> Cosines:
     Raises:
         ValueError: different shapes, fewer than two items, or values that are not finite.
     """
-    cosines = _cosines(a, b)
-    count = len(cosines)
+    a, b = _unit_pairs(a, b)
+    count = len(a)
     if count < 2:
         raise ValueError("unrelated pairs need at least two items")
-    true = float(np.trace(cosines)) / count
-    return Cosines(true, float(cosines.sum() - np.trace(cosines)) / (count * (count - 1)))
+    matching = float((a * b).sum())
+    return Cosines(matching / count, (float(a.sum(axis=0) @ b.sum(axis=0)) - matching) / (count * (count - 1)))
 
 
 def knn_accuracy(
@@ -99,38 +106,32 @@ def knn_accuracy(
         raise ValueError(
             f"features and labels differ in number: {len(train)}, {len(train_labels)}; {len(test)}, {len(test_labels)}"
         )
-    cosines = _unit(test) @ _unit(train).T
+    queries, gallery = _unit(test), _unit(train).T
     classes, numbers = np.unique(train_labels, return_inverse=True)
-    nearest = np.argsort(-cosines, axis=1, kind="stable")[:, : min(k, len(train))]
-    weights = np.exp(np.take_along_axis(cosines, nearest, axis=1) / temperature)
     votes = np.zeros((len(test), len(classes)))
-    for column in range(nearest.shape[1]):
-        votes[np.arange(len(test)), numbers[nearest[:, column]]] += weights[:, column]
+    for start in range(0, len(test), _ROWS):
+        cosines = queries[start : start + _ROWS] @ gallery
+        nearest = np.argsort(-cosines, axis=1, kind="stable")[:, : min(k, len(train))]
+        weights = np.exp(np.take_along_axis(cosines, nearest, axis=1) / temperature)
+        for column in range(nearest.shape[1]):
+            votes[np.arange(start, start + len(cosines)), numbers[nearest[:, column]]] += weights[:, column]
     return float((classes[votes.argmax(axis=1)] == np.asarray(test_labels)).mean())
 
 
-def retention(student: np.ndarray, teacher: np.ndarray) -> float:
-    """Compute the mean cosine of the student's with the teacher's RGB features; 1: fully retained.
+def _recall_at(k: int, above: np.ndarray, equal: np.ndarray) -> float:
+    """Return the expected fraction of queries whose match is among the k nearest, with ties in random order.
 
-    Raises:
-        ValueError: different shapes, or values that are not finite.
+    Args:
+        k: rank.
+        above, equal: number of gallery items nearer than the match, and as near (with the match itself), [N].
     """
-    if student.shape != teacher.shape:
-        raise ValueError(f"the student's features are {student.shape}, the teacher's {teacher.shape}")
-    return float((_unit(student) * _unit(teacher)).sum(axis=-1).mean())
-
-
-def _recall_at(cosines: np.ndarray, match: np.ndarray, k: int) -> float:
-    """Return the expected fraction of queries whose match is among the k nearest, with ties in random order."""
-    above = (cosines > match).sum(axis=1)
-    equal = (cosines == match).sum(axis=1)
     return float(np.clip((k - above) / equal, 0, 1).mean())
 
 
-def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _unit_pairs(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if a.ndim != 2 or a.shape != b.shape or not len(a):
         raise ValueError(f"features of pairs must be two arrays [N, D] of one shape, not {a.shape} and {b.shape}")
-    return _unit(a) @ _unit(b).T
+    return _unit(a), _unit(b)
 
 
 def _unit(x: np.ndarray) -> np.ndarray:

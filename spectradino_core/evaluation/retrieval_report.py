@@ -14,13 +14,14 @@ import torch
 from spectradino_core.data.manifest import ManifestSource
 from spectradino_core.data.scene_sets import SceneImages
 from spectradino_core.data.sources import MAPS, ImageSource
-from spectradino_core.evaluation.projection import plot_pairs
+from spectradino_core.evaluation.projection import plot_pairs, plot_tsne
 from spectradino_core.evaluation.representations import (
     FeatureSet,
     evaluate_infrared_pairs,
     evaluate_neighbours,
     evaluate_pairs,
     evaluate_probes,
+    extract_each,
     extract_features,
     mean_of,
 )
@@ -60,6 +61,7 @@ def evaluate_encoders(
     infrared: bool = False,
     device: torch.device | str = "cpu",
     views: int = 1,
+    workers: int = 0,
 ) -> tuple[dict[str, dict[str, dict[str, Any]]], dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]]:
     """Evaluate every encoder on the pairs of every modality of every data set.
 
@@ -72,6 +74,7 @@ def evaluate_encoders(
         infrared: also evaluate pairs of infrared bands, on data sets whose items have several.
         device: device of all encoders.
         views: number of views per item, whose scores are averaged; queries search the same view of the other items.
+        workers: see `prefetched`.
 
     Returns:
         {encoder: {"set, modality": see `evaluate_pairs`}}, and for plots {encoder: {modality: (RGB, other) features}}
@@ -84,12 +87,11 @@ def evaluate_encoders(
             supporting = {name: encoder for name, encoder in encoders.items() if _supports(encoder, key)}
             rows: dict[str, list[dict[str, Any]]] = {name: [] for name in supporting}
             for view in range(views):
-                of_teacher = None
-                if teacher is not None:
-                    of_teacher = extract_features(teacher, source, (key,), side, device=device, view=view)
-                for name, encoder in supporting.items():
-                    found = extract_features(encoder, source, (key,), side, device=device, view=view)
-                    rows[name].append(evaluate_pairs(found, of_teacher)[key])
+                features = extract_each(
+                    supporting, source, (key,), side, device=device, view=view, teacher=teacher, workers=workers
+                )
+                for name, found in features.items():
+                    rows[name].append(evaluate_pairs(found)[key])
                     if view == 0:
                         drawn[name].setdefault(key, (found.cls["rgb"], found.cls[key]))
             for name, of_views in rows.items():
@@ -101,7 +103,9 @@ def evaluate_encoders(
             bands = [key for key in several if _supports(encoder, key)]
             if len(bands) > 1:
                 between = [
-                    evaluate_infrared_pairs(extract_features(encoder, source, bands, side, device=device, view=view))
+                    evaluate_infrared_pairs(
+                        extract_features(encoder, source, bands, side, device=device, view=view, workers=workers)
+                    )
                     for view in range(views)
                 ]
                 scores[name] |= {f"{title}, {pair}": row for pair, row in mean_of(between).items()}
@@ -184,8 +188,9 @@ def run(options: argparse.Namespace) -> int:
         encoders[name or Path(file).stem] = open_encoder(Path(file)).to(options.device)
 
     scores, drawn = evaluate_encoders(
-        encoders, sets, options.crop, teacher, bool(options.maps), options.compare_bands, options.device, options.views
-    )
+        encoders, sets, options.crop, teacher, bool(options.maps), options.compare_bands, options.device, options.views,
+        options.workers,
+    )  # fmt: skip
     texts = [pairs_table(scores)]
     if options.views > 1:
         texts.append(f"Means over {options.views} views: the largest centred square, then seeded crops.\n")
@@ -203,7 +208,10 @@ def run(options: argparse.Namespace) -> int:
         for name, text in (("retrieval.md", "\n".join(texts)), ("retrieval.json", json.dumps(result, indent=2) + "\n")):
             with written_atomically(options.out / name) as scratch:
                 scratch.write_text(text, encoding="utf-8")
-        plot_pairs({name: pairs for name, pairs in drawn.items() if pairs}, options.out / "pairs.png")
+        shown = {name: pairs for name, pairs in drawn.items() if pairs}
+        plot_pairs(shown, options.out / "pairs.png")
+        if options.tsne:
+            plot_tsne(shown, options.out / "pairs_tsne.png")
     return 0
 
 
@@ -234,7 +242,8 @@ def _neighbours(
     for name, encoder in encoders.items():
         if _supports(encoder, key):
             of_train, of_test = (
-                extract_features(encoder, s, (key,), options.crop, device=options.device) for s in (train, test)
+                extract_features(encoder, s, (key,), options.crop, device=options.device, workers=options.workers)
+                for s in (train, test)
             )
             out[name] = evaluate_neighbours(of_train, of_test)
     return out
@@ -252,9 +261,12 @@ def _probes(
     for name, encoder in encoders.items():
         keys = [key for key in (*(b.key for b in INFRARED), *MAPS) if _supports(encoder, key)]
         found: list[FeatureSet] = [
-            extract_features(encoder, source, keys, options.crop, truth_classes=classes, device=options.device)
+            extract_features(
+                encoder, source, keys, options.crop, truth_classes=classes, keep_patches=True, device=options.device,
+                workers=options.workers,
+            )
             for source in (train, test)
-        ]
+        ]  # fmt: skip
         out[name] = evaluate_probes(found[0], found[1], classes)
     return out
 

@@ -198,7 +198,7 @@ def score_runs(
         scorers[name] = Scorer(info.box_classes, info.mask_classes, threshold, (worst or {}).get(name))
     with ExitStack() as lowered:
         for pipeline in {id(run.pipeline): run.pipeline for run in runs.values()}.values():
-            lowered.enter_context(_every_detection(pipeline))
+            lowered.enter_context(_scored(pipeline))
         for sample in samples:
             for name, run in runs.items():
                 rgb = sample.rgb if sample.present[0] and run.mode is not Mode.IR_ONLY else None
@@ -232,9 +232,11 @@ def _of_classes(detections: PerceptionResult, classes: tuple[int, ...] | None) -
 
 
 @contextmanager
-def _every_detection(pipeline: Pipeline) -> Iterator[None]:
-    serving, pipeline.score_threshold = pipeline.score_threshold, min(SCORE_FLOOR, pipeline.score_threshold)
+def _scored(pipeline: Pipeline) -> Iterator[None]:
+    """Keep every detection, and enlarge masks as benchmarks do."""
+    serving = pipeline.score_threshold, pipeline.masks_from_logits
+    pipeline.score_threshold, pipeline.masks_from_logits = min(SCORE_FLOOR, pipeline.score_threshold), True
     try:
         yield
     finally:
-        pipeline.score_threshold = serving
+        pipeline.score_threshold, pipeline.masks_from_logits = serving

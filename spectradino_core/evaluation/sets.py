@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from spectradino_core.data.paired_folder import PairedFolder
+from spectradino_core.data.prefetch import prefetched
 from spectradino_core.data.sample import PairedSample
 from spectradino_core.modality import Modality
 
@@ -35,8 +36,8 @@ class LabelledSet(Protocol):
 
     def __len__(self) -> int: ...
 
-    def samples(self) -> Iterator[PairedSample]:
-        """Iterate over the pairs, each read or rendered on access."""
+    def samples(self, workers: int = 0) -> Iterator[PairedSample]:
+        """Iterate over the pairs, each read or rendered on access, or ahead (see `prefetched`)."""
         ...
 
 
@@ -79,5 +80,5 @@ class FolderSet:
     def __iter__(self) -> Iterator[PairedSample]:
         return map(self._folder.load, self._items)
 
-    def samples(self) -> Iterator[PairedSample]:
-        return iter(self)
+    def samples(self, workers: int = 0) -> Iterator[PairedSample]:
+        return prefetched(self._folder.load, self._items, workers)

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from spectradino_core.modality import Modality
 from spectradino_core.models.perception import Perception
 from spectradino_core.models.perception_checkpoint import load_perception
+from spectradino_core.models.segmentation import mask_at_source
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.engine import RawPredictions
+from spectradino_core.runtime.preprocess import Letterbox
 
 __all__ = ["SlidingEngine", "window_starts"]
 
@@ -66,6 +68,7 @@ class SlidingEngine:
         ]
         self.label = f"PyTorch {torch.__version__} on {self._device}, {len(self._origins)} windows"
         self.on_cpu = self._device.type == "cpu"
+        self._mask_logits: Tensor | None = None
 
     @classmethod
     def open(
@@ -108,7 +111,14 @@ class SlidingEngine:
                     total = torch.zeros((len(logits), *count.shape), device=self._device)
                 total[:, rows, columns] += logits
                 count[rows, columns] += 1
-        mask = None if total is None else (total / count).argmax(dim=0).to(torch.uint8).cpu().numpy()
+        self._mask_logits = None if total is None else total / count
+        mask = None if self._mask_logits is None else self._mask_logits.argmax(dim=0).to(torch.uint8).cpu().numpy()
         if not boxes:
             return np.zeros((0, 4), np.float32), np.zeros((0, 0), np.float32), mask
         return torch.cat(boxes).cpu().numpy(), torch.cat(scores).cpu().numpy(), mask
+
+    def source_mask(self, box: Letterbox) -> np.ndarray:
+        """See `TorchEngine.source_mask`."""
+        if self._mask_logits is None:
+            raise ValueError("no mask logits: the engine has not run, or its model has no segmentation head")
+        return mask_at_source(self._mask_logits, box)

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from spectradino_core.modality import Modality
 from spectradino_core.models.checkpoints import CheckpointError
-from spectradino_core.models.perception import Perception
+from spectradino_core.models.perception import Fused, Perception, Predictions
 from spectradino_core.models.perception_checkpoint import load_perception
+from spectradino_core.models.segmentation import mask_at_source
 from spectradino_core.runtime.bundle import BundleError, ModelInfo
 from spectradino_core.runtime.engine import EngineError, RawPredictions, raw_predictions
+from spectradino_core.runtime.preprocess import Letterbox
 
 __all__ = ["ServingGraph", "TorchEngine", "cuda_is_available"]
 
@@ -50,6 +52,10 @@ class ServingGraph(nn.Module):
         For "reuse", from rgb and the infrared features [L, N, D] of an earlier pass. Outputs are boxes [A, 4] and
         scores [A, C] of a detection head, mask uint8 [H, W] of a segmentation head, infrared features [L, N, D].
         """
+        return self.outputs_of(*self.predict(*given))
+
+    def predict(self, *given: Tensor) -> tuple[Predictions, Fused]:
+        """Compute the model's own predictions and fused features from the inputs of `forward`."""
         if self.streams == "both":
             rgb, ir, present = given
             fused = self.model.fuse({Modality.RGB: rgb, self.model.infrared: ir}, present[None])
@@ -59,7 +65,10 @@ class ServingGraph(nn.Module):
         else:
             (image,) = given
             fused = self.model.fuse({Modality.RGB if self.streams == "rgb" else self.model.infrared: image})
-        predictions = self.model.predict(fused)
+        return self.model.predict(fused), fused
+
+    def outputs_of(self, predictions: Predictions, fused: Fused) -> tuple[Tensor, ...]:
+        """Compute the outputs of `forward`."""
         outputs: tuple[Tensor, ...] = ()
         if predictions.boxes is not None and predictions.logits is not None:
             outputs = (predictions.boxes[0], predictions.logits[0].float().sigmoid())
@@ -122,6 +131,7 @@ class TorchEngine:
         self._device = device
         self._graph = ServingGraph(model, info.input_size, features=True).eval()
         self.ir_features: np.ndarray | None = None
+        self._mask_logits: Tensor | None = None
 
     @property
     def model(self) -> Perception:
@@ -134,9 +144,21 @@ class TorchEngine:
         try:
             with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 has a 10-bit mantissa
                 given = [torch.from_numpy(x).to(self._device) for x in inputs]
-                results = [x.cpu().numpy() for x in self._graph(*given)]
+                predictions, fused = self._graph.predict(*given)
+                results = [x.cpu().numpy() for x in self._graph.outputs_of(predictions, fused)]
         except RuntimeError as error:  # torch raises these for out of memory and lost devices
             raise EngineError(f"{self.label} failed on a frame: {error}") from error
         outputs = dict(zip(self._graph.outputs, results, strict=True))
         self.ir_features = outputs["ir_features"]
+        self._mask_logits = None if predictions.mask_logits is None else predictions.mask_logits[0]
         return raw_predictions(outputs)
+
+    def source_mask(self, box: Letterbox) -> np.ndarray:
+        """Return the last pass's mask in the pixels of the source image, see `mask_at_source`.
+
+        Raises:
+            ValueError: the model has no segmentation head, or there was no pass.
+        """
+        if self._mask_logits is None:
+            raise ValueError("no mask logits: the engine has not run, or its model has no segmentation head")
+        return mask_at_source(self._mask_logits, box)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,8 +15,33 @@ from torch import Tensor, nn
 from spectradino_core.models.batch_norm import BatchNorm
 from spectradino_core.models.pooling import adaptive_average
 from spectradino_core.models.pyramid import LEVELS, ChannelNorm, SimpleFeaturePyramid
+from spectradino_core.runtime.preprocess import Letterbox
 
-__all__ = ["LinearSegmentationHead", "POOLS", "UPerNet"]
+__all__ = ["LinearSegmentationHead", "POOLS", "UPerNet", "mask_at_source"]
+
+
+@torch.inference_mode()
+def mask_at_source(logits: Tensor, box: Letterbox) -> np.ndarray:
+    """Enlarge mask logits bilinearly to the source image and choose each pixel's class, as benchmarks do.
+
+    A class map that is chosen in the network's pixels and then enlarged has steps at class boundaries.
+
+    Args:
+        logits: [C, h, w], which cover the network's input.
+        box: geometry of the source image in that input.
+
+    Returns:
+        Class of each source pixel, uint8.
+    """
+    sides = zip(box.source, box.content, box.network, strict=True)
+    # Centres of the source pixels in the network's input, whose edges are -1 and 1.
+    x, y = (
+        (torch.arange(source, device=logits.device) + 0.5) * (2 * content / (source * network)) - 1
+        for source, content, network in sides
+    )
+    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+    full = F.grid_sample(logits[None].float(), grid[None], padding_mode="border", align_corners=False)
+    return full[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
 
 
 class LinearSegmentationHead(nn.Module):

@@ -32,6 +32,8 @@ class Pipeline:
         compensate_motion: shift an infrared frame that is used again by the camera's motion, see `motion`; may be set
             between calls.
         used_registration: IR-to-RGB mapping of the last pair, with that motion.
+        masks_from_logits: enlarge the mask logits to the source image instead of the class map, with an engine that
+            keeps them (`source_mask`); for evaluation, may be set between calls.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Pipeline:
         self.registration = registration
         self.on_prepared: Callable[[], None] | None = None
         self.compensate_motion = False
+        self.masks_from_logits = False
         self.used_registration: Registration | None = None
         self._motion = MotionCompensation()
         self._inputs = inputs_of(self.info)
@@ -138,7 +141,7 @@ class Pipeline:
             boxes=letterbox.to_source(boxes),
             scores=scores,
             labels=labels,
-            mask=None if mask is None else letterbox.mask_to_source(mask),
+            mask=None if mask is None else self._source_mask(mask, letterbox),
             mode=_mode(rgb, infrared),
             size=size,
             ir_invalid=None if infrared is None else self._thermal.invalid_fraction,
@@ -150,6 +153,10 @@ class Pipeline:
             "postprocess": (done - inferred) * 1e3,
         }
         return percepts
+
+    def _source_mask(self, mask: np.ndarray, letterbox: Letterbox) -> np.ndarray:
+        from_logits = getattr(self.engine, "source_mask", None) if self.masks_from_logits else None
+        return letterbox.mask_to_source(mask) if from_logits is None else from_logits(letterbox)
 
     def _compensated(self, rgb: np.ndarray, infrared: np.ndarray, ir_key: object) -> Registration | None:
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:

@@ -49,7 +49,7 @@ SETTINGS = {
     "mfnet": Setting((644, 490), (280, 210), 16, 100),  # 640x480
     "semanticrt": Setting((644, 518), (280, 224), 16, 30),  # about 5:4
     "fmb": Setting((798, 602), (280, 210), 16, 60),  # 800x600
-    "mcubes": Setting((616, 518), (280, 238), 8, 120),  # 1224x1024
+    "mcubes": Setting((518, 518), (252, 252), 8, 120),  # 1024x1024, and 1032x1024 in training
     "roadscene": Setting((518, 322), (280, 168), 8, 40),  # crops of many sizes
     "scenes": Setting((644, 518), (280, 224), 8, 12),  # 640x512
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,7 @@ def test_multiple_views_are_averaged_and_reported(backbone, tmp_path, capsys):
     assert main(words) == 0
     one = json.loads((tmp_path / "retrieval.json").read_text())
     assert "Means over" not in capsys.readouterr().out
-    assert main([*words, "--views", "3"]) == 0
+    assert main([*words, "--views", "3", "--workers", "2"]) == 0
     three = json.loads((tmp_path / "retrieval.json").read_text())
     assert "Means over 3 views" in capsys.readouterr().out
     assert (one["views"], three["views"]) == (1, 3)
@@ -112,6 +113,17 @@ def test_multiple_views_are_averaged_and_reported(backbone, tmp_path, capsys):
     assert a["cosine"] != b["cosine"]
     assert main([*words, "--views", "0"]) == 1
     assert "--views 0: give at least 1" in capsys.readouterr().err
+
+
+def test_tsne_without_scikit_learn_names_the_extra_before_anything_is_evaluated(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    words = ["evaluate", "retrieval", "--model", "none", "--scenes", "4", "--tsne"]
+    assert main([*words, "--out", str(tmp_path)]) == 1
+    assert "sklearn" in (error := capsys.readouterr().err)
+    assert "pip install 'spectradino_ros[tsne]'" in error
+    assert main(words) == 1
+    assert "--tsne has no effect without --out" in capsys.readouterr().err
 
 
 def test_incompatible_options_are_refused(backbone, capsys):

@@ -28,9 +28,11 @@ def hint(recipe: FinetuneRecipe, tmp_path, capsys, *words: str) -> list[str]:
         provenance={"dataset": recipe.dataset, "architecture": recipe.architecture.to_dict(), "mode": recipe.mode}
     )
     save_perception(tmp_path / "model.safetensors", Perception(recipe.architecture), info)
-    words = words or ("--scenes", "1")
+    words = words or ("--scenes", "2", "--workers", "2")
     assert main(["evaluate", "--model", str(tmp_path / "model.safetensors"), *words, "--device", "cpu"]) == 0
-    found = re.search(r"not trained: run `(spectradino finetune [^`]*)`", capsys.readouterr().out)
+    out = capsys.readouterr().out
+    assert ("Masks: logits enlarged bilinearly" in out) is bool(recipe.mask_classes)
+    found = re.search(r"not trained: run `(spectradino finetune [^`]*)`", out)
     assert found is not None
     return shlex.split(found[1])
 

@@ -1,4 +1,4 @@
-"""Principal components against their definition, and the picture."""
+"""Principal components against their definition, and the plots."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from spectradino_core.evaluation.projection import plot_pairs, principal_components
+from spectradino_core.evaluation.projection import MAX_ITEMS, _chosen, plot_pairs, plot_tsne, principal_components
 
 
 def test_components_are_the_directions_of_maximum_variance():
@@ -39,3 +39,24 @@ def test_plot_shows_every_stage(tmp_path):
     assert (two.reshape(-1, 3) != 255).any(axis=1).mean() > 0.005
     with pytest.raises(ValueError, match="no features"):
         plot_pairs({"stage 1": {}}, tmp_path / "none.png")
+
+
+def test_drawn_items_are_random_and_seeded():
+    a, b = np.arange(500)[:, None], np.arange(500)[:, None] + 1000
+    drawn, partners = _chosen(a, b, 0)
+    assert len(drawn) == len(set(drawn.ravel())) == MAX_ITEMS
+    assert drawn.max() > 400
+    np.testing.assert_array_equal(partners, drawn + 1000)
+    np.testing.assert_array_equal(_chosen(a, b, 0)[0], drawn)
+    assert (_chosen(a, b, 1)[0] != drawn).any()
+    np.testing.assert_array_equal(_chosen(a[:9], b[:9], 0)[0], a[:9])
+
+
+def test_tsne_is_drawn_in_three_dimensions(tmp_path):
+    pytest.importorskip("sklearn")
+    rng = np.random.default_rng(0)
+    far = rng.normal(size=(6, 5)) + 20
+    plot_tsne({"s": {"nir": (rng.normal(size=(6, 5)), far), "lwir": (far, far)}}, tmp_path / "a.png")
+    plot_tsne({"s": {"nir": (rng.normal(size=(2, 5)), far[:2])}}, tmp_path / "few.png")
+    for name in ("a.png", "few.png"):
+        assert (cv2.imread(str(tmp_path / name)).reshape(-1, 3) != 255).any(axis=1).mean() > 0.005

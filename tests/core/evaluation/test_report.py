@@ -59,7 +59,7 @@ class Pairs:
     def __len__(self) -> int:
         return 3
 
-    def samples(self) -> Iterator[PairedSample]:
+    def samples(self, workers: int = 0) -> Iterator[PairedSample]:
         return iter([pair("day"), pair("day", red=False), pair("night")])
 
 
@@ -90,6 +90,7 @@ def test_every_table_has_all_streams_and_the_baseline_command(blob):
             assert f"| {row}" in text, row
     assert f"{BASELINE}, not trained: run `train <it>` | – | – | – | – | – |" in text
     assert "Rule: nothing is ignored here." in text
+    assert "Masks: class maps of the network's size, enlarged to the image, for 1 of 1 models: exported" in text
     page = report.page().html()
     assert "not trained: run `train &lt;it&gt;`" in page
     assert page.count("data:image/svg+xml") >= 6  # mAP and mIoU by subset, two kinds of bars, curves, two confusions
@@ -202,6 +203,7 @@ def test_a_benchmarks_reader_is_such_a_set():
     assert comparison.about == (pairs.ignore,)
     assert comparison.unknown == ()
     night = next(sample for sample in pairs.samples() if "night" in sample.subsets)
+    pipeline.masks_from_logits = True
     answered = pipeline(None, night.infrared).mask
     counted = night.mask != 255
     right = (answered == night.mask)[counted].mean()

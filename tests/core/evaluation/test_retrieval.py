@@ -1,11 +1,14 @@
-"""Retrieval, cosines, neighbours and retention against cases computed by hand."""
+"""Retrieval, cosines and neighbours against cases computed by hand."""
 
 from __future__ import annotations
+
+from dataclasses import astuple
 
 import numpy as np
 import pytest
 
-from spectradino_core.evaluation.retrieval import knn_accuracy, pair_cosines, retention, retrieval
+from spectradino_core.evaluation import retrieval as metrics
+from spectradino_core.evaluation.retrieval import knn_accuracy, pair_cosines, retrieval
 
 
 def test_partners_in_the_same_direction_are_found():
@@ -53,14 +56,6 @@ def test_cosines_by_hand():
         pair_cosines(a[:1], b[:1])
 
 
-def test_retention_by_hand():
-    teacher = np.array([[1.0, 0.0], [0.0, 2.0]])
-    assert retention(teacher * 7, teacher) == pytest.approx(1.0)
-    assert retention(np.array([[0.0, 1.0], [0.0, 1.0]]), teacher) == pytest.approx(0.5)
-    with pytest.raises(ValueError, match=r"\(1, 2\)"):
-        retention(teacher[:1], teacher)
-
-
 def test_neighbours_vote_by_weight():
     train = np.array([[1.0, 0.0], [0.6, 0.8], [0.6, -0.8]])
     labels = np.array([7, 3, 3])
@@ -71,6 +66,23 @@ def test_neighbours_vote_by_weight():
     assert knn_accuracy(train, labels, query, np.array([3]), k=20, temperature=10.0) == 1.0
     with pytest.raises(ValueError, match="differ in number"):
         knn_accuracy(train, labels[:2], query, np.array([7]))
+
+
+def test_many_queries_are_compared_in_parts_with_equal_results(monkeypatch):
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(50, 8))
+    b = a + rng.normal(size=(50, 8))
+    b[7], a[7] = b[8], a[8]  # ties
+    labels = np.arange(50) % 5
+    whole = astuple(retrieval(a, b)), knn_accuracy(a, labels, b, labels)
+    monkeypatch.setattr(metrics, "_ROWS", 7)
+    assert astuple(retrieval(a, b)) == pytest.approx(whole[0])
+    assert knn_accuracy(a, labels, b, labels) == whole[1]
+    unit_a, unit_b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
+    every = unit_a @ unit_b.T
+    found = pair_cosines(a, b)
+    assert found.true == pytest.approx(np.trace(every) / 50)
+    assert found.unrelated == pytest.approx((every.sum() - np.trace(every)) / (50 * 49))
 
 
 def test_what_is_no_feature_is_refused():

@@ -7,12 +7,16 @@ import pytest
 import torch
 from torch import nn
 
+from spectradino_core.data.sample import PairedSample
+from spectradino_core.evaluation.scorer import Run, score_runs
 from spectradino_core.evaluation.sliding import SlidingEngine, window_starts
 from spectradino_core.export.torch_engine import TorchEngine
 from spectradino_core.modality import Modality
 from spectradino_core.models.perception import Architecture, Perception
 from spectradino_core.runtime.bundle import ModelInfo
-from spectradino_core.thermal import ThermalContract
+from spectradino_core.runtime.pipeline import Pipeline
+from spectradino_core.runtime.preprocess import Letterbox, infrared_input, rgb_input
+from spectradino_core.thermal import ThermalContract, ThermalNormaliser
 
 WINDOW = (56, 42)
 
@@ -66,6 +70,28 @@ def test_class_scores_of_windows_are_averaged(model, present):
     assert count.max() > 4
     assert count.min() == 1
     assert (mask == (total / count).argmax(axis=0)).mean() > 0.999  # float32 against float64
+
+
+def test_evaluation_enlarges_the_logits_of_both_engines(model):
+    rng = np.random.default_rng(0)
+    rgb, infrared = rng.integers(0, 255, (84, 112, 3), np.uint8), rng.integers(0, 255, (84, 112), np.uint8)
+    sample = PairedSample(rgb, infrared, mask=np.zeros((84, 112), np.uint8))
+    for engine in (TorchEngine.of(model, info()), SlidingEngine(model, info(), (56, 42))):
+        pipeline = Pipeline(engine)
+        enlarged = pipeline(rgb, infrared).mask
+        counts = score_runs({"a": Run(pipeline)}, [sample])["a"].scores().pixels.counts
+        assert not pipeline.masks_from_logits
+        with torch.inference_mode():
+            logits = model(engine_images(rgb, infrared), torch.ones(1, 2)).mask_logits
+        expected = nn.functional.interpolate(logits, size=(84, 112), mode="bilinear", align_corners=False)[0].argmax(0)
+        np.testing.assert_allclose(counts[0, :3], np.bincount(expected.numpy().ravel(), minlength=3), atol=3)
+        assert (enlarged != expected.numpy()).any()
+
+
+def engine_images(rgb: np.ndarray, infrared: np.ndarray) -> dict[Modality, torch.Tensor]:
+    box = Letterbox.fit((112, 84), WINDOW)
+    inputs = rgb_input(rgb, box), infrared_input(infrared, box, ThermalNormaliser(ThermalContract()))
+    return dict(zip((Modality.RGB, Modality.LWIR), (torch.from_numpy(x)[None] for x in inputs), strict=True))
 
 
 def test_boxes_lie_where_their_window_does(model):
