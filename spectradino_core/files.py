@@ -1,16 +1,16 @@
-"""Files from outside, read with limits; and our own files, written whole or not at all.
+"""Reading of untrusted files with limits, and atomic writing.
 
-Every file that a user, a data set or a download hands us is opened here, or is checked here before a library opens it
-by itself (`check_file`). What is refused, each in one sentence with the path and the remedy:
+Every file of a user, a data set or a download is opened here, or checked here before a library opens it (`check_file`).
+Refused, with the path and the remedy, are:
 
-- what is no regular file: opening a FIFO blocks for ever, a device may act on being opened, /dev/zero never ends;
-- placeholders in place of content: Git LFS and git-annex pointers, a web page saved under the file's name;
-- more bytes than a file of its kind has (`LARGEST`), JSON or YAML nested or numbered beyond use, YAML aliases, of which
-  some hundred bytes stand for gigabytes;
-- text that is not text.
+- files that are not regular: opening a FIFO blocks, opening a device may have effects, /dev/zero never ends;
+- placeholders of the content: Git LFS and git-annex pointers, web pages saved under the file's name;
+- files larger than their kind (`LARGEST`), JSON and YAML nested too deeply or with huge numbers, and YAML aliases, by
+  which a few hundred bytes expand to gigabytes;
+- text files that are not text.
 
-What comes out of a file passes `text.printable` on its way to a log. What a pickle, a model or an image library may
-cost is the business of those who call them.
+Text from a file passes `text.printable` before it is logged. Callers of pickle, model and image libraries limit what
+those may cost.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ LARGEST: dict[str, int] = {
     "bag file": 1 << 60,
     "file": 1 << 60,
 }
-"""Bytes that a file may have, by its kind: generous for real ones, and an end to those that have none."""
+"""Maximum size in bytes by kind of file: generous for real files, and a bound for endless ones."""
 
-_MOST_DEPTH = 64
-_MOST_NODES = 10_000
-_LONGEST_NUMBER = 100
+_MAX_DEPTH = 64
+_MAX_NODES = 10_000
+_MAX_DIGITS = 100
 _LARGEST_INTEGER = 1 << 64
 _LONG_DIGITS = re.compile(r"\d{20}")
 
@@ -97,21 +97,21 @@ _KINDS_OF_FILE = (
 
 
 class FileError(ValueError):
-    """A file from outside is refused; the message names it, says why, and what to do."""
+    """An untrusted file is refused; the message names it, the reason and the remedy."""
 
 
 # -------------------------------------------------------------------------------------------------------------- reading
 
 
 def open_file(path: str | os.PathLike[str], kind: str) -> BinaryIO:
-    """Open a file from outside for reading, without ever blocking; its size and content are checked first.
+    """Open an untrusted file for reading, without blocking, after checks of its type, size and first bytes.
 
     Args:
         path: the file; links are followed, as the user made them.
-        kind: key of `LARGEST`, which also names the file in errors.
+        kind: key of `LARGEST`, also used in errors.
 
     Raises:
-        FileError: there is no such regular file, it can't be read, is too large, or holds a placeholder.
+        FileError: there is no such regular file, or it can't be read, is too large or a placeholder.
     """
     shown = f"{kind} {printable(os.fspath(path))}"
     try:
@@ -126,7 +126,7 @@ def open_file(path: str | os.PathLike[str], kind: str) -> BinaryIO:
     file = os.fdopen(handle, "rb")
     try:
         found = os.fstat(handle)
-        _refuse_special(found.st_mode, shown)  # it may have been exchanged since
+        _refuse_special(found.st_mode, shown)  # it may have been replaced since
         if found.st_size > LARGEST[kind]:
             raise FileError(
                 f"{shown} is too long: {_size(found.st_size)}, such a file has at most {_size(LARGEST[kind])}"
@@ -146,16 +146,16 @@ def open_file(path: str | os.PathLike[str], kind: str) -> BinaryIO:
 
 
 def check_file(path: str | os.PathLike[str], kind: str) -> Path:
-    """The path of a file that a library opens by itself, after the checks of `open_file`, whose errors it raises."""
+    """Apply the checks of `open_file` to a file that a library opens, and return its path."""
     open_file(path, kind).close()
     return Path(path)
 
 
 def read_bytes(path: str | os.PathLike[str], kind: str) -> bytes:
-    """The content of a file; errors are those of `open_file`."""
+    """Read a file; raises the errors of `open_file`."""
     with open_file(path, kind) as file:
         try:
-            data = file.read(LARGEST[kind] + 1) or b""  # the size on record may be wrong: /proc says 0
+            data = file.read(LARGEST[kind] + 1) or b""  # the reported size may be wrong: it is 0 in /proc
         except OSError as error:
             raise FileError(f"{kind} {printable(os.fspath(path))} can't be read: {_reason(error)}") from None
     if len(data) > LARGEST[kind]:
@@ -166,10 +166,10 @@ def read_bytes(path: str | os.PathLike[str], kind: str) -> bytes:
 
 
 def read_text(path: str | os.PathLike[str], kind: str) -> str:
-    """The text of a UTF-8 file, with or without a byte order mark.
+    """Read a UTF-8 text file, with or without a byte order mark.
 
     Raises:
-        FileError: see `open_file`; or it is no UTF-8.
+        FileError: see `open_file`; or it is not UTF-8.
     """
     data = read_bytes(path, kind)
     try:
@@ -182,7 +182,7 @@ def read_text(path: str | os.PathLike[str], kind: str) -> str:
 
 
 def read_json(path: str | os.PathLike[str], kind: str) -> Any:
-    """The content of a JSON file.
+    """Read a JSON file.
 
     Raises:
         FileError: see `read_text` and `parse_json`.
@@ -191,24 +191,24 @@ def read_json(path: str | os.PathLike[str], kind: str) -> Any:
 
 
 def parse_json(text: str, source: str) -> Any:
-    """JSON from outside: whole numbers below 2^64, at most 64 levels deep.
+    """Parse untrusted JSON with integers below 2^64 and at most 64 levels.
 
     Args:
         text: the JSON.
-        source: named in errors.
+        source: name for errors.
 
     Raises:
-        FileError: it is not such JSON.
+        FileError: the JSON is invalid or exceeds the limits.
     """
     try:
-        # A function called for each number is slow, so it is used only where a text has such a number.
+        # A Python function called for each number is slow, so it is used only if the text has a long number.
         data = json.loads(text, parse_int=_integer) if _LONG_DIGITS.search(text) else json.loads(text)
     except RecursionError:
         raise FileError(f"{source} can't be read as JSON: it is nested too deeply") from None
     except ValueError as error:
         raise FileError(f"{source} can't be read as JSON: {printable(str(error))}") from None
     level = [data]
-    for _ in range(_MOST_DEPTH):
+    for _ in range(_MAX_DEPTH):
         inner: list[Any] = []
         for value in level:
             children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
@@ -216,11 +216,11 @@ def parse_json(text: str, source: str) -> Any:
         if not inner:
             return data
         level = inner
-    raise FileError(f"{source} can't be read as JSON: it is nested more than {_MOST_DEPTH} levels deep")
+    raise FileError(f"{source} can't be read as JSON: it is nested more than {_MAX_DEPTH} levels deep")
 
 
 def read_yaml(path: str | os.PathLike[str], kind: str) -> Any:
-    """The content of a YAML file.
+    """Read a YAML file.
 
     Raises:
         FileError: see `read_text` and `parse_yaml`.
@@ -229,18 +229,18 @@ def read_yaml(path: str | os.PathLike[str], kind: str) -> Any:
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """YAML from outside: plain values only, without aliases, at most 64 levels deep.
+    """Parse untrusted YAML with plain values only, without aliases and with at most 64 levels.
 
     Args:
-        text: the YAML; the first document counts, a second one is refused.
-        source: named in errors.
+        text: the YAML, a single document.
+        source: name for errors.
 
     Raises:
-        FileError: it is not such YAML, or PyYAML is not installed.
+        FileError: the YAML is invalid or exceeds the limits, or PyYAML is not installed.
     """
     try:
         import yaml
-    except ImportError as error:  # in a ROS workspace it is always there
+    except ImportError as error:  # always installed in a ROS workspace
         raise FileError(f"{source} can't be read without PyYAML ({error}): pip install pyyaml") from None
 
     class Loader(yaml.SafeLoader):
@@ -250,13 +250,13 @@ def parse_yaml(text: str, source: str) -> Any:
             if self.check_event(yaml.AliasEvent):
                 raise FileError(f"{source} uses a YAML alias (*{self.peek_event().anchor}): write the value out")
             self.depth, self.nodes = self.depth + 1, self.nodes + 1
-            if self.depth > _MOST_DEPTH or self.nodes > _MOST_NODES:
+            if self.depth > _MAX_DEPTH or self.nodes > _MAX_NODES:
                 raise FileError(f"{source} holds more, or deeper nested, values than such a file has")
             try:
                 node = super().compose_node(parent, index)
             finally:
                 self.depth -= 1
-            if isinstance(node, yaml.ScalarNode) and node.tag in _YAML_NUMBERS and len(node.value) > _LONGEST_NUMBER:
+            if isinstance(node, yaml.ScalarNode) and node.tag in _YAML_NUMBERS and len(node.value) > _MAX_DIGITS:
                 raise FileError(f"{source} holds a number of {len(node.value)} digits")
             return node
 
@@ -266,7 +266,7 @@ def parse_yaml(text: str, source: str) -> Any:
         raise
     except RecursionError:
         raise FileError(f"{source} is no valid YAML: it is nested too deeply") from None
-    except Exception as error:  # PyYAML lets IndexError, KeyError, AttributeError and others of odd tags through
+    except Exception as error:  # odd tags make PyYAML raise IndexError, KeyError, AttributeError and others
         reason = " ".join(str(error).split()) or type(error).__name__
         raise FileError(f"{source} is no valid YAML: {printable(reason)}") from None
 
@@ -275,12 +275,12 @@ _YAML_NUMBERS = tuple(f"tag:yaml.org,2002:{name}" for name in ("int", "float", "
 
 
 def child_path(root: AnyPath, text: str) -> AnyPath:
-    """The path that a file from outside gives, relative to a folder, in the form with "/".
+    """Resolve a path with "/" from an untrusted file, relative to a folder.
 
-    Only the text is judged: links inside the folder are the user's own.
+    Only the text is checked: links inside the folder are the user's own.
 
     Raises:
-        FileError: it is empty, absolute, holds a zero byte, or leaves the folder.
+        FileError: the path is empty or absolute, holds a zero byte, or leaves the folder.
     """
     path = PurePosixPath(text)
     if not text or "\0" in text or len(text) > 4096:
@@ -291,7 +291,7 @@ def child_path(root: AnyPath, text: str) -> AnyPath:
 
 
 def listing(folder: Path) -> str:
-    """The first names in a folder, for messages."""
+    """Return the first names in a folder, for messages."""
     names = sorted(entry.name for entry in folder.iterdir())
     return printable(", ".join(names[:8])) + (", .." if len(names) > 8 else "") if names else "nothing in it"
 
@@ -303,7 +303,7 @@ def _refuse_special(mode: int, shown: str) -> None:
 
 
 def _missing(path: str | os.PathLike[str], shown: str) -> str:
-    """Why there is no such file: a link to nothing is a file that was not fetched."""
+    """Return the error message of a missing file; a broken link may be a file that was not fetched."""
     with suppress(OSError, ValueError):
         target = os.readlink(path)
         if "annex/objects" in target:
@@ -324,7 +324,7 @@ def _size(count: int) -> str:
 
 
 def _integer(digits: str) -> int:
-    value = int(digits) if len(digits) < _LONGEST_NUMBER else _LARGEST_INTEGER
+    value = int(digits) if len(digits) < _MAX_DIGITS else _LARGEST_INTEGER
     if abs(value) >= _LARGEST_INTEGER:
         raise ValueError(f"a whole number of {len(digits.lstrip('-'))} digits, larger than 2^64")
     return value
@@ -334,17 +334,17 @@ def _integer(digits: str) -> int:
 
 
 def is_disk_full(error: BaseException, folder: Path) -> bool:
-    """Whether a write into `folder` failed for want of space or quota; PyTorch and others don't pass on the reason."""
+    """Return whether a write into `folder` failed for lack of space or quota, which PyTorch's errors do not show."""
     if isinstance(error, OSError) and error.errno in _FULL:
         return True
     if any(os.strerror(number) in str(error) for number in _FULL):
         return True
     found = _space(folder)
-    return found is not None and found[0] < _LEAST_SPACE
+    return found is not None and found[0] < _MIN_SPACE
 
 
 def write_error(path: str | os.PathLike[str], error: BaseException, needed: int = 0) -> OSError:
-    """The error for a failed write of `path`, which takes `needed` bytes (0: not known): a full disk is called that."""
+    """Return the error for a failed write of `path`, with free and `needed` bytes (0: unknown) for a full disk."""
     path = Path(path)
     if not is_disk_full(error, path.parent):
         reason = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
@@ -354,17 +354,17 @@ def write_error(path: str | os.PathLike[str], error: BaseException, needed: int 
     room += [f"about {_size(needed)} needed"] if needed else []
     return OSError(
         errno.ENOSPC,
-        f"{path} could not be written: the disk is full ({', '.join(room) or 'or the quota is spent'}); what was there "
-        "before is kept: make room, and run the same command again",
+        f"{path} could not be written: the disk is full ({', '.join(room) or 'or the quota is spent'}); the previous "
+        "content is kept: make room, and run the same command again",
     )
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: a limit on the size of files
-_LEAST_SPACE = 1 << 16
+_MIN_SPACE = 1 << 16
 
 
 def _space(folder: Path) -> tuple[int, int] | None:
-    """Bytes free and in all on a folder's disk; None where that can't be asked."""
+    """Return free and total bytes of a folder's disk; None if unknown."""
     try:
         found = os.statvfs(folder)
     except OSError:
@@ -374,13 +374,13 @@ def _space(folder: Path) -> tuple[int, int] | None:
 
 @contextmanager
 def written_atomically(path: str | os.PathLike[str], needed: int = 0) -> Iterator[Path]:
-    """A scratch path beside `path` to write to; on leaving the block it replaces `path` in one step.
+    """Yield a scratch path beside `path`, which replaces `path` atomically at the end of the block.
 
-    A crash, a full disk or an exception leaves what was at `path` untouched and removes the scratch file.
+    A crash, a full disk or an exception leaves `path` untouched; the scratch file is removed.
 
     Args:
         path: the file.
-        needed: bytes it will have, for the message on a full disk; 0: not known.
+        needed: its expected bytes, for the message on a full disk; 0: unknown.
 
     Raises:
         OSError: the folder can't be written to, or the disk is full; names `path`.
@@ -391,8 +391,8 @@ def written_atomically(path: str | os.PathLike[str], needed: int = 0) -> Iterato
         path.parent.mkdir(parents=True, exist_ok=True)
         yield scratch
         with scratch.open("rb") as file:
-            os.fsync(file.fileno())  # else a power cut could leave the new name on an empty file
-        scratch.chmod(0o644)  # some writers make files that only their owner may read
+            os.fsync(file.fileno())  # else a power cut could leave an empty file under the new name
+        scratch.chmod(0o644)  # some writers create files that only their owner may read
         os.replace(scratch, path)
     except Exception as error:
         if isinstance(error, OSError) or is_disk_full(error, path.parent):

@@ -1,7 +1,7 @@
-"""Many jobs at once: in processes of this machine, or as tasks of a Ray cluster. One that fails is named.
+"""Parallel jobs in local processes or as tasks of a Ray cluster.
 
-Work is any function of one picklable argument that leaves its results in files. A worker that raises, crashes or is
-killed costs its own job and those that need it, never the others.
+The work is a function of one picklable argument that leaves its results in files. A job that raises, crashes or is
+killed fails alone, with the jobs that need it; the others continue.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ log = logging.getLogger(__name__)
 
 ENGINES = ("processes", "ray")
 KILLED = "its process was killed"
-"""How the error of a worker that left no word begins."""
+"""Prefix of the error of a worker that ended without a result."""
 
 Work = Callable[[Any], None]
 Report = Callable[[str, "str | None"], None]
-"""Called with a job's name and its error, None when it succeeded, as each ends."""
+"""Called at the end of each job with its name and error, None on success."""
 
 
 def run_jobs(
@@ -40,29 +40,31 @@ def run_jobs(
     needs: Mapping[str, Collection[str]] | None = None,
     fresh: bool = False,
 ) -> dict[str, str]:
-    """Runs all jobs.
+    """Run all jobs.
 
     Args:
-        work: a function of a module, so that other processes find it.
-        jobs: its argument by the job's name.
-        at_once: how many run together, at least 1. One alone runs in this process, unless `engine` is "ray" or `fresh`.
+        work: module-level function, so that other processes can import it.
+        jobs: argument of `work` by job name.
+        at_once: number of parallel jobs, at least 1. With 1 they run in this process, unless `engine` is "ray" or
+            `fresh` is set.
         engine: one of `ENGINES`.
-        report: called as each ends.
-        needs: by name the jobs that must succeed first; a job of which one fails is skipped. Other names are ignored.
-        fresh: each job in a process of its own, forked from one that has imported the module of `work` and run
-            nothing; not with "ray".
+        report: called at the end of each job.
+        needs: for each job, the jobs that must succeed first; if one fails, the job is skipped. Unknown names are
+            ignored.
+        fresh: run each job in its own process, forked from one that has only imported the module of `work`; not with
+            "ray".
 
     Returns:
-        What went wrong, by name; jobs that succeeded or were skipped are not in it.
+        Errors by name of the failed job; skipped jobs have none.
 
     Raises:
-        ValueError: an argument is out of its range.
-        RuntimeError: Ray is asked for and can't be had.
+        ValueError: an argument is out of range.
+        RuntimeError: Ray is requested but not available.
     """
     if engine not in ENGINES:
         raise ValueError(f"engine {engine!r} is not one of {', '.join(ENGINES)}")
     if at_once < 1:
-        raise ValueError(f"at least one job at a time is wanted, got {at_once}")
+        raise ValueError(f"the number of parallel jobs must be at least 1, got {at_once}")
     queue = _Queue(jobs, needs or {}, report or (lambda name, error: None))
     if engine == "ray":
         _on_ray(work, queue, at_once)
@@ -75,7 +77,7 @@ def run_jobs(
 
 
 class _Queue:
-    """Jobs in their order, each as soon as those that it needs have succeeded."""
+    """Jobs in order; each starts once the jobs that it needs have succeeded."""
 
     def __init__(self, jobs: Mapping[str, Any], needs: Mapping[str, Collection[str]], report: Report) -> None:
         self.errors: dict[str, str] = {}
@@ -85,7 +87,7 @@ class _Queue:
         self._report = report
 
     def next(self) -> tuple[str, Any] | None:
-        """Name and argument of a job that can start now; None: there is none, or none yet."""
+        """Return name and argument of a job that can start now, or None."""
         name = next((name for name in self._left if self._waits_for[name] <= self._done), None)
         return None if name is None else (name, self._left.pop(name))
 
@@ -98,23 +100,23 @@ class _Queue:
 
 
 def run_here(work: Work, argument: Any) -> str | None:
-    """Runs one job in this process; returns its error in words, None when it succeeded."""
+    """Run one job in this process; returns its error message, None on success."""
     try:
         work(argument)
         return None
-    except (OSError, ValueError, RuntimeError) as error:  # their texts say what is wrong
+    except (OSError, ValueError, RuntimeError) as error:  # with messages for the user
         log.debug("%s", traceback.format_exc())
         return str(error) or type(error).__name__
     except MemoryError:
         return "not enough memory: run fewer jobs at once"
-    except Exception as error:  # a mistake of ours: the others go on, and the trace is needed
+    except Exception as error:  # a bug: the other jobs continue, the traceback is logged
         log.error("%s", traceback.format_exc())
         return f"{type(error).__name__}: {error}"
 
 
 @dataclass
 class _Worker:
-    """A process that does one job after the other; opening an engine for each would cost more than many jobs."""
+    """A process that runs jobs one after another; opening an engine can take longer than a job."""
 
     process: Any
     link: Connection
@@ -124,16 +126,16 @@ class _Worker:
         self.job = job
         try:
             self.link.send((work, argument))
-        except OSError:  # it died while it had nothing to do: what it says next is its end
-            log.debug("a worker was gone before job %s", job)
+        except OSError:  # the idle worker has died: `result` reads the end of file
+            log.debug("a worker died before job %s", job)
 
-    def answer(self) -> tuple[str | None, bool]:
-        """The job's error, and whether the worker lives."""
+    def result(self) -> tuple[str | None, bool]:
+        """Return the job's error, and whether the worker is alive."""
         try:
             return self.link.recv()[0], True
         except (EOFError, OSError):
             self.process.join()
-            return _last_words(self.process.exitcode), False
+            return _killed(self.process.exitcode), False
 
 
 def _in_processes(work: Work, queue: _Queue, at_once: int, fresh: bool) -> None:
@@ -154,15 +156,15 @@ def _in_processes(work: Work, queue: _Queue, at_once: int, fresh: bool) -> None:
             ready = wait([worker.link for worker in busy])
             for worker in [worker for worker in busy if worker.link in ready]:
                 busy.remove(worker)
-                error, lives = worker.answer()
-                if lives and not fresh:
+                error, alive = worker.result()
+                if alive and not fresh:
                     idle.append(worker)
                 else:
                     worker.link.close()
                     worker.process.join()
                 queue.ended(worker.job, error)
     finally:
-        for worker in busy:  # interrupted: nobody would read what they still do
+        for worker in busy:  # interrupted: their results would not be read
             worker.process.terminate()
         for worker in (*busy, *idle):
             worker.link.close()
@@ -171,10 +173,10 @@ def _in_processes(work: Work, queue: _Queue, at_once: int, fresh: bool) -> None:
 
 def _started(context: Any, fresh: bool) -> _Worker:
     mine, theirs = context.Pipe()
-    # A daemon may have no children, which jobs that train have.
+    # A daemon may not have child processes, which training jobs have.
     process = context.Process(target=_serve, args=(theirs, log.getEffectiveLevel()), daemon=not fresh)
     process.start()
-    theirs.close()  # so that its death is seen as an end of file
+    theirs.close()  # so that the worker's death is an end of file
     return _Worker(process, mine)
 
 
@@ -192,7 +194,7 @@ def _serve(link: Connection, level: int) -> None:
         link.send((run_here(work, argument),))
 
 
-def _last_words(code: int | None) -> str:
+def _killed(code: int | None) -> str:
     if code is not None and code < 0:
         try:
             name = signal.Signals(-code).name
@@ -203,18 +205,18 @@ def _last_words(code: int | None) -> str:
 
 
 def _on_ray(work: Work, queue: _Queue, at_once: int) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
     try:
         import ray
     except ImportError as missing:
         raise RuntimeError(f"Ray is not installed ({missing}): pip install 'spectradino_ros[ray]'") from None
     started = not ray.is_initialized()
-    if started:  # the cluster of RAY_ADDRESS, else one of this machine
+    if started:  # the cluster of RAY_ADDRESS, else a local one
         own: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": at_once, "include_dashboard": False}
         try:
             ray.init(log_to_driver=True, logging_level=logging.WARNING, **own)
-        except Exception as refusal:  # it raises what its parts raise
-            raise RuntimeError(f"no Ray cluster to be had ({refusal}): see RAY_ADDRESS") from None
+        except Exception as refusal:  # Ray has no common base class for these
+            raise RuntimeError(f"no Ray cluster is available ({refusal}): check RAY_ADDRESS") from None
     task = ray.remote(num_cpus=1, max_retries=0)(run_here)
     running: dict[Any, str] = {}
     try:

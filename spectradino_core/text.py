@@ -1,7 +1,7 @@
-"""Strings from outside, made fit for a log or a terminal, which obeys escape sequences.
+"""Escaping of untrusted strings for logs and terminals.
 
-Class names and metadata of a model, names of topics and frames, encodings, file names in a manifest: whoever wrote them
-could otherwise clear the screen, hide a line or forge one.
+Class names and metadata of a model, topic and frame names, encodings and file names could otherwise clear the screen,
+or hide or forge a line by escape sequences.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from typing import Any, TextIO
 __all__ = ["PrintableFormatter", "PrintableStream", "log_line", "printable"]
 
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Controls (escape sequences begin with one), line separators, reversals of the reading direction, lone surrogates."""
-_LONGEST_LINE = 10_000
+"""Control characters (they begin escape sequences), line separators, bidirectional controls, lone surrogates."""
+_MAX_LINE = 10_000
 
 
 def printable(text: str, longest: int = 200, keep: str = "") -> str:
-    r"""A string with its control and formatting characters spelled out (`\x1b`), cut to a length.
+    r"""Escape control and formatting characters (`\x1b`) and truncate.
 
     Args:
-        text: anything.
-        longest: characters; what is beyond is replaced by "...".
-        keep: characters that stay as they are, such as line breaks.
+        text: any string.
+        longest: maximum number of characters; the rest is replaced by "...".
+        keep: characters that are not escaped, such as line breaks.
     """
     cut = text if len(text) <= longest else text[: max(0, longest - 3)] + "..."
     return _UNSAFE.sub(lambda c: c[0] if c[0] in keep else c[0].encode("unicode_escape").decode(), cut)
 
 
 def log_line(text: str) -> str:
-    """A whole message for a log, in which line breaks and tabs are our own."""
-    return printable(text, _LONGEST_LINE, keep="\n\t")
+    """Escape a log message, except its line breaks and tabs."""
+    return printable(text, _MAX_LINE, keep="\n\t")
 
 
 class PrintableStream:
-    """A text stream whose writer may quote anything; all else is that of the stream beneath."""
+    """Text stream that escapes what is written; other attributes are those of the wrapped stream."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -49,7 +49,7 @@ class PrintableStream:
 
 
 class PrintableFormatter(logging.Formatter):
-    """Formats log records of the command line; whatever they quote reaches the terminal as text."""
+    """Log formatter of the command line that escapes untrusted strings in records."""
 
     def format(self, record: logging.LogRecord) -> str:
         return log_line(super().format(record))

@@ -1,7 +1,7 @@
-"""What a benchmark is: where its pairs lie, what its labels mean, and which rules its published figures follow.
+"""Published data sets: description, class tables and scoring rules, and the labelled pairs of one split.
 
-A `Benchmark` describes one data set as it is published; `LabelledPairs` is one split of it on this disk. Labels index
-the benchmark's own class tables, not a model's. Torch-free.
+A `Benchmark` describes a data set as published; `LabelledPairs` is one split of it on disk. Labels index the class
+tables of the benchmark, not those of a model. Torch-free.
 
 Letters: h x w a pair's pixel grid, K boxes, I ignored boxes.
 """
@@ -26,27 +26,27 @@ from spectradino_core.datasets.daylight import DAY, NIGHT, time_of
 from spectradino_core.datasets.files import BenchmarkError, read_pair
 from spectradino_core.modality import Modality
 
-__all__ = ["MOST_MISSING", "Benchmark", "Found", "LabelledItem", "LabelledPairs"]
+__all__ = ["MAX_MISSING", "Benchmark", "Found", "LabelledItem", "LabelledPairs"]
 
 log = logging.getLogger(__name__)
 
-MOST_MISSING = 0.01
-"""Greatest share of a split whose files may lack: published archives miss a file or two, a cut download misses more."""
+MAX_MISSING = 0.01
+"""Maximum fraction of incomplete pairs in a split: published archives miss a file or two, truncated ones many."""
 
 
 @dataclass(frozen=True)
 class LabelledItem:
-    """One pair: where its files are. They are read by `LabelledPairs.load`.
+    """File paths of one pair, read by `LabelledPairs.load`.
 
     Attributes:
-        name: the item's name in its data set, unique in its split.
-        rgb: file of the colour image.
-        infrared: file of the infrared image; may be the same file (MFNet keeps both in one).
-        boxes: file of its boxes; None: it has none of its own.
-        mask: file of its class mask, or None.
-        subsets: subsets that the data set itself says it belongs to, such as "day" or "night".
-        seed: of a rendered scene, which has no files.
-        present: whether the RGB and the infrared camera took it; the file of one that did not is meaningless.
+        name: unique within the split.
+        rgb: file of the RGB image.
+        infrared: file of the infrared image; may be the same file (MFNet stores both in one).
+        boxes: file of the boxes, or None.
+        mask: file of the class mask, or None.
+        subsets: subsets according to the data set, such as "day" or "night".
+        seed: seed of a rendered scene, which has no files.
+        present: whether there is an RGB and an infrared image; the path of an absent one is meaningless.
     """
 
     name: str
@@ -60,7 +60,7 @@ class LabelledItem:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Every file of the item, each once."""
+        """The item's files without repetition."""
         images = [path for path, there in zip((self.rgb, self.infrared), self.present, strict=True) if there]
         paths = () if self.seed is not None else (*images, self.boxes, self.mask)
         return tuple(dict.fromkeys(path for path in paths if path is not None))
@@ -72,19 +72,19 @@ def _images(item: LabelledItem) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass
 class Found:
-    """What a reader found of one split, and how its pairs are read.
+    """Pairs that a reader found for one split, and functions that read them.
 
     Attributes:
-        items: pairs that are whole.
-        missing: for each listed pair that is not, the first file that lacks, relative to the root.
-        images: reads colour uint8 [h, w, 3] and infrared uint8 or uint16 [h, w].
-        objects: reads the objects, None where they are not labelled; None: the data set has no boxes.
-        mask: reads the class mask uint8 [h, w], 255 where unlabelled, and counts what it tolerates; None: the data set
-            has none.
-        sample: reads all at once, in place of these three.
-        notes: oddities of label files that are read already, see `data.labels.NOTES`.
-        remarks: what else a user should know, in words.
-        difficult_counts: whether VOC's difficult objects count; otherwise they are ignored.
+        items: complete pairs.
+        missing: first missing file of each incomplete pair, relative to the root.
+        images: reads RGB uint8 [h, w, 3] and infrared uint8 or uint16 [h, w].
+        objects: reads the objects, None if the item is not labelled; None: the data set has no boxes.
+        mask: reads the class mask uint8 [h, w], 255 where unlabelled, and counts tolerated deviations; None: the data
+            set has no masks.
+        sample: reads a complete sample; replaces `images`, `objects` and `mask`.
+        notes: deviations in the label files read so far, see `data.labels.NOTES`.
+        remarks: further information for the user.
+        difficult_counts: score VOC's difficult objects; otherwise they are ignored.
     """
 
     items: list[LabelledItem]
@@ -100,26 +100,27 @@ class Found:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A data set as it is published.
+    """A data set as published.
 
     Attributes:
-        name: what users type.
-        title: how papers call it.
-        infrared: the band beside RGB.
+        name: name on the command line.
+        title: name in papers.
+        infrared: band of the infrared images.
         box_classes: names that box labels index; empty: no boxes.
         mask_classes: names that mask values index; empty: no masks.
         palette: RGB of each mask class.
-        splits: official splits and how many pairs each has; None: unknown.
-        train_split, report_split: what published figures are trained on, and reported on.
-        find: (root, split) to what is there; can be pickled, so that a benchmark reaches other processes.
-        layout: what is looked for, for a person to compare with his folder.
-        source: where to get it, and in which form.
+        splits: official splits and their numbers of pairs; None: unknown.
+        train_split, report_split: splits that published figures are trained and reported on.
+        find: finds the pairs for (root, split); picklable, so that other processes can open the benchmark.
+        layout: expected files and folders.
+        source: download location and form.
         licence: its terms in a phrase.
-        ignore: which pixels or boxes don't count, and which background does.
-        notes: traps, one a line.
-        time_rule: how day is told from night: "stated" by the data set, "luminance" (see `daylight`) or None.
+        ignore: pixels and boxes that are not scored, and how background is scored.
+        notes: known traps, one per entry.
+        time_rule: source of the subsets "day" and "night": "stated" by the data set, "luminance" (see `daylight`) or
+            None.
         stated_subsets: subsets that the data set states.
-        assumed: what of this description is a guess, because nobody published it; empty: nothing.
+        assumed: parts of this description that are not published and therefore assumed; empty: none.
         needs_root: False for rendered scenes.
     """
 
@@ -145,24 +146,24 @@ class Benchmark:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Of "detection" and "segmentation", those that there are labels for."""
+        """Tasks with labels: "detection", "segmentation" or both."""
         return (*(("detection",) if self.box_classes else ()), *(("segmentation",) if self.mask_classes else ()))
 
     @property
     def subsets(self) -> tuple[str, ...]:
-        """Subsets that its splits can be divided into."""
+        """Available subsets of a split."""
         return tuple(dict.fromkeys((*self.stated_subsets, *((DAY, NIGHT) if self.time_rule else ()))))
 
     def open(self, root: str | Path | None, split: str, allow_missing: bool = False) -> LabelledPairs:
-        """One split of it.
+        """Open one split.
 
         Args:
-            root: the folder it was extracted to, or the one above.
+            root: folder of the extracted data set, or its parent.
             split: key of `splits`.
-            allow_missing: give what is there, however much lacks.
+            allow_missing: accept any number of incomplete pairs.
 
         Raises:
-            BenchmarkError: no such split, the root is not this data set, or only part of it.
+            BenchmarkError: unknown split, or the root does not hold this data set or only part of it.
         """
         if split not in self.splits:
             raise BenchmarkError(f"{self.name} has no split {split!r}: choose one of {', '.join(self.splits)}")
@@ -178,31 +179,31 @@ class Benchmark:
         pairs = LabelledPairs(self, Path() if root is None else Path(root), split, found)
         total = len(found.items) + len(found.missing)
         if not found.items:
-            lacking = f": {found.missing[0]} and {len(found.missing) - 1} more lack" if found.missing else ""
-            raise BenchmarkError(f"{root}: no whole pair of {self.name} {split}{lacking}. {self.advice}")
+            lacking = f": {found.missing[0]} and {len(found.missing) - 1} more are missing" if found.missing else ""
+            raise BenchmarkError(f"{root}: no complete pair of {self.name} {split}{lacking}. {self.advice}")
         if found.missing and not allow_missing:
-            told = (
+            message = (
                 f"{len(found.missing)} of {total} pairs of {self.name} {split} lack a file, such as {found.missing[0]}"
             )
-            if len(found.missing) > MOST_MISSING * total:
-                raise BenchmarkError(f"{root}: {told}; it seems only partly extracted. {self.advice}")
-            log.warning("%s; they are left out", told)
+            if len(found.missing) > MAX_MISSING * total:
+                raise BenchmarkError(f"{root}: {message}; it seems only partly extracted. {self.advice}")
+            log.warning("%s; they are skipped", message)
         return pairs
 
     @property
     def advice(self) -> str:
-        """What a person without the data is told."""
+        """Expected layout and download location, for error messages."""
         return f"Looked for: {self.layout}. Get it: {self.source}"
 
 
 class LabelledPairs(Sequence[LabelledItem]):
-    """The labelled pairs of one split, or of a subset of one.
+    """Labelled pairs of one split, or of a subset of it.
 
     Attributes:
-        benchmark: its description, with class tables and rules.
-        root, split: where it lies and which part it is.
-        name: for tables: data set, split and subset.
-        missing: files that lack, see `Found`.
+        benchmark: description of the data set.
+        root, split: folder and split.
+        name: data set, split and subset, for tables.
+        missing: missing files, see `Found`.
     """
 
     def __init__(self, benchmark: Benchmark, root: Path, split: str, found: Found, subset: str | None = None) -> None:
@@ -248,32 +249,31 @@ class LabelledPairs(Sequence[LabelledItem]):
 
     @property
     def notes(self) -> Counter[str]:
-        """Oddities of the labels that were read so far, each pair's once; see `data.labels.NOTES`."""
+        """Deviations in the labels read so far, counted once per pair; see `data.labels.NOTES`."""
         return sum(list(self._notes.values()), +self._found.notes)
 
     def __len__(self) -> int:
         return len(self._found.items)
 
-    def __getitem__(self, place):  # type: ignore[no-untyped-def, override]
-        """The item at a place; a slice gives pairs of the same split."""
-        if isinstance(place, slice):
-            return self._with(self._found.items[place], self._subset)
-        return self._found.items[place]
+    def __getitem__(self, index):  # type: ignore[no-untyped-def, override]
+        """Return an item, or for a slice a `LabelledPairs`."""
+        if isinstance(index, slice):
+            return self._with(self._found.items[index], self._subset)
+        return self._found.items[index]
 
     def __iter__(self) -> Iterator[LabelledItem]:
         return iter(self._found.items)
 
     def load(self, item: LabelledItem) -> PairedSample:
-        """The pair's images with all that is known of them; `subsets` of the sample tells day from night where a rule
-        does.
+        """Read a pair's images and labels; `subsets` of the sample includes day or night if the benchmark has a rule.
 
         Raises:
-            BenchmarkError, ImageFileError: a file is missing, damaged, or its labels are none of the benchmark's.
+            BenchmarkError, ImageFileError: a file is missing or damaged, or a label is not in the class tables.
         """
         return self.load_with_boxes(item)[0]
 
     def load_with_boxes(self, item: LabelledItem) -> tuple[PairedSample, Boxes | None]:
-        """The same, and the boxes with what was left out of them; None: not labelled."""
+        """Like `load`, with the boxes and the counts of skipped objects; None: not labelled."""
         try:
             sample, boxes = self._read(item)
         except LabelError as error:
@@ -285,20 +285,20 @@ class LabelledPairs(Sequence[LabelledItem]):
         return sample, boxes
 
     def boxes(self, item: LabelledItem, size: tuple[int, int]) -> Boxes | None:
-        """The item's boxes within an image of (width, height), with what was left out; None: not labelled.
+        """Read an item's boxes, clipped to an image of (width, height); None: not labelled.
 
         Raises:
-            LabelError: the file of its boxes is missing or damaged.
+            LabelError: the file of the boxes is missing or damaged.
         """
         objects = None if self._found.objects is None else self._found.objects(item)
         return None if objects is None else boxes_of(objects, self.box_classes, size, self._found.difficult_counts)
 
     def samples(self, workers: int = 0) -> Iterator[PairedSample]:
-        """Every pair, read when asked for, or ahead (see `prefetched`)."""
+        """Yield every pair, read lazily, or ahead by `workers` (see `prefetched`)."""
         return prefetched(self.load, self, workers)
 
     def subset(self, name: str) -> LabelledPairs:
-        """Those of a subset. Under the rule "luminance" this reads the colour image of every pair that is not stated.
+        """Return the pairs of a subset. The rule "luminance" reads the RGB image of every pair without stated subset.
 
         Raises:
             BenchmarkError: the benchmark has no such subset, or an image can't be read.
@@ -310,11 +310,11 @@ class LabelledPairs(Sequence[LabelledItem]):
         return self._with([item for item in self._found.items if name in self._subsets_of(item)], name)
 
     def subset_counts(self) -> Counter[str]:
-        """How many pairs each subset has."""
+        """Count the pairs of each subset."""
         return Counter(name for item in self._found.items for name in self._subsets_of(item))
 
     def __reduce__(self) -> tuple[Callable[..., LabelledPairs], tuple[object, ...]]:
-        """Other processes open the folder themselves, and take the same items in the same order."""
+        """Pickle by reference: another process opens the folder and selects the same items in the same order."""
         names = [item.name for item in self._found.items]
         return _reopened, (self.benchmark, self.root, self.split, names, self._subset)
 
@@ -341,7 +341,7 @@ class LabelledPairs(Sequence[LabelledItem]):
 
     def _note(self, item: LabelledItem, notes: Counter[str]) -> None:
         self._notes[item.name] = notes
-        for kind in LOSSES & notes.keys() - self._warned:  # each kind once; `data check` counts them all
+        for kind in LOSSES & notes.keys() - self._warned:  # warn once per kind; `data check` counts them all
             if notes[kind]:
                 self._warned.add(kind)
                 text = describe_notes({kind: notes[kind]})[0]

@@ -1,4 +1,4 @@
-"""Whether a folder is the data set it is said to be, whole and readable: every file of a split is read once."""
+"""Check of a data set's folder for completeness and readability: every file of a split is read once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 from spectradino_core.data.images import ImageFileError, in_colour
 from spectradino_core.data.labels import Boxes, LabelError, describe_notes
 from spectradino_core.data.sample import PairedSample
-from spectradino_core.datasets.benchmark import MOST_MISSING, Benchmark, LabelledItem, LabelledPairs
+from spectradino_core.datasets.benchmark import MAX_MISSING, Benchmark, LabelledItem, LabelledPairs
 from spectradino_core.datasets.files import BenchmarkError
 
 __all__ = ["SplitReport", "check_benchmark", "check_split"]
@@ -25,26 +25,26 @@ __all__ = ["SplitReport", "check_benchmark", "check_split"]
 log = logging.getLogger(__name__)
 
 _EXAMPLES = 5
-_MOST_ODD_BOXES = 0.2
-_TELL_EVERY_S = 15.0
-_LOOKED_AT = 8
+_MAX_ODD_BOXES = 0.2
+_LOG_EVERY_S = 15.0
+_COLOUR_SAMPLES = 8
 
 
 @dataclass
 class SplitReport:
-    """What was found of one split.
+    """Result of the check of one split.
 
     Attributes:
-        split: its name.
-        pairs: the labelled pairs; None where it could not be opened.
-        read: how many of them were read.
-        problems: what makes it unusable, or its figures wrong.
-        remarks: what a user should know.
-        boxes: how many of each class.
-        without_boxes: pairs without any box.
-        pixels: how many of each mask class; the last entry is "unlabelled".
-        formats: how many pairs of each size and infrared depth.
-        subsets: how many pairs of each subset.
+        split: name of the split.
+        pairs: labelled pairs; None if the split could not be opened.
+        read: number of pairs that were read.
+        problems: reasons why the split is unusable or its scores would be wrong.
+        remarks: further information for the user.
+        boxes: number of boxes by class.
+        without_boxes: number of pairs without boxes.
+        pixels: number of pixels by mask class; the last entry is "unlabelled".
+        formats: number of pairs by size and infrared depth.
+        subsets: number of pairs by subset.
     """
 
     split: str
@@ -66,13 +66,13 @@ class SplitReport:
 def check_benchmark(
     benchmark: Benchmark, root: Path | None, splits: Sequence[str] | None = None, at_most: int | None = None
 ) -> list[SplitReport]:
-    """A report of each split, and, as problems, pairs that occur in two official ones.
+    """Check each split, and report pairs that occur in two official splits as problems.
 
     Args:
-        benchmark: what the folder should be.
-        root: the folder.
-        splits: which splits; None: all.
-        at_most: read only so many pairs of each split, spread over it; None: all.
+        benchmark: expected data set.
+        root: its folder.
+        splits: splits to check; None: all.
+        at_most: maximum number of pairs to read per split, evenly spread; None: all.
 
     Raises:
         BenchmarkError: unknown split.
@@ -94,7 +94,7 @@ def check_benchmark(
 
 
 def check_split(benchmark: Benchmark, root: Path | None, split: str, at_most: int | None = None) -> SplitReport:
-    """Reads the pairs of a split and notes what is wrong; never raises because of what is in the folder."""
+    """Read the pairs of a split and collect problems; does not raise for any content of the folder."""
     report = SplitReport(split)
     try:
         pairs = benchmark.open(root, split, allow_missing=True)
@@ -137,29 +137,29 @@ class _Notes:
 def _count_pairs(report: SplitReport, benchmark: Benchmark, pairs: LabelledPairs) -> None:
     official, total = benchmark.splits[report.split], len(pairs) + len(pairs.missing)
     if pairs.missing:
-        told = f"{len(pairs.missing)} of {total} pairs lack a file, such as {', '.join(pairs.missing[:3])}"
-        partly = len(pairs.missing) > MOST_MISSING * total
+        message = f"{len(pairs.missing)} of {total} pairs lack a file, such as {', '.join(pairs.missing[:3])}"
+        partly = len(pairs.missing) > MAX_MISSING * total
         (report.problems if partly else report.remarks).append(
-            told + ("; it seems only partly extracted" if partly else "; they are left out")
+            message + ("; it seems only partly extracted" if partly else "; they are skipped")
         )
     if official is not None and abs(total - official) > official // 1000:  # counts of large sets differ by one or two
         report.remarks.append(f"{total} pairs are listed, {official} published: figures may not be comparable")
 
 
 def _look_for_swapped_folders(report: SplitReport, items: Sequence[LabelledItem]) -> None:
-    """Infrared pictures have one channel or three equal ones; in colour they are the other camera's."""
-    sampled = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, _LOOKED_AT).astype(int))]
+    """Report infrared images in colour: those of an infrared camera have one channel or three equal ones."""
+    sampled = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, _COLOUR_SAMPLES).astype(int))]
     coloured = [
         item.infrared for item in sampled if item.present[1] and item.infrared != item.rgb and in_colour(item.infrared)
     ]
     if 2 * len(coloured) > len(sampled):
-        report.problems.append(f"infrared pictures are in colour, such as {coloured[0]}: are the two folders swapped?")
+        report.problems.append(f"infrared images are in colour, such as {coloured[0]}: are the two folders swapped?")
 
 
 def _read(
     pairs: LabelledPairs, items: Sequence[LabelledItem]
 ) -> Iterator[tuple[LabelledItem, PairedSample | None, Boxes | None, Exception | None]]:
-    """The items in order, read ahead by a few threads (decoding runs outside Python's lock)."""
+    """Yield the items in order, read ahead by a few threads (decoding releases the GIL)."""
 
     def one(item: LabelledItem) -> tuple[LabelledItem, PairedSample | None, Boxes | None, Exception | None]:
         try:
@@ -168,12 +168,12 @@ def _read(
             return item, None, None, error
 
     workers = max(1, min(8, os.cpu_count() or 1))
-    told = time.monotonic()
+    logged = time.monotonic()
     with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(items), 8 * workers):  # a window, so that few pictures are held at a time
+        for start in range(0, len(items), 8 * workers):  # windows limit the images in memory
             yield from pool.map(one, items[start : start + 8 * workers])
-            if time.monotonic() - told > _TELL_EVERY_S:
-                told = time.monotonic()
+            if time.monotonic() - logged > _LOG_EVERY_S:
+                logged = time.monotonic()
                 log.info("%s: %d of %d pairs read", pairs.name, min(start + 8 * workers, len(items)), len(items))
 
 
@@ -206,7 +206,7 @@ def _count(report: SplitReport, notes: _Notes, item: LabelledItem, sample: Paire
 
 
 def _conclude(report: SplitReport, notes: _Notes, pairs: LabelledPairs) -> None:
-    def told(kind: str, text: str) -> str:
+    def with_example(kind: str, text: str) -> str:
         return f"{notes.counts[kind]} {text}, such as {notes.examples[kind][0]}"
 
     if notes.counts["damaged"]:
@@ -214,7 +214,7 @@ def _conclude(report: SplitReport, notes: _Notes, pairs: LabelledPairs) -> None:
         report.problems.extend(f"  {example}" for example in notes.examples["damaged"])
     total = sum(report.boxes.values())
     if pairs.box_classes and report.read and not total:
-        report.problems.append("not one box of its classes was found: are these its annotations?")
+        report.problems.append("no box of its classes was found: are these its annotations?")
     found = pairs.notes
     for kind, count in found.items():
         examples = notes.examples.get(f"label {kind}")
@@ -222,18 +222,19 @@ def _conclude(report: SplitReport, notes: _Notes, pairs: LabelledPairs) -> None:
             text + (f", such as in {examples[0]}" if examples else "") for text in describe_notes({kind: count})
         ]
     odd, listed = notes.counts["mostly outside"] + found["outside"], total + found["outside"]
-    if odd > _MOST_ODD_BOXES * listed:
+    if odd > _MAX_ODD_BOXES * listed:
         report.problems.append(
-            f"{odd} of {listed} boxes lie mostly outside their images: are these its annotations and pictures?"
+            f"{odd} of {listed} boxes lie mostly outside their images: are these its annotations and images?"
         )
     for kind in notes.counts:
         if kind.startswith("class "):
-            report.remarks.append(told(kind, f"objects of the {kind} are left out: not one of the benchmark's"))
+            text = f"objects of the {kind} are skipped: it is not a class of the benchmark"
+            report.remarks.append(with_example(kind, text))
     if notes.counts["flat"]:
-        report.remarks.append(told("flat", "infrared frames hold a single value"))
+        report.remarks.append(with_example("flat", "infrared frames hold a single value"))
     if notes.counts["no labels"]:
-        report.remarks.append(told("no labels", "masks have no labelled pixel"))
+        report.remarks.append(with_example("no labels", "masks have no labelled pixel"))
     for classes, seen in ((pairs.box_classes, report.boxes), (pairs.mask_classes, report.pixels)):
         absent = [name for name in classes if not seen[name]]
         if absent and len(absent) < len(classes):
-            report.remarks.append(f"no {', '.join(absent)} in what was read")
+            report.remarks.append(f"no {', '.join(absent)} in the pairs that were read")

@@ -1,8 +1,8 @@
-"""Day or night, told from the colour picture where a data set doesn't say.
+"""Day or night by the luminance of the RGB image, for data sets that do not state it.
 
-The rule: night where the mean luminance (Rec. 601) of the colour image lies below 140 of 255. On the 78 pairs of
-RoadScene whose time a person noted it finds 11 of 14 nights and takes no day for one: cameras with automatic exposure
-lift dark streets to 70 .. 175, while their days begin at 140. A darker camera needs another limit.
+Night is a mean luminance (Rec. 601) below 140 of 255. On the 78 labelled pairs of RoadScene, whose time of day was
+annotated by hand, this finds 11 of 14 nights and takes no day for one: automatic exposure lifts dark streets to
+70 .. 175, days begin at 140. A darker camera needs another threshold.
 """
 
 from __future__ import annotations
@@ -19,5 +19,5 @@ NIGHT_BELOW = 140.0
 
 
 def time_of(rgb: np.ndarray) -> str:
-    """DAY or NIGHT of a picture uint8 [h, w, 3] in RGB order."""
+    """Classify an RGB image uint8 [h, w, 3] as DAY or NIGHT."""
     return NIGHT if float(cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY).mean()) < NIGHT_BELOW else DAY

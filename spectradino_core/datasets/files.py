@@ -1,6 +1,6 @@
-"""Files of a data set from outside: found by name, never outside its root.
+"""Files of a published data set, found by name and never outside its root.
 
-Letters: h w an image.
+Letters: h w image size.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ __all__ = [
 
 
 class BenchmarkError(LabelError):
-    """A root is not the data set it was said to be, only part of it, or a file in it is damaged; names which."""
+    """A root does not hold the expected data set or only part of it, or a file is damaged; names the culprit."""
 
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 _NAME = re.compile(r"[\w][\w.\- ()]*")
-_MOST_ASPECT_ERROR = 0.02
+_MAX_ASPECT_ERROR = 0.02
 
 
 def locate(root: Path, wanted: Sequence[str], nested: Sequence[str] = ()) -> Path:
-    """The folder that holds `wanted`: the root itself or one of its folders `nested`, as archives often have one.
+    """Return the folder that holds `wanted`: the root or one of its folders `nested`, as archives often have one.
 
     Raises:
-        BenchmarkError: there is no such folder, or not all of it; says what is there and what lacks.
+        BenchmarkError: no such folder, or it is incomplete; names what is there and what is missing.
     """
     if not root.is_dir():
         raise BenchmarkError(f"{root}: no such folder")
@@ -60,9 +60,9 @@ def locate(root: Path, wanted: Sequence[str], nested: Sequence[str] = ()) -> Pat
 
 
 def by_stem(folder: Path, endings: Sequence[str] = IMAGES) -> dict[str, Path]:
-    """The folder's files with one of these endings (any case) by name without ending, sorted; hidden ones left out.
+    """Map stems to a folder's files with one of these endings (any case), sorted, without hidden files.
 
-    Roboflow's renaming is undone, but where several files would have one name: its export of a set with augmentation.
+    Roboflow's renaming is undone, unless several files would get one name, as in its exports with augmentation.
 
     Raises:
         BenchmarkError: no such folder.
@@ -80,10 +80,10 @@ def by_stem(folder: Path, endings: Sequence[str] = IMAGES) -> dict[str, Path]:
 
 
 def names_of(path: Path, suffixes: Sequence[str] = ()) -> list[str]:
-    """The names in a list file, one a line, in its order, each once; `suffixes` are cut off.
+    """Read a list of names, one per line, without repetitions; `suffixes` are cut off.
 
     Raises:
-        BenchmarkError: the file can't be read, is empty, or a line is no plain name (a path could lead elsewhere).
+        BenchmarkError: the file can't be read or is empty, or a line is no plain name (a path could leave the root).
     """
     try:
         lines = read_text(path, "list of names", Counter()).splitlines()
@@ -106,36 +106,36 @@ def names_of(path: Path, suffixes: Sequence[str] = ()) -> list[str]:
 
 
 def relative(root: Path, path: Path) -> str:
-    """For messages: the path below the root."""
+    """Return the path relative to the root, for messages."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
 def read_pair(rgb: Path, infrared: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Colour uint8 [h, w, 3] in RGB order, and infrared uint8 or uint16 [h, w] on the colour image's grid.
+    """Read RGB uint8 [h, w, 3], and infrared uint8 or uint16 [h, w] on the pixel grid of the RGB image.
 
     Raises:
         ImageFileError: see `images`.
-        BenchmarkError: the two don't show the same view.
+        BenchmarkError: the images have different aspect ratios.
     """
     colour = read_colour(rgb)
     return colour, on_grid(read_counts(infrared), colour.shape[:2], infrared)
 
 
 def on_grid(image: np.ndarray, shape: tuple[int, ...], path: Path) -> np.ndarray:
-    """An infrared image [.., ..] on the pixel grid [h, w] of its colour partner.
+    """Resample an infrared image to the pixel grid [h, w] of its RGB image.
 
-    Registered sets store some bands at another resolution; that is resampled. Another aspect is another view.
+    Registered sets store some bands at another resolution. Another aspect ratio means another view.
 
     Raises:
-        BenchmarkError: the aspects differ by more than 2 %.
+        BenchmarkError: the aspect ratios differ by more than 2 %.
     """
     height, width = shape[:2]
     if image.shape[:2] == (height, width):
         return image
     aspect = (image.shape[1] / image.shape[0]) / (width / height)
-    if abs(aspect - 1) > _MOST_ASPECT_ERROR:
+    if abs(aspect - 1) > _MAX_ASPECT_ERROR:
         raise BenchmarkError(
-            f"{path}: {image.shape[1]}x{image.shape[0]} pixels, its colour image has {width}x{height}: "
+            f"{path}: {image.shape[1]}x{image.shape[0]} pixels, its RGB image has {width}x{height}: "
             "not the same view, so boxes and masks would not fit"
         )
     shrinks = image.shape[1] > width
@@ -145,13 +145,13 @@ def on_grid(image: np.ndarray, shape: tuple[int, ...], path: Path) -> np.ndarray
 def matched(
     root: Path, names: Sequence[str], folders: Mapping[str, Mapping[str, Path]], wanted: Mapping[str, str]
 ) -> tuple[dict[str, dict[str, Path]], list[str]]:
-    """For each name its files, and for each name that lacks one, what lacks.
+    """Find the files of each item; for incomplete items, the first missing file.
 
     Args:
         root: for messages.
         names: names of items.
         folders: by role ("rgb", "infrared", ..), the files of its folder by stem.
-        wanted: by role, how its file is called, "{}" standing for the name, without ending.
+        wanted: by role, the stem of an item's file with "{}" in place of the item's name.
     """
     whole: dict[str, dict[str, Path]] = {}
     missing: list[str] = []

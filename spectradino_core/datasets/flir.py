@@ -44,7 +44,7 @@ def _list(home: Path, name: str) -> Path:
 
 
 def _times(home: Path, split: str) -> dict[str, tuple[str, ...]]:
-    """Day and night where somebody put lists beside the official ones."""
+    """Read lists of day and night beside the official lists, where they exist."""
     times: dict[str, tuple[str, ...]] = {}
     for time in (DAY, NIGHT):
         path = home / _LISTS[split].replace(".txt", f"_{time}.txt")
@@ -74,14 +74,14 @@ FLIR = Benchmark(
     "https://github.com/zhanghengdev/CFR and https://github.com/CalayZhou/Multispectral-Pedestrian-Detection-Resource; "
     "unzip it and give the folder. FLIR ADAS v2 is another data set and is not read",
     licence="Teledyne FLIR's ADAS data set terms (registration)",
-    ignore="objects of other classes (a few dogs) are left out; nothing is ignored; corners are taken as stored",
+    ignore="objects of other classes (a few dogs) are skipped; nothing is ignored; corners are taken as stored",
     notes=(
         "Papers report on align_validation.txt, as test or val; there is no third split to choose a checkpoint by.",
-        "Its authors count 4128 training pairs, many papers 4129: one that lacks a file is left out, and said.",
+        "Its authors count 4128 training pairs, many papers 4129: a pair that lacks a file is skipped, with a warning.",
         "The XML files hold dogs, although the paper names three classes.",
-        "AnnotatedImages/ is not read, JPEGImages/ is.",
+        "Images are read from JPEGImages/, not from AnnotatedImages/.",
         "Day and night are not part of it: align_validation_day.txt and .._night.txt beside the lists are used where "
-        "they exist, the colour image's mean luminance where not.",
+        "they exist, otherwise the RGB image's mean luminance.",
         "FLIR v1 unaligned (8,862 and 1,366 frames) and v2 (15 classes) give other figures under the same name.",
     ),
 )

@@ -80,13 +80,13 @@ FMB = Benchmark(
     find=_find,
     layout="train/{Visible,Infrared,Label}/<id>.png and test/{Visible,Infrared,Label}/<id>.png",
     source="the links in https://github.com/JinyuanLiu-CV/SegMiF; unzip train.zip and test.zip into one folder",
-    licence="research; none is stated",
+    licence="research; no licence is stated",
     ignore="label 0 (1.8 % of the pixels) is ignored; the stored values 1 to 14 are classes 0 to 13",
     notes=(
         "Label/ holds numbers, color/ the same as colours; only the former is read.",
-        "No bicycle occurs in the test split: it has no IoU and is left out of the mean unless it is predicted; "
-        "code that counts it as zero gets figures lower by a fourteenth.",
-        '"15 categories" in the abstract are these 14 and the unlabelled; papers that train on 15 are not comparable.',
+        "No bicycle occurs in the test split: it has no IoU and is excluded from the mean unless it is predicted; "
+        "code that counts it as zero gives scores lower by a fourteenth.",
+        '"15 categories" in the abstract are these 14 and "unlabelled"; papers that train on 15 are not comparable.',
         "There is no official validation split, and no list of day and night.",
     ),
 )

@@ -44,11 +44,11 @@ LLVIP = Benchmark(
     source="the links in https://github.com/bupt-ai-cz/LLVIP/blob/main/download_dataset.md (the registered pairs, not "
     "the raw data); unzip LLVIP.zip and give the folder",
     licence="non-commercial (its own terms)",
-    ignore="one class; nothing is ignored; corners are taken as stored",
+    ignore="nothing is ignored; corners are taken as stored",
     notes=(
-        "Annotations were corrected on 2023-02-21; figures on the older ones are not comparable. Say which you have.",
+        "Annotations were corrected on 2023-02-21; scores on the older ones are not comparable. State the version.",
         "The image size in the XML files is ignored; the image's own is used.",
-        "24 of its 26 scenes are dark and the set doesn't say which pairs, so there is no day and night.",
+        "24 of its 26 scenes are dark and the set does not list their pairs, so there are no subsets day and night.",
         "SemanticRT is made from LLVIP's images: do not train on one and test on the other.",
     ),
 )

@@ -1,7 +1,7 @@
 """MFNet: Ha et al., "MFNet: Towards Real-Time Semantic Segmentation for Autonomous Vehicles with Multi-Spectral Scenes"
 (IROS 2017). Each PNG holds four channels, the fourth is the thermal frame.
 
-Letters: h w an image.
+Letters: h w image size.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _FLIPPED = "_flip"
 
 def _find(root: Path, split: str) -> Found:
     home = locate(root, ("images", "labels", f"{split}.txt"), nested=("ir_seg_dataset", "MFNet", "dataset"))
-    # Flipped copies are a script's work; ours are made while training.
+    # Flipped copies are made by a script of the data set; here augmentation flips.
     names = [name for name in names_of(home / f"{split}.txt", (".png",)) if not name.endswith(_FLIPPED)]
     folders = {"rgb": by_stem(home / "images", (".png",)), "mask": by_stem(home / "labels", (".png",))}
     whole, missing = matched(home, names, folders, {"rgb": "{}", "mask": "{}"})
@@ -48,7 +48,7 @@ def _images(item: LabelledItem) -> tuple[np.ndarray, np.ndarray]:
     if image.ndim != 3 or image.shape[2] != 4 or image.dtype != np.uint8:
         shape = "x".join(map(str, image.shape))
         raise BenchmarkError(
-            f"{item.rgb}: {shape} {image.dtype}, but MFNet's pictures are 8-bit with a fourth channel, the thermal "
+            f"{item.rgb}: {shape} {image.dtype}, but MFNet's images are 8-bit with a fourth channel, the thermal "
             "frame; was it converted? Extract the archive again"
         )
     return np.ascontiguousarray(image[..., 2::-1]), np.ascontiguousarray(image[..., 3])
@@ -83,12 +83,12 @@ MFNET = Benchmark(
     layout="images/<00001D>.png with four channels, labels/<00001D>.png, train.txt, val.txt and test.txt",
     source="https://www.mi.t.u-tokyo.ac.jp/static/projects/mil_multispectral/ (ir_seg_dataset); unzip it and give the "
     "folder",
-    licence="none stated on the page; made for research",
-    ignore='"unlabelled" is class 0 and counts in mIoU, as in RTFNet and all that follow it; nothing is ignored',
+    licence="research; no licence is stated",
+    ignore='"unlabelled" is class 0 and counts in mIoU, as in RTFNet and later papers; nothing is ignored',
     notes=(
         'mIoU is over nine classes, "unlabelled" (mostly above 97 %) among them; over the eight objects it is lower.',
         "Images saved by a tool that drops alpha have lost the thermal frame and are refused.",
-        "train.txt names also <id>_flip, which make_flip.py writes; those are left out (1568 names, 784 pairs).",
+        "train.txt also lists <id>_flip, which make_flip.py writes; they are skipped (1568 names, 784 pairs).",
         "Day and night: the D or N at the end of a name.",
         "Guardrail is nearly absent from the test split; its IoU is noise.",
     ),

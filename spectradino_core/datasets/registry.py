@@ -1,4 +1,4 @@
-"""The benchmarks there are, by the name that users type."""
+"""Supported benchmarks by name."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """The benchmark of this name.
+    """Return the benchmark of this name.
 
     Raises:
-        BenchmarkError: there is none; lists those there are.
+        BenchmarkError: unknown name; lists the known ones.
     """
     try:
         return BENCHMARKS[name.strip().lower()]
@@ -52,17 +52,17 @@ def find_benchmark(name: str) -> Benchmark:
 def open_benchmark(
     name: str, root: str | Path | None, split: str, subset: str | None = None, allow_missing: bool = False
 ) -> LabelledPairs:
-    """The labelled pairs of a benchmark's split, or of a subset of it.
+    """Open the labelled pairs of a benchmark's split, or of a subset of it.
 
     Args:
         name: key of `BENCHMARKS`.
-        root: the folder it was extracted to; None for rendered scenes.
+        root: folder of the extracted data set; None for rendered scenes.
         split: one of its splits; see `Benchmark.train_split` and `report_split`.
         subset: one of its subsets, such as "night".
-        allow_missing: give what is there, however much lacks.
+        allow_missing: accept any number of incomplete pairs.
 
     Raises:
-        BenchmarkError: unknown name, split or subset; or the root is not that data set, or only part of it.
+        BenchmarkError: unknown name, split or subset; or the root does not hold that data set or only part of it.
     """
     pairs = find_benchmark(name).open(root, split, allow_missing)
     return pairs if subset is None else pairs.subset(subset)

@@ -1,4 +1,4 @@
-"""RoadScene with the boxes of FLIR-aligned on it: a small real set in this project's own layout (see `paired_folder`).
+"""RoadScene with the boxes of FLIR-aligned: a small real set in this project's own layout (see `paired_folder`).
 
 Xu et al., "FusionDN" (AAAI 2020): crops of FLIR ADAS v1 frames.
 """
@@ -37,7 +37,7 @@ def _find_by_night(root: Path, split: str) -> Found:
 
 
 def _found(root: Path, stored: Sequence[str], wanted: Callable[[str, str | None], bool]) -> Found:
-    """The labelled pairs of the stored splits that are wanted for their split and time."""
+    """Find the labelled pairs of the stored splits that `wanted` selects by split and time of day."""
     files = [name for one in stored for name in (f"index_{one}.json", f"instances_{one}.json")]
     home = locate(root, (*files, *(f"{one}/{band}" for one in stored for band in ("rgb", "lwir"))), nested=(_NESTED,))
     pairs: dict[str, PairedItem] = {}
@@ -94,13 +94,13 @@ ROADSCENE = Benchmark(
     layout="index_{train,val}.json, instances_{train,val}.json (COCO) and {train,val}/{rgb,lwir}/<id>",
     source="pairs: https://github.com/hanna-xu/RoadScene; boxes: those of FLIR-aligned, mapped onto its crops. The set "
     "is not published in this form",
-    licence="research; FLIR's terms hold",
+    licence="research; FLIR's terms apply",
     ignore="large trucks and dogs are unlabelled background; crowds are ignored",
     notes=(
-        "Only labelled pairs are given: 55 of 130 and 23 of 31.",
-        "All 23 of val are by day; for figures by night see roadscene_night.",
-        "Day and night as a person noted them. By luminance all its pairs, labelled or not, are 87 by day and 43 by "
-        "night in train, 28 and 3 in val.",
+        "Only labelled pairs are read: 55 of 130 and 23 of 31.",
+        "All 23 pairs of val are by day; for scores by night see roadscene_night.",
+        "Day and night are annotated by hand. By luminance all pairs, labelled or not, are 87 by day and 43 by night "
+        "in train, 28 and 3 in val.",
         "8-bit LWIR after automatic gain; small: differences of a few AP are noise.",
     ),
 )
@@ -108,14 +108,14 @@ ROADSCENE = Benchmark(
 ROADSCENE_NIGHT = replace(
     ROADSCENE,
     name="roadscene_night",
-    title="RoadScene, trained by day, tested by day and night",
+    title="RoadScene, trained on day, tested on day and night",
     splits={"train": 41, "test": 37},
     report_split="test",
     find=_find_by_night,
     notes=(
-        "The stored val has no night. Here train is the 41 labelled days of the stored train, test its 14 nights and "
-        "the 23 days of the stored val: a model trained on it has seen no night.",
-        "A model trained on the stored train, such as the one in the box, has seen the nights.",
-        "Fourteen nights are few: say how far three seeds spread.",
+        "The stored val has no night. Here train is the 41 labelled pairs by day of the stored train, test its 14 by "
+        "night and the 23 by day of the stored val: a model trained on it has seen no night.",
+        "A model trained on the stored train, such as the bundled LWIR model, has seen the nights.",
+        "Fourteen pairs by night are few: report the spread over three seeds.",
     ),
 )

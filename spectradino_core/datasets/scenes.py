@@ -1,4 +1,4 @@
-"""Rendered streets as a benchmark: day, dusk and night in turn, with boxes and masks that are exact."""
+"""Synthetic scenes as a benchmark: day, dusk and night in turn, with exact boxes and masks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Scenes:
 def _benchmark(name: str, infrared: Modality) -> Benchmark:
     return Benchmark(
         name=name,
-        title=f"synthetic streets, RGB and {infrared.name}",
+        title=f"synthetic scenes, RGB and {infrared.name}",
         infrared=infrared,
         box_classes=BOX_CLASSES,
         mask_classes=MASK_CLASSES,
@@ -48,11 +48,11 @@ def _benchmark(name: str, infrared: Modality) -> Benchmark:
         find=_Scenes(infrared).find,
         time_rule="stated",
         stated_subsets=TIMES_OF_DAY,
-        layout="nothing: scenes are rendered when asked for, 640x512",
+        layout="nothing: scenes are rendered on demand, 640x512",
         source="part of this package",
         licence="Apache-2.0",
-        ignore="objects too small or hidden to be seen have no box; 255 is ignored in masks",
-        notes=("Synthetic: a figure on them says nothing of real cameras.",),
+        ignore="objects too small or too hidden to be seen have no box; 255 is ignored in masks",
+        notes=("Synthetic: scores on them say nothing about real cameras.",),
         needs_root=False,
     )
 

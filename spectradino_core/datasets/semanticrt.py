@@ -94,10 +94,10 @@ SEMANTICRT = Benchmark(
     layout="rgb/<name>.jpg, thermal/<name>.jpg, labels/<name>.png, train.txt, val.txt, test.txt and, for subsets, "
     "test_day.txt, test_night.txt, test_mc.txt, test_mo.txt, test_hard.txt",
     source="the link in https://github.com/jiwei0921/SemanticRT; unzip SemanticRT_dataset.zip and give the folder",
-    licence="non-commercial research; its sources' terms (LLVIP, OSU, INO) hold too",
-    ignore="background is class 0 and counts in mIoU, as its authors' code has it; nothing is ignored",
+    licence="non-commercial research; its sources' terms (LLVIP, OSU, INO) apply too",
+    ignore="background is class 0 and counts in mIoU, as in its authors' code; nothing is ignored",
     notes=(
-        "mIoU is over 13 classes, background among them; papers' tables show nine of them.",
+        "mIoU is over 13 classes, including background; papers' tables show nine of them.",
         "Thermal frames are JPEG with three equal channels.",
         "Most images are LLVIP's: do not train on one and test on the other.",
         "Day, night and the other subsets are stated for the test split only.",

@@ -1,6 +1,6 @@
-"""A contact sheet of labelled pairs: colour with its labels, infrared with the same ones, and the mask by itself.
+"""Contact sheet of labelled pairs: RGB and infrared, both with their labels, and the mask.
 
-Letters: h w a picture.
+Letters: h w image size.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _ALPHA = 0.4
 
 
 def write_sheet(path: Path, pairs: LabelledPairs, count: int = 8) -> None:
-    """Draws `count` pairs, spread over the split and over its subsets, into an image file.
+    """Draw `count` pairs, spread over the split and its subsets, into an image file.
 
     Raises:
         OSError: the file can't be written.
-        ValueError: the name's ending is no image format, or a pair can't be read.
+        ValueError: the file name's ending is no image format, or a pair can't be read.
     """
     sheet = draw_sheet(pairs, [pairs.load(item) for item in chosen(pairs, count)])
     ending = path.suffix.lower()
@@ -46,20 +46,20 @@ def write_sheet(path: Path, pairs: LabelledPairs, count: int = 8) -> None:
 
 
 def chosen(pairs: LabelledPairs, count: int) -> list[LabelledItem]:
-    """Items spread over the split; where it says what is day and what night, as many of each."""
+    """Return items evenly spread over the split, and over its subsets where items state them."""
     groups: dict[tuple[str, ...], list[LabelledItem]] = {}
     for item in pairs:
         groups.setdefault(item.subsets, []).append(item)
     parts = list(groups.values())[:count]
     picked: list[LabelledItem] = []
-    for place, part in enumerate(parts):
-        share = count // len(parts) + (place < count % len(parts))
-        picked += [part[i] for i in np.unique(np.linspace(0, len(part) - 1, share).astype(int))]
+    for i, part in enumerate(parts):
+        wanted = count // len(parts) + (i < count % len(parts))
+        picked += [part[j] for j in np.unique(np.linspace(0, len(part) - 1, wanted).astype(int))]
     return picked
 
 
 def draw_sheet(pairs: LabelledPairs, samples: Sequence[PairedSample]) -> np.ndarray:
-    """uint8 [h, w, 3] in RGB order: a row for each pair and a legend."""
+    """Draw a row for each pair and a legend; returns RGB uint8 [h, w, 3]."""
     rows = [_row(pairs, sample) for sample in samples]
     width = max((row.shape[1] for row in rows), default=_WIDTH)
     parts = [*rows, _legend(pairs, width)]
@@ -71,30 +71,31 @@ def _row(pairs: LabelledPairs, sample: PairedSample) -> np.ndarray:
     size = (_WIDTH, max(1, round(sample.size[1] * scale)))
     colour = cv2.resize(np.ascontiguousarray(sample.rgb), size, interpolation=cv2.INTER_AREA)
     infrared = cv2.resize(infrared_to_grey(sample.infrared), size, interpolation=cv2.INTER_AREA)
-    pictures = [colour, infrared]
+    images = [colour, infrared]
     if sample.mask is not None:
         mask = cv2.resize(np.ascontiguousarray(sample.mask), size, interpolation=cv2.INTER_NEAREST)
         painted = _painted(mask, pairs.palette)
         labelled = ((mask != UNLABELLED) & painted.any(axis=2))[..., None]  # a black class is background: not painted
-        pictures = [np.where(labelled, cv2.addWeighted(p, 1 - _ALPHA, painted, _ALPHA, 0), p) for p in pictures]
-        pictures.append(painted)
-    for picture in pictures[:2]:
-        _draw_boxes(picture, sample, scale)
-    body = np.hstack([cv2.copyMakeBorder(p, 0, 0, 0, _GAP, cv2.BORDER_CONSTANT, value=(_PAPER,) * 3) for p in pictures])
-    told = [sample.name, *sample.subsets, f"{sample.size[0]}x{sample.size[1]}", str(sample.infrared.dtype)]
+        images = [np.where(labelled, cv2.addWeighted(one, 1 - _ALPHA, painted, _ALPHA, 0), one) for one in images]
+        images.append(painted)
+    for image in images[:2]:
+        _draw_boxes(image, sample, scale)
+    paper = (_PAPER,) * 3
+    body = np.hstack([cv2.copyMakeBorder(one, 0, 0, 0, _GAP, cv2.BORDER_CONSTANT, value=paper) for one in images])
+    caption = [sample.name, *sample.subsets, f"{sample.size[0]}x{sample.size[1]}", str(sample.infrared.dtype)]
     if sample.boxes is not None:
-        told.append(f"{len(sample.boxes)} boxes")
-    return np.vstack([_text("  ".join(told), body.shape[1]), body])
+        caption.append(f"{len(sample.boxes)} boxes")
+    return np.vstack([_text("  ".join(caption), body.shape[1]), body])
 
 
 def _painted(mask: np.ndarray, palette: Sequence[tuple[int, int, int]]) -> np.ndarray:
-    """Colours of a mask; white where unlabelled."""
+    """Colour a mask; white where unlabelled."""
     table = np.full((256, 3), 255, np.uint8)
     table[: len(palette)] = palette
     return table[mask]
 
 
-def _draw_boxes(picture: np.ndarray, sample: PairedSample, scale: float) -> None:
+def _draw_boxes(image: np.ndarray, sample: PairedSample, scale: float) -> None:
     for boxes, labels, thickness in (
         (sample.ignored, sample.ignored_labels, 1),
         (sample.boxes, sample.labels, 2 if scale > 0.5 else 1),
@@ -102,7 +103,7 @@ def _draw_boxes(picture: np.ndarray, sample: PairedSample, scale: float) -> None
         for box, label in zip(() if boxes is None else boxes, () if labels is None else labels, strict=True):
             colour = (160, 160, 160) if boxes is sample.ignored else BOX_COLOURS[int(label) % len(BOX_COLOURS)]
             x1, y1, x2, y2 = (round(float(v) * scale) for v in box)
-            cv2.rectangle(picture, (x1, y1), (x2, y2), colour, thickness)
+            cv2.rectangle(image, (x1, y1), (x2, y2), colour, thickness)
 
 
 def _legend(pairs: LabelledPairs, width: int) -> np.ndarray:

@@ -53,7 +53,7 @@ def test_ray_fails_one_by_one(tmp_path: Path) -> None:
 def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="engine 'slurm' is not one of processes, ray"):
         run_jobs(leave_word, {}, 1, engine="slurm")
-    with pytest.raises(ValueError, match="at least one job"):
+    with pytest.raises(ValueError, match="number of parallel jobs must be at least 1"):
         run_jobs(leave_word, {}, 0)
 
 

@@ -1,8 +1,8 @@
-"""A user's own folder of images and labels, read as it is: any of the usual layouts, one camera or both.
+"""A user's own folder of images and labels, read in any of the usual layouts, with one camera or both.
 
-- `scan.py`: which files are images of which camera and split, and which are labels.
-- `labels.py`: what the label files say about each image.
-- `folder.py`: both together, as a data set like the published ones.
+- `scan.py`: finds images with their camera and split, and label files.
+- `labels.py`: matches label files to images.
+- `folder.py`: both together as a data set like the published ones.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A user's folder as a labelled data set: what published ones offer (`datasets.registry`), made from what is there.
+"""A user's folder as a labelled data set with the interface of the published ones (`datasets.registry`).
 
-Letters: h w an image.
+Letters: h w image size.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from spectradino_core.modality import Modality
 __all__ = ["OwnFolder", "open_own"]
 
 _HELD_OUT = 5
-"""Without a split of its own the last n-th of a folder, in the order of names, is held out."""
+"""If a folder has no split, the last n-th of its items in the order of names is held out."""
 
 _LAYOUT = (
     "images in folders whose names say the camera (rgb, visible, .. and thermal, ir, lwir, nir, swir, ..) and, where "
@@ -44,13 +44,13 @@ class _Item:
 
 @dataclass
 class OwnFolder:
-    """What a user's folder holds.
+    """A user's folder as a data set.
 
     Attributes:
         root: the folder.
-        benchmark: the same as a data set.
-        provenance: what a model trained on it records about it; no paths.
-        remarks: what was assumed or skipped, in words.
+        benchmark: the data set.
+        provenance: entry in the provenance of models trained on it; without paths.
+        remarks: assumptions and skipped files, as messages.
     """
 
     root: Path
@@ -59,7 +59,7 @@ class OwnFolder:
     remarks: list[str] = field(default_factory=list)
 
     def described(self, remarks: bool = True) -> list[str]:
-        """In words: what there is of each split, the classes, and the remarks where wanted."""
+        """Describe the splits, the classes and, unless disabled, the remarks, one line each."""
         lines = [f"{self.benchmark.title}: {', '.join(self.provenance['formats'])} labels"]
         for split, counts in self.provenance["images"].items():
             lines.append(f"  {split}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
@@ -75,14 +75,14 @@ def open_own(
     classes: Sequence[str] | None = None,
     default_band: Modality = Modality.LWIR,
 ) -> OwnFolder:
-    """Looks through a user's folder.
+    """Open a user's folder.
 
     Args:
         root: the folder.
-        infrared: the band of the infrared camera; None: as its folder says, else `default_band`.
-        rgb_folder, infrared_folder: names of the cameras' folders, where their names don't say so.
-        classes: names that labels index; None: all that objects of the labels have.
-        default_band: the band where nothing says it.
+        infrared: band of the infrared camera; None: from the folder's name, else `default_band`.
+        rgb_folder, infrared_folder: the cameras' folders, if their names do not show the camera.
+        classes: names that labels index; None: all classes of the labelled objects.
+        default_band: band if no folder's name shows it.
 
     Raises:
         LabelError: there are no images, no labels, or damaged labels; the message names the files.
@@ -108,14 +108,14 @@ def open_own(
         example = next(item for item in items if item.labelled is None).name
         remarks.append(
             f"{len(items) - len(known)} of {len(items)} images have no labels and are skipped, such as {example} (an "
-            "image without objects has an empty label file, or stands in the COCO file)"
+            "image without objects has an empty label file or an entry in the COCO file)"
         )
     known, remark = _with_held_out(known)
     remarks += remark
     used = _used(known, labels.classes)
     table = ClassNames.table_of(used if classes is None else classes)
     if not table:
-        raise LabelError(f"{root}: its labels hold no object at all, so there are no classes")
+        raise LabelError(f"{root}: its labels hold no object, so there are no classes")
     unused = [name for name in labels.classes if ClassNames(used).find(name) is None]
     if unused:
         remarks.append(f"no object of the declared classes {', '.join(unused)}: they are not part of the set")
@@ -142,20 +142,19 @@ def open_own(
 
 
 def _items(images: Sequence[File], labels_of: Any) -> list[_Item]:
-    """Images of one name and split together, in the order of names."""
+    """Group images of one name and split into items, in the order of names."""
     together: dict[tuple[str | None, str], dict[str, File]] = defaultdict(dict)
     for file in images:
         assert file.camera is not None
         known = together[file.split, file.name].setdefault(file.camera, file)
         if known is not file:
             raise LabelError(
-                f"{known.relative} and {file.relative} are two {file.camera} images of one name: rename one, or take "
-                "it out"
+                f"{known.relative} and {file.relative} are two {file.camera} images of one name: rename or remove one"
             )
     items = []
     for (split, _), files in sorted(together.items(), key=lambda row: (row[0][0] or "", row[0][1])):
         first, labelled = files.get(RGB) or files[INFRARED], labels_of(split, files)
-        said = split or (labelled.split if labelled is not None else None)  # instances_val.json says it too
+        said = split or (labelled.split if labelled is not None else None)  # or of instances_val.json
         items.append(_Item(first.relative, said or "", files, labelled))
     if any(item.split for item in items):
         items = [replace(item, split=item.split or "train") for item in items]
@@ -163,20 +162,18 @@ def _items(images: Sequence[File], labels_of: Any) -> list[_Item]:
 
 
 def _with_held_out(items: list[_Item]) -> tuple[list[_Item], list[str]]:
-    """Items with their splits; where there is no val and no test, the end of what there is."""
-    if "train" not in {item.split for item in items}:  # whatever the only split is called, something is trained on
+    """Complete the items' splits; without val and test, the last items are held out as val."""
+    if "train" not in {item.split for item in items}:  # training needs a split, whatever the only one is called
         first = next((split for split in ("", "val", "test") if any(item.split == split for item in items)), "")
         items = [replace(item, split="train") if item.split == first else item for item in items]
     splits = {item.split for item in items}
     if "train" in splits and splits & {"val", "test"}:
         return items, []
-    trained = [place for place, item in enumerate(items) if item.split in ("", "train")]
+    trained = [i for i, item in enumerate(items) if item.split in ("", "train")]
     if not trained or len(trained) < 2:
         return [replace(item, split=item.split or "train") for item in items], []
     held_out = set(trained[len(trained) - max(1, len(trained) // _HELD_OUT) :])
-    divided = [
-        replace(item, split="val" if place in held_out else item.split or "train") for place, item in enumerate(items)
-    ]
+    divided = [replace(item, split="val" if i in held_out else item.split or "train") for i, item in enumerate(items)]
     return divided, [
         f"the folder has no split of its own: its last {len(held_out)} of {len(trained)} labelled images, in the order "
         "of names, are held out as val"
@@ -184,7 +181,7 @@ def _with_held_out(items: list[_Item]) -> tuple[list[_Item], list[str]]:
 
 
 def _used(items: Sequence[_Item], declared: Sequence[str]) -> tuple[str, ...]:
-    """Classes that objects have, in the order in which the files declare them."""
+    """Return the classes of the objects, in the order in which the files declare them."""
     seen = {one.name: None for item in items if item.labelled is not None for one in item.labelled.labels.objects}
     return ClassNames.table_of([*(name for name in declared if name in seen), *sorted(seen)])
 
@@ -215,14 +212,14 @@ def _found(
 
 
 class _Reader:
-    """Reads images and objects of items; the sizes of images that were read serve to place objects."""
+    """Reads images and objects of items; remembers image sizes, by which objects are scaled."""
 
     def __init__(self, items: Sequence[_Item]) -> None:
         self._items = {item.name: item for item in items}
         self._sizes: dict[str, dict[str, tuple[int, int]]] = {}
 
     def images(self, item: LabelledItem) -> tuple[np.ndarray, np.ndarray]:
-        """Both images on the RGB image's grid; of a camera that did not take the item one of zeros."""
+        """Read both images on the RGB image's grid; an absent one is zeros."""
         colour = read_colour(item.rgb) if item.present[0] else None
         counts = read_counts(item.infrared) if item.present[1] else None
         taken = {camera: image for camera, image in ((RGB, colour), (INFRARED, counts)) if image is not None}
@@ -235,7 +232,7 @@ class _Reader:
         return colour, on_grid(counts, colour.shape[:2], item.infrared)
 
     def objects(self, item: LabelledItem) -> ImageLabels:
-        """Objects in pixels of the grid that `images` gives."""
+        """Read the objects in pixels of the grid of `images`."""
         if item.name not in self._sizes:
             self.images(item)
         labelled, sizes = self._items[item.name].labelled, self._sizes[item.name]
@@ -252,7 +249,7 @@ class _Reader:
 
 
 def _drawn_on(labelled: Labelled, sizes: dict[str, tuple[int, int]], grid: tuple[int, int]) -> tuple[int, int]:
-    """The size of the image that boxes were drawn on: the labelled camera's, by the size if nothing else says whose."""
+    """Return the size of the labelled image: by the labels' camera, otherwise by the image size that they state."""
     infrared = sizes.get(INFRARED, grid)
     if labelled.camera == INFRARED or (labelled.camera is None and labelled.labels.size == infrared):
         return infrared

@@ -1,6 +1,6 @@
-"""What the label files in a user's folder say about each of its images: COCO, VOC and YOLO, also side by side.
+"""Labels of the images in a user's folder: COCO, VOC and YOLO, also mixed.
 
-A label file belongs to the images of its split and camera, as far as its path says which; otherwise to any.
+A label file applies to the images of the split and camera that its path shows; otherwise to any.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _NAME_LISTS = ("classes", "obj", "names", "labels", "predefined_classes")
 
 @dataclass(frozen=True)
 class Labelled:
-    """What is known of one image or pair.
+    """Labels of one image or pair.
 
     Attributes:
-        labels: its objects; corners in pixels of the image of `camera`, or in fractions of it.
-        path: the file.
+        labels: objects; corners in pixels of the image of `camera`, or in fractions of its size.
+        path: label file.
         format: "COCO", "VOC" or "YOLO".
-        camera: whose image was labelled; None: the file does not say.
+        camera: camera of the labelled image; None: unknown.
         relative: corners are fractions.
-        split: that the file's path says.
+        split: split according to the file's path.
     """
 
     labels: ImageLabels
@@ -45,13 +45,13 @@ class Labelled:
 
 
 class Labels:
-    """What all label files of a folder say. JSON files are read at once, XML and text files when asked for.
+    """All label files of a folder. JSON files are read at once, XML and text files on demand.
 
     Attributes:
-        classes: names that the files read so far declare, in their order.
-        notes: oddities of files that hold several images, see `data.labels.NOTES`.
-        damaged: what is wrong with each file that can't be used.
-        remarks: what was skipped, in words.
+        classes: class names declared by the files read so far, in order.
+        notes: deviations in files of several images, see `data.labels.NOTES`.
+        damaged: error message of each unusable file.
+        remarks: skipped files, as messages.
     """
 
     def __init__(self, found: Scan) -> None:
@@ -79,7 +79,7 @@ class Labels:
         return tuple(self._declared)
 
     def find(self, split: str | None, images: dict[str, File]) -> Labelled | None:
-        """What is known of an item with these images, by camera; None: nothing, or its file is among `damaged`."""
+        """Find the labels of an item with these images by camera; None: none, or the file is in `damaged`."""
         for read in (self._of_coco, self._of_voc, self._of_yolo):
             try:
                 labelled = read(split, images)
@@ -112,18 +112,18 @@ class Labels:
             matched = table.matched(images)
             if matched:
                 self.remarks.append(
-                    f"{file.relative}: names images in other folders than they are; matched by their file names alone"
+                    f"{file.relative}: names images in other folders than theirs; matched by file name only"
                 )
         lost = [image.name for image in coco.images if id(image) not in matched]
         if lost:
             self.remarks.append(
-                f"{file.relative}: {len(lost)} of the {len(coco.images)} images that it lists are not there, such as "
+                f"{file.relative}: {len(lost)} of the {len(coco.images)} images that it lists are missing, such as "
                 f"{lost[0]}"
             )
         self._coco.append(table)
 
     def _of_coco(self, split: str | None, images: dict[str, File]) -> Labelled | None:
-        for camera in (RGB, INFRARED):  # the RGB camera's labels go before the infrared camera's
+        for camera in (RGB, INFRARED):  # labels of RGB images take precedence
             image = images.get(camera)
             for table in self._coco:
                 if image is None:
@@ -176,7 +176,7 @@ class Labels:
 
 @dataclass
 class _Coco:
-    """A COCO file; with `by_file_name` its images go by their file names alone."""
+    """A COCO file; `by_file_name`: its images are matched by file name only."""
 
     file: File
     names: ImageNames[CocoImage]
@@ -186,7 +186,7 @@ class _Coco:
         return self.names.find(image.path.name if self.by_file_name else image.relative)
 
     def matched(self, images: Iterable[File]) -> set[int]:
-        """Which of its images are there, by their identities."""
+        """Return the `id()` of each of its images that exists."""
         fitting = (image for image in images if _fits(self.file, image.split, image.camera))
         return {id(found) for image in fitting if (found := self.find(image)) is not None}
 
@@ -212,7 +212,7 @@ class _Files:
                 (self._by_stem, image.stem),
             ):
                 fitting = [file for file in table.get(key, ()) if _fits(file, split, camera)]
-                # A file of the very split and camera goes before one that says neither.
+                # A file of this split and camera takes precedence over one whose path shows neither.
                 fitting.sort(key=lambda file: (file.split is None) + (file.camera is None))
                 if fitting:
                     return fitting[0]

@@ -1,9 +1,8 @@
-"""Finds the images and label files in a user's folder, and what their paths say: camera, split, name.
+"""Search of a user's folder for images and label files, with camera, split and name from their paths.
 
-A folder's name says which camera its images are from (`rgb`, `visible_images`, `thermal`, `lwir`, ..) and which split
-(`train`, `val`, `valid`, `test`), at any depth and in any order; other folders are part of an image's name. Images of
-the two cameras with the same name are a pair. Where no name says which camera it is, the images do: grey ones are
-infrared.
+Folder names show the camera (`rgb`, `visible_images`, `thermal`, `lwir`, ..) and the split (`train`, `val`, `valid`,
+`test`), at any depth and in any order; other folders are part of an image's name. Images of the two cameras with the
+same name are a pair. If no name shows the camera, grey images are taken for infrared.
 """
 
 from __future__ import annotations
@@ -48,20 +47,20 @@ _IMAGE_WORDS = frozenset({"images", "image", "imgs", "img", "jpegimages"})
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 _LABELS = (".json", ".xml", ".txt", ".yaml", ".yml", ".names")
 _WORD = re.compile(r"[a-z]+|\d+")
-_DEEPEST, _MOST_FILES = 8, 2_000_000
-_LOOKED_AT = 8
+_MAX_DEPTH, _MAX_FILES = 8, 2_000_000
+_COLOUR_SAMPLES = 8
 
 
 @dataclass(frozen=True)
 class File:
-    """An image or a label file, and what its path says.
+    """An image or label file.
 
     Attributes:
         path: the file.
-        relative: its path below the root, with forward slashes.
-        split: one of `SPLITS`; None: the path does not say.
-        camera: RGB or INFRARED; None: the path does not say.
-        name: folders that say neither, and the stem, before Roboflow's renaming.
+        relative: path relative to the root, with forward slashes.
+        split: one of `SPLITS`; None: not in the path.
+        camera: RGB or INFRARED; None: not in the path.
+        name: the other folders and the stem, with Roboflow's renaming undone.
     """
 
     path: Path
@@ -77,13 +76,13 @@ class File:
 
 @dataclass
 class Scan:
-    """What a folder holds.
+    """Contents of a folder.
 
     Attributes:
-        images: every image, with its camera and split.
-        labels: possible label files by their ending.
-        band: the infrared band that folder names say; None: they say none.
-        remarks: what was assumed or skipped, in words.
+        images: all images, with camera and split.
+        labels: possible label files by ending.
+        band: infrared band by folder names; None: unknown.
+        remarks: assumptions and skipped files, as messages.
     """
 
     images: list[File] = field(default_factory=list)
@@ -93,14 +92,14 @@ class Scan:
 
 
 def scan(root: Path, rgb: str | None = None, infrared: str | None = None) -> Scan:
-    """Looks through a folder; symbolic links in it are followed.
+    """Search a folder; symbolic links in it are followed.
 
     Args:
         root: the folder.
-        rgb, infrared: names of the folders of the two cameras, where their names don't say so themselves.
+        rgb, infrared: folders of the two cameras, if their names do not show the camera.
 
     Raises:
-        LabelError: there is no such folder, it holds no images, or nothing says which camera's some of them are.
+        LabelError: no such folder, it holds no images, or the camera of some images is ambiguous.
     """
     if not root.is_dir():
         raise LabelError(f"{root}: no such folder")
@@ -132,14 +131,14 @@ def scan(root: Path, rgb: str | None = None, infrared: str | None = None) -> Sca
         names = " and ".join(sorted(band.name for band in bands))
         raise LabelError(f"{root}: holds images of {names}; a model takes one infrared band: name its folder")
     found.band = next(iter(bands), None)
-    _tell_cameras(root, found)
+    _assign_cameras(root, found)
     found.images = _distinct(_two_folders(found.images))
     _split_by_lists(found)
     return found
 
 
 def _walk(root: Path) -> list[tuple[Path, tuple[str, ...]]]:
-    """Files in order, with the folders between the root and them; no folder twice, though links may say so."""
+    """List files in order with their folders below the root; visits no folder twice, in spite of links."""
     found: list[tuple[Path, tuple[str, ...]]] = []
     seen: set[tuple[int, int]] = set()
     todo: list[tuple[Path, tuple[str, ...]]] = [(root, ())]
@@ -147,7 +146,7 @@ def _walk(root: Path) -> list[tuple[Path, tuple[str, ...]]]:
         folder, parts = todo.pop(0)
         try:
             state = folder.stat()
-            if (state.st_dev, state.st_ino) in seen or len(parts) > _DEEPEST:
+            if (state.st_dev, state.st_ino) in seen or len(parts) > _MAX_DEPTH:
                 continue
             seen.add((state.st_dev, state.st_ino))
             with os.scandir(folder) as entries:
@@ -156,8 +155,8 @@ def _walk(root: Path) -> list[tuple[Path, tuple[str, ...]]]:
             raise LabelError(f"{folder}: can't be listed ({error.strerror})") from None
         found += [(folder / name, parts) for name, is_folder in names if not is_folder]
         todo += [(folder / name, (*parts, name)) for name, is_folder in names if is_folder]
-        if len(found) > _MOST_FILES:
-            raise LabelError(f"{root}: more than {_MOST_FILES} files; give the data set's own folder")
+        if len(found) > _MAX_FILES:
+            raise LabelError(f"{root}: more than {_MAX_FILES} files; give the data set's own folder")
     return found
 
 
@@ -168,23 +167,23 @@ def _described(
     rest: list[str] = []
     is_mask = False
     named = {name.strip("/").casefold(): which for name, which in ((rgb, RGB), (infrared, INFRARED)) if name}
-    for place, part in enumerate(parts):
+    for i, part in enumerate(parts):
         words = _WORD.findall(part.casefold())
-        explicit = named.get(part.casefold()) or named.get("/".join(parts[: place + 1]).casefold())
+        explicit = named.get(part.casefold()) or named.get("/".join(parts[: i + 1]).casefold())
         bands = [_BANDS[word] for word in words if word in _BANDS]
         if explicit:
             camera, band = explicit, bands[0] if bands and explicit == INFRARED else None
             continue
         says_rgb = rgb is None and any(word in _RGB_WORDS for word in words)
         says_infrared = infrared is None and bool(bands)
-        if says_rgb != says_infrared:  # "rgb_thermal_pairs" says nothing; a deeper folder goes before one above it
+        if says_rgb != says_infrared:  # "rgb_thermal_pairs" shows neither; deeper folders take precedence
             camera, band = (RGB, None) if says_rgb else (INFRARED, bands[0])
         split = next((_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS), split)
-        # Images in a folder of labels are masks: they would be taken for grey, that is, infrared ones.
+        # Images in a folder of labels are masks, which would pass for infrared images because they are grey.
         is_mask = is_mask or (not _MASK_WORDS.isdisjoint(words) and _IMAGE_WORDS.isdisjoint(words))
-        # What else a folder says, such as the day of "thermal_day", is part of the name.
-        said = _SPLIT_WORDS.keys() | _CONTAINERS | (_RGB_WORDS | _BANDS.keys() if says_rgb != says_infrared else set())
-        kept = [word for word in words if word not in said]
+        # Other words of a folder's name, such as the day of "thermal_day", are part of the item's name.
+        known = _SPLIT_WORDS.keys() | _CONTAINERS | (_RGB_WORDS | _BANDS.keys() if says_rgb != says_infrared else set())
+        kept = [word for word in words if word not in known]
         rest += [part] if len(kept) == len(words) else ["_".join(kept)] if kept else []
     if not is_image:  # instances_thermal_train.json
         for word in _WORD.findall(path.stem.casefold()) if path.suffix.lower() == ".json" else ():
@@ -194,8 +193,8 @@ def _described(
     return File(path, "/".join((*parts, path.name)), split, camera, name), band, is_mask
 
 
-def _tell_cameras(root: Path, found: Scan) -> None:
-    """Gives images whose folders don't say so a camera, by their colours."""
+def _assign_cameras(root: Path, found: Scan) -> None:
+    """Assign a camera by colour to images whose folders do not show it."""
     groups: dict[str, list[File]] = defaultdict(list)
     for file in found.images:
         if file.camera is None:
@@ -204,9 +203,9 @@ def _tell_cameras(root: Path, found: Scan) -> None:
         return
     cameras: dict[str, str] = {}
     for group, files in groups.items():
-        looked_at = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, _LOOKED_AT).astype(int))]
-        coloured = sum(in_colour(file.path) for file in looked_at)
-        cameras[group] = RGB if 2 * coloured >= len(looked_at) else INFRARED
+        sampled = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, _COLOUR_SAMPLES).astype(int))]
+        coloured = sum(in_colour(file.path) for file in sampled)
+        cameras[group] = RGB if 2 * coloured >= len(sampled) else INFRARED
         shown = group or files[0].relative.rpartition("/")[0] or root.name
         kind = "RGB, because they are in colour" if cameras[group] == RGB else "infrared, because they are grey"
         found.remarks.append(f"the images in {shown!r} are taken for {kind}; --rgb and --ir name folders otherwise")
@@ -214,8 +213,8 @@ def _tell_cameras(root: Path, found: Scan) -> None:
     pair = [group for group in groups if any(stems[group] & stems[other] for other in groups if other != group)]
     if len(pair) == 2 and cameras[pair[0]] == cameras[pair[1]] and len(groups) == 2 and all(pair):
         raise LabelError(
-            f"{root}: {pair[0]!r} and {pair[1]!r} hold images of equal names and nothing says which are infrared: "
-            f"say so with --rgb {pair[0]} --ir {pair[1]}, or the other way round"
+            f"{root}: {pair[0]!r} and {pair[1]!r} hold images of equal names, and it is not known which are infrared: "
+            f"give --rgb {pair[0]} --ir {pair[1]}, or the other way round"
         )
     paired = len(groups) == 2 and len(set(cameras.values())) == 2
 
@@ -229,7 +228,7 @@ def _tell_cameras(root: Path, found: Scan) -> None:
 
 
 def _two_folders(images: list[File]) -> list[File]:
-    """Where each camera of a split has one folder only, the folders' names are no part of its images' names."""
+    """Remove the folder from images' names if each camera of the split has only one folder."""
     folders: dict[tuple[str | None, str | None], set[str]] = defaultdict(set)
     for file in images:
         folders[file.split, file.camera].add(file.name.rpartition("/")[0])
@@ -241,7 +240,7 @@ def _two_folders(images: list[File]) -> list[File]:
 
 
 def _distinct(images: list[File]) -> list[File]:
-    """Names that are one camera's once: copies that Roboflow made of an image keep the names it gave them."""
+    """Make names unique per split and camera: copies of an image made by Roboflow keep its names for them."""
     count = Counter((file.split, file.camera, file.name) for file in images)
 
     def renamed(file: File) -> File:
@@ -253,7 +252,7 @@ def _distinct(images: list[File]) -> list[File]:
 
 
 def _split_by_lists(found: Scan) -> None:
-    """Splits by `train.txt`, `val.txt` and `test.txt`, lists of images, where folders say nothing."""
+    """Assign splits by `train.txt`, `val.txt` and `test.txt`, lists of images, if no folder shows a split."""
     if any(file.split for file in found.images):
         return
     splits: dict[str, str] = {}

@@ -38,9 +38,9 @@ def test_check_counts_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     out = capsys.readouterr().out
     assert "boxes: person 3, car 3; pairs without any: 0" in out
     assert "subsets: day 2, night 1" in out
-    assert "1 objects of the class dog are left out: not one of the benchmark's, such as FLIR_01059" in out
+    assert "1 objects of the class dog are skipped: it is not a class of the benchmark, such as FLIR_01059" in out
     assert "3 pairs are listed, 4128 published" in out
-    assert "no bicycle in what was read" in out
+    assert "no bicycle in the pairs that were read" in out
     assert "32x24, infrared uint8: 3 pairs" in out
     assert main(["data", "check", "--dataset", "fmb", "--data", str(made("fmb", tmp_path / "fmb"))]) == 0
     assert "pixels: road 25 %, pole 25 %, unlabelled 50 %" in capsys.readouterr().out
@@ -93,7 +93,7 @@ def test_check_finds_annotations_of_another_set(tmp_path: Path, capsys: pytest.C
     for path in (root / "Annotations").iterdir():
         path.write_text(voc_xml([("boat", (1, 2, 3, 4))]))
     assert main(["data", "check", "--dataset", "llvip", "--data", str(root)]) == 1
-    assert "not one box of its classes was found" in capsys.readouterr().out
+    assert "no box of its classes was found" in capsys.readouterr().out
 
 
 def test_check_finds_swapped_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,7 +103,7 @@ def test_check_finds_swapped_folders(tmp_path: Path, capsys: pytest.CaptureFixtu
     (root / "x").rename(root / "visible")
     assert main(["data", "check", "--dataset", "llvip", "--data", str(root)]) == 1
     out = capsys.readouterr().out
-    assert "infrared pictures are in colour, such as" in out
+    assert "infrared images are in colour, such as" in out
     assert "are the two folders swapped?" in out
 
 

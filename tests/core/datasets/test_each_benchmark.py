@@ -112,7 +112,7 @@ def test_llvip_pictures_of_another_view_are_refused_and_smaller_ones_resampled(r
     pairs = open_benchmark("llvip", root, "test")
     assert pairs.load(pairs[0]).infrared.shape == (24, 32)
     write_image(path, np.full((24, 24), 77, np.uint8))
-    with pytest.raises(BenchmarkError, match="190001.jpg: 24x24 pixels, its colour image has 32x24"):
+    with pytest.raises(BenchmarkError, match="190001.jpg: 24x24 pixels, its RGB image has 32x24"):
         pairs.load(pairs[0])
 
 

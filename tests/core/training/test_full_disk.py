@@ -52,7 +52,7 @@ def test_a_checkpoint_that_does_not_fit(disks: None, tmp_path: Path) -> None:
     assert done.stdout.split()[-2:] == ["status", "0"], done.stderr
     last = [line for line in done.stderr.splitlines() if line.startswith("OSError")][-1]
     assert "checkpoints/step-00000004 could not be written: the disk is full (" in last
-    assert "needed); what was there before is kept: make room, and run the same command again" in last
+    assert "needed); the previous content is kept: make room, and run the same command again" in last
     whole, small = (read_log(path) for path in (tmp_path / "whole/log.jsonl", tmp_path / "small.jsonl"))
     assert [row["total"] for row in whole if "total" in row] == [row["total"] for row in small if "total" in row]
 
