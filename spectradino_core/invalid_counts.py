@@ -1,20 +1,20 @@
-"""Counts of a 16-bit thermal frame that are no measurement: how they are recognised.
+"""Detection of invalid counts in 16-bit thermal frames.
 
-Cameras and drivers write constants where they measure nothing: 0 or the largest count at dead and stuck pixels and in
-the border that rectification leaves; and some write telemetry into the first or last rows. A constant alone proves
-nothing, since 0 may be the coldest pixel of a camera that subtracts its minimum, and 65535 a fire. So what counts is
-how a value lies among the others and in the image:
+Cameras and drivers write constants for pixels without a measurement: 0 or the maximum count at dead and stuck pixels
+and in the border left by rectification. Some write telemetry into the first or last rows. A constant alone is no proof:
+0 may be the coldest pixel of a camera that subtracts its minimum, and 65535 a fire. The rules therefore compare a value
+with the other counts and with its surroundings in the image:
 
-- A constant close to the other counts does no harm and is left alone.
-- 0 far below all other counts is no measurement, unless the counts between are populated.
-- A constant far above is one where its edge is sharper than a lens can draw: pixels around a truly hot region are
-  raised. A large region inside the image counts as hot whatever its edge.
-- Other constants are looked at if they are the frame's extreme, repeated and isolated, in noisy scenes.
-- Rows at the top or bottom edge count as telemetry where their values lie outside of those of the scene.
+- A constant close to the other counts does no harm and counts as valid.
+- 0 far below all other counts is invalid, unless counts in between occur.
+- A constant far above is invalid where its edge is sharper than a lens can image: pixels around a hot region are
+  raised. A large region inside the image is hot whatever its edge.
+- Other constants are considered if they are the frame's extreme, repeated and isolated, in noisy scenes.
+- Rows at the top or bottom edge are telemetry if their values lie outside those of the scene.
 
-The scene's counts are estimated from about 5,000 pixels, so a frame without suspicious extremes costs next to nothing.
+The scene's counts are estimated from about 5,000 pixels, so frames without suspicious extremes cost little.
 
-Letters: h x w a frame.
+Letters: h x w frame size.
 """
 
 from __future__ import annotations
@@ -28,48 +28,48 @@ import numpy as np
 __all__ = ["InvalidCounts"]
 
 _SATURATED = frozenset((1 << bits) - 1 for bits in range(10, 17))
-"""The largest counts of sensors with 10 to 16 bits."""
+"""Maximum counts of sensors with 10 to 16 bits."""
 _SAMPLES = 5400
 _ROWS = 8
-"""Most rows of telemetry at an edge; cameras write up to 4."""
+"""Maximum rows of telemetry at an edge; cameras write up to 4."""
 _NEAR = 0.25
-"""A constant closer than this to the other counts, as a fraction of their span, is left alone: it does no harm."""
+"""A constant closer than this to the other counts, as a fraction of their span, counts as valid."""
 _GRADED = 0.2
-"""Fraction of the gap to a constant from which a pixel beside it counts as drawn towards it by the lens."""
+"""Fraction of the gap to a constant above which a neighbouring pixel counts as raised towards it by the lens."""
 _SOLID = 7
-"""A region of the largest count inside the image that covers a square of so many pixels a side is hot whatever its
+"""A region of the maximum count inside the image that contains a square of this side in pixels is hot whatever its
 edge; clusters of stuck pixels are smaller."""
 _SOLID_OTHER = 3
-"""The same for constants that are not the largest count of a sensor."""
+"""`_SOLID` for constants that are not the maximum count of a sensor."""
 _BLOCK = 4
-"""Pixels per side of the blocks in which large regions are separated."""
-_LEAST_VALUES = 8
-_MOST_REGIONS = 32
-_MOST_CONSTANTS = 4
-"""Constants that are looked for above and below the scene's counts, of each."""
+"""Side in pixels of the blocks by which large regions are separated."""
+_MIN_VALUES = 8
+_MAX_REGIONS = 32
+_MAX_CONSTANTS = 4
+"""Maximum number of constants above, and below, the scene's counts."""
 
 
 class InvalidCounts:
-    """Finds the invalid pixels of frames."""
+    """Detector of invalid pixels."""
 
     def __init__(self, counts: tuple[int, ...] = (), automatic: bool = True) -> None:
         """
         Args:
             counts: constants that are invalid in every frame, of 8 or 16 bits.
-            automatic: whether invalid counts of 16-bit frames are recognised by the rules above.
+            automatic: apply the rules above to 16-bit frames.
         """
         self._counts = counts
         self._automatic = automatic
 
     def __call__(self, frame: np.ndarray) -> np.ndarray | None:
-        """Marks the valid pixels.
+        """Find the valid pixels.
 
         Args:
             frame: counts, uint8 or uint16 [h, w].
 
         Returns:
-            uint8 [h, w], 255 where a pixel is valid, else 0; None: all are valid. This thread's next call, of whatever
-            instance, may write over it.
+            uint8 [h, w], 255 where valid, else 0; None: all pixels are valid. The next call in this thread, of any
+            instance, may overwrite it.
         """
         if frame.size == 1:
             return None  # nothing to compare it with
@@ -80,19 +80,19 @@ class InvalidCounts:
         if valid is not None and cv2.countNonZero(valid) == valid.size:
             valid = None
         if self._automatic and frame.dtype == np.uint16:
-            valid = _recognised(frame, valid)
+            valid = _without_detected(frame, valid)
         return valid
 
 
 class _Scene:
-    """Where the counts of a scene lie, judged from some of its pixels.
+    """Range of a scene's counts, estimated from a sample of pixels.
 
     Attributes:
-        low, high: between them lie all counts but the 2 % at each end.
-        span: their distance, at least 8.
-        sample: some of the frame's counts in ascending order, invalid ones included.
-        is_empty: they are all 0 or the largest of a sensor.
-        is_drawn: the scene's counts are so few that no sensor, which is noisy, gave them.
+        low, high: 2nd and 98th percentile of the scene's counts.
+        span: high - low, at least 8.
+        sample: sampled counts of the frame in ascending order, including invalid ones.
+        is_empty: all sampled counts are 0 or the maximum of a sensor.
+        is_drawn: the scene has so few different counts that it is synthetic; a sensor is noisy.
     """
 
     def __init__(self, frame: np.ndarray, valid: np.ndarray | None) -> None:
@@ -101,22 +101,22 @@ class _Scene:
         picked = _spread(frame[inner])
         if valid is not None:
             picked = picked[_spread(valid[inner]) != 0]
-        self.sample = np.sort(picked, kind="stable")  # of 16 bits a radix sort, a third of the time
+        self.sample = np.sort(picked, kind="stable")  # radix sort for 16 bits: a third of the time
         first, last = 0, len(self.sample)
-        while first < last and (self.sample[first] == 0 or self._stands_apart(first, last, below=True)):
+        while first < last and (self.sample[first] == 0 or self._is_isolated(first, last, below=True)):
             first = int(np.searchsorted(self.sample, self.sample[first], side="right"))
-        while first < last and (self.sample[last - 1] in _SATURATED or self._stands_apart(first, last, below=False)):
+        while first < last and (self.sample[last - 1] in _SATURATED or self._is_isolated(first, last, below=False)):
             last = int(np.searchsorted(self.sample, self.sample[last - 1], side="left"))
         self.is_empty = first == last
         if self.is_empty:
             first, last = 0, len(self.sample)
         scene = self.sample[first:last]
         self.low, self.high = (float(scene[round(q * (len(scene) - 1))]) for q in (0.02, 0.98)) if last else (0.0, 0.0)
-        self.is_drawn = _distinct(scene) < _LEAST_VALUES
+        self.is_drawn = _distinct(scene) < _MIN_VALUES
         self.span = max(self.high - self.low, 8.0)
 
-    def _stands_apart(self, first: int, last: int, below: bool) -> bool:
-        """Whether the smallest or largest value occurs often and lies far from all others."""
+    def _is_isolated(self, first: int, last: int, below: bool) -> bool:
+        """Return whether the minimum or maximum occurs often and lies far from all other counts."""
         sample = self.sample
         value = int(sample[first if below else last - 1])
         rest_first = int(np.searchsorted(sample, value, side="right")) if below else first
@@ -129,19 +129,19 @@ class _Scene:
         return abs(int(rest[0 if below else -1]) - value) > max(middle, 64.0)
 
     def is_populated_from_0(self) -> bool:
-        """Whether the counts between 0 and the scene's are occupied: then 0 is a count like the others."""
+        """Return whether counts between 0 and the scene's occur, so that 0 is a count like the others."""
         zeros, middle = (int(np.searchsorted(self.sample, at, side="right")) for at in (0, int(self.low / 2)))
         between = self.sample[zeros:middle]
         return len(between) >= max(4, zeros / 2) and _distinct(between) >= 4
 
 
 def _distinct(ordered: np.ndarray) -> int:
-    """How many different values an ordered array [N] holds; `np.unique` would order it once more."""
+    """Count the different values of a sorted array [N]; `np.unique` would sort it again."""
     return min(1, len(ordered)) + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
 
 
-def _recognised(frame: np.ndarray, valid: np.ndarray | None) -> np.ndarray | None:
-    """`valid` without what the rules recognise in a frame uint16 [h, w]."""
+def _without_detected(frame: np.ndarray, valid: np.ndarray | None) -> np.ndarray | None:
+    """Remove from `valid` the pixels of a frame uint16 [h, w] that the rules find invalid."""
     scene = _Scene(frame, valid)
     if scene.is_empty:
         for count in (0, *_SATURATED):
@@ -152,9 +152,9 @@ def _recognised(frame: np.ndarray, valid: np.ndarray | None) -> np.ndarray | Non
         valid = np.full(frame.shape, 255, np.uint8) if valid is None else valid
         valid[:top] = 0
         valid[frame.shape[0] - bottom :] = 0
-    ends = list(_extremes(frame, valid))  # without one of them the other is as before
+    ends = list(_extremes(frame, valid))  # removing one does not change the other
     for below in (True, False):
-        for _ in range(_MOST_CONSTANTS):
+        for _ in range(_MAX_CONSTANTS):
             value = ends[0 if below else 1]
             found = None if value is None else _without_constant(frame, valid, scene, value, below)
             if found is None:
@@ -169,15 +169,15 @@ def _recognised(frame: np.ndarray, valid: np.ndarray | None) -> np.ndarray | Non
 def _without_constant(
     frame: np.ndarray, valid: np.ndarray | None, scene: _Scene, value: int, below: bool
 ) -> tuple[np.ndarray, int | None] | None:
-    """`valid` without the smallest or largest valid count where it is invalid.
+    """Remove the minimum or maximum count from `valid` where it is invalid.
 
     Args:
-        frame, valid, scene: of the frame.
-        value: the smallest or largest valid count.
-        below: which of both.
+        frame, valid, scene: the frame, its valid pixels and its scene.
+        value: minimum or maximum valid count.
+        below: it is the minimum.
 
     Returns:
-        uint8 [h, w]; and what is then the smallest or largest count, None: no pixel is valid. None: the count is valid.
+        Valid pixels uint8 [h, w], and the new minimum or maximum (None: no pixel is valid). None: the count is valid.
     """
     gap = scene.low - value if below else value - scene.high
     usual = value == 0 if below else value in _SATURATED
@@ -194,10 +194,10 @@ def _without_constant(
         if cv2.countNonZero(others) < max(4, 1e-4 * frame.size):
             return None
     np.not_equal(frame, value, out=others.view(bool))
-    np.negative(others.view(np.int8), out=others.view(np.int8))  # 1 becomes 255; both take less than `cv2.compare`
+    np.negative(others.view(np.int8), out=others.view(np.int8))  # 1 becomes 255; faster than `cv2.compare`
     if valid is not None:
         cv2.bitwise_and(others, valid, dst=others)
-    # The next count shows whether anything lies between the constant and the scene, mostly without a look at the image.
+    # The next count mostly shows whether counts between the constant and the scene occur, without reading the image.
     end = 0 if below else 1
     other = _extremes(frame, others)[end]
     if other is None:
@@ -231,10 +231,10 @@ def _without_constant(
 
 
 def _without_mixtures(frame: np.ndarray, others: np.ndarray, edge: float) -> np.ndarray:
-    """`others` without what was mixed with the rest when the frame was resampled: counts below `edge` beside it."""
+    """Remove from `others` pixels mixed with invalid ones by resampling: counts below `edge` beside them."""
     zeros = cv2.bitwise_not(others)
     mixtures = cv2.bitwise_and(cv2.compare(frame, edge, cv2.CMP_LT), others)
-    for _ in range(2):  # of an oblique edge two pixels deep
+    for _ in range(2):  # at oblique edges they are two pixels deep
         mixed = cv2.bitwise_and(cv2.dilate(zeros, _NEIGHBOURS), mixtures)
         if not cv2.countNonZero(mixed):
             break
@@ -243,19 +243,19 @@ def _without_mixtures(frame: np.ndarray, others: np.ndarray, edge: float) -> np.
 
 
 def _extremes(frame: np.ndarray, valid: np.ndarray | None) -> tuple[int | None, int | None]:
-    """The smallest and the largest valid count; None: no pixel is valid."""
-    low, high, place, _ = cv2.minMaxLoc(frame, valid)
-    return (int(low), int(high)) if place[0] >= 0 else (None, None)
+    """Return the minimum and maximum valid count; None: no pixel is valid."""
+    low, high, location, _ = cv2.minMaxLoc(frame, valid)
+    return (int(low), int(high)) if location[0] >= 0 else (None, None)
 
 
 def _may_hold(others: np.ndarray, solid: int) -> bool:
-    """Whether a square of `solid` pixels a side may lie outside of `others`; quick, and right where it says no."""
+    """Return whether a square of `solid` pixels per side may lie outside `others`; a fast test, False is certain."""
     if min(others.shape) < _SOLID:
         return True
     if solid == _SOLID:
         others = np.ascontiguousarray(others[::3, ::3])
         pairs = cv2.bitwise_or(others[1:], others[:-1])
-    elif others.shape[0] % 2 == 0:  # two of three rows, or of two at the image's edge, are such a pair
+    elif others.shape[0] % 2 == 0:  # any three rows, or two at the image's edge, contain such a pair
         pairs = cv2.bitwise_or(others[::2], others[1::2])
     else:
         return True
@@ -264,17 +264,17 @@ def _may_hold(others: np.ndarray, solid: int) -> bool:
 
 
 def _true_regions(places: np.ndarray, around: np.ndarray, graded: np.ndarray, solid: int) -> np.ndarray:
-    """Regions of a constant that the scene really shows.
+    """Find the regions of a constant that are part of the scene.
 
     Args:
-        places: where the constant is, uint8 [h, w] of 0 and 255, as all here.
-        around: its neighbouring pixels.
-        graded: those of them whose counts lie between the scene's and the constant.
-        solid: a region inside the image that covers a square of so many pixels a side is true even with a sharp edge;
-            0: none is.
+        places: pixels with the constant, uint8 [h, w] of 0 and 255, like all masks here.
+        around: their neighbouring pixels.
+        graded: neighbouring pixels with counts between the scene's and the constant.
+        solid: a region inside the image that contains a square of this side in pixels is part of the scene even with a
+            sharp edge; 0: disabled.
 
     Returns:
-        uint8 [h, w], 255 in true regions.
+        uint8 [h, w], 255 in regions of the scene.
     """
     true = np.zeros_like(places)
     cores = cv2.erode(places, _NEIGHBOURS, borderType=cv2.BORDER_REPLICATE)
@@ -296,10 +296,12 @@ def _true_regions(places: np.ndarray, around: np.ndarray, graded: np.ndarray, so
 
 
 def _large_regions(cores: np.ndarray) -> list[tuple[tuple[slice, slice], np.ndarray]]:
-    """The largest regions more than two pixels wide: where each lies, and uint8 of that size, 255 in it and around it.
+    """Return the largest regions more than two pixels wide: bounding slices, and a mask uint8 of that size.
+
+    The mask is 255 in the region and close to it.
 
     Args:
-        cores: the regions without their outermost pixels, uint8 [h, w].
+        cores: the eroded regions, uint8 [h, w].
     """
     height, width = cores.shape
     size = -(-width // _BLOCK), -(-height // _BLOCK)
@@ -308,7 +310,7 @@ def _large_regions(cores: np.ndarray) -> list[tuple[tuple[slice, slice], np.ndar
     blocks = cv2.dilate(blocks, _NEIGHBOURS)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(blocks, connectivity=4)
     found = []
-    for label in np.argsort(-stats[1:, cv2.CC_STAT_AREA], kind="stable")[:_MOST_REGIONS] + 1:
+    for label in np.argsort(-stats[1:, cv2.CC_STAT_AREA], kind="stable")[:_MAX_REGIONS] + 1:
         x, y, w, h = (int(v) for v in stats[label, :4])
         inside = (labels[y : y + h, x : x + w] == label).astype(np.uint8) * 255
         inside = np.repeat(np.repeat(inside, _BLOCK, axis=0), _BLOCK, axis=1)
@@ -318,7 +320,7 @@ def _large_regions(cores: np.ndarray) -> list[tuple[tuple[slice, slice], np.ndar
 
 
 def _is_inside(part: np.ndarray, box: tuple[slice, slice], shape: tuple[int, int], solid: int) -> bool:
-    """Whether a region is large and neither spans the image nor fills one of its corners, as borders do."""
+    """Return whether a region is large and neither spans the image nor fills a corner, as borders do."""
     if not cv2.countNonZero(cv2.erode(part, np.ones((solid, solid), np.uint8))):
         return False
     x, y, w, h = cv2.boundingRect(part)
@@ -332,15 +334,15 @@ def _is_inside(part: np.ndarray, box: tuple[slice, slice], shape: tuple[int, int
 
 
 def _telemetry_rows(frame: np.ndarray, scene: _Scene) -> tuple[int, int]:
-    """How many rows from the top and from the bottom hold something other than the scene."""
+    """Count the rows at the top and at the bottom that do not show the scene."""
     limit = min(_ROWS, frame.shape[0] // 8)
     if not limit:
         return 0, 0
-    # Whole numbers, since NumPy would compare with others in float64.
+    # Integers, since NumPy would compare with floats in float64.
     low, high = max(0, math.ceil(scene.low - scene.span)), min(math.floor(scene.high + scene.span), 65535)
     found = []
     for edge in (frame[: limit + 1], frame[: -limit - 2 : -1]):
-        # The rules below of the first row alone: where that is of the scene, so are the others.
+        # The rules below for the first row only: if it shows the scene, so do the others.
         out, unlike = (np.count_nonzero(x) / frame.shape[1] for x in _outside(edge[0], low, high))
         if out < 0.02 or (out < 0.8 and unlike < 0.05):
             found.append(0)
@@ -354,20 +356,20 @@ def _telemetry_rows(frame: np.ndarray, scene: _Scene) -> tuple[int, int]:
         outs, unlikes = outside.mean(axis=1), other.mean(axis=1)
         strange = (outs >= 0.95) | ((unlikes >= 0.02) & (outs >= 0.8)) | ((unlikes >= 0.05) & rough_others)
         rows = int(np.argmin(strange)) if not strange.all() else 0
-        while rows and not other[rows - 1].any():  # nothing but constants, which are looked for by themselves
+        while rows and not other[rows - 1].any():  # only constants, which have their own rules
             rows -= 1
         found.append(rows)
     return found[0], found[1]
 
 
 def _outside(counts: np.ndarray, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which counts lie outside of [low, high]; and which of these are neither 0 nor the largest of a sensor: bool."""
+    """Return masks (bool) of counts outside [low, high], and of those that are neither 0 nor a sensor's maximum."""
     outside = (counts < low) | (counts > high)
     return outside, outside & ((counts & (counts + 1)) != 0)
 
 
 def _spread(image: np.ndarray) -> np.ndarray:
-    """About `_SAMPLES` pixels spread over an image, in its order, [N]."""
+    """Sample about `_SAMPLES` pixels evenly from an image, in its order, [N]."""
     step = max(1, image.size // _SAMPLES)
     while math.gcd(step, image.shape[1]) > 1:
         step += 1
@@ -375,7 +377,7 @@ def _spread(image: np.ndarray) -> np.ndarray:
 
 
 def _memory(shape: tuple[int, ...], used: np.ndarray | None) -> np.ndarray:
-    """uint8 [h, w] of this thread's own, not `used`; fresh memory costs more than what is done with it."""
+    """Return a buffer uint8 [h, w] of this thread other than `used`; allocation costs more than the operations."""
     kept: list[np.ndarray] | None = getattr(_own, "masks", None)
     if kept is None or kept[0].shape != shape:
         kept = _own.masks = [np.empty(shape, np.uint8) for _ in range(2)]

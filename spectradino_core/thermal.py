@@ -1,8 +1,7 @@
-"""From raw infrared counts to network input: the one contract that training and serving share.
+"""Normalisation of raw infrared counts to network input, shared by training and serving.
 
-A thermal frame may be 8-bit after automatic gain, 14- or 16-bit raw, or radiometric (counts that are a temperature).
-Which of these a model was trained on is part of the model: the contract is stored in the model file and a frame that
-does not fit it is refused aloud instead of being shown to the network as something else.
+A thermal frame may be 8-bit after automatic gain, 14- or 16-bit raw, or radiometric (counts proportional to
+temperature). The contract of a model's training is stored in the model file; frames that do not fit it are refused.
 
 Letters: H height, W width.
 """
@@ -36,24 +35,24 @@ class ThermalError(ValueError):
 
 
 class NoValidPixelError(ThermalError):
-    """No pixel of an infrared frame is a measurement."""
+    """No pixel of an infrared frame is valid."""
 
 
 @dataclass(frozen=True)
 class ThermalContract:
-    """How raw counts become values in [0, 1].
+    """Mapping of raw counts to [0, 1].
 
     Attributes:
-        kind: "percentile" stretches between two percentiles of the frame; "fixed" maps a fixed range, so that equal
-            temperatures look equal in every frame; "none" divides by the largest value of the frame's type.
+        kind: "percentile" stretches between two percentiles of the frame; "fixed" maps a fixed range, so that a
+            temperature has the same value in every frame; "none" divides by the maximum of the frame's dtype.
         low, high: percentiles (0 to 100) for "percentile"; for "fixed" counts, or kelvin with `kelvin_per_count`.
-        kelvin_per_count: what one count is worth on a radiometric camera (0.01 or 0.04 are usual); None: it is not one.
-        min_span: the least distance, in counts, between the two percentiles; keeps a uniform scene from becoming noise.
-        smoothing: share of the previous range kept at each frame of a stream (0: none), so that a hot object that
-            enters does not make the whole picture jump. Training sees single frames and never smooths.
-        depths: bits per pixel the model accepts, of 8 and 16.
-        invalid_counts: counts that are no measurement, whatever the frame, 0 to 65535.
-        recognise_invalid: whether dead pixels, borders and telemetry rows of 16-bit frames are recognised as well, see
+        kelvin_per_count: kelvin per count of a radiometric camera (usually 0.01 or 0.04); None: not radiometric.
+        min_span: minimum difference of the two percentiles in counts; prevents amplified noise in uniform scenes.
+        smoothing: fraction of the previous range kept at each frame of a stream (0: none), so that a hot object that
+            enters does not change the whole image at once. Training uses single frames without smoothing.
+        depths: accepted bits per pixel, of 8 and 16.
+        invalid_counts: counts that are invalid in every frame, 0 to 65535.
+        recognise_invalid: also detect dead pixels, borders and telemetry rows of 16-bit frames, see
             `invalid_counts.InvalidCounts`.
     """
 
@@ -71,7 +70,7 @@ class ThermalContract:
         if self.kind not in KINDS:
             raise ThermalError(f"thermal normalisation {self.kind!r} is not one of {', '.join(KINDS)}")
         if self.kind != "none" and not self.low < self.high:
-            raise ThermalError(f"thermal range is empty: low {self.low} is not below high {self.high}")
+            raise ThermalError(f"the thermal range is empty: low {self.low} is not below high {self.high}")
         if self.kind == "percentile" and not (self.low >= 0 and self.high <= 100):
             raise ThermalError(f"percentiles must lie in 0..100, got {self.low} and {self.high}")
         if not 0 <= self.smoothing < 1:
@@ -87,12 +86,12 @@ class ThermalContract:
         if self.kelvin_per_count is not None and not self.kelvin_per_count > 0:
             raise ThermalError(f"kelvin_per_count must be above 0, got {self.kelvin_per_count}")
         if not all(type(count) is int and 0 <= count <= 65535 for count in self.invalid_counts):
-            raise ThermalError(f"invalid counts are whole numbers in 0..65535, got {self.invalid_counts}")
+            raise ThermalError(f"invalid counts must be integers in 0..65535, got {self.invalid_counts}")
         if not isinstance(self.recognise_invalid, bool):
-            raise ThermalError(f"recognise_invalid is true or false, got {self.recognise_invalid!r}")
+            raise ThermalError(f"recognise_invalid must be true or false, got {self.recognise_invalid!r}")
 
     def describe(self) -> str:
-        """The contract in words, for logs: "fixed 263.15 to 323.15 K at 0.04 K per count, 16-bit"."""
+        """Describe the contract for logs: "fixed 263.15 to 323.15 K at 0.04 K per count, 16-bit"."""
         text = self.kind
         if self.kind == "percentile":
             text += f" {self.low:g} to {self.high:g}"
@@ -105,7 +104,7 @@ class ThermalContract:
         return text if self.recognise_invalid else f"{text}, no others recognised"
 
     def to_dict(self) -> dict[str, Any]:
-        """The contract for JSON; fields that older software does not know are left out at their defaults."""
+        """Convert to JSON values; omits fields unknown to older versions if they have their defaults."""
         data = asdict(self) | {"depths": list(self.depths), "invalid_counts": list(self.invalid_counts)}
         if not self.invalid_counts:
             del data["invalid_counts"]
@@ -115,7 +114,7 @@ class ThermalContract:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ThermalContract:
-        """The contract that `to_dict` wrote.
+        """Read a contract written by `to_dict`.
 
         Raises:
             ThermalError: a field is unknown or its value is out of range.
@@ -124,39 +123,39 @@ class ThermalContract:
             lists = {"depths": data.get("depths", (8, 16)), "invalid_counts": data.get("invalid_counts", ())}
             return cls(**(data | {name: tuple(values) for name, values in lists.items()}))
         except (AttributeError, TypeError) as error:
-            raise ThermalError(f"thermal contract not understood: {error}") from None
+            raise ThermalError(f"invalid thermal contract: {error}") from None
 
     def check(self, frame: np.ndarray) -> None:
-        """Refuses a frame that this contract does not cover.
+        """Check that a frame fits the contract.
 
         Raises:
             ThermalError: the frame is not [H, W], not uint8 or uint16, or of a depth that the model was not trained on.
         """
         if frame.ndim != 2 or frame.size == 0:
-            raise ThermalError(f"an infrared frame is [H, W], got shape {tuple(frame.shape)}")
+            raise ThermalError(f"an infrared frame must be [H, W], got shape {tuple(frame.shape)}")
         if frame.dtype not in (np.uint8, np.uint16):
-            raise ThermalError(f"an infrared frame is uint8 or uint16, got {frame.dtype}")
+            raise ThermalError(f"an infrared frame must be uint8 or uint16, got {frame.dtype}")
         bits = frame.dtype.itemsize * 8
         if bits not in self.depths:
             wanted = " or ".join(f"{d}-bit" for d in self.depths)
             raise ThermalError(
-                f"the model wants {wanted} infrared frames (normalisation '{self.kind}'), these are {bits}-bit: "
+                f"the model needs {wanted} infrared frames (normalisation '{self.kind}'), these are {bits}-bit: "
                 "switch the camera's output format or use a model for it"
             )
 
 
 @dataclass(frozen=True)
 class Smoothing:
-    """How the percentile range follows a stream. Training and single images don't smooth.
+    """Smoothing of the percentile range over a stream; not used in training and for single images.
 
-    A hot object multiplies the range at once, so that a plain running mean still makes the picture jump: therefore a
-    frame moves the range at most so far that the grey of the scene (the quartiles of its counts) moves by `max_levels`.
-    A frame of which more than half lies outside of the range is another scene (the robot turned, the camera changed its
-    gain): there the range is taken anew, because a black or white picture is worse than a jump.
+    A hot object multiplies the range, so that even with a running mean the image jumps. Each frame therefore moves the
+    range at most so far that the grey values of the scene (the quartiles of its counts) change by `max_levels`. If more
+    than half of a frame lies outside the range, the scene has changed (the robot turned, the camera changed its gain)
+    and the range is reset, because a black or white image is worse than a jump.
 
     Attributes:
-        keep: share of the previous range kept at each frame, in [0, 1).
-        max_levels: how far the grey of the scene may move from one frame to the next, of 255, > 0.
+        keep: fraction of the previous range kept at each frame, in [0, 1).
+        max_levels: maximum change of the scene's grey values between two frames, of 255, > 0.
     """
 
     keep: float = 0.9
@@ -164,31 +163,32 @@ class Smoothing:
 
     def __post_init__(self) -> None:
         if not 0 <= self.keep < 1:
-            raise ThermalError(f"the share of the range that is kept must lie in [0, 1), got {self.keep}")
+            raise ThermalError(f"keep must lie in [0, 1), got {self.keep}")
         if not self.max_levels > 0:
-            raise ThermalError(f"the levels a frame may move the grey by must be above 0, got {self.max_levels}")
+            raise ThermalError(f"max_levels must be above 0, got {self.max_levels}")
 
 
 STREAM_SMOOTHING = Smoothing()
-"""What the pipeline does on a stream. Whatever enters or leaves, the range has followed within about 110 frames (from
-black to white at 3 levels a frame is 85), 2 to 4 s at 30 Hz."""
+"""Smoothing of the pipeline on streams. The range adapts within about 110 frames (from black to white at 3 levels per
+frame takes 85), 2 to 4 s at 30 Hz."""
 
 
 class ThermalNormaliser:
-    """Applies one contract to a stream of frames; its only state is the smoothed range.
+    """Normalisation of a stream of frames by one contract; its only state is the smoothed range.
 
     Attributes:
-        range: counts that became 0 and 1 in the last frame; None before the first one, and without percentiles.
-        follows: whether the range follows the frames; False for a frame that it has followed already.
-        invalid_fraction: pixels of the last frame given to `valid_pixels` that are no measurement, 0..1.
+        range: counts mapped to 0 and 1 in the last frame; None before the first frame and for other kinds than
+            "percentile".
+        follows: frames update the range; False for a frame that has updated it already.
+        invalid_fraction: fraction of invalid pixels in the last frame given to `valid_pixels`, 0..1.
     """
 
     def __init__(self, contract: ThermalContract, smoothing: Smoothing | None = None) -> None:
         """
         Args:
-            contract: what becomes of the counts.
-            smoothing: how a percentile range follows the stream, with the contract's own share where that is above 0;
-                None: a running mean by the contract's share alone, which by default is none.
+            contract: mapping of the counts.
+            smoothing: smoothing of a percentile range; the contract's `smoothing` replaces its `keep` if above 0.
+                None: running mean with the contract's `smoothing`, by default 0.
         """
         self.contract = contract
         self.keep = contract.smoothing or (smoothing.keep if smoothing is not None else 0.0)
@@ -199,18 +199,20 @@ class ThermalNormaliser:
         self._invalid = InvalidCounts(contract.invalid_counts, contract.recognise_invalid)
 
     def reset(self) -> None:
-        """Forgets the smoothed range, as after a gap in the stream."""
+        """Reset the smoothed range, for example after a gap in the stream."""
         self.range = None
 
     def valid_pixels(self, frame: np.ndarray) -> np.ndarray | None:
-        """Where a frame of raw counts uint8 or uint16 [H, W] holds measurements: uint8 [H, W], 255 there, else 0.
+        """Find the valid pixels of a frame of raw counts uint8 or uint16 [H, W].
 
-        None: everywhere. To be asked of the camera's frame before it is scaled, which would mix what is valid and what
-        is not.
+        Must be called with the camera's frame before scaling, which would mix valid and invalid pixels.
+
+        Returns:
+            uint8 [H, W], 255 where valid, else 0; None: all pixels are valid.
 
         Raises:
             ThermalError: see `ThermalContract.check`.
-            NoValidPixelError: it holds none.
+            NoValidPixelError: no pixel is valid.
         """
         self.contract.check(frame)
         valid = self._invalid(frame)
@@ -218,22 +220,21 @@ class ThermalNormaliser:
         if self.invalid_fraction == 1:
             counts = sorted({int(frame.min()), int(frame.max())})
             raise NoValidPixelError(
-                f"no pixel of this infrared frame is a measurement, all are {' or '.join(map(str, counts))}: check the "
+                f"no pixel of this infrared frame is valid, all are {' or '.join(map(str, counts))}: check the "
                 "camera's shutter, gain and cable, or set ir_invalid_counts if these counts are real"
             )
         return valid
 
     def __call__(self, frame: np.ndarray, valid: np.ndarray | None = None, out: np.ndarray | None = None) -> np.ndarray:
-        """Raw counts uint8 or uint16 [H, W] to float32 [H, W] in [0, 1].
+        """Normalise raw counts uint8 or uint16 [H, W] to float32 [H, W] in [0, 1].
 
         Args:
             frame: the counts.
-            valid: bool [H, W], where the frame holds what the camera saw; elsewhere the answer is 0 and the percentiles
-                don't look. None: everywhere.
-            out: float32 [H, W] to fill and return; None: fresh memory.
+            valid: bool [H, W], valid pixels; others become 0 and do not count in percentiles. None: all are valid.
+            out: float32 [H, W] to fill and return; None: allocate.
 
         Raises:
-            ThermalError: see `ThermalContract.check`; or `valid` is of another size.
+            ThermalError: see `ThermalContract.check`; or `valid` has another shape.
         """
         scaled, gain = self.above_low(frame, valid, out)
         scaled *= gain
@@ -243,12 +244,12 @@ class ThermalNormaliser:
     def above_low(
         self, frame: np.ndarray, valid: np.ndarray | None = None, out: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.float32]:
-        """The first half of a call, for networks that do the other: their product, clipped to [0, 1], is its answer.
+        """First half of a call, for networks that contain the second: product of both results, clipped to [0, 1].
 
         Arguments and errors are those of a call.
 
         Returns:
-            float32 [H, W], counts above the low end of the range, 0 where not valid; and what one count is worth.
+            float32 [H, W], counts above the low end of the range, 0 where invalid; and the gain per count.
         """
         low, gain = self.levels(frame, valid)
         above = np.empty(frame.shape, np.float32) if out is None else out
@@ -258,13 +259,10 @@ class ThermalNormaliser:
         return above, gain
 
     def levels(self, frame: np.ndarray, valid: np.ndarray | None = None) -> tuple[np.float32, np.float32]:
-        """The range of a frame: the count that becomes 0, and what one count is worth.
-
-        Arguments and errors are those of a call.
-        """
+        """Return the count mapped to 0, and the gain per count. Arguments and errors are those of a call."""
         self.contract.check(frame)
         if valid is not None and valid.shape != frame.shape:
-            raise ThermalError(f"valid pixels are given as {valid.shape}, the frame is {frame.shape}")
+            raise ThermalError(f"valid has shape {valid.shape}, the frame {frame.shape}")
         low, high = self._range_of(frame, valid)
         return np.float32(low), np.float32(1.0 / (high - low))
 
@@ -278,7 +276,7 @@ class ThermalNormaliser:
         if not self.follows and self.range is not None:
             return self.range
         counts = _Counts(frame, valid)
-        if counts.total == 0:  # nothing was seen, so nothing is learnt
+        if counts.total == 0:  # no valid pixel: the range stays
             return self.range or (0.0, float(np.iinfo(frame.dtype).max))
         low, high = counts.percentile(contract.low), counts.percentile(contract.high)
         if high - low < contract.min_span:
@@ -288,7 +286,7 @@ class ThermalNormaliser:
         return self.range
 
     def _followed(self, counts: _Counts, low: float, high: float) -> tuple[float, float]:
-        """The range that follows the last one to a frame's own `low` and `high`; see `Smoothing`."""
+        """Return the smoothed range towards a frame's own `low` and `high`; see `Smoothing`."""
         assert self.range is not None
         old_low, old_high = self.range
         limited = math.isfinite(self.max_step)
@@ -299,7 +297,7 @@ class ThermalNormaliser:
             by_low, by_high, span = low - old_low, high - old_high, old_high - old_low
             for percent in (25, 50, 75):
                 grey = min(max((counts.percentile(percent) - old_low) / span, 0.0), 1.0)
-                # A step t moves this grey by t |by_low + grey (by_high - by_low)| / (span + t (by_high - by_low)).
+                # A step t changes this grey by t |by_low + grey (by_high - by_low)| / (span + t (by_high - by_low)).
                 excess = abs(by_low + grey * (by_high - by_low)) - self.max_step * (by_high - by_low)
                 if excess > 0:
                     step = min(step, self.max_step * span / excess)
@@ -307,45 +305,45 @@ class ThermalNormaliser:
 
 
 class _Counts:
-    """How often each value occurs in a frame: several times faster than sorting its pixels."""
+    """Histogram of a frame's values; several times faster than sorting its pixels."""
 
     def __init__(self, frame: np.ndarray, valid: np.ndarray | None) -> None:
         """
         Args:
             frame: uint8 or uint16 [H, W].
-            valid: bool [H, W], the pixels that count; None: all.
+            valid: bool [H, W], valid pixels; None: all.
         """
         mask = None if valid is None else valid.view(np.uint8)
-        least, most, _, _ = cv2.minMaxLoc(frame, mask)
-        self._least, bins = int(least), int(most) - int(least) + 1
-        few = bins <= _MOST_BINS or cv2.getNumThreads() <= 1
+        minimum, maximum, _, _ = cv2.minMaxLoc(frame, mask)
+        self._minimum, bins = int(minimum), int(maximum) - int(minimum) + 1
+        few = bins <= _MAX_BINS or cv2.getNumThreads() <= 1
         if few and frame.size < _EXACT_IN_FLOAT32:
             found = self._histogram(frame, bins)
-            if valid is not None and not valid.all():  # OpenCV's own way with masks takes twice the time
+            if valid is not None and not valid.all():  # OpenCV takes twice the time with a mask
                 found -= self._histogram(frame[~valid][None], bins)
         else:
-            self._least, found = 0, np.bincount((frame if valid is None else frame[valid]).ravel(), minlength=1)
+            self._minimum, found = 0, np.bincount((frame if valid is None else frame[valid]).ravel(), minlength=1)
         self._cumulated = np.cumsum(found, dtype=np.int64)
         self.total = int(self._cumulated[-1])
 
     def _histogram(self, frame: np.ndarray, bins: int) -> np.ndarray:
-        return cv2.calcHist([frame], [0], None, [bins], [self._least, self._least + bins]).ravel()
+        return cv2.calcHist([frame], [0], None, [bins], [self._minimum, self._minimum + bins]).ravel()
 
     def percentile(self, percent: float) -> float:
-        """A percentile, nearest rank."""
-        return float(self._least + np.searchsorted(self._cumulated, max(1, math.ceil(self.total * percent / 100))))
+        """Return a percentile (nearest rank)."""
+        return float(self._minimum + np.searchsorted(self._cumulated, max(1, math.ceil(self.total * percent / 100))))
 
     def within(self, low: float, high: float) -> int:
-        """How many of the values lie in [low, high]."""
+        """Count the values in [low, high]."""
         return self._up_to(math.floor(high)) - self._up_to(math.ceil(low) - 1)
 
     def _up_to(self, value: int) -> int:
-        index = min(value - self._least, len(self._cumulated) - 1)
+        index = min(value - self._minimum, len(self._cumulated) - 1)
         return int(self._cumulated[index]) if index >= 0 else 0
 
 
-_MOST_BINS = 1 << 14
-"""Each of OpenCV's threads fills a histogram of its own: with more bins and many threads NumPy's costs less. One thread
-alone takes half of NumPy's time whatever the bins."""
+_MAX_BINS = 1 << 14
+"""With more bins and several threads NumPy is faster, since each of OpenCV's threads fills its own histogram. A single
+thread takes half of NumPy's time with any number of bins."""
 _EXACT_IN_FLOAT32 = 1 << 24
-"""Pixels: OpenCV gives its counts in float32."""
+"""Pixels: OpenCV's histograms are float32."""

@@ -157,7 +157,7 @@ def test_the_range_asked_for_decides_what_is_hot(by_file):
     ("ir", "cause", "line"),
     [
         (ir_pixels((320, 200), HOT), "registration", r"rig.yaml was calibrated for IR images of 320x240, .*320x200"),
-        (ir_pixels(IR_SIZE, HOT, np.uint8), "ir_thermal_mismatch", r"wants 16-bit infrared frames.*these are 8-bit"),
+        (ir_pixels(IR_SIZE, HOT, np.uint8), "ir_thermal_mismatch", r"needs 16-bit infrared frames.*these are 8-bit"),
     ],
 )
 def test_what_does_not_fit_is_refused_once_and_the_next_pair_is_answered(by_file, ir, cause, line):

@@ -49,7 +49,7 @@ def test_an_infrared_frame_without_a_measurement_leaves_its_partner(tmp_path):
     assert [a.mode for a in answers] == [Mode.FUSED] * 2 + [Mode.RGB_ONLY] * 2 + [Mode.FUSED] * 2
     assert [(a.cause, a.ir_stamp_ns) for a in answers[2:4]] == [("", None)] * 2
     assert replay.drops() == {"ir_no_valid_pixel": 2}
-    assert any("no pixel of this infrared frame is a measurement" in e.text for e in replay.take_events())
+    assert any("no pixel of this infrared frame is valid" in e.text for e in replay.take_events())
     for mode in ("fused_only", "ir_only"):
         answers, replay = replayed(bag, model, frozen_ms=0.0, fallback_mode=mode)
         assert [a.cause for a in answers] == [""] * 2 + ["ir_no_valid_pixel"] * 2 + [""] * 2
