@@ -36,7 +36,7 @@ _VERSION_KEY = "spectradino_calibration"
 _REQUIRED = (_VERSION_KEY, "ir_to_rgb", "ir_size", "rgb_size")
 _OF_REGISTRATION = (*_REQUIRED[1:], "residual_px")
 _OPTIONAL = ("time_offset_ms", "residual_px", "made_by", "notes")
-_LARGEST_SIDE, _LARGEST_RESIDUAL_PX = 1 << 16, 1e5
+_MAX_SIDE, _MAX_RESIDUAL_PX = 1 << 16, 1e5
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def load_calibration(path: str | Path) -> Calibration:
     return Calibration(
         registration,
         time_offset_ms=_number(data, "time_offset_ms", path, offset.low, offset.high),
-        residual_px=_number(data, "residual_px", path, 0.0, _LARGEST_RESIDUAL_PX),
+        residual_px=_number(data, "residual_px", path, 0.0, _MAX_RESIDUAL_PX),
         made_by=printable(str(data.get("made_by") or ""), 1000),
         notes=printable(str(data.get("notes") or ""), 10_000, keep="\n"),
     )
@@ -145,11 +145,9 @@ def _matrix(rows: Any, path: Path) -> tuple[float, ...]:
 
 def _size(data: dict[Any, Any], key: str, path: Path) -> tuple[int, int]:
     value = data[key]
-    if not (
-        isinstance(value, list) and len(value) == 2 and all(type(v) is int and 0 < v <= _LARGEST_SIDE for v in value)
-    ):
+    if not (isinstance(value, list) and len(value) == 2 and all(type(v) is int and 0 < v <= _MAX_SIDE for v in value)):
         raise RegistrationError(
-            f"{path}: {key} must be [width, height] in pixels up to {_LARGEST_SIDE}, got {printable(str(value))}"
+            f"{path}: {key} must be [width, height] in pixels up to {_MAX_SIDE}, got {printable(str(value))}"
         )
     return value[0], value[1]
 

@@ -1,4 +1,4 @@
-"""Choose the times by which frames are paired: header stamps or times of arrival.
+"""Choice of the times by which frames are paired: header stamps or times of arrival.
 
 Header stamps are preferred because they have no transport jitter. But some drivers stamp with the time since the
 camera's start, some not at all, and some clocks are an hour or 37 s (TAI instead of UTC) off. Such stamps are
@@ -17,7 +17,7 @@ PAIR_BY = ("auto", "stamp", "arrival")
 """Values of the parameter `pair_by`."""
 
 APART_NS = 2_000_000_000
-"""Stamp differences that exceed those of the arrivals by more come from unrelated clocks: no transport delay is as
+"""A larger excess of stamp differences over arrival differences means unrelated clocks: no transport delay is as
 long."""
 
 _AGREE_NS = 1_000_000_000
@@ -111,7 +111,7 @@ class Clocks:
         )
 
     def _apart_ns(self, offset_ns: int) -> int | None:
-        """Difference of the newest stamps beyond that of their arrivals; None if a stamp is not set."""
+        """Return the difference of the newest stamps minus that of their arrivals; None if a stamp is not set."""
         if min(stamp_ns for stamp_ns, _ in self._last.values()) <= 0:
             return None
         rgb, ir = (stamp_ns - arrival_ns for stamp_ns, arrival_ns in (self._last[s] for s in (Stream.RGB, Stream.IR)))

@@ -1,15 +1,15 @@
-"""Frames of two cameras in, captures out: pairs, or single frames while one camera is silent.
+"""Captures from the frames of two cameras: pairs, or single frames while one camera is silent.
 
-Node and bag evaluation both use this, so that they decide alike: pairing (`pairing.py`), modes and frozen cameras
+Shared by the node and bag evaluation, so that they decide alike: pairing (`pairing.py`), modes and frozen cameras
 (`modes.py`), times to pair by (`clocks.py`) and the offset (`offset_control.py`).
 
 A pair always becomes a capture. A frame without a partner becomes one while its camera is the only one alive and
 `fallback_mode` allows it. Frames of a frozen infrared camera are dropped. A pair that waits for a nearer frame becomes
 a capture when a camera has been silent for half a second and three of its periods.
 
-There is no clock here. What time causes (a camera becomes stale, a pair waits in vain) happens at its own due time,
-whenever the next call comes: a node whose timer ticks from time to time and a replay without any timer make the same
-captures and the same changes of mode, at the same times.
+There is no clock here. Timeouts (a camera becomes stale, a pair waits in vain) take effect at their due time, whenever
+the next call comes: a node with a coarse timer and a replay without timer make the same captures and mode changes at
+the same times.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ __all__ = ["Capture", "Feed", "FeedEvent", "FeedSettings"]
 _MS = 1_000_000
 _ALONE = {Mode.RGB_ONLY: Stream.RGB, Mode.IR_ONLY: Stream.IR}
 _PERIODS_TO_WAIT = 3.0
-_LEAST_WAIT_MS = 500.0
-_MOST_EVENTS = 256
-_LONGEST_REFUSAL = 120
-_MOST_UNSEEN = 4
+_MIN_WAIT_MS = 500.0
+_MAX_EVENTS = 256
+_MAX_REASON = 120
+_MAX_UNSEEN = 4
 _QUIET_NS = 5_000 * _MS
 """A clock that goes back and forth jumps many times a second; a looped bag rarely does."""
 
 
 class Feed(Generic[Payload]):
-    """See the module's head. Not thread-safe, except `drops`. Memory is bounded.
+    """Captures from frames; see the module docstring. Not thread-safe, except `drops`. Memory is bounded.
 
     Attributes:
-        settings: in use.
+        settings: settings in use.
         registration: IR to RGB pixels, for comparing images; set it when it becomes known.
     """
 
     def __init__(self, settings: FeedSettings, now_ns: int) -> None:
         """
         Args:
-            settings: how to pair and when to fall back; `apply` changes it.
+            settings: pairing and fallback; `apply` changes them.
             now_ns: time, on the arrival clock, at which it begins to wait for frames.
         """
         self.settings = settings
@@ -72,7 +72,7 @@ class Feed(Generic[Payload]):
         self.registration: Registration | None = None
         self._unseen: deque[tuple[Stream, int, Look]] = deque()
         self._drops: Counter[str] = Counter()
-        self._events: deque[FeedEvent] = deque(maxlen=_MOST_EVENTS)
+        self._events: deque[FeedEvent] = deque(maxlen=_MAX_EVENTS)
         self._now_ns = now_ns
         self._last_ns = dict.fromkeys(Stream, now_ns)
         self._last_time_ns = dict.fromkeys(Stream, 0)
@@ -128,7 +128,7 @@ class Feed(Generic[Payload]):
         if time_ns is not None or stamp_ns > 0:
             self._unseen.append((stream, stamp_ns if time_ns is None else time_ns, look if pixels is None else pixels))
         # No result waits for a frame without a capture: there is time to compare images.
-        while self._unseen and (not captures or len(self._unseen) > _MOST_UNSEEN):
+        while self._unseen and (not captures or len(self._unseen) > _MAX_UNSEEN):
             self._apply_offset_news(self._offset.images(*self._unseen.popleft(), self.registration))
         return captures
 
@@ -144,14 +144,14 @@ class Feed(Generic[Payload]):
             Captures that are certain by now.
         """
         captures = self.watch(arrival_ns)
-        why = re.split(r"[:;] ", str(error), maxsplit=1)[0][:_LONGEST_REFUSAL]
+        why = re.split(r"[:;] ", str(error), maxsplit=1)[0][:_MAX_REASON]
         self._report_mode(self._modes.refused(stream, arrival_ns, why))
         return captures
 
     def watch(self, now_ns: int) -> list[Capture[Payload]]:
-        """Do what is due by `now_ns`. Call it from time to time, or at `due_ns`; `frame` calls it by itself."""
+        """Apply timeouts due by `now_ns`. To be called periodically, or at `due_ns`; `frame` calls it itself."""
         captures: list[Capture[Payload]] = []
-        if now_ns < self._now_ns:  # simulated time that starts again
+        if now_ns < self._now_ns:  # simulated time restarted
             self._last_ns = dict.fromkeys(Stream, now_ns)
             self._report_mode(self._modes.update(now_ns))
         while (due := self.due_ns) is not None and due <= now_ns:
@@ -164,7 +164,7 @@ class Feed(Generic[Payload]):
         return captures
 
     def flush(self) -> list[Capture[Payload]]:
-        """Decide at once about frames that wait for a nearer one, as at the end of a bag."""
+        """Pair now what waits for a nearer frame, for example at the end of a bag."""
         return self._captures(self._pairer.flush())
 
     def waiting(self, stream: Stream | str) -> int:
@@ -173,7 +173,7 @@ class Feed(Generic[Payload]):
 
     @property
     def due_ns(self) -> int | None:
-        """Next time at which `watch` does something without a frame; None: never."""
+        """Time of the next timeout that `watch` applies; None: never."""
         due = [at for at in (self._modes.due_ns, self._flush_due_ns) if at is not None]
         return min(due) if due else None
 
@@ -208,7 +208,7 @@ class Feed(Generic[Payload]):
     def rgb_grid(self, known: bool) -> None:
         self._modes.rgb_grid = known
 
-    # ---- what is known -------------------------------------------------------------------------------------------
+    # ---- state ---------------------------------------------------------------------------------------------------
 
     @property
     def mode(self) -> Mode:
@@ -242,7 +242,7 @@ class Feed(Generic[Payload]):
 
     @property
     def restarts(self) -> int:
-        """How often time jumped back."""
+        """Number of backward time jumps."""
         return self._pairer.restarts
 
     @property
@@ -275,7 +275,7 @@ class Feed(Generic[Payload]):
         return self._pairer.period_ms(stream)
 
     def drops(self) -> dict[str, int]:
-        """Frames in no capture, by cause: `Pairer.drops` and "frozen_ir". Thread-safe."""
+        """Count frames without a capture by cause: `Pairer.drops` and "frozen_ir". Thread-safe."""
         # Copied in one step each, because another thread may be counting. Released frames became captures.
         drops = {cause: n for cause, n in dict(self._pairer.drops).items() if not cause.startswith("released_")}
         for cause, count in dict(self._drops).items():
@@ -288,17 +288,17 @@ class Feed(Generic[Payload]):
         self._events.clear()
         return events
 
-    # ---- how it is done ------------------------------------------------------------------------------------------
+    # ---- internals -----------------------------------------------------------------------------------------------
 
     @property
     def _flush_due_ns(self) -> int | None:
-        """Time at which a waiting pair is given up waiting for a nearer frame; None: no pair waits."""
+        """Time at which a waiting pair is made without a nearer frame; None: no pair waits."""
         if not self._pairer.could_pair:
             return None
         waits = []
         for stream, last in self._last_ns.items():
             period_ms = self._pairer.period_ms(stream) or self._pairer.period_ms(stream.other) or 0.0
-            waits.append(last + round(max(_LEAST_WAIT_MS, _PERIODS_TO_WAIT * period_ms) * _MS) + 1)
+            waits.append(last + round(max(_MIN_WAIT_MS, _PERIODS_TO_WAIT * period_ms) * _MS) + 1)
         return min(waits)
 
     def _look(self, pixels: np.ndarray, arrival_ns: int) -> bool:
@@ -313,7 +313,7 @@ class Feed(Generic[Payload]):
         return frozen
 
     def _time_ns(self, stream: Stream, arrival_ns: int) -> int:
-        """Arrival time to pair by: strictly increasing unless time starts again."""
+        """Return the arrival time to pair by: strictly increasing unless time restarts."""
         last_ns = self._last_time_ns[stream]
         if last_ns - JUMP_MS * _MS <= arrival_ns <= last_ns:
             arrival_ns = last_ns + 1
@@ -362,7 +362,7 @@ class Feed(Generic[Payload]):
         return [self._capture(pair.rgb, pair.ir, pair.rgb_stamp_ns, pair.ir_stamp_ns, pair.error_ns) for pair in pairs]
 
     def _is_due(self, what: str) -> bool:
-        """Whether a frequent kind of event was last reported long ago."""
+        """Return whether the last report of a frequent kind of event is long ago."""
         reported = self._reported_ns.get(what)
         if reported is not None and 0 <= self._now_ns - reported < _QUIET_NS:
             return False
@@ -391,7 +391,7 @@ class Feed(Generic[Payload]):
         if self._pairer.restarts != self._restarts_seen:
             self._restarts_seen, self._jump_pending = self._pairer.restarts, True
         time_ns = rgb_stamp_ns if rgb_stamp_ns is not None else (ir_stamp_ns or 0) - self._offset.in_force_ns
-        # A jump also yields pairs of the time before it: the first that is earlier than its predecessor comes after it.
+        # A jump also yields pairs from before it: the first that is earlier than its predecessor is after it.
         after_jump = self._jump_pending and (self._last_capture_ns is None or time_ns < self._last_capture_ns)
         self._jump_pending &= not after_jump
         self._last_capture_ns = time_ns

@@ -31,7 +31,7 @@ class CameraFrame:
         received_s: time of arrival, by `perf_counter`.
         decode_ms: time spent on decoding so far.
         camera: "rgb" or "ir".
-        used: whether a result was made with it, set by who makes results.
+        used: the frame was used in a result; set by the caller that makes results.
         look: array that differs between different images, see `decode.OpenImage`.
     """
 
@@ -92,7 +92,7 @@ class CameraFrame:
             DecodeError: the image is large and not yet decoded, or damaged.
         """
         if self._pixels is None and self.is_large:
-            raise DecodeError("not_unpacked", f"{self._packed} compressed pixels are too many to be decoded here")
+            raise DecodeError("not_unpacked", f"{self._packed} compressed pixels are too many to decode here")
         return self.pixels
 
     @property

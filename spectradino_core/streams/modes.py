@@ -1,4 +1,4 @@
-"""Mode of the node: which cameras are used, and when that changes because a camera falls silent.
+"""Mode of the node: the cameras in use, which change when a camera falls silent.
 
 A camera is alive while its last frame is at most `stale_ms` old. A silent camera is alive again after `back_after`
 frames without such a gap, so that a stuttering camera does not flip the mode. If it is lost again within 30 s, its
@@ -42,7 +42,7 @@ FALLBACKS = {
 """
 
 _PROBATION_NS = 30_000 * _MS
-_STEADY_NS, _LONGEST_STEADY_NS = 1_000 * _MS, 32_000 * _MS
+_STEADY_NS, _MAX_STEADY_NS = 1_000 * _MS, 32_000 * _MS
 
 _ALONE = {Stream.RGB: Mode.RGB_ONLY, Stream.IR: Mode.IR_ONLY}
 
@@ -82,11 +82,11 @@ class _Camera:
     @property
     def steady_ns(self) -> int:
         """Time without a gap before the camera is alive again."""
-        return min(_STEADY_NS << min(self.relapses, 8), _LONGEST_STEADY_NS) if self.relapses else 0
+        return min(_STEADY_NS << min(self.relapses, 8), _MAX_STEADY_NS) if self.relapses else 0
 
 
 class ModeMachine:
-    """Decides the mode from times of frames. Call `frame` for each frame and `update` now and then, see `due_ns`."""
+    """Decides the mode by arrival times. Call `frame` for each frame and `update` periodically or at `due_ns`."""
 
     def __init__(self, now_ns: int, stale_ms: float, fallback: str = "auto", back_after: int = 3) -> None:
         """
@@ -142,14 +142,14 @@ class ModeMachine:
         return self._decide()
 
     def refused(self, stream: Stream | str, now_ns: int, why: str) -> ModeChange | None:
-        """Records a frame received at `now_ns` that cannot be used.
+        """Record a frame received at `now_ns` that cannot be used.
 
         Such a frame does not keep its camera alive, but the reason for a mode names the refusal instead of silence.
 
         Args:
             stream: "rgb" or "ir".
-            now_ns: when the frame was received.
-            why: the refusal in a few words, such as "unsupported encoding".
+            now_ns: time of reception.
+            why: short reason, such as "unsupported encoding".
 
         Returns:
             The change of the mode that follows from the time, if any.
@@ -171,7 +171,7 @@ class ModeMachine:
         return min(due) if due else None
 
     def is_alive(self, stream: Stream | str) -> bool:
-        """Whether a camera counts as alive."""
+        """Return whether a camera counts as alive."""
         return self._cameras[Stream(stream)].alive
 
     def _restart(self, now_ns: int) -> None:
@@ -179,7 +179,7 @@ class ModeMachine:
         self._cameras = {stream: _Camera(heard_ns=now_ns) for stream in Stream}
 
     def _advance(self, now_ns: int) -> None:
-        if now_ns < self._now_ns:  # simulated time that starts again is a new start
+        if now_ns < self._now_ns:  # simulated time restarted
             self._restart(now_ns)
         self._now_ns = now_ns
         for camera in self._cameras.values():
@@ -236,7 +236,7 @@ class ModeMachine:
 
 
 class FrozenDetector:
-    """Detects a stream that repeats one image, by a checksum of every `stride`-th pixel in both directions.
+    """Detection of a stream that repeats one image, by a checksum of every `stride`-th pixel in both directions.
 
     Sensor noise changes some of these thousands of pixels in every real frame. Cameras that send each image two or
     three times by design (27 Hz from a 9 Hz sensor) repeat for less than `frozen_ms`.
@@ -260,7 +260,7 @@ class FrozenDetector:
         self._since_ns = 0
 
     def __call__(self, frame: np.ndarray, now_ns: int) -> bool:
-        """Whether the image has not changed for `frozen_ms`.
+        """Return whether the image has not changed for `frozen_ms`.
 
         Args:
             frame: the image, of any type and shape [h, w, ...].
@@ -275,5 +275,5 @@ class FrozenDetector:
         return bool(self.frozen_ns) and now_ns - self._since_ns >= self.frozen_ns
 
     def reset(self) -> None:
-        """Forget the image, as after a gap in the stream."""
+        """Forget the image, for example after a gap in the stream."""
         self._seen, self.repeats = None, 0

@@ -35,16 +35,16 @@ from spectradino_core.streams.queues import Frame, Pair, Payload, Queue, Stream
 __all__ = ["JUMP_EVENT", "PAIRING", "Frame", "Pair", "Pairer", "Stream"]
 
 PAIRING = ("one_to_one", "latest", "nearest")
-"""Policies; see the module's head."""
+"""Policies; see the module docstring."""
 
 JUMP_MS = 500.0
-"""A larger step back is a clock that was set or a bag that starts again, not two frames out of order."""
+"""A larger step back means that a clock was set or a bag restarted, not that two frames are out of order."""
 
 JUMP_EVENT = "time jumped backwards"
 """Start of the event of a jump, the only event that may occur many times."""
 
 _MS = 1_000_000
-_STEPS_BACK_BELIEVED = 3  # frames in a row behind the newest stamp after which the clock was set back by a little
+_STEPS_BACK = 3  # consecutive frames behind the newest stamp after which the clock was set back by a little
 _EQUAL_RATES = 0.95  # ratio of periods above which they count as equal
 _DRY_SPELL = 20  # accepted frames of each stream without a pair, after which the reason is reported
 _OFFSETS = 31
@@ -54,18 +54,18 @@ _MAX_COUNT = 3  # of RGB frames per IR frame: a longer gap is an outage, not a r
 _SLOP_MS = 50.0  # automatic slop of one_to_one, and its minimum otherwise
 _SLOP_PERIODS = 1.5  # of the slower camera: covers one period, its jitter and the transport's delay
 _MAX_AGE_MS = 250.0
-"""Largest automatic slop: an infrared frame that is older does not show where things are."""
+"""Maximum automatic slop: in an older infrared frame objects are elsewhere."""
 
 
 class Pairer(Generic[Payload]):
-    """Pair two streams; see the module's head for the policies. Not thread-safe.
+    """Pairing of two streams; see the module docstring for the policies. Not thread-safe.
 
     Attributes:
         policy: one of `PAIRING`; see `set_policy`.
         drops: dropped frames by cause: "zero_stamp", "duplicate_stamp", "backward_stamp" (rejected on arrival),
             "unpaired_rgb", "unpaired_ir" (no partner within the slop), "overflow" (the buffer was full while the other
             camera was alive: its frames arrive more than `depth` frames later), "previous_loop" (arrived after the
-            other stream had restarted), "released_rgb", "released_ir" (given out alone, see `release`).
+            other stream had restarted), "released_rgb", "released_ir" (used without a partner, see `release`).
         restarts: how often time jumped back, for example because a bag is played again.
         pairs: number of pairs made.
         reused: number of those whose infrared frame was in an earlier pair.
@@ -139,7 +139,7 @@ class Pairer(Generic[Payload]):
         return pairs
 
     def flush(self) -> list[Pair[Payload]]:
-        """Decides at once what waited for something nearer, as at a bag's end or when a stream falls silent."""
+        """Pair now what waits for a nearer frame, for example at a bag's end or when a stream falls silent."""
         pairs: list[Pair[Payload]] = []
         self._settle(pairs, final=True)
         return pairs
@@ -157,7 +157,7 @@ class Pairer(Generic[Payload]):
         return frames
 
     def clear(self) -> None:
-        """Forget both streams, as when other times are paired by; waiting frames count as unpaired. Counters stay."""
+        """Reset both streams, for pairing by other times; waiting frames count as unpaired. Counters are kept."""
         for stream, queue in self._queues.items():
             self._drop_all(stream)
             queue.restart()
@@ -170,7 +170,7 @@ class Pairer(Generic[Payload]):
 
     @property
     def offset_ns(self) -> int:
-        """Constant offset of the infrared camera. It may be set while frames wait, whose times are then corrected."""
+        """Constant offset of the infrared camera; setting it also corrects the times of waiting frames."""
         return self._offset_ns
 
     @offset_ns.setter
@@ -214,13 +214,13 @@ class Pairer(Generic[Payload]):
             self.forget_in_use()
 
     def forget_in_use(self) -> None:
-        """Use the infrared frame of the last pair no more, as when its camera is given up."""
+        """Stop reusing the infrared frame of the last pair, for example because its camera counts as silent."""
         frames = self._queues[Stream.IR].frames
         if frames and frames[0].arrival == self._in_use:
             frames.popleft()
 
     def take_events(self) -> list[str]:
-        """Return new events for the log: jumps of time, zero stamps, clocks without a common time."""
+        """Return new events for the log: time jumps, zero stamps, clocks without a common time."""
         events = list(self._events)
         self._events.clear()
         return events
@@ -231,7 +231,7 @@ class Pairer(Generic[Payload]):
 
     @property
     def could_pair(self) -> bool:
-        """Whether `flush` may make a pair of what waits."""
+        """Whether `flush` may make a pair of the waiting frames."""
         return all(queue.frames for queue in self._queues.values())
 
     @property
@@ -250,7 +250,7 @@ class Pairer(Generic[Payload]):
         return stamp_ns - self._offset_ns if stream is Stream.IR else stamp_ns
 
     def _admit(self, stream: Stream, stamp_ns: int, pairs: list[Pair[Payload]]) -> bool:
-        """Whether a frame is accepted; detects jumps of time."""
+        """Return whether a frame is accepted; detects time jumps."""
         queue, time_ns = self._queues[stream], self._time(stream, stamp_ns)
         if queue.last_ns is not None:
             step = time_ns - queue.last_ns
@@ -276,13 +276,13 @@ class Pairer(Generic[Payload]):
         if queue.behind and time_ns <= queue.behind[-1]:
             queue.behind.clear()
         queue.behind.append(time_ns)
-        return len(queue.behind) >= _STEPS_BACK_BELIEVED
+        return len(queue.behind) >= _STEPS_BACK
 
     def _restart(self, stream: Stream, time_ns: int, back_ns: int, pairs: list[Pair[Payload]]) -> None:
-        """Handle a jump back of `stream` to `time_ns`: frames of the time before are paired or dropped.
+        """Handle a jump back of `stream` to `time_ns`: earlier frames are paired or dropped.
 
-        If a bag starts again, the streams jump one after the other. The first to jump restarts both; late frames of the
-        other are then recognised because they are far ahead, and its own jump restarts only itself.
+        If a bag restarts, the streams jump one after the other. The first jump restarts both; late frames of the other
+        stream are then recognised because they are far ahead, and its own jump restarts only itself.
         """
         queue, other = self._queues[stream], self._queues[stream.other]
         expected = queue.in_past_loop
@@ -291,8 +291,8 @@ class Pairer(Generic[Payload]):
             self.restarts += 1
             self._missed_gain_ns = 0
             self._events.append(
-                f"{JUMP_EVENT} {back_ns / 1e9:.1f} s on {stream.value} (a bag that starts again, or a clock "
-                "that was set): pairing restarted"
+                f"{JUMP_EVENT} {back_ns / 1e9:.1f} s on {stream.value} (a bag restarted, or a clock "
+                "was set): pairing restarted"
             )
         self._drop_all(stream)
         queue.restart()
@@ -302,7 +302,7 @@ class Pairer(Generic[Payload]):
             other.in_past_loop = other.last_ns is not None and self._is_ahead(other.last_ns, time_ns)
 
     def _is_straggler(self, stream: Stream, time_ns: int) -> bool:
-        """Whether a frame belongs to the time before the other stream's jump; if not, that time is over."""
+        """Return whether a frame is from before the other stream's jump; if not, this stream has jumped too."""
         queue, other = self._queues[stream], self._queues[stream.other]
         if other.last_ns is not None and self._is_ahead(time_ns, other.last_ns):
             queue.last_ns = time_ns
@@ -351,18 +351,20 @@ class Pairer(Generic[Payload]):
             pairs.append(self._pair(rgb, ir))
 
     def _gain_of_waiting(self, early: Stream, distance: int) -> tuple[int, bool]:
-        """By how much the early stream's second frame is nearer to the late frame than its first, and whether it has
-        arrived or is predicted from the stream's period. Negative: it is farther away."""
+        """Return by how much the early stream's second frame is nearer to the late frame than its first.
+
+        Also returns whether it has arrived or is predicted from the stream's period. Negative: it is farther away.
+        """
         queue, late_ns = self._queues[early], self._queues[early.other].frames[0].time_ns
         if len(queue.frames) > 1:
             return distance - abs(queue.frames[1].time_ns - late_ns), True
-        period = queue.least_period_ns
+        period = queue.min_period_ns
         if period is None:
             return -distance, False
         return distance - abs(queue.frames[0].time_ns + period - late_ns), False
 
     def _pays(self, early: Stream, gain: int) -> bool:
-        """Whether giving up the early stream's first frame is worth a gain, in nanoseconds."""
+        """Return whether a gain in nanoseconds justifies dropping the early stream's first frame."""
         mine, others = self._queues[early].period_ns, self._queues[early.other].period_ns
         if mine is None or others is None or self._is_equal_rate():
             period = mine if mine is not None else others
@@ -397,12 +399,12 @@ class Pairer(Generic[Payload]):
                 self._drop_oldest(Stream.IR)
 
     def _nearer_is_coming(self, rgb_ns: int, newest: Frame[Payload], distance: int) -> bool:
-        """Whether an infrared frame that is not there yet is worth waiting for.
+        """Return whether to wait for an infrared frame that has not arrived yet.
 
         Args:
             rgb_ns: time of the RGB frame.
-            newest: the newest infrared frame.
-            distance: of the nearest infrared frame that is there.
+            newest: newest infrared frame.
+            distance: distance of the nearest available infrared frame.
         """
         rgb_period, period = self._queues[Stream.RGB].period_ns, self._queues[Stream.IR].period_ns
         rgb_period, period = rgb_period or period or 0, period or rgb_period or 0  # before a stream's second frame
@@ -421,7 +423,7 @@ class Pairer(Generic[Payload]):
         return now_ns < expected_ns + max(self._lateness, default=0) + patience
 
     def _has_own_partners(self) -> bool:
-        """Whether an infrared frame comes for each RGB frame. Counted, since triggers need not have a period."""
+        """Return whether each RGB frame has its own infrared frame, by counts: triggers need not have a period."""
         counts = self._rgb_per_ir
         return sum(min(count, _MAX_COUNT) for count in counts) <= _SIMILAR_RATES * len(counts)
 

@@ -25,7 +25,7 @@ from spectradino_core.text import printable
 
 __all__ = ["check", "did_you_mean", "is_unchanged", "node_names_in", "settings_from_file", "shorten"]
 
-_LONGEST_TEXT = 4096
+_MAX_TEXT = 4096
 """Maximum length of a string parameter, which is that of a path."""
 _INTEGERS = 1 << 63
 """Limit of ROS's 64-bit integers; YAML has none."""
@@ -54,9 +54,9 @@ def check(name: str, value: Any) -> Any:
         raise ParameterError(f"parameter '{name}' must be {_WORDS[spec.kind]}, got {_shown(value)}")
     if spec.choices and value not in spec.choices:
         raise ParameterError(f"parameter '{name}' must be one of {spec.allowed}, got {_shown(value)}")
-    if isinstance(value, str) and len(value) > _LONGEST_TEXT:
-        raise ParameterError(f"parameter '{name}' must have at most {_LONGEST_TEXT} characters, got {len(value)}")
-    if isinstance(value, str) and printable(value, _LONGEST_TEXT) != value:
+    if isinstance(value, str) and len(value) > _MAX_TEXT:
+        raise ParameterError(f"parameter '{name}' must have at most {_MAX_TEXT} characters, got {len(value)}")
+    if isinstance(value, str) and printable(value, _MAX_TEXT) != value:
         raise ParameterError(f"parameter '{name}' must not contain control characters, got {_shown(value)}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ParameterError(f"parameter '{name}' must be finite, got {value}")

@@ -77,7 +77,7 @@ class Queue(Generic[Payload]):
         return sorted(self.intervals)[len(self.intervals) // 2] if self.intervals else None
 
     @property
-    def least_period_ns(self) -> int | None:
+    def min_period_ns(self) -> int | None:
         """Lower quartile of the last intervals: how soon a next frame may come."""
         return sorted(self.intervals)[len(self.intervals) // 4] if self.intervals else None
 

@@ -126,7 +126,7 @@ class Registering:
         if self.missing:
             return False
         settings = self._settings
-        self.current = self.residual_px = None  # the old registration is of other calibrations
+        self.current = self.residual_px = None  # the old registration belongs to other calibrations
         made = registration_from_camera_infos(
             self._infos["rgb"],
             self._infos["ir"],
@@ -158,7 +158,7 @@ class Registering:
         if self.pending:
             return f"waits for {' and '.join(CAMERA_INFO[key] for key in self.missing) or 'good camera_info'}"
         if self.current is None:
-            return "none: the infrared picture is laid over the whole colour one"
+            return "none: the infrared image is stretched over the whole RGB image"
         text = self.current.source
         if self.current.ir_size is not None and self.current.rgb_size is not None:
             (ir_width, ir_height), (width, height) = self.current.ir_size, self.current.rgb_size

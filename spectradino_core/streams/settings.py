@@ -51,7 +51,7 @@ class When(str, Enum):
 class Spec:
     """Description of one parameter.
 
-    `low` and `high` are allowed values. A list's default is a tuple of floats, `lengths` are its allowed lengths.
+    `low` and `high` bound its values. A list's default is a tuple of floats, `lengths` are its allowed lengths.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Spec:
 
     @property
     def allowed(self) -> str:
-        """Allowed values in words; empty if the type says it all."""
+        """Description of the allowed values; empty if the type suffices."""
         if self.choices:
             return ", ".join(choice or '""' for choice in self.choices)
         if self.lengths:
@@ -122,8 +122,8 @@ class Settings:
     )
     max_engine_rebuilds: int = _parameter(
         3,
-        "How often the engine is reopened after it failed on several frames in a row, for example because a GPU "
-        "was lost.",
+        "Maximum number of times the engine is reopened after it failed on several frames in a row, for example "
+        "because a GPU was lost.",
         low=0,
         high=100,
     )
@@ -225,7 +225,7 @@ class Settings:
     pairing: str = _parameter(
         "latest",
         "Which infrared frame an RGB frame is fused with. latest: the newest one, which may serve several RGB frames, "
-        "so that every RGB frame is answered at once; only the RGB frame nearest to an infrared frame waits for it. "
+        "so that every RGB frame has a result at once; only the RGB frame nearest to an infrared frame waits for it. "
         "nearest: the nearest one, waiting up to half an infrared period. one_to_one: each infrared frame is used "
         "once, with its nearest RGB frame; the other RGB frames are dropped.",
         choices=PAIRING,
@@ -253,7 +253,7 @@ class Settings:
     learn_ir_time_offset: bool = _parameter(
         False,
         "Estimate that offset, of any size, while the streams run. It is applied once motion in both images "
-        "confirms it, or if no transport delay explains it; until then the given one holds. See /diagnostics.",
+        "confirms it, or if no transport delay explains it; until then the given one is used. See /diagnostics.",
     )
     pair_by: str = _parameter(
         "auto",
@@ -264,7 +264,7 @@ class Settings:
     )
     fallback_mode: str = _parameter(
         "auto",
-        "Which camera may be used alone while the other is silent. auto: either; fused_only: neither; rgb_only, "
+        "Camera that may be used alone while the other is silent. auto: either; fused_only: neither; rgb_only, "
         "ir_only: this one; rgb_grid: either, but infrared only if a registration maps its results to the RGB "
         "image's pixels, as in all other modes.",
         choices=tuple(FALLBACKS),
@@ -384,11 +384,11 @@ class Settings:
     )
 
     def with_(self, **changes: Any) -> Settings:
-        """A copy with some values changed."""
+        """Return a copy with some values changed."""
         return replace(self, **changes)
 
     def transport_of(self, camera: str) -> str:
-        """Transport of the camera "rgb" or "ir", one of `TRANSPORTS`."""
+        """Return the transport of the camera "rgb" or "ir", one of `TRANSPORTS`."""
         return self.rgb_transport if camera == "rgb" else self.ir_transport
 
     @property
@@ -400,14 +400,14 @@ class Settings:
         )
 
     def threshold_of(self, info: ModelInfo) -> float:
-        """Minimum score in use for a model; with scores per class, the lowest of them."""
+        """Return the minimum score in use for a model; with scores per class, the lowest of them."""
         threshold = info.score_threshold if self.score_threshold < 0 else self.score_threshold
         own = parse_class_thresholds(self.class_thresholds)
         wanted = parse_classes(self.classes) or info.box_classes
         return min((own.get(name, threshold) for name in wanted), default=threshold)
 
     def class_thresholds_of(self, info: ModelInfo) -> np.ndarray | None:
-        """Minimum scores by class in force for a model, float32 [C], infinite for a class that is left out.
+        """Return the minimum scores by class for a model, float32 [C], infinite for classes that are not detected.
 
         None if they are the same for all classes: see `threshold_of`.
         """
@@ -417,31 +417,31 @@ class Settings:
         return _by_class(default, self.classes, self.class_thresholds, info.box_classes)
 
     def are_served(self, detections: PerceptionResult, info: ModelInfo) -> np.ndarray:
-        """Which detections of a copy that was made `down_to` a score are published under these: bool [K]."""
+        """Return which detections, made with a copy `down_to` a score, these settings publish: bool [K]."""
         by_class = self.class_thresholds_of(info)
         return detections.scores >= (self.threshold_of(info) if by_class is None else by_class[detections.labels])
 
     def nms_iou_of(self, info: ModelInfo) -> float:
-        """The IoU in force for a model above which a box is dropped."""
+        """Return the IoU in use for a model above which a box is dropped."""
         return info.nms_iou if self.nms_iou < 0 else self.nms_iou
 
     def max_detections_of(self, info: ModelInfo) -> int:
-        """The maximum number of detections per frame in force for a model."""
+        """Return the maximum number of detections per frame in use for a model."""
         return self.max_detections or info.max_detections
 
     def class_ids_of(self, info: ModelInfo) -> Sequence[str]:
-        """The published class ids of a model's classes; empty: their indices."""
+        """Return the published class ids of a model's classes; empty: their indices."""
         return info.box_classes if self.class_id_as == "name" else ()
 
     def down_to(self, score: float) -> Settings:
-        """A copy that finds everything from a score on, of the same classes, as scoring needs it."""
+        """Return a copy with one minimum score for all classes, for scoring."""
         return self.with_(score_threshold=score, class_thresholds="")
 
     def check_classes(self, info: ModelInfo) -> None:
         """Check that a model has the classes that parameters name.
 
         Raises:
-            ParameterError: it does not have one; the message names those that it has.
+            ParameterError: a class is missing; the message lists the model's classes.
         """
         for parameter_name, named in (
             ("classes", parse_classes(self.classes)),
@@ -455,7 +455,7 @@ class Settings:
                     )
 
     def contract_of(self, info: ModelInfo) -> ThermalContract:
-        """Thermal contract in use for a model.
+        """Return the thermal contract in use for a model.
 
         Raises:
             ThermalError: the parameters contradict each other or the model.
@@ -477,7 +477,7 @@ class Settings:
         return self.sync_slop_ms or 50.0
 
     def feed(self, calibrated_offset_ms: float | None = None) -> FeedSettings:
-        """Settings for pairing and fallback, with the calibration file's offset if none is given."""
+        """Return the settings for pairing and fallback, with the calibration file's offset if none is given."""
         return FeedSettings(
             pairing=self.pairing,
             sync_slop_ms=self.sync_slop_ms,
@@ -534,10 +534,10 @@ def _by_class(default: float, classes: str, class_thresholds: str, names: tuple[
 
 
 def specs() -> dict[str, Spec]:
-    """All parameters by name, in the order of the table."""
+    """Return all parameters by name, in the order of the table."""
     return {f.name: Spec(name=f.name, default=f.default, **f.metadata) for f in fields(Settings)}
 
 
 def parameter(name: str) -> Spec:
-    """One parameter's facts."""
+    """Return the description of a parameter."""
     return specs()[name]

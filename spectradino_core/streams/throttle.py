@@ -1,4 +1,4 @@
-"""Which captures get a result: none while inference is disabled, and no more per second than asked for."""
+"""Limit of the captures that get a result: none while inference is disabled, else a maximum per second."""
 
 from __future__ import annotations
 
