@@ -1,1 +1,1 @@
-"""The larger commands of the command line, one a file: `add(commands)` declares one, its `run` does it."""
+"""Larger commands of the command line, one per file: `add(commands)` declares a command, `run` executes it."""

@@ -27,7 +27,7 @@ def add(kinds: Any) -> None:
     """Add the command to `kinds`, the result of `add_subparsers` of `spectradino bag`."""
     command = kinds.add_parser(
         "make",
-        help="make a bag from synthetic scenes or paired images, with known truth, offsets and losses",
+        help="make a bag from synthetic scenes or paired images, with known ground truth, offsets and losses",
         description="Records a synthetic scene, or a folder of paired images, with two cameras that have given errors.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=_EXAMPLES,

@@ -1,4 +1,4 @@
-"""Options that the commands on recordings share."""
+"""Options shared by the commands on recordings."""
 
 from __future__ import annotations
 
