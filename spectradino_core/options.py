@@ -17,6 +17,7 @@ __all__ = [
     "add_option",
     "list_names",
     "names",
+    "number_range",
     "refuse",
 ]
 
@@ -40,6 +41,12 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def number_range(text: str) -> tuple[float, float]:
+    """Parse "0.5,10" to its two numbers."""
+    low, high = map(float, text.split(","))
+    return low, high
+
+
 CONCEPTS = {
     # data
     "--data": Concept("folder of one data set", Path, "DIR"),
@@ -57,6 +64,11 @@ CONCEPTS = {
     "--limit": Concept("maximum number of pairs", int, "N"),
     "--draw": Concept("number of frames to draw", int, "N"),
     "--maps": Concept("use depth and segmentation maps"),
+    "--depth-range": Concept(
+        "metres of depth maps that become white and black (default: 1,100, for streets; indoors 0.5,10)",
+        number_range,
+        "NEAR,FAR",
+    ),
     "--views": Concept("number of views of each item", int, "N"),
     "--crop": Concept("side of square views, pixels", int, "N"),
     # model

@@ -44,6 +44,7 @@ def add(commands: Any) -> None:
         command, "--views", ": the largest centred square, then seeded crops; figures are averaged over views, which "
         "stabilises those of small sets (default: %(default)s)", default=1,
     )  # fmt: skip
+    add_option(command, "--depth-range", "; that of the backbones' training")
     add_option(command, "--device", " (default: %(default)s)", default="auto", choices=TRAINING_DEVICES)
     add_option(command, "--workers", " (default: %(default)s)", default=0)
     add_option(command, "--out", " folder for retrieval.md, retrieval.json and pairs.png", metavar="DIR")

@@ -11,7 +11,7 @@ from spectradino_core.options import add_option, refuse
 
 __all__ = ["OWN", "add_arguments", "run"]
 
-OWN = "base anchor maps"
+OWN = "base anchor maps alpha-max tokens no-dense no-palette depth-range"
 """Options of this system alone."""
 
 _OF_STAGES = (
@@ -28,6 +28,15 @@ def add_arguments(command: Any) -> None:
         help="plain (default): every band is an RGB image; both: on top of SpectraDINO's stems and adapters (--start)",
     )  # fmt: skip
     group.add_argument("--anchor", type=float, metavar="WEIGHT", help="weight of teacher anchoring (default: 10)")
+    group.add_argument(
+        "--alpha-max", type=float, metavar="V", help="maximum fraction of RGB blended into a map, 0 to 1 (default: 0.5)"
+    )
+    group.add_argument("--tokens", type=int, metavar="N", help="patch tokens sampled per image (default: 64)")
+    group.add_argument("--no-dense", action="store_true", help="align and anchor CLS only, not patch tokens")
+    group.add_argument(
+        "--no-palette", action="store_true", help="keep maps grey instead of colouring them by the image"
+    )
+    add_option(group, "--depth-range")
     add_option(group, "--maps", " of the scenes too (default: yes)", action=argparse.BooleanOptionalAction)
 
 
@@ -52,7 +61,9 @@ def run(options: argparse.Namespace) -> int:
     if not options.scenes and options.maps is not None:
         raise ValueError("--maps and --no-maps have no effect without --scenes")
     changes = {name: getattr(options, name) for name in ("steps", "batch", "crop", "clip", "anchor")}
-    changes["rate"] = options.lr
+    changes |= {"rate": options.lr, "largest_alpha": options.alpha_max, "tokens": options.tokens}
+    changes["depth_range_m"] = options.depth_range
+    changes |= {"colourise": False if options.no_palette else None, "dense": 0.0 if options.no_dense else None}
     recipe = omnivorous_recipe(options.variant)
     recipe = replace(recipe, **{name: value for name, value in changes.items() if value is not None})
     sources: list[ImageSource] = [ManifestSource(path, options.data_root) for path in options.manifest or ()]

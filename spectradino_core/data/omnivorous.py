@@ -26,6 +26,7 @@ from spectradino_core.thermal import ThermalContract
 __all__ = [
     "OmnivorousBatch",
     "as_colour",
+    "DEPTH_RANGE_M",
     "available_groups",
     "depth_values",
     "omnivorous_batches",
@@ -35,8 +36,9 @@ __all__ = [
     "to_imagenet",
 ]
 
-NEAREST_M, FARTHEST_M = 1.0, 100.0
-"""Depths mapped to white and black. Ours: fixed, so that equal depths have equal values in all images."""
+DEPTH_RANGE_M = (1.0, 100.0)
+"""Depths mapped to white and black, for streets; indoors 0.5 to 10 m. Ours: fixed, so that equal depths have equal
+values in all images."""
 
 _ALPHA = 23  # random stream, see plan.py
 
@@ -93,12 +95,14 @@ def omnivorous_batches(
     thermal: ThermalContract | None = None,
     max_damaged: float = 0.01,
     pin: bool = False,
+    depth_range_m: tuple[float, float] = DEPTH_RANGE_M,
 ) -> PretrainLoader[OnHost[OmnivorousBatch]]:
     """Return the batches of steps `first` to `steps - 1`, each determined by the seed and its step.
 
     Args:
         groups: by name, the modalities beside RGB of a step (see `available_groups`).
         largest_alpha: alpha is drawn uniformly from 0 to this.
+        depth_range_m: see `depth_values`.
         sources, batch, crop, seed, steps, first, rank, world, sampling, workers, views, thermal, max_damaged, pin: see
             `pretraining.pretraining_batches`.
 
@@ -110,7 +114,7 @@ def omnivorous_batches(
     if not 0 <= largest_alpha <= 1:
         raise ValueError(f"largest_alpha must be in 0..1, not {largest_alpha}")
     plan = Plan(sources, groups, batch, crop, seed, views if views is not None else ViewOptions())
-    collate = partial(_collate, seed, largest_alpha, thermal or ThermalContract())
+    collate = partial(_collate, seed, largest_alpha, thermal or ThermalContract(), depth_range_m)
     return PretrainLoader(
         plan, collate, sampling or RoundRobin(list(groups)), steps, first, rank, world, workers, (), max_damaged, pin
     )
@@ -119,20 +123,33 @@ def omnivorous_batches(
 # ------------------------------------------------------------------------------------------------------------- tensors
 
 
-def map_tensor(key: str, image: np.ndarray, thermal: ThermalContract) -> np.ndarray:
+def map_tensor(
+    key: str, image: np.ndarray, thermal: ThermalContract, depth_range_m: tuple[float, float] = DEPTH_RANGE_M
+) -> np.ndarray:
     """Convert an image of any modality but RGB, [S, S], to float32 [1, S, S] in [0, 1]."""
     if key == "depth":
-        return depth_values(image)[None]
+        return depth_values(image, depth_range_m)[None]
     if key == "segmentation":
         return segmentation_values(image)[None]
     return infrared_tensor(image, thermal)
 
 
-def depth_values(metres: np.ndarray) -> np.ndarray:
-    """Map depth logarithmically to brightness: 1 at 1 m and below, 0 at 100 m and above; 0 where unknown."""
+def depth_values(metres: np.ndarray, range_m: tuple[float, float] = DEPTH_RANGE_M) -> np.ndarray:
+    """Map depth logarithmically to brightness: 1 at the near end and below, 0 at the far end, above and if unknown.
+
+    Args:
+        metres: depth, 0 where unknown, of any shape.
+        range_m: near and far end, 0 < near < far.
+
+    Raises:
+        ValueError: the range is empty.
+    """
+    near, far = range_m
+    if not 0 < near < far:
+        raise ValueError(f"a depth range has a near end above 0 and below its far end, not {near:g} to {far:g} m")
     known = metres > 0
-    depth = np.clip(np.where(known, metres, FARTHEST_M), NEAREST_M, FARTHEST_M)
-    value = 1 - np.log(depth / NEAREST_M) / np.log(FARTHEST_M / NEAREST_M)
+    depth = np.clip(np.where(known, metres, far), near, far)
+    value = 1 - np.log(depth / near) / np.log(far / near)
     return np.where(known, np.clip(value, 0, 1), 0).astype(np.float32)
 
 
@@ -164,8 +181,9 @@ def as_colour(image: Tensor) -> Tensor:
 
 
 def _collate(
-    seed: int, largest_alpha: float, thermal: ThermalContract, step: PlanStep, views: list[LoadedView]
-) -> OnHost[OmnivorousBatch]:
+    seed: int, largest_alpha: float, thermal: ThermalContract, depth_range_m: tuple[float, float], step: PlanStep,
+    views: list[LoadedView],
+) -> OnHost[OmnivorousBatch]:  # fmt: skip
     images: dict[str, Any] = {}
     alpha: dict[str, Tensor] = {}
     rngs = [np.random.default_rng((seed, _ALPHA, step.step, view.key)) for view in views]
@@ -175,7 +193,9 @@ def _collate(
             images[key] = RawRGB(torch.from_numpy(np.stack(frames)), torch.from_numpy(COLOURS))
             continue
         if key in MAPS:
-            images[key] = torch.from_numpy(np.stack([map_tensor(key, frame, thermal) for frame in frames]))
+            images[key] = torch.from_numpy(
+                np.stack([map_tensor(key, frame, thermal, depth_range_m) for frame in frames])
+            )
         else:
             images[key] = infrared_counts([infrared_levels(frame, thermal) for frame in frames])
         alpha[key] = torch.tensor([rng.uniform(0, largest_alpha) for rng in rngs], dtype=torch.float32)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spectradino_core.data.omnivorous import as_colour, map_tensor
+from spectradino_core.data.omnivorous import DEPTH_RANGE_M, as_colour, map_tensor
 from spectradino_core.data.prefetch import prefetched
 from spectradino_core.data.sources import ImageSource
 from spectradino_core.data.views import PLAIN, ViewOptions, colour_tensor, take_view
@@ -83,6 +83,8 @@ class FeatureSet:
 
     Attributes:
         cls: CLS by modality, float32 [N, D].
+        gap: mean of the patch tokens (global average pooling) by modality, float32 [N, D]; empty: not requested. The
+            Omnivorous paper's figures are on these.
         labels: class of each item; None: unknown.
         patch_cosines: mean cosine of patch tokens at the same position, by pair of modalities, in the order of `cls`.
         retained: mean cosine of RGB features with the teacher's, "retention_cls" and "retention_patches"; empty without
@@ -99,6 +101,7 @@ class FeatureSet:
     patches: dict[str, np.ndarray] = field(default_factory=dict)
     depth: np.ndarray | None = None
     classes: np.ndarray | None = None
+    gap: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def extract_features(
@@ -122,6 +125,7 @@ def extract_each(
     teacher: Encoder | None = None,
     keep_patches: bool = False,
     workers: int = 0,
+    depth_range_m: tuple[float, float] = DEPTH_RANGE_M,
 ) -> dict[str, FeatureSet]:
     """Extract the features of all items that have the modalities, reading each item once for all encoders.
 
@@ -138,6 +142,7 @@ def extract_each(
         teacher: reference of the retention of RGB features, on `device`, one of the encoders or another.
         keep_patches: keep the patch tokens of all items, for probes.
         workers: see `prefetched`.
+        depth_range_m: see `depth_values`; that of the encoders' training.
 
     Raises:
         ValueError: no item has all modalities, or features are not finite.
@@ -159,7 +164,9 @@ def extract_each(
         views = [take_view(source.load(i, wanted), options, side, np.random.default_rng((view, i))) for i in part]
         images = {"rgb": torch.from_numpy(np.stack([colour_tensor(view["rgb"]) for view in views]))}
         for key in modalities:
-            images[key] = torch.from_numpy(np.stack([map_tensor(key, view[key], contract) for view in views]))
+            images[key] = torch.from_numpy(
+                np.stack([map_tensor(key, view[key], contract, depth_range_m) for view in views])
+            )
         return views, images
 
     parts = [rows[start : start + batch] for start in range(0, len(rows), batch)]
@@ -190,6 +197,7 @@ class _Extracted:
 
     def __init__(self, keys: Sequence[str], keep_patches: bool) -> None:
         self._cls: dict[str, list[np.ndarray]] = {key: [] for key in keys}
+        self._gap: dict[str, list[np.ndarray]] = {key: [] for key in keys}
         self._patches: dict[str, list[np.ndarray]] = {key: [] for key in keys if keep_patches}
         self._cosines = {pair: MeanCosine() for pair in combinations(keys, 2)}
         self._retained: dict[str, MeanCosine] = {}
@@ -197,6 +205,7 @@ class _Extracted:
     def add(self, features: Mapping[str, Features], reference: Features | None) -> None:
         for key, one in self._cls.items():
             one.append(features[key].cls.float().cpu().numpy())
+            self._gap[key].append(features[key].patches.float().mean(dim=1).cpu().numpy())
         for key, one in self._patches.items():
             one.append(features[key].patches.float().cpu().numpy())
         for (a, b), cosine in self._cosines.items():
@@ -218,6 +227,7 @@ class _Extracted:
             {key: np.concatenate(parts) for key, parts in self._patches.items()},
             depth,
             classes,
+            {key: np.concatenate(parts) for key, parts in self._gap.items()},
         )
 
 
@@ -233,21 +243,24 @@ def evaluate_pairs(found: FeatureSet) -> dict[str, dict[str, Any]]:
 
     Returns:
         By modality beside RGB: {"items", "from_rgb": {"r1", "r5", "median_rank", "items"}, "to_rgb": the same,
-        "cosine": {"true", "unrelated"}, "patch_cosine": of patch tokens at the same position}, and with a teacher
-        "retention_cls", "retention_patches".
+        "cosine": {"true", "unrelated"}, "patch_cosine": of patch tokens at the same position, "gap": "from_rgb",
+        "to_rgb" and "cosine" of the mean patch token in place of CLS}, and with a teacher "retention_cls",
+        "retention_patches".
     """
     return {key: _pair_scores(found, "rgb", key) | found.retained for key in found.cls if key != "rgb"}
 
 
 def _pair_scores(found: FeatureSet, first: str, second: str) -> dict[str, Any]:
-    a, b = found.cls[first], found.cls[second]
+    scores = {"items": len(found.cls[first]), **_directions(found.cls[first], found.cls[second])}
+    if found.gap:
+        scores["gap"] = _directions(found.gap[first], found.gap[second])
+    return scores | {"patch_cosine": found.patch_cosines[first, second]}
+
+
+def _directions(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
     return {
-        "items": len(a),
-        "from_rgb": asdict(retrieval(a, b)),
-        "to_rgb": asdict(retrieval(b, a)),
-        "cosine": asdict(pair_cosines(a, b)),
-        "patch_cosine": found.patch_cosines[first, second],
-    }
+        "from_rgb": asdict(retrieval(a, b)), "to_rgb": asdict(retrieval(b, a)), "cosine": asdict(pair_cosines(a, b)),
+    }  # fmt: skip
 
 
 def mean_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -276,6 +289,8 @@ def evaluate_infrared_pairs(found: FeatureSet) -> dict[str, dict[str, Any]]:
 def evaluate_neighbours(train: FeatureSet, test: FeatureSet, k: int = 20) -> dict[str, float]:
     """Compute the k-NN accuracy of each modality against itself ("nir", ..) and against RGB ("rgb to nir", ..).
 
+    Names of figures on the mean patch token in place of CLS end in " (GAP)".
+
     Raises:
         ValueError: an item without class.
     """
@@ -284,10 +299,12 @@ def evaluate_neighbours(train: FeatureSet, test: FeatureSet, k: int = 20) -> dic
         raise ValueError("k-NN needs the class of every item, and the manifest lacks some: add a 'class' to each item")
     known = sorted({str(label) for label in labels})
     a, b = (np.array([known.index(str(label)) for label in c.labels]) for c in (train, test))
-    scores = {key: knn_accuracy(train.cls[key], a, test.cls[key], b, k) for key in test.cls}
-    for key in test.cls:
-        if key != "rgb":
-            scores[f"rgb to {key}"] = knn_accuracy(train.cls["rgb"], a, test.cls[key], b, k)
+    scores = {}
+    for of_train, of_test, suffix in ((train.cls, test.cls, ""), (train.gap, test.gap, " (GAP)")):
+        for key, features in of_test.items():
+            scores[f"{key}{suffix}"] = knn_accuracy(of_train[key], a, features, b, k)
+        for key in of_test.keys() - {"rgb"}:
+            scores[f"rgb to {key}{suffix}"] = knn_accuracy(of_train["rgb"], a, of_test[key], b, k)
     return scores
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from spectradino_core.data.manifest import ManifestSource
+from spectradino_core.data.omnivorous import DEPTH_RANGE_M
 from spectradino_core.data.scene_sets import SceneImages
 from spectradino_core.data.sources import MAPS, ImageSource
 from spectradino_core.evaluation.projection import plot_pairs, plot_tsne
@@ -62,6 +63,7 @@ def evaluate_encoders(
     device: torch.device | str = "cpu",
     views: int = 1,
     workers: int = 0,
+    depth_range_m: tuple[float, float] = DEPTH_RANGE_M,
 ) -> tuple[dict[str, dict[str, dict[str, Any]]], dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]]:
     """Evaluate every encoder on the pairs of every modality of every data set.
 
@@ -75,6 +77,7 @@ def evaluate_encoders(
         device: device of all encoders.
         views: number of views per item, whose scores are averaged; queries search the same view of the other items.
         workers: see `prefetched`.
+        depth_range_m: see `extract_each`.
 
     Returns:
         {encoder: {"set, modality": see `evaluate_pairs`}}, and for plots {encoder: {modality: (RGB, other) features}}
@@ -88,8 +91,9 @@ def evaluate_encoders(
             rows: dict[str, list[dict[str, Any]]] = {name: [] for name in supporting}
             for view in range(views):
                 features = extract_each(
-                    supporting, source, (key,), side, device=device, view=view, teacher=teacher, workers=workers
-                )
+                    supporting, source, (key,), side, device=device, view=view, teacher=teacher, workers=workers,
+                    depth_range_m=depth_range_m,
+                )  # fmt: skip
                 for name, found in features.items():
                     rows[name].append(evaluate_pairs(found)[key])
                     if view == 0:
@@ -114,10 +118,11 @@ def evaluate_encoders(
 
 def pairs_table(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     """Return a Markdown table with a row per data set and encoder."""
+    has_gap = any("gap" in row for sets in scores.values() for row in sets.values())
     lines = [
         "| pairs (items) | model | R@1 → | R@5 → | median → | R@1 ← | R@5 ← | median ← | cos true | cos unrelated | "
-        "patch cos | RGB retention (CLS, patches) |",
-        "|---|---|" + "---:|" * 10,
+        f"patch cos | {'GAP R@1 → | GAP R@1 ← | ' if has_gap else ''}RGB retention (CLS, patches) |",
+        "|---|---|" + "---:|" * (12 if has_gap else 10),
     ]
     pairs = list(dict.fromkeys(pair for sets in scores.values() for pair in sets))
     for pair in pairs:
@@ -134,10 +139,14 @@ def pairs_table(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
                 f"{row['cosine']['true']:.3f}",
                 f"{row['cosine']['unrelated']:.3f}",
                 f"{row['patch_cosine']:.3f}",
+                *(f"{100 * row['gap'][way]['r1']:.1f}" if "gap" in row else "–"
+                  for way in ("from_rgb", "to_rgb") if has_gap),
                 retained,
             ]  # fmt: skip
             lines.append(f"| {pair} ({row['items']}) | {model} | {' | '.join(figures)} |")
-    return "\n".join(lines) + "\n\n→: RGB (of `a to b`: a) is the query, ←: the other modality is. R@k in per cent.\n"
+    text = "→: RGB (of `a to b`: a) is the query, ←: the other modality is. R@k in per cent, on CLS"
+    text += "; GAP: on the mean patch token.\n" if has_gap else ".\n"
+    return "\n".join(lines) + f"\n\n{text}"
 
 
 def probes_table(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
@@ -189,7 +198,7 @@ def run(options: argparse.Namespace) -> int:
 
     scores, drawn = evaluate_encoders(
         encoders, sets, options.crop, teacher, bool(options.maps), options.compare_bands, options.device, options.views,
-        options.workers,
+        options.workers, options.depth_range or DEPTH_RANGE_M,
     )  # fmt: skip
     texts = [pairs_table(scores)]
     if options.views > 1:
@@ -263,7 +272,7 @@ def _probes(
         found: list[FeatureSet] = [
             extract_features(
                 encoder, source, keys, options.crop, truth_classes=classes, keep_patches=True, device=options.device,
-                workers=options.workers,
+                workers=options.workers, depth_range_m=options.depth_range or DEPTH_RANGE_M,
             )
             for source in (train, test)
         ]  # fmt: skip

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from spectradino_core.data.omnivorous import OmnivorousBatch, from_imagenet, to_imagenet
+from spectradino_core.data.omnivorous import DEPTH_RANGE_M, OmnivorousBatch, from_imagenet, to_imagenet
 from spectradino_core.losses.alignment import sample_positions
 from spectradino_core.losses.omnivorous import (
     LogitScale,
@@ -65,6 +65,10 @@ class OmnivorousRecipe:
         warmup: fraction of the steps with a rising learning rate. Assumed.
         clip: maximum gradient norm. Assumed.
         crop: side of the square views in pixels.
+        depth_range_m: see `data.omnivorous.depth_values`. Ours.
+
+    Raises:
+        ValueError: a value is out of its range.
     """
 
     variant: str
@@ -80,6 +84,15 @@ class OmnivorousRecipe:
     warmup: float = 0.05
     clip: float = 3.0
     crop: int = 224
+    depth_range_m: tuple[float, float] = DEPTH_RANGE_M
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.largest_alpha <= 1:
+            raise ValueError(f"the largest fraction of RGB (alpha) must lie in 0 to 1, got {self.largest_alpha:g}")
+        if self.tokens < 1:
+            raise ValueError(f"at least one patch token is sampled per image, got {self.tokens}")
+        if not 0 < self.depth_range_m[0] < self.depth_range_m[1]:
+            raise ValueError(f"the depth range needs 0 < near < far, got {self.depth_range_m} m")
 
 
 def omnivorous_recipe(variant: str) -> OmnivorousRecipe:

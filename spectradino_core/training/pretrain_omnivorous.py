@@ -129,7 +129,7 @@ def pretrain_omnivorous(recipe: OmnivorousRecipe, sources: Sequence[ImageSource]
             omnivorous_batches(
                 sources, groups, recipe.batch, recipe.crop, options.seed, steps, first, env.rank, env.world,
                 recipe.largest_alpha, sampling, options.workers, options.views, max_damaged=options.max_damaged,
-                pin=device.type == "cuda",
+                pin=device.type == "cuda", depth_range_m=recipe.depth_range_m,
             ),
             optimiser,
             LoopOptions(

@@ -65,9 +65,14 @@ def test_omnivorous_and_retrieval(scenes, backbone, tmp_path, capsys):
         "cpu",
         "--out",
         str(tmp_path / "run"),
+        *["--alpha-max", "0.2", "--tokens", "3", "--no-dense", "--no-palette", "--depth-range", "0.5,10"],
     ]
     assert main(words) == 0
     recipe = json.loads((tmp_path / "run/recipe.json").read_text())
+    changed = {
+        name: recipe["recipe"][name] for name in ("largest_alpha", "tokens", "dense", "colourise", "depth_range_m")
+    }
+    assert changed == {"largest_alpha": 0.2, "tokens": 3, "dense": 0, "colourise": False, "depth_range_m": [0.5, 10]}
     assert (recipe["system"], recipe["steps"], recipe["sources"]) == ("omnivorous", 3, {str(scenes): 6})
     out = tmp_path / "judged"
     words = ["evaluate", "retrieval", "--model", f"after={tmp_path / 'run/last.safetensors'}", f"before={backbone}"]

@@ -208,6 +208,19 @@ def test_memory_does_not_grow_with_patches_times_items(keep):
         assert peak < every / 4
 
 
+def test_mean_patch_tokens_are_scored_beside_cls():
+    x = np.eye(4)
+    gap = {"rgb": x, "nir": x[[1, 0, 2, 3]]}
+    found = collected(x, x, list("abcd"), gap=gap)
+    scores = evaluate_pairs(found)["nir"]
+    assert (scores["from_rgb"]["r1"], scores["gap"]["from_rgb"]["r1"], scores["gap"]["to_rgb"]["r1"]) == (1.0, 0.5, 0.5)
+    neighbours = evaluate_neighbours(found, found, k=1)
+    assert (neighbours["rgb to nir"], neighbours["nir (GAP)"], neighbours["rgb to nir (GAP)"]) == (1.0, 1.0, 0.5)
+    table = pairs_table({"model": {"val, nir": scores}})
+    assert table.splitlines()[0].count("|") == table.splitlines()[2].count("|") == 15
+    assert "| 50.0 | 50.0 |" in table
+
+
 def test_neighbours_within_and_across_modalities():
     x = np.eye(4)
     train, test = collected(x, x[::-1], list("abcd")), collected(x, x[::-1], list("abcd"))

@@ -96,6 +96,10 @@ def test_batches_are_functions_of_seed_and_step(scenes):
 def test_maps_as_brightness():
     depth = depth_values(np.array([[0.0, 0.5, 1.0], [10.0, 100.0, 1024.0]], np.float32))
     np.testing.assert_allclose(depth, [[0, 1, 1], [0.5, 0, 0]], atol=1e-6)
+    indoors = depth_values(np.array([0.0, 0.5, 2.2360680, 10.0], np.float32), (0.5, 10.0))
+    np.testing.assert_allclose(indoors, [0, 1, 0.5, 0], atol=1e-6)
+    with pytest.raises(ValueError, match="depth range"):
+        depth_values(depth, (2.0, 1.0))
     values = segmentation_values(np.arange(7, dtype=np.uint8)[None])[0]
     assert np.diff(np.sort(values)).min() > 0.05
     assert segmentation_values(np.full((1, 1), 255, np.uint8)) == 0

@@ -153,6 +153,15 @@ def test_overrides_of_single_stages(monkeypatch, tmp_path, capsys):
         (["--variant", "test", "--scenes", "4", "--steps", "2", "--epochs", "1"], "--epochs excludes --steps"),
         (["--variant", "test", "--scenes", "4", "--anchor", "1"], "--anchor is for --system omnivorous"),
         (
+            ["--variant", "test", "--scenes", "4", "--no-palette"],
+            "--no-palette is for --system omnivorous",
+        ),
+        (
+            ["--variant", "test", "--scenes", "4", "--system", "omnivorous", "--alpha-max", "2"],
+            "must lie in 0 to 1, got 2",
+        ),
+        (["--variant", "test", "--scenes", "4", "--system", "omnivorous", "--depth-range", "9,1"], "0 < near < far"),
+        (
             ["--variant", "test", "--scenes", "4", "--system", "omnivorous", "--keep", "1"],
             "--keep is for SpectraDINO's",
         ),
