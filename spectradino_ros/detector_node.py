@@ -155,15 +155,15 @@ class DetectorNode(ManagedNode):
         registering = Registering(settings)
         path = resolve_model(settings.model, settings.infrared_band)
         start = perf_counter()
-        open_on_gpu = partial(open_engine, gpu_id=settings.gpu_id)
+        open_here = partial(open_engine, gpu_id=settings.gpu_id, auto_openvino=True)
         engine = RecoveringEngine(
             lambda device: CompanionEngine(
-                open_on_gpu(path, device, settings.threads),
+                open_here(path, device, settings.threads),
                 path,
                 device,
                 settings.threads,
                 self.get_logger().warning,
-                open_on_gpu,
+                open_here,
             ),
             settings.device,
             lambda: RecoveryPolicy(self.settings.max_engine_rebuilds, self.settings.allow_cpu_fallback),

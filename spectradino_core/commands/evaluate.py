@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from spectradino_core.commands.own_data import add_own_options, is_indexed, open_own_of, published, refuse_own_options
 from spectradino_core.commands.sizes import parse_size
-from spectradino_core.options import add_former, add_option, names, refuse
+from spectradino_core.options import TRAINING_DEVICES, add_former, add_option, names, refuse
 from spectradino_core.runtime.engine import DEVICES
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ def _run(options: argparse.Namespace) -> int:
         raise ValueError(f"--out {options.out} is a file: give a folder")
     if options.slide is None:
         refuse(options, "stride", "needs --slide WxH")
+    elif options.device not in TRAINING_DEVICES:
+        raise ValueError(f"--slide runs in PyTorch, which has no device '{options.device}': give --device cpu or cuda")
     if options.out is None:
         refuse(options, "draw", "has no effect without --out")
     if options.nms_iou is not None and not 0 <= options.nms_iou <= 1:

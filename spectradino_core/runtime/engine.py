@@ -14,9 +14,21 @@ import numpy as np
 from spectradino_core.runtime.bundle import BundleError, ModelInfo
 from spectradino_core.runtime.network_inputs import blank_input
 
-__all__ = ["DEVICES", "Engine", "EngineError", "RawPredictions", "check_outputs", "raw_predictions", "warm_up"]
+__all__ = [
+    "DEVICES",
+    "FEATURES",
+    "Engine",
+    "EngineError",
+    "RawPredictions",
+    "check_outputs",
+    "raw_predictions",
+    "streams_label",
+    "warm_up",
+]
 
-DEVICES = ("auto", "cpu", "cuda", "tensorrt")
+DEVICES = ("auto", "cpu", "cuda", "tensorrt", "openvino", "openvino:CPU", "openvino:GPU", "openvino:NPU")
+FEATURES = "ir_features"
+"""Output of a two-stream network with its infrared features."""
 
 RawPredictions = tuple[np.ndarray, np.ndarray, "np.ndarray | None"]
 """boxes float32 [A, 4] in network pixels, scores float32 [A, C] in 0..1, mask uint8 [H, W] or None.
@@ -40,7 +52,7 @@ class Engine(Protocol):
 
     @property
     def on_cpu(self) -> bool:
-        """Whether inference runs on the CPU."""
+        """Whether it is the CPU engine (ONNX Runtime, torch) that others are compared with and fall back to."""
         ...
 
     def run(self, *inputs: np.ndarray) -> RawPredictions:
@@ -100,3 +112,8 @@ def raw_predictions(outputs: Mapping[str, np.ndarray]) -> RawPredictions:
     if "boxes" not in outputs:
         return np.zeros((0, 4), np.float32), np.zeros((0, 0), np.float32), outputs["mask"]
     return outputs["boxes"], outputs["scores"], outputs.get("mask")
+
+
+def streams_label(info: ModelInfo) -> str:
+    """Return the part of an engine's label that names the streams of its network; empty for both."""
+    return {"both": "", "reuse": ", infrared features reused"}.get(info.streams, f", {info.streams} only")

@@ -1,7 +1,7 @@
 """Open an engine from a file with `open_engine`.
 
-An ONNX model file runs in ONNX Runtime (CPU, CUDA or TensorRT, selected by `device` and logged); a training checkpoint
-runs in torch, which is imported only then.
+An ONNX model file runs in ONNX Runtime (CPU, CUDA or TensorRT) or in OpenVINO, selected by `device` and logged; a
+training checkpoint runs in torch. Torch and OpenVINO are imported only then.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from spectradino_core.runtime.bundle import BundleError, ModelInfo, both_of
 from spectradino_core.runtime.engine import DEVICES, Engine, EngineError
 from spectradino_core.runtime.engine_build import BuildError, build
 from spectradino_core.runtime.onnx_engine import OnnxEngine, candidates_of
+from spectradino_core.runtime.openvino_engine import OpenVinoEngine, openvino_candidates, openvino_or_none
 from spectradino_core.runtime.parity_check import drawn_inputs, first_that_agrees, sample_inputs
 from spectradino_core.runtime.providers import (
     CPU,
@@ -29,11 +30,16 @@ __all__ = ["open_engine"]
 
 
 def open_engine(
-    path: str | Path, device: str = "auto", threads: int = 0, streams: str = "both", gpu_id: int = 0
+    path: str | Path,
+    device: str = "auto",
+    threads: int = 0,
+    streams: str = "both",
+    gpu_id: int = 0,
+    auto_openvino: bool = False,
 ) -> Engine:
     """Open a model file (`.onnx`) or a checkpoint (`.safetensors`).
 
-    GPU engines must pass a parity check with the CPU first, see `parity_check`.
+    Engines on a GPU and in OpenVINO must pass a parity check with the CPU first, see `parity_check`.
 
     Args:
         path: the file.
@@ -41,6 +47,8 @@ def open_engine(
         threads: CPU threads of the engine; 0 leaves it to the runtime.
         streams: streams that the network must take, one of `bundle.STREAMS`.
         gpu_id: which GPU, of those visible to the process.
+        auto_openvino: let "auto" prefer OpenVINO to the CPU if it is installed and passes the parity check. For live
+            use only: results of a recording must not depend on the packages that are installed.
 
     Raises:
         BundleError: the file is missing, damaged, not a SpectraDINO model, or for other streams.
@@ -53,7 +61,7 @@ def open_engine(
         raise BundleError(f"model file {printable(str(path))} does not exist: check the parameter 'model'")
     if path.suffix == ".safetensors":
         return _open_checkpoint(path, device, threads, gpu_id)
-    return _open_onnx(path, device, threads, streams, gpu_id)
+    return _open_onnx(path, device, threads, streams, gpu_id, auto_openvino)
 
 
 def _open_checkpoint(path: Path, device: str, threads: int, gpu_id: int) -> Engine:
@@ -61,7 +69,7 @@ def _open_checkpoint(path: Path, device: str, threads: int, gpu_id: int) -> Engi
 
     if device == "cpu" or (device == "auto" and not cuda_is_available()):
         return TorchEngine(path, "cpu", threads)
-    if device == "tensorrt" or not cuda_is_available():
+    if device not in ("auto", "cuda") or not cuda_is_available():
         raise EngineError(f"a checkpoint cannot run on '{device}' here: set device to 'cpu', or export it to ONNX")
     on_cpu = TorchEngine(path, "cpu", threads)
     found = [EngineCandidate("cuda"), *([CPU] if device == "auto" else [])]
@@ -70,14 +78,22 @@ def _open_checkpoint(path: Path, device: str, threads: int, gpu_id: int) -> Engi
     )
 
 
-def _open_onnx(path: Path, device: str, threads: int, streams: str, gpu_id: int) -> Engine:
+def _open_onnx(path: Path, device: str, threads: int, streams: str, gpu_id: int, auto_openvino: bool) -> Engine:
     on_cpu = OnnxEngine(path, CPU, threads)
-    _check_streams(on_cpu.info, streams, path)
-    found = candidates_of(path, device, on_cpu.info, gpu_id)
+    info = on_cpu.info
+    _check_streams(info, streams, path)
+    if device.startswith("openvino"):
+        found = openvino_candidates(device, path, info, gpu_id)
+    else:
+        found = candidates_of(path, device, info, gpu_id)
+        if device == "auto" and auto_openvino:
+            found = [*found[:-1], *openvino_or_none(path, info), CPU]
     if found == [CPU]:
         return on_cpu
 
     def open_one(one: EngineCandidate) -> Engine:
+        if one.device == "openvino":
+            return OpenVinoEngine(path, info, one, threads)
         try:
             build(path, one, gpu_id)
         except (BuildError, UnavailableError) as error:

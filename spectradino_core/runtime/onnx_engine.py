@@ -12,7 +12,14 @@ import numpy as np
 
 from spectradino_core.runtime.binding import BoundSession
 from spectradino_core.runtime.bundle import METADATA_KEY, BundleError, ModelInfo
-from spectradino_core.runtime.engine import EngineError, RawPredictions, check_outputs, raw_predictions
+from spectradino_core.runtime.engine import (
+    FEATURES,
+    EngineError,
+    RawPredictions,
+    check_outputs,
+    raw_predictions,
+    streams_label,
+)
 from spectradino_core.runtime.gpu import explain
 from spectradino_core.runtime.network_inputs import signature
 from spectradino_core.runtime.onnx_file import check_onnx_file
@@ -31,7 +38,6 @@ from spectradino_core.text import printable
 __all__ = ["OnnxEngine", "candidates_of"]
 
 _OUTPUTS = frozenset(("boxes", "scores", "mask"))
-_FEATURES = "ir_features"
 
 log = logging.getLogger(__name__)
 
@@ -114,10 +120,8 @@ class OnnxEngine:
             self._session = session
         self._outputs = [output.name for output in session.get_outputs()]
         self.on_cpu = chosen.device == "cpu"
-        alone = {"both": "", "reuse": ", infrared features reused"}.get(
-            self.info.streams, f", {self.info.streams} only"
-        )
-        self.label = f"ONNX Runtime {ort.__version__}{alone} on {used[0].removesuffix('ExecutionProvider')}"
+        on = used[0].removesuffix("ExecutionProvider")
+        self.label = f"ONNX Runtime {ort.__version__}{streams_label(self.info)} on {on}"
         if chosen.device == "tensorrt":
             self.label += f" ({chosen.precision})"
         log.info("%s: %s, input %dx%d", path.name, self.label, *self.info.input_size)
@@ -135,7 +139,7 @@ class OnnxEngine:
                 "model again"
             )
         outputs = {node.name: node.shape for node in session.get_outputs()}
-        features = outputs.pop(_FEATURES, [])
+        features = outputs.pop(FEATURES, [])
         if features != (list(self.info.features) if self.info.streams == "both" else []):
             raise BundleError(
                 f"{path}: its graph gives infrared features {printable(str(features), 200)}, its description says "
@@ -161,7 +165,7 @@ class OnnxEngine:
             text = _first_line(error)
             remedy = "" if self.on_cpu else explain(text)
             raise EngineError(f"{self.label} failed on a frame: {text}{remedy and f': {remedy}'}") from error
-        self.ir_features = results.get(_FEATURES)
+        self.ir_features = results.get(FEATURES)
         return raw_predictions(results)
 
 

@@ -1,6 +1,6 @@
-"""Parity check: a GPU engine is used only if its results match those of the CPU.
+"""Parity check: a GPU or OpenVINO engine is used only if its results match those of ONNX Runtime on the CPU.
 
-An engine in half precision, or one that TensorRT built for an untested GPU, can be wrong without failing. Each
+An engine in half precision, or one that was built for an untested device, can be wrong without failing. Each
 candidate is therefore run on the sample pairs of the model file and compared with the CPU. One that exceeds the
 tolerance of its precision is not used; a warning gives the reason, and the next candidate is tried.
 """
@@ -27,18 +27,19 @@ log = logging.getLogger(__name__)
 TOLERANCES = {
     "fp32": Tolerance(boxes_px=0.05, scores=0.005, mask_differs=0.002),
     "fp16": Tolerance(boxes_px=1.0, scores=0.03, mask_differs=0.01),
+    "bf16": Tolerance(boxes_px=1.5, scores=0.03, mask_differs=0.01),
 }
 """Maximum difference from the CPU, in network pixels, score and fraction of mask pixels, by precision."""
-_FP16_BOX_FRACTION = 0.0025
-"""Box tolerance as a fraction of the input's longer side: half precision has 11 bits, so errors grow with the size."""
+_BOX_FRACTIONS = {"fp16": 0.0025, "bf16": 0.004}
+"""Box tolerance as a fraction of the input's longer side, by precision: with 11 bits (fp16) or 8 (bf16) errors grow
+with the size."""
 
 
 def tolerance_of(precision: str, info: ModelInfo) -> Tolerance:
     """Return the maximum difference from the CPU for an engine of a precision and a model."""
     tolerance = TOLERANCES[precision]
-    if precision != "fp16":
-        return tolerance
-    return replace(tolerance, boxes_px=max(tolerance.boxes_px, _FP16_BOX_FRACTION * max(info.input_size)))
+    fraction = _BOX_FRACTIONS.get(precision, 0.0)
+    return replace(tolerance, boxes_px=max(tolerance.boxes_px, fraction * max(info.input_size)))
 
 
 def drawn_inputs(info: ModelInfo) -> list[NetworkInput]:
@@ -104,12 +105,12 @@ def first_that_agrees(
             problem = f"its results differ from the CPU's ({problem})"
         problems.append(f"{candidate}: {problem}")
         log.warning("%s is not used: %s", candidate, problem)
-    raise EngineError("; ".join(problems) + ". Set device to 'cpu', or check the driver and ONNX Runtime's version")
+    raise EngineError("; ".join(problems) + ". Set device to 'cpu', or check the driver and the runtime's version")
 
 
 def _precision(candidate: EngineCandidate, info: ModelInfo) -> str:
-    """Return the precision of the arithmetic: the engine's, or fp16 for a file converted to half precision.
+    """Return the precision of the arithmetic: the engine's, or at most fp16 for a file converted to half precision.
 
-    The CPU computes such a file in single precision, with the same rounded weights.
+    The CPU computes such a file in single precision, with the same rounded weights, and rounds between operators.
     """
-    return "fp16" if file_precision(info) == "fp16" else candidate.precision
+    return "fp16" if file_precision(info) == "fp16" and candidate.precision == "fp32" else candidate.precision

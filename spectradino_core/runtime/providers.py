@@ -60,16 +60,18 @@ class EngineCandidate:
     """Device, precision and provider options to run a model with.
 
     Attributes:
-        device: "cpu", "cuda" or "tensorrt".
-        precision: "fp32" or "fp16", of the engine; the file itself may be in half precision.
-        cache: cache folder of the TensorRT engine; None for other devices.
+        device: "cpu", "cuda", "tensorrt" or "openvino".
+        precision: "fp32", "fp16" or "bf16", of the engine; the file itself may be in half precision.
+        cache: cache folder of the TensorRT engine, cache file of the OpenVINO engine; None for other devices.
         providers: for ONNX Runtime, in order of preference, each with its options.
+        target: OpenVINO's name of the device, such as "CPU" or "GPU.1".
     """
 
     device: str
     precision: str = "fp32"
     cache: Path | None = None
     providers: tuple[tuple[str, dict[str, Any]], ...] = field(default=((_CPU, {}),), hash=False)
+    target: str = ""
 
     @property
     def needs(self) -> str:
@@ -77,7 +79,12 @@ class EngineCandidate:
         return _NEEDS[self.device]
 
     def __str__(self) -> str:
-        return {"cpu": "CPU", "cuda": "CUDA", "tensorrt": f"TensorRT in {self.precision}"}[self.device]
+        return {
+            "cpu": "CPU",
+            "cuda": "CUDA",
+            "tensorrt": f"TensorRT in {self.precision}",
+            "openvino": f"OpenVINO on {self.target} in {self.precision}",
+        }[self.device]
 
 
 CPU = EngineCandidate("cpu")

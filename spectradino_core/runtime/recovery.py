@@ -129,7 +129,7 @@ class RecoveringEngine:
 
     @property
     def on_cpu(self) -> bool:
-        """Whether inference runs, or last ran, on the CPU."""
+        """See `Engine`; of the engine in use or last used."""
         return self._on_cpu
 
     def run(self, *inputs: np.ndarray) -> RawPredictions:
@@ -219,7 +219,8 @@ class RecoveringEngine:
 
     def _keep_if_poisoned(self, failed: Engine | None) -> str:
         """Why the GPU cannot compute in this process any more; if so, the failed engine is never destroyed."""
-        problem = "" if self._on_cpu else self._context_problem()
+        without_cuda = self._on_cpu or self._label.startswith("OpenVINO")
+        problem = "" if without_cuda else self._context_problem()
         if problem and failed is not None:
             abandon(failed)
         return problem

@@ -105,20 +105,23 @@ class Settings:
     )
     device: str = _parameter(
         "auto",
-        "Device that runs the network. auto: CUDA if it is available and agrees with the CPU, else the CPU; never "
-        "TensorRT, whose first start takes minutes. tensorrt: falls back to CUDA.",
+        "Device that runs the network. auto: CUDA if it is available and agrees with the CPU, else OpenVINO on the "
+        "CPU if it is installed and agrees (in the node only, so that the replay of a bag does not depend on it), else "
+        "the CPU; never TensorRT, whose first start takes minutes. tensorrt: falls back to CUDA. openvino: on the "
+        "CPU; openvino:GPU, openvino:NPU: Intel's.",
         When.CONFIGURE,
         choices=DEVICES,
     )
     gpu_id: int = _parameter(
         0,
-        "GPU index as CUDA counts: from 0, among the GPUs that CUDA_VISIBLE_DEVICES leaves visible.",
+        "GPU index as CUDA counts: from 0, among the GPUs that CUDA_VISIBLE_DEVICES leaves visible; with openvino:GPU "
+        "as OpenVINO counts.",
         When.CONFIGURE,
         low=0,
         high=63,
     )
     threads: int = _parameter(
-        0, "CPU threads of the network. 0: ONNX Runtime decides.", When.CONFIGURE, low=0, high=256
+        0, "CPU threads of the network. 0: ONNX Runtime or OpenVINO decides.", When.CONFIGURE, low=0, high=256
     )
     max_engine_rebuilds: int = _parameter(
         3,

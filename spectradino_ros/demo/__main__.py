@@ -118,7 +118,7 @@ def _demo(options: Options) -> int:
     _prepare(options.out)
     model = resolve_model(options.model)
     # Opened here first, so that a wrong file is reported directly and not in the node's log.
-    engine = open_engine(model, device=options.device)
+    engine = open_engine(model, device=options.device, auto_openvino=True)
     info, label = engine.info, engine.label
     del engine
     with tempfile.TemporaryDirectory(prefix=".work-", dir=options.out) as work:

@@ -54,9 +54,10 @@ def test_evaluate_reports_missing_or_invalid_options(blob, tmp_path, capsys):
         (["--dataset", "scenes", "--time-of-day", "day"], "--time-of-day has no effect without --scenes"),
         (["--dataset", "scenes", "--data", "x"], "--data has no effect on scenes, which is rendered"),
         (["--scenes", "1", "--slide", "1288x1036"], "only a checkpoint (.safetensors) supports sliding windows"),
+        (["--scenes", "1", "--slide", "1288x1036", "--device", "openvino"], "PyTorch, which has no device 'openvino'"),
         (["--scenes", "1", "--baseline", str(blob)], "a model was given twice"),
     ):
-        assert main(["evaluate", "--model", str(blob), *words, "--device", "cpu"]) == 1
+        assert main(["evaluate", "--model", str(blob), "--device", "cpu", *words]) == 1
         error = capsys.readouterr().err
         assert told in error
         assert error.count("\n") == 1

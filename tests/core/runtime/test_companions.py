@@ -55,9 +55,10 @@ def model(request, tmp_path_factory) -> Path:
 class Robot:
     """A pipeline on an engine with graphs of one stream, and what was told of them."""
 
-    def __init__(self, model: Path, **options) -> None:
+    def __init__(self, model: Path, both: Engine | None = None, device: str = "cpu", **options) -> None:
         self.lines: list[str] = []
-        self.engine = CompanionEngine(open_engine(model, "cpu"), model, "cpu", report=self.lines.append, **options)
+        both = both or open_engine(model, device)
+        self.engine = CompanionEngine(both, model, device, report=self.lines.append, **options)
         self.pipeline = Pipeline(self.engine)
 
     def until_alone(self, stream: str) -> None:

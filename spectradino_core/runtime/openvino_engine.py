@@ -1,0 +1,240 @@
+"""OpenVINO engine: CPUs, and Intel's GPUs and NPUs.
+
+The model file is the same as ONNX Runtime's. It is compiled for a device in one precision and cached, so that later
+starts need not read and optimise the graph again.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import io
+import logging
+import re
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spectradino_core.files import written_atomically
+from spectradino_core.runtime.bundle import ModelInfo
+from spectradino_core.runtime.engine import FEATURES, EngineError, RawPredictions, raw_predictions, streams_label
+from spectradino_core.runtime.network_inputs import signature
+from spectradino_core.runtime.providers import (
+    EngineCandidate,
+    UnavailableError,
+    cache_root,
+    file_digest,
+    file_precision,
+)
+from spectradino_core.text import printable
+
+__all__ = ["OpenVinoEngine", "openvino_candidates", "openvino_or_none"]
+
+log = logging.getLogger(__name__)
+
+_HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+"""OpenVINO's names of precisions."""
+_SHORT = {"CPU": "bf16"}
+"""Precision with half the bits that a device may compute in; other devices: fp16. CPUs emulate fp16 mostly."""
+_TELEMETRY = "openvino_telemetry"
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+class OpenVinoEngine:
+    """`Engine` of an exported model in OpenVINO.
+
+    Attributes:
+        ir_features: infrared features of the last pass, float32 of shape `info.features`; None without that output.
+    """
+
+    on_cpu = False
+    """ONNX Runtime on the CPU is the engine to compare with and to fall back to, see `Engine.on_cpu`."""
+
+    def __init__(self, path: str | Path, info: ModelInfo, chosen: EngineCandidate, threads: int = 0) -> None:
+        """
+        Args:
+            path: model file that `OnnxEngine` has opened, and thereby checked.
+            info: its description.
+            chosen: one of `openvino_candidates`.
+            threads: CPU threads; 0 leaves it to OpenVINO.
+
+        Raises:
+            EngineError: OpenVINO cannot read the graph or compile it for the device.
+        """
+        path = Path(path)
+        config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS[chosen.precision]}
+        if chosen.target == "CPU":
+            # Pinned threads of two nodes would share the same cores.
+            config["ENABLE_CPU_PINNING"] = False
+            if threads:
+                config["INFERENCE_NUM_THREADS"] = threads
+        compiled = _compiled(path, info, chosen, config)
+        self.info, self.path = info, path
+        self.ir_features: np.ndarray | None = None
+        self._inputs = list(signature(info))
+        self._request = compiled.create_infer_request()
+        self._outputs = {name: port for port in compiled.outputs for name in port.get_names()}
+        self.label = f"OpenVINO {_version()}{streams_label(info)} on {chosen.target} ({chosen.precision})"
+        log.info("%s: %s, input %dx%d", path.name, self.label, *info.input_size)
+
+    def run(self, *inputs: np.ndarray) -> RawPredictions:
+        """See `Engine`."""
+        try:
+            given = dict(zip(self._inputs, inputs, strict=True))
+            found = self._request.infer(given, share_inputs=True)
+        except Exception as error:  # of OpenVINO, whose exception types share no base class
+            raise EngineError(f"{self.label} failed on a frame: {_reason(error)}") from error
+        results = {name: found[port] for name, port in self._outputs.items()}
+        self.ir_features = results.get(FEATURES)
+        return raw_predictions(results)
+
+
+def openvino_candidates(device: str, model: Path, info: ModelInfo, gpu_id: int = 0) -> list[EngineCandidate]:
+    """List the candidates for running a model in OpenVINO, best first: bf16 or fp16 if the device has it, then fp32.
+
+    Args:
+        device: "openvino" or "openvino:CPU", "openvino:GPU", "openvino:NPU".
+        model: the model file, part of the cache file's name.
+        info: the model's description.
+        gpu_id: which of OpenVINO's GPUs.
+
+    Raises:
+        EngineError: OpenVINO is not installed, does not have the device, or is no runtime for this file.
+    """
+    core = _core()
+    kind = device.partition(":")[2] or "CPU"
+    target = f"{kind}.{gpu_id}" if kind == "GPU" and gpu_id else kind
+    available = core.available_devices
+    if target not in available and f"{target}.0" not in available:
+        raise EngineError(
+            f"device '{device}' is not available: OpenVINO finds only {', '.join(available)}; install its driver, "
+            "or set device to 'openvino' or 'cpu'"
+        )
+    if file_precision(info) == "int8":
+        raise EngineError(
+            f"{model.name} is an int8 file, which ONNX Runtime runs faster than OpenVINO: give the fp32 file, or set "
+            "device to 'cpu'"
+        )
+    short = _SHORT.get(kind, "fp16")
+    has_short = short.upper() in core.get_property(target, "OPTIMIZATION_CAPABILITIES")
+    name = re.sub(r"[^A-Za-z0-9]+", "_", core.get_property(target, "FULL_DEVICE_NAME")).strip("_")
+    found = []
+    for precision in (short, "fp32") if has_short else ("fp32",):
+        cache = None
+        with suppress(UnavailableError):  # without a home folder the graph is compiled at each start
+            cache = cache_root() / "openvino" / f"{file_digest(model)}-{target}-{name}-{_version()}-{precision}.blob"
+        found.append(EngineCandidate("openvino", precision, cache, target=target))
+    return found
+
+
+def openvino_or_none(model: Path, info: ModelInfo) -> list[EngineCandidate]:
+    """List the candidates that "auto" tries: those on the CPU, none if OpenVINO is not installed or cannot be used."""
+    if importlib.util.find_spec("openvino") is None or file_precision(info) == "int8":
+        return []
+    try:
+        return openvino_candidates("openvino", model, info)
+    except EngineError as error:
+        log.warning("OpenVINO is not used: %s", error)
+        return []
+
+
+def _openvino() -> Any:
+    """Import OpenVINO without its usage statistics.
+
+    On import it reports itself to its vendor over the network and writes an identifier into the home folder. Without
+    the package openvino-telemetry it uses a placeholder of its own.
+
+    Raises:
+        EngineError: it is not installed.
+    """
+    reported = _TELEMETRY in sys.modules
+    if not reported:
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # importing it raises ImportError
+    try:
+        return importlib.import_module("openvino")
+    except ImportError as error:
+        raise EngineError(
+            f"OpenVINO is not installed ({error}): install the extra 'openvino' of this package, or pip install "
+            "openvino; or set device to 'cpu'"
+        ) from None
+    finally:
+        if not reported:
+            sys.modules.pop(_TELEMETRY, None)
+
+
+def _version() -> str:
+    return str(_openvino().__version__).partition("-")[0]
+
+
+@functools.cache
+def _core() -> Any:
+    """Return OpenVINO's registry of devices."""
+    return _openvino().Core()
+
+
+def _compiled(path: Path, info: ModelInfo, chosen: EngineCandidate, config: Mapping[str, Any]) -> Any:
+    """Return the compiled model, from the cache if possible.
+
+    Raises:
+        EngineError: OpenVINO cannot read the graph or compile it.
+    """
+    cached, core = chosen.cache, _core()
+    if cached is not None and (blob := _read(cached)) is not None:
+        try:
+            return core.import_model(io.BytesIO(blob), chosen.target, config)
+        except Exception as error:  # of OpenVINO, see above
+            log.warning("%s cannot be opened and is made again: %s", cached, _reason(error))
+    try:
+        compiled = core.compile_model(core.read_model(str(path)), chosen.target, config)
+    except Exception as error:
+        raise EngineError(f"{path.name} cannot be run by OpenVINO: {_reason(error)}{_remedy(info)}") from None
+    if cached is not None:
+        _write(cached, compiled)
+    return compiled
+
+
+def _read(cached: Path) -> bytes | None:
+    """Read a compiled model; None if there is none, or it is damaged."""
+    try:
+        data = cached.read_bytes()
+    except OSError:
+        return None
+    digest, blob = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
+    if hashlib.sha256(blob).digest() == digest:
+        return blob
+    log.warning("%s is damaged and is made again", cached)
+    return None
+
+
+def _write(cached: Path, compiled: Any) -> None:
+    """Write a compiled model with its hash before it: OpenVINO would compute with damaged weights."""
+    stream = io.BytesIO()
+    try:
+        compiled.export_model(stream)
+        blob = stream.getvalue()
+        with written_atomically(cached) as scratch:
+            Path(scratch).write_bytes(hashlib.sha256(blob).digest() + blob)
+    except Exception as error:  # a device without this, a full disk: the next start takes longer
+        log.debug("the compiled model is not cached in %s: %s", cached, _reason(error))
+
+
+def _remedy(info: ModelInfo) -> str:
+    """Return what to do about a graph that OpenVINO cannot read."""
+    if "converted" not in info.provenance:
+        return "; set device to 'cpu'"
+    return (
+        "; give the file as written by 'spectradino export', since a converted one has operators of ONNX Runtime, or "
+        "set device to 'cpu'"
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """Return the line of an error that says something: OpenVINO begins with places in its source."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [line for line in lines if line and not re.match(r"Exception from |Check '", line)]
+    return printable(" ".join(said) or (lines[0] if lines else type(error).__name__), 500)
