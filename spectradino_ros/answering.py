@@ -22,6 +22,7 @@ from spectradino_core.streams.detecting import (
     drop_cause,
     find,
     modes_alone,
+    no_temperatures,
     own_pixels,
     unpack,
 )
@@ -116,6 +117,8 @@ class Answerer:
         if text and not self._own_pixels:
             self._notices.warn("grid", text)
         self._own_pixels = bool(text)
+        if text := no_temperatures(settings, ir, self._topics):
+            self._notices.warn("temperatures", text)
         latency_ms = self._latency_ms(header, self._topics["ir" if rgb is None else "rgb"])
         found = perf_counter()
         class_ids = settings.class_ids_of(self._pipeline.info)
@@ -123,6 +126,7 @@ class Answerer:
         if ir is not None:
             registration = self._pipeline.used_registration  # camera_info may change the other, motion shifts it
             self._outputs.publish_ir_detections(percepts, ir.pixels, registration, ir.header, class_ids)
+            self._outputs.publish_temperatures(percepts, header, ir.header.stamp, class_ids)
         published = perf_counter()
         steps_ms = {
             "decode": sum(frame.decode_ms for frame in (rgb, None if ir_reused else ir) if frame is not None),

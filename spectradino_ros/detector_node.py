@@ -180,10 +180,14 @@ class DetectorNode(ManagedNode):
             f"{info.input_size[0]}x{info.input_size[1]}: opened in {opened - start:.1f} s, "
             f"first inference {warm_up_ms:.0f} ms"
         )
-        self.get_logger().info(f"thermal: {pipeline.thermal.describe()}; registration: {registering.describe()}")
+        scale = settings.temperature_scale
+        temperatures = "" if scale is None else f"; temperatures: {scale.describe()}"
+        self.get_logger().info(
+            f"thermal: {pipeline.thermal.describe()}{temperatures}; registration: {registering.describe()}"
+        )
         for name in registering.without_effect:
             self.get_logger().warning(f"parameter '{name}' has no effect without registration_from_camera_info")
-        self._outputs = Outputs(self, info)
+        self._outputs = Outputs(self, info, temperatures=scale is not None)
         self._pipeline, self._engine, self._registering, self._lost = pipeline, engine, registering, ""
         _settle_memory()
 

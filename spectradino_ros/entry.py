@@ -56,10 +56,12 @@ def main() -> int:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return code
         from spectradino_ros.detector_node import main as serve
-    except ModuleNotFoundError as error:
-        if not (hint := remedy(error.name or "")):
+    except ImportError as error:
+        is_missing, name = isinstance(error, ModuleNotFoundError), error.name or ""
+        if not (hint := remedy(name)) or not (is_missing or name.startswith("spectradino_msgs")):
             raise
-        print(f"detector_node cannot start: the Python module {error.name} is missing: {hint}", file=sys.stderr)
+        problem = f"the Python module {name} is missing" if is_missing else f"older messages are installed ({error})"
+        print(f"detector_node cannot start: {problem}: {hint}", file=sys.stderr)
         return 1
     return serve()
 

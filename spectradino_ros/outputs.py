@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from builtin_interfaces.msg import Time
 from rclpy.lifecycle import LifecycleNode
 from rclpy.lifecycle.publisher import LifecyclePublisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
-from spectradino_msgs.msg import FrameReport
+from spectradino_msgs.msg import DetectionTemperatures, FrameReport
 from std_msgs.msg import Header, String
 from vision_msgs.msg import Detection2D, Detection2DArray, LabelInfo
 
@@ -20,7 +21,14 @@ from spectradino_core.runtime.overlay import draw_overlay, infrared_to_grey
 from spectradino_core.runtime.perception_result import PerceptionResult
 from spectradino_core.runtime.rgb_grid import in_infrared_pixels, infrared_in_colour_pixels
 from spectradino_core.streams.topics import OUTPUTS
-from spectradino_ros.publishing import Facts, detections_message, image_message, label_message, report_message
+from spectradino_ros.publishing import (
+    Facts,
+    detections_message,
+    image_message,
+    label_message,
+    report_message,
+    temperatures_message,
+)
 
 __all__ = ["Outputs"]
 
@@ -34,6 +42,7 @@ _LATCHED = QoSProfile(
 _TYPES = {
     "vision_msgs/msg/Detection2DArray": Detection2DArray,
     "vision_msgs/msg/LabelInfo": LabelInfo,
+    "spectradino_msgs/msg/DetectionTemperatures": DetectionTemperatures,
     "spectradino_msgs/msg/FrameReport": FrameReport,
     "sensor_msgs/msg/Image": Image,
     "std_msgs/msg/String": String,
@@ -43,11 +52,12 @@ _TYPES = {
 class Outputs:
     """Publishers of one model's results; mask and debug images are made only for subscribers."""
 
-    def __init__(self, node: LifecycleNode, info: ModelInfo) -> None:
+    def __init__(self, node: LifecycleNode, info: ModelInfo, temperatures: bool = False) -> None:
         """
         Args:
             node: creates the publishers; its lifecycle transitions enable and disable them.
             info: class names and colours of the model; a model without mask classes has no mask topics.
+            temperatures: whether the infrared camera is radiometric; otherwise there is no topic of temperatures.
         """
         self._node = node
         self._info = info
@@ -55,6 +65,7 @@ class Outputs:
         self._ir_parts: list[Detection2D] = []
         # Diagnostics are published in every lifecycle state, so the node owns that publisher.
         without = {"diagnostics"} if info.mask_classes else {"diagnostics", "mask", "mask_label_info"}
+        without |= set() if temperatures else {"temperatures"}
         self._publishers: dict[str, LifecyclePublisher] = {
             key: node.create_lifecycle_publisher(
                 _TYPES[topic.kind], topic.name, _LATCHED if topic.latched else _RESULTS
@@ -118,6 +129,13 @@ class Outputs:
         in_ir = in_infrared_pixels(percepts, registration, (infrared.shape[1], infrared.shape[0]))
         self._publishers["ir_detections"].publish(detections_message(in_ir, header, self._ir_parts, class_ids))
         return True
+
+    def publish_temperatures(
+        self, percepts: PerceptionResult, header: Header, ir_stamp: Time, class_ids: Sequence[str] = ()
+    ) -> None:
+        """Publish the temperatures of the detections, if there are any and they have a subscriber."""
+        if percepts.temperatures is not None and self._has_subscriber("temperatures"):
+            self._publishers["temperatures"].publish(temperatures_message(percepts, header, ir_stamp, class_ids))
 
     def publish_overlay(
         self,

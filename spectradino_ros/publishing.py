@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import Image
-from spectradino_msgs.msg import DropCount, FrameReport, StepTime
+from spectradino_msgs.msg import DetectionTemperature, DetectionTemperatures, DropCount, FrameReport, StepTime
 from std_msgs.msg import Header
 from vision_msgs.msg import (
     Detection2D,
@@ -26,10 +26,19 @@ from spectradino_core.runtime.perception_result import PerceptionResult
 from spectradino_core.streams import answers
 from spectradino_core.streams.answers import Facts, detection_fields
 
-__all__ = ["Facts", "detections_message", "image_message", "label_message", "report_message"]
+__all__ = [
+    "Facts",
+    "detections_message",
+    "image_message",
+    "label_message",
+    "report_message",
+    "temperatures_message",
+]
 
 _TYPES: dict[str, type] = {
     "builtin_interfaces/msg/Time": Time,
+    "spectradino_msgs/msg/DetectionTemperature": DetectionTemperature,
+    "spectradino_msgs/msg/DetectionTemperatures": DetectionTemperatures,
     "spectradino_msgs/msg/DropCount": DropCount,
     "spectradino_msgs/msg/FrameReport": FrameReport,
     "spectradino_msgs/msg/StepTime": StepTime,
@@ -90,3 +99,4 @@ def _make(kind: str, **fields: Any) -> Any:
 
 label_message = partial(answers.label_message, _make)
 report_message = partial(answers.report_message, _make)
+temperatures_message = partial(answers.temperatures_message, _make)

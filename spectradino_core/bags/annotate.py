@@ -233,6 +233,8 @@ def _declare(writer: BagWriter, info: ModelInfo, options: AnnotateOptions) -> No
         is_of_mask = name in ("segmentation/mask", "segmentation/label_info")
         if (is_of_mask and not info.mask_classes) or (name == "segmentation/overlay" and not options.overlay):
             continue
+        if name == "temperatures" and options.settings.temperature_scale is None:
+            continue
         writer.add(f"{_NODE}/{name}", kind, latched)
 
 
@@ -259,6 +261,10 @@ def _write(
             in_infrared_pixels(percepts, registration, (width, height)), ir_head, class_ids
         )
         writer.write(f"{_NODE}/ir/detections", in_ir, at_ns)
+        if percepts.temperatures is not None:
+            ir_stamp = messages.stamp(result.ir_stamp_ns)
+            temperatures = messages.temperatures_message(percepts, head, ir_stamp, class_ids)
+            writer.write(f"{_NODE}/temperatures", temperatures, at_ns)
     if info.mask_classes and percepts.mask is not None:
         writer.write(f"{_NODE}/segmentation/mask", messages.image_message(percepts.mask, head), at_ns)
     if options.overlay:

@@ -28,6 +28,10 @@ DEFINITIONS = {
     "vision_msgs/msg/Detection2DArray": "std_msgs/Header header\nDetection2D[] detections\n",
     "vision_msgs/msg/VisionClass": "uint16 class_id\nstring class_name\n",
     "vision_msgs/msg/LabelInfo": "std_msgs/Header header\nVisionClass[] class_map\nfloat32 threshold\n",
+    "spectradino_msgs/msg/DetectionTemperature": "string class_id\nfloat32 minimum\nfloat32 mean\nfloat32 maximum\n",
+    "spectradino_msgs/msg/DetectionTemperatures": (
+        "std_msgs/Header header\nbuiltin_interfaces/Time ir_stamp\nDetectionTemperature[] detections\n"
+    ),
     "spectradino_msgs/msg/StepTime": "string name\nfloat64 milliseconds\n",
     "spectradino_msgs/msg/DropCount": "string cause\nuint64 count\n",
     "spectradino_msgs/msg/FrameReport": (

@@ -29,6 +29,7 @@ __all__ = [
     "make",
     "report_message",
     "stamp",
+    "temperatures_message",
     "text_message",
 ]
 
@@ -124,6 +125,7 @@ def detection_array(found: Any, head: Any, ids: Sequence[str] = ()) -> Any:
 
 label_message = partial(answers.label_message, make)
 report_message = partial(answers.report_message, make)
+temperatures_message = partial(answers.temperatures_message, make)
 
 
 def _encoding(pixels: np.ndarray) -> str:

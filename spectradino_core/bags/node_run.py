@@ -98,7 +98,7 @@ def result_line(result: ReplayResult, info: ModelInfo, settings: Settings) -> st
     else:
         line["size"] = list(percepts.size)
         line["served"] = int(settings.are_served(percepts, info).sum())
-        line["detections"] = [
+        line["detections"] = found = [
             {
                 "class": info.box_classes[int(label)],
                 "score": round(float(score), 6),
@@ -106,6 +106,8 @@ def result_line(result: ReplayResult, info: ModelInfo, settings: Settings) -> st
             }
             for box, score, label in zip(percepts.boxes, percepts.scores, percepts.labels, strict=True)
         ]
+        for detection, row in zip(found, () if percepts.temperatures is None else percepts.temperatures.tolist()):
+            detection["celsius"] = None if math.isnan(row[0]) else [round(v, 3) for v in row]
     return json.dumps(line, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -145,6 +147,7 @@ class _ReplayRecord:
         self._count = 0
         self._failures: dict[str, str] = {}
         self._ir_invalid = array("d")
+        self._temperatures: dict[str, list[np.ndarray]] = {}
         self._drops: list[tuple[int, dict[str, int]]] = []
         self._steps: dict[str, array[float]] = {}
         self.events: list[FeedEvent] = []
@@ -157,7 +160,11 @@ class _ReplayRecord:
         self.events += self._replay.take_events()
         percepts = result.percepts
         settings = self._unit.options.settings
-        found = 0 if percepts is None else int(settings.are_served(percepts, self._info).sum())
+        served = np.zeros(0, bool) if percepts is None else settings.are_served(percepts, self._info)
+        found = int(served.sum())
+        if percepts is not None and percepts.temperatures is not None:
+            for label, row in zip(percepts.labels[served], percepts.temperatures[served], strict=True):
+                self._temperatures.setdefault(self._info.box_classes[int(label)], []).append(row)
         self._rows.extend(
             (
                 result.stamp_ns,
@@ -254,38 +261,42 @@ class _ReplayRecord:
                 drops.setdefault(cause, count)
         learnt = None if replay.feed is None else replay.feed.learnt_offset
         labelled = self._labelled
-        return {
-            "first_ns": bag.first_ns,
-            "seconds": round((bag.last_ns - bag.first_ns) / 1e9, 3),
-            "cameras": {
-                "rgb": self._camera("rgb", bag.rgb_ns, bag.rgb_size),
-                "ir": self._camera("ir", bag.ir_ns, bag.ir_size),
-            },
-            "pairing": pairing_figures([arrays]),
-            "drops": dict(sorted(drops.items())),
-            "failures": dict(sorted(self._failures.items())),
-            "unreadable": [str(camera) for camera in bag.reader.messages_of.values() if camera.refused],
-            "restarts": 0 if replay.feed is None else replay.feed.restarts,
-            "mode_changes": changes,
-            "mode_seconds": mode_seconds(self.events, bag.first_ns, bag.last_ns),
-            "ir_time_offset_ms": None if replay.feed is None else round(replay.feed.ir_time_offset_ms, 6),
-            "learnt_offset": None
-            if learnt is None
-            else {
-                "offset_ms": round(learnt.offset_ns / _MS, 6),
-                "confidence": round(learnt.confidence, 6),
-                "triggered": learnt.triggered,
-                "frames": learnt.frames,
-            },
-            "events": [
-                {"at_s": round((e.time_ns - bag.first_ns) / 1e9, 3), "warning": e.warning, "text": e.text}
-                for e in self.events
-            ],
-            "damage": [text.replace(str(self._unit.bag), Path(self._unit.name).name) for text in bag.reader.damage],
-            "truth": bag.truth_facts(),
-            "answers_without_truth": None if labelled is None else labelled.without_truth,
-            "answers_repeated": None if labelled is None else labelled.repeated,
-        } | self._invalid_facts()
+        return (
+            {
+                "first_ns": bag.first_ns,
+                "seconds": round((bag.last_ns - bag.first_ns) / 1e9, 3),
+                "cameras": {
+                    "rgb": self._camera("rgb", bag.rgb_ns, bag.rgb_size),
+                    "ir": self._camera("ir", bag.ir_ns, bag.ir_size),
+                },
+                "pairing": pairing_figures([arrays]),
+                "drops": dict(sorted(drops.items())),
+                "failures": dict(sorted(self._failures.items())),
+                "unreadable": [str(camera) for camera in bag.reader.messages_of.values() if camera.refused],
+                "restarts": 0 if replay.feed is None else replay.feed.restarts,
+                "mode_changes": changes,
+                "mode_seconds": mode_seconds(self.events, bag.first_ns, bag.last_ns),
+                "ir_time_offset_ms": None if replay.feed is None else round(replay.feed.ir_time_offset_ms, 6),
+                "learnt_offset": None
+                if learnt is None
+                else {
+                    "offset_ms": round(learnt.offset_ns / _MS, 6),
+                    "confidence": round(learnt.confidence, 6),
+                    "triggered": learnt.triggered,
+                    "frames": learnt.frames,
+                },
+                "events": [
+                    {"at_s": round((e.time_ns - bag.first_ns) / 1e9, 3), "warning": e.warning, "text": e.text}
+                    for e in self.events
+                ],
+                "damage": [text.replace(str(self._unit.bag), Path(self._unit.name).name) for text in bag.reader.damage],
+                "truth": bag.truth_facts(),
+                "answers_without_truth": None if labelled is None else labelled.without_truth,
+                "answers_repeated": None if labelled is None else labelled.repeated,
+            }
+            | self._invalid_facts()
+            | self._temperature_facts()
+        )
 
     def _invalid_facts(self) -> dict[str, Any]:
         """Fraction of invalid IR pixels; empty if all are valid."""
@@ -294,6 +305,18 @@ class _ReplayRecord:
             return {}
         facts = {"frames": int(np.count_nonzero(fractions)), "mean": fractions.mean(), "max": fractions.max()}
         return {"ir_invalid_pixels": rounded(facts)}
+
+    def _temperature_facts(self) -> dict[str, Any]:
+        """Temperatures in Celsius of the served detections by class; empty if none were computed."""
+        facts = {}
+        for name, rows in sorted(self._temperatures.items()):
+            table = np.stack(rows).astype(np.float64)
+            known = table[~np.isnan(table[:, 0])]
+            facts[name] = {"detections": len(table), "measured": len(known)}
+            if len(known):
+                low, mean, high = known[:, 0].min(), known[:, 1].mean(), known[:, 2].max()
+                facts[name] |= {"minimum": low, "mean": mean, "maximum": high}
+        return {"temperatures": rounded(facts)} if facts else {}
 
     def _camera(self, key: str, stamps_ns: np.ndarray, size: tuple[int, int] | None) -> dict[str, Any]:
         reader = self._bag.reader

@@ -25,6 +25,7 @@ from spectradino_core.streams.detecting import (
     drop_cause,
     find,
     modes_alone,
+    no_temperatures,
     own_pixels,
     unpack,
 )
@@ -295,6 +296,8 @@ class Replay:
                 self._report("aspect", text)
             if text := own_pixels(percepts, self._topics):
                 self._report("grid", text)
+            if text := no_temperatures(self._settings, ir, self._topics):
+                self._report("temperatures", text)
             self.results[percepts.mode.value] += 1
         except Exception as failure:  # as in the node: the capture is dropped and counted
             cause, error = drop_cause(failure), f"{failure}"

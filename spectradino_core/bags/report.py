@@ -297,6 +297,13 @@ def _write_bag(page: Page, bag: BagEvidence) -> None:
             f"Invalid IR pixels (dead pixels, borders, telemetry) in {invalid['frames']} frames: "
             f"{invalid['mean']:.2%} of all pixels, {invalid['max']:.2%} in the worst frame."
         )
+    if temperatures := facts.get("temperatures"):
+        columns = ("detections", "measured", "minimum", "mean", "maximum")
+        page.table(
+            ["inside the boxes of", "detections", "measured", "minimum [°C]", "mean [°C]", "maximum [°C]"],
+            [[name, *(row.get(column) for column in columns)] for name, row in temperatures.items()],
+            "temperatures of valid infrared pixels",
+        )
     if facts["mode_changes"]:
         rows = [[f"{c['at_s']:.2f}", c["from"], c["to"], c["why"]] for c in facts["mode_changes"][:_MOST_EVENTS]]
         page.table(["at [s]", "from", "to", "why"], rows, caption="mode changes")

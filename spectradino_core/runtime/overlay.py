@@ -40,7 +40,7 @@ def infrared_to_grey(frame: np.ndarray) -> np.ndarray:
 
 
 def draw_overlay(image: np.ndarray, result: PerceptionResult, info: ModelInfo, mask_alpha: float = 0.35) -> np.ndarray:
-    """Draw mask, boxes, class names and scores over a copy of `image`.
+    """Draw mask, boxes, class names, scores and maximum temperatures, if there are any, over a copy of `image`.
 
     Args:
         image: uint8 [h, w, 3] in RGB order, of the result's size.
@@ -57,11 +57,13 @@ def draw_overlay(image: np.ndarray, result: PerceptionResult, info: ModelInfo, m
         labelled = cv2.compare(result.mask, len(info.palette), cv2.CMP_LT)
         canvas = cv2.copyTo(blended, labelled, canvas)
     scale = max(0.35, min(result.size) / 1100)
-    for box, score, label in zip(result.boxes, result.scores, result.labels, strict=True):
+    for number, (box, score, label) in enumerate(zip(result.boxes, result.scores, result.labels, strict=True)):
         colour = BOX_COLOURS[int(label) % len(BOX_COLOURS)]
         x1, y1, x2, y2 = (round(float(v)) for v in box)
         cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, 1 if min(result.size) < 700 else 2)
         text = f"{info.box_classes[int(label)]} {score:.2f}"
+        if result.temperatures is not None and not np.isnan(hottest := result.temperatures[number, 2]):
+            text += f" max {hottest:.1f} C"
         (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
         top = max(y1, height + base)
         cv2.rectangle(canvas, (x1, top - height - base), (x1 + width, top), colour, cv2.FILLED)

@@ -37,6 +37,8 @@ class PerceptionResult:
         registered: an IR-only result that was mapped to the RGB image's pixels.
         native: that result before it was mapped, in the IR frame's pixels; None: it was not mapped.
         ir_invalid: fraction of invalid IR pixels, 0..1; None without IR frame.
+        temperatures: float32 [K, 3], minimum, mean and maximum in each box in Celsius, NaN where the IR frame has no
+            valid pixel; None: not computed, see `runtime.temperatures`.
     """
 
     boxes: np.ndarray
@@ -49,6 +51,7 @@ class PerceptionResult:
     registered: bool = False
     native: PerceptionResult | None = None
     ir_invalid: float | None = None
+    temperatures: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)

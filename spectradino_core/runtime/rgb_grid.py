@@ -10,7 +10,13 @@ import numpy as np
 from spectradino_core.calibration.registration import Registration, Size
 from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 
-__all__ = ["in_colour_pixels", "in_infrared_pixels", "infrared_in_colour_pixels", "shift_right"]
+__all__ = [
+    "boxes_in_infrared_pixels",
+    "in_colour_pixels",
+    "in_infrared_pixels",
+    "infrared_in_colour_pixels",
+    "shift_right",
+]
 
 _UNLABELLED = 255
 
@@ -42,16 +48,7 @@ def in_colour_pixels(
         mask = cv2.warpPerspective(
             mask, matrix, size, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=_UNLABELLED
         )
-    return replace(
-        result,
-        boxes=boxes,
-        scores=result.scores[inside],
-        labels=result.labels[inside],
-        mask=mask,
-        size=size,
-        registered=True,
-        native=result,
-    )
+    return replace(_selected(result, boxes, inside), mask=mask, size=size, registered=True, native=result)
 
 
 def in_infrared_pixels(result: PerceptionResult, registration: Registration | None, size: Size) -> PerceptionResult:
@@ -70,14 +67,40 @@ def in_infrared_pixels(result: PerceptionResult, registration: Registration | No
     """
     if result.mode is Mode.IR_ONLY:
         return result if result.native is None else result.native
+    return replace(_selected(result, *boxes_in_infrared_pixels(result, registration, size)), mask=None, size=size)
+
+
+def boxes_in_infrared_pixels(
+    result: PerceptionResult, registration: Registration | None, size: Size
+) -> tuple[np.ndarray, np.ndarray]:
+    """Map the boxes of a result to the IR frame's pixels.
+
+    Args:
+        result: a result that an IR frame was used for; of IR alone, one that was not mapped to RGB pixels.
+        registration, size: see `in_infrared_pixels`; so are the errors.
+
+    Returns:
+        Boxes float32 [K, 4], and bool [K]: which of them the IR camera sees; the others are meaningless.
+    """
+    if result.mode is Mode.IR_ONLY:
+        return result.boxes, np.ones(len(result), bool)
     registration = registration or Registration.whole(size, result.size)
-    boxes, inside = _mapped(result.boxes, np.linalg.inv(registration.for_sizes(size, result.size)), size)
-    scores, labels = result.scores[inside], result.labels[inside]
-    return replace(result, boxes=boxes, scores=scores, labels=labels, mask=None, size=size)
+    return _mapped(result.boxes, np.linalg.inv(registration.for_sizes(size, result.size)), size)
+
+
+def _selected(result: PerceptionResult, boxes: np.ndarray, inside: np.ndarray) -> PerceptionResult:
+    """Return those detections of a result that are `inside` [K], with their mapped boxes [K, 4]."""
+    return replace(
+        result,
+        boxes=boxes[inside],
+        scores=result.scores[inside],
+        labels=result.labels[inside],
+        temperatures=None if result.temperatures is None else result.temperatures[inside],
+    )
 
 
 def _mapped(boxes: np.ndarray, matrix: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
-    """Return the bounding boxes, clipped to an image of `size`, of the mapped corners, and which boxes are left [K]."""
+    """Return the bounding boxes [K, 4], clipped to an image of `size`, of mapped corners, and which are inside [K]."""
     boxes = boxes.astype(np.float64).reshape(-1, 4)
     # Box edges are pixel borders, the matrix maps pixel centres: half a pixel apart.
     corners = np.stack([boxes[:, [0, 1]], boxes[:, [2, 1]], boxes[:, [2, 3]], boxes[:, [0, 3]]], axis=1) - 0.5
@@ -87,7 +110,7 @@ def _mapped(boxes: np.ndarray, matrix: np.ndarray, size: Size) -> tuple[np.ndarr
     low = np.clip(mapped.min(axis=1), 0, size)
     high = np.clip(mapped.max(axis=1), 0, size)
     inside = in_front & (high > low).all(axis=1)
-    return np.concatenate([low, high], axis=1)[inside].astype(np.float32), inside
+    return np.concatenate([low, high], axis=1).astype(np.float32), inside
 
 
 def shift_right(pixels: float) -> np.ndarray:

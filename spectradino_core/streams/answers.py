@@ -9,7 +9,15 @@ from typing import Any
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 
-__all__ = ["MODE_CODES", "DetectionFields", "Facts", "detection_fields", "label_message", "report_message"]
+__all__ = [
+    "MODE_CODES",
+    "DetectionFields",
+    "Facts",
+    "detection_fields",
+    "label_message",
+    "report_message",
+    "temperatures_message",
+]
 
 MODE_CODES = {Mode.FUSED: 0, Mode.RGB_ONLY: 1, Mode.IR_ONLY: 2, Mode.STALE: 3}
 """The constants MODE_* of spectradino_msgs/FrameReport."""
@@ -76,6 +84,26 @@ def label_message(make: Make, names: Sequence[str], header: Any, threshold: floa
     """Create a vision_msgs/LabelInfo: class names by id, and the minimum score in use."""
     classes = [make("vision_msgs/msg/VisionClass", class_id=i, class_name=name) for i, name in enumerate(names)]
     return make("vision_msgs/msg/LabelInfo", header=header, class_map=classes, threshold=float(threshold))
+
+
+def temperatures_message(
+    make: Make, percepts: PerceptionResult, header: Any, ir_stamp: Any, class_ids: Sequence[str] = ()
+) -> Any:
+    """Create a spectradino_msgs/DetectionTemperatures of a result with temperatures; class ids: `detection_fields`."""
+    assert percepts.temperatures is not None
+    detections = [
+        make(
+            "spectradino_msgs/msg/DetectionTemperature",
+            class_id=found.class_id,
+            minimum=minimum,
+            mean=mean,
+            maximum=maximum,
+        )
+        for found, (minimum, mean, maximum) in zip(
+            detection_fields(percepts, class_ids), percepts.temperatures.tolist(), strict=True
+        )
+    ]
+    return make("spectradino_msgs/msg/DetectionTemperatures", header=header, ir_stamp=ir_stamp, detections=detections)
 
 
 def report_message(make: Make, percepts: PerceptionResult, facts: Facts, info: ModelInfo, header: Any) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from spectradino_core.calibration.registration import RegistrationError
 from spectradino_core.runtime.bundle import BundleError
 from spectradino_core.runtime.engine import Engine
@@ -14,6 +16,7 @@ from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import FrameError
 from spectradino_core.runtime.recovery import DeviceLostError, RebuildInterruptedError
 from spectradino_core.runtime.rgb_grid import in_colour_pixels
+from spectradino_core.runtime.temperatures import with_temperatures
 from spectradino_core.streams.decode import DecodeError
 from spectradino_core.streams.frames import CameraFrame
 from spectradino_core.streams.modes import FALLBACKS
@@ -28,6 +31,7 @@ __all__ = [
     "drop_cause",
     "find",
     "modes_alone",
+    "no_temperatures",
     "open_pipeline",
     "own_pixels",
     "pipeline_of",
@@ -159,6 +163,9 @@ def find(
     apply_filters(pipeline, settings)
     pipeline.registration = registering.check() if rgb is not None and ir is not None else registering.current
     percepts = pipeline(None if rgb is None else rgb.pixels, None if ir is None else ir.pixels, ir)
+    scale = settings.temperature_scale
+    if scale is not None and ir is not None and ir.pixels.dtype == np.uint16:
+        percepts = with_temperatures(percepts, ir.pixels, pipeline.used_registration, pipeline.thermal, scale)
     if rgb is not None:
         registering.note_rgb(percepts.size, str(rgb.header.frame_id))
         return percepts
@@ -174,6 +181,16 @@ def own_pixels(percepts: PerceptionResult, topics: Mapping[str, str]) -> str:
         f"only {topics.get('ir', 'ir')} is used and no registration to the RGB image is known, so detections and mask "
         f"are in its own {percepts.size[0]}x{percepts.size[1]} pixels and under its frame_id: give calibration_file, "
         "ir_to_rgb or registration_from_camera_info, or refuse it with fallback_mode rgb_grid"
+    )
+
+
+def no_temperatures(settings: Settings, ir: CameraFrame | None, topics: Mapping[str, str]) -> str:
+    """Warning if temperatures are requested of an infrared frame that has none; else ""."""
+    if settings.temperature_scale is None or ir is None or ir.pixels.dtype == np.uint16:
+        return ""
+    return (
+        f"{topics['ir']} has 8-bit images, after the camera's automatic gain, so detections get no temperatures: "
+        "switch the camera to 16-bit radiometric output, or set ir_kelvin_per_count to 0"
     )
 
 

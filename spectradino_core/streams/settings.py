@@ -21,7 +21,13 @@ from spectradino_core.runtime.boxes import CANDIDATES
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.engine import DEVICES
 from spectradino_core.runtime.perception_result import PerceptionResult
-from spectradino_core.runtime.thermal_override import NORMALIZATIONS, override_contract, override_invalid_counts
+from spectradino_core.runtime.temperatures import TemperatureScale
+from spectradino_core.runtime.thermal_override import (
+    ABSOLUTE_ZERO,
+    NORMALIZATIONS,
+    override_contract,
+    override_invalid_counts,
+)
 from spectradino_core.streams.captures import FeedSettings
 from spectradino_core.streams.clocks import PAIR_BY
 from spectradino_core.streams.infrared import FLOAT_UNITS, DecodeOptions
@@ -303,10 +309,19 @@ class Settings:
     ir_range_high: float = _parameter(0.0, "Upper end of the range.", When.CONFIGURE, low=0.0, high=65535.0)
     ir_kelvin_per_count: float = _parameter(
         0.0,
-        "Temperature difference per count of a radiometric camera [K]. 0: not set.",
+        "Temperature difference per count of a radiometric camera [K]: 0.01 or 0.04 for TLinear (Lepton, Boson), 0.1 "
+        "for Optris, 0.01 for 32FC1 temperatures. If set, detections get temperatures (~/temperatures). 0: not set.",
         When.CONFIGURE,
         low=0.0,
         high=100.0,
+    )
+    ir_celsius_offset: float = _parameter(
+        ABSOLUTE_ZERO,
+        "Temperature of count 0 of a radiometric camera [Celsius], beside ir_kelvin_per_count: -273.15 if counts are "
+        "proportional to kelvin (TLinear, 32FC1), -100 for Optris.",
+        When.CONFIGURE,
+        low=-100000.0,
+        high=100000.0,
     )
     ir_invalid_counts: str = _parameter(
         "model",
@@ -464,10 +479,20 @@ class Settings:
             ThermalError: the parameters contradict each other or the model.
         """
         contract = override_contract(
-            info.thermal, self.ir_normalization, self.ir_range_low, self.ir_range_high, self.ir_kelvin_per_count
+            info.thermal,
+            self.ir_normalization,
+            self.ir_range_low,
+            self.ir_range_high,
+            self.ir_kelvin_per_count,
+            self.ir_celsius_offset,
         )
         contract = override_invalid_counts(contract, self.ir_invalid_counts)
         return contract if self.thermal_smoothing else replace(contract, smoothing=0.0)
+
+    @property
+    def temperature_scale(self) -> TemperatureScale | None:
+        """Temperature by infrared count; None: the camera is not radiometric."""
+        return TemperatureScale(self.ir_kelvin_per_count, self.ir_celsius_offset) if self.ir_kelvin_per_count else None
 
     @property
     def smoothing(self) -> Smoothing | None:

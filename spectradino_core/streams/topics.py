@@ -84,6 +84,12 @@ OUTPUTS = {
         "the same detections in pixels of the infrared image, with the header of the infrared frame, for each result "
         "that an infrared frame was used for; only while it has a subscriber",
     ),
+    "temperatures": Topic(
+        "~/temperatures",
+        "spectradino_msgs/msg/DetectionTemperatures",
+        "minimum, mean and maximum temperature inside each box of `~/detections`, for each result that a 16-bit "
+        "infrared frame was used for; only with `ir_kelvin_per_count` and while it has a subscriber",
+    ),
     "frame_report": Topic(
         "~/frame_report",
         "spectradino_msgs/msg/FrameReport",

@@ -76,6 +76,17 @@ def test_frame_report_can_say_that_there_is_no_offset() -> None:
     assert math.isnan(got.ir_offset_ms)
 
 
+def test_temperatures_survive_the_wire() -> None:
+    from spectradino_msgs.msg import DetectionTemperature, DetectionTemperatures
+
+    seen = DetectionTemperature(class_id="0", minimum=-20.5, mean=21.25, maximum=36.5)
+    sent = DetectionTemperatures(detections=[seen, DetectionTemperature(class_id="1", minimum=math.nan)])
+    sent.ir_stamp.sec = 7
+    got = rclpy_serialization.deserialize_message(rclpy_serialization.serialize_message(sent), DetectionTemperatures)
+    assert (got.ir_stamp, got.detections[0]) == (sent.ir_stamp, seen)
+    assert math.isnan(got.detections[1].minimum)
+
+
 def test_modes_are_distinct_and_numbered_as_documented() -> None:
     from spectradino_msgs.msg import FrameReport
 

@@ -143,6 +143,18 @@ def test_what_is_missing_is_named_with_the_command_that_installs_it(tmp_path, mo
             assert len(ended.stderr.splitlines()) == 1
 
 
+def test_messages_of_an_older_version_are_named_with_the_command_that_builds_them(tmp_path):
+    """A plain `colcon build` after an update leaves them as they were."""
+    (tmp_path / "spectradino_msgs").mkdir()
+    (tmp_path / "spectradino_msgs" / "__init__.py").touch()
+    (tmp_path / "spectradino_msgs" / "msg.py").touch()
+    ended = run(path=str(tmp_path))
+    assert ended.returncode == 1
+    assert "detector_node cannot start: older messages are installed (cannot import name" in ended.stderr
+    assert "colcon build --base-paths src src/spectradino_ros/msg" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
 def test_the_commands_are_those_of_the_readme(repository):
     readme = (repository / "README.md").read_text()
     for module in ("spectradino_msgs", "vision_msgs"):

@@ -81,6 +81,22 @@ def test_detections_in_infrared_pixels_have_the_infrared_header(model, tmp_path)
         assert wide == pytest.approx(2 * narrow, abs=0.01)
 
 
+def test_temperatures_are_written_for_a_radiometric_camera(model, tmp_path):
+    """Of the hot square of 30000 counts; the red one, over it, is where the noise of 1000 to 1099 counts lies."""
+    drive = record(tmp_path / "drive", pairs(2))
+    radiometric = Settings(ir_kelvin_per_count=0.01, ir_celsius_offset=-100.0)
+    found = opened(annotate(drive, model, tmp_path / "out.mcap", AnnotateOptions(radiometric)).path)
+    detections = [message for _, message in found["/detector_node/detections"]]
+    messages = [message for _, message in found["/detector_node/temperatures"]]
+    assert [m.header for m in messages] == [m.header for m in detections]
+    assert [ns(m.ir_stamp) - ns(m.header.stamp) for m in messages] == [4_000_000] * 2
+    for one, listed in zip(messages, detections, strict=True):
+        assert [t.class_id for t in one.detections] == [d.results[0].hypothesis.class_id for d in listed.detections]
+        hot, red = one.detections
+        assert (hot.minimum, hot.mean, hot.maximum) == pytest.approx((200, 200, 200), abs=0.01)
+        assert -90.0 <= red.minimum < red.mean < red.maximum <= -89.01
+
+
 def test_it_holds_what_the_node_publishes(drive, model, tmp_path):
     settings = Settings(stale_ms=500.0, deadline_ms=100.0)
     done = annotate(drive, model, tmp_path / "out.mcap", AnnotateOptions(settings, inputs=True))
@@ -90,7 +106,7 @@ def test_it_holds_what_the_node_publishes(drive, model, tmp_path):
     assert done.drops == {"inference_failed": 1} | replay.drops()
     assert done.results == dict(replay.results)
     found = opened(done.path)
-    assert set(found) == {f"/detector_node/{name}" for name in NODE_TOPICS} | {RGB, IR}
+    assert set(found) == {f"/detector_node/{name}" for name in NODE_TOPICS if name != "temperatures"} | {RGB, IR}
     assert [p.name for p in tmp_path.iterdir()] == ["out.mcap"]
     listed = boxes(found)
     masks, overlays = found["/detector_node/segmentation/mask"], found["/detector_node/segmentation/overlay"]

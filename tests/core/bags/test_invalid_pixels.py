@@ -1,4 +1,4 @@
-"""`bag evaluate` reports infrared pixels that are no measurement."""
+"""`bag evaluate` reports infrared pixels that are no measurement, and temperatures of those that are."""
 
 from __future__ import annotations
 
@@ -35,6 +35,21 @@ def test_they_are_reported_and_only_where_there_are_some(tmp_path: Path) -> None
     height = next(iter(drive.ir.values())).shape[0]
     assert found == {"frames": 2, "mean": round(6 / height, 6), "max": round(12 / height, 6)}
     assert "Invalid IR pixels" in (tmp_path / "report/report.html").read_text()
+
+
+def test_temperatures_are_reported_for_a_radiometric_camera(tmp_path: Path) -> None:
+    """Of the served detections by class; each line has those of its detections."""
+    model = make_blob_model(tmp_path / "blob.onnx", recorded.SIZE)
+    command = ["bag", "evaluate", str(record(tmp_path / "bag", pairs(3))), "--model", str(model)]
+    command += ["--ir-kelvin-per-count", "0.01", "--ir-celsius-offset", "-100", "--class-thresholds", "red:0.85"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    found = json.loads((tmp_path / "out/result.json").read_text())["bags"][0]["temperatures"]
+    assert found == {"hot": {"detections": 3, "measured": 3, "minimum": 200.0, "mean": 200.0, "maximum": 200.0}}
+    (lines,) = (tmp_path / "out/bags").glob("*/detections.jsonl")
+    hot, red = json.loads(lines.read_text().splitlines()[0])["detections"]
+    assert hot["celsius"] == [200.0, 200.0, 200.0]
+    assert -90 <= red["celsius"][0] < red["celsius"][2] < -89
+    assert "temperatures of valid infrared pixels" in (tmp_path / "out/report.html").read_text()
 
 
 def test_an_infrared_frame_without_a_measurement_leaves_its_partner(tmp_path):

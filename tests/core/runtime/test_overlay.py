@@ -46,6 +46,20 @@ def test_a_box_at_the_top_keeps_its_text_inside():
     assert (draw_overlay(image, found, blob_info())[:12, :40] != 0).any()
 
 
+def test_maximum_temperatures_follow_the_scores_where_there_are_some():
+    image = np.zeros((140, 160, 3), np.uint8)
+    found = percepts(None)
+    plain = draw_overlay(image, found, blob_info())
+    found.temperatures = np.full((1, 3), np.nan, np.float32)
+    np.testing.assert_array_equal(draw_overlay(image, found, blob_info()), plain)
+    found.temperatures[:] = 20.0, 21.0, 36.5
+    widths = [
+        np.flatnonzero((drawn[:60] != 0).any(axis=(0, 2))).max()
+        for drawn in (plain, draw_overlay(image, found, blob_info()))
+    ]
+    assert widths[1] > widths[0] + 20
+
+
 def test_sixteen_bits_are_stretched_over_their_percentiles():
     ramp = np.linspace(29000, 31000, 100 * 100).reshape(100, 100).astype(np.uint16)
     ramp[0, 0] = 65535  # one hot pixel must not darken the rest
