@@ -72,6 +72,7 @@ def detections_message(
         detection.header = header
         hypothesis, box = detection.results[0].hypothesis, detection.bbox
         hypothesis.class_id, hypothesis.score = found.class_id, found.score
+        detection.id = found.track_id
         box.center.position.x, box.center.position.y = found.x, found.y
         box.size_x, box.size_y = found.width, found.height
     return Detection2DArray(header=header, detections=parts[: len(percepts)])

@@ -42,6 +42,7 @@ class TrueFrame:
         mask: loads uint8 [h, w], indices into the model's mask classes, 255 unlabelled (thousands of masks at once
             would fill the memory); None: no mask was labelled.
         size: (width, height) of the RGB image, if the labels contain it.
+        tracks: N identities; None: some box has none.
     """
 
     stamp_ns: int
@@ -50,6 +51,7 @@ class TrueFrame:
     crowd: np.ndarray | None = None
     mask: Callable[[], np.ndarray] | None = None
     size: tuple[int, int] | None = None
+    tracks: tuple[str, ...] | None = None
 
     @property
     def true_boxes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:

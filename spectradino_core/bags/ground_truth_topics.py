@@ -3,8 +3,8 @@
 A message's header stamp is that of the labelled RGB frame. A detection's class is that of its best hypothesis: a class
 name of the model, or a number as nodes publish it, which is named by a LabelInfo topic beside it (`label_info` in place
 of the topic's last name), else by the model's class list. A detection with the id "ignore" or "crowd" is a region to
-ignore. Masks are mono8; their values are named by `mask_classes`, else by the LabelInfo beside the mask, else by the
-model; 255 is unlabelled.
+ignore; other ids are identities, by which tracks are scored. Masks are mono8; their values are named by `mask_classes`,
+else by the LabelInfo beside the mask, else by the model; 255 is unlabelled.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def read_topics(
     frames = []
     for stamp in sorted({*boxes.found, *masks.found}):
         corners, labelled, crowd = boxes.found.get(stamp, (None, None, None))
-        frames.append(TrueFrame(stamp, corners, labelled, crowd, masks.found.get(stamp)))
+        tracks = boxes.tracks.get(stamp)
+        frames.append(TrueFrame(stamp, corners, labelled, crowd, masks.found.get(stamp), tracks=tracks))
     if not frames:
         raise GroundTruthError(f"{' and '.join(topics)}: no messages, so there is no ground truth")
     source = " and ".join(topics)
@@ -84,6 +85,7 @@ class _Boxes:
         self._topic, self._named, self._info = topic, named, info
         self.names = ClassNames(info.box_classes)
         self.found: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self.tracks: dict[int, tuple[str, ...] | None] = {}
         self.crowd = 0
         self._seen: set[str] = set(named.values())
 
@@ -95,7 +97,7 @@ class _Boxes:
         stamp = _stamp_ns(message)
         if stamp in self.found:
             raise GroundTruthError(f"{self._topic}: two messages have the stamp {in_seconds(stamp)}")
-        corners, labels, crowd = [], [], []
+        corners, labels, tracks = [], [], []
         for detection in message.detections:
             name = self._name(detection, stamp)
             self._seen.add(name)
@@ -104,7 +106,9 @@ class _Boxes:
                 continue
             corners.append(self._corners(detection, stamp))
             labels.append(label)
-            crowd.append(str(getattr(detection, "id", "")).casefold() in _IGNORED)
+            tracks.append(str(getattr(detection, "id", "")))
+        crowd = [name.casefold() in _IGNORED for name in tracks]
+        self.tracks[stamp] = tuple(tracks) if all(tracks) else None
         self.crowd += sum(crowd)
         self.found[stamp] = (
             np.array(corners, np.float64).reshape(-1, 4),

@@ -115,10 +115,10 @@ def detection_array(found: Any, head: Any, ids: Sequence[str] = ()) -> Any:
     Args:
         found: `DetectionFields`, best first.
         head: the header, also of each detection.
-        ids: one id per detection, such as a track; empty: no ids.
+        ids: one id per detection, such as a track; empty: those of `found`.
     """
     listed = list(found)
-    names = ids or [""] * len(listed)
+    names = ids or [fields.track_id for fields in listed]
     detections = [_detection(fields, head, name) for fields, name in zip(listed, names, strict=True)]
     return make("vision_msgs/msg/Detection2DArray", header=head, detections=detections)
 

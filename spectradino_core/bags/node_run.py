@@ -29,6 +29,7 @@ from spectradino_core.bags.scored_bag import ScoredBag, open_scored
 from spectradino_core.calibration.registration import Registration
 from spectradino_core.evaluation.detection import SCORE_FLOOR
 from spectradino_core.evaluation.spread import rounded
+from spectradino_core.evaluation.tracking import TrackScorer
 from spectradino_core.evaluation.worst import WorstFrames
 from spectradino_core.files import written_atomically
 from spectradino_core.runtime.bundle import ModelInfo
@@ -56,11 +57,11 @@ def run_node(unit: Unit) -> None:
     options = unit.options
     pipeline = pipeline_of(options)
     info = pipeline.info
-    settings = options.settings.down_to(min(SCORE_FLOOR, options.settings.threshold_of(info)))
+    floor = min(SCORE_FLOOR, options.settings.threshold_of(info))
     with open_scored(
         unit.bag, unit.name, info, options.settings, options.labels, options.rgb_topic, options.ir_topic, options.clock
     ) as bag:
-        replay = Replay(pipeline, settings, options.clock)
+        replay = Replay(pipeline, options.settings, options.clock, floor)
         kept = _ReplayRecord(unit, bag, replay, info)
         begun = perf_counter()
         with (
@@ -106,6 +107,8 @@ def result_line(result: ReplayResult, info: ModelInfo, settings: Settings) -> st
             }
             for box, score, label in zip(percepts.boxes, percepts.scores, percepts.labels, strict=True)
         ]
+        for detection, name in zip(found, percepts.track_ids or ()):
+            detection["track"] = name
         for detection, row in zip(found, () if percepts.temperatures is None else percepts.temperatures.tolist()):
             detection["celsius"] = None if math.isnan(row[0]) else [round(v, 3) for v in row]
     return json.dumps(line, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
@@ -148,6 +151,7 @@ class _ReplayRecord:
         self._failures: dict[str, str] = {}
         self._ir_invalid = array("d")
         self._temperatures: dict[str, list[np.ndarray]] = {}
+        self._tracks = TrackScorer() if settings.tracking and bag.truth is not None else None
         self._drops: list[tuple[int, dict[str, int]]] = []
         self._steps: dict[str, array[float]] = {}
         self.events: list[FeedEvent] = []
@@ -193,6 +197,8 @@ class _ReplayRecord:
             return
         stamp_ns, in_colour, tolerance_ns, error_ns = matched
         place = None if self._labelled is None else self._labelled.add(stamp_ns, in_colour, tolerance_ns, error_ns)
+        if place is not None and self._tracks is not None:
+            self._score_tracks(self._tracks, in_colour, place)
         if self._labelled is None or place is not None:
             self._add_to_worst(result, percepts, in_colour, place)
         if self._unit.options.masks and percepts.mask is not None:
@@ -296,7 +302,18 @@ class _ReplayRecord:
             }
             | self._invalid_facts()
             | self._temperature_facts()
+            | ({} if self._tracks is None else {"tracking": self._tracks.counts()})
         )
+
+    def _score_tracks(self, tracks: TrackScorer, percepts: PerceptionResult, place: int) -> None:
+        """Count a frame whose labels have identities."""
+        assert self._bag.truth is not None
+        true = self._bag.truth.frames[place]
+        if true.boxes is None or true.labels is None or true.crowd is None or true.tracks is None:
+            return
+        served = percepts.selected(self._unit.options.settings.are_served(percepts, self._info))
+        found = (served.boxes, served.labels, served.track_ids or ())
+        tracks.add(self._unit.name, found, (true.boxes, true.labels, true.crowd, true.tracks))
 
     def _invalid_facts(self) -> dict[str, Any]:
         """Fraction of invalid IR pixels; empty if all are valid."""

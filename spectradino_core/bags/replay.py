@@ -108,13 +108,20 @@ class Replay:
         results: number of successful captures by mode.
     """
 
-    def __init__(self, pipeline: Pipeline, settings: Settings | None = None, clock: str = "received") -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        settings: Settings | None = None,
+        clock: str = "received",
+        floor: float | None = None,
+    ) -> None:
         """
         Args:
             pipeline: see `detecting.open_pipeline`; the replay uses its threshold, registration and state exclusively.
             settings: the node's parameters.
             clock: one of `CLOCKS`: a frame's arrival time is its recording time ("received") or its stamp ("stamp"),
                 for recordings converted from another format, whose recording times are meaningless.
+            floor: see `detecting.find`.
 
         Raises:
             BagError: unknown clock.
@@ -126,6 +133,7 @@ class Replay:
         self._pipeline = pipeline
         self._settings = settings or Settings()
         self._by_stamp = clock == "stamp"
+        self._floor = floor
         self.registering = Registering(self._settings)
         offset_ms = self._settings.feed(self.registering.time_offset_ms).ir_time_offset_ms
         self._ir_offset_ns = round(offset_ms * 1_000_000)
@@ -261,7 +269,12 @@ class Replay:
                 yield self._result(admitted)
 
     def _found(self, capture: Capture[_Shot]) -> PerceptionResult:
-        return find(self._pipeline, self.registering, self._settings, *_frames(capture), capture.after_jump)
+        stamp_ns = capture.rgb_stamp_ns if capture.rgb is not None else capture.ir_stamp_ns
+        assert stamp_ns is not None
+        return find(
+            self._pipeline, self.registering, self._settings, *_frames(capture), capture.after_jump, stamp_ns,
+            self._floor,
+        )  # fmt: skip
 
     def _unpacked(self, capture: Capture[_Shot]) -> Capture[_Shot]:
         """Decode a capture and drop undecodable frames, as in the node.

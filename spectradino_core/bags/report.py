@@ -209,6 +209,17 @@ def _write_scores(page: Page, result: Mapping[str, Any], bags: Sequence[BagEvide
         curves = precision_recall({"all": found["precision"]}, found["instances"])
         if curves is not None:
             page.figure(curves, "Precision over recall at IoU 0.5, by class (true boxes)")
+    if tracks := result["total"].get("tracking"):
+        columns = {
+            "mota": "MOTA", "recall": "recall", "precision": "precision", "switches": "identity switches",
+            "fragmentations": "fragmentations", "objects": "objects", "mostly_tracked": "mostly tracked",
+            "mostly_lost": "mostly lost", "frames": "frames",
+        }  # fmt: skip
+        cells: list[Cell] = [
+            _percent(value) if name in ("mota", "recall", "precision") else value
+            for name, value in ((name, tracks[name]) for name in columns)
+        ]
+        page.table(list(columns.values()), [cells], "track identities at the labelled frames with a result, IoU 0.5")
     if found["iou"]:
         rows = [[name, _percent(value)] for name, value in found["iou"].items()]
         page.table(["mask class", "IoU"], [*rows, ["pixel accuracy", _percent(found["pixel_accuracy"])]])

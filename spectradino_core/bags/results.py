@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +29,7 @@ from spectradino_core.bags.sweep_run import LINES, place_of
 from spectradino_core.evaluation.detection import RECALLS, detection_scores, match_image
 from spectradino_core.evaluation.scorer import ALL, Scorer, Scores
 from spectradino_core.evaluation.spread import rounded
+from spectradino_core.evaluation.tracking import track_figures
 from spectradino_core.runtime.bundle import ModelInfo
 
 __all__ = ["SUMMARY", "BagEvidence", "json_bytes", "result", "score", "summary", "sweep_table", "timings"]
@@ -131,9 +133,18 @@ def result(
             "pairing": pairing_figures([bag.results for bag in bags]),
             **joined_health([bag.facts for bag in bags]),
             "scores": score([bag.part() for bag in scored], info) if scored else None,
+            **_tracking(bags),
         },
         "sweeps": _sweeps(scored, info, options) if scored else {},
     }
+
+
+def _tracking(bags: Sequence[BagEvidence]) -> dict[str, Any]:
+    """Return the scores of tracks over all bags; empty if none were scored."""
+    counts: Counter[str] = Counter()
+    for bag in bags:
+        counts.update(bag.facts.get("tracking", {}))
+    return {"tracking": rounded(track_figures(counts))} if counts["frames"] else {}
 
 
 def timings(bags: Sequence[BagEvidence], threads: int, jobs: int) -> dict[str, Any]:

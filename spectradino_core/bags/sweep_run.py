@@ -182,7 +182,7 @@ def _shifted(registration: Registration | None, bag: ScoredBag, pixels: float) -
 
 
 def _replay(bag: ScoredBag, pipeline: Pipeline, options: Options, floor: float) -> Replay:
-    replay = Replay(pipeline, options.settings.down_to(floor), options.clock)
+    replay = Replay(pipeline, options.settings, options.clock, floor)
     if replay.registering.from_camera_info:
         replay.take_camera_infos(bag.reader)
     pipeline.reset()

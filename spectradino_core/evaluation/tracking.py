@@ -10,14 +10,14 @@ Letters: K detections, N true objects.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from spectradino_core.runtime.boxes import iou_matrix
 
-__all__ = ["TrackScorer"]
+__all__ = ["TrackScorer", "track_figures"]
 
 _LEAST_IOU = 0.5
 
@@ -93,24 +93,34 @@ class TrackScorer:
             one.track = track
         one.was_found = bool(track)
 
-    def scores(self) -> dict[str, float | int | None]:
-        """Return the figures as JSON data.
+    def counts(self) -> dict[str, int]:
+        """Return the counts of which `track_figures` makes scores; those of several recordings add up.
 
-        "mota", "precision" and "recall" as fractions, None without true objects or tracks; "switches" (identity
-        switches), "fragmentations", "objects", "mostly_tracked" (in at least 80 % of their frames), "mostly_lost" (in
-        at most 20 %), "frames".
+        "labelled" (true boxes), "found" (of these tracked), "false" (tracked boxes without object), "switches",
+        "fragmentations", "objects", "mostly_tracked" (in at least 80 % of their frames), "mostly_lost" (in at most
+        20 %), "frames".
         """
         objects = list(self._objects.values())
-        labelled, found = sum(one.frames for one in objects), sum(one.found for one in objects)
-        missed, false, switches = labelled - found, self._counts["false"], self._counts["switches"]
         return {
-            "mota": 1 - (missed + false + switches) / labelled if labelled else None,
-            "recall": found / labelled if labelled else None,
-            "precision": found / (found + false) if found + false else None,
-            "switches": switches,
+            "labelled": sum(one.frames for one in objects),
+            "found": sum(one.found for one in objects),
+            "false": self._counts["false"],
+            "switches": self._counts["switches"],
             "fragmentations": sum(max(0, one.pieces - 1) for one in objects),
             "objects": len(objects),
             "mostly_tracked": sum(one.found >= 0.8 * one.frames for one in objects),
             "mostly_lost": sum(one.found <= 0.2 * one.frames for one in objects),
             "frames": self._counts["frames"],
         }
+
+
+def track_figures(counts: Mapping[str, int]) -> dict[str, float | int | None]:
+    """Return counts with "mota", "recall" and "precision" as fractions, None without true objects or tracks."""
+    labelled, found, false = counts["labelled"], counts["found"], counts["false"]
+    mistakes = labelled - found + false + counts["switches"]
+    return {
+        "mota": 1 - mistakes / labelled if labelled else None,
+        "recall": found / labelled if labelled else None,
+        "precision": found / (found + false) if found + false else None,
+        **counts,
+    }

@@ -61,7 +61,8 @@ def draw_overlay(image: np.ndarray, result: PerceptionResult, info: ModelInfo, m
         colour = BOX_COLOURS[int(label) % len(BOX_COLOURS)]
         x1, y1, x2, y2 = (round(float(v)) for v in box)
         cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, 1 if min(result.size) < 700 else 2)
-        text = f"{info.box_classes[int(label)]} {score:.2f}"
+        identity = result.track_ids[number] if result.track_ids else ""
+        text = f"{info.box_classes[int(label)]}{f' {identity}' if identity else ''} {score:.2f}"
         if result.temperatures is not None and not np.isnan(hottest := result.temperatures[number, 2]):
             text += f" max {hottest:.1f} C"
         (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)

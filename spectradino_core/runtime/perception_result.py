@@ -5,7 +5,7 @@ Letters: K detections, H x W the source image of the reference camera.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 import numpy as np
@@ -39,6 +39,7 @@ class PerceptionResult:
         ir_invalid: fraction of invalid IR pixels, 0..1; None without IR frame.
         temperatures: float32 [K, 3], minimum, mean and maximum in each box in Celsius, NaN where the IR frame has no
             valid pixel; None: not computed, see `runtime.temperatures`.
+        track_ids: identity of each detection, "" without one; None: not tracked, see `runtime.tracking`.
     """
 
     boxes: np.ndarray
@@ -52,6 +53,19 @@ class PerceptionResult:
     native: PerceptionResult | None = None
     ir_invalid: float | None = None
     temperatures: np.ndarray | None = None
+    track_ids: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    def selected(self, kept: np.ndarray) -> PerceptionResult:
+        """Return a copy with the detections that are `kept`, bool [K]."""
+        names = self.track_ids
+        return replace(
+            self,
+            boxes=self.boxes[kept],
+            scores=self.scores[kept],
+            labels=self.labels[kept],
+            temperatures=None if self.temperatures is None else self.temperatures[kept],
+            track_ids=None if names is None else tuple(names[index] for index in np.flatnonzero(kept)),
+        )

@@ -20,6 +20,7 @@ from spectradino_core.runtime.motion import MotionCompensation
 from spectradino_core.runtime.network_inputs import inputs_of
 from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 from spectradino_core.runtime.preprocess import FrameError, Letterbox
+from spectradino_core.runtime.tracking import Tracker
 from spectradino_core.thermal import STREAM_SMOOTHING, Smoothing, ThermalContract, ThermalNormaliser
 
 __all__ = ["Pipeline"]
@@ -32,6 +33,7 @@ class Pipeline:
         compensate_motion: shift an infrared frame that is used again by the camera's motion, see `motion`; may be set
             between calls.
         used_registration: IR-to-RGB mapping of the last pair, with that motion.
+        tracker: identities of this stream's detections, for who makes use of it.
         masks_from_logits: enlarge the mask logits to the source image instead of the class map, with an engine that
             keeps them (`source_mask`); for evaluation, may be set between calls.
     """
@@ -72,6 +74,7 @@ class Pipeline:
         self.compensate_motion = False
         self.masks_from_logits = False
         self.used_registration: Registration | None = None
+        self.tracker = Tracker()
         self._motion = MotionCompensation()
         self._inputs = inputs_of(self.info)
         self._thermal = ThermalNormaliser(self.info.thermal if thermal is None else thermal, smoothing)
@@ -94,6 +97,7 @@ class Pipeline:
         """Drop the state kept between frames, as after a gap in the stream."""
         self._thermal.reset()
         self._inputs.forget()
+        self.tracker.reset()
 
     def __call__(
         self, rgb: np.ndarray | None, infrared: np.ndarray | None, ir_key: object | None = None

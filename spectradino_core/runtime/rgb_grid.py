@@ -48,7 +48,7 @@ def in_colour_pixels(
         mask = cv2.warpPerspective(
             mask, matrix, size, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=_UNLABELLED
         )
-    return replace(_selected(result, boxes, inside), mask=mask, size=size, registered=True, native=result)
+    return replace(result.selected(inside), boxes=boxes[inside], mask=mask, size=size, registered=True, native=result)
 
 
 def in_infrared_pixels(result: PerceptionResult, registration: Registration | None, size: Size) -> PerceptionResult:
@@ -67,7 +67,8 @@ def in_infrared_pixels(result: PerceptionResult, registration: Registration | No
     """
     if result.mode is Mode.IR_ONLY:
         return result if result.native is None else result.native
-    return replace(_selected(result, *boxes_in_infrared_pixels(result, registration, size)), mask=None, size=size)
+    boxes, inside = boxes_in_infrared_pixels(result, registration, size)
+    return replace(result.selected(inside), boxes=boxes[inside], mask=None, size=size)
 
 
 def boxes_in_infrared_pixels(
@@ -86,17 +87,6 @@ def boxes_in_infrared_pixels(
         return result.boxes, np.ones(len(result), bool)
     registration = registration or Registration.whole(size, result.size)
     return _mapped(result.boxes, np.linalg.inv(registration.for_sizes(size, result.size)), size)
-
-
-def _selected(result: PerceptionResult, boxes: np.ndarray, inside: np.ndarray) -> PerceptionResult:
-    """Return those detections of a result that are `inside` [K], with their mapped boxes [K, 4]."""
-    return replace(
-        result,
-        boxes=boxes[inside],
-        scores=result.scores[inside],
-        labels=result.labels[inside],
-        temperatures=None if result.temperatures is None else result.temperatures[inside],
-    )
 
 
 def _mapped(boxes: np.ndarray, matrix: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:

@@ -29,7 +29,7 @@ Make = Callable[..., Any]
 
 @dataclass(frozen=True)
 class DetectionFields:
-    """A detection as in vision_msgs/Detection2D: class id and score, centre and size in source pixels."""
+    """A detection as in vision_msgs/Detection2D: class id, score, centre and size in source pixels, identity or ""."""
 
     class_id: str
     score: float
@@ -37,6 +37,7 @@ class DetectionFields:
     y: float
     width: float
     height: float
+    track_id: str = ""
 
 
 def detection_fields(percepts: PerceptionResult, class_ids: Sequence[str] = ()) -> Iterator[DetectionFields]:
@@ -46,10 +47,11 @@ def detection_fields(percepts: PerceptionResult, class_ids: Sequence[str] = ()) 
         percepts: the result.
         class_ids: class ids by label; empty: the index of the class in LabelInfo, as a string.
     """
-    for box, score, label in zip(percepts.boxes, percepts.scores, percepts.labels, strict=True):
+    track_ids = percepts.track_ids or ("",) * len(percepts)
+    for box, score, label, track_id in zip(percepts.boxes, percepts.scores, percepts.labels, track_ids, strict=True):
         x1, y1, x2, y2 = (float(v) for v in box)
         class_id = class_ids[int(label)] if class_ids else str(int(label))
-        yield DetectionFields(class_id, float(score), (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
+        yield DetectionFields(class_id, float(score), (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, track_id)
 
 
 @dataclass(frozen=True)

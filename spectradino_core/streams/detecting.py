@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from spectradino_core.runtime.preprocess import FrameError
 from spectradino_core.runtime.recovery import DeviceLostError, RebuildInterruptedError
 from spectradino_core.runtime.rgb_grid import in_colour_pixels
 from spectradino_core.runtime.temperatures import with_temperatures
+from spectradino_core.runtime.tracking import WEAK
 from spectradino_core.streams.decode import DecodeError
 from spectradino_core.streams.frames import CameraFrame
 from spectradino_core.streams.modes import FALLBACKS
@@ -143,6 +145,8 @@ def find(
     rgb: CameraFrame | None,
     ir: CameraFrame | None,
     after_jump: bool,
+    stamp_ns: int,
+    floor: float | None = None,
 ) -> PerceptionResult:
     """Detect and segment a pair, or one camera's frame, under the parameters in use.
 
@@ -154,23 +158,51 @@ def find(
         settings: parameters in use.
         rgb, ir: frames; one of them may be missing.
         after_jump: whether time jumped back since the previous capture, so that temporal smoothing must be reset.
+        stamp_ns: stamp of the result.
+        floor: also return weaker detections, down to this score, as scoring needs them; `settings.are_served` tells
+            which are published. None: only those that are.
 
     Raises:
         DecodeError, RegistrationError, and what `Pipeline` raises: the capture has no result, see `drop_cause`.
     """
     if after_jump:
         pipeline.reset()
-    apply_filters(pipeline, settings)
+    if settings.tracking and floor is None:
+        apply_filters(pipeline, settings.down_to(WEAK * settings.threshold_of(pipeline.info)))
+    else:
+        apply_filters(pipeline, settings if floor is None else settings.down_to(floor))
     pipeline.registration = registering.check() if rgb is not None and ir is not None else registering.current
     percepts = pipeline(None if rgb is None else rgb.pixels, None if ir is None else ir.pixels, ir)
     scale = settings.temperature_scale
     if scale is not None and ir is not None and ir.pixels.dtype == np.uint16:
         percepts = with_temperatures(percepts, ir.pixels, pipeline.used_registration, pipeline.thermal, scale)
+    if settings.tracking:  # numbers, by which a result in IR pixels finds the identities given in RGB pixels
+        percepts.track_ids = tuple(map(str, range(len(percepts))))
+    current, size = registering.current, registering.rgb_size  # once: camera_info may change it meanwhile
     if rgb is not None:
         registering.note_rgb(percepts.size, str(rgb.header.frame_id))
+    elif current is not None and size is not None:
+        percepts = in_colour_pixels(percepts, current, size)
+    return _tracked(pipeline, settings, percepts, stamp_ns, floor is None) if settings.tracking else percepts
+
+
+def _tracked(
+    pipeline: Pipeline, settings: Settings, percepts: PerceptionResult, stamp_ns: int, is_served: bool
+) -> PerceptionResult:
+    """Return a result with identities; with `is_served` only its published detections."""
+    pipeline.tracker.memory_s = settings.track_memory_ms / 1e3
+    ids = pipeline.tracker(percepts, settings.thresholds_of(percepts, pipeline.info), stamp_ns)
+    native = percepts.native
+    if native is not None and native.track_ids is not None and percepts.track_ids is not None:
+        by_number = dict(zip(percepts.track_ids, ids, strict=True))
+        native = replace(native, track_ids=tuple(by_number.get(number, "") for number in native.track_ids))
+        percepts = replace(percepts, native=native)
+    percepts = replace(percepts, track_ids=ids)
+    if not is_served:
         return percepts
-    current, size = registering.current, registering.rgb_size  # once: camera_info may change it meanwhile
-    return percepts if current is None or size is None else in_colour_pixels(percepts, current, size)
+    if native is not None:
+        percepts.native = native.selected(settings.are_served(native, pipeline.info))
+    return percepts.selected(settings.are_served(percepts, pipeline.info))
 
 
 def own_pixels(percepts: PerceptionResult, topics: Mapping[str, str]) -> str:

@@ -231,6 +231,17 @@ class Settings:
         "~/label_info; name: the class name.",
         choices=("index", "name"),
     )
+    tracking: bool = _parameter(
+        False,
+        "Give detections identities (id of each Detection2D) that last through short losses and changes of the cameras "
+        "in use. A detection gets its identity at its second sight in a row; the detections themselves stay the same.",
+    )
+    track_memory_ms: float = _parameter(
+        1000.0,
+        "With tracking: time for which an object that is not detected keeps its identity [ms].",
+        low=1.0,
+        high=60000.0,
+    )
     pairing: str = _parameter(
         "latest",
         "Which infrared frame an RGB frame is fused with. latest: the newest one, which may serve several RGB frames, "
@@ -434,10 +445,16 @@ class Settings:
         default = info.score_threshold if self.score_threshold < 0 else self.score_threshold
         return _by_class(default, self.classes, self.class_thresholds, info.box_classes)
 
+    def thresholds_of(self, detections: PerceptionResult, info: ModelInfo) -> np.ndarray:
+        """Return the minimum score of each detection's class, float32 [K], infinite for a class that is left out."""
+        by_class = self.class_thresholds_of(info)
+        if by_class is not None:
+            return by_class[detections.labels]
+        return np.full(len(detections), self.threshold_of(info), np.float32)
+
     def are_served(self, detections: PerceptionResult, info: ModelInfo) -> np.ndarray:
         """Return which detections, made with a copy `down_to` a score, these settings publish: bool [K]."""
-        by_class = self.class_thresholds_of(info)
-        return detections.scores >= (self.threshold_of(info) if by_class is None else by_class[detections.labels])
+        return detections.scores >= self.thresholds_of(detections, info)
 
     def nms_iou_of(self, info: ModelInfo) -> float:
         """Return the IoU in use for a model above which a box is dropped."""

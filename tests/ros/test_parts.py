@@ -16,6 +16,7 @@ from vision_msgs.msg import Detection2D
 
 from spectradino_core.runtime.bundle import BundleError
 from spectradino_core.runtime.perception_result import Mode, PerceptionResult
+from spectradino_core.streams.frames import CameraFrame
 from spectradino_ros import shared_files
 from spectradino_ros.frames import Capture
 from spectradino_ros.model_path import bundled_model, resolve_model
@@ -279,11 +280,12 @@ def test_a_jump_of_time_at_a_dropped_capture_reaches_the_next_one(monkeypatch):
     from spectradino_ros import answering
 
     seen = []
-    monkeypatch.setattr(answering, "find", lambda *arguments: seen.append(arguments[-1]))
+    monkeypatch.setattr(answering, "find", lambda *arguments: seen.append(arguments[5]))
     answerer = answering.Answerer.__new__(answering.Answerer)
     answerer._pipeline = answerer._registering = None
     answerer._jumped = False
-    capture = Capture(None, None, None, 0.0, False)
+    frame = CameraFrame(Header(), lambda: np.zeros((4, 4, 3), np.uint8), "rgb")
+    capture = Capture(frame, None, None, 0.0, False)
     answerer._found(None, capture)
     answerer.note_jump()
     for _ in range(2):

@@ -130,7 +130,7 @@ def test_a_calibration_that_changes_in_the_middle_of_a_pair_does_not_take_its_re
     header = Header()
     rgb = CameraFrame(header, lambda: np.full((120, 160, 3), 90, np.uint8))
     ir = CameraFrame(header, lambda: np.full((60, 80), 20, np.uint8))
-    find(pipeline, registering, Settings(), rgb, ir, False)
+    find(pipeline, registering, Settings(), rgb, ir, False, 0)
     assert made is not None
     assert pipeline.registration is made
 

@@ -151,7 +151,7 @@ def _detections(stamp_ns: int, boxes: Iterable[tuple[str, int, int, int, int]]) 
                 bbox=types["vision_msgs/msg/BoundingBox2D"](
                     center=centre, size_x=float(x2 - x1), size_y=float(y2 - y1)
                 ),
-                id="",
+                id=name,
             )
         )
     return types["vision_msgs/msg/Detection2DArray"](header=_header(stamp_ns), detections=found)

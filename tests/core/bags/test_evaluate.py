@@ -88,6 +88,29 @@ def test_filters_hold_in_the_scores_and_class_thresholds_in_what_is_served(
     assert "its classes are red, hot" in capsys.readouterr().err
 
 
+def test_tracks_are_scored_where_the_labels_have_identities(evaluate: Evaluate, tmp_path: Path) -> None:
+    drive = Drive(6)
+    bag = drive.write(tmp_path / "drive", truth_topic="/truth")
+    _, plain = evaluate(bag, more=["--label-topic", "/truth"])
+    assert "tracking" not in plain["total"]
+    _, tracked = evaluate(bag, out="tracked", more=["--label-topic", "/truth", "--tracking"])
+    counts = {"labelled": 12, "found": 10, "false": 0, "switches": 0, "fragmentations": 0, "objects": 2}
+    counts |= {"mostly_tracked": 2, "mostly_lost": 0, "frames": 6}
+    figures = {"mota": round(10 / 12, 6), "recall": round(10 / 12, 6), "precision": 1.0}  # no identity at first sight
+    assert tracked["total"]["tracking"] == counts | figures
+    assert tracked["bags"][0]["tracking"] == counts
+    lines = [json.loads(row) for row in (tmp_path / "tracked/bags/drive/detections.jsonl").read_text().splitlines()]
+    names = [{one["class"]: one["track"] for one in line["detections"]} for line in lines]
+    assert names == [{"red": "", "hot": ""}, *[names[1]] * 5]
+    assert sorted(names[1].values()) == ["1", "2"]
+    assert "identity switches" in (tmp_path / "tracked/report.html").read_text()
+    for row in lines:
+        for one in row["detections"]:
+            del one["track"]
+    before = (tmp_path / "report/bags/drive/detections.jsonl").read_text().splitlines()
+    assert lines == [json.loads(row) for row in before]
+
+
 def test_a_converted_drive_is_evaluated_by_its_stamps(evaluate: Evaluate, tmp_path: Path) -> None:
     """All recorded at one moment, as converters do; the colour camera is silent from 1 s to 4 s. `bag info` advises
     `--clock stamp`, by which the infrared camera answers alone meanwhile."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spectradino_core.evaluation.tracking import TrackScorer
+from spectradino_core.evaluation.tracking import TrackScorer, track_figures
 
 BOX, OTHER = (0, 0, 10, 10), (100, 0, 110, 10)
 
@@ -23,14 +23,14 @@ def scores(frames: list[tuple[list, list]]) -> dict:
             (*rows([box for box, _ in found]), [name for _, name in found]),
             (*rows([box for box, _ in true]), np.zeros(len(true), bool), [name for _, name in true]),
         )
-    return scorer.scores()
+    return track_figures(scorer.counts())
 
 
 def test_perfect_tracks() -> None:
     found = scores([([(BOX, "1"), (OTHER, "2")], [(BOX, "a"), (OTHER, "b")])] * 5)
     assert found == {
-        "mota": 1.0, "recall": 1.0, "precision": 1.0, "switches": 0, "fragmentations": 0, "objects": 2,
-        "mostly_tracked": 2, "mostly_lost": 0, "frames": 5,
+        "mota": 1.0, "recall": 1.0, "precision": 1.0, "labelled": 10, "found": 10, "false": 0, "switches": 0,
+        "fragmentations": 0, "objects": 2, "mostly_tracked": 2, "mostly_lost": 0, "frames": 5,
     }  # fmt: skip
 
 
@@ -61,18 +61,18 @@ def test_ignored_regions_and_classes() -> None:
     scorer = TrackScorer()
     true = (*rows([BOX, OTHER]), np.array([False, True]), ["a", "ignore"])
     scorer.add("a", (*rows([BOX, OTHER]), ["1", "2"]), true)
-    assert scorer.scores()["precision"] == 1
+    assert track_figures(scorer.counts())["precision"] == 1
     scorer.add("a", (*rows([BOX], [1]), ["1"]), true)  # of another class
-    assert scorer.scores()["recall"] == 0.5
-    assert scorer.scores()["objects"] == 1
+    assert track_figures(scorer.counts())["recall"] == 0.5
+    assert track_figures(scorer.counts())["objects"] == 1
 
 
 def test_recordings_are_apart_and_nothing_is_none() -> None:
     scorer = TrackScorer()
     for recording, name in (("a", "1"), ("b", "2")):
         scorer.add(recording, (*rows([BOX]), [name]), (*rows([BOX]), np.zeros(1, bool), ["person_0"]))
-    assert scorer.scores()["switches"] == 0
-    assert scorer.scores()["objects"] == 2
+    assert track_figures(scorer.counts())["switches"] == 0
+    assert track_figures(scorer.counts())["objects"] == 2
     empty = TrackScorer()
     empty.add("a", (*rows([]), []), (*rows([]), np.zeros(0, bool), []))
-    assert (empty.scores()["mota"], empty.scores()["precision"]) == (None, None)
+    assert (track_figures(empty.counts())["mota"], track_figures(empty.counts())["precision"]) == (None, None)
