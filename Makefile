@@ -160,8 +160,8 @@ $(MSGS)-spectradino: $(SPECTRADINO_MSGS_SOURCES) constraints.txt | $(RUNTIME)
 	@touch $@
 
 $(DEV): $(PACKAGING) | $(RUNTIME)
-	@echo "[4/4] packages for training and tests: PyTorch, pytest, ruff, mypy"
-	@$(PIP) --no-build-isolation --editable ".[runtime,jazzy,demo,bag,train,dev]"
+	@echo "[4/4] packages for training and tests: PyTorch, OpenVINO, pytest, ruff, mypy"
+	@$(PIP) --no-build-isolation --editable ".[runtime,openvino,jazzy,demo,bag,train,dev]"
 	@touch $@
 
 $(VENVTORCH)/.stamp-torch: setup.py .ci/oldest_torch | setup

@@ -35,6 +35,9 @@ EXTRAS = {
         "onnxruntime-gpu[cuda,cudnn]>=1.17; platform_machine != 'aarch64'",
         "onnxruntime-gpu>=1.17; platform_machine == 'aarch64'",
     ],
+    # `device: openvino`, beside `runtime` or `gpu`, whose ONNX Runtime its results are compared with. It requires
+    # openvino-telemetry, which the engine never imports.
+    "openvino": ["openvino>=2026.0"],
     # `make demo` shows how far it is.
     "demo": ["tqdm>=4.60"],
     # Recorded drives (`spectradino bag`, `calibrate`) without a ROS installation; beside `runtime` or `gpu`.

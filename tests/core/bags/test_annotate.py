@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import numpy as np
 import pytest
 from rosbags.highlevel import AnyReader
 
+from spectradino_core import cli
 from spectradino_core.bags import BagError
 from spectradino_core.bags.annotate import NODE_TOPICS, AnnotateOptions, annotate
 from spectradino_core.bags.reader import BagReader
@@ -66,6 +70,24 @@ def test_class_ids_are_names_on_request(model, tmp_path):
         done = annotate(drive, model, tmp_path / f"{form}.mcap", AnnotateOptions(Settings(class_id_as=form)))
         ids[form] = [[found[0] for found in detections] for *_, detections in boxes(opened(done.path))]
     assert ids == {"index": [["1", "0"]] * 2, "name": [["hot", "red"]] * 2}
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
+def test_openvino_writes_what_onnx_runtime_does(model, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("SPECTRADINO_CACHE", str(tmp_path / "cache"))
+    drive, found = record(tmp_path / "drive", pairs(4)), {}
+    for device in ("cpu", "openvino"):
+        words = ["bag", "run", str(drive), "--model", str(model), "--out", str(tmp_path / device), "--device", device]
+        with caplog.at_level(logging.INFO):
+            assert cli.main([*words, "--threads", "1", "--no-overlay"]) == 0
+        found[device] = boxes(opened(tmp_path / device))
+    assert re.search(r"blob\.onnx: OpenVINO [\d.]+ on CPU \(\w+\)", caplog.text)
+    assert len(found["openvino"]) == 4
+    for ours, theirs in zip(found["openvino"], found["cpu"], strict=True):
+        assert ours[:3] == theirs[:3]
+        assert [class_id for class_id, *_ in ours[3]] == ["1", "0"]
+        # In bf16, where the processor has it.
+        np.testing.assert_allclose(*([values[1:] for values in one[3]] for one in (ours, theirs)), atol=0.004)
 
 
 def test_detections_in_infrared_pixels_have_the_infrared_header(model, tmp_path):

@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,25 @@ def test_the_same_drive_gives_the_same_bytes(evaluate: Evaluate, tmp_path: Path)
         (tmp_path / f"r{n}/bags" / name / "detections.jsonl").read_bytes() for n, name in ((0, "drive"), (2, "other"))
     ]
     assert lines[0] == lines[1]
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
+def test_a_drive_is_scored_in_openvino_on_request_only(
+    evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("SPECTRADINO_CACHE", str(cache))
+    drive = Drive(6, ir_late_ms=4.0)
+    bag, labels = drive.write(tmp_path / "drive"), str(drive.labels(tmp_path / "labels.json"))
+    results = []
+    for number, device in enumerate(((), ("--device", "cpu"), *[("--device", "openvino")] * 2)):
+        assert cache.exists() is (number > 2), "a model that OpenVINO compiles is cached"
+        status, result = evaluate(bag, out=f"r{number}", more=["--labels", labels, *device])
+        assert status == 0
+        results.append((tmp_path / f"r{number}" / "bags/drive/detections.jsonl").read_bytes())
+        assert result["total"]["scores"]["all"]["map50"] == 1
+    assert results[0] == results[1]
+    assert results[2] == results[3]
 
 
 @pytest.mark.slow
