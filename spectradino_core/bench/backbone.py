@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from spectradino_core.bench.timing import Case, peak_memory_mb, take_turns
 from spectradino_core.modality import Modality
 from spectradino_core.models.spectradino import SpectraDINO
 from spectradino_core.models.vit import ViT, ViTConfig
+from spectradino_core.runtime.openvino_engine import openvino_config, openvino_core
 
 __all__ = [
     "PATCH",
@@ -56,6 +58,7 @@ CASES = (
     "onnx fp32, fused, spinning",
     "onnx int8, fused",
     "onnx int8, fused, spinning",
+    *(("openvino fp32", "openvino bf16") if find_spec("openvino") else ()),
 )
 """The reference, two passes of the plain network, and variants of SpectraDINO with both streams.
 
@@ -116,6 +119,9 @@ def case(name: str, variant: str, height: int, width: int, folder: str) -> Case:
     ir = torch.rand(1, 1, height, width, generator=generator)
     if name == REFERENCE:
         return _inference(twice, reference(variant), rgb)
+    if name.startswith("openvino"):
+        graph = export_backbone(variant, (height, width), Path(folder))
+        return _in_openvino(graph, name.split()[1], {"rgb": rgb.numpy(), "ir": ir.numpy()})
     if name.startswith("onnx"):
         precision = name.split()[1].rstrip(",")
         path = export_backbone(variant, (height, width), Path(folder), "fused" in name, precision)
@@ -205,6 +211,12 @@ def _session(path: Path, spinning: bool) -> Any:
     if spinning:
         options.add_session_config_entry("session.force_spinning_stop", "1")
     return ort.InferenceSession(str(path), sess_options=options, providers=["CPUExecutionProvider"])
+
+
+def _in_openvino(path: Path, precision: str, inputs: dict[str, np.ndarray]) -> Case:
+    compiled = openvino_core().compile_model(str(path), "CPU", openvino_config("CPU", precision))
+    request = compiled.create_infer_request()
+    return lambda: list(request.infer(inputs, share_inputs=True).values())
 
 
 def _inference(run: Any, *arguments: Any) -> Case:

@@ -14,6 +14,7 @@ __all__ = ["describe", "version"]
 _PACKAGES = {
     "numpy": ("numpy",),
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "openvino": ("openvino",),
     "torch": ("torch",),
 }
 

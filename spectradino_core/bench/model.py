@@ -1,4 +1,4 @@
-"""Model benchmark: frames to detections on the CPU, also in int8 and with a single camera.
+"""Model benchmark: frames to detections on the CPU, also in int8, in OpenVINO and with a single camera.
 
 The frames are raw messages as sent by camera drivers: rgb8 and mono16. `make bench-node` times the overhead of the node
 (pairing, queue, publishing).
@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +19,9 @@ from spectradino_core.bench.tables import Row
 from spectradino_core.bench.timing import Case, peak_memory_mb
 from spectradino_core.modality import Modality
 from spectradino_core.runtime.bundle import COMPANIONS, beside
+from spectradino_core.runtime.engine import Engine
 from spectradino_core.runtime.onnx_engine import OnnxEngine
+from spectradino_core.runtime.openvino_engine import OpenVinoEngine, openvino_candidates, openvino_or_none
 from spectradino_core.runtime.parity import network_inputs
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.streams.decode import decode_infrared, decode_rgb
@@ -32,45 +34,51 @@ CAMERAS = {"both": "both", "rgb": "rgb", "ir": "ir", "reuse": "both, ir frame re
 STEPS = ("decode", "preprocess", "engine", "postprocess")
 SCENES = 4
 
-Score = Callable[[OnnxEngine], float]
+Score = Callable[[Engine], float]
 
 
 def model_rows(
     model: Path, folder: Path, frames: int, score: Score | None = None, memory: bool = True, int8: bool = True
 ) -> list[Row]:
-    """Measure one row per file and image size: milliseconds of each step, peak memory, mAP50.
+    """Measure one row per precision and image size: milliseconds of each step, CPU time, peak memory, mAP50.
+
+    The fp32 file also runs in OpenVINO, if it is installed, in each precision that the processor has.
 
     Args:
         model: the exported file.
         folder: cache of the int8 conversion.
-        frames: timed frames per size; files are interleaved frame by frame.
+        frames: timed frames per size; precisions are interleaved frame by frame.
         score: evaluates an engine, in 0..1; None: no evaluation.
         memory: measure peak memory, in separate processes.
         int8: also convert the model to int8 and time it.
     """
     files = {"fp32": model} | ({"int8": _converted(model, folder)} if int8 else {})
-    scores = {name: score(OnnxEngine(path, "cpu")) if score else None for name, path in files.items()}
+    in_openvino = openvino_or_none(model, OnnxEngine(model, "cpu").info)
+    files |= {f"OpenVINO {one.precision}": model for one in reversed(in_openvino)}
+    scores = {name: score(_open(path, name)) if score else None for name, path in files.items()}
     rows: list[Row] = []
     for size in SIZES:
-        pipelines = {name: Pipeline.open(path, device="cpu") for name, path in files.items()}
+        pipelines = {name: Pipeline(_open(path, name)) for name, path in files.items()}
         pairs = _messages(size, next(iter(pipelines.values())).info.infrared)
-        steps: dict[str, dict[str, list[float]]] = {name: {step: [] for step in STEPS} for name in files}
+        steps: dict[str, dict[str, list[float]]] = {name: {step: [] for step in (*STEPS, "cpu")} for name in files}
         for number in range(-2, frames):
             for name, pipeline in pipelines.items():
                 taken = _run(pipeline, *pairs[number % len(pairs)])
                 if number >= 0:
-                    for step in STEPS:
-                        steps[name][step].append(taken[step])
+                    for step, values in steps[name].items():
+                        values.append(taken[step])
         for name, path in files.items():
             row: Row = {"model": model.name, "precision": name, "pictures": f"{size[0]}x{size[1]}", "frames": frames}
-            row |= {f"{step}_ms": statistics.median(values) for step, values in steps[name].items()}
-            beside = [sum(v for s, v in zip(STEPS, each) if s != "engine") for each in zip(*steps[name].values())]
-            row["beside_engine_p95_ms"] = float(np.percentile(beside, 95))
+            medians = {f"{step}_ms": statistics.median(values) for step, values in steps[name].items()}
+            row |= medians
+            others = [steps[name][step] for step in STEPS if step != "engine"]
+            row["beside_engine_p95_ms"] = float(np.percentile(np.sum(others, axis=0), 95))
             engine = {key: statistics.median(steps[key]["engine"]) for key in files}
             row["engine_ratio"] = engine[name] / engine["fp32"]
+            row["cpu_ratio"] = medians["cpu_ms"] / statistics.median(steps["fp32"]["cpu"])
             found = scores[name]
             row["map50"] = "-" if found is None else 100 * found
-            given = {"model": str(path), "width": size[0], "height": size[1]}
+            given = {"model": str(path), "width": size[0], "height": size[1], "name": name}
             row["peak_mb"] = peak_memory_mb(__name__, given) if memory else "-"
             rows.append(row)
     return rows
@@ -115,21 +123,32 @@ def _scene(infrared: Modality, size: tuple[int, int]) -> Any:
     return ScenePairs.held_out("report", 1, infrared, size)[0]
 
 
-def case(model: str, width: int, height: int) -> Case:
+def case(model: str, width: int, height: int, name: str) -> Case:
     """Prepare one pair and a model file for `timing.peak_memory_mb`; imports no training code."""
-    pipeline = Pipeline.open(model, device="cpu")
+    pipeline = Pipeline(_open(Path(model), name))
     rng = np.random.default_rng(0)
     rgb = rng.integers(0, 256, (height, width, 3), np.uint8)
     infrared = rng.integers(7000, 9000, (height, width)).astype(np.uint16)
     return lambda: _run(pipeline, _message(rgb, "rgb8"), _message(infrared, "mono16"))
 
 
+def _open(path: Path, name: str) -> Engine:
+    """Open a file in ONNX Runtime, or in OpenVINO for a name like "OpenVINO bf16"."""
+    on_cpu = OnnxEngine(path, "cpu")
+    runtime, _, precision = name.partition(" ")
+    if runtime != "OpenVINO":
+        return on_cpu
+    found = {one.precision: one for one in openvino_candidates("openvino", path, on_cpu.info)}
+    return OpenVinoEngine(path, on_cpu.info, found[precision])
+
+
 def _run(pipeline: Pipeline, rgb: Any, infrared: Any) -> dict[str, float]:
-    """Process a pair and return the milliseconds of each of `STEPS`."""
-    start = perf_counter()
+    """Process a pair and return the milliseconds of each of `STEPS`, and the CPU time of all threads."""
+    start, cpu = perf_counter(), process_time()
     frames = decode_rgb(rgb), decode_infrared(infrared)
     decoded = perf_counter()
-    return {"decode": 1e3 * (decoded - start)} | pipeline(*frames).steps_ms
+    steps = pipeline(*frames).steps_ms
+    return {"decode": 1e3 * (decoded - start)} | steps | {"cpu": 1e3 * (process_time() - cpu)}
 
 
 def _messages(size: tuple[int, int], infrared: Modality) -> list[tuple[Any, Any]]:

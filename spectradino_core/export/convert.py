@@ -22,6 +22,7 @@ from spectradino_core.export.onnx_model import ParityError, describe, measure_pa
 from spectradino_core.export.raw_inputs import take_normalised, take_raw
 from spectradino_core.files import written_atomically
 from spectradino_core.runtime.bundle import both_of
+from spectradino_core.runtime.engine import Engine
 from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.parity import Difference, Tolerance
 
@@ -38,7 +39,7 @@ TOLERANCES = {
 
 PRECISIONS = tuple(TOLERANCES)
 
-Score = Callable[[OnnxEngine], float]
+Score = Callable[[Engine], float]
 
 
 def convert(

@@ -33,7 +33,7 @@ from spectradino_core.runtime.providers import (
 )
 from spectradino_core.text import printable
 
-__all__ = ["OpenVinoEngine", "openvino_candidates", "openvino_or_none"]
+__all__ = ["OpenVinoEngine", "openvino_candidates", "openvino_config", "openvino_core", "openvino_or_none"]
 
 log = logging.getLogger(__name__)
 
@@ -67,13 +67,7 @@ class OpenVinoEngine:
             EngineError: OpenVINO cannot read the graph or compile it for the device.
         """
         path = Path(path)
-        config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS[chosen.precision]}
-        if chosen.target == "CPU":
-            # Pinned threads of two nodes would share the same cores.
-            config["ENABLE_CPU_PINNING"] = False
-            if threads:
-                config["INFERENCE_NUM_THREADS"] = threads
-        compiled = _compiled(path, info, chosen, config)
+        compiled = _compiled(path, info, chosen, openvino_config(chosen.target, chosen.precision, threads))
         self.info, self.path = info, path
         self.ir_features: np.ndarray | None = None
         self._inputs = list(signature(info))
@@ -106,7 +100,7 @@ def openvino_candidates(device: str, model: Path, info: ModelInfo, gpu_id: int =
     Raises:
         EngineError: OpenVINO is not installed, does not have the device, or is no runtime for this file.
     """
-    core = _core()
+    core = openvino_core()
     kind = device.partition(":")[2] or "CPU"
     target = f"{kind}.{gpu_id}" if kind == "GPU" and gpu_id else kind
     available = core.available_devices
@@ -130,6 +124,22 @@ def openvino_candidates(device: str, model: Path, info: ModelInfo, gpu_id: int =
             cache = cache_root() / "openvino" / f"{file_digest(model)}-{target}-{name}-{_version()}-{precision}.blob"
         found.append(EngineCandidate("openvino", precision, cache, target=target))
     return found
+
+
+def openvino_config(target: str, precision: str, threads: int = 0) -> dict[str, Any]:
+    """Return OpenVINO's settings of a device, for one frame at a time.
+
+    Args:
+        target: OpenVINO's name of the device.
+        precision: "fp32", "fp16" or "bf16".
+        threads: CPU threads; 0 leaves it to OpenVINO.
+    """
+    config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS[precision]}
+    if target == "CPU":
+        config["ENABLE_CPU_PINNING"] = False  # pinned threads of two nodes would share the same cores
+        if threads:
+            config["INFERENCE_NUM_THREADS"] = threads
+    return config
 
 
 def openvino_or_none(model: Path, info: ModelInfo) -> list[EngineCandidate]:
@@ -172,8 +182,12 @@ def _version() -> str:
 
 
 @functools.cache
-def _core() -> Any:
-    """Return OpenVINO's registry of devices."""
+def openvino_core() -> Any:
+    """Return OpenVINO's registry of devices.
+
+    Raises:
+        EngineError: it is not installed.
+    """
     return _openvino().Core()
 
 
@@ -183,7 +197,7 @@ def _compiled(path: Path, info: ModelInfo, chosen: EngineCandidate, config: Mapp
     Raises:
         EngineError: OpenVINO cannot read the graph or compile it.
     """
-    cached, core = chosen.cache, _core()
+    cached, core = chosen.cache, openvino_core()
     if cached is not None and (blob := _read(cached)) is not None:
         try:
             return core.import_model(io.BytesIO(blob), chosen.target, config)

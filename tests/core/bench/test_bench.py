@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -226,5 +227,7 @@ def test_quick_benchmark_writes_all_results(graphs, tmp_path, capsys, monkeypatc
         assert f"{name}.csv" in printed
         assert (tmp_path / f"{name}.png").stat().st_size > 5000
     by_step = read_table(tmp_path / "model.csv")[1]
-    assert [row["precision"] for row in by_step] == ["fp32", "int8"] * 2
-    assert all(float(row["engine_ms"]) > 0 for row in by_step)
+    assert [row["precision"] for row in by_step if "OpenVINO" not in row["precision"]] == ["fp32", "int8"] * 2
+    assert ("OpenVINO fp32" in [row["precision"] for row in by_step]) is (find_spec("openvino") is not None)
+    assert all(float(row["engine_ms"]) > 0 and float(row["cpu_ms"]) > 0 for row in by_step)
+    assert by_step[0]["cpu_ratio"] == "1"

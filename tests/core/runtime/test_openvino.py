@@ -51,10 +51,10 @@ def blob(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def without_openvino(monkeypatch) -> Iterator[None]:
-    openvino_engine._core.cache_clear()
+    openvino_engine.openvino_core.cache_clear()
     monkeypatch.setitem(sys.modules, "openvino", None)
     yield
-    openvino_engine._core.cache_clear()
+    openvino_engine.openvino_core.cache_clear()
 
 
 def in_precision(path: Path, precision: str, threads: int = 1) -> tuple[OnnxEngine, OpenVinoEngine]:
@@ -130,8 +130,8 @@ def test_a_compiled_model_is_cached_by_file_and_precision(blob, cache, monkeypat
                 raise AssertionError("the graph was read again")
             return getattr(core, name)
 
-    core = openvino_engine._core()
-    monkeypatch.setattr(openvino_engine, "_core", Core)
+    core = openvino_engine.openvino_core()
+    monkeypatch.setattr(openvino_engine, "openvino_core", Core)
     second = open_engine(blob, "openvino", 1)
     for a, b in zip(second.run(*blank_input(first.info)), wanted, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -215,7 +215,7 @@ def test_precision_is_the_processors(blob, monkeypatch):
             found = {"CPU": ["FP32", "FP16", "INT8"], "NPU": ["FP16"], "GPU": ["FP32", "FP16"], "GPU.1": ["FP32"]}
             return found[target] if name == "OPTIMIZATION_CAPABILITIES" else f"Intel(R) {target}"
 
-    monkeypatch.setattr(openvino_engine, "_core", Core)
+    monkeypatch.setattr(openvino_engine, "openvino_core", Core)
     for device, gpu_id, found in (
         ("openvino", 1, ["OpenVINO on CPU in fp32"]),
         ("openvino:GPU", 0, ["OpenVINO on GPU in fp16", "OpenVINO on GPU in fp32"]),
