@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,31 +85,38 @@ def add(commands: Any) -> None:
         "pixels of DINOv2, from whose patch they are scaled for DINOv3",
     )
     model.add_argument("--upernet-width", type=int, help="256 or 512, as the paper's peers (default: 256)")
-    add_option(model, "--input-size")
-    recipe = command.add_argument_group("overrides of the recipe")
-    add_option(recipe, "--epochs")
-    add_option(recipe, "--steps")
-    add_option(recipe, "--batch", ", over all processes")
-    lr = add_option(recipe, "--lr", " of the heads; others are scaled accordingly")
+    add_option(model, "--input-size", "; default", listed=_settings("input_size"))
+    recipe = command.add_argument_group(
+        "overrides of the recipe", "Defaults are those of data sets; a --recipe has its own."
+    )
+    add_option(recipe, "--epochs", "; default", listed=_settings("epochs"))
+    add_option(recipe, "--steps", " (default: that of the epochs)")
+    add_option(recipe, "--batch", ", over all processes; default", listed=_settings("batch"))
+    lr = add_option(recipe, "--lr", " of the heads; others are scaled accordingly; default", listed=_rates("head"))
     lr_adapters = recipe.add_argument(
-        "--lr-adapters", type=float, metavar="LR", help="learning rate of adapters, stems and modality embedding"
-    )
+        "--lr-adapters", type=float, metavar="LR",
+        help="learning rate of adapters, stems and modality embedding; default",
+    )  # fmt: skip
     lr_blocks = recipe.add_argument(
-        "--lr-blocks", type=float, metavar="LR", help="learning rate of the backbone's blocks"
+        "--lr-blocks", type=float, metavar="LR", help="learning rate of the backbone's blocks; default"
     )
+    list_names(lr_adapters, _rates("adapters"))
+    list_names(lr_blocks, _rates("blocks"))
     add_former(recipe, lr, "--rate")
     add_former(recipe, lr_adapters, "--rate-adapters")
     add_former(recipe, lr_blocks, "--rate-blocks")
-    recipe.add_argument("--layer-decay", type=float, metavar="FACTOR", help="learning rate ratio of adjacent blocks")
-    add_option(recipe, "--ema")
-    add_option(recipe, "--seed", " of weights and samples")
+    recipe.add_argument(
+        "--layer-decay", type=float, metavar="FACTOR", help="learning rate ratio of adjacent blocks (default: 1)"
+    )
+    add_option(recipe, "--ema", " (default: 0.999)")
+    add_option(recipe, "--seed", " of weights and samples (default: 0)")
     run = command.add_argument_group("run")
     add_option(run, "--out", " folder (default: runs/RECIPE); a stopped run is resumed", metavar="DIR")
     add_option(
         run, "--start", ", fine-tuned, such as models/lwir_box.safetensors; band, classes and heads may differ: "
         "matching weights are used",
     )  # fmt: skip
-    add_run_options(run, amp=None)
+    add_run_options(run, amp=None, checkpoint_every="an epoch, or a tenth of the run if that is longer")
     command.set_defaults(run=_run)
 
 
@@ -199,6 +206,31 @@ def _refuse_without_effect(options: argparse.Namespace, recipe: FinetuneRecipe) 
         refuse(options, "lr-adapters", "has no effect in mode head, which trains no adapters")
     if options.recipe is not None and not recipe.mix and not recipe.real:
         refuse(options, "data-root", f"has no effect on recipe {recipe.name}, which renders its data")
+
+
+def _settings(field: str) -> Callable[[], Sequence[str]]:
+    """Return a function that gives a setting by data set, for help."""
+
+    def listed() -> Sequence[str]:
+        from spectradino_core.training.downstream import settings_by_name
+
+        values = {name: getattr(setting, field) for name, setting in settings_by_name().items()}
+        return [
+            f"{name} {value if isinstance(value, int) else 'x'.join(map(str, value))}" for name, value in values.items()
+        ]
+
+    return listed
+
+
+def _rates(group: str) -> Callable[[], Sequence[str]]:
+    """Return a function that gives the learning rates of a group of parameters, for help."""
+
+    def listed() -> Sequence[str]:
+        from spectradino_core.training.downstream import RATES
+
+        return [f"{RATES['pretrained'][group]:g}", f"tiny and test {RATES['small'][group]:g}"]
+
+    return listed
 
 
 def _head_names() -> Sequence[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from spectradino_core.commands import omnivorous
 from spectradino_core.commands.training_options import add_run_options
-from spectradino_core.options import add_former, add_option, refuse
+from spectradino_core.options import add_former, add_option, list_names, refuse
 
 __all__ = ["add"]
 
@@ -52,23 +52,34 @@ def add(commands: Any) -> None:
     )
     add_option(model, "--start", ", for the first stage: a backbone")
     add_option(model, "--out", " folder (default: runs/pretrain-VARIANT)", metavar="DIR")
-    recipe = command.add_argument_group("overrides of the recipe")
-    add_option(recipe, "--epochs", " of each stage", **_by_stage(int))
-    add_option(recipe, "--steps", " of each stage")
-    add_option(recipe, "--batch", ", over all processes", **_by_stage(int))
-    lr = add_option(recipe, "--lr", "; of single stages: 1:2e-4,3:4e-5", **_by_stage(float))
+    recipe = command.add_argument_group(
+        "overrides of the recipe", "Defaults by variant, with / between Stages I, II and III where they differ."
+    )
+    add_option(recipe, "--epochs", " of each stage; default", listed=_recipes("epochs"), **_by_stage(int))
+    add_option(recipe, "--steps", " of each stage (default: that of the epochs; omnivorous: 20000)")
+    add_option(recipe, "--batch", ", over all processes; default", listed=_recipes("batch"), **_by_stage(int))
+    lr = add_option(
+        recipe, "--lr", "; of single stages: 1:2e-4,3:4e-5; default", listed=_recipes("rate"), **_by_stage(float)
+    )
     add_former(recipe, lr, "--rate")
-    add_option(recipe, "--crop")
-    recipe.add_argument("--clip", help="maximum gradient norm; 0: none", **_by_stage(float))
-    add_option(recipe, "--ema", **_by_stage(float))
-    recipe.add_argument("--learn-temperature", action="store_const", const=True, help="of the contrastive loss")
+    add_option(recipe, "--crop", "; default", listed=_recipes("crop"))
+    clip = recipe.add_argument("--clip", help="maximum gradient norm; 0: none; default", **_by_stage(float))
+    list_names(clip, _recipes("clip"))
+    add_option(recipe, "--ema", "; default", listed=_recipes("ema"), **_by_stage(float))
+    learned = recipe.add_argument(
+        "--learn-temperature", action="store_const", const=True,
+        help="learn the temperature of the contrastive loss over all stages; it starts at, or else is fixed at",
+    )  # fmt: skip
+    list_names(learned, _recipes("temperature"))
     ours = command.add_argument_group("beyond the paper")
     ours.add_argument("--adaptive", action="store_true", help="sample bands with a high loss more often")
-    ours.add_argument("--infrared-alignment", type=float, metavar="WEIGHT", help="align IR bands with each other")
+    ours.add_argument(
+        "--infrared-alignment", type=float, metavar="WEIGHT", help="align IR bands with each other (default: 0)"
+    )
     omnivorous.add_arguments(command)
     run = command.add_argument_group("machine")
     run.add_argument("--strategy", choices=("ddp", "fsdp"), help="default: ddp; fsdp for variant g on several GPUs")
-    add_run_options(run, amp="bf16")
+    add_run_options(run, amp="bf16", checkpoint_every="an epoch")
     run.add_argument("--cache-teacher", action="store_true", help="run the teacher once per view (needs --views)")
     run.add_argument("--keep", type=int, metavar="K", help="checkpoints to keep (default: 2)")
     add_option(run, "--seed", " (default: %(default)s)", default=0)
@@ -77,6 +88,19 @@ def add(commands: Any) -> None:
         help="resume although these options (without dashes) differ from the run's; recorded in recipe.json",
     )  # fmt: skip
     command.set_defaults(run=_run)
+
+
+def _recipes(field: str) -> Callable[[], Sequence[str]]:
+    """Return a function that gives a field's values in the recipes, for help."""
+
+    def listed() -> Sequence[str]:
+        from spectradino_core.training.omnivorous import OmnivorousRecipe
+        from spectradino_core.training.stages import recipe_values
+
+        omnivorous = getattr(OmnivorousRecipe, field, None)
+        return [recipe_values(field) + ("" if omnivorous is None else f"; omnivorous {omnivorous:g}")]
+
+    return listed
 
 
 def _by_stage(kind: Callable[[str], Any]) -> dict[str, Any]:

@@ -83,6 +83,7 @@ RASMD = Benchmark(
     notes=(
         "Its detection labels cover a small part of the 100,000 pairs; no list of a split was found in public.",
         "Frames of one recording are neighbours in time: a split by frame, not by recording, leaks.",
+        "A backbone that was pretrained on recordings of the test split has seen its images: hold these out.",
         "The weather is taken from the folder's name; day and night are not distinguished.",
     ),
 )

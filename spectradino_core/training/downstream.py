@@ -19,7 +19,7 @@ from spectradino_core.models.vit import vit_config
 from spectradino_core.training.loop import LoopOptions
 from spectradino_core.training.recipes import BY_EPOCH, FinetuneRecipe
 
-__all__ = ["RATES", "SETTINGS", "TASKS", "Setting", "downstream_recipe"]
+__all__ = ["RATES", "SETTINGS", "TASKS", "Setting", "downstream_recipe", "settings_by_name"]
 
 TASKS = ("detection", "segmentation", "both")
 
@@ -57,6 +57,12 @@ SETTINGS = {
 
 _OWN = Setting((644, 518), (280, 224), 8, 30)
 """Settings of a user's own data, with any aspect ratio: images are letterboxed."""
+
+
+def settings_by_name() -> dict[str, Setting]:
+    """Return the settings of all data sets and of own data."""
+    return {**SETTINGS, "own data": _OWN}
+
 
 RATES = {
     "pretrained": {"head": 1e-4, "adapters": 5e-5, "blocks": 1e-5},

@@ -35,6 +35,7 @@ from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.training.batches import BatchStream, Samples, stream
 from spectradino_core.training.distributed import DistEnv, parallelise, process_group
 from spectradino_core.training.loop import LoopOptions, resume_step, train
+from spectradino_core.training.means import RecentMeans
 from spectradino_core.training.memory import keep_freed_memory
 from spectradino_core.training.modes import count_trainable, freeze_for, parameter_groups
 from spectradino_core.training.perception_loss import perception_loss
@@ -177,6 +178,7 @@ class _FinetuneRun:
             self.loop.steps, first, anchors=anchor_points(recipe), rank=env.rank, world=env.world, early=self._early(),
             mask_stride=recipe.mask_stride,
         )  # fmt: skip
+        recent = RecentMeans(self.loop.log_every, self.loop.steps, only=("clipped",))
         started = time.time()
         kept = train(
             self.model,
@@ -188,6 +190,7 @@ class _FinetuneRun:
             self.device,
             every=self._check,
             runner=runner,
+            after_step=lambda step, batch, losses: recent.after_step(step, "", losses),
         )
         self.info.provenance["minutes" if not first else "minutes_since_resumed"] = round(
             (time.time() - started) / 60, 1

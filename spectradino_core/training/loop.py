@@ -241,7 +241,8 @@ def training_step(
         watch: detects losses that are not finite; None: no check.
 
     Returns:
-        The batch's losses by name, detached, and "gradient", the gradient norm before clipping.
+        The batch's losses by name, detached; "gradient", the gradient norm before clipping, and "clipped", whether it
+        was clipped.
     """
     scaler = torch.amp.GradScaler(device.type, enabled=False) if scaler is None else scaler
     precision = torch.bfloat16 if options.amp == "auto" and _has_bf16(device) else _PRECISIONS[options.amp]
@@ -259,7 +260,9 @@ def training_step(
     if options.clip:
         scaler.unscale_(optimiser)
         norm = nn.utils.clip_grad_norm_(model.parameters(), options.clip)
-        losses["gradient"] = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        losses["gradient"] = norm
+        losses["clipped"] = (norm > options.clip) & norm.isfinite()  # the scaler of fp16 skips steps that overflow
     scaler.step(optimiser)
     scaler.update()
     if watch is not None:

@@ -6,7 +6,7 @@ multiple of the number of bands, always the same one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -21,10 +21,11 @@ class RecentMeans:
     Args:
         every: steps between rows.
         last: number of steps of the run; the last step always has a row.
+        only: names to average; None: all, and the total of each band.
     """
 
-    def __init__(self, every: int, last: int) -> None:
-        self._every, self._last = every, last
+    def __init__(self, every: int, last: int, only: Collection[str] | None = None) -> None:
+        self._every, self._last, self._only = every, last, only
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
@@ -38,6 +39,8 @@ class RecentMeans:
                 over those.
         """
         for name, value in [*losses.items(), (f"total_{group}", losses["total"])]:
+            if self._only is not None and name not in self._only:
+                continue
             value = value.detach().double()
             self._sums[name] = self._sums[name].to(value.device) + value if name in self._sums else value
             self._counts[name] = self._counts.get(name, 0) + 1

@@ -33,7 +33,7 @@ from spectradino_core.data.views import PLAIN, ViewOptions
 from spectradino_core.files import written_atomically
 from spectradino_core.losses.neighbourhood import TeacherQueue, queue_capacity
 from spectradino_core.modality import INFRARED
-from spectradino_core.models.checkpoints import load_spectradino, read_tensors, save_spectradino
+from spectradino_core.models.checkpoints import load_spectradino, read_metadata, read_tensors, save_spectradino
 from spectradino_core.models.spectradino import SpectraDINO
 from spectradino_core.training.distributed import (
     DistEnv,
@@ -49,7 +49,7 @@ from spectradino_core.training.means import RecentMeans
 from spectradino_core.training.optimiser import adamw_for
 from spectradino_core.training.run_record import resumed_record, versions, write_record
 from spectradino_core.training.stages import StageRecipe, freeze
-from spectradino_core.training.student import PretrainTask, Student
+from spectradino_core.training.student import PretrainTask, Student, temperature_of
 from spectradino_core.training.teacher import Teacher, TeacherCache, load_teacher, random_teacher
 from spectradino_core.training.train_logger import plot_losses
 
@@ -187,6 +187,7 @@ class _Stage:
         self.epoch = max(1, self.steps // recipe.epochs)
         self.first = resume_step(self.folder)
         torch.manual_seed(options.seed + recipe.stage)
+        self.temperature = recipe.temperature if recipe.learn_temperature else None
         self.backbone, self.start = self._start(start)
         freeze(recipe, self.backbone)
         self.queue = self._queue()
@@ -200,9 +201,7 @@ class _Stage:
         self.env.wait()  # all have read it
         if self.env.first:
             write_record(self.folder, record)
-        student = Student(
-            self.backbone, options.parts, recipe.temperature if recipe.learn_temperature else None
-        ).to(self.device)  # fmt: skip
+        student = Student(self.backbone, options.parts, self.temperature).to(self.device)
         runner = parallelise(student, fsdp_units(self.backbone), options.strategy, self.device, options.amp)
         whole = FullState(student)
         optimiser = adamw_for(student, self.backbone, recipe.rate, recipe.weight_decay)
@@ -282,6 +281,10 @@ class _Stage:
             backbone, origin = self.teacher.student(), f"the teacher ({self.teacher.origin})"
         else:
             backbone, origin = load_spectradino(path), f"{path.parent.name}/{path.name}"
+            learned = read_metadata(path).get("temperature")
+            if self.temperature is not None and learned is not None:
+                self.temperature = float(learned)
+                log.info("stage %d: the temperature continues at %.4g", self.recipe.stage, self.temperature)
             if backbone.config != self.teacher.config:
                 raise ValueError(
                     f"{path} is a {backbone.config.title}, the teacher a {self.teacher.config.title}: both must be of "
@@ -367,6 +370,8 @@ class _Stage:
             "recipe": json.dumps(dataclasses.asdict(self.recipe)),
             "validation": json.dumps(scores),
         }
+        if kept.log_scale is not None:
+            metadata["temperature"] = repr(temperature_of(state["log_scale"] if state else kept.log_scale))
         save_spectradino(backbone, self.folder / name, metadata)
 
     def _record(self) -> dict[str, Any]:

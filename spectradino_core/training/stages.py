@@ -21,6 +21,7 @@ __all__ = [
     "freeze",
     "of_stage",
     "parse_stages",
+    "recipe_values",
     "stage_recipe",
     "trainable",
 ]
@@ -70,7 +71,8 @@ class StageRecipe:
         queue, top_k, queue_temperature: size of the teacher queue, neighbours and temperature of the neighbourhood
             loss.
         temperature: temperature of the contrastive loss. Assumed.
-        learn_temperature: learn the temperature, starting from `temperature`, as CLIP does. Assumed off.
+        learn_temperature: learn the temperature as CLIP does, starting from that of the backbone that the stage starts
+            from, or from `temperature`. Assumed off.
         weight_decay: AdamW's weight decay.
         clip: maximum gradient norm. Assumed: DINOv2's.
         ema: decay of a moving average of the weights; 0: none. Our option.
@@ -162,6 +164,21 @@ def stage_recipe(variant: str, stage: int) -> StageRecipe:
         warmup=_WARMUP[stage],
         crop=size.crop,
     )
+
+
+def recipe_values(field: str) -> str:
+    """Describe a field of the recipes by variant, e.g. "l 64; g 24/24/16", with "/" between stages that differ.
+
+    Variants with equal values are joined; a DINOv3 has those of the DINOv2 of its width and is omitted.
+    """
+    found: dict[str, list[str]] = {}
+    for variant in _SIZES:
+        if not variant.startswith("v3_"):
+            values = [f"{getattr(stage_recipe(variant, stage), field):g}" for stage in STAGES]
+            found.setdefault("/".join(values if len(set(values)) > 1 else values[:1]), []).append(variant)
+    if len(found) == 1:
+        return next(iter(found))
+    return "; ".join(f"{', '.join(variants)} {text}" for text, variants in found.items())
 
 
 def trainable(recipe: StageRecipe, model: SpectraDINO) -> list[str]:

@@ -21,7 +21,7 @@ from spectradino_core.models.vit import vit_config
 from spectradino_core.training.distributed import sum_over_processes
 from spectradino_core.training.stages import StageRecipe
 
-__all__ = ["PretrainTask", "Student"]
+__all__ = ["PretrainTask", "Student", "temperature_of"]
 
 MAX_SCALE = 100.0
 """Maximum factor on similarities with a learned temperature (CLIP's bound)."""
@@ -84,6 +84,11 @@ class Student(nn.Module):
         chunks = zip(*(x.tensor_split(min(self.parts, len(x))) for x in images), strict=True)
         outputs = [checkpoint(run, *chunk, use_reentrant=False) for chunk in chunks]
         return {key: torch.cat([part[key] for part in outputs]) for key in outputs[0]}
+
+
+def temperature_of(log_scale: Tensor) -> float:
+    """Return the temperature of a learned `Student.log_scale`, within its bound."""
+    return 1 / min(MAX_SCALE, math.exp(float(log_scale.detach())))
 
 
 class PretrainTask:

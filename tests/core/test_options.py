@@ -261,6 +261,25 @@ def test_help_lists_recipes(capsys: pytest.CaptureFixture[str]) -> None:
         assert last in capsys.readouterr().out.partition("recipe: ")[2].partition("--")[0]
 
 
+@pytest.mark.parametrize(
+    ("command", "texts"),
+    [
+        ("pretrain", ["each stage; default: s, b, l 100/10/75; g 50/10/30;", "default: s, b 256; l 128; g 48/48/32;",
+                      "none; default: 3; omnivorous 3", "s 0.0002/0.0001/4e-05;", "else is fixed at: 0.07"]),
+        ("finetune", ["default: flir 24, llvip 12,", "mcubes 518x518,", "default: 0.0001, tiny and test 0.001",
+                      "default: 1e-05,", "none (default: 0.999)"]),
+    ],
+)  # fmt: skip
+def test_help_shows_the_values_of_the_recipes(
+    command: str, texts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for text in texts:
+        assert text in shown
+
+
 def test_help_without_torch_says_what_is_missing() -> None:
     def listed() -> list[str]:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")

@@ -26,7 +26,7 @@ from tests.core.training.patterns import smooth_batches
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "pretrain_losses.json"
 STEPS, EPOCH, TOLERANCE = 20, 6, 2e-4
-LEFT_OUT = ("step", "steps_per_s", "lr", "gradient")
+LEFT_OUT = ("step", "steps_per_s", "lr", "gradient", "clipped")
 
 
 def golden_losses(folder: Path) -> dict[str, list[dict[str, float]]]:

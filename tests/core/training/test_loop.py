@@ -20,6 +20,7 @@ from spectradino_core.training.loop import (
     resume_step,
     train,
 )
+from spectradino_core.training.train_logger import read_log
 
 OPTIONS = LoopOptions(steps=30, warmup=5, ema=0.9, amp="fp32", checkpoint_every=10, log_every=1)
 
@@ -83,6 +84,16 @@ def test_what_is_kept_is_the_average(tmp_path):
     plain = run(tmp_path / "b", options=replace(OPTIONS, ema=0.0))
     assert not torch.equal(averaged[0].weight, plain[0].weight)
     assert not averaged.training
+
+
+def test_log_tells_whether_the_step_was_clipped(tmp_path):
+    rows = {}
+    for clip in (0.0, 1e-6, 1e6):
+        run(tmp_path / str(clip), options=replace(OPTIONS, clip=clip, log_every=1))
+        rows[clip] = [row for row in read_log(tmp_path / str(clip) / "log.jsonl") if "total" in row]
+    assert "clipped" not in rows[0.0][0]
+    assert {row["clipped"] for row in rows[1e-6]} == {1.0}
+    assert {row["clipped"] for row in rows[1e6]} == {0.0}
 
 
 def test_a_broken_loss_stops_and_names_the_step(tmp_path):

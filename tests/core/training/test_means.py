@@ -27,6 +27,14 @@ def test_rows_by_hand():
     assert last == {"total": 6.5, "total_nir": 6.0, "total_swir": 7.0, "queue": 14.0}
 
 
+def test_only_the_named_values_are_averaged():
+    recent = RecentMeans(4, 8, only=("clipped",))
+    for step in range(4):
+        losses = {"total": torch.tensor(float(step)), "clipped": torch.tensor(step < 1)}
+        recent.after_step(step, "", losses)
+    assert {name: float(value) for name, value in losses.items()} == {"total": 3.0, "clipped": 0.25}
+
+
 @pytest.mark.parametrize("stopped", [1, 4, 6, 7])
 def test_resumed_run_logs_the_same_means(stopped):
     whole = run(RecentMeans(6, 8), 0, 8)

@@ -103,6 +103,26 @@ def test_a_stage_from_a_given_backbone(tmp_path, caplog):
         )  # fmt: skip
 
 
+def test_a_learned_temperature_continues_in_the_next_stage(tmp_path):
+    recipes = [replace(recipe, learn_temperature=True, rate=1e-2, clip=0.1) for recipe in RECIPES]
+    pretrain(recipes, [Patterns(8)], [], PretrainOptions(tmp_path, **OPTIONS))
+    learned = {stage: read_metadata(tmp_path / f"stage{stage}/last.safetensors")["temperature"] for stage in STAGES}
+    rows = {stage: read_log(tmp_path / f"stage{stage}/log.jsonl") for stage in STAGES}
+    assert rows[1][0]["temperature"] == pytest.approx(0.07)
+    for stage in (2, 3):  # the first step's loss is computed before its update
+        assert rows[stage][0]["temperature"] == pytest.approx(float(learned[stage - 1]), rel=1e-5)
+        assert abs(rows[stage][0]["temperature"] / 0.07 - 1) > 1e-3
+    assert all(row["clipped"] == (row["gradient"] > 0.1) for row in rows[1] if "total" in row)
+    options = PretrainOptions(tmp_path / "given", start=tmp_path / "stage2/last.safetensors", **OPTIONS)
+    pretrain(recipes[2:], [Patterns(8)], [], options)
+    first = read_log(tmp_path / "given/stage3/log.jsonl")[0]
+    assert first["temperature"] == pytest.approx(float(learned[2]), rel=1e-5)
+
+
+def test_a_fixed_temperature_is_not_stored(run):
+    assert "temperature" not in read_metadata(run / "stage1/last.safetensors")
+
+
 def test_bands_without_pairs_are_named(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         pretrain([RECIPES[0]], [Patterns(8, ("nir", "lwir"))], [], PretrainOptions(tmp_path, **OPTIONS))
