@@ -57,6 +57,7 @@ CONCEPTS = {
     "--rgb": Concept("own data: folder of the RGB images", str, "DIR"),
     "--ir": Concept("own data: folder of the IR images", str, "DIR"),
     "--band": Concept("IR band", str),
+    "--bands": Concept("IR bands to use (default: all)", names, "A,B"),
     "--classes": Concept("own data: classes to use", names, "A,B"),
     "--scenes": Concept("number of synthetic scenes", int, "N"),
     "--score-scenes": Concept("score mAP50 on this number of synthetic scenes", int, "N"),

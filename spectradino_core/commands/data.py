@@ -7,11 +7,13 @@ import sys
 from typing import Any
 
 from spectradino_core.commands import data_sets
-from spectradino_core.options import add_former, add_option, refuse
+from spectradino_core.options import add_former, add_option, names, refuse
 
 __all__ = ["add"]
 
 _LAYOUTS = ("folder", "ms2", "rasmd", "ir500k")
+_OF_DATA = "split bands hold-out-sequences limit plane-distance sequence-pattern data-root"
+"""Options that list what is on disk."""
 
 
 def add(commands: Any) -> None:
@@ -26,7 +28,8 @@ def add(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n"
         "  spectradino data make-manifest --data /data/roadscene --split train\n"
-        "  spectradino data make-manifest --data /data/MS2 --layout ms2 --data-root /data --out ms2.jsonl\n"
+        "  spectradino data make-manifest --data /data/MS2 --layout ms2 --split train --out ms2.jsonl\n"
+        "  spectradino data make-manifest --data /data/RASMD --layout rasmd --hold-out-sequences 4 --out rasmd.jsonl\n"
         "  spectradino data make-manifest --scenes 500 --out scenes",
     )
     data = add_option(made, "--data", ", to list")
@@ -35,7 +38,20 @@ def add(commands: Any) -> None:
         "--layout", choices=(*_LAYOUTS, "scenes"), metavar="LAYOUT",
         help=f"folder layout: {', '.join(_LAYOUTS)} (default: folder)",
     )  # fmt: skip
-    add_option(made, "--split", " of layout 'folder' (default: train)")
+    add_option(
+        made, "--split", " of layout 'folder' (default: train), or of 'ms2': train, val, test, test_day, test_night or "
+        "test_rainy (default: all sequences)",
+    )  # fmt: skip
+    add_option(made, "--bands")
+    made.add_argument(
+        "--hold-out-sequences", type=names, default=(), metavar="A,B|N",
+        help="sequences to list in a second manifest, OUT_val, for validation: names, or how many to draw",
+    )  # fmt: skip
+    add_option(made, "--limit", ", drawn at random")
+    made.add_argument(
+        "--plane-distance", type=float, metavar="M",
+        help="of layout 'ms2': IR images coincide with RGB at this distance [m]; inf: far away (default: 20)",
+    )  # fmt: skip
     add_option(
         made, "--out", ": the manifest (default: manifest_SPLIT.jsonl or manifest.jsonl in --data); with --scenes: the "
         "folder to render into", metavar="PATH",
@@ -51,30 +67,45 @@ def add(commands: Any) -> None:
         help="groups 'sequence' and 'frame' in the RGB image's path, e.g. '(?P<sequence>FLIR)_(?P<frame>\\d+)'",
     )
     add_option(made, "--scenes", " to render, in place of --data")
-    seed = add_option(made, "--seed", " of the first scene (default: 0)")
+    seed = add_option(made, "--seed", " of the first scene, or of what is drawn (default: 0)")
     add_former(made, seed, "--first")
     made.set_defaults(run=_make_manifest)
 
 
 def _make_manifest(options: argparse.Namespace) -> int:
     from spectradino_core.data.make_manifest import make_manifest, write_scenes
+    from spectradino_core.data.ms2 import PLANE_M
+    from spectradino_core.data.sources import infrared_keys
 
     if options.layout == "scenes":
         print(f"{options.prog}: warning: --layout scenes is deprecated, use --scenes N --out DIR", file=sys.stderr)
         options.layout, options.out, options.data = None, options.out or options.data, None
     if options.scenes is not None:
-        refuse(options, "data layout split sequence-pattern data-root", "has no effect with --scenes")
+        refuse(options, f"data layout {_OF_DATA}", "has no effect with --scenes")
         if options.scenes < 1 or options.out is None:
             raise ValueError("--scenes N, at least 1, needs the folder to render into: give --out DIR")
         path = write_scenes(options.out, options.scenes, first=options.seed or 0)
         print(f"{path}: {options.scenes} scenes")
         return 0
-    refuse(options, "seed", "has no effect without --scenes")
+    held = options.hold_out_sequences
+    hold_out = int(held[0]) if len(held) == 1 and held[0].isdigit() else held
+    if options.limit is None and not isinstance(hold_out, int):
+        refuse(options, "seed", "has no effect without --scenes, --limit or a number of --hold-out-sequences")
+    if options.limit is not None and options.limit < 1:
+        raise ValueError(f"--limit must be at least 1, got {options.limit}")
     if options.data is None:
         raise ValueError("nothing to list: give --data DIR, or --scenes N --out DIR")
-    layout, split = options.layout or "folder", options.split or "train"
-    if layout != "folder":
+    layout = options.layout or "folder"
+    split = options.split or ("train" if layout == "folder" else None)
+    if layout not in ("folder", "ms2"):
         refuse(options, "split", f"has no effect on layout {layout}")
-    out = options.out or options.data / (f"manifest_{split}.jsonl" if layout == "folder" else "manifest.jsonl")
-    print(make_manifest(layout, options.data, out, split, options.sequence_pattern, options.data_root))
+    if layout != "ms2":
+        refuse(options, "plane-distance", f"has no effect on layout {layout}")
+    out = options.out or options.data / ("manifest.jsonl" if split is None else f"manifest_{split}.jsonl")
+    text = make_manifest(
+        layout, options.data, out, split, options.sequence_pattern, options.data_root,
+        bands=None if options.bands is None else infrared_keys(options.bands), hold_out=hold_out, limit=options.limit,
+        seed=options.seed or 0, plane_m=PLANE_M if options.plane_distance is None else options.plane_distance,
+    )  # fmt: skip
+    print(text)
     return 0

@@ -50,8 +50,9 @@ def run(options: argparse.Namespace) -> int:
 
     from spectradino_core.data.manifest import ManifestSource
     from spectradino_core.data.scene_sets import SceneImages
-    from spectradino_core.data.sources import MAPS, ImageSource
+    from spectradino_core.data.sources import MAPS, ImageSource, infrared_keys
     from spectradino_core.data.views import ViewOptions
+    from spectradino_core.modality import INFRARED, Modality
     from spectradino_core.training.omnivorous import omnivorous_recipe
     from spectradino_core.training.pretrain_omnivorous import OmnivorousOptions, pretrain_omnivorous
 
@@ -66,9 +67,14 @@ def run(options: argparse.Namespace) -> int:
     changes |= {"colourise": False if options.no_palette else None, "dense": 0.0 if options.no_dense else None}
     recipe = omnivorous_recipe(options.variant)
     recipe = replace(recipe, **{name: value for name, value in changes.items() if value is not None})
-    sources: list[ImageSource] = [ManifestSource(path, options.data_root) for path in options.manifest or ()]
+    bands = None if options.bands is None else infrared_keys(options.bands)
+    sources: list[ImageSource] = [
+        ManifestSource(path, options.data_root, bands=bands) for path in options.manifest or ()
+    ]
     if options.scenes:
-        sources.append(SceneImages(options.scenes, maps=() if options.maps is False else MAPS))
+        of_scenes = INFRARED if bands is None else [Modality.parse(key) for key in bands]
+        maps = () if options.maps is False else MAPS
+        sources.append(SceneImages(options.scenes, bands=of_scenes, maps=maps))
     if not sources:
         raise ValueError("nothing to train on: give --manifest FILE, --scenes N or both")
     path = pretrain_omnivorous(

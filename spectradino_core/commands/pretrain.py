@@ -36,6 +36,7 @@ def add(commands: Any) -> None:
     manifest = add_option(data, "--manifest", nargs="+")
     base = add_option(data, "--data-root", ", to which the manifests' paths are relative (default: the manifest's own)")
     add_option(data, "--scenes", ", with all bands", default=0)
+    add_option(data, "--bands")
     held_out = data.add_argument(
         "--val-manifest", type=Path, nargs="+", metavar="FILE", help="manifest of held-out pairs"
     )
@@ -127,8 +128,9 @@ def _run(options: argparse.Namespace) -> int:
 
     from spectradino_core.data.manifest import ManifestSource
     from spectradino_core.data.scene_sets import SceneImages
-    from spectradino_core.data.sources import ImageSource
+    from spectradino_core.data.sources import ImageSource, infrared_keys
     from spectradino_core.data.views import ViewOptions
+    from spectradino_core.modality import INFRARED, Modality
     from spectradino_core.training.pretrain import PretrainOptions, pretrain
     from spectradino_core.training.stages import changed, of_stage, parse_stages, stage_recipe
 
@@ -163,12 +165,18 @@ def _run(options: argparse.Namespace) -> int:
         if options.infrared_alignment is not None:
             recipe = replace(recipe, weights=replace(recipe.weights, infrared=options.infrared_alignment))
         recipes.append(recipe)
-    sources: list[ImageSource] = [ManifestSource(path, options.data_root) for path in options.manifest or ()]
-    held_out: list[ImageSource] = [ManifestSource(path, options.data_root) for path in options.val_manifest or ()]
+    bands = None if options.bands is None else infrared_keys(options.bands)
+    sources: list[ImageSource] = [
+        ManifestSource(path, options.data_root, bands=bands) for path in options.manifest or ()
+    ]
+    held_out: list[ImageSource] = [
+        ManifestSource(path, options.data_root, bands=bands) for path in options.val_manifest or ()
+    ]
+    of_scenes = INFRARED if bands is None else [Modality.parse(key) for key in bands]
     if options.scenes:
-        sources.append(SceneImages(options.scenes, _SCENE_SIZE, maps=()))
+        sources.append(SceneImages(options.scenes, _SCENE_SIZE, of_scenes, maps=()))
     if options.val_scenes:
-        held_out.append(SceneImages.held_out(options.val_scenes, _SCENE_SIZE))
+        held_out.append(SceneImages.held_out(options.val_scenes, _SCENE_SIZE, of_scenes))
     if not sources:
         raise ValueError("nothing to train on: give --manifest FILE, --scenes N or both")
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1

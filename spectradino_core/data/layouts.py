@@ -7,25 +7,30 @@
 | `rasmd` | sibling folders `rgb` and `swir` at any depth, names equal except for a prefix | work that uses it |
 | `ir500k` | sibling folders `RGB` and `TIR` at any depth, equal file names | code that reads it |
 
-MS2 has one stereo rig per band: its bands are synchronised but not registered, so patches correspond only roughly
-(CLS does). If that matters, register it first and use the layout `folder`.
+MS2 has one stereo rig per band: its bands are synchronised but not registered; `make_manifest` registers them by the
+calibration of each sequence (see `ms2.py`).
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from spectradino_core.data.manifest import ManifestItem
+from spectradino_core.data.ms2 import sequences_of
 from spectradino_core.data.paired_folder import PairedFolderError, read_index
 from spectradino_core.data.sources import MODALITY_KEYS, FramePosition
 from spectradino_core.files import listing
 from spectradino_core.text import printable
 
 __all__ = ["LAYOUTS", "LayoutError", "find_pairs"]
+
+log = logging.getLogger(__name__)
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 _MAX_UNPAIRED = 0.05
@@ -44,13 +49,13 @@ class LayoutError(ValueError):
     """A root does not have the given layout, or is incomplete; the message gives the expected files."""
 
 
-def find_pairs(layout: str, root: Path, split: str = "train", pattern: str | None = None) -> list[ManifestItem]:
+def find_pairs(layout: str, root: Path, split: str | None = None, pattern: str | None = None) -> list[ManifestItem]:
     """List the items of a data set on disk, sorted.
 
     Args:
         layout: key of `LAYOUTS`.
         root: folder of the extracted data set.
-        split: split of the layout `folder`.
+        split: split of the layouts `folder` (None: "train") and `ms2` (None: all sequences).
         pattern: regular expression with the group `sequence` and optionally `frame` (digits), searched in the RGB
             image's path without extension, for layouts without sequences: `(?P<sequence>FLIR)_(?P<frame>\\d+)`.
 
@@ -70,7 +75,8 @@ def find_pairs(layout: str, root: Path, split: str = "train", pattern: str | Non
 # ------------------------------------------------------------------------------------------------------------- readers
 
 
-def _folder(root: Path, split: str) -> list[ManifestItem]:
+def _folder(root: Path, split: str | None) -> list[ManifestItem]:
+    split = split or "train"
     index = root / f"index_{split}.json"
     if os.path.lexists(index):
         return _of_index(root, index)
@@ -88,10 +94,18 @@ def _folder(root: Path, split: str) -> list[ManifestItem]:
     return _paired(root, folders, root.name, None)
 
 
-def _ms2(root: Path, split: str) -> list[ManifestItem]:
+def _ms2(root: Path, split: str | None) -> list[ManifestItem]:
     base = root / "sync_data" if (root / "sync_data").is_dir() else root
+    sequences = sorted(folder for folder in base.iterdir() if folder.is_dir())
+    if split is not None:
+        names = sequences_of(root, split)
+        sequences = [folder for folder in sequences if folder.name in names]
+        if absent := sorted(set(names) - {folder.name for folder in sequences}):
+            log.warning(
+                "%s lacks %d of %d sequences of %s: %s", base, len(absent), len(names), split, ", ".join(absent)
+            )
     items: list[ManifestItem] = []
-    for sequence in sorted(folder for folder in base.iterdir() if folder.is_dir()):
+    for sequence in sequences:
         folders = {key: sequence / name / "img_left" for key, name in (("rgb", "rgb"), ("nir", "nir"), ("lwir", "thr"))}
         present = {key: folder for key, folder in folders.items() if folder.is_dir()}
         if "rgb" in present and len(present) > 1:
@@ -107,10 +121,10 @@ def _ms2(root: Path, split: str) -> list[ManifestItem]:
     return items
 
 
-def _siblings(layout: str) -> Callable[[Path, str], list[ManifestItem]]:
+def _siblings(layout: str) -> Callable[[Path, str | None], list[ManifestItem]]:
     names = _SIBLINGS[layout]
 
-    def read(root: Path, split: str) -> list[ManifestItem]:
+    def read(root: Path, split: str | None) -> list[ManifestItem]:
         items: list[ManifestItem] = []
         for parent in _folders(root):
             children = {child.name.lower(): child for child in parent.iterdir() if child.is_dir()}
@@ -133,7 +147,7 @@ def _siblings(layout: str) -> Callable[[Path, str], list[ManifestItem]]:
     return read
 
 
-LAYOUTS: dict[str, Callable[[Path, str], list[ManifestItem]]] = {
+LAYOUTS: dict[str, Callable[[Path, str | None], list[ManifestItem]]] = {
     "folder": _folder,
     "ms2": _ms2,
     "rasmd": _siblings("rasmd"),
@@ -229,9 +243,7 @@ def _with_position(item: ManifestItem, pattern: re.Pattern[str]) -> ManifestItem
         frame = int(groups["frame"]) if groups.get("frame") is not None else None
     except ValueError:
         raise LayoutError(f"the group frame of {pattern.pattern!r} is {groups['frame']!r}, not a number") from None
-    return ManifestItem(
-        item.paths, FramePosition(groups["sequence"], frame), item.source, item.label, item.depth_per_metre
-    )
+    return replace(item, position=FramePosition(groups["sequence"], frame))
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -10,8 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from spectradino_core.data.layouts import find_pairs
+from spectradino_core.data.layouts import LayoutError, find_pairs
 from spectradino_core.data.manifest import ManifestItem, write_manifest
+from spectradino_core.data.ms2 import PLANE_M, registered
 from spectradino_core.data.scene_sets import SceneImages
 from spectradino_core.data.sources import MAPS
 from spectradino_core.files import written_atomically
@@ -27,23 +28,75 @@ def make_manifest(
     layout: str,
     root: Path,
     out: Path,
-    split: str = "train",
+    split: str | None = None,
     pattern: str | None = None,
     base: Path | None = None,
+    *,
+    bands: Sequence[str] | None = None,
+    hold_out: Sequence[str] | int = (),
+    limit: int | None = None,
+    seed: int = 0,
+    plane_m: float = PLANE_M,
 ) -> str:
-    """Write the manifest of a data set and return a summary of its content.
+    """Write the manifest of a data set, or one for training and one for validation; return a summary of the content.
 
     Args:
         layout, root, split, pattern: see `layouts.find_pairs`.
         out: manifest to write.
         base: folder that paths are relative to, the root or a folder above it, so that manifests of several data sets
             can share it; None: the manifest's own folder if it is one of these, otherwise the root.
+        bands: infrared bands to list; None: all.
+        hold_out: sequences, or folders of sequences, that go to a second manifest, `<out>_val`; or the number of
+            sequences to draw for it.
+        limit: maximum number of items of `out`, drawn at random; None: all.
+        seed: seed of these draws.
+        plane_m: of layout "ms2", see `ms2.registered`.
 
     Raises:
-        LayoutError: the root does not have that layout, or is incomplete.
-        ValueError: `base` is neither the root nor above it.
+        LayoutError: the root does not have that layout, or is incomplete, or no item has the bands.
+        MS2Error: MS2's calibration can't be used.
+        ValueError: `base` is neither the root nor above it, or there are no such sequences to hold out.
     """
     items = find_pairs(layout, root, split, pattern)
+    if bands is not None:
+        items = [kept for item in items if (kept := item.with_bands(bands)) is not None]
+        if not items:
+            raise LayoutError(f"{root}: no item has {' or '.join(bands)}")
+    rng = np.random.default_rng(seed)
+    items, validation = _held_out(items, hold_out, rng)
+    if limit is not None and limit < len(items):
+        items = [items[index] for index in sorted(rng.choice(len(items), limit, replace=False))]
+    parts = {out: items} | ({out.with_name(f"{out.stem}_val{out.suffix}"): validation} if validation else {})
+    if layout == "ms2":
+        parts = {path: registered(root, part, plane_m) for path, part in parts.items()}
+    return "\n".join(_write(path, part, root, base) for path, part in parts.items())
+
+
+def _held_out(
+    items: list[ManifestItem], hold_out: Sequence[str] | int, rng: np.random.Generator
+) -> tuple[list[ManifestItem], list[ManifestItem]]:
+    """Return the items of the other sequences, and those of the sequences to hold out."""
+    if not hold_out:
+        return items, []
+    sequences = sorted({item.position.sequence for item in items if item.position is not None})
+    if isinstance(hold_out, int):
+        if hold_out >= len(sequences):
+            raise ValueError(
+                f"{hold_out} sequences can't be held out of {len(sequences)}: hold out fewer, or name the sequences in "
+                "file names (--sequence-pattern)"
+            )
+        chosen = {sequences[index] for index in rng.choice(len(sequences), hold_out, replace=False)}
+    else:
+        chosen = {name for name in sequences if any(name == one or name.startswith(f"{one}/") for one in hold_out)}
+        for one in hold_out:
+            if not any(name == one or name.startswith(f"{one}/") for name in chosen):
+                known = ", ".join(sequences[:3]) or "none (--sequence-pattern finds them in file names)"
+                raise ValueError(f"there is no sequence {one} to hold out: there are {len(sequences)}, such as {known}")
+    held = [item for item in items if item.position is not None and item.position.sequence in chosen]
+    return [item for item in items if item.position is None or item.position.sequence not in chosen], held
+
+
+def _write(out: Path, items: list[ManifestItem], root: Path, base: Path | None) -> str:
     own, real = out.parent.resolve(), root.resolve()
     chosen = base.resolve() if base is not None else own if real.is_relative_to(own) else real
     if not real.is_relative_to(chosen):

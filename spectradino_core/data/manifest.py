@@ -10,26 +10,33 @@
 | `source` | name of the data set, for messages |
 | `class` | class of the scene, if known; used by k-NN evaluation |
 | `depth_per_metre` | counts of the depth image per metre; default 256 |
+| `to_rgb` | nine numbers, row by row, of the homography from pixels of an infrared image to those of RGB, by band |
+| `view` | [x1, y1, x2, y2], the rectangle of RGB pixels that is used; default: the whole image |
 
-All images of an item have the same field of view. Paths may not leave the root, as a manifest is data from outside.
-`spectradino data make-manifest` writes one (see `layouts.py`).
+All images of an item have the same field of view, or a `to_rgb` that gives them one. Paths may not leave the root, as a
+manifest is data from outside. `spectradino data make-manifest` writes one (see `layouts.py`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import cv2
 import numpy as np
 
 from spectradino_core.data.images import ImageFileError, read_colour, read_counts
 from spectradino_core.data.sources import MODALITY_KEYS, FramePosition, ImageSet, ItemError
 from spectradino_core.files import FileError, child_path, parse_json, read_bytes, read_text, written_atomically
+from spectradino_core.invalid_counts import InvalidCounts
+from spectradino_core.modality import INFRARED
+from spectradino_core.runtime.preprocess import without_invalid
 from spectradino_core.text import printable
 
 __all__ = ["FRAME_GAP", "ManifestError", "ManifestItem", "ManifestSource", "read_manifest", "write_manifest"]
@@ -38,7 +45,9 @@ FRAME_GAP = 100
 """Default of `ManifestSource.frame_gap`. Ours: ten seconds at 10 Hz."""
 
 _NOT_RGB = tuple(key for key in MODALITY_KEYS if key != "rgb")
+_INFRARED = frozenset(band.key for band in INFRARED)
 _DEPTH_PER_METRE = 256.0
+_INVALID = InvalidCounts()
 
 
 class ManifestError(ValueError):
@@ -55,6 +64,9 @@ class ManifestItem:
         source: name of the data set.
         label: class of the scene; None: unknown.
         depth_per_metre: counts of the depth image per metre.
+        to_rgb: homography of infrared images to RGB pixels by band, nine numbers row by row; a band without one covers
+            the RGB image.
+        view: rectangle x1 y1 x2 y2 of RGB pixels that all bands with a homography see; None: the whole image.
     """
 
     paths: dict[str, str]
@@ -62,6 +74,8 @@ class ManifestItem:
     source: str = ""
     label: str | None = None
     depth_per_metre: float = _DEPTH_PER_METRE
+    to_rgb: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    view: tuple[int, int, int, int] | None = None
 
     def to_json(self) -> dict[str, Any]:
         out: dict[str, Any] = dict(self.paths)
@@ -75,7 +89,18 @@ class ManifestItem:
             out["class"] = self.label
         if "depth" in self.paths and self.depth_per_metre != _DEPTH_PER_METRE:
             out["depth_per_metre"] = self.depth_per_metre
+        if self.to_rgb:
+            out["to_rgb"] = {band: list(numbers) for band, numbers in self.to_rgb.items()}
+        if self.view is not None:
+            out["view"] = list(self.view)
         return out
+
+    def with_bands(self, bands: Collection[str]) -> ManifestItem | None:
+        """Return the item without other infrared bands; None if nothing is left beside RGB."""
+        paths = {key: path for key, path in self.paths.items() if key in bands or key not in _INFRARED}
+        if len(paths) < 2:
+            return None
+        return replace(self, paths=paths, to_rgb={key: value for key, value in self.to_rgb.items() if key in paths})
 
     @classmethod
     def from_json(cls, entry: Any) -> ManifestItem:
@@ -86,7 +111,7 @@ class ManifestItem:
         """
         if not isinstance(entry, dict):
             raise ValueError("not a JSON object {..}")
-        known = {*MODALITY_KEYS, "sequence", "frame", "source", "class", "depth_per_metre"}
+        known = {*MODALITY_KEYS, "sequence", "frame", "source", "class", "depth_per_metre", "to_rgb", "view"}
         if unknown := sorted(entry.keys() - known):
             raise ValueError(f"unknown key {printable(', '.join(unknown))}: use {', '.join(sorted(known))}")
         paths = {key: entry[key] for key in MODALITY_KEYS if key in entry}
@@ -108,7 +133,33 @@ class ManifestItem:
             str(entry.get("source", "")),
             None if entry.get("class") is None else str(entry["class"]),
             float(entry.get("depth_per_metre", _DEPTH_PER_METRE)),
+            _mappings(entry.get("to_rgb", {}), paths),
+            _view(entry.get("view")),
         )
+
+
+def _mappings(entry: Any, paths: Mapping[str, str]) -> dict[str, tuple[float, ...]]:
+    if not isinstance(entry, dict) or not entry.keys() <= {key for key in paths if key in _INFRARED}:
+        raise ValueError("to_rgb must be an object with infrared bands of the item as keys")
+    out = {}
+    for band, numbers in entry.items():
+        if not isinstance(numbers, list) or len(numbers) != 9:
+            raise ValueError(f"to_rgb of {band} must be nine numbers")
+        out[band] = tuple(float(number) for number in numbers)
+        if not all(map(math.isfinite, out[band])) or abs(np.linalg.det(np.reshape(out[band], (3, 3)))) < 1e-9:
+            raise ValueError(f"to_rgb of {band} is no homography")
+    return out
+
+
+def _view(entry: Any) -> tuple[int, int, int, int] | None:
+    if entry is None:
+        return None
+    if not isinstance(entry, list) or len(entry) != 4 or not all(type(side) is int and side >= 0 for side in entry):
+        raise ValueError("view must be four whole numbers x1, y1, x2, y2")
+    x1, y1, x2, y2 = entry
+    if x1 >= x2 or y1 >= y2:
+        raise ValueError(f"view {entry} has no area")
+    return x1, y1, x2, y2
 
 
 def write_manifest(items: Iterable[ManifestItem], path: Path) -> int:
@@ -152,12 +203,14 @@ class ManifestSource:
         path: the manifest.
         root: folder that paths are relative to; None: the manifest's own folder.
         frame_gap: minimum distance in frames of items of one sequence in a batch.
+        bands: infrared bands to use; None: all. Items without any of these, or a map, are skipped.
         items: lines of the manifest.
     """
 
     path: Path
     root: Path | None = None
     frame_gap: int = FRAME_GAP
+    bands: tuple[str, ...] | None = None
     items: list[ManifestItem] = field(init=False, repr=False)
     name: str = field(init=False)
 
@@ -169,6 +222,10 @@ class ManifestSource:
         """
         self.path = Path(self.path)
         self.items = read_manifest(self.path)
+        if self.bands is not None:
+            self.items = [kept for item in self.items if (kept := item.with_bands(self.bands)) is not None]
+            if not self.items:
+                raise ManifestError(f"{self.path}: no item has {' or '.join(self.bands)}")
         self.root = Path(self.root) if self.root is not None else self.path.parent
         if not self.root.is_dir():
             raise ManifestError(f"{self.root}: no such folder; the paths in {self.path} are relative to it")
@@ -185,8 +242,11 @@ class ManifestSource:
         return self.items[item].position or FramePosition(f"item {item}", 0)
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of the manifest."""
-        return hashlib.sha256(read_bytes(self.path, "manifest")).hexdigest()
+        """Return the SHA-256 of the manifest, and of the bands if not all are used."""
+        digest = hashlib.sha256(read_bytes(self.path, "manifest"))
+        if self.bands is not None:
+            digest.update(",".join(sorted(self.bands)).encode())
+        return digest.hexdigest()
 
     def identity(self, item: int) -> str:
         """Return the path of the item's RGB image, by which an item is known in several manifests."""
@@ -213,8 +273,28 @@ class ManifestSource:
                 raise ItemError(str(error)) from None
             if key == "depth":
                 images[key] = images[key].astype(np.float32) / np.float32(entry.depth_per_metre)
+        self._register(entry, images)
         _check_shapes(entry, images)
         return ImageSet(images, f"{entry.source or self.path.stem}/{entry.paths['rgb']}")
+
+    def _register(self, entry: ManifestItem, images: dict[str, np.ndarray]) -> None:
+        """Warp infrared images with a homography to the view of RGB, and cut the other images to it."""
+        height, width = images["rgb"].shape[:2]
+        x1, y1, x2, y2 = entry.view or (0, 0, width, height)
+        if x2 > width or y2 > height:
+            raise ItemError(
+                f"{entry.paths['rgb']}: {width}x{height} pixels, which the view {[x1, y1, x2, y2]} of {self.path} "
+                "exceeds: make the manifest again"
+            )
+        moved = np.array([[1.0, 0.0, -x1], [0.0, 1.0, -y1], [0.0, 0.0, 1.0]])
+        for key, image in images.items():
+            if key in entry.to_rgb:
+                if image.dtype == np.uint16:
+                    image = without_invalid(image, _INVALID(image))  # interpolation would mix invalid with valid pixels
+                h = moved @ np.reshape(entry.to_rgb[key], (3, 3))
+                images[key] = cv2.warpPerspective(image, h, (x2 - x1, y2 - y1), borderMode=cv2.BORDER_REPLICATE)
+            elif entry.view is not None and image.shape[:2] == (height, width):
+                images[key] = np.ascontiguousarray(image[y1:y2, x1:x2])
 
     def _inside(self, text: str) -> Path:
         assert self.root is not None
@@ -231,5 +311,6 @@ def _check_shapes(entry: ManifestItem, images: dict[str, np.ndarray]) -> None:
         if not 0.8 < ratio < 1.25:
             raise ItemError(
                 f"{entry.paths[key]}: {image.shape[1]}x{image.shape[0]} pixels beside a {width}x{height} RGB image; "
-                "the images of an item must have the same field of view"
+                "the images of an item must have the same field of view; MS2 is registered by `spectradino data "
+                "make-manifest --layout ms2`"
             )

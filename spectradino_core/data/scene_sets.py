@@ -130,9 +130,11 @@ class SceneImages:
         self._kept: dict[int, ImageSet] = {}
 
     @classmethod
-    def held_out(cls, count: int, size: tuple[int, int] = (320, 256)) -> SceneImages:
+    def held_out(
+        cls, count: int, size: tuple[int, int] = (320, 256), bands: Sequence[Modality] = INFRARED
+    ) -> SceneImages:
         """Return validation scenes, which are never trained on and exactly registered."""
-        return cls(count, size, first=HELD_OUT["pretraining"], misregistration_px=0.0)
+        return cls(count, size, bands, first=HELD_OUT["pretraining"], misregistration_px=0.0)
 
     def __len__(self) -> int:
         return self._count

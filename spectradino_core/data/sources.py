@@ -16,10 +16,11 @@ from typing import Protocol
 import numpy as np
 
 from spectradino_core.data.images import ImageFileError
-from spectradino_core.modality import Modality
+from spectradino_core.modality import INFRARED, Modality
 
 __all__ = [
-    "MAPS", "MODALITY_KEYS", "ImageSet", "FramePosition", "ImageSource", "ItemError", "fingerprint", "refuse_overlap",
+    "MAPS", "MODALITY_KEYS", "ImageSet", "FramePosition", "ImageSource", "ItemError", "fingerprint", "infrared_keys",
+    "refuse_overlap",
 ]  # fmt: skip
 
 MAPS = ("depth", "segmentation")
@@ -82,6 +83,21 @@ class ImageSource(Protocol):
             ItemError: this item is missing or damaged; others may be usable.
         """
         ...
+
+
+def infrared_keys(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the keys of infrared bands by name, as given on a command line.
+
+    Raises:
+        ValueError: no names, or one that is no infrared band.
+    """
+    known = [band.key for band in INFRARED]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{name!r} is no infrared band: choose from {', '.join(known)}")
+    if not names:
+        raise ValueError(f"no infrared band is named: choose from {', '.join(known)}")
+    return tuple(key for key in known if key in names)
 
 
 def fingerprint(source: ImageSource) -> str:

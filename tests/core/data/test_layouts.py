@@ -13,6 +13,7 @@ from spectradino_core.data.layouts import LayoutError, find_pairs
 from spectradino_core.data.make_manifest import make_manifest, write_scenes
 from spectradino_core.data.manifest import ManifestSource
 from spectradino_core.data.sources import FramePosition
+from tests.core.data.ms2_miniature import write_ms2
 
 PNG = cv2.imencode(".png", np.zeros((8, 10), np.uint8))[1].tobytes()
 
@@ -134,17 +135,17 @@ def test_pattern_gives_the_sequence(tmp_path):
 
 
 def test_a_manifest_above_the_root_names_the_way_down(tmp_path):
-    ms2(tmp_path / "sets/ms2")
-    text = make_manifest("ms2", tmp_path / "sets/ms2", tmp_path / "all.jsonl")
-    assert "8 items (nir 8, lwir 8), 2 sequences" in text
+    fill(tmp_path / "sets/ir500k", *(f"{band}/{k:05d}.png" for band in ("RGB", "TIR") for k in range(8)))
+    text = make_manifest("ir500k", tmp_path / "sets/ir500k", tmp_path / "all.jsonl")
+    assert "8 items (lwir 8), 1 sequences" in text
     source = ManifestSource(tmp_path / "all.jsonl")
-    assert source.load(0, ("nir",)).images["nir"].shape == (8, 10)
+    assert source.load(0, ("lwir",)).images["lwir"].shape == (8, 10)
 
 
 def test_a_manifest_elsewhere_wants_a_root(tmp_path):
-    root, out = ms2(tmp_path / "sets/ms2"), tmp_path / "elsewhere/all.jsonl"
+    root, out = write_ms2(tmp_path / "sets/ms2", 1), tmp_path / "elsewhere/all.jsonl"
     assert f"relative to {root}" in make_manifest("ms2", root, out)
-    assert ManifestSource(out, root).load(0, ("nir",)).images["nir"].shape == (8, 10)
+    assert ManifestSource(out, root).load(0, ("nir",)).images["nir"].shape[0] > 350
     assert f"relative to {tmp_path / 'sets'}" in make_manifest("ms2", root, out, base=tmp_path / "sets")
     assert ManifestSource(out, tmp_path / "sets").items[0].paths["rgb"].startswith("ms2/sync_data/")
     with pytest.raises(ValueError, match="neither .* nor above it"):
