@@ -15,18 +15,16 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from spectradino_core.bags import BagError, messages
 from spectradino_core.bags.evaluation_options import file_digest
 from spectradino_core.bags.reader import BagFrame, BagReader, CameraMessages, describe_intake
 from spectradino_core.bags.replay import Replay, ReplayResult
 from spectradino_core.bags.segments import Segments
+from spectradino_core.bags.skipping import SkippingEngine
 from spectradino_core.bags.storage import Raw, Storage
 from spectradino_core.bags.writer import BagWriter
 from spectradino_core.calibration.registration import Registration
 from spectradino_core.runtime.bundle import ModelInfo
-from spectradino_core.runtime.engine import Engine, RawPredictions
 from spectradino_core.runtime.overlay import draw_overlay, infrared_to_grey
 from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.runtime.rgb_grid import in_infrared_pixels, infrared_in_colour_pixels
@@ -126,7 +124,7 @@ def annotate(
         store = Segments(out, _plan(reader, Path(model), options))
         remove = False
         try:
-            pipeline.engine = engine = _Skipping(pipeline.engine)
+            pipeline.engine = engine = SkippingEngine(pipeline.engine)
             run = _ReplayRun(reader, replay, tick)
             rest = _write_parts(run, engine, store, options, report)
             for text in reader.damage:
@@ -147,29 +145,6 @@ def annotate(
         finally:
             store.close(remove)
     return Annotated(out, dict(replay.results), drops, store.kept, cameras)
-
-
-class _Skipping:
-    """Engine that returns no detections, at no cost, while the results exist already."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.info = engine.info
-        self.skip = False
-        self._engine = engine
-
-    @property
-    def label(self) -> str:
-        return self._engine.label
-
-    @property
-    def on_cpu(self) -> bool:
-        return self._engine.on_cpu
-
-    def run(self, *inputs: np.ndarray) -> RawPredictions:
-        """See `Engine`."""
-        if not self.skip:
-            return self._engine.run(*inputs)
-        return np.empty((0, 4), np.float32), np.empty((0, len(self.info.box_classes)), np.float32), None
 
 
 class _ReplayRun:
@@ -204,7 +179,7 @@ class _ReplayRun:
 
 
 def _write_parts(
-    run: _ReplayRun, engine: _Skipping, store: Segments, options: AnnotateOptions, report: Callable[[str], object]
+    run: _ReplayRun, engine: SkippingEngine, store: Segments, options: AnnotateOptions, report: Callable[[str], object]
 ) -> list[FeedEvent]:
     """Write the missing parts; return the events after the last result."""
     results = iter(run)

@@ -1,10 +1,10 @@
-"""`spectradino bag ...`: inspect, evaluate, annotate and make recordings; one file per command."""
+"""`spectradino bag ...`: inspect, evaluate, annotate, export and make recordings; one file per command."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from spectradino_core.commands import bag_evaluate, bag_info, bag_make, bag_run
+from spectradino_core.commands import bag_evaluate, bag_export, bag_info, bag_make, bag_run
 
 __all__ = ["add"]
 
@@ -16,4 +16,5 @@ def add(commands: Any) -> None:
     bag_info.add(kinds)
     bag_evaluate.add(kinds)
     bag_run.add(kinds)
+    bag_export.add(kinds)
     bag_make.add(kinds)

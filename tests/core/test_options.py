@@ -20,6 +20,7 @@ OWN = {
     "ablate": "tables",
     "bag evaluate": "labels label-topic label-mask-topic label-mask-classes stamp-tolerance-ms sweep executor "
     "save-masks",
+    "bag export": "format select every min-change register",
     "bag info": "json",
     "bag make": "size ir-size misregistration-px rgb-rate ir-rate ir-phase-ms jitter-ms latency-ms ir-latency-ms "
     "ragged dropout-rgb dropout-rgb-window dropout-ir dropout-ir-window ir-to-rgb rgb-format ir-format no-labels",
@@ -236,6 +237,8 @@ def test_errors_name_the_full_command(words: str, capsys: pytest.CaptureFixture[
         ("bag make --out x --split val", "--split has no effect without --data"),
         ("bag make --out x --rgb a", "--rgb is for own data, which --data gives"),
         ("bag evaluate b --model m --seed 1", "--seed has no effect without --sweep"),
+        ("bag export b --out x --format yolo", "--format has no effect without --model"),
+        ("bag export b --out x --min-change 0.1", "--min-change has no effect without --select motion"),
         ("convert --model m --out x --precision int8 --max-map-drop 1", "--max-map-drop has no effect without"),
         ("data check --dataset scenes --draw 4", "--draw has no effect without --out"),
         ("data make-manifest --data . --seed 4", "--seed has no effect without --scenes"),

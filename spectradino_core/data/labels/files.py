@@ -34,6 +34,8 @@ T = TypeVar("T")
 
 _DRIVE = re.compile(r"[A-Za-z]:")
 _ROBOFLOW = re.compile(r"(?P<stem>.+?)(_(jpe?g|png|bmp|tiff?|webp|gif))*\.rf\.[0-9A-Za-z]{8,64}", re.IGNORECASE)
+_LABEL_STUDIO = re.compile(r"[0-9a-f]{8}-(?P<stem>\d{1,12}[._-]\d{9}|\d{16,19})")
+"""Only before a stamp: elsewhere eight digits may be a date that tells images apart."""
 _CHINESE = frozenset({"gb2312", "gbk", "gb18030", "hz"})
 _SAFE_ENCODINGS = re.compile(
     r"utf-(8|16|32)(-[bl]e)?|utf-8-sig|ascii|iso8859-\d+|cp125\d|cp(437|850|852|866|932|949|950)|big5(hkscs)?|"
@@ -139,9 +141,9 @@ def is_roboflow(name: str) -> bool:
 
 
 def plain_stem(name: str) -> str:
-    """Return a file's name without folders, extension and Roboflow's suffix."""
+    """Return a file's name without folders, extension, Roboflow's suffix and Label Studio's prefix to a stamp."""
     stem = PurePosixPath(name).stem
-    found = _ROBOFLOW.fullmatch(stem)
+    found = _ROBOFLOW.fullmatch(stem) or _LABEL_STUDIO.fullmatch(stem)
     return found["stem"] if found else stem
 
 

@@ -1,0 +1,385 @@
+"""Export frames of a recording as a folder for labelling and fine-tuning, with the model's detections as labels.
+
+    DIR/rgb/1700000000_012345678.png     named by the stamp of the RGB frame, seconds and nanoseconds
+    DIR/lwir/1700000000_012345678.png    the IR frame that it was paired with: counts, 8 or 16 bits
+    DIR/labels.json                      COCO; or as YOLO: DIR/labels/*.txt and DIR/data.yaml
+
+The node's own pairing decides. An IR frame is exported once, with the RGB frame that it was first used for, which is
+the nearest one. Labelling tools drop fields that they do not know, and some replace points in names; the stamps survive
+in these names, so that `bag evaluate --labels` and `finetune --data` take what the tools return.
+
+Letters: h x w an image.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from spectradino_core import __version__
+from spectradino_core.bags import BagError
+from spectradino_core.bags.reader import BagFrame, BagReader, describe_intake
+from spectradino_core.bags.replay import Replay, ReplayResult
+from spectradino_core.bags.selection import Selection, Selector, disagreement
+from spectradino_core.bags.skipping import SkippingEngine
+from spectradino_core.files import write_error
+from spectradino_core.modality import Modality
+from spectradino_core.runtime.bundle import ModelInfo
+from spectradino_core.runtime.perception_result import PerceptionResult
+from spectradino_core.runtime.pipeline import Pipeline
+from spectradino_core.runtime.rgb_grid import in_colour_pixels, infrared_in_colour_pixels
+from spectradino_core.streams.detecting import find, open_pipeline, pipeline_of
+from spectradino_core.streams.settings import Settings
+from spectradino_core.thermal import ThermalContract
+
+__all__ = ["FORMATS", "ExportOptions", "Exported", "export_frames"]
+
+FORMATS = ("coco", "yolo")
+
+_OURS = {"rgb", "ir", "nir", "swir", "lwir", "labels", "labels.json", "data.yaml"}
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Options of `export_frames`.
+
+    Attributes:
+        settings: the node's parameters.
+        selection: which frames.
+        form: form of the labels, one of `FORMATS`.
+        register: whether to warp IR images to the RGB image's pixels.
+        rgb_topic, ir_topic: see `BagReader`.
+        clock: see `Replay`.
+        overwrite: whether to replace an earlier export.
+    """
+
+    settings: Settings = field(default_factory=Settings)
+    selection: Selection = field(default_factory=Selection)
+    form: str = "coco"
+    register: bool = False
+    rgb_topic: str | None = None
+    ir_topic: str | None = None
+    clock: str = "received"
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Outcome of `export_frames`.
+
+    Attributes:
+        path: the folder.
+        frames: number of "pairs", "RGB only" and "IR only".
+        labels: number of labels by class.
+        skipped: number of results of the replay that were not exported, by reason in words.
+        is_registered: whether IR images are in RGB pixels; None: no pair was exported, or no registration is known.
+    """
+
+    path: Path
+    frames: dict[str, int]
+    labels: dict[str, int]
+    skipped: dict[str, int]
+    is_registered: bool | None
+
+
+def export_frames(
+    bag: str | Path,
+    out: str | Path,
+    model: str | Path | None = None,
+    options: ExportOptions | None = None,
+    tick: Callable[[BagReader], object] = lambda reader: None,
+) -> Exported:
+    """Export frames of a recording; the folder appears when it is complete.
+
+    Args:
+        bag: the recording.
+        out: the folder to create.
+        model: model file whose detections become labels; None: no labels.
+        options: what to export.
+        tick: called after each frame of either camera.
+
+    Raises:
+        BagError: the recording cannot be read, nothing is selected, `out` exists, or options contradict each other.
+        BundleError, EngineError, ThermalError, RegistrationError, ParameterError: see `replay`.
+        OSError: writing failed.
+    """
+    options, out = options or ExportOptions(), Path(out)
+    if options.form not in FORMATS:
+        raise BagError(f"the form of labels must be one of {', '.join(FORMATS)}, got {options.form!r}")
+    if model is None and options.selection.by == "disagreement":
+        raise BagError("frames can be selected by disagreement only with a model (--model)")
+    _check_out(out, options.overwrite)
+    with BagReader(bag, options.rgb_topic, options.ir_topic, decoding=options.settings.decoding) as reader:
+        run = _Run(reader, model, options)
+        scratch = out.with_name(f".{out.name}.{os.getpid()}.part")
+        try:
+            written = run.write(scratch, tick)
+            if out.exists():
+                shutil.rmtree(out)
+            scratch.rename(out)
+        finally:
+            with suppress(FileNotFoundError):
+                shutil.rmtree(scratch)
+    return Exported(out, *written)
+
+
+def _check_out(out: Path, overwrite: bool) -> None:
+    if not out.exists():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return
+    there = sorted(path.name for path in out.iterdir()) if out.is_dir() else [out.name]
+    others = [name for name in there if name not in _OURS or not out.is_dir()]
+    if others:
+        raise BagError(f"{out} holds other files than an export ({', '.join(others[:3])}): choose another name")
+    if there and not overwrite:
+        raise BagError(f"{out} holds an export already: remove it, choose another name, or give --overwrite")
+
+
+class _Run:
+    """Export of one recording."""
+
+    def __init__(self, reader: BagReader, model: str | Path | None, options: ExportOptions) -> None:
+        self._reader, self._options = reader, options
+        settings = options.settings
+        self._has_labels = model is not None
+        if model is None:
+            pipeline = Pipeline(SkippingEngine(_no_model(settings)), smoothing=settings.smoothing)
+            band = settings.infrared_band or "ir"
+        else:
+            pipeline = open_pipeline(model, settings)
+            band = pipeline.info.infrared.key
+        self._band, self._pipeline, self._info = band, pipeline, pipeline.info
+        self._alone: Pipeline | None = None
+        if model is not None and options.selection.by == "disagreement":
+            if self._info.streams != "both":
+                raise BagError(f"{model} takes one camera, so there is no disagreement: give a model of both")
+            # A pipeline of its own, because the thermal range of the recording follows each call.
+            self._alone = pipeline_of(pipeline.engine, settings.with_(thermal_smoothing=0.0), model)
+        pipeline.engine = self._engine = (
+            pipeline.engine if isinstance(pipeline.engine, SkippingEngine) else SkippingEngine(pipeline.engine)
+        )
+        self._engine.skip = True
+        self._replay = Replay(pipeline, settings, options.clock)
+        self._selector = Selector(options.selection, self._disagreement)
+        self._skipped: Counter[str] = Counter()
+        self._failure = ""
+        self._is_registered: bool | None = None
+
+    def write(
+        self, folder: Path, tick: Callable[[BagReader], object]
+    ) -> tuple[dict[str, int], dict[str, int], dict[str, int], bool | None]:
+        """Write the folder; return what `Exported` says about it."""
+        entries: list[tuple[float, int, _Frame]] = []  # a heap, the least disagreement first
+        limit, by_rank = self._options.selection.limit, self._options.selection.by == "disagreement"
+        names: set[str] = set()
+        for result in self._results(tick):
+            if limit is not None and len(entries) >= limit and not by_rank:
+                break
+            value = self._selector(result) if self._is_usable(result, names) else None
+            if value is None:
+                continue
+            if limit is not None and len(entries) >= limit and value <= entries[0][0]:
+                self._skipped["less disagreement"] += 1
+                continue
+            frame = self._written(folder, result)
+            names.add(frame.name)
+            heapq.heappush(entries, (value, -result.number, frame))
+            if limit is not None and len(entries) > limit:
+                for path in heapq.heappop(entries)[2].paths:
+                    path.unlink()
+                self._skipped["less disagreement"] += 1
+        frames = sorted((frame for _, _, frame in entries), key=lambda frame: frame.stamp_ns)
+        skipped = dict(self._selector.skipped + self._skipped)
+        if not frames:
+            why = ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "there are none"
+            failed = f"; a capture failed: {self._failure}" if self._failure else ""
+            intake = describe_intake(self._reader.messages_of.values(), self._replay.drops())
+            raise BagError(
+                f"{self._reader.path}: no frame is selected ({why}), so nothing is written: {intake}{failed}"
+            )
+        labels = Counter(name for frame in frames for name, _ in frame.objects)
+        if self._has_labels:
+            (_write_coco if self._options.form == "coco" else _write_yolo)(folder, frames, self._info, self._reader)
+        kinds = Counter(frame.kind for frame in frames)
+        return dict(kinds), dict(sorted(labels.items())), skipped, self._is_registered
+
+    def _results(self, tick: Callable[[BagReader], object]) -> Iterator[ReplayResult]:
+        if self._replay.registering.from_camera_info:
+            self._replay.take_camera_infos(self._reader)
+
+        def frames() -> Iterator[BagFrame]:
+            for frame in self._replay.frames_of(self._reader):
+                yield frame
+                tick(self._reader)
+
+        return self._replay.run(frames())
+
+    def _is_usable(self, result: ReplayResult, names: set[str]) -> bool:
+        """Whether a result has frames of its own; otherwise the reason is counted."""
+        why = ""
+        if result.percepts is None:
+            self._failure = self._failure or result.error
+            why = "failed"
+        elif result.rgb is None and self._reader.rgb_topic:
+            why = "without an RGB frame"  # labels are of RGB frames
+        elif result.ir_reused:
+            why = "with an IR frame that is exported already or nearer to another RGB frame"
+        elif _name_of(result.stamp_ns) in names:
+            why = "with a repeated stamp"
+        if why:
+            self._skipped[why] += 1
+        return not why
+
+    def _found(self, result: ReplayResult) -> PerceptionResult:
+        """Run the network on a result's frames, as it would have been run in the replay: they were prepared last."""
+        self._engine.skip = False
+        try:
+            found = find(self._pipeline, self._replay.registering, self._options.settings, result.rgb, result.ir, False)
+        finally:
+            self._engine.skip = True
+        return found if found.native is None else found.native
+
+    def _disagreement(self, result: ReplayResult) -> float:
+        assert self._alone is not None
+        assert result.rgb is not None
+        assert result.ir is not None
+        self._alone.reset()
+        of_rgb, of_ir = self._alone(result.rgb.pixels, None), self._alone(None, result.ir.pixels)
+        mapped = in_colour_pixels(of_ir, self._replay.registering.current, of_rgb.size)
+        return disagreement(of_rgb, mapped, len(self._info.box_classes))
+
+    def _written(self, folder: Path, result: ReplayResult) -> _Frame:
+        """Write the images of a result; return them with its labels."""
+        name = _name_of(result.stamp_ns)
+        images = {}
+        if result.rgb is not None:
+            images["rgb"] = cv2.cvtColor(result.rgb.pixels, cv2.COLOR_RGB2BGR)
+        if result.ir is not None:
+            images[self._band] = self._infrared(result)
+        for camera, pixels in images.items():
+            (folder / camera).mkdir(parents=True, exist_ok=True)
+            _write_png(folder / camera / f"{name}.png", pixels)
+        height, width = images[next(iter(images))].shape[:2]
+        objects = []
+        if self._has_labels:
+            found = self._found(result)
+            objects = [
+                (self._info.box_classes[int(label)], (*(float(v) for v in box), float(score)))
+                for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True)
+            ]
+        kind = "pairs" if len(images) == 2 else "RGB only" if "rgb" in images else "IR only"
+        paths = tuple(folder / camera / f"{name}.png" for camera in images)
+        return _Frame(result.stamp_ns, name, kind, paths, (width, height), objects)
+
+    def _infrared(self, result: ReplayResult) -> np.ndarray:
+        """Return the counts of a result's IR frame, in RGB pixels where requested."""
+        assert result.ir is not None
+        counts, registration = result.ir.pixels, self._replay.registering.current
+        if result.rgb is None:
+            return counts
+        if self._options.register and registration is None:
+            raise BagError(
+                "--register needs the registration of the two cameras: give --calibration-file, --ir-to-rgb or "
+                "--registration-from-camera-info"
+            )
+        self._is_registered = None if registration is None else self._options.register
+        if not self._options.register or registration is None:
+            return counts
+        return infrared_in_colour_pixels(counts, registration, result.rgb.size or (0, 0))
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """An exported frame: stamp, name, cameras in words, files, size of the labelled image (width, height), and objects
+    as (class, (x1, y1, x2, y2, score))."""
+
+    stamp_ns: int
+    name: str
+    kind: str
+    paths: tuple[Path, ...]
+    size: tuple[int, int]
+    objects: list[tuple[str, tuple[float, ...]]]
+
+    @property
+    def file_name(self) -> str:
+        """The labelled image below the folder: the RGB image, if there is one."""
+        return f"{self.paths[0].parent.name}/{self.paths[0].name}"
+
+
+def _name_of(stamp_ns: int) -> str:
+    return f"{stamp_ns // 1_000_000_000}_{stamp_ns % 1_000_000_000:09d}"
+
+
+def _no_model(settings: Settings) -> ModelInfo:
+    """Return the description of a network that is not run."""
+    band = Modality.parse(settings.infrared_band or "lwir")
+    return ModelInfo("none", "none", (Modality.RGB, band), ("object",), (), (), (14, 14), ThermalContract())
+
+
+def _write_png(path: Path, pixels: np.ndarray) -> None:
+    done, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    assert done
+    try:
+        path.write_bytes(data.tobytes())
+    except OSError as error:
+        raise write_error(path, error, data.size) from error
+
+
+def _write_coco(folder: Path, frames: list[_Frame], info: ModelInfo, reader: BagReader) -> None:
+    """Write `labels.json`; ids count from 1, as some tools require."""
+    places = {name: place for place, name in enumerate(info.box_classes, 1)}
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, frame in enumerate(frames, 1):
+        image = {"id": number, "file_name": frame.file_name, "width": frame.size[0], "height": frame.size[1]}
+        images.append(image | {"stamp_ns": frame.stamp_ns})
+        for name, (x1, y1, x2, y2, score) in frame.objects:
+            box = [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": places[name],
+                    "bbox": box,
+                    "area": round(box[2] * box[3], 2),
+                    "iscrowd": 0,
+                    "score": round(score, 4),
+                }
+            )
+    data = {
+        "info": {
+            "description": f"detections of model {info.name} in {reader.path.name}, to be corrected",
+            "version": f"spectradino {__version__}",
+        },
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": place, "name": name} for name, place in places.items()],
+    }
+    (folder / "labels.json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _write_yolo(folder: Path, frames: list[_Frame], info: ModelInfo, reader: BagReader) -> None:
+    """Write one text file per frame, empty without objects, and the names of the classes."""
+    (folder / "labels").mkdir()
+    for frame in frames:
+        width, height = frame.size
+        lines = [
+            f"{info.box_classes.index(name)} {(x1 + x2) / 2 / width:.6f} {(y1 + y2) / 2 / height:.6f} "
+            f"{(x2 - x1) / width:.6f} {(y2 - y1) / height:.6f}\n"
+            for name, (x1, y1, x2, y2, _) in frame.objects
+        ]
+        (folder / "labels" / f"{frame.name}.txt").write_text("".join(lines), encoding="utf-8")
+    names = json.dumps(info.box_classes, ensure_ascii=False)  # a list in JSON is one in YAML
+    text = f"# Detections of model {info.name} in {reader.path.name}, to be corrected.\nnames: {names}\n"
+    (folder / "data.yaml").write_text(text, encoding="utf-8")
