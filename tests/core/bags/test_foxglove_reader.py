@@ -25,7 +25,7 @@ def found(tmp_path_factory) -> dict[str, list[Any]]:
     folder: Path = tmp_path_factory.mktemp("drive")
     model = make_blob_model(folder / "blob.onnx", SIZE)
     drive = record(folder / "drive", pairs(6))
-    done = annotate(drive, model, folder / "out.mcap", AnnotateOptions(Settings(), inputs=True))
+    done = annotate(drive, model, folder / "out.mcap", AnnotateOptions(Settings(ir_kelvin_per_count=0.01), inputs=True))
     messages: dict[str, list[Any]] = {}
     with open(done.path, "rb") as file:
         reader = make_reader(file, validate_crcs=True, decoder_factories=[DecoderFactory()])
@@ -52,3 +52,5 @@ def test_images_and_detections_hold_what_was_written(found):
     assert 0.0 < first.results[0].hypothesis.score <= 1.0
     assert first.bbox.size_x > 1.0
     assert len(found["/detector_node/frame_report"][0].steps) > 3
+    temperatures = found["/detector_node/temperatures"][0].detections
+    assert [t.class_id for t in temperatures] == [d.results[0].hypothesis.class_id for d in detections[0]]
