@@ -69,7 +69,7 @@ LARGEST: dict[str, int] = {
 _MAX_DEPTH = 64
 _MAX_NODES = 10_000
 _MAX_DIGITS = 100
-_LARGEST_INTEGER = 1 << 64
+_MAX_INTEGER = 1 << 64
 _LONG_DIGITS = re.compile(r"\d{20}")
 
 _POINTER_BYTES = 1024
@@ -324,8 +324,8 @@ def _size(count: int) -> str:
 
 
 def _integer(digits: str) -> int:
-    value = int(digits) if len(digits) < _MAX_DIGITS else _LARGEST_INTEGER
-    if abs(value) >= _LARGEST_INTEGER:
+    value = int(digits) if len(digits) < _MAX_DIGITS else _MAX_INTEGER
+    if abs(value) >= _MAX_INTEGER:
         raise ValueError(f"a whole number of {len(digits.lstrip('-'))} digits, larger than 2^64")
     return value
 

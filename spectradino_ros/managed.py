@@ -28,7 +28,7 @@ __all__ = ["ManagedNode"]
 _PERIOD_S = 10.0
 """Minimum time between two warnings about requests of one kind."""
 
-_MOST_NAMES = 256
+_MAX_NAMES = 256
 """Maximum number of parameters per request, which take milliseconds each and delay frames; the node has fewer."""
 
 _LABELS = {
@@ -175,8 +175,8 @@ class ManagedNode(LifecycleNode):
 
     def _guarded_service(self, name: str, inner: Callback, kind: Any) -> Callback:
         def call(request: Any, response: Any) -> Any:
-            if (count := _names_in(request)) > _MOST_NAMES:
-                reason = f"the request has {count} parameters, more than the maximum of {_MOST_NAMES}"
+            if (count := _names_in(request)) > _MAX_NAMES:
+                reason = f"the request has {count} parameters, more than the maximum of {_MAX_NAMES}"
                 self._requests.warn(f"many {name}", f"refused a request to {name}: {reason}; split it")
                 refusal = SetParametersResult(successful=False, reason=reason)
                 if kind is SetParameters:

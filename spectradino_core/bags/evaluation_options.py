@@ -32,14 +32,14 @@ __all__ = [
 ]
 
 EVIDENCE_FORMAT = 3
-"""Increased when files in a bag's folder change their meaning, so that older ones are not taken for finished."""
+"""Increased when files in a bag's folder change their meaning, so that older results do not count as finished."""
 
 SWEEPS = {
-    "dropout_rgb": ("share of colour frames lost", 0.0, 1.0),
-    "dropout_ir": ("share of infrared frames lost", 0.0, 1.0),
+    "dropout_rgb": ("fraction of RGB frames lost", 0.0, 1.0),
+    "dropout_ir": ("fraction of infrared frames lost", 0.0, 1.0),
     "offset": ("infrared stamps late by [ms]", -10_000.0, 10_000.0),
     "ir_rate": ("infrared frame rate [Hz]", 0.1, 1000.0),
-    "shift": ("infrared picture too far right by [px of the colour image]", -10_000.0, 10_000.0),
+    "shift": ("infrared image too far right by [px of the RGB image]", -10_000.0, 10_000.0),
 }
 """Sweepable quantities: description, minimum and maximum. The description is part of result.json."""
 
@@ -139,7 +139,7 @@ class Unit:
         return self.folder / f"{self.run}.npz"
 
     def is_finished(self, key: str) -> bool:
-        """Whether results with this work key exist."""
+        """Return whether results with this work key exist."""
         try:
             return self.evidence.is_file() and self._marker.read_text(encoding="utf-8") == key
         except (OSError, UnicodeDecodeError):

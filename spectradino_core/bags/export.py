@@ -245,7 +245,10 @@ class _Run:
         """Run the network on a result's frames, as it would have been run in the replay: they were prepared last."""
         self._engine.skip = False
         try:
-            found = find(self._pipeline, self._replay.registering, self._options.settings, result.rgb, result.ir, False)
+            found = find(
+                self._pipeline, self._replay.registering, self._options.settings, result.rgb, result.ir, False,
+                result.stamp_ns,
+            )  # fmt: skip
         finally:
             self._engine.skip = True
         return found if found.native is None else found.native

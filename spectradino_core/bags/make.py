@@ -270,7 +270,7 @@ def _calibration(registration: Registration, options: MakeOptions) -> Calibratio
         time_offset_ms=options.ir.offset_ms - options.rgb.offset_ms,
         residual_px=0.0,
         made_by=f"spectradino bag make {__version__}",
-        notes="the truth of a made-up drive",
+        notes="ground truth of a synthetic recording",
     )
 
 
@@ -331,7 +331,7 @@ class _Truth:
     def coco(self) -> dict[str, Any]:
         """Return the boxes as COCO JSON data."""
         return {
-            "info": {"description": f"truth of a drive made up from {self._source.name}"},
+            "info": {"description": f"ground truth of a recording made from {self._source.name}"},
             "images": self._images,
             "annotations": self._annotations,
             "categories": [{"id": number, "name": name} for number, name in enumerate(self._source.classes)],

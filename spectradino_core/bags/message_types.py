@@ -64,7 +64,7 @@ class MessageTypes:
         self._stores: dict[str, Typestore | None] = {}
 
     def knows(self, name: str) -> bool:
-        """Whether messages of this type can be read."""
+        """Return whether messages of this type can be read."""
         return self._store_of(name) is not None
 
     def read(self, raw: bytes, name: str) -> Any:

@@ -19,7 +19,7 @@ __all__ = ["ZSTD", "unpack_file", "unpacked_message", "why_no_cdr"]
 ZSTD = b"\x28\xb5\x2f\xfd"
 """Magic number of a zstd frame."""
 
-_LARGEST_MESSAGE = 1 << 28
+_MAX_MESSAGE = 1 << 28
 _BLOCK = 1 << 20
 _OTHERS = {
     b"\x04\x22\x4d\x18": "compressed with LZ4, and only zstd is supported",
@@ -36,7 +36,7 @@ def unpacked_message(data: bytes) -> bytes:
         return data
     try:
         unpacker = zstd.ZstdDecompressor()
-        message = unpacker.decompress(data, _LARGEST_MESSAGE)
+        message = unpacker.decompress(data, _MAX_MESSAGE)
     except (zstd.ZstdError, MemoryError):
         return data
     return message if unpacker.eof else data
@@ -77,7 +77,7 @@ def why_no_cdr(raw: bytes) -> str:
     if len(raw) < 4:
         return f"a message of {len(raw)} bytes is too short"
     if start == ZSTD:
-        return f"compressed with zstd and truncated or damaged, or larger than {_LARGEST_MESSAGE >> 20} MiB"
+        return f"compressed with zstd and truncated or damaged, or larger than {_MAX_MESSAGE >> 20} MiB"
     if start[0] == 0 and start[1] <= 1:
         return ""
     if start[0] == 0 and start[1] <= 0x0B:

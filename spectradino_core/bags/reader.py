@@ -29,7 +29,7 @@ from spectradino_core.streams.queues import Stream
 __all__ = ["BagFrame", "BagMessage", "BagReader", "CameraMessages", "describe_intake"]
 
 _MS = 1_000_000
-_MOST_BYTES = 256 << 20
+_MAX_BYTES = 256 << 20
 
 
 @dataclass
@@ -306,12 +306,12 @@ class BagReader:
                 yield frame
                 continue
             # Frames of one arrival time are released together, whatever their order, unless they exceed the memory.
-            if raw.received_ns > newest_arrival_ns or waiting_bytes > _MOST_BYTES:
+            if raw.received_ns > newest_arrival_ns or waiting_bytes > _MAX_BYTES:
                 newest_arrival_ns = max(newest_arrival_ns, raw.received_ns)
                 while waiting:
                     while arrivals[0][1] in gone:
                         gone.remove(heapq.heappop(arrivals)[1])
-                    if arrivals[0][0] >= newest_arrival_ns - self._window_ns and waiting_bytes <= _MOST_BYTES:
+                    if arrivals[0][0] >= newest_arrival_ns - self._window_ns and waiting_bytes <= _MAX_BYTES:
                         break
                     *_, ready_number, ready = heapq.heappop(waiting)
                     gone.add(ready_number)

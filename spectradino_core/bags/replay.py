@@ -41,7 +41,7 @@ __all__ = ["CLOCKS", "Replay", "ReplayResult"]
 
 CLOCKS = ("received", "stamp")
 
-_MOST_EVENTS = 10_000
+_MAX_EVENTS = 10_000
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ class Replay:
     def _collect(self) -> None:
         if self.feed is not None:
             self._events += self.feed.take_events()
-        del self._events[:-_MOST_EVENTS]
+        del self._events[:-_MAX_EVENTS]
 
     def _drop(self, cause: str, text: str) -> None:
         self._drops[cause] += 1

@@ -22,8 +22,8 @@ from spectradino_core.runtime.perception_result import Mode
 
 __all__ = ["summary_lines", "write_report"]
 
-_MOST_FRAMES = 12
-_MOST_EVENTS = 100
+_MAX_FRAMES = 12
+_MAX_EVENTS = 100
 _HEAD = ["", "frames", "mAP", "mAP50", "mAP75", "mIoU"]
 _LINE_NAMES = {"fused": "both cameras (the node)", "rgb_only": "RGB only", "ir_only": "IR only"}
 _TITLES = {"map": "mAP", "map50": "mAP50", "miou": "mIoU", "answered": "with result"}
@@ -35,7 +35,7 @@ _MODE_COLOURS = {
     Mode.IR_ONLY.value: "#d1462f",
     Mode.STALE.value: "#8a8f98",
 }
-_MOST_POINTS = 1500
+_MAX_POINTS = 1500
 """Above this number points are rasterized: a vector file would grow with the recording."""
 
 
@@ -252,7 +252,7 @@ def _write_worst(page: Page, bags: Sequence[BagEvidence], judged: bool) -> None:
                 (bag.folder / "pictures" / row["file"]).read_bytes(),
                 f"{bag.name}: {row['caption']}" if len(bags) > 1 else row["caption"],
             )
-            for bag, row in rows[:_MOST_FRAMES]
+            for bag, row in rows[:_MAX_FRAMES]
         ]
         add_gallery(page, frames, judged)
 
@@ -316,11 +316,11 @@ def _write_bag(page: Page, bag: BagEvidence) -> None:
             "temperatures of valid infrared pixels",
         )
     if facts["mode_changes"]:
-        rows = [[f"{c['at_s']:.2f}", c["from"], c["to"], c["why"]] for c in facts["mode_changes"][:_MOST_EVENTS]]
+        rows = [[f"{c['at_s']:.2f}", c["from"], c["to"], c["why"]] for c in facts["mode_changes"][:_MAX_EVENTS]]
         page.table(["at [s]", "from", "to", "why"], rows, caption="mode changes")
     if facts["events"]:
         with page.details(f"Log of the node ({len(facts['events'])})"):
-            events = [[f"{e['at_s']:.2f}", e["text"]] for e in facts["events"][:_MOST_EVENTS]]
+            events = [[f"{e['at_s']:.2f}", e["text"]] for e in facts["events"][:_MAX_EVENTS]]
             page.table(["at [s]", "text"], events)
 
 
@@ -369,7 +369,7 @@ def _timeline(bag: BagEvidence) -> Figure:
     at_s = _relative_s(bag, results["ready_ns"])
     seconds = max(facts["seconds"], at_s.max(initial=0.0), 0.001)
     _modes(strip, changes, seconds)
-    many: dict[str, Any] = {"rasterized": len(at_s) > _MOST_POINTS}
+    many: dict[str, Any] = {"rasterized": len(at_s) > _MAX_POINTS}
     there = results["error_ns"] != NO_ERROR
     errors.axhline(0, color="#b8bec9", lw=0.8)
     errors.scatter(

@@ -311,7 +311,7 @@ def _age(error_ns: int) -> tuple[str, ...]:
 
 
 def _subsets(code: int) -> tuple[str, ...]:
-    """Subsets of a frame by its mode code; -1 and the last row of pixel counts are frames without a result."""
+    """Return the subsets of a frame by its mode code; -1 and the last row of pixel counts: without a result."""
     return (ALL, _ANSWERED, MODES[code].value) if 0 <= code < len(MODES) else (ALL,)
 
 

@@ -36,7 +36,7 @@ __all__ = ["CDR", "ForeignBagError", "Salvaged", "salvage", "unread_encodings"]
 _MAGIC = b"\x89MCAP0\r\n"
 _HEADER, _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x0F
 _FORMATS = {"ros2msg": MessageDefinitionFormat.MSG, "ros2idl": MessageDefinitionFormat.IDL}
-_LARGEST_CHUNK = 1 << 30
+_MAX_CHUNK = 1 << 30
 """Decompressed size. Recorders write chunks of some megabytes; a larger claim is taken for damage."""
 _NO_DEFINITION = MessageDefinition(MessageDefinitionFormat.NONE, "")
 
@@ -165,7 +165,7 @@ class _Mcap(Salvaged):
         size, crc, length = struct.unpack_from("<QII", content, 16)
         compression = content[32 : 32 + length].decode()
         packed = content[40 + length :]
-        if size > _LARGEST_CHUNK:
+        if size > _MAX_CHUNK:
             raise ValueError(f"a chunk of {size} bytes")
         records = _UNPACK[compression](packed, size)
         if len(records) != size or (crc and crc32(records) != crc):

@@ -425,7 +425,7 @@ def _take_as_stored(reader: Reader) -> None:
 
 
 def _same(stored: Connection, listed: Connection) -> bool:
-    """Whether rosbags takes a file's topic for a listed one and returns its messages."""
+    """Return whether rosbags maps a file's topic to a listed one and returns its messages."""
     return (stored.topic, stored.msgtype, stored.ext) == (listed.topic, listed.msgtype, listed.ext) and (
         not stored.digest or not listed.digest or stored.digest == listed.digest
     )

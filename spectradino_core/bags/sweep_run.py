@@ -64,10 +64,10 @@ def place_of(line: str, kind: str, value: float) -> tuple[str, str]:
     return "ir_alone", step if value and kind in ("offset", "shift") else _BASE
 
 
-def is_kept(stream: Stream, stamp_ns: int, share: float, seed: int) -> bool:
-    """Whether a frame is kept when a fraction of a camera's frames is lost; the same on every machine."""
+def is_kept(stream: Stream, stamp_ns: int, fraction: float, seed: int) -> bool:
+    """Return whether a frame is kept when a fraction of a camera's frames is lost; the same on every machine."""
     digest = hashlib.blake2b(f"{seed} {stream.value} {stamp_ns}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >= share * 2.0**64
+    return int.from_bytes(digest, "big") >= fraction * 2.0**64
 
 
 def run_sweep(unit: Unit) -> None:
@@ -111,11 +111,11 @@ def _node(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> Label
 
 def _rgb_alone(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> dict[str, LabelledFrames]:
     options = unit.options
-    shares = {_BASE: 0.0}
-    shares |= {
+    fractions = {_BASE: 0.0}
+    fractions |= {
         place_of("rgb_only", s.kind, v)[1]: v for s in options.sweeps for v in s.values if v and s.kind == "dropout_rgb"
     }
-    frames_of = {name: _labelled_frames(bag, pipeline) for name in shares}
+    frames_of = {name: _labelled_frames(bag, pipeline) for name in fractions}
     apply_filters(pipeline, options.settings.down_to(floor))
     frames = (frame for frame in bag.reader.frames() if frame.stream is Stream.RGB)
     for frame in progress_bar(frames, unit, len(bag.rgb_ns)):
@@ -123,14 +123,14 @@ def _rgb_alone(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> 
             percepts = pipeline(frame.decode().pixels, None)
         except (DecodeError, FrameError):
             continue  # dropped as in the node, and counted in the node's run
-        for name, share in shares.items():
-            if is_kept(Stream.RGB, frame.stamp_ns, share, options.seed):
+        for name, fraction in fractions.items():
+            if is_kept(Stream.RGB, frame.stamp_ns, fraction, options.seed):
                 frames_of[name].add(frame.stamp_ns, percepts, bag.tolerance_ns)
     return frames_of
 
 
 def _ir_alone(unit: Unit, bag: ScoredBag, pipeline: Pipeline, floor: float) -> dict[str, LabelledFrames]:
-    """One replay serves all offsets and shifts, which move results; lost frames change the thermal range."""
+    """Replay infrared alone: once for all offsets and shifts, which move results; lost frames change the range."""
     options = unit.options
     kind, _, word = unit.run.partition(",")[2].partition("=")
     moves = {_BASE: (0.0, 0.0)}

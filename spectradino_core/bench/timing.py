@@ -33,7 +33,7 @@ class Timing:
         return cls(1e3 * median, 1e3 * low, 1e3 * high, len(seconds))
 
     def columns(self) -> dict[str, object]:
-        """Columns of a result table."""
+        """Return the columns of a result table."""
         return {"ms": self.median_ms, "quartiles": f"{self.low_ms:.0f}-{self.high_ms:.0f}", "rounds": self.rounds}
 
 

@@ -25,7 +25,7 @@ MIN_OVERLAP = 0.25
 
 _MIN_COVER = 0.02
 _ASPECT_TOLERANCE = 0.01
-_LEAST_DETERMINANT = 1e-8
+_MIN_DETERMINANT = 1e-8
 
 
 class RegistrationError(ValueError):
@@ -64,7 +64,7 @@ class Registration:
             if size is not None:
                 object.__setattr__(self, name, _checked_size(size, f"{self.source}: {name}"))
         determinant = np.linalg.det(matrix.reshape(3, 3))
-        if abs(determinant) < _LEAST_DETERMINANT:
+        if abs(determinant) < _MIN_DETERMINANT:
             raise RegistrationError(
                 f"{self.source}: the homography is singular (determinant {determinant:.1e}), it maps the image to a "
                 f"line or a point: {_format(matrix)}"
@@ -165,7 +165,7 @@ class Warp:
 
     @classmethod
     def of(cls, registration: Registration, ir_size: Size, rgb_size: Size, target: Size) -> Warp:
-        """As the constructor, but caches the last few."""
+        """Like the constructor, but cache the last few."""
         return _prepared(registration, ir_size, rgb_size, target)
 
 

@@ -79,7 +79,7 @@ class Comparison:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Those of `METRICS` for which there are labels."""
+        """Entries of `METRICS` for which there are labels."""
         return tuple(name for name, of in METRICS.items() if any(of(s) is not None for s in self.scores[ALL][FUSED]))
 
     @property

@@ -38,7 +38,7 @@ _CORRECT, _FALSE, _MISSED, _IGNORED, _UNLABELLED = (
     (80, 190, 255),
 )
 _LEGEND = "Green: correct. Red: false. Yellow: missed. Grey: ignored region."
-_LONGEST_SIDE = 800
+_MAX_SIDE = 800
 _PAGE_SIDE = 1280
 _FONT, _FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.38
 _QUALITY = 85
@@ -189,7 +189,7 @@ def _draw_detections(
         true: the true boxes.
         found: true boxes that were found, bool [N].
     """
-    scale = min(1.0, _LONGEST_SIDE / max(image.shape[:2]))
+    scale = min(1.0, _MAX_SIDE / max(image.shape[:2]))
     canvas = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image.copy()
     rows = np.flatnonzero(served)
     for number in range(len(rows) - 1, -1, -1):  # the highest score on top

@@ -55,7 +55,7 @@ def replace_for_gpus(model: ModelProto) -> int:
 
 
 def bilinear_matrix(size: int, target: int) -> np.ndarray:
-    """Weights of bilinear interpolation along one axis with half-pixel centres and clamped borders.
+    """Return the weights of bilinear interpolation along one axis with half-pixel centres and clamped borders.
 
     Args:
         size: number of input samples.

@@ -39,7 +39,7 @@ def halve(model: ModelProto) -> ModelProto:
 
 
 def _decoding(model: ModelProto) -> list[NodeProto]:
-    """Nodes between the last matrix products or convolutions (exclusive) and the outputs."""
+    """Return the nodes between the last matrix products or convolutions (exclusive) and the outputs."""
     maker = {name: node for node in model.graph.node for name in node.output}
     found: dict[str, NodeProto] = {}
     todo = [output.name for output in model.graph.output]
@@ -55,16 +55,16 @@ def _decoding(model: ModelProto) -> list[NodeProto]:
 
 
 def _upsampling(model: ModelProto) -> list[NodeProto]:
-    """Nodes of bilinear interpolation, which is in fp32 as a `Resize` too."""
+    """Return the nodes of bilinear interpolation, which stays in fp32 like `Resize`."""
     return [node for node in model.graph.node if node.name.startswith(UPSAMPLING)]
 
 
 def _instance_norm(model: ModelProto) -> list[NodeProto]:
-    """Nodes of the stem's instance norm, from its last convolution to the concatenation of the streams."""
-    takers: dict[str, list[NodeProto]] = {}
+    """Return the nodes of the stem's instance norm, from its last convolution to the concatenation of the streams."""
+    readers: dict[str, list[NodeProto]] = {}
     for node in model.graph.node:
         for name in node.input:
-            takers.setdefault(name, []).append(node)
+            readers.setdefault(name, []).append(node)
     found: dict[str, NodeProto] = {}
     todo = [node for node in model.graph.node if node.op_type == "ReduceMean"]
     while todo:
@@ -72,7 +72,7 @@ def _instance_norm(model: ModelProto) -> list[NodeProto]:
         if node.op_type in ("Concat", *_HEAVY) or node.name in found:
             continue
         found[node.name] = node
-        todo += [taker for name in node.output for taker in takers.get(name, [])]
+        todo += [reader for name in node.output for reader in readers.get(name, [])]
     centred = {name for node in found.values() for name in node.input}
     for node in model.graph.node:  # x - mean: the mean is included already, x is the convolution's output
         if node.op_type == "Sub" and any(name in centred for name in node.output):

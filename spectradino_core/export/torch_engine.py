@@ -21,7 +21,7 @@ __all__ = ["ServingGraph", "TorchEngine", "cuda_is_available"]
 
 
 def cuda_is_available() -> bool:
-    """Whether torch can use a GPU."""
+    """Return whether torch can use a GPU."""
     return torch.cuda.is_available()
 
 

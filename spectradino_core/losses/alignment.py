@@ -75,7 +75,7 @@ def sample_positions(patches: int, ratio: float, generator: torch.Generator) -> 
 
 
 def unit(x: Tensor) -> Tensor:
-    """Vectors [.., D] of length 1, in fp32 or, as given, fp64."""
+    """Normalise vectors [.., D] to length 1, in fp32 or, if given so, fp64."""
     return F.normalize(x if x.dtype == torch.float64 else x.float(), dim=-1)
 
 

@@ -265,7 +265,7 @@ def _from_timm(state: State) -> State:
 
 
 def _is_gated(state: State) -> bool:
-    """Whether the MLPs are timm's SwiGLU: `fc1` outputs gate and value, `fc2` reads their product."""
+    """Return whether the MLPs are timm's SwiGLU: `fc1` outputs gate and value, `fc2` reads their product."""
     fc1, fc2 = state.get("blocks.0.mlp.fc1.weight"), state.get("blocks.0.mlp.fc2.weight")
     return fc1 is not None and fc2 is not None and fc1.shape[0] == 2 * fc2.shape[1]
 

@@ -1,12 +1,12 @@
-"""What DINOv3 has and DINOv2 has not: rotary positions, keys without bias, and the names of its weights.
+"""Differences of DINOv3 from DINOv2: rotary positions, keys without bias, and the names of its weights.
 
     h, w patch grid    N patch tokens: h·w    R register tokens    T all tokens: 1 + R + N    d width of a head
 
 Instead of a position added to the tokens, every block rotates queries and keys by angles that depend on the patch: its
 centre (y, x), in [-1, 1] along each side of the image, times 2π and the d/4 frequencies `ROPE_BASE`^(-4i/d). A head's
 angles are those of y and then of x, and rotate channel j together with channel j + d/2. CLS and registers are not
-rotated. DINOv3's own training shifts, stretches and rescales the centres at random; that augmentation is left out, so
-training here sees the positions of evaluation. Blocks and everything else are those of `vit.py`.
+rotated. DINOv3's own training shifts, stretches and rescales the centres at random; this augmentation is not
+implemented, so training uses the positions of evaluation. Blocks and everything else are those of `vit.py`.
 
 Source: "DINOv3" (Siméoni et al. 2025).
 """
@@ -48,12 +48,12 @@ class QKV(nn.Linear):
 
 
 def rotary_frequencies(head: int, device: torch.device | None = None) -> Tensor:
-    """Frequencies of a head of d channels, fp32 [d/4]; their inverses are stored in official files as periods."""
+    """Return the frequencies of a head of d channels, fp32 [d/4]; official files store their inverses as periods."""
     return 1 / ROPE_BASE ** torch.arange(0, 1, 4 / head, device=device, dtype=torch.float32)
 
 
 def rotary_table(grid: tuple[int, int], first: int, head: int, device: torch.device | None = None) -> Tensor:
-    """Cosines and sines by which `rotate` rotates the tokens of a head, fp32 [2, T, d].
+    """Return the cosines and sines by which `rotate` rotates the tokens of a head, fp32 [2, T, d].
 
     Args:
         grid: (h, w), in patches.
@@ -80,9 +80,9 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
 
 
 def rename_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of a file of DINOv3's authors that DINOv2's official layout names otherwise.
+    """Rename tensors of an official DINOv3 file to DINOv2's official names.
 
-    Dropped are the masks of the biases, which hide the keys' as `QKV` does, and a norm that only training uses.
+    The masks of the biases, which hide the keys' bias as `QKV` does, and a norm used only in training are dropped.
     """
     kept = {key: value for key, value in state.items() if not key.endswith(".bias_mask")}
     return {
@@ -93,8 +93,7 @@ def rename_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def rename_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of a DINOv3 of the transformers library that its DINOv2 names otherwise; add zeros for the
-    keys' bias."""
+    """Rename tensors of a DINOv3 file of the transformers library to its names for DINOv2; the keys' bias is zero."""
     gated = any(".mlp.gate_proj." in key for key in state)
     renamed = {}
     for key, value in state.items():

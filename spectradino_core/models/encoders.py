@@ -61,7 +61,7 @@ class PlainEncoder(nn.Module):
         return 3
 
     def forward(self, images: Mapping[str, Tensor]) -> dict[str, Features]:
-        """Features by modality of images [B, 3, H, W] by modality."""
+        """Compute features by modality from images [B, 3, H, W] by modality."""
         return self.finish(self.begin(images))
 
     def begin(self, images: Mapping[str, Tensor]) -> Prefix:
@@ -96,7 +96,7 @@ class BandedEncoder(nn.Module):
         return self._band(key).band.channels
 
     def forward(self, images: Mapping[str, Tensor]) -> dict[str, Features]:
-        """Features by modality of images [B, C, H, W] by modality, C as given by `channels`."""
+        """Compute features by modality from images [B, C, H, W] by modality, C as given by `channels`."""
         together: dict[Modality, list[str]] = {}
         for key in images:
             together.setdefault(self._band(key), []).append(key)

@@ -41,7 +41,7 @@ BACKBONES: dict[str, type[SpectraDINO] | type[RepeatedViT]] = {"spectradino": Sp
 """`dinov2_repeat` is the baseline: plain DINOv2 with the IR channel repeated to three."""
 
 
-_LARGEST = {
+_MAXIMA = {
     "box_classes": 5_000, "mask_classes": 5_000, "registers": 256, "pyramid_width": 4096, "tower_depth": 32,
     "upernet_width": 4096,
 }  # fmt: skip
@@ -96,10 +96,10 @@ class Architecture:
     def __post_init__(self) -> None:
         if self.registers is None:
             object.__setattr__(self, "registers", vit_config(self.variant).registers)
-        for name, most in _LARGEST.items():
+        for name, maximum in _MAXIMA.items():
             value = getattr(self, name)
-            if type(value) is not int or not 0 <= value <= most:
-                raise ValueError(f"{name} must be a whole number up to {most}, got {value!r}")
+            if type(value) is not int or not 0 <= value <= maximum:
+                raise ValueError(f"{name} must be an integer up to {maximum}, got {value!r}")
         if not self.strides:
             object.__setattr__(self, "strides", usual_strides(self.vit.patch))
         if len(self.strides) > 8 or not all(0 < stride <= 512 for stride in self.strides):
@@ -270,14 +270,14 @@ class Perception(nn.Module):
 
 
 def _layers(features: Features | None, tapped: bool) -> Iterable[Tensor | None]:
-    """Layers of one stream to be fused; an infinite sequence of None for an absent stream."""
+    """Return the layers of one stream to be fused; an infinite sequence of None for an absent stream."""
     if features is None:
         return repeat(None)
     return features.tapped if tapped else [features.patches]
 
 
 def _rows(present: Tensor) -> list[Tensor] | None:
-    """Samples to run the backbone on for each stream; None: all.
+    """Return the samples to run the backbone on for each stream; None: all.
 
     Skipping frames that are masked in the fusion halves the work on single-camera data. At least one sample per stream
     is run, so that every parameter has a gradient on every process.
@@ -296,7 +296,7 @@ def _spread(layers: Iterable[Tensor | None], rows: Tensor, batch: int) -> Iterat
 
 
 def perception_roles(model: Perception) -> dict[str, str]:
-    """Role of every parameter by name: a backbone role (see `parameter_roles`) or "head".
+    """Return the role of every parameter by name: a backbone role (see `parameter_roles`) or "head".
 
     Learning rates and freezing are configured by role.
     """

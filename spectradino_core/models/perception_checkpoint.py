@@ -208,7 +208,7 @@ def _like_parts(other: Perception, model: Perception, started: Started) -> set[s
 
 
 def _class_tensors(architecture: Architecture) -> set[str]:
-    """Names of the tensors whose size depends on the number of classes."""
+    """Return the names of the tensors whose size depends on the number of classes."""
     with torch.device("meta"):
         shapes = [
             {name: tensor.shape for name, tensor in Perception(one).state_dict().items()}

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 State = dict[str, Tensor]
 
 SHOWN = 6  # maximum number of names listed in an error
-_MOST_NESTED = 16
+_MAX_NESTED = 16
 _WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _ROOTS = {  # the two tensors that identify a backbone's prefix, by layout
     "patch_embed.proj.weight": "cls_token",
@@ -188,7 +188,7 @@ def _of_torch(path: Path) -> State:
 
 
 def _is_bomb(path: Path) -> bool:
-    """Whether a zip archive expands to more than its file size."""
+    """Return whether a zip archive expands to more than its file size."""
     try:
         with zipfile.ZipFile(path) as archive:
             return sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size
@@ -202,7 +202,7 @@ def _flat(content: Mapping[Any, Any], prefix: str, depth: int) -> Iterator[tuple
         name = f"{prefix}{key}"
         if isinstance(value, Tensor):
             yield name, value
-        elif isinstance(value, Mapping) and depth < _MOST_NESTED:
+        elif isinstance(value, Mapping) and depth < _MAX_NESTED:
             yield from _flat(value, f"{name}.", depth + 1)
 
 
@@ -255,7 +255,7 @@ def _snapshot(folder: Path) -> Path:
 
 
 def _ends(name: str, part: str) -> bool:
-    """Whether `name` ends with `part` at a component boundary."""
+    """Return whether `name` ends with `part` at a component boundary."""
     before = name.removesuffix(part)
     return not before or before.endswith(".")
 

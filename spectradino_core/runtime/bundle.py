@@ -47,13 +47,13 @@ COMPANIONS = ("rgb", "ir", "reuse")
 STREAMS = ("both", *COMPANIONS)
 """Streams that a network takes; "reuse": the RGB image, and infrared features of an earlier two-stream pass."""
 
-_MOST_TEXT = 1 << 20
-_MOST_CLASSES = 5_000
-_MOST_DETECTIONS = 10_000
-_LONGEST_NAME = 200
-_LARGEST_SIDE = 16_384
-_LARGEST_PATCH = 64
-_MOST_FEATURES = 1 << 28
+_MAX_TEXT = 1 << 20
+_MAX_CLASSES = 5_000
+_MAX_DETECTIONS = 10_000
+_MAX_NAME = 200
+_MAX_SIDE = 16_384
+_MAX_PATCH = 64
+_MAX_FEATURES = 1 << 28
 """Limits for untrusted files: each class is published and drawn, each detection is a message."""
 
 
@@ -132,25 +132,25 @@ class ModelInfo:
             text = getattr(self, field_name)
             if not isinstance(text, str) or _unfit(text):
                 problems.append(f"{field_name} '{printable(str(text), 60)}' has control characters or is too long")
-        if len(self.box_classes) > _MOST_CLASSES:
-            problems.append(f"{len(self.box_classes)} detection classes, at most {_MOST_CLASSES} are supported")
+        if len(self.box_classes) > _MAX_CLASSES:
+            problems.append(f"{len(self.box_classes)} detection classes, at most {_MAX_CLASSES} are supported")
         if len(self.mask_classes) > 255:
             problems.append(f"{len(self.mask_classes)} mask classes, at most 255 fit a mask beside 'unlabelled'")
         if len(self.palette) != len(self.mask_classes):
             problems.append(f"{len(self.palette)} palette colours for {len(self.mask_classes)} mask classes")
         if any(not 0 <= value <= 255 for colour in self.palette for value in colour):
             problems.append("a palette colour lies outside 0..255")
-        if type(self.patch) is not int or not 1 <= self.patch <= _LARGEST_PATCH:
-            problems.append(f"patch must be a whole number from 1 to {_LARGEST_PATCH}, got {self.patch!r}")
-        elif any(side <= 0 or side % self.patch or side > _LARGEST_SIDE for side in self.input_size):
-            problems.append(f"input size {self.input_size} is not a multiple of {self.patch} up to {_LARGEST_SIDE}")
-        if len(self.strides) > 16 or not all(0 < stride <= _LARGEST_SIDE for stride in self.strides):
+        if type(self.patch) is not int or not 1 <= self.patch <= _MAX_PATCH:
+            problems.append(f"patch must be a whole number from 1 to {_MAX_PATCH}, got {self.patch!r}")
+        elif any(side <= 0 or side % self.patch or side > _MAX_SIDE for side in self.input_size):
+            problems.append(f"input size {self.input_size} is not a multiple of {self.patch} up to {_MAX_SIDE}")
+        if len(self.strides) > 16 or not all(0 < stride <= _MAX_SIDE for stride in self.strides):
             problems.append("strides must be up to 16 numbers above 0")
         if not 0 <= self.score_threshold <= 1 or not 0 <= self.nms_iou <= 1:
             problems.append("score_threshold and nms_iou must lie in 0..1")
-        if type(self.max_detections) is not int or not 1 <= self.max_detections <= _MOST_DETECTIONS:
+        if type(self.max_detections) is not int or not 1 <= self.max_detections <= _MAX_DETECTIONS:
             problems.append(
-                f"max_detections must be a whole number of at least 1 and at most {_MOST_DETECTIONS}, "
+                f"max_detections must be a whole number of at least 1 and at most {_MAX_DETECTIONS}, "
                 f"got {self.max_detections}"
             )
         if not isinstance(self.provenance, dict) or not isinstance(self.parity, dict):
@@ -170,7 +170,7 @@ class ModelInfo:
             return []
         if len(self.features) != 3 or any(type(side) is not int or side < 1 for side in self.features):
             return [f"features must have three sides above 0, got {list(self.features)}"]
-        if self.features[1] * self.patch**2 != math.prod(self.input_size) or math.prod(self.features) > _MOST_FEATURES:
+        if self.features[1] * self.patch**2 != math.prod(self.input_size) or math.prod(self.features) > _MAX_FEATURES:
             return [f"features {list(self.features)} do not fit input size {self.input_size} and patch {self.patch}"]
         return []
 
@@ -215,9 +215,9 @@ class ModelInfo:
             BundleError: not JSON, a newer format, or a field is missing, unknown or out of range.
         """
         source = printable(str(source))
-        if len(text) > _MOST_TEXT:
+        if len(text) > _MAX_TEXT:
             raise BundleError(
-                f"{source}: its description has {len(text)} characters, at most {_MOST_TEXT} are allowed; export the "
+                f"{source}: its description has {len(text)} characters, at most {_MAX_TEXT} are allowed; export the "
                 "model again"
             )
         try:
@@ -266,5 +266,5 @@ def _names(value: Any) -> tuple[str, ...]:
 
 
 def _unfit(text: str) -> bool:
-    """Whether a name has control characters or is too long for a log line."""
-    return printable(text, _LONGEST_NAME) != text
+    """Return whether a name has control characters or is too long for a log line."""
+    return printable(text, _MAX_NAME) != text

@@ -121,7 +121,7 @@ class CompanionEngine:
         return result
 
     def _is_kept(self, given: Mapping[str, np.ndarray]) -> bool:
-        """Whether the infrared input is that of the kept features."""
+        """Return whether the infrared input is that of the kept features."""
         return self._features is not None and all(np.array_equal(given[name], of) for name, of in self._kept.items())
 
     def _keep(self, given: Mapping[str, np.ndarray]) -> None:
@@ -189,7 +189,7 @@ class _Own:
             log.info("opened %s: %s, warm-up %.0f ms", self._path, engine.label, warm_ms)
 
     def _mismatch(self, engine: Engine) -> str:
-        """Why the graph does not belong to the model; empty if it does."""
+        """Return why the graph does not belong to the model; "" if it does."""
         wanted, found = (info.provenance.get(WEIGHTS_KEY) for info in (self._both, engine.info))
         if wanted is None or wanted != found:
             return (

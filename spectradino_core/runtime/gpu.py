@@ -36,7 +36,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-_LEAST_FREE_MB = 1024
+_MIN_FREE_MB = 1024
 """Below this an engine is likely to run out of memory."""
 
 
@@ -167,11 +167,11 @@ def gpu_problem(driver: Any = None, gpu_id: int = 0) -> str:
         driver: the driver's library; None: load it.
         gpu_id: which GPU.
     """
-    return _problem(driver, gpu_id, _LEAST_FREE_MB)
+    return _problem(driver, gpu_id, _MIN_FREE_MB)
 
 
 def context_problem(driver: Any = None, gpu_id: int = 0) -> str:
-    """As `gpu_problem` but ignoring full memory: only problems that no new session in this process can fix."""
+    """Like `gpu_problem`, but ignore full memory: only problems that no new session in this process can fix."""
     return _problem(driver, gpu_id, 0)
 
 

@@ -141,7 +141,7 @@ class _Inputs:
         return self._rgb, self._ir
 
     def _is_held(self, ir_key: object | None, registration: Registration | None, normaliser: ThermalNormaliser) -> bool:
-        """Whether the infrared input of the previous call is that of this frame; if not, it is no longer held."""
+        """Return whether the infrared input of the previous call is that of this frame; else it is released."""
         is_same = self._held is not None and ir_key is self._held[0]
         if is_same and self._held is not None and registration == self._held[1]:
             return True

@@ -17,9 +17,9 @@ from spectradino_core.text import printable
 
 __all__ = ["check_onnx_file"]
 
-_MOST_FIELDS = 2_000_000
+_MAX_FIELDS = 2_000_000
 """A ViT-G has about 100,000; this bounds a maliciously large file to half a second."""
-_MOST_DEPTH = 32
+_MAX_DEPTH = 32
 
 _TENSOR, _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = "tensor", 13, 14
 _NODE, _NODE_OP_TYPE = "node", 4
@@ -76,9 +76,9 @@ class _ProtobufScan:
         self._message("model", 0, len(self._data), 0)
 
     def _message(self, kind: str, start: int, end: int, depth: int) -> None:
-        if depth > _MOST_DEPTH:
+        if depth > _MAX_DEPTH:
             raise BundleError(
-                f"{self._shown}: its graphs are nested more than {_MOST_DEPTH} levels deep: use a file that "
+                f"{self._shown}: its graphs are nested more than {_MAX_DEPTH} levels deep: use a file that "
                 "'spectradino export' wrote"
             )
         inside = _INSIDE[kind]
@@ -103,9 +103,9 @@ class _ProtobufScan:
         at = start
         while at < end:
             self._count += 1
-            if self._count > _MOST_FIELDS:
+            if self._count > _MAX_FIELDS:
                 raise BundleError(
-                    f"{self._shown} has more than {_MOST_FIELDS} fields, more than any model: use a file that "
+                    f"{self._shown} has more than {_MAX_FIELDS} fields, more than any model: use a file that "
                     "'spectradino export' wrote"
                 )
             tag, at = self._varint(at, end, 5)

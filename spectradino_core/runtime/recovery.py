@@ -37,7 +37,7 @@ __all__ = [
 FAILURES = 3
 GOOD_FRAMES = 100
 _FIRST_PAUSE_S = 0.5
-_LONGEST_PAUSE_S = 30.0
+_MAX_PAUSE_S = 30.0
 _RESTART = "restart the process"
 
 
@@ -227,7 +227,7 @@ class RecoveringEngine:
 
     def _pause(self) -> None:
         """Wait before a rebuild, except the first."""
-        pause_s = min(self._first_pause_s * 2 ** (self._spent - 1), _LONGEST_PAUSE_S) if self._spent else 0.0
+        pause_s = min(self._first_pause_s * 2 ** (self._spent - 1), _MAX_PAUSE_S) if self._spent else 0.0
         if self._interrupted.wait(pause_s):
             raise RebuildInterruptedError("the rebuild of the engine was interrupted")
 

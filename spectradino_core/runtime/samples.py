@@ -28,7 +28,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 """RGB uint8 [h, w, 3] and raw infrared counts, uint8 or uint16 [h', w']."""
 
 _JPEG_QUALITY = 90
-_MOST_TEXT, _MOST_PAIRS = 64 << 20, 64
+_MAX_TEXT, _MAX_PAIRS = 64 << 20, 64
 
 
 def pack_samples(pairs: Iterable[Pair], info: ModelInfo) -> str:
@@ -57,12 +57,12 @@ def unpack_samples(metadata: Mapping[str, str], info: ModelInfo, source: object)
     if SAMPLES_KEY not in metadata:
         return drawn_samples(info)
     try:
-        if len(metadata[SAMPLES_KEY]) > _MOST_TEXT:
+        if len(metadata[SAMPLES_KEY]) > _MAX_TEXT:
             raise ValueError(f"{len(metadata[SAMPLES_KEY]) >> 20} MiB")
         held = parse_json(metadata[SAMPLES_KEY], "list")
         if held["format"] != 1:
             raise ValueError(f"format {held['format']}")
-        if len(held["pairs"]) > _MOST_PAIRS:
+        if len(held["pairs"]) > _MAX_PAIRS:
             raise ValueError(f"{len(held['pairs'])} pairs")
         pairs = [(_image(pair["rgb"], 3), _image(pair["ir"], 2)) for pair in held["pairs"]]
         if not pairs:

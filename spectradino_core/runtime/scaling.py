@@ -52,7 +52,7 @@ def scale(image: np.ndarray, size: Size, out: np.ndarray | None = None) -> np.nd
     if max(factors) <= 1:
         return cv2.resize(image, size, dst=out, interpolation=cv2.INTER_LINEAR)
     near_two = all(abs(factor - 2) <= _NEAR_TWO for factor in factors)
-    if near_two and factors != (2.0, 2.0) and max(before) < _LARGEST_WARP:
+    if near_two and factors != (2.0, 2.0) and max(before) < _MAX_WARP:
         return _near_half(image, size, out)
     how = cv2.INTER_AREA
     if _halves_first(before, size):
@@ -185,18 +185,18 @@ def fill_invalid(image: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np
         An image of the same type and shape; and bool [h, w], which of its pixels are known, None: all.
     """
     whole = np.iinfo(image.dtype).max
-    least = math.ceil(_LEAST_WEIGHT * whole)
+    minimum = math.ceil(_MIN_WEIGHT * whole)
     filled = cv2.divide(image, weights, scale=float(whole))
-    if cv2.minMaxLoc(weights)[0] >= least:
+    if cv2.minMaxLoc(weights)[0] >= minimum:
         return filled, None
-    holes = weights < least
+    holes = weights < minimum
     rows = _rows_around(holes)
     empty = holes[rows]
     sums, known = image[rows].astype(np.float32), weights[rows].astype(np.float32)
     sums[empty] = known[empty] = 0
     means, near = (x[empty] for x in _coarser(sums, known, _FILL_LEVELS))
     filled[rows][empty] = np.rint(means / (near + _TINY) * np.float32(whole))  # weights are fractions of the maximum
-    reached = near > _LEAST_WEIGHT
+    reached = near > _MIN_WEIGHT
     if reached.all():
         return filled, None
     seen = ~holes
@@ -230,7 +230,7 @@ def _coarser(sums: np.ndarray, weights: np.ndarray, levels: int) -> tuple[np.nda
     if levels > 1 and empty.any():
         coarse, near = _coarser(sums, weights, levels - 1)
         means = cv2.copyTo(coarse / (near + _TINY), empty.view(np.uint8), means)
-        empty &= near <= _LEAST_WEIGHT
+        empty &= near <= _MIN_WEIGHT
     coverage = 1 - empty.astype(np.float32)
     means *= coverage
     return cv2.resize(means, size), cv2.resize(coverage, size)
@@ -262,7 +262,7 @@ def _means(image: np.ndarray) -> np.ndarray:
 _own = threading.local()
 _STRIP = 64
 """Rows per strip: intermediate sums stay in the core's cache."""
-_LEAST_WEIGHT = 1 / 8
+_MIN_WEIGHT = 1 / 8
 """Minimum weight of a scaled pixel; below it rounding would show, so its mean comes from a larger neighbourhood."""
 _FILL_LEVELS = 2
 """Holes are filled from squares of up to 4 x 4 pixels. Pixels deeper in a hole are masked like pixels outside the
@@ -270,5 +270,5 @@ image: that gives better detections than replicating the border."""
 _FEW_HOLES = 1 / 32
 """Maximum fraction of pixels for which small holes are filled one by one: two rows, or a border of 2 %."""
 _TINY = np.finfo(np.float32).tiny
-_LARGEST_WARP = 1 << 15
+_MAX_WARP = 1 << 15
 """OpenCV warps images whose sides fit into 16 bits."""

@@ -116,11 +116,11 @@ class Canvas:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add_shaded_ground(self, ambient_share: float, still: bool, warmer: float = 0.0) -> int:
+    def add_shaded_ground(self, ambient_fraction: float, still: bool, warmer: float = 0.0) -> int:
         """Register a shaded twin of every ground surface and return the offset to the twins.
 
         Args:
-            ambient_share: fraction of the sky's light that still reaches it.
+            ambient_fraction: fraction of the sky's light that still reaches it.
             still: the shadow is stationary, so the ground in it has cooled down.
             warmer: kelvin by which the object above warms the ground.
         """
@@ -128,7 +128,7 @@ class Canvas:
         for row in self._rows[self.first_ground : self.last_ground + 1]:
             material, ambient, sun, own, *rest = row
             # Ground under a passing shadow keeps the temperature of sunlit ground, marked by a negative fraction.
-            self._rows.append((material, ambient_share * ambient, 0.0 if still else -sun, own + warmer, *rest))
+            self._rows.append((material, ambient_fraction * ambient, 0.0 if still else -sun, own + warmer, *rest))
         return offset
 
     def table(self) -> np.ndarray:
@@ -177,5 +177,5 @@ class Canvas:
         box = (x + int(columns[0]), y + int(rows[0]), x + int(columns[-1]) + 1, y + int(rows[-1]) + 1)
         size = np.array([self.camera.width, self.camera.height])
         inside = np.clip(high, 0, size) - np.clip(low, 0, size)
-        share = float(np.prod(inside) / max(float(np.prod(high - low)), 1e-6))
-        self.silhouettes[instance] = Silhouette(box, int(covered.sum()), share)
+        fraction = float(np.prod(inside) / max(float(np.prod(high - low)), 1e-6))
+        self.silhouettes[instance] = Silhouette(box, int(covered.sum()), fraction)

@@ -159,9 +159,9 @@ class Car:
         return np.array(
             [
                 centre + a * 0.5 * length * along + b * 0.5 * width * across + (0.0, y, 0.0)
-                for ends, share, y in (((-1.0, 1.0), 1.0, 0.0), ((-0.8, 0.2), 0.8, height))
+                for ends, fraction, y in (((-1.0, 1.0), 1.0, 0.0), ((-0.8, 0.2), 0.8, height))
                 for a in ends
-                for b in (-share, share)
+                for b in (-fraction, fraction)
             ]
         )
 
@@ -259,7 +259,7 @@ def _build(car: Car) -> _Solid:
         build.face(_quad_along(rear + 0.3, nose - 0.3, sill, sill + 0.10, side * (half + 0.001)), normal, m["plastic"])
     # Cabin, narrower at the top.
     lower, upper = 0.94 * half, (0.90 if car.shape == "van" else 0.76) * half
-    cabin = [(rear + share * length, y) for share, y in ((rb, belt), (rt, height), (ft, height), (fb, belt))]
+    cabin = [(rear + fraction * length, y) for fraction, y in ((rb, belt), (rt, height), (ft, height), (fb, belt))]
     for (a, b), halves in zip(pairwise(cabin), ((lower, upper), (upper, upper), (upper, lower)), strict=True):
         build.across(a, b, halves, paint, 0.0)
     for side in (-1.0, 1.0):
@@ -316,9 +316,9 @@ def _quad_along(rear: float, front: float, low: float, high: float, across: floa
 def _pane(wall: np.ndarray, start: float, end: float, low: float, high: float) -> np.ndarray:
     """Return a window in the wall [rear bottom, rear top, front top, front bottom], as fractions of its sides."""
 
-    def at(share: float, up: float) -> np.ndarray:
-        bottom = wall[0] + share * (wall[3] - wall[0])
-        top = wall[1] + share * (wall[2] - wall[1])
+    def at(fraction: float, up: float) -> np.ndarray:
+        bottom = wall[0] + fraction * (wall[3] - wall[0])
+        top = wall[1] + fraction * (wall[2] - wall[1])
         return bottom + up * (top - bottom)
 
     return np.array([at(start, low), at(start, high), at(end, high), at(end, low)])

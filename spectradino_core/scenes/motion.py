@@ -7,7 +7,7 @@ import numpy as np
 __all__ = ["follow", "pace"]
 
 _BEHIND_M, _AHEAD_M, _ASIDE_M = -8.0, 95.0, 36.0
-_LEG_S, _SHORTEST_LEG_S, _NEAREST_M = 9.0, 2.0, 5.0
+_LEG_S, _MIN_LEG_S, _NEAREST_M = 9.0, 2.0, 5.0
 
 
 def follow(x: float, z: float, heading: float, travelled: float) -> tuple[float, float, float]:
@@ -28,7 +28,7 @@ def pace(x: float, z: float, heading: float, speed: float, t: float) -> tuple[fl
     """Return x, z, heading of a walker at time t, who turns every nine seconds, or earlier near the camera."""
     leg, towards = _LEG_S, -np.cos(heading) * speed
     if towards > 0.0:
-        leg = max(min(leg, (z - _NEAREST_M) / towards), _SHORTEST_LEG_S)
+        leg = max(min(leg, (z - _NEAREST_M) / towards), _MIN_LEG_S)
     turns, rest = divmod(t, leg) if t > 0.0 else (0.0, t)  # t < 0 with a camera clock that is ahead
     gone = speed * (leg - rest if turns % 2 else rest)
     return x + np.sin(heading) * gone, z + np.cos(heading) * gone, heading + (np.pi if turns % 2 else 0.0)

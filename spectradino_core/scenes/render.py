@@ -19,8 +19,8 @@ from spectradino_core.scenes.street import paint_ground, paint_shadows, paint_sk
 
 __all__ = ["render_moments", "render_scene", "render_sequence"]
 
-_LEAST_VISIBLE = 0.25
-_LEAST_HEIGHT = 6.0 / 512.0
+_MIN_VISIBLE = 0.25
+_MIN_HEIGHT = 6.0 / 512.0
 _NOISE = 7
 _DEFAULT = SceneOptions()
 
@@ -215,13 +215,13 @@ def _truth(canvas: Canvas, shader: Shader, street: Street, options: SceneOptions
         silhouette = canvas.silhouettes.get(actor.instance)
         if silhouette is None:
             continue
-        share = seen[actor.instance] / silhouette.pixels * silhouette.in_image
+        fraction = seen[actor.instance] / silhouette.pixels * silhouette.in_image
         x1, y1, x2, y2 = (edge / options.supersample for edge in silhouette.box)
-        if share < _LEAST_VISIBLE or y2 - y1 < _LEAST_HEIGHT * options.height:
+        if fraction < _MIN_VISIBLE or y2 - y1 < _MIN_HEIGHT * options.height:
             continue
         boxes.append((x1, y1, x2, y2))
         labels.append(actor.label)
-        visible.append(share)
+        visible.append(fraction)
         tracks.append(actor.instance)
         renumber[actor.instance] = len(boxes)
     return {

@@ -24,7 +24,7 @@ from spectradino_core.thermal import NoValidPixelError, ThermalContract, Thermal
 
 __all__ = ["BatchStream", "LabelledBatch", "Samples", "make_batch", "stream"]
 
-_SMALLEST_SIDE = 2.0
+_MIN_SIDE = 2.0
 """Network pixels; objects that are smaller after scaling are dropped."""
 
 
@@ -113,7 +113,7 @@ def make_batch(
             labels.append(None)
         else:
             scaled = letterbox.to_network(sample.boxes.reshape(-1, 4))
-            keep = (scaled[:, 2:] - scaled[:, :2]).min(axis=1, initial=np.inf) >= _SMALLEST_SIDE
+            keep = (scaled[:, 2:] - scaled[:, :2]).min(axis=1, initial=np.inf) >= _MIN_SIDE
             boxes.append(torch.from_numpy(scaled[keep]))
             labels.append(torch.from_numpy(sample.labels[keep].astype(np.int64)))
         masks.append(

@@ -45,7 +45,7 @@ class Pace:
 
     _MARGIN = 1.25
     """Interval by round-trip time; at full load any delay would queue frames."""
-    _SHORTEST_S = 0.1
+    _MIN_S = 0.1
     _IN_FLIGHT = 2
 
     def __init__(self, rate: float | None) -> None:
@@ -63,7 +63,7 @@ class Pace:
             return
         known = self._round_trip_s
         self._round_trip_s = seconds if known is None else 0.8 * known + 0.2 * seconds
-        self.interval_s = max(self._SHORTEST_S, self._MARGIN * self._round_trip_s)
+        self.interval_s = max(self._MIN_S, self._MARGIN * self._round_trip_s)
 
     def may_send(self, since_last_s: float, in_flight: int) -> bool:
         """Return whether to send the next pair, with `in_flight` pairs waiting for results."""

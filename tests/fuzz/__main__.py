@@ -1,6 +1,6 @@
-"""`make fuzz`: odd messages to a node, half of them raw and half compressed, and damaged files to all readers.
+"""`make fuzz`: odd messages to a node, half raw and half compressed, and damaged files to all readers.
 
-Exit code 1 when something failed in another way than by an error of its own.
+Exit code 1 if anything failed without an error of this package.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TRANSPORTS = ("raw", "compressed")
 
 
 def main() -> int:
-    """Runs a campaign for each transport and tells what came of it."""
+    """Run a campaign for each transport and print its result."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--messages", type=int, default=10_000, help="how many, of all transports together")
     parser.add_argument("--seed", type=int, default=0, help="the same seed sends the same messages")

@@ -1,7 +1,7 @@
-"""Odd messages to a real node over DDS, in batches; after each batch good pairs, which must be answered.
+"""Odd messages to a real node over DDS, in batches; after each batch good pairs must have results.
 
-The node subscribes reliably and with a long queue here, so that every message reaches it and none is lost on the way.
-Messages are drawn from a seed: the same seed sends the same messages (but for the time in their stamps).
+The node subscribes reliably and with a long queue here, so that every message reaches it. Messages are drawn from a
+seed: the same seed sends the same messages (except for the time in their stamps).
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from tests.ros.harness import PATIENCE_S, NodeProcess, Peer, image, to_ns, to_st
 __all__ = ["BATCH", "Campaign", "Outcome", "node_parameters"]
 
 BATCH = 50
-MOST_LINES = 60
+MAX_LINES = 60
 """Each kind of fault says a line once for each camera, whatever the number of messages."""
-MOST_GROWTH_MB = 10.0
-MOST_TRIES = 5
+MAX_GROWTH_MB = 10.0
+MAX_TRIES = 5
 """Good pairs until one is answered after odd stamps: a clock set back by a little is believed at the third frame."""
 _QUEUE = 8 * BATCH
 _STEP_NS = 40_000_000
@@ -41,7 +41,7 @@ _RETRIES_S = (0.1, 0.7)
 
 
 def node_parameters(model: Path, transport: str) -> dict[str, object]:
-    """How the node under fire is started: any notice once, no lost messages, no answers to single frames."""
+    """Parameters of the node under test: every notice once, no lost messages, no results for single frames."""
     suffix = "" if transport == "raw" else "/compressed"
     qos = {
         f"qos_overrides./{key}/image_raw{suffix}.subscription.{name}": value
@@ -64,16 +64,16 @@ def node_parameters(model: Path, transport: str) -> dict[str, object]:
 
 @dataclass
 class Outcome:
-    """What was sent and what came of it.
+    """Messages sent and their effects.
 
     Attributes:
-        messages: odd messages sent.
-        faults: how many messages had each fault.
-        tries: good pairs sent until one was answered, and after how many batches it was so.
+        messages: number of odd messages sent.
+        faults: number of messages by fault.
+        tries: good pairs sent until one had a result, and after how many batches.
         rss_mb: resident memory of the node after each batch.
-        lines: what the node wrote during the campaign, its error output too.
-        received: messages that the node counted, of both cameras, less those sent: 0 when none was lost.
-        seconds: how long it took.
+        lines: output of the node during the campaign, including stderr.
+        received: messages counted by the node, of both cameras, minus those sent: 0 if none was lost.
+        seconds: duration.
     """
 
     messages: int = 0
@@ -86,25 +86,25 @@ class Outcome:
 
     @property
     def growth_mb(self) -> float:
-        """Memory in the last fifth of the batches less that in the second fifth, medians."""
+        """Memory in the last fifth of the batches minus that in the second fifth, medians."""
         fifth = max(1, len(self.rss_mb) // 5)
         return statistics.median(self.rss_mb[-fifth:]) - statistics.median(self.rss_mb[fifth : 2 * fifth])
 
     def complaints(self) -> list[str]:
-        """What is not as it must be; empty when all is well."""
+        """Violated requirements; empty if there are none."""
         found = []
         if self.received:
             found.append(f"the node counted {self.received:+d} messages more than were sent")
-        if self.growth_mb > MOST_GROWTH_MB:
-            found.append(f"the node grew by {self.growth_mb:.1f} MB, allowed are {MOST_GROWTH_MB:g}")
-        if len(self.lines) > MOST_LINES:
-            found.append(f"the node logged {len(self.lines)} lines, allowed are {MOST_LINES}")
+        if self.growth_mb > MAX_GROWTH_MB:
+            found.append(f"the node grew by {self.growth_mb:.1f} MB, allowed are {MAX_GROWTH_MB:g}")
+        if len(self.lines) > MAX_LINES:
+            found.append(f"the node logged {len(self.lines)} lines, allowed are {MAX_LINES}")
         if any("Traceback" in line for line in self.lines):
             found.append("the node logged a traceback")
         return found
 
     def summary(self) -> str:
-        """In a few lines, for people."""
+        """Summarise in a few lines."""
         tries = ", ".join(f"{n} after {pairs}" for pairs, n in sorted(self.tries.items()))
         return (
             f"{self.messages} messages in {self.seconds:.0f} s, {len(self.faults)} kinds of fault\n"
@@ -115,7 +115,7 @@ class Outcome:
 
 
 class Campaign:
-    """One node under fire."""
+    """Test of one node."""
 
     def __init__(self, node: NodeProcess, peer: Peer, transport: str, seed: int) -> None:
         """
@@ -139,16 +139,16 @@ class Campaign:
         self._sent: Counter[str] = Counter()
 
     def run(self, messages: int, progress: Callable[[int], None] = lambda sent: None) -> Outcome:
-        """Sends `messages` odd messages and tells of each batch.
+        """Send `messages` odd messages and report each batch.
 
         Raises:
-            AssertionError: the node ended, or good pairs were not answered.
+            AssertionError: the node ended, or good pairs had no results.
         """
         outcome = Outcome()
         wait_until(
             lambda: all(p.get_subscription_count() for p in self._publishers.values()), "the node's subscriptions"
         )
-        self._probe("at first", MOST_TRIES)
+        self._probe("at first", MAX_TRIES)
         first_line, start, batch = len(self._node.lines), time.monotonic(), 0
         while outcome.messages < messages:
             count = min(BATCH, messages - outcome.messages)
@@ -159,7 +159,7 @@ class Campaign:
                 outcome.faults.update(name.split("+"))
             outcome.messages += count
             what = f"after message {outcome.messages} ({'contents and stamps' if with_stamps else 'contents'})"
-            outcome.tries[self._probe(what, MOST_TRIES if with_stamps else 1)] += 1
+            outcome.tries[self._probe(what, MAX_TRIES if with_stamps else 1)] += 1
             outcome.rss_mb.append(self._node.rss_mb())
             progress(outcome.messages)
             batch += 1
@@ -189,7 +189,7 @@ class Campaign:
         return name
 
     def _probe(self, when: str, most_tries: int) -> int:
-        """Sends good pairs until one is answered; returns how many that took."""
+        """Send good pairs until one has a result; returns their number."""
         stamps: list[int] = []
         for tries in range(1, most_tries + 1):
             # Far enough from what was sent before that it is nobody else's partner.
@@ -217,7 +217,7 @@ class Campaign:
         return message
 
     def _surplus(self) -> int:
-        """Messages that the node says it received, less those that were sent to it."""
+        """Return the number of messages that the node reports, minus those sent to it."""
         sent = sum(self._sent.values())
         self._diagnostics.clear()
 

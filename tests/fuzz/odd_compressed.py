@@ -1,4 +1,4 @@
-"""Malformed and odd `sensor_msgs/CompressedImage` messages, drawn from a seed; see `odd_images` for the idea."""
+"""Malformed and odd `sensor_msgs/CompressedImage` messages, drawn from a seed; see `odd_images`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAGIC = (
 
 
 def compressed(draw: random.Random, key: str, stamp_ns: int, size: tuple[int, int], kind: str) -> CompressedImage:
-    """A good message: `kind` "jpeg", "png" or "tiff"; infrared is 16-bit but for JPEG."""
+    """Good message: `kind` "jpeg", "png" or "tiff"; infrared is 16-bit except for JPEG."""
     encoding = "bgr8" if key == "rgb" else "mono8" if kind == "jpeg" else "mono16"
     message = CompressedImage(format=f"{encoding}; {kind} compressed {encoding}")
     message.header.stamp, message.header.frame_id = to_stamp(stamp_ns), f"{key}_optical"
@@ -40,7 +40,7 @@ def compressed(draw: random.Random, key: str, stamp_ns: int, size: tuple[int, in
 
 
 def odd_compressed(draw: random.Random, key: str, stamp_ns: int) -> tuple[str, CompressedImage]:
-    """A message for the camera "rgb" or "ir", and the names of its faults, joined by "+"."""
+    """Draw a message for the camera "rgb" or "ir", and the names of its faults, joined by "+"."""
     message = compressed(draw, key, stamp_ns, draw.choice(SIZES), draw.choice(["jpeg", "png", "tiff"]))
     names = draw.sample(sorted(COMPRESSED_FAULTS), 1 if draw.random() < 0.85 else 2)
     for name in names:
@@ -80,7 +80,7 @@ def _rubbish(draw: random.Random, key: str, message: CompressedImage) -> None:
 
 
 def _bomb(draw: random.Random, key: str, message: CompressedImage) -> None:
-    """A head that promises gigabytes."""
+    """Header that claims gigabytes."""
     side = draw.choice([9000, 60_000, 2**31 - 1])
     if draw.random() < 0.5:
         head = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", side, side, 16, 0, 0, 0, 0)
@@ -90,7 +90,7 @@ def _bomb(draw: random.Random, key: str, message: CompressedImage) -> None:
 
 
 def _as_jpeg(draw: random.Random, key: str, *options: int) -> bytes:
-    """A JPEG large enough to be damaged in its middle."""
+    """JPEG large enough to be damaged in its middle."""
     encoding = "bgr8" if key == "rgb" else "mono8"
     done, data = cv2.imencode(".jpg", good_pixels(draw, key, (160, 120), encoding), list(options))
     assert done
@@ -98,7 +98,7 @@ def _as_jpeg(draw: random.Random, key: str, *options: int) -> bytes:
 
 
 def _half_image(draw: random.Random, key: str, message: CompressedImage) -> None:
-    """What decoders repair in silence: a cut or holed JPEG with its end marker, perhaps in a buffer sent whole."""
+    """Damage that decoders repair silently: a truncated JPEG, or one with a hole, with its end marker."""
     data = _as_jpeg(draw, key, cv2.IMWRITE_JPEG_RST_INTERVAL, draw.choice([0, 8]))
     start = data.index(b"\xff\xda") + 16
     at = draw.randrange(start, len(data) - 600)
@@ -111,7 +111,7 @@ def _half_image(draw: random.Random, key: str, message: CompressedImage) -> None
 
 
 def _scans(draw: random.Random, key: str, message: CompressedImage) -> None:
-    """A few bytes a scan, and a pass over all pixels for each."""
+    """A few bytes per scan, each of which costs a pass over all pixels."""
     data = _as_jpeg(draw, key, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
     last = data.rindex(b"\xff\xda")
     message.format = "jpeg"
@@ -119,7 +119,7 @@ def _scans(draw: random.Random, key: str, message: CompressedImage) -> None:
 
 
 def _zstd(draw: random.Random, key: str, message: CompressedImage) -> None:
-    """The transport `zstd`, whole, damaged, or with a header that lies."""
+    """The transport `zstd`: valid, damaged, or with a wrong header."""
     encoding = "rgb8" if key == "rgb" else "mono16"
     pixels = good_pixels(draw, key, draw.choice(SIZES), encoding)
     height, width = pixels.shape[:2]

@@ -1,4 +1,4 @@
-"""Files of every kind that is read from outside, damaged in random places: read, or refused by an error of our own."""
+"""Files of every kind that is read, damaged at random: they must be read, or refused by an error of this package."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.core.hostile import READERS
 
 __all__ = ["damage", "odd_files"]
 
-_LONGEST_S = 30.0
+_MAX_S = 30.0
 _OWN = {
     "BagError", "BenchmarkError", "BundleError", "CheckpointError", "EngineError", "FileError", "GroundTruthError",
     "ImageFileError", "LabelError",
@@ -60,7 +60,7 @@ _WORDS = (
 
 
 def odd_files(count: int, seed: int = 0) -> Iterator[str]:
-    """What went wrong with `count` damaged files, in words; nothing where all was well."""
+    """Return messages about failures with `count` damaged files; empty if there are none."""
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         whole = _wholes(Path(folder))
@@ -80,7 +80,7 @@ def odd_files(count: int, seed: int = 0) -> Iterator[str]:
 
 
 def damage(content: bytes, rng: random.Random) -> bytes:
-    """Some bytes changed, words put in or over, pieces cut out, doubled or cut off."""
+    """Change some bytes, insert or overwrite words, cut, duplicate or truncate."""
     data = bytearray(content)
     for _ in range(rng.randint(1, 4)):
         at = rng.randrange(len(data) + 1)
@@ -113,11 +113,11 @@ def _tried(read: Callable[[Path], object], path: Path) -> str:
         if len(str(error)) > 2000:
             return f"an error of {len(str(error))} characters"
     took = time.monotonic() - begin
-    return f"took {took:.0f} s" if took > _LONGEST_S else ""
+    return f"took {took:.0f} s" if took > _MAX_S else ""
 
 
 def _wholes(folder: Path) -> dict[str, bytes]:
-    """A good file for each reader."""
+    """A valid file for each reader."""
     torch.manual_seed(0)
     text = {
         "calibration": _CALIBRATION, "parameters": _PARAMETERS, "manifest": _MANIFEST, "COCO": _COCO,

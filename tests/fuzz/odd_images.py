@@ -1,8 +1,8 @@
-"""Malformed and odd `sensor_msgs/Image` messages, drawn from a seed: what broken drivers, cut networks and strange
-cameras send, and what none ever sent.
+"""Malformed and odd `sensor_msgs/Image` messages, drawn from a seed, as sent by broken drivers and odd cameras or by
+none.
 
-A fault changes one thing of a good message; a message has one fault, now and then several. Not all of them are wrong:
-some are rare but right (one pixel, big endian, padded rows) and must be answered like any other.
+A fault changes one property of a good message; a message has one fault, sometimes several. Not all are errors: some are
+rare but valid (one pixel, big endian, padded rows) and must have a result.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def good_pixels(draw: random.Random, key: str, size: tuple[int, int], encoding: 
 
 
 def odd_image(draw: random.Random, key: str, stamp_ns: int) -> tuple[str, Image]:
-    """A message for the camera "rgb" or "ir", and the names of its faults, joined by "+"."""
+    """Draw a message for the camera "rgb" or "ir", and the names of its faults, joined by "+"."""
     encoding = draw.choice(RGB_ENCODINGS if key == "rgb" else IR_ENCODINGS)
     message = image(good_pixels(draw, key, draw.choice(SIZES), encoding), encoding, stamp_ns, f"{key}_optical")
     names = draw.sample(sorted(CONTENT_FAULTS), 1 if draw.random() < 0.85 else draw.randint(2, 4))
@@ -87,7 +87,7 @@ def _wrong_size(draw: random.Random, key: str, message: Image) -> None:
 
 
 def _huge(draw: random.Random, key: str, message: Image) -> None:
-    """Fields that agree with each other and would take all memory, and data that does not follow."""
+    """Consistent fields that would take all memory, with too few data."""
     message.height = message.width = draw.choice([50_000, 65_536, 2**31, 2**32 - 1])
     message.step = min(message.width * 4, 2**32 - 1)
 
@@ -110,19 +110,19 @@ def _foreign_encoding(draw: random.Random, key: str, message: Image) -> None:
 
 
 def _exchanged(draw: random.Random, key: str, message: Image) -> None:
-    """What the other camera sends."""
+    """An image of the other camera."""
     encoding = draw.choice(IR_ENCODINGS[1:3] if key == "rgb" else RGB_ENCODINGS[:4])
     other = "ir" if key == "rgb" else "rgb"
     _replace(message, image(good_pixels(draw, other, draw.choice(SIZES), encoding), encoding, 0, ""))
 
 
 def _encoding_of_another(draw: random.Random, key: str, message: Image) -> None:
-    """An encoding that is known, of other bytes than there are."""
+    """A known encoding that does not fit the bytes."""
     message.encoding = draw.choice(RGB_ENCODINGS + IR_ENCODINGS)
 
 
 def _real_encoding(draw: random.Random, key: str, message: Image) -> None:
-    """What cameras really send beside rgb8 and mono16; the size may be one that the encoding cannot have."""
+    """Encodings of real cameras besides rgb8 and mono16; the size may be impossible for the encoding."""
     noise = np.random.default_rng(draw.getrandbits(32))
     width, height = draw.choice(SIZES)
     encoding = draw.choice(REAL_RGB if key == "rgb" else REAL_IR)

@@ -1,4 +1,4 @@
-"""Stamps that no clock in order gives, drawn from a seed."""
+"""Stamps that no correct clock gives, drawn from a seed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ STAMP_FAULTS = ("zero", "negative", "backward", "duplicate", "jump back", "ahead
 
 
 def odd_stamp(draw: random.Random, now_ns: int, last: Time) -> tuple[str, Time]:
-    """A stamp, and the name of its fault.
+    """Draw a stamp, and the name of its fault.
 
     Args:
-        draw: where chance comes from.
-        now_ns: what a good clock would say.
-        last: the stamp of the message before.
+        draw: random generator.
+        now_ns: time of a correct clock.
+        last: stamp of the previous message.
     """
     name = draw.choice(STAMP_FAULTS)
     if name == "zero":

@@ -1,4 +1,4 @@
-"""The short campaign that continuous integration runs, and what the generators of odd messages promise."""
+"""The short campaign of continuous integration, and checks of the generators of odd messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from builtin_interfaces.msg import Time
 from spectradino_core.streams.compressed import decode_compressed_infrared, decode_compressed_rgb
 from spectradino_core.streams.decode import DecodeError, decode_infrared, decode_rgb
 from tests.blob_model import make_blob_model
-from tests.fuzz.campaign import MOST_GROWTH_MB, MOST_LINES, Campaign, Outcome, node_parameters
+from tests.fuzz.campaign import MAX_GROWTH_MB, MAX_LINES, Campaign, Outcome, node_parameters
 from tests.fuzz.odd_compressed import COMPRESSED_FAULTS, odd_compressed
 from tests.fuzz.odd_images import CONTENT_FAULTS, odd_image
 from tests.fuzz.odd_stamps import STAMP_FAULTS, odd_stamp
@@ -41,8 +41,8 @@ def test_a_node_stands_odd_messages(tmp_path, transport):
 
 @pytest.mark.parametrize("key", ["rgb", "ir"])
 @pytest.mark.parametrize("transport", list(GENERATORS))
-def test_whatever_is_drawn_is_decoded_or_refused_with_a_cause(transport, key):
-    """The same messages without a node between; many of them must be wrong, and some right."""
+def test_odd_messages_are_decoded_or_refused_with_a_cause(transport, key):
+    """The same messages without a node; many must be wrong, and some right."""
     make, faults = GENERATORS[transport]
     draw, refusals, seen, read = random.Random(1), [], set(), 0
     for _ in range(600):
@@ -82,8 +82,8 @@ def test_every_stamp_fault_is_drawn():
     ("changes", "word"),
     [
         ({"received": -3}, "-3 messages"),
-        ({"rss_mb": [90.0] * 5 + [90.0 + 2 * MOST_GROWTH_MB] * 5}, "grew"),
-        ({"lines": ["[WARN] again"] * (MOST_LINES + 1)}, "lines"),
+        ({"rss_mb": [90.0] * 5 + [90.0 + 2 * MAX_GROWTH_MB] * 5}, "grew"),
+        ({"lines": ["[WARN] again"] * (MAX_LINES + 1)}, "lines"),
         ({"lines": ["Traceback (most recent call last):"]}, "traceback"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The short campaign of damaged files, and that it notices a reader that fails in another way."""
+"""The short campaign of damaged files, and detection of a reader that fails otherwise."""
 
 from __future__ import annotations
 

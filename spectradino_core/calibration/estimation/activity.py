@@ -12,7 +12,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from spectradino_core.calibration.estimation.structure import grey_picture
+from spectradino_core.calibration.estimation.structure import grey_image
 from spectradino_core.calibration.registration import Registration, Size, Warp
 
 __all__ = ["CELLS", "Activity"]
@@ -20,7 +20,7 @@ __all__ = ["CELLS", "Activity"]
 CELLS = (64, 48)
 """Columns and rows of the cell grid."""
 
-_PICTURE = (256, 192)
+_IMAGE_SIZE = (256, 192)
 _SHADES = 20.0
 _CONTRAST = 40.0
 
@@ -72,24 +72,24 @@ class Activity:
             return
         if self._registration is not None and self._rgb_size is not None:
             size = (image.shape[1], image.shape[0])
-            warp = Warp.of(self._registration, size, self._rgb_size, _PICTURE)
+            warp = Warp.of(self._registration, size, self._rgb_size, _IMAGE_SIZE)
             small, valid = warp(image), warp.valid
         else:
-            small, valid = cv2.resize(image, _PICTURE, interpolation=cv2.INTER_AREA), None
+            small, valid = cv2.resize(image, _IMAGE_SIZE, interpolation=cv2.INTER_AREA), None
         if valid is not None and valid.any():
             small[~valid] = np.median(small[valid])
-        picture = grey_picture(small)
-        picture -= cv2.GaussianBlur(picture, (0, 0), _SHADES)
-        picture *= _CONTRAST / max(float(picture.std()), 0.02)
+        grey = grey_image(small)
+        grey -= cv2.GaussianBlur(grey, (0, 0), _SHADES)
+        grey *= _CONTRAST / max(float(grey.std()), 0.02)
         if valid is not None:
             inside = cv2.erode(valid.astype(np.uint8), np.ones((7, 7), np.uint8), borderValue=1)
-            picture[inside == 0] = 0
+            grey[inside == 0] = 0
             self.seen = cv2.resize(inside.astype(np.float32), CELLS, interpolation=cv2.INTER_AREA).reshape(-1) > 0.99
         self._stamps.append(int(stamp_ns))
         if self._last is not None:
-            change = cv2.resize(cv2.absdiff(picture, self._last), CELLS, interpolation=cv2.INTER_AREA)
+            change = cv2.resize(cv2.absdiff(grey, self._last), CELLS, interpolation=cv2.INTER_AREA)
             self._changes.append(change.reshape(-1).astype(np.float16))
-        self._last = picture
+        self._last = grey
 
     def changes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the difference of each frame from the previous one.

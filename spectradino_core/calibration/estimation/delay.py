@@ -21,8 +21,8 @@ from spectradino_core.calibration.estimation.fitting import relative_information
 
 __all__ = ["Delay", "fit_delay"]
 
-_LEAST_SPEED = 6.0  # pixels/s in an image 320 wide; below it patches are static, or their velocity is noise
-_LEAST_PATCHES = 60
+_MIN_SPEED = 6.0  # pixels/s in an image 320 wide; below it patches are static, or their velocity is noise
+_MIN_PATCHES = 60
 _STILL_WEIGHT = 0.1  # the same static patches recur at every moment
 _PRIOR_PX = 2.0
 _DRAWN_PX = 0.15
@@ -48,11 +48,11 @@ class Delay:
 def fit_delay(found: Displacements) -> Delay | None:
     """Fit the delay; None if too few patches move."""
     speed = np.linalg.norm(found.velocities, axis=1)
-    found = found[(speed == 0) | (speed > _LEAST_SPEED)]
+    found = found[(speed == 0) | (speed > _MIN_SPEED)]
     moving = np.linalg.norm(found.velocities, axis=1) > 0
     stretch = (found.seconds // _STRETCH_S).astype(int)
     stretches = np.unique(stretch[moving])
-    if moving.sum() < _LEAST_PATCHES or len(stretches) < 4:
+    if moving.sum() < _MIN_PATCHES or len(stretches) < 4:
         return None
     information = relative_information(found.information) * np.where(moving, 1.0, _STILL_WEIGHT)[:, None, None]
     # With an offset that is too small, RGB frames are taken too late, when objects have moved on.
@@ -78,12 +78,12 @@ def _solved(design: np.ndarray, shifts: np.ndarray, information: np.ndarray, cou
     kept = counts > 0
     design, shifts, known = design[kept], shifts[kept], information[kept] * counts[kept, None, None]
     relative = information[kept]
-    answer = np.zeros(7)
+    solution = np.zeros(7)
     for width in _WIDTHS:
-        rest = shifts - design @ answer
+        rest = shifts - design @ solution
         weight = 1 / (1 + np.einsum("ni,nij,nj->n", rest, relative, rest) / width**2) ** 2
         weighted = known * weight[:, None, None]
         left = np.einsum("nij,njl->nil", weighted, design)
         normal = np.einsum("nik,nil->kl", design, left) + prior
-        answer = np.linalg.solve(normal, np.einsum("nil,ni->l", left, shifts))
-    return float(answer[0])
+        solution = np.linalg.solve(normal, np.einsum("nil,ni->l", left, shifts))
+    return float(solution[0])

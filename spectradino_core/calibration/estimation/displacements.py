@@ -27,12 +27,12 @@ __all__ = ["WIDTH", "Displacements", "Moment", "displacements", "moments"]
 WIDTH = 320
 """Width of the compared images in pixels; the height follows from the RGB image's aspect ratio."""
 
-_MOST_MOMENTS = 160
+_MAX_MOMENTS = 160
 _BASELINE_NS = 60_000_000
 _GAP = 2.5
 _HALF, _RADIUS, _GRID = 10, 6, 10
 _MOVING, _STILL = 40, 12  # maximum number of patches per moment
-_LEAST_ENERGY, _LEAST_SCORE = 0.002, 0.35
+_MIN_ENERGY, _MIN_SCORE = 0.002, 0.35
 _FLOOR = 0.2
 
 
@@ -43,12 +43,12 @@ class Moment:
     Attributes:
         infrared: the previous, current and next IR frame.
         colour: the RGB frames before and after the moment.
-        share: position of the moment between the two RGB frames, 0 to 1.
+        fraction: position of the moment between the two RGB frames, 0 to 1.
     """
 
     infrared: tuple[int, int, int]
     colour: tuple[int, int]
-    share: float
+    fraction: float
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ def moments(rgb_ns: np.ndarray, ir_ns: np.ndarray, offset_ms: float) -> list[Mom
             continue
         triple = (int(ir_ns[k - 1]), int(ir_ns[k]), int(ir_ns[k + 1]))
         found.append(Moment(triple, (before, after), (at - before) / (after - before)))
-    if len(found) > _MOST_MOMENTS:
-        found = [found[round(k)] for k in np.linspace(0, len(found) - 1, _MOST_MOMENTS)]
+    if len(found) > _MAX_MOMENTS:
+        found = [found[round(k)] for k in np.linspace(0, len(found) - 1, _MAX_MOMENTS)]
     return found
 
 
@@ -126,11 +126,11 @@ def displacements(
             if valid is not None:
                 inside = cv2.erode(valid.astype(np.float32), np.ones((9, 9), np.uint8), borderType=cv2.BORDER_CONSTANT)
         seconds = (moment.colour[1] - moment.colour[0]) / 1e9
-        motion = flow.calc(*((255 * picture).astype(np.uint8) for picture in pair), None)
+        motion = flow.calc(*((255 * image).astype(np.uint8) for image in pair), None)
         seen = structure(triple[1], valid).transpose(1, 2, 0)
-        around = [np.ascontiguousarray(structure(picture).transpose(1, 2, 0)) for picture in pair]
+        around = [np.ascontiguousarray(structure(image).transpose(1, 2, 0)) for image in pair]
         moving = _moving(*triple) * inside
-        patches = _Patches(around, motion, moment.share, seconds)
+        patches = _Patches(around, motion, moment.fraction, seconds)
         patches.look_for(np.ascontiguousarray(seen * moving[..., None]), moving, _MOVING, moves=True)
         still = np.where(cv2.dilate(moving, np.ones((9, 9), np.uint8)) > 0.05, 0, inside)
         patches.look_for(np.ascontiguousarray(seen * still[..., None]), still, _STILL, moves=False)
@@ -146,12 +146,12 @@ def displacements(
 class _Patches:
     """Patches of one moment, searched in the RGB frames around it."""
 
-    def __init__(self, around: list[np.ndarray], motion: np.ndarray, share: float, seconds: float) -> None:
-        self.around, self.motion, self.share, self.seconds = around, motion, share, seconds
-        self.energies = [np.einsum("hwc,hwc->hw", picture, picture) for picture in around]
+    def __init__(self, around: list[np.ndarray], motion: np.ndarray, fraction: float, seconds: float) -> None:
+        self.around, self.motion, self.fraction, self.seconds = around, motion, fraction, seconds
+        self.energies = [np.einsum("hwc,hwc->hw", image, image) for image in around]
         self.rows: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
 
-    def look_for(self, template: np.ndarray, mask: np.ndarray, most: int, moves: bool) -> None:
+    def look_for(self, template: np.ndarray, mask: np.ndarray, maximum: int, moves: bool) -> None:
         """Add the strongest patches of float32 [h, w, C], masked by [h, w], that are found in both frames."""
         energy = np.einsum("hwc,hwc->hw", template, template)
         held = cv2.blur(energy, (2 * _HALF + 1, 2 * _HALF + 1))
@@ -159,10 +159,10 @@ class _Patches:
         rows, columns = np.mgrid[edge : mask.shape[0] - edge : _GRID, edge : mask.shape[1] - edge : _GRID]
         rows, columns = rows.ravel(), columns.ravel()
         order = np.argsort(-held[rows, columns], kind="stable")
-        order = order[held[rows[order], columns[order]] > _LEAST_ENERGY]
+        order = order[held[rows[order], columns[order]] > _MIN_ENERGY]
         if not moves:  # spread out, so that one sharp corner of the image does not dominate
-            order = order[: len(order) // 2 + 1][:: max(1, (len(order) // 2 + 1) // most)]
-        for place in order[:most]:
+            order = order[: len(order) // 2 + 1][:: max(1, (len(order) // 2 + 1) // maximum)]
+        for place in order[:maximum]:
             self._add(int(columns[place]), int(rows[place]), template, mask, energy, moves)
 
     def _add(self, x: int, y: int, template: np.ndarray, mask: np.ndarray, energy: np.ndarray, moves: bool) -> None:
@@ -170,7 +170,7 @@ class _Patches:
         total = float(energy[part].sum())
         motion = np.einsum("hwc,hw->c", self.motion[part], energy[part]) / total if moves else np.zeros(2)
         found, known = [], np.zeros((2, 2))
-        for number, way in ((0, -self.share), (1, 1 - self.share)):
+        for number, way in ((0, -self.fraction), (1, 1 - self.fraction)):
             guess = np.rint(way * motion).astype(int)
             one = self._found(number, x + guess[0], y + guess[1], template[part], mask[part], total)
             if one is None:
@@ -187,7 +187,7 @@ class _Patches:
             apart = float(np.linalg.norm(found[1] - found[0] - between))
             if apart > 1.0 + 0.2 * float(np.linalg.norm(between)):
                 return  # two different objects were matched
-        shift = (1 - self.share) * found[0] + self.share * found[1]
+        shift = (1 - self.fraction) * found[0] + self.fraction * found[1]
         self.rows.append((np.array([x, y]), shift, velocity, known))
 
     def _between(self, x: int, y: int, found: list[np.ndarray], mask: np.ndarray) -> np.ndarray | None:
@@ -218,7 +218,7 @@ class _Patches:
         energy = cv2.matchTemplate(np.ascontiguousarray(self.energies[number][part]), mask * mask, cv2.TM_CCORR)
         score = product / np.sqrt((total + _FLOOR) * (np.maximum(energy, 0) + _FLOOR))
         row, column = divmod(int(score.argmax()), score.shape[1])
-        if not (0 < row < 2 * _RADIUS and 0 < column < 2 * _RADIUS) or score[row, column] < _LEAST_SCORE:
+        if not (0 < row < 2 * _RADIUS and 0 < column < 2 * _RADIUS) or score[row, column] < _MIN_SCORE:
             return None
         places, information = refined_peaks(score[:, :, None], np.array([row]), np.array([column]))
         return places[0] - _RADIUS, information[0]
@@ -226,8 +226,8 @@ class _Patches:
 
 def _moving(before: np.ndarray, now: np.ndarray, after: np.ndarray) -> np.ndarray:
     """Return the moving pixels of a frame, float32 [h, w] in 0..1: different from both neighbouring frames."""
-    pictures = [picture - cv2.GaussianBlur(picture, (0, 0), 20.0) for picture in (before, now, after)]
-    change = np.minimum(np.abs(pictures[1] - pictures[0]), np.abs(pictures[1] - pictures[2]))
-    noise = 1.4826 * float(np.median(change)) + 0.01 * float(pictures[1].std()) + 1e-6
+    images = [image - cv2.GaussianBlur(image, (0, 0), 20.0) for image in (before, now, after)]
+    change = np.minimum(np.abs(images[1] - images[0]), np.abs(images[1] - images[2]))
+    noise = 1.4826 * float(np.median(change)) + 0.01 * float(images[1].std()) + 1e-6
     moved = cv2.GaussianBlur(np.clip((change - 4 * noise) / (6 * noise), 0, 1), (0, 0), 1.5)
     return np.clip(2 * cv2.dilate(moved, np.ones((3, 3), np.uint8)), 0, 1)

@@ -19,7 +19,7 @@ class Limits:
 
     Attributes:
         hits: number of held-out patches, localised in both directions, that lie where the fit predicts.
-        hit_share: fraction of all such patches.
+        hit_fraction: fraction of all such patches.
         coverage: fraction of the common field of view with hits nearby.
         disagreement: between fits from either half, in pixels of the compared images, at most 640 wide.
         uncertainty: 95 % bound of the error at the corners, as a ratio of the RGB image's width.
@@ -30,7 +30,7 @@ class Limits:
     """
 
     hits: int = 110
-    hit_share: float = 0.6
+    hit_fraction: float = 0.6
     coverage: float = 0.3
     disagreement: float = 1.5
     uncertainty: float = 0.0125
@@ -75,7 +75,7 @@ class Evidence:
     moved_corner_px: float
 
     @property
-    def hit_share(self) -> float:
+    def hit_fraction(self) -> float:
         return self.hits / max(self.matches, 1)
 
 

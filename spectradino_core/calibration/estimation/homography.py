@@ -36,7 +36,7 @@ from spectradino_core.calibration.estimation.fitting import INLIER_PX, fit, tran
 from spectradino_core.calibration.estimation.likeness import jacobian, laid, likeness_gain
 from spectradino_core.calibration.estimation.matching import Matches, Surfaces
 from spectradino_core.calibration.estimation.search import search
-from spectradino_core.calibration.estimation.structure import grey_picture, structure
+from spectradino_core.calibration.estimation.structure import grey_image, structure
 from spectradino_core.calibration.estimation.uncertainty import GROUPS, jackknife_bound
 from spectradino_core.calibration.registration import Registration, RegistrationError, Size
 
@@ -45,7 +45,7 @@ __all__ = ["AlreadyRegisteredError", "Evidence", "HomographyEstimate", "Limits",
 _LEVELS = ((256, 8), (512, 8), (640, 8))
 """Image width and search radius, from coarse to fine."""
 
-_LEAST_SCORE = 0.3
+_MIN_SCORE = 0.3
 _BLOCK = 5  # side of a held-out block, in patches
 _SEARCHED = 8  # number of pairs for the coarse search
 _ROLLS = ((0.0,), (-4.0, 4.0))
@@ -79,9 +79,10 @@ def estimate_homography(
     (rgb_size, ir_size) = sizes.pop()
     if min(*rgb_size, *ir_size) < 64:
         raise CalibrationError(f"images of {min(*rgb_size, *ir_size)} pixels across are too small to register")
-    grey = [(grey_picture(rgb), grey_picture(infrared)) for rgb, infrared in pairs]
-    least, largest = scales or _plausible_scales(rgb_size, ir_size)
-    steps = np.exp(np.linspace(np.log(least), np.log(largest), max(2, math.ceil(np.log(largest / least) / 0.04))))
+    grey = [(grey_image(rgb), grey_image(infrared)) for rgb, infrared in pairs]
+    min_scale, max_scale = scales or _plausible_scales(rgb_size, ir_size)
+    count = max(2, math.ceil(np.log(max_scale / min_scale) / 0.04))
+    steps = np.exp(np.linspace(np.log(min_scale), np.log(max_scale), count))
     refusal: CalibrationError | None = None
     whole = np.reshape(Registration.whole(ir_size, rgb_size).matrix, (3, 3))
     for rolls in _ROLLS:
@@ -115,7 +116,7 @@ class _Refined:
             size, shrink = _picture(rgb_size, min(width, rgb_size[0]))
             groups = self._surfaces(size, shrink, radius)
             total = reduce(add, groups)
-            found = total.matches(_LEAST_SCORE)
+            found = total.matches(_MIN_SCORE)
             if len(found) < 16:
                 self.found = None
                 return
@@ -138,9 +139,9 @@ class _Refined:
         count = min(len(self.grey), GROUPS)
         groups = [Surfaces(size, radius) for _ in range(count)]
         for number, (colour, infrared) in enumerate(self.grey):
-            picture, seen = laid(infrared, shrink @ self.matrix, size)
+            warped, seen = laid(infrared, shrink @ self.matrix, size)
             small = cv2.resize(colour, size, interpolation=cv2.INTER_AREA)
-            groups[number * count // len(self.grey)].add(structure(small), structure(picture, seen), seen)
+            groups[number * count // len(self.grey)].add(structure(small), structure(warped, seen), seen)
         self.seen = seen
         return groups
 
@@ -179,10 +180,10 @@ class _Refined:
         registration = self._plausible(limits)
         unit = self.rgb_size[0] / self.size[0]
         disagreement = self._disagreement() * unit
-        if self.hits < limits.hits or self.hits < limits.hit_share * self.tried:
+        if self.hits < limits.hits or self.hits < limits.hit_fraction * self.tried:
             raise CalibrationError(
                 f"too few patches agree: {self.hits} of {self.tried} matched patches lie where the others predict, at "
-                f"least {limits.hits} and {limits.hit_share:.0%} are required; {hint}"
+                f"least {limits.hits} and {limits.hit_fraction:.0%} are required; {hint}"
             )
         if self.coverage < limits.coverage:
             raise CalibrationError(
@@ -254,7 +255,7 @@ class _Refined:
         place = _block_groups(self.total.grid)[rows, columns]
         left = [[self.found[place != group] for group in range(GROUPS)]]
         if len(self.groups) > 1:
-            left.insert(0, [(self.total - group).matches(_LEAST_SCORE) for group in self.groups])
+            left.insert(0, [(self.total - group).matches(_MIN_SCORE) for group in self.groups])
         if min(len(part) for kind in left for part in kind) < 16:
             return [[]]
         return [[fit(part, self.size).correction for part in kind] for kind in left]
@@ -296,7 +297,7 @@ class _Refined:
         points = self._seen_points()
         both = [tuple(self.maps)]
         if len(self.groups) > 1:
-            parts = [reduce(add, self.groups[first::2]).matches(_LEAST_SCORE) for first in (0, 1)]
+            parts = [reduce(add, self.groups[first::2]).matches(_MIN_SCORE) for first in (0, 1)]
             if min(map(len, parts)) < 16:
                 return math.inf
             both.append(tuple(fit(part, self.size).correction for part in parts))

@@ -103,7 +103,7 @@ class Surfaces:
             setattr(rest, name, getattr(self, name) - getattr(part, name))
         return rest
 
-    def matches(self, least: float) -> Matches:
+    def matches(self, minimum: float) -> Matches:
         """Return the patches with one distinct maximum that scores at least `least`."""
         radius, side = self.radius, 2 * self.radius + 1
         product, colour, infrared = (
@@ -121,7 +121,7 @@ class Surfaces:
         patches = np.arange(score.shape[2])
         peak = score[rows, columns, patches]
         inner = (rows > 0) & (rows < side - 1) & (columns > 0) & (columns < side - 1)
-        chosen = np.flatnonzero(inner & (peak >= least))
+        chosen = np.flatnonzero(inner & (peak >= minimum))
         rows, columns, peak = rows[chosen], columns[chosen], peak[chosen]
         shifts, information = refined_peaks(score[:, :, chosen], rows, columns)
         cells = np.stack(np.divmod(chosen, self.grid[0])[::-1], axis=1)

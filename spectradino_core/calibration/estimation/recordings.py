@@ -18,7 +18,7 @@ from spectradino_core.calibration.estimation.activity import Activity
 from spectradino_core.calibration.estimation.delay import Delay, fit_delay
 from spectradino_core.calibration.estimation.displacements import WIDTH, displacements, moments
 from spectradino_core.calibration.estimation.errors import CalibrationError
-from spectradino_core.calibration.estimation.structure import grey_picture
+from spectradino_core.calibration.estimation.structure import grey_image
 from spectradino_core.calibration.registration import Registration, Size, Warp
 from spectradino_core.data.images import read_colour, read_counts
 from spectradino_core.streams.clocks import Clocks
@@ -239,7 +239,7 @@ def delay_of_bag(
                 rgb_size = (pixels.shape[1], pixels.shape[0])
                 size = (WIDTH, max(64, round(WIDTH * rgb_size[1] / rgb_size[0])))
             small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-            colour[time_ns] = grey_picture(small).astype(np.float16)
+            colour[time_ns] = grey_image(small).astype(np.float16)
         elif size is None:
             later[time_ns] = np.array(pixels)
         else:
@@ -248,8 +248,8 @@ def delay_of_bag(
             continue
         for stamp_ns, image in later.items():
             warp = Warp.of(registration, (image.shape[1], image.shape[0]), rgb_size, size)
-            picture, valid = grey_picture(warp(image)), warp.valid
-            infrared[stamp_ns] = picture.astype(np.float16)
+            grey, valid = grey_image(warp(image)), warp.valid
+            infrared[stamp_ns] = grey.astype(np.float16)
         later.clear()
     return fit_delay(displacements(chosen, colour, infrared, valid))
 

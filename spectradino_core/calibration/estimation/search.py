@@ -19,7 +19,7 @@ from spectradino_core.calibration.estimation.structure import structure
 __all__ = ["Candidate", "search"]
 
 _WIDTH = 160
-_LEAST_OVERLAP = 0.3
+_MIN_OVERLAP = 0.3
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ def search(
     shrink = min(1.0, _WIDTH / width)
     small = (max(16, round(width * shrink)), max(16, round(height * shrink)))
     to_small = np.diag([small[0] / width, small[1] / height, 1.0])
-    largest = max(scales) * shrink
+    max_scale = max(scales) * shrink
     side = (
-        cv2.getOptimalDFTSize(int(small[1] + ir_height * largest + 8)),
-        cv2.getOptimalDFTSize(int(small[0] + ir_width * largest + 8)),
+        cv2.getOptimalDFTSize(int(small[1] + ir_height * max_scale + 8)),
+        cv2.getOptimalDFTSize(int(small[0] + ir_width * max_scale + 8)),
     )
     colour = [_Spectra.of(structure(cv2.resize(rgb, small, interpolation=cv2.INTER_AREA)), side) for rgb, _ in pairs]
     colour_energy = np.sum([spectra.energy for spectra in colour], axis=0)
@@ -69,15 +69,15 @@ def search(
                 continue
             products, energy = np.zeros_like(inside), np.zeros_like(inside)
             for spectra, (_, infrared) in zip(colour, pairs):
-                picture, seen = _warped(infrared, place, size, scale * shrink)
-                other = _Spectra.of(structure(picture, seen), side)
+                warped, seen = _warped(infrared, place, size, scale * shrink)
+                other = _Spectra.of(structure(warped, seen), side)
                 products += np.einsum("chw,chw->hw", spectra.channels, other.channels.conj())
                 energy += other.energy
             mask = _transformed(seen.astype(np.float32), side)  # the same for all pairs
             surface = np.fft.irfft2(products, side)
             energies = np.stack([np.fft.irfft2(s, side) for s in (colour_energy * mask.conj(), inside * energy.conj())])
             overlap = np.fft.irfft2(inside * mask.conj(), side) / min(seen.sum(), small[0] * small[1])
-            enough = overlap >= _LEAST_OVERLAP
+            enough = overlap >= _MIN_OVERLAP
             floor = 0.02 * energies.max(axis=(1, 2), keepdims=True) + 1e-6
             score = np.where(enough, surface / np.sqrt(np.prod(np.maximum(energies, floor), axis=0)), -1.0)
             score *= np.sqrt(np.clip(overlap, 0.0, 1.0))
@@ -134,9 +134,9 @@ def _warped(
     """Warp the IR image, and return its bool mask of valid pixels."""
     if scale < 1:
         infrared = cv2.GaussianBlur(infrared, (0, 0), 0.4 / scale)
-    picture = cv2.warpPerspective(infrared, place, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    warped = cv2.warpPerspective(infrared, place, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     seen = cv2.warpPerspective(np.ones(infrared.shape, np.uint8), place, size, flags=cv2.INTER_NEAREST)
-    return picture, seen > 0
+    return warped, seen > 0
 
 
 def _distinct(

@@ -14,14 +14,14 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-__all__ = ["ORIENTATIONS", "grey_picture", "structure"]
+__all__ = ["ORIENTATIONS", "grey_image", "structure"]
 
 ORIENTATIONS = 6
 _SURROUND = 12.0
 _FLOOR = 0.35
 
 
-def grey_picture(image: np.ndarray) -> np.ndarray:
+def grey_image(image: np.ndarray) -> np.ndarray:
     """Return one channel of float32 [h, w] in 0..1.
 
     This is the luminance of RGB uint8 [h, w, 3], or IR counts uint8 or uint16 [h, w] between percentiles 0.5 and 99.5.
@@ -41,15 +41,15 @@ def grey_picture(image: np.ndarray) -> np.ndarray:
     return np.clip(scaled, 0.0, 1.0)
 
 
-def structure(picture: np.ndarray, valid: np.ndarray | None = None, blur: float = 1.5) -> np.ndarray:
+def structure(grey: np.ndarray, valid: np.ndarray | None = None, blur: float = 1.5) -> np.ndarray:
     """Return channels of oriented gradients, float32 [C, h, w]; 0 where there is no structure.
 
     Args:
-        picture: float32 [h, w].
+        grey: float32 [h, w].
         valid: bool [h, w], valid pixels; None: all.
         blur: standard deviation of the channels' blur, in pixels.
     """
-    smooth = cv2.GaussianBlur(picture, (0, 0), 1.0)
+    smooth = cv2.GaussianBlur(grey, (0, 0), 1.0)
     across, down = cv2.Scharr(smooth, cv2.CV_32F, 1, 0), cv2.Scharr(smooth, cv2.CV_32F, 0, 1)
     strength = cv2.magnitude(across, down)
     if valid is not None:
@@ -65,7 +65,7 @@ def structure(picture: np.ndarray, valid: np.ndarray | None = None, blur: float 
     squared = np.maximum(strength * strength, 1e-12)
     double_cos, double_sin = (across * across - down * down) / squared, 2 * across * down / squared
     weight = strength / (strength + around + np.float32(_FLOOR * usual + 1e-6))
-    channels = np.empty((ORIENTATIONS, *picture.shape), np.float32)
+    channels = np.empty((ORIENTATIONS, *grey.shape), np.float32)
     for k in range(ORIENTATIONS):
         angle = 2 * np.pi * k / ORIENTATIONS
         near = np.maximum(

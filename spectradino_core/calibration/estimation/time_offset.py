@@ -31,9 +31,9 @@ _STEP_NS = 4_000_000
 _STRETCH_S = 2.0
 _SLOW_S = 0.5
 _DRAWS = 200
-_LEAST_FRAMES = 40
-_LEAST_SECONDS = 8.0
-_LEAST_STRETCHES = 2
+_MIN_FRAMES = 40
+_MIN_SECONDS = 8.0
+_MIN_STRETCHES = 2
 _UNLIKE_MS = 3.0  # standard deviation between the activities of one object in two bands, over synthetic scenes
 _GAP = 2.5  # periods without a frame that are not interpolated
 
@@ -116,18 +116,18 @@ def estimate_time_offset(
     if not 20 <= window_ms <= 60_000:
         raise CalibrationError(f"the window of offsets must be 20 to 60000 ms, got {window_ms:g}")
     for name, stream in (("RGB", rgb), ("IR", ir)):
-        if len(stream) < _LEAST_FRAMES:
+        if len(stream) < _MIN_FRAMES:
             raise CalibrationError(
-                f"the {name} camera has {len(stream)} frames, at least {_LEAST_FRAMES} are required: record "
-                f"{2 * _LEAST_SECONDS:.0f} seconds or more in which objects move"
+                f"the {name} camera has {len(stream)} frames, at least {_MIN_FRAMES} are required: record "
+                f"{2 * _MIN_SECONDS:.0f} seconds or more in which objects move"
             )
     window = round(window_ms * 1e6 / _STEP_NS)
     start = max(int(rgb.stamps_ns[0]), int(ir.stamps_ns[0]))
     seconds = (min(int(rgb.stamps_ns[-1]), int(ir.stamps_ns[-1])) - start) / 1e9
-    if seconds < max(_LEAST_SECONDS, 4 * window_ms / 1e3):
+    if seconds < max(_MIN_SECONDS, 4 * window_ms / 1e3):
         raise CalibrationError(
             f"both cameras' stamps overlap by {max(seconds, 0.0):.1f} s, at least "
-            f"{max(_LEAST_SECONDS, 4 * window_ms / 1e3):.0f} s are required: record longer, search smaller offsets "
+            f"{max(_MIN_SECONDS, 4 * window_ms / 1e3):.0f} s are required: record longer, search smaller offsets "
             "(--window-ms), or check whether the clocks are far apart"
         )
     slowest = max(rgb.period_ns, ir.period_ns)
@@ -138,10 +138,10 @@ def estimate_time_offset(
             colour[1][:, ~stream.seen] = 0.0
             infrared[1][:, ~stream.seen] = 0.0
     stretches = _stretches((colour[0], infrared[0]), start, moments, window)
-    if len(stretches) < _LEAST_STRETCHES:
+    if len(stretches) < _MIN_STRETCHES:
         raise CalibrationError(
             f"both cameras recorded together in {len(stretches)} stretches of {_STRETCH_S:g} s, at least "
-            f"{_LEAST_STRETCHES} are required: check for stamp jumps with 'spectradino bag info'; else {_HINT}"
+            f"{_MIN_STRETCHES} are required: check for stamp jumps with 'spectradino bag info'; else {_HINT}"
         )
     seconds = min(seconds, sum(last - first for first, last in stretches) * _STEP_NS / 1e9 + 2 * window_ms / 1e3)
     per_stretch, energies = _correlations(colour, infrared, start, stretches, window)
@@ -306,9 +306,9 @@ def _resampled(signal: tuple[np.ndarray, np.ndarray], start_ns: int, first: int,
     if len(at[part]) > 1:
         right = np.clip(np.searchsorted(at[part], clock), 1, len(at[part]) - 1)
         before, after = at[part][right - 1], at[part][right]
-        share = np.clip((clock - before) / (after - before), 0, 1).astype(np.float32)[:, None]
+        weight = np.clip((clock - before) / (after - before), 0, 1).astype(np.float32)[:, None]
         whole = (after - before <= _GAP * np.median(np.diff(at)))[:, None]  # gaps are not interpolated
-        out[:] = np.where(whole, cells[part][right - 1] * (1 - share) + cells[part][right] * share, 0).T
+        out[:] = np.where(whole, cells[part][right - 1] * (1 - weight) + cells[part][right] * weight, 0).T
     return out
 
 

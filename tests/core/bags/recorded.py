@@ -1,4 +1,4 @@
-"""Bags for tests, message by message: what came when, with which stamp, in whatever state."""
+"""Bags for tests, message by message, with any arrival time, stamp and content."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RGB, IR = "/rgb/image_raw", "/ir/image_raw"
 
 @dataclass
 class Row:
-    """One message to record; `form` "raw", "png" or "jpeg", `raw` bytes to write in place of the message."""
+    """One message to record: `form` is "raw", "png" or "jpeg"; `raw` bytes replace the message."""
 
     topic: str
     stamp_ns: int
@@ -49,7 +49,7 @@ class Row:
 
 
 def red(at: int, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """A dark colour picture with a red square of 20 pixels."""
+    """Dark RGB image with a red square of 20 pixels."""
     pixels = np.full((size[1], size[0], 3), 60, np.uint8)
     x = 4 + 3 * at % (size[0] - 28)
     pixels[10:30, x : x + 20] = (255, 0, 0)
@@ -57,7 +57,7 @@ def red(at: int, size: tuple[int, int] = SIZE) -> np.ndarray:
 
 
 def hot(at: int, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """A cold, noisy infrared picture, 16 bits, with a hot square of 20 pixels."""
+    """Cold, noisy 16-bit IR image with a hot square of 20 pixels."""
     pixels = np.random.default_rng(at).integers(1000, 1100, (size[1], size[0])).astype(np.uint16)
     x = 80 - 2 * at % 60
     pixels[50:70, x : x + 20] = 30000
@@ -65,7 +65,7 @@ def hot(at: int, size: tuple[int, int] = SIZE) -> np.ndarray:
 
 
 def pairs(count: int, period_ms: int = 100, form: str = "raw", first: int = 0, shift_ns: int = 0) -> list[Row]:
-    """Pairs a period apart, infrared 4 ms late, each recorded 3 ms after its stamp."""
+    """Pairs one period apart; IR is 4 ms late, and each is recorded 3 ms after its stamp."""
     rows = []
     suffix = "" if form == "raw" else "/compressed"
     for n in range(first, first + count):
@@ -76,7 +76,7 @@ def pairs(count: int, period_ms: int = 100, form: str = "raw", first: int = 0, s
 
 
 def record(path: Path, rows: Iterable[Row], storage: str | None = None, compression: str = "none") -> Path:
-    """Writes the rows in the order of their arrival."""
+    """Write the rows in order of arrival."""
     listed = sorted(rows, key=lambda row: row.received_ns)
     with BagWriter(path, storage, compression) as writer:
         for row in listed:

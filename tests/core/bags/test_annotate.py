@@ -1,4 +1,4 @@
-"""Annotated drives: the node's topics with the replay's answers, taken up after a stop, opened by rosbags itself."""
+"""Annotated bags: the node's topics with the replay's results, resumed after a stop, opened by rosbags."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def model(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def drive(tmp_path_factory) -> Path:
-    """Sixty pairs; the infrared camera is away for two seconds."""
+def recording(tmp_path_factory) -> Path:
+    """Sixty pairs; the IR camera is silent for two seconds."""
     rows = [r for r in pairs(60) if r.topic == RGB or not 20 <= (r.stamp_ns - START_NS) / 1e8 < 40]
     rows[6].pixels[0, 0] = (0, 255, 0)  # a capture on which the blob model fails
     return record(tmp_path_factory.mktemp("drive") / "drive", rows)
 
 
 def opened(path: Path) -> dict[str, list[tuple[int, Any]]]:
-    """Time and message by topic, read by rosbags without any help of ours."""
+    """Read time and message by topic with rosbags only."""
     with AnyReader([path]) as reader:
         found: dict[str, list[tuple[int, Any]]] = {c.topic: [] for c in reader.connections}
         for connection, at, raw in reader.messages():
@@ -65,9 +65,9 @@ def boxes(found: dict[str, list[tuple[int, Any]]]) -> list[tuple]:
 
 
 def test_class_ids_are_names_on_request(model, tmp_path):
-    drive, ids = record(tmp_path / "drive", pairs(2)), {}
+    recording, ids = record(tmp_path / "drive", pairs(2)), {}
     for form in ("index", "name"):
-        done = annotate(drive, model, tmp_path / f"{form}.mcap", AnnotateOptions(Settings(class_id_as=form)))
+        done = annotate(recording, model, tmp_path / f"{form}.mcap", AnnotateOptions(Settings(class_id_as=form)))
         ids[form] = [[found[0] for found in detections] for *_, detections in boxes(opened(done.path))]
     assert ids == {"index": [["1", "0"]] * 2, "name": [["hot", "red"]] * 2}
 
@@ -91,9 +91,9 @@ def test_openvino_writes_what_onnx_runtime_does(model, tmp_path, monkeypatch, ca
 
 
 def test_detections_in_infrared_pixels_have_the_infrared_header(model, tmp_path):
-    drive = record(tmp_path / "drive", pairs(2))
+    recording = record(tmp_path / "drive", pairs(2))
     half = Settings(ir_to_rgb=(0.5, 0.0, 8.0, 0.0, 0.5, 6.0, 0.0, 0.0, 1.0))
-    found = opened(annotate(drive, model, tmp_path / "out.mcap", AnnotateOptions(half)).path)
+    found = opened(annotate(recording, model, tmp_path / "out.mcap", AnnotateOptions(half)).path)
     reports = [message for _, message in found["/detector_node/frame_report"]]
     in_ir = [message for _, message in found["/detector_node/ir/detections"]]
     assert [ns(m.header.stamp) for m in in_ir] == [ns(report.ir_stamp) for report in reports]
@@ -119,10 +119,10 @@ def test_temperatures_are_written_for_a_radiometric_camera(model, tmp_path):
         assert -90.0 <= red.minimum < red.mean < red.maximum <= -89.01
 
 
-def test_it_holds_what_the_node_publishes(drive, model, tmp_path):
+def test_it_holds_what_the_node_publishes(recording, model, tmp_path):
     settings = Settings(stale_ms=500.0, deadline_ms=100.0)
-    done = annotate(drive, model, tmp_path / "out.mcap", AnnotateOptions(settings, inputs=True))
-    with BagReader(drive) as reader:
+    done = annotate(recording, model, tmp_path / "out.mcap", AnnotateOptions(settings, inputs=True))
+    with BagReader(recording) as reader:
         replay = Replay(open_pipeline(model, settings), settings)
         answers = [a for a in replay.run(reader) if a.percepts is not None]
     assert done.drops == {"inference_failed": 1} | replay.drops()
@@ -153,14 +153,16 @@ def test_it_holds_what_the_node_publishes(drive, model, tmp_path):
         assert (report.model, report.deadline_ms) == ("blob", 100.0)
     assert [m.data for _, m in found["/detector_node/mode"]] == ["fused", "rgb_only", "fused"]
     assert [c.class_name for c in found["/detector_node/label_info"][0][1].class_map] == ["red", "hot"]
-    with BagReader(drive) as reader:
+    with BagReader(recording) as reader:
         expected = [(raw.received_ns, bytes(raw.data)) for raw in reader.stored([RGB])]
     with BagReader(done.path) as reader:
         assert [(raw.received_ns, bytes(raw.data)) for raw in reader.stored([RGB])] == expected
 
 
-def test_the_cameras_of_an_annotated_drive_are_found_again(drive, model, tmp_path):
-    done = annotate(drive, model, tmp_path / "out", AnnotateOptions(inputs=True, storage="mcap", compression="chunk"))
+def test_the_cameras_of_an_annotated_bag_are_found(recording, model, tmp_path):
+    done = annotate(
+        recording, model, tmp_path / "out", AnnotateOptions(inputs=True, storage="mcap", compression="chunk")
+    )
     with BagReader(done.path) as reader:
         assert (reader.rgb_topic, reader.ir_topic) == (RGB, IR)
 
@@ -181,14 +183,14 @@ def stopped_after(frames: int) -> Any:
     return tick
 
 
-def test_a_stopped_run_goes_on_and_ends_as_one_that_was_not(drive, model, tmp_path):
+def test_a_stopped_run_resumes_and_equals_an_uninterrupted_one(recording, model, tmp_path):
     options = AnnotateOptions(Settings(stale_ms=500.0), overlay=False, segment=10)
-    whole = opened(annotate(drive, model, tmp_path / "whole.mcap", options).path)
+    whole = opened(annotate(recording, model, tmp_path / "whole.mcap", options).path)
     for frames in (45, 70):
         with pytest.raises(StopError):
-            annotate(drive, model, tmp_path / "out.mcap", options, stopped_after(frames))
+            annotate(recording, model, tmp_path / "out.mcap", options, stopped_after(frames))
         assert not (tmp_path / "out.mcap").exists()
-    done = annotate(drive, model, tmp_path / "out.mcap", options)
+    done = annotate(recording, model, tmp_path / "out.mcap", options)
     assert done.kept >= 20
     again = opened(done.path)
     assert boxes(again) == boxes(whole)
@@ -200,17 +202,17 @@ def test_a_stopped_run_goes_on_and_ends_as_one_that_was_not(drive, model, tmp_pa
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.mcap", "whole.mcap"]
 
 
-def test_what_another_choice_left_is_not_used(drive, model, tmp_path):
+def test_what_another_choice_left_is_not_used(recording, model, tmp_path):
     first = AnnotateOptions(overlay=False, segment=5)
     with pytest.raises(StopError):
-        annotate(drive, model, tmp_path / "out.mcap", first, stopped_after(60))
+        annotate(recording, model, tmp_path / "out.mcap", first, stopped_after(60))
     other = AnnotateOptions(Settings(score_threshold=0.85), overlay=False, segment=5)
-    done = annotate(drive, model, tmp_path / "out.mcap", other)
+    done = annotate(recording, model, tmp_path / "out.mcap", other)
     assert done.kept == 0
     assert {d[0] for _, _, _, found in boxes(opened(done.path)) for d in found} == {"1"}, "red scores 0.8"
 
 
-def test_a_killed_process_leaves_no_bag_and_is_taken_up(drive, model, tmp_path):
+def test_a_killed_process_leaves_no_bag_and_is_resumed(recording, model, tmp_path):
     script = (
         "import sys, time\n"
         "from spectradino_core.bags.annotate import AnnotateOptions, annotate\n"
@@ -220,32 +222,32 @@ def test_a_killed_process_leaves_no_bag_and_is_taken_up(drive, model, tmp_path):
         "    if n == 60: print('here', flush=True); time.sleep(600)\n"
         "annotate(*sys.argv[1:4], AnnotateOptions(overlay=False, segment=5), tick)\n"
     )
-    words = [sys.executable, "-c", script, str(drive), str(model), str(tmp_path / "out.mcap")]
+    words = [sys.executable, "-c", script, str(recording), str(model), str(tmp_path / "out.mcap")]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, cwd=Path(__file__).parents[3])
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == b"here\n"
         options = AnnotateOptions(overlay=False, segment=5)
         with pytest.raises(BagError, match="another run is writing it"):
-            annotate(drive, model, tmp_path / "out.mcap", options)
+            annotate(recording, model, tmp_path / "out.mcap", options)
         os.kill(process.pid, signal.SIGKILL)
         process.wait(60)
     finally:
         process.kill()
     assert [p.name for p in tmp_path.iterdir()] == [".out.mcap.part"]
     time.sleep(0.05)
-    done = annotate(drive, model, tmp_path / "out.mcap", options)
+    done = annotate(recording, model, tmp_path / "out.mcap", options)
     assert done.kept >= 10
     assert [p.name for p in tmp_path.iterdir()] == ["out.mcap"]
 
 
-def test_what_is_refused_before_anything_is_done(drive, model, tmp_path):
+def test_what_is_refused_before_anything_is_done(recording, model, tmp_path):
     (tmp_path / "out.mcap").write_bytes(b"mine")
     with pytest.raises(BagError, match="exists already"):
-        annotate(drive, model, tmp_path / "out.mcap")
+        annotate(recording, model, tmp_path / "out.mcap")
     with pytest.raises(BagError, match="the recording itself"):
-        annotate(drive, model, drive, AnnotateOptions(overwrite=True))
+        annotate(recording, model, recording, AnnotateOptions(overwrite=True))
     assert (tmp_path / "out.mcap").read_bytes() == b"mine"
-    assert drive.is_dir()
-    annotate(drive, model, tmp_path / "out.mcap", AnnotateOptions(overwrite=True, overlay=False))
+    assert recording.is_dir()
+    annotate(recording, model, tmp_path / "out.mcap", AnnotateOptions(overwrite=True, overlay=False))
     assert len(opened(tmp_path / "out.mcap")["/detector_node/detections"]) > 40

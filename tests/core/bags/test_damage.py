@@ -1,4 +1,4 @@
-"""Bags that were cut off, corrupted or are none: what can be read is read, and what is wrong is said with a remedy."""
+"""Truncated, corrupted and invalid bags: readable parts are read, and errors name the damage and the remedy."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_without_metadata_the_files_are_read_and_reindexing_is_advised(whole, tm
     assert "ros2 bag reindex" in damage[0]
 
 
-def test_noise_in_the_middle_stops_there_and_says_so(whole, tmp_path):
+def test_noise_in_the_middle_ends_reading_with_a_report(whole, tmp_path):
     bag = shutil.copytree(whole["chunked"], tmp_path / "bag")
     file = bag / "c.mcap"
     data = bytearray(file.read_bytes())
@@ -113,7 +113,7 @@ def test_metadata_itself_is_no_bag(whole):
         BagReader(whole["mcap"] / "metadata.yaml")
 
 
-def test_a_journal_that_was_not_merged_is_said(whole, tmp_path):
+def test_an_unmerged_journal_is_reported(whole, tmp_path):
     bag = shutil.copytree(whole["sqlite3"], tmp_path / "bag")
     (bag / "s.db3-wal").write_bytes(b"x" * 100)
     assert "wal_checkpoint" in stamps(bag)[1][0]

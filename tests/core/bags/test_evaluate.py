@@ -1,4 +1,4 @@
-"""Recorded drives of known truth scored by the command: scores, bytes that repeat, failures by name."""
+"""`bag evaluate` on recordings with known ground truth: scores, identical bytes on repetition, failures by name."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ import pytest
 from spectradino_core.bags.evaluation_options import Sweep, parse_sweeps
 from spectradino_core.cli import main
 from tests.blob_model import make_blob_model
-from tests.core.bags.drives import SIZE, START_NS, Drive
 from tests.core.bags.recorded import RGB, pairs, record
+from tests.core.bags.recordings import SIZE, START_NS, Recording
 
 MS = 1_000_000
 
@@ -35,7 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def evaluate(model: Path, tmp_path: Path, undrawn: None) -> Evaluate:
-    """Runs the command; gives its exit status and result.json."""
+    """Run the command; returns its exit status and result.json."""
 
     def run(*bags: Path, out: str = "report", more: Sequence[str] = ()) -> tuple[int, dict[str, Any]]:
         words = ["bag", "evaluate", *map(str, bags), "--model", str(model), "--out", str(tmp_path / out), *more]
@@ -47,9 +47,9 @@ def evaluate(model: Path, tmp_path: Path, undrawn: None) -> Evaluate:
 
 
 def test_a_perfect_model_has_perfect_scores(evaluate: Evaluate, tmp_path: Path) -> None:
-    drive = Drive(6)
-    labels = drive.labels(tmp_path / "labels.json")
-    status, result = evaluate(drive.write(tmp_path / "drive"), more=["--labels", str(labels)])
+    recording = Recording(6)
+    labels = recording.labels(tmp_path / "labels.json")
+    status, result = evaluate(recording.write(tmp_path / "drive"), more=["--labels", str(labels)])
     scores = result["total"]["scores"]
     assert status == 0
     assert scores["frames"]["answered"] == scores["frames"]["fused"] == 6
@@ -58,9 +58,9 @@ def test_a_perfect_model_has_perfect_scores(evaluate: Evaluate, tmp_path: Path) 
     assert result["total"]["pairing"]["pairs"] == 6
     assert result["total"]["drops"] == {}
     lines = [json.loads(line) for line in (tmp_path / "report/bags/drive/detections.jsonl").read_text().splitlines()]
-    assert [line["stamp_ns"] for line in lines] == drive.stamps
+    assert [line["stamp_ns"] for line in lines] == recording.stamps
     found = {d["class"]: d["box"] for d in lines[2]["detections"]}
-    assert found == {name: list(map(float, box)) for name, *box in drive.boxes[drive.stamps[2]]}
+    assert found == {name: list(map(float, box)) for name, *box in recording.boxes[recording.stamps[2]]}
     assert lines[2]["served"] == 2
     page = (tmp_path / "report/report.html").read_text()
     assert "drive: blob" in page
@@ -70,9 +70,9 @@ def test_a_perfect_model_has_perfect_scores(evaluate: Evaluate, tmp_path: Path) 
 def test_filters_hold_in_the_scores_and_class_thresholds_in_what_is_served(
     evaluate: Evaluate, tmp_path: Path, capsys
 ) -> None:
-    drive = Drive(6)
-    labels = ["--labels", str(drive.labels(tmp_path / "labels.json"))]
-    bag = drive.write(tmp_path / "drive")
+    recording = Recording(6)
+    labels = ["--labels", str(recording.labels(tmp_path / "labels.json"))]
+    bag = recording.write(tmp_path / "drive")
     evaluate(bag, more=labels)
     lines = (tmp_path / "report/bags/drive/detections.jsonl").read_bytes()
     _, one = evaluate(bag, out="one", more=[*labels, "--classes", "red"])
@@ -90,7 +90,7 @@ def test_filters_hold_in_the_scores_and_class_thresholds_in_what_is_served(
 
 
 def test_tracks_are_scored_where_the_labels_have_identities(evaluate: Evaluate, tmp_path: Path) -> None:
-    drive = Drive(6)
+    drive = Recording(6)
     bag = drive.write(tmp_path / "drive", truth_topic="/truth")
     _, plain = evaluate(bag, more=["--label-topic", "/truth"])
     assert "tracking" not in plain["total"]
@@ -112,7 +112,7 @@ def test_tracks_are_scored_where_the_labels_have_identities(evaluate: Evaluate, 
     assert lines == [json.loads(row) for row in before]
 
 
-def test_a_converted_drive_is_evaluated_by_its_stamps(evaluate: Evaluate, tmp_path: Path) -> None:
+def test_a_converted_recording_is_evaluated_by_its_stamps(evaluate: Evaluate, tmp_path: Path) -> None:
     """All recorded at one moment, as converters do; the colour camera is silent from 1 s to 4 s. `bag info` advises
     `--clock stamp`, by which the infrared camera answers alone meanwhile."""
     rows = [row for row in pairs(60) if row.topic != RGB or not 10 <= (row.stamp_ns - START_NS) // (100 * MS) < 40]
@@ -129,7 +129,7 @@ def test_a_converted_drive_is_evaluated_by_its_stamps(evaluate: Evaluate, tmp_pa
     assert by_stamp["settings"]["clock"] == "stamp"
 
 
-def test_masks_of_other_answers_do_not_stay(evaluate: Evaluate, tmp_path: Path) -> None:
+def test_masks_of_previous_results_are_removed(evaluate: Evaluate, tmp_path: Path) -> None:
     evaluate(record(tmp_path / "drive", pairs(5)), more=["--save-masks"])
     other = record(tmp_path / "again" / "drive", pairs(3, first=10))
     evaluate(other, more=["--save-masks"])
@@ -140,7 +140,7 @@ def test_masks_of_other_answers_do_not_stay(evaluate: Evaluate, tmp_path: Path) 
 
 
 def test_truth_may_come_from_the_bags_own_topics(evaluate: Evaluate, tmp_path: Path) -> None:
-    bag = Drive(4).write(tmp_path / "drive", truth_topic="/gt/detections", mask_topic="/gt/mask")
+    bag = Recording(4).write(tmp_path / "drive", truth_topic="/gt/detections", mask_topic="/gt/mask")
     status, result = evaluate(bag, more=["--label-topic", "/gt/detections", "--label-mask-topic", "/gt/mask"])
     assert status == 0
     assert result["total"]["scores"]["all"]["map"] == 1.0
@@ -149,11 +149,11 @@ def test_truth_may_come_from_the_bags_own_topics(evaluate: Evaluate, tmp_path: P
 
 
 def test_frames_that_were_lost_cost_recall(evaluate: Evaluate, tmp_path: Path) -> None:
-    drive = Drive(10)
-    del drive.rgb[drive.stamps[3]]  # not recorded
-    del drive.ir[drive.stamps[6]]  # without a partner
-    labels = drive.labels(tmp_path / "labels.json")
-    _, result = evaluate(drive.write(tmp_path / "drive"), more=["--labels", str(labels), "--pairing", "one_to_one"])
+    recording = Recording(10)
+    del recording.rgb[recording.stamps[3]]  # not recorded
+    del recording.ir[recording.stamps[6]]  # without a partner
+    labels = recording.labels(tmp_path / "labels.json")
+    _, result = evaluate(recording.write(tmp_path / "drive"), more=["--labels", str(labels), "--pairing", "one_to_one"])
     scores = result["total"]["scores"]
     assert {k: scores["frames"][k] for k in ("scored", "missed_recorded", "missed_not_recorded")} == {
         "scored": 10, "missed_recorded": 1, "missed_not_recorded": 1,
@@ -164,14 +164,14 @@ def test_frames_that_were_lost_cost_recall(evaluate: Evaluate, tmp_path: Path) -
 
 
 def test_pairs_are_scored_by_the_age_of_the_infrared_frame(evaluate: Evaluate, tmp_path: Path, capsys) -> None:
-    """Every third IR frame is left; the hot object stands still, the red one is that of the RGB frame."""
-    drive = Drive(12)
-    for number, stamp in enumerate(drive.stamps):
+    """Every third IR frame is recorded; the hot object stands still, the red one is that of the RGB frame."""
+    recording = Recording(12)
+    for number, stamp in enumerate(recording.stamps):
         if number % 3:
-            del drive.ir[stamp]
-    labels = drive.labels(tmp_path / "labels.json")
+            del recording.ir[stamp]
+    labels = recording.labels(tmp_path / "labels.json")
     more = ["--labels", str(labels), "--sync-slop-ms", "250"]
-    _, result = evaluate(drive.write(tmp_path / "drive"), more=more)
+    _, result = evaluate(recording.write(tmp_path / "drive"), more=more)
     scores = result["total"]["scores"]
     ages = {name: row["frames"] for name, row in scores["by_ir_age"].items()}
     assert ages["0 to 10 ms"] == 4
@@ -182,25 +182,25 @@ def test_pairs_are_scored_by_the_age_of_the_infrared_frame(evaluate: Evaluate, t
 
 
 def test_a_sweep_of_the_infrared_rate_leaves_so_many_frames_a_second(evaluate: Evaluate, tmp_path: Path) -> None:
-    drive = Drive(31)
-    labels = drive.labels(tmp_path / "labels.json")
+    recording = Recording(31)
+    labels = recording.labels(tmp_path / "labels.json")
     more = ["--labels", str(labels), "--sweep", "ir_rate=1000,2", "--pairing", "one_to_one", "--stale-ms", "5000"]
-    _, result = evaluate(drive.write(tmp_path / "drive"), more=more)
+    _, result = evaluate(recording.write(tmp_path / "drive"), more=more)
     sweep = result["sweeps"]["ir_rate"]
     assert sweep["values"] == [2.0, 1000.0]
     slow, all_of_them = (point["answered"] for point in sweep["fused"])
     assert all_of_them == 1.0
-    seconds = (drive.stamps[-1] - drive.stamps[0]) / 1e9
+    seconds = (recording.stamps[-1] - recording.stamps[0]) / 1e9
     assert slow * 31 == pytest.approx(2 * seconds, abs=1.01)
 
 
 def test_one_camera_alone_is_scored_in_its_mode(evaluate: Evaluate, tmp_path: Path) -> None:
-    """Colour stops half way: after the stale time infrared answers alone, and finds what is hot."""
-    drive = Drive(30)
-    for stamp in drive.stamps[15:]:
-        del drive.rgb[stamp]
-    labels = drive.labels(tmp_path / "labels.json")
-    _, result = evaluate(drive.write(tmp_path / "drive"), more=["--labels", str(labels), "--stale-ms", "300"])
+    """RGB stops half way: after the stale time IR is used alone, and only the hot object is detected."""
+    recording = Recording(30)
+    for stamp in recording.stamps[15:]:
+        del recording.rgb[stamp]
+    labels = recording.labels(tmp_path / "labels.json")
+    _, result = evaluate(recording.write(tmp_path / "drive"), more=["--labels", str(labels), "--stale-ms", "300"])
     frames, by_mode = result["total"]["scores"]["frames"], result["total"]["scores"]["by_mode"]
     assert frames["fused"] == 15
     assert frames["ir_only"] >= 10
@@ -211,7 +211,7 @@ def test_one_camera_alone_is_scored_in_its_mode(evaluate: Evaluate, tmp_path: Pa
 
 
 def test_without_truth_there_is_everything_else(evaluate: Evaluate, tmp_path: Path, capsys: Any) -> None:
-    status, result = evaluate(Drive(5, ir_late_ms=12.0).write(tmp_path / "drive"), more=["--save-masks"])
+    status, result = evaluate(Recording(5, ir_late_ms=12.0).write(tmp_path / "drive"), more=["--save-masks"])
     assert status == 0
     assert result["total"]["scores"] is None
     assert result["total"]["pairing"]["error_ms"]["p50"] == 12.0
@@ -224,23 +224,23 @@ def test_without_truth_there_is_everything_else(evaluate: Evaluate, tmp_path: Pa
     assert "pairing error 12.0 ms" in capsys.readouterr().out
 
 
-def test_unknown_classes_are_told(evaluate: Evaluate, tmp_path: Path, capsys: Any) -> None:
-    drive = Drive(3)
+def test_unknown_classes_are_reported(evaluate: Evaluate, tmp_path: Path, capsys: Any) -> None:
+    recording = Recording(3)
 
     def rename(data: dict[str, Any]) -> None:
         data["categories"][0]["name"] = "dog"
 
-    labels = drive.labels(tmp_path / "labels.json", rename)
-    _, result = evaluate(drive.write(tmp_path / "drive"), more=["--labels", str(labels)])
+    labels = recording.labels(tmp_path / "labels.json", rename)
+    _, result = evaluate(recording.write(tmp_path / "drive"), more=["--labels", str(labels)])
     assert result["bags"][0]["truth"]["unknown_classes"] == {"dog": 3}
     assert result["total"]["scores"]["all"]["instances"] == {"red": 3, "hot": 0}
     assert "dog 3" in capsys.readouterr().out
 
 
-def test_the_same_drive_gives_the_same_bytes(evaluate: Evaluate, tmp_path: Path) -> None:
-    drive = Drive(8, ir_late_ms=4.0)
-    more = ["--labels", str(drive.labels(tmp_path / "labels.json")), "--sweep", "shift=4"]
-    bags = [drive.write(tmp_path / "a/drive"), drive.write(tmp_path / "b/other", "sqlite3")]
+def test_the_same_recording_gives_the_same_bytes(evaluate: Evaluate, tmp_path: Path) -> None:
+    recording = Recording(8, ir_late_ms=4.0)
+    more = ["--labels", str(recording.labels(tmp_path / "labels.json")), "--sweep", "shift=4"]
+    bags = [recording.write(tmp_path / "a/drive"), recording.write(tmp_path / "b/other", "sqlite3")]
     for number, bag in enumerate((bags[0], bags[0], bags[1])):
         assert evaluate(bag, out=f"r{number}", more=more)[0] == 0
     results = [(tmp_path / f"r{number}/result.json").read_bytes() for number in range(3)]
@@ -257,7 +257,7 @@ def test_a_drive_is_scored_in_openvino_on_request_only(
 ) -> None:
     cache = tmp_path / "cache"
     monkeypatch.setenv("SPECTRADINO_CACHE", str(cache))
-    drive = Drive(6, ir_late_ms=4.0)
+    drive = Recording(6, ir_late_ms=4.0)
     bag, labels = drive.write(tmp_path / "drive"), str(drive.labels(tmp_path / "labels.json"))
     results = []
     for number, device in enumerate(((), ("--device", "cpu"), *[("--device", "openvino")] * 2)):
@@ -276,13 +276,13 @@ def test_any_number_of_processes_gives_the_same_bytes_and_failures_are_named(
 ) -> None:
     bags = tmp_path / "bags"
     for number in range(3):
-        drive = Drive(5, START_NS + number * 10**12, seed=number)
+        recording = Recording(5, START_NS + number * 10**12, seed=number)
         if number == 1:
-            del drive.rgb[drive.stamps[2]]
-        drive.write(bags / f"drive{number}")
-        drive.labels(tmp_path / f"labels/drive{number}.json")
+            del recording.rgb[recording.stamps[2]]
+        recording.write(bags / f"drive{number}")
+        recording.labels(tmp_path / f"labels/drive{number}.json")
     (bags / "cut.mcap").write_bytes(b"\x89MCAP0\r\nnothing more")
-    Drive(2).labels(tmp_path / "labels/cut.json")
+    Recording(2).labels(tmp_path / "labels/cut.json")
     more = ["--labels", str(tmp_path / "labels"), "--sweep", "shift=5"]
     for out, jobs in (("one", 1), ("two", 2)):
         status, result = evaluate(bags, out=out, more=[*more, "--jobs", str(jobs)])
@@ -298,8 +298,8 @@ def test_any_number_of_processes_gives_the_same_bytes_and_failures_are_named(
 
 
 def test_finished_bags_are_not_scored_again(evaluate: Evaluate, tmp_path: Path, capsys: Any) -> None:
-    drive = Drive(3)
-    bag, labels = drive.write(tmp_path / "drive"), ["--labels", str(drive.labels(tmp_path / "labels.json"))]
+    recording = Recording(3)
+    bag, labels = recording.write(tmp_path / "drive"), ["--labels", str(recording.labels(tmp_path / "labels.json"))]
     first = evaluate(bag, more=labels)
     kept = tmp_path / "report/bags/drive/node.npz"
     before = kept.stat().st_mtime_ns
@@ -313,7 +313,7 @@ def test_finished_bags_are_not_scored_again(evaluate: Evaluate, tmp_path: Path, 
     assert evaluate(bag, more=[*labels, "--sweep", "shift=2"])[1]["sweeps"].keys() == {"shift"}
     assert "1 of 4 replays are finished" in capsys.readouterr().err
     assert kept.stat().st_mtime_ns == before
-    drive.labels(tmp_path / "labels.json", lambda data: data["annotations"].pop())
+    recording.labels(tmp_path / "labels.json", lambda data: data["annotations"].pop())
     assert (
         evaluate(bag, more=labels)[1]["total"]["scores"]["all"]["instances"]
         != first[1]["total"]["scores"]["all"]["instances"]
@@ -336,10 +336,10 @@ def test_finished_bags_are_not_scored_again(evaluate: Evaluate, tmp_path: Path, 
 def test_a_bag_that_can_not_be_scored_is_named_with_the_reason(
     evaluate: Evaluate, tmp_path: Path, more: list[str], said: str, capsys: Any
 ) -> None:
-    drive = Drive(3)
-    drive.labels(tmp_path / "folder/other.json")
-    places = {"far": drive.labels(tmp_path / "far.json", shift_ns=5_000 * MS), "folder": tmp_path / "folder"}
-    status, result = evaluate(drive.write(tmp_path / "drive"), more=[word.format(**places) for word in more])
+    recording = Recording(3)
+    recording.labels(tmp_path / "folder/other.json")
+    places = {"far": recording.labels(tmp_path / "far.json", shift_ns=5_000 * MS), "folder": tmp_path / "folder"}
+    status, result = evaluate(recording.write(tmp_path / "drive"), more=[word.format(**places) for word in more])
     assert status == 1
     assert result["failed"][0]["name"] == "drive"
     assert result["bags"] == []
@@ -361,16 +361,18 @@ def test_a_bag_that_can_not_be_scored_is_named_with_the_reason(
 def test_what_no_bag_could_be_scored_with_is_refused_at_once(
     evaluate: Evaluate, tmp_path: Path, more: list[str], said: str, capsys: Any
 ) -> None:
-    status, result = evaluate(Drive(2).write(tmp_path / "drive"), more=more)
+    status, result = evaluate(Recording(2).write(tmp_path / "drive"), more=more)
     assert (status, result) == (1, {})
     assert said in capsys.readouterr().err
 
 
-def test_a_drive_without_pairs_is_a_result_that_says_so(evaluate: Evaluate, tmp_path: Path, capsys: Any) -> None:
-    drive = Drive(4)
-    drive.ir = {stamp + 10_000 * MS: pixels for stamp, pixels in drive.ir.items()}
-    labels = drive.labels(tmp_path / "labels.json")
-    bag = drive.write(tmp_path / "drive")
+def test_a_recording_without_pairs_gives_a_result_that_reports_it(
+    evaluate: Evaluate, tmp_path: Path, capsys: Any
+) -> None:
+    recording = Recording(4)
+    recording.ir = {stamp + 10_000 * MS: pixels for stamp, pixels in recording.ir.items()}
+    labels = recording.labels(tmp_path / "labels.json")
+    bag = recording.write(tmp_path / "drive")
     status, result = evaluate(bag, more=["--labels", str(labels), "--fallback-mode", "fused_only"])
     assert status == 0
     assert result["total"]["pairing"]["captures"] == 0
@@ -407,7 +409,7 @@ def test_dropped_frames_are_the_same_everywhere() -> None:
 @pytest.mark.slow
 def test_a_killed_worker_costs_its_own_bag_which_is_done_when_asked_again(evaluate: Evaluate, tmp_path: Path) -> None:
     for number in range(3):
-        Drive(4, START_NS + number * 10**12, seed=number).write(tmp_path / f"bags/drive{number}")
+        Recording(4, START_NS + number * 10**12, seed=number).write(tmp_path / f"bags/drive{number}")
 
     def kill_one() -> None:
         while not (children := multiprocessing.active_children()):
@@ -433,35 +435,35 @@ def test_a_killed_worker_costs_its_own_bag_which_is_done_when_asked_again(evalua
 def test_ray_gives_the_bytes_of_one_process(evaluate: Evaluate, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="no Ray here: pip install 'spectradino_ros[ray]'")
     for number in range(2):
-        Drive(4, START_NS + number * 10**12, seed=number).write(tmp_path / f"bags/drive{number}")
+        Recording(4, START_NS + number * 10**12, seed=number).write(tmp_path / f"bags/drive{number}")
     for out, more in (("one", []), ("ray", ["--executor", "ray", "--jobs", "2"])):
         assert evaluate(tmp_path / "bags", out=out, more=more)[0] == 0
     assert (tmp_path / "one/result.json").read_bytes() == (tmp_path / "ray/result.json").read_bytes()
 
 
-def test_a_drive_of_which_nothing_can_be_answered_is_a_failure(evaluate: Evaluate, tmp_path: Path) -> None:
+def test_a_recording_without_results_is_a_failure(evaluate: Evaluate, tmp_path: Path) -> None:
     """A pure green corner makes the blob model fail at run time."""
-    drive = Drive(3)
-    for pixels in drive.rgb.values():
+    recording = Recording(3)
+    for pixels in recording.rgb.values():
         pixels[0, 0] = (0, 255, 0)
-    status, result = evaluate(drive.write(tmp_path / "drive"))
+    status, result = evaluate(recording.write(tmp_path / "drive"))
     assert status == 1
     assert "all 3 captures failed (inference_failed: " in result["failed"][0]["why"]
 
 
-def test_an_empty_drive_is_a_failure(evaluate: Evaluate, tmp_path: Path) -> None:
-    status, result = evaluate(Drive(0).write(tmp_path / "drive"))
+def test_an_empty_recording_is_a_failure(evaluate: Evaluate, tmp_path: Path) -> None:
+    status, result = evaluate(Recording(0).write(tmp_path / "drive"))
     assert status == 1
     assert "drive" in result["failed"][0]["why"]
     assert "image_raw (Image, 0 messages)" in result["failed"][0]["why"]
 
 
-def test_of_a_recording_that_was_cut_off_the_rest_is_scored_and_it_is_said(
+def test_a_truncated_recording_is_scored_up_to_its_end_and_reported(
     evaluate: Evaluate, tmp_path: Path, capsys: Any
 ) -> None:
-    drive = Drive(60)  # several chunks of a megabyte
-    labels = drive.labels(tmp_path / "labels.json")
-    whole = (drive.write(tmp_path / "whole") / "whole.mcap").read_bytes()
+    recording = Recording(60)  # several chunks of a megabyte
+    labels = recording.labels(tmp_path / "labels.json")
+    whole = (recording.write(tmp_path / "whole") / "whole.mcap").read_bytes()
     bag = tmp_path / "cut.mcap"
     bag.write_bytes(whole[: len(whole) * 6 // 10])
     status, result = evaluate(bag, more=["--labels", str(labels)])
@@ -476,10 +478,10 @@ def test_of_a_recording_that_was_cut_off_the_rest_is_scored_and_it_is_said(
 
 
 def test_single_captures_that_fail_are_counted(evaluate: Evaluate, tmp_path: Path, capsys: Any) -> None:
-    drive = Drive(3)
-    drive.rgb[drive.stamps[1]][0, 0] = (0, 255, 0)
-    labels = drive.labels(tmp_path / "labels.json")
-    status, result = evaluate(drive.write(tmp_path / "drive"), more=["--labels", str(labels)])
+    recording = Recording(3)
+    recording.rgb[recording.stamps[1]][0, 0] = (0, 255, 0)
+    labels = recording.labels(tmp_path / "labels.json")
+    status, result = evaluate(recording.write(tmp_path / "drive"), more=["--labels", str(labels)])
     assert status == 0
     assert result["total"]["pairing"]["failed_captures"] == 1
     assert result["total"]["drops"] == {"inference_failed": 1}

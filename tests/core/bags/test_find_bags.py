@@ -1,4 +1,4 @@
-"""Bags to be evaluated are found where they are said to be, each under a name and with a folder of its own."""
+"""Search for bags to evaluate: each gets a unique name and folder."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from spectradino_core.bags.evaluate import _folders, find_bags
-from tests.core.bags.drives import Drive
+from tests.core.bags.recordings import Recording
 
 
-def test_no_bag_is_lost_where_two_differ_by_their_ending_alone(tmp_path: Path) -> None:
+def test_bags_that_differ_only_by_their_ending_are_both_found(tmp_path: Path) -> None:
     """`drive.mcap` beside a folder `drive`, as after 'ros2 bag convert': the second took the first one's place."""
     for path in ("a/drive/drive.db3", "a/drive/metadata.yaml", "a/drive.mcap", "x__y/z.mcap", "x/y__z.mcap"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
@@ -23,9 +23,9 @@ def test_no_bag_is_lost_where_two_differ_by_their_ending_alone(tmp_path: Path) -
 
 
 def test_bags_are_found_and_named(tmp_path: Path) -> None:
-    drive = Drive(1)
+    recording = Recording(1)
     for name in ("a/drive", "b/drive", "b/other"):
-        drive.write(tmp_path / name)
+        recording.write(tmp_path / name)
     shutil.copy(tmp_path / "a/drive/drive.mcap", tmp_path / "lone.mcap")
     (tmp_path / "list.txt").write_text("# two\na/drive\n\nlone.mcap\n")
     assert list(find_bags([tmp_path / "b", tmp_path / "lone.mcap"])) == ["drive", "lone", "other"]

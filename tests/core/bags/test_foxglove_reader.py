@@ -1,6 +1,6 @@
-"""Bags that we write, read by Foxglove's own Python library: it uses the schemas in the file, as its viewer does.
+"""Written bags read by Foxglove's own Python library, which uses the schemas in the file like its viewer.
 
-`ros2 bag play` and the viewer itself need what no wheel brings; this is the part of them that can be tried.
+`ros2 bag play` and the viewer need software that is not on PyPI; this is the part of them that can be tested.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from tests.core.bags.recorded import IR, RGB, SIZE, pairs, record
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory) -> dict[str, list[Any]]:
-    """Messages by topic of an annotated drive."""
+    """Messages by topic of an annotated bag."""
     folder: Path = tmp_path_factory.mktemp("drive")
     model = make_blob_model(folder / "blob.onnx", SIZE)
-    drive = record(folder / "drive", pairs(6))
-    done = annotate(drive, model, folder / "out.mcap", AnnotateOptions(Settings(ir_kelvin_per_count=0.01), inputs=True))
+    recording = record(folder / "drive", pairs(6))
+    settings = Settings(ir_kelvin_per_count=0.01)
+    done = annotate(recording, model, folder / "out.mcap", AnnotateOptions(settings, inputs=True))
     messages: dict[str, list[Any]] = {}
     with open(done.path, "rb") as file:
         reader = make_reader(file, validate_crcs=True, decoder_factories=[DecoderFactory()])

@@ -1,4 +1,4 @@
-"""Truth from COCO files and from topics: whose stamps, classes and regions count, and what is refused by name."""
+"""Ground truth from COCO files and topics: matching of stamps, classes and regions, and errors with names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from spectradino_core.bags.ground_truth_coco import read_coco, stamp_of_image
 from spectradino_core.bags.ground_truth_topics import read_topics
 from spectradino_core.data.labels import ClassNames
 from tests.blob_model import blob_info
-from tests.core.bags.drives import SIZE, START_NS, Drive
+from tests.core.bags.recordings import SIZE, START_NS, Recording
 
 INFO = blob_info(SIZE)
 
@@ -50,7 +50,7 @@ def coco(folder: Path, **changes: Any) -> Path:
         ({"stamp": {"sec": "12", "nanosec": 34.0}}, 12_000_000_034),
     ],
 )
-def test_an_image_says_when_it_was_taken(image: dict[str, Any], stamp: int) -> None:
+def test_images_have_their_capture_times(image: dict[str, Any], stamp: int) -> None:
     assert stamp_of_image(image, "truth.json") == stamp
 
 
@@ -169,12 +169,12 @@ def test_the_nearest_stamp_is_found_within_the_tolerance() -> None:
 
 @pytest.fixture(scope="module")
 def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Drive(3).write(tmp_path_factory.mktemp("bag") / "drive", truth_topic="/gt/boxes", mask_topic="/gt/mask")
+    return Recording(3).write(tmp_path_factory.mktemp("bag") / "drive", truth_topic="/gt/boxes", mask_topic="/gt/mask")
 
 
-def test_topics_say_the_same_as_a_file(bag: Path, tmp_path: Path) -> None:
+def test_topics_give_the_same_labels_as_a_file(bag: Path, tmp_path: Path) -> None:
     from_topics = read_topics(bag, INFO, "/gt/boxes", "/gt/mask")
-    from_file = read_coco(Drive(3).labels(tmp_path / "l.json"), INFO)
+    from_file = read_coco(Recording(3).labels(tmp_path / "l.json"), INFO)
     assert [f.stamp_ns for f in from_topics.frames] == [f.stamp_ns for f in from_file.frames]
     for a, b in zip(from_topics.frames, from_file.frames, strict=True):
         assert a.boxes is not None

@@ -1,4 +1,4 @@
-"""Figures of the pairing, by hand."""
+"""Pairing statistics, computed by hand."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_percentiles_of_a_hundred_and_of_nothing() -> None:
     assert percentiles(np.empty(0)) is None
 
 
-def test_a_stream_is_told_by_its_stamps() -> None:
+def test_streams_are_identified_by_their_stamps() -> None:
     stamps = np.array([0, 100, 200, 200, 500]) * MS
     assert stream_figures(stamps) == {"frames": 5, "seconds": 0.5, "period_ms": 100.0, "longest_gap_ms": 300.0}
     assert stream_figures(np.empty(0, np.int64)) == {

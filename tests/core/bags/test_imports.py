@@ -1,4 +1,4 @@
-"""Bags are read, replayed and written without torch and without ROS, as on a laptop that has neither."""
+"""Bags are read, replayed and written without torch and without ROS."""
 
 from __future__ import annotations
 

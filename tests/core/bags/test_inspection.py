@@ -1,4 +1,4 @@
-"""What a bag is told to hold: rates, gaps, odd stamps and how the two streams lie to one another."""
+"""Inspection of a bag: rates, gaps, odd stamps and the offset between the two streams."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def looked_at(path, **options):
         return inspect(reader)
 
 
-def test_a_healthy_bag_is_told_to_be_so(tmp_path):
+def test_a_healthy_bag_is_reported_as_healthy(tmp_path):
     info = looked_at(record(tmp_path / "bag.mcap", pairs(30)))
     assert (info.warnings, info.damage, info.format) == ([], [], "mcap")
     assert info.topics == {RGB: ("sensor_msgs/msg/Image", 30), IR: ("sensor_msgs/msg/Image", 30)}
@@ -34,7 +34,7 @@ def test_a_healthy_bag_is_told_to_be_so(tmp_path):
     json.dumps(info.to_dict())
 
 
-def test_what_is_wrong_with_stamps_is_counted_and_said(tmp_path):
+def test_stamp_faults_are_counted_and_reported(tmp_path):
     rows = [r for r in pairs(40) if r.topic == RGB or not 10 <= (r.stamp_ns - START_NS) / 1e8 < 15]
     of_rgb = [r for r in rows if r.topic == RGB]
     of_rgb[20].stamp_ns = of_rgb[19].stamp_ns
@@ -83,7 +83,7 @@ def test_a_camera_that_stamps_with_the_time_since_its_start_is_called_what_it_is
     assert "paired by arrival time" in texts[1]
 
 
-def test_times_of_recording_that_mean_nothing_are_said(tmp_path):
+def test_meaningless_recording_times_are_reported(tmp_path):
     rows = pairs(20)
     for row in rows:
         row.received_ns = START_NS

@@ -1,4 +1,4 @@
-"""`bag evaluate` reports infrared pixels that are no measurement, and temperatures of those that are."""
+"""`bag evaluate` reports invalid infrared pixels, and temperatures of the valid ones."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from spectradino_core.cli import main
 from spectradino_core.runtime.perception_result import Mode
 from tests.blob_model import make_blob_model
 from tests.core.bags import recorded
-from tests.core.bags.drives import SIZE, Drive
 from tests.core.bags.recorded import IR, pairs, record
+from tests.core.bags.recordings import SIZE, Recording
 from tests.core.bags.test_replay import replayed
 
 
@@ -24,15 +24,15 @@ def test_they_are_reported_and_only_where_there_are_some(tmp_path: Path) -> None
         assert main(["bag", "evaluate", str(bag), "--model", str(model), "--out", str(tmp_path / out)]) == 0
         return json.loads((tmp_path / out / "result.json").read_text())["bags"][0]
 
-    drive = Drive(4)
-    assert "ir_invalid_pixels" not in evaluate(drive.write(tmp_path / "clean"), "clean_report")
+    recording = Recording(4)
+    assert "ir_invalid_pixels" not in evaluate(recording.write(tmp_path / "clean"), "clean_report")
     rng = np.random.default_rng(0)
-    for place, (stamp, frame) in enumerate(drive.ir.items()):
+    for place, (stamp, frame) in enumerate(recording.ir.items()):
         counts = frame.astype(np.uint16) * 20 + rng.integers(7000, 7020, frame.shape).astype(np.uint16)
         counts[: 12 * (place % 2)] = 0
-        drive.ir[stamp] = counts
-    found = evaluate(drive.write(tmp_path / "damaged"), "report")["ir_invalid_pixels"]
-    height = next(iter(drive.ir.values())).shape[0]
+        recording.ir[stamp] = counts
+    found = evaluate(recording.write(tmp_path / "damaged"), "report")["ir_invalid_pixels"]
+    height = next(iter(recording.ir.values())).shape[0]
     assert found == {"frames": 2, "mean": round(6 / height, 6), "max": round(12 / height, 6)}
     assert "Invalid IR pixels" in (tmp_path / "report/report.html").read_text()
 

@@ -1,4 +1,4 @@
-"""Which result belongs to which labelled frame, and scores of frames that have none."""
+"""Assignment of results to labelled frames, and scores of frames without a result."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def scored(labelled: LabelledFrames, of: GroundTruth, in_bag: bool = True) -> di
     return score([(truth_arrays(of, range(len(of)), [in_bag] * len(of)), labelled.arrays())], INFO)
 
 
-def test_a_frame_without_an_answer_costs_recall_and_is_told_apart() -> None:
+def test_a_frame_without_a_result_costs_recall_and_is_counted_separately() -> None:
     of = truth(4)
     labelled = LabelledFrames(of, range(4), INFO)
     for stamp in (0, 100, 200):
@@ -68,7 +68,7 @@ def test_a_frame_without_an_answer_costs_recall_and_is_told_apart() -> None:
     assert list(figures["by_mode"]) == ["fused"]
 
 
-def test_answers_without_truth_and_second_answers_are_counted_not_scored() -> None:
+def test_results_without_truth_and_duplicate_results_are_counted_not_scored() -> None:
     of = truth(2)
     labelled = LabelledFrames(of, range(2), INFO)
     nothing = found(boxes=np.empty((0, 4)))
@@ -80,7 +80,7 @@ def test_answers_without_truth_and_second_answers_are_counted_not_scored() -> No
     assert scored(labelled, of)["all"]["map"] == 1.0
 
 
-def test_of_the_infrared_camera_alone_the_nearest_answer_counts() -> None:
+def test_the_nearest_infrared_only_result_counts() -> None:
     of = truth(1, masks=True)
     assert of.frames[0].mask is not None
     right, wrong = of.frames[0].mask(), np.zeros((SIZE[1], SIZE[0]), np.uint8)
@@ -132,7 +132,7 @@ def test_labels_for_images_of_another_size_are_refused() -> None:
         labelled.add(0, percepts, MS)
 
 
-def test_boxes_of_the_infrared_camera_come_to_colour_pixels() -> None:
+def test_infrared_boxes_are_mapped_to_rgb_pixels() -> None:
     doubled = in_colour_pixels(found(Mode.IR_ONLY), None, (200, 120))
     np.testing.assert_allclose(doubled.boxes, [[20, 20, 60, 60]])
     moved = Registration((1, 0, 5, 0, 1, -12, 0, 0, 1), SIZE, SIZE)

@@ -1,4 +1,4 @@
-"""Made-up drives: the offset, homography and losses that were asked for are in them, and their truth is true."""
+"""Synthetic recordings have the requested offset, homography and losses, and correct ground truth."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def street(seed: int = 4, **options: object) -> SceneViews:
 
 
 def images(path: Path) -> dict[str, list[tuple[int, int, np.ndarray]]]:
-    """Stamp, time of receiving and pixels of both cameras' frames."""
+    """Return stamp, arrival time and pixels of both cameras' frames."""
     found: dict[str, list[tuple[int, int, np.ndarray]]] = {"rgb": [], "ir": []}
     with BagReader(path) as reader:
         for frame in reader.frames():
@@ -49,8 +49,8 @@ def test_an_offset_moves_the_stamps_and_nothing_else(tmp_path):
     assert [s for s, _, _ in plain["rgb"]] == [s for s, _, _ in shifted["rgb"]]
 
 
-def test_each_frame_shows_the_world_of_its_own_moment(tmp_path):
-    """Infrared frames of a camera that runs between two others are those of one that was faster all along."""
+def test_each_frame_shows_the_scene_at_its_own_time(tmp_path):
+    """IR frames that fall between RGB frames equal those of a recording with a higher RGB rate."""
 
     def infrared(name: str, schedule: CameraSchedule) -> dict[int, np.ndarray]:
         options = MakeOptions(CameraSchedule(2.0), schedule, duration_s=0.6, truth=False)
@@ -67,7 +67,7 @@ def test_each_frame_shows_the_world_of_its_own_moment(tmp_path):
 
 
 def test_the_homography_is_the_one_that_is_written_beside_it(tmp_path):
-    """Warped by the truth, the infrared image falls on one that was rendered in the colour camera's view."""
+    """Warped by the true homography, the IR image matches one rendered in the RGB camera's view."""
     numbers = (2.1, 0.05, -6.0, -0.04, 2.05, 3.0, 1e-4, -5e-5, 1.0)
     size, options = (320, 256), replace(SHORT, duration_s=0.1)
 
@@ -87,7 +87,7 @@ def test_the_homography_is_the_one_that_is_written_beside_it(tmp_path):
     assert max(abs(x), abs(y)) < 0.25, (x, y)
 
 
-def test_a_seeded_misregistration_stays_within_its_limit_and_is_told(tmp_path):
+def test_a_seeded_misregistration_stays_within_its_limit_and_is_known(tmp_path):
     source = street(misregistration_px=6.0)
     assert source.registration is not None
     edges = np.array([[0, 0], [SIZE[0] - 1, 0], [0, SIZE[1] - 1], [SIZE[0] - 1, SIZE[1] - 1]], float)
@@ -133,7 +133,7 @@ def test_what_makes_no_sense_is_refused(wrong, said):
         wrong()
 
 
-def test_the_truth_is_that_of_each_colour_frame(tmp_path):
+def test_the_ground_truth_is_that_of_each_rgb_frame(tmp_path):
     made = make_bag(street(), tmp_path / "a.mcap", SHORT)
     stamps = [s for s, _, _ in images(made.bag)["rgb"]]
     assert made.labels is not None
@@ -183,7 +183,7 @@ def test_the_same_arguments_make_the_same_bytes(tmp_path):
 
 @pytest.mark.parametrize("name", ["drive.coco.json", "drive.calibration.yaml"])
 def test_labels_of_that_name_are_never_written_over(tmp_path, name):
-    """A drive's labels and calibration are called like the files that go beside a made-up one."""
+    """A real recording's labels and calibration have the names of the files written beside a synthetic one."""
     (tmp_path / name).write_text("work of a week")
     with pytest.raises(BagError, match=f"{name} exists already"):
         make_bag(street(), tmp_path / "drive.mcap", SHORT)
@@ -219,7 +219,7 @@ def test_a_folder_of_real_pairs(shared_data, tmp_path):
     assert np.abs(back[30:-30, 30:-30].astype(int) - straight[30:-30, 30:-30]).mean() < 4
 
 
-def test_pictures_of_several_sizes_need_one_to_be_moved(shared_data):
+def test_warping_images_of_several_sizes_needs_one_size(shared_data):
     folder = PairedFolder(shared_data / "roadscene_rgb_lwir", "val")
     with pytest.raises(BagError, match=r"have \d+ sizes: give one size"):
         FolderViews(folder, 4.0, ir_to_rgb=(1, 0, 5, 0, 1, 0, 0, 0, 1))

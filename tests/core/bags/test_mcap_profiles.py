@@ -1,4 +1,4 @@
-"""MCAP files that others than rosbag2 wrote: read where they hold CDR, else named as what they are, with a tool."""
+"""MCAP files not written by rosbag2: CDR is read, other encodings are named together with a tool."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def messages(count: int = 5) -> list[tuple[int, int, bytes]]:
 
 @pytest.mark.parametrize("chunked", [True, False])
 @pytest.mark.parametrize("profile", ["", "ros2", "acme"])
-def test_cdr_is_read_whatever_the_profile_and_is_not_damaged(tmp_path, profile, chunked, capsys):
+def test_cdr_is_read_with_any_profile(tmp_path, profile, chunked, capsys):
     file = write_mcap(tmp_path / "drive.mcap", profile, CDR, messages(), chunked)
     with BagReader(file) as reader:
         assert (reader.rgb_topic, reader.ir_topic) == (RGB, IR)

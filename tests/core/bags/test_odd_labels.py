@@ -1,4 +1,4 @@
-"""Oddities of a label file are counted by `bag evaluate`, in its result, its report and on the terminal."""
+"""`bag evaluate` counts deviations of a label file in its result, report and terminal output."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from spectradino_core.cli import main
 from tests.blob_model import make_blob_model
-from tests.core.bags.drives import SIZE, Drive
+from tests.core.bags.recordings import SIZE, Recording
 
 
 def test_odd_labels_are_counted_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -19,10 +19,10 @@ def test_odd_labels_are_counted_and_reported(tmp_path: Path, capsys: pytest.Capt
         for annotation in data["annotations"]:
             annotation["iscrowd"] = "0"
 
-    drive = Drive(3)
-    labels = drive.labels(tmp_path / "labels.json", change)
+    recording = Recording(3)
+    labels = recording.labels(tmp_path / "labels.json", change)
     labels.write_bytes(b"\xef\xbb\xbf" + labels.read_bytes())
-    bag, model = drive.write(tmp_path / "drive"), make_blob_model(tmp_path / "blob.onnx", SIZE)
+    bag, model = recording.write(tmp_path / "drive"), make_blob_model(tmp_path / "blob.onnx", SIZE)
     words = ["bag", "evaluate", str(bag), "--model", str(model), "--labels", str(labels)]
     assert main([*words, "--out", str(tmp_path / "report")]) == 0
     result = json.loads((tmp_path / "report/result.json").read_text())

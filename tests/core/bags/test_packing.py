@@ -1,4 +1,4 @@
-"""Packed bags whose metadata is missing or wrong are read by what their bytes are."""
+"""Compressed bags whose metadata is missing or wrong are read according to their bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MODES = ("message", "file")
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory) -> dict[tuple[str, str], Path]:
-    """The same six pairs in each storage, packed by message and by file."""
+    """The same six pairs in each storage, compressed by message and by file."""
     folder = tmp_path_factory.mktemp("packed")
     return {
         (storage, mode): record(folder / f"{storage}_{mode}", pairs(6), storage, mode)
@@ -29,7 +29,7 @@ def packed(tmp_path_factory) -> dict[tuple[str, str], Path]:
 
 
 def edit(bag: Path, **fields: str | None) -> None:
-    """Sets fields of metadata.yaml; None removes one."""
+    """Set fields of metadata.yaml; None removes one."""
     file, yaml = bag / "metadata.yaml", YAML(typ="safe")
     data = yaml.load(file.read_text(encoding="utf-8"))
     for name, value in fields.items():
@@ -56,7 +56,7 @@ def edit(bag: Path, **fields: str | None) -> None:
     ],
     ids=["no metadata", "no fields", "empty fields", "none", "by message", "by file", "lz4"],
 )
-def test_what_is_packed_is_read_whatever_the_metadata_says(packed, tmp_path, storage, mode, change):
+def test_compressed_bags_are_read_with_any_metadata(packed, tmp_path, storage, mode, change):
     expected, damage = stamps(packed[storage, mode])
     assert len(expected) == 12
     assert not damage
@@ -75,7 +75,7 @@ def test_what_is_packed_is_read_whatever_the_metadata_says(packed, tmp_path, sto
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
-def test_messages_that_are_not_packed_though_the_metadata_says_so(tmp_path, storage):
+def test_uncompressed_messages_stated_as_compressed(tmp_path, storage):
     bag = record(tmp_path / "bag", pairs(3), storage)
     edit(bag, compression_format="zstd", compression_mode="MESSAGE")
     found, _ = stamps(bag)
@@ -151,7 +151,7 @@ def test_a_split_bag_whose_last_file_was_cut_gives_the_others_whole(tmp_path, st
 
 
 def test_messages_that_the_metadata_does_not_count_are_counted(tmp_path):
-    """As a recorder leaves it that was killed before it wrote its last account."""
+    """As left by a recorder that was killed before its last update of the metadata."""
     bag = record(tmp_path / "bag", pairs(4))
     text = (bag / "metadata.yaml").read_text(encoding="utf-8")
     (bag / "metadata.yaml").write_text(text.replace("message_count: 4", "message_count: 0"), encoding="utf-8")

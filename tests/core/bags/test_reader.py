@@ -1,4 +1,4 @@
-"""Bags read: which topics are the cameras, and frames in the order of their stamps."""
+"""Reading bags: which topics are the cameras, and frames in the order of their stamps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.core.bags.recorded import IR, MS, RGB, START_NS, Row, hot, pairs, rec
 
 
 def cameras(path: Path, *topics: tuple[str, str], **wanted: str) -> tuple[str, str]:
-    """The topics found among some, given as (name, "colour" or "grey"), each with one image."""
+    """Return the cameras found among topics, given as (name, "colour" or "grey"), with one image each."""
     looks = {"colour": red(0), "grey": hot(0)}
     rows = [
         Row(name, START_NS, START_NS, looks[look.partition("-")[0]], look.partition("-")[2] or "raw")
@@ -57,7 +57,7 @@ def test_cameras_are_found_by_name_and_then_by_their_images(tmp_path, topics, fo
     assert cameras(tmp_path / "bag", *topics) == found
 
 
-def test_cameras_that_are_asked_for(tmp_path):
+def test_requested_cameras(tmp_path):
     topics = [("/a", "colour"), ("/b", "grey"), ("/c", "grey"), ("/d/compressed", "grey-png")]
     assert cameras(tmp_path / "1", *topics, rgb_topic="/a", ir_topic="/c") == ("/a", "/c")
     assert cameras(tmp_path / "2", *topics, rgb_topic="a", ir_topic="/d") == ("/a", "/d/compressed")
@@ -73,7 +73,7 @@ def test_cameras_that_are_asked_for(tmp_path):
         ({"rgb_topic": "", "ir_topic": ""}, r"no camera selected"),
     ],
 )
-def test_cameras_that_can_not_be_told_are_listed(tmp_path, wanted, said):
+def test_ambiguous_cameras_are_listed(tmp_path, wanted, said):
     with pytest.raises(BagError, match=said):
         cameras(tmp_path / "bag", ("/a", "colour"), ("/b", "grey"), ("/c", "grey"), **wanted)
 
@@ -111,13 +111,13 @@ def test_what_waits_is_bounded_in_bytes_too(tmp_path, monkeypatch):
     rows = pairs(40)
     for row in rows:
         row.received_ns = START_NS  # as in a drive that was converted from something else
-    monkeypatch.setattr("spectradino_core.bags.reader._MOST_BYTES", 200_000)
+    monkeypatch.setattr("spectradino_core.bags.reader._MAX_BYTES", 200_000)
     with BagReader(record(tmp_path / "bag", rows)) as reader:
         assert [f.stamp_ns for f in reader.frames()] == [row.stamp_ns for row in rows]
         assert reader.max_waiting < 12  # of 19 and 28 kB
 
 
-def test_a_drive_that_was_played_twice_stays_two_drives(tmp_path):
+def test_frames_of_a_recording_played_twice_are_read_twice(tmp_path):
     first, again = pairs(10), pairs(10)
     for row in again:
         row.received_ns += 1100 * MS
@@ -133,7 +133,7 @@ def test_a_drive_that_was_played_twice_stays_two_drives(tmp_path):
     period=st.sampled_from([5, 33, 100]),
     storage=st.sampled_from(["mcap", "sqlite3"]),
 )
-def test_any_delays_within_the_window_are_put_right_and_nothing_is_lost(tmp_path_factory, delays, period, storage):
+def test_any_delays_within_the_window_are_reordered_without_loss(tmp_path_factory, delays, period, storage):
     pixels = np.zeros((2, 2), np.uint8)
     rows = [
         Row((RGB, IR)[n % 2], START_NS + n * period * MS, START_NS + (n * period + delay) * MS, pixels)
@@ -199,7 +199,7 @@ def _without_remark() -> bytes:
     return bytes(writing_types().serialize_cdr(make(name, class_id="1", score=0.5), name))
 
 
-def test_a_type_that_nobody_knows_is_refused_only_where_it_is_asked_for(tmp_path):
+def test_an_unknown_type_is_refused_only_if_requested(tmp_path):
     bag = record(tmp_path / "bag", pairs(3), "sqlite3")
     with sqlite3.connect(bag / "bag.db3") as database:
         database.execute("UPDATE topics SET type = 'acme_msgs/msg/Thing' WHERE name = ?", (IR,))

@@ -1,4 +1,4 @@
-"""Drives replayed by the node's own decisions: the same answers every time, and bad frames counted by cause."""
+"""Replay with the node's own decisions: identical results on repetition, and bad frames counted by cause."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def test_filters_select_detections_as_in_the_node(tmp_path, model):
         replayed(bag, model, classes="person")
 
 
-def told(answers: list[ReplayResult]) -> list[tuple]:
-    """All of the answers but for how long they took."""
+def summaries(answers: list[ReplayResult]) -> list[tuple]:
+    """Return everything of the results except durations."""
     return [
         (
             a.number, a.mode, a.stamp_ns, a.rgb_stamp_ns, a.ir_stamp_ns, a.error_ns, a.ready_ns, a.received_ns, a.cause,
@@ -74,7 +74,7 @@ def told(answers: list[ReplayResult]) -> list[tuple]:
     ]  # fmt: skip
 
 
-def test_every_pair_is_answered_with_the_boxes_that_are_there(tmp_path, model):
+def test_every_pair_gets_a_result_with_the_true_boxes(tmp_path, model):
     answers, replay = replayed(record(tmp_path / "bag", pairs(12)), model)
     assert [a.stamp_ns for a in answers] == [START_NS + n * 100 * MS for n in range(12)]
     assert {(a.mode, a.error_ns, a.frame_id, a.cause) for a in answers} == {(Mode.FUSED, 4 * MS, "camera", "")}
@@ -90,11 +90,11 @@ def test_every_pair_is_answered_with_the_boxes_that_are_there(tmp_path, model):
 
 def test_the_same_from_sqlite_mcap_png_and_a_second_time(tmp_path, model):
     rows, packed = pairs(6), pairs(6, form="png")
-    expected = told(replayed(record(tmp_path / "a.mcap", rows), model)[0])
+    expected = summaries(replayed(record(tmp_path / "a.mcap", rows), model)[0])
     assert len(expected) == 6
-    assert told(replayed(tmp_path / "a.mcap", model)[0]) == expected
-    assert told(replayed(record(tmp_path / "b", rows, "sqlite3"), model)[0]) == expected
-    assert told(replayed(record(tmp_path / "c", packed, "mcap", "message"), model)[0]) == expected
+    assert summaries(replayed(tmp_path / "a.mcap", model)[0]) == expected
+    assert summaries(replayed(record(tmp_path / "b", rows, "sqlite3"), model)[0]) == expected
+    assert summaries(replayed(record(tmp_path / "c", packed, "mcap", "message"), model)[0]) == expected
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_the_same_from_sqlite_mcap_png_and_a_second_time(tmp_path, model):
         (IR, "png", {"data": np.frombuffer(b"GIF89a" * 9, np.uint8)}, "ir_unknown_format"),
     ],
 )  # fmt: skip
-def test_a_bad_frame_is_counted_by_its_cause_and_the_rest_is_answered(tmp_path, model, topic, form, change, cause):
+def test_bad_frames_are_counted_by_cause_and_the_rest_get_results(tmp_path, model, topic, form, change, cause):
     rows = pairs(8, form=form)
     bad = next(r for r in rows if r.topic.startswith(topic) and r.stamp_ns >= START_NS + 300 * MS)
     bad.change = tuple(change.items())
@@ -148,7 +148,7 @@ def test_two_encodings_on_one_topic_are_both_read(tmp_path, model):
     assert not replay.drops()
 
 
-def test_cameras_that_never_meet_are_answered_by_nobody_and_it_is_said_why(tmp_path, model):
+def test_cameras_with_unrelated_clocks_get_no_results_and_a_reason(tmp_path, model):
     rows = [r for r in pairs(60) if r.topic == RGB]
     late = [r for r in pairs(60) if r.topic == IR]
     for row in late:
@@ -252,7 +252,7 @@ def test_a_camera_whose_stamps_count_from_its_start_is_paired_by_arrival(tmp_pat
         assert answer.stamp_ns == answer.rgb_stamp_ns, "the header is the RGB frame's own"
     assert any("times of arrival" in event.text for event in replay.take_events())
     again, _ = replayed(bag, model)
-    assert told(again) == told(answers)
+    assert summaries(again) == summaries(answers)
 
     by_arrival, _ = replayed(bag, model, pair_by="arrival")
     assert len(by_arrival) == 30
@@ -262,7 +262,7 @@ def test_a_camera_whose_stamps_count_from_its_start_is_paired_by_arrival(tmp_pat
 
 
 @pytest.mark.parametrize("fallback", ["auto", "rgb_grid"])
-def test_infrared_alone_keeps_to_the_rgb_grid_where_a_registration_is_known(tmp_path, model, fallback):
+def test_infrared_alone_uses_the_rgb_grid_if_registered(tmp_path, model, fallback):
     rows = [row for n, row in enumerate(pairs(20)) if row.topic == IR or n < 12]
     for row in rows:
         if row.topic == IR:
@@ -349,7 +349,7 @@ def test_a_model_of_another_band_is_refused(model):
 
 
 def test_frames_may_be_changed_on_their_way(tmp_path, model):
-    """What sweeps stand on."""
+    """As needed for sweeps."""
     bag = record(tmp_path / "bag", pairs(30))
     with BagReader(bag) as reader:
 
@@ -360,7 +360,7 @@ def test_frames_may_be_changed_on_their_way(tmp_path, model):
     assert {a.mode for a in answers} == {Mode.RGB_ONLY}
 
 
-def test_a_played_again_drive_is_answered_twice_alike(tmp_path, model):
+def test_a_repeated_recording_gets_equal_results_twice(tmp_path, model):
     first, again = pairs(10), pairs(10)
     for row in again:
         row.received_ns += 1050 * MS
@@ -374,8 +374,8 @@ def test_a_played_again_drive_is_answered_twice_alike(tmp_path, model):
     assert replay.feed.restarts == 1
 
 
-def test_a_converted_drive_is_replayed_by_its_stamps(tmp_path, model):
-    """All of it recorded at one moment: by that clock no camera would ever fall silent."""
+def test_a_converted_recording_is_replayed_by_its_stamps(tmp_path, model):
+    """All frames have one recording time: by that clock no camera would ever fall silent."""
     rows = [r for r in pairs(60) if r.topic == RGB or not 20 <= (r.stamp_ns - START_NS) / 1e8 < 40]
     expected = [a.mode for a in replayed(record(tmp_path / "a", rows), model)[0]]
     for row in rows:
@@ -390,7 +390,7 @@ def test_a_converted_drive_is_replayed_by_its_stamps(tmp_path, model):
 
 
 @pytest.mark.slow
-def test_memory_is_flat_over_a_long_drive(tmp_path, model):
+def test_memory_is_flat_over_a_long_recording(tmp_path, model):
     def rows() -> list[Row]:
         found = []
         for n in range(2000):

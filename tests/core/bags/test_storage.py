@@ -1,4 +1,4 @@
-"""Bags whose files are whole and yet not as they say: nothing vanishes without a word, nothing takes all memory."""
+"""Bags with intact files but wrong metadata: nothing is lost silently, and memory stays bounded."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def change(bag: Path, old: str, new: str) -> None:
 @pytest.mark.parametrize("compression", ["none", "file", "message"])
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 def test_a_qos_changed_in_the_metadata_hides_no_messages(tmp_path, storage, compression):
-    """As people do it to play a bag back with another quality of service."""
+    """Users edit it to play a bag with another quality of service."""
     bag = record(tmp_path / "bag", pairs(5), storage, compression)
     change(bag, "depth: 10", "depth: 7")
     assert frames(bag) == 10
@@ -48,7 +48,7 @@ def test_a_qos_changed_in_the_metadata_hides_no_messages(tmp_path, storage, comp
         assert not opened.damage
 
 
-def test_fewer_messages_than_the_metadata_tells_of_are_told(tmp_path):
+def test_fewer_messages_than_in_the_metadata_are_reported(tmp_path):
     bag = record(tmp_path / "bag", pairs(5))
     change(bag, "message_count: 5", "message_count: 50")
     with Storage(bag) as opened:
@@ -71,8 +71,8 @@ def test_a_topic_of_two_types_in_one_file_is_refused(tmp_path):
         Storage(bag / "bag.db3")
 
 
-def test_no_room_to_unpack_is_told_as_that(tmp_path, monkeypatch):
-    """Not as a damaged bag that must be recorded again."""
+def test_lack_of_space_for_decompression_is_reported_as_such(tmp_path, monkeypatch):
+    """It is not reported as a damaged bag."""
     bag = record(tmp_path / "bag", pairs(2), "sqlite3", "file")
 
     def no_room(*_):
@@ -119,7 +119,7 @@ def test_salvaging_takes_no_more_memory_than_a_file_may_hold(tmp_path, record_):
 
 @pytest.mark.parametrize("raw", [b"", b"\0\1\0\0", b"\0\1\0\0" + b"\xff" * 16, b"\0\1\0\0" + bytes(8) + b"\xff" * 40])
 @pytest.mark.parametrize("kind", ["sensor_msgs/msg/Image", "vision_msgs/msg/Detection2DArray"])
-def test_a_message_that_tells_of_more_than_it_holds_takes_no_memory(raw, kind):
+def test_a_message_that_claims_more_than_it_holds_takes_no_memory(raw, kind):
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match=kind):

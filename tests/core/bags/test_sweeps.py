@@ -1,4 +1,4 @@
-"""Sweeps on drives of known truth: what each line must show, and the table and page made of them."""
+"""Sweeps on recordings with known ground truth: expected curves, table and page."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from spectradino_core.bags.sweep_run import is_kept, place_of, sweep_runs
 from spectradino_core.streams.queues import Stream
 from spectradino_core.streams.settings import Settings
 from tests.blob_model import make_blob_model
-from tests.core.bags.drives import SIZE, Drive
+from tests.core.bags.recordings import SIZE, Recording
 
 FRAMES = 12
-Found = tuple[dict[str, Any], list[BagEvidence], Path, Drive]
+Found = tuple[dict[str, Any], list[BagEvidence], Path, Recording]
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     folder = tmp_path_factory.mktemp("sweeps")
-    drive = Drive(FRAMES)
+    recording = Recording(FRAMES)
     options = Options(
         make_blob_model(folder / "m.onnx", SIZE),
         Settings(pairing="one_to_one"),  # so that a lost IR frame costs a pair
-        labels=LabelSource(drive.labels(folder / "labels.json")),
+        labels=LabelSource(recording.labels(folder / "labels.json")),
         sweeps=parse_sweeps(["dropout=0.5,1", "offset=40,100", "shift=6,30"]),
     )
-    result, bags = evaluate_bags({"drive": drive.write(folder / "drive")}, options, folder / "out")
+    result, bags = evaluate_bags({"drive": recording.write(folder / "drive")}, options, folder / "out")
     assert not result["failed"]
-    return result, bags, folder / "out", drive
+    return result, bags, folder / "out", recording
 
 
 def points(found: Found, kind: str, line: str, figure: str = "map50") -> list[float]:
@@ -44,7 +44,7 @@ def points(found: Found, kind: str, line: str, figure: str = "map50") -> list[fl
 
 
 def recall_precision_1(share: float) -> float:
-    """COCO's AP where a share of the true boxes is found and nothing false."""
+    """Return COCO's AP if a fraction of the true boxes is found without false positives."""
     return (np.floor(share * 100 + 1e-9) + 1) / 101 if share else 0.0
 
 
@@ -56,7 +56,7 @@ def test_at_the_start_nothing_is_worse(found: Found) -> None:
 
 
 @pytest.mark.parametrize(("kind", "stream"), [("dropout_rgb", Stream.RGB), ("dropout_ir", Stream.IR)])
-def test_lost_frames_cost_what_they_held(found: Found, kind: str, stream: Stream) -> None:
+def test_lost_frames_cost_their_objects(found: Found, kind: str, stream: Stream) -> None:
     kept = np.mean([is_kept(stream, stamp, 0.5, 0) for stamp in found[3].stamps])
     own, other = ("rgb_only", "ir_only") if stream is Stream.RGB else ("ir_only", "rgb_only")
     assert points(found, kind, other) == [0.5, 0.5, 0.5]
@@ -103,7 +103,7 @@ def test_the_table_and_the_page_hold_every_point(found: Found, tmp_path: Path) -
     assert (row["map50"], row["miou"], row["answered"]) == ("0.5", "", "1.0")
     write_report(tmp_path / "report.html", result, bags)
     page = (tmp_path / "report.html").read_text()
-    for words in ("share of infrared frames lost", "ir_only: mAP50", "Precision over recall", "Pairing"):
+    for words in ("fraction of infrared frames lost", "ir_only: mAP50", "Precision over recall", "Pairing"):
         assert words in page
     assert page.count("<figure>") >= 4 + 2
     assert any("ir_only: mAP50" in line for line in summary_lines(result, ["drive"]))

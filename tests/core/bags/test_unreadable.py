@@ -1,4 +1,4 @@
-"""Bags of damaged frames and of real cameras' encodings: what is answered, what is counted, what is refused."""
+"""Bags with damaged frames and with encodings of real cameras: results, counts and refusals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from spectradino_core.runtime.perception_result import Mode
 from tests.blob_model import make_blob_model
 from tests.core.bags.recorded import IR, MS, RGB, SIZE, START_NS, Row, pairs, record
-from tests.core.bags.test_replay import replayed, told
+from tests.core.bags.test_replay import replayed, summaries
 
 
 @pytest.fixture(scope="module")
@@ -19,13 +19,13 @@ def model(tmp_path_factory) -> Path:
 
 
 def half(message_data: np.ndarray) -> np.ndarray:
-    """A JPEG cut in its middle, with an end marker: damage that shows only on decoding."""
+    """Cut a JPEG in its middle and append an end marker: damage that shows only in decoding."""
     data = message_data.tobytes()
     return np.frombuffer(data[: len(data) * 6 // 10] + b"\xff\xd9", np.uint8)
 
 
 def with_damaged_rgb(count: int, damaged: set[int]) -> list[Row]:
-    """Pairs whose colour images come as JPEG, some of them cut."""
+    """Pairs whose RGB images are JPEGs, some of them truncated."""
     rows = pairs(count)
     for n, row in enumerate(r for r in rows if r.topic == RGB):
         row.topic, row.form = RGB + "/compressed", "jpeg"
@@ -51,10 +51,10 @@ def test_a_damaged_frame_does_not_take_its_partner_with_it(tmp_path, model):
     lines = [e.text for e in replay.take_events() if e.warning]
     (line,) = (line for line in lines if line.startswith("dropped"))
     assert "dropped a frame of /rgb/image_raw/compressed: the jpeg image" in line
-    assert told(replayed(bag, model)[0]) == told(answers)
+    assert summaries(replayed(bag, model)[0]) == summaries(answers)
 
 
-def test_a_damaged_frame_costs_the_pair_where_no_camera_may_answer_alone(tmp_path, model):
+def test_a_damaged_frame_costs_the_pair_if_no_camera_may_be_used_alone(tmp_path, model):
     bag = record(tmp_path / "bag", with_damaged_rgb(6, {2}))
     for mode in ("fused_only", "rgb_only"):
         answers, replay = replayed(bag, model, fallback_mode=mode)
@@ -64,7 +64,7 @@ def test_a_damaged_frame_costs_the_pair_where_no_camera_may_answer_alone(tmp_pat
 
 
 def yuv_rows(rows: list[Row]) -> list[Row]:
-    """The same drive as cameras that send yuv422_yuy2, and temperatures in degrees Celsius."""
+    """The same recording with yuv422_yuy2 images and temperatures in degrees Celsius."""
     for row in rows:
         if row.topic == RGB:
             red_there = row.pixels[..., 0] > 200
@@ -78,8 +78,8 @@ def yuv_rows(rows: list[Row]) -> list[Row]:
     return rows
 
 
-def test_encodings_of_real_cameras_are_answered_alike(tmp_path, model):
-    """The red squares begin at even columns here, as two pixels share their colour."""
+def test_encodings_of_real_cameras_give_equal_results(tmp_path, model):
+    """The red squares begin at even columns here, as two pixels share their chroma."""
     rows = [row for n in range(0, 12, 2) for row in pairs(1, first=n)]
     plain, _ = replayed(record(tmp_path / "plain", rows), model, ir_float_unit="counts")
     yuv, replay = replayed(record(tmp_path / "yuv", yuv_rows(rows)), model, ir_float_unit="celsius")
@@ -107,7 +107,7 @@ def test_a_camera_of_which_nothing_can_be_read_is_named_with_what_to_do(tmp_path
 
 
 def test_the_crop_holds_in_a_bag(tmp_path, model):
-    """Counts in the lower half of double-height frames, something hot in the upper."""
+    """Double-height frames with the counts in the lower half and something hot in the upper."""
     rows = pairs(4)
     for row in rows:
         if row.topic == IR:

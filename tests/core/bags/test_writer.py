@@ -1,4 +1,4 @@
-"""Bags written: whole or not there, the same bytes for the same messages, read back by rosbags as by us."""
+"""Writing bags: complete or not at all, deterministic bytes, readable by rosbags and by this package."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_an_exception_leaves_nothing_and_keeps_what_was_there(tmp_path):
 
 
 def test_a_bag_that_can_not_take_its_place_leaves_the_one_before(tmp_path, monkeypatch):
-    """The old folder is never gone before the new one is there."""
+    """The old folder must not be gone before the new one is in place."""
     old = bytes_of(record(tmp_path / "bag", pairs(2)))
     replace = os.replace
 
@@ -82,7 +82,7 @@ def test_a_bag_that_can_not_take_its_place_leaves_the_one_before(tmp_path, monke
 
 
 def test_a_folder_that_is_no_bag_is_never_replaced(tmp_path):
-    """`--out drives --overwrite` would have taken the drives with it."""
+    """`--out drives --overwrite` would have deleted the folder of recordings."""
     record(tmp_path / "drives" / "monday", pairs(2))
     with pytest.raises(BagError, match=r"other files than a bag \(monday\)"):
         BagWriter(tmp_path / "drives", overwrite=True)

@@ -1,4 +1,4 @@
-"""Registrations from numbers, from both cameras' CameraInfo over a plane, and the picture to judge them by."""
+"""Registrations from numbers and from both cameras' CameraInfo over a plane, and the checkerboard."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def quaternion(turn: np.ndarray) -> tuple[float, float, float, float]:
 
 
 def on_plane(pixels: np.ndarray, camera, distance: float, normal) -> np.ndarray:
-    """Where the rays of infrared pixels meet the plane, in the infrared camera's frame."""
+    """Intersect the rays of IR pixels with the plane, in the IR camera's frame."""
     k = np.reshape(camera.k, (3, 3))
     rays = np.concatenate([pixels, np.ones((len(pixels), 1))], axis=1) @ np.linalg.inv(k).T
     normal = np.asarray(normal) / np.linalg.norm(normal)
@@ -89,7 +89,7 @@ class TestCameraInfo:
         st.integers(0, 999),
     )
     def test_points_of_the_plane_land_where_both_cameras_project_them(self, distance, tilt, shift, seed):
-        """The ground truth is the scene's own: points on the plane, moved to the colour camera and projected."""
+        """The ground truth is computed from the scene: points on the plane, moved to the RGB camera and projected."""
         normal, translation = (*tilt, 1.0), (shift, 0.03, -0.02)
         got = registration_from_camera_infos(RGB_INFO, IR_INFO, TURN, translation, distance, normal)
         pixels = np.random.default_rng(seed).random((20, 2)) * np.array(IR)
@@ -103,7 +103,9 @@ class TestCameraInfo:
         assert (got.registration.ir_size, got.registration.rgb_size) == (IR, RGB)
 
     def test_by_hand(self):
-        """The colour camera 0.1 m to the left sees a plane at 10 m moved right by f b / d = 1100 * 0.1 / 10 pixels."""
+        """The RGB camera 0.1 m to the left sees a plane at 10 m moved right by f b
+        d = 1100 * 0.1
+        10 pixels."""
         rgb, ir = info(RGB, 1100.0), info(RGB, 1100.0)
         got = registration_from_camera_infos(rgb, ir, (0, 0, 0, 1), (0.1, 0, 0), 10.0)
         np.testing.assert_allclose(got.registration.matrix, (1, 0, 11, 0, 1, 0, 0, 0, 1), atol=1e-12)
@@ -219,15 +221,15 @@ class TestCheckerboard:
                 assert tile.all() if (row + column) % 2 == 0 else not tile.any()
 
     def test_a_right_registration_joins_an_edge_and_a_wrong_one_breaks_it(self):
-        """A bright half in both bands; at its border an infrared tile must change where the colour tiles do."""
+        """A bright half in both bands: at its border IR tiles must change where the RGB tiles do."""
         registration = Registration((1.5, 0, 80, 0, 1.5, 76, 0, 0, 1))
         rgb = np.zeros((512, 640, 3), np.uint8)
         rgb[:, 340:] = 255
         infrared = np.full((240, 320), 28000, np.uint16)
         infrared[:, round((340 - 80) / 1.5) :] = 30000
 
-        def edge(picture: np.ndarray, row: int) -> int:
-            line = picture[row, 325:395].astype(int).sum(axis=1)
+        def edge(image: np.ndarray, row: int) -> int:
+            line = image[row, 325:395].astype(int).sum(axis=1)
             return 325 + int(np.abs(np.diff(line)).argmax()) + 1
 
         tiles = [(120, "infrared" if (120 // 80 + 340 // 80) % 2 else "colour"), (200, "other")]
@@ -236,7 +238,7 @@ class TestCheckerboard:
         wrong = checkerboard(rgb, infrared, Registration((1.5, 0, 110, 0, 1.5, 76, 0, 0, 1)))
         assert any(abs(edge(wrong, row) - 340) > 20 for row, _ in tiles)
 
-    def test_what_the_infrared_camera_does_not_see_is_dark_colour(self):
+    def test_tiles_outside_the_infrared_view_are_dark_rgb(self):
         got = checkerboard(self.RGB_FRAME, self.IR_FRAME, Registration((1, 0, 160, 0, 1, 136, 0, 0, 1)))
         np.testing.assert_array_equal(got[:100, :100], (self.RGB_FRAME[:100, :100] * 0.35).astype(np.uint8))
         assert (got[250:270, 300:310] != 0).any()
@@ -249,21 +251,21 @@ class TestCheckerboard:
             (RGB_FRAME, IR_FRAME, 1),
         ],
     )
-    def test_what_is_no_picture_is_refused(self, rgb, infrared, tiles):
+    def test_non_images_are_refused(self, rgb, infrared, tiles):
         with pytest.raises(ValueError, match="frame|tiles"):
             checkerboard(rgb, infrared, tiles=tiles)
 
     def test_inputs_stay_as_they_are(self):
         rgb, infrared = self.RGB_FRAME.copy(), self.IR_FRAME.copy()
-        for picture in (rgb, infrared):
-            picture.flags.writeable = False
+        for image in (rgb, infrared):
+            image.flags.writeable = False
         checkerboard(rgb, infrared, Registration((1, 0, 160, 0, 1, 136, 0, 0, 1)))
 
 
 @pytest.mark.parametrize("side", ["rgb", "ir"])
 @pytest.mark.parametrize(("model", "d"), [("plumb_bob", (0.1, 0.01, 0.002)), ("equidistant", (0.02,))])
 def test_coefficients_that_are_not_given_are_zero(side, model, d):
-    """Drivers send three of them too; OpenCV takes 4, 5, 8, 12 or 14 and fails on any other number."""
+    """Some drivers send three; OpenCV takes 4, 5, 8, 12 or 14 and fails on any other number."""
     cameras = {"rgb": RGB_INFO, "ir": IR_INFO}
     size, focal = (RGB, 1100.0) if side == "rgb" else (IR, 600.0)
     found = [
@@ -277,7 +279,7 @@ def test_coefficients_that_are_not_given_are_zero(side, model, d):
 
 
 @pytest.mark.parametrize("side", ["rgb", "ir"])
-def test_coefficients_that_bend_every_ray_away_are_told_as_such(side):
+def test_coefficients_that_bend_every_ray_away_are_refused(side):
     cameras = {"rgb": RGB_INFO, "ir": IR_INFO} | {
         side: info(RGB if side == "rgb" else IR, 600.0, d=(1e300, 1e300, 0.0, 0.0, 0.0))
     }

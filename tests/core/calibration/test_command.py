@@ -32,7 +32,7 @@ TOLERANCE_MS = 3.0
 
 
 @pytest.fixture(scope="module")
-def drive(tmp_path_factory) -> Path:
+def recording(tmp_path_factory) -> Path:
     """Record a scene, RGB at 15 Hz and IR at 9 Hz with a clock that is ahead."""
     path = tmp_path_factory.mktemp("drive") / "drive.mcap"
     source = SceneViews(3, size=SIZE, ir_size=IR_SIZE, ir_to_rgb=TRUE)
@@ -68,9 +68,9 @@ def test_registration_from_folder_is_usable_by_the_pipeline(folder, tmp_path, ca
     assert calibration.residual_px is not None
     assert calibration.made_by.startswith("spectradino calibrate")
 
-    picture = cv2.imread(str(out.with_suffix(".png")))
-    assert picture is not None
-    assert picture.shape[1] == 2 * SIZE[0]
+    image = cv2.imread(str(out.with_suffix(".png")))
+    assert image is not None
+    assert image.shape[1] == 2 * SIZE[0]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["rig.png", "rig.yaml"]  # no scratch files
 
     pipeline = Pipeline.open(make_blob_model(tmp_path / "blob.onnx"), registration=calibration.registration)
@@ -160,12 +160,12 @@ def test_invalid_usage_is_reported_without_traceback(words, said, tmp_path, caps
 
 
 @pytest.mark.slow
-def test_calibration_from_bag_is_readable_by_the_node(drive, tmp_path, capsys):
+def test_calibration_from_bag_is_readable_by_the_node(recording, tmp_path, capsys):
     out = tmp_path / "rig.yaml"
-    assert main(["calibrate", "registration", str(drive), "--out", str(out), "--limit", "6"]) == 0
-    assert main(["calibrate", "time", str(drive), "--out", str(out), "--add"]) == 0
+    assert main(["calibrate", "registration", str(recording), "--out", str(out), "--limit", "6"]) == 0
+    assert main(["calibrate", "time", str(recording), "--out", str(out), "--add"]) == 0
     assert "confidence" in capsys.readouterr().out
-    found, true = load_calibration(out), load_calibration(drive.with_suffix("").with_name("drive.calibration.yaml"))
+    found, true = load_calibration(out), load_calibration(recording.with_suffix("").with_name("drive.calibration.yaml"))
     assert found.registration is not None
     assert true.registration is not None
     matrices = [np.reshape(c.registration.matrix, (3, 3)) for c in (found, true)]
@@ -179,9 +179,9 @@ def test_calibration_from_bag_is_readable_by_the_node(drive, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_time_offset_without_registration(drive, tmp_path, capsys):
+def test_time_offset_without_registration(recording, tmp_path, capsys):
     out = tmp_path / "clock.yaml"
-    assert main(["calibrate", "time", str(drive), "--out", str(out)]) == 0
+    assert main(["calibrate", "time", str(recording), "--out", str(out)]) == 0
     assert "registration estimated on the fly" in capsys.readouterr().out
     assert set(yaml.safe_load(out.read_text())) == {"spectradino_calibration", "time_offset_ms", "made_by", "notes"}
     registering = Registering(Settings(calibration_file=str(out)))

@@ -59,7 +59,7 @@ def test_moments_lie_between_neighbouring_frames_and_not_in_gaps():
         at = moment.infrared[1] - 37 * MS
         first, last = moment.colour
         assert first <= at <= last
-        assert moment.share == pytest.approx((at - first) / (last - first))
+        assert moment.fraction == pytest.approx((at - first) / (last - first))
         assert 60 * MS <= last - first < 200 * MS  # long enough for motion, and not across the gap
         assert moment.infrared[0] < moment.infrared[1] < moment.infrared[2]
     many = moments((np.arange(9000) * 1e9 / 30).astype(np.int64), (np.arange(2700) * 1e9 / 9).astype(np.int64), 0.0)
@@ -69,17 +69,17 @@ def test_moments_lie_between_neighbouring_frames_and_not_in_gaps():
 def street(seconds: float, thermal: bool) -> np.ndarray:
     """Draw boxes crossing both ways over a chequered ground; in IR they have other shades and a hot front."""
     rows, columns = np.mgrid[0:120, 0:320]
-    picture = (0.4 + 0.1 * ((columns // 24 + rows // 24) % 2)).astype(np.float32)
+    image = (0.4 + 0.1 * ((columns // 24 + rows // 24) % 2)).astype(np.float32)
     for lane, (y, speed, start) in enumerate(((22, 70.0, 40.0), (60, -90.0, 280.0), (96, 45.0, 90.0))):
         x = 30 + (start + speed * seconds - 30) % 260
         shade = (0.9 if lane % 2 else 0.1) if not thermal else (0.15 if lane % 2 else 0.85)
         box = np.array([[x - 17, y - 9], [x + 17, y - 9], [x + 17, y + 9], [x - 17, y + 9]])
-        cv2.fillPoly(picture, [np.rint(box * 16).astype(np.int32)], shade, cv2.LINE_AA, 4)
+        cv2.fillPoly(image, [np.rint(box * 16).astype(np.int32)], shade, cv2.LINE_AA, 4)
         front = x + np.sign(speed) * 8
         patch = np.array([[front - 5, y - 5], [front + 5, y - 5], [front + 5, y + 5], [front - 5, y + 5]])
-        cv2.fillPoly(picture, [np.rint(patch * 16).astype(np.int32)], 1.0 if thermal else shade * 0.6, cv2.LINE_AA, 4)
-    noise = np.random.default_rng([round(seconds * 1e6), thermal]).normal(0, 0.004, picture.shape)
-    return np.clip(picture + noise, 0, 1).astype(np.float32)
+        cv2.fillPoly(image, [np.rint(patch * 16).astype(np.int32)], 1.0 if thermal else shade * 0.6, cv2.LINE_AA, 4)
+    noise = np.random.default_rng([round(seconds * 1e6), thermal]).normal(0, 0.004, image.shape)
+    return np.clip(image + noise, 0, 1).astype(np.float32)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Infrared to colour pixels: where points land, what is refused, and a warp that neither shifts nor aliases."""
+"""IR to RGB pixels: mapped points, refusals, and a warp that neither shifts nor aliases."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHIFTED = (1.6, 0.03, 90.0, -0.02, 1.62, 70.0, 1e-5, -2e-5, 1.0)
 
 
 def blob(size: tuple[int, int], centre: tuple[float, float], sigma: float, peak: float = 3000.0) -> np.ndarray:
-    """A Gaussian on counts 28000, uint16 [h, w], with its centre at (x, y) in pixel-centre coordinates."""
+    """Gaussian on counts 28000, uint16 [h, w], with its centre at (x, y) in pixel-centre coordinates."""
     x, y = np.arange(size[0]), np.arange(size[1])[:, None]
     return (28000 + peak * np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * sigma**2))).astype(np.uint16)
 
@@ -42,7 +42,7 @@ class TestMatrix:
         assert hash(a) == hash(Registration(a.matrix))
 
     def test_points_by_hand(self):
-        """Twice as large and 10 to the right: the infrared pixel (3, 4) is the colour pixel (16, 8)."""
+        """Twice as large and 10 to the right: the IR pixel (3, 4) is the RGB pixel (16, 8)."""
         got = Registration((2, 0, 10, 0, 2, 0, 0, 0, 1)).points(np.array([[3.0, 4.0]]), IR, RGB)
         np.testing.assert_allclose(got, [[16, 8]])
 
@@ -54,7 +54,7 @@ class TestMatrix:
     @settings(max_examples=40, deadline=None)
     @given(st.sampled_from([0.25, 0.5, 1.5, 2.0]), st.sampled_from([0.5, 0.75, 2.0]), st.integers(0, 99))
     def test_scaled_images_see_the_same_places(self, ir_scale, rgb_scale, seed):
-        """A point at the same share of the field lands at the same share, whatever the images are scaled to."""
+        """Points at the same fraction of the field correspond at any image size."""
         registration = Registration(SHIFTED, IR, RGB)
         ir_size, rgb_size = tuple(round(v * ir_scale) for v in IR), tuple(round(v * rgb_scale) for v in RGB)
         share = np.random.default_rng(seed).random((5, 2))
@@ -120,7 +120,7 @@ class TestWarp:
         st.floats(0.35, 0.65),
         st.floats(0.35, 0.65),
     )
-    def test_a_warm_spot_lands_where_the_matrix_says(self, scale, angle, tilt, picture, x, y):
+    def test_a_warm_spot_lands_where_the_matrix_says(self, scale, angle, tilt, image, x, y):
         centre = np.array([(IR[0] - 1) / 2, (IR[1] - 1) / 2])
         turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         matrix = np.eye(3)
@@ -128,14 +128,14 @@ class TestWarp:
         matrix = matrix @ np.array([[1, 0, 0], [0, 1, 0], [tilt, tilt / 2, 1]])
         registration = Registration(tuple(matrix.reshape(-1)))
         spot = np.array([[x * IR[0], y * IR[1]]])
-        warp = Warp(registration, IR, RGB, picture)
+        warp = Warp(registration, IR, RGB, image)
         got = centroid(warp(blob(IR, tuple(spot[0]), sigma=9.0)))
-        wanted = (registration.points(spot, IR, RGB)[0] + 0.5) * picture[0] / RGB[0] - 0.5
+        wanted = (registration.points(spot, IR, RGB)[0] + 0.5) * image[0] / RGB[0] - 0.5
         # The perspective shifts a spot's centroid a little; a quarter pixel is below that of a wrong convention.
         np.testing.assert_allclose(got, wanted, atol=0.25)
 
     @pytest.mark.parametrize(("ir_size", "rgb_size", "network"), [(IR, RGB, (644, 476)), ((160, 120), IR, (392, 294))])
-    def test_the_whole_laid_over_is_what_is_done_without_registration(self, ir_size, rgb_size, network):
+    def test_the_whole_image_registration_equals_none(self, ir_size, rgb_size, network):
         frame = np.random.default_rng(0).integers(28000, 31000, ir_size[::-1]).astype(np.uint16)
         box = Letterbox.fit(rgb_size, network)
         none = infrared_input(frame, box, ThermalNormaliser(ThermalContract()))
@@ -143,7 +143,7 @@ class TestWarp:
         assert np.abs(none - whole).max() < 1 / 32  # remap interpolates in steps of 1/32 pixel
 
     def test_fine_stripes_become_grey_and_no_moire(self):
-        """Stripes one pixel wide, brought to a third: only their mean is left, and no other pattern."""
+        """Stripes one pixel wide, reduced to a third: only their mean remains."""
         frame = np.zeros((512, 640), np.uint16)
         frame[:, ::2] = 40000
         angle = 0.02
@@ -202,14 +202,14 @@ class TestPipeline:
         infrared[hot[1] : hot[3], hot[0] : hot[2]] = 250
         return rgb, infrared, hot
 
-    def test_a_hot_thing_is_found_on_the_colour_cameras_pixels(self, path):
+    def test_a_hot_object_is_detected_in_rgb_pixels(self, path):
         rgb, infrared, hot = self.frames()
         registration = Registration((1.6, 0, 90, 0, 1.6, 70, 0, 0, 1), IR, RGB)
         percepts = Pipeline.open(path, device="cpu", registration=registration)(rgb, infrared)
         wanted = hot * 1.6 + np.array([90, 70, 90, 70])
         np.testing.assert_allclose(percepts.boxes[0], wanted, atol=2.5)
 
-    def test_alone_the_infrared_camera_answers_in_its_own_pixels(self, path):
+    def test_results_of_infrared_alone_are_in_its_own_pixels(self, path):
         _, infrared, hot = self.frames()
         pipeline = Pipeline.open(path, device="cpu", registration=Registration(SHIFTED, IR, RGB))
         percepts = pipeline(None, infrared)

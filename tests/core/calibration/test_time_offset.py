@@ -116,9 +116,9 @@ def test_short_recordings_are_refused():
 def test_out_of_order_frames_are_skipped():
     activity = Activity()
     assert activity.changes()[2].shape[0] == 0
-    picture = frame(0, several(), True)
+    image = frame(0, several(), True)
     for stamp in (10, 10, 5, 20):
-        activity.add(stamp, picture)
+        activity.add(stamp, image)
     assert activity.stamps_ns.tolist() == [10, 20]
     assert activity.period_ns == 10
     assert activity.changes()[0].tolist() == [15]

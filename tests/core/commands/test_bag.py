@@ -30,12 +30,12 @@ MAKE = [
 
 
 def test_recording_is_made_inspected_and_annotated(tmp_path, capsys):
-    drive, out = tmp_path / "drive.mcap", tmp_path / "annotated.mcap"
-    assert main([*MAKE, "--out", str(drive), "--ir-time-offset-ms", "37", "--rgb-format", "jpeg"]) == 0
+    recording, out = tmp_path / "drive.mcap", tmp_path / "annotated.mcap"
+    assert main([*MAKE, "--out", str(recording), "--ir-time-offset-ms", "37", "--rgb-format", "jpeg"]) == 0
     assert "7 RGB and 4 IR frames" in capsys.readouterr().out
     assert sorted(p.name for p in tmp_path.iterdir()) == ["drive.calibration.yaml", "drive.coco.json", "drive.mcap"]
 
-    assert main(["bag", "info", str(drive)]) == 0
+    assert main(["bag", "info", str(recording)]) == 0
     said = capsys.readouterr().out
     for words in (
         "/rgb/image_raw/compressed",
@@ -46,11 +46,11 @@ def test_recording_is_made_inspected_and_annotated(tmp_path, capsys):
         "no problems",
     ):
         assert words in said
-    assert main(["bag", "info", str(drive), "--json"]) == 0
+    assert main(["bag", "info", str(recording), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["cameras"]["ir"]["frames"] == 4
 
     model = make_blob_model(tmp_path / "blob.onnx", (112, 84))
-    words = ["bag", "run", str(drive), "--model", str(model), "--out", str(out)]
+    words = ["bag", "run", str(recording), "--model", str(model), "--out", str(out)]
     assert main([*words, "--calibration-file", str(tmp_path / "drive.calibration.yaml"), "--no-overlay"]) == 0
     assert "results: 7 fused" in capsys.readouterr().out, "an IR frame serves two RGB frames"
     with BagReader(out, cameras=False) as reader:
@@ -100,9 +100,9 @@ def test_unsupported_encoding_is_named_with_topic_and_remedy(tmp_path, capsys, c
         for row in rows:
             if row.topic == RGB:
                 row.change = (("encoding", "yuv411"),)
-        drive = record(tmp_path / f"drive{count}.mcap", rows)
+        recording = record(tmp_path / f"drive{count}.mcap", rows)
         out = tmp_path / f"out{count}"
-        words = ["bag", command, str(drive), "--model", str(model), "--out", str(out)]
+        words = ["bag", command, str(recording), "--model", str(model), "--out", str(out)]
         assert main(words) == status
         said = capsys.readouterr()
         for wanted in (RGB, "'yuv411'", "bayer_*8", "convert the topic", '--rgb-topic ""'):

@@ -14,7 +14,7 @@ from spectradino_core.bags.reader import BagReader
 from spectradino_core.cli import main
 from spectradino_core.streams.pairing import Pairer
 from tests.blob_model import make_blob_model
-from tests.core.bags.drives import SIZE, Drive
+from tests.core.bags.recordings import SIZE, Recording
 from tests.core.datasets.own.folders import Layout, write_own
 
 BOXES, MASKS = "/ground_truth/detections", "/ground_truth/segmentation/mask"
@@ -34,7 +34,7 @@ def evaluated(model: Path, out: Path, *words: str) -> tuple[int, dict[str, Any]]
 
 
 def test_ground_truth_topics_are_found_by_default(model, tmp_path):
-    bag = str(Drive(4).write(tmp_path / "drive", truth_topic=BOXES, mask_topic=MASKS))
+    bag = str(Recording(4).write(tmp_path / "drive", truth_topic=BOXES, mask_topic=MASKS))
     status, result = evaluated(model, tmp_path / "a", bag)
     assert status == 0
     assert result["bags"][0]["truth"]["source"] == f"{BOXES} and {MASKS}"
@@ -50,7 +50,7 @@ def test_ground_truth_topics_are_found_by_default(model, tmp_path):
 
 
 def test_topics_of_other_names_or_types_are_not_ground_truth(model, tmp_path, capsys):
-    bag = str(Drive(3).write(tmp_path / "drive", truth_topic="/other/detections", mask_topic=BOXES))
+    bag = str(Recording(3).write(tmp_path / "drive", truth_topic="/other/detections", mask_topic=BOXES))
     status, result = evaluated(model, tmp_path / "a", bag)
     assert (status, result["bags"][0]["truth"]) == (0, None)
     capsys.readouterr()
@@ -60,10 +60,10 @@ def test_topics_of_other_names_or_types_are_not_ground_truth(model, tmp_path, ca
 
 
 def test_invalid_default_labels_report_how_to_disable_them(model, tmp_path):
-    drive = Drive(3)
-    stamp = drive.stamps[0]
-    drive.boxes[stamp] = [("red", 5, 5, 5, 30)]
-    status, result = evaluated(model, tmp_path / "a", str(drive.write(tmp_path / "drive", truth_topic=BOXES)))
+    recording = Recording(3)
+    stamp = recording.stamps[0]
+    recording.boxes[stamp] = [("red", 5, 5, 5, 30)]
+    status, result = evaluated(model, tmp_path / "a", str(recording.write(tmp_path / "drive", truth_topic=BOXES)))
     assert status == 1
     assert '--label-topic ""' in result["failed"][0]["why"]
 
@@ -71,11 +71,11 @@ def test_invalid_default_labels_report_how_to_disable_them(model, tmp_path):
 @pytest.mark.parametrize("ending", [".json", ".coco.json"])
 @pytest.mark.parametrize("bag", ["drive", "drive.mcap"])
 def test_label_folder_is_searched_for_both_names(model, tmp_path, ending, bag):
-    drive = Drive(3)
-    written = drive.write(tmp_path / "bags" / "drive")
+    recording = Recording(3)
+    written = recording.write(tmp_path / "bags" / "drive")
     if bag == "drive.mcap":
         written = written.rename(tmp_path / "folder") / "drive.mcap"
-    drive.labels(tmp_path / "labels" / f"drive{ending}")
+    recording.labels(tmp_path / "labels" / f"drive{ending}")
     status, result = evaluated(model, tmp_path / "a", str(written), "--labels", str(tmp_path / "labels"))
     assert status == 0
     assert result["total"]["scores"]["all"]["map"] == 1.0

@@ -63,10 +63,10 @@ def test_check_names_problems_and_exits_1(tmp_path: Path, capsys: pytest.Capture
     broken = root / "images/00932D.png"
     broken.write_bytes(broken.read_bytes()[:100])
     assert main(["data", "check", "--dataset", "mfnet", "--data", str(root)]) == 1
-    told = capsys.readouterr()
-    assert "01606N.png: holds 77, which the class table lacks" in told.out
-    assert "00932D.png: the file is truncated" in told.out
-    assert "not usable: val, test" in told.err
+    output = capsys.readouterr()
+    assert "01606N.png: holds 77, which the class table lacks" in output.out
+    assert "00932D.png: the file is truncated" in output.out
+    assert "not usable: val, test" in output.err
     assert main(["data", "check", "--dataset", "mfnet", "--data", str(root), "--split", "train"]) == 0
 
 

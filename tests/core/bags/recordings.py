@@ -1,6 +1,6 @@
-"""Small recorded drives with known truth: a red and a hot square that wander over both cameras' pictures.
+"""Small recordings with known ground truth: a red and a hot square that move across both cameras' images.
 
-The blob model (`tests/blob_model.py`) finds exactly these squares, so that true scores can be told beforehand.
+The blob model (`tests/blob_model.py`) detects exactly these squares, so the expected scores are known.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 
 from spectradino_core.bags.message_types import writing_types
 
-__all__ = ["START_NS", "SIZE", "Drive"]
+__all__ = ["START_NS", "SIZE", "Recording"]
 
 START_NS = 1_700_000_000_000_000_000
 SIZE = (168, 112)
@@ -25,12 +25,12 @@ _MS = 1_000_000
 _SIDE = 24
 
 
-class Drive:
-    """A drive of pairs at 10 Hz, which `write` records.
+class Recording:
+    """Recording of pairs at 10 Hz, written by `write`.
 
     Attributes:
-        stamps: of the colour frames.
-        rgb, ir: frames by stamp that are recorded; take some out to lose them.
+        stamps: stamps of the RGB frames.
+        rgb, ir: recorded frames by stamp; delete some to lose them.
         boxes: by stamp, (class name, x1, y1, x2, y2).
     """
 
@@ -47,8 +47,8 @@ class Drive:
             rgb = np.full((SIZE[1], SIZE[0], 3), 60, np.uint8)
             ir = rng.integers(0, 40, (SIZE[1], SIZE[0]), dtype=np.uint8)
             mask = np.zeros((SIZE[1], SIZE[0]), np.uint8)
-            for (x, y), picture, value, level in ((red, rgb, (255, 0, 0), 1), (hot, ir, 255, 2)):
-                picture[y : y + _SIDE, x : x + _SIDE] = value
+            for (x, y), image, value, level in ((red, rgb, (255, 0, 0), 1), (hot, ir, 255, 2)):
+                image[y : y + _SIDE, x : x + _SIDE] = value
                 mask[y : y + _SIDE, x : x + _SIDE] = level
             self.rgb[stamp], self.ir[stamp + self.ir_late_ns], self.masks[stamp] = rgb, ir, mask
             self.boxes[stamp] = [(name, x, y, x + _SIDE, y + _SIDE) for name, (x, y) in (("red", red), ("hot", hot))]
@@ -61,7 +61,7 @@ class Drive:
         mask_topic: str | None = None,
         rgb_topic: str = "/rgb/image_raw",
     ) -> Path:
-        """Records the drive; `storage` is "mcap" or "sqlite3"."""
+        """Write the bag; `storage` is "mcap" or "sqlite3"."""
         types = writing_types()
         path.parent.mkdir(parents=True, exist_ok=True)
         with Writer(path, version=9, storage_plugin=StoragePlugin[storage.upper()]) as writer:
@@ -87,7 +87,7 @@ class Drive:
         return path
 
     def labels(self, path: Path, change: Callable[[dict[str, Any]], None] | None = None, shift_ns: int = 0) -> Path:
-        """Writes the truth as COCO JSON; `change` may alter it before."""
+        """Write the ground truth as COCO JSON, after `change`."""
         classes = ["hot", "red"]
         images = [
             {"id": n, "stamp_ns": stamp + shift_ns, "file_name": f"{n}.png", "width": SIZE[0], "height": SIZE[1]}
