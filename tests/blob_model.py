@@ -1,10 +1,10 @@
-"""A model file whose answers are known: it finds red things in the colour frame and bright things in the infrared one.
+"""Model file with known results: it detects red objects in the RGB frame and bright objects in the IR frame.
 
-A real ONNX graph with the signature of an exported model, run by the real engine: what tests of the node, the pipeline
-and the demo stand on when they ask "is the box on the right pixels?". For each of the two streams it returns one box,
-the extent of all pixels above a threshold, and a mask with 1 where the colour frame is red, 2 where infrared is bright.
+A real ONNX graph with the signature of an exported model, run by the real engine, for tests of the node, the pipeline
+and the demo that check pixel positions. For each stream it returns one box, the extent of all pixels above a threshold,
+and a mask with 1 where the RGB frame is red and 2 where the IR frame is bright.
 
-A colour frame whose top left pixel is pure green makes the graph fail at run time, as an engine may.
+An RGB frame whose top left pixel is pure green makes the graph fail at run time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _INFINITE = np.iinfo(np.int64).max
 
 
 def blob_info(input_size: tuple[int, int] = (644, 476), **changes) -> ModelInfo:
-    """What the blob model says of itself; `changes` are other fields of ModelInfo."""
+    """Return the description of the blob model; `changes` are other fields of ModelInfo."""
     return ModelInfo(
         name="blob",
         variant="tiny",
@@ -136,7 +136,7 @@ def make_blob_model(path: str | Path, input_size: tuple[int, int] = (644, 476), 
 
 
 class _Graph:
-    """Nodes and constants with names given in turn."""
+    """Nodes and constants with generated names."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []

@@ -1,4 +1,4 @@
-"""What every test may ask for: the repository, the shared data set, and a ROS environment of its own."""
+"""Fixtures of all tests: the repository, the shared data set, and an isolated ROS environment."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def repository() -> Path:
-    """The root of the working tree."""
+    """Root of the working tree."""
     return REPOSITORY
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real image pairs: $SPECTRADINO_DATA, or `../shared/data` beside the repository."""
+    """Folder of real image pairs: $SPECTRADINO_DATA, or `../shared/data` beside the repository."""
     folder = Path(os.environ.get("SPECTRADINO_DATA") or REPOSITORY.parent / "shared/data")
     if not folder.is_dir():
         pytest.skip(f"no data at {folder}: set SPECTRADINO_DATA to the folder that holds roadscene_rgb_lwir")
@@ -56,7 +56,7 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def ros_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """A ROS domain id that nobody on this machine uses now, also set in the environment."""
+    """ROS domain id that nobody on this machine uses now, also set in the environment."""
     pytest.importorskip("domain_coordinator", reason="no ROS in this environment")
     with own_domain() as domain:
         monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))

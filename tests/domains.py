@@ -1,7 +1,7 @@
-"""A ROS domain for the tests of one process: free of other test runs, of nodes that one left behind, and of robots.
+"""ROS domain for the tests of one process: free of other test runs, of their leftover nodes, and of robots.
 
-`domain_coordinator` keeps test runs apart, but looks at nothing else: a node whose run was killed, or a robot's, may be
-in a domain that it calls free. Who takes part in a domain holds UDP ports of it, and the kernel lists those.
+`domain_coordinator` separates test runs but checks nothing else: a node of a killed run, or of a robot, may use a
+domain that it considers free. Participants of a domain hold its UDP ports, which the kernel lists.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DOMAINS = range(1, 101)
 
 
 def occupied() -> set[int]:
-    """The domains in which a process of this machine takes part; none where the system doesn't list ports."""
+    """Return the domains used by processes of this machine; empty if the system does not list ports."""
     found = set()
     for table in ("/proc/net/udp", "/proc/net/udp6"):
         try:
@@ -33,7 +33,7 @@ def occupied() -> set[int]:
 
 
 def own_domain() -> AbstractContextManager[int]:
-    """Holds a domain that nobody else uses: that of ROS_DOMAIN_ID where it is free, else the first that is.
+    """Reserve a free domain: that of ROS_DOMAIN_ID if it is free, else the first free one.
 
     Raises:
         RuntimeError: all are in use.

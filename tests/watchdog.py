@@ -1,10 +1,10 @@
-"""No process outlives the test run that started it, even when that is killed: a watchdog sees to it.
+"""Watchdog: no process outlives the test run that started it, even if the run is killed.
 
-A node that is left behind answers into the topics of later runs. Whatever tests start, and what that starts in turn,
-inherits a mark in its environment. The watchdog is a process at the other end of a pipe from this one: when the pipe
-closes, however this process came to its end, it ends all that carry the mark. It needs /proc, so Linux.
+A leftover node publishes into the topics of later runs. All processes started by tests, and their children, inherit a
+mark in their environment. The watchdog is a process at the other end of a pipe: when the pipe closes, for whatever
+reason this process ends, it ends all processes with the mark. It needs /proc, hence Linux.
 
-Run as a script it is the watchdog, and imports nothing but what Python brings: it is there from start to end.
+Run as a script this file is the watchdog, which imports only the standard library.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _watchdog: subprocess.Popen[bytes] | None = None
 
 
 def start() -> None:
-    """Has all processes that this one starts from now on ended with it, at the latest. Once is enough."""
+    """Make the watchdog end all processes that this one starts from now on; later calls have no effect."""
     global _watchdog
     if _watchdog is not None or not os.path.isdir("/proc/self"):
         return
@@ -54,7 +54,7 @@ def _finish(watchdog: subprocess.Popen[bytes]) -> None:
 
 
 def _marked(mark: str) -> list[int]:
-    """The processes that carry a mark; those of other users can't be asked, and were not started from here."""
+    """Return the processes with a mark; those of other users cannot be read, and were not started from here."""
     wanted, found = f"{MARK}={mark}".encode(), []
     for name in os.listdir("/proc"):
         with suppress(OSError, ValueError):
@@ -67,13 +67,13 @@ def _marked(mark: str) -> list[int]:
 
 def _end_all(mark: str) -> None:
     for number, patience_s in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, _GRACE_S)):
-        told: set[int] = set()
+        reported: set[int] = set()
         end = time.monotonic() + patience_s
         while (left := _marked(mark)) and time.monotonic() < end:
-            for process in set(left) - told:
+            for process in set(left) - reported:
                 with suppress(OSError):
                     os.kill(process, number)
-            told.update(left)
+            reported.update(left)
             time.sleep(0.05)
 
 

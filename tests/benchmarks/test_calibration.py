@@ -1,4 +1,4 @@
-"""Registration of real pairs of RoadScene that two made-up cameras record anew."""
+"""Registration of real pairs of RoadScene recorded by two simulated cameras."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the stand-in for DINOv2 is taught to see through."""
+"""Augmentation of the training images of the placeholder for DINOv2."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from benchmarks.pretrain.disguise import disguised, toned
 
 
 @pytest.fixture
-def picture() -> np.ndarray:
-    """All tones in each colour, differently placed."""
+def image() -> np.ndarray:
+    """All tones in each channel, in different places."""
     ramp = np.tile(np.arange(256, dtype=np.uint8), (64, 1))
     return np.dstack([ramp, ramp[:, ::-1], np.roll(ramp, 90, axis=1)])
 
 
-def test_tones_are_drawn_anew_and_something_is_left_to_see(picture):
+def test_tones_are_drawn_anew_and_something_is_left_to_see(image):
     spans, seen = [], set()
     for seed in range(200):
-        mono = toned(picture, np.random.default_rng(seed))
-        assert mono.shape == picture.shape[:2]
+        mono = toned(image, np.random.default_rng(seed))
+        assert mono.shape == image.shape[:2]
         assert mono.dtype == np.uint8
-        np.testing.assert_array_equal(mono, toned(picture, np.random.default_rng(seed)))
+        np.testing.assert_array_equal(mono, toned(image, np.random.default_rng(seed)))
         spans.append(int(np.ptp(mono)))
         seen.add(mono.tobytes())
     assert len(seen) == 200
@@ -38,9 +38,9 @@ def test_some_curves_turn_the_order_of_tones_around():
 
 
 @pytest.mark.parametrize("tones", [False, True])
-def test_shares_are_kept(tones, picture):
+def test_fractions_are_kept(tones, image):
     rng = np.random.default_rng(0)
-    np.testing.assert_array_equal(disguised(picture, rng, 0.0, 0.0, tones), picture)
-    np.testing.assert_array_equal(disguised(picture, rng, 0.0, 1.0, tones), 255 - picture)
-    grey = [np.ptp(disguised(picture, rng, 0.3, 0.5, tones), axis=2).max() == 0 for _ in range(400)]
+    np.testing.assert_array_equal(disguised(image, rng, 0.0, 0.0, tones), image)
+    np.testing.assert_array_equal(disguised(image, rng, 0.0, 1.0, tones), 255 - image)
+    grey = [np.ptp(disguised(image, rng, 0.3, 0.5, tones), axis=2).max() == 0 for _ in range(400)]
     assert 0.2 < np.mean(grey) < 0.4

@@ -1,4 +1,4 @@
-"""The fine-tuning tables run from end to end at the smallest scale, from commands that the command line knows."""
+"""The fine-tuning experiment end to end at the smallest scale, with valid commands."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_every_job_is_a_command_that_is_known_and_comes_after_what_it_reads(tmp_
     assert len(every) == 2 * len(FULL.seeds)
 
 
-def test_the_teacher_sees_no_infrared_and_some_pictures_without_colour():
+def test_the_teacher_sees_no_infrared_and_some_grey_images():
     grey_counts = []
 
     class Samples:

@@ -1,4 +1,4 @@
-"""The acceptance of a GPU: everything in it that needs none runs, and what fails is on the page."""
+"""GPU acceptance: checks that need no GPU run, and failures are on the page."""
 
 from __future__ import annotations
 

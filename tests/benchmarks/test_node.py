@@ -1,4 +1,4 @@
-"""The node's benchmarks measure what they say: slopes, tables and pictures by hand, and short runs on a real node."""
+"""Benchmarks of the node: slopes, tables and plots by hand, and short runs on a real node."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class TestSlope:
         assert not slope(MINUTES, np.full(600, 80.0)).grows()
         assert not slope(MINUTES, 80 - MINUTES).grows()
 
-    def test_noise_is_told_from_growth(self):
-        """One in forty of series that do not grow may seem to: the interval is one of 95 %."""
+    def test_noise_is_distinguished_from_growth(self):
+        """One in forty series without growth may seem to grow: the interval has 95 %."""
         rng, grown = np.random.default_rng(0), 0
         for _ in range(200):
             noise = rng.normal(0, 5, 600)
@@ -84,7 +84,7 @@ def test_committed_results_can_be_read(repository):
         assert (results / f"{name}.png").stat().st_size < 200_000
 
 
-def test_pictures_are_drawn(tmp_path):
+def test_plots_are_drawn(tmp_path):
     steps = ("pairing", "queue", "preprocess", "postprocess", "publishing", OVERHEAD)
     case = [dict.fromkeys(steps, 1.0 + i / 10) for i in range(20)]
     plot_overhead(tmp_path / "overhead.png", {"640x512": case, "1280x1024": case}, 5.0)
@@ -95,9 +95,9 @@ def test_pictures_are_drawn(tmp_path):
     ]
     plot_soak(tmp_path / "soak.png", rows, "a title")
     for name in ("overhead", "soak"):
-        picture = cv2.imread(str(tmp_path / f"{name}.png"))
-        assert picture.shape[1] > 600
-        assert picture.std() > 5
+        image = cv2.imread(str(tmp_path / f"{name}.png"))
+        assert image.shape[1] > 600
+        assert image.std() > 5
 
 
 @pytest.mark.slow
@@ -118,11 +118,11 @@ def test_overhead_is_all_but_the_engine_and_the_way_there(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_soak_counts_seconds_answers_and_drops(tmp_path):
+def test_a_soak_counts_seconds_results_and_drops(tmp_path):
     model = make_blob_model(tmp_path / "slow.onnx", input_size=(70, 56), work=12)
-    told: list[str] = []
-    rows, drops = soak(model, (160, 128), rate_hz=40, minutes=0.08, progress=told.append)
-    assert len(rows) == len(told) >= 4
+    lines: list[str] = []
+    rows, drops = soak(model, (160, 128), rate_hz=40, minutes=0.08, progress=lines.append)
+    assert len(rows) == len(lines) >= 4
     assert [row["second"] for row in rows] == sorted(row["second"] for row in rows)
     assert sum(row["answers"] for row in rows) > 0
     assert rows[-1]["overload"] > 0

@@ -1,4 +1,4 @@
-"""The pretraining experiments run from end to end at the smallest scale, and what they report is reckoned right."""
+"""The pretraining experiments end to end at the smallest scale, with correct reports."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SETS = {"roadscene_rgb_lwir": ("lwir",), "epfl_rgb_nir": ("nir",), "s2_rgb_nir_s
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shared data set's layout, with streets for pictures."""
+    """Layout of the shared data set, with synthetic scenes as images."""
     root = tmp_path_factory.mktemp("shared")
     source, item = SceneImages(30, (84, 70), maps=()), 0
     for name, bands in SETS.items():
@@ -54,16 +54,16 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_everything_runs_and_what_is_there_is_not_run_again(shared, tmp_path, capfd):
     words = ["--quick", "--data", str(shared), "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
     assert main(["stages", "systems", *words]) == 0
-    told = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert list(told) == ["stages", "systems"]
-    stages = told["stages"]["pairs"]
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert list(results) == ["stages", "systems"]
+    stages = results["stages"]["pairs"]
     assert list(stages) == ["baseline (teacher, infrared as grey)", "before", "I", "II", "III"]
     assert {"roadscene_val, lwir", "epfl_val, nir", "scenes, swir", "scenes, nir to lwir"} <= stages["III"].keys()
     # Before Stage I the student sees RGB as the teacher does; every stage leaves weights of its own.
     assert stages["before"]["epfl_val, nir"]["retention_cls"] > 0.999
     cosines = [stages[name]["scenes, swir"]["cosine"]["true"] for name in ("before", "I", "II", "III")]
     assert len(set(cosines)) == 4
-    assert told["systems"]["probes"].keys() == told["systems"]["neighbours"].keys()
+    assert results["systems"]["probes"].keys() == results["systems"]["neighbours"].keys()
     for name in ("stages_losses", "stages_pairs", "omnivorous_losses", "both_losses", "systems_pairs"):
         assert cv2.imread(str(tmp_path / "out" / f"{name}.png")).std() > 1
     _, times = read_table(tmp_path / "out" / "times.csv")
@@ -87,7 +87,7 @@ def test_a_quick_run_touches_neither_committed_results_nor_the_weights_of_a_full
 
 
 def test_every_command_is_one_that_the_command_line_knows(tmp_path):
-    """Of all parts at full scale; what a job needs, an earlier one makes."""
+    """All parts at full scale; what a job needs is made by an earlier one."""
     pairs = Pairs(tmp_path, [tmp_path / "epfl_train.jsonl"], [tmp_path / "epfl_val.jsonl"])
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers()
@@ -108,12 +108,12 @@ def test_every_command_is_one_that_the_command_line_knows(tmp_path):
 
 
 def folders(made: set[str]) -> set[Path]:
-    """Where the jobs so far have left files: of a chain, those of its stages too."""
+    """Return the folders with files of the jobs so far, including those of a chain's stages."""
     own = {Path(path).parent for path in made}
     return own | {folder.parent / f"stage{stage}" for folder in own if folder.name == "stage3" for stage in (1, 2)}
 
 
-def test_a_job_that_fails_says_which_and_its_time_is_kept(tmp_path):
+def test_a_failed_job_is_named_and_its_time_is_kept(tmp_path):
     job = Job("bad", ("-c", "raise SystemExit(3)"), tmp_path / "made")
     for _ in range(2):
         with pytest.raises(RuntimeError, match="bad ended with 3"):
@@ -162,7 +162,7 @@ class TestPlainLoop:
         assert torch.equal(before[1], after[1])
 
     def test_it_trains_as_many_parameters_as_ours(self):
-        """Same adapters, stems, embeddings, norm and unfrozen blocks: the two loops do the same work."""
+        """Same adapters, stems, embeddings, norm and unfrozen blocks: both loops do the same work."""
         from spectradino_core.models.spectradino import SpectraDINO
         from spectradino_core.training.stages import trainable
 

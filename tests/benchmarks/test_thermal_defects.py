@@ -1,4 +1,4 @@
-"""The benchmark of thermal defects: its cases, its sets and its two pipelines."""
+"""Benchmark of thermal defects: its cases, sets and pipelines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The number of steps that fits into a time, and the recipe at other batch sizes."""
+"""Number of steps that fit into a time, and the recipe at other batch sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each measure is really taken when its line is measured."""
+"""Each measure is in effect when its row is measured."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Every reader of files from outside against every file that is none: `python -m tests.core.hostile FOLDER`.
+"""Every reader of untrusted files with every kind of invalid file: `python -m tests.core.hostile FOLDER`.
 
-In a process of its own, since what is tried here used to block for ever. Prints one JSON object a line:
-{"reader", "kind", "error", "text", "seconds"}.
+Runs in its own process, since a faulty reader may block. Prints one JSON object per line: {"reader", "kind", "error",
+"text", "seconds"}.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
 
 
 def bound(path: Path) -> None:
-    """A socket; its address is short, so it is bound from within its folder."""
+    """Create a socket; its address is short because it is bound from within its folder."""
     before = Path.cwd()
     os.chdir(path.parent)
     socket.socket(socket.AF_UNIX).bind(path.name)

@@ -1,4 +1,4 @@
-"""Work for `test_jobs.py`, in a module of its own so that other processes find it."""
+"""Work for `test_jobs.py`, in its own module so that other processes can import it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def leave_word(argument: tuple[Path, str]) -> None:
-    """Writes who did it, or fails in the way asked for."""
+    """Write the process id, or fail as requested."""
     path, how = argument
     if how == "refuse":
         raise ValueError(f"{path.name} is refused")

@@ -19,9 +19,9 @@ def blob(tmp_path_factory):
 
 def test_info_prints_metadata(blob, capsys):
     assert main(["info", "--model", str(blob)]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["name"] == "blob"
-    assert told["bands"] == ["rgb", "lwir"]
+    data = json.loads(capsys.readouterr().out)
+    assert data["name"] == "blob"
+    assert data["bands"] == ["rgb", "lwir"]
 
 
 def test_info_needs_no_torch(blob):
@@ -44,7 +44,7 @@ def test_errors_are_one_line_and_exit_1(tmp_path, capsys):
 
 
 def test_evaluate_reports_missing_or_invalid_options(blob, tmp_path, capsys):
-    for words, told in (
+    for words, message in (
         ([], "nothing to evaluate on: give --dataset NAME"),
         (["--split", "val"], "name it with --dataset"),
         (["--dataset", "nonsense"], "choose one of flir"),
@@ -59,7 +59,7 @@ def test_evaluate_reports_missing_or_invalid_options(blob, tmp_path, capsys):
     ):
         assert main(["evaluate", "--model", str(blob), "--device", "cpu", *words]) == 1
         error = capsys.readouterr().err
-        assert told in error
+        assert message in error
         assert error.count("\n") == 1
 
 
@@ -82,9 +82,11 @@ def test_finetune_export_evaluate(tmp_path, capsys):
     assert main(["evaluate", "--model", str(model), "--scenes", "3", "--out", str(report), "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
     assert "| all (3) | RGB only |" in printed
-    told = "--dataset scenes --baseline --variant test --backbone TEACHER --task both --head dense,pyramid_linear"
-    told += " --fuse-at last --strides 7-28 --input-size 168x140"
-    assert f"frozen DINOv2, IR as grey, not trained: run `spectradino finetune {told} --out runs/baseline`" in printed
+    command = "--dataset scenes --baseline --variant test --backbone TEACHER --task both --head dense,pyramid_linear"
+    command += " --fuse-at last --strides 7-28 --input-size 168x140"
+    assert (
+        f"frozen DINOv2, IR as grey, not trained: run `spectradino finetune {command} --out runs/baseline`" in printed
+    )
     assert main(["evaluate", "--model", str(model), "--scenes", "3", "--baseline", str(run / "model.safetensors")]) == 1
     assert "model.safetensors is not a baseline: its backbone is spectradino" in capsys.readouterr().err
     found = json.loads((report / "result.json").read_text())

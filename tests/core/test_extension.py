@@ -1,4 +1,4 @@
-"""How far an addition reaches: one registry line, and the rest follows. See CONTRIBUTING.md."""
+"""Extension by one registry line, from which everything else follows. See CONTRIBUTING.md."""
 
 from __future__ import annotations
 

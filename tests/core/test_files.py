@@ -1,4 +1,4 @@
-"""Files from outside: what is no file, what is a placeholder, and content that is made to cost time or memory."""
+"""Untrusted files: special files, placeholders, and content that costs time or memory."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ OWN_ERRORS = {
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], dict]:
-    """What each reader said of each kind of file, by both; from another process, which is ended if it hangs."""
+    """Results of each reader for each kind of file, by both; from another process, which is ended if it hangs."""
     command = [sys.executable, "-m", "tests.core.hostile", str(tmp_path_factory.mktemp("hostile"))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
@@ -243,7 +243,7 @@ def test_printable() -> None:
 
 
 def test_what_a_command_prints_is_printable(capsys, monkeypatch) -> None:
-    """Names of topics, of classes, of files: every command prints some of them."""
+    """Names of topics, classes and files, which every command prints."""
     monkeypatch.setattr("spectradino_core.cli._info", lambda options: print("topic\t/\x1b[2J\n人") or 0)
     assert main(["info", "--model", "model.onnx"]) == 0
     assert capsys.readouterr().out == "topic\t/\\x1b[2J\n人\n"

@@ -1,4 +1,4 @@
-"""Counts that are no measurement are recognised, and what a scene truly shows is left alone."""
+"""Invalid counts are detected, and counts of the scene are kept."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def scene(size: tuple[int, int] = (320, 256), low: int = 28_500, high: int = 31_
 
 
 def marked(frame: np.ndarray, **options) -> np.ndarray:
-    """bool [h, w], what is recognised as invalid."""
+    """Return the detected invalid pixels, bool [h, w]."""
     valid = InvalidCounts(**options)(frame)
     return np.zeros(frame.shape, bool) if valid is None else valid == 0
 
@@ -74,7 +74,7 @@ def test_defects_are_recognised(kind, size):
 
 @pytest.mark.parametrize(("low", "high"), [(28_500, 31_000), (7_000, 8_600), (2_900, 3_050), (200, 9_000), (1, 60_000)])
 @pytest.mark.parametrize("size", [(640, 512), (80, 60)])
-def test_a_clean_frame_is_left_alone(size, low, high):
+def test_a_clean_frame_is_all_valid(size, low, high):
     for seed in range(10):
         assert not marked(scene(size, low, high, seed)).any()
 
@@ -119,7 +119,7 @@ def test_a_small_cold_object_that_reaches_0_is_kept():
 
 
 def hot(frame: np.ndarray, radius: int, centre=(160, 120), value=65535, sigma: float = 0.9) -> np.ndarray:
-    """A region of one value, as a lens draws it."""
+    """Draw a region of one value, as imaged by a lens."""
     drawn = np.zeros(frame.shape, np.float32)
     cv2.circle(drawn, centre, radius, 1.3, cv2.FILLED)
     if sigma:
@@ -142,7 +142,7 @@ def test_a_large_saturated_region_with_a_sharp_edge_is_kept(value):
     assert not marked(frame).any()
 
 
-def test_fire_and_stuck_pixels_are_told_apart():
+def test_fire_and_stuck_pixels_are_distinguished():
     clean = hot(scene(), 15)
     frame = add_dead_pixels(clean, 0.01, np.random.default_rng(0), (65535,))
     found, true = marked(frame), frame != clean
@@ -193,7 +193,7 @@ def test_a_uniform_frame_of_another_value_is_valid():
     assert not marked(np.full((60, 80), 30_000, np.uint16)).any()
 
 
-def test_8_bits_are_left_alone_unless_counts_are_given():
+def test_8_bit_frames_are_all_valid_unless_counts_are_given():
     frame = (scene() >> 8).astype(np.uint8)
     frame[10:20] = 0
     assert not marked(frame).any()
@@ -216,7 +216,7 @@ def test_tiny_frames_do_not_break_it(shape):
         marked(rng.integers(0, 65536, shape).astype(np.uint16))
 
 
-def test_frames_that_are_not_contiguous_are_read_alike():
+def test_non_contiguous_frames_give_equal_results():
     frame = add_dead_pixels(scene((640, 512)), 0.01, np.random.default_rng(0))
     padded = np.zeros((512, 700), np.uint16)
     padded[:, 30:670] = frame

@@ -1,4 +1,4 @@
-"""Jobs in processes: all that can be done is done, and each failure is named, were it a killed process."""
+"""Parallel jobs: all possible jobs are done, and each failure is named, including killed processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One command line: a concept has one option in every command, and former names still work."""
+"""Command line options: one option per concept in all commands, and former names still work."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ REUSED = {"--data", "--inputs"}
 
 
 def parsers(parser: argparse.ArgumentParser | None = None) -> Iterator[argparse.ArgumentParser]:
-    """All commands, made anew."""
+    """Build all commands."""
     parser = parser or _parser()
     yield parser
     for action in parser._actions:
@@ -58,12 +58,12 @@ def name_of(parser: argparse.ArgumentParser) -> str:
 
 
 def is_of_node(action: argparse.Action) -> bool:
-    """Whether the option is a parameter of the node, which the node's settings describe."""
+    """Return whether the option is a parameter of the node, which the node's settings describe."""
     return action.dest.startswith("parameter_") or action.dest == "params_file"
 
 
 def visible() -> list[tuple[str, argparse.Action]]:
-    """(command, option) of all that --help shows, but --help itself and the node's parameters."""
+    """Return (command, option) of everything that --help shows, except --help itself and the node's parameters."""
     return [
         (name_of(parser), action)
         for parser in parsers()
@@ -73,7 +73,7 @@ def visible() -> list[tuple[str, argparse.Action]]:
 
 
 def former() -> list[tuple[str, str]]:
-    """(command, former name) of every option."""
+    """Return (command, former name) of every option."""
     return [
         (name_of(parser), action.option_strings[0])
         for parser in parsers()
@@ -119,7 +119,7 @@ def test_only_bags_and_groups_are_positional() -> None:
 
 
 def test_values_have_one_form() -> None:
-    """A size is WxH, a list of names A,B, and a file or folder is written as such."""
+    """Sizes are WxH, lists of names A,B, and files and folders have their metavars."""
     for command, action in visible():
         for option in action.option_strings:
             if option.endswith(("-size", "--size", "--slide", "--stride")):
@@ -142,7 +142,7 @@ def test_former_names_are_hidden_and_no_names_elsewhere() -> None:
 
 
 def sample(action: argparse.Action) -> list[str]:
-    """A value of the option on the command line."""
+    """Return a value of the option for the command line."""
     if action.nargs == 0:
         return []
     if action.choices:

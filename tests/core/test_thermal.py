@@ -1,4 +1,4 @@
-"""The thermal contract: what each kind does to counts, what it refuses, and that a stream does not flicker."""
+"""Thermal contract: mapping of counts by kind, refusals, and no flicker on streams."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from spectradino_core.thermal import (
 
 
 def scene(hot: bool = False) -> np.ndarray:
-    """A 16-bit street around 20 °C at 0.01 K per count, with an engine at 80 °C when `hot`."""
+    """16-bit scene around 20 °C at 0.01 K per count, with an engine at 80 °C if `hot`."""
     frame = np.random.default_rng(0).normal(29315, 120, (60, 80)).astype(np.uint16)
     if hot:
         frame[20:40, 30:60] = 35315
@@ -48,7 +48,7 @@ class TestKinds:
         got = ThermalNormaliser(contract)(np.array([[27315, 29815, 32315, 40000]], np.uint16))
         assert got[0] == pytest.approx([0, 0.5, 1, 1], abs=1e-4)
 
-    def test_fixed_shows_equal_temperatures_equally_whatever_else_is_seen(self):
+    def test_fixed_range_maps_a_temperature_to_one_value_in_any_scene(self):
         normaliser = ThermalNormaliser(ThermalContract(kind="fixed", low=28000, high=36000, depths=(16,)))
         np.testing.assert_array_equal(normaliser(scene())[:20], normaliser(scene(hot=True))[:20])
 
@@ -88,7 +88,7 @@ class TestKinds:
         st.sampled_from(KINDS),
         st.floats(0, 0.95),
     )
-    def test_whatever_the_frame_the_answer_is_finite_and_in_0_to_1(self, frame, kind, smoothing):
+    def test_any_frame_gives_finite_values_in_0_to_1(self, frame, kind, smoothing):
         depths = (frame.dtype.itemsize * 8,)
         normaliser = ThermalNormaliser(ThermalContract(kind=kind, smoothing=smoothing, depths=depths))
         before = frame.copy()
@@ -110,7 +110,7 @@ class TestKinds:
 
 
 class TestSmoothing:
-    def test_the_range_follows_by_the_share_kept(self):
+    def test_the_range_follows_by_the_smoothing(self):
         normaliser = ThermalNormaliser(ThermalContract(low=0, high=100, smoothing=0.75, min_span=1))
         normaliser(np.array([[100, 200]], np.uint16))
         normaliser(np.array([[100, 600]], np.uint16))
@@ -136,7 +136,7 @@ class TestSmoothing:
         normaliser.reset()
         np.testing.assert_array_equal(normaliser(scene(hot=True)), single)
 
-    def test_without_smoothing_each_frame_stands_alone(self):
+    def test_without_smoothing_frames_are_independent(self):
         normaliser = ThermalNormaliser(ThermalContract())
         first = normaliser(scene())
         normaliser(scene(hot=True))
@@ -144,8 +144,8 @@ class TestSmoothing:
 
 
 def street(rng: np.random.Generator, hot_share: float = 0.0, warmer: float = 0.0) -> np.ndarray:
-    """A frame of a 16-bit stream at 0.01 K per count: sky and street with sensor noise, and an engine at 80 °C over a
-    share of the upper half; the lower half never changes but for the noise."""
+    """Frame of a 16-bit stream at 0.01 K per count: sky and ground with sensor noise, and an engine at 80 °C over a
+    fraction of the upper half; the lower half changes only by noise."""
     frame = rng.normal(29315, 40, (96, 128))
     frame[48:] += 250
     frame[60:72, 40:52] += 900  # a person
@@ -154,12 +154,12 @@ def street(rng: np.random.Generator, hot_share: float = 0.0, warmer: float = 0.0
 
 
 def greys(normaliser: ThermalNormaliser, frames: list[np.ndarray]) -> np.ndarray:
-    """Mean grey of the lower half, 0 to 255, frame by frame."""
+    """Return the mean grey value of the lower half, 0 to 255, frame by frame."""
     return np.array([255 * normaliser(frame)[48:].mean() for frame in frames])
 
 
 class TestStream:
-    """What serving does by default: `STREAM_SMOOTHING`."""
+    """Default smoothing in serving: `STREAM_SMOOTHING`."""
 
     @settings(max_examples=12, deadline=None)
     @given(st.floats(0.05, 0.9), st.integers(1, 20), st.integers(0, 1000))
@@ -172,7 +172,7 @@ class TestStream:
         assert calm < 6
         assert plain > 8 * calm  # without it the picture jumps by a quarter of all greys or more
 
-    def test_a_running_mean_alone_would_not_do(self):
+    def test_a_running_mean_alone_is_not_enough(self):
         rng = np.random.default_rng(0)
         frames = [street(rng, 0.4 if i >= 20 else 0.0) for i in range(40)]
         mean_only = ThermalNormaliser(ThermalContract(smoothing=0.9))
@@ -214,13 +214,13 @@ class TestStream:
         normaliser.reset()
         np.testing.assert_array_equal(normaliser(frame), wanted)
 
-    def test_the_models_own_share_is_kept_where_it_has_one(self):
+    def test_the_models_own_smoothing_is_kept(self):
         assert ThermalNormaliser(ThermalContract(smoothing=0.5), STREAM_SMOOTHING).keep == 0.5
         assert ThermalNormaliser(ThermalContract(), STREAM_SMOOTHING).keep == 0.9
 
     @settings(max_examples=60, deadline=None)
     @given(st.lists(hnp.arrays(np.uint16, (5, 6)), min_size=2, max_size=6))
-    def test_whatever_comes_the_range_stays_one(self, frames):
+    def test_the_range_is_always_valid(self, frames):
         normaliser = ThermalNormaliser(ThermalContract(), Smoothing(0.5, 1.0))
         for frame in frames:
             got = normaliser(frame)
@@ -352,7 +352,7 @@ class TestStorage:
     threads=st.sampled_from([1, 2]),
 )
 def test_percentiles_are_the_sorted_counts_own(frame, spread, low, high, masked, threads):
-    """Nearest rank, whatever the range of counts and whichever way they are counted: OpenCV's threads decide that."""
+    """Nearest rank, for any range of counts and any method, which depends on OpenCV's threads."""
     usual = cv2.getNumThreads()
     cv2.setNumThreads(threads)
     try:

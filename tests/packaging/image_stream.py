@@ -1,4 +1,4 @@
-"""One end of a stream of large images, in a process of its own: `send N` or `receive N SECONDS` (prints a count)."""
+"""One end of a stream of large images, in its own process: `send N` or `receive N SECONDS` (prints a count)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOPIC = "large_images"
 
 
 def send(count: int) -> None:
-    """Publish `count` rgb8 images at 30 Hz once somebody listens."""
+    """Publish `count` rgb8 images at 30 Hz once there is a subscriber."""
     node = rclpy.create_node("sender")
     publisher = node.create_publisher(Image, TOPIC, qos_profile_sensor_data)
     end = time.monotonic() + 20.0
@@ -35,7 +35,7 @@ def send(count: int) -> None:
 
 
 def receive(count: int, seconds: float) -> None:
-    """Print how many of `count` images came; waits `seconds` after start at most, and 2 s after the latest."""
+    """Print how many of `count` images arrive; waits up to `seconds` from the start, and 2 s after the last one."""
     node = rclpy.create_node("receiver")
     stamps: set[int] = set()
     subscription = node.create_subscription(

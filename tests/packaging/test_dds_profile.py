@@ -1,4 +1,4 @@
-"""config/fastdds_large_images.xml does what it is shipped for: large images arrive, between real processes."""
+"""config/fastdds_large_images.xml fulfils its purpose: large images arrive between real processes."""
 
 from __future__ import annotations
 

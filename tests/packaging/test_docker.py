@@ -1,4 +1,4 @@
-"""The Dockerfiles, as far as can be told without building them: what they copy exists, what they name is ours."""
+"""Dockerfiles, as far as they can be checked without a build: copied files exist, and names are ours."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KNOWN = {"FROM", "ARG", "RUN", "WORKDIR", "COPY", "USER", "ENV", "ENTRYPOINT", "
 
 
 def instructions(path: Path) -> list[tuple[str, str]]:
-    """Keyword and rest of each instruction, continued lines joined."""
+    """Return keyword and rest of each instruction, with continued lines joined."""
     lines = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
     joined = re.sub(r"\\\n", " ", "\n".join(lines)).splitlines()
     return [(line.split(None, 1)[0], line.split(None, 1)[1]) for line in joined]
@@ -29,7 +29,7 @@ def run_lines(path: Path) -> str:
 
 
 def copied() -> dict[str, str]:
-    """Destination below src/spectradino_ros by source."""
+    """Return destinations below src/spectradino_ros by source."""
     found = {}
     for keyword, rest in instructions(JAZZY):
         if keyword == "COPY":
@@ -64,7 +64,7 @@ def test_what_is_copied_exists_lands_in_its_place_and_is_not_ignored():
 
 
 def test_everything_that_setup_reads_is_copied():
-    """The build in the image would fail for want of a file, or leave out a folder that the package shares."""
+    """Otherwise the build in the image would fail, or miss a folder of the package."""
     setup = (ROOT / "setup.py").read_text()
     wanted = {"package.xml", "setup.py", "setup.cfg", "spectradino_core", "spectradino_ros", "resource"}
     wanted |= set(re.findall(r'shared\("(\w+)"', setup))
@@ -90,7 +90,7 @@ def test_packages_and_launch_files_are_ours():
         assert (ROOT / "launch" / command[3]).is_file()
 
 
-def test_pip_brings_onnx_runtime_alone_and_keeps_the_distributions_numpy():
+def test_pip_installs_only_onnx_runtime_and_keeps_the_distributions_numpy():
     for path, wanted in ((JAZZY, "onnxruntime"), (GPU, "onnxruntime-gpu")):
         (line,) = re.findall(r"pip install ([^&\n]+)", run_lines(path))
         words = shlex.split(line)

@@ -1,4 +1,4 @@
-"""Every command that a page shows can be typed: it exists, and takes the options it is shown with."""
+"""Every command on a page is valid: it exists and has the options that the page uses."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _INLINE = re.compile(r"`((?:spectradino|python -m benchmarks[^\s`]*)(?: [^`]*)?)
 
 
 class Parsed(BaseException):
-    """The words were understood; nothing was run."""
+    """The command line was parsed; nothing was run."""
 
 
 def own_words(line: str) -> list[str] | None:
-    """A line's words from our program's name on, without what the shell makes of the rest; None: another program's."""
+    """Return a line's words from the program's name on, without the rest of the shell line; None: another program."""
     try:
         words = shlex.split(line, comments=True)
     except ValueError:  # an open quote: prose
@@ -48,21 +48,21 @@ def own_words(line: str) -> list[str] | None:
 
 
 def in_blocks(page: Path) -> list[list[str]]:
-    """What can be typed as it stands."""
+    """Return complete commands in code blocks."""
     blocks = _BLOCK.findall(page.read_text(encoding="utf-8"))
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     return [words for words in map(own_words, lines) if words]
 
 
 def in_prose(page: Path) -> list[list[str]]:
-    """What is named, perhaps without all that it needs."""
+    """Return commands in prose, which may be incomplete."""
     prose = _BLOCK.sub("", page.read_text(encoding="utf-8"))
     return [words for words in map(own_words, _INLINE.findall(prose)) if words and len(words) > 1]
 
 
 @pytest.fixture
 def parse(monkeypatch: pytest.MonkeyPatch) -> Iterator:
-    """Has the words parsed by the program's own parser, and by nothing else."""
+    """Parse the words by the program's own parser only."""
     parse_args = argparse.ArgumentParser.parse_args
 
     def only_parse(self, args=None, namespace=None):
@@ -98,14 +98,14 @@ def is_package(name: str) -> bool:
 
 
 def check(commands: list[list[str]], parse, capsys, is_record: bool = False) -> None:
-    """Has every command parsed; only a record of a past run may use former names of options."""
+    """Parse every command; only a record of a past run may use former names of options."""
     for words in commands:
         with pytest.raises((Parsed, SystemExit)) as stopped:
             parse(words)
-        told = capsys.readouterr().err.splitlines()
+        stderr = capsys.readouterr().err.splitlines()
         shown_help = isinstance(stopped.value, SystemExit) and stopped.value.code == 0
-        assert isinstance(stopped.value, Parsed) or shown_help, f"{shlex.join(words)}: {told[-1]}"
-        assert is_record or not told, f"{shlex.join(words)}: {told[-1]}"
+        assert isinstance(stopped.value, Parsed) or shown_help, f"{shlex.join(words)}: {stderr[-1]}"
+        assert is_record or not stderr, f"{shlex.join(words)}: {stderr[-1]}"
 
 
 def test_pages_were_found():
@@ -120,7 +120,7 @@ def test_commands_in_blocks_are_whole(page, parse, capsys):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_commands_in_prose_know_their_options(page, parse, capsys, monkeypatch):
-    """They may leave out what they need; what they do say must be understood."""
+    """They may omit required arguments, but what they state must be valid."""
     parse_known_args = argparse.ArgumentParser.parse_known_args
 
     def of_what_is_there(self, args=None, namespace=None, **how):

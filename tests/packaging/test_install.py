@@ -1,4 +1,4 @@
-"""Installed for real, by colcon and by pip: each leaves executables and files where its users look."""
+"""Real installations by colcon and pip: executables and files are where users look for them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEFT_OUT = shutil.ignore_patterns(".*", "build", "install", "log", "dist", "demo
 
 
 def run(command: Sequence[str | Path], cwd: Path, **environment: str) -> str:
-    """Run to the end and give back what was printed; a failure shows all of it."""
+    """Run to the end and return the output; a failure shows all of it."""
     clean = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "COLCON_PREFIX_PATH"}}
     done = subprocess.run(
         command, cwd=cwd, env=clean | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -29,7 +29,7 @@ def run(command: Sequence[str | Path], cwd: Path, **environment: str) -> str:
 
 @pytest.fixture(scope="module")
 def workspace(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ROS workspace with the repository under src/, as a user clones it."""
+    """ROS workspace with the repository under src/, as a user clones it."""
     folder = tmp_path_factory.mktemp("workspace")
     shutil.copytree(repository, folder / "src/spectradino", ignore=LEFT_OUT)
     return folder
@@ -37,7 +37,7 @@ def workspace(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module")
 def built(workspace: Path) -> Path:
-    """The workspace, built with the one line that README.md gives."""
+    """The workspace, built with the command of README.md."""
     colcon = Path(sys.prefix) / "bin/colcon"
     if not colcon.exists():
         pytest.skip("colcon is not in this environment")
@@ -63,7 +63,7 @@ def test_colcon_puts_executables_where_ros2_run_looks(built: Path) -> None:
         assert os.access(built / "install/spectradino_ros/lib/spectradino_ros" / name, os.X_OK)
 
 
-def test_colcon_shares_what_the_repository_shares(built: Path, repository: Path) -> None:
+def test_colcon_installs_the_repositorys_share_files(built: Path, repository: Path) -> None:
     share = built / "install/spectradino_ros/share"
     assert (share / "ament_index/resource_index/packages/spectradino_ros").is_file()
     assert (share / "spectradino_ros/package.xml").is_file()
@@ -80,7 +80,7 @@ def test_colcon_builds_the_messages(built: Path) -> None:
 
 
 def test_without_its_messages_the_node_says_how_to_build_them(built: Path, tmp_path: Path) -> None:
-    """As after a plain `colcon build`, which leaves out the package inside the package."""
+    """As after a plain `colcon build`, which skips the package inside the package."""
     hidden = tmp_path / "spectradino_msgs"
     hidden.mkdir()
     (hidden / "__init__.py").write_text("raise ModuleNotFoundError('hidden', name=__name__)\n")

@@ -1,4 +1,4 @@
-"""Arrows point down: who may import whom, read from the source; and what importing the robot's path really loads."""
+"""Dependencies point one way: allowed imports by folder, read from the source; and modules loaded on the robot."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ OF_ROS = {
 
 @dataclass(frozen=True)
 class Import:
-    """One imported module, and whether it is imported only when a function is called."""
+    """An imported module, and whether it is imported only when a function is called."""
 
     module: str
     line: int
@@ -98,7 +98,7 @@ class Import:
 
 
 def imports(source: str) -> Iterator[Import]:
-    """Every import of a file but those for type checkers; `from a import b` gives a.b, as b may be a module."""
+    """Return every import except those for type checkers; `from a import b` gives a.b, as b may be a module."""
     todo: list[tuple[ast.AST, bool]] = [(ast.parse(source), False)]
     while todo:
         node, late = todo.pop()
@@ -116,12 +116,12 @@ def imports(source: str) -> Iterator[Import]:
 
 
 def below(name: str) -> set[str]:
-    """The rooms that one may import."""
+    """Return the folders that a folder may import."""
     return ARROWS[name] | (set() if name in WITHOUT_FILES else HELPERS)
 
 
 def room_of(path: str) -> str:
-    """The room of a file given relative to the root, e.g. spectradino_core/runtime/bundle.py -> runtime."""
+    """Return the folder of a path relative to the root, e.g. spectradino_core/runtime/bundle.py -> runtime."""
     package, inside = path.split("/", 1)
     module = inside.removesuffix(".py").replace("/", ".")
     if package == ROS:
@@ -130,14 +130,14 @@ def room_of(path: str) -> str:
 
 
 def room(module: str) -> str:
-    """The room of a module named from core on: its first two names if they are a room, else its first."""
+    """Return the folder of a module named from core on: its first two names if they are one, else its first."""
     names = module.split(".")
     pair = ".".join(names[:2])
     return pair if pair in ARROWS else names[0]
 
 
 def complaints(path: str, source: str) -> list[str]:
-    """What in one file goes against the arrows; empty when it keeps to them."""
+    """Return the forbidden imports of a file."""
     own = room_of(path)
     if own == "__init__":
         wrong = [i for i in imports(source) if i.module.startswith((CORE, ROS, "."))]
@@ -237,13 +237,13 @@ def test_arrows_make_no_circle() -> None:
 
 
 def modules(*rooms: str) -> list[str]:
-    """Importable names of all files in these rooms, but those that run on import."""
+    """Return importable names of all files in these folders, except those that run on import."""
     names = (f.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for f in FILES if room_of(f) in rooms)
     return sorted(n for n in names if not n.endswith("__main__"))
 
 
 def loaded_by(names: list[str]) -> set[str]:
-    """Top-level packages that a fresh interpreter holds after importing these modules."""
+    """Return top-level packages loaded in a fresh interpreter after importing these modules."""
     program = f"import sys, {', '.join(names)}\nprint(*{{m.partition('.')[0] for m in sys.modules}})"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -271,7 +271,7 @@ def test_importing_the_node_and_the_demo_loads_no_torch() -> None:
 
 
 def imported_by(name: str) -> set[str]:
-    """Top-level packages that a module names in its imports."""
+    """Return top-level packages that a module imports."""
     path = ROOT / name.replace(".", "/")
     source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     return {i.module.partition(".")[0] for i in imports(source.read_text())}

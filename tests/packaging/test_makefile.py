@@ -1,4 +1,4 @@
-"""What `make` says before it does anything: the targets, and what is missing on the machine."""
+"""`make`: targets, and errors for missing prerequisites before anything is done."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_demo_runs_on_what_serving_needs(repository: Path, tmp_path: Path) -> No
 
 
 def test_a_missing_python_of_the_robot_is_named(repository: Path, tmp_path: Path) -> None:
-    """As of a version manager whose command is there and says that the version is not."""
+    """As with a version manager whose command exists but lacks the version."""
     shim = tmp_path / "python3.10"
     shim.write_text("#!/bin/sh\necho 'python3.10: command not found' >&2\nexit 127\n")
     shim.chmod(0o755)

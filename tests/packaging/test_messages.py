@@ -1,4 +1,4 @@
-"""The message packages as rosidl built them: the right types on the wire, and what a report says of itself."""
+"""Message packages as built by rosidl: field types, and descriptions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PUBLISHED = {
 
 
 def described(package: str, name: str) -> dict:
-    """The description of a type that rosidl generated and installed."""
+    """Return the description of a type that rosidl generated and installed."""
     from ament_index_python import get_package_share_directory
 
     return json.loads((Path(get_package_share_directory(package)) / f"msg/{name}.json").read_text())
@@ -68,7 +68,7 @@ def test_frame_report_survives_the_wire() -> None:
     assert got.drops[0].count == 2**40
 
 
-def test_frame_report_can_say_that_there_is_no_offset() -> None:
+def test_frame_report_can_have_no_offset() -> None:
     from spectradino_msgs.msg import FrameReport
 
     sent = FrameReport(ir_offset_ms=math.nan)

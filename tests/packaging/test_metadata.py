@@ -1,4 +1,4 @@
-"""One version, one licence, one list of dependencies, wherever a tool looks for them."""
+"""One version, one licence and one list of dependencies in all metadata."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MANIFESTS = ["package.xml", "msg/package.xml", "msg/pip_only/vision_msgs/package
 
 
 def installed() -> Distribution:
-    """The metadata of the installed package; not what a build by pip has left in the working tree."""
+    """Metadata of the installed package, not of a build by pip left in the working tree."""
     for found in distributions(name="spectradino_ros"):
         if Path(str(found.locate_file(""))).resolve() != ROOT:
             return found

@@ -1,4 +1,4 @@
-"""Links and file names on every page lead somewhere, and the map of the tree is complete."""
+"""Links and file names on every page exist, and the table of folders is complete."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
 def anchors(page: Path) -> set[str]:
-    """Anchors of a page's headings, as GitHub makes them."""
+    """Return the anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", _CODE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
     texts = [re.sub(r"[^\w\- ]", "", re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", h.lower())) for h in headings]
     return {text.strip().replace(" ", "-") for text in texts}
@@ -49,7 +49,7 @@ def tracked() -> list[str]:
 
 
 def test_pages_and_settings_that_sources_name_exist() -> None:
-    """As in `see docs/node.md`, in messages, comments and scripts."""
+    """For example `see docs/node.md` in messages, comments and scripts."""
     missing = []
     for name in tracked():
         path = REPOSITORY / name
@@ -79,7 +79,7 @@ def test_folders_of_the_map_exist(tree: str) -> None:
 
 
 def test_everything_in_the_tree_is_on_the_map(tree: str) -> None:
-    """Each folder that holds tracked files, and each module and folder of the core."""
+    """Each folder with tracked files, and each module and folder of the core."""
     wanted = set()
     for path in tracked():
         first, *rest = path.split("/")

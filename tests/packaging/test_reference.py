@@ -1,4 +1,4 @@
-"""The reference tables of docs/node.md and config/detector.yaml are what the code says (`make reference`)."""
+"""The reference tables of docs/node.md and config/detector.yaml agree with the code (`make reference`)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_every_parameter_and_topic_is_on_the_page(repository: Path) -> None:
 
 @pytest.fixture
 def copy(repository: Path, tmp_path: Path) -> Path:
-    """A repository with the generator and its inputs, in which files may be changed."""
+    """Repository with the generator and its inputs, whose files may be changed."""
     for name in ("spectradino_core", "spectradino_ros"):
         (tmp_path / name).symlink_to(repository / name)
     for name in (".ci/reference.py", "docs/node.md", "config/detector.yaml"):
@@ -93,7 +93,7 @@ assert NODE_TOPICS["heat"] == ("sensor_msgs/msg/Image", True)
 
 
 def test_a_parameter_or_a_topic_is_one_row(repository: Path, tmp_path: Path) -> None:
-    """As CONTRIBUTING.md says: declarations, launch argument, help, bags, page and YAML derive from it."""
+    """As in CONTRIBUTING.md: declarations, launch argument, help, bags, page and YAML derive from it."""
     for name in ("spectradino_core", "spectradino_ros", ".ci", "docs", "config"):
         shutil.copytree(repository / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name, anchor, row in (

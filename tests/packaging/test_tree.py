@@ -1,4 +1,4 @@
-"""No file names a path of one machine."""
+"""No file contains a path of one machine."""
 
 from __future__ import annotations
 

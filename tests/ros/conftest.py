@@ -1,4 +1,4 @@
-"""What the tests of the node share."""
+"""Fixtures of the node's tests."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from tests.ros.harness import Peer
 
 @pytest.fixture(scope="session")
 def blob_model(tmp_path_factory):
-    """A model file that finds red things in colour and bright things in infrared."""
+    """Model file that detects red objects in RGB and bright objects in infrared."""
     return make_blob_model(tmp_path_factory.mktemp("models") / "blob.onnx")
 
 
 @pytest.fixture(scope="module")
 def peer():
-    """A node of ours that sends as two cameras do."""
+    """Node that sends like two cameras."""
     peer = Peer()
     yield peer
     peer.close()

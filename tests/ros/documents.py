@@ -1,4 +1,4 @@
-"""Code in the documentation, so that it can be run."""
+"""Code in the documentation, for running it."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ __all__ = ["python_blocks"]
 
 
 def python_blocks(page: Path) -> list[str]:
-    """The fenced Python of a Markdown file."""
+    """Return the fenced Python blocks of a Markdown file."""
     return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)

@@ -1,4 +1,4 @@
-"""What the node's smaller parts are tested with: a logger that keeps its lines, a clock that is set by hand."""
+"""Test doubles of the node's parts: a logger that keeps its lines, and a manual clock."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["Lines", "Seconds"]
 
 
 class Lines(list):
-    """Takes log lines as a logger does."""
+    """Logger that keeps its lines."""
 
     def warning(self, text: str) -> None:
         self.append(("warning", text))
@@ -16,7 +16,7 @@ class Lines(list):
 
 
 class Seconds:
-    """A clock that is set by hand."""
+    """Manual clock."""
 
     def __init__(self) -> None:
         self.now = 100.0

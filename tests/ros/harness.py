@@ -1,4 +1,4 @@
-"""The node in a process of its own, and a peer in ours that talks to it over DDS: tests of the node stand on these."""
+"""The node in its own process, and a peer in this one that talks to it over DDS."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ os.environ.update(
 
 
 def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = PATIENCE_S) -> Any:
-    """What `condition` returns as soon as it is true.
+    """Return the result of `condition` as soon as it is true.
 
     Raises:
-        AssertionError: it did not become true in time; `what` is said.
+        AssertionError: it did not become true in time; names `what`.
     """
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
@@ -85,7 +85,7 @@ class NodeProcess:
         return self._process.poll() is None
 
     def rss_mb(self) -> float:
-        """The memory that the process holds, in 10^6 bytes.
+        """Return the resident memory of the process, in 10^6 bytes.
 
         Raises:
             FileNotFoundError: it has ended, or this is not Linux.
@@ -98,11 +98,11 @@ class NodeProcess:
         return "\n".join(self.lines)
 
     def count(self, pattern: str) -> int:
-        """How many log lines match."""
+        """Count the log lines that match."""
         return sum(re.search(pattern, line) is not None for line in list(self.lines))
 
     def wait_for_line(self, pattern: str, after: int = 0) -> str:
-        """The first log line from index `after` on that matches."""
+        """Return the first log line from index `after` on that matches."""
 
         def find() -> str | None:
             return next((line for line in self.lines[after:] if re.search(pattern, line)), None)
@@ -118,13 +118,13 @@ class NodeProcess:
         self._process.send_signal(number)
 
     def wait(self) -> int:
-        """The exit code, once the process has ended and all of its lines are here."""
+        """Return the exit code, once the process has ended and all of its lines have arrived."""
         code = self._process.wait(PATIENCE_S)
         self._reader.join(PATIENCE_S)
         return code
 
     def stop(self) -> int:
-        """Ends it if it still runs. Returns the exit code."""
+        """End the process if it still runs; returns the exit code."""
         if self._process.poll() is None:
             self.send(signal.SIGINT)
         try:
@@ -140,7 +140,7 @@ class NodeProcess:
 
 
 class Peer:
-    """A node of ours that sends as cameras do and keeps what it receives."""
+    """Node that sends like cameras and keeps what it receives."""
 
     def __init__(self, name: str = "peer", camera_qos: QoSProfile = BEST_EFFORT) -> None:
         self.context = Context()
@@ -155,13 +155,13 @@ class Peer:
         }
 
     def collect(self, kind: type, topic: str, qos: QoSProfile = RELIABLE) -> list:
-        """A list that grows by each message on `topic`."""
+        """Return a list to which each message on `topic` is appended."""
         messages: list = []
         self.node.create_subscription(kind, topic, messages.append, qos)
         return messages
 
     def call(self, kind: type, service: str, request: Any) -> Any:
-        """A service's answer."""
+        """Call a service and return its response."""
         client = self.node.create_client(kind, service)
         assert client.wait_for_service(PATIENCE_S), f"{service} is not there"
         future = client.call_async(request)
@@ -170,11 +170,11 @@ class Peer:
         return future.result()
 
     def now(self) -> int:
-        """Now, in nanoseconds."""
+        """Return the current time in nanoseconds."""
         return self.node.get_clock().now().nanoseconds
 
     def wait_for_node(self) -> None:
-        """Until the node's subscriptions have found our cameras."""
+        """Wait until the node's subscriptions are matched with our cameras."""
         wait_until(lambda: all(p.get_subscription_count() for p in self.cameras.values()), "the node's subscriptions")
 
     def send(self, rgb: Image | None, ir: Image | None) -> None:
@@ -196,7 +196,7 @@ class Peer:
 
 @contextlib.contextmanager
 def running(*ros_args: str, params_file: Path | None = None, **parameters: object) -> Iterator[NodeProcess]:
-    """A node that is active, ended at the end."""
+    """An active node, stopped at the end."""
     node = NodeProcess(*ros_args, params_file=params_file, **parameters)
     try:
         node.wait_for_line("active: pairs from")
@@ -216,7 +216,7 @@ def to_ns(stamp: Time) -> int:
 def image(
     pixels: np.ndarray, encoding: str, stamp_ns: int, frame_id: str, big_endian: bool = False, padding: int = 0
 ) -> Image:
-    """An image message of an array [h, w] or [h, w, c], with `padding` bytes at the end of each row."""
+    """Create an image message of an array [h, w] or [h, w, c], with `padding` bytes at the end of each row."""
     height, width = pixels.shape[:2]
     if pixels.dtype.itemsize == 2:
         pixels = pixels.astype(">u2" if big_endian else "<u2")
@@ -233,7 +233,7 @@ Box = tuple[int, int, int, int]
 
 
 def rgb_pixels(size: tuple[int, int], red: Box | None) -> np.ndarray:
-    """A grey colour picture of (width, height) with a red rectangle x1 y1 x2 y2."""
+    """Draw a grey RGB image of (width, height) with a red rectangle x1 y1 x2 y2."""
     pixels = np.full((size[1], size[0], 3), 90, np.uint8)
     if red is not None:
         pixels[red[1] : red[3], red[0] : red[2]] = (250, 10, 10)
@@ -241,7 +241,7 @@ def rgb_pixels(size: tuple[int, int], red: Box | None) -> np.ndarray:
 
 
 def ir_pixels(size: tuple[int, int], hot: Box | None, dtype: type = np.uint16) -> np.ndarray:
-    """A cold infrared picture of (width, height) with a hot rectangle x1 y1 x2 y2."""
+    """Draw a cold infrared image of (width, height) with a hot rectangle x1 y1 x2 y2."""
     cold, warm = (1000, 30000) if dtype is np.uint16 else (20, 220)
     pixels = np.full((size[1], size[0]), cold, dtype)
     if hot is not None:
@@ -250,7 +250,7 @@ def ir_pixels(size: tuple[int, int], hot: Box | None, dtype: type = np.uint16) -
 
 
 def corners(detection: Any) -> np.ndarray:
-    """A Detection2D's box as x1 y1 x2 y2."""
+    """Return a Detection2D's box as x1 y1 x2 y2."""
     centre, bbox = detection.bbox.center.position, detection.bbox
     half_x, half_y = bbox.size_x / 2, bbox.size_y / 2
     return np.array([centre.x - half_x, centre.y - half_y, centre.x + half_x, centre.y + half_y])

@@ -1,4 +1,4 @@
-"""A lifecycle manager of our own: talks to a node's services as Nav2's or `ros2 lifecycle` would."""
+"""Lifecycle manager that calls a node's services like Nav2 or `ros2 lifecycle`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.ros.harness import NodeProcess, Peer
 
 
 class Manager:
-    """Talks to the services of the node called `name`, in full."""
+    """Calls the services of the node `name`, a fully qualified name."""
 
     def __init__(self, peer: Peer, process: NodeProcess, name: str) -> None:
         self.peer, self.process, self.name = peer, process, name

@@ -1,4 +1,4 @@
-"""Two cameras of ours before one node, in a namespace of their own: sends pairs or streams, finds what came back."""
+"""Two cameras for one node, in a namespace of their own: sends pairs or streams, and collects results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Rig", "Streams"]
 
 
 class Rig:
-    """The cameras and the listeners of `/<namespace>/detector_node`."""
+    """Cameras and subscribers of `/<namespace>/detector_node`."""
 
     def __init__(self, peer: Peer, namespace: str) -> None:
         self.peer = peer
@@ -45,7 +45,7 @@ class Rig:
             self.cameras["ir"].publish(image(ir, encoding, stamp if ir_stamp is None else ir_stamp, "ir_optical"))
 
     def answer_to(self, rgb: np.ndarray, ir: np.ndarray, ir_late_ns: int = 0) -> tuple[Detection2DArray, FrameReport]:
-        """Sends one pair, again while the node may not have found all of our publishers, and waits for its answer."""
+        """Send one pair, repeatedly while the node may not have found all publishers, and wait for its result."""
 
         def answer() -> tuple[Detection2DArray, FrameReport] | None:
             stamp = self.peer.now()
@@ -57,7 +57,7 @@ class Rig:
         return wait_until(answer, "an answer to a pair")
 
     def find(self, stamp: int) -> tuple[Detection2DArray, FrameReport] | None:
-        """The answer with that stamp."""
+        """Return the result with that stamp."""
         found = [next((m for m in list(of) if to_ns(m.header.stamp) == stamp), None) for of in self._results]
         return None if None in found else (found[0], found[1])
 
@@ -67,17 +67,17 @@ class Rig:
         return own[-1] if own else None
 
     def facts(self) -> dict[str, str]:
-        """The key values of the newest diagnostics; empty before the first."""
+        """Key values of the newest diagnostics; empty before the first."""
         status = self.status()
         return {} if status is None else {item.key: item.value for item in status.values}
 
     def wait_for_fact(self, key: str, text: str) -> str:
-        """The value of a diagnostics' key once it begins with `text`."""
+        """Return the value of a diagnostics key once it begins with `text`."""
         wait_until(lambda: self.facts().get(key, "").startswith(text), f"{key!r} to begin with {text!r}")
         return self.facts()[key]
 
     def wait_for_mode(self, mode: str) -> float:
-        """When, by `time.monotonic`, the mode was seen on its topic."""
+        """Return the time, by `time.monotonic`, at which the mode was published."""
         wait_until(lambda: self.modes and self.modes[-1].data == mode, f"mode {mode} on {self.name}/mode")
         return time.monotonic()
 
@@ -87,13 +87,13 @@ class Rig:
 
 
 class Streams:
-    """Both cameras at 20 Hz from a thread; each can be stopped, and infrared be frozen.
+    """Both cameras at 20 Hz from a thread; each can be stopped, and infrared can be frozen.
 
     Attributes:
-        rig: what they are sent by.
+        rig: sends the frames.
         stopped: cameras, "rgb" and "ir", that send nothing now.
-        frozen: infrared repeats its last picture.
-        stamps: what each camera has sent.
+        frozen: infrared repeats its last image.
+        stamps: stamps sent by each camera.
     """
 
     PERIOD_S = 0.05

@@ -1,4 +1,4 @@
-"""A camera is lost and the graph of the other one, which lies beside the model file, takes over in a running node."""
+"""If a camera is lost, the other one's single-stream model beside the model file takes over in a running node."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WEIGHTS = {WEIGHTS_KEY: "a" * 64}
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
-    """Of the two graphs of one stream, the infrared one is of another checkpoint."""
+    """The node with two single-stream models, of which the infrared one belongs to another checkpoint."""
     model = make_blob_model(tmp_path_factory.mktemp("alone") / "blob.onnx", provenance=WEIGHTS)
     make_blob_model(beside(model, "rgb"), streams="rgb", provenance=WEIGHTS)
     make_blob_model(beside(model, "ir"), streams="ir", provenance={WEIGHTS_KEY: "b" * 64})
@@ -38,7 +38,7 @@ def streams(node, peer):
 
 
 def answered(rig: Rig, mode: int) -> None:
-    """Waits for new answers of a mode."""
+    """Wait for new results of a mode."""
     before = len(rig.reports)
     wait_until(lambda: [r.mode for r in rig.reports[before:]].count(mode) > 3, f"answers of mode {mode}")
 
@@ -58,7 +58,7 @@ def test_the_graph_of_one_stream_serves_while_the_other_camera_is_lost(streams):
     wait_until(lambda: " only" not in rig.facts().get("engine", " only"), "the graph of both in the diagnostics")
 
 
-def test_one_of_another_checkpoint_is_told_and_the_graph_of_both_serves(node, streams):
+def test_mismatched_single_stream_model_is_rejected(node, streams):
     rig = streams.rig
     streams.stopped = {"rgb"}
     rig.wait_for_mode("ir_only")

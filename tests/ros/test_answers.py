@@ -1,4 +1,4 @@
-"""Pairs over DDS to another process, and what comes back: each answered, headers copied, boxes on the right pixels."""
+"""Results of pairs over DDS: one per pair, with copied headers and boxes on the right pixels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HOT = (200, 60, 300, 120)
 
 
 class Answers:
-    """All that the node publishes, by stamp."""
+    """All published messages by stamp."""
 
     def __init__(self, peer) -> None:
         self.peer = peer
@@ -29,7 +29,7 @@ class Answers:
         self.reports = peer.collect(FrameReport, "/detector_node/frame_report")
 
     def to(self, rgb: np.ndarray, ir: np.ndarray, rgb_encoding="rgb8", ir_encoding="16UC1", **ir_options):
-        """Sends one pair and waits for its detections, mask and report."""
+        """Send one pair and wait for its detections, mask and report."""
         stamp = self.peer.now()
         self.peer.send(
             image(rgb, rgb_encoding, stamp, "rgb_optical"), image(ir, ir_encoding, stamp, "ir_optical", **ir_options)
@@ -71,7 +71,7 @@ def answers(node, peer):
     return answers
 
 
-def test_every_pair_at_10_hz_is_answered_with_the_colour_frames_header(answers, peer):
+def test_every_pair_at_10_hz_gets_a_result_with_the_rgb_header(answers, peer):
     rgb, ir = rgb_pixels(SIZE, RED), ir_pixels(SIZE, HOT)
     sent = []
     due = time.monotonic()
@@ -125,7 +125,7 @@ def test_boxes_and_mask_lie_on_source_pixels(answers, size, red, hot):
     assert pixels[centre] == 2
 
 
-def test_infrared_of_another_size_lies_over_the_same_field(answers):
+def test_infrared_of_another_size_covers_the_same_field(answers):
     hot = (80, 60, 160, 120)
     detections, _mask, _report = answers.to(rgb_pixels(SIZE, None), ir_pixels((320, 240), hot))
     (detection,) = detections.detections
@@ -209,7 +209,7 @@ def test_the_overlay_is_drawn_for_a_listener(answers, peer):
     )
 
 
-def test_the_node_said_nothing_alarming(node, answers):
+def test_the_node_logged_no_warning(node, answers):
     """Last in this module: none of the above is a reason to warn."""
     complaints = [line for line in node.lines if "[WARN]" in line or "[ERROR]" in line or "[FATAL]" in line]
     # Of rates nothing is expected: a test sends when it wants an answer, at 10 Hz, 38 Hz or not at all.

@@ -1,4 +1,4 @@
-"""Messages that can't be used: each costs itself, one log line that names the culprit, and no good frame after it."""
+"""Unusable messages: each costs itself and one log line that names the culprit, but no good frame."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def cameras(node, peer):
 
 
 class Cameras:
-    """Sends pairs of which one message may be spoilt, and knows which were answered."""
+    """Sends pairs of which one message may be damaged, and records which had results."""
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
@@ -44,7 +44,7 @@ class Cameras:
         self.reports = peer.collect(FrameReport, "/detector_node/frame_report")
 
     def tick(self) -> int:
-        """The next stamp: 40 ms after the last, as 25 Hz cameras have it, however fast this test is."""
+        """Return the next stamp: 40 ms after the last, as of 25 Hz cameras, however fast this test is."""
         self._stamp += 40_000_000
         return self._stamp
 
@@ -64,7 +64,7 @@ class Cameras:
         return self.answered(stamp) is not None
 
     def good_pair(self) -> FrameReport:
-        """Sends a good pair and waits for its answer, which must come."""
+        """Send a good pair and wait for its result."""
         stamp = self.tick()
         self.peer.send(*self.pair(stamp))
         return wait_until(lambda: self.answered(stamp), "the answer to the next good pair")
@@ -92,7 +92,7 @@ BAD = {
 
 @pytest.mark.parametrize("camera", ["rgb", "ir"])
 @pytest.mark.parametrize("cause", BAD)
-def test_a_damaged_message_is_named_once_and_the_next_pair_is_answered(node, cameras, cause, camera):
+def test_a_damaged_message_is_named_once_and_the_next_pair_gets_a_result(node, cameras, cause, camera):
     lines, before = len(node.lines), cameras.drops().get(f"{camera}_{cause}", 0)
     for _ in range(3):
         stamp = cameras.tick()
@@ -128,7 +128,7 @@ def test_a_stamp_that_goes_backwards_is_named(node, cameras):
 
 
 def test_a_clock_that_jumps_back_restarts_the_pairing(node, cameras):
-    """As a bag that is played again does; stamps stay in the past from here on, until the clock jumps ahead."""
+    """As with a repeated bag; from here on stamps stay in the past, until the clock jumps ahead."""
     stamp = cameras.good_pair().header.stamp
     past = to_ns(stamp) - 3_600_000_000_000
     cameras.peer.send(*cameras.pair(past))
@@ -160,7 +160,7 @@ def test_cameras_of_different_shape_are_named(node, cameras):
 
 
 def test_a_publisher_that_can_not_match_is_named(node, cameras):
-    """The node asks for a depth and best effort only, so that this can be had only by an override."""
+    """The node requests a depth and best effort only, so this needs an override."""
     topic = "/rgb/image_raw"
     with running(
         "-r", "__ns:=/strict", "-r", "rgb/image_raw:=/strict_rgb", model=cameras_model(node), device="cpu",
@@ -225,7 +225,7 @@ def test_frames_that_never_meet_are_explained(tmp_path, blob_model, peer):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("here", "gone"), [("rgb", "ir"), ("ir", "rgb")])
-def test_a_camera_that_never_comes_is_named_and_the_other_answers_alone(blob_model, peer, here, gone):
+def test_a_missing_camera_is_named_and_the_other_is_used_alone(blob_model, peer, here, gone):
     with running(
         "-r", f"__ns:=/lone_{here}", model=blob_model, device="cpu", no_message_timeout_s=1.0, stale_ms=500.0
     ) as node:
@@ -275,7 +275,7 @@ def test_a_camera_that_never_comes_is_named_and_the_other_answers_alone(blob_mod
 
 @pytest.mark.slow
 def test_cameras_that_come_late_are_fused_from_the_first_pair_on(blob_model, peer):
-    """Until both count as alive again, no frame is answered alone that has a partner."""
+    """Until both count as alive again, no frame that has a partner is used alone."""
     with running("-r", "__ns:=/late", model=blob_model, device="cpu", stale_ms=500.0) as node:
         rgb_out, ir_out = (peer.node.create_publisher(Image, f"/late/{key}/image_raw", 5) for key in ("rgb", "ir"))
         reports = peer.collect(FrameReport, "/late/detector_node/frame_report")
@@ -293,7 +293,7 @@ def test_cameras_that_come_late_are_fused_from_the_first_pair_on(blob_model, pee
 
 
 @pytest.mark.slow
-def test_a_slow_model_answers_the_newest_and_counts_the_rest(tmp_path, peer):
+def test_a_slow_model_processes_the_newest_pair_and_counts_the_rest(tmp_path, peer):
     model = make_blob_model(tmp_path / "slow.onnx", work=12)
     with running("-r", "__ns:=/slow", model=model, device="cpu", threads=1) as node:
         rgb_out, ir_out = (peer.node.create_publisher(Image, f"/slow/{key}/image_raw", 5) for key in ("rgb", "ir"))

@@ -1,4 +1,4 @@
-"""A recorded drive answered offline and by the real node over DDS: the same detections."""
+"""A recording replayed offline and sent to the real node over DDS gives the same detections."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MODES = ("fused", "rgb_only", "ir_only")
 
 
 @pytest.mark.slow
-def test_the_node_and_the_replay_answer_alike(repository, tmp_path):
+def test_the_node_and_the_replay_give_equal_results(repository, tmp_path):
     model = repository / "models/lwir_box.onnx"
     # What a camera's silence means depends on the real clock, which a busy machine's test is not to be judged by.
     given: dict[str, object] = {

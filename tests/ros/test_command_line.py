@@ -1,4 +1,4 @@
-"""The command `detector_node`: help, words that ROS does not read, modules that are missing."""
+"""The command `detector_node`: help, arguments that ROS does not read, missing modules."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_words_for_ros_are_its_own():
 
 
 def test_a_parameter_file_that_is_none_is_refused_before_ros_opens_it(tmp_path):
-    """A pipe without a writer hung the start; of text in another encoding ROS says 'error near line 0'."""
+    """A pipe without a writer blocked the start; for text in another encoding ROS reports 'error near line 0'."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "latin").write_bytes(b"/**: {ros__parameters: {model: \xe9}}")

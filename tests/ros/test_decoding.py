@@ -1,4 +1,4 @@
-"""Images that take long or turn out damaged when they are unpacked, and the encodings of real cameras, over DDS."""
+"""Images that take long to decode or are found damaged in decoding, and the encodings of real cameras, over DDS."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ HOLED = JPEG[: len(JPEG) // 3] + bytes(min(4096, len(JPEG) // 3)) + JPEG[len(JPE
 
 @pytest.fixture(params=["simplejpeg", "opencv"])
 def without(request, tmp_path, monkeypatch) -> str:
-    """The node with the strict decoder, and on a robot that does not have it."""
+    """The node with the strict decoder, and without it."""
     if request.param == "opencv":
         (tmp_path / "simplejpeg.py").write_text('raise ImportError("not on this robot")\n')
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return request.param
 
 
-def test_half_grey_frames_are_dropped_and_their_partners_answered(blob_model, peer, without):
+def test_half_grey_frames_are_dropped_and_their_partners_get_results(blob_model, peer, without):
     with running("-r", "__ns:=/half", model=blob_model, device="cpu", rgb_transport="compressed") as node:
         rig = Rig(peer, "/half")
         rig.camera("rgb", of_jpeg(JPEG + bytes(50_000)))  # a buffer sent whole, as USB cameras do
@@ -85,7 +85,7 @@ def to_ns_or_0(stamp) -> int:
 
 
 def png_of(width: int, height: int, bits: int = 16) -> bytes:
-    """A black PNG of any size, made without holding its pixels twice."""
+    """Encode a black PNG of any size, without holding its pixels twice."""
 
     def part(name: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
@@ -97,8 +97,8 @@ def png_of(width: int, height: int, bits: int = 16) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", head) + part(b"IDAT", body) + part(b"IEND", b"")
 
 
-def test_services_are_answered_while_hostile_images_come(blob_model, peer):
-    """Thousands of scans, a PNG of 100 megapixels in a few bytes, and right below the limit one that takes a while."""
+def test_services_respond_while_hostile_images_arrive(blob_model, peer):
+    """Thousands of scans, a PNG of 100 megapixels in a few bytes, and one just below the limit that takes a while."""
     progressive = jpeg(cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
     last = progressive.rindex(b"\xff\xda")
     scans = progressive[:-2] + progressive[last:-2] * 1000 + b"\xff\xd9"
@@ -187,7 +187,7 @@ def double_height(stamp: int) -> Image:
     ],
     ids=["bayer+32FC1", "nv12+crop", "zstd"],
 )  # fmt: skip
-def test_what_real_cameras_send_is_answered(blob_model, peer, rgb, ir, parameters):
+def test_encodings_of_real_cameras_get_results(blob_model, peer, rgb, ir, parameters):
     with running(
         "-r", "__ns:=/real", model=blob_model, device="cpu", fallback_mode="fused_only", pairing="one_to_one",
         **parameters,

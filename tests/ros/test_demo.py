@@ -1,4 +1,4 @@
-"""The demo as a newcomer runs it, with a model whose answers are known: real processes, real DDS, real files."""
+"""The demo as a newcomer runs it, with a model of known results: real processes, DDS and files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pairs of odd sizes, each with one red box in colour and one hot box in infrared, all of them known."""
+    """Pairs of odd sizes, each with one red box in RGB and one hot box in infrared."""
     root = tmp_path_factory.mktemp("blobs")
     for kind in ("rgb", "lwir", "label"):
         (root / "val" / kind).mkdir(parents=True)
@@ -68,7 +68,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_real_pairs_are_answered_scored_and_drawn(data: Path, model: Path, ros_domain: int, tmp_path: Path) -> None:
+def test_real_pairs_get_results_scores_and_overlays(data: Path, model: Path, ros_domain: int, tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / "overlays").mkdir(parents=True)
     (out / "overlays/0042.png").write_bytes(b"of an earlier run")
@@ -98,9 +98,9 @@ def test_real_pairs_are_answered_scored_and_drawn(data: Path, model: Path, ros_d
     names = sorted(path.name for path in (out / "overlays").iterdir())
     assert names == [*(f"{k:04d}.png" for k in range(6)), "mine.png"]
     for number, (width, height) in enumerate(SIZES):
-        picture = cv2.imread(str(out / f"overlays/{number:04d}.png"))
-        assert picture is not None
-        assert picture.shape[0] - 40 == pytest.approx(640 * height / width, abs=1)
+        image = cv2.imread(str(out / f"overlays/{number:04d}.png"))
+        assert image is not None
+        assert image.shape[0] - 40 == pytest.approx(640 * height / width, abs=1)
     sheet = cv2.imread(str(out / "contact_sheet.png"))
     assert sheet is not None
     assert min(sheet.shape[:2]) > 500
@@ -109,7 +109,7 @@ def test_real_pairs_are_answered_scored_and_drawn(data: Path, model: Path, ros_d
 
 
 @pytest.mark.slow
-def test_synthetic_street_without_data(model: Path, ros_domain: int, tmp_path: Path) -> None:
+def test_synthetic_scenes_without_data(model: Path, ros_domain: int, tmp_path: Path) -> None:
     done = run_demo(["--out", tmp_path, "--limit", "5", "--model", model, "--keep-pairs"], ros_domain)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "report.json").read_text())
@@ -135,7 +135,7 @@ def test_cameras_that_are_too_fast(data: Path, ros_domain: int, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_a_model_that_answers_nothing(data: Path, ros_domain: int, tmp_path: Path) -> None:
+def test_a_model_that_refuses_every_pair(data: Path, ros_domain: int, tmp_path: Path) -> None:
     from spectradino_core.thermal import ThermalContract
 
     picky = make_blob_model(tmp_path / "picky.onnx", input_size=(322, 238), thermal=ThermalContract(depths=(8,)))
@@ -151,7 +151,7 @@ def test_a_model_that_answers_nothing(data: Path, ros_domain: int, tmp_path: Pat
 
 
 def children(pid: int) -> dict[str, int]:
-    """Process ids of a process's children by the module they run."""
+    """Return process ids of a process's children by module."""
     listing = subprocess.run(
         ["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True, check=False
     )
@@ -160,7 +160,7 @@ def children(pid: int) -> dict[str, int]:
 
 
 def heed_interrupts() -> None:
-    """A shell starts what it runs in the background with SIGINT ignored, and children inherit that."""
+    """A shell starts background processes with SIGINT ignored, which children inherit."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -198,7 +198,7 @@ def test_stopped_in_the_middle_it_leaves_no_process_behind(running, number: sign
 
 
 @pytest.mark.slow
-def test_a_node_that_dies_is_told(running) -> None:
+def test_a_node_that_dies_is_reported(running) -> None:
     demo, out = running
     os.kill(children(demo.pid)["detector_node"], signal.SIGKILL)
     _, stderr = demo.communicate(timeout=40)

@@ -1,4 +1,4 @@
-"""The demo's parts, each on its own: pace, scores, figures, overlays, the synthetic folder, child processes."""
+"""Parts of the demo: pace, scores, plots, overlays, the synthetic folder, child processes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def sample(size: tuple[int, int], boxes=None, labels=None, mask: np.ndarray | No
 
 
 class TestPace:
-    def test_a_given_rate_is_kept_whatever_comes_back(self) -> None:
+    def test_a_given_rate_is_kept_without_results(self) -> None:
         pace = Pace(20.0)
         pace.add_round_trip(3.0)
         assert pace.interval_s == 0.05
@@ -88,7 +88,7 @@ class TestPace:
 
 
 class TestScores:
-    def test_an_unanswered_pair_counts_as_all_missed(self) -> None:
+    def test_a_pair_without_result_counts_as_all_missed(self) -> None:
         scorer = Scorer(BOX_CLASSES, MASK_CLASSES, 0.3)
         truth = sample((40, 30), [[2, 2, 20, 20]], [2], np.full((30, 40), 3, np.uint8))
         scorer.add(truth, percepts((40, 30), [[2, 2, 20, 20]], [0.9], [2], np.full((30, 40), 3, np.uint8)))
@@ -142,7 +142,7 @@ def test_figures_of_a_replay() -> None:
         assert part in text
 
 
-def test_figures_of_a_replay_without_answers_are_json() -> None:
+def test_statistics_of_a_replay_without_results_are_json() -> None:
     figures = replay_figures([outcome(0, None)], {}, warm_ups=0)
     assert figures["latency_ms"] is None
     assert json.loads(json.dumps(figures, allow_nan=False))["pairs"]["answered"] == 0
@@ -170,7 +170,7 @@ class TestOverlays:
             # the box below the threshold is not there: it would run along the edges
             assert not coloured[:, :4].any()
 
-    def test_the_mask_is_blended_into_the_colour_panel_only(self) -> None:
+    def test_the_mask_is_blended_into_the_rgb_panel_only(self) -> None:
         size = (640, 512)
         found = percepts(size, mask=np.full((512, 640), MASK_CLASSES.index("car"), np.uint8))
         overlay = pair_overlay(sample(size), found, INFO, "", "", 0.3)
@@ -226,7 +226,7 @@ def test_a_synthetic_folder_is_read_back_as_it_was_rendered(tmp_path: Path) -> N
 
 
 class TestChild:
-    def test_an_early_end_is_told_with_the_last_lines(self, tmp_path: Path) -> None:
+    def test_an_early_end_is_reported_with_the_last_lines(self, tmp_path: Path) -> None:
         code = "import sys\nfor i in range(40): print('line', i)\nsys.exit(3)"
         child = Child("node", ["-c", code], {}, tmp_path / "node.log")
         child.process.wait(20)

@@ -1,4 +1,4 @@
-"""Filters of detections and the form of their class ids, set while the node runs, over DDS."""
+"""Filters of detections and the form of class ids, set while the node runs, over DDS."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rig(node, peer):
 
 
 def found(rig: Rig) -> list[str]:
-    """Class ids of what the node finds in one pair, best first."""
+    """Return class ids of the node's detections in one pair, highest score first."""
     detections, report = rig.answer_to(RGB, IR)
     assert report.detections == len(detections.detections)
     return [detection.results[0].hypothesis.class_id for detection in detections.detections]

@@ -1,4 +1,4 @@
-"""The node's health: rates, ages, latencies and the level of its diagnostics."""
+"""Health of the node: rates, ages, latencies and the level of its diagnostics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Simulated time that makes no sense: whatever comes on /clock, the node lives and answers."""
+"""Meaningless simulated time: whatever arrives on /clock, the node survives and gives results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing that arrives through a parameter service ends the node; what it already has is always accepted."""
+"""No parameter request ends the node; the values that it already has are always accepted."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def wild_values() -> list[ParameterValue]:
 
 @pytest.fixture(scope="module")
 def node(blob_model, peer):
-    """A node that answers a pair of frames before all of this and after it, without having grown by much."""
+    """A node that gives results for a pair of frames before and after all tests, without much growth."""
     rig = Rig(peer, "hostile")
     node = NodeProcess("-r", "__ns:=/hostile", model=blob_model, device="cpu", threads=1)
     node.wait_for_line("active: pairs from")
@@ -179,7 +179,7 @@ def test_a_request_of_thousands_of_parameters_is_refused_while_frames_come(manag
 
 
 def test_what_it_has_can_be_given_again(manager):
-    """`ros2 param load` of an unchanged `ros2 param dump`: every parameter that it lists, one by one."""
+    """`ros2 param load` of an unchanged `ros2 param dump`: every listed parameter, one by one."""
     listed = manager.peer.call(ListParameters, f"{manager.name}/list_parameters", ListParameters.Request())
     names = listed.result.names
     assert set(specs()) < set(names)
@@ -222,7 +222,7 @@ def test_a_refusal_names_the_transitions_that_the_present_state_allows(blob_mode
 
 
 def test_many_requests_do_not_slow_it(manager):
-    """A second of refusals: it still answers at once, and said it once."""
+    """A second of refusals: it still gives results at once, and logged one line."""
     end, count = time.monotonic() + 1.0, manager.process.count("refused the transition")
     while time.monotonic() < end:
         manager.change(1)

@@ -1,4 +1,4 @@
-"""What cameras may be like: compressed, reliable or not, on simulated time, in namespaces, not needed for a while."""
+"""Kinds of cameras: compressed, reliable or not, on simulated time, in namespaces, not subscribed to for a while."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def raw_ir(stamp: int) -> Image:
 
 
 def compressed(pixels: np.ndarray, kind: str, text: str) -> Callable[[int], CompressedImage]:
-    """Makes messages as image_transport's plugin does of an RGB or grey picture; `kind` is a file's ending."""
+    """Make messages like image_transport's plugin from an RGB or grey image; `kind` is a file's ending."""
     good, data = cv2.imencode(f".{kind}", pixels[..., ::-1] if pixels.ndim == 3 else pixels)
     assert good
 
@@ -73,7 +73,7 @@ PNG_IR = compressed(IR, "png", "mono16; png compressed")
 
 
 class Rig:
-    """Two cameras, and a listener to the reports and detections of the node in a namespace."""
+    """Two cameras, and a subscriber to the reports and detections of the node in a namespace."""
 
     def __init__(self, peer, namespace: str, listens: bool = True) -> None:
         self.peer, self.name = peer, f"{namespace}/detector_node"
@@ -101,12 +101,12 @@ class Rig:
         return next((r for r in list(self.reports) if to_ns(r.header.stamp) == stamp), None)
 
     def answers(self) -> bool:
-        """Sends a pair; whether one was answered."""
+        """Send a pair; returns whether one had a result."""
         self.send()
         return bool(self.reports and self.detections)
 
     def drops(self) -> dict[str, int]:
-        """As of the answer to a pair sent now."""
+        """Return the drops reported with the result of a pair sent now."""
         stamp = self.send()
         return {d.cause: d.count for d in wait(lambda: self.answered(stamp), "an answer").drops}
 

@@ -1,6 +1,6 @@
-"""The launch files, run by ROS's own launch in a process of its own.
+"""Launch files, run by ROS's own launch in its own process.
 
-Neither launch nor launch_ros can be had by pip: this runs where a ROS distribution is installed.
+Neither launch nor launch_ros is on PyPI: this runs where a ROS distribution is installed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ sys.exit(service.run())
 
 @pytest.fixture(scope="module")
 def prefix(tmp_path_factory) -> Path:
-    """An installation of this checkout as ROS sees one: the package in the index, its executable in lib."""
+    """Installation of this checkout as ROS sees it: the package in the index, its executable in lib."""
     prefix = tmp_path_factory.mktemp("prefix")
     marker = prefix / "share" / "ament_index" / "resource_index" / "packages" / "spectradino_ros"
     executable = prefix / "lib" / "spectradino_ros" / "detector_node"
@@ -56,7 +56,8 @@ def prefix(tmp_path_factory) -> Path:
 def launch(
     prefix: Path, *arguments: str, until: str | None = None, band: str = "lwir", file: Path | None = None
 ) -> tuple[int, str]:
-    """Runs a launch file until a line holds `until` (then as by Ctrl-C) or it ends. Returns exit code and output."""
+    """Run a launch file until a line contains `until` (then stop it as by Ctrl-C) or it ends; returns exit code and
+    output."""
     paths = [str(prefix), os.environ.get("AMENT_PREFIX_PATH") or sys.prefix]
     environment = os.environ | {
         "AMENT_PREFIX_PATH": os.pathsep.join(paths),
@@ -170,7 +171,7 @@ def generate_launch_description():
 
 
 def parent(tmp_path: Path, includes: str) -> Path:
-    """A launch file that includes ours and has arguments of its own, one of which looks like one of ours."""
+    """Launch file that includes ours and has its own arguments, one of which looks like one of ours."""
     file = tmp_path / "robot.launch.py"
     file.write_text(PARENT.replace("FOLDER", str(ROOT / "launch")).replace("INCLUDES", includes))
     return file
@@ -209,7 +210,7 @@ def test_a_typing_error_where_ours_is_included_is_refused(prefix, tmp_path):
 
 
 def test_two_bands_in_one_launch_and_a_namespace_from_outside(prefix, tmp_path):
-    """What the first inclusion leaves behind must not reach the second: launch files share their arguments."""
+    """Values of the first inclusion must not reach the second: launch files share their arguments."""
     lines = []
     for band in ("lwir", "nir"):
         model = make_blob_model(tmp_path / f"{band}.onnx", bands=(Modality.RGB, Modality.parse(band)))
@@ -224,7 +225,7 @@ def test_two_bands_in_one_launch_and_a_namespace_from_outside(prefix, tmp_path):
 
 
 def snippet(words: str) -> str:
-    """The launch file in the documentation that holds `words`."""
+    """Return the launch file in the documentation that contains `words`."""
     (found,) = [block for block in python_blocks(ROOT / "docs/node.md") if words in block]
     return found
 
@@ -270,7 +271,7 @@ def test_the_dds_profile_reaches_the_node(prefix, blob_model, monkeypatch, tmp_p
     assert "XMLPARSER" not in output
 
 
-def test_a_failed_start_is_said(prefix, tmp_path):
+def test_a_failed_start_is_reported(prefix, tmp_path):
     _code, output = launch(prefix, f"model:={tmp_path}/nowhere.onnx")
     assert "nowhere.onnx does not exist" in output
     assert "process has died" in output

@@ -1,4 +1,4 @@
-"""The launch arguments without ROS's launch: all parameters are there, values are read, unknown names are refused."""
+"""Launch arguments without ROS's launch: all parameters exist, values are parsed, unknown names are refused."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_nothing_given_sets_nothing():
 
 
 def example(spec) -> tuple[str, object]:
-    """A text and the value that it stands for, other than the default."""
+    """Return a text and the value that it represents, other than the default."""
     if spec.kind is bool:
         return ("False", False) if spec.default else ("true", True)
     if spec.kind is tuple:
@@ -141,7 +141,7 @@ def test_the_parameter_file_must_be_there_and_be_meant_for_the_node(tmp_path):
 
 
 def hostile_paths(folder) -> dict[str, str]:
-    """Paths that are no file, and what is said of them."""
+    """Invalid paths and their errors."""
     os.mkfifo(folder / "pipe")
     (folder / "loop").symlink_to("loop")
     (folder / "dangling").symlink_to("nowhere")
@@ -193,7 +193,7 @@ def test_the_profile_is_the_shipped_one_or_a_file(tmp_path):
 
 
 def test_the_documentation_shows_a_launch_file_for_each_way_of_managing(repository):
-    """What they do is seen in test_launch.py, where ROS's launch is there; here that they can be read and typed."""
+    """Their effect is tested in test_launch.py, if ROS's launch is installed; here that they can be parsed."""
     blocks = python_blocks(repository / "docs/node.md")
     assert len(blocks) == 3
     for block in blocks:

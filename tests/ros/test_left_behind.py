@@ -1,4 +1,4 @@
-"""What other test runs, killed ones among them, and robots on this machine have to do with ours: nothing."""
+"""Isolation from other test runs, including killed ones, and from robots on this machine."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def numbers(process: subprocess.Popen[str]) -> list[int]:
 
 
 def gone(pid: int) -> Callable[[], bool]:
-    """Whether a process has ended; one that nobody has waited for yet has."""
+    """Return whether a process has ended, including one not yet waited for."""
 
     def ended() -> bool:
         try:
@@ -120,7 +120,7 @@ def test_a_domain_with_someone_in_it_is_not_taken_even_if_the_user_names_it(peer
         assert domain != DOMAIN
 
 
-def test_all_domains_in_use_is_told(monkeypatch):
+def test_all_domains_in_use_is_an_error(monkeypatch):
     monkeypatch.setattr("tests.domains.occupied", lambda: set(range(1, 101)))
     with pytest.raises(RuntimeError, match="1 to 100 are all in use"), own_domain():
         pass

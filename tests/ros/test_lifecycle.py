@@ -1,4 +1,4 @@
-"""The node managed from outside: transitions through its services, changes of parameters in each state, diagnostics."""
+"""The node managed from outside: transitions by services, changes of parameters in each state, diagnostics."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_an_override_of_a_wrong_type_is_refused_in_a_sentence_and_one_without_ef
 
 
 def test_a_failed_activation_leaves_nothing_behind_and_the_node_alive(peer, blob_model):
-    """A camera that can't be subscribed to: as a transition, and later from a timer when somebody listens."""
+    """A camera that can't be subscribed to: in a transition, and later from a timer when a subscriber appears."""
     override = {"qos_overrides./refused/ir/image_raw.subscription.reliability": "bogus"}
     node = NodeProcess("-r", "__ns:=/refused", model=blob_model, device="cpu", threads=1, autostart=False, **override)
     try:
@@ -193,8 +193,8 @@ def test_a_failed_activation_leaves_nothing_behind_and_the_node_alive(peer, blob
         labels = peer.collect(LabelInfo, "/refused/detector_node/label_info", LATCHED)
         assert manager.change(Transition.TRANSITION_CONFIGURE)
         assert not manager.change(Transition.TRANSITION_ACTIVATE)
-        told = "can't subscribe to /refused/ir/image_raw: .*bogus.*qos_overrides./refused/ir/image_raw"
-        node.wait_for_line(rf"\[ERROR\].*cannot activate: {told}")
+        cause = "can't subscribe to /refused/ir/image_raw: .*bogus.*qos_overrides./refused/ir/image_raw"
+        node.wait_for_line(rf"\[ERROR\].*cannot activate: {cause}")
         assert manager.state() == "inactive"
         wait_until(lambda: peer.node.count_subscribers("/refused/rgb/image_raw") == 0, "the other camera's end")
         assert manager.set("lazy_subscription", True) == (True, "")
@@ -203,7 +203,7 @@ def test_a_failed_activation_leaves_nothing_behind_and_the_node_alive(peer, blob
         assert manager.set("score_threshold", 0.625) == (True, "")
         wait_until(lambda: labels[-1].threshold == 0.625, "the new threshold, though nobody listens to answers")
         peer.collect(Detection2DArray, "/refused/detector_node/detections")
-        node.wait_for_line(rf"\[ERROR\].*cannot watch the cameras: {told}")
+        node.wait_for_line(rf"\[ERROR\].*cannot watch the cameras: {cause}")
         assert manager.state() == "active"
         assert peer.node.count_subscribers("/refused/rgb/image_raw") == 0
     finally:

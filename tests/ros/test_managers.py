@@ -1,4 +1,4 @@
-"""Lifecycle managers as they really call: launch's LifecycleNode, Nav2's manager, several at once, and wild requests.
+"""Lifecycle managers with their real calls: launch's LifecycleNode, Nav2's manager, several at once, odd requests.
 
 Real processes and services over DDS. The sequences are those of launch_ros (`LifecycleNode`, `OnStateTransition`) and
 of Nav2's `LifecycleManager` with `bond_timeout: 0.0`.
@@ -25,7 +25,7 @@ REFUSED = r"\[WARN\].*refused the transition"
 
 @pytest.fixture
 def start(blob_model):
-    """Starts nodes; at the end each must still run and end well."""
+    """Start nodes; at the end each must still run and exit cleanly."""
     nodes: list[NodeProcess] = []
 
     def start(autostart: bool = False) -> NodeProcess:
@@ -41,7 +41,7 @@ def start(blob_model):
 
 
 class Client:
-    """One manager's clients; they stay, as a real manager's do."""
+    """Clients of one manager, kept like those of a real manager."""
 
     def __init__(self, peer: Peer) -> None:
         self._change = peer.node.create_client(ChangeState, f"{NAME}/change_state")
@@ -49,11 +49,11 @@ class Client:
         wait_until(lambda: self._change.service_is_ready() and self._state.service_is_ready(), "the node's services")
 
     def send(self, number: int = 0, label: str = ""):
-        """A request whose answer is not waited for: its future."""
+        """Send a request without waiting; returns its future."""
         return self._change.call_async(ChangeState.Request(transition=Transition(id=number, label=label)))
 
     def answers(self, requests: list[tuple[int, str]]) -> list[bool]:
-        """The answers to several transitions that are sent without waiting."""
+        """Return the responses to several transitions sent without waiting."""
         futures = [self.send(*request) for request in requests]
         wait_until(lambda: all(f.done() for f in futures), f"an answer to each of {len(futures)} transitions")
         return [f.result().success for f in futures]
@@ -120,7 +120,7 @@ def test_nav2s_manager_starts_pauses_resets_and_shuts_down(start, peer):
     assert client.state() == State.PRIMARY_STATE_FINALIZED
 
 
-def test_nav2s_manager_beside_autostart_is_told_no_and_does_no_harm(start, peer):
+def test_nav2s_manager_with_autostart_is_refused_and_does_no_harm(start, peer):
     node = start(autostart=True)
     client = Client(peer)
     assert not bring_up_as_nav2(client)
@@ -154,7 +154,7 @@ def test_ten_transitions_without_waiting(start, peer):
 
 
 def test_more_requests_than_the_middleware_keeps(start, peer):
-    """ROS services keep the newest ten requests: older ones may get no answer, from any node. Those kept all do."""
+    """ROS services keep the newest ten requests: older ones may get no response, from any node."""
     start()
     client = Client(peer)
     futures = [client.send(step) for step in [1, 3, 3, 1, 4, 2, 2, 4, 1, 3, 10, 1] * 5]
@@ -192,7 +192,7 @@ def test_a_label_is_as_good_as_an_id(start, peer):
         assert client.state() == goal
 
 
-def test_the_other_lifecycle_services_answer_in_every_state(start, peer):
+def test_the_other_lifecycle_services_respond_in_every_state(start, peer):
     start()
     client = Client(peer)
     for step in (1, 3, 7, 0):
@@ -206,7 +206,7 @@ def test_the_other_lifecycle_services_answer_in_every_state(start, peer):
 
 
 def test_requests_during_its_end_do_no_harm(start, peer, blob_model):
-    """Their answers may be lost; the node still ends by itself and well."""
+    """Their responses may be lost; the node still exits cleanly."""
     node = NodeProcess("-r", "__ns:=/managed", model=blob_model, device="cpu", threads=1)
     node.wait_for_line("active: pairs from")
     client = Client(peer)

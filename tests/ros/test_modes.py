@@ -1,4 +1,4 @@
-"""A camera falls silent or freezes while the node runs: the other answers, the mode is told, and both come back."""
+"""A camera falls silent or freezes while the node runs: the other is used, the mode changes, and both come back."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_frozen_infrared_camera_counts_as_silent(node, streams, rig):
     assert (rig.modes[modes].data, rig.modes[-1].data) == ("rgb_only", "fused")
 
 
-def test_when_both_stop_it_is_stale_and_those_who_come_late_are_told(node, streams, rig, peer):
+def test_when_both_stop_the_mode_is_stale_and_late_subscribers_get_it(node, streams, rig, peer):
     streams.stopped = {"rgb", "ir"}
     rig.wait_for_mode("stale")
     rig.wait_for_fact("mode", "stale")
@@ -124,7 +124,7 @@ def test_the_fallback_is_changed_while_it_runs(node, streams, rig, peer):
     rig.wait_for_mode("rgb_only")
 
 
-def test_a_deadline_that_is_missed_is_told(node, streams, rig, peer):
+def test_a_missed_deadline_is_reported(node, streams, rig, peer):
     manager = Manager(peer, node, rig.name)
     before = len(rig.reports)
     assert manager.set("deadline_ms", 0.01) == (True, "")
@@ -136,7 +136,7 @@ def test_a_deadline_that_is_missed_is_told(node, streams, rig, peer):
     assert manager.set("deadline_ms", 0.0) == (True, "")
 
 
-def test_an_inactive_node_says_that_no_camera_may_answer(node, streams, rig, peer):
+def test_an_inactive_node_publishes_that_no_camera_is_used(node, streams, rig, peer):
     manager = Manager(peer, node, rig.name)
     assert manager.change(Transition.TRANSITION_DEACTIVATE)
     rig.wait_for_mode("stale")

@@ -1,4 +1,4 @@
-"""The table of parameters: values are checked with reasons, the shipped file holds the defaults."""
+"""Table of parameters: values are checked with reasons, the shipped file holds the defaults."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_every_default_passes_its_own_check():
         ("ir_time_offset", 5.0, "is unknown: did you mean 'ir_time_offset_ms'?"),
     ],
 )
-def test_a_refusal_says_what_is_allowed(name, value, reason):
+def test_a_refusal_names_the_allowed_values(name, value, reason):
     with pytest.raises(ParameterError, match=reason.replace("?", r"\?")) as caught:
         check(name, value)
     assert name in str(caught.value)
@@ -78,7 +78,7 @@ def test_settings_of_the_feed_are_the_nodes_by_name():
         assert getattr(changed.feed(), name) == getattr(changed, name)
 
 
-def test_the_thermal_contract_is_the_models_unless_told_otherwise():
+def test_the_thermal_contract_is_the_models_unless_overridden():
     info = blob_info(thermal=ThermalContract(smoothing=0.5))
     assert Settings().contract_of(info) == info.thermal
     assert Settings(thermal_smoothing=0.0).contract_of(info).smoothing == 0.0
@@ -87,21 +87,21 @@ def test_the_thermal_contract_is_the_models_unless_told_otherwise():
     assert (fixed.kind, fixed.low, fixed.high, fixed.depths) == ("fixed", 7000.0, 9000.0, (16,))
 
 
-def test_the_models_own_threshold_holds_until_another_is_asked_for():
+def test_the_models_own_threshold_is_used_until_another_is_set():
     info = blob_info(score_threshold=0.37)
     assert Settings().threshold_of(info) == 0.37
     assert Settings(score_threshold=0.0).threshold_of(info) == 0.0
 
 
-def test_misspelt_names_are_told_from_ros_own():
-    told = unknown_overrides(["use_sim_time", "qos_overrides./rgb/image_raw.subscription.depth", "modle", "model"])
-    assert told == ["parameter 'modle' is unknown and has no effect: did you mean 'model'?"]
+def test_misspelt_names_are_distinguished_from_those_of_ros():
+    lines = unknown_overrides(["use_sim_time", "qos_overrides./rgb/image_raw.subscription.depth", "modle", "model"])
+    assert lines == ["parameter 'modle' is unknown and has no effect: did you mean 'model'?"]
 
 
 def test_of_a_file_for_something_else_few_names_are_given_and_the_rest_counted():
-    told = unknown_overrides([f"planner.{n}" for n in range(20_000)])
-    assert len(told) == 11
-    assert told[-1].startswith("19990 more parameters are unknown")
+    lines = unknown_overrides([f"planner.{n}" for n in range(20_000)])
+    assert len(lines) == 11
+    assert lines[-1].startswith("19990 more parameters are unknown")
 
 
 def test_shipped_file_sets_every_parameter_but_those_of_the_launch_file_to_its_default():

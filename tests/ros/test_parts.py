@@ -1,4 +1,4 @@
-"""The node's smaller parts alone: throttled notices, the newest-only worker, health, messages, shared files."""
+"""Parts of the node: throttled notices, the newest-only worker, health, messages, shared files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.ros.harness import wait_until
 HEADER = Header(stamp=Time(sec=7, nanosec=8), frame_id="rgb_optical")
 
 
-def test_a_notice_is_said_once_a_period_and_what_was_held_back_is_counted():
+def test_a_notice_is_logged_once_a_period_and_suppressed_ones_are_counted():
     lines, clock = Lines(), Seconds()
     notices = Notices(lines, 10.0, clock)
     assert notices.warn("a", "first")
@@ -60,7 +60,7 @@ def test_a_state_that_lasts_is_not_counted():
 
 
 class Held:
-    """A worker whose jobs wait until `finish`, which returns those that it did."""
+    """Worker whose jobs wait until `finish`, which returns the finished ones."""
 
     def __init__(self) -> None:
         self.entered, self._go, self._done = threading.Event(), threading.Event(), []
@@ -100,7 +100,7 @@ def test_jobs_given_together_to_an_idle_worker_all_get_their_turn():
     assert held.finish(2) == [1, 4]
 
 
-def test_the_worker_survives_an_exception_and_tells_of_it():
+def test_the_worker_survives_an_exception_and_reports_it():
     errors: list[Exception] = []
     answered = threading.Event()
 
@@ -119,8 +119,8 @@ def test_the_worker_survives_an_exception_and_tells_of_it():
     assert [str(error) for error in errors] == ["of job 0"]
 
 
-def test_the_worker_survives_an_exception_of_what_tells_of_exceptions(capsys):
-    told, done = threading.Event(), threading.Event()
+def test_the_worker_survives_an_exception_of_the_error_handler(capsys):
+    reported, done = threading.Event(), threading.Event()
 
     def work(job: str) -> None:
         if job == "bad":
@@ -128,12 +128,12 @@ def test_the_worker_survives_an_exception_of_what_tells_of_exceptions(capsys):
         done.set()
 
     def failed(error: Exception) -> None:
-        told.set()
+        reported.set()
         raise RuntimeError("the log is gone")
 
     worker = NewestOnlyWorker(work, failed)
     worker.submit("bad")
-    assert told.wait(10)
+    assert reported.wait(10)
     worker.submit("good")
     assert done.wait(10)
     assert worker.stop()
@@ -173,7 +173,7 @@ def test_who_submits_stands_back_until_the_job_lets_go():
     worker.stand_back(10)
 
 
-def test_the_worker_says_when_it_can_not_be_stopped_in_time():
+def test_a_worker_that_cannot_be_stopped_in_time_is_reported():
     entered, go = threading.Event(), threading.Event()
     worker = NewestOnlyWorker(lambda job: (entered.set(), go.wait(10)), lambda error: None)
     worker.submit(1)
@@ -205,7 +205,7 @@ def test_detections_carry_centre_size_class_and_header():
     assert first.results[0].hypothesis.score == pytest.approx(0.9)
 
 
-def test_detections_written_into_parts_that_were_used_before_say_the_same():
+def test_detections_in_reused_message_parts_are_equal():
     parts: list[Detection2D] = []
     many = percepts(
         boxes=np.arange(20, dtype=np.float32).reshape(5, 4), scores=np.linspace(0.9, 0.1, 5), labels=np.arange(5)
@@ -219,7 +219,7 @@ def test_detections_written_into_parts_that_were_used_before_say_the_same():
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have rules of their own")
 def test_memory_of_a_frame_is_kept_for_the_next():
-    """Freed and taken again, pictures cost no page of the kernel's: 240 a megabyte, each to be zeroed."""
+    """Allocating images again must not cost page faults: 240 per megabyte, each page to be zeroed."""
     code = """if True:
         import resource
         import numpy as np

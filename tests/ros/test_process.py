@@ -1,4 +1,4 @@
-"""The process outlives what a callback raises, of a service or of anything else that the executor runs."""
+"""The process survives exceptions of callbacks of services and of the executor."""
 
 from __future__ import annotations
 

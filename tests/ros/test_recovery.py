@@ -1,4 +1,4 @@
-"""Engines that fail frame after frame, in a node that goes on, or says that it can't and waits for its manager."""
+"""Engines that fail on every frame, in a node that recovers, or reports that it can't and waits for its manager."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IR = ir_pixels(SIZE, (40, 40, 80, 80))
 
 
 class Robot:
-    """Cameras and listeners in a namespace, and the manager of the node there."""
+    """Cameras and subscribers in a namespace, and the manager of the node there."""
 
     def __init__(self, peer, node, namespace: str) -> None:
         self.peer, self.node = peer, node
@@ -49,12 +49,12 @@ class Robot:
         return stamp
 
     def answers(self) -> bool:
-        """Sends a good pair; whether one was answered."""
+        """Send a good pair; returns whether one had a result."""
         stamp = self.send(GOOD)
         return any(to_ns(report.header.stamp) >= stamp for report in list(self.reports))
 
     def status(self) -> DiagnosticStatus | None:
-        """The last of the node."""
+        """The node's newest diagnostics."""
         found = [s for a in list(self._diagnostics) for s in a.status if s.hardware_id == self.manager.name]
         return found[-1] if found else None
 
@@ -84,7 +84,7 @@ def test_failures_in_a_row_open_the_engine_anew(blob_model, peer):
 
 @pytest.fixture
 def lost(tmp_path, blob_model, peer):
-    """A robot whose model file is gone, so that no rebuild can succeed."""
+    """A robot whose model file is deleted, so that no rebuild can succeed."""
     model = shutil.copy(blob_model, tmp_path / "model.onnx")
     with running("-r", "__ns:=/lost", model=model, device="cpu", fallback_mode="fused_only") as node:
         robot = Robot(peer, node, "/lost")
@@ -100,12 +100,12 @@ def test_an_engine_lost_for_good_ends_in_the_unconfigured_state_and_can_be_confi
     assert manager.state() == "active"
     assert node.count("gave up") == 0, "the executor answers while the worker waits and rebuilds"
 
-    def told() -> bool:
+    def reported() -> bool:
         lost.send(GOOD)
         status = lost.status()
         return status is not None and "the engine is being rebuilt" in status.message
 
-    wait_until(told, "a warning in the diagnostics")
+    wait_until(reported, "a warning in the diagnostics")
     node.wait_for_line(
         r"\[ERROR\].*gave up ONNX Runtime .* on CPU after 3 rebuilds \(max_engine_rebuilds\).*model.onnx"
     )

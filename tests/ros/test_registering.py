@@ -1,4 +1,4 @@
-"""Which registration is in force by the parameters: one source at a time, CameraInfo that comes, changes and errs."""
+"""Registration in use by the parameters: one source at a time; CameraInfo that arrives, changes and has errors."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_two_sources_are_refused():
         Registering(Settings(ir_to_rgb=MATRIX, calibration_file="rig.yaml"))
 
 
-def test_extrinsics_that_say_nothing_are_named():
+def test_extrinsics_without_effect_are_named():
     settings = Settings(plane_distance_m=3.0, extrinsic_translation=(0.1, 0.0, 0.0))
     assert Registering(settings).without_effect == ["extrinsic_translation", "plane_distance_m"]
     assert Registering(settings.with_(registration_from_camera_info=True)).without_effect == []
@@ -105,7 +105,7 @@ def test_a_camera_info_is_of_the_whole_image_and_the_registration_of_the_part_th
 
 
 def test_a_calibration_of_no_numbers_is_refused_once():
-    """NaN differs from itself: at 30 messages a second each would be told anew."""
+    """NaN differs from itself, so that at 30 messages per second each would be reported."""
     registering = Registering(Settings(registration_from_camera_info=True))
     assert not registering.take("rgb", info(640, 480, 600.0))
     with pytest.raises(RegistrationError, match="the ir camera is not calibrated"):
@@ -114,7 +114,7 @@ def test_a_calibration_of_no_numbers_is_refused_once():
 
 
 def test_a_calibration_that_changes_in_the_middle_of_a_pair_does_not_take_its_registration_away(blob_model):
-    """`take` runs on the executor's thread, and there is no registration while it makes a new one."""
+    """`take` runs on the executor's thread, and there is no registration while it computes a new one."""
 
     class Changing(Registering):
         def check(self):
@@ -136,7 +136,7 @@ def test_a_calibration_that_changes_in_the_middle_of_a_pair_does_not_take_its_re
 
 
 class Names:
-    """Resolves names as a node with remappings does."""
+    """Resolves names like a node with remappings."""
 
     def __init__(self, **remapped: str) -> None:
         self.remapped = {name.replace("__", "/"): to for name, to in remapped.items()}

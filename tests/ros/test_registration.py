@@ -1,4 +1,4 @@
-"""Registration, clocks and the thermal range, from parameters to answers over DDS: each source, and what is refused."""
+"""Registration, clocks and the thermal range, from parameters to results over DDS: each source, and refusals."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OFFSET_MS = 60.0
 
 
 def on_colour(matrix: tuple[float, ...], box: tuple[int, int, int, int]) -> np.ndarray:
-    """The extent x1 y1 x2 y2, in colour pixels, of what an infrared box becomes."""
+    """Return the extent x1 y1 x2 y2, in RGB pixels, of a mapped infrared box."""
     x1, y1, x2, y2 = (edge - 0.5 for edge in box)  # the centre of the first pixel is 0
     points = np.array([[x1, y1, 1], [x2, y1, 1], [x2, y2, 1], [x1, y2, 1]]) @ np.reshape(matrix, (3, 3)).T
     points = points[:, :2] / points[:, 2:] + 0.5
@@ -54,7 +54,7 @@ def by_parameter(blob_model, peer):
         yield rig
 
 
-def test_a_homography_given_as_a_parameter_lays_infrared_on_colour(by_parameter):
+def test_a_homography_parameter_maps_infrared_to_rgb(by_parameter):
     detections, _report = by_parameter.answer_to(rgb_pixels(RGB_SIZE, None), ir_pixels(IR_SIZE, HOT))
     np.testing.assert_allclose(hot_box(detections), on_colour(MATRIX, HOT), atol=2.0)
     by_parameter.wait_for_fact("registration", "parameter ir_to_rgb")
@@ -65,20 +65,20 @@ def test_the_checkerboard_is_drawn_for_a_listener_only(by_parameter, peer):
     rgb, ir = rgb_pixels(RGB_SIZE, RED), ir_pixels(IR_SIZE, HOT)
     _detections, report = by_parameter.answer_to(rgb, ir)
     assert "registration" not in [step.name for step in report.steps]
-    pictures: list[Image] = []
+    images: list[Image] = []
     subscription = peer.node.create_subscription(
-        Image, f"{by_parameter.name}/debug/registration", pictures.append, RELIABLE
+        Image, f"{by_parameter.name}/debug/registration", images.append, RELIABLE
     )
 
     def drawn() -> bool:
         _detections, report = by_parameter.answer_to(rgb, ir)
-        return bool(pictures) and "registration" in [step.name for step in report.steps]
+        return bool(images) and "registration" in [step.name for step in report.steps]
 
     wait_until(drawn, "a checkerboard")
-    picture = pictures[-1]
-    assert (picture.width, picture.height, picture.encoding) == (*RGB_SIZE, "rgb8")
-    assert picture.header.frame_id == "rgb_optical"
-    pixels = np.frombuffer(picture.data, np.uint8).reshape(*RGB_SIZE[::-1], 3).astype(int)
+    image = images[-1]
+    assert (image.width, image.height, image.encoding) == (*RGB_SIZE, "rgb8")
+    assert image.header.frame_id == "rgb_optical"
+    pixels = np.frombuffer(image.data, np.uint8).reshape(*RGB_SIZE[::-1], 3).astype(int)
     assert pixels[470, 630].tolist() == [int(90 * 0.35)] * 3, "colour alone, darkened, where infrared sees nothing"
     # Two tiles of 80 pixels beside one another: an infrared one, cold and so nearly black, and a colour one.
     assert pixels[100, 200].sum() < 60 < 250 < pixels[100, 120].sum()
@@ -86,7 +86,7 @@ def test_the_checkerboard_is_drawn_for_a_listener_only(by_parameter, peer):
 
 
 def test_the_offset_of_the_clocks_is_learnt_shown_and_applied(by_parameter, peer):
-    """Cameras in step, whose period is longer than twice the offset; sent faster than they are stamped."""
+    """Synchronous cameras, whose period is longer than twice the offset; sent faster than stamped."""
     rig, lines = by_parameter, len(by_parameter.process.lines)
     rig.wait_for_fact("ir time offset learnt", "not yet")
     rgb, ir = rgb_pixels((160, 120), None), ir_pixels((160, 120), (40, 40, 80, 80))
@@ -114,7 +114,7 @@ def test_the_offset_of_the_clocks_is_learnt_shown_and_applied(by_parameter, peer
 
 @pytest.fixture(scope="module")
 def by_file(blob_model, peer, tmp_path_factory):
-    """A calibration for images of half the colour image's size, a clock that is 60 ms late, and a fixed range."""
+    """Calibration for images of half the RGB image's size, a clock that is 60 ms late, and a fixed range."""
     half = tuple(np.array(MATRIX) * ([0.5] * 6 + [1.0] * 3))
     path = tmp_path_factory.mktemp("rig") / "rig.yaml"
     registration = Registration(half, IR_SIZE, (RGB_SIZE[0] // 2, RGB_SIZE[1] // 2))
@@ -145,7 +145,7 @@ def test_a_calibration_file_gives_homography_and_time_offset(by_file):
     assert by_file.facts()["ir time offset in force [ms]"] == "60.00"
 
 
-def test_the_range_asked_for_decides_what_is_hot(by_file):
+def test_the_configured_range_decides_what_is_hot(by_file):
     ir = ir_pixels(IR_SIZE, HOT)
     ir[HOT[1] : HOT[3], HOT[0] : HOT[2]] = 25000  # hot by percentiles, cold between 20000 and 36000
     detections, _report = answer_by_file(by_file, ir)
@@ -160,7 +160,7 @@ def test_the_range_asked_for_decides_what_is_hot(by_file):
         (ir_pixels(IR_SIZE, HOT, np.uint8), "ir_thermal_mismatch", r"needs 16-bit infrared frames.*these are 8-bit"),
     ],
 )
-def test_what_does_not_fit_is_refused_once_and_the_next_pair_is_answered(by_file, ir, cause, line):
+def test_unfit_frames_are_reported_once_and_the_next_pair_gets_a_result(by_file, ir, cause, line):
     peer, rgb, late = by_file.peer, rgb_pixels(RGB_SIZE, RED), round(OFFSET_MS * 1e6)
     _detections, report = answer_by_file(by_file, ir_pixels(IR_SIZE, HOT))
     before = {d.cause: d.count for d in report.drops}.get(cause, 0)
@@ -174,8 +174,8 @@ def test_what_does_not_fit_is_refused_once_and_the_next_pair_is_answered(by_file
     assert [stamp for stamp in refused if by_file.find(stamp)] == []
     by_file.process.wait_for_line(rf"\[ERROR\].*{line}")
     assert by_file.process.count(line) == 1, "throttled"
-    told = rf"dropped lately: .*{cause}"
-    wait_until(lambda: re.search(told, by_file.status().message), "a warning in diagnostics")
+    reported = rf"dropped lately: .*{cause}"
+    wait_until(lambda: re.search(reported, by_file.status().message), "a warning in diagnostics")
     assert int(by_file.facts()[f"dropped: {cause}"]) >= before + 2
 
 
@@ -189,7 +189,7 @@ def info(size: tuple[int, int], focal: float) -> CameraInfo:
 
 
 def test_a_registration_is_made_from_camera_info_extrinsics_and_a_plane(blob_model, peer):
-    """Infrared has half the pixels over the same angle and sits 0.1 m to the right: 30 colour pixels at 2 m."""
+    """Infrared has half the pixels over the same angle and is 0.1 m to the right: 30 RGB pixels at 2 m."""
     with running(
         "-r", "__ns:=/info", "-r", "rgb/image_raw:=cam/image", model=blob_model, device="cpu", threads=1,
         registration_from_camera_info=True, extrinsic_translation="[0.1, 0.0, 0.0]", plane_distance_m=2.0,
@@ -231,7 +231,7 @@ def test_a_registration_is_made_from_camera_info_extrinsics_and_a_plane(blob_mod
 
 
 def test_calibrations_of_two_cameras_on_one_topic_do_not_flood_the_log(blob_model, peer):
-    """As where two drivers publish camera_info without a namespace: each message made a line."""
+    """As with two drivers that publish camera_info without a namespace: each message logged a line."""
     with running(
         "-r", "__ns:=/twice", model=blob_model, device="cpu", threads=1, registration_from_camera_info=True,
         warning_period_s=300.0,
@@ -257,7 +257,7 @@ def test_calibrations_of_two_cameras_on_one_topic_do_not_flood_the_log(blob_mode
 
 
 def test_a_camera_that_comes_back_with_another_size_is_named(blob_model, peer):
-    """A homography given as numbers does not know for which sizes it is."""
+    """A homography given as numbers does not know its image sizes."""
     with running("-r", "__ns:=/resized", model=blob_model, device="cpu", threads=1, ir_to_rgb=numbers(MATRIX)) as node:
         rig = Rig(peer, "resized")
         rig.wait_for_node()

@@ -1,4 +1,4 @@
-"""A thermal camera at 9 Hz beside an RGB camera at 30 Hz, over DDS: every RGB frame is answered."""
+"""A thermal camera at 9 Hz with an RGB camera at 30 Hz, over DDS: every RGB frame has a result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RGB_MS, IR_MS = 1000 / 30, 1000 / 9
 
 
 def play(rig: Rig, seconds: float, ir_from_s: float = 0.0, ir_to_s: float = 1e9) -> list[int]:
-    """Sends both cameras' frames at their rates, infrared within a window only; gives the stamps of the RGB frames."""
+    """Send both cameras' frames at their rates, infrared only within a window; returns the stamps of the RGB frames."""
     begun, start, stamps, ir_sent = time.monotonic(), rig.peer.now(), [], 0
     while (at := len(stamps) * RGB_MS) < seconds * 1e3:
         time.sleep(max(0.0, begun + at / 1e3 - time.monotonic()))
@@ -33,7 +33,7 @@ def play(rig: Rig, seconds: float, ir_from_s: float = 0.0, ir_to_s: float = 1e9)
     return stamps
 
 
-def test_every_rgb_frame_is_answered_with_the_newest_infrared_frame(tmp_path, peer):
+def test_every_rgb_frame_is_fused_with_the_newest_infrared_frame(tmp_path, peer):
     features = {"features": (1, 46 * 34, 196), "provenance": WEIGHTS}
     model = make_blob_model(tmp_path / "blob.onnx", **features)
     make_blob_model(beside(model, "reuse"), streams="reuse", **features)

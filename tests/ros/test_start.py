@@ -1,4 +1,4 @@
-"""Starting and stopping as a process: a start that fails says why and exits non-zero, a stop is quiet and exits 0."""
+"""Start and stop of the process: a failed start logs the reason and exits non-zero, a stop is quiet and exits 0."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 
 def fails(pattern: str, *ros_args: str, **parameters: object) -> NodeProcess:
-    """A start that must fail with a line that matches, exit code 1 and no traceback."""
+    """Start that must fail with a matching line, exit code 1 and no traceback."""
     node = NodeProcess(*ros_args, **parameters)
     try:
         assert node.wait() == 1, node.log
@@ -39,7 +39,7 @@ def test_a_missing_model(tmp_path):
 
 
 @pytest.mark.parametrize("band", ["lwir", "swir", "nir"])
-def test_without_a_model_the_one_in_the_box_for_the_band_is_meant(band):
+def test_without_a_model_the_bundled_one_for_the_band_is_used(band):
     node = NodeProcess(infrared_band=band, device="cpu")
     try:
         node.wait_for_line(
@@ -79,14 +79,14 @@ def test_a_foreign_onnx_model(tmp_path):
 @pytest.mark.parametrize("parameter", ["model", "calibration_file"])
 @pytest.mark.parametrize(("kind", "said"), [("pipe", "is a named pipe"), ("git lfs", "is a Git LFS pointer")])
 def test_a_file_that_is_none(tmp_path, blob_model, parameter, kind, said):
-    """The start used to hang on a pipe."""
+    """The start used to block on a pipe."""
     path = tmp_path / ("m.onnx" if parameter == "model" else "rig.yaml")
     KINDS[kind](path)
     fails(rf"\[ERROR\].*cannot configure: .*{path.name} {said}", **{"model": blob_model, parameter: path})
 
 
 def test_a_calibration_file_of_aliases(tmp_path, blob_model):
-    """Some hundred bytes that stand for gigabytes: configuring took 100 MB/s without an end."""
+    """A few hundred bytes that expand to gigabytes: configuring allocated 100 MB/s without an end."""
     lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
     lines += [f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]" for old, new in zip("abcdefgh", "bcdefghi")]
     (tmp_path / "rig.yaml").write_text("\n".join([*lines, "ir_to_rgb: *i", ""]))
@@ -103,7 +103,7 @@ def test_a_model_with_escape_sequences_in_its_description(tmp_path, blob_model):
 
 
 @pytest.mark.parametrize("parameter", ["model", "calibration_file"])
-def test_a_home_folder_of_nobody(blob_model, parameter):
+def test_an_unknown_users_home_folder(blob_model, parameter):
     node = fails(r"\[ERROR\].*~nosuchuser/x does not exist", **{"model": blob_model, parameter: "~nosuchuser/x"})
     assert "Traceback" not in node.log
 
@@ -157,7 +157,7 @@ def test_signals_stop_it_quietly(blob_model, signals):
 
 
 def test_an_impatient_user_does_not_spoil_the_exit(blob_model):
-    """A Ctrl-C in a terminal reaches the node twice, from there and from launch, and the second at any moment."""
+    """Ctrl-C in a terminal reaches the node twice, from there and from launch, the second at any time."""
     with running(model=blob_model, device="cpu") as node:
         while node.running:
             node.send(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Streams over time, over DDS: a camera that falls silent and comes back, and a bag that is played again and again."""
+"""Streams over time, over DDS: a camera that falls silent and comes back, and a repeated bag."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Streams:
     ("stays", "stops", "alone"),
     [("rgb", "ir", FrameReport.MODE_RGB_ONLY), ("ir", "rgb", FrameReport.MODE_IR_ONLY)],
 )
-def test_a_camera_stops_and_the_other_answers_within_one_timeout_until_it_is_back(
+def test_when_a_camera_stops_the_other_is_used_within_one_timeout_until_it_is_back(
     blob_model, peer, stays, stops, alone
 ):
     stale_ms, period_s = 1000.0, 0.05
@@ -97,7 +97,7 @@ def test_a_camera_stops_and_the_other_answers_within_one_timeout_until_it_is_bac
 
 
 def ragged_bag(seconds: float = 4.0) -> list[tuple[int, str]]:
-    """(nanoseconds, camera) of a recording: colour at 20 Hz begins first, infrared at 9 Hz ends last, with jitter."""
+    """Return (ns, camera) of a recording: RGB at 20 Hz begins first, infrared at 9 Hz ends last, with jitter."""
     noise = np.random.default_rng(3)
     rgb = np.arange(0, 1000 * seconds - 400, 50) + noise.uniform(-2, 2, int(20 * seconds - 8))
     ir = np.arange(330, 1000 * seconds, 1000 / 9)

@@ -1,4 +1,4 @@
-"""Clocks, losses and refusals over DDS: what the node makes of cameras as they really are, and what it says."""
+"""Clocks, losses and refusals over DDS, with cameras as they really are, and the node's reports."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def test_a_camera_that_stamps_with_the_time_since_its_start_is_fused(blob_model,
         rig.wait_for_fact("paired by", "arrival")
 
 
-def test_frames_that_come_and_are_never_answered_are_named_again_and_again(blob_model, peer):
-    """Stamps that stand still: both cameras send, every frame is dropped, and one line at the start was all."""
+def test_frames_that_never_get_results_are_reported_repeatedly(blob_model, peer):
+    """Constant stamps: both cameras send and every frame is dropped, which used to be logged only once at the start."""
     with running(
         "-r", "__ns:=/still", model=blob_model, device="cpu", no_message_timeout_s=1.0, warning_period_s=0.5
     ) as node:
@@ -108,7 +108,7 @@ def test_refused_frames_are_not_called_silence_and_a_dead_camera_has_no_rate(blo
 
 @pytest.fixture(params=["calibration_file", "ir_to_rgb"])
 def registered(request, tmp_path):
-    """A registration by parameter: infrared pixels are half as fine, and lie 16 and 8 pixels into the RGB image."""
+    """Registration by parameter: infrared has half the resolution and lies 16 and 8 pixels inside the RGB image."""
     matrix = (1.5, 0.0, 16.0, 0.0, 1.5, 8.0, 0.0, 0.0, 1.0)
     if request.param == "ir_to_rgb":
         return {"ir_to_rgb": f"[{', '.join(map(str, matrix))}]"}
@@ -117,7 +117,7 @@ def registered(request, tmp_path):
 
 
 def alone_after(rig: Rig, reached: Callable[[], object], what: str) -> None:
-    """Sends a pair until it is answered, then infrared alone until something is reached."""
+    """Send a pair until it has a result, then infrared alone until a condition holds."""
     wait_until(lambda: rig.answer_to(rgb_pixels(SIZE, RED), ir_pixels(IR_SIZE, HOT)), "a fused answer")
 
     def done() -> object:
@@ -129,11 +129,11 @@ def alone_after(rig: Rig, reached: Callable[[], object], what: str) -> None:
 
 
 def answered_alone(rig: Rig) -> bool:
-    """The mode alone would not do: a timer sets it, also between two frames."""
+    """The mode alone is no proof: a timer also sets it between two frames."""
     return bool(rig.reports) and rig.reports[-1].mode == FrameReport.MODE_IR_ONLY
 
 
-def test_with_a_registration_infrared_alone_answers_in_the_rgb_grid(blob_model, peer, registered):
+def test_with_a_registration_results_of_infrared_alone_are_in_the_rgb_grid(blob_model, peer, registered):
     from sensor_msgs.msg import Image
 
     name = f"grid_{'file' if 'calibration_file' in registered else 'numbers'}"
@@ -149,7 +149,7 @@ def test_with_a_registration_infrared_alone_answers_in_the_rgb_grid(blob_model, 
         stamps: list[int] = []
 
         def answered() -> list | None:
-            """The messages of one of our infrared frames, by its own stamp."""
+            """Return the messages for one of our infrared frames, by its own stamp."""
             stamps.append(peer.now())
             rig.send(None, ir_pixels(IR_SIZE, HOT), stamps[-1])
             time.sleep(0.05)
@@ -165,8 +165,8 @@ def test_with_a_registration_infrared_alone_answers_in_the_rgb_grid(blob_model, 
         assert found.header.frame_id == "rgb_optical"
         (hot,) = found.detections
         np.testing.assert_allclose(corners(hot), np.array(HOT) * 1.5 + [16, 8, 16, 8], atol=3.0)
-        for picture in (mask_image, overlay):
-            assert (picture.width, picture.height, picture.header.frame_id) == (*SIZE, "rgb_optical")
+        for frame in (mask_image, overlay):
+            assert (frame.width, frame.height, frame.header.frame_id) == (*SIZE, "rgb_optical")
         mask = np.frombuffer(mask_image.data, np.uint8).reshape(SIZE[1], SIZE[0])
         assert mask[70, 90] == 2
         assert mask[2, 2] == 255, "infrared does not see it"
@@ -190,7 +190,7 @@ def test_without_one_the_change_is_reported_and_can_be_refused(blob_model, peer)
 
 
 def test_images_that_are_lost_on_the_way_are_reported_within_five_seconds_with_the_command(blob_model, peer):
-    """A camera at 20 Hz of which two of three images do not come, as with Fast DDS's defaults."""
+    """A camera at 20 Hz of which two of three images are lost, as with Fast DDS's defaults."""
     large = ir_pixels((640, 480), HOT)
     comes = np.random.default_rng(0).random(1000) < 0.34
     with running("-r", "__ns:=/lossy", model=blob_model, device="cpu", threads=1) as node:

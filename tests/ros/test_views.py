@@ -1,4 +1,4 @@
-"""The Foxglove layout and the RViz config show what there is: each topic and field in them is the running node's."""
+"""Foxglove layout and RViz config: their topics and fields are those of the running node."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RVIZ = yaml.safe_load(find_shared("config/detector.rviz").read_text())
 
 @pytest.fixture(scope="module")
 def topics(blob_model, peer) -> dict[str, str]:
-    """Type by topic, of all that is published or subscribed to while the node runs."""
+    """Types by topic of everything published or subscribed to while the node runs."""
     with running(model=blob_model, device="cpu"):
         wanted = {"/rgb/image_raw", "/ir/image_raw", "/detector_node/segmentation/mask", "/diagnostics"}
         wait_until(lambda: wanted <= dict(peer.node.get_topic_names_and_types()).keys(), "the node's topics")
@@ -29,7 +29,7 @@ def topics(blob_model, peer) -> dict[str, str]:
 
 
 def panels(layout: Any) -> Iterator[str]:
-    """The panels' ids in a layout tree."""
+    """Return the ids of panels in a layout tree."""
     if isinstance(layout, str):
         yield layout
         return
@@ -47,14 +47,14 @@ def test_the_layout_places_each_panel_once():
     assert all(re.fullmatch(r"\w+!\w+", panel) for panel in placed)
 
 
-def test_the_layouts_pictures_are_images_of_the_node(topics):
-    pictures = [c["imageMode"]["imageTopic"] for id_, c in LAYOUT["configById"].items() if id_.startswith("Image!")]
-    assert {"/detector_node/segmentation/overlay", "/detector_node/segmentation/mask", "/ir/image_raw"} < set(pictures)
-    assert {topics.get(topic) for topic in pictures} == {"sensor_msgs/msg/Image"}
+def test_the_layouts_images_are_topics_of_the_node(topics):
+    images = [c["imageMode"]["imageTopic"] for id_, c in LAYOUT["configById"].items() if id_.startswith("Image!")]
+    assert {"/detector_node/segmentation/overlay", "/detector_node/segmentation/mask", "/ir/image_raw"} < set(images)
+    assert {topics.get(topic) for topic in images} == {"sensor_msgs/msg/Image"}
 
 
 def message_class(kind: str) -> type:
-    """Of a type's name, such as "std_msgs/msg/Header"."""
+    """Return the class of a type name such as "std_msgs/msg/Header"."""
     package, _, name = kind.split("/")
     return getattr(importlib.import_module(f"{package}.msg"), name)
 

@@ -1,4 +1,4 @@
-"""Scenes kept on disk are the scenes that were rendered."""
+"""Scenes stored on disk equal the rendered scenes."""
 
 from __future__ import annotations
 

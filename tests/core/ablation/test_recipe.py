@@ -1,4 +1,4 @@
-"""What an ablation is: the paper's rows, what each changes, and its figures as printed."""
+"""Ablation recipes: the paper's rows, what each changes, and its printed scores."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_paper_recipes_report_missing_data(tmp_path):
 
 @pytest.fixture
 def given(tmp_path) -> Setup:
-    """A data set, manifests and weights, as for the paper's own recipes."""
+    """Data set, manifests and weights, as for the paper's own recipes."""
     MINIATURES["fmb"].write(tmp_path / "FMB")
     for name in ("one.jsonl", "dinov2.pth"):
         (tmp_path / name).write_bytes(name.encode())

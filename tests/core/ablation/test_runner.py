@@ -1,4 +1,4 @@
-"""The smallest matrix run for real: in order, once, past a failure, and taken up after a kill."""
+"""The smallest matrix run for real: order, no repetition, continuation after a failure, and resuming after a kill."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from spectradino_core.cli import main
 
 
 def smallest() -> Ablation:
-    """One table of two rows and the baseline, with heads that are cheap."""
+    """One table of two rows and the baseline, with cheap heads."""
     return find_ablation("smoke_scenes").only([9])
 
 
 def unfit(ablation: Ablation, key: str) -> Ablation:
-    """The same with a cell whose backbone is of another shape than what was pretrained."""
+    """Like `smallest`, with a cell whose backbone has another shape than the pretrained one."""
     cell = ablation.cell(key)
     wider = replace(cell, recipe=replace(cell.recipe, architecture=replace(cell.recipe.architecture, variant="tiny")))
     return replace(ablation, cells=tuple(wider if one.key == key else one for one in ablation.cells))
@@ -117,7 +117,7 @@ def test_a_folder_of_another_recipe_is_refused_before_anything_runs(tmp_path):
 
 
 def test_command_reports_missing_arguments(tmp_path, capsys):
-    for words, told in (
+    for words, message in (
         (["nonsense"], "choose one of tiny_scenes, smoke_scenes, paper_rasmd, paper_fmb"),
         (["paper_rasmd"], "needs --data DIR (the data set), --manifest FILE"),
         (["tiny_scenes", "--tables", "8"], "has no Table 8"),
@@ -127,6 +127,6 @@ def test_command_reports_missing_arguments(tmp_path, capsys):
     ):
         assert main(["ablate", "--recipe", *words, "--out", str(tmp_path / "out")]) == 1
         error = capsys.readouterr().err
-        assert told in error
+        assert message in error
         assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()

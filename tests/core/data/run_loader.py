@@ -1,6 +1,6 @@
-"""A loader in a process of its own, for tests that would otherwise hang: `python -m tests.core.data.run_loader CASE`.
+"""Loader in its own process, for tests that would otherwise hang: `python -m tests.core.data.run_loader CASE`.
 
-Prints one line a batch, its sum; then "end", or the class and text of the error.
+Prints the sum of each batch, one per line; then "end", or the class and text of the error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from spectradino_core.data.loading import Loader
 
 @dataclass
 class Batch:
-    """As the real ones are: tensors in a dict and in a list, names beside them."""
+    """Like real batches: tensors in a dict and in a list, with names."""
 
     images: dict[str, Tensor]
     boxes: list[Tensor | None]

@@ -1,4 +1,4 @@
-"""Paired augmentation keeps both bands, boxes and mask on each other."""
+"""Paired augmentation keeps both bands, boxes and mask aligned."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WIDTH, HEIGHT = 120, 90
 
 
 def marked(dtype=np.uint16) -> PairedSample:
-    """A bright rectangle at the same place in both bands, boxed and masked."""
+    """Bright rectangle at the same place in both bands, with box and mask."""
     rgb = np.full((HEIGHT, WIDTH, 3), 40, np.uint8)
     infrared = np.full((HEIGHT, WIDTH), 100, dtype)
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
@@ -48,7 +48,7 @@ def test_flip_moves_boxes_with_the_image():
 
 
 @pytest.mark.parametrize("factor", [0.6, 0.9, 1.0, 1.25])
-def test_zoom_moves_bands_boxes_and_mask_alike(factor):
+def test_zoom_moves_bands_boxes_and_mask_together(factor):
     for seed in range(12):
         sample = zoom(marked(), factor, np.random.default_rng(seed), least_visible=0.0)
         for seen in (extent(sample.rgb[..., 0], 140), extent(sample.infrared, 150), extent(sample.mask % 255, 6)):
@@ -109,7 +109,7 @@ def test_same_generator_same_result_and_input_untouched():
 
 
 @pytest.mark.parametrize("wider", [0.8, 1.0, 1.25])
-def test_stretch_changes_the_aspect_of_all_alike(wider):
+def test_stretch_changes_all_aspects_equally(wider):
     for seed in range(6):
         sample = zoom(marked(), 0.7, np.random.default_rng(seed), 0.0, wider)
         for seen in (extent(sample.rgb[..., 0], 140), extent(sample.infrared, 150), extent(sample.mask % 255, 6)):
@@ -223,7 +223,7 @@ def test_thermal_defects_come_last_and_only_into_16_bits():
 
 
 def smooth_grey(size: tuple[int, int] = (160, 128), seed: int = 0) -> np.ndarray:
-    """8-bit structure with the noise of a sensor."""
+    """8-bit structure with sensor noise."""
     rng = np.random.default_rng(seed)
     coarse = cv2.resize(rng.normal(128, 40, (6, 8)).astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
     return np.clip(coarse + rng.normal(0, 2, coarse.shape), 10, 245).astype(np.uint8)
@@ -246,7 +246,7 @@ def test_filled_defects_leave_8_bits_as_serving_shows_them():
         assert np.percentile(np.abs(served - trained), 95) < 0.05, seed  # but for where a border begins
 
 
-def test_filled_defects_leave_16_bits_alone_and_draw_nothing_when_off():
+def test_filled_defects_keep_16_bit_frames_and_draw_nothing_when_off():
     ramp = np.linspace(28000, 31000, 64 * 64).reshape(64, 64).astype(np.uint16)
     with_them, without = Augmentation(**QUIET | {"filled_defects": 1.0}), Augmentation(**QUIET)
     results = [jitter_infrared(ramp, options, np.random.default_rng(3)) for options in (with_them, without)]
@@ -299,7 +299,7 @@ def test_misregistration_moves_the_infrared_frame_and_nothing_else():
     assert np.std(shifts, axis=0).min() > 1
 
 
-def test_low_light_darkens_the_rgb_frame_alone():
+def test_low_light_darkens_only_the_rgb_frame():
     sample = augment(marked(np.uint8), replace(PLAIN, low_light=1.0), np.random.default_rng(0))
     assert sample.rgb[45, 55].mean() < 0.5 * 240
     assert sample.infrared[45, 55] > 190

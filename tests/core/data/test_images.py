@@ -18,7 +18,7 @@ COLOUR = np.random.default_rng(0).integers(0, 256, (21, 34, 3), np.uint8)
 
 
 def png(width: int, height: int, bits: int = 1, kind: int = 0) -> bytes:
-    """A PNG of so many pixels, all 0: a thousandth of what it claims."""
+    """Encode a PNG with all pixels 0: a thousandth of the size that its header states."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -32,7 +32,7 @@ def png(width: int, height: int, bits: int = 1, kind: int = 0) -> bytes:
 
 
 def tiff(width: int, height: int, order: str = "<", big: bool = False) -> bytes:
-    """The header of a TIFF file."""
+    """Return the header of a TIFF file."""
     offset, number = ("Q", "Q") if big else ("I", "H")
     head = (b"II" if order == "<" else b"MM") + struct.pack(order + "H", 43 if big else 42)
     head += struct.pack(order + "HHQ", 8, 0, 16) if big else struct.pack(order + "I", 8)

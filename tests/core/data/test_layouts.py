@@ -1,4 +1,4 @@
-"""Manifests from published layouts: miniatures of each, whole, wrong and half extracted."""
+"""Manifests from published layouts: miniatures of each, complete, wrong and partly extracted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches from workers where shared memory is small, and workers that die: the run goes on or ends, it never hangs."""
+"""Batches from workers with little shared memory, and dying workers: the run continues or ends, but never hangs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
 
 
 def run(module: str, *arguments: str, shared: str | None = None) -> list[str]:
-    """Lines that a module prints, in a mount namespace with a /dev/shm of its own size if given."""
+    """Return the lines that a module prints, optionally in a mount namespace with a /dev/shm of the given size."""
     command = [sys.executable, "-m", module, *arguments]
     if shared is not None:
         script = f'mount -t tmpfs -o size={shared} tmpfs /dev/shm && exec "$@"'
@@ -64,7 +64,7 @@ def test_a_small_dev_shm(namespaces: None, size: str, said: str) -> None:
 
 
 def test_finetuning_with_a_small_dev_shm(namespaces: None, tmp_path: Path) -> None:
-    """The whole training; without the loader it hangs at its first batch. The result is that of other machines."""
+    """Complete training, which hangs at its first batch without the loader; the result is the same as elsewhere."""
     options = ("--workers", "2", "--steps", "4")
     run("tests.core.training.run_finetune", str(tmp_path / "small"), *options, shared="400k")
     run("tests.core.training.run_finetune", str(tmp_path / "usual"), *options)

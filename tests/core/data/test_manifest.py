@@ -1,4 +1,4 @@
-"""Manifests: what a line may say, what is refused, and what an item loads."""
+"""Manifests: valid lines, refusals, and loading of items."""
 
 from __future__ import annotations
 

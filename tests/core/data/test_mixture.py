@@ -24,7 +24,7 @@ from spectradino_core.training.recipes import box_real
 
 
 class Constant:
-    """A source whose pairs tell which source they came from."""
+    """Source whose pairs identify it."""
 
     def __init__(self, value: int) -> None:
         self.value = value
@@ -75,7 +75,7 @@ def test_needs_sources_with_positive_weight():
 
 
 def drawn(source: ScenePairs, seed: int) -> PairedSample:
-    """As a mixture draws."""
+    """Draw as a mixture does."""
     return Mixture([(1.0, source)], Augmentation(), seed).sample(0)[0]
 
 
@@ -108,7 +108,7 @@ def test_every_use_of_held_out_scenes_has_seeds_of_its_own():
 
 
 class Numbered:
-    """A labelled set whose pairs say their number; counts how often each is read."""
+    """Labelled set whose pairs contain their index; counts how often each is read."""
 
     def __init__(self, count: int) -> None:
         self.count, self.reads = count, [0] * count
@@ -155,7 +155,7 @@ def test_pairs_are_read_once_as_far_as_there_is_room():
 
 
 def folder_of(root: Path, name: str, bands: tuple[str, ...], boxes: bool, mask: bool) -> None:
-    """A data set of one 40x32 image, with boxes of bicycles alone or a mask."""
+    """Data set of one 40x32 image, with boxes of bicycles only or with a mask."""
     home = root / name
     entry = {"id": "a", "width": 40, "height": 32, "label": "train/label/a.png" if mask else None}
     for band in (*bands, *(["label"] if mask else [])):

@@ -1,4 +1,4 @@
-"""A miniature data set, written as real files, read back; and everything that can be wrong with one."""
+"""Reading a miniature data set from real files, and every kind of error in one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def write_json(path: Path, data: object) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Two pairs of 40x30: `a` with boxes and a 16-bit infrared image, `b` without annotations, 8-bit, with a mask."""
+    """Two pairs of 40x30: `a` with boxes and a 16-bit IR image, `b` without annotations, 8-bit, with a mask."""
     folder = tmp_path / "mini"
     for kind in ("rgb", "lwir", "label"):
         (folder / "val" / kind).mkdir(parents=True)
@@ -119,7 +119,7 @@ def test_a_listed_image_without_boxes_is_known_to_be_empty(root: Path) -> None:
     assert folder.scored_classes == ()
 
 
-def test_a_grey_vis_image_serves_as_colour(root: Path) -> None:
+def test_a_grey_vis_image_is_used_as_rgb(root: Path) -> None:
     (root / "val/vis").mkdir()
     cv2.imwrite(str(root / "val/vis/a.png"), np.full((30, 40), 90, np.uint8))
     edit(root / "index_val.json", lambda d: (d["items"].pop(), d["items"][0].update(rgb=None, vis="val/vis/a.png")))
@@ -226,7 +226,7 @@ def test_real_pairs() -> None:
         assert item.load_rgb().shape == (*item.load_infrared().shape, 3)
 
 
-def test_images_of_one_camera_are_taken_where_they_are_asked_for(root: Path) -> None:
+def test_images_of_one_camera_are_used_if_requested(root: Path) -> None:
     edit(root / "index_val.json", lambda d: d["items"][0].pop("rgb"))
     with pytest.raises(PairedFolderError, match="no RGB image"):
         PairedFolder(root, "val", classes=CLASSES)
@@ -241,7 +241,7 @@ def test_images_of_one_camera_are_taken_where_they_are_asked_for(root: Path) -> 
         PairedFolder(root, "val", classes=CLASSES, single=True)
 
 
-def test_crowds_are_ignored_and_unknown_classes_said_to_be_unlabelled(root: Path) -> None:
+def test_crowds_are_ignored_and_unknown_classes_are_unlabelled(root: Path) -> None:
     folder = PairedFolder(root, "val", classes=CLASSES)
     sample = folder.load(folder[0])
     assert sample.ignored is not None

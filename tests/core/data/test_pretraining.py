@@ -1,4 +1,4 @@
-"""Pretraining batches: what they hold, that they depend on seed and step alone, and damaged files."""
+"""Pretraining batches: content, dependence on seed and step only, and damaged files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIDE = 56
 
 
 class Ramps:
-    """Items whose red channel and infrared image are one and the same picture, so that any mismatch shows."""
+    """Items whose red channel equals the IR image, so that any misalignment shows."""
 
     frame_gap = 1
     name = "ramps"
@@ -42,10 +42,10 @@ class Ramps:
         return FramePosition(str(item), 0)
 
     def load(self, item, modalities) -> ImageSet:
-        picture = np.random.default_rng(item).integers(0, 256, (6, 8), np.uint8)
-        picture = cv2.resize(picture, (96, 72), interpolation=cv2.INTER_LINEAR)
-        images = {"rgb": np.dstack([picture] * 3)} | {
-            key: cv2.resize(picture, (48, 36), interpolation=cv2.INTER_AREA) if key == "lwir" else picture
+        image = np.random.default_rng(item).integers(0, 256, (6, 8), np.uint8)
+        image = cv2.resize(image, (96, 72), interpolation=cv2.INTER_LINEAR)
+        images = {"rgb": np.dstack([image] * 3)} | {
+            key: cv2.resize(image, (48, 36), interpolation=cv2.INTER_AREA) if key == "lwir" else image
             for key in modalities
         }
         return ImageSet(images, f"ramp {item}")
@@ -79,7 +79,7 @@ def test_batches_hold_pairs_of_one_band_in_turn(scenes):
         assert batch.extra == {}
 
 
-def test_both_images_are_cut_and_flipped_alike():
+def test_both_images_get_the_same_crop_and_flip():
     views = ViewOptions(photometry=None)
     for batch in on_cpu(pretraining_batches([Ramps(8, ("nir", "lwir"))], 8, SIDE, seed=1, steps=4, views=views)):
         red = batch.rgb[:, 0].numpy()
@@ -211,15 +211,15 @@ def test_a_set_of_nothing_but_damage_is_refused(tmp_path):
 
 
 def test_the_plain_view_is_the_largest_centred_square():
-    picture = np.zeros((40, 60, 3), np.uint8)
-    picture[:, 10:50] = 200
-    view = take_view(ImageSet({"rgb": picture}, ""), PLAIN, 40, np.random.default_rng(0))["rgb"]
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[:, 10:50] = 200
+    view = take_view(ImageSet({"rgb": image}, ""), PLAIN, 40, np.random.default_rng(0))["rgb"]
     assert view.shape == (40, 40, 3)
     assert (view == 200).all()
 
 
 def drawn_boxes(width, height, options, count):
-    """x1, y1, x2, y2 in pixels of crops, recovered from images of coordinates; float64 [count, 4]."""
+    """Recover x1, y1, x2, y2 in pixels of crops from images of coordinates; float64 [count, 4]."""
     options = replace(options, flip=0.0, photometry=None)
     empty, grid = np.zeros((height, width, 3), np.uint8), np.indices((height, width)).astype(np.float32)
     boxes = []

@@ -1,4 +1,4 @@
-"""Which band and which items a step shows."""
+"""Bands and items of a step."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_video_neighbours_do_not_meet():
 
 
 def test_any_stretch_of_an_epoch_is_spread_over_the_recordings():
-    """The teacher queue holds such a stretch: of every recording it has the fraction that the data has."""
+    """The teacher queue holds such a stretch: each recording must have the same fraction of it as of the data."""
     sequences = np.repeat([0, 1, 2], [600, 300, 100])
     frames = np.concatenate([np.arange(600), np.arange(300), np.arange(100)])
     rows, _ = order(sequences, frames, 5, 10)

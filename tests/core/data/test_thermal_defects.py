@@ -1,4 +1,4 @@
-"""Injected defects have the strength asked for, change nothing else and leave the input as it was."""
+"""Injected defects have the requested strength, change nothing else and leave the input unmodified."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes and counts become on the device what workers used to compute, bit for bit; all of a batch can be pinned."""
+"""Conversion of bytes and counts on the device equals that of workers bit for bit; batches can be pinned."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def tensors(value: object) -> list[Tensor]:
 
 
 def test_all_of_a_batch_is_pinned(monkeypatch):
-    """PyTorch's loader calls `pin_memory` of what it does not know; without a GPU it is told here what that does."""
+    """PyTorch's loader calls `pin_memory` of unknown types; without a GPU it is simulated here."""
     samples = [(pair(seed, (84, 112), damaged=True), np.ones(2, bool)) for seed in range(2)]
     batch = make_batch(samples, Modality.LWIR, SIZE, CONTRACT)
     pinned: list[Tensor] = []
@@ -123,7 +123,7 @@ def test_all_of_a_batch_is_pinned(monkeypatch):
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_the_loader_pins_when_it_is_asked_to(monkeypatch, packed):
-    """Also batches that came through a pipe, of which PyTorch's loader sees bytes only."""
+    """Also batches received through a pipe, which PyTorch's loader sees as bytes."""
     import pickle
 
     batch = OnHost(dict, {"x": torch.arange(3)})

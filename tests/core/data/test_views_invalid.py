@@ -1,4 +1,4 @@
-"""Views of thermal images with invalid pixels, as pretraining cuts and normalises them."""
+"""Views of thermal images with invalid pixels, as cropped and normalised in pretraining."""
 
 from __future__ import annotations
 

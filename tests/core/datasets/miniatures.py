@@ -1,4 +1,4 @@
-"""Miniatures of published data sets: a few tiny pictures in the real folders, with the real names and label values."""
+"""Miniatures of published data sets: a few tiny images in the real folders, with real names and label values."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Objects = Sequence[tuple[str, tuple[float, float, float, float]]]
 
 @dataclass(frozen=True)
 class Miniature:
-    """How one is made, and what its reader should find.
+    """Writer of a miniature, and what its reader should find.
 
     Attributes:
         write: writes it into a folder.
         pairs: names of the pairs of each split.
         size: (width, height) of a loaded pair.
-        nested: name of the folder that its archive has.
+        nested: name of the folder in its archive.
         parts: files and folders without which it is only partly extracted.
         lists: list files whose lines are names.
     """
@@ -37,7 +37,7 @@ class Miniature:
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """An image in RGB order, or grey, in the format of the path's ending."""
+    """Write an RGB or grey image in the format of the path's ending."""
     path.parent.mkdir(parents=True, exist_ok=True)
     stored = image[..., ::-1] if image.ndim == 3 and image.shape[2] == 3 else image
     assert cv2.imwrite(str(path), stored)
@@ -58,7 +58,7 @@ def _text(path: Path, text: str) -> None:
 
 
 def _colour(level: int, size: tuple[int, int] = (32, 24)) -> np.ndarray:
-    """Orange-like, left half brighter, so that channels and sides can be told apart."""
+    """Orange-like, with a brighter left half, so that mixed up channels and sides show."""
     image = np.zeros((size[1], size[0], 3), np.uint8)
     image[:] = (level, level // 2, level // 4)
     image[:, : size[0] // 2] += 20
@@ -190,7 +190,7 @@ MCUBES_SIZE = (1224, 12)
 
 
 def _mcubes(root: Path) -> None:
-    """Of the real width, because columns are cut; flat, to be quick."""
+    """At the real width, because columns are cut; flat, to be quick."""
     width, height = MCUBES_SIZE
     for split, names in MCUBES_PAIRS.items():
         _text(root / f"list_folder/{split}.txt", "\n".join(names) + "\n")

@@ -1,4 +1,4 @@
-"""What every reader owes: the pairs of its splits, labels within its tables, an error that helps when part lacks."""
+"""Requirements of all readers: pairs of each split, labels within the class tables, errors that help if files lack."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_the_sets_name_may_be_in_any_case(name: str, root: Path) -> None:
     assert open_benchmark(name.upper(), root, "train").benchmark.name == name
 
 
-def test_half_extracted_roots_are_told(name: str, root: Path, tmp_path: Path) -> None:
+def test_partly_extracted_roots_are_reported(name: str, root: Path, tmp_path: Path) -> None:
     one = BENCHMARKS[name]
     for part in MINIATURES[name].parts:
         copy = tmp_path / part.replace("/", "_")
@@ -121,7 +121,7 @@ def test_half_extracted_roots_are_told(name: str, root: Path, tmp_path: Path) ->
         assert one.source in message
 
 
-def test_a_root_without_most_pictures_is_only_partly_extracted(name: str, root: Path) -> None:
+def test_a_root_without_most_images_is_only_partly_extracted(name: str, root: Path) -> None:
     pairs = open_benchmark(name, root, "train")
     gone = [item.infrared for item in pairs][1:]
     for path in gone:

@@ -1,4 +1,4 @@
-"""Whatever is in a folder, `check` reports it and does not fall over."""
+"""`check` reports any content of a folder without failing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.core.datasets.miniatures import MINIATURES
 
 
 def spoilt(data: bytes, rng: np.random.Generator) -> bytes:
-    """Cut short, with bits turned over, made up, or emptied."""
+    """Truncate a file, flip bits, invent or empty it."""
     kind = rng.integers(4)
     if kind == 0:
         return data[: int(rng.integers(len(data) + 1))]
@@ -32,16 +32,16 @@ def test_damage_of_any_file_is_reported_not_raised(name: str, tmp_path: Path) ->
     one = BENCHMARKS[name]
     files = sorted(path for path in tmp_path.rglob("*") if path.is_file())
     rng = np.random.default_rng(7)
-    told = 0
+    detected = 0
     for _ in range(12):
         path = files[int(rng.integers(len(files)))]
         whole = path.read_bytes()
         path.write_bytes(spoilt(whole, rng))
         reports = check_benchmark(one, tmp_path)
         assert len(reports) == len(one.splits)
-        told += any(report.problems for report in reports)
+        detected += any(report.problems for report in reports)
         path.write_bytes(whole)
-    assert told >= 3
+    assert detected >= 3
     assert all(report.usable for report in check_benchmark(one, tmp_path))
 
 

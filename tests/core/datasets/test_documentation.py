@@ -1,4 +1,4 @@
-"""docs/datasets.md says what the readers say, and its commands can be typed."""
+"""docs/datasets.md agrees with the readers, and its commands are valid."""
 
 from __future__ import annotations
 

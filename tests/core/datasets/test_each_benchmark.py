@@ -1,4 +1,4 @@
-"""The trap of each data set, on its miniature."""
+"""The known trap of each data set, on its miniature."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.core.datasets.miniatures import MINIATURES, voc_xml, write_image
 
 @pytest.fixture
 def root(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """The miniature that the test's name begins with."""
+    """Miniature that the test's name begins with."""
     name = request.node.name.removeprefix("test_").split("_")[0]
     MINIATURES[name].write(tmp_path / "set")
     return tmp_path / "set"
@@ -50,8 +50,8 @@ def test_flir_lists_come_in_several_forms(root: Path, ending: str, folder: str) 
     assert [item.name for item in open_benchmark("flir", root, "val")] == names
 
 
-def test_flir_tells_the_missing_pair_of_its_list_and_goes_on(root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Papers count one training pair more than its authors: one in 100 may lack, two may not."""
+def test_flir_reports_the_missing_pair_of_its_list_and_continues(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Papers count one training pair more than its authors: one in 100 may be missing, two may not."""
     names = [f"FLIR_{i:05d}" for i in range(10_000, 10_099)]
     for name in names:
         (root / f"JPEGImages/{name}_RGB.jpg").hardlink_to(root / "JPEGImages/FLIR_00002_RGB.jpg")
@@ -68,13 +68,13 @@ def test_flir_tells_the_missing_pair_of_its_list_and_goes_on(root: Path, caplog:
         open_benchmark("flir", root, "train")
 
 
-def test_flir_does_not_read_the_annotated_pictures(root: Path) -> None:
+def test_flir_does_not_read_the_annotated_images(root: Path) -> None:
     (root / "JPEGImages").rename(root / "AnnotatedImages")
     with pytest.raises(BenchmarkError, match="lacks JPEGImages; there is AnnotatedImages"):
         open_benchmark("flir", root, "val")
 
 
-def test_flir_tells_night_by_luminance_or_by_lists(root: Path) -> None:
+def test_flir_night_is_by_luminance_or_lists(root: Path) -> None:
     pairs = open_benchmark("flir", root, "train")
     assert pairs.subset_counts() == {"day": 2, "night": 1}
     assert [item.name for item in pairs.subset("night")] == ["FLIR_00006"]
@@ -95,7 +95,7 @@ def test_flir_tells_night_by_luminance_or_by_lists(root: Path) -> None:
 # --------------------------------------------------------------------------------------------------------------- LLVIP
 
 
-def test_llvip_trusts_the_pictures_size_and_clips(root: Path) -> None:
+def test_llvip_uses_the_images_size_and_clips(root: Path) -> None:
     pairs = open_benchmark("llvip", root, "test")
     sample = pairs.load(pairs[0])
     assert sample.size == (32, 24)
@@ -106,7 +106,7 @@ def test_llvip_trusts_the_pictures_size_and_clips(root: Path) -> None:
     assert pairs.subsets == ()
 
 
-def test_llvip_pictures_of_another_view_are_refused_and_smaller_ones_resampled(root: Path) -> None:
+def test_llvip_images_of_another_view_are_refused_and_smaller_ones_resampled(root: Path) -> None:
     path = root / "infrared/test/190001.jpg"
     write_image(path, np.full((12, 16), 77, np.uint8))
     pairs = open_benchmark("llvip", root, "test")
@@ -209,7 +209,7 @@ def test_mfnet_leaves_flipped_copies_out(root: Path) -> None:
     assert [item.name for item in open_benchmark("mfnet", root, "train")] == ["00001D", "00002N"]
 
 
-def test_mfnet_pictures_that_lost_their_fourth_channel_are_refused(root: Path) -> None:
+def test_mfnet_images_without_fourth_channel_are_refused(root: Path) -> None:
     pairs = open_benchmark("mfnet", root, "test")
     write_image(pairs[0].rgb, np.zeros((24, 32, 3), np.uint8))
     with pytest.raises(BenchmarkError, match="01499D.png: 24x32x3 uint8, .* fourth channel"):
@@ -272,7 +272,7 @@ def test_mcubes_cuts_what_nir_does_not_see(root: Path) -> None:
     assert tuple(seen.rgb[0, 10]) == (round(40000 / 257), round(202 * 50 / 257), 0)  # 16 bits to 8
 
 
-def test_mcubes_pixels_without_nir_are_left_out_of_training_only(root: Path) -> None:
+def test_mcubes_pixels_without_nir_are_ignored_in_training_only(root: Path) -> None:
     train, test = (open_benchmark("mcubes", root, split) for split in ("train", "test"))
     seen, judged = train.load(train[0]).mask, test.load(test[0]).mask
     assert (seen[:, : 400 - 192] == 255).all()
@@ -282,7 +282,7 @@ def test_mcubes_pixels_without_nir_are_left_out_of_training_only(root: Path) -> 
     assert (judged[:, 1000 - 196 :] == 255).all()
 
 
-def test_mcubes_narrow_pictures_are_refused(root: Path) -> None:
+def test_mcubes_narrow_images_are_refused(root: Path) -> None:
     pairs = open_benchmark("mcubes", root, "test")
     write_image(pairs[0].rgb, np.zeros((12, 100, 3), np.uint8))
     with pytest.raises(BenchmarkError, match="100 pixels wide"):
@@ -317,16 +317,16 @@ def test_the_real_roadscene(shared_data: Path) -> None:
     }
 
 
-def test_luminance_tells_roadscenes_nights(shared_data: Path) -> None:
-    """What `daylight` says of itself."""
-    told = [
+def test_luminance_finds_roadscenes_nights(shared_data: Path) -> None:
+    """Figures in the docstring of `daylight`."""
+    times = [
         (item.subsets[0], time_of(read_colour(item.rgb)))
         for split in ("train", "val")
         for item in open_benchmark("roadscene", shared_data, split)
     ]
-    assert sum(a == b == "night" for a, b in told) == 11
-    assert [a for a, _ in told].count("night") == 14
-    assert all(b == "day" for a, b in told if a == "day")
+    assert sum(a == b == "night" for a, b in times) == 11
+    assert [a for a, _ in times].count("night") == 14
+    assert all(b == "day" for a, b in times if a == "day")
     root = shared_data / "roadscene_rgb_lwir"
     counts = {
         split: Counter(time_of(item.load_rgb()) for item in PairedFolder(root, split)) for split in ("train", "val")
@@ -361,7 +361,7 @@ def test_scenes_come_in_turn_and_test_seeds_are_never_trained_on() -> None:
 
 @pytest.mark.parametrize("name", sorted(MINIATURES))
 def test_pairs_travel_to_other_processes(name: str, tmp_path: Path) -> None:
-    """Workers that are spawned get the set by pickle."""
+    """Spawned workers get the set by pickle."""
     MINIATURES[name].write(tmp_path)
     pairs = open_benchmark(name, tmp_path, BENCHMARKS[name].report_split)[:1]
     again = pickle.loads(pickle.dumps(pairs))  # noqa: S301 - our own bytes
@@ -379,6 +379,6 @@ def test_scenes_of_a_subset_travel_too() -> None:
 
 
 def test_colour_survives_the_round_trip(tmp_path: Path) -> None:
-    """That the miniatures themselves are written in the right channel order."""
+    """The miniatures themselves are written in the right channel order."""
     write_image(tmp_path / "a.png", np.full((2, 2, 3), (200, 100, 50), np.uint8))
     assert tuple(cv2.imread(str(tmp_path / "a.png"))[0, 0]) == (50, 100, 200)

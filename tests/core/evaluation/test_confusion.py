@@ -1,4 +1,4 @@
-"""Boxes counted by true and detected class, worked out by hand."""
+"""Confusion of boxes by true and detected class, computed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""COCO's scores against pycocotools on fixed and on generated predictions, and against cases worked out by hand."""
+"""COCO scores compared with pycocotools on fixed and generated predictions, and with cases computed by hand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def coco_scores(predictions, truths) -> DetectionScores:
 
 
 def reference(predictions, truths) -> tuple[list[float], np.ndarray]:
-    """pycocotools' mAP, mAP50, mAP75, and its precision [10, 101, classes] at 100 detections of all areas."""
+    """Return pycocotools' mAP, mAP50, mAP75, and its precision [10, 101, classes] at 100 detections of all areas."""
     annotations, results = [], []
     for image, (boxes, labels, *crowd) in enumerate(truths, start=1):
         flags = crowd[0] if crowd else np.zeros(len(labels), bool)
@@ -78,7 +78,7 @@ def assert_equal(predictions, truths) -> None:
 
 
 def noisy_set(seed: int, images: int = 14, crowds: bool = False):
-    """Truth and predictions with duplicates, ties in score, misses and phantoms."""
+    """Ground truth and predictions with duplicates, equal scores, misses and false positives."""
     rng = np.random.default_rng(seed)
     truths, predictions = [], []
     for _ in range(images):
@@ -123,7 +123,7 @@ def boxes_of(draw, scored: bool):
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(boxes_of(True), boxes_of(False)), min_size=1, max_size=5), st.booleans())
-def test_equals_pycocotools_on_whatever_is_predicted(images, found_is_truth: bool) -> None:
+def test_equals_pycocotools_on_random_predictions(images, found_is_truth: bool) -> None:
     truths = [truth for _, truth in images]
     if found_is_truth:  # overlaps of exactly 1 and of near 1, which random boxes hardly ever have
         predictions = [(t[0] + 0.5 * (i % 2), np.full(len(t[0]), 0.5), t[1]) for i, t in enumerate(truths)]
@@ -200,8 +200,8 @@ def test_nothing_found_is_0_and_nothing_to_find_is_unknown() -> None:
     assert math.isnan(scores.ap["person"])
     assert math.isnan(coco_scores([none], [none[::2]]).map)
     assert math.isnan(coco_scores([], []).map)
-    told = json.loads(json.dumps(scores.to_dict(), allow_nan=False))
-    assert told["ap"] == {"person": None, "bicycle": 0.0, "car": None}
+    row = json.loads(json.dumps(scores.to_dict(), allow_nan=False))
+    assert row["ap"] == {"person": None, "bicycle": 0.0, "car": None}
 
 
 def test_the_order_of_images_and_repetition_change_nothing() -> None:

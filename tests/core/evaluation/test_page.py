@@ -1,4 +1,4 @@
-"""Report pages: whole, self-contained, escaped and the same bytes every time."""
+"""Report pages: complete, self-contained, escaped and deterministic."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VOID = {"meta", "img", "br"}
 
 
 class Reader(HTMLParser):
-    """Tags balanced, texts and attributes as a browser reads them."""
+    """Checks that tags are balanced; collects texts and attributes as a browser reads them."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ def test_the_same_content_is_the_same_bytes(tmp_path):
 
 
 @pytest.mark.parametrize("from_file", [False, True])
-def test_images_keep_their_colours_and_are_made_smaller(from_file):
+def test_images_keep_their_colours_and_are_reduced(from_file):
     page = Page("p")
     image = np.full((300, 600, 3), (200, 30, 10), np.uint8)
     file = cv2.imencode(".png", image[..., ::-1])[1].tobytes()

@@ -1,4 +1,4 @@
-"""Scores over labelled pairs, on a model whose answers are known."""
+"""Scores over labelled pairs with a model of known results."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_serving_threshold_is_put_back(pipeline):
     assert pipeline.score_threshold == before
 
 
-def test_scenes_come_as_asked_for():
+def test_scenes_follow_the_options():
     scenes = list(ScenePairs.held_out("report", 2, Modality.LWIR, (160, 128), "night"))
     assert [s.name for s in scenes] == [f"scene {FIRST_TEST_SEED + i} (night)" for i in range(2)]
     assert scenes[0].size == (160, 128)

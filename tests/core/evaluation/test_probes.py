@@ -1,4 +1,4 @@
-"""Linear probes: they read what is linear, and their targets and scores are what they say."""
+"""Linear probes: they learn linear relations, and their targets and scores are correct."""
 
 from __future__ import annotations
 

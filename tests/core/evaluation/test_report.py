@@ -1,4 +1,4 @@
-"""Reports on sets whose truth is known: what every table carries, the spread of seeds, and what is refused."""
+"""Reports on sets with known ground truth: content of all tables, spread of seeds, and refusals."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def blob(tmp_path_factory):
 
 
 def pair(subset: str, red: bool = True) -> PairedSample:
-    """A red and a hot thing; the red one may be out of sight though it is there."""
+    """A red and a hot object; the red one may be invisible although it is labelled."""
     rgb = np.full((476, 644, 3), 60, np.uint8)
     infrared = np.full((476, 644), 100, np.uint8)
     mask = np.zeros((476, 644), np.uint8)
@@ -47,7 +47,7 @@ def pair(subset: str, red: bool = True) -> PairedSample:
 
 
 class Pairs:
-    """Two pairs by day, of which one hides the red thing, and one by night."""
+    """Two pairs by day, of which one hides the red object, and one by night."""
 
     name = "pairs"
     infrared = Modality.LWIR
@@ -119,9 +119,9 @@ def test_best_f1_threshold_is_reported_and_all_are_listed(blob):
     best = comparison.thresholds[comparison.best_threshold].f1()
     assert sum(best.values()) == max(sum(found.f1().values()) for found in comparison.thresholds.values())
     assert "Best F1 (mean over classes, first model, fused): 90.0 at a score threshold of " in report.markdown()
-    told = report.result()["sets"][0]["thresholds"]
-    assert [row["score_from"] for row in told] == list(comparison.thresholds)
-    assert told[5]["recall"]["red"] == pytest.approx(2 / 3)
+    by_threshold = report.result()["sets"][0]["thresholds"]
+    assert [row["score_from"] for row in by_threshold] == list(comparison.thresholds)
+    assert by_threshold[5]["recall"]["red"] == pytest.approx(2 / 3)
     assert "Means over classes by threshold" in report.page().html()
 
 
@@ -190,7 +190,7 @@ def test_what_does_not_belong_together_is_refused(blob):
 
 
 def test_a_benchmarks_reader_is_such_a_set():
-    """Pairs as `open_benchmark` gives them, by a model that has learnt nothing."""
+    """Pairs of `open_benchmark` with an untrained model."""
     torch.manual_seed(0)
     architecture = Architecture("test", "lwir", len(BOX_CLASSES), len(MASK_CLASSES), pyramid_width=16, tower_depth=1)
     info = ModelInfo(

@@ -1,4 +1,4 @@
-"""Judgements of encoders whose answers are known."""
+"""Evaluation of encoders with known features."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SIDE = 56
 
 
 class Eye:
-    """An encoder that says what it sees: a patch's features are its pixels, CLS is their mean."""
+    """Encoder whose patch features are the patch's pixels, and whose CLS is their mean."""
 
     def channels(self, key: str) -> int:
         return 3 if key == "rgb" else 1
@@ -48,7 +48,7 @@ class Eye:
 
 
 class Ramps:
-    """Pairs of one and the same picture."""
+    """Pairs of the same image."""
 
     name = "ramps"
 
@@ -60,8 +60,8 @@ class Ramps:
 
     def load(self, item: int, modalities) -> ImageSet:
         x, y = np.meshgrid(np.linspace(0, 120, 96), np.linspace(0, 120, 72))
-        picture = (x + (item + 1) * y / 3).astype(np.uint8)
-        return ImageSet({"rgb": np.dstack([picture] * 3), "lwir": picture}, f"ramp {item}")
+        frame = (x + (item + 1) * y / 3).astype(np.uint8)
+        return ImageSet({"rgb": np.dstack([frame] * 3), "lwir": frame}, f"ramp {item}")
 
 
 @pytest.fixture(scope="module")

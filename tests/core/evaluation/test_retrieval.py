@@ -32,7 +32,7 @@ def test_ranks_by_hand():
     assert retrieval(at(60, 80, 10), at(0, 90, 180)).median_rank == 2.0
 
 
-def test_features_that_are_all_alike_find_by_chance():
+def test_equal_features_retrieve_at_chance_level():
     found = retrieval(np.ones((10, 4)), np.ones((10, 4)))
     assert found.r1 == pytest.approx(0.1)
     assert found.r5 == pytest.approx(0.5)

@@ -1,4 +1,4 @@
-"""Scores on pairs whose truth is known, for a model that finds red and hot things."""
+"""Scores on pairs with known ground truth, for a model that detects red and hot objects."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def pipeline(tmp_path_factory) -> Pipeline:
 
 
 def pair(red: bool = True, hot: bool = True, **changes) -> PairedSample:
-    """A red and a hot thing, as far as they are to be seen; both are always true."""
+    """A red and a hot object, each optionally invisible; both are always labelled."""
     rgb = np.full((476, 644, 3), 60, np.uint8)
     infrared = np.full((476, 644), 100, np.uint8)
     mask = np.zeros((476, 644), np.uint8)
@@ -151,7 +151,7 @@ def test_a_pair_without_a_result_counts_as_missed_and_its_mask_does_not_count(pi
     assert scores.segmentation.miou == 1.0
 
 
-def test_images_of_one_camera_are_asked_of_that_camera_alone(pipeline):
+def test_images_of_one_camera_are_scored_with_that_camera_only(pipeline):
     single = pair(present=(False, True), rgb=np.zeros((476, 644, 3), np.uint8))
     runs = {mode.value: Run(pipeline, mode) for mode in (Mode.FUSED, Mode.RGB_ONLY, Mode.IR_ONLY)}
     found = {name: scorer.scores() for name, scorer in score_runs(runs, iter([single])).items()}

@@ -1,4 +1,4 @@
-"""Mask scores against a count made pixel by pixel."""
+"""Mask scores compared with a count pixel by pixel."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_means_by_a_benchmarks_rule_equal_a_naive_count(seed: int, left_out: tup
 
 
 def test_mfnet_counts_unlabelled_and_void_counts_nowhere() -> None:
-    """The two rules by hand: a class "unlabelled" is scored as any other, pixels of 255 are not there."""
+    """Both rules by hand: a class "unlabelled" is scored like any other, pixels of 255 are not counted."""
     matrix = ConfusionMatrix(("unlabelled", "car"))
     truth = np.array([[0, 0, 0, 0, 1, 1, UNLABELLED, UNLABELLED]], np.uint8)
     matrix.add(np.array([[0, 0, 0, 1, 1, 0, 0, 1]], np.uint8), truth)

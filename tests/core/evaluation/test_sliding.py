@@ -1,4 +1,4 @@
-"""A window that slides: the plain model where there is one window, an average counted by hand elsewhere."""
+"""Sliding windows: the plain model if there is one window, otherwise an average computed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures over seeds, and as they are written."""
+"""Scores over seeds, and their format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_spread_by_hand():
     assert Spread.of([None, 0.5]).to_dict() == {"mean": 0.5, "std": None, "values": [None, 0.5]}
 
 
-def test_figures_are_written_alike() -> None:
+def test_numbers_are_rounded_and_nan_is_none() -> None:
     assert rounded({"a": [0.1234567, float("nan"), np.float32(0.5), -0.0000001], "b": np.int64(3)}) == {
         "a": [0.123457, None, 0.5, 0.0],
         "b": 3,

@@ -1,4 +1,4 @@
-"""Which frames are shown, and in what colours."""
+"""Selection and colours of the frames with the most mistakes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOTHING = (np.empty((0, 4)), np.empty(0, np.int64), np.empty(0, bool))
 
 
 def detections(boxes: int, score: float = 0.9) -> PerceptionResult:
-    """Detections that are all false."""
+    """Detections that are all false positives."""
     corners = np.array([[60, 20 + n, 80, 50] for n in range(boxes)], np.float32).reshape(-1, 4)
     return PerceptionResult(
         corners, np.full(boxes, score, np.float32), np.zeros(boxes, np.int64), None, Mode.FUSED, (100, 60)

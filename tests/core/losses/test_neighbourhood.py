@@ -114,7 +114,7 @@ def test_loaded_state_replaces_cached_count():
 
 
 @pytest.mark.parametrize("capacity", [2, 4, 9])
-def test_take_over_keeps_newest_entries(capacity):
+def test_copy_between_queues_keeps_newest_entries(capacity):
     queue = TeacherQueue(4, 3)
     queue.put(E)
     queue.put(-E[:2])  # in order: E1 E2 -E0 -E1
@@ -126,7 +126,7 @@ def test_take_over_keeps_newest_entries(capacity):
     assert len(other) == min(capacity, 5)
 
 
-def test_take_over_of_other_width_is_rejected():
+def test_copy_from_a_queue_of_other_width_is_rejected():
     with pytest.raises(ValueError, match="another variant"):
         TeacherQueue(4, 8).take_over(TeacherQueue(4, 3).state_dict())
 

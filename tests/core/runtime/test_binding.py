@@ -1,4 +1,4 @@
-"""Fixed memory gives the answers of plain calls: no frame sees another one's input, no answer changes later."""
+"""Fixed input memory gives the results of plain calls: no frame uses another one's input, no result changes later."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def frames(engine: OnnxEngine, count: int = 4) -> list[tuple[np.ndarray, ...]]:
     ]
 
 
-def test_each_frame_gets_the_answer_of_its_own_input(engine):
+def test_each_frame_gets_the_result_of_its_own_input(engine):
     names = list(signature(engine.info))
     bound = BoundSession(engine._session, "cpu")
     results = []
@@ -48,7 +48,7 @@ def test_each_frame_gets_the_answer_of_its_own_input(engine):
 
 
 def test_a_buffer_that_is_written_again_is_read_again(engine):
-    """What the pipeline does: one buffer for all frames. Neither the last frame's input nor its answer may stay."""
+    """As in the pipeline: one buffer for all frames. Neither the last frame's input nor its result may remain."""
     names = list(signature(engine.info))
     bound = BoundSession(engine._session, "cpu")
     first, second, *_ = frames(engine)
@@ -68,7 +68,7 @@ def test_a_buffer_that_is_written_again_is_read_again(engine):
 
 
 def test_inputs_for_a_gpu_pass_through_page_locked_memory(engine, monkeypatch):
-    """With the CPU in the part of the GPU: the arrays that the device reads are those that the driver locked."""
+    """The CPU replaces the GPU: the arrays that the device reads are those that the driver locked."""
     locked, read = [], []
 
     def lock(shape, kind, gpu_id):
@@ -137,7 +137,7 @@ def test_shapes_that_vary_are_refused(tmp_path):
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_cuda_graph_is_taken_where_cuda_runs_every_node(engine, monkeypatch, whole):
-    """With the CPU in the part of the GPU: which sessions are asked for, and that the answers stay."""
+    """The CPU replaces the GPU: the requested sessions, and unchanged results."""
     asked = []
 
     def session(path, options, providers):

@@ -1,4 +1,4 @@
-"""Box arithmetic against hand-computed overlaps and a naive suppression."""
+"""Box arithmetic compared with overlaps computed by hand and a naive suppression."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def naive_iou(a: list[float], b: list[float]) -> float:
 def naive_selection(
     boxes: np.ndarray, scores: np.ndarray, threshold: float, nms_iou: float, most: int
 ) -> list[tuple[int, int]]:
-    """(row, class) of what stays, by the book: best first, each against all that were kept of its class."""
+    """Return (row, class) of the kept boxes: highest score first, each compared with all kept boxes of its class."""
     entries = [
         (float(scores[row, label]), row, label)
         for row in range(scores.shape[0])
@@ -76,21 +76,21 @@ def test_classes_do_not_suppress_each_other():
     assert labels.tolist() == [0, 1]
 
 
-def test_a_suppressed_box_suppresses_nobody():
-    """B overlaps A and C, A and C do not overlap: A takes B out, and C stays."""
+def test_a_suppressed_box_suppresses_no_other():
+    """B overlaps A and C, A and C do not overlap: A suppresses B, and C is kept."""
     boxes = np.array([[0, 0, 10, 10], [6, 0, 16, 10], [12, 0, 22, 10]], np.float32)
     _, scores, _ = select_detections(boxes, np.array([[0.9], [0.8], [0.7]], np.float32), 0.1, 0.2, 10)
     assert scores.tolist() == pytest.approx([0.9, 0.7])
 
 
 @pytest.mark.parametrize("most", [0, 1, 3])
-def test_no_more_than_asked_for(most):
+def test_not_more_than_requested(most):
     boxes = np.array([[i * 20, 0, i * 20 + 10, 10] for i in range(6)], np.float32)
     kept, _, _ = select_detections(boxes, np.linspace(0.9, 0.4, 6, dtype=np.float32)[:, None], 0.1, 0.5, most)
     assert len(kept) == most
 
 
-def test_scores_that_are_no_numbers_are_left_out():
+def test_nan_scores_are_dropped():
     boxes = np.array([[0, 0, 10, 10], [20, 0, 30, 10]], np.float32)
     _, scores, _ = select_detections(boxes, np.array([[np.nan], [0.6]], np.float32), 0.5, 0.5, 10)
     assert scores.tolist() == pytest.approx([0.6])

@@ -1,4 +1,4 @@
-"""What a model file says of itself: there and back through JSON, and every kind of damage refused by name."""
+"""Description in a model file: round trip through JSON, and refusal of every kind of damage with its name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ INFO = ModelInfo(
 
 
 def stored(**changes: object) -> str:
-    """The stored text with some fields changed; None removes one."""
+    """Return the stored text with some fields changed; None removes one."""
     data = json.loads(INFO.to_json()) | changes
     return json.dumps({key: value for key, value in data.items() if value != "removed"})
 
@@ -72,7 +72,7 @@ def test_a_description_that_contradicts_itself_is_refused(changes, words):
         INFO.with_(**changes)
 
 
-def test_several_faults_are_told_at_once():
+def test_several_faults_are_reported_together():
     with pytest.raises(BundleError, match=r"1 palette colours for 2 mask classes; .*nms_iou"):
         INFO.with_(palette=((1, 2, 3),), nms_iou=2)
 
@@ -118,13 +118,13 @@ def test_damage_is_a_bundle_error_that_names_the_file(text):
 
 
 @pytest.mark.parametrize("version", [FORMAT + 1, 0, "1", None, []])
-def test_another_format_is_told_with_both_numbers(version):
+def test_another_format_is_refused_with_both_numbers(version):
     with pytest.raises(BundleError, match=rf"m\.onnx: format .*reads formats up to {FORMAT}"):
         ModelInfo.from_json(stored(format=version), "m.onnx")
 
 
 def test_older_software_reads_what_it_can_and_refuses_the_rest():
-    """Format 1 is as it was before there were raw inputs, without a word of them; raw ones are of format 2."""
+    """Format 1 has no input form and is unchanged; raw inputs have format 2."""
     old = json.loads(INFO.to_json())
     assert (old["format"], "inputs" in old) == (1, False)
     raw = INFO.with_(inputs="raw")
@@ -136,11 +136,11 @@ def test_older_software_reads_what_it_can_and_refuses_the_rest():
 
 
 def test_graphs_of_one_stream_are_of_a_format_of_their_own():
-    """Software that knows of both streams only refuses format 3, and would not know the word."""
+    """Versions that know only models of both streams refuse format 3."""
     for inputs in ("raw", "normalised"):
         alone = INFO.with_(inputs=inputs, streams="ir")
-        told = json.loads(alone.to_json())
-        assert (told["format"], told["inputs"], told["streams"]) == (3, inputs, "ir")
+        fields = json.loads(alone.to_json())
+        assert (fields["format"], fields["inputs"], fields["streams"]) == (3, inputs, "ir")
         assert ModelInfo.from_json(alone.to_json(), "m.onnx") == alone
         assert "streams" not in json.loads(INFO.with_(inputs=inputs).to_json())
     for changes in ({"streams": "ir"}, {"format": 3}, {"format": 3, "streams": "none"}):

@@ -1,4 +1,4 @@
-"""Graphs of one stream beside the one of both: they answer alike, stall nothing, and what is wrong with one is told."""
+"""Single-stream models beside the two-stream model: same results, no stalls, and logged faults."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ FRAMES = {"rgb": (RGB, None), "ir": (None, IR)}
 
 
 def family(folder: Path, form: str = "raw") -> Path:
-    """A model file with one for each stream beside it."""
+    """A model file with a single-stream model for each stream beside it."""
     model = make_blob_model(folder / "blob.onnx", SIZE, inputs=form, provenance=WEIGHTS)
     for stream in FRAMES:
         make_blob_model(beside(model, stream), SIZE, inputs=form, streams=stream, provenance=WEIGHTS)
@@ -53,7 +53,7 @@ def model(request, tmp_path_factory) -> Path:
 
 
 class Robot:
-    """A pipeline on an engine with graphs of one stream, and what was told of them."""
+    """Pipeline on an engine with single-stream models, and its log."""
 
     def __init__(self, model: Path, both: Engine | None = None, device: str = "cpu", **options) -> None:
         self.lines: list[str] = []
@@ -62,7 +62,7 @@ class Robot:
         self.pipeline = Pipeline(self.engine)
 
     def until_alone(self, stream: str) -> None:
-        """Sends frames of one camera until that stream's own graph answers."""
+        """Send frames of one camera until the single-stream model gives the result."""
         _wait_until(lambda: self.pipeline(*FRAMES[stream]) is not None and f"{stream} only" in self.engine.label)
 
     def until_told(self) -> str:
@@ -82,7 +82,7 @@ def test_the_files_lie_beside():
     assert beside(Path("a/m.v2"), "ir") == Path("a/m.v2.ir.onnx")
 
 
-def test_each_answers_for_its_stream_as_the_graph_of_both_does(model):
+def test_single_stream_models_give_the_results_of_the_two_stream_model(model):
     robot, plain = Robot(model), Pipeline.open(model, device="cpu")
     for stream, mode in (("rgb", Mode.RGB_ONLY), ("ir", Mode.IR_ONLY)):
         robot.until_alone(stream)
@@ -149,7 +149,7 @@ def spoil(model: Path, how: str, folder: Path) -> Path:
         ("damaged", "not a readable ONNX model"),
     ],
 )
-def test_what_does_not_belong_to_the_model_is_told_once_and_not_used(model, tmp_path, how, words):
+def test_mismatched_single_stream_models_are_reported_once_and_not_used(model, tmp_path, how, words):
     robot = Robot(spoil(model, how, tmp_path))
     robot.pipeline(RGB, None)
     line = robot.until_told()
@@ -161,15 +161,15 @@ def test_what_does_not_belong_to_the_model_is_told_once_and_not_used(model, tmp_
     assert re.search(words, line)
 
 
-def test_where_none_lie_beside_nothing_is_said(tmp_path):
+def test_without_single_stream_models_nothing_is_logged(tmp_path):
     robot = Robot(make_blob_model(tmp_path / "m.onnx", SIZE))
     for _ in range(3):
         robot.pipeline(RGB, None)
     assert robot.lines == []
 
 
-def test_one_that_fails_costs_no_frame_and_is_dropped_aloud(tmp_path):
-    """Its description says the same weights but its graph is of another size: ONNX Runtime refuses the frame."""
+def test_a_failing_single_stream_model_costs_no_frame_and_is_dropped_with_a_log_line(tmp_path):
+    """Its description states the same weights, but its graph has another size: ONNX Runtime refuses the frame."""
     model = make_blob_model(tmp_path / "m.onnx", SIZE, provenance=WEIGHTS)
     make_blob_model(beside(model, "rgb"), (28, 28), streams="rgb", provenance=WEIGHTS)
     robot = Robot(model)
@@ -234,8 +234,8 @@ def test_one_that_only_the_cpu_runs_does_not_serve_beside_an_accelerator(model):
     assert asked[1] == "cpu", "where the graph of both ended up on the CPU, so do they"
 
 
-def test_the_gate_holds_them_to_the_cpu_on_their_own_samples(model, tmp_path):
-    """The stand-in for a GPU answers as another graph does: it must not serve."""
+def test_single_stream_models_are_compared_with_the_cpu_on_their_own_samples(model, tmp_path):
+    """The engine that replaces a GPU gives the results of another graph: it must not serve."""
     path = beside(model, "ir")
     reference = OnnxEngine(path, "cpu")
     inputs = sample_inputs(reference)
@@ -253,7 +253,7 @@ def test_the_gate_holds_them_to_the_cpu_on_their_own_samples(model, tmp_path):
         first_that_agrees([fast], lambda _: Wrong(path, "cpu"), lambda: reference, inputs)
 
 
-def test_one_alone_is_no_model_to_open(model):
+def test_a_single_stream_model_cannot_be_opened_alone(model):
     with pytest.raises(
         BundleError, match=r"blob\.rgb\.onnx does not take both cameras' images \(rgb\): give blob\.onnx"
     ):
@@ -303,7 +303,7 @@ class Reused:
 
 
 def until_reused(robot: Robot, reused: Reused) -> int:
-    """Sends pairs with one infrared frame until its features serve; gives the number of passes so far."""
+    """Send pairs with one infrared frame until its features are reused; returns the number of passes."""
     key, before = object(), reused.passes
     _wait_until(lambda: robot.pipeline(RGB, IR, key) is not None and reused.passes > before + 1)
     return reused.passes
@@ -325,7 +325,7 @@ def test_an_infrared_frame_that_is_reused_is_not_processed_again(reusing):
 
 
 def test_features_are_those_of_the_frame_whatever_came_between(reusing):
-    """One camera alone, a new infrared frame, one without a key: nothing of another frame is ever used."""
+    """One camera alone, a new infrared frame, one without a key: features of another frame are never used."""
     reused = Reused()
     robot, plain = Robot(reusing, open_one=reused), Pipeline.open(reusing, device="cpu")
     until_reused(robot, reused)
@@ -341,7 +341,7 @@ def test_features_are_those_of_the_frame_whatever_came_between(reusing):
 
 
 def test_a_reused_frame_moves_the_thermal_range_once(reusing):
-    """With a range that follows the stream, a frame that serves three RGB frames counts as one."""
+    """With a smoothed range, a frame that serves three RGB frames counts once."""
 
     def last_input(times: int) -> list[np.ndarray]:
         engine = open_engine(reusing, "cpu")
@@ -358,7 +358,7 @@ def test_a_reused_frame_moves_the_thermal_range_once(reusing):
 
 
 def test_a_frame_without_a_measurement_is_refused_each_time(reusing):
-    """Not answered with the frame before it, of which the input is still in memory."""
+    """The result must not be that of the previous frame, whose input is still in memory."""
     pipeline, key = Pipeline.open(reusing, device="cpu"), object()
     pipeline(RGB, IR, object())
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Engines are built in a child process, which a signal ends at once; what the CPU answered is remembered."""
+"""Engines are built in a child process, which a signal ends at once; the CPU's results are cached."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def test_a_signal_ends_the_builder(candidate, monkeypatch, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's signal at a parent's death is Linux's")
-def test_the_real_builder_says_why_and_hears_signals(tmp_path):
-    """Here there is no TensorRT: that is what it must say. It is a process of its own with its own exit code."""
+def test_the_real_builder_reports_its_error_and_obeys_signals(tmp_path):
+    """There is no TensorRT here, which its error must state. It is a separate process with its own exit code."""
     model = make_blob_model(tmp_path / "m.onnx", (28, 14))
     command = [sys.executable, "-m", "spectradino_core.runtime.engine_build", str(model), "tensorrt", "fp16", "0"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
@@ -124,7 +124,7 @@ class Counted:
         return self._engine.run(*inputs)
 
 
-def test_answers_of_the_cpu_are_remembered_and_still_compared(tmp_path):
+def test_cpu_results_are_cached_and_still_compared(tmp_path):
     path = make_blob_model(tmp_path / "m.onnx", (28, 14))
     engine = OnnxEngine(path, "cpu")
     inputs = sample_inputs(engine)

@@ -1,4 +1,4 @@
-"""What the driver says: on this machine, and by a driver's interface whose answers are given here."""
+"""Queries to the GPU driver, on this machine and with a simulated driver."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AFTER = ("cuMemFree_v2", "cuCtxPopCurrent_v2", "cuDevicePrimaryCtxRelease_v2")
 
 
 class Driver(SimpleNamespace):
-    """Answers 0, but where told otherwise; keeps what was called."""
+    """Simulated driver: returns 0 unless configured otherwise, and records calls."""
 
     def __init__(self, free_mb: int = 4000, **codes: int) -> None:
         self.called: list[str] = []
@@ -66,7 +66,7 @@ def test_the_call_that_failed_is_named_and_what_was_taken_is_given_back(failing)
         assert (taken in before) == (given_back in driver.called)
 
 
-def test_a_full_memory_and_an_unnamed_error_are_told():
+def test_full_memory_and_an_unnamed_error_are_reported():
     assert gpu_problem(Driver(free_mb=100)) == "only 100 of its 8000 MiB are free"
     assert gpu_problem(Driver(cuInit=999)) == "cuInit returned error 999"
     old = Driver()
@@ -76,7 +76,7 @@ def test_a_full_memory_and_an_unnamed_error_are_told():
 
 
 class Memory(Driver):
-    """Gives host memory too, and counts what is out."""
+    """Simulated host memory with a count of allocations."""
 
     def __init__(self, **codes: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Invalid pixels of a thermal frame on their way into the network's input."""
+"""Invalid pixels of a thermal frame in the network's input."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_border_is_not_mixed_into_a_warp(size):
 
 
 @pytest.mark.parametrize("kind", ["fixed", "none"])
-def test_other_normalisations_average_over_valid_pixels_alone(kind):
+def test_other_normalisations_average_only_valid_pixels(kind):
     options = {"fixed": {"kind": "fixed", "low": 27_000, "high": 31_000, "depths": (16,)}, "none": {"kind": "none"}}
     clean = smooth_scene()
     damaged = add_dead_pixels(clean, 0.05, np.random.default_rng(0))
@@ -158,7 +158,7 @@ class TestScaling:
 
     @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
     @pytest.mark.parametrize("size", [(36, 28), (30, 22), (17, 13), (40, 30), (100, 70)])
-    def test_scaling_looks_at_valid_pixels_alone(self, dtype, size):
+    def test_scaling_uses_only_valid_pixels(self, dtype, size):
         clean = cv2.resize(np.array([[60, 180], [220, 20]], dtype) * (1 if dtype == np.uint8 else 200), (80, 60))
         rng = np.random.default_rng(0)
         for number in range(6):
@@ -176,7 +176,7 @@ class TestScaling:
             assert error.mean() < 0.02
             assert error.max() < 0.2
 
-    def test_a_hole_is_filled_alike_whatever_other_holes_there_are(self):
+    def test_filling_of_a_hole_does_not_depend_on_other_holes(self):
         image = smooth_scene((80, 128))
         for first in range(0, 100, 3):
             valid = np.full(image.shape, 255, np.uint8)

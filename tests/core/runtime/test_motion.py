@@ -17,7 +17,7 @@ RED, HOT = (100, 40, 180, 90), (200, 160, 300, 260)
 
 
 def street(seed: int = 0, gain: float = 0.3) -> np.ndarray:
-    """A texture wider than the camera's image, with noise as of a dark scene."""
+    """A texture wider than the camera's image, with the noise of a dark scene."""
     rng = np.random.default_rng(seed)
     shapes = cv2.resize(rng.integers(0, 256, (24, 40, 3), np.uint8), (800, SIZE[1]), interpolation=cv2.INTER_LINEAR)
     return (gain * shapes).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Model files from outside: nothing beside the file is read, and what it says of itself is bounded."""
+"""Untrusted model files: no other file is read, and descriptions are bounded."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def blob(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def external(location: str, mark: bool = True) -> TensorProto:
-    """A tensor whose numbers lie in another file."""
+    """Create a tensor whose data are in another file."""
     tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4])
     entry = tensor.external_data.add()
     entry.key, entry.value = "location", location
@@ -45,7 +45,7 @@ def branch(tensor: TensorProto) -> onnx.GraphProto:
 
 
 def hide(model: onnx.ModelProto, where: str, tensor: TensorProto) -> None:
-    """Puts a tensor into one of the places where ONNX has some."""
+    """Put a tensor into one of the places where ONNX has some."""
     graph = model.graph
     if where == "initialiser":
         graph.initializer.append(tensor)
@@ -88,7 +88,7 @@ def test_external_data_is_refused_wherever_it_hides(blob: Path, tmp_path: Path, 
 
 @pytest.mark.parametrize("location", ["inside", "outside", "absolute"])
 def test_onnx_runtime_would_have_read_it(tmp_path: Path, location: str) -> None:
-    """The reason for the check: a session is opened on each, and gives the other file's bytes."""
+    """Reason for the check: a session on such a file returns the other file's bytes."""
     import onnxruntime as ort
 
     folder = tmp_path / "model"
@@ -194,7 +194,7 @@ def test_our_models_pass() -> None:
 
 
 def said(blob: Path, path: Path, text: str | None = None, **changes: object) -> Path:
-    """The blob model with another description: all of it, or some fields."""
+    """Create the blob model with another description: all of it, or some fields."""
     model = onnx.load(blob)
     for prop in model.metadata_props:
         if prop.key == METADATA_KEY:
@@ -243,7 +243,7 @@ def test_a_description_that_is_no_json(blob: Path, tmp_path: Path, text: str) ->
 
 
 def test_onnx_runtime_writes_nothing_of_a_file_to_the_terminal(tmp_path: Path, capfd, caplog) -> None:
-    """A session that fails quotes names of nodes; the exception does, made printable, and nothing else."""
+    """Only the exception, made printable, quotes names of nodes."""
     node = helper.make_node("NoSuchOperator", ["x"], ["y"], name="\x1b[2J\x1b]0;owned\x07")
     values = [helper.make_tensor_value_info(name, 1, [4]) for name in "xy"]
     graph = helper.make_graph([node], "g", values[:1], values[1:])

@@ -1,4 +1,4 @@
-"""Overlays: where things are drawn, and that the input is left alone."""
+"""Overlays: positions of what is drawn, and an unmodified input."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def percepts(mask: np.ndarray | None) -> PerceptionResult:
     )
 
 
-def test_box_in_its_class_colour_where_it_is():
+def test_boxes_are_drawn_in_place_in_their_class_colour():
     image = np.full((140, 160, 3), 30, np.uint8)
     drawn = draw_overlay(image, percepts(None), blob_info())
     assert tuple(drawn[90, 40]) == BOX_COLOURS[1]

@@ -1,4 +1,4 @@
-"""Fast engines are held against the CPU before they serve: broken ones are refused, the next takes their place."""
+"""Fast engines are compared with the CPU before they serve: faulty ones are refused, the next one is used."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def inputs(model):
 
 
 class Altered:
-    """A real engine whose answers are changed, as a miscompiled one's would be."""
+    """A real engine with modified results, like those of a miscompiled one."""
 
     def __init__(self, path: Path, change) -> None:
         self._engine = OnnxEngine(path, device="cpu")
@@ -59,7 +59,7 @@ def shifted(pixels):
     return lambda boxes, scores, mask: (boxes + np.float32(pixels), scores, mask)
 
 
-def test_an_engine_that_agrees_serves_and_says_so(model, inputs, caplog):
+def test_an_engine_that_agrees_serves_and_is_logged(model, inputs, caplog):
     good = Altered(model, shifted(0.01))
     with caplog.at_level(logging.INFO):
         assert first_that_agrees([FP16, CPU], lambda c: good, lambda: OnnxEngine(model, "cpu"), inputs) is good
@@ -97,7 +97,7 @@ def test_what_is_wrong_is_named(model, inputs, change, culprit):
     ],
 )
 def test_a_file_in_half_precision_may_differ_by_what_half_precision_does(tmp_path, provenance, admitted):
-    """The CPU computes it in single precision, a GPU as it says."""
+    """The CPU computes it in single precision, a GPU in half precision."""
     path = make_blob_model(tmp_path / "half.onnx", input_size=(168, 140), provenance=provenance)
     engine = Altered(path, shifted(0.5))
     cpu = OnnxEngine(path, "cpu")
@@ -136,7 +136,7 @@ def test_the_cpu_engine_is_opened_once(model, monkeypatch):
     assert opened == ["cpu", "cuda"]
 
 
-def test_failing_engines_are_passed_over_and_all_are_told(model, inputs):
+def test_failing_engines_are_skipped_and_all_are_reported(model, inputs):
     def fails(candidate):
         raise EngineError(f"no {candidate.device} here")
 
@@ -146,8 +146,8 @@ def test_failing_engines_are_passed_over_and_all_are_told(model, inputs):
     assert first_that_agrees([CUDA, CPU], lambda c: cpu if c is CPU else fails(c), lambda: cpu, inputs) is cpu
 
 
-def test_opening_goes_through_the_gate(model, monkeypatch, caplog):
-    """A GPU that gives other answers is passed over by `auto`; one that was asked for by name is an error."""
+def test_opening_includes_the_parity_check(model, monkeypatch, caplog):
+    """`auto` skips a GPU with wrong results; a GPU requested by name is an error."""
 
     class Wrong(OnnxEngine):
         def __init__(self, path, device="auto", threads=0):
@@ -169,7 +169,7 @@ def test_opening_goes_through_the_gate(model, monkeypatch, caplog):
 
 
 def test_an_engine_does_not_move_to_other_providers_by_itself(model, capsys):
-    """ONNX Runtime would answer a provider's failure by a session on the CPU, and this very frame's result from it."""
+    """ONNX Runtime would replace a failed provider by a session on the CPU, and return that one's result."""
     from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
     class Failing:
@@ -185,16 +185,16 @@ def test_an_engine_does_not_move_to_other_providers_by_itself(model, capsys):
     assert "Falling back" not in capsys.readouterr().out
 
 
-def test_samples_that_the_model_would_refuse_are_told_of(tmp_path, monkeypatch):
-    """Pictures of 8 bits in a file that takes 16: its own fault, not that of the frame that a caller would look for."""
+def test_samples_that_the_model_refuses_are_reported(tmp_path, monkeypatch):
+    """8-bit samples in a file that takes 16 bits: the file is at fault, not the frame."""
     import onnxruntime
 
     contract = ThermalContract("fixed", 263.15, 323.15, kelvin_per_count=0.04, depths=(16,))
     path = make_blob_model(tmp_path / "odd.onnx", input_size=(28, 14), thermal=contract)
-    picture = np.full((14, 28, 3), 90, np.uint8)
+    image = np.full((14, 28, 3), 90, np.uint8)
     held = onnx.load(str(path))
     entry = held.metadata_props.add()
-    entry.key, entry.value = SAMPLES_KEY, pack_samples([(picture, picture[..., 0])], OnnxEngine(path, "cpu").info)
+    entry.key, entry.value = SAMPLES_KEY, pack_samples([(image, image[..., 0])], OnnxEngine(path, "cpu").info)
     onnx.save(held, str(path))
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(ALL[1:]))
     with pytest.raises(BundleError, match=r"odd\.onnx: its sample images do not fit .*16-bit.*export the model again"):
@@ -236,7 +236,7 @@ def test_candidates_in_order(model, monkeypatch, tmp_path):
     assert candidates("tensorrt", ALL, other)[0].cache != asked[0].cache
 
 
-def test_what_keeps_tensorrt_from_being_looked_for_is_told(model, monkeypatch):
+def test_problems_that_prevent_tensorrt_are_reported(model, monkeypatch):
     with pytest.raises(UnavailableError, match=r"gone\.onnx cannot be read \(No such file.*parameter 'model'"):
         candidates("tensorrt", ALL, model.with_name("gone.onnx"))
 
@@ -251,14 +251,14 @@ def test_what_keeps_tensorrt_from_being_looked_for_is_told(model, monkeypatch):
     assert candidates("cuda", ALL, model)
 
 
-def test_the_cache_tells_of_the_wait_and_forgets_what_failed(tmp_path, caplog, monkeypatch):
+def test_the_cache_reports_the_wait_and_removes_failed_builds(tmp_path, caplog, monkeypatch):
     candidate = EngineCandidate("tensorrt", "fp16", tmp_path / "cache" / "x")
     with engine_cache(candidate, Path("m.onnx")):
         (candidate.cache / "a.engine").write_bytes(b"built")
     assert "builds an engine of m.onnx for this GPU, which takes minutes, once" in caplog.text
     caplog.clear()
     for problem, kept in (("cuCtxSynchronize returned CUDA_ERROR_ILLEGAL_ADDRESS", True), ("", False)):
-        with pytest.raises(RuntimeError), engine_cache(candidate, Path("m.onnx"), lambda told=problem: told):
+        with pytest.raises(RuntimeError), engine_cache(candidate, Path("m.onnx"), lambda message=problem: message):
             raise RuntimeError("deserialization failed")
         assert (candidate.cache / "a.engine").exists() is kept
         assert "builds an engine" not in caplog.text
@@ -281,7 +281,7 @@ def test_the_cache_tells_of_the_wait_and_forgets_what_failed(tmp_path, caplog, m
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a folder that not even the superuser may write to")
-def test_a_folder_that_keeps_no_engine_is_told_before_one_is_built(caplog):
+def test_an_unwritable_engine_cache_is_reported_before_a_build(caplog):
     candidate = EngineCandidate("tensorrt", "fp16", Path("/proc/self/fdinfo"))
     with (
         pytest.raises(UnavailableError, match=r"/proc/self/fdinfo cannot be written to.*set SPECTRADINO_CACHE"),

@@ -1,4 +1,4 @@
-"""Frames in, percepts out: on a model whose answers are known, at sizes that don't divide."""
+"""Pipeline from frames to results, with a model of known results, at sizes that are no multiples of the patch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def pipeline(request, tmp_path_factory) -> Pipeline:
 
 
 def frames(size: tuple[int, int], dtype=np.uint16) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A red rectangle in the colour frame, a hot one in the infrared frame, and both boxes."""
+    """A red rectangle in the RGB frame, a hot one in the infrared frame, and both boxes."""
     width, height = size
     rgb = np.full((height, width, 3), 60, np.uint8)
     infrared = np.linspace(100, 120, width * height).reshape(height, width).astype(dtype)
@@ -75,7 +75,7 @@ def test_either_camera_alone(pipeline):
     np.testing.assert_allclose(only_ir.boxes[0], hot, atol=1.1)
 
 
-def test_infrared_of_another_resolution_is_laid_over_the_colour_frame(pipeline):
+def test_infrared_of_another_resolution_is_scaled_to_the_rgb_frame(pipeline):
     rgb, _, _, _ = frames((1280, 1024))
     _, infrared, _, hot = frames((640, 512))
     percepts = pipeline(rgb, infrared)
@@ -91,14 +91,14 @@ def test_infrared_of_another_resolution_is_laid_over_the_colour_frame(pipeline):
     ],
 )
 def test_a_graph_with_other_classes_than_its_description_is_refused_when_it_is_opened(tmp_path, changes, said):
-    """Every frame failed on the first label without a name, with a traceback each."""
+    """Otherwise every frame would fail at the first label without a name."""
     onnx.save(described(tmp_path / "blob.onnx", changes), tmp_path / "other.onnx")
     with pytest.raises(BundleError, match=f"{said}.*export the model again"):
         Pipeline.open(tmp_path / "other.onnx", device="cpu")
 
 
 def described(path: Path, changes: dict) -> onnx.ModelProto:
-    """The blob model with another description."""
+    """Create the blob model with another description."""
     model = onnx.load(make_blob_model(path))
     for prop in model.metadata_props:
         if prop.key == METADATA_KEY:
@@ -141,7 +141,7 @@ def test_steps_are_timed(pipeline):
     assert pipeline.warm_up() > 0
 
 
-def test_threshold_of_the_model_unless_another_is_asked_for(tmp_path):
+def test_threshold_of_the_model_unless_another_is_given(tmp_path):
     path = make_blob_model(tmp_path / "blob.onnx", score_threshold=0.85)
     rgb, infrared, _, _ = frames((640, 512))
     assert Pipeline.open(path, device="cpu")(rgb, infrared).labels.tolist() == [HOT]
@@ -169,7 +169,7 @@ def test_frames_that_are_none_are_refused(pipeline, rgb, infrared, message):
         pipeline(rgb, infrared)
 
 
-def test_a_depth_that_the_model_does_not_take_is_refused_aloud(tmp_path):
+def test_a_depth_that_the_model_does_not_take_is_refused_with_a_log_line(tmp_path):
     thermal = ThermalContract("fixed", 273.0, 323.0, kelvin_per_count=0.01, depths=(16,))
     pipeline = Pipeline.open(make_blob_model(tmp_path / "blob.onnx", thermal=thermal), device="cpu")
     rgb, infrared, _, _ = frames((640, 512), np.uint8)
@@ -186,7 +186,7 @@ def test_a_failing_engine_costs_one_frame(pipeline):
     assert pipeline(rgb, infrared).labels.tolist() == [HOT, RED]
 
 
-def test_model_in_the_box_is_small_and_says_where_it_comes_from(repository: Path):
+def test_bundled_model_is_small_and_has_its_provenance(repository: Path):
     path = repository / "models" / "lwir_box.onnx"
     info = Pipeline.open(path, device="cpu").info
     assert path.stat().st_size <= 12e6
@@ -200,7 +200,7 @@ def test_model_in_the_box_is_small_and_says_where_it_comes_from(repository: Path
 
 
 def test_an_earlier_frame_leaves_nothing_behind(pipeline):
-    """The input's memory is used again: for another size, another mode, and the same once more."""
+    """The input's memory is reused for another size, another mode, and the same again."""
     rgb, infrared, _, _ = frames((617, 459))
     fresh = Pipeline(pipeline.engine)
     expected = {mode: fresh(*mode_frames) for mode, mode_frames in single_and_both(rgb, infrared).items()}
@@ -214,23 +214,23 @@ def test_an_earlier_frame_leaves_nothing_behind(pipeline):
             np.testing.assert_array_equal(found.mask, expected[mode].mask)
 
 
-def test_it_tells_when_the_frames_were_read_and_the_network_begins(pipeline):
+def test_on_prepared_is_called_before_the_network(pipeline):
     rgb, infrared, _, _ = frames((617, 459))
-    told: list[str] = []
+    events: list[str] = []
 
     class Watched:
         info = pipeline.info
         label = pipeline.engine.label
 
         def run(self, *inputs):
-            told.append("network")
+            events.append("network")
             return pipeline.engine.run(*inputs)
 
     watched = Pipeline(Watched())
     watched(rgb, infrared)
-    watched.on_prepared = lambda: told.append("prepared")
+    watched.on_prepared = lambda: events.append("prepared")
     watched(rgb, infrared)
-    assert told == ["network", "prepared", "network"]
+    assert events == ["network", "prepared", "network"]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -253,7 +253,7 @@ def test_files_of_both_forms_give_the_same_answers(tmp_path, size):
                 assert len(a) == sum(frame is not None for frame in mode_frames)
 
 
-def test_a_file_that_says_one_form_and_takes_the_other_is_refused(tmp_path):
+def test_a_file_whose_description_contradicts_its_inputs_is_refused(tmp_path):
     path = make_blob_model(tmp_path / "blob.onnx", inputs="raw")
     model = onnx.load(str(path))
     del model.metadata_props[:]

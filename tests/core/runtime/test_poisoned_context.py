@@ -1,4 +1,4 @@
-"""A CUDA context that a failed kernel has poisoned: the process goes on, though destroying the session aborts it."""
+"""A CUDA context poisoned by a failed kernel: the process continues, although destroying the session would abort it."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_without_the_cpu_the_process_asks_for_a_restart(model):
 
 
 def test_the_child_does_die_where_the_session_is_destroyed(model):
-    """Without the driver's word for it, the engine is let go of before the first rebuild: the test can fail."""
+    """Control: if the driver reports no error, the engine is destroyed before the first rebuild."""
     assert child(model, "", "cpu").returncode < 0
 
 

@@ -1,4 +1,4 @@
-"""Source frames to network input: geometry there and back, numbers by hand, refusals."""
+"""Source frames to network input: geometry in both directions, numbers by hand, refusals."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TestLetterbox:
 
     @settings(max_examples=300, deadline=None)
     @given(st.tuples(sides, sides), st.sampled_from(NETWORKS))
-    def test_the_picture_is_the_largest_that_fits_with_its_aspect(self, source, network):
+    def test_the_content_is_the_largest_that_fits_with_its_aspect(self, source, network):
         box = Letterbox.fit(source, network)
         assert all(1 <= c <= n for c, n in zip(box.content, network, strict=True))
         assert any(c == n for c, n in zip(box.content, network, strict=True))
@@ -65,7 +65,7 @@ class TestLetterbox:
         assert box.to_source(np.zeros((0, 4), np.float32)).shape == (0, 4)
 
     @pytest.mark.parametrize("source", [(617, 459), (394, 161), (1280, 720), (40, 30)])
-    def test_masks_are_laid_by_pixel_centres_as_boxes_are(self, source):
+    def test_masks_are_scaled_by_pixel_centres_like_boxes(self, source):
         box = Letterbox.fit(source, (322, 238))
         ramp = np.arange(238)[:, None] % 16 * 16 + np.arange(322)[None] % 16
         got = box.mask_to_source(ramp.astype(np.uint8))
@@ -112,7 +112,7 @@ class TestRgb:
         np.testing.assert_array_equal(rgb_input(locked, box), wanted)
         np.testing.assert_array_equal(rgb_input(np.ascontiguousarray(image[..., ::-1])[..., ::-1], box), wanted)
 
-    def test_a_single_pixel_fills_the_picture(self):
+    def test_a_single_pixel_fills_the_image(self):
         got = rgb_input(np.full((1, 1, 3), (255, 0, 128), np.uint8), Letterbox.fit((1, 1), (28, 14)))
         wanted = (np.array([1, 0, 128 / 255]) - IMAGENET_MEAN) / IMAGENET_STD
         np.testing.assert_allclose(got[:, :14, :14], np.broadcast_to(wanted[:, None, None], (3, 14, 14)), atol=1e-5)
@@ -126,13 +126,13 @@ class TestRgb:
             np.zeros((0, 4, 3), np.uint8),
         ],
     )
-    def test_what_is_no_colour_frame_is_refused(self, image):
+    def test_non_rgb_frames_are_refused(self, image):
         with pytest.raises(FrameError, match="an RGB frame"):
             rgb_input(image, Letterbox.fit((4, 4), (14, 14)))
 
 
 class TestInfrared:
-    def test_it_lies_over_the_colour_pictures_rectangle_whatever_its_size(self):
+    def test_it_covers_the_rgb_content_at_any_size(self):
         box = Letterbox.fit((617, 459), (644, 476))
         frame = np.full((120, 160), 60000, np.uint16)
         frame[60:] = 100
@@ -152,7 +152,7 @@ class TestInfrared:
 
 
 @pytest.mark.parametrize("size", [(161, 394), (394, 161), (640, 512)])
-def test_colour_is_normalised_as_by_hand_wherever_the_picture_lies(size):
+def test_rgb_is_normalised_as_by_hand_at_any_position(size):
     image = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     box = Letterbox(size, (644, 518), size)  # as it is, in the corner: strided memory
     found = rgb_input(image, box)

@@ -1,4 +1,4 @@
-"""Which provider runs which file with which options: what differs between GPUs, versions and precisions."""
+"""Selection of providers and options by file: differences between GPUs, versions and precisions."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_files_with_fused_attention_are_refused_by_tensorrt_only(described, monk
     ],
 )
 def test_precisions_of_tensorrt(described, monkeypatch, caplog, major, converted, precisions, flags):
-    """Version 11 has no weak typing: it builds what the file holds and passes over the flag in silence."""
+    """Version 11 has no weak typing: it builds the file's precision and ignores the flag silently."""
     path, info = described(**converted)
     tensorrt(monkeypatch, major)
     found = candidates("tensorrt", ALL, path, info)
@@ -101,7 +101,7 @@ def test_old_tensorrt_is_refused(described, monkeypatch):
 
 @pytest.mark.parametrize(("version", "tf32"), [("1.17.3", None), ("1.18.0", "0"), ("1.23.2", "0"), ("1.25.0rc1", "0")])
 def test_options_suit_the_version_of_onnx_runtime(described, monkeypatch, version, tf32):
-    """1.17 refuses every CUDA session that is given an option it does not know."""
+    """1.17 refuses every CUDA session with an unknown option."""
     path, info = described()
     monkeypatch.setattr(providers, "runtime_version", lambda: version)
     options = dict(candidates("cuda", ALL, path, info)[0].providers)["CUDAExecutionProvider"]
@@ -110,7 +110,7 @@ def test_options_suit_the_version_of_onnx_runtime(described, monkeypatch, versio
     assert options["arena_extend_strategy"] == "kSameAsRequested"
 
 
-def test_the_gpu_asked_for_is_in_every_option(described, monkeypatch):
+def test_the_requested_gpu_is_in_every_option(described, monkeypatch):
     path, info = described()
     tensorrt(monkeypatch, 10)
     for one in candidates("tensorrt", ALL, path, info, gpu_id=3):
@@ -182,7 +182,7 @@ def test_missing_library_reads_the_loaders_message(monkeypatch, tmp_path):
     assert gpu.missing_library() == "", "a CPU build lacks the provider itself, no library of CUDA"
 
 
-def test_libraries_of_pip_packages_are_found_whatever_their_version(tmp_path):
+def test_libraries_of_pip_packages_are_found_in_any_version(tmp_path):
     for name in ("cublas/lib", "cu13/lib", "cudnn/lib", "nccl/lib", "cublas/include"):
         (tmp_path / "nvidia" / name).mkdir(parents=True)
     found = [folder.parent.name for folder in gpu._pip_library_folders(tmp_path)]
@@ -203,7 +203,7 @@ def test_an_idle_gpu_is_reported_once(described, monkeypatch, caplog):
     assert not caplog.text
 
 
-def test_tensorfloat_is_off_before_the_first_session_unless_the_user_says_otherwise(monkeypatch):
+def test_tf32_is_off_before_the_first_session_unless_the_user_enables_it(monkeypatch):
     monkeypatch.setattr(providers, "preload_libraries", lambda: None)
     monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
     providers.prepare_gpu_libraries()

@@ -1,4 +1,4 @@
-"""Engines that are lost and come back: real graphs, which fail on frames with a green corner, and files that vanish."""
+"""Lost and recovered engines: real graphs that fail on frames with a green corner, and deleted files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def model(tmp_path_factory) -> Path:
 
 
 class Machine:
-    """Opens engines; its accelerator can be lost, and found again."""
+    """Opens engines; its accelerator can be lost and restored."""
 
     def __init__(self, model: Path, accelerator: bool = True) -> None:
         self.model = model
@@ -62,7 +62,7 @@ class Machine:
 
 
 def fail(pipeline: Pipeline, times: int) -> Exception:
-    """Sends frames on which the graph fails; gives the last error."""
+    """Send frames on which the graph fails; returns the last error."""
     for _ in range(times):
         with pytest.raises(EngineError) as caught:
             pipeline(BAD, IR)
@@ -106,7 +106,7 @@ def test_rebuilds_are_bounded_and_then_the_cpu_serves(model):
     assert machine.opened[5:] == ["cpu"], "once left, the device is not tried again by itself"
 
 
-def test_where_the_cpu_is_not_allowed_it_gives_up_and_says_why_from_then_on(model):
+def test_without_cpu_fallback_it_gives_up_and_reports_the_reason(model):
     machine = Machine(model)
     pipeline, engine = machine.pipeline(max_rebuilds=2, allow_cpu=False)
     machine.accelerator = False
@@ -123,7 +123,7 @@ def test_where_the_cpu_is_not_allowed_it_gives_up_and_says_why_from_then_on(mode
 
 @pytest.mark.parametrize("allow_cpu", [True, False])
 def test_auto_moves_to_the_cpu_only_where_that_is_allowed(model, allow_cpu):
-    """'auto' opens on the CPU where there is no GPU: a rebuild that ends there is none of the device that was lost."""
+    """'auto' opens on the CPU if there is no GPU: a rebuild that ends there does not restore the lost device."""
     machine = Machine(model)
     pipeline, engine = machine.pipeline("auto", max_rebuilds=2, allow_cpu=allow_cpu)
     assert not engine.on_cpu
@@ -183,8 +183,8 @@ def test_an_engine_that_never_recovers_is_given_up_after_a_bounded_number_of_reb
     ],
 )
 @pytest.mark.parametrize("at_warm_up", [False, True])
-def test_whatever_a_rebuild_raises_costs_a_rebuild(model, monkeypatch, error, at_warm_up):
-    """A driver, a disk or a library may raise anything: the thread that infers must outlive it."""
+def test_any_exception_of_a_rebuild_counts_as_a_rebuild(model, monkeypatch, error, at_warm_up):
+    """A driver, a disk or a library may raise anything: the inference thread must survive it."""
     machine = Machine(model)
     pipeline, engine = machine.pipeline(max_rebuilds=2)
     opened_well = machine.open
@@ -234,7 +234,7 @@ def test_the_pauses_between_rebuilds_grow(model, monkeypatch):
     assert pauses == [0, 0.5, 1, 2, 4, 8, 16, 30, 30, 30]
 
 
-def test_a_pause_can_be_interrupted_and_the_rebuild_taken_up_later(model):
+def test_a_pause_can_be_interrupted_and_the_rebuild_resumed_later(model):
     machine = Machine(model)
     pipeline, engine = machine.pipeline(pause_s=60.0)
     machine.accelerator = False

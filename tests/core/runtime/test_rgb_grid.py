@@ -1,4 +1,4 @@
-"""Detections in the infrared camera's pixels: the inverse of the registration, and what it does not see."""
+"""Detections in the infrared camera's pixels: the inverse registration, and boxes outside its view."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_box_encloses_what_it_enclosed_under_a_tilted_registration():
     assert (box[2:] >= points.max(0) + 0.499).all()
 
 
-def test_boxes_are_clipped_and_those_outside_are_left_out():
+def test_boxes_are_clipped_and_those_outside_are_omitted():
     fused = result([[150, 100, 160, 120], [0, 0, 20, 20], [0, 0, 9, 120]], Mode.FUSED, RGB)
     found = in_infrared_pixels(fused, AFFINE, IR)
     assert found.labels.tolist() == [1]
@@ -48,7 +48,7 @@ def test_boxes_are_clipped_and_those_outside_are_left_out():
     np.testing.assert_allclose(found.boxes[0, :2], [0, 0])
 
 
-def test_a_box_across_the_horizon_is_left_out():
+def test_a_box_across_the_horizon_is_omitted():
     steep = Registration((1, 0, 0, 0, 1, 0, 0, 0.01, 1))
     fused = result([[10, 10, 20, 110], [10, 5, 20, 20]], Mode.FUSED, RGB)
     assert in_infrared_pixels(fused, steep, IR).labels.tolist() == [1]

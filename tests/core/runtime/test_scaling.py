@@ -1,4 +1,4 @@
-"""`runtime.scaling` against OpenCV's INTER_AREA, the plain way, where it takes another way for speed."""
+"""`runtime.scaling` compared with OpenCV's INTER_AREA where it uses a faster method."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def noise(size: tuple[int, int], channels: int, dtype: type, top: int) -> np.nda
     return np.random.default_rng(0).integers(0, top + 1, shape).astype(dtype)
 
 
-def picture(size: tuple[int, int], channels: int, dtype: type, top: int) -> np.ndarray:
-    """As sharp as a camera's: detail of a few pixels, some edges."""
+def frame(size: tuple[int, int], channels: int, dtype: type, top: int) -> np.ndarray:
+    """As sharp as a camera's image: detail of a few pixels, some edges."""
     fine = cv2.GaussianBlur(noise(size, channels, np.uint8, 255).astype(np.float32), (0, 0), 1.0)
     width, height = size
     fine[height // 4 : height // 2, width // 3 : width // 2] += 100
@@ -30,7 +30,7 @@ def picture(size: tuple[int, int], channels: int, dtype: type, top: int) -> np.n
 
 
 def difference(image: np.ndarray, size: tuple[int, int], top: int) -> np.ndarray:
-    """Of `scale` from the area's mean, in 255ths of the range."""
+    """Return the difference of `scale` from the area's mean, in 255ths of the range."""
     return (scale(image, size).astype(np.float64) - area(image, size)) * 255 / top
 
 
@@ -41,7 +41,7 @@ def test_near_factor_two_it_is_the_areas_mean_to_within_rounding(sizes, dtype, c
     assert abs(of_noise.mean()) < 0.1  # neither darker nor lighter
     assert np.abs(of_noise).mean() < 0.8  # where the area's mean itself varies by 31
     assert np.abs(of_noise).max() < 6
-    of_picture = difference(picture(sizes[0], channels, dtype, top), sizes[1], top)
+    of_picture = difference(frame(sizes[0], channels, dtype, top), sizes[1], top)
     assert np.abs(of_picture).mean() < 0.6
     assert np.abs(of_picture).max() < 3
 
@@ -51,7 +51,7 @@ def test_near_factor_two_it_is_the_areas_mean_to_within_rounding(sizes, dtype, c
 )
 @pytest.mark.parametrize(("dtype", "channels", "top"), DTYPES)
 def test_between_factors_two_and_four_it_is_near_the_areas_mean(dtype, channels, top, before, size):
-    of_picture = difference(picture(before, channels, dtype, top), size, top)
+    of_picture = difference(frame(before, channels, dtype, top), size, top)
     assert abs(of_picture.mean()) < 0.2
     assert np.abs(of_picture).mean() < 3.5
     flat = np.full((before[1], before[0]), top // 2, dtype)
@@ -68,7 +68,7 @@ def test_between_factors_two_and_four_no_pixel_is_passed_over(side):
 
 @pytest.mark.parametrize(("dtype", "channels", "top"), DTYPES)
 def test_from_factor_four_on_it_is_near_the_areas_mean(dtype, channels, top):
-    of_picture = difference(picture((1280, 1024), channels, dtype, top), (280, 224), top)
+    of_picture = difference(frame((1280, 1024), channels, dtype, top), (280, 224), top)
     assert abs(of_picture.mean()) < 0.2  # OpenCV rounds halves up when it averages 2 x 2 bytes
     assert np.abs(of_picture).mean() < 2
     flat = np.full((1024, 1280), top // 2, dtype)
@@ -82,7 +82,7 @@ def test_elsewhere_it_is_the_areas_mean(size):
 
 
 def test_a_thing_keeps_its_place():
-    """The centre of a bright spot, in parts of the picture, is the same before and after."""
+    """The centre of a bright spot, relative to the image size, is the same before and after."""
     image = np.zeros((1024, 1280), np.uint16)
     image[700:724, 300:330] = 60_000
     for size in ((644, 515), (280, 224), (500, 400), (1300, 1040)):

@@ -1,4 +1,4 @@
-"""What a user may ask of a model's thermal contract, and what is refused as contradicting it."""
+"""Overrides of a model's thermal contract by the user, and refused contradictions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EIGHT = ThermalContract(depths=(8,))
 
 
 @pytest.mark.parametrize("model", [ANY, KELVIN, COUNTS, EIGHT])
-def test_the_defaults_leave_the_model_alone(model):
+def test_the_defaults_do_not_change_the_model(model):
     assert override_contract(model) is model
 
 
@@ -67,13 +67,13 @@ def test_another_normalisation_keeps_the_models_invalid_counts(asked):
         (COUNTS, ("fixed",), COUNTS),
     ],
 )
-def test_what_is_asked_for(model, asked, wanted):
+def test_overridden_contracts(model, asked, wanted):
     assert override_contract(model, *asked) == wanted
 
 
 @pytest.mark.parametrize("normalization", ["model", "fixed"])
 def test_another_cameras_scale_for_a_model_in_kelvin(normalization):
-    """Equal temperatures look equal, whatever a count of the camera is worth."""
+    """Equal temperatures have equal values, whatever the camera's kelvin per count."""
     other = override_contract(KELVIN, normalization, kelvin_per_count=0.01)
     assert (other.low, other.high, other.kelvin_per_count) == (263.15, 323.15, 0.01)
     kelvin = np.array([[270.0, 293.15, 310.0]])

@@ -1,4 +1,4 @@
-"""No flicker on 16-bit scenes: a hot thing drives into the infrared picture, and the network's input stays calm."""
+"""No flicker on 16-bit scenes: a hot object enters the infrared image, and the network's input stays stable."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def street() -> np.ndarray:
 
 
 def inputs(street: np.ndarray, smoothing: Smoothing | None, registration: Registration | None) -> list[np.ndarray]:
-    """The network's input, in grey levels, over 30 quiet frames, 120 with a lorry from the left, and 120 without."""
+    """Return the network's input in grey levels over 30 frames at rest, 120 with a lorry from the left, and 120
+    without."""
     rng = np.random.default_rng(0)
     box = Letterbox.fit(SIZE, (280, 224))
     normaliser = ThermalNormaliser(ThermalContract(), smoothing)
@@ -43,7 +44,7 @@ def inputs(street: np.ndarray, smoothing: Smoothing | None, registration: Regist
 def test_the_background_moves_by_a_few_levels_a_frame_and_has_adapted_in_four_seconds(street, registration):
     background = (slice(150, 210), slice(20, 250))  # the street before it, which stays as it is
     greys = {
-        name: np.array([picture[background].mean() for picture in inputs(street, smoothing, registration)])
+        name: np.array([image[background].mean() for image in inputs(street, smoothing, registration)])
         for name, smoothing in (("single", None), ("stream", STREAM_SMOOTHING))
     }
     assert np.abs(np.diff(greys["single"])).max() > 60

@@ -1,4 +1,4 @@
-"""A feed with a clock in milliseconds, and cameras before it: what tests of the feed stand on."""
+"""A feed with a clock in milliseconds, and simulated cameras, for tests of the feed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PICTURES = [np.random.default_rng(i).integers(0, 4000, (32, 40)).astype(np.uint1
 
 
 class Rig:
-    """A feed with a clock in milliseconds, as a node or a replay would hold it."""
+    """A feed with a clock in milliseconds, used like the node or a replay."""
 
     def __init__(self, **asked) -> None:
         self.feed: Feed[tuple[str, float]] = Feed(FeedSettings(**asked), 0)
@@ -28,11 +28,9 @@ class Rig:
         self.modes: list[tuple[float, str]] = []
         self.lines: list[str] = []
 
-    def push(
-        self, stream: str, stamp: float, arrival: float | None = None, picture: int | None = None
-    ) -> list[Capture]:
+    def push(self, stream: str, stamp: float, arrival: float | None = None, image: int | None = None) -> list[Capture]:
         arrival = stamp if arrival is None else arrival
-        pixels = PICTURES[(self.pushed if picture is None else picture) % len(PICTURES)]
+        pixels = PICTURES[(self.pushed if image is None else image) % len(PICTURES)]
         self.pushed += 1
         got = self.feed.frame(
             stream, round((START + stamp) * MS) if stamp >= 0 else 0, round(arrival * MS), (stream, stamp), pixels
@@ -68,7 +66,7 @@ def camera(stream: str, first: float, last: float, period: float, delay: float =
 
 
 def play(rig: Rig, frames: Iterable[Shot]) -> Rig:
-    """Feeds rendered frames; payloads are the stream and the moment that was really seen."""
+    """Feed rendered frames; payloads are the stream and the true time."""
     for shot in frames:
         payload = (shot.stream, shot.seen_ms)
         rig._note(rig.feed.frame(shot.stream, shot.stamp_ns, shot.arrival_ns, payload, shot.look))
@@ -76,5 +74,5 @@ def play(rig: Rig, frames: Iterable[Shot]) -> Rig:
 
 
 def real_errors(rig: Rig, after_ms: float = 0.0) -> list[float]:
-    """By how much the frames of each pair were really seen apart, in milliseconds."""
+    """Return the true time difference of the frames of each pair in milliseconds."""
     return [c.ir[1] - c.rgb[1] for c in rig.captures if c.rgb and c.ir and c.rgb[1] >= after_ms]

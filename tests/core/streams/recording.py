@@ -1,4 +1,4 @@
-"""Two cameras as tests play them to a pairer: stamps, delays, and the best that could be had."""
+"""Two simulated cameras for tests of the pairer: stamps, delays, and the optimal pairing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ START = 1_700_000_000_000  # milliseconds: stamps as large as real ones
 
 
 def push(pairer: Pairer, *frames: tuple[str, float]) -> list[tuple[float, float]]:
-    """Pushes (stream, milliseconds after START); gives the pairs' stamps in the same unit."""
+    """Push (stream, milliseconds after START); returns the pairs' stamps in the same unit."""
     pairs = []
     for stream, at in frames:
         pairs += pairer.push(stream, round((START + at) * MS), (stream, at))
@@ -25,7 +25,7 @@ def stamps(pairs: list[Pair]) -> list[tuple[float, float]]:
 
 @dataclass
 class Recording:
-    """Stamps of both cameras in milliseconds, and how long each stream takes to arrive."""
+    """Stamps of both cameras in milliseconds, and the delay of each stream."""
 
     rgb: list[float]
     ir: list[float]
@@ -45,7 +45,7 @@ class Recording:
 
 
 def camera(rate: float, seconds: float, phase: float, jitter: float, lost: float, rng: random.Random) -> list[float]:
-    """Stamps in milliseconds of a camera that runs at `rate` Hz with jitter and lost frames."""
+    """Return stamps in milliseconds of a camera at `rate` Hz with jitter and lost frames."""
     period, out, last = 1000 / rate, [], START
     for i in range(int(rate * seconds)):
         last = max(last + 1, START + phase + i * period + rng.uniform(-jitter, jitter))
@@ -55,7 +55,7 @@ def camera(rate: float, seconds: float, phase: float, jitter: float, lost: float
 
 
 def best_matching(a: list[float], b: list[float], slop: float) -> tuple[int, float]:
-    """The most pairs that can be had in order, and of those choices the least mean distance (dynamic programming)."""
+    """Return the maximum number of ordered pairs with the minimum mean distance, by dynamic programming."""
     table = [[(0, 0.0)] * (len(b) + 1) for _ in range(len(a) + 1)]
     for i, at in enumerate(a, 1):
         for j, bt in enumerate(b, 1):

@@ -1,4 +1,4 @@
-"""Two cameras of different bands before things that move: small images of any moment, and streams of them in time."""
+"""Two cameras of different bands before moving objects: small images at any time, and streams of them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _THINGS = 7
 def view(
     stream: str, at_ms: float, seed: int = 0, size: tuple[int, int] = SIZE, noise_ms: float | None = None
 ) -> np.ndarray:
-    """What the camera "rgb" (uint8 [h, w, 3]) or "ir" (uint16 [h, w]) sees; contrasts differ by band.
+    """Render the image of the camera "rgb" (uint8 [h, w, 3]) or "ir" (uint16 [h, w]); contrasts differ by band.
 
     Args:
-        stream: which camera.
-        at_ms: of which moment.
-        seed: of the scene.
+        stream: the camera.
+        at_ms: time of the image.
+        seed: seed of the scene.
         size: (width, height).
-        noise_ms: the moment whose noise is taken; None: `at_ms`.
+        noise_ms: time whose noise is used; None: `at_ms`.
     """
     image = np.full((size[1], size[0]), 110, np.uint8)
     cv2.rectangle(image, (size[0] // 3, 0), (size[0] // 2, size[1]), 150, cv2.FILLED)
@@ -65,7 +65,7 @@ def _noise(size: tuple[int, int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Shot:
-    """One frame as a feed is given it."""
+    """One frame as given to a feed."""
 
     stream: str
     seen_ms: float
@@ -86,18 +86,18 @@ def shots(
     moving: bool = True,
     first_ms: float = 0.0,
 ) -> Iterator[Shot]:
-    """Both cameras' frames in the order of arrival.
+    """Return both cameras' frames in order of arrival.
 
     Args:
-        seconds: how long.
-        offset_ms: the infrared camera stamps the same moment so much later.
-        rates: of both cameras [Hz].
+        seconds: duration.
+        offset_ms: delay of the infrared stamps.
+        rates: rates of both cameras [Hz].
         delays_ms: from exposure to arrival.
-        phase_ms: the infrared camera exposes so much later.
-        jitter_ms: standard deviation of the exposures.
-        seed: of jitter and scene.
-        start_ms: what each camera's clock shows at the beginning.
-        moving: whether anything moves.
+        phase_ms: delay of the infrared exposures.
+        jitter_ms: standard deviation of the exposure times.
+        seed: seed of jitter and scene.
+        start_ms: each camera's clock at the beginning.
+        moving: objects move.
         first_ms: the scene's time at the beginning.
     """
     rng = random.Random(seed)

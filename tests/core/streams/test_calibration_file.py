@@ -1,4 +1,4 @@
-"""The calibration file: read back as written, and refused by file and entry where it is wrong."""
+"""Calibration file: round trip, and errors that name file and entry."""
 
 from __future__ import annotations
 

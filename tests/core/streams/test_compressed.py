@@ -1,4 +1,4 @@
-"""Compressed image messages: what is read, and damage, contradictions and bombs that are refused."""
+"""Compressed image messages: supported formats, and refusal of damage, contradictions and decompression bombs."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def packed(extension: str, image: np.ndarray, *parameters: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def rgb() -> np.ndarray:
-    """A smooth colour picture, red on the left."""
-    picture = np.zeros((60, 80, 3), np.uint8)
-    picture[..., 0] = np.linspace(255, 0, 80).astype(np.uint8)
-    picture[..., 2] = np.linspace(0, 200, 60).astype(np.uint8)[:, None]
-    return picture
+    """Smooth RGB image, red on the left."""
+    frame = np.zeros((60, 80, 3), np.uint8)
+    frame[..., 0] = np.linspace(255, 0, 80).astype(np.uint8)
+    frame[..., 2] = np.linspace(0, 200, 60).astype(np.uint8)[:, None]
+    return frame
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def counts() -> np.ndarray:
         (".tiff", "rgb8; tiff compressed bgr8", 0),
     ],
 )
-def test_colour_comes_out_in_rgb_order(rgb, extension, text, error):
+def test_images_are_in_rgb_order(rgb, extension, text, error):
     got = decode_compressed_rgb(message(packed(extension, rgb[..., ::-1]), text))
     assert got.shape == rgb.shape
     assert np.abs(got.astype(int) - rgb).max() <= error
@@ -79,7 +79,7 @@ def test_eight_bit_infrared(counts):
     assert np.abs(got.astype(int) - smooth).max() <= 6
 
 
-def test_grey_stored_as_colour_jpeg_is_grey_and_colour_is_refused(rgb):
+def test_grey_in_a_colour_jpeg_is_read_and_colour_is_refused(rgb):
     grey = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 256, (60, 80), np.uint8), (0, 0), 3)
     got = decode_compressed_infrared(message(packed(".jpg", np.repeat(grey[..., None], 3, 2)), "bgr8; jpeg"))
     assert got.shape == grey.shape
@@ -95,7 +95,7 @@ def test_jpeg_of_sixteen_bits_is_refused_with_the_remedy(counts):
     assert caught.value.cause == "lossy_16bit"
 
 
-def test_eight_bits_where_the_text_says_sixteen(counts):
+def test_8_bit_data_stated_as_16_bit(counts):
     data = packed(".png", (counts >> 8).astype(np.uint8))
     with pytest.raises(DecodeError) as caught:
         decode_compressed_infrared(message(data, "16UC1; png compressed"))
@@ -139,12 +139,12 @@ def test_a_flipped_bit_in_a_png_is_noticed(counts):
 
 
 def chunk(name: bytes, body: bytes) -> bytes:
-    """A part of a PNG file."""
+    """Return a chunk of a PNG file."""
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
 def png_that_claims(width: int, height: int, pixels: bytes = b"", others: bytes = b"") -> bytes:
-    """A PNG with good checksums whose header states a grey image, with these rows and further chunks."""
+    """PNG with valid checksums whose header states a grey image, with these rows and further chunks."""
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + head + others + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
 
@@ -183,7 +183,7 @@ def test_a_png_of_endless_chunks_is_refused_at_once():
 
 
 def test_a_jpeg_turned_by_its_camera_is_not_turned_back(rgb):
-    """The boxes are in the pixels as sent; an orientation tag must not exchange width and height."""
+    """Boxes are in pixels as sent; an orientation tag must not exchange width and height."""
     plain = packed(".jpg", rgb)
     exif = (
         b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00\x00\x00\x00\x00"
@@ -223,7 +223,7 @@ def test_damage_is_an_image_of_the_right_kind_or_a_decode_error(extension, flips
     assert image.size > 0
 
 
-def test_a_damaged_picture_is_refused_without_a_word_of_opencvs_own(rgb, capfd):
+def test_a_damaged_image_is_refused_without_output_of_opencv(rgb, capfd):
     data = bytearray(packed(".tiff", rgb))
     data[-60:] = bytes(60)  # the directory, which OpenCV would complain of at length
     with pytest.raises(DecodeError):
@@ -251,7 +251,7 @@ def test_more_pixels_than_the_parameter_allows_are_refused(rgb, extension, limit
 
 
 def tiff_of(changes: dict[int, int], pixels: np.ndarray) -> bytes:
-    """An uncompressed TIFF as OpenCV writes it, with values of some tags changed."""
+    """Uncompressed TIFF as written by OpenCV, with values of some tags changed."""
     good, stored = cv2.imencode(".tiff", pixels, [cv2.IMWRITE_TIFF_COMPRESSION, 1])
     assert good
     data = bytearray(stored.tobytes())
@@ -289,7 +289,7 @@ def test_a_tiff_is_checked_before_it_is_decoded(counts, changes, cause, capfd):
 
 
 def test_a_tiff_that_gives_two_sizes_is_refused(counts):
-    """Its limits would be checked with one of them, and its pixels unpacked by the other."""
+    """Limits would be checked with one of them, and pixels decoded with the other."""
     data = bytearray(tiff_of({}, counts))
     (at,) = struct.unpack_from("<I", data, 4)
     entries = [bytes(data[place : place + 12]) for place in range(at + 2, at + 26, 12)]
@@ -329,7 +329,7 @@ def test_a_crop_holds_for_compressed_images_too(counts):
 
 
 class TestBayer:
-    """A mosaic inside JPEG or PNG, which looks like a grey picture."""
+    """A Bayer mosaic inside JPEG or PNG, which looks like a grey image."""
 
     @staticmethod
     def mosaic() -> np.ndarray:
@@ -362,14 +362,14 @@ class TestBayer:
         assert got[20, 16].tolist() == [220, 30, 30]
 
     def test_what_was_made_grey_before_packing_stays_grey(self):
-        """compressed_image_transport lets cv_bridge make bayer_rggb8 grey for JPEG and says so: mono8."""
+        """compressed_image_transport lets cv_bridge convert bayer_rggb8 to grey for JPEG, and states mono8."""
         grey = np.tile(np.linspace(20, 220, 64).astype(np.uint8), (48, 1))
         got = decode_compressed_rgb(message(packed(".png", grey), "bayer_rggb8; png compressed mono8"))
         np.testing.assert_array_equal(got, np.repeat(grey[..., None], 3, axis=2))
 
 
 def test_a_camera_that_repeats_one_image_is_known_by_the_packed_bytes(counts):
-    """As the feed sees it: an image that stays is frozen, one whose every pixel stays but one is not."""
+    """A repeated image is frozen; one that differs in a single pixel is not."""
     other = counts.copy()
     other[30, 41] += 1
     for form in (".png", ".tiff", ".jpg"):
@@ -384,6 +384,6 @@ def test_a_camera_that_repeats_one_image_is_known_by_the_packed_bytes(counts):
         assert not frozen(still, 700_000_000)
 
 
-def test_16_bit_grey_is_no_colour_image(counts):
+def test_16_bit_grey_is_not_an_rgb_image(counts):
     with pytest.raises(DecodeError, match="exchanged"):
         decode_compressed_rgb(message(packed(".png", counts), "mono16; png"))

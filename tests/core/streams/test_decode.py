@@ -1,4 +1,4 @@
-"""Image messages to arrays: every plain encoding, any step and byte order, and what is refused."""
+"""Image messages to arrays: every plain encoding, any step and byte order, and refusals."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Message:
 
 
 def message_of(pixels: np.ndarray, encoding: str, padding: int = 0, big: bool = False) -> Message:
-    """A message as a driver would send it: rows of `pixels` [h, w, ...] with `padding` bytes of rubbish behind each."""
+    """Create a message as a driver sends it: rows of `pixels` [h, w, ...] followed by `padding` random bytes."""
     stored = pixels.astype(pixels.dtype.newbyteorder(">" if big else "<"))
     rows = [row.tobytes() + b"\xa5" * padding for row in stored]
     return Message(pixels.shape[0], pixels.shape[1], encoding, int(big), len(rows[0]), array("B", b"".join(rows)))
@@ -52,7 +52,7 @@ CHANNEL_ORDER = {
 
 @pytest.mark.parametrize("padding", [0, 1, 7, 64])
 @pytest.mark.parametrize("encoding", sorted(CHANNEL_ORDER))
-def test_colour_arrives_in_rgb_order_whatever_the_encoding_and_the_step(encoding, padding):
+def test_rgb_order_for_every_encoding_and_step(encoding, padding):
     rgba = np.random.default_rng(0).integers(0, 256, (5, 7, 4), np.uint8)
     sent = rgba[..., list(CHANNEL_ORDER[encoding])]
     got = decode_rgb(message_of(sent, encoding, padding))
@@ -99,7 +99,7 @@ def test_infrared_as_three_equal_channels_is_read_as_grey(encoding):
     np.testing.assert_array_equal(decode_infrared(message_of(sent, encoding)), grey)
 
 
-def test_a_false_colour_infrared_picture_is_refused_with_the_remedy():
+def test_a_false_colour_infrared_image_is_refused_with_the_remedy():
     coloured = np.zeros((16, 16, 3), np.uint8)
     coloured[..., 0] = 200
     with pytest.raises(DecodeError, match="palette") as caught:
@@ -169,9 +169,9 @@ def test_a_long_encoding_does_not_flood_the_log():
 
 
 class TestConverter:
-    """Encodings that are read by cv_bridge, where the node has it."""
+    """Encodings that are read by cv_bridge, if the node has it."""
 
-    def test_is_asked_for_rgb8_and_its_answer_is_taken(self):
+    def test_is_called_for_rgb8_and_its_result_is_used(self):
         asked = []
 
         def converter(message, wanted):
@@ -182,7 +182,7 @@ class TestConverter:
         assert asked == [("yuv411", "rgb8")]
 
     @pytest.mark.parametrize(("encoding", "wanted"), [("16SC2", "mono16"), ("yuv411", "mono8")])
-    def test_infrared_is_asked_for_at_its_own_depth(self, encoding, wanted):
+    def test_infrared_is_requested_at_its_own_depth(self, encoding, wanted):
         asked = []
 
         def converter(message, wanted):
@@ -192,7 +192,7 @@ class TestConverter:
         decode_infrared(Message(encoding=encoding, data=GOOD), converter)
         assert asked == [wanted]
 
-    def test_is_not_asked_for_what_is_read_here(self):
+    def test_is_not_called_for_supported_encodings(self):
         def converter(message, wanted):
             raise AssertionError("asked")
 
@@ -209,14 +209,14 @@ class TestConverter:
     @pytest.mark.parametrize(
         "answer", [np.zeros((2, 3), np.uint8), np.zeros((2, 3, 3), np.float32), np.zeros((0, 3, 3), np.uint8), None]
     )
-    def test_its_wrong_answer_is_refused(self, answer):
+    def test_its_wrong_result_is_refused(self, answer):
         with pytest.raises(DecodeError) as caught:
             decode_rgb(Message(encoding="weird", data=GOOD), lambda message, wanted: answer)
         assert caught.value.cause == "converter_failed"
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 2), (2, 1)])
-def test_the_smallest_pictures_are_read(height, width):
+def test_the_smallest_images_are_read(height, width):
     rgb = np.arange(3 * height * width, dtype=np.uint8).reshape(height, width, 3)
     got = decode_rgb(message_of(rgb[..., ::-1], "bgr8"))
     assert got.flags.c_contiguous
@@ -246,7 +246,7 @@ odd_messages = st.builds(
 
 @settings(max_examples=400, deadline=None)
 @given(odd_messages)
-def test_whatever_comes_is_an_image_or_a_decode_error(message):
+def test_any_message_is_an_image_or_a_decode_error(message):
     for decode in (decode_rgb, decode_infrared):
         try:
             image = decode(message)

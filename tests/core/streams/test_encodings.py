@@ -1,6 +1,6 @@
-"""Encodings that colour and thermal cameras really send: known colours and temperatures, encoded by formulas here.
+"""Encodings sent by real RGB and thermal cameras: known colours and temperatures, encoded here by formulas.
 
-Nothing here uses OpenCV, so that a channel order or a Bayer pattern that is wrong on both sides cannot pass.
+Nothing here uses OpenCV, so that a wrong channel order or Bayer pattern cannot cancel out.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Message:
 
 
 def message_of(rows: np.ndarray, encoding: str, padding: int = 0, big: bool = False, height: int = HEIGHT) -> Message:
-    """Rows of numbers [R, ...] as a driver sends them, with `padding` bytes of rubbish behind each row."""
+    """Create a message of rows of numbers [R, ...], with `padding` random bytes after each row."""
     stored = rows.astype(rows.dtype.newbyteorder(">" if big else "<"))
     raw = [row.tobytes() + b"\xa5" * padding for row in stored]
     width = WIDTH if rows.ndim == 2 and "nv" in encoding else rows.shape[1]
@@ -48,7 +48,7 @@ def message_of(rows: np.ndarray, encoding: str, padding: int = 0, big: bool = Fa
 
 @pytest.fixture
 def scene() -> np.ndarray:
-    """Four fields of colour, each far larger than what any encoding averages over: uint8 [h, w, 3] in RGB order."""
+    """Four fields of colour, each far larger than any chroma block: uint8 [h, w, 3] in RGB order."""
     image = np.empty((HEIGHT, WIDTH, 3), np.uint8)
     image[: HEIGHT // 2, : WIDTH // 2], image[: HEIGHT // 2, WIDTH // 2 :] = RED, GREEN
     image[HEIGHT // 2 :, : WIDTH // 2], image[HEIGHT // 2 :, WIDTH // 2 :] = BLUE, ORANGE
@@ -56,7 +56,7 @@ def scene() -> np.ndarray:
 
 
 def assert_same_fields(got: np.ndarray, wanted: np.ndarray, tolerance: int) -> None:
-    """The inside of each field has its colour; at its edges colours may mix."""
+    """Check that the inside of each field has its colour; at edges colours may mix."""
     assert got.shape == wanted.shape
     assert got.dtype == np.uint8
     assert got.flags.c_contiguous
@@ -71,7 +71,7 @@ PATTERNS = {"rggb": "RGGB", "bggr": "BGGR", "gbrg": "GBRG", "grbg": "GRBG"}
 
 
 def mosaic_of(rgb: np.ndarray, pattern: str) -> np.ndarray:
-    """What a sensor sees whose first two rows begin with the pattern's letters."""
+    """Return the image of a sensor whose first two rows begin with the pattern's letters."""
     mosaic = np.empty(rgb.shape[:2], rgb.dtype)
     for place, letter in enumerate(PATTERNS[pattern]):
         rows, columns = slice(place // 2, None, 2), slice(place % 2, None, 2)
@@ -102,7 +102,7 @@ def test_bayer_of_odd_size(scene):
 
 
 def yuv_of(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """BT.601, limited range."""
+    """Convert by BT.601, limited range."""
     r, g, b = (rgb[..., n].astype(float) for n in range(3))
     y = 16 + (65.481 * r + 128.553 * g + 24.966 * b) / 255
     u = 128 + (-37.797 * r - 74.203 * g + 112.0 * b) / 255
@@ -125,7 +125,7 @@ def test_packed_yuv(scene, encoding, order, padding):
 
 
 def planes_of(rgb: np.ndarray, encoding: str) -> np.ndarray:
-    """Rows of an NV image, each [WIDTH]."""
+    """Return rows of an NV image, each [WIDTH]."""
     y, u, v = yuv_of(rgb)
     if encoding == "nv21":
         u, v = v, u
@@ -148,7 +148,7 @@ def test_planar_yuv(scene, encoding, padding):
 
 @pytest.mark.parametrize("encoding", ["nv12", "nv21", "nv24"])
 @pytest.mark.parametrize("factor", [1, 1.5, 2, 3])
-def test_dense_planes_are_read_whatever_the_driver_calls_a_step(scene, encoding, factor):
+def test_dense_planes_are_read_with_any_step(scene, encoding, factor):
     message = message_of(planes_of(scene, encoding), encoding)
     message.step = int(WIDTH * factor)
     assert_same_fields(decode_rgb(message), scene, 3)
@@ -206,7 +206,7 @@ def infrared(rows: np.ndarray, encoding: str, padding: int = 0, big: bool = Fals
 
 
 class TestThermal:
-    """What thermal cameras send, as counts."""
+    """Messages of thermal cameras, as counts."""
 
     @pytest.mark.parametrize("big", [False, True])
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -248,7 +248,7 @@ class TestThermal:
         assert got.flags.c_contiguous
         np.testing.assert_array_equal(infrared(frame, "mono16", ir_crop=(0, 192, 0, 0)), frame[192:])
 
-    def test_counts_that_a_driver_calls_yuv(self):
+    def test_counts_labelled_as_yuv(self):
         """InfiRay over V4L2: yuv422_yuy2, image above, two bytes a count below."""
         above = np.full((192, 256, 2), 128, np.uint8)
         counts = (19000 + np.arange(192 * 256) % 3000).reshape(192, 256).astype("<u2")

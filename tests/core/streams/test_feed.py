@@ -1,4 +1,4 @@
-"""Frames in, captures out: pairs, or single frames while a camera is silent, whenever the clock is looked at."""
+"""Captures from frames: pairs, or single frames while a camera is silent, independent of the times of calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.core.streams.feeding import MS, PICTURES, START, Rig, camera
 
 
 def odd_recording(seed: int) -> list[tuple[float, str, float]]:
-    """Two cameras with jitter, losses, gaps of seconds, stamps that are zero, double or early, and a jump back."""
+    """Two cameras with jitter, losses, gaps of seconds, stamps that are zero, duplicate or early, and a jump back."""
     rng = random.Random(seed)
     frames = []
     for stream in ("rgb", "ir"):
@@ -49,7 +49,7 @@ class TestPairs:
         assert rig.modes == []
         assert rig.feed.mode is Mode.FUSED
 
-    def test_a_capture_tells_its_stamps_and_when_it_was_certain(self):
+    def test_a_capture_has_its_stamps_and_the_time_of_its_decision(self):
         rig = Rig(ir_time_offset_ms=100)
         rig.push("rgb", 10, arrival=15)
         (capture,) = rig.push("ir", 112, arrival=40) or rig.feed.flush()
@@ -91,7 +91,7 @@ class TestSilence:
         longest = max(b - a for a, b in zip(times, times[1:])) / MS
         assert longest <= 580  # the picture stands still for no longer than the timeout
 
-    def test_colour_stops(self):
+    def test_rgb_stops(self):
         rig = Rig(stale_ms=300).run(camera("rgb", 0, 1000, 40) + camera("ir", 3, 3000, 40))
         assert [mode for _, mode in rig.modes] == ["ir_only"]
         assert all(c.ir is not None for c in rig.captures)
@@ -101,7 +101,7 @@ class TestSilence:
         ("fallback", "silent", "mode"),
         [("fused_only", "ir", "stale"), ("ir_only", "ir", "stale"), ("rgb_only", "ir", "rgb_only")],
     )
-    def test_the_fallback_decides_who_may_answer_alone(self, fallback, silent, mode):
+    def test_the_fallback_decides_which_camera_may_be_used_alone(self, fallback, silent, mode):
         rig = Rig(stale_ms=300, fallback_mode=fallback).run(camera("rgb", 0, 3000, 40) + camera("ir", 3, 1000, 40))
         assert [m for _, m in rig.modes] == [mode]
         assert (rig.counts["rgb_only"] > 0) == (mode == "rgb_only")
@@ -122,10 +122,10 @@ class TestFrozen:
     def frames(self, rig: Rig, frozen: tuple[float, float], end: float = 4000) -> Rig:
         for arrival, stream, stamp in sorted(camera("rgb", 0, end, 40) + camera("ir", 3, end, 40)):
             stuck = stream == "ir" and frozen[0] <= stamp < frozen[1]
-            rig.push(stream, stamp, arrival, picture=7 if stuck else None)
+            rig.push(stream, stamp, arrival, image=7 if stuck else None)
         return rig
 
-    def test_a_shutter_calibration_is_bridged_by_the_colour_camera(self):
+    def test_a_shutter_calibration_is_bridged_by_the_rgb_camera(self):
         rig = self.frames(Rig(), (1000, 2500))
         assert [mode for _, mode in rig.modes] == ["rgb_only", "fused"]
         stopped, back = (at for at, _ in rig.modes)
@@ -141,10 +141,10 @@ class TestFrozen:
         assert rig.modes == []
         assert "frozen_ir" not in rig.feed.drops()
 
-    def test_a_colour_camera_may_look_at_a_wall(self):
+    def test_an_rgb_camera_may_show_a_wall(self):
         rig = Rig()
         for arrival, stream, stamp in sorted(camera("rgb", 0, 2000, 40) + camera("ir", 3, 2000, 40)):
-            rig.push(stream, stamp, arrival, picture=7 if stream == "rgb" else None)
+            rig.push(stream, stamp, arrival, image=7 if stream == "rgb" else None)
         assert rig.modes == []
 
 
@@ -152,7 +152,7 @@ class TestTime:
     @settings(max_examples=40, deadline=None)
     @given(st.integers(0, 10_000), st.integers(0, 10_000), st.sampled_from(["auto", "fused_only", "rgb_only"]))
     def test_it_does_not_matter_when_the_clock_is_looked_at(self, seed, watch_seed, fallback):
-        """A node whose timer ticks at odd times, and a replay without one, decide the same at the same times."""
+        """A node whose timer ticks at odd times, and a replay without timer, decide the same at the same times."""
         frames = odd_recording(seed)
         replay, node = (Rig(stale_ms=400, fallback_mode=fallback, learn_ir_time_offset=True) for _ in range(2))
         rng = random.Random(watch_seed)
@@ -186,8 +186,8 @@ class TestTime:
             if capture.mode is Mode.FUSED:
                 assert abs(capture.error_ns) <= (50 if pairing == "one_to_one" else 250) * MS
 
-    def test_a_bag_looped_three_times_gives_equal_counts_and_tells_the_jumps(self):
-        """With ragged ends: the infrared stream of each loop ends 200 ms before the colour one."""
+    def test_a_bag_looped_three_times_gives_equal_counts_and_reports_the_jumps(self):
+        """With ragged ends: the infrared stream of each loop ends 200 ms before the RGB stream."""
         rig, counts = Rig(), []
         for loop in range(3):
             before = len(rig.captures)
@@ -202,7 +202,7 @@ class TestTime:
             assert rig.captures[i].rgb_stamp_ns < rig.captures[i - 1].rgb_stamp_ns
         assert rig.feed.restarts == 2
 
-    def test_a_clock_that_goes_to_and_fro_is_told_of_now_and_then(self):
+    def test_a_clock_that_jumps_often_is_reported_rarely(self):
         rig = Rig()
         for t in range(0, 12_000, 50):
             rig.push("rgb", t if t % 100 else t + 60_000, t)
@@ -211,7 +211,7 @@ class TestTime:
         assert len(jumps) == 3  # at once, after 5 s and after 10 s
 
     @pytest.mark.parametrize("pair_by", ["auto", "stamp"])
-    def test_stamps_that_can_be_compared_only_now_and_then_are_told_of_now_and_then(self, pair_by):
+    def test_stamps_that_are_comparable_only_at_times_are_reported_rarely(self, pair_by):
         rig = Rig(pair_by=pair_by)
         for number, t in enumerate(range(0, 12_000, 50)):
             rig.push("rgb", t)
@@ -283,7 +283,7 @@ class TestSettings:
         feed.frame("rgb", (START + 120) * MS, 1121 * MS, 0, PICTURES[0])
         assert [(e.change.mode, e.warning) for e in feed.take_events()] == [(Mode.RGB_ONLY, True)]
 
-    def test_events_nobody_takes_are_bounded(self):
+    def test_untaken_events_are_bounded(self):
         feed: Feed[int] = Feed(FeedSettings(stale_ms=1), 0)
         for i in range(2000):
             feed.watch(i * 100 * MS)

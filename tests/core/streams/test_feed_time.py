@@ -1,4 +1,4 @@
-"""The feed and the cameras' clocks: which offset is in force, and what is done with stamps that mean nothing."""
+"""The feed and the cameras' clocks: the offset in use, and handling of meaningless stamps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TestOffset:
     @pytest.mark.parametrize("rates", [(30.0, 30.0), (30.0, 9.0), (10.0, 10.0)])
     @pytest.mark.parametrize("moving", [True, False])
     def test_frames_that_are_long_on_their_way_do_not_spoil_a_correct_rig(self, rates, moving):
-        """Equal clocks, infrared arrives 120 ms later than colour."""
+        """Equal clocks, infrared arrives 120 ms later than RGB."""
         scene = {"rates": rates, "delays_ms": (20.0, 140.0), "phase_ms": 4.0, "moving": moving}
         seconds = 32 if moving else 9
         learning = play(Rig(learn_ir_time_offset=True), shots(seconds, **scene))
@@ -69,11 +69,11 @@ class TestOffset:
         assert not [line for line in rig.lines if "ir frames look" in line]
 
     def test_what_the_images_show_is_put_into_force_if_it_may_be_learnt(self):
-        """From the stamps, 40 ms of free-running cameras cannot be told from a delay."""
+        """By stamps, 40 ms of free-running cameras cannot be distinguished from a delay."""
         rig = play(Rig(learn_ir_time_offset=True), shots(seconds=29, offset_ms=40.0, rates=(30.0, 8.6)))
         assert rig.feed.ir_time_offset_ms == pytest.approx(40, abs=10)
 
-    def test_it_is_not_learnt_unless_asked_for(self):
+    def test_it_is_not_learnt_unless_requested(self):
         rig = play(Rig(), shots(seconds=6, offset_ms=420.0, moving=False))
         assert rig.feed.learnt_offset is None
         assert rig.feed.ir_time_offset_ms == 0
@@ -104,7 +104,7 @@ class TestOffset:
 
 
 class TestClocks:
-    """Cameras whose stamps cannot be compared: since a start, not set, hours or the leap seconds apart."""
+    """Cameras with incomparable stamps: since boot, not set, hours or the leap seconds apart."""
 
     UPTIME = (START, 4_211_000.0)
 
@@ -119,7 +119,7 @@ class TestClocks:
         ],
     )
     @pytest.mark.parametrize("rates", [(30.0, 30.0), (30.0, 9.0)])
-    def test_frames_are_paired_by_arrival_and_it_is_said_why(self, start_ms, words, rates):
+    def test_frames_are_paired_by_arrival_with_the_reason_in_the_log(self, start_ms, words, rates):
         rig = play(
             Rig(pairing="one_to_one"), shots(seconds=6, start_ms=start_ms, rates=rates, phase_ms=4.0, moving=False)
         )
@@ -152,8 +152,8 @@ class TestClocks:
         assert zero.feed.mode is Mode.STALE
         assert "rgb sends frames that are refused (header.stamp is zero)" in zero.feed.reason
 
-    def test_by_arrival_only_where_it_is_asked_for(self):
-        """Infrared is stamped 300 ms late and arrives 30 ms later: its delay is all that is left to be given."""
+    def test_by_arrival_only_if_requested(self):
+        """Infrared is stamped 300 ms late and arrives 30 ms later: only its delay remains to be configured."""
         scene = {"seconds": 5, "offset_ms": 300.0, "delays_ms": (20.0, 50.0), "moving": False}
         rig = play(Rig(pair_by="arrival", ir_time_offset_ms=30.0), shots(**scene))
         assert rig.feed.by_arrival
@@ -173,7 +173,7 @@ class TestClocks:
         assert max(map(abs, errors)) < (3 if rates[1] == 30 else 30)
 
     def test_a_camera_that_starts_again_and_a_clock_that_is_set(self):
-        """Infrared counts from its start, starts again after 5 s, and is given the time of day after 10 s."""
+        """Infrared counts from its start, restarts after 5 s, and gets the time of day after 10 s."""
         rig = play(Rig(), shots(seconds=5, start_ms=self.UPTIME, moving=False))
         again = shots(seconds=5, start_ms=(START, -4_000.0), first_ms=5_000, moving=False)
         play(rig, again)
@@ -184,7 +184,7 @@ class TestClocks:
         assert "paired by their stamps" in rig.lines[-1]
 
     def test_equal_clocks_are_never_called_apart(self):
-        """Not a bag that is played again, fast and with ragged ends, frames long on their way, both since one start."""
+        """A bag played repeatedly, fast and with ragged ends, delayed frames, both clocks since one start."""
         rig = Rig()
         for loop in range(3):
             frames = camera("rgb", 0, 60_000, 100) + camera("ir", 8, 59_000, 111)
@@ -197,7 +197,7 @@ class TestClocks:
 
 
 def test_pairing_by_arrival_takes_no_clock_offset_from_the_first_frame_on():
-    """A constant between two clocks, as a calibration file holds it, has no part in times of arrival."""
+    """A constant between two clocks, as in a calibration file, does not apply to times of arrival."""
     rig = play(Rig(pair_by="arrival", ir_time_offset_ms=5000.0), shots(seconds=4, offset_ms=5000.0))
     assert rig.feed.by_arrival
     assert rig.feed.pairs > 20

@@ -1,4 +1,4 @@
-"""The offset between the cameras from what both see move: found where it is, silent where nothing is known."""
+"""Offset between the cameras from common motion: found if measurable, otherwise not reported."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def watched(watch: ImageOffsetWatch | None = None, **scene) -> list[ImageOffset]
         (-780.0, (60.0, 30.0), 4),
     ],
 )
-def test_an_offset_is_found_within_half_a_minute_whatever_the_rates(offset_ms, rates, seed):
+def test_an_offset_is_found_within_half_a_minute_at_any_rates(offset_ms, rates, seed):
     (found,) = watched(seconds=29, offset_ms=offset_ms, rates=rates, seed=seed, phase_ms=3.0)
     assert found.offset_ns / MS == pytest.approx(offset_ms, abs=10)
     assert found.spread_ns <= 15 * MS
 
 
-def test_delays_on_the_way_are_no_offset():
+def test_transport_delays_are_not_an_offset():
     (found,) = watched(seconds=25, rates=(30.0, 9.0), delays_ms=(20.0, 320.0))
     assert abs(found.offset_ns) < 10 * MS
 
@@ -57,8 +57,8 @@ def test_nothing_is_claimed_where_images_do_not_say(what):
     assert not any(found)
 
 
-def test_cells_are_compared_where_the_registration_lays_them():
-    """The infrared camera sees the middle of the RGB image only: without the registration places do not agree."""
+def test_cells_are_compared_at_registered_positions():
+    """The infrared camera sees only the middle of the RGB image: without the registration cells do not correspond."""
 
     def found(registration: Registration | None) -> ImageOffset | None:
         watch, result = ImageOffsetWatch(), None
@@ -78,7 +78,8 @@ def test_cells_are_compared_where_the_registration_lays_them():
 
 
 def test_few_frames_are_looked_at_and_none_while_it_rests():
-    """Unpacking a compressed image takes milliseconds: ten a second at most, none for minutes once it is known."""
+    """Decoding a compressed image takes milliseconds: at most ten per second, none for minutes once the offset is
+    known."""
     watch, looks, at_the_end = ImageOffsetWatch(), [], None
     for shot in shots(seconds=40, rates=(60.0, 60.0)):
         if watch.push(Stream(shot.stream), shot.stamp_ns, lambda shot=shot: looks.append(1) or shot.look()):
@@ -101,7 +102,7 @@ def test_the_same_calls_give_the_same():
 
 
 def test_memory_is_bounded_while_the_other_camera_is_missing():
-    """Without it the samples of one camera would pile up for as long as the robot drives."""
+    """Without the bound samples of one camera would accumulate."""
     watch = ImageOffsetWatch()
     image = np.zeros((48, 64, 3), np.uint8)
     longest = 0

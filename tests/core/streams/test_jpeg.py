@@ -1,4 +1,4 @@
-"""Damaged JPEGs are refused, whatever decodes them, and good ones of any camera are read."""
+"""Damaged JPEGs are refused by every decoder, and valid ones of any camera are read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ END = b"\xff\xd9"
 
 @pytest.fixture(params=["simplejpeg", "opencv"], autouse=True)
 def decoder(request, monkeypatch) -> str:
-    """Every test here with the strict decoder, and with what does its work where it is not installed."""
+    """Run every test with the strict decoder, and with its replacement where it is not installed."""
     if request.param == "opencv":
         monkeypatch.setattr(jpeg, "simplejpeg", None)
     else:
@@ -35,10 +35,10 @@ def decoder(request, monkeypatch) -> str:
 
 @pytest.fixture(scope="module")
 def rgb() -> np.ndarray:
-    """A smooth and noisy picture, 320x240: its JPEG is long enough to be damaged in its middle."""
+    """Smooth and noisy image, 320x240: its JPEG is long enough to be damaged in its middle."""
     rng = np.random.default_rng(0)
-    picture = cv2.resize(rng.integers(0, 256, (12, 16, 3), np.uint8), (320, 240), interpolation=cv2.INTER_CUBIC)
-    return np.clip(picture.astype(int) + rng.integers(-12, 13, picture.shape), 0, 255).astype(np.uint8)
+    image = cv2.resize(rng.integers(0, 256, (12, 16, 3), np.uint8), (320, 240), interpolation=cv2.INTER_CUBIC)
+    return np.clip(image.astype(int) + rng.integers(-12, 13, image.shape), 0, 255).astype(np.uint8)
 
 
 def packed(rgb: np.ndarray, *options: int) -> bytes:
@@ -91,13 +91,13 @@ def test_a_cut_image_with_an_end_marker_is_refused(rgb, kind, fraction, capfd):
 
 
 def scan_ends(data: bytes) -> list[int]:
-    """Where what follows each scan begins, in an image without restart markers."""
+    """Return the offset behind each scan, in an image without restart markers."""
     starts = [found.start() for found in re.finditer(b"\xff\xda", data)]
     return [re.compile(b"\xff[^\0\xff]").search(data, start + 2).start() for start in starts]
 
 
 def test_a_progressive_image_cut_between_two_scans_is_refused(rgb):
-    """Decoders show what has come, coarse or grey, without a warning."""
+    """Decoders show the received scans, coarse or grey, without a warning."""
     data = packed(rgb, *KINDS["progressive"])
     ends = scan_ends(data)
     assert len(ends) > 3
@@ -111,13 +111,13 @@ def segment(marker: int, body: bytes) -> bytes:
 
 
 def made(sampling: list[tuple[int, int]], scans: list[list[int]], frame: int = 0xC0, bits: int = 8) -> bytes:
-    """A grey JPEG of one MCU, as no encoder at hand writes it.
+    """Grey JPEG of one MCU, as no available encoder writes it.
 
     Args:
         sampling: horizontal and vertical factor of each component.
-        scans: components of each scan, whose blocks are of level 128.
-        frame: marker of the frame's kind.
-        bits: of a channel.
+        scans: components of each scan, whose blocks have level 128.
+        frame: marker of the frame type.
+        bits: bits per channel.
     """
     width, height = (8 * max(factors) for factors in zip(*sampling))
     parts = b"".join(bytes([n, h << 4 | v, 0]) for n, (h, v) in enumerate(sampling))
@@ -180,7 +180,7 @@ def test_zeros_in_the_middle_are_refused(rgb, kind, capfd):
 
 
 def test_a_hole_that_holds_as_many_blocks_as_what_was_there_is_refused(rgb):
-    """At this quality zeros make about as many blocks as real data, so that the decoder may end where it should."""
+    """At this quality zeros make about as many blocks as real data, so that the decoder may end in the right place."""
     dark = np.full((120, 160, 3), 60, np.uint8) + np.random.default_rng(0).integers(0, 19, (120, 160, 3), np.uint8)
     data = packed(dark, cv2.IMWRITE_JPEG_QUALITY, 95)
     start, size = data.index(b"\xff\xda") + 14, len(data) // 3
@@ -191,7 +191,7 @@ def test_a_hole_that_holds_as_many_blocks_as_what_was_there_is_refused(rgb):
 @pytest.mark.parametrize("optimise", [0, 1])
 @pytest.mark.parametrize("level", [0, 16, 128, 255])
 def test_an_image_of_one_level_is_no_hole(level, optimise):
-    """Tables made for such an image code a block by two zero bits."""
+    """Tables made for such an image encode a block by two zero bits."""
     flat = np.full((480, 640, 3), level, np.uint8)
     for quality in (30, 95):
         data = packed(flat, cv2.IMWRITE_JPEG_OPTIMIZE, optimise, cv2.IMWRITE_JPEG_QUALITY, quality)
@@ -228,7 +228,7 @@ def test_restart_markers_must_all_be_there_and_in_order(rgb):
 
 @pytest.mark.parametrize("kind", ["baseline", "restart markers"])
 def test_alignment_before_the_end_marker_is_harmless(rgb, kind, capfd):
-    """Many USB cameras fill up to a word; libjpeg warns of it in each of their frames."""
+    """Many USB cameras pad to a word; libjpeg warns about it in each frame."""
     data = packed(rgb, *KINDS[kind])
     for fill in (b"\x00", b"\x00" * 12, b"\x00" * 60):
         np.testing.assert_array_equal(read(data[:-2] + fill + END), read(data))
@@ -278,7 +278,7 @@ def test_a_header_of_endless_parts_is_refused(rgb):
     assert cause_of(data[:2] + b"\xff\xfe\x00\x02" * 100_000 + data[2:]) == "corrupt_data"
 
 
-def test_grey_is_grey_for_infrared_and_repeated_for_colour(rgb):
+def test_grey_is_one_channel_for_infrared_and_three_for_rgb(rgb):
     grey = cv2.GaussianBlur(rgb[..., 1], (0, 0), 3)
     good, data = cv2.imencode(".jpg", grey)
     assert good

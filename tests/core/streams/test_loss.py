@@ -1,4 +1,4 @@
-"""Frames that do not arrive, counted from the gaps between the stamps of those that do."""
+"""Estimation of lost frames from the gaps between stamps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_the_fraction_and_the_rate_are_found(rate, lost):
 
 
 def test_a_camera_that_changes_its_rate_is_not_called_lossy():
-    """Exposure in the dark: every step is longer than the one before, none a multiple of another."""
+    """Exposure in the dark: every step is longer than the previous one, none a multiple of another."""
     grown, at = [], 0.0
     for n in range(60):
         grown.append(round(at * MS))
@@ -37,7 +37,7 @@ def test_a_camera_that_changes_its_rate_is_not_called_lossy():
 
 @pytest.mark.parametrize(("first", "then"), [(30, 15), (15, 30), (60, 20), (30, 10)])
 def test_a_camera_that_halves_its_rate_at_once_is_not_called_lossy(first, then):
-    """As automatic exposure does at dusk: steps of two periods, but all of them at one end."""
+    """As automatic exposure does at dusk: steps of two periods, all at one end."""
     early = stamps(first, 0.0, seconds=2)
     late = [early[-1] + 1_000_000_000 // then + stamp for stamp in stamps(then, 0.0, seconds=2, seed=1)]
     assert lost_fraction([*early, *late]) is None
@@ -45,7 +45,7 @@ def test_a_camera_that_halves_its_rate_at_once_is_not_called_lossy(first, then):
 
 @pytest.mark.parametrize("lost", [0.0, 0.4])
 def test_clocks_that_are_set_forward_are_no_loss(lost):
-    """As simulated time, or a bag with pauses; told as 97 % of all frames before."""
+    """As in simulated time or a bag with pauses; such jumps used to be reported as a loss of 97 %."""
     made = stamps(20, lost, seconds=10)
     set_forward = [stamp + 100_000_000_000 * (5 * place // len(made)) for place, stamp in enumerate(made)]
     found = lost_fraction(set_forward)
@@ -55,7 +55,7 @@ def test_clocks_that_are_set_forward_are_no_loss(lost):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_frames_that_come_on_demand_are_not_called_lost(seed):
-    """A trigger by software: many steps are as short as the camera allows, the others are of any length."""
+    """Software trigger: many steps have the minimum length, the others any length."""
     rng = random.Random(seed)
     at, made = 0.0, []
     for _ in range(80):
@@ -65,5 +65,5 @@ def test_frames_that_come_on_demand_are_not_called_lost(seed):
 
 
 @pytest.mark.parametrize("few", [[], [5], [7] * 40, stamps(30, 0.0)[:10], [0] * 30])
-def test_too_little_says_nothing(few):
+def test_too_few_frames_give_no_estimate(few):
     assert lost_fraction(few) is None

@@ -1,4 +1,4 @@
-"""Modes: who is silent, who is back, and what that means under each fallback."""
+"""Modes: silent and returning cameras under each fallback."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def machine(fallback: str = "auto", stale_ms: float = 500, back_after: int = 3) 
 
 
 def run(modes: ModeMachine, cameras: str, start_ms: int, end_ms: int, every_ms: int = 100) -> list[ModeChange]:
-    """Sends frames of the cameras named ("rgb ir") every so often; gives the changes."""
+    """Send frames of the named cameras ("rgb ir") periodically; returns the changes."""
     changes = []
     for at in range(start_ms, end_ms, every_ms):
         changes.append(modes.update(at * MS))
@@ -85,7 +85,7 @@ def test_a_camera_that_stutters_does_not_flip_the_mode():
 
 
 def test_a_camera_that_loses_most_of_its_frames_flips_the_mode_less_and_less():
-    """9 Hz of which a quarter arrives: gaps of a second come every few seconds, for minutes."""
+    """9 Hz of which a quarter arrives: gaps of a second every few seconds, for minutes."""
     rng = np.random.default_rng(1)
     modes, changes = machine(stale_ms=1000), []
     for at in range(0, 300_000, 111):
@@ -203,7 +203,7 @@ def test_infrared_alone_only_in_the_rgb_grid():
     assert modes.mode is Mode.RGB_ONLY
 
 
-def test_due_tells_when_to_look_again():
+def test_due_is_the_time_of_the_next_change():
     modes = machine()
     modes.frame("rgb", 100 * MS)
     modes.frame("ir", 200 * MS)
@@ -217,7 +217,7 @@ def test_due_tells_when_to_look_again():
     assert modes.due_ns is None
 
 
-def test_a_frozen_camera_is_left_out_at_once_and_taken_back_when_it_moves():
+def test_a_frozen_camera_is_dropped_at_once_and_used_again_when_it_moves():
     modes = machine()
     run(modes, "rgb ir", 0, 1000)
     change = modes.frame("ir", 1000 * MS, frozen=True)
@@ -253,7 +253,7 @@ calls = st.lists(st.tuples(st.sampled_from(["rgb", "ir", "tick"]), st.integers(-
 
 @settings(max_examples=200, deadline=None)
 @given(calls, st.sampled_from(sorted(FALLBACKS)), st.integers(1, 4))
-def test_whatever_comes_the_mode_is_one_that_the_fallback_allows(calls, fallback, back_after):
+def test_the_mode_is_always_one_that_the_fallback_allows(calls, fallback, back_after):
     modes = ModeMachine(0, 300, fallback, back_after)
     now, last = 0, modes.mode
     for what, step, frozen in calls:
@@ -271,7 +271,7 @@ def test_whatever_comes_the_mode_is_one_that_the_fallback_allows(calls, fallback
 @settings(max_examples=100, deadline=None)
 @given(calls)
 def test_due_is_exact(calls):
-    """If no frame comes, nothing changes before `due_ns`, and at it a camera is given up."""
+    """Without frames nothing changes before `due_ns`, when a camera becomes silent."""
     modes, now = ModeMachine(0, 300), 0
     for what, step, frozen in calls:
         now = max(0, now + step)
@@ -295,11 +295,11 @@ class TestFrozenDetector:
         base = rng.integers(20000, 21000, (512, 640)).astype(np.uint16)
         return [(base + rng.integers(0, 3, base.shape)).astype(np.uint16) for _ in range(3)]
 
-    def test_noise_alone_is_no_freeze(self, frames):
+    def test_noise_alone_is_not_frozen(self, frames):
         detector = FrozenDetector(400)
         assert not any(detector(frames[i % 3], i * 111 * MS) for i in range(30))
 
-    def test_the_same_picture_is_frozen_after_the_time_and_not_before(self, frames):
+    def test_a_repeated_image_is_frozen_after_the_time_and_not_before(self, frames):
         detector = FrozenDetector(400)
         detector(frames[1], 0)
         answers = [detector(frames[0].copy(), t * MS) for t in (100, 200, 400, 499, 500, 600)]
@@ -307,7 +307,7 @@ class TestFrozenDetector:
         assert not detector(frames[2], 700 * MS)
         assert detector.repeats == 0
 
-    def test_pictures_sent_three_times_by_design_are_not_frozen(self, frames):
+    def test_images_sent_three_times_by_design_are_not_frozen(self, frames):
         detector = FrozenDetector(400)
         assert not any(detector(frames[i // 3 % 3], i * 37 * MS) for i in range(60))
 

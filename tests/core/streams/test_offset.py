@@ -1,4 +1,4 @@
-"""The learnt time offset: found where it can be known, not claimed where it cannot."""
+"""Learnt time offset: found if it can be known, otherwise not claimed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def play(
     start_s: float = 0.0,
     seed: int = 0,
 ) -> list[LearntOffset]:
-    """Two cameras that see at their rates, infrared stamped `offset_ms` late and seen `phase_ms` after colour."""
+    """Simulate two cameras, infrared stamped `offset_ms` late and exposed `phase_ms` after RGB."""
     rng = random.Random(seed)
     frames = []
     for stream, rate, late, phase, delay in (
@@ -65,7 +65,7 @@ def test_cameras_in_step_to_a_millisecond_even_far_beyond_the_slop(offset_ms, ra
 
 @pytest.mark.parametrize(("offset_ms", "period_ms"), [(40.0, 1000 / 30), (-25.0, 1000 / 30), (60.0, 1000 / 30)])
 def test_a_small_offset_is_known_modulo_the_period_only(offset_ms, period_ms):
-    """Within what delays may explain, whole periods can't be told: the one nearest to none is taken."""
+    """Within possible delays whole periods are ambiguous: the offset nearest to zero is used."""
     learner = OffsetLearner()
     play(learner, offset_ms)
     wanted = offset_ms - period_ms * round(offset_ms / period_ms)
@@ -90,7 +90,7 @@ def test_free_running_cameras_to_the_difference_of_their_delays(offset_ms, rates
 
 @settings(max_examples=25, deadline=None)
 @given(st.floats(-90, 90), st.integers(0, 99))
-def test_a_difference_of_delays_is_not_taken_for_an_offset(difference, seed):
+def test_a_difference_of_delays_is_not_an_offset(difference, seed):
     free, locked = OffsetLearner(), OffsetLearner()
     play(free, 0.0, (30.0, 8.6), delays_ms=(100.0, 100.0 + difference), seed=seed)
     assert (free.learnt.offset_ns, free.learnt.confidence) == (0, 0.0)
@@ -100,7 +100,7 @@ def test_a_difference_of_delays_is_not_taken_for_an_offset(difference, seed):
 
 @pytest.mark.parametrize("rates", [(30.0, 29.99), (30.0, 29.97), (30.0, 30.01)])
 def test_cameras_of_nearly_equal_rates_are_found_out(rates):
-    """Their phase looks constant for a while; once it has wandered, no phase is claimed any more."""
+    """Their phase looks constant for a while; once it has drifted, no phase is claimed."""
     learner = OffsetLearner()
     found = play(learner, 0.0, rates, phase_ms=5.0, jitter_ms=0.1, seconds=120)
     assert found[0].triggered
@@ -109,7 +109,7 @@ def test_cameras_of_nearly_equal_rates_are_found_out(rates):
     assert play(learner, 0.0, rates, phase_ms=5.0, jitter_ms=0.1, seconds=60, start_s=130) == []
 
 
-def test_it_is_found_within_two_windows_and_told_once():
+def test_it_is_found_within_two_windows_and_reported_once():
     learner = OffsetLearner(frames=30)
     assert len(play(learner, 400.0, seconds=2.2)) == 1
     assert play(learner, 400.0, seconds=20, start_s=3) == []

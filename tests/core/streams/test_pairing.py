@@ -1,4 +1,4 @@
-"""Pairing by stamps: cases by hand, faults of time, and one camera gone."""
+"""Pairing by stamps: cases computed by hand, clock faults, and a missing camera."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class TestByHand:
         assert pairer.drops == {"unpaired_ir": 1}
 
     def test_a_gap_in_the_fast_camera_does_not_cost_frames_of_the_slow_one(self):
-        """Colour has nothing between 33 and 170, which is 59 from 111 and 52 from 222; but 222 has better at 236."""
+        """RGB has no frame from 33 to 170, which is 59 from 111 and 52 from 222; but 222 has a nearer one at 236."""
         pairer = Pairer(slop_ms=70)
         push(pairer, *[("rgb", t) for t in (-67, -34, 0, 33)], ("ir", -111), ("ir", 0))
         frames = [("ir", 111), ("rgb", 170), ("rgb", 203), ("ir", 222), ("rgb", 236)]
@@ -85,14 +85,14 @@ class TestByHand:
         assert len(pairs) >= 0.97 * len(recording.rgb)
 
     def test_a_bad_phase_does_not_stay(self):
-        """Infrared 25 ms late at 30 Hz: the colour frame 8.3 ms later is the better partner."""
+        """Infrared 25 ms late at 30 Hz: the RGB frame 8.3 ms later is the better partner."""
         rgb = [START + 1000 / 30 * i for i in range(100)]
         pairs = Recording(rgb, [t + 25 for t in rgb]).play(Pairer(slop_ms=50))
         assert len(pairs) >= 98
         assert all(abs(pair.error_ns) < 9 * MS for pair in pairs[20:])
 
     def test_a_late_stream_is_waited_for(self):
-        """Infrared arrives 150 ms after colour frames of the same stamp."""
+        """Infrared arrives 150 ms after RGB frames of the same stamp."""
         rgb = [START + 1000 / 30 * i for i in range(60)]
         recording = Recording(rgb, list(rgb), ir_delay=150)
         pairs = recording.play(Pairer(slop_ms=10))
@@ -123,7 +123,7 @@ class TestByHand:
 
 
 class TestFaultsOfTime:
-    def test_zero_stamps_are_refused_counted_and_told_once(self):
+    def test_zero_stamps_are_refused_counted_and_reported_once(self):
         pairer = Pairer(slop_ms=50)
         for _ in range(3):
             assert pairer.push("rgb", 0, None) == []
@@ -151,7 +151,7 @@ class TestFaultsOfTime:
         assert pairs[-1] == (1420, 1420)
         assert pairer.drops["backward_stamp"] == 4
 
-    def test_a_large_step_back_restarts_both_and_is_told(self):
+    def test_a_large_step_back_restarts_both_and_is_reported(self):
         pairer = Pairer(slop_ms=20)
         push(pairer, ("rgb", 20000), ("ir", 20001), ("rgb", 20033))
         assert push(pairer, ("rgb", 7700), ("ir", 7701)) == [(7700, 7701)]
@@ -185,7 +185,7 @@ class TestFaultsOfTime:
     @pytest.mark.parametrize("wrong", ["rgb", "ir"])
     @pytest.mark.parametrize("period_ms", [100, 700, 5000])
     def test_one_stamp_from_the_past_costs_little_however_slow_the_cameras_are(self, wrong, period_ms):
-        """Where frames are farther apart than a jump, each looked like the time before one."""
+        """With frames farther apart than a jump, each looked as if it came before one."""
         pairer = Pairer(slop_ms=20)
         frames = [(s, t) for t in range(10**8, 10**8 + 30 * period_ms, period_ms) for s in ("rgb", "ir")]
         frames.insert(20, (wrong, 1_000_000))
@@ -196,7 +196,7 @@ class TestFaultsOfTime:
     @pytest.mark.parametrize("tail_first", ["rgb", "ir"])
     @pytest.mark.parametrize("swap", [0, 1, 3])
     def test_a_bag_looped_three_times_with_ragged_ends_gives_equal_counts(self, tail_first, swap):
-        """Colour begins first and ends last or the other way round; at the seam some messages overtake others."""
+        """RGB begins first and ends last or the other way round; at the seam some messages overtake others."""
         rng = random.Random(5)
         rgb, ir = camera(30, 9, 0, 2, 0.02, rng), camera(9, 9, 80, 2, 0.02, rng)
         if tail_first == "ir":
@@ -229,7 +229,7 @@ class TestFaultsOfTime:
         assert len(loops[0]) >= len([t for t in ir if rgb[0] <= t <= rgb[-1]]) - 1
         assert (pairer.drops["previous_loop"] > 0) == (swap > 0)
 
-    def test_clocks_that_never_meet_are_told_with_the_remedy(self):
+    def test_unrelated_clocks_are_reported_with_the_remedy(self):
         pairer = Pairer(slop_ms=20)
         push(pairer, *[(s, t + (400 if s == "ir" else 0)) for t in range(0, 30000, 1000) for s in ("rgb", "ir")])
         assert pairer.pairs == 0
@@ -251,7 +251,7 @@ class TestOneCameraGone:
             (t, t) for t in range(60000, 61000, 100)
         ]
 
-    def test_release_gives_frames_alone_and_none_of_them_again(self):
+    def test_release_returns_each_unpaired_frame_once(self):
         pairer = Pairer(slop_ms=50)
         push(pairer, ("rgb", 100), ("rgb", 133))
         released = pairer.release("rgb")
@@ -261,8 +261,8 @@ class TestOneCameraGone:
         assert push(pairer, ("ir", 133)) == []
         assert pairer.drops == {"released_rgb": 2}
 
-    def test_overflow_is_told_apart_from_silence(self):
-        """Colour at 60 Hz, infrared alive but 500 ms late: more frames are on the way than the buffer holds."""
+    def test_overflow_is_distinguished_from_silence(self):
+        """RGB at 60 Hz, infrared alive but 500 ms late: more frames are in transit than the buffer holds."""
         rgb = [START + 1000 / 60 * i for i in range(120)]
         pairer = Pairer(slop_ms=5, depth=8)
         Recording(rgb, rgb[::6], ir_delay=500).play(pairer)

@@ -1,4 +1,4 @@
-"""Pairing by stamps: what holds for any two cameras, and how near to the best attainable it comes."""
+"""Pairing by stamps: invariants for any two cameras, and distance from the optimal pairing."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_equal_cameras_give_the_same_pairs_however_their_messages_interleave(cou
 @settings(max_examples=60, deadline=None)
 @given(st.integers(2, 12), st.integers(2, 12), st.integers(0, 100_000))
 def test_a_slow_camera_among_a_fast_one_that_arrived_before_gets_its_nearest_frames(period, rate, seed):
-    """Where everything is known at the time of deciding, the answer is the nearest frame, by brute force."""
+    """If everything is known at the time of the decision, the partner is the nearest frame, by brute force."""
     rng = random.Random(seed)
     fast = [START + period * 2 * i for i in range(14)]
     slow = [START + t for t in sorted(rng.sample(range(period * 26), 2))]
@@ -138,7 +138,7 @@ def test_lost_frames_cost_few_pairs_and_no_accuracy(rates, seed):
 
 
 def test_equal_rates_add_no_delay():
-    """With 4 ms between the cameras, 30 Hz, jitter 2 ms: every pair leaves with its second frame."""
+    """With 4 ms between the cameras, 30 Hz, jitter 2 ms: every pair is complete with its second frame."""
     rng = random.Random(3)
     pairer, waited = Pairer(slop_ms=20), 0
     for i in range(300):

@@ -27,7 +27,7 @@ def stamps(pairs: list[Pair]) -> list[tuple[float, float]]:
 
 
 def waits(recording: Recording, pairer: Pairer) -> list[float]:
-    """Time from the arrival of each paired RGB frame to its pair, in milliseconds."""
+    """Return the time from the arrival of each paired RGB frame to its pair, in milliseconds."""
     waited = []
     for now, stream, stamp in recording.arrivals():
         waited += [now - pair.rgb for pair in pairer.push(stream, round(stamp * MS), stamp)]
@@ -66,7 +66,7 @@ def test_cameras_of_equal_rate_make_the_same_pairs_as_without_reuse(policy):
 @pytest.mark.parametrize("policy", REUSE)
 @pytest.mark.parametrize("seed", range(20))
 def test_cameras_that_are_triggered_together_at_any_time_are_paired_with_each_other(policy, seed):
-    """The RGB frame arrives first, no rhythm tells that its partner follows, and the medians of the periods differ."""
+    """The RGB frame arrives first, no period predicts its partner, and the medians of the periods differ."""
     rng = random.Random(seed)
     rgb = [START]
     for _ in range(30):

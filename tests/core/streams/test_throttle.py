@@ -1,4 +1,4 @@
-"""The throttle: mean rates under jitter, pauses, and time that jumps back."""
+"""Throttle: mean rates under jitter, pauses, and time jumps."""
 
 from __future__ import annotations
 

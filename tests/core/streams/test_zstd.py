@@ -1,4 +1,4 @@
-"""Images of zstd_image_transport: raw images packed by zlib, and what is refused."""
+"""Images of zstd_image_transport: raw images compressed by zlib, and refusals."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def counts() -> np.ndarray:
 
 
 def zstd_of(encoding: str, height: int, width: int, step: int, raw: bytes, big: int = 0) -> SimpleNamespace:
-    """As zstd_image_transport packs: fields in little endian, the encoding, and gzip."""
+    """Compress like zstd_image_transport: fields in little endian, the encoding, and gzip."""
     head = struct.pack("<IIBII", height, width, big, step, len(encoding)) + encoding.encode()
     packer = zlib.compressobj(3, wbits=31)
     return message(head + packer.compress(raw) + packer.flush(), "zstd")
 
 
 class TestZstd:
-    """The transport `zstd`, which in spite of its name packs by zlib."""
+    """The transport `zstd`, which in spite of its name compresses by zlib."""
 
     def test_colour(self, rgb):
         got = decode_compressed_rgb(zstd_of("bgr8", 60, 80, 240, rgb[..., ::-1].tobytes()))

@@ -1,4 +1,4 @@
-"""Pairs for pretraining tests: smooth random pictures that three infrared bands see each in its own way."""
+"""Pairs for pretraining tests: smooth random images that three infrared bands show differently."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MIX = {"nir": (0.6, 0.3, 0.1), "swir": (0.1, 0.2, 0.7), "lwir": (-0.5, -0.3, -0
 
 
 class Patterns:
-    """An `ImageSource` that needs no files."""
+    """An `ImageSource` without files."""
 
     frame_gap = 1
 
@@ -48,7 +48,7 @@ class Patterns:
 
 
 def random_batch(band: Modality = Modality.NIR, count: int = 4, seed: int = 0, side: int = 56) -> PretrainBatch:
-    """A batch of noise that does not depend on any image library."""
+    """Batch of noise that does not depend on any image library."""
     generator = torch.Generator().manual_seed(seed)
     rgb = torch.randn(count, 3, side, side, generator=generator)
     infrared = (rgb.mean(dim=1, keepdim=True) * 0.3 + 0.5).clamp(0, 1)
@@ -56,7 +56,7 @@ def random_batch(band: Modality = Modality.NIR, count: int = 4, seed: int = 0, s
 
 
 def smooth_batches(steps: int, count: int = 4, side: int = 56) -> list[PretrainBatch]:
-    """Round robin over the bands, made by torch alone: the same on every machine."""
+    """Round robin over the bands, made with torch only: the same on every machine."""
     made = []
     for step in range(steps):
         generator = torch.Generator().manual_seed(1000 + step)
@@ -70,10 +70,10 @@ def smooth_batches(steps: int, count: int = 4, side: int = 56) -> list[PretrainB
 
 
 def batches(source: Patterns, batch: int, steps: int, first: int = 0, seed: int = 0, **options):
-    """Batches of a source with calm views."""
+    """Batches of a source with weak augmentation."""
     return on_cpu(pretraining_batches([source], batch, 56, seed, steps, first, views=CALM, **options))
 
 
 def on_cpu(stream):
-    """The batches of a stream, one by one, as the training loop has them."""
+    """Return the batches of a stream one by one, like the training loop."""
     return (batch.to("cpu") for batch in stream)

@@ -1,6 +1,6 @@
-"""A small fine-tuning run in a process of its own: `python -m tests.core.training.run_finetune FOLDER [options]`.
+"""A small fine-tuning run in its own process: `python -m tests.core.training.run_finetune FOLDER [options]`.
 
-Tests kill it and start it several times at once under torchrun.
+Tests kill it and start it several times in parallel under torchrun.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def main() -> int:
 
 
 def die_at(step: int) -> None:
-    """Kills the process at the real loop's first log line after that step: before its checkpoint."""
+    """Kill the process at the real loop's first log line after that step: before its checkpoint."""
     write = loop.TrainLogger.write
 
     def accident(self, row) -> None:

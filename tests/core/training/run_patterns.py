@@ -1,6 +1,6 @@
-"""A small pretraining run in a process of its own: `python -m tests.core.training.run_patterns FOLDER [options]`.
+"""A small pretraining run in its own process: `python -m tests.core.training.run_patterns FOLDER [options]`.
 
-Tests kill it, starve it of disk, and start it several times at once under torchrun.
+Tests kill it, fill its disk, and start it several times in parallel under torchrun.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def main() -> int:
 
 
 def stop_at(options: argparse.Namespace) -> None:
-    """Arranges for the accident that was asked for, at a step of the real loop."""
+    """Cause the requested failure at a step of the real loop."""
     from spectradino_core.training import student
 
     after = student.PretrainTask.after_step

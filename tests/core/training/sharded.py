@@ -1,6 +1,6 @@
 """A bf16 pretraining run with sharded parameters, started under torchrun by test_distributed.
 
-`python -m tests.core.training.sharded FOLDER` writes to FOLDER/found.json in which precisions it computed, and how
+`python -m tests.core.training.sharded FOLDER` writes to FOLDER/found.json the precisions of its computations, and how
 often parameters were gathered for files.
 """
 
@@ -28,7 +28,7 @@ COUNTS = {"gathered": 0, "held by others": 0}
 
 
 def watch() -> None:
-    """Notes precisions in forward and optimiser steps, and what is gathered."""
+    """Record precisions in forward and optimiser steps, and gathered parameters."""
     gather, step, state = DTensor.full_tensor, loop.training_step, distributed.full_state
 
     def noting(kind: str):

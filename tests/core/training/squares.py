@@ -1,4 +1,4 @@
-"""Labelled pairs for fine-tuning tests, made by arithmetic: bright squares with boxes and a mask."""
+"""Labelled pairs for fine-tuning tests, computed: bright squares with boxes and a mask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes (gloo, started by torchrun) do what one does."""
+"""Several processes (gloo, started by torchrun) give the result of one."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def start(processes: int, module: str, *arguments: object) -> subprocess.Complet
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_equal_one(tmp_path, strategy):
-    """Losses, the gradient's norm, the weights after it, and the queue: the negatives are those of the whole batch."""
+    """Losses, gradient norm, weights, and the queue: negatives are those of the whole batch."""
     counts = (1, 2, 3) if strategy == "ddp" else (1, 2)
     for processes in counts:
         done = start(processes, "tests.core.training.two_steps", tmp_path / f"{processes}.pt", strategy)

@@ -1,4 +1,4 @@
-"""Recipes of the benchmarks, and their way through the command line."""
+"""Recipes of the benchmarks, and their use on the command line."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def backbone(tmp_path_factory):
     return path, model
 
 
-def test_a_pretrained_backbone_is_taken_over_with_its_two_bands(backbone):
+def test_a_pretrained_backbone_is_loaded_with_its_two_bands(backbone):
     path, source = backbone
     assert backbone_config(path) == source.config
     model = Perception(downstream_recipe("rasmd", variant="test").architecture)
@@ -203,15 +203,15 @@ def test_the_command_as_a_user_types_it(shared_data, backbone, tmp_path, capsys)
     out = tmp_path / "baseline"
     plain = ["--baseline", "--head", "linear", "--backbone", str(path), "--out", str(out)]
     assert main([*words, *plain]) == 0
-    told = json.loads((out / "recipe.json").read_text())
-    assert told["recipe"]["mode"] == "head"
-    assert not any(name.startswith("backbone") for name in told["trained"])
+    record = json.loads((out / "recipe.json").read_text())
+    assert record["recipe"]["mode"] == "head"
+    assert not any(name.startswith("backbone") for name in record["trained"])
     assert main(["export", "--model", str(out / "model.safetensors"), "--out", str(tmp_path / "m.onnx")]) == 0
     capsys.readouterr()
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--dataset", "flir", "--head", "dense,upernet"], "name one head for each of detection"),
         (["--dataset", "flir", "--head", "upernet"], "unknown detection head 'upernet'"),
@@ -267,17 +267,17 @@ def test_the_command_as_a_user_types_it(shared_data, backbone, tmp_path, capsys)
         (["--dataset", "flir", "--backbone", "no.pth"], "no.pth"),
     ],
 )
-def test_wrong_arguments_get_a_one_line_error(words, told, tmp_path, capsys, repository, monkeypatch):
+def test_wrong_arguments_get_a_one_line_error(words, message, tmp_path, capsys, repository, monkeypatch):
     monkeypatch.chdir(repository)
     assert main(["finetune", *words, "--out", str(tmp_path / "run"), "--device", "cpu"]) == 1
     error = capsys.readouterr().err
-    assert told in error
+    assert message in error
     assert error.strip().count("\n") == 0
 
 
 @pytest.fixture(scope="module")
 def wrong_backbones(tmp_path_factory):
-    """Backbones that are not for LWIR at the test variant, or none at all."""
+    """Backbones that do not fit LWIR at the test variant, or files without one."""
     folder = tmp_path_factory.mktemp("wrong")
     whole = SpectraDINO("test")
     save_spectradino(whole.select_bands([Modality.RGB, Modality.NIR]), folder / "nir.safetensors")
@@ -288,7 +288,7 @@ def wrong_backbones(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--backbone", "whole.safetensors", "--variant", "b"], "holds a ViT-Test/14; --variant asks for 'b'"),
         (["--backbone", "nir.safetensors"], "lwir"),
@@ -297,13 +297,13 @@ def wrong_backbones(tmp_path_factory):
         (["--backbone", "absent.safetensors"], "there is no file"),
     ],
 )
-def test_a_wrong_backbone_is_named_and_nothing_is_written(words, told, wrong_backbones, tmp_path, capsys):
+def test_a_wrong_backbone_is_named_and_nothing_is_written(words, message, wrong_backbones, tmp_path, capsys):
     file = wrong_backbones / words[1]
     words = ["--dataset", "scenes", words[0], str(file), *words[2:], "--out", str(tmp_path / "run"), "--device", "cpu"]
     assert main(["finetune", *words]) == 1
     error = capsys.readouterr().err
     assert str(file) in error
-    assert told in error
+    assert message in error
     assert error.strip().count("\n") == 0
     assert not (tmp_path / "run").exists()
 

@@ -95,7 +95,7 @@ def test_every_parameter_has_a_role():
     assert {role for role in roles.values() if role.startswith("stems")} == {"stems.rgb", "stems.lwir"}
 
 
-def test_box_recipe_fits_in_the_box():
+def test_bundled_recipe_fits_the_size_limit():
     recipe = RECIPES["box"]()
     parameters = sum(p.numel() for p in Perception(recipe.architecture).parameters())
     assert parameters * 4 <= 12e6
@@ -104,8 +104,8 @@ def test_box_recipe_fits_in_the_box():
 def test_checkpoint_round_trip(tmp_path):
     model, info = tiny_model().eval(), smoke().info()
     save_perception(tmp_path / "m.safetensors", model, info)
-    loaded, told = load_perception(tmp_path / "m.safetensors")
-    assert told == info
+    loaded, loaded_info = load_perception(tmp_path / "m.safetensors")
+    assert loaded_info == info
     assert loaded.architecture == model.architecture
     for (name, a), (_, b) in zip(model.state_dict().items(), loaded.state_dict().items(), strict=True):
         assert torch.equal(a, b), name
@@ -151,7 +151,7 @@ def test_a_model_with_both_heads_starts_one_with_either(tmp_path, kept):
     torch.testing.assert_close(whole.backbone.state_dict(), one.backbone.state_dict())
 
 
-def test_a_model_starts_one_of_other_classes_by_their_names(tmp_path):
+def test_a_start_model_with_other_classes_is_matched_by_name(tmp_path):
     whole = tiny_model().eval()
     save_perception(tmp_path / "m.safetensors", whole, smoke().info())  # person, bicycle, car
     for names in (("forklift", "car", "person"), ("car",), ("forklift", "dog", "cat", "person", "tram")):
@@ -173,7 +173,7 @@ def test_a_model_starts_one_of_other_classes_by_their_names(tmp_path):
         assert "loads backbone, fusion, pyramid, detection head (" in str(started)
 
 
-def test_of_another_head_or_pyramid_nothing_is_taken(tmp_path):
+def test_nothing_is_loaded_from_another_head_or_pyramid(tmp_path):
     whole = tiny_model().eval()
     save_perception(tmp_path / "m.safetensors", whole, smoke().info())
     for changes, fresh in (
@@ -276,7 +276,7 @@ def test_bundled_weights_compute_what_the_bundled_model_file_does(band):
 
 
 def test_model_trained_on_real_images_records_their_terms(tmp_path):
-    """By the sets that were used, and by the model that it started from: a derived model stays under their terms."""
+    """Terms of the sets used, and of the start model: a derived model stays under its terms."""
     recipe = replace(smoke(), loop=replace(smoke().loop, steps=1, warmup=1))
     samples = recipe.mixture(None)[0]
     start, terms = None, {}

@@ -1,4 +1,4 @@
-"""Whole fine-tuning runs in processes of their own: killed and resumed, split into parts, shared by several."""
+"""Whole fine-tuning runs in their own processes: killed and resumed, with gradient accumulation, distributed."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def test_a_run_leaves_what_it_should(whole):
     assert info.provenance["mode"] == "half"
     assert info.box_classes == ("red", "hot")
     assert info.strides == model.architecture.cell_strides == (14.0,)
-    told = json.loads((whole / "recipe.json").read_text())
-    assert told["recipe"]["loop"]["steps"] == 6
-    assert "backbone.vit.blocks.1.attn.qkv.weight" in told["trained"]
-    assert "backbone.vit.blocks.0.attn.qkv.weight" not in told["trained"]
+    record = json.loads((whole / "recipe.json").read_text())
+    assert record["recipe"]["loop"]["steps"] == 6
+    assert "backbone.vit.blocks.1.attn.qkv.weight" in record["trained"]
+    assert "backbone.vit.blocks.0.attn.qkv.weight" not in record["trained"]
     assert (whole / "losses.png").read_bytes().startswith(b"\x89PNG")
     scored = [row for row in rows(whole) if "val_miou" in row]
     assert [row["step"] for row in scored] == [2, 4, 6]
@@ -69,7 +69,7 @@ def test_killed_run_resumes_bit_for_bit(whole, tmp_path, step):
 
 
 def close(ours: Path, theirs: Path, tolerance: float = 2e-4) -> None:
-    """Equal losses at every step, in fp32."""
+    """Check for equal losses at every step, in fp32."""
     for a, b in zip(rows(ours), rows(theirs), strict=True):
         assert a.keys() == b.keys()
         for name, value in b.items():
@@ -77,14 +77,14 @@ def close(ours: Path, theirs: Path, tolerance: float = 2e-4) -> None:
 
 
 def test_two_processes_equal_one(whole, tmp_path):
-    """Normalisers, BatchNorm and the gradient's norm are those of the whole batch."""
+    """Normalisers, BatchNorm and gradient norm are those of the whole batch."""
     done = start(2, RUN, tmp_path)
     assert done.returncode == 0, done.stderr
     close(tmp_path, whole)
 
 
 def test_two_processes_with_micro_batches_resume_after_a_kill(tmp_path):
-    """Dense head and UPerNet, whose norms know of no batch: parts too change nothing."""
+    """Dense head and UPerNet, whose norms depend on the batch: gradient accumulation changes nothing either."""
     options = ("--steps", 4, "--detection", "dense", "--segmentation", "upernet", "--fuse-at", "taps")
     assert run(tmp_path / "one", *options).returncode == 0
     parts = run(tmp_path / "parts", *options, "--parts", 4)
@@ -110,9 +110,10 @@ def exact(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize(("amp", "later"), [("bf16", 2e-3), ("fp16", 0.05)])
 def test_mixed_precision_stays_near(exact, tmp_path, amp, later):
-    """To rounding in the first step, which has the same weights, and near after two updates; weights stay as they were.
+    """Equal up to rounding in the first step, which has the same weights, and close after two updates; weights stay
+    fp32.
 
-    fp16 leaves out the first updates, until its loss scale is one that its gradients don't overflow at.
+    fp16 skips the first updates, until its loss scale no longer overflows.
     """
     done = run(tmp_path, "--amp", amp, *WHOLE_MODEL)
     assert done.returncode == 0, done.stderr

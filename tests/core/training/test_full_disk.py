@@ -1,4 +1,4 @@
-"""A full disk while training: it is named, the checkpoint before stays, and the run resumes once there is room."""
+"""A full disk in training: it is named, the previous checkpoint is kept, and the run resumes once there is room."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
 
 
 def in_small_disk(folder: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs a shell script in a mount namespace; $D is the folder, $P this Python."""
+    """Run a shell script in a mount namespace; $D is the folder, $P this Python."""
     folder.mkdir(exist_ok=True)
     environment = os.environ | {"D": str(folder), "P": sys.executable}
     return subprocess.run(
@@ -38,7 +38,7 @@ def disks(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 def test_a_checkpoint_that_does_not_fit(disks: None, tmp_path: Path) -> None:
-    """Room for one and a half: the second is named, the first is resumed from after more room was made."""
+    """Room for one and a half: the second fails, and the run resumes from the first once there is room."""
     train = '"$P" -m tests.core.training.run_finetune $D --steps 4 --every 2'
     done = in_small_disk(tmp_path / "whole", train)
     assert done.returncode == 0, done.stderr
@@ -98,7 +98,7 @@ def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
 
 
 class FullFile:
-    """A log file without room for more than some bytes of each write, until `room` is set."""
+    """Log file without room for more than some bytes of each write, until `room` is set."""
 
     def __init__(self, file) -> None:
         self.file, self.room = file, False

@@ -1,7 +1,7 @@
-"""Twenty steps of each stage on fixed seeds give the losses written down in tests/golden.
+"""Twenty steps of each stage with fixed seeds give the losses recorded in tests/golden.
 
-A change of result must be deliberate: `python -m tests.core.training.test_golden` writes the file anew, and the commit
-says why. Inputs and weights are made by torch's seeded CPU generator alone. The tolerance is for other processors and
+A changed result must be deliberate: `python -m tests.core.training.test_golden` rewrites the file, and the commit gives
+the reason. Inputs and weights come from torch's seeded CPU generator only. The tolerance is for other processors and
 versions of torch, whose sums round differently: differences of 1e-7 grow over twenty steps of AdamW to below 1e-4.
 """
 
@@ -30,13 +30,13 @@ LEFT_OUT = ("step", "steps_per_s", "lr", "gradient", "clipped")
 
 
 def golden_losses(folder: Path) -> dict[str, list[dict[str, float]]]:
-    """The log of each stage, step by step, each stage on what the one before left; runs are made in `folder`."""
+    """Return the log of each stage, each started from the previous one; runs are made in `folder`."""
     torch.manual_seed(11)
     teacher = Teacher(ViT("test"), "")
     torch.manual_seed(12)
     backbone = teacher.student()
     queue = TeacherQueue(32, 48)
-    told: dict[str, list[dict[str, float]]] = {}
+    logs: dict[str, list[dict[str, float]]] = {}
     for stage in STAGES:
         recipe = stage_recipe("test", stage)
         freeze(recipe, backbone)
@@ -52,8 +52,8 @@ def golden_losses(folder: Path) -> dict[str, list[dict[str, float]]]:
             after_step=task.after_step,
         )  # fmt: skip
         rows = read_log(inside / "log.jsonl")
-        told[f"stage {stage}"] = [{k: float(f"{v:.7g}") for k, v in row.items() if k not in LEFT_OUT} for row in rows]
-    return told
+        logs[f"stage {stage}"] = [{k: float(f"{v:.7g}") for k, v in row.items() if k not in LEFT_OUT} for row in rows]
+    return logs
 
 
 def test_losses_are_those_written_down(tmp_path):
@@ -64,7 +64,7 @@ def test_losses_are_those_written_down(tmp_path):
             assert now == pytest.approx(then, rel=TOLERANCE, abs=TOLERANCE), (stage, step)
 
 
-def test_the_written_losses_tell_of_learning():
+def test_the_recorded_losses_decrease():
     written = json.loads(GOLDEN.read_text(encoding="utf-8"))
     first = [row["distillation"] for row in written["stage 1"]]
     assert sum(first[-6:]) < 0.8 * sum(first[:6])

@@ -1,4 +1,4 @@
-"""The loop: schedule, averaging, resuming, failures."""
+"""Training loop: schedule, averaging, resuming, failures."""
 
 from __future__ import annotations
 
@@ -132,8 +132,10 @@ def test_large_blocks_are_reused_after_they_were_freed():
     )
 
     def faults(word: str) -> tuple[int, int]:
-        told = subprocess.run([sys.executable, "-c", program, word], capture_output=True, text=True, check=True).stdout
-        kept, count = map(int, told.split())
+        output = subprocess.run(
+            [sys.executable, "-c", program, word], capture_output=True, text=True, check=True
+        ).stdout
+        kept, count = map(int, output.split())
         return kept, count
 
     kept, few = faults("keep")
@@ -143,7 +145,7 @@ def test_large_blocks_are_reused_after_they_were_freed():
 
 
 def test_a_loss_is_read_from_the_device_at_checks_only():
-    """As on a GPU: what is not finite is reported with the first such step, and not before it is asked."""
+    """As on a GPU: a non-finite loss is reported with its first step, but only at a check."""
     watch = LossWatch(torch.device("meta"), 5)
     assert not watch._at_once
     watch = LossWatch(torch.device("cpu"), 5)
@@ -156,7 +158,7 @@ def test_a_loss_is_read_from_the_device_at_checks_only():
 
 
 def test_no_checkpoint_is_written_of_a_run_that_is_lost(tmp_path, monkeypatch):
-    """Between two checks, where the loss is not looked at, a checkpoint would hold weights that are no numbers."""
+    """Between two checks, where the loss is not read, a checkpoint would hold non-finite weights."""
     monkeypatch.setattr(LossWatch, "see", _deferred(LossWatch.see))
     model = torch.nn.Linear(1, 1)
 

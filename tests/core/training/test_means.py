@@ -1,4 +1,4 @@
-"""Log rows tell of all steps since the one before, band by band, and a resumed run tells the same."""
+"""Log rows average all steps since the previous row, by band, also in a resumed run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BANDS = ("nir", "swir", "lwir")
 
 
 def run(recent: RecentMeans, first: int, last: int) -> list[dict[str, float]]:
-    """Rows of steps whose total is their number, and of which every second tells "queue"."""
+    """Return rows of steps whose total is their number, and of which every second has "queue"."""
     rows = []
     for step in range(first, last):
         losses = {"total": torch.tensor(float(step))} | ({"queue": torch.tensor(2.0 * step)} if step % 2 else {})

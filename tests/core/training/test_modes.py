@@ -1,4 +1,4 @@
-"""What each mode trains, name by name, and how fast."""
+"""Trained parameters of each mode by name, and their learning rates."""
 
 from __future__ import annotations
 

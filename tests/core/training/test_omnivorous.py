@@ -1,4 +1,4 @@
-"""Omnivorous pretraining: what is trained, what is fed, that it aligns and stays itself, and that it resumes."""
+"""Omnivorous pretraining: trained parameters, inputs, alignment, anchoring, and resuming."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def options(folder: Path, **changes) -> OmnivorousOptions:
 
 
 class Unplugged(SceneImages):
-    """Scenes on a disk that goes away after so many reads."""
+    """Scenes on a disk that disappears after so many reads."""
 
     reads = 0
 
@@ -218,8 +218,8 @@ def test_it_aligns_modalities_and_stays_itself(tmp_path, scenes):
 def test_on_top_of_spectradino(tmp_path, scenes):
     torch.manual_seed(0)
     save_spectradino(SpectraDINO("test"), tmp_path / "start.safetensors")
-    told = options(tmp_path / "run", steps=4, start=tmp_path / "start.safetensors", base="both", adaptive=True)
-    path = pretrain_omnivorous(RECIPE, [scenes], told)
+    chosen = options(tmp_path / "run", steps=4, start=tmp_path / "start.safetensors", base="both", adaptive=True)
+    path = pretrain_omnivorous(RECIPE, [scenes], chosen)
     before, after = load_spectradino(tmp_path / "start.safetensors"), load_spectradino(path)
     moved = {name for (name, a), b in zip(before.named_parameters(), after.parameters()) if not torch.equal(a, b)}
     assert moved

@@ -1,4 +1,4 @@
-"""AdamW on stacks of bands: what was shown moves as it would alone, what was not stays."""
+"""AdamW on stacked bands: bands in the batch are updated as if alone, others are unchanged."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_each_band_moves_as_if_it_had_parameters_of_its_own():
 
 
 def test_plain_adamw_would_move_what_was_not_shown():
-    """The reason for all this."""
+    """Reason for this optimiser."""
     stack = nn.Parameter(torch.ones(2, 3))
     plain = torch.optim.AdamW([stack], lr=0.1, weight_decay=0.0)
     stack.grad = torch.ones(2, 3)
@@ -88,7 +88,7 @@ def test_state_survives():
 
 
 @pytest.mark.parametrize("band", [Modality.NIR, Modality.LWIR])
-def test_a_step_on_one_band_leaves_the_others_alone(band):
+def test_a_step_on_one_band_does_not_change_the_others(band):
     torch.manual_seed(0)
     model = SpectraDINO("test")
     freeze(stage_recipe("test", 1), model)

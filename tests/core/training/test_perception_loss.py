@@ -1,4 +1,4 @@
-"""The fine-tuning loss against sums by hand, in parts, and where nothing is labelled."""
+"""The fine-tuning loss compared with sums by hand, by term, and without labels."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ def test_by_hand():
         focal += float(focal_loss(out.logits[i], targets))
     full = F.interpolate(out.mask_logits, size=SIZE[::-1], mode="bilinear", align_corners=False)
     mask = float(F.cross_entropy(full, batch.mask.long(), ignore_index=255))
-    told = perception_loss(out, batch, WEIGHTS)
-    assert float(told["class"]) == pytest.approx(focal / positives, rel=1e-5)
-    assert float(told["box"]) == pytest.approx(giou / positives, rel=1e-5)
-    assert float(told["mask"]) == pytest.approx(mask, rel=1e-5)
-    assert float(told["total"]) == pytest.approx(focal / positives + 1.5 * giou / positives + 0.5 * mask, rel=1e-5)
+    terms = perception_loss(out, batch, WEIGHTS)
+    assert float(terms["class"]) == pytest.approx(focal / positives, rel=1e-5)
+    assert float(terms["box"]) == pytest.approx(giou / positives, rel=1e-5)
+    assert float(terms["mask"]) == pytest.approx(mask, rel=1e-5)
+    assert float(terms["total"]) == pytest.approx(focal / positives + 1.5 * giou / positives + 0.5 * mask, rel=1e-5)
 
 
 def test_it_does_not_matter_who_assigns():
@@ -123,9 +123,9 @@ def test_anchor_points_in_a_crowd_are_ignored():
 def test_only_heads_that_are_there_have_a_loss(boxes, masks):
     model = Perception(Architecture("test", "lwir", boxes, masks, pyramid_width=16, tower_depth=1))
     batch = batch_of(2, known=False)
-    told = perception_loss(model(batch.images, batch.present), batch, WEIGHTS)
-    assert set(told) == {"total"} | ({"class", "box"} if boxes else set()) | ({"mask"} if masks else set())
-    told["total"].backward()
+    terms = perception_loss(model(batch.images, batch.present), batch, WEIGHTS)
+    assert set(terms) == {"total"} | ({"class", "box"} if boxes else set()) | ({"mask"} if masks else set())
+    terms["total"].backward()
     assert all(p.grad is not None for name, p in model.named_parameters() if name.startswith(("detect", "segment")))
 
 
@@ -134,9 +134,9 @@ def test_without_labels_nothing_is_learnt_and_nothing_is_nan():
     batch = batch_of(1, first=19)  # item 19 has neither boxes nor mask
     assert batch.boxes == [None]
     assert batch.counts.tolist() == [0, 0]
-    told = perception_loss(model(batch.images, batch.present), batch, WEIGHTS)
-    told["total"].backward()
-    assert told["total"] == 0
+    terms = perception_loss(model(batch.images, batch.present), batch, WEIGHTS)
+    terms["total"].backward()
+    assert terms["total"] == 0
     assert all((p.grad == 0).all() for p in model.parameters() if p.grad is not None)
     empty = replace(batch, boxes=[torch.zeros(0, 4)], labels=[torch.zeros(0, dtype=torch.int64)])
     assert perception_loss(model(empty.images, empty.present), empty, WEIGHTS)["class"] > 0  # all of it is background

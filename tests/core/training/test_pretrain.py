@@ -1,4 +1,4 @@
-"""The chain of stages: what starts from what, what is left behind, what is refused."""
+"""Chain of stages: start of each stage, written files, refusals."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def test_the_best_is_the_step_of_the_lowest_validation_loss(run):
     rows = [row for row in read_log(run / "stage1/log.jsonl") if "val_total" in row]
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     best = min(rows, key=lambda row: row["val_total"])
-    told = read_metadata(run / "stage1/best.safetensors")
-    assert int(told["step"]) == best["step"]
-    assert json.loads(told["validation"])["val_total"] == best["val_total"]
+    record = read_metadata(run / "stage1/best.safetensors")
+    assert int(record["step"]) == best["step"]
+    assert json.loads(record["validation"])["val_total"] == best["val_total"]
 
 
 def test_frozen_parts_are_the_teachers_to_the_end(run):
@@ -66,10 +66,10 @@ def test_stage_three_takes_over_the_queue(run):
 
 
 def test_files_of_a_run_record_its_provenance(run):
-    told = json.loads((run / "stage2/recipe.json").read_text())
-    assert told["recipe"]["weights"]["neighbourhood"] == 0.5
-    assert told["sources"] == {"16 patterns from 0": 16}
-    assert told["teacher"] == "random weights, seed 0"
+    record = json.loads((run / "stage2/recipe.json").read_text())
+    assert record["recipe"]["weights"]["neighbourhood"] == 0.5
+    assert record["sources"] == {"16 patterns from 0": 16}
+    assert record["teacher"] == "random weights, seed 0"
     assert (run / "losses.png").stat().st_size > 10_000
     assert read_metadata(run / "stage3/last.safetensors")["trained_bands"] == "nir,swir,lwir"
 

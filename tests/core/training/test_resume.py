@@ -1,4 +1,4 @@
-"""Runs that die: killed without warning, on a full disk, with a damaged checkpoint."""
+"""Interrupted runs: killed without warning, on a full disk, with a damaged checkpoint."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run(folder: Path, *options: str) -> subprocess.CompletedProcess:
 
 
 def losses(folder: Path) -> list[list[dict]]:
-    """Every logged row of every stage, without the speed."""
+    """Return every logged row of every stage, without the speed."""
     logs = sorted(folder.glob("stage*/log.jsonl"))
     return [[{k: v for k, v in row.items() if k != "steps_per_s"} for row in read_log(log)] for log in logs]
 
@@ -143,7 +143,7 @@ def test_a_line_that_was_cut_in_half_is_written_again(tmp_path):
 
 
 def test_runs_of_the_previous_version_resume(tmp_path):
-    """One file, `resume.pt`, with these keys: what `finetune` wrote until checkpoints became folders."""
+    """One file `resume.pt` with these keys, as `finetune` wrote before checkpoints became folders."""
     whole = small_run(tmp_path / "whole", 4)
     old = tmp_path / "old"
     small_run(old, 4, checkpoint_every=2, keep=2)

@@ -1,4 +1,4 @@
-"""`recipe.json`: what it holds, and which changes of options a run accepts when it resumes."""
+"""`recipe.json`: its content, and which changed options a run accepts when it resumes."""
 
 from __future__ import annotations
 

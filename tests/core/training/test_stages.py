@@ -1,4 +1,4 @@
-"""The stages' figures and what each stage trains, name by name."""
+"""Hyperparameters and trained parameters of each stage, by name."""
 
 from __future__ import annotations
 

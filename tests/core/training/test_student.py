@@ -1,4 +1,4 @@
-"""One pretraining step: what it computes, on what, and in which order."""
+"""One pretraining step: losses, inputs and order."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_batch_is_compared_with_earlier_ones_only(teacher):
 
 @pytest.mark.parametrize(("views", "returns_as", "masked"), [(0, 0, True), (0, 1, False), (2, 1, True), (2, 2, False)])
 def test_an_item_that_returns_is_not_its_own_neighbour(teacher, views, returns_as, masked):
-    """Items of several bands return within a round of the bands, which no capacity of the queue prevents."""
+    """Items of several bands return within a round of the bands, whatever the queue's capacity."""
     recipe = stage_recipe("test", 3)
     student, queue, batch = student_of(teacher, recipe), filled(teacher), random_batch(count=1)
     task = PretrainTask(recipe, lambda b: teacher(b.rgb), queue, 0, 0, 3, None, views)

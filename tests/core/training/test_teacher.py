@@ -1,4 +1,4 @@
-"""The teacher: from any of its files, random aloud, its answers kept only where they stay true."""
+"""Teacher: loading from all kinds of files, a warning for random weights, and cached embeddings only while valid."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_teacher_is_frozen_and_stays_in_evaluation_mode(teacher):
 
 
 def test_fine_tuned_teacher_initialises_the_students_rgb_path(tmp_path):
-    """Stem, adapters and embedding of RGB too: its features are not those of its ViT alone."""
+    """Including stem, adapters and embedding of RGB: its features are not those of its ViT alone."""
     torch.manual_seed(1)
     model = SpectraDINO("test")
     with torch.no_grad():
@@ -123,7 +123,7 @@ def cached(teacher: Teacher, folder, count: int = 2, items: int = 8, **about) ->
 
 
 def test_cached_embeddings_equal_computed_ones(teacher, tmp_path):
-    """Losses with the cache equal those without, over epochs in which every view comes again."""
+    """Losses with the cache equal those without, over epochs in which every view repeats."""
     recipe = stage_recipe("test", 1)
     torch.manual_seed(0)
     backbone = teacher.student()

@@ -1,4 +1,4 @@
-"""The log, its curves, TensorBoard."""
+"""Training log, loss curves, TensorBoard."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def test_curves_of_several_stages(tmp_path):
         (tmp_path / name).mkdir()
         write(tmp_path / name, range(1, 20))
     plot_losses({name: tmp_path / name / "log.jsonl" for name in ("one", "two")}, tmp_path / "losses.png")
-    picture = cv2.imread(str(tmp_path / "losses.png"))
-    assert picture.shape[0] > 200
-    blue = (picture[..., 0] > 150) & (picture[..., 2] < 80)
+    image = cv2.imread(str(tmp_path / "losses.png"))
+    assert image.shape[0] > 200
+    blue = (image[..., 0] > 150) & (image[..., 2] < 80)
     columns = blue.any(axis=0).nonzero()[0]
-    assert columns.max() - columns.min() > picture.shape[1] / 2  # the curve spans both stages
+    assert columns.max() - columns.min() > image.shape[1] / 2  # the curve spans both stages
 
 
 def test_empty_log_draws_nothing_and_warns(tmp_path, caplog):

@@ -1,4 +1,4 @@
-"""Steps of Stage III in double precision on this process's share of a batch: run under torchrun by test_distributed.
+"""Steps of Stage III in double precision on this process's part of a batch, run under torchrun by test_distributed.
 
 `python -m tests.core.training.two_steps OUT ddp|fsdp` writes losses, gradients and weights, gathered, to OUT.
 """
@@ -32,7 +32,7 @@ STEPS, BATCH = 4, 6
 
 
 def share(batch: PretrainBatch, place: DistEnv) -> PretrainBatch:
-    """This process's rows, and another band that only the first process's items hold."""
+    """Return this process's rows, and another band that only the first process's items have."""
     count = BATCH // place.world
     rows = slice(place.rank * count, (place.rank + 1) * count)
     mine = replace(batch, rgb=batch.rgb[rows].double(), infrared=batch.infrared[rows].double(), keys=batch.keys[rows])
@@ -62,7 +62,7 @@ def main(out: str, strategy: str) -> None:
         optimiser = adamw_for(student, backbone, 1e-3, 0.05)
         parts = 1 if strategy == "fsdp" and place.world > 1 else None
         task = PretrainTask(recipe, lambda batch: teacher(batch.rgb), queue, 0, 0, 1, parts)
-        told = []
+        history = []
         for step, whole in enumerate(smooth_batches(STEPS, BATCH)):
             batch = share(whole, place)
             losses = task.losses(runner, batch)
@@ -72,8 +72,8 @@ def main(out: str, strategy: str) -> None:
             losses["gradient"] = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
             optimiser.step()
             task.after_step(step, batch, losses)
-            told.append({name: value.double() for name, value in losses.items()})
-        rows = [torch.tensor(list(mean(row).values()), dtype=torch.float64) for row in told]
+            history.append({name: value.double() for name, value in losses.items()})
+        rows = [torch.tensor(list(mean(row).values()), dtype=torch.float64) for row in history]
         weights = full_state(student)
         if place.first:
             torch.save({"losses": rows, "weights": weights, "queue": queue.entries}, out)

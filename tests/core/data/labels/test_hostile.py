@@ -1,4 +1,4 @@
-"""Whatever a label file holds: it is read, or refused by an error that names it; nothing else is raised."""
+"""Arbitrary label files are read or refused with an error that names the file; nothing else is raised."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_any_bytes(tmp_path: Path, data: bytes) -> None:
 @given(st.data())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 def test_files_that_were_changed_by_accident(tmp_path: Path, data: st.DataObject) -> None:
-    """A few bytes of a sound file are others, or it is cut."""
+    """A valid file with a few changed bytes, or truncated."""
     indexed_png(
         tmp_path / "m.png",
         np.arange(48, dtype=np.uint8).reshape(6, 8) % 5,

@@ -1,4 +1,4 @@
-"""One tolerance of masks: every door through which they come in accepts the same forms, see `test_tolerance`."""
+"""All readers of masks accept the same forms, see `test_tolerance`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images found again by the names that label files use, and paths that may not leave their root."""
+"""Matching of images to the names in label files, and paths that may not leave their root."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Boxes and masks from outside: what is clipped, left out, ignored and refused."""
+"""Boxes and masks from label files: clipped, skipped, ignored and refused."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_damaged_voc_is_named(tmp_path: Path, text: str, message: str) -> None:
 
 
 def indexed_png(path: Path, numbers: np.ndarray, palette: np.ndarray, bits: int = 8, kind: int = 3) -> None:
-    """A PNG with a palette, as many annotation tools write masks; OpenCV can't."""
+    """Encode a PNG with a palette, as many annotation tools write masks; OpenCV can't."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

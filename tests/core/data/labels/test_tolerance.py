@@ -1,7 +1,6 @@
-"""One tolerance: what one reader of labels accepts all accept, with the same boxes, masks and counts.
+"""All readers of labels accept the same files, with the same boxes, masks and counts.
 
-Every door through which labels come in (bags, folders of pairs, each published data set) is given the same oddities of
-real label files.
+Every reader (bags, folders of pairs, each published data set) is given the same deviations of real label files.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab\nsize
 
 @dataclass
 class Read:
-    """What a door gives for its first image: boxes as (class, x1, y1, x2, y2), those ignored, and the notes."""
+    """Result of a reader for its first image: boxes as (class, x1, y1, x2, y2), the ignored ones, and the notes."""
 
     boxes: list[tuple[str, float, float, float, float]]
     ignored: list[tuple[str, float, float, float, float]]
@@ -52,7 +51,7 @@ def positive(notes: Counter[str]) -> dict[str, int]:
 
 @dataclass
 class CocoDoor:
-    """A way in for COCO files: `write` makes a sound set in a folder, `label` is its file, `read` opens it."""
+    """Reader of COCO files: `write` makes a valid set in a folder, `label` is its file, `read` opens it."""
 
     write: Callable[[Path], None]
     label: str
@@ -119,7 +118,7 @@ COCO_DOORS = {
 
 
 def annotate(data: dict[str, Any], *boxes: list[float], **more: Any) -> None:
-    """Gives the first image these boxes, of the class car, in place of all annotations."""
+    """Give the first image these boxes, of the class car, in place of all annotations."""
     car = next(one["id"] for one in data["categories"] if one["name"] == "car")
     image = data["images"][0]["id"]
     data["annotations"] = [

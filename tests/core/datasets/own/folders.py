@@ -21,11 +21,11 @@ Objects = list[tuple[str, tuple[float, float, float, float]]]
 
 @dataclass(frozen=True)
 class Layout:
-    """Where files go; {split} and {name} stand for these.
+    """File paths with {split} and {name}.
 
     Attributes:
         rgb, thermal: paths of images, without ending.
-        label: path of an image's labels, without ending; of COCO files the path of the whole file.
+        label: path of an image's labels, without ending; for COCO the path of the file.
     """
 
     rgb: str
@@ -60,14 +60,14 @@ def write_own(
     splits: Mapping[str, Sequence[tuple[str, str]]],
     scale: float = 1.0,
 ) -> None:
-    """Images with labels.
+    """Write images with labels.
 
     Args:
-        root: gets them.
-        layout: where.
+        root: output folder.
+        layout: file paths.
         form: "COCO", "VOC" or "YOLO".
         splits: by split, (name, cameras) of each image; cameras are "both", "rgb" or "thermal".
-        scale: of the thermal images over the RGB ones.
+        scale: size of the thermal images relative to the RGB images.
     """
     small = (round(SIZE[0] * scale), round(SIZE[1] * scale))
     for split, items in splits.items():

@@ -1,4 +1,4 @@
-"""A user's own folder: every usual layout gives the same images, boxes and classes; what is wrong is named."""
+"""A user's own folder: every usual layout gives the same images, boxes and classes; errors name their cause."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ COCO_LAYOUTS = {
 
 
 def shown(own: OwnFolder, split: str) -> dict[str, tuple[tuple[bool, bool], list[tuple[str, list[float]]]]]:
-    """By the name of each image: cameras, and boxes with their classes."""
+    """Return cameras and boxes with classes by image name."""
     pairs = own.benchmark.open(own.root, split)
     found = {}
     for item in pairs:
@@ -128,7 +128,7 @@ def test_classes_are_those_of_objects_in_the_order_of_the_files(tmp_path: Path) 
         open_own(tmp_path, classes=["person", "tram"])
 
 
-def test_any_two_folders_are_told_apart_by_their_images(tmp_path: Path) -> None:
+def test_unnamed_folders_are_distinguished_by_their_images(tmp_path: Path) -> None:
     write_own(tmp_path, Layout("cam_a/{name}", "cam_b/{name}", "labels/{name}"), "YOLO", {"": SPLITS["train"][:2]})
     own = open_own(tmp_path)
     assert [item.present for item in own.benchmark.open(tmp_path, "train")] == [(True, True)]
@@ -227,7 +227,7 @@ def test_real_sets_are_read_as_own_data(shared_data: Path, name: str, images: di
     assert found == boxes if name == "roadscene_rgb_lwir" else found > 0
 
 
-def test_lists_say_the_split(tmp_path: Path) -> None:
+def test_lists_define_the_split(tmp_path: Path) -> None:
     write_own(tmp_path, Layout("rgb/{name}", "ir/{name}", "Annotations/{name}"), "VOC", {"": SPLITS["train"]})
     (tmp_path / "ImageSets/Main").mkdir(parents=True)
     (tmp_path / "ImageSets/Main/train.txt").write_text("0001\r\n0002\r\n0004\r\n")
@@ -288,7 +288,7 @@ def test_yolo_needs_names_of_classes(tmp_path: Path) -> None:
     assert set(open_own(tmp_path).benchmark.box_classes) == set(NAMES)
 
 
-def test_folders_that_are_none_say_what_was_looked_for(tmp_path: Path) -> None:
+def test_wrong_folders_name_the_expected_layout(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match="no such folder"):
         open_own(tmp_path / "nowhere")
     with pytest.raises(LabelError, match="holds no images"):
