@@ -1,10 +1,10 @@
-"""How fast a drive is replayed, what share of that the engine takes, and whether memory stays where it is.
+"""Replay speed of a recording, the engine's fraction of it, and memory.
 
     python -m benchmarks.bag_replay                                  # 10,000 small pairs with a tiny model, 1-2 minutes
     python -m benchmarks.bag_replay --pairs 300 --model models/lwir_box.onnx
 
-Writes results/bag_replay_<model>.csv: a row for each tenth of the drive. Exit code 1 when memory grew after the first
-tenth by more than 10 MB.
+Writes results/bag_replay_<model>.csv: a row for each tenth of the recording. The exit code is 1 if memory grew after
+the first tenth by more than 10 MB.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _STEPS = ("decode", "preprocess", "engine", "postprocess")
 
 
 def record(path: Path, pairs: int) -> None:
-    """A drive of small noisy pairs with something red and something hot in them."""
+    """Record small noisy pairs with a red and a hot object."""
     rng = np.random.default_rng(0)
     with BagWriter(path) as writer:
         for key in ("rgb", "ir"):
@@ -51,12 +51,12 @@ def record(path: Path, pairs: int) -> None:
 
 
 def held_mb() -> float:
-    """What this process holds, in 10^6 bytes."""
+    """Return the resident memory of this process, in 10^6 bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def measure(bag: Path, model: Path, pairs: int) -> list[dict[str, float]]:
-    """A row for each tenth of the drive: pairs a second, milliseconds a pair by step, memory."""
+    """Return a row for each tenth of the recording: pairs per second, milliseconds per pair by step, memory."""
     settings = Settings(threads=1)
     pipeline = open_pipeline(model, settings)
     pipeline.warm_up()

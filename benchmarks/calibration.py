@@ -51,18 +51,18 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def is_daytime(rgb: np.ndarray) -> bool:
-    """Whether the upper third of a colour image uint8 [h, w, 3] is bright."""
+    """Return whether the upper third of an RGB image uint8 [h, w, 3] is bright."""
     return float(cv2.cvtColor(rgb[: rgb.shape[0] // 3], cv2.COLOR_RGB2GRAY).mean()) >= 140
 
 
 def recorded_anew(
     rgb: np.ndarray, infrared: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A pair on one pixel grid seen by two other cameras.
+    """Simulate two other cameras that see a pair on one pixel grid.
 
     Returns:
-        The colour image, the infrared image, and two maps [3, 3]: from the old grid to the new colour pixels, and from
-        new infrared pixels to the old grid. Their product is the true homography.
+        The RGB image, the infrared image, and two maps [3, 3]: from the old grid to the new RGB pixels, and from new
+        infrared pixels to the old grid. Their product is the true homography.
     """
     rng = np.random.default_rng([seed, 6])
     height, width = rgb.shape[:2]
@@ -85,7 +85,7 @@ def recorded_anew(
 
 
 def judge(rgb: np.ndarray, infrared: np.ndarray, seed: int, compensate: bool = True) -> dict[str, Any]:
-    """What becomes of one pair: `status` "answered" or "refused", with errors or the reason."""
+    """Evaluate one pair: `status` "answered" or "refused", with errors or the reason."""
     colour, thermal, to_colour, from_thermal = recorded_anew(rgb, infrared, seed)
     try:
         found = estimate_homography([(colour, thermal)])
@@ -177,7 +177,7 @@ def _summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _distance(a: np.ndarray, b: np.ndarray, shape: tuple[int, ...], seen: tuple[int, ...]) -> float:
-    """Median distance of two maps over those points of a grid that `b` brings into the picture."""
+    """Return the median distance of two maps over those points of a grid that `b` maps into the image."""
     columns, rows = np.meshgrid(np.linspace(0, shape[1] - 1, 32), np.linspace(0, shape[0] - 1, 24))
     points = np.stack([columns.ravel(), rows.ravel()], axis=1)
     there = transfer(b, points)

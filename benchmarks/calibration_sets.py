@@ -1,19 +1,19 @@
-"""Whether a calibration is written when there is something to correct, and only then; and how sure it rightly is.
+"""Acceptance of calibrations: written only if there is something to correct, and with correct bounds.
 
     python -m benchmarks.calibration_sets --data path/to/data
 
-Sets of pairs that lie on one pixel grid (four real ones and rendered scenes) are registered as they come, where no
-calibration must win, and with every infrared image moved by one known homography, which must be found again or, where
-the images do not tell it, be refused. Each case is judged on either half of a set's pairs (every other one) by itself:
+Sets of pairs on one pixel grid (four real ones and rendered scenes) are registered unchanged, where no calibration must
+win, and with every infrared image moved by one known homography, which must be found or, if the images do not determine
+it, refused. Each case is evaluated on either half of a set's pairs (every other one):
 
 - `verdict`: "found", "registered" (no homography is better than none) or "refused";
-- `error_px`: distance at the corner where it is largest from the homography applied, of which part is the set's own
-  misalignment and its parallax; `bound_px`: what the fit claims (95 %); `gain`, `noise`: see `estimation/evidence.py`;
-- `halves_px`: distance of the two halves' maps at the corner where it is largest, and `halves_bound_px`: both claims
-  added as errors are.
+- `error_px`: maximum distance at a corner from the applied homography, part of which is the set's own misalignment and
+  parallax; `bound_px`: bound of the fit (95 %); `gain`, `noise`: see `estimation/evidence.py`;
+- `halves_px`: maximum distance of the two halves' maps at a corner, and `halves_bound_px`: both bounds added in
+  quadrature.
 
-All distances are in pixels of the size at which the set is used, `--width` wide. (The committed figures: as
-by default, some four minutes of one core.)
+All distances are in pixels of the size at which the set is used, `--width` wide. (The committed results use the
+defaults and take some four minutes of one core.)
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 
 def applied(case: str, size: tuple[int, int]) -> np.ndarray:
-    """From the moved infrared image's pixels to the old grid, [3, 3]; shifts are shares of the width."""
+    """Return the map from the moved infrared image's pixels to the old grid, [3, 3]; shifts relative to the width."""
     width, height = size
     shift, zoom, roll, perspective = {
         "as it comes": ((0.0, 0.0), 1.0, 0.0, (0.0, 0.0)),
@@ -74,7 +74,7 @@ def applied(case: str, size: tuple[int, int]) -> np.ndarray:
 
 
 def load_set(root: Path, band: str, count: int, width: int) -> list[Pair]:
-    """Pairs spread over both splits, brought to one size: the set's usual shape, `width` wide."""
+    """Load pairs spread over both splits, resized to one size: the set's usual aspect, `width` wide."""
     folders = [PairedFolder(root, split, band, single=True) for split in ("train", "val")]
     items = [item for folder in folders for item in folder if all(item.present)]
     shapes = sorted(item.size[1] / item.size[0] for item in items)
@@ -92,13 +92,13 @@ def load_set(root: Path, band: str, count: int, width: int) -> list[Pair]:
 
 
 def rendered_set(count: int, width: int, first: int = 0) -> list[Pair]:
-    """As many rendered scenes, by day and night."""
+    """Render as many scenes, by day and night."""
     scenes = ScenePairs(range(first, first + count), Modality.LWIR, (width, round(0.8 * width)))
     return [(scene.rgb, scene.infrared) for scene in scenes]
 
 
 def judge_halves(pairs: Sequence[Pair], case: str) -> list[dict[str, Any]]:
-    """What becomes of either half of the pairs."""
+    """Evaluate either half of the pairs."""
     size = pairs[0][0].shape[1], pairs[0][0].shape[0]
     truth, corners = applied(case, size), _corners(size)
     rows: list[dict[str, Any]] = []
@@ -167,7 +167,7 @@ def _job(job: tuple[Path, str, str, int, int]) -> list[dict[str, Any]]:
 
 
 def _moved(infrared: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """What an infrared camera sees whose pixels `truth` takes to the old grid."""
+    """Return the view of an infrared camera whose pixels `truth` maps to the old grid."""
     if np.allclose(truth, np.eye(3)):
         return infrared
     size = infrared.shape[1], infrared.shape[0]

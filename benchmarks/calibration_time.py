@@ -1,11 +1,11 @@
-"""How well the time offset of two cameras is found from rendered streets, by `spectradino calibrate time` alone.
+"""Accuracy of the time offset of two cameras found by `spectradino calibrate time` in synthetic scenes.
 
     python -m benchmarks.calibration_time --seeds 0 1 2 3 4 5
 
-Each street is recorded twice for 24 s, through the same known homography: colour at 30 Hz with the infrared camera's
-clock 37 ms ahead, and colour at 15 Hz (every second of these frames) with it 20 ms behind; infrared at 9 Hz both times.
-The command knows neither offset nor homography. `error_ms` is what it says less the truth, `activity_ms` the error of
-the activity alone, before displaced patches have their say. A refusal is a row with its reason.
+Each scene is recorded twice for 24 s, through the same known homography: RGB at 30 Hz with the infrared camera's clock
+37 ms ahead, and RGB at 15 Hz (every second of these frames) with it 20 ms behind; infrared at 9 Hz both times. The
+command knows neither offset nor homography. `error_ms` is its result minus the true offset, `activity_ms` the error of
+the activity alone, before the refinement by displaced patches. A refusal is a row with its reason.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ COLOUR = CameraSchedule(30.0)
 
 
 class Kept:
-    """A street whose frames are rendered once, for the moments at 30 and 9 Hz, and shown as often as is wanted."""
+    """A scene rendered once for the times at 30 and 9 Hz."""
 
     def __init__(self, seed: int) -> None:
         scene = SceneViews(seed, size=SIZE, ir_size=IR_SIZE, ir_to_rgb=IR_TO_RGB)
@@ -58,14 +58,14 @@ class Kept:
 
 
 def drives() -> list[MakeOptions]:
-    """Both ways in which a street is recorded."""
+    """Return both recordings of a scene."""
     options = MakeOptions(COLOUR, CameraSchedule(9.0, offset_ms=37.0), duration_s=SECONDS, truth=False)
     slow = replace(options, rgb=CameraSchedule(15.0), ir=CameraSchedule(9.0, offset_ms=-20.0))
     return [options, slow]
 
 
 def measure(bag: Path, true_ms: float) -> dict[str, Any]:
-    """What the command finds in a bag: errors in ms, or the reason of a refusal."""
+    """Evaluate the command on a bag: errors in ms, or the reason of a refusal."""
     with BagReader(bag) as reader:
         try:
             rough, found = find_time_offset(reader)
@@ -91,12 +91,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = []
     for seed in options.seeds:
         source = Kept(seed)
-        for drive in drives():
+        for recording in drives():
             with tempfile.TemporaryDirectory() as scratch:
-                made = make_bag(source, Path(scratch) / "drive.mcap", drive)
-                row = {"seed": seed, "rgb_hz": drive.rgb.rate_hz, "ir_hz": drive.ir.rate_hz}
-                row["true_ms"] = drive.ir.offset_ms
-                rows.append(row | measure(made.bag, drive.ir.offset_ms))
+                made = make_bag(source, Path(scratch) / "drive.mcap", recording)
+                row = {"seed": seed, "rgb_hz": recording.rgb.rate_hz, "ir_hz": recording.ir.rate_hz}
+                row["true_ms"] = recording.ir.offset_ms
+                rows.append(row | measure(made.bag, recording.ir.offset_ms))
             print(", ".join(str(value) for value in rows[-1].values()), flush=True)
     write_table(options.out / "calibration_time.csv", describe(), rows)
     errors = [abs(row["error_ms"]) for row in rows if "error_ms" in row]

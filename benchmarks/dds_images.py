@@ -1,9 +1,9 @@
-"""How many camera images arrive between two processes, by Fast DDS profile and reliability on either side.
+"""Fraction of camera images that arrive between two processes, by Fast DDS profile and reliability of both sides.
 
     python -m benchmarks.dds_images --seconds 12
 
-One process sends as two camera drivers do: 640x480 rgb8 and 640x512 mono16, each at 30 Hz. Another one receives as the
-node does, with the history depth given. `profile` is config/fastdds_large_images.xml, `default` Fast DDS as installed.
+One process sends like two camera drivers: 640x480 rgb8 and 640x512 mono16, each at 30 Hz. Another one receives like the
+node, with the given history depth. `profile` is config/fastdds_large_images.xml, `default` Fast DDS as installed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _KEY = "FASTRTPS_DEFAULT_PROFILES_FILE"
 
 
 def send(seconds: float, reliability: str) -> None:
-    """Publishes both cameras' images once somebody listens."""
+    """Publish both cameras' images once there is a subscriber."""
     import rclpy
     from sensor_msgs.msg import Image
 
@@ -57,7 +57,7 @@ def send(seconds: float, reliability: str) -> None:
 
 
 def receive(seconds: float, reliability: str, depth: int) -> None:
-    """Counts the images of both cameras until none has come for three seconds."""
+    """Count the images of both cameras until none has arrived for three seconds."""
     import rclpy
     from sensor_msgs.msg import Image
 
@@ -84,7 +84,7 @@ def receive(seconds: float, reliability: str, depth: int) -> None:
 def measure(
     sender: str, receiver: str, offered: str, requested: str, depth: int, seconds: float, domain: int
 ) -> dict[str, Any]:
-    """One row of the table: the fraction of each camera's images that arrived."""
+    """Measure one row of the table: the fraction of each camera's images that arrived."""
     here = [sys.executable, "-m", "benchmarks.dds_images"]
     ends = {}
     for role, profile, words in (
@@ -111,7 +111,7 @@ def measure(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures all rows and writes them beside the other results."""
+    """Measure all rows and write them to the results folder."""
     from spectradino_core.bench.machine import describe
     from spectradino_core.bench.tables import write_table
 

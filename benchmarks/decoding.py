@@ -1,14 +1,13 @@
-"""What decoding a good image costs, beside OpenCV alone, and what a stream of large frames takes in memory.
+"""Cost of decoding a valid image compared with OpenCV alone, and memory of a stream of large frames.
 
     python -m benchmarks.decoding
 
-Times are processor time, medians of rounds that are taken in turn, as the machine has other work. `bare` is
-what was done before damage was looked for: for JPEG `cv2.imdecode` and BGR to RGB, for PNG and TIFF `cv2.imdecode`, for
-raw images OpenCV's conversion alone. `ratio` is the decoder's time by the bare one; without simplejpeg in rows of
-"JPEG without simplejpeg".
+Times are CPU time, medians of interleaved rounds, as the machine has other load. `bare` is decoding without damage
+checks: for JPEG `cv2.imdecode` and BGR to RGB, for PNG and TIFF `cv2.imdecode`, for raw images OpenCV's conversion
+alone. `ratio` is the decoder's time over the bare one; without simplejpeg in rows of "JPEG without simplejpeg".
 
-Memory is the largest resident set of a process that pairs and prepares a stream, in 10^6 bytes: colour of 1920x1080
-beside mono16 of 640x512, 30 a second, and a model that is slower, so that most frames are passed over.
+Memory is the peak resident set of a process that pairs and prepares a stream, in 10^6 bytes: RGB of 1920x1080 with
+mono16 of 640x512 at 30 Hz, and a slower model, so that most frames are skipped.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ STREAMS = ("rgb8", "nv12", "bayer_rggb8", "yuv422_yuy2")
 
 
 def scene(width: int, height: int, seed: int = 0) -> np.ndarray:
-    """Shapes of all sizes with a sensor's noise: uint8 [h, w, 3]."""
+    """Draw shapes of all sizes with sensor noise: uint8 [h, w, 3]."""
     rng = np.random.default_rng(seed)
     image = np.zeros((height, width, 3), np.float32)
     for cells in (6, 24, 96):
@@ -53,7 +52,7 @@ def scene(width: int, height: int, seed: int = 0) -> np.ndarray:
 
 
 def counts(width: int, height: int) -> np.ndarray:
-    """Thermal counts: uint16 [h, w]."""
+    """Draw thermal counts: uint16 [h, w]."""
     return (29000 + scene(width, height, 1)[..., 1].astype(np.uint16) * 8).astype(np.uint16)
 
 
@@ -69,14 +68,14 @@ def packed(extension: str, image: np.ndarray, text: str) -> SimpleNamespace:
 
 
 def rgb_message(encoding: str, width: int, height: int) -> SimpleNamespace:
-    """A raw colour message whose content does not matter to its cost."""
+    """Make a raw RGB message; its content does not affect the cost."""
     size = {"rgb8": 3, "bgr8": 3, "nv12": 1.5, "bayer_rggb8": 1, "yuv422_yuy2": 2}[encoding]
     data = np.random.default_rng(2).integers(0, 256, int(width * height * size), np.uint8)
     return raw(encoding, width, height, data, width * (1 if encoding == "nv12" else int(size)))
 
 
 def cases() -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
-    """Name to (bare, decoder)."""
+    """Map case names to (bare, decoder)."""
     found: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {}
 
     def decoder(key: str, message: SimpleNamespace) -> Callable[[], Any]:
@@ -140,7 +139,7 @@ def timed() -> list[dict[str, Any]]:
 
 
 def stream(encoding: str) -> float:
-    """The largest resident set of this process after a stream, in 10^6 bytes."""
+    """Return the peak resident set of this process after a stream, in 10^6 bytes."""
     cv2.setNumThreads(1)
     thermal = counts(640, 512)
     noise = np.random.default_rng(3)

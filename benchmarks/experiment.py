@@ -1,4 +1,4 @@
-"""The command line of experiments that are many jobs: parts, folders, a quick trial, only what is not there yet."""
+"""Command line of experiments with many jobs: parts, folders, a quick trial, only missing results."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["folders", "run_experiment"]
 
 
 def folders(name: str, quick: bool, work: Path | None = None, out: Path | None = None) -> tuple[Path, Path]:
-    """Where weights and logs go, and where tables: what was given, else the experiment's own.
+    """Return the folders of weights and logs, and of tables: as given, else the experiment's own.
 
-    With `quick`, whose figures mean nothing, apart from what is committed and from a full run's weights.
+    `quick` runs, whose results mean nothing, have folders apart from committed results and from a full run's weights.
     """
     work = (work or ROOT / "runs" / f"bench-{name}{'-quick' if quick else ''}").resolve()
     return work, out or (work / "results" if quick else ROOT / "benchmarks" / "results" / name)
@@ -29,15 +29,15 @@ def run_experiment(
     report: Callable[[Path, Path, str], Any],
     arguments: Sequence[str] | None = None,
 ) -> int:
-    """Runs what is not there yet, then writes the tables of what is.
+    """Run missing jobs, then write the tables.
 
     Args:
-        name: of the module below `benchmarks`.
+        name: module below `benchmarks`.
         about: for --help.
-        parts: that there are, in order.
-        jobs: of a part, from (part, quick, folder of the data set or None, work).
+        parts: available parts, in order.
+        jobs: jobs of a part, from (part, quick, folder of the data set or None, work).
         report: writes the tables, from (work, out, note).
-        arguments: of the command line; None: this program's.
+        arguments: command line; None: this program's.
 
     Raises:
         OSError, RuntimeError, ValueError: a job failed, or data is missing.
@@ -47,7 +47,7 @@ def run_experiment(
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}, report (default: all)")
     parser.add_argument("--data", type=Path, help="the shared data set (default: $SPECTRADINO_DATA, ../shared/data)")
     parser.add_argument("--work", type=Path, help=f"weights and logs, not committed ({work}; --quick: {quick_work})")
-    parser.add_argument("--out", type=Path, help=f"tables and pictures ({out}; --quick: results below its --work)")
+    parser.add_argument("--out", type=Path, help=f"tables and plots ({out}; --quick: results below its --work)")
     parser.add_argument("--quick", action="store_true", help="to see that it runs; its figures mean nothing")
     parser.add_argument("--note", default="", help="kept with the results: what else the machine did")
     options = parser.parse_args(arguments)

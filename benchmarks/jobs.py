@@ -1,4 +1,4 @@
-"""Commands that are run once: a job whose product is there is left out, one that was interrupted goes on."""
+"""Commands that run once: a job with an existing product is skipped, an interrupted one is resumed."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Job:
     """One command.
 
     Attributes:
-        name: under which its time is kept.
+        name: key of its time.
         arguments: of this Python.
-        makes: the file that is there once it has succeeded.
+        makes: file that exists once it has succeeded.
     """
 
     name: str
@@ -34,15 +34,15 @@ class Job:
 
 
 def cli(*arguments: object) -> tuple[str, ...]:
-    """The command `spectradino <arguments>` as arguments of Python."""
+    """Return the command `spectradino <arguments>` as arguments of Python."""
     return ("-m", "spectradino_core.cli", *map(str, arguments))
 
 
 def run_job(job: Job, work: Path) -> None:
-    """Runs it unless its product is there; adds to its times, wall and CPU (its workers' included), in `work`.
+    """Run a job unless its product exists; add its times, wall and CPU (including its workers'), in `work`.
 
     Raises:
-        RuntimeError: it failed, or did not make what it should.
+        RuntimeError: it failed, or did not make its product.
     """
     if job.makes.is_file():
         return
@@ -60,6 +60,6 @@ def run_job(job: Job, work: Path) -> None:
 
 
 def times_of(work: Path) -> dict[str, tuple[float, float]]:
-    """Seconds by job: wall and CPU, of all attempts together."""
+    """Return seconds by job: wall and CPU, of all attempts together."""
     files = sorted((work / _TIMES).glob("*.json"), key=lambda path: path.stat().st_mtime)
     return {path.stem: (wall, cpu) for path in files for wall, cpu in [json.loads(path.read_text(encoding="utf-8"))]}

@@ -33,7 +33,7 @@ SUSTAINED = 0.4
 
 
 def step(variant: str, stage: int, pairs: int = 2) -> tuple[Student, Tensor]:
-    """A student and the loss of one step on `pairs` pairs, in the current default device."""
+    """Return a student and the loss of one step on `pairs` pairs, in the current default device."""
     recipe = stage_recipe(variant, stage)
     backbone = SpectraDINO(variant)
     freeze(recipe, backbone)
@@ -47,7 +47,7 @@ def step(variant: str, stage: int, pairs: int = 2) -> tuple[Student, Tensor]:
 
 
 def operations(variant: str, stage: int) -> float:
-    """FLOP of one pair in a step of a stage, the teacher's included."""
+    """Return the FLOP of one pair in a step of a stage, including the teacher's."""
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         _, loss = step(variant, stage)
         loss.backward()
@@ -57,7 +57,7 @@ def operations(variant: str, stage: int) -> float:
 
 
 def kept_per_channel() -> float:
-    """Bytes that autograd keeps of one token, channel and block in bf16 autocast: measured on ViT-S, Stage III."""
+    """Return the bytes that autograd keeps per token, channel and block in bf16: measured on ViT-S, Stage III."""
     kept: dict[int, int] = {}
 
     def pack(x: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ def kept_per_channel() -> float:
 
 
 def parameters(variant: str, stage: int) -> tuple[int, int]:
-    """All of the student's, and those that the stage trains."""
+    """Count all parameters of the student, and those that the stage trains."""
     with torch.device("meta"):
         model = SpectraDINO(variant)
     freeze(stage_recipe(variant, stage), model)
@@ -80,7 +80,8 @@ def parameters(variant: str, stage: int) -> tuple[int, int]:
 
 
 def memory(variant: str, stage: int, pairs: int, per_channel: float, processes: int, sharded: bool) -> float:
-    """GB on one GPU: weights of student and teacher in fp32 and their bf16 copies, gradients, AdamW, activations."""
+    """Return GB on one GPU: weights of student and teacher in fp32 and their bf16 copies, gradients, AdamW,
+    activations."""
     config = vit_config(variant)
     whole, trained = parameters(variant, stage)
     model = (4 * whole + 12 * trained) / (processes if sharded else 1) + 2 * whole + 6 * whole  # teacher: 4 + 2

@@ -86,7 +86,7 @@ SMALL_CASES = (
 
 
 def recording(seed: int, count: int = 60, rate_hz: float = 10.0) -> list[PairedSample]:
-    """Labelled pairs of one rendered street; objects of which less than a quarter is seen are left out."""
+    """Return labelled pairs of one synthetic scene, without objects of which less than a quarter is visible."""
     source = SceneViews(seed)
     moments = [round(place * 1e9 / rate_hz) for place in range(count)]
     samples = []
@@ -100,12 +100,12 @@ def recording(seed: int, count: int = 60, rate_hz: float = 10.0) -> list[PairedS
 
 
 def small(samples: Iterable[PairedSample]) -> list[PairedSample]:
-    """The same pairs seen by a thermal camera of fewer pixels."""
+    """Return the same pairs seen by a thermal camera with fewer pixels."""
     return [replace(s, infrared=cv2.resize(s.infrared, SMALL, interpolation=cv2.INTER_AREA)) for s in samples]
 
 
 def widened(samples: Iterable[PairedSample]) -> list[PairedSample]:
-    """8-bit thermal frames as counts of a 14-bit camera: 32 a level, from 7000."""
+    """Return 8-bit thermal frames as counts of a 14-bit camera: 32 per level, from 7000."""
     return [replace(s, infrared=s.infrared.astype(np.uint16) * 32 + 7000) for s in samples]
 
 

@@ -29,7 +29,7 @@ _ROOM = 0.85
 
 
 def recipe_for(batch: int, pool: int) -> FinetuneRecipe:
-    """`box_real` at another batch size and number of rendered scenes."""
+    """Return `box_real` at another batch size and number of synthetic scenes."""
     recipe = box_real()
     gain = (batch / recipe.batch) ** 0.5
     rates = {group: rate * gain for group, rate in recipe.rates.items()}
@@ -37,7 +37,7 @@ def recipe_for(batch: int, pool: int) -> FinetuneRecipe:
 
 
 def steps_for(minutes: float, log: Path) -> int:
-    """How many steps fit into the time, by the log of a trial."""
+    """Return how many steps fit into the time, by the log of a trial."""
     rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     rates = [(row["step"], row["step"] / row["steps_per_s"]) for row in rows if row.get("steps_per_s")]
     (first, early), (last, late) = rates[0], rates[-1]

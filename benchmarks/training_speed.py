@@ -41,7 +41,7 @@ _PRESENT = ((True, True), (False, True), (True, True), (True, False))
 
 @dataclass(frozen=True)
 class Variant:
-    """What one line is made with; see the names in `VARIANTS`."""
+    """Settings of one row; see the names in `VARIANTS`."""
 
     bf16: bool = False
     reuse: bool = True
@@ -65,7 +65,7 @@ VARIANTS = {
 
 
 class _Scenes:
-    """Rendered scenes of which some have one stream only."""
+    """Synthetic scenes of which some have one stream only."""
 
     def __init__(self, recipe: FinetuneRecipe) -> None:
         self._recipe = recipe
@@ -77,7 +77,7 @@ class _Scenes:
 
 
 def measure(variant: Variant, recipe: FinetuneRecipe, rounds: int) -> float:
-    """Median CPU seconds of a training step."""
+    """Return the median CPU seconds of a training step."""
     if variant.small:
         assert recipe.early_size is not None
         recipe = replace(recipe, input_size=recipe.early_size)
@@ -113,7 +113,7 @@ def _step(
 
 @contextmanager
 def _all_streams(wanted: bool) -> Iterator[None]:
-    """Has the backbone run on withheld frames too, as it did."""
+    """Run the backbone on withheld frames too, as it used to."""
     rows = perception._rows
     if wanted:
         perception._rows = lambda present: None

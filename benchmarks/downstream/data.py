@@ -1,4 +1,4 @@
-"""The pairs to pretrain on, in one folder: RoadScene's and rendered streets, colour and long-wave infrared."""
+"""Pairs for pretraining, in one folder: RoadScene and synthetic scenes, RGB and LWIR."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Pairs:
 
     Attributes:
         root: that folder.
-        train: what is pretrained on.
+        train: pairs for pretraining.
         judged: RoadScene's val split.
         roadscene: the data set itself, with its boxes.
     """
@@ -35,12 +35,12 @@ class Pairs:
 
 
 def gather(data: Path, folder: Path, streets: int) -> Pairs:
-    """Copies RoadScene to `folder`, renders the streets into it and writes the manifests; what is there stays.
+    """Copy RoadScene to `folder`, render scenes into it and write the manifests; existing files are kept.
 
     Args:
         data: the shared data set.
-        folder: git-ignored; the images may not be passed on.
-        streets: how many.
+        folder: git-ignored; the images may not be redistributed.
+        streets: number of scenes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     home = folder / ROADSCENE

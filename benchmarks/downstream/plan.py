@@ -1,5 +1,7 @@
-"""What is run: a teacher, SpectraDINO's stages from it, and per seed a model and its baseline on streets and on
-RoadScene, on streets also a model without the stages; every job a command that is printed before it runs."""
+"""Plan of the experiment: a teacher, SpectraDINO's stages from it, and per seed a model and its baseline on synthetic
+scenes and on RoadScene; on scenes also a model without the stages. Every job is a command that is printed before it
+runs.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +19,17 @@ PARTS = ("pretraining", "streets", "fresh", "roadscene")
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is run.
+    """Size of the experiment.
 
     Attributes:
         variant, crop: of the backbone; side of the views in pixels.
-        teacher: steps, and different streets, of the stand-in for DINOv2.
-        streets: pairs of streets to pretrain on, beside RoadScene's.
-        judged: unseen streets for retrieval.
+        teacher: steps, and different scenes, of the placeholder for DINOv2.
+        streets: scenes for pretraining, besides RoadScene's pairs.
+        judged: unseen scenes for retrieval.
         epochs: of the three stages.
-        fine: steps of fine-tuning, on streets and on RoadScene.
+        fine: steps of fine-tuning, on scenes and on RoadScene.
         seeds: of fine-tuning.
-        tested: streets that tables are of; None: the test split of the data set "scenes", 150 of them.
+        tested: scenes that tables are made of; None: the test split of the data set "scenes", 150 of them.
     """
 
     variant: str = "tiny"
@@ -51,7 +53,7 @@ MODELS = {"model": (), "baseline": ("--baseline",)}
 
 
 def jobs_of(part: str, scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
-    """The jobs of a part of `PARTS`, in order, each of them after those it needs."""
+    """Return the jobs of a part of `PARTS`, in order of their dependencies."""
     yield from _pretraining(scale, pairs, work)
     if part == "pretraining":
         return
@@ -63,7 +65,7 @@ def jobs_of(part: str, scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
 
 
 def _pretraining(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
-    """The teacher, the stages and how well infrared finds its pictures after each of them."""
+    """The teacher, the stages, and retrieval of infrared images after each of them."""
     folder, run = work / "teacher", work / "stages"
     steps, streets = scale.teacher
     words = ("--variant", scale.variant, "--steps", steps, "--streets", streets, "--out", folder)
@@ -89,7 +91,7 @@ def _pretraining(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
 
 
 def _streets(scale: Scale, work: Path) -> Iterator[Job]:
-    """On streets of day, dusk and night, boxes and masks at once."""
+    """Boxes and masks on scenes by day, dusk and night."""
     backbones = {
         "model": work / "stages" / "stage3" / "last.safetensors",
         "baseline": work / "teacher" / "teacher.safetensors",
@@ -101,7 +103,7 @@ def _streets(scale: Scale, work: Path) -> Iterator[Job]:
 
 
 def _fresh(scale: Scale, work: Path) -> Iterator[Job]:
-    """The same model on streets with stems and adapters as they are before Stage I."""
+    """The same model on scenes with stems and adapters as before Stage I."""
     for seed in scale.seeds:
         yield _on_streets(scale, work, "fresh", work / "teacher" / "start.safetensors", seed)
     yield _tables("streets", scale, work, *_tested(scale), model="fresh")
@@ -122,7 +124,7 @@ def _tested(scale: Scale) -> tuple[object, ...]:
 
 
 def _roadscene(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
-    """On RoadScene's days, from the models of the streets; judged on days and nights that none of them has seen."""
+    """RoadScene's pairs by day, from the models of the scenes; evaluated on days and nights not seen by them."""
     for seed in scale.seeds:
         for name, more in MODELS.items():
             folder = work / f"roadscene-{name}-{seed}"
@@ -137,7 +139,7 @@ def _roadscene(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
 
 
 def _tables(part: str, scale: Scale, work: Path, *data: object, model: str = "model") -> Job:
-    """A model's figures over the seeds, beside the baseline's."""
+    """Scores of a model over the seeds, next to the baseline's."""
     models, baselines = (
         [work / f"{part}-{name}-{seed}" / "model.safetensors" for seed in scale.seeds] for name in (model, "baseline")
     )

@@ -1,4 +1,4 @@
-"""The tables of what was run, in one place."""
+"""Tables of all parts in one folder."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _PARTS = {
 
 
 def write_report(work: Path, out: Path, note: str = "") -> None:
-    """Copies each part's tables, writes `times.csv`.
+    """Copy each part's tables and write `times.csv`.
 
     Args:
-        work: of the jobs.
-        out: gets `<part>.md` and `<part>.json`.
-        note: what else the machine did.
+        work: folder of the jobs.
+        out: receives `<part>.md` and `<part>.json`.
+        note: other load on the machine.
 
     Raises:
-        ValueError: nothing was judged yet.
+        ValueError: nothing was evaluated yet.
     """
     found = [(part, names) for part, names in _PARTS.items() if (work / part / names[0]).is_file()]
     if not found:

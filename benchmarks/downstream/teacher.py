@@ -1,9 +1,9 @@
-"""A stand-in for DINOv2, whose weights are not at hand: a small ViT that learns boxes and masks from colour pictures of
-rendered streets, and never sees infrared.
+"""Placeholder for DINOv2, whose weights are not available: a small ViT that learns boxes and masks from RGB images of
+synthetic scenes, and never sees infrared.
 
 `python -m benchmarks.downstream.teacher --out RUN` makes `RUN/teacher.safetensors` in DINOv2's own layout, and
-`RUN/start.safetensors`, the student before Stage I. As DINOv2's own training does, it shows some pictures grey and some
-as negatives, so that infrared as a grey picture is not wholly new to the frozen baseline.
+`RUN/start.safetensors`, the student before Stage I. As in DINOv2's own training, some images are grey and some
+negatives, so that infrared as a grey image is not entirely new to the frozen baseline.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ GREY, NEGATIVE = 0.2, 0.2
 
 
 class Disguised:
-    """Samples of which some colour pictures are shown grey, and some as negatives."""
+    """Samples of which some RGB images are grey, and some negatives."""
 
     def __init__(self, samples: Samples, seed: int) -> None:
         self._samples, self._seed = samples, seed
@@ -45,7 +45,7 @@ class Disguised:
 
 
 def teacher_recipe(variant: str, steps: int, streets: int, seed: int) -> FinetuneRecipe:
-    """The model in the box's recipe on a plain ViT, from random weights, on streets alone."""
+    """The bundled model's recipe on a plain ViT, from random weights, on synthetic scenes only."""
     recipe = RECIPES["smoke" if variant == "test" else "box"]()
     return replace(
         recipe,
@@ -60,7 +60,7 @@ def teacher_recipe(variant: str, steps: int, streets: int, seed: int) -> Finetun
 
 
 def train_teacher(recipe: FinetuneRecipe, folder: Path) -> Path:
-    """Trains, or goes on where the run in `folder` stopped; returns `<folder>/teacher.safetensors`."""
+    """Train, or resume the run in `folder`; returns `<folder>/teacher.safetensors`."""
     mixture, _ = recipe.mixture(None)
     data = TrainingData(Disguised(RGBOnly(mixture), recipe.seed), [], {"colour of the scenes": 1.0})
     model, _ = load_perception(finetune(recipe, folder, None, device="cpu", training_data=data))

@@ -28,13 +28,13 @@ MODEL = Path(__file__).resolve().parents[2] / "models" / "lwir_box.onnx"
 
 @dataclass(frozen=True)
 class Check:
-    """One question to the machine.
+    """One check.
 
     Attributes:
         name: as in `--only`.
         question: in one line.
-        run: (device, model file, scratch folder) to its findings in one line; raises AssertionError with what is wrong.
-        needs_gpu: whether it means nothing on a CPU.
+        run: (device, model file, scratch folder) to its findings in one line; raises AssertionError with the failure.
+        needs_gpu: meaningless on a CPU.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a check: "passed", "failed" or "not run", its findings, and its seconds."""
+    """Result of a check: "passed", "failed" or "not run", its findings, and its seconds."""
 
     check: Check
     outcome: str
@@ -70,7 +70,7 @@ CHECKS = (
 
 
 def run_checks(checks: Sequence[Check], device: str, model: Path, scratch: Path) -> list[Result]:
-    """Runs checks one after the other; one that fails does not keep the rest from running."""
+    """Run checks one after another; a failure does not stop the rest."""
     results = []
     for check in checks:
         if check.needs_gpu and device == "cpu":
@@ -91,7 +91,7 @@ def run_checks(checks: Sequence[Check], device: str, model: Path, scratch: Path)
 
 
 def page(results: Sequence[Result]) -> str:
-    """The results as one page of Markdown."""
+    """Return the results as one page of Markdown."""
     major, minor = tensorrt_version()
     machine = describe() | {
         "GPU": gpu_name() or "none",
@@ -110,7 +110,7 @@ def page(results: Sequence[Result]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the checks. Returns the exit code: 0 if none failed and at least one ran."""
+    """Run the checks; returns the exit code: 0 if none failed and at least one ran."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_acceptance", description=__doc__)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="default: %(default)s")
     parser.add_argument("--model", type=Path, default=MODEL, help="model file (default: the bundled LWIR model)")

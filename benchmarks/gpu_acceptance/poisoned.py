@@ -19,7 +19,7 @@ from spectradino_core.runtime.recovery import RecoveringEngine, RecoveryPolicy
 
 
 def poison() -> None:
-    """Runs a kernel that traps, in the context that all libraries of this process share."""
+    """Run a kernel that traps, in the context that all libraries of this process share."""
     driver, device, context = driver_library(), ctypes.c_int(), ctypes.c_void_p()
     module, function = ctypes.c_void_p(), ctypes.c_void_p()
     driver.cuInit(0)
@@ -34,7 +34,7 @@ def poison() -> None:
 
 
 def main(model: str, policy: str) -> int:
-    """Serves, poisons, serves on. Returns the exit code."""
+    """Serve, poison the context, continue to serve; returns the exit code."""
     engine = RecoveringEngine(
         lambda device: open_engine(model, device),
         "cuda",

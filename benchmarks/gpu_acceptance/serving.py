@@ -45,7 +45,7 @@ POISON = """
 
 
 def nodes_by_provider(model: Path, device: str, folder: Path) -> dict[str, int]:
-    """How many nodes each provider ran in one pass, as ONNX Runtime's profiler reports."""
+    """Count the nodes that each provider ran in one pass, by ONNX Runtime's profiler."""
     if device != "cpu":
         prepare_gpu_libraries()
     chosen = candidates_of(model, device, OnnxEngine(model, "cpu").info)[0]
@@ -74,7 +74,7 @@ def check_placement(device: str, model: Path, folder: Path) -> str:
 
 
 def check_parity(device: str, model: Path, folder: Path) -> str:
-    """Boxes and scores agree with the CPU's; with TF32, which only another process can have, they may not."""
+    """Boxes and scores agree with the CPU's; with TF32, which needs another process, they may not."""
     reference = OnnxEngine(model, "cpu")
     inputs = sample_inputs(reference)
     engine = OnnxEngine(model, device)
@@ -108,7 +108,7 @@ def check_precisions(device: str, model: Path, folder: Path) -> str:
 
 
 def check_tensorrt(device: str, model: Path, folder: Path) -> str:
-    """The first opening builds, the second one takes what was built; the provider runs most nodes."""
+    """The first opening builds, the second one uses the cache; the provider runs most nodes."""
     os.environ["SPECTRADINO_CACHE"] = str(folder / "cache")
     seconds = []
     for _ in range(2):
@@ -126,7 +126,7 @@ def check_tensorrt(device: str, model: Path, folder: Path) -> str:
 
 
 def check_stale_inputs(device: str, model: Path, folder: Path) -> str:
-    """Frames in turn through fixed memory or a CUDA graph: each one's answer is that of a fresh engine."""
+    """Frames in turn through fixed memory or a CUDA graph: each result equals that of a fresh engine."""
     engine = OnnxEngine(model, device)
     inputs = sample_inputs(engine)
     first = [engine.run(*given) for given in inputs]
@@ -151,7 +151,7 @@ def check_stale_inputs(device: str, model: Path, folder: Path) -> str:
 
 
 def _copying(engine: OnnxEngine) -> str:
-    """How long the largest input takes to the device, from page-locked memory and from ordinary one."""
+    """Measure the copy of the largest input to the device, from page-locked and from pageable memory."""
     bound = engine._bound
     if bound is None:
         return ""
@@ -172,7 +172,7 @@ def _copying(engine: OnnxEngine) -> str:
 
 
 def check_lost_gpu(device: str, model: Path, folder: Path) -> str:
-    """A child poisons its own CUDA context: the CPU takes over and the process ends with 0, or asks for a restart."""
+    """A child poisons its own CUDA context: the CPU takes over and the process exits with 0, or requests a restart."""
     found = []
     for policy, code in (("cpu", 0), ("none", 1)):
         done = _child(["-m", "benchmarks.gpu_acceptance.poisoned", str(model), policy], module=True)

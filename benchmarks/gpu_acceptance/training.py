@@ -22,7 +22,7 @@ __all__ = [
 
 
 class NotRunError(Exception):
-    """This machine lacks what a check needs; the message names it."""
+    """A prerequisite of a check is missing on this machine; the message names it."""
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +31,7 @@ _STEPS = 10
 
 
 def check_resume(device: str, model: Path, folder: Path) -> str:
-    """A run in half precision that is killed behind its first checkpoint resumes there, and its losses stay finite."""
+    """A half precision run killed after its first checkpoint resumes there, and its losses stay finite."""
     run = folder / "run"
     command = [
         *_cli(), "finetune", "--recipe", "smoke", "--steps", str(_STEPS), "--checkpoint-every", "4", "--log-every", "1",
@@ -71,7 +71,7 @@ def check_pretraining(device: str, model: Path, folder: Path) -> str:
 
 
 def check_transfer(device: str, model: Path, folder: Path) -> str:
-    """Batches of bytes in page-locked memory become the CPU's images on the device, and the host does not wait."""
+    """Batches of bytes in page-locked memory become the CPU's images on the device, without a host sync."""
     source = SceneImages(4, (96, 80), maps=())
     stream = pretraining_batches([source], 4, 56, 0, 3, workers=1, pin=device == "cuda")
     seconds = []
@@ -110,7 +110,7 @@ def check_sharding(device: str, model: Path, folder: Path) -> str:
 
 
 def check_host_syncs(device: str, model: Path, folder: Path) -> str:
-    """One step of Stages I and III without a wait of the host for the device."""
+    """One step of Stages I and III without a host sync."""
     rows = training_rows("s", 32, device, rounds=3, compiled=(False,))
     waits = {f"stage {row['stage']}": row["host_waits"] for row in rows}
     assert set(waits.values()) == {"no"}, str(waits)
@@ -118,7 +118,7 @@ def check_host_syncs(device: str, model: Path, folder: Path) -> str:
 
 
 def check_speed(device: str, model: Path, folder: Path) -> str:
-    """`spectradino bench gpu`, its smallest part."""
+    """The smallest part of `spectradino bench gpu`."""
     forward = forward_rows("s", torch.bfloat16, device, batches=(1,), rounds=10)
     steps = training_rows("s", 128, device, stages=(1,), rounds=5, compiled=(False,))
     rows = [f"{row['case']}: {row['ms']:.2f} ms, ratio {row['ratio']:.2f}" for row in forward]

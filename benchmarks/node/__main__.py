@@ -1,4 +1,4 @@
-"""`make bench-node`: the node's overhead and its endurance, written as CSV and pictures. See benchmarks/README.md."""
+"""`make bench-node`: the node's overhead and endurance, written as CSV and plots. See benchmarks/README.md."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SOAK_INPUT = (322, 252)
 
 
 def main() -> int:
-    """Measures, writes, prints. The exit code is 1 when latency or memory grew."""
+    """Measure, write, print; the exit code is 1 if latency or memory grew."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.node", description=__doc__)
     parser.add_argument("what", choices=["overhead", "soak", "all"])
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
@@ -64,8 +64,8 @@ def _overhead(arguments: argparse.Namespace, folder: Path) -> None:
         case = f"{size[0]}x{size[1]}"
         resident: list[float] = []
         measured[case] = rows = measure_overhead(model, size, arguments.rate, arguments.seconds, memory_mb=resident)
-        told = memory[f"the node's memory at {case} [MB]"] = f"{min(resident):.1f} to {max(resident):.1f}"
-        print(f"{case} RGB + mono16 at {arguments.rate:g} Hz, {len(rows)} pairs, {name}, {told} MB resident [ms]")
+        range_mb = memory[f"the node's memory at {case} [MB]"] = f"{min(resident):.1f} to {max(resident):.1f}"
+        print(f"{case} RGB + mono16 at {arguments.rate:g} Hz, {len(rows)} pairs, {name}, {range_mb} MB resident [ms]")
         for step, values in percentiles(rows).items():
             table.append(
                 {"size": case, "step": step, "pairs": len(rows)}
@@ -118,7 +118,7 @@ def _soak(arguments: argparse.Namespace, folder: Path) -> bool:
 
 
 def make_slow_model(folder: Path, engine_ms: float) -> Path:
-    """A blob model of which one pass takes about `engine_ms` milliseconds on one idle core."""
+    """Make a blob model of which one pass takes about `engine_ms` milliseconds on one idle core."""
     from spectradino_core.runtime.pipeline import Pipeline
 
     os.environ["OMP_NUM_THREADS"] = "1"

@@ -1,4 +1,4 @@
-"""Two cameras as a node sees them: noise that never repeats, a red and a hot thing in it, sent at a steady rate."""
+"""Two simulated cameras: noise that never repeats with a red and a hot object, sent at a steady rate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FRAMES = 12
 
 
 class Cameras:
-    """Sends RGB and mono16 pairs of one size. The infrared frame leaves first, so the RGB one makes the pair whole."""
+    """Sends RGB and mono16 pairs of one size. The infrared frame is sent first, so the RGB frame completes the pair."""
 
     def __init__(self, peer: Peer, size: tuple[int, int]) -> None:
         """
@@ -38,7 +38,7 @@ class Cameras:
         self.sent = 0
 
     def send(self, lead_s: float = 0.0) -> int:
-        """Sends the next pair, the infrared frame `lead_s` seconds before the other. Returns the RGB stamp in ns."""
+        """Send the next pair, the infrared frame `lead_s` seconds before the other; returns the RGB stamp in ns."""
         rgb, ir = self._pairs[self.sent % _FRAMES]
         self.sent += 1
         ir.header.stamp = to_stamp(self._peer.now())
@@ -53,13 +53,13 @@ class Cameras:
     def stream(
         self, rate_hz: float, seconds: float, lead_s: float = 0.0, each: Callable[[float], None] | None = None
     ) -> int:
-        """Sends pairs at `rate_hz`; where this process falls behind, pairs are left out, not caught up.
+        """Send pairs at `rate_hz`; if this process falls behind, pairs are skipped.
 
         Returns the last RGB stamp in nanoseconds.
 
         Args:
-            rate_hz: pairs a second.
-            seconds: for how long.
+            rate_hz: pairs per second.
+            seconds: duration.
             lead_s: see `send`.
             each: called after each pair with the seconds since the start.
         """

@@ -1,4 +1,4 @@
-"""What a measurement of the node was made on: the machine, and the ROS that carried it."""
+"""Description of a measurement's machine and ROS."""
 
 from __future__ import annotations
 

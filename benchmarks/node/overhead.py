@@ -41,15 +41,15 @@ def measure_overhead(
     threads: int = 1,
     memory_mb: list[float] | None = None,
 ) -> list[dict[str, float]]:
-    """Milliseconds by step, overhead and totals of each pair that was answered.
+    """Measure milliseconds by step, overhead and totals of each pair with a result.
 
     Args:
         model: a model file.
         size: (width, height) of both images.
-        rate_hz: pairs a second.
-        seconds: how long is measured, after a warm-up.
-        threads: of the engine.
-        memory_mb: is given the node's resident memory at each pair that is sent while it is measured.
+        rate_hz: pairs per second.
+        seconds: duration of the measurement, after a warm-up.
+        threads: threads of the engine.
+        memory_mb: receives the node's resident memory at each pair sent in the measurement.
     """
     rows: list[dict[str, float]] = []
     newest_ns = [0]
@@ -100,5 +100,5 @@ def _row(report: FrameReport, published_ns: int) -> dict[str, float]:
 
 
 def percentiles(rows: Sequence[dict[str, float]]) -> dict[str, tuple[float, ...]]:
-    """`PERCENTS` of each column."""
+    """Return `PERCENTS` of each column."""
     return {name: tuple(np.percentile([row[name] for row in rows], PERCENTS)) for name in rows[0]}

@@ -1,4 +1,4 @@
-"""Pictures of the results, drawn with Matplotlib (from the extra `train`)."""
+"""Plots of the results with Matplotlib (from the extra `train`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COLOURS = ("#3b6ea5", "#c0504d", "#7f9f4f")
 
 
 def plot_soak(path: Path, rows: Sequence[Mapping[str, float]], title: str) -> None:
-    """Latency, memory and rates over time, from the rows of `soak.soak`."""
+    """Plot latency, memory and rates over time, from the rows of `soak.soak`."""
     minutes = np.array([row["second"] for row in rows]) / 60
     figure, (latency, memory, rates) = pyplot.subplots(3, 1, sharex=True, figsize=(8, 7), layout="constrained")
     figure.suptitle(title)
@@ -48,7 +48,7 @@ def plot_soak(path: Path, rows: Sequence[Mapping[str, float]], title: str) -> No
 
 
 def plot_overhead(path: Path, measured: Mapping[str, Sequence[Mapping[str, float]]], wanted_ms: float) -> None:
-    """Where the time goes, one bar a case: medians of the steps, and the distribution of their sum."""
+    """Plot one bar per case: medians of the steps, and the distribution of their sum."""
     steps = ("pairing", "queue", "preprocess", "postprocess", "publishing")
     figure, (bars, curves) = pyplot.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     for number, (_case, rows) in enumerate(measured.items()):

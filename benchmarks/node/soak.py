@@ -1,4 +1,6 @@
-"""Endurance: more pairs than the model can take, for long. Latency and memory must not grow; drops are counted."""
+"""Endurance: more pairs than the model can process, for a long time. Latency and memory must not grow; drops are
+counted.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ class Slope:
     high: float
 
     def grows(self, noise: float = 0.0) -> bool:
-        """Whether the whole interval lies above `noise` a minute."""
+        """Return whether the whole interval lies above `noise` per minute."""
         return self.low > noise
 
     def __str__(self) -> str:
@@ -42,11 +44,11 @@ class Slope:
 
 
 def slope(minutes: Sequence[float], values: Sequence[float]) -> Slope:
-    """The median of the slopes between all pairs of points (Theil and Sen), with Sen's interval by rank.
+    """Return the median of the slopes between all pairs of points (Theil and Sen), with Sen's interval by rank.
 
-    A single step, as when the machine halts for a moment and the allocator reaches a new mark, is no slope, and least
-    squares would make one of it; what leaks little by little, or step after step, is one. Points are means of blocks:
-    neighbouring samples depend on each other, blocks hardly do.
+    A single step, for example if the machine pauses and the allocator reaches a new peak, is no slope, but least
+    squares would find one; a slow leak is one. Points are means of blocks: neighbouring samples depend on each other,
+    blocks hardly do.
 
     Raises:
         ValueError: fewer than three samples.
@@ -68,14 +70,14 @@ def slope(minutes: Sequence[float], values: Sequence[float]) -> Slope:
 def soak(
     model: Path, size: tuple[int, int], rate_hz: float, minutes: float, progress: Callable[[str], None]
 ) -> tuple[list[dict[str, float]], dict[str, int]]:
-    """A row a second: answers, their latency, the node's memory, and drops until then; and all drops by cause.
+    """Return a row per second (results, their latency, the node's memory, drops so far), and all drops by cause.
 
     Args:
-        model: a slow model's file.
+        model: file of a slow model.
         size: (width, height) of both images.
-        rate_hz: pairs a second that are sent.
-        minutes: for how long.
-        progress: told of each second in a few words.
+        rate_hz: pairs sent per second.
+        minutes: duration.
+        progress: called each second with a short description.
     """
     rows: list[dict[str, float]] = []
     latencies: list[float] = []

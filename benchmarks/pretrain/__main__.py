@@ -1,4 +1,4 @@
-"""`python -m benchmarks.pretrain`: pretraining at toy scale with all its evidence; see README.md beside this file."""
+"""`python -m benchmarks.pretrain`: pretraining at toy scale with its evidence; see README.md beside this file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pairs of the experiments, gathered in one folder: copies of the shared data set, and rendered streets."""
+"""Pairs of the experiments, gathered in one folder: copies of the shared data set, and synthetic scenes."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _PATTERNS = {"roadscene": r"(?P<sequence>FLIR\w*?)_(?P<frame>\d+)"}
 
 @dataclass(frozen=True)
 class Pairs:
-    """Manifests, whose paths are all relative to one folder.
+    """Manifests whose paths are all relative to one folder.
 
     Attributes:
         root: that folder.
-        train: what is trained on.
+        train: training pairs.
         judged: val splits.
     """
 
@@ -36,7 +36,7 @@ class Pairs:
 
 
 def find_data(given: Path | None) -> Path:
-    """The shared data set: what was given, or where the environment or the neighbourhood has it.
+    """Return the folder of the shared data set: as given, or from the environment, or beside the repository.
 
     Raises:
         ValueError: it is in none of these places.
@@ -50,14 +50,14 @@ def find_data(given: Path | None) -> Path:
 
 
 def gather(data: Path, folder: Path, scenes: int) -> Pairs:
-    """Copies the sets to `folder`, renders the scenes into it and writes the manifests; what is there stays.
+    """Copy the sets to `folder`, render scenes into it and write the manifests; existing files are kept.
 
-    One folder, because `spectradino pretrain` knows one root for all manifests that don't lie in their own.
+    One folder, because `spectradino pretrain` has one root for all manifests that do not lie in their own.
 
     Args:
         data: the shared data set.
-        folder: git-ignored; the images may not be passed on.
-        scenes: streets to train on.
+        folder: git-ignored; the images may not be redistributed.
+        scenes: number of training scenes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     train, judged = [], []

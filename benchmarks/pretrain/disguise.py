@@ -1,7 +1,7 @@
-"""Colour pictures made to look as another camera might see them: what a stand-in for DINOv2 is taught to see through.
+"""RGB images modified to look like those of another camera, for training the placeholder for DINOv2.
 
-Infrared pictures show the same outlines in other tones, warm roads bright and cold skies dark, often with the order of
-the greys broken. No infrared picture is used: tones are drawn at random.
+Infrared images show the same outlines in other tones, warm roads bright and cold skies dark, often in another order of
+grey levels. No infrared image is used: tones are drawn at random.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 
 __all__ = ["disguised", "toned"]
 
-_LEAST_SPAN = 60
+_MIN_SPAN = 60
 """Grey values that a curve covers at least, so that something is left to see."""
 _SHADING = 50
 
@@ -19,13 +19,13 @@ _SHADING = 50
 def disguised(
     image: np.ndarray, rng: np.random.Generator, grey: float, negative: float, tones: bool = False
 ) -> np.ndarray:
-    """A colour picture uint8 [H, W, 3], in a share of the cases grey, in another a negative.
+    """Make an RGB image uint8 [H, W, 3] grey with one probability, and negative with another.
 
     Args:
-        image: the picture.
-        rng: of everything drawn.
-        grey, negative: those shares; they may meet.
-        tones: grey as `toned` has it, in place of the usual grey.
+        image: the image.
+        rng: random generator.
+        grey, negative: these probabilities; both may apply.
+        tones: grey by `toned` instead of the usual grey.
     """
     if rng.random() < grey:
         mono = toned(image, rng) if tones else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
@@ -34,7 +34,7 @@ def disguised(
 
 
 def toned(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Colours mixed to one channel, its tones bent by a curve that may fall and rise, half of the pictures shaded too.
+    """Mix channels to one, with tones bent by a non-monotonic curve; half of the images are also shaded.
 
     Args:
         image: uint8 [H, W, 3].
@@ -53,10 +53,10 @@ def toned(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _curve(rng: np.random.Generator) -> np.ndarray:
-    """A look-up table uint8 [256] through three to five random tones."""
+    """Return a look-up table uint8 [256] through three to five random tones."""
     knots = int(rng.integers(3, 6))
     values = np.interp(np.linspace(0, 1, 256), np.linspace(0, 1, knots), rng.uniform(0, 255, knots)).astype(np.float32)
     low, high = values.min(), values.max()
-    if high - low < _LEAST_SPAN:
-        values = (values - low) / max(high - low, 1) * _LEAST_SPAN + low
+    if high - low < _MIN_SPAN:
+        values = (values - low) / max(high - low, 1) * _MIN_SPAN + low
     return np.clip(values, 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""What is run: every training and every judgement, each a command of the real command line."""
+"""Plan of the experiments: every training and evaluation is a command of the real command line."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ PARTS = ("stages", "systems", "anchors", "options")
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is run.
+    """Size of the experiments.
 
     Attributes:
         variant, crop: of the backbone; the crop in pixels is its recipe's.
-        scenes: streets to train on.
-        judged: unseen streets to judge on.
-        probed: streets that linear probes are fitted on.
-        views: of each item that is judged.
-        teacher: (steps, peak learning rate) of the runs, one after another, that make the stand-in for DINOv2.
+        scenes: training scenes.
+        judged: unseen scenes for evaluation.
+        probed: scenes that linear probes are fitted on.
+        views: views of each evaluated item.
+        teacher: (steps, peak learning rate) of the successive runs that make the placeholder for DINOv2.
         stages: steps of each stage; None: the recipe's epochs.
-        processes: that share a step of the stages.
+        processes: processes that share a step of the stages.
         omnivorous: steps of each Omnivorous run; None: the recipe's.
         trial: steps of each run of an option.
         seeds: of those.
@@ -59,12 +59,12 @@ STAGES = {"before": "start", "I": "stage1/best", "II": "stage2/last", "III": "st
 
 
 def jobs_of(part: str, scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
-    """The jobs of a part of `PARTS`, in order, each of them after those it needs."""
+    """Return the jobs of a part of `PARTS`, in order of their dependencies."""
     return {"stages": _stages, "systems": _systems, "anchors": _anchors, "options": _options}[part](scale, pairs, work)
 
 
 def _stages(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
-    """The chain of Stages I, II and III, and its judgement."""
+    """The chain of Stages I, II and III, and its evaluation."""
     yield from _teacher(scale, pairs, work)
     yield _chain(scale, pairs, work)
     run = work / "chain"
@@ -74,7 +74,7 @@ def _stages(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
 
 
 def _systems(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
-    """Omnivorous on a plain DINOv2, and on top of SpectraDINO, beside the latter."""
+    """Omnivorous on a plain DINOv2, and on top of SpectraDINO, next to the latter."""
     yield from _teacher(scale, pairs, work)
     yield _chain(scale, pairs, work)
     yield _omnivorous("omnivorous", scale, pairs, work, scale.omnivorous)
@@ -90,7 +90,7 @@ def _systems(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
 
 
 def _anchors(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
-    """The anchor weight's ablation, on the plain system."""
+    """Ablation of the anchor weight, on the plain system."""
     yield from _teacher(scale, pairs, work)
     models = []
     for weight in scale.anchors:
@@ -102,7 +102,7 @@ def _anchors(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
 
 
 def _options(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
-    """Stage I with what is ours, against Stage I without, same steps and seeds."""
+    """Stage I with our options compared with Stage I without, same steps and seeds."""
     yield from _teacher(scale, pairs, work)
     options = {
         "plain": (),
@@ -119,7 +119,7 @@ def _options(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
 
 
 def _teacher(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
-    """In several runs: from the second on pictures are disguised, which the first still told apart by their colours."""
+    """In several runs: from the second on images are disguised; the first distinguished them by their colours."""
     common = (
         "--manifests", *pairs.train, "--root", pairs.root, "--variant", scale.variant, "--crop", scale.crop,
         "--batch", min(64, scale.scenes),

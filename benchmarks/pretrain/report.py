@@ -1,4 +1,4 @@
-"""Tables and pictures of what was run, from the judgements that the command line wrote."""
+"""Tables and plots from the evaluations written by the command line."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ Judged = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 def write_report(work: Path, out: Path, note: str = "") -> None:
-    """Writes `tables.md`, `results.json`, `times.csv` and the pictures of all parts that have been judged.
+    """Write `tables.md`, `results.json`, `times.csv` and the plots of all evaluated parts.
 
     Args:
-        work: of the jobs.
-        out: gets them.
-        note: what else the machine did.
+        work: folder of the jobs.
+        out: output folder.
+        note: other load on the machine.
 
     Raises:
-        ValueError: nothing was judged yet.
+        ValueError: nothing was evaluated yet.
     """
     found: dict[str, dict[str, Any]] = {}
     for part in ("stages", "systems", "anchors", "options"):
@@ -53,22 +53,23 @@ def write_report(work: Path, out: Path, note: str = "") -> None:
     for name, content in (("tables.md", text), ("results.json", json.dumps(found, indent=1) + "\n")):
         with written_atomically(out / name) as scratch:
             scratch.write_text(content, encoding="utf-8")
-    for name, picture in PICTURES.items():
+    for name, plot in PICTURES.items():
         if (work / name).is_file():
-            _copy_small(work / name, out / picture)
+            _copy_small(work / name, out / plot)
     rows = [{"job": job, "wall_s": wall, "cpu_s": cpu} for job, (wall, cpu) in times_of(work).items()]
     if rows:
         write_table(out / "times.csv", describe() | {"note": note or "none"}, rows, ".3f")
-    print(f"\n{text}\n{out}: tables.md, results.json, times.csv and pictures")
+    print(f"\n{text}\n{out}: tables.md, results.json, times.csv and plots")
 
 
 def brief_table(judged: Judged, pairs: Iterable[str], baseline: str | None = None) -> str:
-    """Markdown, a row for each model: R@1 and R@5 in per cent averaged over both directions, by pairs; RGB kept.
+    """Return Markdown with a row per model: R@1 and R@5 in per cent averaged over both directions, by pairs; RGB
+    retention.
 
     Args:
         judged: by model, by pairs.
-        pairs: the columns, those that there are.
-        baseline: a model to leave out.
+        pairs: columns, of those available.
+        baseline: a model to omit.
     """
     columns = [p for p in pairs if any(p in sets for sets in judged.values())]
     lines = [f"| model | {' | '.join(columns)} | RGB kept (CLS, patches) |", "|---|" + "---:|" * (len(columns) + 1)]
@@ -86,7 +87,7 @@ def brief_table(judged: Judged, pairs: Iterable[str], baseline: str | None = Non
 
 
 def mean_over_seeds(judged: Judged) -> dict[str, dict[str, dict[str, Any]]]:
-    """Models called "<option> <seed>" averaged number by number under "<option>"; others stay as they are."""
+    """Average models named "<option> <seed>" number by number under "<option>"; others are kept."""
     groups: dict[str, list[str]] = {}
     for name in judged:
         option, _, seed = name.rpartition(" ")
@@ -97,11 +98,11 @@ def mean_over_seeds(judged: Judged) -> dict[str, dict[str, dict[str, Any]]]:
     }
 
 
-def _copy_small(picture: Path, to: Path) -> None:
-    """Committed pictures are small: at most 1600 pixels wide, with 64 colours."""
+def _copy_small(plot: Path, to: Path) -> None:
+    """Copy a plot for committing: at most 1600 pixels wide, with 64 colours."""
     from PIL import Image  # Matplotlib brings it
 
-    with Image.open(picture) as opened:
+    with Image.open(plot) as opened:
         image = opened.convert("RGB")
     image.thumbnail((1600, 1600))
     image.quantize(64, Image.Quantize.MAXCOVERAGE).save(to, optimize=True)
@@ -136,7 +137,7 @@ def _only(judged: Judged, pairs: Iterable[str]) -> dict[str, dict[str, Mapping[s
 
 
 def _plain_names(judged: Judged) -> dict[str, dict[str, Mapping[str, Any]]]:
-    """ "64 scenes, nir" to "scenes, nir": how many there are stands in the row."""
+    """Shorten "64 scenes, nir" to "scenes, nir": the row has the number."""
     return {model: {_plain(pair): row for pair, row in sets.items()} for model, sets in judged.items()}
 
 

@@ -1,11 +1,11 @@
-"""A stand-in for DINOv2, whose weights are not at hand: a small ViT that learns from the RGB images alone to know each
-picture again, whatever its crop and its colours (SimCLR's task on CLS, without a projection head); in further runs
-(`--start`) also in other tones of grey or as a negative.
+"""Placeholder for DINOv2, whose weights are not available: a small ViT that learns from the RGB images only to
+recognise each image, whatever its crop and its colours (SimCLR's task on CLS, without a projection head); in further
+runs (`--start`) also in other tones of grey or as a negative.
 
 `python -m benchmarks.pretrain.teacher --manifests A.jsonl B.jsonl --root FOLDER --out RUN` makes
 `RUN/teacher.safetensors` in DINOv2's own layout, and `RUN/start.safetensors`, the student before Stage I. It has seen
-hundreds of pictures and not 142 million: what is measured with it tells how well infrared follows a teacher, not how
-good features are.
+hundreds of images instead of 142 million: measurements with it show how well infrared follows a teacher, not how good
+features are.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ DISGUISED = ViewOptions(scale=(0.5, 1.0), photometry=DISGUISE)
 CROPPED = replace(DISGUISED, photometry=None)
 GREY, NEGATIVE, SAME_CROP = 0.5, 0.2, 0.5
 """How often a view is shown in other tones of grey, how often as a negative, and how often both views are of one crop,
-as the pictures of two cameras are. DINOv2's own training greys and solarises 0.2 of the views. Without it the task is
+as the images of two cameras are. DINOv2's own training greys and solarises 0.2 of the views. Without it the task is
 solved by colours alone, which no infrared camera can follow; from random weights it is too hard a task (the loss stays
 at chance), so it comes second."""
 
 
 @dataclass
 class TwoViews:
-    """Two views each of B pictures, [B, 3, S, S]."""
+    """Two views each of B images, [B, 3, S, S]."""
 
     one: Tensor
     other: Tensor
@@ -59,14 +59,14 @@ class TwoViews:
 
 
 class _Pictures(Dataset[TwoViews]):
-    """Batch by batch, a function of seed and step; every picture once an epoch."""
+    """Batches as a function of seed and step; every image once per epoch."""
 
     def __init__(
         self, sources: Sequence[ManifestSource], batch: int, side: int, steps: range, seed: int, disguise: bool
     ) -> None:  # fmt: skip
         self._items = [(source, item) for source in sources for item in range(len(source))]
         if len(self._items) < batch:
-            raise ValueError(f"{len(self._items)} pictures are fewer than a batch of {batch}")
+            raise ValueError(f"{len(self._items)} images are fewer than a batch of {batch}")
         self._batch, self._side, self._steps, self._seed = batch, side, steps, seed
         self._disguise = disguise
 
@@ -113,14 +113,14 @@ def train_teacher(
     start: Path | None = None,
     rate: float = RATE,
 ) -> Path:
-    """Trains, or goes on where the run in `folder` stopped; returns `<folder>/teacher.safetensors`.
+    """Train, or resume the run in `folder`; returns `<folder>/teacher.safetensors`.
 
     Args:
         sources: pairs, of which RGB is used.
         variant: key of `VARIANTS`.
         steps, batch, side, seed: of the run; side in pixels.
         folder: of the run.
-        start: an earlier teacher to go on from, with disguised views; None: random weights and the usual views.
+        start: an earlier teacher to continue from, with disguised views; None: random weights and the usual views.
         rate: peak learning rate.
     """
     torch.manual_seed(seed)
@@ -132,14 +132,14 @@ def train_teacher(
     optimiser = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}], lr=rate
     )
-    pictures = _Pictures(sources, batch, side, range(resume_step(folder), steps), seed, start is not None)
+    images = _Pictures(sources, batch, side, range(resume_step(folder), steps), seed, start is not None)
 
     def loss_of(runner: nn.Module, views: TwoViews) -> dict[str, Tensor]:
         one, other = runner(torch.cat([views.one, views.other])).cls.chunk(2)
         return {"total": contrastive_loss(one, other, TEMPERATURE)}
 
     options = LoopOptions(steps, round(WARMUP * steps), clip=3.0, ema=0.0, checkpoint_every=100)
-    loader: Loader[TwoViews] = Loader(pictures, workers=1)
+    loader: Loader[TwoViews] = Loader(images, workers=1)
     train(model, loss_of, loader, optimiser, options, folder, torch.device("cpu"))
     path = folder / "teacher.safetensors"
     save_dinov2(model, path)
@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=RATE, help="peak learning rate (%(default)s)")
     parser.add_argument("--variant", default="tiny")
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--batch", type=int, default=64, help="pictures a step, two views each (%(default)s)")
+    parser.add_argument("--batch", type=int, default=64, help="images per step, two views each (%(default)s)")
     parser.add_argument("--crop", type=int, default=112)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -35,7 +35,7 @@ SPEEDS = (0, 200, 400)
 """Peak speed of the image [px/s]; 400 is about 40 degrees a second at a field of view of 60 degrees."""
 SWING_S = 4.0
 CASES = ("30 Hz infrared", "reused", "reused, compensated by the images", "reused, compensated by the known motion")
-_LEAST_SHOWN = 0.3
+_MIN_SHOWN = 0.3
 
 
 def turning_table(model: Path, seeds: Sequence[int], duration_s: float) -> str:
@@ -106,7 +106,7 @@ def _window(view: CameraView, speed: float, at_s: float) -> CameraView:
     boxes = view.boxes - np.array([left, 0, left, 0], np.float32)
     clipped = np.clip(boxes, 0, np.array(SIZE * 2, np.float32))
     width = [(b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in (clipped, boxes)]
-    kept = width[0] > _LEAST_SHOWN * np.maximum(width[1], 1e-6)
+    kept = width[0] > _MIN_SHOWN * np.maximum(width[1], 1e-6)
     return CameraView(pixels, clipped[kept], view.labels[kept])
 
 
