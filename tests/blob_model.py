@@ -59,7 +59,7 @@ def make_blob_model(path: str | Path, input_size: tuple[int, int] = (644, 476), 
     info = blob_info(input_size, **{"inputs": "raw"} | changes)
     width, height = input_size
     graph = _Graph()
-    # Channel planes of the colour frame, still normalised: red minus blue is above 2 only where there is much red.
+    # Channel planes of the RGB frame, still normalised: red minus blue is above 2 only where there is much red.
     arrays = signature(info.with_(inputs="normalised"))
     nothing = {"rgb": np.zeros((1, 3, height, width)), "ir": np.zeros((1, 1, height, width)), "present": np.eye(2)}
     streams = ["rgb", "ir"]

@@ -170,7 +170,7 @@ class TestStream:
         plain = np.abs(np.diff(greys(ThermalNormaliser(ThermalContract()), frames))).max()
         calm = np.abs(np.diff(greys(ThermalNormaliser(ThermalContract(), STREAM_SMOOTHING), frames))).max()
         assert calm < 6
-        assert plain > 8 * calm  # without it the picture jumps by a quarter of all greys or more
+        assert plain > 8 * calm  # without it the image jumps by a quarter of all greys or more
 
     def test_a_running_mean_alone_is_not_enough(self):
         rng = np.random.default_rng(0)

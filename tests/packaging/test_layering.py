@@ -22,13 +22,13 @@ ARROWS: dict[str, set[str]] = {
     # One definition per option of the command line.
     "options": set(),
     "files": {"text"},
-    # Which counts of a thermal frame are no measurement; part of the thermal contract.
+    # Which counts of a thermal frame are invalid; part of the thermal contract.
     "invalid_counts": set(),
     "thermal": {"invalid_counts"},
     "losses": set(),
     # Many jobs at once, whatever they are.
     "jobs": {"text"},
-    # The synthetic street renderer.
+    # The synthetic scene renderer.
     "scenes": {"modality"},
     # Registration in use: homography, camera geometry, checkerboard.
     "calibration": {"invalid_counts"},
@@ -58,7 +58,7 @@ ARROWS: dict[str, set[str]] = {
     },
     # What is timed, against what; it builds and runs everything below it.
     "bench": {"data", "export", "losses", "modality", "models", "runtime", "streams", "training"},
-    # The larger commands of the command line, one a file.
+    # The larger commands of the command line, one per file.
     "commands": {
         "ablation", "bags", "bench", "calibration.estimation", "data", "datasets", "evaluation",
         "export", "modality", "models", "options", "runtime", "streams", "training",

@@ -69,7 +69,7 @@ class NodeProcess:
         words = [sys.executable, "-m", "spectradino_ros.detector_node", "--ros-args", *ros_args]
         if params_file is not None:
             words += ["--params-file", str(params_file)]
-        parameters.setdefault("frozen_ms", 0.0)  # our pictures have no noise: they would pass for a frozen camera's
+        parameters.setdefault("frozen_ms", 0.0)  # the images have no noise and would count as frozen
         for name, value in parameters.items():
             words += ["-p", f"{name}:={str(value).lower() if isinstance(value, bool) else value}"]
         self.words = words

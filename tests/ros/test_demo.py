@@ -116,7 +116,7 @@ def test_synthetic_scenes_without_data(model: Path, ros_domain: int, tmp_path: P
     assert report["pairs"]["answered"] == 5
     assert report["data"]["seeds"] == [9_000_000, 9_000_001]
     assert report["ir_offset_ms_p50"] == pytest.approx(6.0)  # the cameras' clocks differ, and the node says by how much
-    assert report["detection"] is None  # the street has other classes than this model
+    assert report["detection"] is None  # the scene has other classes than this model
     assert report["segmentation"] is None
     assert len(list((tmp_path / "pairs/val/lwir").iterdir())) == 5
 

@@ -228,8 +228,8 @@ def test_memory_of_a_frame_is_kept_for_the_next():
         def faults_of_a_frame():
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
             for _ in range(20):
-                pictures = [np.ones(size, np.uint8) for size in (983_040, 655_360, 1_300_000)]
-                del pictures
+                images = [np.ones(size, np.uint8) for size in (983_040, 655_360, 1_300_000)]
+                del images
             return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 20
 
         _settle_memory()

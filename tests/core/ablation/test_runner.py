@@ -61,7 +61,7 @@ def test_tables_list_results_and_failures(finished_run):
     assert "| Linear (failed: " in text
     assert "| frozen DINOv2, IR as grey |" in text
     assert "mIoU, night" in text
-    assert "paper |" not in text  # synthetic streets are not the paper's data
+    assert "paper |" not in text  # synthetic scenes are not the paper's data
     page = (folder / "report.html").read_text()
     assert "The paper&#x27;s Table 9 on RASMD, Base: other data" in page
     assert (folder / "table09.png").read_bytes()[:4] == b"\x89PNG"

@@ -82,8 +82,8 @@ def test_the_homography_is_the_one_that_is_written_beside_it(tmp_path):
     back = cv2.warpPerspective(small, np.reshape(registration.matrix, (3, 3)), size)[32:-32, 32:-32]
     smooth = cv2.GaussianBlur(straight, (0, 0), 1.5)[32:-32, 32:-32]
     (x, y), _ = cv2.phaseCorrelate(smooth, cv2.GaussianBlur(back, (0, 0), 0.7))
-    # Shapes are drawn to the nearest pixel, of which one infrared is two colour ones: a tenth of it is not to be told.
-    # A wrong convention of where pixels begin would be 0.55.
+    # Shapes are drawn to the nearest pixel, and an IR pixel is two RGB pixels: a tenth of it cannot be measured.
+    # A wrong pixel-centre convention would be 0.55.
     assert max(abs(x), abs(y)) < 0.25, (x, y)
 
 

@@ -110,7 +110,7 @@ def test_frames_come_in_the_order_of_their_stamps_and_hold_what_was_recorded(tmp
 def test_what_waits_is_bounded_in_bytes_too(tmp_path, monkeypatch):
     rows = pairs(40)
     for row in rows:
-        row.received_ns = START_NS  # as in a drive that was converted from something else
+        row.received_ns = START_NS  # as in a recording that was converted from something else
     monkeypatch.setattr("spectradino_core.bags.reader._MAX_BYTES", 200_000)
     with BagReader(record(tmp_path / "bag", rows)) as reader:
         assert [f.stamp_ns for f in reader.frames()] == [row.stamp_ns for row in rows]

@@ -193,7 +193,7 @@ class TestCameraInfo:
             ({"distance_m": float("nan")}, "in front of the camera"),
             ({"normal": (0.0, 0.0, 0.0)}, "in front of the camera"),
             ({"translation": (0.0, 0.0)}, "translation must be three"),
-            ({"rotation": (0.0, 1.0, 0.0, 0.0)}, "plane at"),  # the colour camera looks the other way
+            ({"rotation": (0.0, 1.0, 0.0, 0.0)}, "plane at"),  # the RGB camera looks the other way
         ],
     )
     def test_what_cannot_be_right_is_refused(self, change, words):

@@ -104,7 +104,7 @@ class TestMatrix:
             Registration((1, 0, 0, 0, 1, 0, -1 / 300, 0, 1), IR, RGB)
 
     def test_the_inverse_is_recognised(self):
-        there = np.array([[8.0, 0, -400], [0, 8.0, -300], [0, 0, 1]])  # a wide infrared camera, a colour telephoto
+        there = np.array([[8.0, 0, -400], [0, 8.0, -300], [0, 0, 1]])  # a wide infrared camera, an RGB telephoto
         Registration(tuple(there.reshape(-1)), IR, RGB)
         with pytest.raises(RegistrationError, match="check that it maps IR to RGB"):
             Registration(tuple(np.linalg.inv(there).reshape(-1)), IR, RGB)
@@ -151,7 +151,7 @@ class TestWarp:
         warp = Warp(Registration(matrix), IR, RGB, (427, 341))
         got = warp(frame)[30:-30, 30:-30].astype(float)
         assert abs(got.mean() - 20000) < 300
-        coarse = cv2.blur(got, (5, 5))  # what is left beyond the size of one pixel of the picture
+        coarse = cv2.blur(got, (5, 5))  # what is left beyond the size of one pixel
         assert coarse.std() < 1800
         bare = cv2.warpPerspective(
             frame, np.diag([1 / 3, 1 / 3, 1]) @ np.reshape(matrix, (3, 3)), (427, 341), flags=cv2.INTER_LINEAR

@@ -41,7 +41,7 @@ def test_an_epoch_shows_items_at_most_once_in_whole_batches(count, batch, seed):
 
 
 def test_video_neighbours_do_not_meet():
-    # Two recordings of 600 frames each and 40 single pictures, in batches of 16.
+    # Two recordings of 600 frames each and 40 single images, in batches of 16.
     sequences = [0] * 600 + [1] * 600 + list(range(2, 42))
     frames = [*range(600), *range(600), *([0] * 40)]
     for seed in range(5):

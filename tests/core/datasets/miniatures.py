@@ -93,7 +93,7 @@ def _llvip(root: Path) -> None:
         for name in names:
             write_image(root / f"visible/{split}/{name}.jpg", _colour(70))
             write_image(root / f"infrared/{split}/{name}.jpg", cv2.merge([_grey(30)] * 3))
-            # the size in the file is wrong, as in some of the real ones, and one box reaches beyond the picture
+            # the size in the file is wrong, as in some of the real ones, and one box reaches beyond the image
             _text(
                 root / f"Annotations/{name}.xml",
                 voc_xml([("person", (1, 2, 11, 22)), ("person", (25, 2, 36, 23))], size=(1080, 720)),

@@ -60,11 +60,11 @@ class TestPairs:
 
     def test_a_pair_that_waits_for_something_nearer_leaves_when_nothing_comes(self):
         rig = Rig(sync_slop_ms=60, pairing="one_to_one").run(camera("rgb", 0, 340, 33) + camera("ir", 20, 360, 111))
-        assert rig.feed.waiting("rgb") == rig.feed.waiting("ir") == 1  # the colour frame of 363 ms would be nearer
+        assert rig.feed.waiting("rgb") == rig.feed.waiting("ir") == 1  # the RGB frame of 363 ms would be nearer
         assert not rig.watch(800)
         (capture,) = rig.watch(2000)
         assert (capture.rgb[1], capture.ir[1]) == (330, 353)
-        assert capture.ready_ns / MS == pytest.approx(830, abs=1)  # half a second after the colour camera's last frame
+        assert capture.ready_ns / MS == pytest.approx(830, abs=1)  # half a second after the RGB camera's last frame
 
 
 class TestSilence:
@@ -89,7 +89,7 @@ class TestSilence:
         times = [c.rgb_stamp_ns for c in rig.captures]
         assert times == sorted(set(times))  # none twice, none out of order
         longest = max(b - a for a, b in zip(times, times[1:])) / MS
-        assert longest <= 580  # the picture stands still for no longer than the timeout
+        assert longest <= 580  # one image is repeated for no longer than the timeout
 
     def test_rgb_stops(self):
         rig = Rig(stale_ms=300).run(camera("rgb", 0, 1000, 40) + camera("ir", 3, 3000, 40))
@@ -129,7 +129,7 @@ class TestFrozen:
         rig = self.frames(Rig(), (1000, 2500))
         assert [mode for _, mode in rig.modes] == ["rgb_only", "fused"]
         stopped, back = (at for at, _ in rig.modes)
-        assert 1380 < stopped < 1450  # frozen_ms after the first of the equal pictures
+        assert 1380 < stopped < 1450  # frozen_ms after the first of the equal images
         assert 2500 < back < 2650
         assert 26 <= rig.feed.drops()["frozen_ir"] <= 30
         assert not [c for c in rig.captures if c.ir is not None and stopped < c.ir[1] < 2500]

@@ -51,7 +51,7 @@ class TestByHand:
         pairer = Pairer(slop_ms=50)
         push(pairer, *[("rgb", t) for t in (0, 33, 66, 99)], ("ir", 0), ("ir", 100))  # rhythms are known
         assert push(pairer, ("rgb", 132), ("rgb", 165), ("rgb", 198)) == []
-        # 222 is 24 from 198; the next colour frame, due at 231, will be nearer: wait.
+        # 222 is 24 from 198; the next RGB frame, due at 231, will be nearer: wait.
         assert push(pairer, ("ir", 222)) == []
         assert push(pairer, ("rgb", 231)) == [(231, 222)]
         # 310 is 4 from 306... which is nearer than half a period: nothing better can come.
