@@ -42,7 +42,6 @@ from spectradino_core.streams.detecting import pipeline_of
 from spectradino_core.streams.topics import IMAGES, OUTPUTS
 from spectradino_core.thermal import ThermalError
 from spectradino_ros import diagnosing
-from spectradino_ros.answering import Answerer
 from spectradino_ros.cameras import camera_topic, warn_of_one_camera
 from spectradino_ros.frames import Capture
 from spectradino_ros.health import Health
@@ -62,6 +61,7 @@ from spectradino_ros.parameters import (
     unknown_overrides,
 )
 from spectradino_ros.process import run
+from spectradino_ros.processing import CaptureProcessor
 from spectradino_ros.registering import Registering
 from spectradino_ros.worker import NewestOnlyWorker
 
@@ -102,7 +102,7 @@ class DetectorNode(ManagedNode):
         self._pipeline: Pipeline | None = None
         self._outputs: Outputs | None = None
         self._worker: NewestOnlyWorker[Capture] | None = None
-        self._answerer: Answerer | None = None
+        self._processor: CaptureProcessor | None = None
         self._intake: Intake | None = None
         self._stopping: NewestOnlyWorker[Capture] | None = None
         self._lost = ""
@@ -204,7 +204,7 @@ class DetectorNode(ManagedNode):
         pipeline.reset()
         self._health.reset()
         self._notices.forget()
-        self._answerer = answerer = Answerer(
+        self._processor = processor = CaptureProcessor(
             self,
             pipeline,
             outputs,
@@ -215,7 +215,7 @@ class DetectorNode(ManagedNode):
             self._registering,
             self._on_lost,
         )
-        self._worker = NewestOnlyWorker(answerer.answer, answerer.failed)
+        self._worker = NewestOnlyWorker(processor.process, processor.failed)
         pipeline.on_prepared = self._worker.let_go
         self._update_subscriptions()
         topics = " and ".join(camera_topic(self, name, settings.transport_of(key)) for key, name in IMAGES.items())
@@ -247,12 +247,12 @@ class DetectorNode(ManagedNode):
 
     def _submit(self, *captures: Capture) -> list[Capture]:
         """Queue captures for the worker; returns those that are dropped for newer ones."""
-        worker, answerer, engine = self._worker, self._answerer, self._engine
-        if worker is None or answerer is None:
+        worker, processor, engine = self._worker, self._processor, self._engine
+        if worker is None or processor is None:
             return []
         dropped = worker.submit(*captures)
         if any(capture.after_jump for capture in dropped):
-            answerer.note_jump()
+            processor.note_jump()
         worker.stand_back(_STAND_BACK_S)
         if dropped and engine is not None and engine.condition is Condition.REBUILDING:
             self._health.dropped("engine_rebuilding", len(dropped))

@@ -1,7 +1,7 @@
 """Intake of camera messages: they are checked and passed to `streams.feed` for pairing.
 
 All of it runs on the executor's thread, so pixels are not decoded here: a large or malicious image would block the
-services. The worker decodes them (`answering.py`). Dropped frames are counted and logged, throttled.
+services. The worker decodes them (`processing.py`). Dropped frames are counted and logged, throttled.
 """
 
 from __future__ import annotations

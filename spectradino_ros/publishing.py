@@ -23,8 +23,8 @@ from vision_msgs.msg import (
 )
 
 from spectradino_core.runtime.perception_result import PerceptionResult
-from spectradino_core.streams import answers
-from spectradino_core.streams.answers import Facts, detection_fields
+from spectradino_core.streams import result_fields
+from spectradino_core.streams.result_fields import Facts, detection_fields
 
 __all__ = [
     "Facts",
@@ -98,6 +98,6 @@ def _make(kind: str, **fields: Any) -> Any:
     return _TYPES[kind](**fields)
 
 
-label_message = partial(answers.label_message, _make)
-report_message = partial(answers.report_message, _make)
-temperatures_message = partial(answers.temperatures_message, _make)
+label_message = partial(result_fields.label_message, _make)
+report_message = partial(result_fields.report_message, _make)
+temperatures_message = partial(result_fields.temperatures_message, _make)

@@ -28,9 +28,9 @@ from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.overlay import draw_overlay, infrared_to_grey
 from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.runtime.rgb_grid import in_infrared_pixels, infrared_in_colour_pixels
-from spectradino_core.streams.answers import Facts
 from spectradino_core.streams.detecting import open_pipeline
 from spectradino_core.streams.feed import FeedEvent
+from spectradino_core.streams.result_fields import Facts
 from spectradino_core.streams.settings import Settings
 from spectradino_core.streams.topics import OUTPUTS
 

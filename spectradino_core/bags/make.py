@@ -33,9 +33,9 @@ from spectradino_core.bags.sources import CameraView, ViewSource
 from spectradino_core.bags.writer import BagWriter
 from spectradino_core.calibration.registration import Registration
 from spectradino_core.files import written_atomically
-from spectradino_core.streams.answers import DetectionFields
 from spectradino_core.streams.calibration_file import Calibration, save_calibration
 from spectradino_core.streams.queues import Stream
+from spectradino_core.streams.result_fields import DetectionFields
 
 __all__ = ["FORMS", "CameraSchedule", "Made", "MakeOptions", "beside", "exposures", "make_bag"]
 

@@ -16,8 +16,8 @@ import numpy as np
 from spectradino_core.bags import BagError
 from spectradino_core.bags.message_types import writing_types
 from spectradino_core.runtime.perception_result import PerceptionResult
-from spectradino_core.streams import answers
-from spectradino_core.streams.answers import DetectionFields, detection_fields
+from spectradino_core.streams import result_fields
+from spectradino_core.streams.result_fields import DetectionFields, detection_fields
 
 __all__ = [
     "compressed_message",
@@ -123,9 +123,9 @@ def detection_array(found: Any, head: Any, ids: Sequence[str] = ()) -> Any:
     return make("vision_msgs/msg/Detection2DArray", header=head, detections=detections)
 
 
-label_message = partial(answers.label_message, make)
-report_message = partial(answers.report_message, make)
-temperatures_message = partial(answers.temperatures_message, make)
+label_message = partial(result_fields.label_message, make)
+report_message = partial(result_fields.report_message, make)
+temperatures_message = partial(result_fields.temperatures_message, make)
 
 
 def _encoding(pixels: np.ndarray) -> str:

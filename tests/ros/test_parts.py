@@ -277,17 +277,17 @@ def test_a_missing_bundled_model_is_reported_with_all_searched_paths(tmp_path, m
 
 
 def test_a_jump_of_time_at_a_dropped_capture_reaches_the_next_one(monkeypatch):
-    from spectradino_ros import answering
+    from spectradino_ros import processing
 
     seen = []
-    monkeypatch.setattr(answering, "find", lambda *arguments: seen.append(arguments[5]))
-    answerer = answering.Answerer.__new__(answering.Answerer)
-    answerer._pipeline = answerer._registering = None
-    answerer._jumped = False
+    monkeypatch.setattr(processing, "find", lambda *arguments: seen.append(arguments[5]))
+    processor = processing.CaptureProcessor.__new__(processing.CaptureProcessor)
+    processor._pipeline = processor._registering = None
+    processor._jumped = False
     frame = CameraFrame(Header(), lambda: np.zeros((4, 4, 3), np.uint8), "rgb")
     capture = Capture(frame, None, None, 0.0, False)
-    answerer._found(None, capture)
-    answerer.note_jump()
+    processor._found(None, capture)
+    processor.note_jump()
     for _ in range(2):
-        answerer._found(None, capture)
+        processor._found(None, capture)
     assert seen == [False, True, False]

@@ -37,13 +37,13 @@ from spectradino_ros.parameters import Settings
 from spectradino_ros.publishing import Facts
 from spectradino_ros.registering import Registering
 
-__all__ = ["Answerer"]
+__all__ = ["CaptureProcessor"]
 
 _CLOCK_TOLERANCE_S = 10.0
 """Stamps that differ from the node's clock by more come from another clock, not from late frames."""
 
 
-class Answerer:
+class CaptureProcessor:
     """Run the pipeline on one capture at a time and publish its results; not thread-safe."""
 
     def __init__(
@@ -84,12 +84,12 @@ class Answerer:
         self._notices = notices
         self._topics = {key: camera_topic(node, name, settings().transport_of(key)) for key, name in IMAGES.items()}
 
-    def answer(self, capture: Capture) -> None:
+    def process(self, capture: Capture) -> None:
         """Run inference on a capture and publish the result; exceptions go to `failed`."""
         settings = self._settings()
         start = perf_counter()
         for error in unpack(settings, self._registering, capture.rgb, capture.ir):
-            self._tell_damaged(error)
+            self._report_damaged(error)
             capture = capture.without(error.camera)
         try:
             percepts = self._found(settings, capture)
@@ -99,7 +99,7 @@ class Answerer:
                 raise
             if capture.ir is not None and not capture.ir.used:
                 capture.ir.used = True
-                self._tell_no_measurement(error)
+                self._report_no_valid_pixel(error)
             capture = capture.without("ir")
             percepts = self._found(settings, capture)
         rgb, ir = capture.rgb, capture.ir
@@ -172,10 +172,10 @@ class Answerer:
         self._jumped = True
 
     def failed(self, error: Exception) -> None:
-        """Count and log the capture dropped by an exception of `answer`."""
+        """Count and log the capture dropped by an exception of `process`."""
         if isinstance(error, UnreadableError):
             for one in error.errors:
-                self._tell_damaged(one)
+                self._report_damaged(one)
             return
         cause = drop_cause(error)
         if cause == "inference_failed" and not self._node.context.ok():
@@ -197,7 +197,7 @@ class Answerer:
             trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
             self._notices.error("inference", f"inference failed, dropped one capture: {error}\n{trace}")
 
-    def _tell_damaged(self, error: DecodeError) -> None:
+    def _report_damaged(self, error: DecodeError) -> None:
         """Count and log a frame that can't be decoded."""
         if error.counted:
             return
@@ -206,7 +206,7 @@ class Answerer:
         self._health.dropped(drop_cause(error))
         self._notices.warn(f"{error.cause} {topic}", f"dropped a frame of {topic}: {error}")
 
-    def _tell_no_measurement(self, error: NoValidPixelError) -> None:
+    def _report_no_valid_pixel(self, error: NoValidPixelError) -> None:
         """Count and log an IR frame without a valid pixel whose RGB image is used alone."""
         self._health.dropped(drop_cause(error))
         self._health.invalid_pixels(1.0)
