@@ -11,7 +11,8 @@ from spectradino_core.options import add_former, add_option, names, refuse
 
 __all__ = ["add"]
 
-_LAYOUTS = ("folder", "ms2", "rasmd", "ir500k")
+_LAYOUTS = ("folder", "ms2", "rasmd", "ir500k", "nyuv2", "ade20k", "imagenet")
+_WITHOUT_SPLITS = ("rasmd", "ir500k")
 _OF_DATA = "split bands hold-out-sequences limit plane-distance sequence-pattern data-root"
 """Options that list what is on disk."""
 
@@ -39,8 +40,8 @@ def add(commands: Any) -> None:
         help=f"folder layout: {', '.join(_LAYOUTS)} (default: folder)",
     )  # fmt: skip
     add_option(
-        made, "--split", " of layout 'folder' (default: train), or of 'ms2': train, val, test, test_day, test_night or "
-        "test_rainy (default: all sequences)",
+        made, "--split", " of layout 'folder' (default: train); of 'ms2': train, val, test, test_day, test_night or "
+        "test_rainy (default: all sequences); of 'nyuv2', 'ade20k', 'imagenet' (default: the training split)",
     )  # fmt: skip
     add_option(made, "--bands")
     made.add_argument(
@@ -97,7 +98,7 @@ def _make_manifest(options: argparse.Namespace) -> int:
         raise ValueError("nothing to list: give --data DIR, or --scenes N --out DIR")
     layout = options.layout or "folder"
     split = options.split or ("train" if layout == "folder" else None)
-    if layout not in ("folder", "ms2"):
+    if layout in _WITHOUT_SPLITS:
         refuse(options, "split", f"has no effect on layout {layout}")
     if layout != "ms2":
         refuse(options, "plane-distance", f"has no effect on layout {layout}")

@@ -39,6 +39,11 @@ def add(commands: Any) -> None:
     probes = command.add_argument(
         "--probe-scenes", type=int, default=0, metavar="N", help="number of training scenes to fit linear probes on"
     )
+    command.add_argument(
+        "--probe-manifest", type=Path, metavar="FILE",
+        help="items with depth or segmentation maps to fit linear probes on, evaluated on those of --manifest; all "
+        "their patch tokens are kept in memory",
+    )  # fmt: skip
     add_option(command, "--crop", " (default: %(default)s)", default=224)
     add_option(
         command, "--views", ": the largest centred square, then seeded crops; figures are averaged over views, which "

@@ -15,7 +15,7 @@ OWN = "base anchor maps alpha-max tokens no-dense no-palette depth-range"
 """Options of this system alone."""
 
 _OF_STAGES = (
-    "stages val-manifest val-scenes epochs ema learn-temperature infrared-alignment strategy grad-accum "
+    "stages epochs ema learn-temperature infrared-alignment strategy grad-accum "
     "activation-checkpointing cache-teacher keep tensorboard"
 )
 
@@ -77,6 +77,9 @@ def run(options: argparse.Namespace) -> int:
         sources.append(SceneImages(options.scenes, bands=of_scenes, maps=maps))
     if not sources:
         raise ValueError("nothing to train on: give --manifest FILE, --scenes N or both")
+    validation: list[ImageSource] = [ManifestSource(path, options.data_root) for path in options.val_manifest or ()]
+    if options.val_scenes:
+        validation.append(SceneImages.held_out(options.val_scenes))
     path = pretrain_omnivorous(
         recipe,
         sources,
@@ -95,6 +98,7 @@ def run(options: argparse.Namespace) -> int:
             log_every=options.log_every or 20,
             override=tuple(options.override),
         ),
+        validation,
     )
     if os.environ.get("RANK", "0") == "0":
         print(f"{path}: backbone; training curves are in {path.parent / 'losses.png'}")

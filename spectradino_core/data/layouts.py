@@ -6,6 +6,9 @@
 | `ms2` | `sync_data/<sequence>/{rgb,nir,thr}/img_left/<frame>.png` | published |
 | `rasmd` | sibling folders `rgb` and `swir` at any depth, names equal except for a prefix | work that uses it |
 | `ir500k` | sibling folders `RGB` and `TIR` at any depth, equal file names | code that reads it |
+| `nyuv2` | `<split>/<scene>/rgb_<n>.jpg`, `sync_depth_<n>.png` in millimetres | the usual extraction of NYUv2 |
+| `ade20k` | `images/<split>/<id>.jpg` and `annotations/<split>/<id>.png`, 0 unlabelled | published (scene parsing) |
+| `imagenet` | `<split>/<class>/<id>.JPEG`, one folder per class, RGB alone | published, torchvision's ImageFolder |
 
 MS2 has one stereo rig per band: its bands are synchronised but not registered; `make_manifest` registers them by the
 calibration of each sequence (see `ms2.py`).
@@ -55,7 +58,8 @@ def find_pairs(layout: str, root: Path, split: str | None = None, pattern: str |
     Args:
         layout: key of `LAYOUTS`.
         root: folder of the extracted data set.
-        split: split of the layouts `folder` (None: "train") and `ms2` (None: all sequences).
+        split: split of the layouts `folder` (None: "train"), `ms2` (None: all sequences), and `nyuv2`, `ade20k` and
+            `imagenet` (None: the training split).
         pattern: regular expression with the group `sequence` and optionally `frame` (digits), searched in the RGB
             image's path without extension, for layouts without sequences: `(?P<sequence>FLIR)_(?P<frame>\\d+)`.
 
@@ -147,11 +151,57 @@ def _siblings(layout: str) -> Callable[[Path, str | None], list[ManifestItem]]:
     return read
 
 
+def _nyuv2(root: Path, split: str | None) -> list[ManifestItem]:
+    folder = root / (split or "train")
+    items, missing = [], []
+    for path in sorted(folder.glob("*/rgb_*")) if folder.is_dir() else ():
+        depth = path.with_name(f"sync_depth_{path.stem.removeprefix('rgb_')}.png")
+        if not depth.is_file():
+            missing.append(depth.relative_to(root).as_posix())
+            continue
+        number = path.stem.removeprefix("rgb_")
+        position = FramePosition(path.parent.name, int(number) if number.isdigit() else None)
+        paths = {"rgb": path.relative_to(root).as_posix(), "depth": depth.relative_to(root).as_posix()}
+        items.append(ManifestItem(paths, position, "nyuv2", depth_per_metre=1000.0))
+    if not items and not missing:
+        raise LayoutError(f"{root}: looked for {folder.name}/<scene>/rgb_<n>.jpg; found {listing(root)}")
+    _check_missing(root, len(items), missing)
+    return items
+
+
+def _ade20k(root: Path, split: str | None) -> list[ManifestItem]:
+    base = root / "ADEChallengeData2016" if (root / "ADEChallengeData2016").is_dir() else root
+    folders = {
+        "rgb": base / "images" / (split or "training"),
+        "segmentation": base / "annotations" / (split or "training"),
+    }
+    if not all(folder.is_dir() for folder in folders.values()):
+        wanted = " and ".join(folder.relative_to(root).as_posix() for folder in folders.values())
+        raise LayoutError(f"{root}: looked for {wanted}; found {listing(base)}")
+    return [replace(item, unlabelled=0) for item in _paired(root, folders, "ade20k", None)]
+
+
+def _imagenet(root: Path, split: str | None) -> list[ManifestItem]:
+    folder = root / (split or "train")
+    items = [
+        ManifestItem({"rgb": path.relative_to(root).as_posix()}, None, "imagenet", one.name)
+        for one in (sorted(folder.iterdir()) if folder.is_dir() else ())
+        if one.is_dir()
+        for path in _images(one)
+    ]
+    if not items:
+        raise LayoutError(f"{root}: looked for {folder.name}/<class>/<images>; found {listing(root)}")
+    return items
+
+
 LAYOUTS: dict[str, Callable[[Path, str | None], list[ManifestItem]]] = {
     "folder": _folder,
     "ms2": _ms2,
     "rasmd": _siblings("rasmd"),
     "ir500k": _siblings("ir500k"),
+    "nyuv2": _nyuv2,
+    "ade20k": _ade20k,
+    "imagenet": _imagenet,
 }
 """Readers by name; each maps (root, split) to items."""
 

@@ -152,4 +152,4 @@ def _summary(items: Sequence[ManifestItem]) -> str:
     counts = Counter(key for item in items for key in item.paths if key != "rgb")
     sequences = {item.position.sequence for item in items if item.position is not None}
     kinds = ", ".join(f"{key} {count}" for key, count in counts.items())
-    return f"{len(items)} items ({kinds}), {len(sequences) or 'no'} sequences"
+    return f"{len(items)} items ({kinds or 'RGB alone'}), {len(sequences) or 'no'} sequences"

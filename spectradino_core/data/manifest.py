@@ -5,11 +5,12 @@
 | key | meaning |
 |---|---|
 | `rgb` | path of the RGB image, relative to the root; may be grey |
-| `nir`, `swir`, `lwir`, `depth`, `segmentation` | paths of the other images, at least one |
+| `nir`, `swir`, `lwir`, `depth`, `segmentation` | paths of the other images, at least one unless there is a `class` |
 | `sequence`, `frame` | recording and frame number; without them, the item has no neighbours |
 | `source` | name of the data set, for messages |
 | `class` | class of the scene, if known; used by k-NN evaluation |
 | `depth_per_metre` | counts of the depth image per metre; default 256 |
+| `unlabelled` | value of unlabelled pixels of the segmentation image beside 255 |
 | `to_rgb` | nine numbers, row by row, of the homography from pixels of an infrared image to those of RGB, by band |
 | `view` | [x1, y1, x2, y2], the rectangle of RGB pixels that is used; default: the whole image |
 
@@ -67,6 +68,7 @@ class ManifestItem:
         to_rgb: homography of infrared images to RGB pixels by band, nine numbers row by row; a band without one covers
             the RGB image.
         view: rectangle x1 y1 x2 y2 of RGB pixels that all bands with a homography see; None: the whole image.
+        unlabelled: value of unlabelled pixels of the segmentation image beside 255; None: there is none.
     """
 
     paths: dict[str, str]
@@ -76,6 +78,7 @@ class ManifestItem:
     depth_per_metre: float = _DEPTH_PER_METRE
     to_rgb: dict[str, tuple[float, ...]] = field(default_factory=dict)
     view: tuple[int, int, int, int] | None = None
+    unlabelled: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         out: dict[str, Any] = dict(self.paths)
@@ -93,6 +96,8 @@ class ManifestItem:
             out["to_rgb"] = {band: list(numbers) for band, numbers in self.to_rgb.items()}
         if self.view is not None:
             out["view"] = list(self.view)
+        if self.unlabelled is not None:
+            out["unlabelled"] = self.unlabelled
         return out
 
     def with_bands(self, bands: Collection[str]) -> ManifestItem | None:
@@ -111,12 +116,22 @@ class ManifestItem:
         """
         if not isinstance(entry, dict):
             raise ValueError("not a JSON object {..}")
-        known = {*MODALITY_KEYS, "sequence", "frame", "source", "class", "depth_per_metre", "to_rgb", "view"}
+        known = {
+            *MODALITY_KEYS,
+            "sequence",
+            "frame",
+            "source",
+            "class",
+            "depth_per_metre",
+            "to_rgb",
+            "view",
+            "unlabelled",
+        }
         if unknown := sorted(entry.keys() - known):
             raise ValueError(f"unknown key {printable(', '.join(unknown))}: use {', '.join(sorted(known))}")
         paths = {key: entry[key] for key in MODALITY_KEYS if key in entry}
-        if "rgb" not in paths or len(paths) < 2:
-            raise ValueError(f"an item needs rgb and at least one of {', '.join(_NOT_RGB)}")
+        if "rgb" not in paths or (len(paths) < 2 and entry.get("class") is None):
+            raise ValueError(f"an item needs rgb and at least one of {', '.join(_NOT_RGB)}, or a class")
         for key, text in paths.items():
             if not isinstance(text, str):
                 raise ValueError(f"{key} is not a path")
@@ -135,6 +150,7 @@ class ManifestItem:
             float(entry.get("depth_per_metre", _DEPTH_PER_METRE)),
             _mappings(entry.get("to_rgb", {}), paths),
             _view(entry.get("view")),
+            _value(entry.get("unlabelled")),
         )
 
 
@@ -160,6 +176,12 @@ def _view(entry: Any) -> tuple[int, int, int, int] | None:
     if x1 >= x2 or y1 >= y2:
         raise ValueError(f"view {entry} has no area")
     return x1, y1, x2, y2
+
+
+def _value(entry: Any) -> int | None:
+    if entry is not None and not (type(entry) is int and 0 <= entry <= 255):
+        raise ValueError(f"unlabelled must be a value of the segmentation image, 0 to 255, got {entry!r}")
+    return entry
 
 
 def write_manifest(items: Iterable[ManifestItem], path: Path) -> int:
@@ -273,6 +295,8 @@ class ManifestSource:
                 raise ItemError(str(error)) from None
             if key == "depth":
                 images[key] = images[key].astype(np.float32) / np.float32(entry.depth_per_metre)
+            elif key == "segmentation" and entry.unlabelled is not None:
+                images[key] = np.where(images[key] == entry.unlabelled, np.uint8(255), images[key])
         self._register(entry, images)
         _check_shapes(entry, images)
         return ImageSet(images, f"{entry.source or self.path.stem}/{entry.paths['rgb']}")

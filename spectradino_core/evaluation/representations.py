@@ -16,9 +16,10 @@ from torch import Tensor
 
 from spectradino_core.data.omnivorous import DEPTH_RANGE_M, as_colour, map_tensor
 from spectradino_core.data.prefetch import prefetched
-from spectradino_core.data.sources import ImageSource
+from spectradino_core.data.sources import MAPS, ImageSource
 from spectradino_core.data.views import PLAIN, ViewOptions, colour_tensor, take_view
 from spectradino_core.evaluation.probes import (
+    LinearProbe,
     depth_scores,
     fit_probe,
     patch_classes,
@@ -44,7 +45,7 @@ __all__ = [
 
 CROPPED = ViewOptions(scale=(0.5, 1.0), flip=0.0, photometry=None)
 """Views after the first: one crop for both images of a pair, without other augmentation."""
-_NEAREST_M, _FARTHEST_M = 0.5, 100.0
+_NEAREST_M, _FARTHEST_M = 0.2, 100.0
 
 
 class MeanCosine:
@@ -126,6 +127,7 @@ def extract_each(
     keep_patches: bool = False,
     workers: int = 0,
     depth_range_m: tuple[float, float] = DEPTH_RANGE_M,
+    truth_maps: Sequence[str] = MAPS,
 ) -> dict[str, FeatureSet]:
     """Extract the features of all items that have the modalities, reading each item once for all encoders.
 
@@ -143,13 +145,14 @@ def extract_each(
         keep_patches: keep the patch tokens of all items, for probes.
         workers: see `prefetched`.
         depth_range_m: see `depth_values`; that of the encoders' training.
+        truth_maps: of `MAPS`, the ground truth that `truth_classes` asks for.
 
     Raises:
         ValueError: no item has all modalities, or features are not finite.
         ItemError: an item is damaged; an evaluation skips none.
     """
     contract = thermal or ThermalContract()
-    truth = ("depth", "segmentation") if truth_classes else ()
+    truth = tuple(truth_maps) if truth_classes else ()
     wanted = tuple(dict.fromkeys((*modalities, *truth)))
     rows = [item for item in range(len(source)) if set(wanted) <= set(source.modalities(item))]
     if not rows:
@@ -181,8 +184,10 @@ def extract_each(
             found[name].add(features, reference)
         if truth_classes:
             grid = next(iter(of_batch.values()))["rgb"].grid
-            depths += [patch_depth(view["depth"], side // grid[0]) for view in views]
-            classes += [patch_classes(view["segmentation"], side // grid[0], truth_classes) for view in views]
+            patch = side // grid[0]
+            depths += [patch_depth(view["depth"], patch) for view in views if "depth" in truth]
+            segmented = [view["segmentation"] for view in views if "segmentation" in truth]
+            classes += [patch_classes(mask, patch, truth_classes) for mask in segmented]
     labels = [label(i) for i in rows]
     return {
         name: extracted.feature_set(
@@ -311,7 +316,8 @@ def evaluate_neighbours(train: FeatureSet, test: FeatureSet, k: int = 20) -> dic
 def evaluate_probes(train: FeatureSet, test: FeatureSet, classes: int) -> dict[str, dict[str, float]]:
     """Fit linear probes for depth and segmentation on patch tokens, and evaluate them within and across modalities.
 
-    Depth is fitted as its logarithm; patches without depth (sky) or class are skipped.
+    Depth is fitted as its logarithm; patches without depth (sky) or class are skipped. Each is left out where a set
+    lacks its ground truth.
 
     Args:
         train, test: features with ground truth.
@@ -324,43 +330,53 @@ def evaluate_probes(train: FeatureSet, test: FeatureSet, classes: int) -> dict[s
     Raises:
         ValueError: no ground truth.
     """
-    if train.depth is None or test.depth is None or train.classes is None or test.classes is None:
-        raise ValueError("probes need ground truth: extract features with truth_classes")
+    with_depth = train.depth is not None and test.depth is not None
+    with_classes = train.classes is not None and test.classes is not None
+    if not (with_depth or with_classes):
+        raise ValueError("probes need ground truth of one kind in both sets: extract features with truth_classes")
     if not train.patches or not test.patches:
         raise ValueError("probes need patch tokens: extract features with keep_patches")
-    scores = {}
-    fitted = {key: _fit(train, key, classes) for key in train.patches}
-    for key in test.patches:
-        scores[key] = _score(fitted[key], test, key, classes)
-        if key != "rgb":
-            scores[f"rgb to {key}"] = _score(fitted["rgb"], test, key, classes)
+    scores: dict[str, dict[str, float]] = {}
+    pairs = [(key, key, key) for key in test.patches]
+    pairs += [(f"rgb to {key}", "rgb", key) for key in test.patches if key != "rgb"]
+    fitted_depth = {key: _fit_depth(train, key) for key in train.patches} if with_depth else {}
+    fitted_classes = {key: _fit_classes(train, key, classes) for key in train.patches} if with_classes else {}
+    for name, source, key in pairs:
+        scores[name] = {}
+        if with_depth:
+            scores[name] |= _score_depth(fitted_depth[source], test, key)
+        if with_classes:
+            scores[name]["miou"] = _score_classes(fitted_classes[source], test, key, classes)
     return scores
 
 
-def _fit(train: FeatureSet, key: str, classes: int) -> tuple[Any, Any]:
+def _tokens(features: FeatureSet, key: str) -> np.ndarray:
+    return features.patches[key].reshape(-1, features.patches[key].shape[-1])
+
+
+def _fit_depth(train: FeatureSet, key: str) -> LinearProbe:
     assert train.depth is not None
+    depth = train.depth.reshape(-1)
+    return fit_probe(_tokens(train, key)[depth > 0], np.log(depth[depth > 0])[:, None])
+
+
+def _fit_classes(train: FeatureSet, key: str, classes: int) -> LinearProbe:
     assert train.classes is not None
-    tokens = train.patches[key].reshape(-1, train.patches[key].shape[-1])
-    depth, label = train.depth.reshape(-1), train.classes.reshape(-1)
-    known, labelled = depth > 0, label >= 0
-    return (
-        fit_probe(tokens[known], np.log(depth[known])[:, None]),
-        fit_probe(tokens[labelled], np.eye(classes)[label[labelled]]),
-    )
+    label = train.classes.reshape(-1)
+    return fit_probe(_tokens(train, key)[label >= 0], np.eye(classes)[label[label >= 0]])
 
 
-def _score(probes: tuple[Any, Any], test: FeatureSet, key: str, classes: int) -> dict[str, float]:
+def _score_depth(probe: LinearProbe, test: FeatureSet, key: str) -> dict[str, float]:
     assert test.depth is not None
+    depth = test.depth.reshape(-1)
+    predicted = np.exp(np.clip(probe(_tokens(test, key)[depth > 0])[:, 0], np.log(_NEAREST_M), np.log(_FARTHEST_M)))
+    scores = depth_scores(predicted, depth[depth > 0])
+    return {"depth_rmse": scores.rmse, "depth_delta1": scores.delta1}
+
+
+def _score_classes(probe: LinearProbe, test: FeatureSet, key: str, classes: int) -> float:
     assert test.classes is not None
-    tokens = test.patches[key].reshape(-1, test.patches[key].shape[-1])
-    depth, label = test.depth.reshape(-1), test.classes.reshape(-1)
-    known = depth > 0
-    predicted = np.exp(np.clip(probes[0](tokens[known])[:, 0], np.log(_NEAREST_M), np.log(_FARTHEST_M)))
-    of_depth = depth_scores(predicted, depth[known])
+    label = test.classes.reshape(-1)
     pixels = ConfusionMatrix([str(number) for number in range(classes)])
-    pixels.add(probes[1](tokens).argmax(axis=1), np.where(label < 0, UNLABELLED, label))
-    return {
-        "depth_rmse": of_depth.rmse,
-        "depth_delta1": of_depth.delta1,
-        "miou": pixels.scores().miou,
-    }
+    pixels.add(probe(_tokens(test, key)).argmax(axis=1), np.where(label < 0, UNLABELLED, label))
+    return pixels.scores().miou

@@ -26,6 +26,7 @@ from spectradino_core.evaluation.representations import (
     extract_features,
     mean_of,
 )
+from spectradino_core.evaluation.segmentation import UNLABELLED
 from spectradino_core.files import written_atomically
 from spectradino_core.modality import INFRARED, Modality
 from spectradino_core.models.encoders import BandedEncoder, PlainEncoder, encoder_of
@@ -156,9 +157,9 @@ def probes_table(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str
         for model, probes in scores.items():
             if probe in probes:
                 row = probes[probe]
-                lines.append(
-                    f"| {probe} | {model} | {row['depth_rmse']:.2f} | {row['depth_delta1']:.3f} | {row['miou']:.3f} |"
-                )
+                figures = (("depth_rmse", ".2f"), ("depth_delta1", ".3f"), ("miou", ".3f"))
+                cells = [format(row[name], form) if name in row else "–" for name, form in figures]
+                lines.append(f"| {probe} | {model} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n\n`a to b`: fitted on a's features, applied to b's without further training.\n"
 
 
@@ -200,7 +201,7 @@ def run(options: argparse.Namespace) -> int:
         encoders, sets, options.crop, teacher, bool(options.maps), options.compare_bands, options.device, options.views,
         options.workers, options.depth_range or DEPTH_RANGE_M,
     )  # fmt: skip
-    texts = [pairs_table(scores)]
+    texts = [pairs_table(scores)] if any(scores.values()) else []
     if options.views > 1:
         texts.append(f"Means over {options.views} views: the largest centred square, then seeded crops.\n")
     result: dict[str, Any] = {"crop": options.crop, "views": options.views, "pairs": scores}
@@ -209,8 +210,14 @@ def run(options: argparse.Namespace) -> int:
         result["neighbours"] = _neighbours(encoders, sets, train, options)
         texts.append(neighbours_table(result["neighbours"]))
     if options.probe_scenes:
-        result["probes"] = _probes(encoders, options)
-        texts.append(probes_table(result["probes"]))
+        scenes = SceneImages(options.probe_scenes, misregistration_px=0.0)
+        found = _probes(encoders, scenes, SceneImages.held_out(max(8, options.scenes)), len(MASK_CLASSES), options)
+        result["probes"] = found
+        texts.append(probes_table(found))
+    if options.probe_manifest is not None:
+        found = _manifest_probes(encoders, sets, ManifestSource(options.probe_manifest, options.data_root), options)
+        result["manifest_probes"] = found
+        texts.append(probes_table(found))
     print("\n".join(texts))
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
@@ -218,8 +225,9 @@ def run(options: argparse.Namespace) -> int:
             with written_atomically(options.out / name) as scratch:
                 scratch.write_text(text, encoding="utf-8")
         shown = {name: pairs for name, pairs in drawn.items() if pairs}
-        plot_pairs(shown, options.out / "pairs.png")
-        if options.tsne:
+        if shown:
+            plot_pairs(shown, options.out / "pairs.png")
+        if shown and options.tsne:
             plot_tsne(shown, options.out / "pairs_tsne.png")
     return 0
 
@@ -237,21 +245,27 @@ def _neighbours(
     train: ManifestSource,
     options: argparse.Namespace,
 ) -> dict[str, dict[str, float]]:
-    """Evaluate k-NN on the first data set with classes, with the first modality that it shares with `train`."""
+    """Evaluate k-NN on the first data set with classes, with the first modality that it shares with `train`.
+
+    Without infrared images, as in ImageNet, RGB alone is evaluated.
+    """
     labelled = [s for s in sets.values() if isinstance(s, ManifestSource) and s.label(0) is not None]
     if not labelled:
         raise ValueError("--knn-manifest needs classes: give a --manifest with 'class' in its items")
     have = _modalities(train, False)
-    test, key = next(((s, k) for s in labelled for k in _modalities(s, False) if k in have), (None, ""))
+    shared = ((s, k) for s in labelled for k in _modalities(s, False) if k in have)
+    test, key = next(shared, (None, "") if have else (labelled[0], ""))
     if test is None:
         raise ValueError(
             f"{options.knn_manifest} holds {' and '.join(have)}: give a --manifest with classes and one of these"
         )
     out = {}
     for name, encoder in encoders.items():
-        if _supports(encoder, key):
+        if not key or _supports(encoder, key):
             of_train, of_test = (
-                extract_features(encoder, s, (key,), options.crop, device=options.device, workers=options.workers)
+                extract_features(
+                    encoder, s, (key,) if key else (), options.crop, device=options.device, workers=options.workers
+                )
                 for s in (train, test)
             )
             out[name] = evaluate_neighbours(of_train, of_test)
@@ -259,25 +273,44 @@ def _neighbours(
 
 
 def _probes(
-    encoders: Mapping[str, PlainEncoder | BandedEncoder], options: argparse.Namespace
+    encoders: Mapping[str, PlainEncoder | BandedEncoder],
+    train: ImageSource,
+    test: ImageSource,
+    classes: int,
+    options: argparse.Namespace,
 ) -> dict[str, dict[str, dict[str, float]]]:
-    train, test = (
-        SceneImages(options.probe_scenes, misregistration_px=0.0),
-        SceneImages.held_out(max(8, options.scenes)),
-    )
-    classes = len(MASK_CLASSES)
+    """Fit probes on one source and evaluate them on another, for the modalities and the ground truth of both."""
+    shared = set(_modalities(train, True)) & set(_modalities(test, True))
+    truth = [key for key in MAPS if key in shared]
     out = {}
     for name, encoder in encoders.items():
-        keys = [key for key in (*(b.key for b in INFRARED), *MAPS) if _supports(encoder, key)]
+        keys = [key for key in (*(b.key for b in INFRARED), *MAPS) if key in shared and _supports(encoder, key)]
         found: list[FeatureSet] = [
             extract_features(
-                encoder, source, keys, options.crop, truth_classes=classes, keep_patches=True, device=options.device,
-                workers=options.workers, depth_range_m=options.depth_range or DEPTH_RANGE_M,
+                encoder, source, keys, options.crop, truth_classes=classes, truth_maps=truth, keep_patches=True,
+                device=options.device, workers=options.workers, depth_range_m=options.depth_range or DEPTH_RANGE_M,
             )
             for source in (train, test)
         ]  # fmt: skip
         out[name] = evaluate_probes(found[0], found[1], classes)
     return out
+
+
+def _manifest_probes(
+    encoders: Mapping[str, PlainEncoder | BandedEncoder],
+    sets: Mapping[str, ImageSource],
+    train: ManifestSource,
+    options: argparse.Namespace,
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Fit probes on a manifest's own maps and evaluate them on the first data set with maps of the same kind."""
+    have = [key for key in _modalities(train, True) if key in MAPS]
+    test = next((s for s in sets.values() if set(have) & set(_modalities(s, True))), None)
+    if not have or test is None:
+        raise ValueError(
+            f"{options.probe_manifest} has {' and '.join(have) or 'no maps'}: --probe-manifest and a --manifest need "
+            "depth or segmentation maps of one kind"
+        )
+    return _probes(encoders, train, test, UNLABELLED, options)
 
 
 def _modalities(source: ImageSource, maps: bool) -> Sequence[str]:

@@ -12,6 +12,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,8 +20,9 @@ from torch import Tensor
 
 from spectradino_core.data.omnivorous import OmnivorousBatch, available_groups, omnivorous_batches
 from spectradino_core.data.sampling import AdaptiveBands, BandSampling, RoundRobin
-from spectradino_core.data.sources import ImageSource, fingerprint
+from spectradino_core.data.sources import ImageSource, fingerprint, refuse_overlap
 from spectradino_core.data.views import ViewOptions
+from spectradino_core.evaluation.representations import evaluate_pairs, extract_features
 from spectradino_core.models.checkpoints import read_header, save_dinov2, save_spectradino
 from spectradino_core.models.perception_checkpoint import load_network
 from spectradino_core.models.spectradino import SpectraDINO
@@ -76,13 +78,20 @@ class OmnivorousOptions:
     override: tuple[str, ...] = ()
 
 
-def pretrain_omnivorous(recipe: OmnivorousRecipe, sources: Sequence[ImageSource], options: OmnivorousOptions) -> Path:
+def pretrain_omnivorous(
+    recipe: OmnivorousRecipe,
+    sources: Sequence[ImageSource],
+    options: OmnivorousOptions,
+    validation: Sequence[ImageSource] = (),
+) -> Path:
     """Train, or resume the run in `options.folder`, and return the path of its `last.safetensors`.
 
     Args:
         recipe: recipe of the run.
         sources: image sources, in which the two maps and each infrared band are registered to RGB.
         options: options of the run.
+        validation: held-out items; at each checkpoint retrieval from RGB by the mean patch token is logged as
+            "val_r1_<modality>", and how well RGB is retained as "val_retention".
 
     Raises:
         CheckpointError: the file to start from is missing or of another kind.
@@ -90,6 +99,7 @@ def pretrain_omnivorous(recipe: OmnivorousRecipe, sources: Sequence[ImageSource]
         ValueError: too little data for the batch size.
     """
     folder = options.folder
+    refuse_overlap(sources, validation)
     steps = options.steps or recipe.steps
     groups = available_groups(sources)
     with process_group(options.device) as (env, device):
@@ -143,6 +153,7 @@ def pretrain_omnivorous(recipe: OmnivorousRecipe, sources: Sequence[ImageSource]
             ),
             folder,
             device,
+            every=partial(_validate, validation, task, recipe, device, env),
             runner=runner,
             after_step=recorder.after_step,
             stateful={"sampling": sampling, "recent": recorder.recent},
@@ -154,6 +165,23 @@ def pretrain_omnivorous(recipe: OmnivorousRecipe, sources: Sequence[ImageSource]
             plot_losses({"omnivorous": folder / "log.jsonl"}, folder / "losses.png")
         env.wait()
     return path
+
+
+def _validate(
+    validation: Sequence[ImageSource], task: OmnivorousTask, recipe: OmnivorousRecipe, device: torch.device,
+    env: DistEnv, step: int, student: OmnivorousStudent,
+) -> dict[str, float]:  # fmt: skip
+    """Return retrieval and retention on held-out items, in the first process only."""
+    rows: dict[str, list[float]] = {}
+    for source in validation if env.first else ():
+        for key in sorted({key for item in range(len(source)) for key in source.modalities(item)}):
+            found = extract_features(
+                student.encoder, source, (key,), recipe.crop, device=device, teacher=task.teacher,
+                depth_range_m=recipe.depth_range_m,
+            )  # fmt: skip
+            rows.setdefault(f"val_r1_{key}", []).append(evaluate_pairs(found)[key]["gap"]["from_rgb"]["r1"])
+            rows.setdefault("val_retention", []).append(found.retained["retention_patches"])
+    return {name: round(sum(values) / len(values), 6) for name, values in rows.items()}
 
 
 class _StepRecorder:

@@ -31,7 +31,7 @@ OWN = {
     "convert": "precision fuse-attention no-fuse-attention max-map-drop",
     "data make-manifest": "layout sequence-pattern hold-out-sequences plane-distance",
     "evaluate": "slide stride exclude-classes",
-    "evaluate retrieval": "knn-manifest compare-bands probe-scenes tsne",
+    "evaluate retrieval": "probe-manifest knn-manifest compare-bands probe-scenes tsne",
     "export": "name inputs streams",
     "finetune": "mix band-dropout no-augmentation task backbone mode head fusion fuse-at strides upernet-width "
     "lr-adapters lr-blocks layer-decay",

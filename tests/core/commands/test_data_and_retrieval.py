@@ -6,11 +6,15 @@ import json
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
 from spectradino_core.cli import main
-from spectradino_core.data.manifest import read_manifest
+from spectradino_core.data.manifest import ManifestSource, read_manifest
+from spectradino_core.data.scene_sets import SceneImages
+from spectradino_core.data.sources import MAPS
 from spectradino_core.models.checkpoints import save_spectradino
 from spectradino_core.models.spectradino import SpectraDINO
 
@@ -65,10 +69,25 @@ def test_omnivorous_and_retrieval(scenes, backbone, tmp_path, capsys):
         "cpu",
         "--out",
         str(tmp_path / "run"),
-        *["--alpha-max", "0.2", "--tokens", "3", "--no-dense", "--no-palette", "--depth-range", "0.5,10"],
+        *[
+            "--val-scenes",
+            "4",
+            "--alpha-max",
+            "0.2",
+            "--tokens",
+            "3",
+            "--no-dense",
+            "--no-palette",
+            "--depth-range",
+            "0.5,10",
+        ],
     ]
     assert main(words) == 0
     recipe = json.loads((tmp_path / "run/recipe.json").read_text())
+    rows = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    (scored,) = [row for row in rows if "val_retention" in row]
+    assert set(scored) == {"step", "val_retention", *(f"val_r1_{key}" for key in ("nir", "swir", "lwir", *MAPS))}
+    assert 0.9 < scored["val_retention"] <= 1
     changed = {
         name: recipe["recipe"][name] for name in ("largest_alpha", "tokens", "dense", "colourise", "depth_range_m")
     }
@@ -136,3 +155,62 @@ def test_incompatible_options_are_refused(backbone, capsys):
     assert "nothing to evaluate on" in capsys.readouterr().err
     assert main(["pretrain", "--system", "omnivorous", "--variant", "test", "--stages", "1", "--scenes", "8"]) == 1
     assert "--stages is for SpectraDINO's stages, not for --system omnivorous" in capsys.readouterr().err
+
+
+def _indoor(root: Path, count: int) -> None:
+    """Scenes in the official layouts of NYUv2, ADE20k and ImageNet: maps, and two classes that differ by colour."""
+    source = SceneImages(count, (84, 70), misregistration_px=0.0)
+    for item in range(count):
+        images = source.load(item, ("depth", "segmentation")).images
+        mask = np.where(images["segmentation"] == 255, 0, images["segmentation"] + 1).astype(np.uint8)
+        tint = np.array([1.0, 0.3, 0.3] if item % 2 else [0.3, 0.3, 1.0])
+        files = {
+            f"nyu/train/kitchen_0001/rgb_{item:05d}.jpg": images["rgb"][..., ::-1],
+            f"nyu/train/kitchen_0001/sync_depth_{item:05d}.png": np.clip(images["depth"] * 1e3, 0, 65535).astype("u2"),
+            f"ade/ADEChallengeData2016/images/training/ADE_train_{item:08d}.jpg": images["rgb"][..., ::-1],
+            f"ade/ADEChallengeData2016/annotations/training/ADE_train_{item:08d}.png": mask,
+            f"imagenet/train/n0000{item % 2}/{item}.JPEG": (images["rgb"] * tint).astype(np.uint8)[..., ::-1],
+        }
+        for name, image in files.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            coded = cv2.imencode(Path(name).suffix, image)[1]
+            (root / name).write_bytes(coded.tobytes())
+
+
+def test_probes_and_neighbours_on_published_sets(backbone, tmp_path, capsys):
+    _indoor(tmp_path, 6)
+    made = {}
+    for layout, folder in (("nyuv2", "nyu"), ("ade20k", "ade"), ("imagenet", "imagenet")):
+        made[layout] = tmp_path / f"{layout}.jsonl"
+        words = ["data", "make-manifest", "--data", str(tmp_path / folder), "--layout", layout]
+        assert main([*words, "--out", str(made[layout])]) == 0
+    nyu, ade, imagenet = (read_manifest(path) for path in made.values())
+    assert [len(nyu), len(ade), len(imagenet)] == [6, 6, 6]
+    assert (nyu[0].depth_per_metre, ade[0].unlabelled, imagenet[0].label) == (1000.0, 0, "n00000")
+    masks = ManifestSource(made["ade20k"]).load(0, ("segmentation",)).images["segmentation"]
+    assert 255 in masks
+    assert 0 not in masks
+
+    for layout, figure in (("nyuv2", "depth_delta1"), ("ade20k", "miou")):
+        words = ["evaluate", "retrieval", "--model", str(backbone), "--manifest", str(made[layout]), "--crop", "56"]
+        words += ["--probe-manifest", str(made[layout]), "--device", "cpu", "--out", str(tmp_path / layout)]
+        assert main(words) == 0
+        (probes,) = json.loads((tmp_path / layout / "retrieval.json").read_text())["manifest_probes"].values()
+        assert set(probes) == {"rgb", *_maps(layout), *(f"rgb to {key}" for key in _maps(layout))}
+        assert 0 < probes["rgb"][figure] <= 1
+
+    words = ["evaluate", "retrieval", "--model", str(backbone), "--manifest", str(made["imagenet"]), "--crop", "56"]
+    assert (
+        main([*words, "--knn-manifest", str(made["imagenet"]), "--device", "cpu", "--out", str(tmp_path / "knn")]) == 0
+    )
+    (neighbours,) = json.loads((tmp_path / "knn/retrieval.json").read_text())["neighbours"].values()
+    assert set(neighbours) == {"rgb", "rgb (GAP)"}
+    assert neighbours["rgb (GAP)"] >= 0.5
+
+    words[words.index("--manifest") + 1] = str(made["nyuv2"])
+    assert main([*words, "--probe-manifest", str(made["ade20k"]), "--device", "cpu"]) == 1
+    assert "depth or segmentation maps of one kind" in capsys.readouterr().err
+
+
+def _maps(layout: str) -> tuple[str, ...]:
+    return ("depth",) if layout == "nyuv2" else ("segmentation",)

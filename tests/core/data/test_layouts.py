@@ -95,7 +95,7 @@ def test_rasmds_own_names(tmp_path):
     assert second.position == FramePosition(where, 7)
 
 
-@pytest.mark.parametrize("layout", ["folder", "ms2", "rasmd", "ir500k"])
+@pytest.mark.parametrize("layout", ["folder", "ms2", "rasmd", "ir500k", "nyuv2", "ade20k", "imagenet"])
 def test_wrong_root_error_names_the_expected_files(tmp_path, layout):
     fill(tmp_path, "something/else.png")
     with pytest.raises(LayoutError, match=r"looked for .*something"):
