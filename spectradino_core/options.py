@@ -52,6 +52,7 @@ CONCEPTS = {
     "--data": Concept("folder of one data set", Path, "DIR"),
     "--data-root": Concept("folder that holds data sets", Path, "DIR"),
     "--manifest": Concept("manifest of pairs (JSON lines, see 'spectradino data make-manifest')", Path, "FILE"),
+    "--val-manifest": Concept("manifest of held-out pairs", Path, "FILE"),
     "--dataset": Concept("published data set, see 'spectradino data list'", str, "NAME"),
     "--split": Concept("split of the data set", str, "NAME"),
     "--rgb": Concept("own data: folder of the RGB images", str, "DIR"),

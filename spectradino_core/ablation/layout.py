@@ -72,6 +72,11 @@ class Results:
                     reasons.setdefault(cell.key, "not run")
         seconds = sum(float(found["cpu_seconds"]) for found in done.values() if found is not None)
         notes = (*ablation.notes, *(ablation.substitute_notes if setup.teacher is None else ()))
+        if ablation.scenes is None and not setup.validation:
+            notes += (
+                "Unlike the paper, Stage II started from Stage I's last backbone instead of its best: no validation "
+                "pairs were given (--val-manifest).",
+            )
         return cls(ablation, cells, reasons, command, seconds / 60, notes)
 
     @property

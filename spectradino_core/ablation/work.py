@@ -55,6 +55,7 @@ class Setup:
         device: "auto", "cpu" or "cuda".
         threads: threads per job.
         workers: data loading processes per job.
+        validation: manifests of held-out pairs, which choose Stage I's best backbone; empty: its last one.
     """
 
     folder: Path
@@ -65,6 +66,7 @@ class Setup:
     device: str = "auto"
     threads: int = 1
     workers: int = 0
+    validation: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ def jobs_of(ablation: Ablation, setup: Setup) -> list[Job]:
         _check_given(ablation, setup)
         labels = (str(setup.root.resolve()),) if setup.root is not None else ()
         pairs = tuple(_digest(path) + str((setup.pairs_root or path.parent).resolve()) for path in setup.pairs)
+    pairs += tuple(f"validation {_digest(path)}" for path in setup.validation)
     teacher: tuple[str, ...] = ()
     weights = (_digest(setup.teacher),) if setup.teacher is not None else ()
     if setup.teacher is None and ablation.substitute is not None:
@@ -242,11 +245,12 @@ def _teacher(ablation: Ablation, setup: Setup) -> Path:
 
 
 def _backbone(ablation: Ablation, setup: Setup, key: str) -> Path:
-    """Return the backbone file of a pretraining, or the teacher's."""
+    """Return the backbone file of a pretraining, or the teacher's; of Stage I the best, as Stage II starts from it."""
     if key == TEACHER:
         return _teacher(ablation, setup)
     stage = ablation.pretraining(key).stage.stage
-    return setup.folder / "pretraining" / key / f"stage{stage}" / "last.safetensors"
+    name = "best.safetensors" if stage == 1 else "last.safetensors"
+    return setup.folder / "pretraining" / key / f"stage{stage}" / name
 
 
 def _pretrain(ablation: Ablation, setup: Setup, job: Job, folder: Path) -> dict[str, Any]:
@@ -265,7 +269,8 @@ def _pretrain(ablation: Ablation, setup: Setup, job: Job, folder: Path) -> dict[
     options = PretrainOptions(
         folder, teacher=_teacher(ablation, setup), steps=one.steps, device=setup.device, workers=setup.workers, keep=1
     )
-    pretrain([one.stage], sources, [], options)
+    held_out = [ManifestSource(path, setup.pairs_root) for path in setup.validation]
+    pretrain([one.stage], sources, held_out, options)
     return {}
 
 

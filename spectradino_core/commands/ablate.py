@@ -22,8 +22,9 @@ def add(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n"
         "  spectradino ablate --recipe tiny_scenes --out runs/ablation --jobs 2\n"
-        "  spectradino ablate --recipe paper_rasmd --data /data/RASMD --manifest ms2.jsonl rasmd.jsonl ir500k.jsonl "
-        "--data-root /data --teacher dinov2_vitb14_pretrain.pth --out runs/ablation_rasmd\n",
+        "  spectradino ablate --recipe paper_rasmd --data /data/RASMD --manifest MS2.jsonl RASMD.jsonl IR500K.jsonl "
+        "--data-root /data --val-manifest RASMD_val.jsonl --teacher dinov2_vitb14_pretrain.pth "
+        "--out runs/ablation_rasmd\n",
     )
     recipe = add_option(command, "--recipe", listed=_recipes, required=True)
     add_option(
@@ -36,6 +37,7 @@ def add(commands: Any) -> None:
     folder = add_option(data, "--data", ": where the published data set was extracted to")
     manifest = add_option(data, "--manifest", ", for pretraining", nargs="+")
     base = add_option(data, "--data-root", ", to which the manifests' paths are relative (default: the manifest's own)")
+    add_option(data, "--val-manifest", ", which choose Stage I's best backbone (default: its last one)", nargs="+")
     add_option(data, "--teacher")
     machine = command.add_argument_group("machine")
     add_option(machine, "--jobs", " (default: %(default)s)", default=1)
@@ -69,7 +71,11 @@ def _run(options: argparse.Namespace) -> int:
     if options.jobs < 1 or options.workers < 0 or (options.threads is not None and options.threads < 1):
         raise ValueError("--jobs and --threads must be at least 1, --workers at least 0")
     if ablation.scenes is not None:
-        refuse(options, "data manifest data-root", f"has no effect on recipe {ablation.name}, which renders its data")
+        refuse(
+            options,
+            "data manifest data-root val-manifest",
+            f"has no effect on recipe {ablation.name}, which renders its data",
+        )
     elif options.manifest is None:
         refuse(options, "data-root", "has no effect without --manifest")
     if options.tables:
@@ -78,8 +84,8 @@ def _run(options: argparse.Namespace) -> int:
         ablation = replace(ablation, seeds=tuple(options.seed))
     threads = options.threads or max(1, len(os.sched_getaffinity(0)) // options.jobs)
     setup = Setup(
-        options.out, options.data, tuple(options.manifest or ()), options.data_root, options.teacher, options.device,
-        threads, options.workers,
+        options.out, options.data, tuple(options.manifest or ()), options.data_root,
+        options.teacher, options.device, threads, options.workers, tuple(options.val_manifest or ()),
     )  # fmt: skip
     outcome = run(ablation, setup, options.jobs, lambda line: print(line, flush=True))
     results = Results.read(ablation, setup, outcome, shlex.join(["spectradino", *options.words]))

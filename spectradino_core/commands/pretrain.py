@@ -37,9 +37,7 @@ def add(commands: Any) -> None:
     base = add_option(data, "--data-root", ", to which the manifests' paths are relative (default: the manifest's own)")
     add_option(data, "--scenes", ", with all bands", default=0)
     add_option(data, "--bands")
-    held_out = data.add_argument(
-        "--val-manifest", type=Path, nargs="+", metavar="FILE", help="manifest of held-out pairs"
-    )
+    held_out = add_option(data, "--val-manifest", nargs="+")
     data.add_argument("--val-scenes", type=int, metavar="N", help="number of held-out synthetic scenes")
     add_option(data, "--views", ", fixed (default: fresh ones)", default=0)
     data.add_argument("--max-damaged", type=float, default=0.01, help="maximum unreadable fraction (%(default)s)")

@@ -35,7 +35,7 @@ OWN = {
     "export": "name inputs streams",
     "finetune": "mix band-dropout no-augmentation task backbone mode head fusion fuse-at strides upernet-width "
     "lr-adapters lr-blocks layer-decay",
-    "pretrain": "system stages val-manifest val-scenes max-damaged clip learn-temperature adaptive infrared-alignment "
+    "pretrain": "system stages val-scenes max-damaged clip learn-temperature adaptive infrared-alignment "
     "base anchor alpha-max tokens no-dense no-palette strategy cache-teacher keep override",
 }
 POSITIONALS = {"BAG", "BAG|FOLDER", "GROUP", "COMMAND", "WHAT", "bag"}

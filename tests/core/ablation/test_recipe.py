@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from spectradino_core.ablation import matrix
 from spectradino_core.ablation.layout import Results
@@ -14,7 +16,11 @@ from spectradino_core.ablation.paper import PAPER, figures
 from spectradino_core.ablation.recipe import TEACHER, Table, fingerprint
 from spectradino_core.ablation.recipes import ABLATIONS, find_ablation
 from spectradino_core.ablation.runner import Outcome
-from spectradino_core.ablation.work import Setup, jobs_of
+from spectradino_core.ablation.work import Setup, jobs_of, run_job
+from spectradino_core.data.make_manifest import write_scenes
+from spectradino_core.modality import Modality
+from spectradino_core.models.checkpoints import read_metadata, save_dinov2
+from spectradino_core.models.vit import ViT
 from tests.core.datasets.miniatures import MINIATURES
 
 
@@ -179,3 +185,41 @@ def test_missing_training_split_is_reported_before_anything_runs(given):
     shutil.rmtree(given.root / "train")
     with pytest.raises(ValueError, match="FMB"):
         jobs_of(find_ablation("paper_fmb"), given)
+
+
+@pytest.mark.parametrize("name", ["paper_rasmd", "paper_fmb"])
+def test_paper_recipes_have_the_papers_heads_and_hide_no_band(name):
+    ablation = find_ablation(name)
+    for cell in ablation.cells:
+        made = cell.recipe.architecture
+        assert cell.recipe.augmentation.band_dropout == 0
+        assert made.strides == (3.5, 7, 14, 28)
+        assert made.upernet_width == 512
+    assert "Ours, as the paper gives none" in " ".join(ablation.notes)
+
+
+def test_validation_pairs_choose_what_stage_two_starts_from(tmp_path):
+    torch.manual_seed(0)
+    save_dinov2(ViT("test"), tmp_path / "vit.safetensors")
+    band = (Modality.LWIR,)
+    held_out = write_scenes(tmp_path / "val", 8, (80, 64), 900_000, band, ())
+    plain = Setup(tmp_path / "out", teacher=tmp_path / "vit.safetensors", device="cpu")
+    setup = replace(plain, validation=(held_out,))
+    ablation = find_ablation("smoke_scenes")
+    marks = [{job.key: job.mark for job in jobs_of(ablation, one)} for one in (plain, setup)]
+    assert marks[0]["pretraining/stage1"] != marks[1]["pretraining/stage1"]
+    assert marks[0]["data/pretrain"] == marks[1]["data/pretrain"]
+    for job in jobs_of(ablation, setup):
+        if job.key in ("data/pretrain", "pretraining/stage1", "pretraining/stage2"):
+            run_job(ablation, setup, job)
+    best = tmp_path / "out/pretraining/stage1/stage1/best.safetensors"
+    assert json.loads(read_metadata(best)["validation"])["val_total"] > 0
+    assert (tmp_path / "out/pretraining/stage2/stage1/best.safetensors").read_bytes() == best.read_bytes()
+    assert "best" in read_metadata(tmp_path / "out/pretraining/stage2/stage2/last.safetensors")["start"]
+
+
+def test_missing_validation_pairs_are_noted(given):
+    ablation = find_ablation("paper_fmb")
+    for setup, noted in ((given, True), (replace(given, validation=given.pairs), False)):
+        notes = Results.read(ablation, setup, Outcome(), "").notes
+        assert ("no validation pairs were given (--val-manifest)" in " ".join(notes)) is noted
