@@ -9,7 +9,7 @@ from builtin_interfaces.msg import Time
 from rclpy.lifecycle import LifecycleNode
 from rclpy.lifecycle.publisher import LifecyclePublisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from spectradino_msgs.msg import DetectionTemperatures, FrameReport
 from std_msgs.msg import Header, String
 from vision_msgs.msg import Detection2D, Detection2DArray, LabelInfo
@@ -17,12 +17,15 @@ from vision_msgs.msg import Detection2D, Detection2DArray, LabelInfo
 from spectradino_core.calibration.checkerboard import checkerboard
 from spectradino_core.calibration.registration import Registration
 from spectradino_core.runtime.bundle import ModelInfo
-from spectradino_core.runtime.overlay import draw_overlay, infrared_to_grey
+from spectradino_core.runtime.overlay import draw_overlay, infrared_to_grey, jpeg_of
 from spectradino_core.runtime.perception_result import PerceptionResult
 from spectradino_core.runtime.rgb_grid import in_infrared_pixels, infrared_in_colour_pixels
 from spectradino_core.streams.topics import OUTPUTS
 from spectradino_ros.publishing import (
+    FOXGLOVE,
     Facts,
+    annotations_message,
+    compressed_message,
     detections_message,
     image_message,
     label_message,
@@ -44,9 +47,10 @@ _TYPES = {
     "vision_msgs/msg/LabelInfo": LabelInfo,
     "spectradino_msgs/msg/DetectionTemperatures": DetectionTemperatures,
     "spectradino_msgs/msg/FrameReport": FrameReport,
+    "sensor_msgs/msg/CompressedImage": CompressedImage,
     "sensor_msgs/msg/Image": Image,
     "std_msgs/msg/String": String,
-}
+} | FOXGLOVE
 
 
 class Outputs:
@@ -66,6 +70,7 @@ class Outputs:
         # Diagnostics are published in every lifecycle state, so the node owns that publisher.
         without = {"diagnostics"} if info.mask_classes else {"diagnostics", "mask", "mask_label_info"}
         without |= set() if temperatures else {"temperatures"}
+        without |= set() if FOXGLOVE else {"annotations"}
         self._publishers: dict[str, LifecyclePublisher] = {
             key: node.create_lifecycle_publisher(
                 _TYPES[topic.kind], topic.name, _LATCHED if topic.latched else _RESULTS
@@ -99,8 +104,10 @@ class Outputs:
         self._publishers["mode"].publish(String(data=mode))
 
     def publish_percepts(self, percepts: PerceptionResult, header: Header, class_ids: Sequence[str] = ()) -> None:
-        """Publish the detections, also if there are none, and the mask if it has a subscriber."""
+        """Publish the detections, also if there are none, and what draws them and the mask for their subscribers."""
         self._publishers["detections"].publish(detections_message(percepts, header, self._parts, class_ids))
+        if self._has_subscriber("annotations"):
+            self._publishers["annotations"].publish(annotations_message(percepts, self._info, header.stamp))
         if percepts.mask is not None and self._has_subscriber("mask"):
             self._publishers["mask"].publish(image_message(percepts.mask, "mono8", header))
 
@@ -145,7 +152,7 @@ class Outputs:
         registration: Registration | None,
         header: Header,
     ) -> bool:
-        """Publish boxes and mask drawn on the RGB image, or on the IR frame where there is no RGB image.
+        """Publish boxes and mask drawn on the RGB image, or on the IR frame without one, raw and as JPEG.
 
         Args:
             percepts: the result to draw.
@@ -157,14 +164,19 @@ class Outputs:
         Returns:
             Whether the overlay was drawn; False if it has no subscriber or both images are missing.
         """
-        if not self._has_subscriber("overlay"):
+        raw, compressed = self._has_subscriber("overlay"), self._has_subscriber("overlay_compressed")
+        if not raw and not compressed:
             return False
         canvas = rgb if rgb is not None else None if infrared is None else infrared_to_grey(infrared)
         if canvas is None:
             return False
         if percepts.registered and registration is not None:
             canvas = infrared_in_colour_pixels(canvas, registration, percepts.size)
-        self._publishers["overlay"].publish(image_message(draw_overlay(canvas, percepts, self._info), "rgb8", header))
+        drawn = draw_overlay(canvas, percepts, self._info)
+        if raw:
+            self._publishers["overlay"].publish(image_message(drawn, "rgb8", header))
+        if compressed:
+            self._publishers["overlay_compressed"].publish(compressed_message(jpeg_of(drawn), header))
         return True
 
     def publish_registration(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from spectradino_msgs.msg import DetectionTemperature, DetectionTemperatures, DropCount, FrameReport, StepTime
 from std_msgs.msg import Header
 from vision_msgs.msg import (
@@ -26,8 +26,18 @@ from spectradino_core.runtime.perception_result import PerceptionResult
 from spectradino_core.streams import result_fields
 from spectradino_core.streams.result_fields import Facts, detection_fields
 
+try:  # optional: a viewer's own messages
+    from foxglove_msgs.msg import Color, ImageAnnotations, Point2, PointsAnnotation, TextAnnotation
+except ImportError:
+    _OF_FOXGLOVE: tuple[type, ...] = ()
+else:
+    _OF_FOXGLOVE = (Color, ImageAnnotations, Point2, PointsAnnotation, TextAnnotation)
+
 __all__ = [
+    "FOXGLOVE",
     "Facts",
+    "annotations_message",
+    "compressed_message",
     "detections_message",
     "image_message",
     "label_message",
@@ -45,6 +55,11 @@ _TYPES: dict[str, type] = {
     "vision_msgs/msg/LabelInfo": LabelInfo,
     "vision_msgs/msg/VisionClass": VisionClass,
 }
+
+
+FOXGLOVE = {f"foxglove_msgs/msg/{kind.__name__}": kind for kind in _OF_FOXGLOVE}
+"""Message classes of foxglove_msgs by type name; empty: it is not installed."""
+_TYPES |= FOXGLOVE
 
 
 def detections_message(
@@ -94,10 +109,18 @@ def image_message(pixels: np.ndarray, encoding: str, header: Header) -> Image:
     return message
 
 
+def compressed_message(jpeg: bytes, header: Header) -> CompressedImage:
+    """Make a CompressedImage of an RGB image as image_transport's plugin does."""
+    message = CompressedImage(header=header, format="rgb8; jpeg compressed bgr8")
+    message.data.frombytes(jpeg)
+    return message
+
+
 def _make(kind: str, **fields: Any) -> Any:
     return _TYPES[kind](**fields)
 
 
+annotations_message = partial(result_fields.annotations_message, _make)
 label_message = partial(result_fields.label_message, _make)
 report_message = partial(result_fields.report_message, _make)
 temperatures_message = partial(result_fields.temperatures_message, _make)

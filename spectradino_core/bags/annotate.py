@@ -229,6 +229,7 @@ def _write(
     head = messages.header(result.stamp_ns, result.frame_id)
     class_ids = options.settings.class_ids_of(info)
     writer.write(f"{_NODE}/detections", messages.detections_message(percepts, head, class_ids), at_ns)
+    writer.write(f"{_NODE}/annotations", messages.annotations_message(percepts, info, head.stamp), at_ns)
     if result.ir is not None and result.ir_stamp_ns is not None:
         height, width = result.ir.pixels.shape[:2]
         ir_head = messages.header(result.ir_stamp_ns, str(result.ir.header.frame_id))
@@ -313,7 +314,7 @@ def _plan(reader: BagReader, model: Path, options: AnnotateOptions) -> dict[str,
     files = [reader.path] if reader.path.is_file() else sorted(p for p in reader.path.iterdir() if p.is_file())
     calibration = options.settings.calibration_file
     return {
-        "format": 1,
+        "format": 2,
         "drive": [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files],
         "topics": [reader.rgb_topic, reader.ir_topic],
         "model": file_digest(model, "model file"),

@@ -28,6 +28,24 @@ DEFINITIONS = {
     "vision_msgs/msg/Detection2DArray": "std_msgs/Header header\nDetection2D[] detections\n",
     "vision_msgs/msg/VisionClass": "uint16 class_id\nstring class_name\n",
     "vision_msgs/msg/LabelInfo": "std_msgs/Header header\nVisionClass[] class_map\nfloat32 threshold\n",
+    "foxglove_msgs/msg/Color": "float64 r\nfloat64 g\nfloat64 b\nfloat64 a\n",
+    "foxglove_msgs/msg/Point2": "float64 x\nfloat64 y\n",
+    "foxglove_msgs/msg/CircleAnnotation": (
+        "builtin_interfaces/Time timestamp\nPoint2 position\nfloat64 diameter\nfloat64 thickness\nColor fill_color\n"
+        "Color outline_color\n"
+    ),
+    "foxglove_msgs/msg/PointsAnnotation": (
+        "builtin_interfaces/Time timestamp\nuint8 UNKNOWN=0\nuint8 POINTS=1\nuint8 LINE_LOOP=2\nuint8 LINE_STRIP=3\n"
+        "uint8 LINE_LIST=4\nuint8 type\nPoint2[] points\nColor outline_color\nColor[] outline_colors\n"
+        "Color fill_color\nfloat64 thickness\n"
+    ),
+    "foxglove_msgs/msg/TextAnnotation": (
+        "builtin_interfaces/Time timestamp\nPoint2 position\nstring text\nfloat64 font_size\nColor text_color\n"
+        "Color background_color\n"
+    ),
+    "foxglove_msgs/msg/ImageAnnotations": (
+        "CircleAnnotation[] circles\nPointsAnnotation[] points\nTextAnnotation[] texts\n"
+    ),
     "spectradino_msgs/msg/DetectionTemperature": "string class_id\nfloat32 minimum\nfloat32 mean\nfloat32 maximum\n",
     "spectradino_msgs/msg/DetectionTemperatures": (
         "std_msgs/Header header\nbuiltin_interfaces/Time ir_stamp\nDetectionTemperature[] detections\n"

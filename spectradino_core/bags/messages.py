@@ -20,6 +20,7 @@ from spectradino_core.streams import result_fields
 from spectradino_core.streams.result_fields import DetectionFields, detection_fields
 
 __all__ = [
+    "annotations_message",
     "compressed_message",
     "detection_array",
     "detections_message",
@@ -123,6 +124,7 @@ def detection_array(found: Any, head: Any, ids: Sequence[str] = ()) -> Any:
     return make("vision_msgs/msg/Detection2DArray", header=head, detections=detections)
 
 
+annotations_message = partial(result_fields.annotations_message, make)
 label_message = partial(result_fields.label_message, make)
 report_message = partial(result_fields.report_message, make)
 temperatures_message = partial(result_fields.temperatures_message, make)

@@ -12,7 +12,7 @@ from spectradino_core.invalid_counts import InvalidCounts
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.perception_result import PerceptionResult
 
-__all__ = ["BOX_COLOURS", "draw_overlay", "infrared_to_grey"]
+__all__ = ["BOX_COLOURS", "caption", "draw_overlay", "infrared_to_grey", "jpeg_of"]
 
 BOX_COLOURS = (
     (255, 64, 64),
@@ -24,6 +24,8 @@ BOX_COLOURS = (
     (160, 160, 255),
 )
 """RGB colours of box classes, repeated cyclically."""
+
+_QUALITY = 80
 
 
 def infrared_to_grey(frame: np.ndarray) -> np.ndarray:
@@ -37,6 +39,24 @@ def infrared_to_grey(frame: np.ndarray) -> np.ndarray:
     low, high = np.percentile(seen, (1, 99))
     grey = np.clip((frame.astype(np.float32) - low) * (255.0 / max(high - low, 1.0)), 0, 255).astype(np.uint8)
     return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
+
+
+def caption(result: PerceptionResult, number: int, info: ModelInfo) -> str:
+    """Return class name, identity and maximum temperature, if there are any, and score of a detection."""
+    identity = result.track_ids[number] if result.track_ids else ""
+    name = info.box_classes[int(result.labels[number])]
+    text = " ".join(word for word in (name, identity, f"{result.scores[number]:.2f}") if word)
+    if result.temperatures is not None and not np.isnan(hottest := result.temperatures[number, 2]):
+        text += f" max {hottest:.1f} C"
+    return text
+
+
+def jpeg_of(image: np.ndarray) -> bytes:
+    """Compress an image uint8 [h, w, 3] in RGB order as JPEG."""
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    if not done:
+        raise ValueError(f"an image of {image.shape[1]}x{image.shape[0]} can't be stored as JPEG")
+    return data.tobytes()
 
 
 def draw_overlay(image: np.ndarray, result: PerceptionResult, info: ModelInfo, mask_alpha: float = 0.35) -> np.ndarray:
@@ -57,14 +77,11 @@ def draw_overlay(image: np.ndarray, result: PerceptionResult, info: ModelInfo, m
         labelled = cv2.compare(result.mask, len(info.palette), cv2.CMP_LT)
         canvas = cv2.copyTo(blended, labelled, canvas)
     scale = max(0.35, min(result.size) / 1100)
-    for number, (box, score, label) in enumerate(zip(result.boxes, result.scores, result.labels, strict=True)):
+    for number, (box, label) in enumerate(zip(result.boxes, result.labels, strict=True)):
         colour = BOX_COLOURS[int(label) % len(BOX_COLOURS)]
         x1, y1, x2, y2 = (round(float(v)) for v in box)
         cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, 1 if min(result.size) < 700 else 2)
-        identity = result.track_ids[number] if result.track_ids else ""
-        text = f"{info.box_classes[int(label)]}{f' {identity}' if identity else ''} {score:.2f}"
-        if result.temperatures is not None and not np.isnan(hottest := result.temperatures[number, 2]):
-            text += f" max {hottest:.1f} C"
+        text = caption(result, number, info)
         (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
         top = max(y1, height + base)
         cv2.rectangle(canvas, (x1, top - height - base), (x1 + width, top), colour, cv2.FILLED)

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from spectradino_core.runtime.bundle import ModelInfo
+from spectradino_core.runtime.overlay import BOX_COLOURS, caption
 from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 
 __all__ = [
     "MODE_CODES",
     "DetectionFields",
     "Facts",
+    "annotations_message",
     "detection_fields",
     "label_message",
     "report_message",
@@ -22,6 +24,9 @@ __all__ = [
 MODE_CODES = {Mode.FUSED: 0, Mode.RGB_ONLY: 1, Mode.IR_ONLY: 2, Mode.STALE: 3}
 """The constants MODE_* of spectradino_msgs/FrameReport."""
 
+
+_LINE_LOOP = 2
+"""The constant of foxglove_msgs/PointsAnnotation."""
 
 Make = Callable[..., Any]
 """Creates a message of a type such as "vision_msgs/msg/LabelInfo" from its fields."""
@@ -106,6 +111,54 @@ def temperatures_message(
         )
     ]
     return make("spectradino_msgs/msg/DetectionTemperatures", header=header, ir_stamp=ir_stamp, detections=detections)
+
+
+def annotations_message(make: Make, percepts: PerceptionResult, info: ModelInfo, stamp: Any) -> Any:
+    """Create a foxglove_msgs/ImageAnnotations of a result: an outline and a caption per detection.
+
+    Args:
+        make: see `Make`; fields that a type has beyond those given here keep their defaults.
+        percepts: the result.
+        info: class names.
+        stamp: of the image that they are drawn on (builtin_interfaces/Time), by which Foxglove finds it.
+    """
+
+    def colour(rgb: Sequence[int], opacity: float = 1.0) -> Any:
+        red, green, blue = (value / 255 for value in rgb)
+        return make("foxglove_msgs/msg/Color", r=red, g=green, b=blue, a=opacity)
+
+    def point(x: float, y: float) -> Any:
+        return make("foxglove_msgs/msg/Point2", x=x, y=y)
+
+    font_size = max(12.0, min(percepts.size) / 40)
+    points, texts = [], []
+    for number, (box, label) in enumerate(zip(percepts.boxes, percepts.labels, strict=True)):
+        x1, y1, x2, y2 = (float(v) for v in box)
+        rgb = BOX_COLOURS[int(label) % len(BOX_COLOURS)]
+        points.append(
+            make(
+                "foxglove_msgs/msg/PointsAnnotation",
+                timestamp=stamp,
+                type=_LINE_LOOP,
+                points=[point(x1, y1), point(x2, y1), point(x2, y2), point(x1, y2)],
+                outline_color=colour(rgb),
+                outline_colors=[],
+                fill_color=colour(rgb, 0.0),
+                thickness=2.0,
+            )
+        )
+        texts.append(
+            make(
+                "foxglove_msgs/msg/TextAnnotation",
+                timestamp=stamp,
+                position=point(x1, max(y1, font_size)),
+                text=caption(percepts, number, info),
+                font_size=font_size,
+                text_color=colour((0, 0, 0)),
+                background_color=colour(rgb),
+            )
+        )
+    return make("foxglove_msgs/msg/ImageAnnotations", circles=[], points=points, texts=texts)
 
 
 def report_message(make: Make, percepts: PerceptionResult, facts: Facts, info: ModelInfo, header: Any) -> Any:

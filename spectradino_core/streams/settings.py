@@ -392,7 +392,9 @@ class Settings:
         "The images are rectified (image_proc): use P of camera_info instead of K and the distortion.",
         When.CONFIGURE,
     )
-    publish_overlay: bool = _parameter(True, "Draw and publish ~/segmentation/overlay while it has a subscriber.")
+    publish_overlay: bool = _parameter(
+        True, "Draw and publish ~/segmentation/overlay, raw and compressed, while it has a subscriber."
+    )
     deadline_ms: float = _parameter(
         0.0,
         "Latency budget from the RGB frame's stamp to publishing [ms]; frames that miss it are counted. 0: none.",

@@ -114,6 +114,18 @@ OUTPUTS = {
     "overlay": Topic(
         "~/segmentation/overlay", _IMAGE, "`rgb8`, boxes and mask drawn on the image; only while it has a subscriber"
     ),
+    "overlay_compressed": Topic(
+        "~/segmentation/overlay/compressed",
+        _COMPRESSED,
+        "the same as JPEG, for viewers beyond a slow network; only while it has a subscriber",
+        recorded=False,
+    ),
+    "annotations": Topic(
+        "~/annotations",
+        "foxglove_msgs/msg/ImageAnnotations",
+        "boxes, class names and scores, drawn by Foxglove's Image panel on the camera's own images; only where the "
+        "package `foxglove_msgs` is installed, and while it has a subscriber",
+    ),
     "registration": Topic(
         "~/debug/registration",
         _IMAGE,

@@ -82,9 +82,9 @@ NOT_ON_ROBOT = {
     "matplotlib", "onnx", "onnxscript", "pycocotools", "safetensors", "timm", "torch", "torchvision", "transformers",
 }  # fmt: skip
 OF_ROS = {
-    "ament_index_python", "builtin_interfaces", "cv_bridge", "diagnostic_msgs", "geometry_msgs", "launch", "launch_ros",
-    "lifecycle_msgs", "rcl_interfaces", "rclpy", "rosidl_runtime_py", "sensor_msgs", "spectradino_msgs", "std_msgs",
-    "vision_msgs", ROS,
+    "ament_index_python", "builtin_interfaces", "cv_bridge", "diagnostic_msgs", "foxglove_msgs", "geometry_msgs",
+    "launch", "launch_ros", "lifecycle_msgs", "rcl_interfaces", "rclpy", "rosidl_runtime_py", "sensor_msgs",
+    "spectradino_msgs", "std_msgs", "vision_msgs", ROS,
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray
 
+from spectradino_core.streams.topics import OUTPUTS
 from spectradino_ros.shared_files import find_shared
 from tests.ros.harness import running, wait_until
 
@@ -49,8 +50,16 @@ def test_the_layout_places_each_panel_once():
 
 def test_the_layouts_images_are_topics_of_the_node(topics):
     images = [c["imageMode"]["imageTopic"] for id_, c in LAYOUT["configById"].items() if id_.startswith("Image!")]
-    assert {"/detector_node/segmentation/overlay", "/detector_node/segmentation/mask", "/ir/image_raw"} < set(images)
-    assert {topics.get(topic) for topic in images} == {"sensor_msgs/msg/Image"}
+    overlay = "/detector_node/segmentation/overlay/compressed"
+    assert {overlay, "/detector_node/segmentation/mask", "/ir/image_raw"} < set(images)
+    kinds = {topic: topics.get(topic) for topic in images}
+    assert kinds.pop(overlay) == "sensor_msgs/msg/CompressedImage"
+    assert set(kinds.values()) == {"sensor_msgs/msg/Image"}
+
+
+def test_the_layout_draws_detections_on_the_rgb_image():
+    (topic,) = LAYOUT["configById"]["Image!rgb"]["imageMode"]["annotations"]
+    assert topic == OUTPUTS["annotations"].name.replace("~", "/detector_node")
 
 
 def message_class(kind: str) -> type:
@@ -94,6 +103,7 @@ def test_the_layout_shows_the_nodes_diagnostics(peer, blob_model):
 def test_rviz_shows_images_of_the_node(topics):
     displays = RVIZ["Visualization Manager"]["Displays"]
     assert {d["Class"] for d in displays} == {"rviz_default_plugins/Image"}
+    assert [d["Topic"]["Value"] for d in displays if d["Enabled"]] == ["/detector_node/segmentation/overlay"]
     shown = {d["Topic"]["Value"]: d["Topic"] for d in displays}
     assert {"/rgb/image_raw", "/detector_node/segmentation/overlay", "/detector_node/segmentation/mask"} < set(shown)
     for topic, options in shown.items():

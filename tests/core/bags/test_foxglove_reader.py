@@ -53,5 +53,17 @@ def test_images_and_detections_hold_what_was_written(found):
     assert 0.0 < first.results[0].hypothesis.score <= 1.0
     assert first.bbox.size_x > 1.0
     assert len(found["/detector_node/frame_report"][0].steps) > 3
+    annotations = found["/detector_node/annotations"]
+    assert len(annotations) == len(detections)
+    for message, listed in zip(annotations, detections, strict=True):
+        assert [text.text.split()[0] for text in message.texts] == [
+            ("red", "hot")[int(d.results[0].hypothesis.class_id)] for d in listed
+        ]
+        for outline, detection in zip(message.points, listed, strict=True):
+            assert (outline.type, len(outline.points)) == (2, 4)  # a closed polygon
+            assert outline.timestamp.nanosec == detection.header.stamp.nanosec
+            first, opposite, box = outline.points[0], outline.points[2], detection.bbox
+            assert (first.x + opposite.x) / 2 == pytest.approx(box.center.position.x)
+            assert (opposite.x - first.x, opposite.y - first.y) == pytest.approx((box.size_x, box.size_y))
     temperatures = found["/detector_node/temperatures"][0].detections
     assert [t.class_id for t in temperatures] == [d.results[0].hypothesis.class_id for d in detections[0]]

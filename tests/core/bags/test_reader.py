@@ -178,10 +178,12 @@ def test_definitions_are_those_of_the_interface_packages(repository):
         for file in folder.glob("*.msg"):
             types.update(get_types_from_msg(file.read_text(), f"{package}/msg/{file.stem}"))
     theirs.register(types)
-    for name in DEFINITIONS:
+    # Those of foxglove_msgs, which is not here, are compared with the installed package in tests/ros.
+    ours = {name for name in DEFINITIONS if not name.startswith("foxglove_msgs/")}
+    for name in ours:
         assert writing_types().hash_rihs01(name) == theirs.hash_rihs01(name), name
         assert writing_types().fielddefs[name] == theirs.fielddefs[name], name  # constants too
-    assert {name for name in types if "VisionInfo" not in name} == set(DEFINITIONS)
+    assert {name for name in types if "VisionInfo" not in name} == ours
 
 
 def test_a_type_is_read_as_its_own_bag_defines_it():
