@@ -75,8 +75,8 @@ OUTPUTS = {
     "detections": Topic(
         "~/detections",
         "vision_msgs/msg/Detection2DArray",
-        "boxes in pixels of the RGB image, highest score first; class ids as `class_id_as` says; empty arrays are "
-        "published too",
+        "boxes in pixels of the RGB image, highest score first; class ids as `class_id_as` says, `id` with `tracking`; "
+        "empty arrays are published too",
     ),
     "ir_detections": Topic(
         "~/ir/detections",
