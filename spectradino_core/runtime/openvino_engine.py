@@ -67,12 +67,11 @@ class OpenVinoEngine:
             EngineError: OpenVINO cannot read the graph or compile it for the device.
         """
         path = Path(path)
-        compiled = _compiled(path, info, chosen, openvino_config(chosen.target, chosen.precision, threads))
+        self._request = _request(path, info, chosen, openvino_config(chosen.target, chosen.precision, threads))
         self.info, self.path = info, path
         self.ir_features: np.ndarray | None = None
         self._inputs = list(signature(info))
-        self._request = compiled.create_infer_request()
-        self._outputs = {name: port for port in compiled.outputs for name in port.get_names()}
+        self._outputs = {name: port for port in self._request.model_outputs for name in port.get_names()}
         self.label = f"OpenVINO {_version()}{streams_label(info)} on {chosen.target} ({chosen.precision})"
         log.info("%s: %s, input %dx%d", path.name, self.label, *info.input_size)
 
@@ -117,13 +116,14 @@ def openvino_candidates(device: str, model: Path, info: ModelInfo, gpu_id: int =
     short = _SHORT.get(kind, "fp16")
     has_short = short.upper() in core.get_property(target, "OPTIMIZATION_CAPABILITIES")
     name = re.sub(r"[^A-Za-z0-9]+", "_", core.get_property(target, "FULL_DEVICE_NAME")).strip("_")
-    found = []
-    for precision in (short, "fp32") if has_short else ("fp32",):
-        cache = None
-        with suppress(UnavailableError):  # without a home folder the graph is compiled at each start
-            cache = cache_root() / "openvino" / f"{file_digest(model)}-{target}-{name}-{_version()}-{precision}.blob"
-        found.append(EngineCandidate("openvino", precision, cache, target=target))
-    return found
+    precisions = (short, "fp32") if has_short else ("fp32",)
+    caches: list[Path | None] = [None] * len(precisions)
+    with suppress(UnavailableError):  # without a home folder the graph is compiled at each start
+        folder, key = cache_root() / "openvino", f"{file_digest(model)}-{target}-{name}-{_version()}"
+        caches = [folder / f"{key}-{precision}.blob" for precision in precisions]
+    return [
+        EngineCandidate("openvino", one, cache, target=target) for one, cache in zip(precisions, caches, strict=True)
+    ]
 
 
 def openvino_config(target: str, precision: str, threads: int = 0) -> dict[str, Any]:
@@ -148,8 +148,8 @@ def openvino_or_none(model: Path, info: ModelInfo) -> list[EngineCandidate]:
         return []
     try:
         return openvino_candidates("openvino", model, info)
-    except EngineError as error:
-        log.warning("OpenVINO is not used: %s", error)
+    except Exception as error:  # also of a broken installation: nobody asked for it by name
+        log.warning("OpenVINO is not used: %s", _reason(error))
         return []
 
 
@@ -191,8 +191,8 @@ def openvino_core() -> Any:
     return _openvino().Core()
 
 
-def _compiled(path: Path, info: ModelInfo, chosen: EngineCandidate, config: Mapping[str, Any]) -> Any:
-    """Return the compiled model, from the cache if possible.
+def _request(path: Path, info: ModelInfo, chosen: EngineCandidate, config: Mapping[str, Any]) -> Any:
+    """Return a request of the compiled model, which is read from the cache if possible.
 
     Raises:
         EngineError: OpenVINO cannot read the graph or compile it.
@@ -200,16 +200,17 @@ def _compiled(path: Path, info: ModelInfo, chosen: EngineCandidate, config: Mapp
     cached, core = chosen.cache, openvino_core()
     if cached is not None and (blob := _read(cached)) is not None:
         try:
-            return core.import_model(io.BytesIO(blob), chosen.target, config)
+            return core.import_model(io.BytesIO(blob), chosen.target, config).create_infer_request()
         except Exception as error:  # of OpenVINO, see above
             log.warning("%s cannot be opened and is made again: %s", cached, _reason(error))
     try:
         compiled = core.compile_model(core.read_model(str(path)), chosen.target, config)
+        request = compiled.create_infer_request()
     except Exception as error:
         raise EngineError(f"{path.name} cannot be run by OpenVINO: {_reason(error)}{_remedy(info)}") from None
     if cached is not None:
         _write(cached, compiled)
-    return compiled
+    return request
 
 
 def _read(cached: Path) -> bytes | None:
