@@ -234,7 +234,7 @@ def _write(
         height, width = result.ir.pixels.shape[:2]
         ir_head = messages.header(result.ir_stamp_ns, str(result.ir.header.frame_id))
         in_ir = messages.detections_message(
-            in_infrared_pixels(percepts, registration, (width, height)), ir_head, class_ids
+            in_infrared_pixels(percepts, result.registration, (width, height)), ir_head, class_ids
         )
         writer.write(f"{_NODE}/ir/detections", in_ir, at_ns)
         if percepts.temperatures is not None:

@@ -15,7 +15,7 @@ from time import perf_counter
 from spectradino_core.bags import BagError
 from spectradino_core.bags.reader import BagFrame, BagReader
 from spectradino_core.bags.topics import base_topic
-from spectradino_core.calibration.registration import RegistrationError
+from spectradino_core.calibration.registration import Registration, RegistrationError
 from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.streams.decode import DecodeError
@@ -65,6 +65,7 @@ class ReplayResult:
         steps_ms: wall-clock milliseconds by step: decode, preprocess, engine, postprocess.
         drops: frames dropped since the start, by cause, as in the node's reports.
         rgb, ir: the frames, with decoded `pixels` and message headers.
+        registration: IR-to-RGB mapping by which the two were fused, with the motion of a reused IR frame.
     """
 
     number: int
@@ -84,6 +85,7 @@ class ReplayResult:
     drops: dict[str, int]
     rgb: CameraFrame | None = field(repr=False)
     ir: CameraFrame | None = field(repr=False)
+    registration: Registration | None = field(default=None, repr=False)
 
     @property
     def wait_ms(self) -> float:
@@ -351,6 +353,7 @@ class Replay:
             drops=self.drops(),
             rgb=rgb,
             ir=ir,
+            registration=self._pipeline.used_registration,
         )
 
 
