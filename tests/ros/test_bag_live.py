@@ -25,15 +25,16 @@ MODES = ("fused", "rgb_only", "ir_only")
 @pytest.mark.slow
 def test_the_node_and_the_replay_give_equal_results(repository, tmp_path):
     model = repository / "models/lwir_box.onnx"
-    # What a camera's silence means depends on the real clock, which a busy machine's test is not to be judged by.
+    # A camera's silence is measured on the real clock, on which inference takes long on a busy machine: hence slow
+    # cameras, whose waiting frames are given up after two of their periods.
     given: dict[str, object] = {
-        "frozen_ms": 0.0, "stale_ms": 60000.0, "ir_time_offset_ms": 20.0, "score_threshold": 0.2, "threads": 1,
-        "device": "cpu",  # "auto" takes OpenVINO in the node only
+        "frozen_ms": 0.0, "stale_ms": 60000.0, "ir_time_offset_ms": 20.0, "sync_slop_ms": 600.0,
+        "score_threshold": 0.2, "threads": 1, "device": "cpu",  # "auto" takes OpenVINO in the node only
     }  # fmt: skip
     settings = Settings(**given)  # type: ignore[arg-type]
     source = SceneViews(21, size=(320, 256), ir_size=(160, 128), time_of_day="day")
     rhythm = MakeOptions(
-        CameraSchedule(8.0, jitter_ms=3.0), CameraSchedule(4.0, phase_ms=11.0, offset_ms=20.0), duration_s=2.0
+        CameraSchedule(2.0, jitter_ms=3.0), CameraSchedule(1.0, phase_ms=11.0, offset_ms=20.0), duration_s=8.0
     )
     bag = make_bag(source, tmp_path / "drive.mcap", rhythm).bag
 
