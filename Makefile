@@ -47,7 +47,7 @@ PREFIX310 := $(abspath $(VENV310))
 PY310 := $(VENV310)/.stamp-robot
 # The rooms that run on a robot without ROS; nothing there needs torch.
 ROBOT_TESTS := tests/core/test_thermal.py tests/core/runtime tests/core/streams tests/core/calibration/test_registration.py \
-  tests/core/calibration/test_camera_geometry.py
+  tests/core/calibration/test_camera_geometry.py tests/core/calibration/test_static_transforms.py
 # What depends on torch's version: export, sharding, the way of batches to a device.
 TORCH_TESTS := tests/core/export/test_export.py tests/core/data/test_transfer.py tests/core/training/test_distributed.py \
   tests/core/training/test_loop.py
@@ -57,6 +57,7 @@ TORCH_TESTS := tests/core/export/test_export.py tests/core/data/test_transfer.py
 BY_FILE := --dist loadfile --no-loadscope-reorder
 PACKAGING := setup.py setup.cfg pyproject.toml package.xml constraints.txt
 VISION_MSGS_SOURCES := $(wildcard msg/pip_only/vision_msgs/* msg/pip_only/vision_msgs/msg/*) msg/pip_only/build.sh
+TF2_MSGS_SOURCES := $(wildcard msg/pip_only/tf2_msgs/* msg/pip_only/tf2_msgs/msg/*) msg/pip_only/build.sh
 SPECTRADINO_MSGS_SOURCES := $(wildcard msg/*.msg) msg/CMakeLists.txt msg/package.xml msg/pip_only/build.sh
 
 .PHONY: help demo test test-fast test-py310 test-oldest-torch fuzz bench-node lint format types setup runtime msgs constraints reference clean distclean
@@ -100,12 +101,12 @@ setup: runtime $(DEV) ## make .venv with all that serving, training and the test
 
 runtime: $(RUNTIME) msgs ## make .venv with only what serving needs
 
-msgs: $(MSGS)-vision $(MSGS)-spectradino ## build the messages into .venv
+msgs: $(MSGS)-vision $(MSGS)-tf2 $(MSGS)-spectradino ## build the messages into .venv
 
 constraints: setup ## write constraints.txt from the versions that .venv holds
 	@$(PY) .ci/pin.py > constraints.txt.new
 	@mv constraints.txt.new constraints.txt
-	@touch $(RUNTIME) $(MSGS)-vision $(MSGS)-spectradino $(DEV)
+	@touch $(RUNTIME) $(MSGS)-vision $(MSGS)-tf2 $(MSGS)-spectradino $(DEV)
 
 reference: setup ## write the tables of docs/node.md and config/detector.yaml from the code
 	@$(PY) .ci/reference.py
@@ -151,6 +152,13 @@ $(MSGS)-vision: $(VISION_MSGS_SOURCES) constraints.txt | $(RUNTIME)
 	@echo "[3/4] messages: vision_msgs"
 	@if $(PY) -m pip show --quiet ros-jazzy-vision-msgs 2> /dev/null; then echo "      comes from a wheel"; \
 	  else msg/pip_only/build.sh $(VENV) msg/pip_only/vision_msgs $(VENV)/.build/vision_msgs; fi
+	@touch $@
+
+$(MSGS)-tf2: $(TF2_MSGS_SOURCES) constraints.txt | $(RUNTIME)
+	$(have_tools)
+	@echo "[3/4] messages: tf2_msgs"
+	@if $(PY) -m pip show --quiet ros-jazzy-tf2-msgs 2> /dev/null; then echo "      comes from a wheel"; \
+	  else msg/pip_only/build.sh $(VENV) msg/pip_only/tf2_msgs $(VENV)/.build/tf2_msgs; fi
 	@touch $@
 
 $(MSGS)-spectradino: $(SPECTRADINO_MSGS_SOURCES) constraints.txt | $(RUNTIME)

@@ -62,7 +62,7 @@ from spectradino_ros.parameters import (
 )
 from spectradino_ros.process import run
 from spectradino_ros.processing import CaptureProcessor
-from spectradino_ros.registering import Registering
+from spectradino_ros.registering import Registering, tf_message_type
 from spectradino_ros.worker import NewestOnlyWorker
 
 __all__ = ["NODE_NAME", "DetectorNode", "main"]
@@ -153,6 +153,8 @@ class DetectorNode(ManagedNode):
     def _configure(self) -> None:
         settings = self.settings
         registering = Registering(settings)
+        if registering.from_tf:
+            tf_message_type()  # fails now, not at the activation
         path = resolve_model(settings.model, settings.infrared_band)
         start = perf_counter()
         open_here = partial(open_engine, gpu_id=settings.gpu_id, auto_openvino=True)

@@ -13,7 +13,7 @@ from time import monotonic_ns, perf_counter
 from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo
 
 from spectradino_core.calibration.registration import RegistrationError
@@ -22,16 +22,22 @@ from spectradino_core.streams import feed
 from spectradino_core.streams.decode import DecodeError
 from spectradino_core.streams.jpeg import STRICT_DECODER
 from spectradino_core.streams.throttle import Throttle
-from spectradino_core.streams.topics import IMAGES
+from spectradino_core.streams.topics import IMAGES, TF_STATIC
 from spectradino_core.text import log_line
 from spectradino_ros.cameras import Camera
 from spectradino_ros.frames import CameraFrame, Capture, CvBridgeConverter, stamp_ns
 from spectradino_ros.health import Health
 from spectradino_ros.notices import Notices
 from spectradino_ros.parameters import Settings
-from spectradino_ros.registering import Registering, camera_info_topic
+from spectradino_ros.registering import Registering, camera_info_topic, tf_message_type
 
 __all__ = ["Intake"]
+
+_STATIC_TRANSFORMS = QoSProfile(
+    depth=100,  # as tf2's own listener: each publisher keeps one message for those that join late
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
 
 
 class Intake:
@@ -102,6 +108,12 @@ class Intake:
                 self._calibrations.append(
                     self._node.create_subscription(CameraInfo, topic, take, qos_profile_sensor_data)
                 )
+        if self._registering.from_tf:
+            self._calibrations.append(
+                self._node.create_subscription(
+                    tf_message_type(), TF_STATIC, self._on_static_transforms, _STATIC_TRANSFORMS
+                )
+            )
 
     def destroy(self) -> None:
         """End the subscriptions."""
@@ -158,15 +170,7 @@ class Intake:
 
     def _on_camera_info(self, key: str, info: CameraInfo) -> None:
         had_one = self._registering.current is not None
-        try:
-            if not self._registering.take(key, info):
-                return
-            self._notices.info("registration made", f"registration made: {self._registering.describe()}")
-        except RegistrationError as error:
-            self._notices.error("no registration", f"no registration: {error}")
-        except Exception as error:  # as for a frame
-            trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-            self._notices.error(f"camera_info {key}", f"no registration from the {key} camera's camera_info:\n{trace}")
+        if not self._register(partial(self._registering.take, key, info), f"the {key} camera's camera_info"):
             return
         topic = camera_info_topic(self._node, key, IMAGES[key])
         if had_one and (publishers := self._node.count_publishers(topic)) > 1:
@@ -175,6 +179,23 @@ class Intake:
                 f"{publishers} publishers send different calibrations on {topic}, and the registration uses the "
                 f"newest: remap {key}/camera_info to this camera's topic (launch argument {key}_info_topic)",
             )
+
+    def _on_static_transforms(self, message: Any) -> None:
+        self._register(partial(self._registering.take_transforms, message.transforms), TF_STATIC)
+
+    def _register(self, take: Callable[[], bool], source: str) -> bool:
+        """Take a message of the registration; returns whether it changed the registration or was refused."""
+        try:
+            if not take():
+                return False
+            self._notices.info("registration made", f"registration made: {self._registering.describe()}")
+        except RegistrationError as error:
+            self._notices.error("no registration", f"no registration: {error}")
+        except Exception as error:  # as for a frame
+            trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+            self._notices.error(f"registration {source}", f"no registration from {source}:\n{trace}")
+            return False
+        return True
 
     def _submit_captures(self, captures: list[feed.Capture[CameraFrame]]) -> None:
         self._log_events()

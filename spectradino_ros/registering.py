@@ -1,4 +1,7 @@
-"""CameraInfo topics. Registration from their messages: `spectradino_core.streams.registering`."""
+"""CameraInfo topics and the type of /tf_static.
+
+Registration from their messages: `spectradino_core.streams.registering`.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,26 @@ from typing import Any
 
 from spectradino_core.streams.registering import Registering
 from spectradino_core.streams.topics import CAMERA_INFO
+from spectradino_ros.entry import remedy
+from spectradino_ros.parameters import ParameterError
 
-__all__ = ["Registering", "camera_info_topic"]
+__all__ = ["Registering", "camera_info_topic", "tf_message_type"]
+
+
+def tf_message_type() -> Any:
+    """Return the type tf2_msgs/msg/TFMessage, which only extrinsics_from_tf needs.
+
+    Raises:
+        ParameterError: tf2_msgs is not installed.
+    """
+    try:
+        from tf2_msgs.msg import TFMessage
+    except ImportError as error:
+        raise ParameterError(
+            f"parameter 'extrinsics_from_tf' needs the ROS package tf2_msgs, which can not be imported ({error}): "
+            f"{remedy('tf2_msgs')} (without a ROS distribution: 'make msgs')"
+        ) from None
+    return TFMessage
 
 
 def camera_info_topic(node: Any, key: str, image: str) -> str:

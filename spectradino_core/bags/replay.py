@@ -35,6 +35,7 @@ from spectradino_core.streams.queues import Stream
 from spectradino_core.streams.registering import Registering
 from spectradino_core.streams.settings import Settings
 from spectradino_core.streams.throttle import Throttle
+from spectradino_core.streams.topics import TF_STATIC
 from spectradino_core.thermal import NoValidPixelError
 
 __all__ = ["CLOCKS", "Replay", "ReplayResult"]
@@ -206,9 +207,19 @@ class Replay:
     def take_camera_infos(self, reader: BagReader) -> None:
         """Compute the registration from the first camera_info of each camera, beside its images.
 
+        With extrinsics_from_tf the recording's last transform of each frame holds for all of it.
+
         Raises:
-            RegistrationError: a camera has none, or they are not usable.
+            RegistrationError: a camera has none, or they are not usable; or the transform between them is missing.
         """
+        if self.registering.from_tf:
+            if TF_STATIC not in reader.topics or reader.topics[TF_STATIC].kind != "tf2_msgs/msg/TFMessage":
+                raise RegistrationError(
+                    f"{reader.path}: extrinsics_from_tf needs {TF_STATIC} (tf2_msgs/msg/TFMessage), which is not in "
+                    "the bag: record it too, or set extrinsic_rotation and extrinsic_translation instead"
+                )
+            for row in reader.messages(TF_STATIC):
+                self.registering.take_transforms(row.message.transforms)
         for stream in Stream:
             image = base_topic(reader.topic_of(stream), reader.topics)
             topic = f"{image.rpartition('/')[0]}/camera_info"
@@ -217,6 +228,8 @@ class Replay:
                     f"{reader.path}: registration_from_camera_info needs {topic}, which is not in the bag"
                 )
             self.registering.take(stream.value, next(iter(reader.messages(topic))).message)
+        if self.registering.from_tf:
+            self.registering.check()
 
     def drops(self) -> dict[str, int]:
         """Count frames and captures without a result so far, by cause, as in the node."""

@@ -71,10 +71,11 @@ def registration_from_camera_infos(
     rgb: CameraInfoMessage,
     ir: CameraInfoMessage,
     rotation: Sequence[float] | np.ndarray,
-    translation: Sequence[float],
+    translation: Sequence[float] | np.ndarray,
     distance_m: float,
     normal: Sequence[float] = (0.0, 0.0, 1.0),
     rectified: bool = False,
+    origin: str = "camera_info",
 ) -> PlaneRegistration:
     """Compute the homography between two calibrated cameras that look at a plane.
 
@@ -98,6 +99,7 @@ def registration_from_camera_infos(
         normal: n, of any length, in the IR camera's frame; the default faces the camera.
         rectified: the images come from image_proc's `image_rect`: P and the rectifying rotation R of the messages are
             used, without distortion.
+        origin: where cameras and extrinsics come from, for logs and errors.
 
     Raises:
         RegistrationError: a camera is not calibrated, its distortion model is unknown, the rotation is invalid, the
@@ -115,7 +117,7 @@ def registration_from_camera_infos(
     between = cameras["rgb"].rectifying @ between @ cameras["ir"].rectifying.T
     ideal = cameras["rgb"].k @ between @ np.linalg.inv(cameras["ir"].k)
     sizes = cameras["ir"].size, cameras["rgb"].size
-    source = f"camera_info and a plane at {distance_m:g} m"
+    source = f"{origin} and a plane at {distance_m:g} m"
     registration = Registration(tuple(ideal.reshape(-1)), *sizes, source)
     if not cameras["rgb"].distorted and not cameras["ir"].distorted:
         return PlaneRegistration(registration, 0.0)
@@ -290,7 +292,7 @@ def _true_points(rgb: _CameraModel, ir: _CameraModel, between: np.ndarray) -> tu
     return pixels[inside], truth[inside]
 
 
-def _checked_vector(values: Sequence[float], name: str) -> np.ndarray:
+def _checked_vector(values: Sequence[float] | np.ndarray, name: str) -> np.ndarray:
     vector = np.asarray(values, np.float64).reshape(-1)
     if vector.size != 3 or not all(math.isfinite(v) for v in vector):
         raise RegistrationError(f"the {name} must be three finite numbers, got {list(values)}")

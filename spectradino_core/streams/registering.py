@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,21 +15,23 @@ from spectradino_core.calibration.camera_geometry import (
     rotation_matrix,
 )
 from spectradino_core.calibration.registration import Registration, RegistrationError, Size
+from spectradino_core.calibration.static_transforms import StaticTransforms
 from spectradino_core.streams.calibration_file import load_calibration
 from spectradino_core.streams.image_message import DecodeError
 from spectradino_core.streams.infrared import check_crop
 from spectradino_core.streams.settings import ParameterError, Settings, parameter
-from spectradino_core.streams.topics import CAMERA_INFO
+from spectradino_core.streams.topics import CAMERA_INFO, TF_STATIC
 
 __all__ = ["Registering"]
 
-_OF_CAMERA_INFO = ("extrinsic_rotation", "extrinsic_translation", "plane_distance_m", "images_rectified")
+_EXTRINSICS = ("extrinsic_rotation", "extrinsic_translation")
+_OF_CAMERA_INFO = (*_EXTRINSICS, "extrinsics_from_tf", "plane_distance_m", "images_rectified")
 
 
 class Registering:
     """Registration in use from configuration to clean-up.
 
-    `take` is not thread-safe; attributes may be read from any thread.
+    `take` and `take_transforms` are not thread-safe; attributes may be read from any thread.
 
     Attributes:
         current: IR to RGB pixels; None: the IR image is stretched over the whole RGB image, or none is known yet, see
@@ -37,6 +40,7 @@ class Registering:
             from the camera models in CameraInfo; None: unknown.
         time_offset_ms: time offset of the calibration file; None: it has none.
         from_camera_info: whether the registration is computed from CameraInfo, see `take`.
+        from_tf: whether its extrinsics come from /tf_static, see `take_transforms`.
         rgb_frame_id: frame_id of the newest RGB image or CameraInfo; "" before the first.
     """
 
@@ -46,7 +50,7 @@ class Registering:
             settings: parameters that give the registration.
 
         Raises:
-            ParameterError: two parameters give a registration.
+            ParameterError: two parameters give a registration, or its extrinsics.
             RegistrationError: it is invalid, or the calibration file can't be read.
         """
         self._settings = settings
@@ -57,6 +61,10 @@ class Registering:
         self.residual_px: float | None = None
         self.time_offset_ms: float | None = None
         self.from_camera_info = settings.registration_from_camera_info
+        self.from_tf = self.from_camera_info and settings.extrinsics_from_tf
+        self._transforms = StaticTransforms()
+        self._extrinsics: tuple[np.ndarray, np.ndarray] | None = None
+        self._no_extrinsics = ""
         given = {
             "ir_to_rgb": any(settings.ir_to_rgb),
             "calibration_file": bool(settings.calibration_file),
@@ -71,8 +79,16 @@ class Registering:
             calibration = load_calibration(os.path.expanduser(settings.calibration_file))
             self.current, self.residual_px = calibration.registration, calibration.residual_px
             self.time_offset_ms = calibration.time_offset_ms
+        elif self.from_tf:
+            if others := [f"'{name}'" for name in _EXTRINSICS if self._is_set(name)]:
+                raise ParameterError(
+                    f"parameters 'extrinsics_from_tf' and {' and '.join(others)} each give the extrinsics: keep one"
+                )
         elif self.from_camera_info:
             rotation_matrix(settings.extrinsic_rotation)  # checked now, not with the first message
+
+    def _is_set(self, name: str) -> bool:
+        return bool(getattr(self._settings, name) != parameter(name).default)
 
     def note_rgb(self, size: Size, frame_id: str) -> None:
         """Record (width, height) and frame_id of an RGB image; thread-safe."""
@@ -89,7 +105,7 @@ class Registering:
 
     @property
     def pending(self) -> bool:
-        """Whether pairs can't be registered yet, because CameraInfo is missing or unusable."""
+        """Whether pairs can't be registered yet, because CameraInfo or a transform is missing or unusable."""
         return self.from_camera_info and self.current is None
 
     @property
@@ -102,10 +118,10 @@ class Registering:
         """Names of parameters that are set but have no effect without CameraInfo."""
         if self.from_camera_info:
             return []
-        return [name for name in _OF_CAMERA_INFO if getattr(self._settings, name) != parameter(name).default]
+        return [name for name in _OF_CAMERA_INFO if self._is_set(name)]
 
     def take(self, key: str, info: CameraInfoMessage) -> bool:
-        """Take a camera's CameraInfo and compute the registration once both are known.
+        """Take a camera's CameraInfo and compute the registration once both, and their extrinsics, are known.
 
         Args:
             key: the camera, "rgb" or "ir".
@@ -118,22 +134,68 @@ class Registering:
             RegistrationError: no registration can be computed; raised once per changed message.
         """
         known = self._infos.get(key)
-        if known is not None and _is_same(known, info):
+        if known is not None and _is_same(known, info) and not (self.from_tf and _frame_id(known) != _frame_id(info)):
             return False
         self._infos[key] = info
         if key == "rgb" and not self.rgb_frame_id:
-            self.rgb_frame_id = str(getattr(getattr(info, "header", None), "frame_id", ""))
+            self.rgb_frame_id = _frame_id(info)
         if self.missing:
             return False
-        settings = self._settings
         self.current = self.residual_px = None  # the old registration belongs to other calibrations
+        if self.from_tf:
+            self._look_up()
+        return self._compute()
+
+    def take_transforms(self, transforms: Iterable[Any]) -> bool:
+        """Take transforms of /tf_static and compute the registration if that between the cameras changed.
+
+        Args:
+            transforms: geometry_msgs/TransformStamped messages.
+
+        Returns:
+            Whether there is a new registration.
+
+        Raises:
+            RegistrationError: no registration can be computed from the CameraInfo with the new extrinsics.
+        """
+        self._transforms.take(transforms)
+        if not self.from_tf or self.missing:
+            return False
+        before = self._extrinsics
+        self._look_up()
+        now = self._extrinsics
+        if before is not None and now is not None and all(map(np.array_equal, before, now)):
+            return False
+        self.current = self.residual_px = None
+        return self._compute()
+
+    def _look_up(self) -> None:
+        """Compose the extrinsics from the transforms, or note why that is not possible."""
+        frames = {key: _frame_id(info) for key, info in self._infos.items()}
+        self._extrinsics, self._no_extrinsics = None, ""
+        try:
+            if empty := [CAMERA_INFO[key] for key in CAMERA_INFO if not frames[key]]:
+                raise RegistrationError(
+                    f"no transform between the cameras: {' and '.join(empty)} has no frame_id; the driver sets it"
+                )
+            self._extrinsics = self._transforms.between(frames["rgb"], frames["ir"])
+        except RegistrationError as error:
+            self._no_extrinsics = str(error)
+
+    def _compute(self) -> bool:
+        """Compute the registration of both CameraInfo; returns False if the extrinsics are not known."""
+        if self._no_extrinsics:
+            return False
+        settings = self._settings
+        rotation, translation = self._extrinsics or (settings.extrinsic_rotation, settings.extrinsic_translation)
         made = registration_from_camera_infos(
             self._infos["rgb"],
             self._infos["ir"],
-            settings.extrinsic_rotation,
-            settings.extrinsic_translation,
+            rotation,
+            translation,
             settings.plane_distance_m,
             rectified=settings.images_rectified,
+            origin=f"camera_info, {TF_STATIC}" if self.from_tf else "camera_info",
         )
         self.residual_px, self.current = made.residual_px, _of_part(made.registration, settings.decoding.ir_crop)
         return True
@@ -142,9 +204,14 @@ class Registering:
         """Return the registration for a pair; another thread may be in `take`.
 
         Raises:
-            RegistrationError: the registration is pending; the message names the missing topics.
+            RegistrationError: the registration is pending; the message names the missing topics or frames.
         """
         current = self.current  # once: `take` sets it to None for a moment
+        if self.from_camera_info and current is None and not self.missing and self._no_extrinsics:
+            raise RegistrationError(
+                f"{self._no_extrinsics}. extrinsics_from_tf needs this transform: publish it (robot_state_publisher, "
+                "static_transform_publisher), or set extrinsic_rotation and extrinsic_translation instead"
+            )
         if self.from_camera_info and current is None:
             why = f"no message on {' and '.join(CAMERA_INFO[key] for key in self.missing)} yet"
             raise RegistrationError(
@@ -156,7 +223,9 @@ class Registering:
     def describe(self) -> str:
         """Describe source, sizes and residual, for logs and diagnostics."""
         if self.pending:
-            return f"waits for {' and '.join(CAMERA_INFO[key] for key in self.missing) or 'good camera_info'}"
+            waits_for = " and ".join(CAMERA_INFO[key] for key in self.missing)
+            why = f"the extrinsics: {self._no_extrinsics}" if self._no_extrinsics else "good camera_info"
+            return f"waits for {waits_for or why}"
         if self.current is None:
             return "none: the infrared image is stretched over the whole RGB image"
         text = self.current.source
@@ -164,6 +233,10 @@ class Registering:
             (ir_width, ir_height), (width, height) = self.current.ir_size, self.current.rgb_size
             text += f", for {ir_width}x{ir_height} on {width}x{height}"
         return text if self.residual_px is None else f"{text}, residual {self.residual_px:.2f} px"
+
+
+def _frame_id(info: CameraInfoMessage) -> str:
+    return str(getattr(getattr(info, "header", None), "frame_id", ""))
 
 
 def _of_part(registration: Registration, crop: tuple[int, int, int, int]) -> Registration:

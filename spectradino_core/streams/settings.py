@@ -380,6 +380,12 @@ class Settings:
         When.CONFIGURE,
         lengths=(3,),
     )
+    extrinsics_from_tf: bool = _parameter(
+        False,
+        "With registration_from_camera_info, take rotation and translation from /tf_static, between the frame_ids of "
+        "both camera_info, instead of the two parameters above; no pair is processed before the transform is known.",
+        When.CONFIGURE,
+    )
     plane_distance_m: float = _parameter(
         10.0,
         "Distance from the infrared camera at which the two images coincide [m]: the usual distance of objects.",

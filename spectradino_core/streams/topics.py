@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["CAMERA_INFO", "IMAGES", "INPUTS", "OUTPUTS", "Topic"]
+__all__ = ["CAMERA_INFO", "IMAGES", "INPUTS", "OUTPUTS", "TF_STATIC", "Topic"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,9 @@ IMAGES = {"rgb": "rgb/image_raw", "ir": "ir/image_raw"}
 
 CAMERA_INFO = {"rgb": "rgb/camera_info", "ir": "ir/camera_info"}
 """Topics of the cameras' calibrations before remapping, by camera."""
+
+TF_STATIC = "/tf_static"
+"""Topic of the transforms between fixed frames, as tf2 names it."""
 
 _IMAGE, _COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 
@@ -68,6 +71,7 @@ INPUTS = (
         Topic(name, "sensor_msgs/msg/CameraInfo", "only with `registration_from_camera_info`")
         for name in CAMERA_INFO.values()
     ),
+    Topic(TF_STATIC, "tf2_msgs/msg/TFMessage", "only with `extrinsics_from_tf`"),
 )
 """What the node subscribes to."""
 

@@ -49,7 +49,7 @@ def built(workspace: Path) -> Path:
     return workspace
 
 
-def test_colcon_finds_both_packages_and_never_our_vision_msgs(workspace: Path) -> None:
+def test_colcon_finds_both_packages_and_never_those_for_pip(workspace: Path) -> None:
     colcon = Path(sys.prefix) / "bin/colcon"
     if not colcon.exists():
         pytest.skip("colcon is not in this environment")

@@ -84,7 +84,7 @@ NOT_ON_ROBOT = {
 OF_ROS = {
     "ament_index_python", "builtin_interfaces", "cv_bridge", "diagnostic_msgs", "foxglove_msgs", "geometry_msgs",
     "launch", "launch_ros", "lifecycle_msgs", "rcl_interfaces", "rclpy", "rosidl_runtime_py", "sensor_msgs",
-    "spectradino_msgs", "std_msgs", "vision_msgs", ROS,
+    "spectradino_msgs", "std_msgs", "tf2_msgs", "vision_msgs", ROS,
 }  # fmt: skip
 
 

@@ -17,7 +17,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
-MANIFESTS = ["package.xml", "msg/package.xml", "msg/pip_only/vision_msgs/package.xml"]
+MANIFESTS = [
+    "package.xml", "msg/package.xml", "msg/pip_only/vision_msgs/package.xml", "msg/pip_only/tf2_msgs/package.xml",
+]  # fmt: skip
 
 
 def installed() -> Distribution:

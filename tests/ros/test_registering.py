@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
+from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
@@ -13,7 +16,7 @@ from spectradino_core.streams.calibration_file import Calibration, save_calibrat
 from spectradino_core.streams.detecting import find
 from spectradino_core.streams.frames import CameraFrame
 from spectradino_ros.parameters import ParameterError, Settings
-from spectradino_ros.registering import Registering, camera_info_topic
+from spectradino_ros.registering import Registering, camera_info_topic, tf_message_type
 
 MATRIX = (2.0, 0.0, 10.0, 0.0, 2.0, 5.0, 0.0, 0.0, 1.0)
 
@@ -133,6 +136,70 @@ def test_a_calibration_that_changes_in_the_middle_of_a_pair_does_not_take_its_re
     find(pipeline, registering, Settings(), rgb, ir, False, 0)
     assert made is not None
     assert pipeline.registration is made
+
+
+def transform(parent: str, child: str, *moved: float) -> TransformStamped:
+    x, y, z = moved or (0.0, 0.0, 0.0)
+    pose = Transform(translation=Vector3(x=x, y=y, z=z), rotation=Quaternion(x=-0.5, y=0.5, z=-0.5, w=0.5))
+    return TransformStamped(header=Header(frame_id=parent), child_frame_id=child, transform=pose)
+
+
+def of_frame(message: CameraInfo, frame_id: str) -> CameraInfo:
+    message.header.frame_id = frame_id
+    return message
+
+
+def test_extrinsics_from_tf_come_change_and_go_missing():
+    registering = Registering(Settings(registration_from_camera_info=True, extrinsics_from_tf=True))
+    registering.take("rgb", of_frame(info(640, 480, 600.0), "rgb_optical"))
+    assert not registering.take_transforms([transform("base", "rgb_optical", 0.0, 0.1, 0.0)]), "no camera_info of both"
+    with pytest.raises(RegistrationError, match="no message on ir/camera_info yet"):
+        registering.check()
+    assert not registering.take("ir", of_frame(info(320, 240, 300.0), "ir_optical"))
+    with pytest.raises(
+        RegistrationError, match=r"from frame 'ir_optical' to frame 'rgb_optical' .*: 'ir_optical' is not"
+    ):
+        registering.check()
+    assert "'ir_optical' is not known" in registering.describe()
+    assert registering.take_transforms([transform("base", "ir_optical", 0.0, -0.1, 0.0)])
+    first = registering.check()
+    by_numbers = Registering(Settings(registration_from_camera_info=True, extrinsic_translation=(0.2, 0.0, 0.0)))
+    by_numbers.take("rgb", info(640, 480, 600.0))
+    by_numbers.take("ir", info(320, 240, 300.0))
+    assert first is not None
+    assert by_numbers.current is not None
+    np.testing.assert_allclose(first.matrix, by_numbers.current.matrix, atol=1e-9)
+    assert registering.describe().startswith("camera_info, /tf_static and a plane at 10 m")
+    assert not registering.take_transforms(
+        [transform("base", "wheel"), transform("base", "ir_optical", 0.0, -0.1, 0.0)]
+    )
+    assert registering.current is first, "other frames, and the same transform again"
+    assert registering.take_transforms([transform("base", "ir_optical", 0.0, -0.2, 0.0)])
+    assert registering.current != first
+    assert not registering.take("ir", of_frame(info(320, 240, 300.0), "other"))
+    assert registering.pending, "the driver was restarted with another frame_id"
+    assert not registering.take("ir", of_frame(info(320, 240, 300.0), ""))
+    with pytest.raises(RegistrationError, match="ir/camera_info has no frame_id"):
+        registering.check()
+    assert registering.take("ir", of_frame(info(320, 240, 300.0), "ir_optical"))
+
+
+def test_extrinsics_from_tf_and_from_parameters_exclude_one_another():
+    both = Settings(registration_from_camera_info=True, extrinsics_from_tf=True, extrinsic_translation=(0.1, 0.0, 0.0))
+    with pytest.raises(
+        ParameterError, match="'extrinsics_from_tf' and 'extrinsic_translation' each give the extrinsics"
+    ):
+        Registering(both)
+    alone = Registering(Settings(extrinsics_from_tf=True))
+    assert alone.without_effect == ["extrinsics_from_tf"]
+    assert not alone.from_tf
+
+
+def test_extrinsics_from_tf_without_tf2_msgs_are_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf2_msgs", None)
+    monkeypatch.delitem(sys.modules, "tf2_msgs.msg", raising=False)
+    with pytest.raises(ParameterError, match=r"'extrinsics_from_tf' needs the ROS package tf2_msgs.*rosdep install"):
+        tf_message_type()
 
 
 class Names:

@@ -7,12 +7,14 @@ import time
 
 import numpy as np
 import pytest
+from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
 
 from spectradino_core.calibration.registration import Registration
 from spectradino_core.streams.calibration_file import Calibration, save_calibration
-from tests.ros.harness import RELIABLE, NodeProcess, corners, ir_pixels, rgb_pixels, running, to_ns, wait_until
+from tests.ros.harness import LATCHED, RELIABLE, NodeProcess, corners, ir_pixels, rgb_pixels, running, to_ns, wait_until
 from tests.ros.rig import Rig
 
 # slow: a node for most; tests/core/calibration and test_registering cover the decisions.
@@ -228,6 +230,56 @@ def test_a_registration_is_made_from_camera_info_extrinsics_and_a_plane(blob_mod
         assert rig.wait_for_fact("registration", "camera_info and a plane at 2 m")
         assert rig.wait_for_fact("registration residual [px]", "0.00")
         assert node.count("registration made") == 1, "the same calibration again makes nothing new"
+
+
+def on_robot(parent: str, child: str, right_m: float) -> TransformStamped:
+    """Return the pose of a camera's link, `right_m` to the right of its parent."""
+    pose = Transform(translation=Vector3(y=-right_m), rotation=Quaternion(w=1.0))
+    return TransformStamped(header=Header(frame_id=parent), child_frame_id=child, transform=pose)
+
+
+def optical(camera: str) -> TransformStamped:
+    pose = Transform(rotation=Quaternion(x=-0.5, y=0.5, z=-0.5, w=0.5))
+    return TransformStamped(
+        header=Header(frame_id=f"{camera}_link"), child_frame_id=f"{camera}_optical", transform=pose
+    )
+
+
+def test_extrinsics_come_from_tf_static(blob_model, peer):
+    """The cameras of the test above, each in the tree of its own publisher; then moved apart by 0.1 m more."""
+    messages = pytest.importorskip("tf2_msgs.msg", reason="tf2_msgs is not built here: run `make msgs`")
+    with running(
+        "-r", "__ns:=/tf", model=blob_model, device="cpu", threads=1, registration_from_camera_info=True,
+        extrinsics_from_tf=True, plane_distance_m=2.0, fallback_mode="fused_only", warning_period_s=0.1,
+    ) as node:  # fmt: skip
+        rig = Rig(peer, "tf")
+        rig.wait_for_node()
+        static = [peer.node.create_publisher(messages.TFMessage, "/tf_static", LATCHED) for _ in range(2)]
+        static[0].publish(messages.TFMessage(transforms=[on_robot("base_link", "rgb_link", -0.05), optical("rgb")]))
+        infos = {}
+        for key, size, focal in (("rgb", RGB_SIZE, 600.0), ("ir", IR_SIZE, 300.0)):
+            infos[key] = peer.node.create_publisher(CameraInfo, f"/tf/{key}/camera_info", LATCHED)
+            message = info(size, focal)
+            message.header.frame_id = f"{key}_optical"
+            infos[key].publish(message)
+        rgb, ir = rgb_pixels(RGB_SIZE, None), ir_pixels(IR_SIZE, HOT)
+        lacking = "no transform from frame 'ir_optical' to frame 'rgb_optical' in /tf_static: 'ir_optical' is not known"
+
+        def refused() -> bool:
+            rig.send(rgb, ir, peer.now())
+            time.sleep(0.05)
+            return node.count(rf"\[ERROR\].*{lacking}") > 0
+
+        wait_until(refused, "pairs refused while the transform is not known")
+        rig.wait_for_fact("registration", f"waits for the extrinsics: {lacking}")
+        wait_until(lambda: lacking in rig.status().message, "a warning in diagnostics")
+        assert rig.reports == []
+        for right_m, shift in ((0.05, 30), (0.15, 60)):
+            made = len(node.lines)
+            static[1].publish(messages.TFMessage(transforms=[on_robot("base_link", "ir_link", right_m), optical("ir")]))
+            node.wait_for_line(r"\[INFO\].*registration made: camera_info, /tf_static and a plane at 2 m", made)
+            detections, _report = rig.answer_to(rgb, ir)
+            np.testing.assert_allclose(hot_box(detections), 2 * np.array(HOT) + [shift, 0, shift, 0], atol=2.5)
 
 
 def test_calibrations_of_two_cameras_on_one_topic_do_not_flood_the_log(blob_model, peer):

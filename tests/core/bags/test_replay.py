@@ -290,26 +290,39 @@ def test_infrared_alone_uses_the_rgb_grid_if_registered(tmp_path, model, fallbac
         assert any("no registration to the RGB image is known" in text for text in said)
 
 
-def test_the_registration_from_camera_info(tmp_path, model):
-    bag = tmp_path / "bag"
-    rows = pairs(3)
+def record_calibrated(bag, rows, transforms=()):
+    """Record rows with both cameras' CameraInfo, and messages of transforms (parent, child, x, y, z)."""
     region = make("sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
+    time = make("builtin_interfaces/msg/Time", sec=1, nanosec=0)
     with BagWriter(bag) as writer:
         for key in ("rgb", "ir"):
             focal = 100.0
             info = make(
-                "sensor_msgs/msg/CameraInfo",
-                header=make("std_msgs/msg/Header", stamp=make("builtin_interfaces/msg/Time", sec=1, nanosec=0),
-                            frame_id="c"),
+                "sensor_msgs/msg/CameraInfo", header=make("std_msgs/msg/Header", stamp=time, frame_id=f"{key}_optical"),
                 height=SIZE[1], width=SIZE[0], distortion_model="plumb_bob", d=np.zeros(5),
                 k=np.array([focal, 0, 55.5, 0, focal, 41.5, 0, 0, 1.0]), r=np.eye(3).reshape(-1),
                 p=np.array([focal, 0, 55.5, 0, 0, focal, 41.5, 0, 0, 0, 1.0, 0]), binning_x=0, binning_y=0, roi=region,
             )  # fmt: skip
             writer.add(f"/{key}/camera_info", "sensor_msgs/msg/CameraInfo")
             writer.write(f"/{key}/camera_info", info, START_NS)
+        for parent, child, x, y, z in transforms:
+            pose = make(
+                "geometry_msgs/msg/Transform", translation=make("geometry_msgs/msg/Vector3", x=x, y=y, z=z),
+                rotation=make("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=0.0, w=1.0),
+            )  # fmt: skip
+            head = make("std_msgs/msg/Header", stamp=time, frame_id=parent)
+            stamped = make("geometry_msgs/msg/TransformStamped", header=head, child_frame_id=child, transform=pose)
+            writer.add("/tf_static", "tf2_msgs/msg/TFMessage", latched=True)
+            writer.write("/tf_static", make("tf2_msgs/msg/TFMessage", transforms=[stamped]), START_NS)
         for row in rows:
             writer.add(row.topic, row.kind)
             writer.write(row.topic, row.message(), row.received_ns)
+    return bag
+
+
+def test_the_registration_from_camera_info(tmp_path, model):
+    rows = pairs(3)
+    bag = record_calibrated(tmp_path / "bag", rows)
     answers, replay = replayed(
         bag, model, registration_from_camera_info=True, extrinsic_translation=(1.0, 0.0, 0.0), plane_distance_m=10.0
     )
@@ -319,6 +332,25 @@ def test_the_registration_from_camera_info(tmp_path, model):
     plain = record(tmp_path / "plain", rows)
     with pytest.raises(RegistrationError, match="needs /rgb/camera_info, which is not in the bag"):
         replayed(plain, model, registration_from_camera_info=True)
+
+
+def test_extrinsics_from_the_recordings_static_transforms(tmp_path, model):
+    rows, options = pairs(3), {"registration_from_camera_info": True, "extrinsics_from_tf": True}
+    rgb = [("base", "rgb_optical", 0.0, 0.0, 0.0)]
+    bag = record_calibrated(tmp_path / "bag", rows, [*rgb, ("base", "ir_optical", 1.0, 0.5, 0.0)])
+    answers, replay = replayed(bag, model, plane_distance_m=10.0, **options)
+    assert len(answers) == 3
+    assert replay.registering.current is not None
+    np.testing.assert_allclose(np.reshape(replay.registering.current.matrix, (3, 3))[:2, 2], (10.0, 5.0))
+    hot = [box for answer in answers for box, label in zip(answer.percepts.boxes, answer.percepts.labels) if label == 1]
+    plain, _ = replayed(bag, model)
+    unmoved = [box for answer in plain for box, label in zip(answer.percepts.boxes, answer.percepts.labels) if label]
+    assert len(hot) == 3
+    np.testing.assert_allclose(hot, np.array(unmoved) + [10, 5, 10, 5], atol=1.5)
+    with pytest.raises(RegistrationError, match="needs /tf_static .*which is not in the bag"):
+        replayed(record_calibrated(tmp_path / "without", rows), model, **options)
+    with pytest.raises(RegistrationError, match=r"from frame 'ir_optical' to frame 'rgb_optical'.*'ir_optical' is not"):
+        replayed(record_calibrated(tmp_path / "half", rows, rgb), model, **options)
 
 
 def test_parameters_from_the_nodes_own_file(repository, tmp_path):
