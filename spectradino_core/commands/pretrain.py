@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
     data = command.add_argument_group("data")
     manifest = add_option(data, "--manifest", nargs="+")
     base = add_option(data, "--data-root", ", to which the manifests' paths are relative (default: the manifest's own)")
-    add_option(data, "--scenes", ", with all bands", default=0)
+    add_option(data, "--scenes", ", with all --bands", default=0)
     add_option(data, "--bands")
     held_out = add_option(data, "--val-manifest", nargs="+")
     data.add_argument("--val-scenes", type=int, metavar="N", help="number of held-out synthetic scenes")
