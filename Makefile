@@ -169,7 +169,7 @@ $(MSGS)-spectradino: $(SPECTRADINO_MSGS_SOURCES) constraints.txt | $(RUNTIME)
 
 $(DEV): $(PACKAGING) | $(RUNTIME)
 	@echo "[4/4] packages for training and tests: PyTorch, OpenVINO, pytest, ruff, mypy"
-	@$(PIP) --no-build-isolation --editable ".[runtime,openvino,jazzy,demo,bag,train,dev]"
+	@$(PIP) --no-build-isolation --editable ".[runtime,openvino,jazzy,demo,bag,train,tsne,dev]"
 	@touch $@
 
 $(VENVTORCH)/.stamp-torch: setup.py .ci/oldest_torch | setup

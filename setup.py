@@ -58,8 +58,7 @@ EXTRAS = {
         "torch>=2.8",
         "tqdm>=4.60",
     ],
-    # The paper's figure of features (`spectradino evaluate retrieval --tsne`); beside `train`, and like `ray` not in
-    # constraints.txt.
+    # The paper's figure of features (`spectradino evaluate retrieval --tsne`); beside `train`.
     "tsne": ["scikit-learn>=1.3"],
     # What `make lint types test` runs with; transformers is the other implementation that numerics are held against.
     "dev": [

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 PROJECT = "spectradino_ros"
-EXTRAS = ("runtime", "openvino", "jazzy", "demo", "bag", "train", "dev")
+EXTRAS = ("runtime", "openvino", "jazzy", "demo", "bag", "train", "tsne", "dev")
 # ONNX Runtime's two builds overwrite each other; torchvision has no build that goes with every build of torch.
 REFUSED = {"onnxruntime-gpu", "opencv-python", "timm", "torchvision"}
 # Nothing asks for pip itself, but an old one resolves differently.
