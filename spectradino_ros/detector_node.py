@@ -39,6 +39,7 @@ from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.recovery import Condition, RecoveringEngine, RecoveryPolicy
 from spectradino_core.streams.detecting import pipeline_of
+from spectradino_core.streams.result_fields import DISABLED
 from spectradino_core.streams.topics import IMAGES, OUTPUTS
 from spectradino_core.thermal import ThermalError
 from spectradino_ros import diagnosing
@@ -74,8 +75,6 @@ _STAND_BACK_S = 0.004
 """Maximum time for which the executor's thread leaves the interpreter to the worker's."""
 _PERIODS_WITHOUT_RESULT = 3.0
 """Periods of `max_rate_hz` without a result before it is reported."""
-_DISABLED = "disabled"
-"""Mode while the parameter `enabled` is false."""
 _KEPT_BYTES = 16 << 20
 """More than a message of a 5-megapixel camera. glibc may keep up to twice as much memory unused."""
 
@@ -275,7 +274,7 @@ class DetectorNode(ManagedNode):
             return
         if mode is None:
             mode = Mode.STALE if self._intake is None else self._intake.feed.mode
-        self._outputs.publish_mode(mode.value if self.settings.enabled else _DISABLED)
+        self._outputs.publish_mode(mode.value if self.settings.enabled else DISABLED)
 
     def _publish_latched(self) -> None:
         self._publish_labels()
@@ -367,8 +366,8 @@ class DetectorNode(ManagedNode):
             facts |= diagnosing.intake_facts(intake)
         is_disabled = self._worker is not None and not self.settings.enabled
         if is_disabled:
-            state = f"active, {_DISABLED}"
-            facts |= {"mode": _DISABLED, "mode reason": "parameter 'enabled' is false"}
+            state = f"active, {DISABLED}"
+            facts |= {"mode": DISABLED, "mode reason": "parameter 'enabled' is false"}
         message = self._health.diagnostics(
             name=f"{self.get_name()}: detector",
             node=self.get_fully_qualified_name(),

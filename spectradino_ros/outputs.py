@@ -10,9 +10,9 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.lifecycle.publisher import LifecyclePublisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
-from spectradino_msgs.msg import DetectionTemperatures, FrameReport
+from spectradino_msgs.msg import CameraMode, DetectionTemperatures, FrameReport
 from std_msgs.msg import Header, String
-from vision_msgs.msg import Detection2D, Detection2DArray, LabelInfo
+from vision_msgs.msg import Detection2D, Detection2DArray, LabelInfo, VisionInfo
 
 from spectradino_core.calibration.checkerboard import checkerboard
 from spectradino_core.calibration.registration import Registration
@@ -25,12 +25,14 @@ from spectradino_ros.publishing import (
     FOXGLOVE,
     Facts,
     annotations_message,
+    camera_mode_message,
     compressed_message,
     detections_message,
     image_message,
     label_message,
     report_message,
     temperatures_message,
+    vision_info_message,
 )
 
 __all__ = ["Outputs"]
@@ -45,6 +47,8 @@ _LATCHED = QoSProfile(
 _TYPES = {
     "vision_msgs/msg/Detection2DArray": Detection2DArray,
     "vision_msgs/msg/LabelInfo": LabelInfo,
+    "vision_msgs/msg/VisionInfo": VisionInfo,
+    "spectradino_msgs/msg/CameraMode": CameraMode,
     "spectradino_msgs/msg/DetectionTemperatures": DetectionTemperatures,
     "spectradino_msgs/msg/FrameReport": FrameReport,
     "sensor_msgs/msg/CompressedImage": CompressedImage,
@@ -93,15 +97,22 @@ class Outputs:
         return key in self._publishers and self._publishers[key].get_subscription_count() > 0
 
     def publish_labels(self, score_threshold: float) -> None:
-        """Publish the latched class names, with the minimum score in force."""
-        header = Header(stamp=self._node.get_clock().now().to_msg())
-        self._publishers["label_info"].publish(label_message(self._info.box_classes, header, score_threshold))
+        """Publish the latched class names, with the minimum score in force, and the model that they belong to."""
+        header = self._header_now()
+        labels = self._publishers["label_info"]
+        self._publishers["vision_info"].publish(vision_info_message(self._info, header, labels.topic_name))
+        labels.publish(label_message(self._info.box_classes, header, score_threshold))
         if "mask_label_info" in self._publishers:
             self._publishers["mask_label_info"].publish(label_message(self._info.mask_classes, header, 0.0))
 
     def publish_mode(self, mode: str) -> None:
-        """Publish the latched camera mode."""
+        """Publish the latched camera mode, as a word and as a number."""
         self._publishers["mode"].publish(String(data=mode))
+        self._publishers["camera_mode"].publish(camera_mode_message(mode, self._header_now()))
+
+    def _header_now(self) -> Header:
+        """Return a header for what belongs to no frame."""
+        return Header(stamp=self._node.get_clock().now().to_msg())
 
     def publish_percepts(self, percepts: PerceptionResult, header: Header, class_ids: Sequence[str] = ()) -> None:
         """Publish the detections, also if there are none, and what draws them and the mask for their subscribers."""

@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CompressedImage, Image
-from spectradino_msgs.msg import DetectionTemperature, DetectionTemperatures, DropCount, FrameReport, StepTime
+from spectradino_msgs.msg import (
+    CameraMode,
+    DetectionTemperature,
+    DetectionTemperatures,
+    DropCount,
+    FrameReport,
+    StepTime,
+)
 from std_msgs.msg import Header
 from vision_msgs.msg import (
     Detection2D,
@@ -20,6 +27,7 @@ from vision_msgs.msg import (
     LabelInfo,
     ObjectHypothesisWithPose,
     VisionClass,
+    VisionInfo,
 )
 
 from spectradino_core.runtime.perception_result import PerceptionResult
@@ -38,15 +46,18 @@ __all__ = [
     "Facts",
     "annotations_message",
     "compressed_message",
+    "camera_mode_message",
     "detections_message",
     "image_message",
     "label_message",
     "report_message",
     "temperatures_message",
+    "vision_info_message",
 ]
 
 _TYPES: dict[str, type] = {
     "builtin_interfaces/msg/Time": Time,
+    "spectradino_msgs/msg/CameraMode": CameraMode,
     "spectradino_msgs/msg/DetectionTemperature": DetectionTemperature,
     "spectradino_msgs/msg/DetectionTemperatures": DetectionTemperatures,
     "spectradino_msgs/msg/DropCount": DropCount,
@@ -54,6 +65,7 @@ _TYPES: dict[str, type] = {
     "spectradino_msgs/msg/StepTime": StepTime,
     "vision_msgs/msg/LabelInfo": LabelInfo,
     "vision_msgs/msg/VisionClass": VisionClass,
+    "vision_msgs/msg/VisionInfo": VisionInfo,
 }
 
 
@@ -121,6 +133,8 @@ def _make(kind: str, **fields: Any) -> Any:
 
 
 annotations_message = partial(result_fields.annotations_message, _make)
+camera_mode_message = partial(result_fields.camera_mode_message, _make)
 label_message = partial(result_fields.label_message, _make)
 report_message = partial(result_fields.report_message, _make)
 temperatures_message = partial(result_fields.temperatures_message, _make)
+vision_info_message = partial(result_fields.vision_info_message, _make)

@@ -270,7 +270,13 @@ def _write(
 def _write_modes(writer: BagWriter, events: list[FeedEvent]) -> None:
     for event in events:
         if event.change is not None:
-            writer.write(f"{_NODE}/mode", messages.text_message(event.change.mode.value), event.time_ns)
+            _write_mode(writer, event.change.mode, event.time_ns)
+
+
+def _write_mode(writer: BagWriter, mode: Mode, time_ns: int) -> None:
+    writer.write(f"{_NODE}/mode", messages.text_message(mode.value), time_ns)
+    typed = messages.camera_mode_message(mode.value, messages.header(time_ns, ""))
+    writer.write(f"{_NODE}/camera_mode", typed, time_ns)
 
 
 def _put_together(
@@ -290,11 +296,13 @@ def _put_together(
             writer.add(topic, reader.topics[topic].kind)
         head = messages.header(begin_ns, "")
         threshold = options.settings.threshold_of(info)
+        about = messages.vision_info_message(info, head, f"{_NODE}/label_info")
+        writer.write(f"{_NODE}/vision_info", about, begin_ns)
         writer.write(f"{_NODE}/label_info", messages.label_message(info.box_classes, head, threshold), begin_ns)
         if info.mask_classes:
             names = messages.label_message(info.mask_classes, head, 0.0)
             writer.write(f"{_NODE}/segmentation/label_info", names, begin_ns)
-        writer.write(f"{_NODE}/mode", messages.text_message(Mode.FUSED.value), begin_ns)  # as on activation
+        _write_mode(writer, Mode.FUSED, begin_ns)  # as on activation
         images = reader.stored(inputs) if inputs else iter(())
         for raw in heapq.merge(images, _parts(store.paths), key=lambda raw: raw.received_ns):
             writer.write_raw(raw.topic, raw.data, raw.received_ns)

@@ -46,6 +46,13 @@ DEFINITIONS = {
     "foxglove_msgs/msg/ImageAnnotations": (
         "CircleAnnotation[] circles\nPointsAnnotation[] points\nTextAnnotation[] texts\n"
     ),
+    "vision_msgs/msg/VisionInfo": (
+        "std_msgs/Header header\nstring method\nstring database_location\nint32 database_version\n"
+    ),
+    "spectradino_msgs/msg/CameraMode": (
+        "uint8 MODE_FUSED=0\nuint8 MODE_RGB_ONLY=1\nuint8 MODE_IR_ONLY=2\nuint8 MODE_STALE=3\nuint8 MODE_DISABLED=4\n"
+        "std_msgs/Header header\nuint8 mode\n"
+    ),
     "spectradino_msgs/msg/DetectionTemperature": "string class_id\nfloat32 minimum\nfloat32 mean\nfloat32 maximum\n",
     "spectradino_msgs/msg/DetectionTemperatures": (
         "std_msgs/Header header\nbuiltin_interfaces/Time ir_stamp\nDetectionTemperature[] detections\n"

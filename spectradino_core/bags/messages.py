@@ -21,6 +21,7 @@ from spectradino_core.streams.result_fields import DetectionFields, detection_fi
 
 __all__ = [
     "annotations_message",
+    "camera_mode_message",
     "compressed_message",
     "detection_array",
     "detections_message",
@@ -32,6 +33,7 @@ __all__ = [
     "stamp",
     "temperatures_message",
     "text_message",
+    "vision_info_message",
 ]
 
 _ENCODINGS = {(2, "uint8"): "mono8", (2, "uint16"): "mono16", (3, "uint8"): "rgb8"}
@@ -125,9 +127,11 @@ def detection_array(found: Any, head: Any, ids: Sequence[str] = ()) -> Any:
 
 
 annotations_message = partial(result_fields.annotations_message, make)
+camera_mode_message = partial(result_fields.camera_mode_message, make)
 label_message = partial(result_fields.label_message, make)
 report_message = partial(result_fields.report_message, make)
 temperatures_message = partial(result_fields.temperatures_message, make)
+vision_info_message = partial(result_fields.vision_info_message, make)
 
 
 def _encoding(pixels: np.ndarray) -> str:

@@ -9,20 +9,30 @@ from typing import Any
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.overlay import BOX_COLOURS, caption
 from spectradino_core.runtime.perception_result import Mode, PerceptionResult
+from spectradino_core.text import printable
 
 __all__ = [
+    "DISABLED",
     "MODE_CODES",
     "DetectionFields",
     "Facts",
     "annotations_message",
+    "camera_mode_message",
     "detection_fields",
     "label_message",
     "report_message",
     "temperatures_message",
+    "vision_info_message",
 ]
 
 MODE_CODES = {Mode.FUSED: 0, Mode.RGB_ONLY: 1, Mode.IR_ONLY: 2, Mode.STALE: 3}
 """The constants MODE_* of spectradino_msgs/FrameReport."""
+
+DISABLED = "disabled"
+"""Mode while the parameter `enabled` is false."""
+
+_CAMERA_MODES = {mode.value: code for mode, code in MODE_CODES.items()} | {DISABLED: 4}
+"""The constants MODE_* of spectradino_msgs/CameraMode by the words of ~/mode."""
 
 
 _LINE_LOOP = 2
@@ -91,6 +101,23 @@ def label_message(make: Make, names: Sequence[str], header: Any, threshold: floa
     """Create a vision_msgs/LabelInfo: class names by id, and the minimum score in use."""
     classes = [make("vision_msgs/msg/VisionClass", class_id=i, class_name=name) for i, name in enumerate(names)]
     return make("vision_msgs/msg/LabelInfo", header=header, class_map=classes, threshold=float(threshold))
+
+
+def camera_mode_message(make: Make, mode: str, header: Any) -> Any:
+    """Create a spectradino_msgs/CameraMode of a mode as ~/mode has it: a value of `Mode`, or `DISABLED`."""
+    return make("spectradino_msgs/msg/CameraMode", header=header, mode=_CAMERA_MODES[mode])
+
+
+def vision_info_message(make: Make, info: ModelInfo, header: Any, label_topic: str) -> Any:
+    """Create a vision_msgs/VisionInfo: the model, and the topic with its class names.
+
+    Models have no version numbers, so the checksum of the weights tells two of one name apart.
+    """
+    weights = printable(str(info.provenance.get("weights_sha256", ""))[:8])
+    method = f"{info.name} (weights_sha256 {weights})" if weights else info.name
+    return make(
+        "vision_msgs/msg/VisionInfo", header=header, method=method, database_location=label_topic, database_version=0
+    )
 
 
 def temperatures_message(

@@ -106,6 +106,15 @@ OUTPUTS = {
         "`fused`, `rgb_only`, `ir_only` or `stale`; `disabled` while the parameter `enabled` is false",
         latched=True,
     ),
+    "camera_mode": Topic(
+        "~/camera_mode", "spectradino_msgs/msg/CameraMode", "the mode as a number, with a stamp", latched=True
+    ),
+    "vision_info": Topic(
+        "~/vision_info",
+        "vision_msgs/msg/VisionInfo",
+        "`method`: name and weights of the model; `database_location`: the topic with the class names",
+        latched=True,
+    ),
     "label_info": Topic("~/label_info", "vision_msgs/msg/LabelInfo", "class names by id", latched=True),
     "mask": Topic(
         "~/segmentation/mask",

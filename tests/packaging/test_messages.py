@@ -91,10 +91,11 @@ def test_temperatures_survive_the_wire() -> None:
 
 
 def test_modes_are_distinct_and_numbered_as_documented() -> None:
-    from spectradino_msgs.msg import FrameReport
+    from spectradino_msgs.msg import CameraMode, FrameReport
 
-    modes = ["MODE_FUSED", "MODE_RGB_ONLY", "MODE_IR_ONLY", "MODE_STALE"]
-    assert [getattr(FrameReport, m) for m in modes] == [0, 1, 2, 3]
+    modes = ["MODE_FUSED", "MODE_RGB_ONLY", "MODE_IR_ONLY", "MODE_STALE", "MODE_DISABLED"]
+    assert [getattr(FrameReport, m) for m in modes[:4]] == [0, 1, 2, 3]
+    assert [getattr(CameraMode, m) for m in modes] == [0, 1, 2, 3, 4]
 
 
 def test_every_field_of_our_messages_is_explained(repository: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import Image
 from spectradino_msgs.msg import FrameReport
-from vision_msgs.msg import Detection2DArray, LabelInfo
+from vision_msgs.msg import Detection2DArray, LabelInfo, VisionInfo
 
 from tests.blob_model import HOT_SCORE, RED_SCORE
 from tests.ros.harness import LATCHED, RELIABLE, corners, image, ir_pixels, rgb_pixels, running, to_ns, wait_until
@@ -188,6 +188,9 @@ def test_class_names_reach_those_who_come_late(answers, peer):
     assert [(c.class_id, c.class_name) for c in labels[0].class_map] == [(0, "red"), (1, "hot")]
     assert labels[0].threshold == pytest.approx(0.5)
     assert [c.class_name for c in masks[0].class_map] == ["background", "red", "hot"]
+    models = peer.collect(VisionInfo, "/detector_node/vision_info", LATCHED)
+    wait_until(lambda: models, "the latched model")
+    assert (models[0].method, models[0].database_location) == ("blob", "/detector_node/label_info")
 
 
 def test_the_overlay_is_drawn_for_a_listener(answers, peer):

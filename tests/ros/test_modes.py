@@ -7,7 +7,7 @@ import time
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
-from spectradino_msgs.msg import FrameReport
+from spectradino_msgs.msg import CameraMode, FrameReport
 from std_msgs.msg import String
 
 from tests.ros.harness import LATCHED, ir_pixels, rgb_pixels, running, to_ns, wait_until
@@ -108,6 +108,10 @@ def test_when_both_stop_the_mode_is_stale_and_late_subscribers_get_it(node, stre
     late = peer.collect(String, "/modes/detector_node/mode", LATCHED)
     wait_until(lambda: late, "the latched mode")
     assert late[0].data == "stale"
+    typed = peer.collect(CameraMode, "/modes/detector_node/camera_mode", LATCHED)
+    wait_until(lambda: typed, "the latched mode as a number")
+    assert typed[0].mode == CameraMode.MODE_STALE == FrameReport.MODE_STALE
+    assert abs(to_ns(typed[0].header.stamp) - peer.now()) < 60e9
     streams.stopped = set()
     rig.wait_for_mode("fused")
     wait_until(lambda: rig.status().level == DiagnosticStatus.OK, "diagnostics that are well again")

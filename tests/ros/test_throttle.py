@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from spectradino_msgs.msg import FrameReport
+from spectradino_msgs.msg import CameraMode, FrameReport
 
-from tests.ros.harness import ir_pixels, rgb_pixels, running, to_ns, wait_until
+from tests.ros.harness import LATCHED, ir_pixels, rgb_pixels, running, to_ns, wait_until
 from tests.ros.management import Manager
 from tests.ros.rig import Rig, Streams
 
@@ -23,10 +23,12 @@ def test_inference_is_switched_off_and_on_with_the_model_kept_and_limited_to_a_r
         with Streams(rig, RGB, IR).flowing():
             wait_until(lambda: len(rig.reports) > 10, "results")
             rig.wait_for_mode("fused")
+            typed = peer.collect(CameraMode, f"{rig.name}/camera_mode", LATCHED)
 
             assert manager.set("enabled", False) == (True, "")
             switched = peer.now()
             rig.wait_for_mode("disabled")
+            wait_until(lambda: typed and typed[-1].mode == CameraMode.MODE_DISABLED, "the mode as a number")
             assert rig.wait_for_fact("mode", "disabled")
             assert rig.wait_for_fact("state", "active, disabled")
             status = rig.status()

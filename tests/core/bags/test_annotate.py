@@ -152,6 +152,13 @@ def test_it_holds_what_the_node_publishes(recording, model, tmp_path):
         assert [s.name for s in report.steps] == ["decode", "pairing", "preprocess", "engine", "postprocess"]
         assert (report.model, report.deadline_ms) == ("blob", 100.0)
     assert [m.data for _, m in found["/detector_node/mode"]] == ["fused", "rgb_only", "fused"]
+    typed = found["/detector_node/camera_mode"]
+    assert [(at, m.mode) for at, m in typed] == [
+        (at, ["fused", "rgb_only"].index(m.data)) for at, m in found["/detector_node/mode"]
+    ]
+    assert [ns(m.header.stamp) for _, m in typed] == [at for at, _ in typed]
+    [(_, about)] = found["/detector_node/vision_info"]
+    assert (about.method, about.database_location) == ("blob", "/detector_node/label_info")
     assert [c.class_name for c in found["/detector_node/label_info"][0][1].class_map] == ["red", "hot"]
     with BagReader(recording) as reader:
         expected = [(raw.received_ns, bytes(raw.data)) for raw in reader.stored([RGB])]
