@@ -3,6 +3,7 @@
     DIR/rgb/1700000000_012345678.png     named by the stamp of the RGB frame, seconds and nanoseconds
     DIR/lwir/1700000000_012345678.png    the IR frame that it was paired with: counts, 8 or 16 bits
     DIR/labels.json                      COCO; or as YOLO: DIR/labels/*.txt and DIR/data.yaml
+    DIR/.spectradino_export              marks the folder as one that --overwrite may replace
 
 The node's own pairing decides. An IR frame is exported once, with the RGB frame that it was first used for, which is
 the nearest one. Labelling tools drop fields that they do not know, and some replace points in names; the stamps survive
@@ -17,9 +18,9 @@ import heapq
 import json
 import os
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,9 @@ __all__ = ["FORMATS", "ExportOptions", "Exported", "export_frames"]
 
 FORMATS = ("coco", "yolo")
 
-_OURS = {"rgb", "ir", "nir", "swir", "lwir", "labels", "labels.json", "data.yaml"}
+_MARKER = ".spectradino_export"
+"""File by which an export is recognised: a data set of the user's own may have the same folders and names."""
+_OURS = {"rgb", "ir", "nir", "swir", "lwir", "labels", "labels.json", "data.yaml", _MARKER}
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def export_frames(
 
     Args:
         bag: the recording.
-        out: the folder to create.
+        out: the folder to create; of a symbolic link, the folder that it leads to.
         model: model file whose detections become labels; None: no labels.
         options: what to export.
         tick: called after each frame of either camera.
@@ -114,7 +117,7 @@ def export_frames(
         BundleError, EngineError, ThermalError, RegistrationError, ParameterError: see `replay`.
         OSError: writing failed.
     """
-    options, out = options or ExportOptions(), Path(out)
+    options, out = options or ExportOptions(), Path(os.path.realpath(out))
     if options.form not in FORMATS:
         raise BagError(f"the form of labels must be one of {', '.join(FORMATS)}, got {options.form!r}")
     if model is None and options.selection.by == "disagreement":
@@ -122,15 +125,14 @@ def export_frames(
     _check_out(out, options.overwrite)
     with BagReader(bag, options.rgb_topic, options.ir_topic, decoding=options.settings.decoding) as reader:
         run = _Run(reader, model, options)
-        scratch = out.with_name(f".{out.name}.{os.getpid()}.part")
+        # A fresh folder, so that what a killed run left behind is not taken over.
+        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
         try:
-            written = run.write(scratch, tick)
-            if out.exists():
-                shutil.rmtree(out)
-            scratch.rename(out)
+            written = run.write(scratch / "new", tick)
+            _check_out(out, options.overwrite)  # it may have appeared meanwhile
+            _replace(out, scratch / "new", scratch / "old")
         finally:
-            with suppress(FileNotFoundError):
-                shutil.rmtree(scratch)
+            shutil.rmtree(scratch)
     return Exported(out, *written)
 
 
@@ -142,8 +144,26 @@ def _check_out(out: Path, overwrite: bool) -> None:
     others = [name for name in there if name not in _OURS or not out.is_dir()]
     if others:
         raise BagError(f"{out} holds other files than an export ({', '.join(others[:3])}): choose another name")
+    if there and _MARKER not in there:
+        raise BagError(
+            f"{out} holds {', '.join(there[:3])} but no {_MARKER}, so it may be a data set of your own: choose another "
+            "name, or remove it"
+        )
     if there and not overwrite:
         raise BagError(f"{out} holds an export already: remove it, choose another name, or give --overwrite")
+
+
+def _replace(out: Path, new: Path, aside: Path) -> None:
+    """Move `new` to `out`; an export there is moved to `aside`, and back if that fails."""
+    if not out.exists() or not any(out.iterdir()):
+        new.rename(out)
+        return
+    out.rename(aside)
+    try:
+        new.rename(out)
+    except BaseException:
+        aside.rename(out)
+        raise
 
 
 class _Run:
@@ -211,6 +231,7 @@ class _Run:
         labels = Counter(name for frame in frames for name, _ in frame.objects)
         if self._has_labels:
             (_write_coco if self._options.form == "coco" else _write_yolo)(folder, frames, self._info, self._reader)
+        (folder / _MARKER).write_text(f"spectradino {__version__}: bag export of {self._reader.path.name}\n", "utf-8")
         kinds = Counter(frame.kind for frame in frames)
         return dict(kinds), dict(sorted(labels.items())), skipped, self._is_registered
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from spectradino_core.bags import BagError
 from spectradino_core.bags.export import ExportOptions, export_frames
 from spectradino_core.bags.reader import BagReader
 from spectradino_core.bags.replay import Replay
@@ -28,6 +30,7 @@ from tests.blob_model import make_blob_model
 from tests.core.bags.recorded import IR, MS, RGB, SIZE, START_NS, Row, hot, pairs, record, red
 
 ALL = Selection(every_s=0)
+MARKER = ".spectradino_export"
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +48,8 @@ def name_of(stamp_ns: int) -> str:
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    """Files below a folder, without the marker of exports."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != MARKER)
 
 
 def stamps(folder: Path) -> list[int]:
@@ -327,3 +331,80 @@ def test_an_export_is_replaced_on_request_and_other_folders_never(bag, model, tm
     assert main([*words, "--overwrite"]) == 1
     assert "holds other files than an export (notes.txt)" in capsys.readouterr().err
     assert len(files(tmp_path / "out")) == 18
+
+
+def test_a_folder_that_appears_during_the_export_is_kept(bag, tmp_path):
+    out = tmp_path / "out"
+
+    def tick(reader: BagReader) -> None:
+        out.mkdir(exist_ok=True)
+        (out / "labels.json").write_text("mine")
+
+    with pytest.raises(BagError, match="no .spectradino_export, so it may be a data set of your own"):
+        export_frames(bag, out, None, ExportOptions(selection=ALL), tick)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (out / "labels.json").read_text() == "mine"
+
+
+def test_an_export_that_appears_meanwhile_is_kept_without_overwrite(bag, tmp_path):
+    out, done = tmp_path / "out", []
+
+    def tick(reader: BagReader) -> None:
+        if not done:
+            done.append(export_frames(bag, out, None, ExportOptions(selection=Selection(limit=1))))
+
+    with pytest.raises(BagError, match="holds an export already"):
+        export_frames(bag, out, None, ExportOptions(selection=ALL), tick)
+    assert stamps(out) == [0]
+
+
+def test_an_export_stays_if_the_new_one_can_not_take_its_place(bag, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    export_frames(bag, out, None, ExportOptions(selection=ALL))
+    before, rename = files(out), Path.rename
+
+    def failing(path: Path, target: Path) -> Path:
+        if path.name == "new":
+            raise OSError("no")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="no"):
+        export_frames(bag, out, None, ExportOptions(selection=Selection(limit=1), overwrite=True))
+    assert files(out) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_remains_of_a_killed_export_are_not_taken_over(bag, tmp_path):
+    """A process of the same number, as in containers, left them behind."""
+    remains = tmp_path / f".out.{os.getpid()}.part" / "rgb"
+    remains.mkdir(parents=True)
+    (remains / "1_000000000.png").write_bytes(b"old")
+    export_frames(bag, tmp_path / "out", None, ExportOptions(selection=ALL))
+    assert stamps(tmp_path / "out") == [100 * n for n in range(8)]
+
+
+def test_the_folder_may_be_a_symbolic_link_or_the_current_one(bag, tmp_path, monkeypatch):
+    (tmp_path / "disk/here").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk/linked", target_is_directory=True)
+    done = export_frames(bag, tmp_path / "link", None, ExportOptions(selection=ALL))
+    assert done.path == tmp_path / "disk/linked"
+    assert (tmp_path / "link").is_symlink()
+    assert len(stamps(tmp_path / "link")) == 8
+    for number, overwrite in ((8, False), (1, True)):
+        monkeypatch.chdir(tmp_path / "disk/here")
+        export_frames(bag, ".", None, ExportOptions(selection=Selection(every_s=0, limit=number), overwrite=overwrite))
+        assert len(stamps(tmp_path / "disk/here")) == number
+
+
+@pytest.mark.parametrize("form", ["coco", "yolo"])
+def test_a_data_set_of_ones_own_is_never_overwritten(bag, model, tmp_path, capsys, form):
+    out = tmp_path / "mine"
+    words = ["bag", "export", str(bag), "--model", str(model), "--out", str(out), "--format", form, "--overwrite"]
+    assert main(words) == 0
+    assert main(words) == 0
+    (out / MARKER).unlink()  # now it is as others write such data sets
+    before = files(out)
+    assert main(words) == 1
+    assert "may be a data set of your own" in capsys.readouterr().err
+    assert files(out) == before
