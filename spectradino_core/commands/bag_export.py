@@ -63,7 +63,7 @@ def add(kinds: Any) -> None:
     add_option(command, "--overwrite")
     add_topics(command)
     add_clock(command)
-    add_parameters(command, without=("class_id_as", "ir_kelvin_per_count", "ir_celsius_offset"))
+    add_parameters(command, without=("class_id_as",))
     command.set_defaults(run=_run)
 
 
