@@ -34,12 +34,15 @@ from spectradino_core.bags.reader import BagFrame, BagReader, describe_intake
 from spectradino_core.bags.replay import Replay, ReplayResult
 from spectradino_core.bags.selection import Selection, Selector, disagreement
 from spectradino_core.bags.skipping import SkippingEngine
+from spectradino_core.calibration.registration import Registration
 from spectradino_core.files import write_error
+from spectradino_core.invalid_counts import InvalidCounts
 from spectradino_core.modality import Modality
 from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.perception_result import PerceptionResult
 from spectradino_core.runtime.pipeline import Pipeline
-from spectradino_core.runtime.rgb_grid import in_colour_pixels, infrared_in_colour_pixels
+from spectradino_core.runtime.preprocess import without_invalid
+from spectradino_core.runtime.rgb_grid import in_colour_pixels
 from spectradino_core.streams.detecting import find, open_pipeline, pipeline_of
 from spectradino_core.streams.settings import Settings
 from spectradino_core.thermal import ThermalContract
@@ -320,7 +323,9 @@ class _Run:
         self._is_registered = None if registration is None else self._options.register
         if not self._options.register or registration is None:
             return counts
-        return infrared_in_colour_pixels(counts, registration, result.rgb.size or (0, 0))
+        contract = self._options.settings.contract_of(self._info)
+        valid = InvalidCounts(contract.invalid_counts, contract.recognise_invalid)(counts)
+        return _in_colour_pixels(counts, valid, registration, result.rgb.size or (0, 0))
 
 
 @dataclass(frozen=True)
@@ -339,6 +344,26 @@ class _Frame:
     def file_name(self) -> str:
         """The labelled image below the folder: the RGB image, if there is one."""
         return f"{self.paths[0].parent.name}/{self.paths[0].name}"
+
+
+def _in_colour_pixels(
+    counts: np.ndarray, valid: np.ndarray | None, registration: Registration, size: tuple[int, int]
+) -> np.ndarray:
+    """Warp counts to the RGB image's pixels; 0 where they are invalid, or the IR camera does not see.
+
+    Args:
+        counts: uint8 or uint16 [h', w'].
+        valid: uint8 [h', w'], 255 for valid pixels, else 0; None: all.
+        registration: IR-to-RGB mapping.
+        size: (width, height) of the RGB image.
+    """
+    matrix = registration.for_sizes((int(counts.shape[1]), int(counts.shape[0])), size)
+    seen = np.full(counts.shape, 255, np.uint8) if valid is None else valid
+    seen = cv2.warpPerspective(seen, matrix, size, flags=cv2.INTER_NEAREST)
+    # Interpolation would mix invalid with valid counts, and the border's with 0.
+    warped = cv2.warpPerspective(without_invalid(counts, valid), matrix, size, borderMode=cv2.BORDER_REPLICATE)
+    warped[seen == 0] = 0
+    return warped
 
 
 def _name_of(stamp_ns: int) -> str:

@@ -22,7 +22,6 @@ from spectradino_core.datasets.own import open_own
 from spectradino_core.models.perception import Perception
 from spectradino_core.models.perception_checkpoint import save_perception
 from spectradino_core.runtime.perception_result import Mode, PerceptionResult
-from spectradino_core.runtime.rgb_grid import infrared_in_colour_pixels
 from spectradino_core.streams.detecting import open_pipeline
 from spectradino_core.streams.settings import Settings
 from spectradino_core.training.recipes import smoke
@@ -272,15 +271,14 @@ def test_infrared_images_are_registered_on_request(model, tmp_path, capsys):
     bag = record(tmp_path / "bag", pairs(2))
     done = export_frames(bag, tmp_path / "out", model, ExportOptions(settings, ALL, register=True))
     assert done.is_registered is True
-    with BagReader(bag) as reader:
-        replay = Replay(open_pipeline(model, settings), settings)
-        expected = [
-            infrared_in_colour_pixels(a.ir.pixels, replay.registering.current, SIZE) for a in replay.run(reader)
-        ]
-    for path, pixels in zip(sorted((tmp_path / "out/lwir").iterdir()), expected, strict=True):
+    rows, columns = np.mgrid[: SIZE[1], : SIZE[0]]
+    x, y = (columns - 8) * 2, (rows - 6) * 2  # where an RGB pixel lies in the IR image
+    inside = (x >= 0) & (x < SIZE[0]) & (y >= 0) & (y < SIZE[1])
+    for n, path in enumerate(sorted((tmp_path / "out/lwir").iterdir())):
+        expected = np.where(inside, hot(n)[np.where(inside, y, 0), np.where(inside, x, 0)], 0)
         counts = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         assert counts.dtype == np.uint16
-        np.testing.assert_array_equal(counts, pixels)
+        np.testing.assert_array_equal(counts, expected)
 
     words = ["bag", "export", str(bag), "--out", str(tmp_path / "raw"), "--ir-to-rgb", *map(str, matrix)]
     assert main(words) == 0
@@ -288,6 +286,40 @@ def test_infrared_images_are_registered_on_request(model, tmp_path, capsys):
     assert main(["bag", "export", str(bag), "--out", str(tmp_path / "none"), "--register"]) == 1
     assert "--register needs the registration of the two cameras: give --calibration-file" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+
+
+def test_registration_mixes_no_invalid_counts_with_valid_ones(tmp_path):
+    """A border of rectification, a dead pixel and the edge of the image, all between pixels after the warp."""
+    recorded, rows = [], pairs(2)
+    for row in rows:
+        if row.topic == IR:
+            row.pixels = np.random.default_rng(5).integers(20000, 20400, SIZE[::-1]).astype(np.uint16)
+            row.pixels[:, :6] = row.pixels[40, 60] = row.pixels[11:13, 30:32] = 0
+            recorded.append(row.pixels)
+    matrix = (1.0, 0.0, 3.3, 0.0, 1.0, -2.4, 0.0, 0.0, 1.0)
+    options = ExportOptions(Settings(ir_to_rgb=matrix), ALL, register=True)
+    export_frames(record(tmp_path / "bag", rows), tmp_path / "out", None, options)
+    y, x = np.mgrid[: SIZE[1], : SIZE[0]]
+    x, y = np.rint(x - 3.3).astype(int), np.rint(y + 2.4).astype(int)  # the nearest IR pixel
+    inside = (x >= 0) & (x < SIZE[0]) & (y >= 0) & (y < SIZE[1])
+    for path, before in zip(sorted((tmp_path / "out/ir").iterdir()), recorded, strict=True):
+        counts = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        valid = inside & (before[np.where(inside, y, 0), np.where(inside, x, 0)] > 0)
+        np.testing.assert_array_equal(counts > 0, valid)
+        assert counts[valid].min() >= 20000
+        assert counts[valid].max() < 20400
+
+
+def test_a_fixed_range_may_be_in_kelvin(bag, model, tmp_path):
+    """Counts of 0.01 K: the hot square is at 300 K, the rest at 10 K, below the range or above it."""
+    words = ["bag", "export", str(bag), "--model", str(model), "--every", "0", "--ir-normalization", "fixed"]
+    words += ["--ir-kelvin-per-count", "0.01", "--ir-celsius-offset", "-273.15"]
+    for low, high, found in (("280", "301", 8), ("301", "320", 0)):
+        out = tmp_path / low
+        assert main([*words, "--ir-range-low", low, "--ir-range-high", high, "--out", str(out)]) == 0
+        labels = json.loads((out / "labels.json").read_text())
+        hot_id = next(c["id"] for c in labels["categories"] if c["name"] == "hot")
+        assert sum(a["category_id"] == hot_id for a in labels["annotations"]) == found
 
 
 @pytest.mark.parametrize(("camera", "folder"), [("rgb", "rgb"), ("ir", "lwir")])
