@@ -20,6 +20,8 @@ from spectradino_core.runtime.boxes import iou_matrix
 __all__ = ["TrackScorer", "track_figures"]
 
 _LEAST_IOU = 0.5
+_LEAST_INSIDE = 0.5
+"""Fraction of a track's box in a region to ignore, from which the track is not false."""
 
 
 @dataclass
@@ -70,7 +72,8 @@ class TrackScorer:
         for column in real:
             one = self._objects.setdefault((recording, true_names[column]), _Object())
             row = names.index(one.track) if one.track and one.track in names else None
-            if row is not None and usable[row, column] >= _LEAST_IOU:
+            # Two objects may have had one track, at different times: only one of them keeps it.
+            if row is not None and row not in kept.values() and usable[row, column] >= _LEAST_IOU:
                 kept[column] = row
         usable[list(kept.values())] = usable[:, list(kept)] = 0
         for flat in np.argsort(-usable, axis=None, kind="stable")[: np.count_nonzero(usable >= _LEAST_IOU)]:
@@ -79,8 +82,7 @@ class TrackScorer:
                 kept[column] = row
         for column in real:
             self._follow(self._objects[recording, true_names[column]], names[kept[column]] if column in kept else "")
-        ignored = (iou[:, crowd] > 0).any(axis=1) if crowd.any() else np.zeros(len(boxes), bool)
-        false = tracked & ~ignored
+        false = tracked & ~_are_covered(boxes, labels, true_boxes[crowd], true_labels[crowd])
         false[list(kept.values())] = False
         self._counts.update(false=int(false.sum()), frames=1)
 
@@ -112,6 +114,15 @@ class TrackScorer:
             "mostly_lost": sum(one.found <= 0.2 * one.frames for one in objects),
             "frames": self._counts["frames"],
         }
+
+
+def _are_covered(boxes: np.ndarray, labels: np.ndarray, regions: np.ndarray, region_labels: np.ndarray) -> np.ndarray:
+    """Return which boxes [K] lie in one region of their class by at least half of their area, as in `detection`."""
+    low = np.maximum(boxes[:, None, :2], regions[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], regions[None, :, 2:])
+    both = np.prod(np.clip(high - low, 0, None), axis=2)
+    area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)[:, None]
+    return ((both >= _LEAST_INSIDE * area) & (both > 0) & (labels[:, None] == region_labels)).any(axis=1)
 
 
 def track_figures(counts: Mapping[str, int]) -> dict[str, float | int | None]:

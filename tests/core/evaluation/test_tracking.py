@@ -67,6 +67,30 @@ def test_ignored_regions_and_classes() -> None:
     assert track_figures(scorer.counts())["objects"] == 1
 
 
+def test_one_track_counts_for_one_object() -> None:
+    """Both objects have had track 1, and in the last frame its box overlaps both."""
+    near = (3, 0, 13, 10)  # IoU 0.54 with BOX
+    found = scores(
+        [
+            ([(BOX, "1")], [(BOX, "a")]),
+            ([(BOX, "1")], [(BOX, "b")]),
+            ([(BOX, "1")], [(BOX, "a"), (near, "b")]),
+        ]
+    )
+    assert (found["labelled"], found["found"], found["false"]) == (4, 3, 0)
+    assert found["mota"] == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(("x", "false"), [(4, 0), (5, 0), (6, 1), (9.9, 1)])
+def test_a_track_is_excused_by_a_region_with_half_of_its_area(x: float, false: int) -> None:
+    scorer = TrackScorer()
+    region = (*rows([(0, 0, 10, 10)]), np.array([True]), ["ignore"])
+    scorer.add("a", (*rows([(x, 0, x + 10, 10)]), ["1"]), region)
+    assert scorer.counts()["false"] == false
+    scorer.add("a", (*rows([BOX], [1]), ["2"]), region)  # of another class
+    assert scorer.counts()["false"] == false + 1
+
+
 def test_recordings_are_apart_and_nothing_is_none() -> None:
     scorer = TrackScorer()
     for recording, name in (("a", "1"), ("b", "2")):
