@@ -27,6 +27,7 @@ from spectradino_core.models.checkpoints import read_header, save_dinov2, save_s
 from spectradino_core.models.perception_checkpoint import load_network
 from spectradino_core.models.spectradino import SpectraDINO
 from spectradino_core.models.vit import ViT
+from spectradino_core.training.checkpoints import ResumeError
 from spectradino_core.training.distributed import DistEnv, mean_over_processes, parallelise, process_group
 from spectradino_core.training.loop import LoopOptions, resume_step, train
 from spectradino_core.training.means import RecentMeans
@@ -95,7 +96,8 @@ def pretrain_omnivorous(
 
     Raises:
         CheckpointError: the file to start from is missing or of another kind.
-        ResumeError: the run was started with other options, and `options.override` does not name them.
+        ResumeError: the run was started from other weights, or with other options that `options.override` does not
+            name.
         ValueError: too little data for the batch size.
     """
     folder = options.folder
@@ -202,10 +204,21 @@ def _sampling(groups: Sequence[str], options: OmnivorousOptions) -> BandSampling
 
 
 def _start(variant: str, options: OmnivorousOptions, first: int, env: DistEnv) -> tuple[ViT | SpectraDINO, str]:
-    """Return the initial backbone of student and teacher and its origin; a copy is saved for resuming."""
+    """Return the initial backbone of student and teacher and its origin; a copy is saved for resuming.
+
+    Raises:
+        ResumeError: the run that resumes was started from other weights than those of `options.start`.
+    """
     kept = options.folder / "start.safetensors"
     if first:
-        return _open(kept, variant, options.base), str(read_header(kept).get("origin", kept.name))
+        model, origin = _open(kept, variant, options.base), str(read_header(kept).get("origin", kept.name))
+        given = options.start
+        if given is not None and weights_hash(_open(given, variant, options.base)) != weights_hash(model):
+            raise ResumeError(
+                f"{options.folder} was started from {origin}, whose weights differ from those of {given}: give the "
+                "former file or none, or start in a new folder (--out)"
+            )
+        return model, origin
     if options.start is not None:
         model, origin = _open(options.start, variant, options.base), options.start.name
     elif options.base == "plain":

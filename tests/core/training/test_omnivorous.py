@@ -20,10 +20,11 @@ from spectradino_core.data.omnivorous import (
 from spectradino_core.data.scene_sets import SceneImages
 from spectradino_core.data.views import PLAIN
 from spectradino_core.losses.omnivorous import colourise
-from spectradino_core.models.checkpoints import load_spectradino, read_dinov2, save_spectradino
+from spectradino_core.models.checkpoints import CheckpointError, load_spectradino, read_dinov2, save_spectradino
 from spectradino_core.models.encoders import BandedEncoder, PlainEncoder
 from spectradino_core.models.spectradino import SpectraDINO
 from spectradino_core.models.vit import VARIANTS, ViT
+from spectradino_core.training.checkpoints import ResumeError
 from spectradino_core.training.omnivorous import (
     OmnivorousStudent,
     OmnivorousTask,
@@ -225,6 +226,23 @@ def test_on_top_of_spectradino(tmp_path, scenes):
     assert moved
     assert moved <= set(trainable(before))
     assert any(name.startswith("stems.") for name in moved)
+
+
+def test_a_run_resumes_only_from_the_weights_that_it_was_started_from(tmp_path, scenes):
+    first, other = tmp_path / "first.safetensors", tmp_path / "other.safetensors"
+    for seed, path in enumerate((first, other)):
+        torch.manual_seed(seed)
+        save_spectradino(SpectraDINO("test"), path)
+    for base in ("plain", "both"):
+        chosen = options(tmp_path / base, steps=1, start=first, base=base, checkpoint_every=1)
+        pretrain_omnivorous(RECIPE, [scenes], chosen)
+        for steps, start in ((2, first), (3, None)):
+            pretrain_omnivorous(RECIPE, [scenes], replace(chosen, steps=steps, start=start, override=("steps",)))
+        again = replace(chosen, steps=4, override=("steps",))
+        with pytest.raises(ResumeError, match=r"started from first\.safetensors.*other\.safetensors: give the former"):
+            pretrain_omnivorous(RECIPE, [scenes], replace(again, start=other))
+        with pytest.raises(CheckpointError, match="nowhere"):
+            pretrain_omnivorous(RECIPE, [scenes], replace(again, start=tmp_path / "nowhere.safetensors"))
 
 
 def test_wrong_starts_are_refused(tmp_path, scenes):
