@@ -116,7 +116,7 @@ def pretrain_omnivorous(
         recorder = _StepRecorder(sampling, options.adaptive, RecentMeans(options.log_every, steps))
         content = {
             "system": "omnivorous",
-            "recipe": dataclasses.asdict(recipe),
+            "recipe": {name: value for name, value in dataclasses.asdict(recipe).items() if name != "steps"},
             "steps": steps,
             "groups": groups,
             "sources": {source.name: len(source) for source in sources},

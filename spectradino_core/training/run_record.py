@@ -18,18 +18,22 @@ __all__ = ["resumed_record", "versions", "write_record"]
 
 log = logging.getLogger(__name__)
 
-_DATA = ("manifest", "scenes")
+_DATA = ("manifest", "scenes", "bands", "maps")
 _LENGTH = ("steps", "epochs", "batch", *_DATA)
 _OPTIONS = {
     "base": ("base",),
     "checkpoint_every": ("checkpoint-every", *_LENGTH),
     "data": _DATA,
     "queue": _DATA,
+    "recipe.colourise": ("no-palette",),
+    "recipe.dense": ("no-dense",),
+    "recipe.depth_range_m": ("depth-range",),
+    "recipe.largest_alpha": ("alpha-max",),
     "recipe.rate": ("lr",),
     "recipe.weights.infrared": ("infrared-alignment",),
     "steps": _LENGTH,
     "teacher_hash": ("teacher",),
-    "validation_data": ("val-manifest", "val-scenes"),
+    "validation_data": ("val-manifest", "val-scenes", "bands"),
 }
 """Options that change an entry, first the one to name; an entry not listed here has its option's name."""
 

@@ -245,6 +245,28 @@ def test_a_run_resumes_only_from_the_weights_that_it_was_started_from(tmp_path, 
             pretrain_omnivorous(RECIPE, [scenes], replace(again, start=tmp_path / "nowhere.safetensors"))
 
 
+def test_a_resumed_run_names_changed_options_as_the_command_line_does(tmp_path, scenes):
+    chosen = options(tmp_path, steps=1, checkpoint_every=1)
+    pretrain_omnivorous(RECIPE, [scenes], chosen)
+    changes = {"steps": 2, "largest_alpha": 0.2, "colourise": False, "dense": 0.0, "depth_range_m": (0.5, 10.0)}
+    recipe, again = replace(RECIPE, **changes), replace(chosen, steps=2)
+    sources = [SceneImages(12, (84, 70), ("nir", "lwir"), maps=())]
+    with pytest.raises(ResumeError) as refused:
+        pretrain_omnivorous(recipe, sources, again)
+    found, _, suggested = str(refused.value).rpartition(": --override ")
+    assert found.count("steps") == 1
+    assert set(suggested.split()) == {"steps", "alpha-max", "no-palette", "no-dense", "depth-range", "manifest"}
+    named = ("alpha-max", "no-palette", "no-dense", "depth-range", "steps")
+    with pytest.raises(ValueError, match="--override largest-alpha: no such option of a run"):
+        pretrain_omnivorous(recipe, sources, replace(again, override=("largest-alpha",)))
+    pretrain_omnivorous(recipe, sources, replace(again, override=(*named, "bands")))
+    record = json.loads((tmp_path / "recipe.json").read_text())
+    assert sorted(change["name"] for change in record["changes"]) == sorted(
+        ["data", "steps", "recipe.colourise", "recipe.dense", "recipe.depth_range_m", "recipe.largest_alpha"]
+    )
+    pretrain_omnivorous(recipe, [scenes], replace(again, steps=3, override=("maps", "steps")))
+
+
 def test_wrong_starts_are_refused(tmp_path, scenes):
     with pytest.raises(ValueError, match='"both" starts from'):
         pretrain_omnivorous(RECIPE, [scenes], options(tmp_path / "a", base="both"))

@@ -81,7 +81,7 @@ def test_a_record_of_an_earlier_version_compares_what_it_has(run):
 
 
 def test_unknown_overrides_are_named(run):
-    with pytest.raises(ValueError, match="--override lrr: no such option of a run; choose from batch, "):
+    with pytest.raises(ValueError, match="--override lrr: no such option of a run; choose from bands, batch, "):
         resumed_record(run, CONTENT, 7, ("lrr",))
 
 
