@@ -59,8 +59,8 @@ def run(options: argparse.Namespace) -> int:
     refuse(options, _OF_STAGES, "is for SpectraDINO's stages, not for --system omnivorous")
     if options.start is not None:
         refuse(options, "teacher", "has no effect with --start, which anchors the run")
-    if not options.scenes and options.maps is not None:
-        raise ValueError("--maps and --no-maps have no effect without --scenes")
+    if not (options.scenes or options.val_scenes) and options.maps is not None:
+        raise ValueError("--maps and --no-maps have no effect without --scenes or --val-scenes")
     changes = {name: getattr(options, name) for name in ("steps", "batch", "crop", "clip", "anchor")}
     changes |= {"rate": options.lr, "largest_alpha": options.alpha_max, "tokens": options.tokens}
     changes["depth_range_m"] = options.depth_range
@@ -71,15 +71,17 @@ def run(options: argparse.Namespace) -> int:
     sources: list[ImageSource] = [
         ManifestSource(path, options.data_root, bands=bands) for path in options.manifest or ()
     ]
+    of_scenes = INFRARED if bands is None else [Modality.parse(key) for key in bands]
+    maps = () if options.maps is False else MAPS
     if options.scenes:
-        of_scenes = INFRARED if bands is None else [Modality.parse(key) for key in bands]
-        maps = () if options.maps is False else MAPS
         sources.append(SceneImages(options.scenes, bands=of_scenes, maps=maps))
     if not sources:
         raise ValueError("nothing to train on: give --manifest FILE, --scenes N or both")
-    validation: list[ImageSource] = [ManifestSource(path, options.data_root) for path in options.val_manifest or ()]
+    validation: list[ImageSource] = [
+        ManifestSource(path, options.data_root, bands=bands) for path in options.val_manifest or ()
+    ]
     if options.val_scenes:
-        validation.append(SceneImages.held_out(options.val_scenes))
+        validation.append(SceneImages.held_out(options.val_scenes, bands=of_scenes, maps=maps))
     path = pretrain_omnivorous(
         recipe,
         sources,

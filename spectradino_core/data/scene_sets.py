@@ -131,10 +131,14 @@ class SceneImages:
 
     @classmethod
     def held_out(
-        cls, count: int, size: tuple[int, int] = (320, 256), bands: Sequence[Modality] = INFRARED
+        cls,
+        count: int,
+        size: tuple[int, int] = (320, 256),
+        bands: Sequence[Modality] = INFRARED,
+        maps: Sequence[str] = MAPS,
     ) -> SceneImages:
         """Return validation scenes, which are never trained on and exactly registered."""
-        return cls(count, size, bands, first=HELD_OUT["pretraining"], misregistration_px=0.0)
+        return cls(count, size, bands, maps, HELD_OUT["pretraining"], misregistration_px=0.0)
 
     def __len__(self) -> int:
         return self._count

@@ -122,6 +122,18 @@ def test_omnivorous_and_retrieval(scenes, backbone, tmp_path, capsys):
     assert (out / "pairs.png").stat().st_size > 5000
 
 
+def test_bands_and_maps_of_training_are_those_of_validation(scenes, tmp_path):
+    words = ["pretrain", "--system", "omnivorous", "--variant", "test", "--scenes", "4", "--val-scenes", "2"]
+    words += ["--bands", "lwir", "--steps", "1", "--workers", "0", "--device", "cpu"]
+    given = {"a": ["--no-maps"], "b": ["--no-maps", "--val-manifest", str(scenes)], "c": []}
+    for name, more in given.items():
+        assert main([*words, *more, "--out", str(tmp_path / name)]) == 0
+        rows = [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        (scored,) = [row for row in rows if "val_retention" in row]
+        maps = set() if name == "a" else {f"val_r1_{key}" for key in MAPS}
+        assert {key for key in scored if key.startswith("val_r1_")} == {"val_r1_lwir", *maps}
+
+
 def test_multiple_views_are_averaged_and_reported(backbone, tmp_path, capsys):
     words = ["evaluate", "retrieval", "--model", str(backbone), "--scenes", "4", "--crop", "56", "--out", str(tmp_path)]
     assert main(words) == 0
