@@ -67,7 +67,11 @@ class OmnivorousBatch:
 
 
 def available_groups(sources: Sequence[ImageSource]) -> dict[str, tuple[str, ...]]:
-    """Return the groups of modalities of a step: the paper's two maps if items have both, then each infrared band."""
+    """Return the groups of modalities of a step: the paper's two maps if items have both, then each infrared band.
+
+    Raises:
+        ValueError: no group.
+    """
     have = {frozenset(source.modalities(item)) for source in sources for item in range(len(source))}
     groups: dict[str, tuple[str, ...]] = {}
     if any(set(MAPS) <= keys for keys in have):
@@ -75,6 +79,13 @@ def available_groups(sources: Sequence[ImageSource]) -> dict[str, tuple[str, ...
     for band in INFRARED:
         if any(band.key in keys for keys in have):
             groups[band.key] = (band.key,)
+    if not groups and any(have):
+        raise ValueError(
+            "depth and segmentation maps are trained as a pair, and no item has both: give a manifest whose items have "
+            "both, or infrared images"
+        )
+    if not groups:
+        raise ValueError("the sources hold no modality beside RGB: give sources with infrared images or maps")
     return groups
 
 
@@ -107,10 +118,8 @@ def omnivorous_batches(
             `pretraining.pretraining_batches`.
 
     Raises:
-        ValueError: no groups, one with fewer items than a batch, or a batch that `world` does not divide.
+        ValueError: a group with fewer items than a batch, or a batch that `world` does not divide.
     """
-    if not groups:
-        raise ValueError("the sources hold no modality beside RGB: give sources with infrared images or maps")
     if not 0 <= largest_alpha <= 1:
         raise ValueError(f"largest_alpha must be in 0..1, not {largest_alpha}")
     plan = Plan(sources, groups, batch, crop, seed, views if views is not None else ViewOptions())

@@ -98,7 +98,7 @@ def pretrain_omnivorous(
         CheckpointError: the file to start from is missing or of another kind.
         ResumeError: the run was started from other weights, or with other options that `options.override` does not
             name.
-        ValueError: too little data for the batch size.
+        ValueError: too little data for the batch size, or none to align with RGB.
     """
     folder = options.folder
     refuse_overlap(sources, validation)

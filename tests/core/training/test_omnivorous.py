@@ -18,6 +18,7 @@ from spectradino_core.data.omnivorous import (
     segmentation_values,
 )
 from spectradino_core.data.scene_sets import SceneImages
+from spectradino_core.data.sources import MAPS
 from spectradino_core.data.views import PLAIN
 from spectradino_core.losses.omnivorous import colourise
 from spectradino_core.models.checkpoints import CheckpointError, load_spectradino, read_dinov2, save_spectradino
@@ -72,6 +73,16 @@ def test_groups_are_what_the_sources_hold(scenes):
         "maps": ("depth", "segmentation"), "nir": ("nir",), "swir": ("swir",), "lwir": ("lwir",),
     }  # fmt: skip
     assert available_groups([SceneImages(1, (84, 70), maps=("depth",))]).keys() == {"nir", "swir", "lwir"}
+
+
+def test_maps_of_one_kind_are_refused(tmp_path):
+    depth, masks = (SceneImages(1, (84, 70), (), maps=(key,), first=n) for n, key in enumerate(MAPS))
+    for sources in ([depth], [masks], [depth, masks]):
+        with pytest.raises(ValueError, match="depth and segmentation maps are trained as a pair, and no item has both"):
+            pretrain_omnivorous(RECIPE, sources, options(tmp_path / "run"))
+    with pytest.raises(ValueError, match="no modality beside RGB"):
+        pretrain_omnivorous(RECIPE, [SceneImages(1, (84, 70), (), maps=())], options(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_batches_are_functions_of_seed_and_step(scenes):
