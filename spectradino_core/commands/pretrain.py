@@ -142,6 +142,8 @@ def _run(options: argparse.Namespace) -> int:
                 raise ValueError(f"--{name}: --system omnivorous has no stages, give one value")
         return omnivorous.run(options)
     refuse(options, omnivorous.OWN, "is for --system omnivorous")
+    if options.maps is False:
+        raise ValueError("--no-maps is for --system omnivorous")
     for name in ("epochs", "steps", "batch", "crop", "grad_accum", "checkpoint_every"):
         value = getattr(options, name)
         if any(

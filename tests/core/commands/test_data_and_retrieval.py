@@ -167,6 +167,9 @@ def test_incompatible_options_are_refused(backbone, capsys):
     assert "nothing to evaluate on" in capsys.readouterr().err
     assert main(["pretrain", "--system", "omnivorous", "--variant", "test", "--stages", "1", "--scenes", "8"]) == 1
     assert "--stages is for SpectraDINO's stages, not for --system omnivorous" in capsys.readouterr().err
+    for option in ("--maps", "--no-maps"):
+        assert main(["pretrain", "--variant", "test", "--scenes", "8", option, "--teacher", "none"]) == 1
+        assert f"{option} is for --system omnivorous" in capsys.readouterr().err
 
 
 def _indoor(root: Path, count: int) -> None:
