@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from spectradino_core.runtime.bundle import COMPANIONS, WEIGHTS_KEY, BundleError, ModelInfo, beside
-from spectradino_core.runtime.engine import Engine, EngineError, RawPredictions, warm_up
+from spectradino_core.runtime.engine import Engine, EngineError, RawPredictions, computes_on_cpu, warm_up
 from spectradino_core.runtime.engines import open_engine
 from spectradino_core.runtime.network_inputs import signature
 from spectradino_core.runtime.providers import file_precision
@@ -68,9 +68,10 @@ class CompanionEngine:
         self._kept: dict[str, np.ndarray] = {}
         self._features: np.ndarray | None = None
         device = "cpu" if both.on_cpu else device
+        on_cpu = computes_on_cpu(both)
         found = {} if Path(path).suffix == ".safetensors" else {one: beside(Path(path), one) for one in COMPANIONS}
         self._own = {
-            stream: _Own(file, stream, both.info, both.on_cpu, partial(open_one, file, device, threads, stream), report)
+            stream: _Own(file, stream, both.info, on_cpu, partial(open_one, file, device, threads, stream), report)
             for stream, file in found.items()
             if os.path.lexists(file)  # a pipe is reported when it is opened
         }
@@ -90,6 +91,11 @@ class CompanionEngine:
     def on_cpu(self) -> bool:
         """See `Engine`."""
         return self._both.on_cpu
+
+    @property
+    def computes_on_cpu(self) -> bool:
+        """See `engine.computes_on_cpu`."""
+        return computes_on_cpu(self._both)
 
     def run(self, *inputs: np.ndarray) -> RawPredictions:
         """See `Engine.run`. A companion that fails on a frame the two-stream network can run is dropped."""
@@ -209,4 +215,4 @@ class _Own:
         precision, wanted = file_precision(engine.info), file_precision(self._both)
         if self._stream == "reuse" and precision != wanted:
             return f"it computes in {precision}, the model file in {wanted}: convert both, or neither"
-        return "it runs on the CPU only" if engine.on_cpu and not self._on_cpu else ""
+        return "it runs on the CPU only" if computes_on_cpu(engine) and not self._on_cpu else ""

@@ -21,6 +21,7 @@ __all__ = [
     "EngineError",
     "RawPredictions",
     "check_outputs",
+    "computes_on_cpu",
     "raw_predictions",
     "streams_label",
     "warm_up",
@@ -65,6 +66,14 @@ class Engine(Protocol):
             EngineError: inference failed on this frame.
         """
         ...
+
+
+def computes_on_cpu(engine: Engine) -> bool:
+    """Return whether an engine computes on the CPU; unlike `Engine.on_cpu` also for OpenVINO there.
+
+    Engines for which the two differ have an attribute of this name.
+    """
+    return bool(getattr(engine, "computes_on_cpu", engine.on_cpu))
 
 
 def warm_up(engine: Engine) -> float:

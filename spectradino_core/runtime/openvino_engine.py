@@ -50,6 +50,7 @@ class OpenVinoEngine:
 
     Attributes:
         ir_features: infrared features of the last pass, float32 of shape `info.features`; None without that output.
+        computes_on_cpu: see `engine.computes_on_cpu`.
     """
 
     on_cpu = False
@@ -69,6 +70,7 @@ class OpenVinoEngine:
         path = Path(path)
         self._request = _request(path, info, chosen, openvino_config(chosen.target, chosen.precision, threads))
         self.info, self.path = info, path
+        self.computes_on_cpu = chosen.target == "CPU"
         self.ir_features: np.ndarray | None = None
         self._inputs = list(signature(info))
         self._outputs = {name: port for port in self._request.model_outputs for name in port.get_names()}

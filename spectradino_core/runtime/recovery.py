@@ -2,10 +2,10 @@
 
 A single failure costs one frame. `FAILURES` in a row mean that the device is lost (a GPU that has fallen off the bus, a
 poisoned CUDA context): the engine is reopened at most `max_rebuilds` times with growing pauses, then on the CPU if that
-is allowed. If "auto" opens the CPU because the GPU is gone, the rebuild counts as failed: only the policy allows the
-CPU. If nothing helps, every later call fails immediately with `DeviceLostError`. A CUDA context poisoned by a failed
-kernel cannot be rebuilt in the same process, and destroying its session may abort the process: if the driver reports
-that, the session is kept and no rebuild is tried.
+is allowed. If "auto" opens an engine on the CPU (ONNX Runtime, OpenVINO) because the GPU is gone, the rebuild counts as
+failed: only the policy allows the CPU. If nothing helps, every later call fails immediately with `DeviceLostError`. A
+CUDA context poisoned by a failed kernel cannot be rebuilt in the same process, and destroying its session may abort the
+process: if the driver reports that, the session is kept and no rebuild is tried.
 
 All of this happens in `run`, on the inference thread; `interrupt` ends a pause. The count of rebuilds is reset after
 `GOOD_FRAMES` results in a row.
@@ -21,7 +21,7 @@ from enum import Enum
 import numpy as np
 
 from spectradino_core.runtime.bundle import BundleError
-from spectradino_core.runtime.engine import Engine, EngineError, RawPredictions, warm_up
+from spectradino_core.runtime.engine import Engine, EngineError, RawPredictions, computes_on_cpu, warm_up
 from spectradino_core.runtime.gpu import abandon
 
 __all__ = [
@@ -109,6 +109,7 @@ class RecoveringEngine:
         self._engine: Engine | None = open_on(device)
         self.info = self._engine.info
         self._label, self._on_cpu = self._engine.label, self._engine.on_cpu
+        self._computes_on_cpu = computes_on_cpu(self._engine)
         self._streak = 0
         self._good = 0
         self._spent = 0
@@ -246,7 +247,8 @@ class RecoveringEngine:
             return f"{type(error).__name__}: {error}"
         if engine.info != self.info:
             return "the model file has been replaced by another model"
-        if engine.on_cpu and device != "cpu" and not self._on_cpu:
+        if computes_on_cpu(engine) and device != "cpu" and not self._computes_on_cpu:
             return f"device '{device}' opened on the CPU only"
         self._engine, self._label, self._on_cpu = engine, engine.label, engine.on_cpu
+        self._computes_on_cpu = computes_on_cpu(engine)
         return ""

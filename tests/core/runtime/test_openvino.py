@@ -316,6 +316,41 @@ def test_an_engine_that_keeps_failing_is_replaced_by_onnx_runtime(blob):
     assert any("Continuing on ONNX Runtime" in line for line in lines)
 
 
+class Cuda:
+    """Engine of a GPU that is lost after opening: its label and flags, and failures."""
+
+    on_cpu, label = False, "ONNX Runtime on CUDA"
+
+    def __init__(self, path: Path) -> None:
+        self.info = OnnxEngine(path, "cpu").info
+
+    def run(self, *inputs: np.ndarray):
+        raise EngineError("CUDA failure 719")
+
+
+@installed
+@pytest.mark.parametrize("allow_cpu", [True, False])
+def test_a_lost_gpu_is_not_replaced_by_openvino_on_the_cpu(blob, allow_cpu):
+    opened: list[str] = []
+
+    def open_on(device: str):
+        opened.append(device)
+        return Cuda(blob) if len(opened) == 1 else open_engine(blob, device, 1, auto_openvino=True)
+
+    engine = RecoveringEngine(open_on, "auto", lambda: RecoveryPolicy(2, allow_cpu), first_pause_s=0.0)
+    good = blank_input(engine.info)
+    for _ in range(FAILURES):
+        with pytest.raises(EngineError) as caught:
+            engine.run(*good)
+    assert opened == ["auto", "auto", "auto", *(["cpu"] if allow_cpu else [])]
+    assert engine.condition is (Condition.ON_CPU if allow_cpu else Condition.LOST)
+    if allow_cpu:
+        engine.run(*good)
+        assert engine.label.startswith("ONNX Runtime")
+    else:
+        assert "device 'auto' opened on the CPU only" in str(caught.value)
+
+
 @installed
 @pytest.mark.parametrize("device", ["openvino", "auto"])
 def test_companions_run_in_openvino_too(tmp_path, device):
