@@ -48,6 +48,7 @@ class Capture:
         error_ns: IR stamp minus RGB stamp minus the constant offset; None with one frame.
         ready_s: time of pairing by `perf_counter`.
         after_jump: whether time jumped back since the previous capture, so that temporal smoothing must be reset.
+        time_ns: time of the capture, see `streams.captures.Capture`.
     """
 
     rgb: CameraFrame | None
@@ -55,6 +56,7 @@ class Capture:
     error_ns: int | None
     ready_s: float
     after_jump: bool
+    time_ns: int
 
     def without(self, camera: str) -> Capture:
         """Return a copy without the frame of the camera "rgb" or "ir"."""

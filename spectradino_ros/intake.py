@@ -203,7 +203,7 @@ class Intake:
         if not admitted:
             return
         now_s = perf_counter()
-        dropped = self._submit(*(Capture(c.rgb, c.ir, c.error_ns, now_s, c.after_jump) for c in admitted))
+        dropped = self._submit(*(Capture(c.rgb, c.ir, c.error_ns, now_s, c.after_jump, c.time_ns) for c in admitted))
         if dropped:
             self._health.dropped("overload", len(dropped))
             self._notices.warn(

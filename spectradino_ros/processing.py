@@ -164,8 +164,7 @@ class CaptureProcessor:
 
     def _found(self, settings: Settings, capture: Capture) -> PerceptionResult:
         after_jump, self._jumped = capture.after_jump or self._jumped, False
-        stamp = stamp_ns(capture.reference.header)
-        return find(self._pipeline, self._registering, settings, capture.rgb, capture.ir, after_jump, stamp)
+        return find(self._pipeline, self._registering, settings, capture.rgb, capture.ir, after_jump, capture.time_ns)
 
     def note_jump(self) -> None:
         """Time jumped back at a capture that was dropped: the next one starts anew. From any thread."""

@@ -284,10 +284,8 @@ class Replay:
                 yield self._result(admitted)
 
     def _found(self, capture: Capture[_Shot]) -> PerceptionResult:
-        stamp_ns = capture.rgb_stamp_ns if capture.rgb is not None else capture.ir_stamp_ns
-        assert stamp_ns is not None
         return find(
-            self._pipeline, self.registering, self._settings, *_frames(capture), capture.after_jump, stamp_ns,
+            self._pipeline, self.registering, self._settings, *_frames(capture), capture.after_jump, capture.time_ns,
             self._floor,
         )  # fmt: skip
 

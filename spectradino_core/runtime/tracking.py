@@ -31,6 +31,8 @@ _LEAST_IOU = 0.2
 _LEAST_IOU_WEAK = 0.5
 _NOISE = 0.05
 """Standard deviation of a measured box, as a fraction of its height."""
+_MOST_TRACKS = 1000
+"""Bounds time and memory; those unseen for longest are dropped first."""
 _ACCELERATION = 2.0
 """Standard deviation of the acceleration, in box heights per s²: walking people, and a robot that starts to turn."""
 
@@ -109,12 +111,12 @@ class Tracker:
         Args:
             result: detections down to `WEAK` times the thresholds; weaker ones get no identity.
             thresholds: minimum score of each detection's class, float [K], from which on it may begin a track.
-            stamp_ns: stamp of the frame.
+            stamp_ns: time of the frame, which must advance; it may step back a little when the camera changes.
 
         Returns:
             The identity of each detection, "1", "2" and so on; "" for one without, or at its first sight.
         """
-        tracks = [track for track in self._tracks if stamp_ns - track.seen_ns <= self.memory_s * 1e9]
+        tracks = [track for track in self._tracks if abs(stamp_ns - track.seen_ns) <= self.memory_s * 1e9]
         seconds = max(0, stamp_ns - self._last_ns) / 1e9
         margin = min(_MOST_WIDENED, _WIDENED + _WIDENED_PER_S * seconds)
         for track in tracks:
@@ -137,6 +139,8 @@ class Tracker:
                 track.name = str(self._named)
         self._tracks = [track for track in tracks if track.name]  # unnamed ones were false
         self._tracks += [_Track.of(boxes[i], int(result.labels[i]), stamp_ns) for i in strong if i not in found]
+        if len(self._tracks) > _MOST_TRACKS:
+            self._tracks = sorted(self._tracks, key=lambda track: track.seen_ns)[-_MOST_TRACKS:]
         self._last_ns = stamp_ns
         return tuple(found[index].name if index in found else "" for index in range(len(boxes)))
 

@@ -67,6 +67,8 @@ class Capture(Generic[Payload]):
             with one frame.
         ready_ns: time of the decision on the arrival clock.
         after_jump: whether time jumped back since the previous capture, so that temporal smoothing must be reset.
+        time_ns: time of the RGB frame, or of an IR frame alone: its stamp or arrival time, as frames are paired, minus
+            the offset in use for an IR frame. It advances where stamps do not, and through changes of the camera.
     """
 
     rgb: Payload | None
@@ -76,6 +78,7 @@ class Capture(Generic[Payload]):
     error_ns: int | None
     ready_ns: int
     after_jump: bool
+    time_ns: int
 
     @property
     def mode(self) -> Mode:

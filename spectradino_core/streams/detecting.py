@@ -145,7 +145,7 @@ def find(
     rgb: CameraFrame | None,
     ir: CameraFrame | None,
     after_jump: bool,
-    stamp_ns: int,
+    time_ns: int,
     floor: float | None = None,
 ) -> PerceptionResult:
     """Detect and segment a pair, or one camera's frame, under the parameters in use.
@@ -158,7 +158,7 @@ def find(
         settings: parameters in use.
         rgb, ir: frames; one of them may be missing.
         after_jump: whether time jumped back since the previous capture, so that temporal smoothing must be reset.
-        stamp_ns: stamp of the result.
+        time_ns: time of the capture, `Capture.time_ns`, for tracking.
         floor: also return weaker detections, down to this score, as scoring needs them; `settings.are_served` tells
             which are published. None: only those that are.
 
@@ -183,15 +183,15 @@ def find(
         registering.note_rgb(percepts.size, str(rgb.header.frame_id))
     elif current is not None and size is not None:
         percepts = in_colour_pixels(percepts, current, size)
-    return _tracked(pipeline, settings, percepts, stamp_ns, floor is None) if settings.tracking else percepts
+    return _tracked(pipeline, settings, percepts, time_ns, floor is None) if settings.tracking else percepts
 
 
 def _tracked(
-    pipeline: Pipeline, settings: Settings, percepts: PerceptionResult, stamp_ns: int, is_served: bool
+    pipeline: Pipeline, settings: Settings, percepts: PerceptionResult, time_ns: int, is_served: bool
 ) -> PerceptionResult:
     """Return a result with identities; with `is_served` only its published detections."""
     pipeline.tracker.memory_s = settings.track_memory_ms / 1e3
-    ids = pipeline.tracker(percepts, settings.thresholds_of(percepts, pipeline.info), stamp_ns)
+    ids = pipeline.tracker(percepts, settings.thresholds_of(percepts, pipeline.info), time_ns)
     native = percepts.native
     if native is not None and native.track_ids is not None and percepts.track_ids is not None:
         by_number = dict(zip(percepts.track_ids, ids, strict=True))

@@ -359,7 +359,10 @@ class Feed(Generic[Payload]):
         for event in self._pairer.take_events():
             if not event.startswith(JUMP_EVENT) or self._is_due("jump"):
                 self._report(event, self._now_ns)
-        return [self._capture(pair.rgb, pair.ir, pair.rgb_stamp_ns, pair.ir_stamp_ns, pair.error_ns) for pair in pairs]
+        return [
+            self._capture(pair.rgb, pair.ir, pair.rgb_stamp_ns, pair.ir_stamp_ns, pair.error_ns, pair.time_ns)
+            for pair in pairs
+        ]
 
     def _is_due(self, what: str) -> bool:
         """Return whether the last report of a frequent kind of event is long ago."""
@@ -377,8 +380,8 @@ class Feed(Generic[Payload]):
             self._drops[f"unpaired_{stream.value}"] += len(waiting) - 1
         frame = waiting[-1]
         if stream is Stream.RGB:
-            return [self._capture(frame.payload, None, frame.stamp_ns, None, None)]
-        return [self._capture(None, frame.payload, None, frame.stamp_ns, None)]
+            return [self._capture(frame.payload, None, frame.stamp_ns, None, None, frame.time_ns)]
+        return [self._capture(None, frame.payload, None, frame.stamp_ns, None, frame.time_ns)]
 
     def _capture(
         self,
@@ -387,15 +390,16 @@ class Feed(Generic[Payload]):
         rgb_stamp_ns: int | None,
         ir_stamp_ns: int | None,
         error_ns: int | None,
+        time_ns: int,
     ) -> Capture[Payload]:
         if self._pairer.restarts != self._restarts_seen:
             self._restarts_seen, self._jump_pending = self._pairer.restarts, True
-        time_ns = rgb_stamp_ns if rgb_stamp_ns is not None else (ir_stamp_ns or 0) - self._offset.in_force_ns
+        stamp_ns = rgb_stamp_ns if rgb_stamp_ns is not None else (ir_stamp_ns or 0) - self._offset.in_force_ns
         # A jump also yields pairs from before it: the first that is earlier than its predecessor is after it.
-        after_jump = self._jump_pending and (self._last_capture_ns is None or time_ns < self._last_capture_ns)
+        after_jump = self._jump_pending and (self._last_capture_ns is None or stamp_ns < self._last_capture_ns)
         self._jump_pending &= not after_jump
-        self._last_capture_ns = time_ns
-        return Capture(rgb, ir, rgb_stamp_ns, ir_stamp_ns, error_ns, self._now_ns, after_jump)
+        self._last_capture_ns = stamp_ns
+        return Capture(rgb, ir, rgb_stamp_ns, ir_stamp_ns, error_ns, self._now_ns, after_jump, time_ns)
 
     def _report_mode(self, change: ModeChange | None) -> None:
         if change is None:

@@ -450,7 +450,7 @@ class Pairer(Generic[Payload]):
         self.pairs += 1
         self.reused += ir.arrival == self._in_use
         self._in_use = ir.arrival
-        return Pair(rgb.payload, ir.payload, rgb.stamp_ns, ir.stamp_ns, error_ns)
+        return Pair(rgb.payload, ir.payload, rgb.stamp_ns, ir.stamp_ns, error_ns, rgb.time_ns)
 
     # ---- frames without a partner ---- ---------------------------------------------------------------------------
 

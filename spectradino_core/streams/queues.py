@@ -46,6 +46,7 @@ class Pair(Generic[Payload]):
         rgb_stamp_ns, ir_stamp_ns: header stamps.
         offset_ns: IR stamp minus RGB stamp.
         error_ns: the same after the constant offset is subtracted; limited by the slop.
+        time_ns: time of the RGB frame to pair by: its stamp or arrival time.
     """
 
     rgb: Payload
@@ -53,6 +54,7 @@ class Pair(Generic[Payload]):
     rgb_stamp_ns: int
     ir_stamp_ns: int
     error_ns: int
+    time_ns: int
 
     @property
     def offset_ns(self) -> int:

@@ -280,14 +280,14 @@ def test_a_jump_of_time_at_a_dropped_capture_reaches_the_next_one(monkeypatch):
     from spectradino_ros import processing
 
     seen = []
-    monkeypatch.setattr(processing, "find", lambda *arguments: seen.append(arguments[5]))
+    monkeypatch.setattr(processing, "find", lambda *arguments: seen.append(arguments[5:7]))
     processor = processing.CaptureProcessor.__new__(processing.CaptureProcessor)
     processor._pipeline = processor._registering = None
     processor._jumped = False
     frame = CameraFrame(Header(), lambda: np.zeros((4, 4, 3), np.uint8), "rgb")
-    capture = Capture(frame, None, None, 0.0, False)
+    capture = Capture(frame, None, None, 0.0, False, 7)  # paired by arrival: the stamp is zero
     processor._found(None, capture)
     processor.note_jump()
     for _ in range(2):
         processor._found(None, capture)
-    assert seen == [False, True, False]
+    assert seen == [(False, 7), (True, 7), (False, 7)]

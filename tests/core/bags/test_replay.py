@@ -445,3 +445,20 @@ def test_memory_is_flat_over_a_long_recording(tmp_path, model):
     assert len(seen) == 2000
     # 84 kB a pair: keeping them all would be 170 MB
     assert max(seen[1000:]) - max(seen[200:1000]) < 8, (max(seen[200:1000]), max(seen[1000:]))
+
+
+def test_identities_last_through_a_change_to_an_infrared_camera_with_another_clock(tmp_path, model):
+    rows = [row for row in pairs(29) if row.topic == IR or row.stamp_ns < START_NS + 1_500 * MS]
+    for row in rows:
+        row.stamp_ns += 60_000 * MS * (row.topic == IR)
+    same = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    settings = {"ir_time_offset_ms": 60_000.0, "stale_ms": 300.0, "ir_to_rgb": same, "track_memory_ms": 2000.0}
+    answers, _ = replayed(record(tmp_path / "bag", rows), model, tracking=True, pair_by="stamp", **settings)
+    names = {mode: set() for mode in Mode}
+    for answer in answers[1:]:
+        assert answer.percepts is not None
+        assert answer.percepts.track_ids is not None
+        hot = answer.percepts.labels == 1
+        names[answer.mode] |= {name for name, is_hot in zip(answer.percepts.track_ids, hot, strict=True) if is_hot}
+    assert len(names[Mode.IR_ONLY]) == 1
+    assert names[Mode.FUSED] == names[Mode.IR_ONLY] | {""}, "none at its first sight"

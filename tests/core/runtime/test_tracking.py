@@ -112,3 +112,24 @@ def test_frames_without_detections_and_repeated_stamps() -> None:
     assert follow(tracker, {0: frame(), 1: frame(person(100)), 2: frame(person(100)), 3: frame()})[-1] == ()
     assert tracker(frame(person(100)), np.array([0.4]), 3 * PERIOD_NS) == ("1",)
     assert tracker(frame(person(100)), np.array([0.4]), 2 * PERIOD_NS) == ("1",)
+
+
+def test_tracks_of_another_time_end() -> None:
+    """After a jump of the clock back, tracks that were seen in the future would never expire."""
+    tracker = Tracker(memory_s=1.0)
+    follow(tracker, {n: frame(person(100)) for n in range(1000, 1003)})
+    assert follow(tracker, {n: frame(person(100)) for n in range(3)}) == [("",), ("2",), ("2",)]
+
+
+def test_number_of_tracks_is_bounded() -> None:
+    """Objects that are seen twice each, within the memory: those unseen for longest are dropped."""
+    tracker = Tracker(memory_s=60.0)
+    for number in range(24):
+        place = number // 2
+        rows = [(10 + 12 * x, 2 + 40 * place + 12 * y, 8, 8, place, 0.9) for x in range(50) for y in range(2)]
+        tracker(frame(*rows), np.full(len(rows), 0.4), number * PERIOD_NS)
+    assert len(tracker._tracks) == 1000
+    names = tracker(frame(*rows), np.full(len(rows), 0.4), 24 * PERIOD_NS)
+    assert all(names)
+    first = [(10 + 12 * x, 2, 8, 8, 0, 0.9) for x in range(50)]
+    assert tracker(frame(*first), np.full(50, 0.4), 25 * PERIOD_NS) == ("",) * 50

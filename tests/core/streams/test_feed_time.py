@@ -201,3 +201,23 @@ def test_pairing_by_arrival_takes_no_clock_offset_from_the_first_frame_on():
     rig = play(Rig(pair_by="arrival", ir_time_offset_ms=5000.0), shots(seconds=4, offset_ms=5000.0))
     assert rig.feed.by_arrival
     assert rig.feed.pairs > 20
+
+
+class TestTimeOfCaptures:
+    def test_it_advances_by_arrivals_where_stamps_do_not(self):
+        rig = Rig(pair_by="arrival", ir_time_offset_ms=30.0, stale_ms=300.0)
+        frames = [(n * 100.0, "rgb", -1.0) for n in range(10)] + [(n * 100.0 + 30, "ir", -1.0) for n in range(20)]
+        rig.run(frames)
+        assert rig.modes[-1][1] == "ir_only"
+        times = [c.time_ns for c in rig.captures]
+        assert len(times) >= 15
+        assert all(50 * MS <= later - one <= 500 * MS for one, later in zip(times, times[1:], strict=False))
+
+    def test_an_infrared_frame_alone_has_the_time_of_the_rgb_clock(self):
+        rig = Rig(ir_time_offset_ms=60_000.0, stale_ms=300.0, pair_by="stamp")
+        frames = camera("rgb", 0, 1000, 100)
+        frames += [(arrival, stream, stamp + 60_000) for arrival, stream, stamp in camera("ir", 0, 2000, 100)]
+        rig.run(frames)
+        assert rig.captures[-1].mode is Mode.IR_ONLY
+        assert rig.captures[-1].time_ns == (START + 1900) * MS
+        assert next(c for c in rig.captures if c.mode is Mode.FUSED).time_ns == START * MS

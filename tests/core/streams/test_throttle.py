@@ -12,7 +12,7 @@ MS = 1_000_000
 
 
 def capture(after_jump: bool = False) -> Capture[str]:
-    return Capture("rgb", None, 1, None, None, 1, after_jump)
+    return Capture("rgb", None, 1, None, None, 1, after_jump, 1)
 
 
 def admitted(throttle: Throttle, arrivals_ns: list[int]) -> list[int]:
