@@ -151,7 +151,9 @@ class _ReplayRecord:
         self._failures: dict[str, str] = {}
         self._ir_invalid = array("d")
         self._temperatures: dict[str, list[np.ndarray]] = {}
-        self._tracks = TrackScorer() if settings.tracking and bag.truth is not None else None
+        self._tracks: dict[int, tuple[np.ndarray, np.ndarray, tuple[str, ...]]] | None = (
+            {} if settings.tracking and bag.truth is not None else None
+        )  # served boxes, labels and identities by labelled frame
         self._drops: list[tuple[int, dict[str, int]]] = []
         self._steps: dict[str, array[float]] = {}
         self.events: list[FeedEvent] = []
@@ -198,7 +200,8 @@ class _ReplayRecord:
         stamp_ns, in_colour, tolerance_ns, error_ns = matched
         place = None if self._labelled is None else self._labelled.add(stamp_ns, in_colour, tolerance_ns, error_ns)
         if place is not None and self._tracks is not None:
-            self._score_tracks(self._tracks, in_colour, place)
+            tracked = in_colour.selected(settings.are_served(in_colour, self._info))
+            self._tracks[place] = tracked.boxes, tracked.labels, tuple(tracked.track_ids or ())
         if self._labelled is None or place is not None:
             self._add_to_worst(result, percepts, in_colour, place)
         if self._unit.options.masks and percepts.mask is not None:
@@ -302,18 +305,25 @@ class _ReplayRecord:
             }
             | self._invalid_facts()
             | self._temperature_facts()
-            | ({} if self._tracks is None else {"tracking": self._tracks.counts()})
+            | self._track_facts()
         )
 
-    def _score_tracks(self, tracks: TrackScorer, percepts: PerceptionResult, place: int) -> None:
-        """Count a frame whose labels have identities."""
+    def _track_facts(self) -> dict[str, Any]:
+        """Counts of `TrackScorer` over the labelled frames whose labels have identities; empty without tracking.
+
+        Those without a result count as frames without tracks.
+        """
+        if self._tracks is None:
+            return {}
         assert self._bag.truth is not None
-        true = self._bag.truth.frames[place]
-        if true.boxes is None or true.labels is None or true.crowd is None or true.tracks is None:
-            return
-        served = percepts.selected(self._unit.options.settings.are_served(percepts, self._info))
-        found = (served.boxes, served.labels, served.track_ids or ())
-        tracks.add(self._unit.name, found, (true.boxes, true.labels, true.crowd, true.tracks))
+        scorer, nothing = TrackScorer(), (np.empty((0, 4), np.float32), np.empty(0, np.int64), ())
+        for place in self._bag.places:
+            true = self._bag.truth.frames[place]
+            if true.boxes is None or true.labels is None or true.crowd is None or true.tracks is None:
+                continue
+            found = self._tracks.get(place, nothing)
+            scorer.add(self._unit.name, found, (true.boxes, true.labels, true.crowd, true.tracks))
+        return {"tracking": scorer.counts()}
 
     def _invalid_facts(self) -> dict[str, Any]:
         """Fraction of invalid IR pixels; empty if all are valid."""

@@ -219,7 +219,8 @@ def _write_scores(page: Page, result: Mapping[str, Any], bags: Sequence[BagEvide
             _percent(value) if name in ("mota", "recall", "precision") else value
             for name, value in ((name, tracks[name]) for name in columns)
         ]
-        page.table(list(columns.values()), [cells], "track identities at the labelled frames with a result, IoU 0.5")
+        caption = "track identities, IoU 0.5; a labelled frame without a result counts as one without tracks"
+        page.table(list(columns.values()), [cells], caption)
     if found["iou"]:
         rows = [[name, _percent(value)] for name, value in found["iou"].items()]
         page.table(["mask class", "IoU"], [*rows, ["pixel accuracy", _percent(found["pixel_accuracy"])]])

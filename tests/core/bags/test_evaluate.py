@@ -112,6 +112,33 @@ def test_tracks_are_scored_where_the_labels_have_identities(evaluate: Evaluate, 
     assert lines == [json.loads(row) for row in before]
 
 
+def test_labelled_frames_without_a_result_are_frames_without_tracks(evaluate: Evaluate, tmp_path: Path) -> None:
+    drive = Recording(6)
+    del drive.rgb[drive.stamps[3]], drive.ir[drive.stamps[3]]
+    bag = drive.write(tmp_path / "drive", truth_topic="/truth")
+    _, result = evaluate(bag, more=["--label-topic", "/truth", "--tracking"])
+    counts = {"labelled": 12, "found": 8, "false": 0, "switches": 0, "fragmentations": 2, "objects": 2, "frames": 6}
+    tracking = result["bags"][0]["tracking"]
+    assert {name: tracking[name] for name in counts} == counts
+    assert (
+        "a labelled frame without a result counts as one without tracks"
+        in (tmp_path / "report/report.html").read_text()
+    )
+
+
+def test_tracks_of_a_labelled_frame_are_scored_once(evaluate: Evaluate, tmp_path: Path) -> None:
+    """Without RGB there are two IR frames at each labelled one, and the second, nearer result replaces the first."""
+    drive = Recording(30)
+    for stamp in drive.stamps[8:]:
+        del drive.rgb[stamp]
+        drive.ir[stamp - 20 * MS] = drive.ir[stamp]
+    bag = drive.write(tmp_path / "drive", truth_topic="/truth")
+    _, result = evaluate(bag, more=["--label-topic", "/truth", "--tracking"])
+    assert result["bags"][0]["answers_repeated"] > 5
+    tracking = result["bags"][0]["tracking"]
+    assert (tracking["frames"], tracking["labelled"]) == (30, 60)
+
+
 def test_a_converted_recording_is_evaluated_by_its_stamps(evaluate: Evaluate, tmp_path: Path) -> None:
     """All recorded at one moment, as converters do; the colour camera is silent from 1 s to 4 s. `bag info` advises
     `--clock stamp`, by which the infrared camera answers alone meanwhile."""
