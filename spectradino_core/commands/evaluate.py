@@ -88,6 +88,8 @@ def _run(options: argparse.Namespace) -> int:
     titles = files_by_name(files)
     if len(set(titles)) < len(titles):
         raise ValueError("a model was given twice: seeds must be different files")
+    for file in files:
+        _refuse_backbone(file)
     pipelines = dict(zip(titles, (_open(file, options) for file in files), strict=True))
     same_task({name: pipeline.info for name, pipeline in pipelines.items()})
     models, baselines = titles[: len(options.model)], titles[len(options.model) :]
@@ -115,6 +117,19 @@ def _run(options: argparse.Namespace) -> int:
     if options.out is not None:
         print(f"{options.out / 'report.html'}: with curves, confusion matrices and the worst frames")
     return 0
+
+
+def _refuse_backbone(file: Path) -> None:
+    """Raise ValueError if the file holds weights without heads."""
+    if file.suffix not in (".safetensors", ".pth") or not file.is_file():
+        return
+    from spectradino_core.models.perception_checkpoint import weights_kind
+
+    if weights_kind(file) != "model":
+        raise ValueError(
+            f"{file} is not a fine-tuned model: fine-tune it (spectradino finetune --backbone), or compare backbones "
+            "with 'spectradino evaluate retrieval --model'"
+        )
 
 
 def _open(file: Path, options: argparse.Namespace) -> Pipeline:

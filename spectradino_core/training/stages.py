@@ -1,8 +1,8 @@
 """Recipes of SpectraDINO's three pretraining stages for every variant, with all values of the paper.
 
 Source: Tables 1 and 2 and Section 3.3. Values that the paper does not give, or whose figure its text lost, are marked
-*assumed*; a DINOv3 has the values of the DINOv2 of its width. The variants `tiny` and `test` are ours, for a laptop and
-for tests.
+*assumed*; DINOv3 and Omnivorous DINO have the values of the DINOv2 of their width. The variants `tiny` and `test` are
+ours, for a laptop and for tests.
 """
 
 from __future__ import annotations
@@ -135,7 +135,9 @@ _SIZES = {
     "tiny": _Size((20, 3, 24), (8, 8, 8), 3, 6e-4, crop=112, factors=(1.0, 0.5, 0.8)),
     "test": _Size((2, 2, 1), (4, 4, 4), 1, 1e-3, crop=56),
 }
-_SIZES |= {f"v3_{name}": _SIZES[name[0]] for name in ("s", "s+", "b", "l")}  # DINOv3 is not in the paper
+_LIKE_DINOV2 = {"omnivorous_b": "b", "v3_s": "s", "v3_s+": "s", "v3_b": "b", "v3_l": "l"}
+"""Variants that are not in the paper, each with the DINOv2 of its width."""
+_SIZES |= {name: _SIZES[like] for name, like in _LIKE_DINOV2.items()}
 
 _WARMUP = {1: 0.05, 2: 0.0, 3: 0.0}
 """Fraction of the steps. The paper gives none for Stages II and III; the length in Stage I is assumed."""
@@ -169,11 +171,11 @@ def stage_recipe(variant: str, stage: int) -> StageRecipe:
 def recipe_values(field: str) -> str:
     """Describe a field of the recipes by variant, e.g. "l 64; g 24/24/16", with "/" between stages that differ.
 
-    Variants with equal values are joined; a DINOv3 has those of the DINOv2 of its width and is omitted.
+    Variants with equal values are joined; those of `_LIKE_DINOV2` are omitted.
     """
     found: dict[str, list[str]] = {}
     for variant in _SIZES:
-        if not variant.startswith("v3_"):
+        if variant not in _LIKE_DINOV2:
             values = [f"{getattr(stage_recipe(variant, stage), field):g}" for stage in STAGES]
             found.setdefault("/".join(values if len(set(values)) > 1 else values[:1]), []).append(variant)
     if len(found) == 1:

@@ -5,6 +5,7 @@ The reference is written from the description of the Flax modules: kernels with 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from spectradino_core.cli import main
 from spectradino_core.modality import Modality
 from spectradino_core.models import VARIANTS, SpectraDINO, ViT, ViTConfig
 from spectradino_core.models.checkpoints import (
@@ -23,6 +25,7 @@ from spectradino_core.models.checkpoints import (
     save_spectradino,
 )
 from spectradino_core.models.perception_checkpoint import backbone_config, load_network
+from spectradino_core.training import stages
 from tests.core.models.test_vit import relative_error
 
 WIDTH, HEADS, HEAD, HIDDEN, GRID, DEPTH = 48, 3, 16, 192, 5, 2
@@ -151,6 +154,36 @@ def test_variant_of_official_file_and_no_mixing_with_dinov2(tmp_path: Path) -> N
     with pytest.raises(CheckpointError, match="holds a ViT-.* of Omnivorous DINO .*, but the model is a ViT-Plain"):
         load_dinov2(ViT(plain), path)
     assert "omnivorous" not in plain.to_dict()
+
+
+@pytest.mark.slow
+def test_commands_that_read_official_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(stages._SIZES, "?", stages._SIZES["test"])
+    path = str(write(tmp_path / "omnivorous.safetensors", weights()))
+    run = ["--steps", "1", "--batch", "2", "--device", "cpu", "--workers", "0"]
+    pretrain = ["pretrain", "--variant", "?", "--teacher", path, "--scenes", "4", "--crop", "56", *run]
+    for more in (["--stages", "1"], ["--system", "omnivorous"]):
+        assert main([*pretrain, *more, "--out", str(tmp_path / more[0])]) == 0
+    assert backbone_config(tmp_path / "--stages/stage1/last.safetensors") == CONFIG
+    assert backbone_config(tmp_path / "--system/last.safetensors") == CONFIG
+    tuned = ["finetune", "--variant", "?", "--backbone", path, "--dataset", "scenes", "--task", "detection"]
+    assert main([*tuned, "--input-size", "70x56", "--mode", "head", *run, "--out", str(tmp_path / "tuned")]) == 0
+    assert backbone_config(tmp_path / "tuned/model.safetensors") == CONFIG
+    assert main(["evaluate", "retrieval", "--model", path, "--scenes", "2", "--crop", "56", "--device", "cpu"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "--model", path, "--scenes", "2"]) == 1
+    error = capsys.readouterr().err
+    assert "omnivorous.safetensors is not a fine-tuned model" in error
+    assert "spectradino evaluate retrieval --model" in error
+
+
+def test_official_variant_has_the_recipes_of_dinov2() -> None:
+    for stage in stages.STAGES:
+        ours, theirs = (stages.stage_recipe(variant, stage) for variant in ("omnivorous_b", "b"))
+        assert replace(ours, variant="b") == theirs
+    assert "omnivorous_b" not in stages.recipe_values("batch")
 
 
 @pytest.mark.parametrize(
