@@ -24,7 +24,7 @@ from spectradino_core.commands import (
     finetune,
     pretrain,
 )
-from spectradino_core.options import Parser, add_former, add_option
+from spectradino_core.options import Parser, add_former, add_option, require_model
 from spectradino_core.text import PrintableFormatter, PrintableStream, log_line
 
 __all__ = ["main"]
@@ -140,6 +140,7 @@ def _info(options: argparse.Namespace) -> int:
     from spectradino_core.runtime.engines import open_engine
     from spectradino_core.runtime.onnx_engine import OnnxEngine
 
+    require_model(options.model)
     alone = options.model.is_file() and options.model.suffix == ".onnx"  # may be a single-stream graph
     engine = OnnxEngine(options.model, device="cpu") if alone else open_engine(options.model, device="cpu")
     print(json.dumps(json.loads(engine.info.to_json()), indent=2))

@@ -19,6 +19,7 @@ __all__ = [
     "names",
     "number_range",
     "refuse",
+    "require_model",
 ]
 
 
@@ -42,9 +43,16 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def number_range(text: str) -> tuple[float, float]:
-    """Parse "0.5,10" to its two numbers."""
-    low, high = map(float, text.split(","))
-    return low, high
+    """Parse "0.5,10", near and far in metres, to its two numbers.
+
+    Raises:
+        argparse.ArgumentTypeError: not two numbers.
+    """
+    try:
+        near, far = map(float, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: give NEAR,FAR in metres, such as 0.5,10") from None
+    return near, far
 
 
 CONCEPTS = {
@@ -217,3 +225,9 @@ def refuse(options: argparse.Namespace, words: str, why: str) -> None:
         value = getattr(options, word.replace("-", "_"))
         if not (value is None or value is False or value in ((), [])):
             raise ValueError(f"--{word} {why}")
+
+
+def require_model(path: Path, option: str = "--model") -> None:
+    """Raise ValueError, naming the option, if a model file does not exist."""
+    if not path.exists():
+        raise ValueError(f"model file {path} does not exist: check {option}")

@@ -71,7 +71,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--sweep", action="append", default=[], metavar="NAME=V,V,..",
         help="scores under degradation: dropout (of either camera; dropout_rgb, dropout_ir), offset (IR stamps late, "
-        "ms), shift (IR image too far right, px)",
+        "ms), shift (IR image too far right, px), ir_rate (IR frames per second that remain)",
     )  # fmt: skip
     add_option(command, "--seed", " of dropped frames of a sweep (default: 0)")
     add_option(command, "--jobs", " (default: %(default)s)", default=1)

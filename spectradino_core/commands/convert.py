@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from spectradino_core.options import add_former, add_option, refuse
+from spectradino_core.options import add_former, add_option, refuse, require_model
 
 if TYPE_CHECKING:
     from spectradino_core.export.convert import Score
@@ -56,6 +56,7 @@ def _run(options: argparse.Namespace) -> int:
         raise ValueError("--scenes must be at least 1")
     if not options.score_scenes:
         refuse(options, "max-map-drop", "has no effect without --score-scenes")
+    require_model(options.model)
     infrared = OnnxEngine(options.model, device="cpu").info.infrared
     pairs: list[Any] = list(ScenePairs.held_out("calibration", options.scenes, infrared))
     if options.data is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from spectradino_core.commands.own_data import add_own_options, is_indexed, open_own_of, published, refuse_own_options
 from spectradino_core.commands.sizes import parse_size
-from spectradino_core.options import TRAINING_DEVICES, add_former, add_option, names, refuse
+from spectradino_core.options import TRAINING_DEVICES, add_former, add_option, names, refuse, require_model
 from spectradino_core.runtime.engine import DEVICES
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def _run(options: argparse.Namespace) -> int:
     if len(set(titles)) < len(titles):
         raise ValueError("a model was given twice: seeds must be different files")
     for file in files:
+        require_model(file, "--model" if file in options.model else "--baseline")
         _refuse_backbone(file)
     pipelines = dict(zip(titles, (_open(file, options) for file in files), strict=True))
     same_task({name: pipeline.info for name, pipeline in pipelines.items()})

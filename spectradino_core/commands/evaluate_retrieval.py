@@ -21,7 +21,8 @@ def add(commands: Any) -> None:
         prog="spectradino evaluate retrieval",
         help="(evaluate retrieval) evaluate how well backbones align RGB with other modalities",
         description="Retrieval in both directions, cosine similarity of true and unrelated pairs, and retention of the "
-        "teacher's RGB features; with --knn-manifest and --probe-scenes also k-NN and linear probes.",
+        "teacher's RGB features; with --knn-manifest also k-NN, with --probe-scenes and --probe-manifest linear "
+        "probes.",
     )
     model = add_option(
         command, "--model", "s: backbones, DINOv2 weights or fine-tuned models, optionally named", type=str,

@@ -29,13 +29,15 @@ def add_arguments(command: Any) -> None:
     )  # fmt: skip
     group.add_argument("--anchor", type=float, metavar="WEIGHT", help="weight of teacher anchoring (default: 10)")
     group.add_argument(
-        "--alpha-max", type=float, metavar="V", help="maximum fraction of RGB blended into a map, 0 to 1 (default: 0.5)"
-    )
+        "--alpha-max", type=float, metavar="V",
+        help="maximum fraction of RGB blended into maps and IR images, 0 to 1 (default: 0.5)",
+    )  # fmt: skip
     group.add_argument("--tokens", type=int, metavar="N", help="patch tokens sampled per image (default: 64)")
     group.add_argument("--no-dense", action="store_true", help="align and anchor CLS only, not patch tokens")
     group.add_argument(
-        "--no-palette", action="store_true", help="keep maps grey instead of colouring them by the image"
-    )
+        "--no-palette", action="store_true",
+        help="keep maps (and IR images, unless --base both) grey instead of colouring them by the RGB image",
+    )  # fmt: skip
     add_option(group, "--depth-range")
     add_option(group, "--maps", " of the scenes too (default: yes)", action=argparse.BooleanOptionalAction)
 

@@ -50,7 +50,9 @@ def add(commands: Any) -> None:
         model, "--teacher", " (file or Hugging Face folder), or a model of this project (default: random, for trials)"
     )
     add_option(model, "--start", ", for the first stage: a backbone")
-    add_option(model, "--out", " folder (default: runs/pretrain-VARIANT)", metavar="DIR")
+    add_option(
+        model, "--out", " folder (default: runs/pretrain-VARIANT; omnivorous: runs/omnivorous-VARIANT)", metavar="DIR"
+    )
     recipe = command.add_argument_group(
         "overrides of the recipe", "Defaults by variant, with / between Stages I, II and III where they differ."
     )
@@ -78,7 +80,7 @@ def add(commands: Any) -> None:
     omnivorous.add_arguments(command)
     run = command.add_argument_group("machine")
     run.add_argument("--strategy", choices=("ddp", "fsdp"), help="default: ddp; fsdp for variant g on several GPUs")
-    add_run_options(run, amp="bf16", checkpoint_every="an epoch")
+    add_run_options(run, amp="bf16", checkpoint_every="an epoch; omnivorous: 500")
     run.add_argument("--cache-teacher", action="store_true", help="run the teacher once per view (needs --views)")
     run.add_argument("--keep", type=int, metavar="K", help="checkpoints to keep (default: 2)")
     add_option(run, "--seed", " (default: %(default)s)", default=0)

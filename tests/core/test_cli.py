@@ -38,7 +38,11 @@ def test_errors_are_one_line_and_exit_1(tmp_path, capsys):
     assert main(["info", "--model", str(tmp_path / "no.onnx")]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "no.onnx does not exist" in error
+    assert "no.onnx does not exist: check --model" in error
+    assert "parameter" not in error
+    for words in (["evaluate", "--scenes", "1"], ["convert", "--precision", "fp16", "--out", str(tmp_path / "a.onnx")]):
+        assert main([*words, "--model", str(tmp_path / "no.onnx")]) == 1
+        assert "no.onnx does not exist: check --model" in capsys.readouterr().err
     assert main(["finetune", "--recipe", "nonsense"]) == 1
     assert "choose one of box, box_nir, box_real, box_swir, smoke" in capsys.readouterr().err
 

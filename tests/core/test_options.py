@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from spectradino_core.bags.evaluation_options import SWEEPS
 from spectradino_core.cli import _parser, main
 from spectradino_core.commands import evaluate_retrieval
 from spectradino_core.options import CONCEPTS, Parser, _Former, add_former, add_option, refuse
@@ -110,6 +111,20 @@ def test_concepts_have_different_meanings_and_are_used() -> None:
         same = [other for other, text in meanings.items() if other != option and text == meaning]
         assert not same, f"{option} and {same} are one concept"
     assert {option for _, action in visible() for option in action.option_strings} >= set(CONCEPTS)
+
+
+def test_help_names_all_sweeps_and_both_systems_defaults() -> None:
+    helps = {(command, action.dest): str(action.help) for command, action in visible()}
+    assert all(kind in helps["bag evaluate", "sweep"] for kind in SWEEPS)
+    assert "omnivorous: 500" in helps["pretrain", "checkpoint_every"]
+    assert "omnivorous: runs/omnivorous-VARIANT" in helps["pretrain", "out"]
+
+
+@pytest.mark.parametrize("text", ["5", "1,2,3", "near,far"])
+def test_depth_range_that_is_no_range_is_refused_with_the_form(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["pretrain", "--system", "omnivorous", "--variant", "test", "--depth-range", text])
+    assert f"{text!r}: give NEAR,FAR in metres, such as 0.5,10" in capsys.readouterr().err
 
 
 def test_only_bags_and_groups_are_positional() -> None:
