@@ -183,7 +183,7 @@ def _write_parts(
 ) -> list[FeedEvent]:
     """Write the missing parts; return the events after the last result."""
     results = iter(run)
-    engine.skip = True
+    engine.skip = not options.settings.tracking  # identities depend on the detections of all frames before
     for _ in range(store.done):
         next(results, None)
     engine.skip = False

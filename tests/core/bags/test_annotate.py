@@ -64,6 +64,10 @@ def boxes(found: dict[str, list[tuple[int, Any]]]) -> list[tuple]:
     ]  # fmt: skip
 
 
+def identities(found: dict[str, list[tuple[int, Any]]]) -> list[list[str]]:
+    return [[d.id for d in m.detections] for _, m in found["/detector_node/detections"]]
+
+
 def test_class_ids_are_names_on_request(model, tmp_path):
     recording, ids = record(tmp_path / "drive", pairs(2)), {}
     for form in ("index", "name"):
@@ -190,8 +194,9 @@ def stopped_after(frames: int) -> Any:
     return tick
 
 
-def test_a_stopped_run_resumes_and_equals_an_uninterrupted_one(recording, model, tmp_path):
-    options = AnnotateOptions(Settings(stale_ms=500.0), overlay=False, segment=10)
+@pytest.mark.parametrize("tracking", [False, True])
+def test_a_stopped_run_resumes_and_equals_an_uninterrupted_one(recording, model, tmp_path, tracking):
+    options = AnnotateOptions(Settings(stale_ms=500.0, tracking=tracking), overlay=False, segment=10)
     whole = opened(annotate(recording, model, tmp_path / "whole.mcap", options).path)
     for frames in (45, 70):
         with pytest.raises(StopError):
@@ -201,6 +206,9 @@ def test_a_stopped_run_resumes_and_equals_an_uninterrupted_one(recording, model,
     assert done.kept >= 20
     again = opened(done.path)
     assert boxes(again) == boxes(whole)
+    assert identities(again) == identities(whole)
+    last = set(identities(whole)[-1])
+    assert last.isdisjoint({"", "1", "2"}) if tracking else last == {""}
     for name in ("segmentation/mask", "mode"):
         theirs, ours = whole[f"/detector_node/{name}"], again[f"/detector_node/{name}"]
         assert [(at, bytes(np.asarray(m.data)) if name != "mode" else m.data) for at, m in ours] == [
