@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from spectradino_core.calibration.registration import RegistrationError
+from spectradino_core.runtime.boxes import CANDIDATES
 from spectradino_core.runtime.bundle import BundleError
 from spectradino_core.runtime.engine import Engine
 from spectradino_core.runtime.engines import open_engine
@@ -138,6 +139,16 @@ def modes_alone(settings: Settings, registering: Registering) -> set[Mode]:
     return allowed
 
 
+def _apply_filters_of_tracking(pipeline: Pipeline, settings: Settings) -> None:
+    """Set the filters so that weak detections that may continue a track are kept beside all that are published."""
+    apply_filters(pipeline, settings)
+    served = pipeline.class_thresholds
+    if served is None:
+        served = np.full(len(pipeline.info.box_classes), pipeline.score_threshold, np.float32)
+    pipeline.class_thresholds = WEAK * served
+    pipeline.max_detections = CANDIDATES
+
+
 def find(
     pipeline: Pipeline,
     registering: Registering,
@@ -168,7 +179,7 @@ def find(
     if after_jump:
         pipeline.reset()
     if settings.tracking and floor is None:
-        apply_filters(pipeline, settings.down_to(WEAK * settings.threshold_of(pipeline.info)))
+        _apply_filters_of_tracking(pipeline, settings)
     else:
         apply_filters(pipeline, settings if floor is None else settings.down_to(floor))
     pipeline.registration = registering.check() if rgb is not None and ir is not None else registering.current
@@ -176,33 +187,41 @@ def find(
     scale = settings.temperature_scale
     if scale is not None and ir is not None and ir.pixels.dtype == np.uint16:
         percepts = with_temperatures(percepts, ir.pixels, pipeline.used_registration, pipeline.thermal, scale)
+    shown = np.ones(len(percepts), bool)
     if settings.tracking:  # numbers, by which a result in IR pixels finds the identities given in RGB pixels
         percepts.track_ids = tuple(map(str, range(len(percepts))))
+        if floor is None:  # limited before the mapping, as without tracking
+            shown = settings.are_served(percepts, pipeline.info)
+            shown &= np.cumsum(shown) <= settings.max_detections_of(pipeline.info)
     current, size = registering.current, registering.rgb_size  # once: camera_info may change it meanwhile
     if rgb is not None:
         registering.note_rgb(percepts.size, str(rgb.header.frame_id))
     elif current is not None and size is not None:
         percepts = in_colour_pixels(percepts, current, size)
-    return _tracked(pipeline, settings, percepts, time_ns, floor is None) if settings.tracking else percepts
+    return _tracked(pipeline, settings, percepts, time_ns, shown) if settings.tracking else percepts
 
 
 def _tracked(
-    pipeline: Pipeline, settings: Settings, percepts: PerceptionResult, time_ns: int, is_served: bool
+    pipeline: Pipeline, settings: Settings, percepts: PerceptionResult, time_ns: int, shown: np.ndarray
 ) -> PerceptionResult:
-    """Return a result with identities; with `is_served` only its published detections."""
+    """Return the detections of a result to be shown, with identities.
+
+    Args:
+        pipeline: its tracker follows the detections.
+        settings: parameters in use.
+        percepts: `track_ids` are the numbers of its detections.
+        time_ns: see `find`.
+        shown: whether each number is shown, bool [K].
+    """
     pipeline.tracker.memory_s = settings.track_memory_ms / 1e3
     ids = pipeline.tracker(percepts, settings.thresholds_of(percepts, pipeline.info), time_ns)
-    native = percepts.native
-    if native is not None and native.track_ids is not None and percepts.track_ids is not None:
-        by_number = dict(zip(percepts.track_ids, ids, strict=True))
-        native = replace(native, track_ids=tuple(by_number.get(number, "") for number in native.track_ids))
-        percepts = replace(percepts, native=native)
-    percepts = replace(percepts, track_ids=ids)
-    if not is_served:
-        return percepts
+    native, numbers = percepts.native, percepts.track_ids or ()
     if native is not None:
-        percepts.native = native.selected(settings.are_served(native, pipeline.info))
-    return percepts.selected(settings.are_served(percepts, pipeline.info))
+        by_number = dict(zip(numbers, ids, strict=True))
+        native = replace(native, track_ids=tuple(by_number.get(number, "") for number in native.track_ids or ()))
+        native = native.selected(shown)
+    is_shown = shown[np.array(numbers, str).astype(np.int64)]
+    return replace(percepts, track_ids=ids, native=native).selected(is_shown)
 
 
 def own_pixels(percepts: PerceptionResult, topics: Mapping[str, str]) -> str:

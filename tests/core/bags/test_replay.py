@@ -462,3 +462,26 @@ def test_identities_last_through_a_change_to_an_infrared_camera_with_another_clo
         names[answer.mode] |= {name for name, is_hot in zip(answer.percepts.track_ids, hot, strict=True) if is_hot}
     assert len(names[Mode.IR_ONLY]) == 1
     assert names[Mode.FUSED] == names[Mode.IR_ONLY] | {""}, "none at its first sight"
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"class_thresholds": "red:0.7, hot:0.95"},  # hot scores 0.9: a weak detection, and the best
+        {"class_thresholds": "red:0.7, hot:0.95", "max_detections": 1},
+        {"max_detections": 1},
+        {"classes": "red"},
+    ],
+)
+def test_tracking_publishes_the_same_detections(tmp_path, model, filters):
+    bag = record(tmp_path / "bag", [row for row in pairs(12) if row.topic == IR or row.stamp_ns < START_NS + 600 * MS])
+    wide = (2.0, 0.0, -112.0, 0.0, 2.0, -84.0, 0.0, 0.0, 1.0)  # some infrared results are outside the RGB image
+    found = []
+    for tracking in (False, True):
+        answers, _ = replayed(bag, model, tracking=tracking, ir_to_rgb=wide, stale_ms=200.0, **filters)
+        assert {answer.mode for answer in answers} == {Mode.FUSED, Mode.IR_ONLY}
+        given = [answer.percepts for answer in answers if answer.percepts is not None]
+        given += [percepts.native for percepts in given if percepts.native is not None]
+        found.append([(p.labels.tolist(), p.boxes.tolist(), p.scores.tolist()) for p in given])
+    assert any(labels for labels, _, _ in found[0])
+    assert found[1] == found[0]
