@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import astuple
 
 import numpy as np
@@ -85,8 +86,35 @@ def test_many_queries_are_compared_in_parts_with_equal_results(monkeypatch):
     assert found.unrelated == pytest.approx((every.sum() - np.trace(every)) / (50 * 49))
 
 
+def test_of_equally_near_neighbours_the_first_count():
+    rng = np.random.default_rng(3)
+    train, test = (np.eye(4)[rng.integers(0, 4, n)] for n in (200, 60))  # each query has about 50 at cosine 1
+    labels, true = rng.integers(0, 3, 200), rng.integers(0, 3, 60)
+    found = []
+    for query in test:
+        first = np.flatnonzero((train == query).all(axis=1))[:5]
+        found.append(np.bincount(labels[first]).argmax())
+    assert knn_accuracy(train, labels, test, true, k=5) == np.mean(found == true)
+
+
+def test_neighbours_in_a_large_gallery_take_little_memory():
+    """All cosines of 1,024 queries at once, and their order, took 650 MB."""
+    rng = np.random.default_rng(0)
+    train, test = rng.normal(size=(20_000, 4)).astype(np.float32), rng.normal(size=(1024, 4)).astype(np.float32)
+    tracemalloc.start()
+    try:
+        found = knn_accuracy(train, train[:, 0] > 0, test, test[:, 0] > 0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found > 0.95
+    assert peak < 100_000_000
+
+
 def test_what_is_no_feature_is_refused():
     with pytest.raises(ValueError, match="not finite"):
         retrieval(np.full((2, 2), np.nan), np.ones((2, 2)))
     with pytest.raises(ValueError, match="one shape"):
         retrieval(np.ones((2, 2)), np.ones((3, 2)))
+    with pytest.raises(ValueError, match="not finite"):
+        knn_accuracy(np.full((2, 2), np.inf), np.arange(2), np.ones((2, 2)), np.arange(2))
