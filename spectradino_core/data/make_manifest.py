@@ -55,7 +55,8 @@ def make_manifest(
     Raises:
         LayoutError: the root does not have that layout, or is incomplete, or no item has the bands.
         MS2Error: MS2's calibration can't be used.
-        ValueError: `base` is neither the root nor above it, or there are no such sequences to hold out.
+        ValueError: `base` is neither the root nor above it, or the sequences to hold out do not exist, are
+            none, or are all.
     """
     items = find_pairs(layout, root, split, pattern)
     if bands is not None:
@@ -76,6 +77,8 @@ def _held_out(
     items: list[ManifestItem], hold_out: Sequence[str] | int, rng: np.random.Generator
 ) -> tuple[list[ManifestItem], list[ManifestItem]]:
     """Return the items of the other sequences, and those of the sequences to hold out."""
+    if isinstance(hold_out, int) and hold_out < 1:
+        raise ValueError(f"{hold_out} sequences can't be held out: give at least 1, or none to write one manifest")
     if not hold_out:
         return items, []
     sequences = sorted({item.position.sequence for item in items if item.position is not None})
@@ -93,7 +96,12 @@ def _held_out(
                 known = ", ".join(sequences[:3]) or "none (--sequence-pattern finds them in file names)"
                 raise ValueError(f"there is no sequence {one} to hold out: there are {len(sequences)}, such as {known}")
     held = [item for item in items if item.position is not None and item.position.sequence in chosen]
-    return [item for item in items if item.position is None or item.position.sequence not in chosen], held
+    others = [item for item in items if item.position is None or item.position.sequence not in chosen]
+    if not others:
+        raise ValueError(
+            f"the sequences to hold out are all {len(sequences)}, with all {len(items)} items: hold out fewer"
+        )
+    return others, held
 
 
 def _write(out: Path, items: list[ManifestItem], root: Path, base: Path | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -102,9 +103,13 @@ def test_bands_limit_and_held_out_sequences(root, tmp_path, capsys):
     for wrong, message in (
         ("2", "2 sequences can't be held out of 2"),
         ("x", "no sequence x to hold out.*_2021-08-06"),
+        ("0", "0 sequences can't be held out: give at least 1"),
+        (",".join(SEQUENCES), "sequences to hold out are all 2, with all 6 items: hold out fewer"),
     ):
-        with pytest.raises(ValueError, match=message):
-            make_manifest("ms2", root, tmp_path / "c.jsonl", hold_out=int(wrong) if wrong == "2" else (wrong,))
+        capsys.readouterr()
+        assert main([*words, "--hold-out-sequences", wrong, "--out", str(tmp_path / "c.jsonl")]) == 1
+        assert re.search(message, capsys.readouterr().err)
+        assert not (tmp_path / "c.jsonl").exists()
     assert main([*words, "--bands", "red", "--out", str(tmp_path / "d.jsonl")]) == 1
     assert "'red' is no infrared band: choose from nir, swir, lwir" in capsys.readouterr().err
     with pytest.raises(LayoutError, match="no item has swir"):
