@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import math
 import os
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from spectradino_core.data.images import ImageFileError
 from spectradino_core.data.manifest import ManifestItem
@@ -166,7 +169,7 @@ def _calibration(folder: Path) -> dict[str, np.ndarray]:
     try:
         if os.path.lexists(plain):
             path = plain
-            with np.load(plain, allow_pickle=False) as file:
+            with _open_npz(plain) as file:
                 found = {name: np.asarray(file[name], np.float64) for name in file.files}
         elif not os.path.lexists(path):
             raise MS2Error(
@@ -180,13 +183,20 @@ def _calibration(folder: Path) -> dict[str, np.ndarray]:
             f'{error}. If you trust the file, convert it once: python -c "import numpy; '
             f"numpy.savez('{plain}', **numpy.load('{path}', allow_pickle=True).item())\""
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, MS2Error):
             raise
-        raise MS2Error(f"{path}: {error}") from None
+        raise MS2Error(f"{path}: {error}; write or extract it again") from None
     for name in ("K_rgbL", "K_nirL", "K_thrL", "R_nir2rgb", "R_nir2thr", "T_nir2rgb", "T_nir2thr"):
         if name not in found or not _is_plausible(name, found[name]):
             raise MS2Error(f"{path}: {name} is missing or no {_KINDS[name[0]]}: extract the file again")
+    return found
+
+
+def _open_npz(path: Path) -> NpzFile:
+    found = np.load(path, allow_pickle=False)
+    if not isinstance(found, NpzFile):
+        raise MS2Error(f"{path} is a single array, not an archive of the matrices: write or extract it again")
     return found
 
 

@@ -150,6 +150,16 @@ def test_an_unusable_calibration_is_refused_with_the_remedy(tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True)
     (folder / "calib.npy").unlink()
     assert "1 items" in make_manifest("ms2", root, out)
+    whole = (folder / "calib.npz").read_bytes()
+    for damaged in (b"", whole[: len(whole) // 2], whole[:100] + bytes(100) + whole[200:]):
+        (folder / "calib.npz").write_bytes(damaged)
+        with pytest.raises(MS2Error, match=r"calib\.npz: .*; write or extract it again"):
+            make_manifest("ms2", root, out)
+    with (folder / "calib.npz").open("wb") as file:
+        np.save(file, np.eye(3))
+    with pytest.raises(MS2Error, match=r"calib\.npz is a single array, not an archive of the matrices"):
+        make_manifest("ms2", root, out)
+    (folder / "calib.npz").write_bytes(whole)
     with pytest.raises(MS2Error, match="in front of the cameras, not at -1 m"):
         make_manifest("ms2", root, out, plane_m=-1)
 
