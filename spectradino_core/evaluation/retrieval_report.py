@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,8 @@ def evaluate_encoders(
         side: side of the square views in pixels.
         teacher: reference of the retention of RGB features; None: not evaluated.
         maps: also evaluate depth and segmentation maps.
-        infrared: also evaluate pairs of infrared bands, on data sets whose items have several.
+        infrared: also evaluate pairs of infrared bands, on items that have all bands of the data set; if there are
+            fewer than two, each pair on the items that have both.
         device: device of all encoders.
         views: number of views per item, whose scores are averaged; queries search the same view of the other items.
         workers: see `prefetched`.
@@ -101,15 +103,12 @@ def evaluate_encoders(
                         drawn[name].setdefault(key, (found.cls["rgb"], found.cls[key]))
             for name, of_views in rows.items():
                 scores[name][f"{title}, {key}"] = mean_of(of_views)
-        several = [key for key in _modalities(source, False) if infrared]
-        if len(several) < 2:
-            continue
-        for name, encoder in encoders.items():
-            bands = [key for key in several if _supports(encoder, key)]
-            if len(bands) > 1:
+        for name, encoder in encoders.items() if infrared else ():
+            bands = [key for key in _modalities(source, False) if _supports(encoder, key)]
+            for group in _seen_together(source, bands):
                 between = [
                     evaluate_infrared_pairs(
-                        extract_features(encoder, source, bands, side, device=device, view=view, workers=workers)
+                        extract_features(encoder, source, group, side, device=device, view=view, workers=workers)
                     )
                     for view in range(views)
                 ]
@@ -316,6 +315,18 @@ def _manifest_probes(
 def _modalities(source: ImageSource, maps: bool) -> Sequence[str]:
     have = {key for item in range(len(source)) for key in source.modalities(item)}
     return [key for key in (*(band.key for band in INFRARED), *(MAPS if maps else ())) if key in have]
+
+
+def _seen_together(source: ImageSource, bands: Sequence[str]) -> list[Sequence[str]]:
+    """Return the bands if at least two items have all of them, else the pairs of bands that two items have."""
+    have = [set(source.modalities(item)) for item in range(len(source))]
+
+    def is_shared(group: Sequence[str]) -> bool:
+        return sum(have_all >= set(group) for have_all in have) > 1
+
+    if len(bands) > 1 and is_shared(bands):
+        return [bands]
+    return [pair for pair in combinations(bands, 2) if is_shared(pair)]
 
 
 def _supports(encoder: PlainEncoder | BandedEncoder, key: str) -> bool:

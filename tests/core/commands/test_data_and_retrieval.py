@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from spectradino_core.cli import main
-from spectradino_core.data.manifest import ManifestSource, read_manifest
+from spectradino_core.data.manifest import ManifestSource, read_manifest, write_manifest
 from spectradino_core.data.scene_sets import SceneImages
 from spectradino_core.data.sources import MAPS
 from spectradino_core.models.checkpoints import save_spectradino
@@ -149,6 +149,29 @@ def test_multiple_views_are_averaged_and_reported(backbone, tmp_path, capsys):
     assert a["cosine"] != b["cosine"]
     assert main([*words, "--views", "0"]) == 1
     assert "--views 0: give at least 1" in capsys.readouterr().err
+
+
+def test_bands_are_compared_on_the_items_that_have_both(scenes, backbone, tmp_path):
+    """Items of one band each, as in a manifest of several data sets, have none to compare."""
+    items = read_manifest(scenes)
+    bands = ("nir", "swir", "lwir")
+    words = ["evaluate", "retrieval", "--model", f"m={backbone}", "--crop", "56", "--compare-bands"]
+    found = {}
+    for name, of_item in (
+        ("one", [("nir",), ("nir",), ("swir",), ("swir",), ("lwir",), ("lwir",)]),
+        ("two", [("nir", "swir")] * 3 + [("swir", "lwir")] * 2 + [("nir", "lwir")]),
+        ("all", [bands] * 3 + [("nir",)] * 3),
+    ):
+        path, out = scenes.with_name(f"{name}.jsonl"), tmp_path / name
+        write_manifest([item.with_bands(keys) for item, keys in zip(items, of_item, strict=True)], path)
+        assert main([*words, "--manifest", str(path), "--out", str(out)]) == 0
+        pairs = json.loads((out / "retrieval.json").read_text())["pairs"]["m"]
+        found[name] = {pair.partition(", ")[2]: row["items"] for pair, row in pairs.items() if " to " in pair}
+    assert found == {
+        "one": {},
+        "two": {"nir to swir": 3, "swir to lwir": 2},
+        "all": {"nir to swir": 3, "nir to lwir": 3, "swir to lwir": 3},
+    }
 
 
 def test_tsne_without_scikit_learn_names_the_extra_before_anything_is_evaluated(tmp_path, monkeypatch, capsys):
