@@ -135,7 +135,8 @@ def export_frames(
             _check_out(out, options.overwrite)  # it may have appeared meanwhile
             _replace(out, scratch / "new", scratch / "old")
         finally:
-            shutil.rmtree(scratch)
+            if not (scratch / "old").exists():  # an export that could not be moved back
+                shutil.rmtree(scratch)
     return Exported(out, *written)
 
 
@@ -157,7 +158,7 @@ def _check_out(out: Path, overwrite: bool) -> None:
 
 
 def _replace(out: Path, new: Path, aside: Path) -> None:
-    """Move `new` to `out`; an export there is moved to `aside`, and back if that fails."""
+    """Move `new` to `out`; an export there is moved to `aside`, and removed, or moved back if that fails."""
     if not out.exists() or not any(out.iterdir()):
         new.rename(out)
         return
@@ -167,6 +168,7 @@ def _replace(out: Path, new: Path, aside: Path) -> None:
     except BaseException:
         aside.rename(out)
         raise
+    shutil.rmtree(aside)
 
 
 class _Run:

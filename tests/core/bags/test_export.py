@@ -407,6 +407,25 @@ def test_an_export_stays_if_the_new_one_can_not_take_its_place(bag, tmp_path, mo
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_an_export_is_not_lost_if_another_takes_its_place_meanwhile(bag, tmp_path, monkeypatch):
+    """Between the two renames, so that neither the new export nor the old one can go there."""
+    out, rename = tmp_path / "out", Path.rename
+    export_frames(bag, out, None, ExportOptions(selection=ALL))
+
+    def disturbed(path: Path, target: Path) -> Path:
+        moved = rename(path, target)
+        if path == out:
+            (out / "rgb").mkdir(parents=True)
+        return moved
+
+    monkeypatch.setattr(Path, "rename", disturbed)
+    with pytest.raises(OSError, match="not empty"):
+        export_frames(bag, out, None, ExportOptions(selection=Selection(limit=1), overwrite=True))
+    (kept,) = tmp_path.glob(".out.*.part/old")
+    assert len(stamps(kept)) == 8
+    assert (out / "rgb").is_dir()
+
+
 def test_remains_of_a_killed_export_are_not_taken_over(bag, tmp_path):
     """A process of the same number, as in containers, left them behind."""
     remains = tmp_path / f".out.{os.getpid()}.part" / "rgb"
