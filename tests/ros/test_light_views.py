@@ -8,11 +8,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from rclpy.lifecycle import LifecycleNode
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
 
 from spectradino_core.bags.message_types import DEFINITIONS, writing_types
 from spectradino_core.runtime.overlay import BOX_COLOURS
+from spectradino_core.runtime.perception_result import Mode, PerceptionResult
+from spectradino_ros.outputs import Outputs
+from tests.blob_model import blob_info
 from tests.ros.harness import corners, ir_pixels, rgb_pixels, running, to_ns, wait_until
 from tests.ros.rig import Rig
 
@@ -22,7 +27,7 @@ OPTIONS = {"device": "cpu", "threads": 1, "fallback_mode": "fused_only"}
 
 
 def test_the_overlay_is_published_as_jpeg_alone(blob_model, peer):
-    """As image_transport's plugin names it; the raw one is not drawn for it, since nobody listens to that."""
+    """As image_transport's plugin names it."""
     with running("-r", "__ns:=/light", model=blob_model, **OPTIONS):
         rig = Rig(peer, "light")
         rig.wait_for_node()
@@ -41,7 +46,32 @@ def test_the_overlay_is_published_as_jpeg_alone(blob_model, peer):
         edge = image[round((y1 + y2) / 2), round(x2)].astype(int)
         assert np.abs(edge - BOX_COLOURS[1]).max() < 100
         assert np.abs(image[115, 5].astype(int) - 90).max() < 60  # nothing is drawn there but the mask
-        assert rig.peer.node.count_subscribers(f"{rig.name}/segmentation/overlay") == 0
+
+
+def test_the_raw_overlay_is_not_published_for_subscribers_of_the_jpeg(peer, monkeypatch):
+    node = LifecycleNode("light_outputs", context=peer.context)
+    try:
+        outputs = Outputs(node, blob_info())
+        node.trigger_configure()
+        node.trigger_activate()
+        raw, jpeg = (outputs._publishers[key] for key in ("overlay", "overlay_compressed"))
+        sent: list = []
+        monkeypatch.setattr(raw, "publish", sent.append)
+        result = PerceptionResult(
+            np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64),
+            np.zeros((120, 160), np.uint8), Mode.FUSED, (160, 120),
+        )  # fmt: skip
+        received = peer.collect(CompressedImage, jpeg.topic_name)
+        wait_until(jpeg.get_subscription_count, "the subscriber of the JPEG")
+        assert outputs.publish_overlay(result, RGB_PIXELS, None, None, Header())
+        wait_until(lambda: received, "a compressed overlay")
+        assert not sent
+        peer.collect(Image, raw.topic_name)
+        wait_until(raw.get_subscription_count, "the subscriber of the raw image")
+        assert outputs.publish_overlay(result, RGB_PIXELS, None, None, Header())
+        assert [message.encoding for message in sent] == ["rgb8"]
+    finally:
+        node.destroy_node()
 
 
 def test_annotations_are_on_the_boxes_of_the_detections(blob_model, peer):
