@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,18 +14,28 @@ from spectradino_core.calibration.registration import RegistrationError
 
 __all__ = ["StaticTransforms"]
 
+log = logging.getLogger(__name__)
+
 _MAX_FRAMES = 4096
 """More frames than any robot has; a publisher that invents names must not fill the memory."""
 
 
-@dataclass(frozen=True)
-class _Link:
-    """Pose of a frame in its parent: X_parent = rotation X + translation; `problem` if it is unusable."""
+class _Link(NamedTuple):
+    """Pose of a frame in its parent, X_parent = R X + translation; R as a quaternion x y z w of any length."""
 
     parent: str
-    rotation: np.ndarray
-    translation: np.ndarray
-    problem: str = ""
+    translation: tuple[float, float, float]
+    quaternion: tuple[float, float, float, float]
+
+    @property
+    def problem(self) -> str:
+        """Why it is unusable; "" if it is not."""
+        if not all(map(math.isfinite, self.translation)):
+            return f"its translation is {list(self.translation)}"
+        # as computed with it: the square of a large number is infinite
+        if not 1e-6 < math.sqrt(sum(value * value for value in self.quaternion)) < math.inf:
+            return f"its quaternion x y z w is {list(self.quaternion)}, which is no rotation"
+        return ""
 
 
 class StaticTransforms:
@@ -33,21 +44,42 @@ class StaticTransforms:
     def __init__(self) -> None:
         self._links: dict[str, _Link] = {}
         self._is_full = False
+        self._reported: set[str] = set()
 
-    def take(self, transforms: Iterable[Any]) -> None:
+    def take(self, transforms: Iterable[Any]) -> bool:
         """Store transforms; a newer one of the same child frame replaces the older one.
 
-        An unusable transform raises no error before `between` needs it. Frames beyond the first 4096 are ignored.
+        An unusable transform raises no error before `between` needs it, and replaces no usable one. As in tf2, a
+        transform without a frame name, or of a frame in itself, is ignored. Frames beyond the first 4096 are ignored.
 
         Args:
             transforms: geometry_msgs/TransformStamped messages.
+
+        Returns:
+            Whether a transform changed.
         """
+        changed = False
         for message in transforms:
-            child = _name(message.child_frame_id)
-            if child not in self._links and len(self._links) >= _MAX_FRAMES:
+            child, link = _name(message.child_frame_id), _link(message)
+            known = self._links.get(child)
+            if link == known or not child or not link.parent or child == link.parent:
+                continue
+            if known is None and len(self._links) >= _MAX_FRAMES:
                 self._is_full = True
                 continue
-            self._links[child] = _link(_name(message.header.frame_id), message.transform)
+            if known is not None and not known.problem and (problem := link.problem):
+                if child not in self._reported:
+                    self._reported.add(child)
+                    log.warning(
+                        "ignored a transform of frame %s in %s in /tf_static: %s; the one before it holds",
+                        _quoted(child),
+                        _quoted(link.parent),
+                        problem,
+                    )
+                continue
+            self._links[child] = link
+            changed = True
+        return changed
 
     def between(self, target: str, source: str) -> tuple[np.ndarray, np.ndarray]:
         """Compose the transform that tf2's `lookup_transform(target, source)` returns.
@@ -74,10 +106,15 @@ class StaticTransforms:
             above_target, above_source = self._with_ancestors(target), self._with_ancestors(source)
             common = next((name for name in above_source if name in above_target), None)
             if common is None:
+                for name in (above_source[-1], above_target[-1]):
+                    if name in self._links:
+                        raise RegistrationError(f"the parents of frame {_quoted(name)} form a loop")
                 raise RegistrationError(
                     f"they are not connected: their topmost frames are {_quoted(above_source[-1])} and "
                     f"{_quoted(above_target[-1])}"
                 )
+            if common != next(name for name in above_target if name in above_source):
+                raise RegistrationError(f"the parents of frame {_quoted(common)} form a loop")
             rotation, translation = self._to_ancestor(source, common)
             from_target, offset = self._to_ancestor(target, common)
         except RegistrationError as error:
@@ -85,12 +122,10 @@ class StaticTransforms:
         return from_target.T @ rotation, from_target.T @ (translation - offset)
 
     def _with_ancestors(self, name: str) -> list[str]:
-        """Return the frame, its parent and so on up to the topmost one; raise if they form a loop."""
+        """Return the frame, its parent and so on up to the topmost one, or once around a loop."""
         names = {name: None}  # in order
-        while (link := self._links.get(name)) is not None:
+        while (link := self._links.get(name)) is not None and link.parent not in names:
             name = link.parent
-            if name in names:
-                raise RegistrationError(f"the parents of frame {_quoted(name)} form a loop")
             names[name] = None
         return list(names)
 
@@ -99,25 +134,19 @@ class StaticTransforms:
         rotation, translation = np.eye(3), np.zeros(3)
         while name != ancestor:
             link = self._links[name]
-            if link.problem:
+            if problem := link.problem:
                 raise RegistrationError(
-                    f"that of frame {_quoted(name)} in {_quoted(link.parent)} is unusable: {link.problem}"
+                    f"that of frame {_quoted(name)} in {_quoted(link.parent)} is unusable: {problem}"
                 )
-            rotation, translation = link.rotation @ rotation, link.rotation @ translation + link.translation
+            step = rotation_matrix(link.quaternion)
+            rotation, translation = step @ rotation, step @ translation + link.translation
             name = link.parent
         return rotation, translation
 
 
-def _link(parent: str, transform: Any) -> _Link:
-    moved, turned = transform.translation, transform.rotation
-    translation = np.array([moved.x, moved.y, moved.z], np.float64)
-    if not np.isfinite(translation).all():
-        return _Link(parent, np.eye(3), np.zeros(3), f"its translation is {translation.tolist()}")
-    try:
-        return _Link(parent, rotation_matrix((turned.x, turned.y, turned.z, turned.w)), translation)
-    except RegistrationError:
-        values = [turned.x, turned.y, turned.z, turned.w]
-        return _Link(parent, np.eye(3), np.zeros(3), f"its quaternion x y z w is {values}, which is no rotation")
+def _link(message: Any) -> _Link:
+    moved, turned = message.transform.translation, message.transform.rotation
+    return _Link(_name(message.header.frame_id), (moved.x, moved.y, moved.z), (turned.x, turned.y, turned.z, turned.w))
 
 
 def _name(frame_id: str) -> str:

@@ -158,8 +158,8 @@ class Registering:
         Raises:
             RegistrationError: no registration can be computed from the CameraInfo with the new extrinsics.
         """
-        self._transforms.take(transforms)
-        if not self.from_tf or self.missing:
+        changed = self._transforms.take(transforms)
+        if not changed or not self.from_tf or self.missing:
             return False
         before = self._extrinsics
         self._look_up()

@@ -84,11 +84,14 @@ def test_a_newer_transform_replaces_the_older_one_of_its_frame():
         ([transform("map", "ir_link")], "rgb_optical", "ir_optical",
          "they are not connected: their topmost frames are 'map' and 'base_link'"),
         ([transform("ir_optical", "base_link")], "rgb_optical", "ir_optical", "form a loop"),
-        ([transform("ir_optical", "ir_optical")], "rgb_optical", "ir_optical", "of frame 'ir_optical' form a loop"),
-        ([transform("base_link", "ir_link", rotation=(0.0, 0.0, 0.0, 0.0))], "rgb_optical", "ir_optical",
-         r"that of frame 'ir_link' in 'base_link' is unusable: its quaternion .* is no rotation"),
-        ([transform("base_link", "ir_link", (0.0, math.nan, 0.0))], "rgb_optical", "ir_optical",
-         r"'ir_link' in 'base_link' is unusable: its translation is \[0.0, nan, 0.0\]"),
+        ([transform("x", "y"), transform("y", "x")], "rgb_optical", "x", "of frame 'y' form a loop"),
+        ([transform("base_link", "thermal", rotation=(0.0, 0.0, 0.0, 0.0))], "rgb_optical", "thermal",
+         r"that of frame 'thermal' in 'base_link' is unusable: its quaternion .* is no rotation"),
+        ([transform("base_link", "thermal", rotation=(0.0, 0.0, 0.0, 1e200))], "rgb_optical", "thermal",
+         r"that of frame 'thermal' in 'base_link' is unusable: its quaternion .* is no rotation"),
+        ([transform("base_link", "thermal", (0.0, math.nan, 0.0))], "rgb_optical", "thermal",
+         r"'thermal' in 'base_link' is unusable: its translation is \[0.0, nan, 0.0\]"),
+        ([transform("", "thermal")], "rgb_optical", "thermal", "'thermal' is not known there"),
     ],
 )  # fmt: skip
 def test_what_is_missing_or_unusable_is_named_with_both_frames(added, target, source, reason):
@@ -103,6 +106,45 @@ def test_an_unusable_transform_elsewhere_does_not_matter():
     transforms = rig()
     transforms.take([transform("base_link", "arm", (math.inf, 0.0, 0.0)), transform("x", "y"), transform("y", "x")])
     transforms.between("rgb_optical", "ir_optical")
+
+
+def test_a_loop_above_the_common_ancestor_does_not_matter():
+    transforms, (rotation, translation) = rig(), rig().between("rgb_optical", "ir_optical")
+    transforms.take([transform("map", "base_link"), transform("base_link", "map")])
+    found = transforms.between("rgb_optical", "ir_optical")
+    np.testing.assert_array_equal(found[0], rotation)
+    np.testing.assert_array_equal(found[1], translation)
+    np.testing.assert_allclose(transforms.between("base_link", "rgb_optical")[1], (1.0, 0.2, 0.5))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        transform("base_link", "ir_link", (0.0, math.nan, 0.0)),
+        transform("base_link", "ir_link", rotation=(0.0, 0.0, 0.0, 0.0)),
+        transform("base_link", "ir_link", rotation=(0.0, 0.0, 0.0, 1e200)),
+        transform("ir_link", "ir_link"),
+        transform("", "ir_link"),
+        transform("base_link", ""),
+    ],
+)
+def test_an_unusable_transform_replaces_no_usable_one(bad, caplog):
+    transforms, (rotation, translation) = rig(), rig().between("rgb_optical", "ir_optical")
+    for _ in range(2):
+        assert not transforms.take([bad])
+    found = transforms.between("rgb_optical", "ir_optical")
+    np.testing.assert_array_equal(found[0], rotation)
+    np.testing.assert_array_equal(found[1], translation)
+    is_reported = bad.child_frame_id == "ir_link" and bad.header.frame_id == "base_link"
+    assert caplog.text.count("ignored a transform of frame 'ir_link'") == is_reported
+
+
+def test_a_usable_transform_replaces_an_unusable_one_and_repeats_change_nothing():
+    transforms = StaticTransforms()
+    assert transforms.take([transform("a", "b", (math.nan, 0.0, 0.0))])
+    assert transforms.take([transform("a", "b", (1.0, 0.0, 0.0))])
+    assert not transforms.take([transform("/a", "/b", (1.0, 0.0, 0.0))])
+    assert transforms.between("a", "b")[1].tolist() == [1.0, 0.0, 0.0]
 
 
 def test_more_frames_than_a_robot_has_are_ignored():
