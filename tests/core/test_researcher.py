@@ -98,7 +98,7 @@ def test_from_dinov2_to_a_report_one_command_each(tmp_path, monkeypatch, undrawn
     assert "dinov2_vittest14_pretrain.pth" in about["teacher"]
 
     finetune = ("finetune", "--task", "detection", "--dataset", "flir", "--data", "align", "--variant", "test")
-    finetune += ("--input-size", "140x112", "--steps", 2, "--batch", 2, *machine)
+    finetune += ("--input-size", "140x112", "--steps", 60, "--batch", 2, *machine)
     run(*finetune, "--baseline", "--backbone", "dinov2_vittest14_pretrain.pth", "--out", "runs/baseline")
     run(*finetune, "--mode", "half", "--backbone", "runs/test/stage3/last.safetensors", "--out", "runs/flir")
     run(
@@ -109,4 +109,4 @@ def test_from_dinov2_to_a_report_one_command_each(tmp_path, monkeypatch, undrawn
     rows = scored["subsets"]["all"]["rows"]
     assert scored["subsets"]["all"]["images"] == len(FLIR_PAIRS["val"])
     assert len(rows) == 4
-    assert all(0 <= row["mean"]["mAP"]["mean"] <= 1 for row in rows.values())
+    assert all(row["mean"]["mAP50"]["mean"] > 0.5 for row in rows.values()), "the objects are always in the same place"
