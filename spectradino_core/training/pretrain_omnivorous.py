@@ -155,7 +155,7 @@ def pretrain_omnivorous(
             ),
             folder,
             device,
-            every=partial(_validate, validation, task, recipe, device, env),
+            every=partial(_validate, validation, task, recipe, device, env) if validation else None,
             runner=runner,
             after_step=recorder.after_step,
             stateful={"sampling": sampling, "recent": recorder.recent},
