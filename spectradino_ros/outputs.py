@@ -115,12 +115,17 @@ class Outputs:
         return Header(stamp=self._node.get_clock().now().to_msg())
 
     def publish_percepts(self, percepts: PerceptionResult, header: Header, class_ids: Sequence[str] = ()) -> None:
-        """Publish the detections, also if there are none, and what draws them and the mask for their subscribers."""
+        """Publish the detections, also if there are none, and the mask for its subscribers."""
         self._publishers["detections"].publish(detections_message(percepts, header, self._parts, class_ids))
-        if self._has_subscriber("annotations"):
-            self._publishers["annotations"].publish(annotations_message(percepts, self._info, header.stamp))
         if percepts.mask is not None and self._has_subscriber("mask"):
             self._publishers["mask"].publish(image_message(percepts.mask, "mono8", header))
+
+    def publish_annotations(self, percepts: PerceptionResult, header: Header) -> bool:
+        """Publish what draws the detections; returns False if it has no subscriber."""
+        if not self._has_subscriber("annotations"):
+            return False
+        self._publishers["annotations"].publish(annotations_message(percepts, self._info, header.stamp))
+        return True
 
     def publish_ir_detections(
         self,

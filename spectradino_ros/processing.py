@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from time import perf_counter
+from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import Header
@@ -135,19 +136,22 @@ class CaptureProcessor:
             **percepts.steps_ms,
             "publish": (published - found) * 1e3,
         }
-        if settings.publish_overlay and self._outputs.publish_overlay(
-            percepts,
-            None if rgb is None else rgb.pixels,
-            None if ir is None else ir.pixels,
-            self._registering.current,
-            header,
-        ):
-            steps_ms["overlay"] = (perf_counter() - published) * 1e3
-        drawn = perf_counter()
+        self._draw("annotations", self._outputs.publish_annotations, percepts, header)
+        rgb_pixels, ir_pixels = (None if frame is None else frame.pixels for frame in (rgb, ir))
+        if settings.publish_overlay:
+            steps_ms |= self._draw(
+                "overlay",
+                self._outputs.publish_overlay,
+                percepts,
+                rgb_pixels,
+                ir_pixels,
+                self._pipeline.registration,  # of `find`; that of `registering` may be another by now
+                header,
+            )
         if rgb is not None and ir is not None:
             registration = self._pipeline.used_registration
-            if self._outputs.publish_registration(rgb.pixels, ir.pixels, registration, header):
-                steps_ms["registration"] = (perf_counter() - drawn) * 1e3
+            publish = self._outputs.publish_registration
+            steps_ms |= self._draw("registration", publish, rgb_pixels, ir_pixels, registration, header)
         facts = Facts(
             rgb_stamp=None if rgb is None else rgb.header.stamp,
             ir_stamp=None if ir is None else ir.header.stamp,
@@ -161,6 +165,23 @@ class CaptureProcessor:
         self._health.answered(latency_ms, facts.deadline_met)
         self._outputs.publish_report(percepts, facts, header)
         self._node.get_logger().debug(f"{percepts.mode.value}: {len(percepts)} detections, {latency_ms:.1f} ms")
+
+    def _draw(self, view: str, publish: Callable[..., bool], *arguments: Any) -> dict[str, float]:
+        """Publish a view for people; its failure is logged and does not cost the result.
+
+        Returns:
+            The milliseconds that it took, by its name; empty if it was not published.
+        """
+        start = perf_counter()
+        try:
+            if not publish(*arguments):
+                return {}
+        except Exception as error:
+            if self._node.context.ok():  # else ROS was shut down meanwhile
+                trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+                self._notices.error(f"view {view}", f"the view '{view}' of a result failed: {error}\n{trace}")
+            return {}
+        return {view: (perf_counter() - start) * 1e3}
 
     def _found(self, settings: Settings, capture: Capture) -> PerceptionResult:
         after_jump, self._jumped = capture.after_jump or self._jumped, False

@@ -182,7 +182,9 @@ def find(
         _apply_filters_of_tracking(pipeline, settings)
     else:
         apply_filters(pipeline, settings if floor is None else settings.down_to(floor))
+    # Read once, before inference: camera_info may change them meanwhile.
     pipeline.registration = registering.check() if rgb is not None and ir is not None else registering.current
+    current, size = pipeline.registration, registering.rgb_size
     percepts = pipeline(None if rgb is None else rgb.pixels, None if ir is None else ir.pixels, ir)
     scale = settings.temperature_scale
     if scale is not None and ir is not None and ir.pixels.dtype == np.uint16:
@@ -193,7 +195,6 @@ def find(
         if floor is None:  # limited before the mapping, as without tracking
             shown = settings.are_served(percepts, pipeline.info)
             shown &= np.cumsum(shown) <= settings.max_detections_of(pipeline.info)
-    current, size = registering.current, registering.rgb_size  # once: camera_info may change it meanwhile
     if rgb is not None:
         registering.note_rgb(percepts.size, str(rgb.header.frame_id))
     elif current is not None and size is not None:
