@@ -63,7 +63,7 @@ class ReplayResult:
         percepts: detections and mask, in pixels of that camera; None if the capture failed.
         cause: cause of the failure, as the node counts it ("rgb_corrupt_data", "ir_thermal_mismatch", ..); else "".
         error: error message of the failure.
-        steps_ms: wall-clock milliseconds by step: decode, preprocess, engine, postprocess.
+        steps_ms: wall-clock milliseconds by step: decode, preprocess, engine, postprocess, tracking with it.
         drops: frames dropped since the start, by cause, as in the node's reports.
         rgb, ir: the frames, with decoded `pixels` and message headers.
         registration: IR-to-RGB mapping by which the two were fused, with the motion of a reused IR frame.

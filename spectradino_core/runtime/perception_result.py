@@ -33,7 +33,7 @@ class PerceptionResult:
         mask: uint8 [H, W], indices into the model's mask classes; None without a segmentation head.
         mode: the streams used.
         size: (width, height) of the source image.
-        steps_ms: wall-clock milliseconds by step, in order: preprocess, engine, postprocess.
+        steps_ms: wall-clock milliseconds by step, in order: preprocess, engine, postprocess, and tracking with it.
         registered: an IR-only result that was mapped to the RGB image's pixels.
         native: that result before it was mapped, in the IR frame's pixels; None: it was not mapped.
         ir_invalid: fraction of invalid IR pixels, 0..1; None without IR frame.

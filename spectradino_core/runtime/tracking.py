@@ -62,19 +62,6 @@ class _Track:
         variance = np.array([[position], [0.0], [speed]]).repeat(4, axis=1)
         return cls(box.copy(), np.zeros(4), variance, label, stamp_ns)
 
-    def predict(self, seconds: float) -> None:
-        push = (_ACCELERATION * self.box[3]) ** 2
-        position, both, speed = self.variance
-        self.box = self.box + seconds * self.velocity
-        self.box[2:] = np.maximum(self.box[2:], 1e-4)
-        self.variance = np.stack(
-            [
-                position + seconds * (2 * both + seconds * speed) + push * seconds**4 / 4,
-                both + seconds * speed + push * seconds**3 / 2,
-                speed + push * seconds**2,
-            ]
-        )
-
     def correct(self, box: np.ndarray, stamp_ns: int) -> None:
         position, both, speed = self.variance
         gain = np.stack([position, both]) / (position + (_NOISE * box[3]) ** 2)
@@ -82,6 +69,29 @@ class _Track:
         self.box, self.velocity = self.box + gain[0] * error, self.velocity + gain[1] * error
         self.variance = np.stack([(1 - gain[0]) * position, (1 - gain[0]) * both, speed - gain[1] * both])
         self.seen_ns = stamp_ns
+
+
+def _predict(tracks: list[_Track], seconds: float) -> None:
+    """Move all tracks by a time, in one computation."""
+    if not tracks:
+        return
+    boxes, velocities, variances = (
+        np.stack([getattr(track, name) for track in tracks]) for name in ("box", "velocity", "variance")
+    )
+    push = (_ACCELERATION * boxes[:, 3:]) ** 2
+    position, both, speed = variances[:, 0], variances[:, 1], variances[:, 2]
+    boxes += seconds * velocities
+    boxes[:, 2:] = np.maximum(boxes[:, 2:], 1e-4)
+    variances = np.stack(
+        [
+            position + seconds * (2 * both + seconds * speed) + push * seconds**4 / 4,
+            both + seconds * speed + push * seconds**3 / 2,
+            speed + push * seconds**2,
+        ],
+        axis=1,
+    )
+    for track, box, variance in zip(tracks, boxes, variances, strict=True):
+        track.box, track.variance = box, variance
 
 
 class Tracker:
@@ -122,7 +132,7 @@ class Tracker:
         for track in tracks:
             if track.seen_ns != self._last_ns:
                 track.velocity[2:] = 0  # a size that goes on changing unseen soon fits nothing
-            track.predict(seconds)
+        _predict(tracks, seconds)
         boxes = result.boxes.astype(np.float64).reshape(-1, 2, 2) / result.size
         boxes = np.concatenate([boxes.mean(axis=1), boxes[:, 1] - boxes[:, 0]], axis=1)
         strong = np.flatnonzero(result.scores >= thresholds)
@@ -130,7 +140,8 @@ class Tracker:
 
         found = _matches(boxes, result.labels, strong, tracks, _LEAST_IOU, margin)
         steady = [track for track in tracks if track.name and track.seen_ns == self._last_ns]
-        left = [track for track in steady if track not in found.values()]
+        taken = set(found.values())
+        left = [track for track in steady if track not in taken]
         found |= _matches(boxes, result.labels, weak, left, _LEAST_IOU_WEAK, margin)
         for index, track in sorted(found.items()):  # named in the order of the detections
             track.correct(boxes[index], stamp_ns)
@@ -165,9 +176,12 @@ def _matches(
     iou = iou_matrix(_widened(boxes[candidates], margin), _widened(np.stack([track.box for track in tracks]), margin))
     iou[labels[candidates][:, None] != np.array([track.label for track in tracks])] = 0
     matches: dict[int, _Track] = {}
-    for flat in np.argsort(-iou, axis=None, kind="stable")[: np.count_nonzero(iou >= least)]:
-        row, column = divmod(int(flat), len(tracks))
-        if int(candidates[row]) not in matches and tracks[column] not in matches.values():
+    rows_taken, columns_taken = np.zeros(len(candidates), bool), np.zeros(len(tracks), bool)
+    rows, columns = np.nonzero(iou >= least)
+    order = np.argsort(-iou[rows, columns], kind="stable")
+    for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+        if not rows_taken[row] and not columns_taken[column]:
+            rows_taken[row] = columns_taken[column] = True
             matches[int(candidates[row])] = tracks[column]
     return matches
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 
@@ -199,7 +200,12 @@ def find(
         registering.note_rgb(percepts.size, str(rgb.header.frame_id))
     elif current is not None and size is not None:
         percepts = in_colour_pixels(percepts, current, size)
-    return _tracked(pipeline, settings, percepts, time_ns, shown) if settings.tracking else percepts
+    if not settings.tracking:
+        return percepts
+    start = perf_counter()
+    percepts = _tracked(pipeline, settings, percepts, time_ns, shown)
+    percepts.steps_ms = percepts.steps_ms | {"tracking": (perf_counter() - start) * 1e3}
+    return percepts
 
 
 def _tracked(

@@ -480,6 +480,7 @@ def test_tracking_publishes_the_same_detections(tmp_path, model, filters):
     for tracking in (False, True):
         answers, _ = replayed(bag, model, tracking=tracking, ir_to_rgb=wide, stale_ms=200.0, **filters)
         assert {answer.mode for answer in answers} == {Mode.FUSED, Mode.IR_ONLY}
+        assert all(("tracking" in answer.steps_ms) is tracking for answer in answers)
         given = [answer.percepts for answer in answers if answer.percepts is not None]
         given += [percepts.native for percepts in given if percepts.native is not None]
         found.append([(p.labels.tolist(), p.boxes.tolist(), p.scores.tolist()) for p in given])
