@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import io
 import logging
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -99,8 +100,20 @@ def openvino_candidates(device: str, model: Path, info: ModelInfo, gpu_id: int =
         gpu_id: which of OpenVINO's GPUs.
 
     Raises:
-        EngineError: OpenVINO is not installed, does not have the device, or is no runtime for this file.
+        EngineError: OpenVINO is not installed or broken, does not have the device, or is no runtime for this file.
     """
+    try:
+        return _candidates(device, model, info, gpu_id)
+    except EngineError:
+        raise
+    except (RuntimeError, AttributeError) as error:  # of its libraries and drivers, of an incomplete package
+        raise EngineError(
+            f"device '{device}' is not available: OpenVINO cannot be used ({_reason(error)}); install openvino and the "
+            "device's driver again, or set device to 'cpu'"
+        ) from error
+
+
+def _candidates(device: str, model: Path, info: ModelInfo, gpu_id: int = 0) -> list[EngineCandidate]:
     core = openvino_core()
     kind = device.partition(":")[2] or "CPU"
     target = f"{kind}.{gpu_id}" if kind == "GPU" and gpu_id else kind
@@ -149,7 +162,7 @@ def openvino_or_none(model: Path, info: ModelInfo) -> list[EngineCandidate]:
     if importlib.util.find_spec("openvino") is None or file_precision(info) == "int8":
         return []
     try:
-        return openvino_candidates("openvino", model, info)
+        return _candidates("openvino", model, info)
     except Exception as error:  # also of a broken installation: nobody asked for it by name
         log.warning("OpenVINO is not used: %s", _reason(error))
         return []
@@ -216,10 +229,15 @@ def _request(path: Path, info: ModelInfo, chosen: EngineCandidate, config: Mappi
 
 
 def _read(cached: Path) -> bytes | None:
-    """Read a compiled model; None if there is none, or it is damaged."""
+    """Read a compiled model; None if there is none, or it is damaged or another user's, since it is executed."""
     try:
-        data = cached.read_bytes()
+        with cached.open("rb") as file:
+            is_own = os.fstat(file.fileno()).st_uid in (0, os.geteuid())
+            data = file.read() if is_own else b""
     except OSError:
+        return None
+    if not is_own:
+        log.warning("%s belongs to another user and is made again", cached)
         return None
     digest, blob = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
     if hashlib.sha256(blob).digest() == digest:

@@ -265,6 +265,31 @@ def test_auto_passes_over_an_installation_that_is_broken(blob, monkeypatch, capl
 
 
 @installed
+@pytest.mark.parametrize("error", [RuntimeError("no plugins.xml"), AttributeError("module has no attribute 'Core'")])
+def test_an_installation_that_is_broken_is_refused_with_a_remedy(blob, monkeypatch, error):
+    def broken() -> None:
+        raise error
+
+    monkeypatch.setattr(openvino_engine, "openvino_core", broken)
+    with pytest.raises(EngineError, match=f"OpenVINO cannot be used .{error}.; install .* set device to 'cpu'"):
+        open_engine(blob, "openvino", 1)
+
+
+@installed
+def test_a_compiled_model_of_another_user_is_made_again(blob, cache, monkeypatch, caplog):
+    open_engine(blob, "openvino", 1)
+    (cached,) = caches(cache)
+    assert cached.stat().st_uid == os.geteuid()
+    if os.geteuid() == 0:
+        os.chown(cached, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert open_engine(blob, "openvino", 1).label.startswith("OpenVINO")
+    assert f"{cached} belongs to another user" in caplog.text
+    assert cached.stat().st_uid != 12345
+
+
+@installed
 @pytest.mark.parametrize(
     ("provenance", "remedy"),
     [({"converted": {"precision": "fp32"}}, "written by 'spectradino export'"), ({}, "cannot be run by OpenVINO")],
