@@ -124,7 +124,9 @@ def test_synthetic_scenes_without_data(model: Path, ros_domain: int, tmp_path: P
 @pytest.mark.slow
 def test_cameras_that_are_too_fast(data: Path, ros_domain: int, tmp_path: Path) -> None:
     slow = make_blob_model(tmp_path / "slow.onnx", input_size=(322, 238), work=12)
-    done = run_demo(["--out", tmp_path / "out", "--data", data, "--model", slow, "--rate", "100", "--device", "cpu"], ros_domain)
+    done = run_demo(
+        ["--out", tmp_path / "out", "--data", data, "--model", slow, "--rate", "100", "--device", "cpu"], ros_domain
+    )
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "out/report.json").read_text())
     missing = report["pairs"]["unanswered"]
