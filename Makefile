@@ -60,7 +60,7 @@ VISION_MSGS_SOURCES := $(wildcard msg/pip_only/vision_msgs/* msg/pip_only/vision
 TF2_MSGS_SOURCES := $(wildcard msg/pip_only/tf2_msgs/* msg/pip_only/tf2_msgs/msg/*) msg/pip_only/build.sh
 SPECTRADINO_MSGS_SOURCES := $(wildcard msg/*.msg) msg/CMakeLists.txt msg/package.xml msg/pip_only/build.sh
 
-.PHONY: help demo test test-fast test-py310 test-oldest-torch fuzz bench-node lint format types setup runtime msgs constraints reference clean distclean
+.PHONY: help demo test test-experiments test-fast test-py310 test-oldest-torch fuzz bench-node lint format types setup runtime msgs constraints reference clean distclean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,8 +68,11 @@ help: ## list the targets
 demo: runtime ## run the node on synthetic scenes, or DATA=folder of pairs; look into demo_out/
 	@$(PY) -m spectradino_ros.demo --out demo_out $(if $(DATA),--data "$(DATA)")
 
-test: setup ## run every test, three files side by side
-	@$(PY) -m pytest --durations=10 $(if $(PYTEST_ARGS),$(PYTEST_ARGS),-n 3 $(BY_FILE))
+test: setup ## run every test but whole experiments, two files side by side
+	@OMP_NUM_THREADS=1 $(PY) -m pytest --durations=10 $(if $(PYTEST_ARGS),$(PYTEST_ARGS),-m "not experiment" -n 2 $(BY_FILE))
+
+test-experiments: setup ## run whole experiments of benchmarks/ at toy scale, which takes minutes
+	@$(PY) -m pytest -m experiment $(PYTEST_ARGS)
 
 test-fast: setup ## run the tests that take seconds, side by side
 	@$(PY) -m pytest -q -m "not slow" -n auto --maxprocesses 4 $(BY_FILE) $(PYTEST_ARGS)

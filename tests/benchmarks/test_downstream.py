@@ -73,6 +73,7 @@ def test_a_quick_run_touches_neither_committed_results_nor_the_weights_of_a_full
 
 
 @pytest.mark.slow
+@pytest.mark.experiment
 def test_everything_runs(shared_data, tmp_path, capfd):
     words = ["--quick", "--data", str(shared_data), "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
     assert downstream.main(words) == 0

@@ -23,6 +23,7 @@ def test_serving_checks_pass_on_a_cpu(tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.experiment
 @pytest.mark.parametrize("name", ["precisions", "resume", "alignment", "sharding"])
 def test_checks_that_take_longer_pass_on_a_cpu(tmp_path, name):
     assert main(["--device", "cpu", "--out", str(tmp_path), "--only", name]) == 0, (tmp_path / "README.md").read_text()

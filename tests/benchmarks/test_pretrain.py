@@ -51,6 +51,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.experiment
 def test_everything_runs_and_what_is_there_is_not_run_again(shared, tmp_path, capfd):
     words = ["--quick", "--data", str(shared), "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
     assert main(["stages", "systems", *words]) == 0

@@ -247,6 +247,7 @@ def test_auto_takes_it_only_where_results_may_depend_on_what_is_installed(blob, 
     assert open_engine(blob, "auto", 1, auto_openvino=True).label.startswith("OpenVINO")
     assert open_engine(blob, "auto", 1).label.startswith("ONNX Runtime")
     assert open_engine(blob, "cpu", 1, auto_openvino=True).label.startswith("ONNX Runtime")
+    caplog.clear()
     int8 = make_blob_model(tmp_path / "m.onnx", SIZE, provenance={"converted": {"precision": "int8", "weight_bits": 7}})
     assert open_engine(int8, "auto", 1, auto_openvino=True).label.startswith("ONNX Runtime")
     assert "OpenVINO" not in caplog.text
