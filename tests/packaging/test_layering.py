@@ -42,7 +42,8 @@ ARROWS: dict[str, set[str]] = {
     "streams": {"calibration", "modality", "runtime", "thermal"},
     # Recordings: replayed by the node's own code, made from data sets, scored.
     "bags": {
-        "calibration", "data", "datasets", "evaluation", "jobs", "modality", "runtime", "scenes", "streams", "thermal",
+        "calibration", "data", "datasets", "evaluation", "invalid_counts", "jobs", "modality", "runtime", "scenes",
+        "streams", "thermal",
     },
     # Estimation of registration and clock offset; free of torch and of ROS as well.
     "calibration.estimation": {"bags", "calibration", "data", "streams"},
