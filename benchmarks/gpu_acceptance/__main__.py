@@ -110,7 +110,7 @@ def page(results: Sequence[Result]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the checks; returns the exit code: 0 if none failed and at least one ran."""
+    """Run the checks and return the exit code: 0 if none failed and at least one ran."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_acceptance", description=__doc__)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="default: %(default)s")
     parser.add_argument("--model", type=Path, default=MODEL, help="model file (default: the bundled LWIR model)")

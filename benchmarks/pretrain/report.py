@@ -18,7 +18,7 @@ from spectradino_core.files import written_atomically
 __all__ = ["brief_table", "mean_over_seeds", "write_report"]
 
 HEADLINE = ("roadscene_val, lwir", "epfl_val, nir", "scenes, swir")
-PICTURES = {
+PLOTS = {
     "chain/losses.png": "stages_losses.png",
     "stages-judged/pairs.png": "stages_pairs.png",
     "omnivorous/losses.png": "omnivorous_losses.png",
@@ -53,7 +53,7 @@ def write_report(work: Path, out: Path, note: str = "") -> None:
     for name, content in (("tables.md", text), ("results.json", json.dumps(found, indent=1) + "\n")):
         with written_atomically(out / name) as scratch:
             scratch.write_text(content, encoding="utf-8")
-    for name, plot in PICTURES.items():
+    for name, plot in PLOTS.items():
         if (work / name).is_file():
             _copy_small(work / name, out / plot)
     rows = [{"job": job, "wall_s": wall, "cpu_s": cpu} for job, (wall, cpu) in times_of(work).items()]

@@ -205,7 +205,7 @@ class _Run:
         self, folder: Path, tick: Callable[[BagReader], object]
     ) -> tuple[dict[str, int], dict[str, int], dict[str, int], bool | None]:
         """Write the folder; return what `Exported` says about it."""
-        entries: list[tuple[float, int, _Frame]] = []  # a heap, the least disagreement first
+        entries: list[tuple[float, int, _Frame]] = []  # a heap, the smallest disagreement first
         limit, by_rank = self._options.selection.limit, self._options.selection.by == "disagreement"
         names: set[str] = set()
         for result in self._results(tick):

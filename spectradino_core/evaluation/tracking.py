@@ -19,8 +19,8 @@ from spectradino_core.runtime.boxes import iou_matrix
 
 __all__ = ["TrackScorer", "track_figures"]
 
-_LEAST_IOU = 0.5
-_LEAST_INSIDE = 0.5
+_MIN_IOU = 0.5
+_MIN_INSIDE = 0.5
 """Fraction of a track's box in a region to ignore, from which the track is not false."""
 
 
@@ -73,10 +73,10 @@ class TrackScorer:
             one = self._objects.setdefault((recording, true_names[column]), _Object())
             row = names.index(one.track) if one.track and one.track in names else None
             # Two objects may have had one track, at different times: only one of them keeps it.
-            if row is not None and row not in kept.values() and usable[row, column] >= _LEAST_IOU:
+            if row is not None and row not in kept.values() and usable[row, column] >= _MIN_IOU:
                 kept[column] = row
         usable[list(kept.values())] = usable[:, list(kept)] = 0
-        for flat in np.argsort(-usable, axis=None, kind="stable")[: np.count_nonzero(usable >= _LEAST_IOU)]:
+        for flat in np.argsort(-usable, axis=None, kind="stable")[: np.count_nonzero(usable >= _MIN_IOU)]:
             row, column = divmod(int(flat), usable.shape[1])
             if column not in kept and row not in kept.values():
                 kept[column] = row
@@ -122,7 +122,7 @@ def _are_covered(boxes: np.ndarray, labels: np.ndarray, regions: np.ndarray, reg
     high = np.minimum(boxes[:, None, 2:], regions[None, :, 2:])
     both = np.prod(np.clip(high - low, 0, None), axis=2)
     area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)[:, None]
-    return ((both >= _LEAST_INSIDE * area) & (both > 0) & (labels[:, None] == region_labels)).any(axis=1)
+    return ((both >= _MIN_INSIDE * area) & (both > 0) & (labels[:, None] == region_labels)).any(axis=1)
 
 
 def track_figures(counts: Mapping[str, int]) -> dict[str, float | int | None]:

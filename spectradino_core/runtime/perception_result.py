@@ -36,6 +36,7 @@ class PerceptionResult:
         steps_ms: wall-clock milliseconds by step, in order: preprocess, engine, postprocess, and tracking with it.
         registered: an IR-only result that was mapped to the RGB image's pixels.
         native: that result before it was mapped, in the IR frame's pixels; None: it was not mapped.
+        of_native: bool [detections of `native`], which of them are in this result, in the same order; None without it.
         ir_invalid: fraction of invalid IR pixels, 0..1; None without IR frame.
         temperatures: float32 [K, 3], minimum, mean and maximum in each box in Celsius, NaN where the IR frame has no
             valid pixel; None: not computed, see `runtime.temperatures`.
@@ -51,6 +52,7 @@ class PerceptionResult:
     steps_ms: dict[str, float] = field(default_factory=dict)
     registered: bool = False
     native: PerceptionResult | None = None
+    of_native: np.ndarray | None = None
     ir_invalid: float | None = None
     temperatures: np.ndarray | None = None
     track_ids: tuple[str, ...] | None = None

@@ -48,7 +48,10 @@ def in_colour_pixels(
         mask = cv2.warpPerspective(
             mask, matrix, size, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=_UNLABELLED
         )
-    return replace(result.selected(inside), boxes=boxes[inside], mask=mask, size=size, registered=True, native=result)
+    return replace(
+        result.selected(inside), boxes=boxes[inside], mask=mask, size=size, registered=True, native=result,
+        of_native=inside,
+    )  # fmt: skip
 
 
 def in_infrared_pixels(result: PerceptionResult, registration: Registration | None, size: Size) -> PerceptionResult:

@@ -24,17 +24,17 @@ WEAK = 0.5
 """Fraction of the score threshold down to which a detection continues a track."""
 _WIDENED = 0.3
 _WIDENED_PER_S = 1.5
-_MOST_WIDENED = 1.0
+_MAX_WIDENED = 1.0
 """Fraction of its width and height by which a box grows on each side before overlaps are measured, the more the longer
 the last frame is ago."""
-_LEAST_IOU = 0.2
-_LEAST_IOU_WEAK = 0.5
+_MIN_IOU = 0.2
+_MIN_IOU_WEAK = 0.5
 _NOISE = 0.05
 """Standard deviation of a measured box, as a fraction of its height."""
-_MOST_TRACKS = 1000
-"""Bounds time and memory; those unseen for longest are dropped first."""
 _ACCELERATION = 2.0
 """Standard deviation of the acceleration, in box heights per s²: walking people, and a robot that starts to turn."""
+_MAX_TRACKS = 1000
+"""Bounds time and memory; those unseen for longest are dropped first."""
 
 
 @dataclass(eq=False)
@@ -128,7 +128,7 @@ class Tracker:
         """
         tracks = [track for track in self._tracks if abs(stamp_ns - track.seen_ns) <= self.memory_s * 1e9]
         seconds = max(0, stamp_ns - self._last_ns) / 1e9
-        margin = min(_MOST_WIDENED, _WIDENED + _WIDENED_PER_S * seconds)
+        margin = min(_MAX_WIDENED, _WIDENED + _WIDENED_PER_S * seconds)
         for track in tracks:
             if track.seen_ns != self._last_ns:
                 track.velocity[2:] = 0  # a size that goes on changing unseen soon fits nothing
@@ -138,11 +138,11 @@ class Tracker:
         strong = np.flatnonzero(result.scores >= thresholds)
         weak = np.flatnonzero((result.scores >= WEAK * thresholds) & (result.scores < thresholds))
 
-        found = _matches(boxes, result.labels, strong, tracks, _LEAST_IOU, margin)
+        found = _matches(boxes, result.labels, strong, tracks, _MIN_IOU, margin)
         steady = [track for track in tracks if track.name and track.seen_ns == self._last_ns]
         taken = set(found.values())
         left = [track for track in steady if track not in taken]
-        found |= _matches(boxes, result.labels, weak, left, _LEAST_IOU_WEAK, margin)
+        found |= _matches(boxes, result.labels, weak, left, _MIN_IOU_WEAK, margin)
         for index, track in sorted(found.items()):  # named in the order of the detections
             track.correct(boxes[index], stamp_ns)
             if not track.name:
@@ -150,14 +150,14 @@ class Tracker:
                 track.name = str(self._named)
         self._tracks = [track for track in tracks if track.name]  # unnamed ones were false
         self._tracks += [_Track.of(boxes[i], int(result.labels[i]), stamp_ns) for i in strong if i not in found]
-        if len(self._tracks) > _MOST_TRACKS:
-            self._tracks = sorted(self._tracks, key=lambda track: track.seen_ns)[-_MOST_TRACKS:]
+        if len(self._tracks) > _MAX_TRACKS:
+            self._tracks = sorted(self._tracks, key=lambda track: track.seen_ns)[-_MAX_TRACKS:]
         self._last_ns = stamp_ns
         return tuple(found[index].name if index in found else "" for index in range(len(boxes)))
 
 
 def _matches(
-    boxes: np.ndarray, labels: np.ndarray, candidates: np.ndarray, tracks: list[_Track], least: float, margin: float
+    boxes: np.ndarray, labels: np.ndarray, candidates: np.ndarray, tracks: list[_Track], min_iou: float, margin: float
 ) -> dict[int, _Track]:
     """Assign detections to tracks of their class, largest overlap first.
 
@@ -165,7 +165,7 @@ def _matches(
         boxes, labels: of all detections, float64 [K, 4] and int64 [K].
         candidates: indices of the detections to assign.
         tracks: N tracks.
-        least: minimum IoU.
+        min_iou: minimum IoU.
         margin: fraction of its size by which each box grows on every side.
 
     Returns:
@@ -177,7 +177,7 @@ def _matches(
     iou[labels[candidates][:, None] != np.array([track.label for track in tracks])] = 0
     matches: dict[int, _Track] = {}
     rows_taken, columns_taken = np.zeros(len(candidates), bool), np.zeros(len(tracks), bool)
-    rows, columns = np.nonzero(iou >= least)
+    rows, columns = np.nonzero(iou >= min_iou)
     order = np.argsort(-iou[rows, columns], kind="stable")
     for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
         if not rows_taken[row] and not columns_taken[column]:

@@ -191,11 +191,9 @@ def find(
     if scale is not None and ir is not None and ir.pixels.dtype == np.uint16:
         percepts = with_temperatures(percepts, ir.pixels, pipeline.used_registration, pipeline.thermal, scale)
     shown = np.ones(len(percepts), bool)
-    if settings.tracking:  # numbers, by which a result in IR pixels finds the identities given in RGB pixels
-        percepts.track_ids = tuple(map(str, range(len(percepts))))
-        if floor is None:  # limited before the mapping, as without tracking
-            shown = settings.are_served(percepts, pipeline.info)
-            shown &= np.cumsum(shown) <= settings.max_detections_of(pipeline.info)
+    if settings.tracking and floor is None:  # limited before the mapping, as without tracking
+        shown = settings.are_served(percepts, pipeline.info)
+        shown &= np.cumsum(shown) <= settings.max_detections_of(pipeline.info)
     if rgb is not None:
         registering.note_rgb(percepts.size, str(rgb.header.frame_id))
     elif current is not None and size is not None:
@@ -216,19 +214,19 @@ def _tracked(
     Args:
         pipeline: its tracker follows the detections.
         settings: parameters in use.
-        percepts: `track_ids` are the numbers of its detections.
+        percepts: the result, in RGB pixels where possible.
         time_ns: see `find`.
-        shown: whether each number is shown, bool [K].
+        shown: which detections are shown, bool [K], of the result before it was mapped.
     """
     pipeline.tracker.memory_s = settings.track_memory_ms / 1e3
     ids = pipeline.tracker(percepts, settings.thresholds_of(percepts, pipeline.info), time_ns)
-    native, numbers = percepts.native, percepts.track_ids or ()
-    if native is not None:
-        by_number = dict(zip(numbers, ids, strict=True))
-        native = replace(native, track_ids=tuple(by_number.get(number, "") for number in native.track_ids or ()))
-        native = native.selected(shown)
-    is_shown = shown[np.array(numbers, str).astype(np.int64)]
-    return replace(percepts, track_ids=ids, native=native).selected(is_shown)
+    percepts = replace(percepts, track_ids=ids)
+    native, mapped = percepts.native, percepts.of_native
+    if native is None or mapped is None:
+        return percepts.selected(shown)
+    left = iter(ids)
+    native = replace(native, track_ids=tuple(next(left) if is_mapped else "" for is_mapped in mapped))
+    return replace(percepts.selected(shown[mapped]), native=native.selected(shown), of_native=mapped[shown])
 
 
 def own_pixels(percepts: PerceptionResult, topics: Mapping[str, str]) -> str:

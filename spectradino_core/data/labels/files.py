@@ -35,7 +35,7 @@ T = TypeVar("T")
 _DRIVE = re.compile(r"[A-Za-z]:")
 _ROBOFLOW = re.compile(r"(?P<stem>.+?)(_(jpe?g|png|bmp|tiff?|webp|gif))*\.rf\.[0-9A-Za-z]{8,64}", re.IGNORECASE)
 _LABEL_STUDIO = re.compile(r"[0-9a-f]{8}-(?P<stem>\d{1,12}[._-]\d{9}|\d{16,19})")
-"""Only before a stamp: elsewhere eight digits may be a date that tells images apart."""
+"""Only before a stamp: elsewhere eight digits may be a date that distinguishes images."""
 _CHINESE = frozenset({"gb2312", "gbk", "gb18030", "hz"})
 _SAFE_ENCODINGS = re.compile(
     r"utf-(8|16|32)(-[bl]e)?|utf-8-sig|ascii|iso8859-\d+|cp125\d|cp(437|850|852|866|932|949|950)|big5(hkscs)?|"
