@@ -9,13 +9,13 @@ import numpy as np
 from spectradino_core.streams.feed import Capture, Feed, FeedSettings
 from tests.core.streams.scene import Shot
 
-__all__ = ["MS", "PICTURES", "START", "Rig", "camera", "play", "real_errors"]
+__all__ = ["IMAGES", "MS", "START", "Rig", "camera", "play", "real_errors"]
 
 MS = 1_000_000
 START = 1_700_000_000_000
 """Milliseconds: stamps as large as real ones; arrivals count from 0."""
 
-PICTURES = [np.random.default_rng(i).integers(0, 4000, (32, 40)).astype(np.uint16) for i in range(50)]
+IMAGES = [np.random.default_rng(i).integers(0, 4000, (32, 40)).astype(np.uint16) for i in range(50)]
 
 
 class Rig:
@@ -30,7 +30,7 @@ class Rig:
 
     def push(self, stream: str, stamp: float, arrival: float | None = None, image: int | None = None) -> list[Capture]:
         arrival = stamp if arrival is None else arrival
-        pixels = PICTURES[(self.pushed if image is None else image) % len(PICTURES)]
+        pixels = IMAGES[(self.pushed if image is None else image) % len(IMAGES)]
         self.pushed += 1
         got = self.feed.frame(
             stream, round((START + stamp) * MS) if stamp >= 0 else 0, round(arrival * MS), (stream, stamp), pixels

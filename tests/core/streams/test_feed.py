@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.streams.feed import Feed, FeedSettings
 from spectradino_core.streams.pairing import PAIRING
-from tests.core.streams.feeding import MS, PICTURES, START, Rig, camera
+from tests.core.streams.feeding import IMAGES, MS, START, Rig, camera
 
 
 def odd_recording(seed: int) -> list[tuple[float, str, float]]:
@@ -277,10 +277,10 @@ class TestSettings:
         (event,) = feed.take_events()
         assert event.change.mode is Mode.STALE
         assert not event.warning
-        feed.frame("rgb", START * MS, 1001 * MS, 0, PICTURES[0])
+        feed.frame("rgb", START * MS, 1001 * MS, 0, IMAGES[0])
         assert [(e.change.mode, e.warning) for e in feed.take_events()] == [(Mode.FUSED, False)]
-        feed.frame("rgb", (START + 60) * MS, 1061 * MS, 0, PICTURES[0])
-        feed.frame("rgb", (START + 120) * MS, 1121 * MS, 0, PICTURES[0])
+        feed.frame("rgb", (START + 60) * MS, 1061 * MS, 0, IMAGES[0])
+        feed.frame("rgb", (START + 120) * MS, 1121 * MS, 0, IMAGES[0])
         assert [(e.change.mode, e.warning) for e in feed.take_events()] == [(Mode.RGB_ONLY, True)]
 
     def test_untaken_events_are_bounded(self):
@@ -288,5 +288,5 @@ class TestSettings:
         for i in range(2000):
             feed.watch(i * 100 * MS)
             for j in range(3):
-                feed.frame("rgb", (START + i * 100 + j) * MS, (i * 100) * MS + j, 0, PICTURES[0])
+                feed.frame("rgb", (START + i * 100 + j) * MS, (i * 100) * MS + j, 0, IMAGES[0])
         assert len(feed.take_events()) <= 256
