@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -48,6 +49,8 @@ from spectradino_core.streams.settings import Settings
 from spectradino_core.thermal import ThermalContract
 
 __all__ = ["FORMATS", "ExportOptions", "Exported", "export_frames"]
+
+log = logging.getLogger(__name__)
 
 FORMATS = ("coco", "yolo")
 
@@ -168,7 +171,10 @@ def _replace(out: Path, new: Path, aside: Path) -> None:
     except BaseException:
         aside.rename(out)
         raise
-    shutil.rmtree(aside)
+    try:
+        shutil.rmtree(aside)
+    except OSError as error:
+        log.warning("the former export could not be removed from %s: %s", aside, error)
 
 
 class _Run:

@@ -183,7 +183,7 @@ def _calibration(folder: Path) -> dict[str, np.ndarray]:
             f'{error}. If you trust the file, convert it once: python -c "import numpy; '
             f"numpy.savez('{plain}', **numpy.load('{path}', allow_pickle=True).item())\""
         ) from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, MS2Error):
             raise
         raise MS2Error(f"{path}: {error}; write or extract it again") from None

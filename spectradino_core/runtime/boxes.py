@@ -10,7 +10,7 @@ import numpy as np
 __all__ = ["CANDIDATES", "iou_matrix", "select_detections"]
 
 CANDIDATES = 400
-"""Number of best-scored (box, class) entries considered, which bounds the time."""
+"""Number of (box, class) entries considered, which bounds the time: the best relative to their class's threshold."""
 
 
 def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -51,9 +51,12 @@ def select_detections(
     """
     rows, labels = np.nonzero(scores >= threshold)
     values = scores[rows, labels]
-    if len(values) > 1:
-        order = np.argsort(-values, kind="stable")[:candidates]
-        rows, labels, values = rows[order], labels[order], values[order]
+    if len(values) > candidates:
+        limits = np.maximum(np.broadcast_to(np.asarray(threshold, np.float32), scores.shape[1:])[labels], 1e-6)
+        best = np.sort(np.argsort(-values / limits, kind="stable")[:candidates])
+        rows, labels, values = rows[best], labels[best], values[best]
+    order = np.argsort(-values, kind="stable")
+    rows, labels, values = rows[order], labels[order], values[order]
     picked = boxes[rows].astype(np.float32)
     if len(set(labels.tolist())) == len(labels) <= most:  # at most one per class: nothing to suppress
         return picked, values.astype(np.float32), labels.astype(np.int64)

@@ -140,13 +140,15 @@ def modes_alone(settings: Settings, registering: Registering) -> set[Mode]:
     return allowed
 
 
-def _apply_filters_of_tracking(pipeline: Pipeline, settings: Settings) -> None:
-    """Set the filters so that weak detections that may continue a track are kept beside all that are published."""
-    apply_filters(pipeline, settings)
-    served = pipeline.class_thresholds
-    if served is None:
-        served = np.full(len(pipeline.info.box_classes), pipeline.score_threshold, np.float32)
-    pipeline.class_thresholds = WEAK * served
+def _keep_weak(pipeline: Pipeline, settings: Settings) -> None:
+    """Widen the filters so that weak detections, which may continue a track, are kept too."""
+
+    def by_class(thresholds: np.ndarray | None, threshold: float) -> np.ndarray:
+        return np.full(len(info.box_classes), threshold, np.float32) if thresholds is None else thresholds
+
+    info = pipeline.info
+    weak = WEAK * by_class(settings.class_thresholds_of(info), settings.threshold_of(info))
+    pipeline.class_thresholds = np.minimum(weak, by_class(pipeline.class_thresholds, pipeline.score_threshold))
     pipeline.max_detections = CANDIDATES
 
 
@@ -179,21 +181,23 @@ def find(
     """
     if after_jump:
         pipeline.reset()
-    if settings.tracking and floor is None:
-        _apply_filters_of_tracking(pipeline, settings)
-    else:
-        apply_filters(pipeline, settings if floor is None else settings.down_to(floor))
+    wanted = settings if floor is None else settings.down_to(floor)
+    apply_filters(pipeline, wanted)
+    if settings.tracking:
+        _keep_weak(pipeline, settings)
     # Read once, before inference: camera_info may change them meanwhile.
     pipeline.registration = registering.check() if rgb is not None and ir is not None else registering.current
     current, size = pipeline.registration, registering.rgb_size
+    if rgb is None and settings.fallback_mode == "rgb_grid" and size is None:
+        raise RegistrationError("the registration, which fallback_mode rgb_grid requires, was lost meanwhile")
     percepts = pipeline(None if rgb is None else rgb.pixels, None if ir is None else ir.pixels, ir)
     scale = settings.temperature_scale
     if scale is not None and ir is not None and ir.pixels.dtype == np.uint16:
         percepts = with_temperatures(percepts, ir.pixels, pipeline.used_registration, pipeline.thermal, scale)
     shown = np.ones(len(percepts), bool)
-    if settings.tracking and floor is None:  # limited before the mapping, as without tracking
-        shown = settings.are_served(percepts, pipeline.info)
-        shown &= np.cumsum(shown) <= settings.max_detections_of(pipeline.info)
+    if settings.tracking:  # limited before the mapping, as without tracking
+        shown = wanted.are_served(percepts, pipeline.info)
+        shown &= np.cumsum(shown) <= wanted.max_detections_of(pipeline.info)
     if rgb is not None:
         registering.note_rgb(percepts.size, str(rgb.header.frame_id))
     elif current is not None and size is not None:

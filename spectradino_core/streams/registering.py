@@ -141,7 +141,6 @@ class Registering:
             self.rgb_frame_id = _frame_id(info)
         if self.missing:
             return False
-        self.current = self.residual_px = None  # the old registration belongs to other calibrations
         if self.from_tf:
             self._look_up()
         return self._compute()
@@ -166,7 +165,6 @@ class Registering:
         now = self._extrinsics
         if before is not None and now is not None and all(map(np.array_equal, before, now)):
             return False
-        self.current = self.residual_px = None
         return self._compute()
 
     def _look_up(self) -> None:
@@ -184,21 +182,23 @@ class Registering:
 
     def _compute(self) -> bool:
         """Compute the registration of both CameraInfo; returns False if the extrinsics are not known."""
-        if self._no_extrinsics:
-            return False
-        settings = self._settings
+        registration, residual_px, settings = None, None, self._settings
         rotation, translation = self._extrinsics or (settings.extrinsic_rotation, settings.extrinsic_translation)
-        made = registration_from_camera_infos(
-            self._infos["rgb"],
-            self._infos["ir"],
-            rotation,
-            translation,
-            settings.plane_distance_m,
-            rectified=settings.images_rectified,
-            origin=f"camera_info, {TF_STATIC}" if self.from_tf else "camera_info",
-        )
-        self.residual_px, self.current = made.residual_px, _of_part(made.registration, settings.decoding.ir_crop)
-        return True
+        try:
+            if not self._no_extrinsics:
+                made = registration_from_camera_infos(
+                    self._infos["rgb"],
+                    self._infos["ir"],
+                    rotation,
+                    translation,
+                    settings.plane_distance_m,
+                    rectified=settings.images_rectified,
+                    origin=f"camera_info, {TF_STATIC}" if self.from_tf else "camera_info",
+                )
+                registration, residual_px = _of_part(made.registration, settings.decoding.ir_crop), made.residual_px
+        finally:  # also without a new one: the old registration belongs to other calibrations
+            self.current, self.residual_px = registration, residual_px
+        return registration is not None
 
     def check(self) -> Registration | None:
         """Return the registration for a pair; another thread may be in `take`.
@@ -206,7 +206,7 @@ class Registering:
         Raises:
             RegistrationError: the registration is pending; the message names the missing topics or frames.
         """
-        current = self.current  # once: `take` sets it to None for a moment
+        current = self.current  # once: it may change meanwhile
         if self.from_camera_info and current is None and not self.missing and self._no_extrinsics:
             raise RegistrationError(
                 f"{self._no_extrinsics}. extrinsics_from_tf needs this transform: publish it (robot_state_publisher, "

@@ -12,6 +12,7 @@ from std_msgs.msg import Header
 
 from spectradino_core.calibration.registration import Registration, RegistrationError
 from spectradino_core.runtime.pipeline import Pipeline
+from spectradino_core.streams import registering as module
 from spectradino_core.streams.calibration_file import Calibration, save_calibration
 from spectradino_core.streams.detecting import find
 from spectradino_core.streams.frames import CameraFrame
@@ -136,6 +137,37 @@ def test_a_calibration_that_changes_in_the_middle_of_a_pair_does_not_take_its_re
     find(pipeline, registering, Settings(), rgb, ir, False, 0)
     assert made is not None
     assert pipeline.registration is made
+
+
+def test_a_registration_is_replaced_at_once(monkeypatch):
+    """Another thread that reads it meanwhile sees the old one, or the new one."""
+    registering = Registering(Settings(registration_from_camera_info=True))
+    registering.take("rgb", info(160, 120, 150.0))
+    registering.take("ir", info(80, 60, 75.0))
+    seen, compute = [], module.registration_from_camera_infos
+
+    def watching(*args, **options):
+        seen.append(registering.current)
+        return compute(*args, **options)
+
+    before = registering.current
+    monkeypatch.setattr(module, "registration_from_camera_infos", watching)
+    registering.take("ir", info(80, 60, 76.0))
+    assert seen == [before]
+    assert before is not None
+    assert registering.current not in (None, before)
+
+
+def test_infrared_results_on_the_rgb_grid_are_refused_if_the_registration_is_lost(blob_model):
+    """Between the choice of the mode and inference camera_info may become unusable."""
+    pipeline, ir = (
+        Pipeline.open(blob_model, device="cpu"),
+        CameraFrame(Header(), lambda: np.full((60, 80), 20, np.uint8)),
+    )
+    lost = Registering(Settings(registration_from_camera_info=True))
+    with pytest.raises(RegistrationError, match="rgb_grid requires, was lost"):
+        find(pipeline, lost, Settings(fallback_mode="rgb_grid"), None, ir, False, 0)
+    assert not find(pipeline, lost, Settings(), None, ir, False, 0).registered
 
 
 def transform(parent: str, child: str, *moved: float) -> TransformStamped:

@@ -486,3 +486,17 @@ def test_tracking_publishes_the_same_detections(tmp_path, model, filters):
         found.append([(p.labels.tolist(), p.boxes.tolist(), p.scores.tolist()) for p in given])
     assert any(labels for labels, _, _ in found[0])
     assert found[1] == found[0]
+
+
+def test_scored_identities_are_those_of_the_node_beyond_the_maximum_number_too(tmp_path, model):
+    bag = record(tmp_path / "bag", [row for row in pairs(12) if row.topic == RGB or row.stamp_ns < START_NS + 600 * MS])
+    settings = Settings(tracking=True, max_detections=1, stale_ms=200.0)  # the hot one; alone with RGB the red one
+    found = []
+    for floor in (None, 0.01):
+        pipeline = open_pipeline(model, settings)
+        with BagReader(bag) as reader:
+            given = [a.percepts for a in Replay(pipeline, settings, floor=floor).run(reader) if a.percepts is not None]
+        served = [percepts.selected(settings.are_served(percepts, pipeline.info)) for percepts in given]
+        found.append([(percepts.labels.tolist(), percepts.track_ids) for percepts in served])
+    assert found[0][-1] == ([0], ("2",))
+    assert found[1] == found[0]

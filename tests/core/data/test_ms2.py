@@ -151,7 +151,9 @@ def test_an_unusable_calibration_is_refused_with_the_remedy(tmp_path):
     (folder / "calib.npy").unlink()
     assert "1 items" in make_manifest("ms2", root, out)
     whole = (folder / "calib.npz").read_bytes()
-    for damaged in (b"", whole[: len(whole) // 2], whole[:100] + bytes(100) + whole[200:]):
+    flags = whole.index(b"PK\x01\x02") + 8  # of the first matrix in the archive's directory
+    encrypted = whole[:flags] + b"\x01" + whole[flags + 1 :]
+    for damaged in (b"", whole[: len(whole) // 2], whole[:100] + bytes(100) + whole[200:], encrypted):
         (folder / "calib.npz").write_bytes(damaged)
         with pytest.raises(MS2Error, match=r"calib\.npz: .*; write or extract it again"):
             make_manifest("ms2", root, out)

@@ -106,6 +106,17 @@ def test_only_the_best_candidates_are_looked_at():
     assert kept.min() >= np.sort(scores.ravel())[-50]
 
 
+def test_a_crowd_of_another_class_displaces_nothing_above_its_own_threshold():
+    """Entries of a class that hardly reach its threshold come after those well above theirs, whatever their scores."""
+    low = np.stack([np.arange(500) * 20.0, np.zeros(500)], axis=1)
+    boxes = np.concatenate([low, low + 10], axis=1).astype(np.float32)
+    scores = np.zeros((500, 2), np.float32)
+    scores[:450, 0], scores[450:460, 1] = 0.6, 0.35
+    _, kept, labels = select_detections(boxes, scores, np.array([0.45, 0.15], np.float32), 0.5, 400)
+    assert np.bincount(labels).tolist() == [390, 10]
+    assert (np.diff(kept) <= 0).all()
+
+
 @given(boxes_and_scores, st.floats(0, 1))
 def test_one_threshold_per_class_selects_as_one_for_all_where_they_are_equal(shape, threshold):
     count, classes, seed = shape
