@@ -15,7 +15,7 @@ OWN = "base anchor maps alpha-max tokens no-dense no-palette depth-range"
 """Options of this system alone."""
 
 _OF_STAGES = (
-    "stages epochs ema learn-temperature infrared-alignment strategy grad-accum "
+    "stages epochs ema learn-temperature infrared-alignment rgb-distillation strategy grad-accum "
     "activation-checkpointing cache-teacher keep tensorboard"
 )
 

@@ -77,6 +77,10 @@ def add(commands: Any) -> None:
     ours.add_argument(
         "--infrared-alignment", type=float, metavar="WEIGHT", help="align IR bands with each other (default: 0)"
     )
+    ours.add_argument(
+        "--rgb-distillation", type=float, metavar="WEIGHT",
+        help="keep the teacher's RGB features, by distilling them too (default: 0)",
+    )  # fmt: skip
     omnivorous.add_arguments(command)
     run = command.add_argument_group("machine")
     run.add_argument("--strategy", choices=("ddp", "fsdp"), help="default: ddp; fsdp for variant g on several GPUs")
@@ -152,6 +156,8 @@ def _run(options: argparse.Namespace) -> int:
             one < 1 for one in (value.values() if isinstance(value, dict) else [value] if value is not None else [])
         ):
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
+    if options.rgb_distillation:
+        refuse(options, "cache-teacher", "caches CLS alone: --rgb-distillation needs patch tokens")
     recipes = []
     stages = parse_stages(options.stages or "1,2,3")
     for name in _BY_STAGE:
@@ -166,6 +172,8 @@ def _run(options: argparse.Namespace) -> int:
         )  # fmt: skip
         if options.infrared_alignment is not None:
             recipe = replace(recipe, weights=replace(recipe.weights, infrared=options.infrared_alignment))
+        if options.rgb_distillation is not None:
+            recipe = replace(recipe, weights=replace(recipe.weights, rgb=options.rgb_distillation))
         recipes.append(recipe)
     bands = None if options.bands is None else infrared_keys(options.bands)
     sources: list[ImageSource] = [

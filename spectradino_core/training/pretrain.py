@@ -35,6 +35,7 @@ from spectradino_core.losses.neighbourhood import TeacherQueue, queue_capacity
 from spectradino_core.modality import INFRARED
 from spectradino_core.models.checkpoints import load_spectradino, read_metadata, read_tensors, save_spectradino
 from spectradino_core.models.spectradino import SpectraDINO
+from spectradino_core.models.vit import Features
 from spectradino_core.training.distributed import (
     DistEnv,
     FullState,
@@ -310,8 +311,10 @@ class _Stage:
         keys = [band.key for band in self.bands]
         return AdaptiveBands(keys, self.options.seed) if self.options.adaptive else RoundRobin(keys)
 
-    def _teacher_embedder(self) -> Callable[[PretrainBatch], Tensor]:
-        """Return a function from a batch to the teacher's CLS, cached if asked for."""
+    def _teacher_embedder(self) -> Callable[[PretrainBatch], Features | Tensor]:
+        """Return a function from a batch to the teacher's CLS, cached if asked for, or to all that a loss needs."""
+        if self.recipe.weights.rgb:
+            return lambda batch: self.teacher.features(batch.rgb)
         if not self.options.cache_teacher:
             return lambda batch: self.teacher(batch.rgb)
         items, views, options = sum(len(s) for s in self.sources), self.options.views, self.options

@@ -31,6 +31,7 @@ _OPTIONS = {
     "recipe.largest_alpha": ("alpha-max",),
     "recipe.rate": ("lr",),
     "recipe.weights.infrared": ("infrared-alignment",),
+    "recipe.weights.rgb": ("rgb-distillation",),
     "steps": _LENGTH,
     "teacher_hash": ("teacher",),
     "validation_data": ("val-manifest", "val-scenes", "bands"),

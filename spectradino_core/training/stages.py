@@ -43,6 +43,7 @@ class LossWeights:
         neighbourhood: weight of the KL loss; 0: no queue.
         neighbourhood_from: first epoch in which the KL loss is used; before it the queue fills.
         infrared: weight of the contrastive loss between infrared bands of one item. Our option; the paper has 0.
+        rgb: weight of distilling RGB features, CLS and patch tokens, from the teacher. Our option; the paper has 0.
     """
 
     distillation: float
@@ -52,6 +53,7 @@ class LossWeights:
     neighbourhood: float = 0.0
     neighbourhood_from: int = 0
     infrared: float = 0.0
+    rgb: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from spectradino_core.losses.alignment import contrastive_loss, distillation_los
 from spectradino_core.losses.neighbourhood import TeacherQueue, neighbourhood_loss
 from spectradino_core.modality import INFRARED, Modality
 from spectradino_core.models.spectradino import SpectraDINO
-from spectradino_core.models.vit import vit_config
+from spectradino_core.models.vit import Features, vit_config
 from spectradino_core.training.distributed import sum_over_processes
 from spectradino_core.training.stages import StageRecipe
 
@@ -96,7 +96,8 @@ class PretrainTask:
 
     Args:
         recipe: recipe of the stage.
-        teacher: maps a batch to the frozen teacher's CLS of RGB, [B, D].
+        teacher: maps a batch to the frozen teacher's features of RGB, or to their CLS [B, D] alone, which is enough
+            without distillation of RGB.
         queue: teacher queue of the neighbourhood loss; None: the stage has none.
         seed: seed of the sampled positions.
         first: first step.
@@ -109,7 +110,7 @@ class PretrainTask:
     def __init__(
         self,
         recipe: StageRecipe,
-        teacher: Callable[[PretrainBatch], Tensor],
+        teacher: Callable[[PretrainBatch], Features | Tensor],
         queue: TeacherQueue | None,
         seed: int,
         first: int,
@@ -127,9 +128,10 @@ class PretrainTask:
     def losses(self, student: nn.Module, batch: PretrainBatch) -> dict[str, Tensor]:
         """Return the named scalar losses; "total" is Equation 5 of the paper."""
         weights = self._recipe.weights
-        self._teacher_cls = self._teacher(batch)
+        features = self._teacher(batch)
+        self._teacher_cls = features.cls if isinstance(features, Features) else features
         active = self._step >= weights.neighbourhood_from * self._epoch
-        return self._of(student, batch, self._teacher_cls, self._step, weights.neighbourhood if active else 0.0)
+        return self._of(student, batch, features, self._step, weights.neighbourhood if active else 0.0)
 
     @torch.no_grad()
     def validation_losses(self, student: nn.Module, batch: PretrainBatch) -> dict[str, Tensor]:
@@ -144,9 +146,10 @@ class PretrainTask:
         self._step = step + 1
 
     def _of(
-        self, student: nn.Module, batch: PretrainBatch, teacher: Tensor, step: int, neighbourhood: float
+        self, student: nn.Module, batch: PretrainBatch, features: Features | Tensor, step: int, neighbourhood: float
     ) -> dict[str, Tensor]:
         weights = self._recipe.weights
+        teacher = features.cls if isinstance(features, Features) else features
         height, width = (side // self._patch for side in batch.rgb.shape[-2:])
         generator = torch.Generator().manual_seed(_seed_of(self._seed, step))
         positions = _to_device(sample_positions(height * width, weights.patch_ratio, generator), batch.rgb.device)
@@ -178,6 +181,12 @@ class PretrainTask:
         if weights.infrared:
             losses["infrared"] = self._between_infrared(batch, out, temperature)
             total = total + weights.infrared * losses["infrared"]
+        if weights.rgb:
+            if not isinstance(features, Features):
+                raise ValueError("distilling RGB needs the teacher's patch tokens: they are not cached")
+            of_cls = distillation_loss(out["rgb"], teacher)
+            losses["rgb"] = 0.5 * (of_cls + patch_loss(features.patches[:, positions], out["rgb_patches"]))
+            total = total + weights.rgb * losses["rgb"]
         named = {name: value.detach() for name, value in losses.items()}
         if "scale" in out:
             named["temperature"] = 1 / out["scale"].detach()

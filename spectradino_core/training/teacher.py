@@ -22,7 +22,7 @@ from spectradino_core.modality import Modality
 from spectradino_core.models.checkpoints import CheckpointError
 from spectradino_core.models.perception_checkpoint import load_network
 from spectradino_core.models.spectradino import SpectraDINO
-from spectradino_core.models.vit import ViT, ViTConfig, vit_config
+from spectradino_core.models.vit import Features, ViT, ViTConfig, vit_config
 
 __all__ = ["Teacher", "TeacherCache", "load_teacher", "random_teacher", "weights_hash"]
 
@@ -50,9 +50,14 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def forward(self, rgb: Tensor) -> Tensor:
         """Map RGB [B, 3, H, W] to CLS [B, D]."""
+        return self.features(rgb).cls
+
+    @torch.no_grad()
+    def features(self, rgb: Tensor) -> Features:
+        """Map RGB [B, 3, H, W] to all tokens."""
         if isinstance(self.network, SpectraDINO):
-            return self.network({Modality.RGB: rgb})[Modality.RGB].cls
-        return self.network(rgb).cls
+            return self.network({Modality.RGB: rgb})[Modality.RGB]
+        return self.network(rgb)
 
     def train(self, mode: bool = True) -> Teacher:
         """Stay in evaluation mode."""

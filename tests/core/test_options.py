@@ -37,7 +37,7 @@ OWN = {
     "finetune": "mix band-dropout no-augmentation task backbone mode head fusion fuse-at strides upernet-width "
     "lr-adapters lr-blocks layer-decay",
     "pretrain": "system stages val-scenes max-damaged clip learn-temperature adaptive infrared-alignment "
-    "base anchor alpha-max tokens no-dense no-palette strategy cache-teacher keep override",
+    "rgb-distillation base anchor alpha-max tokens no-dense no-palette strategy cache-teacher keep override",
 }
 POSITIONALS = {"BAG", "BAG|FOLDER", "GROUP", "COMMAND", "WHAT", "bag"}
 REUSED = {"--data", "--inputs"}

@@ -18,7 +18,7 @@ from spectradino_core.training.stages import stage_recipe
 from tests.core.training.patterns import CALM, Patterns
 
 CONTENT = {
-    "recipe": {"rate": 1e-4, "batch": 4, "weights": {"infrared": 0.0}},
+    "recipe": {"rate": 1e-4, "batch": 4, "weights": {"infrared": 0.0, "rgb": 0.0}},
     "steps": 100, "queue": 24, "data": ["a"], "views": {"scale": (0.35, 1.0)}, "grad_accum": 1, "processes": 2,
     "spectradino": "0.2.0",
 }  # fmt: skip
@@ -44,6 +44,7 @@ def test_the_same_options_resume(run):
     [
         ({"recipe": {"rate": 2e-4}}, "lr"),
         ({"recipe": {"weights": {"infrared": 1.0}}}, "infrared-alignment"),
+        ({"recipe": {"weights": {"rgb": 1.0}}}, "rgb-distillation"),
         ({"recipe": {"batch": 8}, "steps": 50}, "batch"),
         ({"data": ["b"], "steps": 120, "queue": 30}, "manifest"),
         ({"views": {"scale": (0.5, 1.0)}}, "views"),

@@ -202,6 +202,31 @@ def test_infrared_bands_of_an_item_are_aligned_on_request(teacher):
     assert student.backbone.stems["lwir"].conv1.weight.grad.abs().sum() > 0
 
 
+def test_rgb_distillation_keeps_the_teachers_rgb(teacher):
+    recipe = stage_recipe("test", 3)
+    kept = replace(recipe, weights=replace(recipe.weights, rgb=2.0))
+    batch, distances = random_batch(), {}
+    for name, own in {"plain": recipe, "kept": kept}.items():
+        student = student_of(teacher, own)
+        with torch.no_grad():
+            student.backbone.stems["rgb"].weight.mul_(torch.tensor([-1.0, 0.3, 1.0])[:, None, None, None])
+        task = PretrainTask(own, lambda b: teacher.features(b.rgb), None, 0, 0, 3)
+        optimiser = torch.optim.Adam(student.backbone.stems["rgb"].parameters(), lr=0.05)
+        for _ in range(40):
+            optimiser.zero_grad()
+            losses = task.losses(student, batch)
+            losses["total"].backward()
+            optimiser.step()
+        with torch.no_grad():
+            features = student.backbone({Modality.RGB: batch.rgb})[Modality.RGB]
+        distances[name] = patch_loss(features.patches, teacher.features(batch.rgb).patches).item()
+    assert distances["kept"] < 0.5 * distances["plain"]
+    rest = 0.5 * losses["distillation"] + 1.5 * losses["contrastive"] + 0.25 * losses["patch"]
+    assert losses["total"].item() == pytest.approx((rest + 2 * losses["rgb"]).item(), rel=1e-5)
+    with pytest.raises(ValueError, match="patch tokens"):
+        task_of(teacher, kept).losses(student, batch)
+
+
 def test_infrared_alignment_takes_the_items_that_have_more_bands(teacher):
     recipe = stage_recipe("test", 1)
     recipe = replace(recipe, weights=replace(recipe.weights, infrared=1.0))
