@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _jobs(part: str, quick: bool, data: Path | None, work: Path) -> Iterable[Job]:
     scale = QUICK if quick else FULL
-    return jobs_of(part, scale, gather(find_data(data), work / "data", scale.scenes), work)
+    return jobs_of(part, scale, gather(find_data(data), work / "data", scale.scenes, scale.labelled), work)
 
 
 if __name__ == "__main__":

@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from spectradino_core.data.make_manifest import make_manifest, write_scenes
-from spectradino_core.data.manifest import read_manifest, write_manifest
+from spectradino_core.data.manifest import ManifestItem, read_manifest, write_manifest
 
-__all__ = ["JUDGED", "Pairs", "find_data", "gather"]
+__all__ = ["JUDGED", "Pairs", "find_data", "gather", "labelled_folder"]
 
-TRAINED = {"roadscene": "roadscene_rgb_lwir", "epfl": "epfl_rgb_nir", "sentinel2": "s2_rgb_nir_swir"}
-"""What is trained on, by the name its manifest gets."""
-JUDGED = ("roadscene", "epfl")
+TRAINED = {
+    "roadscene": "roadscene_rgb_lwir",
+    "msrs": "msrs_rgb_lwir",
+    "m3svd": "m3svd_rgb_lwir",
+    "epfl": "epfl_rgb_nir",
+    "road": "road_rgb_swir",
+    "sentinel2": "s2_rgb_nir_swir",
+}
+"""Pairs to train on, by the name their manifest gets."""
+JUDGED = ("roadscene", "msrs", "m3svd", "epfl", "road")
 """Whose val splits are judged: Sentinel-2's has three items."""
-_PATTERNS = {"roadscene": r"(?P<sequence>FLIR\w*?)_(?P<frame>\d+)"}
-"""RoadScene is frames of a video."""
+RGB_ONLY = {"camvid": "camvid_rgb", "coco": "coco_street_rgb"}
+"""Images that only the teacher sees."""
+LABELLED = "msrs_rgb_lwir"
+"""Pairs with boxes that detectors are trained on."""
+_PATTERNS = {
+    "roadscene": r"(?P<sequence>FLIR\w*?)_(?P<frame>\d+)",
+    "m3svd": r"(?P<sequence>\d{4}_\d{4})_(?P<frame>\d+)",
+}
+"""These are frames of videos."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +46,15 @@ class Pairs:
         root: that folder.
         train: training pairs.
         judged: val splits.
+        rgb: RGB images without a partner.
+        labelled: folders of labelled pairs by their number of training pairs, see `labelled_folder`.
     """
 
     root: Path
     train: list[Path]
     judged: list[Path]
+    rgb: list[Path]
+    labelled: dict[int, Path]
 
 
 def find_data(given: Path | None) -> Path:
@@ -49,7 +71,7 @@ def find_data(given: Path | None) -> Path:
     raise ValueError("no data set of real pairs: give its folder (--data) or set SPECTRADINO_DATA")
 
 
-def gather(data: Path, folder: Path, scenes: int) -> Pairs:
+def gather(data: Path, folder: Path, scenes: int, labelled: Sequence[int]) -> Pairs:
     """Copy the sets to `folder`, render scenes into it and write the manifests; existing files are kept.
 
     One folder, because `spectradino pretrain` has one root for all manifests that do not lie in their own.
@@ -58,10 +80,11 @@ def gather(data: Path, folder: Path, scenes: int) -> Pairs:
         data: the shared data set.
         folder: git-ignored; the images may not be redistributed.
         scenes: number of training scenes.
+        labelled: numbers of labelled pairs.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    train, judged = [], []
-    for name, title in TRAINED.items():
+    train, judged, rgb = [], [], []
+    for name, title in (TRAINED | RGB_ONLY).items():
         if not (folder / title).is_dir():
             part = folder / f".{title}.part"
             shutil.rmtree(part, ignore_errors=True)
@@ -71,7 +94,14 @@ def gather(data: Path, folder: Path, scenes: int) -> Pairs:
             if split == "val" and name not in JUDGED:
                 continue
             path = folder / f"{name}_{split}.jsonl"
-            if not path.is_file():
+            if name in RGB_ONLY:
+                into = rgb
+                if not path.is_file():
+                    index = json.loads((folder / title / f"index_{split}.json").read_text(encoding="utf-8"))
+                    # A manifest's item needs a partner or a class.
+                    items = [ManifestItem({"rgb": f"{title}/{item['rgb']}"}, label=name) for item in index["items"]]
+                    write_manifest(items, path)
+            elif not path.is_file():
                 make_manifest("folder", folder / title, path, split, _PATTERNS.get(name), folder)
             into.append(path)
     streets = folder / f"scenes_{scenes}.jsonl"
@@ -79,4 +109,39 @@ def gather(data: Path, folder: Path, scenes: int) -> Pairs:
         items = read_manifest(write_scenes(folder / streets.stem, scenes))
         moved = [replace(i, paths={key: f"{streets.stem}/{path}" for key, path in i.paths.items()}) for i in items]
         write_manifest(moved, streets)
-    return Pairs(folder, [*train, streets], judged)
+    few = {count: labelled_folder(folder / LABELLED, folder / f"labelled_{count}", count) for count in labelled}
+    return Pairs(folder, [*train, streets], judged, rgb, few)
+
+
+def labelled_folder(data: Path, folder: Path, count: int) -> Path:
+    """Return a folder of own data with `count` of a set's labelled training pairs, evenly spread, and all of its val
+    pairs; an existing one is kept.
+
+    Raises:
+        ValueError: the set has fewer pairs.
+    """
+    if folder.is_dir():
+        return folder
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    for split in ("train", "val"):
+        index = json.loads((data / f"index_{split}.json").read_text(encoding="utf-8"))["items"]
+        labels = json.loads((data / f"instances_{split}.json").read_text(encoding="utf-8"))
+        if split == "train":
+            if count > len(index):
+                raise ValueError(f"{data} has {len(index)} training pairs, {count} are asked for")
+            index = [index[round(place)] for place in np.linspace(0, len(index) - 1, count)]
+        for item in index:
+            for key in ("rgb", "lwir"):
+                to = part / key / split / Path(item[key]).name
+                to.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(data / item[key], to)
+        names = {Path(item["rgb"]).name for item in index}
+        kept = [dict(image, file_name=Path(image["file_name"]).name) for image in labels["images"]]
+        kept = [image for image in kept if image["file_name"] in names]
+        ids = {image["id"] for image in kept}
+        chosen = [box for box in labels["annotations"] if box["image_id"] in ids]
+        content = {"images": kept, "annotations": chosen, "categories": labels["categories"]}
+        (part / f"{split}.json").write_text(json.dumps(content), encoding="utf-8")
+    part.rename(folder)
+    return folder

@@ -12,7 +12,7 @@ from spectradino_core.training.omnivorous import omnivorous_recipe
 
 __all__ = ["FULL", "QUICK", "PARTS", "Scale", "jobs_of"]
 
-PARTS = ("stages", "systems", "anchors", "options")
+PARTS = ("stages", "systems", "anchors", "alphas", "unseen", "options", "detectors")
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,10 @@ class Scale:
         trial: steps of each run of an option.
         seeds: of those.
         anchors: weights.
+        alphas: maximum fractions of RGB.
+        labelled: numbers of labelled pairs.
+        fine: steps of fine-tuning a detector.
+        fine_seeds: of those.
     """
 
     variant: str = "tiny"
@@ -40,36 +44,55 @@ class Scale:
     judged: int = 64
     probed: int = 64
     views: int = 8
-    teacher: tuple[tuple[int, float], ...] = ((400, 1e-3), (500, 2e-4), (700, 4e-4))
+    teacher: tuple[tuple[int, float], ...] = ((400, 1e-3), (600, 2e-4), (1400, 4e-4))
     stages: int | None = None
     processes: int = 2
     omnivorous: int | None = 150
     trial: int = 120
     seeds: tuple[int, ...] = (0, 1)
     anchors: tuple[float, ...] = (0, 1, 10, 100)
+    alphas: tuple[float, ...] = (0, 0.25, 0.5, 0.75, 1)
+    labelled: tuple[int, ...] = (10, 50, 209)
+    fine: int = 300
+    fine_seeds: tuple[int, ...] = (0, 1, 2)
 
 
 FULL = Scale()
-QUICK = Scale("test", 56, 12, 8, 8, 2, ((3, 1e-3), (3, 4e-4)), 3, 1, 3, 3, (0,), (0, 10))
+QUICK = Scale("test", 56, 12, 8, 8, 2, ((3, 1e-3), (3, 4e-4)), 3, 1, 3, 3, (0,), (0, 10), (0, 0.5), (2,), 2, (0,))
 """Everything in a minute, for the tests; its figures mean nothing."""
 
 INFRARED_WEIGHT = 1.0
+GENTLE = ("--lr", "3:1.2e-4", "--rgb-distillation", 1)
+"""Stage III at the fraction of Stage I's rate that the larger variants have, and with RGB kept."""
+INPUT = "280x210"
+"""Network input of the detectors."""
 STAGES = {"before": "start", "I": "stage1/best", "II": "stage2/last", "III": "stage3/last"}
 """Stage II starts from Stage I's best, so that is what is judged of Stage I."""
 
 
 def jobs_of(part: str, scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
     """Return the jobs of a part of `PARTS`, in order of their dependencies."""
-    return {"stages": _stages, "systems": _systems, "anchors": _anchors, "options": _options}[part](scale, pairs, work)
+    parts = {
+        "stages": _stages,
+        "systems": _systems,
+        "anchors": _anchors,
+        "alphas": _alphas,
+        "unseen": _unseen,
+        "options": _options,
+        "detectors": _detectors,
+    }
+    return parts[part](scale, pairs, work)
 
 
 def _stages(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
-    """The chain of Stages I, II and III, and its evaluation."""
+    """The chain of Stages I, II and III, a gentler Stage III, and their evaluation."""
     yield from _teacher(scale, pairs, work)
     yield _chain(scale, pairs, work)
+    yield _gentle(scale, pairs, work)
     run = work / "chain"
     models = [f"{name}={work / 'teacher' / 'start.safetensors' if file == 'start' else run / f'{file}.safetensors'}"
               for name, file in STAGES.items()]  # fmt: skip
+    models.append(f"III gentle={work / 'gentle' / 'stage3' / 'last.safetensors'}")
     yield _judge("stages judged", scale, pairs, work, models, "--compare-bands")
 
 
@@ -101,6 +124,63 @@ def _anchors(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
     yield _judge("anchors judged", scale, pairs, work, models, "--maps", "--knn-manifest", _named(pairs, "epfl"))
 
 
+def _alphas(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
+    """Ablation of the maximum fraction of RGB blended into the other modalities, on the plain system."""
+    yield from _teacher(scale, pairs, work)
+    models = []
+    for alpha in scale.alphas:
+        own = omnivorous_recipe(scale.variant).largest_alpha == alpha
+        name = "omnivorous" if own else f"alpha {alpha:g}"
+        yield _omnivorous(name, scale, pairs, work, scale.omnivorous, *(() if own else ("--alpha-max", alpha)))
+        models.append(f"alpha {alpha:g}={work / _folder(name) / 'last.safetensors'}")
+    more = ("--maps", "--probe-scenes", scale.probed, "--knn-manifest", _named(pairs, "epfl"))
+    yield _judge("alphas judged", scale, pairs, work, models, *more)
+
+
+def _unseen(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
+    """Omnivorous without long-wave infrared in training, beside the one that has seen it."""
+    yield from _teacher(scale, pairs, work)
+    yield _omnivorous("omnivorous", scale, pairs, work, scale.omnivorous)
+    others = [path for path in pairs.train if not path.stem.startswith(("roadscene", "msrs", "m3svd"))]
+    without = replace(pairs, train=others)
+    yield _omnivorous("without LWIR", scale, without, work, scale.omnivorous, "--bands", "nir,swir")
+    models = [f"{name}={work / _folder(name) / 'last.safetensors'}" for name in ("omnivorous", "without LWIR")]
+    yield _judge("unseen judged", scale, pairs, work, models)
+
+
+def _detectors(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
+    """Detectors on few labelled pairs: from Stage III, from the gentler one, without the stages, and on the frozen
+    teacher.
+    """
+    yield from _teacher(scale, pairs, work)
+    yield _chain(scale, pairs, work)
+    yield _gentle(scale, pairs, work)
+    starts: dict[str, tuple[object, ...]] = {
+        "stages": (work / "chain" / "stage3" / "last.safetensors",),
+        "gentle": (work / "gentle" / "stage3" / "last.safetensors",),
+        "fresh": (work / "teacher" / "start.safetensors",),
+        "frozen": (work / "teacher" / "teacher.safetensors", "--baseline"),
+    }
+    for count in scale.labelled:
+        for system, backbone in starts.items():
+            models = []
+            for seed in scale.fine_seeds:
+                folder = work / "detectors" / f"{system}-{count}-{seed}"
+                command = cli(
+                    "finetune", "--data", pairs.labelled[count], "--task", "detection", "--variant", scale.variant,
+                    "--input-size", INPUT, "--steps", scale.fine, "--checkpoint-every", scale.fine, "--seed", seed,
+                    "--device", "cpu", "--out", folder, "--backbone", *backbone,
+                )  # fmt: skip
+                models.append(folder / "model.safetensors")
+                yield Job(f"detector, {system}, {count} pairs, seed {seed}", command, models[-1])
+            out = work / "detectors" / f"{system}-{count}-judged"
+            command = cli(
+                "evaluate", "--model", *models, "--data", pairs.labelled[count], "--device", "cpu", "--draw", 0,
+                "--out", out,
+            )  # fmt: skip
+            yield Job(f"detectors judged, {system}, {count} pairs", command, out / "result.json")
+
+
 def _options(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
     """Stage I with our options compared with Stage I without, same steps and seeds."""
     yield from _teacher(scale, pairs, work)
@@ -121,7 +201,7 @@ def _options(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
 def _teacher(scale: Scale, pairs: Pairs, work: Path) -> Iterator[Job]:
     """In several runs: from the second on images are disguised; the first distinguished them by their colours."""
     common = (
-        "--manifests", *pairs.train, "--root", pairs.root, "--variant", scale.variant, "--crop", scale.crop,
+        "--manifests", *pairs.train, *pairs.rgb, "--root", pairs.root, "--variant", scale.variant, "--crop", scale.crop,
         "--batch", min(64, scale.scenes),
     )  # fmt: skip
     start: tuple[object, ...] = ()
@@ -140,6 +220,11 @@ def _chain(scale: Scale, pairs: Pairs, work: Path) -> Job:
         return job
     together = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(scale.processes))
     return replace(job, arguments=(*together, *job.arguments))
+
+
+def _gentle(scale: Scale, pairs: Pairs, work: Path) -> Job:
+    start = ("--start", work / "chain" / "stage2" / "last.safetensors")
+    return _pretrain("gentle", scale, pairs, work, "3", scale.stages, *start, *GENTLE)
 
 
 def _pretrain(

@@ -1,6 +1,6 @@
 """Placeholder for DINOv2, whose weights are not available: a small ViT that learns from the RGB images only to
 recognise each image, whatever its crop and its colours (SimCLR's task on CLS, without a projection head); in further
-runs (`--start`) also in other tones of grey or as a negative.
+runs (`--start`) also in other tones of grey or as a negative, and each patch of it in another view of the same crop.
 
 `python -m benchmarks.pretrain.teacher --manifests A.jsonl B.jsonl --root FOLDER --out RUN` makes
 `RUN/teacher.safetensors` in DINOv2's own layout, and `RUN/start.safetensors`, the student before Stage I. It has seen
@@ -27,6 +27,7 @@ from spectradino_core.data.manifest import ManifestSource
 from spectradino_core.data.sources import ImageSet
 from spectradino_core.data.views import ViewOptions, colour_tensor, take_view
 from spectradino_core.losses.alignment import contrastive_loss
+from spectradino_core.losses.omnivorous import dense_alignment_loss
 from spectradino_core.models.checkpoints import load_dinov2, save_dinov2, save_spectradino
 from spectradino_core.models.vit import ViT
 from spectradino_core.training.loop import LoopOptions, resume_step, train
@@ -35,6 +36,9 @@ from spectradino_core.training.teacher import load_teacher
 __all__ = ["TwoViews", "train_teacher"]
 
 RATE, WEIGHT_DECAY, TEMPERATURE, WARMUP = 1e-3, 0.05, 0.1, 0.1
+TOKENS, PATCH_WEIGHT = 16, 0.5
+"""Patch tokens compared per image, and the weight of their loss: the detectors read patches, which CLS alone does not
+train."""
 
 DISGUISE = Augmentation(brightness=0.4, contrast=0.4, gamma=0.5, saturation=0.8, blur=0.3)
 DISGUISED = ViewOptions(scale=(0.5, 1.0), photometry=DISGUISE)
@@ -48,14 +52,15 @@ at chance), so it comes second."""
 
 @dataclass
 class TwoViews:
-    """Two views each of B images, [B, 3, S, S]."""
+    """Two views each of B images, [B, 3, S, S]; `same` is bool [B], whether both are of one crop."""
 
     one: Tensor
     other: Tensor
+    same: Tensor
 
     def to(self, device: torch.device | str) -> TwoViews:
         """The same on `device`."""
-        return TwoViews(self.one.to(device), self.other.to(device))
+        return TwoViews(self.one.to(device), self.other.to(device), self.same.to(device))
 
 
 class _Pictures(Dataset[TwoViews]):
@@ -79,16 +84,19 @@ class _Pictures(Dataset[TwoViews]):
         order = np.random.default_rng((self._seed, epoch)).permutation(len(self._items))
         rng = np.random.default_rng((self._seed, 1, step))
         views: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        together = []
         for number in order[place * self._batch : (place + 1) * self._batch]:
             source, item = self._items[number]
             image = source.load(item, ())
-            for into, view in zip(views, self._pair(image, rng)):
+            pair, same = self._pair(image, rng)
+            together.append(same)
+            for into, view in zip(views, pair):
                 into.append(colour_tensor(view))
-        return TwoViews(*(torch.from_numpy(np.stack(view)) for view in views))
+        return TwoViews(*(torch.from_numpy(np.stack(view)) for view in views), torch.tensor(together))
 
-    def _pair(self, image: ImageSet, rng: np.random.Generator) -> list[np.ndarray]:
+    def _pair(self, image: ImageSet, rng: np.random.Generator) -> tuple[list[np.ndarray], bool]:
         if not self._disguise:
-            return [take_view(image, ViewOptions(), self._side, rng)["rgb"] for _ in range(2)]
+            return [take_view(image, ViewOptions(), self._side, rng)["rgb"] for _ in range(2)], False
         same = rng.random() < SAME_CROP
         crop = int(rng.integers(2**63))
         views = []
@@ -99,7 +107,7 @@ class _Pictures(Dataset[TwoViews]):
             else:
                 view = take_view(image, DISGUISED, self._side, rng)["rgb"]
             views.append(disguised(view, rng, GREY, NEGATIVE, tones=True))
-        return views
+        return views, bool(same)
 
 
 def train_teacher(
@@ -135,10 +143,18 @@ def train_teacher(
     images = _Pictures(sources, batch, side, range(resume_step(folder), steps), seed, start is not None)
 
     def loss_of(runner: nn.Module, views: TwoViews) -> dict[str, Tensor]:
-        one, other = runner(torch.cat([views.one, views.other])).cls.chunk(2)
-        return {"total": contrastive_loss(one, other, TEMPERATURE)}
+        features = runner(torch.cat([views.one, views.other]))
+        one, other = features.cls.chunk(2)
+        image = contrastive_loss(one, other, TEMPERATURE)
+        if views.same.sum() < 2:
+            return {"total": image, "image": image.detach()}
+        positions = torch.randperm(features.patches.shape[1])[:TOKENS]
+        halves = features.patches[:, positions].chunk(2)
+        tokens = {name: half[views.same] for name, half in zip(("one", "other"), halves)}
+        patch = dense_alignment_loss(tokens, 1 / TEMPERATURE)
+        return {"total": image + PATCH_WEIGHT * patch, "image": image.detach(), "patch": patch.detach()}
 
-    options = LoopOptions(steps, round(WARMUP * steps), clip=3.0, ema=0.0, checkpoint_every=100)
+    options = LoopOptions(steps, round(WARMUP * steps), clip=3.0, ema=0.0, amp="auto", checkpoint_every=100)
     loader: Loader[TwoViews] = Loader(images, workers=1)
     train(model, loss_of, loader, optimiser, options, folder, torch.device("cpu"))
     path = folder / "teacher.safetensors"
