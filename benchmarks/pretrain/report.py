@@ -17,7 +17,8 @@ from spectradino_core.files import written_atomically
 
 __all__ = ["brief_table", "mean_over_seeds", "write_report"]
 
-HEADLINE = ("roadscene_val, lwir", "epfl_val, nir", "scenes, swir")
+JUDGED = ("stages", "systems", "anchors", "alphas", "unseen", "options")
+HEADLINE = ("roadscene_val, lwir", "msrs_val, lwir", "epfl_val, nir", "road_val, swir", "scenes, swir")
 PLOTS = {
     "chain/losses.png": "stages_losses.png",
     "stages-judged/pairs.png": "stages_pairs.png",
@@ -41,15 +42,18 @@ def write_report(work: Path, out: Path, note: str = "") -> None:
         ValueError: nothing was evaluated yet.
     """
     found: dict[str, dict[str, Any]] = {}
-    for part in ("stages", "systems", "anchors", "options"):
+    for part in JUDGED:
         path = work / f"{part}-judged" / "retrieval.json"
         if path.is_file():
             found[part] = json.loads(path.read_text(encoding="utf-8"))
             found[part]["pairs"] = _plain_names(found[part]["pairs"])
+    text = "\n".join(_section(part, result) for part, result in found.items())
+    if detectors := _detectors(work):
+        found["detectors"] = detectors
+        text += f"\n## Detectors\n\n{detectors_table(detectors)}"
     if not found:
         raise ValueError(f"{work} holds no judgements: run a part first")
     out.mkdir(parents=True, exist_ok=True)
-    text = "\n".join(_section(part, result) for part, result in found.items())
     for name, content in (("tables.md", text), ("results.json", json.dumps(found, indent=1) + "\n")):
         with written_atomically(out / name) as scratch:
             scratch.write_text(content, encoding="utf-8")
@@ -86,6 +90,23 @@ def brief_table(judged: Judged, pairs: Iterable[str], baseline: str | None = Non
     return "\n".join(lines) + "\n\nR@1, R@5 in per cent, mean of both directions.\n"
 
 
+def detectors_table(judged: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """Return Markdown with mAP50 in per cent, mean and standard deviation over the seeds.
+
+    Args:
+        judged: by system, by number of labelled pairs, by streams: {"mean", "std", "values"} of mAP50.
+    """
+    counts = list(dict.fromkeys(count for by_count in judged.values() for count in by_count))
+    lines = [f"| system | streams | {' | '.join(f'{count} pairs' for count in counts)} |"]
+    lines.append("|---|---|" + "---:|" * len(counts))
+    for system, by_count in judged.items():
+        for streams in dict.fromkeys(streams for rows in by_count.values() for streams in rows):
+            rows = [by_count.get(count, {}).get(streams) for count in counts]
+            cells = ["–" if row is None else f"{100 * row['mean']:.1f} ± {100 * row['std']:.1f}" for row in rows]
+            lines.append(f"| {system} | {streams} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n\nmAP50 on MSRS val in per cent, mean ± standard deviation over the seeds.\n"
+
+
 def mean_over_seeds(judged: Judged) -> dict[str, dict[str, dict[str, Any]]]:
     """Average models named "<option> <seed>" number by number under "<option>"; others are kept."""
     groups: dict[str, list[str]] = {}
@@ -96,6 +117,19 @@ def mean_over_seeds(judged: Judged) -> dict[str, dict[str, dict[str, Any]]]:
         option: {pair: mean_of([judged[name][pair] for name in names]) for pair in judged[names[0]]}
         for option, names in groups.items()
     }
+
+
+def _detectors(work: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """Read the evaluations of detectors: see `detectors_table`."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for path in sorted((work / "detectors").glob("*-judged/result.json"), key=lambda path: path.stat().st_mtime):
+        system, count, _ = path.parent.name.split("-")
+        (judged,) = json.loads(path.read_text(encoding="utf-8"))["sets"]
+        rows = judged["subsets"]["all"]["rows"]
+        found.setdefault(system, {})[count] = {
+            streams: row["mean"]["mAP50"] for streams, row in rows.items() if row.get("mean")
+        }
+    return found
 
 
 def _copy_small(plot: Path, to: Path) -> None:

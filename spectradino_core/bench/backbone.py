@@ -18,13 +18,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from spectradino_core.bench.limits import (
+    PRODUCTS,
+    best_rates,
+    cpu_session,
+    in_openvino,
+    limit_rows,
+    operations,
+    product,
+    twice_plain,
+)
 from spectradino_core.bench.plain import plain_dinov2
 from spectradino_core.bench.tables import Row
 from spectradino_core.bench.timing import Case, peak_memory_mb, take_turns
 from spectradino_core.modality import Modality
 from spectradino_core.models.spectradino import SpectraDINO
 from spectradino_core.models.vit import ViT, ViTConfig
-from spectradino_core.runtime.openvino_engine import openvino_config, openvino_core
 
 __all__ = [
     "PATCH",
@@ -35,6 +44,7 @@ __all__ = [
     "backbone_rows",
     "case",
     "export_backbone",
+    "forward_operations",
     "reference",
     "reference_name",
     "twice",
@@ -84,8 +94,12 @@ class Streams(nn.Module):
 
 def backbone_rows(
     variant: str, size: tuple[int, int], folder: Path, rounds: int, cases: Sequence[str] = CASES, memory: bool = True
-) -> list[Row]:
-    """Measure one row per case: time, ratio to `REFERENCE`, difference from torch fp32, peak memory.
+) -> tuple[list[Row], list[Row]]:
+    """Measure one row per case: time, ratio to `REFERENCE`, rate as a fraction of the machine's limit, difference from
+    torch fp32, peak memory; and the limits, see `limits.limit_rows`, in the same rounds.
+
+    A case's limit is the highest rate of matrix products in its precision, of all libraries. What a case computes
+    beside products (softmax, norms), or in another precision, counts as time but not as operations.
 
     Args:
         variant: ViT variant.
@@ -98,18 +112,32 @@ def backbone_rows(
     names = [REFERENCE, *(name for name in cases if name != REFERENCE)]
     given: dict[str, Any] = {"variant": variant, "height": size[0], "width": size[1], "folder": str(folder)}
     runs = {name: case(name=name, **given) for name in names}
-    timings = take_turns(runs, rounds)
+    products = {name: product(name, folder) for name in PRODUCTS}
+    # All in turns: the limits hold for the state that the machine was in. The names of both overlap.
+    timings = take_turns(runs | {f"product {name}": run for name, run in products.items()}, rounds)
+    limits = limit_rows({name: timings.pop(f"product {name}") for name in products})
+    rates = best_rates(limits)
+    work, ours = {REFERENCE: twice_plain(variant, size)}, forward_operations(variant, size, 1)
     plain = _arrays(case(name="torch fp32", **given)())
     rows: list[Row] = []
     for name, timing in timings.items():
         row: Row = {"variant": variant, "height": size[0], "width": size[1], "case": name} | timing.columns()
         row["ratio"] = timing.median_ms / timings[REFERENCE].median_ms
+        rate = work.get(name, ours) / timing.median_ms / 1e6
+        row |= {"gflop_per_s": rate, "of limit": rate / rates[_precision(name)]}
         row["mean difference"] = "-" if name == REFERENCE else _difference(_arrays(runs[name]()), plain)
         rows.append(row)
     del runs
     for row in rows:
         row["peak_mb"] = peak_memory_mb(__name__, given | {"name": row["case"]}) if memory else "-"
-    return rows
+    return rows, limits
+
+
+def forward_operations(variant: str, size: tuple[int, int], batch: int) -> float:
+    """Count the FLOP of both streams of `batch` pairs, on meta tensors."""
+    with torch.device("meta"):
+        model = Streams(SpectraDINO(variant, (Modality.RGB, Modality.LWIR)).eval())
+        return operations(model, torch.randn(batch, 3, *size), torch.rand(batch, 1, *size))
 
 
 def case(name: str, variant: str, height: int, width: int, folder: str) -> Case:
@@ -121,11 +149,11 @@ def case(name: str, variant: str, height: int, width: int, folder: str) -> Case:
         return _inference(twice, reference(variant), rgb)
     if name.startswith("openvino"):
         graph = export_backbone(variant, (height, width), Path(folder))
-        return _in_openvino(graph, name.split()[1], {"rgb": rgb.numpy(), "ir": ir.numpy()})
+        return in_openvino(graph, name.split()[1], {"rgb": rgb.numpy(), "ir": ir.numpy()})
     if name.startswith("onnx"):
         precision = name.split()[1].rstrip(",")
         path = export_backbone(variant, (height, width), Path(folder), "fused" in name, precision)
-        session = _session(path, "spinning" in name)
+        session = cpu_session(path, "spinning" in name)
         inputs = {"rgb": rgb.numpy(), "ir": ir.numpy()}
         return lambda: session.run(None, inputs)
     model = _model(variant, (height, width), folded="folded" in name)
@@ -202,21 +230,8 @@ def _model(variant: str, size: tuple[int, int], folded: bool) -> SpectraDINO:
     return model
 
 
-def _session(path: Path, spinning: bool) -> Any:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
-    if spinning:
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-    return ort.InferenceSession(str(path), sess_options=options, providers=["CPUExecutionProvider"])
-
-
-def _in_openvino(path: Path, precision: str, inputs: dict[str, np.ndarray]) -> Case:
-    compiled = openvino_core().compile_model(str(path), "CPU", openvino_config("CPU", precision))
-    request = compiled.create_infer_request()
-    return lambda: list(request.infer(inputs, share_inputs=True).values())
+def _precision(case: str) -> str:
+    return next(kind for kind in ("bf16", "int8", "fp32") if kind in case)
 
 
 def _inference(run: Any, *arguments: Any) -> Case:

@@ -19,9 +19,8 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from spectradino_core.bench.backbone import Streams, reference, twice
+from spectradino_core.bench.backbone import Streams, forward_operations, reference, twice
 from spectradino_core.bench.tables import Row
 from spectradino_core.bench.timing import take_turns
 from spectradino_core.bench.train import our_step, random_batch
@@ -33,7 +32,6 @@ from spectradino_core.training.stages import StageRecipe, stage_recipe
 
 __all__ = [
     "engine_rows",
-    "forward_operations",
     "forward_rows",
     "matmul_roof",
     "no_waiting",
@@ -75,13 +73,6 @@ def matmul_roof(device: str, kind: torch.dtype, sides: Sequence[int] = ROOF_SIDE
         _wait(device)
         best = max(best, 2 * side**3 * runs / (perf_counter() - start))
     return best
-
-
-def forward_operations(variant: str, size: tuple[int, int], batch: int) -> float:
-    """Count the FLOP of both streams of `batch` pairs, on meta tensors."""
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        Streams(_model(variant))(torch.randn(batch, 3, *size), torch.rand(batch, 1, *size))
-    return float(counter.get_total_flops())
 
 
 def forward_rows(

@@ -51,9 +51,48 @@ def _cpu_lines(*names: str) -> list[str]:
     return [line.partition(":")[2].strip() for line in lines if line.startswith(names)]
 
 
+_GENERATIONS = {
+    ("AuthenticAMD", 23): {range(0x30): "Zen", range(0x30, 0xB0): "Zen 2"},
+    ("AuthenticAMD", 25): {
+        range(0x10, 0x20): "Zen 4",
+        range(0x60, 0x80): "Zen 4",
+        range(0xA0, 0xB0): "Zen 4",
+        range(0x60): "Zen 3",
+    },
+    ("AuthenticAMD", 26): {range(0x100): "Zen 5"},
+    ("GenuineIntel", 6): {
+        range(0x4E, 0x4F): "Skylake",
+        range(0x55, 0x56): "Skylake server or Cascade Lake",
+        range(0x5E, 0x5F): "Skylake",
+        range(0x6A, 0x6B): "Ice Lake server",
+        range(0x8C, 0x8D): "Tiger Lake",
+        range(0x8F, 0x90): "Sapphire Rapids",
+        range(0x97, 0x98): "Alder Lake",
+        range(0x9A, 0x9B): "Alder Lake",
+        range(0xAA, 0xAB): "Meteor Lake",
+        range(0xAD, 0xAE): "Granite Rapids",
+        range(0xB7, 0xB8): "Raptor Lake",
+        range(0xBD, 0xBE): "Lunar Lake",
+        range(0xCF, 0xD0): "Emerald Rapids",
+    },
+}
+"""Generations by vendor and family, and by model, the first that fits; virtual machines hide the product's name."""
+
+
 def _processor() -> str:
     names = _cpu_lines("model name", "Model")
-    return names[0] if names else platform.machine()
+    vendor, family, model = (_cpu_lines(name)[:1] for name in ("vendor_id", "cpu family", "model\t"))
+    name = names[0] if names else platform.machine()
+    if not (vendor and family and model):
+        return name
+    return f"{name}, {_generation(vendor[0], int(family[0]), int(model[0]))}"
+
+
+def _generation(vendor: str, family: int, model: int) -> str:
+    for models, title in _GENERATIONS.get((vendor, family), {}).items():
+        if model in models:
+            return title
+    return f"family {family} model {model}"
 
 
 def _flags() -> list[str]:

@@ -94,10 +94,13 @@ def _backbone(options: argparse.Namespace, work: Path) -> None:
     cases = options.cases or CASES
     if unknown := [name for name in cases if name not in CASES]:
         raise ValueError(f"no such case: {', '.join(unknown)}; choose from {'; '.join(CASES)}")
-    rows = []
+    rows, limits = [], []
     for variant in _variants(options):
         for size in _sizes(options):
-            rows += backbone_rows(variant, size, work, _rounds(options), cases, options.memory)
+            found, rates = backbone_rows(variant, size, work, _rounds(options), cases, options.memory)
+            rows += found
+            limits += [{"variant": variant, "height": size[0], "width": size[1]} | row for row in rates]
+    _write(options, "limits", limits, {})
     _write(options, "backbone", rows, {"reference": reference_name()})
     group = ("variant", "height", "width")
     plot_bars(options.out / "backbone.png", rows, group, "case", "ratio", "time relative to two DINOv2 passes", 1.0)

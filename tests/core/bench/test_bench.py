@@ -13,7 +13,8 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from spectradino_core.bench import backbone, detector, gpu
+from spectradino_core.bench import backbone, detector, gpu, machine
+from spectradino_core.bench.limits import CHAIN, PRODUCTS, best_rates, limit_rows, product, twice_plain
 from spectradino_core.bench.machine import describe
 from spectradino_core.bench.plots import plot_bars
 from spectradino_core.bench.tables import markdown, read_table, write_table
@@ -62,6 +63,21 @@ def test_machine_description_contains_no_name():
     assert not any("/" in value for name, value in facts.items() if name != "processor")
 
 
+@pytest.mark.parametrize(
+    ("vendor", "family", "model", "title"),
+    [
+        ("GenuineIntel", 6, 207, "Emerald Rapids"),
+        ("GenuineIntel", 6, 143, "Sapphire Rapids"),
+        ("AuthenticAMD", 25, 0x11, "Zen 4"),
+        ("AuthenticAMD", 25, 0x01, "Zen 3"),
+        ("AuthenticAMD", 26, 0x02, "Zen 5"),
+        ("GenuineIntel", 19, 1, "family 19 model 1"),
+    ],
+)
+def test_the_generation_of_a_processor(vendor, family, model, title):
+    assert machine._generation(vendor, family, model) == title
+
+
 @pytest.mark.slow
 def test_peak_memory_is_of_child_process_only(tmp_path, monkeypatch):
     (tmp_path / "held.py").write_text(
@@ -79,13 +95,18 @@ def test_peak_memory_is_of_child_process_only(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_all_backbone_cases_agree_with_torch_fp32(graphs):
     """The standard deviation of patches is 1."""
-    rows = backbone.backbone_rows("test", SMALL, graphs, rounds=1, memory=False)
+    rows, limits = backbone.backbone_rows("test", SMALL, graphs, rounds=1, memory=False)
     assert [row["case"] for row in rows] == list(backbone.CASES)
     assert rows[0]["ratio"] == 1.0
     for row in rows[1:]:
         loose = "bf16" in row["case"] or "int8" in row["case"]
         assert row["mean difference"] < (0.02 if loose else 1e-5), row
         assert row["ratio"] == pytest.approx(row["ms"] / rows[0]["ms"])
+        precision = next(kind for kind in ("bf16", "int8", "fp32") if kind in row["case"])
+        limit = max(found["gflop_per_s"] for found in limits if found["precision"] == precision)
+        work = backbone.forward_operations("test", SMALL, 1)
+        assert row["of limit"] == pytest.approx(work / row["ms"] / 1e6 / limit)
+    assert [f"{row['library']} {row['precision']}" for row in limits] == list(PRODUCTS)
     assert {path.name for path in graphs.glob("test_*")} == {
         f"test_56x70_{kind}.onnx" for kind in ("fp32", "fp32_fused", "int8_fused")
     }
@@ -110,7 +131,33 @@ def test_operation_count_matches_formula():
     by_hand = 2 * tokens * depth * (24 * width**2 + 4 * tokens * width + 4 * width * width // 4)
     embed = 2 * 20 * 2 * 3 * 14**2 * width
     stems = 56 * 70 * 2 * (3 * 3 + 9 * 32 + 9 * 32 * 3)
-    assert gpu.forward_operations("test", SMALL, 1) == pytest.approx(by_hand + embed + stems, rel=1e-6)
+    assert backbone.forward_operations("test", SMALL, 1) == pytest.approx(by_hand + embed + stems, rel=1e-6)
+
+
+def test_two_plain_passes_have_neither_stems_nor_adapters():
+    width, depth, tokens = 48, 2, 1 + 4 * 5
+    by_hand = 2 * (tokens * depth * (24 * width**2 + 4 * tokens * width) + 20 * 2 * 3 * 14**2 * width)
+    assert twice_plain("test", SMALL) == pytest.approx(by_hand, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_are_products(name, tmp_path):
+    """Integers are compared with NumPy's, chains of floats by the variance that each factor keeps."""
+    result = product(name, tmp_path, side=256)()
+    if name == "onnx int8":
+        left = np.random.default_rng(0).integers(0, 255, (256, 256), np.uint8)
+        right = np.random.default_rng(1).integers(-127, 127, (256, 256), np.int8)
+        np.testing.assert_array_equal(result[0], left.astype(np.int32) @ right.astype(np.int32))
+        assert len(result) == CHAIN
+    elif not name.startswith("torch"):
+        assert np.square(result[0]).mean() == pytest.approx(1 / 3, rel=0.3)  # of uniform numbers
+
+
+def test_limits_by_hand():
+    timings = {"torch fp32": Timing(2.0, 1.0, 3.0, 5), "onnx fp32": Timing(1.0, 1.0, 1.0, 5)}
+    rows = limit_rows(timings, side=100)
+    assert [row["gflop_per_s"] for row in rows] == pytest.approx([CHAIN * 2e6 / 2e-3 / 1e9, CHAIN * 2e6 / 1e-3 / 1e9])
+    assert best_rates(rows) == {"fp32": rows[1]["gflop_per_s"]}
 
 
 def test_gpu_rows_are_consistent_on_a_cpu():
@@ -118,7 +165,7 @@ def test_gpu_rows_are_consistent_on_a_cpu():
     assert [(row["batch"], row["case"]) for row in rows] == [(b, c) for b in (1, 2) for c in (gpu.TWICE, gpu.PLAIN)]
     for row in rows[1::2]:
         assert row["share_of_roof"] * row["times_the_floor"] == pytest.approx(1)
-        operations = gpu.forward_operations("test", SMALL, row["batch"])
+        operations = backbone.forward_operations("test", SMALL, row["batch"])
         assert row["share_of_roof"] == pytest.approx(operations / (row["ms"] / 1e3) / 1e10)
     assert gpu.matmul_roof("cpu", torch.float32, (64,), 2) > 0
 
