@@ -33,7 +33,9 @@ PRODUCTS = (
 """Libraries and precisions whose products are timed."""
 SIDE = 1024
 CHAIN = 8
-"""Products of a run, each with a constant right factor as in a layer of a network."""
+"""Products in a row, each with a constant right factor as in a layer of a network."""
+REPEATS = 4
+"""Of these in a run, so that it is not over before caches and clocks have settled from the case before it."""
 
 
 def operations(model: nn.Module, *inputs: Any) -> float:
@@ -50,13 +52,18 @@ def twice_plain(variant: str, size: tuple[int, int]) -> float:
 
 
 def product(name: str, folder: Path, side: int = SIDE) -> Case:
-    """Prepare one of `PRODUCTS`, a run of `CHAIN` products.
+    """Prepare one of `PRODUCTS`, a run of `CHAIN` products, `REPEATS` times; it returns the last results.
 
     Args:
         name: library and precision.
         folder: cache of the graphs.
         side: n.
     """
+    once = _products(name, folder, side)
+    return lambda: [once() for _ in range(REPEATS)][-1]
+
+
+def _products(name: str, folder: Path, side: int) -> Case:
     library, precision = name.split()
     if library == "torch":
         return _in_torch(torch.bfloat16 if precision == "bf16" else torch.float32, side)
@@ -71,7 +78,7 @@ def product(name: str, folder: Path, side: int = SIDE) -> Case:
 
 def limit_rows(timings: Mapping[str, Timing], side: int = SIDE) -> list[Row]:
     """Return a row per product with its rate in GFLOP/s (int8: 10^9 operations a second)."""
-    work = CHAIN * 2 * side**3
+    work = REPEATS * CHAIN * 2 * side**3
     rows: list[Row] = []
     for name, timing in timings.items():
         library, precision = name.split()

@@ -14,7 +14,7 @@ import torch
 from matplotlib.image import imread
 
 from spectradino_core.bench import backbone, detector, gpu, machine
-from spectradino_core.bench.limits import CHAIN, PRODUCTS, best_rates, limit_rows, product, twice_plain
+from spectradino_core.bench.limits import CHAIN, PRODUCTS, REPEATS, best_rates, limit_rows, product, twice_plain
 from spectradino_core.bench.machine import describe
 from spectradino_core.bench.plots import plot_bars
 from spectradino_core.bench.tables import markdown, read_table, write_table
@@ -156,7 +156,8 @@ def test_products_are_products(name, tmp_path):
 def test_limits_by_hand():
     timings = {"torch fp32": Timing(2.0, 1.0, 3.0, 5), "onnx fp32": Timing(1.0, 1.0, 1.0, 5)}
     rows = limit_rows(timings, side=100)
-    assert [row["gflop_per_s"] for row in rows] == pytest.approx([CHAIN * 2e6 / 2e-3 / 1e9, CHAIN * 2e6 / 1e-3 / 1e9])
+    products = CHAIN * REPEATS
+    assert [row["gflop_per_s"] for row in rows] == pytest.approx([products * 1.0, products * 2.0])
     assert best_rates(rows) == {"fp32": rows[1]["gflop_per_s"]}
 
 
