@@ -33,7 +33,8 @@ class Cameras:
             counts = noise.integers(20_000, 23_000, (height, width)).astype(np.uint16)
             left, top = width // 8 + 4 * index, height // 8
             rgb[top : top + height // 6, left : left + width // 10] = (250, 10, 10)
-            counts[2 * top : 4 * top, left : left + width // 10] = 40_000
+            # Hot, and as noisy as all of a sensor's pixels: a constant would be examined as invalid.
+            counts[2 * top : 4 * top, left : left + width // 10] += 18_000
             self._pairs.append((image(rgb, "rgb8", 0, "rgb_optical"), image(counts, "mono16", 0, "ir_optical")))
         self.sent = 0
 

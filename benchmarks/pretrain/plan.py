@@ -26,7 +26,8 @@ class Scale:
         probed: scenes that linear probes are fitted on.
         views: views of each evaluated item.
         teacher: (steps, peak learning rate) of the successive runs that make the placeholder for DINOv2.
-        stages: steps of each stage; None: the recipe's epochs.
+        stages: steps of each stage; None: the epochs below.
+        epochs: of each stage; as many steps as the recipe's have on the smaller sets that it was made for.
         processes: processes that share a step of the stages.
         omnivorous: steps of each Omnivorous run; None: the recipe's.
         trial: steps of each run of an option.
@@ -43,9 +44,10 @@ class Scale:
     scenes: int = 300
     judged: int = 64
     probed: int = 64
-    views: int = 8
+    views: int = 4
     teacher: tuple[tuple[int, float], ...] = ((400, 1e-3), (600, 2e-4), (1400, 4e-4))
     stages: int | None = None
+    epochs: tuple[int, int, int] = (14, 2, 16)
     processes: int = 2
     omnivorous: int | None = 150
     trial: int = 120
@@ -53,12 +55,14 @@ class Scale:
     anchors: tuple[float, ...] = (0, 1, 10, 100)
     alphas: tuple[float, ...] = (0, 0.25, 0.5, 0.75, 1)
     labelled: tuple[int, ...] = (10, 50, 209)
-    fine: int = 300
+    fine: int = 150
     fine_seeds: tuple[int, ...] = (0, 1, 2)
 
 
 FULL = Scale()
-QUICK = Scale("test", 56, 12, 8, 8, 2, ((3, 1e-3), (3, 4e-4)), 3, 1, 3, 3, (0,), (0, 10), (0, 0.5), (2,), 2, (0,))
+QUICK = Scale(
+    "test", 56, 12, 8, 8, 2, ((3, 1e-3), (3, 4e-4)), 3, (1, 1, 1), 1, 3, 3, (0,), (0, 10), (0, 0.5), (2,), 2, (0,)
+)
 """Everything in a minute, for the tests; its figures mean nothing."""
 
 INFRARED_WEIGHT = 1.0
@@ -231,6 +235,9 @@ def _pretrain(
     name: str, scale: Scale, pairs: Pairs, work: Path, stages: str, steps: int | None, *more: object
 ) -> Job:  # fmt: skip
     folder = work / _folder(name)
+    if steps is None:
+        epochs = ",".join(f"{stage}:{scale.epochs[int(stage) - 1]}" for stage in stages.split(","))
+        more = ("--epochs", epochs, *more)
     command = cli("pretrain", "--stages", stages, *_common(scale, pairs, work, folder, steps), *more)
     return Job(name, command, folder / f"stage{stages[-1]}" / "last.safetensors")
 

@@ -122,7 +122,7 @@ class Warp:
     """Warp of IR frames of one size to a target of one size: prepared once, applied to every frame.
 
     If the target is coarser than the IR image, the image is first averaged to the target's scale, so that the bilinear
-    warp runs near scale 1 without aliasing.
+    warp runs near scale 1 without aliasing. An image of the size `averaged` has been.
 
     Attributes:
         valid: bool [h, w], pixels of the target that the IR camera sees; None: all.

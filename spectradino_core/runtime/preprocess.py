@@ -157,7 +157,7 @@ def scaled_infrared(
         return scale_valid(frame, valid, box.content)
     warp = Warp.of(registration, (frame.shape[1], frame.shape[0]), box.source, box.content)
     if valid is None:
-        return warp(frame), warp.valid
+        return warp(scale(frame, warp.averaged)), warp.valid
     averaged, known = scale_valid(frame, valid, warp.averaged)
     counts, seen = warp(averaged), warp.valid
     if known is not None:

@@ -1,8 +1,9 @@
-"""Resize images: area average when shrinking, bilinear when enlarging.
+"""Resize images: nearly the area average when shrinking, bilinear when enlarging.
 
 OpenCV's `INTER_AREA` is fast for integer factors only: 1280x1024 rgb8 to 644x515, a factor of 1.99, takes 7 ms of one
-core. The factors of cameras with twice the network's size and more are therefore handled separately:
+core, 640x512 to 385x308 1.8 ms in place of 0.3. Most factors are therefore handled separately:
 
+- Below 2 pixels are interpolated bilinearly: two neighbours per side cover the whole area.
 - Near factor 2 the means of 2 x 2 pixels are interpolated bilinearly at each target's centre, which is the same
   weighting except for the difference of the factor from 2.
 - Up to factor 4 pixels are averaged 2 x 2 first and then interpolated bilinearly: for the remaining factor below 2, two
@@ -54,7 +55,7 @@ def scale(image: np.ndarray, size: Size, out: np.ndarray | None = None) -> np.nd
     near_two = all(abs(factor - 2) <= _NEAR_TWO for factor in factors)
     if near_two and factors != (2.0, 2.0) and max(before) < _MAX_WARP:
         return _near_half(image, size, out)
-    how = cv2.INTER_AREA
+    how = cv2.INTER_LINEAR if max(factors) < 2 else cv2.INTER_AREA
     if _halves_first(before, size):
         image = cv2.resize(image, (before[0] // 2, before[1] // 2), interpolation=cv2.INTER_AREA)
         how = _after_halving(before, size)

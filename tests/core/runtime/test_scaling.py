@@ -75,7 +75,27 @@ def test_from_factor_four_on_it_is_near_the_areas_mean(dtype, channels, top):
     np.testing.assert_array_equal(scale(flat, (280, 224)), top // 2)
 
 
-@pytest.mark.parametrize("size", [(640, 512), (700, 600), (1280, 512), (400, 1024), (1279, 1023)])
+@pytest.mark.parametrize(
+    ("before", "size"), [((640, 512), (385, 308)), ((640, 480), (392, 294)), ((1280, 1024), (700, 600))]
+)
+@pytest.mark.parametrize(("dtype", "channels", "top"), DTYPES)
+def test_below_factor_two_it_is_near_the_areas_mean(dtype, channels, top, before, size):
+    of_picture = difference(frame(before, channels, dtype, top), size, top)
+    assert abs(of_picture.mean()) < 0.2
+    assert np.abs(of_picture).mean() < 3.5
+    flat = np.full((before[1], before[0]), top // 2, dtype)
+    np.testing.assert_array_equal(scale(flat, size), top // 2)
+
+
+@pytest.mark.parametrize("side", range(33, 64))
+def test_below_factor_two_no_pixel_is_passed_over(side):
+    for place in range(64):
+        spot = np.zeros((64, 64), np.uint16)
+        spot[place, 63 - place] = 60_000
+        assert scale(spot, (side, side)).sum() > 0, place
+
+
+@pytest.mark.parametrize("size", [(640, 512), (1280, 512), (400, 1024), (130, 1024), (1280, 100)])
 def test_elsewhere_it_is_the_areas_mean(size):
     image = noise((1280, 1024), 3, np.uint8, 255)
     np.testing.assert_array_equal(scale(image, size), area(image, size))
