@@ -37,6 +37,7 @@ from spectradino_core.data.thermal_defects import (
 from spectradino_core.evaluation.scorer import Run, score_runs
 from spectradino_core.evaluation.sets import FolderSet
 from spectradino_core.modality import Modality
+from spectradino_core.runtime.onnx_engine import OnnxEngine
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.preprocess import Letterbox, infrared_input
 from spectradino_core.streams.queues import Stream
@@ -174,8 +175,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             real = FolderSet(options.pairs, "val", Modality.LWIR)
             sets[f"{real.name}, 16-bit"] = widened(real.samples())
         write_table(options.out / "thermal_defects.csv", describe(), _scored(options.model, sets))
+    network = OnnxEngine(options.model, device="cpu").info.input_size
     write_table(
-        options.out / "thermal_defects_time.csv", describe(), _timed(first[0].infrared, (280, 224), options.rounds)
+        options.out / "thermal_defects_time.csv", describe(), _timed(first[0].infrared, network, options.rounds)
     )
     return 0
 

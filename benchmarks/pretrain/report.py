@@ -102,7 +102,7 @@ def detectors_table(judged: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> st
     for system, by_count in judged.items():
         for streams in dict.fromkeys(streams for rows in by_count.values() for streams in rows):
             rows = [by_count.get(count, {}).get(streams) for count in counts]
-            cells = ["–" if row is None else f"{100 * row['mean']:.1f} ± {100 * row['std']:.1f}" for row in rows]
+            cells = ["–" if row is None or row["mean"] is None else _with_spread(row) for row in rows]
             lines.append(f"| {system} | {streams} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n\nmAP50 on MSRS val in per cent, mean ± standard deviation over the seeds.\n"
 
@@ -117,6 +117,11 @@ def mean_over_seeds(judged: Judged) -> dict[str, dict[str, dict[str, Any]]]:
         option: {pair: mean_of([judged[name][pair] for name in names]) for pair in judged[names[0]]}
         for option, names in groups.items()
     }
+
+
+def _with_spread(row: Mapping[str, Any]) -> str:
+    spread = "" if row["std"] is None else f" ± {100 * row['std']:.1f}"
+    return f"{100 * row['mean']:.1f}{spread}"
 
 
 def _detectors(work: Path) -> dict[str, dict[str, dict[str, Any]]]:

@@ -112,7 +112,8 @@ def backbone_rows(
     names = [REFERENCE, *(name for name in cases if name != REFERENCE)]
     given: dict[str, Any] = {"variant": variant, "height": size[0], "width": size[1], "folder": str(folder)}
     runs = {name: case(name=name, **given) for name in names}
-    products = {name: product(name, folder) for name in PRODUCTS}
+    precisions = {_precision(name) for name in names}
+    products = {name: product(name, folder) for name in PRODUCTS if _precision(name) in precisions}
     # All in turns: the limits hold for the state that the machine was in. The names of both overlap.
     timings = take_turns(runs | {f"product {name}": run for name, run in products.items()}, rounds)
     limits = limit_rows({name: timings.pop(f"product {name}") for name in products})
@@ -124,7 +125,8 @@ def backbone_rows(
         row: Row = {"variant": variant, "height": size[0], "width": size[1], "case": name} | timing.columns()
         row["ratio"] = timing.median_ms / timings[REFERENCE].median_ms
         rate = work.get(name, ours) / timing.median_ms / 1e6
-        row |= {"gflop_per_s": rate, "of limit": rate / rates[_precision(name)]}
+        limit = rates.get(_precision(name))
+        row |= {"gflop_per_s": rate, "of limit": "-" if limit is None else rate / limit}
         row["mean difference"] = "-" if name == REFERENCE else _difference(_arrays(runs[name]()), plain)
         rows.append(row)
     del runs

@@ -20,17 +20,18 @@ from spectradino_core.bench.tables import Row
 from spectradino_core.bench.timing import Case, Timing
 from spectradino_core.models.vit import ViT
 from spectradino_core.runtime.openvino_engine import openvino_config, openvino_core
+from spectradino_core.training.loop import has_bf16
 
 __all__ = ["PRODUCTS", "best_rates", "cpu_session", "in_openvino", "limit_rows", "operations", "product", "twice_plain"]
 
 PRODUCTS = (
     "torch fp32",
-    "torch bf16",
+    *(("torch bf16",) if has_bf16(torch.device("cpu")) else ()),
     "onnx fp32",
     "onnx int8",
     *(("openvino fp32", "openvino bf16") if find_spec("openvino") else ()),
 )
-"""Libraries and precisions whose products are timed."""
+"""Libraries and precisions whose products are timed; torch emulates bf16 where a processor has none, for minutes."""
 SIDE = 1024
 CHAIN = 8
 """Products in a row, each with a constant right factor as in a layer of a network."""

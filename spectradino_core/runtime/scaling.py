@@ -63,7 +63,7 @@ def scale(image: np.ndarray, size: Size, out: np.ndarray | None = None) -> np.nd
 
 
 def scale_valid(image: np.ndarray, valid: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray | None]:
-    """Resize an image as `scale` does, from its valid pixels only.
+    """Resize an image as `scale` does, from its valid pixels only; a few invalid ones are filled from their neighbours.
 
     Args:
         image: uint8 or uint16 [h, w].
@@ -75,6 +75,10 @@ def scale_valid(image: np.ndarray, valid: np.ndarray, size: Size) -> tuple[np.nd
     """
     before = (image.shape[1], image.shape[0])
     if not _halves_first(before, size):
+        filled = _without_few(image, valid) if before[0] >= size[0] and before[1] >= size[1] else None
+        if filled is not None:
+            scaled = scale(filled, size)
+            return (scaled.copy() if scaled is filled else scaled), None
         return fill_invalid(*(scale(x, size) for x in weigh(image, valid)))
     # Most invalid pixels are gone in the 2 x 2 means, a quarter as many, and then weights need no second scaling.
     means, known = _halved(image, valid)
@@ -113,12 +117,26 @@ def _halved(image: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return means, weights
 
 
-def _fill_small_holes(means: np.ndarray, found: np.ndarray) -> bool:
-    """Fill pixels without weight from their neighbours, if no hole is deeper than two pixels.
+def _without_few(image: np.ndarray, valid: np.ndarray) -> np.ndarray | None:
+    """Fill the invalid pixels of an image if they are few and in small holes: cheaper than weights.
+
+    Returns:
+        An image that this thread's next call overwrites; None: they are many, or too deep.
+    """
+    if valid.size - cv2.countNonZero(valid) > _FEW_INVALID * valid.size or not cv2.dilate(valid, _REACH).all():
+        return None
+    filled, _ = _two_like(image)
+    np.copyto(filled, image)
+    return filled if _fill_small_holes(filled, valid.copy(), _DEPTH) else None
+
+
+def _fill_small_holes(means: np.ndarray, found: np.ndarray, depth: int = 2) -> bool:
+    """Fill pixels without weight from their neighbours, if no hole is deeper than `depth` pixels.
 
     Args:
-        means: uint8 or uint16 [h, w], 0 where there is no weight; filled in place, or unchanged.
-        found: uint8 [h, w], weights; likewise.
+        means: uint8 or uint16 [h, w]; filled in place, or 0 where there is no weight.
+        found: uint8 [h, w], weights; changed in place, or unchanged.
+        depth: in pixels.
 
     Returns:
         Whether the holes were filled.
@@ -126,7 +144,8 @@ def _fill_small_holes(means: np.ndarray, found: np.ndarray) -> bool:
     height, width = means.shape
     flat_means, flat_found = means.reshape(-1), found.reshape(-1)
     places = holes = np.flatnonzero(found == 0)
-    for _ in range(2):
+    flat_means[holes] = 0
+    for _ in range(depth):
         rows, columns = places // width, places % width
         rows = np.stack([np.maximum(rows - 1, 0), rows, np.minimum(rows + 1, height - 1)])
         columns = np.stack([np.maximum(columns - 1, 0), columns, np.minimum(columns + 1, width - 1)])
@@ -270,6 +289,11 @@ _FILL_LEVELS = 2
 image: that gives better detections than replicating the border."""
 _FEW_HOLES = 1 / 32
 """Maximum fraction of pixels for which small holes are filled one by one: two rows, or a border of 2 %."""
+_FEW_INVALID = 1 / 100
+"""Likewise before scaling: dead pixels, columns, rows of telemetry."""
+_DEPTH = 3
+"""Of holes filled before scaling, in pixels."""
+_REACH = np.ones((2 * _DEPTH + 1, 2 * _DEPTH + 1), np.uint8)
 _TINY = np.finfo(np.float32).tiny
 _MAX_WARP = 1 << 15
 """OpenCV warps images whose sides fit into 16 bits."""

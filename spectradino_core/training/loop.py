@@ -25,7 +25,16 @@ from spectradino_core.training.checkpoints import Checkpoints, Stateful, resume_
 from spectradino_core.training.distributed import DistEnv, FullState, is_sharded, mean_over_processes
 from spectradino_core.training.train_logger import TrainLogger
 
-__all__ = ["LoopOptions", "LossWatch", "NonFiniteLossError", "learning_rate", "resume_step", "train", "training_step"]
+__all__ = [
+    "LoopOptions",
+    "LossWatch",
+    "NonFiniteLossError",
+    "has_bf16",
+    "learning_rate",
+    "resume_step",
+    "train",
+    "training_step",
+]
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -245,7 +254,7 @@ def training_step(
         was clipped.
     """
     scaler = torch.amp.GradScaler(device.type, enabled=False) if scaler is None else scaler
-    precision = torch.bfloat16 if options.amp == "auto" and _has_bf16(device) else _PRECISIONS[options.amp]
+    precision = torch.bfloat16 if options.amp == "auto" and has_bf16(device) else _PRECISIONS[options.amp]
     optimiser.zero_grad(set_to_none=True)
     losses: dict[str, Tensor] = {}
     for micro_batch, synchronise in _micro_batches(batch, options.parts):
@@ -270,7 +279,7 @@ def training_step(
     return losses
 
 
-def _has_bf16(device: torch.device) -> bool:
+def has_bf16(device: torch.device) -> bool:
     """Return whether the device multiplies in bf16 natively, hence faster than in fp32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)

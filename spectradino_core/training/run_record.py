@@ -71,7 +71,8 @@ def resumed_record(folder: Path, content: Mapping[str, Any], step: int, override
     if not step or not path.is_file():
         return record
     stored = parse_json(path.read_text(encoding="utf-8"), str(path))
-    then = _entries(stored)
+    # A loss that an earlier version did not know had no weight.
+    then = {entry: 0.0 for entry in now if entry.startswith("recipe.weights.")} | _entries(stored)
     changed = [entry for entry in now if entry in then and _differs(then[entry], now[entry])]
     refused = [entry for entry in changed if entry not in _FREE and not set(_names(entry)) & set(override)]
     if refused:

@@ -39,6 +39,13 @@ def test_the_same_options_resume(run):
     assert resumed_record(run, CONTENT, 7, ()) == json.loads((run / "recipe.json").read_text())
 
 
+def test_a_loss_that_the_earlier_version_did_not_know_had_no_weight(tmp_path):
+    write_record(tmp_path, CONTENT | {"recipe": CONTENT["recipe"] | {"weights": {"infrared": 0.0}}})
+    assert "changes" not in resumed_record(tmp_path, CONTENT, 7, ())
+    with pytest.raises(ResumeError, match="rgb-distillation"):
+        resumed_record(tmp_path, changed(recipe={"weights": {"infrared": 0.0, "rgb": 1.0}}), 7, ())
+
+
 @pytest.mark.parametrize(
     ("changes", "option"),
     [
