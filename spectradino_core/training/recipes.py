@@ -225,17 +225,17 @@ def box() -> FinetuneRecipe:
 def box_of(infrared: str) -> FinetuneRecipe:
     """Return the recipe of the bundled model of another infrared band.
 
-    It uses scenes only, as no labelled pairs of the band are available, and few steps, as it starts from the bundled
-    LWIR model (`--start`).
+    No labelled pairs of the band are available: pairs are scenes, and of the real sets only RGB is used. It takes few
+    steps, as it starts from the bundled LWIR model (`--start`).
     """
     return replace(
-        box(),
+        box_real(),
         name=f"box_{infrared}",
         architecture=replace(box().architecture, infrared=infrared),
-        loop=LoopOptions(steps=600, warmup=60, ema=0.995),
-        scene_pool=2000,
+        frozen=(),
+        loop=LoopOptions(steps=600, warmup=60, ema=0.995, amp="auto"),
         rates=dict.fromkeys(("head", "adapters", "blocks"), 4e-4),
-        real=(),
+        mix=((SCENES, 5), ("msrs_rgb_lwir", 1), ("roadscene_rgb_lwir", 1), ("camvid_rgb", 1), ("coco_street_rgb", 1)),
     )
 
 
