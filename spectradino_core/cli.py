@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
+import select
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -31,7 +33,9 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted."""
+    """Run one command and return the exit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted, 141 if whoever
+    read the output has left, as after `| head`.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if "bag" not in words[:3] and "evaluate" in words[:3] and words[words.index("evaluate") + 1 :][:1] == ["retrieval"]:
         at = words.index("evaluate")
@@ -44,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("spectradino_core").setLevel(options.log_level.upper())
     try:
         with redirect_stdout(PrintableStream(sys.stdout)):
-            return options.run(options)
+            status: int = options.run(options)
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -59,12 +65,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 1
     except (OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, BrokenPipeError) and _has_lost_its_reader():
+            return 141
         if options.log_level == "debug":
             raise
         bare = isinstance(error, OSError) and error.strerror and error.filename is None  # raised by this project
         text = str(error.strerror if bare and isinstance(error, OSError) else error)
         print(f"{options.prog}: error: {log_line(text)}", file=sys.stderr)
         return 1
+
+
+def _has_lost_its_reader() -> bool:
+    """Return whether the pipe that stdout writes to is closed; what is still to be written is then dropped."""
+    poll = select.poll()
+    poll.register(sys.stdout, select.POLLOUT)
+    is_lost = any(event & select.POLLERR for _, event in poll.poll(0))
+    if is_lost:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout once more at its end
+    return is_lost
 
 
 def _parser() -> argparse.ArgumentParser:

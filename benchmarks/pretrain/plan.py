@@ -55,7 +55,7 @@ class Scale:
     anchors: tuple[float, ...] = (0, 1, 10, 100)
     alphas: tuple[float, ...] = (0, 0.25, 0.5, 0.75, 1)
     labelled: tuple[int, ...] = (10, 50, 209)
-    fine: int = 150
+    fine: int = 120
     fine_seeds: tuple[int, ...] = (0, 1, 2)
 
 

@@ -141,8 +141,8 @@ def scaled_infrared(
         box: geometry of the image in the network's input.
         registration: IR-to-RGB mapping.
         valid: uint8 [h', w'], 255 for valid pixels of the frame, else 0 (see `InvalidCounts`); None: all valid.
-            Invalid pixels are excluded from all averages, or filled from their neighbourhood before; pixels deep inside
-            an invalid region count as not seen.
+            Invalid pixels are excluded from all averages and filled from their neighbourhood; pixels deep inside an
+            invalid region count as not seen.
 
     Returns:
         Counts of the frame's type and of the box's `content`; and bool of that size, where the camera sees something,

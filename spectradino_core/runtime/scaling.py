@@ -63,7 +63,7 @@ def scale(image: np.ndarray, size: Size, out: np.ndarray | None = None) -> np.nd
 
 
 def scale_valid(image: np.ndarray, valid: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray | None]:
-    """Resize an image as `scale` does, from its valid pixels only; a few invalid ones are filled from their neighbours.
+    """Resize an image as `scale` does, from its valid pixels only.
 
     Args:
         image: uint8 or uint16 [h, w].
@@ -75,10 +75,6 @@ def scale_valid(image: np.ndarray, valid: np.ndarray, size: Size) -> tuple[np.nd
     """
     before = (image.shape[1], image.shape[0])
     if not _halves_first(before, size):
-        filled = _without_few(image, valid) if before[0] >= size[0] and before[1] >= size[1] else None
-        if filled is not None:
-            scaled = scale(filled, size)
-            return (scaled.copy() if scaled is filled else scaled), None
         return fill_invalid(*(scale(x, size) for x in weigh(image, valid)))
     # Most invalid pixels are gone in the 2 x 2 means, a quarter as many, and then weights need no second scaling.
     means, known = _halved(image, valid)
@@ -110,56 +106,42 @@ def _halved(image: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarra
     found -= found >> 6  # 0, 64, 128, 191 and 255 become multiples of 63
     means = cv2.divide(sums, found.astype(image.dtype), scale=4 * 63)
     holes = found.size - cv2.countNonZero(found)
-    if not holes or (holes <= _FEW_HOLES * found.size and _fill_small_holes(means, found)):
+    if not holes:
         return means, None
+    if holes <= _FEW_HOLES * found.size:
+        reached = cv2.dilate(found, _AROUND)
+        if cv2.countNonZero(reached) == found.size:
+            _fill_shallow(means, found, reached)
+            return means, None
     weights = np.empty_like(means)
     _expand(cv2.compare(found, 0, cv2.CMP_GT), weights)
     return means, weights
 
 
-def _without_few(image: np.ndarray, valid: np.ndarray) -> np.ndarray | None:
-    """Fill the invalid pixels of an image if they are few and in small holes: cheaper than weights.
-
-    Returns:
-        An image that this thread's next call overwrites; None: they are many, or too deep.
-    """
-    if valid.size - cv2.countNonZero(valid) > _FEW_INVALID * valid.size or not cv2.dilate(valid, _REACH).all():
-        return None
-    filled, _ = _two_like(image)
-    np.copyto(filled, image)
-    return filled if _fill_small_holes(filled, valid.copy(), _DEPTH) else None
-
-
-def _fill_small_holes(means: np.ndarray, found: np.ndarray, depth: int = 2) -> bool:
-    """Fill pixels without weight from their neighbours, if no hole is deeper than `depth` pixels.
+def _fill_shallow(means: np.ndarray, found: np.ndarray, reached: np.ndarray) -> None:
+    """Fill pixels without weight from their neighbours, up to `_SHALLOW` pixels deep in a hole.
 
     Args:
-        means: uint8 or uint16 [h, w]; filled in place, or 0 where there is no weight.
-        found: uint8 [h, w], weights; changed in place, or unchanged.
-        depth: in pixels.
-
-    Returns:
-        Whether the holes were filled.
+        means: uint8 or uint16 [h, w], filled in place.
+        found: uint8 [h, w], weights, set to 1 where filled.
+        reached: `found` dilated by `_AROUND`.
     """
     height, width = means.shape
     flat_means, flat_found = means.reshape(-1), found.reshape(-1)
-    places = holes = np.flatnonzero(found == 0)
-    flat_means[holes] = 0
-    for _ in range(depth):
+    places = np.flatnonzero(reached.astype(bool) & (found == 0))
+    flat_means[places] = 0
+    for _ in range(_SHALLOW):
         rows, columns = places // width, places % width
         rows = np.stack([np.maximum(rows - 1, 0), rows, np.minimum(rows + 1, height - 1)])
         columns = np.stack([np.maximum(columns - 1, 0), columns, np.minimum(columns + 1, width - 1)])
         around = (rows[:, None] * width + columns[None]).reshape(9, -1)
-        count = np.count_nonzero(flat_found[around], axis=0)
-        sums = flat_means[around].sum(axis=0, dtype=np.uint32)
+        has = flat_found[around] != 0
+        count = np.count_nonzero(has, axis=0)
+        sums = (flat_means[around] * has).sum(axis=0, dtype=np.uint32)
         near = count > 0
         flat_means[places[near]] = (sums[near] + count[near] // 2) // count[near]
         flat_found[places[near]] = 1
         places = places[~near]
-        if not len(places):
-            return True
-    flat_means[holes] = flat_found[holes] = 0
-    return False
 
 
 def weigh(image: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -195,7 +177,8 @@ def _expand(valid: np.ndarray, out: np.ndarray) -> None:
 def fill_invalid(image: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """Compute means over valid pixels from the scaled outputs of `weigh`.
 
-    Pixels without weight are filled from up to four pixels around. Those farther inside an invalid region stay unknown.
+    Pixels without weight are filled from their neighbours, from the third pixel on in a hole from squares of up to four
+    pixels. Those farther inside an invalid region stay unknown.
 
     Args:
         image: uint8 or uint16 [h, w].
@@ -209,18 +192,24 @@ def fill_invalid(image: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np
     filled = cv2.divide(image, weights, scale=float(whole))
     if cv2.minMaxLoc(weights)[0] >= minimum:
         return filled, None
-    holes = weights < minimum
-    rows = _rows_around(holes)
-    empty = holes[rows]
+    found = (weights >= minimum).view(np.uint8)
+    reached = cv2.dilate(found, _AROUND)
+    holes = found == 0
+    _fill_shallow(filled, found, reached)
+    if cv2.countNonZero(reached) == reached.size:
+        return filled, None
+    deep = reached == 0
+    rows = _rows_around(deep)
+    empty = deep[rows]
     sums, known = image[rows].astype(np.float32), weights[rows].astype(np.float32)
-    sums[empty] = known[empty] = 0
+    sums[holes[rows]] = known[holes[rows]] = 0
     means, near = (x[empty] for x in _coarser(sums, known, _FILL_LEVELS))
     filled[rows][empty] = np.rint(means / (near + _TINY) * np.float32(whole))  # weights are fractions of the maximum
-    reached = near > _MIN_WEIGHT
-    if reached.all():
+    is_known = near > _MIN_WEIGHT
+    if is_known.all():
         return filled, None
-    seen = ~holes
-    seen[rows][empty] = reached
+    seen = ~deep
+    seen[rows][empty] = is_known
     return filled, seen
 
 
@@ -287,13 +276,11 @@ _MIN_WEIGHT = 1 / 8
 _FILL_LEVELS = 2
 """Holes are filled from squares of up to 4 x 4 pixels. Pixels deeper in a hole are masked like pixels outside the
 image: that gives better detections than replicating the border."""
+_SHALLOW = 2
+"""Holes are filled from their neighbours up to this depth in pixels, where they cost little."""
+_AROUND = np.ones((2 * _SHALLOW + 1, 2 * _SHALLOW + 1), np.uint8)
 _FEW_HOLES = 1 / 32
 """Maximum fraction of pixels for which small holes are filled one by one: two rows, or a border of 2 %."""
-_FEW_INVALID = 1 / 100
-"""Likewise before scaling: dead pixels, columns, rows of telemetry."""
-_DEPTH = 3
-"""Of holes filled before scaling, in pixels."""
-_REACH = np.ones((2 * _DEPTH + 1, 2 * _DEPTH + 1), np.uint8)
 _TINY = np.finfo(np.float32).tiny
 _MAX_WARP = 1 << 15
 """OpenCV warps images whose sides fit into 16 bits."""

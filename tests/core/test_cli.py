@@ -34,6 +34,18 @@ def test_info_needs_no_torch(blob):
     )
 
 
+def test_a_reader_who_leaves_is_no_error(blob):
+    """`spectradino info ... | head -1` must not end with a message about a broken pipe."""
+    command = [sys.executable, "-m", "spectradino_core.cli", "info", "--model", str(blob)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    with process.stderr as stream:
+        told = [line for line in stream.read().decode().splitlines() if not line.startswith("INFO")]
+    assert (process.wait(), told) == (141, [])
+
+
 def test_errors_are_one_line_and_exit_1(tmp_path, capsys):
     assert main(["info", "--model", str(tmp_path / "no.onnx")]) == 1
     error = capsys.readouterr().err
