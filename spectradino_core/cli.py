@@ -12,7 +12,7 @@ import os
 import select
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 
 from spectradino_core.commands import (
     ablate,
@@ -36,7 +36,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted, 141 if whoever
     read the output has left, as after `| head`.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = _run(list(sys.argv[1:] if arguments is None else arguments))
+    except SystemExit:  # --help, wrong usage
+        lost = _flush()
+        if lost is None:
+            raise
+        return lost
+    lost = _flush()
+    return status if lost is None else lost
+
+
+def _run(words: list[str]) -> int:
     if "bag" not in words[:3] and "evaluate" in words[:3] and words[words.index("evaluate") + 1 :][:1] == ["retrieval"]:
         at = words.index("evaluate")
         words[at : at + 2] = [evaluate_retrieval.NAME]
@@ -47,10 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         handler.setFormatter(PrintableFormatter("%(levelname)s %(message)s"))
     logging.getLogger("spectradino_core").setLevel(options.log_level.upper())
     try:
-        with redirect_stdout(PrintableStream(sys.stdout)):
+        with nullcontext() if sys.stdout is None else redirect_stdout(PrintableStream(sys.stdout)):
             status: int = options.run(options)
-        sys.stdout.flush()
-        return status
+            return status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -66,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except (OSError, ValueError, RuntimeError) as error:
         if isinstance(error, BrokenPipeError) and _has_lost_its_reader():
-            return 141
+            return _READER_LEFT
         if options.log_level == "debug":
             raise
         bare = isinstance(error, OSError) and error.strerror and error.filename is None  # raised by this project
@@ -75,14 +85,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _flush() -> int | None:
+    """Write what stdout still holds, which Python would do at its end with a message of its own.
+
+    Returns:
+        Exit status if that is not possible; None: it is done.
+    """
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        _silence()
+        if isinstance(error, BrokenPipeError):
+            return _READER_LEFT
+        print(f"spectradino: error: the output could not be written: {error.strerror}", file=sys.stderr)
+        return 1
+    return None
+
+
 def _has_lost_its_reader() -> bool:
-    """Return whether the pipe that stdout writes to is closed; what is still to be written is then dropped."""
-    poll = select.poll()
-    poll.register(sys.stdout, select.POLLOUT)
-    is_lost = any(event & select.POLLERR for _, event in poll.poll(0))
+    """Return whether stdout writes to a closed pipe; what is still to be written is then dropped."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout, select.POLLOUT)
+        is_lost = any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    except (AttributeError, OSError, TypeError, ValueError):  # stdout is no file
+        return False
     if is_lost:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout once more at its end
+        _silence()
     return is_lost
+
+
+def _silence() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+_READER_LEFT = 128 + 13  # as a shell reports SIGPIPE
 
 
 def _parser() -> argparse.ArgumentParser:

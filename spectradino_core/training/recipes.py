@@ -225,8 +225,9 @@ def box() -> FinetuneRecipe:
 def box_of(infrared: str) -> FinetuneRecipe:
     """Return the recipe of the bundled model of another infrared band.
 
-    No labelled pairs of the band are available: pairs are scenes, and of the real sets only RGB is used. It takes few
-    steps, as it starts from the bundled LWIR model (`--start`).
+    No labelled pairs of the band are available: pairs are scenes, and of the real sets only RGB is used, mostly by day
+    (boxes of night sets were drawn on thermal images). It takes few steps, as it starts from the bundled LWIR model
+    (`--start`). No such band is shown inverted.
     """
     return replace(
         box_real(),
@@ -235,7 +236,8 @@ def box_of(infrared: str) -> FinetuneRecipe:
         frozen=(),
         loop=LoopOptions(steps=600, warmup=60, ema=0.995, amp="auto"),
         rates=dict.fromkeys(("head", "adapters", "blocks"), 4e-4),
-        mix=((SCENES, 5), ("msrs_rgb_lwir", 1), ("roadscene_rgb_lwir", 1), ("camvid_rgb", 1), ("coco_street_rgb", 1)),
+        mix=((SCENES, 5), ("roadscene_rgb_lwir", 1), ("camvid_rgb", 1), ("coco_street_rgb", 1)),
+        augmentation=replace(box_real().augmentation, inversion=0.0),
     )
 
 

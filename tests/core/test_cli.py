@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from spectradino_core import cli
 from spectradino_core.cli import main
 from tests.blob_model import make_blob_model
 
@@ -34,16 +37,46 @@ def test_info_needs_no_torch(blob):
     )
 
 
-def test_a_reader_who_leaves_is_no_error(blob):
+@pytest.mark.parametrize("words", [["info", "--model", "MODEL"], ["--help"], ["finetune", "--help"]])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_who_leaves_is_no_error(blob, words, unbuffered):
     """`spectradino info ... | head -1` must not end with a message about a broken pipe."""
-    command = [sys.executable, "-m", "spectradino_core.cli", "info", "--model", str(blob)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command = [sys.executable, "-m", "spectradino_core.cli", *(str(blob) if w == "MODEL" else w for w in words)]
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.close()
     with process.stderr as stream:
         told = [line for line in stream.read().decode().splitlines() if not line.startswith("INFO")]
-    assert (process.wait(), told) == (141, [])
+    assert told == []
+    assert process.wait() == 141 or ("--help" in words and unbuffered)  # argparse ignores it
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_under_the_output_is_named(blob):
+    command = [sys.executable, "-m", "spectradino_core.cli", "info", "--model", str(blob)]
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            command,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env=os.environ | {"PYTHONUNBUFFERED": ""},
+        )
+    assert ended.returncode == 1
+    assert "No space left" in ended.stderr
+    assert "Exception ignored" not in ended.stderr
+
+
+def test_a_broken_pipe_elsewhere_is_an_error(monkeypatch, capsys):
+    def broken(options):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(cli, "_info", broken)
+    assert main(["info", "--model", "any.onnx"]) == 1
+    assert "Broken pipe" in capsys.readouterr().err
 
 
 def test_errors_are_one_line_and_exit_1(tmp_path, capsys):

@@ -103,9 +103,9 @@ def test_all_backbone_cases_agree_with_torch_fp32(graphs):
         assert row["mean difference"] < (0.02 if loose else 1e-5), row
         assert row["ratio"] == pytest.approx(row["ms"] / rows[0]["ms"])
         precision = next(kind for kind in ("bf16", "int8", "fp32") if kind in row["case"])
-        limit = max(found["gflop_per_s"] for found in limits if found["precision"] == precision)
+        rates = [found["gflop_per_s"] for found in limits if found["precision"] == precision]
         work = backbone.forward_operations("test", SMALL, 1)
-        assert row["of limit"] == pytest.approx(work / row["ms"] / 1e6 / limit)
+        assert row["of limit"] == (pytest.approx(work / row["ms"] / 1e6 / max(rates)) if rates else "-")
     assert [f"{row['library']} {row['precision']}" for row in limits] == list(PRODUCTS)
     assert {path.name for path in graphs.glob("test_*")} == {
         f"test_56x70_{kind}.onnx" for kind in ("fp32", "fp32_fused", "int8_fused")
