@@ -132,7 +132,9 @@ def _detectors(work: Path) -> dict[str, dict[str, dict[str, Any]]]:
         (judged,) = json.loads(path.read_text(encoding="utf-8"))["sets"]
         rows = judged["subsets"]["all"]["rows"]
         found.setdefault(system, {})[count] = {
-            streams: row["mean"]["mAP50"] for streams, row in rows.items() if row.get("mean")
+            streams: row["mean"]["mAP50"]
+            for streams, row in rows.items()
+            if row.get("mean") and row["mean"]["mAP50"]["mean"] is not None  # no baseline is given, nor its row
         }
     return found
 
