@@ -41,6 +41,7 @@ def exported(tmp_path_factory, pairs):
     with torch.no_grad():
         model.fusion.absent.normal_(std=0.1)
         model.segmentation.classify.weight.normal_(std=0.1)
+        model.segmentation.classify.bias.normal_(std=0.5)  # classes that differ, as in a trained mask
         model.detection.regress.weight.normal_(std=0.01)
         model.detection.classify.weight.normal_(std=0.05)
         for block in model.backbone.vit.blocks:
