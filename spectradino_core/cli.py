@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
-import select
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
@@ -27,24 +25,19 @@ from spectradino_core.commands import (
     pretrain,
 )
 from spectradino_core.options import Parser, add_former, add_option, require_model
-from spectradino_core.text import PrintableFormatter, PrintableStream, log_line
+from spectradino_core.text import PrintableFormatter, PrintableStream, has_lost_reader, log_line, with_stdout
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted, 141 if whoever
-    read the output has left, as after `| head`.
+    """Run one command.
+
+    Returns:
+        Exit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted, 141 if stdout's reader has left.
     """
-    try:
-        status = _run(list(sys.argv[1:] if arguments is None else arguments))
-    except SystemExit:  # --help, wrong usage
-        lost = _flush()
-        if lost is None:
-            raise
-        return lost
-    lost = _flush()
-    return status if lost is None else lost
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    return with_stdout(lambda: _run(words))
 
 
 def _run(words: list[str]) -> int:
@@ -75,52 +68,14 @@ def _run(words: list[str]) -> int:
         )
         return 1
     except (OSError, ValueError, RuntimeError) as error:
-        if isinstance(error, BrokenPipeError) and _has_lost_its_reader():
-            return _READER_LEFT
+        if isinstance(error, BrokenPipeError) and has_lost_reader():
+            raise
         if options.log_level == "debug":
             raise
         bare = isinstance(error, OSError) and error.strerror and error.filename is None  # raised by this project
         text = str(error.strerror if bare and isinstance(error, OSError) else error)
         print(f"{options.prog}: error: {log_line(text)}", file=sys.stderr)
         return 1
-
-
-def _flush() -> int | None:
-    """Write what stdout still holds, which Python would do at its end with a message of its own.
-
-    Returns:
-        Exit status if that is not possible; None: it is done.
-    """
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError as error:
-        _silence()
-        if isinstance(error, BrokenPipeError):
-            return _READER_LEFT
-        print(f"spectradino: error: the output could not be written: {error.strerror}", file=sys.stderr)
-        return 1
-    return None
-
-
-def _has_lost_its_reader() -> bool:
-    """Return whether stdout writes to a closed pipe; what is still to be written is then dropped."""
-    try:
-        poll = select.poll()
-        poll.register(sys.stdout, select.POLLOUT)
-        is_lost = any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
-    except (AttributeError, OSError, TypeError, ValueError):  # stdout is no file
-        return False
-    if is_lost:
-        _silence()
-    return is_lost
-
-
-def _silence() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-_READER_LEFT = 128 + 13  # as a shell reports SIGPIPE
 
 
 def _parser() -> argparse.ArgumentParser:

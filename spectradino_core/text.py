@@ -1,4 +1,4 @@
-"""Escaping of untrusted strings for logs and terminals.
+"""Text output: escaping of untrusted strings for logs and terminals, and commands whose stdout is closed or full.
 
 Class names and metadata of a model, topic and frame names, encodings and file names could otherwise clear the screen,
 or hide or forge a line by escape sequences.
@@ -7,10 +7,14 @@ or hide or forge a line by escape sequences.
 from __future__ import annotations
 
 import logging
+import os
 import re
+import select
+import sys
+from collections.abc import Callable
 from typing import Any, TextIO
 
-__all__ = ["PrintableFormatter", "PrintableStream", "log_line", "printable"]
+__all__ = ["PrintableFormatter", "PrintableStream", "has_lost_reader", "log_line", "printable", "with_stdout"]
 
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters (they begin escape sequences), line separators, bidirectional controls, lone surrogates."""
@@ -53,3 +57,59 @@ class PrintableFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return log_line(super().format(record))
+
+
+def with_stdout(run: Callable[[], int]) -> int:
+    """Run a command and write all of its output, which Python would do at its end with a message of its own.
+
+    Args:
+        run: the command; returns its exit status.
+
+    Returns:
+        That status; 141, as a shell reports SIGPIPE, if stdout's reader has left (`| head`); 1 if its disk is full.
+    """
+    try:
+        status = run()
+    except SystemExit:  # --help, wrong usage
+        failure = _flushed()
+        if failure is None:
+            raise
+        return failure
+    except BrokenPipeError:
+        if not has_lost_reader():
+            raise
+        _discard_stdout()
+        return _READER_LEFT
+    failure = _flushed()
+    return status if failure is None else failure
+
+
+def has_lost_reader() -> bool:
+    """Return whether stdout is a pipe that nobody reads any more."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout, select.POLLOUT)
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    except (AttributeError, OSError, TypeError, ValueError):  # stdout is no file
+        return False
+
+
+def _flushed() -> int | None:
+    """Flush stdout; return the exit status if that fails."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        _discard_stdout()
+        if isinstance(error, BrokenPipeError):
+            return _READER_LEFT
+        print(f"error: the output could not be written: {error.strerror}", file=sys.stderr)
+        return 1
+    return None
+
+
+def _discard_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+_READER_LEFT = 128 + 13

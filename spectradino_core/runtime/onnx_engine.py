@@ -78,7 +78,7 @@ class OnnxEngine:
         if chosen.device != "cpu":
             prepare_gpu_libraries()
         if chosen.device == "cpu":
-            # One plan for all blocks of a pass doubles their memory (87 for 45 MB of the bundled model), no faster.
+            # One plan for all blocks of a pass nearly doubles their memory and is no faster.
             options.enable_mem_pattern = False
         # Threads that spin while waiting for the next frame would keep a core busy for nothing.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -36,6 +36,7 @@ from spectradino_core.options import add_former, add_option
 from spectradino_core.runtime.bundle import BundleError, ModelInfo
 from spectradino_core.runtime.engine import DEVICES, EngineError
 from spectradino_core.runtime.engines import open_engine
+from spectradino_core.text import with_stdout
 from spectradino_ros.demo.collector import Collector, Sent
 from spectradino_ros.demo.figures import Outcome, replay_figures, score_figures, summary, versions
 from spectradino_ros.demo.overlays import contact_sheet, pair_overlay
@@ -72,6 +73,10 @@ class Options:
 def main(args: Sequence[str] | None = None) -> int:
     """Run the demo; returns its exit code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the node and the player are stopped too
+    return with_stdout(lambda: _guarded(args))
+
+
+def _guarded(args: Sequence[str] | None) -> int:
     try:
         return _demo(_parse(args))
     except (DemoError, PairedFolderError, BundleError, EngineError, FileNotFoundError) as error:

@@ -48,8 +48,8 @@ def test_a_reader_who_leaves_is_no_error(blob, words, unbuffered):
     assert process.stderr is not None
     process.stdout.close()
     with process.stderr as stream:
-        told = [line for line in stream.read().decode().splitlines() if not line.startswith("INFO")]
-    assert told == []
+        reported = [line for line in stream.read().decode().splitlines() if not line.startswith("INFO")]
+    assert reported == []
     assert process.wait() == 141 or ("--help" in words and unbuffered)  # argparse ignores it
 
 

@@ -221,3 +221,15 @@ def test_wrong_arguments_name_what_was_looked_for(data: Path, model: Path, tmp_p
     assert "none.onnx does not exist" in done.stderr
     assert run_demo(["--rate", "-1"], 1).returncode == 2
     assert run_demo(["--limit", "0"], 1).returncode == 2
+
+
+def test_a_reader_who_leaves_the_help_is_no_error():
+    command = [sys.executable, "-m", "spectradino_ros.demo", "--help"]
+    environment = os.environ | {"PYTHONUNBUFFERED": ""}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    with process.stderr as stream:
+        assert stream.read() == b""
+    assert process.wait() == 141
