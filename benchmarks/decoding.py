@@ -30,8 +30,9 @@ import numpy as np
 from spectradino_core.bench.machine import describe
 from spectradino_core.bench.tables import write_table
 from spectradino_core.streams import jpeg
-from spectradino_core.streams.feed import Feed, FeedSettings
+from spectradino_core.streams.feed import Feed
 from spectradino_core.streams.frames import CameraFrame
+from spectradino_core.streams.settings import Settings
 
 __all__ = ["cases", "main"]
 
@@ -143,7 +144,7 @@ def stream(encoding: str) -> float:
     cv2.setNumThreads(1)
     thermal = counts(640, 512)
     noise = np.random.default_rng(3)
-    feed: Feed[CameraFrame] = Feed(FeedSettings(), 0)
+    feed: Feed[CameraFrame] = Feed(Settings(), 0)
     rgb = rgb_message(encoding, 1920, 1080)
     for number in range(FRAMES):
         now = 1 + number * 33_000_000

@@ -15,21 +15,19 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 except ImportError:  # its name up to and with Humble
     from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
-from spectradino_core.streams.loss import lost_fraction
+from spectradino_core.streams.clocks import lost_fraction
+from spectradino_core.streams.settings import TRANSPORTS, ParameterError
 from spectradino_core.streams.topics import IMAGES
-from spectradino_ros.frames import stamp_ns
 from spectradino_ros.health import Health
 from spectradino_ros.notices import Notices
-from spectradino_ros.parameters import TRANSPORTS, ParameterError
 from spectradino_ros.shared_files import find_shared
-
-__all__ = ["Camera", "camera_topic", "warn_of_one_camera"]
 
 _LOSS_SECONDS = 3.0
 """Observation time before a warning of lost images."""
@@ -38,6 +36,11 @@ _STAMPS = 120
 _PROFILE = "config/fastdds_large_images.xml"
 _SEGMENT_BYTES = 400_000
 """Smaller images fit into Fast DDS's default shared-memory segment with room for others."""
+
+
+def stamp_ns(header: Header) -> int:
+    """Return a header's stamp in nanoseconds."""
+    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
 
 
 def _remedy(image_bytes: int) -> str:
@@ -76,12 +79,7 @@ def _asked_for(node: Node, name: str, transport: str) -> str:
 
 
 class Camera:
-    """Subscription to one camera, from activation to deactivation.
-
-    Attributes:
-        key: "rgb" or "ir", as in `Health`.
-        topic: the resolved topic name, after remapping.
-    """
+    """Subscription to one camera, from activation to deactivation, on `topic`, its name after remapping."""
 
     def __init__(
         self,
@@ -96,11 +94,10 @@ class Camera:
         """
         Args:
             node: creates the subscription.
-            key: "rgb" or "ir".
+            key: "rgb" or "ir", as in `Health`.
             name: relative topic name before remapping.
             receive: called with each message, on the executor's thread.
-            health: counts received and lost messages.
-            notices: logs warnings, throttled.
+            health, notices: count and log.
             transport: one of `settings.TRANSPORTS`: "raw" messages are Image, all others CompressedImage.
 
         Raises:
@@ -120,10 +117,7 @@ class Camera:
         self._notices = notices
         # Best effort matches reliable and best-effort publishers; depth 2, because only the newest frame is used.
         qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=2, reliability=ReliabilityPolicy.BEST_EFFORT)
-        events = {
-            "incompatible_qos": self._incompatible_qos,
-            "incompatible_type": self._incompatible_type,
-        }
+        events = {"incompatible_qos": self._incompatible_qos, "incompatible_type": self._incompatible_type}
         try:
             self._subscription = self._subscribe(qos, {**events, "message_lost": self._message_lost})
         except UnsupportedEventTypeError:  # some middlewares do not report lost messages
@@ -174,12 +168,11 @@ class Camera:
         found = lost_fraction(list(self._stamps))
         if found is not None and found[0] > _TOLERATED_LOSS:
             lost, rate = found
-            self._notices.warn(
-                f"lost {self.topic}",
+            text = (
                 f"about {lost:.0%} of the images on {self.topic} are lost: by their stamps the camera sends at "
-                f"{rate:.0f} Hz, {(1 - lost) * rate:.0f} Hz arrive. {_remedy(self._image_bytes)}",
-                counted=False,
+                f"{rate:.0f} Hz, {(1 - lost) * rate:.0f} Hz arrive. {_remedy(self._image_bytes)}"
             )
+            self._notices.warn(f"lost {self.topic}", text, counted=False)
 
     def _subscribe(self, qos: QoSProfile, events: dict[str, Any]) -> Subscription:
         known = inspect.signature(SubscriptionEventCallbacks).parameters  # Humble has no event of types

@@ -17,6 +17,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from time import perf_counter
@@ -39,34 +40,26 @@ from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.recovery import Condition, RecoveringEngine, RecoveryPolicy
 from spectradino_core.streams.detecting import pipeline_of
+from spectradino_core.streams.feed import Capture
+from spectradino_core.streams.frames import CameraFrame
+from spectradino_core.streams.parameter_values import check
+from spectradino_core.streams.registering import Registering
 from spectradino_core.streams.result_fields import DISABLED
+from spectradino_core.streams.settings import ParameterError, Settings, When, parameter
 from spectradino_core.streams.topics import IMAGES, OUTPUTS
 from spectradino_core.thermal import ThermalError
 from spectradino_ros import diagnosing
 from spectradino_ros.cameras import camera_topic, warn_of_one_camera
-from spectradino_ros.frames import Capture
 from spectradino_ros.health import Health
-from spectradino_ros.intake import Intake
+from spectradino_ros.intake import Intake, tf_message_type
 from spectradino_ros.managed import ManagedNode
-from spectradino_ros.model_path import resolve_model
 from spectradino_ros.notices import Notices
 from spectradino_ros.outputs import Outputs
-from spectradino_ros.parameters import (
-    ParameterError,
-    Settings,
-    When,
-    check,
-    declare,
-    idle_overrides,
-    parameter,
-    unknown_overrides,
-)
+from spectradino_ros.parameters import declare, idle_overrides, unknown_overrides
 from spectradino_ros.process import run
 from spectradino_ros.processing import CaptureProcessor
-from spectradino_ros.registering import Registering, tf_message_type
+from spectradino_ros.shared_files import resolve_model
 from spectradino_ros.worker import NewestOnlyWorker
-
-__all__ = ["NODE_NAME", "DetectorNode", "main"]
 
 NODE_NAME = "detector_node"
 _WATCH_S = 0.5
@@ -100,10 +93,10 @@ class DetectorNode(ManagedNode):
         self._registering: Registering | None = None
         self._pipeline: Pipeline | None = None
         self._outputs: Outputs | None = None
-        self._worker: NewestOnlyWorker[Capture] | None = None
+        self._worker: NewestOnlyWorker[Capture[CameraFrame]] | None = None
         self._processor: CaptureProcessor | None = None
         self._intake: Intake | None = None
-        self._stopping: NewestOnlyWorker[Capture] | None = None
+        self._stopping: NewestOnlyWorker[Capture[CameraFrame]] | None = None
         self._lost = ""
         self._diagnostics = self.create_publisher(DiagnosticArray, OUTPUTS["diagnostics"].name, 10)
         # On a steady clock: warnings and diagnostics continue while simulated time stands still.
@@ -154,21 +147,15 @@ class DetectorNode(ManagedNode):
         registering = Registering(settings)
         if registering.from_tf:
             tf_message_type()  # fails now, not at the activation
-        path = resolve_model(settings.model, settings.infrared_band)
+        path, threads = resolve_model(settings.model, settings.infrared_band), settings.threads
+        warn = self.get_logger().warning
         start = perf_counter()
         open_here = partial(open_engine, gpu_id=settings.gpu_id, auto_openvino=True)
         engine = RecoveringEngine(
-            lambda device: CompanionEngine(
-                open_here(path, device, settings.threads),
-                path,
-                device,
-                settings.threads,
-                self.get_logger().warning,
-                open_here,
-            ),
+            lambda device: CompanionEngine(open_here(path, device, threads), path, device, threads, warn, open_here),
             settings.device,
             lambda: RecoveryPolicy(self.settings.max_engine_rebuilds, self.settings.allow_cpu_fallback),
-            self.get_logger().warning,
+            warn,
             context_problem=lambda: context_problem(gpu_id=settings.gpu_id),
         )
         pipeline = pipeline_of(engine, settings, path)
@@ -194,10 +181,11 @@ class DetectorNode(ManagedNode):
 
     def _activate(self) -> None:
         pipeline, engine, outputs, settings = self._pipeline, self._engine, self._outputs, self.settings
+        registering = self._registering
         assert pipeline is not None
         assert engine is not None
         assert outputs is not None
-        assert self._registering is not None
+        assert registering is not None
         if self._stopping is not None and not self._stopping.stop(0.0):
             raise EngineError("inference from before the deactivation still runs: activate again after it has ended")
         self._stopping = None
@@ -205,16 +193,9 @@ class DetectorNode(ManagedNode):
         pipeline.reset()
         self._health.reset()
         self._notices.forget()
+        health, notices = self._health, self._notices
         self._processor = processor = CaptureProcessor(
-            self,
-            pipeline,
-            outputs,
-            lambda: self.settings,
-            self._drops,
-            self._health,
-            self._notices,
-            self._registering,
-            self._on_lost,
+            self, pipeline, outputs, lambda: self.settings, self._drops, health, notices, registering, self._on_lost
         )
         self._worker = NewestOnlyWorker(processor.process, processor.failed)
         pipeline.on_prepared = self._worker.let_go
@@ -246,7 +227,7 @@ class DetectorNode(ManagedNode):
             for cause, count in intake.drops().items():  # drops are counted since activation
                 self._health.dropped(cause, count)
 
-    def _submit(self, *captures: Capture) -> list[Capture]:
+    def _submit(self, *captures: Capture[CameraFrame]) -> list[Capture[CameraFrame]]:
         """Queue captures for the worker; returns those that are dropped for newer ones."""
         worker, processor, engine = self._worker, self._processor, self._engine
         if worker is None or processor is None:
@@ -273,7 +254,7 @@ class DetectorNode(ManagedNode):
         if self._outputs is None or not self.context.ok():
             return
         if mode is None:
-            mode = Mode.STALE if self._intake is None else self._intake.feed.mode
+            mode = Mode.STALE if self._intake is None else self._intake.feed.modes.mode
         self._outputs.publish_mode(mode.value if self.settings.enabled else DISABLED)
 
     def _publish_latched(self) -> None:
@@ -368,6 +349,7 @@ class DetectorNode(ManagedNode):
         if is_disabled:
             state = f"active, {DISABLED}"
             facts |= {"mode": DISABLED, "mode reason": "parameter 'enabled' is false"}
+        seen = None if is_disabled else intake
         message = self._health.diagnostics(
             name=f"{self.get_name()}: detector",
             node=self.get_fully_qualified_name(),
@@ -376,18 +358,15 @@ class DetectorNode(ManagedNode):
             inputs={} if intake is None else {key: camera.topic for key, camera in intake.cameras.items()},
             drops=self._drops(),
             timeout_s=self.settings.no_message_timeout_s,
-            problems=diagnosing.problems(
-                engine, self._registering, None if is_disabled else intake, self._health, self._lost
-            ),
+            problems=diagnosing.problems(engine, self._registering, seen, self._health, self._lost),
         )
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 
     def _drops(self) -> dict[str, int]:
         """Number of frames dropped in this activation, by cause; thread-safe."""
-        intake, drops = self._intake, self._health.drops()
-        for cause, count in ({} if intake is None else intake.drops()).items():
-            drops[cause] = drops.get(cause, 0) + count
+        intake, drops = self._intake, Counter(self._health.drops())
+        drops.update({} if intake is None else intake.drops())
         return drops
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.runtime.pipeline import Pipeline
 from spectradino_core.runtime.recovery import Condition, RecoveringEngine
+from spectradino_core.streams.registering import Registering
+from spectradino_core.streams.settings import Settings
 from spectradino_ros.health import Health
 from spectradino_ros.intake import Intake
-from spectradino_ros.parameters import Settings
-from spectradino_ros.registering import Registering
-
-__all__ = ["intake_facts", "model_facts", "problems", "silence"]
 
 _FRAMES = 20
 """Frames without a result before it is reported: cameras triggered on demand send fewer."""
@@ -40,49 +40,39 @@ def model_facts(
 
 def intake_facts(intake: Intake) -> dict[str, str]:
     """Return the key values of an active node's streams."""
-    feed = intake.feed
-    median, learnt = feed.median_offset_ms, feed.learnt_offset
-    shown = feed.shown_offset
-    if not feed.settings.learn_ir_time_offset:
-        learnt_text = "off (learn_ir_time_offset)"
-    else:
-        learnt_text = "not yet" if learnt is None else str(learnt)
+    feed, pairer = intake.feed, intake.feed.pairer
+    median, learnt = pairer.median_offset_ms, feed.offsets.learnt
+    learnt_text = str(learnt or "not yet") if feed.settings.learn_ir_time_offset else "off (learn_ir_time_offset)"
+    by_images = "not yet"
+    if (shown := feed.offsets.shown) is not None:
+        by_images = f"{shown.offset_ns / 1e6:+.0f} (standard deviation {shown.spread_ns / 1e6:.0f})"
     return {
-        "mode": feed.mode.value,
-        "mode reason": feed.reason,
+        "mode": feed.modes.mode.value,
+        "mode reason": feed.modes.reason,
         "ir frozen": str(feed.ir_frozen).lower(),
         "paired by": "arrival" if feed.by_arrival else "stamp",
         "ir stamp minus rgb stamp, median [ms]": "no pair yet" if median is None else f"{median:.2f}",
         "ir time offset in force [ms]": f"{feed.ir_time_offset_ms:.2f}",
         "ir time offset learnt": learnt_text,
-        "ir time offset by the images [ms]": "not yet"
-        if shown is None
-        else f"{shown.offset_ns / 1e6:+.0f} (standard deviation {shown.spread_ns / 1e6:.0f})",
-        "pairs": str(feed.pairs),
-        "pairs with a reused ir frame": str(feed.reused),
-        "sync_slop_ms in force": f"{feed.slop_ms:.0f}",
-        "time jumps": str(feed.restarts),
+        "ir time offset by the images [ms]": by_images,
+        "pairs": str(pairer.pairs),
+        "pairs with a reused ir frame": str(pairer.reused),
+        "sync_slop_ms in force": f"{pairer.slop_ns / 1e6:.0f}",
+        "time jumps": str(pairer.restarts),
     }
 
 
 def silence(health: Health, intake: Intake, drops: dict[str, int], timeout_s: float) -> str:
-    """Describe why frames arrive but no result is published; a silent camera is reported elsewhere.
+    """Describe why frames arrive but no result was published for `timeout_s`, given the drops by cause.
 
-    Args:
-        health: counts frames and results.
-        intake: the cameras and their mode.
-        drops: number of dropped frames by cause.
-        timeout_s: seconds without a result before it is reported.
-
-    Returns:
-        The warning, "" if results are published or a camera is silent.
+    "" if results are published, or if a camera is silent, which is reported elsewhere.
     """
     silent_s, frames = health.silent_for("answers"), health.unanswered
     if silent_s < timeout_s or frames < _FRAMES or any(health.silent_for(key) > timeout_s for key in intake.cameras):
         return ""
-    most = sorted(drops.items(), key=lambda one: one[1], reverse=True)[:_CAUSES]
-    causes = ", ".join(f"{cause} {count}" for cause, count in most) or "none"
-    mode = "" if intake.feed.mode is Mode.FUSED else f" Mode {intake.feed.mode.value}: {intake.feed.reason}."
+    causes = ", ".join(f"{cause} {count}" for cause, count in Counter(drops).most_common(_CAUSES)) or "none"
+    modes = intake.feed.modes
+    mode = "" if modes.mode is Mode.FUSED else f" Mode {modes.mode.value}: {modes.reason}."
     return (
         f"no result for {silent_s:.0f} s, in which {frames} frames arrived.{mode} Most frequent drops since the "
         f"activation: {causes}. See the remedy in the log line of each cause's first drop"
@@ -97,7 +87,7 @@ def problems(
     Args:
         engine, registering: None while unconfigured.
         intake: None while the cameras are not subscribed to.
-        health: has the number of received frames; before the first one, `Health` reports the silent cameras.
+        health: has the number of received frames; before the first one it reports the silent cameras.
         lost: why the engine was given up, "" if it was not.
     """
     found = []
@@ -109,8 +99,8 @@ def problems(
         return found
     if registering is not None and registering.pending:
         found.append((DiagnosticStatus.WARN, f"the registration {registering.describe()}"))
-    mode = intake.feed.mode
+    mode = intake.feed.modes.mode
     if mode is not Mode.FUSED and (health.total("rgb") or health.total("ir")):
         level = DiagnosticStatus.ERROR if mode is Mode.STALE else DiagnosticStatus.WARN
-        found.append((level, f"mode {mode.value}: {intake.feed.reason}"))
+        found.append((level, f"mode {mode.value}: {intake.feed.modes.reason}"))
     return found

@@ -1,20 +1,23 @@
-"""Entry point of `detector_node`: handles signals during imports, names missing modules.
+"""Entry point of `detector_node`: help, arguments that ROS would ignore, missing modules, signals during imports.
 
 Importing ROS and ONNX Runtime takes a second, in which Ctrl-C would raise from within an import. The process has no
-state to clean up by then, so it just exits.
+state to clean up by then, so it just exits. Nothing here needs ROS.
 """
 
 from __future__ import annotations
 
+import difflib
+import json
 import os
+import re
 import signal
 import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
-
-__all__ = ["main", "remedy"]
 
 _BUILD = "colcon build --base-paths src src/spectradino_ros/msg"
 _ROSDEP = "rosdep install --from-paths src src/spectradino_ros/msg --ignore-src"
+_BEGIN, _END = "--ros-args", "--"
 
 
 def _leave(_number: int, _frame: Any) -> None:
@@ -22,11 +25,7 @@ def _leave(_number: int, _frame: Any) -> None:
 
 
 def remedy(module: str) -> str:
-    """Return how to install a missing module, "" if unknown.
-
-    Args:
-        module: fully qualified module name.
-    """
+    """Return how to install a missing module, given its fully qualified name; "" if unknown."""
     name = module.partition(".")[0]
     if name == "spectradino_msgs":
         return (
@@ -41,13 +40,92 @@ def remedy(module: str) -> str:
     return ""
 
 
+def _for_ros(words: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """Yield each argument and whether ROS reads it: those from --ros-args to -- ."""
+    is_for_ros = False
+    for word in words:
+        if word == _BEGIN or (is_for_ros and word == _END):
+            is_for_ros = word == _BEGIN
+            yield word, True
+        else:
+            yield word, is_for_ros
+
+
+def outside_ros(words: Sequence[str]) -> list[str]:
+    """Return the arguments that ROS does not read."""
+    return [word for word, is_for_ros in _for_ros(words) if not is_for_ros]
+
+
+def _parameter_files(words: Sequence[str]) -> list[str]:
+    """Return the files that follow --params-file among the arguments for ROS."""
+    following = [*words[1:], _BEGIN]
+    return [
+        file
+        for (word, is_for_ros), file in zip(_for_ros(words), following)
+        if is_for_ros and word == "--params-file" and file not in (_BEGIN, _END)
+    ]
+
+
+def refuse(words: Sequence[str]) -> tuple[int, str] | None:
+    """Return exit code and text to print instead of starting the node with these arguments; None: start it."""
+    from spectradino_core.files import FileError, read_text
+    from spectradino_core.streams.parameter_values import shorten
+    from spectradino_core.streams.settings import specs
+
+    own = outside_ros(words)
+    if "-h" in own or "--help" in own:
+        return 0, usage()
+    if not own:
+        try:  # ROS would block on a pipe, and report another encoding as "line 0"
+            for path in _parameter_files(words):
+                read_text(path, "parameter file")
+        except FileError as error:
+            return 1, f"detector_node cannot start: {error}"
+        return None
+    word = own[0]
+    name = re.split(":?=", word.lstrip("-"), maxsplit=1)[0]
+    near = difflib.get_close_matches(name, specs(), n=1)
+    if near:
+        hint = f"parameters follow --ros-args: detector_node --ros-args -p {near[0]}:=VALUE"
+    elif ":=" in word or word in ("-p", "-r", "--params-file", "--remap", "--param", "--log-level"):
+        hint = "parameters, remappings and log levels follow --ros-args"
+    else:
+        hint = "see detector_node --help"
+    return 2, f"detector_node: unknown argument {shorten(word)!r}: {hint}"
+
+
+def usage() -> str:
+    """Return the help text, with every parameter."""
+    from spectradino_core import __version__
+    from spectradino_core.streams.settings import specs
+
+    lines = [
+        f"detector_node {__version__}: lifecycle node for detections and masks from an RGB and an infrared camera.",
+        "",
+        "usage: ros2 run spectradino_ros detector_node [--help] [--ros-args ...]",
+        "",
+        "after --ros-args:",
+        "  --params-file FILE         parameters from a YAML file, as in config/detector.yaml",
+        "  -p NAME:=VALUE             one parameter",
+        "  -r rgb/image_raw:=TOPIC    topic of the RGB camera",
+        "  -r ir/image_raw:=TOPIC     topic of the infrared camera",
+        "  -r __ns:=/NAMESPACE        namespace of the node and its topics",
+        "  --log-level LEVEL          debug, info, warn, error or fatal",
+        "",
+        "parameters:",
+    ]
+    for spec in specs().values():
+        default = json.dumps(spec.default)  # the same as in YAML
+        facts = "; ".join(filter(None, (spec.allowed, f"default {default}")))
+        lines += [f"  {spec.name}  ({facts})", f"      {spec.description}"]
+    return "\n".join(lines)
+
+
 def main() -> int:
     """Run the node with the process's arguments, see `detector_node.main`; returns the exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
     try:
-        from spectradino_ros.command_line import refuse
-
         if refusal := refuse(sys.argv[1:]):
             code, text = refusal
             try:

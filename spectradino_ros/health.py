@@ -10,8 +10,6 @@ from time import monotonic
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-__all__ = ["Health"]
-
 _WINDOW_S = 10.0
 _RATE_WINDOW_S = 5.0
 _LATENCIES = 300
@@ -28,10 +26,6 @@ class Health:
     """Counters of one activation: messages, results, drops and latencies; thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        """
-        Args:
-            clock: monotonic time in seconds.
-        """
         self._clock = clock
         self._lock = threading.Lock()
         self.reset()
@@ -77,12 +71,7 @@ class Health:
             self._errors += 1
 
     def answered(self, latency_ms: float, in_time: bool) -> None:
-        """Count a result.
-
-        Args:
-            latency_ms: from the header stamp to the result.
-            in_time: whether the deadline was met.
-        """
+        """Count a result, with its latency from the header stamp and whether it met the deadline."""
         self.arrived("answers")
         with self._lock:
             self._latencies.append(latency_ms)
@@ -192,22 +181,15 @@ class Health:
             if missed > _TOLERATED_LATE:
                 found.append((DiagnosticStatus.WARN, f"{missed:.0%} of the last answers missed the deadline"))
             if ir_invalid is not None and ir_invalid > _TOLERATED_INVALID:
-                text = (
-                    f"{ir_invalid:.0%} of the infrared pixels are invalid: check lens, shutter and "
-                    "rectification, crop a border with ir_crop, or set ir_invalid_counts if these counts are valid"
-                )
-                found.append((DiagnosticStatus.WARN, text))
+                remedy = "crop a border with ir_crop, or set ir_invalid_counts if these counts are valid"
+                text = f"{ir_invalid:.0%} of the infrared pixels are invalid: check lens, shutter and rectification"
+                found.append((DiagnosticStatus.WARN, f"{text}, {remedy}"))
             if not found and rates["answers"] == 0.0:
                 found.append((DiagnosticStatus.WARN, f"no answer {'lately' if totals.get('answers') else 'yet'}"))
         level = max((level for level, _ in found), default=DiagnosticStatus.OK)
         text = "; ".join(text for _, text in sorted(found, key=lambda one: one[0], reverse=True))
         if not text:
             text = f"{rates['answers']:.1f} answers/s" if state == "active" else state
-        status = DiagnosticStatus(
-            level=level,
-            name=name,
-            message=text,
-            hardware_id=node,
-            values=[KeyValue(key=k, value=v) for k, v in values.items()],
-        )
+        pairs = [KeyValue(key=key, value=value) for key, value in values.items()]
+        status = DiagnosticStatus(level=level, name=name, message=text, hardware_id=node, values=pairs)
         return DiagnosticArray(status=[status])

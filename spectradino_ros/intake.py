@@ -8,36 +8,80 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from time import monotonic_ns, perf_counter
+from time import monotonic_ns, perf_counter_ns
 from typing import Any
 
+import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
-from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CameraInfo, Image
 
 from spectradino_core.calibration.registration import RegistrationError
 from spectradino_core.runtime.perception_result import Mode
-from spectradino_core.streams import feed
-from spectradino_core.streams.decode import DecodeError
+from spectradino_core.streams.feed import Capture, Feed
+from spectradino_core.streams.frames import CameraFrame
+from spectradino_core.streams.image_message import DecodeError
 from spectradino_core.streams.jpeg import STRICT_DECODER
+from spectradino_core.streams.registering import Registering
+from spectradino_core.streams.settings import ParameterError, Settings
 from spectradino_core.streams.throttle import Throttle
-from spectradino_core.streams.topics import IMAGES, TF_STATIC
+from spectradino_core.streams.topics import CAMERA_INFO, IMAGES, TF_STATIC
 from spectradino_core.text import log_line
-from spectradino_ros.cameras import Camera
-from spectradino_ros.frames import CameraFrame, Capture, CvBridgeConverter, stamp_ns
+from spectradino_ros.cameras import Camera, stamp_ns
+from spectradino_ros.entry import remedy
 from spectradino_ros.health import Health
 from spectradino_ros.notices import Notices
-from spectradino_ros.parameters import Settings
-from spectradino_ros.registering import Registering, camera_info_topic, tf_message_type
-
-__all__ = ["Intake"]
 
 _STATIC_TRANSFORMS = QoSProfile(
     depth=100,  # as tf2's own listener: each publisher keeps one message for those that join late
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
+
+
+def tf_message_type() -> Any:
+    """Return the type tf2_msgs/msg/TFMessage, which only extrinsics_from_tf needs.
+
+    Raises:
+        ParameterError: tf2_msgs is not installed.
+    """
+    try:
+        from tf2_msgs.msg import TFMessage
+    except ImportError as error:
+        raise ParameterError(
+            f"parameter 'extrinsics_from_tf' needs the ROS package tf2_msgs, which can not be imported ({error}): "
+            f"{remedy('tf2_msgs')} (without a ROS distribution: 'make msgs')"
+        ) from None
+    return TFMessage
+
+
+def camera_info_topic(node: Any, key: str) -> str:
+    """Return the CameraInfo topic of "rgb" or "ir": the remapped one, else `camera_info` beside the image topic."""
+    name, resolve = CAMERA_INFO[key], node.resolve_topic_name
+    is_remapped = resolve(name) != resolve(name, only_expand=True)
+    return str(resolve(name)) if is_remapped else f"{resolve(IMAGES[key]).rpartition('/')[0]}/camera_info"
+
+
+class CvBridgeConverter:
+    """Converter of encodings that are only supported through cv_bridge, if it is installed.
+
+    cv_bridge is imported with the first such message: distributions build it for NumPy 1, so its import fails with long
+    output beside NumPy 2, and most cameras do not need it.
+    """
+
+    def __init__(self) -> None:
+        self._bridge: Any = None
+
+    def __call__(self, message: Image, wanted: str) -> np.ndarray:
+        if self._bridge is None:
+            try:
+                from cv_bridge import CvBridge
+            except Exception as error:  # a broken build raises anything
+                raise RuntimeError(f"cv_bridge is not available: {error}") from None
+            self._bridge = CvBridge()
+        return self._bridge.imgmsg_to_cv2(message, wanted)
 
 
 class Intake:
@@ -54,7 +98,7 @@ class Intake:
         settings: Settings,
         health: Health,
         notices: Notices,
-        submit: Callable[..., list[Capture]],
+        submit: Callable[..., list[Capture[CameraFrame]]],
         registering: Registering,
         on_mode: Callable[[Mode], None],
     ) -> None:
@@ -62,9 +106,8 @@ class Intake:
         Args:
             node: creates the subscriptions.
             settings: parameters of pairing and fallback; `apply` changes them.
-            health: counts messages and drops.
-            notices: logs warnings and errors, throttled.
-            submit: queues captures and returns those that are dropped.
+            health, notices: count and log.
+            submit: queues captures and returns those that are dropped; their `ready_ns` is by `perf_counter_ns`.
             registering: takes CameraInfo messages if configured, and has the calibrated time offset.
             on_mode: called with each new mode.
 
@@ -82,7 +125,7 @@ class Intake:
         self._timeout_s = settings.no_message_timeout_s
         self._decoding = settings.decoding
         self._large: set[str] = set()
-        self.feed: feed.Feed[CameraFrame] = feed.Feed(settings.feed(registering.time_offset_ms), monotonic_ns())
+        self.feed: Feed[CameraFrame] = Feed(settings.calibrated(registering.time_offset_ms), monotonic_ns())
         self._throttle = Throttle(settings.enabled, settings.max_rate_hz)
         self.cameras: dict[str, Camera] = {}
         self._calibrations: list[Any] = []
@@ -100,11 +143,17 @@ class Intake:
             )
         for key, name in IMAGES.items():
             self.cameras[key] = Camera(
-                self._node, key, name, self._receiver(key), self._health, self._notices, settings.transport_of(key)
+                self._node,
+                key,
+                name,
+                partial(self._on_image, key),
+                self._health,
+                self._notices,
+                settings.transport_of(key),
             )
         if self._registering.from_camera_info:
-            for key, image in IMAGES.items():
-                topic, take = camera_info_topic(self._node, key, image), partial(self._on_camera_info, key)
+            for key in IMAGES:
+                topic, take = camera_info_topic(self._node, key), partial(self._on_camera_info, key)
                 self._calibrations.append(
                     self._node.create_subscription(CameraInfo, topic, take, qos_profile_sensor_data)
                 )
@@ -124,7 +173,7 @@ class Intake:
 
     def apply(self, settings: Settings) -> None:
         """Apply changed settings and keep the state of the streams."""
-        self.feed.apply(settings.feed(self._registering.time_offset_ms))
+        self.feed.apply(settings.calibrated(self._registering.time_offset_ms))
         self._timeout_s = settings.no_message_timeout_s
         self._throttle.enabled, self._throttle.max_rate_hz = settings.enabled, settings.max_rate_hz
         self._log_events()
@@ -138,9 +187,6 @@ class Intake:
         for camera in self.cameras.values():
             camera.watch(self._timeout_s)
         self._submit_captures(self.feed.watch(monotonic_ns()))
-
-    def _receiver(self, key: str) -> Callable[[Any], None]:
-        return lambda message: self._on_image(key, message)
 
     def _on_image(self, key: str, message: Any) -> None:
         arrival_ns = monotonic_ns()
@@ -156,7 +202,7 @@ class Intake:
                     "confirm a learnt time offset: set ir_time_offset_ms, or let the camera send less than 4 megapixels"
                 )
             self.feed.registration = self._registering.current
-            self.feed.rgb_grid = self._registering.rgb_size is not None
+            self.feed.modes.rgb_grid = self._registering.rgb_size is not None
             stamp = stamp_ns(frame.header)
             self._submit_captures(self.feed.frame(key, stamp, arrival_ns, frame, frame.look, frame.glance))
         except DecodeError as error:
@@ -165,14 +211,13 @@ class Intake:
             self._submit_captures(self.feed.refused(key, arrival_ns, error))
         except Exception as error:  # costs one frame; rclpy would end the process
             self._health.dropped("intake_failed")
-            trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-            self._notices.error(f"intake {topic}", f"dropped a frame of {topic}: {error}\n{trace}")
+            self._notices.error(f"intake {topic}", f"dropped a frame of {topic}: {error}\n{traceback.format_exc()}")
 
     def _on_camera_info(self, key: str, info: CameraInfo) -> None:
         had_one = self._registering.current is not None
         if not self._register(partial(self._registering.take, key, info), f"the {key} camera's camera_info"):
             return
-        topic = camera_info_topic(self._node, key, IMAGES[key])
+        topic = camera_info_topic(self._node, key)
         if had_one and (publishers := self._node.count_publishers(topic)) > 1:
             self._notices.warn(
                 f"publishers {topic}",
@@ -191,31 +236,23 @@ class Intake:
             self._notices.info("registration made", f"registration made: {self._registering.describe()}")
         except RegistrationError as error:
             self._notices.error("no registration", f"no registration: {error}")
-        except Exception as error:  # as for a frame
-            trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-            self._notices.error(f"registration {source}", f"no registration from {source}:\n{trace}")
+        except Exception:  # as for a frame
+            self._notices.error(f"registration {source}", f"no registration from {source}:\n{traceback.format_exc()}")
             return False
         return True
 
-    def _submit_captures(self, captures: list[feed.Capture[CameraFrame]]) -> None:
+    def _submit_captures(self, captures: list[Capture[CameraFrame]]) -> None:
         self._log_events()
-        admitted = [c for c in map(self._admit, captures) if c is not None]
-        if not admitted:
-            return
-        now_s = perf_counter()
-        dropped = self._submit(*(Capture(c.rgb, c.ir, c.error_ns, now_s, c.after_jump, c.time_ns) for c in admitted))
-        if dropped:
+        admitted = (self._throttle(capture, round(capture.reference.received_s * 1e9)) for capture in captures)
+        now_ns = perf_counter_ns()
+        ready = [replace(capture, ready_ns=now_ns) for capture in admitted if capture is not None]
+        if ready and (dropped := self._submit(*ready)):
             self._health.dropped("overload", len(dropped))
             self._notices.warn(
                 "overload",
                 "dropped a frame because a newer one arrived while the model was busy: lower the cameras' frame "
                 "rate or use a faster model (see step 'engine' in ~/frame_report); the newest frame is always kept",
             )
-
-    def _admit(self, capture: feed.Capture[CameraFrame]) -> feed.Capture[CameraFrame] | None:
-        frame = capture.rgb if capture.rgb is not None else capture.ir
-        assert frame is not None
-        return self._throttle(capture, round(frame.received_s * 1e9))
 
     def _log_events(self) -> None:
         for event in self.feed.take_events():

@@ -16,26 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from spectradino_core.files import FileError, check_file
-from spectradino_core.streams.parameter_values import node_names_in
+from spectradino_core.streams.parameter_values import blocks_in, check, shorten
+from spectradino_core.streams.settings import TRANSPORTS, ParameterError, Spec, parameter, specs
 from spectradino_core.streams.topics import CAMERA_INFO, IMAGES
-from spectradino_ros.parameters import TRANSPORTS, ParameterError, Spec, check, parameter, shorten, specs
 from spectradino_ros.shared_files import find_shared
-
-__all__ = [
-    "NODE_NAME",
-    "Argument",
-    "arguments",
-    "dds_profile",
-    "parameter_file",
-    "parameter_values",
-    "refuse_unknown",
-    "remappings",
-    "truth",
-]
 
 NODE_NAME = "detector_node"
 
-_TRUTHS = {"true": True, "false": False, "True": True, "False": False}
+TRUTHS = {"true": True, "false": False, "True": True, "False": False}
 """Booleans as launch files write them, in YAML and in Python."""
 
 _DEFAULT_FILE = "config/detector.yaml"
@@ -68,13 +56,13 @@ def arguments() -> list[Argument]:
         Argument(
             "use_sim_time",
             f"Use the time on /clock, as published by a simulator or by a bag player with --clock. {as_in_file}",
-            choices=("", *_TRUTHS),
+            choices=("", *TRUTHS),
         ),
         Argument(
             "use_respawn",
             "Restart the node 2 s after it has ended by itself; with autostart it then activates itself.",
             "false",
-            tuple(_TRUTHS),
+            tuple(TRUTHS),
         ),
         Argument(
             "log_level",
@@ -105,16 +93,12 @@ def arguments() -> list[Argument]:
 
 
 def _choices(spec: Spec) -> tuple[str, ...]:
-    allowed = tuple(_TRUTHS) if spec.kind is bool else spec.choices
+    allowed = tuple(TRUTHS) if spec.kind is bool else spec.choices
     return tuple(dict.fromkeys(("", *allowed))) if allowed else ()
 
 
 def refuse_unknown(given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse unknown launch arguments, which launch itself ignores.
-
-    Args:
-        given: names of the arguments given to this launch file.
-        known: names that it declares.
+    """Refuse names of launch arguments that are not `known`, which launch itself ignores.
 
     Raises:
         ParameterError: a name is unknown; the message has the nearest one.
@@ -131,23 +115,15 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str]) -> None:
         raise ParameterError(f"launch argument '{shorten(name)}' is unknown: {hint}")
 
 
-def truth(text: str) -> bool:
-    """Return a boolean from its text in a launch file."""
-    return _TRUTHS[text]
-
-
 def parameter_values(given: Mapping[str, str]) -> dict[str, Any]:
-    """Return the parameters set by the arguments, by name; empty arguments set none.
-
-    Args:
-        given: texts of the arguments by name, "" if not given.
+    """Return the parameters set by the arguments, by name; an argument "" sets none.
 
     Raises:
         ParameterError: a text is not a valid value of its parameter.
     """
     values: dict[str, Any] = {}
     if given["use_sim_time"]:
-        values["use_sim_time"] = truth(given["use_sim_time"])
+        values["use_sim_time"] = TRUTHS[given["use_sim_time"]]
     if given["image_transport"]:
         values |= {"rgb_transport": given["image_transport"], "ir_transport": given["image_transport"]}
     for name in specs():
@@ -159,7 +135,7 @@ def parameter_values(given: Mapping[str, str]) -> dict[str, Any]:
 def _parse(spec: Spec, text: str) -> Any:
     try:
         if spec.kind is bool:
-            value: Any = _TRUTHS[text]
+            value: Any = TRUTHS[text]
         elif spec.kind is tuple:
             value = [float(word) for word in text.strip("[]() ").replace(",", " ").split()]
         else:
@@ -194,11 +170,9 @@ def remappings(given: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 def parameter_file(text: str, namespace: str) -> Path:
-    """Return the path of the argument `params_file`.
+    """Return the path of the argument `params_file`; "": the package's file.
 
-    Args:
-        text: the argument; "": the package's file.
-        namespace: namespace of the node, including those pushed by including launch files.
+    `namespace` is the node's, including those pushed by including launch files.
 
     Raises:
         ParameterError: the file does not exist, can't be read, or has no block for the node, which ROS would ignore.
@@ -208,7 +182,7 @@ def parameter_file(text: str, namespace: str) -> Path:
         kind = "it is a folder" if os.path.lexists(path) else "there is no such file"
         raise ParameterError(f"launch argument 'params_file' is {shorten(text)!r}: {kind}")
     node = "/" + "/".join(filter(None, (namespace.strip("/"), NODE_NAME)))
-    names = node_names_in(path)
+    names = [name for name, _ in blocks_in(path)]
     if not any("*" in name or name.strip("/") == node.strip("/") for name in names):
         raise ParameterError(
             f"parameter file {path} has no block for {node}, only for {shorten(', '.join(names))}: "

@@ -16,41 +16,40 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from spectradino_ros.launch_arguments import (
     NODE_NAME,
-    Argument,
+    TRUTHS,
     arguments,
     dds_profile,
     parameter_file,
     parameter_values,
     refuse_unknown,
     remappings,
-    truth,
 )
-
-__all__ = ["NODE_NAME", "detector_launch_description"]
 
 
 def detector_launch_description(band: str) -> LaunchDescription:
     """Return the launch description with all arguments and the node.
 
-    Args:
-        band: band of the infrared camera, "lwir", "swir" or "nir": the node's `infrared_band` unless the parameter
-            file or an argument sets another.
+    `band` is the node's `infrared_band` unless the parameter file or an argument sets another.
     """
-    declared = arguments()
+    known = [argument.name for argument in arguments()]
     include, shared = _include()
 
     def check_names(context: LaunchContext) -> None:
         if include is not None:
             given = [_text(context, name) for name, _ in include.launch_arguments]
-            known = [argument.name for argument in declared]
             refuse_unknown((name for name in given if name not in shared), known)
 
     return LaunchDescription(
         [
             # Before the declarations, which check the choices of arguments.
             OpaqueFunction(function=check_names),
-            *map(_declare, declared),
-            OpaqueFunction(function=lambda context: _node(context, band, declared)),
+            *(
+                DeclareLaunchArgument(
+                    a.name, default_value=a.default, choices=a.choices or None, description=a.description
+                )
+                for a in arguments()
+            ),
+            OpaqueFunction(function=lambda context: _node(context, band, known)),
         ]
     )
 
@@ -78,17 +77,8 @@ def _text(context: LaunchContext, words: Any) -> str:
     return str(perform_substitutions(context, normalize_to_list_of_substitutions(words)))
 
 
-def _declare(argument: Argument) -> DeclareLaunchArgument:
-    return DeclareLaunchArgument(
-        argument.name,
-        default_value=argument.default,
-        choices=argument.choices or None,
-        description=argument.description,
-    )
-
-
-def _node(context: LaunchContext, band: str, declared: Iterable[Argument]) -> list[Node]:
-    given = {a.name: LaunchConfiguration(a.name).perform(context).strip() for a in declared}
+def _node(context: LaunchContext, band: str, names: Iterable[str]) -> list[Node]:
+    given = {name: LaunchConfiguration(name).perform(context).strip() for name in names}
     # Strings with their type: launch would convert a file name such as 123 to a number.
     values = {
         name: ParameterValue(value, value_type=str) if isinstance(value, str) else value
@@ -109,7 +99,7 @@ def _node(context: LaunchContext, band: str, declared: Iterable[Argument]) -> li
             # The band precedes the parameter file, which may override it.
             arguments=["--ros-args", "--log-level", given["log_level"], "-p", f"infrared_band:={band}"],
             additional_env={"FASTRTPS_DEFAULT_PROFILES_FILE": str(dds_profile(profile))} if profile else {},
-            respawn=truth(given["use_respawn"]),
+            respawn=TRUTHS[given["use_respawn"]],
             respawn_delay=2.0,
             output="screen",
         )

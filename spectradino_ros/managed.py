@@ -13,17 +13,15 @@ from collections.abc import Callable
 from typing import Any
 
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState, GetAvailableTransitions, GetState
+from lifecycle_msgs.srv import GetAvailableTransitions, GetState
 from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
+from spectradino_core.streams.parameter_values import did_you_mean, is_unchanged, shorten
 from spectradino_core.text import log_line
 from spectradino_ros.notices import Notices
-from spectradino_ros.parameters import did_you_mean, is_unchanged, shorten
-
-__all__ = ["ManagedNode"]
 
 _PERIOD_S = 10.0
 """Minimum time between two warnings about requests of one kind."""
@@ -66,19 +64,18 @@ class ManagedNode(LifecycleNode):
     def guard_services(self) -> None:
         """Wrap the callbacks of all services that the node has at this moment."""
         self._requests = Notices(self.get_logger(), _PERIOD_S)
-        self._lifecycle: dict[str, Callback] = {}
+        self._originals: dict[str, Callback] = {}
+        wrappers: dict[str, Callable[[Callback], Callback]] = {
+            "change_state": self._allowed_only,
+            "set_parameters": _one_by_one,
+            "set_parameters_atomically": _readable_only,
+            "get_type_description": _printable_only,
+        }
         for service in self.services:
             name, inner = service.srv_name.rpartition("/")[2], service.callback
-            if service.srv_type in (GetState, GetAvailableTransitions):
-                self._lifecycle[name] = inner
-            if service.srv_type is ChangeState:
-                inner = self._allowed_only(inner)
-            elif service.srv_type is SetParameters:
-                inner = _one_by_one(inner)
-            elif service.srv_type is SetParametersAtomically:
-                inner = _readable_only(inner)
-            elif name == "get_type_description":
-                inner = _printable_only(inner)
+            self._originals[name] = inner
+            if name in wrappers:
+                inner = wrappers[name](inner)
             service.callback = self._guarded_service(name, inner, service.srv_type)
 
     def _transition(
@@ -121,14 +118,14 @@ class ManagedNode(LifecycleNode):
     @property
     def state(self) -> str:
         """Label of the current lifecycle state, e.g. "inactive"."""
-        response = self._lifecycle["get_state"](GetState.Request(), GetState.Response())
+        response = self._originals["get_state"](GetState.Request(), GetState.Response())
         return str(response.current_state.label)
 
     @property
     def transitions(self) -> dict[str, int]:
         """Transitions allowed in the current state: ids by label."""
         kind = GetAvailableTransitions
-        response = self._lifecycle["get_available_transitions"](kind.Request(), kind.Response())
+        response = self._originals["get_available_transitions"](kind.Request(), kind.Response())
         return {item.transition.label: item.transition.id for item in response.available_transitions}
 
     @property
@@ -148,9 +145,8 @@ class ManagedNode(LifecycleNode):
         return super().set_parameters_atomically(changes)
 
     def _has_value(self, given: Parameter) -> bool:
-        return given.type_ is not Parameter.Type.NOT_SET and is_unchanged(
-            given.name, self.get_parameter(given.name).value, given.value
-        )
+        present = self.get_parameter(given.name).value
+        return given.type_ is not Parameter.Type.NOT_SET and is_unchanged(given.name, present, given.value)
 
     def _allowed_only(self, change: Callback) -> Callback:
         """Wrap `change_state` to respond success=False to transitions not allowed in the current state."""

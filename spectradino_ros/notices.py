@@ -9,23 +9,16 @@ from typing import Any
 
 from spectradino_core.text import log_line
 
-__all__ = ["Notices"]
-
 
 class Notices:
-    """Throttled logging by key; thread-safe.
+    """Throttled logging by key, the subject of a line; thread-safe. Each method returns whether the line was logged.
 
     rclpy throttles by calling line of code. Here one line of code reports several topics and causes, and the number of
-    suppressed lines is added to the next one.
+    suppressed lines is added to the next one, unless they are not `counted`, as of a state that is polled.
     """
 
     def __init__(self, logger: Any, period_s: float, clock: Callable[[], float] = monotonic) -> None:
-        """
-        Args:
-            logger: has `info(text)`, `warning(text)` and `error(text)`.
-            period_s: minimum time between two lines of one key.
-            clock: monotonic time in seconds.
-        """
+        """`period_s` is the minimum time between two lines of one key."""
         self.period_s = period_s
         self._logger = logger
         self._clock = clock
@@ -33,34 +26,22 @@ class Notices:
         self._last: dict[str, float] = {}
         self._suppressed: dict[str, int] = {}
 
+    def info(self, key: str, text: str) -> bool:
+        line = self._due(key, text, counted=True)
+        if line is not None:
+            self._logger.info(line)
+        return line is not None
+
     def warn(self, key: str, text: str, counted: bool = True) -> bool:
-        """Log a warning unless one of the same key was logged within the period.
-
-        Args:
-            key: subject of the line; lines are throttled by it.
-            text: the line.
-            counted: add the number of suppressed lines to the next one; False for a state that is polled.
-
-        Returns:
-            Whether it was logged.
-        """
         line = self._due(key, text, counted)
         if line is not None:
             self._logger.warning(line)
         return line is not None
 
     def error(self, key: str, text: str) -> bool:
-        """Log an error, throttled as in `warn`."""
         line = self._due(key, text, counted=True)
         if line is not None:
             self._logger.error(line)
-        return line is not None
-
-    def info(self, key: str, text: str) -> bool:
-        """Log at level info, throttled as in `warn`."""
-        line = self._due(key, text, counted=True)
-        if line is not None:
-            self._logger.info(line)
         return line is not None
 
     def forget(self) -> None:

@@ -1,8 +1,4 @@
-"""Declaration of the node's parameters with rclpy.
-
-Defaults, ranges and descriptions: `spectradino_core/streams/settings.py`. ROS is imported only in `declare`, so that
-the launch description can use this module without a node.
-"""
+"""Declaration of the node's parameters with rclpy, as described in `spectradino_core/streams/settings.py`."""
 
 from __future__ import annotations
 
@@ -10,42 +6,22 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-from spectradino_core.streams.parameter_values import check, did_you_mean, is_unchanged, shorten
-from spectradino_core.streams.settings import TRANSPORTS, ParameterError, Settings, Spec, When, parameter, specs
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidParameterValueException
 
-__all__ = [
-    "TRANSPORTS",
-    "ParameterError",
-    "Settings",
-    "Spec",
-    "When",
-    "check",
-    "declare",
-    "did_you_mean",
-    "idle_overrides",
-    "is_unchanged",
-    "parameter",
-    "shorten",
-    "specs",
-    "unknown_overrides",
-]
+from spectradino_core.streams.parameter_values import check, did_you_mean, shorten
+from spectradino_core.streams.settings import ParameterError, Settings, When, specs
 
 _NAMED_UNKNOWN = 10
 """Unknown parameters to name, because finding the nearest name takes a millisecond each."""
 
 
 def declare(node: Any) -> Settings:
-    """Declare all parameters and read their values, as set on the command line or in a YAML file.
-
-    Args:
-        node: the rclpy node.
+    """Declare all parameters of an rclpy node and read their values, as set on the command line or in a YAML file.
 
     Raises:
         ParameterError: a value given at start is invalid.
     """
-    from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-    from rclpy.exceptions import InvalidParameterValueException
-
     values = {}
     for spec in specs().values():
         descriptor = ParameterDescriptor(
@@ -70,10 +46,9 @@ def declare(node: Any) -> Settings:
 
 
 def unknown_overrides(names: list[str]) -> list[str]:
-    """Return a warning for each unknown parameter given at start, which ROS ignores silently.
+    """Return a warning for each unknown one of the parameters given at start, which ROS ignores silently.
 
-    Args:
-        names: names of the parameters given at start; after the first ten unknown ones the others are counted.
+    After the first ten the others are counted.
     """
     theirs = ("use_sim_time", "start_type_description_service")
     unknown = [n for n in names if n not in specs() and n not in theirs and not n.startswith("qos_overrides.")]
@@ -92,9 +67,7 @@ def unknown_overrides(names: list[str]) -> list[str]:
 def idle_overrides(names: Iterable[str], declared: Iterable[str]) -> list[str]:
     """Return a warning for each qos_overrides parameter given at start that is not used.
 
-    Args:
-        names: names of the parameters given at start.
-        declared: names of the parameters that the node has after it subscribed.
+    `declared` are the names of the parameters that the node has after it subscribed.
     """
     known = [name for name in declared if name.startswith("qos_overrides.")]
     found = []

@@ -21,11 +21,9 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
 from spectradino_core.runtime.engine_build import interrupt_builds
+from spectradino_core.streams.settings import ParameterError
 from spectradino_core.text import log_line
 from spectradino_ros.notices import Notices
-from spectradino_ros.parameters import ParameterError
-
-__all__ = ["StopRequest", "run"]
 
 _POLL_S = 0.1
 """Maximum delay of a signal: Python runs its handlers between two calls into ROS."""
@@ -53,13 +51,7 @@ class StopRequest:
 
 
 def run(make_node: Callable[[], Any], args: Sequence[str] | None = None) -> int:
-    """Create the node and spin it until a stop is requested.
-
-    Args:
-        make_node: called once ROS is initialised. Returns a LifecycleNode with `autostart` (whether it configures and
-            activates itself), `release` (frees all resources in any state) and `exit_code` (ends the process if not
-            0).
-        args: command line, `sys.argv` by default.
+    """Create the node, a `ManagedNode` with `release`, and spin it until a stop is requested.
 
     Returns:
         The process's exit code: 0 after SIGINT, SIGTERM or an external shutdown; 1 if the node could not be created or

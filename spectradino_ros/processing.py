@@ -27,18 +27,17 @@ from spectradino_core.streams.detecting import (
     own_pixels,
     unpack,
 )
+from spectradino_core.streams.feed import Capture
+from spectradino_core.streams.frames import CameraFrame
+from spectradino_core.streams.registering import Registering
+from spectradino_core.streams.result_fields import Facts
+from spectradino_core.streams.settings import Settings
 from spectradino_core.streams.topics import IMAGES
 from spectradino_core.thermal import NoValidPixelError, ThermalError
-from spectradino_ros.cameras import camera_topic
-from spectradino_ros.frames import Capture, stamp_ns
+from spectradino_ros.cameras import camera_topic, stamp_ns
 from spectradino_ros.health import Health
 from spectradino_ros.notices import Notices
 from spectradino_ros.outputs import Outputs
-from spectradino_ros.parameters import Settings
-from spectradino_ros.publishing import Facts
-from spectradino_ros.registering import Registering
-
-__all__ = ["CaptureProcessor"]
 
 _CLOCK_TOLERANCE_S = 10.0
 """Stamps that differ from the node's clock by more come from another clock, not from late frames."""
@@ -62,12 +61,10 @@ class CaptureProcessor:
         """
         Args:
             node: gives the clock and resolves topic names.
-            pipeline: runs inference.
-            outputs: publishes the results.
+            pipeline, outputs: run inference and publish its results.
             settings: returns the current parameters.
             drops: returns the number of frames dropped since activation, by cause.
-            health: counts results and failures.
-            notices: logs warnings and errors, throttled.
+            health, notices: count and log.
             registering: the registration of IR frames to RGB images.
             lost: called with the reason for each capture dropped because the engine was given up.
         """
@@ -85,9 +82,9 @@ class CaptureProcessor:
         self._notices = notices
         self._topics = {key: camera_topic(node, name, settings().transport_of(key)) for key, name in IMAGES.items()}
 
-    def process(self, capture: Capture) -> None:
+    def process(self, capture: Capture[CameraFrame]) -> None:
         """Run inference on a capture and publish the result; exceptions go to `failed`."""
-        settings = self._settings()
+        settings, ready_s = self._settings(), capture.ready_ns / 1e9
         start = perf_counter()
         for error in unpack(settings, self._registering, capture.rgb, capture.ir):
             self._report_damaged(error)
@@ -100,7 +97,9 @@ class CaptureProcessor:
                 raise
             if capture.ir is not None and not capture.ir.used:
                 capture.ir.used = True
-                self._report_no_valid_pixel(error)
+                self._health.dropped(drop_cause(error))
+                self._health.invalid_pixels(1.0)
+                self._notices.error("thermal", f"dropped a frame of {self._topics['ir']}: {error}")
             capture = capture.without("ir")
             percepts = self._found(settings, capture)
         rgb, ir = capture.rgb, capture.ir
@@ -131,27 +130,20 @@ class CaptureProcessor:
         published = perf_counter()
         steps_ms = {
             "decode": sum(frame.decode_ms for frame in (rgb, None if ir_reused else ir) if frame is not None),
-            "pairing": (capture.ready_s - capture.reference.received_s) * 1e3,
-            "queue": (start - capture.ready_s) * 1e3,
+            "pairing": (ready_s - capture.reference.received_s) * 1e3,
+            "queue": (start - ready_s) * 1e3,
             **percepts.steps_ms,
             "publish": (published - found) * 1e3,
         }
         self._draw("annotations", self._outputs.publish_annotations, percepts, header)
-        rgb_pixels, ir_pixels = (None if frame is None else frame.pixels for frame in (rgb, ir))
+        images = [None if frame is None else frame.pixels for frame in (rgb, ir)]
         if settings.publish_overlay:
-            steps_ms |= self._draw(
-                "overlay",
-                self._outputs.publish_overlay,
-                percepts,
-                rgb_pixels,
-                ir_pixels,
-                self._pipeline.registration,  # of `find`; that of `registering` may be another by now
-                header,
-            )
+            registration = self._pipeline.registration  # of `find`; that of `registering` may be another by now
+            publish = self._outputs.publish_overlay
+            steps_ms |= self._draw("overlay", publish, percepts, *images, registration, header)
         if rgb is not None and ir is not None:
             registration = self._pipeline.used_registration
-            publish = self._outputs.publish_registration
-            steps_ms |= self._draw("registration", publish, rgb_pixels, ir_pixels, registration, header)
+            steps_ms |= self._draw("registration", self._outputs.publish_registration, *images, registration, header)
         facts = Facts(
             rgb_stamp=None if rgb is None else rgb.header.stamp,
             ir_stamp=None if ir is None else ir.header.stamp,
@@ -167,23 +159,19 @@ class CaptureProcessor:
         self._node.get_logger().debug(f"{percepts.mode.value}: {len(percepts)} detections, {latency_ms:.1f} ms")
 
     def _draw(self, view: str, publish: Callable[..., bool], *arguments: Any) -> dict[str, float]:
-        """Publish a view for people; its failure is logged and does not cost the result.
-
-        Returns:
-            The milliseconds that it took, by its name; empty if it was not published.
-        """
+        """Publish a view for people, whose failure does not cost the result; returns its time in ms by its name."""
         start = perf_counter()
         try:
             if not publish(*arguments):
                 return {}
         except Exception as error:
             if self._node.context.ok():  # else ROS was shut down meanwhile
-                trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+                trace = traceback.format_exc()
                 self._notices.error(f"view {view}", f"the view '{view}' of a result failed: {error}\n{trace}")
             return {}
         return {view: (perf_counter() - start) * 1e3}
 
-    def _found(self, settings: Settings, capture: Capture) -> PerceptionResult:
+    def _found(self, settings: Settings, capture: Capture[CameraFrame]) -> PerceptionResult:
         after_jump, self._jumped = capture.after_jump or self._jumped, False
         return find(self._pipeline, self._registering, settings, capture.rgb, capture.ir, after_jump, capture.time_ns)
 
@@ -208,10 +196,9 @@ class CaptureProcessor:
             self._lost(str(error))
         elif isinstance(error, ThermalError):
             self._notices.error("thermal", f"dropped a frame of {self._topics['ir']}: {error}")
-        elif isinstance(error, RegistrationError):
-            self._notices.error("registration", f"dropped a pair of {both}: {error}")
-        elif isinstance(error, FrameError):
-            self._notices.error("frame", f"dropped a frame of {both}: {error}")
+        elif isinstance(error, (RegistrationError, FrameError)):
+            what = "pair" if isinstance(error, RegistrationError) else "frame"
+            self._notices.error(cause, f"dropped a {what} of {both}: {error}")
         else:
             self._health.failed()
             trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
@@ -225,12 +212,6 @@ class CaptureProcessor:
         topic = self._topics[error.camera]
         self._health.dropped(drop_cause(error))
         self._notices.warn(f"{error.cause} {topic}", f"dropped a frame of {topic}: {error}")
-
-    def _report_no_valid_pixel(self, error: NoValidPixelError) -> None:
-        """Count and log an IR frame without a valid pixel whose RGB image is used alone."""
-        self._health.dropped(drop_cause(error))
-        self._health.invalid_pixels(1.0)
-        self._notices.error("thermal", f"dropped a frame of {self._topics['ir']}: {error}")
 
     def _latency_ms(self, header: Header, topic: str) -> float:
         stamp = stamp_ns(header)  # not by rclpy's Time, which refuses a negative one
@@ -251,7 +232,7 @@ class CaptureProcessor:
             )
         return behind_s * 1e3
 
-    def _check_sizes(self, capture: Capture) -> None:
+    def _check_sizes(self, capture: Capture[CameraFrame]) -> None:
         for key, frame in (("rgb", capture.rgb), ("ir", capture.ir)):
             if frame is None or (size := frame.size) is None:
                 continue
@@ -263,9 +244,7 @@ class CaptureProcessor:
                 remedy = "; ir_to_rgb is in pixels and now wrong: set it for the new size" if unsized else ""
                 topic = self._topics[key]
                 notice = self._notices.warn if unsized else self._notices.info
-                notice(
-                    f"size {topic}",
-                    f"image size of {topic} changed from {before[0]}x{before[1]} to {size[0]}x{size[1]} pixels{remedy}",
-                )
+                change = f"from {before[0]}x{before[1]} to {size[0]}x{size[1]} pixels"
+                notice(f"size {topic}", f"image size of {topic} changed {change}{remedy}")
         if text := different_shapes(self._registering, capture.rgb, capture.ir, self._topics):
             self._notices.warn("aspect", text)

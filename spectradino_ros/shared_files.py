@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
-__all__ = ["candidates", "find_shared"]
+from spectradino_core.runtime.bundle import BundleError
 
 _PACKAGE = "spectradino_ros"
+_DEFAULT_BAND = "lwir"
 
 
 def candidates(relative: str) -> list[Path]:
@@ -35,3 +37,21 @@ def find_shared(relative: str) -> Path:
         if path.is_file():
             return path
     raise FileNotFoundError(f"{relative} of {_PACKAGE} does not exist at any of {', '.join(map(str, paths))}")
+
+
+def resolve_model(model: str, band: str = "") -> Path:
+    """Return the path of the model file `model`, with `~` for the home folder; "": the bundled one for `band`, "" LWIR.
+
+    Raises:
+        BundleError: the bundled model is not installed; the message lists where it was looked for.
+    """
+    if model:
+        return Path(os.path.expanduser(model))
+    band = band or _DEFAULT_BAND
+    try:
+        return find_shared(f"models/{band}_box.onnx")
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"no bundled model for {band.upper()}: {error}. "
+            "Install the package with its models, or give a model file (parameter or launch argument 'model')"
+        ) from None

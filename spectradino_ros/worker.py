@@ -12,8 +12,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-__all__ = ["NewestOnlyWorker"]
-
 Job = TypeVar("Job")
 
 
@@ -23,12 +21,7 @@ class NewestOnlyWorker(Generic[Job]):
     def __init__(
         self, work: Callable[[Job], None], failed: Callable[[Exception], None], name: str = "inference"
     ) -> None:
-        """
-        Args:
-            work: processes one job.
-            failed: called with an exception raised by `work`; the thread then continues with the next job.
-            name: the thread's name, visible in debuggers.
-        """
+        """`failed` is called with an exception raised by `work`; the thread then continues with the next job."""
         self._work = work
         self._failed = failed
         self._changed = threading.Condition()

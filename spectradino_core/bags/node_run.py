@@ -268,7 +268,7 @@ class _ReplayRecord:
                 drops[cause] = drops.get(cause, 0) + count
             elif count:
                 drops.setdefault(cause, count)
-        learnt = None if replay.feed is None else replay.feed.learnt_offset
+        learnt = None if replay.feed is None else replay.feed.offsets.learnt
         labelled = self._labelled
         return (
             {
@@ -282,7 +282,7 @@ class _ReplayRecord:
                 "drops": dict(sorted(drops.items())),
                 "failures": dict(sorted(self._failures.items())),
                 "unreadable": [str(camera) for camera in bag.reader.messages_of.values() if camera.refused],
-                "restarts": 0 if replay.feed is None else replay.feed.restarts,
+                "restarts": 0 if replay.feed is None else replay.feed.pairer.restarts,
                 "mode_changes": changes,
                 "mode_seconds": mode_seconds(self.events, bag.first_ns, bag.last_ns),
                 "ir_time_offset_ms": None if replay.feed is None else round(replay.feed.ir_time_offset_ms, 6),

@@ -138,7 +138,7 @@ class Replay:
         self._by_stamp = clock == "stamp"
         self._floor = floor
         self.registering = Registering(self._settings)
-        offset_ms = self._settings.feed(self.registering.time_offset_ms).ir_time_offset_ms
+        offset_ms = self._settings.calibrated(self.registering.time_offset_ms).ir_time_offset_ms
         self._ir_offset_ns = round(offset_ms * 1_000_000)
         self.feed: Feed[_Shot] | None = None
         self._throttle = Throttle(max_rate_hz=self._settings.max_rate_hz)
@@ -187,7 +187,7 @@ class Replay:
         restarted = came_ns < self._arrival_ns - 1_000_000_000
         self._arrival_ns = came_ns if restarted else max(self._arrival_ns, came_ns)
         if self.feed is None:
-            self.feed = Feed(self._settings.feed(self.registering.time_offset_ms), self._arrival_ns)
+            self.feed = Feed(self._settings.calibrated(self.registering.time_offset_ms), self._arrival_ns)
         try:
             decoded = frame.decode()
         except DecodeError as error:
@@ -200,7 +200,7 @@ class Replay:
             self.registering.note_rgb(decoded.size, str(decoded.header.frame_id))
         shot = _Shot(decoded, self._arrival_ns, frame)
         self.feed.registration = self.registering.current
-        self.feed.rgb_grid = self.registering.rgb_size is not None
+        self.feed.modes.rgb_grid = self.registering.rgb_size is not None
         captures = self.feed.frame(frame.stream, frame.stamp_ns, self._arrival_ns, shot, decoded.look, decoded.glance)
         yield from self._results(captures)
 

@@ -193,7 +193,7 @@ def open_scored(
     with BagReader(bag, rgb_topic, ir_topic, decoding=settings.decoding) as reader:
         scored = _scan(reader)
         if not scored.ir_offset_ns:
-            offset_ms = settings.feed(Registering(settings).time_offset_ms).ir_time_offset_ms
+            offset_ms = settings.calibrated(Registering(settings).time_offset_ms).ir_time_offset_ms
             scored.ir_offset_ns = round(offset_ms * _MS)
         offset_ns = scored.ir_offset_ns
         stamps = np.concatenate([scored.rgb_ns, scored.ir_ns - offset_ns])

@@ -29,8 +29,6 @@ from spectradino_core.files import FileError, read_yaml, written_atomically
 from spectradino_core.streams.settings import parameter
 from spectradino_core.text import printable
 
-__all__ = ["FORMAT", "Calibration", "load_calibration", "save_calibration"]
-
 FORMAT = 1
 _VERSION_KEY = "spectradino_calibration"
 _REQUIRED = (_VERSION_KEY, "ir_to_rgb", "ir_size", "rgb_size")
@@ -41,14 +39,7 @@ _MAX_SIDE, _MAX_RESIDUAL_PX = 1 << 16, 1e5
 
 @dataclass(frozen=True)
 class Calibration:
-    """Contents of a calibration file.
-
-    Attributes:
-        registration: IR to RGB pixels, with the image sizes; None: not measured.
-        time_offset_ms: IR stamp minus RGB stamp of the same moment; None: not measured.
-        residual_px: median error of the homography in RGB pixels; None: not measured.
-        made_by, notes: free text.
-    """
+    """Contents of a calibration file, see the module docstring; None: not measured."""
 
     registration: Registration | None = None
     time_offset_ms: float | None = None
@@ -65,7 +56,10 @@ def load_calibration(path: str | Path) -> Calibration:
             an invalid homography; the message names file and entry.
     """
     path = Path(path)
-    data = _read(path)
+    try:
+        data = read_yaml(path, "calibration file")
+    except FileError as error:
+        raise RegistrationError(str(error)) from None
     if not isinstance(data, dict):
         raise RegistrationError(f"{path} is not a calibration file: it has no entries such as ir_to_rgb")
     for key in data:
@@ -90,7 +84,7 @@ def load_calibration(path: str | Path) -> Calibration:
         )
     return Calibration(
         registration,
-        time_offset_ms=_number(data, "time_offset_ms", path, offset.low, offset.high),
+        time_offset_ms=_number(data, "time_offset_ms", path, offset.low or 0.0, offset.high or 0.0),
         residual_px=_number(data, "residual_px", path, 0.0, _MAX_RESIDUAL_PX),
         made_by=printable(str(data.get("made_by") or ""), 1000),
         notes=printable(str(data.get("notes") or ""), 10_000, keep="\n"),
@@ -126,13 +120,6 @@ def save_calibration(path: str | Path, calibration: Calibration) -> None:
         scratch.write_text(text, encoding="utf-8")
 
 
-def _read(path: Path) -> Any:
-    try:
-        return read_yaml(path, "calibration file")
-    except FileError as error:
-        raise RegistrationError(str(error)) from None
-
-
 def _matrix(rows: Any, path: Path) -> tuple[float, ...]:
     flat: list[Any] = []
     if isinstance(rows, list):
@@ -152,12 +139,10 @@ def _size(data: dict[Any, Any], key: str, path: Path) -> tuple[int, int]:
     return value[0], value[1]
 
 
-def _number(data: dict[Any, Any], key: str, path: Path, low: float | None, high: float | None) -> float | None:
+def _number(data: dict[Any, Any], key: str, path: Path, low: float, high: float) -> float | None:
     value = data.get(key)
     if value is None:
         return None
-    assert low is not None
-    assert high is not None
     if not _is_number(value) or not low <= value <= high:
         raise RegistrationError(
             f"{path}: {key} must be a finite number from {low:g} to {high:g}, got {printable(str(value))}"

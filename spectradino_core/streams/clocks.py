@@ -1,4 +1,4 @@
-"""Choice of the times by which frames are paired: header stamps or times of arrival.
+"""What header stamps tell: whether frames can be paired by them, and how many frames of a camera are lost.
 
 Header stamps are preferred because they have no transport jitter. But some drivers stamp with the time since the
 camera's start, some not at all, and some clocks are an hour or 37 s (TAI instead of UTC) off. Such stamps are
@@ -9,9 +9,9 @@ Nothing here reads a clock: the same calls give the same result. Times are integ
 
 from __future__ import annotations
 
-from spectradino_core.streams.queues import Stream
+from collections.abc import Sequence
 
-__all__ = ["APART_NS", "PAIR_BY", "Clocks", "is_uptime", "pair_by_error"]
+from spectradino_core.streams.queues import Stream
 
 PAIR_BY = ("auto", "stamp", "arrival")
 """Values of the parameter `pair_by`."""
@@ -25,36 +25,31 @@ _CONFIRMING_FRAMES = 5  # frames of each camera in a row
 _NS = 1_000_000_000
 _UPTIME_NS = 10 * 365 * 86_400 * _NS
 
+_MIN_FRAMES = 12
+_TOLERANCE = 0.2  # of a period
+_MIN_FIT = 0.8
+_SIGNIFICANT = 0.15
+_PAUSE_NS, _PAUSE_PERIODS = 2_000_000_000, 20
+"""Longer steps come from a clock that was set or a camera that was paused."""
+_MIN_HALF = 0.4
+"""Minimum loss in either half of the stamps, as a fraction of the loss in all."""
+
 
 def is_uptime(stamp_ns: int) -> bool:
     """Return whether a stamp is a time since boot rather than since 1970: less than ten years."""
     return 0 < stamp_ns < _UPTIME_NS
 
 
-def pair_by_error(value: str) -> str:
-    """Return why a value of the parameter `pair_by` is invalid, "" if it is valid."""
-    return "" if value in PAIR_BY else f"pair_by must be one of {', '.join(PAIR_BY)}, got {value!r}"
-
-
 class Clocks:
     """Comparison of both cameras' stamps with their times of arrival; not thread-safe.
 
     Attributes:
-        pair_by: one of `PAIR_BY`; may be changed between calls.
+        pair_by: "stamp": pair frames by stamps; "arrival": by times of arrival; "auto": by stamps unless they are not
+            comparable. May be changed between calls.
         apart: whether the stamps of the two cameras are not comparable.
     """
 
     def __init__(self, pair_by: str = "auto") -> None:
-        """
-        Args:
-            pair_by: "stamp": pair frames by stamps; "arrival": by times of arrival; "auto": by stamps unless they are
-                not comparable.
-
-        Raises:
-            ValueError: `pair_by` is none of these.
-        """
-        if error := pair_by_error(pair_by):
-            raise ValueError(error)
         self.pair_by = pair_by
         self.apart = False
         self._last: dict[Stream, tuple[int, int]] = {}
@@ -67,16 +62,9 @@ class Clocks:
         return self.pair_by == "arrival" or (self.pair_by == "auto" and self.apart)
 
     def push(self, stream: Stream, stamp_ns: int, arrival_ns: int, offset_ns: int = 0) -> bool:
-        """Record a frame.
+        """Record a frame, which arrived by one clock for both cameras; returns whether `apart` changed.
 
-        Args:
-            stream: the camera.
-            stamp_ns: header stamp.
-            arrival_ns: time of arrival, by one clock for both cameras.
-            offset_ns: known constant delay of the IR stamps.
-
-        Returns:
-            Whether `apart` changed.
+        `offset_ns` is the known constant delay of the IR stamps.
         """
         self._last[stream] = (stamp_ns, arrival_ns)
         if stream.other not in self._last:
@@ -116,3 +104,35 @@ class Clocks:
             return None
         rgb, ir = (stamp_ns - arrival_ns for stamp_ns, arrival_ns in (self._last[s] for s in (Stream.RGB, Stream.IR)))
         return ir - rgb - offset_ns
+
+
+def lost_fraction(stamps_ns: Sequence[int]) -> tuple[float, float] | None:
+    """Estimate (fraction of lost frames 0..1, rate in Hz) from a few seconds of stamps in order of arrival.
+
+    A camera with a constant rate stamps its frames one period apart; with lost frames, scattered steps are two or more
+    periods long. Longer steps at one end only come from a camera that changed its rate, for example by exposure at
+    dusk. None if unknown: too few frames, steps that are not multiples of one period, or different rates in both
+    halves.
+    """
+    steps = [later - earlier for earlier, later in zip(stamps_ns, stamps_ns[1:]) if later > earlier]
+    if len(steps) + 1 < _MIN_FRAMES:
+        return None
+    shortest = sorted(steps)[len(steps) // 10]
+    steps = [step for step in steps if step <= max(_PAUSE_NS, _PAUSE_PERIODS * shortest)]
+    singles = [step for step in steps if step < 1.5 * shortest]
+    period = sum(singles) / len(singles)
+    periods = [round(step / period) for step in steps]
+    # Only longer steps are tested, as any source has steps of one period; frames on demand have no period.
+    longer = [abs(step / period - count) for step, count in zip(steps, periods) if step >= 1.5 * shortest]
+    if sum(off < _TOLERANCE for off in longer) < _MIN_FIT * len(longer):
+        return None
+    lost = _lost(periods)
+    middle = len(periods) // 2
+    if lost > _SIGNIFICANT and min(_lost(periods[:middle]), _lost(periods[middle:])) < _MIN_HALF * lost:
+        return None
+    return lost, 1e9 / period
+
+
+def _lost(periods: Sequence[int]) -> float:
+    """Return the fraction of lost frames for step lengths in periods."""
+    return 1 - len(periods) / sum(max(1, count) for count in periods)

@@ -6,6 +6,10 @@ source image, and a contradiction is refused. Size and decoding cost are checked
 so that a few bytes can't cost gigabytes or minutes. Stored data is verified as far as its format allows: PNG checksums,
 JPEG markers and decoder warnings (`jpeg.py`), TIFF strips, the zlib checksum.
 
+Both functions check a message now and decode it on demand: decoding takes milliseconds and is not needed for a frame
+that a newer one replaces. They raise `DecodeError` for what is visible without decoding; `OpenImage.unpack` raises it
+for all other damage.
+
 Letters: h height, w width.
 """
 
@@ -15,35 +19,40 @@ import re
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
-from spectradino_core.streams.decode import OpenImage, open_infrared, open_rgb
-from spectradino_core.streams.encodings import BAYER, PLANAR, demosaic, is_mosaic
-from spectradino_core.streams.image_files import png_header, read_file, tiff_header
+from spectradino_core.streams.decode import (
+    BAYER,
+    PLANAR,
+    DecodeOptions,
+    OpenImage,
+    check_crop,
+    counts_of,
+    cropped,
+    grey_of,
+    is_mosaic,
+    open_infrared,
+    open_rgb,
+    to_rgb,
+)
+from spectradino_core.streams.image_files import ImageFile, decode_file, png_header, tiff_header
 from spectradino_core.streams.image_message import DecodeError, check_size, corrupt, flat_bytes
-from spectradino_core.streams.infrared import DecodeOptions, check_crop, counts_of, cropped, grey_of
-from spectradino_core.streams.jpeg import decode_jpeg, inspect_jpeg
+from spectradino_core.streams.jpeg import decode_jpeg, jpeg_header
 
-__all__ = [
-    "CompressedImageMessage",
-    "decode_compressed_infrared",
-    "decode_compressed_rgb",
-    "encoding_of",
-    "open_compressed_infrared",
-    "open_compressed_rgb",
-]
-
-_KINDS = ((b"\xff\xd8\xff", "jpeg"), (b"\x89PNG\r\n\x1a\n", "png"), (b"II*\x00", "tiff"), (b"MM\x00*", "tiff"))
+_READERS = (
+    (b"\xff\xd8\xff", "jpeg", jpeg_header),
+    (b"\x89PNG\r\n\x1a\n", "png", png_header),
+    (b"II*\x00", "tiff", tiff_header),
+    (b"MM\x00*", "tiff", tiff_header),
+)
 _ZSTD_HEADER = struct.Struct("<IIBII")
 _MAX_ENCODING = 64
 _MAX_PIXEL_BYTES, _MAX_PADDING = 8, 4 << 20
 """Limits of the raw image inside `zstd`: bytes per pixel, and padding of all rows in bytes."""
-
 
 _NO_LOOK = np.empty((0, 0), np.uint8)
 """`OpenImage.look` of an RGB image: only IR cameras are checked for repeated images."""
@@ -56,73 +65,44 @@ class CompressedImageMessage(Protocol):
     data: Any
 
 
-def decode_compressed_rgb(message: CompressedImageMessage, options: DecodeOptions | None = None) -> np.ndarray:
-    """Decode a compressed RGB image.
-
-    Returns:
-        uint8 [h, w, 3] in RGB order; grey is repeated, a Bayer mosaic converted.
+def open_compressed_rgb(message: CompressedImageMessage, options: DecodeOptions | None = None) -> OpenImage:
+    """Open a compressed RGB image: unpacked uint8 [h, w, 3], grey repeated, a Bayer mosaic converted.
 
     Raises:
         DecodeError: not JPEG, PNG, TIFF or `zstd`; damaged; or larger than `DecodeOptions.max_pixels`.
-    """
-    return open_compressed_rgb(message, options).unpack()
-
-
-def open_compressed_rgb(message: CompressedImageMessage, options: DecodeOptions | None = None) -> OpenImage:
-    """Check a compressed RGB image now and decode it on demand, see `decode_compressed_rgb`.
-
-    Decoding takes milliseconds and is not needed for a frame that a newer one replaces.
-
-    Raises:
-        DecodeError: an error visible without decoding; `OpenImage.unpack` raises it for all others.
     """
     options = options or DecodeOptions()
     text = _format(message)
     if _is_zstd(text):
         return _open_zstd(message, options, open_rgb, has_look=False)
     file = _open(message, text, options)
-    pattern = _bayer_pattern(file.source)
-    if file.bits == 16 and file.is_grey and not pattern:
+    source = text.lower().strip()
+    pattern = (re.match("|".join(BAYER), source) or [""])[0]
+    if file.bits == 16 and file.channels == 1 and not pattern:
         raise DecodeError(
             "unknown_encoding",
             f"the RGB image is 16-bit grey ({text!r}): check whether the RGB and infrared topics are exchanged",
         )
 
     def unpack() -> np.ndarray:
-        image = file.unpack(bool(pattern))
+        image = _decode(file, bool(pattern))
         if image.ndim == 3:
             return image
-        if pattern and (not file.source.endswith("mono8") or is_mosaic(image)):
-            return demosaic(image, pattern)
+        if pattern and (not source.endswith("mono8") or is_mosaic(image)):
+            return to_rgb(image, BAYER[pattern])
         return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
 
     return OpenImage(unpack, _NO_LOOK, file.width * file.height)
 
 
-def decode_compressed_infrared(message: CompressedImageMessage, options: DecodeOptions | None = None) -> np.ndarray:
-    """Decode a compressed IR image to raw counts.
+def open_compressed_infrared(message: CompressedImageMessage, options: DecodeOptions | None = None) -> OpenImage:
+    """Open a compressed IR image: unpacked raw counts uint8 or uint16 [h, w].
 
     Grey stored as three equal channels is accepted; coloured images are refused (see `decode.decode_infrared`).
-
-    Args:
-        message: the message, see the module docstring.
-        options: limits, and the part of the image to use.
-
-    Returns:
-        uint8 or uint16 [h, w].
 
     Raises:
         DecodeError: not JPEG, PNG, TIFF or `zstd`; damaged; too large; coloured; a JPEG made from 16-bit counts; or 8
             bits where the format string says 16.
-    """
-    return open_compressed_infrared(message, options).unpack()
-
-
-def open_compressed_infrared(message: CompressedImageMessage, options: DecodeOptions | None = None) -> OpenImage:
-    """Check a compressed IR image now and decode it on demand, see `decode_compressed_infrared`.
-
-    Raises:
-        DecodeError: an error visible without decoding; `OpenImage.unpack` raises it for all others.
     """
     options = options or DecodeOptions()
     text = _format(message)
@@ -145,7 +125,7 @@ def open_compressed_infrared(message: CompressedImageMessage, options: DecodeOpt
     check_crop(file.height, file.width, options.ir_crop)
 
     def unpack() -> np.ndarray:
-        image = cropped(file.unpack(True), options.ir_crop)
+        image = cropped(_decode(file, True), options.ir_crop)
         return counts_of(image, options.ir_float_unit) if image.ndim == 2 else grey_of(image, file.kind)
 
     return OpenImage(unpack, _digest(file.content), file.width * file.height)
@@ -163,71 +143,6 @@ def encoding_of(message: Any) -> str:
     return text
 
 
-@dataclass(frozen=True)
-class _File:
-    """An image file whose header has been read.
-
-    Attributes:
-        kind: "jpeg", "png" or "tiff".
-        source: format string: encoding of the source image and of the compressed one.
-        width, height: size in pixels.
-        bits: bits per channel.
-        is_grey: whether it has one channel.
-        unpack: decodes to [h, w] or [h, w, 3] in RGB order; its argument: keep one channel and the depth.
-        content: uint8 [N] that differs between different images.
-    """
-
-    kind: str
-    source: str
-    width: int
-    height: int
-    bits: int
-    is_grey: bool
-    unpack: Callable[[bool], np.ndarray]
-    content: np.ndarray
-
-
-def _open(message: CompressedImageMessage, text: str, options: DecodeOptions) -> _File:
-    data = flat_bytes(message)
-    magic = data[:8].tobytes()
-    kind = next((kind for start, kind in _KINDS if magic.startswith(start)), None)
-    if kind is None:
-        hint = "set the publisher's compressed format to jpeg or png"
-        if "compressedDepth" in text:
-            hint = "subscribe to the plain compressed topic, not compressedDepth"
-        raise DecodeError(
-            "unknown_format",
-            f"the compressed image ({text!r}, {data.size} bytes from {magic.hex()}) is not JPEG, PNG or TIFF: {hint}",
-        )
-    if kind == "jpeg":
-        jpeg = inspect_jpeg(data)
-        width, height, bits, is_grey = jpeg.width, jpeg.height, 8, jpeg.components == 1
-        content = jpeg.data[jpeg.scan :]  # without metadata, which may contain the time
-
-        def unpack(as_is: bool) -> np.ndarray:
-            return decode_jpeg(jpeg, grey=as_is)
-    else:
-        try:
-            header = (png_header if kind == "png" else tiff_header)(data)
-        except (struct.error, IndexError, KeyError, OverflowError):
-            raise corrupt(kind, data.size, "it is truncated, or its header is damaged") from None
-        width, height, bits, is_grey, content = header.width, header.height, header.bits, header.is_grey, header.content
-
-        def unpack(as_is: bool) -> np.ndarray:
-            return read_file(header, as_is)
-
-    check_size(height, width, f"the {kind} image", options.max_pixels)
-    return _File(kind, text.lower().strip(), width, height, bits, is_grey, unpack, content)
-
-
-def _digest(content: np.ndarray) -> np.ndarray:
-    """Return a checksum for `OpenImage.look`: a repeated image has the same compressed bytes.
-
-    It is a single number because the detection of frozen images samples every 8th pixel.
-    """
-    return np.array([[content.size << 32 | zlib.crc32(content.data)]], np.uint64)
-
-
 def _format(message: CompressedImageMessage) -> str:
     text = getattr(message, "format", None)
     if not isinstance(text, str):
@@ -238,10 +153,36 @@ def _format(message: CompressedImageMessage) -> str:
     return text[:80]
 
 
-def _bayer_pattern(source: str) -> str:
-    """Return the Bayer pattern in a format such as "bayer_rggb8; jpeg compressed ...", or ""."""
-    found = re.match(r"bayer_[a-z]{4}", source)
-    return found[0] if found and found[0] in BAYER else ""
+def _open(message: CompressedImageMessage, text: str, options: DecodeOptions) -> ImageFile:
+    data = flat_bytes(message)
+    magic = data[:8].tobytes()
+    for start, kind, read_header in _READERS:
+        if magic.startswith(start):
+            try:
+                file = read_header(data)
+            except (struct.error, IndexError, KeyError, OverflowError):
+                raise corrupt(kind, data.size, "it is truncated, or its header is damaged") from None
+            check_size(file.height, file.width, f"the {kind} image", options.max_pixels)
+            return file
+    hint = "set the publisher's compressed format to jpeg or png"
+    if "compressedDepth" in text:
+        hint = "subscribe to the plain compressed topic, not compressedDepth"
+    raise DecodeError(
+        "unknown_format",
+        f"the compressed image ({text!r}, {data.size} bytes from {magic.hex()}) is not JPEG, PNG or TIFF: {hint}",
+    )
+
+
+def _decode(file: ImageFile, as_is: bool) -> np.ndarray:
+    return decode_jpeg(file, as_is) if file.kind == "jpeg" else decode_file(file, as_is)
+
+
+def _digest(content: np.ndarray) -> np.ndarray:
+    """Return a checksum for `OpenImage.look`: a repeated image has the same compressed bytes.
+
+    It is a single number because the detection of frozen images samples every 8th pixel.
+    """
+    return np.array([[content.size << 32 | zlib.crc32(content.data)]], np.uint64)
 
 
 def _is_zstd(text: str) -> bool:

@@ -28,29 +28,11 @@ from spectradino_core.streams.registering import Registering
 from spectradino_core.streams.settings import Settings
 from spectradino_core.thermal import NoValidPixelError, ThermalError
 
-__all__ = [
-    "UnreadableError",
-    "apply_filters",
-    "different_shapes",
-    "drop_cause",
-    "find",
-    "modes_alone",
-    "no_temperatures",
-    "open_pipeline",
-    "own_pixels",
-    "pipeline_of",
-    "unpack",
-]
-
 _ASPECT_TOLERANCE = 0.05
 
 
 class UnreadableError(DecodeError):
-    """No frame of a capture can be decoded and used.
-
-    Attributes:
-        errors: one per damaged frame.
-    """
+    """No frame of a capture can be decoded and used; `errors` has one per damaged frame."""
 
     def __init__(self, errors: list[DecodeError]) -> None:
         super().__init__(errors[0].cause, "; ".join(map(str, errors)))
@@ -72,13 +54,7 @@ def open_pipeline(model: str | Path, settings: Settings | None = None) -> Pipeli
 
 
 def pipeline_of(engine: Engine, settings: Settings, path: str | Path) -> Pipeline:
-    """Create a pipeline for an engine of the file `path` under the node's thermal contract, smoothing and filters.
-
-    Raises:
-        BundleError: the model is for another band than the parameter `infrared_band`; "" accepts any.
-        ThermalError: the parameters contradict each other or the model.
-        ParameterError: a parameter names a class that the model does not have.
-    """
+    """Create a pipeline for an engine of the file `path` under the node's parameters; raises as `open_pipeline`."""
     band, wanted = engine.info.infrared.key, settings.infrared_band
     if wanted and band != wanted:
         raise BundleError(
@@ -104,12 +80,7 @@ def apply_filters(pipeline: Pipeline, settings: Settings) -> None:
 def unpack(
     settings: Settings, registering: Registering, rgb: CameraFrame | None, ir: CameraFrame | None
 ) -> list[DecodeError]:
-    """Decode the pixels of a capture; a damaged frame does not cost its good partner.
-
-    Args:
-        settings: `fallback_mode` decides whether the partner may be used alone.
-        registering: knows whether infrared results can be mapped to RGB pixels.
-        rgb, ir: frames; one of them may be missing.
+    """Decode the pixels of a capture; a damaged frame does not cost its good partner, if `modes_alone` allows it.
 
     Returns:
         Errors of the frames that cannot be decoded, with their `camera`; empty: all can.
@@ -168,9 +139,9 @@ def find(
 
     Args:
         pipeline: its registration and filters are set.
-        registering: provides the registration.
+        registering: provides the registration, and gets the RGB image's size.
         settings: parameters in use.
-        rgb, ir: frames; one of them may be missing.
+        rgb, ir: frames; one of them may be None.
         after_jump: whether time jumped back since the previous capture, so that temporal smoothing must be reset.
         time_ns: time of the capture, `Capture.time_ns`, for tracking.
         floor: also return weaker detections, down to this score, as scoring needs them; `settings.are_served` tells
@@ -213,14 +184,9 @@ def find(
 def _tracked(
     pipeline: Pipeline, settings: Settings, percepts: PerceptionResult, time_ns: int, shown: np.ndarray
 ) -> PerceptionResult:
-    """Return the detections of a result to be shown, with identities.
+    """Return the detections of a result that are shown, with identities.
 
-    Args:
-        pipeline: its tracker follows the detections.
-        settings: parameters in use.
-        percepts: the result, in RGB pixels where possible.
-        time_ns: see `find`.
-        shown: which detections are shown, bool [K], of the result before it was mapped.
+    `shown`, bool [K], is of the result before it was mapped to RGB pixels.
     """
     pipeline.tracker.memory_s = settings.track_memory_ms / 1e3
     ids = pipeline.tracker(percepts, settings.thresholds_of(percepts, pipeline.info), time_ns)
@@ -257,13 +223,7 @@ def no_temperatures(settings: Settings, ir: CameraFrame | None, topics: Mapping[
 def different_shapes(
     registering: Registering, rgb: CameraFrame | None, ir: CameraFrame | None, topics: Mapping[str, str]
 ) -> str:
-    """Warning if a pair's images have different shapes and no registration is known; else "".
-
-    Args:
-        registering: provides the registration.
-        rgb, ir: frames.
-        topics: topics of "rgb" and "ir", for the message.
-    """
+    """Warning if a pair's images have different shapes and no registration is known; else ""."""
     if rgb is None or ir is None or registering.current is not None:
         return ""
     (rgb_height, rgb_width), (ir_height, ir_width) = rgb.pixels.shape[:2], ir.pixels.shape[:2]
@@ -276,20 +236,18 @@ def different_shapes(
     )
 
 
+_CAUSES: tuple[tuple[type[Exception], str], ...] = (
+    (RebuildInterruptedError, "engine_rebuilding"),
+    (DeviceLostError, "engine_lost"),
+    (NoValidPixelError, "ir_no_valid_pixel"),
+    (ThermalError, "ir_thermal_mismatch"),
+    (RegistrationError, "registration"),
+    (FrameError, "bad_frame"),
+)
+
+
 def drop_cause(error: Exception) -> str:
     """Return the drop counter for an exception of `find`."""
-    if isinstance(error, RebuildInterruptedError):
-        return "engine_rebuilding"
-    if isinstance(error, DeviceLostError):
-        return "engine_lost"
     if isinstance(error, DecodeError):
         return f"{error.camera or 'rgb'}_{error.cause}"
-    if isinstance(error, NoValidPixelError):
-        return "ir_no_valid_pixel"
-    if isinstance(error, ThermalError):
-        return "ir_thermal_mismatch"
-    if isinstance(error, RegistrationError):
-        return "registration"
-    if isinstance(error, FrameError):
-        return "bad_frame"
-    return "inference_failed"
+    return next((cause for kind, cause in _CAUSES if isinstance(error, kind)), "inference_failed")

@@ -1,7 +1,7 @@
 """Captures from the frames of two cameras: pairs, or single frames while one camera is silent.
 
 Shared by the node and bag evaluation, so that they decide alike: pairing (`pairing.py`), modes and frozen cameras
-(`modes.py`), times to pair by (`clocks.py`) and the offset (`offset_control.py`).
+(`modes.py`), times to pair by (`clocks.py`) and the offset (`offset.py`).
 
 A pair always becomes a capture. A frame without a partner becomes one while its camera is the only one alive and
 `fallback_mode` allows it. Frames of a frozen infrared camera are dropped. A pair that waits for a nearer frame becomes
@@ -16,27 +16,26 @@ from __future__ import annotations
 
 import re
 from collections import Counter, deque
-from typing import Generic
+from dataclasses import dataclass, replace
+from typing import Any, Generic
 
 import numpy as np
 
 from spectradino_core.calibration.registration import Registration
 from spectradino_core.runtime.perception_result import Mode
-from spectradino_core.streams.captures import Capture, FeedEvent, FeedSettings
 from spectradino_core.streams.clocks import Clocks
-from spectradino_core.streams.image_offset import ImageOffset, Look
+from spectradino_core.streams.image_offset import Look
 from spectradino_core.streams.modes import FrozenDetector, ModeChange, ModeMachine
-from spectradino_core.streams.offset import LearntOffset
-from spectradino_core.streams.offset_control import OffsetControl, OffsetNews
+from spectradino_core.streams.offset import LearntOffset, OffsetControl, OffsetNews
 from spectradino_core.streams.pairing import JUMP_EVENT, JUMP_MS, Pair, Pairer
+from spectradino_core.streams.parameter_values import check
 from spectradino_core.streams.queues import Payload, Stream
-
-__all__ = ["Capture", "Feed", "FeedEvent", "FeedSettings"]
+from spectradino_core.streams.settings import Settings
 
 _MS = 1_000_000
 _ALONE = {Mode.RGB_ONLY: Stream.RGB, Mode.IR_ONLY: Stream.IR}
 _PERIODS_TO_WAIT = 3.0
-_MIN_WAIT_MS = 500.0
+_MIN_WAIT_NS = 500 * _MS
 _MAX_EVENTS = 256
 _MAX_REASON = 120
 _MAX_UNSEEN = 4
@@ -44,32 +43,94 @@ _QUIET_NS = 5_000 * _MS
 """A clock that goes back and forth jumps many times a second; a looped bag rarely does."""
 
 
+_CHECKED = ("pairing", "pair_by", "fallback_mode", "stale_ms", "frozen_ms", "sync_slop_ms")
+"""Parameters whose values are checked again, because not all callers have checked them."""
+
+
+@dataclass(frozen=True)
+class Capture(Generic[Payload]):
+    """Input of one result: a pair, or a frame of one camera while the other is silent.
+
+    Attributes:
+        rgb, ir: payloads; one of them is None if a camera is used alone.
+        rgb_stamp_ns, ir_stamp_ns: header stamps.
+        error_ns: IR time minus RGB time minus the offset in use, by stamps or arrival times, as frames are paired; None
+            with one frame.
+        ready_ns: time of the decision on the arrival clock.
+        after_jump: whether time jumped back since the previous capture, so that temporal smoothing must be reset.
+        time_ns: time of the RGB frame, or of an IR frame alone: its stamp or arrival time, as frames are paired, minus
+            the offset in use for an IR frame. It advances where stamps do not, and through changes of the camera.
+    """
+
+    rgb: Payload | None
+    ir: Payload | None
+    rgb_stamp_ns: int | None
+    ir_stamp_ns: int | None
+    error_ns: int | None
+    ready_ns: int
+    after_jump: bool
+    time_ns: int
+
+    @property
+    def mode(self) -> Mode:
+        """Cameras used."""
+        if self.rgb is None:
+            return Mode.IR_ONLY
+        return Mode.RGB_ONLY if self.ir is None else Mode.FUSED
+
+    @property
+    def reference(self) -> Payload:
+        """The frame whose header the result gets: RGB if present, else IR."""
+        frame = self.rgb if self.rgb is not None else self.ir
+        assert frame is not None
+        return frame
+
+    def without(self, camera: str) -> Capture[Payload]:
+        """Return a copy without the frame of the camera "rgb" or "ir"."""
+        changes: dict[str, Any] = {camera: None, f"{camera}_stamp_ns": None}
+        return replace(self, error_ns=None, **changes)
+
+
+@dataclass(frozen=True)
+class FeedEvent:
+    """Event for the log: a line, whether it is a problem, its time on the arrival clock, and what it reports."""
+
+    text: str
+    warning: bool
+    time_ns: int
+    change: ModeChange | None = None
+    offset: LearntOffset | None = None
+
+
 class Feed(Generic[Payload]):
     """Captures from frames; see the module docstring. Not thread-safe, except `drops`. Memory is bounded.
 
     Attributes:
         settings: settings in use.
+        pairer: counts pairs and jumps of time.
+        modes: mode, its reason, and whether infrared results can be mapped to RGB pixels (`rgb_grid`; set it).
+        offsets: estimates of the time offset between the cameras.
+        ir_frozen: whether the infrared camera repeats one image.
         registration: IR to RGB pixels, for comparing images; set it when it becomes known.
     """
 
-    def __init__(self, settings: FeedSettings, now_ns: int) -> None:
+    def __init__(self, settings: Settings, now_ns: int) -> None:
+        """`now_ns`, on the arrival clock, is when it begins to wait for frames.
+
+        Raises:
+            ParameterError: a value is out of its range.
         """
-        Args:
-            settings: pairing and fallback; `apply` changes them.
-            now_ns: time, on the arrival clock, at which it begins to wait for frames.
-        """
+        _check(settings)
         self.settings = settings
-        self._pairer: Pairer[Payload] = Pairer(
+        self.pairer: Pairer[Payload] = Pairer(
             settings.sync_slop_ms or None, settings.ir_time_offset_ms, policy=settings.pairing
         )
-        self._modes = ModeMachine(now_ns, settings.stale_ms, settings.fallback_mode)
+        self.ir_frozen = False
+        self.registration: Registration | None = None
+        self.modes = ModeMachine(now_ns, settings.stale_ms, settings.fallback_mode)
         self._frozen = FrozenDetector(settings.frozen_ms)
         self._clocks = Clocks(settings.pair_by)
-        self._offset = OffsetControl(round(settings.ir_time_offset_ms * _MS), settings.learn_ir_time_offset)
-        if self.by_arrival:  # from the first frame on, as after `apply`
-            self._offset.rebase(True)
-            self._pairer.offset_ns = self._offset.pairing_ns(True)
-        self.registration: Registration | None = None
+        self.offsets = OffsetControl(round(settings.ir_time_offset_ms * _MS), settings.learn_ir_time_offset)
         self._unseen: deque[tuple[Stream, int, Look]] = deque()
         self._drops: Counter[str] = Counter()
         self._events: deque[FeedEvent] = deque(maxlen=_MAX_EVENTS)
@@ -77,12 +138,13 @@ class Feed(Generic[Payload]):
         self._last_ns = dict.fromkeys(Stream, now_ns)
         self._last_time_ns = dict.fromkeys(Stream, 0)
         self._started = False
-        self._is_frozen = False
         self._restarts_seen = 0
         self._jump_pending = False
         self._reported_ns: dict[str, int] = {}
         self._reported_apart = False
         self._last_capture_ns: int | None = None
+        if self.by_arrival:  # from the first frame on, as after `apply`
+            self._rebase()
 
     # ---- in and out ----------------------------------------------------------------------------------------------
 
@@ -114,38 +176,32 @@ class Feed(Generic[Payload]):
         captures += self._compare_clocks(stream, stamp_ns, arrival_ns)
         time_ns = self._time_ns(stream, arrival_ns) if self.by_arrival else None
         if time_ns is None and stamp_ns <= 0:
-            change = self._modes.refused(stream, arrival_ns, "header.stamp is zero")
+            change = self.modes.refused(stream, arrival_ns, "header.stamp is zero")
         else:
-            change = self._modes.frame(stream, arrival_ns, frozen)
+            change = self.modes.frame(stream, arrival_ns, frozen)
         self._started = True
         self._report_mode(change)
         if frozen:
             self._drops["frozen_ir"] += 1
             return captures
-        captures += self._captures(self._pairer.push(stream, stamp_ns, payload, time_ns))
-        if _ALONE.get(self._modes.mode) is stream:
+        captures += self._captures(self.pairer.push(stream, stamp_ns, payload, time_ns))
+        if _ALONE.get(self.modes.mode) is stream:
             captures += self._alone(stream)
         if time_ns is not None or stamp_ns > 0:
             self._unseen.append((stream, stamp_ns if time_ns is None else time_ns, look if pixels is None else pixels))
         # No result waits for a frame without a capture: there is time to compare images.
         while self._unseen and (not captures or len(self._unseen) > _MAX_UNSEEN):
-            self._apply_offset_news(self._offset.images(*self._unseen.popleft(), self.registration))
+            self._apply_offset_news(self.offsets.images(*self._unseen.popleft(), self.registration))
         return captures
 
     def refused(self, stream: Stream | str, arrival_ns: int, error: Exception) -> list[Capture[Payload]]:
-        """Record a frame that cannot be used, so that its camera is not reported as silent.
+        """Record a frame that cannot be used, so that its camera is not reported as silent; returns as `frame`.
 
-        Args:
-            stream: "rgb" or "ir".
-            arrival_ns: arrival time, as for `frame`.
-            error: why it cannot be used; the first clause of its text is reported.
-
-        Returns:
-            Captures that are certain by now.
+        The first clause of the error's text is reported.
         """
         captures = self.watch(arrival_ns)
         why = re.split(r"[:;] ", str(error), maxsplit=1)[0][:_MAX_REASON]
-        self._report_mode(self._modes.refused(stream, arrival_ns, why))
+        self._report_mode(self.modes.refused(stream, arrival_ns, why))
         return captures
 
     def watch(self, now_ns: int) -> list[Capture[Payload]]:
@@ -153,112 +209,48 @@ class Feed(Generic[Payload]):
         captures: list[Capture[Payload]] = []
         if now_ns < self._now_ns:  # simulated time restarted
             self._last_ns = dict.fromkeys(Stream, now_ns)
-            self._report_mode(self._modes.update(now_ns))
+            self._report_mode(self.modes.update(now_ns))
         while (due := self.due_ns) is not None and due <= now_ns:
             self._now_ns = max(due, self._now_ns)  # earlier where a setting was shortened
-            self._report_mode(self._modes.update(self._now_ns))
+            self._report_mode(self.modes.update(self._now_ns))
             flush_due = self._flush_due_ns
             if flush_due is not None and flush_due <= self._now_ns:
-                captures += self._captures(self._pairer.flush())
+                captures += self.flush()
         self._now_ns = now_ns
         return captures
 
     def flush(self) -> list[Capture[Payload]]:
         """Pair now what waits for a nearer frame, for example at the end of a bag."""
-        return self._captures(self._pairer.flush())
-
-    def waiting(self, stream: Stream | str) -> int:
-        """Number of frames of a stream that wait for a partner."""
-        return self._pairer.waiting(stream)
+        return self._captures(self.pairer.flush())
 
     @property
     def due_ns(self) -> int | None:
         """Time of the next timeout that `watch` applies; None: never."""
-        due = [at for at in (self._modes.due_ns, self._flush_due_ns) if at is not None]
+        due = [at for at in (self.modes.due_ns, self._flush_due_ns) if at is not None]
         return min(due) if due else None
 
-    def apply(self, settings: FeedSettings) -> None:
+    def apply(self, settings: Settings) -> None:
         """Change the settings without losing the state of the streams."""
         if settings == self.settings:
             return
+        _check(settings)
         before, self.settings = self.settings, settings
-        self._pairer.set_slop(settings.sync_slop_ms or None)
-        self._pairer.set_policy(settings.pairing)
-        self._modes.stale_ns = round(settings.stale_ms * _MS)
-        self._modes.fallback = settings.fallback_mode
+        self.pairer.set_slop(settings.sync_slop_ms or None)
+        self.pairer.set_policy(settings.pairing)
+        self.modes.stale_ns = round(settings.stale_ms * _MS)
+        self.modes.fallback = settings.fallback_mode
         self._frozen.frozen_ns = round(settings.frozen_ms * _MS)
         given = (settings.learn_ir_time_offset, settings.ir_time_offset_ms)
         if given != (before.learn_ir_time_offset, before.ir_time_offset_ms):
-            self._offset.restart(round(settings.ir_time_offset_ms * _MS), settings.learn_ir_time_offset)
-            self._offset.rebase(self.by_arrival)
+            self.offsets.restart(round(settings.ir_time_offset_ms * _MS), settings.learn_ir_time_offset)
+            self.offsets.rebase(self.by_arrival)
         was_by_arrival, self._clocks.pair_by = self.by_arrival, settings.pair_by
         if self.by_arrival is not was_by_arrival:
-            self._pairer.clear()
-            self._unseen.clear()
-            self._offset.rebase(self.by_arrival)
-        self._pairer.offset_ns = self._offset.pairing_ns(self.by_arrival)
-        self._report_mode(self._modes.update(self._now_ns))
-
-    @property
-    def rgb_grid(self) -> bool:
-        """Whether infrared results can be mapped to RGB pixels, for `fallback_mode` "rgb_grid"; set it."""
-        return self._modes.rgb_grid
-
-    @rgb_grid.setter
-    def rgb_grid(self, known: bool) -> None:
-        self._modes.rgb_grid = known
+            self._rebase()
+        self.pairer.offset_ns = self.offsets.pairing_ns(self.by_arrival)
+        self._report_mode(self.modes.update(self._now_ns))
 
     # ---- state ---------------------------------------------------------------------------------------------------
-
-    @property
-    def mode(self) -> Mode:
-        """Cameras that are alive and used."""
-        return self._modes.mode
-
-    @property
-    def reason(self) -> str:
-        """Reason for the mode."""
-        return self._modes.reason
-
-    @property
-    def ir_frozen(self) -> bool:
-        """Whether the infrared camera repeats one image."""
-        return self._is_frozen
-
-    @property
-    def pairs(self) -> int:
-        """Number of pairs."""
-        return self._pairer.pairs
-
-    @property
-    def reused(self) -> int:
-        """Number of pairs whose infrared frame was in an earlier pair."""
-        return self._pairer.reused
-
-    @property
-    def slop_ms(self) -> float:
-        """Maximum distance of the frames of a pair in force."""
-        return self._pairer.slop_ns / _MS
-
-    @property
-    def restarts(self) -> int:
-        """Number of backward time jumps."""
-        return self._pairer.restarts
-
-    @property
-    def ir_time_offset_ms(self) -> float:
-        """Offset in use: given or learnt."""
-        return self._pairer.offset_ns / _MS
-
-    @property
-    def learnt_offset(self) -> LearntOffset | None:
-        """Offset estimated from stamps and arrival times, if it is to be learnt."""
-        return self._offset.learnt
-
-    @property
-    def shown_offset(self) -> ImageOffset | None:
-        """Offset measured last in the images, if any."""
-        return self._offset.shown
 
     @property
     def by_arrival(self) -> bool:
@@ -266,20 +258,15 @@ class Feed(Generic[Payload]):
         return self._clocks.by_arrival
 
     @property
-    def median_offset_ms(self) -> float | None:
-        """Median IR time minus RGB time of the last pairs; None before the first."""
-        return self._pairer.median_offset_ms
-
-    def period_ms(self, stream: Stream | str) -> float | None:
-        """Median period of a stream, by its stamps; None before its second frame."""
-        return self._pairer.period_ms(stream)
+    def ir_time_offset_ms(self) -> float:
+        """Offset in use: given or learnt."""
+        return self.pairer.offset_ns / _MS
 
     def drops(self) -> dict[str, int]:
         """Count frames without a capture by cause: `Pairer.drops` and "frozen_ir". Thread-safe."""
         # Copied in one step each, because another thread may be counting. Released frames became captures.
-        drops = {cause: n for cause, n in dict(self._pairer.drops).items() if not cause.startswith("released_")}
-        for cause, count in dict(self._drops).items():
-            drops[cause] = drops.get(cause, 0) + count
+        drops = Counter({c: n for c, n in dict(self.pairer.drops).items() if not c.startswith("released_")})
+        drops.update(dict(self._drops))
         return {cause: count for cause, count in drops.items() if count}
 
     def take_events(self) -> list[FeedEvent]:
@@ -293,23 +280,23 @@ class Feed(Generic[Payload]):
     @property
     def _flush_due_ns(self) -> int | None:
         """Time at which a waiting pair is made without a nearer frame; None: no pair waits."""
-        if not self._pairer.could_pair:
+        if not self.pairer.could_pair:
             return None
         waits = []
         for stream, last in self._last_ns.items():
-            period_ms = self._pairer.period_ms(stream) or self._pairer.period_ms(stream.other) or 0.0
-            waits.append(last + round(max(_MIN_WAIT_MS, _PERIODS_TO_WAIT * period_ms) * _MS) + 1)
+            period_ns = self.pairer.period_ns(stream) or self.pairer.period_ns(stream.other) or 0
+            waits.append(last + round(max(_MIN_WAIT_NS, _PERIODS_TO_WAIT * period_ns)) + 1)
         return min(waits)
 
     def _look(self, pixels: np.ndarray, arrival_ns: int) -> bool:
         frozen = self._frozen(pixels, arrival_ns)
-        if frozen and not self._is_frozen:
+        if frozen and not self.ir_frozen:
             self._report(
                 f"ir repeats one image for {self.settings.frozen_ms:g} ms: it counts as silent until the image changes "
                 "(shutter calibration; for a simulated camera without noise set frozen_ms to 0)",
                 arrival_ns,
             )
-        self._is_frozen = frozen
+        self.ir_frozen = frozen
         return frozen
 
     def _time_ns(self, stream: Stream, arrival_ns: int) -> int:
@@ -322,23 +309,27 @@ class Feed(Generic[Payload]):
 
     def _compare_clocks(self, stream: Stream, stamp_ns: int, arrival_ns: int) -> list[Capture[Payload]]:
         """Record a frame's times, learn the offset, and change the times to pair by."""
-        was_by_arrival, learning = self.by_arrival, self.settings.learn_ir_time_offset
-        captures: list[Capture[Payload]] = []
+        was_by_arrival = self.by_arrival
         if self.settings.pair_by != "arrival":
-            self._apply_offset_news(self._offset.stamps(stream, stamp_ns, arrival_ns))
-            self._clocks.push(stream, stamp_ns, arrival_ns, self._offset.in_force_ns)
+            self._apply_offset_news(self.offsets.stamps(stream, stamp_ns, arrival_ns))
+            self._clocks.push(stream, stamp_ns, arrival_ns, self.offsets.in_force_ns)
             if self._clocks.apart is not self._reported_apart and self._is_due("clocks"):
                 self._reported_apart = self._clocks.apart
-                self._report(self._describe_clocks(learning), arrival_ns, warning=self._clocks.apart)
-        if self.by_arrival is not was_by_arrival:
-            captures = self.flush()
-            self._pairer.clear()
-            self._unseen.clear()
-            self._offset.rebase(self.by_arrival)
-            self._pairer.offset_ns = self._offset.pairing_ns(self.by_arrival)
+                self._report(self._describe_clocks(), arrival_ns, warning=self._clocks.apart)
+        if self.by_arrival is was_by_arrival:
+            return []
+        captures = self.flush()
+        self._rebase()
         return captures
 
-    def _describe_clocks(self, learning: bool) -> str:
+    def _rebase(self) -> None:
+        """Begin to pair by other times."""
+        self.pairer.clear()
+        self._unseen.clear()
+        self.offsets.rebase(self.by_arrival)
+        self.pairer.offset_ns = self.offsets.pairing_ns(self.by_arrival)
+
+    def _describe_clocks(self) -> str:
         if not self._clocks.apart:
             return "both cameras' stamps can be compared: frames are paired by their stamps"
         if self.by_arrival:
@@ -346,17 +337,18 @@ class Feed(Generic[Payload]):
             remedy = "; let the driver stamp with the system's clock"
         else:
             done, remedy = "no frame finds a partner", ": set pair_by to auto or arrival"
-        how = self._clocks.describe(self._offset.in_force_ns)
-        return f"{how}, so {done}{' until the offset is learnt' if learning else remedy}"
+        if self.settings.learn_ir_time_offset:
+            remedy = " until the offset is learnt"
+        return f"{self._clocks.describe(self.offsets.in_force_ns)}, so {done}{remedy}"
 
     def _apply_offset_news(self, news: list[OffsetNews]) -> None:
         for one in news:
             self._events.append(FeedEvent(one.text, one.warning, self._now_ns, offset=one.learnt))
         if news:
-            self._pairer.offset_ns = self._offset.pairing_ns(self.by_arrival)
+            self.pairer.offset_ns = self.offsets.pairing_ns(self.by_arrival)
 
     def _captures(self, pairs: list[Pair[Payload]]) -> list[Capture[Payload]]:
-        for event in self._pairer.take_events():
+        for event in self.pairer.take_events():
             if not event.startswith(JUMP_EVENT) or self._is_due("jump"):
                 self._report(event, self._now_ns)
         return [
@@ -373,7 +365,7 @@ class Feed(Generic[Payload]):
         return True
 
     def _alone(self, stream: Stream) -> list[Capture[Payload]]:
-        waiting = self._pairer.release(stream)
+        waiting = self.pairer.release(stream)
         if not waiting:
             return []
         if len(waiting) > 1:  # they waited for a partner until the other camera was given up
@@ -392,9 +384,9 @@ class Feed(Generic[Payload]):
         error_ns: int | None,
         time_ns: int,
     ) -> Capture[Payload]:
-        if self._pairer.restarts != self._restarts_seen:
-            self._restarts_seen, self._jump_pending = self._pairer.restarts, True
-        stamp_ns = rgb_stamp_ns if rgb_stamp_ns is not None else (ir_stamp_ns or 0) - self._offset.in_force_ns
+        if self.pairer.restarts != self._restarts_seen:
+            self._restarts_seen, self._jump_pending = self.pairer.restarts, True
+        stamp_ns = rgb_stamp_ns if rgb_stamp_ns is not None else (ir_stamp_ns or 0) - self.offsets.in_force_ns
         # A jump also yields pairs from before it: the first that is earlier than its predecessor is after it.
         after_jump = self._jump_pending and (self._last_capture_ns is None or stamp_ns < self._last_capture_ns)
         self._jump_pending &= not after_jump
@@ -405,10 +397,15 @@ class Feed(Generic[Payload]):
         if change is None:
             return
         if change.mode is not Mode.FUSED:
-            self._pairer.forget_in_use()  # or RGB frames would be fused with it although its camera is given up
+            self.pairer.forget_in_use()  # or RGB frames would be fused with it although its camera is given up
         text = f"mode {change.before.value} -> {change.mode.value}: {change.reason}"
         warning = change.mode is not Mode.FUSED and self._started  # before the first frame nothing is lost
         self._events.append(FeedEvent(text, warning, change.time_ns, change=change))
 
     def _report(self, text: str, time_ns: int, warning: bool = True) -> None:
         self._events.append(FeedEvent(text, warning, time_ns))
+
+
+def _check(settings: Settings) -> None:
+    for name in _CHECKED:
+        check(name, getattr(settings, name))

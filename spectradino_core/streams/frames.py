@@ -14,8 +14,6 @@ from spectradino_core.streams.compressed import open_compressed_infrared, open_c
 from spectradino_core.streams.decode import Converter, DecodeOptions, OpenImage, open_infrared, open_rgb
 from spectradino_core.streams.image_message import DecodeError
 
-__all__ = ["CameraFrame"]
-
 _GLANCE_PIXELS = 4_000_000
 """Larger compressed images take over 50 ms to decode, as PNG over 100 ms."""
 
@@ -38,20 +36,13 @@ class CameraFrame:
     def __init__(
         self, header: Any, unpack: Callable[[], np.ndarray], camera: str = "", look: np.ndarray | None = None
     ) -> None:
-        """
-        Args:
-            header: header of the message.
-            unpack: decodes the pixels; called once.
-            camera: "rgb" or "ir".
-            look: see the attribute; None: empty.
-        """
         self.header = header
         self.received_s = perf_counter()
         self.decode_ms = 0.0
         self.camera = camera
         self.used = False
         self.look = np.empty((0, 0), np.uint8) if look is None else look
-        self._unpack: Callable[[], np.ndarray] | None = unpack
+        self._unpack: Callable[[], np.ndarray] | None = unpack  # called once
         self._stated_size: tuple[int, int] | None = None
         self._packed = 0
         self._pixels: np.ndarray | None = None
@@ -106,25 +97,24 @@ class CameraFrame:
     def decode(
         cls, key: str, message: Any, converter: Converter | None = None, options: DecodeOptions | None = None
     ) -> CameraFrame:
-        """Make a frame from a message, checking its fields.
-
-        Args:
-            key: the camera, "rgb" or "ir".
-            message: any object with the fields of sensor_msgs/Image or CompressedImage.
-            converter: converts encodings that `decode` does not support.
-            options: limits, and how IR images are read.
+        """Make a frame of "rgb" or "ir" from a sensor_msgs/Image or CompressedImage, checking its fields.
 
         Raises:
             DecodeError: the message can't be decoded; its `cause` names a drop counter.
         """
         start = perf_counter()
+        is_compressed = hasattr(message, "format")
         try:
-            opened = _open(key, message, converter, options)
+            opened: OpenImage
+            if is_compressed:
+                opened = (open_compressed_rgb if key == "rgb" else open_compressed_infrared)(message, options)
+            else:
+                opened = open_rgb(message, converter) if key == "rgb" else open_infrared(message, converter, options)
         except DecodeError as error:
             error.camera = key
             raise
         frame = cls(message.header, opened.unpack, key, opened.look)
-        if key == "rgb" and not hasattr(message, "format"):
+        if key == "rgb" and not is_compressed:
             frame._stated_size = (int(message.width), int(message.height))
         frame._packed = opened.packed
         frame.decode_ms = (perf_counter() - start) * 1e3
@@ -133,11 +123,3 @@ class CameraFrame:
 
 def _raise(error: DecodeError) -> np.ndarray:
     raise error
-
-
-def _open(key: str, message: Any, converter: Converter | None, options: DecodeOptions | None) -> OpenImage:
-    if hasattr(message, "format"):
-        return (open_compressed_rgb if key == "rgb" else open_compressed_infrared)(message, options)
-    if key == "rgb":
-        return open_rgb(message, converter)
-    return open_infrared(message, converter, options)

@@ -17,8 +17,6 @@ import numpy as np
 from spectradino_core.streams.image_message import DecodeError, corrupt
 from spectradino_core.streams.stderr import diverted_stderr
 
-__all__ = ["FileHeader", "png_header", "read_file", "tiff_header"]
-
 _NOTHING = re.compile(r"(?!)")
 _TIFF_COMPRESSIONS = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate", 32773: "PackBits"}
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I"}
@@ -28,36 +26,47 @@ _MAX_ENTRIES, _MAX_VALUES, _MAX_TILE_SIDE = 512, 1 << 16, 4096
 _MAX_CHUNKS = 1 << 16
 """Maximum of a PNG file; encoders write a few, or one per 8 KiB of pixels."""
 _OF_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 
 
 @dataclass(frozen=True)
-class FileHeader:
-    """The header of an image file.
+class ImageFile:
+    """An image file whose header has been checked.
 
     Attributes:
-        kind: "png" or "tiff".
+        kind: "jpeg", "png" or "tiff".
         width, height: size in pixels.
         bits: bits per channel.
-        is_grey: whether it has one channel.
-        content: uint8 [N] that differs between different images: the checksums of a PNG, the whole TIFF file.
-        data: uint8 [N], the file; a PNG without texts, profiles, metadata and further images of an animation, any of
-            which may decompress to gigabytes.
+        channels: 1 is grey.
+        content: uint8 [N] that differs between different images: a JPEG's scans, a PNG's checksums, the whole TIFF.
+        data: uint8 [N], what is decoded: of a JPEG up to its end marker; of a PNG without texts, profiles, metadata and
+            further images of an animation, any of which may decompress to gigabytes.
     """
 
     kind: str
     width: int
     height: int
     bits: int
-    is_grey: bool
+    channels: int
     content: np.ndarray
     data: np.ndarray
 
+    def corrupt(self, why: str) -> DecodeError:
+        """Make the error for damage."""
+        return corrupt(self.kind, self.data.size, why)
 
-def png_header(data: np.ndarray) -> FileHeader:
-    """Read the header of a PNG file; check all chunks' checksums and the end chunk.
+    def checked(self, image: np.ndarray | None) -> np.ndarray:
+        """Return a decoded image [h, w] or [h, w, 3] in OpenCV's order in RGB order, if it has the size stated."""
+        if image is None or image.size == 0:
+            raise self.corrupt("OpenCV can't decode it")
+        if image.shape[:2] != (self.height, self.width):
+            found = f"{image.shape[1]}x{image.shape[0]}"
+            raise self.corrupt(f"its header states {self.width}x{self.height} pixels, decoded are {found}")
+        return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
-    Args:
-        data: uint8 [N].
+
+def png_header(data: np.ndarray) -> ImageFile:
+    """Read the header of a PNG file, uint8 [N]; check all chunks' checksums and the end chunk.
 
     Raises:
         DecodeError: the file is damaged.
@@ -85,14 +94,12 @@ def png_header(data: np.ndarray) -> FileHeader:
             checksums.append(view[end - 4 : end])
         at = end
     pixels = data if len(kept) == count + 1 else np.frombuffer(b"".join(kept), np.uint8)
-    return FileHeader("png", width, height, bits, kind == 0, np.frombuffer(b"".join(checksums), np.uint8), pixels)
+    content = np.frombuffer(b"".join(checksums), np.uint8)
+    return ImageFile("png", width, height, bits, _PNG_CHANNELS.get(kind, 0), content, pixels)
 
 
-def tiff_header(data: np.ndarray) -> FileHeader:
-    """Read the header of a TIFF file from its first directory; check its strips or tiles.
-
-    Args:
-        data: uint8 [N].
+def tiff_header(data: np.ndarray) -> ImageFile:
+    """Read the header of a TIFF file, uint8 [N], from its first directory; check its strips or tiles.
 
     Raises:
         DecodeError: the file is truncated, or its compression or type of pixels is not supported.
@@ -117,7 +124,7 @@ def tiff_header(data: np.ndarray) -> FileHeader:
         raise corrupt("tiff", data.size, "it is truncated")
     if not tiled and compression == 1 and sum(counts) < width * height * channels * bits // 8:
         raise corrupt("tiff", data.size, "it has fewer pixels than its header states")
-    return FileHeader("tiff", width, height, bits, channels == 1, data, data)
+    return ImageFile("tiff", width, height, bits, channels, data, data)
 
 
 def _tiff_tags(data: np.ndarray) -> dict[int, list[int]]:
@@ -142,29 +149,17 @@ def _tiff_tags(data: np.ndarray) -> dict[int, list[int]]:
     return found
 
 
-def read_file(header: FileHeader, as_is: bool) -> np.ndarray:
+def decode_file(file: ImageFile, as_is: bool) -> np.ndarray:
     """Decode a PNG or TIFF file with OpenCV, without its libraries' output on stderr.
 
-    Args:
-        header: header of the file.
-        as_is: keep one channel and the depth; else 8 bits and three channels.
-
     Returns:
-        [h, w] or [h, w, 3] in RGB order; uint8, or the file's depth.
+        If `as_is` of the file's depth, [h, w] of a grey image or [h, w, 3] in RGB order; else uint8 [h, w, 3].
 
     Raises:
         DecodeError: cause "corrupt_data".
     """
     flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR if as_is else cv2.IMREAD_COLOR
-    size = header.data.size
     image = None
     with diverted_stderr(_NOTHING), suppress(cv2.error):
-        image = cv2.imdecode(header.data, flags | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None or image.size == 0:
-        raise corrupt(header.kind, size, "OpenCV can't decode it")
-    if image.shape[:2] != (header.height, header.width):
-        found = f"{image.shape[1]}x{image.shape[0]}"
-        raise corrupt(
-            header.kind, size, f"its header states {header.width}x{header.height} pixels, decoded are {found}"
-        )
-    return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        image = cv2.imdecode(file.data, flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    return file.checked(image)

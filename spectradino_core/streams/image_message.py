@@ -13,23 +13,6 @@ import numpy as np
 from spectradino_core.runtime.image_size import MAX_SIDE, size_fault
 from spectradino_core.text import printable
 
-__all__ = [
-    "MAX_SIDE",
-    "DecodeError",
-    "ImageMessage",
-    "check_size",
-    "corrupt",
-    "encoding_field",
-    "flat_bytes",
-    "native",
-    "pixel_view",
-    "shortened",
-    "size_fields",
-    "integer_field",
-    "wrong_length",
-    "wrong_step",
-]
-
 
 class DecodeError(ValueError):
     """An image message can't be decoded.
@@ -50,11 +33,6 @@ class DecodeError(ValueError):
         self.counted = False
 
 
-def corrupt(kind: str, size: int, why: str) -> DecodeError:
-    """Make the error for a damaged image file of `size` bytes."""
-    return DecodeError("corrupt_data", f"the {kind} image of {size} bytes is damaged: {why}")
-
-
 class ImageMessage(Protocol):
     """The fields of sensor_msgs/Image that are read."""
 
@@ -67,62 +45,22 @@ class ImageMessage(Protocol):
 
 
 def encoding_field(message: ImageMessage) -> str:
-    """Return the encoding; raises `DecodeError` if it is not a string."""
     encoding = getattr(message, "encoding", None)
     if not isinstance(encoding, str):
         raise DecodeError("bad_field", f"the image's encoding is {shortened(encoding)}, not a string")
     return encoding.strip()
 
 
-def pixel_view(message: ImageMessage, encoding: str, channels: int, dtype: np.dtype) -> np.ndarray:
-    """Return the pixels as a read-only view [h, w] or [h, w, channels], stride and byte order kept."""
-    height, width, step, data = _checked(message, encoding, channels * dtype.itemsize)
-    shape: tuple[int, ...] = (height, width) if channels == 1 else (height, width, channels)
-    strides = (step, channels * dtype.itemsize, dtype.itemsize)[: len(shape)]
-    view: np.ndarray = np.ndarray(shape, dtype, buffer=data, strides=strides)
-    view.flags.writeable = False
-    return view
-
-
-def native(view: np.ndarray) -> np.ndarray:
-    """Return the view in native byte order and C-contiguous, without a copy if it already is."""
-    native = view.dtype.newbyteorder("=")
-    if view.dtype != native or not (view.flags.c_contiguous and view.flags.aligned):
-        return np.ascontiguousarray(view.astype(native))
-    return view
-
-
-def _checked(message: ImageMessage, encoding: str, pixel_bytes: int) -> tuple[int, int, int, np.ndarray]:
-    """Return height, width, step and the data as uint8 [step * height] after all size checks."""
-    height, width = size_fields(message, encoding)
-    step = integer_field(message, "step")
-    if step < width * pixel_bytes:
-        raise wrong_step(step, width, encoding, width * pixel_bytes)
-    data = flat_bytes(message)
-    if data.size != step * height:
-        raise wrong_length(data.size, step, height, width, height, encoding)
-    return height, width, step, data
+def integer_field(message: ImageMessage, name: str) -> int:
+    value = getattr(message, name, None)
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise DecodeError("bad_field", f"the image's {name} is {shortened(value)}, not an integer") from None
 
 
 def size_fields(message: ImageMessage, encoding: str) -> tuple[int, int]:
     return check_size(integer_field(message, "height"), integer_field(message, "width"), f"the image ({encoding})")
-
-
-def wrong_step(step: int, width: int, encoding: str, row: int) -> DecodeError:
-    return DecodeError(
-        "wrong_step",
-        f"the image's step is {step} bytes, but a row of {width} {encoding} pixels takes {row}: the publisher must set "
-        "step to the length of a row in bytes",
-    )
-
-
-def wrong_length(size: int, step: int, rows: int, width: int, height: int, encoding: str) -> DecodeError:
-    short = size < step * rows
-    return DecodeError(
-        "short_data" if short else "long_data",
-        f"the image's data has {size} bytes, {'fewer' if short else 'more'} than step x rows = {step} x {rows} = "
-        f"{step * rows} ({width}x{height} {encoding}): correct the publisher's fields, or check for truncated messages",
-    )
 
 
 def check_size(height: int, width: int, what: str, max_pixels: int = MAX_SIDE * MAX_SIDE) -> tuple[int, int]:
@@ -131,10 +69,10 @@ def check_size(height: int, width: int, what: str, max_pixels: int = MAX_SIDE * 
     Raises:
         DecodeError: a side is zero, negative or above `MAX_SIDE`, or the image has more than `max_pixels`.
     """
+    fault = size_fault(width, height, max_pixels)
     if height <= 0 or width <= 0:
-        fault = size_fault(width, height, max_pixels)
         raise DecodeError("empty_image", f"{what} {fault}: check the publisher")
-    if fault := size_fault(width, height, max_pixels):
+    if fault:
         remedy = "" if max(height, width) > MAX_SIDE else ": raise max_image_megapixels if the camera has this size"
         raise DecodeError("implausible_size", f"{what} {fault}{remedy}")
     return height, width
@@ -164,12 +102,52 @@ def _from_sequence(data: Any) -> np.ndarray:
         raise DecodeError("bad_field", f"the image's data is {shortened(data)}, not a sequence of bytes") from None
 
 
-def integer_field(message: ImageMessage, name: str) -> int:
-    value = getattr(message, name, None)
-    try:
-        return operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise DecodeError("bad_field", f"the image's {name} is {shortened(value)}, not an integer") from None
+def pixel_view(message: ImageMessage, encoding: str, channels: int, dtype: type) -> np.ndarray:
+    """Return the pixels as a read-only view [h, w] or [h, w, channels] of the message's data, after all size checks."""
+    height, width = size_fields(message, encoding)
+    step = integer_field(message, "step")
+    stored = np.dtype(dtype).newbyteorder(">" if message.is_bigendian else "<")
+    pixel_bytes = channels * stored.itemsize
+    if step < width * pixel_bytes:
+        raise wrong_step(step, width, encoding, width * pixel_bytes)
+    data = flat_bytes(message)
+    if data.size != step * height:
+        raise wrong_length(data.size, step, height, width, height, encoding)
+    shape: tuple[int, ...] = (height, width) if channels == 1 else (height, width, channels)
+    strides = (step, pixel_bytes, stored.itemsize)[: len(shape)]
+    view: np.ndarray = np.ndarray(shape, stored, buffer=data, strides=strides)
+    view.flags.writeable = False
+    return view
+
+
+def native(view: np.ndarray) -> np.ndarray:
+    """Return the view in native byte order and C-contiguous, without a copy if it already is."""
+    native = view.dtype.newbyteorder("=")
+    if view.dtype != native or not (view.flags.c_contiguous and view.flags.aligned):
+        return np.ascontiguousarray(view.astype(native))
+    return view
+
+
+def corrupt(kind: str, size: int, why: str) -> DecodeError:
+    """Make the error for a damaged image file of `size` bytes."""
+    return DecodeError("corrupt_data", f"the {kind} image of {size} bytes is damaged: {why}")
+
+
+def wrong_step(step: int, width: int, encoding: str, row: int) -> DecodeError:
+    return DecodeError(
+        "wrong_step",
+        f"the image's step is {step} bytes, but a row of {width} {encoding} pixels takes {row}: the publisher must set "
+        "step to the length of a row in bytes",
+    )
+
+
+def wrong_length(size: int, step: int, rows: int, width: int, height: int, encoding: str) -> DecodeError:
+    short = size < step * rows
+    return DecodeError(
+        "short_data" if short else "long_data",
+        f"the image's data has {size} bytes, {'fewer' if short else 'more'} than step x rows = {step} x {rows} = "
+        f"{step * rows} ({width}x{height} {encoding}): correct the publisher's fields, or check for truncated messages",
+    )
 
 
 def shortened(value: object, limit: int = 60) -> str:

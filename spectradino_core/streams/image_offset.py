@@ -24,8 +24,6 @@ import numpy as np
 from spectradino_core.calibration.registration import Registration, RegistrationError, Size
 from spectradino_core.streams.queues import Stream
 
-__all__ = ["ImageOffset", "ImageOffsetWatch", "Look"]
-
 Look = np.ndarray | Callable[[], np.ndarray]
 """A frame's pixels, or a function that returns them."""
 
@@ -70,9 +68,7 @@ class ImageOffset:
 
 
 class ImageOffsetWatch:
-    """Estimator that samples frames of both cameras, see the module docstring; not thread-safe.
-
-    It keeps one stretch, about 200 KB.
+    """Estimator that samples frames of both cameras; not thread-safe. It keeps one stretch, about 200 KB.
 
     Attributes:
         registration: IR to RGB pixels, to compare cells of the same location; None: the IR image covers the whole RGB
@@ -82,30 +78,23 @@ class ImageOffsetWatch:
     def __init__(self) -> None:
         self.registration: Registration | None = None
         self._rgb_size: Size | None = None
-        self._paused_until_ns: int | None = None
         self.restart()
 
-    def restart(self) -> None:
-        """Discard the stretch and all results, for example when frames get other times."""
+    def restart(self, paused_until_ns: int | None = None) -> None:
+        """Discard the stretch and all results, for example when frames get other times, and end a pause."""
+        self._paused_until_ns = paused_until_ns
         self._streams = {stream: _Activity() for stream in Stream}
         self._before: ImageOffset | None = None
         self._tries = 0
         self._tried_ns: dict[Stream, int] = {}
 
-    def wake(self) -> None:
-        """End a pause, for example to check a new offset."""
-        self._paused_until_ns = None
-
     def push(self, stream: Stream, time_ns: int, look: Look) -> ImageOffset | None:
-        """Add a frame.
+        """Add a frame; returns the offset on which two successive stretches agree, at the end of the second.
 
         Args:
             stream: the camera.
             time_ns: the time by which the frame is paired.
             look: RGB uint8 [h, w, 3], or IR uint8 or uint16 [h, w]; a function is called only if the frame is sampled.
-
-        Returns:
-            The offset on which two successive stretches agree, at the end of the second; else None.
         """
         if self._paused_until_ns is not None:
             if self._paused_until_ns - _PAUSE_NS <= time_ns < self._paused_until_ns:
@@ -129,14 +118,14 @@ class ImageOffsetWatch:
             return None
         mine.add(time_ns, sampled)
         if time_ns - mine.times[0] > 3 * _STRETCH_NS:  # the other camera is missing
-            self._end(_SHORT_PAUSE_NS, time_ns)
+            self.restart(time_ns + _SHORT_PAUSE_NS)
             return None
         if not other.times:
             return None
         both_ns = min(time_ns, other.times[-1]) - max(mine.times[0], other.times[0])
         if both_ns < _STRETCH_NS or min(len(mine.times), len(other.times)) < _MIN_FRAMES:
             if both_ns < -_GAP_NS or both_ns > 3 * _STRETCH_NS:
-                self._end(_SHORT_PAUSE_NS, time_ns)  # unrelated clocks, or a slow camera
+                self.restart(time_ns + _SHORT_PAUSE_NS)  # unrelated clocks, or a slow camera
             return None
         found = self._estimate()
         self._streams = {one: _Activity() for one in Stream}
@@ -145,19 +134,15 @@ class ImageOffsetWatch:
     def _confirmed(self, found: ImageOffset | None, time_ns: int) -> ImageOffset | None:
         before, self._before, self._tries = self._before, found, self._tries + 1
         if found is not None and before is not None and abs(found.offset_ns - before.offset_ns) <= _REPEATED_NS:
-            self._end(_PAUSE_NS, time_ns)
+            self.restart(time_ns + _PAUSE_NS)
             return ImageOffset(
                 (found.offset_ns + before.offset_ns) // 2,
                 max(found.spread_ns, before.spread_ns),
                 min(found.agreement, before.agreement),
             )
         if self._tries >= _TRIES:  # no motion
-            self._end(_SHORT_PAUSE_NS, time_ns)
+            self.restart(time_ns + _SHORT_PAUSE_NS)
         return None
-
-    def _end(self, pause_ns: int, time_ns: int) -> None:
-        self.restart()
-        self._paused_until_ns = time_ns + pause_ns
 
     def _sampled(self, stream: Stream, image: np.ndarray) -> np.ndarray:
         size = (int(image.shape[1]), int(image.shape[0]))

@@ -23,9 +23,7 @@ from typing import Any
 import numpy as np
 
 from spectradino_core.runtime.perception_result import Mode
-from spectradino_core.streams.pairing import Stream
-
-__all__ = ["FALLBACKS", "FrozenDetector", "ModeChange", "ModeMachine"]
+from spectradino_core.streams.queues import Stream
 
 _MS = 1_000_000
 
@@ -44,6 +42,7 @@ FALLBACKS = {
 _PROBATION_NS = 30_000 * _MS
 _STEADY_NS, _MAX_STEADY_NS = 1_000 * _MS, 32_000 * _MS
 
+_STRIDE = 8  # of the pixels that are compared
 _ALONE = {Stream.RGB: Mode.RGB_ONLY, Stream.IR: Mode.IR_ONLY}
 
 
@@ -92,19 +91,9 @@ class ModeMachine:
         """
         Args:
             now_ns: time at which it begins to wait for frames.
-            stale_ms: a camera that is silent for longer counts as silent, > 0.
-            fallback: a key of `FALLBACKS`.
+            stale_ms, fallback: the parameters `stale_ms` and `fallback_mode`.
             back_after: number of frames after which a silent camera is alive again, >= 1.
-
-        Raises:
-            ValueError: an argument is out of its range.
         """
-        if not stale_ms > 0:
-            raise ValueError(f"stale_ms must be above 0, got {stale_ms}")
-        if fallback not in FALLBACKS:
-            raise ValueError(f"fallback_mode {fallback!r} is not one of {', '.join(FALLBACKS)}")
-        if back_after < 1:
-            raise ValueError(f"back_after must be at least 1, got {back_after}")
         self.stale_ns = round(stale_ms * _MS)
         self.back_after = back_after
         self.fallback = fallback
@@ -118,10 +107,9 @@ class ModeMachine:
         return self._reason(self.mode, [stream for stream, camera in self._cameras.items() if camera.alive])
 
     def frame(self, stream: Stream | str, now_ns: int, frozen: bool = False) -> ModeChange | None:
-        """Record a frame received at `now_ns`; `frozen`: `FrozenDetector` found that its image is repeated.
+        """Record a frame received at `now_ns`; returns the change of the mode that follows, if any.
 
-        Returns:
-            The change of the mode that follows, if any.
+        `frozen`: `FrozenDetector` found that its image is repeated.
         """
         self._advance(now_ns)
         if not any(camera.seen for camera in self._cameras.values()):
@@ -144,15 +132,8 @@ class ModeMachine:
     def refused(self, stream: Stream | str, now_ns: int, why: str) -> ModeChange | None:
         """Record a frame received at `now_ns` that cannot be used.
 
-        Such a frame does not keep its camera alive, but the reason for a mode names the refusal instead of silence.
-
-        Args:
-            stream: "rgb" or "ir".
-            now_ns: time of reception.
-            why: short reason, such as "unsupported encoding".
-
-        Returns:
-            The change of the mode that follows from the time, if any.
+        Such a frame does not keep its camera alive, but the reason for a mode names the refusal, `why`, instead of
+        silence. Returns the change of the mode that follows from the time, if any.
         """
         self._advance(now_ns)
         camera = self._cameras[Stream(stream)]
@@ -236,44 +217,24 @@ class ModeMachine:
 
 
 class FrozenDetector:
-    """Detection of a stream that repeats one image, by a checksum of every `stride`-th pixel in both directions.
+    """Detection of a stream that repeats one image, by a checksum of every 8th pixel in both directions.
 
     Sensor noise changes some of these thousands of pixels in every real frame. Cameras that send each image two or
-    three times by design (27 Hz from a 9 Hz sensor) repeat for less than `frozen_ms`.
+    three times by design (27 Hz from a 9 Hz sensor) repeat for less than `frozen_ms`; 0: nothing counts as frozen.
     """
 
-    def __init__(self, frozen_ms: float = 400.0, stride: int = 8) -> None:
-        """
-        Args:
-            frozen_ms: minimum time of one image to count as frozen; 0: never.
-            stride: distance of the compared pixels, >= 1.
-
-        Raises:
-            ValueError: an argument is out of its range.
-        """
-        if frozen_ms < 0 or stride < 1:
-            raise ValueError(f"frozen_ms must be 0 or above and stride at least 1, got {frozen_ms} and {stride}")
+    def __init__(self, frozen_ms: float) -> None:
         self.frozen_ns = round(frozen_ms * _MS)
-        self.stride = stride
         self.repeats = 0
         self._seen: tuple[Any, ...] | None = None
         self._since_ns = 0
 
     def __call__(self, frame: np.ndarray, now_ns: int) -> bool:
-        """Return whether the image has not changed for `frozen_ms`.
-
-        Args:
-            frame: the image, of any type and shape [h, w, ...].
-            now_ns: time of reception, or stamp.
-        """
-        sample = np.ascontiguousarray(frame[:: self.stride, :: self.stride])
+        """Return whether the image [h, w, ...], of any type, received at `now_ns` has not changed for `frozen_ms`."""
+        sample = np.ascontiguousarray(frame[::_STRIDE, ::_STRIDE])
         seen = (frame.shape, frame.dtype.str, zlib.crc32(sample.tobytes()))
         if seen != self._seen or now_ns < self._since_ns:
             self._seen, self._since_ns, self.repeats = seen, now_ns, 0
             return False
         self.repeats += 1
         return bool(self.frozen_ns) and now_ns - self._since_ns >= self.frozen_ns
-
-    def reset(self) -> None:
-        """Forget the image, for example after a gap in the stream."""
-        self._seen, self.repeats = None, 0

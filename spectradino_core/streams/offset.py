@@ -1,15 +1,26 @@
-"""Estimate the constant delay of the IR stamps online, from stamps and times of arrival.
+"""Time offset between the cameras: its estimate from stamps and times of arrival, and the choice of the one applied.
+
+The constant delay of the IR stamps is estimated online (`OffsetLearner`):
 
 - Stamps alone show the offset only as the phase of the IR frames between the RGB frames, so modulo the RGB period, and
   only if both cameras are triggered together (at equal rates or integer multiples). The phase of free-running cameras
   has no relation to their clocks; it drifts or is spread, and is not used.
 - Times of arrival select the period, and are the only source for free-running cameras: stamp minus arrival is the clock
   offset minus the transport delay, so the cameras differ by the offset plus the difference of their delays. Up to
-  `plausible_delay_ms` the difference is taken as delay; beyond, it may be either.
+  100 ms the difference is taken as delay; beyond, it may be either.
 
-So an offset of 100 to 900 ms that differs between starts is found with an error of about 1 ms for triggered cameras
-whose delays differ by less than half a period, and with an error of the difference of delays for free-running ones.
-Only images show whether it is an offset or a transport delay: see `offset_control`.
+So the error is about 1 ms for triggered cameras whose delays differ by less than half a period, and the difference of
+delays for free-running ones. Only motion in both images shows whether it is an offset or a transport delay
+(`image_offset.py`).
+
+`OffsetControl` chooses. Only with `learn_ir_time_offset` another than the given offset is applied:
+
+- the offset estimated from images, refined by the phase of triggered cameras if both agree;
+- without images a constant too large for a transport delay, as of a clock that counts from boot;
+- without images the phase of triggered cameras nearest to the given offset, at most half a period from it.
+
+Any other offset may be a transport delay, which must not be subtracted from stamps. Without `learn_ir_time_offset` an
+offset estimated from images is only reported.
 
 Nothing here reads a clock: the same calls give the same offset. Times are integers in nanoseconds.
 """
@@ -21,9 +32,10 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
+from spectradino_core.calibration.registration import Registration
+from spectradino_core.streams.clocks import APART_NS
+from spectradino_core.streams.image_offset import ImageOffset, ImageOffsetWatch, Look
 from spectradino_core.streams.queues import Stream
-
-__all__ = ["LearntOffset", "OffsetLearner"]
 
 _MS = 1_000_000
 _LOCKED = 0.8
@@ -32,6 +44,11 @@ _DRIFT = 0.05  # of a period between the first and the second half of a window
 _SLIPPED = 0.15  # of a period since the first window: not triggered together
 _MISSED = 3  # consecutive windows without a phase: not triggered together
 _FAR_NS = 10_000 * _MS
+_PLAUSIBLE_NS = 100 * _MS
+"""Maximum difference of the cameras' transport delays; more counts as an offset."""
+_TOLERATED_NS = 20 * _MS
+"""Smaller offsets estimated from images are neither reported nor applied."""
+_NEAR_NS = 15 * _MS
 
 
 @dataclass(frozen=True)
@@ -65,21 +82,10 @@ class LearntOffset:
 
 
 class OffsetLearner:
-    """Online estimator of the offset from windows of frames, see the module docstring."""
+    """Online estimator of the offset from stamps and times of arrival, in windows of `frames` IR frames."""
 
-    def __init__(self, frames: int = 60, plausible_delay_ms: float = 100.0) -> None:
-        """
-        Args:
-            frames: IR frames per window, at least 8.
-            plausible_delay_ms: maximum difference of the cameras' delays, at least 0; more counts as an offset.
-
-        Raises:
-            ValueError: an argument is out of range.
-        """
-        if frames < 8 or not plausible_delay_ms >= 0:
-            raise ValueError(f"frames must be at least 8 and plausible_delay_ms at least 0, got {frames}")
+    def __init__(self, frames: int = 60) -> None:
         self.frames = frames
-        self.plausible_ns = round(plausible_delay_ms * _MS)
         self.learnt: LearntOffset | None = None
         self._in_step = True
         self._anchor_ns: int | None = None
@@ -89,18 +95,10 @@ class OffsetLearner:
         self._ir: list[tuple[int, int]] = []
 
     def push(self, stream: Stream | str, stamp_ns: int, arrival_ns: int) -> LearntOffset | None:
-        """Add a frame.
+        """Add a frame; returns the offset at the end of a window if it is new or has changed by more than 1 ms.
 
         Frames without a stamp and frames not newer than the previous one are ignored; a time jump starts a new window
         and keeps the estimate.
-
-        Args:
-            stream: "rgb" or "ir".
-            stamp_ns: header stamp.
-            arrival_ns: time of arrival, by one clock for both streams.
-
-        Returns:
-            The offset at the end of a window if it is new or has changed by more than 1 ms, else None.
         """
         frames = self._rgb if Stream(stream) is Stream.RGB else self._ir
         if stamp_ns <= 0:
@@ -125,17 +123,11 @@ class OffsetLearner:
         self.learnt = found
         return found
 
-    def reset(self) -> None:
-        """Discard all frames and the estimate."""
-        self.learnt, self._in_step, self._anchor_ns, self._missed, self._base_ns = None, True, None, 0, 0
-        self._rgb.clear()
-        self._ir.clear()
-
     def _estimate(self) -> LearntOffset | None:
         if len(self._rgb) < 8:
             return None
         difference = _lag(self._ir) - _lag(self._rgb)
-        beyond = abs(difference) > self.plausible_ns
+        beyond = abs(difference) > _PLAUSIBLE_NS
         if not beyond:
             difference = 0
         # Phases are measured near the RGB frames, because an error of the period adds up over large offsets.
@@ -152,7 +144,7 @@ class OffsetLearner:
                 self._anchor_ns = offset
             slip = (offset - self._anchor_ns) / period
             if abs(slip - round(slip)) <= _SLIPPED:
-                if not beyond or abs(difference - self._anchor_ns) <= self.plausible_ns:
+                if not beyond or abs(difference - self._anchor_ns) <= _PLAUSIBLE_NS:
                     offset -= round(slip) * period  # whole periods are noise of the arrival times
                 return LearntOffset(offset, confidence, True, len(self._ir), period)
             self._in_step = False  # the phase drifts: free-running at nearly equal rates
@@ -162,9 +154,9 @@ class OffsetLearner:
             if self._missed < _MISSED:
                 return known  # one disturbed window
             self._in_step = False
-        if known is not None and not known.triggered and abs(difference - known.offset_ns) <= self.plausible_ns:
+        if known is not None and not known.triggered and abs(difference - known.offset_ns) <= _PLAUSIBLE_NS:
             return known  # a found constant does not follow the noise of delays
-        confidence = 1 - self.plausible_ns / abs(difference) if beyond else 0.0
+        confidence = 1 - _PLAUSIBLE_NS / abs(difference) if beyond else 0.0
         return LearntOffset(difference, confidence, False, len(self._ir))
 
     def _phase(self) -> tuple[int, int, float] | None:
@@ -209,3 +201,137 @@ def _lag(frames: deque[tuple[int, int]] | list[tuple[int, int]]) -> int:
     """Return the median of stamp minus arrival."""
     lags = sorted(stamp - arrival for stamp, arrival in frames)
     return lags[len(lags) // 2]
+
+
+@dataclass(frozen=True)
+class OffsetNews:
+    """A log line, with the offset if it was estimated from stamps."""
+
+    text: str
+    warning: bool
+    learnt: LearntOffset | None = None
+
+
+class OffsetControl:
+    """Choice of the applied offset, see the module docstring; not thread-safe.
+
+    Attributes:
+        in_force_ns: applied delay of the IR times, which pairing subtracts; the user's unless another may be learnt.
+        shown: last estimate from images, as total offset.
+    """
+
+    def __init__(self, given_ns: int, learn: bool) -> None:
+        self.in_force_ns = self._given_ns = given_ns
+        self.shown: ImageOffset | None = None
+        self._learn = learn
+        self._learner = OffsetLearner()
+        self._watch = ImageOffsetWatch()
+        self._base_ns = given_ns
+        self._is_unconfirmed = False
+
+    @property
+    def learnt(self) -> LearntOffset | None:
+        """Estimate from stamps and times of arrival, None while there is none."""
+        return self._learner.learnt
+
+    def restart(self, given_ns: int, learn: bool) -> None:
+        """Discard all estimates, for example when the user gives another offset."""
+        self.in_force_ns = self._given_ns = given_ns
+        self._learn = learn
+        self.shown = None
+        self._learner = OffsetLearner()
+        self._restart_images(given_ns)
+
+    def rebase(self, by_arrival: bool) -> None:
+        """Switch between times of arrival and stamps; the estimate from images starts again."""
+        self.shown = None
+        self._base_ns = self.pairing_ns(by_arrival)
+        self._watch.restart()
+
+    def pairing_ns(self, by_arrival: bool) -> int:
+        """Return the offset to subtract from pairing times; a clock offset does not apply to arrivals."""
+        if not by_arrival or abs(self.in_force_ns) <= APART_NS:
+            return self.in_force_ns
+        return self._given_ns if abs(self._given_ns) <= APART_NS else 0
+
+    def stamps(self, stream: Stream, stamp_ns: int, arrival_ns: int) -> list[OffsetNews]:
+        """Add a frame's stamp and time of arrival; returns lines to log."""
+        learnt = self._learner.push(stream, stamp_ns, arrival_ns) if self._learn else None
+        if learnt is None:
+            return []
+        before_ns, in_force_ns = self.in_force_ns, self._choose()
+        reason = ""
+        if learnt.confidence and abs(learnt.offset_ns - in_force_ns) > max(_NEAR_NS, learnt.period_ns // 2):
+            if self.shown is None:
+                self._restart_images(learnt.offset_ns)
+                self._is_unconfirmed = True
+                reason = (
+                    "not applied until motion in both images confirms it, because a longer transport delay of ir "
+                    "frames looks the same; "
+                )
+            else:
+                reason = f"the images contradict it ({self.shown.offset_ns / _MS:+.0f} ms); "
+        if in_force_ns != before_ns:
+            self._apply(in_force_ns)
+        text = f"infrared time offset learnt: {learnt}; {reason}applied: {in_force_ns / _MS:+.1f} ms"
+        return [OffsetNews(text, bool(reason), learnt)]
+
+    def images(self, stream: Stream, time_ns: int, look: Look, registration: Registration | None) -> list[OffsetNews]:
+        """Add a frame's pixels, see `ImageOffsetWatch.push`; returns lines to log.
+
+        `time_ns` is the time by which the frame is paired, before subtracting the offset.
+        """
+        self._watch.registration = registration
+        found = self._watch.push(stream, time_ns - self._base_ns if stream is Stream.IR else time_ns, look)
+        if found is None:
+            return []
+        offset_ns, spread_ns = self._base_ns + found.offset_ns, found.spread_ns
+        self.shown = ImageOffset(offset_ns, spread_ns, found.agreement)
+        error_ns = offset_ns - self.in_force_ns
+        was_unconfirmed, self._is_unconfirmed = self._is_unconfirmed, False
+        if abs(error_ns) <= max(_TOLERATED_NS, 3 * spread_ns):
+            if not was_unconfirmed:
+                return []
+            text = f"the images confirm the applied infrared time offset ({self.in_force_ns / _MS:+.1f} ms)"
+            return [OffsetNews(f"{text}: the rest of the difference of arrival is transport delay", False)]
+        by = f"about {abs(offset_ns) / _MS:.0f} ms {'late' if offset_ns > 0 else 'early'}"
+        evidence = f"by motion in both images (within {2 * spread_ns / _MS:.0f} ms)"
+        if not self._learn:
+            rest = f", of which ir_time_offset_ms corrects {self.in_force_ns / _MS:g}" if self.in_force_ns else ""
+            text = f"ir frames look {by}{rest}, {evidence}"
+            return [
+                OffsetNews(f"{text}: set ir_time_offset_ms to {offset_ns / _MS:.0f}, or learn_ir_time_offset", True)
+            ]
+        self._apply(self._choose())
+        text = f"infrared time offset learnt from the images: ir frames look {by}, {evidence}"
+        return [OffsetNews(f"{text}; applied: {self.in_force_ns / _MS:+.1f} ms", False)]
+
+    def _apply(self, offset_ns: int) -> None:
+        self.in_force_ns = offset_ns
+        self._restart_images(offset_ns)
+
+    def _choose(self) -> int:
+        learnt, shown = self._learner.learnt, self.shown
+        if shown is not None:
+            if abs(shown.offset_ns - self.in_force_ns) <= max(_TOLERATED_NS, 3 * shown.spread_ns):
+                near_ns = self.in_force_ns  # confirmed
+            else:
+                near_ns = shown.offset_ns
+            if learnt is not None and learnt.triggered:
+                phased_ns = learnt.near(near_ns)
+                if abs(phased_ns - shown.offset_ns) <= _NEAR_NS + 2 * shown.spread_ns:
+                    return phased_ns
+            return near_ns
+        if learnt is None or learnt.confidence == 0.0:
+            return self._given_ns
+        if abs(learnt.offset_ns) > APART_NS:
+            return learnt.offset_ns
+        phased_ns = learnt.near(self._given_ns)
+        if learnt.triggered and abs(phased_ns - learnt.offset_ns) <= _MS:
+            return phased_ns
+        return self._given_ns
+
+    def _restart_images(self, base_ns: int) -> None:
+        if base_ns != self._base_ns:
+            self._base_ns = base_ns
+            self._watch.restart()

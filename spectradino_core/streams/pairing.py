@@ -32,8 +32,6 @@ from typing import Generic
 from spectradino_core.streams.clocks import APART_NS
 from spectradino_core.streams.queues import Frame, Pair, Payload, Queue, Stream
 
-__all__ = ["JUMP_EVENT", "PAIRING", "Frame", "Pair", "Pairer", "Stream"]
-
 PAIRING = ("one_to_one", "latest", "nearest")
 """Policies; see the module docstring."""
 
@@ -78,14 +76,12 @@ class Pairer(Generic[Payload]):
         Args:
             slop_ms: maximum distance of the frames of a pair, > 0; None: derived from the slower camera's period.
             offset_ms: how much later the infrared camera stamps the same moment; negative: earlier.
-            depth: maximum number of frames of one stream that wait for a partner.
+            depth: maximum number of frames of one stream that wait for a partner, at least 2.
             policy: one of `PAIRING`.
 
         Raises:
-            ValueError: `slop_ms` is not above 0, `depth` is below 2, or the policy is unknown.
+            ValueError: `slop_ms` is not above 0.
         """
-        if depth < 2:
-            raise ValueError(f"depth must be at least 2, got {depth}")
         self.set_slop(slop_ms)
         self._offset_ns = round(offset_ms * _MS)
         self.depth = depth
@@ -111,16 +107,9 @@ class Pairer(Generic[Payload]):
     def push(
         self, stream: Stream | str, stamp_ns: int, payload: Payload, time_ns: int | None = None
     ) -> list[Pair[Payload]]:
-        """Add a frame and return the pairs that are now certain, oldest first.
+        """Add a frame of "rgb" or "ir" and return the pairs that are now certain, oldest first.
 
-        Args:
-            stream: "rgb" or "ir".
-            stamp_ns: header stamp.
-            payload: content for the pair, such as a message or an array.
-            time_ns: time to pair by, such as the arrival time; None: the stamp.
-
-        Raises:
-            ValueError: `stream` is neither.
+        `time_ns` is the time to pair by, such as the arrival time; None: the stamp.
         """
         stream = Stream(stream)
         pairs: list[Pair[Payload]] = []
@@ -145,15 +134,13 @@ class Pairer(Generic[Payload]):
         return pairs
 
     def release(self, stream: Stream | str) -> list[Frame[Payload]]:
-        """Remove and return the frames of one stream that wait for a partner, oldest first; they count as released.
-
-        This is how a camera is used alone while the other is silent: `push`, then `release`.
-        """
+        """Remove and return the frames of one stream that wait for a partner, oldest first, to use a camera alone."""
         stream = Stream(stream)
         queue = self._queues[stream]
         frames = [frame for frame in queue.frames if frame.arrival != self._in_use]
         queue.frames.clear()
-        self._count(f"released_{stream.value}", len(frames))
+        if frames:
+            self.drops[f"released_{stream.value}"] += len(frames)
         return frames
 
     def clear(self) -> None:
@@ -192,23 +179,13 @@ class Pairer(Generic[Payload]):
         return round(min(max(_SLOP_MS * _MS, _SLOP_PERIODS * slowest), _MAX_AGE_MS * _MS))
 
     def set_slop(self, slop_ms: float | None) -> None:
-        """Change the maximum distance, also while frames wait; see the constructor.
-
-        Raises:
-            ValueError: it is not above 0.
-        """
+        """Change the maximum distance, also while frames wait; see the constructor."""
         if slop_ms is not None and not slop_ms > 0:
             raise ValueError(f"slop_ms must be above 0, got {slop_ms}")
         self._given_slop_ns = None if slop_ms is None else round(slop_ms * _MS)
 
     def set_policy(self, policy: str) -> None:
-        """Change the policy, also while frames wait.
-
-        Raises:
-            ValueError: it is not one of `PAIRING`.
-        """
-        if policy not in PAIRING:
-            raise ValueError(f"pairing {policy!r} is not one of {', '.join(PAIRING)}")
+        """Change the policy, one of `PAIRING`, also while frames wait."""
         self.policy = policy
         if policy == "one_to_one":
             self.forget_in_use()
@@ -239,10 +216,9 @@ class Pairer(Generic[Payload]):
         """Median IR time minus RGB time of the last pairs in milliseconds: a hint for `offset_ms`."""
         return sorted(self._offsets)[len(self._offsets) // 2] / _MS if self._offsets else None
 
-    def period_ms(self, stream: Stream | str) -> float | None:
-        """Median period of a stream in milliseconds; None before its second frame."""
-        period = self._queues[Stream(stream)].period_ns
-        return None if period is None else period / _MS
+    def period_ns(self, stream: Stream) -> int | None:
+        """Median period of a stream; None before its second frame."""
+        return self._queues[stream].period_ns
 
     # ---- admission -----------------------------------------------------------------------------------------------
 
@@ -290,10 +266,8 @@ class Pairer(Generic[Payload]):
             self._settle(pairs, final=True)
             self.restarts += 1
             self._missed_gain_ns = 0
-            self._events.append(
-                f"{JUMP_EVENT} {back_ns / 1e9:.1f} s on {stream.value} (a bag restarted, or a clock "
-                "was set): pairing restarted"
-            )
+            why = f"{back_ns / 1e9:.1f} s on {stream.value} (a bag restarted, or a clock was set)"
+            self._events.append(f"{JUMP_EVENT} {why}: pairing restarted")
         self._drop_all(stream)
         queue.restart()
         while other.frames and self._is_ahead(other.frames[-1].time_ns, time_ns):
@@ -351,9 +325,9 @@ class Pairer(Generic[Payload]):
             pairs.append(self._pair(rgb, ir))
 
     def _gain_of_waiting(self, early: Stream, distance: int) -> tuple[int, bool]:
-        """Return by how much the early stream's second frame is nearer to the late frame than its first.
+        """Return by how much the early stream's second frame is nearer to the late one than its first.
 
-        Also returns whether it has arrived or is predicted from the stream's period. Negative: it is farther away.
+        Also returns whether it is known: one that has not arrived is predicted from the stream's period.
         """
         queue, late_ns = self._queues[early], self._queues[early.other].frames[0].time_ns
         if len(queue.frames) > 1:
@@ -399,13 +373,7 @@ class Pairer(Generic[Payload]):
                 self._drop_oldest(Stream.IR)
 
     def _nearer_is_coming(self, rgb_ns: int, newest: Frame[Payload], distance: int) -> bool:
-        """Return whether to wait for an infrared frame that has not arrived yet.
-
-        Args:
-            rgb_ns: time of the RGB frame.
-            newest: newest infrared frame.
-            distance: distance of the nearest available infrared frame.
-        """
+        """Return whether to wait for an infrared frame nearer to the RGB frame of `rgb_ns` than `distance`."""
         rgb_period, period = self._queues[Stream.RGB].period_ns, self._queues[Stream.IR].period_ns
         rgb_period, period = rgb_period or period or 0, period or rgb_period or 0  # before a stream's second frame
         newest_ns = newest.time_ns
@@ -477,12 +445,8 @@ class Pairer(Generic[Payload]):
             self.drops[f"unpaired_{stream.value}"] += 1
 
     def _drop_all(self, stream: Stream) -> None:
-        self._count(f"unpaired_{stream.value}", self.waiting(stream))
-        self._queues[stream].frames.clear()
-
-    def _count(self, cause: str, frames: int) -> None:
-        if frames:
-            self.drops[cause] += frames
+        while self._queues[stream].frames:
+            self._drop_oldest(stream)
 
     def _note_miss(self, offset_ns: int) -> None:
         if self._nearest_miss_ns is None or abs(offset_ns) < abs(self._nearest_miss_ns):

@@ -23,8 +23,6 @@ from spectradino_core.streams.settings import (
 )
 from spectradino_core.text import printable
 
-__all__ = ["check", "did_you_mean", "is_unchanged", "node_names_in", "settings_from_file", "shorten"]
-
 _MAX_TEXT = 4096
 """Maximum length of a string parameter, which is that of a path."""
 _INTEGERS = 1 << 63
@@ -32,11 +30,7 @@ _INTEGERS = 1 << 63
 
 
 def check(name: str, value: Any) -> Any:
-    """Return the value as the node uses it; an integer is accepted for a floating-point parameter.
-
-    Args:
-        name: name of the parameter.
-        value: the value as given in YAML or by ROS.
+    """Return a parameter's value, as given in YAML or by ROS, as the node uses it; an integer may stand for a float.
 
     Raises:
         ParameterError: wrong type, not finite, out of range, not among the choices, or no such parameter.
@@ -46,47 +40,48 @@ def check(name: str, value: Any) -> Any:
     spec = specs()[name]
     if spec.kind is tuple:
         return _checked_numbers(spec, value)
-    if type(value) is int and abs(value) >= _INTEGERS:
-        raise ParameterError(f"parameter '{name}' must be {_WORDS[spec.kind]}, got an integer of more than 64 bits")
-    if spec.kind is float and type(value) is int:
+    if spec.kind is float and type(value) is int and abs(value) < _INTEGERS:
         value = float(value)
-    if type(value) is not spec.kind:
-        raise ParameterError(f"parameter '{name}' must be {_WORDS[spec.kind]}, got {_shown(value)}")
-    if spec.choices and value not in spec.choices:
-        raise ParameterError(f"parameter '{name}' must be one of {spec.allowed}, got {_shown(value)}")
-    if isinstance(value, str) and len(value) > _MAX_TEXT:
-        raise ParameterError(f"parameter '{name}' must have at most {_MAX_TEXT} characters, got {len(value)}")
-    if isinstance(value, str) and printable(value, _MAX_TEXT) != value:
-        raise ParameterError(f"parameter '{name}' must not contain control characters, got {_shown(value)}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ParameterError(f"parameter '{name}' must be finite, got {value}")
-    if isinstance(value, (int, float)) and spec.low is not None and not spec.low <= value <= (spec.high or 0.0):
-        raise ParameterError(f"parameter '{name}' must be in {spec.allowed}, got {value:g}")
-    if name in ("score_threshold", "nms_iou") and isinstance(value, float) and -1.0 < value < 0.0:
-        raise ParameterError(f"parameter '{name}' must be in 0 to 1, or -1 for the model's own, got {value:g}")
+    if fault := _fault(spec, value):
+        raise ParameterError(f"parameter '{name}' must {fault}")
     if name in _PARSED:
         _PARSED[name](str(value))
     return value
 
 
-_PARSED: dict[str, Callable[[str], object]] = {
-    "classes": parse_classes,
-    "class_thresholds": parse_class_thresholds,
-}
+def _fault(spec: Spec, value: Any) -> str:
+    """Describe what a value must be and is not; "" if it is valid."""
+    if type(value) is int and abs(value) >= _INTEGERS:
+        return f"be {_WORDS[spec.kind]}, got an integer of more than 64 bits"
+    if type(value) is not spec.kind:
+        return f"be {_WORDS[spec.kind]}, got {_shown(value)}"
+    if spec.choices and value not in spec.choices:
+        return f"be one of {spec.allowed}, got {_shown(value)}"
+    if isinstance(value, str) and len(value) > _MAX_TEXT:
+        return f"have at most {_MAX_TEXT} characters, got {len(value)}"
+    if isinstance(value, str) and printable(value, _MAX_TEXT) != value:
+        return f"not contain control characters, got {_shown(value)}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"be finite, got {value}"
+    if isinstance(value, (int, float)) and spec.low is not None and not spec.low <= value <= (spec.high or 0.0):
+        return f"be in {spec.allowed}, got {value:g}"
+    if spec.name in ("score_threshold", "nms_iou") and isinstance(value, float) and -1.0 < value < 0.0:
+        return f"be in 0 to 1, or -1 for the model's own, got {value:g}"
+    return ""
+
+
+_PARSED: dict[str, Callable[[str], object]] = {"classes": parse_classes, "class_thresholds": parse_class_thresholds}
 """Parameters whose text has a form of its own."""
 
 
 def _checked_numbers(spec: Spec, value: Any) -> tuple[float, ...]:
+    must = f"parameter '{spec.name}' must be a list of {spec.allowed}"
     if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, array.array)):
-        raise ParameterError(f"parameter '{spec.name}' must be a list of {spec.allowed}, got {_shown(value)}")
+        raise ParameterError(f"{must}, got {_shown(value)}")
     if len(value) not in spec.lengths:
-        raise ParameterError(
-            f"parameter '{spec.name}' must be a list of {spec.allowed}, got {len(value)}: {_shown(value)}"
-        )
+        raise ParameterError(f"{must}, got {len(value)}: {_shown(value)}")
     if not all((type(v) is float and math.isfinite(v)) or (type(v) is int and abs(v) < _INTEGERS) for v in value):
-        raise ParameterError(
-            f"parameter '{spec.name}' must be a list of {spec.allowed}, all finite, got {_shown(value)}"
-        )
+        raise ParameterError(f"{must}, all finite, got {_shown(value)}")
     if spec.name == "ir_crop" and any(not 0 <= v <= MAX_SIDE or v != int(v) for v in value):
         raise ParameterError(f"parameter 'ir_crop' must be 4 integers in 0 to {MAX_SIDE}, got {_shown(value)}")
     return tuple(float(v) for v in value)
@@ -134,12 +129,8 @@ _ROS_KEY = "ros__parameters"
 def settings_from_file(path: str | Path, changes: Mapping[str, Any] | None = None) -> Settings:
     """Read the parameters of a node's YAML file (`--params-file`) as the node does.
 
-    Later blocks override earlier ones, as in ROS. Blocks for `detector_node` or a wildcard are used if there are any,
-    else all blocks.
-
-    Args:
-        path: the file.
-        changes: values by name that override those of the file.
+    Later blocks override earlier ones, as in ROS, and `changes` all of them. Blocks for `detector_node` or a wildcard
+    are used if there are any, else all blocks.
 
     Raises:
         ParameterError: the file is missing, not YAML or without parameters, or a value is invalid; the message names
@@ -157,17 +148,8 @@ def settings_from_file(path: str | Path, changes: Mapping[str, Any] | None = Non
     return Settings(**values)
 
 
-def node_names_in(path: Path) -> list[str]:
-    """Return the node names, fully qualified or with wildcards, of the blocks in a node's YAML file.
-
-    Raises:
-        ParameterError: the file is missing, not YAML or without parameters.
-    """
-    return [name for name, _ in _blocks_in(path)]
-
-
 def _parameters_in(path: Path) -> dict[str, Any]:
-    blocks = _blocks_in(path)
+    blocks = blocks_in(path)
     of_detector = [block for name, block in blocks if "*" in name or name.rpartition("/")[2] == "detector_node"]
     merged: dict[str, Any] = {}
     for block in of_detector or [block for _, block in blocks]:
@@ -175,7 +157,12 @@ def _parameters_in(path: Path) -> dict[str, Any]:
     return {str(name): value for name, value in merged.items()}
 
 
-def _blocks_in(path: Path) -> list[tuple[str, dict[Any, Any]]]:
+def blocks_in(path: Path) -> list[tuple[str, dict[Any, Any]]]:
+    """Return the blocks of a node's YAML file: node name, fully qualified or with wildcards, and its parameters.
+
+    Raises:
+        ParameterError: the file is missing, not YAML or without parameters.
+    """
     try:
         data = read_yaml(path, "parameter file")
     except FileError as error:

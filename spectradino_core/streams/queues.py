@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, TypeVar
 
-__all__ = ["Frame", "Pair", "Payload", "Queue", "Stream"]
-
 Payload = TypeVar("Payload")
 
 _INTERVALS = 9
@@ -44,8 +42,7 @@ class Pair(Generic[Payload]):
     Attributes:
         rgb, ir: payloads.
         rgb_stamp_ns, ir_stamp_ns: header stamps.
-        offset_ns: IR stamp minus RGB stamp.
-        error_ns: the same after the constant offset is subtracted; limited by the slop.
+        error_ns: IR time minus RGB time minus the constant offset; limited by the slop.
         time_ns: time of the RGB frame to pair by: its stamp or arrival time.
     """
 
@@ -55,10 +52,6 @@ class Pair(Generic[Payload]):
     ir_stamp_ns: int
     error_ns: int
     time_ns: int
-
-    @property
-    def offset_ns(self) -> int:
-        return self.ir_stamp_ns - self.rgb_stamp_ns
 
 
 @dataclass

@@ -17,12 +17,9 @@ from spectradino_core.calibration.camera_geometry import (
 from spectradino_core.calibration.registration import Registration, RegistrationError, Size
 from spectradino_core.calibration.static_transforms import StaticTransforms
 from spectradino_core.streams.calibration_file import load_calibration
-from spectradino_core.streams.image_message import DecodeError
-from spectradino_core.streams.infrared import check_crop
+from spectradino_core.streams.decode import DecodeError, check_crop
 from spectradino_core.streams.settings import ParameterError, Settings, parameter
 from spectradino_core.streams.topics import CAMERA_INFO, TF_STATIC
-
-__all__ = ["Registering"]
 
 _EXTRINSICS = ("extrinsic_rotation", "extrinsic_translation")
 _OF_CAMERA_INFO = (*_EXTRINSICS, "extrinsics_from_tf", "plane_distance_m", "images_rectified")
@@ -42,17 +39,13 @@ class Registering:
         from_camera_info: whether the registration is computed from CameraInfo, see `take`.
         from_tf: whether its extrinsics come from /tf_static, see `take_transforms`.
         rgb_frame_id: frame_id of the newest RGB image or CameraInfo; "" before the first.
+
+    Raises:
+        ParameterError: two parameters give a registration, or its extrinsics.
+        RegistrationError: it is invalid, or the calibration file can't be read.
     """
 
     def __init__(self, settings: Settings) -> None:
-        """
-        Args:
-            settings: parameters that give the registration.
-
-        Raises:
-            ParameterError: two parameters give a registration, or its extrinsics.
-            RegistrationError: it is invalid, or the calibration file can't be read.
-        """
         self._settings = settings
         self._rgb_size: Size | None = None
         self.rgb_frame_id = ""
@@ -96,10 +89,7 @@ class Registering:
 
     @property
     def rgb_size(self) -> Size | None:
-        """RGB image size for results of the IR camera alone in RGB pixels; None: not possible.
-
-        It needs a registration, and the size from an RGB image, the calibration file or CameraInfo.
-        """
+        """RGB image size for results of the IR camera alone in RGB pixels; None: it or the registration is unknown."""
         current = self.current
         return None if current is None else self._rgb_size or current.rgb_size
 
@@ -121,14 +111,9 @@ class Registering:
         return [name for name in _OF_CAMERA_INFO if self._is_set(name)]
 
     def take(self, key: str, info: CameraInfoMessage) -> bool:
-        """Take a camera's CameraInfo and compute the registration once both, and their extrinsics, are known.
+        """Take the CameraInfo of "rgb" or "ir" and compute the registration once both and their extrinsics are known.
 
-        Args:
-            key: the camera, "rgb" or "ir".
-            info: its calibration; ignored if equal to the previous one.
-
-        Returns:
-            Whether there is a new registration.
+        Returns whether there is a new registration; a message equal to the previous one is ignored.
 
         Raises:
             RegistrationError: no registration can be computed; raised once per changed message.
@@ -146,19 +131,14 @@ class Registering:
         return self._compute()
 
     def take_transforms(self, transforms: Iterable[Any]) -> bool:
-        """Take transforms of /tf_static and compute the registration if that between the cameras changed.
+        """Take geometry_msgs/TransformStamped of /tf_static and compute the registration if the cameras' changed.
 
-        Args:
-            transforms: geometry_msgs/TransformStamped messages.
-
-        Returns:
-            Whether there is a new registration.
+        Returns whether there is a new registration.
 
         Raises:
             RegistrationError: no registration can be computed from the CameraInfo with the new extrinsics.
         """
-        changed = self._transforms.take(transforms)
-        if not changed or not self.from_tf or self.missing:
+        if not self._transforms.take(transforms) or not self.from_tf or self.missing:
             return False
         before = self._extrinsics
         self._look_up()
@@ -186,14 +166,10 @@ class Registering:
         rotation, translation = self._extrinsics or (settings.extrinsic_rotation, settings.extrinsic_translation)
         try:
             if not self._no_extrinsics:
+                origin = f"camera_info, {TF_STATIC}" if self.from_tf else "camera_info"
+                rgb, ir, distance_m = self._infos["rgb"], self._infos["ir"], settings.plane_distance_m
                 made = registration_from_camera_infos(
-                    self._infos["rgb"],
-                    self._infos["ir"],
-                    rotation,
-                    translation,
-                    settings.plane_distance_m,
-                    rectified=settings.images_rectified,
-                    origin=f"camera_info, {TF_STATIC}" if self.from_tf else "camera_info",
+                    rgb, ir, rotation, translation, distance_m, rectified=settings.images_rectified, origin=origin
                 )
                 registration, residual_px = _of_part(made.registration, settings.decoding.ir_crop), made.residual_px
         finally:  # also without a new one: the old registration belongs to other calibrations
@@ -207,18 +183,19 @@ class Registering:
             RegistrationError: the registration is pending; the message names the missing topics or frames.
         """
         current = self.current  # once: it may change meanwhile
-        if self.from_camera_info and current is None and not self.missing and self._no_extrinsics:
+        if current is not None or not self.from_camera_info:
+            return current
+        missing = " and ".join(CAMERA_INFO[key] for key in self.missing)
+        if self._no_extrinsics and not missing:
             raise RegistrationError(
                 f"{self._no_extrinsics}. extrinsics_from_tf needs this transform: publish it (robot_state_publisher, "
                 "static_transform_publisher), or set extrinsic_rotation and extrinsic_translation instead"
             )
-        if self.from_camera_info and current is None:
-            why = f"no message on {' and '.join(CAMERA_INFO[key] for key in self.missing)} yet"
-            raise RegistrationError(
-                f"{why if self.missing else 'the camera_info can not be used'}, but registration_from_camera_info "
-                "needs both: publish both cameras' camera_info, or set ir_to_rgb or calibration_file instead"
-            )
-        return current
+        raise RegistrationError(
+            f"{f'no message on {missing} yet' if missing else 'the camera_info can not be used'}, but "
+            "registration_from_camera_info needs both: publish both cameras' camera_info, or set ir_to_rgb or "
+            "calibration_file instead"
+        )
 
     def describe(self) -> str:
         """Describe source, sizes and residual, for logs and diagnostics."""
@@ -229,9 +206,8 @@ class Registering:
         if self.current is None:
             return "none: the infrared image is stretched over the whole RGB image"
         text = self.current.source
-        if self.current.ir_size is not None and self.current.rgb_size is not None:
-            (ir_width, ir_height), (width, height) = self.current.ir_size, self.current.rgb_size
-            text += f", for {ir_width}x{ir_height} on {width}x{height}"
+        if (ir := self.current.ir_size) is not None and (rgb := self.current.rgb_size) is not None:
+            text += f", for {ir[0]}x{ir[1]} on {rgb[0]}x{rgb[1]}"
         return text if self.residual_px is None else f"{text}, residual {self.residual_px:.2f} px"
 
 

@@ -11,20 +11,6 @@ from spectradino_core.runtime.overlay import BOX_COLOURS, caption
 from spectradino_core.runtime.perception_result import Mode, PerceptionResult
 from spectradino_core.text import printable
 
-__all__ = [
-    "DISABLED",
-    "MODE_CODES",
-    "DetectionFields",
-    "Facts",
-    "annotations_message",
-    "camera_mode_message",
-    "detection_fields",
-    "label_message",
-    "report_message",
-    "temperatures_message",
-    "vision_info_message",
-]
-
 MODE_CODES = {Mode.FUSED: 0, Mode.RGB_ONLY: 1, Mode.IR_ONLY: 2, Mode.STALE: 3}
 """The constants MODE_* of spectradino_msgs/FrameReport."""
 
@@ -56,12 +42,7 @@ class DetectionFields:
 
 
 def detection_fields(percepts: PerceptionResult, class_ids: Sequence[str] = ()) -> Iterator[DetectionFields]:
-    """Yield the detections, highest score first.
-
-    Args:
-        percepts: the result.
-        class_ids: class ids by label; empty: the index of the class in LabelInfo, as a string.
-    """
+    """Yield the detections, highest score first; without `class_ids` by label the id is the index in LabelInfo."""
     track_ids = percepts.track_ids or ("",) * len(percepts)
     for box, score, label, track_id in zip(percepts.boxes, percepts.scores, percepts.labels, track_ids, strict=True):
         x1, y1, x2, y2 = (float(v) for v in box)
@@ -125,29 +106,16 @@ def temperatures_message(
 ) -> Any:
     """Create a spectradino_msgs/DetectionTemperatures of a result with temperatures; class ids: `detection_fields`."""
     assert percepts.temperatures is not None
-    detections = [
-        make(
-            "spectradino_msgs/msg/DetectionTemperature",
-            class_id=found.class_id,
-            minimum=minimum,
-            mean=mean,
-            maximum=maximum,
-        )
-        for found, (minimum, mean, maximum) in zip(
-            detection_fields(percepts, class_ids), percepts.temperatures.tolist(), strict=True
-        )
-    ]
+    found = zip(detection_fields(percepts, class_ids), percepts.temperatures.tolist(), strict=True)
+    one = "spectradino_msgs/msg/DetectionTemperature"
+    detections = [make(one, class_id=d.class_id, minimum=t[0], mean=t[1], maximum=t[2]) for d, t in found]
     return make("spectradino_msgs/msg/DetectionTemperatures", header=header, ir_stamp=ir_stamp, detections=detections)
 
 
 def annotations_message(make: Make, percepts: PerceptionResult, info: ModelInfo, stamp: Any) -> Any:
     """Create a foxglove_msgs/ImageAnnotations of a result: an outline and a caption per detection.
 
-    Args:
-        make: see `Make`; fields that a type has beyond those given here keep their defaults.
-        percepts: the result.
-        info: class names.
-        stamp: of the image that they are drawn on (builtin_interfaces/Time), by which Foxglove finds it.
+    `stamp` (builtin_interfaces/Time) is that of the image that they are drawn on, by which Foxglove finds it.
     """
 
     def colour(rgb: Sequence[int], opacity: float = 1.0) -> Any:

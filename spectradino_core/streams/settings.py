@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -28,15 +28,12 @@ from spectradino_core.runtime.thermal_override import (
     override_contract,
     override_invalid_counts,
 )
-from spectradino_core.streams.captures import FeedSettings
 from spectradino_core.streams.clocks import PAIR_BY
-from spectradino_core.streams.infrared import FLOAT_UNITS, DecodeOptions
+from spectradino_core.streams.decode import FLOAT_UNITS, DecodeOptions
 from spectradino_core.streams.modes import FALLBACKS
 from spectradino_core.streams.pairing import PAIRING
 from spectradino_core.text import printable
 from spectradino_core.thermal import Smoothing, ThermalContract
-
-__all__ = ["TRANSPORTS", "ParameterError", "Settings", "Spec", "When", "parameter", "specs"]
 
 TRANSPORTS = ("raw", "compressed", "zstd")
 
@@ -87,106 +84,90 @@ def _parameter(
     default: Any,
     description: str,
     when: When = When.LIVE,
-    low: float | None = None,
-    high: float | None = None,
+    bounds: tuple[float, float] | None = None,
     choices: tuple[str, ...] = (),
     lengths: tuple[int, ...] = (),
 ) -> Any:
+    low, high = bounds or (None, None)
     facts = {"description": description, "when": when, "low": low, "high": high, "choices": choices, "lengths": lengths}
     return field(default=default, metadata=facts)
+
+
+_configured = partial(_parameter, when=When.CONFIGURE)
 
 
 @dataclass(frozen=True)
 class Settings:
     """Values of the node's parameters. Immutable, so that another thread sees a change completely or not at all."""
 
-    model: str = _parameter(
-        "", "Model file (.onnx) to serve. Empty: the bundled model for infrared_band.", When.CONFIGURE
-    )
-    infrared_band: str = _parameter(
+    model: str = _configured("", "Model file (.onnx) to serve. Empty: the bundled model for infrared_band.")
+    infrared_band: str = _configured(
         "",
         "Band of the infrared camera; a model for another band is refused. Empty: any band.",
-        When.CONFIGURE,
         choices=("", *(band.key for band in reversed(INFRARED))),
     )
-    device: str = _parameter(
+    device: str = _configured(
         "auto",
         "Device that runs the network. auto: CUDA if it is available and agrees with the CPU, else OpenVINO on the "
         "CPU if it is installed and agrees (in the node only, so that the replay of a bag does not depend on it), else "
         "the CPU; never TensorRT, whose first start takes minutes. tensorrt: falls back to CUDA. openvino: on the "
         "CPU; openvino:GPU, openvino:NPU: Intel's.",
-        When.CONFIGURE,
         choices=DEVICES,
     )
-    gpu_id: int = _parameter(
+    gpu_id: int = _configured(
         0,
         "GPU index as CUDA counts: from 0, among the GPUs that CUDA_VISIBLE_DEVICES leaves visible; with openvino:GPU "
         "as OpenVINO counts.",
-        When.CONFIGURE,
-        low=0,
-        high=63,
+        bounds=(0, 63),
     )
-    threads: int = _parameter(
-        0, "CPU threads of the network. 0: ONNX Runtime or OpenVINO decides.", When.CONFIGURE, low=0, high=256
-    )
+    threads: int = _configured(0, "CPU threads of the network. 0: ONNX Runtime or OpenVINO decides.", bounds=(0, 256))
     max_engine_rebuilds: int = _parameter(
         3,
         "Maximum number of times the engine is reopened after it failed on several frames in a row, for example "
         "because a GPU was lost.",
-        low=0,
-        high=100,
+        bounds=(0, 100),
     )
     allow_cpu_fallback: bool = _parameter(
-        True,
-        "Continue on the CPU if reopening the engine did not help. false: go to the unconfigured state.",
+        True, "Continue on the CPU if reopening the engine did not help. false: go to the unconfigured state."
     )
-    rgb_transport: str = _parameter(
+    rgb_transport: str = _configured(
         "raw",
         "Transport of the RGB images. raw: the topic itself; compressed: <topic>/compressed (JPEG, PNG or TIFF); "
         "zstd: <topic>/zstd (zstd_image_transport).",
-        When.CONFIGURE,
         choices=TRANSPORTS,
     )
-    ir_transport: str = _parameter(
+    ir_transport: str = _configured(
         "raw",
         "Transport of the infrared images, see rgb_transport. 16-bit images must be compressed as PNG or TIFF: "
         "JPEG keeps 8 bits.",
-        When.CONFIGURE,
         choices=TRANSPORTS,
     )
-    max_image_megapixels: float = _parameter(
+    max_image_megapixels: float = _configured(
         24.0,
         "Maximum size of a compressed image, checked in its header before decoding [million pixels].",
-        When.CONFIGURE,
-        low=0.001,
-        high=1000.0,
+        bounds=(0.001, 1000.0),
     )
-    ir_crop: tuple[float, ...] = _parameter(
+    ir_crop: tuple[float, ...] = _configured(
         (0.0,) * 4,
         "Part of each infrared image to use: x, y, width, height [px]; width or height 0: up to the edge; all 0: "
         "the whole image. For double-height frames, telemetry rows and borders. Calibration, and detections from "
         "the infrared camera alone, are in the pixels of this part.",
-        When.CONFIGURE,
         lengths=(4,),
     )
-    ir_encoding: str = _parameter(
+    ir_encoding: str = _configured(
         "",
         "Encoding of raw infrared images whose messages state a wrong one, for example mono16 for counts sent as "
         "yuv422_yuy2. Empty: as stated.",
-        When.CONFIGURE,
         choices=("", "mono8", "mono16", "16SC1", "32FC1"),
     )
-    ir_float_unit: str = _parameter(
+    ir_float_unit: str = _configured(
         "auto",
-        "Unit of 32FC1 infrared images; temperatures are converted to counts of 0.01 K. auto: decided by the "
-        "median (below 150 Celsius, below 2000 kelvin, else counts); images within 0 to 1 are scaled to all "
-        "counts.",
-        When.CONFIGURE,
+        "Unit of 32FC1 infrared images; temperatures are converted to counts of 0.01 K. auto: decided by the median "
+        "(below 150 Celsius, below 2000 kelvin, else counts); images within 0 to 1 are scaled to all counts.",
         choices=FLOAT_UNITS,
     )
     lazy_subscription: bool = _parameter(
-        False,
-        "Subscribe to the cameras only while detections, masks, overlays or reports have a subscriber.",
+        False, "Subscribe to the cameras only while detections, masks, overlays or reports have a subscriber."
     )
     enabled: bool = _parameter(
         True,
@@ -197,11 +178,10 @@ class Settings:
         0.0,
         "Maximum rate of results [Hz]; frames beyond it are dropped before decoding and counted as max_rate. 0: no "
         "limit.",
-        low=0.0,
-        high=1000.0,
+        bounds=(0.0, 1000.0),
     )
     score_threshold: float = _parameter(
-        -1.0, "Minimum score of a detection, 0 to 1. -1: the model's own threshold.", low=-1.0, high=1.0
+        -1.0, "Minimum score of a detection, 0 to 1. -1: the model's own threshold.", bounds=(-1.0, 1.0)
     )
     classes: str = _parameter(
         "",
@@ -209,21 +189,18 @@ class Settings:
         "classes of the model. The mask keeps all of its classes.",
     )
     class_thresholds: str = _parameter(
-        "",
-        "Minimum scores of single classes in place of score_threshold, as in person:0.3, car:0.5. Empty: none.",
+        "", "Minimum scores of single classes in place of score_threshold, as in person:0.3, car:0.5. Empty: none."
     )
     nms_iou: float = _parameter(
         -1.0,
         "Overlap (IoU) of two boxes of one class, 0 to 1, above which the one with the lower score is dropped. -1: the "
         "model's own.",
-        low=-1.0,
-        high=1.0,
+        bounds=(-1.0, 1.0),
     )
     max_detections: int = _parameter(
         0,
         "Maximum number of detections per frame; those with the highest scores are kept. 0: the model's own.",
-        low=0,
-        high=CANDIDATES,
+        bounds=(0, CANDIDATES),
     )
     class_id_as: str = _parameter(
         "index",
@@ -239,8 +216,7 @@ class Settings:
     track_memory_ms: float = _parameter(
         1000.0,
         "With tracking: time for which an object that is not detected keeps its identity [ms].",
-        low=1.0,
-        high=60000.0,
+        bounds=(1.0, 60000.0),
     )
     pairing: str = _parameter(
         "latest",
@@ -254,8 +230,7 @@ class Settings:
         0.0,
         "Maximum difference between the stamps of an RGB and an infrared frame that form a pair [ms]. 0: 1.5 periods "
         "of the slower camera, at least 50 and at most 250 ms; 50 ms with pairing one_to_one.",
-        low=0.0,
-        high=10000.0,
+        bounds=(0.0, 10000.0),
     )
     compensate_motion: bool = _parameter(
         False,
@@ -267,8 +242,7 @@ class Settings:
         0.0,
         "Constant delay of the infrared stamps relative to the RGB stamps [ms]; it is subtracted before pairing. "
         "0: the calibration file's offset, if it has one. For clocks that have nothing in common see pair_by.",
-        low=-86400000.0,
-        high=86400000.0,
+        bounds=(-86400000.0, 86400000.0),
     )
     learn_ir_time_offset: bool = _parameter(
         False,
@@ -292,111 +266,88 @@ class Settings:
     stale_ms: float = _parameter(
         1000.0,
         "A camera that is silent for longer is not waited for [ms]. Set it well above the period of the slower camera.",
-        low=1.0,
-        high=60000.0,
+        bounds=(1.0, 60000.0),
     )
     frozen_ms: float = _parameter(
         400.0,
         "An infrared camera that repeats one image for this long counts as silent until the image changes [ms], as"
         " during shutter calibration. 0: never, for still images without noise.",
-        low=0.0,
-        high=60000.0,
+        bounds=(0.0, 60000.0),
     )
-    ir_normalization: str = _parameter(
+    ir_normalization: str = _configured(
         "model",
         "Conversion from infrared counts to network input. model: as in the model file, with which the model was "
         "trained.",
-        When.CONFIGURE,
         choices=NORMALIZATIONS,
     )
-    ir_range_low: float = _parameter(
+    ir_range_low: float = _configured(
         0.0,
         "Lower end of the range. For ir_normalization fixed: counts, or kelvin if ir_kelvin_per_count is set; for "
         "percentile: a percentile. Both ends 0: not set.",
-        When.CONFIGURE,
-        low=0.0,
-        high=65535.0,
+        bounds=(0.0, 65535.0),
     )
-    ir_range_high: float = _parameter(0.0, "Upper end of the range.", When.CONFIGURE, low=0.0, high=65535.0)
-    ir_kelvin_per_count: float = _parameter(
+    ir_range_high: float = _configured(0.0, "Upper end of the range.", bounds=(0.0, 65535.0))
+    ir_kelvin_per_count: float = _configured(
         0.0,
         "Temperature difference per count of a radiometric camera [K]: 0.01 or 0.04 for TLinear (Lepton, Boson), 0.1 "
         "for Optris, 0.01 for 32FC1 temperatures. If set, detections get temperatures (~/temperatures). 0: not set.",
-        When.CONFIGURE,
-        low=0.0,
-        high=100.0,
+        bounds=(0.0, 100.0),
     )
-    ir_celsius_offset: float = _parameter(
+    ir_celsius_offset: float = _configured(
         ABSOLUTE_ZERO,
         "Temperature of count 0 of a radiometric camera [Celsius], beside ir_kelvin_per_count: -273.15 if counts are "
         "proportional to kelvin (TLinear, 32FC1), -100 for Optris.",
-        When.CONFIGURE,
-        low=-100000.0,
-        high=100000.0,
+        bounds=(-100000.0, 100000.0),
     )
-    ir_invalid_counts: str = _parameter(
+    ir_invalid_counts: str = _configured(
         "model",
-        "Infrared counts that are not measurements, as of dead pixels, borders and telemetry. model: as in the "
-        "model file, by default auto; auto: detected in each 16-bit frame; none; or counts, as in 0, 65535 or "
-        "auto, 4095.",
-        When.CONFIGURE,
+        "Infrared counts that are not measurements, as of dead pixels, borders and telemetry. model: as in the model "
+        "file, by default auto; auto: detected in each 16-bit frame; none; or counts, as in 0, 65535 or auto, 4095.",
     )
-    thermal_smoothing: float = _parameter(
+    thermal_smoothing: float = _configured(
         0.9,
         "Fraction of the range that is kept from frame to frame if the range follows the image (percentile), so "
         "that a hot object does not make it flicker. 0: each frame on its own.",
-        When.CONFIGURE,
-        low=0.0,
-        high=0.99,
+        bounds=(0.0, 0.99),
     )
-    ir_to_rgb: tuple[float, ...] = _parameter(
+    ir_to_rgb: tuple[float, ...] = _configured(
         (0.0,) * 9,
         "Homography from infrared to RGB pixels, row by row. All 0: none, the infrared image is stretched over the"
         " whole RGB image.",
-        When.CONFIGURE,
         lengths=(9,),
     )
-    calibration_file: str = _parameter(
+    calibration_file: str = _configured(
         "",
         "File written by 'spectradino calibrate' with this homography, the image sizes and the time offset. Empty:"
         " none.",
-        When.CONFIGURE,
     )
-    registration_from_camera_info: bool = _parameter(
+    registration_from_camera_info: bool = _configured(
         False,
         "Compute this homography from rgb/camera_info, ir/camera_info, the extrinsics below and a plane; no pair "
         "is processed before both messages have arrived.",
-        When.CONFIGURE,
     )
-    extrinsic_rotation: tuple[float, ...] = _parameter(
+    extrinsic_rotation: tuple[float, ...] = _configured(
         (0.0, 0.0, 0.0, 1.0),
         "Rotation from the infrared to the RGB optical frame: quaternion x y z w, or a 3x3 matrix row by row.",
-        When.CONFIGURE,
         lengths=(4, 9),
     )
-    extrinsic_translation: tuple[float, ...] = _parameter(
+    extrinsic_translation: tuple[float, ...] = _configured(
         (0.0,) * 3,
         "Position of the infrared camera in the RGB optical frame: x right, y down, z forward [m].",
-        When.CONFIGURE,
         lengths=(3,),
     )
-    extrinsics_from_tf: bool = _parameter(
+    extrinsics_from_tf: bool = _configured(
         False,
         "With registration_from_camera_info, take rotation and translation from /tf_static, between the frame_ids of "
         "both camera_info, instead of the two parameters above; no pair is processed before the transform is known.",
-        When.CONFIGURE,
     )
-    plane_distance_m: float = _parameter(
+    plane_distance_m: float = _configured(
         10.0,
         "Distance from the infrared camera at which the two images coincide [m]: the usual distance of objects.",
-        When.CONFIGURE,
-        low=0.01,
-        high=100000.0,
+        bounds=(0.01, 100000.0),
     )
-    images_rectified: bool = _parameter(
-        False,
-        "The images are rectified (image_proc): use P of camera_info instead of K and the distortion.",
-        When.CONFIGURE,
+    images_rectified: bool = _configured(
+        False, "The images are rectified (image_proc): use P of camera_info instead of K and the distortion."
     )
     publish_overlay: bool = _parameter(
         True, "Draw and publish ~/segmentation/overlay, raw and compressed, while it has a subscriber."
@@ -404,14 +355,13 @@ class Settings:
     deadline_ms: float = _parameter(
         0.0,
         "Latency budget from the RGB frame's stamp to publishing [ms]; frames that miss it are counted. 0: none.",
-        low=0.0,
-        high=60000.0,
+        bounds=(0.0, 60000.0),
     )
     no_message_timeout_s: float = _parameter(
-        5.0, "A camera topic that is silent for this long is named in a warning [s].", low=0.1, high=3600.0
+        5.0, "A camera topic that is silent for this long is named in a warning [s].", bounds=(0.1, 3600.0)
     )
     warning_period_s: float = _parameter(
-        10.0, "Minimum time between two log lines of a warning that persists [s].", low=0.1, high=3600.0
+        10.0, "Minimum time between two log lines of a warning that persists [s].", bounds=(0.1, 3600.0)
     )
     autostart: bool = _parameter(
         True,
@@ -486,16 +436,14 @@ class Settings:
         Raises:
             ParameterError: a class is missing; the message lists the model's classes.
         """
-        for parameter_name, named in (
-            ("classes", parse_classes(self.classes)),
-            ("class_thresholds", parse_class_thresholds(self.class_thresholds)),
-        ):
-            for name in named:
-                if name not in info.box_classes:
-                    raise ParameterError(
-                        f"parameter '{parameter_name}' names '{printable(name, 60)}', which model {info.name} does not "
-                        f"have: its classes are {printable(', '.join(info.box_classes), 500) or 'none'}"
-                    )
+        named = [("classes", name) for name in parse_classes(self.classes)]
+        named += [("class_thresholds", name) for name in parse_class_thresholds(self.class_thresholds)]
+        for parameter_name, name in named:
+            if name not in info.box_classes:
+                raise ParameterError(
+                    f"parameter '{parameter_name}' names '{printable(name, 60)}', which model {info.name} does not "
+                    f"have: its classes are {printable(', '.join(info.box_classes), 500) or 'none'}"
+                )
 
     def contract_of(self, info: ModelInfo) -> ThermalContract:
         """Return the thermal contract in use for a model.
@@ -503,14 +451,9 @@ class Settings:
         Raises:
             ThermalError: the parameters contradict each other or the model.
         """
-        contract = override_contract(
-            info.thermal,
-            self.ir_normalization,
-            self.ir_range_low,
-            self.ir_range_high,
-            self.ir_kelvin_per_count,
-            self.ir_celsius_offset,
-        )
+        kelvin, celsius = self.ir_kelvin_per_count, self.ir_celsius_offset
+        low, high = self.ir_range_low, self.ir_range_high
+        contract = override_contract(info.thermal, self.ir_normalization, low, high, kelvin, celsius)
         contract = override_invalid_counts(contract, self.ir_invalid_counts)
         return contract if self.thermal_smoothing else replace(contract, smoothing=0.0)
 
@@ -529,18 +472,9 @@ class Settings:
         """Maximum distance of an infrared-only result from the labelled frame that it is scored at."""
         return self.sync_slop_ms or 50.0
 
-    def feed(self, calibrated_offset_ms: float | None = None) -> FeedSettings:
-        """Return the settings for pairing and fallback, with the calibration file's offset if none is given."""
-        return FeedSettings(
-            pairing=self.pairing,
-            sync_slop_ms=self.sync_slop_ms,
-            ir_time_offset_ms=self.ir_time_offset_ms or calibrated_offset_ms or 0.0,
-            learn_ir_time_offset=self.learn_ir_time_offset,
-            pair_by=self.pair_by,
-            stale_ms=self.stale_ms,
-            fallback_mode=self.fallback_mode,
-            frozen_ms=self.frozen_ms,
-        )
+    def calibrated(self, offset_ms: float | None) -> Settings:
+        """Return a copy with the calibration file's time offset if it has one and none is given."""
+        return self if self.ir_time_offset_ms else self.with_(ir_time_offset_ms=offset_ms or 0.0)
 
 
 @lru_cache(maxsize=8)
@@ -586,6 +520,7 @@ def _by_class(default: float, classes: str, class_thresholds: str, names: tuple[
     return np.array(found, np.float32)
 
 
+@lru_cache(maxsize=1)
 def specs() -> dict[str, Spec]:
     """Return all parameters by name, in the order of the table."""
     return {f.name: Spec(name=f.name, default=f.default, **f.metadata) for f in fields(Settings)}

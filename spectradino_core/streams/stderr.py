@@ -15,97 +15,85 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-__all__ = ["diverted_stderr"]
-
-_LOCK = threading.Lock()
 _OF_LIBRARIES = re.compile(
     r"^(?:(?:Corrupt|Premature end of) JPEG|JPEG|Invalid SOS|Inconsistent|Unsupported marker|Bogus|Unknown Adobe|"
     r"Warning: unknown JFIF|Application transferred too many|libpng (?:error|warning)|TIFF\w*: |OpenCV\(|"
     r"\[ ?(?:WARN|ERROR|INFO):\d+@|$)",
 )
+_MAX_BYTES = 16 << 20
+"""Size in bytes at which the memory file is truncated."""
+
+
+class _Sink:
+    """Memory file that is open until the process ends."""
+
+    def __init__(self) -> None:
+        if hasattr(os, "memfd_create"):
+            self.descriptor = os.memfd_create("stderr")
+        else:
+            with tempfile.TemporaryFile() as file:
+                self.descriptor = os.dup(file.fileno())
+        # O_APPEND, because Linux does not lock the position of a memfd and threads would overwrite each other's lines.
+        fcntl.fcntl(self.descriptor, fcntl.F_SETFL, fcntl.fcntl(self.descriptor, fcntl.F_GETFL) | os.O_APPEND)
+        self._read_to = 0
+
+    def read_new(self) -> str:
+        """Return what was written since the last call.
+
+        Another thread's write may end after stderr is restored, so the file is not truncated here; such a line is
+        returned by the next call.
+        """
+        end = os.fstat(self.descriptor).st_size
+        if end < self._read_to:  # truncated by a process that shares it
+            self._read_to = end
+        elif end > self._read_to:
+            # The size grows page by page during a write; SEEK_HOLE waits for its end.
+            end = max(os.lseek(self.descriptor, self._read_to, os.SEEK_HOLE), end)
+        data = os.pread(self.descriptor, end - self._read_to, self._read_to)
+        self._read_to += len(data)
+        if self._read_to > _MAX_BYTES:
+            os.ftruncate(self.descriptor, 0)
+            self._read_to = 0
+        return data.decode("utf-8", "replace")
+
+
+_lock = threading.Lock()
+_sink: _Sink | None = None
+
+
+def _reset_after_fork() -> None:
+    """Reset the state in a forked child, which would share the file but not its read position."""
+    global _lock, _sink
+    _lock, _sink = threading.Lock(), None
+
+
+os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 @contextmanager
 def diverted_stderr(wanted: re.Pattern[str]) -> Iterator[list[str]]:
     """Redirect stderr during the block; other threads that call this wait.
 
-    Args:
-        wanted: pattern of the lines to return.
-
-    Yields:
-        A list that contains these lines after the block; it stays empty if stderr is closed.
+    Yields a list that contains the `wanted` lines after the block; it stays empty if stderr is closed.
     """
+    global _sink
     found: list[str] = []
-    with _LOCK:
+    with _lock:
         try:
             kept = os.dup(2)
         except OSError:  # stderr is closed
             yield found
             return
         try:
-            sink = _memory_file()
-            os.dup2(sink, 2)
+            sink = _sink = _sink or _Sink()
+            os.dup2(sink.descriptor, 2)
             try:
                 yield found
             finally:
                 os.dup2(kept, 2)
-                text = _read_new(sink)
-                if text:
-                    _forward(text, wanted, found, kept)
+                _forward(sink.read_new(), wanted, found, kept)
         finally:
             os.close(kept)
-
-
-def _memory_file() -> int:
-    """Return the file descriptor of the memory file, open until the process ends."""
-    global _MEMORY_FILE
-    if _MEMORY_FILE is None:
-        if hasattr(os, "memfd_create"):
-            _MEMORY_FILE = os.memfd_create("stderr")
-        else:
-            with tempfile.TemporaryFile() as file:
-                _MEMORY_FILE = os.dup(file.fileno())
-        # O_APPEND, because Linux does not lock the position of a memfd and threads would overwrite each other's lines.
-        fcntl.fcntl(_MEMORY_FILE, fcntl.F_SETFL, fcntl.fcntl(_MEMORY_FILE, fcntl.F_GETFL) | os.O_APPEND)
-    return _MEMORY_FILE
-
-
-_MEMORY_FILE: int | None = None
-
-
-def _reset_after_fork() -> None:
-    """Reset the state in a forked child, which would share the file but not its read position."""
-    global _LOCK, _MEMORY_FILE, _READ_TO
-    _LOCK, _MEMORY_FILE, _READ_TO = threading.Lock(), None, 0
-
-
-os.register_at_fork(after_in_child=_reset_after_fork)
-
-
-def _read_new(sink: int) -> str:
-    """Return what was written since the last call.
-
-    Another thread's write may end after stderr is restored, so the file is not truncated here; such a line is returned
-    by the next call.
-    """
-    global _READ_TO
-    end = os.fstat(sink).st_size
-    if end < _READ_TO:  # truncated by a process that shares it
-        _READ_TO = end
-    elif end > _READ_TO:
-        # The size grows page by page during a write; SEEK_HOLE waits for its end.
-        end = max(os.lseek(sink, _READ_TO, os.SEEK_HOLE), end)
-    data = os.pread(sink, end - _READ_TO, _READ_TO)
-    _READ_TO += len(data)
-    if _READ_TO > _MAX_BYTES:
-        os.ftruncate(sink, 0)
-        _READ_TO = 0
-    return data.decode("utf-8", "replace")
-
-
-_MAX_BYTES = 16 << 20
-"""Size in bytes at which the file is truncated."""
-_READ_TO = 0
 
 
 def _forward(text: str, wanted: re.Pattern[str], found: list[str], kept: int) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from spectradino_core.streams.captures import Capture
+from spectradino_core.streams.feed import Capture
 from spectradino_core.streams.queues import Payload
-
-__all__ = ["Throttle"]
 
 _EARLY = 0.25
 """Fraction of a period by which a capture may be early, so that jitter does not cost every other one."""
@@ -17,11 +15,9 @@ _CREDIT = 0.5
 
 
 class Throttle:
-    """Drops captures before their pixels are decoded. Not thread-safe, except `drops`.
+    """Drops all captures unless `enabled`, and those beyond a mean rate of `max_rate_hz`, unless it is 0.
 
-    Attributes:
-        enabled: False: all captures are dropped.
-        max_rate_hz: maximum mean rate; 0: no limit.
+    Not thread-safe, except `drops`.
     """
 
     def __init__(self, enabled: bool = True, max_rate_hz: float = 0.0) -> None:
@@ -31,13 +27,9 @@ class Throttle:
         self._drops: Counter[str] = Counter()
 
     def __call__(self, capture: Capture[Payload], arrival_ns: int) -> Capture[Payload] | None:
-        """Return the capture, or None if it is dropped.
+        """Return the capture, whose reference frame arrived at `arrival_ns`, or None if it is dropped.
 
-        After a pause the capture counts as one after a jump of time, since nothing smoothed over time holds.
-
-        Args:
-            capture: captures in order.
-            arrival_ns: when its reference frame arrived.
+        After a pause it counts as one after a jump of time, since nothing smoothed over time holds.
         """
         cause = "" if self.enabled else "disabled"
         if not cause and self._is_early(arrival_ns):

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["CAMERA_INFO", "IMAGES", "INPUTS", "OUTPUTS", "TF_STATIC", "Topic"]
-
 
 @dataclass(frozen=True)
 class Topic:

@@ -37,15 +37,19 @@ from spectradino_core.runtime.bundle import BundleError, ModelInfo
 from spectradino_core.runtime.engine import DEVICES, EngineError
 from spectradino_core.runtime.engines import open_engine
 from spectradino_core.text import with_stdout
-from spectradino_ros.demo.collector import Collector, Sent
-from spectradino_ros.demo.figures import Outcome, replay_figures, score_figures, summary, versions
 from spectradino_ros.demo.overlays import contact_sheet, pair_overlay
 from spectradino_ros.demo.processes import Child, DemoError, PlayerProcess, ros_environment
+from spectradino_ros.demo.results import (
+    Collector,
+    Outcome,
+    Sent,
+    replay_figures,
+    score_figures,
+    summary,
+    versions,
+)
 from spectradino_ros.demo.synthetic import FIRST_SEED, FRAMES_PER_SEQUENCE, write_scenes
-from spectradino_ros.model_path import resolve_model
-from spectradino_ros.shared_files import find_shared
-
-__all__ = ["main"]
+from spectradino_ros.shared_files import find_shared, resolve_model
 
 _DETECTOR = "detector_node"
 _SCENES = 48
@@ -53,21 +57,6 @@ _SHEET_OVERLAYS = 12
 _START_TIMEOUT_S = 60.0
 _SILENCE_S = 5.0
 """Waiting time for the last results."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """Parsed command line."""
-
-    out: Path
-    data: Path | None
-    split: str
-    limit: int | None
-    rate: float | None
-    model: str
-    device: str
-    domain: int
-    keep_pairs: bool
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -87,7 +76,7 @@ def _guarded(args: Sequence[str] | None) -> int:
         return 130
 
 
-def _parse(args: Sequence[str] | None) -> Options:
+def _parse(args: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m spectradino_ros.demo",
         description="Start the detector node, replay pairs of frames to it over DDS and draw what it publishes.",
@@ -116,10 +105,10 @@ def _parse(args: Sequence[str] | None) -> Options:
         parser.error("--domain must be in 0 to 232")
     if given.domain is None:
         given.domain = 30 + os.getpid() % 70  # not the default 0, in which a robot may be running
-    return Options(**vars(given))
+    return given
 
 
-def _demo(options: Options) -> int:
+def _demo(options: argparse.Namespace) -> int:
     _prepare(options.out)
     model = resolve_model(options.model)
     # Opened here first, so that a wrong file is reported directly and not in the node's log.
@@ -127,12 +116,10 @@ def _demo(options: Options) -> int:
     info, label = engine.info, engine.label
     del engine
     with tempfile.TemporaryDirectory(prefix=".work-", dir=options.out) as work:
-        total = None if options.data is not None else options.limit or _SCENES
+        total, stages = options.limit or _SCENES, 3
         if options.data is not None:
             folder = _real_pairs(options, info)
-            total = min(options.limit or len(folder), len(folder))
-        assert total is not None
-        stages = 2 if options.data is not None else 3
+            total, stages = min(options.limit or len(folder), len(folder)), 2
         with tqdm(total=stages * total, bar_format="{desc:<22} {percentage:3.0f}% |{bar}| {elapsed}") as bar:
             if options.data is None:
                 bar.set_description("rendering scenes")
@@ -161,18 +148,14 @@ def _prepare(out: Path) -> None:
     """Create the output folder and delete the output files of an earlier demo."""
     try:
         (out / "overlays").mkdir(parents=True, exist_ok=True)
-        for old in [
-            *(out / "overlays").glob("[0-9][0-9][0-9][0-9].png"),
-            out / "contact_sheet.png",
-            out / "report.json",
-        ]:
+        numbered = (out / "overlays").glob("[0-9][0-9][0-9][0-9].png")
+        for old in (*numbered, out / "contact_sheet.png", out / "report.json"):
             old.unlink(missing_ok=True)
     except OSError as error:
         raise DemoError(f"can't write to {out}: {error.strerror}; choose another folder with --out") from None
 
 
-def _real_pairs(options: Options, info: ModelInfo) -> PairedFolder:
-    assert options.data is not None
+def _real_pairs(options: argparse.Namespace, info: ModelInfo) -> PairedFolder:
     try:
         return PairedFolder(options.data, options.split, info.infrared.key, info.box_classes, info.mask_classes)
     except PairedFolderError as error:
@@ -194,7 +177,7 @@ class Replay:
 
 
 def _replay(
-    folder: PairedFolder, count: int, model: Path, info: ModelInfo, options: Options, work: Path, bar: tqdm
+    folder: PairedFolder, count: int, model: Path, info: ModelInfo, options: argparse.Namespace, work: Path, bar: tqdm
 ) -> Replay:
     """Start the node and the player, collect results, and stop both."""
     environment = ros_environment(options.domain, find_shared("config/fastdds_large_images.xml"), work / "ros_log")
@@ -207,15 +190,11 @@ def _replay(
         "score_threshold": min(SCORE_FLOOR, info.score_threshold),  # for AP; drawing uses the model's threshold
         "frozen_ms": 0.0,  # images without noise are repeated after the warm-up
     }
-    ros_arguments = ["-r", f"__ns:={namespace}", "-r", f"__node:={_DETECTOR}"]
+    words = ["-m", "spectradino_ros.detector_node", "--ros-args"]
+    words += ["-r", f"__ns:={namespace}", "-r", f"__node:={_DETECTOR}"]
     for name, value in parameters.items():
-        ros_arguments += ["-p", f"{name}:={value}"]
-    node = Child(
-        "detector node",
-        ["-m", "spectradino_ros.detector_node", "--ros-args", *ros_arguments],
-        environment,
-        options.out / "node.log",
-    )
+        words += ["-p", f"{name}:={value}"]
+    node = Child("detector node", words, environment, options.out / "node.log")
     player: PlayerProcess | None = None
     collector: Collector | None = None
     try:
@@ -228,20 +207,15 @@ def _replay(
             executor.spin_once(timeout_sec=0.05)
             node.check()
             if time.monotonic() > end:
-                raise DemoError(
-                    f"the node was not active after {_START_TIMEOUT_S:.0f} s. Last lines of {node.log}:\n"
-                    + node.last_lines()
-                )
+                why = f"the node was not active after {_START_TIMEOUT_S:.0f} s"
+                raise DemoError(f"{why}. Last lines of {node.log}:\n{node.last_lines()}")
         if tuple(collector.class_names.values()) != info.box_classes:
             raise DemoError(f"the node's classes {collector.class_names} are not those of {model}")
         bar.set_description("replaying to the node")
-        player = PlayerProcess(
-            ["--data", str(folder.root), "--split", folder.split, "--band", folder.infrared]
-            + ["--limit", str(count), "--namespace", namespace, "--detector", _DETECTOR]
-            + ([] if options.rate is None else ["--rate", str(options.rate)]),
-            environment,
-            options.out / "player.log",
-        )
+        words = ["--data", str(folder.root), "--split", folder.split, "--band", folder.infrared]
+        words += ["--limit", str(count), "--namespace", namespace, "--detector", _DETECTOR]
+        words += [] if options.rate is None else ["--rate", str(options.rate)]
+        player = PlayerProcess(words, environment, options.out / "player.log")
         sent, warm_ups, rate = _collect(collector, executor, node, player, count, bar)
         if player.finish() == 0:
             player.log.unlink()  # empty without an error
@@ -272,8 +246,7 @@ def _collect(
     sent: list[Sent] = []
     waiting: list[Sent] = []
     rate: float | None = None
-    warm_ups = 0
-    done = False
+    warm_ups, done = 0, False
     received, received_at = collector.received, time.monotonic()
     before = bar.n
     while True:
@@ -288,8 +261,7 @@ def _collect(
                 done, rate = True, event["rate_hz"]
         arrived = [s for s in waiting if collector.result_of(s) is not None]
         waiting = [s for s in waiting if s not in arrived]
-        if arrived:
-            bar.update(len(arrived))
+        bar.update(len(arrived))
         if collector.received != received or not done:
             received, received_at = collector.received, time.monotonic()
         if done and (not waiting or time.monotonic() - received_at > _SILENCE_S):
@@ -301,14 +273,12 @@ def _collect(
 
 
 def _report(
-    replay: Replay, folder: PairedFolder, model: Path, info: ModelInfo, label: str, options: Options
+    replay: Replay, folder: PairedFolder, model: Path, info: ModelInfo, label: str, options: argparse.Namespace
 ) -> dict[str, Any]:
-    synthetic = options.data is None
     data: dict[str, Any] = {"set": folder.name, "split": folder.split, "infrared": folder.infrared}
-    if synthetic:
-        sequences = -(-len(folder) // FRAMES_PER_SEQUENCE)
-        data |= {"set": "synthetic street", "seeds": [FIRST_SEED, FIRST_SEED + sequences - 1]}
-        data |= {"frames_per_seed": FRAMES_PER_SEQUENCE}
+    if options.data is None:
+        last = FIRST_SEED + (len(folder) - 1) // FRAMES_PER_SEQUENCE
+        data |= {"set": "synthetic street", "seeds": [FIRST_SEED, last], "frames_per_seed": FRAMES_PER_SEQUENCE}
     return {
         "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "data": data,
@@ -347,10 +317,8 @@ def _draw(
         facts = "no result"
         if messages is not None and messages.report is not None and result is not None:
             shown = int((result.scores >= info.score_threshold).sum())
-            facts = (
-                f"{result.mode.value.replace('_', ' ')} - {shown} object{'' if shown == 1 else 's'} - "
-                f"{messages.report.latency_ms:.0f} ms"
-            )
+            objects = f"{shown} object{'' if shown == 1 else 's'}"
+            facts = f"{result.mode.value.replace('_', ' ')} - {objects} - {messages.report.latency_ms:.0f} ms"
         title = " - ".join([f"{folder.name}  {item.id}", *([item.time] if item.time else [])])
         overlay = pair_overlay(sample, result, info, title, facts, info.score_threshold)
         _write(out / "overlays" / f"{number:04d}.png", overlay)

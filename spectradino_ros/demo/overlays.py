@@ -13,8 +13,6 @@ from spectradino_core.runtime.bundle import ModelInfo
 from spectradino_core.runtime.overlay import BOX_COLOURS, draw_overlay, infrared_to_grey
 from spectradino_core.runtime.perception_result import PerceptionResult
 
-__all__ = ["PANEL_WIDTH", "contact_sheet", "pair_overlay"]
-
 PANEL_WIDTH = 640
 """Width of each of the two panels in pixels; the height follows from the frame's aspect."""
 
@@ -31,18 +29,9 @@ _OVERSAMPLING = 4
 def pair_overlay(
     sample: PairedSample, result: PerceptionResult | None, info: ModelInfo, title: str, facts: str, threshold: float
 ) -> np.ndarray:
-    """Draw both images of a pair side by side, with boxes and mask, above a caption.
+    """Draw both images of a pair side by side, with mask and boxes of at least `threshold`, above a caption.
 
-    Args:
-        sample: the images that were sent.
-        result: the result, None if there was none.
-        info: class names and colours.
-        title: left part of the caption.
-        facts: right part of the caption.
-        threshold: minimum score of a box to be drawn.
-
-    Returns:
-        uint8 [H, 2 * PANEL_WIDTH + gap, 3], RGB order.
+    The caption has `title` on the left and `facts` on the right. Returns uint8 [H, 2 * PANEL_WIDTH + gap, 3], RGB.
     """
     width, height = sample.size
     factor = PANEL_WIDTH / width
@@ -54,7 +43,7 @@ def pair_overlay(
     if result is not None:
         shown = _scaled(result, size, threshold)
         # The mask is drawn on the RGB panel only, so that the IR panel stays grey.
-        panels[0] = draw_overlay(panels[0], _without_boxes(shown), info, mask_alpha=0.35)
+        panels[0] = draw_overlay(panels[0], shown.selected(np.zeros(len(shown), bool)), info, mask_alpha=0.35)
         for panel in panels:
             _boxes(panel, shown, info)
     for panel, name in zip(panels, ("RGB", info.infrared.name), strict=True):
@@ -81,9 +70,6 @@ def contact_sheet(
         title, facts: the two lines at the top.
         columns: maximum number of columns.
         cell_width: width to which each image is scaled, in pixels.
-
-    Returns:
-        uint8 [H, W, 3], RGB order.
     """
     columns = min(columns, len(images))
     cells = []
@@ -121,20 +107,9 @@ def _header(width: int, margin: int, info: ModelInfo, title: str, facts: str) ->
 def _scaled(result: PerceptionResult, size: tuple[int, int], threshold: float) -> PerceptionResult:
     """Scale a result to `size` (width, height) and remove boxes that score less than `threshold`."""
     factors = np.array([new / old for new, old in zip(size, result.size, strict=True)] * 2, np.float32)
-    keep = result.scores >= threshold
-    mask = result.mask
-    return replace(
-        result,
-        boxes=result.boxes[keep] * factors,
-        scores=result.scores[keep],
-        labels=result.labels[keep],
-        mask=None if mask is None else cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST),
-        size=size,
-    )
-
-
-def _without_boxes(result: PerceptionResult) -> PerceptionResult:
-    return replace(result, boxes=result.boxes[:0], scores=result.scores[:0], labels=result.labels[:0])
+    kept = result.selected(result.scores >= threshold)
+    mask = None if kept.mask is None else cv2.resize(kept.mask, size, interpolation=cv2.INTER_NEAREST)
+    return replace(kept, boxes=kept.boxes * factors, mask=mask, size=size)
 
 
 def _boxes(panel: np.ndarray, result: PerceptionResult, info: ModelInfo) -> None:

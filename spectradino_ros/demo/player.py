@@ -28,8 +28,7 @@ from std_msgs.msg import Header
 
 from spectradino_core.data.paired_folder import PairedFolder, PairedFolderError
 from spectradino_core.options import add_option
-
-__all__ = ["Pace", "Player", "camera_message", "main"]
+from spectradino_ros.outputs import image_message
 
 _MATCH_TIMEOUT_S = 20.0
 _WARM_UPS = 3
@@ -37,11 +36,7 @@ _WARM_UPS = 3
 
 
 class Pace:
-    """Schedule of the pairs to be sent.
-
-    Attributes:
-        interval_s: time between two pairs in seconds.
-    """
+    """Schedule of the pairs to be sent, one every `interval_s` seconds."""
 
     _MARGIN = 1.25
     """Interval by round-trip time; at full load any delay would queue frames."""
@@ -95,22 +90,16 @@ class Player(Node):
         begin = self.get_clock().now().nanoseconds
         offset = round(ir_offset_ms * 1e6)
         rgb_ns, ir_ns = begin + max(0, -offset), begin + max(0, offset)
-        encoding = "mono8" if infrared.dtype == np.uint8 else "mono16"
+        grey = "mono8" if infrared.dtype == np.uint8 else "mono16"
         frames = [
             (rgb_ns, "rgb_camera", self.rgb, rgb, "rgb8"),
-            (
-                ir_ns,
-                "ir_camera",
-                self.infrared,
-                infrared,
-                encoding,
-            ),
+            (ir_ns, "ir_camera", self.infrared, infrared, grey),
         ]
         self.in_flight[rgb_ns] = begin
         for stamp, frame_id, publisher, pixels, encoding in sorted(frames, key=lambda frame: frame[0]):
             time.sleep(max(0.0, (stamp - self.get_clock().now().nanoseconds) / 1e9))
             header = Header(stamp=Time(sec=stamp // 1_000_000_000, nanosec=stamp % 1_000_000_000), frame_id=frame_id)
-            publisher.publish(camera_message(pixels, encoding, header))
+            publisher.publish(image_message(pixels, encoding, header))
         return rgb_ns, ir_ns
 
     def forget_older_than(self, seconds: float) -> None:
@@ -125,35 +114,13 @@ class Player(Node):
             self.on_result((self.get_clock().now().nanoseconds - sent) / 1e9)
 
 
-def camera_message(pixels: np.ndarray, encoding: str, header: Header) -> Image:
-    """Make an Image from [h, w] or [h, w, C] of any depth, in native byte order, without padding."""
-    rows = np.ascontiguousarray(pixels).reshape(len(pixels), -1).view(np.uint8)
-    message = Image(
-        header=header,
-        height=pixels.shape[0],
-        width=pixels.shape[1],
-        encoding=encoding,
-        is_bigendian=int(sys.byteorder == "big"),
-        step=rows.shape[1],
-    )
-    # Append to the empty array of a new message: assigning a list or bytes takes up to a thousand times longer.
-    message.data.frombytes(rows.reshape(-1).data)
-    return message
-
-
 def emit(event: str, **facts: Any) -> None:
     """Print an event as one line of JSON for the parent process."""
     print(json.dumps({"event": event, **facts}), flush=True)
 
 
 def play(folder: PairedFolder, player: Player, count: int, rate: float | None) -> None:
-    """Send the first `count` pairs of the folder, after a warm-up.
-
-    Args:
-        folder: the pairs.
-        player: publishes them.
-        count: number of pairs.
-        rate: pairs per second; None: adapt to the node.
+    """Send the first `count` pairs of the folder, after a warm-up; `rate`: see `Pace`.
 
     Raises:
         PairedFolderError: an image is missing or damaged.

@@ -14,8 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Child", "DemoError", "PlayerProcess", "ros_environment"]
-
 _LOG_LINES = 15
 
 
@@ -24,12 +22,7 @@ class DemoError(RuntimeError):
 
 
 def ros_environment(domain: int, profiles: Path, log_folder: Path) -> dict[str, str]:
-    """Return the environment of the demo's processes: a local ROS domain, the Fast DDS profile.
-
-    Args:
-        domain: ROS_DOMAIN_ID.
-        profiles: the Fast DDS profile for large images.
-        log_folder: folder for ROS's own log files.
+    """Return the environment of the demo's processes: a local ROS domain, the Fast DDS profile, ROS's log folder.
 
     Raises:
         DemoError: the profile does not exist.
@@ -51,13 +44,16 @@ def ros_environment(domain: int, profiles: Path, log_folder: Path) -> dict[str, 
 class Child:
     """Child process that runs Python, with its output in a log file."""
 
+    _stdout: int | None = None
+    """None: stdout goes to the log file, as stderr does."""
+
     def __init__(self, name: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         """
         Args:
             name: used in messages.
             arguments: arguments of `python`, such as "-m" and a module.
             environment: variables added to those of this process.
-            log: file for stderr, and for stdout unless `PlayerProcess` reads that.
+            log: the log file.
         """
         self.name = name
         self.log = log
@@ -66,12 +62,9 @@ class Child:
                 [sys.executable, *arguments],
                 env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
-                stdout=self._stdout(sink),
+                stdout=sink if self._stdout is None else self._stdout,
                 stderr=sink,
             )
-
-    def _stdout(self, sink: Any) -> Any:
-        return sink
 
     def check(self) -> None:
         """Raise `DemoError`, with the last lines of the log, if the process has ended."""
@@ -107,22 +100,19 @@ class Child:
 class PlayerProcess(Child):
     """The player process, which reports on stdout what it sent."""
 
+    _stdout = subprocess.PIPE
+
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         super().__init__("player", ["-m", "spectradino_ros.demo.player", *arguments], environment, log)
         self._events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, name="player's stdout", daemon=True)
         self._reader.start()
 
-    def _stdout(self, sink: Any) -> Any:
-        return subprocess.PIPE
-
     def events(self) -> Iterator[dict[str, Any]]:
         """Yield the events received since the last call."""
-        while True:
-            try:
+        with contextlib.suppress(queue.Empty):
+            while True:
                 yield self._events.get_nowait()
-            except queue.Empty:
-                return
 
     def check(self) -> None:
         """Check once all events are taken, because the last one may be "done"."""

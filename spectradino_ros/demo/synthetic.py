@@ -13,8 +13,6 @@ from spectradino_core.data.seeds import HELD_OUT
 from spectradino_core.modality import Modality
 from spectradino_core.scenes import BOX_CLASSES, MASK_CLASSES, TIMES_OF_DAY, SceneOptions, render_sequence
 
-__all__ = ["FIRST_SEED", "FRAMES_PER_SEQUENCE", "write_scenes"]
-
 FIRST_SEED = HELD_OUT["report"]
 """First of the seeds that are never used in training."""
 
@@ -31,18 +29,12 @@ def write_scenes(
     pairs: int,
     infrared: Modality,
     size: tuple[int, int] = (640, 512),
-    seed: int = FIRST_SEED,
     tick: Callable[[], object] = lambda: None,
 ) -> None:
     """Render `pairs` pairs into `folder` as a data set for `PairedFolder`, with the split "val".
 
-    Args:
-        folder: created if missing; files of an earlier run are overwritten.
-        pairs: number of pairs, at least 1; every `FRAMES_PER_SEQUENCE` of them form a sequence.
-        infrared: the band beside RGB.
-        size: (width, height) in pixels.
-        seed: seed of the first sequence; it increases by one per sequence.
-        tick: called after each pair.
+    Every `FRAMES_PER_SEQUENCE` pairs form a sequence with a seed of its own. Files of an earlier run are overwritten;
+    `tick` is called after each pair.
 
     Raises:
         OSError: an image can't be written.
@@ -65,7 +57,7 @@ def write_scenes(
                 clock_offset_ms=_CLOCK_OFFSET_MS,
             )
             length = min(FRAMES_PER_SEQUENCE, pairs - index)
-            scenes = iter(render_sequence(seed + sequence, length, _FRAME_RATE_HZ, options))
+            scenes = iter(render_sequence(FIRST_SEED + sequence, length, _FRAME_RATE_HZ, options))
         scene = next(scenes)
         name = f"{index:04d}"
         paths = {kind: f"val/{kind}/{name}.png" for kind in ("rgb", band, "label")}

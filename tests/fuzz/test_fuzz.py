@@ -7,9 +7,9 @@ import random
 import pytest
 from builtin_interfaces.msg import Time
 
-from spectradino_core.streams.compressed import decode_compressed_infrared, decode_compressed_rgb
 from spectradino_core.streams.decode import DecodeError, decode_infrared, decode_rgb
 from tests.blob_model import make_blob_model
+from tests.core.streams.unpacked import decode_compressed_infrared, decode_compressed_rgb
 from tests.fuzz.campaign import MAX_GROWTH_MB, MAX_LINES, Campaign, Outcome, node_parameters
 from tests.fuzz.odd_compressed import COMPRESSED_FAULTS, odd_compressed
 from tests.fuzz.odd_images import CONTENT_FAULTS, odd_image

@@ -74,7 +74,7 @@ def test_values_in_the_file_are_the_defaults_as_yaml_reads_them(repository: Path
     assert set(specs()) - set(values) == {"infrared_band", "autostart"}
 
 
-NEW_PARAMETER = """    night_gain: float = _parameter(1.5, "Gain of images at night.", low=1.0, high=4.0)
+NEW_PARAMETER = """    night_gain: float = _parameter(1.5, "Gain of images at night.", bounds=(1.0, 4.0))
 
     def with_("""
 NEW_TOPIC = """    "heat": Topic("~/heat", "sensor_msgs/msg/Image", "mono16, hottest parts", latched=True),
@@ -82,7 +82,7 @@ NEW_TOPIC = """    "heat": Topic("~/heat", "sensor_msgs/msg/Image", "mono16, hot
 SEEN = """
 from spectradino_core.bags.annotate import NODE_TOPICS
 from spectradino_core.streams.settings import Settings
-from spectradino_ros.command_line import usage
+from spectradino_ros.entry import usage
 from spectradino_ros.launch_arguments import arguments
 
 assert Settings().night_gain == 1.5

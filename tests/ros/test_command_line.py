@@ -8,9 +8,8 @@ import sys
 
 import pytest
 
-from spectradino_ros.command_line import outside_ros, refuse, usage
-from spectradino_ros.entry import remedy
-from spectradino_ros.parameters import specs
+from spectradino_core.streams.settings import specs
+from spectradino_ros.entry import outside_ros, refuse, remedy, usage
 from tests.ros.harness import PATIENCE_S, ROOT
 
 # A package of that name which says that it is missing, as one that was not built would be.

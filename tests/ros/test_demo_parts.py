@@ -25,11 +25,10 @@ pytest.importorskip("rclpy", reason="no ROS in this environment")
 from builtin_interfaces.msg import Time
 from spectradino_msgs.msg import DropCount, FrameReport, StepTime
 
-from spectradino_ros.demo.collector import Result, Sent
-from spectradino_ros.demo.figures import Outcome, replay_figures, score_figures, summary
 from spectradino_ros.demo.overlays import PANEL_WIDTH, contact_sheet, pair_overlay
 from spectradino_ros.demo.player import Pace
 from spectradino_ros.demo.processes import Child, DemoError, ros_environment
+from spectradino_ros.demo.results import Outcome, Result, Sent, replay_figures, score_figures, summary
 from spectradino_ros.demo.synthetic import write_scenes
 
 INFO = ModelInfo(

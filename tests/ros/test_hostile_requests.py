@@ -17,7 +17,7 @@ from rcl_interfaces.srv import (
 )
 from type_description_interfaces.srv import GetTypeDescription
 
-from spectradino_ros.parameters import specs
+from spectradino_core.streams.settings import specs
 from tests.ros.harness import NodeProcess, ir_pixels, rgb_pixels, wait_until
 from tests.ros.management import Manager
 from tests.ros.rig import Rig

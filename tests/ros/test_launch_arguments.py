@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from spectradino_core.streams.settings import ParameterError, specs
 from spectradino_ros.launch_arguments import (
     arguments,
     dds_profile,
@@ -15,7 +16,6 @@ from spectradino_ros.launch_arguments import (
     refuse_unknown,
     remappings,
 )
-from spectradino_ros.parameters import ParameterError, specs
 from spectradino_ros.shared_files import find_shared
 from tests.ros.documents import python_blocks
 

@@ -9,7 +9,7 @@ from rcl_interfaces.srv import DescribeParameters
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
-from spectradino_ros.parameters import specs
+from spectradino_core.streams.settings import specs
 from tests.ros.harness import LATCHED, NodeProcess, image, ir_pixels, rgb_pixels, running, wait_until
 from tests.ros.management import Manager
 

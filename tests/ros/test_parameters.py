@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import array
-from dataclasses import fields
 
 import pytest
 import yaml
 
-from spectradino_core.streams.feed import FeedSettings
+from spectradino_core.streams.parameter_values import check
+from spectradino_core.streams.settings import ParameterError, Settings, specs
 from spectradino_core.thermal import ThermalContract
-from spectradino_ros.parameters import ParameterError, Settings, check, specs, unknown_overrides
+from spectradino_ros.parameters import unknown_overrides
 from spectradino_ros.shared_files import find_shared
 from tests.blob_model import blob_info
 
@@ -67,15 +67,9 @@ def test_lists_come_as_ros_has_them():
 
 
 def test_a_calibrated_time_offset_holds_until_another_is_given():
-    assert Settings().feed().ir_time_offset_ms == 0.0
-    assert Settings().feed(12.5).ir_time_offset_ms == 12.5
-    assert Settings(ir_time_offset_ms=-3.0).feed(12.5).ir_time_offset_ms == -3.0
-
-
-def test_settings_of_the_feed_are_the_nodes_by_name():
-    changed = Settings(sync_slop_ms=7.0, stale_ms=9.0, frozen_ms=11.0, fallback_mode="ir_only")
-    for name in (f.name for f in fields(FeedSettings)):
-        assert getattr(changed.feed(), name) == getattr(changed, name)
+    assert Settings().calibrated(None).ir_time_offset_ms == 0.0
+    assert Settings().calibrated(12.5).ir_time_offset_ms == 12.5
+    assert Settings(ir_time_offset_ms=-3.0).calibrated(12.5).ir_time_offset_ms == -3.0
 
 
 def test_the_thermal_contract_is_the_models_unless_overridden():

@@ -16,12 +16,13 @@ from vision_msgs.msg import Detection2D
 
 from spectradino_core.runtime.bundle import BundleError
 from spectradino_core.runtime.perception_result import Mode, PerceptionResult
+from spectradino_core.streams.feed import Capture
 from spectradino_core.streams.frames import CameraFrame
+from spectradino_core.streams.result_fields import Facts, report_message
 from spectradino_ros import shared_files
-from spectradino_ros.frames import Capture
-from spectradino_ros.model_path import bundled_model, resolve_model
 from spectradino_ros.notices import Notices
-from spectradino_ros.publishing import Facts, detections_message, image_message, report_message
+from spectradino_ros.outputs import detections_message, image_message, make
+from spectradino_ros.shared_files import resolve_model
 from spectradino_ros.worker import NewestOnlyWorker
 from tests.blob_model import blob_info
 from tests.ros.doubles import Lines, Seconds
@@ -251,7 +252,7 @@ def test_an_image_message_holds_the_pixels_row_by_row(shape):
 @pytest.mark.parametrize(("latency_ms", "deadline_ms", "met"), [(50, 0, True), (50, 60, True), (61, 60, False)])
 def test_the_report_judges_the_deadline(latency_ms, deadline_ms, met):
     facts = Facts(HEADER.stamp, None, float("nan"), False, latency_ms, {"engine": 5.0}, {"overload": 2}, deadline_ms)
-    message = report_message(percepts(), facts, blob_info(), HEADER)
+    message = report_message(make, percepts(), facts, blob_info(), HEADER)
     assert message.deadline_met is met
     assert message.mode == message.MODE_RGB_ONLY
     assert message.ir_stamp == Time()
@@ -262,7 +263,6 @@ def test_the_report_judges_the_deadline(latency_ms, deadline_ms, met):
 
 @pytest.mark.parametrize(("band", "name"), [("", "lwir_box.onnx"), ("nir", "nir_box.onnx"), ("swir", "swir_box.onnx")])
 def test_a_missing_bundled_model_is_reported_with_all_searched_paths(tmp_path, monkeypatch, band, name):
-    assert bundled_model(band) == name
     folders = [tmp_path / "first", tmp_path / "second"]
     monkeypatch.setattr(shared_files, "candidates", lambda relative: [folder / relative for folder in folders])
     places = [folder / "models" / name for folder in folders]
@@ -285,7 +285,7 @@ def test_a_jump_of_time_at_a_dropped_capture_reaches_the_next_one(monkeypatch):
     processor._pipeline = processor._registering = None
     processor._jumped = False
     frame = CameraFrame(Header(), lambda: np.zeros((4, 4, 3), np.uint8), "rgb")
-    capture = Capture(frame, None, None, 0.0, False, 7)  # paired by arrival: the stamp is zero
+    capture = Capture(frame, None, 0, None, None, 0, False, 7)  # paired by arrival: the stamp is zero
     processor._found(None, capture)
     processor.note_jump()
     for _ in range(2):

@@ -12,13 +12,13 @@ from std_msgs.msg import Header
 
 from spectradino_core.runtime.perception_result import Mode
 from spectradino_core.runtime.pipeline import Pipeline
+from spectradino_core.streams.feed import Capture
 from spectradino_core.streams.frames import CameraFrame
-from spectradino_ros.frames import Capture
+from spectradino_core.streams.registering import Registering
+from spectradino_core.streams.settings import Settings
 from spectradino_ros.health import Health
 from spectradino_ros.notices import Notices
-from spectradino_ros.parameters import Settings
 from spectradino_ros.processing import CaptureProcessor
-from spectradino_ros.registering import Registering
 from tests.ros.doubles import Lines
 
 VIEWS = ("publish_annotations", "publish_overlay", "publish_registration")
@@ -54,7 +54,7 @@ class Setup:
         header = Header()
         rgb = CameraFrame(header, lambda: np.full((120, 160, 3), 90, np.uint8), "rgb") if with_rgb else None
         ir = CameraFrame(header, lambda: np.full((60, 80), 20, np.uint8), "ir")
-        self.processor.process(Capture(rgb, ir, 0 if with_rgb else None, 0.0, False, 1))
+        self.processor.process(Capture(rgb, ir, 0 if with_rgb else None, 0, 0 if with_rgb else None, 0, False, 1))
 
 
 def test_views_that_fail_do_not_cost_the_report(blob_model, peer):

@@ -16,8 +16,9 @@ from spectradino_core.streams import registering as module
 from spectradino_core.streams.calibration_file import Calibration, save_calibration
 from spectradino_core.streams.detecting import find
 from spectradino_core.streams.frames import CameraFrame
-from spectradino_ros.parameters import ParameterError, Settings
-from spectradino_ros.registering import Registering, camera_info_topic, tf_message_type
+from spectradino_core.streams.registering import Registering
+from spectradino_core.streams.settings import ParameterError, Settings
+from spectradino_ros.intake import camera_info_topic, tf_message_type
 
 MATRIX = (2.0, 0.0, 10.0, 0.0, 2.0, 5.0, 0.0, 0.0, 1.0)
 
@@ -253,4 +254,4 @@ class Names:
     ],
 )
 def test_the_calibration_lies_beside_the_image_unless_it_is_remapped(remapped, topic):
-    assert camera_info_topic(Names(**remapped), "ir", "ir/image_raw") == topic
+    assert camera_info_topic(Names(**remapped), "ir") == topic

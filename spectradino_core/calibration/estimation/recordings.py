@@ -22,8 +22,7 @@ from spectradino_core.calibration.estimation.structure import grey_image
 from spectradino_core.calibration.registration import Registration, Size, Warp
 from spectradino_core.data.images import read_colour, read_counts
 from spectradino_core.streams.clocks import Clocks
-from spectradino_core.streams.decode import DecodeError, DecodeOptions
-from spectradino_core.streams.infrared import cropped
+from spectradino_core.streams.decode import DecodeError, DecodeOptions, cropped
 from spectradino_core.streams.pairing import Pairer
 from spectradino_core.streams.queues import Stream
 

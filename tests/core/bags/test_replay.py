@@ -170,7 +170,7 @@ def test_stamps_that_go_back_are_a_jump_or_put_into_order(tmp_path, model):
         assert reader.events == {"rgb_backward_stamp": 1, "rgb_clock_jump": 1, "ir_clock_jump": 1}
     assert len(answers) == 10
     assert replay.feed is not None
-    assert replay.feed.restarts == 1
+    assert replay.feed.pairer.restarts == 1
 
 
 def test_stamps_of_zero_are_dropped_as_the_node_drops_them(tmp_path, model):
@@ -403,7 +403,7 @@ def test_a_repeated_recording_gets_equal_results_twice(tmp_path, model):
         assert b.percepts is not None
         np.testing.assert_array_equal(a.percepts.boxes, b.percepts.boxes)
     assert replay.feed is not None
-    assert replay.feed.restarts == 1
+    assert replay.feed.pairer.restarts == 1
 
 
 def test_a_converted_recording_is_replayed_by_its_stamps(tmp_path, model):

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from spectradino_core.streams.feed import Capture, Feed, FeedSettings
+from spectradino_core.streams.feed import Capture, Feed
+from spectradino_core.streams.settings import Settings
 from tests.core.streams.scene import Shot
 
 __all__ = ["IMAGES", "MS", "START", "Rig", "camera", "play", "real_errors"]
@@ -22,7 +23,7 @@ class Rig:
     """A feed with a clock in milliseconds, used like the node or a replay."""
 
     def __init__(self, **asked) -> None:
-        self.feed: Feed[tuple[str, float]] = Feed(FeedSettings(**asked), 0)
+        self.feed: Feed[tuple[str, float]] = Feed(Settings(**asked), 0)
         self.captures: list[Capture] = []
         self.pushed = 0
         self.modes: list[tuple[float, str]] = []

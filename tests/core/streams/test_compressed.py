@@ -14,14 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectradino_core.streams.compressed import (
-    decode_compressed_infrared,
-    decode_compressed_rgb,
-    open_compressed_infrared,
-    open_compressed_rgb,
-)
+from spectradino_core.streams.compressed import open_compressed_infrared, open_compressed_rgb
 from spectradino_core.streams.decode import DecodeError, DecodeOptions
 from spectradino_core.streams.modes import FrozenDetector
+from tests.core.streams.unpacked import decode_compressed_infrared, decode_compressed_rgb
 
 
 def message(data: bytes, text: str = "") -> SimpleNamespace:

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spectradino_core.runtime.perception_result import Mode
-from spectradino_core.streams.feed import Feed, FeedSettings
+from spectradino_core.streams.feed import Feed
 from spectradino_core.streams.pairing import PAIRING
+from spectradino_core.streams.settings import Settings
 from tests.core.streams.feeding import IMAGES, MS, START, Rig, camera
 
 
@@ -47,7 +48,7 @@ class TestPairs:
         assert all(c.rgb[0] == "rgb" and c.ir[0] == "ir" for c in rig.captures)
         assert {round(c.error_ns / MS) for c in rig.captures} == {4}
         assert rig.modes == []
-        assert rig.feed.mode is Mode.FUSED
+        assert rig.feed.modes.mode is Mode.FUSED
 
     def test_a_capture_has_its_stamps_and_the_time_of_its_decision(self):
         rig = Rig(ir_time_offset_ms=100)
@@ -60,7 +61,9 @@ class TestPairs:
 
     def test_a_pair_that_waits_for_something_nearer_leaves_when_nothing_comes(self):
         rig = Rig(sync_slop_ms=60, pairing="one_to_one").run(camera("rgb", 0, 340, 33) + camera("ir", 20, 360, 111))
-        assert rig.feed.waiting("rgb") == rig.feed.waiting("ir") == 1  # the RGB frame of 363 ms would be nearer
+        assert (
+            rig.feed.pairer.waiting("rgb") == rig.feed.pairer.waiting("ir") == 1
+        )  # the RGB frame of 363 ms would be nearer
         assert not rig.watch(800)
         (capture,) = rig.watch(2000)
         assert (capture.rgb[1], capture.ir[1]) == (330, 353)
@@ -110,7 +113,7 @@ class TestSilence:
         rig = Rig(stale_ms=300).run(camera("rgb", 0, 1000, 40) + camera("ir", 3, 1000, 40))
         rig.watch(5000)
         assert [m for _, m in rig.modes][-1] == "stale"
-        assert rig.feed.mode is Mode.STALE
+        assert rig.feed.modes.mode is Mode.STALE
 
     def test_frames_that_waited_for_a_camera_that_was_given_up_are_counted(self):
         rig = Rig(stale_ms=300).run(camera("rgb", 0, 600, 40))
@@ -179,7 +182,7 @@ class TestTime:
         rig = Rig(stale_ms=400, fallback_mode=fallback, pairing=pairing).run(odd_recording(seed))
         rgb, ir = ([getattr(c, key) for c in rig.captures if getattr(c, key) is not None] for key in ("rgb", "ir"))
         answered = len(rgb) + sum(one is not before for one, before in zip(ir, [None, *ir]))
-        waiting = rig.feed.waiting("rgb") + rig.feed.waiting("ir")
+        waiting = rig.feed.pairer.waiting("rgb") + rig.feed.pairer.waiting("ir")
         assert answered + waiting + sum(rig.feed.drops().values()) == rig.pushed
         assert waiting <= 32
         for capture in rig.captures:
@@ -200,14 +203,14 @@ class TestTime:
         assert len(jumps) == 2
         for i in jumps:
             assert rig.captures[i].rgb_stamp_ns < rig.captures[i - 1].rgb_stamp_ns
-        assert rig.feed.restarts == 2
+        assert rig.feed.pairer.restarts == 2
 
     def test_a_clock_that_jumps_often_is_reported_rarely(self):
         rig = Rig()
         for t in range(0, 12_000, 50):
             rig.push("rgb", t if t % 100 else t + 60_000, t)
         jumps = [line for line in rig.lines if "time jumped backwards" in line]
-        assert rig.feed.restarts > 100
+        assert rig.feed.pairer.restarts > 100
         assert len(jumps) == 3  # at once, after 5 s and after 10 s
 
     @pytest.mark.parametrize("pair_by", ["auto", "stamp"])
@@ -220,9 +223,9 @@ class TestTime:
 
     def test_simulated_time_that_starts_again_waits_for_both_anew(self):
         rig = Rig(stale_ms=300).run(camera("rgb", 0, 2000, 40))
-        assert rig.feed.mode is Mode.RGB_ONLY
+        assert rig.feed.modes.mode is Mode.RGB_ONLY
         rig.run(camera("rgb", 0, 200, 40) + camera("ir", 3, 200, 40))
-        assert rig.feed.mode is Mode.FUSED
+        assert rig.feed.modes.mode is Mode.FUSED
 
     def test_due_ns_is_when_something_happens(self):
         rig = Rig(stale_ms=300)
@@ -250,7 +253,7 @@ class TestSettings:
         rig.feed.apply(replace(rig.feed.settings, fallback_mode="fused_only"))
         rig.watch(1501)
         assert [m for _, m in rig.modes] == ["rgb_only", "stale"]
-        assert rig.feed.pairs > 10
+        assert rig.feed.pairer.pairs > 10
 
     @pytest.mark.parametrize(
         "change",
@@ -264,15 +267,15 @@ class TestSettings:
         ],
     )
     def test_what_makes_no_sense_is_refused_and_changes_nothing(self, change):
-        feed: Feed[int] = Feed(FeedSettings(), 0)
+        feed: Feed[int] = Feed(Settings(), 0)
         with pytest.raises(ValueError, match=next(iter(change)).removeprefix("sync_")):
             feed.apply(replace(feed.settings, **change))
-        assert feed.settings == FeedSettings()
+        assert feed.settings == Settings()
         with pytest.raises(ValueError, match=next(iter(change))):
-            FeedSettings(**change)
+            Feed(Settings(**change), 0)
 
     def test_before_the_first_frame_a_mode_is_no_warning(self):
-        feed: Feed[int] = Feed(FeedSettings(stale_ms=100), 0)
+        feed: Feed[int] = Feed(Settings(stale_ms=100), 0)
         feed.watch(1000 * MS)
         (event,) = feed.take_events()
         assert event.change.mode is Mode.STALE
@@ -284,7 +287,7 @@ class TestSettings:
         assert [(e.change.mode, e.warning) for e in feed.take_events()] == [(Mode.RGB_ONLY, True)]
 
     def test_untaken_events_are_bounded(self):
-        feed: Feed[int] = Feed(FeedSettings(stale_ms=1), 0)
+        feed: Feed[int] = Feed(Settings(stale_ms=1), 0)
         for i in range(2000):
             feed.watch(i * 100 * MS)
             for j in range(3):

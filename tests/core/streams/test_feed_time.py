@@ -16,7 +16,7 @@ from tests.core.streams.scene import shots
 class TestOffset:
     def test_an_offset_beyond_the_slop_is_learnt_once_the_images_confirm_it(self):
         rig = play(Rig(learn_ir_time_offset=True), shots(seconds=29, offset_ms=420.0))
-        assert rig.feed.learnt_offset.triggered
+        assert rig.feed.offsets.learnt.triggered
         assert any("+420.0 ms" in line and "not applied until motion" in line for line in rig.lines)
         assert rig.feed.ir_time_offset_ms == pytest.approx(420, abs=1), "to the phase of cameras in step"
         assert any("learnt from the images" in line for line in rig.lines)
@@ -59,13 +59,13 @@ class TestOffset:
         assert "set ir_time_offset_ms to" in hint
         assert "learn_ir_time_offset" in hint
         assert rig.feed.ir_time_offset_ms == given_ms, "reported only"
-        assert rig.feed.shown_offset.offset_ns / MS == pytest.approx(offset_ms, abs=10)
+        assert rig.feed.offsets.shown.offset_ns / MS == pytest.approx(offset_ms, abs=10)
 
     @pytest.mark.parametrize(("offset_ms", "given_ms"), [(0.0, 0.0), (40.0, 40.0)])
     def test_a_clock_that_is_right_or_corrected_draws_no_hint(self, offset_ms, given_ms):
         frames = shots(seconds=29, offset_ms=offset_ms, delays_ms=(20.0, 90.0))
         rig = play(Rig(ir_time_offset_ms=given_ms), frames)
-        assert rig.feed.shown_offset is not None
+        assert rig.feed.offsets.shown is not None
         assert not [line for line in rig.lines if "ir frames look" in line]
 
     def test_what_the_images_show_is_put_into_force_if_it_may_be_learnt(self):
@@ -75,7 +75,7 @@ class TestOffset:
 
     def test_it_is_not_learnt_unless_requested(self):
         rig = play(Rig(), shots(seconds=6, offset_ms=420.0, moving=False))
-        assert rig.feed.learnt_offset is None
+        assert rig.feed.offsets.learnt is None
         assert rig.feed.ir_time_offset_ms == 0
 
     def test_what_is_given_anew_holds_and_switching_off_returns_to_it(self):
@@ -86,7 +86,7 @@ class TestOffset:
         assert rig.feed.ir_time_offset_ms == 300
         rig.feed.apply(replace(rig.feed.settings, learn_ir_time_offset=False, ir_time_offset_ms=7.0))
         assert rig.feed.ir_time_offset_ms == 7
-        assert rig.feed.learnt_offset is None
+        assert rig.feed.offsets.learnt is None
 
     def test_other_settings_that_change_meanwhile_do_not_start_the_learning_anew(self):
         frames = list(shots(seconds=6, offset_ms=420.0, moving=False))
@@ -95,8 +95,8 @@ class TestOffset:
         for number, frame in enumerate(frames):
             play(rig, [frame])
             rig.feed.apply(replace(rig.feed.settings, stale_ms=900.0 + number % 2))
-        assert rig.feed.learnt_offset is not None
-        assert rig.feed.learnt_offset == undisturbed.feed.learnt_offset
+        assert rig.feed.offsets.learnt is not None
+        assert rig.feed.offsets.learnt == undisturbed.feed.offsets.learnt
 
     def test_cameras_in_time_keep_what_was_given(self):
         rig = play(Rig(learn_ir_time_offset=True, ir_time_offset_ms=0.0), shots(seconds=6, moving=False))
@@ -149,8 +149,8 @@ class TestClocks:
         assert not any("arrive much later" in line for line in rig.lines), "nothing is known of that"
         assert not any("set ir_time_offset_ms" in line for line in rig.lines)
         zero = play(Rig(pair_by="stamp"), [replace(s, stamp_ns=0) for s in shots(seconds=3, moving=False)])
-        assert zero.feed.mode is Mode.STALE
-        assert "rgb sends frames that are refused (header.stamp is zero)" in zero.feed.reason
+        assert zero.feed.modes.mode is Mode.STALE
+        assert "rgb sends frames that are refused (header.stamp is zero)" in zero.feed.modes.reason
 
     def test_by_arrival_only_if_requested(self):
         """Infrared is stamped 300 ms late and arrives 30 ms later: only its delay remains to be configured."""
@@ -200,7 +200,7 @@ def test_pairing_by_arrival_takes_no_clock_offset_from_the_first_frame_on():
     """A constant between two clocks, as in a calibration file, does not apply to times of arrival."""
     rig = play(Rig(pair_by="arrival", ir_time_offset_ms=5000.0), shots(seconds=4, offset_ms=5000.0))
     assert rig.feed.by_arrival
-    assert rig.feed.pairs > 20
+    assert rig.feed.pairer.pairs > 20
 
 
 class TestTimeOfCaptures:

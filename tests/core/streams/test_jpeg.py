@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from spectradino_core.streams import jpeg
-from spectradino_core.streams.compressed import decode_compressed_infrared, decode_compressed_rgb
 from spectradino_core.streams.decode import DecodeError
 from spectradino_core.streams.jpeg import MAX_SCANS
 from spectradino_core.streams.stderr import diverted_stderr
+from tests.core.streams.unpacked import decode_compressed_infrared, decode_compressed_rgb
 
 END = b"\xff\xd9"
 

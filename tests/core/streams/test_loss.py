@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from spectradino_core.streams.loss import lost_fraction
+from spectradino_core.streams.clocks import lost_fraction
 
 MS = 1_000_000
 

@@ -239,15 +239,6 @@ def test_time_that_starts_again_waits_for_both_anew():
     assert len(changes) == 1
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [{"stale_ms": 0}, {"stale_ms": -1}, {"stale_ms": 1, "fallback": "both"}, {"stale_ms": 1, "back_after": 0}],
-)
-def test_settings_out_of_range_are_refused(arguments):
-    with pytest.raises(ValueError, match=r"stale_ms|fallback_mode|back_after"):
-        ModeMachine(0, **arguments)
-
-
 calls = st.lists(st.tuples(st.sampled_from(["rgb", "ir", "tick"]), st.integers(-50, 900), st.booleans()), max_size=60)
 
 
@@ -315,14 +306,12 @@ class TestFrozenDetector:
         detector = FrozenDetector(0)
         assert not any(detector(frames[0], i * 1000 * MS) for i in range(10))
 
-    def test_time_that_goes_back_and_reset_begin_anew(self, frames):
+    def test_time_that_goes_back_begins_anew(self, frames):
         detector = FrozenDetector(400)
         detector(frames[0], 9000 * MS)
         assert detector(frames[0], 9500 * MS)
         assert not detector(frames[0], 100 * MS)
         assert not detector(frames[0], 400 * MS)
-        detector.reset()
-        assert not detector(frames[0], 1000 * MS)
 
     @pytest.mark.parametrize("shape", [(1, 1), (7, 9), (40, 40, 3)])
     def test_any_shape_even_a_view(self, shape):
@@ -331,8 +320,3 @@ class TestFrozenDetector:
         assert not detector(frame, 0)
         assert detector(frame, 10 * MS)
         assert not detector(frame.astype(np.uint16), 20 * MS)
-
-    @pytest.mark.parametrize("arguments", [{"frozen_ms": -1}, {"stride": 0}])
-    def test_settings_out_of_range_are_refused(self, arguments):
-        with pytest.raises(ValueError, match="stride"):
-            FrozenDetector(**arguments)

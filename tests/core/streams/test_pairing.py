@@ -25,7 +25,7 @@ class TestByHand:
         (pair,) = pairer.push(Stream.IR, 1_103_000_000, "heat")
         assert (pair.rgb, pair.ir) == ("colour", "heat")
         assert (pair.rgb_stamp_ns, pair.ir_stamp_ns) == (1_000_000_000, 1_103_000_000)
-        assert pair.offset_ns == 103 * MS
+        assert pair.ir_stamp_ns - pair.rgb_stamp_ns == 103 * MS
         assert pair.error_ns == 3 * MS
         assert pairer.median_offset_ms == 103.0
 
@@ -112,9 +112,9 @@ class TestByHand:
         assert pairer.restarts == 0
         assert push(pairer, ("rgb", 300), ("ir", 1200)) == [(300, 1200)]
 
-    @pytest.mark.parametrize("arguments", [{"slop_ms": 0}, {"slop_ms": float("nan")}, {"slop_ms": 10, "depth": 1}])
+    @pytest.mark.parametrize("arguments", [{"slop_ms": 0}, {"slop_ms": float("nan")}])
     def test_settings_out_of_range_are_refused(self, arguments):
-        with pytest.raises(ValueError, match=r"slop_ms|depth"):
+        with pytest.raises(ValueError, match="slop_ms"):
             Pairer(**arguments)
 
     def test_an_unknown_stream_is_refused(self):

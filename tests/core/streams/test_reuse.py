@@ -162,11 +162,6 @@ def test_a_bag_that_starts_again_is_paired_from_its_beginning():
     assert pairer.restarts == 1
 
 
-def test_a_policy_that_does_not_exist_is_refused():
-    with pytest.raises(ValueError, match="'both' is not one of one_to_one, latest, nearest"):
-        Pairer(policy="both")
-
-
 @settings(max_examples=150, deadline=None)
 @given(recordings, st.sampled_from(REUSE))
 def test_pairs_are_in_order_within_the_slop_and_every_frame_is_counted(recording, policy):

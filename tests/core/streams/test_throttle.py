@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spectradino_core.streams.captures import Capture
+from spectradino_core.streams.feed import Capture
 from spectradino_core.streams.throttle import Throttle
 
 MS = 1_000_000

@@ -10,13 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from spectradino_core.streams.compressed import (
-    decode_compressed_infrared,
-    decode_compressed_rgb,
-    encoding_of,
-    open_compressed_infrared,
-)
+from spectradino_core.streams.compressed import encoding_of, open_compressed_infrared
 from spectradino_core.streams.decode import DecodeError
+from tests.core.streams.unpacked import decode_compressed_infrared, decode_compressed_rgb
 
 
 def message(data: bytes, text: str) -> SimpleNamespace:
